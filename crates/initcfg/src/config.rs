@@ -1,0 +1,256 @@
+//! What one boot of one machine needs to know, as it travels on the kernel command line.
+
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use wire::Mac;
+
+/// Where the root disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// An NBD export.
+    Nbd {
+        /// Address of the storage server.
+        server: SocketAddrV4,
+        /// Export name, without spaces.
+        export: String,
+    },
+    /// An AoE target on the boot NIC's network.
+    Aoe {
+        /// Shelf (major address), 0 to 0xfffe.
+        shelf: u16,
+        /// Slot (minor address), 0 to 0xfe.
+        slot: u8,
+    },
+}
+
+/// Everything that `init` takes from the kernel command line. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootConfig {
+    /// The boot server: reports go to its [`REPORT_PORT`](crate::REPORT_PORT).
+    pub server: Ipv4Addr,
+    /// Number of this boot, chosen by the boot server; names it in reports.
+    pub boot: u64,
+    /// The NIC that carries the boot.
+    pub mac: Mac,
+    /// Leased address and prefix length (0 to 32).
+    pub address: (Ipv4Addr, u8),
+    /// Default route.
+    pub router: Option<Ipv4Addr>,
+    /// Name servers, in order of preference.
+    pub dns: Vec<Ipv4Addr>,
+    /// DNS domain of the site.
+    pub domain: Option<String>,
+    /// Name of the machine, which becomes its host name.
+    pub host_name: String,
+    /// Root disk.
+    pub root: Root,
+    /// Partition of the root disk that holds the root file system; `None` is the whole disk.
+    pub partition: Option<u8>,
+}
+
+/// A parameter of the command line is missing or can't be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A parameter that every boot needs is absent.
+    #[error(
+        "the kernel command line has no {0}: this initrd must be started with the command line \
+         that the boot server renders"
+    )]
+    Missing(&'static str),
+    /// A value has the wrong form.
+    #[error("the kernel command line has {key}={value}, but {key} must be {wanted}")]
+    Invalid {
+        /// Name of the parameter.
+        key: &'static str,
+        /// Value as found.
+        value: String,
+        /// What would be right, in words.
+        wanted: &'static str,
+    },
+}
+
+const SERVER: &str = "bootlace.server";
+const BOOT: &str = "bootlace.boot";
+const NIC: &str = "bootlace.mac";
+const ADDRESS: &str = "bootlace.address";
+const ROUTER: &str = "bootlace.router";
+const DNS: &str = "bootlace.dns";
+const DOMAIN: &str = "bootlace.domain";
+const HOST_NAME: &str = "bootlace.host";
+const ROOT: &str = "bootlace.root";
+const PARTITION: &str = "bootlace.partition";
+
+impl BootConfig {
+    /// Renders the parameters for the kernel command line, separated by single spaces.
+    pub fn to_command_line(&self) -> String {
+        let mut line = String::new();
+        let mut put = |key: &str, value: &dyn core::fmt::Display| {
+            let space = if line.is_empty() { "" } else { " " };
+            // Writing to a String does not fail.
+            let _ = write!(line, "{space}{key}={value}");
+        };
+        put(SERVER, &self.server);
+        put(BOOT, &self.boot);
+        put(NIC, &self.mac);
+        put(ADDRESS, &alloc::format!("{}/{}", self.address.0, self.address.1));
+        if let Some(router) = self.router {
+            put(ROUTER, &router);
+        }
+        if !self.dns.is_empty() {
+            let servers: Vec<String> = self.dns.iter().map(Ipv4Addr::to_string).collect();
+            put(DNS, &servers.join(","));
+        }
+        if let Some(domain) = &self.domain {
+            put(DOMAIN, domain);
+        }
+        put(HOST_NAME, &self.host_name);
+        match &self.root {
+            Root::Nbd { server, export } => put(ROOT, &alloc::format!("nbd:{server}:{export}")),
+            Root::Aoe { shelf, slot } => put(ROOT, &alloc::format!("aoe:{shelf}.{slot}")),
+        }
+        if let Some(partition) = self.partition {
+            put(PARTITION, &partition);
+        }
+        line
+    }
+
+    /// Reads the parameters from a whole kernel command line. Other parameters are ignored; of a
+    /// repeated one the last counts, as for the kernel's own.
+    pub fn parse(command_line: &str) -> Result<Self, ConfigError> {
+        let value = |key: &'static str| {
+            command_line
+                .split_ascii_whitespace()
+                .filter_map(|word| word.split_once('='))
+                .rfind(|(name, _)| *name == key)
+                .map(|(_, value)| value)
+        };
+        let required = |key| value(key).ok_or(ConfigError::Missing(key));
+        Ok(Self {
+            server: field(SERVER, required(SERVER)?, "an IPv4 address")?,
+            boot: field(BOOT, required(BOOT)?, "a number")?,
+            mac: field(NIC, required(NIC)?, "a MAC address like 52:54:00:12:34:56")?,
+            address: parse_address(required(ADDRESS)?)?,
+            router: value(ROUTER).map(|text| field(ROUTER, text, "an IPv4 address")).transpose()?,
+            dns: match value(DNS) {
+                Some(list) => list
+                    .split(',')
+                    .map(|text| field(DNS, text, "IPv4 addresses separated by commas"))
+                    .collect::<Result<_, _>>()?,
+                None => Vec::new(),
+            },
+            domain: value(DOMAIN).map(ToOwned::to_owned),
+            host_name: required(HOST_NAME)?.to_owned(),
+            root: parse_root(required(ROOT)?)?,
+            partition: value(PARTITION)
+                .map(|text| field(PARTITION, text, "a partition number from 1 to 255"))
+                .transpose()?,
+        })
+    }
+}
+
+fn field<T: core::str::FromStr>(
+    key: &'static str,
+    value: &str,
+    wanted: &'static str,
+) -> Result<T, ConfigError> {
+    value.parse().map_err(|_| invalid(key, value, wanted))
+}
+
+fn invalid(key: &'static str, value: &str, wanted: &'static str) -> ConfigError {
+    ConfigError::Invalid { key, value: value.to_owned(), wanted }
+}
+
+fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), ConfigError> {
+    let wanted = "an IPv4 address with its prefix length, like 10.0.0.5/24";
+    let bad = || invalid(ADDRESS, text, wanted);
+    let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+    let prefix: u8 = prefix.parse().map_err(|_| bad())?;
+    if prefix > 32 {
+        return Err(bad());
+    }
+    Ok((address.parse().map_err(|_| bad())?, prefix))
+}
+
+fn parse_root(text: &str) -> Result<Root, ConfigError> {
+    let wanted = "nbd:ADDRESS:PORT:EXPORT or aoe:SHELF.SLOT";
+    let bad = || invalid(ROOT, text, wanted);
+    if let Some(rest) = text.strip_prefix("nbd:") {
+        let mut parts = rest.splitn(3, ':');
+        let (Some(address), Some(port), Some(export)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(bad());
+        };
+        let address = address.parse().map_err(|_| bad())?;
+        let port = port.parse().map_err(|_| bad())?;
+        return Ok(Root::Nbd {
+            server: SocketAddrV4::new(address, port),
+            export: export.to_owned(),
+        });
+    }
+    let (shelf, slot) =
+        text.strip_prefix("aoe:").and_then(|rest| rest.split_once('.')).ok_or_else(bad)?;
+    Ok(Root::Aoe {
+        shelf: shelf.parse().ok().filter(|&shelf| shelf != u16::MAX).ok_or_else(bad)?,
+        slot: slot.parse().ok().filter(|&slot| slot != u8::MAX).ok_or_else(bad)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> BootConfig {
+        BootConfig {
+            server: Ipv4Addr::new(10, 77, 0, 1),
+            boot: 42,
+            mac: Mac([0x52, 0x54, 0, 0, 0, 1]),
+            address: (Ipv4Addr::new(10, 77, 0, 100), 24),
+            router: Some(Ipv4Addr::new(10, 77, 0, 254)),
+            dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
+            domain: Some("lab.example".to_owned()),
+            host_name: "lab-07".to_owned(),
+            root: Root::Nbd {
+                server: SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 10809),
+                export: "lab-07".to_owned(),
+            },
+            partition: None,
+        }
+    }
+
+    #[test]
+    fn what_the_server_renders_is_what_init_reads() {
+        let nbd = example();
+        let aoe = BootConfig {
+            root: Root::Aoe { shelf: 1, slot: 7 },
+            partition: Some(2),
+            router: None,
+            dns: Vec::new(),
+            domain: None,
+            ..example()
+        };
+        for config in [nbd, aoe] {
+            let line = alloc::format!("console=ttyS0 {} quiet\n", config.to_command_line());
+            assert_eq!(BootConfig::parse(&line), Ok(config));
+        }
+    }
+
+    #[test]
+    fn a_missing_or_wrong_parameter_is_named() {
+        let line = example().to_command_line();
+        let error = BootConfig::parse(&line.replace("bootlace.server", "other")).unwrap_err();
+        assert_eq!(error, ConfigError::Missing("bootlace.server"));
+        for (right, wrong) in [
+            ("address=10.77.0.100/24", "address=10.77.0.100"),
+            ("address=10.77.0.100/24", "address=10.77.0.100/33"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
+            ("mac=52:54:00:00:00:01", "mac=52:54"),
+        ] {
+            let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();
+            assert!(matches!(error, ConfigError::Invalid { .. }), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The contract between the boot server, the initrd builder and the init inside the initrd:
+//! the kernel command line, the report line, and the module index.
+//!
+//! Text in, values out. Nothing here performs I/O.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod config;
+mod report;
+
+pub use config::{BootConfig, ConfigError, Root};
+pub use report::{Ack, Report, ReportError, Stage};
+
+/// UDP port of the boot server on which `init` reports its stages.
+pub const REPORT_PORT: u16 = 4915;

@@ -1,0 +1,15 @@
+//! Types that the protocols share: hardware addresses, instants, and bounded byte readers.
+//!
+//! Nothing here performs I/O, reads a clock or panics on foreign bytes.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod mac;
+mod moment;
+mod reader;
+
+pub use mac::{Mac, ParseMacError};
+pub use moment::Moment;
+pub use reader::{Reader, Truncated};
