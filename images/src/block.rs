@@ -1,0 +1,79 @@
+//! The one thing that everybody who moves bits agrees on: a random-access block store.
+
+use std::io;
+
+/// A disk as seen by an export: bytes at offsets, with explicit durability.
+///
+/// Calls are synchronous and take `&self`; many threads may use one `Block` at once. Two writes that
+/// overlap and run at the same time end in some order, byte by byte, but never disturb bytes outside
+/// of both. Bounds: every range must lie inside `0..size_bytes()`, else [`io::ErrorKind::InvalidInput`]
+/// and nothing is done. A range of length 0 inside the disk is fine and does nothing.
+///
+/// What an `Ok` promises:
+/// - `write_at`, `trim`, `write_zeroes`: later reads (from any thread) see it, and it survives the death
+///   of this process.
+/// - `flush`: everything acknowledged before the call was entered survives a power cut, unless the block
+///   says that nothing durable is promised ([`Block::is_durable`] is `false`).
+pub trait Block: Send + Sync {
+    /// Size in bytes; never changes while the block is open.
+    fn size_bytes(&self) -> u64;
+
+    /// Fills the whole buffer from `offset`.
+    ///
+    /// # Errors
+    /// Out of range: `InvalidInput`; otherwise what the operating system says.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes the whole of `data` at `offset`.
+    ///
+    /// # Errors
+    /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes all acknowledged writes durable (a no-op where nothing durable is promised).
+    ///
+    /// # Errors
+    /// After an error the block refuses further writes and flushes: a failed fsync can't be retried.
+    fn flush(&self) -> io::Result<()>;
+
+    /// The client does not need these bytes any longer; they read as zeroes afterwards.
+    ///
+    /// # Errors
+    /// As [`Block::write_at`].
+    fn trim(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Makes the range read as zeroes.
+    ///
+    /// # Errors
+    /// As [`Block::write_at`].
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// `true` if every write is refused with `PermissionDenied`.
+    fn is_read_only(&self) -> bool;
+
+    /// `false` if `flush` promises nothing: the content is meant to be thrown away (discard layers).
+    ///
+    /// An AoE target need not sync before it acknowledges such a write.
+    fn is_durable(&self) -> bool {
+        true
+    }
+}
+
+/// Checks that `offset..offset + length` lies inside a disk of `size_bytes`.
+///
+/// # Errors
+/// `InvalidInput` naming the range and the size.
+pub fn check_range(offset: u64, length: u64, size_bytes: u64) -> io::Result<()> {
+    match offset.checked_add(length) {
+        Some(end) if end <= size_bytes => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{length} bytes at {offset} are outside of the disk of {size_bytes} bytes"),
+        )),
+    }
+}
+
+/// The error of a write to something that is read-only.
+pub(crate) fn read_only_error() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "the disk is read-only")
+}
