@@ -11,7 +11,7 @@ mod config;
 mod report;
 
 pub use config::{BootConfig, ConfigError, Root};
-pub use report::{Ack, Report, ReportError, Stage};
+pub use report::{Ack, REPORT_MAX, Report, ReportError, Stage};
 
 /// UDP port of the boot server on which `init` reports its stages.
 pub const REPORT_PORT: u16 = 4915;

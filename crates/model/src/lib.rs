@@ -1,1 +1,25 @@
-//! model
+//! The nouns of Bootlace and the decision which machine boots what, and why.
+//!
+//! Pure: sites and addresses go in, plans and texts come out. Knows no protocol.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod boot;
+mod export;
+mod grub;
+mod image;
+mod machine;
+mod names;
+mod plan;
+mod site;
+
+pub use boot::{Boot, BootId, Firmware, Stage, StageEvent, UnknownStage};
+pub use export::{ExportCounters, ExportSpec, ExportStatus};
+pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
+pub use image::{FileSystem, ImageVersion};
+pub use machine::{KernelArgs, Machine, ParseChoiceError, RootKind, ShelfSlot, WriteMode};
+pub use names::{ImageName, InvalidName, MachineName};
+pub use plan::{BootPlan, Network, Plan, Waiting, plan};
+pub use site::{Lease, Seen, Site};

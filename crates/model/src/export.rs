@@ -1,0 +1,68 @@
+//! What the boot server asks of the storage server, and what it hears back (storage API bodies).
+
+use crate::{BootId, ImageName, MachineName, RootKind, ShelfSlot, WriteMode};
+use core::net::Ipv4Addr;
+use wire::Mac;
+
+/// The disk that one machine shall see: body of `PUT /v1/exports/{machine}`.
+///
+/// The same `boot` again changes nothing. Another `boot` begins a new one: connections of the
+/// former are closed, and a write layer in mode `discard` is thrown away.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportSpec {
+    /// The machine; its name is the NBD export name.
+    pub machine: MachineName,
+    /// Image of the base disk.
+    pub image: ImageName,
+    /// Version of the image.
+    pub version: u32,
+    /// What becomes of the machine's writes.
+    pub write_mode: WriteMode,
+    /// The boot for which the disk is.
+    pub boot: BootId,
+    /// How the machine will attach it.
+    pub root: RootKind,
+    /// Only this address may open the export over NBD.
+    pub address: Ipv4Addr,
+    /// Only this address may see the export over AoE.
+    pub mac: Mac,
+    /// AoE address of the export.
+    pub shelf_slot: ShelfSlot,
+}
+
+/// What was done on an export since the storage server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ExportCounters {
+    /// Read requests answered.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Write requests answered.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// Attempts of others to open it.
+    pub refused: u64,
+}
+
+/// An export as it is now: answer of `PUT` and `GET /v1/exports`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ExportStatus {
+    /// What was asked for.
+    pub spec: ExportSpec,
+    /// Size of the disk in bytes.
+    pub size_bytes: u64,
+    /// Open NBD connections.
+    pub connections: u32,
+    /// Seconds since the machine's last request over NBD or AoE; `None` if there was none.
+    pub idle_seconds: Option<u64>,
+    /// Bytes that the write layer holds.
+    pub layer_bytes: u64,
+    /// What was done so far.
+    pub counters: ExportCounters,
+}

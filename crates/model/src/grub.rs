@@ -1,0 +1,134 @@
+//! Configuration for our GRUB images.
+//!
+//! GRUB reads [`ENTRY_PATH`], the same for everybody, which asks for [`MACHINE_PATH`] again and
+//! again until that boots. A loop rather than files that name each other: each `configfile` nests
+//! in the former, and a PC that waits over a week-end would run out of memory.
+
+use crate::{Network, Plan};
+use alloc::string::String;
+use core::fmt::Write;
+use core::net::Ipv4Addr;
+
+/// The first file that GRUB asks for, by TFTP.
+pub const ENTRY_PATH: &str = "/grub/grub.cfg";
+
+/// The file that is rendered for the machine that asks, by TFTP.
+pub const MACHINE_PATH: &str = "/grub/machine.cfg";
+
+/// Seconds after which a PC that waits in the loader asks again.
+const ASK_AGAIN_SECONDS: u32 = 10;
+
+/// What [`ENTRY_PATH`] holds. Needs the GRUB modules `echo`, `sleep`, `test` and `configfile`.
+pub fn entry_cfg(server: Ipv4Addr) -> String {
+    alloc::format!(
+        "# Served by Bootlace. Asks for this machine's configuration until it boots.\n\
+         set pager=0\n\
+         while [ 1 = 1 ]; do\n\
+         \x20 if ! source (tftp,{server}){MACHINE_PATH}; then\n\
+         \x20   echo 'Bootlace: the boot server {server} does not answer. Asking again.'\n\
+         \x20   sleep 5\n\
+         \x20 fi\n\
+         done\n"
+    )
+}
+
+/// What [`MACHINE_PATH`] holds for one machine. The server's address is written out everywhere:
+/// GRUB's own idea of it is another DHCP server's in some networks.
+pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
+    let server = network.server;
+    match plan {
+        Plan::Boot(plan) => {
+            let mut arguments = String::new();
+            for word in plan.command_line().split_ascii_whitespace() {
+                let _ = write!(arguments, " {}", quote(word));
+            }
+            let (kernel, initrd) = (plan.kernel_path(), plan.initrd_path());
+            let title = alloc::format!(
+                "Bootlace: {} starts {} version {} (boot {})",
+                plan.machine.name,
+                plan.image.image,
+                plan.image.version,
+                plan.config.boot
+            );
+            let mut text = alloc::format!("echo {}\n", quote(&title));
+            for (command, path, arguments) in
+                [("linux", &kernel, arguments.as_str()), ("initrd", &initrd, "")]
+            {
+                let _ = write!(
+                    text,
+                    "if ! {command} (http,{server}){path}{arguments}; then\n\
+                     \x20 echo 'Bootlace: HTTP failed, trying TFTP'\n\
+                     \x20 {command} (tftp,{server}){path}{arguments}\n\
+                     fi\n"
+                );
+            }
+            text.push_str("boot\n");
+            text.push_str("echo 'Bootlace: the kernel could not be started. Asking again.'\n");
+            let _ = writeln!(text, "sleep {ASK_AGAIN_SECONDS}");
+            text
+        }
+        Plan::Wait(why) => {
+            let why = alloc::format!("Bootlace: {why}");
+            let again = alloc::format!("Asking again every {ASK_AGAIN_SECONDS} seconds.");
+            alloc::format!(
+                "echo\necho {}\necho {}\nsleep {ASK_AGAIN_SECONDS}\n",
+                quote(&why),
+                quote(&again)
+            )
+        }
+    }
+}
+
+/// Quotes a text as one word of GRUB's script language (GRUB manual, "Quoting").
+fn quote(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:,=@%+".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.into();
+    }
+    let mut quoted = String::from("'");
+    for character in text.chars() {
+        match character {
+            '\'' => quoted.push_str("'\\''"),
+            other if other.is_control() => quoted.push(' '),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{ADDRESS, MAC, network, site};
+    use crate::{Waiting, plan};
+
+    #[test]
+    fn a_machine_that_boots_tries_http_then_tftp() {
+        let text = grub_cfg(&plan(&site(), &network(), MAC, ADDRESS, 42), &network());
+        let expected = "\
+echo 'Bootlace: lab-07 starts debian-12 version 2 (boot 42)'
+if ! linux (http,10.77.0.1)/boot/debian-12/2/vmlinuz console=ttyS0 quiet panic=30 \
+bootlace.server=10.77.0.1 bootlace.boot=42 bootlace.mac=52:54:00:00:00:01 \
+bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1:10809:lab-07; then
+";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(
+            text.contains("  initrd (tftp,10.77.0.1)/boot/debian-12/2/initrd\nfi\nboot\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_text_breaks_out_of_its_quotes() {
+        let trouble = Waiting::NotReady("'; reboot; echo \n'".into());
+        let text = grub_cfg(&Plan::Wait(trouble), &network());
+        assert!(text.contains(r"'Bootlace: '\''; reboot; echo  '\'''"), "{text}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+    }
+
+    #[test]
+    fn the_loop_names_the_server_itself() {
+        assert!(entry_cfg(network().server).contains("source (tftp,10.77.0.1)/grub/machine.cfg"));
+    }
+}

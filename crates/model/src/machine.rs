@@ -1,0 +1,239 @@
+//! A machine and what the administrator chose for it.
+
+use crate::{ImageName, MachineName};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+use wire::Mac;
+
+/// The text is not one of the choices.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {wanted}")]
+pub struct ParseChoiceError {
+    /// Text as given.
+    pub text: String,
+    /// The choices, in words.
+    pub wanted: &'static str,
+}
+
+fn not(text: &str, wanted: &'static str) -> ParseChoiceError {
+    ParseChoiceError { text: text.chars().take(64).collect(), wanted }
+}
+
+/// How the root disk reaches the machine.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum RootKind {
+    /// Over TCP: any routed network.
+    #[default]
+    Nbd,
+    /// Over raw Ethernet: the storage server's own LAN.
+    Aoe,
+}
+
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nbd => "nbd",
+            Self::Aoe => "aoe",
+        })
+    }
+}
+
+impl FromStr for RootKind {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        match text {
+            "nbd" => Ok(Self::Nbd),
+            "aoe" => Ok(Self::Aoe),
+            _ => Err(not(text, "a root kind: use nbd or aoe")),
+        }
+    }
+}
+
+/// What becomes of the blocks that a machine writes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteMode {
+    /// Thrown away when the machine boots again.
+    #[default]
+    Discard,
+    /// Kept, for as long as the machine stays on the image version.
+    Persistent,
+}
+
+impl fmt::Display for WriteMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Discard => "discard",
+            Self::Persistent => "persistent",
+        })
+    }
+}
+
+impl FromStr for WriteMode {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        match text {
+            "discard" => Ok(Self::Discard),
+            "persistent" => Ok(Self::Persistent),
+            _ => Err(not(text, "a write mode: use discard or persistent")),
+        }
+    }
+}
+
+/// AoE address of a disk, displayed as `1.7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShelfSlot {
+    /// Major address, 0 to 0xfffe. Linux refuses 0xfff too.
+    pub shelf: u16,
+    /// Minor address, 0 to 0xfe.
+    pub slot: u8,
+}
+
+impl ShelfSlot {
+    /// The address number `index` of those that Bootlace gives out: shelf 1 up, slots 0 to 15,
+    /// so that even initiators with few minor numbers can use every one. `None` beyond 65,488.
+    pub fn nth(index: u32) -> Option<Self> {
+        let shelf = u16::try_from(1 + index / 16).ok().filter(|&shelf| shelf < 0xfff)?;
+        Some(Self { shelf, slot: (index % 16) as u8 })
+    }
+}
+
+impl fmt::Display for ShelfSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shelf, self.slot)
+    }
+}
+
+impl FromStr for ShelfSlot {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let wanted = "an AoE address: use SHELF.SLOT with a shelf below 65535 and a slot below 255";
+        let (shelf, slot) = text.split_once('.').ok_or_else(|| not(text, wanted))?;
+        match (shelf.parse(), slot.parse()) {
+            (Ok(shelf), Ok(slot)) if shelf != u16::MAX && slot != u8::MAX => {
+                Ok(Self { shelf, slot })
+            }
+            _ => Err(not(text, wanted)),
+        }
+    }
+}
+
+impl serde::Serialize for ShelfSlot {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ShelfSlot {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Additional kernel parameters: printable ASCII, at most [`KernelArgs::MAX`] bytes, and none of
+/// the `bootlace.` parameters that the boot server sets itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct KernelArgs(String);
+
+impl KernelArgs {
+    /// Longest text in bytes. x86 kernels take a command line of 2,047 bytes in all.
+    pub const MAX: usize = 1024;
+
+    /// The parameters as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The parameters one by one.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.0.split_ascii_whitespace()
+    }
+}
+
+impl FromStr for KernelArgs {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        if text.len() > Self::MAX || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(not(
+                text,
+                "kernel parameters: use at most 1024 printable ASCII characters",
+            ));
+        }
+        if text.split_ascii_whitespace().any(|word| word.starts_with("bootlace.")) {
+            return Err(not(
+                text,
+                "kernel parameters for a machine: those that begin with bootlace. are set by the \
+                 boot server",
+            ));
+        }
+        Ok(Self(text.trim().to_owned()))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for KernelArgs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for KernelArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A PC that the administrator knows.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Machine {
+    /// Its name: host name, export name, and name on the pages.
+    pub name: MachineName,
+    /// The NIC that it boots from.
+    pub mac: Mac,
+    /// The image it boots; it gets the newest version. `None`: it waits in the loader.
+    pub image: Option<ImageName>,
+    /// How its root disk reaches it.
+    pub root: RootKind,
+    /// What becomes of what it writes.
+    pub write_mode: WriteMode,
+    /// Its AoE address; allocated once, so that it stays the same.
+    pub shelf_slot: ShelfSlot,
+    /// Kernel parameters for this machine, after the site's.
+    #[serde(default)]
+    pub kernel_args: KernelArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn addresses_are_given_out_in_order_and_end() {
+        assert_eq!(ShelfSlot::nth(0).unwrap().to_string(), "1.0");
+        assert_eq!(ShelfSlot::nth(17).unwrap().to_string(), "2.1");
+        assert_eq!(ShelfSlot::nth(u32::MAX), None);
+        assert_eq!("2.1".parse(), Ok(ShelfSlot { shelf: 2, slot: 1 }));
+        assert!("65535.1".parse::<ShelfSlot>().is_err());
+        assert!("1.255".parse::<ShelfSlot>().is_err());
+    }
+
+    #[test]
+    fn kernel_parameters_can_not_override_the_boot_server() {
+        assert!("quiet console=ttyS0".parse::<KernelArgs>().is_ok());
+        let error = "quiet bootlace.root=nbd:x".parse::<KernelArgs>().unwrap_err();
+        assert!(error.to_string().contains("set by the boot server"), "{error}");
+        assert!("a\nb".parse::<KernelArgs>().is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! Which machine boots what, and why not.
+
+use crate::{BootId, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use initcfg::{BootConfig, Root};
+use wire::Mac;
+
+/// Facts of the boot network that go into every plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Address of the boot server on the boot network.
+    pub server: Ipv4Addr,
+    /// Prefix length of the boot network.
+    pub prefix: u8,
+    /// Default route for the machines.
+    pub router: Option<Ipv4Addr>,
+    /// Name servers for the machines.
+    pub dns: Vec<Ipv4Addr>,
+    /// DNS domain of the machines.
+    pub domain: Option<String>,
+    /// Where the storage server serves NBD.
+    pub nbd: SocketAddrV4,
+    /// Kernel parameters for all machines.
+    pub kernel_args: KernelArgs,
+}
+
+/// What a machine that asks for its configuration gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// It boots.
+    Boot(BootPlan),
+    /// It waits in the loader and asks again.
+    Wait(Waiting),
+}
+
+/// Why a machine waits in the loader. Its `Display` says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The MAC is not in the machine list.
+    UnknownMachine(Mac),
+    /// The machine has no image.
+    NoImage(crate::MachineName),
+    /// The machine's image has no version.
+    ImageMissing(crate::MachineName, ImageName),
+    /// Something is not ready; the text says what, and that it will be tried again.
+    NotReady(String),
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownMachine(mac) => write!(
+                f,
+                "{mac} is not in the machine list: adopt it on the Discovered page, or by \
+                 bootlace machine set NAME --mac {mac} --image IMAGE"
+            ),
+            Self::NoImage(machine) => write!(
+                f,
+                "{machine} has no image: choose one on its page, or by \
+                 bootlace machine set {machine} --image IMAGE"
+            ),
+            Self::ImageMissing(machine, image) => write!(
+                f,
+                "{machine} shall boot the image {image}, which is not there: import it by \
+                 bootlace image import FILE --name {image}, or choose another on its page"
+            ),
+            Self::NotReady(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Everything that one boot of one machine needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootPlan {
+    /// The machine.
+    pub machine: Machine,
+    /// The image version that it boots.
+    pub image: ImageVersion,
+    /// What its init is told.
+    pub config: BootConfig,
+    /// Kernel parameters: the site's, then the machine's.
+    pub kernel_args: Vec<String>,
+}
+
+impl BootPlan {
+    /// Path of the kernel on the boot server.
+    pub fn kernel_path(&self) -> String {
+        alloc::format!("/boot/{}/{}/vmlinuz", self.image.image, self.image.version)
+    }
+
+    /// Path of the initrd on the boot server.
+    pub fn initrd_path(&self) -> String {
+        alloc::format!("/boot/{}/{}/initrd", self.image.image, self.image.version)
+    }
+
+    /// The kernel command line without the kernel's name.
+    pub fn command_line(&self) -> String {
+        let mut words = self.kernel_args.clone();
+        // A frozen PC helps nobody: a kernel that dies starts over.
+        if !words.iter().any(|word| word.starts_with("panic=")) {
+            words.push("panic=30".into());
+        }
+        words.push(self.config.to_command_line());
+        words.join(" ")
+    }
+}
+
+/// Decides what the PC with `mac`, which has leased `address`, boots as boot number `boot`.
+pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: BootId) -> Plan {
+    let Some(machine) = site.machine_by_mac(mac) else {
+        return Plan::Wait(Waiting::UnknownMachine(mac));
+    };
+    let Some(image) = &machine.image else {
+        return Plan::Wait(Waiting::NoImage(machine.name.clone()));
+    };
+    let Some(version) = site.newest(image) else {
+        return Plan::Wait(Waiting::ImageMissing(machine.name.clone(), image.clone()));
+    };
+    let root = match machine.root {
+        RootKind::Nbd => Root::Nbd { server: network.nbd, export: machine.name.as_str().into() },
+        RootKind::Aoe => {
+            Root::Aoe { shelf: machine.shelf_slot.shelf, slot: machine.shelf_slot.slot }
+        }
+    };
+    let config = BootConfig {
+        server: network.server,
+        boot,
+        mac,
+        address: (address, network.prefix),
+        router: network.router,
+        dns: network.dns.clone(),
+        domain: network.domain.clone(),
+        host_name: machine.name.as_str().into(),
+        root,
+        partition: version.partition,
+    };
+    let kernel_args =
+        network.kernel_args.words().chain(machine.kernel_args.words()).map(String::from).collect();
+    Plan::Boot(BootPlan { machine: machine.clone(), image: version.clone(), config, kernel_args })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{FileSystem, ShelfSlot, WriteMode};
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    pub(crate) const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+
+    pub(crate) fn network() -> Network {
+        let server = Ipv4Addr::new(10, 77, 0, 1);
+        Network {
+            server,
+            prefix: 24,
+            router: None,
+            dns: vec![],
+            domain: None,
+            nbd: SocketAddrV4::new(server, 10809),
+            kernel_args: "console=ttyS0".parse().unwrap(),
+        }
+    }
+
+    pub(crate) fn site() -> Site {
+        let image: ImageName = "debian-12".parse().unwrap();
+        let version = |version| ImageVersion {
+            image: image.clone(),
+            version,
+            digest: "00".repeat(32),
+            size_bytes: 1 << 30,
+            partition: None,
+            file_system: FileSystem::Ext4,
+            kernel_version: "6.1.0-56-amd64".into(),
+            os_name: None,
+            imported_unix: 0,
+        };
+        Site {
+            machines: vec![Machine {
+                name: "lab-07".parse().unwrap(),
+                mac: MAC,
+                image: Some(image.clone()),
+                root: RootKind::Nbd,
+                write_mode: WriteMode::Discard,
+                shelf_slot: ShelfSlot { shelf: 1, slot: 7 },
+                kernel_args: "quiet".parse().unwrap(),
+            }],
+            images: vec![version(1), version(2)],
+            discovered: vec![],
+        }
+    }
+
+    fn waits(site: &Site, mac: Mac, remedy: &str) {
+        match plan(site, &network(), mac, ADDRESS, 1) {
+            Plan::Wait(why) => assert!(why.to_string().contains(remedy), "{why}"),
+            Plan::Boot(plan) => panic!("boots {plan:?}"),
+        }
+    }
+
+    #[test]
+    fn a_machine_boots_the_newest_version_of_its_image() {
+        let Plan::Boot(plan) = plan(&site(), &network(), MAC, ADDRESS, 42) else {
+            panic!("must boot");
+        };
+        assert_eq!(plan.image.version, 2);
+        assert_eq!(plan.initrd_path(), "/boot/debian-12/2/initrd");
+        let line = plan.command_line();
+        assert!(
+            line.starts_with("console=ttyS0 quiet panic=30 bootlace.server=10.77.0.1"),
+            "{line}"
+        );
+        assert!(line.contains("bootlace.root=nbd:10.77.0.1:10809:lab-07"), "{line}");
+    }
+
+    #[test]
+    fn a_machine_with_an_aoe_root_gets_its_shelf_and_slot() {
+        let mut site = site();
+        site.machines[0].root = RootKind::Aoe;
+        let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
+            panic!("must boot");
+        };
+        assert!(plan.command_line().contains("bootlace.root=aoe:1.7"));
+    }
+
+    #[test]
+    fn who_can_not_boot_is_told_what_to_do() {
+        let mut site = site();
+        waits(&site, Mac::BROADCAST, "adopt it on the Discovered page");
+        site.images.clear();
+        waits(&site, MAC, "import it by bootlace image import FILE --name debian-12");
+        site.machines[0].image = None;
+        waits(&site, MAC, "choose one on its page");
+    }
+}

@@ -1,0 +1,68 @@
+//! The site as the boot path sees it: an immutable view.
+
+use crate::{Firmware, ImageName, ImageVersion, Machine, MachineName};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use wire::Mac;
+
+/// An address that belongs to a MAC for a time.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lease {
+    /// Whose it is.
+    pub mac: Mac,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// When it ends, seconds since 1970. Kept after that, so that a machine gets its address again.
+    pub expires_unix: u64,
+    /// Host name that the client sent.
+    pub host_name: Option<String>,
+}
+
+/// A PC that asked but is not in the machine list.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Seen {
+    /// Its NIC.
+    pub mac: Mac,
+    /// Its firmware.
+    pub firmware: Firmware,
+    /// Address it was given.
+    pub address: Option<Ipv4Addr>,
+    /// SMBIOS UUID, if it sent one (option 97).
+    pub uuid: Option<String>,
+    /// When it asked first, seconds since 1970.
+    pub first_unix: u64,
+    /// When it asked last, seconds since 1970.
+    pub last_unix: u64,
+}
+
+/// Machines and images, as of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// All machines, by name.
+    pub machines: Vec<Machine>,
+    /// All image versions, by image and version.
+    pub images: Vec<ImageVersion>,
+    /// PCs that asked and are not machines, the last first.
+    pub discovered: Vec<Seen>,
+}
+
+impl Site {
+    /// The machine with this boot NIC.
+    pub fn machine_by_mac(&self, mac: Mac) -> Option<&Machine> {
+        self.machines.iter().find(|machine| machine.mac == mac)
+    }
+
+    /// The machine with this name.
+    pub fn machine(&self, name: &MachineName) -> Option<&Machine> {
+        self.machines.iter().find(|machine| machine.name == *name)
+    }
+
+    /// The newest version of an image.
+    pub fn newest(&self, image: &ImageName) -> Option<&ImageVersion> {
+        self.images
+            .iter()
+            .filter(|version| version.image == *image)
+            .max_by_key(|version| version.version)
+    }
+}
