@@ -1,6 +1,7 @@
 //! Which machine boots what, and why not.
 
 use crate::{BootId, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -31,7 +32,7 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// It boots.
-    Boot(BootPlan),
+    Boot(Box<BootPlan>),
     /// It waits in the loader and asks again.
     Wait(Waiting),
 }
@@ -139,7 +140,8 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
     };
     let kernel_args =
         network.kernel_args.words().chain(machine.kernel_args.words()).map(String::from).collect();
-    Plan::Boot(BootPlan { machine: machine.clone(), image: version.clone(), config, kernel_args })
+    let image = version.clone();
+    Plan::Boot(Box::new(BootPlan { machine: machine.clone(), image, config, kernel_args }))
 }
 
 #[cfg(test)]
