@@ -1,0 +1,27 @@
+//! `layer.toml`: a layer describes itself, so that any index can be rebuilt.
+
+use model::{BootId, ImageName, MachineName, WriteMode};
+
+/// What a write layer is, as kept beside its data.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// Format of the layer's files; 1.
+    pub format: u32,
+    /// Random identity in hexadecimal.
+    pub id: String,
+    /// Whose writes it holds.
+    pub machine: MachineName,
+    /// What becomes of them.
+    pub mode: WriteMode,
+    /// The boot in which it was made.
+    pub boot: BootId,
+    /// Image of its parent.
+    pub image: ImageName,
+    /// Version of its parent.
+    pub version: u32,
+    /// BLAKE3 of its parent's content.
+    pub parent_digest: String,
+    /// Size of the disk.
+    pub size_bytes: u64,
+}

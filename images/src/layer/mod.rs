@@ -1,0 +1,12 @@
+//! Write layers: what machines wrote over an image version.
+
+mod about;
+mod header;
+mod layers;
+mod map;
+mod write;
+
+pub use about::About;
+pub use header::{BadHeader, Header};
+pub use layers::{LayerError, Layers};
+pub use write::WriteLayer;

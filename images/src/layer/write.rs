@@ -1,0 +1,311 @@
+//! A machine's writes over a shared parent.
+
+use super::map::{GRANULE_BYTES, Map, STRIPE_GRANULES, State};
+use crate::block::{Block, check_range};
+use rustix::fs::{FallocateFlags, fallocate};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Locks for first writes. Two stripes may share one: that costs a little waiting, nothing else.
+const LOCKS_MAX: usize = 64;
+const STRIPE_BYTES: u64 = STRIPE_GRANULES * GRANULE_BYTES;
+
+const HEALTHY: u8 = 0;
+const FAILED: u8 = 1;
+const RETIRED: u8 = 2;
+
+/// A writable disk: what the machine wrote, over a parent that never changes.
+///
+/// Own data lies at the same offsets in a sparse file; a map says for each 4 KiB granule whether it
+/// is the parent's, ours, or zeroes. Order of a first write: data, then the map file that survives
+/// this process, then the map in memory, then the answer. So no acknowledged write is lost by SIGKILL.
+///
+/// Flush order of a persistent layer: copy changed map pages, sync data, write pages, sync map. So a
+/// durable bit never precedes its data.
+pub struct WriteLayer {
+    parent: Arc<dyn Block>,
+    size_bytes: u64,
+    data: File,
+    map: Map,
+    /// Only in layers that are to last.
+    durable: Option<DurableMap>,
+    locks: [Mutex<()>; LOCKS_MAX],
+    condition: AtomicU8,
+}
+
+/// The map file that survives a power cut.
+pub(super) struct DurableMap {
+    file: File,
+    /// Flushes that were asked for.
+    asked: AtomicU64,
+    /// Of those, how many the last finished flush covered.
+    covered: Mutex<u64>,
+}
+
+impl DurableMap {
+    pub(super) fn new(file: File) -> Self {
+        Self { file, asked: AtomicU64::new(0), covered: Mutex::new(0) }
+    }
+}
+
+impl WriteLayer {
+    pub(super) fn new(
+        parent: Arc<dyn Block>,
+        data: File,
+        map: Map,
+        durable: Option<DurableMap>,
+    ) -> Self {
+        Self {
+            size_bytes: parent.size_bytes(),
+            parent,
+            data,
+            map,
+            durable,
+            locks: [const { Mutex::new(()) }; LOCKS_MAX],
+            condition: AtomicU8::new(HEALTHY),
+        }
+    }
+
+    /// Bytes that the layer holds on the server's disk.
+    ///
+    /// # Errors
+    /// What the operating system says about the data file.
+    pub fn used_bytes(&self) -> io::Result<u64> {
+        Ok(self.data.metadata()?.blocks() * 512)
+    }
+
+    /// From now on every access is refused: the layer was thrown away, whoever still holds it.
+    pub(super) fn retire(&self) {
+        self.condition.store(RETIRED, Ordering::Release);
+    }
+
+    fn check_usable(&self) -> io::Result<()> {
+        match self.condition.load(Ordering::Acquire) {
+            HEALTHY | FAILED => Ok(()),
+            _ => Err(io::Error::other("the write layer was thrown away by a new boot")),
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        self.check_usable()?;
+        if self.condition.load(Ordering::Acquire) == FAILED {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the disk is read-only since the server's storage failed to flush it",
+            ));
+        }
+        Ok(())
+    }
+
+    fn lock_stripe(&self, offset: u64) -> MutexGuard<'_, ()> {
+        let index = (offset / STRIPE_BYTES) as usize % LOCKS_MAX;
+        // The lock guards files, not values in memory, so a panic elsewhere spoils nothing.
+        self.locks[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes inside one stripe.
+    fn write_piece(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let granules = touched(offset, data.len() as u64);
+        // Granules never go back to the parent, so a rewrite needs no lock.
+        if self.map.all_are(granules.clone(), State::Mine) {
+            return self.data.write_all_at(data, offset);
+        }
+        let _lock = self.lock_stripe(offset);
+        let end = offset + data.len() as u64;
+        let start_filled = self.fill_start(offset, granules.start);
+        let end_filled = self.fill_end(end, granules.end - 1);
+        if start_filled == offset && end_filled == end {
+            self.data.write_all_at(data, offset)?;
+        } else {
+            let mut whole = vec![0; (end_filled - start_filled) as usize];
+            let data_start = (offset - start_filled) as usize;
+            let data_end = data_start + data.len();
+            self.fill(&mut whole[..data_start], start_filled)?;
+            whole[data_start..data_end].copy_from_slice(data);
+            self.fill(&mut whole[data_end..], end)?;
+            self.data.write_all_at(&whole, start_filled)?;
+        }
+        self.map.set(granules, State::Mine)
+    }
+
+    /// Where the write must begin, so that the first granule is whole.
+    fn fill_start(&self, offset: u64, granule: u64) -> u64 {
+        if self.map.state(granule) == State::Mine { offset } else { granule * GRANULE_BYTES }
+    }
+
+    /// Where the write must end, so that the last granule is whole.
+    fn fill_end(&self, end: u64, granule: u64) -> u64 {
+        if self.map.state(granule) == State::Mine {
+            end
+        } else {
+            ((granule + 1) * GRANULE_BYTES).min(self.size_bytes)
+        }
+    }
+
+    /// Reads a part of one granule that is not ours yet. The stripe's lock is held.
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if buffer.is_empty() || self.map.state(offset / GRANULE_BYTES) != State::Parent {
+            return Ok(());
+        }
+        self.parent.read_at(buffer, offset)
+    }
+
+    /// Makes whole granules of one stripe read as zeroes and gives their space back.
+    fn zero_granules(&self, granules: Range<u64>) -> io::Result<()> {
+        let offset = granules.start * GRANULE_BYTES;
+        let length = (granules.end * GRANULE_BYTES).min(self.size_bytes) - offset;
+        let _lock = self.lock_stripe(offset);
+        if self.map.all_are(granules.clone(), State::Zero) {
+            return Ok(());
+        }
+        let any_mine = granules.clone().any(|granule| self.map.state(granule) == State::Mine);
+        self.map.set(granules, State::Zero)?;
+        if any_mine {
+            // After the map: what is punched is never looked at. A file system that can't punch
+            // just keeps the space.
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match fallocate(&self.data, flags, offset, length) {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes a part of one granule.
+    fn zero_part(&self, offset: u64, length: u64) -> io::Result<()> {
+        if length == 0 || self.map.state(offset / GRANULE_BYTES) == State::Zero {
+            return Ok(());
+        }
+        self.write_piece(&[0; GRANULE_BYTES as usize][..length as usize], offset)
+    }
+}
+
+impl Block for WriteLayer {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.check_usable()?;
+        let end = offset + buffer.len() as u64;
+        let mut position = offset;
+        while position < end {
+            let mut granule = position / GRANULE_BYTES;
+            let state = self.map.state(granule);
+            let run_start = position;
+            // One read for each run of granules that come from the same place.
+            while position < end && self.map.state(granule) == state {
+                granule += 1;
+                position = (granule * GRANULE_BYTES).min(end);
+            }
+            let run = &mut buffer[(run_start - offset) as usize..(position - offset) as usize];
+            match state {
+                State::Parent => self.parent.read_at(run, run_start)?,
+                State::Mine => self.data.read_exact_at(run, run_start)?,
+                State::Zero => run.fill(0),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        check_range(offset, data.len() as u64, self.size_bytes)?;
+        self.check_writable()?;
+        let mut rest = data;
+        let mut position = offset;
+        while !rest.is_empty() {
+            let room = STRIPE_BYTES - position % STRIPE_BYTES;
+            let (piece, after) = rest.split_at(rest.len().min(room as usize));
+            self.write_piece(piece, position)?;
+            position += piece.len() as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let Some(durable) = &self.durable else { return self.check_usable() };
+        self.check_writable()?;
+        let ticket = durable.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut covered = durable.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        if *covered >= ticket {
+            // Somebody else's flush began after we asked, and is done.
+            return Ok(());
+        }
+        self.check_writable()?;
+        let covers = durable.asked.load(Ordering::Acquire);
+        let pages = self.map.take_dirty();
+        let done = (|| {
+            self.data.sync_data()?;
+            if pages.is_empty() {
+                return Ok(());
+            }
+            for (offset, page) in pages {
+                durable.file.write_all_at(&page, offset)?;
+            }
+            durable.file.sync_data()
+        })();
+        match done {
+            Ok(()) => *covered = covers,
+            Err(_) => {
+                // The kernel reports a failed write-back once and then forgets it: a second fsync
+                // would lie. The layer stays readable.
+                let _ = self.condition.compare_exchange(
+                    HEALTHY,
+                    FAILED,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                );
+            }
+        }
+        done
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.write_zeroes(offset, length)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        check_range(offset, length, self.size_bytes)?;
+        self.check_writable()?;
+        let end = offset + length;
+        let mut position = offset;
+        while position < end {
+            let granule = position / GRANULE_BYTES;
+            let granule_end = ((granule + 1) * GRANULE_BYTES).min(self.size_bytes);
+            if position > granule * GRANULE_BYTES || end < granule_end {
+                let part_end = granule_end.min(end);
+                self.zero_part(position, part_end - position)?;
+                position = part_end;
+                continue;
+            }
+            // Whole granules, up to the end of the stripe.
+            let stripe_end = (granule / STRIPE_GRANULES + 1) * STRIPE_GRANULES;
+            let whole_end =
+                if end == self.size_bytes { self.map.n_granules() } else { end / GRANULE_BYTES };
+            let granules = granule..stripe_end.min(whole_end);
+            position = (granules.end * GRANULE_BYTES).min(end);
+            self.zero_granules(granules)?;
+        }
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.condition.load(Ordering::Acquire) != HEALTHY
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durable.is_some()
+    }
+}
+
+/// The granules that a non-empty range touches.
+fn touched(offset: u64, length: u64) -> Range<u64> {
+    offset / GRANULE_BYTES..(offset + length).div_ceil(GRANULE_BYTES)
+}

@@ -1,0 +1,60 @@
+//! A raw disk image in a file, read-only: the base that all machines share.
+
+use crate::block::{Block, check_range, read_only_error};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A read-only file as a disk.
+///
+/// Share one per image version: all readers of one inode share its page cache, so a hundred machines
+/// booting the same image read the server's disk once.
+#[derive(Debug)]
+pub struct RawFile {
+    file: File,
+    size_bytes: u64,
+}
+
+impl RawFile {
+    /// Opens an existing raw image.
+    ///
+    /// # Errors
+    /// What the operating system says about the file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let size_bytes = file.metadata()?.len();
+        Ok(Self { file, size_bytes })
+    }
+}
+
+impl Block for RawFile {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn trim(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
+
+    fn write_zeroes(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+}
