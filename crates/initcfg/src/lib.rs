@@ -8,9 +8,14 @@
 extern crate alloc;
 
 mod config;
+mod modules;
 mod report;
 
 pub use config::{BootConfig, ConfigError, Root};
+pub use modules::{
+    INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
+    module_name,
+};
 pub use report::{Ack, REPORT_MAX, Report, ReportError, Stage};
 
 /// UDP port of the boot server on which `init` reports its stages.
