@@ -3,12 +3,28 @@
 
 mod base;
 mod block;
+mod copy;
+mod error;
+mod import;
+mod kernel;
 mod layer;
 mod memory;
+mod qemu_img;
 mod raw;
+mod rootfs;
+mod source;
+mod store;
+mod volumes;
 
 pub use base::Base;
 pub use block::{Block, check_range};
+pub use error::{ImportError, RootfsError, StoreError};
+pub use import::{ImportRequest, Progress, Step};
+pub use kernel::kernel_version;
 pub use layer::{About, BadHeader, Header, LayerError, Layers, WriteLayer};
 pub use memory::Memory;
 pub use raw::RawFile;
+pub use rootfs::{Entry, EntryKind, Rootfs};
+pub use source::{Format, HEAD_BYTES_MAX, NotImported, detect};
+pub use store::Store;
+pub use volumes::{Content, Volume, find_volumes};

@@ -26,6 +26,11 @@ impl RawFile {
         let size_bytes = file.metadata()?.len();
         Ok(Self { file, size_bytes })
     }
+
+    /// An open file or device whose size is known.
+    pub(crate) fn of_size(file: File, size_bytes: u64) -> Self {
+        Self { file, size_bytes }
+    }
 }
 
 impl Block for RawFile {

@@ -1,0 +1,100 @@
+//! Reading a whole disk once: sparse copy and digest.
+
+use crate::import::{Progress, Step};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Bytes per read; big enough that the progress callback costs nothing.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// Zeroes of this size, aligned, become holes.
+const HOLE_BYTES: usize = 4096;
+
+/// A whole disk could not be copied.
+pub(crate) enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Reads `source` and returns the BLAKE3 of its bytes, filled up with zeroes to `padded_bytes`.
+///
+/// With a `target`, which must be a new file, the data is copied there; zeroes stay holes.
+pub(crate) fn read_disk(
+    source: &File,
+    size_bytes: u64,
+    padded_bytes: u64,
+    target: Option<&File>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<String, CopyError> {
+    let step = if target.is_some() { Step::Copy } else { Step::Digest };
+    if let Some(target) = target {
+        target.set_len(padded_bytes).map_err(CopyError::Write)?;
+    }
+    // Only advice: read ahead more.
+    let _ = fadvise(source, 0, None, Advice::Sequential);
+    let zeroes = vec![0; CHUNK_BYTES];
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut digest = blake3::Hasher::new();
+    let mut position = 0;
+    let mut data = 0..0;
+    while position < size_bytes {
+        progress(Progress { step, done_bytes: position, total_bytes: size_bytes });
+        if position >= data.end {
+            data = next_data(source, position, size_bytes).map_err(CopyError::Read)?;
+        }
+        let is_data = data.contains(&position);
+        let end = if is_data { data.end } else { data.start };
+        let length = (end - position).min(CHUNK_BYTES as u64) as usize;
+        if is_data {
+            let bytes = &mut chunk[..length];
+            source.read_exact_at(bytes, position).map_err(CopyError::Read)?;
+            digest.update(bytes);
+            if let Some(target) = target {
+                write_sparse(target, bytes, position, &zeroes).map_err(CopyError::Write)?;
+            }
+        } else {
+            digest.update(&zeroes[..length]);
+        }
+        position += length as u64;
+    }
+    digest.update(&zeroes[..(padded_bytes - size_bytes) as usize]);
+    progress(Progress { step, done_bytes: size_bytes, total_bytes: size_bytes });
+    Ok(digest.finalize().to_hex().to_string())
+}
+
+/// The next range of `source` from `position` on that is no hole; empty at the end if only holes follow.
+fn next_data(source: &File, position: u64, size_bytes: u64) -> io::Result<std::ops::Range<u64>> {
+    let start = match seek(source, SeekFrom::Data(position)) {
+        Ok(start) => start,
+        // Only a hole is left.
+        Err(rustix::io::Errno::NXIO) => return Ok(size_bytes..size_bytes),
+        // A block device, or a file system without holes: all of it is data.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+            return Ok(position..size_bytes);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let end = seek(source, SeekFrom::Hole(start))?;
+    Ok(start.min(size_bytes)..end.clamp(start, size_bytes.max(start)))
+}
+
+/// Writes the blocks that are not all zero, in runs.
+fn write_sparse(target: &File, bytes: &[u8], offset: u64, zeroes: &[u8]) -> io::Result<()> {
+    let mut position = 0;
+    while position < bytes.len() {
+        let start = position;
+        let is_zero = |at: usize| {
+            let block = &bytes[at..bytes.len().min(at + HOLE_BYTES)];
+            block == &zeroes[..block.len()]
+        };
+        let run_is_zero = is_zero(position);
+        while position < bytes.len() && is_zero(position) == run_is_zero {
+            position = bytes.len().min(position + HOLE_BYTES);
+        }
+        if !run_is_zero {
+            target.write_all_at(&bytes[start..position], offset + start as u64)?;
+        }
+    }
+    Ok(())
+}

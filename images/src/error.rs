@@ -1,0 +1,159 @@
+//! Why an image can't be stored, read or imported.
+
+use model::{FileSystem, ImageName};
+use std::io;
+use std::path::PathBuf;
+
+/// The image store can't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("can't {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// There is no such version.
+    #[error("there is no {image}/v{version} in the image store")]
+    Missing {
+        /// The image.
+        image: ImageName,
+        /// The version.
+        version: u32,
+    },
+    /// The description of a version can't be read.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /// The description.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The image's root file system can't be read.
+    #[error("can't read the image's root file system")]
+    Rootfs(#[from] RootfsError),
+}
+
+/// An import did not happen. Nothing of it stays in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The source can't be read.
+    #[error("can't read {path}")]
+    Source {
+        /// The source.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The store can't be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The source is something else than a disk.
+    #[error("{path} is no disk image: it is {found}{advice}")]
+    NoDisk {
+        /// The source.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What to do, with the separator before it; may be empty.
+        advice: &'static str,
+    },
+    /// A disk image that refers to other files or is encrypted.
+    #[error("{path} can't be imported: {why}")]
+    Refused {
+        /// The source.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Before the copy: it would not fit.
+    #[error(
+        "the image needs about {needed_bytes} bytes and the image store in {path} has {free_bytes} free: \
+         make room there and import again"
+    )]
+    NoRoom {
+        /// The image store.
+        path: PathBuf,
+        /// What is needed at least.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// During the copy.
+    #[error(
+        "the disk of the image store in {path} became full: nothing was imported; make room there and import again"
+    )]
+    DiskFull {
+        /// The image store.
+        path: PathBuf,
+    },
+    /// `qemu-img` failed or is missing.
+    #[error("{0}")]
+    Convert(String),
+    /// Something on the disk was recognized, but no root file system.
+    #[error("no root file system in {path}: {found}")]
+    NoRoot {
+        /// The source.
+        path: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// The root file system is one that we can't look into.
+    #[error(
+        "the root file system of {path} is {file_system}, and Bootlace reads kernels out of ext4 only so far: \
+         import an image whose root is ext4"
+    )]
+    Unreadable {
+        /// The source.
+        path: PathBuf,
+        /// What it is.
+        file_system: FileSystem,
+    },
+    /// The system on the disk can't boot.
+    #[error("{path} can't be booted: {why}")]
+    NotBootable {
+        /// The source.
+        path: PathBuf,
+        /// What is missing, and what to do.
+        why: String,
+    },
+    /// The newest version has the same content.
+    #[error("{image}/v{version} has exactly this content already: nothing was imported")]
+    SameAsNewest {
+        /// The image.
+        image: ImageName,
+        /// Its newest version.
+        version: u32,
+    },
+}
+
+/// A file system in an image can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    /// The file system is no ext4, or damaged.
+    #[error("{0}")]
+    FileSystem(String),
+    /// There is no such file or folder.
+    #[error("{0} is not in the image")]
+    NotFound(String),
+    /// A file or folder can't be read.
+    #[error("can't read {path} in the image: {why}")]
+    Read {
+        /// The path in the image.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+pub(crate) fn io_error(
+    action: &'static str,
+    path: &std::path::Path,
+) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { action, path, source }
+}

@@ -1,0 +1,352 @@
+//! Image versions on disk.
+//!
+//! `<dir>/<image>/<version>/{disk.raw,vmlinuz,image.toml}`. A version gets its name when it is complete,
+//! by one rename, and never changes after.
+
+use crate::base::Base;
+use crate::error::{StoreError, io_error};
+use crate::raw::RawFile;
+use crate::rootfs::Rootfs;
+use crate::volumes::find_volumes;
+use model::{ImageName, ImageVersion};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// A draft's folder begins so; an image's name can't.
+const DRAFT: &str = ".import-";
+
+/// The image store of one server. Several processes may use one folder at once.
+pub struct Store {
+    dir: PathBuf,
+    /// Open bases, so that a version is opened once, however many machines use it.
+    open: Mutex<HashMap<(ImageName, u32), Weak<RawFile>>>,
+}
+
+/// What `image.toml` holds.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Description {
+    #[serde(flatten)]
+    version: ImageVersion,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+impl Store {
+    /// Opens the store, making the folder if it is missing.
+    ///
+    /// What broken-off imports left is removed.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o755);
+        builder.create(dir).map_err(io_error("make the folder", dir))?;
+        // Absolute, so that it stays the same folder wherever the process goes.
+        let dir = dir.canonicalize().map_err(io_error("find", dir))?;
+        let store = Self { dir, open: Mutex::default() };
+        store.remove_leftovers()?;
+        Ok(store)
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All versions, by image and version number. Damaged ones are left out and logged.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn list(&self) -> Result<Vec<ImageVersion>, StoreError> {
+        let mut versions = Vec::new();
+        for name in names_in(&self.dir)? {
+            let Ok(image) = name.parse::<ImageName>() else { continue };
+            for number in self.numbers(&image)? {
+                match self.version(&image, number) {
+                    Ok(version) => versions.push(version),
+                    Err(error) => {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(%image, version = number, error, "damaged image version");
+                    }
+                }
+            }
+        }
+        versions.sort_by(|a, b| (&a.image, a.version).cmp(&(&b.image, b.version)));
+        Ok(versions)
+    }
+
+    /// The description of one version.
+    ///
+    /// # Errors
+    /// There is no such version, or its description can't be read.
+    pub fn version(&self, image: &ImageName, version: u32) -> Result<ImageVersion, StoreError> {
+        Ok(self.description(image, version)?.version)
+    }
+
+    /// What people wanted to remember about a version.
+    ///
+    /// # Errors
+    /// There is no such version, or its description can't be read.
+    pub fn note(&self, image: &ImageName, version: u32) -> Result<Option<String>, StoreError> {
+        Ok(self.description(image, version)?.note)
+    }
+
+    /// The version with the highest number; `None` if the image has none.
+    ///
+    /// # Errors
+    /// The store can't be read, or the version's description.
+    pub fn newest(&self, image: &ImageName) -> Result<Option<ImageVersion>, StoreError> {
+        match self.numbers(image)?.last() {
+            Some(&number) => self.version(image, number).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens a version's disk, read-only. All who open the same version share one open file.
+    ///
+    /// # Errors
+    /// There is no such version, or its files can't be read.
+    pub fn open_base(&self, image: &ImageName, version: u32) -> Result<Base, StoreError> {
+        let described = self.version(image, version)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (image.clone(), version);
+        if let Some(block) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(Base { version: described, block });
+        }
+        let path = self.disk_path(image, version);
+        let block = Arc::new(RawFile::open(&path).map_err(io_error("open", &path))?);
+        let size_bytes = crate::block::Block::size_bytes(block.as_ref());
+        if size_bytes != described.size_bytes {
+            let why = format!("it has {size_bytes} bytes instead of {}", described.size_bytes);
+            return Err(StoreError::Damaged { path, why });
+        }
+        open.insert(key, Arc::downgrade(&block));
+        Ok(Base { version: described, block })
+    }
+
+    /// Opens the root file system of a version, to read files out of it.
+    ///
+    /// # Errors
+    /// There is no such version, or its root can't be read.
+    pub fn rootfs(&self, image: &ImageName, version: u32) -> Result<Rootfs, StoreError> {
+        let base = self.open_base(image, version)?;
+        let path = self.disk_path(image, version);
+        let volumes = find_volumes(base.block.as_ref()).map_err(io_error("read", &path))?;
+        let root = volumes.iter().find(|volume| volume.partition == base.version.partition);
+        let Some(root) = root else {
+            let why = "its root partition is gone".to_owned();
+            return Err(StoreError::Damaged { path, why });
+        };
+        Ok(Rootfs::open(Arc::clone(&base.block), root.offset)?)
+    }
+
+    /// Where the kernel of a version is.
+    pub fn vmlinuz_path(&self, image: &ImageName, version: u32) -> PathBuf {
+        self.version_dir(image, version).join("vmlinuz")
+    }
+
+    /// Where the disk of a version is.
+    pub fn disk_path(&self, image: &ImageName, version: u32) -> PathBuf {
+        self.version_dir(image, version).join("disk.raw")
+    }
+
+    /// Removes a version. Who has it open keeps it until he closes it; whether a machine still needs it
+    /// is for the caller to know.
+    ///
+    /// # Errors
+    /// There is no such version, or the operating system refuses.
+    pub fn remove(&self, image: &ImageName, version: u32) -> Result<(), StoreError> {
+        let path = self.version_dir(image, version);
+        if !path.exists() {
+            return Err(StoreError::Missing { image: image.clone(), version });
+        }
+        // First out of the way in one step, so that nobody opens a half-removed version.
+        let draft = self.draft()?;
+        let target = draft.path().join("removed");
+        {
+            let _lock = self.lock()?;
+            // A number never comes back: people remember what v7 was.
+            let used_path = self.used_path(image);
+            let used = self.next_number(image)? - 1;
+            fs::write(&used_path, used.to_string()).map_err(io_error("write", &used_path))?;
+            fs::rename(&path, target).map_err(io_error("remove", &path))?;
+        }
+        draft.remove()
+    }
+
+    /// Begins a new version: a folder that disappears unless it is published.
+    pub(crate) fn draft(&self) -> Result<Draft, StoreError> {
+        let _lock = self.lock()?;
+        let folder = tempfile::Builder::new()
+            .prefix(DRAFT)
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir_in(&self.dir)
+            .map_err(io_error("make a folder in", &self.dir))?;
+        let lock = File::open(folder.path())
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .map_err(io_error("lock", folder.path()))?;
+        Ok(Draft { folder, _lock: lock })
+    }
+
+    /// Makes a draft the next version of its image, durably, and returns it with its number.
+    pub(crate) fn publish(
+        &self,
+        draft: Draft,
+        mut version: ImageVersion,
+        note: Option<String>,
+    ) -> Result<ImageVersion, StoreError> {
+        // One at a time: the number is free until we have taken it.
+        let _lock = self.lock()?;
+        let image = version.image.clone();
+        version.version = self.next_number(&image)?;
+        let about_path = draft.path().join("image.toml");
+        let description = Description { version, note };
+        let text = toml::to_string(&description)
+            .map_err(|error| io_error("write", &about_path)(io::Error::other(error)))?;
+        fs::write(&about_path, text).map_err(io_error("write", &about_path))?;
+        // The disk holds the image's secrets; kernel and description don't.
+        for (name, mode) in [("disk.raw", 0o400), ("vmlinuz", 0o444), ("image.toml", 0o444)] {
+            let path = draft.path().join(name);
+            fs::set_permissions(&path, Permissions::from_mode(mode))
+                .and_then(|()| File::open(&path)?.sync_all())
+                .map_err(io_error("write", &path))?;
+        }
+        sync_dir(draft.path())?;
+        let image_dir = self.dir.join(image.as_str());
+        fs::create_dir_all(&image_dir).map_err(io_error("make the folder", &image_dir))?;
+        let path = self.version_dir(&image, description.version.version);
+        if let Err(error) = fs::rename(draft.path(), &path) {
+            let _ = fs::remove_dir(&image_dir);
+            return Err(io_error("make", &path)(error));
+        }
+        draft.keep();
+        sync_dir(&image_dir)?;
+        sync_dir(&self.dir)?;
+        Ok(description.version)
+    }
+
+    fn description(&self, image: &ImageName, version: u32) -> Result<Description, StoreError> {
+        let path = self.version_dir(image, version).join("image.toml");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { image: image.clone(), version });
+            }
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
+        let description: Description =
+            toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
+        if description.version.image != *image || description.version.version != version {
+            return Err(damaged(format!(
+                "it describes {}/v{}",
+                description.version.image, description.version.version
+            )));
+        }
+        Ok(description)
+    }
+
+    /// The version numbers of an image, ascending.
+    fn numbers(&self, image: &ImageName) -> Result<Vec<u32>, StoreError> {
+        let dir = self.dir.join(image.as_str());
+        if !dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut numbers: Vec<u32> =
+            names_in(&dir)?.iter().filter_map(|name| name.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// One more than the highest number that was ever given out.
+    fn next_number(&self, image: &ImageName) -> Result<u32, StoreError> {
+        let path = self.used_path(image);
+        let used = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| StoreError::Damaged {
+                path,
+                why: format!("{text:?} is no version number"),
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let last = self.numbers(image)?.last().copied().unwrap_or(0);
+        Ok(last.max(used).saturating_add(1))
+    }
+
+    /// Holds the highest number that was given out, once a version was removed.
+    fn used_path(&self, image: &ImageName) -> PathBuf {
+        self.dir.join(image.as_str()).join("last-number")
+    }
+
+    fn version_dir(&self, image: &ImageName, version: u32) -> PathBuf {
+        self.dir.join(image.as_str()).join(version.to_string())
+    }
+
+    /// Held while drafts are made and published; ends with the file.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.dir.join(".lock");
+        OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(io_error("lock", &path))
+    }
+
+    fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        for name in names_in(&self.dir)? {
+            if !name.starts_with(DRAFT) {
+                continue;
+            }
+            let path = self.dir.join(name);
+            // A draft is locked as long as its importer lives.
+            if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
+                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A version that is being made.
+pub(crate) struct Draft {
+    folder: tempfile::TempDir,
+    _lock: File,
+}
+
+impl Draft {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// It has another name now.
+    fn keep(self) {
+        let _ = self.folder.keep();
+    }
+
+    fn remove(self) -> Result<(), StoreError> {
+        let path = self.path().to_owned();
+        self.folder.close().map_err(io_error("remove", &path))
+    }
+}
+
+fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        if let Ok(name) = entry.map_err(io_error("list", dir))?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
+}
