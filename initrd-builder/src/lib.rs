@@ -1,1 +1,29 @@
-//! initrd-builder
+//! Makes an initrd out of kernel modules and our static `init`: without root, chroot or foreign tools.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), initrd_builder::BuildError> {
+//! let modules = initrd_builder::KernelPackage::open("linux-image-6.1.0-56-amd64.deb".as_ref())?;
+//! let init = std::fs::read("/usr/lib/bootlace/bootlace-init").unwrap();
+//! let initrd = initrd_builder::build(&modules, &init)?;
+//! # Ok(()) }
+//! ```
+//! The result is an uncompressed newc archive whose modules are compressed one by one; `init` decodes
+//! those that it loads. The same input gives the same bytes.
+#![forbid(unsafe_code)]
+
+mod archive;
+mod build;
+mod codec;
+mod deb;
+mod directory;
+mod error;
+mod modinfo;
+mod select;
+mod source;
+
+pub use build::{Initrd, build};
+pub use deb::KernelPackage;
+pub use directory::Directory;
+pub use error::BuildError;
+pub use modinfo::{ModInfo, ModInfoError};
+pub use source::ModuleSource;

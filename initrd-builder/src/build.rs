@@ -1,0 +1,319 @@
+//! From modules and `init` to the bytes of an initrd.
+
+use crate::archive::Archive;
+use crate::select::{Chosen, select};
+use crate::{BuildError, ModuleSource, codec};
+use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Larger firmware is left out with a warning: it is for server cards, and everybody would load it.
+const FIRMWARE_SIZE_MAX: usize = 2 << 20;
+
+/// A finished initrd and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initrd {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Release of the kernel that it is for.
+    pub kernel: String,
+    /// Names of the modules, sorted.
+    pub modules: Vec<String>,
+    /// Names of the firmware files, sorted.
+    pub firmware: Vec<String>,
+    /// For the administrator: what is not in it, though somebody may want it.
+    pub warnings: Vec<String>,
+    /// How long it took, without opening the source.
+    pub took: Duration,
+}
+
+/// Builds the initrd for all machines: every wired network card, NBD and AoE, and the usual file systems.
+///
+/// `init` is the content of the static `bootlace-init`. The same modules and the same `init` give the
+/// same bytes.
+///
+/// # Errors
+/// A module is missing, damaged or for another kernel, or can't be read.
+pub fn build(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildError> {
+    let start = Instant::now();
+    let chosen = select(source)?;
+    let kernel = source.kernel().to_owned();
+    let mut archive = Archive::default();
+    add_base(&mut archive, init);
+    let mut warnings = Vec::new();
+    let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
+    for (name, purpose) in [("aoe", "AoE root disks"), ("ext4", "ext4 root file systems")] {
+        if !chosen.contains_key(name) && !is_built_in(source, name)? {
+            warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
+        }
+    }
+    let index = index(&kernel, &chosen);
+    archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
+    let chosen: Vec<Chosen> = chosen.into_values().collect();
+    for (module, content) in index.modules.iter().zip(compress_all(&chosen)?) {
+        archive.file(&format!("{}/{}", &MODULES_PATH[1..], module.file), 0o644, content);
+    }
+    Ok(Initrd {
+        bytes: archive.to_bytes()?,
+        kernel,
+        modules: index.modules.into_iter().map(|module| module.name).collect(),
+        firmware,
+        warnings,
+        took: start.elapsed(),
+    })
+}
+
+/// What every initrd holds.
+fn add_base(archive: &mut Archive, init: &[u8]) {
+    archive.file("init", 0o755, init.to_vec());
+    // Without a console here the kernel starts init with no standard input and output at all.
+    archive.device("dev/console", 0o600, 5, 1);
+    archive.device("dev/kmsg", 0o644, 1, 11);
+    archive.device("dev/null", 0o666, 1, 3);
+    for folder in ["etc", "proc", "run", "sys", "sysroot"] {
+        archive.folder(folder);
+    }
+    // Tools of the real system recognize an initrd by this file.
+    archive.file("etc/initrd-release", 0o644, b"NAME=Bootlace\nID=bootlace\n".to_vec());
+    // The kernel asks for modules by this name (crypto algorithms, file systems): init answers.
+    archive.link("sbin/modprobe", "/init");
+}
+
+fn is_built_in(source: &dyn ModuleSource, name: &str) -> Result<bool, BuildError> {
+    let list = source.read("modules.builtin").or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(Vec::new()),
+        _ => Err(BuildError::Read { what: "modules.builtin".to_owned(), source: error }),
+    })?;
+    let suffix = format!("/{name}.ko");
+    Ok(String::from_utf8_lossy(&list).lines().any(|line| line.ends_with(&suffix)))
+}
+
+fn index(kernel: &str, chosen: &BTreeMap<String, Chosen>) -> ModuleIndex {
+    let present = |names: &[String]| {
+        names.iter().filter(|name| chosen.contains_key(*name)).cloned().collect()
+    };
+    let modules = chosen.iter().map(|(name, Chosen { path, info, .. })| {
+        let end = path.rfind(".ko").unwrap_or(path.len());
+        Module {
+            name: name.clone(),
+            file: format!("{kernel}/{}.ko.zst", &path[..end]),
+            needs: info.depends.clone(),
+            pre: present(&info.soft_pre),
+            post: present(&info.soft_post),
+            aliases: info.aliases.clone(),
+        }
+    });
+    ModuleIndex { kernel: kernel.to_owned(), modules: modules.collect() }
+}
+
+/// Adds the firmware that the source has; returns its names.
+fn add_firmware(
+    archive: &mut Archive,
+    source: &dyn ModuleSource,
+    chosen: &BTreeMap<String, Chosen>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<String>, BuildError> {
+    let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (module, Chosen { info, .. }) in chosen {
+        for file in &info.firmware {
+            wanted.entry(file).or_default().insert(module);
+        }
+    }
+    let mut added = Vec::new();
+    let mut missing: BTreeSet<&str> = BTreeSet::new();
+    for (file, modules) in &wanted {
+        // A name is a path below the firmware folder; patterns and anything else is not a file.
+        let is_file = !file.starts_with('/')
+            && !file.contains(['*', '?', '\0'])
+            && file.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        let read_error = |source| BuildError::Read { what: format!("firmware {file}"), source };
+        let stored = if is_file { source.firmware(file).map_err(read_error)? } else { None };
+        let Some(stored) = stored else {
+            missing.extend(modules);
+            continue;
+        };
+        let content = codec::decode(stored).map_err(read_error)?;
+        if content.len() > FIRMWARE_SIZE_MAX {
+            let megabytes = content.len() >> 20;
+            warnings.push(format!("firmware {file} left out: it has {megabytes} MB"));
+            continue;
+        }
+        archive.file(&format!("lib/firmware/{file}"), 0o644, content);
+        added.push((*file).to_owned());
+    }
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.into_iter().collect();
+        warnings.push(format!(
+            "firmware not found for {}: most of their cards work without it; if one does not, import \
+             an image that has the card's firmware package installed",
+            names.join(", ")
+        ));
+    }
+    Ok(added)
+}
+
+/// Compresses all modules on all processors; the results are in the order of the input.
+fn compress_all(chosen: &[Chosen]) -> Result<Vec<Vec<u8>>, BuildError> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, io::Result<Vec<u8>>)>> = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((at, module)) = take(&next, chosen) {
+                    let result = codec::compress(&module.content);
+                    results.lock().expect("no thread panics with the lock").push((at, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().expect("no thread panics with the lock");
+    results.sort_by_key(|&(at, _)| at);
+    let named = results.into_iter().map(|(at, result)| {
+        result.map_err(|source| BuildError::Read { what: chosen[at].path.clone(), source })
+    });
+    named.collect()
+}
+
+fn take<'a>(next: &AtomicUsize, chosen: &'a [Chosen]) -> Option<(usize, &'a Chosen)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    chosen.get(at).map(|module| (at, module))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modinfo::example_module;
+
+    /// A kernel with a few modules, in memory.
+    struct Kernel {
+        files: BTreeMap<String, Vec<u8>>,
+    }
+
+    impl Kernel {
+        fn new() -> Self {
+            let mut kernel = Self { files: BTreeMap::new() };
+            kernel.add(
+                "kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko",
+                &[
+                    "depends=ptp",
+                    "alias=pci:v00008086d*",
+                    "firmware=e100/a.bin",
+                    "firmware=e100/b.bin",
+                ],
+            );
+            kernel.add("kernel/drivers/ptp/ptp.ko", &["depends=pps-core"]);
+            kernel.add("kernel/drivers/block/nbd.ko", &[]);
+            kernel.add("kernel/fs/ext4/ext4.ko", &["softdep=pre: crc32c"]);
+            kernel.add("kernel/crypto/crc32c_generic.ko", &["alias=crypto-crc32c", "alias=crc32c"]);
+            kernel.add("kernel/sound/hda.ko", &[]);
+            kernel
+                .files
+                .insert("modules.builtin".to_owned(), b"kernel/drivers/pps/pps_core.ko\n".to_vec());
+            kernel
+        }
+
+        fn add(&mut self, path: &str, fields: &[&str]) {
+            let fields = [&["vermagic=6.1-test SMP"], fields].concat();
+            self.files.insert(path.to_owned(), example_module(&fields));
+        }
+    }
+
+    impl ModuleSource for Kernel {
+        fn kernel(&self) -> &str {
+            "6.1-test"
+        }
+
+        fn origin(&self) -> String {
+            "memory".to_owned()
+        }
+
+        fn list(&self) -> io::Result<Vec<String>> {
+            Ok(self.files.keys().cloned().collect())
+        }
+
+        fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+            self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        }
+
+        fn firmware(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+            Ok((name == "e100/a.bin").then(|| b"firmware".to_vec()))
+        }
+    }
+
+    #[test]
+    fn drivers_come_with_what_they_need() {
+        let kernel = Kernel::new();
+        let initrd = build(&kernel, b"init").unwrap();
+        assert_eq!(initrd.modules, ["crc32c_generic", "e1000e", "ext4", "nbd", "ptp"]);
+        assert_eq!(initrd.firmware, ["e100/a.bin"]);
+        assert!(
+            initrd.warnings.iter().any(|text| text.contains("e1000e")),
+            "{:?}",
+            initrd.warnings
+        );
+        assert!(
+            initrd.warnings.iter().any(|text| text.contains("no AoE")),
+            "{:?}",
+            initrd.warnings
+        );
+        assert_eq!(build(&kernel, b"init").unwrap().bytes, initrd.bytes);
+        assert_ne!(build(&kernel, b"other").unwrap().bytes, initrd.bytes);
+    }
+
+    #[test]
+    fn compressed_modules_give_the_same_initrd() {
+        let plain = Kernel::new();
+        let mut packed = Kernel::new();
+        packed.files = packed
+            .files
+            .into_iter()
+            .map(|(path, content)| match path.ends_with(".ko") {
+                true => (format!("{path}.zst"), codec::compress(&content).unwrap()),
+                false => (path, content),
+            })
+            .collect();
+        assert_eq!(build(&plain, b"").unwrap().bytes, build(&packed, b"").unwrap().bytes);
+    }
+
+    #[test]
+    fn a_missing_module_is_named_with_who_needs_it() {
+        let check = |change: &dyn Fn(&mut Kernel), expected: &[&str]| {
+            let mut kernel = Kernel::new();
+            change(&mut kernel);
+            let error = build(&kernel, b"").unwrap_err().to_string();
+            assert!(expected.iter().all(|word| error.contains(word)), "{error}");
+        };
+        let ptp = "kernel/drivers/ptp/ptp.ko";
+        check(&|kernel| drop(kernel.files.remove(ptp)), &["ptp", "e1000e", "memory", "6.1-test"]);
+        check(&|kernel| drop(kernel.files.remove("modules.builtin")), &["pps_core", "ptp"]);
+        check(&|kernel| drop(kernel.files.remove("kernel/drivers/block/nbd.ko")), &["nbd"]);
+        check(
+            &|kernel| {
+                kernel.files.insert(ptp.to_owned(), example_module(&["vermagic=5.10 SMP"]));
+            },
+            &["ptp", "5.10", "6.1-test"],
+        );
+        check(
+            &|kernel| kernel.files.retain(|path, _| !path.contains("ethernet")),
+            &["no driver of any network card"],
+        );
+        check(&|kernel| drop(kernel.files.insert(ptp.to_owned(), b"text".to_vec())), &["ptp.ko"]);
+    }
+
+    #[test]
+    fn an_updated_driver_replaces_the_kernel_s_own() {
+        let mut kernel = Kernel::new();
+        kernel.add("updates/dkms/e1000e.ko", &["alias=test:updated", "unused=alloc_etherdev_mqs"]);
+        kernel.add("updates/dkms/r8125.ko", &["unused=alloc_etherdev_mqs"]);
+        kernel.add("updates/dkms/nvidia.ko", &[]);
+        let initrd = build(&kernel, b"").unwrap();
+        assert!(initrd.modules.contains(&"r8125".to_owned()));
+        assert!(!initrd.modules.contains(&"nvidia".to_owned()));
+        let text = String::from_utf8_lossy(&initrd.bytes).into_owned();
+        assert!(text.contains("updates/dkms/e1000e.ko.zst") && !text.contains("e1000e/e1000e.ko"));
+    }
+}

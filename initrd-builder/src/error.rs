@@ -1,0 +1,96 @@
+//! What can go wrong when an initrd is built.
+
+use crate::ModInfoError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why there is no initrd.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A module that is needed is not there.
+    #[error(
+        "module {module}, needed by {wanted_by}, is not in {origin} (kernel {kernel}): give the \
+         complete modules of one kernel, for example its whole linux-image package"
+    )]
+    Missing {
+        /// Name of the module.
+        module: String,
+        /// Who needs it: a module, or a purpose.
+        wanted_by: String,
+        /// Where it was looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+    },
+    /// A module was built for another kernel.
+    #[error(
+        "module {module} in {origin} is for kernel {found}, but the initrd is for {kernel}: it would \
+         not load; give the modules that belong to this kernel"
+    )]
+    WrongKernel {
+        /// Name of the module.
+        module: String,
+        /// Where it was found.
+        origin: String,
+        /// The kernel that it was built for.
+        found: String,
+        /// Release of the kernel that the initrd is for.
+        kernel: String,
+    },
+    /// There is no driver for any network card.
+    #[error(
+        "{origin} (kernel {kernel}) has no driver of any network card: it is not the complete \
+         module tree of a kernel"
+    )]
+    NoNetwork {
+        /// Where drivers were looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+    },
+    /// The folder holds no modules.
+    #[error(
+        "{} has no kernel modules: give a folder like /lib/modules/6.1.0-56-amd64, or one that \
+         holds lib/modules/VERSION", .0.display()
+    )]
+    NoModules(PathBuf),
+    /// The folder holds modules of several kernels.
+    #[error("{} has modules of several kernels ({kernels}): give the folder of one of them", folder.display())]
+    SeveralKernels {
+        /// The folder.
+        folder: PathBuf,
+        /// The releases, separated by commas.
+        kernels: String,
+    },
+    /// A module file is damaged.
+    #[error("module {path} in {origin} can't be read")]
+    Module {
+        /// The file.
+        path: String,
+        /// Where it was found.
+        origin: String,
+        /// What is wrong with it.
+        #[source]
+        source: ModInfoError,
+    },
+    /// The file is not a Debian package of a kernel, or it is damaged.
+    #[error("{} is not a usable kernel package: {reason}", path.display())]
+    Package {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Reading failed.
+    #[error("can't read {what}")]
+    Read {
+        /// What was to be read.
+        what: String,
+        /// What the operating system or the decoder says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not fit into the archive format.
+    #[error("{0} is larger than 4 GiB, which an initrd can't hold")]
+    TooLarge(String),
+}
