@@ -234,8 +234,8 @@ impl Layers {
         mode: WriteMode,
     ) -> Result<Option<About>, LayerError> {
         let path = self.dir.join(folder(machine, mode)).join("layer.toml");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(io_error("read", &path)(source)),
         };

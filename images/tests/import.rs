@@ -1,0 +1,363 @@
+//! Imports, as an administrator notices them.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod common;
+
+use common::{KERNEL, content, make_ext4, run, system_disk, system_files};
+use images::{EntryKind, ImportError, ImportRequest, Progress, Step, Store, StoreError};
+use model::{FileSystem, ImageName, ImageVersion};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn name() -> ImageName {
+    "debian-12".parse().unwrap()
+}
+
+fn store(dir: &Path) -> Store {
+    Store::open(&dir.join("images")).unwrap()
+}
+
+fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
+    let request = ImportRequest { source: source.to_owned(), name: name(), note: None };
+    store.import(&request, &mut |_| ())
+}
+
+/// All that is in the store, apart from its lock.
+fn files_in(store: &Store) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(store.dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
+        .collect();
+    names.sort();
+    names
+}
+
+/// The import fails, says this, and leaves nothing.
+fn check_refused(source: &Path, expected: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let error = import(&store, source).unwrap_err();
+    let text = full_text(&error);
+    assert!(text.contains(expected), "expected {expected:?} in: {text}");
+    assert!(text.contains(&source.display().to_string()), "no path in: {text}");
+    assert_eq!(files_in(&store), [""; 0]);
+}
+
+fn full_text(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", full_text(source)),
+        None => error.to_string(),
+    }
+}
+
+#[test]
+fn a_raw_disk_becomes_version_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    let mut steps = Vec::new();
+    let request =
+        ImportRequest { source: source.clone(), name: name(), note: Some("first try".to_owned()) };
+    let version = store.import(&request, &mut |progress| steps.push(progress)).unwrap();
+    assert_eq!((version.version, version.size_bytes), (1, 24 << 20));
+    assert_eq!((version.partition, version.file_system), (None, FileSystem::Ext4));
+    assert_eq!(version.kernel_version, KERNEL, "the newest of two");
+    assert_eq!(version.os_name.as_deref(), Some("Test 1 (small)"));
+    assert_eq!(version.digest, blake3::hash(&fs::read(&source).unwrap()).to_hex().as_str());
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&version));
+    assert_eq!(store.note(&name(), 1).unwrap().as_deref(), Some("first try"));
+    assert_eq!(steps.first().map(|progress| progress.step), Some(Step::Copy));
+    let end = Progress { step: Step::Sync, done_bytes: 24 << 20, total_bytes: 24 << 20 };
+    assert_eq!(steps.last(), Some(&end));
+
+    assert_eq!(
+        fs::read(store.vmlinuz_path(&name(), 1)).unwrap(),
+        format!("kernel {KERNEL}").as_bytes()
+    );
+    let disk = store.disk_path(&name(), 1).metadata().unwrap();
+    assert!(disk.blocks() * 512 < 12 << 20, "not sparse: {} blocks", disk.blocks());
+    assert_eq!(disk.mode() & 0o777, 0o400);
+    let base = store.open_base(&name(), 1).unwrap();
+    assert!(content(base.block.as_ref()) == fs::read(&source).unwrap());
+    assert!(base.block.is_read_only() && base.block.write_at(&[0], 0).is_err());
+    let again = store.open_base(&name(), 1).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&base.block, &again.block), "two open files");
+}
+
+#[test]
+fn the_same_content_is_not_stored_twice_and_numbers_never_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    import(&store, &source).unwrap();
+    let error = import(&store, &source).unwrap_err();
+    assert!(matches!(error, ImportError::SameAsNewest { version: 1, .. }), "{error}");
+    assert!(error.to_string().contains("debian-12/v1 has exactly this content"), "{error}");
+    assert_eq!(files_in(&store), ["debian-12"]);
+
+    File::options().write(true).open(&source).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
+    assert_eq!(import(&store, &source).unwrap().version, 2);
+    assert_eq!(store.list().unwrap().len(), 2);
+    store.remove(&name(), 2).unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+    assert!(matches!(store.open_base(&name(), 2), Err(StoreError::Missing { version: 2, .. })));
+    assert!(matches!(store.remove(&name(), 2), Err(StoreError::Missing { .. })));
+    assert_eq!(import(&store, &source).unwrap().version, 3);
+    assert_eq!(files_in(&store), ["debian-12"]);
+}
+
+#[test]
+fn files_are_read_through_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    import(&store, &source).unwrap();
+    let root = store.rootfs(&name(), 1).unwrap();
+    let modules = format!("/lib/modules/{KERNEL}");
+    let names: Vec<_> = root.list(&modules).unwrap();
+    assert_eq!(
+        names.iter().map(|entry| &*entry.name).collect::<Vec<_>>(),
+        ["kernel", "modules.dep"]
+    );
+    assert_eq!(names[0].kind, EntryKind::Folder);
+    let module = root.read(&format!("{modules}/kernel/drivers/net/nic.ko")).unwrap();
+    assert_eq!(
+        module,
+        fs::read(dir.path().join(format!("files/usr{modules}/kernel/drivers/net/nic.ko"))).unwrap()
+    );
+    assert_eq!(root.canonicalize("/sbin/init").unwrap(), "/usr/lib/systemd/systemd");
+    assert!(root.exists("/etc/os-release") && !root.exists("/etc/passwd"));
+    let error = root.read("/etc/passwd").unwrap_err();
+    assert_eq!(error.to_string(), "/etc/passwd is not in the image");
+    assert!(root.read("/etc").is_err() && root.list("/etc/os-release").is_err());
+    assert!(root.read("relative").is_err());
+}
+
+#[test]
+fn a_size_that_is_odd_is_filled_up_with_zeroes() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    File::options().append(true).open(&source).unwrap().set_len((24 << 20) + 1000).unwrap();
+    let store = store(dir.path());
+    let version = import(&store, &source).unwrap();
+    assert_eq!(version.size_bytes, (24 << 20) + 4096);
+    let stored = fs::read(store.disk_path(&name(), 1)).unwrap();
+    assert_eq!(version.digest, blake3::hash(&stored).to_hex().as_str());
+}
+
+#[test]
+fn foreign_formats_have_the_same_content_as_the_raw_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = system_disk(dir.path());
+    let expected = blake3::hash(&fs::read(&raw).unwrap()).to_hex().to_string();
+    for format in ["qcow2", "vmdk", "vhdx", "vdi"] {
+        let source = dir.path().join(format!("disk.{format}"));
+        convert(&raw, format, &source);
+        let store = Store::open(&dir.path().join(format!("images-{format}"))).unwrap();
+        let mut last = None;
+        let request = ImportRequest { source, name: name(), note: None };
+        let version = store.import(&request, &mut |progress| last = Some(progress)).unwrap();
+        assert_eq!(version.digest, expected, "{format}");
+        let disk = store.disk_path(&name(), 1).metadata().unwrap();
+        assert!(disk.blocks() * 512 < 12 << 20, "{format} is not sparse");
+    }
+}
+
+fn convert(raw: &Path, format: &str, target: &Path) {
+    run(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", format]).arg(raw).arg(target));
+}
+
+#[test]
+fn a_partitioned_disk_boots_from_its_root_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    system_files(&files);
+    let boot_files = dir.path().join("boot-files");
+    fs::create_dir(&boot_files).unwrap();
+    for kernel in fs::read_dir(files.join("boot")).unwrap() {
+        let kernel = kernel.unwrap();
+        fs::rename(kernel.path(), boot_files.join(kernel.file_name())).unwrap();
+    }
+    // Partition 1 is /boot at 1 MiB, partition 2 the root at 4 MiB.
+    let disk = dir.path().join("disk.raw");
+    let boot = dir.path().join("boot.raw");
+    make_ext4(&boot_files, &boot, 0, 3 << 20);
+    make_ext4(&files, &disk, 4 << 20, 32 << 20);
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.write_all_at(&fs::read(&boot).unwrap(), 1 << 20).unwrap();
+    let mut table = [0; 66];
+    for (index, start, length) in [(0, 2048u32, 6144u32), (1, 8192, 57344)] {
+        let entry = &mut table[index * 16..];
+        entry[4] = 0x83;
+        entry[8..12].copy_from_slice(&start.to_le_bytes());
+        entry[12..16].copy_from_slice(&length.to_le_bytes());
+    }
+    table[64..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all_at(&table, 446).unwrap();
+
+    let store = store(dir.path());
+    let version = import(&store, &disk).unwrap();
+    assert_eq!(version.partition, Some(2));
+    assert_eq!(version.kernel_version, KERNEL);
+    assert!(store.rootfs(&name(), 1).unwrap().exists("/sbin/init"));
+    assert!(fs::read(store.vmlinuz_path(&name(), 1)).unwrap().starts_with(b"kernel"));
+}
+
+#[test]
+fn what_is_no_disk_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| -> PathBuf {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    check_refused(&dir.path().join("missing"), "can't read");
+    check_refused(dir.path(), "it is a folder");
+    check_refused(&file("empty", b""), "it is empty");
+    check_refused(
+        &file("text", &b"hello ".repeat(3000)),
+        "no disk image: it is a file without partition table",
+    );
+    check_refused(&file("x.xz", b"\xfd7zXZ\0rest"), "it is an xz file: unpack it");
+    check_refused(&file("x.qcow2", b"QFI\xfb\0\0\0\x03"), "qemu-img can't convert");
+    let mut swap = vec![0; 1 << 20];
+    swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    check_refused(&file("swap", &swap), "no root file system");
+    let mut xfs = vec![0; 1 << 20];
+    xfs[..4].copy_from_slice(b"XFSB");
+    check_refused(&file("xfs", &xfs), "is xfs, and Bootlace reads kernels out of ext4 only");
+    let mut broken = vec![0; 1 << 20];
+    broken[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+    check_refused(&file("broken", &broken), "its file system can't be read");
+}
+
+#[test]
+fn a_qcow2_that_names_other_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, vec![b'x'; 1 << 20]).unwrap();
+    let overlay = dir.path().join("overlay.qcow2");
+    run(Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .arg(&secret)
+        .arg(&overlay));
+    check_refused(&overlay, "only the differences to another image");
+    let outside = dir.path().join("outside.qcow2");
+    run(Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-o"])
+        .arg(format!("data_file={},data_file_raw=on", dir.path().join("data").display()))
+        .arg(&outside)
+        .arg("1M"));
+    check_refused(&outside, "keeps its data in another file");
+    // A raw disk that begins like a qcow2 is one.
+    let raw_overlay = dir.path().join("looks.raw");
+    fs::copy(&overlay, &raw_overlay).unwrap();
+    check_refused(&raw_overlay, "only the differences to another image");
+}
+
+#[test]
+fn a_system_that_can_not_boot_is_refused_with_what_is_missing() {
+    let check = |remove: &[&str], expected: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("files");
+        system_files(&files);
+        for path in remove {
+            let path = files.join(path);
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+        let disk = dir.path().join("disk.raw");
+        make_ext4(&files, &disk, 0, 24 << 20);
+        check_refused(&disk, expected);
+    };
+    check(&["boot"], "there is no kernel in it");
+    check(&["usr/lib/modules"], "there is no /lib/modules/6.1.0-10-test");
+    check(&["usr/lib/systemd/systemd"], "there is no /sbin/init in it");
+}
+
+/// A small file system, for as long as a test runs. `None` if we may not mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(dir: &Path, size: &str) -> Option<Self> {
+        fs::create_dir(dir).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "bootlace-test"])
+            .arg(dir)
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir.to_owned()));
+        }
+        assert!(std::env::var_os("CI_REQUIRE_ALL").is_none(), "can't mount a tmpfs: run as root");
+        println!("skipped: can't mount a tmpfs (not root)");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_an_import_and_nothing_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = system_disk(dir.path());
+    // Not compressible for the file system, but for qcow2: 8 MiB of one byte.
+    File::options()
+        .write(true)
+        .open(&raw)
+        .unwrap()
+        .write_all_at(&vec![7; 8 << 20], 12 << 20)
+        .unwrap();
+    let small = dir.path().join("small");
+    let Some(small) = SmallDisk::mount(&small, "6M") else { return };
+    let store = Store::open(&small.0.join("images")).unwrap();
+
+    let error = import(&store, &raw).unwrap_err();
+    assert!(matches!(error, ImportError::NoRoom { .. }), "{error}");
+    assert!(error.to_string().contains("make room there"), "{error}");
+    assert_eq!(files_in(&store), [""; 0]);
+
+    let compressed = dir.path().join("disk.qcow2");
+    run(Command::new("qemu-img")
+        .args(["convert", "-c", "-f", "raw", "-O", "qcow2"])
+        .arg(&raw)
+        .arg(&compressed));
+    assert!(compressed.metadata().unwrap().len() < 6 << 20);
+    let error = import(&store, &compressed).unwrap_err();
+    assert!(matches!(error, ImportError::DiskFull { .. }), "{error}");
+    assert!(error.to_string().contains("nothing was imported"), "{error}");
+    assert_eq!(files_in(&store), [""; 0]);
+}
+
+#[test]
+fn what_a_killed_import_left_goes_and_a_running_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = store(dir.path());
+    let [dead, alive] = ["dead", "alive"].map(|name| first.dir().join(format!(".import-{name}")));
+    for path in [&dead, &alive] {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("disk.raw"), "half").unwrap();
+    }
+    let lock = File::open(&alive).unwrap();
+    lock.lock().unwrap();
+    let _second = store(dir.path());
+    assert!(!dead.exists() && alive.exists());
+}
+
+#[test]
+fn a_damaged_version_does_not_hide_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    import(&store, &source).unwrap();
+    let damaged = store.dir().join("debian-12/7");
+    fs::create_dir(&damaged).unwrap();
+    fs::write(damaged.join("image.toml"), "image = \"other\"").unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+    assert!(store.open_base(&name(), 7).unwrap_err().to_string().contains("image.toml is damaged"));
+}
