@@ -51,25 +51,16 @@ pub(crate) fn convert(
             _ => Failed::Other(format!("can't start {PROGRAM}: {error}")),
         })?;
 
-    if let Some(mut stdout) = child.stdout.take() {
-        let mut percents = Percents::default();
-        let mut bytes = [0; 256];
-        // Ends when the program ends; it prints less than a pipe holds on the other one.
-        while let Ok(n_bytes @ 1..) = stdout.read(&mut bytes) {
-            if let Some(hundredths) = percents.on_bytes(&bytes[..n_bytes]) {
-                progress(Progress {
-                    step: Step::Copy,
-                    done_bytes: hundredths,
-                    total_bytes: 10_000,
-                });
-            }
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    // Both pipes are emptied at once: a program whose pipe is full never ends.
+    let complaint = std::thread::scope(|scope| {
+        let complaint = scope.spawn(|| stderr.map(read_start).unwrap_or_default());
+        if let Some(stdout) = stdout {
+            follow(stdout, progress);
         }
-    }
-    let mut complaint = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        // A complaint that is no text is no help.
-        let _ = stderr.take(STDERR_BYTES_MAX).read_to_string(&mut complaint);
-    }
+        complaint.join().unwrap_or_default()
+    });
     let status = child
         .wait()
         .map_err(|error| Failed::Other(format!("can't wait for {PROGRAM}: {error}")))?;
@@ -81,6 +72,26 @@ pub(crate) fn convert(
     }
     let complaint = complaint.trim();
     Err(Failed::Other(format!("{PROGRAM} can't convert {}: {complaint}", source.display())))
+}
+
+/// Turns what the program prints into progress, until it ends.
+fn follow(mut stdout: impl Read, progress: &mut dyn FnMut(Progress)) {
+    let mut percents = Percents::default();
+    let mut bytes = [0; 256];
+    while let Ok(n_bytes @ 1..) = stdout.read(&mut bytes) {
+        if let Some(hundredths) = percents.on_bytes(&bytes[..n_bytes]) {
+            progress(Progress { step: Step::Copy, done_bytes: hundredths, total_bytes: 10_000 });
+        }
+    }
+}
+
+/// The start of what the program complains about; the rest is read and dropped.
+fn read_start(mut stderr: impl Read) -> String {
+    let mut start = Vec::new();
+    // A complaint that can't be read is no help; the exit code counts.
+    let _ = stderr.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut start);
+    let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+    String::from_utf8_lossy(&start).into_owned()
 }
 
 /// Reads `(12.34/100%)` out of the program's output.
