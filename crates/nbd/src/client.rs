@@ -1,0 +1,183 @@
+//! The client's side of the handshake: opens one export with NBD_OPT_GO.
+
+use crate::constants::{
+    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_GO, OPTION_MAGIC,
+    OPTION_REPLY_MAGIC, REP_ACK, REP_FLAG_ERROR, REP_INFO, TransmissionFlags,
+};
+use alloc::string::String;
+use alloc::vec::Vec;
+use wire::{Reader, Truncated};
+
+/// Longest option reply that is read, in bytes.
+const REPLY_MAX: u32 = 64 << 10;
+
+/// What the server said about the export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// What it can do.
+    pub flags: TransmissionFlags,
+    /// Smallest block that it accepts, in bytes; 512 if the server said nothing smaller.
+    pub block_min_bytes: u32,
+}
+
+/// What the shell does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send these bytes, then ask again.
+    Send(Vec<u8>),
+    /// Receive exactly so many bytes and hand them to [`Handshake::on_bytes`].
+    Receive(usize),
+    /// The connection is in transmission: the next byte sent is a request's.
+    Done(Export),
+}
+
+/// The export can't be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The peer is no NBD server of the fixed newstyle.
+    #[error("the peer does not speak NBD (fixed newstyle)")]
+    NotNbd,
+    /// The server's bytes contradict the protocol.
+    #[error("the server broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The server refused; its words, if it gave any.
+    #[error("the server refused the export: {text} (reply {code:#x})")]
+    Refused {
+        /// NBD_REP_ERR_*.
+        code: u32,
+        /// The server's message.
+        text: String,
+    },
+}
+
+impl From<Truncated> for HandshakeError {
+    fn from(_: Truncated) -> Self {
+        Self::Protocol("a field is truncated")
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Greeting,
+    SendGo { flags: u16 },
+    ReplyHeader,
+    ReplyData { kind: u32, length: u32 },
+    Done,
+}
+
+/// One handshake. Call [`step`](Self::step) for what to do, [`on_bytes`](Self::on_bytes) with what
+/// was received.
+#[derive(Debug)]
+pub struct Handshake {
+    export: String,
+    state: State,
+    size_and_flags: Option<(u64, TransmissionFlags)>,
+    block_min_bytes: u32,
+}
+
+impl Handshake {
+    /// A handshake that opens `export` (at most [`crate::NAME_MAX`] bytes).
+    pub fn new(export: &str) -> Self {
+        Self {
+            export: export.into(),
+            state: State::Greeting,
+            size_and_flags: None,
+            block_min_bytes: 512,
+        }
+    }
+
+    /// What to do now. After `Send`, call it again at once.
+    pub fn step(&mut self) -> Result<Step, HandshakeError> {
+        match self.state {
+            State::Greeting => Ok(Step::Receive(18)),
+            State::SendGo { flags } => {
+                self.state = State::ReplyHeader;
+                let mut bytes = Vec::new();
+                bytes.extend_from_slice(&u32::from(flags).to_be_bytes());
+                bytes.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
+                bytes.extend_from_slice(&OPT_GO.to_be_bytes());
+                let name = self.export.as_bytes();
+                bytes.extend_from_slice(&(name.len() as u32 + 8).to_be_bytes());
+                bytes.extend_from_slice(&(name.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(name);
+                bytes.extend_from_slice(&1u16.to_be_bytes());
+                bytes.extend_from_slice(&(InfoType::BlockSize as u16).to_be_bytes());
+                Ok(Step::Send(bytes))
+            }
+            State::ReplyHeader => Ok(Step::Receive(20)),
+            State::ReplyData { length, .. } => Ok(Step::Receive(length as usize)),
+            State::Done => {
+                let (size_bytes, flags) = self
+                    .size_and_flags
+                    .ok_or(HandshakeError::Protocol("it acknowledged without the export's size"))?;
+                Ok(Step::Done(Export { size_bytes, flags, block_min_bytes: self.block_min_bytes }))
+            }
+        }
+    }
+
+    /// Takes the bytes that [`Step::Receive`] asked for.
+    pub fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
+        let mut fields = Reader::new(bytes);
+        match self.state {
+            State::Greeting => {
+                let is_nbd = fields.u64("magic")? == NBD_MAGIC;
+                if !is_nbd || fields.u64("option magic")? != OPTION_MAGIC {
+                    return Err(HandshakeError::NotNbd);
+                }
+                let flags = fields.u16("handshake flags")?;
+                if flags & FLAG_FIXED_NEWSTYLE == 0 {
+                    return Err(HandshakeError::NotNbd);
+                }
+                self.state =
+                    State::SendGo { flags: flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) };
+            }
+            State::ReplyHeader => {
+                if fields.u64("reply magic")? != OPTION_REPLY_MAGIC {
+                    return Err(HandshakeError::Protocol("an option reply has the wrong magic"));
+                }
+                if fields.u32("option")? != OPT_GO {
+                    return Err(HandshakeError::Protocol("a reply to another option"));
+                }
+                let (kind, length) = (fields.u32("reply type")?, fields.u32("reply length")?);
+                if length > REPLY_MAX {
+                    return Err(HandshakeError::Protocol("an option reply is longer than 64 KiB"));
+                }
+                self.state = State::ReplyData { kind, length };
+                if length == 0 {
+                    self.on_reply(kind, &[])?;
+                }
+            }
+            State::ReplyData { kind, .. } => self.on_reply(kind, bytes)?,
+            State::SendGo { .. } | State::Done => {
+                return Err(HandshakeError::Protocol("bytes that nobody asked for"));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_reply(&mut self, kind: u32, data: &[u8]) -> Result<(), HandshakeError> {
+        self.state = State::ReplyHeader;
+        let mut fields = Reader::new(data);
+        match kind {
+            REP_ACK => self.state = State::Done,
+            REP_INFO => {
+                let info = fields.u16("info type")?;
+                if info == InfoType::Export as u16 {
+                    let size = fields.u64("export size")?;
+                    let flags = TransmissionFlags(fields.u16("transmission flags")?);
+                    self.size_and_flags = Some((size, flags));
+                } else if info == InfoType::BlockSize as u16 {
+                    self.block_min_bytes = fields.u32("minimum block size")?.max(512);
+                }
+            }
+            error if error & REP_FLAG_ERROR != 0 => {
+                let text = String::from_utf8_lossy(data).chars().take(512).collect();
+                return Err(HandshakeError::Refused { code: error, text });
+            }
+            _ => return Err(HandshakeError::Protocol("a reply of an unknown type")),
+        }
+        Ok(())
+    }
+}

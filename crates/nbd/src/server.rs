@@ -1,0 +1,309 @@
+//! The server's side of the handshake, as a state machine.
+
+use crate::constants::{
+    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_ABORT, OPT_EXPORT_NAME, OPT_GO,
+    OPT_INFO, OPT_LIST, OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_ERR_INVALID,
+    REP_ERR_TOO_BIG, REP_ERR_UNKNOWN, REP_ERR_UNSUP, REP_INFO, REP_SERVER, TransmissionFlags,
+};
+use crate::{NAME_MAX, PAYLOAD_MAX};
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use wire::{Reader, Truncated};
+
+/// Longest data of one option in bytes. Options of any length are answered; beyond this the client
+/// is not one.
+pub const OPTION_DATA_MAX: u32 = 64 << 10;
+
+/// Options that one client may send before it must have opened an export.
+const OPTIONS_MAX: u32 = 256;
+
+/// What a client learns of an export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportInfo {
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// What it can do.
+    pub flags: TransmissionFlags,
+    /// A line for people.
+    pub description: String,
+}
+
+/// What this client may see.
+pub trait Exports {
+    /// The export of that name, or a sentence for people that says why not.
+    fn find(&self, name: &str) -> Result<ExportInfo, String>;
+    /// Names of all exports that the client may open.
+    fn names(&self) -> Vec<String>;
+}
+
+/// What the shell does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send these bytes, then ask again.
+    Send(Vec<u8>),
+    /// Receive more bytes and hand them to [`Handshake::on_bytes`].
+    Receive,
+    /// The client is in transmission on the export of that name.
+    Transmit {
+        /// Name of the export.
+        name: String,
+        /// Bytes that the client sent already: the beginning of its first requests.
+        early: Vec<u8>,
+    },
+    /// Close the connection.
+    Close(Reason),
+}
+
+/// Why a client is let go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The client asked for it.
+    #[error("the client ended the handshake")]
+    Aborted,
+    /// The bytes are not NBD's.
+    #[error("not an NBD client: {0}")]
+    NotNbd(&'static str),
+    /// EXPORT_NAME has no way to answer an error but closing.
+    #[error("{0}")]
+    Unknown(String),
+    /// More than any client needs.
+    #[error("the client sent more than {OPTIONS_MAX} options")]
+    TooManyOptions,
+}
+
+#[derive(Debug)]
+enum State {
+    ClientFlags,
+    Options,
+    /// Data of an option that is too long to keep.
+    Skip {
+        left: u32,
+        option: u32,
+    },
+    Transmit(String),
+    Closed(Reason),
+}
+
+/// One handshake.
+#[derive(Debug)]
+pub struct Handshake {
+    state: State,
+    received: Vec<u8>,
+    to_send: VecDeque<Vec<u8>>,
+    no_zeroes: bool,
+    n_options: u32,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handshake {
+    /// A handshake that begins with the greeting.
+    pub fn new() -> Self {
+        let mut greeting = Vec::with_capacity(18);
+        greeting.extend_from_slice(&NBD_MAGIC.to_be_bytes());
+        greeting.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
+        greeting.extend_from_slice(&(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES).to_be_bytes());
+        Self {
+            state: State::ClientFlags,
+            received: Vec::new(),
+            to_send: VecDeque::from([greeting]),
+            no_zeroes: false,
+            n_options: 0,
+        }
+    }
+
+    /// Takes received bytes. Hand over at most [`OPTION_DATA_MAX`] before asking [`step`](Self::step).
+    pub fn on_bytes(&mut self, bytes: &[u8]) {
+        self.received.extend_from_slice(bytes);
+    }
+
+    /// What to do now. After `Send`, call it again at once.
+    pub fn step(&mut self, exports: &impl Exports) -> Step {
+        loop {
+            if let Some(bytes) = self.to_send.pop_front() {
+                return Step::Send(bytes);
+            }
+            let advanced = match &mut self.state {
+                State::Transmit(name) => {
+                    let name = core::mem::take(name);
+                    return Step::Transmit { name, early: core::mem::take(&mut self.received) };
+                }
+                State::Closed(reason) => return Step::Close(reason.clone()),
+                State::ClientFlags => self.read_client_flags(),
+                State::Skip { .. } => self.skip(),
+                State::Options => self.read_option(exports),
+            };
+            if advanced.is_err() {
+                return Step::Receive;
+            }
+        }
+    }
+
+    fn close(&mut self, reason: Reason) {
+        self.state = State::Closed(reason);
+    }
+
+    fn read_client_flags(&mut self) -> Result<(), Truncated> {
+        let flags = Reader::new(&self.received).u32("client flags")?;
+        self.received.drain(..4);
+        let known = u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES);
+        if flags & !known != 0 {
+            self.close(Reason::NotNbd("unknown client flags"));
+        } else {
+            self.no_zeroes = flags & u32::from(FLAG_NO_ZEROES) != 0;
+            self.state = State::Options;
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self) -> Result<(), Truncated> {
+        let State::Skip { left, option } = self.state else { return Ok(()) };
+        let taken = self.received.len().min(left as usize);
+        self.received.drain(..taken);
+        let left = left - taken as u32;
+        self.state = State::Skip { left, option };
+        if left > 0 {
+            return Err(Truncated { field: "option data", wanted: left as usize, left: 0 });
+        }
+        self.state = State::Options;
+        self.reply(option, REP_ERR_TOO_BIG, b"the option is longer than 64 KiB");
+        Ok(())
+    }
+
+    fn read_option(&mut self, exports: &impl Exports) -> Result<(), Truncated> {
+        let mut fields = Reader::new(&self.received);
+        let magic = fields.u64("option magic")?;
+        if magic != OPTION_MAGIC {
+            self.close(Reason::NotNbd("an option has the wrong magic"));
+            return Ok(());
+        }
+        let (option, length) = (fields.u32("option")?, fields.u32("option length")?);
+        if length > OPTION_DATA_MAX {
+            self.received.drain(..16);
+            if length > PAYLOAD_MAX {
+                self.close(Reason::NotNbd("an option is longer than 32 MiB"));
+            } else {
+                self.state = State::Skip { left: length, option };
+            }
+            return Ok(());
+        }
+        let data = fields.bytes("option data", length as usize)?.to_vec();
+        self.received.drain(..16 + length as usize);
+        self.n_options += 1;
+        if self.n_options > OPTIONS_MAX {
+            self.close(Reason::TooManyOptions);
+            return Ok(());
+        }
+        self.on_option(option, &data, exports);
+        Ok(())
+    }
+
+    fn on_option(&mut self, option: u32, data: &[u8], exports: &impl Exports) {
+        match option {
+            OPT_EXPORT_NAME => self.on_export_name(data, exports),
+            OPT_ABORT => {
+                self.reply(option, REP_ACK, &[]);
+                self.close(Reason::Aborted);
+            }
+            OPT_LIST if !data.is_empty() => {
+                self.reply(option, REP_ERR_INVALID, b"LIST takes no data");
+            }
+            OPT_LIST => {
+                for name in exports.names() {
+                    let mut entry = (name.len() as u32).to_be_bytes().to_vec();
+                    entry.extend_from_slice(name.as_bytes());
+                    self.reply(option, REP_SERVER, &entry);
+                }
+                self.reply(option, REP_ACK, &[]);
+            }
+            OPT_INFO | OPT_GO => match parse_go(data) {
+                Ok((name, infos)) => self.on_go(option, name, &infos, exports),
+                Err(text) => self.reply(option, REP_ERR_INVALID, text.as_bytes()),
+            },
+            _ => self.reply(option, REP_ERR_UNSUP, b"this server does not know the option"),
+        }
+    }
+
+    fn on_export_name(&mut self, data: &[u8], exports: &impl Exports) {
+        let name = match name_of(data) {
+            Ok(name) => name,
+            Err(text) => return self.close(Reason::NotNbd(text)),
+        };
+        match exports.find(name) {
+            Ok(info) => {
+                let mut reply = info.size_bytes.to_be_bytes().to_vec();
+                reply.extend_from_slice(&info.flags.0.to_be_bytes());
+                if !self.no_zeroes {
+                    reply.resize(reply.len() + 124, 0);
+                }
+                self.to_send.push_back(reply);
+                self.state = State::Transmit(name.into());
+            }
+            Err(text) => self.close(Reason::Unknown(text)),
+        }
+    }
+
+    fn on_go(&mut self, option: u32, name: &str, infos: &[u16], exports: &impl Exports) {
+        let info = match exports.find(name) {
+            Ok(info) => info,
+            Err(text) => return self.reply(option, REP_ERR_UNKNOWN, text.as_bytes()),
+        };
+        let mut export = (InfoType::Export as u16).to_be_bytes().to_vec();
+        export.extend_from_slice(&info.size_bytes.to_be_bytes());
+        export.extend_from_slice(&info.flags.0.to_be_bytes());
+        self.reply(option, REP_INFO, &export);
+        for (kind, text) in [(InfoType::Name, name), (InfoType::Description, &info.description)] {
+            if infos.contains(&(kind as u16)) {
+                let mut data = (kind as u16).to_be_bytes().to_vec();
+                data.extend_from_slice(text.as_bytes());
+                self.reply(option, REP_INFO, &data);
+            }
+        }
+        let mut sizes = (InfoType::BlockSize as u16).to_be_bytes().to_vec();
+        for bytes in [1, 4096, PAYLOAD_MAX] {
+            sizes.extend_from_slice(&bytes.to_be_bytes());
+        }
+        self.reply(option, REP_INFO, &sizes);
+        self.reply(option, REP_ACK, &[]);
+        if option == OPT_GO {
+            self.state = State::Transmit(name.into());
+        }
+    }
+
+    fn reply(&mut self, option: u32, kind: u32, data: &[u8]) {
+        let mut bytes = Vec::with_capacity(20 + data.len());
+        bytes.extend_from_slice(&OPTION_REPLY_MAGIC.to_be_bytes());
+        bytes.extend_from_slice(&option.to_be_bytes());
+        bytes.extend_from_slice(&kind.to_be_bytes());
+        bytes.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(data);
+        self.to_send.push_back(bytes);
+    }
+}
+
+fn name_of(bytes: &[u8]) -> Result<&str, &'static str> {
+    if bytes.len() > NAME_MAX {
+        return Err("the export name is longer than 4096 bytes");
+    }
+    let name = core::str::from_utf8(bytes).map_err(|_| "the export name is not UTF-8")?;
+    if name.contains('\0') { Err("the export name contains a NUL") } else { Ok(name) }
+}
+
+/// Name and wanted information of INFO and GO.
+fn parse_go(data: &[u8]) -> Result<(&str, Vec<u16>), &'static str> {
+    let mut fields = Reader::new(data);
+    let malformed = |_: Truncated| "the option is truncated";
+    let length = fields.u32("name length").map_err(malformed)?;
+    let name = name_of(fields.bytes("name", length as usize).map_err(malformed)?)?;
+    let count = fields.u16("information requests").map_err(malformed)?;
+    let mut infos = Vec::new();
+    for _ in 0..count {
+        infos.push(fields.u16("information request").map_err(malformed)?);
+    }
+    if fields.remaining() > 0 { Err("the option has bytes left over") } else { Ok((name, infos)) }
+}

@@ -1,0 +1,155 @@
+//! Requests and simple replies.
+
+use crate::constants::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC};
+use wire::{Reader, Truncated};
+
+/// Length of a request's header in bytes.
+pub const REQUEST_BYTES: usize = 28;
+
+/// Length of a simple reply's header in bytes.
+pub const REPLY_BYTES: usize = 16;
+
+/// What a client asks for (NBD_CMD_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Read `length` bytes.
+    Read,
+    /// Write the `length` bytes that follow the header.
+    Write,
+    /// Finish everything in flight, then close.
+    Disconnect,
+    /// Make completed writes durable.
+    Flush,
+    /// The bytes are not needed any more.
+    Trim,
+    /// The bytes will be read soon.
+    Cache,
+    /// Write zeroes, without payload.
+    WriteZeroes,
+    /// A command of another extension.
+    Unknown(u16),
+}
+
+/// Flags of one request (NBD_CMD_FLAG_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CommandFlags(pub u16);
+
+impl CommandFlags {
+    /// Durable before the reply.
+    pub const FUA: Self = Self(1);
+    /// WRITE_ZEROES must keep the space allocated.
+    pub const NO_HOLE: Self = Self(1 << 1);
+
+    /// Whether all of `other` are set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The header of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its flags.
+    pub flags: CommandFlags,
+    /// What is asked for.
+    pub command: Command,
+    /// Number that the reply repeats.
+    pub cookie: u64,
+    /// First byte on the disk.
+    pub offset: u64,
+    /// Bytes concerned.
+    pub length: u32,
+}
+
+/// The bytes are no request; the connection can't be followed any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Fewer than [`REQUEST_BYTES`].
+    #[error(transparent)]
+    Truncated(#[from] Truncated),
+    /// Not the magic number of a request.
+    #[error("request with magic {0:#010x} instead of 0x25609513")]
+    Magic(u32),
+}
+
+impl Request {
+    /// Reads a header. Unknown commands are values, so that they can be answered.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RequestError> {
+        let mut fields = Reader::new(bytes);
+        let magic = fields.u32("magic")?;
+        if magic != REQUEST_MAGIC {
+            return Err(RequestError::Magic(magic));
+        }
+        Ok(Self {
+            flags: CommandFlags(fields.u16("command flags")?),
+            command: match fields.u16("command")? {
+                0 => Command::Read,
+                1 => Command::Write,
+                2 => Command::Disconnect,
+                3 => Command::Flush,
+                4 => Command::Trim,
+                5 => Command::Cache,
+                6 => Command::WriteZeroes,
+                other => Command::Unknown(other),
+            },
+            cookie: fields.u64("cookie")?,
+            offset: fields.u64("offset")?,
+            length: fields.u32("length")?,
+        })
+    }
+
+    /// The header's bytes.
+    pub fn emit(&self) -> [u8; REQUEST_BYTES] {
+        let command: u16 = match self.command {
+            Command::Read => 0,
+            Command::Write => 1,
+            Command::Disconnect => 2,
+            Command::Flush => 3,
+            Command::Trim => 4,
+            Command::Cache => 5,
+            Command::WriteZeroes => 6,
+            Command::Unknown(other) => other,
+        };
+        let mut bytes = [0; REQUEST_BYTES];
+        bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+        bytes[4..6].copy_from_slice(&self.flags.0.to_be_bytes());
+        bytes[6..8].copy_from_slice(&command.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.length.to_be_bytes());
+        bytes
+    }
+
+    /// Whether the bytes concerned lie on a disk of `size_bytes`.
+    pub fn fits(&self, size_bytes: u64) -> bool {
+        self.offset.checked_add(u64::from(self.length)).is_some_and(|end| end <= size_bytes)
+    }
+}
+
+/// The errors that a reply may carry. All others must be mapped to these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ErrorCode {
+    /// EPERM: the export is read-only.
+    NotPermitted = 1,
+    /// EIO.
+    Io = 5,
+    /// ENOMEM.
+    NoMemory = 12,
+    /// EINVAL: unknown command or flags, or beyond the end when reading.
+    Invalid = 22,
+    /// ENOSPC: beyond the end when writing, or no space left.
+    NoSpace = 28,
+    /// ENOTSUP.
+    NotSupported = 95,
+}
+
+/// Header of the reply to `cookie`; a successful read's data follow it.
+pub fn simple_reply(cookie: u64, error: Option<ErrorCode>) -> [u8; REPLY_BYTES] {
+    let error = error.map_or(0, |code| code as u32);
+    let mut bytes = [0; REPLY_BYTES];
+    bytes[..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
+    bytes[4..8].copy_from_slice(&error.to_be_bytes());
+    bytes[8..].copy_from_slice(&cookie.to_be_bytes());
+    bytes
+}

@@ -1,0 +1,166 @@
+//! Client and server talk to each other without sockets.
+
+use nbd::client::{self, HandshakeError};
+use nbd::server::{self, ExportInfo, Exports, Reason};
+use nbd::{Command, CommandFlags, ErrorCode, Request, TransmissionFlags, simple_reply};
+use proptest::prelude::*;
+
+struct OneExport;
+
+impl Exports for OneExport {
+    fn find(&self, name: &str) -> Result<ExportInfo, String> {
+        if name == "lab-07" {
+            let flags = TransmissionFlags::HAS_FLAGS.with(TransmissionFlags::SEND_FLUSH);
+            Ok(ExportInfo { size_bytes: 1 << 30, flags, description: "debian-12".into() })
+        } else {
+            Err(format!("there is no export {name} for you"))
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec!["lab-07".into()]
+    }
+}
+
+fn open(name: &str) -> Result<client::Export, HandshakeError> {
+    let mut client = client::Handshake::new(name);
+    let mut server = server::Handshake::new();
+    let mut wire = Vec::new();
+    loop {
+        match client.step()? {
+            client::Step::Send(bytes) => server.on_bytes(&bytes),
+            client::Step::Done(export) => {
+                assert!(wire.is_empty(), "the server sent more than the client read");
+                return Ok(export);
+            }
+            client::Step::Receive(count) => {
+                while wire.len() < count {
+                    match server.step(&OneExport) {
+                        server::Step::Send(bytes) => wire.extend(bytes),
+                        other => panic!("the client waits, the server says {other:?}"),
+                    }
+                }
+                let bytes: Vec<u8> = wire.drain(..count).collect();
+                client.on_bytes(&bytes)?;
+            }
+        }
+    }
+}
+
+/// Everything that the server sends in answer to `bytes`, and its last step.
+fn converse(bytes: &[u8]) -> (Vec<u8>, server::Step) {
+    let mut server = server::Handshake::new();
+    server.on_bytes(bytes);
+    let mut sent = Vec::new();
+    loop {
+        match server.step(&OneExport) {
+            server::Step::Send(bytes) => sent.extend(bytes),
+            other => return (sent, other),
+        }
+    }
+}
+
+fn option(number: u32, data: &[u8]) -> Vec<u8> {
+    [b"IHAVEOPT", &number.to_be_bytes()[..], &(data.len() as u32).to_be_bytes(), data].concat()
+}
+
+#[test]
+fn a_client_opens_its_export() {
+    let export = open("lab-07").unwrap();
+    assert_eq!(export.size_bytes, 1 << 30);
+    assert!(export.flags.has(TransmissionFlags::SEND_FLUSH));
+    assert_eq!(export.block_min_bytes, 512);
+}
+
+#[test]
+fn a_refusal_reaches_the_client_in_words() {
+    let error = open("other").unwrap_err();
+    assert!(error.to_string().contains("there is no export other for you"), "{error}");
+}
+
+#[test]
+fn the_old_way_of_opening_works_too() {
+    for (flags, zeroes) in [(1u32, 124), (3, 0)] {
+        let bytes = [flags.to_be_bytes().to_vec(), option(1, b"lab-07"), vec![9; 5]].concat();
+        let (sent, step) = converse(&bytes);
+        assert_eq!(sent.len(), 18 + 8 + 2 + zeroes);
+        assert_eq!(step, server::Step::Transmit { name: "lab-07".into(), early: vec![9; 5] });
+    }
+}
+
+#[test]
+fn odd_options_are_answered_and_the_handshake_goes_on() {
+    let odd = [
+        3u32.to_be_bytes().to_vec(),
+        option(5, b""),
+        option(3, b"data"),
+        option(7, b"\0\0\xff\xff"),
+        option(99, &vec![0; 70_000]),
+        option(3, b""),
+        option(2, b""),
+    ]
+    .concat();
+    let (sent, step) = converse(&odd);
+    assert_eq!(step, server::Step::Close(Reason::Aborted));
+    for text in ["does not know", "LIST takes no data", "truncated", "longer than 64 KiB", "lab-07"]
+    {
+        assert!(String::from_utf8_lossy(&sent).contains(text), "{text}");
+    }
+}
+
+#[test]
+fn who_is_no_client_is_let_go() {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\x03GET / HTTP/1.1\r\n"] {
+        let (_, step) = converse(bytes);
+        assert!(matches!(step, server::Step::Close(Reason::NotNbd(_))), "{step:?}");
+    }
+    let (_, step) = converse(&[3u32.to_be_bytes().to_vec(), option(1, b"other")].concat());
+    assert!(matches!(step, server::Step::Close(Reason::Unknown(_))), "{step:?}");
+    let many = option(5, b"").repeat(300);
+    let (_, step) = converse(&[3u32.to_be_bytes().to_vec(), many].concat());
+    assert_eq!(step, server::Step::Close(Reason::TooManyOptions));
+}
+
+#[test]
+fn requests_and_replies_have_their_form() {
+    let request = Request {
+        flags: CommandFlags::FUA,
+        command: Command::Write,
+        cookie: 7,
+        offset: 4096,
+        length: 512,
+    };
+    let bytes = request.emit();
+    assert_eq!(Request::parse(&bytes), Ok(request));
+    for end in 0..bytes.len() {
+        assert!(Request::parse(&bytes[..end]).is_err());
+    }
+    assert!(request.fits(4608) && !request.fits(4607));
+    assert!(!Request { offset: u64::MAX, ..request }.fits(u64::MAX));
+    assert_eq!(simple_reply(7, Some(ErrorCode::Io))[..8], *b"\x67\x44\x66\x98\0\0\0\x05");
+}
+
+#[test]
+fn no_prefix_of_a_handshake_panics_or_opens_anything() {
+    let go = [&6u32.to_be_bytes()[..], b"lab-07", &[0, 1, 0, 3]].concat();
+    let bytes = [3u32.to_be_bytes().to_vec(), option(7, &go)].concat();
+    assert!(matches!(converse(&bytes).1, server::Step::Transmit { .. }));
+    for end in 0..bytes.len() {
+        assert_eq!(converse(&bytes[..end]).1, server::Step::Receive);
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..64usize) {
+        let _ = Request::parse(&bytes);
+        let mut valid = [3u32.to_be_bytes().to_vec(), option(7, &bytes), option(3, b"")].concat();
+        let _ = converse(&valid);
+        let index = cut.min(valid.len() - 1);
+        valid[index] ^= bytes.first().copied().unwrap_or(1);
+        let _ = converse(&valid);
+        let mut client = client::Handshake::new("lab-07");
+        let _ = client.on_bytes(&bytes);
+        let _ = client.step();
+    }
+}
