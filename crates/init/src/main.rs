@@ -1,2 +1,50 @@
-//! stub
-fn main() {}
+//! PID 1 of the initrd: attaches the root disk over the network and hands over to the image's init.
+//!
+//! One binary with several names, because each further binary would be another megabyte:
+//! - PID 1 mounts the kernel's file systems and starts itself as `init boot`, so that whatever goes
+//!   wrong there ends in words and a restart, not in "Attempted to kill init";
+//! - `init boot` does the work, stage by stage, up to a complete root below `/sysroot`;
+//! - PID 1 then makes that the root and becomes the image's init;
+//! - `modprobe` answers the kernel, which asks for modules by that name;
+//! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later.
+#![forbid(unsafe_code)]
+
+mod aoe;
+mod boot;
+mod coldplug;
+mod console;
+mod disk;
+mod failure;
+mod handover;
+mod loader;
+mod nbd;
+mod netlink;
+mod nic;
+mod pid1;
+mod reporter;
+mod resolve;
+mod sysfs;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    if program.ends_with("modprobe") {
+        return loader::modprobe(&rest);
+    }
+    if std::process::id() == 1 {
+        pid1::run(&rest);
+    }
+    match rest.first().map(String::as_str) {
+        Some("boot") => boot::run(),
+        Some("report") => reporter::report_later(&rest[1..]),
+        _ => {
+            // Not print: this may be run by anything, with no standard error at all.
+            let text = "bootlace-init is started by the kernel; usage: bootlace-init report STAGE [DETAIL]\n";
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+            ExitCode::from(2)
+        }
+    }
+}

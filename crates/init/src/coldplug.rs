@@ -1,0 +1,131 @@
+//! Loads drivers for the hardware that is there, and for hardware that shows up later.
+
+use crate::loader::Loader;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with, sockopt,
+};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Largest event; the kernel's own limit is 2 KiB of environment plus the path.
+const EVENT_MAX: usize = 8 * 1024;
+
+/// Events that the kernel may queue for us while a driver is loading.
+const EVENT_BUFFER_BYTES: usize = 4 << 20;
+
+/// Deepest folder below `/sys/devices` that is looked at: USB behind several hubs has about 15.
+const DEPTH_MAX: usize = 40;
+
+/// Loads drivers for all hardware that is there, and goes on in a thread for what comes later.
+///
+/// Returns after the first round. The thread lives until the process ends.
+pub(crate) fn start(loader: &Arc<Loader>) -> io::Result<()> {
+    // The socket first, then the scan: what shows up in between is seen twice rather than never.
+    let socket = open_events()?;
+    scan(loader);
+    let loader = Arc::clone(loader);
+    std::thread::spawn(move || follow(&socket, &loader));
+    Ok(())
+}
+
+fn open_events() -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::KOBJECT_UEVENT),
+    )?;
+    // Only root may have more than the system's limit; then a lost event costs a new scan.
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, EVENT_BUFFER_BYTES);
+    // Group 1: the kernel's own events.
+    bind(&socket, &SocketAddrNetlink::new(0, 1))?;
+    Ok(socket)
+}
+
+fn follow(socket: &OwnedFd, loader: &Loader) {
+    let mut buffer = vec![0; EVENT_MAX];
+    loop {
+        match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
+            Ok((length, _)) => {
+                if let Some(alias) = added_alias(&buffer[..length.min(EVENT_MAX)]) {
+                    loader.load_matching(alias);
+                }
+            }
+            Err(Errno::NOBUFS) => scan(loader),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Hardware name of an event that says that a device was added.
+fn added_alias(event: &[u8]) -> Option<&str> {
+    let mut fields = event.split(|&byte| byte == 0);
+    fields.clone().find(|field| *field == b"ACTION=add")?;
+    let alias = fields.find_map(|field| field.strip_prefix(b"MODALIAS="))?;
+    core::str::from_utf8(alias).ok()
+}
+
+fn scan(loader: &Loader) {
+    for_each_device(Path::new("/sys/devices"), &mut |_, alias| loader.load_matching(alias));
+}
+
+/// Calls `visit(folder, hardware name)` for each device of the machine.
+fn for_each_device(root: &Path, visit: &mut dyn FnMut(&Path, &str)) {
+    let mut folders = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        if let Ok(alias) = fs::read_to_string(folder.join("modalias")) {
+            visit(&folder, alias.trim());
+        }
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            // Links lead to other places of the same tree.
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && depth < DEPTH_MAX {
+                folders.push((entry.path(), depth + 1));
+            }
+        }
+    }
+}
+
+/// Network cards on PCI and on USB that no driver has taken, for a person: address and hardware name.
+pub(crate) fn cards_without_driver(loader: &Loader) -> Vec<String> {
+    let mut cards = Vec::new();
+    for_each_device(Path::new("/sys/devices"), &mut |folder, alias| {
+        let is_network = alias.starts_with("pci:") && alias.contains("bc02")
+            || alias.starts_with("usb:") && (alias.contains("ic02") || alias.contains("icE0"));
+        if is_network && !folder.join("driver").exists() {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            let reason = if loader.knows(alias) {
+                "driver did not start"
+            } else {
+                "no driver in this initrd"
+            };
+            cards.push(format!("{name} ({alias}: {reason})"));
+        }
+    });
+    cards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_added_hardware_counts() {
+        let event =
+            b"add@/devices/pci0\0ACTION=add\0DEVPATH=/devices/pci0\0MODALIAS=pci:v1d2\0SEQNUM=9\0";
+        assert_eq!(added_alias(event), Some("pci:v1d2"));
+        let removed = b"remove@/x\0ACTION=remove\0MODALIAS=pci:v1d2\0";
+        assert_eq!(added_alias(removed), None);
+        assert_eq!(added_alias(b"add@/x\0ACTION=add\0SUBSYSTEM=block\0"), None);
+        for end in 0..event.len() {
+            let _ = added_alias(&event[..end]);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Lines for people, on every console and in the kernel's log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How often a busy console is tried again, and how long apart; then the line is lost there.
+const TRIES_MAX: u32 = 20;
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+
+/// Writes lines and ignores every error: a console that hangs up must not end a boot.
+#[derive(Clone)]
+pub(crate) struct Console {
+    consoles: Arc<Mutex<Vec<File>>>,
+    kernel_log: Option<Arc<File>>,
+}
+
+impl Console {
+    /// Opens all consoles that the kernel has; needs `/dev`, and `/proc` to find more than one.
+    pub(crate) fn open() -> Self {
+        let list = std::fs::read_to_string("/proc/consoles").unwrap_or_default();
+        let mut consoles: Vec<File> =
+            console_names(&list).filter_map(|name| open_console(&format!("/dev/{name}"))).collect();
+        if consoles.is_empty() {
+            consoles.extend(open_console("/dev/console"));
+        }
+        let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
+        Self { consoles: Arc::new(Mutex::new(consoles)), kernel_log }
+    }
+
+    /// `bootlace: TOPIC: TEXT (2.1 s)`.
+    pub(crate) fn say(&self, topic: &str, text: &str) {
+        let seconds = uptime().as_secs_f64();
+        self.line(&format!("bootlace: {topic}: {text} ({seconds:.1} s)"));
+    }
+
+    /// One line as it is.
+    pub(crate) fn line(&self, line: &str) {
+        if let Ok(mut consoles) = self.consoles.lock() {
+            for console in consoles.iter_mut() {
+                write_patiently(console, format!("{line}\r\n").as_bytes());
+            }
+        }
+        self.log(line);
+    }
+
+    /// Only for the kernel's log. Level 7 (debug) is what the kernel does not repeat on its consoles.
+    pub(crate) fn log(&self, line: &str) {
+        if let Some(log) = &self.kernel_log {
+            let _ = log.as_ref().write_all(format!("<7>{line}\n").as_bytes());
+        }
+    }
+}
+
+/// Time since the kernel started.
+pub(crate) fn uptime() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// Names out of `/proc/consoles`: the first word of each line.
+fn console_names(list: &str) -> impl Iterator<Item = &str> {
+    list.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn open_console(path: &str) -> Option<File> {
+    let flags = rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+}
+
+fn write_patiently(console: &mut File, mut bytes: &[u8]) {
+    for _ in 0..TRIES_MAX {
+        match console.write(bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(TRY_AGAIN),
+            Err(_) => return,
+        }
+        if bytes.is_empty() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_console_of_the_kernel_is_used() {
+        let list = "ttyS0                -W- (EC p a)    4:64\ntty0                 -WU (E  p  )    4:1\n../x y\n";
+        assert_eq!(console_names(list).collect::<Vec<_>>(), ["ttyS0", "tty0"]);
+    }
+}

@@ -1,0 +1,280 @@
+//! The attached root disk: its partition, its file system, and where it is mounted.
+
+use crate::failure::Failure;
+use crate::loader::Loader;
+use crate::sysfs;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// Where the root file system is mounted before it becomes `/`.
+pub(crate) const ROOT: &str = "/sysroot";
+
+/// Below this, the parts of a root that is put together from two: read-only and in memory.
+const LAYERS: &str = "/run/bootlace/root";
+
+/// How long the kernel may take to read a partition table.
+const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes at the start of a disk that file systems are recognized by: btrfs has its mark at 64 KiB.
+const PROBE_BYTES: usize = 65_536 + 72;
+
+/// A block device as the kernel names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// Below `/dev`, like `nbd0` or `etherd/e1.7`.
+    pub(crate) name: String,
+}
+
+impl Disk {
+    pub(crate) fn device(&self) -> String {
+        format!("/dev/{}", self.name)
+    }
+
+    /// A file of the disk below `/sys/block`.
+    pub(crate) fn sys(&self, file: &str) -> String {
+        format!("/sys/block/{}/{file}", self.name.replace('/', "!"))
+    }
+
+    /// Size in bytes; `None` as long as the disk is not there or empty.
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
+        sysfs::number(self.sys("size")).filter(|&sectors| sectors > 0)?.checked_mul(512)
+    }
+
+    fn is_read_only(&self) -> bool {
+        sysfs::number(self.sys("ro")) == Some(1)
+    }
+
+    fn partition(&self, number: u8) -> String {
+        format!("/dev/{}p{number}", self.name)
+    }
+}
+
+/// File systems that a root may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Squashfs,
+    Erofs,
+}
+
+impl FileSystem {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Squashfs => "squashfs",
+            Self::Erofs => "erofs",
+        }
+    }
+
+    /// Recognizes a file system by its first [`PROBE_BYTES`].
+    fn recognize(start: &[u8]) -> Option<Self> {
+        let has =
+            |at: usize, mark: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(mark));
+        // The ext4 driver also takes ext2 and ext3.
+        let marks: [(usize, &[u8], Self); 5] = [
+            (0, b"XFSB", Self::Xfs),
+            (0, b"hsqs", Self::Squashfs),
+            (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Self::Erofs),
+            (1080, &[0x53, 0xef], Self::Ext4),
+            (65_600, b"_BHRfS_M", Self::Btrfs),
+        ];
+        marks.into_iter().find(|&(at, mark, _)| has(at, mark)).map(|(_, _, kind)| kind)
+    }
+
+    fn is_always_read_only(self) -> bool {
+        matches!(self, Self::Squashfs | Self::Erofs)
+    }
+
+    /// Mount options for a device that takes no writes: no replay of the journal.
+    fn read_only_options(self) -> &'static str {
+        match self {
+            Self::Ext4 => "noload",
+            Self::Xfs => "norecovery",
+            Self::Btrfs | Self::Squashfs | Self::Erofs => "",
+        }
+    }
+}
+
+/// Mounts the root file system; returns what it is, for people.
+pub(crate) fn mount_root(
+    disk: &Disk,
+    partition: Option<u8>,
+    loader: &Loader,
+) -> Result<String, Failure> {
+    let device = match partition {
+        Some(number) => wait_for_partition(disk, number)?,
+        None => disk.device(),
+    };
+    let start = read_start(&device).map_err(|error| {
+        Failure::new(
+            format!("can't read the root disk {device}: {error}"),
+            "look at the storage server's log: the image may be damaged",
+        )
+    })?;
+    let file_system =
+        FileSystem::recognize(&start).ok_or_else(|| no_file_system(&device, &start, partition))?;
+    let name = file_system.name();
+    let cannot = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::new(
+            format!("can't {what} the {name} file system of {device}: {error}"),
+            "check the image on another machine (fsck), or assign the version before",
+        )
+    };
+    loader.load(name, "").map_err(|error| cannot("load the driver for", &error))?;
+    if !disk.is_read_only() && !file_system.is_always_read_only() {
+        mount_at(&device, ROOT, name, MountFlags::empty(), "")
+            .map_err(|error| cannot("mount", &error))?;
+        return Ok(format!("{name} on {device}"));
+    }
+    loader.load("overlay", "").map_err(|error| cannot("load the overlay driver for", &error))?;
+    mount_with_memory(&device, file_system).map_err(|error| cannot("mount", &error))?;
+    Ok(format!("{name} on {device}, read-only, with changes in memory"))
+}
+
+/// Mounts a read-only file system with a layer above it that lives in memory.
+fn mount_with_memory(device: &str, file_system: FileSystem) -> io::Result<()> {
+    let [lower, memory] = ["lower", "memory"].map(|name| format!("{LAYERS}/{name}"));
+    for folder in [&lower, &memory] {
+        std::fs::create_dir_all(folder)?;
+    }
+    let options = file_system.read_only_options();
+    mount_at(device, &lower, file_system.name(), MountFlags::RDONLY, options)?;
+    mount_at("tmpfs", &memory, "tmpfs", MountFlags::empty(), "mode=755")?;
+    let [upper, work] = ["upper", "work"].map(|name| format!("{memory}/{name}"));
+    for folder in [&upper, &work] {
+        std::fs::create_dir_all(folder)?;
+    }
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    mount_at("overlay", ROOT, "overlay", MountFlags::empty(), &options)
+}
+
+fn mount_at(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    options: &str,
+) -> io::Result<()> {
+    let options = CString::new(options)?;
+    mount(source, target, kind, flags, options.as_c_str())?;
+    // The initrd's mounts are shared with nobody; a file system can only be moved out of such a one.
+    mount_change(target, MountPropagationFlags::PRIVATE)?;
+    Ok(())
+}
+
+fn wait_for_partition(disk: &Disk, number: u8) -> Result<String, Failure> {
+    let device = disk.partition(number);
+    let started = Instant::now();
+    loop {
+        // Opening the disk makes the kernel read its partition table.
+        let opened = File::open(disk.device());
+        if File::open(&device).is_ok() {
+            return Ok(device);
+        }
+        drop(opened);
+        if started.elapsed() > PARTITION_TIMEOUT {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let last = disk.name.rsplit('/').next().unwrap_or(&disk.name).to_owned();
+    let mut partitions = sysfs::names(disk.sys(""));
+    partitions.retain(|name| {
+        name.starts_with(&format!("{last}p")) || name.contains(&format!("!{last}p"))
+    });
+    let seen = match partitions.is_empty() {
+        true => "it has no partitions at all".to_owned(),
+        false => format!("it has only {}", partitions.join(", ")),
+    };
+    Err(Failure::new(
+        format!("the root disk {} has no partition {number}; {seen}", disk.device()),
+        "set the right partition of the image, or none if the file system fills the whole disk",
+    ))
+}
+
+fn read_start(device: &str) -> io::Result<Vec<u8>> {
+    let file = File::open(device)?;
+    let mut start = vec![0; PROBE_BYTES];
+    let mut filled = 0;
+    while filled < start.len() {
+        match file.read_at(&mut start[filled..], filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    start.truncate(filled);
+    Ok(start)
+}
+
+fn no_file_system(device: &str, start: &[u8], partition: Option<u8>) -> Failure {
+    let has_partitions = start.get(510..512) == Some(&[0x55, 0xaa]) && partition.is_none();
+    let is_empty = start.iter().all(|&byte| byte == 0);
+    let (found, remedy) = if has_partitions {
+        ("it has partitions", "set the number of the root partition for this image")
+    } else if start.starts_with(b"LUKS\xba\xbe") {
+        ("it is encrypted (LUKS)", "import the image without encryption")
+    } else if is_empty {
+        ("it is empty", "import the image again")
+    } else {
+        ("what is there is something else", "use an image with one of these file systems")
+    };
+    Failure::new(
+        format!("no ext4, xfs, btrfs, squashfs or erofs file system on {device}: {found}"),
+        remedy,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk_with(at: usize, mark: &[u8]) -> Vec<u8> {
+        let mut start = vec![0; PROBE_BYTES];
+        start[at..at + mark.len()].copy_from_slice(mark);
+        start
+    }
+
+    #[test]
+    fn file_systems_are_recognized() {
+        for (at, mark, expected) in [
+            (1080, &[0x53, 0xef][..], Some(FileSystem::Ext4)),
+            (0, b"XFSB", Some(FileSystem::Xfs)),
+            (65_600, b"_BHRfS_M", Some(FileSystem::Btrfs)),
+            (0, b"hsqs", Some(FileSystem::Squashfs)),
+            (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Some(FileSystem::Erofs)),
+            (510, &[0x55, 0xaa], None),
+        ] {
+            assert_eq!(FileSystem::recognize(&disk_with(at, mark)), expected);
+        }
+        assert_eq!(FileSystem::recognize(&[]), None);
+        assert_eq!(FileSystem::recognize(b"XFSB"), Some(FileSystem::Xfs));
+    }
+
+    #[test]
+    fn a_disk_without_file_system_is_explained() {
+        let check = |start: &[u8], partition, expected| {
+            let text = no_file_system("/dev/nbd0", start, partition).to_string();
+            assert!(text.contains(expected), "{text}");
+        };
+        check(&disk_with(510, &[0x55, 0xaa]), None, "number of the root partition");
+        check(&disk_with(510, &[0x55, 0xaa]), Some(1), "something else");
+        check(&disk_with(0, b"LUKS\xba\xbe"), None, "encrypted");
+        check(&[], None, "empty");
+    }
+
+    #[test]
+    fn aoe_disks_have_a_folder_in_dev_but_not_in_sys() {
+        let disk = Disk { name: "etherd/e1.7".to_owned() };
+        assert_eq!(disk.device(), "/dev/etherd/e1.7");
+        assert_eq!(disk.sys("size"), "/sys/block/etherd!e1.7/size");
+        assert_eq!(disk.partition(2), "/dev/etherd/e1.7p2");
+    }
+}

@@ -1,0 +1,250 @@
+//! What the real system must know so that it leaves the boot NIC alone, and can say that it is up.
+//!
+//! Everything goes to `/run`, which the real system keeps and every reboot forgets.
+
+use crate::disk::ROOT;
+use crate::nic::Nic;
+use crate::reporter::{STATE_PATH, Target};
+use crate::resolve::resolve;
+use initcfg::BootConfig;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Our own copy for the time after the initrd is emptied.
+const BINARY: &str = "/run/bootlace/bin/bootlace-init";
+
+/// Writes all files. Returns what could not be done, for the log: each is a comfort, and no reason to
+/// end a boot.
+pub(crate) fn write_all(config: &BootConfig, nic: &Nic, command_line: &str) -> Vec<String> {
+    let mut troubles = Vec::new();
+    let mut note = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            troubles.push(format!("{what}: {error}"));
+        }
+    };
+    for (path, content) in run_files(config, nic) {
+        note(&path, write_file(&path, &content));
+    }
+    for (path, target) in run_links(&nic.name) {
+        note(&path, make_link(&path, target));
+    }
+    note(BINARY, install_binary());
+    note("host name", set_host_name(config, command_line));
+    note("resolv.conf", set_resolver(Path::new(ROOT), config));
+    troubles
+}
+
+/// Files below `/run`, with their content.
+fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
+    let BootConfig { mac, .. } = config;
+    let name = &nic.name;
+    let in_run = |path: &str| format!("/run/{path}");
+    vec![
+        (STATE_PATH.to_owned(), Target::from(config).to_line()),
+        // udev can't rename an interface that is up; networkd then waits for it for ever.
+        (
+            in_run("systemd/network/05-bootlace.link"),
+            format!(
+                "# The root disk is behind this card: Bootlace has set it up.\n\
+                 [Match]\nMACAddress={mac}\nOriginalName={name}\n\n\
+                 [Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"
+            ),
+        ),
+        (in_run("systemd/network/05-bootlace.network"), networkd(config, name)),
+        (
+            in_run("NetworkManager/conf.d/05-bootlace.conf"),
+            format!("[keyfile]\nunmanaged-devices=mac:{mac}\n"),
+        ),
+        // ifupdown takes interfaces down when its service stops.
+        (
+            in_run("systemd/system/networking.service.d/50-bootlace.conf"),
+            format!("[Service]\nEnvironment=EXCLUDE_INTERFACES={name}\n"),
+        ),
+        (in_run(&format!("net-{name}.conf")), klibc(config, name)),
+        (in_run("bootlace/resolv.conf"), resolver(config)),
+        (in_run("bootlace/hostname"), format!("{}\n", config.host_name)),
+        (
+            in_run("systemd/system/bootlace-up.service"),
+            format!(
+                "[Unit]\nDescription=Tell the boot server that this machine is up\n\
+                 After=multi-user.target\n\n\
+                 [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={BINARY} report up\n"
+            ),
+        ),
+    ]
+}
+
+/// Links below `/run`, with their targets.
+fn run_links(name: &str) -> Vec<(String, &'static str)> {
+    vec![
+        (
+            "/run/systemd/system/multi-user.target.wants/bootlace-up.service".to_owned(),
+            "../bootlace-up.service",
+        ),
+        // Masked: started by udev for interfaces with `allow-hotplug`.
+        (format!("/run/systemd/system/ifup@{name}.service"), "/dev/null"),
+    ]
+}
+
+/// networkd shall keep what it finds, at its start and at its end.
+fn networkd(config: &BootConfig, name: &str) -> String {
+    let mut text = format!(
+        "# The root disk is behind this card: Bootlace has set it up.\n\
+         [Match]\nMACAddress={}\nName={name}\n\n\
+         [Link]\nRequiredForOnline=no\n\n\
+         [Network]\nKeepConfiguration=yes\n",
+        config.mac
+    );
+    for server in &config.dns {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "DNS={server}");
+    }
+    if let Some(domain) = &config.domain {
+        let _ = writeln!(text, "Domains={domain}");
+    }
+    text
+}
+
+/// What the tools of Debian's own initramfs expect.
+fn klibc(config: &BootConfig, name: &str) -> String {
+    let (address, prefix) = config.address;
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+    let netmask = std::net::Ipv4Addr::from(mask);
+    let broadcast = std::net::Ipv4Addr::from(u32::from(address) | !mask);
+    let router = config.router.map(|router| router.to_string()).unwrap_or_default();
+    let dns =
+        |at: usize| config.dns.get(at).map_or_else(|| "0.0.0.0".to_owned(), ToString::to_string);
+    format!(
+        "DEVICE='{name}'\nPROTO='none'\nIPV4ADDR='{address}'\nIPV4BROADCAST='{broadcast}'\n\
+         IPV4NETMASK='{netmask}'\nIPV4GATEWAY='{router}'\nIPV4DNS0='{}'\nIPV4DNS1='{}'\n\
+         HOSTNAME='{}'\nDNSDOMAIN='{}'\nROOTSERVER='{}'\n",
+        dns(0),
+        dns(1),
+        config.host_name,
+        config.domain.as_deref().unwrap_or_default(),
+        config.server
+    )
+}
+
+fn resolver(config: &BootConfig) -> String {
+    let mut text = "# Written by Bootlace from the settings of the boot server.\n".to_owned();
+    if let Some(domain) = &config.domain {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "search {domain}");
+    }
+    for server in &config.dns {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    text
+}
+
+fn write_file(path: &str, content: &str) -> io::Result<()> {
+    make_folder_of(path)?;
+    fs::write(path, content)
+}
+
+fn make_link(path: &str, target: &str) -> io::Result<()> {
+    make_folder_of(path)?;
+    symlink(target, path)
+}
+
+fn make_folder_of(path: &str) -> io::Result<()> {
+    Path::new(path).parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+fn install_binary() -> io::Result<()> {
+    make_folder_of(BINARY)?;
+    fs::copy("/init", BINARY)?;
+    fs::set_permissions(BINARY, fs::Permissions::from_mode(0o755))
+}
+
+/// The image's own name is the same on all machines: this machine's hides it.
+fn set_host_name(config: &BootConfig, command_line: &str) -> io::Result<()> {
+    rustix::system::sethostname(config.host_name.as_bytes())?;
+    let is_set_elsewhere =
+        command_line.split_ascii_whitespace().any(|word| word.starts_with("systemd.hostname="));
+    let file = inside("/etc/hostname");
+    if is_set_elsewhere || !file.is_file() {
+        // With no file the real system keeps the name that it finds.
+        return Ok(());
+    }
+    if fs::read_to_string(&file).is_ok_and(|name| name.trim() == config.host_name) {
+        return Ok(());
+    }
+    rustix::mount::mount_bind("/run/bootlace/hostname", &file)?;
+    Ok(())
+}
+
+fn inside(path: &str) -> PathBuf {
+    resolve(Path::new(ROOT), Path::new(path))
+        .unwrap_or_else(|| Path::new(ROOT).join(path.trim_start_matches('/')))
+}
+
+/// Gives the real system name servers if it has none of its own.
+fn set_resolver(root: &Path, config: &BootConfig) -> io::Result<()> {
+    if config.dns.is_empty() {
+        return Ok(());
+    }
+    let entry = root.join("etc/resolv.conf");
+    let Ok(status) = fs::symlink_metadata(&entry) else {
+        return symlink("../run/bootlace/resolv.conf", &entry);
+    };
+    let Some(file) = resolve(root, Path::new("/etc/resolv.conf")) else { return Ok(()) };
+    if status.is_symlink()
+        && let Ok(below_run) = file.strip_prefix(root.join("run"))
+    {
+        // A link into /run, which is empty yet: some service will write it, if it is installed.
+        let has_resolved = inside("/usr/lib/systemd/systemd-resolved").exists();
+        if below_run.starts_with("systemd/resolve") && has_resolved {
+            return Ok(());
+        }
+        let path = Path::new("/run").join(below_run);
+        return write_file(&path.to_string_lossy(), &resolver(config));
+    }
+    let has_server = fs::read_to_string(&file)
+        .is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with("nameserver")));
+    if has_server {
+        return Ok(());
+    }
+    if !file.exists() {
+        return Ok(());
+    }
+    rustix::mount::mount_bind("/run/bootlace/resolv.conf", &file)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> BootConfig {
+        let line = "bootlace.server=10.77.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 \
+                    bootlace.address=10.77.0.100/24 bootlace.router=10.77.0.254 \
+                    bootlace.dns=10.77.0.1 bootlace.domain=lab.example bootlace.host=lab-07 \
+                    bootlace.root=aoe:1.7";
+        BootConfig::parse(line).unwrap()
+    }
+
+    #[test]
+    fn every_network_service_is_told_to_keep_its_hands_off() {
+        let nic = Nic { name: "eth0".to_owned(), index: 2 };
+        let files = run_files(&config(), &nic);
+        let check = |path: &str, expected: &str| {
+            let (_, content) = files.iter().find(|(file, _)| file.ends_with(path)).unwrap();
+            assert!(content.contains(expected), "{path}: {content}");
+        };
+        check("05-bootlace.link", "MACAddress=52:54:00:00:00:01\n");
+        check("05-bootlace.link", "NamePolicy=keep\n");
+        check("05-bootlace.network", "KeepConfiguration=yes\nDNS=10.77.0.1\nDomains=lab.example\n");
+        check("05-bootlace.conf", "unmanaged-devices=mac:52:54:00:00:00:01\n");
+        check("50-bootlace.conf", "EXCLUDE_INTERFACES=eth0\n");
+        check("net-eth0.conf", "IPV4NETMASK='255.255.255.0'\n");
+        check("net-eth0.conf", "IPV4BROADCAST='10.77.0.255'\n");
+        check("bootlace/resolv.conf", "search lab.example\nnameserver 10.77.0.1\n");
+        check("bootlace-up.service", "ExecStart=/run/bootlace/bin/bootlace-init report up\n");
+        assert!(files.iter().all(|(path, _)| path.starts_with("/run/")));
+    }
+}

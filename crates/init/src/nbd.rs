@@ -1,0 +1,168 @@
+//! Attaches an NBD export as the root disk: our handshake, then the kernel owns the connection.
+
+use crate::console::Console;
+use crate::disk::Disk;
+use crate::failure::Failure;
+use crate::loader::Loader;
+use crate::netlink::{Message, Socket};
+use crate::nic::Patience;
+use crate::sysfs;
+use rustix::net::sockopt;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+mod handshake;
+
+use handshake::{Export, HandshakeError, go};
+
+/// The root disk is always the first NBD device.
+const INDEX: u32 = 0;
+
+/// Must not be larger than the block size of any file system: ext4 knows 1024, and partition tables 512.
+const BLOCK_SIZE_BYTES: u64 = 512;
+
+/// How long the kernel keeps requests when the connection is lost. 0 fails them at once, and there is
+/// no "for ever": ten years.
+const DEAD_CONNECTION_TIMEOUT_S: u64 = 315_360_000;
+
+/// After this time the kernel looks whether a request must be sent again on a new connection. With one
+/// connection and no request timeout it never gives up because of it.
+const IO_TIMEOUT_MS: u32 = 1000;
+
+/// A silent server is given up after this time, so that the connection can be made anew.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Large enough that a sequential read keeps a gigabit link busy, small enough not to flood one that
+/// thirty machines share.
+const READ_AHEAD_KB: u32 = 1024;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// A server that answers, but refuses the export for so long, will not change its mind for this boot:
+/// a new one asks the boot server again.
+const REFUSED_MAX: Duration = Duration::from_secs(60);
+
+/// Connects, for as long as it takes.
+pub(crate) fn attach(
+    server: SocketAddrV4,
+    export: &str,
+    loader: &Loader,
+    console: &Console,
+) -> Result<Disk, Failure> {
+    // One device is enough here, and each further one delays the real system's udev.
+    loader.load("nbd", "nbds_max=1").map_err(|error| {
+        Failure::new(
+            format!("can't load the NBD driver: {error}"),
+            format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
+        )
+    })?;
+    let mut patience = Patience::new(console, "attach");
+    let mut retry = RETRY_FIRST;
+    let mut refused_since: Option<Instant> = None;
+    let (stream, found) = loop {
+        let (text, is_refused) = match negotiate(server, export) {
+            Ok(connection) => break connection,
+            Err(HandshakeError::Refused(reason)) => {
+                (format!("the storage server {server} refuses the disk {export}: {reason}"), true)
+            }
+            Err(error) => (format!("waiting for the storage server {server}: {error}"), false),
+        };
+        let since = *refused_since.get_or_insert_with(Instant::now);
+        if !is_refused {
+            refused_since = None;
+        } else if since.elapsed() > REFUSED_MAX {
+            let remedy = "look at the machine's page and at the storage server's log; the machine \
+                          starts again and asks anew";
+            return Err(Failure::new(text, remedy));
+        }
+        patience.waiting(&text);
+        std::thread::sleep(retry);
+        retry = (retry * 2).min(RETRY_MAX);
+    };
+    let disk = Disk { name: format!("nbd{INDEX}") };
+    connect(&stream, export, found).map_err(|error| {
+        Failure::new(
+            format!("the kernel does not take the NBD connection to {server}: {error}"),
+            "this is a fault of the kernel or of this initrd: try another kernel version",
+        )
+    })?;
+    for (file, value) in [
+        ("queue/io_timeout", IO_TIMEOUT_MS.to_string()),
+        ("queue/read_ahead_kb", READ_AHEAD_KB.to_string()),
+    ] {
+        sysfs::tune(disk.sys(file), &value);
+    }
+    if disk.size_bytes().is_none() {
+        return Err(Failure::new(
+            format!("the disk {export} of the storage server {server} is empty"),
+            "import the image again",
+        ));
+    }
+    Ok(disk)
+}
+
+fn negotiate(server: SocketAddrV4, export: &str) -> Result<(TcpStream, Export), HandshakeError> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(server), CONNECT_TIMEOUT)?;
+    tune_socket(&stream)?;
+    stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+    stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))?;
+    let found = go(&mut stream, export)?;
+    // The kernel inherits the socket: a read timeout would end the connection in an idle moment.
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)?;
+    Ok((stream, found))
+}
+
+fn tune_socket(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // Without these the death of a silent server is noticed after 15 minutes, or never.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(2))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepcnt(stream, 3)?;
+    let timeout_ms = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, timeout_ms)?;
+    Ok(())
+}
+
+/// Hands the connection to the kernel.
+fn connect(stream: &TcpStream, export: &str, found: Export) -> io::Result<()> {
+    let socket = Socket::generic()?;
+    let family = socket
+        .family("nbd")
+        .map_err(|_| io::Error::new(io::ErrorKind::Unsupported, "this kernel has no NBD driver"))?;
+    let fd = u32::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
+    socket.request(connect_message(family, fd, export, found)).map(drop)
+}
+
+fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message {
+    const CONNECT: u8 = 1;
+    const ATTRIBUTE_INDEX: u16 = 1;
+    const SIZE_BYTES: u16 = 2;
+    const BLOCK_SIZE: u16 = 3;
+    const TIMEOUT: u16 = 4;
+    const SERVER_FLAGS: u16 = 5;
+    const CLIENT_FLAGS: u16 = 6;
+    const SOCKETS: u16 = 7;
+    const DEAD_CONNECTION_TIMEOUT: u16 = 8;
+    const BACKEND: u16 = 10;
+    const ITEM: u16 = 1;
+    const FD: u16 = 1;
+    Message::generic(family, CONNECT)
+        .u32(ATTRIBUTE_INDEX, INDEX)
+        .u64(SIZE_BYTES, found.size_bytes / BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES)
+        .u64(BLOCK_SIZE, BLOCK_SIZE_BYTES)
+        // No request timeout: a slow disk must not look like a dead server.
+        .u64(TIMEOUT, 0)
+        .u64(SERVER_FLAGS, found.flags.into())
+        .u64(CLIENT_FLAGS, 0)
+        .u64(DEAD_CONNECTION_TIMEOUT, DEAD_CONNECTION_TIMEOUT_S)
+        // Whoever connects anew later must give the same name: no wrong disk under a running system.
+        .text(BACKEND, export)
+        .nested(SOCKETS, |sockets| sockets.nested(ITEM, |item| item.u32(FD, fd)))
+}

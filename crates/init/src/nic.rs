@@ -1,0 +1,173 @@
+//! The boot NIC: finds it, sets it up, gives it the address that the boot server leased.
+
+use crate::coldplug;
+use crate::console::{Console, uptime};
+use crate::failure::Failure;
+use crate::loader::Loader;
+use crate::netlink::{self, Socket};
+use crate::sysfs;
+use initcfg::BootConfig;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use wire::Mac;
+
+/// How long the NIC may take to show up after its driver was loaded. Adapters behind USB hubs, and
+/// cards that load firmware, were seen to need 15 s.
+const APPEAR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the kernel is asked for a change.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A person is told what is waited for after this time, and again after each such time. Gigabit links
+/// need 3 s for their negotiation.
+const HINT_EVERY: Duration = Duration::from_secs(20);
+
+/// A network interface of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Nic {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+}
+
+impl Nic {
+    fn path(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/sys/class/net/{}/{file}", self.name))
+    }
+
+    fn has_carrier(&self) -> bool {
+        sysfs::number(self.path("carrier")) == Some(1)
+    }
+
+    /// Name of the driver, for people.
+    pub(crate) fn driver(&self) -> String {
+        let link = std::fs::read_link(self.path("device/driver")).unwrap_or_default();
+        link.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// Waits until the interface with this MAC is there.
+pub(crate) fn find(mac: Mac, loader: &Loader, console: &Console) -> Result<Nic, Failure> {
+    let started = Instant::now();
+    let mut next_hint = HINT_EVERY / 4;
+    loop {
+        let interfaces = interfaces();
+        let found = interfaces.iter().find(|(_, address)| *address == mac);
+        if let Some((name, _)) = found
+            && let Some(index) = sysfs::number(format!("/sys/class/net/{name}/ifindex"))
+            && let Ok(index) = u32::try_from(index)
+        {
+            return Ok(Nic { name: name.clone(), index });
+        }
+        if started.elapsed() > APPEAR_TIMEOUT {
+            return Err(not_found(mac, &interfaces, loader));
+        }
+        if started.elapsed() > next_hint {
+            console.say("modules", &format!("waiting for the network card {mac}"));
+            next_hint += HINT_EVERY;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// All interfaces with an Ethernet address.
+fn interfaces() -> Vec<(String, Mac)> {
+    let names = sysfs::names("/sys/class/net").into_iter().filter(|name| name != "lo");
+    names
+        .filter_map(|name| {
+            let address = sysfs::read(format!("/sys/class/net/{name}/address"))?;
+            Some((name, address.parse().ok()?))
+        })
+        .collect()
+}
+
+fn not_found(mac: Mac, interfaces: &[(String, Mac)], loader: &Loader) -> Failure {
+    let others: Vec<String> =
+        interfaces.iter().map(|(name, mac)| format!("{name} {mac}")).collect();
+    let seen = match others.is_empty() {
+        true => "Linux has found no network card at all".to_owned(),
+        false => format!("Linux has found only {}", others.join(", ")),
+    };
+    let cards = coldplug::cards_without_driver(loader);
+    let remedy = match cards.is_empty() {
+        true => "check that the card is seated and that the boot menu's network card is this one"
+            .to_owned(),
+        false => format!("there are cards without a driver: {}", cards.join(", ")),
+    };
+    Failure::new(
+        format!("the network card {mac} that started this boot is missing; {seen}"),
+        remedy,
+    )
+}
+
+/// Sets the NIC up and waits for its link, for as long as it takes. Returns the speed for people.
+pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> {
+    let failed = |error| cannot("set up the network card", &nic.name, &error);
+    let socket = Socket::route().map_err(failed)?;
+    // Loopback first: programs of the real system may count on it from the first moment.
+    let _ = netlink::link_up(&socket, 1);
+    netlink::link_up(&socket, nic.index).map_err(failed)?;
+    let started = Instant::now();
+    let mut next_hint = HINT_EVERY;
+    while !nic.has_carrier() {
+        if started.elapsed() > next_hint {
+            let seconds = next_hint.as_secs();
+            console.say(
+                "link",
+                &format!(
+                    "no link on {} for {seconds} s: is the cable plugged in, and the switch on?",
+                    nic.name
+                ),
+            );
+            next_hint += HINT_EVERY;
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(match sysfs::number(nic.path("speed")) {
+        Some(speed) if speed > 0 && speed < u64::from(u32::MAX) => format!("{speed} Mbit/s"),
+        // Virtual cards have no speed.
+        _ => "link up".to_owned(),
+    })
+}
+
+/// Gives the NIC its address and the default route.
+pub(crate) fn configure(nic: &Nic, config: &BootConfig) -> Result<(), Failure> {
+    let failed = |error| cannot("give the address to", &nic.name, &error);
+    let socket = Socket::route().map_err(failed)?;
+    let (address, prefix) = config.address;
+    netlink::add_address(&socket, nic.index, address, prefix).map_err(failed)?;
+    if let Some(router) = config.router {
+        netlink::add_default_route(&socket, nic.index, router)
+            .map_err(|error| cannot(&format!("set the router {router} on"), &nic.name, &error))?;
+    }
+    Ok(())
+}
+
+fn cannot(what: &str, name: &str, error: &io::Error) -> Failure {
+    Failure::new(
+        format!("can't {what} {name}: {error}"),
+        "this is a fault of the driver or of the address settings of the boot server",
+    )
+}
+
+/// Says what is waited for: at once, when it changes, and now and then.
+pub(crate) struct Patience<'a> {
+    console: &'a Console,
+    topic: &'static str,
+    last: String,
+    next: Duration,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(console: &'a Console, topic: &'static str) -> Self {
+        Self { console, topic, last: String::new(), next: Duration::ZERO }
+    }
+
+    pub(crate) fn waiting(&mut self, text: &str) {
+        if self.last != text || uptime() >= self.next {
+            self.console.say(self.topic, text);
+            text.clone_into(&mut self.last);
+            self.next = uptime() + HINT_EVERY;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! PID 1: little code that can't go wrong around the work that can.
+
+use crate::boot::{find_init, show};
+use crate::console::Console;
+use crate::disk::ROOT;
+use crate::failure::Failure;
+use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::system::RebootCommand;
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+/// What can't be started is tried again after this time; long enough to read why.
+const REBOOT_AFTER: Duration = Duration::from_secs(60);
+
+/// Sets everything up, runs the boot, and becomes the real init. Does not return.
+pub(crate) fn run(arguments: &[String]) -> ! {
+    let mounted = mount_kernel_file_systems();
+    let console = Console::open();
+    if let Err(error) = mounted {
+        let what = format!("can't mount the kernel's file systems: {error}");
+        fail(&console, Some(&Failure::new(what, "this kernel can't be used: try another version")));
+    }
+    match Command::new("/init").arg("boot").status() {
+        Ok(status) if status.success() => {
+            let error = switch_root(arguments);
+            fail(&console, Some(&error));
+        }
+        // It has said why.
+        Ok(status) if status.code() == Some(1) => fail(&console, None),
+        Ok(status) => fail(&console, Some(&crashed(status))),
+        Err(error) => {
+            let what = format!("can't start the second process: {error}");
+            fail(&console, Some(&Failure::new(what, "perhaps this machine has too little memory")));
+        }
+    }
+}
+
+fn crashed(status: ExitStatus) -> Failure {
+    Failure::new(
+        format!("the boot program has crashed ({status})"),
+        "this is a fault of Bootlace: please report it, with a photograph of this screen",
+    )
+}
+
+/// Says what has not been said yet, waits, and starts the machine again. PID 1 must never end.
+fn fail(console: &Console, failure: Option<&Failure>) -> ! {
+    let mut reporting = None;
+    if let Some(failure) = failure {
+        show(console, None, failure);
+        let detail = failure.to_string();
+        reporting = Command::new("/init").args(["report", "failed", &detail]).spawn().ok();
+    }
+    let seconds = REBOOT_AFTER.as_secs();
+    console.line(&format!("bootlace: this machine starts again in {seconds} s"));
+    std::thread::sleep(REBOOT_AFTER);
+    if let Some(mut child) = reporting {
+        let _ = child.kill();
+    }
+    loop {
+        let _ = rustix::system::reboot(RebootCommand::Restart);
+        std::thread::sleep(REBOOT_AFTER);
+    }
+}
+
+fn mount_kernel_file_systems() -> io::Result<()> {
+    let hardened = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // /run is not noexec: programs run from it when the initrd is gone.
+    let run = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::STRICTATIME;
+    let list: [(&str, &str, MountFlags, &CStr); 4] = [
+        ("/proc", "proc", hardened, c""),
+        ("/sys", "sysfs", hardened, c""),
+        ("/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755"),
+        ("/run", "tmpfs", run, c"mode=755"),
+    ];
+    for (target, kind, flags, options) in list {
+        mount(kind, target, kind, flags, options)
+            .map_err(|error| io::Error::other(format!("{target}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Makes `/sysroot` the root and becomes its init. Only returns if that fails.
+fn switch_root(arguments: &[String]) -> Failure {
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let init = match find_init(Path::new(ROOT), &command_line) {
+        Ok(init) => init,
+        Err(failure) => return failure,
+    };
+    if let Err(error) = move_root() {
+        return Failure::new(
+            format!("can't switch to the root file system: {error}"),
+            "perhaps the image lacks one of the folders dev, proc, sys and run",
+        );
+    }
+    let error = Command::new(&init)
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/")
+        .env("TERM", "linux")
+        .exec();
+    Failure::new(
+        format!("can't start {init} of the image: {error}"),
+        "the image is damaged, or for another kind of processor",
+    )
+}
+
+fn move_root() -> io::Result<()> {
+    for folder in ["dev", "proc", "sys", "run"] {
+        mount_move(format!("/{folder}"), format!("{ROOT}/{folder}"))
+            .map_err(|error| io::Error::other(format!("/{folder}: {error}")))?;
+    }
+    // The initrd lives in memory: what stays is lost to the real system.
+    let own_device = fs::metadata("/")?.dev();
+    remove_content(Path::new("/"), own_device);
+    std::env::set_current_dir(ROOT)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// Deletes all below a folder that is on this device; mounts stay.
+fn remove_content(folder: &Path, device: u64) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(status) = fs::symlink_metadata(&path) else { continue };
+        if status.dev() != device {
+            continue;
+        }
+        if status.is_dir() {
+            remove_content(&path, device);
+            let _ = fs::remove_dir(&path);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Tells the boot server which stage is reached, without ever holding up the boot.
+
+use crate::console::uptime;
+use initcfg::{Ack, BootConfig, REPORT_MAX, REPORT_PORT, Report, Stage};
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use wire::Mac;
+
+/// Where `bootlace-init report` finds whom to tell: `SERVER BOOT MAC`.
+pub(crate) const STATE_PATH: &str = "/run/bootlace/report";
+
+/// Reports that wait for their acknowledgement; a boot has nine stages.
+const WAITING_MAX: usize = 32;
+
+/// Reports of one process count up from 1; those of later processes from here, which is far more than
+/// one boot's stages.
+const SEQUENCE_LATER: u32 = 100;
+
+/// A report is repeated after this time, then after twice as long and so on.
+const REPEAT_FIRST: Duration = Duration::from_millis(250);
+const REPEAT_MAX: Duration = Duration::from_secs(2);
+
+/// How soon the sender notices a new report.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long `bootlace-init report` tries.
+const LATER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whom to tell, and what names this boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    server: Ipv4Addr,
+    boot: u64,
+    mac: Mac,
+}
+
+impl From<&BootConfig> for Target {
+    fn from(config: &BootConfig) -> Self {
+        Self { server: config.server, boot: config.boot, mac: config.mac }
+    }
+}
+
+impl Target {
+    /// Text for [`STATE_PATH`].
+    pub(crate) fn to_line(self) -> String {
+        format!("{} {} {}\n", self.server, self.boot, self.mac)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        Some(Self {
+            server: words.next()?.parse().ok()?,
+            boot: words.next()?.parse().ok()?,
+            mac: words.next()?.parse().ok()?,
+        })
+    }
+}
+
+/// Sends reports from a thread of its own; each is repeated until the boot server has it.
+pub(crate) struct Reporter {
+    reports: Sender<Report>,
+    all_acknowledged: Receiver<()>,
+    thread: JoinHandle<()>,
+    target: Target,
+    next_sequence: u32,
+}
+
+impl Reporter {
+    pub(crate) fn start(target: Target, first_sequence: u32) -> Self {
+        let (reports, queue) = mpsc::channel();
+        let (done, all_acknowledged) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            // Without a socket there is nobody to tell; the boot goes on.
+            if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
+                send_all(&socket, target, &queue);
+            }
+            let _ = done.send(());
+        });
+        Self { reports, all_acknowledged, thread, target, next_sequence: first_sequence }
+    }
+
+    /// Queues a report; returns at once.
+    pub(crate) fn report(&mut self, stage: Stage, detail: &str) {
+        let report = Report {
+            boot: self.target.boot,
+            mac: self.target.mac,
+            sequence: self.next_sequence,
+            stage,
+            uptime_ms: u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX),
+            detail: detail.to_owned(),
+        };
+        self.next_sequence += 1;
+        let _ = self.reports.send(report);
+    }
+
+    /// Waits until all reports are acknowledged; `false` if that took longer than the limit.
+    pub(crate) fn finish(self, limit: Duration) -> bool {
+        drop(self.reports);
+        let is_done = self.all_acknowledged.recv_timeout(limit).is_ok();
+        if is_done {
+            let _ = self.thread.join();
+        }
+        is_done
+    }
+}
+
+/// Runs until the queue is closed and everything in it is acknowledged.
+fn send_all(socket: &UdpSocket, target: Target, queue: &Receiver<Report>) {
+    let server = SocketAddrV4::new(target.server, REPORT_PORT);
+    let mut waiting: VecDeque<Report> = VecDeque::new();
+    let mut repeat = REPEAT_FIRST;
+    let mut next_send = Instant::now();
+    let mut is_open = true;
+    while is_open || !waiting.is_empty() {
+        loop {
+            match queue.try_recv() {
+                Ok(report) => {
+                    if waiting.len() == WAITING_MAX {
+                        waiting.pop_front();
+                    }
+                    waiting.push_back(report);
+                    repeat = REPEAT_FIRST;
+                    next_send = Instant::now();
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    is_open = false;
+                    break;
+                }
+            }
+        }
+        if !waiting.is_empty() && Instant::now() >= next_send {
+            for report in &waiting {
+                // Fails until the NIC has its address: then it is sent next time.
+                let _ = socket.send_to(report.to_datagram().as_bytes(), server);
+            }
+            next_send = Instant::now() + repeat;
+            repeat = (repeat * 2).min(REPEAT_MAX);
+        }
+        read_acks(socket, target, &mut waiting);
+    }
+}
+
+/// Takes what has come; waits for one tick at most.
+fn read_acks(socket: &UdpSocket, target: Target, waiting: &mut VecDeque<Report>) {
+    let mut buffer = [0; REPORT_MAX];
+    let _ = socket.set_read_timeout(Some(TICK));
+    let started = Instant::now();
+    match socket.recv_from(&mut buffer) {
+        Ok((length, sender)) => {
+            let ack = Ack::parse(buffer.get(..length).unwrap_or_default());
+            if let Ok(ack) = ack
+                && sender.ip() == target.server
+                && ack.boot == target.boot
+            {
+                waiting.retain(|report| report.sequence != ack.sequence);
+            }
+        }
+        // "Connection refused" comes at once when nobody listens there: not a reason to spin.
+        Err(_) => std::thread::sleep(TICK.saturating_sub(started.elapsed())),
+    }
+}
+
+/// `report STAGE [DETAIL]`: tells the boot server about a stage that comes after the initrd.
+pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
+    let stage = arguments.first().and_then(|word| word.parse::<Stage>().ok());
+    let target = std::fs::read_to_string(STATE_PATH).ok().and_then(|line| Target::parse(&line));
+    let (Some(stage), Some(target)) = (stage, target) else {
+        return ExitCode::from(2);
+    };
+    let mut reporter = Reporter::start(target, SEQUENCE_LATER);
+    reporter.report(stage, arguments.get(1).map(String::as_str).unwrap_or_default());
+    // A boot server that is away is no fault of this machine.
+    reporter.finish(LATER_TIMEOUT);
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_file_reads_back() {
+        let target =
+            Target { server: Ipv4Addr::new(10, 0, 0, 1), boot: 7, mac: Mac([2, 0, 0, 0, 0, 1]) };
+        assert_eq!(Target::parse(&target.to_line()), Some(target));
+        assert_eq!(Target::parse("10.0.0.1 7"), None);
+        assert_eq!(Target::parse(""), None);
+    }
+
+    #[test]
+    fn a_lost_report_is_repeated_until_it_is_acknowledged() {
+        // The port is fixed, so the test has an address of its own on loopback.
+        let address = Ipv4Addr::new(127, 83, 5, 9);
+        let Ok(server) = UdpSocket::bind((address, REPORT_PORT)) else { return };
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let target = Target { server: address, boot: 7, mac: Mac([2, 0, 0, 0, 0, 1]) };
+        let mut reporter = Reporter::start(target, 1);
+        reporter.report(Stage::Start, "first");
+        let mut buffer = [0; REPORT_MAX];
+        server.recv_from(&mut buffer).unwrap();
+        let (length, sender) = server.recv_from(&mut buffer).unwrap();
+        let report = Report::parse(&buffer[..length]).unwrap();
+        assert_eq!(
+            (report.sequence, report.stage, report.detail.as_str()),
+            (1, Stage::Start, "first")
+        );
+        for (boot, sequence) in [(8, 1), (7, 2), (7, 1)] {
+            let ack = Ack { boot, sequence }.to_string();
+            server.send_to(ack.as_bytes(), sender).unwrap();
+        }
+        assert!(reporter.finish(Duration::from_secs(10)));
+    }
+}
