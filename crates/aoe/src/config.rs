@@ -1,0 +1,107 @@
+//! Query Config: how initiators find targets.
+
+use crate::frame::{COMMAND_CONFIG, Header, pad};
+use alloc::vec::Vec;
+use wire::{Mac, Reader, Truncated};
+
+/// Longest config string in bytes.
+pub(crate) const CONFIG_STRING_MAX: usize = 1024;
+
+/// What shall happen with the config string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigCommand {
+    /// Tell it.
+    Read,
+    /// Answer only if it is the given one.
+    Test,
+    /// Answer only if it begins with the given one.
+    Prefix,
+    /// Set it if it is empty.
+    Set,
+    /// Set it.
+    ForceSet,
+    /// Something later than AoEr11.
+    Unknown(u8),
+}
+
+/// A query by an initiator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigQuery<'a> {
+    /// What is asked.
+    pub command: ConfigCommand,
+    /// The string that goes with it.
+    pub text: &'a [u8],
+}
+
+impl<'a> ConfigQuery<'a> {
+    pub(crate) fn read(fields: &mut Reader<'a>) -> Result<Self, Truncated> {
+        fields.u16("buffer count")?;
+        fields.u16("firmware version")?;
+        fields.u8("sector count")?;
+        let command = match fields.u8("config command")? & 0x0f {
+            0 => ConfigCommand::Read,
+            1 => ConfigCommand::Test,
+            2 => ConfigCommand::Prefix,
+            3 => ConfigCommand::Set,
+            4 => ConfigCommand::ForceSet,
+            other => ConfigCommand::Unknown(other),
+        };
+        let length = usize::from(fields.u16("config string length")?).min(CONFIG_STRING_MAX);
+        Ok(Self { command, text: fields.bytes("config string", length)? })
+    }
+
+    /// Whether a target with the config string `own` answers. It never lets itself be changed.
+    pub fn is_answered_by(&self, own: &[u8]) -> bool {
+        match self.command {
+            ConfigCommand::Read => true,
+            ConfigCommand::Test => own == self.text,
+            ConfigCommand::Prefix => own.starts_with(self.text),
+            ConfigCommand::Set | ConfigCommand::ForceSet | ConfigCommand::Unknown(_) => false,
+        }
+    }
+
+    pub(crate) fn emit(&self, frame: &mut Vec<u8>) {
+        let command = match self.command {
+            ConfigCommand::Read => 0,
+            ConfigCommand::Test => 1,
+            ConfigCommand::Prefix => 2,
+            ConfigCommand::Set => 3,
+            ConfigCommand::ForceSet => 4,
+            ConfigCommand::Unknown(other) => other,
+        };
+        frame.extend_from_slice(&[0, 0, 0, 0, 0, command]);
+        frame.extend_from_slice(&(self.text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(self.text);
+    }
+}
+
+/// A target's answer, also sent unasked as an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigReply<'a> {
+    /// Frames that the target keeps; more in flight may be dropped. Linux needs at least 2.
+    pub buffer_count: u16,
+    /// Most sectors of one ATA frame.
+    pub sector_count: u8,
+    /// The config string, at most 1024 bytes.
+    pub text: &'a [u8],
+}
+
+impl ConfigReply<'_> {
+    /// The answer to `request` of the target at `shelf.slot` on the interface `own`.
+    pub fn emit(&self, request: &Header, own: Mac, shelf: u16, slot: u8) -> Vec<u8> {
+        let mut frame = request.begin_reply(own, shelf, slot, COMMAND_CONFIG, None);
+        frame.extend_from_slice(&self.buffer_count.to_be_bytes());
+        frame.extend_from_slice(&1u16.to_be_bytes());
+        frame.push(self.sector_count);
+        frame.push(1 << 4);
+        frame.extend_from_slice(&(self.text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(self.text);
+        pad(frame)
+    }
+
+    /// An announcement to `initiator`: the same frame, unasked.
+    pub fn announce(&self, initiator: Mac, own: Mac, shelf: u16, slot: u8) -> Vec<u8> {
+        let asked = Header { destination: own, source: initiator, shelf, slot, tag: 0 };
+        self.emit(&asked, own, shelf, slot)
+    }
+}
