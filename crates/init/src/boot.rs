@@ -103,8 +103,9 @@ impl Boot {
         self.reached(Stage::Modules, &format!("{n_loaded} loaded, {} has {driver}", nic.name));
         self.console.log(&format!("bootlace: loaded {}", loader.loaded().join(" ")));
 
+        preload(&loader, &self.config.root);
         let speed = nic::bring_up(&nic, &self.console)?;
-        self.reached(Stage::Link, &format!("{} up, {speed}", nic.name));
+        self.reached(Stage::Link, &format!("{} up{speed}", nic.name));
 
         nic::configure(&nic, &self.config)?;
         let (address, prefix) = self.config.address;
@@ -146,6 +147,19 @@ impl Boot {
         self.reached(Stage::Handover, &init);
         Ok(())
     }
+}
+
+/// Loads what will be needed while the link comes up, which takes seconds on real cards.
+fn preload(loader: &Arc<Loader>, root: &Root) {
+    let loader = Arc::clone(loader);
+    let is_nbd = matches!(root, Root::Nbd { .. });
+    std::thread::spawn(move || {
+        // Whoever needs it loads it again, and says what is wrong.
+        if is_nbd {
+            let _ = nbd::load_driver(&loader);
+        }
+        let _ = loader.load("ext4", "");
+    });
 }
 
 fn open_loader(release: &str) -> Result<Arc<Loader>, Failure> {

@@ -2,7 +2,7 @@
 
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex, module_name};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -24,8 +24,8 @@ pub(crate) struct Loader {
 
 #[derive(Default)]
 struct State {
-    /// Tried, with or without success: a driver that found no hardware is not tried for each alias.
-    tried: BTreeSet<String>,
+    /// Tried, and why in vain: a driver that found no hardware is not tried again for each alias.
+    tried: BTreeMap<String, Option<String>>,
     /// Names in the order of loading.
     loaded: Vec<String>,
 }
@@ -80,15 +80,19 @@ impl Loader {
         let name = module_name(name);
         for step in self.index.load_order(&name) {
             let module = step.module;
-            if !state.tried.insert(module.name.clone()) {
-                continue;
+            if !state.tried.contains_key(&module.name) {
+                let own = if module.name == name { parameters } else { "" };
+                let result = self.load_one(module, own);
+                if matches!(result, Ok(true)) {
+                    state.loaded.push(module.name.clone());
+                }
+                let trouble = result.err().map(|error| format!("{}: {error}", module.name));
+                state.tried.insert(module.name.clone(), trouble);
             }
-            let own = if module.name == name { parameters } else { "" };
-            match self.load_one(module, own) {
-                Ok(true) => state.loaded.push(module.name.clone()),
-                Ok(false) => {}
-                Err(error) if step.is_required => return Err(error),
-                Err(_) => {}
+            if let Some(Some(trouble)) = state.tried.get(&module.name)
+                && step.is_required
+            {
+                return Err(io::Error::other(trouble.clone()));
             }
         }
         Ok(())

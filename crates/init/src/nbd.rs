@@ -7,15 +7,12 @@ use crate::loader::Loader;
 use crate::netlink::{Message, Socket};
 use crate::nic::Patience;
 use crate::sysfs;
+use ::nbd::client::{Export, Handshake, HandshakeError, Step};
 use rustix::net::sockopt;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-
-mod handshake;
-
-use handshake::{Export, HandshakeError, go};
 
 /// The root disk is always the first NBD device.
 const INDEX: u32 = 0;
@@ -38,9 +35,12 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// thirty machines share.
 const READ_AHEAD_KB: u32 = 1024;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Some cards lose their first frames after the link is up, and TCP repeats a lost one only after a
+/// second: the first tries are short.
+const CONNECT_TIMEOUT_FIRST: Duration = Duration::from_millis(300);
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// A server that answers, but refuses the export for so long, will not change its mind for this boot:
@@ -54,8 +54,7 @@ pub(crate) fn attach(
     loader: &Loader,
     console: &Console,
 ) -> Result<Disk, Failure> {
-    // One device is enough here, and each further one delays the real system's udev.
-    loader.load("nbd", "nbds_max=1").map_err(|error| {
+    load_driver(loader).map_err(|error| {
         Failure::new(
             format!("can't load the NBD driver: {error}"),
             format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
@@ -63,14 +62,18 @@ pub(crate) fn attach(
     })?;
     let mut patience = Patience::new(console, "attach");
     let mut retry = RETRY_FIRST;
+    let mut timeout = CONNECT_TIMEOUT_FIRST;
     let mut refused_since: Option<Instant> = None;
     let (stream, found) = loop {
-        let (text, is_refused) = match negotiate(server, export) {
+        let (text, is_refused) = match negotiate(server, export, timeout) {
             Ok(connection) => break connection,
-            Err(HandshakeError::Refused(reason)) => {
-                (format!("the storage server {server} refuses the disk {export}: {reason}"), true)
+            Err(NegotiationError::Handshake(error)) => (
+                format!("the storage server {server} does not give the disk {export}: {error}"),
+                true,
+            ),
+            Err(NegotiationError::Io(error)) => {
+                (format!("waiting for the storage server {server}: {}", in_words(&error)), false)
             }
-            Err(error) => (format!("waiting for the storage server {server}: {error}"), false),
         };
         let since = *refused_since.get_or_insert_with(Instant::now);
         if !is_refused {
@@ -80,7 +83,11 @@ pub(crate) fn attach(
                           starts again and asks anew";
             return Err(Failure::new(text, remedy));
         }
-        patience.waiting(&text);
+        // Nobody need read of the first tries, unless the answer was no.
+        if timeout == CONNECT_TIMEOUT_MAX || is_refused {
+            patience.waiting(&text);
+        }
+        timeout = (timeout * 2).min(CONNECT_TIMEOUT_MAX);
         std::thread::sleep(retry);
         retry = (retry * 2).min(RETRY_MAX);
     };
@@ -106,16 +113,67 @@ pub(crate) fn attach(
     Ok(disk)
 }
 
-fn negotiate(server: SocketAddrV4, export: &str) -> Result<(TcpStream, Export), HandshakeError> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(server), CONNECT_TIMEOUT)?;
+/// Loads the kernel's part.
+pub(crate) fn load_driver(loader: &Loader) -> io::Result<()> {
+    // One device is enough here, and each further one delays the real system's udev.
+    loader.load("nbd", "nbds_max=1")
+}
+
+/// Why there is no connection yet.
+#[derive(Debug, thiserror::Error)]
+enum NegotiationError {
+    /// The server can't be reached, or the connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server answered something else than yes.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+fn negotiate(
+    server: SocketAddrV4,
+    export: &str,
+    timeout: Duration,
+) -> Result<(TcpStream, Export), NegotiationError> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(server), timeout)?;
     tune_socket(&stream)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
     stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))?;
-    let found = go(&mut stream, export)?;
+    let found = open_export(&mut stream, export)?;
     // The kernel inherits the socket: a read timeout would end the connection in an idle moment.
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
     Ok((stream, found))
+}
+
+fn open_export(stream: &mut (impl Read + Write), export: &str) -> Result<Export, NegotiationError> {
+    let mut handshake = Handshake::new(export);
+    loop {
+        match handshake.step()? {
+            Step::Send(bytes) => stream.write_all(&bytes)?,
+            Step::Receive(length) => {
+                let mut bytes = vec![0; length];
+                stream.read_exact(&mut bytes)?;
+                handshake.on_bytes(&bytes)?;
+            }
+            Step::Done(found) => return Ok(found),
+        }
+    }
+}
+
+/// What the usual errors of a connection mean for the person who waits.
+fn in_words(error: &io::Error) -> String {
+    let meaning = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "the machine is there, but no storage server runs on it"
+        }
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer",
+        io::ErrorKind::HostUnreachable => "no machine answers at this address",
+        io::ErrorKind::NetworkUnreachable => "there is no route to it: is the router set?",
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "it closed the connection",
+        _ => return error.to_string(),
+    };
+    meaning.to_owned()
 }
 
 fn tune_socket(stream: &TcpStream) -> io::Result<()> {
@@ -159,7 +217,7 @@ fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message
         .u64(BLOCK_SIZE, BLOCK_SIZE_BYTES)
         // No request timeout: a slow disk must not look like a dead server.
         .u64(TIMEOUT, 0)
-        .u64(SERVER_FLAGS, found.flags.into())
+        .u64(SERVER_FLAGS, found.flags.0.into())
         .u64(CLIENT_FLAGS, 0)
         .u64(DEAD_CONNECTION_TIMEOUT, DEAD_CONNECTION_TIMEOUT_S)
         // Whoever connects anew later must give the same name: no wrong disk under a running system.

@@ -100,7 +100,8 @@ fn not_found(mac: Mac, interfaces: &[(String, Mac)], loader: &Loader) -> Failure
     )
 }
 
-/// Sets the NIC up and waits for its link, for as long as it takes. Returns the speed for people.
+/// Sets the NIC up and waits for its link, for as long as it takes. Returns the speed for people, if
+/// the driver knows it.
 pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> {
     let failed = |error| cannot("set up the network card", &nic.name, &error);
     let socket = Socket::route().map_err(failed)?;
@@ -124,9 +125,9 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
         std::thread::sleep(POLL);
     }
     Ok(match sysfs::number(nic.path("speed")) {
-        Some(speed) if speed > 0 && speed < u64::from(u32::MAX) => format!("{speed} Mbit/s"),
+        Some(speed) if speed > 0 && speed < u64::from(u32::MAX) => format!(", {speed} Mbit/s"),
         // Virtual cards have no speed.
-        _ => "link up".to_owned(),
+        _ => String::new(),
     })
 }
 
