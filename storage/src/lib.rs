@@ -1,1 +1,106 @@
-//! storage
+//! The storage server: owns the write layers and exports disks over NBD and AoE.
+//!
+//! It keeps its own export table and comes back without the boot server, which drives it by the
+//! storage API. The data plane runs on plain threads, so that no page or job can stall a disk.
+
+mod aoe_target;
+mod api;
+mod export;
+mod nbd_server;
+mod table;
+
+pub use aoe_target::SocketError;
+pub use table::{ExportError, Exports};
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where the storage server keeps things and listens.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Image store, written by imports.
+    pub images: PathBuf,
+    /// Write layers of the machines.
+    pub layers: PathBuf,
+    /// Maps of write layers that must survive this process but not the host: below `/run`.
+    pub volatile: PathBuf,
+    /// The export table's file.
+    pub table: PathBuf,
+    /// Unix socket of the storage API.
+    pub socket: PathBuf,
+    /// TCP addresses on which NBD is served.
+    pub nbd: Vec<SocketAddr>,
+    /// Network interfaces on which AoE is served.
+    pub aoe_interfaces: Vec<String>,
+}
+
+/// The storage server can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The export table or the layers can't be opened.
+    #[error(transparent)]
+    Exports(#[from] ExportError),
+    /// An address is taken or not ours.
+    #[error(
+        "can't serve NBD on {address}: is another server running, or the address not this host's?"
+    )]
+    Nbd {
+        /// The address.
+        address: SocketAddr,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// An interface is missing or not Ethernet.
+    #[error(transparent)]
+    Aoe(#[from] SocketError),
+    /// The API's socket can't be made.
+    #[error("can't listen on {path}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The API failed while it ran.
+    #[error("the storage API failed")]
+    Api(#[source] io::Error),
+}
+
+/// Runs the storage server until `stop` is done; `ready` is called when it serves.
+///
+/// Stopping finishes what was read and closes connections without an error reply: kernels go on
+/// where they were when the server is back.
+///
+/// # Errors
+/// Something can't be opened; nothing is served then.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let exports = Arc::new(Exports::open(&config)?);
+    let api = api::Api::bind(&config.socket)?;
+    let mut nbd = Vec::new();
+    for &address in &config.nbd {
+        let server = nbd_server::NbdServer::start(address, Arc::clone(&exports));
+        nbd.push(server.map_err(|source| Error::Nbd { address, source })?);
+    }
+    let mut aoe = Vec::new();
+    for interface in &config.aoe_interfaces {
+        aoe.push(aoe_target::AoeTarget::start(interface, Arc::clone(&exports))?);
+    }
+    ready();
+    let served = api.serve(Arc::clone(&exports), stop).await.map_err(Error::Api);
+    // Threads are joined off the runtime: their last requests may wait for a disk.
+    let stopped = tokio::task::spawn_blocking(move || {
+        drop(nbd);
+        drop(aoe);
+        exports.close();
+    });
+    if let Err(error) = stopped.await {
+        tracing::error!(%error, "the storage server did not stop cleanly");
+    }
+    served
+}

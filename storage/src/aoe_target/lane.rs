@@ -1,0 +1,168 @@
+//! The thread that does the work of one export, in order of arrival.
+
+use super::socket::PacketSocket;
+use crate::export::Export;
+use aoe::{AtaCommand, AtaReply, AtaRequest, Identity, Request, RequestBody, SECTOR_BYTES, Status};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Frames that wait for one disk: four times what an initiator may have in flight.
+const QUEUE_MAX: usize = 256;
+
+/// Writes that one flush makes durable together.
+const BATCH_MAX: usize = 64;
+
+/// A write that has waited longer is dropped, not done: its initiator has sent it again since, and
+/// may have written something newer there.
+const WRITE_AGE_MAX: Duration = Duration::from_millis(800);
+
+pub(super) struct Lane {
+    export: Arc<Export>,
+    queue: Option<SyncSender<Arrived>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Arrived {
+    at: Instant,
+    frame: Vec<u8>,
+}
+
+impl Lane {
+    pub(super) fn start(export: Arc<Export>, socket: Arc<PacketSocket>) -> io::Result<Self> {
+        let (queue, arrived) = sync_channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new().name("aoe-disk".into()).spawn({
+            let export = Arc::clone(&export);
+            move || run(&export, &socket, &arrived)
+        })?;
+        tracing::info!(machine = %export.spec.machine, "root disk in use over AoE");
+        Ok(Self { export, queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub(super) fn export(&self) -> &Arc<Export> {
+        &self.export
+    }
+
+    /// Queues a frame; a full queue drops it.
+    pub(super) fn push(&self, frame: &[u8]) {
+        if let Some(queue) = &self.queue {
+            let arrived = Arrived { at: Instant::now(), frame: frame.to_vec() };
+            if queue.try_send(arrived).is_err() {
+                tracing::debug!(machine = %self.export.spec.machine, "AoE frame dropped: queue full");
+            }
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(export: &Export, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
+    let mut replies = Vec::with_capacity(BATCH_MAX);
+    while let Ok(first) = arrived.recv() {
+        let mut must_flush = false;
+        let batch = std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX);
+        for frame in batch {
+            let Ok(request) = Request::parse(&frame.frame) else { continue };
+            let RequestBody::Ata(ata) = &request.body else { continue };
+            let Some(answer) = answer(export, socket, ata, frame.at) else { continue };
+            must_flush |= answer.must_flush;
+            let address = export.spec.shelf_slot;
+            let reply =
+                AtaReply { status: answer.status, sectors: answer.sectors, data: &answer.data };
+            replies.push(reply.emit(&request.header, socket.mac(), address.shelf, address.slot));
+        }
+        // An acknowledged write must be durable: Linux never sends a flush over AoE. Without the
+        // flush nobody is told, and the initiator tries again.
+        let durable = !must_flush || export.flush().is_ok();
+        if durable && !export.is_closed() {
+            for reply in &replies {
+                socket.send(reply);
+            }
+        }
+        replies.clear();
+    }
+}
+
+struct Answer {
+    status: Status,
+    sectors: u8,
+    data: Vec<u8>,
+    must_flush: bool,
+}
+
+impl Answer {
+    fn of(status: Status) -> Self {
+        Self { status, sectors: 0, data: Vec::new(), must_flush: false }
+    }
+}
+
+/// Does what is asked; `None` is silence, after which the initiator asks again.
+fn answer(
+    export: &Export,
+    socket: &PacketSocket,
+    ata: &AtaRequest<'_>,
+    at: Instant,
+) -> Option<Answer> {
+    if export.is_closed() {
+        return None;
+    }
+    let sectors_max = aoe::sectors_per_frame(socket.mtu());
+    let range = |lba| ata.range(lba, export.size_bytes(), sectors_max);
+    match ata.command {
+        AtaCommand::Read { lba } | AtaCommand::Verify { lba } => {
+            let Some((offset, length)) = range(lba) else {
+                return Some(Answer::of(Status::OutOfRange));
+            };
+            let mut data = vec![0; length];
+            if export.read(&mut data, offset).is_err() {
+                return Some(Answer::of(Status::Unreadable));
+            }
+            if matches!(ata.command, AtaCommand::Verify { .. }) {
+                data.clear();
+            }
+            Some(Answer { data, ..Answer::of(Status::Good) })
+        }
+        AtaCommand::Write { lba, fua } => {
+            if at.elapsed() > WRITE_AGE_MAX {
+                tracing::debug!(machine = %export.spec.machine, "stale AoE write dropped");
+                return None;
+            }
+            let Some((offset, length)) = range(lba) else {
+                return Some(Answer::of(Status::OutOfRange));
+            };
+            let Some(data) = ata.data.get(..length) else {
+                return Some(Answer::of(Status::Aborted));
+            };
+            if export.write(data, offset).is_err() {
+                return Some(Answer::of(Status::Aborted));
+            }
+            Some(Answer { must_flush: fua || export.is_durable(), ..Answer::of(Status::Good) })
+        }
+        AtaCommand::Flush => Some(Answer { must_flush: true, ..Answer::of(Status::Good) }),
+        AtaCommand::Identify => {
+            let identity = Identity {
+                sectors: export.size_bytes() / SECTOR_BYTES as u64,
+                serial: &format!("BL{}", export.spec.mac.compact()),
+                model: &format!("Bootlace {}", export.spec.machine),
+                firmware: "1",
+            };
+            let data = aoe::identify(&identity).to_vec();
+            Some(Answer { data, ..Answer::of(Status::Good) })
+        }
+        AtaCommand::CheckPowerMode => Some(Answer { sectors: 0xff, ..Answer::of(Status::Good) }),
+        AtaCommand::PowerNoOp => Some(Answer::of(Status::Good)),
+        AtaCommand::Unknown(command) => {
+            tracing::debug!(machine = %export.spec.machine, command, "ATA command not known");
+            Some(Answer::of(Status::Aborted))
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! AoE on named interfaces: one thread receives, one thread per export works.
+//!
+//! The work of one export is done in the order in which its frames arrived, so that a late write
+//! never overtakes a newer one. Dropping a frame is always safe (the initiator sends it again), so
+//! every queue here drops when it is full.
+
+mod lane;
+mod socket;
+
+pub use socket::SocketError;
+
+use crate::export::Export;
+use crate::table::Exports;
+use aoe::{ConfigReply, ErrorCode, Request, RequestBody, emit_error, sectors_per_frame};
+use lane::Lane;
+use socket::PacketSocket;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Frames in flight that we tell an initiator to keep to; Linux takes at most 64 of them.
+const BUFFER_COUNT: u16 = 64;
+
+/// Vendors' commands (AoEr11 §2.6).
+const VENDOR_COMMANDS: u8 = 0xf0;
+
+/// How often the interface's MTU is read.
+const MTU_POLL: Duration = Duration::from_secs(1);
+
+/// How often the thread looks whether it shall stop.
+const STOP_POLL: Duration = Duration::from_millis(200);
+
+/// AoE on one interface; dropping it stops it.
+pub(crate) struct AoeTarget {
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AoeTarget {
+    pub(crate) fn start(interface: &str, exports: Arc<Exports>) -> Result<Self, SocketError> {
+        let socket = Arc::new(PacketSocket::open(interface, STOP_POLL)?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        for export in exports.all() {
+            announce(&socket, &export);
+        }
+        exports.on_new({
+            let socket = Arc::clone(&socket);
+            Box::new(move |export| announce(&socket, export))
+        });
+        let mut receiver = Receiver { socket, exports, lanes: HashMap::new() };
+        let thread = std::thread::Builder::new().name("aoe-receive".into()).spawn({
+            let stopping = Arc::clone(&stopping);
+            move || receiver.run(&stopping)
+        });
+        let thread = thread.map_err(|source| SocketError::new(interface, "start", source))?;
+        Ok(Self { stopping, thread: Some(thread) })
+    }
+}
+
+impl Drop for AoeTarget {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> ConfigReply<'a> {
+    ConfigReply {
+        buffer_count: BUFFER_COUNT,
+        sector_count: sectors_per_frame(socket.mtu()),
+        text: export.spec.machine.as_str().as_bytes(),
+    }
+}
+
+/// Tells an export's machine that its disk is there. A machine that waits for it need not ask.
+fn announce(socket: &PacketSocket, export: &Export) {
+    let spec = &export.spec;
+    if spec.root == model::RootKind::Aoe {
+        let (shelf, slot) = (spec.shelf_slot.shelf, spec.shelf_slot.slot);
+        let frame = config_reply(socket, export).announce(spec.mac, socket.mac(), shelf, slot);
+        socket.send(&frame);
+    }
+}
+
+struct Receiver {
+    socket: Arc<PacketSocket>,
+    exports: Arc<Exports>,
+    /// By machine. A lane ends with its export.
+    lanes: HashMap<model::MachineName, Lane>,
+}
+
+impl Receiver {
+    fn run(&mut self, stopping: &AtomicBool) {
+        let mut buffer = vec![0; 65_536];
+        let mut mtu_read = Instant::now();
+        while !stopping.load(Ordering::Acquire) {
+            if mtu_read.elapsed() > MTU_POLL {
+                self.socket.read_mtu();
+                mtu_read = Instant::now();
+            }
+            match self.socket.receive(&mut buffer) {
+                Ok(Some(length)) => self.on_frame(&buffer[..length]),
+                Ok(None) => {}
+                Err(error) => {
+                    // The interface is down or gone; machines go on when it is back.
+                    tracing::warn!(interface = self.socket.interface(), %error, "AoE can't receive");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: &[u8]) {
+        let request = match Request::parse(frame) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::trace!(%error, "AoE frame ignored");
+                return;
+            }
+        };
+        // Only the machine itself learns that its disk exists.
+        for export in self.exports.for_aoe(request.header.source) {
+            let address = export.spec.shelf_slot;
+            if request.header.is_for(address.shelf, address.slot) {
+                self.on_request(&request, frame, &export);
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: &Request<'_>, frame: &[u8], export: &Arc<Export>) {
+        let (mac, address) = (self.socket.mac(), export.spec.shelf_slot);
+        match &request.body {
+            RequestBody::Ata(_) => self.queue(frame, export),
+            RequestBody::Config(query) => {
+                let reply = config_reply(&self.socket, export);
+                if query.is_answered_by(reply.text) {
+                    let frame = reply.emit(&request.header, mac, address.shelf, address.slot);
+                    self.socket.send(&frame);
+                }
+            }
+            RequestBody::Other(command) => {
+                // Masks and reservations are the boot server's to make, not the network's.
+                if *command < VENDOR_COMMANDS {
+                    tracing::debug!(machine = %export.spec.machine, command, "AoE command refused");
+                }
+                let code = ErrorCode::UnrecognizedCommand;
+                self.socket.send(&emit_error(request, mac, address.shelf, address.slot, code));
+            }
+        }
+    }
+
+    fn queue(&mut self, frame: &[u8], export: &Arc<Export>) {
+        let lanes = &mut self.lanes;
+        let is_current = |lane: &Lane| Arc::ptr_eq(lane.export(), export);
+        if !lanes.get(&export.spec.machine).is_some_and(is_current) {
+            lanes.retain(|_, lane| !lane.export().is_closed());
+            match Lane::start(Arc::clone(export), Arc::clone(&self.socket)) {
+                Ok(lane) => {
+                    lanes.insert(export.spec.machine.clone(), lane);
+                }
+                Err(error) => {
+                    tracing::warn!(machine = %export.spec.machine, %error, "no thread for an AoE disk");
+                    return;
+                }
+            }
+        }
+        if let Some(lane) = lanes.get(&export.spec.machine) {
+            lane.push(frame);
+        }
+    }
+}

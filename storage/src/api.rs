@@ -1,0 +1,113 @@
+//! The storage API: HTTP with JSON on a Unix socket that only root may open.
+
+use crate::Error;
+use crate::table::{ExportError, Exports, describe};
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use model::{ExportSpec, ExportStatus, MachineName};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+
+pub(crate) struct Api {
+    listener: UnixListener,
+}
+
+impl Api {
+    /// Listens on `path`. A socket that nobody listens on is a leftover and is replaced.
+    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Socket { path: path.into(), source };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            let text = "another storage server listens there; stop it first";
+            return Err(failed(std::io::Error::new(std::io::ErrorKind::AddrInUse, text)));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let owner_only = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path, owner_only).map_err(failed)?;
+        Ok(Self { listener })
+    }
+
+    /// Answers until `stop` is done.
+    pub(crate) async fn serve(
+        self,
+        exports: Arc<Exports>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let router = Router::new()
+            .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
+            .route("/v1/exports", get(list))
+            .route("/v1/exports/{machine}", put(prepare).delete(remove))
+            .with_state(exports);
+        axum::serve(self.listener, router).with_graceful_shutdown(stop).await
+    }
+}
+
+async fn list(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<ExportStatus>>, Failure> {
+    blocking(move || Ok(exports.list())).await.map(Json)
+}
+
+async fn prepare(
+    State(exports): State<Arc<Exports>>,
+    UrlPath(machine): UrlPath<MachineName>,
+    Json(spec): Json<ExportSpec>,
+) -> Result<Json<ExportStatus>, Failure> {
+    if spec.machine != machine {
+        let text = format!("the path names {machine}, the body {}", spec.machine);
+        return Err(Failure { status: StatusCode::BAD_REQUEST, text });
+    }
+    blocking(move || exports.prepare(spec)).await.map(Json)
+}
+
+async fn remove(
+    State(exports): State<Arc<Exports>>,
+    UrlPath(machine): UrlPath<MachineName>,
+) -> Result<StatusCode, Failure> {
+    let removed = blocking(move || exports.remove(&machine)).await?;
+    Ok(if removed { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
+}
+
+struct Failure {
+    status: StatusCode,
+    text: String,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(serde_json::json!({ "error": self.text }))).into_response()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ExportError> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            let status = match error {
+                ExportError::Image(_) => StatusCode::NOT_FOUND,
+                ExportError::Layer(_) | ExportError::AddressTaken { .. } => StatusCode::CONFLICT,
+                ExportError::Table { .. } | ExportError::Damaged { .. } => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+            };
+            Err(Failure { status, text: describe(&error) })
+        }
+        Err(error) => {
+            let text = format!("the storage server has a bug: {error}");
+            Err(Failure { status: StatusCode::INTERNAL_SERVER_ERROR, text })
+        }
+    }
+}

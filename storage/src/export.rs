@@ -1,0 +1,237 @@
+//! One exported disk: its data, its counters, and the connections that use it.
+
+use images::{Block, WriteLayer};
+use model::{ExportCounters, ExportSpec, ExportStatus};
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a reset waits for connections of the former boot to leave.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a write that found the server's disk full is tried again.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// A disk that one machine sees, in one boot.
+pub(crate) struct Export {
+    pub(crate) spec: ExportSpec,
+    disk: Arc<WriteLayer>,
+    pub(crate) counters: Counters,
+    started: Instant,
+    /// Milliseconds from `started` to the last request, plus one; 0 is "none yet".
+    last_request: AtomicU64,
+    closed: AtomicBool,
+    sessions: Mutex<Sessions>,
+    session_left: Condvar,
+}
+
+#[derive(Default)]
+struct Sessions {
+    next: u64,
+    streams: HashMap<u64, TcpStream>,
+}
+
+/// Counts since the server started.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) reads: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) written_bytes: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> ExportCounters {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ExportCounters {
+            reads: load(&self.reads),
+            read_bytes: load(&self.read_bytes),
+            writes: load(&self.writes),
+            written_bytes: load(&self.written_bytes),
+            flushes: load(&self.flushes),
+            errors: load(&self.errors),
+            refused: load(&self.refused),
+        }
+    }
+}
+
+impl Export {
+    pub(crate) fn new(spec: ExportSpec, disk: Arc<WriteLayer>) -> Self {
+        Self {
+            spec,
+            disk,
+            counters: Counters::default(),
+            started: Instant::now(),
+            last_request: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            sessions: Mutex::default(),
+            session_left: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    /// Whether acknowledged writes must outlive this host's power.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.disk.is_durable()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn status(&self) -> ExportStatus {
+        let last_ms = self.last_request.load(Ordering::Relaxed);
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        ExportStatus {
+            spec: self.spec.clone(),
+            size_bytes: self.size_bytes(),
+            connections: self.sessions().streams.len() as u32,
+            idle_seconds: (last_ms > 0).then(|| now_ms.saturating_sub(last_ms) / 1000),
+            layer_bytes: self.disk.used_bytes().unwrap_or(0),
+            counters: self.counters.snapshot(),
+        }
+    }
+
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.touch();
+        self.disk.read_at(buffer, offset).inspect_err(|error| self.failed("read", error))?;
+        self.counters.count(&self.counters.reads);
+        self.counters.read_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        self.patiently("write", || self.disk.write_at(data, offset))?;
+        self.counters.count(&self.counters.writes);
+        self.counters.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.patiently("write zeroes", || self.disk.write_zeroes(offset, length))?;
+        self.counters.count(&self.counters.writes);
+        Ok(())
+    }
+
+    pub(crate) fn trim(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.patiently("trim", || self.disk.trim(offset, length))
+    }
+
+    pub(crate) fn flush(&self) -> std::io::Result<()> {
+        self.patiently("flush", || self.disk.flush())?;
+        self.counters.count(&self.counters.flushes);
+        Ok(())
+    }
+
+    /// A full disk passes when the administrator makes room, while an error sent to a machine turns
+    /// its root read-only. So the machine waits, and the log says why.
+    fn patiently(
+        &self,
+        action: &'static str,
+        operation: impl Fn() -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        self.touch();
+        let mut told = false;
+        loop {
+            match operation() {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::StorageFull && !self.is_closed() =>
+                {
+                    if !told {
+                        tracing::error!(
+                            machine = %self.spec.machine,
+                            "the storage server's disk is full: the machine waits until there is \
+                             room; delete images or layers that are not needed"
+                        );
+                        told = true;
+                    }
+                    std::thread::sleep(FULL_RETRY);
+                }
+                Err(error) => {
+                    self.failed(action, &error);
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn failed(&self, action: &'static str, error: &std::io::Error) {
+        self.counters.count(&self.counters.errors);
+        if !self.is_closed() {
+            tracing::warn!(machine = %self.spec.machine, action, %error, "disk operation failed");
+        }
+    }
+
+    fn touch(&self) {
+        let ms = self.started.elapsed().as_millis() as u64 + 1;
+        self.last_request.store(ms, Ordering::Relaxed);
+    }
+
+    /// Registers a connection; `None` if the export was closed meanwhile.
+    pub(crate) fn join(self: &Arc<Self>, stream: TcpStream) -> Option<Session> {
+        let mut sessions = self.sessions();
+        if self.is_closed() {
+            return None;
+        }
+        let id = sessions.next;
+        sessions.next += 1;
+        sessions.streams.insert(id, stream);
+        drop(sessions);
+        Some(Session { export: Arc::clone(self), id })
+    }
+
+    /// Ends all connections and waits until their last request has left the disk.
+    pub(crate) fn close(&self) {
+        let mut sessions = self.sessions();
+        self.closed.store(true, Ordering::Release);
+        for stream in sessions.streams.values() {
+            // It may be closed already, which is as good.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        let deadline = Instant::now() + LEAVE_DEADLINE;
+        while !sessions.streams.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!(
+                    machine = %self.spec.machine,
+                    connections = sessions.streams.len(),
+                    "connections of the former boot still wait for the disk"
+                );
+                return;
+            }
+            let waited = self.session_left.wait_timeout(sessions, left);
+            sessions = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        // The map stays right whatever panicked: it is changed by single calls.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place at an export; leaving is dropping it.
+pub(crate) struct Session {
+    pub(crate) export: Arc<Export>,
+    id: u64,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.export.sessions().streams.remove(&self.id);
+        self.export.session_left.notify_all();
+    }
+}

@@ -1,0 +1,273 @@
+//! All exports: who may see which disk. Kept on disk, so that machines keep their disks when this
+//! process starts anew.
+
+use crate::Config;
+use crate::export::Export;
+use images::{LayerError, Layers, Store, StoreError};
+use model::{ExportSpec, ExportStatus, MachineName, RootKind};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use wire::Mac;
+
+/// An export can't be made, or the table can't be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The image version is not in the store.
+    #[error(transparent)]
+    Image(#[from] StoreError),
+    /// The write layer can't be had.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// Another machine has this AoE address.
+    #[error("the AoE address {address} is already {other}'s")]
+    AddressTaken {
+        /// The address.
+        address: model::ShelfSlot,
+        /// Whose it is.
+        other: MachineName,
+    },
+    /// The table's file can't be read or written.
+    #[error("can't {action} the export table {path}")]
+    Table {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The table's file is not what this program wrote.
+    #[error(
+        "the export table {path} is damaged: {why}. Running machines lose their disks without it; if \
+         none runs, remove the file, and exports are made anew as machines boot"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableFile {
+    #[serde(default)]
+    export: Vec<ExportSpec>,
+}
+
+type Listener = Box<dyn Fn(&Arc<Export>) + Send>;
+
+/// The exports of this server.
+pub struct Exports {
+    store: Store,
+    layers: Layers,
+    path: PathBuf,
+    exports: RwLock<BTreeMap<MachineName, Arc<Export>>>,
+    /// One change at a time; also guards the file.
+    change: Mutex<()>,
+    /// Told of every new export.
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl Exports {
+    /// Opens store, layers and table, and makes the exports that were there before.
+    ///
+    /// # Errors
+    /// Something can't be opened. A single export that can't be made again is logged, not an error.
+    pub fn open(config: &Config) -> Result<Self, ExportError> {
+        let exports = Self {
+            store: Store::open(&config.images)?,
+            layers: Layers::open(&config.layers, &config.volatile)?,
+            path: config.table.clone(),
+            exports: RwLock::default(),
+            change: Mutex::default(),
+            listeners: Mutex::default(),
+        };
+        for spec in read_table(&config.table)?.export {
+            let machine = spec.machine.clone();
+            match exports.make(spec) {
+                Ok(export) => {
+                    tracing::info!(%machine, "export restored");
+                    exports.write().insert(machine, Arc::new(export));
+                }
+                Err(error) => {
+                    let error = describe(&error);
+                    tracing::error!(%machine, error, "the export could not be made again");
+                }
+            }
+        }
+        Ok(exports)
+    }
+
+    /// Makes the export for one boot; see [`ExportSpec`] for what becomes of a former one.
+    ///
+    /// # Errors
+    /// The image is missing, the layer can't be had, or the table can't be written. The former
+    /// export is then closed, but its layer is as it was.
+    pub fn prepare(&self, spec: ExportSpec) -> Result<ExportStatus, ExportError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = self.get(&spec.machine) {
+            if former.spec == spec {
+                return Ok(former.status());
+            }
+            self.check_address(&spec)?;
+            self.write().remove(&spec.machine);
+            former.close();
+        } else {
+            self.check_address(&spec)?;
+        }
+        let machine = spec.machine.clone();
+        let (image, version, boot) = (spec.image.clone(), spec.version, spec.boot);
+        let export = Arc::new(self.make(spec)?);
+        self.write().insert(machine.clone(), Arc::clone(&export));
+        self.save()?;
+        tracing::info!(%machine, %image, version, boot, "export ready");
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            listener(&export);
+        }
+        Ok(export.status())
+    }
+
+    /// Takes the export away; whether there was one. Its layer stays for the same boot.
+    ///
+    /// # Errors
+    /// The table can't be written.
+    pub fn remove(&self, machine: &MachineName) -> Result<bool, ExportError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(former) = self.write().remove(machine) else { return Ok(false) };
+        former.close();
+        self.save()?;
+        Ok(true)
+    }
+
+    /// All exports, by machine.
+    pub fn list(&self) -> Vec<ExportStatus> {
+        self.all().iter().map(|export| export.status()).collect()
+    }
+
+    /// The NBD export `name`, if the peer at `address` may open it.
+    pub(crate) fn for_nbd(&self, name: &str, address: IpAddr) -> Option<Arc<Export>> {
+        let export = self.get(&name.parse().ok()?)?;
+        if export.spec.root == RootKind::Nbd && export.spec.address == address.to_canonical() {
+            return Some(export);
+        }
+        export.counters.count(&export.counters.refused);
+        None
+    }
+
+    /// Names of the NBD exports that the peer at `address` may open.
+    pub(crate) fn nbd_names(&self, address: IpAddr) -> Vec<String> {
+        let may_open = |export: &&Arc<Export>| {
+            export.spec.root == RootKind::Nbd && export.spec.address == address.to_canonical()
+        };
+        self.all().iter().filter(may_open).map(|export| export.spec.machine.to_string()).collect()
+    }
+
+    /// The AoE exports that the station `mac` may see.
+    pub(crate) fn for_aoe(&self, mac: Mac) -> Vec<Arc<Export>> {
+        let mut exports = self.all();
+        exports.retain(|export| export.spec.root == RootKind::Aoe && export.spec.mac == mac);
+        exports
+    }
+
+    /// `listener` is told of every export that is made from now on.
+    pub(crate) fn on_new(&self, listener: Listener) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// All exports.
+    pub(crate) fn all(&self) -> Vec<Arc<Export>> {
+        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
+        exports.values().cloned().collect()
+    }
+
+    /// Closes all connections and flushes what is to last. The table stays as it is.
+    pub(crate) fn close(&self) {
+        for export in self.all() {
+            export.close();
+            if export.is_durable()
+                && let Err(error) = export.flush()
+            {
+                tracing::error!(machine = %export.spec.machine, %error, "last flush failed");
+            }
+        }
+    }
+
+    fn get(&self, machine: &MachineName) -> Option<Arc<Export>> {
+        self.exports.read().unwrap_or_else(PoisonError::into_inner).get(machine).cloned()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Export>>> {
+        self.exports.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
+        let is_other = |export: &&Arc<Export>| {
+            export.spec.shelf_slot == spec.shelf_slot && export.spec.machine != spec.machine
+        };
+        match self.all().iter().find(is_other) {
+            Some(other) => Err(ExportError::AddressTaken {
+                address: spec.shelf_slot,
+                other: other.spec.machine.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn make(&self, spec: ExportSpec) -> Result<Export, ExportError> {
+        let base = self.store.open_base(&spec.image, spec.version)?;
+        let disk = self.layers.open_or_create(&spec.machine, &base, spec.write_mode, spec.boot)?;
+        Ok(Export::new(spec, disk))
+    }
+
+    fn save(&self) -> Result<(), ExportError> {
+        let export = self.all().iter().map(|export| export.spec.clone()).collect();
+        let failed =
+            |source| ExportError::Table { action: "write", path: self.path.clone(), source };
+        let text = toml::to_string(&TableFile { export })
+            .map_err(|error| failed(io::Error::other(error)))?;
+        write_durably(&self.path, text.as_bytes()).map_err(failed)
+    }
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn read_table(path: &Path) -> Result<TableFile, ExportError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TableFile::default()),
+        Err(source) => {
+            return Err(ExportError::Table { action: "read", path: path.into(), source });
+        }
+    };
+    toml::from_str(&text).map_err(|error| ExportError::Damaged {
+        path: path.into(),
+        why: error.message().to_owned(),
+    })
+}
+
+/// Replaces the file as a whole: after a power cut there is the old one or the new one.
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
