@@ -1,0 +1,177 @@
+//! Foreign NBD clients against the storage server on loopback.
+
+mod server;
+
+use server::Server;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output};
+
+const MIB: usize = 1 << 20;
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).output();
+    output.unwrap_or_else(|error| panic!("{program} must be installed: {error}"))
+}
+
+fn succeed(program: &str, arguments: &[&str]) -> String {
+    let output = run(program, arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {text}{errors}");
+    text
+}
+
+#[test]
+fn libnbd_sees_the_machine_s_export_and_no_other() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    server.prepare("lab-02", "127.0.0.9", 1, "discard");
+    let list = succeed("nbdinfo", &["--list", "--json", &server.uri("")]);
+    assert!(list.contains("lab-01") && !list.contains("lab-02"), "{list}");
+    let info = succeed("nbdinfo", &["--json", &server.uri("lab-01")]);
+    for word in ["\"can_multi_conn\": true", "\"can_fua\": true", "\"export-size\": 8388608"] {
+        assert!(info.contains(word), "{info}");
+    }
+    let refused = run("nbdinfo", &[&server.uri("lab-02")]);
+    assert!(!refused.status.success());
+    assert!(server.exports().contains("\"refused\":1"), "{}", server.exports());
+}
+
+#[test]
+fn what_nbdcopy_writes_it_reads_again() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let folder = tempfile::tempdir().unwrap();
+    let (image, copy) = (folder.path().join("image"), folder.path().join("copy"));
+    let bytes: Vec<u8> = (0..8 * MIB).map(|index| (index / 512 * 7 + index % 251) as u8).collect();
+    std::fs::write(&image, &bytes).unwrap();
+    let uri = server.uri("lab-01");
+    succeed("nbdcopy", &["--connections=4", image.to_str().unwrap(), &uri]);
+    succeed("nbdcopy", &["--connections=4", &uri, copy.to_str().unwrap()]);
+    assert!(std::fs::read(&copy).unwrap() == bytes, "the copy differs");
+}
+
+#[test]
+fn qemu_writes_zeroes_discards_and_flushes() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "persistent");
+    let uri = server.uri("lab-01");
+    let commands = [
+        "read -P 0x11 0 1M",
+        "write -P 0xaa 0 1M",
+        "read -P 0xaa 0 1M",
+        "write -z -u 0 64k",
+        "read -P 0 0 64k",
+        "discard 1M 1M",
+        "read -P 0 1M 1M",
+        "write -f -P 1 5M 4k",
+        "write -P 2 5243392 512",
+        "read -P 2 5243392 512",
+        "flush",
+    ];
+    let mut arguments = vec!["-f", "raw"];
+    for command in commands {
+        arguments.extend(["-c", command]);
+    }
+    arguments.push(&uri);
+    let output = succeed("qemu-io", &arguments);
+    assert!(!output.contains("failed"), "{output}");
+}
+
+#[test]
+fn a_new_boot_throws_away_what_a_discard_layer_held() {
+    let server = Server::start();
+    let uri = server.uri("lab-01");
+    let write = ["-f", "raw", "-c", "write -P 0xaa 0 64k", "-c", "flush", &uri];
+    let read =
+        |byte| succeed("qemu-io", &["-f", "raw", "-c", &format!("read -P {byte} 0 64k"), &uri]);
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    succeed("qemu-io", &write);
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    assert!(!read("0xaa").contains("failed"), "the same boot again must change nothing");
+    server.prepare("lab-01", "127.0.0.1", 2, "discard");
+    assert!(!read("0x11").contains("failed"), "the new boot must see the image");
+    server.prepare("lab-01", "127.0.0.1", 3, "persistent");
+    succeed("qemu-io", &write);
+    server.prepare("lab-01", "127.0.0.1", 4, "persistent");
+    assert!(!read("0xaa").contains("failed"), "a persistent disk must go on");
+}
+
+#[test]
+fn a_new_boot_ends_the_connections_of_the_former() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut client = server.attach("lab-01");
+    server.prepare("lab-01", "127.0.0.1", 2, "discard");
+    let mut rest = Vec::new();
+    assert_eq!(client.read_to_end(&mut rest).unwrap_or(0), 0, "closed, and without an error reply");
+}
+
+#[test]
+fn exports_are_back_after_a_restart_with_what_was_written() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let uri = server.uri("lab-01");
+    succeed("qemu-io", &["-f", "raw", "-c", "write -P 0xaa 0 64k", &uri]);
+    let server = server.restart();
+    let uri = server.uri("lab-01");
+    let read = succeed("qemu-io", &["-f", "raw", "-c", "read -P 0xaa 0 64k", &uri]);
+    assert!(!read.contains("failed"), "{read}");
+}
+
+#[test]
+fn garbage_and_silence_disturb_nobody() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let silent: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        b"\0\0\0\x03IHAVEOPT\0\0\0\x07\xff\xff\xff\xff",
+    ] {
+        let mut client = server.connect();
+        client.write_all(garbage).unwrap();
+    }
+    let mut half = server.attach("lab-01");
+    half.write_all(b"\x25\x60\x95\x13\0\0\0\x01").unwrap();
+    let mut mad = server.attach("lab-01");
+    mad.write_all(&[0xab; 4096]).unwrap();
+    let mut rest = Vec::new();
+    assert_eq!(mad.read_to_end(&mut rest).unwrap_or(0), 0, "a wrong magic ends the connection");
+    let info = succeed("nbdinfo", &["--size", &server.uri("lab-01")]);
+    assert_eq!(info.trim(), "8388608");
+    drop(silent);
+}
+
+#[test]
+fn illegal_requests_get_errors_and_the_connection_lives() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut client = server.attach("lab-01");
+    let mut ask = |command: u16, offset: u64, length: u32| {
+        let mut request = Vec::new();
+        request.extend(0x2560_9513u32.to_be_bytes());
+        request.extend(0u16.to_be_bytes());
+        request.extend(command.to_be_bytes());
+        request.extend(7u64.to_be_bytes());
+        request.extend(offset.to_be_bytes());
+        request.extend(length.to_be_bytes());
+        if command == 1 {
+            request.resize(request.len() + length as usize, 0);
+        }
+        client.write_all(&request).unwrap();
+        let mut reply = [0; 16];
+        client.read_exact(&mut reply).unwrap();
+        u32::from_be_bytes([reply[4], reply[5], reply[6], reply[7]])
+    };
+    let end = 8 * MIB as u64;
+    assert_eq!(ask(0, end, 512), 22, "a read beyond the end is EINVAL");
+    assert_eq!(ask(0, u64::MAX, 512), 22);
+    assert_eq!(ask(0, 0, u32::MAX), 22);
+    assert_eq!(ask(1, end, 512), 28, "a write beyond the end is ENOSPC");
+    assert_eq!(ask(1, 0, 33 << 20), 22, "an oversized write is EINVAL");
+    assert_eq!(ask(4, end - 512, 1024), 28);
+    assert_eq!(ask(99, 0, 0), 22, "an unknown command is EINVAL");
+    assert_eq!(ask(3, 0, 0), 0, "and the connection still works");
+}
