@@ -1,5 +1,7 @@
 //! A storage server in this process, with one image of 8 MiB of the byte 0x11.
 
+#![expect(clippy::unwrap_used, reason = "a test whose server can not be set up must fail")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
