@@ -1,1 +1,39 @@
-//! service
+//! The one door to a site: use cases, durable state, and what the boot path may read without waiting.
+//!
+//! Pages, command line and the boot server's sockets all go through [`Service`]. Several processes may
+//! open the same state at once: SQLite arbitrates, and each sees the changes of the others within a
+//! second.
+#![forbid(unsafe_code)]
+
+mod boots;
+mod database;
+mod error;
+mod imports;
+mod initrds;
+mod leases;
+mod loader;
+mod machines;
+mod module_source;
+mod options;
+mod rows;
+mod schema;
+mod seen;
+mod service;
+mod state;
+mod status;
+mod storage_client;
+mod view;
+
+pub use crate::boots::NewStage;
+pub use crate::error::Error;
+pub use crate::imports::Imported;
+pub use crate::initrds::InitrdState;
+pub use crate::loader::LoaderConfig;
+pub use crate::machines::MachineChange;
+pub use crate::options::{Options, find_init};
+pub use crate::seen::Sighting;
+pub use crate::service::Service;
+pub use crate::state::{MachineState, StateWord, machine_state};
+pub use crate::status::{Attention, MachineView, Preview, Status};
+pub use crate::storage_client::StorageError;
+pub use images::{ImportError, ImportRequest, Progress, Step};

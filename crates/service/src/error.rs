@@ -1,0 +1,164 @@
+//! What can go wrong, in words for the person who asked.
+
+use crate::storage_client::StorageError;
+use model::{ImageName, MachineName};
+use std::path::PathBuf;
+use std::sync::Arc;
+use wire::Mac;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite refuses.
+    #[error("the database {} can't be used", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says. Shared by all who waited for the same transaction.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The database was made by a newer Bootlace.
+    #[error(
+        "the database {} has format {found}, but this Bootlace knows only up to {known}: start the newer \
+         Bootlace that made it, or restore a backup", path.display()
+    )]
+    NewerDatabase {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format that this program knows.
+        known: u32,
+    },
+    /// A file or folder can't be used.
+    #[error("can't {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// More changes wait than the disk can take.
+    #[error("too many changes are waiting to be stored: try again in a moment")]
+    Busy,
+    /// The service is being stopped.
+    #[error("the boot server is stopping")]
+    Stopping,
+    /// There is no such machine.
+    #[error("there is no machine {0}: bootlace machine ls shows all")]
+    NoMachine(MachineName),
+    /// A new machine needs the hardware address of its NIC.
+    #[error("there is no machine {0} yet: to add it, give the MAC of the NIC that it boots from")]
+    NoMac(MachineName),
+    /// The name is in use.
+    #[error("there is a machine {0} already: choose another name")]
+    NameTaken(MachineName),
+    /// The hardware address is in use.
+    #[error("{mac} belongs to the machine {machine}: remove that one first, or change its MAC")]
+    MacTaken {
+        /// The address.
+        mac: Mac,
+        /// Whose it is.
+        machine: MachineName,
+    },
+    /// No NIC has such an address.
+    #[error(
+        "{0} is a group address: no NIC has it; look at the sticker of the PC, or adopt it when it asks"
+    )]
+    GroupMac(Mac),
+    /// There is no such image.
+    #[error("there is no image {image}: {}", known_images(known))]
+    NoImage {
+        /// The image that was asked for.
+        image: ImageName,
+        /// The images that are there.
+        known: Vec<ImageName>,
+    },
+    /// There is no such version.
+    #[error("there is no {image}/v{version}: bootlace image ls shows all")]
+    NoVersion {
+        /// The image.
+        image: ImageName,
+        /// The version that was asked for.
+        version: u32,
+    },
+    /// All AoE addresses are given out.
+    #[error("all AoE addresses are given out: remove machines that are gone")]
+    NoShelfSlot,
+    /// The image store refuses.
+    #[error(transparent)]
+    Store(#[from] images::StoreError),
+    /// An image could not be imported.
+    #[error(transparent)]
+    Import(#[from] images::ImportError),
+    /// The initrd of an image could not be built.
+    #[error("no initrd can be built for {image}/v{version}: {why}")]
+    Initrd {
+        /// The image.
+        image: ImageName,
+        /// The version.
+        version: u32,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The storage server does not do what it was asked.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Error {
+    /// Whether what was asked for does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NoMachine(_) | Self::NoVersion { .. })
+    }
+
+    /// Whether the person who asked can cure it by asking for something else.
+    pub fn is_wrong_input(&self) -> bool {
+        matches!(
+            self,
+            Self::NoMac(_)
+                | Self::NameTaken(_)
+                | Self::MacTaken { .. }
+                | Self::GroupMac(_)
+                | Self::NoImage { .. }
+        )
+    }
+
+    /// The whole chain of causes in one line.
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+}
+
+/// An error and its causes in one line, without saying anything twice.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn known_images(known: &[ImageName]) -> String {
+    if known.is_empty() {
+        return "import one first, by bootlace image import FILE --name NAME".to_owned();
+    }
+    let names: Vec<&str> = known.iter().map(ImageName::as_str).collect();
+    format!("choose one of {}", names.join(", "))
+}
+
+pub(crate) fn io_error(
+    action: &'static str,
+    path: &std::path::Path,
+) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { action, path, source }
+}

@@ -1,0 +1,228 @@
+//! Initrds: built once for each image version, kept in a cache, ready before a client asks.
+
+use crate::error::{Error, chain, io_error};
+use crate::module_source::ImageModules;
+use crate::options::Options;
+use crate::service::Service;
+use images::Store;
+use model::{ImageName, ImageVersion};
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// After a build that failed, time until it is tried again: perhaps `bootlace-init` was installed since.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How far the initrd of an image version is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitrdState {
+    /// Nobody has asked for it yet.
+    Missing,
+    /// It is being built; that takes seconds.
+    Building,
+    /// Machines can boot it.
+    Ready {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// It can't be built; the text says why.
+    Failed(String),
+}
+
+/// The initrds of a site.
+pub(crate) struct Initrds {
+    folder: PathBuf,
+    init: Option<PathBuf>,
+    states: Mutex<HashMap<(ImageName, u32), InitrdState>>,
+    /// Held while one is built: each build uses all processors.
+    building: tokio::sync::Mutex<()>,
+}
+
+impl Initrds {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            folder: options.initrds.clone(),
+            init: options.init.clone(),
+            states: Mutex::default(),
+            building: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn state(&self, image: &ImageName, version: u32) -> InitrdState {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.get(&(image.clone(), version)).cloned().unwrap_or(InitrdState::Missing)
+    }
+
+    fn set(&self, version: &ImageVersion, state: InitrdState) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.insert((version.image.clone(), version.version), state);
+    }
+
+    /// The file, if it is built.
+    pub(crate) fn ready(&self, version: &ImageVersion) -> Option<PathBuf> {
+        match self.state(&version.image, version.version) {
+            InitrdState::Ready { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl Service {
+    /// How far the initrd of an image version is. Never waits.
+    pub fn initrd_state(&self, image: &ImageName, version: u32) -> InitrdState {
+        self.initrds().state(image, version)
+    }
+
+    /// The initrd of an image version; builds it if it is not in the cache.
+    ///
+    /// # Errors
+    /// There is no such version, or its initrd can't be built.
+    pub async fn ensure_initrd(&self, image: &ImageName, version: u32) -> Result<PathBuf, Error> {
+        let site = self.site();
+        let known = site.images.iter().find(|v| v.image == *image && v.version == version);
+        let Some(known) = known else {
+            return Err(Error::NoVersion { image: image.clone(), version });
+        };
+        self.build_initrd(known.clone()).await
+    }
+
+    pub(crate) async fn build_initrd(&self, version: ImageVersion) -> Result<PathBuf, Error> {
+        let initrds = self.initrds();
+        let _building = initrds.building.lock().await;
+        if let Some(path) = initrds.ready(&version).filter(|path| path.is_file()) {
+            return Ok(path);
+        }
+        initrds.set(&version, InitrdState::Building);
+        let (store, folder, init) =
+            (Arc::clone(self.store()), initrds.folder.clone(), initrds.init.clone());
+        let building = version.clone();
+        let built =
+            tokio::task::spawn_blocking(move || build(&store, &folder, init.as_deref(), &building));
+        let result = built.await.unwrap_or_else(|_| Err(wrong(&version, "the build broke off")));
+        match &result {
+            Ok((path, size_bytes)) => initrds
+                .set(&version, InitrdState::Ready { path: path.clone(), size_bytes: *size_bytes }),
+            Err(error) => {
+                let why = match error {
+                    Error::Initrd { why, .. } => why.clone(),
+                    other => other.chain(),
+                };
+                tracing::error!(image = %version.image, version = version.version, why,
+                    "no initrd: machines can't boot this image");
+                initrds.set(&version, InitrdState::Failed(why));
+            }
+        }
+        result.map(|(path, _)| path)
+    }
+
+    /// Builds what is missing, for each version that a machine may boot, as they appear. Never ends.
+    pub(crate) async fn keep_initrds_built(&self) {
+        let mut changes = self.database().watch();
+        loop {
+            for version in self.newest_versions() {
+                if self.initrds().ready(&version).is_none_or(|path| !path.is_file()) {
+                    // The state and the log have the error.
+                    let _ = self.build_initrd(version).await;
+                }
+            }
+            let _ = tokio::time::timeout(RETRY_INTERVAL, self.images_changed(&mut changes)).await;
+        }
+    }
+
+    async fn images_changed(
+        &self,
+        changes: &mut tokio::sync::watch::Receiver<Arc<crate::view::View>>,
+    ) {
+        let former = changes.borrow_and_update().site.images.clone();
+        // An error: the site is being closed, and nothing will change.
+        if changes.wait_for(|view| view.site.images != former).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn newest_versions(&self) -> Vec<ImageVersion> {
+        let site = self.site();
+        let newest = |version: &&ImageVersion| site.newest(&version.image) == Some(*version);
+        site.images.iter().filter(newest).cloned().collect()
+    }
+}
+
+/// Builds into the cache, unless it is there. Returns the file and its size.
+fn build(
+    store: &Store,
+    folder: &Path,
+    init: Option<&Path>,
+    version: &ImageVersion,
+) -> Result<(PathBuf, u64), Error> {
+    let init = init.ok_or_else(|| {
+        wrong(
+            version,
+            "bootlace-init is neither beside the bootlace program nor in /usr/lib/bootlace: install it \
+             there",
+        )
+    })?;
+    let init = fs::read(init).map_err(io_error("read", init))?;
+    let prefix = format!("{}@{}-", version.image, version.version);
+    let name = format!("{prefix}{}.img", key(&init, version));
+    let path = folder.join(&name);
+    if let Ok(about) = fs::metadata(&path) {
+        return Ok((path, about.len()));
+    }
+    fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
+    let image = &version.image;
+    let modules = ImageModules {
+        rootfs: store.rootfs(image, version.version)?,
+        kernel: version.kernel_version.clone(),
+        origin: format!("the image {image}/v{}", version.version),
+    };
+    let initrd = initrd_builder::build(&modules, &init).map_err(|e| wrong(version, &chain(&e)))?;
+    for warning in &initrd.warnings {
+        tracing::warn!(%image, version = version.version, "{warning}");
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io_error("write in", folder))?;
+    file.write_all(&initrd.bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(io_error("write in", folder))?;
+    file.persist(&path).map_err(|error| io_error("write", &path)(error.error))?;
+    remove_others(folder, &prefix, &name);
+    let (bytes, n_modules, ms) =
+        (initrd.bytes.len(), initrd.modules.len(), initrd.took.as_millis());
+    tracing::info!(%image, version = version.version, bytes, n_modules, ms, "initrd built");
+    Ok((path, initrd.bytes.len() as u64))
+}
+
+/// Names everything that an initrd depends on: the image, our init, and this program, which builds it.
+fn key(init: &[u8], version: &ImageVersion) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(version.digest.as_bytes());
+    hash.update(blake3::hash(init).as_bytes());
+    hash.update(env!("CARGO_PKG_VERSION").as_bytes());
+    // While it is developed the version stays, and the builder changes.
+    if let Ok(program) = fs::metadata("/proc/self/exe") {
+        for part in [program.len(), program.mtime() as u64, program.mtime_nsec() as u64] {
+            hash.update(&part.to_le_bytes());
+        }
+    }
+    hash.finalize().to_hex()[..16].to_owned()
+}
+
+/// Initrds that this one replaces.
+fn remove_others(folder: &Path, prefix: &str, keep: &str) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(prefix) && name != keep) {
+            // One that stays wastes a few megabytes of a cache.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn wrong(version: &ImageVersion, why: &str) -> Error {
+    Error::Initrd { image: version.image.clone(), version: version.version, why: why.to_owned() }
+}

@@ -1,0 +1,182 @@
+//! What a machine that runs our loader gets: the heart of the boot path.
+
+use crate::boots::{NewStage, Prepared};
+use crate::error::chain;
+use crate::initrds::InitrdState;
+use crate::service::{Service, now_unix_ms};
+use crate::storage_client;
+use model::{BootId, BootPlan, ExportSpec, Network, Plan, Stage, Waiting, grub_cfg, plan};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
+use wire::Mac;
+
+/// PCs of which it is remembered why they wait.
+const WAITS_MAX: usize = 1024;
+
+/// A PC that waits in the loader asks every ten seconds; after three times that it is gone.
+const WAIT_FORGOTTEN_MS: u64 = 30_000;
+
+/// The answer to a PC that asks for [`model::MACHINE_PATH`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoaderConfig {
+    /// GRUB's configuration.
+    pub text: String,
+    /// The NIC that asked, if its address is leased.
+    pub mac: Option<Mac>,
+    /// The boot, if it boots.
+    pub boot: Option<BootId>,
+    /// Why it waits, if it does.
+    pub waiting: Option<String>,
+}
+
+/// Why PCs wait, as of their last question.
+#[derive(Default)]
+pub(crate) struct Waits {
+    by_mac: Mutex<HashMap<Mac, (u64, String)>>,
+}
+
+impl Waits {
+    fn set(&self, mac: Mac, why: Option<&str>) {
+        let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = why else {
+            by_mac.remove(&mac);
+            return;
+        };
+        let now = now_unix_ms();
+        if by_mac.len() >= WAITS_MAX {
+            by_mac.retain(|_, (at, _)| now.saturating_sub(*at) < WAIT_FORGOTTEN_MS);
+        }
+        if by_mac.len() < WAITS_MAX {
+            let former = by_mac.insert(mac, (now, why.to_owned()));
+            if former.is_none_or(|(_, former)| former != why) {
+                tracing::info!(%mac, why, "waits in the loader");
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, mac: Mac) -> Option<String> {
+        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, why) = by_mac.get(&mac)?;
+        (now_unix_ms().saturating_sub(*at) < WAIT_FORGOTTEN_MS).then(|| why.clone())
+    }
+}
+
+impl Service {
+    /// Renders GRUB's configuration for the PC with this address, and prepares its disk.
+    ///
+    /// Whatever is wrong, the text shows it on the PC's screen and lets it ask again. Waits for the
+    /// storage server, at most 5 seconds.
+    pub async fn loader_config(&self, address: Ipv4Addr) -> LoaderConfig {
+        let Some(network) = &self.options().network else {
+            let why = "this boot server has no boot network: set [network] in bootlace.toml";
+            return LoaderConfig {
+                text: format!("echo 'Bootlace: {why}'\nsleep 10\n"),
+                mac: None,
+                boot: None,
+                waiting: Some(why.to_owned()),
+            };
+        };
+        let mac = self.view().lease_of(address).map(|lease| lease.mac);
+        let decided = match mac {
+            Some(mac) => self.prepare(network, mac, address).await,
+            None => Err(Waiting::NotReady(format!(
+                "{address} is not leased by this boot server: another DHCP server answers on this \
+                 network; switch it off, and this PC off and on"
+            ))),
+        };
+        let (plan, boot, waiting) = match decided {
+            Ok((boot, plan)) => (Plan::Boot(plan), Some(boot), None),
+            Err(why) => {
+                let text = why.to_string();
+                (Plan::Wait(why), None, Some(text))
+            }
+        };
+        if let Some(mac) = mac {
+            self.waits().set(mac, waiting.as_deref());
+        }
+        LoaderConfig { text: grub_cfg(&plan, network), mac, boot, waiting }
+    }
+
+    /// What a PC would get now, without preparing anything.
+    pub(crate) fn preview_config(&self, network: &Network, mac: Mac, address: Ipv4Addr) -> String {
+        let boot = self.boot_of(mac).map_or(0, |boot| boot.id);
+        grub_cfg(&plan(&self.site(), network, mac, address, boot), network)
+    }
+
+    async fn prepare(
+        &self,
+        network: &Network,
+        mac: Mac,
+        address: Ipv4Addr,
+    ) -> Result<(BootId, Box<BootPlan>), Waiting> {
+        let site = self.site();
+        let boot = match plan(&site, network, mac, address, 0) {
+            Plan::Boot(plan) => plan,
+            Plan::Wait(why) => return Err(why),
+        };
+        self.check_initrd(&boot)?;
+        let machine = &boot.machine;
+        let not_ready = |error: &dyn std::error::Error| {
+            Waiting::NotReady(format!("{} can't start yet: {}", machine.name, chain(error)))
+        };
+        let prepared =
+            self.prepare_boot(mac, machine.name.clone(), boot.image.clone(), machine.root).await;
+        let (id, is_configured) = match prepared.map_err(|error| not_ready(&error))? {
+            Prepared::Boot(id, is_configured) => (id, is_configured),
+            Prepared::NeverStarted => {
+                return Err(Waiting::NotReady(format!(
+                    "{} asks for its configuration, but its firmware never asked this server for an \
+                     address: switch it off and on",
+                    machine.name
+                )));
+            }
+            Prepared::Running(former) => {
+                let what = former.image.map_or_else(String::new, |(image, version)| {
+                    format!(" {image} version {version}")
+                });
+                return Err(Waiting::NotReady(format!(
+                    "{} runs{what} already, and was given something else since: switch it off and on",
+                    machine.name
+                )));
+            }
+        };
+        let spec = ExportSpec {
+            machine: machine.name.clone(),
+            image: boot.image.image.clone(),
+            version: boot.image.version,
+            write_mode: machine.write_mode,
+            boot: id,
+            root: machine.root,
+            address,
+            mac,
+            shelf_slot: machine.shelf_slot,
+        };
+        storage_client::put_export(&self.options().storage_socket, &spec)
+            .await
+            .map_err(|error| not_ready(&error))?;
+        if !is_configured {
+            let detail =
+                format!("{} version {}, {}", boot.image.image, boot.image.version, machine.root);
+            let event = NewStage::noticed(Stage::Config, detail);
+            self.stage(mac, Some(id), event).await.map_err(|error| not_ready(&error))?;
+        }
+        match plan(&site, network, mac, address, id) {
+            Plan::Boot(plan) => Ok((id, plan)),
+            Plan::Wait(why) => Err(why),
+        }
+    }
+
+    fn check_initrd(&self, boot: &BootPlan) -> Result<(), Waiting> {
+        let (image, version) = (&boot.image.image, boot.image.version);
+        match self.initrd_state(image, version) {
+            InitrdState::Ready { .. } => Ok(()),
+            InitrdState::Missing | InitrdState::Building => Err(Waiting::NotReady(format!(
+                "the initrd of {image} version {version} is being built; that takes seconds"
+            ))),
+            InitrdState::Failed(why) => {
+                Err(Waiting::NotReady(format!("{image} version {version} has no initrd: {why}")))
+            }
+        }
+    }
+}

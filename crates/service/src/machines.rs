@@ -1,0 +1,195 @@
+//! Adding, changing and removing machines.
+
+use crate::database::ChangeError;
+use crate::error::Error;
+use crate::rows;
+use crate::service::{Service, now_unix};
+use crate::storage_client;
+use crate::view::Part;
+use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, ShelfSlot, WriteMode};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use wire::Mac;
+
+/// What to change of a machine; `None` leaves it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MachineChange {
+    /// The NIC that it boots from. Needed for a new machine.
+    pub mac: Option<Mac>,
+    /// Image to boot; `Some(None)` takes it away.
+    #[serde(deserialize_with = "present")]
+    pub image: Option<Option<ImageName>>,
+    /// How its root disk reaches it.
+    pub root: Option<RootKind>,
+    /// What becomes of what it writes.
+    pub write_mode: Option<WriteMode>,
+    /// Kernel parameters for this machine.
+    pub kernel_args: Option<KernelArgs>,
+}
+
+/// Tells `null` from a missing field (RFC 7396).
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<ImageName>>, D::Error> {
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+impl Service {
+    /// Makes a machine of a PC that asked.
+    ///
+    /// # Errors
+    /// Name or MAC are in use, the image does not exist, or the database can't be written.
+    pub async fn adopt(
+        &self,
+        mac: Mac,
+        name: MachineName,
+        image: Option<ImageName>,
+        root: RootKind,
+    ) -> Result<Machine, Error> {
+        let change = MachineChange {
+            mac: Some(mac),
+            image: Some(image),
+            root: Some(root),
+            ..MachineChange::default()
+        };
+        self.write_machine(name, change, true).await
+    }
+
+    /// Changes a machine, or adds it if there is none of this name and the change has a MAC.
+    ///
+    /// What changes takes effect at its next boot.
+    ///
+    /// # Errors
+    /// The MAC is in use or missing, the image does not exist, or the database can't be written.
+    pub async fn set_machine(
+        &self,
+        name: MachineName,
+        change: MachineChange,
+    ) -> Result<Machine, Error> {
+        self.write_machine(name, change, false).await
+    }
+
+    /// Removes a machine and its disk. Its boots stay in the history of its NIC.
+    ///
+    /// # Errors
+    /// There is no such machine, or the database can't be written.
+    pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
+        let removed = self
+            .database()
+            .write(move |connection| {
+                let machine = find(connection, &name)?.ok_or(Error::NoMachine(name))?;
+                connection
+                    .execute("DELETE FROM machine WHERE name = ?1", [machine.name.as_str()])?;
+                Ok((Part::Site, machine))
+            })
+            .await?;
+        tracing::info!(machine = %removed.name, mac = %removed.mac, "machine removed");
+        // The storage server may be down now; a disk that nobody asks for does no harm.
+        let deleted = storage_client::delete_export(&self.options().storage_socket, &removed.name);
+        if let Err(error) = deleted.await {
+            tracing::warn!(machine = %removed.name, %error, "the machine's export stays");
+        }
+        Ok(removed)
+    }
+
+    async fn write_machine(
+        &self,
+        name: MachineName,
+        change: MachineChange,
+        must_be_new: bool,
+    ) -> Result<Machine, Error> {
+        let now = now_unix();
+        let machine = self
+            .database()
+            .write(move |connection| {
+                let machine = apply(connection, name, change, must_be_new)?;
+                connection.execute(
+                    "INSERT INTO machine VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+                     ON CONFLICT (name) DO UPDATE SET mac = excluded.mac, image = excluded.image, \
+                     root = excluded.root, write_mode = excluded.write_mode, \
+                     kernel_args = excluded.kernel_args",
+                    params![
+                        machine.name.as_str(),
+                        machine.mac.to_string(),
+                        machine.image.as_ref().map(ImageName::as_str),
+                        machine.root.to_string(),
+                        machine.write_mode.to_string(),
+                        machine.shelf_slot.to_string(),
+                        machine.kernel_args.as_str(),
+                        now,
+                    ],
+                )?;
+                Ok((Part::Site, machine))
+            })
+            .await?;
+        let image = machine.image.as_ref().map_or("none", ImageName::as_str);
+        tracing::info!(machine = %machine.name, mac = %machine.mac, image, root = %machine.root,
+            "machine stored");
+        Ok(machine)
+    }
+}
+
+/// The machine as it shall be.
+fn apply(
+    connection: &Connection,
+    name: MachineName,
+    change: MachineChange,
+    must_be_new: bool,
+) -> Result<Machine, ChangeError> {
+    let mut machine = match find(connection, &name)? {
+        Some(_) if must_be_new => return Err(Error::NameTaken(name).into()),
+        Some(machine) => machine,
+        None => Machine {
+            mac: change.mac.ok_or_else(|| Error::NoMac(name.clone()))?,
+            name,
+            image: None,
+            root: RootKind::default(),
+            write_mode: WriteMode::default(),
+            shelf_slot: free_shelf_slot(connection)?,
+            kernel_args: KernelArgs::default(),
+        },
+    };
+    if let Some(mac) = change.mac {
+        if mac.is_multicast() {
+            return Err(Error::GroupMac(mac).into());
+        }
+        machine.mac = mac;
+    }
+    let other: Option<String> = connection
+        .query_row(
+            "SELECT name FROM machine WHERE mac = ?1 AND name <> ?2",
+            [machine.mac.to_string(), machine.name.to_string()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(Ok(other)) = other.map(|name| name.parse()) {
+        return Err(Error::MacTaken { mac: machine.mac, machine: other }.into());
+    }
+    if let Some(image) = change.image {
+        if let Some(image) = &image {
+            let mut known: Vec<ImageName> =
+                rows::image_versions(connection)?.into_iter().map(|v| v.image).collect();
+            known.dedup();
+            if !known.contains(image) {
+                return Err(Error::NoImage { image: image.clone(), known }.into());
+            }
+        }
+        machine.image = image;
+    }
+    machine.root = change.root.unwrap_or(machine.root);
+    machine.write_mode = change.write_mode.unwrap_or(machine.write_mode);
+    machine.kernel_args = change.kernel_args.unwrap_or(machine.kernel_args);
+    Ok(machine)
+}
+
+fn find(connection: &Connection, name: &MachineName) -> rusqlite::Result<Option<Machine>> {
+    Ok(rows::machines(connection)?.into_iter().find(|machine| machine.name == *name))
+}
+
+/// The first AoE address that no machine has.
+fn free_shelf_slot(connection: &Connection) -> Result<ShelfSlot, ChangeError> {
+    let taken: Vec<ShelfSlot> =
+        rows::machines(connection)?.into_iter().map(|machine| machine.shelf_slot).collect();
+    let free = (0..).map_while(ShelfSlot::nth).find(|address| !taken.contains(address));
+    Ok(free.ok_or(Error::NoShelfSlot)?)
+}

@@ -1,0 +1,45 @@
+//! Where the state of a site is.
+
+use model::Network;
+use std::path::{Path, PathBuf};
+
+/// What [`crate::Service::open`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database.
+    pub database: PathBuf,
+    /// The image store.
+    pub images: PathBuf,
+    /// Where built initrds are kept; safe to delete.
+    pub initrds: PathBuf,
+    /// Socket of the storage server.
+    pub storage_socket: PathBuf,
+    /// The static `bootlace-init`; `None`: no initrd can be built.
+    pub init: Option<PathBuf>,
+    /// The boot network; `None` in processes that serve no machine.
+    pub network: Option<Network>,
+}
+
+impl Options {
+    /// The usual places below `root`, which is `/` but for tests and trials.
+    pub fn under(root: &Path) -> Self {
+        Self {
+            database: root.join("var/lib/bootlace/state.db"),
+            images: root.join("var/lib/bootlace/images"),
+            initrds: root.join("var/cache/bootlace/initrd"),
+            storage_socket: root.join("run/bootlace/storage.sock"),
+            init: find_init(),
+            network: None,
+        }
+    }
+}
+
+/// The `bootlace-init` beside this program, or the installed one.
+pub fn find_init() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|program| {
+        let program = program.canonicalize().ok()?;
+        Some(program.parent()?.join("bootlace-init"))
+    });
+    let installed = PathBuf::from("/usr/lib/bootlace/bootlace-init");
+    beside.into_iter().chain([installed]).find(|path| path.is_file())
+}

@@ -1,0 +1,160 @@
+//! Tables, and how older databases become newer ones.
+
+use crate::error::{Error, io_error};
+use rusqlite::{Connection, TransactionBehavior};
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a writer waits for the writer of another process. Each holds the lock for milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Step `n` makes format `n + 1` of format `n`. Steps are never changed, only added.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE machine (
+        name        TEXT PRIMARY KEY,
+        mac         TEXT NOT NULL UNIQUE,
+        image       TEXT,
+        root        TEXT NOT NULL,
+        write_mode  TEXT NOT NULL,
+        shelf_slot  TEXT NOT NULL UNIQUE,
+        kernel_args TEXT NOT NULL,
+        added_unix  INTEGER NOT NULL
+    ) STRICT;
+
+    -- An index of the image store, rebuilt from it at each start.
+    CREATE TABLE image_version (
+        image          TEXT NOT NULL,
+        version        INTEGER NOT NULL,
+        digest         TEXT NOT NULL,
+        size_bytes     INTEGER NOT NULL,
+        partition      INTEGER,
+        file_system    TEXT NOT NULL,
+        kernel_version TEXT NOT NULL,
+        os_name        TEXT,
+        imported_unix  INTEGER NOT NULL,
+        PRIMARY KEY (image, version)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE lease (
+        mac          TEXT PRIMARY KEY,
+        address      TEXT NOT NULL UNIQUE,
+        expires_unix INTEGER NOT NULL,
+        host_name    TEXT
+    ) STRICT;
+
+    -- The number of a boot is never used again: the storage server tells boots apart by it.
+    CREATE TABLE boot (
+        id              INTEGER PRIMARY KEY AUTOINCREMENT,
+        mac             TEXT NOT NULL,
+        machine         TEXT,
+        firmware        INTEGER NOT NULL,
+        started_unix_ms INTEGER NOT NULL,
+        image           TEXT,
+        version         INTEGER,
+        root            TEXT
+    ) STRICT;
+    CREATE INDEX boot_of_mac ON boot (mac, id);
+
+    CREATE TABLE boot_stage (
+        boot       INTEGER NOT NULL REFERENCES boot ON DELETE CASCADE,
+        stage      TEXT NOT NULL,
+        at_unix_ms INTEGER NOT NULL,
+        -- Since the kernel started, by the machine's own clock; NULL before it has one.
+        uptime_ms  INTEGER,
+        detail     TEXT NOT NULL,
+        PRIMARY KEY (boot, stage)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE seen (
+        mac        TEXT PRIMARY KEY,
+        firmware   INTEGER NOT NULL,
+        address    TEXT,
+        uuid       TEXT,
+        host_name  TEXT,
+        first_unix INTEGER NOT NULL,
+        last_unix  INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX seen_last ON seen (last_unix);
+"];
+
+/// Opens the database for writing, making it if it is missing.
+pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o755);
+    builder.create(folder).map_err(io_error("make the folder", folder))?;
+    // SQLite would let everybody read it, and gives its WAL the same rights.
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io_error("open the database", path))?;
+    let failed = |source| Error::Database { path: path.to_owned(), source: Arc::new(source) };
+    let mut connection = Connection::open(path).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+        )
+        .map_err(failed)?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
+}
+
+/// Opens the database for reading only, for pages that show history.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Database { path: path.to_owned(), source: Arc::new(source) };
+    let known = MIGRATIONS.len() as u32;
+    // Two processes may start at once: who gets the lock second finds the work done.
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let found: u32 =
+        transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    if found > known {
+        return Err(Error::NewerDatabase { path: path.to_owned(), found, known });
+    }
+    if found == known {
+        return Ok(());
+    }
+    for step in &MIGRATIONS[found as usize..] {
+        transaction.execute_batch(step).map_err(failed)?;
+    }
+    transaction.pragma_update(None, "user_version", known).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_database_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lib/state.db");
+        drop(open(&path).unwrap());
+        drop(open(&path).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("has format 99, but this Bootlace knows only up to 1"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        std::fs::write(&path, "no database at all, but text that is long enough").unwrap();
+        let error = open(&path).unwrap_err().chain();
+        assert!(error.contains("state.db") && error.contains("not a database"), "{error}");
+    }
+}

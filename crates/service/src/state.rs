@@ -1,0 +1,270 @@
+//! The one word for what a machine does now, and the sentence that explains it.
+
+use model::{Boot, ExportStatus, RootKind, Stage, StageEvent};
+use std::fmt;
+
+/// A stage that takes longer hangs. Files and drivers take seconds on any hardware; a slow network
+/// or a busy disk makes that half a minute.
+const STAGE_MAX_MS: u64 = 60_000;
+
+/// From the image's own init to the end of its start; first starts of big desktops take minutes.
+const SYSTEM_START_MAX_MS: u64 = 300_000;
+
+/// A PC that hangs for so long was switched off by somebody.
+const GIVEN_UP_MS: u64 = 3_600_000;
+
+/// What a machine does now, as one word.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum StateWord {
+    /// Its boot failed.
+    Failed,
+    /// A stage of its boot takes too long.
+    Stuck,
+    /// It waits in the loader for something that the administrator has to do.
+    Waiting,
+    /// Firmware or loader fetch its files.
+    Loading,
+    /// Its kernel runs, its system is not up yet.
+    Starting,
+    /// Its system is up.
+    Up,
+    /// It is switched off, as far as can be seen.
+    Off,
+}
+
+impl StateWord {
+    /// All words, those that need a person first.
+    pub const ALL: [Self; 7] = [
+        Self::Failed,
+        Self::Stuck,
+        Self::Waiting,
+        Self::Loading,
+        Self::Starting,
+        Self::Up,
+        Self::Off,
+    ];
+
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Stuck => "stuck",
+            Self::Waiting => "waiting",
+            Self::Loading => "loading",
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Off => "off",
+        }
+    }
+
+    /// Whether a person should look.
+    pub const fn needs_attention(self) -> bool {
+        matches!(self, Self::Failed | Self::Stuck | Self::Waiting)
+    }
+
+    /// Whether it will change by itself soon.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::Waiting | Self::Loading | Self::Starting | Self::Stuck)
+    }
+}
+
+impl fmt::Display for StateWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// What a machine does now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MachineState {
+    /// In one word.
+    pub word: StateWord,
+    /// In one sentence, with what to do if there is something to do.
+    pub sentence: String,
+    /// Since when, milliseconds since 1970; `None` if it never started.
+    pub since_unix_ms: Option<u64>,
+}
+
+/// Decides what a machine does now.
+///
+/// `waiting` is why it waits in the loader, `export` what the storage server sees of it, if known.
+pub fn machine_state(
+    boot: Option<&Boot>,
+    waiting: Option<&str>,
+    export: Option<&ExportStatus>,
+    now_unix_ms: u64,
+) -> MachineState {
+    let Some(boot) = boot else {
+        return MachineState {
+            word: StateWord::Off,
+            sentence:
+                "It has not started since it was added: switch it on, with network boot first in \
+                       its boot order."
+                    .to_owned(),
+            since_unix_ms: None,
+        };
+    };
+    let started =
+        StageEvent { stage: Stage::Dhcp, at_unix_ms: boot.started_unix_ms, detail: String::new() };
+    let last = boot.current().unwrap_or(&started);
+    let state = |word, sentence: String| MachineState {
+        word,
+        sentence,
+        since_unix_ms: Some(last.at_unix_ms),
+    };
+    if let Some(why) = waiting.filter(|_| last.stage < Stage::Config) {
+        return state(StateWord::Waiting, format!("It waits in the loader: {why}."));
+    }
+    let lasts_ms = now_unix_ms.saturating_sub(last.at_unix_ms);
+    // Its disk is in use: nothing else matters. AoE has no connections.
+    let disk_closed =
+        export.is_some_and(|export| export.spec.root == RootKind::Nbd && export.connections == 0);
+    let disk_open = export.is_some_and(|export| export.connections > 0);
+    match last.stage {
+        Stage::Failed => {
+            let why = match last.detail.as_str() {
+                "" => "it did not say why; look at its screen",
+                detail => detail,
+            };
+            state(StateWord::Failed, format!("Its boot failed: {why}."))
+        }
+        Stage::Up if disk_closed => {
+            state(StateWord::Off, "It has closed its disk: it is switched off.".to_owned())
+        }
+        Stage::Up => state(StateWord::Up, up_sentence(boot, last)),
+        Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_open => {
+            state(StateWord::Up, "It runs; its system has not reported that it is up.".to_owned())
+        }
+        Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_closed => {
+            state(StateWord::Off, "It has closed its disk: it is switched off.".to_owned())
+        }
+        _ if lasts_ms > GIVEN_UP_MS => state(
+            StateWord::Off,
+            format!(
+                "Its last boot came as far as “{}”; it was not heard of since.",
+                last.stage.title()
+            ),
+        ),
+        stage => {
+            let max_ms = if stage == Stage::Handover { SYSTEM_START_MAX_MS } else { STAGE_MAX_MS };
+            if lasts_ms > max_ms {
+                let next = next_title(boot, stage);
+                return state(
+                    StateWord::Stuck,
+                    format!(
+                        "It came as far as “{}”, and “{next}” did not follow: {}.",
+                        stage.title(),
+                        remedy(stage)
+                    ),
+                );
+            }
+            let word = if stage < Stage::Start { StateWord::Loading } else { StateWord::Starting };
+            state(word, format!("It boots: {}.", stage.title()))
+        }
+    }
+}
+
+fn up_sentence(boot: &Boot, up: &StageEvent) -> String {
+    let took_ms = up.at_unix_ms.saturating_sub(boot.started_unix_ms);
+    let took = format!("{}.{} s", took_ms / 1000, took_ms % 1000 / 100);
+    match &boot.image {
+        Some((image, version)) => {
+            format!(
+                "It is up with {image} version {version}, {took} after its firmware asked first."
+            )
+        }
+        None => format!("It is up, {took} after its firmware asked first."),
+    }
+}
+
+fn next_title(boot: &Boot, stage: Stage) -> &'static str {
+    let reached = |stage: &Stage| boot.stages.iter().any(|event| event.stage == *stage);
+    Stage::ALL
+        .into_iter()
+        .find(|next| *next > stage && !reached(next))
+        .map_or("nothing", Stage::title)
+}
+
+/// What usually helps when nothing follows a stage.
+const fn remedy(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Dhcp => {
+            "its firmware can't reach the boot server by TFTP; is another DHCP server on this network, \
+             or a firewall on the server"
+        }
+        Stage::Loader => {
+            "the loader started, but has no network; its firmware may hand the network card over \
+             switched off: switch the PC fully off and on"
+        }
+        Stage::Config | Stage::Kernel => {
+            "its files did not arrive; look at the cable, and at the log of the boot server"
+        }
+        Stage::Initrd => {
+            "its kernel did not start, or has no driver for its network card; look at its screen"
+        }
+        Stage::Start | Stage::Modules => {
+            "no driver for its network card was found, or the card has no link; look at its screen"
+        }
+        Stage::Link | Stage::Address => {
+            "it can't reach the storage server; look at its screen, and at the log of the storage server"
+        }
+        Stage::Attach | Stage::Mount => {
+            "the file system of its disk can't be mounted; look at its screen"
+        }
+        Stage::Handover | Stage::Up | Stage::Failed => {
+            "its system hangs while it starts; look at its screen"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Firmware;
+    use wire::Mac;
+
+    fn boot(stages: &[(Stage, u64)]) -> Boot {
+        Boot {
+            id: 1,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            machine: None,
+            firmware: Firmware::Bios,
+            started_unix_ms: 0,
+            image: None,
+            root: None,
+            stages: stages
+                .iter()
+                .map(|&(stage, at_unix_ms)| StageEvent { stage, at_unix_ms, detail: String::new() })
+                .collect(),
+        }
+    }
+
+    fn check(stages: &[(Stage, u64)], now: u64, word: StateWord, says: &str) {
+        let state = machine_state(Some(&boot(stages)), None, None, now);
+        assert_eq!(state.word, word, "{}", state.sentence);
+        assert!(state.sentence.contains(says), "{}", state.sentence);
+    }
+
+    #[test]
+    fn each_moment_of_a_boot_has_its_word() {
+        check(&[], 1000, StateWord::Loading, "firmware has an address");
+        check(&[(Stage::Kernel, 9000)], 10_000, StateWord::Loading, "kernel fetched");
+        check(&[(Stage::Link, 9000)], 10_000, StateWord::Starting, "link up");
+        check(&[(Stage::Link, 9000)], 100_000, StateWord::Stuck, "storage server");
+        check(&[(Stage::Handover, 9000)], 100_000, StateWord::Starting, "system starts");
+        check(&[(Stage::Handover, 9000)], 400_000, StateWord::Stuck, "system is up");
+        check(&[(Stage::Up, 23_400)], u64::MAX, StateWord::Up, "23.4 s");
+        check(&[(Stage::Failed, 9000)], 10_000, StateWord::Failed, "look at its screen");
+        check(&[(Stage::Link, 9000)], 4_000_000, StateWord::Off, "not heard of since");
+    }
+
+    #[test]
+    fn who_waits_is_told_why() {
+        let state = machine_state(Some(&boot(&[])), Some("no image"), None, 5);
+        assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
+        assert_eq!(machine_state(None, None, None, 5).word, StateWord::Off);
+    }
+}

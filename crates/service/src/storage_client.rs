@@ -1,0 +1,148 @@
+//! The boot server's end of the storage API: HTTP and JSON over a Unix socket.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use model::{ExportSpec, ExportStatus, MachineName};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// A PC waits for the answer, and asks again after ten seconds.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest answer: 4,000 exports of 1 KiB.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Longest message of the storage server that is shown.
+const MESSAGE_CHARS_MAX: usize = 400;
+
+/// The storage server does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Nobody listens.
+    #[error(
+        "the storage server does not answer at {}: start it by bootlace storage, or look into its log",
+        socket.display()
+    )]
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why it can't be reached.
+        source: std::io::Error,
+    },
+    /// It is too slow.
+    #[error("the storage server gave no answer within {} seconds: its disks may be busy", DEADLINE.as_secs())]
+    Slow,
+    /// The connection broke.
+    #[error("the connection to the storage server broke off")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It says no.
+    #[error("the storage server refuses ({status}): {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Its own words.
+        message: String,
+    },
+    /// The answer is not of this API.
+    #[error("the storage server's answer can't be understood: are both of the same version?")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// Makes the export of a machine what it shall be.
+pub(crate) async fn put_export(
+    socket: &Path,
+    spec: &ExportSpec,
+) -> Result<ExportStatus, StorageError> {
+    let path = format!("/v1/exports/{}", spec.machine);
+    let body = serde_json::to_vec(spec).map_err(StorageError::Answer)?;
+    let answer = call(socket, Method::PUT, &path, body).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// All exports as they are now.
+pub(crate) async fn exports(socket: &Path) -> Result<Vec<ExportStatus>, StorageError> {
+    let answer = call(socket, Method::GET, "/v1/exports", Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Ends the export of a machine; none is fine too.
+pub(crate) async fn delete_export(
+    socket: &Path,
+    machine: &MachineName,
+) -> Result<(), StorageError> {
+    match call(socket, Method::DELETE, &format!("/v1/exports/{machine}"), Vec::new()).await {
+        Ok(_) | Err(StorageError::Refused { status: 404, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn call(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Bytes, StorageError> {
+    tokio::time::timeout(DEADLINE, talk(socket, method, path, body))
+        .await
+        .map_err(|_| StorageError::Slow)?
+}
+
+async fn talk(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Bytes, StorageError> {
+    let broken = |error: hyper::Error| StorageError::Broken(Box::new(error));
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| StorageError::Unreachable { socket: socket.to_owned(), source })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "storage")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .expect("paths of machine names are valid");
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok::<_, StorageError>((status, body.map_err(StorageError::Broken)?.to_bytes()))
+    };
+    // The connection must be driven while the exchange waits; it ends with this function.
+    let mut connection = std::pin::pin!(connection);
+    let mut exchange = std::pin::pin!(exchange);
+    let (status, body) = tokio::select! {
+        answer = &mut exchange => answer?,
+        _ = &mut connection => exchange.await?,
+    };
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(StorageError::Refused { status: status.as_u16(), message: message(&body) })
+}
+
+/// The words in an error's body: of a problem document, or plain text.
+fn message(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let text = json.as_ref().and_then(|json| {
+        ["detail", "error", "message", "title"].iter().find_map(|key| json.get(key)?.as_str())
+    });
+    let text = text.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
+    let text: String = text
+        .chars()
+        .take(MESSAGE_CHARS_MAX)
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .collect();
+    match text.trim() {
+        "" => "it gives no reason".to_owned(),
+        text => text.to_owned(),
+    }
+}
