@@ -1,0 +1,54 @@
+//! Why a request gets no file.
+
+use crate::packet;
+use alloc::vec::Vec;
+
+/// The reason that a client is told. Never holds a path of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotServed {
+    /// There is no such file. GRUB, shim and ROMs probe for files and depend on a quick answer.
+    #[error("file not found")]
+    NotFound,
+    /// The file is there, but not for this client.
+    #[error("access denied")]
+    Denied,
+    /// The path leaves the served tree or is no file name.
+    #[error("bad file name")]
+    BadPath,
+    /// The client wanted to store a file.
+    #[error("this server only sends files")]
+    ReadOnly,
+    /// Neither octet nor netascii.
+    #[error("unknown mode: use octet")]
+    Mode,
+    /// Too long for text mode.
+    #[error("too long for netascii: use octet")]
+    TooLongForText,
+    /// The client or the server has too many transfers at once.
+    #[error("too many transfers: try again")]
+    Busy,
+    /// The server could not read or make the file; its log says why.
+    #[error("the server failed to read the file")]
+    Failed,
+    /// A datagram from somebody who has no transfer on this port.
+    #[error("unknown transfer")]
+    UnknownTransfer,
+}
+
+impl NotServed {
+    /// Error code of RFC 1350 section 5.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::TooLongForText | Self::Busy | Self::Failed => 0,
+            Self::NotFound => 1,
+            Self::Denied | Self::BadPath | Self::ReadOnly => 2,
+            Self::Mode => 4,
+            Self::UnknownTransfer => 5,
+        }
+    }
+
+    /// The ERROR packet that tells the client.
+    pub fn packet(self) -> Vec<u8> {
+        packet::error(self.code(), &alloc::format!("{self}"))
+    }
+}
