@@ -1,1 +1,45 @@
-//! web
+//! Pages and JSON API of a site.
+//!
+//! Every address is a page and every action a form: POST, 303, page. No script is needed, and none is
+//! served. What the pages can do, the API under `/api/v1` can do with the same words.
+#![forbid(unsafe_code)]
+
+mod api;
+mod guard;
+mod pages;
+mod problem;
+mod text;
+mod timeline;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use service::Service;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::csrf::CsrfLayer;
+
+/// Longest body of a request: our forms have a few hundred bytes, kernel parameters 1024 at most.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Pages and API of a site.
+pub fn router(service: Service) -> Router {
+    Router::new()
+        .route("/", get(pages::overview::show))
+        .route("/machines", get(pages::machines::show))
+        .route("/machines/{name}", get(pages::machine::show).post(pages::machine::save))
+        .route(
+            "/machines/{name}/remove",
+            get(pages::machine::ask_remove).post(pages::machine::remove),
+        )
+        .route("/discovered", get(pages::discovered::show))
+        .route("/discovered/{mac}/adopt", post(pages::discovered::adopt))
+        .route("/images", get(pages::images::show))
+        .route("/assets/app.css", get(pages::style))
+        .nest("/api/v1", api::router())
+        .fallback(pages::not_found)
+        .layer(CsrfLayer::new())
+        .layer(axum::middleware::from_fn(guard::guard))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::new())
+        .with_state(service)
+}

@@ -1,0 +1,129 @@
+//! The JSON API.
+
+use crate::problem::Problem;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
+use service::{InitrdState, MachineChange, MachineView, Service, Status};
+use wire::Mac;
+
+type Answer<T> = Result<T, Problem>;
+type NamePath = Result<Path<MachineName>, PathRejection>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+pub(crate) fn router() -> Router<Service> {
+    Router::new()
+        .route("/status", get(status))
+        .route("/machines", get(machines))
+        .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
+        .route("/images", get(images))
+        .route("/discovered", get(discovered))
+        .route("/discovered/{mac}/adopt", post(adopt))
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "there is nothing here; try /api/v1/status")
+        })
+}
+
+async fn status(State(service): State<Service>) -> Json<Status> {
+    Json(service.status().await)
+}
+
+async fn machines(State(service): State<Service>) -> Json<Vec<MachineView>> {
+    Json(service.machines())
+}
+
+async fn machine(State(service): State<Service>, name: NamePath) -> Answer<Json<MachineView>> {
+    let Path(name) = name?;
+    Ok(Json(service.machine(&name)?))
+}
+
+/// Adds a machine, or makes an existing one so: what the body leaves out gets its default.
+async fn put(
+    State(service): State<Service>,
+    name: NamePath,
+    body: Body<MachineChange>,
+) -> Answer<(StatusCode, Json<Machine>)> {
+    let (Path(name), Json(body)) = (name?, body?);
+    let is_new = service.site().machine(&name).is_none();
+    let whole = MachineChange {
+        mac: body.mac,
+        image: Some(body.image.flatten()),
+        root: Some(body.root.unwrap_or_default()),
+        write_mode: Some(body.write_mode.unwrap_or_default()),
+        kernel_args: Some(body.kernel_args.unwrap_or_default()),
+    };
+    let machine = service.set_machine(name, whole).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
+}
+
+/// Changes what the body names (RFC 7396).
+async fn patch(
+    State(service): State<Service>,
+    name: NamePath,
+    body: Body<MachineChange>,
+) -> Answer<Json<Machine>> {
+    let (Path(name), Json(body)) = (name?, body?);
+    if service.site().machine(&name).is_none() {
+        return Err(service::Error::NoMachine(name).into());
+    }
+    Ok(Json(service.set_machine(name, body).await?))
+}
+
+async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+    let Path(name) = name?;
+    service.remove_machine(name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An image version with what the boot server made of it.
+#[derive(serde::Serialize)]
+struct Version {
+    #[serde(flatten)]
+    version: ImageVersion,
+    /// `missing`, `building`, `ready` or `failed`.
+    initrd: &'static str,
+    initrd_bytes: Option<u64>,
+    initrd_error: Option<String>,
+}
+
+async fn images(State(service): State<Service>) -> Json<Vec<Version>> {
+    let versions = service.site().images.clone();
+    let describe = |version: ImageVersion| {
+        let (initrd, initrd_bytes, initrd_error) =
+            match service.initrd_state(&version.image, version.version) {
+                InitrdState::Missing => ("missing", None, None),
+                InitrdState::Building => ("building", None, None),
+                InitrdState::Ready { size_bytes, .. } => ("ready", Some(size_bytes), None),
+                InitrdState::Failed(why) => ("failed", None, Some(why)),
+            };
+        Version { version, initrd, initrd_bytes, initrd_error }
+    };
+    Json(versions.into_iter().map(describe).collect())
+}
+
+async fn discovered(State(service): State<Service>) -> Json<Vec<Seen>> {
+    Json(service.site().discovered.clone())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adoption {
+    name: MachineName,
+    #[serde(default)]
+    image: Option<ImageName>,
+    #[serde(default)]
+    root: RootKind,
+}
+
+async fn adopt(
+    State(service): State<Service>,
+    mac: Result<Path<Mac>, PathRejection>,
+    body: Body<Adoption>,
+) -> Answer<(StatusCode, Json<Machine>)> {
+    let (Path(mac), Json(body)) = (mac?, body?);
+    let machine = service.adopt(mac, body.name, body.image, body.root).await?;
+    Ok((StatusCode::CREATED, Json(machine)))
+}

@@ -1,0 +1,80 @@
+//! What holds for every answer: who may ask, and what browsers may do with it.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+
+/// No scripts, no frames, nothing from elsewhere. Icons are part of the style sheet.
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Refuses foreign names and adds the security headers.
+pub(crate) async fn guard(request: Request, next: Next) -> Response {
+    // A page of a stranger whose name leads to our address could read everything here (DNS rebinding);
+    // the browser then sends that name.
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let mut response = match host {
+        Some(host) if !is_own_name(host) => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "This is a Bootlace server. It answers to its IP address, to localhost and to its own host \
+             name; open the page by one of those.\n",
+        )
+            .into_response(),
+        _ => next.run(request).await,
+    };
+    let fixed: [(HeaderName, &'static str); 5] = [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn is_own_name(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    if name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return true;
+    }
+    let Ok(own) = std::fs::read_to_string("/proc/sys/kernel/hostname") else { return false };
+    let own = own.trim().to_ascii_lowercase();
+    // `server` and `server.school.example` are the same machine.
+    !own.is_empty() && (name == own || name.split('.').next() == own.split('.').next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_names_are_answered() {
+        for host in ["127.0.0.1:8080", "[::1]:8080", "10.0.0.1", "localhost:8080", "a.localhost"] {
+            assert!(is_own_name(host.as_bytes()), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8080", "", "localhost.evil.example", "[::1"] {
+            let expected = host == "[::1";
+            assert_eq!(is_own_name(host.as_bytes()), expected, "{host}");
+        }
+        assert!(!is_own_name(&[0xff, 0xfe]));
+    }
+}

@@ -1,0 +1,201 @@
+//! PCs that ask and are no machines yet.
+
+use super::{Choice, Failure, Frame, Page, When, image_choices, render, root_choices, see_other};
+use crate::problem::status_of;
+use crate::text;
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use model::{ImageName, InvalidName, MachineName, RootKind, Seen};
+use service::{Error, Service};
+use wire::Mac;
+
+/// An empty page waits for the first PC. One with forms is left alone.
+const REFRESH_SECONDS: u32 = 3;
+
+/// PCs on the page. More than that are a flood, and the newest are on top.
+const SHOWN_MAX: usize = 100;
+
+struct Pc {
+    mac: String,
+    firmware: String,
+    address: String,
+    uuid: String,
+    first: When,
+    last: When,
+    name: String,
+    name_error: String,
+    form_error: String,
+    images: Vec<Choice>,
+    roots: Vec<Choice>,
+}
+
+#[derive(Template)]
+#[template(path = "discovered.html")]
+struct Discovered {
+    frame: Frame,
+    pcs: Vec<Pc>,
+    n_left_out: usize,
+    has_images: bool,
+}
+
+/// What somebody typed into the form of one PC.
+#[derive(serde::Deserialize)]
+pub(crate) struct Adoption {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    root: String,
+}
+
+/// The form as it was sent, and what is wrong with it.
+struct Refused {
+    mac: Mac,
+    form: Adoption,
+    name_error: String,
+    form_error: String,
+}
+
+#[derive(serde::Deserialize)]
+pub(crate) struct Done {
+    #[serde(default)]
+    #[expect(dead_code, reason = "links of older pages may carry it")]
+    done: String,
+}
+
+pub(crate) async fn show(State(service): State<Service>, _: Query<Done>) -> Page {
+    Ok(page(&service, StatusCode::OK, None))
+}
+
+pub(crate) async fn adopt(
+    State(service): State<Service>,
+    Path(mac): Path<String>,
+    Form(form): Form<Adoption>,
+) -> Page {
+    let mac: Mac = mac.parse().map_err(|error: wire::ParseMacError| {
+        Failure::with(&service, StatusCode::NOT_FOUND, error.to_string())
+    })?;
+    let (name, image, root) = match parse(&form) {
+        Ok(parsed) => parsed,
+        Err((name_error, form_error)) => {
+            let refused = Refused { mac, form, name_error, form_error };
+            return Ok(page(&service, StatusCode::UNPROCESSABLE_ENTITY, Some(&refused)));
+        }
+    };
+    match service.adopt(mac, name.clone(), image, root).await {
+        Ok(_) => Ok(see_other(&format!("/machines/{name}"), "adopted")),
+        Err(error) if error.is_wrong_input() => {
+            let is_name = matches!(error, Error::NameTaken(_));
+            let (text, empty) = (error.chain(), String::new());
+            let (name_error, form_error) = if is_name { (text, empty) } else { (empty, text) };
+            // Two people may adopt the same PC at once: then its form is gone.
+            if !service.site().discovered.iter().any(|seen| seen.mac == mac) {
+                return Err(Failure::new(&service, &error));
+            }
+            let refused = Refused { mac, form, name_error, form_error };
+            Ok(page(&service, StatusCode::UNPROCESSABLE_ENTITY, Some(&refused)))
+        }
+        Err(error) => Err(Failure::with(&service, status_of(&error), error.chain())),
+    }
+}
+
+/// Errors of the name and of the rest of the form.
+type FormErrors = (String, String);
+
+fn parse(form: &Adoption) -> Result<(MachineName, Option<ImageName>, RootKind), FormErrors> {
+    let name = form.name.trim().parse();
+    let name = name.map_err(|error: InvalidName| (error.to_string(), String::new()))?;
+    let rest = |error: String| (String::new(), error);
+    let image = match form.image.as_str() {
+        "" => None,
+        image => Some(image.parse().map_err(|error: InvalidName| rest(error.to_string()))?),
+    };
+    let root = match form.root.as_str() {
+        "" => RootKind::default(),
+        root => root.parse().map_err(|error: model::ParseChoiceError| rest(error.to_string()))?,
+    };
+    Ok((name, image, root))
+}
+
+fn page(
+    service: &Service,
+    status: StatusCode,
+    refused: Option<&Refused>,
+) -> axum::response::Response {
+    let site = service.site();
+    let names: Vec<&str> = site.machines.iter().map(|machine| machine.name.as_str()).collect();
+    let mut suggestions = suggestions(&names);
+    // With one image there is nothing to choose.
+    let mut images: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
+    images.dedup();
+    let image = if let [only] = images[..] { only.as_str() } else { "" };
+    let pcs: Vec<Pc> = site
+        .discovered
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|seen| {
+            let suggestion = suggestions.next().unwrap_or_default();
+            match refused.filter(|refused| refused.mac == seen.mac) {
+                Some(Refused { form, name_error, form_error, .. }) => Pc {
+                    name_error: name_error.clone(),
+                    form_error: form_error.clone(),
+                    ..pc(service, seen, form.name.clone(), &form.image, &form.root)
+                },
+                None => pc(service, seen, suggestion, image, "nbd"),
+            }
+        })
+        .collect();
+    let frame = Frame::new(service, "discovered", "Discovered");
+    let page = Discovered {
+        frame: if pcs.is_empty() { frame.refreshed(REFRESH_SECONDS) } else { frame },
+        n_left_out: site.discovered.len() - pcs.len(),
+        pcs,
+        has_images: !images.is_empty(),
+    };
+    render(status, &page)
+}
+
+fn pc(service: &Service, seen: &Seen, name: String, image: &str, root: &str) -> Pc {
+    Pc {
+        mac: seen.mac.to_string(),
+        firmware: text::firmware(Some(seen.firmware)),
+        address: seen.address.map_or_else(|| "none".to_owned(), |address| address.to_string()),
+        uuid: seen.uuid.clone().unwrap_or_else(|| "not sent".to_owned()),
+        first: When::seconds(seen.first_unix),
+        last: When::seconds(seen.last_unix),
+        name,
+        name_error: String::new(),
+        form_error: String::new(),
+        images: image_choices(service, image),
+        roots: root_choices(root),
+    }
+}
+
+/// Free names that go on where the last number ends: after `lab-07` comes `lab-08`.
+fn suggestions(names: &[&str]) -> impl Iterator<Item = String> {
+    let numbered = names.iter().filter_map(|name| {
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = &name[stem.len()..];
+        Some((digits.parse::<u32>().ok()?, stem, digits.len()))
+    });
+    let (last, stem, width) = numbered.max().unwrap_or((0, "pc-", 2));
+    let stem = stem.to_owned();
+    (1..).map_while(move |n| Some(format!("{stem}{:0width$}", last.checked_add(n)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggested_names_go_on_counting() {
+        let first = |names: &[&str]| suggestions(names).take(2).collect::<Vec<_>>();
+        assert_eq!(first(&[]), ["pc-01", "pc-02"]);
+        assert_eq!(first(&["lab-07", "server", "lab-03"]), ["lab-08", "lab-09"]);
+        assert_eq!(first(&["pc-99"]), ["pc-100", "pc-101"]);
+        assert!(first(&["x4294967295"]).is_empty());
+    }
+}

@@ -1,0 +1,93 @@
+//! All images.
+
+use super::{Frame, Page, When, render};
+use crate::text;
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use service::{InitrdState, Service};
+
+/// While an initrd is built.
+const REFRESH_SECONDS: u32 = 3;
+
+struct Version {
+    number: u32,
+    is_newest: bool,
+    size: String,
+    os_name: String,
+    kernel: String,
+    digest: String,
+    imported: When,
+    initrd_class: &'static str,
+    initrd: String,
+    note: Option<String>,
+    n_running: usize,
+}
+
+struct Image {
+    name: String,
+    users: Vec<String>,
+    versions: Vec<Version>,
+}
+
+#[derive(Template)]
+#[template(path = "images.html")]
+struct Images {
+    frame: Frame,
+    images: Vec<Image>,
+}
+
+pub(crate) async fn show(State(service): State<Service>) -> Page {
+    let site = service.site();
+    let machines = service.machines();
+    let mut images: Vec<Image> = Vec::new();
+    let mut is_building = false;
+    for version in site.images.iter().rev() {
+        let state = service.initrd_state(&version.image, version.version);
+        is_building |= state == InitrdState::Building;
+        let is_newest = site.newest(&version.image) == Some(version);
+        let (initrd_class, initrd) = match state {
+            InitrdState::Ready { size_bytes, .. } => {
+                ("ok", format!("● ready, {}", text::bytes(size_bytes)))
+            }
+            InitrdState::Building => ("busy", "◐ is being built".to_owned()),
+            InitrdState::Missing if is_newest => ("busy", "◐ not built yet".to_owned()),
+            InitrdState::Missing => ("off", "○ not needed".to_owned()),
+            InitrdState::Failed(why) => ("fail", format!("✕ {why}")),
+        };
+        let running = Some((version.image.clone(), version.version));
+        let drawn = Version {
+            number: version.version,
+            is_newest,
+            size: text::bytes(version.size_bytes),
+            os_name: version.os_name.clone().unwrap_or_else(|| "unnamed system".to_owned()),
+            kernel: version.kernel_version.clone(),
+            digest: version.digest.chars().take(12).collect(),
+            imported: When::seconds(version.imported_unix),
+            initrd_class,
+            initrd,
+            note: service.image_note(version.image.clone(), version.version).await,
+            n_running: machines
+                .iter()
+                .filter(|view| view.state.word == service::StateWord::Up)
+                .filter(|view| view.boot.as_ref().is_some_and(|boot| boot.image == running))
+                .count(),
+        };
+        match images.last_mut().filter(|image| image.name == version.image.as_str()) {
+            Some(image) => image.versions.push(drawn),
+            None => images.push(Image {
+                name: version.image.to_string(),
+                users: machines
+                    .iter()
+                    .filter(|view| view.machine.image.as_ref() == Some(&version.image))
+                    .map(|view| view.machine.name.to_string())
+                    .collect(),
+                versions: vec![drawn],
+            }),
+        }
+    }
+    images.reverse();
+    let frame = Frame::new(&service, "images", "Images");
+    let frame = if is_building { frame.refreshed(REFRESH_SECONDS) } else { frame };
+    Ok(render(StatusCode::OK, &Images { frame, images }))
+}

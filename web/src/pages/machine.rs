@@ -1,0 +1,356 @@
+//! One machine: its state, its last boot, its settings.
+
+use super::{
+    Choice, Failure, Frame, Page, StateMark, When, image_choices, machine_name, render,
+    root_choices, see_other, write_mode_choices,
+};
+use crate::text;
+use crate::timeline::{Timeline, timeline};
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use model::{ImageName, InvalidName, MachineName, ParseChoiceError};
+use service::{MachineChange, MachineView, Service};
+
+/// While it boots.
+const REFRESH_SECONDS: u32 = 2;
+
+/// Earlier boots on the page; they also tell what is usual.
+const HISTORY_MAX: u32 = 20;
+
+#[derive(serde::Deserialize)]
+pub(crate) struct Options {
+    /// What was just done.
+    #[serde(default)]
+    done: String,
+    /// Shows the form while the machine boots; the page then is not loaded again.
+    edit: Option<String>,
+}
+
+/// The settings as somebody typed them.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub(crate) struct Settings {
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    root: String,
+    #[serde(default)]
+    write_mode: String,
+    #[serde(default)]
+    kernel_args: String,
+}
+
+/// What is wrong with the settings; empty texts are no errors.
+#[derive(Clone, Debug, Default)]
+struct SettingsErrors {
+    image: String,
+    root: String,
+    write_mode: String,
+    kernel_args: String,
+}
+
+impl SettingsErrors {
+    fn all(&self) -> Vec<&str> {
+        let all = [&self.image, &self.root, &self.write_mode, &self.kernel_args];
+        all.into_iter().map(String::as_str).filter(|text| !text.is_empty()).collect()
+    }
+}
+
+struct EarlierBoot {
+    id: u64,
+    started: When,
+    image: String,
+    took: String,
+    end: &'static str,
+    class: &'static str,
+    detail: String,
+}
+
+struct Disk {
+    layer: String,
+    size: String,
+    reads: String,
+    writes: String,
+    connections: u32,
+    last_request: String,
+    refused: u64,
+    errors: u64,
+}
+
+#[derive(Template)]
+#[template(path = "machine.html")]
+struct MachinePage {
+    frame: Frame,
+    name: String,
+    state: StateMark,
+    since: Option<When>,
+    done: &'static str,
+    mac: String,
+    address: String,
+    firmware: String,
+    shelf_slot: String,
+    image: String,
+    root: String,
+    write_mode: &'static str,
+    kernel_args: String,
+    boot: Option<BootDrawing>,
+    earlier: Vec<EarlierBoot>,
+    has_form: bool,
+    images: Vec<Choice>,
+    roots: Vec<Choice>,
+    write_modes: Vec<Choice>,
+    typed_kernel_args: String,
+    errors: SettingsErrors,
+    disk: Option<Disk>,
+    grub_cfg: Option<String>,
+    is_example_address: bool,
+    command: String,
+}
+
+struct BootDrawing {
+    id: u64,
+    started: When,
+    image: String,
+    took: Option<String>,
+    timeline: Timeline,
+}
+
+pub(crate) async fn show(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(options): Query<Options>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    page(&service, &name, StatusCode::OK, &options, None).await
+}
+
+pub(crate) async fn save(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Form(settings): Form<Settings>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    let mut errors = SettingsErrors::default();
+    let change = parse(&settings, &mut errors);
+    if errors.all().is_empty() {
+        match service.set_machine(name.clone(), change).await {
+            Ok(_) => return Ok(see_other(&format!("/machines/{name}"), "saved")),
+            // Of what the form holds, only the image can be refused then.
+            Err(error) if error.is_wrong_input() => errors.image = error.chain(),
+            Err(error) => return Err(Failure::new(&service, &error)),
+        }
+    }
+    let options = Options { done: String::new(), edit: Some(String::new()) };
+    let refused = Some((settings, errors));
+    page(&service, &name, StatusCode::UNPROCESSABLE_ENTITY, &options, refused).await
+}
+
+fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
+    fn choice<T: std::str::FromStr<Err = ParseChoiceError>>(
+        text: &str,
+        error: &mut String,
+    ) -> Option<T> {
+        text.parse().map_err(|wrong: ParseChoiceError| *error = wrong.to_string()).ok()
+    }
+    let image = match settings.image.as_str() {
+        "" => None,
+        image => image
+            .parse::<ImageName>()
+            .map_err(|wrong: InvalidName| errors.image = wrong.to_string())
+            .ok(),
+    };
+    // A form without a field, sent by a script, leaves it as it is.
+    let given = |text: &str| !text.is_empty();
+    MachineChange {
+        mac: None,
+        image: Some(image),
+        root: given(&settings.root).then(|| choice(&settings.root, &mut errors.root)).flatten(),
+        write_mode: given(&settings.write_mode)
+            .then(|| choice(&settings.write_mode, &mut errors.write_mode))
+            .flatten(),
+        kernel_args: choice(settings.kernel_args.trim(), &mut errors.kernel_args),
+    }
+}
+
+async fn page(
+    service: &Service,
+    name: &MachineName,
+    status: StatusCode,
+    options: &Options,
+    refused: Option<(Settings, SettingsErrors)>,
+) -> Page {
+    let failed = |error| Failure::new(service, &error);
+    let view = service.machine(name).map_err(failed)?;
+    let preview = service.preview(name).map_err(failed)?;
+    let history = service.boots_of(view.machine.mac, HISTORY_MAX).await.map_err(failed)?;
+    let is_booting = view.state.word.is_passing();
+    let is_editing = options.edit.is_some();
+    let frame = Frame::new(service, "machines", name.as_str());
+    let machine = &view.machine;
+    let (typed, errors) = refused.unwrap_or_else(|| {
+        let settings = Settings {
+            image: machine.image.as_ref().map_or_else(String::new, ToString::to_string),
+            root: machine.root.to_string(),
+            write_mode: machine.write_mode.to_string(),
+            kernel_args: machine.kernel_args.to_string(),
+        };
+        (settings, SettingsErrors::default())
+    });
+    let earlier: Vec<_> = history
+        .iter()
+        .filter(|boot| view.boot.as_ref().is_none_or(|last| last.id != boot.id))
+        .cloned()
+        .collect();
+    let boot = view.boot.as_ref().map(|boot| BootDrawing {
+        id: boot.id,
+        started: When::ms(boot.started_unix_ms),
+        image: booted_image(boot),
+        took: view.took_ms().map(text::duration_ms),
+        timeline: timeline(boot, &earlier, boot_end(&view)),
+    });
+    let page = MachinePage {
+        frame: if is_booting && !is_editing { frame.refreshed(REFRESH_SECONDS) } else { frame },
+        state: StateMark::from(&view.state),
+        since: view.state.since_unix_ms.map(When::ms),
+        done: match options.done.as_str() {
+            "saved" => "Saved. It takes effect when the machine starts the next time.",
+            "adopted" => {
+                "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
+            }
+            _ => "",
+        },
+        mac: machine.mac.to_string(),
+        address: view.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
+        firmware: text::firmware(view.firmware),
+        shelf_slot: machine.shelf_slot.to_string(),
+        image: chosen_image(&view),
+        root: machine.root.to_string().to_uppercase(),
+        write_mode: text::write_mode(machine.write_mode),
+        kernel_args: machine.kernel_args.to_string(),
+        boot,
+        earlier: earlier.iter().map(earlier_boot).collect(),
+        has_form: !is_booting || is_editing,
+        images: image_choices(service, &typed.image),
+        roots: root_choices(&typed.root),
+        write_modes: write_mode_choices(&typed.write_mode),
+        typed_kernel_args: typed.kernel_args,
+        errors,
+        disk: view.export.as_ref().map(disk),
+        is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
+        grub_cfg: preview.map(|preview| preview.grub_cfg),
+        command: command(machine),
+        name: name.to_string(),
+    };
+    Ok(render(status, &page))
+}
+
+/// Until when the last bar of an unfinished boot is drawn: one that was given up grows no more.
+fn boot_end(view: &MachineView) -> u64 {
+    match (&view.boot, view.state.word.is_passing()) {
+        (Some(boot), false) => boot.current().map_or(boot.started_unix_ms, |last| last.at_unix_ms),
+        _ => text::now_unix_ms(),
+    }
+}
+
+fn booted_image(boot: &model::Boot) -> String {
+    match &boot.image {
+        Some((image, version)) => format!("{image} version {version}"),
+        None => "no image yet".to_owned(),
+    }
+}
+
+fn chosen_image(view: &MachineView) -> String {
+    match (&view.machine.image, view.next_version) {
+        (None, _) => "none: it waits in the loader".to_owned(),
+        (Some(image), Some(version)) => format!("{image}, version {version}"),
+        (Some(image), None) => format!("{image}, which is not there"),
+    }
+}
+
+fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
+    use model::Stage;
+    let last = boot.current();
+    let (end, class) = match last.map(|event| event.stage) {
+        Some(Stage::Up) => ("● came up", "ok"),
+        Some(Stage::Failed) => ("✕ failed", "fail"),
+        Some(Stage::Handover) => ("● system started", "ok"),
+        _ => ("○ broke off", "off"),
+    };
+    let detail = match last {
+        Some(event) if event.stage == Stage::Failed => event.detail.clone(),
+        Some(event) if event.stage < Stage::Handover => format!("after: {}", event.stage.title()),
+        _ => String::new(),
+    };
+    let took_ms = last
+        .filter(|event| event.stage == Stage::Up)
+        .map(|event| event.at_unix_ms.saturating_sub(boot.started_unix_ms));
+    EarlierBoot {
+        id: boot.id,
+        started: When::ms(boot.started_unix_ms),
+        image: boot
+            .image
+            .as_ref()
+            .map_or_else(|| "–".to_owned(), |(image, version)| format!("{image} · v{version}")),
+        took: took_ms.map_or_else(|| "–".to_owned(), text::duration_ms),
+        end,
+        class,
+        detail,
+    }
+}
+
+fn disk(export: &model::ExportStatus) -> Disk {
+    let counters = &export.counters;
+    Disk {
+        layer: text::bytes(export.layer_bytes),
+        size: text::bytes(export.size_bytes),
+        reads: format!("{} in {} requests", text::bytes(counters.read_bytes), counters.reads),
+        writes: format!("{} in {} requests", text::bytes(counters.written_bytes), counters.writes),
+        connections: export.connections,
+        last_request: export
+            .idle_seconds
+            .map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} s ago")),
+        refused: counters.refused,
+        errors: counters.errors,
+    }
+}
+
+/// The command line that makes the machine what it is.
+fn command(machine: &model::Machine) -> String {
+    let image =
+        machine.image.as_ref().map_or_else(String::new, |image| format!(" --image {image}"));
+    format!("bootlace machine set {}{image} --root-kind {}", machine.name, machine.root)
+}
+
+#[derive(Template)]
+#[template(path = "remove.html")]
+struct RemovePage {
+    frame: Frame,
+    name: String,
+    mac: String,
+    state: StateMark,
+}
+
+/// Asks before the machine is removed.
+pub(crate) async fn ask_remove(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    let page = RemovePage {
+        frame: Frame::new(&service, "machines", format!("Remove {name}?")),
+        name: name.to_string(),
+        mac: view.machine.mac.to_string(),
+        state: StateMark::from(&view.state),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+pub(crate) async fn remove(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    let name = machine_name(&service, &name)?;
+    service.remove_machine(name).await.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other("/machines", "removed"))
+}

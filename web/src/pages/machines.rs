@@ -1,0 +1,79 @@
+//! All machines.
+
+use super::{Frame, Page, StateMark, When, render};
+use crate::text;
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use service::{MachineView, Service};
+
+/// While something boots, and while nothing does.
+const REFRESH_SECONDS: (u32, u32) = (2, 15);
+
+#[derive(serde::Deserialize)]
+pub(crate) struct Filter {
+    /// Only machines in this state.
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    done: String,
+}
+
+struct Row {
+    name: String,
+    state: StateMark,
+    image: String,
+    address: String,
+    last_boot: Option<When>,
+    took: String,
+}
+
+#[derive(Template)]
+#[template(path = "machines.html")]
+struct Machines {
+    frame: Frame,
+    rows: Vec<Row>,
+    n_machines: usize,
+    filter: String,
+    was_removed: bool,
+}
+
+pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Filter>) -> Page {
+    let machines = service.machines();
+    let is_passing = machines.iter().any(|view| view.state.word.is_passing());
+    let seconds = if is_passing { REFRESH_SECONDS.0 } else { REFRESH_SECONDS.1 };
+    let n_machines = machines.len();
+    let shown =
+        |view: &MachineView| filter.state.is_empty() || view.state.word.word() == filter.state;
+    let page = Machines {
+        frame: Frame::new(&service, "machines", "Machines").refreshed(seconds),
+        rows: machines.iter().filter(|view| shown(view)).map(row).collect(),
+        n_machines,
+        filter: filter.state,
+        was_removed: filter.done == "removed",
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+fn row(view: &MachineView) -> Row {
+    let running = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
+    let image = match (&view.machine.image, view.next_version, running) {
+        (None, ..) => "none".to_owned(),
+        (Some(image), None, _) => format!("{image} (not there)"),
+        (Some(image), Some(next), Some((now, version)))
+            if (now, *version) != (image, next) && view.state.word == service::StateWord::Up =>
+        {
+            format!("{now} · v{version}, next {image} · v{next}")
+        }
+        (Some(image), Some(next), _) => format!("{image} · v{next}"),
+    };
+    let took = view.took_ms().map_or_else(|| "–".to_owned(), text::duration_ms);
+    Row {
+        state: StateMark::from(&view.state),
+        image,
+        address: view.address.map_or_else(|| "–".to_owned(), |address| address.to_string()),
+        last_boot: view.boot.as_ref().map(|boot| When::ms(boot.started_unix_ms)),
+        took,
+        name: view.machine.name.to_string(),
+    }
+}

@@ -1,0 +1,201 @@
+//! Pages.
+
+pub(crate) mod discovered;
+pub(crate) mod images;
+pub(crate) mod machine;
+pub(crate) mod machines;
+pub(crate) mod overview;
+
+use crate::problem::status_of;
+use crate::text;
+use askama::Template;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use model::{ImageName, MachineName};
+use service::{Error, MachineState, Service};
+
+/// What the frame of every page shows.
+pub(crate) struct Frame {
+    pub(crate) title: String,
+    /// Which entry of the menu is this page.
+    pub(crate) here: &'static str,
+    pub(crate) n_discovered: usize,
+    /// Seconds until the page is loaded again; 0 is never.
+    pub(crate) refresh_seconds: u32,
+    pub(crate) now: String,
+    pub(crate) version: &'static str,
+}
+
+impl Frame {
+    fn new(service: &Service, here: &'static str, title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            here,
+            n_discovered: service.site().discovered.len(),
+            refresh_seconds: 0,
+            now: text::exact(text::now_unix_ms()),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    fn refreshed(mut self, seconds: u32) -> Self {
+        self.refresh_seconds = seconds;
+        self
+    }
+}
+
+/// A state as sign, word and color.
+pub(crate) struct StateMark {
+    pub(crate) glyph: &'static str,
+    pub(crate) word: &'static str,
+    pub(crate) class: &'static str,
+    pub(crate) sentence: String,
+}
+
+impl From<&MachineState> for StateMark {
+    fn from(state: &MachineState) -> Self {
+        Self {
+            glyph: text::glyph(state.word),
+            word: state.word.word(),
+            class: text::class(state.word),
+            sentence: state.sentence.clone(),
+        }
+    }
+}
+
+/// A moment, roughly and exactly.
+pub(crate) struct When {
+    pub(crate) ago: String,
+    pub(crate) exact: String,
+}
+
+impl When {
+    fn ms(unix_ms: u64) -> Self {
+        Self { ago: text::ago(unix_ms), exact: text::exact(unix_ms) }
+    }
+
+    fn seconds(unix: u64) -> Self {
+        Self::ms(unix.saturating_mul(1000))
+    }
+}
+
+/// An entry of a choice.
+pub(crate) struct Choice {
+    pub(crate) value: String,
+    pub(crate) label: String,
+    pub(crate) is_chosen: bool,
+}
+
+/// The images to choose from, after `none`. An image that is gone stays visible as the choice it is.
+pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
+    let site = service.site();
+    let mut names: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
+    names.dedup();
+    let choice = |value: &str, label: String| Choice {
+        value: value.to_owned(),
+        label,
+        is_chosen: value == chosen,
+    };
+    let mut choices = vec![choice("", "none: it waits in the loader".to_owned())];
+    for name in &names {
+        let newest = site.newest(name).map_or(0, |version| version.version);
+        choices.push(choice(name.as_str(), format!("{name} (version {newest})")));
+    }
+    if !chosen.is_empty() && !names.iter().any(|name| name.as_str() == chosen) {
+        choices.push(choice(chosen, format!("{chosen} (not there)")));
+    }
+    choices
+}
+
+pub(crate) fn root_choices(chosen: &str) -> Vec<Choice> {
+    let labels = [("nbd", "NBD: any network"), ("aoe", "AoE: same LAN only")];
+    choices(&labels, chosen)
+}
+
+pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {
+    let labels =
+        [("discard", "thrown away at each boot"), ("persistent", "kept, on a disk of its own")];
+    choices(&labels, chosen)
+}
+
+fn choices(labels: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
+    let choice = |(value, label): &(&str, &str)| Choice {
+        value: (*value).to_owned(),
+        label: (*label).to_owned(),
+        is_chosen: *value == chosen,
+    };
+    labels.iter().map(choice).collect()
+}
+
+/// A page, or why there is none.
+pub(crate) type Page = Result<Response, Failure>;
+
+/// A page that says what is wrong.
+pub(crate) struct Failure {
+    frame: Box<Frame>,
+    status: StatusCode,
+    detail: String,
+}
+
+impl Failure {
+    fn new(service: &Service, error: &Error) -> Self {
+        Self::with(service, status_of(error), error.chain())
+    }
+
+    fn with(service: &Service, status: StatusCode, detail: String) -> Self {
+        let title = match status {
+            StatusCode::NOT_FOUND => "Not found",
+            _ => "That did not work",
+        };
+        Self { frame: Box::new(Frame::new(service, "", title)), status, detail }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "failure.html")]
+struct FailurePage<'a> {
+    frame: &'a Frame,
+    detail: &'a str,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        render(self.status, &FailurePage { frame: &self.frame, detail: &self.detail })
+    }
+}
+
+fn render(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page can't be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "This page can't be rendered.\n").into_response()
+        }
+    }
+}
+
+/// Another page comes now, with a line that says what was done.
+fn see_other(path: &str, done: &str) -> Response {
+    let location = format!("{path}?done={done}");
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
+}
+
+/// The machine that an address names.
+fn machine_name(service: &Service, name: &str) -> Result<MachineName, Failure> {
+    name.parse().map_err(|error: model::InvalidName| {
+        Failure::with(service, StatusCode::NOT_FOUND, error.to_string())
+    })
+}
+
+/// The style sheet.
+pub(crate) async fn style() -> impl IntoResponse {
+    let headers =
+        [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, include_str!("../../assets/app.css"))
+}
+
+pub(crate) async fn not_found(State(service): State<Service>) -> Failure {
+    let detail = "There is no such page. The menu leads to all there are.";
+    Failure::with(&service, StatusCode::NOT_FOUND, detail.to_owned())
+}

@@ -1,0 +1,82 @@
+//! The site at a glance.
+
+use super::{Frame, Page, render};
+use crate::text;
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use service::{Attention, Service, StateWord};
+
+/// The page is loaded again, so that it can hang on a wall.
+const REFRESH_SECONDS: u32 = 5;
+
+struct Count {
+    n: usize,
+    glyph: &'static str,
+    word: &'static str,
+    class: &'static str,
+}
+
+struct Tile {
+    name: String,
+    glyph: &'static str,
+    class: &'static str,
+    line: String,
+}
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    frame: Frame,
+    n_machines: usize,
+    n_images: usize,
+    discovered: String,
+    counts: Vec<Count>,
+    attention: Vec<Attention>,
+    n_attention_left_out: usize,
+    tiles: Vec<Tile>,
+}
+
+pub(crate) async fn show(State(service): State<Service>) -> Page {
+    let status = service.status().await;
+    let counts = StateWord::ALL
+        .into_iter()
+        .filter_map(|word| {
+            let n = *status.machines.get(&word)?;
+            Some(Count { n, glyph: text::glyph(word), word: word.word(), class: text::class(word) })
+        })
+        .collect();
+    let tiles = service
+        .machines()
+        .into_iter()
+        .map(|view| Tile {
+            name: view.machine.name.to_string(),
+            glyph: text::glyph(view.state.word),
+            class: text::class(view.state.word),
+            line: match (&view.boot, view.state.word) {
+                (Some(boot), StateWord::Up) => {
+                    let image = boot.image.as_ref().map_or("up", |(image, _)| image.as_str());
+                    match view.took_ms() {
+                        Some(took_ms) => format!("{image} · {}", text::duration_ms(took_ms)),
+                        None => image.to_owned(),
+                    }
+                }
+                (Some(boot), StateWord::Loading | StateWord::Starting) => {
+                    boot.current().map_or("firmware asks", |event| event.stage.title()).to_owned()
+                }
+                (_, word) => word.word().to_owned(),
+            },
+        })
+        .collect();
+    let page = Overview {
+        frame: Frame::new(&service, "overview", "Overview").refreshed(REFRESH_SECONDS),
+        n_machines: status.n_machines,
+        n_images: status.n_image_versions,
+        discovered: text::count(status.n_discovered, "new PC asks", "new PCs ask"),
+        counts,
+        attention: status.attention,
+        n_attention_left_out: status.n_attention_left_out,
+        tiles,
+    };
+    Ok(render(StatusCode::OK, &page))
+}

@@ -1,0 +1,61 @@
+//! Errors of the API: RFC 9457 problem documents.
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use service::Error;
+
+/// Why a request of the API was not carried out.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    pub(crate) detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into() }
+    }
+}
+
+/// The HTTP status of an error.
+pub(crate) fn status_of(error: &Error) -> StatusCode {
+    match error {
+        _ if error.is_not_found() => StatusCode::NOT_FOUND,
+        Error::NameTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Busy | Error::Stopping | Error::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self { status: status_of(&error), detail: error.chain() }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self { status: rejection.status(), detail: rejection.body_text() }
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self { status: rejection.status(), detail: rejection.body_text() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+        (self.status, headers, body.to_string()).into_response()
+    }
+}

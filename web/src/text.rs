@@ -1,0 +1,119 @@
+//! Sizes, times and states as people read them.
+
+use jiff::{Timestamp, Zoned, tz::TimeZone};
+use model::{Firmware, WriteMode};
+use service::StateWord;
+
+/// A size in the unit that fits: `1.4 GB`.
+pub(crate) fn bytes(n_bytes: u64) -> String {
+    let mut size = n_bytes as f64;
+    for unit in ["bytes", "kB", "MB", "GB", "TB"] {
+        if size < 999.5 || unit == "TB" {
+            return match unit {
+                "bytes" => format!("{n_bytes} bytes"),
+                _ if size < 9.95 => format!("{size:.1} {unit}"),
+                _ => format!("{size:.0} {unit}"),
+            };
+        }
+        size /= 1000.0;
+    }
+    unreachable!("the last unit takes everything")
+}
+
+/// A duration: `0.4 s`, `23 s`, `4 min 10 s`.
+pub(crate) fn duration_ms(ms: u64) -> String {
+    match ms {
+        0..=99 => format!("{ms} ms"),
+        100..=9_949 => format!("{}.{} s", (ms + 50) / 1000, (ms + 50) % 1000 / 100),
+        9_950..=99_499 => format!("{} s", (ms + 500) / 1000),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+/// How long ago: `just now`, `8 min ago`.
+pub(crate) fn ago(unix_ms: u64) -> String {
+    let seconds = now_unix_ms().saturating_sub(unix_ms) / 1000;
+    match seconds {
+        0..=4 => "just now".to_owned(),
+        5..=89 => format!("{seconds} s ago"),
+        90..=5_399 => format!("{} min ago", (seconds + 30) / 60),
+        5_400..=129_599 => format!("{} h ago", (seconds + 1800) / 3600),
+        _ => format!("{} days ago", (seconds + 43_200) / 86_400),
+    }
+}
+
+/// The moment, exactly, in the server's time zone.
+pub(crate) fn exact(unix_ms: u64) -> String {
+    match zoned(unix_ms) {
+        Some(time) => time.strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// The clock: `08:02:11`.
+pub(crate) fn clock(unix_ms: u64) -> String {
+    zoned(unix_ms).map_or_else(String::new, |time| time.strftime("%H:%M:%S").to_string())
+}
+
+fn zoned(unix_ms: u64) -> Option<Zoned> {
+    let time = Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
+    Some(time.to_zoned(TimeZone::system()))
+}
+
+pub(crate) fn now_unix_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
+/// The sign of a state: never color alone.
+pub(crate) const fn glyph(word: StateWord) -> &'static str {
+    match word {
+        StateWord::Up => "●",
+        StateWord::Loading | StateWord::Starting => "◐",
+        StateWord::Waiting | StateWord::Stuck => "▲",
+        StateWord::Failed => "✕",
+        StateWord::Off => "○",
+    }
+}
+
+/// The style class of a state.
+pub(crate) const fn class(word: StateWord) -> &'static str {
+    match word {
+        StateWord::Up => "ok",
+        StateWord::Loading | StateWord::Starting => "busy",
+        StateWord::Waiting | StateWord::Stuck => "warn",
+        StateWord::Failed => "fail",
+        StateWord::Off => "off",
+    }
+}
+
+pub(crate) fn firmware(firmware: Option<Firmware>) -> String {
+    firmware.map_or_else(|| "not known yet".to_owned(), |firmware| firmware.to_string())
+}
+
+pub(crate) const fn write_mode(mode: WriteMode) -> &'static str {
+    match mode {
+        WriteMode::Discard => "thrown away at each boot",
+        WriteMode::Persistent => "kept",
+    }
+}
+
+/// `1 machine`, `2 machines`.
+pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_short() {
+        let sizes = [0, 999, 1000, 12_345_678, 2_147_483_648, u64::MAX].map(bytes);
+        assert_eq!(sizes, ["0 bytes", "999 bytes", "1.0 kB", "12 MB", "2.1 GB", "18446744 TB"]);
+        let times = [40, 400, 9_940, 23_400, 250_000].map(duration_ms);
+        assert_eq!(times, ["40 ms", "0.4 s", "9.9 s", "23 s", "4 min 10 s"]);
+        assert_eq!(ago(now_unix_ms() - 480_000), "8 min ago");
+        assert_eq!(ago(u64::MAX), "just now");
+        assert_eq!(exact(u64::MAX), "unknown");
+    }
+}
