@@ -1,0 +1,25 @@
+//! Sockets that were opened by whoever started us. Unsafe code is here because a descriptor number is all that is handed over.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use tokio::net::TcpListener;
+
+/// The listening socket with this number, which systemd passed in `LISTEN_FDS`. Call it once per descriptor.
+///
+/// # Errors
+/// The descriptor is no listening socket.
+pub fn listener_from(descriptor: RawFd) -> io::Result<TcpListener> {
+    // SAFETY: the protocol of LISTEN_FDS gives these descriptors to this process, and our caller
+    // takes each once; so nobody else closes or reads it.
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let socket = socket2::Socket::from(owned);
+    if !socket.is_listener()? {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it doesn't listen for connections",
+        ));
+    }
+    socket.set_cloexec(true)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,174 @@
+//! Who holds a port that we need.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// A process that has a socket. Displayed as `dnsmasq (pid 812)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process number.
+    pub pid: u32,
+    /// Its name, as `ps` shows it.
+    pub name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.name.escape_debug(), self.pid)
+    }
+}
+
+/// A socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another socket has the port.
+    #[error(
+        "{protocol} port {} is in use by {}; stop it, or let it leave the boot network to Bootlace",
+        address.port(),
+        holder.as_ref().map_or("another program".into(), ToString::to_string)
+    )]
+    InUse {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// The address that we need.
+        address: SocketAddr,
+        /// Who has it; `None` if it could not be found out.
+        holder: Option<Holder>,
+    },
+    /// Ports below 1024 and raw sockets need capabilities.
+    #[error(
+        "not allowed to use {protocol} port {}; run as root, or with the capabilities \
+         CAP_NET_BIND_SERVICE and CAP_NET_RAW",
+        address.port()
+    )]
+    NotAllowed {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// The address that we need.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("can't use {protocol} {address}")]
+    Other {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// The address that we need.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Explains the failed bind of `address`.
+pub fn in_use(protocol: Protocol, address: SocketAddr, error: io::Error) -> BindError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            BindError::InUse { protocol, address, holder: holder(protocol, address.port()) }
+        }
+        io::ErrorKind::PermissionDenied => BindError::NotAllowed { protocol, address },
+        _ => BindError::Other { protocol, address, source: error },
+    }
+}
+
+/// The process that holds `port`, if there is one and we may see it. Reads `/proc`.
+pub fn holder(protocol: Protocol, port: u16) -> Option<Holder> {
+    let tables = match protocol {
+        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+    };
+    let inodes: Vec<String> = tables
+        .into_iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| inodes_of(&table, protocol, port))
+        .collect();
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    if links.is_empty() {
+        return None;
+    }
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Processes end while we look, and those of others may be closed to us.
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+        let has_socket = descriptors.flatten().any(|descriptor| {
+            fs::read_link(descriptor.path())
+                .is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
+        });
+        if has_socket {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(Holder { pid, name: name.trim_end().into() });
+        }
+    }
+    None
+}
+
+/// Inodes of the sockets bound to `port`, from a table of `/proc/net`.
+fn inodes_of(table: &str, protocol: Protocol, port: u16) -> Vec<String> {
+    const TCP_LISTEN: &str = "0A";
+    let wanted = format!(":{port:04X}");
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+            let holds = protocol == Protocol::Udp || *state == TCP_LISTEN;
+            (holds && local.ends_with(&wanted)).then(|| (*inode).to_string())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+
+    #[test]
+    fn the_holder_of_a_port_is_named() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let error = UdpSocket::bind(address).unwrap_err();
+        let text = in_use(Protocol::Udp, address, error).to_string();
+        let expected = format!("(pid {})", std::process::id());
+        assert!(text.contains(&expected) && text.contains("UDP port"), "{text}");
+
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let holder = holder(Protocol::Tcp, tcp.local_addr().unwrap().port()).unwrap();
+        assert_eq!(holder.pid, std::process::id());
+    }
+
+    #[test]
+    fn other_failures_keep_their_cause() {
+        let address = "192.0.2.1:69".parse().unwrap();
+        let error = UdpSocket::bind(address).unwrap_err();
+        let error = in_use(Protocol::Udp, address, error);
+        assert!(std::error::Error::source(&error).is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_strange_table_is_no_problem() {
+        assert!(inodes_of("", Protocol::Udp, 67).is_empty());
+        assert!(inodes_of("head\n 1: 00:0043\n\nx", Protocol::Udp, 67).is_empty());
+    }
+}
