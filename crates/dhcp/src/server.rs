@@ -1,0 +1,235 @@
+//! The decision core (RFC 2131 §4.3).
+
+use crate::pool::Pool;
+use crate::reply::{Reply, ReplyKind, grant, inform, refuse};
+use crate::request::{MessageType, Request};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use wire::Mac;
+
+/// What the server gives out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Our own address on the boot network.
+    pub server: Ipv4Addr,
+    /// Prefix length of the boot network, 1 to 30.
+    pub prefix: u8,
+    /// First and last address to lease; inside of the boot network.
+    pub pool: (Ipv4Addr, Ipv4Addr),
+    /// Addresses that belong to one NIC for ever.
+    pub reserved: BTreeMap<Mac, Ipv4Addr>,
+    /// Default route.
+    pub router: Option<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// DNS domain.
+    pub domain: Option<String>,
+    /// How long a lease lasts, in seconds.
+    pub lease_seconds: u32,
+    /// Loader for PC BIOS, by TFTP from us; less than 128 bytes.
+    pub bios_file: String,
+    /// Loader for 64-bit UEFI.
+    pub uefi_x64_file: String,
+}
+
+impl Config {
+    pub(crate) fn netmask(&self) -> Ipv4Addr {
+        let shift = 32 - u32::from(self.prefix.min(32));
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(shift).unwrap_or(0))
+    }
+
+    pub(crate) fn broadcast(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.server.to_bits() | !self.netmask().to_bits())
+    }
+
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.netmask().to_bits()
+            == self.server.to_bits() & self.netmask().to_bits()
+    }
+
+    pub(crate) fn is_in_pool(&self, address: Ipv4Addr) -> bool {
+        let (first, last) = self.pool;
+        let network = Ipv4Addr::from_bits(self.server.to_bits() & self.netmask().to_bits());
+        (first..=last).contains(&address) && address != self.broadcast() && address != network
+    }
+}
+
+/// An address and whose it is. It belongs to a MAC, not to a client identifier: firmware, GRUB, init
+/// and system of one machine send different ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// Whose it is.
+    pub mac: Mac,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// When it ends, seconds since 1970.
+    pub expires_unix: u64,
+    /// Host name that the client sent.
+    pub host_name: Option<String>,
+}
+
+/// What to do about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send this, after its lease is stored.
+    Reply(Box<Reply>),
+    /// Store that the lease has ended; there is no reply.
+    Released(LeaseRecord),
+    /// Nothing.
+    Silent(Reason),
+}
+
+/// Why a request gets no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The client takes another server's offer.
+    #[error(
+        "the client chose the DHCP server {0}: two servers answer on this network; switch off the \
+         other one, or let it serve the machines"
+    )]
+    OtherServer(Ipv4Addr),
+    /// No address is left.
+    #[error(
+        "no address is left in the pool {0}-{1}: make the pool larger, or the lease time shorter, in \
+         bootlace.toml"
+    )]
+    PoolExhausted(Ipv4Addr, Ipv4Addr),
+    /// The address reserved for the client is held by somebody else.
+    #[error(
+        "the address {0} is reserved for this client, but another one still holds it: switch that one \
+         off or wait until its lease ends"
+    )]
+    ReservedInUse(Ipv4Addr),
+    /// A client found its address in use.
+    #[error(
+        "the client says that somebody else uses {0}: look for a PC with that fixed address, or leave \
+         it out of the pool"
+    )]
+    Declined(Ipv4Addr),
+    /// A client gives back what it does not have.
+    #[error("the client gives back {0}, which is not its own: nothing to do")]
+    NotLeased(Ipv4Addr),
+    /// The message makes no sense.
+    #[error("the request names no address: update the client's firmware if it does not boot")]
+    NoAddress,
+    /// A relay asks for a network that is not configured.
+    #[error(
+        "the relay {0} is not on the boot network: only the interface's own network is served; put the \
+         machines there"
+    )]
+    ForeignRelay(Ipv4Addr),
+}
+
+/// The server's memory.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    pool: Pool,
+}
+
+impl Server {
+    /// A server that remembers `leases`, ended ones too.
+    pub fn new(config: Config, leases: impl IntoIterator<Item = LeaseRecord>) -> Self {
+        Self { config, pool: Pool::new(leases) }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Decides about a request that arrived at `now` (seconds since 1970).
+    pub fn on_request(&mut self, request: &Request, now: u64) -> Decision {
+        if !request.relay.is_unspecified() && !self.config.is_local(request.relay) {
+            return Decision::Silent(Reason::ForeignRelay(request.relay));
+        }
+        match request.kind {
+            MessageType::Discover => self.on_discover(request, now),
+            MessageType::Request => self.on_address_request(request, now),
+            MessageType::Decline => self.on_decline(request, now),
+            MessageType::Release => self.on_release(request, now),
+            MessageType::Inform if request.client.is_unspecified() => {
+                Decision::Silent(Reason::NoAddress)
+            }
+            MessageType::Inform => Decision::Reply(Box::new(inform(&self.config, request))),
+        }
+    }
+
+    fn on_discover(&mut self, request: &Request, now: u64) -> Decision {
+        match self.pool.choose(&self.config, request.mac, request.wanted, now) {
+            Some(address) => {
+                self.pool.offer(request.mac, address, now);
+                let reply = grant(&self.config, request, ReplyKind::Offer, address, None);
+                Decision::Reply(Box::new(reply))
+            }
+            None => Decision::Silent(self.why_none(request.mac)),
+        }
+    }
+
+    fn on_address_request(&mut self, request: &Request, now: u64) -> Decision {
+        if let Some(other) = request.server.filter(|server| *server != self.config.server) {
+            self.pool.forget_offer(request.mac);
+            return Decision::Silent(Reason::OtherServer(other));
+        }
+        // Selecting and init-reboot name the address in option 50, renewing and rebinding in ciaddr.
+        let in_use = Some(request.client).filter(|client| !client.is_unspecified());
+        let Some(address) = request.wanted.or(in_use) else {
+            return Decision::Silent(Reason::NoAddress);
+        };
+        let reserved = self.config.reserved.get(&request.mac);
+        let why = if !self.config.is_local(address) {
+            Some(format!("{address} is not on this network"))
+        } else if let Some(other) = reserved.filter(|reserved| **reserved != address) {
+            // Only if it can really have the other one; else it would ask and be refused for ever.
+            let can_have = self.pool.is_free_for(&self.config, request.mac, *other, now);
+            can_have.then(|| format!("{other} is reserved for you"))
+        } else if !self.pool.is_free_for(&self.config, request.mac, address, now) {
+            Some(format!("{address} is not yours"))
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            return Decision::Reply(Box::new(refuse(&self.config, request, &why)));
+        }
+        let former = self.pool.lease(request.mac).and_then(|lease| lease.host_name.clone());
+        let lease = LeaseRecord {
+            mac: request.mac,
+            address,
+            expires_unix: now + u64::from(self.config.lease_seconds),
+            host_name: request.host_name.clone().or(former),
+        };
+        self.pool.set(&lease);
+        let reply = grant(&self.config, request, ReplyKind::Ack, address, Some(lease));
+        Decision::Reply(Box::new(reply))
+    }
+
+    fn on_decline(&mut self, request: &Request, now: u64) -> Decision {
+        let Some(address) = request.wanted else {
+            return Decision::Silent(Reason::NoAddress);
+        };
+        // Only what it was given: otherwise one client could make the whole pool unusable.
+        if self.pool.lease(request.mac).is_some_and(|lease| lease.address == address) {
+            self.pool.decline(request.mac, address, now);
+            return Decision::Silent(Reason::Declined(address));
+        }
+        Decision::Silent(Reason::NotLeased(address))
+    }
+
+    fn on_release(&mut self, request: &Request, now: u64) -> Decision {
+        match self.pool.lease(request.mac) {
+            Some(lease) if lease.address == request.client => {
+                let ended = LeaseRecord { expires_unix: now, ..lease.clone() };
+                self.pool.set(&ended);
+                Decision::Released(ended)
+            }
+            _ => Decision::Silent(Reason::NotLeased(request.client)),
+        }
+    }
+
+    fn why_none(&self, mac: Mac) -> Reason {
+        match self.config.reserved.get(&mac) {
+            Some(address) => Reason::ReservedInUse(*address),
+            None => Reason::PoolExhausted(self.config.pool.0, self.config.pool.1),
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Clients as they were seen on the wire, and what they are told.
+
+use dhcp::{Config, Decision, Destination, NotARequest, Reason, Reply, ReplyKind, Request, Server};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use wire::Mac;
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const NOW: u64 = 1_800_000_000;
+
+fn mac(last: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0x77, 0, last])
+}
+
+fn ip(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, last)
+}
+
+fn config() -> Config {
+    Config {
+        server: SERVER,
+        prefix: 24,
+        pool: (ip(100), ip(103)),
+        reserved: BTreeMap::from([(mac(50), ip(50))]),
+        router: Some(ip(254)),
+        dns: vec![SERVER],
+        domain: Some("lab.example".into()),
+        lease_seconds: 3600,
+        bios_file: "bl.0".into(),
+        uefi_x64_file: "bl.efi".into(),
+    }
+}
+
+/// A message as a client sends it.
+#[derive(Clone)]
+struct Message {
+    kind: u8,
+    mac: Mac,
+    client: Ipv4Addr,
+    relay: Ipv4Addr,
+    flags: u16,
+    options: Vec<u8>,
+}
+
+fn message(kind: u8, last: u8) -> Message {
+    let none = Ipv4Addr::UNSPECIFIED;
+    Message { kind, mac: mac(last), client: none, relay: none, flags: 0, options: vec![] }
+}
+
+impl Message {
+    fn with(mut self, code: u8, value: &[u8]) -> Self {
+        self.options.extend([code, value.len() as u8]);
+        self.options.extend(value);
+        self
+    }
+
+    fn wants(self, address: Ipv4Addr) -> Self {
+        self.with(50, &address.octets())
+    }
+
+    fn chooses(self, server: Ipv4Addr) -> Self {
+        self.with(54, &server.octets())
+    }
+
+    /// As the iPXE ROM of a BIOS PC sends it.
+    fn bios(self) -> Self {
+        self.with(93, &[0, 0])
+            .with(60, b"PXEClient:Arch:00000:UNDI:002001")
+            .with(77, b"iPXE")
+            .with(175, &[0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0])
+            .with(97, &[0; 17])
+    }
+
+    /// As EDK2 sends it: a list of options, no client identifier, and an absurd option 57.
+    fn uefi(mut self) -> Self {
+        self.flags = 0x8000;
+        self.with(57, &[0xff, 0]).with(93, &[0, 7]).with(60, b"PXEClient:Arch:00007:UNDI:003000")
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, 0, 4];
+        bytes.extend(self.flags.to_be_bytes());
+        bytes.extend(self.client.octets());
+        bytes.extend([0; 8]);
+        bytes.extend(self.relay.octets());
+        bytes.extend(self.mac.0);
+        bytes.extend([0; 202]);
+        bytes.extend([99, 130, 83, 99, 53, 1, self.kind]);
+        bytes.extend(&self.options);
+        bytes.push(255);
+        bytes
+    }
+}
+
+fn decide(server: &mut Server, message: &Message) -> Decision {
+    server.on_request(&Request::parse(&message.bytes()).expect("a request"), NOW)
+}
+
+fn reply(server: &mut Server, message: &Message) -> Reply {
+    match decide(server, message) {
+        Decision::Reply(reply) => *reply,
+        other => panic!("no reply but {other:?}"),
+    }
+}
+
+fn silence(server: &mut Server, message: &Message) -> Reason {
+    match decide(server, message) {
+        Decision::Silent(reason) => reason,
+        other => panic!("not silent but {other:?}"),
+    }
+}
+
+/// The value of an option in a reply.
+fn option(reply: &Reply, code: u8) -> Option<Vec<u8>> {
+    let mut options = &reply.bytes[240..];
+    while let [found, length, rest @ ..] = options {
+        if *found == 255 || *found == 0 {
+            return None;
+        }
+        let (value, rest) = rest.split_at(usize::from(*length));
+        if *found == code {
+            return Some(value.to_vec());
+        }
+        options = rest;
+    }
+    None
+}
+
+/// DISCOVER, REQUEST: the address that the client gets.
+fn lease(server: &mut Server, last: u8) -> Ipv4Addr {
+    let offer = reply(server, &message(1, last));
+    assert_eq!(offer.kind, ReplyKind::Offer);
+    let ack = reply(server, &message(3, last).wants(offer.address).chooses(SERVER));
+    assert_eq!((ack.kind, ack.address), (ReplyKind::Ack, offer.address));
+    assert_eq!(ack.lease.expect("an ACK has a lease to store").address, offer.address);
+    ack.address
+}
+
+#[test]
+fn a_bios_pc_gets_an_address_and_its_loader() {
+    let mut server = Server::new(config(), []);
+    let offer = reply(&mut server, &message(1, 1).bios());
+    assert_eq!(offer.to, Destination::Frame(mac(1), offer.address));
+    assert_eq!(offer.lease, None, "an offer is not yet a lease");
+    assert_eq!(option(&offer, 53), Some(vec![2]));
+    assert_eq!(offer.bytes[240], 53, "ROMs look for the message type first");
+    for (code, value) in [
+        (1, &[255, 255, 255, 0][..]),
+        (3, &[10, 77, 0, 254]),
+        (6, &[10, 77, 0, 1]),
+        (15, b"lab.example"),
+        (28, &[10, 77, 0, 255]),
+        (51, &3600u32.to_be_bytes()),
+        (54, &[10, 77, 0, 1]),
+        (58, &1800u32.to_be_bytes()),
+        (59, &3150u32.to_be_bytes()),
+        (60, b"PXEClient"),
+        (43, &[6, 1, 8, 255]),
+        (66, b"10.77.0.1\0"),
+        (67, b"bl.0\0"),
+        (97, &[0; 17]),
+        (175, &[0xb0, 1, 1]),
+    ] {
+        assert_eq!(option(&offer, code).as_deref(), Some(value), "option {code}");
+    }
+    assert_eq!(offer.bytes[20..24], [10, 77, 0, 1], "next server");
+    assert_eq!(offer.bytes[108..113], *b"bl.0\0", "file");
+    assert!(offer.bytes.len() >= 300, "shorter replies are dropped by some clients");
+}
+
+#[test]
+fn a_uefi_pc_gets_its_loader_without_the_options_that_send_it_to_a_boot_server() {
+    let mut server = Server::new(config(), []);
+    for architecture in [7, 9] {
+        let mut uefi = message(1, 2).uefi();
+        let at = uefi.options.windows(4).position(|bytes| bytes == [93, 2, 0, 7]).unwrap();
+        uefi.options[at + 3] = architecture;
+        let offer = reply(&mut server, &uefi);
+        assert_eq!(option(&offer, 67).as_deref(), Some(&b"bl.efi\0"[..]));
+        assert_eq!((option(&offer, 60), option(&offer, 43)), (None, None));
+        assert_eq!(offer.to, Destination::Broadcast, "it asked for broadcasts");
+    }
+}
+
+#[test]
+fn who_is_no_firmware_gets_an_address_and_nothing_to_boot() {
+    let mut server = Server::new(config(), []);
+    let offer = reply(&mut server, &message(1, 3).with(55, &[1, 3]).with(61, b"\xffduid"));
+    assert_eq!((option(&offer, 67), option(&offer, 6)), (None, None));
+    assert_eq!(option(&offer, 61).as_deref(), Some(&b"\xffduid"[..]), "RFC 6842");
+    let http = message(1, 4).with(93, &[0, 16]).with(60, b"HTTPClient:Arch:00016");
+    assert_eq!(option(&reply(&mut server, &http), 67), None);
+}
+
+#[test]
+fn one_machine_keeps_one_address_whatever_asks_in_it() {
+    let mut server = Server::new(config(), []);
+    let address = lease(&mut server, 1);
+    assert_eq!(reply(&mut server, &message(1, 1).bios()).address, address);
+    assert_eq!(reply(&mut server, &message(1, 1).with(61, b"\xffother")).address, address);
+    let renewal = Message { client: address, ..message(3, 1) };
+    let ack = reply(&mut server, &renewal);
+    assert_eq!((ack.kind, ack.to), (ReplyKind::Ack, Destination::Unicast(address)));
+    let reboot = reply(&mut server, &message(3, 1).wants(address));
+    assert_eq!((reboot.kind, reboot.address), (ReplyKind::Ack, address));
+}
+
+#[test]
+fn leases_are_remembered_over_a_restart() {
+    let mut server = Server::new(config(), []);
+    let discover = message(1, 1).wants(ip(102));
+    let offer = reply(&mut server, &discover);
+    assert_eq!(offer.address, ip(102), "a free address is given as wanted");
+    let ack = reply(&mut server, &message(3, 1).wants(ip(102)).chooses(SERVER));
+    let mut again = Server::new(config(), ack.lease);
+    assert_eq!(reply(&mut again, &message(1, 1)).address, ip(102));
+    assert_ne!(reply(&mut again, &message(1, 2).wants(ip(102))).address, ip(102));
+}
+
+#[test]
+fn an_address_that_is_not_the_client_s_is_refused() {
+    let mut server = Server::new(config(), []);
+    let address = lease(&mut server, 1);
+    for wrong in [message(3, 2).wants(address), message(3, 2).wants(Ipv4Addr::new(192, 168, 1, 5))]
+    {
+        let nak = reply(&mut server, &wrong);
+        assert_eq!((nak.kind, nak.to), (ReplyKind::Nak, Destination::Broadcast));
+        assert_eq!(nak.bytes[16..20], [0; 4], "a NAK gives no address");
+        assert!(option(&nak, 51).is_none());
+    }
+    let through_relay = Message { relay: ip(9), ..message(3, 2).wants(address) };
+    assert_eq!(reply(&mut server, &through_relay).to, Destination::Relay(ip(9)));
+}
+
+#[test]
+fn reserved_addresses_are_the_owner_s_alone() {
+    let mut server = Server::new(config(), []);
+    assert_eq!(lease(&mut server, 50), ip(50));
+    let other = reply(&mut server, &message(3, 1).wants(ip(50)));
+    assert_eq!(other.kind, ReplyKind::Nak);
+    let owner = reply(&mut server, &message(3, 50).wants(ip(100)));
+    assert_eq!(owner.kind, ReplyKind::Nak, "it shall ask again and get its own");
+}
+
+#[test]
+fn a_full_pool_reuses_what_ended_longest_ago_and_then_says_so() {
+    let mut server = Server::new(config(), []);
+    for last in 1..=4 {
+        lease(&mut server, last);
+    }
+    let reason = silence(&mut server, &message(1, 5));
+    assert!(reason.to_string().contains("make the pool larger"), "{reason}");
+    let third = reply(&mut server, &message(1, 3)).address;
+    let released = Message { client: third, ..message(7, 3) };
+    assert!(
+        matches!(decide(&mut server, &released), Decision::Released(lease) if lease.address == third)
+    );
+    assert_eq!(lease(&mut server, 5), third);
+}
+
+#[test]
+fn a_declined_address_rests() {
+    let mut server = Server::new(config(), []);
+    let address = lease(&mut server, 1);
+    let reason = silence(&mut server, &message(4, 1).wants(address).chooses(SERVER));
+    assert_eq!(reason, Reason::Declined(address));
+    assert_ne!(lease(&mut server, 1), address);
+    let stranger = message(4, 9).wants(ip(103)).chooses(SERVER);
+    assert_eq!(silence(&mut server, &stranger), Reason::NotLeased(ip(103)));
+}
+
+#[test]
+fn another_server_s_clients_are_left_alone() {
+    let mut server = Server::new(config(), []);
+    let other = Ipv4Addr::new(10, 77, 0, 2);
+    let reason = silence(&mut server, &message(3, 1).wants(ip(100)).chooses(other));
+    assert!(reason.to_string().contains("two servers answer"), "{reason}");
+    let foreign = Message { relay: Ipv4Addr::new(192, 168, 9, 1), ..message(1, 1) };
+    assert!(matches!(silence(&mut server, &foreign), Reason::ForeignRelay(_)));
+}
+
+#[test]
+fn a_relay_gets_its_information_back_as_the_last_option() {
+    let mut server = Server::new(config(), []);
+    let relayed = Message { relay: ip(9), ..message(1, 1).with(82, b"\x01\x04port") };
+    let offer = reply(&mut server, &relayed);
+    assert_eq!(offer.to, Destination::Relay(ip(9)));
+    let information = b"\x52\x06\x01\x04port\xff";
+    assert!(offer.bytes.windows(information.len()).any(|bytes| bytes == information));
+}
+
+#[test]
+fn inform_is_answered_without_an_address() {
+    let mut server = Server::new(config(), []);
+    let ack = reply(&mut server, &Message { client: ip(7), ..message(8, 1) });
+    assert_eq!(
+        (ack.kind, ack.to, ack.lease.clone()),
+        (ReplyKind::Ack, Destination::Unicast(ip(7)), None)
+    );
+    assert_eq!((option(&ack, 51), ack.bytes[16..20].to_vec()), (None, vec![0; 4]));
+}
+
+#[test]
+fn every_reason_says_what_to_do() {
+    let address = ip(1);
+    for reason in [
+        Reason::OtherServer(address),
+        Reason::PoolExhausted(address, address),
+        Reason::ReservedInUse(address),
+        Reason::Declined(address),
+        Reason::NotLeased(address),
+        Reason::NoAddress,
+        Reason::ForeignRelay(address),
+    ] {
+        assert!(reason.to_string().contains(':'), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_named() {
+    let good = message(1, 1).bytes();
+    let with = |index: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[index] = value;
+        Request::parse(&bytes).unwrap_err()
+    };
+    assert_eq!(with(0, 2), NotARequest::NotARequest(2));
+    assert_eq!(with(2, 200), NotARequest::NotEthernet(1, 200));
+    assert_eq!(with(236, 0), NotARequest::NoCookie);
+    assert_eq!(with(242, 5), NotARequest::NoMessageType);
+    assert!(matches!(with(28, 0x53), NotARequest::BadMac(_)));
+}
+
+#[test]
+fn a_reply_is_understood_by_another_implementation() {
+    use dhcproto::{Decodable, Decoder, v4};
+    let mut server = Server::new(config(), []);
+    let offer = reply(&mut server, &message(1, 1).bios());
+    let decoded = v4::Message::decode(&mut Decoder::new(&offer.bytes)).unwrap();
+    assert_eq!(decoded.yiaddr(), offer.address);
+    assert_eq!(decoded.opts().msg_type(), Some(v4::MessageType::Offer));
+    assert!(decoded.fname().is_some_and(|name| name.starts_with(b"bl.0\0")));
+}
+
+#[test]
+fn no_prefix_of_a_request_panics() {
+    let bytes = message(1, 1).bios().wants(ip(100)).bytes();
+    for end in 0..bytes.len() {
+        let parsed = Request::parse(&bytes[..end]);
+        assert_eq!(parsed.is_err(), end < 243, "{end} bytes: {parsed:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_messages_never_panic(
+        noise in proptest::collection::vec(any::<u8>(), 0..400),
+        kind in 0..9u8,
+        last in any::<u8>(),
+    ) {
+        let _ = Request::parse(&noise);
+        let mut server = Server::new(config(), []);
+        let mut wild = message(kind, last);
+        wild.options = noise;
+        if let Ok(request) = Request::parse(&wild.bytes()) {
+            let _ = server.on_request(&request, NOW);
+        }
+    }
+
+    #[test]
+    fn no_address_is_ever_given_to_two(clients in proptest::collection::vec((1..9u8, 0..3u8), 1..40)) {
+        let mut server = Server::new(config(), []);
+        let mut held: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
+        for (last, action) in clients {
+            let offered = match decide(&mut server, &message(1, last)) {
+                Decision::Reply(offer) => offer.address,
+                _ => continue,
+            };
+            if action == 0 {
+                continue;
+            }
+            let request = message(3, last).wants(offered).chooses(SERVER);
+            if let Decision::Reply(ack) = decide(&mut server, &request)
+                && ack.kind == ReplyKind::Ack
+            {
+                let owner = held.insert(ack.address, mac(last));
+                prop_assert!(owner.is_none_or(|owner| owner == mac(last)));
+                if action == 2 {
+                    let release = Message { client: ack.address, ..message(7, last) };
+                    let _ = decide(&mut server, &release);
+                    held.remove(&ack.address);
+                }
+            }
+        }
+    }
+}
