@@ -1,7 +1,9 @@
 //! Sockets of the boot protocols. What to answer is decided by the protocol crates.
 
 pub mod port_holder;
+pub mod tftp;
 
 mod handed;
+mod tftp_transfer;
 
 pub use handed::listener_from;

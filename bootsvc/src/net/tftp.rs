@@ -1,0 +1,224 @@
+//! The TFTP server's sockets: one for requests, and one for each transfer.
+
+use super::port_holder::{BindError, Protocol, in_use};
+use super::tftp_transfer::{Job, serve};
+use bytes::Bytes;
+use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use tftp::{Mode, NotServed, Packet, ReadRequest};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// UDP port of requests.
+pub const PORT: u16 = 69;
+/// Transfers at once. 4096 clients with a window of 64 KiB each are what a gigabit sends in two seconds.
+pub const TRANSFERS_MAX: usize = 4096;
+/// Transfers at once of one client. Firmware has one, GRUB a few; the rest is a mistake or an attack.
+pub const TRANSFERS_PER_CLIENT_MAX: usize = 8;
+/// Room for requests that the reader has not seen yet: a hall of machines that is switched on at once.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+/// Longest datagram that can be a request. Longer ones are cut, which only loses options.
+const REQUEST_MAX: usize = 2048;
+
+/// What happened, for the time line of a machine and the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TftpEvent {
+    /// Who asked.
+    pub peer: SocketAddrV4,
+    /// What it asked for: normalized, or escaped if it can't be.
+    pub path: String,
+    /// What became of it.
+    pub kind: TftpEventKind,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TftpEventKind {
+    /// The file goes out.
+    Started {
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The client has the whole file.
+    Done {
+        /// Its size.
+        size_bytes: u64,
+        /// How long it took.
+        ms: u64,
+        /// Packets that were sent more than once.
+        n_retransmits: u32,
+    },
+    /// The client ended the transfer. UEFI does so when it only wanted to know the size.
+    Aborted,
+    /// The client fell silent.
+    GaveUp {
+        /// What it has acknowledged until then.
+        acked_bytes: u64,
+    },
+    /// The client was told that it gets nothing.
+    Refused(NotServed),
+}
+
+/// The TFTP server.
+#[derive(Debug)]
+pub struct Tftp {
+    socket: UdpSocket,
+    server: Ipv4Addr,
+}
+
+impl Tftp {
+    /// Opens the port of requests at `server`. Transfers come from that address, too.
+    ///
+    /// # Errors
+    /// Names the program that has the port already.
+    pub fn bind(server: Ipv4Addr) -> Result<Self, BindError> {
+        let address = SocketAddr::from((server, PORT));
+        let socket = std::net::UdpSocket::bind(address)
+            .and_then(|socket| {
+                socket.set_nonblocking(true)?;
+                // Needs CAP_NET_ADMIN; without it the usual buffer must do.
+                let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES);
+                UdpSocket::from_std(socket)
+            })
+            .map_err(|error| in_use(Protocol::Udp, address, error))?;
+        Ok(Self { socket, server })
+    }
+
+    /// Serves until `stop`. `content` gives what a client gets for a path, which is normalized:
+    /// `grub/grub.cfg`. Events are dropped when nobody takes them.
+    pub async fn run<C, F>(
+        self,
+        content: C,
+        events: mpsc::Sender<TftpEvent>,
+        stop: CancellationToken,
+    ) where
+        C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
+    {
+        let mut server = Server {
+            socket: self.socket,
+            address: self.server,
+            content: Arc::new(content),
+            events,
+            transfers: HashMap::new(),
+            tasks: JoinSet::new(),
+        };
+        let mut buffer = [0; REQUEST_MAX];
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(ended) = server.tasks.join_next_with_id(), if !server.tasks.is_empty() => {
+                    server.on_end(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                }
+                received = server.socket.recv_from(&mut buffer) => {
+                    server.on_datagram(received, &buffer).await;
+                }
+            }
+        }
+    }
+}
+
+struct Server<C> {
+    socket: UdpSocket,
+    address: Ipv4Addr,
+    content: Arc<C>,
+    events: mpsc::Sender<TftpEvent>,
+    transfers: HashMap<SocketAddrV4, Running>,
+    tasks: JoinSet<()>,
+}
+
+struct Running {
+    request: Vec<u8>,
+    again: mpsc::Sender<()>,
+    task: AbortHandle,
+}
+
+impl<C, F> Server<C>
+where
+    C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
+{
+    fn on_end(&mut self, id: tokio::task::Id) {
+        self.transfers.retain(|_, running| running.task.id() != id);
+    }
+
+    async fn on_datagram(&mut self, received: io::Result<(usize, SocketAddr)>, buffer: &[u8]) {
+        let (len, peer) = match received {
+            Ok((len, SocketAddr::V4(peer))) => (len, peer),
+            Ok(_) => return,
+            Err(error) => {
+                // Of the interface, like "network is down": the socket stays good.
+                tracing::warn!(%error, "can't receive TFTP requests");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                return;
+            }
+        };
+        let datagram = &buffer[..len];
+        let refused = match Packet::parse(datagram) {
+            Ok(Packet::Read(request)) => self.on_request(datagram, &request, peer),
+            Ok(Packet::Write) => Err(NotServed::ReadOnly),
+            // An ERROR is never answered, and everything else belongs to another port.
+            Ok(Packet::Error { .. }) => Ok(()),
+            Ok(_) => Err(NotServed::UnknownTransfer),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "not a TFTP request");
+                Ok(())
+            }
+        };
+        if let Err(why) = refused {
+            tracing::debug!(%peer, %why, "TFTP request refused");
+            let _ = self.socket.try_send_to(&why.packet(), peer.into());
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        datagram: &[u8],
+        request: &ReadRequest<'_>,
+        peer: SocketAddrV4,
+    ) -> Result<(), NotServed> {
+        if let Some(running) = self.transfers.get(&peer) {
+            let is_same = running.request == datagram;
+            if is_same
+                && !matches!(running.again.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
+            {
+                return Ok(());
+            }
+            // The client has a new wish, so it has forgotten the old one.
+            running.task.abort();
+            self.transfers.remove(&peer);
+        }
+        let refuse = |why| {
+            let path = request.path.escape_ascii().to_string();
+            let _ =
+                self.events.try_send(TftpEvent { peer, path, kind: TftpEventKind::Refused(why) });
+            Err(why)
+        };
+        let Some(path) = tftp::normalize(request.path) else { return refuse(NotServed::BadPath) };
+        if request.mode == Mode::Unsupported {
+            return refuse(NotServed::Mode);
+        }
+        let of_client = self.transfers.keys().filter(|other| other.ip() == peer.ip()).count();
+        if self.transfers.len() >= TRANSFERS_MAX || of_client >= TRANSFERS_PER_CLIENT_MAX {
+            return refuse(NotServed::Busy);
+        }
+        let (again, repeats) = mpsc::channel(1);
+        let job = Job {
+            server: self.address,
+            peer,
+            path,
+            mode: request.mode,
+            asked: request.asked,
+            repeats,
+            events: self.events.clone(),
+        };
+        let task = self.tasks.spawn(serve(job, Arc::clone(&self.content)));
+        self.transfers.insert(peer, Running { request: datagram.to_vec(), again, task });
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! One TFTP transfer on a socket of its own.
+
+use super::tftp::{TftpEvent, TftpEventKind};
+use bytes::Bytes;
+use nix::sys::socket::{getsockopt, sockopt};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+use tftp::{Asked, Mode, Next, NotServed, Outcome, Packet, Terms, Transfer};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use wire::Moment;
+
+/// Largest block: one Ethernet frame. Many ROMs can't put fragments together.
+const BLOCK_SIZE_MAX: u16 = 1468;
+/// IP, UDP and TFTP headers.
+const HEADERS: u16 = 20 + 8 + 4;
+/// The content must be there by then. Firmware asks again for about half a minute.
+const CONTENT_DEADLINE: Duration = Duration::from_secs(25);
+/// Longest packet that a client sends during a transfer: an ERROR with its text.
+const PACKET_MAX: usize = 600;
+
+/// One request to serve.
+pub(super) struct Job {
+    pub(super) server: Ipv4Addr,
+    pub(super) peer: SocketAddrV4,
+    pub(super) path: String,
+    pub(super) mode: Mode,
+    pub(super) asked: Asked,
+    /// The same request came in again.
+    pub(super) repeats: mpsc::Receiver<()>,
+    pub(super) events: mpsc::Sender<TftpEvent>,
+}
+
+enum End {
+    Outcome(Outcome),
+    /// The client has begun anew with the same request.
+    Restart,
+}
+
+/// Serves one request until its transfer is over.
+pub(super) async fn serve<C, F>(mut job: Job, content: Arc<C>)
+where
+    C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
+{
+    let socket = match UdpSocket::bind((job.server, 0)).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%error, "can't open a socket for a TFTP transfer");
+            return;
+        }
+    };
+    let block_size_max = block_size_max(job.peer).unwrap_or(BLOCK_SIZE_MAX);
+    loop {
+        let content = content(job.path.clone(), job.peer);
+        let content = tokio::time::timeout(CONTENT_DEADLINE, content).await;
+        let content = match (content.unwrap_or(Err(NotServed::Failed)), job.mode) {
+            (Ok(content), Mode::Netascii) => {
+                tftp::netascii(&content).map(Bytes::from).ok_or(NotServed::TooLongForText)
+            }
+            (content, _) => content,
+        };
+        let content = match content {
+            Ok(content) => content,
+            Err(why) => {
+                let _ = socket.send_to(&why.packet(), job.peer).await;
+                job.tell(TftpEventKind::Refused(why));
+                return;
+            }
+        };
+        // Repeats of before are of the request that is answered now.
+        let _ = job.repeats.try_recv();
+        let size_bytes = content.len() as u64;
+        let terms = Terms::settle(&job.asked, job.mode, size_bytes, block_size_max);
+        job.tell(TftpEventKind::Started { size_bytes });
+        let start = Instant::now();
+        let mut transfer = Transfer::start(&terms, size_bytes, Moment::default());
+        let end = send(&mut job, &socket, &content, &terms, &mut transfer, start).await;
+        let ms = start.elapsed().as_millis() as u64;
+        let n_retransmits = transfer.n_retransmits();
+        job.tell(match end {
+            End::Restart => continue,
+            End::Outcome(Outcome::Confirmed | Outcome::Unconfirmed) => {
+                TftpEventKind::Done { size_bytes, ms, n_retransmits }
+            }
+            End::Outcome(Outcome::Aborted) => TftpEventKind::Aborted,
+            End::Outcome(Outcome::GaveUp) => {
+                TftpEventKind::GaveUp { acked_bytes: transfer.acked_bytes() }
+            }
+        });
+        return;
+    }
+}
+
+async fn send(
+    job: &mut Job,
+    socket: &UdpSocket,
+    content: &[u8],
+    terms: &Terms,
+    transfer: &mut Transfer,
+    start: Instant,
+) -> End {
+    let now = || Moment::from_millis(start.elapsed().as_millis() as u64);
+    let mut packet = Vec::with_capacity(usize::from(terms.block_size) + 4);
+    let mut buffer = [0; PACKET_MAX];
+    loop {
+        packet.clear();
+        match transfer.next(now()) {
+            Next::Data { block, offset, len } => {
+                packet.extend_from_slice(&tftp::data_header(block));
+                let block = content.get(offset as usize..).and_then(|rest| rest.get(..len.into()));
+                packet.extend_from_slice(block.expect("a transfer names only bytes of its file"));
+            }
+            Next::OptionAck => packet.extend(terms.option_ack.iter().flatten()),
+            Next::WaitUntil(moment) => {
+                let wake = start + Duration::from_millis(moment.as_millis());
+                tokio::select! {
+                    biased;
+                    received = socket.recv_from(&mut buffer) => {
+                        on_datagram(job, socket, transfer, received, &buffer, now());
+                    }
+                    Some(()) = job.repeats.recv() => {
+                        // Firmware asks for the size, sends an ERROR, and asks again from the same
+                        // port: that ERROR came before the request, so it counts before it.
+                        while let Ok(received) = socket.try_recv_from(&mut buffer) {
+                            on_datagram(job, socket, transfer, Ok(received), &buffer, now());
+                        }
+                        if !transfer.on_request_again(now()) {
+                            return End::Restart;
+                        }
+                    }
+                    () = tokio::time::sleep_until(wake) => {}
+                }
+                continue;
+            }
+            Next::Done(outcome) => return End::Outcome(outcome),
+        }
+        // What can't be sent counts as lost: the transfer repeats it or gives up.
+        if let Err(error) = socket.send_to(&packet, job.peer).await {
+            tracing::debug!(peer = %job.peer, %error, "TFTP packet not sent");
+        }
+    }
+}
+
+fn on_datagram(
+    job: &Job,
+    socket: &UdpSocket,
+    transfer: &mut Transfer,
+    received: io::Result<(usize, SocketAddr)>,
+    buffer: &[u8],
+    now: Moment,
+) {
+    let Ok((len, sender)) = received else { return };
+    let packet = Packet::parse(&buffer[..len]);
+    if sender != SocketAddr::V4(job.peer) {
+        // RFC 1350 section 4: tell the stranger, don't disturb the transfer.
+        if !matches!(packet, Ok(Packet::Error { .. })) {
+            let _ = socket.try_send_to(&NotServed::UnknownTransfer.packet(), sender);
+        }
+        return;
+    }
+    match packet {
+        Ok(Packet::Ack { block }) => transfer.on_ack(block, now),
+        Ok(Packet::Error { code, message }) => {
+            let message = message.get(..64).unwrap_or(message).escape_ascii();
+            tracing::debug!(peer = %job.peer, path = job.path, code, %message, "TFTP client ended");
+            transfer.on_error();
+        }
+        _ => {}
+    }
+}
+
+impl Job {
+    fn tell(&self, kind: TftpEventKind) {
+        let event = TftpEvent { peer: self.peer, path: self.path.clone(), kind };
+        tracing::debug!(peer = %event.peer, path = event.path, kind = ?event.kind, "TFTP");
+        if self.events.try_send(event).is_err() {
+            tracing::debug!("a TFTP event was dropped: nobody took the earlier ones");
+        }
+    }
+}
+
+/// What fits into one frame on the way to `peer`.
+fn block_size_max(peer: SocketAddrV4) -> Option<u16> {
+    // Connecting sends nothing, it only looks up the route.
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(peer).ok()?;
+    let mtu = u16::try_from(getsockopt(&socket, sockopt::IpMtu).ok()?).unwrap_or(u16::MAX);
+    Some(mtu.saturating_sub(HEADERS).clamp(tftp::BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX))
+}
