@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! `bootlace`: network boot for diskless workstations.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bootsvc::cli::run()
+}

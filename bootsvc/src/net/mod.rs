@@ -1,8 +1,10 @@
 //! Sockets of the boot protocols. What to answer is decided by the protocol crates.
 
+pub mod dhcp;
 pub mod port_holder;
 pub mod tftp;
 
+mod frame;
 mod handed;
 mod tftp_transfer;
 

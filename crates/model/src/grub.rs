@@ -18,11 +18,13 @@ pub const MACHINE_PATH: &str = "/grub/machine.cfg";
 /// Seconds after which a PC that waits in the loader asks again.
 const ASK_AGAIN_SECONDS: u32 = 10;
 
-/// What [`ENTRY_PATH`] holds. Needs the GRUB modules `echo`, `sleep`, `test` and `configfile`.
+/// What [`ENTRY_PATH`] holds. Needs the GRUB modules `echo`, `sleep`, `test`, `configfile`, `serial` and
+/// `terminal`. Messages go to the serial port too, where there is one.
 pub fn entry_cfg(server: Ipv4Addr) -> String {
     alloc::format!(
         "# Served by Bootlace. Asks for this machine's configuration until it boots.\n\
          set pager=0\n\
+         if serial --unit=0 --speed=115200; then terminal_output --append serial; fi\n\
          while [ 1 = 1 ]; do\n\
          \x20 if ! source (tftp,{server}){MACHINE_PATH}; then\n\
          \x20   echo 'Bootlace: the boot server {server} does not answer. Asking again.'\n\

@@ -59,7 +59,7 @@ impl Initrds {
         states.get(&(image.clone(), version)).cloned().unwrap_or(InitrdState::Missing)
     }
 
-    fn set(&self, version: &ImageVersion, state: InitrdState) {
+    pub(crate) fn set(&self, version: &ImageVersion, state: InitrdState) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.insert((version.image.clone(), version.version), state);
     }
@@ -176,11 +176,7 @@ fn build(
     }
     fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
     let image = &version.image;
-    let modules = ImageModules {
-        rootfs: store.rootfs(image, version.version)?,
-        kernel: version.kernel_version.clone(),
-        origin: format!("the image {image}/v{}", version.version),
-    };
+    let modules = ImageModules::open(store, version)?;
     let initrd = initrd_builder::build(&modules, &init).map_err(|e| wrong(version, &chain(&e)))?;
     for warning in &initrd.warnings {
         tracing::warn!(%image, version = version.version, "{warning}");

@@ -1,7 +1,10 @@
 //! The modules of an imported image, for the initrd builder.
 
-use images::{EntryKind, Rootfs, RootfsError};
+use crate::error::Error;
+use crate::service::Service;
+use images::{EntryKind, Rootfs, RootfsError, Store};
 use initrd_builder::ModuleSource;
+use model::{ImageName, ImageVersion};
 use std::io;
 
 /// Folders deeper than this hold no modules; kernels have 6.
@@ -19,7 +22,30 @@ pub(crate) struct ImageModules {
     pub(crate) origin: String,
 }
 
+impl Service {
+    /// The kernel modules of the newest version of an image, for building an initrd by hand.
+    ///
+    /// # Errors
+    /// There is no such image, or its file system can't be read.
+    pub fn module_source(&self, image: &ImageName) -> Result<Box<dyn ModuleSource>, Error> {
+        let site = self.site();
+        let version = site.newest(image).ok_or_else(|| Error::NoImage {
+            image: image.clone(),
+            known: site.images.iter().map(|version| version.image.clone()).collect(),
+        })?;
+        Ok(Box::new(ImageModules::open(self.store(), version)?))
+    }
+}
+
 impl ImageModules {
+    pub(crate) fn open(store: &Store, version: &ImageVersion) -> Result<Self, Error> {
+        Ok(Self {
+            rootfs: store.rootfs(&version.image, version.version)?,
+            kernel: version.kernel_version.clone(),
+            origin: format!("the image {}/v{}", version.image, version.version),
+        })
+    }
+
     fn folder(&self) -> String {
         let folder = format!("/lib/modules/{}", self.kernel);
         match self.rootfs.exists(&folder) {

@@ -1,0 +1,163 @@
+//! DHCP of the boot server: decisions of the `dhcp` crate, kept by the service.
+
+use crate::config::Config;
+use crate::loader::{BIOS_FILE, UEFI_X64_FILE};
+use crate::net::dhcp::DhcpSocket;
+use dhcp::{Decision, LeaseRecord, Reply, ReplyKind, Request, Server};
+use model::{Firmware, Lease, Network, Stage};
+use service::{NewStage, Service, Sighting};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+
+/// The configuration of DHCP, from the site's.
+pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
+    dhcp::Config {
+        server: network.server,
+        prefix: network.prefix,
+        pool: (config.network.pool.first, config.network.pool.last),
+        reserved: config.network.reserved.clone(),
+        router: network.router,
+        dns: network.dns.clone(),
+        domain: network.domain.clone(),
+        lease_seconds: u32::try_from(config.network.lease.as_secs()).unwrap_or(u32::MAX),
+        bios_file: BIOS_FILE.into(),
+        uefi_x64_file: UEFI_X64_FILE.into(),
+    }
+}
+
+/// Answers requests until `stop`.
+pub(crate) async fn serve(
+    socket: DhcpSocket,
+    config: dhcp::Config,
+    service: Service,
+    stop: CancellationToken,
+) {
+    let leases = service.leases().iter().map(from_lease).collect::<Vec<_>>();
+    let mut server = Server::new(config, leases);
+    loop {
+        let received = tokio::select! {
+            () = stop.cancelled() => return,
+            received = socket.receive() => received,
+        };
+        let request = match received {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(%error, "DHCP can't receive; is the interface down?");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
+        match server.on_request(&request, now_unix()) {
+            Decision::Reply(reply) => answer(&socket, &service, &request, &reply).await,
+            Decision::Released(lease) => {
+                if let Err(error) = service.commit_lease(to_lease(&lease)).await {
+                    tracing::warn!(mac = %lease.mac, error = error.chain(), "a release was not noted");
+                }
+            }
+            Decision::Silent(reason) => {
+                tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
+            }
+        }
+    }
+}
+
+async fn answer(socket: &DhcpSocket, service: &Service, request: &Request, reply: &Reply) {
+    let mac = request.mac;
+    if let Some(lease) = &reply.lease {
+        // The lease is on the disk before the client hears of it.
+        if let Err(error) = service.commit_lease(to_lease(lease)).await {
+            tracing::error!(%mac, error = error.chain(), "no ACK: the lease could not be stored");
+            return;
+        }
+    }
+    if reply.kind == ReplyKind::Ack && request.firmware.is_some() {
+        // Before the firmware can ask for more.
+        if let Err(error) = note_boot(service, request, reply).await {
+            tracing::warn!(%mac, error = error.chain(), "the boot was not noted");
+        }
+    }
+    match socket.send(reply).await {
+        Ok(()) => {
+            tracing::debug!(%mac, kind = ?reply.kind, address = %reply.address, to = ?reply.to, "DHCP reply");
+        }
+        Err(error) => tracing::warn!(%mac, %error, "a DHCP reply could not be sent"),
+    }
+}
+
+/// Firmware has an address: a PC was seen, and a boot begins.
+async fn note_boot(
+    service: &Service,
+    request: &Request,
+    reply: &Reply,
+) -> Result<(), service::Error> {
+    let Some(firmware) = request.firmware else { return Ok(()) };
+    let firmware = match firmware {
+        dhcp::Firmware::Bios => Firmware::Bios,
+        dhcp::Firmware::UefiX64 => Firmware::UefiX64,
+        dhcp::Firmware::Other(code) => Firmware::Other(code),
+    };
+    let sighting = Sighting {
+        mac: request.mac,
+        firmware,
+        address: Some(reply.address),
+        uuid: request.uuid.map(|uuid| uuid_text(&uuid)),
+        host_name: request.host_name.clone(),
+    };
+    service.saw(sighting).await?;
+    let boot = service.boot_started(request.mac, firmware).await?;
+    let stage = NewStage::noticed(Stage::Dhcp, format!("{}, {firmware}", reply.address));
+    service.stage(request.mac, Some(boot), stage).await?;
+    Ok(())
+}
+
+/// As SMBIOS tools print it: the first three fields are little-endian on the wire.
+fn uuid_text(option: &[u8; 17]) -> String {
+    let [_, a, b, c, d, e, f, g, h, rest @ ..] = option;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (clock, node) = rest.split_at(2);
+    format!(
+        "{}-{}-{}-{}-{}",
+        hex(&[*d, *c, *b, *a]),
+        hex(&[*f, *e]),
+        hex(&[*h, *g]),
+        hex(clock),
+        hex(node)
+    )
+}
+
+fn from_lease(lease: &Lease) -> LeaseRecord {
+    LeaseRecord {
+        mac: lease.mac,
+        address: lease.address,
+        expires_unix: lease.expires_unix,
+        host_name: lease.host_name.clone(),
+    }
+}
+
+fn to_lease(lease: &LeaseRecord) -> Lease {
+    Lease {
+        mac: lease.mac,
+        address: lease.address,
+        expires_unix: lease.expires_unix,
+        host_name: lease.host_name.clone(),
+    }
+}
+
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_shown_as_the_firmware_setup_shows_it() {
+        let option = [
+            0, 0x78, 0x56, 0x34, 0x12, 0xbc, 0x9a, 0xf0, 0xde, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66,
+            0x77, 0x88,
+        ];
+        assert_eq!(uuid_text(&option), "12345678-9abc-def0-1122-334455667788");
+    }
+}

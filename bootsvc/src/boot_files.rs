@@ -1,0 +1,56 @@
+//! TFTP of the boot server: the catalogue's files, and what transfers mean for boots.
+
+use crate::catalogue::Catalogue;
+use crate::net::tftp::{Tftp, TftpEvent, TftpEventKind};
+use std::net::SocketAddrV4;
+use tftp::NotServed;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Events that wait to be noted. Beyond, they are dropped: a boot goes on without its time line.
+const EVENTS_MAX: usize = 1024;
+
+/// Serves until `stop`.
+pub(crate) async fn serve(tftp: Tftp, catalogue: Catalogue, stop: CancellationToken) {
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let content = {
+        let catalogue = catalogue.clone();
+        move |path: String, peer: SocketAddrV4| {
+            let catalogue = catalogue.clone();
+            async move {
+                let item = catalogue.get(&path, *peer.ip()).await;
+                item.map(|item| item.bytes).ok_or(NotServed::NotFound)
+            }
+        }
+    };
+    let noting = async {
+        while let Some(event) = events.recv().await {
+            note(&catalogue, event).await;
+        }
+    };
+    tokio::join!(tftp.run(content, sender, stop), noting);
+}
+
+async fn note(catalogue: &Catalogue, event: TftpEvent) {
+    let TftpEvent { peer, path, kind } = event;
+    match kind {
+        TftpEventKind::Done { size_bytes, ms, n_retransmits } => {
+            tracing::debug!(%peer, path, size_bytes, ms, n_retransmits, "TFTP done");
+            if let Some(stage) = catalogue.stage_of(&path) {
+                let detail = format!(
+                    "{:.1} MB by TFTP in {:.1} s, {n_retransmits} sent again",
+                    size_bytes as f64 / 1e6,
+                    ms as f64 / 1e3
+                );
+                catalogue.fetched(stage, *peer.ip(), detail).await;
+            }
+        }
+        TftpEventKind::GaveUp { acked_bytes } => {
+            tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");
+        }
+        TftpEventKind::Refused(reason) => tracing::info!(%peer, path, %reason, "TFTP refused"),
+        TftpEventKind::Started { .. } | TftpEventKind::Aborted => {
+            tracing::debug!(%peer, path, ?kind, "TFTP");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a boot client may fetch, by TFTP or HTTP. There is no folder behind it to walk out of.
+
+use crate::loader::Loaders;
+use bytes::Bytes;
+use model::{ENTRY_PATH, ImageName, MACHINE_PATH, Stage};
+use service::{NewStage, Service};
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use wire::Mac;
+
+/// Bytes of kernels and initrds that are kept in memory. Thirty PCs ask for the same two files.
+const CACHE_BYTES_MAX: usize = 512 << 20;
+
+/// A file larger than this is no kernel and no initrd.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Everything that boot clients can fetch.
+#[derive(Clone)]
+pub(crate) struct Catalogue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    service: Service,
+    loaders: Loaders,
+    server: Ipv4Addr,
+    cache: Mutex<VecDeque<(PathBuf, Bytes)>>,
+}
+
+/// A file and what fetching it means for a boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// The content.
+    pub(crate) bytes: Bytes,
+    /// Stage that a boot has reached when it has the whole file.
+    pub(crate) stage: Option<Stage>,
+}
+
+impl Catalogue {
+    /// The catalogue of `service`, for clients of the boot server at `server`.
+    pub(crate) fn new(service: Service, loaders: Loaders, server: Ipv4Addr) -> Self {
+        let inner = Inner { service, loaders, server, cache: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the client at `peer` gets for `path` by TFTP: a file, or its machine's configuration.
+    pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr) -> Option<Item> {
+        if normalize(path) == MACHINE_PATH {
+            // The service itself notes the stage: it knows whether the machine boots or waits.
+            let config = self.inner.service.loader_config(peer).await;
+            return Some(Item { bytes: Bytes::from(config.text), stage: None });
+        }
+        self.file(path).await
+    }
+
+    /// The file at `path`, the same for everybody; `None` if there is none.
+    pub(crate) async fn file(&self, path: &str) -> Option<Item> {
+        let path = normalize(path);
+        let stage = self.stage_of(&path);
+        if path == ENTRY_PATH {
+            return Some(Item { bytes: Bytes::from(model::entry_cfg(self.inner.server)), stage });
+        }
+        if let Some(loader) = self.inner.loaders.get(&path[1..]) {
+            return Some(Item { bytes: loader, stage });
+        }
+        let rest = path.strip_prefix("/boot/")?;
+        let mut parts = rest.split('/');
+        let (image, version, file) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let image: ImageName = image.parse().ok()?;
+        let file_path = self.inner.service.boot_file(&image, version.parse().ok()?, file)?;
+        match self.read(file_path.clone()).await {
+            Ok(bytes) => Some(Item { bytes, stage }),
+            Err(error) => {
+                tracing::error!(path = %file_path.display(), %error, "a boot file can't be read");
+                None
+            }
+        }
+    }
+
+    /// Stage that a boot has reached when it has the whole of `path`.
+    pub(crate) fn stage_of(&self, path: &str) -> Option<Stage> {
+        let path = normalize(path);
+        if self.inner.loaders.get(&path[1..]).is_some() {
+            return Some(Stage::Loader);
+        }
+        match path.strip_prefix("/boot/")?.rsplit_once('/')? {
+            (_, "vmlinuz") => Some(Stage::Kernel),
+            (_, "initrd") => Some(Stage::Initrd),
+            _ => None,
+        }
+    }
+
+    /// Notes that the client at `peer` has fetched something whole.
+    pub(crate) async fn fetched(&self, stage: Stage, peer: Ipv4Addr, detail: String) {
+        let Some(mac) = self.mac_of(peer) else { return };
+        let noted = self.inner.service.stage(mac, None, NewStage::noticed(stage, detail));
+        if let Err(error) = noted.await {
+            tracing::warn!(%mac, %stage, error = error.chain(), "a stage was not noted");
+        }
+    }
+
+    fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {
+        let leases = self.inner.service.leases();
+        leases.iter().find(|lease| lease.address == address).map(|lease| lease.mac)
+    }
+
+    async fn read(&self, path: PathBuf) -> std::io::Result<Bytes> {
+        let find = |cache: &VecDeque<(PathBuf, Bytes)>, path: &Path| {
+            cache.iter().find(|(cached, _)| cached == path).map(|(_, bytes)| bytes.clone())
+        };
+        if let Some(bytes) = find(&self.cache(), &path) {
+            return Ok(bytes);
+        }
+        let size = tokio::fs::metadata(&path).await?.len();
+        if size > FILE_BYTES_MAX {
+            return Err(std::io::Error::other("larger than 256 MiB"));
+        }
+        let bytes = Bytes::from(tokio::fs::read(&path).await?);
+        let mut cache = self.cache();
+        if find(&cache, &path).is_none() {
+            cache.push_front((path, bytes.clone()));
+            while cache.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > CACHE_BYTES_MAX {
+                cache.pop_back();
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, VecDeque<(PathBuf, Bytes)>> {
+        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One leading slash, no doubled ones: firmware and loaders write paths in all ways.
+fn normalize(path: &str) -> String {
+    let mut normal = String::from("/");
+    for part in path.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".") {
+        if normal.len() > 1 {
+            normal.push('/');
+        }
+        normal.push_str(part);
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalize;
+
+    #[test]
+    fn paths_are_taken_as_clients_write_them() {
+        for path in ["grub/grub.cfg", "/grub//grub.cfg", "\\grub\\grub.cfg", "/./grub/grub.cfg"] {
+            assert_eq!(normalize(path), "/grub/grub.cfg", "{path}");
+        }
+        assert_eq!(normalize(""), "/");
+        assert_eq!(
+            normalize("/../etc/passwd"),
+            "/../etc/passwd",
+            "matches nothing in the catalogue"
+        );
+    }
+}

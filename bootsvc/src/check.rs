@@ -1,0 +1,97 @@
+//! `bootlace check`: could the server start?
+
+use crate::config::Config;
+use crate::loader;
+use crate::net::port_holder::{Protocol, holder};
+use crate::network::network;
+use crate::paths::Paths;
+use model::Network;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+/// What is right, and what must be put right, in the order in which it is needed.
+pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
+    let mut findings = Vec::new();
+    let config = match Config::load(&paths.config()) {
+        Ok(config) => config,
+        Err(error) => {
+            findings.push(Err(chain(&error)));
+            return findings;
+        }
+    };
+    findings.push(Ok(format!("configuration {}", paths.config().display())));
+    match network(&config) {
+        Ok(network) => {
+            findings.push(Ok(format!(
+                "interface {} has the address {}/{}",
+                config.network.interface, network.server, network.prefix
+            )));
+            findings.extend(ports(&config, &network));
+        }
+        Err(error) => findings.push(Err(chain(&error))),
+    }
+    findings.push(match loader::check() {
+        Ok(version) => Ok(format!("loaders can be made by {version}")),
+        Err(error) => Err(chain(&error)),
+    });
+    findings.push(match service::find_init() {
+        Some(path) => Ok(format!("init for initrds: {}", path.display())),
+        None => Err("bootlace-init is neither beside this program nor in /usr/lib/bootlace: no \
+                     initrd can be built; cargo xtask build makes it"
+            .into()),
+    });
+    findings.push(images(paths));
+    findings
+}
+
+fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
+    let server = |port| SocketAddr::from((network.server, port));
+    let needed = [
+        (Protocol::Udp, SocketAddr::from(([0, 0, 0, 0], 67)), "DHCP"),
+        (Protocol::Udp, server(69), "TFTP"),
+        (Protocol::Tcp, server(80), "HTTP boot"),
+        (Protocol::Udp, server(initcfg::REPORT_PORT), "reports"),
+        (Protocol::Tcp, SocketAddr::V4(network.nbd), "NBD"),
+        (Protocol::Tcp, config.web.listen, "web page"),
+    ];
+    let check = |(protocol, address, what): (Protocol, SocketAddr, &str)| {
+        let bound = match protocol {
+            Protocol::Udp => UdpSocket::bind(address).map(drop),
+            Protocol::Tcp => TcpListener::bind(address).map(drop),
+        };
+        match bound {
+            Ok(()) => Ok(format!("{what}: {protocol} port {} is free", address.port())),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                let holder = holder(protocol, address.port());
+                let by = holder.map_or("another program".into(), |holder| holder.to_string());
+                Err(format!(
+                    "{what}: {protocol} port {} is in use by {by}; stop it",
+                    address.port()
+                ))
+            }
+            Err(error) => Err(format!("{what}: can't use {protocol} {address}: {error}")),
+        }
+    };
+    needed.into_iter().map(check).collect()
+}
+
+fn images(paths: &Paths) -> Result<String, String> {
+    let folder = paths.state().join("images");
+    let versions = images::Store::open(&folder).and_then(|store| store.list());
+    match versions {
+        Ok(versions) if versions.is_empty() => {
+            Ok("no images yet; import one by: bootlace image import FILE --name NAME".into())
+        }
+        Ok(versions) => Ok(format!("{} image versions in {}", versions.len(), folder.display())),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! `bootlace image …`
+
+use super::{open, runtime, say, table};
+use crate::paths::Paths;
+use anyhow::Context;
+use clap::Subcommand;
+use model::ImageName;
+use service::{Error, ImportError, ImportRequest, Progress, Step};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub(super) enum Image {
+    /// Import a disk as the next version of an image
+    ///
+    /// FILE is a raw, qcow2, vmdk, vhdx, vhd or vdi disk, or a block device, with a Linux on ext4: the
+    /// whole disk or one of its partitions. It is copied; nothing of it stays if the import fails.
+    ///
+    /// Example: bootlace image import debian-12.qcow2 --name debian-12
+    Import {
+        /// The disk
+        file: PathBuf,
+        /// Name of the image, like debian-12
+        #[arg(long)]
+        name: ImageName,
+        /// What you want to remember about this version
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// List images and their versions
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Image {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        match self {
+            Self::Import { file, name, note } => {
+                import(paths, ImportRequest { source: file, name, note })
+            }
+            Self::Ls { json } => list(paths, json),
+        }
+    }
+}
+
+fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
+    let service = open(paths)?;
+    let source = request.source.display().to_string();
+    let mut last = None;
+    let show = move |progress: Progress| {
+        let percent = progress.done_bytes * 100 / progress.total_bytes.max(1);
+        if std::io::stderr().is_terminal() && last != Some((progress.step, percent)) {
+            last = Some((progress.step, percent));
+            let step = match progress.step {
+                Step::Copy => "copying",
+                Step::Digest => "computing its digest",
+                Step::Sync => "writing to disk",
+            };
+            let _ = write!(std::io::stderr(), "\r\x1b[K{step} {percent} %");
+        }
+    };
+    let imported = runtime()?.block_on(service.import_image(request, show));
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    let imported = match imported {
+        Err(Error::Import(error @ ImportError::SameAsNewest { .. })) => {
+            say(format!("nothing to do: {error}"));
+            return Ok(());
+        }
+        other => other.with_context(|| format!("{source} was not imported"))?,
+    };
+    let version = &imported.version;
+    say(format!(
+        "{}: version {} imported: {}, kernel {}, {:.1} GB",
+        version.image,
+        version.version,
+        version.os_name.as_deref().unwrap_or("unknown system"),
+        version.kernel_version,
+        version.size_bytes as f64 / 1e9
+    ));
+    let initrd =
+        imported.initrd.context("the image is there, but its initrd could not be built")?;
+    let size = std::fs::metadata(&initrd).map_or(0, |about| about.len());
+    say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
+    say(format!(
+        "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
+        version.image
+    ));
+    Ok(())
+}
+
+fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
+    let site = open(paths)?.site();
+    if json {
+        say(serde_json::to_string_pretty(&site.images)?);
+        return Ok(());
+    }
+    if site.images.is_empty() {
+        say("No images yet. Import one: bootlace image import FILE --name NAME");
+        return Ok(());
+    }
+    let rows: Vec<[String; 6]> = site
+        .images
+        .iter()
+        .map(|version| {
+            let used_by = site.machines.iter().filter(|machine| {
+                machine.image.as_ref() == Some(&version.image)
+                    && site.newest(&version.image).is_some_and(|v| v.version == version.version)
+            });
+            [
+                version.image.to_string(),
+                version.version.to_string(),
+                version.os_name.clone().unwrap_or_default(),
+                version.kernel_version.clone(),
+                format!("{:.1} GB", version.size_bytes as f64 / 1e9),
+                used_by.count().to_string(),
+            ]
+        })
+        .collect();
+    say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES"], &rows));
+    Ok(())
+}

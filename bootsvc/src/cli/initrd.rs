@@ -1,0 +1,96 @@
+//! `bootlace initrd …`
+
+use super::{open, say};
+use crate::paths::Paths;
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use initrd_builder::{Directory, KernelPackage, ModuleSource};
+use model::ImageName;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Subcommand)]
+pub(super) enum Initrd {
+    /// Build an initrd that boots any PC from NBD or AoE
+    ///
+    /// Needs neither root nor a running server. The same kernel gives the same bytes.
+    ///
+    /// Example: bootlace initrd build --kernel-package linux-image-6.1.0-50-amd64.deb --output initrd.img
+    Build(Build),
+}
+
+#[derive(Args)]
+pub(super) struct Build {
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Take the modules from the newest version of an imported image
+    #[arg(long, value_name = "NAME")]
+    image: Option<ImageName>,
+    /// Take the modules from a Debian kernel package
+    #[arg(long, value_name = "DEB")]
+    kernel_package: Option<PathBuf>,
+    /// Take the modules from a folder: lib/modules/VERSION, or a root that has one
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+}
+
+impl Initrd {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        match self {
+            Self::Build(build) => build.run(paths),
+        }
+    }
+}
+
+impl Build {
+    fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let init = service::find_init().context(
+            "bootlace-init is neither beside this program nor in /usr/lib/bootlace; \
+             cargo xtask build makes it",
+        )?;
+        let init =
+            std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
+        let source: Box<dyn ModuleSource> = match self.source {
+            Source { image: Some(image), .. } => open(paths)?.module_source(&image)?,
+            Source { kernel_package: Some(file), .. } => Box::new(KernelPackage::open(&file)?),
+            Source { modules: Some(folder), .. } => Box::new(Directory::open(&folder)?),
+            _ => bail!("give --image, --kernel-package or --modules"),
+        };
+        let initrd = initrd_builder::build(source.as_ref(), &init)?;
+        write(&self.output, &initrd.bytes)
+            .with_context(|| format!("can't write {}", self.output.display()))?;
+        for warning in &initrd.warnings {
+            let _ = writeln!(std::io::stderr(), "note: {warning}");
+        }
+        say(format!(
+            "{}: kernel {}, {} modules, {} firmware files, {:.1} MB, {:.2} s",
+            self.output.display(),
+            initrd.kernel,
+            initrd.modules.len(),
+            initrd.firmware.len(),
+            initrd.bytes.len() as f64 / 1e6,
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+}
+
+/// Replaces the file as a whole, so that nobody boots half an initrd.
+fn write(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = folder.unwrap_or(".".as_ref()).join(format!(".{name}.new"));
+    std::fs::write(&new, bytes)
+        .and_then(|()| std::fs::rename(&new, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&new)))
+}

@@ -1,0 +1,129 @@
+//! `bootlace machine …`
+
+use super::{open, runtime, say, table};
+use crate::paths::Paths;
+use clap::{Args, Subcommand};
+use model::{ImageName, KernelArgs, MachineName, RootKind, WriteMode};
+use service::MachineChange;
+use wire::Mac;
+
+#[derive(Subcommand)]
+pub(super) enum Machine {
+    /// List machines, and PCs that asked but are none
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a machine, or change it from its next boot on
+    ///
+    /// Example: bootlace machine set lab-07 --mac 52:54:00:12:34:56 --image debian-12
+    Set(Set),
+    /// Remove a machine; its PC counts as discovered again
+    Rm {
+        /// Name of the machine
+        name: MachineName,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Set {
+    /// Name of the machine; it is also its host name
+    name: MachineName,
+    /// The NIC that it boots from; needed for a new machine
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// Image to boot, always its newest version
+    #[arg(long, conflicts_with = "no_image")]
+    image: Option<ImageName>,
+    /// Boot nothing: wait in the loader
+    #[arg(long)]
+    no_image: bool,
+    /// How the root disk reaches it: nbd or aoe
+    #[arg(long, value_name = "KIND")]
+    root_kind: Option<RootKind>,
+    /// What becomes of its writes: discard (at the next boot) or persistent
+    #[arg(long, value_name = "MODE")]
+    write_mode: Option<WriteMode>,
+    /// Kernel parameters for this machine, after the site's
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    kernel_args: Option<KernelArgs>,
+}
+
+impl Machine {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        match self {
+            Self::Ls { json } => list(paths, json),
+            Self::Set(set) => set.run(paths),
+            Self::Rm { name } => {
+                let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
+                say(format!(
+                    "{}: removed; {} counts as discovered again",
+                    removed.name, removed.mac
+                ));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Set {
+    fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let change = MachineChange {
+            mac: self.mac,
+            image: if self.no_image { Some(None) } else { self.image.map(Some) },
+            root: self.root_kind,
+            write_mode: self.write_mode,
+            kernel_args: self.kernel_args,
+        };
+        let machine = runtime()?.block_on(open(paths)?.set_machine(self.name, change))?;
+        let image = match &machine.image {
+            Some(image) => format!("boots {image} over {}", machine.root),
+            None => "boots nothing: it has no image".to_owned(),
+        };
+        say(format!(
+            "{} ({}): {image}, write mode {}; takes effect at its next boot",
+            machine.name, machine.mac, machine.write_mode
+        ));
+        Ok(())
+    }
+}
+
+fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
+    let site = open(paths)?.site();
+    if json {
+        let all = serde_json::json!({ "machines": site.machines, "discovered": site.discovered });
+        say(serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    if site.machines.is_empty() {
+        say(
+            "No machines yet. Switch on a PC with network boot, then adopt it on the web page, or:",
+        );
+        say("bootlace machine set NAME --mac MAC --image IMAGE");
+    } else {
+        let rows: Vec<[String; 6]> = site
+            .machines
+            .iter()
+            .map(|machine| {
+                [
+                    machine.name.to_string(),
+                    machine.mac.to_string(),
+                    machine.image.as_ref().map_or("-".into(), ImageName::to_string),
+                    machine.root.to_string(),
+                    machine.write_mode.to_string(),
+                    machine.shelf_slot.to_string(),
+                ]
+            })
+            .collect();
+        say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));
+    }
+    if !site.discovered.is_empty() {
+        say("\nDiscovered, not adopted:");
+        for seen in &site.discovered {
+            let address = seen.address.map_or("no address".into(), |address| address.to_string());
+            say(format!("{}  {}  {}", seen.mac, address, seen.firmware));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The command line, one file per noun.
+
+mod image;
+mod initrd;
+mod machine;
+mod server;
+mod status;
+
+use crate::paths::Paths;
+use clap::{Parser, Subcommand};
+use service::{Options, Service};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Network boot for diskless workstations
+///
+/// Bootlace hands PCs an address, a loader, a kernel and an initrd, and exports their root disks over
+/// NBD or AoE. A first image and the first machine:
+///
+///   bootlace image import debian.qcow2 --name debian-12
+///   bootlace up
+///
+/// Then switch on a PC with network boot, and adopt it at http://127.0.0.1:8080/discovered
+#[derive(Parser)]
+#[command(name = "bootlace", version, verbatim_doc_comment, max_term_width = 100)]
+struct Cli {
+    /// Keep all configuration and state below DIR, for trials
+    #[arg(long, value_name = "DIR", default_value = "/", global = true)]
+    root: PathBuf,
+    /// Log more; twice for every packet
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start boot server and storage server together
+    Up,
+    /// Start the boot server: DHCP, TFTP, HTTP, web page
+    Serve,
+    /// Start the storage server: NBD and AoE
+    Storage,
+    /// Say whether the configuration is right and the server could start
+    Check,
+    /// Show machines, their boots, and what needs attention
+    Status(status::Status),
+    /// Import and list images
+    #[command(subcommand)]
+    Image(image::Image),
+    /// List and change machines
+    #[command(subcommand)]
+    Machine(machine::Machine),
+    /// Build initrds
+    #[command(subcommand)]
+    Initrd(initrd::Initrd),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let paths = Paths::under(&cli.root);
+    let done = match cli.command {
+        Command::Up => server::up(&paths, &cli.root, cli.verbose),
+        Command::Serve => server::serve(&paths),
+        Command::Storage => server::storage(&paths),
+        Command::Check => server::check(&paths),
+        Command::Status(status) => status.run(&paths),
+        Command::Image(image) => image.run(&paths),
+        Command::Machine(machine) => machine.run(&paths),
+        Command::Initrd(initrd) => initrd.run(&paths),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes in one line; standard error may be closed.
+            let _ = writeln!(std::io::stderr(), "bootlace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(verbose: u8) {
+    let default = match verbose {
+        0 => "info",
+        1 => "info,bootsvc=debug,service=debug,storage=debug,web=debug,images=debug",
+        _ => "trace",
+    };
+    let filter =
+        EnvFilter::try_from_env("BOOTLACE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(verbose > 0)
+        .init();
+}
+
+/// A line on standard output. Who closed it does not want to know.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The site's state, for commands that serve nothing.
+fn open(paths: &Paths) -> anyhow::Result<Service> {
+    Ok(Service::open(Options::under(&paths.root))?)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Rows below headings, in columns two spaces apart.
+fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = headings.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded: Vec<String> =
+            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(headings)];
+    lines.extend(rows.iter().map(|row| line(row.each_ref().map(String::as_str))));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
+        Cli::command().debug_assert();
+        let help = Cli::command().render_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let rows = [["pc-1".into(), "x".into()], ["a".into(), "y".into()]];
+        assert_eq!(table(["NAME", "IMAGE"], &rows), "NAME  IMAGE\npc-1  x\na     y");
+    }
+}

@@ -1,0 +1,77 @@
+//! `bootlace up|serve|storage|check`
+
+use super::{runtime, say};
+use crate::config::Config;
+use crate::network::network;
+use crate::paths::Paths;
+use crate::{check, serve, up};
+use anyhow::bail;
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub(super) fn serve(paths: &Paths) -> anyhow::Result<()> {
+    let config = Config::load(&paths.config())?;
+    runtime()?.block_on(async { serve::run(paths, &config, stop_signal()?).await })
+}
+
+pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
+    let config = Config::load(&paths.config())?;
+    let network = network(&config)?;
+    let interfaces = config.storage.aoe_interfaces;
+    let storage = storage::Config {
+        images: paths.state().join("images"),
+        layers: paths.state().join("layers"),
+        volatile: paths.run().join("layers"),
+        table: paths.state().join("exports.toml"),
+        socket: paths.storage_socket(),
+        nbd: vec![SocketAddr::V4(network.nbd)],
+        aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
+    };
+    runtime()?.block_on(async {
+        let stop = stop_signal()?;
+        let ready = || {
+            tracing::info!(nbd = %network.nbd, "storage server ready");
+            serve::tell_systemd("storage server ready");
+        };
+        Ok(storage::run(storage, ready, stop.cancelled_owned()).await?)
+    })
+}
+
+pub(super) fn up(paths: &Paths, root: &Path, verbose: u8) -> anyhow::Result<()> {
+    let config = Config::load(&paths.config())?;
+    runtime()?.block_on(async { up::run(paths, &config, root, verbose, stop_signal()?).await })
+}
+
+pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
+    let findings = check::run(paths);
+    let n_bad = findings.iter().filter(|finding| finding.is_err()).count();
+    for finding in findings {
+        match finding {
+            Ok(text) => say(format!("ok    {text}")),
+            Err(text) => say(format!("WRONG {text}")),
+        }
+    }
+    if n_bad > 0 {
+        bail!("{n_bad} things must be put right before bootlace can start");
+    }
+    Ok(())
+}
+
+/// Cancelled at the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,56 @@
+//! `bootlace status`
+
+use super::{open, runtime, say, table};
+use crate::paths::Paths;
+use clap::Args;
+
+#[derive(Args)]
+pub(super) struct Status {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let service = open(paths)?;
+        let (status, machines) = runtime()?.block_on(async {
+            service.refresh_exports().await;
+            (service.status().await, service.machines())
+        });
+        if self.json {
+            let all = serde_json::json!({ "status": status, "machines": machines });
+            say(serde_json::to_string_pretty(&all)?);
+            return Ok(());
+        }
+        say(format!(
+            "{} machines, {} image versions, {} discovered PCs",
+            status.n_machines, status.n_image_versions, status.n_discovered
+        ));
+        match &status.storage_error {
+            Some(error) => say(format!("storage server: {error}")),
+            None => say("storage server: answers"),
+        }
+        if !machines.is_empty() {
+            let rows: Vec<[String; 4]> = machines
+                .iter()
+                .map(|view| {
+                    [
+                        view.machine.name.to_string(),
+                        view.state.word.to_string(),
+                        view.address.map_or("-".into(), |address| address.to_string()),
+                        view.state.sentence.clone(),
+                    ]
+                })
+                .collect();
+            say(format!("\n{}", table(["MACHINE", "STATE", "ADDRESS", ""], &rows)));
+        }
+        if !status.attention.is_empty() {
+            say("\nNeeds attention:");
+            for attention in &status.attention {
+                say(format!("- {}", attention.sentence));
+            }
+        }
+        Ok(())
+    }
+}

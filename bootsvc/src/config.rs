@@ -1,0 +1,242 @@
+//! `bootlace.toml`.
+
+use model::KernelArgs;
+use serde::Deserialize as _;
+use serde::Deserialize as _;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wire::Mac;
+
+/// The daemon's settings, as written by the administrator.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The boot network.
+    pub(crate) network: NetworkConfig,
+    /// What machines are given.
+    #[serde(default)]
+    pub(crate) boot: BootSettings,
+    /// The web page.
+    #[serde(default)]
+    pub(crate) web: WebConfig,
+    /// The storage server.
+    #[serde(default)]
+    pub(crate) storage: StorageConfig,
+}
+
+/// `[network]`.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkConfig {
+    /// Interface of the boot network; its first IPv4 address is the server's.
+    pub(crate) interface: String,
+    /// Addresses to lease, `FIRST-LAST`.
+    pub(crate) pool: Pool,
+    /// Default route of the machines.
+    pub(crate) router: Option<Ipv4Addr>,
+    /// Name servers of the machines.
+    #[serde(default)]
+    pub(crate) dns: Vec<Ipv4Addr>,
+    /// DNS domain of the machines.
+    pub(crate) domain: Option<String>,
+    /// Addresses that belong to one NIC for ever; they need not lie in the pool.
+    #[serde(default, rename = "reserve")]
+    pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
+    /// How long a lease lasts, like `12h`.
+    #[serde(default = "default_lease", deserialize_with = "duration")]
+    pub(crate) lease: Duration,
+}
+
+/// `[boot]`.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BootSettings {
+    /// Kernel parameters of all machines.
+    pub(crate) kernel_args: KernelArgs,
+}
+
+/// `[web]`.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WebConfig {
+    /// Where the pages are.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for WebConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+    }
+}
+
+/// `[storage]`.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StorageConfig {
+    /// TCP port of NBD.
+    pub(crate) nbd_port: u16,
+    /// Interfaces for AoE; without this key the boot network's.
+    pub(crate) aoe_interfaces: Option<Vec<String>>,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { nbd_port: 10809, aoe_interfaces: None }
+    }
+}
+
+/// A range of addresses, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// First address.
+    pub(crate) first: Ipv4Addr,
+    /// Last address.
+    pub(crate) last: Ipv4Addr,
+}
+
+impl<'de> serde::Deserialize<'de> for Pool {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let ends = text.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+        });
+        match ends {
+            Some((first, last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(serde::de::Error::custom(format!(
+                "{text:?} is not a pool: write FIRST-LAST, like \"10.0.5.100-10.0.5.199\""
+            ))),
+        }
+    }
+}
+
+fn default_lease() -> Duration {
+    Duration::from_secs(12 * 3600)
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match humantime::parse_duration(&text) {
+        Ok(duration) if (60..=31_536_000).contains(&duration.as_secs()) => Ok(duration),
+        _ => Err(serde::de::Error::custom(format!(
+            "{text:?} is not a lease time: write 1m to 365d, like \"12h\""
+        ))),
+    }
+}
+
+/// The configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// There is no file yet.
+    #[error(
+        "there is no configuration {path}; write at least:\n\n  [network]\n  interface = \"enp3s0\"\n  \
+         pool = \"10.0.5.100-10.0.5.199\"\n\nwith the interface and a range of free addresses of your \
+         boot network"
+    )]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The file can't be read.
+    #[error("can't read the configuration {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or has wrong keys or values. The text shows where.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; unknown keys are errors and name the nearest right one.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(ConfigError::Missing { path: path.into() })
+            }
+            Err(source) => Err(ConfigError::Unreadable { path: path.into(), source }),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))
+    }
+}
+
+/// The message with file, line and the line itself, and the nearest key if one is unknown.
+fn show(path: &Path, text: &str, span: Option<Range<usize>>, message: &str) -> String {
+    let start = span.map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..start).unwrap_or_default();
+    let number = before.matches('\n').count() + 1;
+    let mut shown = format!("{}, line {number}: {message}", path.display());
+    if let Some(line) = text.lines().nth(number - 1) {
+        let _ = write!(shown, "\n  {number} | {}", line.trim_end());
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field")
+        && let Some(unknown) = quoted.next()
+    {
+        let nearest = quoted.max_by(|a, b| {
+            strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
+        });
+        if let Some(nearest) = nearest {
+            let _ = write!(shown, "\n  did you mean `{nearest}`?");
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuse(text: &str, words: &[&str]) {
+        let error = Config::parse(Path::new("/etc/bootlace/bootlace.toml"), text).unwrap_err();
+        for word in words {
+            assert!(error.to_string().contains(word), "{word:?} is not in:\n{error}");
+        }
+    }
+
+    const GOOD: &str = "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n";
+
+    #[test]
+    fn two_lines_are_a_configuration() {
+        let config = Config::parse(Path::new("x"), GOOD).unwrap();
+        assert_eq!(config.network.lease, Duration::from_secs(43_200));
+        assert_eq!(config.web.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.storage.nbd_port, 10809);
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_with_its_line_and_the_nearest_right_one() {
+        refuse(
+            "[network]\ninterfaec = \"br0\"\n",
+            &["bootlace.toml, line 2", "2 | interfaec", "did you mean `interface`?"],
+        );
+        refuse(&format!("{GOOD}\n[wbe]\nlisten = \"\"\n"), &["line 5", "did you mean `web`?"]);
+    }
+
+    #[test]
+    fn wrong_values_say_what_would_be_right() {
+        refuse(&GOOD.replace("-10", " to 10"), &["line 3", "write FIRST-LAST"]);
+        refuse(&GOOD.replace("100-", "250-"), &["write FIRST-LAST"]);
+        refuse(&format!("{GOOD}lease = \"soon\"\n"), &["line 4", "like \"12h\""]);
+        refuse(
+            &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),
+            &["set by the boot server"],
+        );
+        refuse("[network\n", &["line 1"]);
+        refuse("", &["network"]);
+    }
+}

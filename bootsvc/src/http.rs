@@ -1,0 +1,231 @@
+//! HTTP for boot clients. GRUB, shim and firmware take only a narrow HTTP: Title-Case header names, a
+//! length always, never chunks; so this listener is apart from the pages'.
+
+use crate::catalogue::{Catalogue, Item};
+use bytes::Bytes;
+use http_body_util::{Either, Empty};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once: a few for each of the most machines that one server is meant for.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// A client that sends no whole request head in this time is let go.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes handed to the connection at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Serves the catalogue until `stop`.
+pub(crate) async fn run(listener: TcpListener, catalogue: Catalogue, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    tracing::warn!(%peer, "HTTP connection refused: too many at once");
+                    continue;
+                };
+                let (catalogue, stop) = (catalogue.clone(), stop.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = serve(stream, peer, catalogue) => {}
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept an HTTP connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, catalogue: Catalogue) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "can't set TCP_NODELAY");
+    }
+    let IpAddr::V4(address) = peer.ip().to_canonical() else { return };
+    let service = service_fn(move |request| {
+        let catalogue = catalogue.clone();
+        async move { Ok::<_, Infallible>(answer(&request, address, catalogue).await) }
+    });
+    let connection = http1::Builder::new()
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+type Reply = Response<Either<FileBody, Empty<Bytes>>>;
+
+async fn answer(request: &Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue) -> Reply {
+    let path = request.uri().path();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return refusal(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    // Machines' configurations are had by TFTP only: here a running system could ask for one.
+    let Some(item) = catalogue.file(path).await else {
+        let shown: String = path.chars().take(64).collect();
+        tracing::info!(%peer, path = shown, "HTTP: no such boot file");
+        return refusal(StatusCode::NOT_FOUND);
+    };
+    let size = item.bytes.len();
+    let range = match request.headers().get(RANGE).map(|value| parse_range(value, size)) {
+        None => 0..size,
+        Some(Ok(range)) => range,
+        Some(Err(())) => {
+            let mut reply = refusal(StatusCode::RANGE_NOT_SATISFIABLE);
+            set(&mut reply, CONTENT_RANGE, &format!("bytes */{size}"));
+            return reply;
+        }
+    };
+    let is_part = range != (0..size);
+    let body = if request.method() == Method::HEAD {
+        Either::Right(Empty::new())
+    } else {
+        Either::Left(FileBody::new(item, range.clone(), peer, catalogue))
+    };
+    let mut reply = Response::new(body);
+    if is_part {
+        *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
+        set(&mut reply, CONTENT_RANGE, &format!("bytes {}-{}/{size}", range.start, range.end - 1));
+    }
+    set(&mut reply, CONTENT_LENGTH, &range.len().to_string());
+    set(&mut reply, CONTENT_TYPE, "application/octet-stream");
+    set(&mut reply, ACCEPT_RANGES, "bytes");
+    reply
+}
+
+fn refusal(status: StatusCode) -> Reply {
+    let mut reply = Response::new(Either::Right(Empty::new()));
+    *reply.status_mut() = status;
+    set(&mut reply, CONTENT_LENGTH, "0");
+    reply
+}
+
+fn set(reply: &mut Reply, name: hyper::header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        reply.headers_mut().insert(name, value);
+    }
+}
+
+/// One range of bytes (RFC 9110 §14.1.2). Several ranges, which no boot client asks for, are refused.
+fn parse_range(value: &HeaderValue, size: usize) -> Result<Range<usize>, ()> {
+    let text = value.to_str().ok().and_then(|text| text.strip_prefix("bytes=")).ok_or(())?;
+    let (first, last) = text.trim().split_once('-').ok_or(())?;
+    let range = match (first.trim(), last.trim()) {
+        ("", suffix) => size.saturating_sub(suffix.parse().map_err(|_| ())?)..size,
+        (first, "") => first.parse().map_err(|_| ())?..size,
+        (first, last) => {
+            let last: usize = last.parse().map_err(|_| ())?;
+            first.parse().map_err(|_| ())?..last.saturating_add(1).min(size)
+        }
+    };
+    if range.start < range.end { Ok(range) } else { Err(()) }
+}
+
+/// A part of a file, handed out in chunks. When the last one has left and it was the whole file, the
+/// boot has reached the file's stage.
+struct FileBody {
+    item: Item,
+    left: Range<usize>,
+    is_whole: bool,
+    started: Instant,
+    peer: Ipv4Addr,
+    catalogue: Catalogue,
+}
+
+impl FileBody {
+    fn new(item: Item, range: Range<usize>, peer: Ipv4Addr, catalogue: Catalogue) -> Self {
+        let is_whole = range == (0..item.bytes.len());
+        Self { item, left: range, is_whole, started: Instant::now(), peer, catalogue }
+    }
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        let end = self.left.end.min(self.left.start + CHUNK_BYTES);
+        let chunk = self.item.bytes.slice(self.left.start..end);
+        self.left.start = end;
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
+}
+
+impl Drop for FileBody {
+    fn drop(&mut self) {
+        let (Some(stage), true, true) = (self.item.stage, self.left.is_empty(), self.is_whole)
+        else {
+            return;
+        };
+        let bytes = self.item.bytes.len();
+        let ms = self.started.elapsed().as_millis().max(1) as usize;
+        let rate = bytes / 1000 / ms;
+        let detail = format!("{:.1} MB by HTTP, {rate} MB/s", bytes as f64 / 1e6);
+        let (catalogue, peer) = (self.catalogue.clone(), self.peer);
+        tokio::spawn(async move { catalogue.fetched(stage, peer, detail).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_to_the_file() {
+        let range = |text: &str| parse_range(&HeaderValue::from_str(text).unwrap(), 100);
+        assert_eq!(range("bytes=0-9"), Ok(0..10));
+        assert_eq!(range("bytes=90-"), Ok(90..100));
+        assert_eq!(range("bytes=-10"), Ok(90..100));
+        assert_eq!(range("bytes=90-1000"), Ok(90..100));
+        let max = format!("bytes=0-{}", usize::MAX);
+        assert_eq!(range(&max), Ok(0..100));
+        for text in ["bytes=100-", "bytes=9-0", "lines=1-2", "bytes=1-2,5-6", "bytes=a-b", "bytes="]
+        {
+            assert_eq!(range(text), Err(()), "{text}");
+        }
+    }
+}

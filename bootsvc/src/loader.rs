@@ -1,0 +1,198 @@
+//! Our GRUB images, made with the address of this server inside.
+
+use bytes::Bytes;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// File names under which firmware asks for the loaders.
+pub(crate) const BIOS_FILE: &str = "bl.0";
+/// See [`BIOS_FILE`].
+pub(crate) const UEFI_X64_FILE: &str = "bl.efi";
+
+/// Modules that both images hold: with all of them inside, a loader is one transfer instead of sixteen.
+const MODULES: &[&str] = &[
+    "boot",
+    "configfile",
+    "echo",
+    "gzio",
+    "halt",
+    "http",
+    "linux",
+    "minicmd",
+    "net",
+    "normal",
+    "reboot",
+    "regexp",
+    "serial",
+    "sleep",
+    "terminal",
+    "test",
+    "tftp",
+];
+
+struct Kind {
+    file: &'static str,
+    format: &'static str,
+    folder: &'static str,
+    package: &'static str,
+    modules: &'static [&'static str],
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        file: BIOS_FILE,
+        format: "i386-pc-pxe",
+        folder: "/usr/lib/grub/i386-pc",
+        package: "grub-pc-bin",
+        modules: &["pxe", "biosdisk"],
+    },
+    Kind {
+        file: UEFI_X64_FILE,
+        format: "x86_64-efi",
+        folder: "/usr/lib/grub/x86_64-efi",
+        package: "grub-efi-amd64-bin",
+        // Without a video driver the kernel of a UEFI PC starts on a dark screen.
+        modules: &["efinet", "all_video"],
+    },
+];
+
+/// A loader can't be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoaderError {
+    /// A Debian package is missing.
+    #[error("{what} is missing; install it by: apt-get install {package}")]
+    Missing {
+        /// What is missing.
+        what: String,
+        /// Package that has it.
+        package: &'static str,
+    },
+    /// `grub-mkimage` failed.
+    #[error("grub-mkimage could not make {file}: {text}")]
+    Failed {
+        /// File it should make.
+        file: &'static str,
+        /// Its words.
+        text: String,
+    },
+    /// The cache folder can't be used.
+    #[error("can't keep the loaders in {path}")]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The loaders for all kinds of firmware that we serve.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaders {
+    files: Vec<(&'static str, Bytes)>,
+}
+
+impl Loaders {
+    /// Makes the loaders for `server`, or takes them from `cache`.
+    ///
+    /// # Errors
+    /// A package is missing, `grub-mkimage` fails, or the cache can't be written.
+    pub(crate) fn make(server: Ipv4Addr, cache: &Path) -> Result<Self, LoaderError> {
+        let version = check()?;
+        let folder = cache.join("loader");
+        let cached = |source| LoaderError::Cache { path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(cached)?;
+        let mut files = Vec::new();
+        for kind in &KINDS {
+            let recipe =
+                format!("{version} {server} {:?} {MODULES:?} {}", kind.modules, early(server));
+            let key = blake3::hash(recipe.as_bytes()).to_hex();
+            let path = folder.join(format!("{}-{}", &key[..16], kind.file));
+            if !path.exists() {
+                let new = path.with_extension("new");
+                mkimage(kind, server, &folder, &new)?;
+                std::fs::rename(&new, &path).map_err(cached)?;
+            }
+            files.push((kind.file, Bytes::from(std::fs::read(&path).map_err(cached)?)));
+        }
+        Ok(Self { files })
+    }
+
+    /// The loader of that name.
+    pub(crate) fn get(&self, file: &str) -> Option<Bytes> {
+        self.files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| bytes.clone())
+    }
+}
+
+/// Whether loaders can be made: the version of `grub-mkimage`, or what is missing.
+///
+/// # Errors
+/// A package is missing.
+pub(crate) fn check() -> Result<String, LoaderError> {
+    let missing = |what: &str, package| LoaderError::Missing { what: what.to_owned(), package };
+    let version = Command::new("grub-mkimage").arg("--version").output();
+    let version = version.map_err(|_| missing("grub-mkimage", "grub-common"))?;
+    for kind in &KINDS {
+        if !Path::new(kind.folder).join("normal.mod").exists() {
+            return Err(missing(kind.folder, kind.package));
+        }
+    }
+    Ok(String::from_utf8_lossy(&version.stdout).trim().to_owned())
+}
+
+/// What GRUB does first. The server's address is written out, because GRUB's own idea of it is another
+/// DHCP server's in some networks.
+fn early(server: Ipv4Addr) -> String {
+    format!("normal (tftp,{server}){}\n", model::ENTRY_PATH)
+}
+
+fn mkimage(kind: &Kind, server: Ipv4Addr, folder: &Path, output: &Path) -> Result<(), LoaderError> {
+    let early_path = folder.join("early.cfg");
+    std::fs::write(&early_path, early(server))
+        .map_err(|source| LoaderError::Cache { path: folder.into(), source })?;
+    let run = Command::new("grub-mkimage")
+        .args(["-O", kind.format, "-d", kind.folder, "-p", &format!("(tftp,{server})/grub")])
+        .arg("-c")
+        .arg(&early_path)
+        .arg("-o")
+        .arg(output)
+        .args(MODULES)
+        .args(kind.modules)
+        .output();
+    let failed = |text: String| LoaderError::Failed { file: kind.file, text };
+    let run = run.map_err(|error| failed(error.to_string()))?;
+    if run.status.success() {
+        Ok(())
+    } else {
+        Err(failed(String::from_utf8_lossy(&run.stderr).trim().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loaders_are_made_once_and_hold_the_server_s_address() {
+        if check().is_err() {
+            eprintln!("skipped: the GRUB packages are not installed");
+            return;
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let server = Ipv4Addr::new(10, 77, 0, 1);
+        let loaders = Loaders::make(server, cache.path()).unwrap();
+        assert!(loaders.get(BIOS_FILE).unwrap().len() > 100_000);
+        let efi = loaders.get(UEFI_X64_FILE).unwrap();
+        assert!(efi.windows(16).any(|bytes| bytes == b"(tftp,10.77.0.1)"));
+        assert!(loaders.get("other").is_none());
+        std::fs::read_dir(cache.path().join("loader")).unwrap().for_each(|entry| {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension != "cfg") {
+                std::fs::write(path, "from the cache").unwrap();
+            }
+        });
+        let again = Loaders::make(server, cache.path()).unwrap();
+        assert_eq!(again.get(BIOS_FILE).unwrap(), "from the cache");
+    }
+}

@@ -1,0 +1,97 @@
+//! The DHCP socket: receives requests on one interface and sends replies in the four ways of RFC 2131.
+
+use super::frame::FrameSender;
+use super::port_holder::{BindError, Protocol, in_use};
+use dhcp::{CLIENT_PORT, Destination, Reply, Request, SERVER_PORT};
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use tokio::net::UdpSocket;
+
+/// Longest request in bytes; Ethernet carries no longer one in one piece.
+const REQUEST_MAX: usize = 1500;
+
+/// Requests of a whole room that is switched on at once wait here while a lease is written.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// The socket on the boot network.
+pub struct DhcpSocket {
+    socket: UdpSocket,
+    frames: FrameSender,
+}
+
+/// The boot network can't be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum DhcpError {
+    /// Port 67 can't be had.
+    #[error("can't serve DHCP on {interface}")]
+    Bind {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: BindError,
+    },
+    /// The interface can't be used.
+    #[error("can't use the interface {interface} for DHCP (root or CAP_NET_RAW is needed)")]
+    Interface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DhcpSocket {
+    /// Listens on port 67 of `interface`, whose address is `server`.
+    ///
+    /// # Errors
+    /// The port is taken (the error says by whom), or the interface can't be used.
+    pub fn bind(interface: &str, server: Ipv4Addr) -> Result<Self, DhcpError> {
+        let unusable = |source| DhcpError::Interface { interface: interface.to_owned(), source };
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVER_PORT));
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(unusable)?;
+        socket.bind_device(Some(interface.as_bytes())).map_err(unusable)?;
+        socket.set_broadcast(true).map_err(unusable)?;
+        // The system's limit may hold; then fewer requests can wait.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        socket.set_nonblocking(true).map_err(unusable)?;
+        socket.bind(&address.into()).map_err(|error| DhcpError::Bind {
+            interface: interface.to_owned(),
+            source: in_use(Protocol::Udp, address, error),
+        })?;
+        let socket = UdpSocket::from_std(socket.into()).map_err(unusable)?;
+        let frames = FrameSender::open(interface, server).map_err(unusable)?;
+        Ok(Self { socket, frames })
+    }
+
+    /// The next request; what is none is passed over.
+    ///
+    /// # Errors
+    /// The interface is down or gone.
+    pub async fn receive(&self) -> io::Result<Request> {
+        let mut buffer = [0; REQUEST_MAX];
+        loop {
+            let (length, peer) = self.socket.recv_from(&mut buffer).await?;
+            match Request::parse(&buffer[..length]) {
+                Ok(request) => return Ok(request),
+                Err(error) => tracing::debug!(%peer, %error, "not a DHCP request"),
+            }
+        }
+    }
+
+    /// Sends a reply to where it goes.
+    ///
+    /// # Errors
+    /// It could not be sent; the client will ask again.
+    pub async fn send(&self, reply: &Reply) -> io::Result<()> {
+        let to = match reply.to {
+            Destination::Relay(relay) => SocketAddrV4::new(relay, SERVER_PORT),
+            Destination::Unicast(client) => SocketAddrV4::new(client, CLIENT_PORT),
+            Destination::Broadcast => SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT),
+            Destination::Frame(mac, address) => {
+                return self.frames.send(mac, address, &reply.bytes);
+            }
+        };
+        self.socket.send_to(&reply.bytes, to).await.map(drop)
+    }
+}

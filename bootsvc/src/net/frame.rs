@@ -1,0 +1,124 @@
+//! UDP to clients that do not answer ARP for their address yet: the headers are written here, and the
+//! kernel puts the frame on the wire. Unsafe code is here because no library can name a link-layer
+//! address.
+
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use wire::Mac;
+
+const IP_HEADER_BYTES: usize = 20;
+const UDP_HEADER_BYTES: usize = 8;
+
+/// Sends datagrams from port 67 to port 68 in frames to named stations.
+pub(super) struct FrameSender {
+    socket: Socket,
+    interface: i32,
+    source: Ipv4Addr,
+}
+
+impl FrameSender {
+    pub(super) fn open(interface: &str, source: Ipv4Addr) -> io::Result<Self> {
+        // Protocol 0: this socket receives nothing.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        let path = Path::new("/sys/class/net").join(interface).join("ifindex");
+        let index = std::fs::read_to_string(path)?;
+        let interface = index.trim().parse().map_err(io::Error::other)?;
+        Ok(Self { socket, interface, source })
+    }
+
+    pub(super) fn send(&self, mac: Mac, address: Ipv4Addr, payload: &[u8]) -> io::Result<()> {
+        let packet = datagram(self.source, address, payload)?;
+        self.socket.send_to(&packet, &link_address(self.interface, mac)).map(drop)
+    }
+}
+
+/// An IPv4 packet (RFC 791) with a UDP datagram (RFC 768) from port 67 to port 68.
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> io::Result<Vec<u8>> {
+    let too_long = |_| io::Error::other("the reply is longer than an IP packet");
+    let udp_length = u16::try_from(UDP_HEADER_BYTES + payload.len()).map_err(too_long)?;
+    let length = udp_length
+        .checked_add(IP_HEADER_BYTES as u16)
+        .ok_or_else(|| io::Error::other("the reply is longer than an IP packet"))?;
+    let mut packet = vec![0x45, 0];
+    packet.extend_from_slice(&length.to_be_bytes());
+    // No fragments; 64 hops; UDP; checksum follows.
+    packet.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
+    packet.extend_from_slice(&source.octets());
+    packet.extend_from_slice(&destination.octets());
+    let checksum = checksum(&[&packet]);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+
+    let mut udp = Vec::with_capacity(udp_length.into());
+    udp.extend_from_slice(&dhcp::SERVER_PORT.to_be_bytes());
+    udp.extend_from_slice(&dhcp::CLIENT_PORT.to_be_bytes());
+    udp.extend_from_slice(&udp_length.to_be_bytes());
+    udp.extend_from_slice(&[0, 0]);
+    udp.extend_from_slice(payload);
+    let [high, low] = udp_length.to_be_bytes();
+    let pseudo_header = [0, 17, high, low];
+    let checksum =
+        match self::checksum(&[&source.octets(), &destination.octets(), &pseudo_header, &udp]) {
+            // 0 would mean "none".
+            0 => u16::MAX,
+            other => other,
+        };
+    udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend_from_slice(&udp);
+    Ok(packet)
+}
+
+/// The Internet checksum (RFC 1071). All parts but the last have an even length.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let sum: u32 = words
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&byte| u32::from(byte)))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !(((folded & 0xffff) + (folded >> 16)) as u16)
+}
+
+fn link_address(interface: i32, mac: Mac) -> SockAddr {
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&mac.0);
+    let link = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_IP as u16).to_be(),
+        sll_ifindex: interface,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: address,
+    };
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is large enough and aligned for every kind of socket address, and all
+    // zeroes are a valid sockaddr_ll; the view ends with this statement.
+    *unsafe { storage.view_as::<libc::sockaddr_ll>() } = link;
+    // SAFETY: the storage holds a sockaddr_ll of exactly this length.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_finds_both_checksums_right() {
+        for payload in [&b"odd"[..], b"even", b""] {
+            let packet =
+                datagram(Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 100), payload)
+                    .unwrap();
+            assert_eq!(checksum(&[&packet[..20]]), 0, "IP header");
+            let length = (packet.len() as u16 - 20).to_be_bytes();
+            let pseudo_header = [0, 17, length[0], length[1]];
+            assert_eq!(checksum(&[&packet[12..20], &pseudo_header, &packet[20..]]), 0, "UDP");
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_comes_out() {
+        assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
+    }
+}

@@ -1,0 +1,138 @@
+//! The boot network, as the interface and the configuration have it.
+
+use crate::config::Config;
+use model::Network;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// The boot network can't be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetworkError {
+    /// The interface is not there.
+    #[error("there is no network interface {interface:?}; there are: {present}")]
+    NoInterface {
+        /// As configured.
+        interface: String,
+        /// Those that there are.
+        present: String,
+    },
+    /// The interface has no address.
+    #[error(
+        "the network interface {0:?} has no IPv4 address; give it one, like: ip address add \
+         10.0.5.1/24 dev {0}"
+    )]
+    NoAddress(String),
+    /// The interfaces can't be listed.
+    #[error("can't list the network interfaces")]
+    List(#[source] std::io::Error),
+    /// The pool is not part of the interface's network.
+    #[error(
+        "the pool {first}-{last} is not inside the network {network}/{prefix} of interface \
+         {interface:?}; the server's address there is {server}"
+    )]
+    PoolOutside {
+        /// First address of the pool.
+        first: Ipv4Addr,
+        /// Last address of the pool.
+        last: Ipv4Addr,
+        /// Network address.
+        network: Ipv4Addr,
+        /// Its prefix length.
+        prefix: u8,
+        /// The interface.
+        interface: String,
+        /// The server's own address.
+        server: Ipv4Addr,
+    },
+    /// The pool would give the server's address away.
+    #[error("the pool contains the server's own address {0}; leave it out")]
+    PoolHasServer(Ipv4Addr),
+}
+
+/// Reads the server's address from the interface and checks the pool against it.
+///
+/// # Errors
+/// See [`NetworkError`].
+pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
+    let (server, prefix) = address_of(&config.network.interface)?;
+    check_pool(config, server, prefix)?;
+    Ok(Network {
+        server,
+        prefix,
+        router: config.network.router,
+        dns: config.network.dns.clone(),
+        domain: config.network.domain.clone(),
+        nbd: SocketAddrV4::new(server, config.storage.nbd_port),
+        kernel_args: config.boot.kernel_args.clone(),
+    })
+}
+
+fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
+    let addresses = nix::ifaddrs::getifaddrs().map_err(|error| NetworkError::List(error.into()))?;
+    let mut present = Vec::new();
+    let mut exists = false;
+    for entry in addresses {
+        if entry.interface_name != interface {
+            if !present.contains(&entry.interface_name) {
+                present.push(entry.interface_name);
+            }
+            continue;
+        }
+        exists = true;
+        let address = entry.address.as_ref().and_then(|address| address.as_sockaddr_in());
+        let netmask = entry.netmask.as_ref().and_then(|netmask| netmask.as_sockaddr_in());
+        if let (Some(address), Some(netmask)) = (address, netmask) {
+            return Ok((address.ip(), netmask.ip().to_bits().leading_ones() as u8));
+        }
+    }
+    if exists {
+        Err(NetworkError::NoAddress(interface.into()))
+    } else {
+        let present = present.join(", ");
+        Err(NetworkError::NoInterface { interface: interface.into(), present })
+    }
+}
+
+fn check_pool(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+    let pool = config.network.pool;
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    let network = Ipv4Addr::from_bits(server.to_bits() & mask);
+    let is_inside = |address: Ipv4Addr| address.to_bits() & mask == network.to_bits();
+    if !is_inside(pool.first) || !is_inside(pool.last) {
+        return Err(NetworkError::PoolOutside {
+            first: pool.first,
+            last: pool.last,
+            network,
+            prefix,
+            interface: config.network.interface.clone(),
+            server,
+        });
+    }
+    if (pool.first..=pool.last).contains(&server) {
+        return Err(NetworkError::PoolHasServer(server));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(interface: &str, pool: &str) -> Config {
+        toml::from_str(&format!("[network]\ninterface = \"{interface}\"\npool = \"{pool}\"\n"))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_server_s_address_is_the_interface_s() {
+        let network = network(&config("lo", "127.0.0.100-127.0.0.199")).unwrap();
+        assert_eq!((network.server, network.prefix), (Ipv4Addr::LOCALHOST, 8));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let error = |interface, pool| network(&config(interface, pool)).unwrap_err().to_string();
+        assert!(error("enp77s0", "10.0.0.1-10.0.0.9").contains("there are: lo"));
+        assert!(error("lo", "10.0.0.1-10.0.0.9").contains("network 127.0.0.0/8"));
+        assert!(error("lo", "127.0.0.1-127.0.0.9").contains("own address 127.0.0.1"));
+    }
+}

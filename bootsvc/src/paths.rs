@@ -1,0 +1,42 @@
+//! Where state lives, below one root.
+
+use std::path::{Path, PathBuf};
+
+/// The places of one installation.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    /// `/`, or the folder given by `--root`.
+    pub(crate) root: PathBuf,
+}
+
+impl Paths {
+    /// The places below `root`.
+    pub(crate) fn under(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The daemon's settings.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.root.join("etc/bootlace/bootlace.toml")
+    }
+
+    /// What must not be lost.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join("var/lib/bootlace")
+    }
+
+    /// What can be made again.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("var/cache/bootlace")
+    }
+
+    /// What ends with the host's uptime.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.root.join("run/bootlace")
+    }
+
+    /// Socket of the storage API.
+    pub(crate) fn storage_socket(&self) -> PathBuf {
+        self.run().join("storage.sock")
+    }
+}

@@ -1,0 +1,126 @@
+//! `bootlace serve`: the boot server's sockets and tasks.
+
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::loader::{BIOS_FILE, Loaders, UEFI_X64_FILE};
+use crate::net::port_holder::{Protocol, in_use};
+use crate::network::network;
+use crate::paths::Paths;
+use crate::report::ReportListener;
+use crate::{addresses, boot_files, http, net};
+use anyhow::Context;
+use service::{Options, Service};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long tasks may take to end; a browser may still hold a page's connection.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs the boot server until `stop`.
+pub(crate) async fn run(
+    paths: &Paths,
+    config: &Config,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let network = network(config)?;
+    let server = network.server;
+    let loaders = Loaders::make(server, &paths.cache())?;
+    let options = Options { network: Some(network.clone()), ..Options::under(&paths.root) };
+    if options.init.is_none() {
+        anyhow::bail!(
+            "bootlace-init is neither beside this program nor in /usr/lib/bootlace: no machine could \
+             boot; cargo xtask build makes it"
+        );
+    }
+    let service = Service::open(options)?;
+
+    // Every socket is there before the first client is answered.
+    let dhcp = net::dhcp::DhcpSocket::bind(&config.network.interface, server)?;
+    let tftp = net::tftp::Tftp::bind(server)?;
+    let http_address = SocketAddr::from((server, 80));
+    let http_listener = TcpListener::bind(http_address)
+        .await
+        .map_err(|error| in_use(Protocol::Tcp, http_address, error))
+        .context("can't serve boot files by HTTP")?;
+    let reports_address = SocketAddr::from((server, initcfg::REPORT_PORT));
+    let reports = ReportListener::bind(server, service.clone())
+        .await
+        .map_err(|error| in_use(Protocol::Udp, reports_address, error))
+        .context("can't listen for reports")?;
+    let pages = web_listener(config.web.listen).await?;
+    let pages_address = pages.local_addr()?;
+
+    let catalogue = Catalogue::new(service.clone(), loaders, server);
+    let mut tasks = JoinSet::new();
+    tasks.spawn({
+        let (service, stop) = (service.clone(), stop.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = service.run() => {}
+            }
+        }
+    });
+    let dhcp_config = addresses::config(config, &network);
+    tasks.spawn(addresses::serve(dhcp, dhcp_config, service.clone(), stop.clone()));
+    tasks.spawn(boot_files::serve(tftp, catalogue.clone(), stop.clone()));
+    tasks.spawn(http::run(http_listener, catalogue, stop.clone()));
+    tasks.spawn(reports.run(stop.clone()));
+    tasks.spawn({
+        let stop = stop.clone();
+        async move {
+            let router = web::router(service);
+            let served = axum::serve(pages, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the web page ended");
+            }
+        }
+    });
+    tracing::info!(
+        interface = config.network.interface,
+        %server,
+        loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}"),
+        "boot server ready; the web page is http://{pages_address}/"
+    );
+    tell_systemd("boot server ready");
+
+    // A task that ends by itself has panicked: better to start anew than to serve half.
+    let ended = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = tasks.join_next() => ended,
+    };
+    stop.cancel();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_DEADLINE, all).await.is_err() {
+        tracing::debug!("some connections did not end in time");
+    }
+    match ended {
+        Some(Err(error)) => Err(error).context("a part of the boot server died"),
+        Some(Ok(())) => anyhow::bail!("a part of the boot server ended"),
+        None => Ok(()),
+    }
+}
+
+/// The listener for the pages: one that was handed to us (systemd's LISTEN_FDS), or our own.
+async fn web_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let mut handed =
+        sd_notify::listen_fds().context("can't take over the sockets in LISTEN_FDS")?;
+    if let Some(descriptor) = handed.next() {
+        return net::listener_from(descriptor).context("the socket in LISTEN_FDS is no listener");
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| in_use(Protocol::Tcp, address, error))
+        .with_context(|| format!("can't show the web page on {address}"))
+}
+
+/// Tells systemd, if it started us, that we serve.
+pub(crate) fn tell_systemd(status: &str) {
+    let states = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)];
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
