@@ -72,7 +72,8 @@ pub(crate) fn timeline(boot: &Boot, history: &[Boot], now_unix_ms: u64) -> Timel
                 at: text::clock(boot.started_unix_ms + bar.until),
                 class,
                 x: percent(bar.from),
-                width: percent(took_ms),
+                // Even the shortest stage is to be seen.
+                width: percent(took_ms.max(end_ms / 150)),
                 usual_x: usual_ms.map(|usual| percent((bar.from + usual).min(end_ms))),
             }
         })

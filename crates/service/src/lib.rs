@@ -24,6 +24,9 @@ mod status;
 mod storage_client;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::boots::NewStage;
 pub use crate::error::Error;
 pub use crate::imports::Imported;

@@ -24,14 +24,14 @@ const MESSAGE_CHARS_MAX: usize = 400;
 pub enum StorageError {
     /// Nobody listens.
     #[error(
-        "the storage server does not answer at {}: start it by bootlace storage, or look into its log",
-        socket.display()
+        "the storage server does not answer at {} ({cause}): start it by bootlace storage, or look into its \
+         log", socket.display()
     )]
     Unreachable {
         /// Its socket.
         socket: PathBuf,
         /// Why it can't be reached.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// It is too slow.
     #[error("the storage server gave no answer within {} seconds: its disks may be busy", DEADLINE.as_secs())]
@@ -100,7 +100,7 @@ async fn talk(
     let broken = |error: hyper::Error| StorageError::Broken(Box::new(error));
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|source| StorageError::Unreachable { socket: socket.to_owned(), source })?;
+        .map_err(|cause| StorageError::Unreachable { socket: socket.to_owned(), cause })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let request = Request::builder()

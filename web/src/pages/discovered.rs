@@ -7,8 +7,9 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use model::{ImageName, InvalidName, MachineName, RootKind, Seen};
+use model::{ImageName, InvalidName, MachineName, RootKind, Seen, Site};
 use service::{Error, Service};
+use std::collections::BTreeSet;
 use wire::Mac;
 
 /// An empty page waits for the first PC. One with forms is left alone.
@@ -128,10 +129,7 @@ fn page(
     let site = service.site();
     let names: Vec<&str> = site.machines.iter().map(|machine| machine.name.as_str()).collect();
     let mut suggestions = suggestions(&names);
-    // With one image there is nothing to choose.
-    let mut images: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
-    images.dedup();
-    let image = if let [only] = images[..] { only.as_str() } else { "" };
+    let image = usual_image(&site);
     let pcs: Vec<Pc> = site
         .discovered
         .iter()
@@ -153,7 +151,7 @@ fn page(
         frame: if pcs.is_empty() { frame.refreshed(REFRESH_SECONDS) } else { frame },
         n_left_out: site.discovered.len() - pcs.len(),
         pcs,
-        has_images: !images.is_empty(),
+        has_images: !site.images.is_empty(),
     };
     render(status, &page)
 }
@@ -171,6 +169,21 @@ fn pc(service: &Service, seen: &Seen, name: String, image: &str, root: &str) -> 
         form_error: String::new(),
         images: image_choices(service, image),
         roots: root_choices(root),
+    }
+}
+
+/// The image that most machines have; with one image there is nothing to choose.
+fn usual_image(site: &Site) -> &str {
+    let users = |image: &ImageName| {
+        site.machines.iter().filter(|machine| machine.image.as_ref() == Some(image)).count()
+    };
+    let names: BTreeSet<&ImageName> = site.images.iter().map(|version| &version.image).collect();
+    match names.len() {
+        1 => names.first().map_or("", |only| only.as_str()),
+        _ => {
+            let used = names.into_iter().filter(|image| users(image) > 0);
+            used.max_by_key(|image| users(image)).map_or("", ImageName::as_str)
+        }
     }
 }
 

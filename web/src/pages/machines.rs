@@ -5,7 +5,7 @@ use crate::text;
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use service::{MachineView, Service};
+use service::{MachineView, Service, StateWord};
 
 /// While something boots, and while nothing does.
 const REFRESH_SECONDS: (u32, u32) = (2, 15);
@@ -56,16 +56,18 @@ pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Fi
 }
 
 fn row(view: &MachineView) -> Row {
+    let next = match (&view.machine.image, view.next_version) {
+        (None, _) => "none".to_owned(),
+        (Some(image), None) => format!("{image} (not there)"),
+        (Some(image), Some(version)) => format!("{image} · v{version}"),
+    };
     let running = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
-    let image = match (&view.machine.image, view.next_version, running) {
-        (None, ..) => "none".to_owned(),
-        (Some(image), None, _) => format!("{image} (not there)"),
-        (Some(image), Some(next), Some((now, version)))
-            if (now, *version) != (image, next) && view.state.word == service::StateWord::Up =>
-        {
-            format!("{now} · v{version}, next {image} · v{next}")
+    let running = running.map(|(image, version)| format!("{image} · v{version}"));
+    let image = match running {
+        Some(now) if now != next && view.state.word == StateWord::Up => {
+            format!("{now}; next time {next}")
         }
-        (Some(image), Some(next), _) => format!("{image} · v{next}"),
+        _ => next,
     };
     let took = view.took_ms().map_or_else(|| "–".to_owned(), text::duration_ms);
     Row {

@@ -1,0 +1,273 @@
+//! A site as the boot server uses it, with a storage server that only takes notes.
+
+use crate::initrds::InitrdState;
+use crate::{Error, MachineChange, NewStage, Options, Service, Sighting, StateWord};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use model::{ExportSpec, Firmware, Lease, Network, RootKind, Stage};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use wire::Mac;
+
+const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
+
+fn options(root: &Path) -> Options {
+    let server = Ipv4Addr::new(10, 77, 0, 1);
+    let network = Network {
+        server,
+        prefix: 24,
+        router: None,
+        dns: vec![],
+        domain: None,
+        nbd: SocketAddrV4::new(server, 10809),
+        kernel_args: "".parse().unwrap(),
+    };
+    Options { init: None, network: Some(network), ..Options::under(root) }
+}
+
+fn add_image(root: &Path, name: &str, version: u32) {
+    let folder = options(root).images.join(name).join(version.to_string());
+    std::fs::create_dir_all(&folder).unwrap();
+    let about = format!(
+        "image = \"{name}\"\nversion = {version}\ndigest = \"00\"\nsize_bytes = 4096\n\
+         file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n"
+    );
+    std::fs::write(folder.join("image.toml"), about).unwrap();
+}
+
+/// Pretends that the initrds are built.
+fn pretend_initrds(service: &Service) {
+    for version in &service.site().images {
+        let ready = InitrdState::Ready { path: "/dev/null".into(), size_bytes: 0 };
+        service.initrds().set(version, ready);
+    }
+}
+
+/// Answers the storage API, and tells which exports were asked for.
+fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
+    let socket = options(root).storage_socket;
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    let asked: Arc<Mutex<Vec<ExportSpec>>> = Arc::default();
+    let notes = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let notes = Arc::clone(&notes);
+            let answer = move |request: Request<hyper::body::Incoming>| {
+                let notes = Arc::clone(&notes);
+                async move {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let Ok(spec) = serde_json::from_slice::<ExportSpec>(&body) else {
+                        return Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("[]"))));
+                    };
+                    notes.lock().unwrap().push(spec.clone());
+                    let counters = model::ExportCounters::default();
+                    let status = serde_json::json!({
+                        "spec": spec, "size_bytes": 4096, "connections": 0, "idle_seconds": null,
+                        "layer_bytes": 0, "counters": counters,
+                    });
+                    Ok(Response::new(Full::new(Bytes::from(status.to_string()))))
+                }
+            };
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(answer)),
+            );
+        }
+    });
+    asked
+}
+
+async fn lease(service: &Service, mac: Mac, address: Ipv4Addr) {
+    let lease = Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
+    service.commit_lease(lease).await.unwrap();
+}
+
+async fn reached(service: &Service, stage: Stage) {
+    service.stage(MAC, None, NewStage::noticed(stage, "")).await.unwrap();
+}
+
+/// What the PC's screen shows while it waits; empty if it boots.
+async fn screen(service: &Service) -> String {
+    service.loader_config(ADDRESS).await.waiting.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_pc_from_its_first_packet_to_its_root_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    assert!(screen(&service).await.contains("not leased by this boot server"));
+
+    lease(&service, MAC, ADDRESS).await;
+    let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(service.boot_started(MAC, Firmware::Bios).await.unwrap(), first, "asks twice");
+    reached(&service, Stage::Dhcp).await;
+    assert!(screen(&service).await.contains("is not in the machine list"));
+
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let image = Some("debian-12".parse().unwrap());
+    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    assert!(screen(&service).await.contains("is being built"));
+    assert_eq!(service.machine(&name).unwrap().state.word, StateWord::Waiting);
+    pretend_initrds(&service);
+    let text = screen(&service).await;
+    assert!(text.contains("the storage server does not answer"), "{text}");
+
+    let asked = start_storage(root);
+    let config = service.loader_config(ADDRESS).await;
+    assert_eq!((config.mac, config.boot, config.waiting), (Some(MAC), Some(first), None));
+    assert!(config.text.contains("/boot/debian-12/1/vmlinuz"), "{}", config.text);
+    assert!(config.text.contains(&format!("bootlace.boot={first}")), "{}", config.text);
+    let spec = asked.lock().unwrap()[0].clone();
+    assert_eq!((spec.boot, spec.address, spec.mac), (first, ADDRESS, MAC));
+    let boot = service.boot_of(MAC).unwrap();
+    assert_eq!(boot.current().unwrap().stage, Stage::Config);
+    assert_eq!(boot.image.as_ref().unwrap().1, 1);
+
+    // GRUB asks again after a failed fetch: the same boot, so that the disk stays.
+    assert_eq!(service.loader_config(ADDRESS).await.boot, Some(first));
+    // The next power-on is another.
+    let second = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(service.loader_config(ADDRESS).await.boot, Some(second));
+}
+
+#[tokio::test]
+async fn a_running_machine_never_loses_its_disk_by_a_stray_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    add_image(root, "kiosk", 1);
+    let service = Service::open(options(root)).unwrap();
+    let asked = start_storage(root);
+    pretend_initrds(&service);
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let image = Some("debian-12".parse().unwrap());
+    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    assert!(screen(&service).await.contains("its firmware never asked"));
+    assert!(asked.lock().unwrap().is_empty());
+
+    let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(screen(&service).await, "");
+    // It could not load its kernel, and is given another image: that is a new boot.
+    let to_kiosk =
+        MachineChange { image: Some(Some("kiosk".parse().unwrap())), ..MachineChange::default() };
+    service.set_machine(name.clone(), to_kiosk).await.unwrap();
+    let config = service.loader_config(ADDRESS).await;
+    assert!(config.boot.unwrap() > first && config.text.contains("kiosk"));
+    // Its kernel runs: whatever is asked from its address now, its export stays as it is.
+    reached(&service, Stage::Start).await;
+    let n_asked = asked.lock().unwrap().len();
+    let back = MachineChange {
+        image: Some(Some("debian-12".parse().unwrap())),
+        ..MachineChange::default()
+    };
+    service.set_machine(name, back).await.unwrap();
+    assert!(screen(&service).await.contains("runs kiosk version 1 already"));
+    assert_eq!(asked.lock().unwrap().len(), n_asked);
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let leases = (1..=200u8).map(|n| {
+        let service = service.clone();
+        tokio::spawn(async move {
+            lease(&service, Mac([2, 0, 0, 0, 0, n]), Ipv4Addr::new(10, 77, 0, n)).await;
+        })
+    });
+    for one in leases.collect::<Vec<_>>() {
+        one.await.unwrap();
+    }
+    assert_eq!(service.leases().len(), 200);
+    // The address moves to another NIC.
+    lease(&service, MAC, Ipv4Addr::new(10, 77, 0, 1)).await;
+    let again = Service::open(options(folder.path())).unwrap();
+    assert_eq!(again.leases().len(), 200);
+    assert!(again.leases().iter().any(|lease| lease.mac == MAC));
+}
+
+#[tokio::test]
+async fn the_changes_of_another_process_are_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Service::open(options(folder.path())).unwrap();
+    let command = Service::open(options(folder.path())).unwrap();
+    let change = MachineChange { mac: Some(MAC), ..MachineChange::default() };
+    command.set_machine("lab-07".parse().unwrap(), change).await.unwrap();
+    for _ in 0..50 {
+        if server.site().machines.len() == 1 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the server did not notice the new machine");
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let change = |mac| MachineChange { mac, ..MachineChange::default() };
+    let one = || "lab-01".parse().unwrap();
+    let refused = service.set_machine(one(), change(None)).await;
+    assert!(matches!(refused, Err(Error::NoMac(_))));
+    let refused = service.set_machine(one(), change(Some(Mac::BROADCAST))).await;
+    assert!(matches!(refused, Err(Error::GroupMac(_))));
+    let with_image =
+        MachineChange { image: Some(Some("gone".parse().unwrap())), ..change(Some(MAC)) };
+    let refused = service.set_machine(one(), with_image).await.unwrap_err();
+    assert!(refused.to_string().contains("import one first"), "{refused}");
+    assert!(service.site().machines.is_empty());
+
+    let first = service.set_machine(one(), change(Some(MAC))).await.unwrap();
+    let refused = service.set_machine("lab-02".parse().unwrap(), change(Some(MAC))).await;
+    assert!(matches!(refused, Err(Error::MacTaken { .. })));
+    let other = Mac([2, 0, 0, 0, 0, 2]);
+    let second = service.set_machine("lab-02".parse().unwrap(), change(Some(other))).await.unwrap();
+    assert_ne!(first.shelf_slot, second.shelf_slot);
+    service.remove_machine(one()).await.unwrap();
+    let third = service.set_machine("lab-03".parse().unwrap(), change(Some(MAC))).await.unwrap();
+    assert_eq!(third.shelf_slot, first.shelf_slot, "addresses are used again");
+    assert!(matches!(service.remove_machine(one()).await, Err(Error::NoMachine(_))));
+}
+
+#[tokio::test]
+async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let sighting = |mac| Sighting {
+        mac,
+        firmware: Firmware::Other(11),
+        address: None,
+        uuid: None,
+        host_name: None,
+    };
+    service.saw(sighting(MAC)).await.unwrap();
+    service.saw(sighting(MAC)).await.unwrap();
+    let site = service.site();
+    assert_eq!((site.discovered.len(), site.discovered[0].firmware), (1, Firmware::Other(11)));
+
+    let id = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let event = NewStage {
+        stage: Stage::Failed,
+        detail: "\x1b[2J".to_owned() + &"ä".repeat(4000),
+        uptime_ms: Some(1),
+    };
+    let stranger = Mac([2, 0, 0, 0, 0, 9]);
+    assert!(!service.stage(stranger, Some(id), event.clone()).await.unwrap());
+    assert!(service.stage(MAC, Some(id), event.clone()).await.unwrap());
+    assert!(!service.stage(MAC, Some(id), event).await.unwrap(), "a repeated report");
+    let detail = service.boot_of(MAC).unwrap().current().unwrap().detail.clone();
+    assert!(detail.len() <= 512 && detail.starts_with(" [2J"), "{detail}");
+}

@@ -1,0 +1,282 @@
+//! What a person with a browser, and a script with the API, notice.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use model::{Firmware, Stage};
+use service::{NewStage, Options, Service, Sighting};
+use std::path::Path;
+use tower::ServiceExt as _;
+
+struct Site {
+    router: Router,
+    service: Service,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// A site with these images, each with one version.
+    fn new(images: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { init: None, ..Options::under(folder.path()) };
+        for image in images {
+            add_image(&options.images, image);
+        }
+        let service = Service::open(options).unwrap();
+        Self { router: web::router(service.clone()), service, _folder: folder }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let (status, _, body) = self.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        (status, body)
+    }
+
+    async fn post(&self, path: &str, form: &str) -> (StatusCode, String, String) {
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(form.to_owned()))
+            .unwrap();
+        let (status, headers, body) = self.send(request).await;
+        let location = headers.get(header::LOCATION).map_or("", |value| value.to_str().unwrap());
+        (status, location.to_owned(), body)
+    }
+
+    async fn json(&self, method: &str, path: &str, body: &str) -> (StatusCode, serde_json::Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        let (status, _, body) = self.send(request).await;
+        (status, serde_json::from_str(&body).unwrap_or_default())
+    }
+
+    async fn unknown_pc_asks(&self, mac: &str) {
+        let mac = mac.parse().unwrap();
+        let sighting = Sighting {
+            mac,
+            firmware: Firmware::UefiX64,
+            address: None,
+            uuid: None,
+            host_name: None,
+        };
+        self.service.saw(sighting).await.unwrap();
+        self.service.boot_started(mac, Firmware::UefiX64).await.unwrap();
+    }
+}
+
+fn add_image(images: &Path, name: &str) {
+    let folder = images.join(name).join("1");
+    std::fs::create_dir_all(&folder).unwrap();
+    let about = format!(
+        "image = \"{name}\"\nversion = 1\ndigest = \"00\"\nsize_bytes = 4096\nfile_system = \"ext4\"\n\
+         kernel_version = \"6.1.0\"\nimported_unix = 0\n"
+    );
+    std::fs::write(folder.join("image.toml"), about).unwrap();
+}
+
+const MAC: &str = "52:54:00:00:00:01";
+
+#[tokio::test]
+async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
+    let site = Site::new(&["debian-12", "kiosk"]);
+    let (_, page) = site.get("/discovered").await;
+    assert!(page.contains("No unknown PC has asked") && page.contains("http-equiv=\"refresh\""));
+
+    site.unknown_pc_asks(MAC).await;
+    let (_, page) = site.get("/discovered").await;
+    assert!(page.contains(MAC) && page.contains("UEFI x64") && page.contains("value=\"pc-01\""));
+    assert!(!page.contains("http-equiv=\"refresh\""), "a form must not be loaded away");
+
+    let adopt = format!("/discovered/{MAC}/adopt");
+    let (status, location, _) = site.post(&adopt, "name=lab-07&image=debian-12&root=aoe").await;
+    assert_eq!(
+        (status, location.as_str()),
+        (StatusCode::SEE_OTHER, "/machines/lab-07?done=adopted")
+    );
+    let (status, page) = site.get(&location).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("Adopted.") && page.contains("loading"), "{page}");
+    assert!(site.service.site().discovered.is_empty());
+
+    let form = "image=kiosk&root=nbd&write_mode=persistent&kernel_args=quiet+splash";
+    let (status, location, _) = site.post("/machines/lab-07", form).await;
+    assert_eq!((status, location.as_str()), (StatusCode::SEE_OTHER, "/machines/lab-07?done=saved"));
+    let (_, page) = site.get("/machines").await;
+    assert!(page.contains("kiosk · v1"), "{page}");
+    let machine = site.service.site().machines[0].clone();
+    assert_eq!(
+        (machine.root.to_string(), machine.kernel_args.as_str()),
+        ("nbd".into(), "quiet splash")
+    );
+    assert_eq!(machine.shelf_slot.to_string(), "1.0");
+
+    let (status, page) = site.get("/machines/lab-07/remove").await;
+    assert!(status == StatusCode::OK && page.contains("Remove lab-07?"));
+    let (status, location, _) = site.post("/machines/lab-07/remove", "").await;
+    assert_eq!((status, location.as_str()), (StatusCode::SEE_OTHER, "/machines?done=removed"));
+    assert!(site.service.site().machines.is_empty());
+    assert_eq!(site.service.site().discovered.len(), 1, "it is unknown again");
+}
+
+#[tokio::test]
+async fn a_refused_form_keeps_what_was_typed() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.unknown_pc_asks("52:54:00:00:00:02").await;
+    let adopt = format!("/discovered/{MAC}/adopt");
+    let (status, _, page) = site.post(&adopt, "name=Bad%22Name&image=debian-12&root=aoe").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        page.contains("value=\"Bad&#34;Name\"") && page.contains("lower-case letters"),
+        "{page}"
+    );
+    assert!(page.contains("<option value=\"aoe\" selected>"));
+
+    site.post(&adopt, "name=lab-07&image=debian-12&root=nbd").await;
+    let other = "/discovered/52:54:00:00:00:02/adopt";
+    let (status, _, page) = site.post(other, "name=lab-07").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(page.contains("there is a machine lab-07 already"), "{page}");
+
+    for (form, says) in [
+        ("image=gone", "there is no image gone: choose one of debian-12"),
+        ("image=debian-12&root=iscsi", "use nbd or aoe"),
+        ("image=debian-12&write_mode=x", "use discard or persistent"),
+        ("image=debian-12&kernel_args=bootlace.root%3Dnbd", "are set by the boot server"),
+    ] {
+        let (status, _, page) = site.post("/machines/lab-07", form).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{form}");
+        assert!(page.contains(says) && page.contains("Not saved"), "{form}: {page}");
+    }
+    assert_eq!(site.service.site().machines[0].image.as_ref().unwrap().as_str(), "debian-12");
+}
+
+#[tokio::test]
+async fn a_boot_is_watched_without_a_script() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let mac = MAC.parse().unwrap();
+    for stage in [Stage::Dhcp, Stage::Loader, Stage::Config] {
+        site.service.stage(mac, None, NewStage::noticed(stage, "<b>bold</b>")).await.unwrap();
+    }
+    let (_, page) = site.get("/machines/lab-07").await;
+    assert!(page.contains("http-equiv=\"refresh\" content=\"2\"") && !page.contains("<form"));
+    assert!(page.contains("Loader (TFTP)") && page.contains("so far"), "{page}");
+    assert!(
+        page.contains("&#60;b&#62;") && !page.contains("<b>bold"),
+        "details are strangers' text"
+    );
+    let (_, page) = site.get("/machines/lab-07?edit").await;
+    assert!(!page.contains("http-equiv=\"refresh\"") && page.contains("<form"));
+
+    let failed = NewStage::noticed(Stage::Failed, "no driver for this card");
+    site.service.stage(mac, None, failed).await.unwrap();
+    let (_, page) = site.get("/").await;
+    assert!(page.contains("Needs attention") && page.contains("no driver for this card"), "{page}");
+    let (_, page) = site.get("/machines?state=failed").await;
+    assert!(page.contains("lab-07") && page.contains("✕"));
+    let (_, page) = site.get("/machines?state=up").await;
+    assert!(!page.contains("/machines/lab-07") && page.contains("None now"), "{page}");
+}
+
+#[tokio::test]
+async fn the_api_does_what_the_pages_do() {
+    let site = Site::new(&["debian-12"]);
+    let machine = "/api/v1/machines/lab-07";
+    let (status, body) = site.json("GET", machine, "").await;
+    assert_eq!((status, &body["status"]), (StatusCode::NOT_FOUND, &404.into()));
+    assert!(body["detail"].as_str().unwrap().contains("there is no machine lab-07"));
+    let (status, body) = site.json("PUT", machine, "{\"image\":\"debian-12\"}").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    let whole = format!("{{\"mac\":\"{MAC}\",\"image\":\"debian-12\",\"root\":\"aoe\"}}");
+    let (status, body) = site.json("PUT", machine, &whole).await;
+    assert_eq!((status, &body["shelf_slot"]), (StatusCode::CREATED, &"1.0".into()), "{body}");
+    let (status, body) = site.json("PATCH", machine, "{\"image\":null}").await;
+    assert_eq!(
+        (status, &body["image"], &body["root"]),
+        (StatusCode::OK, &().into(), &"aoe".into())
+    );
+    let (status, body) = site.json("PATCH", machine, "{\"rot\":\"aoe\"}").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body["detail"].as_str().unwrap().contains("unknown field `rot`"), "{body}");
+    let taken = format!("{{\"mac\":\"{MAC}\"}}");
+    let (status, body) = site.json("PUT", "/api/v1/machines/lab-08", &taken).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    let (status, _) = site.json("PUT", "/api/v1/machines/Bad%20Name", &taken).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+
+    site.unknown_pc_asks("52:54:00:00:00:02").await;
+    let (_, body) = site.json("GET", "/api/v1/discovered", "").await;
+    assert_eq!(
+        (&body[0]["mac"], &body[0]["firmware"]),
+        (&"52:54:00:00:00:02".into(), &"uefi-x64".into())
+    );
+    let adopt = "/api/v1/discovered/52:54:00:00:00:02/adopt";
+    let (status, body) = site.json("POST", adopt, "{\"name\":\"lab-08\"}").await;
+    assert_eq!((status, &body["shelf_slot"]), (StatusCode::CREATED, &"1.1".into()));
+    let (_, body) = site.json("GET", "/api/v1/machines", "").await;
+    assert_eq!((body.as_array().unwrap().len(), &body[1]["state"]["word"]), (2, &"loading".into()));
+    let (_, body) = site.json("GET", "/api/v1/images", "").await;
+    assert_eq!(body[0]["initrd"], "missing");
+    let (_, body) = site.json("GET", "/api/v1/status", "").await;
+    assert_eq!(
+        (&body["n_machines"], &body["machines"]["loading"]),
+        (&2.into(), &1.into()),
+        "{body}"
+    );
+    let (status, _) = site.json("DELETE", machine, "").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn strangers_pages_can_neither_post_nor_read() {
+    let site = Site::new(&[]);
+    let cross_site = Request::post("/machines/lab-07/remove")
+        .header(header::HOST, "127.0.0.1:8080")
+        .header(header::ORIGIN, "http://evil.example")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(site.send(cross_site).await.0, StatusCode::FORBIDDEN);
+    let rebound =
+        Request::get("/").header(header::HOST, "evil.example").body(Body::empty()).unwrap();
+    assert_eq!(site.send(rebound).await.0, StatusCode::MISDIRECTED_REQUEST);
+    let fine =
+        Request::get("/").header(header::HOST, "127.0.0.1:8080").body(Body::empty()).unwrap();
+    let (status, headers, body) = site.send(fine).await;
+    assert_eq!(status, StatusCode::OK);
+    let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'self'"));
+    assert!(!body.contains("style=") && !body.contains("<script"), "the policy forbids them");
+    let (status, body) = site.get("/nowhere").await;
+    assert!(status == StatusCode::NOT_FOUND && body.contains("There is no such page"));
+    let (status, _) = site.get("/machines/%2e%2e").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn empty_pages_say_what_comes_next() {
+    let site = Site::new(&[]);
+    for (path, says) in [
+        ("/", "bootlace image import debian-12.qcow2"),
+        ("/machines", "network boot first in its boot order"),
+        ("/discovered", "switch on a PC"),
+        ("/images", "bootlace image import"),
+    ] {
+        let (status, page) = site.get(path).await;
+        assert!(status == StatusCode::OK && page.contains(says), "{path}: {page}");
+    }
+    let (status, style) = site.get("/assets/app.css").await;
+    assert!(status == StatusCode::OK && style.len() < 16 * 1024);
+}
