@@ -39,7 +39,8 @@ const READ_AHEAD_KB: u32 = 1024;
 /// second: the first tries are short.
 const CONNECT_TIMEOUT_FIRST: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const SILENT_AT_FIRST: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -61,6 +62,7 @@ pub(crate) fn attach(
         )
     })?;
     let mut patience = Patience::new(console, "attach");
+    let started = Instant::now();
     let mut retry = RETRY_FIRST;
     let mut timeout = CONNECT_TIMEOUT_FIRST;
     let mut refused_since: Option<Instant> = None;
@@ -84,7 +86,7 @@ pub(crate) fn attach(
             return Err(Failure::new(text, remedy));
         }
         // Nobody need read of the first tries, unless the answer was no.
-        if timeout == CONNECT_TIMEOUT_MAX || is_refused {
+        if started.elapsed() > SILENT_AT_FIRST || is_refused {
             patience.waiting(&text);
         }
         timeout = (timeout * 2).min(CONNECT_TIMEOUT_MAX);
