@@ -11,7 +11,11 @@ use model::{ExportSpec, ExportStatus, MachineName};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
+
+/// How long requests may take to end when the server stops.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) struct Api {
     listener: UnixListener,
@@ -40,7 +44,7 @@ impl Api {
         Ok(Self { listener })
     }
 
-    /// Answers until `stop` is done.
+    /// Answers until `stop` is done, and then for as long as requests take, but not for ever.
     pub(crate) async fn serve(
         self,
         exports: Arc<Exports>,
@@ -51,7 +55,20 @@ impl Api {
             .route("/v1/exports", get(list))
             .route("/v1/exports/{machine}", put(prepare).delete(remove))
             .with_state(exports);
-        axum::serve(self.listener, router).with_graceful_shutdown(stop).await
+        let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stop = async move {
+            stop.await;
+            drop(stopping);
+        };
+        let serve = axum::serve(self.listener, router).with_graceful_shutdown(stop);
+        let overdue = async {
+            let _ = stopped.await;
+            tokio::time::sleep(STOP_TIME).await;
+        };
+        tokio::select! {
+            served = serve.into_future() => served,
+            () = overdue => Ok(()),
+        }
     }
 }
 
@@ -99,6 +116,7 @@ async fn blocking<T: Send + 'static>(
             let status = match error {
                 ExportError::Image(_) => StatusCode::NOT_FOUND,
                 ExportError::Layer(_) | ExportError::AddressTaken { .. } => StatusCode::CONFLICT,
+                ExportError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ExportError::Table { .. } | ExportError::Damaged { .. } => {
                     StatusCode::INTERNAL_SERVER_ERROR
                 }

@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long connections may finish what they have received before they are cut.
+const FINISH_TIME: Duration = Duration::from_secs(1);
+
 /// How long a reset waits for connections of the former boot to leave.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// How often a write that found the server's disk full is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -30,7 +33,8 @@ pub(crate) struct Export {
 #[derive(Default)]
 struct Sessions {
     next: u64,
-    streams: HashMap<u64, TcpStream>,
+    /// `None` is a batch of AoE frames, which has no stream.
+    open: HashMap<u64, Option<TcpStream>>,
 }
 
 /// Counts since the server started.
@@ -43,6 +47,7 @@ pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) dropped: AtomicU64,
 }
 
 impl Counters {
@@ -60,6 +65,7 @@ impl Counters {
             flushes: load(&self.flushes),
             errors: load(&self.errors),
             refused: load(&self.refused),
+            dropped: load(&self.dropped),
         }
     }
 }
@@ -97,7 +103,7 @@ impl Export {
         ExportStatus {
             spec: self.spec.clone(),
             size_bytes: self.size_bytes(),
-            connections: self.sessions().streams.len() as u32,
+            connections: self.sessions().open.values().flatten().count() as u32,
             idle_seconds: (last_ms > 0).then(|| now_ms.saturating_sub(last_ms) / 1000),
             layer_bytes: self.disk.used_bytes().unwrap_or(0),
             counters: self.counters.snapshot(),
@@ -180,46 +186,66 @@ impl Export {
         self.last_request.store(ms, Ordering::Relaxed);
     }
 
-    /// Registers a connection; `None` if the export was closed meanwhile.
-    pub(crate) fn join(self: &Arc<Self>, stream: TcpStream) -> Option<Session> {
+    /// Registers a connection, or a batch of frames; `None` if the export was closed meanwhile.
+    pub(crate) fn join(self: &Arc<Self>, stream: Option<TcpStream>) -> Option<Session> {
         let mut sessions = self.sessions();
         if self.is_closed() {
             return None;
         }
         let id = sessions.next;
         sessions.next += 1;
-        sessions.streams.insert(id, stream);
+        sessions.open.insert(id, stream);
         drop(sessions);
         Some(Session { export: Arc::clone(self), id })
     }
 
-    /// Ends all connections and waits until their last request has left the disk.
-    pub(crate) fn close(&self) {
-        let mut sessions = self.sessions();
+    /// Lets nobody in any more, and tells those inside to leave after what they have received.
+    pub(crate) fn begin_close(&self) {
+        let sessions = self.sessions();
         self.closed.store(true, Ordering::Release);
-        for stream in sessions.streams.values() {
-            // It may be closed already, which is as good.
-            let _ = stream.shutdown(Shutdown::Both);
+        shut_down(&sessions, Shutdown::Read);
+    }
+
+    /// Ends all connections. Whether the last request has left the disk, so that no late write can
+    /// follow.
+    pub(crate) fn close(&self) -> bool {
+        self.begin_close();
+        self.finish_close(Instant::now())
+    }
+
+    /// The rest of [`close`](Self::close), which began at `since`.
+    pub(crate) fn finish_close(&self, since: Instant) -> bool {
+        let is_empty = self.await_leaving(since + FINISH_TIME);
+        if !is_empty {
+            // A client that takes no replies: perhaps it lost its power.
+            shut_down(&self.sessions(), Shutdown::Both);
         }
-        let deadline = Instant::now() + LEAVE_DEADLINE;
-        while !sessions.streams.is_empty() {
+        is_empty || self.await_leaving(since + LEAVE_TIME)
+    }
+
+    fn await_leaving(&self, deadline: Instant) -> bool {
+        let mut sessions = self.sessions();
+        while !sessions.open.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                tracing::warn!(
-                    machine = %self.spec.machine,
-                    connections = sessions.streams.len(),
-                    "connections of the former boot still wait for the disk"
-                );
-                return;
+                return false;
             }
             let waited = self.session_left.wait_timeout(sessions, left);
             sessions = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         // The map stays right whatever panicked: it is changed by single calls.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shut_down(sessions: &Sessions, how: Shutdown) {
+    for stream in sessions.open.values().flatten() {
+        // It may be closed already, which is as good.
+        let _ = stream.shutdown(how);
     }
 }
 
@@ -231,7 +257,7 @@ pub(crate) struct Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.export.sessions().streams.remove(&self.id);
+        self.export.sessions().open.remove(&self.id);
         self.export.session_left.notify_all();
     }
 }

@@ -95,9 +95,9 @@ pub async fn run(
     let served = api.serve(Arc::clone(&exports), stop).await.map_err(Error::Api);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
+        exports.close();
         drop(nbd);
         drop(aoe);
-        exports.close();
     });
     if let Err(error) = stopped.await {
         tracing::error!(%error, "the storage server did not stop cleanly");

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use wire::Mac;
+use std::time::Instant;
 
 /// An export can't be made, or the table can't be kept.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,12 @@ pub enum ExportError {
         /// Whose it is.
         other: MachineName,
     },
+    /// The disk does not answer, so that the former boot's last writes can't be told from new ones.
+    #[error(
+        "requests of {0}'s former boot still wait for the storage server's disk: is it overloaded or \
+         broken?"
+    )]
+    Busy(MachineName),
     /// The table's file can't be read or written.
     #[error("can't {action} the export table {path}")]
     Table {
@@ -111,21 +117,22 @@ impl Exports {
     /// export is then closed, but its layer is as it was.
     pub fn prepare(&self, spec: ExportSpec) -> Result<ExportStatus, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_address(&spec)?;
         if let Some(former) = self.get(&spec.machine) {
-            if former.spec == spec {
+            if former.spec == spec && !former.is_closed() {
                 return Ok(former.status());
             }
-            self.check_address(&spec)?;
-            self.write().remove(&spec.machine);
-            former.close();
-        } else {
-            self.check_address(&spec)?;
+            self.close_former(&former)?;
         }
         let machine = spec.machine.clone();
         let (image, version, boot) = (spec.image.clone(), spec.version, spec.boot);
-        let export = Arc::new(self.make(spec)?);
-        self.write().insert(machine.clone(), Arc::clone(&export));
+        let made = self.make(spec).map(Arc::new);
+        if let Ok(export) = &made {
+            self.write().insert(machine.clone(), Arc::clone(export));
+        }
+        // Also when it failed: the former export must not come back with a restart.
         self.save()?;
+        let export = made?;
         tracing::info!(%machine, %image, version, boot, "export ready");
         for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(&export);
@@ -136,11 +143,11 @@ impl Exports {
     /// Takes the export away; whether there was one. Its layer stays for the same boot.
     ///
     /// # Errors
-    /// The table can't be written.
+    /// The table can't be written, or the disk is stuck.
     pub fn remove(&self, machine: &MachineName) -> Result<bool, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(former) = self.write().remove(machine) else { return Ok(false) };
-        former.close();
+        let Some(former) = self.get(machine) else { return Ok(false) };
+        self.close_former(&former)?;
         self.save()?;
         Ok(true)
     }
@@ -160,6 +167,11 @@ impl Exports {
         None
     }
 
+    /// Whether the peer at `address` is a machine with an NBD export.
+    pub(crate) fn is_nbd_peer(&self, address: IpAddr) -> bool {
+        !self.nbd_names(address).is_empty()
+    }
+
     /// Names of the NBD exports that the peer at `address` may open.
     pub(crate) fn nbd_names(&self, address: IpAddr) -> Vec<String> {
         let may_open = |export: &&Arc<Export>| {
@@ -168,11 +180,23 @@ impl Exports {
         self.all().iter().filter(may_open).map(|export| export.spec.machine.to_string()).collect()
     }
 
-    /// The AoE exports that the station `mac` may see.
-    pub(crate) fn for_aoe(&self, mac: Mac) -> Vec<Arc<Export>> {
-        let mut exports = self.all();
-        exports.retain(|export| export.spec.root == RootKind::Aoe && export.spec.mac == mac);
-        exports
+    /// The AoE exports at `shelf.slot` (wildcards allowed) that the station `mac` may see. Who asks
+    /// for another machine's disk by its address is counted there.
+    pub(crate) fn for_aoe(&self, header: &aoe::Header) -> Vec<Arc<Export>> {
+        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
+        let mut visible = Vec::new();
+        for export in exports.values() {
+            let address = export.spec.shelf_slot;
+            if export.spec.root != RootKind::Aoe || !header.is_for(address.shelf, address.slot) {
+                continue;
+            }
+            if export.spec.mac == header.source {
+                visible.push(Arc::clone(export));
+            } else if !header.is_wildcard() {
+                export.counters.count(&export.counters.refused);
+            }
+        }
+        visible
     }
 
     /// `listener` is told of every export that is made from now on.
@@ -188,14 +212,32 @@ impl Exports {
 
     /// Closes all connections and flushes what is to last. The table stays as it is.
     pub(crate) fn close(&self) {
-        for export in self.all() {
-            export.close();
+        let all = self.all();
+        let since = Instant::now();
+        for export in &all {
+            export.begin_close();
+        }
+        for export in &all {
+            if !export.finish_close(since) {
+                tracing::error!(machine = %export.spec.machine, "requests still wait for the disk");
+                continue;
+            }
             if export.is_durable()
                 && let Err(error) = export.flush()
             {
                 tracing::error!(machine = %export.spec.machine, %error, "last flush failed");
             }
         }
+    }
+
+    /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
+    /// layer any more.
+    fn close_former(&self, former: &Export) -> Result<(), ExportError> {
+        if !former.close() {
+            return Err(ExportError::Busy(former.spec.machine.clone()));
+        }
+        self.write().remove(&former.spec.machine);
+        Ok(())
     }
 
     fn get(&self, machine: &MachineName) -> Option<Arc<Export>> {

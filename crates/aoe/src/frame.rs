@@ -36,6 +36,11 @@ impl Header {
             && (self.slot == slot || self.slot == u8::MAX)
     }
 
+    /// Whether the request is for many targets at once, as discovery is.
+    pub fn is_wildcard(&self) -> bool {
+        self.shelf == u16::MAX || self.slot == u8::MAX
+    }
+
     /// Begins the reply of the target at `shelf.slot`, whose interface is `own`.
     pub(crate) fn begin_reply(
         &self,

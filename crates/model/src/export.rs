@@ -48,6 +48,9 @@ pub struct ExportCounters {
     pub errors: u64,
     /// Attempts of others to open it.
     pub refused: u64,
+    /// Frames that were dropped because too many waited or they had waited too long.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 /// An export as it is now: answer of `PUT` and `GET /v1/exports`.

@@ -40,6 +40,11 @@ impl CommandFlags {
     /// WRITE_ZEROES must keep the space allocated.
     pub const NO_HOLE: Self = Self(1 << 1);
 
+    /// Whether no other flags are set than those that this server offers.
+    pub const fn is_known(self) -> bool {
+        self.0 & !(Self::FUA.0 | Self::NO_HOLE.0) == 0
+    }
+
     /// Whether all of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

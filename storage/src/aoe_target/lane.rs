@@ -1,5 +1,6 @@
 //! The thread that does the work of one export, in order of arrival.
 
+use super::raw::Frame;
 use super::socket::PacketSocket;
 use crate::export::Export;
 use aoe::{AtaCommand, AtaReply, AtaRequest, Identity, Request, RequestBody, SECTOR_BYTES, Status};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 const QUEUE_MAX: usize = 256;
 
 /// Writes that one flush makes durable together.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = super::raw::BATCH_MAX;
 
 /// A write that has waited longer is dropped, not done: its initiator has sent it again since, and
 /// may have written something newer there.
@@ -46,13 +47,20 @@ impl Lane {
     }
 
     /// Queues a frame; a full queue drops it.
-    pub(super) fn push(&self, frame: &[u8]) {
+    pub(super) fn push(&self, frame: &Frame<'_>) {
         if let Some(queue) = &self.queue {
-            let arrived = Arrived { at: Instant::now(), frame: frame.to_vec() };
-            if queue.try_send(arrived).is_err() {
-                tracing::debug!(machine = %self.export.spec.machine, "AoE frame dropped: queue full");
+            let now = Instant::now();
+            let at = now.checked_sub(frame.age).unwrap_or(now);
+            if queue.try_send(Arrived { at, frame: frame.bytes.to_vec() }).is_err() {
+                self.export.counters.count(&self.export.counters.dropped);
             }
         }
+    }
+
+    /// Lets go of the thread of an export that is closed. It ends by itself, but must not be waited
+    /// for: its disk may be stuck.
+    pub(super) fn abandon(mut self) {
+        drop(self.thread.take());
     }
 }
 
@@ -65,30 +73,31 @@ impl Drop for Lane {
     }
 }
 
-fn run(export: &Export, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
-    let mut replies = Vec::with_capacity(BATCH_MAX);
+fn run(export: &Arc<Export>, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
+    // Of what changes nothing, and of what must be durable before it is acknowledged.
+    let (mut replies, mut acknowledgements) = (Vec::new(), Vec::new());
     while let Ok(first) = arrived.recv() {
-        let mut must_flush = false;
+        // While the batch is worked on, a reset waits.
+        let Some(_session) = export.join(None) else { return };
         let batch = std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX);
         for frame in batch {
             let Ok(request) = Request::parse(&frame.frame) else { continue };
             let RequestBody::Ata(ata) = &request.body else { continue };
             let Some(answer) = answer(export, socket, ata, frame.at) else { continue };
-            must_flush |= answer.must_flush;
             let address = export.spec.shelf_slot;
             let reply =
                 AtaReply { status: answer.status, sectors: answer.sectors, data: &answer.data };
-            replies.push(reply.emit(&request.header, socket.mac(), address.shelf, address.slot));
+            let reply = reply.emit(&request.header, socket.link().mac, address.shelf, address.slot);
+            if answer.must_flush { &mut acknowledgements } else { &mut replies }.push(reply);
         }
+        socket.send(&replies);
         // An acknowledged write must be durable: Linux never sends a flush over AoE. Without the
         // flush nobody is told, and the initiator tries again.
-        let durable = !must_flush || export.flush().is_ok();
-        if durable && !export.is_closed() {
-            for reply in &replies {
-                socket.send(reply);
-            }
+        if !acknowledgements.is_empty() && export.flush().is_ok() {
+            socket.send(&acknowledgements);
         }
         replies.clear();
+        acknowledgements.clear();
     }
 }
 
@@ -115,7 +124,7 @@ fn answer(
     if export.is_closed() {
         return None;
     }
-    let sectors_max = aoe::sectors_per_frame(socket.mtu());
+    let sectors_max = aoe::sectors_per_frame(socket.link().mtu);
     let range = |lba| ata.range(lba, export.size_bytes(), sectors_max);
     match ata.command {
         AtaCommand::Read { lba } | AtaCommand::Verify { lba } => {
@@ -133,7 +142,7 @@ fn answer(
         }
         AtaCommand::Write { lba, fua } => {
             if at.elapsed() > WRITE_AGE_MAX {
-                tracing::debug!(machine = %export.spec.machine, "stale AoE write dropped");
+                export.counters.count(&export.counters.dropped);
                 return None;
             }
             let Some((offset, length)) = range(lba) else {

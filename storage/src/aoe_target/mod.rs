@@ -5,6 +5,7 @@
 //! every queue here drops when it is full.
 
 mod lane;
+mod raw;
 mod socket;
 
 pub use socket::SocketError;
@@ -13,6 +14,7 @@ use crate::export::Export;
 use crate::table::Exports;
 use aoe::{ConfigReply, ErrorCode, Request, RequestBody, emit_error, sectors_per_frame};
 use lane::Lane;
+use raw::{Batch, Frame};
 use socket::PacketSocket;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +28,8 @@ const BUFFER_COUNT: u16 = 64;
 /// Vendors' commands (AoEr11 §2.6).
 const VENDOR_COMMANDS: u8 = 0xf0;
 
-/// How often the interface's MTU is read.
-const MTU_POLL: Duration = Duration::from_secs(1);
+/// How often the interface's address and MTU are read.
+const LINK_POLL: Duration = Duration::from_secs(1);
 
 /// How often the thread looks whether it shall stop.
 const STOP_POLL: Duration = Duration::from_millis(200);
@@ -71,7 +73,7 @@ impl Drop for AoeTarget {
 fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> ConfigReply<'a> {
     ConfigReply {
         buffer_count: BUFFER_COUNT,
-        sector_count: sectors_per_frame(socket.mtu()),
+        sector_count: sectors_per_frame(socket.link().mtu),
         text: export.spec.machine.as_str().as_bytes(),
     }
 }
@@ -81,8 +83,8 @@ fn announce(socket: &PacketSocket, export: &Export) {
     let spec = &export.spec;
     if spec.root == model::RootKind::Aoe {
         let (shelf, slot) = (spec.shelf_slot.shelf, spec.shelf_slot.slot);
-        let frame = config_reply(socket, export).announce(spec.mac, socket.mac(), shelf, slot);
-        socket.send(&frame);
+        let frame = config_reply(socket, export).announce(spec.mac, socket.link().mac, shelf, slot);
+        socket.send(&[frame]);
     }
 }
 
@@ -95,27 +97,41 @@ struct Receiver {
 
 impl Receiver {
     fn run(&mut self, stopping: &AtomicBool) {
-        let mut buffer = vec![0; 65_536];
-        let mut mtu_read = Instant::now();
+        let mut batch = Batch::new();
+        let mut link_read = Instant::now();
         while !stopping.load(Ordering::Acquire) {
-            if mtu_read.elapsed() > MTU_POLL {
-                self.socket.read_mtu();
-                mtu_read = Instant::now();
+            if link_read.elapsed() > LINK_POLL {
+                self.refresh_link();
+                link_read = Instant::now();
             }
-            match self.socket.receive(&mut buffer) {
-                Ok(Some(length)) => self.on_frame(&buffer[..length]),
-                Ok(None) => {}
+            match self.socket.receive(&mut batch) {
+                Ok(()) => batch.frames().for_each(|frame| self.on_frame(&frame)),
                 Err(error) => {
                     // The interface is down or gone; machines go on when it is back.
                     tracing::warn!(interface = self.socket.interface(), %error, "AoE can't receive");
-                    std::thread::sleep(Duration::from_secs(1));
+                    std::thread::sleep(LINK_POLL);
                 }
             }
         }
     }
 
-    fn on_frame(&mut self, frame: &[u8]) {
-        let request = match Request::parse(frame) {
+    fn refresh_link(&self) {
+        match self.socket.refresh() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(interface = self.socket.interface(), "interface has changed");
+                for export in self.exports.all() {
+                    announce(&self.socket, &export);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(interface = self.socket.interface(), %error, "interface is gone");
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: &Frame<'_>) {
+        let request = match Request::parse(frame.bytes) {
             Ok(request) => request,
             Err(error) => {
                 tracing::trace!(%error, "AoE frame ignored");
@@ -123,23 +139,20 @@ impl Receiver {
             }
         };
         // Only the machine itself learns that its disk exists.
-        for export in self.exports.for_aoe(request.header.source) {
-            let address = export.spec.shelf_slot;
-            if request.header.is_for(address.shelf, address.slot) {
-                self.on_request(&request, frame, &export);
-            }
+        for export in self.exports.for_aoe(&request.header) {
+            self.on_request(&request, frame, &export);
         }
     }
 
-    fn on_request(&mut self, request: &Request<'_>, frame: &[u8], export: &Arc<Export>) {
-        let (mac, address) = (self.socket.mac(), export.spec.shelf_slot);
+    fn on_request(&mut self, request: &Request<'_>, frame: &Frame<'_>, export: &Arc<Export>) {
+        let (mac, address) = (self.socket.link().mac, export.spec.shelf_slot);
         match &request.body {
             RequestBody::Ata(_) => self.queue(frame, export),
             RequestBody::Config(query) => {
                 let reply = config_reply(&self.socket, export);
                 if query.is_answered_by(reply.text) {
                     let frame = reply.emit(&request.header, mac, address.shelf, address.slot);
-                    self.socket.send(&frame);
+                    self.socket.send(&[frame]);
                 }
             }
             RequestBody::Other(command) => {
@@ -148,16 +161,18 @@ impl Receiver {
                     tracing::debug!(machine = %export.spec.machine, command, "AoE command refused");
                 }
                 let code = ErrorCode::UnrecognizedCommand;
-                self.socket.send(&emit_error(request, mac, address.shelf, address.slot, code));
+                self.socket.send(&[emit_error(request, mac, address.shelf, address.slot, code)]);
             }
         }
     }
 
-    fn queue(&mut self, frame: &[u8], export: &Arc<Export>) {
+    fn queue(&mut self, frame: &Frame<'_>, export: &Arc<Export>) {
         let lanes = &mut self.lanes;
         let is_current = |lane: &Lane| Arc::ptr_eq(lane.export(), export);
         if !lanes.get(&export.spec.machine).is_some_and(is_current) {
-            lanes.retain(|_, lane| !lane.export().is_closed());
+            lanes
+                .extract_if(|_, lane| lane.export().is_closed())
+                .for_each(|(_, lane)| lane.abandon());
             match Lane::start(Arc::clone(export), Arc::clone(&self.socket)) {
                 Ok(lane) => {
                     lanes.insert(export.spec.machine.clone(), lane);

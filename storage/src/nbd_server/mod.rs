@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 /// A client that has opened nothing after this time is let go.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Clients in the handshake at once. More are let go at once: strangers can't crowd out machines
-/// that have their disks.
+/// Clients in the handshake at once. More are let go.
 const HALF_OPEN_MAX: usize = 100;
+
+/// Of those, how many may be strangers, so that they can't keep machines from their disks.
+const STRANGERS_MAX: usize = 50;
 
 /// Connections in transmission: four for each of the most machines that one server is meant for.
 const CONNECTIONS_MAX: usize = 1024;
@@ -72,9 +74,7 @@ impl Drop for NbdServer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for export in self.shared.exports.all() {
-            export.close();
-        }
+        self.shared.exports.close();
         let sessions = std::mem::take(
             &mut *self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner),
         );
@@ -99,9 +99,11 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                 continue;
             }
         };
-        let full = shared.half_open.load(Ordering::Relaxed) >= HALF_OPEN_MAX
-            || shared.connected.load(Ordering::Relaxed) >= CONNECTIONS_MAX;
-        if full {
+        let half_open = shared.half_open.load(Ordering::Relaxed);
+        let is_full = half_open >= HALF_OPEN_MAX
+            || shared.connected.load(Ordering::Relaxed) >= CONNECTIONS_MAX
+            || half_open >= STRANGERS_MAX && !shared.exports.is_nbd_peer(peer.ip());
+        if is_full {
             tracing::warn!(%peer, "NBD connection refused: too many at once");
             continue;
         }
@@ -156,7 +158,7 @@ fn serve(shared: &Shared, stream: &TcpStream, peer: SocketAddr) {
     let joined = shared
         .exports
         .for_nbd(&name, peer.ip())
-        .and_then(|export| export.join(stream.try_clone().ok()?));
+        .and_then(|export| export.join(Some(stream.try_clone().ok()?)));
     let Some(joined) = joined else { return };
     let machine = &joined.export.spec.machine;
     tracing::info!(%machine, %peer, "root disk attached over NBD");

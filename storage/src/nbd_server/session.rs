@@ -8,8 +8,11 @@ use nbd::{
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-/// Requests are received into a buffer of this size.
+/// Requests are received into a buffer of this size, unless one of them is longer.
 const RECEIVE_BYTES: usize = 256 << 10;
+
+/// A buffer that grew further for one request is given back: Linux writes at most 1280 KiB at once.
+const RECEIVE_KEPT_BYTES: usize = 2 << 20;
 
 /// Replies are sent when so many bytes have gathered, or when no request is waiting.
 const BATCH_BYTES: usize = 256 << 10;
@@ -22,7 +25,7 @@ const OVERSIZE_MAX: u64 = 64 << 20;
 
 /// Serves one connection until the client disconnects (`Ok`) or the connection breaks.
 pub(super) fn run(export: &Export, stream: &TcpStream, early: Vec<u8>) -> io::Result<()> {
-    let mut session = Session { export, stream, received: early, parsed: 0, replies: Vec::new() };
+    let mut session = Session::new(export, stream, early);
     loop {
         let Some(header) = session.header()? else {
             session.send()?;
@@ -35,8 +38,12 @@ pub(super) fn run(export: &Export, stream: &TcpStream, early: Vec<u8>) -> io::Re
             return Ok(());
         }
         session.answer(&request)?;
-        if session.replies.len() >= BATCH_BYTES {
+        let is_closed = export.is_closed();
+        if is_closed || session.replies.len() >= BATCH_BYTES {
             session.send()?;
+        }
+        if is_closed {
+            return Ok(());
         }
     }
 }
@@ -44,45 +51,67 @@ pub(super) fn run(export: &Export, stream: &TcpStream, early: Vec<u8>) -> io::Re
 struct Session<'a> {
     export: &'a Export,
     stream: &'a TcpStream,
-    received: Vec<u8>,
-    /// Bytes of `received` that are done with.
-    parsed: usize,
+    buffer: Vec<u8>,
+    /// The bytes in `buffer[start..end]` are received and not yet done with.
+    start: usize,
+    end: usize,
     replies: Vec<u8>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(export: &'a Export, stream: &'a TcpStream, early: Vec<u8>) -> Self {
+        let end = early.len();
+        let mut buffer = early;
+        buffer.resize(RECEIVE_BYTES.max(end), 0);
+        Self { export, stream, buffer, start: 0, end, replies: Vec::new() }
+    }
+
     /// The next request's header; `None` when the client has closed between requests.
     fn header(&mut self) -> io::Result<Option<[u8; REQUEST_BYTES]>> {
-        while self.received.len() - self.parsed < REQUEST_BYTES {
-            if !self.receive()? {
-                return if self.received.len() == self.parsed {
-                    Ok(None)
-                } else {
-                    Err(io::ErrorKind::UnexpectedEof.into())
-                };
-            }
+        if !self.await_bytes(REQUEST_BYTES)? {
+            let is_between = self.start == self.end;
+            return if is_between { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
         let mut header = [0; REQUEST_BYTES];
-        header.copy_from_slice(&self.received[self.parsed..self.parsed + REQUEST_BYTES]);
-        self.parsed += REQUEST_BYTES;
+        header.copy_from_slice(&self.buffer[self.start..self.start + REQUEST_BYTES]);
+        self.start += REQUEST_BYTES;
         Ok(Some(header))
+    }
+
+    /// Receives until so many bytes are there; `false` if the stream ends before.
+    fn await_bytes(&mut self, count: usize) -> io::Result<bool> {
+        while self.end - self.start < count {
+            if self.start + count > self.buffer.len() {
+                self.buffer.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+                if count > self.buffer.len() {
+                    self.buffer.resize(count, 0);
+                }
+            }
+            if !self.receive()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Receives what there is; `false` at the end. Replies go out first: the client may wait for them.
     fn receive(&mut self) -> io::Result<bool> {
         self.send()?;
-        self.received.drain(..self.parsed);
-        self.parsed = 0;
-        let start = self.received.len();
-        self.received.resize(start + RECEIVE_BYTES, 0);
-        let count = loop {
-            match (&mut &*self.stream).read(&mut self.received[start..]) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        loop {
+            match (&mut &*self.stream).read(&mut self.buffer[self.end..]) {
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(count > 0);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
+                Err(error) => return Err(error),
             }
-        };
-        self.received.truncate(start + *count.as_ref().unwrap_or(&0));
-        Ok(count? > 0)
+        }
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -99,6 +128,9 @@ impl Session<'_> {
         let length = u64::from(request.length);
         if request.command == Command::Write {
             return self.write(request);
+        }
+        if !request.flags.is_known() {
+            return self.reply(request, Err(ErrorCode::Invalid));
         }
         let done = match request.command {
             Command::Read => return self.read(request),
@@ -153,17 +185,22 @@ impl Session<'_> {
             self.drain(u64::from(request.length))?;
             return self.reply(request, Err(ErrorCode::Invalid));
         }
-        while self.received.len() - self.parsed < length {
-            if !self.receive()? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+        if !self.await_bytes(length)? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let data = self.parsed..self.parsed + length;
-        self.parsed = data.end;
+        let data = self.start..self.start + length;
+        self.start = data.end;
+        if !request.flags.is_known() {
+            return self.reply(request, Err(ErrorCode::Invalid));
+        }
         if !request.fits(self.export.size_bytes()) {
             return self.reply(request, Err(ErrorCode::NoSpace));
         }
-        let done = self.export.write(&self.received[data], request.offset);
+        let done = self.export.write(&self.buffer[data], request.offset);
+        if self.start == self.end && self.buffer.len() > RECEIVE_KEPT_BYTES {
+            (self.start, self.end) = (0, 0);
+            self.buffer = vec![0; RECEIVE_BYTES];
+        }
         self.finish(request, done)
     }
 
@@ -175,8 +212,8 @@ impl Session<'_> {
         }
         let mut left = length as usize;
         loop {
-            let taken = left.min(self.received.len() - self.parsed);
-            self.parsed += taken;
+            let taken = left.min(self.end - self.start);
+            self.start += taken;
             left -= taken;
             if left == 0 {
                 return Ok(());
