@@ -1,1 +1,33 @@
-//! tests
+//! Virtual LANs with PCs that boot over them, for the system tests, the demo and the benchmarks.
+//!
+//! Everything lives in a network namespace of its own and ends with the value that stands for it:
+//! PCs and servers are killed by their process id, then the namespace is removed. Should this
+//! process be killed itself, the kernel ends its children, and the next run removes the namespace.
+
+mod command;
+mod console;
+mod daemon;
+mod http;
+mod image;
+mod lan;
+mod lock;
+mod netns;
+mod packages;
+mod pc;
+mod qmp;
+mod require;
+mod site;
+
+pub use command::{run, text_of};
+pub use console::Console;
+pub use daemon::Daemon;
+pub use http::{Answer, Browser};
+pub use image::{Recipe, marked_copy};
+pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};
+pub use lock::Lock;
+pub use netns::Netns;
+pub use packages::{BUILD, LAB, Package, install};
+pub use pc::{Firmware, Pc, PcBuilder};
+pub use qmp::Qmp;
+pub use require::{Need, pc_slot, require};
+pub use site::{Site, SiteBuilder, StageLine, bootlace_binary};

@@ -1,2 +1,68 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: everything that developers and continuous integration run.
+
+mod bench;
+mod build;
+mod demo;
+mod fuzz;
+mod interrupt;
+mod lint;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What can be done with this tree
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Boot a QEMU PC over a virtual LAN and show each stage
+    Demo(demo::Demo),
+    /// Run lint and every test
+    Test(test::Test),
+    /// Check format, lints and dependencies
+    Lint,
+    /// Build bootlace, and the static bootlace-init beside it
+    Build,
+    /// Measure initrd builds and boots, beside dnsmasq, nbdkit and Debian's initramfs
+    Bench(bench::Bench),
+    /// Feed random bytes to everything that reads foreign bytes
+    Fuzz(fuzz::Fuzz),
+    /// Install the Debian packages that the other commands need
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Demo(demo) => demo.run(),
+        Task::Test(test) => test.run(),
+        Task::Lint => lint::run(),
+        Task::Build => build::run().map(drop),
+        Task::Bench(bench) => bench.run(),
+        Task::Fuzz(fuzz) => fuzz.run(),
+        Task::Setup => setup(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Installs what building and the lab need.
+fn setup() -> anyhow::Result<()> {
+    lab::install(lab::BUILD, say)?;
+    lab::install(lab::LAB, say)
+}
+
+/// A line about what is done now.
+fn say(text: &str) {
+    eprintln!("xtask: {text}");
+}

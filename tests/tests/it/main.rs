@@ -1,1 +1,3 @@
-//! it
+//! Tests of the whole: foreign clients in namespaces, QEMU PCs, and rules about the tree.
+
+mod tidy;

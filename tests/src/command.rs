@@ -1,0 +1,37 @@
+//! Running programs to their end.
+
+use anyhow::{Context, Result, bail};
+use std::process::{Command, Stdio};
+
+/// Runs the program; its failure is an error with what it said.
+///
+/// # Errors
+/// The program can't be started, or fails.
+pub fn run(command: &mut Command) -> Result<()> {
+    text_of(command).map(drop)
+}
+
+/// Runs the program and returns its standard output, without white space at the ends.
+///
+/// # Errors
+/// The program can't be started, or fails.
+pub fn text_of(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("can't start {}", command.get_program().display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let complaint = if complaint.trim().is_empty() { text.as_str() } else { complaint.trim() };
+        bail!("{} failed ({}): {complaint}", words(command), output.status);
+    }
+    Ok(text)
+}
+
+/// The command as one line.
+pub(crate) fn words(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
+    words.join(" ")
+}

@@ -1,0 +1,82 @@
+//! A web browser for scripts: curl, inside of a namespace or not.
+
+use crate::command::text_of;
+use crate::netns::Netns;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::process::Command;
+
+/// Seconds that a page may take.
+const PAGE_SECONDS: &str = "20";
+
+/// Looks at pages at one address.
+#[derive(Debug)]
+pub struct Browser<'a> {
+    netns: Option<&'a Netns>,
+    base: String,
+}
+
+/// A page, or what came instead of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status, like 200.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+impl<'a> Browser<'a> {
+    /// `base` is like `http://127.0.0.1:8080`; without a namespace it is one of the host.
+    pub fn new(netns: Option<&'a Netns>, base: &str) -> Self {
+        Self { netns, base: base.to_owned() }
+    }
+
+    /// Fetches a page; does not follow redirects.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        self.curl(path, &[])
+    }
+
+    /// Fetches JSON.
+    ///
+    /// # Errors
+    /// Nobody answers, or not with status 200 and JSON.
+    pub fn json(&self, path: &str) -> Result<Value> {
+        let answer = self.get(path)?;
+        ensure!(answer.status == 200, "GET {path}: {} {}", answer.status, answer.body);
+        serde_json::from_str(&answer.body).with_context(|| format!("GET {path}: no JSON"))
+    }
+
+    /// Sends a form, as a browser without JavaScript does.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Answer> {
+        let fields: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut arguments = vec!["--request", "POST"];
+        for field in &fields {
+            arguments.extend(["--data-urlencode", field]);
+        }
+        self.curl(path, &arguments)
+    }
+
+    fn curl(&self, path: &str, arguments: &[&str]) -> Result<Answer> {
+        let url = format!("{}{path}", self.base);
+        let mut command = match self.netns {
+            Some(netns) => netns.command("curl", Signal::SIGKILL),
+            None => Command::new("curl"),
+        };
+        command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", PAGE_SECONDS]);
+        command.args(["--write-out", "\n%{http_code}"]).args(arguments).arg(&url);
+        let text = text_of(&mut command)?;
+        let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
+        Ok(Answer {
+            status: status.parse().context("curl names no status")?,
+            body: body.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! Disk images with a small Debian, for PCs to boot. Made once and kept.
+
+use crate::command::run;
+use crate::lock::Lock;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Where images are kept between runs.
+const CACHE: &str = "/var/cache/bootlace-lab";
+
+/// Size of the disk. The file system is sparse: the file takes what Debian takes, 0.5 GB.
+const DISK_BYTES: u64 = 1 << 30;
+
+/// Packages on top of `minbase`. What a workstation would have is not needed to prove a boot.
+const PACKAGES: &str = "iproute2,iputils-ping,kmod,linux-image-amd64,systemd-sysv,udev";
+
+/// What no diskless PC in QEMU needs, which halves time and size.
+const LEFT_OUT: &[&str] = &[
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+    "/lib/modules/*/kernel/drivers/gpu/*",
+    "/lib/modules/*/kernel/drivers/infiniband/*",
+    "/lib/modules/*/kernel/drivers/media/*",
+    "/lib/modules/*/kernel/drivers/net/wireless/*",
+    "/lib/modules/*/kernel/sound/*",
+];
+
+/// Run with the new system's folder as `$1`. The host name and the resolver are the boot server's
+/// business, and networkd is there to prove that it keeps its hands off the boot NIC.
+const SETTINGS: &str = r#"set -eu
+cd "$1"
+rm -f etc/hostname etc/resolv.conf
+: > etc/machine-id
+: > etc/fstab
+sed -i 's/^root:[^:]*:/root::/' etc/shadow
+printf 'Bootlace demo \\n \\l\n\n' > etc/issue
+printf '[Match]\nType=ether\n\n[Network]\nDHCP=yes\n' > etc/systemd/network/80-wired.network
+ln -s /lib/systemd/system/systemd-networkd.service etc/systemd/system/multi-user.target.wants/
+mkdir -p etc/systemd/journald.conf.d
+printf '[Journal]\nStorage=volatile\n' > etc/systemd/journald.conf.d/volatile.conf
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+    e2scrub_reap.service fstrim.timer systemd-logind.service systemd-pstore.service; do
+  ln -sf /dev/null etc/systemd/system/$unit
+done
+"#;
+
+/// How an image is made. Different recipes are kept side by side.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe {
+    /// Further packages, comma-separated.
+    pub packages: &'static str,
+    /// Shell script that runs at last, with the new system's folder as `$1`.
+    pub script: &'static str,
+}
+
+impl Recipe {
+    /// Path of the image, which is made if it is not there yet; `say` hears about the long work.
+    ///
+    /// # Errors
+    /// mmdebstrap or mkfs.ext4 fail: mostly no network, or no room.
+    pub fn image(&self, say: impl Fn(&str)) -> Result<PathBuf> {
+        let path = Path::new(CACHE).join(format!("debian-{:016x}.raw", self.key()));
+        if path.exists() {
+            return Ok(path);
+        }
+        std::fs::create_dir_all(CACHE).with_context(|| format!("can't make {CACHE}"))?;
+        let _lock = Lock::take("image", || say("waiting for another run that makes the image"))?;
+        if path.exists() {
+            return Ok(path);
+        }
+        say(
+            "making a small Debian 12 with mmdebstrap, kept for the next time; this takes 2 to 5 minutes",
+        );
+        let start = Instant::now();
+        // Beside its place, so that the rename is atomic and no half image is ever seen.
+        let folder = tempfile::Builder::new().prefix("new-").tempdir_in(CACHE)?;
+        let disk = folder.path().join("disk.raw");
+        self.make(&folder.path().join("root"), &disk)?;
+        std::fs::rename(&disk, &path)?;
+        say(&format!("image ready in {} s: {}", start.elapsed().as_secs(), path.display()));
+        Ok(path)
+    }
+
+    fn make(&self, root: &Path, disk: &Path) -> Result<()> {
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--variant=minbase", "--mode=root", "--quiet"]);
+        command.arg(format!("--include={}", self.all_packages()));
+        command.arg("--aptopt=Acquire::Languages \"none\"");
+        command.args(LEFT_OUT.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
+        for script in [SETTINGS, self.script] {
+            // mmdebstrap runs hooks by `sh -c HOOK exec ROOT`.
+            command.arg(format!("--customize-hook={script}"));
+        }
+        command.arg("bookworm").arg(root);
+        run(command.env("LC_ALL", "C")).context("can't make the Debian image")?;
+        let file = std::fs::File::create(disk)?;
+        file.set_len(DISK_BYTES)?;
+        // The lazy initialization would go on in the guest, on its write layer.
+        let options = "lazy_itable_init=0,lazy_journal_init=0";
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-L", "bootlace-demo", "-E", options, "-d"])
+            .args([root, disk]))
+        .context("can't make the image's file system")
+    }
+
+    fn all_packages(&self) -> String {
+        if self.packages.is_empty() {
+            PACKAGES.to_owned()
+        } else {
+            format!("{PACKAGES},{}", self.packages)
+        }
+    }
+
+    /// Changes with everything that changes the image.
+    fn key(&self) -> u64 {
+        let size = DISK_BYTES.to_string();
+        let packages = self.all_packages();
+        let mut parts = vec![packages.as_str(), &size, SETTINGS, self.script];
+        parts.extend(LEFT_OUT);
+        fnv1a(parts.join("\0").as_bytes())
+    }
+}
+
+/// A copy of the image at `copy` that says `mark` before its login prompt.
+///
+/// # Errors
+/// No room, or `debugfs` fails.
+pub fn marked_copy(image: &Path, copy: &Path, mark: &str) -> Result<()> {
+    run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).args([image, copy]))?;
+    let issue = tempfile::NamedTempFile::new()?;
+    std::fs::write(issue.path(), format!("{mark} \\n \\l\n\n"))?;
+    for request in
+        ["rm /etc/issue".to_owned(), format!("write {} /etc/issue", issue.path().display())]
+    {
+        run(Command::new("debugfs").args(["-w", "-R", &request]).arg(copy))?;
+    }
+    // debugfs ends with success, whatever happened.
+    let text =
+        crate::command::text_of(Command::new("debugfs").args(["-R", "cat /etc/issue"]).arg(copy))?;
+    ensure!(text.contains(mark), "debugfs did not write /etc/issue into {}", copy.display());
+    Ok(())
+}
+
+/// Fowler-Noll-Vo hash; good enough to tell recipes apart, and the same for ever.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_are_told_apart() {
+        let plain = Recipe::default();
+        assert_eq!(plain.key(), Recipe::default().key());
+        assert_ne!(plain.key(), Recipe { packages: "nbd-client", script: "" }.key());
+        assert_ne!(plain.key(), Recipe { packages: "", script: "true" }.key());
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+    }
+}

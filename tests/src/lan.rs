@@ -1,0 +1,93 @@
+//! A virtual LAN: a bridge with the server's address, PCs and clients plugged into it.
+
+use crate::netns::Netns;
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use std::cell::Cell;
+use std::path::Path;
+use std::process::Command;
+
+/// Address of the server on each LAN.
+pub const SERVER: &str = "10.77.0.1";
+
+/// The same with the length of its network prefix.
+pub const SERVER_PREFIX: &str = "10.77.0.1/24";
+
+/// A bridge `br0` with the address [`SERVER`] in a namespace of its own.
+#[derive(Debug)]
+pub struct Lan {
+    netns: Netns,
+    n_ports: Cell<u32>,
+}
+
+impl Lan {
+    /// Lays the LAN.
+    ///
+    /// # Errors
+    /// Not root, or `ip` fails.
+    pub fn lay(purpose: &str) -> Result<Self> {
+        let netns = Netns::create(purpose)?;
+        netns.ip("link add br0 type bridge stp_state 0 forward_delay 0")?;
+        netns.ip(&format!("addr add {SERVER_PREFIX} dev br0"))?;
+        netns.ip("link set br0 up")?;
+        // A bridge without ports has no carrier; servers may look for it.
+        netns.ip("link add port0 type dummy")?;
+        netns.ip("link set port0 master br0 up")?;
+        Ok(Self { netns, n_ports: Cell::new(0) })
+    }
+
+    /// The namespace with the bridge, where servers and QEMU run.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Plugs in a tap interface for a QEMU PC and returns its name.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn add_tap(&self) -> Result<String> {
+        let name = self.next_port("tap");
+        self.netns.ip(&format!("tuntap add {name} mode tap"))?;
+        self.netns.ip(&format!("link set {name} master br0 up"))?;
+        Ok(name)
+    }
+
+    /// Plugs in a client: a namespace of its own with one interface `eth0`, up, without address.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn add_client(&self, purpose: &str, mac: &str) -> Result<Client> {
+        let client = Netns::create(purpose)?;
+        let port = self.next_port("veth");
+        let peer = client.name();
+        self.netns
+            .ip(&format!("link add {port} type veth peer name eth0 address {mac} netns {peer}"))?;
+        self.netns.ip(&format!("link set {port} master br0 up"))?;
+        client.ip("link set eth0 up")?;
+        Ok(Client { netns: client })
+    }
+
+    fn next_port(&self, kind: &str) -> String {
+        let number = self.n_ports.get() + 1;
+        self.n_ports.set(number);
+        format!("{kind}{number}")
+    }
+}
+
+/// A client program's place on a [`Lan`].
+#[derive(Debug)]
+pub struct Client {
+    netns: Netns,
+}
+
+impl Client {
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// A command that runs there.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        self.netns.command(program, Signal::SIGKILL)
+    }
+}

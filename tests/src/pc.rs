@@ -1,0 +1,235 @@
+//! A PC without a disk, in QEMU. No KVM: nested machines can't be relied on.
+
+use crate::console::Console;
+use crate::lan::Lan;
+use crate::qmp::Qmp;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Where Debian's package `ovmf` puts the firmware.
+const OVMF: &str = "/usr/share/OVMF";
+
+/// Firmware of a PC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS with iPXE in the NIC's ROM.
+    Bios,
+    /// OVMF, which is the firmware that vendors build upon, with its own PXE client.
+    Uefi,
+}
+
+/// What the PC is made of.
+#[derive(Clone, Debug)]
+pub struct PcBuilder {
+    name: String,
+    mac: String,
+    firmware: Firmware,
+    memory_mib: u32,
+    n_cpus: u32,
+    nic_model: String,
+    extra: Vec<String>,
+    logs: Option<PathBuf>,
+}
+
+impl PcBuilder {
+    /// Sets the MAC address, like `52:54:00:00:00:01`.
+    #[must_use]
+    pub fn mac(mut self, mac: &str) -> Self {
+        mac.clone_into(&mut self.mac);
+        self
+    }
+
+    /// Sets the firmware. BIOS without it.
+    #[must_use]
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.firmware = firmware;
+        self
+    }
+
+    /// Sets the memory in MiB. 1024 without it.
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Sets the number of processors. 1 without it, since tests run side by side.
+    #[must_use]
+    pub fn cpus(mut self, n_cpus: u32) -> Self {
+        self.n_cpus = n_cpus;
+        self
+    }
+
+    /// Sets the NIC, by QEMU's name of the device. `virtio-net-pci` without it.
+    #[must_use]
+    pub fn nic_model(mut self, model: &str) -> Self {
+        model.clone_into(&mut self.nic_model);
+        self
+    }
+
+    /// Adds arguments for QEMU.
+    #[must_use]
+    pub fn extra(mut self, arguments: &[&str]) -> Self {
+        self.extra.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Keeps the console's log in this folder, as `NAME.console`.
+    #[must_use]
+    pub fn logs(mut self, folder: &Path) -> Self {
+        self.logs = Some(folder.to_owned());
+        self
+    }
+
+    /// Plugs the PC into the LAN and switches it on.
+    ///
+    /// # Errors
+    /// QEMU can't be started.
+    pub fn start(&self, lan: &Lan) -> Result<Pc> {
+        let folder = tempfile::Builder::new().prefix("bootlace-pc-").tempdir()?;
+        let tap = lan.add_tap()?;
+        let mut command = lan.netns().command("qemu-system-x86_64", Signal::SIGKILL);
+        command.args(["-name", &self.name, "-nodefaults", "-display", "none", "-vga", "std"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+        command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.n_cpus.to_string()]);
+        command.args(["-device", "virtio-rng-pci", "-serial", "stdio"]);
+        let socket = folder.path().join("qmp");
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        command.args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")]);
+        let mut nic = format!("{},netdev=n0,mac={},bootindex=1", self.nic_model, self.mac);
+        match self.firmware {
+            Firmware::Bios => {
+                command.args(["-machine", "pc"]);
+            }
+            Firmware::Uefi => {
+                let variables = folder.path().join("variables");
+                std::fs::copy(Path::new(OVMF).join("OVMF_VARS_4M.fd"), &variables)
+                    .context("can't copy OVMF's variables")?;
+                command.args(["-machine", "q35"]);
+                command.arg("-drive").arg(format!(
+                    "if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/OVMF_CODE_4M.fd"
+                ));
+                command
+                    .arg("-drive")
+                    .arg(format!("if=pflash,format=raw,unit=1,file={}", variables.display()));
+                // Without the NIC's ROM the firmware's own PXE client boots, as in real PCs.
+                nic.push_str(",romfile=");
+            }
+        }
+        command.args(["-device", &nic]).args(&self.extra);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let complaints = folder.path().join("qemu.log");
+        command.stderr(std::fs::File::create(&complaints)?);
+        // Ctrl-C at the terminal is for us; we end QEMU in order.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().context("can't start QEMU")?;
+        let streams = child.stdout.take().zip(child.stdin.take());
+        let (screen, keyboard) = streams.context("QEMU's pipes were asked for")?;
+        let log_folder = self.logs.as_deref().unwrap_or(folder.path());
+        let log = log_folder.join(format!("{}.console", self.name));
+        let started = Console::start(screen, keyboard, &log);
+        let mut pc = match started {
+            Ok(console) => Pc { child, console, qmp: None, complaints, _folder: folder },
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
+        match Qmp::connect(&socket) {
+            Ok(qmp) => pc.qmp = Some(qmp),
+            Err(error) => bail!("{error:#}: {}", pc.complaints()),
+        }
+        Ok(pc)
+    }
+}
+
+/// A PC that is on; switched off when dropped.
+pub struct Pc {
+    child: Child,
+    console: Console,
+    qmp: Option<Qmp>,
+    complaints: PathBuf,
+    _folder: TempDir,
+}
+
+impl Pc {
+    /// Describes a PC.
+    pub fn builder(name: &str) -> PcBuilder {
+        PcBuilder {
+            name: name.to_owned(),
+            mac: "52:54:00:00:00:01".to_owned(),
+            firmware: Firmware::Bios,
+            memory_mib: 1024,
+            n_cpus: 1,
+            nic_model: "virtio-net-pci".to_owned(),
+            extra: Vec::new(),
+            logs: None,
+        }
+    }
+
+    /// Its serial port.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Presses the reset button.
+    ///
+    /// # Errors
+    /// QEMU has ended.
+    pub fn reset(&mut self) -> Result<()> {
+        self.execute("system_reset", &json!({})).map(drop)
+    }
+
+    /// Presses the power button; the system should shut down.
+    ///
+    /// # Errors
+    /// QEMU has ended.
+    pub fn press_power(&mut self) -> Result<()> {
+        self.execute("system_powerdown", &json!({})).map(drop)
+    }
+
+    /// Runs a command of QEMU's machine protocol.
+    ///
+    /// # Errors
+    /// QEMU has ended, or refuses it.
+    pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        self.qmp.as_mut().context("QEMU has no control socket")?.execute(command, arguments)
+    }
+
+    /// Waits until the PC has switched itself off.
+    ///
+    /// # Errors
+    /// It does not in time, or QEMU failed.
+    pub fn wait_for_off(&mut self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("QEMU failed ({status}): {}", self.complaints()),
+                None if Instant::now() > deadline => bail!(
+                    "the PC is still on after {} s. The console's end:\n{}",
+                    timeout.as_secs(),
+                    self.console.tail(30)
+                ),
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    fn complaints(&self) -> String {
+        std::fs::read_to_string(&self.complaints).unwrap_or_default().trim().to_owned()
+    }
+}
+
+impl Drop for Pc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

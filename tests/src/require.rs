@@ -1,0 +1,58 @@
+//! What a test needs of the machine it runs on. Without it, it says so and is skipped.
+
+use crate::lock::Lock;
+use anyhow::Result;
+use std::path::Path;
+
+/// QEMU PCs of tests that run at once: each keeps one processor busy.
+const PCS_MAX: usize = 2;
+
+/// Something that not every machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Root, for network namespaces and raw sockets.
+    Root,
+    /// Permission to take minutes: `RUN_SLOW_TESTS=1`, which `cargo xtask test` sets.
+    SlowTests,
+    /// A program on the search path.
+    Program(&'static str),
+}
+
+/// Whether all needs are met. Says on standard error what is skipped and why; with
+/// `CI_REQUIRE_ALL=1` that is a failure.
+///
+/// # Panics
+/// If something is missing and `CI_REQUIRE_ALL=1` is set.
+pub fn require(test: &str, needs: &[Need]) -> bool {
+    let Some(missing) = needs.iter().find(|need| !is_met(**need)) else { return true };
+    let text = match missing {
+        Need::Root => "it needs root".to_owned(),
+        Need::SlowTests => "it is slow: set RUN_SLOW_TESTS=1".to_owned(),
+        Need::Program(name) => format!("there is no program {name}: cargo xtask setup"),
+    };
+    assert!(std::env::var_os("CI_REQUIRE_ALL").is_none(), "{test} can't run: {text}");
+    eprintln!("skipped: {test}: {text}");
+    false
+}
+
+fn is_met(need: Need) -> bool {
+    match need {
+        Need::Root => nix::unistd::geteuid().is_root(),
+        Need::SlowTests => std::env::var_os("RUN_SLOW_TESTS").is_some_and(|value| value == "1"),
+        Need::Program(name) => {
+            let path = std::env::var("PATH").unwrap_or_default();
+            let administration = ["/usr/sbin", "/sbin"];
+            path.split(':')
+                .chain(administration)
+                .any(|folder| Path::new(folder).join(name).exists())
+        }
+    }
+}
+
+/// Waits until this test may switch on PCs; holds until the lock is dropped.
+///
+/// # Errors
+/// The lock files can't be made.
+pub fn pc_slot() -> Result<Lock> {
+    Lock::take_one_of("pc", PCS_MAX)
+}

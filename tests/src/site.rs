@@ -1,0 +1,234 @@
+//! A Bootlace site on a LAN: its state, its servers, what it says of its machines.
+
+use crate::command::text_of;
+use crate::daemon::Daemon;
+use crate::http::Browser;
+use crate::lan::Lan;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Address of the pages inside of the LAN's namespace, unless a listening socket is handed over.
+const PAGES: &str = "127.0.0.1:8080";
+
+/// How long the servers may take to start. A debug build on a busy machine makes loaders first.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The binary under test: `BOOTLACE_BIN`, or what `cargo xtask build` has left beside this program.
+///
+/// # Errors
+/// There is none.
+pub fn bootlace_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("BOOTLACE_BIN") {
+        return Ok(path.into());
+    }
+    let program = std::env::current_exe()?;
+    // Tests are in target/debug/deps, xtask is in target/debug.
+    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join("bootlace"));
+    found
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("there is no binary to test: run `cargo xtask build` first, or set BOOTLACE_BIN")
+}
+
+/// How a site is set up.
+#[derive(Clone, Debug)]
+pub struct SiteBuilder {
+    kernel_args: String,
+    binary: Option<PathBuf>,
+    verbose: bool,
+}
+
+impl SiteBuilder {
+    /// Sets the kernel parameters of all machines; a serial console without it.
+    #[must_use]
+    pub fn kernel_args(mut self, kernel_args: &str) -> Self {
+        kernel_args.clone_into(&mut self.kernel_args);
+        self
+    }
+
+    /// Sets the program; without it [`bootlace_binary`].
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// Lets the servers log more.
+    #[must_use]
+    pub fn verbose(mut self) -> Self {
+        self.verbose = true;
+        self
+    }
+
+    /// Writes the configuration. Nothing runs yet.
+    ///
+    /// # Errors
+    /// There is no binary, or the files can't be written.
+    pub fn create(&self, lan: Lan) -> Result<Site> {
+        let binary = self.binary.clone().map_or_else(bootlace_binary, Ok)?;
+        let root = tempfile::Builder::new().prefix("bootlace-site-").tempdir()?;
+        let folder = root.path().join("etc/bootlace");
+        std::fs::create_dir_all(&folder)?;
+        let config = format!(
+            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n\n\
+             [boot]\nkernel_args = \"{}\"\n\n[web]\nlisten = \"{PAGES}\"\n",
+            self.kernel_args
+        );
+        std::fs::write(folder.join("bootlace.toml"), config)?;
+        Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
+    }
+}
+
+/// A site. Its state is deleted when this is dropped; drop its servers and PCs first.
+#[derive(Debug)]
+pub struct Site {
+    lan: Lan,
+    root: TempDir,
+    binary: PathBuf,
+    verbose: bool,
+    pages_outside: Option<String>,
+}
+
+/// A stage of a boot, as the API tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageLine {
+    /// Number of the boot.
+    pub boot: u64,
+    /// Name of the stage, like `attach`.
+    pub stage: String,
+    /// More about it; may be empty.
+    pub detail: String,
+    /// When it was reached, milliseconds since 1970.
+    pub at_unix_ms: u64,
+}
+
+impl Site {
+    /// Describes a site.
+    pub fn builder() -> SiteBuilder {
+        let kernel_args = "console=tty0 console=ttyS0,115200".to_owned();
+        SiteBuilder { kernel_args, binary: None, verbose: false }
+    }
+
+    /// The LAN.
+    pub fn lan(&self) -> &Lan {
+        &self.lan
+    }
+
+    /// The folder with all state.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Runs `bootlace --root … ARGUMENTS` to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        text_of(self.command().args(arguments))
+    }
+
+    /// Starts both servers and waits until the pages answer. The state must not be deleted before
+    /// they stop, so keep the site longer.
+    ///
+    /// # Errors
+    /// They don't start; the error shows the log's end.
+    pub fn up(&self) -> Result<Daemon> {
+        self.start(self.command().arg("up").stdin(Stdio::null()))
+    }
+
+    /// The same, with the pages on a socket that listens elsewhere, such as outside of the namespace.
+    ///
+    /// # Errors
+    /// As [`Site::up`].
+    pub fn up_with_pages_on(&mut self, listener: TcpListener) -> Result<Daemon> {
+        self.pages_outside = Some(format!("http://{}", listener.local_addr()?));
+        let inner = self.command();
+        // The socket arrives as standard input; systemd's protocol wants it as number 3, and our
+        // process id, which only the shell knows before it becomes the server.
+        let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<&0 </dev/null";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command.arg("up").stdin(Stdio::from(OwnedFd::from(listener)));
+        self.start(&mut command)
+    }
+
+    /// Looks at the pages.
+    pub fn browser(&self) -> Browser<'_> {
+        match &self.pages_outside {
+            Some(base) => Browser::new(None, base),
+            None => Browser::new(Some(self.lan.netns()), &format!("http://{PAGES}")),
+        }
+    }
+
+    /// Stages of a machine's last boot; empty if it never booted.
+    ///
+    /// # Errors
+    /// The API does not answer, or knows no such machine.
+    pub fn stages(&self, machine: &str) -> Result<Vec<StageLine>> {
+        let view = self.browser().json(&format!("/api/v1/machines/{machine}"))?;
+        Ok(stages_of(&view).unwrap_or_default())
+    }
+
+    /// Waits until a machine's last boot has reached a stage, and returns all of that boot.
+    ///
+    /// # Errors
+    /// It does not in time, or the boot fails; the error shows the stages so far.
+    pub fn wait_for_stage(
+        &self,
+        machine: &str,
+        stage: &str,
+        timeout: Duration,
+    ) -> Result<Vec<StageLine>> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let stages = self.stages(machine)?;
+            if stages.iter().any(|line| line.stage == stage) {
+                return Ok(stages);
+            }
+            let failed = stages.iter().find(|line| line.stage == "failed");
+            if failed.is_some() || Instant::now() > deadline {
+                bail!("{machine} has not reached the stage {stage:?}, only {stages:#?}");
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.lan.netns().command(&self.binary, Signal::SIGTERM);
+        command.arg("--root").arg(self.root());
+        if self.verbose {
+            command.arg("-v");
+        }
+        command
+    }
+
+    fn start(&self, command: &mut Command) -> Result<Daemon> {
+        let log = self.root().join("bootlace.log");
+        let mut daemon = Daemon::start("bootlace up", command, &log)?;
+        daemon.wait_until("answer on the web page", START_TIMEOUT, |_| {
+            self.browser().get("/api/v1/status").is_ok_and(|answer| answer.status == 200)
+        })?;
+        Ok(daemon)
+    }
+}
+
+fn stages_of(view: &Value) -> Option<Vec<StageLine>> {
+    let boot = view.get("boot")?;
+    let id = boot.get("id")?.as_u64()?;
+    let stage = |event: &Value| {
+        Some(StageLine {
+            boot: id,
+            stage: event.get("stage")?.as_str()?.to_owned(),
+            detail: event.get("detail")?.as_str()?.to_owned(),
+            at_unix_ms: event.get("at_unix_ms")?.as_u64()?,
+        })
+    };
+    boot.get("stages")?.as_array()?.iter().map(stage).collect()
+}

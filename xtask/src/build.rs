@@ -1,0 +1,68 @@
+//! Building what the demo and the system tests run.
+
+use crate::say;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The only target that there is an initrd for yet.
+const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Top of the source tree.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// A cargo command in the source tree, without what `cargo run` has set for us.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    // Only set for us: seen by build scripts, it would make cargo build everything again.
+    for variable in
+        ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs a command that says itself what is wrong.
+pub(crate) fn run_loudly(command: &mut Command, what: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("can't start {what}"))?;
+    ensure!(status.success(), "{what} failed ({status}); it says why above");
+    Ok(())
+}
+
+/// Builds `bootlace` and `bootlace-init`, side by side; returns the path of `bootlace`.
+pub(crate) fn run() -> Result<PathBuf> {
+    say("building bootlace and bootlace-init");
+    run_loudly(&mut cargo(&["build", "--quiet", "--package", "bootsvc"]), "cargo build")?;
+    // In a folder of its own: other RUSTFLAGS in the same one would build everything anew each time.
+    let folder = target().join("init");
+    let mut init = cargo(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
+    init.args(["--target", INIT_TARGET, "--target-dir"]).arg(&folder);
+    init.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run_loudly(&mut init, "cargo build of bootlace-init")?;
+    let built = folder.join(INIT_TARGET).join("init/bootlace-init");
+    let binary = target().join("debug/bootlace");
+    place(&built, &target().join("debug/bootlace-init"))?;
+    ensure!(binary.is_file(), "cargo has built no {}", binary.display());
+    Ok(binary)
+}
+
+/// Copies the file if it differs. By rename: a running server may be reading the old one.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let new = std::fs::read(from).with_context(|| format!("can't read {}", from.display()))?;
+    if std::fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    let temporary = to.with_extension("new");
+    std::fs::copy(from, &temporary)
+        .and_then(|_| std::fs::rename(&temporary, to))
+        .with_context(|| format!("can't write {}", to.display()))
+}

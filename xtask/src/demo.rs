@@ -1,0 +1,239 @@
+//! The whole chain on one machine: a virtual LAN, our servers on it, PCs that boot over it.
+
+use crate::interrupt::Interrupt;
+use crate::{build, say, setup};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use lab::{Daemon, Lan, Pc, Recipe, Site};
+use std::net::TcpListener;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Time from power-on to the login prompt. A PC alone takes a minute; without KVM and with others
+/// beside it several.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often the servers are asked for news.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Lines of a console that a failure shows.
+const TAIL_LINES: usize = 40;
+
+/// Where the pages are on this machine, if it is free.
+const PAGES: &str = "127.0.0.1:8080";
+
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// End when all machines are up; exit code 1 with the reason if one does not come up
+    #[arg(long)]
+    once: bool,
+    /// How the root disk reaches the machines
+    #[arg(long, value_enum, default_value = "nbd")]
+    root: Root,
+    /// Firmware of the machines
+    #[arg(long, value_enum, default_value = "bios")]
+    firmware: Firmware,
+    /// How many machines to switch on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+    machines: u8,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Root {
+    Nbd,
+    Aoe,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Firmware {
+    Bios,
+    Uefi,
+}
+
+/// A PC of the demo, and what was shown of it.
+struct Running {
+    name: String,
+    pc: Pc,
+    powered_on: SystemTime,
+    n_shown: usize,
+    boot: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Boots,
+    IsUp,
+    Failed,
+}
+
+impl Demo {
+    pub(crate) fn run(&self) -> Result<()> {
+        setup()?;
+        let binary = build::run()?;
+        let image = Recipe::default().image(say)?;
+        let interrupt = Interrupt::listen()?;
+
+        say("laying a virtual LAN, 10.77.0.0/24");
+        let mut site = Site::builder().binary(&binary).create(Lan::lay("demo")?)?;
+        say("importing the image");
+        show(&site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian-12"])?);
+        for number in 1..=self.machines {
+            show(&self.add_machine(&site, number)?);
+        }
+        say("starting the boot server and the storage server");
+        let listener = TcpListener::bind(PAGES)
+            .or_else(|_| TcpListener::bind("127.0.0.1:0"))
+            .context("no port is free for the web page")?;
+        let url = format!("http://{}/", listener.local_addr()?);
+        let mut servers = site.up_with_pages_on(listener)?;
+        say(&format!("web page: {url}"));
+
+        let result = self.boot_all(&site, &mut servers, &interrupt, &url);
+        say("taking everything down");
+        let stopped = servers.stop();
+        result.and(stopped)
+    }
+
+    fn add_machine(&self, site: &Site, number: u8) -> Result<String> {
+        let (name, mac) = (name_of(number), mac_of(number));
+        let root = match self.root {
+            Root::Nbd => "nbd",
+            Root::Aoe => "aoe",
+        };
+        let image = ["--image", "debian-12", "--root-kind", root];
+        let mut arguments = vec!["machine", "set", &name, "--mac", &mac];
+        arguments.extend(image);
+        site.run(&arguments)
+    }
+
+    fn boot_all(
+        &self,
+        site: &Site,
+        servers: &mut Daemon,
+        interrupt: &Interrupt,
+        url: &str,
+    ) -> Result<()> {
+        let mut running = Vec::new();
+        for number in 1..=self.machines {
+            running.push(self.power_on(site, number)?);
+        }
+        let deadline = Instant::now() + BOOT_TIMEOUT * u32::from(self.machines).div_ceil(2);
+        let mut has_told = false;
+        loop {
+            if interrupt.has_come() {
+                eprintln!();
+                let n_up = running.iter().filter(|pc| pc.state == State::IsUp).count();
+                return if has_told || n_up == running.len() {
+                    Ok(())
+                } else {
+                    Err(anyhow!("interrupted: {n_up} of {} machines were up", running.len()))
+                };
+            }
+            if let Some(status) = servers.has_ended() {
+                bail!("the servers ended ({status}); their log:\n{}", servers.log());
+            }
+            for pc in &mut running {
+                pc.look(site)?;
+                if pc.state == State::Boots && Instant::now() > deadline {
+                    pc.give_up("no login prompt in time");
+                }
+            }
+            if running.iter().any(|pc| pc.state == State::Failed) && (self.once || !has_told) {
+                if self.once {
+                    bail!("a machine did not come up; the servers' log:\n{}", servers.log());
+                }
+                has_told = true;
+                say("a machine did not come up, see above. Ctrl-C takes everything down.");
+            }
+            if !has_told && running.iter().all(|pc| pc.state == State::IsUp) {
+                if self.once {
+                    return Ok(());
+                }
+                has_told = true;
+                say(&format!("all machines are up. See them at {url}"));
+                say("Ctrl-C takes everything down.");
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn power_on(&self, site: &Site, number: u8) -> Result<Running> {
+        let name = name_of(number);
+        let (firmware, kind) = match self.firmware {
+            Firmware::Bios => (lab::Firmware::Bios, "BIOS"),
+            Firmware::Uefi => (lab::Firmware::Uefi, "UEFI"),
+        };
+        let builder = Pc::builder(&name).mac(&mac_of(number)).firmware(firmware).logs(site.root());
+        say(&format!("powering on {name}, a PC with {kind} and no disk ({})", mac_of(number)));
+        let powered_on = SystemTime::now();
+        let pc = builder.start(site.lan())?;
+        Ok(Running { name, pc, powered_on, n_shown: 0, boot: 0, state: State::Boots })
+    }
+}
+
+impl Running {
+    /// Shows what is new.
+    fn look(&mut self, site: &Site) -> Result<()> {
+        let stages = site.stages(&self.name)?;
+        if let Some(line) = stages.first()
+            && line.boot != self.boot
+        {
+            // It was reset, or rebooted from inside.
+            if self.boot != 0 {
+                self.powered_on = UNIX_EPOCH + Duration::from_millis(line.at_unix_ms);
+                self.state = State::Boots;
+            }
+            (self.boot, self.n_shown) = (line.boot, 0);
+        }
+        for line in stages.iter().skip(self.n_shown) {
+            let at = UNIX_EPOCH + Duration::from_millis(line.at_unix_ms);
+            let after = at.duration_since(self.powered_on).unwrap_or_default();
+            let stage: Result<model::Stage, _> = line.stage.parse();
+            let title = match &stage {
+                Ok(stage) => stage.title(),
+                Err(_) => &line.stage,
+            };
+            self.line(after, title, &line.detail);
+            if line.stage == "failed" {
+                self.give_up(&line.detail);
+            }
+        }
+        self.n_shown = stages.len();
+        let prompt = format!("{} login: ", self.name);
+        if self.state == State::Boots && self.pc.console().wait_for(&prompt, Duration::ZERO).is_ok()
+        {
+            self.state = State::IsUp;
+            let after = self.powered_on.elapsed().unwrap_or_default();
+            self.line(after, "login prompt", "user root, no password");
+        }
+        if self.state == State::Boots && self.pc.console().has_ended() {
+            self.give_up("the PC switched itself off");
+        }
+        Ok(())
+    }
+
+    fn line(&self, after: Duration, title: &str, detail: &str) {
+        let seconds = after.as_secs_f64();
+        println!("{:>7.1} s  {:10} {title:24} {detail}", seconds, self.name);
+    }
+
+    fn give_up(&mut self, why: &str) {
+        self.state = State::Failed;
+        let console = self.pc.console().tail(TAIL_LINES);
+        println!("{}: {why}. Its console's end:\n{console}", self.name);
+    }
+}
+
+fn name_of(number: u8) -> String {
+    format!("demo-{number}")
+}
+
+fn mac_of(number: u8) -> String {
+    format!("52:54:00:77:00:{number:02x}")
+}
+
+fn show(text: &str) {
+    for line in text.lines() {
+        println!("  {line}");
+    }
+}
