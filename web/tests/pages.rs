@@ -121,6 +121,13 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     );
     assert_eq!(machine.shelf_slot.to_string(), "1.0");
 
+    site.post("/machines/lab-07", "root=aoe").await;
+    let machine = site.service.site().machines[0].clone();
+    assert_eq!(
+        (machine.root.to_string(), machine.image.unwrap().as_str()),
+        ("aoe".into(), "kiosk")
+    );
+
     let (status, page) = site.get("/machines/lab-07/remove").await;
     assert!(status == StatusCode::OK && page.contains("Remove lab-07?"));
     let (status, location, _) = site.post("/machines/lab-07/remove", "").await;

@@ -127,7 +127,7 @@ pub fn machine_state(
         Stage::Failed => {
             let why = match last.detail.as_str() {
                 "" => "it did not say why; look at its screen",
-                detail => detail,
+                detail => detail.trim_end_matches('.'),
             };
             state(StateWord::Failed, format!("Its boot failed: {why}."))
         }

@@ -20,6 +20,8 @@ struct Version {
     imported: When,
     initrd_class: &'static str,
     initrd: String,
+    /// Why it has no initrd.
+    error: Option<String>,
     note: Option<String>,
     n_running: usize,
 }
@@ -46,6 +48,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
         let state = service.initrd_state(&version.image, version.version);
         is_building |= state == InitrdState::Building;
         let is_newest = site.newest(&version.image) == Some(version);
+        let mut error = None;
         let (initrd_class, initrd) = match state {
             InitrdState::Ready { size_bytes, .. } => {
                 ("ok", format!("● ready, {}", text::bytes(size_bytes)))
@@ -53,7 +56,10 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             InitrdState::Building => ("busy", "◐ is being built".to_owned()),
             InitrdState::Missing if is_newest => ("busy", "◐ not built yet".to_owned()),
             InitrdState::Missing => ("off", "○ not needed".to_owned()),
-            InitrdState::Failed(why) => ("fail", format!("✕ {why}")),
+            InitrdState::Failed(why) => {
+                error = Some(why);
+                ("fail", "✕ can't be built".to_owned())
+            }
         };
         let running = Some((version.image.clone(), version.version));
         let drawn = Version {
@@ -66,6 +72,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             imported: When::seconds(version.imported_unix),
             initrd_class,
             initrd,
+            error,
             note: service.image_note(version.image.clone(), version.version).await,
             n_running: machines
                 .iter()

@@ -29,17 +29,13 @@ pub(crate) struct Options {
     edit: Option<String>,
 }
 
-/// The settings as somebody typed them.
+/// The settings as somebody typed them. A field that a script leaves out stays as it is.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 pub(crate) struct Settings {
-    #[serde(default)]
-    image: String,
-    #[serde(default)]
-    root: String,
-    #[serde(default)]
-    write_mode: String,
-    #[serde(default)]
-    kernel_args: String,
+    image: Option<String>,
+    root: Option<String>,
+    write_mode: Option<String>,
+    kernel_args: Option<String>,
 }
 
 /// What is wrong with the settings; empty texts are no errors.
@@ -150,28 +146,24 @@ pub(crate) async fn save(
 
 fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
     fn choice<T: std::str::FromStr<Err = ParseChoiceError>>(
-        text: &str,
+        text: Option<&String>,
         error: &mut String,
     ) -> Option<T> {
-        text.parse().map_err(|wrong: ParseChoiceError| *error = wrong.to_string()).ok()
+        text?.parse().map_err(|wrong: ParseChoiceError| *error = wrong.to_string()).ok()
     }
-    let image = match settings.image.as_str() {
+    let image = settings.image.as_deref().map(|image| match image {
         "" => None,
         image => image
             .parse::<ImageName>()
             .map_err(|wrong: InvalidName| errors.image = wrong.to_string())
             .ok(),
-    };
-    // A form without a field, sent by a script, leaves it as it is.
-    let given = |text: &str| !text.is_empty();
+    });
     MachineChange {
         mac: None,
-        image: Some(image),
-        root: given(&settings.root).then(|| choice(&settings.root, &mut errors.root)).flatten(),
-        write_mode: given(&settings.write_mode)
-            .then(|| choice(&settings.write_mode, &mut errors.write_mode))
-            .flatten(),
-        kernel_args: choice(settings.kernel_args.trim(), &mut errors.kernel_args),
+        image,
+        root: choice(settings.root.as_ref(), &mut errors.root),
+        write_mode: choice(settings.write_mode.as_ref(), &mut errors.write_mode),
+        kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
     }
 }
 
@@ -190,15 +182,12 @@ async fn page(
     let is_editing = options.edit.is_some();
     let frame = Frame::new(service, "machines", name.as_str());
     let machine = &view.machine;
-    let (typed, errors) = refused.unwrap_or_else(|| {
-        let settings = Settings {
-            image: machine.image.as_ref().map_or_else(String::new, ToString::to_string),
-            root: machine.root.to_string(),
-            write_mode: machine.write_mode.to_string(),
-            kernel_args: machine.kernel_args.to_string(),
-        };
-        (settings, SettingsErrors::default())
-    });
+    let (typed, errors) = refused.unwrap_or_default();
+    let typed_image = typed
+        .image
+        .unwrap_or_else(|| machine.image.as_ref().map_or_else(String::new, ToString::to_string));
+    let typed_root = typed.root.unwrap_or_else(|| machine.root.to_string());
+    let typed_mode = typed.write_mode.unwrap_or_else(|| machine.write_mode.to_string());
     let earlier: Vec<_> = history
         .iter()
         .filter(|boot| view.boot.as_ref().is_none_or(|last| last.id != boot.id))
@@ -233,10 +222,10 @@ async fn page(
         boot,
         earlier: earlier.iter().map(earlier_boot).collect(),
         has_form: !is_booting || is_editing,
-        images: image_choices(service, &typed.image),
-        roots: root_choices(&typed.root),
-        write_modes: write_mode_choices(&typed.write_mode),
-        typed_kernel_args: typed.kernel_args,
+        images: image_choices(service, &typed_image),
+        roots: root_choices(&typed_root),
+        write_modes: write_mode_choices(&typed_mode),
+        typed_kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
         errors,
         disk: view.export.as_ref().map(disk),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
