@@ -1,26 +1,11 @@
 //! Foreign NBD clients against the storage server on loopback.
 
-mod server;
-
-use server::Server;
+use crate::server::{Server, open_export};
+use crate::{run, succeed};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Output};
 
 const MIB: usize = 1 << 20;
-
-fn run(program: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program).args(arguments).output();
-    output.unwrap_or_else(|error| panic!("{program} must be installed: {error}"))
-}
-
-fn succeed(program: &str, arguments: &[&str]) -> String {
-    let output = run(program, arguments);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {text}{errors}");
-    text
-}
 
 #[test]
 fn libnbd_sees_the_machine_s_export_and_no_other() {
@@ -77,6 +62,49 @@ fn qemu_writes_zeroes_discards_and_flushes() {
     arguments.push(&uri);
     let output = succeed("qemu-io", &arguments);
     assert!(!output.contains("failed"), "{output}");
+}
+
+#[test]
+fn fio_finds_every_block_as_it_wrote_it() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "persistent");
+    let uri = format!("--uri={}", server.uri("lab-01"));
+    let job = "--name=verify --ioengine=nbd --rw=randwrite --bsrange=512-128k --size=8m --iodepth=16 \
+               --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=20 --randseed=7";
+    let mut arguments: Vec<&str> = job.split(' ').collect();
+    arguments.push(&uri);
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--aux-path={}", folder.path().display());
+    arguments.push(&state);
+    succeed("fio", &arguments);
+}
+
+#[test]
+fn a_slow_writer_s_large_request_arrives_whole() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut client = server.attach("lab-01");
+    let data: Vec<u8> = (0..3 * MIB).map(|index| (index % 253) as u8).collect();
+    let write = request(1, 4096, data.len() as u32);
+    // The header comes in two parts, and a read is waiting behind the data.
+    client.write_all(&write[..5]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let read = request(0, 4096, data.len() as u32);
+    client.write_all(&[&write[5..], &data, &read].concat()).unwrap();
+    let mut replies = vec![0; 16 + 16 + data.len()];
+    client.read_exact(&mut replies).unwrap();
+    assert_eq!(replies[4..8], [0; 4]);
+    assert!(replies[32..] == data, "what was read is not what was written");
+}
+
+fn request(command: u16, offset: u64, length: u32) -> Vec<u8> {
+    let mut request = 0x2560_9513u32.to_be_bytes().to_vec();
+    request.extend(0u16.to_be_bytes());
+    request.extend(command.to_be_bytes());
+    request.extend(7u64.to_be_bytes());
+    request.extend(offset.to_be_bytes());
+    request.extend(length.to_be_bytes());
+    request
 }
 
 #[test]
@@ -150,13 +178,7 @@ fn illegal_requests_get_errors_and_the_connection_lives() {
     server.prepare("lab-01", "127.0.0.1", 1, "discard");
     let mut client = server.attach("lab-01");
     let mut ask = |command: u16, offset: u64, length: u32| {
-        let mut request = Vec::new();
-        request.extend(0x2560_9513u32.to_be_bytes());
-        request.extend(0u16.to_be_bytes());
-        request.extend(command.to_be_bytes());
-        request.extend(7u64.to_be_bytes());
-        request.extend(offset.to_be_bytes());
-        request.extend(length.to_be_bytes());
+        let mut request = request(command, offset, length);
         if command == 1 {
             request.resize(request.len() + length as usize, 0);
         }
@@ -174,4 +196,32 @@ fn illegal_requests_get_errors_and_the_connection_lives() {
     assert_eq!(ask(4, end - 512, 1024), 28);
     assert_eq!(ask(99, 0, 0), 22, "an unknown command is EINVAL");
     assert_eq!(ask(3, 0, 0), 0, "and the connection still works");
+}
+
+#[test]
+fn strangers_can_not_keep_a_machine_from_its_disk() {
+    let server = Server::start();
+    server.prepare("lab-02", "127.0.0.2", 1, "discard");
+    let strangers: Vec<TcpStream> = (0..120).map(|_| server.connect()).collect();
+    // All of them are with the server when a later one is let go.
+    let mut last = server.connect();
+    assert_eq!(last.read(&mut [0; 18]).unwrap_or(0), 0, "too many");
+    let mut machine = server.connect_from("127.0.0.2");
+    open_export(&mut machine, "lab-02");
+    drop(strangers);
+}
+
+/// A PC that loses its power while it reads leaves a connection that takes nothing and never ends.
+#[test]
+fn the_server_ends_although_a_client_takes_no_replies() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut client = server.attach("lab-01");
+    for _ in 0..8 {
+        client.write_all(&request(0, 0, 8 * MIB as u32)).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let took = server.stop();
+    assert!(took < std::time::Duration::from_secs(4), "{took:?}");
+    drop(client);
 }

@@ -1,0 +1,50 @@
+//! The storage API as the boot server uses it, and as it should not.
+
+use crate::lan::CLIENT_MAC;
+use crate::server::{Server, spec};
+
+#[test]
+fn refusals_say_why() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let good = spec("lab-02", "nbd", "127.0.0.2", CLIENT_MAC, 1, "discard");
+    let check = |machine: &str, body: &str, status: u16, text: &str| {
+        let reply = server.ask("PUT", &format!("/v1/exports/{machine}"), body);
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+        assert!(reply.contains(text), "{reply}");
+    };
+    check("lab-02", &good.replace("debian-12", "fedora"), 404, "fedora");
+    check("lab-02", &good.replace("\"1.2\"", "\"1.1\""), 409, "already lab-01's");
+    check("lab-03", &good, 400, "the path names lab-03, the body lab-02");
+    check("lab-02", "{", 400, "");
+    check("lab-02", &good.replace("\"boot\"", "\"boots\""), 422, "boots");
+    check("..%2f..", &good, 400, "");
+    let exports = server.exports();
+    assert!(exports.contains("lab-01") && !exports.contains("lab-02"), "{exports}");
+}
+
+#[test]
+fn an_export_that_is_removed_is_gone_for_good() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let health = server.ask("GET", "/v1/health", "");
+    assert!(health.ends_with("{\"status\":\"ok\"}"), "{health}");
+    let gone = server.ask("DELETE", "/v1/exports/lab-01", "");
+    assert!(gone.starts_with("HTTP/1.1 204"), "{gone}");
+    let again = server.ask("DELETE", "/v1/exports/lab-01", "");
+    assert!(again.starts_with("HTTP/1.1 404"), "{again}");
+    let server = server.restart();
+    assert!(server.exports().ends_with("[]"), "{}", server.exports());
+}
+
+/// The layer of a former boot must not come back with a restart when the new one could not be made.
+#[test]
+fn a_boot_that_could_not_begin_ends_the_former_all_the_same() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let next = spec("lab-01", "nbd", "127.0.0.1", CLIENT_MAC, 2, "discard");
+    let reply = server.ask("PUT", "/v1/exports/lab-01", &next.replace("debian-12", "fedora"));
+    assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
+    let server = server.restart();
+    assert!(server.exports().ends_with("[]"), "{}", server.exports());
+}

@@ -1,0 +1,216 @@
+//! A storage server in this process, with one image of 8 MiB of the byte 0x11.
+
+use socket2::{Domain, Type};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use storage::Config;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+const SIZE_BYTES: usize = 8 << 20;
+
+pub(crate) struct Server {
+    folder: Option<TempDir>,
+    address: SocketAddr,
+    interfaces: Vec<String>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_in(folder(), vec![])
+    }
+
+    /// With AoE on an interface of the calling thread's network namespace.
+    pub(crate) fn start_on(interface: &str) -> Self {
+        Self::start_in(folder(), vec![interface.into()])
+    }
+
+    fn start_in(folder: TempDir, interfaces: Vec<String>) -> Self {
+        let address = free_address();
+        let config = config(folder.path(), address, interfaces.clone());
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let ready = move || ready.send(()).unwrap();
+            serve(config, ready, async { drop(stopped.await) });
+        });
+        is_ready.recv().expect("the server starts");
+        Self { folder: Some(folder), address, interfaces, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn restart(mut self) -> Self {
+        self.stop_now();
+        Self::start_in(self.folder.take().unwrap(), std::mem::take(&mut self.interfaces))
+    }
+
+    fn stop_now(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server ends");
+        }
+    }
+
+    pub(crate) fn uri(&self, export: &str) -> String {
+        format!("nbd://{}/{export}", self.address)
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).unwrap()
+    }
+
+    /// A connection from another address of this host.
+    pub(crate) fn connect_from(&self, source: &str) -> TcpStream {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let source: SocketAddr = format!("{source}:0").parse().unwrap();
+        socket.bind(&source.into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        socket.into()
+    }
+
+    /// A connection in transmission.
+    pub(crate) fn attach(&self, export: &str) -> TcpStream {
+        let mut stream = self.connect();
+        open_export(&mut stream, export);
+        stream
+    }
+
+    /// Ends the server, and says how long that took.
+    pub(crate) fn stop(mut self) -> Duration {
+        let began = Instant::now();
+        self.stop_now();
+        began.elapsed()
+    }
+
+    pub(crate) fn prepare(&self, machine: &str, address: &str, boot: u64, write_mode: &str) {
+        let number = machine.bytes().last().unwrap() - b'0';
+        let mac = format!("52:54:00:00:00:0{number}");
+        let spec = spec(machine, "nbd", address, &mac, boot, write_mode);
+        prepare(self.folder(), machine, &spec);
+    }
+
+    pub(crate) fn prepare_aoe(&self, machine: &str, mac: &str, boot: u64, write_mode: &str) {
+        let spec = spec(machine, "aoe", "127.0.0.1", mac, boot, write_mode);
+        prepare(self.folder(), machine, &spec);
+    }
+
+    pub(crate) fn exports(&self) -> String {
+        ask(self.folder(), "GET", "/v1/exports", "")
+    }
+
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        ask(self.folder(), method, path, body)
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
+    }
+}
+
+/// The handshake.
+pub(crate) fn open_export(stream: &mut TcpStream, export: &str) {
+    let mut handshake = nbd::client::Handshake::new(export);
+    loop {
+        match handshake.step().unwrap() {
+            nbd::client::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
+            nbd::client::Step::Done(_) => return,
+            nbd::client::Step::Receive(count) => {
+                let mut bytes = vec![0; count];
+                stream.read_exact(&mut bytes).unwrap();
+                handshake.on_bytes(&bytes).unwrap();
+            }
+        }
+    }
+}
+
+/// A folder with the image `debian-12/1` in its store.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let version = folder.path().join("images/debian-12/1");
+    std::fs::create_dir_all(&version).unwrap();
+    std::fs::write(version.join("disk.raw"), vec![0x11; SIZE_BYTES]).unwrap();
+    let about = format!(
+        "image = \"debian-12\"\nversion = 1\ndigest = \"{}\"\nsize_bytes = {SIZE_BYTES}\n\
+         file_system = \"ext4\"\nkernel_version = \"6.1\"\nimported_unix = 0\n",
+        "ab".repeat(32)
+    );
+    std::fs::write(version.join("image.toml"), about).unwrap();
+    folder
+}
+
+/// Free now; nobody else asks for ports of this loopback between here and the bind.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) -> Config {
+    let path = |name: &str| folder.join(name);
+    Config {
+        images: path("images"),
+        layers: path("layers"),
+        volatile: path("run"),
+        table: path("exports.toml"),
+        socket: path("storage.sock"),
+        nbd: vec![nbd],
+        aoe_interfaces: interfaces,
+    }
+}
+
+pub(crate) fn serve(
+    config: Config,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(storage::run(config, ready, stop)).unwrap();
+}
+
+/// Body of a PUT. The AoE address is 1.N, with the last digit of the machine's name.
+pub(crate) fn spec(
+    machine: &str,
+    root: &str,
+    address: &str,
+    mac: &str,
+    boot: u64,
+    write_mode: &str,
+) -> String {
+    let slot = machine.bytes().last().unwrap() - b'0';
+    format!(
+        "{{\"machine\":\"{machine}\",\"image\":\"debian-12\",\"version\":1,\"write_mode\":\
+         \"{write_mode}\",\"boot\":{boot},\"root\":\"{root}\",\"address\":\"{address}\",\
+         \"mac\":\"{mac}\",\"shelf_slot\":\"1.{slot}\"}}"
+    )
+}
+
+pub(crate) fn prepare(folder: &Path, machine: &str, spec: &str) {
+    let reply = ask(folder, "PUT", &format!("/v1/exports/{machine}"), spec);
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+}
+
+/// One request to the storage API of the server in that folder, and its whole reply.
+fn ask(folder: &Path, method: &str, path: &str, body: &str) -> String {
+    let mut stream = UnixStream::connect(folder.join("storage.sock")).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: storage\r\nConnection: close\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}
