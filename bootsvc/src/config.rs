@@ -2,7 +2,6 @@
 
 use model::KernelArgs;
 use serde::Deserialize as _;
-use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
