@@ -31,7 +31,9 @@ impl Lan {
         netns.ip(&format!("addr add {SERVER_PREFIX} dev br0"))?;
         netns.ip("link set br0 up")?;
         // A bridge without ports has no carrier; servers may look for it.
-        netns.ip("link add port0 type dummy")?;
+        // (A veth, for not every kernel has dummy interfaces.)
+        netns.ip("link add port0 type veth peer name end0")?;
+        netns.ip("link set end0 up")?;
         netns.ip("link set port0 master br0 up")?;
         Ok(Self { netns, n_ports: Cell::new(0) })
     }
