@@ -48,6 +48,8 @@ async fn note(catalogue: &Catalogue, event: TftpEvent) {
         TftpEventKind::GaveUp { acked_bytes } => {
             tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");
         }
+        // GRUB asks for these lists although all its modules are inside of it.
+        TftpEventKind::Refused(NotServed::NotFound) if path.ends_with(".lst") => {}
         TftpEventKind::Refused(reason) => tracing::info!(%peer, path, %reason, "TFTP refused"),
         TftpEventKind::Started { .. } | TftpEventKind::Aborted => {
             tracing::debug!(%peer, path, ?kind, "TFTP");

@@ -5,7 +5,6 @@
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use wire::Mac;
 
 const IP_HEADER_BYTES: usize = 20;
@@ -23,10 +22,8 @@ impl FrameSender {
         // Protocol 0: this socket receives nothing.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
-        let path = Path::new("/sys/class/net").join(interface).join("ifindex");
-        let index = std::fs::read_to_string(path)?;
-        let interface = index.trim().parse().map_err(io::Error::other)?;
-        Ok(Self { socket, interface, source })
+        let interface = nix::net::if_::if_nametoindex(interface)?;
+        Ok(Self { socket, interface: interface.cast_signed(), source })
     }
 
     pub(super) fn send(&self, mac: Mac, address: Ipv4Addr, payload: &[u8]) -> io::Result<()> {
