@@ -1,9 +1,11 @@
 //! DHCPv4 with PXE: requests in, decisions out (RFC 2131, RFC 2132, RFC 4578).
 //!
-//! Pure: no socket, no clock, no file. Requests are read by a bounded reader that keeps the order of
-//! options and skips broken ones; replies are encoded by dhcproto's option types. (dhcproto needs the
-//! standard library, hence this crate does too.)
+//! Pure: no socket, no clock, no file. Requests are read by a bounded reader that skips broken options;
+//! replies are written in the order that ROMs expect. Tests compare both with dhcproto.
+#![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod options;
 mod pool;

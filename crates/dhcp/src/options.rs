@@ -1,6 +1,9 @@
-//! A reader of DHCP options that never gives up: what is broken is skipped, what is long is joined.
+//! DHCP options: a reader that never gives up (what is broken is skipped, what is long is joined), and a
+//! writer that keeps the order.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
 /// Bytes that the pieces of one option may have together (RFC 3396 sets no bound; no client needs more).
 const OPTION_MAX: usize = 1024;
@@ -45,6 +48,38 @@ impl Options {
     }
 }
 
+/// Options of a reply, in the order in which they are added.
+#[derive(Debug, Default)]
+pub(crate) struct OptionWriter {
+    bytes: Vec<u8>,
+}
+
+impl OptionWriter {
+    /// Adds an option. A value that is longer than its length byte can say is left out: boot ROMs and
+    /// GRUB can't join the pieces of RFC 3396.
+    pub(crate) fn put(&mut self, code: u8, value: &[u8]) {
+        if let Ok(length) = u8::try_from(value.len()) {
+            self.bytes.extend_from_slice(&[code, length]);
+            self.bytes.extend_from_slice(value);
+        }
+    }
+
+    pub(crate) fn put_u32(&mut self, code: u8, value: u32) {
+        self.put(code, &value.to_be_bytes());
+    }
+
+    pub(crate) fn put_addresses(&mut self, code: u8, addresses: &[Ipv4Addr]) {
+        let value: Vec<u8> = addresses.iter().flat_map(|address| address.octets()).collect();
+        self.put(code, &value);
+    }
+
+    /// All options, with the END.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(END);
+        self.bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +92,19 @@ mod tests {
         assert_eq!(options.array::<2>(93), Some([0, 7]));
         assert_eq!(options.array::<2>(57), None);
         assert_eq!(options.bytes(12), None, "after the end there is nothing");
+    }
+
+    #[test]
+    fn options_keep_their_order_and_too_long_ones_are_left_out() {
+        let mut options = OptionWriter::default();
+        options.put(53, &[2]);
+        options.put(43, &[0; 256]);
+        options.put_addresses(3, &[Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2)]);
+        options.put_u32(51, 0x0102_0304);
+        assert_eq!(
+            options.finish(),
+            [53, 1, 2, 3, 8, 10, 77, 0, 1, 10, 77, 0, 2, 51, 4, 1, 2, 3, 4, 255]
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Addresses: who has which, and which is next.
 
 use crate::server::{Config, LeaseRecord};
-use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use alloc::collections::BTreeMap;
+use core::net::Ipv4Addr;
 use wire::Mac;
 
 /// An offered address is kept for its client for so long (seconds).
@@ -11,20 +11,26 @@ const OFFER_SECONDS: u64 = 60;
 /// An address that a client found in use is left alone for so long (seconds).
 const DECLINED_SECONDS: u64 = 600;
 
-/// Offers that are held at once. Beyond, the oldest go: strangers can't fill the memory.
+/// Offers that are held at once, so that strangers can't fill the memory. Beyond, an offer is made but
+/// not held: of two clients that got the same one, the slower is refused and asks again.
 const OFFERS_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     by_mac: BTreeMap<Mac, LeaseRecord>,
     by_address: BTreeMap<Ipv4Addr, Mac>,
-    offers: HashMap<Mac, (Ipv4Addr, u64)>,
+    /// What each client was offered, and until when it is held.
+    offers: BTreeMap<Mac, (Ipv4Addr, u64)>,
+    /// The clients of `offers`: a full pool is searched address by address.
+    offered: BTreeMap<Ipv4Addr, Mac>,
+    reserved: BTreeMap<Ipv4Addr, Mac>,
     declined: BTreeMap<Ipv4Addr, u64>,
 }
 
 impl Pool {
-    pub(crate) fn new(leases: impl IntoIterator<Item = LeaseRecord>) -> Self {
-        let mut pool = Self::default();
+    pub(crate) fn new(config: &Config, leases: impl IntoIterator<Item = LeaseRecord>) -> Self {
+        let reserved = config.reserved.iter().map(|(mac, address)| (*address, *mac)).collect();
+        let mut pool = Self { reserved, ..Self::default() };
         for lease in leases {
             pool.set(&lease);
         }
@@ -38,7 +44,7 @@ impl Pool {
         {
             self.by_mac.remove(&other);
         }
-        self.offers.remove(&lease.mac);
+        self.forget_offer(lease.mac);
         if let Some(former) = self.by_mac.insert(lease.mac, lease.clone())
             && former.address != lease.address
         {
@@ -51,27 +57,36 @@ impl Pool {
     }
 
     pub(crate) fn offer(&mut self, mac: Mac, address: Ipv4Addr, now: u64) {
+        self.forget_offer(mac);
         if self.offers.len() >= OFFERS_MAX {
             self.offers.retain(|_, (_, until)| *until > now);
+            let offers = &self.offers;
+            self.offered.retain(|_, mac| offers.contains_key(mac));
         }
-        if self.offers.len() < OFFERS_MAX || self.offers.contains_key(&mac) {
-            self.offers.insert(mac, (address, now + OFFER_SECONDS));
+        if self.offers.len() < OFFERS_MAX {
+            self.offers.insert(mac, (address, now.saturating_add(OFFER_SECONDS)));
+            // Whose former offer of the address has ended.
+            if let Some(former) = self.offered.insert(address, mac) {
+                self.offers.remove(&former);
+            }
         }
     }
 
     pub(crate) fn forget_offer(&mut self, mac: Mac) {
-        self.offers.remove(&mac);
+        if let Some((address, _)) = self.offers.remove(&mac) {
+            self.offered.remove(&address);
+        }
     }
 
     /// Takes the address away from its client, for somebody else uses it.
     pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, now: u64) {
-        self.offers.remove(&mac);
+        self.forget_offer(mac);
         if self.by_mac.get(&mac).is_some_and(|lease| lease.address == address) {
             self.by_mac.remove(&mac);
             self.by_address.remove(&address);
         }
         self.declined.retain(|_, until| *until > now);
-        self.declined.insert(address, now + DECLINED_SECONDS);
+        self.declined.insert(address, now.saturating_add(DECLINED_SECONDS));
     }
 
     /// Whether `mac` may have `address` now: it lies in the pool or is reserved for it, and nobody
@@ -83,9 +98,8 @@ impl Pool {
         address: Ipv4Addr,
         now: u64,
     ) -> bool {
-        let reserved_for = config.reserved.iter().find(|(_, reserved)| **reserved == address);
-        match reserved_for {
-            Some((owner, _)) if *owner != mac => return false,
+        match self.reserved.get(&address) {
+            Some(owner) if *owner != mac => return false,
             None if !config.is_in_pool(address) => return false,
             _ => {}
         }
@@ -96,9 +110,11 @@ impl Pool {
             .and_then(|owner| self.by_mac.get(owner))
             .is_some_and(|lease| lease.expires_unix > now);
         let is_offered = self
-            .offers
-            .iter()
-            .any(|(owner, (offered, until))| *owner != mac && *offered == address && *until > now);
+            .offered
+            .get(&address)
+            .filter(|owner| **owner != mac)
+            .and_then(|owner| self.offers.get(owner))
+            .is_some_and(|(_, until)| *until > now);
         let is_declined = self.declined.get(&address).is_some_and(|until| *until > now);
         !is_held && !is_offered && !is_declined && address != config.server
     }

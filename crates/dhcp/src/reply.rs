@@ -1,10 +1,12 @@
 //! Replies, as bytes and where to send them.
 
+use crate::options::OptionWriter;
 use crate::request::{Firmware, Request};
 use crate::server::{Config, LeaseRecord};
-use dhcproto::v4::{DhcpOption, MessageType as Kind, OptionCode, UnknownOption};
-use dhcproto::{Encodable, Encoder};
-use std::net::Ipv4Addr;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 use wire::Mac;
 
 /// Shortest reply in bytes: some clients drop what is shorter than BOOTP's message (RFC 951 §3).
@@ -59,11 +61,11 @@ pub(crate) fn grant(
 ) -> Reply {
     let seconds = config.lease_seconds;
     let mut options = head(config, kind);
-    options.push(DhcpOption::AddressLeaseTime(seconds));
-    options.push(DhcpOption::SubnetMask(config.netmask()));
-    options.push(DhcpOption::BroadcastAddr(config.broadcast()));
-    options.push(DhcpOption::Renewal(seconds / 2));
-    options.push(DhcpOption::Rebinding(seconds / 8 * 7));
+    options.put_u32(51, seconds);
+    options.put_addresses(1, &[config.netmask()]);
+    options.put_addresses(28, &[config.broadcast()]);
+    options.put_u32(58, seconds / 2);
+    options.put_u32(59, seconds / 8 * 7);
     settings(config, request, &mut options);
     let file = boot(config, request, &mut options);
     let to = if !request.relay.is_unspecified() {
@@ -82,8 +84,8 @@ pub(crate) fn grant(
 /// Answers INFORM: everything but an address and its times.
 pub(crate) fn inform(config: &Config, request: &Request) -> Reply {
     let mut options = head(config, ReplyKind::Ack);
-    options.push(DhcpOption::SubnetMask(config.netmask()));
-    options.push(DhcpOption::BroadcastAddr(config.broadcast()));
+    options.put_addresses(1, &[config.netmask()]);
+    options.put_addresses(28, &[config.broadcast()]);
     settings(config, request, &mut options);
     let file = boot(config, request, &mut options);
     let bytes = emit(config, request, Ipv4Addr::UNSPECIFIED, file, options);
@@ -94,7 +96,7 @@ pub(crate) fn inform(config: &Config, request: &Request) -> Reply {
 /// Refuses what the client wants, with a reason for its log.
 pub(crate) fn refuse(config: &Config, request: &Request, why: &str) -> Reply {
     let mut options = head(config, ReplyKind::Nak);
-    options.push(DhcpOption::Message(why.to_owned()));
+    options.put(56, why.as_bytes());
     let bytes = emit(config, request, Ipv4Addr::UNSPECIFIED, None, options);
     let to = match request.relay {
         relay if relay.is_unspecified() => Destination::Broadcast,
@@ -103,58 +105,54 @@ pub(crate) fn refuse(config: &Config, request: &Request, why: &str) -> Reply {
     Reply { kind: ReplyKind::Nak, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None }
 }
 
-fn head(config: &Config, kind: ReplyKind) -> Vec<DhcpOption> {
+/// The options that come first: some ROMs look for the message type at the start only.
+fn head(config: &Config, kind: ReplyKind) -> OptionWriter {
     let kind = match kind {
-        ReplyKind::Offer => Kind::Offer,
-        ReplyKind::Ack => Kind::Ack,
-        ReplyKind::Nak => Kind::Nak,
+        ReplyKind::Offer => 2,
+        ReplyKind::Ack => 5,
+        ReplyKind::Nak => 6,
     };
-    vec![DhcpOption::MessageType(kind), DhcpOption::ServerIdentifier(config.server)]
+    let mut options = OptionWriter::default();
+    options.put(53, &[kind]);
+    options.put_addresses(54, &[config.server]);
+    options
 }
 
 /// What the site's administrator configured, as far as the client asked for it.
-fn settings(config: &Config, request: &Request, options: &mut Vec<DhcpOption>) {
+fn settings(config: &Config, request: &Request, options: &mut OptionWriter) {
     if let Some(router) = config.router.filter(|_| request.asks_for(3)) {
-        options.push(DhcpOption::Router(vec![router]));
+        options.put_addresses(3, &[router]);
     }
     if !config.dns.is_empty() && request.asks_for(6) {
-        options.push(DhcpOption::DomainNameServer(config.dns.clone()));
+        options.put_addresses(6, &config.dns);
     }
     if let Some(domain) = config.domain.as_ref().filter(|_| request.asks_for(15)) {
-        options.push(DhcpOption::DomainName(domain.clone()));
+        options.put(15, domain.as_bytes());
     }
 }
 
 /// What firmware needs to fetch its loader; returns the file's name.
-fn boot<'a>(
-    config: &'a Config,
-    request: &Request,
-    options: &mut Vec<DhcpOption>,
-) -> Option<&'a str> {
+fn boot<'a>(config: &'a Config, request: &Request, options: &mut OptionWriter) -> Option<&'a str> {
     let file = match request.firmware? {
         Firmware::Bios => &config.bios_file,
         Firmware::UefiX64 => &config.uefi_x64_file,
         Firmware::Other(_) => return None,
     };
     // With a NUL: some ROMs read on behind the option (and EDK2 writes one there).
-    options.push(DhcpOption::TFTPServerName(format!("{}\0", config.server).into_bytes()));
-    options.push(DhcpOption::BootfileName(format!("{file}\0").into_bytes()));
+    options.put(66, format!("{}\0", config.server).as_bytes());
+    options.put(67, format!("{file}\0").as_bytes());
     if request.firmware == Some(Firmware::Bios) {
         // A BIOS ROM waits for a proxy unless it is told to boot the file (PXE_DISCOVERY_CONTROL bit
         // 3). UEFI gets neither option: with 60 it takes the offer for a boot server's and asks port
         // 4011 first.
-        options.push(DhcpOption::ClassIdentifier(b"PXEClient".to_vec()));
-        options.push(DhcpOption::VendorExtensions(vec![6, 1, 8, 255]));
+        options.put(60, b"PXEClient");
+        options.put(43, &[6, 1, 8, 255]);
     }
     if request.is_ipxe {
         // no-pxedhcp: saves iPXE three seconds of waiting for a proxy.
-        options.push(unknown(175, vec![0xb0, 1, 1]));
+        options.put(175, &[0xb0, 1, 1]);
     }
     Some(file)
-}
-
-fn unknown(code: u8, data: Vec<u8>) -> DhcpOption {
-    DhcpOption::Unknown(UnknownOption::new(OptionCode::from(code), data))
 }
 
 fn emit(
@@ -162,14 +160,14 @@ fn emit(
     request: &Request,
     address: Ipv4Addr,
     file: Option<&str>,
-    mut options: Vec<DhcpOption>,
+    mut options: OptionWriter,
 ) -> Vec<u8> {
     if let Some(uuid) = request.uuid {
-        options.push(DhcpOption::ClientMachineIdentifier(uuid.to_vec()));
+        options.put(97, &uuid);
     }
     if let Some(id) = &request.client_id {
         // RFC 6842.
-        options.push(DhcpOption::ClientIdentifier(id.clone()));
+        options.put(61, id);
     }
     let mut bytes = Vec::with_capacity(512);
     bytes.extend_from_slice(&[2, 1, 6, 0]);
@@ -192,22 +190,11 @@ fn emit(
         bytes.resize(end, 0);
     }
     bytes.extend_from_slice(&[99, 130, 83, 99]);
-    // In our own order: the message type first, which ROMs look for; dhcproto would sort by code.
-    for option in &options {
-        // The encoder writes from the start of its buffer.
-        let mut encoded = Vec::new();
-        if option.encode(&mut Encoder::new(&mut encoded)).is_ok() {
-            bytes.extend_from_slice(&encoded);
-        }
+    if let Some(information) = &request.relay_information {
+        // RFC 3046 section 2.2: untouched, and last.
+        options.put(82, information);
     }
-    if let Some(information) = &request.relay_information
-        && let Ok(length) = u8::try_from(information.len())
-    {
-        // RFC 3046 §2.2: untouched, and last.
-        bytes.extend_from_slice(&[82, length]);
-        bytes.extend_from_slice(information);
-    }
-    bytes.push(255);
+    bytes.extend_from_slice(&options.finish());
     if bytes.len() < REPLY_MIN {
         bytes.resize(REPLY_MIN, 0);
     }

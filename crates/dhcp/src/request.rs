@@ -1,7 +1,9 @@
 //! Requests, read from foreign bytes.
 
 use crate::options::Options;
-use std::net::Ipv4Addr;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 use wire::{Mac, Reader, Truncated};
 
 /// Kind of message (RFC 2132 §9.6) that clients send.

@@ -3,8 +3,12 @@
 use crate::pool::Pool;
 use crate::reply::{Reply, ReplyKind, grant, inform, refuse};
 use crate::request::{MessageType, Request};
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 use wire::Mac;
 
 /// What the server gives out.
@@ -130,7 +134,8 @@ pub struct Server {
 impl Server {
     /// A server that remembers `leases`, ended ones too.
     pub fn new(config: Config, leases: impl IntoIterator<Item = LeaseRecord>) -> Self {
-        Self { config, pool: Pool::new(leases) }
+        let pool = Pool::new(&config, leases);
+        Self { config, pool }
     }
 
     /// Its configuration.
@@ -195,7 +200,7 @@ impl Server {
         let lease = LeaseRecord {
             mac: request.mac,
             address,
-            expires_unix: now + u64::from(self.config.lease_seconds),
+            expires_unix: now.saturating_add(self.config.lease_seconds.into()),
             host_name: request.host_name.clone().or(former),
         };
         self.pool.set(&lease);

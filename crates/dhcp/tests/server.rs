@@ -332,15 +332,65 @@ fn what_is_no_request_is_named() {
     assert!(matches!(with(28, 0x53), NotARequest::BadMac(_)));
 }
 
+/// Compares a reply with what dhcproto reads in it, option by option.
+fn check_with_dhcproto(reply: &Reply) {
+    use dhcproto::{Decodable, Decoder, Encodable, Encoder, v4};
+    let decoded =
+        v4::Message::decode(&mut Decoder::new(&reply.bytes)).expect("dhcproto reads every reply");
+    assert_eq!((decoded.opcode(), decoded.yiaddr()), (v4::Opcode::BootReply, reply.address));
+    let mut rest = &reply.bytes[240..];
+    let mut n_options = 0;
+    while let [code, length, ..] = *rest
+        && code != 255
+    {
+        let (option, behind) = rest.split_at(2 + usize::from(length));
+        let theirs = decoded.opts().get(v4::OptionCode::from(code)).expect("no option gets lost");
+        let mut encoded = Vec::new();
+        theirs.encode(&mut Encoder::new(&mut encoded)).expect("what was decoded can be encoded");
+        assert_eq!(encoded, option, "option {code}");
+        n_options += 1;
+        rest = behind;
+    }
+    assert_eq!(decoded.opts().iter().count(), n_options, "no option twice");
+    assert_eq!(rest[0], 255, "the end is marked");
+    assert!(reply.bytes.len() >= 300);
+}
+
 #[test]
-fn a_reply_is_understood_by_another_implementation() {
-    use dhcproto::{Decodable, Decoder, v4};
+fn replies_are_understood_by_another_implementation() {
     let mut server = Server::new(config(), []);
-    let offer = reply(&mut server, &message(1, 1).bios());
-    let decoded = v4::Message::decode(&mut Decoder::new(&offer.bytes)).unwrap();
-    assert_eq!(decoded.yiaddr(), offer.address);
-    assert_eq!(decoded.opts().msg_type(), Some(v4::MessageType::Offer));
-    assert!(decoded.fname().is_some_and(|name| name.starts_with(b"bl.0\0")));
+    let id = [1, 0x52, 0x54, 0, 0x77, 0, 4];
+    for message in [
+        message(1, 1),
+        message(1, 1).bios(),
+        message(1, 2).uefi(),
+        message(1, 4).with(61, &id).with(55, &[1, 3, 6]),
+        message(3, 1).wants(ip(100)),
+        message(3, 3).wants(Ipv4Addr::new(192, 168, 7, 7)),
+        Message { client: ip(9), ..message(8, 9) },
+        Message { relay: SERVER, ..message(1, 1) }.with(82, &[1, 2, 0, 7]),
+    ] {
+        check_with_dhcproto(&reply(&mut server, &message));
+    }
+}
+
+#[test]
+fn requests_of_another_implementation_are_understood() {
+    use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
+    use dhcproto::{Encodable, Encoder};
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message = Message::new_with_id(77, none, none, none, none, &mac(9).0);
+    message.opts_mut().insert(DhcpOption::MessageType(MessageType::Request));
+    message.opts_mut().insert(DhcpOption::RequestedIpAddress(ip(9)));
+    message.opts_mut().insert(DhcpOption::ServerIdentifier(SERVER));
+    message.opts_mut().insert(DhcpOption::Hostname("lab-9".into()));
+    message.opts_mut().insert(DhcpOption::ParameterRequestList(vec![OptionCode::SubnetMask]));
+    let mut bytes = Vec::new();
+    message.encode(&mut Encoder::new(&mut bytes)).unwrap();
+    let request = Request::parse(&bytes).unwrap();
+    assert_eq!((request.transaction, request.mac), (77, mac(9)));
+    assert_eq!((request.wanted, request.server), (Some(ip(9)), Some(SERVER)));
+    assert_eq!((request.host_name.as_deref(), &request.parameters[..]), (Some("lab-9"), &[1][..]));
 }
 
 #[test]
@@ -350,6 +400,24 @@ fn no_prefix_of_a_request_panics() {
         let parsed = Request::parse(&bytes[..end]);
         assert_eq!(parsed.is_err(), end < 243, "{end} bytes: {parsed:?}");
     }
+}
+
+#[test]
+fn a_flood_of_strangers_neither_fills_the_memory_nor_the_pool_for_ever() {
+    let mut server = Server::new(Config { pool: (ip(100), ip(200)), ..config() }, []);
+    for stranger in 0..20_000u32 {
+        let [_, a, b, c] = stranger.to_be_bytes();
+        let request =
+            Request::parse(&Message { mac: Mac([2, 0, 0, a, b, c]), ..message(1, 0) }.bytes())
+                .unwrap();
+        let _ = server.on_request(&request, NOW);
+    }
+    let waiting = Request::parse(&message(1, 1).bytes()).unwrap();
+    assert!(matches!(
+        server.on_request(&waiting, NOW),
+        Decision::Silent(Reason::PoolExhausted(..))
+    ));
+    assert!(matches!(server.on_request(&waiting, NOW + 61), Decision::Reply(_)));
 }
 
 proptest! {

@@ -38,7 +38,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that must compile without the standard library, which proves that they do no I/O.
-const PURE: &[&str] = &["wire", "initcfg", "tftp", "nbd", "aoe", "model"];
+const PURE: &[&str] = &["wire", "initcfg", "dhcp", "tftp", "nbd", "aoe", "model"];
 
 /// Lines of a source file beyond which it must be split by thing.
 const FILE_LINES_MAX: usize = 800;
