@@ -1,28 +1,29 @@
 //! Ctrl-C as an event, so that everything is taken down in order.
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Hears SIGINT, SIGTERM and SIGHUP instead of ending by them. Children get them as usual.
+/// Hears SIGINT, SIGTERM and SIGHUP instead of ending by them. (Blocking them would not do: children
+/// inherit the mask, and then nobody can stop them.)
 pub(crate) struct Interrupt {
-    signals: SignalFd,
+    has_come: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// From now on. Call it before there are threads, which would end the process by the signal.
+    /// From now on.
     pub(crate) fn listen() -> Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            set.add(signal);
+        let has_come = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&has_come))
+                .context("can't listen for signals")?;
         }
-        set.thread_block().context("can't block signals")?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self { signals: SignalFd::with_flags(&set, flags).context("can't wait for signals")? })
+        Ok(Self { has_come })
     }
 
     /// Whether somebody wants us to end.
     pub(crate) fn has_come(&self) -> bool {
-        matches!(self.signals.read_signal(), Ok(Some(_)))
+        self.has_come.load(Ordering::Relaxed)
     }
 }
