@@ -3,6 +3,9 @@
 use anyhow::{Context, Result, bail};
 use std::process::{Command, Stdio};
 
+/// Characters of a command that errors show.
+const SHOWN_MAX: usize = 200;
+
 /// Runs the program; its failure is an error with what it said.
 ///
 /// # Errors
@@ -29,9 +32,13 @@ pub fn text_of(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// The command as one line.
-pub(crate) fn words(command: &Command) -> String {
+/// The command as one line, without the end of a long one.
+fn words(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
-    words.join(" ")
+    let line = words.join(" ");
+    if line.chars().count() <= SHOWN_MAX {
+        return line;
+    }
+    line.chars().take(SHOWN_MAX).chain("…".chars()).collect()
 }

@@ -87,16 +87,19 @@ impl Recipe {
 
     fn make(&self, root: &Path, disk: &Path) -> Result<()> {
         let mut command = Command::new("mmdebstrap");
-        command.args(["--variant=minbase", "--mode=root", "--quiet"]);
+        let log = root.with_extension("log");
+        command.args(["--variant=minbase", "--mode=root"]);
+        command.arg(format!("--logfile={}", log.display()));
         command.arg(format!("--include={}", self.all_packages()));
         command.arg("--aptopt=Acquire::Languages \"none\"");
         command.args(LEFT_OUT.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
-        for script in [SETTINGS, self.script] {
+        for script in [SETTINGS, self.script].iter().filter(|script| !script.is_empty()) {
             // mmdebstrap runs hooks by `sh -c HOOK exec ROOT`.
             command.arg(format!("--customize-hook={script}"));
         }
         command.arg("bookworm").arg(root);
-        run(command.env("LC_ALL", "C")).context("can't make the Debian image")?;
+        let made = run(command.env("LC_ALL", "C"));
+        made.with_context(|| format!("can't make the Debian image:\n{}", end_of(&log)))?;
         let file = std::fs::File::create(disk)?;
         file.set_len(DISK_BYTES)?;
         // The lazy initialization would go on in the guest, on its write layer.
@@ -143,6 +146,13 @@ pub fn marked_copy(image: &Path, copy: &Path, mark: &str) -> Result<()> {
         crate::command::text_of(Command::new("debugfs").args(["-R", "cat /etc/issue"]).arg(copy))?;
     ensure!(text.contains(mark), "debugfs did not write /etc/issue into {}", copy.display());
     Ok(())
+}
+
+/// The last lines of a log.
+fn end_of(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// Fowler-Noll-Vo hash; good enough to tell recipes apart, and the same for ever.

@@ -40,8 +40,18 @@ pub(crate) fn run_loudly(command: &mut Command, what: &str) -> Result<()> {
 
 /// Builds `bootlace` and `bootlace-init`, side by side; returns the path of `bootlace`.
 pub(crate) fn run() -> Result<PathBuf> {
-    say("building bootlace and bootlace-init");
-    run_loudly(&mut cargo(&["build", "--quiet", "--package", "bootsvc"]), "cargo build")?;
+    build(&[], "debug")
+}
+
+/// The same as it is shipped, for measurements.
+pub(crate) fn run_release() -> Result<PathBuf> {
+    build(&["--release"], "release")
+}
+
+fn build(options: &[&str], profile: &str) -> Result<PathBuf> {
+    say(&format!("building bootlace and bootlace-init ({profile})"));
+    let mut bootlace = cargo(&["build", "--quiet", "--package", "bootsvc"]);
+    run_loudly(bootlace.args(options), "cargo build")?;
     // In a folder of its own: other RUSTFLAGS in the same one would build everything anew each time.
     let folder = target().join("init");
     let mut init = cargo(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
@@ -49,8 +59,9 @@ pub(crate) fn run() -> Result<PathBuf> {
     init.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
     run_loudly(&mut init, "cargo build of bootlace-init")?;
     let built = folder.join(INIT_TARGET).join("init/bootlace-init");
-    let binary = target().join("debug/bootlace");
-    place(&built, &target().join("debug/bootlace-init"))?;
+    let folder = target().join(profile);
+    let binary = folder.join("bootlace");
+    place(&built, &folder.join("bootlace-init"))?;
     ensure!(binary.is_file(), "cargo has built no {}", binary.display());
     Ok(binary)
 }

@@ -1,3 +1,4 @@
 //! Tests of the whole: foreign clients in namespaces, QEMU PCs, and rules about the tree.
 
+mod boot;
 mod tidy;

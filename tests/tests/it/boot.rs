@@ -1,0 +1,241 @@
+//! QEMU PCs without a disk boot over the network to a login prompt, served by `bootlace up`.
+
+use anyhow::{Context, Result, ensure};
+use lab::{Daemon, Firmware, Lan, Lock, Need, Pc, Recipe, Site, marked_copy, pc_slot, require};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// From power-on to the prompt. Half a minute to a minute alone; tests run side by side, without KVM.
+const BOOT: Duration = Duration::from_secs(300);
+
+/// From `poweroff` or `reboot` to the end of the system. systemd gives hanging services 90 s.
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// One command on the console.
+const COMMAND: Duration = Duration::from_secs(60);
+
+const MAC: &str = "52:54:00:00:00:01";
+const OTHER_MAC: &str = "52:54:00:00:00:02";
+
+/// A running site with one image, `debian`. Fields are dropped in this order.
+struct Room {
+    servers: Daemon,
+    site: Site,
+    image: std::path::PathBuf,
+    _slot: Lock,
+}
+
+/// Runs the test in a room of its own, unless this machine can't; shows the servers' log if it fails.
+fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
+    let needs = [
+        Need::Root,
+        Need::SlowTests,
+        Need::Program("qemu-system-x86_64"),
+        Need::Program("mmdebstrap"),
+        Need::Program("grub-mkimage"),
+    ];
+    if !require(name, &needs) {
+        return;
+    }
+    let mut room =
+        Room::set_up(name).unwrap_or_else(|error| panic!("no room for {name}: {error:?}"));
+    if let Err(error) = test(&mut room) {
+        let log = room.servers.log();
+        panic!("{error:?}\n\nThe servers' log:\n{log}");
+    }
+    room.servers.stop().expect("the servers stop when they are asked to");
+}
+
+impl Room {
+    fn set_up(name: &str) -> Result<Self> {
+        let _slot = pc_slot()?;
+        let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        let site = Site::builder().create(Lan::lay(name)?)?;
+        site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+        let servers = site.up()?;
+        Ok(Self { servers, site, image, _slot })
+    }
+
+    /// Adds the machine `pc-1`.
+    fn add_machine(&self, root: &str) -> Result<()> {
+        let machine = ["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"];
+        let root = ["--root-kind", root];
+        self.site.run(&[&machine[..], &root].concat()).map(drop)
+    }
+
+    fn power_on(&self, name: &str, mac: &str, firmware: Firmware) -> Result<Pc> {
+        Pc::builder(name).mac(mac).firmware(firmware).start(self.site.lan())
+    }
+}
+
+fn wait_for_login(pc: &Pc, host_name: &str) -> Result<()> {
+    pc.console().wait_for(&format!("{host_name} login: "), BOOT)
+}
+
+/// Stages that each boot must have reached when it is up.
+const STAGES: &[&str] = &[
+    "dhcp", "loader", "config", "kernel", "initrd", "start", "modules", "link", "address",
+    "attach", "mount", "handover", "up",
+];
+
+#[test]
+fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
+    in_a_room("bios-nbd", |room| {
+        room.add_machine("nbd")?;
+        let mut pc = room.power_on("pc-1", MAC, Firmware::Bios)?;
+        wait_for_login(&pc, "pc-1")?;
+        let stages = room.site.wait_for_stage("pc-1", "up", BOOT)?;
+        let reached: Vec<&str> = stages.iter().map(|line| line.stage.as_str()).collect();
+        for stage in STAGES {
+            ensure!(reached.contains(stage), "the boot's time line lacks {stage}: {reached:?}");
+        }
+
+        let console = pc.console().clone();
+        console.log_in(COMMAND)?;
+        let source = console.shell("findmnt -no SOURCE /", COMMAND)?;
+        ensure!(source.starts_with("/dev/nbd0"), "the root is {source:?}");
+        let state =
+            console.shell("networkctl --no-pager status 2>&1 | head -5; ip -br addr", COMMAND)?;
+        ensure!(state.contains("10.77.0.1"), "the boot NIC lost its address: {state}");
+        console.shell("echo mine > /root/mine; sync; cat /root/mine", COMMAND)?;
+        console.send_line("systemctl reboot")?;
+        let reboot = Instant::now();
+
+        wait_for_login(&pc, "pc-1")?;
+        println!("from reboot to login: {:?}", reboot.elapsed());
+        let again = room.site.stages("pc-1")?;
+        ensure!(again.first().map(|line| line.boot) != stages.first().map(|line| line.boot));
+        console.log_in(COMMAND)?;
+        let left = console.shell("ls /root/mine", COMMAND)?;
+        ensure!(left.contains("No such file"), "the file outlived the reboot: {left:?}");
+        console.send_line("systemctl poweroff")?;
+        pc.wait_for_off(SHUTDOWN)
+    });
+}
+
+#[test]
+fn bios_pc_boots_over_aoe() {
+    in_a_room("bios-aoe", |room| {
+        room.add_machine("aoe")?;
+        let mut pc = room.power_on("pc-1", MAC, Firmware::Bios)?;
+        wait_for_login(&pc, "pc-1")?;
+        room.site.wait_for_stage("pc-1", "up", BOOT)?;
+        let console = pc.console().clone();
+        console.log_in(COMMAND)?;
+        let source = console.shell("findmnt -no SOURCE /", COMMAND)?;
+        ensure!(source.starts_with("/dev/etherd/e"), "the root is {source:?}");
+        // The driver of the guest's kernel reads and writes our target.
+        let written = console.shell(
+            "dd if=/dev/urandom of=/root/x bs=64k count=64 2>/dev/null && sync && md5sum < /root/x \
+             && echo 3 > /proc/sys/vm/drop_caches && md5sum < /root/x",
+            COMMAND,
+        )?;
+        let sums: Vec<&str> = written.lines().collect();
+        ensure!(matches!(sums[..], [one, two] if one == two), "read back differs: {written}");
+        console.send_line("systemctl poweroff")?;
+        pc.wait_for_off(SHUTDOWN)
+    });
+}
+
+#[test]
+fn uefi_pc_boots_over_nbd() {
+    in_a_room("uefi-nbd", |room| {
+        room.add_machine("nbd")?;
+        let mut pc = room.power_on("pc-1", MAC, Firmware::Uefi)?;
+        wait_for_login(&pc, "pc-1")?;
+        room.site.wait_for_stage("pc-1", "up", BOOT)?;
+        let console = pc.console().clone();
+        console.log_in(COMMAND)?;
+        let firmware =
+            console.shell("test -d /sys/firmware/efi && echo booted-by-uefi", COMMAND)?;
+        ensure!(firmware == "booted-by-uefi", "{firmware:?}");
+        console.send_line("systemctl poweroff")?;
+        pc.wait_for_off(SHUTDOWN)
+    });
+}
+
+#[test]
+fn an_image_chosen_on_the_web_page_is_what_runs_after_the_next_reboot() {
+    in_a_room("other-image", |room| {
+        let second = room.site.root().join("second.raw");
+        marked_copy(&room.image, &second, "The second image")?;
+        room.site.run(&["image", "import", &second.to_string_lossy(), "--name", "second"])?;
+        std::fs::remove_file(&second)?;
+        room.add_machine("nbd")?;
+        let pc = room.power_on("pc-1", MAC, Firmware::Bios)?;
+        pc.console().wait_for("Bootlace demo", BOOT)?;
+        wait_for_login(&pc, "pc-1")?;
+
+        let browser = room.site.browser();
+        let fields = [("image", "second"), ("root", "nbd"), ("write_mode", "discard")];
+        let answer = browser.post("/machines/pc-1", &fields)?;
+        ensure!(answer.status == 303, "the form was refused: {answer:?}");
+        let page = browser.get("/machines/pc-1")?;
+        ensure!(page.status == 200 && page.body.contains("second"), "{page:?}");
+        // A running machine keeps what it booted.
+        pc.console().log_in(COMMAND)?;
+        let issue =
+            pc.console().shell("cat /etc/issue; dd if=/usr/bin/bash of=/dev/null", COMMAND)?;
+        ensure!(issue.contains("Bootlace demo"), "{issue:?}");
+
+        pc.console().send_line("systemctl reboot")?;
+        pc.console().wait_for("The second image", BOOT)?;
+        wait_for_login(&pc, "pc-1")?;
+        let view = browser.json("/api/v1/machines/pc-1")?;
+        ensure!(view["boot"]["image"][0] == "second", "{view}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_unknown_pc_shows_up_gets_nothing_of_others_and_boots_once_adopted() {
+    in_a_room("unknown", |room| {
+        // Another machine's disk is there to be taken.
+        room.add_machine("nbd")?;
+        let owner = room.power_on("pc-1", MAC, Firmware::Bios)?;
+        room.site.wait_for_stage("pc-1", "attach", BOOT)?;
+        refuse_strangers(&room.site)?;
+        drop(owner);
+
+        let mut pc = room.power_on("new", OTHER_MAC, Firmware::Bios)?;
+        let console = pc.console().clone();
+        console.wait_for("is not in the machine list", BOOT)?;
+        let browser = room.site.browser();
+        let page = browser.get("/discovered")?;
+        ensure!(page.body.contains(OTHER_MAC), "{}", page.body);
+        ensure!(!page.body.contains(MAC), "a known machine counts as discovered: {}", page.body);
+        // It asks again, and gets no more.
+        console.wait_for("is not in the machine list", COMMAND)?;
+        ensure!(!console.text().contains("Linux version"), "it booted something");
+
+        let fields = [("name", "new-pc"), ("image", "debian"), ("root", "nbd")];
+        let path = format!("/discovered/{OTHER_MAC}/adopt");
+        let answer = browser.post(&path, &fields)?;
+        ensure!(answer.status == 303, "the form was refused: {answer:?}");
+        // Nobody touches the PC.
+        wait_for_login(&pc, "new-pc")?;
+        ensure!(!browser.get("/discovered")?.body.contains(OTHER_MAC));
+        console.log_in(COMMAND)?;
+        console.send_line("systemctl poweroff")?;
+        pc.wait_for_off(SHUTDOWN)
+    });
+}
+
+/// Another client on the LAN neither sees nor opens the disk of `pc-1`.
+fn refuse_strangers(site: &Site) -> Result<()> {
+    let stranger = site.lan().add_client("stranger", "52:54:00:00:00:66")?;
+    stranger.netns().ip("addr add 10.77.0.66/24 dev eth0")?;
+    let export = format!("nbd://{}/pc-1", lab::SERVER);
+    for arguments in [["--size", export.as_str()], ["--list", "nbd://10.77.0.1"]] {
+        let output = stranger
+            .command(Path::new("nbdinfo"))
+            .args(arguments)
+            .output()
+            .context("can't start nbdinfo")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(!text.contains("pc-1"), "a stranger sees the export: {text}");
+        let opened = output.status.success() && arguments[0] == "--size";
+        ensure!(!opened, "a stranger opened the export of pc-1: {text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Measurements, always beside what people use today, in the same run on the same machine.
+
+mod boot;
+mod initrd;
+mod peers;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+#[derive(Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Time and size of an initrd for all wired NICs of Debian's kernel package
+    Initrd(initrd::Initrd),
+    /// Power-on to login prompt in QEMU, with the share of each stage
+    Boot(boot::Boot),
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<()> {
+        crate::setup()?;
+        match self.what {
+            Some(What::Initrd(bench)) => bench.run(),
+            Some(What::Boot(bench)) => bench.run(),
+            None => {
+                initrd::Initrd::default().run()?;
+                println!();
+                boot::Boot::default().run()
+            }
+        }
+    }
+}
+
+/// The middle one; of two in the middle, the lower.
+fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3, 1, 2]), Some(2));
+        assert_eq!(median(&[2, 1]), Some(1));
+        assert_eq!(median::<u8>(&[]), None);
+    }
+}
