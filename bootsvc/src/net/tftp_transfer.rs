@@ -120,13 +120,15 @@ async fn send(
                 tokio::select! {
                     biased;
                     received = socket.recv_from(&mut buffer) => {
-                        on_datagram(job, socket, transfer, received, &buffer, now());
+                        if let Ok(received) = received {
+                            on_datagram(job, socket, transfer, received, &buffer, now());
+                        }
                     }
                     Some(()) = job.repeats.recv() => {
                         // Firmware asks for the size, sends an ERROR, and asks again from the same
                         // port: that ERROR came before the request, so it counts before it.
                         while let Ok(received) = socket.try_recv_from(&mut buffer) {
-                            on_datagram(job, socket, transfer, Ok(received), &buffer, now());
+                            on_datagram(job, socket, transfer, received, &buffer, now());
                         }
                         if !transfer.on_request_again(now()) {
                             return End::Restart;
@@ -149,11 +151,10 @@ fn on_datagram(
     job: &Job,
     socket: &UdpSocket,
     transfer: &mut Transfer,
-    received: io::Result<(usize, SocketAddr)>,
+    (len, sender): (usize, SocketAddr),
     buffer: &[u8],
     now: Moment,
 ) {
-    let Ok((len, sender)) = received else { return };
     let packet = Packet::parse(&buffer[..len]);
     if sender != SocketAddr::V4(job.peer) {
         // RFC 1350 section 4: tell the stranger, don't disturb the transfer.
