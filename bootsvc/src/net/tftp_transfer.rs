@@ -3,7 +3,6 @@
 use super::tftp::{TftpEvent, TftpEventKind};
 use bytes::Bytes;
 use nix::sys::socket::{getsockopt, sockopt};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
