@@ -89,6 +89,8 @@ pub(crate) async fn run(
 
     // A task that ends by itself has panicked: better to start anew than to serve half.
     let ended = tokio::select! {
+        // First: when all shall stop, the first task to do so is no failure.
+        biased;
         () = stop.cancelled() => None,
         ended = tasks.join_next() => ended,
     };
