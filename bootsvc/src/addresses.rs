@@ -6,8 +6,13 @@ use crate::net::dhcp::DhcpSocket;
 use dhcp::{Decision, LeaseRecord, Reply, ReplyKind, Request, Server};
 use model::{Firmware, Lease, Network, Stage};
 use service::{NewStage, Service, Sighting};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
+const ANSWERS_MAX: usize = 256;
 
 /// The configuration of DHCP, from the site's.
 pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
@@ -34,10 +39,14 @@ pub(crate) async fn serve(
 ) {
     let leases = service.leases().iter().map(from_lease).collect::<Vec<_>>();
     let mut server = Server::new(config, leases);
+    let socket = Arc::new(socket);
+    // Decisions are made one by one; what they change is stored together, in few transactions.
+    let mut answers = JoinSet::new();
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return,
-            received = socket.receive() => received,
+            Some(_) = answers.join_next() => continue,
+            received = socket.receive(), if answers.len() < ANSWERS_MAX => received,
         };
         let request = match received {
             Ok(request) => request,
@@ -49,11 +58,11 @@ pub(crate) async fn serve(
         };
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
         match server.on_request(&request, now_unix()) {
-            Decision::Reply(reply) => answer(&socket, &service, &request, &reply).await,
+            Decision::Reply(reply) => {
+                answers.spawn(answer(Arc::clone(&socket), service.clone(), request, reply));
+            }
             Decision::Released(lease) => {
-                if let Err(error) = service.commit_lease(to_lease(&lease)).await {
-                    tracing::warn!(mac = %lease.mac, error = error.chain(), "a release was not noted");
-                }
+                answers.spawn(release(service.clone(), lease));
             }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
@@ -62,22 +71,24 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(socket: &DhcpSocket, service: &Service, request: &Request, reply: &Reply) {
+async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, reply: Box<Reply>) {
     let mac = request.mac;
-    if let Some(lease) = &reply.lease {
-        // The lease is on the disk before the client hears of it.
-        if let Err(error) = service.commit_lease(to_lease(lease)).await {
-            tracing::error!(%mac, error = error.chain(), "no ACK: the lease could not be stored");
-            return;
+    let store = async {
+        match &reply.lease {
+            Some(lease) => service.commit_lease(to_lease(lease)).await,
+            None => Ok(()),
         }
+    };
+    let (stored, noted) = tokio::join!(store, note_boot(&service, &request, &reply));
+    // The lease is on the disk before the client hears of it.
+    if let Err(error) = stored {
+        tracing::error!(%mac, error = error.chain(), "no ACK: the lease could not be stored");
+        return;
     }
-    if reply.kind == ReplyKind::Ack && request.firmware.is_some() {
-        // Before the firmware can ask for more.
-        if let Err(error) = note_boot(service, request, reply).await {
-            tracing::warn!(%mac, error = error.chain(), "the boot was not noted");
-        }
+    if let Err(error) = noted {
+        tracing::warn!(%mac, error = error.chain(), "the boot was not noted");
     }
-    match socket.send(reply).await {
+    match socket.send(&reply).await {
         Ok(()) => {
             tracing::debug!(%mac, kind = ?reply.kind, address = %reply.address, to = ?reply.to, "DHCP reply");
         }
@@ -85,13 +96,21 @@ async fn answer(socket: &DhcpSocket, service: &Service, request: &Request, reply
     }
 }
 
-/// Firmware has an address: a PC was seen, and a boot begins.
+async fn release(service: Service, lease: LeaseRecord) {
+    if let Err(error) = service.commit_lease(to_lease(&lease)).await {
+        tracing::warn!(mac = %lease.mac, error = error.chain(), "a release was not noted");
+    }
+}
+
+/// Firmware has an address: a PC was seen, and a boot begins. Other clients change nothing.
 async fn note_boot(
     service: &Service,
     request: &Request,
     reply: &Reply,
 ) -> Result<(), service::Error> {
-    let Some(firmware) = request.firmware else { return Ok(()) };
+    let Some(firmware) = request.firmware.filter(|_| reply.kind == ReplyKind::Ack) else {
+        return Ok(());
+    };
     let firmware = match firmware {
         dhcp::Firmware::Bios => Firmware::Bios,
         dhcp::Firmware::UefiX64 => Firmware::UefiX64,
@@ -101,11 +120,15 @@ async fn note_boot(
         mac: request.mac,
         firmware,
         address: Some(reply.address),
-        uuid: request.uuid.map(|uuid| uuid_text(&uuid)),
+        // Boards whose maker has set none send zeros, or ones.
+        uuid: request
+            .uuid
+            .filter(|uuid| uuid[1..].iter().any(|&byte| byte != 0 && byte != 0xff))
+            .map(|uuid| uuid_text(&uuid)),
         host_name: request.host_name.clone(),
     };
-    service.saw(sighting).await?;
-    let boot = service.boot_started(request.mac, firmware).await?;
+    let ((), boot) =
+        tokio::try_join!(service.saw(sighting), service.boot_started(request.mac, firmware))?;
     let stage = NewStage::noticed(Stage::Dhcp, format!("{}, {firmware}", reply.address));
     service.stage(request.mac, Some(boot), stage).await?;
     Ok(())

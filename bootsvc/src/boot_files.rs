@@ -35,15 +35,13 @@ async fn note(catalogue: &Catalogue, event: TftpEvent) {
     let TftpEvent { peer, path, kind } = event;
     match kind {
         TftpEventKind::Done { size_bytes, ms, n_retransmits } => {
-            tracing::debug!(%peer, path, size_bytes, ms, n_retransmits, "TFTP done");
-            if let Some(stage) = catalogue.stage_of(&path) {
-                let detail = format!(
-                    "{:.1} MB by TFTP in {:.1} s, {n_retransmits} sent again",
-                    size_bytes as f64 / 1e6,
-                    ms as f64 / 1e3
-                );
-                catalogue.fetched(stage, *peer.ip(), detail).await;
+            let Some(stage) = catalogue.stage_of(&path) else { return };
+            let mut detail =
+                format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
+            if n_retransmits > 0 {
+                detail = format!("{detail}, {n_retransmits} packets sent again");
             }
+            catalogue.fetched(stage, *peer.ip(), detail).await;
         }
         TftpEventKind::GaveUp { acked_bytes } => {
             tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");
@@ -51,8 +49,6 @@ async fn note(catalogue: &Catalogue, event: TftpEvent) {
         // GRUB asks for these lists although all its modules are inside of it.
         TftpEventKind::Refused(NotServed::NotFound) if path.ends_with(".lst") => {}
         TftpEventKind::Refused(reason) => tracing::info!(%peer, path, %reason, "TFTP refused"),
-        TftpEventKind::Started { .. } | TftpEventKind::Aborted => {
-            tracing::debug!(%peer, path, ?kind, "TFTP");
-        }
+        TftpEventKind::Started { .. } | TftpEventKind::Aborted => {}
     }
 }

@@ -62,6 +62,12 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
             Ok(()) => Ok(format!("{what}: {protocol} port {} is free", address.port())),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 let holder = holder(protocol, address.port());
+                if holder.as_ref().is_some_and(|holder| holder.name == "bootlace") {
+                    return Ok(format!(
+                        "{what}: bootlace runs already and has {protocol} port {}",
+                        address.port()
+                    ));
+                }
                 let by = holder.map_or("another program".into(), |holder| holder.to_string());
                 Err(format!(
                     "{what}: {protocol} port {} is in use by {by}; stop it",
@@ -76,11 +82,14 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
 
 fn images(paths: &Paths) -> Result<String, String> {
     let folder = paths.state().join("images");
+    let none = "no images yet; import one by: bootlace image import FILE --name NAME";
+    // A check changes nothing, so the store is not made here.
+    if !folder.exists() {
+        return Ok(none.into());
+    }
     let versions = images::Store::open(&folder).and_then(|store| store.list());
     match versions {
-        Ok(versions) if versions.is_empty() => {
-            Ok("no images yet; import one by: bootlace image import FILE --name NAME".into())
-        }
+        Ok(versions) if versions.is_empty() => Ok(none.into()),
         Ok(versions) => Ok(format!("{} image versions in {}", versions.len(), folder.display())),
         Err(error) => Err(chain(&error)),
     }

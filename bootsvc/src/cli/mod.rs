@@ -62,7 +62,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.verbose);
+    start_log(&cli.command, cli.verbose);
     let paths = Paths::under(&cli.root);
     let done = match cli.command {
         Command::Up => server::up(&paths, &cli.root, cli.verbose),
@@ -84,8 +84,11 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn start_log(verbose: u8) {
+/// Servers log to standard error. Other commands print a result or an error, and log if asked to.
+fn start_log(command: &Command, verbose: u8) {
+    let is_server = matches!(command, Command::Up | Command::Serve | Command::Storage);
     let default = match verbose {
+        0 if !is_server => "off",
         0 => "info",
         1 => "info,bootsvc=debug,service=debug,storage=debug,web=debug,images=debug",
         _ => "trace",
@@ -96,7 +99,7 @@ fn start_log(verbose: u8) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(verbose > 0)
+        .with_target(verbose > 1)
         .init();
 }
 

@@ -41,6 +41,8 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
 
 pub(super) fn up(paths: &Paths, root: &Path, verbose: u8) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
+    // Said once, by us, before the storage server says it too.
+    network(&config)?;
     runtime()?.block_on(async { up::run(paths, &config, root, verbose, stop_signal()?).await })
 }
 
@@ -53,8 +55,10 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
             Err(text) => say(format!("WRONG {text}")),
         }
     }
-    if n_bad > 0 {
-        bail!("{n_bad} things must be put right before bootlace can start");
+    match n_bad {
+        0 => {}
+        1 => bail!("one thing must be put right before bootlace can start"),
+        _ => bail!("{n_bad} things must be put right before bootlace can start"),
     }
     Ok(())
 }
