@@ -77,7 +77,12 @@ impl Tftp {
     /// # Errors
     /// Names the program that has the port already.
     pub fn bind(server: Ipv4Addr) -> Result<Self, BindError> {
-        let address = SocketAddr::from((server, PORT));
+        Self::bind_to(SocketAddrV4::new(server, PORT))
+    }
+
+    fn bind_to(address: SocketAddrV4) -> Result<Self, BindError> {
+        let server = *address.ip();
+        let address = SocketAddr::V4(address);
         let socket = std::net::UdpSocket::bind(address)
             .and_then(|socket| {
                 socket.set_nonblocking(true)?;
@@ -220,5 +225,118 @@ where
         let task = self.tasks.spawn(serve(job, Arc::clone(&self.content)));
         self.transfers.insert(peer, Running { request: datagram.to_vec(), again, task });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A server of one file, and what it tells.
+    struct Site {
+        requests: SocketAddr,
+        events: mpsc::Receiver<TftpEvent>,
+        _stop: tokio_util::sync::DropGuard,
+    }
+
+    fn site() -> Site {
+        let tftp = Tftp::bind_to(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let requests = tftp.socket.local_addr().unwrap();
+        let (sender, events) = mpsc::channel(100);
+        let stop = CancellationToken::new();
+        let content = async |path: String| match path.as_str() {
+            "file" => Ok(Bytes::from(vec![7; 700])),
+            _ => Err(NotServed::NotFound),
+        };
+        tokio::spawn(tftp.run(move |path, _| content(path), sender, stop.clone()));
+        Site { requests, events, _stop: stop.drop_guard() }
+    }
+
+    async fn client() -> UdpSocket {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
+    }
+
+    async fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+        let mut buffer = [0; 2000];
+        let (len, sender) = timeout(SECOND, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+        (buffer[..len].to_vec(), sender)
+    }
+
+    #[tokio::test]
+    async fn asking_for_the_size_first_does_not_block_the_port() {
+        let mut site = site();
+        let client = client().await;
+        let probe = tftp::read_request("file", "octet", &[("tsize", "0")]);
+        for _ in 0..3 {
+            client.send_to(&probe, site.requests).await.unwrap();
+            let (answer, transfer) = receive(&client).await;
+            assert_eq!(answer, b"\x00\x06tsize\x00700\x00");
+            client.send_to(&tftp::error(8, "aborted"), transfer).await.unwrap();
+        }
+        client.send_to(&tftp::read_request("/file", "octet", &[]), site.requests).await.unwrap();
+        let (data, transfer) = receive(&client).await;
+        assert_eq!((&data[..4], data.len()), (&[0, 3, 0, 1][..], 516));
+        client.send_to(&tftp::ack(1), transfer).await.unwrap();
+        assert_eq!(receive(&client).await.0.len(), 4 + 188);
+        client.send_to(&tftp::ack(2), transfer).await.unwrap();
+        loop {
+            let event = timeout(SECOND, site.events.recv()).await.unwrap().unwrap();
+            if let TftpEventKind::Done { size_bytes, n_retransmits, .. } = event.kind {
+                assert_eq!((size_bytes, n_retransmits, &*event.path), (700, 0, "file"));
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn repeated_requests_are_one_transfer_that_strangers_do_not_disturb() {
+        let mut site = site();
+        let client = client().await;
+        let request = tftp::read_request("file", "octet", &[]);
+        for _ in 0..3 {
+            client.send_to(&request, site.requests).await.unwrap();
+        }
+        let (data, transfer) = receive(&client).await;
+        assert_eq!(data.len(), 516);
+        let stranger = self::client().await;
+        stranger.send_to(&tftp::ack(1), transfer).await.unwrap();
+        let (answer, _) = receive(&stranger).await;
+        assert_eq!(answer, NotServed::UnknownTransfer.packet());
+        client.send_to(&tftp::ack(1), transfer).await.unwrap();
+        let (data, sender) = receive(&client).await;
+        assert_eq!((data.len(), sender), (4 + 188, transfer));
+        client.send_to(&tftp::ack(2), transfer).await.unwrap();
+        let started = timeout(SECOND, site.events.recv()).await.unwrap().unwrap();
+        let done = timeout(SECOND, site.events.recv()).await.unwrap().unwrap();
+        assert_eq!(started.kind, TftpEventKind::Started { size_bytes: 700 });
+        assert!(matches!(done.kind, TftpEventKind::Done { .. }), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_has_a_few_transfers_at_once_and_is_told_why_not_more() {
+        let site = site();
+        let request = tftp::read_request("file", "octet", &[]);
+        let mut clients = Vec::new();
+        for _ in 0..TRANSFERS_PER_CLIENT_MAX {
+            let client = client().await;
+            client.send_to(&request, site.requests).await.unwrap();
+            assert_eq!(receive(&client).await.0.len(), 516);
+            clients.push(client);
+        }
+        let client = client().await;
+        for (request, why) in [
+            (request, NotServed::Busy),
+            (tftp::read_request("../file", "octet", &[]), NotServed::BadPath),
+            (tftp::read_request("file", "mail", &[]), NotServed::Mode),
+            (b"\x00\x02file\x00octet\x00".to_vec(), NotServed::ReadOnly),
+            (tftp::ack(1).to_vec(), NotServed::UnknownTransfer),
+        ] {
+            client.send_to(&request, site.requests).await.unwrap();
+            assert_eq!(receive(&client).await.0, why.packet(), "{why}");
+        }
     }
 }

@@ -176,7 +176,6 @@ fn on_datagram(
 impl Job {
     fn tell(&self, kind: TftpEventKind) {
         let event = TftpEvent { peer: self.peer, path: self.path.clone(), kind };
-        tracing::debug!(peer = %event.peer, path = event.path, kind = ?event.kind, "TFTP");
         if self.events.try_send(event).is_err() {
             tracing::debug!("a TFTP event was dropped: nobody took the earlier ones");
         }

@@ -1,4 +1,7 @@
 //! Tests of the whole: foreign clients in namespaces, QEMU PCs, and rules about the tree.
 
 mod boot;
+mod cli;
+mod dhcp;
+mod tftp;
 mod tidy;

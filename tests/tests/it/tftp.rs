@@ -1,0 +1,114 @@
+//! TFTP as other people's clients see it.
+
+use anyhow::{Context, Result, ensure};
+use lab::{Client, Lan, Need, SERVER, Site, require, text_of};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A loader: a file of some hundred kilobytes that every site has.
+const FILE: &str = "bl.efi";
+
+/// A client program that fetches the file into the current folder as `got`.
+fn fetch(client: &Client, words: &str, folder: &Path) -> Result<Vec<u8>> {
+    let got = folder.join("got");
+    let _ = std::fs::remove_file(&got);
+    text_of(&mut command(client, words, folder)).with_context(|| format!("{words} fails"))?;
+    std::fs::read(&got).with_context(|| format!("{words} fetches nothing"))
+}
+
+fn command(client: &Client, words: &str, folder: &Path) -> Command {
+    // tftp-hpa and atftp don't fail when they are refused, and would ask for ever.
+    let mut command = client.command("timeout");
+    command.args(["30", "sh", "-c", words]).current_dir(folder);
+    command
+}
+
+fn on_a_lan(
+    name: &str,
+    programs: &[&'static str],
+    test: impl FnOnce(&Client, &Path) -> Result<()>,
+) {
+    let needs: Vec<Need> = [Need::Root, Need::Program("grub-mkimage")]
+        .into_iter()
+        .chain(programs.iter().copied().map(Need::Program))
+        .collect();
+    if !require(name, &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let site = Site::builder().verbose().create(Lan::lay(name)?)?;
+        let servers = site.up()?;
+        let client = site.lan().add_client(name, "52:54:00:00:00:01")?;
+        client.netns().ip("addr add 10.77.0.50/24 dev eth0")?;
+        let folder = tempfile::tempdir()?;
+        test(&client, folder.path())
+            .with_context(|| format!("the servers' log:\n{}", servers.log()))?;
+        drop(client);
+        servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+#[test]
+fn all_clients_get_the_same_bytes() {
+    on_a_lan("clients", &["tftp", "atftp", "curl", "busybox"], |client, folder| {
+        let curl = format!("curl -sS tftp://{SERVER}/{FILE} -o got");
+        let expected = fetch(client, &curl, folder)?;
+        ensure!(expected.len() > 50_000, "{FILE} has only {} bytes", expected.len());
+        for words in [
+            format!("curl -sS --tftp-blksize 1468 tftp://{SERVER}//{FILE} -o got"),
+            format!("curl -sS --tftp-no-options tftp://{SERVER}/{FILE} -o got"),
+            format!("tftp -m binary {SERVER} -c get /{FILE} got"),
+            format!("busybox tftp -g -b 1428 -r {FILE} -l got {SERVER}"),
+            format!("atftp --option 'blksize 1428' -g -r {FILE} -l got {SERVER}"),
+            format!(
+                "atftp --option 'blksize 8192' --option 'windowsize 4' -g -r {FILE} -l got {SERVER}"
+            ),
+            format!(
+                "atftp --option 'blksize 1428' --option 'windowsize 64' -g -r {FILE} -l got {SERVER}"
+            ),
+        ] {
+            let got = fetch(client, &words, folder)?;
+            ensure!(got == expected, "{words} gets {} bytes of {}", got.len(), expected.len());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_not_there_is_refused_at_once() {
+    on_a_lan("refused", &["tftp", "curl"], |client, folder| {
+        std::fs::write(folder.join("mine"), "mine")?;
+        for (words, expected) in [
+            ("get nothing-here", "file not found"),
+            ("get ../../etc/passwd", "bad file name"),
+            ("get /etc/passwd", "file not found"),
+            ("get ..\\\\..\\\\etc\\\\passwd", "bad file name"),
+            ("put mine", "only sends files"),
+        ] {
+            let start = Instant::now();
+            let said =
+                text_of(&mut command(client, &format!("tftp {SERVER} -c {words} 2>&1"), folder));
+            let said = said.unwrap_or_else(|error| error.to_string());
+            ensure!(said.contains(expected), "{words}: {said:?}, not {expected:?}");
+            let took = start.elapsed();
+            ensure!(took < Duration::from_secs(4), "{words}: refused after {took:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn grub_s_configuration_is_made_for_the_asking_machine() {
+    on_a_lan("configuration", &["curl"], |client, folder| {
+        let entry =
+            fetch(client, &format!("curl -sS tftp://{SERVER}/grub/grub.cfg -o got"), folder)?;
+        ensure!(String::from_utf8_lossy(&entry).contains("/grub/machine.cfg"), "{entry:?}");
+        let words = format!("curl -sS tftp://{SERVER}/grub/machine.cfg -o got");
+        let machine = fetch(client, &words, folder)?;
+        let text = String::from_utf8_lossy(&machine);
+        ensure!(text.contains("10.77.0.50"), "it doesn't say who asks: {text}");
+        Ok(())
+    });
+}
