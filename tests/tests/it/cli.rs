@@ -1,0 +1,148 @@
+//! The command line with wrong input: what it says, and that nothing is lost.
+
+use lab::{Lan, Need, bootlace_binary, require};
+use nix::sys::signal::Signal;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const GOOD: &str = "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n";
+
+/// A folder for `--root` with this configuration.
+fn root(config: &str) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("etc/bootlace")).unwrap();
+    std::fs::write(root.path().join("etc/bootlace/bootlace.toml"), config).unwrap();
+    root
+}
+
+fn bootlace(root: &Path, arguments: &[&str]) -> Output {
+    let binary = bootlace_binary().unwrap();
+    Command::new(binary).arg("--root").arg(root).args(arguments).output().unwrap()
+}
+
+/// Must fail with exit code 1 and say all of `words`.
+fn refuse(output: &Output, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    let root = root(GOOD);
+    assert_eq!(bootlace(root.path(), &["image", "imprt"]).status.code(), Some(2));
+    assert_eq!(bootlace(root.path(), &["image", "ls"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_broken_configuration_is_shown_where_it_is_broken() {
+    let root = root("[network]\ninterface = \"br0\"\npoool = \"x\"\n");
+    let words = ["bootlace.toml, line 3", "3 | poool", "did you mean `pool`?"];
+    refuse(&bootlace(root.path(), &["up"]), &words);
+    refuse(&bootlace(root.path(), &["check"]), &words);
+}
+
+#[test]
+fn without_a_configuration_it_says_what_to_write() {
+    let root = tempfile::tempdir().unwrap();
+    refuse(&bootlace(root.path(), &["serve"]), &["there is no configuration", "interface ="]);
+}
+
+#[test]
+fn a_missing_interface_is_named_with_those_that_are_there() {
+    let root = root(&GOOD.replace("br0", "enp77s0"));
+    refuse(&bootlace(root.path(), &["up"]), &["enp77s0", "there are:", "lo"]);
+}
+
+#[test]
+fn a_taken_port_is_named_with_who_has_it() {
+    let test = "a_taken_port_is_named_with_who_has_it";
+    if !require(test, &[Need::Root, Need::Program("dnsmasq")]) {
+        return;
+    }
+    let lan = Lan::lay("taken-port").unwrap();
+    let mut dnsmasq = lan
+        .netns()
+        .command("dnsmasq", Signal::SIGKILL)
+        .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=br0"])
+        .args(["--dhcp-range=10.77.0.50,10.77.0.60", "--dhcp-leasefile=/dev/null"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let root = root(GOOD);
+    let binary = bootlace_binary().unwrap();
+    let run = |subcommand: &str| {
+        let mut command = lan.netns().command(&binary, Signal::SIGKILL);
+        command.arg("--root").arg(root.path()).arg(subcommand).output().unwrap()
+    };
+    // dnsmasq needs a moment to bind.
+    let mut checked = run("check");
+    for _ in 0..50 {
+        if String::from_utf8_lossy(&checked.stdout).contains("dnsmasq") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        checked = run("check");
+    }
+    refuse(&checked, &["UDP port 67 is in use by dnsmasq (pid"]);
+    refuse(&run("up"), &["UDP port 67 is in use by dnsmasq (pid"]);
+    dnsmasq.kill().unwrap();
+    dnsmasq.wait().unwrap();
+}
+
+#[test]
+fn what_is_no_disk_is_not_imported() {
+    let root = root(GOOD);
+    let file = root.path().join("notes.txt");
+    std::fs::write(&file, "no disk at all\n".repeat(4096)).unwrap();
+    let import = |file: &Path, name: &str| {
+        bootlace(root.path(), &["image", "import", file.to_str().unwrap(), "--name", name])
+    };
+    refuse(&import(&file, "notes"), &["notes.txt was not imported"]);
+    refuse(&import(Path::new("/nonexistent.img"), "notes"), &["/nonexistent.img", "No such file"]);
+    let wrong_name = import(&file, "No Name");
+    assert_eq!(wrong_name.status.code(), Some(2));
+    let images = root.path().join("var/lib/bootlace/images");
+    let left: Vec<_> = std::fs::read_dir(images)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != ".lock")
+        .collect();
+    assert!(left.is_empty(), "something is left in the store: {left:?}");
+}
+
+#[test]
+fn a_machine_needs_a_mac_and_an_image_that_exists() {
+    let root = root(GOOD);
+    let set =
+        |arguments: &[&str]| bootlace(root.path(), &[&["machine", "set"], arguments].concat());
+    refuse(&set(&["lab-01"]), &["lab-01", "MAC"]);
+    refuse(&set(&["lab-01", "--mac", "52:54:00:00:00:01", "--image", "none"]), &["no image none"]);
+    let added = set(&["lab-01", "--mac", "52:54:00:00:00:01", "--root-kind", "aoe"]);
+    assert!(added.status.success(), "{added:?}");
+    refuse(&set(&["lab-02", "--mac", "52:54:00:00:00:01"]), &["lab-01"]);
+    let list = bootlace(root.path(), &["machine", "ls", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list["machines"][0]["name"], "lab-01");
+    assert_eq!(list["machines"][0]["root"], "aoe");
+}
+
+#[test]
+fn an_initrd_from_nowhere_says_what_is_missing() {
+    let root = root(GOOD);
+    let output = root.path().join("initrd.img");
+    let build = |source: &[&str]| {
+        let fixed = ["initrd", "build", "--output", output.to_str().unwrap()];
+        bootlace(root.path(), &[&fixed, source].concat())
+    };
+    let empty = root.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    refuse(&build(&["--modules", empty.to_str().unwrap()]), &["empty"]);
+    refuse(&build(&["--image", "none"]), &["none"]);
+    refuse(&build(&["--kernel-package", "/nonexistent.deb"]), &["/nonexistent.deb"]);
+    assert_eq!(build(&[]).status.code(), Some(2));
+    assert!(!output.exists(), "a failed build must leave no file");
+}
