@@ -1,5 +1,7 @@
 //! The command line with wrong input: what it says, and that nothing is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not be set up must fail")]
+
 use lab::{Lan, Need, bootlace_binary, require};
 use nix::sys::signal::Signal;
 use std::path::Path;
