@@ -57,9 +57,44 @@ fn is_own_name(host: &[u8]) -> bool {
         return true;
     }
     let Ok(own) = std::fs::read_to_string("/proc/sys/kernel/hostname") else { return false };
-    let own = own.trim().to_ascii_lowercase();
-    // `server` and `server.school.example` are the same machine.
-    !own.is_empty() && (name == own || name.split('.').next() == own.split('.').next())
+    is_name_of(&name, &own.trim().to_ascii_lowercase(), || {
+        let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        search_domains(&resolver.to_ascii_lowercase())
+    })
+}
+
+/// Domains that nobody can buy: a stranger's page can't have a name in them.
+const LOCAL_DOMAINS: [&str; 4] = ["local", "lan", "internal", "home.arpa"];
+
+/// Whether `name` is the host name `own`, bare or in a domain of this site.
+///
+/// Not in any domain: host names are easily guessed, and `debian.evil.example` costs nothing.
+fn is_name_of(name: &str, own: &str, domains: impl FnOnce() -> Vec<String>) -> bool {
+    let bare = own.split('.').next().unwrap_or(own);
+    if bare.is_empty() {
+        return false;
+    }
+    if name == own || name == bare {
+        return true;
+    }
+    let domain = name.strip_prefix(bare).and_then(|rest| rest.strip_prefix('.'));
+    domain.is_some_and(|domain| {
+        LOCAL_DOMAINS.contains(&domain) || domains().iter().any(|own| own == domain)
+    })
+}
+
+/// The domains that this host itself completes names with.
+fn search_domains(resolver: &str) -> Vec<String> {
+    resolver
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            matches!(words.next(), Some("search" | "domain")).then_some(words)
+        })
+        .flatten()
+        .map(|domain| domain.trim_end_matches('.').to_owned())
+        .filter(|domain| !domain.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -76,5 +111,21 @@ mod tests {
             assert_eq!(is_own_name(host.as_bytes()), expected, "{host}");
         }
         assert!(!is_own_name(&[0xff, 0xfe]));
+    }
+
+    #[test]
+    fn a_guessed_host_name_in_a_strangers_domain_is_foreign() {
+        let domains =
+            || search_domains("nameserver 10.0.0.1\nsearch school.example. lab.example\n");
+        for name in ["debian", "debian.local", "debian.lan", "debian.school.example"] {
+            assert!(is_name_of(name, "debian", domains), "{name}");
+        }
+        assert!(is_name_of("debian.own.example", "debian.own.example", Vec::new));
+        assert!(is_name_of("debian", "debian.own.example", Vec::new));
+        for name in ["debian.evil.example", "debianx.local", "x.debian.local", "debian.", ""] {
+            assert!(!is_name_of(name, "debian", domains), "{name}");
+        }
+        assert!(!is_name_of("", "", domains));
+        assert!(!is_name_of(".school.example", "", domains));
     }
 }

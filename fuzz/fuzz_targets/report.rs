@@ -1,0 +1,11 @@
+//! Reports, acknowledgements, command lines and module indexes of the initrd.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = initcfg::Report::parse(bytes);
+    let _ = initcfg::Ack::parse(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = initcfg::BootConfig::parse(text);
+        let _ = initcfg::ModuleIndex::parse(text);
+    }
+});
