@@ -202,9 +202,8 @@ impl Drop for FileBody {
             return;
         };
         let bytes = self.item.bytes.len();
-        let ms = self.started.elapsed().as_millis().max(1) as usize;
-        let rate = bytes / 1000 / ms;
-        let detail = format!("{:.1} MB by HTTP, {rate} MB/s", bytes as f64 / 1e6);
+        let seconds = self.started.elapsed().as_secs_f64();
+        let detail = format!("{:.1} MB by HTTP in {seconds:.1} s", bytes as f64 / 1e6);
         let (catalogue, peer) = (self.catalogue.clone(), self.peer);
         tokio::spawn(async move { catalogue.fetched(stage, peer, detail).await });
     }
