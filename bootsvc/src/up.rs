@@ -7,11 +7,16 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 /// How long the storage server may take to start; it restores its exports first.
 const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long it may take to answer one question; then it is asked again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long it may take to stop before it is killed; it finishes requests and flushes.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -27,6 +32,13 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let storage = Storage { root: root.to_owned(), verbose, socket: paths.storage_socket() };
+    if storage.answers().await {
+        bail!(
+            "a storage server answers at {} already: stop it first, or start only the boot server, by \
+             bootlace serve",
+            storage.socket.display()
+        );
+    }
     let child = storage.start().await?;
     // The boot server stops first, so that no boot begins without its disk.
     let storage_stop = CancellationToken::new();
@@ -55,7 +67,7 @@ impl Storage {
         command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
         let mut child = command.spawn().context("can't start the storage server")?;
         let answers = async {
-            while tokio::net::UnixStream::connect(&self.socket).await.is_err() {
+            while !self.answers().await {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -68,6 +80,17 @@ impl Storage {
             }
             () = answers => Ok(child),
         }
+    }
+
+    /// Whether a storage server serves. Its socket alone says little: it is there before the ports are
+    /// had, and stays after a crash.
+    async fn answers(&self) -> bool {
+        let ask = async {
+            let mut stream = UnixStream::connect(&self.socket).await?;
+            stream.write_all(b"GET /v1/health HTTP/1.0\r\n\r\n").await?;
+            stream.read_u8().await
+        };
+        matches!(tokio::time::timeout(ANSWER_DEADLINE, ask).await, Ok(Ok(_)))
     }
 }
 
