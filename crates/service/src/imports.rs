@@ -70,14 +70,16 @@ impl Service {
 
 /// Makes the index say what the store holds.
 pub(crate) fn index(database: &Path, store: &Store) -> Result<(), Error> {
-    let versions = store.list()?;
     let failed = |source| Error::Database { path: database.to_owned(), source: Arc::new(source) };
     let mut connection = schema::open(database)?;
-    if rows::image_versions(&connection).map_err(failed)? == versions {
+    if rows::image_versions(&connection).map_err(failed)? == store.list()? {
         return Ok(());
     }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Looked at again under the lock: what another process imported since is in the store before it
+    // is in the index, and must not fall out of the index by an older look.
+    let versions = store.list()?;
     transaction.execute("DELETE FROM image_version", []).map_err(failed)?;
     for version in &versions {
         rows::insert_image_version(&transaction, version).map_err(failed)?;

@@ -42,6 +42,8 @@ pub(crate) struct Initrds {
     states: Mutex<HashMap<(ImageName, u32), InitrdState>>,
     /// Held while one is built: each build uses all processors.
     building: tokio::sync::Mutex<()>,
+    /// A machine waits for one that is not there.
+    wanted: tokio::sync::Notify,
 }
 
 impl Initrds {
@@ -51,6 +53,7 @@ impl Initrds {
             init: options.init.clone(),
             states: Mutex::default(),
             building: tokio::sync::Mutex::default(),
+            wanted: tokio::sync::Notify::new(),
         }
     }
 
@@ -62,6 +65,11 @@ impl Initrds {
     pub(crate) fn set(&self, version: &ImageVersion, state: InitrdState) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.insert((version.image.clone(), version.version), state);
+    }
+
+    /// Has the missing ones built now, and not at the next look.
+    pub(crate) fn want(&self) {
+        self.wanted.notify_one();
     }
 
     /// The file, if it is built.
@@ -131,7 +139,11 @@ impl Service {
                     let _ = self.build_initrd(version).await;
                 }
             }
-            let _ = tokio::time::timeout(RETRY_INTERVAL, self.images_changed(&mut changes)).await;
+            tokio::select! {
+                () = self.images_changed(&mut changes) => {}
+                () = self.initrds().wanted.notified() => {}
+                () = tokio::time::sleep(RETRY_INTERVAL) => {}
+            }
         }
     }
 

@@ -170,10 +170,14 @@ impl Service {
     fn check_initrd(&self, boot: &BootPlan) -> Result<(), Waiting> {
         let (image, version) = (&boot.image.image, boot.image.version);
         match self.initrd_state(image, version) {
-            InitrdState::Ready { .. } => Ok(()),
-            InitrdState::Missing | InitrdState::Building => Err(Waiting::NotReady(format!(
-                "the initrd of {image} version {version} is being built; that takes seconds"
-            ))),
+            InitrdState::Ready { path, .. } if path.exists() => Ok(()),
+            // Ready, but gone: somebody has emptied the cache.
+            InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
+                self.initrds().want();
+                Err(Waiting::NotReady(format!(
+                    "the initrd of {image} version {version} is being built; that takes seconds"
+                )))
+            }
             InitrdState::Failed(why) => {
                 Err(Waiting::NotReady(format!("{image} version {version} has no initrd: {why}")))
             }

@@ -271,3 +271,56 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
     let detail = service.boot_of(MAC).unwrap().current().unwrap().detail.clone();
     assert!(detail.len() <= 512 && detail.starts_with(" [2J"), "{detail}");
 }
+
+#[tokio::test]
+async fn an_image_imported_while_another_process_starts_stays_in_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let importer = crate::schema::open(&options(root).database).unwrap();
+    add_image(root, "debian-12", 1);
+    importer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let starting = std::thread::spawn({
+        let options = options(root);
+        move || Service::open(options).unwrap()
+    });
+    // It has had time to look into the store, and waits for the lock.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    add_image(root, "debian-12", 2);
+    let store = images::Store::open(&options(root).images).unwrap();
+    let imported = store.version(&"debian-12".parse().unwrap(), 2).unwrap();
+    crate::rows::insert_image_version(&importer, &imported).unwrap();
+    importer.execute_batch("COMMIT").unwrap();
+    let service = starting.join().unwrap();
+    let versions: Vec<u32> = service.site().images.iter().map(|image| image.version).collect();
+    assert_eq!(versions, [1, 2]);
+}
+
+#[tokio::test]
+async fn an_emptied_cache_is_no_broken_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    let asked = start_storage(root);
+    let image: model::ImageName = "debian-12".parse().unwrap();
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name, Some(image.clone()), RootKind::Nbd).await.unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
+    service.initrds().set(&service.site().images[0], gone);
+    assert!(screen(&service).await.contains("is being built"));
+    assert!(asked.lock().unwrap().is_empty(), "a disk was prepared for a PC that can't start");
+
+    // The builder is woken by the PC that waits; without bootlace-init it then knows why it can't.
+    let building = service.clone();
+    let builder = tokio::spawn(async move { building.keep_initrds_built().await });
+    let failed = async {
+        while !matches!(service.initrd_state(&image, 1), InitrdState::Failed(_)) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), failed).await.unwrap();
+    builder.abort();
+    assert!(screen(&service).await.contains("bootlace-init"));
+}
