@@ -156,8 +156,9 @@ impl Console {
     pub fn log_in(&self, timeout: Duration) -> Result<()> {
         self.send_line("root")?;
         self.wait_for("# ", timeout)?;
-        // Bracketed paste and prompts only get between us and the text.
-        self.send_line("bind 'set enable-bracketed-paste off' 2>/dev/null; PS1='ready\\n'")?;
+        // Bracketed paste, prompts and messages of the kernel only get between us and the text.
+        let quiet = "bind 'set enable-bracketed-paste off' 2>/dev/null; dmesg -n emerg";
+        self.send_line(&format!("{quiet}; PS1='ready\\n'"))?;
         self.wait_for("\nready\n", timeout)
     }
 

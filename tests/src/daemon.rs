@@ -15,7 +15,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Lines of the log that errors show.
-const TAIL_LINES: usize = 20;
+const TAIL_LINES: usize = 40;
 
 /// A program that runs until it is dropped; what it says goes to a file.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use crate::command::text_of;
 use crate::daemon::Daemon;
 use crate::http::Browser;
 use crate::lan::Lan;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::net::TcpListener;
@@ -167,12 +167,18 @@ impl Site {
         }
     }
 
-    /// Stages of a machine's last boot; empty if it never booted.
+    /// Stages of a machine's last boot; empty if it never booted, or if the server does not know it
+    /// yet: it looks for changes of others each second.
     ///
     /// # Errors
-    /// The API does not answer, or knows no such machine.
+    /// The API does not answer.
     pub fn stages(&self, machine: &str) -> Result<Vec<StageLine>> {
-        let view = self.browser().json(&format!("/api/v1/machines/{machine}"))?;
+        let answer = self.browser().get(&format!("/api/v1/machines/{machine}"))?;
+        if answer.status == 404 {
+            return Ok(Vec::new());
+        }
+        ensure!(answer.status == 200, "the API says {}: {}", answer.status, answer.body);
+        let view: Value = serde_json::from_str(&answer.body).context("the API sends no JSON")?;
         Ok(stages_of(&view).unwrap_or_default())
     }
 

@@ -25,7 +25,7 @@ struct Room {
     _slot: Lock,
 }
 
-/// Runs the test in a room of its own, unless this machine can't; shows the servers' log if it fails.
+/// Runs the test in a room of its own, unless this machine can't.
 fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
     let needs = [
         Need::Root,
@@ -38,10 +38,10 @@ fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
         return;
     }
     let mut room =
-        Room::set_up(name).unwrap_or_else(|error| panic!("no room for {name}: {error:?}"));
+        Room::set_up(name).unwrap_or_else(|error| panic!("no room for {name}: {error:#}"));
     if let Err(error) = test(&mut room) {
-        let log = room.servers.log();
-        panic!("{error:?}\n\nThe servers' log:\n{log}");
+        // The servers' log follows, when the room is dropped.
+        panic!("{error:#}");
     }
     room.servers.stop().expect("the servers stop when they are asked to");
 }
@@ -109,7 +109,10 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         let left = console.shell("ls /root/mine", COMMAND)?;
         ensure!(left.contains("No such file"), "the file outlived the reboot: {left:?}");
         console.send_line("systemctl poweroff")?;
-        pc.wait_for_off(SHUTDOWN)
+        let power_off = Instant::now();
+        pc.wait_for_off(SHUTDOWN)?;
+        println!("from poweroff to off: {:?}", power_off.elapsed());
+        Ok(())
     });
 }
 
@@ -234,6 +237,9 @@ fn refuse_strangers(site: &Site) -> Result<()> {
             .context("can't start nbdinfo")?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(!text.contains("pc-1"), "a stranger sees the export: {text}");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        println!("nbdinfo {}: {} {text} {complaint}", arguments[0], output.status);
+        ensure!(!complaint.contains("refused"), "the storage server is not there: {complaint}");
         let opened = output.status.success() && arguments[0] == "--size";
         ensure!(!opened, "a stranger opened the export of pc-1: {text}");
     }
