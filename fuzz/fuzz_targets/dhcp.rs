@@ -1,6 +1,38 @@
-//! DHCP requests.
+//! DHCP requests, and what the server decides about a series of them.
 #![no_main]
+
+use std::net::Ipv4Addr;
+
+/// Where the magic cookie stands in a datagram (RFC 2131 §3).
+const COOKIE: std::ops::Range<usize> = 236..240;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = dhcp::Request::parse(bytes);
+    let mut server = dhcp::Server::new(config(), []);
+    for (now, piece) in (0..).zip(bytes.chunks(340)) {
+        let mut datagram = piece.to_vec();
+        if datagram.len() >= COOKIE.end {
+            // An Ethernet BOOTREQUEST always: the fuzzer's time is for the options.
+            datagram[..3].copy_from_slice(&[1, 1, 6]);
+            datagram[COOKIE].copy_from_slice(&[99, 130, 83, 99]);
+        }
+        if let Ok(request) = dhcp::Request::parse(&datagram) {
+            let _ = server.on_request(&request, now);
+        }
+    }
 });
+
+fn config() -> dhcp::Config {
+    dhcp::Config {
+        server: Ipv4Addr::new(10, 0, 0, 1),
+        prefix: 29,
+        pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 4)),
+        reserved: Default::default(),
+        router: None,
+        dns: Vec::new(),
+        domain: None,
+        lease_seconds: 2,
+        bios_file: "bl.0".to_owned(),
+        uefi_x64_file: "bl.efi".to_owned(),
+    }
+}

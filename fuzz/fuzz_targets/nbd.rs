@@ -1,7 +1,12 @@
-//! An NBD client's handshake and first requests, in pieces of changing size.
+//! An NBD client's handshake and first requests, in pieces of changing size; a server's handshake.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    serve(bytes);
+    open(bytes);
+});
+
+fn serve(bytes: &[u8]) {
     let mut handshake = nbd::server::Handshake::new();
     let mut rest = bytes;
     loop {
@@ -20,7 +25,24 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             nbd::server::Step::Close(_) => return,
         }
     }
-});
+}
+
+fn open(mut rest: &[u8]) {
+    let mut handshake = nbd::client::Handshake::new("x");
+    loop {
+        match handshake.step() {
+            Ok(nbd::client::Step::Send(_)) => {}
+            Ok(nbd::client::Step::Receive(bytes)) => {
+                let Some((piece, left)) = rest.split_at_checked(bytes) else { return };
+                if handshake.on_bytes(piece).is_err() {
+                    return;
+                }
+                rest = left;
+            }
+            Ok(nbd::client::Step::Done(_)) | Err(_) => return,
+        }
+    }
+}
 
 struct OneExport;
 
