@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use model::{ExportSpec, ExportStatus, MachineName};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl Api {
         let router = Router::new()
             .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
             .route("/v1/exports", get(list))
-            .route("/v1/exports/{machine}", put(prepare).delete(remove))
+            .route("/v1/exports/{machine}", put(prepare))
+            .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let stop = async move {
@@ -88,12 +89,19 @@ async fn prepare(
     blocking(move || exports.prepare(spec)).await.map(Json)
 }
 
-async fn remove(
+async fn kept_disk(
+    State(exports): State<Arc<Exports>>,
+    UrlPath(machine): UrlPath<MachineName>,
+) -> Result<Json<Option<KeptDisk>>, Failure> {
+    blocking(move || exports.kept_disk(&machine)).await.map(Json)
+}
+
+async fn reset(
     State(exports): State<Arc<Exports>>,
     UrlPath(machine): UrlPath<MachineName>,
 ) -> Result<StatusCode, Failure> {
-    let removed = blocking(move || exports.remove(&machine)).await?;
-    Ok(if removed { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
+    blocking(move || exports.reset(&machine)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 struct Failure {

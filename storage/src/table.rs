@@ -4,7 +4,7 @@
 use crate::Config;
 use crate::export::Export;
 use images::{LayerError, Layers, Store, StoreError};
-use model::{ExportSpec, ExportStatus, MachineName, RootKind};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, WriteMode};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -140,16 +140,28 @@ impl Exports {
         Ok(export.status())
     }
 
-    /// Takes the export away; whether there was one. Its layer stays for the same boot.
+    /// Takes the export away, and everything that the machine ever wrote.
     ///
     /// # Errors
     /// The table can't be written, or the disk is stuck.
-    pub fn remove(&self, machine: &MachineName) -> Result<bool, ExportError> {
+    pub fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(former) = self.get(machine) else { return Ok(false) };
-        self.close_former(&former)?;
-        self.save()?;
-        Ok(true)
+        if let Some(former) = self.get(machine) {
+            self.close_former(&former)?;
+            self.save()?;
+        }
+        self.layers.reset(machine)?;
+        tracing::info!(%machine, "its disk was thrown away");
+        Ok(())
+    }
+
+    /// What the machine's persistent disk stands on; `None` if it has none.
+    ///
+    /// # Errors
+    /// The disk's description is damaged.
+    pub fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
+        let about = self.layers.about(machine, WriteMode::Persistent)?;
+        Ok(about.map(|about| KeptDisk { image: about.image, version: about.version }))
     }
 
     /// All exports, by machine.

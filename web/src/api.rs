@@ -4,7 +4,7 @@ use crate::problem::Problem;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
 use service::{InitrdState, MachineChange, MachineView, Service, Status};
@@ -19,6 +19,7 @@ pub(crate) fn router() -> Router<Service> {
         .route("/status", get(status))
         .route("/machines", get(machines))
         .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
+        .route("/machines/{name}/disk", delete(reset_disk))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
@@ -75,6 +76,13 @@ async fn patch(
 async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     service.remove_machine(name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Throws away what a machine ever wrote.
+async fn reset_disk(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+    let Path(name) = name?;
+    service.reset_disk(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -128,6 +128,11 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
         ("aoe".into(), "kiosk")
     );
 
+    let (status, page) = site.get("/machines/lab-07/reset").await;
+    assert!(status == StatusCode::OK && page.contains("Everything that it has written is lost"));
+    let (status, _, page) = site.post("/machines/lab-07/reset", "").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(page.contains("the storage server does not answer"), "{page}");
     let (status, page) = site.get("/machines/lab-07/remove").await;
     assert!(status == StatusCode::OK && page.contains("Remove lab-07?"));
     let (status, location, _) = site.post("/machines/lab-07/remove", "").await;

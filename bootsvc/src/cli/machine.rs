@@ -19,7 +19,12 @@ pub(super) enum Machine {
     ///
     /// Example: bootlace machine set lab-07 --mac 52:54:00:12:34:56 --image debian-12
     Set(Set),
-    /// Remove a machine; its PC counts as discovered again
+    /// Throw away what a machine wrote; it begins anew with the newest version of its image
+    Reset {
+        /// Name of the machine
+        name: MachineName,
+    },
+    /// Remove a machine and what it wrote; its PC counts as discovered again
     Rm {
         /// Name of the machine
         name: MachineName,
@@ -33,7 +38,7 @@ pub(super) struct Set {
     /// The NIC that it boots from; needed for a new machine
     #[arg(long)]
     mac: Option<Mac>,
-    /// Image to boot, always its newest version
+    /// Image to boot: its newest version, or the one that a persistent disk was made on
     #[arg(long, conflicts_with = "no_image")]
     image: Option<ImageName>,
     /// Boot nothing: wait in the loader
@@ -55,6 +60,11 @@ impl Machine {
         match self {
             Self::Ls { json } => list(paths, json),
             Self::Set(set) => set.run(paths),
+            Self::Reset { name } => {
+                runtime()?.block_on(open(paths)?.reset_disk(&name))?;
+                say(format!("{name}: what it wrote is gone; its next boot begins anew"));
+                Ok(())
+            }
             Self::Rm { name } => {
                 let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
                 say(format!(

@@ -69,3 +69,14 @@ pub struct ExportStatus {
     /// What was done so far.
     pub counters: ExportCounters,
 }
+
+/// What a machine in mode `persistent` stands on: answer of `GET /v1/disks/{machine}`.
+///
+/// A write layer fits one version only, so the machine stays on it when newer ones are imported.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeptDisk {
+    /// Image that its disk was made on.
+    pub image: ImageName,
+    /// Version of that image.
+    pub version: u32,
+}

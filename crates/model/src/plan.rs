@@ -87,6 +87,13 @@ pub struct BootPlan {
 }
 
 impl BootPlan {
+    /// The same boot from another version of its image.
+    pub fn on_version(mut self, version: &ImageVersion) -> Self {
+        self.config.partition = version.partition;
+        self.image = version.clone();
+        self
+    }
+
     /// Path of the kernel on the boot server.
     pub fn kernel_path(&self) -> String {
         alloc::format!("/boot/{}/{}/vmlinuz", self.image.image, self.image.version)

@@ -58,6 +58,11 @@ impl Site {
         self.machines.iter().find(|machine| machine.name == *name)
     }
 
+    /// A certain version of an image.
+    pub fn version(&self, image: &ImageName, version: u32) -> Option<&ImageVersion> {
+        self.images.iter().find(|have| have.image == *image && have.version == version)
+    }
+
     /// The newest version of an image.
     pub fn newest(&self, image: &ImageName) -> Option<&ImageVersion> {
         self.images

@@ -67,9 +67,17 @@ impl Initrds {
         states.insert((version.image.clone(), version.version), state);
     }
 
-    /// Has the missing ones built now, and not at the next look.
-    pub(crate) fn want(&self) {
-        self.wanted.notify_one();
+    /// Has this one built now, and not at the next look; from then on it is kept built.
+    pub(crate) fn want(&self, version: &ImageVersion) {
+        if self.ready(version).is_none_or(|path| !path.is_file()) {
+            self.set(version, InitrdState::Missing);
+            self.wanted.notify_one();
+        }
+    }
+
+    fn was_wanted(&self, version: &ImageVersion) -> bool {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.contains_key(&(version.image.clone(), version.version))
     }
 
     /// The file, if it is built.
@@ -133,7 +141,7 @@ impl Service {
     pub(crate) async fn keep_initrds_built(&self) {
         let mut changes = self.database().watch();
         loop {
-            for version in self.newest_versions() {
+            for version in self.versions_to_build() {
                 if self.initrds().ready(&version).is_none_or(|path| !path.is_file()) {
                     // The state and the log have the error.
                     let _ = self.build_initrd(version).await;
@@ -158,10 +166,13 @@ impl Service {
         }
     }
 
-    fn newest_versions(&self) -> Vec<ImageVersion> {
+    /// The newest of each image, and those older ones that a machine stays on.
+    fn versions_to_build(&self) -> Vec<ImageVersion> {
         let site = self.site();
-        let newest = |version: &&ImageVersion| site.newest(&version.image) == Some(*version);
-        site.images.iter().filter(newest).cloned().collect()
+        let is_used = |version: &&ImageVersion| {
+            site.newest(&version.image) == Some(*version) || self.initrds().was_wanted(version)
+        };
+        site.images.iter().filter(is_used).cloned().collect()
     }
 }
 

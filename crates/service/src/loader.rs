@@ -5,7 +5,10 @@ use crate::error::chain;
 use crate::initrds::InitrdState;
 use crate::service::{Service, now_unix_ms};
 use crate::storage_client;
-use model::{BootId, BootPlan, ExportSpec, Network, Plan, Stage, Waiting, grub_cfg, plan};
+use model::{
+    BootId, BootPlan, ExportSpec, MachineName, Network, Plan, Site, Stage, Waiting, WriteMode,
+    grub_cfg, plan,
+};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
@@ -111,15 +114,13 @@ impl Service {
         address: Ipv4Addr,
     ) -> Result<(BootId, Box<BootPlan>), Waiting> {
         let site = self.site();
-        let boot = match plan(&site, network, mac, address, 0) {
-            Plan::Boot(plan) => plan,
+        let mut boot = match plan(&site, network, mac, address, 0) {
+            Plan::Boot(plan) => self.stay_on_version(&site, plan).await?,
             Plan::Wait(why) => return Err(why),
         };
         self.check_initrd(&boot)?;
         let machine = &boot.machine;
-        let not_ready = |error: &dyn std::error::Error| {
-            Waiting::NotReady(format!("{} can't start yet: {}", machine.name, chain(error)))
-        };
+        let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);
         let prepared =
             self.prepare_boot(mac, machine.name.clone(), boot.image.clone(), machine.root).await;
         let (id, is_configured) = match prepared.map_err(|error| not_ready(&error))? {
@@ -161,10 +162,31 @@ impl Service {
             let event = NewStage::noticed(Stage::Config, detail);
             self.stage(mac, Some(id), event).await.map_err(|error| not_ready(&error))?;
         }
-        match plan(&site, network, mac, address, id) {
-            Plan::Boot(plan) => Ok((id, plan)),
-            Plan::Wait(why) => Err(why),
+        boot.config.boot = id;
+        Ok((id, boot))
+    }
+
+    /// A machine that keeps its disk boots the version that the disk was made on, as long as that is
+    /// there. Of another image it gets nothing: the storage server says why.
+    async fn stay_on_version(
+        &self,
+        site: &Site,
+        boot: Box<BootPlan>,
+    ) -> Result<Box<BootPlan>, Waiting> {
+        if boot.machine.write_mode != WriteMode::Persistent {
+            return Ok(boot);
         }
+        let name = &boot.machine.name;
+        let kept = storage_client::kept_disk(&self.options().storage_socket, name)
+            .await
+            .map_err(|error| not_ready(name, &error))?;
+        let version = kept
+            .filter(|kept| kept.image == boot.image.image)
+            .and_then(|kept| site.version(&kept.image, kept.version));
+        Ok(match version {
+            Some(version) => Box::new(boot.on_version(version)),
+            None => boot,
+        })
     }
 
     fn check_initrd(&self, boot: &BootPlan) -> Result<(), Waiting> {
@@ -173,7 +195,7 @@ impl Service {
             InitrdState::Ready { path, .. } if path.exists() => Ok(()),
             // Ready, but gone: somebody has emptied the cache.
             InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
-                self.initrds().want();
+                self.initrds().want(&boot.image);
                 Err(Waiting::NotReady(format!(
                     "the initrd of {image} version {version} is being built; that takes seconds"
                 )))
@@ -183,4 +205,8 @@ impl Service {
             }
         }
     }
+}
+
+fn not_ready(machine: &MachineName, error: &dyn std::error::Error) -> Waiting {
+    Waiting::NotReady(format!("{machine} can't start yet: {}", chain(error)))
 }

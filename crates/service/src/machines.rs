@@ -6,9 +6,14 @@ use crate::rows;
 use crate::service::{Service, now_unix};
 use crate::storage_client;
 use crate::view::Part;
-use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, ShelfSlot, WriteMode};
+use model::{
+    ExportStatus, ImageName, KernelArgs, Machine, MachineName, RootKind, ShelfSlot, WriteMode,
+};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use wire::Mac;
+
+/// A disk without a request for so long is not in use; over AoE that is the only sign.
+const IDLE_SECONDS: u64 = 60;
 
 /// What to change of a machine; `None` leaves it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -85,11 +90,33 @@ impl Service {
             .await?;
         tracing::info!(machine = %removed.name, mac = %removed.mac, "machine removed");
         // The storage server may be down now; a disk that nobody asks for does no harm.
-        let deleted = storage_client::delete_export(&self.options().storage_socket, &removed.name);
+        let deleted = storage_client::delete_disk(&self.options().storage_socket, &removed.name);
         if let Err(error) = deleted.await {
-            tracing::warn!(machine = %removed.name, %error, "the machine's export stays");
+            tracing::warn!(machine = %removed.name, %error, "the machine's disk stays");
         }
         Ok(removed)
+    }
+
+    /// Throws everything away that a machine ever wrote: it begins anew with the newest version of
+    /// its image.
+    ///
+    /// # Errors
+    /// There is no such machine, it uses its disk, or the storage server does not do it.
+    pub async fn reset_disk(&self, name: &MachineName) -> Result<(), Error> {
+        let socket = &self.options().storage_socket;
+        if self.site().machine(name).is_none() {
+            return Err(Error::NoMachine(name.clone()));
+        }
+        let exports = storage_client::exports(socket).await?;
+        let is_used = |export: &ExportStatus| {
+            export.spec.machine == *name
+                && (export.connections > 0
+                    || export.idle_seconds.is_some_and(|seconds| seconds < IDLE_SECONDS))
+        };
+        if exports.iter().any(|export| is_used(export)) {
+            return Err(Error::DiskInUse(name.clone()));
+        }
+        Ok(storage_client::delete_disk(socket, name).await?)
     }
 
     async fn write_machine(

@@ -5,7 +5,9 @@ use crate::initrds::InitrdState;
 use crate::service::{Service, now_unix, now_unix_ms};
 use crate::state::{MachineState, StateWord, machine_state};
 use crate::storage_client;
-use model::{Boot, ExportStatus, Firmware, ImageName, Lease, Machine, MachineName, Stage};
+use model::{
+    Boot, ExportStatus, Firmware, ImageName, Lease, Machine, MachineName, Site, Stage, WriteMode,
+};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -142,7 +144,10 @@ impl Service {
                 let export = exports.iter().find(|export| export.spec.machine == machine.name);
                 let waiting = self.waits().get(machine.mac);
                 let state = machine_state(boot.as_ref(), waiting.as_deref(), export, now);
-                let next = machine.image.as_ref().and_then(|image| view.site.newest(image));
+                let next = machine
+                    .image
+                    .as_ref()
+                    .and_then(|image| kept(machine, export).or_else(|| newest(&view.site, image)));
                 MachineView {
                     machine: machine.clone(),
                     state,
@@ -152,7 +157,7 @@ impl Service {
                         .map(|boot| boot.firmware)
                         .or(seen.map(|seen| seen.firmware)),
                     boot,
-                    next_version: next.map(|version| version.version),
+                    next_version: next,
                     export: export.cloned(),
                 }
             })
@@ -241,4 +246,17 @@ impl Service {
         }));
         attention
     }
+}
+
+fn newest(site: &Site, image: &ImageName) -> Option<u32> {
+    site.newest(image).map(|version| version.version)
+}
+
+/// The version that a machine stays on because it keeps its disk.
+fn kept(machine: &Machine, export: Option<&ExportStatus>) -> Option<u32> {
+    let spec = &export?.spec;
+    let is_kept = machine.write_mode == WriteMode::Persistent
+        && spec.write_mode == WriteMode::Persistent
+        && machine.image.as_ref() == Some(&spec.image);
+    is_kept.then_some(spec.version)
 }

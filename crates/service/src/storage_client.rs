@@ -5,7 +5,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use model::{ExportSpec, ExportStatus, MachineName};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -69,15 +69,18 @@ pub(crate) async fn exports(socket: &Path) -> Result<Vec<ExportStatus>, StorageE
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 
-/// Ends the export of a machine; none is fine too.
-pub(crate) async fn delete_export(
+/// What the machine's persistent disk stands on; `None` if it has none.
+pub(crate) async fn kept_disk(
     socket: &Path,
     machine: &MachineName,
-) -> Result<(), StorageError> {
-    match call(socket, Method::DELETE, &format!("/v1/exports/{machine}"), Vec::new()).await {
-        Ok(_) | Err(StorageError::Refused { status: 404, .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
+) -> Result<Option<KeptDisk>, StorageError> {
+    let answer = call(socket, Method::GET, &format!("/v1/disks/{machine}"), Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Ends the export of a machine, and throws everything away that it ever wrote.
+pub(crate) async fn delete_disk(socket: &Path, machine: &MachineName) -> Result<(), StorageError> {
+    call(socket, Method::DELETE, &format!("/v1/disks/{machine}"), Vec::new()).await.map(drop)
 }
 
 async fn call(

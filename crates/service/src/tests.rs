@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use model::{ExportSpec, Firmware, Lease, Network, RootKind, Stage};
+use model::{ExportSpec, Firmware, Lease, Network, RootKind, Stage, WriteMode};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -63,9 +63,15 @@ fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
             let answer = move |request: Request<hyper::body::Incoming>| {
                 let notes = Arc::clone(&notes);
                 async move {
+                    let answer = |text: String| {
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                    };
+                    if request.uri().path().starts_with("/v1/disks/") {
+                        return answer(kept_disk(&notes.lock().unwrap()));
+                    }
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     let Ok(spec) = serde_json::from_slice::<ExportSpec>(&body) else {
-                        return Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("[]"))));
+                        return answer("[]".to_owned());
                     };
                     notes.lock().unwrap().push(spec.clone());
                     let counters = model::ExportCounters::default();
@@ -73,7 +79,7 @@ fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
                         "spec": spec, "size_bytes": 4096, "connections": 0, "idle_seconds": null,
                         "layer_bytes": 0, "counters": counters,
                     });
-                    Ok(Response::new(Full::new(Bytes::from(status.to_string()))))
+                    answer(status.to_string())
                 }
             };
             tokio::spawn(
@@ -83,6 +89,14 @@ fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
         }
     });
     asked
+}
+
+/// A persistent disk stays what it was when it was made.
+fn kept_disk(asked: &[ExportSpec]) -> String {
+    let first = asked.iter().find(|spec| spec.write_mode == WriteMode::Persistent);
+    let disk =
+        first.map(|spec| model::KeptDisk { image: spec.image.clone(), version: spec.version });
+    serde_json::to_string(&disk).unwrap()
 }
 
 async fn lease(service: &Service, mac: Mac, address: Ipv4Addr) {
@@ -323,4 +337,41 @@ async fn an_emptied_cache_is_no_broken_boot() {
     tokio::time::timeout(std::time::Duration::from_secs(10), failed).await.unwrap();
     builder.abort();
     assert!(screen(&service).await.contains("bootlace-init"));
+}
+
+#[tokio::test]
+async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    let asked = start_storage(root);
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let change = MachineChange {
+        mac: Some(MAC),
+        image: Some(Some("debian-12".parse().unwrap())),
+        write_mode: Some(WriteMode::Persistent),
+        ..MachineChange::default()
+    };
+    service.set_machine(name.clone(), change).await.unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    pretend_initrds(&service);
+    assert_eq!(screen(&service).await, "");
+
+    add_image(root, "debian-12", 2);
+    let service = Service::open(options(root)).unwrap();
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert!(screen(&service).await.contains("debian-12 version 1 is being built"));
+    pretend_initrds(&service);
+    let config = service.loader_config(ADDRESS).await;
+    assert!(config.text.contains("/boot/debian-12/1/vmlinuz"), "{}", config.text);
+    assert_eq!(asked.lock().unwrap().last().unwrap().version, 1);
+    assert_eq!(service.boot_of(MAC).unwrap().image.as_ref().unwrap().1, 1);
+
+    // Without a disk of its own it takes the newest.
+    let discard =
+        MachineChange { write_mode: Some(WriteMode::Discard), ..MachineChange::default() };
+    service.set_machine(name, discard).await.unwrap();
+    assert!(service.loader_config(ADDRESS).await.text.contains("/boot/debian-12/2/vmlinuz"));
 }

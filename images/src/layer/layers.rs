@@ -36,7 +36,7 @@ pub enum LayerError {
     /// The machine's own disk belongs to another version. Mixing them would destroy the file system.
     #[error(
         "the persistent disk of {machine} was made on {image}/v{version}, not on {wanted}: assign \
-         {image}/v{version} again, or reset the machine's disk to begin anew"
+         {image} again, or begin anew by bootlace machine reset {machine}"
     )]
     OtherParent {
         /// The machine.

@@ -24,17 +24,25 @@ fn refusals_say_why() {
 }
 
 #[test]
-fn an_export_that_is_removed_is_gone_for_good() {
+fn a_disk_that_is_thrown_away_is_gone_for_good() {
     let server = Server::start();
     server.prepare("lab-01", "127.0.0.1", 1, "discard");
     let health = server.ask("GET", "/v1/health", "");
     assert!(health.ends_with("{\"status\":\"ok\"}"), "{health}");
-    let gone = server.ask("DELETE", "/v1/exports/lab-01", "");
-    assert!(gone.starts_with("HTTP/1.1 204"), "{gone}");
-    let again = server.ask("DELETE", "/v1/exports/lab-01", "");
-    assert!(again.starts_with("HTTP/1.1 404"), "{again}");
+    let kept = |server: &Server| server.ask("GET", "/v1/disks/lab-01", "");
+    assert!(kept(&server).ends_with("null"), "{}", kept(&server));
+    server.prepare("lab-01", "127.0.0.1", 2, "persistent");
+    server.attach("lab-01");
+    let disk = r#"{"image":"debian-12","version":1}"#;
+    assert!(kept(&server).ends_with(disk), "{}", kept(&server));
+    for _ in 0..2 {
+        let gone = server.ask("DELETE", "/v1/disks/lab-01", "");
+        assert!(gone.starts_with("HTTP/1.1 204"), "{gone}");
+    }
+    assert!(kept(&server).ends_with("null"), "{}", kept(&server));
     let server = server.restart();
     assert!(server.exports().ends_with("[]"), "{}", server.exports());
+    assert!(kept(&server).ends_with("null"), "{}", kept(&server));
 }
 
 /// The layer of a former boot must not come back with a restart when the new one could not be made.

@@ -98,6 +98,11 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
             console.shell("networkctl --no-pager status 2>&1 | head -5; ip -br addr", COMMAND)?;
         ensure!(state.contains("10.77.0.1"), "the boot NIC lost its address: {state}");
         console.shell("echo mine > /root/mine; sync; cat /root/mine", COMMAND)?;
+        let refusal = room.site.run(&["machine", "reset", "pc-1"]).err().map(|e| e.to_string());
+        ensure!(
+            refusal.as_ref().is_some_and(|text| text.contains("uses its disk now")),
+            "the disk of a running machine was thrown away: {refusal:?}"
+        );
         console.send_line("systemctl reboot")?;
         let reboot = Instant::now();
 
@@ -117,9 +122,10 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
 }
 
 #[test]
-fn bios_pc_boots_over_aoe() {
+fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
     in_a_room("bios-aoe", |room| {
         room.add_machine("aoe")?;
+        room.site.run(&["machine", "set", "pc-1", "--write-mode", "persistent"])?;
         let mut pc = room.power_on("pc-1", MAC, Firmware::Bios)?;
         wait_for_login(&pc, "pc-1")?;
         room.site.wait_for_stage("pc-1", "up", BOOT)?;
@@ -135,6 +141,16 @@ fn bios_pc_boots_over_aoe() {
         )?;
         let sums: Vec<&str> = written.lines().collect();
         ensure!(matches!(sums[..], [one, two] if one == two), "read back differs: {written}");
+        let sum = sums[0].to_owned();
+
+        // A newer version of the image is not put under a disk that was made on this one.
+        let image = room.image.to_string_lossy().into_owned();
+        room.site.run(&["image", "import", &image, "--name", "debian"])?;
+        console.send_line("systemctl reboot")?;
+        wait_for_login(&pc, "pc-1")?;
+        console.log_in(COMMAND)?;
+        let kept = console.shell("md5sum < /root/x", COMMAND)?;
+        ensure!(kept == sum, "the file is not what was written: {kept}, not {sum}");
         console.send_line("systemctl poweroff")?;
         pc.wait_for_off(SHUTDOWN)
     });

@@ -90,6 +90,7 @@ struct MachinePage {
     image: String,
     root: String,
     write_mode: &'static str,
+    keeps_disk: bool,
     kernel_args: String,
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
@@ -206,6 +207,7 @@ async fn page(
         since: view.state.since_unix_ms.map(When::ms),
         done: match options.done.as_str() {
             "saved" => "Saved. It takes effect when the machine starts the next time.",
+            "reset" => "Its disk begins anew when it starts the next time.",
             "adopted" => {
                 "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
             }
@@ -218,6 +220,7 @@ async fn page(
         image: chosen_image(&view),
         root: machine.root.to_string().to_uppercase(),
         write_mode: text::write_mode(machine.write_mode),
+        keeps_disk: machine.write_mode == model::WriteMode::Persistent,
         kernel_args: machine.kernel_args.to_string(),
         boot,
         earlier: earlier.iter().map(earlier_boot).collect(),
@@ -313,26 +316,68 @@ fn command(machine: &model::Machine) -> String {
     format!("bootlace machine set {}{image} --root-kind {}", machine.name, machine.root)
 }
 
+/// Asks before something is lost.
 #[derive(Template)]
-#[template(path = "remove.html")]
-struct RemovePage {
+#[template(path = "confirm.html")]
+struct ConfirmPage {
     frame: Frame,
     name: String,
-    mac: String,
     state: StateMark,
+    /// The last part of the form's address.
+    action: &'static str,
+    question: String,
+    consequence: String,
+    button: String,
 }
 
 /// Asks before the machine is removed.
 pub(crate) async fn ask_remove(State(service): State<Service>, Path(name): Path<String>) -> Page {
     let name = machine_name(&service, &name)?;
     let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
-    let page = RemovePage {
-        frame: Frame::new(&service, "machines", format!("Remove {name}?")),
-        name: name.to_string(),
-        mac: view.machine.mac.to_string(),
+    let question = format!("Remove {name}?");
+    let page = ConfirmPage {
+        frame: Frame::new(&service, "machines", question.clone()),
         state: StateMark::from(&view.state),
+        action: "remove",
+        question,
+        consequence: format!(
+            "Its disk is closed, and everything that it has written is lost. A system that runs on it stops \
+             working at once. If the PC {} asks again, it appears under Discovered.",
+            view.machine.mac
+        ),
+        button: format!("Remove {name}"),
+        name: name.to_string(),
     };
     Ok(render(StatusCode::OK, &page))
+}
+
+/// Asks before the machine's disk begins anew.
+pub(crate) async fn ask_reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    let question = format!("Reset the disk of {name}?");
+    let page = ConfirmPage {
+        frame: Frame::new(&service, "machines", question.clone()),
+        state: StateMark::from(&view.state),
+        action: "reset",
+        question,
+        consequence:
+            "Everything that it has written is lost. It begins anew with the newest version of its \
+                      image when it starts the next time. It must be switched off now."
+                .to_owned(),
+        button: "Reset the disk".to_owned(),
+        name: name.to_string(),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+pub(crate) async fn reset(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    let name = machine_name(&service, &name)?;
+    service.reset_disk(&name).await.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), "reset"))
 }
 
 pub(crate) async fn remove(
