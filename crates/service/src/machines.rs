@@ -113,7 +113,7 @@ impl Service {
                 && (export.connections > 0
                     || export.idle_seconds.is_some_and(|seconds| seconds < IDLE_SECONDS))
         };
-        if exports.iter().any(|export| is_used(export)) {
+        if exports.iter().any(is_used) {
             return Err(Error::DiskInUse(name.clone()));
         }
         Ok(storage_client::delete_disk(socket, name).await?)
