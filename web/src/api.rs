@@ -4,7 +4,7 @@ use crate::problem::Problem;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
 use service::{InitrdState, MachineChange, MachineView, Service, Status};
@@ -19,7 +19,6 @@ pub(crate) fn router() -> Router<Service> {
         .route("/status", get(status))
         .route("/machines", get(machines))
         .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
-        .route("/machines/{name}/disk", delete(reset_disk))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
@@ -55,6 +54,7 @@ async fn put(
         root: Some(body.root.unwrap_or_default()),
         write_mode: Some(body.write_mode.unwrap_or_default()),
         kernel_args: Some(body.kernel_args.unwrap_or_default()),
+        reset_disk: Some(body.reset_disk.unwrap_or_default()),
     };
     let machine = service.set_machine(name, whole).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
@@ -76,13 +76,6 @@ async fn patch(
 async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     service.remove_machine(name).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Throws away what a machine ever wrote.
-async fn reset_disk(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
-    let Path(name) = name?;
-    service.reset_disk(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -22,7 +22,7 @@ impl Problem {
 pub(crate) fn status_of(error: &Error) -> StatusCode {
     match error {
         _ if error.is_not_found() => StatusCode::NOT_FOUND,
-        Error::NameTaken(_) | Error::MacTaken { .. } | Error::DiskInUse(_) => StatusCode::CONFLICT,
+        Error::NameTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy | Error::Stopping | Error::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -130,9 +130,14 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
 
     let (status, page) = site.get("/machines/lab-07/reset").await;
     assert!(status == StatusCode::OK && page.contains("Everything that it has written is lost"));
-    let (status, _, page) = site.post("/machines/lab-07/reset", "").await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(page.contains("the storage server does not answer"), "{page}");
+    let (_, location, _) = site.post("/machines/lab-07/reset", "").await;
+    let (_, page) = site.get(&location).await;
+    assert!(page.contains("begins anew") && page.contains(">Keep it<"), "{page}");
+    assert!(site.service.site().machines[0].reset_disk);
+    let (_, location, _) = site.post("/machines/lab-07/keep", "").await;
+    let (_, page) = site.get(&location).await;
+    assert!(page.contains("stays as it is") && !page.contains(">Keep it<"), "{page}");
+    assert!(!site.service.site().machines[0].reset_disk);
     let (status, page) = site.get("/machines/lab-07/remove").await;
     assert!(status == StatusCode::OK && page.contains("Remove lab-07?"));
     let (status, location, _) = site.post("/machines/lab-07/remove", "").await;

@@ -19,10 +19,15 @@ pub(super) enum Machine {
     ///
     /// Example: bootlace machine set lab-07 --mac 52:54:00:12:34:56 --image debian-12
     Set(Set),
-    /// Throw away what a machine wrote; it begins anew with the newest version of its image
+    /// Throw away what a machine wrote when it boots the next time
+    ///
+    /// It then begins anew with the newest version of its image.
     Reset {
         /// Name of the machine
         name: MachineName,
+        /// Keep it after all
+        #[arg(long)]
+        undo: bool,
     },
     /// Remove a machine and what it wrote; its PC counts as discovered again
     Rm {
@@ -60,11 +65,7 @@ impl Machine {
         match self {
             Self::Ls { json } => list(paths, json),
             Self::Set(set) => set.run(paths),
-            Self::Reset { name } => {
-                runtime()?.block_on(open(paths)?.reset_disk(&name))?;
-                say(format!("{name}: what it wrote is gone; its next boot begins anew"));
-                Ok(())
-            }
+            Self::Reset { name, undo } => reset(paths, name, !undo),
             Self::Rm { name } => {
                 let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
                 say(format!(
@@ -85,6 +86,7 @@ impl Set {
             root: self.root_kind,
             write_mode: self.write_mode,
             kernel_args: self.kernel_args,
+            reset_disk: None,
         };
         let machine = runtime()?.block_on(open(paths)?.set_machine(self.name, change))?;
         let image = match &machine.image {
@@ -97,6 +99,20 @@ impl Set {
         ));
         Ok(())
     }
+}
+
+fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<()> {
+    let service = open(paths)?;
+    if service.site().machine(&name).is_none() {
+        return Err(service::Error::NoMachine(name).into());
+    }
+    let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
+    let machine = runtime()?.block_on(service.set_machine(name, change))?;
+    say(match machine.reset_disk {
+        true => format!("{}: what it wrote is thrown away at its next boot", machine.name),
+        false => format!("{}: keeps what it wrote", machine.name),
+    });
+    Ok(())
 }
 
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {

@@ -201,7 +201,8 @@ pub struct Machine {
     pub name: MachineName,
     /// The NIC that it boots from.
     pub mac: Mac,
-    /// The image it boots; it gets the newest version. `None`: it waits in the loader.
+    /// The image it boots: its newest version, or the one that its persistent disk was made on.
+    /// `None`: it waits in the loader.
     pub image: Option<ImageName>,
     /// How its root disk reaches it.
     pub root: RootKind,
@@ -212,6 +213,9 @@ pub struct Machine {
     /// Kernel parameters for this machine, after the site's.
     #[serde(default)]
     pub kernel_args: KernelArgs,
+    /// Its next boot begins with an empty write layer, whatever the write mode.
+    #[serde(default)]
+    pub reset_disk: bool,
 }
 
 #[cfg(test)]

@@ -196,6 +196,7 @@ pub(crate) mod tests {
                 write_mode: WriteMode::Discard,
                 shelf_slot: ShelfSlot { shelf: 1, slot: 7 },
                 kernel_args: "quiet".parse().unwrap(),
+                reset_disk: false,
             }],
             images: vec![version(1), version(2)],
             discovered: vec![],

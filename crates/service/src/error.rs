@@ -52,9 +52,6 @@ pub enum Error {
     /// A new machine needs the hardware address of its NIC.
     #[error("there is no machine {0} yet: to add it, give the MAC of the NIC that it boots from")]
     NoMac(MachineName),
-    /// Throwing a disk away under a running system would crash it.
-    #[error("{0} uses its disk now: switch it off first, and wait a minute if its root is AoE")]
-    DiskInUse(MachineName),
     /// The name is in use.
     #[error("there is a machine {0} already: choose another name")]
     NameTaken(MachineName),

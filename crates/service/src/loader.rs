@@ -3,6 +3,7 @@
 use crate::boots::{NewStage, Prepared};
 use crate::error::chain;
 use crate::initrds::InitrdState;
+use crate::machines::MachineChange;
 use crate::service::{Service, now_unix_ms};
 use crate::storage_client;
 use model::{
@@ -142,6 +143,15 @@ impl Service {
                 )));
             }
         };
+        if machine.reset_disk && !is_configured {
+            // Now, and not when it was asked for: then a system may have run on the disk.
+            storage_client::delete_disk(&self.options().storage_socket, &machine.name)
+                .await
+                .map_err(|error| not_ready(&error))?;
+            let done = MachineChange { reset_disk: Some(false), ..MachineChange::default() };
+            let changed = self.set_machine(machine.name.clone(), done).await;
+            changed.map_err(|error| not_ready(&error))?;
+        }
         let spec = ExportSpec {
             machine: machine.name.clone(),
             image: boot.image.image.clone(),
@@ -173,7 +183,7 @@ impl Service {
         site: &Site,
         boot: Box<BootPlan>,
     ) -> Result<Box<BootPlan>, Waiting> {
-        if boot.machine.write_mode != WriteMode::Persistent {
+        if boot.machine.write_mode != WriteMode::Persistent || boot.machine.reset_disk {
             return Ok(boot);
         }
         let name = &boot.machine.name;

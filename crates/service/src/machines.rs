@@ -6,14 +6,9 @@ use crate::rows;
 use crate::service::{Service, now_unix};
 use crate::storage_client;
 use crate::view::Part;
-use model::{
-    ExportStatus, ImageName, KernelArgs, Machine, MachineName, RootKind, ShelfSlot, WriteMode,
-};
+use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, ShelfSlot, WriteMode};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use wire::Mac;
-
-/// A disk without a request for so long is not in use; over AoE that is the only sign.
-const IDLE_SECONDS: u64 = 60;
 
 /// What to change of a machine; `None` leaves it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -30,6 +25,8 @@ pub struct MachineChange {
     pub write_mode: Option<WriteMode>,
     /// Kernel parameters for this machine.
     pub kernel_args: Option<KernelArgs>,
+    /// Whether its next boot begins with an empty write layer; then this is `false` again.
+    pub reset_disk: Option<bool>,
 }
 
 /// Tells `null` from a missing field (RFC 7396).
@@ -97,28 +94,6 @@ impl Service {
         Ok(removed)
     }
 
-    /// Throws everything away that a machine ever wrote: it begins anew with the newest version of
-    /// its image.
-    ///
-    /// # Errors
-    /// There is no such machine, it uses its disk, or the storage server does not do it.
-    pub async fn reset_disk(&self, name: &MachineName) -> Result<(), Error> {
-        let socket = &self.options().storage_socket;
-        if self.site().machine(name).is_none() {
-            return Err(Error::NoMachine(name.clone()));
-        }
-        let exports = storage_client::exports(socket).await?;
-        let is_used = |export: &ExportStatus| {
-            export.spec.machine == *name
-                && (export.connections > 0
-                    || export.idle_seconds.is_some_and(|seconds| seconds < IDLE_SECONDS))
-        };
-        if exports.iter().any(is_used) {
-            return Err(Error::DiskInUse(name.clone()));
-        }
-        Ok(storage_client::delete_disk(socket, name).await?)
-    }
-
     async fn write_machine(
         &self,
         name: MachineName,
@@ -131,10 +106,10 @@ impl Service {
             .write(move |connection| {
                 let machine = apply(connection, name, change, must_be_new)?;
                 connection.execute(
-                    "INSERT INTO machine VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+                    "INSERT INTO machine VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
                      ON CONFLICT (name) DO UPDATE SET mac = excluded.mac, image = excluded.image, \
                      root = excluded.root, write_mode = excluded.write_mode, \
-                     kernel_args = excluded.kernel_args",
+                     kernel_args = excluded.kernel_args, reset_disk = excluded.reset_disk",
                     params![
                         machine.name.as_str(),
                         machine.mac.to_string(),
@@ -143,6 +118,7 @@ impl Service {
                         machine.write_mode.to_string(),
                         machine.shelf_slot.to_string(),
                         machine.kernel_args.as_str(),
+                        machine.reset_disk,
                         now,
                     ],
                 )?;
@@ -174,6 +150,7 @@ fn apply(
             write_mode: WriteMode::default(),
             shelf_slot: free_shelf_slot(connection)?,
             kernel_args: KernelArgs::default(),
+            reset_disk: false,
         },
     };
     if let Some(mac) = change.mac {
@@ -206,6 +183,7 @@ fn apply(
     machine.root = change.root.unwrap_or(machine.root);
     machine.write_mode = change.write_mode.unwrap_or(machine.write_mode);
     machine.kernel_args = change.kernel_args.unwrap_or(machine.kernel_args);
+    machine.reset_disk = change.reset_disk.unwrap_or(machine.reset_disk);
     Ok(machine)
 }
 

@@ -12,7 +12,8 @@ use wire::Mac;
 
 pub(crate) fn machines(connection: &Connection) -> rusqlite::Result<Vec<Machine>> {
     let mut query = connection.prepare_cached(
-        "SELECT name, mac, image, root, write_mode, shelf_slot, kernel_args FROM machine ORDER BY name",
+        "SELECT name, mac, image, root, write_mode, shelf_slot, kernel_args, reset_disk \
+         FROM machine ORDER BY name",
     )?;
     let rows = query.query_map([], |row| {
         Ok(Machine {
@@ -23,6 +24,7 @@ pub(crate) fn machines(connection: &Connection) -> rusqlite::Result<Vec<Machine>
             write_mode: parse(row, 4)?,
             shelf_slot: parse(row, 5)?,
             kernel_args: parse(row, 6)?,
+            reset_disk: row.get(7)?,
         })
     })?;
     rows.collect()

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &["
         write_mode  TEXT NOT NULL,
         shelf_slot  TEXT NOT NULL UNIQUE,
         kernel_args TEXT NOT NULL,
+        reset_disk  INTEGER NOT NULL,
         added_unix  INTEGER NOT NULL
     ) STRICT;
 

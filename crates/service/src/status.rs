@@ -257,6 +257,7 @@ fn kept(machine: &Machine, export: Option<&ExportStatus>) -> Option<u32> {
     let spec = &export?.spec;
     let is_kept = machine.write_mode == WriteMode::Persistent
         && spec.write_mode == WriteMode::Persistent
+        && !machine.reset_disk
         && machine.image.as_ref() == Some(&spec.image);
     is_kept.then_some(spec.version)
 }

@@ -49,7 +49,7 @@ fn pretend_initrds(service: &Service) {
     }
 }
 
-/// Answers the storage API, and tells which exports were asked for.
+/// Answers the storage API, and tells which exports were asked for since a disk was thrown away.
 fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
     let socket = options(root).storage_socket;
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
@@ -66,6 +66,9 @@ fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
                     let answer = |text: String| {
                         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
                     };
+                    if request.method() == hyper::Method::DELETE {
+                        notes.lock().unwrap().clear();
+                    }
                     if request.uri().path().starts_with("/v1/disks/") {
                         return answer(kept_disk(&notes.lock().unwrap()));
                     }
@@ -369,9 +372,17 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     assert_eq!(asked.lock().unwrap().last().unwrap().version, 1);
     assert_eq!(service.boot_of(MAC).unwrap().image.as_ref().unwrap().1, 1);
 
-    // Without a disk of its own it takes the newest.
-    let discard =
-        MachineChange { write_mode: Some(WriteMode::Discard), ..MachineChange::default() };
-    service.set_machine(name, discard).await.unwrap();
-    assert!(service.loader_config(ADDRESS).await.text.contains("/boot/debian-12/2/vmlinuz"));
+    // After a reset it takes the newest; what it wrote is thrown away when it boots, and once.
+    let reset = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
+    service.set_machine(name.clone(), reset).await.unwrap();
+    reached(&service, Stage::Start).await;
+    assert!(screen(&service).await.contains("already, and was given something else"));
+    assert_eq!(asked.lock().unwrap().len(), 2, "the disk of a running machine was thrown away");
+    for n_asked in [1, 2] {
+        service.boot_started(MAC, Firmware::Bios).await.unwrap();
+        let config = service.loader_config(ADDRESS).await;
+        assert!(config.text.contains("/boot/debian-12/2/vmlinuz"), "{}", config.text);
+        assert_eq!(asked.lock().unwrap().len(), n_asked);
+        assert!(!service.site().machine(&name).unwrap().reset_disk);
+    }
 }

@@ -91,6 +91,7 @@ struct MachinePage {
     root: String,
     write_mode: &'static str,
     keeps_disk: bool,
+    reset_disk: bool,
     kernel_args: String,
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
@@ -165,6 +166,7 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
         root: choice(settings.root.as_ref(), &mut errors.root),
         write_mode: choice(settings.write_mode.as_ref(), &mut errors.write_mode),
         kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
+        reset_disk: None,
     }
 }
 
@@ -208,6 +210,7 @@ async fn page(
         done: match options.done.as_str() {
             "saved" => "Saved. It takes effect when the machine starts the next time.",
             "reset" => "Its disk begins anew when it starts the next time.",
+            "kept" => "Its disk stays as it is.",
             "adopted" => {
                 "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
             }
@@ -220,6 +223,7 @@ async fn page(
         image: chosen_image(&view),
         root: machine.root.to_string().to_uppercase(),
         write_mode: text::write_mode(machine.write_mode),
+        reset_disk: machine.reset_disk,
         keeps_disk: machine.write_mode == model::WriteMode::Persistent,
         kernel_args: machine.kernel_args.to_string(),
         boot,
@@ -371,13 +375,22 @@ pub(crate) async fn ask_reset(State(service): State<Service>, Path(name): Path<S
     Ok(render(StatusCode::OK, &page))
 }
 
-pub(crate) async fn reset(
-    State(service): State<Service>,
-    Path(name): Path<String>,
-) -> Result<Response, Failure> {
-    let name = machine_name(&service, &name)?;
-    service.reset_disk(&name).await.map_err(|error| Failure::new(&service, &error))?;
-    Ok(see_other(&format!("/machines/{name}"), "reset"))
+pub(crate) async fn reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    set_reset(&service, &name, true).await
+}
+
+/// Takes a reset back that has not happened yet.
+pub(crate) async fn keep(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    set_reset(&service, &name, false).await
+}
+
+async fn set_reset(service: &Service, name: &str, reset_disk: bool) -> Page {
+    let name = machine_name(service, name)?;
+    service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
+    let changed = service.set_machine(name.clone(), change).await;
+    changed.map_err(|error| Failure::new(service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), if reset_disk { "reset" } else { "kept" }))
 }
 
 pub(crate) async fn remove(
