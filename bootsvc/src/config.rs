@@ -48,6 +48,9 @@ pub(crate) struct NetworkConfig {
     /// How long a lease lasts, like `12h`.
     #[serde(default = "default_lease", deserialize_with = "duration")]
     pub(crate) lease: Duration,
+    /// Whether iPXE is told that there is no IPv6 router; otherwise it waits 16 s for one.
+    #[serde(default = "yes")]
+    pub(crate) answer_router_solicitations: bool,
 }
 
 /// `[boot]`.
@@ -110,6 +113,10 @@ impl<'de> serde::Deserialize<'de> for Pool {
             ))),
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_lease() -> Duration {

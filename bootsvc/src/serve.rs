@@ -66,6 +66,13 @@ pub(crate) async fn run(
     });
     let dhcp_config = addresses::config(config, &network);
     tasks.spawn(addresses::serve(dhcp, dhcp_config, service.clone(), stop.clone()));
+    if config.network.answer_router_solicitations {
+        tasks.spawn(addresses::answer_solicitations(
+            config.network.interface.clone(),
+            service.clone(),
+            stop.clone(),
+        ));
+    }
     tasks.spawn(boot_files::serve(tftp, catalogue.clone(), stop.clone()));
     tasks.spawn(http::run(http_listener, catalogue, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));

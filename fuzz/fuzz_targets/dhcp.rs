@@ -1,4 +1,4 @@
-//! DHCP requests, and what the server decides about a series of them.
+//! DHCP requests, router solicitations, and what the server decides about a series of them.
 #![no_main]
 
 use std::net::Ipv4Addr;
@@ -8,6 +8,7 @@ const COOKIE: std::ops::Range<usize> = 236..240;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = dhcp::Request::parse(bytes);
+    let _ = dhcp::solicitor(bytes);
     let mut server = dhcp::Server::new(config(), []);
     for (now, piece) in (0..).zip(bytes.chunks(340)) {
         let mut datagram = piece.to_vec();

@@ -2,6 +2,7 @@
 
 pub mod dhcp;
 pub mod port_holder;
+pub mod solicitations;
 pub mod tftp;
 
 mod frame;

@@ -1,18 +1,21 @@
 //! DHCPv4 with PXE: requests in, decisions out (RFC 2131, RFC 2132, RFC 4578).
 //!
 //! Pure: no socket, no clock, no file. Requests are read by a bounded reader that skips broken options;
-//! replies are written in the order that ROMs expect. Tests compare both with dhcproto.
+//! replies are written in the order that ROMs expect. Tests compare both with dhcproto. Also knows the
+//! IPv6 message without which iPXE waits.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod ndp;
 mod options;
 mod pool;
 mod reply;
 mod request;
 mod server;
 
+pub use ndp::{NO_ROUTER, solicitor};
 pub use reply::{Destination, Reply, ReplyKind};
 pub use request::{Firmware, MessageType, NotARequest, Request};
 pub use server::{Config, Decision, LeaseRecord, Reason, Server};

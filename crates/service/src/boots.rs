@@ -93,6 +93,11 @@ impl Service {
         Ok(id)
     }
 
+    /// Whether the firmware of a NIC is at work: it has an address, and no loader yet.
+    pub fn is_in_firmware(&self, mac: Mac) -> bool {
+        self.boot_of(mac).is_some_and(|boot| is_same_power_on(&boot, now_unix_ms()))
+    }
+
     /// A machine has reached a stage of its last boot, or of the boot that it names.
     ///
     /// A stage that the boot has reached already, and a boot of another NIC, change nothing. Returns
