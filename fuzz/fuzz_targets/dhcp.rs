@@ -8,7 +8,7 @@ const COOKIE: std::ops::Range<usize> = 236..240;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = dhcp::Request::parse(bytes);
-    let _ = dhcp::solicitor(bytes);
+    let _ = dhcp::solicitor(bytes, std::net::Ipv6Addr::LOCALHOST);
     let mut server = dhcp::Server::new(config(), []);
     for (now, piece) in (0..).zip(bytes.chunks(340)) {
         let mut datagram = piece.to_vec();

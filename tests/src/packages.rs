@@ -53,6 +53,7 @@ pub const LAB: &[Package] = &[
     package("isc-dhcp-client", "a foreign DHCP client in tests"),
     package("libnbd-bin", "foreign NBD clients in tests"),
     package("mmdebstrap", "making the demo image"),
+    package("ndisc6", "a foreign IPv6 client in tests"),
     package("nbdkit", "the other NBD server in benchmarks"),
     package("ovmf", "UEFI firmware of QEMU PCs"),
     package("qemu-system-x86", "PCs to boot"),

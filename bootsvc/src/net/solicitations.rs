@@ -41,7 +41,8 @@ impl Solicitations {
         let mut buffer = [0; SOLICITATION_MAX];
         loop {
             let (length, peer) = self.0.recv_from(&mut buffer).await?;
-            if let Some(mac) = dhcp::solicitor(&buffer[..length]) {
+            let SocketAddr::V6(source) = peer else { continue };
+            if let Some(mac) = dhcp::solicitor(&buffer[..length], *source.ip()) {
                 return Ok((mac, peer));
             }
         }

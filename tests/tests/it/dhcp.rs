@@ -203,3 +203,37 @@ fn a_second_dhcp_server_is_named() {
     };
     run().unwrap_or_else(|error| panic!("{error:?}"));
 }
+
+#[test]
+fn only_a_pc_in_its_firmware_is_told_that_there_is_no_ipv6_router() {
+    on_a_lan("rdisc6", &["udhcpc", "rdisc6"], |client, folder| {
+        let solicit = || -> Result<String> {
+            let output = client.command("rdisc6").args(["-r", "1", "eth0"]).output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let udhcpc = Udhcpc::new(client, folder)?;
+        udhcpc.ask(&["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"])?;
+        // The addresses of both ends are tentative for a second or two, and can't be used.
+        let wait_for = |words: [&str; 2]| -> Result<String> {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            loop {
+                let text = solicit()?;
+                if words.iter().any(|word| text.contains(word)) {
+                    return Ok(text);
+                }
+                ensure!(Instant::now() < deadline, "no answer: {text}");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        };
+        let text = wait_for(["Router lifetime"; 2])?;
+        ensure!(text.contains("0 (0x00000000) seconds") && !text.contains("Prefix"), "{text}");
+
+        // A PC whose firmware has not asked for an address runs a system of its own.
+        for change in ["down", "address 52:54:00:00:00:02", "up"] {
+            client.netns().ip(&format!("link set eth0 {change}"))?;
+        }
+        let text = wait_for(["No response", "Router lifetime"])?;
+        ensure!(text.contains("No response"), "a running system was told of routers: {text}");
+        Ok(())
+    });
+}
