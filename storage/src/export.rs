@@ -14,6 +14,9 @@ const FINISH_TIME: Duration = Duration::from_secs(1);
 /// How long a reset waits for connections of the former boot to leave.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
+/// How long a client's new connection waits for its former one; then it is refused, and comes again.
+const FENCE_TIME: Duration = Duration::from_secs(2);
+
 /// How often a write that found the server's disk full is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -33,8 +36,17 @@ pub(crate) struct Export {
 #[derive(Default)]
 struct Sessions {
     next: u64,
-    /// `None` is a batch of AoE frames, which has no stream.
-    open: HashMap<u64, Option<TcpStream>>,
+    /// Connections of a smaller generation are ended, and not let in any more.
+    generation: u32,
+    open: HashMap<u64, Open>,
+}
+
+/// A connection, or a batch of AoE frames.
+struct Open {
+    /// `None` for AoE.
+    stream: Option<TcpStream>,
+    generation: u32,
+    cut: Arc<AtomicBool>,
 }
 
 /// Counts since the server started.
@@ -103,7 +115,8 @@ impl Export {
         ExportStatus {
             spec: self.spec.clone(),
             size_bytes: self.size_bytes(),
-            connections: self.sessions().open.values().flatten().count() as u32,
+            connections: self.sessions().open.values().filter(|open| open.stream.is_some()).count()
+                as u32,
             idle_seconds: (last_ms > 0).then(|| now_ms.saturating_sub(last_ms) / 1000),
             layer_bytes: self.disk.used_bytes().unwrap_or(0),
             counters: self.counters.snapshot(),
@@ -186,17 +199,42 @@ impl Export {
         self.last_request.store(ms, Ordering::Relaxed);
     }
 
-    /// Registers a connection, or a batch of frames; `None` if the export was closed meanwhile.
-    pub(crate) fn join(self: &Arc<Self>, stream: Option<TcpStream>) -> Option<Session> {
+    /// Registers a connection, or a batch of frames; `None` if the export was closed meanwhile, or the
+    /// client has a newer connection.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        stream: Option<TcpStream>,
+        generation: u32,
+    ) -> Option<Session> {
         let mut sessions = self.sessions();
-        if self.is_closed() {
+        if self.is_closed() || generation < sessions.generation {
             return None;
         }
         let id = sessions.next;
         sessions.next += 1;
-        sessions.open.insert(id, stream);
+        let cut = Arc::new(AtomicBool::new(false));
+        sessions.open.insert(id, Open { stream, generation, cut: Arc::clone(&cut) });
         drop(sessions);
-        Some(Session { export: Arc::clone(self), id })
+        Some(Session { export: Arc::clone(self), id, cut })
+    }
+
+    /// Ends the client's connections of smaller generations. Whether they have left, so that none of
+    /// their writes can follow one of a newer connection.
+    ///
+    /// A kernel that lost its connection sends the same requests again, and the former connection may
+    /// still hold a copy of them.
+    pub(crate) fn fence(&self, generation: u32) -> bool {
+        let mut sessions = self.sessions();
+        sessions.generation = sessions.generation.max(generation);
+        for open in sessions.open.values().filter(|open| open.generation < generation) {
+            open.cut.store(true, Ordering::Release);
+            if let Some(stream) = &open.stream {
+                // It may be closed already, which is as good.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        let deadline = Instant::now() + FENCE_TIME;
+        self.await_leaving(sessions, deadline, |open| open.generation < generation)
     }
 
     /// Lets nobody in any more, and tells those inside to leave after what they have received.
@@ -215,17 +253,22 @@ impl Export {
 
     /// The rest of [`close`](Self::close), which began at `since`.
     pub(crate) fn finish_close(&self, since: Instant) -> bool {
-        let is_empty = self.await_leaving(since + FINISH_TIME);
+        let is_empty = self.await_leaving(self.sessions(), since + FINISH_TIME, |_| true);
         if !is_empty {
             // A client that takes no replies: perhaps it lost its power.
             shut_down(&self.sessions(), Shutdown::Both);
         }
-        is_empty || self.await_leaving(since + LEAVE_TIME)
+        is_empty || self.await_leaving(self.sessions(), since + LEAVE_TIME, |_| true)
     }
 
-    fn await_leaving(&self, deadline: Instant) -> bool {
-        let mut sessions = self.sessions();
-        while !sessions.open.is_empty() {
+    /// Waits for those that must leave; whether they have.
+    fn await_leaving(
+        &self,
+        mut sessions: MutexGuard<'_, Sessions>,
+        deadline: Instant,
+        must_leave: impl Fn(&Open) -> bool,
+    ) -> bool {
+        while sessions.open.values().any(&must_leave) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -243,7 +286,7 @@ impl Export {
 }
 
 fn shut_down(sessions: &Sessions, how: Shutdown) {
-    for stream in sessions.open.values().flatten() {
+    for stream in sessions.open.values().filter_map(|open| open.stream.as_ref()) {
         // It may be closed already, which is as good.
         let _ = stream.shutdown(how);
     }
@@ -253,6 +296,14 @@ fn shut_down(sessions: &Sessions, how: Shutdown) {
 pub(crate) struct Session {
     pub(crate) export: Arc<Export>,
     id: u64,
+    cut: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Whether the client has a newer connection: what it asked here is asked there again.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Session {

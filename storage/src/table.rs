@@ -169,11 +169,15 @@ impl Exports {
         self.all().iter().map(|export| export.status()).collect()
     }
 
-    /// The NBD export `name`, if the peer at `address` may open it.
-    pub(crate) fn for_nbd(&self, name: &str, address: IpAddr) -> Option<Arc<Export>> {
-        let export = self.get(&name.parse().ok()?)?;
+    /// The NBD export `name`, if the peer at `address` may open it, and the connection's generation.
+    pub(crate) fn for_nbd(&self, name: &str, address: IpAddr) -> Option<(Arc<Export>, u32)> {
+        let (machine, generation) = match name.split_once("?g=") {
+            Some((machine, generation)) => (machine, generation.parse().ok()?),
+            None => (name, 0),
+        };
+        let export = self.get(&machine.parse().ok()?)?;
         if export.spec.root == RootKind::Nbd && export.spec.address == address.to_canonical() {
-            return Some(export);
+            return Some((export, generation));
         }
         export.counters.count(&export.counters.refused);
         None

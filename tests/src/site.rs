@@ -143,6 +143,26 @@ impl Site {
         self.start(self.command().arg("up").stdin(Stdio::null()))
     }
 
+    /// Starts only the boot server, for tests that end the storage server by themselves.
+    ///
+    /// # Errors
+    /// As [`Site::up`].
+    pub fn serve(&self) -> Result<Daemon> {
+        self.start(self.command().arg("serve").stdin(Stdio::null()))
+    }
+
+    /// Starts only the storage server.
+    ///
+    /// # Errors
+    /// It does not start; the error shows the log's end.
+    pub fn storage(&self) -> Result<Daemon> {
+        let log = self.root.path().join("storage.log");
+        let mut storage =
+            Daemon::start_detached("bootlace storage", self.command().arg("storage"), &log)?;
+        storage.wait_for_log("storage server ready", START_TIMEOUT)?;
+        Ok(storage)
+    }
+
     /// The same, with the pages on a socket that listens elsewhere, such as outside of the namespace.
     ///
     /// # Errors

@@ -30,6 +30,12 @@ impl Console {
         Self { consoles: Arc::new(Mutex::new(consoles)), kernel_log }
     }
 
+    /// Only the kernel's log: the consoles belong to the real system by then.
+    pub(crate) fn log_only() -> Self {
+        let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
+        Self { consoles: Arc::default(), kernel_log }
+    }
+
     /// `bootlace: TOPIC: TEXT (2.1 s)`.
     pub(crate) fn say(&self, topic: &str, text: &str) {
         let seconds = uptime().as_secs_f64();
@@ -48,8 +54,17 @@ impl Console {
 
     /// Only for the kernel's log. Level 7 (debug) is what the kernel does not repeat on its consoles.
     pub(crate) fn log(&self, line: &str) {
+        self.log_at(7, line);
+    }
+
+    /// For the kernel's log, and by the kernel for its consoles (level 4, warning).
+    pub(crate) fn warn(&self, line: &str) {
+        self.log_at(4, line);
+    }
+
+    fn log_at(&self, level: u8, line: &str) {
         if let Some(log) = &self.kernel_log {
-            let _ = log.as_ref().write_all(format!("<7>{line}\n").as_bytes());
+            let _ = log.as_ref().write_all(format!("<{level}>{line}\n").as_bytes());
         }
     }
 }

@@ -4,6 +4,7 @@
 //! - PID 1 mounts the kernel's file systems and starts itself as `init boot`, so that whatever goes
 //!   wrong there ends in words and a restart, not in "Attempted to kill init";
 //! - `init boot` does the work, stage by stage, up to a complete root below `/sysroot`;
+//! - `@bootlace-keeper` (`init keep`) stays, and carries the root disk through outages of its server;
 //! - PID 1 then makes that the root and becomes the image's init;
 //! - `modprobe` answers the kernel, which asks for modules by that name;
 //! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later.
@@ -16,6 +17,7 @@ mod console;
 mod disk;
 mod failure;
 mod handover;
+mod keeper;
 mod loader;
 mod nbd;
 mod netlink;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     }
     match rest.first().map(String::as_str) {
         Some("boot") => boot::run(),
+        Some("keep") => keeper::run(),
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.

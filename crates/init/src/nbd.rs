@@ -3,6 +3,7 @@
 use crate::console::Console;
 use crate::disk::Disk;
 use crate::failure::Failure;
+use crate::keeper;
 use crate::loader::Loader;
 use crate::netlink::{Message, Socket};
 use crate::nic::Patience;
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// The root disk is always the first NBD device.
 const INDEX: u32 = 0;
+
+/// Its name.
+pub(crate) const DEVICE: &str = "nbd0";
 
 /// Must not be larger than the block size of any file system: ext4 knows 1024, and partition tables 512.
 const BLOCK_SIZE_BYTES: u64 = 512;
@@ -67,16 +71,12 @@ pub(crate) fn attach(
     let mut timeout = CONNECT_TIMEOUT_FIRST;
     let mut refused_since: Option<Instant> = None;
     let (stream, found) = loop {
-        let (text, is_refused) = match negotiate(server, export, timeout) {
+        let error = match negotiate(server, export, timeout) {
             Ok(connection) => break connection,
-            Err(NegotiationError::Handshake(error)) => (
-                format!("the storage server {server} does not give the disk {export}: {error}"),
-                true,
-            ),
-            Err(NegotiationError::Io(error)) => {
-                (format!("waiting for the storage server {server}: {}", in_words(&error)), false)
-            }
+            Err(error) => error,
         };
+        let is_refused = matches!(error, NegotiationError::Handshake(_));
+        let text = why(server, export, &error);
         let since = *refused_since.get_or_insert_with(Instant::now);
         if !is_refused {
             refused_since = None;
@@ -93,7 +93,7 @@ pub(crate) fn attach(
         std::thread::sleep(retry);
         retry = (retry * 2).min(RETRY_MAX);
     };
-    let disk = Disk { name: format!("nbd{INDEX}") };
+    let disk = Disk { name: DEVICE.to_owned() };
     connect(&stream, export, found).map_err(|error| {
         Failure::new(
             format!("the kernel does not take the NBD connection to {server}: {error}"),
@@ -112,6 +112,10 @@ pub(crate) fn attach(
             "import the image again",
         ));
     }
+    if let Err(error) = keeper::start(Some(stream)) {
+        // The disk works; only an outage of its server would be the end of this system.
+        console.say("attach", &format!("nobody will restore a lost connection: {error}"));
+    }
     Ok(disk)
 }
 
@@ -123,7 +127,7 @@ pub(crate) fn load_driver(loader: &Loader) -> io::Result<()> {
 
 /// Why there is no connection yet.
 #[derive(Debug, thiserror::Error)]
-enum NegotiationError {
+pub(crate) enum NegotiationError {
     /// The server can't be reached, or the connection broke.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -132,7 +136,20 @@ enum NegotiationError {
     Handshake(#[from] HandshakeError),
 }
 
-fn negotiate(
+/// What an error means for the person who waits.
+pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) -> String {
+    match error {
+        NegotiationError::Handshake(error) => {
+            format!("the storage server {server} does not give the disk {export}: {error}")
+        }
+        NegotiationError::Io(error) => {
+            format!("waiting for the storage server {server}: {}", in_words(error))
+        }
+    }
+}
+
+/// A connection to the export, ready for the kernel.
+pub(crate) fn negotiate(
     server: SocketAddrV4,
     export: &str,
     timeout: Duration,
@@ -200,19 +217,37 @@ fn connect(stream: &TcpStream, export: &str, found: Export) -> io::Result<()> {
     socket.request(connect_message(family, fd, export, found)).map(drop)
 }
 
+/// Hands the kernel another connection for the one that it lost.
+pub(crate) fn reconfigure(
+    socket: &Socket,
+    family: u16,
+    stream: &TcpStream,
+    export: &str,
+) -> io::Result<()> {
+    const RECONFIGURE: u8 = 3;
+    let fd = u32::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
+    let message = Message::generic(family, RECONFIGURE)
+        .u32(ATTRIBUTE_INDEX, INDEX)
+        .text(BACKEND, export)
+        .nested(SOCKETS, |sockets| sockets.nested(ITEM, |item| item.u32(FD, fd)));
+    socket.request(message).map(drop)
+}
+
+// Attributes of the kernel's NBD messages: include/uapi/linux/nbd-netlink.h.
+const ATTRIBUTE_INDEX: u16 = 1;
+const SOCKETS: u16 = 7;
+const BACKEND: u16 = 10;
+const ITEM: u16 = 1;
+const FD: u16 = 1;
+
 fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message {
     const CONNECT: u8 = 1;
-    const ATTRIBUTE_INDEX: u16 = 1;
     const SIZE_BYTES: u16 = 2;
     const BLOCK_SIZE: u16 = 3;
     const TIMEOUT: u16 = 4;
     const SERVER_FLAGS: u16 = 5;
     const CLIENT_FLAGS: u16 = 6;
-    const SOCKETS: u16 = 7;
     const DEAD_CONNECTION_TIMEOUT: u16 = 8;
-    const BACKEND: u16 = 10;
-    const ITEM: u16 = 1;
-    const FD: u16 = 1;
     Message::generic(family, CONNECT)
         .u32(ATTRIBUTE_INDEX, INDEX)
         .u64(SIZE_BYTES, found.size_bytes / BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES)

@@ -78,7 +78,7 @@ fn run(export: &Arc<Export>, socket: &PacketSocket, arrived: &Receiver<Arrived>)
     let (mut replies, mut acknowledgements) = (Vec::new(), Vec::new());
     while let Ok(first) = arrived.recv() {
         // While the batch is worked on, a reset waits.
-        let Some(_session) = export.join(None) else { return };
+        let Some(_session) = export.join(None, u32::MAX) else { return };
         let batch = std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX);
         for frame in batch {
             let Ok(request) = Request::parse(&frame.frame) else { continue };

@@ -158,13 +158,13 @@ fn serve(shared: &Shared, stream: &TcpStream, peer: SocketAddr) {
     let joined = shared
         .exports
         .for_nbd(&name, peer.ip())
-        .and_then(|export| export.join(Some(stream.try_clone().ok()?)));
+        .and_then(|(export, generation)| export.join(Some(stream.try_clone().ok()?), generation));
     let Some(joined) = joined else { return };
     let machine = &joined.export.spec.machine;
     tracing::info!(%machine, %peer, "root disk attached over NBD");
-    match session::run(&joined.export, stream, early) {
+    match session::run(&joined, stream, early) {
         Ok(()) => tracing::info!(%machine, %peer, "root disk detached"),
-        Err(error) if joined.export.is_closed() => {
+        Err(error) if joined.export.is_closed() || joined.is_cut() => {
             tracing::debug!(%machine, %peer, %error, "connection ended by us");
         }
         Err(error) => tracing::info!(%machine, %peer, %error, "NBD connection lost"),
@@ -179,7 +179,7 @@ struct View<'a> {
 
 impl nbd::server::Exports for View<'_> {
     fn find(&self, name: &str) -> Result<ExportInfo, String> {
-        let Some(export) = self.exports.for_nbd(name, self.peer) else {
+        let Some((export, generation)) = self.exports.for_nbd(name, self.peer) else {
             let name: String = name.chars().take(64).collect();
             return Err(format!(
                 "there is no export {name:?} for {}: it has not booted, or the export is another \
@@ -187,6 +187,9 @@ impl nbd::server::Exports for View<'_> {
                 self.peer
             ));
         };
+        if !export.fence(generation) {
+            return Err("requests of the former connection still wait for the disk".to_owned());
+        }
         let flags = TransmissionFlags::HAS_FLAGS
             .with(TransmissionFlags::SEND_FLUSH)
             .with(TransmissionFlags::SEND_FUA)

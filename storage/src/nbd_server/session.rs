@@ -1,6 +1,6 @@
 //! Transmission: requests in, replies out, many in one batch.
 
-use crate::export::Export;
+use crate::export::{Export, Session as Joined};
 use nbd::{
     Command, CommandFlags, ErrorCode, PAYLOAD_MAX, REPLY_BYTES, REQUEST_BYTES, Request,
     simple_reply,
@@ -24,7 +24,8 @@ const STEP_BYTES: u64 = 128 << 20;
 const OVERSIZE_MAX: u64 = 64 << 20;
 
 /// Serves one connection until the client disconnects (`Ok`) or the connection breaks.
-pub(super) fn run(export: &Export, stream: &TcpStream, early: Vec<u8>) -> io::Result<()> {
+pub(super) fn run(joined: &Joined, stream: &TcpStream, early: Vec<u8>) -> io::Result<()> {
+    let export = &*joined.export;
     let mut session = Session::new(export, stream, early);
     loop {
         let Some(header) = session.header()? else {
@@ -36,6 +37,9 @@ pub(super) fn run(export: &Export, stream: &TcpStream, early: Vec<u8>) -> io::Re
         if request.command == Command::Disconnect {
             session.send()?;
             return Ok(());
+        }
+        if joined.is_cut() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
         session.answer(&request)?;
         let is_closed = export.is_closed();

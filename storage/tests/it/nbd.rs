@@ -137,6 +137,29 @@ fn a_new_boot_ends_the_connections_of_the_former() {
 }
 
 #[test]
+fn a_client_that_connects_anew_is_rid_of_its_former_connection_first() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut former = server.attach("lab-01");
+    // Half a write is on its way when the client loses its connection.
+    former.write_all(&[&request(1, 0, 4096)[..], &[0xaa; 2048]].concat()).unwrap();
+    let mut newer = server.attach("lab-01?g=1");
+    let _ = former.write_all(&[0xaa; 2048]);
+    newer
+        .write_all(&[&request(1, 0, 4096)[..], &[0xbb; 4096], &request(0, 0, 4096)].concat())
+        .unwrap();
+    let mut replies = vec![0; 16 + 16 + 4096];
+    newer.read_exact(&mut replies).unwrap();
+    assert!(replies[32..] == [0xbb; 4096], "a write of the former connection came later");
+    let mut rest = Vec::new();
+    assert_eq!(former.read_to_end(&mut rest).unwrap_or(0), 0, "the former connection lives");
+    let mut late = server.attach("lab-01");
+    assert_eq!(late.read_to_end(&mut rest).unwrap_or(0), 0, "an older connection was let in");
+    newer.write_all(&request(0, 0, 512)).unwrap();
+    newer.read_exact(&mut [0; 16 + 512]).unwrap();
+}
+
+#[test]
 fn exports_are_back_after_a_restart_with_what_was_written() {
     let server = Server::start();
     server.prepare("lab-01", "127.0.0.1", 1, "discard");

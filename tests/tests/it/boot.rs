@@ -6,16 +6,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// From power-on to the prompt. Half a minute to a minute alone; tests run side by side, without KVM.
-const BOOT: Duration = Duration::from_secs(300);
+pub(crate) const BOOT: Duration = Duration::from_secs(300);
 
 /// From `poweroff` or `reboot` to the end of the system. systemd gives hanging services 90 s.
-const SHUTDOWN: Duration = Duration::from_secs(60);
+pub(crate) const SHUTDOWN: Duration = Duration::from_secs(60);
 
 /// One command on the console.
-const COMMAND: Duration = Duration::from_secs(60);
+pub(crate) const COMMAND: Duration = Duration::from_secs(60);
 
-const MAC: &str = "52:54:00:00:00:01";
-const OTHER_MAC: &str = "52:54:00:00:00:02";
+pub(crate) const MAC: &str = "52:54:00:00:00:01";
+pub(crate) const OTHER_MAC: &str = "52:54:00:00:00:02";
 
 /// A running site with one image, `debian`. Fields are dropped in this order.
 struct Room {
@@ -25,8 +25,8 @@ struct Room {
     _slot: Lock,
 }
 
-/// Runs the test in a room of its own, unless this machine can't.
-fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
+/// Whether this machine can boot PCs.
+pub(crate) fn can_boot(name: &str) -> bool {
     let needs = [
         Need::Root,
         Need::SlowTests,
@@ -34,7 +34,12 @@ fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
         Need::Program("mmdebstrap"),
         Need::Program("grub-mkimage"),
     ];
-    if !require(name, &needs) {
+    require(name, &needs)
+}
+
+/// Runs the test in a room of its own, unless this machine can't.
+fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
+    if !can_boot(name) {
         return;
     }
     let mut room =
@@ -68,7 +73,7 @@ impl Room {
     }
 }
 
-fn wait_for_login(pc: &Pc, host_name: &str) -> Result<()> {
+pub(crate) fn wait_for_login(pc: &Pc, host_name: &str) -> Result<()> {
     pc.console().wait_for(&format!("{host_name} login: "), BOOT)
 }
 

@@ -71,7 +71,7 @@ fn grub_cfg(host_name: &str) -> String {
     format!(
         "serial --unit=0 --speed=115200\nterminal_output --append serial\n\
          linux /vmlinuz console=tty0 console=ttyS0,115200 root=/dev/nbd0 rw ip=dhcp \
-         nbdroot={server},,nbd0 hostname={host_name} systemd.hostname={host_name}\n\
+         nbdroot={server},root,nbd0 hostname={host_name} systemd.hostname={host_name}\n\
          initrd /initrd.img\nboot\n"
     )
 }

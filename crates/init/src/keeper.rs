@@ -1,0 +1,206 @@
+//! The keeper: the one process of the initrd that stays, and carries the root disk through an outage.
+//!
+//! When the connection to the storage server is lost, the kernel holds all requests; the keeper connects
+//! anew and hands the kernel the new connection. Since nothing can be read from the root meanwhile, it
+//! opens all that it needs before the real system starts, has its memory locked, and runs from the
+//! initrd's own file system, which lives in memory. `@` in its name keeps systemd from killing it
+//! (systemd: ROOT_STORAGE_DAEMONS).
+
+use crate::console::Console;
+use crate::disk::Disk;
+use crate::nbd;
+use crate::netlink::Socket;
+use initcfg::{BootConfig, Root};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mm::MlockAllFlags;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddrV4, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// What systemd and `ps` see.
+const NAME: &str = "@bootlace-keeper";
+
+/// Two hundred machines connect anew at once when a server comes back: they begin slowly and differ.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How often the person at the machine reads why everything stands still.
+const HINT_EVERY: Duration = Duration::from_secs(10);
+
+/// Ten minutes of warnings, then each ten minutes: the kernel's log is short.
+const HINTS_MAX: u32 = 60;
+const HINT_LATER: Duration = Duration::from_secs(600);
+
+/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server.
+///
+/// # Errors
+/// It can't be started, or ends at once.
+pub(crate) fn start(connection: Option<TcpStream>) -> io::Result<()> {
+    let input = connection.map_or_else(Stdio::null, |stream| OwnedFd::from(stream).into());
+    let mut child = Command::new("/init")
+        .arg0(NAME)
+        .arg("keep")
+        .env_clear()
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output).read_line(&mut line)?;
+    }
+    if line.is_empty() {
+        return Err(io::Error::other(format!("the keeper ended at once ({})", child.wait()?)));
+    }
+    // sysvinit's name for what systemd does by the `@`.
+    let _ = fs::create_dir_all("/run/sendsigs.omit.d")
+        .and_then(|()| fs::write("/run/sendsigs.omit.d/bootlace", child.id().to_string()));
+    Ok(())
+}
+
+/// `init keep`: does not end while the machine runs.
+pub(crate) fn run() -> ExitCode {
+    match Keeper::open() {
+        Ok(keeper) => keeper.keep(),
+        Err(error) => {
+            Console::open().line(&format!("bootlace: the keeper can't start: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Keeper {
+    console: Console,
+    link: Option<Link>,
+}
+
+impl Keeper {
+    /// Opens everything while there is an initrd to open it from.
+    fn open() -> io::Result<Self> {
+        let console = Console::log_only();
+        let command_line = fs::read_to_string("/proc/cmdline")?;
+        let config = BootConfig::parse(&command_line).map_err(io::Error::other)?;
+        // The kernel shall kill anything else before this when memory is short.
+        fs::write("/proc/self/oom_score_adj", "-1000")?;
+        let link = match &config.root {
+            Root::Nbd { server, export } => Some(Link::open(*server, export)?),
+            Root::Aoe { .. } => None,
+        };
+        let _ = rustix::process::setsid();
+        // Memory for this process must never wait for a write to the disk that it has to bring back.
+        rustix::process::configure_io_flusher_behavior(true)?;
+        rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?;
+        Ok(Self { console, link })
+    }
+
+    fn keep(mut self) -> ExitCode {
+        // Whoever started it waits for this line.
+        let mut output = io::stdout();
+        if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
+            return ExitCode::FAILURE;
+        }
+        let Some(link) = &mut self.link else {
+            return ExitCode::SUCCESS;
+        };
+        loop {
+            link.wait_for_loss();
+            link.restore(&self.console);
+        }
+    }
+}
+
+/// The kernel's connection to the storage server.
+struct Link {
+    server: SocketAddrV4,
+    export: String,
+    size_bytes: u64,
+    /// Ours of the kernel's connection: it hangs up when the kernel gives it up.
+    connection: OwnedFd,
+    /// Number of the connection; the storage server ends those with smaller ones first, so that no
+    /// late write of a former one overtakes a repeated one.
+    generation: u32,
+    netlink: Socket,
+    family: u16,
+}
+
+impl Link {
+    fn open(server: SocketAddrV4, export: &str) -> io::Result<Self> {
+        let netlink = Socket::generic()?;
+        let family = netlink.family("nbd")?;
+        let disk = Disk { name: nbd::DEVICE.to_owned() };
+        let size_bytes =
+            disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
+        Ok(Self {
+            server,
+            export: export.to_owned(),
+            size_bytes,
+            connection: io::stdin().as_fd().try_clone_to_owned()?,
+            generation: 0,
+            netlink,
+            family,
+        })
+    }
+
+    /// Waits until the kernel has given the connection up.
+    fn wait_for_loss(&self) {
+        loop {
+            // Hang-ups and errors are reported without being asked for; the data is the kernel's.
+            let mut list = [PollFd::new(&self.connection, PollFlags::empty())];
+            if poll(&mut list, None::<&Timespec>).is_ok()
+                && list[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Connects anew, for as long as it takes.
+    fn restore(&mut self, console: &Console) {
+        let lost = Instant::now();
+        let mut n_hints = 0;
+        let mut next_hint = HINT_EVERY;
+        let mut pause = RETRY_FIRST;
+        console.warn(&format!("bootlace: connection to the storage server {} lost", self.server));
+        loop {
+            let why = match self.connect() {
+                Ok(()) => break,
+                Err(why) => why,
+            };
+            let seconds = lost.elapsed().as_secs();
+            if lost.elapsed() >= next_hint {
+                n_hints += 1;
+                next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
+                console.warn(&format!(
+                    "bootlace: no root disk since {seconds} s; everything waits and nothing is lost: {why}"
+                ));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        let ms = lost.elapsed().as_millis();
+        console.warn(&format!("bootlace: the root disk is back after {ms} ms"));
+    }
+
+    fn connect(&mut self) -> Result<(), String> {
+        self.generation += 1;
+        let name = format!("{}?g={}", self.export, self.generation);
+        let (stream, found) = nbd::negotiate(self.server, &name, CONNECT_TIMEOUT)
+            .map_err(|error| nbd::why(self.server, &self.export, &error))?;
+        if found.size_bytes / 512 * 512 != self.size_bytes {
+            return Err(format!(
+                "the disk {} of {} has {} bytes now, but had {}: this is not the disk of this system; \
+                 start it again",
+                self.export, self.server, found.size_bytes, self.size_bytes
+            ));
+        }
+        nbd::reconfigure(&self.netlink, self.family, &stream, &self.export)
+            .map_err(|error| format!("the kernel does not take the connection: {error}"))?;
+        self.connection = stream.into();
+        Ok(())
+    }
+}
