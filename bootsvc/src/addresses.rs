@@ -9,8 +9,10 @@ use model::{Firmware, Lease, Network, Stage};
 use service::{NewStage, Service, Sighting};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use wire::Mac;
 
 /// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
 const ANSWERS_MAX: usize = 256;
@@ -31,10 +33,11 @@ pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
     }
 }
 
-/// Answers requests until `stop`.
+/// Answers requests until `stop`, and prolongs the leases of machines that are `alive`.
 pub(crate) async fn serve(
     socket: DhcpSocket,
     config: dhcp::Config,
+    mut alive: mpsc::Receiver<Mac>,
     service: Service,
     stop: CancellationToken,
 ) {
@@ -47,6 +50,12 @@ pub(crate) async fn serve(
         let received = tokio::select! {
             () = stop.cancelled() => return,
             Some(_) = answers.join_next() => continue,
+            Some(mac) = alive.recv() => {
+                if let Some(lease) = server.on_alive(mac, now_unix()) {
+                    answers.spawn(keep(service.clone(), lease));
+                }
+                continue;
+            }
             received = socket.receive(), if answers.len() < ANSWERS_MAX => received,
         };
         let request = match received {
@@ -130,6 +139,15 @@ async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, rep
             tracing::debug!(%mac, kind = ?reply.kind, address = %reply.address, to = ?reply.to, "DHCP reply");
         }
         Err(error) => tracing::warn!(%mac, %error, "a DHCP reply could not be sent"),
+    }
+}
+
+async fn keep(service: Service, lease: LeaseRecord) {
+    match service.commit_lease(to_lease(&lease)).await {
+        Ok(()) => tracing::debug!(mac = %lease.mac, "lease prolonged"),
+        Err(error) => {
+            tracing::warn!(mac = %lease.mac, error = error.chain(), "a lease was not prolonged");
+        }
     }
 }
 

@@ -1,25 +1,33 @@
 //! Reports of `init`, one UDP datagram a stage.
 
-use initcfg::{Ack, REPORT_MAX, Report};
+use initcfg::{Ack, Heartbeat, REPORT_MAX, Report};
 use service::{NewStage, Service};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use wire::Mac;
 
 /// Listens for reports.
 pub(crate) struct ReportListener {
     socket: UdpSocket,
     service: Service,
+    alive: mpsc::Sender<Mac>,
 }
 
 impl ReportListener {
-    /// Binds the report port on the boot server's address.
+    /// Binds the report port on the boot server's address. Machines that run go to `alive`.
     ///
     /// # Errors
     /// The port is taken.
-    pub(crate) async fn bind(server: Ipv4Addr, service: Service) -> io::Result<Self> {
-        Ok(Self { socket: UdpSocket::bind((server, initcfg::REPORT_PORT)).await?, service })
+    pub(crate) async fn bind(
+        server: Ipv4Addr,
+        service: Service,
+        alive: mpsc::Sender<Mac>,
+    ) -> io::Result<Self> {
+        let socket = UdpSocket::bind((server, initcfg::REPORT_PORT)).await?;
+        Ok(Self { socket, service, alive })
     }
 
     /// Notes and acknowledges reports until `stop`.
@@ -45,6 +53,14 @@ impl ReportListener {
     }
 
     async fn on_datagram(&self, datagram: &[u8], peer: IpAddr) -> Option<Ack> {
+        if let Ok(Heartbeat { boot, mac, is_last }) = Heartbeat::parse(datagram) {
+            if self.is_own_word(mac, peer) {
+                self.service.heartbeat(mac, boot, is_last);
+                // When DHCP has too much to do, the next one prolongs the lease.
+                let _ = self.alive.try_send(mac);
+            }
+            return None;
+        }
         let report = match Report::parse(datagram) {
             Ok(report) => report,
             Err(error) => {
@@ -52,11 +68,7 @@ impl ReportListener {
                 return None;
             }
         };
-        // A machine speaks only for itself.
-        let leases = self.service.leases();
-        let is_its_own = |lease: &&model::Lease| lease.mac == report.mac && lease.address == peer;
-        if !leases.iter().any(|lease| is_its_own(&lease)) {
-            tracing::warn!(%peer, mac = %report.mac, "report from an address that is not the machine's");
+        if !self.is_own_word(report.mac, peer) {
             return None;
         }
         let stage = NewStage {
@@ -72,5 +84,15 @@ impl ReportListener {
                 None
             }
         }
+    }
+
+    /// A machine speaks only for itself.
+    fn is_own_word(&self, mac: Mac, peer: IpAddr) -> bool {
+        let leases = self.service.leases();
+        let is_own = leases.iter().any(|lease| lease.mac == mac && lease.address == peer);
+        if !is_own {
+            tracing::warn!(%peer, %mac, "report from an address that is not the machine's");
+        }
+        is_own
     }
 }

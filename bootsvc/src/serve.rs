@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// How long tasks may take to end; a browser may still hold a page's connection.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Signs of life that wait for DHCP: of a whole room that came up together.
+const ALIVE_MAX: usize = 256;
+
 /// Runs the boot server until `stop`.
 pub(crate) async fn run(
     paths: &Paths,
@@ -46,7 +49,8 @@ pub(crate) async fn run(
         .map_err(|error| in_use(Protocol::Tcp, http_address, error))
         .context("can't serve boot files by HTTP")?;
     let reports_address = SocketAddr::from((server, initcfg::REPORT_PORT));
-    let reports = ReportListener::bind(server, service.clone())
+    let (alive, machines_alive) = tokio::sync::mpsc::channel(ALIVE_MAX);
+    let reports = ReportListener::bind(server, service.clone(), alive)
         .await
         .map_err(|error| in_use(Protocol::Udp, reports_address, error))
         .context("can't listen for reports")?;
@@ -65,7 +69,7 @@ pub(crate) async fn run(
         }
     });
     let dhcp_config = addresses::config(config, &network);
-    tasks.spawn(addresses::serve(dhcp, dhcp_config, service.clone(), stop.clone()));
+    tasks.spawn(addresses::serve(dhcp, dhcp_config, machines_alive, service.clone(), stop.clone()));
     if config.network.answer_router_solicitations {
         tasks.spawn(addresses::answer_solicitations(
             config.network.interface.clone(),

@@ -4,6 +4,7 @@
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = initcfg::Report::parse(bytes);
     let _ = initcfg::Ack::parse(bytes);
+    let _ = initcfg::Heartbeat::parse(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = initcfg::BootConfig::parse(text);
         let _ = initcfg::ModuleIndex::parse(text);

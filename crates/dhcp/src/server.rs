@@ -160,6 +160,26 @@ impl Server {
         }
     }
 
+    /// Prolongs the lease of a machine that is known to use it, when half of it is over.
+    ///
+    /// A machine whose root disk is behind its address must keep it, though no DHCP client of its system
+    /// may renew it. `None`: there is nothing to store.
+    pub fn on_alive(&mut self, mac: Mac, now: u64) -> Option<LeaseRecord> {
+        let lease = self.pool.lease(mac)?;
+        let left = lease.expires_unix.saturating_sub(now);
+        if left > u64::from(self.config.lease_seconds) / 2 {
+            return None;
+        }
+        let address = lease.address;
+        if !self.pool.is_free_for(&self.config, mac, address, now) {
+            return None;
+        }
+        let expires_unix = now.saturating_add(self.config.lease_seconds.into());
+        let lease = LeaseRecord { expires_unix, ..lease.clone() };
+        self.pool.set(&lease);
+        Some(lease)
+    }
+
     fn on_discover(&mut self, request: &Request, now: u64) -> Decision {
         match self.pool.choose(&self.config, request.mac, request.wanted, now) {
             Some(address) => {

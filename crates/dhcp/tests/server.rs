@@ -219,6 +219,17 @@ fn leases_are_remembered_over_a_restart() {
 }
 
 #[test]
+fn a_machine_that_runs_keeps_its_address_though_no_client_renews_it() {
+    let mut server = Server::new(config(), []);
+    let address = lease(&mut server, 1);
+    assert!(server.on_alive(mac(1), NOW + 100).is_none(), "more than half is left");
+    let prolonged = server.on_alive(mac(1), NOW + 1900).unwrap();
+    assert_eq!((prolonged.address, prolonged.expires_unix), (address, NOW + 1900 + 3600));
+    assert!(server.on_alive(mac(1), NOW + 2000).is_none());
+    assert!(server.on_alive(mac(2), NOW).is_none(), "it has no lease");
+}
+
+#[test]
 fn an_address_that_is_not_the_client_s_is_refused() {
     let mut server = Server::new(config(), []);
     let address = lease(&mut server, 1);

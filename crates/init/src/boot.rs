@@ -7,7 +7,7 @@ use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, nbd, nic};
+use crate::{aoe, coldplug, disk, handover, keeper, nbd, nic};
 use initcfg::{BootConfig, Root, Stage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -128,7 +128,13 @@ impl Boot {
     fn attach(&self, nic: &Nic, loader: &Loader) -> Result<Disk, Failure> {
         match &self.config.root {
             Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console),
-            Root::Aoe { shelf, slot } => aoe::attach(nic, *shelf, *slot, loader, &self.console),
+            Root::Aoe { shelf, slot } => {
+                let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
+                if let Err(error) = keeper::start(None) {
+                    self.console.say("attach", &format!("no signs of life will be sent: {error}"));
+                }
+                Ok(disk)
+            }
         }
     }
 

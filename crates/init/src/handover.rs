@@ -71,7 +71,8 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
             format!(
                 "[Unit]\nDescription=Tell the boot server that this machine is up\n\
                  After=multi-user.target\n\n\
-                 [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={BINARY} report up\n"
+                 [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={BINARY} report up\n\
+                 ExecStop={BINARY} report off\n"
             ),
         ),
     ]

@@ -1,4 +1,5 @@
-//! The keeper: the one process of the initrd that stays, and carries the root disk through an outage.
+//! The keeper: the one process of the initrd that stays. It carries the root disk through an outage, and
+//! tells the boot server that the machine runs.
 //!
 //! When the connection to the storage server is lost, the kernel holds all requests; the keeper connects
 //! anew and hands the kernel the new connection. Since nothing can be read from the root meanwhile, it
@@ -10,16 +11,20 @@ use crate::console::Console;
 use crate::disk::Disk;
 use crate::nbd;
 use crate::netlink::Socket;
-use initcfg::{BootConfig, Root};
+use crate::reporter::Target;
+use initcfg::{BootConfig, Heartbeat, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+
+/// Its memory is locked: the usual two megabytes for a thread would be lost to the machine.
+const STACK_BYTES: usize = 64 << 10;
 
 /// What systemd and `ps` see.
 const NAME: &str = "@bootlace-keeper";
@@ -76,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
 
 struct Keeper {
     console: Console,
+    pulse: Pulse,
     link: Option<Link>,
 }
 
@@ -91,25 +97,50 @@ impl Keeper {
             Root::Nbd { server, export } => Some(Link::open(*server, export)?),
             Root::Aoe { .. } => None,
         };
+        let pulse = Pulse::open(Target::from(&config))?;
         let _ = rustix::process::setsid();
         // Memory for this process must never wait for a write to the disk that it has to bring back.
         rustix::process::configure_io_flusher_behavior(true)?;
         rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?;
-        Ok(Self { console, link })
+        Ok(Self { console, pulse, link })
     }
 
-    fn keep(mut self) -> ExitCode {
+    fn keep(self) -> ExitCode {
         // Whoever started it waits for this line.
         let mut output = io::stdout();
         if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
             return ExitCode::FAILURE;
         }
-        let Some(link) = &mut self.link else {
-            return ExitCode::SUCCESS;
-        };
+        let Some(mut link) = self.link else { self.pulse.beat() };
+        let pulse = self.pulse;
+        let beating = std::thread::Builder::new().stack_size(STACK_BYTES);
+        if let Err(error) = beating.spawn(move || pulse.beat()) {
+            self.console.warn(&format!("bootlace: no signs of life will be sent: {error}"));
+        }
         loop {
             link.wait_for_loss();
             link.restore(&self.console);
+        }
+    }
+}
+
+/// Tells the boot server that this machine runs, so that the page is right and its address stays its own.
+struct Pulse {
+    socket: UdpSocket,
+    target: Target,
+}
+
+impl Pulse {
+    fn open(target: Target) -> io::Result<Self> {
+        Ok(Self { socket: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, target })
+    }
+
+    fn beat(&self) -> ! {
+        let line = self.target.heartbeat(false).to_string();
+        loop {
+            // A boot server that is away hears the next one.
+            let _ = self.socket.send_to(line.as_bytes(), self.target.address());
+            std::thread::sleep(Duration::from_secs(Heartbeat::INTERVAL_SECONDS));
         }
     }
 }

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.
-            let text = "bootlace-init is started by the kernel; usage: bootlace-init report STAGE [DETAIL]\n";
+            let text = "bootlace-init is started by the kernel; usage: bootlace-init report (STAGE [DETAIL] | off)\n";
             let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
             ExitCode::from(2)
         }

@@ -1,7 +1,7 @@
 //! Tells the boot server which stage is reached, without ever holding up the boot.
 
 use crate::console::uptime;
-use initcfg::{Ack, BootConfig, REPORT_MAX, REPORT_PORT, Report, Stage};
+use initcfg::{Ack, BootConfig, Heartbeat, REPORT_MAX, REPORT_PORT, Report, Stage};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
@@ -60,6 +60,18 @@ impl Target {
     }
 }
 
+impl Target {
+    /// A sign of life, or the last one.
+    pub(crate) fn heartbeat(self, is_last: bool) -> Heartbeat {
+        Heartbeat { boot: self.boot, mac: self.mac, is_last }
+    }
+
+    /// Where reports go.
+    pub(crate) fn address(self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.server, REPORT_PORT)
+    }
+}
+
 /// Sends reports from a thread of its own; each is repeated until the boot server has it.
 pub(crate) struct Reporter {
     reports: Sender<Report>,
@@ -110,7 +122,7 @@ impl Reporter {
 
 /// Runs until the queue is closed and everything in it is acknowledged.
 fn send_all(socket: &UdpSocket, target: Target, queue: &Receiver<Report>) {
-    let server = SocketAddrV4::new(target.server, REPORT_PORT);
+    let server = target.address();
     let mut waiting: VecDeque<Report> = VecDeque::new();
     let mut repeat = REPEAT_FIRST;
     let mut next_send = Instant::now();
@@ -165,17 +177,33 @@ fn read_acks(socket: &UdpSocket, target: Target, waiting: &mut VecDeque<Report>)
     }
 }
 
-/// `report STAGE [DETAIL]`: tells the boot server about a stage that comes after the initrd.
+/// The last heartbeat is sent so often: it is not acknowledged, and nobody waits for it.
+const LAST_HEARTBEATS: u32 = 3;
+
+/// `report STAGE [DETAIL]`: tells the boot server about a stage that comes after the initrd; `report
+/// off`: that this machine is being shut down.
 pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
-    let stage = arguments.first().and_then(|word| word.parse::<Stage>().ok());
+    let word = arguments.first().map(String::as_str).unwrap_or_default();
     let target = std::fs::read_to_string(STATE_PATH).ok().and_then(|line| Target::parse(&line));
-    let (Some(stage), Some(target)) = (stage, target) else {
-        return ExitCode::from(2);
-    };
+    let Some(target) = target else { return ExitCode::from(2) };
+    if word == "off" {
+        return report_off(target);
+    }
+    let Ok(stage) = word.parse::<Stage>() else { return ExitCode::from(2) };
     let mut reporter = Reporter::start(target, SEQUENCE_LATER);
     reporter.report(stage, arguments.get(1).map(String::as_str).unwrap_or_default());
     // A boot server that is away is no fault of this machine.
     reporter.finish(LATER_TIMEOUT);
+    ExitCode::SUCCESS
+}
+
+fn report_off(target: Target) -> ExitCode {
+    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return ExitCode::FAILURE };
+    let line = target.heartbeat(true).to_string();
+    for _ in 0..LAST_HEARTBEATS {
+        let _ = socket.send_to(line.as_bytes(), target.address());
+        std::thread::sleep(TICK);
+    }
     ExitCode::SUCCESS
 }
 

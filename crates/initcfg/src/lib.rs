@@ -16,7 +16,7 @@ pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,
 };
-pub use report::{Ack, REPORT_MAX, Report, ReportError, Stage};
+pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
 
 /// UDP port of the boot server on which `init` reports its stages.
 pub const REPORT_PORT: u16 = 4915;

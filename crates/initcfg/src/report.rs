@@ -95,6 +95,18 @@ pub struct Ack {
     pub sequence: u32,
 }
 
+/// A machine runs, or is about to stop: `bootlace/1 alive BOOT MAC` and `bootlace/1 off BOOT MAC`. Not
+/// acknowledged: the next one follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Number of the boot.
+    pub boot: u64,
+    /// The boot NIC.
+    pub mac: Mac,
+    /// Whether it is the last: the system is being shut down.
+    pub is_last: bool,
+}
+
 /// The datagram is not a report or an acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
@@ -161,6 +173,34 @@ impl Ack {
     }
 }
 
+impl fmt::Display for Heartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_last { "off" } else { "alive" };
+        write!(f, "bootlace/1 {word} {} {}", self.boot, self.mac)
+    }
+}
+
+impl Heartbeat {
+    /// How often a machine sends one, in seconds. Who has missed three is not there any more.
+    pub const INTERVAL_SECONDS: u64 = 20;
+
+    /// Reads a datagram.
+    pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
+        let line = line(datagram)?.strip_prefix("bootlace/1 ").ok_or(ReportError::NotOurs)?;
+        let mut words = line.trim_end().splitn(3, ' ');
+        let is_last = match words.next() {
+            Some("alive") => false,
+            Some("off") => true,
+            _ => return Err(ReportError::NotOurs),
+        };
+        Ok(Self {
+            boot: word(&mut words, "boot number")?,
+            mac: word(&mut words, "MAC address")?,
+            is_last,
+        })
+    }
+}
+
 impl FromStr for Stage {
     type Err = ReportError;
 
@@ -211,6 +251,15 @@ mod tests {
         assert_eq!(Ack::parse(alloc::format!("{ack}").as_bytes()), Ok(ack));
         for stage in Stage::ALL {
             assert_eq!(stage.word().parse(), Ok(stage));
+        }
+        for is_last in [false, true] {
+            let heartbeat = Heartbeat { boot: 42, mac: example().mac, is_last };
+            let datagram = alloc::format!("{heartbeat}");
+            assert_eq!(Heartbeat::parse(datagram.as_bytes()), Ok(heartbeat));
+            assert_eq!(Report::parse(datagram.as_bytes()), Err(ReportError::NotOurs));
+            for end in 0..datagram.len() {
+                assert!(Heartbeat::parse(&datagram.as_bytes()[..end]).is_err(), "{end}");
+            }
         }
     }
 

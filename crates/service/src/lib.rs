@@ -8,6 +8,7 @@
 mod boots;
 mod database;
 mod error;
+mod heartbeats;
 mod imports;
 mod initrds;
 mod leases;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use crate::boots::NewStage;
 pub use crate::error::Error;
+pub use crate::heartbeats::Life;
 pub use crate::imports::Imported;
 pub use crate::initrds::InitrdState;
 pub use crate::loader::LoaderConfig;

@@ -2,6 +2,7 @@
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::heartbeats::Heartbeats;
 use crate::imports;
 use crate::initrds::Initrds;
 use crate::loader::Waits;
@@ -27,6 +28,7 @@ struct Inner {
     store: Arc<Store>,
     initrds: Initrds,
     waits: Waits,
+    heartbeats: Heartbeats,
     exports: watch::Sender<Exports>,
 }
 
@@ -46,6 +48,7 @@ impl Service {
             store,
             initrds,
             waits: Waits::default(),
+            heartbeats: Heartbeats::new(),
             exports: watch::Sender::new(Exports::default()),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -75,6 +78,10 @@ impl Service {
 
     pub(crate) fn initrds(&self) -> &Initrds {
         &self.inner.initrds
+    }
+
+    pub(crate) fn heartbeats(&self) -> &Heartbeats {
+        &self.inner.heartbeats
     }
 
     pub(crate) fn waits(&self) -> &Waits {

@@ -1,5 +1,6 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
+use crate::heartbeats::Life;
 use model::{Boot, ExportStatus, RootKind, Stage, StageEvent};
 use std::fmt;
 
@@ -90,11 +91,13 @@ pub struct MachineState {
 
 /// Decides what a machine does now.
 ///
-/// `waiting` is why it waits in the loader, `export` what the storage server sees of it, if known.
+/// `waiting` is why it waits in the loader, `export` what the storage server sees of it, if known, `life`
+/// what it says of itself.
 pub fn machine_state(
     boot: Option<&Boot>,
     waiting: Option<&str>,
     export: Option<&ExportStatus>,
+    life: Life,
     now_unix_ms: u64,
 ) -> MachineState {
     let Some(boot) = boot else {
@@ -131,9 +134,19 @@ pub fn machine_state(
             };
             state(StateWord::Failed, format!("Its boot failed: {why}."))
         }
-        Stage::Up if disk_closed => {
-            state(StateWord::Off, "It has closed its disk: it is switched off.".to_owned())
+        Stage::Up if let Some((since_ms, why)) = why_off(life, disk_open, disk_closed) => {
+            MachineState {
+                word: StateWord::Off,
+                sentence: why.to_owned(),
+                since_unix_ms: Some(since_ms.unwrap_or(last.at_unix_ms)),
+            }
         }
+        Stage::Up if disk_closed => state(
+            StateWord::Stuck,
+            "It runs, but everything waits: it can't reach its disk. It goes on by itself when the \
+             storage server answers it again."
+                .to_owned(),
+        ),
         Stage::Up => state(StateWord::Up, up_sentence(boot, last)),
         Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_open => {
             state(StateWord::Up, "It runs; its system has not reported that it is up.".to_owned())
@@ -163,6 +176,22 @@ pub fn machine_state(
             }
             let word = if stage < Stage::Start { StateWord::Loading } else { StateWord::Starting };
             state(word, format!("It boots: {}.", stage.title()))
+        }
+    }
+}
+
+/// Since when and why a machine that was up counts as off; `None` if it does not.
+fn why_off(life: Life, disk_open: bool, disk_closed: bool) -> Option<(Option<u64>, &'static str)> {
+    const SILENT: &str =
+        "It gives no sign of life any more: it was switched off, or its cable is out.";
+    match life {
+        Life::SaidOff(at_ms) => Some((Some(at_ms), "It was shut down.")),
+        Life::Alive => None,
+        // Its disk is in use: then it can only be its words that are lost.
+        Life::Silent(_) if disk_open => None,
+        Life::Silent(at_ms) => Some((at_ms, SILENT)),
+        Life::Unknown => {
+            disk_closed.then_some((None, "It has closed its disk: it is switched off."))
         }
     }
 }
@@ -243,7 +272,7 @@ mod tests {
     }
 
     fn check(stages: &[(Stage, u64)], now: u64, word: StateWord, says: &str) {
-        let state = machine_state(Some(&boot(stages)), None, None, now);
+        let state = machine_state(Some(&boot(stages)), None, None, Life::Unknown, now);
         assert_eq!(state.word, word, "{}", state.sentence);
         assert!(state.sentence.contains(says), "{}", state.sentence);
     }
@@ -262,9 +291,25 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_was_up_is_off_when_it_says_so_or_says_nothing() {
+        let boot = boot(&[(Stage::Up, 9000)]);
+        let check = |life: Life, word: StateWord, says: &str, since: u64| {
+            let state = machine_state(Some(&boot), None, None, life, 1_000_000);
+            assert_eq!(state.word, word, "{}", state.sentence);
+            assert!(state.sentence.contains(says), "{}", state.sentence);
+            assert_eq!(state.since_unix_ms, Some(since));
+        };
+        check(Life::Alive, StateWord::Up, "It is up", 9000);
+        check(Life::Unknown, StateWord::Up, "It is up", 9000);
+        check(Life::SaidOff(500_000), StateWord::Off, "shut down", 500_000);
+        check(Life::Silent(Some(400_000)), StateWord::Off, "no sign of life", 400_000);
+        check(Life::Silent(None), StateWord::Off, "no sign of life", 9000);
+    }
+
+    #[test]
     fn who_waits_is_told_why() {
-        let state = machine_state(Some(&boot(&[])), Some("no image"), None, 5);
+        let state = machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, 5);
         assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
-        assert_eq!(machine_state(None, None, None, 5).word, StateWord::Off);
+        assert_eq!(machine_state(None, None, None, Life::Unknown, 5).word, StateWord::Off);
     }
 }

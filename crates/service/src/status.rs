@@ -1,6 +1,7 @@
 //! What pages and command line show.
 
 use crate::error::Error;
+use crate::heartbeats::Life;
 use crate::initrds::InitrdState;
 use crate::service::{Service, now_unix, now_unix_ms};
 use crate::state::{MachineState, StateWord, machine_state};
@@ -143,7 +144,10 @@ impl Service {
                 let boot = view.boots.get(&machine.mac).map(|boot| Boot::clone(boot));
                 let export = exports.iter().find(|export| export.spec.machine == machine.name);
                 let waiting = self.waits().get(machine.mac);
-                let state = machine_state(boot.as_ref(), waiting.as_deref(), export, now);
+                let life = boot.as_ref().map_or(Life::Unknown, |boot| {
+                    self.heartbeats().life(machine.mac, boot.id, now)
+                });
+                let state = machine_state(boot.as_ref(), waiting.as_deref(), export, life, now);
                 let next = machine
                     .image
                     .as_ref()

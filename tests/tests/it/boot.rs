@@ -77,6 +77,14 @@ pub(crate) fn wait_for_login(pc: &Pc, host_name: &str) -> Result<()> {
     pc.console().wait_for(&format!("{host_name} login: "), BOOT)
 }
 
+/// The page knows that `pc-1` was shut down, since it said so.
+fn says_off(site: &Site) -> Result<()> {
+    let view = site.browser().json("/api/v1/machines/pc-1")?;
+    let state = (view["state"]["word"].as_str(), view["state"]["sentence"].as_str());
+    ensure!(state == (Some("off"), Some("It was shut down.")), "{state:?}");
+    Ok(())
+}
+
 /// Stages that each boot must have reached when it is up.
 const STAGES: &[&str] = &[
     "dhcp", "loader", "config", "kernel", "initrd", "start", "modules", "link", "address",
@@ -117,6 +125,7 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         let power_off = Instant::now();
         pc.wait_for_off(SHUTDOWN)?;
         println!("from poweroff to off: {:?}", power_off.elapsed());
+        says_off(&room.site)?;
         Ok(())
     });
 }
@@ -161,7 +170,8 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
         let left = console.shell("ls /root/x", COMMAND)?;
         ensure!(left.contains("No such file"), "the file outlived the reset: {left:?}");
         console.send_line("systemctl poweroff")?;
-        pc.wait_for_off(SHUTDOWN)
+        pc.wait_for_off(SHUTDOWN)?;
+        says_off(&room.site)
     });
 }
 

@@ -1,0 +1,91 @@
+//! Signs of life of running machines. Kept in memory: they are stale when the server has been away.
+
+use crate::service::{Service, now_unix_ms};
+use model::BootId;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use wire::Mac;
+
+/// They come each 20 s: who has missed three is not there any more.
+const SILENT_MS: u64 = 70_000;
+
+/// Machines of which it is remembered when they were heard.
+const MACHINES_MAX: usize = 4096;
+
+/// What is heard of a machine that has been up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It gives signs of life.
+    Alive,
+    /// It has said that it is being shut down; milliseconds since 1970.
+    SaidOff(u64),
+    /// It gave none for a minute; when it gave the last, milliseconds since 1970, if that is known.
+    Silent(Option<u64>),
+    /// Nobody has listened for long enough.
+    Unknown,
+}
+
+/// The last sign of life of each machine.
+#[derive(Debug)]
+pub(crate) struct Heartbeats {
+    listening_since_ms: u64,
+    by_mac: Mutex<HashMap<Mac, (BootId, u64, bool)>>,
+}
+
+impl Heartbeats {
+    pub(crate) fn new() -> Self {
+        Self { listening_since_ms: now_unix_ms(), by_mac: Mutex::default() }
+    }
+
+    fn note(&self, mac: Mac, boot: BootId, is_last: bool, now_ms: u64) {
+        let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_mac.len() >= MACHINES_MAX {
+            by_mac.retain(|_, (_, at_ms, _)| now_ms.saturating_sub(*at_ms) < SILENT_MS);
+        }
+        if by_mac.len() < MACHINES_MAX {
+            by_mac.insert(mac, (boot, now_ms, is_last));
+        }
+    }
+
+    /// What is heard of a machine in this boot.
+    pub(crate) fn life(&self, mac: Mac, boot: BootId, now_ms: u64) -> Life {
+        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_long = |since_ms: u64| now_ms.saturating_sub(since_ms) > SILENT_MS;
+        match by_mac.get(&mac).filter(|(of, ..)| *of == boot) {
+            Some(&(_, at_ms, true)) => Life::SaidOff(at_ms),
+            Some(&(_, at_ms, false)) if is_long(at_ms) => Life::Silent(Some(at_ms)),
+            Some(_) => Life::Alive,
+            None if is_long(self.listening_since_ms) => Life::Silent(None),
+            None => Life::Unknown,
+        }
+    }
+}
+
+impl Service {
+    /// A machine gives a sign of life, or its last one because it shuts down.
+    pub fn heartbeat(&self, mac: Mac, boot: BootId, is_last: bool) {
+        if is_last {
+            tracing::info!(machine = self.name_or_mac(mac), boot, "shuts down");
+        }
+        self.heartbeats().note(mac, boot, is_last, now_unix_ms());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_for_a_minute_is_gone() {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let heartbeats = Heartbeats { listening_since_ms: 0, by_mac: Mutex::default() };
+        assert_eq!(heartbeats.life(mac, 7, 60_000), Life::Unknown);
+        assert_eq!(heartbeats.life(mac, 7, 80_000), Life::Silent(None));
+        heartbeats.note(mac, 7, false, 80_000);
+        assert_eq!(heartbeats.life(mac, 7, 140_000), Life::Alive);
+        assert_eq!(heartbeats.life(mac, 7, 160_000), Life::Silent(Some(80_000)));
+        assert_eq!(heartbeats.life(mac, 8, 140_000), Life::Silent(None), "another boot");
+        heartbeats.note(mac, 7, true, 160_000);
+        assert_eq!(heartbeats.life(mac, 7, 500_000), Life::SaidOff(160_000));
+    }
+}
