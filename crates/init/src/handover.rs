@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// Our own copy for the time after the initrd is emptied.
 const BINARY: &str = "/run/bootlace/bin/bootlace-init";
 
+/// systemd moves into this folder at the very end and starts this program (INITRD_INTERFACE).
+const SHUTDOWN: &str = "/run/initramfs/shutdown";
+
 /// Writes all files. Returns what could not be done, for the log: each is a comfort, and no reason to
 /// end a boot.
 pub(crate) fn write_all(config: &BootConfig, nic: &Nic, command_line: &str) -> Vec<String> {
@@ -32,6 +35,7 @@ pub(crate) fn write_all(config: &BootConfig, nic: &Nic, command_line: &str) -> V
         note(&path, make_link(&path, target));
     }
     note(BINARY, install_binary());
+    note(SHUTDOWN, install_shutdown());
     note("host name", set_host_name(config, command_line));
     note("resolv.conf", set_resolver(Path::new(ROOT), config));
     troubles
@@ -160,6 +164,14 @@ fn install_binary() -> io::Result<()> {
     make_folder_of(BINARY)?;
     fs::copy("/init", BINARY)?;
     fs::set_permissions(BINARY, fs::Permissions::from_mode(0o755))
+}
+
+fn install_shutdown() -> io::Result<()> {
+    for folder in ["dev", "oldroot", "proc", "run", "sys"] {
+        fs::create_dir_all(Path::new(SHUTDOWN).with_file_name(folder))?;
+    }
+    // The same bytes in the same memory.
+    fs::hard_link(BINARY, SHUTDOWN)
 }
 
 /// The image's own name is the same on all machines: this machine's hides it.

@@ -6,6 +6,7 @@
 //! - `init boot` does the work, stage by stage, up to a complete root below `/sysroot`;
 //! - `@bootlace-keeper` (`init keep`) stays, and carries the root disk through outages of its server;
 //! - PID 1 then makes that the root and becomes the image's init;
+//! - `shutdown` unmounts the root when the system is stopped, and ends the machine;
 //! - `modprobe` answers the kernel, which asks for modules by that name;
 //! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later.
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ mod nic;
 mod pid1;
 mod reporter;
 mod resolve;
+mod shutdown;
 mod sysfs;
 
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     if program.ends_with("modprobe") {
         return loader::modprobe(&rest);
+    }
+    if program.ends_with("shutdown") {
+        return shutdown::run(rest.first().map(String::as_str).unwrap_or_default());
     }
     if std::process::id() == 1 {
         pid1::run(&rest);

@@ -9,6 +9,9 @@ use wire::Mac;
 /// They come each 20 s: who has missed three is not there any more.
 const SILENT_MS: u64 = 70_000;
 
+/// A system that shuts down still gives signs of life for a while; its services may take 90 s each.
+const SHUTDOWN_MS: u64 = 120_000;
+
 /// Machines of which it is remembered when they were heard.
 const MACHINES_MAX: usize = 4096;
 
@@ -39,6 +42,12 @@ impl Heartbeats {
 
     fn note(&self, mac: Mac, boot: BootId, is_last: bool, now_ms: u64) {
         let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_shutting_down = by_mac.get(&mac).is_some_and(|&(of, at_ms, said_off)| {
+            of == boot && said_off && now_ms.saturating_sub(at_ms) < SHUTDOWN_MS
+        });
+        if is_shutting_down {
+            return;
+        }
         if by_mac.len() >= MACHINES_MAX {
             by_mac.retain(|_, (_, at_ms, _)| now_ms.saturating_sub(*at_ms) < SILENT_MS);
         }
@@ -86,6 +95,7 @@ mod tests {
         assert_eq!(heartbeats.life(mac, 7, 160_000), Life::Silent(Some(80_000)));
         assert_eq!(heartbeats.life(mac, 8, 140_000), Life::Silent(None), "another boot");
         heartbeats.note(mac, 7, true, 160_000);
+        heartbeats.note(mac, 7, false, 161_000);
         assert_eq!(heartbeats.life(mac, 7, 500_000), Life::SaidOff(160_000));
     }
 }

@@ -125,6 +125,11 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         let power_off = Instant::now();
         pc.wait_for_off(SHUTDOWN)?;
         println!("from poweroff to off: {:?}", power_off.elapsed());
+        ensure!(
+            console.text().contains("bootlace: root unmounted; poweroff"),
+            "{}",
+            console.tail(20)
+        );
         says_off(&room.site)?;
         Ok(())
     });
