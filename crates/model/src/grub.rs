@@ -111,7 +111,7 @@ mod tests {
         let expected = "\
 echo 'Bootlace: lab-07 starts debian-12 version 2 (boot 42)'
 if ! linux (http,10.77.0.1)/boot/debian-12/2/vmlinuz console=ttyS0 quiet panic=30 \
-bootlace.server=10.77.0.1 bootlace.boot=42 bootlace.mac=52:54:00:00:00:01 \
+systemd.machine_id=b0071ace5eed4d1cab1e525400000001 bootlace.server=10.77.0.1 bootlace.boot=42 bootlace.mac=52:54:00:00:00:01 \
 bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1:10809:lab-07; then
 ";
         assert!(text.starts_with(expected), "{text}");

@@ -111,9 +111,22 @@ impl BootPlan {
         if !words.iter().any(|word| word.starts_with("panic=")) {
             words.push("panic=30".into());
         }
+        // All machines of an image have the image's, unless they are told otherwise.
+        if !words.iter().any(|word| word.starts_with(MACHINE_ID)) {
+            words.push(alloc::format!("{MACHINE_ID}{}", machine_id(self.machine.mac)));
+        }
         words.push(self.config.to_command_line());
         words.join(" ")
     }
+}
+
+/// systemd's parameter for the machine-id, meant for systems that boot over the network (systemd(1)).
+const MACHINE_ID: &str = "systemd.machine_id=";
+
+/// The same for a machine in each boot, and different from all others: a random (version 4) UUID in form,
+/// which ends with the MAC.
+fn machine_id(mac: Mac) -> String {
+    alloc::format!("b0071ace5eed4d1cab1e{}", mac.compact())
 }
 
 /// Decides what the PC with `mac`, which has leased `address`, boots as boot number `boot`.
@@ -219,7 +232,10 @@ pub(crate) mod tests {
         assert_eq!(plan.initrd_path(), "/boot/debian-12/2/initrd");
         let line = plan.command_line();
         assert!(
-            line.starts_with("console=ttyS0 quiet panic=30 bootlace.server=10.77.0.1"),
+            line.starts_with(
+                "console=ttyS0 quiet panic=30 \
+                 systemd.machine_id=b0071ace5eed4d1cab1e525400000001 bootlace.server=10.77.0.1"
+            ),
             "{line}"
         );
         assert!(line.contains("bootlace.root=nbd:10.77.0.1:10809:lab-07"), "{line}");

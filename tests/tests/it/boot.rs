@@ -107,6 +107,8 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         console.log_in(COMMAND)?;
         let source = console.shell("findmnt -no SOURCE /", COMMAND)?;
         ensure!(source.starts_with("/dev/nbd0"), "the root is {source:?}");
+        let id = console.shell("cat /etc/machine-id", COMMAND)?;
+        ensure!(id.ends_with("525400000001"), "the machine-id is not this machine's: {id}");
         let state =
             console.shell("networkctl --no-pager status 2>&1 | head -5; ip -br addr", COMMAND)?;
         ensure!(state.contains("10.77.0.1"), "the boot NIC lost its address: {state}");
