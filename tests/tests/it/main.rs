@@ -3,5 +3,6 @@
 mod boot;
 mod cli;
 mod dhcp;
+mod nics;
 mod tftp;
 mod tidy;
