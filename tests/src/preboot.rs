@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -17,6 +18,9 @@ const SCRIPT: &str =
 
 /// How long the boot server may take until the machine may boot: its initrd may be in the works.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The list of modules in an initrd.
+const INDEX: &str = "lib/bootlace/modules";
 
 /// A PC before its kernel runs. It has the PC's MAC: drop it before the PC is switched on.
 pub struct Preboot {
@@ -34,7 +38,7 @@ pub struct Kernel {
     /// Its command line.
     pub command_line: String,
     /// Where the files are.
-    _folder: Arc<TempDir>,
+    folders: Vec<Arc<TempDir>>,
 }
 
 impl Preboot {
@@ -80,7 +84,7 @@ impl Preboot {
             image: self.folder.path().join("vmlinuz"),
             initrd: self.folder.path().join("initrd"),
             command_line: arguments,
-            _folder: Arc::clone(&self.folder),
+            folders: vec![Arc::clone(&self.folder)],
         };
         for (path, file) in [(&kernel, &files.image), (&initrd, &files.initrd)] {
             self.curl(&format!("http://{SERVER}{path}"), &file.to_string_lossy())?;
@@ -92,6 +96,32 @@ impl Preboot {
         let mut curl = self.client.command("curl");
         curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "60"]);
         text_of(curl.args(["--output", output, url])).with_context(|| format!("can't fetch {url}"))
+    }
+}
+
+impl Kernel {
+    /// The same with another index of the modules in its initrd.
+    ///
+    /// # Errors
+    /// There is no index, or busybox is missing.
+    pub fn with_index(&self, change: impl FnOnce(&str) -> String) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bootlace-initrd-").tempdir()?;
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script, "sh"]).arg(&self.initrd).arg(INDEX);
+            text_of(command.current_dir(folder.path()))
+        };
+        let index = shell("busybox cpio -i --to-stdout \"$2\" <\"$1\"")?;
+        anyhow::ensure!(!index.is_empty(), "the initrd has no {INDEX}");
+        let file = folder.path().join(INDEX);
+        std::fs::create_dir_all(file.parent().context("it is in a folder")?)?;
+        std::fs::write(file, change(&index) + "\n")?;
+        // What comes later in an initrd wins.
+        shell("cp \"$1\" initrd && echo \"$2\" | busybox cpio -o -H newc >>initrd")?;
+        let initrd = folder.path().join("initrd");
+        let mut changed = Self { initrd, ..self.clone() };
+        changed.folders.push(Arc::new(folder));
+        Ok(changed)
     }
 }
 

@@ -159,6 +159,25 @@ impl Site {
         self.start(&mut command)
     }
 
+    /// Starts only the storage server.
+    ///
+    /// # Errors
+    /// It does not start; the error shows the log's end.
+    pub fn storage(&self) -> Result<Daemon> {
+        let log = self.root().join("storage.log");
+        let mut daemon = Daemon::start_detached("storage", self.command().arg("storage"), &log)?;
+        daemon.wait_for_log("storage server ready", START_TIMEOUT)?;
+        Ok(daemon)
+    }
+
+    /// Starts only the boot server.
+    ///
+    /// # Errors
+    /// As [`Site::up`].
+    pub fn serve(&self) -> Result<Daemon> {
+        self.start(self.command().arg("serve").stdin(Stdio::null()))
+    }
+
     /// Looks at the pages.
     pub fn browser(&self) -> Browser<'_> {
         match &self.pages_outside {

@@ -3,6 +3,7 @@
 mod boot;
 mod cli;
 mod dhcp;
+mod failures;
 mod nics;
 mod tftp;
 mod tidy;
