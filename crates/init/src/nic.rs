@@ -188,7 +188,7 @@ impl<'a> Patience<'a> {
 
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.last != text || uptime() >= self.next {
-            self.console.say(self.topic, text);
+            self.console.wait(self.topic, text);
             text.clone_into(&mut self.last);
             self.next = uptime() + HINT_EVERY;
         }

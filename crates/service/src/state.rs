@@ -23,7 +23,7 @@ pub enum StateWord {
     Failed,
     /// A stage of its boot takes too long.
     Stuck,
-    /// It waits in the loader for something that the administrator has to do.
+    /// It waits, mostly for something that the administrator has to do.
     Waiting,
     /// Firmware or loader fetch its files.
     Loading,
@@ -90,7 +90,7 @@ pub struct MachineState {
 
 /// Decides what a machine does now.
 ///
-/// `waiting` is why it waits in the loader, `export` what the storage server sees of it, if known.
+/// `waiting` is why it waits in the loader or in its initrd, `export` what the storage server sees of it, if known.
 pub fn machine_state(
     boot: Option<&Boot>,
     waiting: Option<&str>,
@@ -117,6 +117,9 @@ pub fn machine_state(
     };
     if let Some(why) = waiting.filter(|_| last.stage < Stage::Config) {
         return state(StateWord::Waiting, format!("It waits in the loader: {why}."));
+    }
+    if let Some(why) = waiting.filter(|_| (Stage::Start..Stage::Attach).contains(&last.stage)) {
+        return state(StateWord::Waiting, format!("It can't go on yet: {why}."));
     }
     let lasts_ms = now_unix_ms.saturating_sub(last.at_unix_ms);
     // Its disk is in use: nothing else matters. AoE has no connections.
@@ -265,6 +268,9 @@ mod tests {
     fn who_waits_is_told_why() {
         let state = machine_state(Some(&boot(&[])), Some("no image"), None, 5);
         assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
+        let boot = boot(&[(Stage::Address, 9000)]);
+        let state = machine_state(Some(&boot), Some("no answer"), None, 90_000);
+        assert_eq!(state.sentence, "It can't go on yet: no answer.");
         assert_eq!(machine_state(None, None, None, 5).word, StateWord::Off);
     }
 }

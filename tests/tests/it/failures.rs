@@ -195,7 +195,7 @@ fn a_storage_server_that_is_down_is_waited_for() {
         let waiting = "waiting for the storage server 10.77.0.1:10809: the machine is there, but no \
                        storage server runs on it";
         pc.console().wait_for(waiting, BOOT)?;
-        room.page_says("stuck", "it can't reach the storage server", PATIENCE)?;
+        room.page_says("waiting", waiting, PAGE)?;
         room.storage = Some(room.site.storage()?);
         room.site.wait_for_stage("pc-1", "handover", BOOT).map(drop)
     });
@@ -212,6 +212,7 @@ fn a_disk_that_the_storage_server_refuses_is_explained() {
         let pc = room.pc(&kernel, "virtio-net-pci")?;
         let what = "the storage server 10.77.0.1:10809 does not give the disk pc-2";
         pc.console().wait_for(what, BOOT)?;
+        room.page_says("waiting", what, PAGE)?;
         expect_failure(&pc, what, "look at the machine's page", PATIENCE)?;
         room.page_says("failed", what, PAGE)
     });
