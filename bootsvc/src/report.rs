@@ -1,6 +1,7 @@
 //! Reports of `init`, one UDP datagram a stage.
 
 use initcfg::{Ack, Heartbeat, REPORT_MAX, Report};
+use model::Stage;
 use service::{NewStage, Service};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -71,14 +72,15 @@ impl ReportListener {
         if !self.is_own_word(report.mac, peer) {
             return None;
         }
-        let stage = NewStage {
-            stage: report.stage.into(),
-            detail: report.detail.clone(),
-            uptime_ms: Some(report.uptime_ms),
+        let ack = Ack { boot: report.boot, sequence: report.sequence };
+        let Some(stage) = Stage::reported(report.stage) else {
+            self.service.machine_waits(report.mac, report.boot, &report.detail);
+            return Some(ack);
         };
+        let stage = NewStage { stage, detail: report.detail, uptime_ms: Some(report.uptime_ms) };
         // Without an acknowledgement the machine says it again.
         match self.service.stage(report.mac, Some(report.boot), stage).await {
-            Ok(_) => Some(Ack { boot: report.boot, sequence: report.sequence }),
+            Ok(_) => Some(ack),
             Err(error) => {
                 tracing::warn!(mac = %report.mac, error = error.chain(), "a report was not noted");
                 None

@@ -2,6 +2,7 @@
 
 use crate::console::Console;
 use crate::lan::Lan;
+use crate::preboot::Kernel;
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -32,6 +33,7 @@ pub struct PcBuilder {
     memory_mib: u32,
     n_cpus: u32,
     nic_model: String,
+    kernel: Option<Kernel>,
     extra: Vec<String>,
     logs: Option<PathBuf>,
 }
@@ -72,6 +74,13 @@ impl PcBuilder {
         self
     }
 
+    /// Starts this kernel at once: no network boot by the firmware.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &Kernel) -> Self {
+        self.kernel = Some(kernel.clone());
+        self
+    }
+
     /// Adds arguments for QEMU.
     #[must_use]
     pub fn extra(mut self, arguments: &[&str]) -> Self {
@@ -101,7 +110,22 @@ impl PcBuilder {
         let socket = folder.path().join("qmp");
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
         command.args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")]);
-        let mut nic = format!("{},netdev=n0,mac={},bootindex=1", self.nic_model, self.mac);
+        let mut nic = format!("{},netdev=n0,id=nic0,mac={}", self.nic_model, self.mac);
+        let is_usb = self.nic_model.starts_with("usb-");
+        if is_usb {
+            command.args(["-device", "qemu-xhci"]);
+        }
+        match &self.kernel {
+            Some(kernel) => {
+                command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initrd);
+                command.args(["-append", &kernel.command_line]);
+                // The firmware need not wait for the NIC's own boot program.
+                if !is_usb {
+                    nic.push_str(",romfile=");
+                }
+            }
+            None => nic.push_str(",bootindex=1"),
+        }
         match self.firmware {
             Firmware::Bios => {
                 command.args(["-machine", "pc"]);
@@ -168,6 +192,7 @@ impl Pc {
             memory_mib: 1024,
             n_cpus: 1,
             nic_model: "virtio-net-pci".to_owned(),
+            kernel: None,
             extra: Vec::new(),
             logs: None,
         }

@@ -143,27 +143,7 @@ impl Site {
         self.start(self.command().arg("up").stdin(Stdio::null()))
     }
 
-    /// Starts only the boot server, for tests that end the storage server by themselves.
-    ///
-    /// # Errors
-    /// As [`Site::up`].
-    pub fn serve(&self) -> Result<Daemon> {
-        self.start(self.command().arg("serve").stdin(Stdio::null()))
-    }
-
-    /// Starts only the storage server.
-    ///
-    /// # Errors
-    /// It does not start; the error shows the log's end.
-    pub fn storage(&self) -> Result<Daemon> {
-        let log = self.root.path().join("storage.log");
-        let mut storage =
-            Daemon::start_detached("bootlace storage", self.command().arg("storage"), &log)?;
-        storage.wait_for_log("storage server ready", START_TIMEOUT)?;
-        Ok(storage)
-    }
-
-    /// The same, with the pages on a socket that listens elsewhere, such as outside of the namespace.
+    /// [`Site::up`], with the pages on a socket that listens elsewhere, such as outside of the namespace.
     ///
     /// # Errors
     /// As [`Site::up`].
@@ -177,6 +157,25 @@ impl Site {
         command.args(["-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
         command.arg("up").stdin(Stdio::from(OwnedFd::from(listener)));
         self.start(&mut command)
+    }
+
+    /// Starts only the storage server.
+    ///
+    /// # Errors
+    /// It does not start; the error shows the log's end.
+    pub fn storage(&self) -> Result<Daemon> {
+        let log = self.root().join("storage.log");
+        let mut daemon = Daemon::start_detached("storage", self.command().arg("storage"), &log)?;
+        daemon.wait_for_log("storage server ready", START_TIMEOUT)?;
+        Ok(daemon)
+    }
+
+    /// Starts only the boot server.
+    ///
+    /// # Errors
+    /// As [`Site::up`].
+    pub fn serve(&self) -> Result<Daemon> {
+        self.start(self.command().arg("serve").stdin(Stdio::null()))
     }
 
     /// Looks at the pages.

@@ -19,13 +19,16 @@ use std::time::Duration;
 /// How long the last reports may hold up the hand-over; a server that is there answers in a millisecond.
 const LAST_REPORTS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Reports of waiting are sent beside those of stages, of which there are fewer than this.
+const SEQUENCE_WAITING: u32 = 50;
+
 /// How long the boot server may take to note a failure, before the person at the machine gets the
 /// whole remaining minute to read.
 const FAILURE_REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Does everything, says everything, and exits with success if there is a root to switch to.
 pub(crate) fn run() -> ExitCode {
-    let console = Console::open();
+    let mut console = Console::open();
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let config = match BootConfig::parse(&command_line) {
         Ok(config) => config,
@@ -43,6 +46,8 @@ pub(crate) fn run() -> ExitCode {
     if let Some(folder) = Path::new(STATE_PATH).parent() {
         let _ = fs::create_dir_all(folder).and_then(|()| fs::write(STATE_PATH, target.to_line()));
     }
+    let mut waits = Reporter::start(target, SEQUENCE_WAITING);
+    console.on_wait(move |text| waits.report(Stage::Waiting, text));
     let mut boot = Boot { console, config, reporter: Reporter::start(target, 1), command_line };
     match boot.stages() {
         Ok(()) => {

@@ -93,23 +93,52 @@ fn for_each_device(root: &Path, visit: &mut dyn FnMut(&Path, &str)) {
     }
 }
 
-/// Network cards on PCI and on USB that no driver has taken, for a person: address and hardware name.
-pub(crate) fn cards_without_driver(loader: &Loader) -> Vec<String> {
+/// A network card that no driver has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostCard {
+    /// For people: where it is and what it is, like `PCI 8086:100e at 0000:00:03.0`.
+    pub(crate) name: String,
+    /// `true` if this initrd has a driver for it, which did not start.
+    pub(crate) has_driver: bool,
+}
+
+/// All network cards that no driver has taken.
+pub(crate) fn cards_without_driver(loader: &Loader) -> Vec<LostCard> {
     let mut cards = Vec::new();
     for_each_device(Path::new("/sys/devices"), &mut |folder, alias| {
-        let is_network = alias.starts_with("pci:") && alias.contains("bc02")
-            || alias.starts_with("usb:") && (alias.contains("ic02") || alias.contains("icE0"));
-        if is_network && !folder.join("driver").exists() {
-            let name = folder.file_name().unwrap_or_default().to_string_lossy();
-            let reason = if loader.knows(alias) {
-                "driver did not start"
-            } else {
-                "no driver in this initrd"
-            };
-            cards.push(format!("{name} ({alias}: {reason})"));
+        if is_network_card(alias) && !folder.join("driver").exists() {
+            let place = folder.file_name().unwrap_or_default().to_string_lossy();
+            let name = format!("{} at {place}", card_name(alias));
+            cards.push(LostCard { name, has_driver: loader.knows(alias) });
         }
     });
     cards
+}
+
+fn is_network_card(alias: &str) -> bool {
+    match alias.split_once(':') {
+        Some(("pci", rest)) => rest.contains("bc02"),
+        // Communication devices, and the wireless class that RNDIS uses.
+        Some(("usb", rest)) => rest.contains("ic02") || rest.contains("icE0"),
+        // Device type 1 is a network card; its PCI device belongs to virtio_pci.
+        Some(("virtio", rest)) => rest.starts_with("d00000001"),
+        _ => false,
+    }
+}
+
+/// `PCI 8086:100e`: the numbers that lspci, lsusb and search engines know.
+fn card_name(alias: &str) -> String {
+    let after = |text: &str, mark: &str, n_digits: usize| {
+        let digits = text.split_once(mark)?.1.get(..n_digits)?;
+        Some(digits.trim_start_matches("0000").to_ascii_lowercase())
+    };
+    let pci = || Some((after(alias, "pci:v", 8)?, after(alias, "d", 8)?));
+    let usb = || Some((after(alias, "usb:v", 4)?, after(alias, "p", 4)?));
+    match (pci(), usb()) {
+        (Some((vendor, device)), _) => format!("PCI {vendor:0>4}:{device:0>4}"),
+        (_, Some((vendor, device))) => format!("USB {vendor:0>4}:{device:0>4}"),
+        _ => alias.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +155,23 @@ mod tests {
         assert_eq!(added_alias(b"add@/x\0ACTION=add\0SUBSYSTEM=block\0"), None);
         for end in 0..event.len() {
             let _ = added_alias(&event[..end]);
+        }
+    }
+
+    #[test]
+    fn cards_are_named_by_their_numbers() {
+        let check = |alias: &str, is_network: bool, name: &str| {
+            assert_eq!((is_network_card(alias), card_name(alias).as_str()), (is_network, name));
+        };
+        let e1000 = "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00";
+        check(e1000, true, "PCI 8086:100e");
+        check("pci:v00001234d00001111sv00001AF4sd00001100bc03sc00i00", false, "PCI 1234:1111");
+        let usb = "usb:v0525pA4A2d0000dc02dsc00dp00ic02isc06ip00in00";
+        check(usb, true, "USB 0525:a4a2");
+        check("virtio:d00000001v00001AF4", true, "virtio:d00000001v00001AF4");
+        check("virtio:d00000004v00001AF4", false, "virtio:d00000004v00001AF4");
+        for end in 0..e1000.len() {
+            let _ = card_name(&e1000[..end]);
         }
     }
 }

@@ -10,11 +10,15 @@ use std::time::Duration;
 const TRIES_MAX: u32 = 20;
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 
+/// Hears what the boot waits for.
+type OnWait = Box<dyn FnMut(&str) + Send>;
+
 /// Writes lines and ignores every error: a console that hangs up must not end a boot.
 #[derive(Clone)]
 pub(crate) struct Console {
     consoles: Arc<Mutex<Vec<File>>>,
     kernel_log: Option<Arc<File>>,
+    on_wait: Option<Arc<Mutex<OnWait>>>,
 }
 
 impl Console {
@@ -27,13 +31,28 @@ impl Console {
             consoles.extend(open_console("/dev/console"));
         }
         let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
-        Self { consoles: Arc::new(Mutex::new(consoles)), kernel_log }
+        Self { consoles: Arc::new(Mutex::new(consoles)), kernel_log, on_wait: None }
+    }
+
+    /// Lets somebody else hear what the boot waits for, too.
+    pub(crate) fn on_wait(&mut self, hear: impl FnMut(&str) + Send + 'static) {
+        self.on_wait = Some(Arc::new(Mutex::new(Box::new(hear))));
+    }
+
+    /// Says what the boot waits for; again now and then, as long as it lasts.
+    pub(crate) fn wait(&self, topic: &str, text: &str) {
+        self.say(topic, text);
+        if let Some(on_wait) = &self.on_wait
+            && let Ok(mut hear) = on_wait.lock()
+        {
+            hear(text);
+        }
     }
 
     /// Only the kernel's log: the consoles belong to the real system by then.
     pub(crate) fn log_only() -> Self {
         let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
-        Self { consoles: Arc::default(), kernel_log }
+        Self { consoles: Arc::default(), kernel_log, on_wait: None }
     }
 
     /// `bootlace: TOPIC: TEXT (2.1 s)`.

@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::sysfs;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::ffi::CString;
 use std::fs::File;
@@ -21,6 +22,10 @@ const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bytes at the start of a disk that file systems are recognized by: btrfs has its mark at 64 KiB.
 const PROBE_BYTES: usize = 65_536 + 72;
+
+/// What helps against a disk that was good once: it is the machine's own, or the image's.
+const DAMAGE_REMEDY: &str = "reset the machine's disk on its page, if it keeps one; otherwise import a \
+                             sound copy of the image";
 
 /// A block device as the kernel names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,27 +121,47 @@ pub(crate) fn mount_root(
     let start = read_start(&device).map_err(|error| {
         Failure::new(
             format!("can't read the root disk {device}: {error}"),
-            "look at the storage server's log: the image may be damaged",
+            "look at the storage server's log: a disk of the server may be failing",
         )
     })?;
     let file_system =
         FileSystem::recognize(&start).ok_or_else(|| no_file_system(&device, &start, partition))?;
     let name = file_system.name();
-    let cannot = |what: &str, error: &dyn std::fmt::Display| {
+    let cannot_mount = |error: io::Error| {
+        let why = in_words(&error);
         Failure::new(
-            format!("can't {what} the {name} file system of {device}: {error}"),
-            "check the image on another machine (fsck), or assign the version before",
+            format!("can't mount the {name} file system of {device}: {why}"),
+            DAMAGE_REMEDY,
         )
     };
-    loader.load(name, "").map_err(|error| cannot("load the driver for", &error))?;
+    loader.load(name, "").map_err(|error| cannot_load(name, &error, loader))?;
     if !disk.is_read_only() && !file_system.is_always_read_only() {
-        mount_at(&device, ROOT, name, MountFlags::empty(), "")
-            .map_err(|error| cannot("mount", &error))?;
+        mount_at(&device, ROOT, name, MountFlags::empty(), "").map_err(cannot_mount)?;
         return Ok(format!("{name} on {device}"));
     }
-    loader.load("overlay", "").map_err(|error| cannot("load the overlay driver for", &error))?;
-    mount_with_memory(&device, file_system).map_err(|error| cannot("mount", &error))?;
+    loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
+    mount_with_memory(&device, file_system).map_err(cannot_mount)?;
     Ok(format!("{name} on {device}, read-only, with changes in memory"))
+}
+
+fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
+    Failure::new(
+        format!("can't load the {module} driver: {error}"),
+        format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
+    )
+}
+
+/// What the usual errors of a mount mean.
+fn in_words(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        // Of checksums that are wrong, of structures that make no sense.
+        Some(Errno::UCLEAN | Errno::BADMSG | Errno::INVAL) => {
+            format!("it is damaged, the kernel says: {error}")
+        }
+        Some(Errno::IO) => format!("the disk can't be read: {error}"),
+        Some(Errno::NODEV) => "this kernel has no driver for it".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Mounts a read-only file system with a layer above it that lives in memory.
@@ -222,7 +247,7 @@ fn no_file_system(device: &str, start: &[u8], partition: Option<u8>) -> Failure 
     } else if start.starts_with(b"LUKS\xba\xbe") {
         ("it is encrypted (LUKS)", "import the image without encryption")
     } else if is_empty {
-        ("it is empty", "import the image again")
+        ("it is empty", DAMAGE_REMEDY)
     } else {
         ("what is there is something else", "use an image with one of these file systems")
     };

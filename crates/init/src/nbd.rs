@@ -81,8 +81,8 @@ pub(crate) fn attach(
         if !is_refused {
             refused_since = None;
         } else if since.elapsed() > REFUSED_MAX {
-            let remedy = "look at the machine's page and at the storage server's log; the machine \
-                          starts again and asks anew";
+            let remedy =
+                "look into the storage server's log; the machine starts again and asks anew";
             return Err(Failure::new(text, remedy));
         }
         // Nobody need read of the first tries, unless the answer was no.

@@ -1,6 +1,6 @@
 //! The boot NIC: finds it, sets it up, gives it the address that the boot server leased.
 
-use crate::coldplug;
+use crate::coldplug::{self, LostCard};
 use crate::console::{Console, uptime};
 use crate::failure::Failure;
 use crate::loader::Loader;
@@ -14,13 +14,15 @@ use wire::Mac;
 
 /// How long the NIC may take to show up after its driver was loaded. Adapters behind USB hubs, and
 /// cards that load firmware, were seen to need 15 s.
-const APPEAR_TIMEOUT: Duration = Duration::from_secs(60);
+const APPEAR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the kernel is asked for a change.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A person is told what is waited for after this time, and again after each such time. Gigabit links
-/// need 3 s for their negotiation.
+/// A person is told what is waited for after this time. Gigabit links need 3 s for their negotiation.
+const HINT_FIRST: Duration = Duration::from_secs(5);
+
+/// And again after each such time.
 const HINT_EVERY: Duration = Duration::from_secs(20);
 
 /// A network interface of this machine.
@@ -49,7 +51,7 @@ impl Nic {
 /// Waits until the interface with this MAC is there.
 pub(crate) fn find(mac: Mac, loader: &Loader, console: &Console) -> Result<Nic, Failure> {
     let started = Instant::now();
-    let mut next_hint = HINT_EVERY / 4;
+    let mut next_hint = HINT_FIRST;
     loop {
         let interfaces = interfaces();
         let found = interfaces.iter().find(|(_, address)| *address == mac);
@@ -60,10 +62,13 @@ pub(crate) fn find(mac: Mac, loader: &Loader, console: &Console) -> Result<Nic, 
             return Ok(Nic { name: name.clone(), index });
         }
         if started.elapsed() > APPEAR_TIMEOUT {
-            return Err(not_found(mac, &interfaces, loader));
+            return Err(not_found(mac, &interfaces, &coldplug::cards_without_driver(loader)));
         }
         if started.elapsed() > next_hint {
-            console.say("modules", &format!("waiting for the network card {mac}"));
+            let lost = coldplug::cards_without_driver(loader);
+            let why =
+                if lost.is_empty() { String::new() } else { format!(": {}", in_words(&lost)) };
+            console.say("modules", &format!("waiting for the network card {mac}{why}"));
             next_hint += HINT_EVERY;
         }
         std::thread::sleep(POLL);
@@ -81,27 +86,40 @@ fn interfaces() -> Vec<(String, Mac)> {
         .collect()
 }
 
-fn not_found(mac: Mac, interfaces: &[(String, Mac)], loader: &Loader) -> Failure {
+fn not_found(mac: Mac, interfaces: &[(String, Mac)], lost: &[LostCard]) -> Failure {
     let others: Vec<String> =
         interfaces.iter().map(|(name, mac)| format!("{name} {mac}")).collect();
-    let seen = match others.is_empty() {
-        true => "Linux has found no network card at all".to_owned(),
-        false => format!("Linux has found only {}", others.join(", ")),
+    let seen = match (others.is_empty(), lost.is_empty()) {
+        (true, true) => "it has found no network card at all".to_owned(),
+        (true, false) => in_words(lost),
+        (false, true) => format!("it has found only {}", others.join(", ")),
+        (false, false) => format!("it has found only {}; {}", others.join(", "), in_words(lost)),
     };
-    let cards = coldplug::cards_without_driver(loader);
-    let remedy = match cards.is_empty() {
-        true => "check that the card is seated and that the boot menu's network card is this one"
-            .to_owned(),
-        false => format!("there are cards without a driver: {}", cards.join(", ")),
+    let remedy = match lost.iter().any(|card| !card.has_driver) {
+        _ if lost.is_empty() => {
+            "check that the card is seated, and that the network boot was started from this card"
+        }
+        true => "use an image whose kernel has a driver for this card, such as a newer one",
+        false => {
+            "its firmware may be missing: import an image with the card's firmware package; or a \
+             kernel parameter blocks the driver"
+        }
     };
-    Failure::new(
-        format!("the network card {mac} that started this boot is missing; {seen}"),
-        remedy,
-    )
+    let what = format!("Linux does not see the network card {mac} that started this boot; {seen}");
+    Failure::new(what, remedy)
 }
 
-/// Sets the NIC up and waits for its link, for as long as it takes. Returns the speed for people, if
-/// the driver knows it.
+/// `PCI 8086:100e at 0000:00:03.0 has no driver in this initrd`.
+fn in_words(lost: &[LostCard]) -> String {
+    let sentence = |card: &LostCard| match card.has_driver {
+        true => format!("the driver of {} did not start", card.name),
+        false => format!("{} has no driver in this initrd", card.name),
+    };
+    lost.iter().map(sentence).collect::<Vec<_>>().join(", ")
+}
+
+/// Sets the NIC up and waits for its link, for as long as it takes. Returns for people how fast it is,
+/// if the driver knows, and how long it took, if that is odd.
 pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> {
     let failed = |error| cannot("set up the network card", &nic.name, &error);
     let socket = Socket::route().map_err(failed)?;
@@ -109,10 +127,10 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
     let _ = netlink::link_up(&socket, 1);
     netlink::link_up(&socket, nic.index).map_err(failed)?;
     let started = Instant::now();
-    let mut next_hint = HINT_EVERY;
+    let mut next_hint = HINT_FIRST;
     while !nic.has_carrier() {
         if started.elapsed() > next_hint {
-            let seconds = next_hint.as_secs();
+            let seconds = started.elapsed().as_secs();
             console.say(
                 "link",
                 &format!(
@@ -124,10 +142,14 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
         }
         std::thread::sleep(POLL);
     }
-    Ok(match sysfs::number(nic.path("speed")) {
+    let speed = match sysfs::number(nic.path("speed")) {
         Some(speed) if speed > 0 && speed < u64::from(u32::MAX) => format!(", {speed} Mbit/s"),
         // Virtual cards have no speed.
         _ => String::new(),
+    };
+    Ok(match started.elapsed() {
+        wait if wait > HINT_FIRST => format!("{speed}, after {} s without link", wait.as_secs()),
+        _ => speed,
     })
 }
 
@@ -166,9 +188,30 @@ impl<'a> Patience<'a> {
 
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.last != text || uptime() >= self.next {
-            self.console.say(self.topic, text);
+            self.console.wait(self.topic, text);
             text.clone_into(&mut self.last);
             self.next = uptime() + HINT_EVERY;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_is_missing_is_explained() {
+        let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+        let other = ("eth0".to_owned(), Mac([2, 0, 0, 0, 0, 1]));
+        let lost = |has_driver| LostCard { name: "PCI 8086:100e".to_owned(), has_driver };
+        let check = |interfaces: &[(String, Mac)], lost: &[LostCard], what: &str, remedy: &str| {
+            let failure = not_found(mac, interfaces, lost);
+            assert!(failure.what.contains(what), "{failure}");
+            assert!(failure.remedy.contains(remedy), "{failure}");
+        };
+        check(&[], &[], "no network card at all", "is seated");
+        check(std::slice::from_ref(&other), &[], "only eth0 02:00:00:00:00:01", "is seated");
+        check(&[], &[lost(false)], "boot; PCI 8086:100e has no driver", "a newer one");
+        check(&[other], &[lost(true)], "01; the driver of PCI 8086:100e did not", "firmware");
     }
 }

@@ -30,11 +30,14 @@ pub enum Stage {
     Up,
     /// The boot can't go on; the detail says why and what to do.
     Failed,
+    /// No stage is reached: the boot waits for something, and the detail says for what. Repeated every
+    /// 20 seconds as long as that lasts.
+    Waiting,
 }
 
 impl Stage {
     /// All stages, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Start,
         Self::Modules,
         Self::Link,
@@ -44,6 +47,7 @@ impl Stage {
         Self::Handover,
         Self::Up,
         Self::Failed,
+        Self::Waiting,
     ];
 
     /// The word for this stage in reports.
@@ -58,6 +62,7 @@ impl Stage {
             Self::Handover => "handover",
             Self::Up => "up",
             Self::Failed => "failed",
+            Self::Waiting => "waiting",
         }
     }
 }

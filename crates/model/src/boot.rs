@@ -151,9 +151,11 @@ impl FromStr for Stage {
     }
 }
 
-impl From<initcfg::Stage> for Stage {
-    fn from(stage: initcfg::Stage) -> Self {
-        match stage {
+impl Stage {
+    /// The stage that a report of `init` is about; `None` if it says that the boot waits.
+    pub const fn reported(stage: initcfg::Stage) -> Option<Self> {
+        Some(match stage {
+            initcfg::Stage::Waiting => return None,
             initcfg::Stage::Start => Self::Start,
             initcfg::Stage::Modules => Self::Modules,
             initcfg::Stage::Link => Self::Link,
@@ -163,7 +165,7 @@ impl From<initcfg::Stage> for Stage {
             initcfg::Stage::Handover => Self::Handover,
             initcfg::Stage::Up => Self::Up,
             initcfg::Stage::Failed => Self::Failed,
-        }
+        })
     }
 }
 

@@ -88,6 +88,7 @@ impl Service {
             })
             .await?;
         if is_new {
+            self.waits().set(mac, None);
             tracing::info!(%mac, boot = id, %firmware, "boot started");
         }
         Ok(id)
@@ -230,7 +231,7 @@ fn open_boot(
 }
 
 /// Text of a stranger, fit for a log line and a page.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::new();
     for character in text.chars() {
         let shown = if character.is_control() { ' ' } else { character };

@@ -1,6 +1,6 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
-use crate::boots::{NewStage, Prepared};
+use crate::boots::{NewStage, Prepared, clean};
 use crate::error::chain;
 use crate::initrds::InitrdState;
 use crate::machines::MachineChange;
@@ -18,7 +18,8 @@ use wire::Mac;
 /// PCs of which it is remembered why they wait.
 const WAITS_MAX: usize = 1024;
 
-/// A PC that waits in the loader asks every ten seconds; after three times that it is gone.
+/// A PC that waits in the loader asks every ten seconds, one in its initrd says so every twenty; after
+/// this time it is gone.
 const WAIT_FORGOTTEN_MS: u64 = 30_000;
 
 /// The answer to a PC that asks for [`model::MACHINE_PATH`].
@@ -41,7 +42,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    fn set(&self, mac: Mac, why: Option<&str>) {
+    pub(crate) fn set(&self, mac: Mac, why: Option<&str>) {
         let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(why) = why else {
             by_mac.remove(&mac);
@@ -54,7 +55,7 @@ impl Waits {
         if by_mac.len() < WAITS_MAX {
             let former = by_mac.insert(mac, (now, why.to_owned()));
             if former.is_none_or(|(_, former)| former != why) {
-                tracing::info!(%mac, why, "waits in the loader");
+                tracing::info!(%mac, why, "waits");
             }
         }
     }
@@ -100,6 +101,14 @@ impl Service {
             self.waits().set(mac, waiting.as_deref());
         }
         LoaderConfig { text: grub_cfg(&plan, network), mac, boot, waiting }
+    }
+
+    /// A machine's init says that its boot waits, and for what.
+    pub fn machine_waits(&self, mac: Mac, boot: BootId, why: &str) {
+        // What is left over from an earlier boot says nothing about this one.
+        if self.boot_of(mac).is_some_and(|last| last.id == boot) {
+            self.waits().set(mac, Some(&clean(why)));
+        }
     }
 
     /// What a PC would get now, without preparing anything.

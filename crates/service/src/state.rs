@@ -24,7 +24,7 @@ pub enum StateWord {
     Failed,
     /// A stage of its boot takes too long.
     Stuck,
-    /// It waits in the loader for something that the administrator has to do.
+    /// It waits, mostly for something that the administrator has to do.
     Waiting,
     /// Firmware or loader fetch its files.
     Loading,
@@ -91,8 +91,8 @@ pub struct MachineState {
 
 /// Decides what a machine does now.
 ///
-/// `waiting` is why it waits in the loader, `export` what the storage server sees of it, if known, `life`
-/// what it says of itself.
+/// `waiting` is why it waits in the loader or in its initrd, `export` what the storage server sees of it,
+/// if known, `life` what it says of itself.
 pub fn machine_state(
     boot: Option<&Boot>,
     waiting: Option<&str>,
@@ -120,6 +120,9 @@ pub fn machine_state(
     };
     if let Some(why) = waiting.filter(|_| last.stage < Stage::Config) {
         return state(StateWord::Waiting, format!("It waits in the loader: {why}."));
+    }
+    if let Some(why) = waiting.filter(|_| (Stage::Start..Stage::Attach).contains(&last.stage)) {
+        return state(StateWord::Waiting, format!("It can't go on yet: {why}."));
     }
     let lasts_ms = now_unix_ms.saturating_sub(last.at_unix_ms);
     // Its disk is in use: nothing else matters. AoE has no connections.
@@ -310,6 +313,9 @@ mod tests {
     fn who_waits_is_told_why() {
         let state = machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, 5);
         assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
+        let boot = boot(&[(Stage::Address, 9000)]);
+        let state = machine_state(Some(&boot), Some("no answer"), None, Life::Unknown, 90_000);
+        assert_eq!(state.sentence, "It can't go on yet: no answer.");
         assert_eq!(machine_state(None, None, None, Life::Unknown, 5).word, StateWord::Off);
     }
 }

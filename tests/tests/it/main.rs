@@ -3,6 +3,8 @@
 mod boot;
 mod cli;
 mod dhcp;
+mod failures;
+mod nics;
 mod outage;
 mod tftp;
 mod tidy;

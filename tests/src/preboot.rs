@@ -1,0 +1,151 @@
+//! Firmware and loader of a PC, played by foreign programs: a boot without their half minute.
+
+use crate::command::{run, text_of};
+use crate::lan::{Client, SERVER};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What udhcpc calls at each step; it takes the address.
+const SCRIPT: &str =
+    "#!/bin/sh\n[ $1 = bound ] && ip address replace $ip/$mask dev $interface\nexit 0\n";
+
+/// How long the boot server may take until the machine may boot: its initrd may be in the works.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The list of modules in an initrd.
+const INDEX: &str = "lib/bootlace/modules";
+
+/// A PC before its kernel runs. It has the PC's MAC: drop it before the PC is switched on.
+pub struct Preboot {
+    client: Client,
+    folder: Arc<TempDir>,
+}
+
+/// What a loader puts into memory.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The kernel itself.
+    pub image: PathBuf,
+    /// Its initrd.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub command_line: String,
+    /// Where the files are.
+    folders: Vec<Arc<TempDir>>,
+}
+
+impl Preboot {
+    /// Asks for an address as a BIOS does, which opens a boot.
+    ///
+    /// # Errors
+    /// There is no lease, or udhcpc is missing.
+    pub fn start(site: &Site, mac: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bootlace-preboot-").tempdir()?;
+        let script = folder.path().join("script");
+        std::fs::write(&script, SCRIPT)?;
+        std::fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+        let client = site.lan().add_client("preboot", mac)?;
+        let mut udhcpc = client.command("udhcpc");
+        udhcpc.args(["-f", "-n", "-q", "-i", "eth0", "-t", "10", "-T", "1"]);
+        udhcpc.args(["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000", "-s"]);
+        run(udhcpc.arg(&script)).context("the firmware gets no address")?;
+        Ok(Self { client, folder: Arc::new(folder) })
+    }
+
+    /// The PC's place on the LAN, with the PC's address.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Fetches what GRUB would; the boot server prepares the root disk.
+    ///
+    /// # Errors
+    /// The machine has to wait in the loader; the error shows what it would show.
+    pub fn fetch(&self) -> Result<Kernel> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let (kernel, arguments, initrd) = loop {
+            let config = self.curl(&format!("tftp://{SERVER}/grub/machine.cfg"), "-")?;
+            if let (Some((kernel, arguments)), Some((initrd, _))) =
+                (command(&config, "linux"), command(&config, "initrd"))
+            {
+                break (kernel, arguments, initrd);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the loader waits:\n{config}");
+            std::thread::sleep(Duration::from_millis(300));
+        };
+        let files = Kernel {
+            image: self.folder.path().join("vmlinuz"),
+            initrd: self.folder.path().join("initrd"),
+            command_line: arguments,
+            folders: vec![Arc::clone(&self.folder)],
+        };
+        for (path, file) in [(&kernel, &files.image), (&initrd, &files.initrd)] {
+            self.curl(&format!("http://{SERVER}{path}"), &file.to_string_lossy())?;
+        }
+        Ok(files)
+    }
+
+    fn curl(&self, url: &str, output: &str) -> Result<String> {
+        let mut curl = self.client.command("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "60"]);
+        text_of(curl.args(["--output", output, url])).with_context(|| format!("can't fetch {url}"))
+    }
+}
+
+impl Kernel {
+    /// The same with another index of the modules in its initrd.
+    ///
+    /// # Errors
+    /// There is no index, or busybox is missing.
+    pub fn with_index(&self, change: impl FnOnce(&str) -> String) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bootlace-initrd-").tempdir()?;
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script, "sh"]).arg(&self.initrd).arg(INDEX);
+            text_of(command.current_dir(folder.path()))
+        };
+        let index = shell("busybox cpio -i --to-stdout \"$2\" <\"$1\"")?;
+        anyhow::ensure!(!index.is_empty(), "the initrd has no {INDEX}");
+        let file = folder.path().join(INDEX);
+        std::fs::create_dir_all(file.parent().context("it is in a folder")?)?;
+        std::fs::write(file, change(&index) + "\n")?;
+        // What comes later in an initrd wins.
+        shell("cp \"$1\" initrd && echo \"$2\" | busybox cpio -o -H newc >>initrd")?;
+        let initrd = folder.path().join("initrd");
+        let mut changed = Self { initrd, ..self.clone() };
+        changed.folders.push(Arc::new(folder));
+        Ok(changed)
+    }
+}
+
+/// Path and arguments of the first such command in a configuration for GRUB.
+fn command(config: &str, name: &str) -> Option<(String, String)> {
+    let line = config.lines().find_map(|line| line.strip_prefix(&format!("if ! {name} ")))?;
+    let line = line.strip_suffix("; then")?;
+    let (file, arguments) = line.split_once(' ').unwrap_or((line, ""));
+    let (_, path) = file.split_once(')')?;
+    // GRUB's quotes, around words without quotes in them.
+    Some((path.to_owned(), arguments.replace('\'', "")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn commands_for_grub_are_understood() {
+        let config = "echo 'x'\nif ! linux (http,10.77.0.1)/boot/a/1/vmlinuz 'a=1' 'b=2'; then\n  \
+                      echo 'no'\nfi\nif ! initrd (http,10.77.0.1)/boot/a/1/initrd; then\n";
+        let found = |path: &str, arguments: &str| Some((path.to_owned(), arguments.to_owned()));
+        assert_eq!(command(config, "linux"), found("/boot/a/1/vmlinuz", "a=1 b=2"));
+        assert_eq!(command(config, "initrd"), found("/boot/a/1/initrd", ""));
+        assert_eq!(command("echo 'waits'\n", "linux"), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! What goes wrong is said where the person is: on the machine's console and, as soon as it has an
+//! address, on its page.
+
+use anyhow::{Context, Result, ensure};
+use lab::{Daemon, Kernel, Lan, Lock, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require};
+use serde_json::json;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// From power-on to the first words of init, or to a shell: 6 s on an idle machine.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// init gives up some things only after a minute.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// From a message on the console to the same on the page.
+const PAGE: Duration = Duration::from_secs(15);
+
+const MAC: &str = "52:54:00:00:00:01";
+
+/// A running site with the machine `pc-1`.
+struct Room {
+    storage: Option<Daemon>,
+    servers: Daemon,
+    site: Site,
+    folder: tempfile::TempDir,
+    _slot: Lock,
+}
+
+fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
+    let programs = ["qemu-system-x86_64", "mmdebstrap", "grub-mkimage", "udhcpc", "curl"];
+    let needs: Vec<Need> = [Need::Root, Need::SlowTests, Need::Program("nbdcopy")]
+        .into_iter()
+        .chain(programs.map(Need::Program))
+        .collect();
+    if !require(name, &needs) {
+        return;
+    }
+    let mut room = Room::set_up(name).unwrap_or_else(|error| panic!("no room: {error:#}"));
+    if let Err(error) = test(&mut room) {
+        panic!("{error:#}");
+    }
+    room.servers.stop().expect("the boot server stops when it is asked to");
+}
+
+impl Room {
+    fn set_up(name: &str) -> Result<Self> {
+        let _slot = pc_slot()?;
+        let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        let site = Site::builder()
+            .kernel_args("console=tty0 console=ttyS0,115200 quiet")
+            .create(Lan::lay(name)?)?;
+        site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+        site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"])?;
+        let storage = Some(site.storage()?);
+        let servers = site.serve()?;
+        Ok(Self { storage, servers, site, folder: tempfile::tempdir()?, _slot })
+    }
+
+    /// A boot of the machine up to its kernel.
+    fn preboot(&self) -> Result<(Preboot, Kernel)> {
+        let preboot = Preboot::start(&self.site, MAC)?;
+        let kernel = preboot.fetch()?;
+        Ok((preboot, kernel))
+    }
+
+    fn pc(&self, kernel: &Kernel, model: &str) -> Result<Pc> {
+        Pc::builder("pc-1").mac(MAC).nic_model(model).kernel(kernel).start(self.site.lan())
+    }
+
+    /// Waits until the machine's page says this of its state.
+    fn page_says(&self, word: &str, text: &str, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let view = self.site.browser().json("/api/v1/machines/pc-1")?;
+            let sentence = view["state"]["sentence"].as_str().context("no sentence")?;
+            if view["state"]["word"] == word && sentence.contains(text) {
+                let page = self.site.browser().get("/machines/pc-1")?.body;
+                ensure!(
+                    page.contains(&text.replace('\'', "&#39;")),
+                    "the API says it, but not the page: {page}"
+                );
+                println!("the page says: {sentence}");
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the page does not say {text:?}: {}", view["state"]);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// The first bytes of the prepared disk are replaced by these; then the machine starts and must
+    /// fail with `what`, and say that `remedy` helps.
+    fn check_disk(&self, bytes: &[u8], what: &str, remedy: &str) -> Result<()> {
+        let (preboot, kernel) = self.preboot()?;
+        let file = self.folder.path().join("start");
+        std::fs::write(&file, bytes)?;
+        let mut copy = preboot.client().command("nbdcopy");
+        lab::run(copy.arg(&file).arg(format!("nbd://{SERVER}/pc-1")))?;
+        drop(preboot);
+        let pc = self.pc(&kernel, "virtio-net-pci")?;
+        expect_failure(&pc, what, remedy, BOOT)?;
+        self.page_says("failed", what, PAGE)
+    }
+}
+
+/// Waits for the failure on the console.
+fn expect_failure(pc: &Pc, what: &str, remedy: &str, timeout: Duration) -> Result<()> {
+    let console = pc.console();
+    console.wait_for("*** This machine can't start ***", timeout)?;
+    console.wait_for("starts again in", BOOT)?;
+    let text = console.text();
+    println!("{}", console.tail(8));
+    let line = |label: &str| {
+        let label = format!("  {label}:");
+        text.lines().find_map(|line| line.strip_prefix(&label)).unwrap_or_default().to_owned()
+    };
+    let (happened, helps) = (line("What happened"), line("What helps"));
+    ensure!(happened.contains(what), "what happened is not {what:?} but {happened:?}");
+    ensure!(helps.contains(remedy), "what helps is not {remedy:?} but {helps:?}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_no_system_is_explained() {
+    in_a_room("disk", |room| {
+        room.check_disk(
+            &vec![0; 1 << 20],
+            "on /dev/nbd0: it is empty",
+            "reset the machine's disk",
+        )?;
+        room.check_disk(
+            &damaged_start()?,
+            "/dev/nbd0: it is damaged, ",
+            "reset the machine's disk",
+        )?;
+        room.check_disk(&empty_file_system(room.folder.path())?, "no /sbin/init", "installed Linux")
+    });
+}
+
+#[test]
+fn an_initrd_that_does_not_fit_is_explained() {
+    in_a_room("drivers", |room| {
+        let (preboot, kernel) = room.preboot()?;
+        drop(preboot);
+        // The card has no driver, so that only the console can say it.
+        let without = kernel.with_index(|index| without_module(index, "e1000"))?;
+        let pc = room.pc(&without, "e1000")?;
+        pc.console()
+            .wait_for("waiting for the network card 52:54:00:00:00:01: PCI 8086:100e", BOOT)?;
+        let what = " has no driver in this initrd";
+        expect_failure(&pc, what, "an image whose kernel has a driver", PATIENCE)?;
+        drop(pc);
+
+        let foreign = kernel.with_index(|index| index.replacen("/1 ", "/1 5.10.0-1-", 1))?;
+        let pc = room.pc(&foreign, "virtio-net-pci")?;
+        let what = "the initrd is for kernel 5.10.0-1-";
+        expect_failure(&pc, what, "use kernel and initrd of the same image", BOOT)
+    });
+}
+
+fn without_module(index: &str, name: &str) -> String {
+    let mut is_kept = true;
+    let mut keep = |line: &&str| {
+        if let Some(module) = line.strip_prefix("module ") {
+            is_kept = module.split(' ').next() != Some(name);
+        }
+        is_kept
+    };
+    index.lines().filter(|line| keep(line)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_cable_that_is_out_is_waited_for() {
+    in_a_room("cable", |room| {
+        let (preboot, kernel) = room.preboot()?;
+        drop(preboot);
+        let mut pc = room.pc(&kernel, "e1000")?;
+        pc.execute("set_link", &json!({ "name": "nic0", "up": false }))?;
+        pc.console().wait_for("no link on eth0 for 5 s: is the cable plugged in", BOOT)?;
+        pc.execute("set_link", &json!({ "name": "nic0", "up": true }))?;
+        let stages = room.site.wait_for_stage("pc-1", "handover", BOOT)?;
+        let link = stages.iter().find(|line| line.stage == "link").context("no link")?;
+        ensure!(link.detail.contains("s without link"), "the page does not say it: {link:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_storage_server_that_is_down_is_waited_for() {
+    in_a_room("storage", |room| {
+        let (preboot, kernel) = room.preboot()?;
+        drop(preboot);
+        room.storage.take().context("the storage server runs")?.stop()?;
+        let pc = room.pc(&kernel, "virtio-net-pci")?;
+        let waiting = "waiting for the storage server 10.77.0.1:10809: the machine is there, but no \
+                       storage server runs on it";
+        pc.console().wait_for(waiting, BOOT)?;
+        room.page_says("waiting", waiting, PAGE)?;
+        room.storage = Some(room.site.storage()?);
+        room.site.wait_for_stage("pc-1", "handover", BOOT).map(drop)
+    });
+}
+
+#[test]
+fn a_disk_that_the_storage_server_refuses_is_explained() {
+    in_a_room("refused", |room| {
+        let (preboot, mut kernel) = room.preboot()?;
+        drop(preboot);
+        let line = kernel.command_line.replace(":pc-1", ":pc-2");
+        ensure!(line != kernel.command_line, "no export in {line}");
+        kernel.command_line = line;
+        let pc = room.pc(&kernel, "virtio-net-pci")?;
+        let what = "the storage server 10.77.0.1:10809 does not give the disk pc-2";
+        pc.console().wait_for(what, BOOT)?;
+        room.page_says("waiting", what, PAGE)?;
+        expect_failure(&pc, what, "look at the machine's page", PATIENCE)?;
+        room.page_says("failed", what, PAGE)
+    });
+}
+
+/// The start of the image without the group descriptors of its file system.
+fn damaged_start() -> Result<Vec<u8>> {
+    let image = Recipe::default().image(|_| ())?;
+    let mut start = vec![0; 1 << 20];
+    std::io::Read::read_exact(&mut std::fs::File::open(image)?, &mut start)?;
+    start[4096..].fill(0);
+    Ok(start)
+}
+
+fn empty_file_system(folder: &Path) -> Result<Vec<u8>> {
+    let file = folder.join("empty");
+    std::fs::File::create(&file)?.set_len(8 << 20)?;
+    lab::run(std::process::Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file))?;
+    Ok(std::fs::read(&file)?)
+}
