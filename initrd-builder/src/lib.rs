@@ -17,7 +17,9 @@ mod codec;
 mod deb;
 mod directory;
 mod error;
+mod inspect;
 mod modinfo;
+mod newc;
 mod select;
 mod source;
 
@@ -25,5 +27,6 @@ pub use build::{Initrd, build};
 pub use deb::KernelPackage;
 pub use directory::Directory;
 pub use error::BuildError;
+pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
 pub use source::ModuleSource;

@@ -1,27 +1,17 @@
-//! `bootlace initrd …`
+//! `bootlace initrd build`
 
-use super::{open, say};
+use super::super::{open, say};
 use crate::paths::Paths;
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use initrd_builder::{Directory, KernelPackage, ModuleSource};
 use model::ImageName;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-#[derive(Subcommand)]
-pub(super) enum Initrd {
-    /// Build an initrd that boots any PC from NBD or AoE
-    ///
-    /// Needs neither root nor a running server. The same kernel gives the same bytes.
-    ///
-    /// Example: bootlace initrd build --kernel-package linux-image-6.1.0-50-amd64.deb --output initrd.img
-    Build(Build),
-}
-
 #[derive(Args)]
-pub(super) struct Build {
+pub(in crate::cli) struct Build {
     /// File to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -43,16 +33,8 @@ struct Source {
     modules: Option<PathBuf>,
 }
 
-impl Initrd {
-    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        match self {
-            Self::Build(build) => build.run(paths),
-        }
-    }
-}
-
 impl Build {
-    fn run(self, paths: &Paths) -> anyhow::Result<()> {
+    pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let started = Instant::now();
         let init = service::find_init().context(
             "bootlace-init is neither beside this program nor in /usr/lib/bootlace; \
