@@ -57,6 +57,16 @@ impl Initrds {
         }
     }
 
+    /// Where they are kept.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The `bootlace-init` that goes into them.
+    pub(crate) fn init(&self) -> Option<&Path> {
+        self.init.as_deref()
+    }
+
     fn state(&self, image: &ImageName, version: u32) -> InitrdState {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.get(&(image.clone(), version)).cloned().unwrap_or(InitrdState::Missing)
@@ -191,8 +201,8 @@ fn build(
         )
     })?;
     let init = fs::read(init).map_err(io_error("read", init))?;
-    let prefix = format!("{}@{}-", version.image, version.version);
-    let name = format!("{prefix}{}.img", key(&init, version));
+    let prefix = prefix(version);
+    let name = file_name(&init, version);
     let path = folder.join(&name);
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
@@ -214,6 +224,16 @@ fn build(
         (initrd.bytes.len(), initrd.modules.len(), initrd.took.as_millis());
     tracing::info!(%image, version = version.version, bytes, n_modules, ms, "initrd built");
     Ok((path, initrd.bytes.len() as u64))
+}
+
+/// Starts the names of all initrds of this image version.
+fn prefix(version: &ImageVersion) -> String {
+    format!("{}@{}-", version.image, version.version)
+}
+
+/// Name of the initrd in the cache.
+pub(crate) fn file_name(init: &[u8], version: &ImageVersion) -> String {
+    format!("{}{}.img", prefix(version), key(init, version))
 }
 
 /// Names everything that an initrd depends on: the image, our init, and this program, which builds it.

@@ -2,6 +2,7 @@
 
 mod build;
 mod inspect;
+mod ls;
 
 use crate::paths::Paths;
 use clap::Subcommand;
@@ -22,6 +23,11 @@ pub(super) enum Initrd {
     ///
     /// Example: bootlace initrd inspect /boot/initrd.img-6.1.0-56-amd64
     Inspect(inspect::Inspect),
+    /// List the boot server's initrds, and image versions without one
+    ///
+    /// They are kept in /var/cache/bootlace/initrd, which may be emptied at any time. Works while the
+    /// boot server is stopped, too.
+    Ls(ls::Ls),
 }
 
 impl Initrd {
@@ -29,6 +35,7 @@ impl Initrd {
         match self {
             Self::Build(build) => build.run(paths),
             Self::Inspect(inspect) => inspect.run(),
+            Self::Ls(ls) => ls.run(paths),
         }
     }
 }
