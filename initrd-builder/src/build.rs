@@ -1,7 +1,7 @@
 //! From modules and `init` to the bytes of an initrd.
 
 use crate::archive::Archive;
-use crate::select::{Chosen, select};
+use crate::select::{Chosen, Why, select};
 use crate::{BuildError, ModuleSource, codec};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,14 +20,25 @@ pub struct Initrd {
     pub bytes: Vec<u8>,
     /// Release of the kernel that it is for.
     pub kernel: String,
-    /// Names of the modules, sorted.
-    pub modules: Vec<String>,
+    /// The modules, sorted by name.
+    pub modules: Vec<PackedModule>,
     /// Names of the firmware files, sorted.
     pub firmware: Vec<String>,
     /// For the administrator: what is not in it, though somebody may want it.
     pub warnings: Vec<String>,
     /// How long it took, without opening the source.
     pub took: Duration,
+}
+
+/// A module of an initrd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedModule {
+    /// Name as the kernel shows it: with underscores.
+    pub name: String,
+    /// What it takes in the initrd, compressed.
+    pub size_bytes: u64,
+    /// Why it is there.
+    pub why: Why,
 }
 
 /// Builds the initrd for all machines: every wired network card, NBD and AoE, and the usual file systems.
@@ -53,13 +64,18 @@ pub fn build(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildErro
     let index = index(&kernel, &chosen);
     archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
     let chosen: Vec<Chosen> = chosen.into_values().collect();
-    for (module, content) in index.modules.iter().zip(compress_all(&chosen)?) {
+    let mut modules = Vec::new();
+    for ((module, content), chosen) in
+        index.modules.into_iter().zip(compress_all(&chosen)?).zip(chosen)
+    {
+        let size_bytes = content.len() as u64;
+        modules.push(PackedModule { name: module.name, size_bytes, why: chosen.why });
         archive.file(&format!("{}/{}", &MODULES_PATH[1..], module.file), 0o644, content);
     }
     Ok(Initrd {
         bytes: archive.to_bytes()?,
         kernel,
-        modules: index.modules.into_iter().map(|module| module.name).collect(),
+        modules,
         firmware,
         warnings,
         took: start.elapsed(),
@@ -95,11 +111,12 @@ fn index(kernel: &str, chosen: &BTreeMap<String, Chosen>) -> ModuleIndex {
     let present = |names: &[String]| {
         names.iter().filter(|name| chosen.contains_key(*name)).cloned().collect()
     };
-    let modules = chosen.iter().map(|(name, Chosen { path, info, .. })| {
+    let modules = chosen.iter().map(|(name, Chosen { path, info, why, .. })| {
         let end = path.rfind(".ko").unwrap_or(path.len());
         Module {
             name: name.clone(),
             file: format!("{kernel}/{}.ko.zst", &path[..end]),
+            why: why.to_string(),
             needs: info.depends.clone(),
             pre: present(&info.soft_pre),
             post: present(&info.soft_post),
@@ -248,7 +265,20 @@ mod tests {
     fn drivers_come_with_what_they_need() {
         let kernel = Kernel::new();
         let initrd = build(&kernel, b"init").unwrap();
-        assert_eq!(initrd.modules, ["crc32c_generic", "e1000e", "ext4", "nbd", "ptp"]);
+        let why = |module: &PackedModule| format!("{}: {}", module.name, module.why);
+        assert_eq!(
+            initrd.modules.iter().map(why).collect::<Vec<_>>(),
+            [
+                "crc32c_generic: checksums of file systems",
+                "e1000e: network drivers",
+                "ext4: root file systems",
+                "nbd: NBD root disks",
+                "ptp: needed by e1000e"
+            ]
+        );
+        let index = crate::inspect(&initrd.bytes).index.unwrap();
+        assert_eq!(index.find("ptp").unwrap().why, "needed by e1000e");
+        assert!(initrd.modules.iter().all(|module| module.size_bytes > 0));
         assert_eq!(initrd.firmware, ["e100/a.bin"]);
         assert!(
             initrd.warnings.iter().any(|text| text.contains("e1000e")),
@@ -311,8 +341,9 @@ mod tests {
         kernel.add("updates/dkms/r8125.ko", &["unused=alloc_etherdev_mqs"]);
         kernel.add("updates/dkms/nvidia.ko", &[]);
         let initrd = build(&kernel, b"").unwrap();
-        assert!(initrd.modules.contains(&"r8125".to_owned()));
-        assert!(!initrd.modules.contains(&"nvidia".to_owned()));
+        let has = |name: &str| initrd.modules.iter().any(|module| module.name == name);
+        assert!(has("r8125"));
+        assert!(!has("nvidia"));
         let text = String::from_utf8_lossy(&initrd.bytes).into_owned();
         assert!(text.contains("updates/dkms/e1000e.ko.zst") && !text.contains("e1000e/e1000e.ko"));
     }

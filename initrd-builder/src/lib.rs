@@ -23,10 +23,11 @@ mod newc;
 mod select;
 mod source;
 
-pub use build::{Initrd, build};
+pub use build::{Initrd, PackedModule, build};
 pub use deb::KernelPackage;
 pub use directory::Directory;
 pub use error::BuildError;
 pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
+pub use select::Why;
 pub use source::ModuleSource;

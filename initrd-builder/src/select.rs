@@ -4,17 +4,18 @@ use crate::modinfo::ModInfo;
 use crate::{BuildError, ModuleSource, codec};
 use initcfg::{glob_matches, module_name};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
-/// Folders below `kernel/` from which everything is taken.
-const FOLDERS: [&str; 8] = [
-    "drivers/net/ethernet/",
-    "drivers/net/phy/",
-    "drivers/net/mdio/",
-    "drivers/net/pcs/",
-    "drivers/net/usb/",
-    "drivers/net/hyperv/",
-    "drivers/usb/host/",
-    "drivers/pci/controller/",
+/// Folders below `kernel/` from which everything is taken, and what for.
+const FOLDERS: [(&str, &str); 8] = [
+    ("drivers/net/ethernet/", "network drivers"),
+    ("drivers/net/phy/", "network drivers (PHYs)"),
+    ("drivers/net/mdio/", "network drivers (PHYs)"),
+    ("drivers/net/pcs/", "network drivers (PHYs)"),
+    ("drivers/net/usb/", "network drivers (USB)"),
+    ("drivers/net/hyperv/", "network drivers (Hyper-V)"),
+    ("drivers/usb/host/", "USB hosts"),
+    ("drivers/pci/controller/", "PCI hosts"),
 ];
 
 /// Drivers in these folders are for switches and for cards that nobody boots a workstation with; they
@@ -72,6 +73,36 @@ const FOLDERS_UNLIKELY: [&str; 12] = [
     "drivers/staging/",
 ];
 
+/// Why a module is in the initrd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// For its own sake; the text is for people, like `network drivers`.
+    Purpose(String),
+    /// This module can't work without it.
+    NeededBy(String),
+    /// This module works better with it.
+    SoftDependencyOf(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Purpose(purpose) => f.write_str(purpose),
+            Self::NeededBy(module) => write!(f, "needed by {module}"),
+            Self::SoftDependencyOf(module) => write!(f, "soft dependency of {module}"),
+        }
+    }
+}
+
+impl Why {
+    /// The module or the purpose.
+    fn who(self) -> String {
+        match self {
+            Self::Purpose(who) | Self::NeededBy(who) | Self::SoftDependencyOf(who) => who,
+        }
+    }
+}
+
 /// One selected module.
 pub(crate) struct Chosen {
     /// Path in the source.
@@ -80,6 +111,8 @@ pub(crate) struct Chosen {
     pub(crate) content: Vec<u8>,
     /// What it says about itself, with soft dependencies resolved to module names.
     pub(crate) info: ModInfo,
+    /// The first reason that was found; the order is always the same.
+    pub(crate) why: Why,
 }
 
 /// `false` for the large parts of a kernel that an initrd does not need.
@@ -94,9 +127,14 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
     let mut chosen = BTreeMap::new();
     let mut queue = VecDeque::new();
     for (name, path) in &tree.paths {
-        let is_wired_network = is_selected_folder(path);
-        if is_wired_network || tree.is_foreign_network_driver(path)? {
-            queue.push_back((name.clone(), "the set of network drivers".to_owned()));
+        let purpose = match purpose_of_folder(path) {
+            None if tree.is_foreign_network_driver(path)? => {
+                Some("network drivers (not the kernel's)")
+            }
+            other => other,
+        };
+        if let Some(purpose) = purpose {
+            queue.push_back((name.clone(), Why::Purpose(purpose.to_owned())));
         }
     }
     if queue.is_empty() {
@@ -106,26 +144,27 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
         });
     }
     for (name, purpose) in REQUIRED {
-        queue.push_back((name.to_owned(), purpose.to_owned()));
+        queue.push_back((name.to_owned(), Why::Purpose(purpose.to_owned())));
     }
     for (name, purpose) in WANTED {
         if tree.paths.contains_key(name) {
-            queue.push_back((name.to_owned(), purpose.to_owned()));
+            queue.push_back((name.to_owned(), Why::Purpose(purpose.to_owned())));
         }
     }
-    while let Some((name, wanted_by)) = queue.pop_front() {
+    while let Some((name, why)) = queue.pop_front() {
         if chosen.contains_key(&name) || tree.built_in.contains(&name) {
             continue;
         }
         let Some(path) = tree.paths.get(&name) else {
             return Err(BuildError::Missing {
                 module: name,
-                wanted_by,
+                wanted_by: why.who(),
                 origin: source.origin(),
                 kernel: source.kernel().to_owned(),
             });
         };
-        let mut one = tree.read(path)?;
+        let (content, info) = tree.read(path)?;
+        let mut one = Chosen { path: path.clone(), content, info, why };
         if one.info.kernel != source.kernel() {
             return Err(BuildError::WrongKernel {
                 module: name,
@@ -136,9 +175,11 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
         }
         one.info.soft_pre = tree.resolve(&one.info.soft_pre)?;
         one.info.soft_post = tree.resolve(&one.info.soft_post)?;
-        let info = &one.info;
-        for needed in info.depends.iter().chain(&info.soft_pre).chain(&info.soft_post) {
-            queue.push_back((needed.clone(), name.clone()));
+        for needed in &one.info.depends {
+            queue.push_back((needed.clone(), Why::NeededBy(name.clone())));
+        }
+        for wanted in one.info.soft_pre.iter().chain(&one.info.soft_post) {
+            queue.push_back((wanted.clone(), Why::SoftDependencyOf(name.clone())));
         }
         one.info.depends.retain(|needed| !tree.built_in.contains(needed));
         chosen.insert(name, one);
@@ -146,11 +187,14 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
     Ok(chosen)
 }
 
-fn is_selected_folder(path: &str) -> bool {
-    path.strip_prefix("kernel/").is_some_and(|path| {
-        FOLDERS.iter().any(|folder| path.starts_with(folder))
-            && !FOLDERS_LEFT_OUT.iter().any(|folder| path.starts_with(folder))
-    })
+/// What a module of the kernel is taken for, by its folder.
+fn purpose_of_folder(path: &str) -> Option<&'static str> {
+    let path = path.strip_prefix("kernel/")?;
+    if FOLDERS_LEFT_OUT.iter().any(|folder| path.starts_with(folder)) {
+        return None;
+    }
+    let folder = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
+    folder.map(|&(_, purpose)| purpose)
 }
 
 /// The files of a source, by module name.
@@ -192,14 +236,15 @@ impl<'a> Tree<'a> {
             let is_crypto = folder.starts_with("crypto/")
                 || folder.starts_with("arch/") && folder.contains("/crypto/");
             if is_crypto {
-                let aliases = self.read(path)?.info.aliases;
+                let aliases = self.read(path)?.1.aliases;
                 algorithms.extend(aliases.into_iter().map(|alias| (alias, name.clone())));
             }
         }
         Ok(algorithms)
     }
 
-    fn read(&self, path: &str) -> Result<Chosen, BuildError> {
+    /// A decoded module and what it says about itself.
+    fn read(&self, path: &str) -> Result<(Vec<u8>, ModInfo), BuildError> {
         let content = self
             .source
             .read(path)
@@ -210,7 +255,7 @@ impl<'a> Tree<'a> {
             origin: self.source.origin(),
             source,
         })?;
-        Ok(Chosen { path: path.to_owned(), content, info })
+        Ok((content, info))
     }
 
     /// Names of the modules that a soft dependency means; what the kernel does not have is left out.
@@ -234,7 +279,7 @@ impl<'a> Tree<'a> {
         if path.starts_with("kernel/") {
             return Ok(false);
         }
-        let content = self.read(path)?.content;
+        let (content, _) = self.read(path)?;
         let symbol = b"alloc_etherdev_mqs";
         Ok(content.windows(symbol.len()).any(|window| window == symbol))
     }

@@ -1,10 +1,11 @@
 //! `bootlace initrd build`
 
-use super::super::{open, say};
+use super::super::{open, say, table};
+use super::inspect::size;
 use crate::paths::Paths;
 use anyhow::{Context, bail};
 use clap::Args;
-use initrd_builder::{Directory, KernelPackage, ModuleSource};
+use initrd_builder::{Directory, Initrd, KernelPackage, ModuleSource, PackedModule};
 use model::ImageName;
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,6 +16,9 @@ pub(in crate::cli) struct Build {
     /// File to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Print each module with its size and why it is in
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     source: Source,
 }
@@ -54,6 +58,9 @@ impl Build {
         for warning in &initrd.warnings {
             let _ = writeln!(std::io::stderr(), "note: {warning}");
         }
+        if self.explain {
+            say(format!("{}\n", explain(&initrd)));
+        }
         say(format!(
             "{}: kernel {}, {} modules, {} firmware files, {:.1} MB, {:.2} s",
             self.output.display(),
@@ -65,6 +72,14 @@ impl Build {
         ));
         Ok(())
     }
+}
+
+fn explain(initrd: &Initrd) -> String {
+    let row = |module: &PackedModule| {
+        [module.name.clone(), size(module.size_bytes), module.why.to_string()]
+    };
+    let rows: Vec<[String; 3]> = initrd.modules.iter().map(row).collect();
+    table(["MODULE", "SIZE", "WHY"], &rows)
 }
 
 /// Replaces the file as a whole, so that nobody boots half an initrd.

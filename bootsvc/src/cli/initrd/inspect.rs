@@ -3,6 +3,7 @@
 use super::super::{say, table};
 use anyhow::{Context, bail};
 use clap::Args;
+use initcfg::Module;
 use initrd_builder::{Contents, Entry, Segment};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -68,8 +69,10 @@ fn to_json(contents: &Contents) -> serde_json::Value {
         })
     };
     let modules = |ours: &Ours<'_>| {
-        let module =
-            |(name, size): &(&str, u64)| serde_json::json!({ "name": name, "size_bytes": size });
+        let module = |(module, size): &(&Module, u64)| {
+            let why = Some(&module.why).filter(|why| !why.is_empty());
+            serde_json::json!({ "name": module.name, "size_bytes": size, "why": why })
+        };
         ours.modules.iter().map(module).collect::<Vec<_>>()
     };
     let ours = ours(contents);
@@ -88,8 +91,8 @@ fn to_json(contents: &Contents) -> serde_json::Value {
 struct Ours<'a> {
     kernel: &'a str,
     init_bytes: u64,
-    /// Name and size.
-    modules: Vec<(&'a str, u64)>,
+    /// With their sizes in the initrd.
+    modules: Vec<(&'a Module, u64)>,
     firmware: Vec<&'a Entry>,
     /// All files that are none of these.
     others: Vec<&'a Entry>,
@@ -106,7 +109,7 @@ fn ours(contents: &Contents) -> Option<Ours<'_>> {
     for module in &index.modules {
         let path = format!("{}/{}", &initcfg::MODULES_PATH[1..], module.file);
         let size = files.remove(path.as_str()).map_or(0, |entry| entry.size_bytes);
-        modules.push((module.name.as_str(), size));
+        modules.push((module, size));
     }
     let init_bytes = files.remove("init").map_or(0, |entry| entry.size_bytes);
     let (firmware, others) = files
@@ -157,11 +160,13 @@ fn segment_row(segment: &Segment) -> [String; 5] {
 fn describe(ours: &Ours<'_>) -> Vec<String> {
     let module_bytes: u64 = ours.modules.iter().map(|(_, size)| size).sum();
     let firmware_bytes: u64 = ours.firmware.iter().map(|entry| entry.size_bytes).sum();
-    let rows: Vec<[String; 2]> =
-        ours.modules.iter().map(|&(name, bytes)| [printable(name), size(bytes)]).collect();
+    let row = |&(module, bytes): &(&Module, u64)| {
+        [printable(&module.name), size(bytes), printable(&module.why)]
+    };
+    let rows: Vec<[String; 3]> = ours.modules.iter().map(row).collect();
     let mut parts = vec![
         format!("Made by Bootlace for kernel {}", printable(ours.kernel)),
-        table(["MODULE", "SIZE"], &rows),
+        table(["MODULE", "SIZE", "WHY"], &rows),
     ];
     if !ours.firmware.is_empty() {
         parts.push(format!("Firmware:\n{}", file_table(&ours.firmware)));
@@ -195,7 +200,7 @@ fn printable(name: &str) -> String {
     name.chars().map(escape).collect()
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..1_000_000 => format!("{} kB", bytes / 1000),
