@@ -2,7 +2,7 @@
 
 use crate::archive::Archive;
 use crate::select::{Chosen, Why, select};
-use crate::{BuildError, ModuleSource, codec};
+use crate::{BuildError, ModuleSource, Options, codec};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -41,23 +41,30 @@ pub struct PackedModule {
     pub why: Why,
 }
 
-/// Builds the initrd for all machines: every wired network card, NBD and AoE, and the usual file systems.
+/// Builds an initrd; by default for all machines: every wired network card, NBD and AoE, and the usual
+/// file systems.
 ///
-/// `init` is the content of the static `bootlace-init`. The same modules and the same `init` give the
+/// `init` is the content of the static `bootlace-init`. The same modules, `init` and options give the
 /// same bytes.
 ///
 /// # Errors
 /// A module is missing, damaged or for another kernel, or can't be read.
-pub fn build(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildError> {
+pub fn build(
+    source: &dyn ModuleSource,
+    init: &[u8],
+    options: &Options,
+) -> Result<Initrd, BuildError> {
     let start = Instant::now();
-    let chosen = select(source)?;
+    let chosen = select(source, options)?;
     let kernel = source.kernel().to_owned();
     let mut archive = Archive::default();
     add_base(&mut archive, init);
     let mut warnings = Vec::new();
     let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
+    let has_choice = options.roots.is_some();
     for (name, purpose) in [("aoe", "AoE root disks"), ("ext4", "ext4 root file systems")] {
-        if !chosen.contains_key(name) && !is_built_in(source, name)? {
+        let is_wanted = name != "aoe" || !has_choice;
+        if is_wanted && !chosen.contains_key(name) && !is_built_in(source, name)? {
             warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
         }
     }
@@ -203,6 +210,7 @@ fn take<'a>(next: &AtomicUsize, chosen: &'a [Chosen]) -> Option<(usize, &'a Chos
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RootKind;
     use crate::modinfo::example_module;
 
     /// A kernel with a few modules, in memory.
@@ -261,10 +269,14 @@ mod tests {
         }
     }
 
+    fn build_all(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildError> {
+        build(source, init, &Options::default())
+    }
+
     #[test]
     fn drivers_come_with_what_they_need() {
         let kernel = Kernel::new();
-        let initrd = build(&kernel, b"init").unwrap();
+        let initrd = build_all(&kernel, b"init").unwrap();
         let why = |module: &PackedModule| format!("{}: {}", module.name, module.why);
         assert_eq!(
             initrd.modules.iter().map(why).collect::<Vec<_>>(),
@@ -290,8 +302,8 @@ mod tests {
             "{:?}",
             initrd.warnings
         );
-        assert_eq!(build(&kernel, b"init").unwrap().bytes, initrd.bytes);
-        assert_ne!(build(&kernel, b"other").unwrap().bytes, initrd.bytes);
+        assert_eq!(build_all(&kernel, b"init").unwrap().bytes, initrd.bytes);
+        assert_ne!(build_all(&kernel, b"other").unwrap().bytes, initrd.bytes);
     }
 
     #[test]
@@ -306,7 +318,7 @@ mod tests {
                 false => (path, content),
             })
             .collect();
-        assert_eq!(build(&plain, b"").unwrap().bytes, build(&packed, b"").unwrap().bytes);
+        assert_eq!(build_all(&plain, b"").unwrap().bytes, build_all(&packed, b"").unwrap().bytes);
     }
 
     #[test]
@@ -314,7 +326,7 @@ mod tests {
         let check = |change: &dyn Fn(&mut Kernel), expected: &[&str]| {
             let mut kernel = Kernel::new();
             change(&mut kernel);
-            let error = build(&kernel, b"").unwrap_err().to_string();
+            let error = build_all(&kernel, b"").unwrap_err().to_string();
             assert!(expected.iter().all(|word| error.contains(word)), "{error}");
         };
         let ptp = "kernel/drivers/ptp/ptp.ko";
@@ -340,11 +352,42 @@ mod tests {
         kernel.add("updates/dkms/e1000e.ko", &["alias=test:updated", "unused=alloc_etherdev_mqs"]);
         kernel.add("updates/dkms/r8125.ko", &["unused=alloc_etherdev_mqs"]);
         kernel.add("updates/dkms/nvidia.ko", &[]);
-        let initrd = build(&kernel, b"").unwrap();
+        let initrd = build_all(&kernel, b"").unwrap();
         let has = |name: &str| initrd.modules.iter().any(|module| module.name == name);
         assert!(has("r8125"));
         assert!(!has("nvidia"));
         let text = String::from_utf8_lossy(&initrd.bytes).into_owned();
         assert!(text.contains("updates/dkms/e1000e.ko.zst") && !text.contains("e1000e/e1000e.ko"));
+    }
+
+    #[test]
+    fn root_kinds_bring_their_modules_or_are_refused_by_name() {
+        let mut kernel = Kernel::new();
+        kernel.add("kernel/drivers/block/aoe/aoe.ko", &[]);
+        kernel.add("kernel/fs/nfs/nfs.ko", &["depends=sunrpc"]);
+        kernel.add("kernel/fs/nfs/nfsv3.ko", &["depends=nfs"]);
+        kernel.add("kernel/net/sunrpc/sunrpc.ko", &[]);
+        let check = |roots: &[RootKind], expected: &str| {
+            let options = Options { roots: Some(roots.iter().copied().collect()) };
+            let text = match build(&kernel, b"", &options) {
+                Ok(initrd) => {
+                    initrd.modules.into_iter().map(|m| m.name).collect::<Vec<_>>().join(" ")
+                }
+                Err(error) => error.to_string(),
+            };
+            assert!(text.contains(expected), "{text}");
+        };
+        check(&[RootKind::Nbd], "e1000e ext4 nbd ptp");
+        check(&[RootKind::Aoe], "aoe crc32c_generic e1000e ext4 ptp");
+        check(
+            &[RootKind::Nbd, RootKind::Nfs],
+            "no module nfsv4, so no NFS root disks: leave nfs out",
+        );
+        check(&[RootKind::Iscsi], "no module iscsi_tcp, so no iSCSI");
+        kernel.add("kernel/fs/nfs/nfsv4.ko", &["depends=nfs"]);
+        let options = Options { roots: Some([RootKind::Nfs].into()) };
+        let initrd = build(&kernel, b"", &options).unwrap();
+        assert!(initrd.modules.iter().any(|module| module.why.to_string() == "NFS root disks"));
+        assert!(initrd.modules.iter().any(|module| module.name == "sunrpc"));
     }
 }

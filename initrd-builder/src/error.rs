@@ -1,6 +1,6 @@
 //! What can go wrong when an initrd is built.
 
-use crate::ModInfoError;
+use crate::{ModInfoError, RootKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -17,6 +17,21 @@ pub enum BuildError {
         module: String,
         /// Who needs it: a module, or a purpose.
         wanted_by: String,
+        /// Where it was looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+    },
+    /// The kernel can't attach root disks of a kind.
+    #[error(
+        "kernel {kernel} in {origin} has no module {module}, so no {} root disks: leave {kind} out of \
+         --roots, or take a kernel that has it (those of cloud and kvm packages lack many)", kind.title()
+    )]
+    NoRootModule {
+        /// Which kind.
+        kind: RootKind,
+        /// The module that it needs.
+        module: &'static str,
         /// Where it was looked for.
         origin: String,
         /// Release of the kernel.

@@ -4,7 +4,7 @@
 //! # fn main() -> Result<(), initrd_builder::BuildError> {
 //! let modules = initrd_builder::KernelPackage::open("linux-image-6.1.0-56-amd64.deb".as_ref())?;
 //! let init = std::fs::read("/usr/lib/bootlace/bootlace-init").unwrap();
-//! let initrd = initrd_builder::build(&modules, &init)?;
+//! let initrd = initrd_builder::build(&modules, &init, &Default::default())?;
 //! # Ok(()) }
 //! ```
 //! The result is an uncompressed newc archive whose modules are compressed one by one; `init` decodes
@@ -20,8 +20,10 @@ mod error;
 mod inspect;
 mod modinfo;
 mod newc;
+mod options;
 mod select;
 mod source;
+mod tree;
 
 pub use build::{Initrd, PackedModule, build};
 pub use deb::KernelPackage;
@@ -29,5 +31,6 @@ pub use directory::Directory;
 pub use error::BuildError;
 pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
+pub use options::{Options, RootKind};
 pub use select::Why;
 pub use source::ModuleSource;

@@ -1,8 +1,8 @@
 //! Which modules go into the initrd: by folder, so that it holds for kernels to come.
 
 use crate::modinfo::ModInfo;
-use crate::{BuildError, ModuleSource, codec};
-use initcfg::{glob_matches, module_name};
+use crate::tree::Tree;
+use crate::{BuildError, ModuleSource, Options, RootKind};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
@@ -29,7 +29,7 @@ const FOLDERS_LEFT_OUT: [&str; 5] = [
 ];
 
 /// Modules that are taken by name when the kernel has them, and what for.
-const WANTED: [(&str, &str); 21] = [
+const WANTED: [(&str, &str); 20] = [
     ("virtio_net", "network cards of virtual machines"),
     ("virtio_pci", "virtual machines"),
     ("virtio_mmio", "virtual machines"),
@@ -40,7 +40,6 @@ const WANTED: [(&str, &str); 21] = [
     ("xen_pcifront", "Xen"),
     ("phy_generic", "USB hosts"),
     ("af_packet", "packet sockets"),
-    ("aoe", "AoE root disks"),
     ("ext4", "root file systems"),
     ("xfs", "root file systems"),
     ("btrfs", "root file systems"),
@@ -53,12 +52,9 @@ const WANTED: [(&str, &str); 21] = [
     ("efi_pstore", "kernel messages after a crash"),
 ];
 
-/// Without these there is no initrd worth building.
-const REQUIRED: [(&str, &str); 1] = [("nbd", "NBD root disks")];
-
 /// Folders below `kernel/` of which nothing is ever wanted, not even as a dependency of a network
 /// driver: they are half of a kernel package. A wrong guess costs time, nothing else.
-const FOLDERS_UNLIKELY: [&str; 12] = [
+const FOLDERS_UNLIKELY: [&str; 11] = [
     "sound/",
     "drivers/bluetooth/",
     "drivers/gpu/",
@@ -69,7 +65,6 @@ const FOLDERS_UNLIKELY: [&str; 12] = [
     "drivers/input/",
     "drivers/media/",
     "drivers/net/wireless/",
-    "drivers/scsi/",
     "drivers/staging/",
 ];
 
@@ -117,12 +112,17 @@ pub(crate) struct Chosen {
 
 /// `false` for the large parts of a kernel that an initrd does not need.
 pub(crate) fn is_likely_needed(path: &str) -> bool {
-    path.strip_prefix("kernel/")
-        .is_none_or(|path| !FOLDERS_UNLIKELY.iter().any(|folder| path.starts_with(folder)))
+    let Some(path) = path.strip_prefix("kernel/") else { return true };
+    // What iSCSI needs lies beside the folders of the large drivers.
+    let is_scsi_card = path.strip_prefix("drivers/scsi/").is_some_and(|file| file.contains('/'));
+    !is_scsi_card && !FOLDERS_UNLIKELY.iter().any(|folder| path.starts_with(folder))
 }
 
 /// Chooses modules and what they depend on; by name.
-pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chosen>, BuildError> {
+pub(crate) fn select(
+    source: &dyn ModuleSource,
+    options: &Options,
+) -> Result<BTreeMap<String, Chosen>, BuildError> {
     let tree = Tree::open(source)?;
     let mut chosen = BTreeMap::new();
     let mut queue = VecDeque::new();
@@ -143,9 +143,7 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
             kernel: source.kernel().to_owned(),
         });
     }
-    for (name, purpose) in REQUIRED {
-        queue.push_back((name.to_owned(), Why::Purpose(purpose.to_owned())));
-    }
+    queue.extend(roots(&tree, options)?);
     for (name, purpose) in WANTED {
         if tree.paths.contains_key(name) {
             queue.push_back((name.to_owned(), Why::Purpose(purpose.to_owned())));
@@ -187,6 +185,35 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
     Ok(chosen)
 }
 
+/// Modules for the root disks that the initrd is to attach.
+fn roots(tree: &Tree<'_>, options: &Options) -> Result<Vec<(String, Why)>, BuildError> {
+    let mut wanted = Vec::new();
+    let both = BTreeSet::from([RootKind::Nbd, RootKind::Aoe]);
+    for &kind in options.roots.as_ref().unwrap_or(&both) {
+        for &module in kind.modules() {
+            let is_there = tree.paths.contains_key(module) || tree.built_in.contains(module);
+            // Without a wish, the initrd of a kernel without AoE still boots machines over NBD.
+            let is_optional = options.roots.is_none() && kind == RootKind::Aoe;
+            match is_there {
+                true => {
+                    let purpose = format!("{} root disks", kind.title());
+                    wanted.push((module.to_owned(), Why::Purpose(purpose)));
+                }
+                false if is_optional => {}
+                false => {
+                    return Err(BuildError::NoRootModule {
+                        kind,
+                        module,
+                        origin: tree.source.origin(),
+                        kernel: tree.source.kernel().to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(wanted)
+}
+
 /// What a module of the kernel is taken for, by its folder.
 fn purpose_of_folder(path: &str) -> Option<&'static str> {
     let path = path.strip_prefix("kernel/")?;
@@ -195,117 +222,4 @@ fn purpose_of_folder(path: &str) -> Option<&'static str> {
     }
     let folder = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
     folder.map(|&(_, purpose)| purpose)
-}
-
-/// The files of a source, by module name.
-struct Tree<'a> {
-    source: &'a dyn ModuleSource,
-    paths: BTreeMap<String, String>,
-    built_in: BTreeSet<String>,
-    /// Aliases of the crypto modules: soft dependencies name algorithms, not modules.
-    algorithms: Vec<(String, String)>,
-}
-
-impl<'a> Tree<'a> {
-    fn open(source: &'a dyn ModuleSource) -> Result<Self, BuildError> {
-        let files = source.list().map_err(|error| read_error(source, "", error))?;
-        let mut paths: BTreeMap<String, String> = BTreeMap::new();
-        for path in &files {
-            let Some(name) = name_of_file(path) else { continue };
-            let known = paths.entry(name).or_insert_with(|| path.clone());
-            if rank(path) < rank(known) {
-                known.clone_from(path);
-            }
-        }
-        let mut built_in = BTreeSet::new();
-        if files.iter().any(|path| path == "modules.builtin") {
-            let list = source
-                .read("modules.builtin")
-                .map_err(|error| read_error(source, "modules.builtin", error))?;
-            built_in.extend(String::from_utf8_lossy(&list).lines().filter_map(name_of_file));
-        }
-        let mut tree = Self { source, paths, built_in, algorithms: Vec::new() };
-        tree.algorithms = tree.read_algorithms()?;
-        Ok(tree)
-    }
-
-    fn read_algorithms(&self) -> Result<Vec<(String, String)>, BuildError> {
-        let mut algorithms = Vec::new();
-        for (name, path) in &self.paths {
-            let folder = path.strip_prefix("kernel/").unwrap_or_default();
-            let is_crypto = folder.starts_with("crypto/")
-                || folder.starts_with("arch/") && folder.contains("/crypto/");
-            if is_crypto {
-                let aliases = self.read(path)?.1.aliases;
-                algorithms.extend(aliases.into_iter().map(|alias| (alias, name.clone())));
-            }
-        }
-        Ok(algorithms)
-    }
-
-    /// A decoded module and what it says about itself.
-    fn read(&self, path: &str) -> Result<(Vec<u8>, ModInfo), BuildError> {
-        let content = self
-            .source
-            .read(path)
-            .and_then(codec::decode)
-            .map_err(|error| read_error(self.source, path, error))?;
-        let info = ModInfo::parse(&content).map_err(|source| BuildError::Module {
-            path: path.to_owned(),
-            origin: self.source.origin(),
-            source,
-        })?;
-        Ok((content, info))
-    }
-
-    /// Names of the modules that a soft dependency means; what the kernel does not have is left out.
-    fn resolve(&self, wanted: &[String]) -> Result<Vec<String>, BuildError> {
-        let mut names = BTreeSet::new();
-        for word in wanted {
-            let name = module_name(word);
-            if self.paths.contains_key(&name) {
-                names.insert(name);
-                continue;
-            }
-            let matching = self.algorithms.iter().filter(|(alias, _)| glob_matches(alias, word));
-            names.extend(matching.map(|(_, name)| name.clone()));
-        }
-        Ok(names.into_iter().collect())
-    }
-
-    /// `true` for an out-of-tree driver of a network card (DKMS puts them into `updates/`): it has no
-    /// folder that tells what it is for, but only such drivers allocate an Ethernet device.
-    fn is_foreign_network_driver(&self, path: &str) -> Result<bool, BuildError> {
-        if path.starts_with("kernel/") {
-            return Ok(false);
-        }
-        let (content, _) = self.read(path)?;
-        let symbol = b"alloc_etherdev_mqs";
-        Ok(content.windows(symbol.len()).any(|window| window == symbol))
-    }
-}
-
-/// Which of two modules with the same name counts: the smaller one, in depmod's order.
-fn rank(path: &str) -> u8 {
-    match path.split('/').next() {
-        Some("updates") => 0,
-        Some("extra") => 1,
-        Some("kernel") => 3,
-        _ => 2,
-    }
-}
-
-/// `e1000e` for `kernel/…/e1000e.ko.xz`; `None` if it is no module.
-fn name_of_file(path: &str) -> Option<String> {
-    let file = path.rsplit('/').next()?;
-    let stem = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"]
-        .iter()
-        .find_map(|suffix| file.strip_suffix(suffix))?;
-    Some(module_name(stem))
-}
-
-fn read_error(source: &dyn ModuleSource, path: &str, error: std::io::Error) -> BuildError {
-    let origin = source.origin();
-    let what = if path.is_empty() { origin } else { format!("{path} in {origin}") };
-    BuildError::Read { what, source: error }
 }

@@ -5,6 +5,7 @@ use crate::module_source::ImageModules;
 use crate::options::Options;
 use crate::service::Service;
 use images::Store;
+use initrd_builder::Options as BuildOptions;
 use model::{ImageName, ImageVersion};
 use std::collections::HashMap;
 use std::fs;
@@ -210,7 +211,8 @@ fn build(
     fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
     let image = &version.image;
     let modules = ImageModules::open(store, version)?;
-    let initrd = initrd_builder::build(&modules, &init).map_err(|e| wrong(version, &chain(&e)))?;
+    let initrd = initrd_builder::build(&modules, &init, &BuildOptions::default())
+        .map_err(|error| wrong(version, &chain(&error)))?;
     for warning in &initrd.warnings {
         tracing::warn!(%image, version = version.version, "{warning}");
     }

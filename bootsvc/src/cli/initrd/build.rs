@@ -4,8 +4,10 @@ use super::super::{open, say, table};
 use super::inspect::size;
 use crate::paths::Paths;
 use anyhow::{Context, bail};
-use clap::Args;
-use initrd_builder::{Directory, Initrd, KernelPackage, ModuleSource, PackedModule};
+use clap::{Args, ValueEnum};
+use initrd_builder::{
+    Directory, Initrd, KernelPackage, ModuleSource, Options, PackedModule, RootKind,
+};
 use model::ImageName;
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,8 +21,32 @@ pub(in crate::cli) struct Build {
     /// Print each module with its size and why it is in
     #[arg(long)]
     explain: bool,
+    /// Kinds of root disks that it can attach; default: nbd, and aoe if the kernel has it
+    ///
+    /// nfs and iscsi bring the modules only: bootlace-init itself attaches NBD and AoE.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    roots: Option<Vec<Root>>,
     #[command(flatten)]
     source: Source,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Root {
+    Nbd,
+    Aoe,
+    Nfs,
+    Iscsi,
+}
+
+impl From<Root> for RootKind {
+    fn from(root: Root) -> Self {
+        match root {
+            Root::Nbd => Self::Nbd,
+            Root::Aoe => Self::Aoe,
+            Root::Nfs => Self::Nfs,
+            Root::Iscsi => Self::Iscsi,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -52,7 +78,9 @@ impl Build {
             Source { modules: Some(folder), .. } => Box::new(Directory::open(&folder)?),
             _ => bail!("give --image, --kernel-package or --modules"),
         };
-        let initrd = initrd_builder::build(source.as_ref(), &init)?;
+        let roots = self.roots.map(|kinds| kinds.into_iter().map(RootKind::from).collect());
+        let options = Options { roots };
+        let initrd = initrd_builder::build(source.as_ref(), &init, &options)?;
         write(&self.output, &initrd.bytes)
             .with_context(|| format!("can't write {}", self.output.display()))?;
         for warning in &initrd.warnings {

@@ -1,0 +1,58 @@
+//! What is to be in an initrd.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// How the root disk of a machine is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RootKind {
+    /// A disk over NBD.
+    Nbd,
+    /// A disk over AoE.
+    Aoe,
+    /// A folder over NFS, version 3 or 4.
+    Nfs,
+    /// A disk over iSCSI.
+    Iscsi,
+}
+
+impl RootKind {
+    /// The modules that are wanted for it; others come as their dependencies.
+    pub(crate) fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Nbd => &["nbd"],
+            Self::Aoe => &["aoe"],
+            Self::Nfs => &["nfs", "nfsv3", "nfsv4"],
+            Self::Iscsi => &["iscsi_tcp", "sd_mod"],
+        }
+    }
+
+    /// For people.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Nbd => "NBD",
+            Self::Aoe => "AoE",
+            Self::Nfs => "NFS",
+            Self::Iscsi => "iSCSI",
+        }
+    }
+}
+
+/// As on the command line.
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nbd => "nbd",
+            Self::Aoe => "aoe",
+            Self::Nfs => "nfs",
+            Self::Iscsi => "iscsi",
+        })
+    }
+}
+
+/// Choices for [`crate::build`]; the default is an initrd for all machines.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it.
+    pub roots: Option<BTreeSet<RootKind>>,
+}
