@@ -1,8 +1,8 @@
 //! From modules and `init` to the bytes of an initrd.
 
 use crate::archive::Archive;
-use crate::select::{Chosen, Why, select};
-use crate::{BuildError, ModuleSource, Options, codec};
+use crate::select::{Chosen, Selection, Why, select};
+use crate::{BuildError, FileSystem, ModuleSource, Options, codec};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -55,15 +55,17 @@ pub fn build(
     options: &Options,
 ) -> Result<Initrd, BuildError> {
     let start = Instant::now();
-    let chosen = select(source, options)?;
+    let Selection { modules: chosen, mut warnings } = select(source, options)?;
     let kernel = source.kernel().to_owned();
     let mut archive = Archive::default();
     add_base(&mut archive, init);
-    let mut warnings = Vec::new();
     let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
-    let has_choice = options.roots.is_some();
-    for (name, purpose) in [("aoe", "AoE root disks"), ("ext4", "ext4 root file systems")] {
-        let is_wanted = name != "aoe" || !has_choice;
+    let is_aoe_open = options.roots.is_none();
+    let is_ext4_wanted =
+        options.file_systems.as_ref().is_none_or(|set| set.contains(&FileSystem::Ext4));
+    for (name, purpose, is_wanted) in
+        [("aoe", "AoE root disks", is_aoe_open), ("ext4", "ext4 root file systems", is_ext4_wanted)]
+    {
         if is_wanted && !chosen.contains_key(name) && !is_built_in(source, name)? {
             warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
         }
@@ -210,8 +212,8 @@ fn take<'a>(next: &AtomicUsize, chosen: &'a [Chosen]) -> Option<(usize, &'a Chos
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RootKind;
     use crate::modinfo::example_module;
+    use crate::{Fit, RootKind};
 
     /// A kernel with a few modules, in memory.
     struct Kernel {
@@ -368,7 +370,8 @@ mod tests {
         kernel.add("kernel/fs/nfs/nfsv3.ko", &["depends=nfs"]);
         kernel.add("kernel/net/sunrpc/sunrpc.ko", &[]);
         let check = |roots: &[RootKind], expected: &str| {
-            let options = Options { roots: Some(roots.iter().copied().collect()) };
+            let options =
+                Options { roots: Some(roots.iter().copied().collect()), ..Options::default() };
             let text = match build(&kernel, b"", &options) {
                 Ok(initrd) => {
                     initrd.modules.into_iter().map(|m| m.name).collect::<Vec<_>>().join(" ")
@@ -385,9 +388,69 @@ mod tests {
         );
         check(&[RootKind::Iscsi], "no module iscsi_tcp, so no iSCSI");
         kernel.add("kernel/fs/nfs/nfsv4.ko", &["depends=nfs"]);
-        let options = Options { roots: Some([RootKind::Nfs].into()) };
+        let options = Options { roots: Some([RootKind::Nfs].into()), ..Options::default() };
         let initrd = build(&kernel, b"", &options).unwrap();
         assert!(initrd.modules.iter().any(|module| module.why.to_string() == "NFS root disks"));
         assert!(initrd.modules.iter().any(|module| module.name == "sunrpc"));
+    }
+
+    #[test]
+    fn an_initrd_for_known_hardware_holds_only_its_drivers() {
+        let mut kernel = Kernel::new();
+        let net = "kernel/drivers/net";
+        let r8169 = ["alias=pci:v000010ECd00008168*", "depends=libphy", "softdep=pre: realtek"];
+        kernel.add(&format!("{net}/ethernet/realtek/r8169.ko"), &r8169);
+        kernel.add(
+            &format!("{net}/ethernet/broadcom/tg3.ko"),
+            &["alias=pci:v000014E4*", "depends=libphy"],
+        );
+        kernel.add(&format!("{net}/ethernet/stm/stmmac.ko"), &["alias=of:*", "depends=libphy"]);
+        for phy in ["libphy", "realtek", "broadcom", "marvell"] {
+            kernel.add(&format!("{net}/phy/{phy}.ko"), &[]);
+        }
+        kernel.add(&format!("{net}/usb/ax88179.ko"), &["alias=usb:v0B95*"]);
+        kernel.add("kernel/drivers/usb/host/xhci-pci.ko", &["alias=pci:v*bc0Csc03i30*"]);
+        kernel.files.insert(
+            "modules.builtin.modinfo".to_owned(),
+            b"virtio_net.license=GPL\0virtio_net.alias=virtio:d00000001v*\0".to_vec(),
+        );
+        let check = |list: &str, expected: &str| {
+            let options = Options { fit: Some(Fit::parse(list).unwrap()), ..Options::default() };
+            let text = match build(&kernel, b"", &options) {
+                Ok(initrd) => {
+                    let base = ["crc32c_generic", "ext4", "nbd"];
+                    let names = initrd.modules.into_iter().map(|module| module.name);
+                    let names: Vec<String> =
+                        names.filter(|name| !base.contains(&name.as_str())).collect();
+                    let warning =
+                        initrd.warnings.into_iter().find(|text| text.contains("card pci"));
+                    format!("{}; {}", names.join(" "), warning.unwrap_or_default())
+                }
+                Err(error) => error.to_string(),
+            };
+            assert!(text.starts_with(expected), "{list}: {text}");
+        };
+        let intel = "pci:v00008086d000010D3sv0sd0bc02sc00i00";
+        check(intel, "e1000e ptp; ");
+        check("pci:v000010ECd00008168sv0sd0bc02sc00i00", "libphy r8169 realtek; ");
+        check("pci:v000014E4d0sv0sd0bc02sc00i00", "broadcom libphy tg3; ");
+        check("of:N", "broadcom libphy marvell realtek stmmac; ");
+        let hosts = format!("{intel}\npci:v00008086d0000A36Dsv0sd0bc0Csc03i30");
+        check(&hosts, "e1000e ptp; ");
+        check(&format!("{hosts}\nusb:v0B95p1790"), "ax88179 e1000e ptp xhci_pci; ");
+        let unknown = "pci:v00001234d00000001sv0sd0bc02sc00i00";
+        let warning =
+            format!("e1000e ptp; kernel 6.1-test has no driver for the network card {unknown}");
+        check(&format!("{intel}\n{unknown}"), &warning);
+        check(unknown, "kernel 6.1-test in memory has no network driver for anything");
+        check("virtio:d00000001v00001AF4", "; ");
+        let options = Options {
+            file_systems: Some([FileSystem::Xfs].into()),
+            fit: Some(Fit::parse(intel).unwrap()),
+            ..Options::default()
+        };
+        let initrd = build(&kernel, b"", &options).unwrap();
+        assert!(initrd.modules.iter().all(|module| module.name != "ext4"));
+        assert_eq!(initrd.modules[1].why.to_string(), format!("network drivers: {intel}"));
     }
 }

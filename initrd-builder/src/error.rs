@@ -37,6 +37,32 @@ pub enum BuildError {
         /// Release of the kernel.
         kernel: String,
     },
+    /// A line of the hardware list can't be understood.
+    #[error(
+        "line {line} of the hardware list is not a modalias: each line is the content of a modalias \
+         file, as `cat /sys/bus/*/devices/*/modalias` prints them on such a machine"
+    )]
+    FitLine {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// The hardware list is empty.
+    #[error(
+        "the hardware list has no hardware name: `cat /sys/bus/*/devices/*/modalias` prints them on \
+         such a machine"
+    )]
+    FitEmpty,
+    /// Nothing in the hardware list is a network card.
+    #[error(
+        "kernel {kernel} in {origin} has no network driver for anything in the hardware list: no \
+         machine could reach its root disk; is it the list of the right machine?"
+    )]
+    FitNoNetwork {
+        /// Where drivers were looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+    },
     /// A module was built for another kernel.
     #[error(
         "module {module} in {origin} is for kernel {found}, but the initrd is for {kernel}: it would \

@@ -1,5 +1,6 @@
 //! What is to be in an initrd.
 
+use crate::Fit;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -50,9 +51,44 @@ impl fmt::Display for RootKind {
     }
 }
 
+/// File system of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileSystem {
+    /// ext2, ext3 and ext4.
+    Ext4,
+    /// XFS.
+    Xfs,
+    /// Btrfs.
+    Btrfs,
+    /// SquashFS.
+    Squashfs,
+    /// EROFS.
+    Erofs,
+}
+
+impl FileSystem {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Squashfs, Self::Erofs];
+
+    /// Name of its module.
+    pub(crate) fn module(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Squashfs => "squashfs",
+            Self::Erofs => "erofs",
+        }
+    }
+}
+
 /// Choices for [`crate::build`]; the default is an initrd for all machines.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it.
     pub roots: Option<BTreeSet<RootKind>>,
+    /// File systems of root disks. `None`: all that the kernel has.
+    pub file_systems: Option<BTreeSet<FileSystem>>,
+    /// The hardware that it is for. `None`: every wired network card.
+    pub fit: Option<Fit>,
 }

@@ -2,20 +2,51 @@
 
 use crate::modinfo::ModInfo;
 use crate::tree::Tree;
-use crate::{BuildError, ModuleSource, Options, RootKind};
+use crate::{BuildError, FileSystem, Fit, ModuleSource, Options, RootKind};
+use initcfg::glob_matches;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Folders below `kernel/` from which everything is taken, and what for.
-const FOLDERS: [(&str, &str); 8] = [
-    ("drivers/net/ethernet/", "network drivers"),
-    ("drivers/net/phy/", "network drivers (PHYs)"),
-    ("drivers/net/mdio/", "network drivers (PHYs)"),
-    ("drivers/net/pcs/", "network drivers (PHYs)"),
-    ("drivers/net/usb/", "network drivers (USB)"),
-    ("drivers/net/hyperv/", "network drivers (Hyper-V)"),
-    ("drivers/usb/host/", "USB hosts"),
-    ("drivers/pci/controller/", "PCI hosts"),
+/// What an initrd for known hardware takes from a folder; one for all machines takes everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fitting {
+    /// Drivers of network cards that match.
+    Network,
+    /// Drivers of network cards on USB that match; only then hosts are of use.
+    NetworkUsb,
+    /// USB hosts that match, if there is a network card on USB.
+    UsbHost,
+    /// Drivers that match.
+    Bus,
+    /// PHYs, if a driver needs them: they have no hardware names before that driver is loaded.
+    Phy,
+    /// Nothing but dependencies.
+    Library,
+}
+
+/// Folders below `kernel/` that are taken, and what for.
+const FOLDERS: [(&str, &str, Fitting); 8] = [
+    ("drivers/net/ethernet/", "network drivers", Fitting::Network),
+    ("drivers/net/phy/", "network drivers (PHYs)", Fitting::Phy),
+    ("drivers/net/mdio/", "network drivers (PHYs)", Fitting::Library),
+    ("drivers/net/pcs/", "network drivers (PHYs)", Fitting::Library),
+    ("drivers/net/usb/", "network drivers (USB)", Fitting::NetworkUsb),
+    ("drivers/net/hyperv/", "network drivers (Hyper-V)", Fitting::Network),
+    ("drivers/usb/host/", "USB hosts", Fitting::UsbHost),
+    ("drivers/pci/controller/", "PCI hosts", Fitting::Bus),
+];
+
+/// Modules that drive hardware and are in none of these folders.
+const DRIVERS: [(&str, &str, Fitting); 9] = [
+    ("virtio_net", "network cards of virtual machines", Fitting::Network),
+    ("virtio_pci", "virtual machines", Fitting::Bus),
+    ("virtio_mmio", "virtual machines", Fitting::Bus),
+    ("vmxnet3", "network cards of VMware", Fitting::Network),
+    ("xen_netfront", "network cards of Xen", Fitting::Network),
+    ("hv_vmbus", "Hyper-V", Fitting::Bus),
+    ("xen_pcifront", "Xen", Fitting::Bus),
+    ("phy_generic", "USB hosts", Fitting::Library),
+    ("usbcore", "network cards on USB", Fitting::Library),
 ];
 
 /// Drivers in these folders are for switches and for cards that nobody boots a workstation with; they
@@ -28,29 +59,17 @@ const FOLDERS_LEFT_OUT: [&str; 5] = [
     "drivers/net/ethernet/netronome/",
 ];
 
-/// Modules that are taken by name when the kernel has them, and what for.
-const WANTED: [(&str, &str); 20] = [
-    ("virtio_net", "network cards of virtual machines"),
-    ("virtio_pci", "virtual machines"),
-    ("virtio_mmio", "virtual machines"),
-    ("vmxnet3", "network cards of VMware"),
-    ("xen_netfront", "network cards of Xen"),
-    ("hv_vmbus", "Hyper-V"),
-    ("hv_netvsc", "network cards of Hyper-V"),
-    ("xen_pcifront", "Xen"),
-    ("phy_generic", "USB hosts"),
+/// Modules that are always taken when the kernel has them, and what for.
+const WANTED: [(&str, &str); 5] = [
     ("af_packet", "packet sockets"),
-    ("ext4", "root file systems"),
-    ("xfs", "root file systems"),
-    ("btrfs", "root file systems"),
-    ("squashfs", "root file systems"),
-    ("erofs", "root file systems"),
     ("overlay", "read-only root file systems"),
     ("crc32c_generic", "checksums of file systems"),
     ("crc32c_intel", "checksums of file systems"),
-    ("usbcore", "network cards on USB"),
     ("efi_pstore", "kernel messages after a crash"),
 ];
+
+/// Drivers that need one PHY driver and don't say so: tg3 asks for it with the BCM5785 only.
+const PHYS: [(&str, &str); 1] = [("tg3", "broadcom")];
 
 /// Folders below `kernel/` of which nothing is ever wanted, not even as a dependency of a network
 /// driver: they are half of a kernel package. A wrong guess costs time, nothing else.
@@ -118,37 +137,153 @@ pub(crate) fn is_likely_needed(path: &str) -> bool {
     !is_scsi_card && !FOLDERS_UNLIKELY.iter().any(|folder| path.starts_with(folder))
 }
 
-/// Chooses modules and what they depend on; by name.
+/// What was chosen.
+pub(crate) struct Selection {
+    /// The modules by name.
+    pub(crate) modules: BTreeMap<String, Chosen>,
+    /// For the administrator.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Chooses modules and what they depend on.
 pub(crate) fn select(
     source: &dyn ModuleSource,
     options: &Options,
-) -> Result<BTreeMap<String, Chosen>, BuildError> {
+) -> Result<Selection, BuildError> {
     let tree = Tree::open(source)?;
-    let mut chosen = BTreeMap::new();
-    let mut queue = VecDeque::new();
-    for (name, path) in &tree.paths {
-        let purpose = match purpose_of_folder(path) {
-            None if tree.is_foreign_network_driver(path)? => {
-                Some("network drivers (not the kernel's)")
-            }
-            other => other,
-        };
-        if let Some(purpose) = purpose {
-            queue.push_back((name.clone(), Why::Purpose(purpose.to_owned())));
+    let mut warnings = Vec::new();
+    let drivers = drivers(&tree)?;
+    let drivers = match &options.fit {
+        None => drivers.into_iter().map(|(name, purpose, _)| wanted(name, purpose)).collect(),
+        Some(fit) => fitting_drivers(&tree, &drivers, fit, &mut warnings)?,
+    };
+    let mut queue = VecDeque::from(drivers);
+    queue.extend(roots(&tree, options)?);
+    for file_system in FileSystem::ALL {
+        let name = file_system.module();
+        let is_chosen = options.file_systems.as_ref().is_none_or(|set| set.contains(&file_system));
+        if is_chosen && tree.paths.contains_key(name) {
+            queue.push_back(wanted(name, "root file systems"));
         }
     }
-    if queue.is_empty() {
-        return Err(BuildError::NoNetwork {
-            origin: source.origin(),
-            kernel: source.kernel().to_owned(),
-        });
-    }
-    queue.extend(roots(&tree, options)?);
     for (name, purpose) in WANTED {
         if tree.paths.contains_key(name) {
-            queue.push_back((name.to_owned(), Why::Purpose(purpose.to_owned())));
+            queue.push_back(wanted(name, purpose));
         }
     }
+    let modules = with_dependencies(&tree, queue)?;
+    Ok(Selection { modules, warnings })
+}
+
+fn wanted(name: impl Into<String>, purpose: &str) -> (String, Why) {
+    (name.into(), Why::Purpose(purpose.to_owned()))
+}
+
+/// All drivers that an initrd may need to reach its root disk: name, purpose, and when it is needed.
+fn drivers(tree: &Tree<'_>) -> Result<Vec<(String, &'static str, Fitting)>, BuildError> {
+    let mut drivers = Vec::new();
+    for (name, path) in &tree.paths {
+        if let Some((purpose, fitting)) = purpose_of_folder(path) {
+            drivers.push((name.clone(), purpose, fitting));
+        } else if tree.is_foreign_network_driver(path)? {
+            drivers.push((name.clone(), "network drivers (not the kernel's)", Fitting::Network));
+        }
+    }
+    if drivers.is_empty() {
+        return Err(BuildError::NoNetwork {
+            origin: tree.source.origin(),
+            kernel: tree.source.kernel().to_owned(),
+        });
+    }
+    for (name, purpose, fitting) in DRIVERS {
+        if tree.paths.contains_key(name) {
+            drivers.push((name.to_owned(), purpose, fitting));
+        }
+    }
+    Ok(drivers)
+}
+
+/// Those of the drivers that the hardware needs.
+fn fitting_drivers(
+    tree: &Tree<'_>,
+    drivers: &[(String, &'static str, Fitting)],
+    fit: &Fit,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(String, Why)>, BuildError> {
+    let mut chosen = Vec::new();
+    let mut hosts = Vec::new();
+    let (mut has_network, mut has_usb_network, mut patterns) = (false, false, Vec::new());
+    for (name, purpose, fitting) in drivers {
+        if matches!(fitting, Fitting::Phy | Fitting::Library) {
+            continue;
+        }
+        let (_, info) = tree.read(&tree.paths[name])?;
+        let Some(modalias) = fit.matching(&info.aliases) else { continue };
+        let found = wanted(name.as_str(), &format!("{purpose}: {modalias}"));
+        if *fitting == Fitting::UsbHost {
+            hosts.push(found);
+            continue;
+        }
+        chosen.push(found);
+        if matches!(fitting, Fitting::Network | Fitting::NetworkUsb) {
+            has_network = true;
+            has_usb_network |= *fitting == Fitting::NetworkUsb;
+            chosen.extend(phys(tree, drivers, name, &info)?);
+        }
+        patterns.extend(info.aliases);
+    }
+    if has_usb_network {
+        chosen.extend(hosts);
+    }
+    for card in fit.network_cards() {
+        // A virtual card may have two names: one of its bus, one of its own.
+        if patterns.iter().any(|pattern| glob_matches(pattern, card)) {
+            continue;
+        }
+        match tree.has_built_in_driver(card) {
+            true => has_network = true,
+            false => warnings.push(format!(
+                "kernel {} has no driver for the network card {card}: a machine that has no other \
+                 can't boot",
+                tree.source.kernel()
+            )),
+        }
+    }
+    match has_network {
+        true => Ok(chosen),
+        false => Err(BuildError::FitNoNetwork {
+            origin: tree.source.origin(),
+            kernel: tree.source.kernel().to_owned(),
+        }),
+    }
+}
+
+/// PHY drivers for a network driver: the one that it names, otherwise all, since only the card knows.
+fn phys(
+    tree: &Tree<'_>,
+    drivers: &[(String, &'static str, Fitting)],
+    name: &str,
+    info: &ModInfo,
+) -> Result<Vec<(String, Why)>, BuildError> {
+    let needs_one = info.depends.iter().any(|needed| needed == "libphy" || needed == "phylink");
+    let is_phy =
+        |name: &String| drivers.iter().any(|driver| driver.0 == *name && driver.2 == Fitting::Phy);
+    if !needs_one || tree.resolve(&info.soft_pre)?.iter().any(is_phy) {
+        return Ok(Vec::new());
+    }
+    let only = PHYS.iter().find(|(driver, _)| *driver == name).map(|&(_, phy)| phy);
+    let phys = drivers.iter().filter(|driver| driver.2 == Fitting::Phy);
+    let phys = phys.filter(|driver| only.is_none_or(|only| driver.0 == only));
+    Ok(phys.map(|driver| wanted(driver.0.as_str(), &format!("PHYs of {name}"))).collect())
+}
+
+/// Adds what the wanted modules depend on.
+fn with_dependencies(
+    tree: &Tree<'_>,
+    mut queue: VecDeque<(String, Why)>,
+) -> Result<BTreeMap<String, Chosen>, BuildError> {
+    let source = tree.source;
+    let mut chosen = BTreeMap::new();
     while let Some((name, why)) = queue.pop_front() {
         if chosen.contains_key(&name) || tree.built_in.contains(&name) {
             continue;
@@ -215,11 +350,11 @@ fn roots(tree: &Tree<'_>, options: &Options) -> Result<Vec<(String, Why)>, Build
 }
 
 /// What a module of the kernel is taken for, by its folder.
-fn purpose_of_folder(path: &str) -> Option<&'static str> {
+fn purpose_of_folder(path: &str) -> Option<(&'static str, Fitting)> {
     let path = path.strip_prefix("kernel/")?;
     if FOLDERS_LEFT_OUT.iter().any(|folder| path.starts_with(folder)) {
         return None;
     }
-    let folder = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
-    folder.map(|&(_, purpose)| purpose)
+    let folder = FOLDERS.iter().find(|(folder, ..)| path.starts_with(folder));
+    folder.map(|&(_, purpose, fitting)| (purpose, fitting))
 }

@@ -54,6 +54,16 @@ impl<'a> Tree<'a> {
         Ok(algorithms)
     }
 
+    /// `true` if a driver inside of the kernel is for this hardware name.
+    pub(crate) fn has_built_in_driver(&self, modalias: &str) -> bool {
+        // `NAME.alias=PATTERN`, each with a NUL behind; kernels before 5.2 have no such file.
+        let list = self.source.read("modules.builtin.modinfo").unwrap_or_default();
+        list.split(|&byte| byte == 0).any(|field| {
+            let field = core::str::from_utf8(field).unwrap_or_default();
+            field.split_once(".alias=").is_some_and(|(_, pattern)| glob_matches(pattern, modalias))
+        })
+    }
+
     /// A decoded module and what it says about itself.
     pub(crate) fn read(&self, path: &str) -> Result<(Vec<u8>, ModInfo), BuildError> {
         let content = self

@@ -6,11 +6,12 @@ use crate::paths::Paths;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use initrd_builder::{
-    Directory, Initrd, KernelPackage, ModuleSource, Options, PackedModule, RootKind,
+    Directory, FileSystem, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule,
+    RootKind,
 };
 use model::ImageName;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Args)]
@@ -26,8 +27,40 @@ pub(in crate::cli) struct Build {
     /// nfs and iscsi bring the modules only: bootlace-init itself attaches NBD and AoE.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     roots: Option<Vec<Root>>,
+    /// Take only the drivers for the hardware that FILE lists: a tenth of the size
+    ///
+    /// Each line is the modalias of a device; lines that start with # don't count. On a machine that
+    /// runs Linux, this prints them: cat /sys/bus/*/devices/*/modalias | sort -u
+    ///
+    /// Lists of several machines may be joined. PCs with other network cards can't boot such an initrd.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    fit: Option<PathBuf>,
+    /// File systems of root disks; default: all, and with --fit that of the image, or ext4
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    file_systems: Option<Vec<RootFileSystem>>,
     #[command(flatten)]
     source: Source,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RootFileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Squashfs,
+    Erofs,
+}
+
+impl From<RootFileSystem> for FileSystem {
+    fn from(name: RootFileSystem) -> Self {
+        match name {
+            RootFileSystem::Ext4 => Self::Ext4,
+            RootFileSystem::Xfs => Self::Xfs,
+            RootFileSystem::Btrfs => Self::Btrfs,
+            RootFileSystem::Squashfs => Self::Squashfs,
+            RootFileSystem::Erofs => Self::Erofs,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -72,14 +105,8 @@ impl Build {
         )?;
         let init =
             std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
-        let source: Box<dyn ModuleSource> = match self.source {
-            Source { image: Some(image), .. } => open(paths)?.module_source(&image)?,
-            Source { kernel_package: Some(file), .. } => Box::new(KernelPackage::open(&file)?),
-            Source { modules: Some(folder), .. } => Box::new(Directory::open(&folder)?),
-            _ => bail!("give --image, --kernel-package or --modules"),
-        };
-        let roots = self.roots.map(|kinds| kinds.into_iter().map(RootKind::from).collect());
-        let options = Options { roots };
+        let options = self.options(paths)?;
+        let source = self.source.open(paths)?;
         let initrd = initrd_builder::build(source.as_ref(), &init, &options)?;
         write(&self.output, &initrd.bytes)
             .with_context(|| format!("can't write {}", self.output.display()))?;
@@ -100,6 +127,51 @@ impl Build {
         ));
         Ok(())
     }
+
+    fn options(&self, paths: &Paths) -> anyhow::Result<Options> {
+        let roots = self.roots.as_ref();
+        let fit = self.fit.as_deref().map(read_fit).transpose()?;
+        let file_systems = match (&self.file_systems, &self.source.image) {
+            (Some(names), _) => Some(names.iter().map(|&name| name.into()).collect()),
+            (None, _) if fit.is_none() => None,
+            (None, Some(image)) => Some([file_system_of(paths, image)?].into()),
+            (None, None) => Some([FileSystem::Ext4].into()),
+        };
+        Ok(Options {
+            roots: roots.map(|kinds| kinds.iter().map(|&kind| kind.into()).collect()),
+            file_systems,
+            fit,
+        })
+    }
+}
+
+impl Source {
+    fn open(&self, paths: &Paths) -> anyhow::Result<Box<dyn ModuleSource>> {
+        Ok(match self {
+            Self { image: Some(image), .. } => open(paths)?.module_source(image)?,
+            Self { kernel_package: Some(file), .. } => Box::new(KernelPackage::open(file)?),
+            Self { modules: Some(folder), .. } => Box::new(Directory::open(folder)?),
+            _ => bail!("give --image, --kernel-package or --modules"),
+        })
+    }
+}
+
+fn read_fit(file: &Path) -> anyhow::Result<Fit> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("can't read the hardware list {}", file.display()))?;
+    Fit::parse(&text).with_context(|| format!("can't use {}", file.display()))
+}
+
+/// File system of the newest version's root. A missing image is for the source to report.
+fn file_system_of(paths: &Paths, image: &ImageName) -> anyhow::Result<FileSystem> {
+    let site = open(paths)?.site();
+    Ok(match site.newest(image).map(|version| version.file_system) {
+        None | Some(model::FileSystem::Ext4) => FileSystem::Ext4,
+        Some(model::FileSystem::Xfs) => FileSystem::Xfs,
+        Some(model::FileSystem::Btrfs) => FileSystem::Btrfs,
+        Some(model::FileSystem::Squashfs) => FileSystem::Squashfs,
+        Some(model::FileSystem::Erofs) => FileSystem::Erofs,
+    })
 }
 
 fn explain(initrd: &Initrd) -> String {
@@ -111,7 +183,7 @@ fn explain(initrd: &Initrd) -> String {
 }
 
 /// Replaces the file as a whole, so that nobody boots half an initrd.
-fn write(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = folder.unwrap_or(".".as_ref()).join(format!(".{name}.new"));
