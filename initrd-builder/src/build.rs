@@ -1,11 +1,13 @@
 //! From modules and `init` to the bytes of an initrd.
 
 use crate::archive::Archive;
+use crate::cache::Cache;
 use crate::select::{Chosen, Selection, Why, select};
 use crate::{BuildError, FileSystem, ModuleSource, Options, codec};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -75,7 +77,7 @@ pub fn build(
     let chosen: Vec<Chosen> = chosen.into_values().collect();
     let mut modules = Vec::new();
     for ((module, content), chosen) in
-        index.modules.into_iter().zip(compress_all(&chosen)?).zip(chosen)
+        index.modules.into_iter().zip(compress_all(&chosen, options.cache.as_deref())?).zip(chosen)
     {
         let size_bytes = content.len() as u64;
         modules.push(PackedModule { name: module.name, size_bytes, why: chosen.why });
@@ -182,7 +184,8 @@ fn add_firmware(
 }
 
 /// Compresses all modules on all processors; the results are in the order of the input.
-fn compress_all(chosen: &[Chosen]) -> Result<Vec<Vec<u8>>, BuildError> {
+fn compress_all(chosen: &[Chosen], cache: Option<&Path>) -> Result<Vec<Vec<u8>>, BuildError> {
+    let cache = cache.map(Cache::new);
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, io::Result<Vec<u8>>)>> = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
@@ -190,7 +193,10 @@ fn compress_all(chosen: &[Chosen]) -> Result<Vec<Vec<u8>>, BuildError> {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((at, module)) = take(&next, chosen) {
-                    let result = codec::compress(&module.content);
+                    let result = match &cache {
+                        Some(cache) => cache.compress(&module.content),
+                        None => codec::compress(&module.content),
+                    };
                     results.lock().expect("no thread panics with the lock").push((at, result));
                 }
             });
@@ -321,6 +327,18 @@ mod tests {
             })
             .collect();
         assert_eq!(build_all(&plain, b"").unwrap().bytes, build_all(&packed, b"").unwrap().bytes);
+    }
+
+    #[test]
+    fn a_cache_changes_no_byte() {
+        let kernel = Kernel::new();
+        let expected = build_all(&kernel, b"").unwrap().bytes;
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { cache: Some(folder.path().to_owned()), ..Options::default() };
+        for _ in 0..2 {
+            assert!(build(&kernel, b"", &options).unwrap().bytes == expected);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod archive;
 mod build;
+mod cache;
 mod codec;
 mod deb;
 mod directory;

@@ -39,6 +39,8 @@ pub enum InitrdState {
 /// The initrds of a site.
 pub(crate) struct Initrds {
     folder: PathBuf,
+    /// Cache of compressed modules.
+    modules: PathBuf,
     init: Option<PathBuf>,
     states: Mutex<HashMap<(ImageName, u32), InitrdState>>,
     /// Held while one is built: each build uses all processors.
@@ -51,6 +53,7 @@ impl Initrds {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             folder: options.initrds.clone(),
+            modules: options.modules.clone(),
             init: options.init.clone(),
             states: Mutex::default(),
             building: tokio::sync::Mutex::default(),
@@ -128,9 +131,12 @@ impl Service {
         initrds.set(&version, InitrdState::Building);
         let (store, folder, init) =
             (Arc::clone(self.store()), initrds.folder.clone(), initrds.init.clone());
+        let options =
+            BuildOptions { cache: Some(initrds.modules.clone()), ..BuildOptions::default() };
         let building = version.clone();
-        let built =
-            tokio::task::spawn_blocking(move || build(&store, &folder, init.as_deref(), &building));
+        let built = tokio::task::spawn_blocking(move || {
+            build(&store, &folder, init.as_deref(), &building, &options)
+        });
         let result = built.await.unwrap_or_else(|_| Err(wrong(&version, "the build broke off")));
         match &result {
             Ok((path, size_bytes)) => initrds
@@ -193,6 +199,7 @@ fn build(
     folder: &Path,
     init: Option<&Path>,
     version: &ImageVersion,
+    options: &BuildOptions,
 ) -> Result<(PathBuf, u64), Error> {
     let init = init.ok_or_else(|| {
         wrong(
@@ -211,7 +218,7 @@ fn build(
     fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
     let image = &version.image;
     let modules = ImageModules::open(store, version)?;
-    let initrd = initrd_builder::build(&modules, &init, &BuildOptions::default())
+    let initrd = initrd_builder::build(&modules, &init, options)
         .map_err(|error| wrong(version, &chain(&error)))?;
     for warning in &initrd.warnings {
         tracing::warn!(%image, version = version.version, "{warning}");

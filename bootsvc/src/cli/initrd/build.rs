@@ -38,6 +38,11 @@ pub(in crate::cli) struct Build {
     /// File systems of root disks; default: all, and with --fit that of the image, or ext4
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     file_systems: Option<Vec<RootFileSystem>>,
+    /// Compress all modules anew: neither read nor fill /var/cache/bootlace/modules
+    ///
+    /// The result is the same. The folder may be emptied at any time.
+    #[arg(long)]
+    no_cache: bool,
     #[command(flatten)]
     source: Source,
 }
@@ -141,6 +146,7 @@ impl Build {
             roots: roots.map(|kinds| kinds.iter().map(|&kind| kind.into()).collect()),
             file_systems,
             fit,
+            cache: (!self.no_cache).then(|| paths.cache().join("modules")),
         })
     }
 }
