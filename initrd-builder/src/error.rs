@@ -81,7 +81,7 @@ pub enum BuildError {
     /// There is no driver for any network card.
     #[error(
         "{origin} (kernel {kernel}) has no driver of any network card: it is not the complete \
-         module tree of a kernel"
+         module tree of a kernel; if the kernel comes in several packages, give all of them"
     )]
     NoNetwork {
         /// Where drivers were looked for.
@@ -114,7 +114,7 @@ pub enum BuildError {
         #[source]
         source: ModInfoError,
     },
-    /// The file is not a Debian package of a kernel, or it is damaged.
+    /// The file is not a package of a kernel, or it is damaged.
     #[error("{} is not a usable kernel package: {reason}", path.display())]
     Package {
         /// The file.

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), initrd_builder::BuildError> {
-//! let modules = initrd_builder::KernelPackage::open("linux-image-6.1.0-56-amd64.deb".as_ref())?;
+//! let modules = initrd_builder::KernelPackage::open(&["linux-image-6.1.0-56-amd64.deb"])?;
 //! let init = std::fs::read("/usr/lib/bootlace/bootlace-init").unwrap();
 //! let initrd = initrd_builder::build(&modules, &init, &Default::default())?;
 //! # Ok(()) }
@@ -23,17 +23,19 @@ mod inspect;
 mod modinfo;
 mod newc;
 mod options;
+mod package;
+mod rpm;
 mod select;
 mod source;
 mod tree;
 
 pub use build::{Initrd, PackedModule, build};
-pub use deb::KernelPackage;
 pub use directory::Directory;
 pub use error::BuildError;
 pub use fit::Fit;
 pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
 pub use options::{FileSystem, Options, RootKind};
+pub use package::KernelPackage;
 pub use select::Why;
 pub use source::ModuleSource;

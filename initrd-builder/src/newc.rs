@@ -101,6 +101,11 @@ impl<R: Read> Reader<R> {
         Ok(Next::Entry(Entry { name, mode, size_bytes }))
     }
 
+    /// Reads the current content, as far as it is wanted.
+    pub(crate) fn content_reader(&mut self) -> impl Read {
+        Content(self)
+    }
+
     /// Content of the current entry, which must not be read twice.
     pub(crate) fn content(&mut self) -> Result<Vec<u8>, ArchiveError> {
         let mut content = Vec::new();
@@ -169,6 +174,22 @@ impl<R: Read> Reader<R> {
             io::ErrorKind::UnexpectedEof => ArchiveError::CutOff(self.position),
             _ => ArchiveError::Read(error),
         }
+    }
+}
+
+/// Ends where the content ends, which must not be taken for the end of the archive.
+struct Content<'a, R>(&'a mut Reader<R>);
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = (buffer.len() as u64).min(self.0.content_left) as usize;
+        let n_read = self.0.input.read(&mut buffer[..wanted])?;
+        if n_read == 0 && wanted > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.0.position += n_read as u64;
+        self.0.content_left -= n_read as u64;
+        Ok(n_read)
     }
 }
 

@@ -131,6 +131,10 @@ pub(crate) struct Chosen {
 
 /// `false` for the large parts of a kernel that an initrd does not need.
 pub(crate) fn is_likely_needed(path: &str) -> bool {
+    // Fedora keeps the kernel itself and its symbols beside the modules.
+    if !path.contains('/') && !path.starts_with("modules.builtin") {
+        return false;
+    }
     let Some(path) = path.strip_prefix("kernel/") else { return true };
     // What iSCSI needs lies beside the folders of the large drivers.
     let is_scsi_card = path.strip_prefix("drivers/scsi/").is_some_and(|file| file.contains('/'));

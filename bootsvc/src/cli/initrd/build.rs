@@ -93,9 +93,12 @@ struct Source {
     /// Take the modules from the newest version of an imported image
     #[arg(long, value_name = "NAME")]
     image: Option<ImageName>,
-    /// Take the modules from a Debian kernel package
-    #[arg(long, value_name = "DEB")]
-    kernel_package: Option<PathBuf>,
+    /// Take the modules from a kernel package (.deb or .rpm); may be given several times
+    ///
+    /// Debian and Ubuntu: linux-image, and linux-modules if there is one. Fedora: kernel-core and
+    /// kernel-modules-core and kernel-modules. openSUSE: kernel-default.
+    #[arg(long, value_name = "FILE")]
+    kernel_package: Vec<PathBuf>,
     /// Take the modules from a folder: lib/modules/VERSION, or a root that has one
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
@@ -155,7 +158,9 @@ impl Source {
     fn open(&self, paths: &Paths) -> anyhow::Result<Box<dyn ModuleSource>> {
         Ok(match self {
             Self { image: Some(image), .. } => open(paths)?.module_source(image)?,
-            Self { kernel_package: Some(file), .. } => Box::new(KernelPackage::open(file)?),
+            Self { kernel_package, .. } if !kernel_package.is_empty() => {
+                Box::new(KernelPackage::open(kernel_package)?)
+            }
             Self { modules: Some(folder), .. } => Box::new(Directory::open(folder)?),
             _ => bail!("give --image, --kernel-package or --modules"),
         })

@@ -13,7 +13,7 @@ pub(super) enum Initrd {
     ///
     /// Needs neither root nor a running server. The same kernel gives the same bytes.
     ///
-    /// Example: bootlace initrd build --kernel-package linux-image-6.1.0-50-amd64.deb --output initrd.img
+    /// Example: bootlace initrd build --kernel-package linux-image-6.1.0-56-amd64.deb --output initrd.img
     Build(build::Build),
     /// Show what is in an initrd, of Bootlace or of anybody
     ///
