@@ -2,6 +2,7 @@
 
 use crate::archive::Archive;
 use crate::cache::Cache;
+use crate::known_bugs::known_bugs;
 use crate::select::{Chosen, Selection, Why, select};
 use crate::{BuildError, FileSystem, ModuleSource, Options, codec};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
@@ -56,7 +57,7 @@ pub fn build(
     init: &[u8],
     options: &Options,
 ) -> Result<Initrd, BuildError> {
-    let start = Instant::now();
+    let started = Instant::now();
     let Selection { modules: chosen, mut warnings } = select(source, options)?;
     let kernel = source.kernel().to_owned();
     let mut archive = Archive::default();
@@ -72,6 +73,8 @@ pub fn build(
             warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
         }
     }
+    let start = source.kernel_start();
+    warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
     archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
     let chosen: Vec<Chosen> = chosen.into_values().collect();
@@ -89,7 +92,7 @@ pub fn build(
         modules,
         firmware,
         warnings,
-        took: start.elapsed(),
+        took: started.elapsed(),
     })
 }
 

@@ -20,6 +20,7 @@ mod directory;
 mod error;
 mod fit;
 mod inspect;
+mod known_bugs;
 mod modinfo;
 mod newc;
 mod options;

@@ -1,5 +1,6 @@
 //! Modules straight out of kernel packages, which need not be installed.
 
+use crate::known_bugs::KERNEL_START_SIZE;
 use crate::select::is_likely_needed;
 use crate::{BuildError, ModuleSource, deb, rpm};
 use liblzma::stream::MtStreamBuilder;
@@ -27,6 +28,8 @@ pub struct KernelPackage {
     /// By path below `lib/modules/VERSION/`. `None` was not worth keeping in memory: it is read again
     /// from the packages in the rare case that it is wanted.
     files: BTreeMap<String, Option<Vec<u8>>>,
+    /// Start of the kernel's own file, if one of the packages has it.
+    kernel_start: Option<Vec<u8>>,
 }
 
 impl KernelPackage {
@@ -39,6 +42,7 @@ impl KernelPackage {
             paths: paths.iter().map(|path| path.as_ref().to_owned()).collect(),
             kernel: String::new(),
             files: BTreeMap::new(),
+            kernel_start: None,
         };
         for path in paths {
             let path = path.as_ref();
@@ -49,7 +53,14 @@ impl KernelPackage {
 
     fn add(&mut self, path: &Path) -> Result<(), Failure> {
         let (mut has_files, mut other) = (false, None);
-        walk_modules(path, |release, file, content| {
+        walk(path, &mut |path, content| {
+            if is_kernel(path) {
+                let mut start = Vec::new();
+                content.take(KERNEL_START_SIZE).read_to_end(&mut start)?;
+                self.kernel_start = Some(start);
+                return Ok(());
+            }
+            let Some((release, file)) = module_path(path) else { return Ok(()) };
             if self.kernel.is_empty() {
                 release.clone_into(&mut self.kernel);
             }
@@ -79,6 +90,11 @@ impl KernelPackage {
     }
 }
 
+/// Debian has it as `/boot/vmlinuz-RELEASE`, Fedora beside the modules.
+fn is_kernel(path: &str) -> bool {
+    path.contains("boot/vmlinuz-") || module_path(path).is_some_and(|(_, file)| file == "vmlinuz")
+}
+
 impl ModuleSource for KernelPackage {
     fn kernel(&self) -> &str {
         &self.kernel
@@ -91,6 +107,10 @@ impl ModuleSource for KernelPackage {
 
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.files.keys().cloned().collect())
+    }
+
+    fn kernel_start(&self) -> Option<Vec<u8>> {
+        self.kernel_start.clone()
     }
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
@@ -234,6 +254,7 @@ mod tests {
         let source = KernelPackage::open(&[path]).unwrap();
         assert_eq!(source.kernel(), "6.1");
         assert_eq!(source.list().unwrap().len(), 2);
+        assert_eq!(source.kernel_start(), Some(b"kernel".to_vec()));
         assert_eq!(source.read("kernel/fs/ext4/ext4.ko").unwrap(), b"module");
         assert_eq!(source.read("kernel/sound/pci/hda.ko").unwrap(), b"sound", "read again");
         assert!(source.read("kernel/other.ko").is_err());
