@@ -9,6 +9,9 @@ use std::io::{self, Read};
 /// Most files that are listed; the largest initrds of distributions have some 5,000.
 const ENTRIES_MAX: usize = 200_000;
 
+/// Most archives in one file; initrds have one to four.
+const SEGMENTS_MAX: usize = 1000;
+
 /// Most bytes that all segments together may have when they are decoded. The kernel keeps them in
 /// memory, and the initrd of a live system has 200 MB: more is an attack or a mistake.
 const UNPACKED_SIZE_MAX: u64 = 1 << 30;
@@ -108,7 +111,9 @@ pub enum Problem {
     #[error("it is neither a cpio archive nor compressed in a way that the kernel knows")]
     Unknown,
     /// It is larger than what is looked at here.
-    #[error("it has more than 1 GiB or 200,000 files when unpacked; the rest is not listed")]
+    #[error(
+        "the initrd has more than 1 GiB, 200,000 files or 1,000 archives; the rest is not listed"
+    )]
     TooLarge,
     /// It is damaged.
     #[error("{0}")]
@@ -135,6 +140,11 @@ pub fn inspect(bytes: &[u8]) -> Contents {
         // The kernel skips zeros between archives.
         offset += bytes[offset..].iter().take_while(|&&byte| byte == 0).count();
         if offset == bytes.len() {
+            return contents;
+        }
+        if contents.segments.len() == SEGMENTS_MAX {
+            let last = contents.segments.last_mut();
+            last.expect("there are many").problem = Some(Problem::TooLarge);
             return contents;
         }
         let has_lz4 = contents.segments.iter().any(|segment| segment.codec == Codec::Lz4);
@@ -375,6 +385,9 @@ mod tests {
         check(&[raw("a"), lz4()], "raw:a lz4:");
         check(&[], "");
         check(&[vec![0; 9]], "");
+        let many = inspect(&gzip("a").repeat(SEGMENTS_MAX + 1)).segments;
+        assert_eq!(many.len(), SEGMENTS_MAX);
+        assert_eq!(many[SEGMENTS_MAX - 1].problem, Some(Problem::TooLarge));
         let no_trailer = raw("a")[..120].to_vec();
         check(&[no_trailer], "raw:a");
         let segments = inspect(&[padded(zstd("a")), raw("b")].concat()).segments;

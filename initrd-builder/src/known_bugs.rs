@@ -14,20 +14,22 @@ struct Bug {
     series: (u32, u32),
     /// Third number of the first version without it.
     fixed: u32,
-    /// What happens, and what else helps.
-    text: &'static str,
+    /// What happens.
+    effect: &'static str,
+    /// What helps besides an update.
+    or: &'static str,
 }
 
-const AOE_CRASH: &str = "can crash when the AoE server is away for long (kernel bug 212665); or let its \
-                         machines attach their disks over NBD";
+const AOE_CRASH: &str = "can crash when the AoE server is away for long (kernel bug 212665)";
+const OR_NBD: &str = ", or let its machines attach their disks over NBD";
 const NBD_SECURITY: &str = "can lose an NBD connection when SELinux or AppArmor confines the program \
                             that reads or writes (the kernel log says: Send control failed)";
 
-/// The second one is in all of 6.1, where no update helps: nothing is said about it there.
+/// The last one is in all of 6.1, where no update helps: nothing is said about it there.
 const BUGS: [Bug; 3] = [
-    Bug { module: "aoe", series: (6, 1), fixed: 147, text: AOE_CRASH },
-    Bug { module: "aoe", series: (6, 12), fixed: 37, text: AOE_CRASH },
-    Bug { module: "nbd", series: (6, 12), fixed: 117, text: NBD_SECURITY },
+    Bug { module: "aoe", series: (6, 1), fixed: 147, effect: AOE_CRASH, or: OR_NBD },
+    Bug { module: "aoe", series: (6, 12), fixed: 37, effect: AOE_CRASH, or: OR_NBD },
+    Bug { module: "nbd", series: (6, 12), fixed: 117, effect: NBD_SECURITY, or: "" },
 ];
 
 /// Sentences about the bugs that a kernel has in one of these modules. None if its version is unknown.
@@ -43,10 +45,10 @@ pub(crate) fn known_bugs(
     let is_there =
         |bug: &&Bug| bug.series == (major, minor) && patch < bug.fixed && has_module(bug.module);
     let sentence = |bug: &Bug| {
+        let Bug { effect, fixed, or, .. } = bug;
         format!(
-            "kernel {release} (Linux {major}.{minor}.{patch}) {}: update it to {major}.{minor}.{} or \
-             newer",
-            bug.text, bug.fixed
+            "kernel {release} (Linux {major}.{minor}.{patch}) {effect}: update it to \
+             {major}.{minor}.{fixed} or newer{or}"
         )
     };
     BUGS.iter().filter(is_there).map(sentence).collect()

@@ -95,9 +95,10 @@ struct Source {
     image: Option<ImageName>,
     /// Take the modules from a kernel package (.deb or .rpm); may be given several times
     ///
-    /// Debian and Ubuntu: linux-image, and linux-modules if there is one. Fedora: kernel-core and
-    /// kernel-modules-core and kernel-modules. openSUSE: kernel-default.
-    #[arg(long, value_name = "FILE")]
+    /// Debian and Ubuntu: linux-image, and linux-modules if there is one.
+    /// Fedora: kernel-core, kernel-modules-core and kernel-modules.
+    /// openSUSE: kernel-default.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     kernel_package: Vec<PathBuf>,
     /// Take the modules from a folder: lib/modules/VERSION, or a root that has one
     #[arg(long, value_name = "DIR")]
