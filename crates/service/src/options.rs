@@ -14,6 +14,8 @@ pub struct Options {
     pub initrds: PathBuf,
     /// Compressed modules of earlier initrds; safe to delete.
     pub modules: PathBuf,
+    /// Kernel logs of failed boots.
+    pub kernel_logs: PathBuf,
     /// Socket of the storage server.
     pub storage_socket: PathBuf,
     /// The static `bootlace-init`; `None`: no initrd can be built.
@@ -30,6 +32,7 @@ impl Options {
             images: root.join("var/lib/bootlace/images"),
             initrds: root.join("var/cache/bootlace/initrd"),
             modules: root.join("var/cache/bootlace/modules"),
+            kernel_logs: root.join("var/lib/bootlace/kernel-logs"),
             storage_socket: root.join("run/bootlace/storage.sock"),
             init: find_init(),
             network: None,

@@ -425,3 +425,24 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
         ]
     );
 }
+
+#[tokio::test]
+async fn the_kernel_log_of_a_failed_boot_is_kept_for_its_machine_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let log = "[ 1.0] first\n\u{1b}[2J[ 2.0] last\n".as_bytes();
+    assert!(!service.keep_kernel_log(MAC, boot, log).await.unwrap(), "a stranger's");
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    assert!(service.kernel_log(&name).await.unwrap().is_none());
+    assert!(!service.keep_kernel_log(MAC, boot + 1, log).await.unwrap(), "of another boot");
+    assert!(service.keep_kernel_log(MAC, boot, log).await.unwrap());
+    let kept = service.kernel_log(&name).await.unwrap().unwrap();
+    assert_eq!((kept.boot, kept.text.as_str()), (boot, "[ 1.0] first\n[2J[ 2.0] last\n"));
+    let long = [b"old ".repeat(20_000), b"new".to_vec()].concat();
+    assert!(service.keep_kernel_log(MAC, boot, &long).await.unwrap());
+    let text = service.kernel_log(&name).await.unwrap().unwrap().text;
+    assert!(text.len() == 64 << 10 && text.ends_with("new"));
+}

@@ -99,7 +99,10 @@ impl Room {
         drop(preboot);
         let pc = self.pc(&kernel, "virtio-net-pci")?;
         expect_failure(&pc, what, remedy, BOOT)?;
-        self.page_says("failed", what, PAGE)
+        self.page_says("failed", what, PAGE)?;
+        let log = self.site.run(&["machine", "log", "pc-1"])?;
+        ensure!(log.contains("Linux version") && log.contains("bootlace: attach"), "{log}");
+        Ok(())
     }
 }
 
