@@ -104,6 +104,18 @@ impl Catalogue {
         }
     }
 
+    /// Keeps the kernel log of the client's failed boot; whether it was taken.
+    pub(crate) async fn keep_kernel_log(&self, peer: Ipv4Addr, boot: &str, log: &[u8]) -> bool {
+        let (Some(mac), Ok(boot)) = (self.mac_of(peer), boot.parse()) else { return false };
+        match self.inner.service.keep_kernel_log(mac, boot, log).await {
+            Ok(is_kept) => is_kept,
+            Err(error) => {
+                tracing::warn!(%mac, error = error.chain(), "a kernel log was not kept");
+                false
+            }
+        }
+    }
+
     fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {
         let leases = self.inner.service.leases();
         leases.iter().find(|lease| lease.address == address).map(|lease| lease.mac)

@@ -3,7 +3,7 @@
 
 use crate::catalogue::{Catalogue, Item};
 use bytes::Bytes;
-use http_body_util::{Either, Empty};
+use http_body_util::{BodyExt as _, Either, Empty, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
@@ -71,7 +71,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, catalogue: Catalogue) {
     let IpAddr::V4(address) = peer.ip().to_canonical() else { return };
     let service = service_fn(move |request| {
         let catalogue = catalogue.clone();
-        async move { Ok::<_, Infallible>(answer(&request, address, catalogue).await) }
+        async move { Ok::<_, Infallible>(answer(request, address, catalogue).await) }
     });
     let connection = http1::Builder::new()
         .title_case_headers(true)
@@ -85,8 +85,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, catalogue: Catalogue) {
 
 type Reply = Response<Either<FileBody, Empty<Bytes>>>;
 
-async fn answer(request: &Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue) -> Reply {
+async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue) -> Reply {
     let path = request.uri().path();
+    if *request.method() == Method::PUT
+        && let Some(boot) = path.strip_prefix(initcfg::KERNEL_LOG_PATH)
+    {
+        let boot = boot.to_owned();
+        return refusal(take_log(request.into_body(), peer, &boot, &catalogue).await);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -123,6 +129,19 @@ async fn answer(request: &Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogu
     reply
 }
 
+/// Takes the kernel log of a machine's failed boot.
+async fn take_log(body: Incoming, peer: Ipv4Addr, boot: &str, catalogue: &Catalogue) -> StatusCode {
+    let body = Limited::new(body, initcfg::KERNEL_LOG_MAX).collect();
+    let Ok(Ok(log)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
+        return StatusCode::BAD_REQUEST;
+    };
+    match catalogue.keep_kernel_log(peer, boot, &log.to_bytes()).await {
+        true => StatusCode::NO_CONTENT,
+        false => StatusCode::FORBIDDEN,
+    }
+}
+
+/// An answer without a body.
 fn refusal(status: StatusCode) -> Reply {
     let mut reply = Response::new(Either::Right(Empty::new()));
     *reply.status_mut() = status;

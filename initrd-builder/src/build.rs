@@ -1,11 +1,14 @@
 //! From modules and `init` to the bytes of an initrd.
 
 use crate::archive::Archive;
-use crate::select::{Chosen, select};
-use crate::{BuildError, ModuleSource, codec};
+use crate::cache::Cache;
+use crate::known_bugs::known_bugs;
+use crate::select::{Chosen, Selection, Why, select};
+use crate::{BuildError, FileSystem, ModuleSource, Options, codec};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,8 +23,8 @@ pub struct Initrd {
     pub bytes: Vec<u8>,
     /// Release of the kernel that it is for.
     pub kernel: String,
-    /// Names of the modules, sorted.
-    pub modules: Vec<String>,
+    /// The modules, sorted by name.
+    pub modules: Vec<PackedModule>,
     /// Names of the firmware files, sorted.
     pub firmware: Vec<String>,
     /// For the administrator: what is not in it, though somebody may want it.
@@ -30,39 +33,66 @@ pub struct Initrd {
     pub took: Duration,
 }
 
-/// Builds the initrd for all machines: every wired network card, NBD and AoE, and the usual file systems.
+/// A module of an initrd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedModule {
+    /// Name as the kernel shows it: with underscores.
+    pub name: String,
+    /// What it takes in the initrd, compressed.
+    pub size_bytes: u64,
+    /// Why it is there.
+    pub why: Why,
+}
+
+/// Builds an initrd; by default for all machines: every wired network card, NBD and AoE, and the usual
+/// file systems.
 ///
-/// `init` is the content of the static `bootlace-init`. The same modules and the same `init` give the
+/// `init` is the content of the static `bootlace-init`. The same modules, `init` and options give the
 /// same bytes.
 ///
 /// # Errors
 /// A module is missing, damaged or for another kernel, or can't be read.
-pub fn build(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildError> {
-    let start = Instant::now();
-    let chosen = select(source)?;
+pub fn build(
+    source: &dyn ModuleSource,
+    init: &[u8],
+    options: &Options,
+) -> Result<Initrd, BuildError> {
+    let started = Instant::now();
+    let Selection { modules: chosen, mut warnings } = select(source, options)?;
     let kernel = source.kernel().to_owned();
     let mut archive = Archive::default();
     add_base(&mut archive, init);
-    let mut warnings = Vec::new();
     let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
-    for (name, purpose) in [("aoe", "AoE root disks"), ("ext4", "ext4 root file systems")] {
-        if !chosen.contains_key(name) && !is_built_in(source, name)? {
+    let is_aoe_open = options.roots.is_none();
+    let is_ext4_wanted =
+        options.file_systems.as_ref().is_none_or(|set| set.contains(&FileSystem::Ext4));
+    for (name, purpose, is_wanted) in
+        [("aoe", "AoE root disks", is_aoe_open), ("ext4", "ext4 root file systems", is_ext4_wanted)]
+    {
+        if is_wanted && !chosen.contains_key(name) && !is_built_in(source, name)? {
             warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
         }
     }
+    let start = source.kernel_start();
+    warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
     archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
     let chosen: Vec<Chosen> = chosen.into_values().collect();
-    for (module, content) in index.modules.iter().zip(compress_all(&chosen)?) {
+    let mut modules = Vec::new();
+    for ((module, content), chosen) in
+        index.modules.into_iter().zip(compress_all(&chosen, options.cache.as_deref())?).zip(chosen)
+    {
+        let size_bytes = content.len() as u64;
+        modules.push(PackedModule { name: module.name, size_bytes, why: chosen.why });
         archive.file(&format!("{}/{}", &MODULES_PATH[1..], module.file), 0o644, content);
     }
     Ok(Initrd {
         bytes: archive.to_bytes()?,
         kernel,
-        modules: index.modules.into_iter().map(|module| module.name).collect(),
+        modules,
         firmware,
         warnings,
-        took: start.elapsed(),
+        took: started.elapsed(),
     })
 }
 
@@ -95,11 +125,12 @@ fn index(kernel: &str, chosen: &BTreeMap<String, Chosen>) -> ModuleIndex {
     let present = |names: &[String]| {
         names.iter().filter(|name| chosen.contains_key(*name)).cloned().collect()
     };
-    let modules = chosen.iter().map(|(name, Chosen { path, info, .. })| {
+    let modules = chosen.iter().map(|(name, Chosen { path, info, why, .. })| {
         let end = path.rfind(".ko").unwrap_or(path.len());
         Module {
             name: name.clone(),
             file: format!("{kernel}/{}.ko.zst", &path[..end]),
+            why: why.to_string(),
             needs: info.depends.clone(),
             pre: present(&info.soft_pre),
             post: present(&info.soft_post),
@@ -156,7 +187,8 @@ fn add_firmware(
 }
 
 /// Compresses all modules on all processors; the results are in the order of the input.
-fn compress_all(chosen: &[Chosen]) -> Result<Vec<Vec<u8>>, BuildError> {
+fn compress_all(chosen: &[Chosen], cache: Option<&Path>) -> Result<Vec<Vec<u8>>, BuildError> {
+    let cache = cache.map(Cache::new);
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, io::Result<Vec<u8>>)>> = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
@@ -164,7 +196,10 @@ fn compress_all(chosen: &[Chosen]) -> Result<Vec<Vec<u8>>, BuildError> {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((at, module)) = take(&next, chosen) {
-                    let result = codec::compress(&module.content);
+                    let result = match &cache {
+                        Some(cache) => cache.compress(&module.content),
+                        None => codec::compress(&module.content),
+                    };
                     results.lock().expect("no thread panics with the lock").push((at, result));
                 }
             });
@@ -187,6 +222,7 @@ fn take<'a>(next: &AtomicUsize, chosen: &'a [Chosen]) -> Option<(usize, &'a Chos
 mod tests {
     use super::*;
     use crate::modinfo::example_module;
+    use crate::{Fit, RootKind};
 
     /// A kernel with a few modules, in memory.
     struct Kernel {
@@ -244,11 +280,28 @@ mod tests {
         }
     }
 
+    fn build_all(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildError> {
+        build(source, init, &Options::default())
+    }
+
     #[test]
     fn drivers_come_with_what_they_need() {
         let kernel = Kernel::new();
-        let initrd = build(&kernel, b"init").unwrap();
-        assert_eq!(initrd.modules, ["crc32c_generic", "e1000e", "ext4", "nbd", "ptp"]);
+        let initrd = build_all(&kernel, b"init").unwrap();
+        let why = |module: &PackedModule| format!("{}: {}", module.name, module.why);
+        assert_eq!(
+            initrd.modules.iter().map(why).collect::<Vec<_>>(),
+            [
+                "crc32c_generic: checksums of file systems",
+                "e1000e: network drivers",
+                "ext4: root file systems",
+                "nbd: NBD root disks",
+                "ptp: needed by e1000e"
+            ]
+        );
+        let index = crate::inspect(&initrd.bytes).index.unwrap();
+        assert_eq!(index.find("ptp").unwrap().why, "needed by e1000e");
+        assert!(initrd.modules.iter().all(|module| module.size_bytes > 0));
         assert_eq!(initrd.firmware, ["e100/a.bin"]);
         assert!(
             initrd.warnings.iter().any(|text| text.contains("e1000e")),
@@ -260,8 +313,8 @@ mod tests {
             "{:?}",
             initrd.warnings
         );
-        assert_eq!(build(&kernel, b"init").unwrap().bytes, initrd.bytes);
-        assert_ne!(build(&kernel, b"other").unwrap().bytes, initrd.bytes);
+        assert_eq!(build_all(&kernel, b"init").unwrap().bytes, initrd.bytes);
+        assert_ne!(build_all(&kernel, b"other").unwrap().bytes, initrd.bytes);
     }
 
     #[test]
@@ -276,7 +329,19 @@ mod tests {
                 false => (path, content),
             })
             .collect();
-        assert_eq!(build(&plain, b"").unwrap().bytes, build(&packed, b"").unwrap().bytes);
+        assert_eq!(build_all(&plain, b"").unwrap().bytes, build_all(&packed, b"").unwrap().bytes);
+    }
+
+    #[test]
+    fn a_cache_changes_no_byte() {
+        let kernel = Kernel::new();
+        let expected = build_all(&kernel, b"").unwrap().bytes;
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { cache: Some(folder.path().to_owned()), ..Options::default() };
+        for _ in 0..2 {
+            assert!(build(&kernel, b"", &options).unwrap().bytes == expected);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     }
 
     #[test]
@@ -284,7 +349,7 @@ mod tests {
         let check = |change: &dyn Fn(&mut Kernel), expected: &[&str]| {
             let mut kernel = Kernel::new();
             change(&mut kernel);
-            let error = build(&kernel, b"").unwrap_err().to_string();
+            let error = build_all(&kernel, b"").unwrap_err().to_string();
             assert!(expected.iter().all(|word| error.contains(word)), "{error}");
         };
         let ptp = "kernel/drivers/ptp/ptp.ko";
@@ -310,10 +375,103 @@ mod tests {
         kernel.add("updates/dkms/e1000e.ko", &["alias=test:updated", "unused=alloc_etherdev_mqs"]);
         kernel.add("updates/dkms/r8125.ko", &["unused=alloc_etherdev_mqs"]);
         kernel.add("updates/dkms/nvidia.ko", &[]);
-        let initrd = build(&kernel, b"").unwrap();
-        assert!(initrd.modules.contains(&"r8125".to_owned()));
-        assert!(!initrd.modules.contains(&"nvidia".to_owned()));
+        let initrd = build_all(&kernel, b"").unwrap();
+        let has = |name: &str| initrd.modules.iter().any(|module| module.name == name);
+        assert!(has("r8125"));
+        assert!(!has("nvidia"));
         let text = String::from_utf8_lossy(&initrd.bytes).into_owned();
         assert!(text.contains("updates/dkms/e1000e.ko.zst") && !text.contains("e1000e/e1000e.ko"));
+    }
+
+    #[test]
+    fn root_kinds_bring_their_modules_or_are_refused_by_name() {
+        let mut kernel = Kernel::new();
+        kernel.add("kernel/drivers/block/aoe/aoe.ko", &[]);
+        kernel.add("kernel/fs/nfs/nfs.ko", &["depends=sunrpc"]);
+        kernel.add("kernel/fs/nfs/nfsv3.ko", &["depends=nfs"]);
+        kernel.add("kernel/net/sunrpc/sunrpc.ko", &[]);
+        let check = |roots: &[RootKind], expected: &str| {
+            let options =
+                Options { roots: Some(roots.iter().copied().collect()), ..Options::default() };
+            let text = match build(&kernel, b"", &options) {
+                Ok(initrd) => {
+                    initrd.modules.into_iter().map(|m| m.name).collect::<Vec<_>>().join(" ")
+                }
+                Err(error) => error.to_string(),
+            };
+            assert!(text.contains(expected), "{text}");
+        };
+        check(&[RootKind::Nbd], "e1000e ext4 nbd ptp");
+        check(&[RootKind::Aoe], "aoe crc32c_generic e1000e ext4 ptp");
+        check(
+            &[RootKind::Nbd, RootKind::Nfs],
+            "no module nfsv4, so no NFS root disks: leave nfs out",
+        );
+        check(&[RootKind::Iscsi], "no module iscsi_tcp, so no iSCSI");
+        kernel.add("kernel/fs/nfs/nfsv4.ko", &["depends=nfs"]);
+        let options = Options { roots: Some([RootKind::Nfs].into()), ..Options::default() };
+        let initrd = build(&kernel, b"", &options).unwrap();
+        assert!(initrd.modules.iter().any(|module| module.why.to_string() == "NFS root disks"));
+        assert!(initrd.modules.iter().any(|module| module.name == "sunrpc"));
+    }
+
+    #[test]
+    fn an_initrd_for_known_hardware_holds_only_its_drivers() {
+        let mut kernel = Kernel::new();
+        let net = "kernel/drivers/net";
+        let r8169 = ["alias=pci:v000010ECd00008168*", "depends=libphy", "softdep=pre: realtek"];
+        kernel.add(&format!("{net}/ethernet/realtek/r8169.ko"), &r8169);
+        kernel.add(
+            &format!("{net}/ethernet/broadcom/tg3.ko"),
+            &["alias=pci:v000014E4*", "depends=libphy"],
+        );
+        kernel.add(&format!("{net}/ethernet/stm/stmmac.ko"), &["alias=of:*", "depends=libphy"]);
+        for phy in ["libphy", "realtek", "broadcom", "marvell"] {
+            kernel.add(&format!("{net}/phy/{phy}.ko"), &[]);
+        }
+        kernel.add(&format!("{net}/usb/ax88179.ko"), &["alias=usb:v0B95*"]);
+        kernel.add("kernel/drivers/usb/host/xhci-pci.ko", &["alias=pci:v*bc0Csc03i30*"]);
+        kernel.files.insert(
+            "modules.builtin.modinfo".to_owned(),
+            b"virtio_net.license=GPL\0virtio_net.alias=virtio:d00000001v*\0".to_vec(),
+        );
+        let check = |list: &str, expected: &str| {
+            let options = Options { fit: Some(Fit::parse(list).unwrap()), ..Options::default() };
+            let text = match build(&kernel, b"", &options) {
+                Ok(initrd) => {
+                    let base = ["crc32c_generic", "ext4", "nbd"];
+                    let names = initrd.modules.into_iter().map(|module| module.name);
+                    let names: Vec<String> =
+                        names.filter(|name| !base.contains(&name.as_str())).collect();
+                    let warning =
+                        initrd.warnings.into_iter().find(|text| text.contains("card pci"));
+                    format!("{}; {}", names.join(" "), warning.unwrap_or_default())
+                }
+                Err(error) => error.to_string(),
+            };
+            assert!(text.starts_with(expected), "{list}: {text}");
+        };
+        let intel = "pci:v00008086d000010D3sv0sd0bc02sc00i00";
+        check(intel, "e1000e ptp; ");
+        check("pci:v000010ECd00008168sv0sd0bc02sc00i00", "libphy r8169 realtek; ");
+        check("pci:v000014E4d0sv0sd0bc02sc00i00", "broadcom libphy tg3; ");
+        check("of:N", "broadcom libphy marvell realtek stmmac; ");
+        let hosts = format!("{intel}\npci:v00008086d0000A36Dsv0sd0bc0Csc03i30");
+        check(&hosts, "e1000e ptp; ");
+        check(&format!("{hosts}\nusb:v0B95p1790"), "ax88179 e1000e ptp xhci_pci; ");
+        let unknown = "pci:v00001234d00000001sv0sd0bc02sc00i00";
+        let warning =
+            format!("e1000e ptp; kernel 6.1-test has no driver for the network card {unknown}");
+        check(&format!("{intel}\n{unknown}"), &warning);
+        check(unknown, "kernel 6.1-test in memory has no network driver for anything");
+        check("virtio:d00000001v00001AF4", "; ");
+        let options = Options {
+            file_systems: Some([FileSystem::Xfs].into()),
+            fit: Some(Fit::parse(intel).unwrap()),
+            ..Options::default()
+        };
+        let initrd = build(&kernel, b"", &options).unwrap();
+        assert!(initrd.modules.iter().all(|module| module.name != "ext4"));
+        assert_eq!(initrd.modules[1].why.to_string(), format!("network drivers: {intel}"));
     }
 }

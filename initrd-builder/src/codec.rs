@@ -32,6 +32,11 @@ fn read_bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     Ok(plain)
 }
 
+/// Names the compressor: the same name gives the same bytes.
+pub(crate) fn compressor() -> String {
+    format!("zstd{}-{LEVEL}", zstd::zstd_safe::version_number())
+}
+
 /// Compresses with zstd; the same input gives the same bytes, on any machine.
 pub(crate) fn compress(plain: &[u8]) -> io::Result<Vec<u8>> {
     zstd::bulk::compress(plain, LEVEL)

@@ -1,8 +1,9 @@
 //! Modules in a folder.
 
+use crate::known_bugs::KERNEL_START_SIZE;
 use crate::{BuildError, ModuleSource};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Deepest nesting of folders below `lib/modules/VERSION` that is followed; Debian has 7.
@@ -64,6 +65,13 @@ fn folder_names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// As much of a file as the version of a kernel needs.
+fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    fs::File::open(path)?.take(KERNEL_START_SIZE).read_to_end(&mut start)?;
+    Ok(start)
+}
+
 fn read_error(path: &Path, source: io::Error) -> BuildError {
     BuildError::Read { what: path.display().to_string(), source }
 }
@@ -101,6 +109,14 @@ impl ModuleSource for Directory {
         fs::read(self.modules.join(path))
     }
 
+    fn kernel_start(&self) -> Option<Vec<u8>> {
+        // The folder is ROOT/lib/modules/VERSION or ROOT/usr/lib/modules/VERSION.
+        let name = format!("boot/vmlinuz-{}", self.kernel);
+        let roots = self.modules.ancestors().skip(3).take(2).map(|root| root.join(&name));
+        let mut files = std::iter::once(self.modules.join("vmlinuz")).chain(roots);
+        files.find_map(|file| read_start(&file).ok())
+    }
+
     fn firmware(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         for folder in &self.firmware {
             for suffix in ["", ".xz", ".zst"] {
@@ -125,11 +141,14 @@ mod tests {
         let modules = root.path().join("lib/modules/6.1-a");
         fs::create_dir_all(modules.join("kernel/fs")).unwrap();
         fs::write(modules.join("kernel/fs/ext4.ko"), "x").unwrap();
+        fs::create_dir(root.path().join("boot")).unwrap();
+        fs::write(root.path().join("boot/vmlinuz-6.1-a"), "kernel").unwrap();
         for folder in [root.path(), modules.as_path()] {
             let source = Directory::open(folder).unwrap();
             assert_eq!(source.kernel(), "6.1-a");
             assert_eq!(source.list().unwrap(), ["kernel/fs/ext4.ko"]);
             assert_eq!(source.read("kernel/fs/ext4.ko").unwrap(), b"x");
+            assert_eq!(source.kernel_start(), Some(b"kernel".to_vec()));
         }
         fs::create_dir_all(root.path().join("lib/modules/6.2-b/kernel")).unwrap();
         let error = Directory::open(root.path()).unwrap_err().to_string();

@@ -1,6 +1,6 @@
 //! What can go wrong when an initrd is built.
 
-use crate::ModInfoError;
+use crate::{ModInfoError, RootKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -18,6 +18,47 @@ pub enum BuildError {
         /// Who needs it: a module, or a purpose.
         wanted_by: String,
         /// Where it was looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+    },
+    /// The kernel can't attach root disks of a kind.
+    #[error(
+        "kernel {kernel} in {origin} has no module {module}, so no {} root disks: leave {kind} out of \
+         --roots, or take a kernel that has it (those of cloud and kvm packages lack many)", kind.title()
+    )]
+    NoRootModule {
+        /// Which kind.
+        kind: RootKind,
+        /// The module that it needs.
+        module: &'static str,
+        /// Where it was looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+    },
+    /// A line of the hardware list can't be understood.
+    #[error(
+        "line {line} of the hardware list is not a modalias: each line is the content of a modalias \
+         file, as `cat /sys/bus/*/devices/*/modalias` prints them on such a machine"
+    )]
+    FitLine {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// The hardware list is empty.
+    #[error(
+        "the hardware list has no hardware name: `cat /sys/bus/*/devices/*/modalias` prints them on \
+         such a machine"
+    )]
+    FitEmpty,
+    /// Nothing in the hardware list is a network card.
+    #[error(
+        "kernel {kernel} in {origin} has no network driver for anything in the hardware list: no \
+         machine could reach its root disk; is it the list of the right machine?"
+    )]
+    FitNoNetwork {
+        /// Where drivers were looked for.
         origin: String,
         /// Release of the kernel.
         kernel: String,
@@ -40,7 +81,7 @@ pub enum BuildError {
     /// There is no driver for any network card.
     #[error(
         "{origin} (kernel {kernel}) has no driver of any network card: it is not the complete \
-         module tree of a kernel"
+         module tree of a kernel; if the kernel comes in several packages, give all of them"
     )]
     NoNetwork {
         /// Where drivers were looked for.
@@ -73,7 +114,7 @@ pub enum BuildError {
         #[source]
         source: ModInfoError,
     },
-    /// The file is not a Debian package of a kernel, or it is damaged.
+    /// The file is not a package of a kernel, or it is damaged.
     #[error("{} is not a usable kernel package: {reason}", path.display())]
     Package {
         /// The file.

@@ -2,9 +2,9 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), initrd_builder::BuildError> {
-//! let modules = initrd_builder::KernelPackage::open("linux-image-6.1.0-56-amd64.deb".as_ref())?;
+//! let modules = initrd_builder::KernelPackage::open(&["linux-image-6.1.0-56-amd64.deb"])?;
 //! let init = std::fs::read("/usr/lib/bootlace/bootlace-init").unwrap();
-//! let initrd = initrd_builder::build(&modules, &init)?;
+//! let initrd = initrd_builder::build(&modules, &init, &Default::default())?;
 //! # Ok(()) }
 //! ```
 //! The result is an uncompressed newc archive whose modules are compressed one by one; `init` decodes
@@ -13,17 +13,30 @@
 
 mod archive;
 mod build;
+mod cache;
 mod codec;
 mod deb;
 mod directory;
 mod error;
+mod fit;
+mod inspect;
+mod known_bugs;
 mod modinfo;
+mod newc;
+mod options;
+mod package;
+mod rpm;
 mod select;
 mod source;
+mod tree;
 
-pub use build::{Initrd, build};
-pub use deb::KernelPackage;
+pub use build::{Initrd, PackedModule, build};
 pub use directory::Directory;
 pub use error::BuildError;
+pub use fit::Fit;
+pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
+pub use options::{FileSystem, Options, RootKind};
+pub use package::KernelPackage;
+pub use select::Why;
 pub use source::ModuleSource;

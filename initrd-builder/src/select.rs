@@ -1,20 +1,52 @@
 //! Which modules go into the initrd: by folder, so that it holds for kernels to come.
 
 use crate::modinfo::ModInfo;
-use crate::{BuildError, ModuleSource, codec};
-use initcfg::{glob_matches, module_name};
+use crate::tree::Tree;
+use crate::{BuildError, FileSystem, Fit, ModuleSource, Options, RootKind};
+use initcfg::glob_matches;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
-/// Folders below `kernel/` from which everything is taken.
-const FOLDERS: [&str; 8] = [
-    "drivers/net/ethernet/",
-    "drivers/net/phy/",
-    "drivers/net/mdio/",
-    "drivers/net/pcs/",
-    "drivers/net/usb/",
-    "drivers/net/hyperv/",
-    "drivers/usb/host/",
-    "drivers/pci/controller/",
+/// What an initrd for known hardware takes from a folder; one for all machines takes everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fitting {
+    /// Drivers of network cards that match.
+    Network,
+    /// Drivers of network cards on USB that match; only then hosts are of use.
+    NetworkUsb,
+    /// USB hosts that match, if there is a network card on USB.
+    UsbHost,
+    /// Drivers that match.
+    Bus,
+    /// PHYs, if a driver needs them: they have no hardware names before that driver is loaded.
+    Phy,
+    /// Nothing but dependencies.
+    Library,
+}
+
+/// Folders below `kernel/` that are taken, and what for.
+const FOLDERS: [(&str, &str, Fitting); 8] = [
+    ("drivers/net/ethernet/", "network drivers", Fitting::Network),
+    ("drivers/net/phy/", "network drivers (PHYs)", Fitting::Phy),
+    ("drivers/net/mdio/", "network drivers (PHYs)", Fitting::Library),
+    ("drivers/net/pcs/", "network drivers (PHYs)", Fitting::Library),
+    ("drivers/net/usb/", "network drivers (USB)", Fitting::NetworkUsb),
+    ("drivers/net/hyperv/", "network drivers (Hyper-V)", Fitting::Network),
+    ("drivers/usb/host/", "USB hosts", Fitting::UsbHost),
+    ("drivers/pci/controller/", "PCI hosts", Fitting::Bus),
+];
+
+/// Modules that drive hardware and are in none of these folders.
+const DRIVERS: [(&str, &str, Fitting); 9] = [
+    ("virtio_net", "network cards of virtual machines", Fitting::Network),
+    ("virtio_pci", "virtual machines", Fitting::Bus),
+    ("virtio_mmio", "virtual machines", Fitting::Bus),
+    ("vmxnet3", "network cards of VMware", Fitting::Network),
+    ("xen_netfront", "network cards of Xen", Fitting::Network),
+    ("hv_vmbus", "Hyper-V", Fitting::Bus),
+    ("xen_pcifront", "Xen", Fitting::Bus),
+    ("phy_generic", "USB hosts", Fitting::Library),
+    ("usbcore", "network cards on USB", Fitting::Library),
 ];
 
 /// Drivers in these folders are for switches and for cards that nobody boots a workstation with; they
@@ -27,37 +59,21 @@ const FOLDERS_LEFT_OUT: [&str; 5] = [
     "drivers/net/ethernet/netronome/",
 ];
 
-/// Modules that are taken by name when the kernel has them, and what for.
-const WANTED: [(&str, &str); 21] = [
-    ("virtio_net", "network cards of virtual machines"),
-    ("virtio_pci", "virtual machines"),
-    ("virtio_mmio", "virtual machines"),
-    ("vmxnet3", "network cards of VMware"),
-    ("xen_netfront", "network cards of Xen"),
-    ("hv_vmbus", "Hyper-V"),
-    ("hv_netvsc", "network cards of Hyper-V"),
-    ("xen_pcifront", "Xen"),
-    ("phy_generic", "USB hosts"),
+/// Modules that are always taken when the kernel has them, and what for.
+const WANTED: [(&str, &str); 5] = [
     ("af_packet", "packet sockets"),
-    ("aoe", "AoE root disks"),
-    ("ext4", "root file systems"),
-    ("xfs", "root file systems"),
-    ("btrfs", "root file systems"),
-    ("squashfs", "root file systems"),
-    ("erofs", "root file systems"),
     ("overlay", "read-only root file systems"),
     ("crc32c_generic", "checksums of file systems"),
     ("crc32c_intel", "checksums of file systems"),
-    ("usbcore", "network cards on USB"),
     ("efi_pstore", "kernel messages after a crash"),
 ];
 
-/// Without these there is no initrd worth building.
-const REQUIRED: [(&str, &str); 1] = [("nbd", "NBD root disks")];
+/// Drivers that need one PHY driver and don't say so: tg3 asks for it with the BCM5785 only.
+const PHYS: [(&str, &str); 1] = [("tg3", "broadcom")];
 
 /// Folders below `kernel/` of which nothing is ever wanted, not even as a dependency of a network
 /// driver: they are half of a kernel package. A wrong guess costs time, nothing else.
-const FOLDERS_UNLIKELY: [&str; 12] = [
+const FOLDERS_UNLIKELY: [&str; 11] = [
     "sound/",
     "drivers/bluetooth/",
     "drivers/gpu/",
@@ -68,9 +84,38 @@ const FOLDERS_UNLIKELY: [&str; 12] = [
     "drivers/input/",
     "drivers/media/",
     "drivers/net/wireless/",
-    "drivers/scsi/",
     "drivers/staging/",
 ];
+
+/// Why a module is in the initrd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// For its own sake; the text is for people, like `network drivers`.
+    Purpose(String),
+    /// This module can't work without it.
+    NeededBy(String),
+    /// This module works better with it.
+    SoftDependencyOf(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Purpose(purpose) => f.write_str(purpose),
+            Self::NeededBy(module) => write!(f, "needed by {module}"),
+            Self::SoftDependencyOf(module) => write!(f, "soft dependency of {module}"),
+        }
+    }
+}
+
+impl Why {
+    /// The module or the purpose.
+    fn who(self) -> String {
+        match self {
+            Self::Purpose(who) | Self::NeededBy(who) | Self::SoftDependencyOf(who) => who,
+        }
+    }
+}
 
 /// One selected module.
 pub(crate) struct Chosen {
@@ -80,52 +125,183 @@ pub(crate) struct Chosen {
     pub(crate) content: Vec<u8>,
     /// What it says about itself, with soft dependencies resolved to module names.
     pub(crate) info: ModInfo,
+    /// The first reason that was found; the order is always the same.
+    pub(crate) why: Why,
 }
 
 /// `false` for the large parts of a kernel that an initrd does not need.
 pub(crate) fn is_likely_needed(path: &str) -> bool {
-    path.strip_prefix("kernel/")
-        .is_none_or(|path| !FOLDERS_UNLIKELY.iter().any(|folder| path.starts_with(folder)))
+    // Fedora keeps the kernel itself and its symbols beside the modules.
+    if !path.contains('/') && !path.starts_with("modules.builtin") {
+        return false;
+    }
+    let Some(path) = path.strip_prefix("kernel/") else { return true };
+    // What iSCSI needs lies beside the folders of the large drivers.
+    let is_scsi_card = path.strip_prefix("drivers/scsi/").is_some_and(|file| file.contains('/'));
+    !is_scsi_card && !FOLDERS_UNLIKELY.iter().any(|folder| path.starts_with(folder))
 }
 
-/// Chooses modules and what they depend on; by name.
-pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chosen>, BuildError> {
+/// What was chosen.
+pub(crate) struct Selection {
+    /// The modules by name.
+    pub(crate) modules: BTreeMap<String, Chosen>,
+    /// For the administrator.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Chooses modules and what they depend on.
+pub(crate) fn select(
+    source: &dyn ModuleSource,
+    options: &Options,
+) -> Result<Selection, BuildError> {
     let tree = Tree::open(source)?;
-    let mut chosen = BTreeMap::new();
-    let mut queue = VecDeque::new();
-    for (name, path) in &tree.paths {
-        let is_wired_network = is_selected_folder(path);
-        if is_wired_network || tree.is_foreign_network_driver(path)? {
-            queue.push_back((name.clone(), "the set of network drivers".to_owned()));
+    let mut warnings = Vec::new();
+    let drivers = drivers(&tree)?;
+    let drivers = match &options.fit {
+        None => drivers.into_iter().map(|(name, purpose, _)| wanted(name, purpose)).collect(),
+        Some(fit) => fitting_drivers(&tree, &drivers, fit, &mut warnings)?,
+    };
+    let mut queue = VecDeque::from(drivers);
+    queue.extend(roots(&tree, options)?);
+    for file_system in FileSystem::ALL {
+        let name = file_system.module();
+        let is_chosen = options.file_systems.as_ref().is_none_or(|set| set.contains(&file_system));
+        if is_chosen && tree.paths.contains_key(name) {
+            queue.push_back(wanted(name, "root file systems"));
         }
-    }
-    if queue.is_empty() {
-        return Err(BuildError::NoNetwork {
-            origin: source.origin(),
-            kernel: source.kernel().to_owned(),
-        });
-    }
-    for (name, purpose) in REQUIRED {
-        queue.push_back((name.to_owned(), purpose.to_owned()));
     }
     for (name, purpose) in WANTED {
         if tree.paths.contains_key(name) {
-            queue.push_back((name.to_owned(), purpose.to_owned()));
+            queue.push_back(wanted(name, purpose));
         }
     }
-    while let Some((name, wanted_by)) = queue.pop_front() {
+    let modules = with_dependencies(&tree, queue)?;
+    Ok(Selection { modules, warnings })
+}
+
+fn wanted(name: impl Into<String>, purpose: &str) -> (String, Why) {
+    (name.into(), Why::Purpose(purpose.to_owned()))
+}
+
+/// All drivers that an initrd may need to reach its root disk: name, purpose, and when it is needed.
+fn drivers(tree: &Tree<'_>) -> Result<Vec<(String, &'static str, Fitting)>, BuildError> {
+    let mut drivers = Vec::new();
+    for (name, path) in &tree.paths {
+        if let Some((purpose, fitting)) = purpose_of_folder(path) {
+            drivers.push((name.clone(), purpose, fitting));
+        } else if tree.is_foreign_network_driver(path)? {
+            drivers.push((name.clone(), "network drivers (not the kernel's)", Fitting::Network));
+        }
+    }
+    if drivers.is_empty() {
+        return Err(BuildError::NoNetwork {
+            origin: tree.source.origin(),
+            kernel: tree.source.kernel().to_owned(),
+        });
+    }
+    for (name, purpose, fitting) in DRIVERS {
+        if tree.paths.contains_key(name) {
+            drivers.push((name.to_owned(), purpose, fitting));
+        }
+    }
+    Ok(drivers)
+}
+
+/// Those of the drivers that the hardware needs.
+fn fitting_drivers(
+    tree: &Tree<'_>,
+    drivers: &[(String, &'static str, Fitting)],
+    fit: &Fit,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(String, Why)>, BuildError> {
+    let mut chosen = Vec::new();
+    let mut hosts = Vec::new();
+    let (mut has_network, mut has_usb_network, mut patterns) = (false, false, Vec::new());
+    for (name, purpose, fitting) in drivers {
+        if matches!(fitting, Fitting::Phy | Fitting::Library) {
+            continue;
+        }
+        let (_, info) = tree.read(&tree.paths[name])?;
+        let Some(modalias) = fit.matching(&info.aliases) else { continue };
+        let found = wanted(name.as_str(), &format!("{purpose}: {modalias}"));
+        if *fitting == Fitting::UsbHost {
+            hosts.push(found);
+            continue;
+        }
+        chosen.push(found);
+        if matches!(fitting, Fitting::Network | Fitting::NetworkUsb) {
+            has_network = true;
+            has_usb_network |= *fitting == Fitting::NetworkUsb;
+            chosen.extend(phys(tree, drivers, name, &info)?);
+        }
+        patterns.extend(info.aliases);
+    }
+    if has_usb_network {
+        chosen.extend(hosts);
+    }
+    for card in fit.network_cards() {
+        // A virtual card may have two names: one of its bus, one of its own.
+        if patterns.iter().any(|pattern| glob_matches(pattern, card)) {
+            continue;
+        }
+        match tree.has_built_in_driver(card) {
+            true => has_network = true,
+            false => warnings.push(format!(
+                "kernel {} has no driver for the network card {card}: a machine that has no other \
+                 can't boot",
+                tree.source.kernel()
+            )),
+        }
+    }
+    match has_network {
+        true => Ok(chosen),
+        false => Err(BuildError::FitNoNetwork {
+            origin: tree.source.origin(),
+            kernel: tree.source.kernel().to_owned(),
+        }),
+    }
+}
+
+/// PHY drivers for a network driver: the one that it names, otherwise all, since only the card knows.
+fn phys(
+    tree: &Tree<'_>,
+    drivers: &[(String, &'static str, Fitting)],
+    name: &str,
+    info: &ModInfo,
+) -> Result<Vec<(String, Why)>, BuildError> {
+    let needs_one = info.depends.iter().any(|needed| needed == "libphy" || needed == "phylink");
+    let is_phy =
+        |name: &String| drivers.iter().any(|driver| driver.0 == *name && driver.2 == Fitting::Phy);
+    if !needs_one || tree.resolve(&info.soft_pre)?.iter().any(is_phy) {
+        return Ok(Vec::new());
+    }
+    let only = PHYS.iter().find(|(driver, _)| *driver == name).map(|&(_, phy)| phy);
+    let phys = drivers.iter().filter(|driver| driver.2 == Fitting::Phy);
+    let phys = phys.filter(|driver| only.is_none_or(|only| driver.0 == only));
+    Ok(phys.map(|driver| wanted(driver.0.as_str(), &format!("PHYs of {name}"))).collect())
+}
+
+/// Adds what the wanted modules depend on.
+fn with_dependencies(
+    tree: &Tree<'_>,
+    mut queue: VecDeque<(String, Why)>,
+) -> Result<BTreeMap<String, Chosen>, BuildError> {
+    let source = tree.source;
+    let mut chosen = BTreeMap::new();
+    while let Some((name, why)) = queue.pop_front() {
         if chosen.contains_key(&name) || tree.built_in.contains(&name) {
             continue;
         }
         let Some(path) = tree.paths.get(&name) else {
             return Err(BuildError::Missing {
                 module: name,
-                wanted_by,
+                wanted_by: why.who(),
                 origin: source.origin(),
                 kernel: source.kernel().to_owned(),
             });
         };
-        let mut one = tree.read(path)?;
+        let (content, info) = tree.read(path)?;
+        let mut one = Chosen { path: path.clone(), content, info, why };
         if one.info.kernel != source.kernel() {
             return Err(BuildError::WrongKernel {
                 module: name,
@@ -136,9 +312,11 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
         }
         one.info.soft_pre = tree.resolve(&one.info.soft_pre)?;
         one.info.soft_post = tree.resolve(&one.info.soft_post)?;
-        let info = &one.info;
-        for needed in info.depends.iter().chain(&info.soft_pre).chain(&info.soft_post) {
-            queue.push_back((needed.clone(), name.clone()));
+        for needed in &one.info.depends {
+            queue.push_back((needed.clone(), Why::NeededBy(name.clone())));
+        }
+        for wanted in one.info.soft_pre.iter().chain(&one.info.soft_post) {
+            queue.push_back((wanted.clone(), Why::SoftDependencyOf(name.clone())));
         }
         one.info.depends.retain(|needed| !tree.built_in.contains(needed));
         chosen.insert(name, one);
@@ -146,121 +324,41 @@ pub(crate) fn select(source: &dyn ModuleSource) -> Result<BTreeMap<String, Chose
     Ok(chosen)
 }
 
-fn is_selected_folder(path: &str) -> bool {
-    path.strip_prefix("kernel/").is_some_and(|path| {
-        FOLDERS.iter().any(|folder| path.starts_with(folder))
-            && !FOLDERS_LEFT_OUT.iter().any(|folder| path.starts_with(folder))
-    })
-}
-
-/// The files of a source, by module name.
-struct Tree<'a> {
-    source: &'a dyn ModuleSource,
-    paths: BTreeMap<String, String>,
-    built_in: BTreeSet<String>,
-    /// Aliases of the crypto modules: soft dependencies name algorithms, not modules.
-    algorithms: Vec<(String, String)>,
-}
-
-impl<'a> Tree<'a> {
-    fn open(source: &'a dyn ModuleSource) -> Result<Self, BuildError> {
-        let files = source.list().map_err(|error| read_error(source, "", error))?;
-        let mut paths: BTreeMap<String, String> = BTreeMap::new();
-        for path in &files {
-            let Some(name) = name_of_file(path) else { continue };
-            let known = paths.entry(name).or_insert_with(|| path.clone());
-            if rank(path) < rank(known) {
-                known.clone_from(path);
+/// Modules for the root disks that the initrd is to attach.
+fn roots(tree: &Tree<'_>, options: &Options) -> Result<Vec<(String, Why)>, BuildError> {
+    let mut wanted = Vec::new();
+    let both = BTreeSet::from([RootKind::Nbd, RootKind::Aoe]);
+    for &kind in options.roots.as_ref().unwrap_or(&both) {
+        for &module in kind.modules() {
+            let is_there = tree.paths.contains_key(module) || tree.built_in.contains(module);
+            // Without a wish, the initrd of a kernel without AoE still boots machines over NBD.
+            let is_optional = options.roots.is_none() && kind == RootKind::Aoe;
+            match is_there {
+                true => {
+                    let purpose = format!("{} root disks", kind.title());
+                    wanted.push((module.to_owned(), Why::Purpose(purpose)));
+                }
+                false if is_optional => {}
+                false => {
+                    return Err(BuildError::NoRootModule {
+                        kind,
+                        module,
+                        origin: tree.source.origin(),
+                        kernel: tree.source.kernel().to_owned(),
+                    });
+                }
             }
         }
-        let mut built_in = BTreeSet::new();
-        if files.iter().any(|path| path == "modules.builtin") {
-            let list = source
-                .read("modules.builtin")
-                .map_err(|error| read_error(source, "modules.builtin", error))?;
-            built_in.extend(String::from_utf8_lossy(&list).lines().filter_map(name_of_file));
-        }
-        let mut tree = Self { source, paths, built_in, algorithms: Vec::new() };
-        tree.algorithms = tree.read_algorithms()?;
-        Ok(tree)
     }
-
-    fn read_algorithms(&self) -> Result<Vec<(String, String)>, BuildError> {
-        let mut algorithms = Vec::new();
-        for (name, path) in &self.paths {
-            let folder = path.strip_prefix("kernel/").unwrap_or_default();
-            let is_crypto = folder.starts_with("crypto/")
-                || folder.starts_with("arch/") && folder.contains("/crypto/");
-            if is_crypto {
-                let aliases = self.read(path)?.info.aliases;
-                algorithms.extend(aliases.into_iter().map(|alias| (alias, name.clone())));
-            }
-        }
-        Ok(algorithms)
-    }
-
-    fn read(&self, path: &str) -> Result<Chosen, BuildError> {
-        let content = self
-            .source
-            .read(path)
-            .and_then(codec::decode)
-            .map_err(|error| read_error(self.source, path, error))?;
-        let info = ModInfo::parse(&content).map_err(|source| BuildError::Module {
-            path: path.to_owned(),
-            origin: self.source.origin(),
-            source,
-        })?;
-        Ok(Chosen { path: path.to_owned(), content, info })
-    }
-
-    /// Names of the modules that a soft dependency means; what the kernel does not have is left out.
-    fn resolve(&self, wanted: &[String]) -> Result<Vec<String>, BuildError> {
-        let mut names = BTreeSet::new();
-        for word in wanted {
-            let name = module_name(word);
-            if self.paths.contains_key(&name) {
-                names.insert(name);
-                continue;
-            }
-            let matching = self.algorithms.iter().filter(|(alias, _)| glob_matches(alias, word));
-            names.extend(matching.map(|(_, name)| name.clone()));
-        }
-        Ok(names.into_iter().collect())
-    }
-
-    /// `true` for an out-of-tree driver of a network card (DKMS puts them into `updates/`): it has no
-    /// folder that tells what it is for, but only such drivers allocate an Ethernet device.
-    fn is_foreign_network_driver(&self, path: &str) -> Result<bool, BuildError> {
-        if path.starts_with("kernel/") {
-            return Ok(false);
-        }
-        let content = self.read(path)?.content;
-        let symbol = b"alloc_etherdev_mqs";
-        Ok(content.windows(symbol.len()).any(|window| window == symbol))
-    }
+    Ok(wanted)
 }
 
-/// Which of two modules with the same name counts: the smaller one, in depmod's order.
-fn rank(path: &str) -> u8 {
-    match path.split('/').next() {
-        Some("updates") => 0,
-        Some("extra") => 1,
-        Some("kernel") => 3,
-        _ => 2,
+/// What a module of the kernel is taken for, by its folder.
+fn purpose_of_folder(path: &str) -> Option<(&'static str, Fitting)> {
+    let path = path.strip_prefix("kernel/")?;
+    if FOLDERS_LEFT_OUT.iter().any(|folder| path.starts_with(folder)) {
+        return None;
     }
-}
-
-/// `e1000e` for `kernel/…/e1000e.ko.xz`; `None` if it is no module.
-fn name_of_file(path: &str) -> Option<String> {
-    let file = path.rsplit('/').next()?;
-    let stem = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"]
-        .iter()
-        .find_map(|suffix| file.strip_suffix(suffix))?;
-    Some(module_name(stem))
-}
-
-fn read_error(source: &dyn ModuleSource, path: &str, error: std::io::Error) -> BuildError {
-    let origin = source.origin();
-    let what = if path.is_empty() { origin } else { format!("{path} in {origin}") };
-    BuildError::Read { what, source: error }
+    let folder = FOLDERS.iter().find(|(folder, ..)| path.starts_with(folder));
+    folder.map(|&(_, purpose, fitting)| (purpose, fitting))
 }

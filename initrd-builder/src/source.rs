@@ -22,6 +22,11 @@ pub trait ModuleSource {
     /// There is no such file, or it can't be read.
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
 
+    /// At least the first 66 kB of the kernel's own file, if it is at hand: it knows its real version.
+    fn kernel_start(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// A firmware file by the name that a driver asks for, like `rtl_nic/rtl8168h-2.fw`, as it is
     /// stored; the file's name may end in `.xz` or `.zst`. `None` if the source has none.
     ///

@@ -58,6 +58,7 @@ pub const LAB: &[Package] = &[
     package("ovmf", "UEFI firmware of QEMU PCs"),
     package("qemu-system-x86", "PCs to boot"),
     package("qemu-utils", "converting disk images"),
+    package("rpm", "foreign kernel packages in tests"),
     package("seabios", "BIOS firmware of QEMU PCs"),
     package("tcpdump", "looking at packets when a test fails"),
     package("tftp-hpa", "a foreign TFTP client in tests"),

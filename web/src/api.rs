@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
-use service::{InitrdState, MachineChange, MachineView, Service, Status};
+use service::{InitrdState, KernelLog, MachineChange, MachineView, Service, Status};
 use wire::Mac;
 
 type Answer<T> = Result<T, Problem>;
@@ -19,6 +19,7 @@ pub(crate) fn router() -> Router<Service> {
         .route("/status", get(status))
         .route("/machines", get(machines))
         .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
+        .route("/machines/{name}/log", get(kernel_log))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
@@ -77,6 +78,15 @@ async fn remove(State(service): State<Service>, name: NamePath) -> Answer<Status
     let Path(name) = name?;
     service.remove_machine(name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The kernel log of the last failed boot; `null` if none failed.
+async fn kernel_log(
+    State(service): State<Service>,
+    name: NamePath,
+) -> Answer<Json<Option<KernelLog>>> {
+    let Path(name) = name?;
+    Ok(Json(service.kernel_log(&name).await?))
 }
 
 /// An image version with what the boot server made of it.

@@ -29,6 +29,11 @@ pub(super) enum Machine {
         #[arg(long)]
         undo: bool,
     },
+    /// Print the kernel's log of a machine's last failed boot
+    Log {
+        /// Name of the machine
+        name: MachineName,
+    },
     /// Remove a machine and what it wrote; its PC counts as discovered again
     Rm {
         /// Name of the machine
@@ -66,6 +71,14 @@ impl Machine {
             Self::Ls { json } => list(paths, json),
             Self::Set(set) => set.run(paths),
             Self::Reset { name, undo } => reset(paths, name, !undo),
+            Self::Log { name } => {
+                let log = runtime()?.block_on(open(paths)?.kernel_log(&name))?;
+                let Some(log) = log else {
+                    anyhow::bail!("no boot of {name} has failed and sent its kernel log");
+                };
+                say(format!("# {name}, boot {}\n{}", log.boot, log.text.trim_end()));
+                Ok(())
+            }
             Self::Rm { name } => {
                 let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
                 say(format!(

@@ -54,7 +54,7 @@ enum Command {
     /// List and change machines
     #[command(subcommand)]
     Machine(machine::Machine),
-    /// Build initrds
+    /// Build initrds and look into them
     #[command(subcommand)]
     Initrd(initrd::Initrd),
 }

@@ -7,7 +7,7 @@ use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, keeper, nbd, nic};
+use crate::{aoe, coldplug, disk, handover, keeper, kernel_log, nbd, nic};
 use initcfg::{BootConfig, Root, Stage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,6 +58,8 @@ pub(crate) fn run() -> ExitCode {
             show(&boot.console, Some(&boot.config), &failure);
             boot.reporter.report(Stage::Failed, &failure.to_string());
             boot.reporter.finish(FAILURE_REPORT_TIMEOUT);
+            // Before there is an address this fails at once, and the screen has said what counts.
+            let _ = kernel_log::send(boot.config.server, boot.config.boot, &kernel_log::read());
             ExitCode::FAILURE
         }
     }

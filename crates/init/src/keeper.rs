@@ -99,9 +99,13 @@ impl Keeper {
         };
         let pulse = Pulse::open(Target::from(&config))?;
         let _ = rustix::process::setsid();
-        // Memory for this process must never wait for a write to the disk that it has to bring back.
-        rustix::process::configure_io_flusher_behavior(true)?;
-        rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?;
+        // Memory for this process must never wait for a write to the disk that it has to bring back. A
+        // kernel before 5.6 does not know the first; without them most outages are survived all the same.
+        let flusher = rustix::process::configure_io_flusher_behavior(true);
+        let locked = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
+        if let Err(error) = flusher.and(locked) {
+            console.log(&format!("bootlace: the keeper's memory is not safe: {error}"));
+        }
         Ok(Self { console, pulse, link })
     }
 

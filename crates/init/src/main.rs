@@ -19,6 +19,7 @@ mod disk;
 mod failure;
 mod handover;
 mod keeper;
+mod kernel_log;
 mod loader;
 mod nbd;
 mod netlink;

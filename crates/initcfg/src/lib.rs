@@ -18,5 +18,12 @@ pub use modules::{
 };
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
 
+/// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
+/// the boot follows.
+pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
+
+/// Longest kernel log in bytes that `init` sends.
+pub const KERNEL_LOG_MAX: usize = 60 << 10;
+
 /// UDP port of the boot server on which `init` reports its stages.
 pub const REPORT_PORT: u16 = 4915;

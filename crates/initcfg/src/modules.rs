@@ -4,10 +4,11 @@
 //! ```text
 //! bootlace-modules/1 6.1.0-56-amd64
 //! module e1000e kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko.zst
+//! why network drivers
 //! needs ptp
 //! alias pci:v00008086d0000105Esv*sd*bc*sc*i*
 //! ```
-//! `needs`, `pre`, `post` and `alias` belong to the last `module` line.
+//! `why`, `needs`, `pre`, `post` and `alias` belong to the last `module` line.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeSet;
@@ -33,6 +34,8 @@ pub struct Module {
     pub name: String,
     /// File below [`MODULES_PATH`].
     pub file: String,
+    /// For people: why it is in the initrd, like `needed by e1000e`. Empty if nobody knows.
+    pub why: String,
     /// Names of modules that must be loaded before this one.
     pub needs: Vec<String>,
     /// Names of modules that should be loaded before this one; it works without them.
@@ -103,6 +106,10 @@ impl ModuleIndex {
                 continue;
             }
             let module = index.modules.last_mut().ok_or_else(|| bad.clone())?;
+            if kind == "why" {
+                value.clone_into(&mut module.why);
+                continue;
+            }
             let list = match kind {
                 "needs" => &mut module.needs,
                 "pre" => &mut module.pre,
@@ -122,6 +129,9 @@ impl ModuleIndex {
         let _ = writeln!(text, "{HEADER}{}", self.kernel);
         for module in &self.modules {
             let _ = writeln!(text, "module {} {}", module.name, module.file);
+            if !module.why.is_empty() {
+                let _ = writeln!(text, "why {}", module.why);
+            }
             for (kind, list) in [
                 ("needs", &module.needs),
                 ("pre", &module.pre),
@@ -262,6 +272,7 @@ mod tests {
         Module {
             name: name.to_owned(),
             file: alloc::format!("kernel/{name}.ko.zst"),
+            why: "needed by a test".to_owned(),
             needs: owned(needs),
             pre: owned(pre),
             post: owned(post),

@@ -5,6 +5,7 @@ use crate::module_source::ImageModules;
 use crate::options::Options;
 use crate::service::Service;
 use images::Store;
+use initrd_builder::Options as BuildOptions;
 use model::{ImageName, ImageVersion};
 use std::collections::HashMap;
 use std::fs;
@@ -38,6 +39,8 @@ pub enum InitrdState {
 /// The initrds of a site.
 pub(crate) struct Initrds {
     folder: PathBuf,
+    /// Cache of compressed modules.
+    modules: PathBuf,
     init: Option<PathBuf>,
     states: Mutex<HashMap<(ImageName, u32), InitrdState>>,
     /// Held while one is built: each build uses all processors.
@@ -50,11 +53,22 @@ impl Initrds {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             folder: options.initrds.clone(),
+            modules: options.modules.clone(),
             init: options.init.clone(),
             states: Mutex::default(),
             building: tokio::sync::Mutex::default(),
             wanted: tokio::sync::Notify::new(),
         }
+    }
+
+    /// Where they are kept.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The `bootlace-init` that goes into them.
+    pub(crate) fn init(&self) -> Option<&Path> {
+        self.init.as_deref()
     }
 
     fn state(&self, image: &ImageName, version: u32) -> InitrdState {
@@ -117,9 +131,12 @@ impl Service {
         initrds.set(&version, InitrdState::Building);
         let (store, folder, init) =
             (Arc::clone(self.store()), initrds.folder.clone(), initrds.init.clone());
+        let options =
+            BuildOptions { cache: Some(initrds.modules.clone()), ..BuildOptions::default() };
         let building = version.clone();
-        let built =
-            tokio::task::spawn_blocking(move || build(&store, &folder, init.as_deref(), &building));
+        let built = tokio::task::spawn_blocking(move || {
+            build(&store, &folder, init.as_deref(), &building, &options)
+        });
         let result = built.await.unwrap_or_else(|_| Err(wrong(&version, "the build broke off")));
         match &result {
             Ok((path, size_bytes)) => initrds
@@ -182,6 +199,7 @@ fn build(
     folder: &Path,
     init: Option<&Path>,
     version: &ImageVersion,
+    options: &BuildOptions,
 ) -> Result<(PathBuf, u64), Error> {
     let init = init.ok_or_else(|| {
         wrong(
@@ -191,8 +209,8 @@ fn build(
         )
     })?;
     let init = fs::read(init).map_err(io_error("read", init))?;
-    let prefix = format!("{}@{}-", version.image, version.version);
-    let name = format!("{prefix}{}.img", key(&init, version));
+    let prefix = prefix(version);
+    let name = file_name(&init, version);
     let path = folder.join(&name);
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
@@ -200,7 +218,8 @@ fn build(
     fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
     let image = &version.image;
     let modules = ImageModules::open(store, version)?;
-    let initrd = initrd_builder::build(&modules, &init).map_err(|e| wrong(version, &chain(&e)))?;
+    let initrd = initrd_builder::build(&modules, &init, options)
+        .map_err(|error| wrong(version, &chain(&error)))?;
     for warning in &initrd.warnings {
         tracing::warn!(%image, version = version.version, "{warning}");
     }
@@ -214,6 +233,16 @@ fn build(
         (initrd.bytes.len(), initrd.modules.len(), initrd.took.as_millis());
     tracing::info!(%image, version = version.version, bytes, n_modules, ms, "initrd built");
     Ok((path, initrd.bytes.len() as u64))
+}
+
+/// Starts the names of all initrds of this image version.
+fn prefix(version: &ImageVersion) -> String {
+    format!("{}@{}-", version.image, version.version)
+}
+
+/// Name of the initrd in the cache.
+pub(crate) fn file_name(init: &[u8], version: &ImageVersion) -> String {
+    format!("{}{}.img", prefix(version), key(init, version))
 }
 
 /// Names everything that an initrd depends on: the image, our init, and this program, which builds it.

@@ -6,6 +6,7 @@ use images::{EntryKind, Rootfs, RootfsError, Store};
 use initrd_builder::ModuleSource;
 use model::{ImageName, ImageVersion};
 use std::io;
+use std::path::PathBuf;
 
 /// Folders deeper than this hold no modules; kernels have 6.
 const DEPTH_MAX: usize = 12;
@@ -20,6 +21,8 @@ pub(crate) struct ImageModules {
     pub(crate) kernel: String,
     /// For people.
     pub(crate) origin: String,
+    /// The kernel's file.
+    pub(crate) vmlinuz: PathBuf,
 }
 
 impl Service {
@@ -42,6 +45,7 @@ impl ImageModules {
         Ok(Self {
             rootfs: store.rootfs(&version.image, version.version)?,
             kernel: version.kernel_version.clone(),
+            vmlinuz: store.vmlinuz_path(&version.image, version.version),
             origin: format!("the image {}/v{}", version.image, version.version),
         })
     }
@@ -91,6 +95,10 @@ impl ModuleSource for ImageModules {
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         self.rootfs.read(&format!("{}/{path}", self.folder())).map_err(io_error)
+    }
+
+    fn kernel_start(&self) -> Option<Vec<u8>> {
+        std::fs::read(&self.vmlinuz).ok()
     }
 
     fn firmware(&self, name: &str) -> io::Result<Option<Vec<u8>>> {

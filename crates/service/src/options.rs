@@ -12,6 +12,10 @@ pub struct Options {
     pub images: PathBuf,
     /// Where built initrds are kept; safe to delete.
     pub initrds: PathBuf,
+    /// Compressed modules of earlier initrds; safe to delete.
+    pub modules: PathBuf,
+    /// Kernel logs of failed boots.
+    pub kernel_logs: PathBuf,
     /// Socket of the storage server.
     pub storage_socket: PathBuf,
     /// The static `bootlace-init`; `None`: no initrd can be built.
@@ -27,6 +31,8 @@ impl Options {
             database: root.join("var/lib/bootlace/state.db"),
             images: root.join("var/lib/bootlace/images"),
             initrds: root.join("var/cache/bootlace/initrd"),
+            modules: root.join("var/cache/bootlace/modules"),
+            kernel_logs: root.join("var/lib/bootlace/kernel-logs"),
             storage_socket: root.join("run/bootlace/storage.sock"),
             init: find_init(),
             network: None,

@@ -386,3 +386,63 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
         assert!(!service.site().machine(&name).unwrap().reset_disk);
     }
 }
+
+#[tokio::test]
+async fn initrds_of_the_cache_are_listed_with_their_state() {
+    let root = tempfile::tempdir().unwrap();
+    let init = root.path().join("init");
+    std::fs::write(&init, "init").unwrap();
+    for version in 1..=3 {
+        add_image(root.path(), "debian", version);
+    }
+    let options = Options { init: Some(init), ..options(root.path()) };
+    let folder = options.initrds.clone();
+    let service = Service::open(options).unwrap();
+    let names = |service: &Service| -> Vec<String> {
+        let files = service.initrd_files().unwrap();
+        let word = |file: &crate::InitrdFile| {
+            let size = file.size_bytes.map_or("-".to_owned(), |size| size.to_string());
+            format!("{}/{} {size} {}", file.image, file.version, file.is_current)
+        };
+        files.iter().map(word).collect()
+    };
+    assert_eq!(names(&service), ["debian/1 - false", "debian/2 - false", "debian/3 - false"]);
+    std::fs::create_dir_all(&folder).unwrap();
+    let site = service.site();
+    let first = site.images.iter().find(|version| version.version == 1).unwrap();
+    let current = crate::initrds::file_name(b"init", first);
+    for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
+        std::fs::write(folder.join(name), name).unwrap();
+    }
+    let size = current.len();
+    assert_eq!(
+        names(&service),
+        [
+            &format!("debian/1 {size} true"),
+            "debian/2 17 false",
+            "debian/3 - false",
+            "gone/7 15 false"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_kernel_log_of_a_failed_boot_is_kept_for_its_machine_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let log = "[ 1.0] first\n\u{1b}[2J[ 2.0] last\n".as_bytes();
+    assert!(!service.keep_kernel_log(MAC, boot, log).await.unwrap(), "a stranger's");
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    assert!(service.kernel_log(&name).await.unwrap().is_none());
+    assert!(!service.keep_kernel_log(MAC, boot + 1, log).await.unwrap(), "of another boot");
+    assert!(service.keep_kernel_log(MAC, boot, log).await.unwrap());
+    let kept = service.kernel_log(&name).await.unwrap().unwrap();
+    assert_eq!((kept.boot, kept.text.as_str()), (boot, "[ 1.0] first\n[2J[ 2.0] last\n"));
+    let long = [b"old ".repeat(20_000), b"new".to_vec()].concat();
+    assert!(service.keep_kernel_log(MAC, boot, &long).await.unwrap());
+    let text = service.kernel_log(&name).await.unwrap().unwrap().text;
+    assert!(text.len() == 64 << 10 && text.ends_with("new"));
+}

@@ -148,3 +148,43 @@ fn an_initrd_from_nowhere_says_what_is_missing() {
     assert_eq!(build(&[]).status.code(), Some(2));
     assert!(!output.exists(), "a failed build must leave no file");
 }
+
+#[test]
+fn what_is_wrong_with_an_initrd_is_said() {
+    let root = root(GOOD);
+    let file = root.path().join("file");
+    let path = file.to_str().unwrap();
+    let inspect = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        bootlace(root.path(), &["initrd", "inspect", path])
+    };
+    refuse(&inspect(b"#!/bin/sh\n"), &["is no initrd", "neither a cpio archive"]);
+    refuse(&inspect(b""), &["is no initrd", "it is empty"]);
+    let header = |name_size: usize| format!("070701{:0>88}{name_size:08x}{:08}", "", 0);
+    let whole = format!("{}TRAILER!!!\0\0\0\0", header(11)).into_bytes();
+    assert_eq!(inspect(&whole).status.code(), Some(0));
+    let shifted = [&whole, &b"\0"[..], &whole].concat();
+    refuse(&inspect(&shifted), &["at byte 125", "must start at a multiple of 4"]);
+    let nameless = format!("{}TRAILER!!!", header(10));
+    refuse(&inspect(nameless.as_bytes()), &["no NUL byte"]);
+}
+
+#[test]
+fn an_initrd_for_strange_hardware_or_disks_is_refused_by_name() {
+    let root = root(GOOD);
+    let list = root.path().join("list");
+    std::fs::write(&list, "# lab\nIntel Corporation 82574L\n").unwrap();
+    let list = list.to_str().unwrap();
+    let fixed = ["initrd", "build", "--output", "/nonexistent/x", "--modules", "/nonexistent"];
+    let build = |more: &[&str]| bootlace(root.path(), &[&fixed, more].concat());
+    refuse(&build(&["--fit", list]), &["line 2", "modalias"]);
+    refuse(&build(&["--fit", "/nonexistent"]), &["hardware list"]);
+    assert_eq!(build(&["--roots", "nbd,tftp"]).status.code(), Some(2));
+}
+
+#[test]
+fn initrds_are_listed_without_a_server() {
+    let root = root(GOOD);
+    let output = bootlace(root.path(), &["initrd", "ls", "--json"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "[]");
+}

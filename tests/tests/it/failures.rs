@@ -99,7 +99,10 @@ impl Room {
         drop(preboot);
         let pc = self.pc(&kernel, "virtio-net-pci")?;
         expect_failure(&pc, what, remedy, BOOT)?;
-        self.page_says("failed", what, PAGE)
+        self.page_says("failed", what, PAGE)?;
+        let log = self.site.run(&["machine", "log", "pc-1"])?;
+        ensure!(log.contains("Linux version") && log.contains("bootlace: attach"), "{log}");
+        Ok(())
     }
 }
 
@@ -213,7 +216,7 @@ fn a_disk_that_the_storage_server_refuses_is_explained() {
         let what = "the storage server 10.77.0.1:10809 does not give the disk pc-2";
         pc.console().wait_for(what, BOOT)?;
         room.page_says("waiting", what, PAGE)?;
-        expect_failure(&pc, what, "look at the machine's page", PATIENCE)?;
+        expect_failure(&pc, what, "look into the storage server's log", PATIENCE)?;
         room.page_says("failed", what, PAGE)
     });
 }

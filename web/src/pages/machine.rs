@@ -9,8 +9,8 @@ use crate::timeline::{Timeline, timeline};
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use model::{ImageName, InvalidName, MachineName, ParseChoiceError};
 use service::{MachineChange, MachineView, Service};
 
@@ -102,6 +102,8 @@ struct MachinePage {
     typed_kernel_args: String,
     errors: SettingsErrors,
     disk: Option<Disk>,
+    /// The boot whose kernel log is kept.
+    kernel_log: Option<u64>,
     grub_cfg: Option<String>,
     is_example_address: bool,
     command: String,
@@ -235,6 +237,7 @@ async fn page(
         typed_kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
         errors,
         disk: view.export.as_ref().map(disk),
+        kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
         grub_cfg: preview.map(|preview| preview.grub_cfg),
         command: command(machine),
@@ -318,6 +321,18 @@ fn command(machine: &model::Machine) -> String {
     let image =
         machine.image.as_ref().map_or_else(String::new, |image| format!(" --image {image}"));
     format!("bootlace machine set {}{image} --root-kind {}", machine.name, machine.root)
+}
+
+/// The kernel's log of the last failed boot, as text.
+pub(crate) async fn kernel_log(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let log = service.kernel_log(&name).await.map_err(|error| Failure::new(&service, &error))?;
+    let Some(log) = log else {
+        let detail = format!("No boot of {name} has failed and sent its kernel log.");
+        return Err(Failure::with(&service, StatusCode::NOT_FOUND, detail));
+    };
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((headers, format!("# {name}, boot {}\n{}", log.boot, log.text)).into_response())
 }
 
 /// Asks before something is lost.

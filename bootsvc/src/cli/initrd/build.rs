@@ -1,0 +1,205 @@
+//! `bootlace initrd build`
+
+use super::super::{open, say, table};
+use super::inspect::size;
+use crate::paths::Paths;
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use initrd_builder::{
+    Directory, FileSystem, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule,
+    RootKind,
+};
+use model::ImageName;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(Args)]
+pub(in crate::cli) struct Build {
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Print each module with its size and why it is in
+    #[arg(long)]
+    explain: bool,
+    /// Kinds of root disks that it can attach; default: nbd, and aoe if the kernel has it
+    ///
+    /// nfs and iscsi bring the modules only: bootlace-init itself attaches NBD and AoE.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    roots: Option<Vec<Root>>,
+    /// Take only the drivers for the hardware that FILE lists: a tenth of the size
+    ///
+    /// Each line is the modalias of a device; lines that start with # don't count. On a machine that
+    /// runs Linux, this prints them: cat /sys/bus/*/devices/*/modalias | sort -u
+    ///
+    /// Lists of several machines may be joined. PCs with other network cards can't boot such an initrd.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    fit: Option<PathBuf>,
+    /// File systems of root disks; default: all, and with --fit that of the image, or ext4
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    file_systems: Option<Vec<RootFileSystem>>,
+    /// Compress all modules anew: neither read nor fill /var/cache/bootlace/modules
+    ///
+    /// The result is the same. The folder may be emptied at any time.
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RootFileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Squashfs,
+    Erofs,
+}
+
+impl From<RootFileSystem> for FileSystem {
+    fn from(name: RootFileSystem) -> Self {
+        match name {
+            RootFileSystem::Ext4 => Self::Ext4,
+            RootFileSystem::Xfs => Self::Xfs,
+            RootFileSystem::Btrfs => Self::Btrfs,
+            RootFileSystem::Squashfs => Self::Squashfs,
+            RootFileSystem::Erofs => Self::Erofs,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Root {
+    Nbd,
+    Aoe,
+    Nfs,
+    Iscsi,
+}
+
+impl From<Root> for RootKind {
+    fn from(root: Root) -> Self {
+        match root {
+            Root::Nbd => Self::Nbd,
+            Root::Aoe => Self::Aoe,
+            Root::Nfs => Self::Nfs,
+            Root::Iscsi => Self::Iscsi,
+        }
+    }
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Take the modules from the newest version of an imported image
+    #[arg(long, value_name = "NAME")]
+    image: Option<ImageName>,
+    /// Take the modules from a kernel package (.deb or .rpm); may be given several times
+    ///
+    /// Debian and Ubuntu: linux-image, and linux-modules if there is one.
+    /// Fedora: kernel-core, kernel-modules-core and kernel-modules.
+    /// openSUSE: kernel-default.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    kernel_package: Vec<PathBuf>,
+    /// Take the modules from a folder: lib/modules/VERSION, or a root that has one
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+}
+
+impl Build {
+    pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let init = service::find_init().context(
+            "bootlace-init is neither beside this program nor in /usr/lib/bootlace; \
+             cargo xtask build makes it",
+        )?;
+        let init =
+            std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
+        let options = self.options(paths)?;
+        let source = self.source.open(paths)?;
+        let initrd = initrd_builder::build(source.as_ref(), &init, &options)?;
+        write(&self.output, &initrd.bytes)
+            .with_context(|| format!("can't write {}", self.output.display()))?;
+        for warning in &initrd.warnings {
+            let _ = writeln!(std::io::stderr(), "note: {warning}");
+        }
+        if self.explain {
+            say(format!("{}\n", explain(&initrd)));
+        }
+        say(format!(
+            "{}: kernel {}, {} modules, {} firmware files, {:.1} MB, {:.2} s",
+            self.output.display(),
+            initrd.kernel,
+            initrd.modules.len(),
+            initrd.firmware.len(),
+            initrd.bytes.len() as f64 / 1e6,
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    fn options(&self, paths: &Paths) -> anyhow::Result<Options> {
+        let roots = self.roots.as_ref();
+        let fit = self.fit.as_deref().map(read_fit).transpose()?;
+        let file_systems = match (&self.file_systems, &self.source.image) {
+            (Some(names), _) => Some(names.iter().map(|&name| name.into()).collect()),
+            (None, _) if fit.is_none() => None,
+            (None, Some(image)) => Some([file_system_of(paths, image)?].into()),
+            (None, None) => Some([FileSystem::Ext4].into()),
+        };
+        Ok(Options {
+            roots: roots.map(|kinds| kinds.iter().map(|&kind| kind.into()).collect()),
+            file_systems,
+            fit,
+            cache: (!self.no_cache).then(|| paths.cache().join("modules")),
+        })
+    }
+}
+
+impl Source {
+    fn open(&self, paths: &Paths) -> anyhow::Result<Box<dyn ModuleSource>> {
+        Ok(match self {
+            Self { image: Some(image), .. } => open(paths)?.module_source(image)?,
+            Self { kernel_package, .. } if !kernel_package.is_empty() => {
+                Box::new(KernelPackage::open(kernel_package)?)
+            }
+            Self { modules: Some(folder), .. } => Box::new(Directory::open(folder)?),
+            _ => bail!("give --image, --kernel-package or --modules"),
+        })
+    }
+}
+
+fn read_fit(file: &Path) -> anyhow::Result<Fit> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("can't read the hardware list {}", file.display()))?;
+    Fit::parse(&text).with_context(|| format!("can't use {}", file.display()))
+}
+
+/// File system of the newest version's root. A missing image is for the source to report.
+fn file_system_of(paths: &Paths, image: &ImageName) -> anyhow::Result<FileSystem> {
+    let site = open(paths)?.site();
+    Ok(match site.newest(image).map(|version| version.file_system) {
+        None | Some(model::FileSystem::Ext4) => FileSystem::Ext4,
+        Some(model::FileSystem::Xfs) => FileSystem::Xfs,
+        Some(model::FileSystem::Btrfs) => FileSystem::Btrfs,
+        Some(model::FileSystem::Squashfs) => FileSystem::Squashfs,
+        Some(model::FileSystem::Erofs) => FileSystem::Erofs,
+    })
+}
+
+fn explain(initrd: &Initrd) -> String {
+    let row = |module: &PackedModule| {
+        [module.name.clone(), size(module.size_bytes), module.why.to_string()]
+    };
+    let rows: Vec<[String; 3]> = initrd.modules.iter().map(row).collect();
+    table(["MODULE", "SIZE", "WHY"], &rows)
+}
+
+/// Replaces the file as a whole, so that nobody boots half an initrd.
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = folder.unwrap_or(".".as_ref()).join(format!(".{name}.new"));
+    std::fs::write(&new, bytes)
+        .and_then(|()| std::fs::rename(&new, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&new)))
+}

@@ -1,0 +1,89 @@
+//! What the cache of initrds holds; needs no running server.
+
+use crate::error::{Error, io_error};
+use crate::initrds::file_name;
+use crate::service::Service;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+/// The initrd of an image version: in the cache, or missing there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitrdFile {
+    /// Name of the image.
+    pub image: String,
+    /// Version of the image.
+    pub version: u32,
+    /// Release of its kernel; `None`: there is no such image version any more.
+    pub kernel: Option<String>,
+    /// The file; `None`: it is not built.
+    pub path: Option<PathBuf>,
+    /// Size of the file.
+    pub size_bytes: Option<u64>,
+    /// `false` for what another Bootlace has built: it is built again before a machine boots it.
+    pub is_current: bool,
+}
+
+impl Service {
+    /// Initrds in the cache, and image versions without one; sorted by image and version.
+    ///
+    /// # Errors
+    /// The folder or `bootlace-init` can't be read.
+    pub fn initrd_files(&self) -> Result<Vec<InitrdFile>, Error> {
+        let init = match self.initrds().init() {
+            Some(path) => Some(fs::read(path).map_err(io_error("read", path))?),
+            None => None,
+        };
+        let site = self.site();
+        let mut files: BTreeMap<(String, u32), InitrdFile> = BTreeMap::new();
+        for version in &site.images {
+            let image = version.image.to_string();
+            let missing = InitrdFile {
+                image: image.clone(),
+                version: version.version,
+                kernel: Some(version.kernel_version.clone()),
+                path: None,
+                size_bytes: None,
+                is_current: false,
+            };
+            files.insert((image, version.version), missing);
+        }
+        let folder = self.initrds().folder();
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other.map_err(io_error("read the folder", folder))?),
+        };
+        for entry in entries.into_iter().flatten() {
+            let entry = entry.map_err(io_error("read the folder", folder))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((image, number)) = parse_name(&name) else { continue };
+            // The server replaces and removes files all the time.
+            let Ok(about) = entry.metadata() else { continue };
+            let is_current = site.images.iter().zip(init.iter().cycle()).any(|(version, init)| {
+                version.version == number && file_name(init, version) == name
+            });
+            let file = files.entry((image.clone(), number)).or_insert_with(|| InitrdFile {
+                image,
+                version: number,
+                kernel: None,
+                path: None,
+                size_bytes: None,
+                is_current: false,
+            });
+            if file.path.is_none() || is_current {
+                file.path = Some(entry.path());
+                file.size_bytes = Some(about.len());
+                file.is_current = is_current;
+            }
+        }
+        Ok(files.into_values().collect())
+    }
+}
+
+/// Image and version out of `IMAGE@VERSION-KEY.img`.
+fn parse_name(name: &str) -> Option<(String, u32)> {
+    let (image, rest) = name.strip_suffix(".img")?.rsplit_once('@')?;
+    let (version, _) = rest.split_once('-')?;
+    Some((image.to_owned(), version.parse().ok()?))
+}

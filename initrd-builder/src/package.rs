@@ -1,0 +1,276 @@
+//! Modules straight out of kernel packages, which need not be installed.
+
+use crate::known_bugs::KERNEL_START_SIZE;
+use crate::select::is_likely_needed;
+use crate::{BuildError, ModuleSource, deb, rpm};
+use liblzma::stream::MtStreamBuilder;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// Memory that decoding on several threads may take; one block of Debian's packages has 24 MiB, and
+/// each thread holds an input and an output block.
+const THREADS_MEMORY_MAX: u64 = 512 << 20;
+
+/// Largest file that is read from a package: see `codec`.
+const FILE_SIZE_MAX: u64 = 256 << 20;
+
+/// What is done with each file of a package: path and content.
+pub(crate) type Visit<'a> = dyn FnMut(&str, &mut dyn Read) -> io::Result<()> + 'a;
+
+/// The modules of a kernel in its packages: `linux-image-…` of Debian, or `kernel-core` and
+/// `kernel-modules` of Fedora.
+#[derive(Debug)]
+pub struct KernelPackage {
+    paths: Vec<PathBuf>,
+    kernel: String,
+    /// By path below `lib/modules/VERSION/`. `None` was not worth keeping in memory: it is read again
+    /// from the packages in the rare case that it is wanted.
+    files: BTreeMap<String, Option<Vec<u8>>>,
+    /// Start of the kernel's own file, if one of the packages has it.
+    kernel_start: Option<Vec<u8>>,
+}
+
+impl KernelPackage {
+    /// Reads each package once, keeping the modules that an initrd may need.
+    ///
+    /// # Errors
+    /// One can't be read, is no package, holds no modules, or those of another kernel than the first.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, BuildError> {
+        let mut package = Self {
+            paths: paths.iter().map(|path| path.as_ref().to_owned()).collect(),
+            kernel: String::new(),
+            files: BTreeMap::new(),
+            kernel_start: None,
+        };
+        for path in paths {
+            let path = path.as_ref();
+            package.add(path).map_err(|failure| failure.of(path))?;
+        }
+        Ok(package)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), Failure> {
+        let (mut has_files, mut other) = (false, None);
+        walk(path, &mut |path, content| {
+            if is_kernel(path) {
+                let mut start = Vec::new();
+                content.take(KERNEL_START_SIZE).read_to_end(&mut start)?;
+                self.kernel_start = Some(start);
+                return Ok(());
+            }
+            let Some((release, file)) = module_path(path) else { return Ok(()) };
+            if self.kernel.is_empty() {
+                release.clone_into(&mut self.kernel);
+            }
+            if self.kernel != release {
+                other.get_or_insert_with(|| release.to_owned());
+                return Ok(());
+            }
+            has_files = true;
+            let kept = is_likely_needed(file).then(|| read_all(content)).transpose()?;
+            self.files.insert(file.to_owned(), kept);
+            Ok(())
+        })?;
+        match other {
+            _ if has_files => Ok(()),
+            None => Err(Failure::Format(
+                "it holds no kernel modules; give the package that does, like \
+                 linux-image-6.1.0-56-amd64 (linux-image-amd64 only points to it), or kernel-core and \
+                 kernel-modules"
+                    .to_owned(),
+            )),
+            Some(other) => Err(Failure::Format(format!(
+                "it holds modules of kernel {other}, but the packages before it those of {}: give \
+                 packages of one kernel",
+                self.kernel
+            ))),
+        }
+    }
+}
+
+/// Debian has it as `/boot/vmlinuz-RELEASE`, Fedora beside the modules.
+fn is_kernel(path: &str) -> bool {
+    path.contains("boot/vmlinuz-") || module_path(path).is_some_and(|(_, file)| file == "vmlinuz")
+}
+
+impl ModuleSource for KernelPackage {
+    fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    fn origin(&self) -> String {
+        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        paths.join(" and ")
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.keys().cloned().collect())
+    }
+
+    fn kernel_start(&self) -> Option<Vec<u8>> {
+        self.kernel_start.clone()
+    }
+
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        if let Some(Some(content)) = self.files.get(path) {
+            return Ok(content.clone());
+        }
+        let mut found = None;
+        for package in &self.paths {
+            walk_modules(package, |release, file, content| {
+                if release == self.kernel && file == path {
+                    found = Some(read_all(content)?);
+                }
+                Ok(())
+            })
+            .map_err(|failure| match failure {
+                Failure::Io(error) => error,
+                Failure::Format(reason) => io::Error::new(io::ErrorKind::InvalidData, reason),
+            })?;
+        }
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Why walking through a package ended early.
+pub(crate) enum Failure {
+    Io(io::Error),
+    Format(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Failure {
+    fn of(self, path: &Path) -> BuildError {
+        let path = path.to_owned();
+        match self {
+            // The decoders and tar say it with these kinds when the file is cut off or damaged.
+            Self::Io(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                BuildError::Package { path, reason: format!("it is damaged or cut off: {error}") }
+            }
+            Self::Io(source) => BuildError::Read { what: path.display().to_string(), source },
+            Self::Format(reason) => BuildError::Package { path, reason },
+        }
+    }
+}
+
+/// Visits all files of a package; its first bytes tell of which kind it is.
+fn walk(path: &Path, visit: &mut Visit<'_>) -> Result<(), Failure> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let start = file.fill_buf()?;
+    match start {
+        _ if start.starts_with(deb::MAGIC) => deb::walk(file, visit),
+        _ if start.starts_with(rpm::MAGIC) => rpm::walk(file, visit),
+        _ => Err(Failure::Format("it is not a Debian (.deb) or RPM package".to_owned())),
+    }
+}
+
+/// Visits the module trees of a package: kernel release, path below its folder, and content.
+fn walk_modules(
+    path: &Path,
+    mut visit: impl FnMut(&str, &str, &mut dyn Read) -> io::Result<()>,
+) -> Result<(), Failure> {
+    walk(path, &mut |path, content| match module_path(path) {
+        Some((release, file)) => visit(release, file, content),
+        None => Ok(()),
+    })
+}
+
+/// Splits `./usr/lib/modules/RELEASE/FILE`.
+fn module_path(path: &str) -> Option<(&str, &str)> {
+    let path = path.trim_start_matches('.').trim_start_matches('/');
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    path.strip_prefix("lib/modules/")?.split_once('/')
+}
+
+fn read_all(content: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    content.take(FILE_SIZE_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Decodes on all processors: Debian's kernel packages are made of 24 MiB blocks.
+pub(crate) fn xz_decoder(data: impl Read) -> io::Result<impl Read> {
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    let stream = MtStreamBuilder::new()
+        .threads(threads as u32)
+        .memlimit_threading(THREADS_MEMORY_MAX)
+        .memlimit_stop(u64::MAX)
+        .decoder()?;
+    Ok(liblzma::read::XzDecoder::new_stream(data, stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            tar.append_data(&mut header, path, *content).unwrap();
+        }
+        let data = zstd::bulk::compress(&tar.into_inner().unwrap(), 1).unwrap();
+        let mut deb = b"!<arch>\n".to_vec();
+        for (name, content) in [("debian-binary", &b"2.0\nx"[..]), ("data.tar.zst", &data)] {
+            deb.extend(format!("{name:<48}{:<10}`\n", content.len()).bytes());
+            deb.extend(content);
+            deb.resize(deb.len().next_multiple_of(2), b'\n');
+        }
+        deb
+    }
+
+    fn open(bytes: &[u8]) -> Result<KernelPackage, BuildError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernel.deb");
+        std::fs::write(&path, bytes).unwrap();
+        KernelPackage::open(&[path])
+    }
+
+    #[test]
+    fn modules_are_read_from_the_package() {
+        let deb = package(&[
+            ("./boot/vmlinuz-6.1", b"kernel"),
+            ("./lib/modules/6.1/kernel/fs/ext4/ext4.ko", b"module"),
+            ("./lib/modules/6.1/kernel/sound/pci/hda.ko", b"sound"),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernel.deb");
+        std::fs::write(&path, deb).unwrap();
+        let source = KernelPackage::open(&[path]).unwrap();
+        assert_eq!(source.kernel(), "6.1");
+        assert_eq!(source.list().unwrap().len(), 2);
+        assert_eq!(source.kernel_start(), Some(b"kernel".to_vec()));
+        assert_eq!(source.read("kernel/fs/ext4/ext4.ko").unwrap(), b"module");
+        assert_eq!(source.read("kernel/sound/pci/hda.ko").unwrap(), b"sound", "read again");
+        assert!(source.read("kernel/other.ko").is_err());
+    }
+
+    #[test]
+    fn other_files_are_refused_in_words() {
+        let check = |bytes: &[u8], expected: &str| {
+            let error = open(bytes).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(b"", "not a Debian (.deb) or RPM package");
+        check(&package(&[("./usr/share/doc/x", b"")]), "holds no kernel modules");
+        let deb = package(&[("./lib/modules/6.1/kernel/fs/ext4/ext4.ko", &[7; 100])]);
+        for end in 0..deb.len() - 1 {
+            assert!(open(&deb[..end]).is_err(), "{end}");
+        }
+    }
+}
