@@ -23,9 +23,9 @@ cd "$1"
 rm etc/systemd/system/multi-user.target.wants/systemd-networkd.service
 {
   printf 'auto lo\niface lo inet loopback\n\n'
-  for card in eth0 ens3; do
-    printf "auto $card\nallow-hotplug $card\niface $card inet dhcp\n\n"
-  done
+  printf 'auto eth0\niface eth0 inet dhcp\n\n'
+  # As the installer writes it, for a card that has another name here.
+  printf 'allow-hotplug ens3\niface ens3 inet dhcp\n'
 } > etc/network/interfaces
 printf 'domain elsewhere.example\nnameserver 192.0.2.1\n' > etc/resolv.conf
 "#,

@@ -281,7 +281,7 @@ mod tests {
             "resolved.conf.d/50-bootlace.conf",
             "[Resolve]\nDNS=10.77.0.1\nDomains=lab.example\n",
         );
-        check("50-bootlace.conf", "EXCLUDE_INTERFACES=eth0\n");
+        check("networking.service.d/50-bootlace.conf", "EXCLUDE_INTERFACES=eth0\n");
         check("net-eth0.conf", "IPV4NETMASK='255.255.255.0'\n");
         check("net-eth0.conf", "IPV4BROADCAST='10.77.0.255'\n");
         check("bootlace/resolv.conf", "search lab.example\nnameserver 10.77.0.1\n");
