@@ -14,6 +14,11 @@ const NAME_SERVER: &str = "10.77.0.53";
 /// waiting for an answer is over.
 const SETTLED_SECONDS: u32 = 20;
 
+/// Boots after the first: `MORE_BOOTS`, for a long test.
+fn more_boots() -> u32 {
+    std::env::var("MORE_BOOTS").ok().and_then(|number| number.parse().ok()).unwrap_or(1)
+}
+
 fn check(name: &str, recipe: &Recipe, service: &str) {
     if can_boot(name) && require(name, &[Need::Program("udhcpc"), Need::Program("curl")]) {
         lives_through(name, recipe, service).unwrap_or_else(|error| panic!("{error:#}"));
@@ -40,14 +45,16 @@ fn lives_through(name: &str, recipe: &Recipe, service: &str) -> Result<()> {
     console.shell("echo mine > /root/mine; sync", COMMAND)?;
     stop(&mut pc, "reboot")?;
 
-    // What the service has kept of the first boot must not harm the second one.
-    let mut pc = power_on(&site)?;
-    let console = pc.console().clone();
-    let kept = console.shell("cat /root/mine", COMMAND)?;
-    ensure!(kept == "mine", "what was written before the reboot is not there: {kept:?}");
-    console.shell(&format!("sleep {SETTLED_SECONDS}"), COMMAND)?;
-    check_network(&console, service).context("in the second boot")?;
-    stop(&mut pc, "poweroff")?;
+    // What the service has kept of the first boot must not harm the next one.
+    for n in 1..=more_boots() {
+        let mut pc = power_on(&site)?;
+        let console = pc.console().clone();
+        let kept = console.shell("cat /root/mine", COMMAND)?;
+        ensure!(kept == "mine", "what was written before the reboot is not there: {kept:?}");
+        console.shell(&format!("sleep {SETTLED_SECONDS}"), COMMAND)?;
+        check_network(&console, service).with_context(|| format!("in boot {}", n + 1))?;
+        stop(&mut pc, if n % 2 == 1 { "poweroff" } else { "reboot" })?;
+    }
     servers.stop()
 }
 
