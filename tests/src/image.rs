@@ -16,17 +16,17 @@ const DISK_BYTES: u64 = 1 << 30;
 /// Packages on top of `minbase`. What a workstation would have is not needed to prove a boot.
 const PACKAGES: &str = "iproute2,iputils-ping,kmod,linux-image-amd64,systemd-sysv,udev";
 
-/// What no diskless PC in QEMU needs, which halves time and size.
+/// What no diskless PC in QEMU needs, which halves time and size. Debian 13 has `/usr/lib/modules`.
 const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/*",
     "/usr/share/info/*",
     "/usr/share/locale/*",
     "/usr/share/man/*",
-    "/lib/modules/*/kernel/drivers/gpu/*",
-    "/lib/modules/*/kernel/drivers/infiniband/*",
-    "/lib/modules/*/kernel/drivers/media/*",
-    "/lib/modules/*/kernel/drivers/net/wireless/*",
-    "/lib/modules/*/kernel/sound/*",
+    "/*lib/modules/*/kernel/drivers/gpu/*",
+    "/*lib/modules/*/kernel/drivers/infiniband/*",
+    "/*lib/modules/*/kernel/drivers/media/*",
+    "/*lib/modules/*/kernel/drivers/net/wireless/*",
+    "/*lib/modules/*/kernel/sound/*",
 ];
 
 /// Run with the new system's folder as `$1`. The host name and the resolver are the boot server's
@@ -48,9 +48,37 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
 done
 "#;
 
+/// A release of Debian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Release {
+    /// bookworm: systemd 252, Linux 6.1.
+    #[default]
+    Debian12,
+    /// trixie: systemd 257, Linux 6.12.
+    Debian13,
+}
+
+impl Release {
+    fn number(self) -> u32 {
+        match self {
+            Self::Debian12 => 12,
+            Self::Debian13 => 13,
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::Debian12 => "bookworm",
+            Self::Debian13 => "trixie",
+        }
+    }
+}
+
 /// How an image is made. Different recipes are kept side by side.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
+    /// What it is made of.
+    pub release: Release,
     /// Further packages, comma-separated.
     pub packages: &'static str,
     /// Shell script that runs at last, with the new system's folder as `$1`.
@@ -63,18 +91,23 @@ impl Recipe {
     /// # Errors
     /// mmdebstrap or mkfs.ext4 fail: mostly no network, or no room.
     pub fn image(&self, say: impl Fn(&str)) -> Result<PathBuf> {
-        let path = Path::new(CACHE).join(format!("debian-{:016x}.raw", self.key()));
+        let name = self.name();
+        let path = Path::new(CACHE).join(format!("{name}.raw"));
         if path.exists() {
             return Ok(path);
         }
         std::fs::create_dir_all(CACHE).with_context(|| format!("can't make {CACHE}"))?;
-        let _lock = Lock::take("image", || say("waiting for another run that makes the image"))?;
+        let _lock = Lock::take(&name, || say("waiting for another run that makes the image"))?;
         if path.exists() {
             return Ok(path);
         }
-        say(
-            "making a small Debian 12 with mmdebstrap, kept for the next time; this takes 2 to 5 minutes",
-        );
+        let with = if self.packages.is_empty() { "" } else { " with " };
+        say(&format!(
+            "making a small Debian {}{with}{} by mmdebstrap, kept for the next time; this takes 2 to \
+             5 minutes",
+            self.release.number(),
+            self.packages
+        ));
         let start = Instant::now();
         // Beside its place, so that the rename is atomic and no half image is ever seen.
         let folder = tempfile::Builder::new().prefix("new-").tempdir_in(CACHE)?;
@@ -97,7 +130,7 @@ impl Recipe {
             // mmdebstrap runs hooks by `sh -c HOOK exec ROOT`.
             command.arg(format!("--customize-hook={script}"));
         }
-        command.arg("bookworm").arg(root);
+        command.arg(self.release.suite()).arg(root);
         let made = run(command.env("LC_ALL", "C"));
         made.with_context(|| format!("can't make the Debian image:\n{}", end_of(&log)))?;
         let file = std::fs::File::create(disk)?;
@@ -119,6 +152,10 @@ impl Recipe {
     }
 
     /// Changes with everything that changes the image.
+    fn name(&self) -> String {
+        format!("debian-{}-{:016x}", self.release.number(), self.key())
+    }
+
     fn key(&self) -> u64 {
         let size = DISK_BYTES.to_string();
         let packages = self.all_packages();
@@ -169,8 +206,8 @@ mod tests {
     fn recipes_are_told_apart() {
         let plain = Recipe::default();
         assert_eq!(plain.key(), Recipe::default().key());
-        assert_ne!(plain.key(), Recipe { packages: "nbd-client", script: "" }.key());
-        assert_ne!(plain.key(), Recipe { packages: "", script: "true" }.key());
+        assert_ne!(plain.key(), Recipe { packages: "nbd-client", ..plain.clone() }.key());
+        assert_ne!(plain.key(), Recipe { script: "true", ..plain.clone() }.key());
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
     }
 }

@@ -16,6 +16,7 @@ mod packages;
 mod pc;
 mod preboot;
 mod qmp;
+mod recipes;
 mod require;
 mod site;
 
@@ -23,7 +24,7 @@ pub use command::{run, text_of};
 pub use console::Console;
 pub use daemon::Daemon;
 pub use http::{Answer, Browser};
-pub use image::{Recipe, marked_copy};
+pub use image::{Recipe, Release, marked_copy};
 pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};
 pub use lock::Lock;
 pub use netns::Netns;

@@ -41,6 +41,7 @@ pub fn bootlace_binary() -> Result<PathBuf> {
 #[derive(Clone, Debug)]
 pub struct SiteBuilder {
     kernel_args: String,
+    name_server: Option<String>,
     binary: Option<PathBuf>,
     verbose: bool,
 }
@@ -50,6 +51,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn kernel_args(mut self, kernel_args: &str) -> Self {
         kernel_args.clone_into(&mut self.kernel_args);
+        self
+    }
+
+    /// Sets the name server of all machines; none without it.
+    #[must_use]
+    pub fn name_server(mut self, address: &str) -> Self {
+        self.name_server = Some(address.to_owned());
         self
     }
 
@@ -76,8 +84,13 @@ impl SiteBuilder {
         let root = tempfile::Builder::new().prefix("bootlace-site-").tempdir()?;
         let folder = root.path().join("etc/bootlace");
         std::fs::create_dir_all(&folder)?;
+        let dns = self
+            .name_server
+            .as_ref()
+            .map(|server| format!("dns = [\"{server}\"]\n"))
+            .unwrap_or_default();
         let config = format!(
-            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n\n\
+            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}\n\
              [boot]\nkernel_args = \"{}\"\n\n[web]\nlisten = \"{PAGES}\"\n",
             self.kernel_args
         );
@@ -113,7 +126,7 @@ impl Site {
     /// Describes a site.
     pub fn builder() -> SiteBuilder {
         let kernel_args = "console=tty0 console=ttyS0,115200".to_owned();
-        SiteBuilder { kernel_args, binary: None, verbose: false }
+        SiteBuilder { kernel_args, name_server: None, binary: None, verbose: false }
     }
 
     /// The LAN.

@@ -4,6 +4,7 @@ use crate::build::{self, cargo, run_loudly};
 use crate::{lint, say, setup};
 use anyhow::Result;
 use clap::Args;
+use lab::Recipe;
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -25,8 +26,7 @@ impl Test {
         }
         let binary = build::run()?;
         if !self.quick {
-            // Now, so that no test's time limit includes it.
-            lab::Recipe::default().image(say)?;
+            make_images()?;
         }
         say("testing");
         let mut test = cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]);
@@ -40,4 +40,16 @@ impl Test {
         // Its summary stays the last thing on the screen.
         run_loudly(&mut test, "cargo test")
     }
+}
+
+/// Makes all images side by side, so that no test's time limit includes it.
+fn make_images() -> Result<()> {
+    std::thread::scope(|scope| {
+        let make = |recipe: Recipe| scope.spawn(move || recipe.image(say));
+        let makers = Recipe::all().map(make);
+        makers.into_iter().try_for_each(|maker| match maker.join() {
+            Ok(made) => made.map(drop),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }

@@ -58,10 +58,9 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
             ),
         ),
         (in_run("systemd/network/05-bootlace.network"), networkd(config, name)),
-        (
-            in_run("NetworkManager/conf.d/05-bootlace.conf"),
-            format!("[keyfile]\nunmanaged-devices=mac:{mac}\n"),
-        ),
+        (in_run("NetworkManager/conf.d/05-bootlace.conf"), network_manager(config)),
+        // For systems in which resolved, but not networkd runs.
+        (in_run("systemd/resolved.conf.d/50-bootlace.conf"), resolved(config)),
         // ifupdown takes interfaces down when its service stops.
         (
             in_run("systemd/system/networking.service.d/50-bootlace.conf"),
@@ -94,6 +93,39 @@ fn run_links(name: &str) -> Vec<(String, &'static str)> {
     ]
 }
 
+/// NetworkManager shall not touch the card. It writes resolv.conf for all cards, so it must know the name
+/// servers of this one.
+fn network_manager(config: &BootConfig) -> String {
+    let mut text = format!("[keyfile]\nunmanaged-devices=mac:{}\n", config.mac);
+    if config.dns.is_empty() {
+        return text;
+    }
+    if let Some(domain) = &config.domain {
+        // Writing to a String does not fail.
+        let _ = write!(text, "\n[global-dns]\nsearches={domain}\n");
+    }
+    let servers: Vec<String> = config.dns.iter().map(ToString::to_string).collect();
+    let _ = write!(text, "\n[global-dns-domain-*]\nservers={}\n", servers.join(","));
+    text
+}
+
+fn resolved(config: &BootConfig) -> String {
+    let mut text = "[Resolve]\n".to_owned();
+    write_name_servers(&mut text, config);
+    text
+}
+
+/// Name servers and domain as networkd and resolved want them.
+fn write_name_servers(text: &mut String, config: &BootConfig) {
+    for server in &config.dns {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "DNS={server}");
+    }
+    if let Some(domain) = &config.domain {
+        let _ = writeln!(text, "Domains={domain}");
+    }
+}
+
 /// networkd shall keep what it finds, at its start and at its end.
 fn networkd(config: &BootConfig, name: &str) -> String {
     let mut text = format!(
@@ -103,13 +135,7 @@ fn networkd(config: &BootConfig, name: &str) -> String {
          [Network]\nKeepConfiguration=yes\n",
         config.mac
     );
-    for server in &config.dns {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "DNS={server}");
-    }
-    if let Some(domain) = &config.domain {
-        let _ = writeln!(text, "Domains={domain}");
-    }
+    write_name_servers(&mut text, config);
     text
 }
 
@@ -196,7 +222,8 @@ fn inside(path: &str) -> PathBuf {
         .unwrap_or_else(|| Path::new(ROOT).join(path.trim_start_matches('/')))
 }
 
-/// Gives the real system name servers if it has none of its own.
+/// Gives the real system the name servers of the settings, if there are any. What the image has is of
+/// the network where it was made, and mostly left there by a DHCP client that does not run now.
 fn set_resolver(root: &Path, config: &BootConfig) -> io::Result<()> {
     if config.dns.is_empty() {
         return Ok(());
@@ -216,11 +243,6 @@ fn set_resolver(root: &Path, config: &BootConfig) -> io::Result<()> {
         }
         let path = Path::new("/run").join(below_run);
         return write_file(&path.to_string_lossy(), &resolver(config));
-    }
-    let has_server = fs::read_to_string(&file)
-        .is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with("nameserver")));
-    if has_server {
-        return Ok(());
     }
     if !file.exists() {
         return Ok(());
@@ -253,7 +275,13 @@ mod tests {
         check("05-bootlace.link", "NamePolicy=keep\n");
         check("05-bootlace.network", "KeepConfiguration=yes\nDNS=10.77.0.1\nDomains=lab.example\n");
         check("05-bootlace.conf", "unmanaged-devices=mac:52:54:00:00:00:01\n");
-        check("50-bootlace.conf", "EXCLUDE_INTERFACES=eth0\n");
+        check("05-bootlace.conf", "\n[global-dns]\nsearches=lab.example\n");
+        check("05-bootlace.conf", "\n[global-dns-domain-*]\nservers=10.77.0.1\n");
+        check(
+            "resolved.conf.d/50-bootlace.conf",
+            "[Resolve]\nDNS=10.77.0.1\nDomains=lab.example\n",
+        );
+        check("networking.service.d/50-bootlace.conf", "EXCLUDE_INTERFACES=eth0\n");
         check("net-eth0.conf", "IPV4NETMASK='255.255.255.0'\n");
         check("net-eth0.conf", "IPV4BROADCAST='10.77.0.255'\n");
         check("bootlace/resolv.conf", "search lab.example\nnameserver 10.77.0.1\n");

@@ -5,7 +5,7 @@ use super::peers::Peers;
 use crate::{build, say};
 use anyhow::Result;
 use clap::Args;
-use lab::{Lan, Pc, Recipe, Site};
+use lab::{Lan, Pc, Recipe, Release, Site};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ const BOOT: Duration = Duration::from_secs(400);
 
 /// The same disk for both: Debian with the initramfs scripts for NBD that the peers need.
 const RECIPE: Recipe = Recipe {
+    release: Release::Debian12,
     packages: "nbd-client",
     script: "ln -sf /dev/null \"$1/etc/systemd/system/nbd@.service\"",
 };
