@@ -38,6 +38,32 @@ pub(crate) struct Item {
     pub(crate) stage: Option<Stage>,
 }
 
+/// What a machine's init tells of its boot, beside its stages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told {
+    /// The kernel's log of a boot that failed.
+    KernelLog,
+    /// The list of its hardware.
+    Hardware,
+}
+
+impl Told {
+    /// What is told at this path, and the rest of it, the boot's number.
+    pub(crate) fn of(path: &str) -> Option<(Self, &str)> {
+        let below = |prefix, told| Some((told, path.strip_prefix(prefix)?));
+        below(initcfg::KERNEL_LOG_PATH, Self::KernelLog)
+            .or_else(|| below(initcfg::HARDWARE_PATH, Self::Hardware))
+    }
+
+    /// Longest text in bytes.
+    pub(crate) fn bytes_max(self) -> usize {
+        match self {
+            Self::KernelLog => initcfg::KERNEL_LOG_MAX,
+            Self::Hardware => initcfg::HARDWARE_MAX,
+        }
+    }
+}
+
 impl Catalogue {
     /// The catalogue of `service`, for clients of the boot server at `server`.
     pub(crate) fn new(service: Service, loaders: Loaders, server: Ipv4Addr) -> Self {
@@ -104,16 +130,18 @@ impl Catalogue {
         }
     }
 
-    /// Keeps the kernel log of the client's failed boot; whether it was taken.
-    pub(crate) async fn keep_kernel_log(&self, peer: Ipv4Addr, boot: &str, log: &[u8]) -> bool {
+    /// Keeps what the client's init tells of its boot; whether it was taken.
+    pub(crate) async fn keep(&self, told: Told, peer: Ipv4Addr, boot: &str, text: &[u8]) -> bool {
         let (Some(mac), Ok(boot)) = (self.mac_of(peer), boot.parse()) else { return false };
-        match self.inner.service.keep_kernel_log(mac, boot, log).await {
-            Ok(is_kept) => is_kept,
-            Err(error) => {
-                tracing::warn!(%mac, error = error.chain(), "a kernel log was not kept");
-                false
-            }
-        }
+        let service = &self.inner.service;
+        let kept = match told {
+            Told::KernelLog => service.keep_kernel_log(mac, boot, text).await,
+            Told::Hardware => service.keep_hardware(mac, boot, text).await,
+        };
+        kept.unwrap_or_else(|error| {
+            tracing::warn!(%mac, ?told, error = error.chain(), "what a machine told was not kept");
+            false
+        })
     }
 
     fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {

@@ -54,11 +54,19 @@ pub(crate) struct NetworkConfig {
 }
 
 /// `[boot]`.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
     /// Kernel parameters of all machines.
     pub(crate) kernel_args: KernelArgs,
+    /// Whether machines get small initrds made for their hardware, from their second boot on.
+    pub(crate) fitted_initrds: bool,
+}
+
+impl Default for BootSettings {
+    fn default() -> Self {
+        Self { kernel_args: KernelArgs::default(), fitted_initrds: true }
+    }
 }
 
 /// `[web]`.

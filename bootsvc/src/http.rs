@@ -1,7 +1,7 @@
 //! HTTP for boot clients. GRUB, shim and firmware take only a narrow HTTP: Title-Case header names, a
 //! length always, never chunks; so this listener is apart from the pages'.
 
-use crate::catalogue::{Catalogue, Item};
+use crate::catalogue::{Catalogue, Item, Told};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Empty, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -88,10 +88,10 @@ type Reply = Response<Either<FileBody, Empty<Bytes>>>;
 async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue) -> Reply {
     let path = request.uri().path();
     if *request.method() == Method::PUT
-        && let Some(boot) = path.strip_prefix(initcfg::KERNEL_LOG_PATH)
+        && let Some((told, boot)) = Told::of(path)
     {
         let boot = boot.to_owned();
-        return refusal(take_log(request.into_body(), peer, &boot, &catalogue).await);
+        return refusal(take(request.into_body(), peer, told, &boot, &catalogue).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
@@ -129,13 +129,19 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue
     reply
 }
 
-/// Takes the kernel log of a machine's failed boot.
-async fn take_log(body: Incoming, peer: Ipv4Addr, boot: &str, catalogue: &Catalogue) -> StatusCode {
-    let body = Limited::new(body, initcfg::KERNEL_LOG_MAX).collect();
-    let Ok(Ok(log)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
+/// Takes what a machine's init tells of its boot.
+async fn take(
+    body: Incoming,
+    peer: Ipv4Addr,
+    told: Told,
+    boot: &str,
+    catalogue: &Catalogue,
+) -> StatusCode {
+    let body = Limited::new(body, told.bytes_max()).collect();
+    let Ok(Ok(text)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
         return StatusCode::BAD_REQUEST;
     };
-    match catalogue.keep_kernel_log(peer, boot, &log.to_bytes()).await {
+    match catalogue.keep(told, peer, boot, &text.to_bytes()).await {
         true => StatusCode::NO_CONTENT,
         false => StatusCode::FORBIDDEN,
     }

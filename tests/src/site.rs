@@ -42,6 +42,7 @@ pub fn bootlace_binary() -> Result<PathBuf> {
 pub struct SiteBuilder {
     kernel_args: String,
     name_server: Option<String>,
+    fitted_initrds: bool,
     binary: Option<PathBuf>,
     verbose: bool,
 }
@@ -58,6 +59,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn name_server(mut self, address: &str) -> Self {
         self.name_server = Some(address.to_owned());
+        self
+    }
+
+    /// Gives machines the initrd for all machines only: for a PC whose hardware changes at each boot.
+    #[must_use]
+    pub fn generic_initrds(mut self) -> Self {
+        self.fitted_initrds = false;
         self
     }
 
@@ -91,8 +99,8 @@ impl SiteBuilder {
             .unwrap_or_default();
         let config = format!(
             "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}\n\
-             [boot]\nkernel_args = \"{}\"\n\n[web]\nlisten = \"{PAGES}\"\n",
-            self.kernel_args
+             [boot]\nkernel_args = \"{}\"\nfitted_initrds = {}\n\n[web]\nlisten = \"{PAGES}\"\n",
+            self.kernel_args, self.fitted_initrds
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
@@ -126,7 +134,13 @@ impl Site {
     /// Describes a site.
     pub fn builder() -> SiteBuilder {
         let kernel_args = "console=tty0 console=ttyS0,115200".to_owned();
-        SiteBuilder { kernel_args, name_server: None, binary: None, verbose: false }
+        SiteBuilder {
+            kernel_args,
+            name_server: None,
+            fitted_initrds: true,
+            binary: None,
+            verbose: false,
+        }
     }
 
     /// The LAN.

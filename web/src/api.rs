@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
-use service::{InitrdState, KernelLog, MachineChange, MachineView, Service, Status};
+use service::{Hardware, InitrdState, KernelLog, MachineChange, MachineView, Service, Status};
 use wire::Mac;
 
 type Answer<T> = Result<T, Problem>;
@@ -20,6 +20,7 @@ pub(crate) fn router() -> Router<Service> {
         .route("/machines", get(machines))
         .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
         .route("/machines/{name}/log", get(kernel_log))
+        .route("/machines/{name}/hardware", get(hardware))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
@@ -87,6 +88,15 @@ async fn kernel_log(
 ) -> Answer<Json<Option<KernelLog>>> {
     let Path(name) = name?;
     Ok(Json(service.kernel_log(&name).await?))
+}
+
+/// What the machine is made of; `null` before its first boot.
+async fn hardware(
+    State(service): State<Service>,
+    name: NamePath,
+) -> Answer<Json<Option<Hardware>>> {
+    let Path(name) = name?;
+    Ok(Json(service.hardware(&name).await?))
 }
 
 /// An image version with what the boot server made of it.

@@ -34,6 +34,11 @@ pub(super) enum Machine {
         /// Name of the machine
         name: MachineName,
     },
+    /// Print what a machine is made of: its hardware names, as `initrd build --fit` takes them
+    Hardware {
+        /// Name of the machine
+        name: MachineName,
+    },
     /// Remove a machine and what it wrote; its PC counts as discovered again
     Rm {
         /// Name of the machine
@@ -77,6 +82,17 @@ impl Machine {
                     anyhow::bail!("no boot of {name} has failed and sent its kernel log");
                 };
                 say(format!("# {name}, boot {}\n{}", log.boot, log.text.trim_end()));
+                Ok(())
+            }
+            Self::Hardware { name } => {
+                let hardware = runtime()?.block_on(open(paths)?.hardware(&name))?;
+                let Some(hardware) = hardware else {
+                    anyhow::bail!(
+                        "{name} has not told yet what it is made of: it does at its next boot"
+                    );
+                };
+                let list = hardware.modaliases.join("\n");
+                say(format!("# {name}, boot {}\n{list}", hardware.boot));
                 Ok(())
             }
             Self::Rm { name } => {

@@ -7,7 +7,7 @@ use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, keeper, kernel_log, nbd, nic};
+use crate::{aoe, coldplug, disk, handover, hardware, keeper, kernel_log, nbd, nic};
 use initcfg::{BootConfig, Root, Stage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -122,6 +122,7 @@ impl Boot {
         };
         self.reached(Stage::Address, &format!("{address}/{prefix}{router}"));
 
+        let hardware = hardware::send(self.config.server, self.config.boot);
         let disk = self.attach(&nic, &loader)?;
         let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
         self.reached(Stage::Attach, &format!("{}, {megabytes} MiB", self.root_name()));
@@ -129,6 +130,7 @@ impl Boot {
         let mounted = disk::mount_root(&disk, self.config.partition, &loader)?;
         self.reached(Stage::Mount, &mounted);
 
+        hardware::finish(&hardware, LAST_REPORTS_TIMEOUT);
         self.hand_over(&nic)
     }
 

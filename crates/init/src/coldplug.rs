@@ -75,6 +75,11 @@ fn scan(loader: &Loader) {
     for_each_device(Path::new("/sys/devices"), &mut |_, alias| loader.load_matching(alias));
 }
 
+/// Calls `visit(hardware name)` for each device of the machine.
+pub(crate) fn for_each_alias(visit: &mut dyn FnMut(&str)) {
+    for_each_device(Path::new("/sys/devices"), &mut |_, alias| visit(alias));
+}
+
 /// Calls `visit(folder, hardware name)` for each device of the machine.
 fn for_each_device(root: &Path, visit: &mut dyn FnMut(&Path, &str)) {
     let mut folders = vec![(root.to_owned(), 0)];

@@ -1,18 +1,15 @@
 //! The kernel's log, for the boot server when a boot fails: it says what no summary can.
 
+use crate::upload;
 use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::Duration;
 
 /// Longest record of the kernel (kernel/printk/printk.c, PRINTKRB_RECORD_MAX).
 const RECORD_MAX: usize = 8192;
-
-/// A boot server that is away must not keep the machine from starting again.
-const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The newest lines of the kernel's log, at most [`KERNEL_LOG_MAX`] bytes.
 pub(crate) fn read() -> String {
@@ -53,19 +50,7 @@ fn line(record: &[u8]) -> Option<String> {
 
 /// Gives the log to the boot server.
 pub(crate) fn send(server: Ipv4Addr, boot: u64, log: &str) -> io::Result<()> {
-    let address = SocketAddrV4::new(server, 80);
-    let mut stream = TcpStream::connect_timeout(&address.into(), TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let length = log.len();
-    let head = format!(
-        "PUT {KERNEL_LOG_PATH}{boot} HTTP/1.1\r\nHost: {server}\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(log.as_bytes())?;
-    // Closing before the answer could reset the connection, and lose what is on its way.
-    stream.read_to_end(&mut Vec::new()).map(drop)
+    upload::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), log)
 }
 
 #[cfg(test)]

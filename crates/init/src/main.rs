@@ -20,6 +20,7 @@ mod console;
 mod disk;
 mod failure;
 mod handover;
+mod hardware;
 mod keeper;
 mod kernel_log;
 mod loader;
@@ -31,6 +32,7 @@ mod reporter;
 mod resolve;
 mod shutdown;
 mod sysfs;
+mod upload;
 
 use std::process::ExitCode;
 

@@ -25,5 +25,11 @@ pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
 /// Longest kernel log in bytes that `init` sends.
 pub const KERNEL_LOG_MAX: usize = 60 << 10;
 
+/// Where the boot server takes the list of a machine's hardware, by HTTP `PUT`: this and the boot's number.
+pub const HARDWARE_PATH: &str = "/hardware/";
+
+/// Longest list of hardware in bytes: one hardware name (`modalias`) a line. A PC has about a hundred.
+pub const HARDWARE_MAX: usize = 60 << 10;
+
 /// UDP port of the boot server on which `init` reports its stages.
 pub const REPORT_PORT: u16 = 4915;

@@ -84,6 +84,8 @@ pub struct BootPlan {
     pub config: BootConfig,
     /// Kernel parameters: the site's, then the machine's.
     pub kernel_args: Vec<String>,
+    /// Names the initrd made for hardware like the machine's; `None`: the one for all machines.
+    pub fitted: Option<String>,
 }
 
 impl BootPlan {
@@ -101,7 +103,11 @@ impl BootPlan {
 
     /// Path of the initrd on the boot server.
     pub fn initrd_path(&self) -> String {
-        alloc::format!("/boot/{}/{}/initrd", self.image.image, self.image.version)
+        let folder = alloc::format!("/boot/{}/{}", self.image.image, self.image.version);
+        match &self.fitted {
+            Some(key) => alloc::format!("{folder}/initrd-{key}"),
+            None => alloc::format!("{folder}/initrd"),
+        }
     }
 
     /// The kernel command line without the kernel's name.
@@ -161,7 +167,13 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
     let kernel_args =
         network.kernel_args.words().chain(machine.kernel_args.words()).map(String::from).collect();
     let image = version.clone();
-    Plan::Boot(Box::new(BootPlan { machine: machine.clone(), image, config, kernel_args }))
+    Plan::Boot(Box::new(BootPlan {
+        machine: machine.clone(),
+        image,
+        config,
+        kernel_args,
+        fitted: None,
+    }))
 }
 
 #[cfg(test)]

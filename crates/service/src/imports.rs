@@ -56,7 +56,7 @@ impl Service {
         match file {
             "vmlinuz" => Some(self.store().vmlinuz_path(image, version)),
             "initrd" => self.initrds().ready(known),
-            _ => None,
+            _ => self.initrds().fitted().ready(known, file.strip_prefix("initrd-")?),
         }
     }
 

@@ -61,7 +61,7 @@ impl Service {
             // The server replaces and removes files all the time.
             let Ok(about) = entry.metadata() else { continue };
             let is_current = site.images.iter().zip(init.iter().cycle()).any(|(version, init)| {
-                version.version == number && file_name(init, version) == name
+                version.version == number && file_name(init, version, None) == name
             });
             let file = files.entry((image.clone(), number)).or_insert_with(|| InitrdFile {
                 image,

@@ -1,6 +1,7 @@
 //! Initrds: built once for each image version, kept in a cache, ready before a client asks.
 
 use crate::error::{Error, chain, io_error};
+use crate::fitted::FittedInitrds;
 use crate::module_source::ImageModules;
 use crate::options::Options;
 use crate::service::Service;
@@ -43,6 +44,8 @@ pub(crate) struct Initrds {
     modules: PathBuf,
     init: Option<PathBuf>,
     states: Mutex<HashMap<(ImageName, u32), InitrdState>>,
+    /// Those made for one kind of hardware.
+    fitted: FittedInitrds,
     /// Held while one is built: each build uses all processors.
     building: tokio::sync::Mutex<()>,
     /// A machine waits for one that is not there.
@@ -56,6 +59,7 @@ impl Initrds {
             modules: options.modules.clone(),
             init: options.init.clone(),
             states: Mutex::default(),
+            fitted: FittedInitrds::default(),
             building: tokio::sync::Mutex::default(),
             wanted: tokio::sync::Notify::new(),
         }
@@ -87,6 +91,26 @@ impl Initrds {
             self.set(version, InitrdState::Missing);
             self.wanted.notify_one();
         }
+    }
+
+    /// What is to be built may have changed.
+    pub(crate) fn look_again(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Those made for one kind of hardware.
+    pub(crate) fn fitted(&self) -> &FittedInitrds {
+        &self.fitted
+    }
+
+    /// The folder of compressed modules.
+    pub(crate) fn modules(&self) -> &Path {
+        &self.modules
+    }
+
+    /// Waits until no other is being built.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.building.lock().await
     }
 
     fn was_wanted(&self, version: &ImageVersion) -> bool {
@@ -135,7 +159,7 @@ impl Service {
             BuildOptions { cache: Some(initrds.modules.clone()), ..BuildOptions::default() };
         let building = version.clone();
         let built = tokio::task::spawn_blocking(move || {
-            build(&store, &folder, init.as_deref(), &building, &options)
+            build(&store, &folder, init.as_deref(), &building, None, &options)
         });
         let result = built.await.unwrap_or_else(|_| Err(wrong(&version, "the build broke off")));
         match &result {
@@ -164,6 +188,7 @@ impl Service {
                     let _ = self.build_initrd(version).await;
                 }
             }
+            self.build_fitted().await;
             tokio::select! {
                 () = self.images_changed(&mut changes) => {}
                 () = self.initrds().wanted.notified() => {}
@@ -194,11 +219,12 @@ impl Service {
 }
 
 /// Builds into the cache, unless it is there. Returns the file and its size.
-fn build(
+pub(crate) fn build(
     store: &Store,
     folder: &Path,
     init: Option<&Path>,
     version: &ImageVersion,
+    fitted: Option<&str>,
     options: &BuildOptions,
 ) -> Result<(PathBuf, u64), Error> {
     let init = init.ok_or_else(|| {
@@ -209,8 +235,8 @@ fn build(
         )
     })?;
     let init = fs::read(init).map_err(io_error("read", init))?;
-    let prefix = prefix(version);
-    let name = file_name(&init, version);
+    let prefix = prefix(version, fitted);
+    let name = file_name(&init, version, fitted);
     let path = folder.join(&name);
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
@@ -235,14 +261,18 @@ fn build(
     Ok((path, initrd.bytes.len() as u64))
 }
 
-/// Starts the names of all initrds of this image version.
-fn prefix(version: &ImageVersion) -> String {
-    format!("{}@{}-", version.image, version.version)
+/// What stands before the kind of hardware in the name of an initrd that is not for all.
+pub(crate) const FITTED_MARK: char = '+';
+
+/// Starts the names of all initrds of this image version, for all machines or for one kind.
+fn prefix(version: &ImageVersion, fitted: Option<&str>) -> String {
+    let fitted = fitted.map_or_else(String::new, |key| format!("{FITTED_MARK}{key}"));
+    format!("{}@{}{fitted}-", version.image, version.version)
 }
 
 /// Name of the initrd in the cache.
-pub(crate) fn file_name(init: &[u8], version: &ImageVersion) -> String {
-    format!("{}{}.img", prefix(version), key(init, version))
+pub(crate) fn file_name(init: &[u8], version: &ImageVersion, fitted: Option<&str>) -> String {
+    format!("{}{}.img", prefix(version, fitted), key(init, version))
 }
 
 /// Names everything that an initrd depends on: the image, our init, and this program, which builds it.
@@ -271,6 +301,6 @@ fn remove_others(folder: &Path, prefix: &str, keep: &str) {
     }
 }
 
-fn wrong(version: &ImageVersion, why: &str) -> Error {
+pub(crate) fn wrong(version: &ImageVersion, why: &str) -> Error {
     Error::Initrd { image: version.image.clone(), version: version.version, why: why.to_owned() }
 }

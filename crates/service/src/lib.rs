@@ -8,6 +8,8 @@
 mod boots;
 mod database;
 mod error;
+mod fitted;
+mod hardware;
 mod heartbeats;
 mod imports;
 mod initrd_files;
@@ -32,6 +34,7 @@ mod tests;
 
 pub use crate::boots::NewStage;
 pub use crate::error::Error;
+pub use crate::hardware::Hardware;
 pub use crate::heartbeats::Life;
 pub use crate::imports::Imported;
 pub use crate::initrd_files::InitrdFile;

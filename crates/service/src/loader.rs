@@ -152,6 +152,8 @@ impl Service {
                 )));
             }
         };
+        let fitted = self.fitted_initrd(&boot, id, is_configured).await;
+        let fitted = fitted.map_err(|error| not_ready(&error))?;
         if machine.reset_disk && !is_configured {
             // Now, and not when it was asked for: then a system may have run on the disk.
             storage_client::delete_disk(&self.options().storage_socket, &machine.name)
@@ -176,12 +178,14 @@ impl Service {
             .await
             .map_err(|error| not_ready(&error))?;
         if !is_configured {
-            let detail =
-                format!("{} version {}, {}", boot.image.image, boot.image.version, machine.root);
+            let initrd = if fitted.is_some() { ", initrd for its hardware" } else { "" };
+            let (image, version) = (&boot.image.image, boot.image.version);
+            let detail = format!("{image} version {version}, {}{initrd}", machine.root);
             let event = NewStage::noticed(Stage::Config, detail);
             self.stage(mac, Some(id), event).await.map_err(|error| not_ready(&error))?;
         }
         boot.config.boot = id;
+        boot.fitted = fitted;
         Ok((id, boot))
     }
 

@@ -16,6 +16,10 @@ pub struct Options {
     pub modules: PathBuf,
     /// Kernel logs of failed boots.
     pub kernel_logs: PathBuf,
+    /// What machines are made of.
+    pub hardware: PathBuf,
+    /// Whether machines get initrds made for their hardware.
+    pub fitted_initrds: bool,
     /// Socket of the storage server.
     pub storage_socket: PathBuf,
     /// The static `bootlace-init`; `None`: no initrd can be built.
@@ -33,6 +37,8 @@ impl Options {
             initrds: root.join("var/cache/bootlace/initrd"),
             modules: root.join("var/cache/bootlace/modules"),
             kernel_logs: root.join("var/lib/bootlace/kernel-logs"),
+            hardware: root.join("var/lib/bootlace/hardware"),
+            fitted_initrds: true,
             storage_socket: root.join("run/bootlace/storage.sock"),
             init: find_init(),
             network: None,

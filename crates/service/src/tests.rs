@@ -410,7 +410,7 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
-    let current = crate::initrds::file_name(b"init", first);
+    let current = crate::initrds::file_name(b"init", first, None);
     for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }
@@ -445,4 +445,52 @@ async fn the_kernel_log_of_a_failed_boot_is_kept_for_its_machine_only() {
     assert!(service.keep_kernel_log(MAC, boot, &long).await.unwrap());
     let text = service.kernel_log(&name).await.unwrap().unwrap().text;
     assert!(text.len() == 64 << 10 && text.ends_with("new"));
+}
+
+#[tokio::test]
+async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian", 1);
+    let service = Service::open(options(root)).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name.clone(), Some("debian".parse().unwrap()), RootKind::Nbd).await.unwrap();
+    let site = service.site();
+    let network = options(root).network.unwrap();
+    let plan = |boot| match model::plan(&site, &network, MAC, ADDRESS, boot) {
+        model::Plan::Boot(plan) => plan,
+        model::Plan::Wait(why) => panic!("{why}"),
+    };
+    let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let list = b"pci:v00008086d0000100Ebc02sc00i00\nusb:v1ic03\n";
+    assert!(!service.keep_hardware(MAC, first + 1, list).await.unwrap(), "of another boot");
+    assert!(service.keep_hardware(MAC, first, list).await.unwrap());
+    let hardware = service.hardware(&name).await.unwrap().unwrap();
+    assert_eq!((hardware.modaliases.len(), hardware.is_trusted()), (2, true));
+    assert_eq!(service.fitted_initrd(&plan(first), first, false).await.unwrap(), None, "not built");
+
+    let file = root.join("fitted.img");
+    std::fs::write(&file, "initrd").unwrap();
+    let version = site.newest(&"debian".parse().unwrap()).unwrap();
+    service.initrds().fitted().set(version, &hardware.key(), Ok(file));
+    let key = Some(hardware.key());
+    let fetched = NewStage::noticed(Stage::Initrd, "");
+    for (n, expected) in [(1, &key), (2, &None), (3, &key), (4, &None), (5, &None)] {
+        let boot = open_boot(&service).await;
+        let given = service.fitted_initrd(&plan(boot), boot, false).await.unwrap();
+        assert_eq!(given, *expected, "attempt {n}");
+        assert_eq!(service.fitted_initrd(&plan(boot), boot, true).await.unwrap(), given, "again");
+        service.stage(MAC, Some(boot), fetched.clone()).await.unwrap();
+    }
+    let boot = open_boot(&service).await;
+    assert!(service.keep_hardware(MAC, boot, b"pci:v2bc02\n").await.unwrap());
+    assert!(service.hardware(&name).await.unwrap().unwrap().is_trusted(), "other hardware");
+}
+
+/// The machine is switched off and on.
+async fn open_boot(service: &Service) -> model::BootId {
+    let last = service.boot_of(MAC).unwrap().id;
+    service.stage(MAC, Some(last), NewStage::noticed(Stage::Config, "")).await.unwrap();
+    service.boot_started(MAC, Firmware::Bios).await.unwrap()
 }

@@ -1,7 +1,9 @@
 //! QEMU PCs without a disk boot over the network to a login prompt, served by `bootlace up`.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Firmware, Lan, Lock, Need, Pc, Recipe, Site, marked_copy, pc_slot, require};
+use lab::{
+    Daemon, Firmware, Lan, Lock, Need, Pc, Recipe, Site, StageLine, marked_copy, pc_slot, require,
+};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -121,6 +123,14 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         println!("from reboot to login: {:?}", reboot.elapsed());
         let again = room.site.stages("pc-1")?;
         ensure!(again.first().map(|line| line.boot) != stages.first().map(|line| line.boot));
+        let detail = |stages: &[StageLine], stage: &str| {
+            let line = stages.iter().find(|line| line.stage == stage);
+            line.map_or_else(String::new, |line| line.detail.clone())
+        };
+        let initrd = "initrd for its hardware";
+        ensure!(!detail(&stages, "config").contains(initrd), "what hardware? {stages:?}");
+        ensure!(detail(&again, "config").contains(initrd), "nothing was learnt: {again:?}");
+        println!("{} then {}", detail(&stages, "initrd"), detail(&again, "initrd"));
         console.log_in(COMMAND)?;
         let left = console.shell("ls /root/mine", COMMAND)?;
         ensure!(left.contains("No such file"), "the file outlived the reboot: {left:?}");

@@ -102,6 +102,8 @@ struct MachinePage {
     typed_kernel_args: String,
     errors: SettingsErrors,
     disk: Option<Disk>,
+    /// What it is made of, if it has told.
+    hardware: Option<String>,
     /// The boot whose kernel log is kept.
     kernel_log: Option<u64>,
     grub_cfg: Option<String>,
@@ -237,6 +239,7 @@ async fn page(
         typed_kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
         errors,
         disk: view.export.as_ref().map(disk),
+        hardware: service.hardware(name).await.map_err(failed)?.map(|known| hardware(&known)),
         kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
         grub_cfg: preview.map(|preview| preview.grub_cfg),
@@ -244,6 +247,17 @@ async fn page(
         name: name.to_string(),
     };
     Ok(render(status, &page))
+}
+
+/// What is known of the hardware, and what follows from it.
+fn hardware(hardware: &service::Hardware) -> String {
+    let n_devices = hardware.modaliases.len();
+    let initrd = match (hardware.is_trusted(), hardware.fitted_boot) {
+        (false, _) => "boots the initrd for all machines, as one made for it failed twice",
+        (true, Some(_)) => "boots a small initrd made for it",
+        (true, None) => "a small initrd is made for its next boots",
+    };
+    format!("{n_devices} devices; {initrd}")
 }
 
 /// Until when the last bar of an unfinished boot is drawn: one that was given up grows no more.
