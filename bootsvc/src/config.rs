@@ -54,11 +54,22 @@ pub(crate) struct NetworkConfig {
 }
 
 /// `[boot]`.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
     /// Kernel parameters of all machines.
     pub(crate) kernel_args: KernelArgs,
+    /// How long a machine shows why it can't start before it starts again; 0: for ever.
+    pub(crate) reboot_after_failure_seconds: u32,
+}
+
+impl Default for BootSettings {
+    fn default() -> Self {
+        Self {
+            kernel_args: KernelArgs::default(),
+            reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
+        }
+    }
 }
 
 /// `[web]`.

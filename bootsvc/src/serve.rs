@@ -31,7 +31,11 @@ pub(crate) async fn run(
     let network = network(config)?;
     let server = network.server;
     let loaders = Loaders::make(server, &paths.cache())?;
-    let options = Options { network: Some(network.clone()), ..Options::under(&paths.root) };
+    let options = Options {
+        network: Some(network.clone()),
+        reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
+        ..Options::under(&paths.root)
+    };
     if options.init.is_none() {
         anyhow::bail!(
             "bootlace-init is neither beside this program nor in /usr/lib/bootlace: no machine could \

@@ -1,6 +1,6 @@
 //! The kernel's log, for the boot server when a boot fails: it says what no summary can.
 
-use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH};
+use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH, TAG_HEADER, Token};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -52,15 +52,22 @@ fn line(record: &[u8]) -> Option<String> {
 }
 
 /// Gives the log to the boot server.
-pub(crate) fn send(server: Ipv4Addr, boot: u64, log: &str) -> io::Result<()> {
+pub(crate) fn send(
+    server: Ipv4Addr,
+    boot: u64,
+    token: Option<&Token>,
+    log: &str,
+) -> io::Result<()> {
     let address = SocketAddrV4::new(server, 80);
     let mut stream = TcpStream::connect_timeout(&address.into(), TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let length = log.len();
+    let proof = token.map(|token| format!("{TAG_HEADER}: {}\r\n", token.tag(log.as_bytes())));
+    let proof = proof.unwrap_or_default();
     let head = format!(
         "PUT {KERNEL_LOG_PATH}{boot} HTTP/1.1\r\nHost: {server}\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
+         {proof}Connection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
     stream.write_all(log.as_bytes())?;

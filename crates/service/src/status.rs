@@ -1,5 +1,6 @@
 //! What pages and command line show.
 
+use crate::control::PowerState;
 use crate::error::Error;
 use crate::heartbeats::Life;
 use crate::initrds::InitrdState;
@@ -44,6 +45,10 @@ pub struct MachineView {
     pub firmware: Option<Firmware>,
     /// Its last boot.
     pub boot: Option<Boot>,
+    /// What it was asked to do in its last boot.
+    pub power: Option<PowerState>,
+    /// Words in its last boot that were refused, since their proof was wrong or missing.
+    pub n_refused: u64,
     /// The image version that it gets at its next boot.
     pub next_version: Option<u32>,
     /// Its disk as the storage server sees it.
@@ -160,6 +165,8 @@ impl Service {
                         .as_ref()
                         .map(|boot| boot.firmware)
                         .or(seen.map(|seen| seen.firmware)),
+                    power: self.power_of(machine.mac),
+                    n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
                     export: export.cloned(),
