@@ -43,6 +43,7 @@ pub struct SiteBuilder {
     kernel_args: String,
     name_server: Option<String>,
     binary: Option<PathBuf>,
+    reboot_after_failure_seconds: u32,
     verbose: bool,
 }
 
@@ -58,6 +59,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn name_server(mut self, address: &str) -> Self {
         self.name_server = Some(address.to_owned());
+        self
+    }
+
+    /// Sets how long machines show a failure; a minute without it.
+    #[must_use]
+    pub fn reboot_after_failure_seconds(mut self, seconds: u32) -> Self {
+        self.reboot_after_failure_seconds = seconds;
         self
     }
 
@@ -91,8 +99,8 @@ impl SiteBuilder {
             .unwrap_or_default();
         let config = format!(
             "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}\n\
-             [boot]\nkernel_args = \"{}\"\n\n[web]\nlisten = \"{PAGES}\"\n",
-            self.kernel_args
+             [boot]\nkernel_args = \"{}\"\nreboot_after_failure_seconds = {}\n\n[web]\nlisten = \"{PAGES}\"\n",
+            self.kernel_args, self.reboot_after_failure_seconds
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
@@ -126,7 +134,13 @@ impl Site {
     /// Describes a site.
     pub fn builder() -> SiteBuilder {
         let kernel_args = "console=tty0 console=ttyS0,115200".to_owned();
-        SiteBuilder { kernel_args, name_server: None, binary: None, verbose: false }
+        SiteBuilder {
+            kernel_args,
+            name_server: None,
+            binary: None,
+            reboot_after_failure_seconds: 60,
+            verbose: false,
+        }
     }
 
     /// The LAN.
