@@ -124,11 +124,11 @@ impl HostConfig {
         };
         let rest = text.strip_prefix(FIRST_LINE).and_then(|rest| rest.strip_prefix('\n'));
         let rest = rest.ok_or(HostError::NotOurs)?;
-        let rest = rest.strip_suffix(LAST_LINE).or(rest.strip_suffix("end\n"));
+        let rest = rest.strip_suffix(LAST_LINE).or_else(|| rest.strip_suffix("end\n"));
         let rest = rest.filter(|rest| rest.ends_with('\n')).ok_or(HostError::CutOff)?;
         let value = |key: &'static str| {
-            let pairs = rest.lines().filter_map(|line| line.split_once('='));
-            pairs.filter(|(name, _)| *name == key).last().map(|(_, value)| value)
+            let mut pairs = rest.lines().filter_map(|line| line.split_once('='));
+            pairs.rfind(|(name, _)| *name == key).map(|(_, value)| value)
         };
         let ssh = match (value(SSH_PRIVATE), value(SSH_PUBLIC)) {
             (Some(private), Some(public)) => Some(SshHostKey {
