@@ -7,7 +7,7 @@ use initcfg::{PowerOrder, PowerVerb, Tag, Token};
 use model::{BootId, MachineName};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use wire::Mac;
 
 /// An order that no machine has obeyed for so long is not given any more: a machine that was away must
@@ -111,14 +111,16 @@ impl Service {
     /// Whether a text can be believed that a machine sends about one of its boots, with its tag if it has
     /// one: a wrong tag never, none as long as the machine has not shown that it has the token.
     ///
-    /// Of a boot that is not the machine's last nothing is believed any more, once it was proven; what
-    /// comes late from others is as good as before.
     pub async fn believe(&self, mac: Mac, boot: BootId, text: &[u8], tag: Option<Tag>) -> bool {
-        let view = self.view();
-        let Some(control) = view.controls.get(&mac) else { return tag.is_none() };
-        if control.boot != boot {
-            return tag.is_none() && self.is_unproven(mac, boot).await;
-        }
+        let last = self.view().controls.get(&mac).filter(|last| last.boot == boot).cloned();
+        let control = match last {
+            Some(control) => control,
+            None => match self.earlier(mac, boot).await {
+                Some(control) => Arc::new(control),
+                // There is nothing that such words could change.
+                None => return true,
+            },
+        };
         let Some(token) = &control.token else { return true };
         match tag {
             None if !control.is_proven => return true,
@@ -139,13 +141,16 @@ impl Service {
         false
     }
 
-    async fn is_unproven(&self, mac: Mac, boot: BootId) -> bool {
-        let query = "SELECT is_proven FROM boot WHERE id = ?1 AND mac = ?2";
+    /// Of a boot before the last of this NIC.
+    async fn earlier(&self, mac: Mac, boot: BootId) -> Option<Control> {
         let found = self.database().read(move |connection| {
+            let query = "SELECT id FROM boot WHERE id = ?1 AND mac = ?2";
             let parameters = params![boot, mac.to_string()];
-            connection.query_row(query, parameters, |row| row.get::<_, bool>(0)).optional()
+            let id: Option<BootId> =
+                connection.query_row(query, parameters, |row| row.get(0)).optional()?;
+            id.map(|id| of_boot(connection, id)).transpose()
         });
-        matches!(found.await, Ok(Some(false) | None))
+        found.await.ok().flatten()
     }
 
     async fn note_proof(&self, mac: Mac, boot: BootId) -> Result<(), Error> {
@@ -223,10 +228,5 @@ impl Service {
             tracing::info!(machine = self.name_or_mac(mac), boot, "obeys and stops");
         }
         Ok(())
-    }
-
-    /// What was asked of a machine in its last boot.
-    pub(crate) fn power_of(&self, mac: Mac) -> Option<PowerState> {
-        self.view().controls.get(&mac)?.order.clone()
     }
 }

@@ -95,7 +95,7 @@ struct MachinePage {
     kernel_args: String,
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
-    is_up: bool,
+    can_stop: bool,
     /// What it was asked to do, and whether it obeys.
     power: Option<String>,
     n_refused: u64,
@@ -235,7 +235,7 @@ async fn page(
         kernel_args: machine.kernel_args.to_string(),
         boot,
         earlier: earlier.iter().map(earlier_boot).collect(),
-        is_up: view.state.word == StateWord::Up,
+        can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(power_sentence),
         n_refused: view.n_refused,
         has_form: !is_booting || is_editing,

@@ -100,8 +100,12 @@ async fn who_has_proven_himself_can_not_be_imitated() {
     assert!(!again.believe(MAC, boot, line, None).await);
     assert_eq!(segment(&again, boot).await, None, "it has it");
     reached(&service, Stage::Handover).await;
-    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let next = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_ne!(next, boot);
     assert!(!service.believe(MAC, boot, line, None).await);
+    let tag = Some(token.tag(line));
+    assert!(service.believe(MAC, boot, line, tag).await, "it may still run");
+    assert!(!service.believe(MAC, next, line, tag).await);
 }
 
 #[tokio::test]
