@@ -14,7 +14,7 @@ const CACHE: &str = "/var/cache/bootlace-lab";
 const DISK_BYTES: u64 = 1 << 30;
 
 /// Packages on top of `minbase`. What a workstation would have is not needed to prove a boot.
-const PACKAGES: &str = "iproute2,iputils-ping,kmod,linux-image-amd64,systemd-sysv,udev";
+const PACKAGES: &str = "iproute2,iputils-ping,kmod,linux-image-amd64,udev";
 
 /// What no diskless PC in QEMU needs, which halves time and size. Debian 13 has `/usr/lib/modules`.
 const LEFT_OUT: &[&str] = &[
@@ -38,6 +38,7 @@ rm -f etc/hostname etc/resolv.conf
 : > etc/fstab
 sed -i 's/^root:[^:]*:/root::/' etc/shadow
 printf 'Bootlace demo \\n \\l\n\n' > etc/issue
+[ -d etc/systemd/network ] || exit 0
 printf '[Match]\nType=ether\n\n[Network]\nDHCP=yes\n' > etc/systemd/network/80-wired.network
 ln -s /lib/systemd/system/systemd-networkd.service etc/systemd/system/multi-user.target.wants/
 mkdir -p etc/systemd/journald.conf.d
@@ -74,11 +75,35 @@ impl Release {
     }
 }
 
+/// The first program of a system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Init {
+    /// Debian's own.
+    #[default]
+    Systemd,
+    /// OpenRC on sysvinit.
+    OpenRc,
+    /// busybox, with an inittab.
+    Busybox,
+}
+
+impl Init {
+    fn packages(self) -> &'static str {
+        match self {
+            Self::Systemd => "systemd-sysv",
+            Self::OpenRc => "openrc,sysvinit-core",
+            Self::Busybox => "busybox-static",
+        }
+    }
+}
+
 /// How an image is made. Different recipes are kept side by side.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
     /// What it is made of.
     pub release: Release,
+    /// Its init.
+    pub init: Init,
     /// Further packages, comma-separated.
     pub packages: &'static str,
     /// Shell script that runs at last, with the new system's folder as `$1`.
@@ -131,7 +156,8 @@ impl Recipe {
             command.arg(format!("--customize-hook={script}"));
         }
         command.arg(self.release.suite()).arg(root);
-        let made = run(command.env("LC_ALL", "C"));
+        // Debian's own initrd takes as long as all the rest, and is not used (kernel's postinst.d).
+        let made = run(command.env("LC_ALL", "C").env("INITRD", "No"));
         made.with_context(|| format!("can't make the Debian image:\n{}", end_of(&log)))?;
         let file = std::fs::File::create(disk)?;
         file.set_len(DISK_BYTES)?;
@@ -144,11 +170,12 @@ impl Recipe {
     }
 
     fn all_packages(&self) -> String {
-        if self.packages.is_empty() {
-            PACKAGES.to_owned()
-        } else {
-            format!("{PACKAGES},{}", self.packages)
+        let mut packages = format!("{PACKAGES},{}", self.init.packages());
+        if !self.packages.is_empty() {
+            packages.push(',');
+            packages.push_str(self.packages);
         }
+        packages
     }
 
     /// Changes with everything that changes the image.

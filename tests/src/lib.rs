@@ -24,7 +24,7 @@ pub use command::{run, text_of};
 pub use console::Console;
 pub use daemon::Daemon;
 pub use http::{Answer, Browser};
-pub use image::{Recipe, Release, marked_copy};
+pub use image::{Init, Recipe, Release, marked_copy};
 pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};
 pub use lock::Lock;
 pub use netns::Netns;

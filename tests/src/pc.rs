@@ -34,6 +34,7 @@ pub struct PcBuilder {
     n_cpus: u32,
     nic_model: String,
     kernel: Option<Kernel>,
+    counts_instructions: bool,
     extra: Vec<String>,
     logs: Option<PathBuf>,
 }
@@ -81,6 +82,14 @@ impl PcBuilder {
         self
     }
 
+    /// Lets the PC's time pass by one nanosecond an instruction: its times don't depend on the machine
+    /// that it runs on.
+    #[must_use]
+    pub fn count_instructions(mut self) -> Self {
+        self.counts_instructions = true;
+        self
+    }
+
     /// Adds arguments for QEMU.
     #[must_use]
     pub fn extra(mut self, arguments: &[&str]) -> Self {
@@ -104,7 +113,11 @@ impl PcBuilder {
         let tap = lan.add_tap()?;
         let mut command = lan.netns().command("qemu-system-x86_64", Signal::SIGKILL);
         command.args(["-name", &self.name, "-nodefaults", "-display", "none", "-vga", "std"]);
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+        match self.counts_instructions {
+            true => command.args(["-accel", "tcg,thread=single", "-icount", "shift=0"]),
+            false => command.args(["-accel", "tcg,thread=multi"]),
+        };
+        command.args(["-cpu", "max"]);
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.n_cpus.to_string()]);
         command.args(["-device", "virtio-rng-pci", "-serial", "stdio"]);
         let socket = folder.path().join("qmp");
@@ -193,6 +206,7 @@ impl Pc {
             n_cpus: 1,
             nic_model: "virtio-net-pci".to_owned(),
             kernel: None,
+            counts_instructions: false,
             extra: Vec::new(),
             logs: None,
         }

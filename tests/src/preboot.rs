@@ -116,6 +116,11 @@ impl Preboot {
 }
 
 impl Kernel {
+    /// Of files that stay where they are.
+    pub fn of_files(image: PathBuf, initrd: PathBuf, command_line: String) -> Self {
+        Self { image, initrd, command_line, folders: Vec::new() }
+    }
+
     /// The same with another index of the modules in its initrd.
     ///
     /// # Errors

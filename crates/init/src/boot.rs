@@ -177,7 +177,7 @@ impl Boot {
 
     fn hand_over(&mut self, nic: &Nic) -> Result<(), Failure> {
         let init = find_init(Path::new(ROOT), &self.command_line)?;
-        for trouble in handover::write_all(&self.config, nic, &self.command_line) {
+        for trouble in handover::write_all(&self.config, nic, &self.command_line, &init) {
             self.console.log(&format!("bootlace: handover: {trouble}"));
         }
         if let Some(key) = self.host.as_ref().and_then(|host| host.ssh.as_ref())

@@ -2,6 +2,7 @@
 //!
 //! Everything goes to `/run`, which the real system keeps and every reboot forgets.
 
+use crate::await_login;
 use crate::disk::ROOT;
 use crate::nic::Nic;
 use crate::reporter::{STATE_PATH, Target};
@@ -21,7 +22,12 @@ const SHUTDOWN: &str = "/run/initramfs/shutdown";
 
 /// Writes all files. Returns what could not be done, for the log: each is a comfort, and no reason to
 /// end a boot.
-pub(crate) fn write_all(config: &BootConfig, nic: &Nic, command_line: &str) -> Vec<String> {
+pub(crate) fn write_all(
+    config: &BootConfig,
+    nic: &Nic,
+    command_line: &str,
+    init: &str,
+) -> Vec<String> {
     let mut troubles = Vec::new();
     let mut note = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
@@ -38,7 +44,17 @@ pub(crate) fn write_all(config: &BootConfig, nic: &Nic, command_line: &str) -> V
     note(SHUTDOWN, install_shutdown());
     note("host name", set_host_name(config, command_line));
     note("resolv.conf", set_resolver(Path::new(ROOT), config));
+    if !is_systemd(Path::new(ROOT), init) {
+        note("await-login", await_login::start());
+    }
     troubles
+}
+
+/// Whether the real system's init reads what is written for systemd.
+fn is_systemd(root: &Path, init: &str) -> bool {
+    resolve(root, Path::new(init))
+        .and_then(|file| Some(file.file_name()?.to_str()?.starts_with("systemd")))
+        .unwrap_or(false)
 }
 
 /// Files below `/run`, with their content.

@@ -5,6 +5,7 @@
 //!   wrong there ends in words and a restart, not in "Attempted to kill init";
 //! - `init boot` does the work, stage by stage, up to a complete root below `/sysroot`;
 //! - `@bootlace-keeper` (`init keep`) stays, and carries the root disk through outages of its server;
+//! - `@bootlace-up` (`init await-login`) tells the boot server when people can log in, where no systemd does;
 //! - PID 1 then makes that the root and becomes the image's init;
 //! - `shutdown` unmounts the root when the system is stopped, and ends the machine;
 //! - `modprobe` answers the kernel, which asks for modules by that name;
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod aoe;
+mod await_login;
 mod boot;
 mod coldplug;
 mod console;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     match rest.first().map(String::as_str) {
         Some("boot") => boot::run(),
         Some("keep") => keeper::run(),
+        Some("await-login") => await_login::run(),
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.

@@ -27,7 +27,7 @@ const WAITING_MAX: usize = 32;
 
 /// Reports of one process count up from 1; those of later processes from here, which is far more than
 /// one boot's stages.
-const SEQUENCE_LATER: u32 = 100;
+pub(crate) const SEQUENCE_LATER: u32 = 100;
 
 /// A report is repeated after this time, then after twice as long and so on.
 const REPEAT_FIRST: Duration = Duration::from_millis(250);

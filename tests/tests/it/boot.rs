@@ -5,8 +5,9 @@ use lab::{Daemon, Firmware, Lan, Lock, Need, Pc, Recipe, Site, marked_copy, pc_s
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// From power-on to the prompt. Half a minute to a minute alone; tests run side by side, without KVM.
-pub(crate) const BOOT: Duration = Duration::from_secs(300);
+/// From power-on to the prompt. Half a minute to a minute alone; tests run side by side, without KVM, on machines
+/// that others use too.
+pub(crate) const BOOT: Duration = Duration::from_secs(600);
 
 /// From `poweroff` or `reboot` to the end of the system. systemd gives hanging services 90 s.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(60);

@@ -93,6 +93,12 @@ fn check_network(console: &Console, service: &str) -> Result<()> {
     Ok(())
 }
 
+fn check_without_systemd(name: &str, recipe: &Recipe) {
+    if can_boot(name) && require(name, &[Need::Program("udhcpc"), Need::Program("curl")]) {
+        lives_without_systemd(name, recipe).unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
 /// Asks the system to `reboot` or `poweroff`, either of which ends the PC.
 fn stop(pc: &mut Pc, verb: &str) -> Result<()> {
     let asked = Instant::now();
@@ -108,6 +114,31 @@ fn stop(pc: &mut Pc, verb: &str) -> Result<()> {
     Ok(())
 }
 
+/// A system without systemd: it runs, and ends, with nothing lost.
+fn lives_without_systemd(name: &str, recipe: &Recipe) -> Result<()> {
+    let _slot = pc_slot()?;
+    let image = recipe.image(|text| eprintln!("{text}"))?;
+    let site = Site::builder().create(Lan::lay(name)?)?;
+    site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+    let machine = ["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"];
+    site.run(&[&machine[..], &["--write-mode", "persistent"]].concat())?;
+    let servers = site.up()?;
+    for (verb, before) in [("reboot", 0), ("poweroff", 1)] {
+        let mut pc = power_on(&site)?;
+        let console = pc.console().clone();
+        let kept = console
+            .shell("cat /root/mine 2>/dev/null | wc -l; echo more >> /root/mine", COMMAND)?;
+        ensure!(kept == before.to_string(), "{kept} lines were kept, not {before}");
+        let recovered = console.shell("dmesg | grep -c 'recovery complete'", COMMAND)?;
+        ensure!(recovered == "0", "the file system was not unmounted at the last stop");
+        let host_name = console.shell("cat /proc/sys/kernel/hostname", COMMAND)?;
+        ensure!(host_name == "pc-1", "the host name is {host_name:?}");
+        console.send_line(verb)?;
+        pc.wait_for_off(SHUTDOWN).with_context(|| format!("after {verb}"))?;
+    }
+    servers.stop()
+}
+
 #[test]
 fn network_manager_keeps_the_boot_nic() {
     check("handover-nm", &Recipe::NETWORK_MANAGER, "NetworkManager");
@@ -121,4 +152,14 @@ fn ifupdown_keeps_the_boot_nic() {
 #[test]
 fn debian_13_keeps_the_boot_nic() {
     check("handover-13", &Recipe::DEBIAN_13, "systemd-networkd");
+}
+
+#[test]
+fn openrc_runs_and_ends() {
+    check_without_systemd("handover-rc", &Recipe::OPENRC);
+}
+
+#[test]
+fn busybox_runs_and_ends() {
+    check_without_systemd("handover-bb", &Recipe::BUSYBOX);
 }

@@ -5,7 +5,7 @@ use super::peers::Peers;
 use crate::{build, say};
 use anyhow::Result;
 use clap::Args;
-use lab::{Lan, Pc, Recipe, Release, Site};
+use lab::{Init, Lan, Pc, Recipe, Release, Site};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +16,12 @@ const BOOT: Duration = Duration::from_secs(400);
 /// The same disk for both: Debian with the initramfs scripts for NBD that the peers need.
 const RECIPE: Recipe = Recipe {
     release: Release::Debian12,
+    init: Init::Systemd,
     packages: "nbd-client",
-    script: "ln -sf /dev/null \"$1/etc/systemd/system/nbd@.service\"",
+    script: r#"set -eu
+ln -sf /dev/null "$1/etc/systemd/system/nbd@.service"
+chroot "$1" update-initramfs -c -k all
+"#,
 };
 
 /// What both say on the console, and what has been done when they do.

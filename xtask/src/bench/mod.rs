@@ -1,6 +1,7 @@
 //! Measurements, always beside what people use today, in the same run on the same machine.
 
 mod boot;
+mod init;
 mod initrd;
 mod peers;
 
@@ -17,6 +18,8 @@ pub(crate) struct Bench {
 enum What {
     /// Time and size of an initrd for all wired NICs of Debian's kernel package
     Initrd(initrd::Initrd),
+    /// Time from the kernel's start to the real system's init, beside initramfs-tools and dracut
+    Init(init::Init),
     /// Power-on to login prompt in QEMU, with the share of each stage
     Boot(boot::Boot),
 }
@@ -26,9 +29,12 @@ impl Bench {
         crate::setup()?;
         match self.what {
             Some(What::Initrd(bench)) => bench.run(),
+            Some(What::Init(bench)) => bench.run(),
             Some(What::Boot(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
+                println!();
+                init::Init::default().run()?;
                 println!();
                 boot::Boot::default().run()
             }

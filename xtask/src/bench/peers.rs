@@ -78,17 +78,27 @@ fn grub_cfg(host_name: &str) -> String {
 
 /// Takes kernel and initramfs out of the image.
 fn take_boot_files(image: &Path, folder: &Path) -> Result<()> {
-    let list = lab::text_of(Command::new("debugfs").args(["-R", "ls -p /boot"]).arg(image))?;
-    let name = |prefix: &str| {
-        let mut names = list.lines().filter_map(|line| line.split('/').nth(5));
-        names.find(|name| name.starts_with(prefix)).map(str::to_owned)
-    };
-    for (prefix, file) in [("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd.img")] {
-        let found = name(prefix).with_context(|| format!("no /boot/{prefix}* in the image"))?;
-        let target: PathBuf = folder.join(file);
-        let request = format!("dump /boot/{found} {}", target.display());
-        lab::run(Command::new("debugfs").args(["-R", &request]).arg(image))?;
-        anyhow::ensure!(target.is_file(), "debugfs did not write {}", target.display());
+    for (prefix, name) in [("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd.img")] {
+        std::fs::rename(take_file(image, prefix, folder)?, folder.join(name))?;
     }
     Ok(())
+}
+
+/// Takes the file of `/boot` whose name starts so out of the image; returns where it is.
+pub(crate) fn take_file(image: &Path, prefix: &str, folder: &Path) -> Result<PathBuf> {
+    let list = lab::text_of(Command::new("debugfs").args(["-R", "ls -p /boot"]).arg(image))?;
+    let mut names = list.lines().filter_map(|line| line.split('/').nth(5));
+    let name = names
+        .find(|name| name.starts_with(prefix))
+        .with_context(|| format!("no /boot/{prefix}* in the image"))?;
+    let target = folder.join(name);
+    let request = format!("dump /boot/{name} {}", target.display());
+    lab::run(Command::new("debugfs").args(["-R", &request]).arg(image))?;
+    anyhow::ensure!(target.is_file(), "debugfs did not write {}", target.display());
+    Ok(target)
+}
+
+/// A text file of the image.
+pub(crate) fn text_file(image: &Path, path: &str) -> Result<String> {
+    lab::text_of(Command::new("debugfs").args(["-R", &format!("cat {path}")]).arg(image))
 }
