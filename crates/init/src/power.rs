@@ -3,12 +3,13 @@
 use crate::console::Console;
 use crate::reporter::{Target, sealed};
 use initcfg::{PowerOrder, PowerVerb, Token, unseal};
-use rustix::fs::{Mode, OFlags, open, readlinkat};
+use rustix::fs::{Mode, OFlags, open, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::system::RebootCommand;
 use rustix_libc_wrappers::process::SignalExt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -90,12 +91,28 @@ impl Init {
     }
 }
 
+/// `struct init_request` (sysvinit, src/initreq.h): magic number, command 1 (runlevel), the runlevel, no
+/// seconds between the signals to processes, and room for other commands.
+fn runlevel_request(verb: PowerVerb) -> [u8; 384] {
+    let runlevel = match verb {
+        PowerVerb::Reboot => b'6',
+        PowerVerb::Poweroff => b'0',
+    };
+    let mut request = [0; 384];
+    let words = [0x0309_1969_u32, 1, u32::from(runlevel), 0];
+    for (place, word) in request.chunks_exact_mut(4).zip(words) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    request
+}
+
 /// Obeys the boot server.
 pub(crate) struct Power {
     orders: Orders,
     target: Target,
-    /// The real system's `/proc`, which can't be opened by name any more when the root has changed.
+    /// The real system's folders, which can't be opened by name any more when the root has changed.
     proc: OwnedFd,
+    run: OwnedFd,
     console: Console,
     force: Option<(Instant, PowerVerb)>,
 }
@@ -105,8 +122,9 @@ impl Power {
     pub(crate) fn open(target: Target, token: Token, console: Console) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = open("/proc", flags, Mode::empty())?;
+        let run = open("/run", flags, Mode::empty())?;
         let orders = Orders { boot: target.boot(), token, last: 0 };
-        Ok(Self { orders, target, proc, console, force: None })
+        Ok(Self { orders, target, proc, run, console, force: None })
     }
 
     /// Obeys, if it is an order; returns the answer.
@@ -132,14 +150,24 @@ impl Power {
         self.console.warn(&format!("bootlace: the boot server asks for a {verb}"));
         let program = readlinkat(&self.proc, "1/exe", Vec::new()).unwrap_or_default();
         let init = Init::of_program(program.to_bytes());
-        let done = match init.signal(verb) {
-            Some(signal) => kill_process(Pid::INIT, signal),
-            // The group of PID 1 stands for all processes but it and this one (kill(2)).
-            None => kill_process_group(Pid::INIT, Signal::TERM),
+        let is_orderly = match init.signal(verb) {
+            Some(signal) => kill_process(Pid::INIT, signal).is_ok(),
+            None => self.ask_sysvinit(verb).is_ok(),
         };
-        let is_orderly = done.is_ok() && init != Init::Other;
+        if !is_orderly {
+            // The group of PID 1 stands for all processes but it and this one (kill(2)).
+            let _ = kill_process_group(Pid::INIT, Signal::TERM);
+        }
         let patience = if is_orderly { ORDERLY_MAX } else { PROCESSES_MAX };
         self.force = Some((Instant::now() + patience, verb));
+    }
+
+    /// Puts the request for a runlevel into the pipe of sysvinit, as telinit does.
+    fn ask_sysvinit(&self, verb: PowerVerb) -> io::Result<()> {
+        // Without a reader there is no sysvinit, and this fails at once.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let pipe = openat(&self.run, "initctl", flags, Mode::empty())?;
+        File::from(pipe).write_all(&runlevel_request(verb))
     }
 
     /// Ends the machine when its system has not done it in time.
@@ -202,5 +230,8 @@ mod tests {
         check(b"/bin/busybox", Some(15), Some(12));
         check(b"/usr/sbin/init", None, None);
         check(b"", None, None);
+        let request = runlevel_request(PowerVerb::Reboot);
+        assert_eq!(request[..12], [0x69, 0x19, 9, 3, 1, 0, 0, 0, b'6', 0, 0, 0]);
+        assert!(request[12..].iter().all(|&byte| byte == 0));
     }
 }
