@@ -2,6 +2,7 @@
 
 use crate::loader::Loaders;
 use bytes::Bytes;
+use initcfg::Tag;
 use model::{ENTRY_PATH, ImageName, MACHINE_PATH, Stage};
 use service::{NewStage, Service};
 use std::collections::VecDeque;
@@ -78,7 +79,27 @@ impl Catalogue {
             let config = self.inner.service.loader_config(peer).await;
             return Some(Item { bytes: Bytes::from(config.text), stage: None });
         }
+        if let Some(item) = self.host(path, peer).await {
+            return item;
+        }
         self.file(path).await
+    }
+
+    /// What only one boot of the client's machine gets; the outer `None` if the path is not of that.
+    pub(crate) async fn host(&self, path: &str, peer: Ipv4Addr) -> Option<Option<Item>> {
+        let path = normalize(path);
+        let service = &self.inner.service;
+        let made = if let Some(boot) = path.strip_prefix(initcfg::HOST_ARCHIVE_PATH) {
+            service.host_archive(peer, boot.parse().ok()?).await
+        } else {
+            let boot = path.strip_prefix(initcfg::HOST_FILE_PATH)?;
+            service.host_file(peer, boot.parse().ok()?).await.map(|file| file.map(Vec::from))
+        };
+        let bytes = made.unwrap_or_else(|error| {
+            tracing::error!(%peer, error = error.chain(), "a host segment can't be made");
+            None
+        });
+        Some(bytes.map(|bytes| Item { bytes: Bytes::from(bytes), stage: None }))
     }
 
     /// The file at `path`, the same for everybody; `None` if there is none.
@@ -131,9 +152,19 @@ impl Catalogue {
     }
 
     /// Keeps what the client's init tells of its boot; whether it was taken.
-    pub(crate) async fn keep(&self, told: Told, peer: Ipv4Addr, boot: &str, text: &[u8]) -> bool {
+    pub(crate) async fn keep(
+        &self,
+        told: Told,
+        peer: Ipv4Addr,
+        boot: &str,
+        text: &[u8],
+        tag: Option<Tag>,
+    ) -> bool {
         let (Some(mac), Ok(boot)) = (self.mac_of(peer), boot.parse()) else { return false };
         let service = &self.inner.service;
+        if !service.believe(mac, boot, text, tag).await {
+            return false;
+        }
         let kept = match told {
             Told::KernelLog => service.keep_kernel_log(mac, boot, text).await,
             Told::Hardware => service.keep_hardware(mac, boot, text).await,

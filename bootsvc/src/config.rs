@@ -61,11 +61,17 @@ pub(crate) struct BootSettings {
     pub(crate) kernel_args: KernelArgs,
     /// Whether machines get small initrds made for their hardware, from their second boot on.
     pub(crate) fitted_initrds: bool,
+    /// How long a machine shows why it can't start before it starts again; 0: for ever.
+    pub(crate) reboot_after_failure_seconds: u32,
 }
 
 impl Default for BootSettings {
     fn default() -> Self {
-        Self { kernel_args: KernelArgs::default(), fitted_initrds: true }
+        Self {
+            kernel_args: KernelArgs::default(),
+            fitted_initrds: true,
+            reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Empty, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use initcfg::Tag;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -91,13 +92,19 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue
         && let Some((told, boot)) = Told::of(path)
     {
         let boot = boot.to_owned();
-        return refusal(take(request.into_body(), peer, told, &boot, &catalogue).await);
+        let tag = request.headers().get(initcfg::TAG_HEADER);
+        let tag = tag.and_then(|tag| tag.to_str().ok()?.parse().ok());
+        return refusal(take(request.into_body(), peer, told, &boot, tag, &catalogue).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
     }
     // Machines' configurations are had by TFTP only: here a running system could ask for one.
-    let Some(item) = catalogue.file(path).await else {
+    let (item, is_secret) = match catalogue.host(path, peer).await {
+        Some(item) => (item, true),
+        None => (catalogue.file(path).await, false),
+    };
+    let Some(item) = item else {
         let shown: String = path.chars().take(64).collect();
         tracing::info!(%peer, path = shown, "HTTP: no such boot file");
         return refusal(StatusCode::NOT_FOUND);
@@ -126,6 +133,9 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue
     set(&mut reply, CONTENT_LENGTH, &range.len().to_string());
     set(&mut reply, CONTENT_TYPE, "application/octet-stream");
     set(&mut reply, ACCEPT_RANGES, "bytes");
+    if is_secret {
+        set(&mut reply, CACHE_CONTROL, "no-store");
+    }
     reply
 }
 
@@ -135,13 +145,14 @@ async fn take(
     peer: Ipv4Addr,
     told: Told,
     boot: &str,
+    tag: Option<Tag>,
     catalogue: &Catalogue,
 ) -> StatusCode {
     let body = Limited::new(body, told.bytes_max()).collect();
     let Ok(Ok(text)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
         return StatusCode::BAD_REQUEST;
     };
-    match catalogue.keep(told, peer, boot, &text.to_bytes()).await {
+    match catalogue.keep(told, peer, boot, &text.to_bytes(), tag).await {
         true => StatusCode::NO_CONTENT,
         false => StatusCode::FORBIDDEN,
     }

@@ -1,20 +1,30 @@
-//! Reports of `init`, one UDP datagram a stage.
+//! Reports of `init`, one UDP datagram a stage; signs of life, and orders to stop for those who give them.
 
-use initcfg::{Ack, Heartbeat, REPORT_MAX, Report};
-use model::Stage;
+use initcfg::{Ack, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag};
+use model::{BootId, Stage};
 use service::{NewStage, Service};
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wire::Mac;
+
+/// How often it is looked for orders that were not obeyed yet; they may come from another process.
+const ORDERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Machines of which it is remembered where their signs of life come from.
+const KEEPERS_MAX: usize = 4096;
 
 /// Listens for reports.
 pub(crate) struct ReportListener {
     socket: UdpSocket,
     service: Service,
     alive: mpsc::Sender<Mac>,
+    /// Where the signs of life of each machine come from: there it hears orders.
+    keepers: HashMap<Mac, SocketAddr>,
 }
 
 impl ReportListener {
@@ -28,20 +38,26 @@ impl ReportListener {
         alive: mpsc::Sender<Mac>,
     ) -> io::Result<Self> {
         let socket = UdpSocket::bind((server, initcfg::REPORT_PORT)).await?;
-        Ok(Self { socket, service, alive })
+        Ok(Self { socket, service, alive, keepers: HashMap::new() })
     }
 
     /// Notes and acknowledges reports until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut buffer = [0; REPORT_MAX + 1];
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut buffer = [0; REPORT_MAX + SEAL_BYTES + 1];
+        let mut orders = tokio::time::interval(ORDERS_INTERVAL);
+        orders.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let received = tokio::select! {
                 () = stop.cancelled() => return,
+                _ = orders.tick() => {
+                    self.give_orders().await;
+                    continue;
+                }
                 received = self.socket.recv_from(&mut buffer) => received,
             };
             match received {
                 Ok((length, peer)) => {
-                    if let Some(ack) = self.on_datagram(&buffer[..length], peer.ip()).await
+                    if let Some(ack) = self.on_datagram(&buffer[..length], peer).await
                         && let Err(error) =
                             self.socket.send_to(ack.to_string().as_bytes(), peer).await
                     {
@@ -53,23 +69,47 @@ impl ReportListener {
         }
     }
 
-    async fn on_datagram(&self, datagram: &[u8], peer: IpAddr) -> Option<Ack> {
-        if let Ok(Heartbeat { boot, mac, is_last }) = Heartbeat::parse(datagram) {
-            if self.is_own_word(mac, peer) {
+    /// Tells machines to stop that have not said yet that they do.
+    async fn give_orders(&self) {
+        for (mac, order) in self.service.open_orders() {
+            // Who has not been heard since this server started is told after his next sign of life.
+            let Some(keeper) = self.keepers.get(&mac) else { continue };
+            if let Err(error) = self.socket.send_to(order.as_bytes(), keeper).await {
+                tracing::debug!(%mac, %error, "an order was not sent");
+            }
+        }
+    }
+
+    async fn on_datagram(&mut self, datagram: &[u8], peer: SocketAddr) -> Option<Ack> {
+        let (line, tag) = initcfg::unseal(datagram);
+        if let Ok(Heartbeat { boot, mac, is_last }) = Heartbeat::parse(line) {
+            if self.is_own_word(mac, boot, peer.ip(), (line, tag)).await {
+                if !is_last && (self.keepers.len() < KEEPERS_MAX || self.keepers.contains_key(&mac))
+                {
+                    self.keepers.insert(mac, peer);
+                }
                 self.service.heartbeat(mac, boot, is_last);
                 // When DHCP has too much to do, the next one prolongs the lease.
                 let _ = self.alive.try_send(mac);
             }
             return None;
         }
-        let report = match Report::parse(datagram) {
+        if let Ok(Obedience { boot, mac, counter }) = Obedience::parse(line) {
+            if self.is_own_word(mac, boot, peer.ip(), (line, tag)).await
+                && let Err(error) = self.service.obeyed(mac, boot, counter).await
+            {
+                tracing::warn!(%mac, error = error.chain(), "that a machine obeys was not noted");
+            }
+            return None;
+        }
+        let report = match Report::parse(line) {
             Ok(report) => report,
             Err(error) => {
                 tracing::debug!(%peer, %error, "not a report");
                 return None;
             }
         };
-        if !self.is_own_word(report.mac, peer) {
+        if !self.is_own_word(report.mac, report.boot, peer.ip(), (line, tag)).await {
             return None;
         }
         let ack = Ack { boot: report.boot, sequence: report.sequence };
@@ -88,13 +128,19 @@ impl ReportListener {
         }
     }
 
-    /// A machine speaks only for itself.
-    fn is_own_word(&self, mac: Mac, peer: IpAddr) -> bool {
+    /// A machine speaks only for itself, and proves it as soon as it can.
+    async fn is_own_word(
+        &self,
+        mac: Mac,
+        boot: BootId,
+        peer: IpAddr,
+        (line, tag): (&[u8], Option<Tag>),
+    ) -> bool {
         let leases = self.service.leases();
         let is_own = leases.iter().any(|lease| lease.mac == mac && lease.address == peer);
         if !is_own {
             tracing::warn!(%peer, %mac, "report from an address that is not the machine's");
         }
-        is_own
+        is_own && self.service.believe(mac, boot, line, tag).await
     }
 }

@@ -34,6 +34,7 @@ pub(crate) async fn run(
     let options = Options {
         network: Some(network.clone()),
         fitted_initrds: config.boot.fitted_initrds,
+        reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         ..Options::under(&paths.root)
     };
     if options.init.is_none() {

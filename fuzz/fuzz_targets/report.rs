@@ -1,10 +1,14 @@
-//! Reports, acknowledgements, command lines and module indexes of the initrd.
+//! Reports, acknowledgements, orders, host segments, command lines and module indexes of the initrd.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = initcfg::Report::parse(bytes);
     let _ = initcfg::Ack::parse(bytes);
     let _ = initcfg::Heartbeat::parse(bytes);
+    let _ = initcfg::PowerOrder::parse(bytes);
+    let _ = initcfg::Obedience::parse(bytes);
+    let _ = initcfg::HostConfig::parse(bytes);
+    let _ = initcfg::unseal(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = initcfg::BootConfig::parse(text);
         let _ = initcfg::ModuleIndex::parse(text);

@@ -26,6 +26,7 @@ const INDEX: &str = "lib/bootlace/modules";
 pub struct Preboot {
     client: Client,
     folder: Arc<TempDir>,
+    has_segment: bool,
 }
 
 /// What a loader puts into memory.
@@ -56,12 +57,18 @@ impl Preboot {
         udhcpc.args(["-f", "-n", "-q", "-i", "eth0", "-t", "10", "-T", "1"]);
         udhcpc.args(["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000", "-s"]);
         run(udhcpc.arg(&script)).context("the firmware gets no address")?;
-        Ok(Self { client, folder: Arc::new(folder) })
+        Ok(Self { client, folder: Arc::new(folder), has_segment: true })
     }
 
     /// The PC's place on the LAN, with the PC's address.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Loses what only this boot gets, as some loaders do.
+    #[must_use]
+    pub fn without_host_segment(self) -> Self {
+        Self { has_segment: false, ..self }
     }
 
     /// Fetches what GRUB would; the boot server prepares the root disk.
@@ -70,12 +77,12 @@ impl Preboot {
     /// The machine has to wait in the loader; the error shows what it would show.
     pub fn fetch(&self) -> Result<Kernel> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        let (kernel, arguments, initrd) = loop {
+        let (kernel, arguments, initrd, host) = loop {
             let config = self.curl(&format!("tftp://{SERVER}/grub/machine.cfg"), "-")?;
-            if let (Some((kernel, arguments)), Some((initrd, _))) =
+            if let (Some((kernel, arguments)), Some((initrd, host))) =
                 (command(&config, "linux"), command(&config, "initrd"))
             {
-                break (kernel, arguments, initrd);
+                break (kernel, arguments, initrd, path_of(&host).map(str::to_owned));
             }
             anyhow::ensure!(Instant::now() < deadline, "the loader waits:\n{config}");
             std::thread::sleep(Duration::from_millis(300));
@@ -88,6 +95,15 @@ impl Preboot {
         };
         for (path, file) in [(&kernel, &files.image), (&initrd, &files.initrd)] {
             self.curl(&format!("http://{SERVER}{path}"), &file.to_string_lossy())?;
+        }
+        if self.has_segment
+            && let Some(host) = host
+        {
+            let segment = self.folder.path().join("host");
+            self.curl(&format!("http://{SERVER}{host}"), &segment.to_string_lossy())?;
+            // Ours is a multiple of 4 bytes long, so that there is nothing to pad as GRUB does it.
+            let mut initrd = std::fs::OpenOptions::new().append(true).open(&files.initrd)?;
+            std::io::copy(&mut std::fs::File::open(segment)?, &mut initrd)?;
         }
         Ok(files)
     }
@@ -135,22 +151,30 @@ fn command(config: &str, name: &str) -> Option<(String, String)> {
     let line = config.lines().find_map(|line| line.strip_prefix(&format!("if ! {name} ")))?;
     let line = line.strip_suffix("; then")?;
     let (file, arguments) = line.split_once(' ').unwrap_or((line, ""));
-    let (_, path) = file.split_once(')')?;
     // GRUB's quotes, around words without quotes in them.
-    Some((path.to_owned(), arguments.replace('\'', "")))
+    Some((path_of(file)?.to_owned(), arguments.replace('\'', "")))
+}
+
+/// The path out of `(http,SERVER)PATH`.
+fn path_of(file: &str) -> Option<&str> {
+    file.split_once(')').map(|(_, path)| path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::command;
+    use super::{command, path_of};
 
     #[test]
     fn commands_for_grub_are_understood() {
         let config = "echo 'x'\nif ! linux (http,10.77.0.1)/boot/a/1/vmlinuz 'a=1' 'b=2'; then\n  \
-                      echo 'no'\nfi\nif ! initrd (http,10.77.0.1)/boot/a/1/initrd; then\n";
+                      echo 'no'\nfi\nif ! initrd (http,10.77.0.1)/boot/a/1/initrd (http,10.77.0.1)/boot/host/7; then\n";
         let found = |path: &str, arguments: &str| Some((path.to_owned(), arguments.to_owned()));
         assert_eq!(command(config, "linux"), found("/boot/a/1/vmlinuz", "a=1 b=2"));
-        assert_eq!(command(config, "initrd"), found("/boot/a/1/initrd", ""));
+        assert_eq!(
+            command(config, "initrd"),
+            found("/boot/a/1/initrd", "(http,10.77.0.1)/boot/host/7")
+        );
+        assert_eq!(path_of("(http,10.77.0.1)/boot/host/7"), Some("/boot/host/7"));
         assert_eq!(command("echo 'waits'\n", "linux"), None);
     }
 }

@@ -44,6 +44,7 @@ pub struct SiteBuilder {
     name_server: Option<String>,
     fitted_initrds: bool,
     binary: Option<PathBuf>,
+    reboot_after_failure_seconds: u32,
     verbose: bool,
 }
 
@@ -66,6 +67,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn generic_initrds(mut self) -> Self {
         self.fitted_initrds = false;
+        self
+    }
+
+    /// Sets how long machines show a failure; a minute without it.
+    #[must_use]
+    pub fn reboot_after_failure_seconds(mut self, seconds: u32) -> Self {
+        self.reboot_after_failure_seconds = seconds;
         self
     }
 
@@ -99,8 +107,9 @@ impl SiteBuilder {
             .unwrap_or_default();
         let config = format!(
             "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}\n\
-             [boot]\nkernel_args = \"{}\"\nfitted_initrds = {}\n\n[web]\nlisten = \"{PAGES}\"\n",
-            self.kernel_args, self.fitted_initrds
+             [boot]\nkernel_args = \"{}\"\nfitted_initrds = {}\nreboot_after_failure_seconds = {}\n\n\
+             [web]\nlisten = \"{PAGES}\"\n",
+            self.kernel_args, self.fitted_initrds, self.reboot_after_failure_seconds
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
@@ -139,6 +148,7 @@ impl Site {
             name_server: None,
             fitted_initrds: true,
             binary: None,
+            reboot_after_failure_seconds: 60,
             verbose: false,
         }
     }

@@ -7,7 +7,10 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
-use service::{Hardware, InitrdState, KernelLog, MachineChange, MachineView, Service, Status};
+use service::{
+    Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Service, Status,
+    UnknownVerb,
+};
 use wire::Mac;
 
 type Answer<T> = Result<T, Problem>;
@@ -21,6 +24,7 @@ pub(crate) fn router() -> Router<Service> {
         .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
         .route("/machines/{name}/log", get(kernel_log))
         .route("/machines/{name}/hardware", get(hardware))
+        .route("/machines/{name}/power", post(power))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
@@ -97,6 +101,26 @@ async fn hardware(
 ) -> Answer<Json<Option<Hardware>>> {
     let Path(name) = name?;
     Ok(Json(service.hardware(&name).await?))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PowerRequest {
+    /// `reboot` or `poweroff`.
+    verb: String,
+}
+
+/// Asks a running machine to stop; whether it obeys is then shown with the machine.
+async fn power(
+    State(service): State<Service>,
+    name: NamePath,
+    body: Body<PowerRequest>,
+) -> Answer<(StatusCode, Json<PowerState>)> {
+    let (Path(name), Json(body)) = (name?, body?);
+    let verb = body.verb.parse().map_err(|error: UnknownVerb| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(service.order(&name, verb).await?)))
 }
 
 /// An image version with what the boot server made of it.

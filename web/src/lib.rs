@@ -32,6 +32,14 @@ pub fn router(service: Service) -> Router {
             get(pages::machine::ask_remove).post(pages::machine::remove),
         )
         .route("/machines/{name}/reset", get(pages::machine::ask_reset).post(pages::machine::reset))
+        .route(
+            "/machines/{name}/reboot",
+            get(pages::machine::ask_reboot).post(pages::machine::reboot),
+        )
+        .route(
+            "/machines/{name}/poweroff",
+            get(pages::machine::ask_poweroff).post(pages::machine::poweroff),
+        )
         .route("/machines/{name}/log", get(pages::machine::kernel_log))
         .route("/machines/{name}/keep", post(pages::machine::keep))
         .route("/discovered", get(pages::discovered::show))

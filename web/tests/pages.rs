@@ -209,6 +209,50 @@ async fn a_boot_is_watched_without_a_script() {
 }
 
 #[tokio::test]
+async fn a_running_machine_is_stopped_after_a_question() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let api = "/api/v1/machines/lab-07/power";
+    let (status, body) = site.json("POST", api, "{\"verb\":\"reboot\"}").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("can't be told to stop"), "{body}");
+
+    let (mac, address) = (MAC.parse().unwrap(), std::net::Ipv4Addr::new(10, 77, 0, 100));
+    let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
+    site.service.commit_lease(lease).await.unwrap();
+    let boot = site.service.boot_of(mac).unwrap().id;
+    let file = site.service.host_file(address, boot).await.unwrap().unwrap();
+    let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
+    assert!(site.service.believe(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
+
+    let (_, page) = site.get("/machines/lab-07").await;
+    assert!(page.contains("Start again…") && page.contains("Switch off…"), "{page}");
+    assert!(!page.contains(&token.to_hex()));
+    let (_, page) = site.get("/machines/lab-07/reboot").await;
+    assert!(page.contains("Start lab-07 again?") && page.contains("have not saved is lost"));
+    let (status, location, _) = site.post("/machines/lab-07/reboot", "").await;
+    assert_eq!(
+        (status, location.as_str()),
+        (StatusCode::SEE_OTHER, "/machines/lab-07?done=reboot")
+    );
+    let (_, page) = site.get("/machines/lab-07").await;
+    assert!(page.contains("It was asked to start again") && page.contains("no answer yet"));
+
+    let (status, body) = site.json("POST", api, "{\"verb\":\"explode\"}").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    let (status, body) = site.json("POST", api, "{\"verb\":\"poweroff\"}").await;
+    assert_eq!((status, &body["counter"]), (StatusCode::ACCEPTED, &2.into()), "{body}");
+    site.service.obeyed(mac, boot, 2).await.unwrap();
+    let (_, page) = site.get("/machines/lab-07").await;
+    assert!(page.contains("switch itself off") && page.contains(": it obeys."), "{page}");
+    let (_, body) = site.json("GET", "/api/v1/machines/lab-07", "").await;
+    assert_eq!(body["power"]["verb"], "poweroff");
+    assert!(!body.to_string().contains(&token.to_hex()));
+}
+
+#[tokio::test]
 async fn the_api_does_what_the_pages_do() {
     let site = Site::new(&["debian-12"]);
     let machine = "/api/v1/machines/lab-07";

@@ -4,7 +4,8 @@ use super::{open, runtime, say, table};
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
 use model::{ImageName, KernelArgs, MachineName, RootKind, WriteMode};
-use service::MachineChange;
+use service::{MachineChange, PowerVerb, Service};
+use std::time::{Duration, Instant};
 use wire::Mac;
 
 #[derive(Subcommand)]
@@ -28,6 +29,16 @@ pub(super) enum Machine {
         /// Keep it after all
         #[arg(long)]
         undo: bool,
+    },
+    /// Stop a running machine in order: reboot or poweroff
+    ///
+    /// Waits until the machine says that it obeys, at most half a minute. Without a system that stops by
+    /// itself the machine ends two minutes later.
+    Power {
+        /// Name of the machine
+        name: MachineName,
+        /// reboot or poweroff
+        verb: PowerVerb,
     },
     /// Print the kernel's log of a machine's last failed boot
     Log {
@@ -76,6 +87,7 @@ impl Machine {
             Self::Ls { json } => list(paths, json),
             Self::Set(set) => set.run(paths),
             Self::Reset { name, undo } => reset(paths, name, !undo),
+            Self::Power { name, verb } => runtime()?.block_on(power(&open(paths)?, &name, verb)),
             Self::Log { name } => {
                 let log = runtime()?.block_on(open(paths)?.kernel_log(&name))?;
                 let Some(log) = log else {
@@ -142,6 +154,26 @@ fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<(
         false => format!("{}: keeps what it wrote", machine.name),
     });
     Ok(())
+}
+
+/// How long it is waited for the machine's answer: the boot server may only know where the machine hears
+/// after its next sign of life, which come each 20 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow::Result<()> {
+    let asked = service.order(name, verb).await?;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    while Instant::now() < deadline {
+        let now = service.machine(name)?.power;
+        if now.is_some_and(|now| now.counter == asked.counter && now.obeyed_unix_ms.is_some()) {
+            say(format!("{name}: obeys ({verb}); its services end now"));
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!(
+        "{name} does not answer; it is told again for two minutes (bootlace serve must run, and the machine)"
+    )
 }
 
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! `init await-login`: tells the boot server that the system is up, where no systemd can do it: a program
 //! runs that lets people log in.
 
-use crate::reporter::{Reporter, SEQUENCE_LATER, Target};
+use crate::reporter::{Reporter, SEQUENCE_LATER, Target, later_token};
 use initcfg::{BootConfig, Stage};
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use std::ffi::CStr;
@@ -37,6 +37,7 @@ pub(crate) fn start() -> io::Result<()> {
 
 /// Ends when it has told, or after half an hour.
 pub(crate) fn run() -> ExitCode {
+    let token = later_token();
     let config = std::fs::read_to_string("/proc/cmdline").ok();
     let config = config.and_then(|line| BootConfig::parse(&line).ok());
     // Opened while it is there: the real system's root is not this process's.
@@ -47,7 +48,7 @@ pub(crate) fn run() -> ExitCode {
     while started.elapsed() < PATIENCE {
         std::thread::sleep(POLL);
         if let Some(name) = running(&processes, LOGINS) {
-            let mut reporter = Reporter::start(Target::from(&config), SEQUENCE_LATER);
+            let mut reporter = Reporter::start(Target::from(&config), token, SEQUENCE_LATER);
             reporter.report(Stage::Up, &format!("{name} runs"));
             reporter.finish(REPORT_TIMEOUT);
             return ExitCode::SUCCESS;

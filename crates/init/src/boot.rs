@@ -5,10 +5,10 @@ use crate::disk::{Disk, ROOT};
 use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::nic::Nic;
-use crate::reporter::{Reporter, STATE_PATH, Target};
+use crate::reporter::{Reporter, STATE_PATH, Target, TokenCell};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, hardware, keeper, kernel_log, nbd, nic};
-use initcfg::{BootConfig, Root, Stage};
+use crate::{aoe, coldplug, disk, handover, hardware, host, keeper, kernel_log, nbd, nic, ssh};
+use initcfg::{BootConfig, HostConfig, Root, Stage, failure_code};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -46,9 +46,12 @@ pub(crate) fn run() -> ExitCode {
     if let Some(folder) = Path::new(STATE_PATH).parent() {
         let _ = fs::create_dir_all(folder).and_then(|()| fs::write(STATE_PATH, target.to_line()));
     }
-    let mut waits = Reporter::start(target, SEQUENCE_WAITING);
+    let token = TokenCell::default();
+    let host = host::read(config.boot, &token);
+    let mut waits = Reporter::start(target, Arc::clone(&token), SEQUENCE_WAITING);
     console.on_wait(move |text| waits.report(Stage::Waiting, text));
-    let mut boot = Boot { console, config, reporter: Reporter::start(target, 1), command_line };
+    let reporter = Reporter::start(target, Arc::clone(&token), 1);
+    let mut boot = Boot { console, config, reporter, command_line, host, token };
     match boot.stages() {
         Ok(()) => {
             boot.reporter.finish(LAST_REPORTS_TIMEOUT);
@@ -59,7 +62,8 @@ pub(crate) fn run() -> ExitCode {
             boot.reporter.report(Stage::Failed, &failure.to_string());
             boot.reporter.finish(FAILURE_REPORT_TIMEOUT);
             // Before there is an address this fails at once, and the screen has said what counts.
-            let _ = kernel_log::send(boot.config.server, boot.config.boot, &kernel_log::read());
+            let BootConfig { server, boot: number, .. } = boot.config;
+            let _ = kernel_log::send(server, number, boot.token.get(), &kernel_log::read());
             ExitCode::FAILURE
         }
     }
@@ -75,6 +79,8 @@ pub(crate) fn show(console: &Console, config: Option<&BootConfig>, failure: &Fai
         let BootConfig { host_name, mac, address: (address, prefix), server, .. } = config;
         console.line(&format!("  This machine:   {host_name}, {mac}, {address}/{prefix}"));
         console.line(&format!("  Boot server:    {server}"));
+        let code = failure_code(config.boot, config.mac);
+        console.line(&format!("  Code:           {code}, which the boot server's page shows, too"));
     }
     console.line("");
 }
@@ -84,6 +90,8 @@ struct Boot {
     config: BootConfig,
     reporter: Reporter,
     command_line: String,
+    host: Option<HostConfig>,
+    token: TokenCell,
 }
 
 impl Boot {
@@ -120,9 +128,11 @@ impl Boot {
             Some(router) => format!(", router {router}"),
             None => String::new(),
         };
-        self.reached(Stage::Address, &format!("{address}/{prefix}{router}"));
+        let lost = self.find_host();
+        self.reached(Stage::Address, &format!("{address}/{prefix}{router}{lost}"));
 
-        let hardware = hardware::send(self.config.server, self.config.boot);
+        let hardware =
+            hardware::send(self.config.server, self.config.boot, Arc::clone(&self.token));
         let disk = self.attach(&nic, &loader)?;
         let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
         self.reached(Stage::Attach, &format!("{}, {megabytes} MiB", self.root_name()));
@@ -132,6 +142,20 @@ impl Boot {
 
         hardware::finish(&hardware, LAST_REPORTS_TIMEOUT);
         self.hand_over(&nic)
+    }
+
+    /// Fetches the host segment if it is not there; returns what is to be said about it.
+    fn find_host(&mut self) -> String {
+        if self.host.is_some() {
+            return String::new();
+        }
+        match host::fetch(&self.config, &self.token) {
+            Ok(host) => {
+                self.host = Some(host);
+                "; host segment lost, fetched by HTTP".to_owned()
+            }
+            Err(why) => format!("; host segment lost, and not to be had by HTTP: {why}"),
+        }
     }
 
     fn attach(&self, nic: &Nic, loader: &Loader) -> Result<Disk, Failure> {
@@ -158,6 +182,11 @@ impl Boot {
         let init = find_init(Path::new(ROOT), &self.command_line)?;
         for trouble in handover::write_all(&self.config, nic, &self.command_line, &init) {
             self.console.log(&format!("bootlace: handover: {trouble}"));
+        }
+        if let Some(key) = self.host.as_ref().and_then(|host| host.ssh.as_ref())
+            && let Err(error) = ssh::give_host_key(Path::new(ROOT), key)
+        {
+            self.console.log(&format!("bootlace: SSH host key: {error}"));
         }
         self.reached(Stage::Handover, &init);
         Ok(())

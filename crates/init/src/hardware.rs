@@ -1,5 +1,6 @@
 //! What the machine is made of, for the boot server: it makes a smaller initrd of it.
 
+use crate::reporter::TokenCell;
 use crate::{coldplug, upload};
 use initcfg::{HARDWARE_MAX, HARDWARE_PATH};
 use std::collections::BTreeSet;
@@ -8,11 +9,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 /// Sends the list beside the boot. What it returns hears when that is done.
-pub(crate) fn send(server: Ipv4Addr, boot: u64) -> Receiver<()> {
+pub(crate) fn send(server: Ipv4Addr, boot: u64, token: TokenCell) -> Receiver<()> {
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {
         // Without it the machine goes on with the initrd for all machines.
-        let _ = upload::put(server, &format!("{HARDWARE_PATH}{boot}"), &list());
+        let _ = upload::put(server, &format!("{HARDWARE_PATH}{boot}"), token.get(), &list());
         let _ = done.send(());
     });
     is_done

@@ -1,5 +1,5 @@
 //! The keeper: the one process of the initrd that stays. It carries the root disk through an outage, and
-//! tells the boot server that the machine runs.
+//! tells the boot server that the machine runs, and stops it if the boot server asks for that.
 //!
 //! When the connection to the storage server is lost, the kernel holds all requests; the keeper connects
 //! anew and hands the kernel the new connection. Since nothing can be read from the root meanwhile, it
@@ -11,8 +11,9 @@ use crate::console::Console;
 use crate::disk::Disk;
 use crate::nbd;
 use crate::netlink::Socket;
-use crate::reporter::Target;
-use initcfg::{BootConfig, Heartbeat, Root};
+use crate::power::Power;
+use crate::reporter::{Target, TokenCell, later_token, sealed};
+use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;
 use std::fs;
@@ -40,6 +41,9 @@ const HINT_EVERY: Duration = Duration::from_secs(10);
 /// Ten minutes of warnings, then each ten minutes: the kernel's log is short.
 const HINTS_MAX: u32 = 60;
 const HINT_LATER: Duration = Duration::from_secs(600);
+
+/// Shortest wait for an order.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server.
 ///
@@ -97,7 +101,7 @@ impl Keeper {
             Root::Nbd { server, export } => Some(Link::open(*server, export)?),
             Root::Aoe { .. } => None,
         };
-        let pulse = Pulse::open(Target::from(&config))?;
+        let pulse = Pulse::open(Target::from(&config), &console)?;
         let _ = rustix::process::setsid();
         // Memory for this process must never wait for a write to the disk that it has to bring back. A
         // kernel before 5.6 does not know the first; without them most outages are survived all the same.
@@ -115,8 +119,8 @@ impl Keeper {
         if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
             return ExitCode::FAILURE;
         }
-        let Some(mut link) = self.link else { self.pulse.beat() };
-        let pulse = self.pulse;
+        let mut pulse = self.pulse;
+        let Some(mut link) = self.link else { pulse.beat() };
         let beating = std::thread::Builder::new().stack_size(STACK_BYTES);
         if let Err(error) = beating.spawn(move || pulse.beat()) {
             self.console.warn(&format!("bootlace: no signs of life will be sent: {error}"));
@@ -132,19 +136,55 @@ impl Keeper {
 struct Pulse {
     socket: UdpSocket,
     target: Target,
+    token: TokenCell,
+    /// `None` without a token: then nobody can prove that he may stop this machine.
+    power: Option<Power>,
 }
 
 impl Pulse {
-    fn open(target: Target) -> io::Result<Self> {
-        Ok(Self { socket: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, target })
+    fn open(target: Target, console: &Console) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let token = later_token();
+        let power = token.get().map(|token| Power::open(target, *token, console.clone()));
+        Ok(Self { socket, target, power: power.transpose()?, token })
     }
 
-    fn beat(&self) -> ! {
-        let line = self.target.heartbeat(false).to_string();
+    fn beat(&mut self) -> ! {
+        let line = sealed(self.token.get(), self.target.heartbeat(false).to_string());
+        let mut next_beat = Instant::now();
         loop {
-            // A boot server that is away hears the next one.
-            let _ = self.socket.send_to(line.as_bytes(), self.target.address());
-            std::thread::sleep(Duration::from_secs(Heartbeat::INTERVAL_SECONDS));
+            if Instant::now() >= next_beat {
+                // A boot server that is away hears the next one.
+                let _ = self.socket.send_to(line.as_bytes(), self.target.address());
+                next_beat = Instant::now() + Duration::from_secs(Heartbeat::INTERVAL_SECONDS);
+            }
+            let deadline = self.power.as_ref().and_then(Power::deadline);
+            self.listen_until(deadline.map_or(next_beat, |deadline| deadline.min(next_beat)));
+            if let Some(power) = &mut self.power {
+                power.force();
+            }
+        }
+    }
+
+    /// Waits for an order, and obeys it.
+    fn listen_until(&mut self, end: Instant) {
+        let started = Instant::now();
+        let left = end.saturating_duration_since(started).max(TICK);
+        let _ = self.socket.set_read_timeout(Some(left));
+        let mut datagram = [0; REPORT_MAX];
+        match self.socket.recv_from(&mut datagram) {
+            Ok((length, sender)) if sender == self.target.address().into() => {
+                let answer = self
+                    .power
+                    .as_mut()
+                    .and_then(|power| power.on_datagram(datagram.get(..length)?));
+                if let Some(answer) = answer {
+                    let _ = self.socket.send_to(answer.as_bytes(), self.target.address());
+                }
+            }
+            Ok(_) => {}
+            // "Connection refused" comes at once when nobody listens there: not a reason to spin.
+            Err(_) => std::thread::sleep(TICK.saturating_sub(started.elapsed())),
         }
     }
 }

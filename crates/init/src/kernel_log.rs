@@ -1,7 +1,7 @@
 //! The kernel's log, for the boot server when a boot fails: it says what no summary can.
 
 use crate::upload;
-use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH};
+use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH, Token};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -49,8 +49,13 @@ fn line(record: &[u8]) -> Option<String> {
 }
 
 /// Gives the log to the boot server.
-pub(crate) fn send(server: Ipv4Addr, boot: u64, log: &str) -> io::Result<()> {
-    upload::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), log)
+pub(crate) fn send(
+    server: Ipv4Addr,
+    boot: u64,
+    token: Option<&Token>,
+    log: &str,
+) -> io::Result<()> {
+    upload::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), token, log)
 }
 
 #[cfg(test)]

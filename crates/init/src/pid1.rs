@@ -4,6 +4,8 @@ use crate::boot::{find_init, show};
 use crate::console::Console;
 use crate::disk::ROOT;
 use crate::failure::Failure;
+use crate::host;
+use initcfg::BootConfig;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::RebootCommand;
 use std::ffi::CStr;
@@ -15,8 +17,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-/// What can't be started is tried again after this time; long enough to read why.
-const REBOOT_AFTER: Duration = Duration::from_secs(60);
+/// How long the kernel may take to restart the machine until it is asked again.
+const RESTART_AGAIN: Duration = Duration::from_secs(60);
 
 /// Sets everything up, runs the boot, and becomes the real init. Does not return.
 pub(crate) fn run(arguments: &[String]) -> ! {
@@ -24,19 +26,30 @@ pub(crate) fn run(arguments: &[String]) -> ! {
     let console = Console::open();
     if let Err(error) = mounted {
         let what = format!("can't mount the kernel's file systems: {error}");
-        fail(&console, Some(&Failure::new(what, "this kernel can't be used: try another version")));
+        fail(
+            &console,
+            host::reboot_after(),
+            Some(&Failure::new(what, "this kernel can't be used: try another version")),
+        );
     }
-    match Command::new("/init").arg("boot").status() {
+    let status = Command::new("/init").arg("boot").status();
+    // Now: it may have been fetched, and is gone when the root has changed.
+    let reboot_after = host::reboot_after();
+    match status {
         Ok(status) if status.success() => {
             let error = switch_root(arguments);
-            fail(&console, Some(&error));
+            fail(&console, reboot_after, Some(&error));
         }
         // It has said why.
-        Ok(status) if status.code() == Some(1) => fail(&console, None),
-        Ok(status) => fail(&console, Some(&crashed(status))),
+        Ok(status) if status.code() == Some(1) => fail(&console, reboot_after, None),
+        Ok(status) => fail(&console, reboot_after, Some(&crashed(status))),
         Err(error) => {
             let what = format!("can't start the second process: {error}");
-            fail(&console, Some(&Failure::new(what, "perhaps this machine has too little memory")));
+            fail(
+                &console,
+                reboot_after,
+                Some(&Failure::new(what, "perhaps this machine has too little memory")),
+            );
         }
     }
 }
@@ -49,22 +62,29 @@ fn crashed(status: ExitStatus) -> Failure {
 }
 
 /// Says what has not been said yet, waits, and starts the machine again. PID 1 must never end.
-fn fail(console: &Console, failure: Option<&Failure>) -> ! {
+fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Failure>) -> ! {
     let mut reporting = None;
     if let Some(failure) = failure {
-        show(console, None, failure);
+        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        show(console, BootConfig::parse(&command_line).ok().as_ref(), failure);
         let detail = failure.to_string();
         reporting = Command::new("/init").args(["report", "failed", &detail]).spawn().ok();
     }
-    let seconds = REBOOT_AFTER.as_secs();
+    let Some(reboot_after) = reboot_after else {
+        console.line("bootlace: this machine stays as it is until it is switched off and on");
+        loop {
+            std::thread::sleep(RESTART_AGAIN);
+        }
+    };
+    let seconds = reboot_after.as_secs();
     console.line(&format!("bootlace: this machine starts again in {seconds} s"));
-    std::thread::sleep(REBOOT_AFTER);
+    std::thread::sleep(reboot_after);
     if let Some(mut child) = reporting {
         let _ = child.kill();
     }
     loop {
         let _ = rustix::system::reboot(RebootCommand::Restart);
-        std::thread::sleep(REBOOT_AFTER);
+        std::thread::sleep(RESTART_AGAIN);
     }
 }
 

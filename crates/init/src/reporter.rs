@@ -1,17 +1,26 @@
 //! Tells the boot server which stage is reached, without ever holding up the boot.
 
 use crate::console::uptime;
-use initcfg::{Ack, BootConfig, Heartbeat, REPORT_MAX, REPORT_PORT, Report, Stage};
+use initcfg::{
+    Ack, BootConfig, Heartbeat, Obedience, REPORT_MAX, REPORT_PORT, Report, Stage, Token,
+};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Mac;
 
 /// Where `bootlace-init report` finds whom to tell: `SERVER BOOT MAC`.
 pub(crate) const STATE_PATH: &str = "/run/bootlace/report";
+
+/// Where later processes find the token; readable by root only.
+pub(crate) const TOKEN_PATH: &str = "/run/bootlace/token";
+
+/// The secret of this boot, which may come later than the first reports.
+pub(crate) type TokenCell = Arc<OnceLock<Token>>;
 
 /// Reports that wait for their acknowledgement; a boot has nine stages.
 const WAITING_MAX: usize = 32;
@@ -66,6 +75,16 @@ impl Target {
         Heartbeat { boot: self.boot, mac: self.mac, is_last }
     }
 
+    /// The answer to an order.
+    pub(crate) fn obedience(self, counter: u32) -> Obedience {
+        Obedience { boot: self.boot, mac: self.mac, counter }
+    }
+
+    /// Number of the boot.
+    pub(crate) fn boot(self) -> u64 {
+        self.boot
+    }
+
     /// Where reports go.
     pub(crate) fn address(self) -> SocketAddrV4 {
         SocketAddrV4::new(self.server, REPORT_PORT)
@@ -82,13 +101,13 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn start(target: Target, first_sequence: u32) -> Self {
+    pub(crate) fn start(target: Target, token: TokenCell, first_sequence: u32) -> Self {
         let (reports, queue) = mpsc::channel();
         let (done, all_acknowledged) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             // Without a socket there is nobody to tell; the boot goes on.
             if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
-                send_all(&socket, target, &queue);
+                send_all(&socket, target, &token, &queue);
             }
             let _ = done.send(());
         });
@@ -121,7 +140,7 @@ impl Reporter {
 }
 
 /// Runs until the queue is closed and everything in it is acknowledged.
-fn send_all(socket: &UdpSocket, target: Target, queue: &Receiver<Report>) {
+fn send_all(socket: &UdpSocket, target: Target, token: &OnceLock<Token>, queue: &Receiver<Report>) {
     let server = target.address();
     let mut waiting: VecDeque<Report> = VecDeque::new();
     let mut repeat = REPEAT_FIRST;
@@ -148,13 +167,32 @@ fn send_all(socket: &UdpSocket, target: Target, queue: &Receiver<Report>) {
         if !waiting.is_empty() && Instant::now() >= next_send {
             for report in &waiting {
                 // Fails until the NIC has its address: then it is sent next time.
-                let _ = socket.send_to(report.to_datagram().as_bytes(), server);
+                let datagram = sealed(token.get(), report.to_datagram());
+                let _ = socket.send_to(datagram.as_bytes(), server);
             }
             next_send = Instant::now() + repeat;
             repeat = (repeat * 2).min(REPEAT_MAX);
         }
         read_acks(socket, target, &mut waiting);
     }
+}
+
+/// The line with its proof, as soon as there is one.
+pub(crate) fn sealed(token: Option<&Token>, line: String) -> String {
+    match token {
+        Some(token) => token.seal(&line),
+        None => line,
+    }
+}
+
+/// The token for processes that start later; none if this boot has none.
+pub(crate) fn later_token() -> TokenCell {
+    let cell = TokenCell::default();
+    let token = std::fs::read_to_string(TOKEN_PATH).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(token) = token {
+        let _ = cell.set(token);
+    }
+    cell
 }
 
 /// Takes what has come; waits for one tick at most.
@@ -190,7 +228,7 @@ pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
         return report_off(target);
     }
     let Ok(stage) = word.parse::<Stage>() else { return ExitCode::from(2) };
-    let mut reporter = Reporter::start(target, SEQUENCE_LATER);
+    let mut reporter = Reporter::start(target, later_token(), SEQUENCE_LATER);
     reporter.report(stage, arguments.get(1).map(String::as_str).unwrap_or_default());
     // A boot server that is away is no fault of this machine.
     reporter.finish(LATER_TIMEOUT);
@@ -199,7 +237,7 @@ pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
 
 fn report_off(target: Target) -> ExitCode {
     let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return ExitCode::FAILURE };
-    let line = target.heartbeat(true).to_string();
+    let line = sealed(later_token().get(), target.heartbeat(true).to_string());
     for _ in 0..LAST_HEARTBEATS {
         let _ = socket.send_to(line.as_bytes(), target.address());
         std::thread::sleep(TICK);
@@ -210,6 +248,7 @@ fn report_off(target: Target) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use initcfg::SEAL_BYTES;
 
     #[test]
     fn the_state_file_reads_back() {
@@ -227,12 +266,22 @@ mod tests {
         let Ok(server) = UdpSocket::bind((address, REPORT_PORT)) else { return };
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let target = Target { server: address, boot: 7, mac: Mac([2, 0, 0, 0, 0, 1]) };
-        let mut reporter = Reporter::start(target, 1);
+        let token = TokenCell::default();
+        let mut reporter = Reporter::start(target, token.clone(), 1);
         reporter.report(Stage::Start, "first");
-        let mut buffer = [0; REPORT_MAX];
+        let mut buffer = [0; REPORT_MAX + SEAL_BYTES];
         server.recv_from(&mut buffer).unwrap();
-        let (length, sender) = server.recv_from(&mut buffer).unwrap();
-        let report = Report::parse(&buffer[..length]).unwrap();
+        let secret = Token::new([7; 32]);
+        token.set(secret).unwrap();
+        // What was queued before there was a token proves itself when it is sent again.
+        let (sender, report) = loop {
+            let (length, sender) = server.recv_from(&mut buffer).unwrap();
+            let (line, tag) = initcfg::unseal(&buffer[..length]);
+            if let Some(tag) = tag {
+                assert_eq!(tag, secret.tag(line));
+                break (sender, Report::parse(line).unwrap());
+            }
+        };
         assert_eq!(
             (report.sequence, report.stage, report.detail.as_str()),
             (1, Stage::Start, "first")

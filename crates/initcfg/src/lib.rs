@@ -1,5 +1,5 @@
 //! The contract between the boot server, the initrd builder and the init inside the initrd:
-//! the kernel command line, the report line, and the module index.
+//! the kernel command line, the host segment, reports and orders, and the module index.
 //!
 //! Text in, values out. Nothing here performs I/O.
 #![no_std]
@@ -8,19 +8,31 @@
 extern crate alloc;
 
 mod config;
+mod host;
 mod modules;
+mod power;
 mod report;
+mod token;
 
 pub use config::{BootConfig, ConfigError, Root};
+pub use host::{
+    HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,
+    Replaces, SshHostKey,
+};
 pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,
 };
+pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
+pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal};
 
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
 /// the boot follows.
 pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
+
+/// Header of that request, with the tag of the log: proves that the machine has sent it.
+pub const TAG_HEADER: &str = "Bootlace-Tag";
 
 /// Longest kernel log in bytes that `init` sends.
 pub const KERNEL_LOG_MAX: usize = 60 << 10;

@@ -214,7 +214,7 @@ impl FromStr for Stage {
     }
 }
 
-fn line(datagram: &[u8]) -> Result<&str, ReportError> {
+pub(crate) fn line(datagram: &[u8]) -> Result<&str, ReportError> {
     let datagram = datagram.get(..datagram.len().min(REPORT_MAX + 1)).unwrap_or_default();
     if datagram.len() > REPORT_MAX {
         return Err(ReportError::NotOurs);
@@ -222,7 +222,7 @@ fn line(datagram: &[u8]) -> Result<&str, ReportError> {
     core::str::from_utf8(datagram).map_err(|_| ReportError::NotOurs)
 }
 
-fn word<'a, T: FromStr>(
+pub(crate) fn word<'a, T: FromStr>(
     words: &mut impl Iterator<Item = &'a str>,
     name: &'static str,
 ) -> Result<T, ReportError> {

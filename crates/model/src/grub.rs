@@ -53,17 +53,24 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
                 plan.config.boot
             );
             let mut text = alloc::format!("echo {}\n", quote(&title));
-            for (command, path, arguments) in
-                [("linux", &kernel, arguments.as_str()), ("initrd", &initrd, "")]
-            {
-                let _ = write!(
-                    text,
-                    "if ! {command} (http,{server}){path}{arguments}; then\n\
-                     \x20 echo 'Bootlace: HTTP failed, trying TFTP'\n\
-                     \x20 {command} (tftp,{server}){path}{arguments}\n\
-                     fi\n"
-                );
-            }
+            let _ = write!(
+                text,
+                "if ! linux (http,{server}){kernel}{arguments}; then\n\
+                 \x20 echo 'Bootlace: HTTP failed, trying TFTP'\n\
+                 \x20 linux (tftp,{server}){kernel}{arguments}\n\
+                 fi\n"
+            );
+            // A machine starts without its host segment, too: its init asks for it again.
+            let host = plan.host_path();
+            let _ = write!(
+                text,
+                "if ! initrd (http,{server}){initrd} (http,{server}){host}; then\n\
+                 \x20 echo 'Bootlace: HTTP failed, trying TFTP'\n\
+                 \x20 if ! initrd (tftp,{server}){initrd} (tftp,{server}){host}; then\n\
+                 \x20   initrd (tftp,{server}){initrd}\n\
+                 \x20 fi\n\
+                 fi\n"
+            );
             text.push_str("boot\n");
             text.push_str("echo 'Bootlace: the kernel could not be started. Asking again.'\n");
             let _ = writeln!(text, "sleep {ASK_AGAIN_SECONDS}");
@@ -116,7 +123,13 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
 ";
         assert!(text.starts_with(expected), "{text}");
         assert!(
-            text.contains("  initrd (tftp,10.77.0.1)/boot/debian-12/2/initrd\nfi\nboot\n"),
+            text.contains(
+                "if ! initrd (http,10.77.0.1)/boot/debian-12/2/initrd (http,10.77.0.1)/boot/host/42; then\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("    initrd (tftp,10.77.0.1)/boot/debian-12/2/initrd\n  fi\nfi\nboot\n"),
             "{text}"
         );
     }

@@ -110,6 +110,11 @@ impl BootPlan {
         }
     }
 
+    /// Path of what only this boot gets, to follow the initrd.
+    pub fn host_path(&self) -> String {
+        alloc::format!("{}{}", initcfg::HOST_ARCHIVE_PATH, self.config.boot)
+    }
+
     /// The kernel command line without the kernel's name.
     pub fn command_line(&self) -> String {
         let mut words = self.kernel_args.clone();

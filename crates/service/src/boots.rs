@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::rows::{self, code_of_firmware};
 use crate::service::{Service, now_unix_ms};
 use crate::view::Part;
+use initcfg::Token;
 use model::{Boot, BootId, Firmware, ImageVersion, MachineName, RootKind, Stage};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::sync::Arc;
@@ -199,6 +200,13 @@ fn is_same_power_on(boot: &Boot, now_unix_ms: u64) -> bool {
     is_before_config && now_unix_ms.saturating_sub(last) < SAME_POWER_ON_MS
 }
 
+/// A secret that nobody can guess.
+fn new_token() -> Result<Token, ChangeError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
+    Ok(Token::new(random))
+}
+
 fn open_boot(
     connection: &Connection,
     mac: Mac,
@@ -210,8 +218,8 @@ fn open_boot(
         .query_row("SELECT name FROM machine WHERE mac = ?1", [&text], |row| row.get(0))
         .optional()?;
     connection.execute(
-        "INSERT INTO boot (mac, machine, firmware, started_unix_ms) VALUES (?1, ?2, ?3, ?4)",
-        params![text, machine, code_of_firmware(firmware), now_unix_ms],
+        "INSERT INTO boot (mac, machine, firmware, started_unix_ms, token) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![text, machine, code_of_firmware(firmware), now_unix_ms, new_token()?.as_bytes()],
     )?;
     let id = connection.last_insert_rowid();
     connection.execute(

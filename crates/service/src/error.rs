@@ -84,6 +84,23 @@ pub enum Error {
         /// The version that was asked for.
         version: u32,
     },
+    /// The kernel gives no random bytes.
+    #[error("the kernel gives no random bytes: no secret can be made")]
+    NoRandomness,
+    /// A machine can't be told to stop.
+    #[error(
+        "{0} can't be told to stop: its last boot has not begun, has failed, or runs an initrd of an older \
+         Bootlace; switch it off and on at its place"
+    )]
+    NoKeeper(MachineName),
+    /// What follows the initrd can't be made.
+    #[error("no host segment can be made for boot {boot}: {why}")]
+    HostSegment {
+        /// The boot.
+        boot: u64,
+        /// Why.
+        why: String,
+    },
     /// All AoE addresses are given out.
     #[error("all AoE addresses are given out: remove machines that are gone")]
     NoShelfSlot,
@@ -122,6 +139,7 @@ impl Error {
                 | Self::NameTaken(_)
                 | Self::MacTaken { .. }
                 | Self::GroupMac(_)
+                | Self::NoKeeper(_)
                 | Self::NoImage { .. }
         )
     }

@@ -56,6 +56,12 @@ impl Heartbeats {
         }
     }
 
+    /// Whether a machine gave signs of life in this boot.
+    pub(crate) fn was_heard(&self, mac: Mac, boot: BootId) -> bool {
+        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        by_mac.get(&mac).is_some_and(|(of, ..)| *of == boot)
+    }
+
     /// What is heard of a machine in this boot.
     pub(crate) fn life(&self, mac: Mac, boot: BootId, now_ms: u64) -> Life {
         let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);

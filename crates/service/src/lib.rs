@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod boots;
+mod control;
 mod database;
 mod error;
 mod fitted;
 mod hardware;
 mod heartbeats;
+mod host_segment;
 mod imports;
 mod initrd_files;
 mod initrds;
@@ -33,6 +35,7 @@ mod view;
 mod tests;
 
 pub use crate::boots::NewStage;
+pub use crate::control::PowerState;
 pub use crate::error::Error;
 pub use crate::hardware::Hardware;
 pub use crate::heartbeats::Life;
@@ -49,3 +52,4 @@ pub use crate::state::{MachineState, StateWord, machine_state};
 pub use crate::status::{Attention, MachineView, Preview, Status};
 pub use crate::storage_client::StorageError;
 pub use images::{ImportError, ImportRequest, Progress, Step};
+pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

@@ -24,6 +24,8 @@ pub struct Options {
     pub storage_socket: PathBuf,
     /// The static `bootlace-init`; `None`: no initrd can be built.
     pub init: Option<PathBuf>,
+    /// How long a machine shows why it can't start before it starts again; 0: for ever.
+    pub reboot_after_failure_seconds: u32,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
 }
@@ -41,6 +43,7 @@ impl Options {
             fitted_initrds: true,
             storage_socket: root.join("run/bootlace/storage.sock"),
             init: find_init(),
+            reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             network: None,
         }
     }

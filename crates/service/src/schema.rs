@@ -79,6 +79,26 @@ const MIGRATIONS: &[&str] = &["
         last_unix  INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX seen_last ON seen (last_unix);
+", "
+    -- The secret of a boot, 32 bytes; NULL in boots of an older Bootlace.
+    ALTER TABLE boot ADD COLUMN token BLOB;
+    -- Whether the machine has shown that it knows the secret: then what comes without it is refused.
+    ALTER TABLE boot ADD COLUMN is_proven INTEGER NOT NULL DEFAULT 0;
+
+    -- The last thing that was asked of a running machine.
+    CREATE TABLE power_order (
+        boot           INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
+        counter        INTEGER NOT NULL,
+        verb           TEXT NOT NULL,
+        asked_unix_ms  INTEGER NOT NULL,
+        obeyed_unix_ms INTEGER
+    ) STRICT;
+
+    CREATE TABLE ssh_host_key (
+        machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        private TEXT NOT NULL,
+        public  TEXT NOT NULL
+    ) STRICT;
 "];
 
 /// Opens the database for writing, making it if it is missing.
@@ -147,7 +167,7 @@ mod tests {
         drop(open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
-        assert!(error.contains("has format 99, but this Bootlace knows only up to 1"), "{error}");
+        assert!(error.contains("has format 99, but this Bootlace knows only up to 2"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Opening the site.
 
+use crate::control::Refused;
 use crate::database::Database;
 use crate::error::Error;
 use crate::heartbeats::Heartbeats;
@@ -29,6 +30,7 @@ struct Inner {
     initrds: Initrds,
     waits: Waits,
     heartbeats: Heartbeats,
+    refused: Refused,
     exports: watch::Sender<Exports>,
 }
 
@@ -49,6 +51,7 @@ impl Service {
             initrds,
             waits: Waits::default(),
             heartbeats: Heartbeats::new(),
+            refused: Refused::default(),
             exports: watch::Sender::new(Exports::default()),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -82,6 +85,10 @@ impl Service {
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {
         &self.inner.heartbeats
+    }
+
+    pub(crate) fn refused(&self) -> &Refused {
+        &self.inner.refused
     }
 
     pub(crate) fn waits(&self) -> &Waits {

@@ -135,7 +135,8 @@ pub fn machine_state(
                 "" => "it did not say why; look at its screen",
                 detail => detail.trim_end_matches('.'),
             };
-            state(StateWord::Failed, format!("Its boot failed: {why}."))
+            let code = initcfg::failure_code(boot.id, boot.mac);
+            state(StateWord::Failed, format!("Its boot failed (code {code}): {why}."))
         }
         Stage::Up if let Some((since_ms, why)) = why_off(life, disk_open, disk_closed) => {
             MachineState {

@@ -1,5 +1,6 @@
 //! What pages and command line show.
 
+use crate::control::PowerState;
 use crate::error::Error;
 use crate::heartbeats::Life;
 use crate::initrds::InitrdState;
@@ -44,6 +45,13 @@ pub struct MachineView {
     pub firmware: Option<Firmware>,
     /// Its last boot.
     pub boot: Option<Boot>,
+    /// Whether it has shown in its last boot that it knows the secret of that boot; then it can be told to
+    /// stop, and what comes in its name without a proof is refused.
+    pub is_proven: bool,
+    /// What it was asked to do in its last boot.
+    pub power: Option<PowerState>,
+    /// Words in its last boot that were refused, since their proof was wrong or missing.
+    pub n_refused: u64,
     /// The image version that it gets at its next boot.
     pub next_version: Option<u32>,
     /// Its disk as the storage server sees it.
@@ -147,6 +155,7 @@ impl Service {
                 let life = boot.as_ref().map_or(Life::Unknown, |boot| {
                     self.heartbeats().life(machine.mac, boot.id, now)
                 });
+                let control = view.controls.get(&machine.mac);
                 let state = machine_state(boot.as_ref(), waiting.as_deref(), export, life, now);
                 let next = machine
                     .image
@@ -160,6 +169,9 @@ impl Service {
                         .as_ref()
                         .map(|boot| boot.firmware)
                         .or(seen.map(|seen| seen.firmware)),
+                    is_proven: control.is_some_and(|control| control.is_proven),
+                    power: control.and_then(|control| control.order.clone()),
+                    n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
                     export: export.cloned(),

@@ -1,5 +1,7 @@
 //! A site as the boot server uses it, with a storage server that only takes notes.
 
+mod secrets;
+
 use crate::initrds::InitrdState;
 use crate::{Error, MachineChange, NewStage, Options, Service, Sighting, StateWord};
 use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! What readers see: the state as of the last commit, immutable.
 
+use crate::control::{self, Control};
 use crate::rows;
 use model::{Boot, Lease, Seen, Site};
 use rusqlite::Connection;
@@ -15,6 +16,8 @@ pub(crate) struct View {
     pub(crate) leases: Arc<Vec<Lease>>,
     /// The last boot of each NIC.
     pub(crate) boots: HashMap<Mac, Arc<Boot>>,
+    /// What only the boot server and the machine know of the last boot of each NIC.
+    pub(crate) controls: HashMap<Mac, Arc<Control>>,
     /// All PCs that ever asked for a loader, machines too.
     pub(crate) seen: Arc<Vec<Seen>>,
 }
@@ -43,6 +46,9 @@ pub(crate) enum Part {
 
 pub(crate) fn load_all(connection: &Connection) -> rusqlite::Result<View> {
     let mut view = View { boots: rows::last_boots(connection)?, ..View::default() };
+    for (mac, boot) in &view.boots {
+        view.controls.insert(*mac, Arc::new(control::of_boot(connection, boot.id)?));
+    }
     for part in [Part::Leases, Part::Seen, Part::Site] {
         load_part(connection, part, &mut view)?;
     }
@@ -57,12 +63,17 @@ pub(crate) fn load_part(
     match part {
         Part::Nothing => {}
         Part::Leases => view.leases = Arc::new(rows::leases(connection)?),
-        Part::Boot(mac) => {
-            match rows::last_boot(connection, mac)? {
-                Some(boot) => view.boots.insert(mac, Arc::new(boot)),
-                None => view.boots.remove(&mac),
-            };
-        }
+        Part::Boot(mac) => match rows::last_boot(connection, mac)? {
+            Some(boot) => {
+                let control = control::of_boot(connection, boot.id)?;
+                view.controls.insert(mac, Arc::new(control));
+                view.boots.insert(mac, Arc::new(boot));
+            }
+            None => {
+                view.controls.remove(&mac);
+                view.boots.remove(&mac);
+            }
+        },
         Part::Seen => {
             view.seen = Arc::new(rows::seen(connection)?);
             let mut site = Site::clone(&view.site);

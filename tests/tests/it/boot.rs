@@ -105,6 +105,14 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         for stage in STAGES {
             ensure!(reached.contains(stage), "the boot's time line lacks {stage}: {reached:?}");
         }
+        let detail = |stage: &str| {
+            let line = stages.iter().find(|line| line.stage == stage);
+            line.map_or("", |line| &line.detail)
+        };
+        ensure!(detail("initrd").contains("by HTTP"), "{}", detail("initrd"));
+        ensure!(!detail("address").contains("segment"), "{}", detail("address"));
+        let view = room.site.browser().json("/api/v1/machines/pc-1")?;
+        ensure!(view["is_proven"] == true, "the machine has not shown that it is itself: {view}");
 
         let console = pc.console().clone();
         console.log_in(COMMAND)?;

@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(100);
 /// From a message on the console to the same on the page.
 const PAGE: Duration = Duration::from_secs(15);
 
+/// Longer than any of these tests waits: a machine that starts again would confuse them.
+const REBOOT_SECONDS: u32 = 600;
+
 const MAC: &str = "52:54:00:00:00:01";
 
 /// A running site with the machine `pc-1`.
@@ -49,6 +52,7 @@ impl Room {
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         let site = Site::builder()
             .kernel_args("console=tty0 console=ttyS0,115200 quiet")
+            .reboot_after_failure_seconds(REBOOT_SECONDS)
             .create(Lan::lay(name)?)?;
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
         site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"])?;
@@ -100,6 +104,10 @@ impl Room {
         let pc = self.pc(&kernel, "virtio-net-pci")?;
         expect_failure(&pc, what, remedy, BOOT)?;
         self.page_says("failed", what, PAGE)?;
+        let screen = pc.console().text();
+        let code = screen.lines().find_map(|line| line.strip_prefix("  Code:"));
+        let code = code.context("no code")?.trim().split(',').next().unwrap_or_default().to_owned();
+        self.page_says("failed", &format!("(code {code}): "), PAGE)?;
         let log = self.site.run(&["machine", "log", "pc-1"])?;
         ensure!(log.contains("Linux version") && log.contains("bootlace: attach"), "{log}");
         Ok(())
@@ -110,7 +118,7 @@ impl Room {
 fn expect_failure(pc: &Pc, what: &str, remedy: &str, timeout: Duration) -> Result<()> {
     let console = pc.console();
     console.wait_for("*** This machine can't start ***", timeout)?;
-    console.wait_for("starts again in", BOOT)?;
+    console.wait_for(&format!("starts again in {REBOOT_SECONDS} s"), BOOT)?;
     let text = console.text();
     println!("{}", console.tail(8));
     let line = |label: &str| {

@@ -16,7 +16,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("initrd-builder", &["initcfg"]),
     ("bootlace-init", &["aoe", "initcfg", "nbd", "wire"]),
     ("storage", &["aoe", "images", "model", "nbd", "wire"]),
-    ("service", &["images", "initrd-builder", "model", "wire"]),
+    ("service", &["images", "initcfg", "initrd-builder", "model", "wire"]),
     ("web", &["model", "service", "wire"]),
     (
         "bootsvc",

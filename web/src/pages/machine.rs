@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{ImageName, InvalidName, MachineName, ParseChoiceError};
-use service::{MachineChange, MachineView, Service};
+use service::{MachineChange, MachineView, PowerState, PowerVerb, Service, StateWord};
 
 /// While it boots.
 const REFRESH_SECONDS: u32 = 2;
@@ -95,6 +95,10 @@ struct MachinePage {
     kernel_args: String,
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
+    can_stop: bool,
+    /// What it was asked to do, and whether it obeys.
+    power: Option<String>,
+    n_refused: u64,
     has_form: bool,
     images: Vec<Choice>,
     roots: Vec<Choice>,
@@ -213,6 +217,7 @@ async fn page(
         since: view.state.since_unix_ms.map(When::ms),
         done: match options.done.as_str() {
             "saved" => "Saved. It takes effect when the machine starts the next time.",
+            "reboot" | "poweroff" => "It is asked to stop.",
             "reset" => "Its disk begins anew when it starts the next time.",
             "kept" => "Its disk stays as it is.",
             "adopted" => {
@@ -232,6 +237,9 @@ async fn page(
         kernel_args: machine.kernel_args.to_string(),
         boot,
         earlier: earlier.iter().map(earlier_boot).collect(),
+        can_stop: view.state.word == StateWord::Up && view.is_proven,
+        power: view.power.as_ref().map(power_sentence),
+        n_refused: view.n_refused,
         has_form: !is_booting || is_editing,
         images: image_choices(service, &typed_image),
         roots: root_choices(&typed_root),
@@ -283,6 +291,21 @@ fn chosen_image(view: &MachineView) -> String {
     }
 }
 
+/// What was asked, and what became of it.
+fn power_sentence(power: &PowerState) -> String {
+    let asked = match power.verb {
+        PowerVerb::Reboot => "It was asked to start again",
+        PowerVerb::Poweroff => "It was asked to switch itself off",
+    };
+    let asked_at = When::ms(power.asked_unix_ms).ago;
+    let answer = match power.obeyed_unix_ms {
+        Some(_) => "it obeys",
+        None if power.is_open(text::now_unix_ms()) => "no answer yet",
+        None => "it never answered, and is not asked any more",
+    };
+    format!("{asked}, {asked_at}: {answer}.")
+}
+
 fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
     use model::Stage;
     let last = boot.current();
@@ -293,7 +316,9 @@ fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
         _ => ("○ broke off", "off"),
     };
     let detail = match last {
-        Some(event) if event.stage == Stage::Failed => event.detail.clone(),
+        Some(event) if event.stage == Stage::Failed => {
+            format!("{} (code {})", event.detail, service::failure_code(boot.id, boot.mac))
+        }
         Some(event) if event.stage < Stage::Handover => format!("after: {}", event.stage.title()),
         _ => String::new(),
     };
@@ -382,6 +407,54 @@ pub(crate) async fn ask_remove(State(service): State<Service>, Path(name): Path<
         name: name.to_string(),
     };
     Ok(render(StatusCode::OK, &page))
+}
+
+/// Asks before the system of whoever works with the machine is stopped.
+async fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
+    let name = machine_name(service, name)?;
+    let view = service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    let (question, button) = match verb {
+        PowerVerb::Reboot => (format!("Start {name} again?"), format!("Start {name} again")),
+        PowerVerb::Poweroff => (format!("Switch {name} off?"), format!("Switch {name} off")),
+    };
+    let page = ConfirmPage {
+        frame: Frame::new(service, "machines", question.clone()),
+        state: StateMark::from(&view.state),
+        action: verb.word(),
+        question,
+        consequence:
+            "Its system is stopped in order. What people who work with it have not saved is lost."
+                .to_owned(),
+        button,
+        name: name.to_string(),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
+    let name = machine_name(service, name)?;
+    service.order(&name, verb).await.map_err(|error| Failure::new(service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), verb.word()))
+}
+
+/// Asks before the machine starts again.
+pub(crate) async fn ask_reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    ask_power(&service, &name, PowerVerb::Reboot).await
+}
+
+/// Starts the machine again.
+pub(crate) async fn reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    stop(&service, &name, PowerVerb::Reboot).await
+}
+
+/// Asks before the machine is switched off.
+pub(crate) async fn ask_poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    ask_power(&service, &name, PowerVerb::Poweroff).await
+}
+
+/// Switches the machine off.
+pub(crate) async fn poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    stop(&service, &name, PowerVerb::Poweroff).await
 }
 
 /// Asks before the machine's disk begins anew.

@@ -1,0 +1,136 @@
+//! What a boot's secret is good for.
+
+use super::*;
+use initcfg::{HostConfig, PowerOrder, PowerVerb, Replaces, Token};
+
+/// A machine that has its configuration; returns its boot.
+async fn configured(root: &Path, service: &Service) -> u64 {
+    lease(service, MAC, ADDRESS).await;
+    let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let image = Some("debian-12".parse().unwrap());
+    let known = service.site().machine_by_mac(MAC).is_some();
+    if !known {
+        service.adopt(MAC, "lab-07".parse().unwrap(), image, RootKind::Nbd).await.unwrap();
+        pretend_initrds(service);
+        if !options(root).storage_socket.exists() {
+            start_storage(root);
+        }
+    }
+    assert_eq!(screen(service).await, "");
+    boot
+}
+
+async fn segment(service: &Service, boot: u64) -> Option<HostConfig> {
+    let file = service.host_file(ADDRESS, boot).await.unwrap()?;
+    Some(HostConfig::parse(file.as_bytes()).unwrap())
+}
+
+#[tokio::test]
+async fn a_segment_is_for_one_boot_of_one_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    add_image(folder.path(), "debian-12", 1);
+    let service = Service::open(options(folder.path())).unwrap();
+    let boot = configured(folder.path(), &service).await;
+    let first = segment(&service, boot).await.unwrap();
+    assert_eq!((first.boot, first.reboot_seconds), (boot, 60));
+    let started = std::time::Instant::now();
+    assert_eq!(segment(&service, boot).await, Some(first.clone()), "the loader asks twice");
+    println!("made in {:?}", started.elapsed());
+    assert_eq!(service.host_archive(ADDRESS, boot).await.unwrap().unwrap().len() % 4, 0);
+
+    let stranger = Ipv4Addr::new(10, 77, 0, 150);
+    assert_eq!(service.host_file(stranger, boot).await.unwrap(), None);
+    let other = Mac([0x52, 0x54, 0, 0, 0, 2]);
+    lease(&service, other, stranger).await;
+    service.boot_started(other, Firmware::Bios).await.unwrap();
+    assert_eq!(service.host_file(stranger, boot).await.unwrap(), None);
+    assert_eq!(segment(&service, boot + 1).await, None);
+
+    // From here on, users of the machine could ask.
+    reached(&service, Stage::Handover).await;
+    assert_eq!(segment(&service, boot).await, None);
+
+    let next = configured(folder.path(), &service).await;
+    assert_ne!(next, boot);
+    let second = segment(&service, next).await.unwrap();
+    assert_ne!(second.token, first.token);
+    assert_eq!(second.ssh, first.ssh, "a machine keeps its SSH key");
+    let ssh = second.ssh.unwrap();
+    assert_eq!(ssh.replaces, Replaces::All);
+    assert!(ssh.public.starts_with("ssh-ed25519 ") && ssh.public.ends_with(" lab-07"));
+
+    service.remove_machine("lab-07".parse().unwrap()).await.unwrap();
+    let anew = configured(folder.path(), &service).await;
+    assert_ne!(segment(&service, anew).await.unwrap().ssh.unwrap().public, ssh.public);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_kept_loses_only_the_image_s_key() {
+    let folder = tempfile::tempdir().unwrap();
+    add_image(folder.path(), "debian-12", 1);
+    let service = Service::open(options(folder.path())).unwrap();
+    let boot = configured(folder.path(), &service).await;
+    let change =
+        MachineChange { write_mode: Some(WriteMode::Persistent), ..MachineChange::default() };
+    service.set_machine("lab-07".parse().unwrap(), change).await.unwrap();
+    let ssh = segment(&service, boot).await.unwrap().ssh.unwrap();
+    assert_eq!(ssh.replaces, Replaces::Shared(None), "this image can't be read");
+}
+
+#[tokio::test]
+async fn who_has_proven_himself_can_not_be_imitated() {
+    let folder = tempfile::tempdir().unwrap();
+    add_image(folder.path(), "debian-12", 1);
+    let service = Service::open(options(folder.path())).unwrap();
+    let boot = configured(folder.path(), &service).await;
+    let token = segment(&service, boot).await.unwrap().token;
+    let line = b"bootlace/1 alive";
+    let wrong = Some(Token::new([1; 32]).tag(line));
+    assert!(service.believe(MAC, boot, line, None).await, "an older init has no token");
+    assert!(!service.believe(MAC, boot, line, wrong).await);
+    assert!(service.believe(MAC, boot, line, None).await, "a stranger proves nothing");
+    assert!(service.believe(MAC, boot, line, Some(token.tag(line))).await);
+    assert!(!service.believe(MAC, boot, line, None).await);
+    assert!(!service.believe(MAC, boot, b"another line", Some(token.tag(line))).await);
+    let view = service.machine(&"lab-07".parse().unwrap()).unwrap();
+    assert_eq!(view.n_refused, 3);
+
+    // Neither a restart of the server nor the next boot makes words of this boot good.
+    let again = Service::open(options(folder.path())).unwrap();
+    assert!(!again.believe(MAC, boot, line, None).await);
+    assert_eq!(segment(&again, boot).await, None, "it has it");
+    reached(&service, Stage::Handover).await;
+    let next = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_ne!(next, boot);
+    assert!(!service.believe(MAC, boot, line, None).await);
+    let tag = Some(token.tag(line));
+    assert!(service.believe(MAC, boot, line, tag).await, "it may still run");
+    assert!(!service.believe(MAC, next, line, tag).await);
+}
+
+#[tokio::test]
+async fn a_machine_is_told_to_stop_until_it_obeys() {
+    let folder = tempfile::tempdir().unwrap();
+    add_image(folder.path(), "debian-12", 1);
+    let service = Service::open(options(folder.path())).unwrap();
+    let boot = configured(folder.path(), &service).await;
+    let name = "lab-07".parse().unwrap();
+    let error = service.order(&name, PowerVerb::Reboot).await.unwrap_err();
+    assert!(error.to_string().contains("can't be told to stop"), "{error}");
+    let token = segment(&service, boot).await.unwrap().token;
+    assert!(service.believe(MAC, boot, b"alive", Some(token.tag(b"alive"))).await);
+
+    for (counter, verb) in [(1, PowerVerb::Reboot), (2, PowerVerb::Poweroff)] {
+        assert_eq!(service.order(&name, verb).await.unwrap().counter, counter);
+    }
+    let [(mac, datagram)] = &service.open_orders()[..] else { panic!("one machine, one order") };
+    let (line, tag) = initcfg::unseal(datagram.as_bytes());
+    assert_eq!((*mac, tag), (MAC, Some(token.tag(line))));
+    let order = PowerOrder { boot, counter: 2, verb: PowerVerb::Poweroff };
+    assert_eq!(PowerOrder::parse(line), Ok(order));
+    service.obeyed(MAC, boot, 1).await.unwrap();
+    assert_eq!(service.open_orders().len(), 1, "that was the former order");
+    service.obeyed(MAC, boot, 2).await.unwrap();
+    assert_eq!(service.open_orders(), []);
+    assert!(service.machine(&name).unwrap().power.unwrap().obeyed_unix_ms.is_some());
+}
