@@ -21,6 +21,7 @@ mod handover;
 mod keeper;
 mod kernel_log;
 mod loader;
+mod machine;
 mod nbd;
 mod netlink;
 mod nic;

@@ -1,0 +1,165 @@
+//! The real machine: what the stages of a boot do to it.
+
+use crate::boot::System;
+use crate::console::Console;
+use crate::disk::{Disk, ROOT};
+use crate::failure::Failure;
+use crate::loader::Loader;
+use crate::nic::Nic;
+use crate::reporter::Reporter;
+use crate::resolve::resolve;
+use crate::{aoe, coldplug, disk, handover, keeper, nbd, nic};
+use initcfg::{BootConfig, Root, Stage};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) struct Machine {
+    pub(crate) console: Console,
+    pub(crate) reporter: Reporter,
+    command_line: String,
+}
+
+impl Machine {
+    pub(crate) fn new(console: Console, reporter: Reporter, command_line: String) -> Self {
+        Self { console, reporter, command_line }
+    }
+}
+
+impl System for Machine {
+    type Drivers = Arc<Loader>;
+
+    fn reached(&mut self, stage: Stage, detail: &str) {
+        self.console.say(stage.word(), detail);
+        self.reporter.report(stage, detail);
+    }
+
+    fn kernel(&mut self) -> String {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        release.trim().to_owned()
+    }
+
+    fn load_drivers(&mut self, kernel: &str) -> Result<Arc<Loader>, Failure> {
+        let loader = open_loader(kernel)?;
+        coldplug::start(&loader).map_err(|error| {
+            Failure::new(
+                format!("can't listen for the kernel's hardware events: {error}"),
+                "this kernel can't be used: try another version",
+            )
+        })?;
+        Ok(loader)
+    }
+
+    fn find_nic(
+        &mut self,
+        config: &BootConfig,
+        loader: &Arc<Loader>,
+    ) -> Result<(Nic, String), Failure> {
+        let nic = nic::find(config.mac, loader, &self.console)?;
+        let loaded = loader.loaded();
+        self.console.log(&format!("bootlace: loaded {}", loaded.join(" ")));
+        let found = format!("{} loaded, {} has {}", loaded.len(), nic.name, nic.driver());
+        Ok((nic, found))
+    }
+
+    fn bring_up(
+        &mut self,
+        nic: &Nic,
+        root: &Root,
+        loader: &Arc<Loader>,
+    ) -> Result<String, Failure> {
+        preload(loader, root);
+        nic::bring_up(nic, &self.console)
+    }
+
+    fn configure(&mut self, nic: &Nic, config: &BootConfig) -> Result<(), Failure> {
+        nic::configure(nic, config)
+    }
+
+    fn attach(
+        &mut self,
+        nic: &Nic,
+        root: &Root,
+        loader: &Arc<Loader>,
+    ) -> Result<(Disk, u64), Failure> {
+        let disk = match root {
+            Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console)?,
+            Root::Aoe { shelf, slot } => {
+                let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
+                if let Err(error) = keeper::start(None) {
+                    self.console.say("attach", &format!("no signs of life will be sent: {error}"));
+                }
+                disk
+            }
+        };
+        let size_bytes = disk.size_bytes().unwrap_or(0);
+        Ok((disk, size_bytes))
+    }
+
+    fn mount_root(
+        &mut self,
+        disk: &Disk,
+        config: &BootConfig,
+        loader: &Arc<Loader>,
+    ) -> Result<String, Failure> {
+        disk::mount_root(disk, config.partition, loader)
+    }
+
+    fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure> {
+        let init = find_init(Path::new(ROOT), &self.command_line)?;
+        for trouble in handover::write_all(config, nic, &self.command_line) {
+            self.console.log(&format!("bootlace: handover: {trouble}"));
+        }
+        Ok(init)
+    }
+}
+
+/// Loads what will be needed while the link comes up, which takes seconds on real cards.
+fn preload(loader: &Arc<Loader>, root: &Root) {
+    let loader = Arc::clone(loader);
+    let is_nbd = matches!(root, Root::Nbd { .. });
+    std::thread::spawn(move || {
+        // Whoever needs it loads it again, and says what is wrong.
+        if is_nbd {
+            let _ = nbd::load_driver(&loader);
+        }
+        let _ = loader.load("ext4", "");
+    });
+}
+
+fn open_loader(release: &str) -> Result<Arc<Loader>, Failure> {
+    let remedy = "use kernel and initrd of the same image, as the boot server offers them";
+    let loader = Loader::open().map_err(|error| {
+        Failure::new(format!("the initrd has no usable list of modules: {error}"), remedy)
+    })?;
+    if loader.kernel() != release {
+        let what = format!("the initrd is for kernel {}, but {release} runs", loader.kernel());
+        return Err(Failure::new(what, remedy));
+    }
+    Ok(Arc::new(loader))
+}
+
+/// Programs that are tried as the real init, as the kernel does it.
+const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
+
+/// The real system's init: what the command line says, or the first one that is there.
+pub(crate) fn find_init(root: &Path, command_line: &str) -> Result<String, Failure> {
+    let wanted =
+        command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("init="));
+    let is_program = |path: &str| {
+        resolve(root, Path::new(path))
+            .and_then(|file| fs::metadata(file).ok())
+            .is_some_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
+    };
+    let candidates: Vec<&str> = match wanted {
+        Some(path) => vec![path],
+        None => INITS.to_vec(),
+    };
+    candidates.iter().find(|path| is_program(path)).map(|path| (*path).to_owned()).ok_or_else(|| {
+        Failure::new(
+            format!("the root disk has no {}: it is not a complete system", candidates[0]),
+            "assign an image that holds an installed Linux; perhaps its root is another partition",
+        )
+    })
+}
