@@ -1,5 +1,6 @@
 //! `bootlace.toml`.
 
+use initcfg::RamSize;
 use model::KernelArgs;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
@@ -59,6 +60,9 @@ pub(crate) struct NetworkConfig {
 pub(crate) struct BootSettings {
     /// Kernel parameters of all machines.
     pub(crate) kernel_args: KernelArgs,
+    /// How much of their memory machines in write mode `ram` give to what they write: `50%`, `2048M`.
+    #[serde(deserialize_with = "ram_size")]
+    pub(crate) ram: RamSize,
 }
 
 /// `[web]`.
@@ -121,6 +125,11 @@ fn yes() -> bool {
 
 fn default_lease() -> Duration {
     Duration::from_secs(12 * 3600)
+}
+
+fn ram_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RamSize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -242,6 +251,7 @@ mod tests {
             &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),
             &["set by the boot server"],
         );
+        refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);
     }

@@ -63,6 +63,7 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
         domain: config.network.domain.clone(),
         nbd: SocketAddrV4::new(server, config.storage.nbd_port),
         kernel_args: config.boot.kernel_args.clone(),
+        ram: config.boot.ram,
     })
 }
 

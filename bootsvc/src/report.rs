@@ -54,9 +54,9 @@ impl ReportListener {
     }
 
     async fn on_datagram(&self, datagram: &[u8], peer: IpAddr) -> Option<Ack> {
-        if let Ok(Heartbeat { boot, mac, is_last }) = Heartbeat::parse(datagram) {
+        if let Ok(Heartbeat { boot, mac, is_last, ram_used_percent }) = Heartbeat::parse(datagram) {
             if self.is_own_word(mac, peer) {
-                self.service.heartbeat(mac, boot, is_last);
+                self.service.heartbeat(mac, boot, is_last, ram_used_percent);
                 // When DHCP has too much to do, the next one prolongs the lease.
                 let _ = self.alive.try_send(mac);
             }

@@ -116,7 +116,7 @@ pub(crate) trait System {
     fn attach(
         &mut self,
         nic: &Nic,
-        root: &Root,
+        config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<(Disk, u64), Failure>;
     /// Mounts the root file system; returns what it is, for people.
@@ -150,7 +150,7 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     };
     system.reached(Stage::Address, &format!("{address}/{prefix}{router}"));
 
-    let (disk, size_bytes) = system.attach(&nic, &config.root, &drivers)?;
+    let (disk, size_bytes) = system.attach(&nic, config, &drivers)?;
     let megabytes = size_bytes >> 20;
     system.reached(Stage::Attach, &format!("{}, {megabytes} MiB", name(&config.root)));
 
@@ -219,8 +219,13 @@ mod tests {
             self.act(&format!("address for {}", nic.name))
         }
 
-        fn attach(&mut self, _: &Nic, root: &Root, (): &()) -> Result<(Disk, u64), Failure> {
-            self.act(&format!("attach {}", name(root)))?;
+        fn attach(
+            &mut self,
+            _: &Nic,
+            config: &BootConfig,
+            (): &(),
+        ) -> Result<(Disk, u64), Failure> {
+            self.act(&format!("attach {}", name(&config.root)))?;
             Ok((Disk { name: "nbd0".to_owned() }, 512 << 20))
         }
 

@@ -9,6 +9,7 @@
 
 use crate::console::Console;
 use crate::disk::Disk;
+use crate::memory::Memory;
 use crate::nbd;
 use crate::netlink::Socket;
 use crate::reporter::Target;
@@ -33,6 +34,9 @@ const NAME: &str = "@bootlace-keeper";
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How often it is looked how full the memory for changes is: a gigabyte is written in a second or two.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the person at the machine reads why everything stands still.
 const HINT_EVERY: Duration = Duration::from_secs(10);
@@ -97,7 +101,8 @@ impl Keeper {
             Root::Nbd { server, export } => Some(Link::open(*server, export)?),
             Root::Aoe { .. } => None,
         };
-        let pulse = Pulse::open(Target::from(&config))?;
+        let memory = config.ram.map(|_| Memory::open()).transpose()?;
+        let pulse = Pulse::open(Target::from(&config), memory, console.clone())?;
         let _ = rustix::process::setsid();
         // Memory for this process must never wait for a write to the disk that it has to bring back. A
         // kernel before 5.6 does not know the first; without them most outages are survived all the same.
@@ -115,8 +120,8 @@ impl Keeper {
         if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
             return ExitCode::FAILURE;
         }
-        let Some(mut link) = self.link else { self.pulse.beat() };
-        let pulse = self.pulse;
+        let mut pulse = self.pulse;
+        let Some(mut link) = self.link else { pulse.beat() };
         let beating = std::thread::Builder::new().stack_size(STACK_BYTES);
         if let Err(error) = beating.spawn(move || pulse.beat()) {
             self.console.warn(&format!("bootlace: no signs of life will be sent: {error}"));
@@ -132,20 +137,44 @@ impl Keeper {
 struct Pulse {
     socket: UdpSocket,
     target: Target,
+    memory: Option<Memory>,
+    console: Console,
 }
 
 impl Pulse {
-    fn open(target: Target) -> io::Result<Self> {
-        Ok(Self { socket: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, target })
+    fn open(target: Target, memory: Option<Memory>, console: Console) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        Ok(Self { socket, target, memory, console })
     }
 
-    fn beat(&self) -> ! {
-        let line = self.target.heartbeat(false).to_string();
+    fn beat(&mut self) -> ! {
+        let mut used = None;
         loop {
+            let line = self.target.heartbeat(used).to_string();
             // A boot server that is away hears the next one.
             let _ = self.socket.send_to(line.as_bytes(), self.target.address());
-            std::thread::sleep(Duration::from_secs(Heartbeat::INTERVAL_SECONDS));
+            used = self.wait();
         }
+    }
+
+    /// Waits until the next sign of life is due, which is at once when memory gets short.
+    fn wait(&mut self) -> Option<u8> {
+        let interval = Duration::from_secs(Heartbeat::INTERVAL_SECONDS);
+        let Some(memory) = &mut self.memory else {
+            std::thread::sleep(interval);
+            return None;
+        };
+        let mut used = None;
+        for _ in 0..interval.as_secs() / LOOK_EVERY.as_secs() {
+            std::thread::sleep(LOOK_EVERY);
+            let Ok((percent, warning)) = memory.look() else { continue };
+            used = Some(percent);
+            if let Some(warning) = warning {
+                self.console.warn(&format!("bootlace: {warning}"));
+                break;
+            }
+        }
+        used
     }
 }
 

@@ -80,10 +80,14 @@ impl System for Machine {
     fn attach(
         &mut self,
         nic: &Nic,
-        root: &Root,
+        config: &BootConfig,
         loader: &Arc<Loader>,
     ) -> Result<(Disk, u64), Failure> {
-        let disk = match root {
+        if let Some(ram) = config.ram {
+            // The keeper starts with the disk, and watches this.
+            disk::mount_memory(ram)?;
+        }
+        let disk = match &config.root {
             Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console)?,
             Root::Aoe { shelf, slot } => {
                 let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
@@ -103,7 +107,7 @@ impl System for Machine {
         config: &BootConfig,
         loader: &Arc<Loader>,
     ) -> Result<String, Failure> {
-        disk::mount_root(disk, config.partition, loader)
+        disk::mount_root(disk, config, loader)
     }
 
     fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure> {

@@ -22,6 +22,7 @@ mod keeper;
 mod kernel_log;
 mod loader;
 mod machine;
+mod memory;
 mod nbd;
 mod netlink;
 mod nic;

@@ -61,9 +61,9 @@ impl Target {
 }
 
 impl Target {
-    /// A sign of life, or the last one.
-    pub(crate) fn heartbeat(self, is_last: bool) -> Heartbeat {
-        Heartbeat { boot: self.boot, mac: self.mac, is_last }
+    /// A sign of life.
+    pub(crate) fn heartbeat(self, ram_used_percent: Option<u8>) -> Heartbeat {
+        Heartbeat { boot: self.boot, mac: self.mac, is_last: false, ram_used_percent }
     }
 
     /// Where reports go.
@@ -199,7 +199,7 @@ pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
 
 fn report_off(target: Target) -> ExitCode {
     let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return ExitCode::FAILURE };
-    let line = target.heartbeat(true).to_string();
+    let line = Heartbeat { is_last: true, ..target.heartbeat(None) }.to_string();
     for _ in 0..LAST_HEARTBEATS {
         let _ = socket.send_to(line.as_bytes(), target.address());
         std::thread::sleep(TICK);

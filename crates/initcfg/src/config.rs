@@ -1,5 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
+use crate::RamSize;
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -49,6 +50,8 @@ pub struct BootConfig {
     pub root: Root,
     /// Partition of the root disk that holds the root file system; `None` is the whole disk.
     pub partition: Option<u8>,
+    /// The root disk takes no writes: changes go to so much of the machine's memory.
+    pub ram: Option<RamSize>,
 }
 
 /// A parameter of the command line is missing or can't be understood.
@@ -82,6 +85,7 @@ const DOMAIN: &str = "bootlace.domain";
 const HOST_NAME: &str = "bootlace.host";
 const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
+const RAM: &str = "bootlace.ram";
 
 impl BootConfig {
     /// Renders the parameters for the kernel command line, separated by single spaces.
@@ -113,6 +117,9 @@ impl BootConfig {
         }
         if let Some(partition) = self.partition {
             put(PARTITION, &partition);
+        }
+        if let Some(ram) = self.ram {
+            put(RAM, &ram);
         }
         line
     }
@@ -146,6 +153,9 @@ impl BootConfig {
             root: parse_root(required(ROOT)?)?,
             partition: value(PARTITION)
                 .map(|text| field(PARTITION, text, "a partition number from 1 to 255"))
+                .transpose()?,
+            ram: value(RAM)
+                .map(|text| field(RAM, text, "a part of the memory like 50% or 2048M"))
                 .transpose()?,
         })
     }
@@ -217,6 +227,7 @@ mod tests {
                 export: "lab-07".to_owned(),
             },
             partition: None,
+            ram: None,
         }
     }
 
@@ -226,6 +237,7 @@ mod tests {
         let aoe = BootConfig {
             root: Root::Aoe { shelf: 1, slot: 7 },
             partition: Some(2),
+            ram: Some(RamSize::Percent(50)),
             router: None,
             dns: Vec::new(),
             domain: None,
@@ -248,6 +260,7 @@ mod tests {
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
+            ("host=lab-07", "host=lab-07 bootlace.ram=all"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();
             assert!(matches!(error, ConfigError::Invalid { .. }), "{wrong}: {error}");

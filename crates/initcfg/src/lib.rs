@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod config;
 mod modules;
+mod ram;
 mod report;
 
 pub use config::{BootConfig, ConfigError, Root};
@@ -16,6 +17,7 @@ pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,
 };
+pub use ram::{ParseRamSizeError, RamSize};
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
 
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
