@@ -42,6 +42,8 @@ pub fn bootlace_binary() -> Result<PathBuf> {
 pub struct SiteBuilder {
     kernel_args: String,
     name_server: Option<String>,
+    network: String,
+    boot: String,
     binary: Option<PathBuf>,
     verbose: bool,
 }
@@ -58,6 +60,20 @@ impl SiteBuilder {
     #[must_use]
     pub fn name_server(mut self, address: &str) -> Self {
         self.name_server = Some(address.to_owned());
+        self
+    }
+
+    /// Adds a line to `[network]` of the configuration.
+    #[must_use]
+    pub fn network(mut self, line: &str) -> Self {
+        self.network += &format!("{line}\n");
+        self
+    }
+
+    /// Adds a line to `[boot]` of the configuration.
+    #[must_use]
+    pub fn boot(mut self, line: &str) -> Self {
+        self.boot += &format!("{line}\n");
         self
     }
 
@@ -90,9 +106,9 @@ impl SiteBuilder {
             .map(|server| format!("dns = [\"{server}\"]\n"))
             .unwrap_or_default();
         let config = format!(
-            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}\n\
-             [boot]\nkernel_args = \"{}\"\n\n[web]\nlisten = \"{PAGES}\"\n",
-            self.kernel_args
+            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n\
+             [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{PAGES}\"\n",
+            self.network, self.kernel_args, self.boot
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
@@ -126,7 +142,14 @@ impl Site {
     /// Describes a site.
     pub fn builder() -> SiteBuilder {
         let kernel_args = "console=tty0 console=ttyS0,115200".to_owned();
-        SiteBuilder { kernel_args, name_server: None, binary: None, verbose: false }
+        SiteBuilder {
+            kernel_args,
+            name_server: None,
+            network: String::new(),
+            boot: String::new(),
+            binary: None,
+            verbose: false,
+        }
     }
 
     /// The LAN.

@@ -7,5 +7,6 @@ mod failures;
 mod handover;
 mod nics;
 mod outage;
+mod ram;
 mod tftp;
 mod tidy;
