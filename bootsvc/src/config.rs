@@ -46,12 +46,26 @@ pub(crate) struct NetworkConfig {
     /// Addresses that belong to one NIC for ever; they need not lie in the pool.
     #[serde(default, rename = "reserve")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
+    /// Whether machines take the address that their firmware was leased, or ask by DHCP once more.
+    #[serde(default)]
+    pub(crate) address_by: AddressBy,
     /// How long a lease lasts, like `12h`.
     #[serde(default = "default_lease", deserialize_with = "duration")]
     pub(crate) lease: Duration,
     /// Whether iPXE is told that there is no IPv6 router; otherwise it waits 16 s for one.
     #[serde(default = "yes")]
     pub(crate) answer_router_solicitations: bool,
+}
+
+/// How a machine's kernel comes to its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AddressBy {
+    /// It is on its command line: no second round of DHCP, and boots go on without a DHCP server.
+    #[default]
+    Lease,
+    /// It asks itself, and renews the lease while it runs.
+    Dhcp,
 }
 
 /// `[boot]`.
@@ -231,6 +245,9 @@ mod tests {
         assert_eq!(config.network.lease, Duration::from_secs(43_200));
         assert_eq!(config.web.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.storage.nbd_port, 10809);
+        assert_eq!(config.network.address_by, AddressBy::Lease);
+        let config = Config::parse(Path::new("x"), &format!("{GOOD}address_by = \"dhcp\"\n"));
+        assert_eq!(config.unwrap().network.address_by, AddressBy::Dhcp);
     }
 
     #[test]

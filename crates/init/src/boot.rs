@@ -77,8 +77,12 @@ fn explanation(config: Option<&BootConfig>, failure: &Failure) -> Vec<String> {
         format!("  What helps:     {}", failure.remedy),
     ];
     if let Some(config) = config {
-        let BootConfig { host_name, mac, address: (address, prefix), server, .. } = config;
-        lines.push(format!("  This machine:   {host_name}, {mac}, {address}/{prefix}"));
+        let BootConfig { host_name, mac, address, server, .. } = config;
+        let address = address.map_or_else(
+            || "address by DHCP".to_owned(),
+            |(address, prefix)| format!("{address}/{prefix}"),
+        );
+        lines.push(format!("  This machine:   {host_name}, {mac}, {address}"));
         lines.push(format!("  Boot server:    {server}"));
     }
     lines.push(String::new());
@@ -110,8 +114,13 @@ pub(crate) trait System {
         root: &Root,
         drivers: &Self::Drivers,
     ) -> Result<String, Failure>;
-    /// Gives the NIC its address and routes.
-    fn configure(&mut self, nic: &Nic, config: &BootConfig) -> Result<(), Failure>;
+    /// Gives the NIC its address and routes; asks for them first if it has none. Returns what is known
+    /// then, and the address for people.
+    fn configure(
+        &mut self,
+        nic: &Nic,
+        config: &BootConfig,
+    ) -> Result<(BootConfig, String), Failure>;
     /// Attaches the root disk; also returns its size in bytes.
     fn attach(
         &mut self,
@@ -142,13 +151,13 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     let speed = system.bring_up(&nic, &config.root, &drivers)?;
     system.reached(Stage::Link, &format!("{} up{speed}", nic.name));
 
-    system.configure(&nic, config)?;
-    let (address, prefix) = config.address;
+    let (config, address) = system.configure(&nic, config)?;
+    let config = &config;
     let router = match config.router {
         Some(router) => format!(", router {router}"),
         None => String::new(),
     };
-    system.reached(Stage::Address, &format!("{address}/{prefix}{router}"));
+    system.reached(Stage::Address, &format!("{address}{router}"));
 
     let (disk, size_bytes) = system.attach(&nic, config, &drivers)?;
     let megabytes = size_bytes >> 20;
@@ -215,8 +224,13 @@ mod tests {
             Ok(", 1000 Mbit/s".to_owned())
         }
 
-        fn configure(&mut self, nic: &Nic, _: &BootConfig) -> Result<(), Failure> {
-            self.act(&format!("address for {}", nic.name))
+        fn configure(
+            &mut self,
+            nic: &Nic,
+            config: &BootConfig,
+        ) -> Result<(BootConfig, String), Failure> {
+            self.act(&format!("address for {}", nic.name))?;
+            Ok((config.clone(), "10.0.0.7/24".to_owned()))
         }
 
         fn attach(

@@ -8,10 +8,12 @@
 //! (systemd: ROOT_STORAGE_DAEMONS).
 
 use crate::console::Console;
+use crate::dhcp::{Held, Renewal};
 use crate::disk::Disk;
 use crate::memory::Memory;
 use crate::nbd;
 use crate::netlink::Socket;
+use crate::nic::Nic;
 use crate::reporter::Target;
 use initcfg::{BootConfig, Heartbeat, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -45,15 +47,21 @@ const HINT_EVERY: Duration = Duration::from_secs(10);
 const HINTS_MAX: u32 = 60;
 const HINT_LATER: Duration = Duration::from_secs(600);
 
-/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server.
+/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server,
+/// `own_lease` what it shall renew.
 ///
 /// # Errors
 /// It can't be started, or ends at once.
-pub(crate) fn start(connection: Option<TcpStream>) -> io::Result<()> {
+pub(crate) fn start(
+    connection: Option<TcpStream>,
+    own_lease: Option<(&Held, &Nic)>,
+) -> io::Result<()> {
+    let lease = own_lease.map(|(held, nic)| [vec![nic.name.clone()], held.to_words()].concat());
     let input = connection.map_or_else(Stdio::null, |stream| OwnedFd::from(stream).into());
     let mut child = Command::new("/init")
         .arg0(NAME)
         .arg("keep")
+        .args(lease.unwrap_or_default())
         .env_clear()
         .stdin(input)
         .stdout(Stdio::piped())
@@ -72,9 +80,9 @@ pub(crate) fn start(connection: Option<TcpStream>) -> io::Result<()> {
     Ok(())
 }
 
-/// `init keep`: does not end while the machine runs.
-pub(crate) fn run() -> ExitCode {
-    match Keeper::open() {
+/// `init keep [NIC LEASE]`: does not end while the machine runs.
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    match Keeper::open(arguments) {
         Ok(keeper) => keeper.keep(),
         Err(error) => {
             Console::open().line(&format!("bootlace: the keeper can't start: {error}"));
@@ -86,12 +94,13 @@ pub(crate) fn run() -> ExitCode {
 struct Keeper {
     console: Console,
     pulse: Pulse,
+    renewal: Option<Renewal>,
     link: Option<Link>,
 }
 
 impl Keeper {
     /// Opens everything while there is an initrd to open it from.
-    fn open() -> io::Result<Self> {
+    fn open(arguments: &[String]) -> io::Result<Self> {
         let console = Console::log_only();
         let command_line = fs::read_to_string("/proc/cmdline")?;
         let config = BootConfig::parse(&command_line).map_err(io::Error::other)?;
@@ -101,6 +110,9 @@ impl Keeper {
             Root::Nbd { server, export } => Some(Link::open(*server, export)?),
             Root::Aoe { .. } => None,
         };
+        let own_lease =
+            arguments.split_first().and_then(|(nic, words)| Some((nic, Held::parse(words)?)));
+        let renewal = own_lease.map(|(nic, held)| Renewal::open(held, nic, &config)).transpose()?;
         let memory = config.ram.map(|_| Memory::open()).transpose()?;
         let pulse = Pulse::open(Target::from(&config), memory, console.clone())?;
         let _ = rustix::process::setsid();
@@ -111,7 +123,7 @@ impl Keeper {
         if let Err(error) = flusher.and(locked) {
             console.log(&format!("bootlace: the keeper's memory is not safe: {error}"));
         }
-        Ok(Self { console, pulse, link })
+        Ok(Self { console, pulse, renewal, link })
     }
 
     fn keep(self) -> ExitCode {
@@ -120,12 +132,19 @@ impl Keeper {
         if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
             return ExitCode::FAILURE;
         }
+        let in_thread = |what: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            if let Err(error) = thread.spawn(work) {
+                self.console.warn(&format!("bootlace: {what}: {error}"));
+            }
+        };
+        if let Some(renewal) = self.renewal {
+            let console = self.console.clone();
+            in_thread("the lease is not renewed", Box::new(move || renewal.keep(&console)));
+        }
         let mut pulse = self.pulse;
         let Some(mut link) = self.link else { pulse.beat() };
-        let beating = std::thread::Builder::new().stack_size(STACK_BYTES);
-        if let Err(error) = beating.spawn(move || pulse.beat()) {
-            self.console.warn(&format!("bootlace: no signs of life will be sent: {error}"));
-        }
+        in_thread("no signs of life will be sent", Box::new(move || pulse.beat()));
         loop {
             link.wait_for_loss();
             link.restore(&self.console);

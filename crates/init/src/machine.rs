@@ -2,6 +2,7 @@
 
 use crate::boot::System;
 use crate::console::Console;
+use crate::dhcp::{self, Held};
 use crate::disk::{Disk, ROOT};
 use crate::failure::Failure;
 use crate::loader::Loader;
@@ -15,15 +16,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What the machine's own DHCP found out.
+const LEASE: &str = "/run/bootlace/lease.json";
+
 pub(crate) struct Machine {
     pub(crate) console: Console,
     pub(crate) reporter: Reporter,
     command_line: String,
+    /// The machine's own lease.
+    held: Option<Held>,
 }
 
 impl Machine {
     pub(crate) fn new(console: Console, reporter: Reporter, command_line: String) -> Self {
-        Self { console, reporter, command_line }
+        Self { console, reporter, command_line, held: None }
     }
 }
 
@@ -73,8 +79,32 @@ impl System for Machine {
         nic::bring_up(nic, &self.console)
     }
 
-    fn configure(&mut self, nic: &Nic, config: &BootConfig) -> Result<(), Failure> {
-        nic::configure(nic, config)
+    fn configure(
+        &mut self,
+        nic: &Nic,
+        config: &BootConfig,
+    ) -> Result<(BootConfig, String), Failure> {
+        let mut config = config.clone();
+        let (address, origin) = match config.address {
+            Some(address) => (address, String::new()),
+            None => {
+                let held = dhcp::obtain(nic, &config, &self.console)?;
+                let lease = held.lease.clone();
+                // For programs of the real system that care; the boot does not.
+                let _ = fs::write(LEASE, held.to_json());
+                self.held = Some(held);
+                // What the boot server says counts more.
+                config.router = config.router.or(lease.router);
+                config.domain = config.domain.or(lease.domain);
+                if config.dns.is_empty() {
+                    config.dns = lease.dns;
+                }
+                ((lease.address, lease.prefix), format!(" by DHCP from {}", lease.server))
+            }
+        };
+        nic::configure(nic, address, config.router)?;
+        config.address = Some(address);
+        Ok((config, format!("{}/{}{origin}", address.0, address.1)))
     }
 
     fn attach(
@@ -87,11 +117,14 @@ impl System for Machine {
             // The keeper starts with the disk, and watches this.
             disk::mount_memory(ram)?;
         }
+        let own_lease = self.held.as_ref().map(|held| (held, nic));
         let disk = match &config.root {
-            Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console)?,
+            Root::Nbd { server, export } => {
+                nbd::attach(*server, export, loader, &self.console, own_lease)?
+            }
             Root::Aoe { shelf, slot } => {
                 let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
-                if let Err(error) = keeper::start(None) {
+                if let Err(error) = keeper::start(None, own_lease) {
                     self.console.say("attach", &format!("no signs of life will be sent: {error}"));
                 }
                 disk

@@ -15,6 +15,7 @@ mod aoe;
 mod boot;
 mod coldplug;
 mod console;
+mod dhcp;
 mod disk;
 mod failure;
 mod handover;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     }
     match rest.first().map(String::as_str) {
         Some("boot") => boot::run(),
-        Some("keep") => keeper::run(),
+        Some("keep") => keeper::run(&rest[1..]),
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.

@@ -36,8 +36,8 @@ pub struct BootConfig {
     pub boot: u64,
     /// The NIC that carries the boot.
     pub mac: Mac,
-    /// Leased address and prefix length (0 to 32).
-    pub address: (Ipv4Addr, u8),
+    /// Leased address and prefix length (0 to 32); `None`: the machine asks by DHCP itself.
+    pub address: Option<(Ipv4Addr, u8)>,
     /// Default route.
     pub router: Option<Ipv4Addr>,
     /// Name servers, in order of preference.
@@ -79,6 +79,8 @@ const SERVER: &str = "bootlace.server";
 const BOOT: &str = "bootlace.boot";
 const NIC: &str = "bootlace.mac";
 const ADDRESS: &str = "bootlace.address";
+/// Instead of an address.
+const BY_DHCP: &str = "dhcp";
 const ROUTER: &str = "bootlace.router";
 const DNS: &str = "bootlace.dns";
 const DOMAIN: &str = "bootlace.domain";
@@ -99,7 +101,10 @@ impl BootConfig {
         put(SERVER, &self.server);
         put(BOOT, &self.boot);
         put(NIC, &self.mac);
-        put(ADDRESS, &alloc::format!("{}/{}", self.address.0, self.address.1));
+        match self.address {
+            Some((address, prefix)) => put(ADDRESS, &alloc::format!("{address}/{prefix}")),
+            None => put(ADDRESS, &BY_DHCP),
+        }
         if let Some(router) = self.router {
             put(ROUTER, &router);
         }
@@ -173,15 +178,18 @@ fn invalid(key: &'static str, value: &str, wanted: &'static str) -> ConfigError 
     ConfigError::Invalid { key, value: value.to_owned(), wanted }
 }
 
-fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), ConfigError> {
-    let wanted = "an IPv4 address with its prefix length, like 10.0.0.5/24";
+fn parse_address(text: &str) -> Result<Option<(Ipv4Addr, u8)>, ConfigError> {
+    if text == BY_DHCP {
+        return Ok(None);
+    }
+    let wanted = "an IPv4 address with its prefix length, like 10.0.0.5/24, or dhcp";
     let bad = || invalid(ADDRESS, text, wanted);
     let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
     let prefix: u8 = prefix.parse().map_err(|_| bad())?;
     if prefix > 32 {
         return Err(bad());
     }
-    Ok((address.parse().map_err(|_| bad())?, prefix))
+    Ok(Some((address.parse().map_err(|_| bad())?, prefix)))
 }
 
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
@@ -217,7 +225,7 @@ mod tests {
             server: Ipv4Addr::new(10, 77, 0, 1),
             boot: 42,
             mac: Mac([0x52, 0x54, 0, 0, 0, 1]),
-            address: (Ipv4Addr::new(10, 77, 0, 100), 24),
+            address: Some((Ipv4Addr::new(10, 77, 0, 100), 24)),
             router: Some(Ipv4Addr::new(10, 77, 0, 254)),
             dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
             domain: Some("lab.example".to_owned()),
@@ -236,6 +244,7 @@ mod tests {
         let nbd = example();
         let aoe = BootConfig {
             root: Root::Aoe { shelf: 1, slot: 7 },
+            address: None,
             partition: Some(2),
             ram: Some(RamSize::Percent(50)),
             router: None,

@@ -26,6 +26,8 @@ pub struct Network {
     pub nbd: SocketAddrV4,
     /// Kernel parameters for all machines.
     pub kernel_args: KernelArgs,
+    /// Machines ask for their address by DHCP once more when their kernel runs, and keep that lease.
+    pub own_dhcp: bool,
     /// How much of their memory machines in write mode `ram` give to what they write.
     pub ram: RamSize,
 }
@@ -152,7 +154,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         server: network.server,
         boot,
         mac,
-        address: (address, network.prefix),
+        address: (!network.own_dhcp).then_some((address, network.prefix)),
         router: network.router,
         dns: network.dns.clone(),
         domain: network.domain.clone(),
@@ -187,6 +189,7 @@ pub(crate) mod tests {
             domain: None,
             nbd: SocketAddrV4::new(server, 10809),
             kernel_args: "console=ttyS0".parse().unwrap(),
+            own_dhcp: false,
             ram: RamSize::default(),
         }
     }

@@ -7,6 +7,7 @@ mod failures;
 mod handover;
 mod nics;
 mod outage;
+mod own_dhcp;
 mod ram;
 mod tftp;
 mod tidy;
