@@ -1,5 +1,6 @@
 //! `bootlace.toml`.
 
+use initcfg::RamSize;
 use model::KernelArgs;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
@@ -45,12 +46,26 @@ pub(crate) struct NetworkConfig {
     /// Addresses that belong to one NIC for ever; they need not lie in the pool.
     #[serde(default, rename = "reserve")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
+    /// Whether machines take the address that their firmware was leased, or ask by DHCP once more.
+    #[serde(default)]
+    pub(crate) address_by: AddressBy,
     /// How long a lease lasts, like `12h`.
     #[serde(default = "default_lease", deserialize_with = "duration")]
     pub(crate) lease: Duration,
     /// Whether iPXE is told that there is no IPv6 router; otherwise it waits 16 s for one.
     #[serde(default = "yes")]
     pub(crate) answer_router_solicitations: bool,
+}
+
+/// How a machine's kernel comes to its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AddressBy {
+    /// It is on its command line: no second round of DHCP, and boots go on without a DHCP server.
+    #[default]
+    Lease,
+    /// It asks itself, and renews the lease while it runs.
+    Dhcp,
 }
 
 /// `[boot]`.
@@ -63,6 +78,9 @@ pub(crate) struct BootSettings {
     pub(crate) fitted_initrds: bool,
     /// How long a machine shows why it can't start before it starts again; 0: for ever.
     pub(crate) reboot_after_failure_seconds: u32,
+    /// How much of their memory machines in write mode `ram` give to what they write: `50%`, `2048M`.
+    #[serde(deserialize_with = "ram_size")]
+    pub(crate) ram: RamSize,
 }
 
 impl Default for BootSettings {
@@ -71,6 +89,7 @@ impl Default for BootSettings {
             kernel_args: KernelArgs::default(),
             fitted_initrds: true,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
+            ram: RamSize::default(),
         }
     }
 }
@@ -135,6 +154,11 @@ fn yes() -> bool {
 
 fn default_lease() -> Duration {
     Duration::from_secs(12 * 3600)
+}
+
+fn ram_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RamSize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -236,6 +260,9 @@ mod tests {
         assert_eq!(config.network.lease, Duration::from_secs(43_200));
         assert_eq!(config.web.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.storage.nbd_port, 10809);
+        assert_eq!(config.network.address_by, AddressBy::Lease);
+        let config = Config::parse(Path::new("x"), &format!("{GOOD}address_by = \"dhcp\"\n"));
+        assert_eq!(config.unwrap().network.address_by, AddressBy::Dhcp);
     }
 
     #[test]
@@ -256,6 +283,7 @@ mod tests {
             &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),
             &["set by the boot server"],
         );
+        refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);
     }

@@ -1,6 +1,6 @@
 //! The boot network, as the interface and the configuration have it.
 
-use crate::config::Config;
+use crate::config::{AddressBy, Config};
 use model::Network;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -63,6 +63,8 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
         domain: config.network.domain.clone(),
         nbd: SocketAddrV4::new(server, config.storage.nbd_port),
         kernel_args: config.boot.kernel_args.clone(),
+        own_dhcp: config.network.address_by == AddressBy::Dhcp,
+        ram: config.boot.ram,
     })
 }
 

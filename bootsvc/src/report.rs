@@ -82,13 +82,13 @@ impl ReportListener {
 
     async fn on_datagram(&mut self, datagram: &[u8], peer: SocketAddr) -> Option<Ack> {
         let (line, tag) = initcfg::unseal(datagram);
-        if let Ok(Heartbeat { boot, mac, is_last }) = Heartbeat::parse(line) {
+        if let Ok(Heartbeat { boot, mac, is_last, ram_used_percent }) = Heartbeat::parse(line) {
             if self.is_own_word(mac, boot, peer.ip(), (line, tag)).await {
                 if !is_last && (self.keepers.len() < KEEPERS_MAX || self.keepers.contains_key(&mac))
                 {
                     self.keepers.insert(mac, peer);
                 }
-                self.service.heartbeat(mac, boot, is_last);
+                self.service.heartbeat(mac, boot, is_last, ram_used_percent);
                 // When DHCP has too much to do, the next one prolongs the lease.
                 let _ = self.alive.try_send(mac);
             }

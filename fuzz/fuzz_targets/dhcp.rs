@@ -1,4 +1,4 @@
-//! DHCP requests, router solicitations, and what the server decides about a series of them.
+//! DHCP requests and answers, router solicitations, and what server and client decide about a series of them.
 #![no_main]
 
 use std::net::Ipv4Addr;
@@ -9,6 +9,7 @@ const COOKIE: std::ops::Range<usize> = 236..240;
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = dhcp::Request::parse(bytes);
     let _ = dhcp::solicitor(bytes, std::net::Ipv6Addr::LOCALHOST);
+    let mut client = dhcp::Client::new(wire::Mac([2; 6]), "x", 1, wire::Moment::default());
     let mut server = dhcp::Server::new(config(), []);
     for (now, piece) in (0..).zip(bytes.chunks(340)) {
         let mut datagram = piece.to_vec();
@@ -19,6 +20,15 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         }
         if let Ok(request) = dhcp::Request::parse(&datagram) {
             let _ = server.on_request(&request, now);
+        }
+        if datagram.len() >= COOKIE.end {
+            // The same as an answer to what the client asks.
+            datagram[0] = 2;
+            datagram[28..34].copy_from_slice(&[2; 6]);
+            if let dhcp::Next::Send(question, _) = client.next(wire::Moment::from_millis(now * 1000)) {
+                datagram[4..8].copy_from_slice(&question[4..8]);
+            }
+            let _ = client.on_datagram(&datagram, wire::Moment::from_millis(now * 1000));
         }
     }
 });

@@ -21,7 +21,7 @@ pub use block::{Block, check_range};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use import::{ImportRequest, Progress, Step};
 pub use kernel::kernel_version;
-pub use layer::{About, BadHeader, Header, LayerError, Layers, WriteLayer};
+pub use layer::{About, BadHeader, Header, LayerError, LayerMode, Layers, WriteLayer};
 pub use memory::Memory;
 pub use raw::RawFile;
 pub use rootfs::{Entry, EntryKind, Rootfs};

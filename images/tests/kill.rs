@@ -4,7 +4,7 @@
 mod common;
 
 use common::{base, content};
-use images::{Block, Layers};
+use images::{Block, LayerMode, Layers};
 use model::WriteMode;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -21,6 +21,7 @@ const MODE: &str = "BOOTLACE_TEST_KILL_MODE";
 fn open(dir: &Path, mode: WriteMode) -> (Layers, std::sync::Arc<images::WriteLayer>) {
     let layers = Layers::open(&dir.join("layers"), &dir.join("run")).unwrap();
     let base = base(vec![0xee; SIZE as usize]);
+    let mode = LayerMode::of(mode).unwrap();
     let layer = layers.open_or_create(&"lab-07".parse().unwrap(), &base, mode, 1).unwrap();
     (layers, layer)
 }

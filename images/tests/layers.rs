@@ -4,8 +4,8 @@
 mod common;
 
 use common::{base, content};
-use images::{Base, Block, LayerError, Layers, WriteLayer};
-use model::{MachineName, WriteMode};
+use images::{Base, Block, LayerError, LayerMode, Layers, WriteLayer};
+use model::MachineName;
 use proptest::prelude::*;
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ fn layers(dir: &Path) -> Layers {
     Layers::open(&dir.join("layers"), &dir.join("run")).unwrap()
 }
 
-fn open(layers: &Layers, base: &Base, mode: WriteMode, boot: u64) -> Arc<WriteLayer> {
+fn open(layers: &Layers, base: &Base, mode: LayerMode, boot: u64) -> Arc<WriteLayer> {
     layers.open_or_create(&machine(), base, mode, boot).unwrap()
 }
 
@@ -82,7 +82,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn behaves_like_a_disk(mode: WriteMode, actions: &[Action]) {
+fn behaves_like_a_disk(mode: LayerMode, actions: &[Action]) {
     let dir = tempfile::tempdir().unwrap();
     let original: Vec<u8> = (0..SIZE).map(|at| (at / 7 % 251) as u8).collect();
     let base = base(original.clone());
@@ -125,7 +125,7 @@ fn behaves_like_a_disk(mode: WriteMode, actions: &[Action]) {
                 let store = store.insert(layers(dir.path()));
                 layer = Some(open(store, &base, mode, 1));
             }
-            Action::PowerCut if mode == WriteMode::Persistent => {
+            Action::PowerCut if mode == LayerMode::Persistent => {
                 drop(layer.take());
                 drop(store.take());
                 forget_run(dir.path());
@@ -153,12 +153,12 @@ proptest! {
 
     #[test]
     fn a_persistent_layer_behaves_like_a_disk(actions in proptest::collection::vec(action(), 1..40)) {
-        behaves_like_a_disk(WriteMode::Persistent, &actions);
+        behaves_like_a_disk(LayerMode::Persistent, &actions);
     }
 
     #[test]
     fn a_discard_layer_behaves_like_a_disk(actions in proptest::collection::vec(action(), 1..40)) {
-        behaves_like_a_disk(WriteMode::Discard, &actions);
+        behaves_like_a_disk(LayerMode::Discard, &actions);
     }
 }
 
@@ -167,13 +167,13 @@ fn a_new_boot_begins_with_the_image_and_the_old_one_is_shut_out() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(vec![1; 8 * GRANULE]);
     let layers = layers(dir.path());
-    let first = open(&layers, &base, WriteMode::Discard, 1);
+    let first = open(&layers, &base, LayerMode::Discard, 1);
     first.write_at(&[2; 100], 0).unwrap();
     assert!(!first.is_durable());
-    let again = open(&layers, &base, WriteMode::Discard, 1);
+    let again = open(&layers, &base, LayerMode::Discard, 1);
     assert_eq!(content(again.as_ref())[0], 2, "the same boot keeps its writes");
 
-    let second = open(&layers, &base, WriteMode::Discard, 2);
+    let second = open(&layers, &base, LayerMode::Discard, 2);
     assert_eq!(content(second.as_ref())[0], 1);
     let error = first.write_at(&[3; 100], 0).unwrap_err();
     assert!(error.to_string().contains("thrown away by a new boot"), "{error}");
@@ -183,7 +183,7 @@ fn a_new_boot_begins_with_the_image_and_the_old_one_is_shut_out() {
     second.write_at(&[4; 100], 0).unwrap();
     layers.discard(&machine()).unwrap();
     assert!(second.write_at(&[4], 0).is_err());
-    assert_eq!(content(open(&layers, &base, WriteMode::Discard, 2).as_ref())[0], 1);
+    assert_eq!(content(open(&layers, &base, LayerMode::Discard, 2).as_ref())[0], 1);
 }
 
 #[test]
@@ -191,14 +191,14 @@ fn a_persistent_disk_outlives_boots_and_trying_out_discard_mode() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(vec![1; 8 * GRANULE]);
     let layers = layers(dir.path());
-    open(&layers, &base, WriteMode::Persistent, 1).write_at(&[2; 10], 0).unwrap();
-    assert_eq!(content(open(&layers, &base, WriteMode::Discard, 2).as_ref())[0], 1);
-    let disk = open(&layers, &base, WriteMode::Persistent, 3);
+    open(&layers, &base, LayerMode::Persistent, 1).write_at(&[2; 10], 0).unwrap();
+    assert_eq!(content(open(&layers, &base, LayerMode::Discard, 2).as_ref())[0], 1);
+    let disk = open(&layers, &base, LayerMode::Persistent, 3);
     assert_eq!(content(disk.as_ref())[0], 2);
     assert!(disk.is_durable() && disk.used_bytes().unwrap() >= GRANULE as u64);
     layers.reset(&machine()).unwrap();
     assert!(disk.write_at(&[4], 0).is_err());
-    assert_eq!(content(open(&layers, &base, WriteMode::Persistent, 4).as_ref())[0], 1);
+    assert_eq!(content(open(&layers, &base, LayerMode::Persistent, 4).as_ref())[0], 1);
 }
 
 #[test]
@@ -208,14 +208,14 @@ fn a_persistent_disk_is_not_put_on_another_version() {
     let mut new = base(vec![5; 8 * GRANULE]);
     new.version.version = 2;
     let layers = layers(dir.path());
-    open(&layers, &old, WriteMode::Persistent, 1).write_at(&[2; 10], 0).unwrap();
-    let error = layers.open_or_create(&machine(), &new, WriteMode::Persistent, 2).err().unwrap();
+    open(&layers, &old, LayerMode::Persistent, 1).write_at(&[2; 10], 0).unwrap();
+    let error = layers.open_or_create(&machine(), &new, LayerMode::Persistent, 2).err().unwrap();
     assert!(matches!(error, LayerError::OtherParent { .. }));
     assert!(error.to_string().contains("debian-12/v1, not on debian-12/v2"), "{error}");
-    assert_eq!(content(open(&layers, &old, WriteMode::Persistent, 3).as_ref())[0], 2);
+    assert_eq!(content(open(&layers, &old, LayerMode::Persistent, 3).as_ref())[0], 2);
 
-    open(&layers, &old, WriteMode::Discard, 4).write_at(&[2; 10], 0).unwrap();
-    assert_eq!(content(open(&layers, &new, WriteMode::Discard, 4).as_ref())[0], 5);
+    open(&layers, &old, LayerMode::Discard, 4).write_at(&[2; 10], 0).unwrap();
+    assert_eq!(content(open(&layers, &new, LayerMode::Discard, 4).as_ref())[0], 5);
 }
 
 #[test]
@@ -223,14 +223,14 @@ fn what_a_host_restart_lost_is_said_and_a_new_boot_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(vec![1; 8 * GRANULE]);
     let store = layers(dir.path());
-    drop(open(&store, &base, WriteMode::Discard, 7));
+    drop(open(&store, &base, LayerMode::Discard, 7));
     drop(store);
     forget_run(dir.path());
     let store = layers(dir.path());
-    let error = store.open_or_create(&machine(), &base, WriteMode::Discard, 7).err().unwrap();
+    let error = store.open_or_create(&machine(), &base, LayerMode::Discard, 7).err().unwrap();
     assert!(matches!(error, LayerError::Lost { boot: 7, .. }), "{error}");
     assert!(error.to_string().contains("lab-07 must boot again"), "{error}");
-    assert_eq!(content(open(&store, &base, WriteMode::Discard, 8).as_ref())[0], 1);
+    assert_eq!(content(open(&store, &base, LayerMode::Discard, 8).as_ref())[0], 1);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn damaged_files_of_a_persistent_disk_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let base = base(vec![1; 8 * GRANULE]);
         let store = layers(dir.path());
-        let layer = open(&store, &base, WriteMode::Persistent, 1);
+        let layer = open(&store, &base, LayerMode::Persistent, 1);
         layer.write_at(&[2; 10], 0).unwrap();
         layer.flush().unwrap();
         drop((layer, store));
@@ -247,7 +247,7 @@ fn damaged_files_of_a_persistent_disk_are_named() {
         fs::write(dir.path().join("layers/lab-07").join(file), bytes).unwrap();
         let store = layers(dir.path());
         let error =
-            store.open_or_create(&machine(), &base, WriteMode::Persistent, 2).err().unwrap();
+            store.open_or_create(&machine(), &base, LayerMode::Persistent, 2).err().unwrap();
         assert!(error.to_string().contains("lab-07 is damaged"), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     };
@@ -277,7 +277,7 @@ fn out_of_range_is_refused_and_changes_nothing() {
     let size = 3 * GRANULE as u64 + 512;
     let base = base(vec![1; size as usize]);
     let layers = layers(dir.path());
-    let layer = open(&layers, &base, WriteMode::Discard, 1);
+    let layer = open(&layers, &base, LayerMode::Discard, 1);
     let refused = |result: io::Result<()>| {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     };
@@ -297,7 +297,7 @@ fn trimmed_space_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(vec![1; 4 << 20]);
     let layers = layers(dir.path());
-    let layer = open(&layers, &base, WriteMode::Discard, 1);
+    let layer = open(&layers, &base, LayerMode::Discard, 1);
     layer.write_at(&vec![9; 4 << 20], 0).unwrap();
     assert!(layer.used_bytes().unwrap() >= 4 << 20);
     layer.trim(0, 4 << 20).unwrap();
@@ -312,7 +312,7 @@ fn threads_that_write_into_the_same_granules_lose_nothing() {
     const SECTORS: usize = 4096;
     let base = base(vec![0xee; SECTORS * 512]);
     let layers = layers(dir.path());
-    let layer = open(&layers, &base, WriteMode::Persistent, 1);
+    let layer = open(&layers, &base, LayerMode::Persistent, 1);
     std::thread::scope(|scope| {
         for thread in 0..8usize {
             let layer = &layer;
@@ -334,7 +334,7 @@ fn threads_that_write_into_the_same_granules_lose_nothing() {
     drop((layer, layers));
     forget_run(dir.path());
     let layers = self::layers(dir.path());
-    let layer = open(&layers, &base, WriteMode::Persistent, 2);
+    let layer = open(&layers, &base, LayerMode::Persistent, 2);
     for (sector, bytes) in content(layer.as_ref()).chunks(512).enumerate() {
         assert!(bytes.iter().all(|byte| usize::from(*byte) == sector % 8), "sector {sector}");
     }

@@ -20,10 +20,27 @@ const FENCE_TIME: Duration = Duration::from_secs(2);
 /// How often a write that found the server's disk full is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
+/// What is behind an export.
+pub(crate) enum Disk {
+    /// The image version itself.
+    ReadOnly(Arc<dyn Block>),
+    /// The image version below what the machine writes.
+    Layer(Arc<WriteLayer>),
+}
+
+impl Disk {
+    fn block(&self) -> &dyn Block {
+        match self {
+            Self::ReadOnly(block) => block.as_ref(),
+            Self::Layer(layer) => layer.as_ref(),
+        }
+    }
+}
+
 /// A disk that one machine sees, in one boot.
 pub(crate) struct Export {
     pub(crate) spec: ExportSpec,
-    disk: Arc<WriteLayer>,
+    disk: Disk,
     pub(crate) counters: Counters,
     started: Instant,
     /// Milliseconds from `started` to the last request, plus one; 0 is "none yet".
@@ -83,7 +100,7 @@ impl Counters {
 }
 
 impl Export {
-    pub(crate) fn new(spec: ExportSpec, disk: Arc<WriteLayer>) -> Self {
+    pub(crate) fn new(spec: ExportSpec, disk: Disk) -> Self {
         Self {
             spec,
             disk,
@@ -97,12 +114,17 @@ impl Export {
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
+        self.disk.block().size_bytes()
     }
 
     /// Whether acknowledged writes must outlive this host's power.
     pub(crate) fn is_durable(&self) -> bool {
-        self.disk.is_durable()
+        self.disk.block().is_durable()
+    }
+
+    /// Whether all writes are refused.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.disk.block().is_read_only()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -118,38 +140,44 @@ impl Export {
             connections: self.sessions().open.values().filter(|open| open.stream.is_some()).count()
                 as u32,
             idle_seconds: (last_ms > 0).then(|| now_ms.saturating_sub(last_ms) / 1000),
-            layer_bytes: self.disk.used_bytes().unwrap_or(0),
+            layer_bytes: match &self.disk {
+                Disk::ReadOnly(_) => 0,
+                Disk::Layer(layer) => layer.used_bytes().unwrap_or(0),
+            },
             counters: self.counters.snapshot(),
         }
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
         self.touch();
-        self.disk.read_at(buffer, offset).inspect_err(|error| self.failed("read", error))?;
+        self.disk
+            .block()
+            .read_at(buffer, offset)
+            .inspect_err(|error| self.failed("read", error))?;
         self.counters.count(&self.counters.reads);
         self.counters.read_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     pub(crate) fn write(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
-        self.patiently("write", || self.disk.write_at(data, offset))?;
+        self.patiently("write", || self.disk.block().write_at(data, offset))?;
         self.counters.count(&self.counters.writes);
         self.counters.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> std::io::Result<()> {
-        self.patiently("write zeroes", || self.disk.write_zeroes(offset, length))?;
+        self.patiently("write zeroes", || self.disk.block().write_zeroes(offset, length))?;
         self.counters.count(&self.counters.writes);
         Ok(())
     }
 
     pub(crate) fn trim(&self, offset: u64, length: u64) -> std::io::Result<()> {
-        self.patiently("trim", || self.disk.trim(offset, length))
+        self.patiently("trim", || self.disk.block().trim(offset, length))
     }
 
     pub(crate) fn flush(&self) -> std::io::Result<()> {
-        self.patiently("flush", || self.disk.flush())?;
+        self.patiently("flush", || self.disk.block().flush())?;
         self.counters.count(&self.counters.flushes);
         Ok(())
     }

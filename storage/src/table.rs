@@ -2,9 +2,9 @@
 //! process starts anew.
 
 use crate::Config;
-use crate::export::Export;
-use images::{LayerError, Layers, Store, StoreError};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, WriteMode};
+use crate::export::{Disk, Export};
+use images::{LayerError, LayerMode, Layers, Store, StoreError};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -160,7 +160,7 @@ impl Exports {
     /// # Errors
     /// The disk's description is damaged.
     pub fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
-        let about = self.layers.about(machine, WriteMode::Persistent)?;
+        let about = self.layers.about(machine, LayerMode::Persistent)?;
         Ok(about.map(|about| KeptDisk { image: about.image, version: about.version }))
     }
 
@@ -279,8 +279,13 @@ impl Exports {
 
     fn make(&self, spec: ExportSpec) -> Result<Export, ExportError> {
         let base = self.store.open_base(&spec.image, spec.version)?;
-        let disk = self.layers.open_or_create(&spec.machine, &base, spec.write_mode, spec.boot)?;
-        Ok(Export::new(spec, disk))
+        let Some(mode) = LayerMode::of(spec.write_mode) else {
+            // What the machine wrote in an earlier boot is of no use to it any more.
+            self.layers.discard(&spec.machine)?;
+            return Ok(Export::new(spec, Disk::ReadOnly(base.block)));
+        };
+        let layer = self.layers.open_or_create(&spec.machine, &base, mode, spec.boot)?;
+        Ok(Export::new(spec, Disk::Layer(layer)))
     }
 
     fn save(&self) -> Result<(), ExportError> {

@@ -42,9 +42,9 @@ pub fn bootlace_binary() -> Result<PathBuf> {
 pub struct SiteBuilder {
     kernel_args: String,
     name_server: Option<String>,
-    fitted_initrds: bool,
+    network: String,
+    boot: String,
     binary: Option<PathBuf>,
-    reboot_after_failure_seconds: u32,
     verbose: bool,
 }
 
@@ -63,17 +63,17 @@ impl SiteBuilder {
         self
     }
 
-    /// Gives machines the initrd for all machines only: for a PC whose hardware changes at each boot.
+    /// Adds a line to `[network]` of the configuration.
     #[must_use]
-    pub fn generic_initrds(mut self) -> Self {
-        self.fitted_initrds = false;
+    pub fn network(mut self, line: &str) -> Self {
+        self.network += &format!("{line}\n");
         self
     }
 
-    /// Sets how long machines show a failure; a minute without it.
+    /// Adds a line to `[boot]` of the configuration.
     #[must_use]
-    pub fn reboot_after_failure_seconds(mut self, seconds: u32) -> Self {
-        self.reboot_after_failure_seconds = seconds;
+    pub fn boot(mut self, line: &str) -> Self {
+        self.boot += &format!("{line}\n");
         self
     }
 
@@ -106,10 +106,9 @@ impl SiteBuilder {
             .map(|server| format!("dns = [\"{server}\"]\n"))
             .unwrap_or_default();
         let config = format!(
-            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}\n\
-             [boot]\nkernel_args = \"{}\"\nfitted_initrds = {}\nreboot_after_failure_seconds = {}\n\n\
-             [web]\nlisten = \"{PAGES}\"\n",
-            self.kernel_args, self.fitted_initrds, self.reboot_after_failure_seconds
+            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n\
+             [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{PAGES}\"\n",
+            self.network, self.kernel_args, self.boot
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
@@ -146,9 +145,9 @@ impl Site {
         SiteBuilder {
             kernel_args,
             name_server: None,
-            fitted_initrds: true,
+            network: String::new(),
+            boot: String::new(),
             binary: None,
-            reboot_after_failure_seconds: 60,
             verbose: false,
         }
     }

@@ -169,7 +169,7 @@ async fn a_refused_form_keeps_what_was_typed() {
     for (form, says) in [
         ("image=gone", "there is no image gone: choose one of debian-12"),
         ("image=debian-12&root=iscsi", "use nbd or aoe"),
-        ("image=debian-12&write_mode=x", "use discard or persistent"),
+        ("image=debian-12&write_mode=x", "use discard, persistent or ram"),
         ("image=debian-12&kernel_args=bootlace.root%3Dnbd", "are set by the boot server"),
     ] {
         let (status, _, page) = site.post("/machines/lab-07", form).await;

@@ -73,7 +73,7 @@ pub(super) struct Set {
     /// How the root disk reaches it: nbd or aoe
     #[arg(long, value_name = "KIND")]
     root_kind: Option<RootKind>,
-    /// What becomes of its writes: discard (at the next boot) or persistent
+    /// What becomes of its writes: discard (at the next boot), persistent, or ram (never sent)
     #[arg(long, value_name = "MODE")]
     write_mode: Option<WriteMode>,
     /// Kernel parameters for this machine, after the site's

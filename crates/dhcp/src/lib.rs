@@ -1,4 +1,4 @@
-//! DHCPv4 with PXE: requests in, decisions out (RFC 2131, RFC 2132, RFC 4578).
+//! DHCPv4 with PXE, both ends: requests in, decisions out (RFC 2131, RFC 2132, RFC 4578).
 //!
 //! Pure: no socket, no clock, no file. Requests are read by a bounded reader that skips broken options;
 //! replies are written in the order that ROMs expect. Tests compare both with dhcproto. Also knows the
@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+mod answer;
+mod client;
 mod ndp;
 mod options;
 mod pool;
@@ -15,6 +17,8 @@ mod reply;
 mod request;
 mod server;
 
+pub use answer::{Answer, AnswerKind, ClientLease, NotAnAnswer};
+pub use client::{Change, Client, Next};
 pub use ndp::{NO_ROUTER, solicitor};
 pub use reply::{Destination, Reply, ReplyKind};
 pub use request::{Firmware, MessageType, NotARequest, Request};

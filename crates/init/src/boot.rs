@@ -1,16 +1,14 @@
 //! `init boot`: all the work up to a complete root below `/sysroot`.
 
 use crate::console::Console;
-use crate::disk::{Disk, ROOT};
+use crate::disk::Disk;
 use crate::failure::Failure;
-use crate::loader::Loader;
+use crate::machine::Machine;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target, TokenCell};
-use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, hardware, host, keeper, kernel_log, nbd, nic, ssh};
-use initcfg::{BootConfig, HostConfig, Root, Stage, failure_code};
+use crate::{host, kernel_log};
+use initcfg::{BootConfig, Root, Stage, failure_code};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,19 +49,19 @@ pub(crate) fn run() -> ExitCode {
     let mut waits = Reporter::start(target, Arc::clone(&token), SEQUENCE_WAITING);
     console.on_wait(move |text| waits.report(Stage::Waiting, text));
     let reporter = Reporter::start(target, Arc::clone(&token), 1);
-    let mut boot = Boot { console, config, reporter, command_line, host, token };
-    match boot.stages() {
+    let mut machine = Machine::new(console, reporter, command_line, host, token);
+    match stages(&mut machine, &config) {
         Ok(()) => {
-            boot.reporter.finish(LAST_REPORTS_TIMEOUT);
+            machine.reporter.finish(LAST_REPORTS_TIMEOUT);
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            show(&boot.console, Some(&boot.config), &failure);
-            boot.reporter.report(Stage::Failed, &failure.to_string());
-            boot.reporter.finish(FAILURE_REPORT_TIMEOUT);
+            show(&machine.console, Some(&config), &failure);
+            machine.reporter.report(Stage::Failed, &failure.to_string());
+            machine.reporter.finish(FAILURE_REPORT_TIMEOUT);
             // Before there is an address this fails at once, and the screen has said what counts.
-            let BootConfig { server, boot: number, .. } = boot.config;
-            let _ = kernel_log::send(server, number, boot.token.get(), &kernel_log::read());
+            let log = kernel_log::read();
+            let _ = kernel_log::send(config.server, config.boot, machine.token.get(), &log);
             ExitCode::FAILURE
         }
     }
@@ -71,173 +69,243 @@ pub(crate) fn run() -> ExitCode {
 
 /// Tells the person in front of the machine.
 pub(crate) fn show(console: &Console, config: Option<&BootConfig>, failure: &Failure) {
-    console.line("");
-    console.line("*** This machine can't start ***");
-    console.line(&format!("  What happened:  {}", failure.what));
-    console.line(&format!("  What helps:     {}", failure.remedy));
+    for line in explanation(config, failure) {
+        console.line(&line);
+    }
+}
+
+fn explanation(config: Option<&BootConfig>, failure: &Failure) -> Vec<String> {
+    let mut lines = vec![
+        String::new(),
+        "*** This machine can't start ***".to_owned(),
+        format!("  What happened:  {}", failure.what),
+        format!("  What helps:     {}", failure.remedy),
+    ];
     if let Some(config) = config {
-        let BootConfig { host_name, mac, address: (address, prefix), server, .. } = config;
-        console.line(&format!("  This machine:   {host_name}, {mac}, {address}/{prefix}"));
-        console.line(&format!("  Boot server:    {server}"));
+        let BootConfig { host_name, mac, address, server, .. } = config;
+        let address = address.map_or_else(
+            || "address by DHCP".to_owned(),
+            |(address, prefix)| format!("{address}/{prefix}"),
+        );
+        lines.push(format!("  This machine:   {host_name}, {mac}, {address}"));
+        lines.push(format!("  Boot server:    {server}"));
         let code = failure_code(config.boot, config.mac);
-        console.line(&format!("  Code:           {code}, which the boot server's page shows, too"));
+        lines.push(format!("  Code:           {code}, which the boot server's page shows, too"));
     }
-    console.line("");
+    lines.push(String::new());
+    lines
 }
 
-struct Boot {
-    console: Console,
-    config: BootConfig,
-    reporter: Reporter,
-    command_line: String,
-    host: Option<HostConfig>,
-    token: TokenCell,
+/// What the stages do to the machine, each whole: so that their order and their words can be tested
+/// without one.
+pub(crate) trait System {
+    /// What finds and loads drivers.
+    type Drivers;
+
+    /// Tells people and the boot server that a stage is reached.
+    fn reached(&mut self, stage: Stage, detail: &str);
+    /// Release of the kernel that runs.
+    fn kernel(&mut self) -> String;
+    /// Loads the drivers of all hardware, now and later.
+    fn load_drivers(&mut self, kernel: &str) -> Result<Self::Drivers, Failure>;
+    /// Waits for the boot NIC; also returns what was found, for people.
+    fn find_nic(
+        &mut self,
+        config: &BootConfig,
+        drivers: &Self::Drivers,
+    ) -> Result<(Nic, String), Failure>;
+    /// Waits for the link, and loads meanwhile what this root will need; returns its speed, for people.
+    fn bring_up(
+        &mut self,
+        nic: &Nic,
+        root: &Root,
+        drivers: &Self::Drivers,
+    ) -> Result<String, Failure>;
+    /// Gives the NIC its address and routes; asks for them first if it has none. Returns what is known
+    /// then, and the address for people.
+    fn configure(
+        &mut self,
+        nic: &Nic,
+        config: &BootConfig,
+    ) -> Result<(BootConfig, String), Failure>;
+    /// Attaches the root disk; also returns its size in bytes.
+    fn attach(
+        &mut self,
+        nic: &Nic,
+        config: &BootConfig,
+        drivers: &Self::Drivers,
+    ) -> Result<(Disk, u64), Failure>;
+    /// Mounts the root file system; returns what it is, for people.
+    fn mount_root(
+        &mut self,
+        disk: &Disk,
+        config: &BootConfig,
+        drivers: &Self::Drivers,
+    ) -> Result<String, Failure>;
+    /// Writes what the real system must know; returns its init.
+    fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure>;
 }
 
-impl Boot {
-    fn reached(&mut self, stage: Stage, detail: &str) {
-        self.console.say(stage.word(), detail);
-        self.reporter.report(stage, detail);
+/// All stages in order, up to a root that can be switched to.
+fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure> {
+    let kernel = system.kernel();
+    system.reached(Stage::Start, &format!("kernel {kernel}, {}", config.host_name));
+
+    let drivers = system.load_drivers(&kernel)?;
+    let (nic, found) = system.find_nic(config, &drivers)?;
+    system.reached(Stage::Modules, &found);
+
+    let speed = system.bring_up(&nic, &config.root, &drivers)?;
+    system.reached(Stage::Link, &format!("{} up{speed}", nic.name));
+
+    let (config, address) = system.configure(&nic, config)?;
+    let config = &config;
+    let router = match config.router {
+        Some(router) => format!(", router {router}"),
+        None => String::new(),
+    };
+    system.reached(Stage::Address, &format!("{address}{router}"));
+
+    let (disk, size_bytes) = system.attach(&nic, config, &drivers)?;
+    let megabytes = size_bytes >> 20;
+    system.reached(Stage::Attach, &format!("{}, {megabytes} MiB", name(&config.root)));
+
+    let mounted = system.mount_root(&disk, config, &drivers)?;
+    system.reached(Stage::Mount, &mounted);
+
+    let init = system.hand_over(&nic, config)?;
+    system.reached(Stage::Handover, &init);
+    Ok(())
+}
+
+fn name(root: &Root) -> String {
+    match root {
+        Root::Nbd { server, export } => format!("NBD {server} {export}"),
+        Root::Aoe { shelf, slot } => format!("AoE {shelf}.{slot}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine on which everything works up to one operation.
+    #[derive(Default)]
+    struct Fake {
+        fails_at: &'static str,
+        log: Vec<String>,
     }
 
-    fn stages(&mut self) -> Result<(), Failure> {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let release = release.trim();
-        self.reached(Stage::Start, &format!("kernel {release}, {}", self.config.host_name));
-
-        let loader = open_loader(release)?;
-        coldplug::start(&loader).map_err(|error| {
-            Failure::new(
-                format!("can't listen for the kernel's hardware events: {error}"),
-                "this kernel can't be used: try another version",
-            )
-        })?;
-        let nic = nic::find(self.config.mac, &loader, &self.console)?;
-        let n_loaded = loader.loaded().len();
-        let driver = nic.driver();
-        self.reached(Stage::Modules, &format!("{n_loaded} loaded, {} has {driver}", nic.name));
-        self.console.log(&format!("bootlace: loaded {}", loader.loaded().join(" ")));
-
-        preload(&loader, &self.config.root);
-        let speed = nic::bring_up(&nic, &self.console)?;
-        self.reached(Stage::Link, &format!("{} up{speed}", nic.name));
-
-        nic::configure(&nic, &self.config)?;
-        let (address, prefix) = self.config.address;
-        let router = match self.config.router {
-            Some(router) => format!(", router {router}"),
-            None => String::new(),
-        };
-        let lost = self.find_host();
-        self.reached(Stage::Address, &format!("{address}/{prefix}{router}{lost}"));
-
-        let hardware =
-            hardware::send(self.config.server, self.config.boot, Arc::clone(&self.token));
-        let disk = self.attach(&nic, &loader)?;
-        let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
-        self.reached(Stage::Attach, &format!("{}, {megabytes} MiB", self.root_name()));
-
-        let mounted = disk::mount_root(&disk, self.config.partition, &loader)?;
-        self.reached(Stage::Mount, &mounted);
-
-        hardware::finish(&hardware, LAST_REPORTS_TIMEOUT);
-        self.hand_over(&nic)
-    }
-
-    /// Fetches the host segment if it is not there; returns what is to be said about it.
-    fn find_host(&mut self) -> String {
-        if self.host.is_some() {
-            return String::new();
-        }
-        match host::fetch(&self.config, &self.token) {
-            Ok(host) => {
-                self.host = Some(host);
-                "; host segment lost, fetched by HTTP".to_owned()
-            }
-            Err(why) => format!("; host segment lost, and not to be had by HTTP: {why}"),
-        }
-    }
-
-    fn attach(&self, nic: &Nic, loader: &Loader) -> Result<Disk, Failure> {
-        match &self.config.root {
-            Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console),
-            Root::Aoe { shelf, slot } => {
-                let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
-                if let Err(error) = keeper::start(None) {
-                    self.console.say("attach", &format!("no signs of life will be sent: {error}"));
-                }
-                Ok(disk)
+    impl Fake {
+        fn act(&mut self, what: &str) -> Result<(), Failure> {
+            self.log.push(format!("> {what}"));
+            match self.fails_at == what {
+                true => Err(Failure::new(format!("{what} is broken"), "mend it")),
+                false => Ok(()),
             }
         }
     }
 
-    fn root_name(&self) -> String {
-        match &self.config.root {
-            Root::Nbd { server, export } => format!("NBD {server} {export}"),
-            Root::Aoe { shelf, slot } => format!("AoE {shelf}.{slot}"),
+    impl System for Fake {
+        type Drivers = ();
+
+        fn reached(&mut self, stage: Stage, detail: &str) {
+            self.log.push(format!("{stage}: {detail}"));
+        }
+
+        fn kernel(&mut self) -> String {
+            "6.1".to_owned()
+        }
+
+        fn load_drivers(&mut self, kernel: &str) -> Result<(), Failure> {
+            self.act(&format!("drivers for {kernel}"))
+        }
+
+        fn find_nic(&mut self, config: &BootConfig, (): &()) -> Result<(Nic, String), Failure> {
+            self.act(&format!("find {}", config.mac))?;
+            Ok((Nic { name: "eth0".to_owned(), index: 2 }, "3 loaded".to_owned()))
+        }
+
+        fn bring_up(&mut self, nic: &Nic, _: &Root, (): &()) -> Result<String, Failure> {
+            self.act(&format!("link of {}", nic.name))?;
+            Ok(", 1000 Mbit/s".to_owned())
+        }
+
+        fn configure(
+            &mut self,
+            nic: &Nic,
+            config: &BootConfig,
+        ) -> Result<(BootConfig, String), Failure> {
+            self.act(&format!("address for {}", nic.name))?;
+            Ok((config.clone(), "10.0.0.7/24".to_owned()))
+        }
+
+        fn attach(
+            &mut self,
+            _: &Nic,
+            config: &BootConfig,
+            (): &(),
+        ) -> Result<(Disk, u64), Failure> {
+            self.act(&format!("attach {}", name(&config.root)))?;
+            Ok((Disk { name: "nbd0".to_owned() }, 512 << 20))
+        }
+
+        fn mount_root(&mut self, disk: &Disk, _: &BootConfig, (): &()) -> Result<String, Failure> {
+            self.act(&format!("mount {}", disk.name))?;
+            Ok("ext4 on /dev/nbd0".to_owned())
+        }
+
+        fn hand_over(&mut self, _: &Nic, _: &BootConfig) -> Result<String, Failure> {
+            self.act("hand over")?;
+            Ok("/sbin/init".to_owned())
         }
     }
 
-    fn hand_over(&mut self, nic: &Nic) -> Result<(), Failure> {
-        let init = find_init(Path::new(ROOT), &self.command_line)?;
-        for trouble in handover::write_all(&self.config, nic, &self.command_line, &init) {
-            self.console.log(&format!("bootlace: handover: {trouble}"));
-        }
-        if let Some(key) = self.host.as_ref().and_then(|host| host.ssh.as_ref())
-            && let Err(error) = ssh::give_host_key(Path::new(ROOT), key)
+    fn config() -> BootConfig {
+        let line = "bootlace.server=10.0.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 \
+                    bootlace.address=10.0.0.7/24 bootlace.router=10.0.0.254 bootlace.host=lab-07 \
+                    bootlace.root=nbd:10.0.0.1:10809:lab-07";
+        BootConfig::parse(line).unwrap()
+    }
+
+    const BOOT: [&str; 14] = [
+        "start: kernel 6.1, lab-07",
+        "> drivers for 6.1",
+        "> find 52:54:00:00:00:01",
+        "modules: 3 loaded",
+        "> link of eth0",
+        "link: eth0 up, 1000 Mbit/s",
+        "> address for eth0",
+        "address: 10.0.0.7/24, router 10.0.0.254",
+        "> attach NBD 10.0.0.1:10809 lab-07",
+        "attach: NBD 10.0.0.1:10809 lab-07, 512 MiB",
+        "> mount nbd0",
+        "mount: ext4 on /dev/nbd0",
+        "> hand over",
+        "handover: /sbin/init",
+    ];
+
+    #[test]
+    fn each_stage_is_reported_when_it_is_reached() {
+        let mut machine = Fake::default();
+        assert_eq!(stages(&mut machine, &config()), Ok(()));
+        assert_eq!(machine.log, BOOT);
+    }
+
+    #[test]
+    fn nothing_is_done_or_reported_after_a_failure_which_is_explained() {
+        let operations = BOOT.iter().enumerate();
+        for (at, operation) in
+            operations.filter_map(|(at, line)| Some((at, line.strip_prefix("> ")?)))
         {
-            self.console.log(&format!("bootlace: SSH host key: {error}"));
+            let mut machine = Fake { fails_at: operation, log: Vec::new() };
+            let failure = stages(&mut machine, &config()).unwrap_err();
+            assert_eq!(machine.log, BOOT[..=at]);
+            let screen = explanation(Some(&config()), &failure).join("\n");
+            for text in [&format!("{operation} is broken"), "mend it", "lab-07, 52:54", "10.0.0.1"]
+            {
+                assert!(screen.contains(text), "{screen}");
+            }
         }
-        self.reached(Stage::Handover, &init);
-        Ok(())
     }
-}
-
-/// Loads what will be needed while the link comes up, which takes seconds on real cards.
-fn preload(loader: &Arc<Loader>, root: &Root) {
-    let loader = Arc::clone(loader);
-    let is_nbd = matches!(root, Root::Nbd { .. });
-    std::thread::spawn(move || {
-        // Whoever needs it loads it again, and says what is wrong.
-        if is_nbd {
-            let _ = nbd::load_driver(&loader);
-        }
-        let _ = loader.load("ext4", "");
-    });
-}
-
-fn open_loader(release: &str) -> Result<Arc<Loader>, Failure> {
-    let remedy = "use kernel and initrd of the same image, as the boot server offers them";
-    let loader = Loader::open().map_err(|error| {
-        Failure::new(format!("the initrd has no usable list of modules: {error}"), remedy)
-    })?;
-    if loader.kernel() != release {
-        let what = format!("the initrd is for kernel {}, but {release} runs", loader.kernel());
-        return Err(Failure::new(what, remedy));
-    }
-    Ok(Arc::new(loader))
-}
-
-/// Programs that are tried as the real init, as the kernel does it.
-const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
-
-/// The real system's init: what the command line says, or the first one that is there.
-pub(crate) fn find_init(root: &Path, command_line: &str) -> Result<String, Failure> {
-    let wanted =
-        command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("init="));
-    let is_program = |path: &str| {
-        resolve(root, Path::new(path))
-            .and_then(|file| fs::metadata(file).ok())
-            .is_some_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
-    };
-    let candidates: Vec<&str> = match wanted {
-        Some(path) => vec![path],
-        None => INITS.to_vec(),
-    };
-    candidates.iter().find(|path| is_program(path)).map(|path| (*path).to_owned()).ok_or_else(|| {
-        Failure::new(
-            format!("the root disk has no {}: it is not a complete system", candidates[0]),
-            "assign an image that holds an installed Linux; perhaps its root is another partition",
-        )
-    })
 }

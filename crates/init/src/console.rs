@@ -76,9 +76,10 @@ impl Console {
         self.log_at(7, line);
     }
 
-    /// For the kernel's log, and by the kernel for its consoles (level 4, warning).
+    /// For the kernel's log, and by the kernel for its consoles: level 3 (error), which is shown with
+    /// `quiet`, too.
     pub(crate) fn warn(&self, line: &str) {
-        self.log_at(4, line);
+        self.log_at(3, line);
     }
 
     fn log_at(&self, level: u8, line: &str) {

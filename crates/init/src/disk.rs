@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::sysfs;
+use initcfg::{BootConfig, RamSize};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::ffi::CString;
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 /// Where the root file system is mounted before it becomes `/`.
 pub(crate) const ROOT: &str = "/sysroot";
 
-/// Below this, the parts of a root that is put together from two: read-only and in memory.
-const LAYERS: &str = "/run/bootlace/root";
+/// The parts of a root that is put together from two: read-only and in memory.
+const LOWER: &str = "/run/bootlace/root/lower";
+pub(crate) const MEMORY: &str = "/run/bootlace/root/memory";
 
 /// How long the kernel may take to read a partition table.
 const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -111,9 +113,10 @@ impl FileSystem {
 /// Mounts the root file system; returns what it is, for people.
 pub(crate) fn mount_root(
     disk: &Disk,
-    partition: Option<u8>,
+    config: &BootConfig,
     loader: &Loader,
 ) -> Result<String, Failure> {
+    let partition = config.partition;
     let device = match partition {
         Some(number) => wait_for_partition(disk, number)?,
         None => disk.device(),
@@ -135,13 +138,17 @@ pub(crate) fn mount_root(
         )
     };
     loader.load(name, "").map_err(|error| cannot_load(name, &error, loader))?;
-    if !disk.is_read_only() && !file_system.is_always_read_only() {
+    if config.ram.is_none() && !disk.is_read_only() && !file_system.is_always_read_only() {
         mount_at(&device, ROOT, name, MountFlags::empty(), "").map_err(cannot_mount)?;
         return Ok(format!("{name} on {device}"));
     }
     loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
+    if config.ram.is_none() {
+        mount_memory(RamSize::default())?;
+    }
     mount_with_memory(&device, file_system).map_err(cannot_mount)?;
-    Ok(format!("{name} on {device}, read-only, with changes in memory"))
+    let size = config.ram.unwrap_or_default();
+    Ok(format!("{name} on {device}, read-only, with changes in memory, {size} at most"))
 }
 
 fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
@@ -164,20 +171,29 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// Mounts a read-only file system with a layer above it that lives in memory.
+/// Sets memory aside for what will be written.
+pub(crate) fn mount_memory(size: RamSize) -> Result<(), Failure> {
+    let options = format!("mode=755,size={}", size.to_string().to_lowercase());
+    std::fs::create_dir_all(MEMORY)
+        .and_then(|()| mount_at("tmpfs", MEMORY, "tmpfs", MountFlags::empty(), &options))
+        .map_err(|error| {
+            Failure::new(
+                format!("can't set memory ({size}) aside for what is written: {error}"),
+                "this kernel can't be used: try another version",
+            )
+        })
+}
+
+/// Mounts a read-only file system with a layer above it that lives in memory, which is mounted already.
 fn mount_with_memory(device: &str, file_system: FileSystem) -> io::Result<()> {
-    let [lower, memory] = ["lower", "memory"].map(|name| format!("{LAYERS}/{name}"));
-    for folder in [&lower, &memory] {
-        std::fs::create_dir_all(folder)?;
-    }
+    std::fs::create_dir_all(LOWER)?;
     let options = file_system.read_only_options();
-    mount_at(device, &lower, file_system.name(), MountFlags::RDONLY, options)?;
-    mount_at("tmpfs", &memory, "tmpfs", MountFlags::empty(), "mode=755")?;
-    let [upper, work] = ["upper", "work"].map(|name| format!("{memory}/{name}"));
+    mount_at(device, LOWER, file_system.name(), MountFlags::RDONLY, options)?;
+    let [upper, work] = ["upper", "work"].map(|name| format!("{MEMORY}/{name}"));
     for folder in [&upper, &work] {
         std::fs::create_dir_all(folder)?;
     }
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let options = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
     mount_at("overlay", ROOT, "overlay", MountFlags::empty(), &options)
 }
 

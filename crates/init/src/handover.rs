@@ -157,7 +157,8 @@ fn networkd(config: &BootConfig, name: &str) -> String {
 
 /// What the tools of Debian's own initramfs expect.
 fn klibc(config: &BootConfig, name: &str) -> String {
-    let (address, prefix) = config.address;
+    // By now it has one.
+    let (address, prefix) = config.address.unwrap_or((std::net::Ipv4Addr::UNSPECIFIED, 0));
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
     let netmask = std::net::Ipv4Addr::from(mask);
     let broadcast = std::net::Ipv4Addr::from(u32::from(address) | !mask);

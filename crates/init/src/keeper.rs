@@ -8,9 +8,12 @@
 //! (systemd: ROOT_STORAGE_DAEMONS).
 
 use crate::console::Console;
+use crate::dhcp::{Held, Renewal};
 use crate::disk::Disk;
+use crate::memory::Memory;
 use crate::nbd;
 use crate::netlink::Socket;
+use crate::nic::Nic;
 use crate::power::Power;
 use crate::reporter::{Target, TokenCell, later_token, sealed};
 use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root};
@@ -35,6 +38,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// How often it is looked how full the memory for changes is: a gigabyte is written in a second or two.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How often the person at the machine reads why everything stands still.
 const HINT_EVERY: Duration = Duration::from_secs(10);
 
@@ -45,15 +51,21 @@ const HINT_LATER: Duration = Duration::from_secs(600);
 /// Shortest wait for an order.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server.
+/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server,
+/// `own_lease` what it shall renew.
 ///
 /// # Errors
 /// It can't be started, or ends at once.
-pub(crate) fn start(connection: Option<TcpStream>) -> io::Result<()> {
+pub(crate) fn start(
+    connection: Option<TcpStream>,
+    own_lease: Option<(&Held, &Nic)>,
+) -> io::Result<()> {
+    let lease = own_lease.map(|(held, nic)| [vec![nic.name.clone()], held.to_words()].concat());
     let input = connection.map_or_else(Stdio::null, |stream| OwnedFd::from(stream).into());
     let mut child = Command::new("/init")
         .arg0(NAME)
         .arg("keep")
+        .args(lease.unwrap_or_default())
         .env_clear()
         .stdin(input)
         .stdout(Stdio::piped())
@@ -72,9 +84,9 @@ pub(crate) fn start(connection: Option<TcpStream>) -> io::Result<()> {
     Ok(())
 }
 
-/// `init keep`: does not end while the machine runs.
-pub(crate) fn run() -> ExitCode {
-    match Keeper::open() {
+/// `init keep [NIC LEASE]`: does not end while the machine runs.
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    match Keeper::open(arguments) {
         Ok(keeper) => keeper.keep(),
         Err(error) => {
             Console::open().line(&format!("bootlace: the keeper can't start: {error}"));
@@ -86,12 +98,13 @@ pub(crate) fn run() -> ExitCode {
 struct Keeper {
     console: Console,
     pulse: Pulse,
+    renewal: Option<Renewal>,
     link: Option<Link>,
 }
 
 impl Keeper {
     /// Opens everything while there is an initrd to open it from.
-    fn open() -> io::Result<Self> {
+    fn open(arguments: &[String]) -> io::Result<Self> {
         let console = Console::log_only();
         let command_line = fs::read_to_string("/proc/cmdline")?;
         let config = BootConfig::parse(&command_line).map_err(io::Error::other)?;
@@ -101,7 +114,11 @@ impl Keeper {
             Root::Nbd { server, export } => Some(Link::open(*server, export)?),
             Root::Aoe { .. } => None,
         };
-        let pulse = Pulse::open(Target::from(&config), &console)?;
+        let own_lease =
+            arguments.split_first().and_then(|(nic, words)| Some((nic, Held::parse(words)?)));
+        let renewal = own_lease.map(|(nic, held)| Renewal::open(held, nic, &config)).transpose()?;
+        let memory = config.ram.map(|_| Memory::open()).transpose()?;
+        let pulse = Pulse::open(Target::from(&config), memory, console.clone())?;
         let _ = rustix::process::setsid();
         // Memory for this process must never wait for a write to the disk that it has to bring back. A
         // kernel before 5.6 does not know the first; without them most outages are survived all the same.
@@ -110,7 +127,7 @@ impl Keeper {
         if let Err(error) = flusher.and(locked) {
             console.log(&format!("bootlace: the keeper's memory is not safe: {error}"));
         }
-        Ok(Self { console, pulse, link })
+        Ok(Self { console, pulse, renewal, link })
     }
 
     fn keep(self) -> ExitCode {
@@ -119,12 +136,19 @@ impl Keeper {
         if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
             return ExitCode::FAILURE;
         }
+        let in_thread = |what: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            if let Err(error) = thread.spawn(work) {
+                self.console.warn(&format!("bootlace: {what}: {error}"));
+            }
+        };
+        if let Some(renewal) = self.renewal {
+            let console = self.console.clone();
+            in_thread("the lease is not renewed", Box::new(move || renewal.keep(&console)));
+        }
         let mut pulse = self.pulse;
         let Some(mut link) = self.link else { pulse.beat() };
-        let beating = std::thread::Builder::new().stack_size(STACK_BYTES);
-        if let Err(error) = beating.spawn(move || pulse.beat()) {
-            self.console.warn(&format!("bootlace: no signs of life will be sent: {error}"));
-        }
+        in_thread("no signs of life will be sent", Box::new(move || pulse.beat()));
         loop {
             link.wait_for_loss();
             link.restore(&self.console);
@@ -139,29 +163,48 @@ struct Pulse {
     token: TokenCell,
     /// `None` without a token: then nobody can prove that he may stop this machine.
     power: Option<Power>,
+    memory: Option<Memory>,
+    console: Console,
 }
 
 impl Pulse {
-    fn open(target: Target, console: &Console) -> io::Result<Self> {
+    fn open(target: Target, memory: Option<Memory>, console: Console) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let token = later_token();
         let power = token.get().map(|token| Power::open(target, *token, console.clone()));
-        Ok(Self { socket, target, power: power.transpose()?, token })
+        Ok(Self { socket, target, power: power.transpose()?, token, memory, console })
     }
 
     fn beat(&mut self) -> ! {
-        let line = sealed(self.token.get(), self.target.heartbeat(false).to_string());
+        let mut used = None;
         let mut next_beat = Instant::now();
+        let mut next_look = Instant::now();
         loop {
             if Instant::now() >= next_beat {
+                let line = self.target.heartbeat(used).to_string();
+                let line = sealed(self.token.get(), line);
                 // A boot server that is away hears the next one.
                 let _ = self.socket.send_to(line.as_bytes(), self.target.address());
                 next_beat = Instant::now() + Duration::from_secs(Heartbeat::INTERVAL_SECONDS);
             }
             let deadline = self.power.as_ref().and_then(Power::deadline);
-            self.listen_until(deadline.map_or(next_beat, |deadline| deadline.min(next_beat)));
+            let look = self.memory.as_ref().map(|_| next_look);
+            let wake = [deadline, look].into_iter().flatten().fold(next_beat, Instant::min);
+            self.listen_until(wake);
             if let Some(power) = &mut self.power {
                 power.force();
+            }
+            if let Some(memory) = &mut self.memory
+                && Instant::now() >= next_look
+            {
+                next_look = Instant::now() + LOOK_EVERY;
+                let Ok((percent, warning)) = memory.look() else { continue };
+                used = Some(percent);
+                if let Some(warning) = warning {
+                    self.console.warn(&format!("bootlace: {warning}"));
+                    // The page shall know it at once.
+                    next_beat = Instant::now();
+                }
             }
         }
     }

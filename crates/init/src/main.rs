@@ -17,6 +17,7 @@ mod await_login;
 mod boot;
 mod coldplug;
 mod console;
+mod dhcp;
 mod disk;
 mod failure;
 mod handover;
@@ -25,6 +26,8 @@ mod host;
 mod keeper;
 mod kernel_log;
 mod loader;
+mod machine;
+mod memory;
 mod nbd;
 mod netlink;
 mod nic;
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
     }
     match rest.first().map(String::as_str) {
         Some("boot") => boot::run(),
-        Some("keep") => keeper::run(),
+        Some("keep") => keeper::run(&rest[1..]),
         Some("await-login") => await_login::run(),
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {

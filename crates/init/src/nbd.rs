@@ -1,12 +1,13 @@
 //! Attaches an NBD export as the root disk: our handshake, then the kernel owns the connection.
 
 use crate::console::Console;
+use crate::dhcp::Held;
 use crate::disk::Disk;
 use crate::failure::Failure;
 use crate::keeper;
 use crate::loader::Loader;
 use crate::netlink::{Message, Socket};
-use crate::nic::Patience;
+use crate::nic::{Nic, Patience};
 use crate::sysfs;
 use ::nbd::client::{Export, Handshake, HandshakeError, Step};
 use rustix::net::sockopt;
@@ -58,6 +59,7 @@ pub(crate) fn attach(
     export: &str,
     loader: &Loader,
     console: &Console,
+    own_lease: Option<(&Held, &Nic)>,
 ) -> Result<Disk, Failure> {
     load_driver(loader).map_err(|error| {
         Failure::new(
@@ -112,7 +114,7 @@ pub(crate) fn attach(
             "import the image again",
         ));
     }
-    if let Err(error) = keeper::start(Some(stream)) {
+    if let Err(error) = keeper::start(Some(stream), own_lease) {
         // The disk works; only an outage of its server would be the end of this system.
         console.say("attach", &format!("nobody will restore a lost connection: {error}"));
     }

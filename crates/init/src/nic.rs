@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::netlink::{self, Socket};
 use crate::sysfs;
-use initcfg::BootConfig;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -154,12 +154,15 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
 }
 
 /// Gives the NIC its address and the default route.
-pub(crate) fn configure(nic: &Nic, config: &BootConfig) -> Result<(), Failure> {
+pub(crate) fn configure(
+    nic: &Nic,
+    (address, prefix): (Ipv4Addr, u8),
+    router: Option<Ipv4Addr>,
+) -> Result<(), Failure> {
     let failed = |error| cannot("give the address to", &nic.name, &error);
     let socket = Socket::route().map_err(failed)?;
-    let (address, prefix) = config.address;
     netlink::add_address(&socket, nic.index, address, prefix).map_err(failed)?;
-    if let Some(router) = config.router {
+    if let Some(router) = router {
         netlink::add_default_route(&socket, nic.index, router)
             .map_err(|error| cannot(&format!("set the router {router} on"), &nic.name, &error))?;
     }

@@ -1,10 +1,11 @@
 //! PID 1: little code that can't go wrong around the work that can.
 
-use crate::boot::{find_init, show};
+use crate::boot::show;
 use crate::console::Console;
 use crate::disk::ROOT;
 use crate::failure::Failure;
 use crate::host;
+use crate::machine::find_init;
 use initcfg::BootConfig;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::RebootCommand;

@@ -70,9 +70,9 @@ impl Target {
 }
 
 impl Target {
-    /// A sign of life, or the last one.
-    pub(crate) fn heartbeat(self, is_last: bool) -> Heartbeat {
-        Heartbeat { boot: self.boot, mac: self.mac, is_last }
+    /// A sign of life.
+    pub(crate) fn heartbeat(self, ram_used_percent: Option<u8>) -> Heartbeat {
+        Heartbeat { boot: self.boot, mac: self.mac, is_last: false, ram_used_percent }
     }
 
     /// The answer to an order.
@@ -237,7 +237,8 @@ pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
 
 fn report_off(target: Target) -> ExitCode {
     let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return ExitCode::FAILURE };
-    let line = sealed(later_token().get(), target.heartbeat(true).to_string());
+    let line = Heartbeat { is_last: true, ..target.heartbeat(None) }.to_string();
+    let line = sealed(later_token().get(), line);
     for _ in 0..LAST_HEARTBEATS {
         let _ = socket.send_to(line.as_bytes(), target.address());
         std::thread::sleep(TICK);

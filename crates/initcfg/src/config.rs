@@ -1,5 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
+use crate::RamSize;
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -35,8 +36,8 @@ pub struct BootConfig {
     pub boot: u64,
     /// The NIC that carries the boot.
     pub mac: Mac,
-    /// Leased address and prefix length (0 to 32).
-    pub address: (Ipv4Addr, u8),
+    /// Leased address and prefix length (0 to 32); `None`: the machine asks by DHCP itself.
+    pub address: Option<(Ipv4Addr, u8)>,
     /// Default route.
     pub router: Option<Ipv4Addr>,
     /// Name servers, in order of preference.
@@ -49,6 +50,8 @@ pub struct BootConfig {
     pub root: Root,
     /// Partition of the root disk that holds the root file system; `None` is the whole disk.
     pub partition: Option<u8>,
+    /// The root disk takes no writes: changes go to so much of the machine's memory.
+    pub ram: Option<RamSize>,
 }
 
 /// A parameter of the command line is missing or can't be understood.
@@ -76,12 +79,15 @@ const SERVER: &str = "bootlace.server";
 const BOOT: &str = "bootlace.boot";
 const NIC: &str = "bootlace.mac";
 const ADDRESS: &str = "bootlace.address";
+/// Instead of an address.
+const BY_DHCP: &str = "dhcp";
 const ROUTER: &str = "bootlace.router";
 const DNS: &str = "bootlace.dns";
 const DOMAIN: &str = "bootlace.domain";
 const HOST_NAME: &str = "bootlace.host";
 const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
+const RAM: &str = "bootlace.ram";
 
 impl BootConfig {
     /// Renders the parameters for the kernel command line, separated by single spaces.
@@ -95,7 +101,10 @@ impl BootConfig {
         put(SERVER, &self.server);
         put(BOOT, &self.boot);
         put(NIC, &self.mac);
-        put(ADDRESS, &alloc::format!("{}/{}", self.address.0, self.address.1));
+        match self.address {
+            Some((address, prefix)) => put(ADDRESS, &alloc::format!("{address}/{prefix}")),
+            None => put(ADDRESS, &BY_DHCP),
+        }
         if let Some(router) = self.router {
             put(ROUTER, &router);
         }
@@ -113,6 +122,9 @@ impl BootConfig {
         }
         if let Some(partition) = self.partition {
             put(PARTITION, &partition);
+        }
+        if let Some(ram) = self.ram {
+            put(RAM, &ram);
         }
         line
     }
@@ -147,6 +159,9 @@ impl BootConfig {
             partition: value(PARTITION)
                 .map(|text| field(PARTITION, text, "a partition number from 1 to 255"))
                 .transpose()?,
+            ram: value(RAM)
+                .map(|text| field(RAM, text, "a part of the memory like 50% or 2048M"))
+                .transpose()?,
         })
     }
 }
@@ -163,15 +178,18 @@ fn invalid(key: &'static str, value: &str, wanted: &'static str) -> ConfigError 
     ConfigError::Invalid { key, value: value.to_owned(), wanted }
 }
 
-fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), ConfigError> {
-    let wanted = "an IPv4 address with its prefix length, like 10.0.0.5/24";
+fn parse_address(text: &str) -> Result<Option<(Ipv4Addr, u8)>, ConfigError> {
+    if text == BY_DHCP {
+        return Ok(None);
+    }
+    let wanted = "an IPv4 address with its prefix length, like 10.0.0.5/24, or dhcp";
     let bad = || invalid(ADDRESS, text, wanted);
     let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
     let prefix: u8 = prefix.parse().map_err(|_| bad())?;
     if prefix > 32 {
         return Err(bad());
     }
-    Ok((address.parse().map_err(|_| bad())?, prefix))
+    Ok(Some((address.parse().map_err(|_| bad())?, prefix)))
 }
 
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
@@ -207,7 +225,7 @@ mod tests {
             server: Ipv4Addr::new(10, 77, 0, 1),
             boot: 42,
             mac: Mac([0x52, 0x54, 0, 0, 0, 1]),
-            address: (Ipv4Addr::new(10, 77, 0, 100), 24),
+            address: Some((Ipv4Addr::new(10, 77, 0, 100), 24)),
             router: Some(Ipv4Addr::new(10, 77, 0, 254)),
             dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
             domain: Some("lab.example".to_owned()),
@@ -217,6 +235,7 @@ mod tests {
                 export: "lab-07".to_owned(),
             },
             partition: None,
+            ram: None,
         }
     }
 
@@ -225,7 +244,9 @@ mod tests {
         let nbd = example();
         let aoe = BootConfig {
             root: Root::Aoe { shelf: 1, slot: 7 },
+            address: None,
             partition: Some(2),
+            ram: Some(RamSize::Percent(50)),
             router: None,
             dns: Vec::new(),
             domain: None,
@@ -248,6 +269,7 @@ mod tests {
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
+            ("host=lab-07", "host=lab-07 bootlace.ram=all"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();
             assert!(matches!(error, ConfigError::Invalid { .. }), "{wrong}: {error}");

@@ -11,6 +11,7 @@ mod config;
 mod host;
 mod modules;
 mod power;
+mod ram;
 mod report;
 mod token;
 
@@ -24,6 +25,7 @@ pub use modules::{
     module_name,
 };
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
+pub use ram::{ParseRamSizeError, RamSize};
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal};
 

@@ -100,8 +100,8 @@ pub struct Ack {
     pub sequence: u32,
 }
 
-/// A machine runs, or is about to stop: `bootlace/1 alive BOOT MAC` and `bootlace/1 off BOOT MAC`. Not
-/// acknowledged: the next one follows.
+/// A machine runs, or is about to stop: `bootlace/1 alive BOOT MAC [ram=PERCENT]` and
+/// `bootlace/1 off BOOT MAC`. Not acknowledged: the next one follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Number of the boot.
@@ -110,6 +110,8 @@ pub struct Heartbeat {
     pub mac: Mac,
     /// Whether it is the last: the system is being shut down.
     pub is_last: bool,
+    /// How full its memory for changes is, in percent; `None` if it has none.
+    pub ram_used_percent: Option<u8>,
 }
 
 /// The datagram is not a report or an acknowledgement.
@@ -181,7 +183,11 @@ impl Ack {
 impl fmt::Display for Heartbeat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.is_last { "off" } else { "alive" };
-        write!(f, "bootlace/1 {word} {} {}", self.boot, self.mac)
+        write!(f, "bootlace/1 {word} {} {}", self.boot, self.mac)?;
+        match self.ram_used_percent {
+            Some(percent) => write!(f, " ram={percent}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -192,7 +198,7 @@ impl Heartbeat {
     /// Reads a datagram.
     pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
         let line = line(datagram)?.strip_prefix("bootlace/1 ").ok_or(ReportError::NotOurs)?;
-        let mut words = line.trim_end().splitn(3, ' ');
+        let mut words = line.trim_end().splitn(4, ' ');
         let is_last = match words.next() {
             Some("alive") => false,
             Some("off") => true,
@@ -202,6 +208,13 @@ impl Heartbeat {
             boot: word(&mut words, "boot number")?,
             mac: word(&mut words, "MAC address")?,
             is_last,
+            ram_used_percent: words
+                .next()
+                .map(|text| {
+                    let percent = text.strip_prefix("ram=").and_then(|text| text.parse().ok());
+                    percent.filter(|&percent: &u8| percent <= 100).ok_or(ReportError::Field("ram"))
+                })
+                .transpose()?,
         })
     }
 }
@@ -257,14 +270,17 @@ mod tests {
         for stage in Stage::ALL {
             assert_eq!(stage.word().parse(), Ok(stage));
         }
-        for is_last in [false, true] {
-            let heartbeat = Heartbeat { boot: 42, mac: example().mac, is_last };
+        for (is_last, ram_used_percent) in [(false, None), (true, None), (false, Some(100))] {
+            let heartbeat = Heartbeat { boot: 42, mac: example().mac, is_last, ram_used_percent };
             let datagram = alloc::format!("{heartbeat}");
             assert_eq!(Heartbeat::parse(datagram.as_bytes()), Ok(heartbeat));
             assert_eq!(Report::parse(datagram.as_bytes()), Err(ReportError::NotOurs));
+            let shortest = datagram.find(" ram=").unwrap_or(datagram.len());
             for end in 0..datagram.len() {
-                assert!(Heartbeat::parse(&datagram.as_bytes()[..end]).is_err(), "{end}");
+                let read = Heartbeat::parse(&datagram.as_bytes()[..end]);
+                assert!(end >= shortest || read.is_err(), "{end}");
             }
+            assert!(Heartbeat::parse(alloc::format!("{datagram} x").as_bytes()).is_err());
         }
     }
 

@@ -66,6 +66,8 @@ pub enum WriteMode {
     Discard,
     /// Kept, for as long as the machine stays on the image version.
     Persistent,
+    /// Kept in the machine's own memory until it is switched off: the server writes nothing.
+    Ram,
 }
 
 impl fmt::Display for WriteMode {
@@ -73,6 +75,7 @@ impl fmt::Display for WriteMode {
         f.pad(match self {
             Self::Discard => "discard",
             Self::Persistent => "persistent",
+            Self::Ram => "ram",
         })
     }
 }
@@ -84,7 +87,8 @@ impl FromStr for WriteMode {
         match text {
             "discard" => Ok(Self::Discard),
             "persistent" => Ok(Self::Persistent),
-            _ => Err(not(text, "a write mode: use discard or persistent")),
+            "ram" => Ok(Self::Ram),
+            _ => Err(not(text, "a write mode: use discard, persistent or ram")),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Which machine boots what, and why not.
 
-use crate::{BootId, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site};
+use crate::{BootId, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site, WriteMode};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
-use initcfg::{BootConfig, Root};
+use initcfg::{BootConfig, RamSize, Root};
 use wire::Mac;
 
 /// Facts of the boot network that go into every plan.
@@ -26,6 +26,10 @@ pub struct Network {
     pub nbd: SocketAddrV4,
     /// Kernel parameters for all machines.
     pub kernel_args: KernelArgs,
+    /// Machines ask for their address by DHCP once more when their kernel runs, and keep that lease.
+    pub own_dhcp: bool,
+    /// How much of their memory machines in write mode `ram` give to what they write.
+    pub ram: RamSize,
 }
 
 /// What a machine that asks for its configuration gets.
@@ -161,13 +165,14 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         server: network.server,
         boot,
         mac,
-        address: (address, network.prefix),
+        address: (!network.own_dhcp).then_some((address, network.prefix)),
         router: network.router,
         dns: network.dns.clone(),
         domain: network.domain.clone(),
         host_name: machine.name.as_str().into(),
         root,
         partition: version.partition,
+        ram: (machine.write_mode == WriteMode::Ram).then_some(network.ram),
     };
     let kernel_args =
         network.kernel_args.words().chain(machine.kernel_args.words()).map(String::from).collect();
@@ -184,7 +189,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{FileSystem, ShelfSlot, WriteMode};
+    use crate::{FileSystem, ShelfSlot};
     use alloc::string::ToString;
     use alloc::vec;
 
@@ -201,6 +206,8 @@ pub(crate) mod tests {
             domain: None,
             nbd: SocketAddrV4::new(server, 10809),
             kernel_args: "console=ttyS0".parse().unwrap(),
+            own_dhcp: false,
+            ram: RamSize::default(),
         }
     }
 
@@ -265,7 +272,18 @@ pub(crate) mod tests {
         let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
             panic!("must boot");
         };
-        assert!(plan.command_line().contains("bootlace.root=aoe:1.7"));
+        let line = plan.command_line();
+        assert!(line.contains("bootlace.root=aoe:1.7") && !line.contains("bootlace.ram"), "{line}");
+    }
+
+    #[test]
+    fn a_machine_that_writes_to_its_memory_is_told_how_much() {
+        let mut site = site();
+        site.machines[0].write_mode = WriteMode::Ram;
+        let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
+            panic!("must boot");
+        };
+        assert!(plan.command_line().contains(" bootlace.ram=50%"));
     }
 
     #[test]

@@ -32,7 +32,16 @@ pub enum Life {
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
     listening_since_ms: u64,
-    by_mac: Mutex<HashMap<Mac, (BootId, u64, bool)>>,
+    by_mac: Mutex<HashMap<Mac, Heard>>,
+}
+
+/// The last sign of life of one machine.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    boot: BootId,
+    at_ms: u64,
+    is_last: bool,
+    ram_used_percent: Option<u8>,
 }
 
 impl Heartbeats {
@@ -40,49 +49,59 @@ impl Heartbeats {
         Self { listening_since_ms: now_unix_ms(), by_mac: Mutex::default() }
     }
 
-    fn note(&self, mac: Mac, boot: BootId, is_last: bool, now_ms: u64) {
+    fn note(&self, mac: Mac, heard: Heard) {
+        let now_ms = heard.at_ms;
         let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_shutting_down = by_mac.get(&mac).is_some_and(|&(of, at_ms, said_off)| {
-            of == boot && said_off && now_ms.saturating_sub(at_ms) < SHUTDOWN_MS
+        let is_shutting_down = by_mac.get(&mac).is_some_and(|last| {
+            let is_same_boot = last.boot == heard.boot;
+            is_same_boot && last.is_last && now_ms.saturating_sub(last.at_ms) < SHUTDOWN_MS
         });
         if is_shutting_down {
             return;
         }
         if by_mac.len() >= MACHINES_MAX {
-            by_mac.retain(|_, (_, at_ms, _)| now_ms.saturating_sub(*at_ms) < SILENT_MS);
+            by_mac.retain(|_, last| now_ms.saturating_sub(last.at_ms) < SILENT_MS);
         }
         if by_mac.len() < MACHINES_MAX {
-            by_mac.insert(mac, (boot, now_ms, is_last));
+            by_mac.insert(mac, heard);
         }
     }
 
     /// Whether a machine gave signs of life in this boot.
     pub(crate) fn was_heard(&self, mac: Mac, boot: BootId) -> bool {
         let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        by_mac.get(&mac).is_some_and(|(of, ..)| *of == boot)
+        by_mac.get(&mac).is_some_and(|heard| heard.boot == boot)
     }
 
     /// What is heard of a machine in this boot.
     pub(crate) fn life(&self, mac: Mac, boot: BootId, now_ms: u64) -> Life {
         let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
         let is_long = |since_ms: u64| now_ms.saturating_sub(since_ms) > SILENT_MS;
-        match by_mac.get(&mac).filter(|(of, ..)| *of == boot) {
-            Some(&(_, at_ms, true)) => Life::SaidOff(at_ms),
-            Some(&(_, at_ms, false)) if is_long(at_ms) => Life::Silent(Some(at_ms)),
+        match by_mac.get(&mac).filter(|last| last.boot == boot) {
+            Some(last) if last.is_last => Life::SaidOff(last.at_ms),
+            Some(last) if is_long(last.at_ms) => Life::Silent(Some(last.at_ms)),
             Some(_) => Life::Alive,
             None if is_long(self.listening_since_ms) => Life::Silent(None),
             None => Life::Unknown,
         }
     }
+
+    /// How full the machine's memory for changes is in this boot, in percent.
+    pub(crate) fn ram_used_percent(&self, mac: Mac, boot: BootId) -> Option<u8> {
+        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
+        by_mac.get(&mac).filter(|last| last.boot == boot && !last.is_last)?.ram_used_percent
+    }
 }
 
 impl Service {
-    /// A machine gives a sign of life, or its last one because it shuts down.
-    pub fn heartbeat(&self, mac: Mac, boot: BootId, is_last: bool) {
+    /// A machine gives a sign of life, or its last one because it shuts down; and says how full its
+    /// memory for changes is, if it has one.
+    pub fn heartbeat(&self, mac: Mac, boot: BootId, is_last: bool, ram_used_percent: Option<u8>) {
         if is_last {
             tracing::info!(machine = self.name_or_mac(mac), boot, "shuts down");
         }
-        self.heartbeats().note(mac, boot, is_last, now_unix_ms());
+        self.heartbeats()
+            .note(mac, Heard { boot, at_ms: now_unix_ms(), is_last, ram_used_percent });
     }
 }
 
@@ -93,15 +112,18 @@ mod tests {
     #[test]
     fn who_is_silent_for_a_minute_is_gone() {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let heard = |at_ms, is_last| Heard { boot: 7, at_ms, is_last, ram_used_percent: Some(83) };
         let heartbeats = Heartbeats { listening_since_ms: 0, by_mac: Mutex::default() };
         assert_eq!(heartbeats.life(mac, 7, 60_000), Life::Unknown);
         assert_eq!(heartbeats.life(mac, 7, 80_000), Life::Silent(None));
-        heartbeats.note(mac, 7, false, 80_000);
+        heartbeats.note(mac, heard(80_000, false));
+        assert_eq!(heartbeats.ram_used_percent(mac, 7), Some(83));
+        assert_eq!(heartbeats.ram_used_percent(mac, 8), None, "another boot");
         assert_eq!(heartbeats.life(mac, 7, 140_000), Life::Alive);
         assert_eq!(heartbeats.life(mac, 7, 160_000), Life::Silent(Some(80_000)));
         assert_eq!(heartbeats.life(mac, 8, 140_000), Life::Silent(None), "another boot");
-        heartbeats.note(mac, 7, true, 160_000);
-        heartbeats.note(mac, 7, false, 161_000);
+        heartbeats.note(mac, heard(160_000, true));
+        heartbeats.note(mac, heard(161_000, false));
         assert_eq!(heartbeats.life(mac, 7, 500_000), Life::SaidOff(160_000));
     }
 }

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How often the storage server is asked for its exports.
 const EXPORTS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// From here on a machine's memory for changes is short; the machine itself warns at the same.
+const RAM_SHORT_PERCENT: u8 = 80;
+
 /// Entries of [`Status::attention`]; nobody mends more at once.
 const ATTENTION_MAX: usize = 7;
 
@@ -54,11 +57,22 @@ pub struct MachineView {
     pub n_refused: u64,
     /// The image version that it gets at its next boot.
     pub next_version: Option<u32>,
+    /// How full its memory for changes is, in percent; `None` if it has none, or is off.
+    pub ram_used_percent: Option<u8>,
     /// Its disk as the storage server sees it.
     pub export: Option<ExportStatus>,
 }
 
 impl MachineView {
+    /// How full its memory for changes is, and what helps if it is short.
+    pub fn ram_sentence(&self) -> Option<String> {
+        let percent = self.ram_used_percent?;
+        Some(match percent >= RAM_SHORT_PERCENT {
+            true => ram_sentence(percent),
+            false => format!("Its memory for changes is {percent} % full."),
+        })
+    }
+
     /// From the firmware's first packet to the end of the system's start, in milliseconds.
     pub fn took_ms(&self) -> Option<u64> {
         let boot = self.boot.as_ref()?;
@@ -156,6 +170,10 @@ impl Service {
                     self.heartbeats().life(machine.mac, boot.id, now)
                 });
                 let control = view.controls.get(&machine.mac);
+                let ram_used_percent = boot
+                    .as_ref()
+                    .filter(|_| life == Life::Alive)
+                    .and_then(|boot| self.heartbeats().ram_used_percent(machine.mac, boot.id));
                 let state = machine_state(boot.as_ref(), waiting.as_deref(), export, life, now);
                 let next = machine
                     .image
@@ -174,6 +192,7 @@ impl Service {
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
+                    ram_used_percent,
                     export: export.cloned(),
                 }
             })
@@ -260,8 +279,28 @@ impl Service {
             sentence: view.state.sentence.clone(),
             image: None,
         }));
+        attention.extend(machines.iter().filter_map(|view| {
+            let percent = view.ram_used_percent.filter(|&percent| percent >= RAM_SHORT_PERCENT)?;
+            Some(Attention {
+                machine: Some(view.machine.name.clone()),
+                sentence: ram_sentence(percent),
+                image: None,
+            })
+        }));
         attention
     }
+}
+
+/// What it means that a machine's memory for changes is so full.
+fn ram_sentence(percent: u8) -> String {
+    let then = match percent {
+        100 => "nothing more can be written",
+        _ => "when it is full, nothing more can be written",
+    };
+    format!(
+        "Its memory for changes is {percent} % full; {then}. Delete files there, or start it again, which \
+         forgets them."
+    )
 }
 
 fn newest(site: &Site, image: &ImageName) -> Option<u32> {

@@ -29,6 +29,8 @@ fn options(root: &Path) -> Options {
         domain: None,
         nbd: SocketAddrV4::new(server, 10809),
         kernel_args: "".parse().unwrap(),
+        own_dhcp: false,
+        ram: Default::default(),
     };
     Options { init: None, network: Some(network), ..Options::under(root) }
 }

@@ -2,6 +2,27 @@
 
 use model::{BootId, ImageName, MachineName, WriteMode};
 
+/// What becomes of a write layer. A machine in mode `ram` has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerMode {
+    /// Thrown away when the machine boots again.
+    Discard,
+    /// Kept.
+    Persistent,
+}
+
+impl LayerMode {
+    /// The layer that a machine in this mode has, if any.
+    pub const fn of(mode: WriteMode) -> Option<Self> {
+        match mode {
+            WriteMode::Discard => Some(Self::Discard),
+            WriteMode::Persistent => Some(Self::Persistent),
+            WriteMode::Ram => None,
+        }
+    }
+}
+
 /// What a write layer is, as kept beside its data.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,7 +34,7 @@ pub struct About {
     /// Whose writes it holds.
     pub machine: MachineName,
     /// What becomes of them.
-    pub mode: WriteMode,
+    pub mode: LayerMode,
     /// The boot in which it was made.
     pub boot: BootId,
     /// Image of its parent.

@@ -1,11 +1,11 @@
 //! All write layers of one storage server, on disk and open.
 
-use super::about::About;
+use super::about::{About, LayerMode};
 use super::header::{HEADER_BYTES, Header};
 use super::map::{self, Map};
 use super::write::{DurableMap, WriteLayer};
 use crate::base::Base;
-use model::{BootId, ImageName, MachineName, WriteMode};
+use model::{BootId, ImageName, MachineName};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -170,7 +170,7 @@ impl Layers {
         &self,
         machine: &MachineName,
         base: &Base,
-        mode: WriteMode,
+        mode: LayerMode,
         boot: BootId,
     ) -> Result<Arc<WriteLayer>, LayerError> {
         let wanted = self.wanted(machine, base, mode, boot)?;
@@ -188,7 +188,7 @@ impl Layers {
                 open.insert(folder, Open { about, layer: Arc::downgrade(&layer) });
                 return Ok(layer);
             }
-            if mode == WriteMode::Persistent {
+            if mode == LayerMode::Persistent {
                 return Err(LayerError::OtherParent {
                     machine: machine.clone(),
                     image: about.image,
@@ -209,7 +209,7 @@ impl Layers {
     /// The operating system refuses.
     pub fn discard(&self, machine: &MachineName) -> Result<(), LayerError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.throw_away(&mut open, &folder(machine, WriteMode::Discard))
+        self.throw_away(&mut open, &folder(machine, LayerMode::Discard))
     }
 
     /// Throws everything away that the machine ever wrote, its persistent disk too.
@@ -219,7 +219,7 @@ impl Layers {
     pub fn reset(&self, machine: &MachineName) -> Result<(), LayerError> {
         self.discard(machine)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.throw_away(&mut open, &folder(machine, WriteMode::Persistent))
+        self.throw_away(&mut open, &folder(machine, LayerMode::Persistent))
     }
 
     /// What the layer on disk says about itself; `None` if the machine has none in this mode.
@@ -231,7 +231,7 @@ impl Layers {
     pub fn about(
         &self,
         machine: &MachineName,
-        mode: WriteMode,
+        mode: LayerMode,
     ) -> Result<Option<About>, LayerError> {
         let path = self.dir.join(folder(machine, mode)).join("layer.toml");
         let text = match fs::read(&path) {
@@ -241,7 +241,7 @@ impl Layers {
         };
         match toml::from_str::<About>(&text) {
             Ok(about) if about.format == FORMAT => Ok(Some(about)),
-            _ if mode == WriteMode::Discard => Ok(None),
+            _ if mode == LayerMode::Discard => Ok(None),
             Ok(about) => Err(LayerError::Damaged {
                 machine: machine.clone(),
                 path,
@@ -259,7 +259,7 @@ impl Layers {
         &self,
         machine: &MachineName,
         base: &Base,
-        mode: WriteMode,
+        mode: LayerMode,
         boot: BootId,
     ) -> Result<About, LayerError> {
         let size_bytes = base.block.size_bytes();
@@ -301,7 +301,7 @@ impl Layers {
         let data = new_file(&data_path)?;
         data.set_len(about.size_bytes).map_err(io_error("make", &data_path))?;
 
-        let durable = if about.mode == WriteMode::Persistent {
+        let durable = if about.mode == LayerMode::Persistent {
             let path = new.join("map");
             let file = new_file(&path)?;
             let header = header(about, [0; 16])?;
@@ -330,8 +330,8 @@ impl Layers {
         let path = self.dir.join(folder(&about.machine, about.mode));
         let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
         let damaged = |file: &str, why: String| match about.mode {
-            WriteMode::Discard => lost(),
-            WriteMode::Persistent => {
+            LayerMode::Discard => lost(),
+            LayerMode::Persistent => {
                 LayerError::Damaged { machine: about.machine.clone(), path: path.join(file), why }
             }
         };
@@ -351,7 +351,7 @@ impl Layers {
             header(about, self.host_boot).is_ok_and(|expected| *kept == expected)
         });
 
-        if about.mode == WriteMode::Discard {
+        if about.mode == LayerMode::Discard {
             let (file, _) = kept.ok_or_else(lost)?;
             let states = file.try_clone().map_err(io_error("open", &volatile_path))?;
             let map = Map::new(about.size_bytes, file);
@@ -419,14 +419,14 @@ impl Layers {
 fn is_same(have: &About, wanted: &About) -> bool {
     have.parent_digest == wanted.parent_digest
         && have.size_bytes == wanted.size_bytes
-        && (have.mode == WriteMode::Persistent || have.boot == wanted.boot)
+        && (have.mode == LayerMode::Persistent || have.boot == wanted.boot)
 }
 
 /// A machine name holds no dot, so the two modes never collide.
-fn folder(machine: &MachineName, mode: WriteMode) -> String {
+fn folder(machine: &MachineName, mode: LayerMode) -> String {
     match mode {
-        WriteMode::Discard => format!("{machine}.discard"),
-        WriteMode::Persistent => machine.to_string(),
+        LayerMode::Discard => format!("{machine}.discard"),
+        LayerMode::Persistent => machine.to_string(),
     }
 }
 

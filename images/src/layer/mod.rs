@@ -6,7 +6,7 @@ mod layers;
 mod map;
 mod write;
 
-pub use about::About;
+pub use about::{About, LayerMode};
 pub use header::{BadHeader, Header};
 pub use layers::{LayerError, Layers};
 pub use write::WriteLayer;

@@ -192,11 +192,15 @@ impl nbd::server::Exports for View<'_> {
         }
         let flags = TransmissionFlags::HAS_FLAGS
             .with(TransmissionFlags::SEND_FLUSH)
-            .with(TransmissionFlags::SEND_FUA)
-            .with(TransmissionFlags::SEND_TRIM)
-            .with(TransmissionFlags::SEND_WRITE_ZEROES)
             .with(TransmissionFlags::SEND_CACHE)
             .with(TransmissionFlags::CAN_MULTI_CONN);
+        let flags = match export.is_read_only() {
+            true => flags.with(TransmissionFlags::READ_ONLY),
+            false => flags
+                .with(TransmissionFlags::SEND_FUA)
+                .with(TransmissionFlags::SEND_TRIM)
+                .with(TransmissionFlags::SEND_WRITE_ZEROES),
+        };
         let description = format!("{} version {}", export.spec.image, export.spec.version);
         Ok(ExportInfo { size_bytes: export.size_bytes(), flags, description })
     }

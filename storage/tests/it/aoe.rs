@@ -75,6 +75,10 @@ fn what_is_written_is_read_and_gone_with_the_next_boot() {
     assert_eq!(machine.read(99, 2), [[0x11; 512], [0xaa; 512]].concat());
     server.prepare_aoe("lab-01", CLIENT_MAC, 2, "discard");
     assert_eq!(machine.read(100, 2), [0x11; 1024]);
+    server.prepare_aoe("lab-01", CLIENT_MAC, 3, "ram");
+    let refused = machine.ata(AtaCommand::Write { lba: 100, fua: false }, 1, &[7; 512]);
+    assert_eq!((refused.status, refused.error), (0x41, 0x04));
+    assert_eq!(machine.read(100, 2), [0x11; 1024]);
 }
 
 #[test]

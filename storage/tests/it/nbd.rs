@@ -24,6 +24,29 @@ fn libnbd_sees_the_machine_s_export_and_no_other() {
 }
 
 #[test]
+fn a_machine_that_writes_to_its_memory_leaves_nothing_on_the_server() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let uri = server.uri("lab-01");
+    succeed("qemu-io", &["-f", "raw", "-c", "write -P 0xaa 0 1M", &uri]);
+    server.prepare("lab-01", "127.0.0.1", 2, "ram");
+    succeed("qemu-io", &["-r", "-f", "raw", "-c", "read -P 0x11 0 1M", &uri]);
+    let info = succeed("nbdinfo", &["--json", &uri]);
+    assert!(info.contains("\"is_read_only\": true"), "{info}");
+    let refused = run("qemu-io", &["-f", "raw", "-c", "write -P 0xaa 0 1M", &uri]);
+    assert!(!refused.status.success());
+    // A client that writes all the same.
+    let mut stream = server.attach("lab-01");
+    stream.write_all(&request(1, 0, 512)).unwrap();
+    stream.write_all(&[7; 512]).unwrap();
+    let mut reply = [0; 16];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[4..8], [0, 0, 0, 1], "EPERM");
+    assert_eq!(server.layers(), [".lock"], "not even the layer of an earlier boot");
+    assert!(server.exports().contains("\"layer_bytes\":0"));
+}
+
+#[test]
 fn what_nbdcopy_writes_it_reads_again() {
     let server = Server::start();
     server.prepare("lab-01", "127.0.0.1", 1, "discard");

@@ -101,6 +101,12 @@ impl Server {
         prepare(self.folder(), machine, &spec);
     }
 
+    /// Names of the files in the folder of write layers.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder().join("layers")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     pub(crate) fn exports(&self) -> String {
         ask(self.folder(), "GET", "/v1/exports", "")
     }

@@ -52,7 +52,7 @@ impl Room {
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         let site = Site::builder()
             .kernel_args("console=tty0 console=ttyS0,115200 quiet")
-            .reboot_after_failure_seconds(REBOOT_SECONDS)
+            .boot(&format!("reboot_after_failure_seconds = {REBOOT_SECONDS}"))
             .create(Lan::lay(name)?)?;
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
         site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"])?;

@@ -7,6 +7,8 @@ mod failures;
 mod handover;
 mod nics;
 mod outage;
+mod own_dhcp;
+mod ram;
 mod segment;
 mod tftp;
 mod tidy;

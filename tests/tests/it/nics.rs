@@ -55,7 +55,7 @@ impl Room {
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         // One shell for all: it is the image's own program, and needs no time to start.
         let site = Site::builder()
-            .generic_initrds()
+            .boot("fitted_initrds = false")
             .kernel_args("console=tty0 console=ttyS0,115200 init=/bin/sh quiet")
             .create(Lan::lay(name)?)?;
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;

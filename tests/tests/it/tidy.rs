@@ -14,7 +14,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
     ("initrd-builder", &["initcfg"]),
-    ("bootlace-init", &["aoe", "initcfg", "nbd", "wire"]),
+    ("bootlace-init", &["aoe", "dhcp", "initcfg", "nbd", "wire"]),
     ("storage", &["aoe", "images", "model", "nbd", "wire"]),
     ("service", &["images", "initcfg", "initrd-builder", "model", "wire"]),
     ("web", &["model", "service", "wire"]),

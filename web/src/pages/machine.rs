@@ -82,6 +82,7 @@ struct MachinePage {
     name: String,
     state: StateMark,
     since: Option<When>,
+    ram: Option<String>,
     done: &'static str,
     mac: String,
     address: String,
@@ -215,6 +216,7 @@ async fn page(
         frame: if is_booting && !is_editing { frame.refreshed(REFRESH_SECONDS) } else { frame },
         state: StateMark::from(&view.state),
         since: view.state.since_unix_ms.map(When::ms),
+        ram: view.ram_sentence(),
         done: match options.done.as_str() {
             "saved" => "Saved. It takes effect when the machine starts the next time.",
             "reboot" | "poweroff" => "It is asked to stop.",

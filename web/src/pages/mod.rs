@@ -114,8 +114,11 @@ pub(crate) fn root_choices(chosen: &str) -> Vec<Choice> {
 }
 
 pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {
-    let labels =
-        [("discard", "thrown away at each boot"), ("persistent", "kept, on a disk of its own")];
+    let labels = [
+        ("discard", "thrown away at each boot"),
+        ("persistent", "kept, on a disk of its own"),
+        ("ram", "held in its memory until it is switched off"),
+    ];
     choices(&labels, chosen)
 }
 

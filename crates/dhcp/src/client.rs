@@ -1,0 +1,227 @@
+//! A client: from no address to a lease, and how it is kept (RFC 2131 §4.4).
+
+use crate::answer::{Answer, AnswerKind, ClientLease};
+use crate::options::OptionWriter;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use wire::{Mac, Moment};
+
+/// A question is repeated after this time, then after twice as long and so on. RFC 2131 §4.1 begins with
+/// 4 s, but the first packets after a link comes up are often lost.
+const REPEAT_FIRST: Duration = Duration::from_millis(250);
+const REPEAT_MAX: Duration = Duration::from_secs(4);
+
+/// After so many requests without an answer the offer is forgotten: the server may have died.
+const REQUESTS_MAX: u32 = 5;
+
+/// A running machine asks again after half of the time that is left, but not more often than this
+/// (RFC 2131 §4.4.5).
+const RENEW_AGAIN_MIN: Duration = Duration::from_secs(60);
+
+/// What the client wants to know: mask, router, name servers, domain, the times.
+const PARAMETERS: [u8; 7] = [1, 3, 6, 15, 51, 58, 59];
+
+/// BOOTP's shortest message; some relays drop shorter ones.
+const MESSAGE_MIN: usize = 300;
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Send this to port 67, to that address, and ask again at once.
+    Send(Vec<u8>, Ipv4Addr),
+    /// Ask again at this moment, or when a datagram has come.
+    WaitUntil(Moment),
+    /// There is nothing to do any more: the lease is for ever.
+    Done,
+}
+
+/// What a datagram or the time has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is a lease, or the former one was prolonged.
+    Leased(ClientLease),
+    /// The server does not want the client to have its address any longer. The client asks for a new one.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Asks everybody.
+    Discovering { n_sent: u32 },
+    /// Has chosen an offer.
+    Requesting { offer: ClientLease, n_sent: u32 },
+    /// Has a lease since then.
+    Bound { lease: ClientLease, since: Moment },
+}
+
+/// Gets an address and keeps it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    mac: Mac,
+    host_name: String,
+    transaction: u32,
+    state: State,
+    next_send: Moment,
+}
+
+impl Client {
+    /// A client without address. `transaction` is random, so that answers to others are told apart.
+    pub fn new(mac: Mac, host_name: &str, transaction: u32, now: Moment) -> Self {
+        let state = State::Discovering { n_sent: 0 };
+        Self { mac, host_name: host_name.into(), transaction, state, next_send: now }
+    }
+
+    /// A client that has had this lease since then.
+    pub fn resume(
+        mac: Mac,
+        host_name: &str,
+        transaction: u32,
+        lease: ClientLease,
+        since: Moment,
+    ) -> Self {
+        let mut client = Self::new(mac, host_name, transaction, since);
+        client.bind(lease, since);
+        client
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: Moment) -> Next {
+        if now < self.next_send {
+            return Next::WaitUntil(self.next_send);
+        }
+        match &mut self.state {
+            State::Discovering { n_sent } => {
+                *n_sent += 1;
+                self.next_send = now + pause(*n_sent);
+                self.send(1, Ipv4Addr::UNSPECIFIED, None, None)
+            }
+            State::Requesting { n_sent, .. } if *n_sent >= REQUESTS_MAX => {
+                self.restart(now);
+                self.next(now)
+            }
+            State::Requesting { offer, n_sent } => {
+                *n_sent += 1;
+                self.next_send = now + pause(*n_sent);
+                let (address, server) = (offer.address, offer.server);
+                self.send(3, Ipv4Addr::UNSPECIFIED, Some(address), Some(server))
+            }
+            State::Bound { lease, .. } if lease.seconds[2] == u32::MAX => Next::Done,
+            State::Bound { lease, since } => {
+                let [_, rebind, end] = lease.seconds.map(|seconds| at(*since, seconds));
+                let (address, server) = (lease.address, lease.server);
+                if now >= end {
+                    // The address stays where it is, but has to be asked for like a new one.
+                    self.restart(now);
+                    return self.next(now);
+                }
+                let (to, limit) =
+                    if now < rebind { (server, rebind) } else { (Ipv4Addr::BROADCAST, end) };
+                let half = limit.since(now) / 2;
+                self.next_send = (now + half.max(RENEW_AGAIN_MIN)).min(limit);
+                match self.send(3, address, None, None) {
+                    Next::Send(message, _) => Next::Send(message, to),
+                    other => other,
+                }
+            }
+        }
+    }
+
+    /// A datagram came to port 68.
+    pub fn on_datagram(&mut self, datagram: &[u8], now: Moment) -> Option<Change> {
+        let answer = Answer::parse(datagram).ok()?;
+        if (answer.transaction, answer.mac) != (self.transaction, self.mac) {
+            return None;
+        }
+        match (&self.state, answer.kind, answer.lease) {
+            (State::Discovering { .. }, AnswerKind::Offer, Some(offer)) => {
+                self.state = State::Requesting { offer, n_sent: 0 };
+                self.next_send = now;
+                None
+            }
+            (State::Requesting { offer, .. }, AnswerKind::Acknowledged, Some(lease))
+                if lease.server == offer.server =>
+            {
+                self.bind(lease.clone(), now);
+                Some(Change::Leased(lease))
+            }
+            (State::Bound { lease: old, since }, AnswerKind::Acknowledged, Some(lease))
+                if lease.address == old.address && now >= at(*since, old.seconds[0]) =>
+            {
+                self.bind(lease.clone(), now);
+                Some(Change::Leased(lease))
+            }
+            (State::Requesting { .. }, AnswerKind::Refused, _) => {
+                self.restart(now);
+                // A server that refuses what it offers must not make us ask without a pause.
+                self.next_send = now + REPEAT_MAX;
+                None
+            }
+            (State::Bound { lease, since }, AnswerKind::Refused, _)
+                if now >= at(*since, lease.seconds[0]) =>
+            {
+                self.restart(now);
+                self.next_send = now + REPEAT_MAX;
+                Some(Change::Lost)
+            }
+            _ => None,
+        }
+    }
+
+    fn restart(&mut self, now: Moment) {
+        self.state = State::Discovering { n_sent: 0 };
+        self.transaction = self.transaction.wrapping_add(1);
+        self.next_send = now;
+    }
+
+    fn bind(&mut self, lease: ClientLease, since: Moment) {
+        self.next_send = at(since, lease.seconds[0]);
+        self.transaction = self.transaction.wrapping_add(1);
+        self.state = State::Bound { lease, since };
+    }
+
+    fn send(
+        &self,
+        kind: u8,
+        client: Ipv4Addr,
+        wanted: Option<Ipv4Addr>,
+        server: Option<Ipv4Addr>,
+    ) -> Next {
+        let mut message = Vec::with_capacity(MESSAGE_MIN);
+        message.extend([1, 1, 6, 0]);
+        message.extend(self.transaction.to_be_bytes());
+        // Who has no address yet can only hear broadcasts.
+        let flags: u16 = if client.is_unspecified() { 0x8000 } else { 0 };
+        message.extend([0, 0]);
+        message.extend(flags.to_be_bytes());
+        message.extend(client.octets());
+        message.resize(28, 0);
+        message.extend(self.mac.0);
+        message.resize(236, 0);
+        message.extend([99, 130, 83, 99]);
+        let mut options = OptionWriter::default();
+        options.put(53, &[kind]);
+        if let Some(wanted) = wanted {
+            options.put_addresses(50, &[wanted]);
+        }
+        if let Some(server) = server {
+            options.put_addresses(54, &[server]);
+        }
+        options.put(57, &1472u16.to_be_bytes());
+        options.put(12, self.host_name.as_bytes());
+        options.put(55, &PARAMETERS);
+        message.extend(options.finish());
+        message.resize(message.len().max(MESSAGE_MIN), 0);
+        Next::Send(message, Ipv4Addr::BROADCAST)
+    }
+}
+
+fn pause(n_sent: u32) -> Duration {
+    let factor = 1 << n_sent.saturating_sub(1).min(8);
+    REPEAT_MAX.min(REPEAT_FIRST * factor)
+}
+
+fn at(since: Moment, seconds: u32) -> Moment {
+    since + Duration::from_secs(seconds.into())
+}

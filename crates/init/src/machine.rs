@@ -1,0 +1,243 @@
+//! The real machine: what the stages of a boot do to it.
+
+use crate::boot::System;
+use crate::console::Console;
+use crate::dhcp::{self, Held};
+use crate::disk::{Disk, ROOT};
+use crate::failure::Failure;
+use crate::loader::Loader;
+use crate::nic::Nic;
+use crate::reporter::{Reporter, TokenCell};
+use crate::resolve::resolve;
+use crate::{aoe, coldplug, disk, handover, hardware, host, keeper, nbd, nic, ssh};
+use initcfg::{BootConfig, HostConfig, Root, Stage};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// What the machine's own DHCP found out.
+const LEASE: &str = "/run/bootlace/lease.json";
+
+/// How long the list of hardware may hold up the hand-over; it is sent while the disk is attached.
+const HARDWARE_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub(crate) struct Machine {
+    pub(crate) console: Console,
+    pub(crate) reporter: Reporter,
+    command_line: String,
+    /// What the boot server says to this boot only.
+    host: Option<HostConfig>,
+    pub(crate) token: TokenCell,
+    /// The machine's own lease.
+    held: Option<Held>,
+    /// Hears when the boot server knows the hardware.
+    hardware: Option<Receiver<()>>,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        console: Console,
+        reporter: Reporter,
+        command_line: String,
+        host: Option<HostConfig>,
+        token: TokenCell,
+    ) -> Self {
+        Self { console, reporter, command_line, host, token, held: None, hardware: None }
+    }
+
+    /// Fetches the host segment if it is not there; returns what is to be said about it.
+    fn find_host(&mut self, config: &BootConfig) -> String {
+        if self.host.is_some() {
+            return String::new();
+        }
+        match host::fetch(config, &self.token) {
+            Ok(host) => {
+                self.host = Some(host);
+                "; host segment lost, fetched by HTTP".to_owned()
+            }
+            Err(why) => format!("; host segment lost, and not to be had by HTTP: {why}"),
+        }
+    }
+}
+
+impl System for Machine {
+    type Drivers = Arc<Loader>;
+
+    fn reached(&mut self, stage: Stage, detail: &str) {
+        self.console.say(stage.word(), detail);
+        self.reporter.report(stage, detail);
+    }
+
+    fn kernel(&mut self) -> String {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        release.trim().to_owned()
+    }
+
+    fn load_drivers(&mut self, kernel: &str) -> Result<Arc<Loader>, Failure> {
+        let loader = open_loader(kernel)?;
+        coldplug::start(&loader).map_err(|error| {
+            Failure::new(
+                format!("can't listen for the kernel's hardware events: {error}"),
+                "this kernel can't be used: try another version",
+            )
+        })?;
+        Ok(loader)
+    }
+
+    fn find_nic(
+        &mut self,
+        config: &BootConfig,
+        loader: &Arc<Loader>,
+    ) -> Result<(Nic, String), Failure> {
+        let nic = nic::find(config.mac, loader, &self.console)?;
+        let loaded = loader.loaded();
+        self.console.log(&format!("bootlace: loaded {}", loaded.join(" ")));
+        let found = format!("{} loaded, {} has {}", loaded.len(), nic.name, nic.driver());
+        Ok((nic, found))
+    }
+
+    fn bring_up(
+        &mut self,
+        nic: &Nic,
+        root: &Root,
+        loader: &Arc<Loader>,
+    ) -> Result<String, Failure> {
+        preload(loader, root);
+        nic::bring_up(nic, &self.console)
+    }
+
+    fn configure(
+        &mut self,
+        nic: &Nic,
+        config: &BootConfig,
+    ) -> Result<(BootConfig, String), Failure> {
+        let mut config = config.clone();
+        let (address, origin) = match config.address {
+            Some(address) => (address, String::new()),
+            None => {
+                let held = dhcp::obtain(nic, &config, &self.console)?;
+                let lease = held.lease.clone();
+                // For programs of the real system that care; the boot does not.
+                let _ = fs::write(LEASE, held.to_json());
+                self.held = Some(held);
+                // What the boot server says counts more.
+                config.router = config.router.or(lease.router);
+                config.domain = config.domain.or(lease.domain);
+                if config.dns.is_empty() {
+                    config.dns = lease.dns;
+                }
+                ((lease.address, lease.prefix), format!(" by DHCP from {}", lease.server))
+            }
+        };
+        nic::configure(nic, address, config.router)?;
+        config.address = Some(address);
+        let lost = self.find_host(&config);
+        let token = Arc::clone(&self.token);
+        self.hardware = Some(hardware::send(config.server, config.boot, token));
+        Ok((config, format!("{}/{}{origin}{lost}", address.0, address.1)))
+    }
+
+    fn attach(
+        &mut self,
+        nic: &Nic,
+        config: &BootConfig,
+        loader: &Arc<Loader>,
+    ) -> Result<(Disk, u64), Failure> {
+        if let Some(ram) = config.ram {
+            // The keeper starts with the disk, and watches this.
+            disk::mount_memory(ram)?;
+        }
+        let own_lease = self.held.as_ref().map(|held| (held, nic));
+        let disk = match &config.root {
+            Root::Nbd { server, export } => {
+                nbd::attach(*server, export, loader, &self.console, own_lease)?
+            }
+            Root::Aoe { shelf, slot } => {
+                let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
+                if let Err(error) = keeper::start(None, own_lease) {
+                    self.console.say("attach", &format!("no signs of life will be sent: {error}"));
+                }
+                disk
+            }
+        };
+        let size_bytes = disk.size_bytes().unwrap_or(0);
+        Ok((disk, size_bytes))
+    }
+
+    fn mount_root(
+        &mut self,
+        disk: &Disk,
+        config: &BootConfig,
+        loader: &Arc<Loader>,
+    ) -> Result<String, Failure> {
+        disk::mount_root(disk, config, loader)
+    }
+
+    fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure> {
+        if let Some(hardware) = self.hardware.take() {
+            hardware::finish(&hardware, HARDWARE_TIMEOUT);
+        }
+        let init = find_init(Path::new(ROOT), &self.command_line)?;
+        for trouble in handover::write_all(config, nic, &self.command_line, &init) {
+            self.console.log(&format!("bootlace: handover: {trouble}"));
+        }
+        if let Some(key) = self.host.as_ref().and_then(|host| host.ssh.as_ref())
+            && let Err(error) = ssh::give_host_key(Path::new(ROOT), key)
+        {
+            self.console.log(&format!("bootlace: SSH host key: {error}"));
+        }
+        Ok(init)
+    }
+}
+
+/// Loads what will be needed while the link comes up, which takes seconds on real cards.
+fn preload(loader: &Arc<Loader>, root: &Root) {
+    let loader = Arc::clone(loader);
+    let is_nbd = matches!(root, Root::Nbd { .. });
+    std::thread::spawn(move || {
+        // Whoever needs it loads it again, and says what is wrong.
+        if is_nbd {
+            let _ = nbd::load_driver(&loader);
+        }
+        let _ = loader.load("ext4", "");
+    });
+}
+
+fn open_loader(release: &str) -> Result<Arc<Loader>, Failure> {
+    let remedy = "use kernel and initrd of the same image, as the boot server offers them";
+    let loader = Loader::open().map_err(|error| {
+        Failure::new(format!("the initrd has no usable list of modules: {error}"), remedy)
+    })?;
+    if loader.kernel() != release {
+        let what = format!("the initrd is for kernel {}, but {release} runs", loader.kernel());
+        return Err(Failure::new(what, remedy));
+    }
+    Ok(Arc::new(loader))
+}
+
+/// Programs that are tried as the real init, as the kernel does it.
+const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
+
+/// The real system's init: what the command line says, or the first one that is there.
+pub(crate) fn find_init(root: &Path, command_line: &str) -> Result<String, Failure> {
+    let wanted =
+        command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("init="));
+    let is_program = |path: &str| {
+        resolve(root, Path::new(path))
+            .and_then(|file| fs::metadata(file).ok())
+            .is_some_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
+    };
+    let candidates: Vec<&str> = match wanted {
+        Some(path) => vec![path],
+        None => INITS.to_vec(),
+    };
+    candidates.iter().find(|path| is_program(path)).map(|path| (*path).to_owned()).ok_or_else(|| {
+        Failure::new(
+            format!("the root disk has no {}: it is not a complete system", candidates[0]),
+            "assign an image that holds an installed Linux; perhaps its root is another partition",
+        )
+    })
+}
