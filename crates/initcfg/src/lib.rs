@@ -12,7 +12,7 @@ mod modules;
 mod ram;
 mod report;
 
-pub use config::{BootConfig, ConfigError, Root};
+pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root};
 pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,

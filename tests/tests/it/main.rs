@@ -11,3 +11,4 @@ mod own_dhcp;
 mod ram;
 mod tftp;
 mod tidy;
+mod two_addresses;
