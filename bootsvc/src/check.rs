@@ -45,14 +45,14 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
 
 fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
     let server = |port| SocketAddr::from((network.server, port));
-    let needed = [
+    let mut needed = vec![
         (Protocol::Udp, SocketAddr::from(([0, 0, 0, 0], 67)), "DHCP"),
         (Protocol::Udp, server(69), "TFTP"),
         (Protocol::Tcp, server(80), "HTTP boot"),
         (Protocol::Udp, server(initcfg::REPORT_PORT), "reports"),
-        (Protocol::Tcp, SocketAddr::V4(network.nbd), "NBD"),
         (Protocol::Tcp, config.web.listen, "web page"),
     ];
+    needed.extend(network.nbd.iter().map(|&nbd| (Protocol::Tcp, SocketAddr::V4(nbd), "NBD")));
     let check = |(protocol, address, what): (Protocol, SocketAddr, &str)| {
         let bound = match protocol {
             Protocol::Udp => UdpSocket::bind(address).map(drop),

@@ -1,6 +1,6 @@
 //! `bootlace.toml`.
 
-use initcfg::RamSize;
+use initcfg::{NBD_SERVERS_MAX, RamSize};
 use model::KernelArgs;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
@@ -114,13 +114,17 @@ impl Default for WebConfig {
 pub(crate) struct StorageConfig {
     /// TCP port of NBD.
     pub(crate) nbd_port: u16,
+    /// Addresses of this server for NBD, the preferred first, at most 8; without this key the boot
+    /// network's. Machines take the first that answers, and move over when it is lost.
+    #[serde(deserialize_with = "nbd_addresses")]
+    pub(crate) nbd_addresses: Vec<Ipv4Addr>,
     /// Interfaces for AoE; without this key the boot network's.
     pub(crate) aoe_interfaces: Option<Vec<String>>,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { nbd_port: 10809, aoe_interfaces: None }
+        Self { nbd_port: 10809, nbd_addresses: Vec::new(), aoe_interfaces: None }
     }
 }
 
@@ -159,6 +163,18 @@ fn default_lease() -> Duration {
 fn ram_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RamSize, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
+}
+
+fn nbd_addresses<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Ipv4Addr>, D::Error> {
+    let addresses = Vec::deserialize(deserializer)?;
+    match addresses.len() {
+        1..=NBD_SERVERS_MAX => Ok(addresses),
+        n => Err(serde::de::Error::custom(format!(
+            "there are {n} addresses: write 1 to {NBD_SERVERS_MAX}, or leave the key out"
+        ))),
+    }
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -283,6 +299,7 @@ mod tests {
             &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),
             &["set by the boot server"],
         );
+        refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);

@@ -61,7 +61,13 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
         router: config.network.router,
         dns: config.network.dns.clone(),
         domain: config.network.domain.clone(),
-        nbd: SocketAddrV4::new(server, config.storage.nbd_port),
+        nbd: match config.storage.nbd_addresses.as_slice() {
+            [] => vec![SocketAddrV4::new(server, config.storage.nbd_port)],
+            addresses => addresses
+                .iter()
+                .map(|&address| SocketAddrV4::new(address, config.storage.nbd_port))
+                .collect(),
+        },
         kernel_args: config.boot.kernel_args.clone(),
         own_dhcp: config.network.address_by == AddressBy::Dhcp,
         ram: config.boot.ram,

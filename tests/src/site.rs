@@ -44,6 +44,7 @@ pub struct SiteBuilder {
     name_server: Option<String>,
     network: String,
     boot: String,
+    storage: String,
     binary: Option<PathBuf>,
     verbose: bool,
 }
@@ -77,6 +78,13 @@ impl SiteBuilder {
         self
     }
 
+    /// Adds a line to `[storage]` of the configuration.
+    #[must_use]
+    pub fn storage(mut self, line: &str) -> Self {
+        self.storage += &format!("{line}\n");
+        self
+    }
+
     /// Sets the program; without it [`bootlace_binary`].
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
@@ -107,8 +115,8 @@ impl SiteBuilder {
             .unwrap_or_default();
         let config = format!(
             "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n\
-             [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{PAGES}\"\n",
-            self.network, self.kernel_args, self.boot
+             [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{PAGES}\"\n\n[storage]\n{}",
+            self.network, self.kernel_args, self.boot, self.storage
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
@@ -147,6 +155,7 @@ impl Site {
             name_server: None,
             network: String::new(),
             boot: String::new(),
+            storage: String::new(),
             binary: None,
             verbose: false,
         }

@@ -26,13 +26,13 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
         volatile: paths.run().join("layers"),
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),
-        nbd: vec![SocketAddr::V4(network.nbd)],
+        nbd: network.nbd.iter().copied().map(SocketAddr::V4).collect(),
         aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
     };
     runtime()?.block_on(async {
         let stop = stop_signal()?;
         let ready = || {
-            tracing::info!(nbd = %network.nbd, "storage server ready");
+            tracing::info!(nbd = ?network.nbd, "storage server ready");
             serve::tell_systemd("storage server ready");
         };
         Ok(storage::run(storage, ready, stop.cancelled_owned()).await?)

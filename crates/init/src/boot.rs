@@ -128,13 +128,13 @@ pub(crate) trait System {
         nic: &Nic,
         config: &BootConfig,
     ) -> Result<(BootConfig, String), Failure>;
-    /// Attaches the root disk; also returns its size in bytes.
+    /// Attaches the root disk; also returns where it is and how large, for people.
     fn attach(
         &mut self,
         nic: &Nic,
         config: &BootConfig,
         drivers: &Self::Drivers,
-    ) -> Result<(Disk, u64), Failure>;
+    ) -> Result<(Disk, String), Failure>;
     /// Mounts the root file system; returns what it is, for people.
     fn mount_root(
         &mut self,
@@ -166,9 +166,8 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     };
     system.reached(Stage::Address, &format!("{address}{router}"));
 
-    let (disk, size_bytes) = system.attach(&nic, config, &drivers)?;
-    let megabytes = size_bytes >> 20;
-    system.reached(Stage::Attach, &format!("{}, {megabytes} MiB", name(&config.root)));
+    let (disk, found) = system.attach(&nic, config, &drivers)?;
+    system.reached(Stage::Attach, &found);
 
     let mounted = system.mount_root(&disk, config, &drivers)?;
     system.reached(Stage::Mount, &mounted);
@@ -176,13 +175,6 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     let init = system.hand_over(&nic, config)?;
     system.reached(Stage::Handover, &init);
     Ok(())
-}
-
-fn name(root: &Root) -> String {
-    match root {
-        Root::Nbd { server, export } => format!("NBD {server} {export}"),
-        Root::Aoe { shelf, slot } => format!("AoE {shelf}.{slot}"),
-    }
 }
 
 #[cfg(test)]
@@ -245,9 +237,9 @@ mod tests {
             _: &Nic,
             config: &BootConfig,
             (): &(),
-        ) -> Result<(Disk, u64), Failure> {
-            self.act(&format!("attach {}", name(&config.root)))?;
-            Ok((Disk { name: "nbd0".to_owned() }, 512 << 20))
+        ) -> Result<(Disk, String), Failure> {
+            self.act(&format!("attach for {}", config.host_name))?;
+            Ok((Disk { name: "nbd0".to_owned() }, "NBD 10.0.0.1:10809 lab-07, 512 MiB".to_owned()))
         }
 
         fn mount_root(&mut self, disk: &Disk, _: &BootConfig, (): &()) -> Result<String, Failure> {
@@ -277,7 +269,7 @@ mod tests {
         "link: eth0 up, 1000 Mbit/s",
         "> address for eth0",
         "address: 10.0.0.7/24, router 10.0.0.254",
-        "> attach NBD 10.0.0.1:10809 lab-07",
+        "> attach for lab-07",
         "attach: NBD 10.0.0.1:10809 lab-07, 512 MiB",
         "> mount nbd0",
         "mount: ext4 on /dev/nbd0",

@@ -111,7 +111,7 @@ impl Keeper {
         // The kernel shall kill anything else before this when memory is short.
         fs::write("/proc/self/oom_score_adj", "-1000")?;
         let link = match &config.root {
-            Root::Nbd { server, export } => Some(Link::open(*server, export)?),
+            Root::Nbd { servers, export } => Some(Link::open(servers, export)?),
             Root::Aoe { .. } => None,
         };
         let own_lease =
@@ -234,7 +234,7 @@ impl Pulse {
 
 /// The kernel's connection to the storage server.
 struct Link {
-    server: SocketAddrV4,
+    servers: Vec<SocketAddrV4>,
     export: String,
     size_bytes: u64,
     /// Ours of the kernel's connection: it hangs up when the kernel gives it up.
@@ -247,14 +247,14 @@ struct Link {
 }
 
 impl Link {
-    fn open(server: SocketAddrV4, export: &str) -> io::Result<Self> {
+    fn open(servers: &[SocketAddrV4], export: &str) -> io::Result<Self> {
         let netlink = Socket::generic()?;
         let family = netlink.family("nbd")?;
         let disk = Disk { name: nbd::DEVICE.to_owned() };
         let size_bytes =
             disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
         Ok(Self {
-            server,
+            servers: servers.to_vec(),
             export: export.to_owned(),
             size_bytes,
             connection: io::stdin().as_fd().try_clone_to_owned()?,
@@ -283,10 +283,10 @@ impl Link {
         let mut n_hints = 0;
         let mut next_hint = HINT_EVERY;
         let mut pause = RETRY_FIRST;
-        console.warn(&format!("bootlace: connection to the storage server {} lost", self.server));
-        loop {
+        console.warn("bootlace: connection to the storage server lost");
+        let server = loop {
             let why = match self.connect() {
-                Ok(()) => break,
+                Ok(server) => break server,
                 Err(why) => why,
             };
             let seconds = lost.elapsed().as_secs();
@@ -299,26 +299,27 @@ impl Link {
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);
-        }
+        };
         let ms = lost.elapsed().as_millis();
-        console.warn(&format!("bootlace: the root disk is back after {ms} ms"));
+        console.warn(&format!("bootlace: the root disk is back after {ms} ms, from {server}"));
     }
 
-    fn connect(&mut self) -> Result<(), String> {
+    fn connect(&mut self) -> Result<SocketAddrV4, String> {
         self.generation += 1;
         let name = format!("{}?g={}", self.export, self.generation);
-        let (stream, found) = nbd::negotiate(self.server, &name, CONNECT_TIMEOUT)
-            .map_err(|error| nbd::why(self.server, &self.export, &error))?;
+        let (server, (stream, found)) =
+            nbd::negotiate_any(&self.servers, &name, CONNECT_TIMEOUT)
+                .map_err(|(server, error)| nbd::why(server, &self.export, &error))?;
         if found.size_bytes / 512 * 512 != self.size_bytes {
             return Err(format!(
-                "the disk {} of {} has {} bytes now, but had {}: this is not the disk of this system; \
+                "the disk {} of {server} has {} bytes now, but had {}: this is not the disk of this system; \
                  start it again",
-                self.export, self.server, found.size_bytes, self.size_bytes
+                self.export, found.size_bytes, self.size_bytes
             ));
         }
         nbd::reconfigure(&self.netlink, self.family, &stream, &self.export)
             .map_err(|error| format!("the kernel does not take the connection: {error}"))?;
         self.connection = stream.into();
-        Ok(())
+        Ok(server)
     }
 }

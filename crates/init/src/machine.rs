@@ -145,26 +145,28 @@ impl System for Machine {
         nic: &Nic,
         config: &BootConfig,
         loader: &Arc<Loader>,
-    ) -> Result<(Disk, u64), Failure> {
+    ) -> Result<(Disk, String), Failure> {
         if let Some(ram) = config.ram {
             // The keeper starts with the disk, and watches this.
             disk::mount_memory(ram)?;
         }
         let own_lease = self.held.as_ref().map(|held| (held, nic));
-        let disk = match &config.root {
-            Root::Nbd { server, export } => {
-                nbd::attach(*server, export, loader, &self.console, own_lease)?
+        let (disk, place) = match &config.root {
+            Root::Nbd { servers, export } => {
+                let (disk, server) =
+                    nbd::attach(servers, export, loader, &self.console, own_lease)?;
+                (disk, format!("NBD {server} {export}"))
             }
             Root::Aoe { shelf, slot } => {
                 let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
                 if let Err(error) = keeper::start(None, own_lease) {
                     self.console.say("attach", &format!("no signs of life will be sent: {error}"));
                 }
-                disk
+                (disk, format!("AoE {shelf}.{slot}"))
             }
         };
-        let size_bytes = disk.size_bytes().unwrap_or(0);
-        Ok((disk, size_bytes))
+        let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
+        Ok((disk, format!("{place}, {megabytes} MiB")))
     }
 
     fn mount_root(

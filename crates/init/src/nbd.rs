@@ -14,6 +14,7 @@ use rustix::net::sockopt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// The root disk is always the first NBD device.
@@ -53,14 +54,14 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// a new one asks the boot server again.
 const REFUSED_MAX: Duration = Duration::from_secs(60);
 
-/// Connects, for as long as it takes.
+/// Connects, for as long as it takes; also returns by which of the addresses.
 pub(crate) fn attach(
-    server: SocketAddrV4,
+    servers: &[SocketAddrV4],
     export: &str,
     loader: &Loader,
     console: &Console,
     own_lease: Option<(&Held, &Nic)>,
-) -> Result<Disk, Failure> {
+) -> Result<(Disk, SocketAddrV4), Failure> {
     load_driver(loader).map_err(|error| {
         Failure::new(
             format!("can't load the NBD driver: {error}"),
@@ -72,8 +73,8 @@ pub(crate) fn attach(
     let mut retry = RETRY_FIRST;
     let mut timeout = CONNECT_TIMEOUT_FIRST;
     let mut refused_since: Option<Instant> = None;
-    let (stream, found) = loop {
-        let error = match negotiate(server, export, timeout) {
+    let (server, (stream, found)) = loop {
+        let (server, error) = match negotiate_any(servers, export, timeout) {
             Ok(connection) => break connection,
             Err(error) => error,
         };
@@ -118,7 +119,7 @@ pub(crate) fn attach(
         // The disk works; only an outage of its server would be the end of this system.
         console.say("attach", &format!("nobody will restore a lost connection: {error}"));
     }
-    Ok(disk)
+    Ok((disk, server))
 }
 
 /// Loads the kernel's part.
@@ -151,11 +152,67 @@ pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) 
 }
 
 /// A connection to the export, ready for the kernel.
-pub(crate) fn negotiate(
+type Connection = (TcpStream, Export);
+
+/// The next address of the server is tried after this time without an answer of the former.
+const STAGGER: Duration = Duration::from_millis(300);
+
+/// The keeper's memory is locked, so that stacks are small.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Tries all addresses, one a little after the other, and takes the first that gives the export. If none
+/// does, a word of the server counts more than silence.
+pub(crate) fn negotiate_any(
+    servers: &[SocketAddrV4],
+    export: &str,
+    timeout: Duration,
+) -> Result<(SocketAddrV4, Connection), (SocketAddrV4, NegotiationError)> {
+    if let [server] = servers {
+        let connection = negotiate(*server, export, timeout).map_err(|error| (*server, error))?;
+        return Ok((*server, connection));
+    }
+    let (sender, answers) = mpsc::channel();
+    let mut left = servers.iter();
+    let mut n_running = 0;
+    let mut trouble: Option<(SocketAddrV4, NegotiationError)> = None;
+    loop {
+        if let Some(&server) = left.next() {
+            let (sender, export) = (sender.clone(), export.to_owned());
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            // Nobody listens any more when another one was faster: that connection is closed.
+            let work = move || drop(sender.send((server, negotiate(server, &export, timeout))));
+            match thread.spawn(work) {
+                Ok(_) => n_running += 1,
+                Err(error) => trouble = trouble.or(Some((server, error.into()))),
+            }
+        }
+        let is_last = left.len() == 0;
+        if is_last && n_running == 0 {
+            let silent = || (servers[0], io::Error::from(io::ErrorKind::TimedOut).into());
+            return Err(trouble.unwrap_or_else(silent));
+        }
+        // A thread has time limits of its own.
+        let patience = if is_last { timeout + 3 * HANDSHAKE_TIMEOUT } else { STAGGER };
+        match answers.recv_timeout(patience) {
+            Ok((server, Ok(connection))) => return Ok((server, connection)),
+            Ok((server, Err(error))) => {
+                n_running -= 1;
+                let is_word = matches!(error, NegotiationError::Handshake(_));
+                if is_word || trouble.is_none() {
+                    trouble = Some((server, error));
+                }
+            }
+            Err(_) if is_last => n_running = 0,
+            Err(_) => {}
+        }
+    }
+}
+
+fn negotiate(
     server: SocketAddrV4,
     export: &str,
     timeout: Duration,
-) -> Result<(TcpStream, Export), NegotiationError> {
+) -> Result<Connection, NegotiationError> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(server), timeout)?;
     tune_socket(&stream)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
@@ -262,4 +319,88 @@ fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message
         // Whoever connects anew later must give the same name: no wrong disk under a running system.
         .text(BACKEND, export)
         .nested(SOCKETS, |sockets| sockets.nested(ITEM, |item| item.u32(FD, fd)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::nbd::TransmissionFlags;
+    use ::nbd::server::{self, ExportInfo, Exports};
+    use std::net::TcpListener;
+
+    struct OneDisk;
+
+    impl Exports for OneDisk {
+        fn find(&self, name: &str) -> Result<ExportInfo, String> {
+            let flags = TransmissionFlags::HAS_FLAGS;
+            let disk = ExportInfo { size_bytes: 512, flags, description: String::new() };
+            (name == "lab-07").then_some(disk).ok_or_else(|| format!("no {name} here"))
+        }
+
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    fn listen() -> (TcpListener, SocketAddrV4) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("not IPv4") };
+        (listener, address)
+    }
+
+    /// A storage server with the disk `lab-07`.
+    fn server() -> SocketAddrV4 {
+        let (listener, address) = listen();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut handshake = server::Handshake::new();
+            let mut bytes = [0; 512];
+            loop {
+                match handshake.step(&OneDisk) {
+                    server::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
+                    server::Step::Receive => match stream.read(&mut bytes).unwrap_or(0) {
+                        0 => return,
+                        length => handshake.on_bytes(&bytes[..length]),
+                    },
+                    server::Step::Transmit { .. } | server::Step::Close(_) => return,
+                }
+            }
+        });
+        address
+    }
+
+    /// Takes connections and says nothing.
+    fn silent() -> (TcpListener, SocketAddrV4) {
+        listen()
+    }
+
+    /// Nobody listens there.
+    fn dead() -> SocketAddrV4 {
+        listen().1
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_first_address_that_gives_the_disk_is_taken() {
+        let (_silent, silent) = silent();
+        let started = Instant::now();
+        let servers = [silent, dead(), server()];
+        let (found, (_, export)) = negotiate_any(&servers, "lab-07", TIMEOUT).unwrap();
+        assert_eq!((found, export.size_bytes), (servers[2], 512));
+        assert!(started.elapsed() < HANDSHAKE_TIMEOUT, "the silent one is not waited for");
+        let server = server();
+        let (found, _) = negotiate_any(&[server], "lab-07", TIMEOUT).unwrap();
+        assert_eq!(found, server);
+    }
+
+    #[test]
+    fn a_word_of_the_server_counts_more_than_silence() {
+        let servers = [dead(), server(), dead()];
+        let (from, error) = negotiate_any(&servers, "lab-08", TIMEOUT).unwrap_err();
+        assert_eq!(from, servers[1]);
+        assert!(why(from, "lab-08", &error).contains("does not give the disk lab-08"));
+        let (_, error) = negotiate_any(&[dead(), dead()], "lab-07", TIMEOUT).unwrap_err();
+        assert!(matches!(error, NegotiationError::Io(_)));
+    }
 }

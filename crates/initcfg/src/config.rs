@@ -13,9 +13,9 @@ use wire::Mac;
 pub enum Root {
     /// An NBD export.
     Nbd {
-        /// Address of the storage server.
-        server: SocketAddrV4,
-        /// Export name, without spaces.
+        /// Addresses of the storage server, the preferred first: 1 to 8.
+        servers: Vec<SocketAddrV4>,
+        /// Export name, without spaces and colons.
         export: String,
     },
     /// An AoE target on the boot NIC's network.
@@ -26,6 +26,9 @@ pub enum Root {
         slot: u8,
     },
 }
+
+/// Addresses of one storage server; a command line is short.
+pub const NBD_SERVERS_MAX: usize = 8;
 
 /// Everything that `init` takes from the kernel command line. Nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +120,10 @@ impl BootConfig {
         }
         put(HOST_NAME, &self.host_name);
         match &self.root {
-            Root::Nbd { server, export } => put(ROOT, &alloc::format!("nbd:{server}:{export}")),
+            Root::Nbd { servers, export } => {
+                let servers: Vec<String> = servers.iter().map(SocketAddrV4::to_string).collect();
+                put(ROOT, &alloc::format!("nbd:{}:{export}", servers.join(",")));
+            }
             Root::Aoe { shelf, slot } => put(ROOT, &alloc::format!("aoe:{shelf}.{slot}")),
         }
         if let Some(partition) = self.partition {
@@ -193,20 +199,14 @@ fn parse_address(text: &str) -> Result<Option<(Ipv4Addr, u8)>, ConfigError> {
 }
 
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
-    let wanted = "nbd:ADDRESS:PORT:EXPORT or aoe:SHELF.SLOT";
+    let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT or aoe:SHELF.SLOT";
     let bad = || invalid(ROOT, text, wanted);
     if let Some(rest) = text.strip_prefix("nbd:") {
-        let mut parts = rest.splitn(3, ':');
-        let (Some(address), Some(port), Some(export)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(bad());
-        };
-        let address = address.parse().map_err(|_| bad())?;
-        let port = port.parse().map_err(|_| bad())?;
-        return Ok(Root::Nbd {
-            server: SocketAddrV4::new(address, port),
-            export: export.to_owned(),
-        });
+        let (list, export) = rest.rsplit_once(':').ok_or_else(bad)?;
+        let servers: Option<Vec<SocketAddrV4>> =
+            list.split(',').take(NBD_SERVERS_MAX + 1).map(|server| server.parse().ok()).collect();
+        let servers = servers.filter(|servers| servers.len() <= NBD_SERVERS_MAX).ok_or_else(bad)?;
+        return Ok(Root::Nbd { servers, export: export.to_owned() });
     }
     let (shelf, slot) =
         text.strip_prefix("aoe:").and_then(|rest| rest.split_once('.')).ok_or_else(bad)?;
@@ -231,7 +231,7 @@ mod tests {
             domain: Some("lab.example".to_owned()),
             host_name: "lab-07".to_owned(),
             root: Root::Nbd {
-                server: SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 10809),
+                servers: alloc::vec![SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 10809)],
                 export: "lab-07".to_owned(),
             },
             partition: None,
@@ -252,7 +252,13 @@ mod tests {
             domain: None,
             ..example()
         };
-        for config in [nbd, aoe] {
+        let second = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 9), 10810);
+        let mut several = example();
+        if let Root::Nbd { servers, .. } = &mut several.root {
+            servers.push(second);
+        }
+        assert!(several.to_command_line().contains("nbd:10.77.0.1:10809,10.77.0.9:10810:lab-07"));
+        for config in [nbd, aoe, several] {
             let line = alloc::format!("console=ttyS0 {} quiet\n", config.to_command_line());
             assert_eq!(BootConfig::parse(&line), Ok(config));
         }
@@ -267,6 +273,8 @@ mod tests {
             ("address=10.77.0.100/24", "address=10.77.0.100"),
             ("address=10.77.0.100/24", "address=10.77.0.100/33"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1:10809,:lab-07"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1:lab-07"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
             ("host=lab-07", "host=lab-07 bootlace.ram=all"),

@@ -15,7 +15,7 @@ mod ram;
 mod report;
 mod token;
 
-pub use config::{BootConfig, ConfigError, Root};
+pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root};
 pub use host::{
     HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,
     Replaces, SshHostKey,

@@ -22,8 +22,8 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
     pub domain: Option<String>,
-    /// Where the storage server serves NBD.
-    pub nbd: SocketAddrV4,
+    /// Where the storage server serves NBD, the preferred address first; not empty.
+    pub nbd: Vec<SocketAddrV4>,
     /// Kernel parameters for all machines.
     pub kernel_args: KernelArgs,
     /// Machines ask for their address by DHCP once more when their kernel runs, and keep that lease.
@@ -156,7 +156,9 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         return Plan::Wait(Waiting::ImageMissing(machine.name.clone(), image.clone()));
     };
     let root = match machine.root {
-        RootKind::Nbd => Root::Nbd { server: network.nbd, export: machine.name.as_str().into() },
+        RootKind::Nbd => {
+            Root::Nbd { servers: network.nbd.clone(), export: machine.name.as_str().into() }
+        }
         RootKind::Aoe => {
             Root::Aoe { shelf: machine.shelf_slot.shelf, slot: machine.shelf_slot.slot }
         }
@@ -204,7 +206,7 @@ pub(crate) mod tests {
             router: None,
             dns: vec![],
             domain: None,
-            nbd: SocketAddrV4::new(server, 10809),
+            nbd: vec![SocketAddrV4::new(server, 10809)],
             kernel_args: "console=ttyS0".parse().unwrap(),
             own_dhcp: false,
             ram: RamSize::default(),

@@ -27,7 +27,7 @@ fn options(root: &Path) -> Options {
         router: None,
         dns: vec![],
         domain: None,
-        nbd: SocketAddrV4::new(server, 10809),
+        nbd: vec![SocketAddrV4::new(server, 10809)],
         kernel_args: "".parse().unwrap(),
         own_dhcp: false,
         ram: Default::default(),

@@ -12,3 +12,4 @@ mod ram;
 mod segment;
 mod tftp;
 mod tidy;
+mod two_addresses;
