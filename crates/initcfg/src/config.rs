@@ -1,5 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
+use crate::RootUrl;
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -24,6 +25,8 @@ pub enum Root {
         /// Slot (minor address), 0 to 0xfe.
         slot: u8,
     },
+    /// What a foreign server exports.
+    Foreign(RootUrl),
 }
 
 /// Everything that `init` takes from the kernel command line. Nothing in it is secret.
@@ -110,6 +113,7 @@ impl BootConfig {
         match &self.root {
             Root::Nbd { server, export } => put(ROOT, &alloc::format!("nbd:{server}:{export}")),
             Root::Aoe { shelf, slot } => put(ROOT, &alloc::format!("aoe:{shelf}.{slot}")),
+            Root::Foreign(url) => put(ROOT, url),
         }
         if let Some(partition) = self.partition {
             put(PARTITION, &partition);
@@ -175,7 +179,8 @@ fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), ConfigError> {
 }
 
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
-    let wanted = "nbd:ADDRESS:PORT:EXPORT or aoe:SHELF.SLOT";
+    let wanted = "nbd:ADDRESS:PORT:EXPORT, aoe:SHELF.SLOT, nfs://ADDRESS/FOLDER or \
+                  iscsi://ADDRESS/TARGET/LUN";
     let bad = || invalid(ROOT, text, wanted);
     if let Some(rest) = text.strip_prefix("nbd:") {
         let mut parts = rest.splitn(3, ':');
@@ -189,6 +194,9 @@ fn parse_root(text: &str) -> Result<Root, ConfigError> {
             server: SocketAddrV4::new(address, port),
             export: export.to_owned(),
         });
+    }
+    if text.starts_with("nfs:") || text.starts_with("iscsi:") {
+        return text.parse().map(Root::Foreign).map_err(|_| bad());
     }
     let (shelf, slot) =
         text.strip_prefix("aoe:").and_then(|rest| rest.split_once('.')).ok_or_else(bad)?;
@@ -231,7 +239,11 @@ mod tests {
             domain: None,
             ..example()
         };
-        for config in [nbd, aoe] {
+        let foreign =
+            |url: &str| BootConfig { root: Root::Foreign(url.parse().unwrap()), ..example() };
+        let nfs = foreign("nfs://10.0.0.5/srv/debian-12?vers=4.2,ro");
+        let iscsi = foreign("iscsi://10.0.0.5:3261/iqn.2026-11.example:disk/1");
+        for config in [nbd, aoe, nfs, iscsi] {
             let line = alloc::format!("console=ttyS0 {} quiet\n", config.to_command_line());
             assert_eq!(BootConfig::parse(&line), Ok(config));
         }
@@ -247,6 +259,7 @@ mod tests {
             ("address=10.77.0.100/24", "address=10.77.0.100/33"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=nfs://server/srv"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();

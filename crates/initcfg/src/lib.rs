@@ -8,10 +8,12 @@
 extern crate alloc;
 
 mod config;
+mod foreign;
 mod modules;
 mod report;
 
 pub use config::{BootConfig, ConfigError, Root};
+pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
 pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,

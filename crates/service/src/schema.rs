@@ -12,7 +12,8 @@ use std::time::Duration;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Step `n` makes format `n + 1` of format `n`. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE machine (
         name        TEXT PRIMARY KEY,
         mac         TEXT NOT NULL UNIQUE,
@@ -79,7 +80,11 @@ const MIGRATIONS: &[&str] = &["
         last_unix  INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX seen_last ON seen (last_unix);
-"];
+",
+    "
+    ALTER TABLE machine ADD COLUMN root_url TEXT;
+",
+];
 
 /// Opens the database for writing, making it if it is missing.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
@@ -147,7 +152,7 @@ mod tests {
         drop(open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
-        assert!(error.contains("has format 99, but this Bootlace knows only up to 1"), "{error}");
+        assert!(error.contains("has format 99, but this Bootlace knows only up to 2"), "{error}");
     }
 
     #[test]

@@ -195,6 +195,44 @@ async fn a_running_machine_never_loses_its_disk_by_a_stray_request() {
 }
 
 #[tokio::test]
+async fn a_root_on_a_foreign_server_needs_no_storage_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    pretend_initrds(&service);
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let set = |change| service.set_machine(name.clone(), change);
+    let url = "nfs://10.0.0.5/srv/debian-12?vers=3";
+    let change = MachineChange {
+        mac: Some(MAC),
+        image: Some(Some("debian-12".parse().unwrap())),
+        root_url: Some(url.parse().unwrap()),
+        write_mode: Some(WriteMode::Persistent),
+        reset_disk: Some(true),
+        ..MachineChange::default()
+    };
+    assert_eq!(set(change).await.unwrap().root, RootKind::Nfs);
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let config = service.loader_config(ADDRESS).await;
+    assert_eq!(config.waiting, None);
+    assert!(config.text.contains(&format!("bootlace.root={url}")), "{}", config.text);
+    assert_eq!(service.boot_of(MAC).unwrap().root, Some(RootKind::Nfs));
+
+    // Kind and address go together.
+    let to = |kind| MachineChange { root: Some(kind), ..MachineChange::default() };
+    assert!(set(to(RootKind::Nfs)).await.is_ok(), "it has the address");
+    let error = set(to(RootKind::Iscsi)).await.unwrap_err().to_string();
+    assert!(error.contains("lab-07 has no address of its iscsi root"), "{error}");
+    let change = MachineChange { root_url: Some(url.parse().unwrap()), ..to(RootKind::Nbd) };
+    let error = set(change).await.unwrap_err().to_string();
+    assert!(error.contains("no address for the root kind nbd"), "{error}");
+    assert_eq!(set(to(RootKind::Nbd)).await.unwrap().root_url, None);
+    assert!(set(to(RootKind::Nfs)).await.is_err());
+}
+
+#[tokio::test]
 async fn what_is_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();
