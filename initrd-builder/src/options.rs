@@ -86,7 +86,8 @@ impl FileSystem {
 /// Choices for [`crate::build`]; the default is an initrd for all machines.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it.
+    /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it; NFS and iSCSI, too,
+    /// if it is for all machines.
     pub roots: Option<BTreeSet<RootKind>>,
     /// File systems of root disks. `None`: all that the kernel has.
     pub file_systems: Option<BTreeSet<FileSystem>>,

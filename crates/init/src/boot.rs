@@ -7,8 +7,8 @@ use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, keeper, kernel_log, nbd, nic};
-use initcfg::{BootConfig, Root, Stage};
+use crate::{aoe, coldplug, disk, handover, keeper, kernel_log, nbd, nfs, nic};
+use initcfg::{BootConfig, NfsRoot, Root, RootUrl, Stage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -122,33 +122,49 @@ impl Boot {
         };
         self.reached(Stage::Address, &format!("{address}/{prefix}{router}"));
 
-        let disk = self.attach(&nic, &loader)?;
-        let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
-        self.reached(Stage::Attach, &format!("{}, {megabytes} MiB", self.root_name()));
-
-        let mounted = disk::mount_root(&disk, self.config.partition, &loader)?;
+        let mounted = match self.config.root.clone() {
+            Root::Foreign(RootUrl::Nfs(root)) => self.mount_nfs(&root, &loader)?,
+            root => self.mount_disk(&root, &nic, &loader)?,
+        };
         self.reached(Stage::Mount, &mounted);
 
         self.hand_over(&nic)
     }
 
-    fn attach(&self, nic: &Nic, loader: &Loader) -> Result<Disk, Failure> {
-        match &self.config.root {
+    fn mount_nfs(&mut self, root: &NfsRoot, loader: &Loader) -> Result<String, Failure> {
+        let mounted = nfs::mount(root, &self.config, loader, &self.console)?;
+        self.reached(Stage::Attach, &root_name(&Root::Foreign(RootUrl::Nfs(root.clone()))));
+        self.start_keeper();
+        Ok(mounted)
+    }
+
+    fn mount_disk(&mut self, root: &Root, nic: &Nic, loader: &Loader) -> Result<String, Failure> {
+        let disk = self.attach(root, nic, loader)?;
+        let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
+        self.reached(Stage::Attach, &format!("{}, {megabytes} MiB", root_name(root)));
+        let (partition, is_read_only) = match root {
+            Root::Foreign(RootUrl::Iscsi(root)) => (root.partition, root.is_read_only),
+            _ => (self.config.partition, false),
+        };
+        disk::mount_root(&disk, partition, is_read_only, loader)
+    }
+
+    fn attach(&self, root: &Root, nic: &Nic, loader: &Loader) -> Result<Disk, Failure> {
+        match root {
             Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console),
             Root::Aoe { shelf, slot } => {
                 let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
-                if let Err(error) = keeper::start(None) {
-                    self.console.say("attach", &format!("no signs of life will be sent: {error}"));
-                }
+                self.start_keeper();
                 Ok(disk)
             }
+            Root::Foreign(url) => Err(Failure::new(format!("not a disk: {url}"), "")),
         }
     }
 
-    fn root_name(&self) -> String {
-        match &self.config.root {
-            Root::Nbd { server, export } => format!("NBD {server} {export}"),
-            Root::Aoe { shelf, slot } => format!("AoE {shelf}.{slot}"),
+    /// Starts the keeper of a root that the kernel itself carries through outages.
+    fn start_keeper(&self) {
+        if let Err(error) = keeper::start(None) {
+            self.console.say("attach", &format!("no signs of life will be sent: {error}"));
         }
     }
 
@@ -162,16 +178,30 @@ impl Boot {
     }
 }
 
+fn root_name(root: &Root) -> String {
+    match root {
+        Root::Nbd { server, export } => format!("NBD {server} {export}"),
+        Root::Aoe { shelf, slot } => format!("AoE {shelf}.{slot}"),
+        Root::Foreign(RootUrl::Nfs(root)) => format!("NFS {} {}", root.server, root.folder),
+        Root::Foreign(RootUrl::Iscsi(root)) => {
+            format!("iSCSI {} {} disk {}", root.portal, root.target, root.lun)
+        }
+    }
+}
+
 /// Loads what will be needed while the link comes up, which takes seconds on real cards.
 fn preload(loader: &Arc<Loader>, root: &Root) {
     let loader = Arc::clone(loader);
     let is_nbd = matches!(root, Root::Nbd { .. });
+    let is_disk = !matches!(root, Root::Foreign(RootUrl::Nfs(_)));
     std::thread::spawn(move || {
         // Whoever needs it loads it again, and says what is wrong.
         if is_nbd {
             let _ = nbd::load_driver(&loader);
         }
-        let _ = loader.load("ext4", "");
+        if is_disk {
+            let _ = loader.load("ext4", "");
+        }
     });
 }
 

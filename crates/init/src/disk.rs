@@ -112,6 +112,7 @@ impl FileSystem {
 pub(crate) fn mount_root(
     disk: &Disk,
     partition: Option<u8>,
+    wanted_read_only: bool,
     loader: &Loader,
 ) -> Result<String, Failure> {
     let device = match partition {
@@ -135,16 +136,16 @@ pub(crate) fn mount_root(
         )
     };
     loader.load(name, "").map_err(|error| cannot_load(name, &error, loader))?;
-    if !disk.is_read_only() && !file_system.is_always_read_only() {
+    if !wanted_read_only && !disk.is_read_only() && !file_system.is_always_read_only() {
         mount_at(&device, ROOT, name, MountFlags::empty(), "").map_err(cannot_mount)?;
         return Ok(format!("{name} on {device}"));
     }
     loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
-    mount_with_memory(&device, file_system).map_err(cannot_mount)?;
+    mount_with_memory(&device, name, file_system.read_only_options()).map_err(cannot_mount)?;
     Ok(format!("{name} on {device}, read-only, with changes in memory"))
 }
 
-fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
+pub(crate) fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
     Failure::new(
         format!("can't load the {module} driver: {error}"),
         format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
@@ -165,13 +166,12 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// Mounts a read-only file system with a layer above it that lives in memory.
-fn mount_with_memory(device: &str, file_system: FileSystem) -> io::Result<()> {
+pub(crate) fn mount_with_memory(source: &str, kind: &str, options: &str) -> io::Result<()> {
     let [lower, memory] = ["lower", "memory"].map(|name| format!("{LAYERS}/{name}"));
     for folder in [&lower, &memory] {
         std::fs::create_dir_all(folder)?;
     }
-    let options = file_system.read_only_options();
-    mount_at(device, &lower, file_system.name(), MountFlags::RDONLY, options)?;
+    mount_at(source, &lower, kind, MountFlags::RDONLY, options)?;
     mount_at("tmpfs", &memory, "tmpfs", MountFlags::empty(), "mode=755")?;
     let [upper, work] = ["upper", "work"].map(|name| format!("{memory}/{name}"));
     for folder in [&upper, &work] {
@@ -181,7 +181,7 @@ fn mount_with_memory(device: &str, file_system: FileSystem) -> io::Result<()> {
     mount_at("overlay", ROOT, "overlay", MountFlags::empty(), &options)
 }
 
-fn mount_at(
+pub(crate) fn mount_at(
     source: &str,
     target: &str,
     kind: &str,

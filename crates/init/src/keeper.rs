@@ -95,7 +95,7 @@ impl Keeper {
         fs::write("/proc/self/oom_score_adj", "-1000")?;
         let link = match &config.root {
             Root::Nbd { server, export } => Some(Link::open(*server, export)?),
-            Root::Aoe { .. } => None,
+            Root::Aoe { .. } | Root::Foreign(_) => None,
         };
         let pulse = Pulse::open(Target::from(&config))?;
         let _ = rustix::process::setsid();

@@ -23,6 +23,7 @@ mod kernel_log;
 mod loader;
 mod nbd;
 mod netlink;
+mod nfs;
 mod nic;
 mod pid1;
 mod reporter;
