@@ -7,6 +7,7 @@
 mod command;
 mod console;
 mod daemon;
+mod foreign;
 mod http;
 mod image;
 mod lan;
@@ -22,6 +23,7 @@ mod site;
 pub use command::{run, text_of};
 pub use console::Console;
 pub use daemon::Daemon;
+pub use foreign::{ISCSI_LUN, ISCSI_TARGET, IscsiTarget, NFS_FOLDER, NfsServer};
 pub use http::{Answer, Browser};
 pub use image::{Recipe, marked_copy};
 pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};
