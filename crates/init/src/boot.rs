@@ -7,8 +7,8 @@ use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, keeper, kernel_log, nbd, nfs, nic};
-use initcfg::{BootConfig, NfsRoot, Root, RootUrl, Stage};
+use crate::{aoe, coldplug, disk, handover, iscsi, keeper, kernel_log, nbd, nfs, nic};
+use initcfg::{BootConfig, Root, RootUrl, Stage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -122,43 +122,49 @@ impl Boot {
         };
         self.reached(Stage::Address, &format!("{address}/{prefix}{router}"));
 
-        let mounted = match self.config.root.clone() {
-            Root::Foreign(RootUrl::Nfs(root)) => self.mount_nfs(&root, &loader)?,
-            root => self.mount_disk(&root, &nic, &loader)?,
-        };
+        let mounted = self.attach_and_mount(&nic, &loader)?;
         self.reached(Stage::Mount, &mounted);
 
         self.hand_over(&nic)
     }
 
-    fn mount_nfs(&mut self, root: &NfsRoot, loader: &Loader) -> Result<String, Failure> {
-        let mounted = nfs::mount(root, &self.config, loader, &self.console)?;
-        self.reached(Stage::Attach, &root_name(&Root::Foreign(RootUrl::Nfs(root.clone()))));
-        self.start_keeper();
-        Ok(mounted)
-    }
-
-    fn mount_disk(&mut self, root: &Root, nic: &Nic, loader: &Loader) -> Result<String, Failure> {
-        let disk = self.attach(root, nic, loader)?;
-        let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
-        self.reached(Stage::Attach, &format!("{}, {megabytes} MiB", root_name(root)));
-        let (partition, is_read_only) = match root {
-            Root::Foreign(RootUrl::Iscsi(root)) => (root.partition, root.is_read_only),
-            _ => (self.config.partition, false),
-        };
-        disk::mount_root(&disk, partition, is_read_only, loader)
-    }
-
-    fn attach(&self, root: &Root, nic: &Nic, loader: &Loader) -> Result<Disk, Failure> {
-        match root {
-            Root::Nbd { server, export } => nbd::attach(*server, export, loader, &self.console),
-            Root::Aoe { shelf, slot } => {
-                let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
-                self.start_keeper();
-                Ok(disk)
+    /// Returns what is mounted, for people.
+    fn attach_and_mount(&mut self, nic: &Nic, loader: &Loader) -> Result<String, Failure> {
+        let console = &self.console;
+        match self.config.root.clone() {
+            Root::Nbd { server, export } => {
+                let disk = nbd::attach(server, &export, loader, console)?;
+                self.mount(&disk, self.config.partition, false, loader)
             }
-            Root::Foreign(url) => Err(Failure::new(format!("not a disk: {url}"), "")),
+            Root::Aoe { shelf, slot } => {
+                let disk = aoe::attach(nic, shelf, slot, loader, console)?;
+                self.start_keeper();
+                self.mount(&disk, self.config.partition, false, loader)
+            }
+            Root::Foreign(RootUrl::Iscsi(root)) => {
+                let disk = iscsi::attach(&root, self.config.mac, loader, console)?;
+                self.mount(&disk, root.partition, root.is_read_only, loader)
+            }
+            Root::Foreign(RootUrl::Nfs(root)) => {
+                let mounted = nfs::mount(&root, &self.config, loader, console)?;
+                self.reached(Stage::Attach, &root_name(&self.config.root));
+                self.start_keeper();
+                Ok(mounted)
+            }
         }
+    }
+
+    fn mount(
+        &mut self,
+        disk: &Disk,
+        partition: Option<u8>,
+        is_read_only: bool,
+        loader: &Loader,
+    ) -> Result<String, Failure> {
+        let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
+        let name = root_name(&self.config.root);
+        self.reached(Stage::Attach, &format!("{name}, {megabytes} MiB"));
+        disk::mount_root(disk, partition, is_read_only, loader)
     }
 
     /// Starts the keeper of a root that the kernel itself carries through outages.

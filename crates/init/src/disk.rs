@@ -54,7 +54,12 @@ impl Disk {
     }
 
     fn partition(&self, number: u8) -> String {
-        format!("/dev/{}p{number}", self.name)
+        format!("/dev/{}{}{number}", self.name, self.before_number())
+    }
+
+    /// What stands between the disk's name and a partition's number: `nbd0p1`, but `sda1`.
+    fn before_number(&self) -> &'static str {
+        if self.name.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" }
     }
 }
 
@@ -212,9 +217,8 @@ fn wait_for_partition(disk: &Disk, number: u8) -> Result<String, Failure> {
     }
     let last = disk.name.rsplit('/').next().unwrap_or(&disk.name).to_owned();
     let mut partitions = sysfs::names(disk.sys(""));
-    partitions.retain(|name| {
-        name.starts_with(&format!("{last}p")) || name.contains(&format!("!{last}p"))
-    });
+    let start = format!("{last}{}", disk.before_number());
+    partitions.retain(|name| name.starts_with(&start) || name.contains(&format!("!{start}")));
     let seen = match partitions.is_empty() {
         true => "it has no partitions at all".to_owned(),
         false => format!("it has only {}", partitions.join(", ")),
@@ -301,5 +305,6 @@ mod tests {
         assert_eq!(disk.device(), "/dev/etherd/e1.7");
         assert_eq!(disk.sys("size"), "/sys/block/etherd!e1.7/size");
         assert_eq!(disk.partition(2), "/dev/etherd/e1.7p2");
+        assert_eq!(Disk { name: "sda".to_owned() }.partition(2), "/dev/sda2");
     }
 }

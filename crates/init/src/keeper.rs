@@ -9,10 +9,11 @@
 
 use crate::console::Console;
 use crate::disk::Disk;
+use crate::iscsi;
 use crate::nbd;
 use crate::netlink::Socket;
 use crate::reporter::Target;
-use initcfg::{BootConfig, Heartbeat, Root};
+use initcfg::{BootConfig, Heartbeat, Root, RootUrl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;
 use std::fs;
@@ -82,7 +83,13 @@ pub(crate) fn run() -> ExitCode {
 struct Keeper {
     console: Console,
     pulse: Pulse,
-    link: Option<Link>,
+    link: Option<Kept>,
+}
+
+/// A connection that the kernel can't make anew by itself.
+enum Kept {
+    Nbd(Link),
+    Iscsi(iscsi::Link),
 }
 
 impl Keeper {
@@ -94,8 +101,11 @@ impl Keeper {
         // The kernel shall kill anything else before this when memory is short.
         fs::write("/proc/self/oom_score_adj", "-1000")?;
         let link = match &config.root {
-            Root::Nbd { server, export } => Some(Link::open(*server, export)?),
-            Root::Aoe { .. } | Root::Foreign(_) => None,
+            Root::Nbd { server, export } => Some(Kept::Nbd(Link::open(*server, export)?)),
+            Root::Foreign(RootUrl::Iscsi(root)) => {
+                Some(Kept::Iscsi(iscsi::Link::open(root, config.mac)?))
+            }
+            Root::Aoe { .. } | Root::Foreign(RootUrl::Nfs(_)) => None,
         };
         let pulse = Pulse::open(Target::from(&config))?;
         let _ = rustix::process::setsid();
@@ -122,10 +132,45 @@ impl Keeper {
             self.console.warn(&format!("bootlace: no signs of life will be sent: {error}"));
         }
         loop {
-            link.wait_for_loss();
-            link.restore(&self.console);
+            match &mut link {
+                Kept::Nbd(link) => {
+                    link.wait_for_loss();
+                    restore(&self.console, || link.connect());
+                }
+                Kept::Iscsi(link) => {
+                    link.wait_for_loss();
+                    restore(&self.console, || link.reconnect());
+                }
+            }
         }
     }
+}
+
+/// Connects anew, for as long as it takes.
+fn restore(console: &Console, mut connect: impl FnMut() -> Result<(), String>) {
+    let lost = Instant::now();
+    let mut n_hints = 0;
+    let mut next_hint = HINT_EVERY;
+    let mut pause = RETRY_FIRST;
+    console.warn("bootlace: connection to the server of the root disk lost");
+    loop {
+        let why = match connect() {
+            Ok(()) => break,
+            Err(why) => why,
+        };
+        let seconds = lost.elapsed().as_secs();
+        if lost.elapsed() >= next_hint {
+            n_hints += 1;
+            next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
+            console.warn(&format!(
+                "bootlace: no root disk since {seconds} s; everything waits and nothing is lost: {why}"
+            ));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+    let ms = lost.elapsed().as_millis();
+    console.warn(&format!("bootlace: the root disk is back after {ms} ms"));
 }
 
 /// Tells the boot server that this machine runs, so that the page is right and its address stays its own.
@@ -192,33 +237,6 @@ impl Link {
                 return;
             }
         }
-    }
-
-    /// Connects anew, for as long as it takes.
-    fn restore(&mut self, console: &Console) {
-        let lost = Instant::now();
-        let mut n_hints = 0;
-        let mut next_hint = HINT_EVERY;
-        let mut pause = RETRY_FIRST;
-        console.warn(&format!("bootlace: connection to the storage server {} lost", self.server));
-        loop {
-            let why = match self.connect() {
-                Ok(()) => break,
-                Err(why) => why,
-            };
-            let seconds = lost.elapsed().as_secs();
-            if lost.elapsed() >= next_hint {
-                n_hints += 1;
-                next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
-                console.warn(&format!(
-                    "bootlace: no root disk since {seconds} s; everything waits and nothing is lost: {why}"
-                ));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-        let ms = lost.elapsed().as_millis();
-        console.warn(&format!("bootlace: the root disk is back after {ms} ms"));
     }
 
     fn connect(&mut self) -> Result<(), String> {

@@ -18,6 +18,8 @@ mod console;
 mod disk;
 mod failure;
 mod handover;
+mod iscsi;
+mod iscsi_kernel;
 mod keeper;
 mod kernel_log;
 mod loader;

@@ -5,6 +5,7 @@ use crate::console::Console;
 use crate::disk::{ROOT, cannot_load, mount_at, mount_with_memory};
 use crate::failure::Failure;
 use crate::loader::Loader;
+use crate::nbd::unreachable;
 use crate::nic::Patience;
 use initcfg::{BootConfig, NfsRoot, NfsVersion};
 use rustix::fs::Access;
@@ -101,8 +102,9 @@ const fn versions(wanted: Option<NfsVersion>) -> &'static [&'static str] {
 fn try_all(root: &NfsRoot, own_address: Ipv4Addr) -> Result<&'static str, String> {
     let server = root.server;
     // The kernel's own tries take minutes and end in one word for everything.
-    TcpStream::connect_timeout(&SocketAddr::V4(server), CONNECT_TIMEOUT)
-        .map_err(|error| format!("waiting for the NFS server {server}: {}", unreachable(&error)))?;
+    TcpStream::connect_timeout(&SocketAddr::V4(server), CONNECT_TIMEOUT).map_err(|error| {
+        format!("waiting for the NFS server {server}: {}", unreachable(&error, "NFS server"))
+    })?;
     let mut refusal = None;
     for &version in versions(root.version) {
         match try_one(root, version, own_address) {
@@ -156,17 +158,6 @@ fn options(root: &NfsRoot, version: &str, own_address: Ipv4Addr) -> String {
     // No lock daemon runs yet, and nobody else shares this root: locks need not leave the machine.
     let mount_port = root.mount_port.map_or_else(String::new, |port| format!(",mountport={port}"));
     format!("{common},nolock,mountproto=tcp,mountvers=3,mountaddr={address}{mount_port}")
-}
-
-fn unreachable(error: &io::Error) -> String {
-    let meaning = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "the machine is there, but no NFS server runs on it",
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer",
-        io::ErrorKind::HostUnreachable => "no machine answers at this address",
-        io::ErrorKind::NetworkUnreachable => "there is no route to it: is the router set?",
-        _ => return error.to_string(),
-    };
-    meaning.to_owned()
 }
 
 /// What the errors of a mount mean.

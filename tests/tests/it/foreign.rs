@@ -3,10 +3,11 @@
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, wait_for_login};
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Daemon, Lan, Lock, NFS_FOLDER, Need, NfsServer, Pc, Preboot, Recipe, SERVER, Site, pc_slot,
-    require,
+    Daemon, ISCSI_LUN, ISCSI_TARGET, IscsiTarget, Lan, Lock, NFS_FOLDER, Need, NfsServer, Pc,
+    Preboot, Recipe, SERVER, Site, pc_slot, require,
 };
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A running site with the machine `pc-1`, whose kernel is the image's.
 struct Room {
@@ -90,5 +91,41 @@ fn a_root_over_nfs_is_waited_for_and_kept() {
         ensure!(said.contains("written"), "{said:?}");
         ensure!(!nfs.tree().join("root/lost").exists(), "it was written to the server");
         server.stop().context("the NFS server stops")
+    });
+}
+
+/// How long the target is away; the kernel gives disks up after 120 s, unless it is told otherwise.
+const OUTAGE: Duration = Duration::from_secs(20);
+
+/// How long a machine may need to find its disk again.
+const BACK: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_root_over_iscsi_survives_an_outage_of_its_target() {
+    in_a_room("iscsi", "tgtd", |room| {
+        let target = IscsiTarget::prepare(&room.image, room.folder.path())?;
+        let url = format!("iscsi://{SERVER}/{ISCSI_TARGET}/{ISCSI_LUN}");
+        let mut pc = room.power_on(&url, &[])?;
+        pc.console().wait_for(&format!("waiting for the iSCSI server {SERVER}:3260: "), BOOT)?;
+        let server = target.start(room.site.lan())?;
+        wait_for_login(&pc, "pc-1")?;
+        let console = pc.console().clone();
+        console.log_in(COMMAND)?;
+        let root = console.shell("findmnt -no SOURCE,FSTYPE /", COMMAND)?;
+        ensure!(root.contains("/dev/sda") && root.contains("ext4"), "the root is {root:?}");
+
+        server.stop()?;
+        console
+            .send_line("dd if=/dev/urandom of=/root/kept bs=1M count=4 conv=fsync; echo done-$?")?;
+        std::thread::sleep(OUTAGE);
+        ensure!(!console.text().contains("done-0"), "it has written to nobody");
+        let server = target.start(room.site.lan())?;
+        console.wait_for("done-0", BACK)?;
+        let log = console.shell("dmesg | grep -ci 'i/o error'", COMMAND)?;
+        ensure!(log == "0", "there were errors: {}", console.shell("dmesg | tail -30", COMMAND)?);
+        console.send_line("systemctl poweroff")?;
+        console.wait_for("bootlace: root unmounted; poweroff", SHUTDOWN)?;
+        pc.wait_for_off(SHUTDOWN)?;
+        server.stop()
     });
 }
