@@ -86,9 +86,10 @@ impl FileSystem {
 /// Choices for [`crate::build`]; the default is an initrd for all machines.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it; NFS and iSCSI, too,
-    /// if it is for all machines.
+    /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it.
     pub roots: Option<BTreeSet<RootKind>>,
+    /// More of them, as far as the kernel has them; of no meaning with `roots`.
+    pub more_roots: BTreeSet<RootKind>,
     /// File systems of root disks. `None`: all that the kernel has.
     pub file_systems: Option<BTreeSet<FileSystem>>,
     /// The hardware that it is for. `None`: every wired network card.

@@ -327,11 +327,8 @@ fn with_dependencies(
 /// Modules for the root disks that the initrd is to attach.
 fn roots(tree: &Tree<'_>, options: &Options) -> Result<Vec<(String, Why)>, BuildError> {
     let mut wanted = Vec::new();
-    let usual = match options.fit {
-        None => BTreeSet::from([RootKind::Nbd, RootKind::Aoe, RootKind::Nfs, RootKind::Iscsi]),
-        // Foreign servers are rare, and NFS alone would double the size.
-        Some(_) => BTreeSet::from([RootKind::Nbd, RootKind::Aoe]),
-    };
+    let both = BTreeSet::from([RootKind::Nbd, RootKind::Aoe]);
+    let usual = both.union(&options.more_roots).copied().collect();
     for &kind in options.roots.as_ref().unwrap_or(&usual) {
         for &module in kind.modules() {
             let is_there = tree.paths.contains_key(module) || tree.built_in.contains(module);

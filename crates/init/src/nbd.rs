@@ -186,7 +186,9 @@ fn open_export(stream: &mut (impl Read + Write), export: &str) -> Result<Export,
 /// What the usual errors of a connection mean for the person who waits.
 pub(crate) fn unreachable(error: &io::Error, server: &str) -> String {
     let meaning = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "the machine is there, but no server runs on this port",
+        io::ErrorKind::ConnectionRefused => {
+            return format!("the machine is there, but no {server} runs on it");
+        }
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer",
         io::ErrorKind::HostUnreachable => "no machine answers at this address",
         io::ErrorKind::NetworkUnreachable => "there is no route to it: is the router set?",

@@ -2,7 +2,7 @@
 
 use crate::boots::{NewStage, Prepared, clean};
 use crate::error::chain;
-use crate::initrds::InitrdState;
+use crate::initrds::{InitrdState, foreign_roots};
 use crate::machines::MachineChange;
 use crate::service::{Service, now_unix_ms};
 use crate::storage_client;
@@ -233,7 +233,7 @@ impl Service {
             InitrdState::Ready { path, .. } if path.exists() => Ok(()),
             // Ready, but gone: somebody has emptied the cache.
             InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
-                self.initrds().want(&boot.image);
+                self.initrds().want(&boot.image, &foreign_roots(&self.site(), image));
                 Err(Waiting::NotReady(format!(
                     "the initrd of {image} version {version} is being built; that takes seconds"
                 )))

@@ -45,7 +45,7 @@ fn add_image(root: &Path, name: &str, version: u32) {
 fn pretend_initrds(service: &Service) {
     for version in &service.site().images {
         let ready = InitrdState::Ready { path: "/dev/null".into(), size_bytes: 0 };
-        service.initrds().set(version, ready);
+        service.initrds().set(version, &[RootKind::Nfs].into(), ready);
     }
 }
 
@@ -220,6 +220,16 @@ async fn a_root_on_a_foreign_server_needs_no_storage_server() {
     assert!(config.text.contains(&format!("bootlace.root={url}")), "{}", config.text);
     assert_eq!(service.boot_of(MAC).unwrap().root, Some(RootKind::Nfs));
 
+    // Its initrd can do NFS, but not iSCSI.
+    let iscsi = "iscsi://10.0.0.5/iqn.2026-11.example:disk/0";
+    let change =
+        MachineChange { root_url: Some(iscsi.parse().unwrap()), ..MachineChange::default() };
+    set(change).await.unwrap();
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert!(screen(&service).await.contains("is being built"));
+    let nfs = MachineChange { root_url: Some(url.parse().unwrap()), ..MachineChange::default() };
+    set(nfs).await.unwrap();
+
     // Kind and address go together.
     let to = |kind| MachineChange { root: Some(kind), ..MachineChange::default() };
     assert!(set(to(RootKind::Nfs)).await.is_ok(), "it has the address");
@@ -363,7 +373,7 @@ async fn an_emptied_cache_is_no_broken_boot() {
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
-    service.initrds().set(&service.site().images[0], gone);
+    service.initrds().set(&service.site().images[0], &[].into(), gone);
     assert!(screen(&service).await.contains("is being built"));
     assert!(asked.lock().unwrap().is_empty(), "a disk was prepared for a PC that can't start");
 
@@ -448,7 +458,7 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
-    let current = crate::initrds::file_name(b"init", first);
+    let current = crate::initrds::file_name(b"init", first, &[].into());
     for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }

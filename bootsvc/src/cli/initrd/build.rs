@@ -22,9 +22,10 @@ pub(in crate::cli) struct Build {
     /// Print each module with its size and why it is in
     #[arg(long)]
     explain: bool,
-    /// Kinds of roots that it can attach: nbd, aoe, nfs, iscsi
+    /// Kinds of roots that it can attach: nbd, aoe, nfs, iscsi; default: nbd, and aoe if the kernel has it
     ///
-    /// Default: those that the kernel has; with --fit, of these nbd and aoe. NFS takes 1.0 MB, iSCSI 0.4 MB.
+    /// NFS takes 1.0 MB, iSCSI 0.4 MB. The boot server adds them to the initrds of those images that a
+    /// machine with such a root boots.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     roots: Option<Vec<Root>>,
     /// Take only the drivers for the hardware that FILE lists: a tenth of the size
