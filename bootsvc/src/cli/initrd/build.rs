@@ -10,6 +10,7 @@ use initrd_builder::{
     RootKind,
 };
 use model::ImageName;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -149,6 +150,7 @@ impl Build {
         };
         Ok(Options {
             roots: roots.map(|kinds| kinds.iter().map(|&kind| kind.into()).collect()),
+            more_roots: BTreeSet::new(),
             file_systems,
             fit,
             cache: (!self.no_cache).then(|| paths.cache().join("modules")),
