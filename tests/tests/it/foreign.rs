@@ -123,7 +123,7 @@ fn a_root_over_iscsi_survives_an_outage_of_its_target() {
         let root = console.shell("findmnt -no SOURCE,FSTYPE /", COMMAND)?;
         ensure!(root.contains("/dev/sda") && root.contains("ext4"), "the root is {root:?}");
 
-        server.stop()?;
+        cut_off(server)?;
         console
             .send_line("dd if=/dev/urandom of=/root/kept bs=1M count=4 conv=fsync; echo done-$?")?;
         std::thread::sleep(OUTAGE);
