@@ -180,7 +180,7 @@ fn content_at(disk: &dyn Block, offset: u64) -> io::Result<Content> {
         (0, b"hsqs", Content::Root(FileSystem::Squashfs)),
         (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Content::Root(FileSystem::Erofs)),
         (0, b"LUKS\xba\xbe", Content::Other("an encrypted volume (LUKS)")),
-        (512, b"LABELONE", Content::Other("an LVM physical volume")),
+        (512, b"LABELONE", Content::Other("an LVM physical volume (use an image without LVM)")),
         (4086, b"SWAPSPACE2", Content::Other("swap space")),
         (3, b"NTFS    ", Content::Other("NTFS")),
         (3, b"EXFAT   ", Content::Other("exFAT")),

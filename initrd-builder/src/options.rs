@@ -88,6 +88,8 @@ impl FileSystem {
 pub struct Options {
     /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it.
     pub roots: Option<BTreeSet<RootKind>>,
+    /// More of them, as far as the kernel has them; of no meaning with `roots`.
+    pub more_roots: BTreeSet<RootKind>,
     /// File systems of root disks. `None`: all that the kernel has.
     pub file_systems: Option<BTreeSet<FileSystem>>,
     /// The hardware that it is for. `None`: every wired network card.

@@ -328,11 +328,12 @@ fn with_dependencies(
 fn roots(tree: &Tree<'_>, options: &Options) -> Result<Vec<(String, Why)>, BuildError> {
     let mut wanted = Vec::new();
     let both = BTreeSet::from([RootKind::Nbd, RootKind::Aoe]);
-    for &kind in options.roots.as_ref().unwrap_or(&both) {
+    let usual = both.union(&options.more_roots).copied().collect();
+    for &kind in options.roots.as_ref().unwrap_or(&usual) {
         for &module in kind.modules() {
             let is_there = tree.paths.contains_key(module) || tree.built_in.contains(module);
             // Without a wish, the initrd of a kernel without AoE still boots machines over NBD.
-            let is_optional = options.roots.is_none() && kind == RootKind::Aoe;
+            let is_optional = options.roots.is_none() && kind != RootKind::Nbd;
             match is_there {
                 true => {
                     let purpose = format!("{} root disks", kind.title());

@@ -7,6 +7,7 @@
 mod command;
 mod console;
 mod daemon;
+mod foreign;
 mod http;
 mod image;
 mod lan;
@@ -23,6 +24,7 @@ mod site;
 pub use command::{run, text_of};
 pub use console::Console;
 pub use daemon::Daemon;
+pub use foreign::{ISCSI_LUN, ISCSI_TARGET, IscsiTarget, NFS_FOLDER, NfsServer};
 pub use http::{Answer, Browser};
 pub use image::{Init, Recipe, Release, marked_copy};
 pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};

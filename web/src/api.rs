@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, Seen};
+use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen};
 use service::{
     Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Service, Status,
     UnknownVerb,
@@ -54,10 +54,12 @@ async fn put(
 ) -> Answer<(StatusCode, Json<Machine>)> {
     let (Path(name), Json(body)) = (name?, body?);
     let is_new = service.site().machine(&name).is_none();
+    let root = body.root.or(body.root_url.as_ref().map(RootUrl::kind));
     let whole = MachineChange {
         mac: body.mac,
         image: Some(body.image.flatten()),
-        root: Some(body.root.unwrap_or_default()),
+        root: Some(root.unwrap_or_default()),
+        root_url: body.root_url,
         write_mode: Some(body.write_mode.unwrap_or_default()),
         kernel_args: Some(body.kernel_args.unwrap_or_default()),
         reset_disk: Some(body.reset_disk.unwrap_or_default()),

@@ -147,6 +147,35 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
 }
 
 #[tokio::test]
+async fn a_root_on_another_server_is_set_on_the_page() {
+    let site = Site::new(&["debian-12"]);
+    let mac = r#"{"mac": "52:54:00:00:00:01"}"#;
+    site.json("PUT", "/api/v1/machines/pc-1", mac).await;
+    let form = "image=debian-12&root=nfs&root_url=";
+    let (status, _, page) = site.post("/machines/pc-1", form).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(page.contains("pc-1 has no address of its nfs root"), "{page}");
+    let (_, _, page) = site.post("/machines/pc-1", &format!("{form}nfs://server/srv")).await;
+    assert!(page.contains("its server must be an IPv4 address"), "{page}");
+    let (status, ..) = site.post("/machines/pc-1", &format!("{form}nfs://10.0.0.5/srv")).await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    let (_, page) = site.get("/machines/pc-1").await;
+    assert!(page.contains("--root-url &#39;nfs://10.0.0.5/srv&#39;"), "{page}");
+    assert!(page.contains("eui.525400fffe000001"), "{page}");
+    // The field keeps its text, which counts for nothing with NBD.
+    let (status, ..) = site.post("/machines/pc-1", "root=nbd&root_url=nfs://10.0.0.5/srv").await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+
+    let iscsi = "iscsi://10.0.0.5/iqn.2026-11.example:disk/1";
+    let body = format!(r#"{{"mac": "52:54:00:00:00:01", "root_url": "{iscsi}"}}"#);
+    let (_, machine) = site.json("PUT", "/api/v1/machines/pc-1", &body).await;
+    assert_eq!(
+        (machine["root"].as_str(), machine["root_url"].as_str()),
+        (Some("iscsi"), Some(iscsi))
+    );
+}
+
+#[tokio::test]
 async fn a_refused_form_keeps_what_was_typed() {
     let site = Site::new(&["debian-12"]);
     site.unknown_pc_asks(MAC).await;
@@ -168,7 +197,7 @@ async fn a_refused_form_keeps_what_was_typed() {
 
     for (form, says) in [
         ("image=gone", "there is no image gone: choose one of debian-12"),
-        ("image=debian-12&root=iscsi", "use nbd or aoe"),
+        ("image=debian-12&root=fc", "use nbd, aoe, nfs or iscsi"),
         ("image=debian-12&write_mode=x", "use discard, persistent or ram"),
         ("image=debian-12&kernel_args=bootlace.root%3Dnbd", "are set by the boot server"),
     ] {

@@ -3,7 +3,7 @@
 use super::{open, runtime, say, table};
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
-use model::{ImageName, KernelArgs, MachineName, RootKind, WriteMode};
+use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, WriteMode};
 use service::{MachineChange, PowerVerb, Service};
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -70,9 +70,22 @@ pub(super) struct Set {
     /// Boot nothing: wait in the loader
     #[arg(long)]
     no_image: bool,
-    /// How the root disk reaches it: nbd or aoe
+    /// How the root disk reaches it: nbd or aoe; nfs or iscsi with --root-url
     #[arg(long, value_name = "KIND")]
     root_kind: Option<RootKind>,
+    /// Root on another server: nfs://ADDRESS/FOLDER or iscsi://ADDRESS/TARGET/LUN
+    ///
+    /// Examples: nfs://10.0.0.5/srv/debian-12?vers=3 and
+    /// iscsi://10.0.0.5/iqn.2026-11.example:disk/0?partition=1
+    ///
+    /// Options after ? are separated by commas. ro: write nothing there, what the machine writes stays in
+    /// its memory. For NFS: vers=3, 4, 4.1 or 4.2 (default: the newest that the server has), mountport=PORT.
+    /// For iSCSI: partition=NUMBER. Targets with CHAP can't be used.
+    ///
+    /// Kernel and initrd are those of the machine's image: the root must hold the modules of that kernel.
+    /// Without ro, each machine needs a root of its own, and it keeps what it writes, whatever --write-mode.
+    #[arg(long, value_name = "URL", verbatim_doc_comment)]
+    root_url: Option<RootUrl>,
     /// What becomes of its writes: discard (at the next boot), persistent, or ram (never sent)
     #[arg(long, value_name = "MODE")]
     write_mode: Option<WriteMode>,
@@ -125,19 +138,22 @@ impl Set {
             mac: self.mac,
             image: if self.no_image { Some(None) } else { self.image.map(Some) },
             root: self.root_kind,
+            root_url: self.root_url,
             write_mode: self.write_mode,
             kernel_args: self.kernel_args,
             reset_disk: None,
         };
         let machine = runtime()?.block_on(open(paths)?.set_machine(self.name, change))?;
-        let image = match &machine.image {
-            Some(image) => format!("boots {image} over {}", machine.root),
-            None => "boots nothing: it has no image".to_owned(),
+        let what = match (&machine.image, &machine.root_url) {
+            (Some(image), Some(url)) => format!("boots the kernel of {image} with the root {url}"),
+            (Some(image), None) => {
+                format!("boots {image} over {}, write mode {}", machine.root, machine.write_mode)
+            }
+            (None, _) => {
+                format!("boots nothing: it has no image, write mode {}", machine.write_mode)
+            }
         };
-        say(format!(
-            "{} ({}): {image}, write mode {}; takes effect at its next boot",
-            machine.name, machine.mac, machine.write_mode
-        ));
+        say(format!("{} ({}): {what}; takes effect at its next boot", machine.name, machine.mac));
         Ok(())
     }
 }

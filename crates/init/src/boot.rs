@@ -96,6 +96,15 @@ fn explanation(config: Option<&BootConfig>, failure: &Failure) -> Vec<String> {
     lines
 }
 
+/// A root that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attached {
+    /// A disk.
+    Disk(Disk),
+    /// A folder of a server, which is mounted already; the text says what it is.
+    Folder(String),
+}
+
 /// What the stages do to the machine, each whole: so that their order and their words can be tested
 /// without one.
 pub(crate) trait System {
@@ -128,17 +137,17 @@ pub(crate) trait System {
         nic: &Nic,
         config: &BootConfig,
     ) -> Result<(BootConfig, String), Failure>;
-    /// Attaches the root disk; also returns where it is and how large, for people.
+    /// Attaches the root; also returns where it is and how large, for people.
     fn attach(
         &mut self,
         nic: &Nic,
         config: &BootConfig,
         drivers: &Self::Drivers,
-    ) -> Result<(Disk, String), Failure>;
+    ) -> Result<(Attached, String), Failure>;
     /// Mounts the root file system; returns what it is, for people.
     fn mount_root(
         &mut self,
-        disk: &Disk,
+        root: &Attached,
         config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<String, Failure>;
@@ -166,10 +175,10 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     };
     system.reached(Stage::Address, &format!("{address}{router}"));
 
-    let (disk, found) = system.attach(&nic, config, &drivers)?;
+    let (root, found) = system.attach(&nic, config, &drivers)?;
     system.reached(Stage::Attach, &found);
 
-    let mounted = system.mount_root(&disk, config, &drivers)?;
+    let mounted = system.mount_root(&root, config, &drivers)?;
     system.reached(Stage::Mount, &mounted);
 
     let init = system.hand_over(&nic, config)?;
@@ -237,12 +246,19 @@ mod tests {
             _: &Nic,
             config: &BootConfig,
             (): &(),
-        ) -> Result<(Disk, String), Failure> {
+        ) -> Result<(Attached, String), Failure> {
             self.act(&format!("attach for {}", config.host_name))?;
-            Ok((Disk { name: "nbd0".to_owned() }, "NBD 10.0.0.1:10809 lab-07, 512 MiB".to_owned()))
+            let disk = Attached::Disk(Disk { name: "nbd0".to_owned() });
+            Ok((disk, "NBD 10.0.0.1:10809 lab-07, 512 MiB".to_owned()))
         }
 
-        fn mount_root(&mut self, disk: &Disk, _: &BootConfig, (): &()) -> Result<String, Failure> {
+        fn mount_root(
+            &mut self,
+            root: &Attached,
+            _: &BootConfig,
+            (): &(),
+        ) -> Result<String, Failure> {
+            let Attached::Disk(disk) = root else { panic!("{root:?}") };
             self.act(&format!("mount {}", disk.name))?;
             Ok("ext4 on /dev/nbd0".to_owned())
         }

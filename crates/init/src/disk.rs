@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::sysfs;
-use initcfg::{BootConfig, RamSize};
+use initcfg::RamSize;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::ffi::CString;
@@ -56,7 +56,12 @@ impl Disk {
     }
 
     fn partition(&self, number: u8) -> String {
-        format!("/dev/{}p{number}", self.name)
+        format!("/dev/{}{}{number}", self.name, self.before_number())
+    }
+
+    /// What stands between the disk's name and a partition's number: `nbd0p1`, but `sda1`.
+    fn before_number(&self) -> &'static str {
+        if self.name.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" }
     }
 }
 
@@ -113,10 +118,10 @@ impl FileSystem {
 /// Mounts the root file system; returns what it is, for people.
 pub(crate) fn mount_root(
     disk: &Disk,
-    config: &BootConfig,
+    partition: Option<u8>,
+    ram: Option<RamSize>,
     loader: &Loader,
 ) -> Result<String, Failure> {
-    let partition = config.partition;
     let device = match partition {
         Some(number) => wait_for_partition(disk, number)?,
         None => disk.device(),
@@ -138,20 +143,20 @@ pub(crate) fn mount_root(
         )
     };
     loader.load(name, "").map_err(|error| cannot_load(name, &error, loader))?;
-    if config.ram.is_none() && !disk.is_read_only() && !file_system.is_always_read_only() {
+    if ram.is_none() && !disk.is_read_only() && !file_system.is_always_read_only() {
         mount_at(&device, ROOT, name, MountFlags::empty(), "").map_err(cannot_mount)?;
         return Ok(format!("{name} on {device}"));
     }
     loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
-    if config.ram.is_none() {
+    if ram.is_none() {
         mount_memory(RamSize::default())?;
     }
-    mount_with_memory(&device, file_system).map_err(cannot_mount)?;
-    let size = config.ram.unwrap_or_default();
+    mount_with_memory(&device, name, file_system.read_only_options()).map_err(cannot_mount)?;
+    let size = ram.unwrap_or_default();
     Ok(format!("{name} on {device}, read-only, with changes in memory, {size} at most"))
 }
 
-fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
+pub(crate) fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
     Failure::new(
         format!("can't load the {module} driver: {error}"),
         format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
@@ -185,10 +190,9 @@ pub(crate) fn mount_memory(size: RamSize) -> Result<(), Failure> {
 }
 
 /// Mounts a read-only file system with a layer above it that lives in memory, which is mounted already.
-fn mount_with_memory(device: &str, file_system: FileSystem) -> io::Result<()> {
+pub(crate) fn mount_with_memory(source: &str, kind: &str, options: &str) -> io::Result<()> {
     std::fs::create_dir_all(LOWER)?;
-    let options = file_system.read_only_options();
-    mount_at(device, LOWER, file_system.name(), MountFlags::RDONLY, options)?;
+    mount_at(source, LOWER, kind, MountFlags::RDONLY, options)?;
     let [upper, work] = ["upper", "work"].map(|name| format!("{MEMORY}/{name}"));
     for folder in [&upper, &work] {
         std::fs::create_dir_all(folder)?;
@@ -197,7 +201,7 @@ fn mount_with_memory(device: &str, file_system: FileSystem) -> io::Result<()> {
     mount_at("overlay", ROOT, "overlay", MountFlags::empty(), &options)
 }
 
-fn mount_at(
+pub(crate) fn mount_at(
     source: &str,
     target: &str,
     kind: &str,
@@ -228,9 +232,8 @@ fn wait_for_partition(disk: &Disk, number: u8) -> Result<String, Failure> {
     }
     let last = disk.name.rsplit('/').next().unwrap_or(&disk.name).to_owned();
     let mut partitions = sysfs::names(disk.sys(""));
-    partitions.retain(|name| {
-        name.starts_with(&format!("{last}p")) || name.contains(&format!("!{last}p"))
-    });
+    let start = format!("{last}{}", disk.before_number());
+    partitions.retain(|name| name.starts_with(&start) || name.contains(&format!("!{start}")));
     let seen = match partitions.is_empty() {
         true => "it has no partitions at all".to_owned(),
         false => format!("it has only {}", partitions.join(", ")),
@@ -317,5 +320,6 @@ mod tests {
         assert_eq!(disk.device(), "/dev/etherd/e1.7");
         assert_eq!(disk.sys("size"), "/sys/block/etherd!e1.7/size");
         assert_eq!(disk.partition(2), "/dev/etherd/e1.7p2");
+        assert_eq!(Disk { name: "sda".to_owned() }.partition(2), "/dev/sda2");
     }
 }

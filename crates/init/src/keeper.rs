@@ -10,13 +10,14 @@
 use crate::console::Console;
 use crate::dhcp::{Held, Renewal};
 use crate::disk::Disk;
+use crate::iscsi;
 use crate::memory::Memory;
 use crate::nbd;
 use crate::netlink::Socket;
 use crate::nic::Nic;
 use crate::power::Power;
 use crate::reporter::{Target, TokenCell, later_token, sealed};
-use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root};
+use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root, RootUrl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;
 use std::fs;
@@ -99,7 +100,13 @@ struct Keeper {
     console: Console,
     pulse: Pulse,
     renewal: Option<Renewal>,
-    link: Option<Link>,
+    link: Option<Kept>,
+}
+
+/// A connection that the kernel can't make anew by itself.
+enum Kept {
+    Nbd(Link),
+    Iscsi(iscsi::Link),
 }
 
 impl Keeper {
@@ -111,8 +118,11 @@ impl Keeper {
         // The kernel shall kill anything else before this when memory is short.
         fs::write("/proc/self/oom_score_adj", "-1000")?;
         let link = match &config.root {
-            Root::Nbd { servers, export } => Some(Link::open(servers, export)?),
-            Root::Aoe { .. } => None,
+            Root::Nbd { servers, export } => Some(Kept::Nbd(Link::open(servers, export)?)),
+            Root::Foreign(RootUrl::Iscsi(root)) => {
+                Some(Kept::Iscsi(iscsi::Link::open(root, config.mac)?))
+            }
+            Root::Aoe { .. } | Root::Foreign(RootUrl::Nfs(_)) => None,
         };
         let own_lease =
             arguments.split_first().and_then(|(nic, words)| Some((nic, Held::parse(words)?)));
@@ -150,10 +160,45 @@ impl Keeper {
         let Some(mut link) = self.link else { pulse.beat() };
         in_thread("no signs of life will be sent", Box::new(move || pulse.beat()));
         loop {
-            link.wait_for_loss();
-            link.restore(&self.console);
+            match &mut link {
+                Kept::Nbd(link) => {
+                    link.wait_for_loss();
+                    restore(&self.console, || link.connect());
+                }
+                Kept::Iscsi(link) => {
+                    link.wait_for_loss();
+                    restore(&self.console, || link.reconnect().map(|()| link.portal()));
+                }
+            }
         }
     }
+}
+
+/// Connects anew, for as long as it takes.
+fn restore(console: &Console, mut connect: impl FnMut() -> Result<SocketAddrV4, String>) {
+    let lost = Instant::now();
+    let mut n_hints = 0;
+    let mut next_hint = HINT_EVERY;
+    let mut pause = RETRY_FIRST;
+    console.warn("bootlace: connection to the server of the root disk lost");
+    let server = loop {
+        let why = match connect() {
+            Ok(server) => break server,
+            Err(why) => why,
+        };
+        let seconds = lost.elapsed().as_secs();
+        if lost.elapsed() >= next_hint {
+            n_hints += 1;
+            next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
+            console.warn(&format!(
+                "bootlace: no root disk since {seconds} s; everything waits and nothing is lost: {why}"
+            ));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RETRY_MAX);
+    };
+    let ms = lost.elapsed().as_millis();
+    console.warn(&format!("bootlace: the root disk is back after {ms} ms, from {server}"));
 }
 
 /// Tells the boot server that this machine runs, so that the page is right and its address stays its own.
@@ -275,33 +320,6 @@ impl Link {
                 return;
             }
         }
-    }
-
-    /// Connects anew, for as long as it takes.
-    fn restore(&mut self, console: &Console) {
-        let lost = Instant::now();
-        let mut n_hints = 0;
-        let mut next_hint = HINT_EVERY;
-        let mut pause = RETRY_FIRST;
-        console.warn("bootlace: connection to the storage server lost");
-        let server = loop {
-            let why = match self.connect() {
-                Ok(server) => break server,
-                Err(why) => why,
-            };
-            let seconds = lost.elapsed().as_secs();
-            if lost.elapsed() >= next_hint {
-                n_hints += 1;
-                next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
-                console.warn(&format!(
-                    "bootlace: no root disk since {seconds} s; everything waits and nothing is lost: {why}"
-                ));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_MAX);
-        };
-        let ms = lost.elapsed().as_millis();
-        console.warn(&format!("bootlace: the root disk is back after {ms} ms, from {server}"));
     }
 
     fn connect(&mut self) -> Result<SocketAddrV4, String> {

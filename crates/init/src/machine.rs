@@ -1,17 +1,18 @@
 //! The real machine: what the stages of a boot do to it.
 
-use crate::boot::System;
+use crate::boot::{Attached, System};
 use crate::console::Console;
 use crate::dhcp::{self, Held};
-use crate::disk::{Disk, ROOT};
+use crate::disk::ROOT;
 use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, TokenCell};
 use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, hardware, host, keeper, nbd, nic, ssh};
-use initcfg::{BootConfig, HostConfig, Root, Stage};
+use crate::{aoe, coldplug, disk, handover, hardware, host, iscsi, keeper, nbd, nfs, nic, ssh};
+use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +47,13 @@ impl Machine {
         token: TokenCell,
     ) -> Self {
         Self { console, reporter, command_line, host, token, held: None, hardware: None }
+    }
+
+    /// Starts the keeper of a root that the kernel itself carries through outages.
+    fn start_keeper(&self, own_lease: Option<(&Held, &Nic)>) {
+        if let Err(error) = keeper::start(None, own_lease) {
+            self.console.say("attach", &format!("no signs of life will be sent: {error}"));
+        }
     }
 
     /// Fetches the host segment if it is not there; returns what is to be said about it.
@@ -145,37 +153,54 @@ impl System for Machine {
         nic: &Nic,
         config: &BootConfig,
         loader: &Arc<Loader>,
-    ) -> Result<(Disk, String), Failure> {
+    ) -> Result<(Attached, String), Failure> {
         if let Some(ram) = config.ram {
             // The keeper starts with the disk, and watches this.
             disk::mount_memory(ram)?;
         }
         let own_lease = self.held.as_ref().map(|held| (held, nic));
+        let console = &self.console;
         let (disk, place) = match &config.root {
             Root::Nbd { servers, export } => {
-                let (disk, server) =
-                    nbd::attach(servers, export, loader, &self.console, own_lease)?;
+                let (disk, server) = nbd::attach(servers, export, loader, console, own_lease)?;
                 (disk, format!("NBD {server} {export}"))
             }
             Root::Aoe { shelf, slot } => {
-                let disk = aoe::attach(nic, *shelf, *slot, loader, &self.console)?;
-                if let Err(error) = keeper::start(None, own_lease) {
-                    self.console.say("attach", &format!("no signs of life will be sent: {error}"));
-                }
+                let disk = aoe::attach(nic, *shelf, *slot, loader, console)?;
+                self.start_keeper(own_lease);
                 (disk, format!("AoE {shelf}.{slot}"))
+            }
+            Root::Foreign(RootUrl::Iscsi(root)) => {
+                let disk = iscsi::attach(root, config.mac, loader, console)?;
+                self.start_keeper(own_lease);
+                (disk, format!("iSCSI {} {} disk {}", root.portal, root.target, root.lun))
+            }
+            Root::Foreign(RootUrl::Nfs(root)) => {
+                let (address, _) = config.address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
+                let mounted = nfs::mount(root, config, address, loader, console)?;
+                self.start_keeper(own_lease);
+                let place = format!("NFS {} {}", root.server, root.folder);
+                return Ok((Attached::Folder(mounted), place));
             }
         };
         let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
-        Ok((disk, format!("{place}, {megabytes} MiB")))
+        Ok((Attached::Disk(disk), format!("{place}, {megabytes} MiB")))
     }
 
     fn mount_root(
         &mut self,
-        disk: &Disk,
+        root: &Attached,
         config: &BootConfig,
         loader: &Arc<Loader>,
     ) -> Result<String, Failure> {
-        disk::mount_root(disk, config, loader)
+        let partition = match &config.root {
+            Root::Foreign(RootUrl::Iscsi(root)) => root.partition,
+            _ => config.partition,
+        };
+        match root {
+            Attached::Disk(disk) => disk::mount_root(disk, partition, config.ram, loader),
+            Attached::Folder(mounted) => Ok(mounted.clone()),
+        }
     }
 
     fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure> {
@@ -199,12 +224,15 @@ impl System for Machine {
 fn preload(loader: &Arc<Loader>, root: &Root) {
     let loader = Arc::clone(loader);
     let is_nbd = matches!(root, Root::Nbd { .. });
+    let is_disk = !matches!(root, Root::Foreign(RootUrl::Nfs(_)));
     std::thread::spawn(move || {
         // Whoever needs it loads it again, and says what is wrong.
         if is_nbd {
             let _ = nbd::load_driver(&loader);
         }
-        let _ = loader.load("ext4", "");
+        if is_disk {
+            let _ = loader.load("ext4", "");
+        }
     });
 }
 

@@ -146,7 +146,10 @@ pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) 
             format!("the storage server {server} does not give the disk {export}: {error}")
         }
         NegotiationError::Io(error) => {
-            format!("waiting for the storage server {server}: {}", in_words(error))
+            format!(
+                "waiting for the storage server {server}: {}",
+                unreachable(error, "storage server")
+            )
         }
     }
 }
@@ -240,10 +243,10 @@ fn open_export(stream: &mut (impl Read + Write), export: &str) -> Result<Export,
 }
 
 /// What the usual errors of a connection mean for the person who waits.
-fn in_words(error: &io::Error) -> String {
+pub(crate) fn unreachable(error: &io::Error, server: &str) -> String {
     let meaning = match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            "the machine is there, but no storage server runs on it"
+            return format!("the machine is there, but no {server} runs on it");
         }
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer",
         io::ErrorKind::HostUnreachable => "no machine answers at this address",
@@ -254,7 +257,7 @@ fn in_words(error: &io::Error) -> String {
     meaning.to_owned()
 }
 
-fn tune_socket(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn tune_socket(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     // Without these the death of a silent server is noticed after 15 minutes, or never.
     sockopt::set_socket_keepalive(stream, true)?;

@@ -80,14 +80,14 @@ fn unmount_all(console: &Console) -> usize {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     path: String,
-    /// Whether its content is on a disk.
-    is_disk: bool,
+    /// Whether its content is on a disk, or a server.
+    is_stored: bool,
 }
 
 impl Mount {
     /// The keeper has files of the former `/dev` open. Of what is only in memory nothing is lost.
     fn flags(&self) -> UnmountFlags {
-        if self.is_disk { UnmountFlags::empty() } else { UnmountFlags::DETACH }
+        if self.is_stored { UnmountFlags::empty() } else { UnmountFlags::DETACH }
     }
 }
 
@@ -97,10 +97,11 @@ fn below(mountinfo: &str, folder: &str) -> Vec<Mount> {
     let mount = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let path = unescape(left.split(' ').nth(4)?);
-        let device = right.split(' ').nth(1)?;
+        let (kind, device) = right.split(' ').next().zip(right.split(' ').nth(1))?;
         let rest = path.strip_prefix(folder)?;
         let is_below = rest.is_empty() || rest.starts_with('/');
-        is_below.then(|| Mount { path, is_disk: device.starts_with("/dev/") })
+        let is_stored = device.starts_with("/dev/") || matches!(kind, "nfs" | "nfs4");
+        is_below.then_some(Mount { path, is_stored })
     };
     let mut mounts: Vec<Mount> = mountinfo.lines().filter_map(mount).collect();
     mounts.reverse();
@@ -141,7 +142,7 @@ mod tests {
                          bad line\n";
         let mounts = below(mountinfo, "/oldroot");
         let mounts: Vec<_> =
-            mounts.iter().map(|mount| (mount.path.as_str(), mount.is_disk)).collect();
+            mounts.iter().map(|mount| (mount.path.as_str(), mount.is_stored)).collect();
         let expected = [("/oldroot/mnt/a disk", true), ("/oldroot/tmp", false), ("/oldroot", true)];
         assert_eq!(mounts, expected);
         assert_eq!(unescape("a\\0"), "a\\0");

@@ -1,6 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
-use crate::RamSize;
+use crate::{RamSize, RootUrl};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -25,6 +25,8 @@ pub enum Root {
         /// Slot (minor address), 0 to 0xfe.
         slot: u8,
     },
+    /// What a foreign server exports.
+    Foreign(RootUrl),
 }
 
 /// Addresses of one storage server; a command line is short.
@@ -125,6 +127,7 @@ impl BootConfig {
                 put(ROOT, &alloc::format!("nbd:{}:{export}", servers.join(",")));
             }
             Root::Aoe { shelf, slot } => put(ROOT, &alloc::format!("aoe:{shelf}.{slot}")),
+            Root::Foreign(url) => put(ROOT, url),
         }
         if let Some(partition) = self.partition {
             put(PARTITION, &partition);
@@ -199,7 +202,8 @@ fn parse_address(text: &str) -> Result<Option<(Ipv4Addr, u8)>, ConfigError> {
 }
 
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
-    let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT or aoe:SHELF.SLOT";
+    let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT, aoe:SHELF.SLOT, nfs://ADDRESS/FOLDER or \
+                  iscsi://ADDRESS/TARGET/LUN";
     let bad = || invalid(ROOT, text, wanted);
     if let Some(rest) = text.strip_prefix("nbd:") {
         let (list, export) = rest.rsplit_once(':').ok_or_else(bad)?;
@@ -207,6 +211,9 @@ fn parse_root(text: &str) -> Result<Root, ConfigError> {
             list.split(',').take(NBD_SERVERS_MAX + 1).map(|server| server.parse().ok()).collect();
         let servers = servers.filter(|servers| servers.len() <= NBD_SERVERS_MAX).ok_or_else(bad)?;
         return Ok(Root::Nbd { servers, export: export.to_owned() });
+    }
+    if text.starts_with("nfs:") || text.starts_with("iscsi:") {
+        return text.parse().map(Root::Foreign).map_err(|_| bad());
     }
     let (shelf, slot) =
         text.strip_prefix("aoe:").and_then(|rest| rest.split_once('.')).ok_or_else(bad)?;
@@ -258,7 +265,11 @@ mod tests {
             servers.push(second);
         }
         assert!(several.to_command_line().contains("nbd:10.77.0.1:10809,10.77.0.9:10810:lab-07"));
-        for config in [nbd, aoe, several] {
+        let foreign =
+            |url: &str| BootConfig { root: Root::Foreign(url.parse().unwrap()), ..example() };
+        let nfs = foreign("nfs://10.0.0.5/srv/debian-12?vers=4.2,ro");
+        let iscsi = foreign("iscsi://10.0.0.5:3261/iqn.2026-11.example:disk/1");
+        for config in [nbd, aoe, several, nfs, iscsi] {
             let line = alloc::format!("console=ttyS0 {} quiet\n", config.to_command_line());
             assert_eq!(BootConfig::parse(&line), Ok(config));
         }
@@ -276,6 +287,7 @@ mod tests {
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1:10809,:lab-07"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1:lab-07"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=nfs://server/srv"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
             ("host=lab-07", "host=lab-07 bootlace.ram=all"),
         ] {

@@ -23,7 +23,17 @@ fn not(text: &str, wanted: &'static str) -> ParseChoiceError {
 
 /// How the root disk reaches the machine.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum RootKind {
@@ -32,6 +42,17 @@ pub enum RootKind {
     Nbd,
     /// Over raw Ethernet: the storage server's own LAN.
     Aoe,
+    /// A folder that a foreign server exports over NFS.
+    Nfs,
+    /// A disk that a foreign server exports over iSCSI.
+    Iscsi,
+}
+
+impl RootKind {
+    /// Whether a foreign server has the root, and not the storage server.
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::Nfs | Self::Iscsi)
+    }
 }
 
 impl fmt::Display for RootKind {
@@ -39,6 +60,8 @@ impl fmt::Display for RootKind {
         f.pad(match self {
             Self::Nbd => "nbd",
             Self::Aoe => "aoe",
+            Self::Nfs => "nfs",
+            Self::Iscsi => "iscsi",
         })
     }
 }
@@ -50,8 +73,55 @@ impl FromStr for RootKind {
         match text {
             "nbd" => Ok(Self::Nbd),
             "aoe" => Ok(Self::Aoe),
-            _ => Err(not(text, "a root kind: use nbd or aoe")),
+            "nfs" => Ok(Self::Nfs),
+            "iscsi" => Ok(Self::Iscsi),
+            _ => Err(not(text, "a root kind: use nbd, aoe, nfs or iscsi")),
         }
+    }
+}
+
+/// Where the root of a machine is that a foreign server exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootUrl(initcfg::RootUrl);
+
+impl RootUrl {
+    /// How the root reaches the machine.
+    pub const fn kind(&self) -> RootKind {
+        match self.0 {
+            initcfg::RootUrl::Nfs(_) => RootKind::Nfs,
+            initcfg::RootUrl::Iscsi(_) => RootKind::Iscsi,
+        }
+    }
+
+    /// As init is told it.
+    pub const fn as_told(&self) -> &initcfg::RootUrl {
+        &self.0
+    }
+}
+
+impl fmt::Display for RootUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RootUrl {
+    type Err = initcfg::BadRootUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl serde::Serialize for RootUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RootUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -210,6 +280,9 @@ pub struct Machine {
     pub image: Option<ImageName>,
     /// How its root disk reaches it.
     pub root: RootKind,
+    /// Where its root is, if a foreign server has it: of the same kind as `root`.
+    #[serde(default)]
+    pub root_url: Option<RootUrl>,
     /// What becomes of what it writes.
     pub write_mode: WriteMode,
     /// Its AoE address; allocated once, so that it stays the same.

@@ -48,6 +48,8 @@ pub enum Waiting {
     UnknownMachine(Mac),
     /// The machine has no image.
     NoImage(crate::MachineName),
+    /// Its root is on a foreign server, but nobody said on which.
+    NoRootUrl(crate::MachineName, RootKind),
     /// The machine's image has no version.
     ImageMissing(crate::MachineName, ImageName),
     /// Something is not ready; the text says what, and that it will be tried again.
@@ -71,6 +73,11 @@ impl fmt::Display for Waiting {
                 f,
                 "{machine} shall boot the image {image}, which is not there: import it by \
                  bootlace image import FILE --name {image}, or choose another on its page"
+            ),
+            Self::NoRootUrl(machine, kind) => write!(
+                f,
+                "{machine} has no address of its {kind} root: set it on its page, or by \
+                 bootlace machine set {machine} --root-url {kind}://ADDRESS/…"
             ),
             Self::NotReady(what) => f.write_str(what),
         }
@@ -162,7 +169,14 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         RootKind::Aoe => {
             Root::Aoe { shelf: machine.shelf_slot.shelf, slot: machine.shelf_slot.slot }
         }
+        RootKind::Nfs | RootKind::Iscsi => match &machine.root_url {
+            Some(url) if url.kind() == machine.root => Root::Foreign(url.as_told().clone()),
+            _ => return Plan::Wait(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
+        },
     };
+    let is_read_only = machine.root_url.as_ref().is_some_and(|url| url.as_told().is_read_only());
+    let is_in_memory =
+        machine.write_mode == WriteMode::Ram || (machine.root.is_foreign() && is_read_only);
     let config = BootConfig {
         server: network.server,
         boot,
@@ -173,8 +187,9 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         domain: network.domain.clone(),
         host_name: machine.name.as_str().into(),
         root,
-        partition: version.partition,
-        ram: (machine.write_mode == WriteMode::Ram).then_some(network.ram),
+        // The image's is that of its own disk.
+        partition: version.partition.filter(|_| !machine.root.is_foreign()),
+        ram: is_in_memory.then_some(network.ram),
     };
     let kernel_args =
         network.kernel_args.words().chain(machine.kernel_args.words()).map(String::from).collect();
@@ -232,6 +247,7 @@ pub(crate) mod tests {
                 mac: MAC,
                 image: Some(image.clone()),
                 root: RootKind::Nbd,
+                root_url: None,
                 write_mode: WriteMode::Discard,
                 shelf_slot: ShelfSlot { shelf: 1, slot: 7 },
                 kernel_args: "quiet".parse().unwrap(),
@@ -286,6 +302,27 @@ pub(crate) mod tests {
             panic!("must boot");
         };
         assert!(plan.command_line().contains(" bootlace.ram=50%"));
+    }
+
+    #[test]
+    fn a_foreign_root_is_told_as_it_was_typed() {
+        for url in [
+            "nfs://10.0.0.5/srv/debian-12?vers=3,ro",
+            "iscsi://10.0.0.5/iqn.2026-11.example:disk/0?partition=2",
+        ] {
+            let mut site = site();
+            site.images[1].partition = Some(7);
+            let url: crate::RootUrl = url.parse().unwrap();
+            (site.machines[0].root, site.machines[0].root_url) = (url.kind(), Some(url.clone()));
+            let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
+                panic!("must boot");
+            };
+            let line = plan.command_line();
+            assert!(line.ends_with(&alloc::format!(" bootlace.root={url}")), "{line}");
+        }
+        let mut site = site();
+        site.machines[0].root = RootKind::Iscsi;
+        waits(&site, MAC, "bootlace machine set lab-07 --root-url iscsi://ADDRESS/");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What can go wrong, in words for the person who asked.
 
 use crate::storage_client::StorageError;
-use model::{ImageName, MachineName};
+use model::{ImageName, MachineName, RootKind, RootUrl};
 use std::path::PathBuf;
 use std::sync::Arc;
 use wire::Mac;
@@ -62,6 +62,25 @@ pub enum Error {
         mac: Mac,
         /// Whose it is.
         machine: MachineName,
+    },
+    /// Nobody said where the root is.
+    #[error(
+        "{machine} has no address of its {kind} root: give one, like {}",
+        example_url(*kind)
+    )]
+    NoRootUrl {
+        /// The machine.
+        machine: MachineName,
+        /// How its root shall reach it.
+        kind: RootKind,
+    },
+    /// Kind and address of a root contradict each other.
+    #[error("{url} is no address for the root kind {kind}: give one like {}", example_url(*kind))]
+    RootUrlOfOtherKind {
+        /// How the root shall reach the machine.
+        kind: RootKind,
+        /// Where it shall be.
+        url: RootUrl,
     },
     /// No NIC has such an address.
     #[error(
@@ -141,6 +160,8 @@ impl Error {
                 | Self::GroupMac(_)
                 | Self::NoKeeper(_)
                 | Self::NoImage { .. }
+                | Self::NoRootUrl { .. }
+                | Self::RootUrlOfOtherKind { .. }
         )
     }
 
@@ -163,6 +184,14 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+const fn example_url(kind: RootKind) -> &'static str {
+    match kind {
+        RootKind::Nfs => "nfs://10.0.0.5/srv/debian-12",
+        RootKind::Iscsi => "iscsi://10.0.0.5/iqn.2026-11.example:disk/0",
+        RootKind::Nbd | RootKind::Aoe => "none, since the storage server has it",
+    }
 }
 
 fn known_images(known: &[ImageName]) -> String {

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, chain};
 use crate::hardware::Hardware;
-use crate::initrds::{FITTED_MARK, build, wrong};
+use crate::initrds::{FITTED_MARK, ForeignRoots, build, wrong};
 use crate::service::Service;
 use initrd_builder::Options as BuildOptions;
 use model::{BootId, BootPlan, ImageName, ImageVersion, Stage};
@@ -78,7 +78,7 @@ impl Service {
         is_configured: bool,
     ) -> Result<Option<String>, Error> {
         let mac = plan.machine.mac;
-        if !self.options().fitted_initrds {
+        if !self.options().fitted_initrds || plan.machine.root.is_foreign() {
             return Ok(None);
         }
         let Some(mut hardware) = self.hardware_of(mac).await? else { return Ok(None) };
@@ -127,7 +127,8 @@ impl Service {
             return wanted;
         }
         let site = self.site();
-        for machine in &site.machines {
+        // Those with a root on a foreign server stay with the one for all machines, which can attach it.
+        for machine in site.machines.iter().filter(|machine| !machine.root.is_foreign()) {
             let version = machine.image.as_ref().and_then(|image| site.newest(image));
             let Some(version) = version else { continue };
             let Ok(Some(hardware)) = self.hardware_of(machine.mac).await else { continue };
@@ -190,7 +191,15 @@ impl Service {
             let file_systems = Some(BTreeSet::from([file_system(version.file_system)]));
             let options =
                 BuildOptions { cache, fit: Some(fit), file_systems, ..BuildOptions::default() };
-            build(&store, &folder, init.as_deref(), &version, Some(&fitted.key), &options)
+            build(
+                &store,
+                &folder,
+                init.as_deref(),
+                &version,
+                &ForeignRoots::new(),
+                Some(&fitted.key),
+                &options,
+            )
         });
         match built.await {
             Ok(Ok((path, _))) => Ok(path),

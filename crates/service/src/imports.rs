@@ -1,6 +1,7 @@
 //! Images: import, index, and the files that machines boot.
 
 use crate::error::Error;
+use crate::initrds::foreign_roots;
 use crate::service::Service;
 use crate::view::Part;
 use crate::{rows, schema};
@@ -55,7 +56,7 @@ impl Service {
         let known = site.images.iter().find(|v| v.image == *image && v.version == version)?;
         match file {
             "vmlinuz" => Some(self.store().vmlinuz_path(image, version)),
-            "initrd" => self.initrds().ready(known),
+            "initrd" => self.initrds().ready(known, &foreign_roots(&self.site(), &known.image)),
             _ => self.initrds().fitted().ready(known, file.strip_prefix("initrd-")?),
         }
     }

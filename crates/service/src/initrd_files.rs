@@ -1,7 +1,7 @@
 //! What the cache of initrds holds; needs no running server.
 
 use crate::error::{Error, io_error};
-use crate::initrds::file_name;
+use crate::initrds::{file_name, foreign_roots};
 use crate::service::Service;
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,7 +61,8 @@ impl Service {
             // The server replaces and removes files all the time.
             let Ok(about) = entry.metadata() else { continue };
             let is_current = site.images.iter().zip(init.iter().cycle()).any(|(version, init)| {
-                version.version == number && file_name(init, version, None) == name
+                let roots = foreign_roots(&site, &version.image);
+                version.version == number && file_name(init, version, &roots, None) == name
             });
             let file = files.entry((image.clone(), number)).or_insert_with(|| InitrdFile {
                 image,

@@ -7,8 +7,8 @@ use crate::options::Options;
 use crate::service::Service;
 use images::Store;
 use initrd_builder::Options as BuildOptions;
-use model::{ImageName, ImageVersion};
-use std::collections::HashMap;
+use model::{ImageName, ImageVersion, RootKind, Site};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,13 +37,17 @@ pub enum InitrdState {
     Failed(String),
 }
 
+/// Roots on foreign servers that an initrd can attach, besides those of the storage server. NFS takes a
+/// megabyte, so only initrds of images have it that a machine with such a root boots.
+pub(crate) type ForeignRoots = BTreeSet<RootKind>;
+
 /// The initrds of a site.
 pub(crate) struct Initrds {
     folder: PathBuf,
     /// Cache of compressed modules.
     modules: PathBuf,
     init: Option<PathBuf>,
-    states: Mutex<HashMap<(ImageName, u32), InitrdState>>,
+    states: Mutex<HashMap<(ImageName, u32), (InitrdState, ForeignRoots)>>,
     /// Those made for one kind of hardware.
     fitted: FittedInitrds,
     /// Held while one is built: each build uses all processors.
@@ -75,20 +79,24 @@ impl Initrds {
         self.init.as_deref()
     }
 
-    fn state(&self, image: &ImageName, version: u32) -> InitrdState {
+    /// How far one with these roots is; it may have more.
+    fn state(&self, image: &ImageName, version: u32, roots: &ForeignRoots) -> InitrdState {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.get(&(image.clone(), version)).cloned().unwrap_or(InitrdState::Missing)
+        match states.get(&(image.clone(), version)) {
+            Some((state, has)) if has.is_superset(roots) => state.clone(),
+            _ => InitrdState::Missing,
+        }
     }
 
-    pub(crate) fn set(&self, version: &ImageVersion, state: InitrdState) {
+    pub(crate) fn set(&self, version: &ImageVersion, roots: &ForeignRoots, state: InitrdState) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.insert((version.image.clone(), version.version), state);
+        states.insert((version.image.clone(), version.version), (state, roots.clone()));
     }
 
     /// Has this one built now, and not at the next look; from then on it is kept built.
-    pub(crate) fn want(&self, version: &ImageVersion) {
-        if self.ready(version).is_none_or(|path| !path.is_file()) {
-            self.set(version, InitrdState::Missing);
+    pub(crate) fn want(&self, version: &ImageVersion, roots: &ForeignRoots) {
+        if !self.is_built(version, roots) {
+            self.set(version, roots, InitrdState::Missing);
             self.wanted.notify_one();
         }
     }
@@ -113,14 +121,18 @@ impl Initrds {
         self.building.lock().await
     }
 
+    fn is_built(&self, version: &ImageVersion, roots: &ForeignRoots) -> bool {
+        self.ready(version, roots).is_some_and(|path| path.is_file())
+    }
+
     fn was_wanted(&self, version: &ImageVersion) -> bool {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.contains_key(&(version.image.clone(), version.version))
     }
 
-    /// The file, if it is built.
-    pub(crate) fn ready(&self, version: &ImageVersion) -> Option<PathBuf> {
-        match self.state(&version.image, version.version) {
+    /// The file, if it is built with these roots.
+    pub(crate) fn ready(&self, version: &ImageVersion, roots: &ForeignRoots) -> Option<PathBuf> {
+        match self.state(&version.image, version.version, roots) {
             InitrdState::Ready { path, .. } => Some(path),
             _ => None,
         }
@@ -130,7 +142,7 @@ impl Initrds {
 impl Service {
     /// How far the initrd of an image version is. Never waits.
     pub fn initrd_state(&self, image: &ImageName, version: u32) -> InitrdState {
-        self.initrds().state(image, version)
+        self.initrds().state(image, version, &foreign_roots(&self.site(), image))
     }
 
     /// The initrd of an image version; builds it if it is not in the cache.
@@ -149,22 +161,28 @@ impl Service {
     pub(crate) async fn build_initrd(&self, version: ImageVersion) -> Result<PathBuf, Error> {
         let initrds = self.initrds();
         let _building = initrds.building.lock().await;
-        if let Some(path) = initrds.ready(&version).filter(|path| path.is_file()) {
+        let roots = foreign_roots(&self.site(), &version.image);
+        if let Some(path) = initrds.ready(&version, &roots).filter(|path| path.is_file()) {
             return Ok(path);
         }
-        initrds.set(&version, InitrdState::Building);
+        initrds.set(&version, &roots, InitrdState::Building);
         let (store, folder, init) =
             (Arc::clone(self.store()), initrds.folder.clone(), initrds.init.clone());
-        let options =
-            BuildOptions { cache: Some(initrds.modules.clone()), ..BuildOptions::default() };
-        let building = version.clone();
+        let options = BuildOptions {
+            cache: Some(initrds.modules.clone()),
+            more_roots: roots.iter().filter_map(|&root| in_builder_words(root)).collect(),
+            ..BuildOptions::default()
+        };
+        let (building, with) = (version.clone(), roots.clone());
         let built = tokio::task::spawn_blocking(move || {
-            build(&store, &folder, init.as_deref(), &building, None, &options)
+            build(&store, &folder, init.as_deref(), &building, &with, None, &options)
         });
         let result = built.await.unwrap_or_else(|_| Err(wrong(&version, "the build broke off")));
         match &result {
-            Ok((path, size_bytes)) => initrds
-                .set(&version, InitrdState::Ready { path: path.clone(), size_bytes: *size_bytes }),
+            Ok((path, size_bytes)) => {
+                let ready = InitrdState::Ready { path: path.clone(), size_bytes: *size_bytes };
+                initrds.set(&version, &roots, ready);
+            }
             Err(error) => {
                 let why = match error {
                     Error::Initrd { why, .. } => why.clone(),
@@ -172,7 +190,7 @@ impl Service {
                 };
                 tracing::error!(image = %version.image, version = version.version, why,
                     "no initrd: machines can't boot this image");
-                initrds.set(&version, InitrdState::Failed(why));
+                initrds.set(&version, &roots, InitrdState::Failed(why));
             }
         }
         result.map(|(path, _)| path)
@@ -183,7 +201,8 @@ impl Service {
         let mut changes = self.database().watch();
         loop {
             for version in self.versions_to_build() {
-                if self.initrds().ready(&version).is_none_or(|path| !path.is_file()) {
+                let roots = foreign_roots(&self.site(), &version.image);
+                if !self.initrds().is_built(&version, &roots) {
                     // The state and the log have the error.
                     let _ = self.build_initrd(version).await;
                 }
@@ -201,9 +220,13 @@ impl Service {
         &self,
         changes: &mut tokio::sync::watch::Receiver<Arc<crate::view::View>>,
     ) {
-        let former = changes.borrow_and_update().site.images.clone();
+        let of = |site: &Site| {
+            let roots = site.images.iter().map(|version| foreign_roots(site, &version.image));
+            (site.images.clone(), roots.collect::<Vec<_>>())
+        };
+        let former = of(&changes.borrow_and_update().site);
         // An error: the site is being closed, and nothing will change.
-        if changes.wait_for(|view| view.site.images != former).await.is_err() {
+        if changes.wait_for(|view| of(&view.site) != former).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -218,12 +241,27 @@ impl Service {
     }
 }
 
+/// Roots on foreign servers of the machines that boot this image.
+pub(crate) fn foreign_roots(site: &Site, image: &ImageName) -> ForeignRoots {
+    let machines = site.machines.iter().filter(|machine| machine.image.as_ref() == Some(image));
+    machines.map(|machine| machine.root).filter(|root| root.is_foreign()).collect()
+}
+
+const fn in_builder_words(root: RootKind) -> Option<initrd_builder::RootKind> {
+    match root {
+        RootKind::Nbd | RootKind::Aoe => None,
+        RootKind::Nfs => Some(initrd_builder::RootKind::Nfs),
+        RootKind::Iscsi => Some(initrd_builder::RootKind::Iscsi),
+    }
+}
+
 /// Builds into the cache, unless it is there. Returns the file and its size.
 pub(crate) fn build(
     store: &Store,
     folder: &Path,
     init: Option<&Path>,
     version: &ImageVersion,
+    roots: &ForeignRoots,
     fitted: Option<&str>,
     options: &BuildOptions,
 ) -> Result<(PathBuf, u64), Error> {
@@ -236,7 +274,7 @@ pub(crate) fn build(
     })?;
     let init = fs::read(init).map_err(io_error("read", init))?;
     let prefix = prefix(version, fitted);
-    let name = file_name(&init, version, fitted);
+    let name = file_name(&init, version, roots, fitted);
     let path = folder.join(&name);
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
@@ -271,15 +309,23 @@ fn prefix(version: &ImageVersion, fitted: Option<&str>) -> String {
 }
 
 /// Name of the initrd in the cache.
-pub(crate) fn file_name(init: &[u8], version: &ImageVersion, fitted: Option<&str>) -> String {
-    format!("{}{}.img", prefix(version, fitted), key(init, version))
+pub(crate) fn file_name(
+    init: &[u8],
+    version: &ImageVersion,
+    roots: &ForeignRoots,
+    fitted: Option<&str>,
+) -> String {
+    format!("{}{}.img", prefix(version, fitted), key(init, version, roots))
 }
 
 /// Names everything that an initrd depends on: the image, our init, and this program, which builds it.
-fn key(init: &[u8], version: &ImageVersion) -> String {
+fn key(init: &[u8], version: &ImageVersion, roots: &ForeignRoots) -> String {
     let mut hash = blake3::Hasher::new();
     hash.update(version.digest.as_bytes());
     hash.update(blake3::hash(init).as_bytes());
+    for root in roots {
+        hash.update(root.to_string().as_bytes());
+    }
     hash.update(env!("CARGO_PKG_VERSION").as_bytes());
     // While it is developed the version stays, and the builder changes.
     if let Ok(program) = fs::metadata("/proc/self/exe") {

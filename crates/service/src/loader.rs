@@ -2,7 +2,7 @@
 
 use crate::boots::{NewStage, Prepared, clean};
 use crate::error::chain;
-use crate::initrds::InitrdState;
+use crate::initrds::{InitrdState, foreign_roots};
 use crate::machines::MachineChange;
 use crate::service::{Service, now_unix_ms};
 use crate::storage_client;
@@ -154,6 +154,32 @@ impl Service {
         };
         let fitted = self.fitted_initrd(&boot, id, is_configured).await;
         let fitted = fitted.map_err(|error| not_ready(&error))?;
+        // A foreign server has prepared its root itself.
+        if !machine.root.is_foreign() {
+            self.prepare_disk(&boot, id, is_configured, address).await?;
+        }
+        if !is_configured {
+            let initrd = if fitted.is_some() { ", initrd for its hardware" } else { "" };
+            let (image, version) = (&boot.image.image, boot.image.version);
+            let detail = format!("{image} version {version}, {}{initrd}", machine.root);
+            let event = NewStage::noticed(Stage::Config, detail);
+            self.stage(mac, Some(id), event).await.map_err(|error| not_ready(&error))?;
+        }
+        boot.config.boot = id;
+        boot.fitted = fitted;
+        Ok((id, boot))
+    }
+
+    /// Has the storage server export the machine's disk for this boot.
+    async fn prepare_disk(
+        &self,
+        boot: &BootPlan,
+        id: BootId,
+        is_configured: bool,
+        address: Ipv4Addr,
+    ) -> Result<(), Waiting> {
+        let machine = &boot.machine;
+        let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);
         if machine.reset_disk && !is_configured {
             // Now, and not when it was asked for: then a system may have run on the disk.
             storage_client::delete_disk(&self.options().storage_socket, &machine.name)
@@ -171,22 +197,13 @@ impl Service {
             boot: id,
             root: machine.root,
             address,
-            mac,
+            mac: machine.mac,
             shelf_slot: machine.shelf_slot,
         };
         storage_client::put_export(&self.options().storage_socket, &spec)
             .await
-            .map_err(|error| not_ready(&error))?;
-        if !is_configured {
-            let initrd = if fitted.is_some() { ", initrd for its hardware" } else { "" };
-            let (image, version) = (&boot.image.image, boot.image.version);
-            let detail = format!("{image} version {version}, {}{initrd}", machine.root);
-            let event = NewStage::noticed(Stage::Config, detail);
-            self.stage(mac, Some(id), event).await.map_err(|error| not_ready(&error))?;
-        }
-        boot.config.boot = id;
-        boot.fitted = fitted;
-        Ok((id, boot))
+            .map(drop)
+            .map_err(|error| not_ready(&error))
     }
 
     /// A machine that keeps its disk boots the version that the disk was made on, as long as that is
@@ -196,7 +213,9 @@ impl Service {
         site: &Site,
         boot: Box<BootPlan>,
     ) -> Result<Box<BootPlan>, Waiting> {
-        if boot.machine.write_mode != WriteMode::Persistent || boot.machine.reset_disk {
+        let machine = &boot.machine;
+        let keeps = machine.write_mode == WriteMode::Persistent && !machine.root.is_foreign();
+        if !keeps || machine.reset_disk {
             return Ok(boot);
         }
         let name = &boot.machine.name;
@@ -218,7 +237,7 @@ impl Service {
             InitrdState::Ready { path, .. } if path.exists() => Ok(()),
             // Ready, but gone: somebody has emptied the cache.
             InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
-                self.initrds().want(&boot.image);
+                self.initrds().want(&boot.image, &foreign_roots(&self.site(), image));
                 Err(Waiting::NotReady(format!(
                     "the initrd of {image} version {version} is being built; that takes seconds"
                 )))

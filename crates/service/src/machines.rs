@@ -6,7 +6,7 @@ use crate::rows;
 use crate::service::{Service, now_unix};
 use crate::storage_client;
 use crate::view::Part;
-use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, ShelfSlot, WriteMode};
+use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, WriteMode};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use wire::Mac;
 
@@ -21,6 +21,8 @@ pub struct MachineChange {
     pub image: Option<Option<ImageName>>,
     /// How its root disk reaches it.
     pub root: Option<RootKind>,
+    /// Where a foreign server has its root; says how it reaches the machine, too.
+    pub root_url: Option<RootUrl>,
     /// What becomes of what it writes.
     pub write_mode: Option<WriteMode>,
     /// Kernel parameters for this machine.
@@ -106,10 +108,13 @@ impl Service {
             .write(move |connection| {
                 let machine = apply(connection, name, change, must_be_new)?;
                 connection.execute(
-                    "INSERT INTO machine VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+                    "INSERT INTO machine (name, mac, image, root, write_mode, shelf_slot, \
+                     kernel_args, reset_disk, added_unix, root_url) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
                      ON CONFLICT (name) DO UPDATE SET mac = excluded.mac, image = excluded.image, \
                      root = excluded.root, write_mode = excluded.write_mode, \
-                     kernel_args = excluded.kernel_args, reset_disk = excluded.reset_disk",
+                     kernel_args = excluded.kernel_args, reset_disk = excluded.reset_disk, \
+                     root_url = excluded.root_url",
                     params![
                         machine.name.as_str(),
                         machine.mac.to_string(),
@@ -120,6 +125,7 @@ impl Service {
                         machine.kernel_args.as_str(),
                         machine.reset_disk,
                         now,
+                        machine.root_url.as_ref().map(RootUrl::to_string),
                     ],
                 )?;
                 Ok((Part::Site, machine))
@@ -147,6 +153,7 @@ fn apply(
             name,
             image: None,
             root: RootKind::default(),
+            root_url: None,
             write_mode: WriteMode::default(),
             shelf_slot: free_shelf_slot(connection)?,
             kernel_args: KernelArgs::default(),
@@ -180,11 +187,33 @@ fn apply(
         }
         machine.image = image;
     }
-    machine.root = change.root.unwrap_or(machine.root);
+    set_root(&mut machine, change.root, change.root_url)?;
     machine.write_mode = change.write_mode.unwrap_or(machine.write_mode);
     machine.kernel_args = change.kernel_args.unwrap_or(machine.kernel_args);
     machine.reset_disk = change.reset_disk.unwrap_or(machine.reset_disk);
     Ok(machine)
+}
+
+/// A root and its address go together: each change of one must fit the other.
+fn set_root(
+    machine: &mut Machine,
+    kind: Option<RootKind>,
+    url: Option<RootUrl>,
+) -> Result<(), Error> {
+    let kind = kind.or(url.as_ref().map(RootUrl::kind)).unwrap_or(machine.root);
+    if let Some(url) = url {
+        if url.kind() != kind {
+            return Err(Error::RootUrlOfOtherKind { kind, url });
+        }
+        machine.root_url = Some(url);
+    }
+    // What the storage server has needs no address, and another kind another one.
+    machine.root_url = machine.root_url.take().filter(|url| url.kind() == kind);
+    if kind.is_foreign() && machine.root_url.is_none() {
+        return Err(Error::NoRootUrl { machine: machine.name.clone(), kind });
+    }
+    machine.root = kind;
+    Ok(())
 }
 
 fn find(connection: &Connection, name: &MachineName) -> rusqlite::Result<Option<Machine>> {

@@ -12,8 +12,8 @@ use wire::Mac;
 
 pub(crate) fn machines(connection: &Connection) -> rusqlite::Result<Vec<Machine>> {
     let mut query = connection.prepare_cached(
-        "SELECT name, mac, image, root, write_mode, shelf_slot, kernel_args, reset_disk \
-         FROM machine ORDER BY name",
+        "SELECT name, mac, image, root, write_mode, shelf_slot, kernel_args, reset_disk, \
+         root_url FROM machine ORDER BY name",
     )?;
     let rows = query.query_map([], |row| {
         Ok(Machine {
@@ -21,6 +21,7 @@ pub(crate) fn machines(connection: &Connection) -> rusqlite::Result<Vec<Machine>
             mac: parse(row, 1)?,
             image: parse_optional(row, 2)?,
             root: parse(row, 3)?,
+            root_url: parse_optional(row, 8)?,
             write_mode: parse(row, 4)?,
             shelf_slot: parse(row, 5)?,
             kernel_args: parse(row, 6)?,

@@ -12,7 +12,8 @@ use std::time::Duration;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Step `n` makes format `n + 1` of format `n`. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE machine (
         name        TEXT PRIMARY KEY,
         mac         TEXT NOT NULL UNIQUE,
@@ -99,7 +100,10 @@ const MIGRATIONS: &[&str] = &["
         private TEXT NOT NULL,
         public  TEXT NOT NULL
     ) STRICT;
-"];
+",    "
+    ALTER TABLE machine ADD COLUMN root_url TEXT;
+",
+];
 
 /// Opens the database for writing, making it if it is missing.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {

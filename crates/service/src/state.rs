@@ -124,6 +124,8 @@ pub fn machine_state(
     if let Some(why) = waiting.filter(|_| (Stage::Start..Stage::Attach).contains(&last.stage)) {
         return state(StateWord::Waiting, format!("It can't go on yet: {why}."));
     }
+    // What the storage server still has of an earlier boot says nothing about a root elsewhere.
+    let export = export.filter(|_| !boot.root.is_some_and(RootKind::is_foreign));
     let lasts_ms = now_unix_ms.saturating_sub(last.at_unix_ms);
     // Its disk is in use: nothing else matters. AoE has no connections.
     let disk_closed =
@@ -242,7 +244,7 @@ const fn remedy(stage: Stage) -> &'static str {
             "no driver for its network card was found, or the card has no link; look at its screen"
         }
         Stage::Link | Stage::Address => {
-            "it can't reach the storage server; look at its screen, and at the log of the storage server"
+            "it can't reach the server of its root; look at its screen, and at the log of that server"
         }
         Stage::Attach | Stage::Mount => {
             "the file system of its disk can't be mounted; look at its screen"
@@ -286,7 +288,7 @@ mod tests {
         check(&[], 1000, StateWord::Loading, "firmware has an address");
         check(&[(Stage::Kernel, 9000)], 10_000, StateWord::Loading, "kernel fetched");
         check(&[(Stage::Link, 9000)], 10_000, StateWord::Starting, "link up");
-        check(&[(Stage::Link, 9000)], 100_000, StateWord::Stuck, "storage server");
+        check(&[(Stage::Link, 9000)], 100_000, StateWord::Stuck, "server of its root");
         check(&[(Stage::Handover, 9000)], 100_000, StateWord::Starting, "system starts");
         check(&[(Stage::Handover, 9000)], 400_000, StateWord::Stuck, "system is up");
         check(&[(Stage::Up, 23_400)], u64::MAX, StateWord::Up, "23.4 s");

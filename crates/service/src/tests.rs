@@ -49,7 +49,7 @@ fn add_image(root: &Path, name: &str, version: u32) {
 fn pretend_initrds(service: &Service) {
     for version in &service.site().images {
         let ready = InitrdState::Ready { path: "/dev/null".into(), size_bytes: 0 };
-        service.initrds().set(version, ready);
+        service.initrds().set(version, &[RootKind::Nfs].into(), ready);
     }
 }
 
@@ -199,6 +199,54 @@ async fn a_running_machine_never_loses_its_disk_by_a_stray_request() {
 }
 
 #[tokio::test]
+async fn a_root_on_a_foreign_server_needs_no_storage_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    pretend_initrds(&service);
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let set = |change| service.set_machine(name.clone(), change);
+    let url = "nfs://10.0.0.5/srv/debian-12?vers=3";
+    let change = MachineChange {
+        mac: Some(MAC),
+        image: Some(Some("debian-12".parse().unwrap())),
+        root_url: Some(url.parse().unwrap()),
+        write_mode: Some(WriteMode::Persistent),
+        reset_disk: Some(true),
+        ..MachineChange::default()
+    };
+    assert_eq!(set(change).await.unwrap().root, RootKind::Nfs);
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let config = service.loader_config(ADDRESS).await;
+    assert_eq!(config.waiting, None);
+    assert!(config.text.contains(&format!("bootlace.root={url}")), "{}", config.text);
+    assert_eq!(service.boot_of(MAC).unwrap().root, Some(RootKind::Nfs));
+
+    // Its initrd can do NFS, but not iSCSI.
+    let iscsi = "iscsi://10.0.0.5/iqn.2026-11.example:disk/0";
+    let change =
+        MachineChange { root_url: Some(iscsi.parse().unwrap()), ..MachineChange::default() };
+    set(change).await.unwrap();
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert!(screen(&service).await.contains("is being built"));
+    let nfs = MachineChange { root_url: Some(url.parse().unwrap()), ..MachineChange::default() };
+    set(nfs).await.unwrap();
+
+    // Kind and address go together.
+    let to = |kind| MachineChange { root: Some(kind), ..MachineChange::default() };
+    assert!(set(to(RootKind::Nfs)).await.is_ok(), "it has the address");
+    let error = set(to(RootKind::Iscsi)).await.unwrap_err().to_string();
+    assert!(error.contains("lab-07 has no address of its iscsi root"), "{error}");
+    let change = MachineChange { root_url: Some(url.parse().unwrap()), ..to(RootKind::Nbd) };
+    let error = set(change).await.unwrap_err().to_string();
+    assert!(error.contains("no address for the root kind nbd"), "{error}");
+    assert_eq!(set(to(RootKind::Nbd)).await.unwrap().root_url, None);
+    assert!(set(to(RootKind::Nfs)).await.is_err());
+}
+
+#[tokio::test]
 async fn what_is_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();
@@ -329,7 +377,7 @@ async fn an_emptied_cache_is_no_broken_boot() {
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
-    service.initrds().set(&service.site().images[0], gone);
+    service.initrds().set(&service.site().images[0], &[].into(), gone);
     assert!(screen(&service).await.contains("is being built"));
     assert!(asked.lock().unwrap().is_empty(), "a disk was prepared for a PC that can't start");
 
@@ -414,7 +462,7 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
-    let current = crate::initrds::file_name(b"init", first, None);
+    let current = crate::initrds::file_name(b"init", first, &[].into(), None);
     for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }

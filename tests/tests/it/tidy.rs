@@ -11,10 +11,11 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tftp", &["wire"]),
     ("nbd", &["wire"]),
     ("aoe", &["wire"]),
+    ("iscsi", &["wire"]),
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
     ("initrd-builder", &["initcfg"]),
-    ("bootlace-init", &["aoe", "dhcp", "initcfg", "nbd", "wire"]),
+    ("bootlace-init", &["aoe", "dhcp", "initcfg", "iscsi", "nbd", "wire"]),
     ("storage", &["aoe", "images", "model", "nbd", "wire"]),
     ("service", &["images", "initcfg", "initrd-builder", "model", "wire"]),
     ("web", &["model", "service", "wire"]),
@@ -38,7 +39,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that must compile without the standard library, which proves that they do no I/O.
-const PURE: &[&str] = &["wire", "initcfg", "dhcp", "tftp", "nbd", "aoe", "model"];
+const PURE: &[&str] = &["wire", "initcfg", "dhcp", "tftp", "nbd", "aoe", "iscsi", "model"];
 
 /// Lines of a source file beyond which it must be split by thing.
 const FILE_LINES_MAX: usize = 800;

@@ -1,6 +1,8 @@
 //! PCs that ask and are no machines yet.
 
-use super::{Choice, Failure, Frame, Page, When, image_choices, render, root_choices, see_other};
+use super::{
+    Choice, Failure, Frame, Page, When, image_choices, own_root_choices, render, see_other,
+};
 use crate::problem::status_of;
 use crate::text;
 use askama::Template;
@@ -168,7 +170,7 @@ fn pc(service: &Service, seen: &Seen, name: String, image: &str, root: &str) -> 
         name_error: String::new(),
         form_error: String::new(),
         images: image_choices(service, image),
-        roots: root_choices(root),
+        roots: own_root_choices(root),
     }
 }
 

@@ -11,8 +11,8 @@ use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::{ImageName, InvalidName, MachineName, ParseChoiceError};
-use service::{MachineChange, MachineView, PowerState, PowerVerb, Service, StateWord};
+use model::{BadRootUrl, ImageName, InvalidName, MachineName, ParseChoiceError, RootKind};
+use service::{Error, MachineChange, MachineView, PowerState, PowerVerb, Service, StateWord};
 
 /// While it boots.
 const REFRESH_SECONDS: u32 = 2;
@@ -34,6 +34,7 @@ pub(crate) struct Options {
 pub(crate) struct Settings {
     image: Option<String>,
     root: Option<String>,
+    root_url: Option<String>,
     write_mode: Option<String>,
     kernel_args: Option<String>,
 }
@@ -43,13 +44,14 @@ pub(crate) struct Settings {
 struct SettingsErrors {
     image: String,
     root: String,
+    root_url: String,
     write_mode: String,
     kernel_args: String,
 }
 
 impl SettingsErrors {
     fn all(&self) -> Vec<&str> {
-        let all = [&self.image, &self.root, &self.write_mode, &self.kernel_args];
+        let all = [&self.image, &self.root, &self.root_url, &self.write_mode, &self.kernel_args];
         all.into_iter().map(String::as_str).filter(|text| !text.is_empty()).collect()
     }
 }
@@ -90,6 +92,9 @@ struct MachinePage {
     shelf_slot: String,
     image: String,
     root: String,
+    root_url: String,
+    /// The machine's name for iSCSI targets.
+    initiator: String,
     write_mode: &'static str,
     keeps_disk: bool,
     reset_disk: bool,
@@ -103,6 +108,7 @@ struct MachinePage {
     has_form: bool,
     images: Vec<Choice>,
     roots: Vec<Choice>,
+    typed_root_url: String,
     write_modes: Vec<Choice>,
     typed_kernel_args: String,
     errors: SettingsErrors,
@@ -145,6 +151,9 @@ pub(crate) async fn save(
     if errors.all().is_empty() {
         match service.set_machine(name.clone(), change).await {
             Ok(_) => return Ok(see_other(&format!("/machines/{name}"), "saved")),
+            Err(error @ (Error::NoRootUrl { .. } | Error::RootUrlOfOtherKind { .. })) => {
+                errors.root_url = error.chain();
+            }
             // Of what the form holds, only the image can be refused then.
             Err(error) if error.is_wrong_input() => errors.image = error.chain(),
             Err(error) => return Err(Failure::new(&service, &error)),
@@ -169,10 +178,17 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
             .map_err(|wrong: InvalidName| errors.image = wrong.to_string())
             .ok(),
     });
+    let root: Option<RootKind> = choice(settings.root.as_ref(), &mut errors.root);
+    // The field keeps its text when somebody chooses another kind of root.
+    let url = settings.root_url.as_deref().map(str::trim).filter(|url| !url.is_empty());
+    let root_url = url.filter(|_| root.is_none_or(RootKind::is_foreign)).and_then(|url| {
+        url.parse().map_err(|wrong: BadRootUrl| errors.root_url = wrong.to_string()).ok()
+    });
     MachineChange {
         mac: None,
         image,
-        root: choice(settings.root.as_ref(), &mut errors.root),
+        root,
+        root_url,
         write_mode: choice(settings.write_mode.as_ref(), &mut errors.write_mode),
         kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
         reset_disk: None,
@@ -232,10 +248,13 @@ async fn page(
         firmware: text::firmware(view.firmware),
         shelf_slot: machine.shelf_slot.to_string(),
         image: chosen_image(&view),
-        root: machine.root.to_string().to_uppercase(),
+        root: root_title(machine.root).to_owned(),
+        root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
+        initiator: model::iscsi_initiator(machine.mac),
         write_mode: text::write_mode(machine.write_mode),
         reset_disk: machine.reset_disk,
-        keeps_disk: machine.write_mode == model::WriteMode::Persistent,
+        keeps_disk: machine.write_mode == model::WriteMode::Persistent
+            && !machine.root.is_foreign(),
         kernel_args: machine.kernel_args.to_string(),
         boot,
         earlier: earlier.iter().map(earlier_boot).collect(),
@@ -245,6 +264,9 @@ async fn page(
         has_form: !is_booting || is_editing,
         images: image_choices(service, &typed_image),
         roots: root_choices(&typed_root),
+        typed_root_url: typed.root_url.unwrap_or_else(|| {
+            machine.root_url.as_ref().map_or_else(String::new, ToString::to_string)
+        }),
         write_modes: write_mode_choices(&typed_mode),
         typed_kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
         errors,
@@ -308,6 +330,15 @@ fn power_sentence(power: &PowerState) -> String {
     format!("{asked}, {asked_at}: {answer}.")
 }
 
+const fn root_title(root: RootKind) -> &'static str {
+    match root {
+        RootKind::Nbd => "NBD",
+        RootKind::Aoe => "AoE",
+        RootKind::Nfs => "NFS",
+        RootKind::Iscsi => "iSCSI",
+    }
+}
+
 fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
     use model::Stage;
     let last = boot.current();
@@ -361,7 +392,12 @@ fn disk(export: &model::ExportStatus) -> Disk {
 fn command(machine: &model::Machine) -> String {
     let image =
         machine.image.as_ref().map_or_else(String::new, |image| format!(" --image {image}"));
-    format!("bootlace machine set {}{image} --root-kind {}", machine.name, machine.root)
+    let root = match &machine.root_url {
+        // Quotes: a shell has its own thoughts about ?.
+        Some(url) => format!("--root-url '{url}'"),
+        None => format!("--root-kind {}", machine.root),
+    };
+    format!("bootlace machine set {}{image} {root}", machine.name)
 }
 
 /// The kernel's log of the last failed boot, as text.

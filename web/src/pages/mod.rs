@@ -109,8 +109,20 @@ pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
 }
 
 pub(crate) fn root_choices(chosen: &str) -> Vec<Choice> {
-    let labels = [("nbd", "NBD: any network"), ("aoe", "AoE: same LAN only")];
+    let labels = [
+        ("nbd", "NBD: any network"),
+        ("aoe", "AoE: same LAN only"),
+        ("nfs", "NFS, from another server"),
+        ("iscsi", "iSCSI, from another server"),
+    ];
     choices(&labels, chosen)
+}
+
+/// The choices for a new machine, of which nothing more is known.
+pub(crate) fn own_root_choices(chosen: &str) -> Vec<Choice> {
+    let mut choices = root_choices(chosen);
+    choices.truncate(2);
+    choices
 }
 
 pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {

@@ -1,0 +1,140 @@
+//! PCs with roots on servers that are not ours: NFS-Ganesha and tgt.
+
+use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, wait_for_login};
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Daemon, ISCSI_LUN, ISCSI_TARGET, IscsiTarget, Lan, Lock, NFS_FOLDER, Need, NfsServer, Pc,
+    Preboot, Recipe, SERVER, Site, pc_slot, require,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A running site with the machine `pc-1`, whose kernel is the image's.
+struct Room {
+    servers: Daemon,
+    site: Site,
+    image: PathBuf,
+    folder: tempfile::TempDir,
+    _slot: Lock,
+}
+
+fn in_a_room(name: &str, server: &'static str, test: impl FnOnce(&Room) -> Result<()>) {
+    let programs =
+        ["qemu-system-x86_64", "mmdebstrap", "grub-mkimage", "udhcpc", "curl", "debugfs", server];
+    let needs: Vec<Need> =
+        [Need::Root, Need::SlowTests].into_iter().chain(programs.map(Need::Program)).collect();
+    if !require(name, &needs) {
+        return;
+    }
+    let room = Room::set_up(name).unwrap_or_else(|error| panic!("no room: {error:#}"));
+    if let Err(error) = test(&room) {
+        panic!("{error:#}");
+    }
+    room.servers.stop().expect("the servers stop when they are asked to");
+}
+
+impl Room {
+    fn set_up(name: &str) -> Result<Self> {
+        let _slot = pc_slot()?;
+        let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        let site = Site::builder()
+            .kernel_args("console=tty0 console=ttyS0,115200 quiet")
+            .create(Lan::lay(name)?)?;
+        site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+        // No storage server: these machines need none.
+        let servers = site.serve()?;
+        Ok(Self { servers, site, image, folder: tempfile::tempdir()?, _slot })
+    }
+
+    /// Starts `pc-1` with this root.
+    fn power_on(&self, url: &str, settings: &[&str]) -> Result<Pc> {
+        let machine = ["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"];
+        self.site.run(&[&machine[..], &["--root-url", url], settings].concat())?;
+        let kernel = Preboot::start(&self.site, MAC)?.fetch()?;
+        Pc::builder("pc-1").mac(MAC).kernel(&kernel).start(self.site.lan())
+    }
+}
+
+#[test]
+fn a_root_over_nfs_is_waited_for_and_kept() {
+    in_a_room("nfs", "ganesha.nfsd", |room| {
+        let nfs = NfsServer::prepare(&room.image, room.folder.path())?;
+        let mut pc = room.power_on(&format!("nfs://{SERVER}{NFS_FOLDER}"), &[])?;
+        let waiting = format!(
+            "waiting for the NFS server {SERVER}:2049: the machine is there, but no NFS server runs on it"
+        );
+        pc.console().wait_for(&waiting, BOOT)?;
+        let server = nfs.start(room.site.lan())?;
+        wait_for_login(&pc, "pc-1")?;
+        let console = pc.console().clone();
+        console.log_in(COMMAND)?;
+        let root = console.shell("findmnt -no SOURCE,FSTYPE,OPTIONS /", COMMAND)?;
+        ensure!(root.contains("nfs4") && root.contains("vers=4.2"), "the root is {root:?}");
+        console.shell("echo mine > /root/kept; sync", COMMAND)?;
+        let kept = std::fs::read_to_string(nfs.tree().join("root/kept"))?;
+        ensure!(kept == "mine\n", "the server has {kept:?}");
+        console.send_line("systemctl poweroff")?;
+        console.wait_for("bootlace: root unmounted; poweroff", SHUTDOWN)?;
+        pc.wait_for_off(SHUTDOWN)?;
+
+        // By NFS 3, read-only: the next one begins where that one ended, and leaves nothing.
+        let url = format!("nfs://{SERVER}{}?vers=3,ro", nfs.tree().display());
+        let pc = room.power_on(&url, &["--kernel-args", "init=/bin/sh"])?;
+        pc.console().wait_for("NFS 3 ", BOOT)?;
+        pc.console().wait_for("\n# ", BOOT)?;
+        let path = "export PATH=/usr/sbin:/usr/bin; dmesg -n emerg";
+        let said = pc.console().shell(
+            &format!("{path}; findmnt -no FSTYPE /; cat /root/kept; echo lost > /root/lost && echo written"),
+            COMMAND,
+        )?;
+        ensure!(said.contains("overlay") && said.contains("mine"), "{said:?}");
+        ensure!(said.contains("written"), "{said:?}");
+        ensure!(!nfs.tree().join("root/lost").exists(), "it was written to the server");
+        server.stop().context("the NFS server stops")
+    });
+}
+
+/// tgt does not stop for as long as a session is open, as which a machine that is off counts.
+fn cut_off(server: Daemon) -> Result<()> {
+    kill(Pid::from_raw(server.id().try_into()?), Signal::SIGKILL)?;
+    drop(server);
+    Ok(())
+}
+
+/// How long the target is away; the kernel gives disks up after 120 s, unless it is told otherwise.
+const OUTAGE: Duration = Duration::from_secs(20);
+
+/// How long a machine may need to find its disk again.
+const BACK: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_root_over_iscsi_survives_an_outage_of_its_target() {
+    in_a_room("iscsi", "tgtd", |room| {
+        let target = IscsiTarget::prepare(&room.image, room.folder.path())?;
+        let url = format!("iscsi://{SERVER}/{ISCSI_TARGET}/{ISCSI_LUN}");
+        let mut pc = room.power_on(&url, &[])?;
+        pc.console().wait_for(&format!("waiting for the iSCSI server {SERVER}:3260: "), BOOT)?;
+        let server = target.start(room.site.lan())?;
+        wait_for_login(&pc, "pc-1")?;
+        let console = pc.console().clone();
+        console.log_in(COMMAND)?;
+        let root = console.shell("findmnt -no SOURCE,FSTYPE /", COMMAND)?;
+        ensure!(root.contains("/dev/sda") && root.contains("ext4"), "the root is {root:?}");
+
+        cut_off(server)?;
+        console
+            .send_line("dd if=/dev/urandom of=/root/kept bs=1M count=4 conv=fsync; echo done-$?")?;
+        std::thread::sleep(OUTAGE);
+        ensure!(!console.text().contains("done-0"), "it has written to nobody");
+        let server = target.start(room.site.lan())?;
+        console.wait_for("done-0", BACK)?;
+        let log = console.shell("dmesg | grep -ci 'i/o error'", COMMAND)?;
+        ensure!(log == "0", "there were errors: {}", console.shell("dmesg | tail -30", COMMAND)?);
+        console.send_line("systemctl poweroff")?;
+        console.wait_for("bootlace: root unmounted; poweroff", SHUTDOWN)?;
+        pc.wait_for_off(SHUTDOWN)?;
+        cut_off(server)
+    });
+}
