@@ -361,7 +361,8 @@ fn disk(export: &model::ExportStatus) -> Disk {
 fn command(machine: &model::Machine) -> String {
     let image =
         machine.image.as_ref().map_or_else(String::new, |image| format!(" --image {image}"));
-    format!("bootlace machine set {}{image} --root-kind {}", machine.name, machine.root)
+    let model::Machine { name, root, write_mode, .. } = machine;
+    format!("bootlace machine set {name}{image} --root-kind {root} --write-mode {write_mode}")
 }
 
 /// The kernel's log of the last failed boot, as text.
