@@ -94,7 +94,7 @@ pub(crate) const fn write_mode(mode: WriteMode) -> &'static str {
     match mode {
         WriteMode::Discard => "thrown away at each boot",
         WriteMode::Persistent => "kept",
-        WriteMode::Ram => "held in its memory until it is switched off",
+        WriteMode::Ram => "kept in its memory only",
     }
 }
 

@@ -397,7 +397,8 @@ fn command(machine: &model::Machine) -> String {
         Some(url) => format!("--root-url '{url}'"),
         None => format!("--root-kind {}", machine.root),
     };
-    format!("bootlace machine set {}{image} {root}", machine.name)
+    let model::Machine { name, write_mode, .. } = machine;
+    format!("bootlace machine set {name}{image} {root} --write-mode {write_mode}")
 }
 
 /// The kernel's log of the last failed boot, as text.

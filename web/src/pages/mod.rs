@@ -129,7 +129,7 @@ pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {
     let labels = [
         ("discard", "thrown away at each boot"),
         ("persistent", "kept, on a disk of its own"),
-        ("ram", "held in its memory until it is switched off"),
+        ("ram", "kept in its memory only"),
     ];
     choices(&labels, chosen)
 }
