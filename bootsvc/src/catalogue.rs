@@ -137,7 +137,8 @@ impl Catalogue {
         }
         match path.strip_prefix("/boot/")?.rsplit_once('/')? {
             (_, "vmlinuz") => Some(Stage::Kernel),
-            (_, "initrd") => Some(Stage::Initrd),
+            // The one for all machines, or `initrd-KEY` for one kind.
+            (_, file) if file.starts_with("initrd") => Some(Stage::Initrd),
             _ => None,
         }
     }

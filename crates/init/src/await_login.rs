@@ -1,6 +1,7 @@
 //! `init await-login`: tells the boot server that the system is up, where no systemd can do it: a program
 //! runs that lets people log in.
 
+use crate::companion;
 use crate::reporter::{Reporter, SEQUENCE_LATER, Target, later_token};
 use initcfg::{BootConfig, Stage};
 use rustix::fs::{Dir, Mode, OFlags, openat};
@@ -8,8 +9,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// A system that takes longer has another way to let people in.
@@ -28,11 +28,9 @@ const LOGINS: &[&str] = &[
 
 /// Starts it beside the real system. It needs nothing of any disk.
 pub(crate) fn start() -> io::Result<()> {
-    let mut command = Command::new("/init");
     // The `@` of the keeper, for the same reason.
-    command.arg0("@bootlace-up").arg("await-login").env_clear();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map(drop)
+    let arguments = ["await-login".to_owned()];
+    companion::start("@bootlace-up", &arguments, Stdio::null()).map(drop)
 }
 
 /// Ends when it has told, or after half an hour.
@@ -44,6 +42,9 @@ pub(crate) fn run() -> ExitCode {
     let (Some(config), Ok(processes)) = (config, File::open("/proc")) else {
         return ExitCode::FAILURE;
     };
+    if companion::say_ready().is_err() {
+        return ExitCode::FAILURE;
+    }
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
         std::thread::sleep(POLL);
@@ -79,6 +80,7 @@ fn name_of(processes: &File, folder: &CStr) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn a_running_program_is_seen_by_its_name() {

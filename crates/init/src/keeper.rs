@@ -7,6 +7,7 @@
 //! initrd's own file system, which lives in memory. `@` in its name keeps systemd from killing it
 //! (systemd: ROOT_STORAGE_DAEMONS).
 
+use crate::companion;
 use crate::console::Console;
 use crate::dhcp::{Held, Renewal};
 use crate::disk::Disk;
@@ -21,11 +22,10 @@ use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root, RootUrl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// Its memory is locked: the usual two megabytes for a thread would be lost to the machine.
@@ -62,23 +62,9 @@ pub(crate) fn start(
     own_lease: Option<(&Held, &Nic)>,
 ) -> io::Result<()> {
     let lease = own_lease.map(|(held, nic)| [vec![nic.name.clone()], held.to_words()].concat());
+    let arguments = [vec!["keep".to_owned()], lease.unwrap_or_default()].concat();
     let input = connection.map_or_else(Stdio::null, |stream| OwnedFd::from(stream).into());
-    let mut child = Command::new("/init")
-        .arg0(NAME)
-        .arg("keep")
-        .args(lease.unwrap_or_default())
-        .env_clear()
-        .stdin(input)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut line = String::new();
-    if let Some(output) = child.stdout.take() {
-        BufReader::new(output).read_line(&mut line)?;
-    }
-    if line.is_empty() {
-        return Err(io::Error::other(format!("the keeper ended at once ({})", child.wait()?)));
-    }
+    let child = companion::start(NAME, &arguments, input)?;
     // sysvinit's name for what systemd does by the `@`.
     let _ = fs::create_dir_all("/run/sendsigs.omit.d")
         .and_then(|()| fs::write("/run/sendsigs.omit.d/bootlace", child.id().to_string()));
@@ -141,9 +127,7 @@ impl Keeper {
     }
 
     fn keep(self) -> ExitCode {
-        // Whoever started it waits for this line.
-        let mut output = io::stdout();
-        if output.write_all(b"ready\n").and_then(|()| output.flush()).is_err() {
+        if companion::say_ready().is_err() {
             return ExitCode::FAILURE;
         }
         let in_thread = |what: &str, work: Box<dyn FnOnce() + Send>| {

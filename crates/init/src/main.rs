@@ -16,6 +16,7 @@ mod aoe;
 mod await_login;
 mod boot;
 mod coldplug;
+mod companion;
 mod console;
 mod dhcp;
 mod disk;

@@ -138,6 +138,7 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         let initrd = "initrd for its hardware";
         ensure!(!detail(&stages, "config").contains(initrd), "what hardware? {stages:?}");
         ensure!(detail(&again, "config").contains(initrd), "nothing was learnt: {again:?}");
+        ensure!(!detail(&again, "initrd").is_empty(), "it was not seen being fetched: {again:?}");
         println!("{} then {}", detail(&stages, "initrd"), detail(&again, "initrd"));
         console.log_in(COMMAND)?;
         let left = console.shell("ls /root/mine", COMMAND)?;
