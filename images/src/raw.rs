@@ -1,6 +1,7 @@
 //! A raw disk image in a file, read-only: the base that all machines share.
 
-use crate::block::{Block, check_range, read_only_error};
+use crate::block::{Block, Extent, Zeroes, check_range, read_only_error};
+use crate::sparse;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -28,7 +29,7 @@ impl RawFile {
     }
 
     /// An open file or device whose size is known.
-    pub(crate) fn of_size(file: File, size_bytes: u64) -> Self {
+    pub fn of_size(file: File, size_bytes: u64) -> Self {
         Self { file, size_bytes }
     }
 }
@@ -55,8 +56,17 @@ impl Block for RawFile {
         Err(read_only_error())
     }
 
-    fn write_zeroes(&self, _offset: u64, _length: u64) -> io::Result<()> {
+    fn write_zeroes(&self, _offset: u64, _length: u64, _how: Zeroes) -> io::Result<()> {
         Err(read_only_error())
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
+        check_range(offset, length, self.size_bytes)?;
+        sparse::extent(&self.file, offset, length)
+    }
+
+    fn prefetch(&self, offset: u64, length: u64) {
+        sparse::prefetch(&self.file, offset, length);
     }
 
     fn is_read_only(&self) -> bool {
