@@ -5,8 +5,8 @@ use nbd::{
     Command, CommandFlags, ErrorCode, PAYLOAD_MAX, REPLY_BYTES, REQUEST_BYTES, Request,
     simple_reply,
 };
+use socket2::Socket;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 
 /// Requests are received into a buffer of this size, unless one of them is longer.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -24,7 +24,7 @@ const STEP_BYTES: u64 = 128 << 20;
 const OVERSIZE_MAX: u64 = 64 << 20;
 
 /// Serves one connection until the client disconnects (`Ok`) or the connection breaks.
-pub(super) fn run(joined: &Joined, stream: &TcpStream, early: Vec<u8>) -> io::Result<()> {
+pub(super) fn run(joined: &Joined, stream: &Socket, early: Vec<u8>) -> io::Result<()> {
     let export = &*joined.export;
     let mut session = Session::new(export, stream, early);
     loop {
@@ -54,7 +54,7 @@ pub(super) fn run(joined: &Joined, stream: &TcpStream, early: Vec<u8>) -> io::Re
 
 struct Session<'a> {
     export: &'a Export,
-    stream: &'a TcpStream,
+    stream: &'a Socket,
     buffer: Vec<u8>,
     /// The bytes in `buffer[start..end]` are received and not yet done with.
     start: usize,
@@ -63,7 +63,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(export: &'a Export, stream: &'a TcpStream, early: Vec<u8>) -> Self {
+    fn new(export: &'a Export, stream: &'a Socket, early: Vec<u8>) -> Self {
         let end = early.len();
         let mut buffer = early;
         buffer.resize(RECEIVE_BYTES.max(end), 0);
@@ -139,12 +139,17 @@ impl<'a> Session<'a> {
         let done = match request.command {
             Command::Read => return self.read(request),
             Command::Flush => self.export.flush(),
-            Command::Cache if request.fits(size_bytes) => Ok(()),
+            Command::Cache if request.fits(size_bytes) => {
+                self.export.prefetch(request.offset, length);
+                Ok(())
+            }
             Command::Trim | Command::WriteZeroes if !request.fits(size_bytes) => {
                 return self.reply(request, Err(ErrorCode::NoSpace));
             }
             Command::Trim => self.in_steps(request, length, Export::trim),
-            Command::WriteZeroes => self.in_steps(request, length, Export::write_zeroes),
+            Command::WriteZeroes => self.in_steps(request, length, |export, offset, length| {
+                export.write_zeroes(offset, length, images::Zeroes::default())
+            }),
             _ => return self.reply(request, Err(ErrorCode::Invalid)),
         };
         self.finish(request, done)
