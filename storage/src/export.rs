@@ -1,6 +1,6 @@
 //! One exported disk: its data, its counters, and the connections that use it.
 
-use images::{Block, WriteLayer, Zeroes};
+use images::{Block, Extent, WriteLayer, Zeroes};
 use model::{ExportCounters, ExportSpec, ExportStatus};
 use socket2::Socket;
 use std::collections::HashMap;
@@ -187,6 +187,12 @@ impl Export {
 
     pub(crate) fn trim(&self, offset: u64, length: u64) -> std::io::Result<()> {
         self.patiently("trim", || self.disk.block().trim(offset, length))
+    }
+
+    pub(crate) fn extent(&self, offset: u64, length: u64) -> std::io::Result<Extent> {
+        self.touch();
+        let extent = self.disk.block().extent(offset, length);
+        extent.inspect_err(|error| self.failed("find holes", error))
     }
 
     pub(crate) fn prefetch(&self, offset: u64, length: u64) {

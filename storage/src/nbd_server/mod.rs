@@ -10,7 +10,7 @@ use crate::catalogue::{Catalogue, Peer};
 use address::Listener;
 use half_open::HalfOpen;
 use nbd::TransmissionFlags;
-use nbd::server::{ExportInfo, Handshake, Reason, Step};
+use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step};
 use socket2::{SockAddr, Socket};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -129,7 +129,7 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
             return;
         }
     };
-    let (name, early) = match opened {
+    let Open { name, agreed, early } = match opened {
         Ok(opened) => opened,
         Err(Reason::Aborted) => return,
         Err(reason) => {
@@ -145,7 +145,7 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
     let Some(joined) = joined else { return };
     let export = &joined.export.label.name;
     tracing::info!(export, %peer, "disk attached over NBD");
-    match session::run(&joined, stream, early) {
+    match session::run(&joined, stream, agreed, &early) {
         Ok(()) => tracing::info!(export, %peer, "disk detached"),
         Err(error) if joined.export.is_closed() || joined.is_cut() => {
             tracing::debug!(export, %peer, %error, "connection ended by us");
@@ -175,7 +175,8 @@ impl nbd::server::Exports for View<'_> {
             false => flags
                 .with(TransmissionFlags::SEND_FUA)
                 .with(TransmissionFlags::SEND_TRIM)
-                .with(TransmissionFlags::SEND_WRITE_ZEROES),
+                .with(TransmissionFlags::SEND_WRITE_ZEROES)
+                .with(TransmissionFlags::SEND_FAST_ZERO),
         };
         let description = export.label.description.clone();
         Ok(ExportInfo { size_bytes: export.size_bytes(), flags, description })
@@ -186,7 +187,15 @@ impl nbd::server::Exports for View<'_> {
     }
 }
 
-type Opened = Result<(String, Vec<u8>), Reason>;
+/// What a client opened.
+struct Open {
+    name: String,
+    agreed: Agreed,
+    /// The beginning of its first requests.
+    early: Vec<u8>,
+}
+
+type Opened = Result<Open, Reason>;
 
 fn handshake(shared: &Shared, mut stream: &Socket, peer: Peer) -> io::Result<Opened> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
@@ -209,9 +218,9 @@ fn handshake(shared: &Shared, mut stream: &Socket, peer: Peer) -> io::Result<Ope
                     Err(error) => return Err(error),
                 }
             }
-            Step::Transmit { name, early } => {
+            Step::Transmit { name, agreed, early } => {
                 stream.set_read_timeout(None)?;
-                return Ok(Ok((name, early)));
+                return Ok(Ok(Open { name, agreed, early }));
             }
             Step::Close(reason) => return Ok(Err(reason)),
         }
