@@ -6,6 +6,7 @@ mod dhcp;
 mod failures;
 mod foreign;
 mod handover;
+mod nbd_clients;
 mod nics;
 mod outage;
 mod own_dhcp;
