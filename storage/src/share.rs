@@ -9,6 +9,7 @@ use crate::export::{Export, Label};
 use crate::nbd_server::{Address, NbdServer};
 use images::Durability;
 use model::ShelfSlot;
+use socket2::Socket;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use wire::Mac;
 const NAME_MAX: usize = 255;
 
 /// What is shared, where and with whom.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ShareConfig {
     /// A raw disk: a file or a block device.
     pub file: PathBuf,
@@ -32,6 +33,8 @@ pub struct ShareConfig {
     pub durability: Durability,
     /// NBD addresses.
     pub nbd: Vec<Address>,
+    /// Sockets that listen already, for NBD.
+    pub nbd_sockets: Vec<Socket>,
     /// AoE addresses.
     pub aoe: Vec<AoeAddress>,
     /// Who may use it; empty is everybody who reaches it.
@@ -86,6 +89,9 @@ pub enum ShareError {
         /// Why not, and what helps.
         why: String,
     },
+    /// A socket that was handed to us is of no use.
+    #[error("can't serve NBD on the socket")]
+    Socket(#[source] io::Error),
     /// An interface is missing or not Ethernet.
     #[error(transparent)]
     Aoe(#[from] SocketError),
@@ -104,9 +110,9 @@ impl Share {
     ///
     /// # Errors
     /// One of them can't be opened; nothing is shared then.
-    pub fn start(config: &ShareConfig) -> Result<Self, ShareError> {
-        check(config)?;
-        let disk = file::open(config)?;
+    pub fn start(mut config: ShareConfig) -> Result<Self, ShareError> {
+        check(&config)?;
+        let disk = file::open(&config)?;
         let label = Label {
             name: config.name.clone(),
             description: config.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -119,10 +125,15 @@ impl Share {
         });
         let (mut nbd, mut aoe, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for address in &config.nbd {
-            let failed = |error: io::Error| nbd_error(address, &error);
-            let server = NbdServer::start(address, Arc::clone(&shared)).map_err(failed)?;
-            addresses.push(uri(&server.address().map_err(failed)?, &config.name));
-            nbd.push(server);
+            let server = NbdServer::start(address, Arc::clone(&shared));
+            nbd.push(server.map_err(|error| nbd_error(address, &error))?);
+        }
+        for socket in config.nbd_sockets.drain(..) {
+            let server = NbdServer::start_on(socket, Arc::clone(&shared));
+            nbd.push(server.map_err(ShareError::Socket)?);
+        }
+        for server in &nbd {
+            addresses.push(uri(&server.address().map_err(ShareError::Socket)?, &config.name));
         }
         let interfaces: BTreeSet<&str> =
             config.aoe.iter().map(|address| address.interface.as_str()).collect();
@@ -164,7 +175,8 @@ fn check(config: &ShareConfig) -> Result<(), ShareError> {
         if !config.aoe.is_empty() && !names_station {
             return Err(ShareError::Nobody("the MAC address of an AoE client"));
         }
-        let over_tcp = config.nbd.iter().any(|address| matches!(address, Address::Tcp(_)));
+        let over_tcp = !config.nbd_sockets.is_empty()
+            || config.nbd.iter().any(|address| matches!(address, Address::Tcp(_)));
         if over_tcp && !names_network {
             return Err(ShareError::Nobody("the IP address of an NBD client"));
         }

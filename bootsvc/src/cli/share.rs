@@ -1,6 +1,8 @@
 //! `bootlace share`
 
 use super::{runtime, say, server};
+use crate::serve;
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use model::ShelfSlot;
 use std::net::SocketAddr;
@@ -19,6 +21,8 @@ use storage::{Address, Allow, AoeAddress, ShareConfig, Writes};
 ///
 ///   bootlace share disk.img --readonly --nbd 10.0.0.1:10809 --allow 10.0.0.0/24 \
 ///     --aoe eth0:1.0 --allow 52:54:00:12:34:56
+///
+/// NBD is served on sockets of LISTEN_FDS, too (systemd's socket units).
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Share {
@@ -74,11 +78,20 @@ enum Write {
 
 impl Share {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.config();
+        let mut config = self.config();
+        for descriptor in sd_notify::listen_fds()? {
+            let socket = crate::net::socket_from(descriptor).context("a socket of LISTEN_FDS")?;
+            config.nbd_sockets.push(socket);
+        }
+        let has_address = !config.nbd_sockets.is_empty() || !config.aoe.is_empty();
+        if !has_address && config.nbd.is_empty() {
+            config.nbd.push(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 10809))));
+        }
         runtime()?.block_on(async {
             let stop = server::stop_signal()?;
-            let share = storage::Share::start(&config)?;
+            let share = storage::Share::start(config)?;
             share.addresses().iter().for_each(say);
+            serve::tell_systemd("sharing");
             stop.cancelled().await;
             drop(share);
             Ok(())
@@ -88,11 +101,7 @@ impl Share {
     fn config(self) -> ShareConfig {
         let file_name = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let over_tcp = self.nbd.into_iter().map(Address::Tcp);
-        let mut nbd: Vec<Address> =
-            over_tcp.chain(self.nbd_unix.into_iter().map(Address::Unix)).collect();
-        if nbd.is_empty() && self.aoe.is_empty() {
-            nbd.push(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 10809))));
-        }
+        let nbd = over_tcp.chain(self.nbd_unix.into_iter().map(Address::Unix)).collect();
         let writes = match (self.readonly, self.write) {
             (true, _) => Writes::Refuse,
             (false, Write::Through) => Writes::Through,
@@ -112,6 +121,7 @@ impl Share {
             writes,
             durability,
             nbd,
+            nbd_sockets: Vec::new(),
             aoe: self.aoe,
             allow: self.allow,
         }

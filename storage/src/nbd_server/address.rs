@@ -63,13 +63,20 @@ impl Listener {
         }
     }
 
+    /// A socket that somebody else opened, and whose file is his.
+    pub(super) fn handed(socket: Socket) -> io::Result<Self> {
+        socket.set_nonblocking(false)?;
+        Ok(Self { socket, file: None })
+    }
+
     /// Where it listens: with the port that was chosen, if it was asked for any.
     pub(super) fn address(&self) -> io::Result<Address> {
         if let Some(file) = &self.file {
             return Ok(Address::Unix(file.clone()));
         }
-        let address = self.socket.local_addr()?.as_socket();
-        address.map(Address::Tcp).ok_or_else(|| io::ErrorKind::Unsupported.into())
+        let address = self.socket.local_addr()?;
+        let path = || Address::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned());
+        Ok(address.as_socket().map_or_else(path, Address::Tcp))
     }
 }
 

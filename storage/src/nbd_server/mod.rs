@@ -42,7 +42,16 @@ struct Shared {
 
 impl NbdServer {
     pub(crate) fn start(address: &Address, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
-        let listener = Arc::new(Listener::open(address)?);
+        Self::serve(Listener::open(address)?, exports)
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn start_on(socket: Socket, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
+        Self::serve(Listener::handed(socket)?, exports)
+    }
+
+    fn serve(listener: Listener, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
+        let listener = Arc::new(listener);
         let shared = Arc::new(Shared {
             exports,
             stopping: AtomicBool::new(false),

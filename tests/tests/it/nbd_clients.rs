@@ -256,6 +256,19 @@ fn writes_go_where_they_were_told_to() {
     assert!(!refused.status.success(), "a read-only share was written to");
 }
 
+#[test]
+fn libnbd_starts_a_share_by_socket_activation() {
+    if !programs("libnbd_starts_a_share_by_socket_activation", &["nbdinfo"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    File::create(&disk).unwrap().set_len(MIB).unwrap();
+    let bootlace = bootlace_binary().unwrap();
+    let words = ["[", bootlace.to_str().unwrap(), "share", disk.to_str().unwrap(), "]"];
+    assert_eq!(ok("nbdinfo", &[&["--size"], &words[..]].concat()), MIB.to_string());
+}
+
 fn share(arguments: &[&str]) -> Output {
     Command::new(bootlace_binary().unwrap()).arg("share").args(arguments).output().unwrap()
 }
