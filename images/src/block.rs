@@ -1,5 +1,6 @@
 //! The one thing that everybody who moves bits agrees on: a random-access block store.
 
+use std::fs::File;
 use std::io;
 
 /// What is at one place of a disk.
@@ -42,6 +43,20 @@ pub trait Block: Send + Sync {
     /// Out of range: `InvalidInput`; otherwise what the operating system says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// As [`Block::read_at`], if that need not wait for a disk; otherwise `false`, and the buffer is of
+    /// no use.
+    ///
+    /// # Errors
+    /// As [`Block::read_at`].
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.read_at(buffer, offset).map(|()| true)
+    }
+
+    /// The file that holds this range at the same offset, if all of it is in one.
+    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
+        None
+    }
+
     /// Writes the whole of `data` at `offset`.
     ///
     /// # Errors
@@ -73,6 +88,15 @@ pub trait Block: Send + Sync {
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
         check_range(offset, length, self.size_bytes())?;
         Ok(Extent { length, is_hole: false })
+    }
+
+    /// How much from `offset` is a hole, for at most `length` bytes: less work than [`extent`](Self::extent),
+    /// which may look far ahead for a hole's beginning.
+    ///
+    /// # Errors
+    /// As [`Block::extent`].
+    fn hole_at(&self, _offset: u64, _length: u64) -> io::Result<u64> {
+        Ok(0)
     }
 
     /// The range will be read soon. It lies inside the disk.

@@ -1,6 +1,7 @@
 //! A file or block device that clients write to.
 
 use crate::block::{Block, Extent, Zeroes, check_range};
+use crate::cached::CachedReads;
 use crate::flush::FlushGroup;
 use crate::sparse;
 use std::fs::File;
@@ -25,6 +26,7 @@ pub enum Durability {
 pub struct DiskFile {
     file: File,
     size_bytes: u64,
+    cached: CachedReads,
     durability: Durability,
     flushes: FlushGroup,
     failed: AtomicBool,
@@ -33,8 +35,14 @@ pub struct DiskFile {
 impl DiskFile {
     /// An open file or device of that size.
     pub fn new(file: File, size_bytes: u64, durability: Durability) -> Self {
-        let flushes = FlushGroup::default();
-        Self { file, size_bytes, durability, flushes, failed: AtomicBool::new(false) }
+        Self {
+            file,
+            size_bytes,
+            cached: CachedReads::default(),
+            durability,
+            flushes: FlushGroup::default(),
+            failed: AtomicBool::new(false),
+        }
     }
 
     fn check_writable(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -61,6 +69,15 @@ impl Block for DiskFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(offset, buffer.len() as u64, self.size_bytes)?;
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.cached.read(&self.file, buffer, offset)
+    }
+
+    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
+        Some(&self.file)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
@@ -94,6 +111,11 @@ impl Block for DiskFile {
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
         check_range(offset, length, self.size_bytes)?;
         sparse::extent(&self.file, offset, length)
+    }
+
+    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        check_range(offset, length, self.size_bytes)?;
+        sparse::hole_at(&self.file, offset, length)
     }
 
     fn prefetch(&self, offset: u64, length: u64) {

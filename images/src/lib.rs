@@ -3,6 +3,7 @@
 
 mod base;
 mod block;
+mod cached;
 mod copy;
 mod disk_file;
 mod error;

@@ -13,20 +13,29 @@ const ZEROES_BYTES: usize = 256 << 10;
 
 /// What is at `offset`, for at most `length` bytes. Files that can't tell are all data.
 pub(crate) fn extent(file: &File, offset: u64, length: u64) -> io::Result<Extent> {
+    let hole = hole_at(file, offset, length)?;
+    if hole > 0 {
+        return Ok(Extent { length: hole, is_hole: true });
+    }
     let end = offset + length;
-    let data = match seek(file, SeekFrom::Data(offset)) {
-        Ok(data) => data.min(end),
-        // No data from here to the end.
-        Err(Errno::NXIO) => end,
-        // A block device.
-        Err(Errno::INVAL) => return Ok(Extent { length, is_hole: false }),
+    let data_end = match seek(file, SeekFrom::Hole(offset)) {
+        Ok(hole) => hole.clamp(offset + 1, end),
+        Err(Errno::INVAL) => end,
         Err(error) => return Err(error.into()),
     };
-    if data > offset {
-        return Ok(Extent { length: data - offset, is_hole: true });
+    Ok(Extent { length: data_end - offset, is_hole: false })
+}
+
+/// How much from `offset` is a hole, for at most `length` bytes.
+pub(crate) fn hole_at(file: &File, offset: u64, length: u64) -> io::Result<u64> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(data.min(offset + length) - offset),
+        // No data from here to the end.
+        Err(Errno::NXIO) => Ok(length),
+        // A block device.
+        Err(Errno::INVAL) => Ok(0),
+        Err(error) => Err(error.into()),
     }
-    let hole = seek(file, SeekFrom::Hole(offset))?.clamp(offset + 1, end);
-    Ok(Extent { length: hole - offset, is_hole: false })
 }
 
 /// Gives the space back. `false` if the file system can't, or not at these offsets.

@@ -4,6 +4,7 @@ use images::{Block, Extent, WriteLayer, Zeroes};
 use model::{ExportCounters, ExportSpec, ExportStatus};
 use socket2::Socket;
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -162,9 +163,34 @@ impl Export {
             .block()
             .read_at(buffer, offset)
             .inspect_err(|error| self.failed("read", error))?;
-        self.counters.count(&self.counters.reads);
-        self.counters.read_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        self.count_read(buffer.len());
         Ok(())
+    }
+
+    /// The same if it need not wait for a disk; otherwise `false`.
+    pub(crate) fn read_cached(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
+        self.touch();
+        let is_there = self.disk.block().read_cached(buffer, offset);
+        if is_there.inspect_err(|error| self.failed("read", error))? {
+            self.count_read(buffer.len());
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The file that holds all of this range at the same offset. Who reads from it counts that.
+    pub(crate) fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+        self.disk.block().file_of(offset, length)
+    }
+
+    pub(crate) fn count_read(&self, bytes: usize) {
+        self.counters.count(&self.counters.reads);
+        self.counters.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hole_at(&self, offset: u64, length: u64) -> std::io::Result<u64> {
+        let hole = self.disk.block().hole_at(offset, length);
+        hole.inspect_err(|error| self.failed("find holes", error))
     }
 
     pub(crate) fn write(&self, data: &[u8], offset: u64) -> std::io::Result<()> {

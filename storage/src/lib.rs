@@ -9,6 +9,7 @@ mod api;
 mod catalogue;
 mod export;
 mod nbd_server;
+mod pool;
 mod share;
 mod table;
 

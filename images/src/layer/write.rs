@@ -2,6 +2,7 @@
 
 use super::map::{GRANULE_BYTES, Map, STRIPE_GRANULES, State};
 use crate::block::{Block, Extent, Zeroes, check_range};
+use crate::cached::CachedReads;
 use crate::flush::FlushGroup;
 use crate::sparse;
 use std::fs::File;
@@ -32,6 +33,7 @@ pub struct WriteLayer {
     parent: Arc<dyn Block>,
     size_bytes: u64,
     data: File,
+    cached: CachedReads,
     map: Map,
     /// Only in layers that are to last.
     durable: Option<DurableMap>,
@@ -62,6 +64,7 @@ impl WriteLayer {
             size_bytes: parent.size_bytes(),
             parent,
             data,
+            cached: CachedReads::default(),
             map,
             durable,
             locks: [const { Mutex::new(()) }; LOCKS_MAX],
@@ -240,6 +243,40 @@ impl Block for WriteLayer {
         Ok(())
     }
 
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.check_usable()?;
+        let end = offset + buffer.len() as u64;
+        let mut position = offset;
+        while position < end {
+            let (state, length) = self.run(position, end);
+            let start = (position - offset) as usize;
+            let run = &mut buffer[start..start + length as usize];
+            let is_there = match state {
+                State::Parent => self.parent.read_cached(run, position)?,
+                State::Mine => self.cached.read(&self.data, run, position)?,
+                State::Zero => {
+                    run.fill(0);
+                    true
+                }
+            };
+            if !is_there {
+                return Ok(false);
+            }
+            position += length;
+        }
+        Ok(true)
+    }
+
+    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+        self.check_usable().ok()?;
+        match self.run(offset, offset + length) {
+            (State::Parent, run) if run == length => self.parent.file_of(offset, length),
+            (State::Mine, run) if run == length => Some(&self.data),
+            _ => None,
+        }
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         check_range(offset, data.len() as u64, self.size_bytes)?;
         self.check_writable()?;
@@ -311,6 +348,16 @@ impl Block for WriteLayer {
             State::Parent => self.parent.extent(offset, length),
             State::Mine => Ok(Extent { length, is_hole: false }),
             State::Zero => Ok(Extent { length, is_hole: true }),
+        }
+    }
+
+    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        check_range(offset, length, self.size_bytes)?;
+        self.check_usable()?;
+        match self.run(offset, offset + length) {
+            (State::Parent, length) => self.parent.hole_at(offset, length),
+            (State::Mine, _) => Ok(0),
+            (State::Zero, length) => Ok(length),
         }
     }
 

@@ -37,6 +37,7 @@ struct Shared {
     exports: Arc<dyn Catalogue>,
     stopping: AtomicBool,
     half_open: HalfOpen,
+    pools: session::Pools,
     sessions: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -56,6 +57,7 @@ impl NbdServer {
             exports,
             stopping: AtomicBool::new(false),
             half_open: HalfOpen::default(),
+            pools: session::Pools::default(),
             sessions: Mutex::default(),
         });
         let thread = std::thread::Builder::new().name("nbd-accept".into()).spawn({
@@ -154,7 +156,7 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
     let Some(joined) = joined else { return };
     let export = &joined.export.label.name;
     tracing::info!(export, %peer, "disk attached over NBD");
-    match session::run(&joined, stream, agreed, &early) {
+    match session::run(&joined, stream, &shared.pools, agreed, &early) {
         Ok(()) => tracing::info!(export, %peer, "disk detached"),
         Err(error) if joined.export.is_closed() || joined.is_cut() => {
             tracing::debug!(export, %peer, %error, "connection ended by us");

@@ -1,25 +1,22 @@
 //! Transmission: requests in, replies out, many in one batch.
 
 mod input;
+mod late;
 mod output;
+mod read;
 
 use crate::export::{Export, Session as Joined};
+use crate::pool::Pool;
 use images::Zeroes;
 use input::Input;
+use late::{Finished, Late, Ready};
 use nbd::server::Agreed;
-use nbd::{
-    Command, CommandFlags, ErrorCode, PAYLOAD_MAX, REQUEST_BYTES, Request, simple_reply, structured,
-};
+use nbd::{Command, CommandFlags, ErrorCode, PAYLOAD_MAX, REQUEST_BYTES, Request, structured};
 use output::{BATCH_BYTES, Output};
-use socket2::Socket;
+use read::PIECE_BYTES;
+use socket2::{Domain, Socket};
 use std::io;
-
-/// Longer reads and writes are done in pieces of this size, so that a connection's memory is bounded.
-/// Linux asks for at most 1280 KiB at once.
-const PIECE_BYTES: usize = 2 << 20;
-
-/// In reads from this size on, holes are left out if the client understands that.
-const HOLES_FROM_BYTES: u32 = 32 << 10;
+use std::sync::Arc;
 
 /// Long trims and zeroes are done in steps of this size, so that closing need not wait for all.
 const STEP_BYTES: u64 = 128 << 20;
@@ -37,6 +34,7 @@ type Refusal = (ErrorCode, &'static str);
 pub(super) fn run(
     joined: &Joined,
     stream: &Socket,
+    pools: &Pools,
     agreed: Agreed,
     early: &[u8],
 ) -> io::Result<()> {
@@ -44,36 +42,57 @@ pub(super) fn run(
         joined,
         export: &joined.export,
         stream,
+        is_local: stream.domain().is_ok_and(|domain| domain == Domain::UNIX),
+        is_broken: false,
+        pools,
         agreed,
         input: Input::new(early),
         output: Output::new(agreed),
+        late: Late::new(),
     };
-    while let Some(request) = session.next()? {
-        if joined.is_cut() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        session.answer(&request)?;
-        let is_closed = session.export.is_closed();
-        if is_closed || session.output.len() >= BATCH_BYTES {
-            session.send()?;
-        }
-        if is_closed {
-            return Ok(());
-        }
-    }
-    session.send()
+    session.serve()?;
+    session.finish_late()
+}
+
+/// Where requests wait. Flushes have threads of their own: many of them wait for one disk.
+#[derive(Default)]
+pub(super) struct Pools {
+    reads: Pool,
+    flushes: Pool,
 }
 
 struct Session<'a> {
     joined: &'a Joined,
     export: &'a Export,
     stream: &'a Socket,
+    /// Over a Unix socket.
+    is_local: bool,
+    /// Half a reply is sent: no other can follow.
+    is_broken: bool,
+    pools: &'a Pools,
     agreed: Agreed,
     input: Input,
     output: Output,
+    late: Late,
 }
 
 impl Session<'_> {
+    fn serve(&mut self) -> io::Result<()> {
+        while let Some(request) = self.next()? {
+            if self.joined.is_cut() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            self.answer(&request)?;
+            if self.export.is_closed() {
+                return Ok(());
+            }
+            if self.output.len() >= BATCH_BYTES {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
     /// The next request; `None` when the client has said goodbye, or closed between requests.
     fn next(&mut self) -> io::Result<Option<Request>> {
         if !self.await_bytes(REQUEST_BYTES)? {
@@ -88,13 +107,53 @@ impl Session<'_> {
     /// Receives until so many bytes are there; `false` if the stream ends before.
     fn await_bytes(&mut self, count: usize) -> io::Result<bool> {
         while self.input.len() < count {
-            // The client may wait for these.
-            self.send()?;
-            if !self.input.receive(self.stream, count)? {
+            if !self.receive(count)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Receives what there is; `false` at the end. There will be room for `wanted` bytes.
+    fn receive(&mut self, wanted: usize) -> io::Result<bool> {
+        loop {
+            self.collect()?;
+            // The client may wait for these.
+            self.send()?;
+            let is_finished = !self.late.is_empty()
+                && matches!(self.late.wait(Some(self.stream))?, Ready::Finished);
+            if !is_finished {
+                return self.input.receive(self.stream, wanted);
+            }
+        }
+    }
+
+    /// Replies to requests that had to wait.
+    fn collect(&mut self) -> io::Result<()> {
+        for Finished { request, position, result, .. } in self.late.take() {
+            match result {
+                Ok(data) if request.command == Command::Read => {
+                    let end = position + data.len() as u64;
+                    self.put_header(&request, position, data.len(), end);
+                    self.output.put(&data);
+                }
+                other => self.reply(&request, other.map(drop))?,
+            }
+            if self.output.len() >= BATCH_BYTES {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replies to all that still wait.
+    fn finish_late(&mut self) -> io::Result<()> {
+        while !self.late.is_empty() {
+            self.send()?;
+            self.late.wait(None)?;
+            self.collect()?;
+        }
+        self.send()
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -113,7 +172,7 @@ impl Session<'_> {
         let done = match request.command {
             Command::Read => return self.read(request),
             Command::BlockStatus => return self.block_status(request),
-            Command::Flush => self.export.flush(),
+            Command::Flush => return self.flush(request),
             Command::Cache => {
                 self.export.prefetch(request.offset, u64::from(request.length));
                 Ok(())
@@ -178,83 +237,6 @@ impl Session<'_> {
             done += step;
         }
         Ok(())
-    }
-
-    fn read(&mut self, request: &Request) -> io::Result<()> {
-        if self.agreed.structured { self.read_chunks(request) } else { self.read_simple(request) }
-    }
-
-    fn read_simple(&mut self, request: &Request) -> io::Result<()> {
-        let start = self.output.len();
-        self.output.put(&simple_reply(request.cookie, None));
-        let (mut offset, mut left) = (request.offset, request.length as usize);
-        while left > 0 {
-            let piece = left.min(PIECE_BYTES);
-            if let Err(error) = self.export.read(self.output.room(piece), offset) {
-                if offset > request.offset {
-                    // The reply has begun, and has no way to say that it fails.
-                    return Err(error);
-                }
-                self.output.truncate(start);
-                return self.finish(request, Err(error));
-            }
-            (offset, left) = (offset + piece as u64, left - piece);
-            if left > 0 {
-                self.send()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_chunks(&mut self, request: &Request) -> io::Result<()> {
-        let end = request.offset + u64::from(request.length);
-        let is_whole = request.flags.has(CommandFlags::DF) || request.length < HOLES_FROM_BYTES;
-        let mut position = request.offset;
-        while position < end {
-            let start = self.output.len();
-            match self.read_chunk(request, position, end, is_whole) {
-                Ok(length) => position += length,
-                Err(error) => {
-                    self.output.truncate(start);
-                    return self.finish(request, Err(error));
-                }
-            }
-            if self.output.len() >= BATCH_BYTES {
-                self.send()?;
-            }
-        }
-        if request.length == 0 {
-            self.output.put(&structured::done(request.cookie));
-        }
-        Ok(())
-    }
-
-    /// Puts one chunk of a reply that goes to `end`; how much of the disk is in it.
-    fn read_chunk(
-        &mut self,
-        request: &Request,
-        position: u64,
-        end: u64,
-        is_whole: bool,
-    ) -> io::Result<u64> {
-        let (mut length, mut is_hole) = (end - position, false);
-        if !is_whole {
-            let extent = self.export.extent(position, length)?;
-            (length, is_hole) = (extent.length, extent.is_hole);
-        }
-        if !is_hole {
-            length = length.min(PIECE_BYTES as u64);
-        }
-        let is_last = position + length == end;
-        // No read is longer than 32 MiB.
-        let size = length as u32;
-        if is_hole {
-            self.output.put(&structured::hole(request.cookie, is_last, position, size));
-        } else {
-            self.output.put(&structured::data(request.cookie, is_last, position, size));
-            self.export.read(self.output.room(size as usize), position)?;
-        }
-        Ok(length)
     }
 
     fn block_status(&mut self, request: &Request) -> io::Result<()> {
@@ -327,8 +309,7 @@ impl Session<'_> {
             if left == 0 {
                 return Ok(());
             }
-            self.send()?;
-            if !self.input.receive(self.stream, 1)? {
+            if !self.receive(1)? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -338,17 +319,41 @@ impl Session<'_> {
     fn finish(&mut self, request: &Request, done: io::Result<()>) -> io::Result<()> {
         let fua = request.flags.has(CommandFlags::FUA)
             && matches!(request.command, Command::Write | Command::Trim | Command::WriteZeroes);
-        let done = done.and_then(|()| if fua { self.export.flush() } else { Ok(()) });
+        if fua && done.is_ok() { self.flush(request) } else { self.reply(request, done) }
+    }
+
+    /// Makes what was written durable, then replies.
+    fn flush(&mut self, request: &Request) -> io::Result<()> {
+        if !self.export.is_durable() || !self.late.has_room(0) {
+            let done = self.export.flush();
+            return self.reply(request, done);
+        }
+        let export = Arc::clone(&self.joined.export);
+        self.late.submit(&self.pools.flushes, (*request, request.offset, 0), move || {
+            export.flush().map(|()| Vec::new())
+        });
+        Ok(())
+    }
+
+    fn reply(&mut self, request: &Request, done: io::Result<()>) -> io::Result<()> {
         match done {
             Ok(()) => self.output.done(request),
             // The boot is over: the kernel of a machine must not take that for a disk error.
-            Err(error) if self.export.is_closed() => return Err(error),
+            Err(error) if self.export.is_closed() || self.is_broken => return Err(error),
             Err(error) => {
                 let (code, text) = refusal_of(&error);
                 self.output.failed(request, code, text);
             }
         }
         Ok(())
+    }
+}
+
+impl Session<'_> {
+    /// Notes that no further reply can be sent.
+    fn broken(&mut self, error: io::Error) -> io::Error {
+        self.is_broken = true;
+        error
     }
 }
 
@@ -362,3 +367,6 @@ fn refusal_of(error: &io::Error) -> Refusal {
         _ => (ErrorCode::Io, "the server's disk failed; its log says how"),
     }
 }
+
+#[cfg(test)]
+mod tests;
