@@ -2,9 +2,10 @@
 
 use crate::archive::Archive;
 use crate::cache::Cache;
-use crate::known_bugs::known_bugs;
+use crate::codec::{self, Effort};
+use crate::known_bugs::{known_bugs, numbers};
 use crate::select::{Chosen, Selection, Why, select};
-use crate::{BuildError, FileSystem, ModuleSource, Options, codec};
+use crate::{BuildError, FileSystem, ModuleSource, Options};
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -61,7 +62,6 @@ pub fn build(
     let Selection { modules: chosen, mut warnings } = select(source, options)?;
     let kernel = source.kernel().to_owned();
     let mut archive = Archive::default();
-    add_base(&mut archive, init);
     let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
     let is_aoe_open = options.roots.is_none();
     let is_ext4_wanted =
@@ -76,28 +76,36 @@ pub fn build(
     let start = source.kernel_start();
     warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
-    archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
+    let base = base(init, &index)?;
+    let is_base_packed = reads_zstd(source)?;
+    // An initrd for known hardware has few modules, and is loaded again and again.
+    let effort = if options.fit.is_some() { Effort::Thorough } else { Effort::Quick };
     let chosen: Vec<Chosen> = chosen.into_values().collect();
+    let of_base = Piece { name: "init", plain: &base, effort: Effort::Thorough };
+    let of_modules = chosen.iter().map(|Chosen { path, content, .. }| Piece {
+        name: path,
+        plain: content,
+        effort,
+    });
+    // The largest comes first, so that nobody waits for it at the end.
+    let pieces: Vec<Piece<'_>> =
+        is_base_packed.then_some(of_base).into_iter().chain(of_modules).collect();
+    let mut packed = compress_all(&pieces, options.cache.as_deref())?.into_iter();
+    let mut bytes = if is_base_packed { packed.next().unwrap_or_default() } else { base };
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
     let mut modules = Vec::new();
-    for ((module, content), chosen) in
-        index.modules.into_iter().zip(compress_all(&chosen, options.cache.as_deref())?).zip(chosen)
-    {
+    for ((module, content), chosen) in index.modules.into_iter().zip(packed).zip(&chosen) {
         let size_bytes = content.len() as u64;
-        modules.push(PackedModule { name: module.name, size_bytes, why: chosen.why });
+        modules.push(PackedModule { name: module.name, size_bytes, why: chosen.why.clone() });
         archive.file(&format!("{}/{}", &MODULES_PATH[1..], module.file), 0o644, content);
     }
-    Ok(Initrd {
-        bytes: archive.to_bytes()?,
-        kernel,
-        modules,
-        firmware,
-        warnings,
-        took: started.elapsed(),
-    })
+    bytes.extend(archive.to_bytes()?);
+    Ok(Initrd { bytes, kernel, modules, firmware, warnings, took: started.elapsed() })
 }
 
-/// What every initrd holds.
-fn add_base(archive: &mut Archive, init: &[u8]) {
+/// The segment that every initrd starts with: init, and what it knows of the modules.
+fn base(init: &[u8], index: &ModuleIndex) -> Result<Vec<u8>, BuildError> {
+    let mut archive = Archive::default();
     archive.file("init", 0o755, init.to_vec());
     // Without a console here the kernel starts init with no standard input and output at all.
     archive.device("dev/console", 0o600, 5, 1);
@@ -110,6 +118,15 @@ fn add_base(archive: &mut Archive, init: &[u8]) {
     archive.file("etc/initrd-release", 0o644, b"NAME=Bootlace\nID=bootlace\n".to_vec());
     // The kernel asks for modules by this name (crypto algorithms, file systems): init answers.
     archive.link("sbin/modprobe", "/init");
+    archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
+    archive.to_bytes()
+}
+
+/// Whether the kernel unpacks a segment that is compressed with zstd. It can since Linux 5.9 unless that
+/// was left out, as then its decoder is.
+fn reads_zstd(source: &dyn ModuleSource) -> Result<bool, BuildError> {
+    let is_new = numbers(source.kernel()).is_some_and(|version| version >= (5, 9, 0));
+    Ok(is_new && is_built_in(source, "zstd_decompress")?)
 }
 
 fn is_built_in(source: &dyn ModuleSource, name: &str) -> Result<bool, BuildError> {
@@ -186,8 +203,15 @@ fn add_firmware(
     Ok(added)
 }
 
-/// Compresses all modules on all processors; the results are in the order of the input.
-fn compress_all(chosen: &[Chosen], cache: Option<&Path>) -> Result<Vec<Vec<u8>>, BuildError> {
+/// Something to compress.
+struct Piece<'a> {
+    name: &'a str,
+    plain: &'a [u8],
+    effort: Effort,
+}
+
+/// Compresses all on all processors; the results are in the order of the input.
+fn compress_all(pieces: &[Piece<'_>], cache: Option<&Path>) -> Result<Vec<Vec<u8>>, BuildError> {
     let cache = cache.map(Cache::new);
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, io::Result<Vec<u8>>)>> = Mutex::new(Vec::new());
@@ -195,10 +219,10 @@ fn compress_all(chosen: &[Chosen], cache: Option<&Path>) -> Result<Vec<Vec<u8>>,
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((at, module)) = take(&next, chosen) {
+                while let Some((at, piece)) = take(&next, pieces) {
                     let result = match &cache {
-                        Some(cache) => cache.compress(&module.content),
-                        None => codec::compress(&module.content),
+                        Some(cache) => cache.compress(piece.plain, piece.effort),
+                        None => codec::compress(piece.plain, piece.effort),
                     };
                     results.lock().expect("no thread panics with the lock").push((at, result));
                 }
@@ -208,14 +232,14 @@ fn compress_all(chosen: &[Chosen], cache: Option<&Path>) -> Result<Vec<Vec<u8>>,
     let mut results = results.into_inner().expect("no thread panics with the lock");
     results.sort_by_key(|&(at, _)| at);
     let named = results.into_iter().map(|(at, result)| {
-        result.map_err(|source| BuildError::Read { what: chosen[at].path.clone(), source })
+        result.map_err(|source| BuildError::Read { what: pieces[at].name.to_owned(), source })
     });
     named.collect()
 }
 
-fn take<'a>(next: &AtomicUsize, chosen: &'a [Chosen]) -> Option<(usize, &'a Chosen)> {
+fn take<'a, 'b>(next: &AtomicUsize, pieces: &'a [Piece<'b>]) -> Option<(usize, &'a Piece<'b>)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
-    chosen.get(at).map(|module| (at, module))
+    pieces.get(at).map(|piece| (at, piece))
 }
 
 #[cfg(test)]
@@ -226,12 +250,17 @@ mod tests {
 
     /// A kernel with a few modules, in memory.
     struct Kernel {
+        release: &'static str,
         files: BTreeMap<String, Vec<u8>>,
     }
 
     impl Kernel {
         fn new() -> Self {
-            let mut kernel = Self { files: BTreeMap::new() };
+            Self::of("6.1-test")
+        }
+
+        fn of(release: &'static str) -> Self {
+            let mut kernel = Self { release, files: BTreeMap::new() };
             kernel.add(
                 "kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko",
                 &[
@@ -253,14 +282,15 @@ mod tests {
         }
 
         fn add(&mut self, path: &str, fields: &[&str]) {
-            let fields = [&["vermagic=6.1-test SMP"], fields].concat();
+            let magic = format!("vermagic={} SMP", self.release);
+            let fields = [&[magic.as_str()], fields].concat();
             self.files.insert(path.to_owned(), example_module(&fields));
         }
     }
 
     impl ModuleSource for Kernel {
         fn kernel(&self) -> &str {
-            "6.1-test"
+            self.release
         }
 
         fn origin(&self) -> String {
@@ -325,11 +355,28 @@ mod tests {
             .files
             .into_iter()
             .map(|(path, content)| match path.ends_with(".ko") {
-                true => (format!("{path}.zst"), codec::compress(&content).unwrap()),
+                true => (format!("{path}.zst"), codec::compress(&content, Effort::Quick).unwrap()),
                 false => (path, content),
             })
             .collect();
         assert_eq!(build_all(&plain, b"").unwrap().bytes, build_all(&packed, b"").unwrap().bytes);
+    }
+
+    #[test]
+    fn init_is_compressed_for_kernels_that_unpack_it() {
+        let zstd = "kernel/drivers/pps/pps_core.ko\nkernel/lib/zstd/zstd_decompress.ko\n";
+        let is_packed = |release: &'static str, built_in: &str| {
+            let mut kernel = Kernel::of(release);
+            kernel.files.insert("modules.builtin".to_owned(), built_in.into());
+            let initrd = build_all(&kernel, &[7; 10_000]).unwrap();
+            let segments = crate::inspect(&initrd.bytes).segments;
+            assert_eq!(segments.len(), 2, "{segments:?}");
+            assert!(segments.iter().all(|segment| segment.problem.is_none()), "{segments:?}");
+            segments[0].codec == crate::Codec::Zstd
+        };
+        assert!(is_packed("6.1.9-t", zstd));
+        assert!(!is_packed("5.8.9-t", zstd));
+        assert!(!is_packed("6.1.9-t", "kernel/drivers/pps/pps_core.ko\n"));
     }
 
     #[test]

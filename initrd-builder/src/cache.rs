@@ -1,6 +1,6 @@
-//! Compressed modules of earlier builds: compressing is most of the work, and modules rarely change.
+//! What earlier builds compressed: that is most of the work, and modules rarely change.
 
-use crate::codec;
+use crate::codec::{self, Effort};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ impl Cache {
         Self { folder: folder.to_owned() }
     }
 
-    /// The compressed module, from the folder if it is there.
-    pub(crate) fn compress(&self, plain: &[u8]) -> io::Result<Vec<u8>> {
-        let path = self.folder.join(name(plain));
+    /// The compressed data, from the folder if it is there.
+    pub(crate) fn compress(&self, plain: &[u8], effort: Effort) -> io::Result<Vec<u8>> {
+        let path = self.folder.join(name(plain, effort));
         if let Some(compressed) = read(&path) {
             return Ok(compressed);
         }
-        let compressed = codec::compress(plain)?;
+        let compressed = codec::compress(plain, effort)?;
         // Who may not write here, or has a full disk, waits longer, and still gets his initrd.
         let _ = self.write(&path, &compressed);
         Ok(compressed)
@@ -58,8 +58,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 }
 
 /// Another compressor gives other bytes: its version belongs to the name.
-fn name(plain: &[u8]) -> String {
-    format!("{}.{}", blake3::hash(plain).to_hex(), codec::compressor())
+fn name(plain: &[u8], effort: Effort) -> String {
+    format!("{}.{}", blake3::hash(plain).to_hex(), codec::compressor(effort))
 }
 
 #[cfg(test)]
@@ -71,20 +71,20 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cache = Cache::new(&root.path().join("a/b"));
         let plain = b"module".repeat(100);
-        let expected = codec::compress(&plain).unwrap();
-        assert_eq!(cache.compress(&plain).unwrap(), expected);
+        let expected = codec::compress(&plain, Effort::Quick).unwrap();
+        assert_eq!(cache.compress(&plain, Effort::Quick).unwrap(), expected);
         let files = || fs::read_dir(&cache.folder).unwrap().map(|entry| entry.unwrap().path());
         assert_eq!(files().count(), 1);
         let path = files().next().unwrap();
         let stored = fs::read(&path).unwrap();
         // Proof that the file is used: another content with a right digest is believed.
         fs::write(&path, [blake3::hash(b"x").as_bytes(), &b"x"[..]].concat()).unwrap();
-        assert_eq!(cache.compress(&plain).unwrap(), b"x");
+        assert_eq!(cache.compress(&plain, Effort::Quick).unwrap(), b"x");
         let mut wrong = stored.clone();
         wrong[DIGEST_SIZE + 3] ^= 1;
         for damaged in [&wrong[..], &stored[..stored.len() - 1], &stored[..7], b""] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(cache.compress(&plain).unwrap(), expected);
+            assert_eq!(cache.compress(&plain, Effort::Quick).unwrap(), expected);
             assert_eq!(fs::read(&path).unwrap(), stored, "it is made again");
         }
         assert_eq!(files().count(), 1);
@@ -95,6 +95,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("file"), "").unwrap();
         let cache = Cache::new(&root.path().join("file/modules"));
-        assert_eq!(cache.compress(b"module").unwrap(), codec::compress(b"module").unwrap());
+        assert_eq!(
+            cache.compress(b"module", Effort::Quick).unwrap(),
+            codec::compress(b"module", Effort::Quick).unwrap()
+        );
     }
 }

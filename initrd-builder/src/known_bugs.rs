@@ -77,8 +77,8 @@ fn upstream_version(release: &str, line: Option<&str>) -> Option<(u32, u32, u32)
     found.filter(|found| (found.0, found.1) == (major, minor)).last()
 }
 
-/// The three numbers that a version starts with.
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+/// The three numbers that a version starts with, like 6.1.192.
+pub(crate) fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.splitn(3, '.');
     let (major, minor, rest) = (parts.next()?, parts.next()?, parts.next()?);
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

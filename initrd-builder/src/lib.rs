@@ -7,8 +7,8 @@
 //! let initrd = initrd_builder::build(&modules, &init, &Default::default())?;
 //! # Ok(()) }
 //! ```
-//! The result is an uncompressed newc archive whose modules are compressed one by one; `init` decodes
-//! those that it loads. The same input gives the same bytes.
+//! The result is a compressed newc archive with `init`, and behind it an uncompressed one whose modules
+//! are compressed one by one; `init` decodes those that it loads. The same input gives the same bytes.
 #![forbid(unsafe_code)]
 
 mod archive;

@@ -132,7 +132,8 @@ impl Kernel {
             command.args(["-c", script, "sh"]).arg(&self.initrd).arg(INDEX);
             text_of(command.current_dir(folder.path()))
         };
-        let index = shell("busybox cpio -i --to-stdout \"$2\" <\"$1\"")?;
+        // The index is in the first segment; what follows is no zstd, which the program objects to.
+        let index = shell("zstd -dcq <\"$1\" 2>/dev/null | busybox cpio -i --to-stdout \"$2\"")?;
         anyhow::ensure!(!index.is_empty(), "the initrd has no {INDEX}");
         let file = folder.path().join(INDEX);
         std::fs::create_dir_all(file.parent().context("it is in a folder")?)?;

@@ -5,11 +5,14 @@ use crate::loader::Loader;
 use crate::sysfs;
 use initcfg::RamSize;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Where the root file system is mounted before it becomes `/`.
@@ -18,6 +21,10 @@ pub(crate) const ROOT: &str = "/sysroot";
 /// The parts of a root that is put together from two: read-only and in memory.
 const LOWER: &str = "/run/bootlace/root/lower";
 pub(crate) const MEMORY: &str = "/run/bootlace/root/memory";
+
+/// Where distributions install on btrfs if not in the default subvolume: Fedora's name, and that of Ubuntu
+/// and Arch.
+const SUBVOLUMES: [&str; 2] = ["root", "@"];
 
 /// How long the kernel may take to read a partition table.
 const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -144,16 +151,17 @@ pub(crate) fn mount_root(
     };
     loader.load(name, "").map_err(|error| cannot_load(name, &error, loader))?;
     if ram.is_none() && !disk.is_read_only() && !file_system.is_always_read_only() {
-        mount_at(&device, ROOT, name, MountFlags::empty(), "").map_err(cannot_mount)?;
-        return Ok(format!("{name} on {device}"));
+        let system = mount_system(&device, ROOT, name, MountFlags::empty(), "");
+        return Ok(format!("{name}{} on {device}", system.map_err(cannot_mount)?));
     }
     loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
     if ram.is_none() {
         mount_memory(RamSize::default())?;
     }
-    mount_with_memory(&device, name, file_system.read_only_options()).map_err(cannot_mount)?;
+    let options = file_system.read_only_options();
+    let place = mount_with_memory(&device, name, options).map_err(cannot_mount)?;
     let size = ram.unwrap_or_default();
-    Ok(format!("{name} on {device}, read-only, with changes in memory, {size} at most"))
+    Ok(format!("{name}{place} on {device}, read-only, with changes in memory, {size} at most"))
 }
 
 pub(crate) fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
@@ -189,16 +197,44 @@ pub(crate) fn mount_memory(size: RamSize) -> Result<(), Failure> {
         })
 }
 
-/// Mounts a read-only file system with a layer above it that lives in memory, which is mounted already.
-pub(crate) fn mount_with_memory(source: &str, kind: &str, options: &str) -> io::Result<()> {
+/// Mounts a read-only file system with a layer above it that lives in memory, which is mounted already;
+/// returns where on it the system is, for people.
+pub(crate) fn mount_with_memory(source: &str, kind: &str, options: &str) -> io::Result<String> {
     std::fs::create_dir_all(LOWER)?;
-    mount_at(source, LOWER, kind, MountFlags::RDONLY, options)?;
+    let place = mount_system(source, LOWER, kind, MountFlags::RDONLY, options)?;
     let [upper, work] = ["upper", "work"].map(|name| format!("{MEMORY}/{name}"));
     for folder in [&upper, &work] {
         std::fs::create_dir_all(folder)?;
     }
     let options = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
-    mount_at("overlay", ROOT, "overlay", MountFlags::empty(), &options)
+    mount_at("overlay", ROOT, "overlay", MountFlags::empty(), &options)?;
+    Ok(place)
+}
+
+/// Mounts the part of a file system that the system is in; returns which that is, for people.
+fn mount_system(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    options: &str,
+) -> io::Result<String> {
+    mount_at(source, target, kind, flags, options)?;
+    let Some(subvolume) = (kind == "btrfs").then(|| subvolume_of_system(target)).flatten() else {
+        return Ok(String::new());
+    };
+    unmount(target, UnmountFlags::empty())?;
+    let separator = if options.is_empty() { "" } else { "," };
+    mount_at(source, target, kind, flags, &format!("{options}{separator}subvol={subvolume}"))?;
+    Ok(format!(" (subvolume {subvolume})"))
+}
+
+/// Which folder of a file system holds the system, if it is not all of it.
+fn subvolume_of_system(mounted: impl AsRef<Path>) -> Option<&'static str> {
+    let mounted = mounted.as_ref();
+    let is_system = |folder: &Path| folder.join("usr").is_dir();
+    let found = SUBVOLUMES.into_iter().find(|name| is_system(&mounted.join(name)));
+    if is_system(mounted) { None } else { found }
 }
 
 pub(crate) fn mount_at(
@@ -300,6 +336,23 @@ mod tests {
         }
         assert_eq!(FileSystem::recognize(&[]), None);
         assert_eq!(FileSystem::recognize(b"XFSB"), Some(FileSystem::Xfs));
+    }
+
+    #[test]
+    fn a_system_in_a_subvolume_is_found() {
+        let folder =
+            std::env::temp_dir().join(format!("bootlace-subvolume-{}", std::process::id()));
+        let make = |path: &str| std::fs::create_dir_all(folder.join(path)).unwrap();
+        make("home");
+        assert_eq!(subvolume_of_system(&folder), None);
+        make("@/usr");
+        make("root/.ssh");
+        assert_eq!(subvolume_of_system(&folder), Some("@"));
+        make("root/usr");
+        assert_eq!(subvolume_of_system(&folder), Some("root"));
+        make("usr");
+        assert_eq!(subvolume_of_system(&folder), None);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

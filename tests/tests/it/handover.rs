@@ -67,8 +67,11 @@ fn power_on(site: &Site) -> Result<Pc> {
         Pc::builder("pc-1").mac(MAC).kernel(&kernel).extra(&["-no-reboot"]).start(site.lan())?;
     wait_for_login(&pc, "pc-1")?;
     println!("to the login prompt: {:.1} s", started.elapsed().as_secs_f64());
-    site.wait_for_stage("pc-1", "up", BOOT)?;
+    let stages = site.wait_for_stage("pc-1", "up", BOOT)?;
     pc.console().log_in(COMMAND)?;
+    // Each kernel must unpack what comes behind the initrd.
+    let address = stages.iter().find(|line| line.stage == "address").context("no address")?;
+    ensure!(!address.detail.contains("host segment"), "{}", address.detail);
     Ok(pc)
 }
 

@@ -4,6 +4,7 @@ mod boot;
 mod cli;
 mod dhcp;
 mod failures;
+mod file_systems;
 mod foreign;
 mod handover;
 mod nbd_clients;
