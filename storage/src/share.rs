@@ -237,7 +237,7 @@ fn place(at: &AoeAddress, allow: &[Allow]) -> (String, Arc<AoePlace>) {
         told.push(Mac::BROADCAST);
     }
     let serial = format!("BL-e{}", at.address);
-    (at.interface.clone(), Arc::new(AoePlace { address: at.address, serial, told }))
+    (at.interface.clone(), Arc::new(AoePlace { address: at.address, serial, told, mac: None }))
 }
 
 /// The shared file as targets see it.

@@ -80,6 +80,7 @@ impl Assigned {
             address: spec.shelf_slot,
             serial: format!("BL{}", spec.mac.compact()),
             told: vec![spec.mac],
+            mac: None,
         };
         Self { spec, export, place: Arc::new(place) }
     }

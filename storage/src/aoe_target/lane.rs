@@ -1,10 +1,14 @@
 //! The thread that does the work of one export, in order of arrival.
 
+use super::own_mac;
 use super::raw::Frame;
 use super::socket::PacketSocket;
 use crate::catalogue::{AoeDisk, AoePlace};
-use crate::export::Export;
-use aoe::{AtaCommand, AtaReply, AtaRequest, Identity, Request, RequestBody, SECTOR_BYTES, Status};
+use crate::export::{Dropped, Export};
+use aoe::{
+    AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Identity, Request, RequestBody,
+    SECTOR_BYTES, Status,
+};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -53,7 +57,7 @@ impl Lane {
             let now = Instant::now();
             let at = now.checked_sub(frame.age).unwrap_or(now);
             if queue.try_send(Arrived { at, frame: frame.bytes.to_vec() }).is_err() {
-                self.export.counters.count(&self.export.counters.dropped);
+                self.export.counters.count_dropped(Dropped::Full);
             }
         }
     }
@@ -86,10 +90,10 @@ fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
             let Ok(request) = Request::parse(&frame.frame) else { continue };
             let RequestBody::Ata(ata) = &request.body else { continue };
             let Some(answer) = answer(export, place, socket, ata, frame.at) else { continue };
-            let address = place.address;
-            let reply =
-                AtaReply { status: answer.status, sectors: answer.sectors, data: &answer.data };
-            let reply = reply.emit(&request.header, socket.link().mac, address.shelf, address.slot);
+            let Answer { status, sectors, lba, ref data, .. } = answer;
+            let (address, own) = (place.address, own_mac(socket, place));
+            let reply = AtaReply { status, sectors, lba, data };
+            let reply = reply.emit(&request.header, own, address.shelf, address.slot);
             if answer.must_flush { &mut acknowledgements } else { &mut replies }.push(reply);
         }
         socket.send(&replies);
@@ -106,13 +110,14 @@ fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
 struct Answer {
     status: Status,
     sectors: u8,
+    lba: u64,
     data: Vec<u8>,
     must_flush: bool,
 }
 
 impl Answer {
     fn of(status: Status) -> Self {
-        Self { status, sectors: 0, data: Vec::new(), must_flush: false }
+        Self { status, sectors: 0, lba: 0, data: Vec::new(), must_flush: false }
     }
 }
 
@@ -131,8 +136,9 @@ fn answer(
     let range = |lba| ata.range(lba, export.size_bytes(), sectors_max);
     match ata.command {
         AtaCommand::Read { lba } | AtaCommand::Verify { lba } => {
-            let Some((offset, length)) = range(lba) else {
-                return Some(Answer::of(Status::OutOfRange));
+            let (offset, length) = match range(lba) {
+                Ok(range) => range,
+                Err(status) => return Some(Answer::of(status)),
             };
             let mut data = vec![0; length];
             if export.read(&mut data, offset).is_err() {
@@ -145,11 +151,12 @@ fn answer(
         }
         AtaCommand::Write { lba, fua } => {
             if at.elapsed() > WRITE_AGE_MAX {
-                export.counters.count(&export.counters.dropped);
+                export.counters.count_dropped(Dropped::Old);
                 return None;
             }
-            let Some((offset, length)) = range(lba) else {
-                return Some(Answer::of(Status::OutOfRange));
+            let (offset, length) = match range(lba) {
+                Ok(range) => range,
+                Err(status) => return Some(Answer::of(status)),
             };
             let Some(data) = ata.data.get(..length) else {
                 return Some(Answer::of(Status::Aborted));
@@ -171,7 +178,14 @@ fn answer(
             Some(Answer { data, ..Answer::of(Status::Good) })
         }
         AtaCommand::CheckPowerMode => Some(Answer { sectors: 0xff, ..Answer::of(Status::Good) }),
-        AtaCommand::PowerNoOp => Some(Answer::of(Status::Good)),
+        AtaCommand::SmartStatus => {
+            let lba = if export.has_failed() { HEALTH_BAD } else { HEALTH_GOOD };
+            Some(Answer { lba, ..Answer::of(Status::Good) })
+        }
+        AtaCommand::SmartData => {
+            Some(Answer { data: aoe::smart_data().to_vec(), ..Answer::of(Status::Good) })
+        }
+        AtaCommand::PowerNoOp | AtaCommand::SmartEnable | AtaCommand::SetFeature(_) => Some(Answer::of(Status::Good)),
         AtaCommand::Unknown(command) => {
             tracing::debug!(export = export.label.name, command, "ATA command not known");
             Some(Answer::of(Status::Aborted))

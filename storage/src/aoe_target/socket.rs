@@ -40,6 +40,23 @@ pub(super) struct Link {
     index: i32,
     pub(super) mac: Mac,
     pub(super) mtu: u32,
+    pub(super) is_running: bool,
+}
+
+/// Whom a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addressee {
+    All,
+    /// The disks that are served from this address.
+    One(Mac),
+    /// Hosts on a VLAN of which this interface is no part.
+    Vlan,
+}
+
+impl Addressee {
+    pub(super) fn includes(self, own: Mac) -> bool {
+        self == Self::All || self == Self::One(own)
+    }
 }
 
 impl PacketSocket {
@@ -67,12 +84,12 @@ impl PacketSocket {
         &self.interface
     }
 
-    /// Address and MTU, as they were when they were read last.
+    /// Address, MTU and carrier, as they were when they were read last.
     pub(super) fn link(&self) -> Link {
         *self.link.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads address and MTU anew, and binds again if the interface was made anew. Whether something
+    /// Reads them anew, and binds again if the interface was made anew. Whether something
     /// has changed.
     pub(super) fn refresh(&self) -> io::Result<bool> {
         let new = read_link(&self.socket, &self.interface)?;
@@ -85,6 +102,17 @@ impl PacketSocket {
         }
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(true)
+    }
+
+    /// Whom a frame to this address is for; `None` if it is for another host.
+    pub(super) fn addressee(&self, destination: Mac, is_for_others: bool) -> Option<Addressee> {
+        match destination {
+            // What the kernel does not take for this host though the address is has a VLAN's tag.
+            Mac::BROADCAST if !is_for_others => Some(Addressee::All),
+            own if own == self.link().mac && !is_for_others => Some(Addressee::One(own)),
+            own if own == self.link().mac || own == Mac::BROADCAST => Some(Addressee::Vlan),
+            _ => None,
+        }
     }
 
     /// Waits for frames and takes all that are there, perhaps none.
@@ -119,7 +147,8 @@ fn read_link(socket: &Socket, interface: &str) -> io::Result<Link> {
     let mac = raw::interface_mac(socket, interface)?.ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface")
     })?;
-    Ok(Link { index, mac, mtu: raw::interface_mtu(socket, interface)? })
+    let mtu = raw::interface_mtu(socket, interface)?;
+    Ok(Link { index, mac, mtu, is_running: raw::interface_is_running(socket, interface)? })
 }
 
 fn force_receive_buffer(socket: &Socket) {
