@@ -48,6 +48,13 @@ pub enum AtaCommand {
     Unknown(u8),
 }
 
+impl AtaCommand {
+    /// Whether it reads or writes sectors of the disk.
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Write { .. })
+    }
+}
+
 /// LBA registers of the reply to [`AtaCommand::SmartStatus`], and of all SMART requests.
 pub const HEALTH_GOOD: u64 = 0x00c2_4f00;
 

@@ -46,8 +46,8 @@ pub(super) fn reserve(
     let command = match request {
         ReserveRequest::Read => 0,
         ReserveRequest::Set { macs, force } => {
-            let is_the_same = macs.len() == clients.len()
-                && macs.iter().all(|&mac| clients.contains(&Mac(mac)));
+            let is_the_same =
+                macs.len() == clients.len() && macs.iter().all(|&mac| clients.contains(&Mac(mac)));
             if !is_the_same {
                 return Err(ErrorCode::Reserved);
             }

@@ -1,19 +1,21 @@
 //! The thread that does the work of one export, in order of arrival.
 
+use super::order::{Done, Order, Origin, Step};
 use super::own_mac;
 use super::raw::Frame;
 use super::socket::PacketSocket;
 use crate::catalogue::{AoeDisk, AoePlace};
 use crate::export::{Dropped, Export};
 use aoe::{
-    AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Identity, Request, RequestBody,
-    SECTOR_BYTES, Status,
+    AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Header, Identity, Request,
+    RequestBody, SECTOR_BYTES, Status,
 };
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use wire::Moment;
 
 /// Frames that wait for one disk: four times what an initiator may have in flight.
 const QUEUE_MAX: usize = 256;
@@ -80,21 +82,53 @@ impl Drop for Lane {
 
 fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
     let AoeDisk { export, place } = disk;
+    let began = Instant::now();
+    let mut order = Order::default();
     // Of what changes nothing, and of what must be durable before it is acknowledged.
     let (mut replies, mut acknowledgements) = (Vec::new(), Vec::new());
     while let Ok(first) = arrived.recv() {
         // While the batch is worked on, a reset waits.
         let Some(_session) = export.join(None, u32::MAX) else { return };
-        let batch = std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX);
-        for frame in batch {
+        let frames: Vec<Arrived> =
+            std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX).collect();
+        let now = Moment::from_millis(began.elapsed().as_millis() as u64);
+        let (mut done, mut answers) = (Done::default(), Vec::new());
+        let own = own_mac(socket, place);
+        for frame in &frames {
             let Ok(request) = Request::parse(&frame.frame) else { continue };
-            let RequestBody::Ata(ata) = &request.body else { continue };
-            let Some(answer) = answer(export, place, socket, ata, frame.at) else { continue };
-            let Answer { status, sectors, lba, ref data, .. } = answer;
-            let (address, own) = (place.address, own_mac(socket, place));
+            let RequestBody::Ata(ata) = request.body else { continue };
+            let Header { source, tag, .. } = request.header;
+            let origin = Origin { source, tag };
+            if is_too_old(&ata, frame.at) {
+                export.counters.count_dropped(Dropped::Old);
+                continue;
+            }
+            let mut other = None;
+            let answer = match order.next(&done, origin, &ata, now) {
+                Step::Stale => {
+                    export.counters.count_dropped(Dropped::Stale);
+                    continue;
+                }
+                Step::Same(index) => {
+                    export.counters.count(&export.counters.coalesced);
+                    &answers[index]
+                }
+                Step::Work => {
+                    let Some(answer) = answer(export, place, socket, &ata) else { continue };
+                    if answer.status == Status::Good && ata.command.is_transfer() {
+                        order.done(&mut done, origin, ata, now);
+                        answers.push(answer);
+                        &answers[answers.len() - 1]
+                    } else {
+                        other.insert(answer)
+                    }
+                }
+            };
+            let &Answer { status, sectors, lba, ref data, must_flush } = answer;
             let reply = AtaReply { status, sectors, lba, data };
-            let reply = reply.emit(&request.header, own, address.shelf, address.slot);
-            if answer.must_flush { &mut acknowledgements } else { &mut replies }.push(reply);
+            let (shelf, slot) = (place.address.shelf, place.address.slot);
+            let reply = reply.emit(&request.header, own, shelf, slot);
+            if must_flush { &mut acknowledgements } else { &mut replies }.push(reply);
         }
         socket.send(&replies);
         // An acknowledged write must be durable: Linux never sends a flush over AoE. Without the
@@ -105,6 +139,11 @@ fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
         replies.clear();
         acknowledgements.clear();
     }
+}
+
+/// Whether a write has waited so long that its initiator has sent it again since.
+fn is_too_old(ata: &AtaRequest<'_>, at: Instant) -> bool {
+    matches!(ata.command, AtaCommand::Write { .. }) && at.elapsed() > WRITE_AGE_MAX
 }
 
 struct Answer {
@@ -127,7 +166,6 @@ fn answer(
     place: &AoePlace,
     socket: &PacketSocket,
     ata: &AtaRequest<'_>,
-    at: Instant,
 ) -> Option<Answer> {
     if export.is_closed() {
         return None;
@@ -150,10 +188,6 @@ fn answer(
             Some(Answer { data, ..Answer::of(Status::Good) })
         }
         AtaCommand::Write { lba, fua } => {
-            if at.elapsed() > WRITE_AGE_MAX {
-                export.counters.count_dropped(Dropped::Old);
-                return None;
-            }
             let (offset, length) = match range(lba) {
                 Ok(range) => range,
                 Err(status) => return Some(Answer::of(status)),
@@ -185,7 +219,9 @@ fn answer(
         AtaCommand::SmartData => {
             Some(Answer { data: aoe::smart_data().to_vec(), ..Answer::of(Status::Good) })
         }
-        AtaCommand::PowerNoOp | AtaCommand::SmartEnable | AtaCommand::SetFeature(_) => Some(Answer::of(Status::Good)),
+        AtaCommand::PowerNoOp | AtaCommand::SmartEnable | AtaCommand::SetFeature(_) => {
+            Some(Answer::of(Status::Good))
+        }
         AtaCommand::Unknown(command) => {
             tracing::debug!(export = export.label.name, command, "ATA command not known");
             Some(Answer::of(Status::Aborted))

@@ -6,7 +6,9 @@
 
 mod access;
 mod announcer;
+mod guard;
 mod lane;
+mod order;
 mod raw;
 mod socket;
 
