@@ -24,6 +24,9 @@ impl Announcer {
 
     /// Announces a disk now; [`send_due`](Self::send_due) repeats it.
     pub(super) fn announce(&self, disk: &AoeDisk) {
+        if let Some(mac) = disk.place.mac {
+            self.socket.join(mac);
+        }
         self.send(disk);
         let now = Instant::now();
         let mut waiting = self.waiting();

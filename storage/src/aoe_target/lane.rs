@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Moment;
 
-/// Frames that wait for one disk: four times what an initiator may have in flight.
-const QUEUE_MAX: usize = 256;
+/// Frames that wait for one disk: what 32 initiators that share it may have in flight.
+const QUEUE_MAX: usize = 2048;
 
 /// Writes that one flush makes durable together.
 const BATCH_MAX: usize = super::raw::BATCH_MAX;

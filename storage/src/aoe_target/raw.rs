@@ -181,6 +181,29 @@ pub(super) fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the interface take frames to this address, for as long as the socket is open.
+pub(super) fn join(socket: &Socket, index: i32, mac: Mac) -> io::Result<()> {
+    let mut request = libc::packet_mreq {
+        mr_ifindex: index,
+        mr_type: libc::PACKET_MR_UNICAST as libc::c_ushort,
+        mr_alen: mac.0.len() as libc::c_ushort,
+        mr_address: [0; 8],
+    };
+    request.mr_address[..mac.0.len()].copy_from_slice(&mac.0);
+    // SAFETY: the pointer is to a packet_mreq that lives until the call returns, and the length is its
+    // own.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Index of an interface in this network namespace. (/sys shows the namespace in which it was
 /// mounted, so it is not asked.)
 pub(super) fn interface_index(socket: &Socket, interface: &str) -> io::Result<i32> {

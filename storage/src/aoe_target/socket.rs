@@ -32,6 +32,8 @@ pub(super) struct PacketSocket {
     socket: Socket,
     interface: String,
     link: RwLock<Link>,
+    /// Addresses that this socket has beside the interface's own.
+    joined: RwLock<Vec<Mac>>,
 }
 
 /// What an administrator may change at any time.
@@ -77,7 +79,12 @@ impl PacketSocket {
         configure().map_err(failed("configure the socket"))?;
         force_receive_buffer(&socket);
         socket.bind(&raw::link_address(link.index)).map_err(failed("bind to it"))?;
-        Ok(Self { socket, interface: interface.into(), link: RwLock::new(link) })
+        Ok(Self {
+            socket,
+            interface: interface.into(),
+            link: RwLock::new(link),
+            joined: RwLock::default(),
+        })
     }
 
     pub(super) fn interface(&self) -> &str {
@@ -99,6 +106,9 @@ impl PacketSocket {
         }
         if new.index != former.index {
             self.socket.bind(&raw::link_address(new.index))?;
+            for &mac in self.joined.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                raw::join(&self.socket, new.index, mac)?;
+            }
         }
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(true)
@@ -111,8 +121,24 @@ impl PacketSocket {
             Mac::BROADCAST if !is_for_others => Some(Addressee::All),
             own if own == self.link().mac && !is_for_others => Some(Addressee::One(own)),
             own if own == self.link().mac || own == Mac::BROADCAST => Some(Addressee::Vlan),
-            _ => None,
+            // The kernel takes all frames to it for others', so here a VLAN's can't be told.
+            own => self.has_joined(own).then_some(Addressee::One(own)),
         }
+    }
+
+    /// Lets frames to this address in, too.
+    pub(super) fn join(&self, mac: Mac) {
+        if self.has_joined(mac) {
+            return;
+        }
+        self.joined.write().unwrap_or_else(PoisonError::into_inner).push(mac);
+        if let Err(error) = raw::join(&self.socket, self.link().index, mac) {
+            tracing::warn!(interface = self.interface, %mac, %error, "address can't be joined");
+        }
+    }
+
+    fn has_joined(&self, mac: Mac) -> bool {
+        self.joined.read().unwrap_or_else(PoisonError::into_inner).contains(&mac)
     }
 
     /// Waits for frames and takes all that are there, perhaps none.

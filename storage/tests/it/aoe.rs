@@ -4,7 +4,10 @@ use crate::lan::{self, CLIENT, CLIENT_MAC, Initiator, SERVER, ata_frame};
 use crate::server::Server;
 use crate::{run, succeed};
 use aoe::AtaCommand;
+use fakeclient::aoe_load::{Load, Report};
 use std::time::{Duration, Instant};
+use storage::{AoeAddress, Durability, Share, ShareConfig, Writes};
+use wire::Mac;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DISK_SECTORS: u64 = 16_384;
@@ -270,4 +273,106 @@ fn a_disk_is_announced_three_times_and_again_when_the_link_is_back() {
     succeed("ip", &["link", "set", SERVER, "mtu", "9000"]);
     let is_large = |frame: &[u8]| frame[28] == 16;
     while !is_large(&machine.announcement(5 * SECOND).expect("one with the new frame size")) {}
+}
+
+/// A disk of 64 MiB that is shared by AoE as 1.1.
+fn share(folder: &std::path::Path, mac: Option<Mac>) -> Share {
+    let file = folder.join("disk");
+    std::fs::write(&file, vec![0x11; 64 << 20]).unwrap();
+    let address = "1.1".parse().unwrap();
+    let config = ShareConfig {
+        file,
+        name: "lab".into(),
+        writes: Writes::Through,
+        durability: Durability::Durable,
+        nbd: vec![],
+        nbd_sockets: vec![],
+        aoe: vec![AoeAddress { interface: SERVER.into(), address, mac }],
+        allow: vec![],
+    };
+    Share::start(config).unwrap()
+}
+
+#[test]
+fn thirty_machines_at_once_lose_no_frame_and_read_what_they_wrote() {
+    lan::enter(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let _share = share(folder.path(), None);
+    let load = Load {
+        interface: CLIENT.into(),
+        shelf: 1,
+        slot: 1,
+        machines: 30,
+        window: 16,
+        sectors: 2,
+        frames_per_request: 8,
+        is_random: true,
+        writes_percent: 70,
+        size_bytes: 64 << 20,
+        verify: true,
+        resend_after: 5 * SECOND,
+        duration: 3 * SECOND,
+    };
+    let report = fakeclient::aoe_load::run(&load).unwrap();
+    let Report { frames, resent, late, errors, verified, wrong, .. } = report;
+    assert_eq!((resent, late, errors, wrong), (0, 0, 0, 0), "{:?}", report.first_wrong);
+    assert!(frames > 1000 && verified > 100, "{frames} frames, {verified} verified");
+}
+
+#[test]
+fn a_late_copy_of_a_write_does_not_undo_a_newer_one() {
+    lan::enter(1500);
+    let server = Server::start_on(SERVER);
+    server.prepare_aoe("lab-01", CLIENT_MAC, 1, "persistent");
+    let mut machine = Initiator::new();
+    // Tags as Linux makes them.
+    let mut count = 0u32;
+    let began = Instant::now();
+    let mut tag = || {
+        count += 1;
+        count << 16 | began.elapsed().as_millis() as u32
+    };
+    let mut ask = |tag: u32, command, data: &[u8]| {
+        machine.send(&ata_frame(tag, command, 2, data));
+        machine.response(SECOND)
+    };
+    for _ in 0..20 {
+        assert!(ask(tag(), AtaCommand::Read { lba: 0 }, &[]).is_some());
+    }
+    let write = AtaCommand::Write { lba: 8, fua: false };
+    let late = tag();
+    assert!(ask(tag(), write, &[1; 1024]).is_some(), "the same once more");
+    assert!(ask(tag(), write, &[2; 1024]).is_some());
+    assert_eq!(ask(late, write, &[1; 1024]), None);
+    let read = ask(tag(), AtaCommand::Read { lba: 8 }, &[]).expect("a reply");
+    assert!(read[36..] == [2; 1024], "the newer data");
+    assert_eq!(counter(&server.exports(), "dropped_stale"), 1);
+}
+
+#[test]
+fn a_disk_with_an_address_of_its_own_is_the_same_on_any_server() {
+    lan::enter(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let mac: Mac = "02:00:00:00:01:00".parse().unwrap();
+    let first = share(folder.path(), Some(mac));
+    let mut machine = Initiator::new();
+    let to = |destination: Mac, tag| {
+        let mut frame = ata_frame(tag, AtaCommand::Identify, 1, &[]);
+        frame[..6].copy_from_slice(&destination.0);
+        frame
+    };
+    machine.send(&to(Mac::BROADCAST, 1));
+    let answer = machine.response(5 * SECOND).expect("a reply");
+    assert_eq!(answer[6..12], mac.0);
+    machine.send(&to(mac, 2));
+    let identity = machine.response(5 * SECOND).expect("a reply")[36..].to_vec();
+    machine.send(&to(lan::SERVER_MAC.parse().unwrap(), 3));
+    assert_eq!(machine.response(SECOND), None, "the interface's own is not the disk's");
+    // Another server, with another interface, takes over.
+    drop(first);
+    succeed("ip", &["link", "set", SERVER, "address", "52:54:00:00:00:fd"]);
+    let _second = share(folder.path(), Some(mac));
+    machine.send(&to(mac, 4));
+    let again = machine.response(5 * SECOND).expect("a reply")[36..].to_vec();
+    assert!(again == identity);
 }
