@@ -1,7 +1,7 @@
 //! ATA commands in frames, and their replies.
 
 use crate::SECTOR_BYTES;
-use crate::frame::{COMMAND_ATA, Header, pad};
+use crate::frame::{COMMAND_ATA, Header, TAG, pad_in};
 use alloc::vec::Vec;
 use wire::{Mac, Reader, Truncated};
 
@@ -196,6 +196,13 @@ pub struct AtaReply<'a> {
 impl AtaReply<'_> {
     /// The frame, padded, from the target at `shelf.slot` on the interface `own`.
     pub fn emit(&self, request: &Header, own: Mac, shelf: u16, slot: u8) -> Vec<u8> {
+        let mut frame = Vec::new();
+        self.emit_in(request, own, shelf, slot, &mut frame);
+        frame
+    }
+
+    /// The same in memory that was used before, of which nothing stays.
+    pub fn emit_in(&self, request: &Header, own: Mac, shelf: u16, slot: u8, frame: &mut Vec<u8>) {
         const READY: u8 = 0x40;
         const ERROR: u8 = 0x01;
         let (status, error) = match self.status {
@@ -204,12 +211,18 @@ impl AtaReply<'_> {
             Status::Aborted => (READY | ERROR, 0x04),
             Status::Unreadable => (READY | ERROR, 0x40),
         };
-        let mut frame = request.begin_reply(own, shelf, slot, COMMAND_ATA, None);
-        frame.reserve_exact(12 + self.data.len());
+        request.begin_reply_in(own, shelf, slot, COMMAND_ATA, frame);
         frame.extend_from_slice(&[0, error, self.sectors, status]);
         frame.extend_from_slice(&self.lba.to_le_bytes()[..6]);
         frame.extend_from_slice(&[0, 0]);
         frame.extend_from_slice(self.data);
-        pad(frame)
+        pad_in(frame);
+    }
+}
+
+/// Makes a copy of an ATA reply the answer to another request of the same sender.
+pub fn retag(reply: &mut [u8], tag: u32) {
+    if let Some(field) = reply.get_mut(TAG) {
+        field.copy_from_slice(&tag.to_be_bytes());
     }
 }

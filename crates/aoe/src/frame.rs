@@ -11,6 +11,9 @@ const VERSION: u8 = 1;
 const FLAG_RESPONSE: u8 = 0x08;
 const FLAG_ERROR: u8 = 0x04;
 
+/// Where the tag is in a frame.
+pub(crate) const TAG: core::ops::Range<usize> = 20..24;
+
 pub(crate) const COMMAND_ATA: u8 = 0;
 pub(crate) const COMMAND_CONFIG: u8 = 1;
 pub(crate) const COMMAND_MASK: u8 = 2;
@@ -43,6 +46,20 @@ impl Header {
         self.shelf == u16::MAX || self.slot == u8::MAX
     }
 
+    /// The same in memory that was used before.
+    pub(crate) fn begin_reply_in(
+        &self,
+        own: Mac,
+        shelf: u16,
+        slot: u8,
+        command: u8,
+        to: &mut Vec<u8>,
+    ) {
+        let header = Self { destination: self.source, source: own, shelf, slot, tag: self.tag };
+        to.clear();
+        header.write(FLAG_RESPONSE, 0, command, to);
+    }
+
     /// Begins the reply of the target at `shelf.slot`, whose interface is `own`.
     pub(crate) fn begin_reply(
         &self,
@@ -59,6 +76,11 @@ impl Header {
 
     pub(crate) fn emit(&self, flags: u8, error: u8, command: u8) -> Vec<u8> {
         let mut frame = Vec::with_capacity(FRAME_MIN);
+        self.write(flags, error, command, &mut frame);
+        frame
+    }
+
+    fn write(&self, flags: u8, error: u8, command: u8, frame: &mut Vec<u8>) {
         frame.extend_from_slice(&self.destination.0);
         frame.extend_from_slice(&self.source.0);
         frame.extend_from_slice(&ETHERTYPE.to_be_bytes());
@@ -68,7 +90,6 @@ impl Header {
         frame.push(self.slot);
         frame.push(command);
         frame.extend_from_slice(&self.tag.to_be_bytes());
-        frame
     }
 }
 
@@ -209,8 +230,12 @@ pub fn emit_request(request: &Request<'_>) -> Vec<u8> {
 }
 
 pub(crate) fn pad(mut frame: Vec<u8>) -> Vec<u8> {
+    pad_in(&mut frame);
+    frame
+}
+
+pub(crate) fn pad_in(frame: &mut Vec<u8>) {
     if frame.len() < FRAME_MIN {
         frame.resize(FRAME_MIN, 0);
     }
-    frame
 }

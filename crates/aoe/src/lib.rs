@@ -16,7 +16,7 @@ pub use access::{
     Directive, Directives, LISTED_MACS_MAX, MaskError, MaskReply, MaskRequest, ReserveRequest,
     emit_reservation,
 };
-pub use ata::{AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Status};
+pub use ata::{AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Status, retag};
 pub use config::{ConfigCommand, ConfigQuery, ConfigReply, Verdict};
 pub use frame::{
     ErrorCode, FRAME_MIN, Header, Malformed, Request, RequestBody, emit_error, emit_request,

@@ -1,15 +1,15 @@
 //! The thread that does the work of one export, in order of arrival.
 
+use super::commands::{Answer, answer};
 use super::order::{Done, Order, Origin, Step};
 use super::own_mac;
 use super::raw::Frame;
+use super::read_run::ReadRun;
+use super::replies::Replies;
 use super::socket::PacketSocket;
 use crate::catalogue::{AoeDisk, AoePlace};
 use crate::export::{Dropped, Export};
-use aoe::{
-    AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Header, Identity, Request,
-    RequestBody, SECTOR_BYTES, Status,
-};
+use aoe::{AtaCommand, AtaReply, AtaRequest, Header, Request, RequestBody, Status};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -81,150 +81,124 @@ impl Drop for Lane {
 }
 
 fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
-    let AoeDisk { export, place } = disk;
     let began = Instant::now();
-    let mut order = Order::default();
-    // Of what changes nothing, and of what must be durable before it is acknowledged.
-    let (mut replies, mut acknowledgements) = (Vec::new(), Vec::new());
+    let mut lane = Work {
+        export: &disk.export,
+        place: &disk.place,
+        socket,
+        order: Order::default(),
+        replies: Replies::default(),
+        acknowledgements: Replies::default(),
+        reads: ReadRun::default(),
+    };
+    let mut frames = Vec::with_capacity(BATCH_MAX);
     while let Ok(first) = arrived.recv() {
         // While the batch is worked on, a reset waits.
-        let Some(_session) = export.join(None, u32::MAX) else { return };
-        let frames: Vec<Arrived> =
-            std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX).collect();
-        let now = Moment::from_millis(began.elapsed().as_millis() as u64);
-        let (mut done, mut answers) = (Done::default(), Vec::new());
-        let own = own_mac(socket, place);
-        for frame in &frames {
-            let Ok(request) = Request::parse(&frame.frame) else { continue };
-            let RequestBody::Ata(ata) = request.body else { continue };
-            let Header { source, tag, .. } = request.header;
-            let origin = Origin { source, tag };
-            if is_too_old(&ata, frame.at) {
-                export.counters.count_dropped(Dropped::Old);
+        let Some(_session) = disk.export.join(None, u32::MAX) else { return };
+        frames.clear();
+        frames.extend(std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX));
+        lane.on_batch(&frames, Moment::from_millis(began.elapsed().as_millis() as u64));
+    }
+}
+
+/// What the thread works with.
+struct Work<'a> {
+    export: &'a Export,
+    place: &'a AoePlace,
+    socket: &'a PacketSocket,
+    order: Order,
+    /// Of what changes nothing.
+    replies: Replies,
+    /// Of what must be durable first.
+    acknowledgements: Replies,
+    reads: ReadRun,
+}
+
+impl Work<'_> {
+    fn on_batch(&mut self, frames: &[Arrived], now: Moment) {
+        let requests: Vec<(Header, AtaRequest<'_>, Instant)> = frames
+            .iter()
+            .filter_map(|frame| match Request::parse(&frame.frame).ok()? {
+                Request { header, body: RequestBody::Ata(ata) } => Some((header, ata, frame.at)),
+                _ => None,
+            })
+            .collect();
+        // Of what was done, where its reply is.
+        let (mut done, mut places) = (Done::default(), Vec::new());
+        self.reads.forget();
+        for (index, &(ref header, ata, at)) in requests.iter().enumerate() {
+            let origin = Origin { source: header.source, tag: header.tag };
+            if is_too_old(&ata, at) {
+                self.export.counters.count_dropped(Dropped::Old);
                 continue;
             }
-            let mut other = None;
-            let answer = match order.next(&done, origin, &ata, now) {
-                Step::Stale => {
-                    export.counters.count_dropped(Dropped::Stale);
-                    continue;
-                }
-                Step::Same(index) => {
-                    export.counters.count(&export.counters.coalesced);
-                    &answers[index]
+            match self.order.next(&done, origin, &ata, now) {
+                Step::Stale => self.export.counters.count_dropped(Dropped::Stale),
+                Step::Same(number) => {
+                    self.export.counters.count(&self.export.counters.coalesced);
+                    let (must_flush, reply) = places[number];
+                    aoe::retag(self.replies(must_flush).add_copy(reply), header.tag);
                 }
                 Step::Work => {
-                    let Some(answer) = answer(export, place, socket, &ata) else { continue };
-                    if answer.status == Status::Good && ata.command.is_transfer() {
-                        order.done(&mut done, origin, ata, now);
-                        answers.push(answer);
-                        &answers[answers.len() - 1]
-                    } else {
-                        other.insert(answer)
+                    let following = requests[index + 1..].iter().map(|(_, ata, _)| ata);
+                    let Some((status, place)) = self.work(header, &ata, following) else {
+                        continue;
+                    };
+                    if status == Status::Good && ata.command.is_transfer() {
+                        self.order.done(&mut done, origin, ata, now);
+                        places.push(place);
                     }
                 }
-            };
-            let &Answer { status, sectors, lba, ref data, must_flush } = answer;
-            let reply = AtaReply { status, sectors, lba, data };
-            let (shelf, slot) = (place.address.shelf, place.address.slot);
-            let reply = reply.emit(&request.header, own, shelf, slot);
-            if must_flush { &mut acknowledgements } else { &mut replies }.push(reply);
+            }
         }
-        socket.send(&replies);
+        self.socket.send(self.replies.frames());
         // An acknowledged write must be durable: Linux never sends a flush over AoE. Without the
         // flush nobody is told, and the initiator tries again.
-        if !acknowledgements.is_empty() && export.flush().is_ok() {
-            socket.send(&acknowledgements);
+        if !self.acknowledgements.frames().is_empty() && self.export.flush().is_ok() {
+            self.socket.send(self.acknowledgements.frames());
         }
-        replies.clear();
-        acknowledgements.clear();
+        self.replies.clear();
+        self.acknowledgements.clear();
+    }
+
+    /// Does the work and writes the reply; how it ended, and where the reply is.
+    fn work<'a>(
+        &mut self,
+        header: &Header,
+        ata: &AtaRequest<'_>,
+        following: impl Iterator<Item = &'a AtaRequest<'a>>,
+    ) -> Option<(Status, (bool, usize))> {
+        let own = own_mac(self.socket, self.place);
+        let (shelf, slot) = (self.place.address.shelf, self.place.address.slot);
+        let sectors_max = aoe::sectors_per_frame(self.socket.link().mtu);
+        if let AtaCommand::Read { lba } = ata.command
+            && !self.export.is_closed()
+            && let Ok((offset, length)) = ata.range(lba, self.export.size_bytes(), sectors_max)
+        {
+            let read = self.reads.read(self.export, (offset, length), following);
+            let (status, data) = match read {
+                Ok(data) => (Status::Good, data),
+                Err(_) => (Status::Unreadable, &[][..]),
+            };
+            let (index, frame) = self.replies.add();
+            let reply = AtaReply { status, sectors: 0, lba: 0, data };
+            reply.emit_in(header, own, shelf, slot, frame);
+            return Some((status, (false, index)));
+        }
+        self.reads.forget();
+        let answer = answer(self.export, self.place, sectors_max, ata)?;
+        let Answer { status, sectors, lba, ref data, must_flush } = answer;
+        let (index, frame) = self.replies(must_flush).add();
+        AtaReply { status, sectors, lba, data }.emit_in(header, own, shelf, slot, frame);
+        Some((status, (must_flush, index)))
+    }
+
+    fn replies(&mut self, must_flush: bool) -> &mut Replies {
+        if must_flush { &mut self.acknowledgements } else { &mut self.replies }
     }
 }
 
 /// Whether a write has waited so long that its initiator has sent it again since.
 fn is_too_old(ata: &AtaRequest<'_>, at: Instant) -> bool {
     matches!(ata.command, AtaCommand::Write { .. }) && at.elapsed() > WRITE_AGE_MAX
-}
-
-struct Answer {
-    status: Status,
-    sectors: u8,
-    lba: u64,
-    data: Vec<u8>,
-    must_flush: bool,
-}
-
-impl Answer {
-    fn of(status: Status) -> Self {
-        Self { status, sectors: 0, lba: 0, data: Vec::new(), must_flush: false }
-    }
-}
-
-/// Does what is asked; `None` is silence, after which the initiator asks again.
-fn answer(
-    export: &Export,
-    place: &AoePlace,
-    socket: &PacketSocket,
-    ata: &AtaRequest<'_>,
-) -> Option<Answer> {
-    if export.is_closed() {
-        return None;
-    }
-    let sectors_max = aoe::sectors_per_frame(socket.link().mtu);
-    let range = |lba| ata.range(lba, export.size_bytes(), sectors_max);
-    match ata.command {
-        AtaCommand::Read { lba } | AtaCommand::Verify { lba } => {
-            let (offset, length) = match range(lba) {
-                Ok(range) => range,
-                Err(status) => return Some(Answer::of(status)),
-            };
-            let mut data = vec![0; length];
-            if export.read(&mut data, offset).is_err() {
-                return Some(Answer::of(Status::Unreadable));
-            }
-            if matches!(ata.command, AtaCommand::Verify { .. }) {
-                data.clear();
-            }
-            Some(Answer { data, ..Answer::of(Status::Good) })
-        }
-        AtaCommand::Write { lba, fua } => {
-            let (offset, length) = match range(lba) {
-                Ok(range) => range,
-                Err(status) => return Some(Answer::of(status)),
-            };
-            let Some(data) = ata.data.get(..length) else {
-                return Some(Answer::of(Status::Aborted));
-            };
-            if export.write(data, offset).is_err() {
-                return Some(Answer::of(Status::Aborted));
-            }
-            Some(Answer { must_flush: fua || export.is_durable(), ..Answer::of(Status::Good) })
-        }
-        AtaCommand::Flush => Some(Answer { must_flush: true, ..Answer::of(Status::Good) }),
-        AtaCommand::Identify => {
-            let identity = Identity {
-                sectors: export.size_bytes() / SECTOR_BYTES as u64,
-                serial: &place.serial,
-                model: &format!("Bootlace {}", export.label.name),
-                firmware: "1",
-            };
-            let data = aoe::identify(&identity).to_vec();
-            Some(Answer { data, ..Answer::of(Status::Good) })
-        }
-        AtaCommand::CheckPowerMode => Some(Answer { sectors: 0xff, ..Answer::of(Status::Good) }),
-        AtaCommand::SmartStatus => {
-            let lba = if export.has_failed() { HEALTH_BAD } else { HEALTH_GOOD };
-            Some(Answer { lba, ..Answer::of(Status::Good) })
-        }
-        AtaCommand::SmartData => {
-            Some(Answer { data: aoe::smart_data().to_vec(), ..Answer::of(Status::Good) })
-        }
-        AtaCommand::PowerNoOp | AtaCommand::SmartEnable | AtaCommand::SetFeature(_) => {
-            Some(Answer::of(Status::Good))
-        }
-        AtaCommand::Unknown(command) => {
-            tracing::debug!(export = export.label.name, command, "ATA command not known");
-            Some(Answer::of(Status::Aborted))
-        }
-    }
 }

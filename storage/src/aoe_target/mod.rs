@@ -6,10 +6,13 @@
 
 mod access;
 mod announcer;
+mod commands;
 mod guard;
 mod lane;
 mod order;
 mod raw;
+mod read_run;
+mod replies;
 mod socket;
 
 pub use socket::SocketError;
