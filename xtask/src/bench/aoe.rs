@@ -118,11 +118,14 @@ pub(crate) struct Aoe {
     /// Only loads whose title contains this
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure this program, such as one of an earlier version, and build none
+    #[arg(long, value_name = "PATH")]
+    bootlace: Option<PathBuf>,
 }
 
 impl Default for Aoe {
     fn default() -> Self {
-        Self { rounds: 3, seconds: 3, only: String::new() }
+        Self { rounds: 3, seconds: 3, only: String::new(), bootlace: None }
     }
 }
 
@@ -145,7 +148,10 @@ struct Figures {
 
 impl Aoe {
     pub(crate) fn run(&self) -> Result<()> {
-        let bootlace = build::run_release()?;
+        let bootlace = match &self.bootlace {
+            Some(path) => std::path::absolute(path)?,
+            None => build::run_release()?,
+        };
         let memory = image(Path::new("/dev/shm"))?;
         let disk = image(&build::target())?;
         println!(
