@@ -209,10 +209,12 @@ proptest! {
             frame[12..15].copy_from_slice(&[0x88, 0xa2, 0x10]);
             frame[6] = 2;
             frame[19] %= 5;
-            if let Ok(Request { body: RequestBody::Mask(MaskRequest::Edit(edit)), .. }) =
-                Request::parse(&frame)
-            {
-                prop_assert!(edit.iter().count() <= 16);
+            if let Ok(request) = Request::parse(&frame) {
+                let again = emit_request(&request);
+                prop_assert_eq!(Request::parse(&again).unwrap().header, request.header);
+                if let RequestBody::Mask(MaskRequest::Edit(edit)) = request.body {
+                    prop_assert!(edit.iter().count() <= 16);
+                }
             }
         }
     }

@@ -11,7 +11,9 @@ use crate::catalogue::{AoeDisk, AoePlace};
 use crate::export::{Dropped, Export};
 use aoe::{AtaCommand, AtaReply, AtaRequest, Header, Request, RequestBody, Status};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use wire::Moment;
 /// Frames that wait for one disk: what 32 initiators that share it may have in flight.
 const QUEUE_MAX: usize = 2048;
 
-/// Writes that one flush makes durable together.
+/// Frames that are enough for one round, after which writes are made durable together.
 const BATCH_MAX: usize = super::raw::BATCH_MAX;
 
 /// A write that has waited longer is dropped, not done: its initiator has sent it again since, and
@@ -30,37 +32,64 @@ const WRITE_AGE_MAX: Duration = Duration::from_millis(800);
 pub(super) struct Lane {
     export: Arc<Export>,
     queue: Option<SyncSender<Arrived>>,
+    /// Frames in the queue.
+    waiting: Arc<AtomicUsize>,
+    /// What came together and is not in the queue yet.
+    arriving: Arrived,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Frames that came together, one behind the other.
+#[derive(Default)]
 struct Arrived {
-    at: Instant,
-    frame: Vec<u8>,
+    bytes: Vec<u8>,
+    frames: Vec<(Instant, Range<usize>)>,
 }
 
 impl Lane {
     pub(super) fn start(disk: AoeDisk, socket: Arc<PacketSocket>) -> io::Result<Self> {
         let (queue, arrived) = sync_channel(QUEUE_MAX);
         let export = Arc::clone(&disk.export);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let thread_waiting = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("aoe-disk".into())
-            .spawn(move || run(&disk, &socket, &arrived))?;
+            .spawn(move || run(&disk, &socket, &arrived, &thread_waiting))?;
         tracing::info!(export = export.label.name, "disk in use over AoE");
-        Ok(Self { export, queue: Some(queue), thread: Some(thread) })
+        let arriving = Arrived::default();
+        Ok(Self { export, queue: Some(queue), waiting, arriving, thread: Some(thread) })
     }
 
     pub(super) fn export(&self) -> &Arc<Export> {
         &self.export
     }
 
-    /// Queues a frame; a full queue drops it.
-    pub(super) fn push(&self, frame: &Frame<'_>) {
-        if let Some(queue) = &self.queue {
-            let now = Instant::now();
-            let at = now.checked_sub(frame.age).unwrap_or(now);
-            if queue.try_send(Arrived { at, frame: frame.bytes.to_vec() }).is_err() {
-                self.export.counters.count_dropped(Dropped::Full);
-            }
+    /// Takes a frame; too many that wait drop it.
+    pub(super) fn push(&mut self, frame: &Frame<'_>) {
+        let Arrived { bytes, frames } = &mut self.arriving;
+        if self.waiting.load(Ordering::Relaxed) + frames.len() >= QUEUE_MAX {
+            self.export.counters.count_dropped(Dropped::Full);
+            return;
+        }
+        let now = Instant::now();
+        let at = now.checked_sub(frame.age).unwrap_or(now);
+        let start = bytes.len();
+        bytes.extend_from_slice(frame.bytes);
+        frames.push((at, start..bytes.len()));
+    }
+
+    /// Queues what was taken, so that the thread is woken once for all of it.
+    pub(super) fn deliver(&mut self) {
+        let count = self.arriving.frames.len();
+        if count == 0 {
+            return;
+        }
+        let arrived = std::mem::take(&mut self.arriving);
+        self.waiting.fetch_add(count, Ordering::Relaxed);
+        let is_taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(arrived).is_ok());
+        if !is_taken {
+            self.waiting.fetch_sub(count, Ordering::Relaxed);
+            (0..count).for_each(|_| self.export.counters.count_dropped(Dropped::Full));
         }
     }
 
@@ -80,7 +109,7 @@ impl Drop for Lane {
     }
 }
 
-fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
+fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>, waiting: &AtomicUsize) {
     let began = Instant::now();
     let mut lane = Work {
         export: &disk.export,
@@ -91,13 +120,21 @@ fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
         acknowledgements: Replies::default(),
         reads: ReadRun::default(),
     };
-    let mut frames = Vec::with_capacity(BATCH_MAX);
+    let mut batch = Vec::new();
     while let Ok(first) = arrived.recv() {
         // While the batch is worked on, a reset waits.
         let Some(_session) = disk.export.join(None, u32::MAX) else { return };
-        frames.clear();
-        frames.extend(std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX));
-        lane.on_batch(&frames, Moment::from_millis(began.elapsed().as_millis() as u64));
+        let mut count = first.frames.len();
+        batch.clear();
+        batch.push(first);
+        while count < BATCH_MAX
+            && let Ok(more) = arrived.try_recv()
+        {
+            count += more.frames.len();
+            batch.push(more);
+        }
+        waiting.fetch_sub(count, Ordering::Relaxed);
+        lane.on_batch(&batch, Moment::from_millis(began.elapsed().as_millis() as u64));
     }
 }
 
@@ -115,11 +152,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn on_batch(&mut self, frames: &[Arrived], now: Moment) {
+    fn on_batch(&mut self, batch: &[Arrived], now: Moment) {
+        let frames = batch.iter().flat_map(|arrived| {
+            arrived.frames.iter().map(|(at, range)| (*at, &arrived.bytes[range.clone()]))
+        });
         let requests: Vec<(Header, AtaRequest<'_>, Instant)> = frames
-            .iter()
-            .filter_map(|frame| match Request::parse(&frame.frame).ok()? {
-                Request { header, body: RequestBody::Ata(ata) } => Some((header, ata, frame.at)),
+            .filter_map(|(at, frame)| match Request::parse(frame).ok()? {
+                Request { header, body: RequestBody::Ata(ata) } => Some((header, ata, at)),
                 _ => None,
             })
             .collect();

@@ -109,7 +109,10 @@ impl Receiver {
             }
             self.announcer.send_due(Instant::now());
             match self.socket.receive(&mut batch) {
-                Ok(()) => batch.frames().for_each(|frame| self.on_frame(&frame)),
+                Ok(()) => {
+                    batch.frames().for_each(|frame| self.on_frame(&frame));
+                    self.lanes.values_mut().for_each(Lane::deliver);
+                }
                 Err(error) => {
                     // The interface is down or gone; machines go on when it is back.
                     tracing::warn!(interface = self.socket.interface(), %error, "AoE can't receive");
@@ -200,7 +203,7 @@ impl Receiver {
                 }
             }
         }
-        if let Some(lane) = lanes.get(&disk.place.address) {
+        if let Some(lane) = lanes.get_mut(&disk.place.address) {
             lane.push(frame);
         }
     }
