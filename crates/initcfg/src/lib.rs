@@ -29,13 +29,14 @@ pub use modules::{
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use ram::{ParseRamSizeError, RamSize};
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
-pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal};
+pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
 /// the boot follows.
 pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
 
-/// Header of that request, with the tag of the log: proves that the machine has sent it.
+/// Header of that request, with the tag of path and log ([`upload`]): proves that the machine has
+/// sent it.
 pub const TAG_HEADER: &str = "Bootlace-Tag";
 
 /// Longest kernel log in bytes that `init` sends.
