@@ -97,6 +97,8 @@ pub struct BootPlan {
     pub kernel_args: Vec<String>,
     /// Names the initrd made for hardware like the machine's; `None`: the one for all machines.
     pub fitted: Option<String>,
+    /// The boot stops in a rescue shell, whose archive follows the initrd.
+    pub has_rescue: bool,
 }
 
 impl BootPlan {
@@ -200,6 +202,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         config,
         kernel_args,
         fitted: None,
+        has_rescue: false,
     }))
 }
 
@@ -317,8 +320,8 @@ pub(crate) mod tests {
             let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
                 panic!("must boot");
             };
-            let line = plan.command_line();
-            assert!(line.ends_with(&alloc::format!(" bootlace.root={url}")), "{line}");
+            let (line, root) = (plan.command_line(), alloc::format!("bootlace.root={url}"));
+            assert!(line.split(' ').any(|word| word == root), "{line}");
         }
         let mut site = site();
         site.machines[0].root = RootKind::Iscsi;
