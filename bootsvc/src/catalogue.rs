@@ -123,6 +123,9 @@ impl Catalogue {
         if let Some(loader) = self.inner.loaders.get(&path[1..]) {
             return Some(Item { bytes: loader, stage });
         }
+        if path == initcfg::RESCUE_ARCHIVE_PATH {
+            return self.rescue_archive().await;
+        }
         let rest = path.strip_prefix("/boot/")?;
         let mut parts = rest.split('/');
         let (image, version, file) = (parts.next()?, parts.next()?, parts.next()?);
@@ -135,6 +138,16 @@ impl Catalogue {
             Ok(bytes) => Some(Item { bytes, stage }),
             Err(error) => {
                 tracing::error!(path = %file_path.display(), %error, "a boot file can't be read");
+                None
+            }
+        }
+    }
+
+    async fn rescue_archive(&self) -> Option<Item> {
+        match self.inner.service.rescue_archive().await {
+            Ok(archive) => Some(Item { bytes: Bytes::from(archive), stage: None }),
+            Err(error) => {
+                tracing::error!(error = error.chain(), "no rescue shell");
                 None
             }
         }

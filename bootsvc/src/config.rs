@@ -81,6 +81,8 @@ pub(crate) struct BootSettings {
     /// How much of their memory machines in write mode `ram` give to what they write: `50%`, `2048M`.
     #[serde(deserialize_with = "ram_size")]
     pub(crate) ram: RamSize,
+    /// The static busybox of rescue shells; without this key `/bin/busybox` or `/usr/bin/busybox`.
+    pub(crate) rescue_busybox: Option<PathBuf>,
 }
 
 impl Default for BootSettings {
@@ -90,6 +92,7 @@ impl Default for BootSettings {
             fitted_initrds: true,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
+            rescue_busybox: None,
         }
     }
 }

@@ -137,6 +137,8 @@ pub(crate) trait System {
         nic: &Nic,
         config: &BootConfig,
     ) -> Result<(BootConfig, String), Failure>;
+    /// Stops in the rescue shell, if this boot has one, until somebody leaves it.
+    fn rescue(&mut self);
     /// Attaches the root; also returns where it is and how large, for people.
     fn attach(
         &mut self,
@@ -175,6 +177,7 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     };
     system.reached(Stage::Address, &format!("{address}{router}"));
 
+    system.rescue();
     let (root, found) = system.attach(&nic, config, &drivers)?;
     system.reached(Stage::Attach, &found);
 
@@ -241,6 +244,10 @@ mod tests {
             Ok((config.clone(), "10.0.0.7/24".to_owned()))
         }
 
+        fn rescue(&mut self) {
+            self.log.push("rescue shell, if there is one".to_owned());
+        }
+
         fn attach(
             &mut self,
             _: &Nic,
@@ -276,7 +283,7 @@ mod tests {
         BootConfig::parse(line).unwrap()
     }
 
-    const BOOT: [&str; 14] = [
+    const BOOT: [&str; 15] = [
         "start: kernel 6.1, lab-07",
         "> drivers for 6.1",
         "> find 52:54:00:00:00:01",
@@ -285,6 +292,7 @@ mod tests {
         "link: eth0 up, 1000 Mbit/s",
         "> address for eth0",
         "address: 10.0.0.7/24, router 10.0.0.254",
+        "rescue shell, if there is one",
         "> attach for lab-07",
         "attach: NBD 10.0.0.1:10809 lab-07, 512 MiB",
         "> mount nbd0",

@@ -8,22 +8,30 @@ use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, TokenCell};
+use crate::rescue::{self, Offer};
 use crate::resolve::resolve;
 use crate::{aoe, coldplug, disk, handover, hardware, host, iscsi, keeper, nbd, nfs, nic, ssh};
 use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the machine's own DHCP found out.
 const LEASE: &str = "/run/bootlace/lease.json";
 
 /// How long the list of hardware may hold up the hand-over; it is sent while the disk is attached.
 const HARDWARE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How soon it is seen that somebody has left the rescue shell.
+const SHELL_POLL: Duration = Duration::from_millis(200);
+
+/// How often the boot server hears that the boot still waits.
+const TELL_AGAIN: Duration = Duration::from_secs(20);
 
 pub(crate) struct Machine {
     pub(crate) console: Console,
@@ -54,6 +62,23 @@ impl Machine {
         if let Err(error) = keeper::start(None, own_lease) {
             self.console.say("attach", &format!("no signs of life will be sent: {error}"));
         }
+    }
+
+    /// Until somebody leaves the rescue shell; meanwhile the boot server hears what it does.
+    fn stay_in_shell(&self) -> io::Result<()> {
+        let mut shell = rescue::start(None)?;
+        let mut told = (String::new(), Instant::now());
+        while shell.try_wait()?.is_none() {
+            let state = rescue::state();
+            if told.0 != state || told.1.elapsed() > TELL_AGAIN {
+                self.console.wait_silently(&state);
+                told = (state, Instant::now());
+            }
+            std::thread::sleep(SHELL_POLL);
+        }
+        self.console.reopen();
+        self.console.say("rescue", "the boot goes on");
+        Ok(())
     }
 
     /// Fetches the host segment if it is not there; returns what is to be said about it.
@@ -146,6 +171,21 @@ impl System for Machine {
         let token = Arc::clone(&self.token);
         self.hardware = Some(hardware::send(config.server, config.boot, token));
         Ok((config, format!("{}/{}{origin}{lost}", address.0, address.1)))
+    }
+
+    fn rescue(&mut self) {
+        match rescue::offer() {
+            Offer::No => {}
+            Offer::Lost => {
+                let text = "the rescue shell was lost on the way here; the boot goes on without it";
+                self.console.wait("rescue", text);
+            }
+            Offer::Yes => {
+                if let Err(error) = self.stay_in_shell() {
+                    self.console.wait("rescue", &format!("no rescue shell: {error}"));
+                }
+            }
+        }
     }
 
     fn attach(

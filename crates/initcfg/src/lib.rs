@@ -14,6 +14,7 @@ mod modules;
 mod power;
 mod ram;
 mod report;
+mod rescue;
 mod token;
 
 pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root};
@@ -29,6 +30,9 @@ pub use modules::{
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use ram::{ParseRamSizeError, RamSize};
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
+pub use rescue::{
+    NotAPassword, RESCUE_ARCHIVE_PATH, RESCUE_BUSYBOX, RESCUE_BUSYBOX_MAX, RescuePassword,
+};
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of

@@ -72,6 +72,13 @@ pub fn upload(path: &str, text: &[u8]) -> Vec<u8> {
     [path.as_bytes(), b"\n", text].concat()
 }
 
+impl Tag {
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; TAG_BYTES] {
+        &self.0
+    }
+}
+
 /// Takes the same time wherever the first difference is.
 impl PartialEq for Tag {
     fn eq(&self, other: &Self) -> bool {

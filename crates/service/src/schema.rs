@@ -102,6 +102,18 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",    "
     ALTER TABLE machine ADD COLUMN root_url TEXT;
+", "
+    -- The machine's next boot stops in a rescue shell.
+    CREATE TABLE rescue_wanted (
+        machine  TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        password TEXT NOT NULL
+    ) STRICT;
+
+    -- Boots that stop in a rescue shell.
+    CREATE TABLE rescue (
+        boot     INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
+        password TEXT NOT NULL
+    ) STRICT;
 ",
 ];
 
@@ -171,7 +183,7 @@ mod tests {
         drop(open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
-        assert!(error.contains("has format 99, but this Bootlace knows only up to 2"), "{error}");
+        assert!(error.contains("has format 99, but this Bootlace knows only up to 4"), "{error}");
     }
 
     #[test]

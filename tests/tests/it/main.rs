@@ -10,6 +10,7 @@ mod nics;
 mod outage;
 mod own_dhcp;
 mod ram;
+mod rescue;
 mod segment;
 mod tftp;
 mod tidy;
