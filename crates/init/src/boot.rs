@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target, TokenCell};
 use crate::{host, kernel_log};
-use initcfg::{BootConfig, Root, Stage, failure_code};
+use initcfg::{BootConfig, Stage, failure_code};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -127,7 +127,7 @@ pub(crate) trait System {
     fn bring_up(
         &mut self,
         nic: &Nic,
-        root: &Root,
+        config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<String, Failure>;
     /// Gives the NIC its address and routes; asks for them first if it has none. Returns what is known
@@ -166,7 +166,7 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     let (nic, found) = system.find_nic(config, &drivers)?;
     system.reached(Stage::Modules, &found);
 
-    let speed = system.bring_up(&nic, &config.root, &drivers)?;
+    let speed = system.bring_up(&nic, config, &drivers)?;
     system.reached(Stage::Link, &format!("{} up{speed}", nic.name));
 
     let (config, address) = system.configure(&nic, config)?;
@@ -230,7 +230,7 @@ mod tests {
             Ok((Nic { name: "eth0".to_owned(), index: 2 }, "3 loaded".to_owned()))
         }
 
-        fn bring_up(&mut self, nic: &Nic, _: &Root, (): &()) -> Result<String, Failure> {
+        fn bring_up(&mut self, nic: &Nic, _: &BootConfig, (): &()) -> Result<String, Failure> {
             self.act(&format!("link of {}", nic.name))?;
             Ok(", 1000 Mbit/s".to_owned())
         }

@@ -32,6 +32,7 @@ mod kernel_log;
 mod loader;
 mod machine;
 mod memory;
+mod mtu;
 mod nbd;
 mod netlink;
 mod nfs;

@@ -22,6 +22,8 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
     pub domain: Option<String>,
+    /// How large packets of the machines may be; `None`: as their drivers set it.
+    pub mtu: Option<u16>,
     /// Where the storage server serves NBD, the preferred address first; not empty.
     pub nbd: Vec<SocketAddrV4>,
     /// Kernel parameters for all machines.
@@ -187,6 +189,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         router: network.router,
         dns: network.dns.clone(),
         domain: network.domain.clone(),
+        mtu: network.mtu,
         host_name: machine.name.as_str().into(),
         root,
         // The image's is that of its own disk.
@@ -224,6 +227,7 @@ pub(crate) mod tests {
             router: None,
             dns: vec![],
             domain: None,
+            mtu: None,
             nbd: vec![SocketAddrV4::new(server, 10809)],
             kernel_args: "console=ttyS0".parse().unwrap(),
             own_dhcp: false,

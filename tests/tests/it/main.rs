@@ -6,6 +6,7 @@ mod dhcp;
 mod failures;
 mod foreign;
 mod handover;
+mod mtu;
 mod nics;
 mod outage;
 mod own_dhcp;
