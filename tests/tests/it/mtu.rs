@@ -21,7 +21,7 @@ fn large_packets(name: &str) -> Result<()> {
     let servers = site.up()?;
 
     site.lan().set_mtu(9000, 1500)?;
-    let pc = power_on(&site)?;
+    let pc = power_on(&site, "virtio-net-pci")?;
     let warning = "MTU 1500 instead of 9000: packets of 9000 bytes don't get to 10.77.0.1 and back";
     pc.console().wait_for(warning, BOOT)?;
     pc.console().wait_for("bootlace: mount: ", COMMAND)?;
@@ -30,7 +30,12 @@ fn large_packets(name: &str) -> Result<()> {
     drop(pc);
 
     site.lan().set_mtu(9000, 9000)?;
-    let pc = power_on(&site)?;
+    let pc = power_on(&site, "virtio-net-pci,host_mtu=1500")?;
+    pc.console().wait_for("MTU 1500 instead of 9000: the card refuses packets of 9000", BOOT)?;
+    pc.console().wait_for("bootlace: mount: ", COMMAND)?;
+    drop(pc);
+
+    let pc = power_on(&site, "virtio-net-pci")?;
     wait_for_login(&pc, "pc-1")?;
     let reported = self::address(&site)?;
     ensure!(reported.ends_with(", MTU 9000"), "{reported}");
@@ -40,11 +45,11 @@ fn large_packets(name: &str) -> Result<()> {
     servers.stop()
 }
 
-fn power_on(site: &Site) -> Result<Pc> {
+fn power_on(site: &Site, card: &str) -> Result<Pc> {
     let preboot = Preboot::start(site, MAC)?;
     let kernel = preboot.fetch()?;
     drop(preboot);
-    Pc::builder("pc-1").mac(MAC).kernel(&kernel).start(site.lan())
+    Pc::builder("pc-1").mac(MAC).nic_model(card).kernel(&kernel).start(site.lan())
 }
 
 /// What the last boot reported when it had an address.
