@@ -3,10 +3,14 @@
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
 use anyhow::{Context, Result, ensure};
 use lab::{Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
-use std::time::Duration;
+use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// From the last word in the shell to the machine's next stage, or its end.
 const GO_ON: Duration = Duration::from_secs(60);
+
+/// From what happens on the console to the same on the page.
+const PAGE: Duration = Duration::from_secs(15);
 
 /// Letters that passwords are made of, but not this one's.
 const WRONG: &str = "bcdefghj";
@@ -43,9 +47,7 @@ fn before_the_root(site: &Site) -> Result<()> {
     log_in(&pc, &password)?;
     let seen = console.shell("ip address show dev eth0 || ip address; ls /dev/nbd0p1", COMMAND)?;
     ensure!(seen.contains("10.77.0.1") && !console.text().contains("attach:"), "{seen}");
-    let view = site.browser().json("/api/v1/machines/pc-1")?;
-    let sentence = view["state"]["sentence"].as_str().unwrap_or_default();
-    ensure!(sentence.contains("the rescue shell is open on ttyS0"), "{}", view["state"]);
+    let view = wait_for_sentence(site, "the rescue shell is open on ttyS0")?;
     ensure!(view["rescue"]["password"] == password.as_str(), "{}", view["rescue"]);
     let page = site.browser().get("/machines/pc-1")?.body;
     ensure!(page.contains(&format!("the password is <code>{password}</code>")), "{page}");
@@ -68,6 +70,19 @@ fn after_a_failure(site: &Site) -> Result<()> {
     pc.console().send_line("exit")?;
     // QEMU ends where a PC starts again.
     pc.wait_for_off(GO_ON)
+}
+
+/// Waits until the machine's page says this, which it does a moment after the machine.
+fn wait_for_sentence(site: &Site, text: &str) -> Result<Value> {
+    let deadline = Instant::now() + PAGE;
+    loop {
+        let view = site.browser().json("/api/v1/machines/pc-1")?;
+        if view["state"]["sentence"].as_str().is_some_and(|sentence| sentence.contains(text)) {
+            return Ok(view);
+        }
+        ensure!(Instant::now() < deadline, "the page does not say {text:?}: {}", view["state"]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Wants the shell; returns its password.
