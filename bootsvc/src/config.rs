@@ -1,6 +1,6 @@
 //! `bootlace.toml`.
 
-use initcfg::{NBD_SERVERS_MAX, RamSize};
+use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize};
 use model::KernelArgs;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
@@ -43,6 +43,10 @@ pub(crate) struct NetworkConfig {
     pub(crate) dns: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
     pub(crate) domain: Option<String>,
+    /// How large the machines' packets may be, in bytes; a machine whose network does not carry them takes
+    /// 1500. Without this key as the driver sets it.
+    #[serde(default, deserialize_with = "mtu")]
+    pub(crate) mtu: Option<u16>,
     /// Addresses that belong to one NIC for ever; they need not lie in the pool.
     #[serde(default, rename = "reserve")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
@@ -81,6 +85,8 @@ pub(crate) struct BootSettings {
     /// How much of their memory machines in write mode `ram` give to what they write: `50%`, `2048M`.
     #[serde(deserialize_with = "ram_size")]
     pub(crate) ram: RamSize,
+    /// The static busybox of rescue shells; without this key `/bin/busybox` or `/usr/bin/busybox`.
+    pub(crate) rescue_busybox: Option<PathBuf>,
 }
 
 impl Default for BootSettings {
@@ -90,6 +96,7 @@ impl Default for BootSettings {
             fitted_initrds: true,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
+            rescue_busybox: None,
         }
     }
 }
@@ -158,6 +165,18 @@ fn yes() -> bool {
 
 fn default_lease() -> Duration {
     Duration::from_secs(12 * 3600)
+}
+
+fn mtu<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let mtu = i64::deserialize(deserializer)?;
+    match u16::try_from(mtu) {
+        Ok(mtu) if MTU_RANGE.contains(&mtu) => Ok(Some(mtu)),
+        _ => Err(serde::de::Error::custom(format!(
+            "{mtu} is no MTU: write {} to {}, or leave the key out",
+            MTU_RANGE.start(),
+            MTU_RANGE.end()
+        ))),
+    }
 }
 
 fn ram_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RamSize, D::Error> {
@@ -299,6 +318,7 @@ mod tests {
             &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),
             &["set by the boot server"],
         );
+        refuse(&format!("{GOOD}mtu = 9001\n"), &["line 4", "write 1280 to 9000"]);
         refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
         refuse("[network\n", &["line 1"]);

@@ -35,6 +35,7 @@ pub(crate) async fn run(
         network: Some(network.clone()),
         fitted_initrds: config.boot.fitted_initrds,
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
+        rescue_busybox: config.boot.rescue_busybox.clone(),
         ..Options::under(&paths.root)
     };
     if options.init.is_none() {

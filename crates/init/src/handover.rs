@@ -70,7 +70,8 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
             format!(
                 "# The root disk is behind this card: Bootlace has set it up.\n\
                  [Match]\nMACAddress={mac}\nOriginalName={name}\n\n\
-                 [Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"
+                 [Link]\nNamePolicy=keep\nMACAddressPolicy=none\n{}",
+                mtu(config)
             ),
         ),
         (in_run("systemd/network/05-bootlace.network"), networkd(config, name)),
@@ -147,12 +148,19 @@ fn networkd(config: &BootConfig, name: &str) -> String {
     let mut text = format!(
         "# The root disk is behind this card: Bootlace has set it up.\n\
          [Match]\nMACAddress={}\nName={name}\n\n\
-         [Link]\nRequiredForOnline=no\n\n\
+         [Link]\nRequiredForOnline=no\n{}\n\
          [Network]\nKeepConfiguration=yes\n",
-        config.mac
+        config.mac,
+        mtu(config)
     );
     write_name_servers(&mut text, config);
     text
+}
+
+/// The size of packets that works, if it is not the usual one. NetworkManager and ifupdown, which don't touch
+/// the card, need not know it.
+fn mtu(config: &BootConfig) -> String {
+    config.mtu.map(|mtu| format!("MTUBytes={mtu}\n")).unwrap_or_default()
 }
 
 /// What the tools of Debian's own initramfs expect.
@@ -276,7 +284,7 @@ mod tests {
         let line = "bootlace.server=10.77.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 \
                     bootlace.address=10.77.0.100/24 bootlace.router=10.77.0.254 \
                     bootlace.dns=10.77.0.1 bootlace.domain=lab.example bootlace.host=lab-07 \
-                    bootlace.root=aoe:1.7";
+                    bootlace.root=aoe:1.7 bootlace.mtu=9000";
         BootConfig::parse(line).unwrap()
     }
 
@@ -290,6 +298,8 @@ mod tests {
         };
         check("05-bootlace.link", "MACAddress=52:54:00:00:00:01\n");
         check("05-bootlace.link", "NamePolicy=keep\n");
+        check("05-bootlace.link", "\nMTUBytes=9000\n");
+        check("05-bootlace.network", "RequiredForOnline=no\nMTUBytes=9000\n\n[Network]\n");
         check("05-bootlace.network", "KeepConfiguration=yes\nDNS=10.77.0.1\nDomains=lab.example\n");
         check("05-bootlace.conf", "unmanaged-devices=mac:52:54:00:00:00:01\n");
         check("05-bootlace.conf", "\n[global-dns]\nsearches=lab.example\n");

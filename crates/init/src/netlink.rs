@@ -198,6 +198,14 @@ pub(crate) fn link_up(socket: &Socket, index: u32) -> io::Result<()> {
     socket.request(Message::new(NEW_LINK, 0).bytes(&body)).map(drop)
 }
 
+/// Sets how large an interface's packets may be.
+pub(crate) fn set_mtu(socket: &Socket, index: u32, mtu: u32) -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const MTU: u16 = 4;
+    let body: Vec<u8> = [0, index, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    socket.request(Message::new(NEW_LINK, 0).bytes(&body).u32(MTU, mtu)).map(drop)
+}
+
 /// Gives an interface its address, for as long as it lives.
 pub(crate) fn add_address(
     socket: &Socket,

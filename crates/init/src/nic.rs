@@ -126,6 +126,11 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
     // Loopback first: programs of the real system may count on it from the first moment.
     let _ = netlink::link_up(&socket, 1);
     netlink::link_up(&socket, nic.index).map_err(failed)?;
+    Ok(wait_for_link(nic, console))
+}
+
+/// Waits for the link, for as long as it takes; returns what [`bring_up`] does.
+pub(crate) fn wait_for_link(nic: &Nic, console: &Console) -> String {
     let started = Instant::now();
     let mut next_hint = HINT_FIRST;
     while !nic.has_carrier() {
@@ -147,10 +152,10 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
         // Virtual cards have no speed.
         _ => String::new(),
     };
-    Ok(match started.elapsed() {
+    match started.elapsed() {
         wait if wait > HINT_FIRST => format!("{speed}, after {} s without link", wait.as_secs()),
         _ => speed,
-    })
+    }
 }
 
 /// Gives the NIC its address and the default route.
