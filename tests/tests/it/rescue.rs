@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
 use anyhow::{Context, Result, ensure};
-use lab::{Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Firmware, Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,8 @@ fn rescue(name: &str) -> Result<()> {
 
 fn before_the_root(site: &Site) -> Result<()> {
     let password = ask(site)?;
-    let pc = power_on(site, |index| index.to_owned())?;
+    // By firmware and GRUB, which must load one archive more than usual.
+    let pc = Pc::builder("pc-1").mac(MAC).firmware(Firmware::Bios).start(site.lan())?;
     let console = pc.console();
     console.wait_for("Password: ", BOOT)?;
     console.send_line(WRONG)?;
