@@ -73,10 +73,12 @@ impl Session<'_> {
         }
         // Nothing may come between the pieces of a simple reply.
         let is_apart = self.agreed.structured || position == request.offset;
-        let may_wait = size == left && is_apart && self.late.has_room(size);
+        let may_wait = size == left && is_apart;
         let room = self.output.room(size);
         let is_there = match self.export.read_cached(room, position) {
-            Ok(false) if !may_wait => self.export.read_uncounted(room, position).map(|()| true),
+            Ok(false) if !(may_wait && self.late.has_room(size)) => {
+                self.export.read_uncounted(room, position).map(|()| true)
+            }
             other => other,
         };
         match is_there {
