@@ -1,6 +1,25 @@
 //! The one thing that everybody who moves bits agrees on: a random-access block store.
 
+use std::fs::File;
 use std::io;
+
+/// What is at one place of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// For so many bytes; at least 1.
+    pub length: u64,
+    /// Nothing is kept there, and it reads as zeroes.
+    pub is_hole: bool,
+}
+
+/// How a range is zeroed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Zeroes {
+    /// The space stays allocated, so that a later write finds room.
+    pub keep_space: bool,
+    /// If it would take as long as writing zeroes, it is not done.
+    pub only_fast: bool,
+}
 
 /// A disk as seen by an export: bytes at offsets, with explicit durability.
 ///
@@ -24,6 +43,20 @@ pub trait Block: Send + Sync {
     /// Out of range: `InvalidInput`; otherwise what the operating system says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// As [`Block::read_at`], if that need not wait for a disk; otherwise `false`, and the buffer is of
+    /// no use.
+    ///
+    /// # Errors
+    /// As [`Block::read_at`].
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.read_at(buffer, offset).map(|()| true)
+    }
+
+    /// The file that holds this range at the same offset, if all of it is in one.
+    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
+        None
+    }
+
     /// Writes the whole of `data` at `offset`.
     ///
     /// # Errors
@@ -36,7 +69,7 @@ pub trait Block: Send + Sync {
     /// After an error the block refuses further writes and flushes: a failed fsync can't be retried.
     fn flush(&self) -> io::Result<()>;
 
-    /// The client does not need these bytes any longer; they read as zeroes afterwards.
+    /// The client does not need these bytes any longer; they read as zeroes afterwards, or as before.
     ///
     /// # Errors
     /// As [`Block::write_at`].
@@ -45,8 +78,29 @@ pub trait Block: Send + Sync {
     /// Makes the range read as zeroes.
     ///
     /// # Errors
-    /// As [`Block::write_at`].
-    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// As [`Block::write_at`]; `Unsupported` if it can't be done fast and must be.
+    fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()>;
+
+    /// What is at `offset`, for at most `length` bytes, which is not 0.
+    ///
+    /// # Errors
+    /// Out of range: `InvalidInput`; otherwise what the operating system says.
+    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
+        check_range(offset, length, self.size_bytes())?;
+        Ok(Extent { length, is_hole: false })
+    }
+
+    /// How much from `offset` is a hole, for at most `length` bytes: less work than [`extent`](Self::extent),
+    /// which may look far ahead for a hole's beginning.
+    ///
+    /// # Errors
+    /// As [`Block::extent`].
+    fn hole_at(&self, _offset: u64, _length: u64) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    /// The range will be read soon. It lies inside the disk.
+    fn prefetch(&self, _offset: u64, _length: u64) {}
 
     /// `true` if every write is refused with `PermissionDenied`.
     fn is_read_only(&self) -> bool;

@@ -3,8 +3,11 @@
 
 mod base;
 mod block;
+mod cached;
 mod copy;
+mod disk_file;
 mod error;
+mod flush;
 mod import;
 mod kernel;
 mod layer;
@@ -13,11 +16,13 @@ mod qemu_img;
 mod raw;
 mod rootfs;
 mod source;
+mod sparse;
 mod store;
 mod volumes;
 
 pub use base::Base;
-pub use block::{Block, check_range};
+pub use block::{Block, Extent, Zeroes, check_range};
+pub use disk_file::{DiskFile, Durability};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use import::{ImportRequest, Progress, Step};
 pub use kernel::kernel_version;

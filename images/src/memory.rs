@@ -1,6 +1,6 @@
 //! A disk in memory, for tests and fuzzing.
 
-use crate::block::{Block, check_range};
+use crate::block::{Block, Zeroes, check_range};
 use std::io;
 use std::sync::{PoisonError, RwLock};
 
@@ -43,10 +43,10 @@ impl Block for Memory {
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.write_zeroes(offset, length)
+        self.write_zeroes(offset, length, Zeroes::default())
     }
 
-    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+    fn write_zeroes(&self, offset: u64, length: u64, _how: Zeroes) -> io::Result<()> {
         let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
         check_range(offset, length, bytes.len() as u64)?;
         bytes[offset as usize..(offset + length) as usize].fill(0);

@@ -1,6 +1,8 @@
 //! A raw disk image in a file, read-only: the base that all machines share.
 
-use crate::block::{Block, check_range, read_only_error};
+use crate::block::{Block, Extent, Zeroes, check_range, read_only_error};
+use crate::cached::CachedReads;
+use crate::sparse;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,6 +16,7 @@ use std::path::Path;
 pub struct RawFile {
     file: File,
     size_bytes: u64,
+    cached: CachedReads,
 }
 
 impl RawFile {
@@ -24,12 +27,12 @@ impl RawFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let size_bytes = file.metadata()?.len();
-        Ok(Self { file, size_bytes })
+        Ok(Self::of_size(file, size_bytes))
     }
 
     /// An open file or device whose size is known.
-    pub(crate) fn of_size(file: File, size_bytes: u64) -> Self {
-        Self { file, size_bytes }
+    pub fn of_size(file: File, size_bytes: u64) -> Self {
+        Self { file, size_bytes, cached: CachedReads::default() }
     }
 }
 
@@ -41,6 +44,15 @@ impl Block for RawFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(offset, buffer.len() as u64, self.size_bytes)?;
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.cached.read(&self.file, buffer, offset)
+    }
+
+    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
+        Some(&self.file)
     }
 
     fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
@@ -55,8 +67,22 @@ impl Block for RawFile {
         Err(read_only_error())
     }
 
-    fn write_zeroes(&self, _offset: u64, _length: u64) -> io::Result<()> {
+    fn write_zeroes(&self, _offset: u64, _length: u64, _how: Zeroes) -> io::Result<()> {
         Err(read_only_error())
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
+        check_range(offset, length, self.size_bytes)?;
+        sparse::extent(&self.file, offset, length)
+    }
+
+    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        check_range(offset, length, self.size_bytes)?;
+        sparse::hole_at(&self.file, offset, length)
+    }
+
+    fn prefetch(&self, offset: u64, length: u64) {
+        sparse::prefetch(&self.file, offset, length);
     }
 
     fn is_read_only(&self) -> bool {

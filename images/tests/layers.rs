@@ -101,7 +101,7 @@ fn behaves_like_a_disk(mode: LayerMode, actions: &[Action]) {
                 possible.push(expected.clone());
             }
             Action::Zero { offset, length } => {
-                disk.write_zeroes(offset as u64, length as u64).unwrap();
+                disk.write_zeroes(offset as u64, length as u64, images::Zeroes::default()).unwrap();
                 expected[offset..offset + length].fill(0);
                 possible.push(expected.clone());
             }
@@ -285,7 +285,7 @@ fn out_of_range_is_refused_and_changes_nothing() {
         refused(layer.write_at(&vec![0; length], offset));
         refused(layer.read_at(&mut vec![0; length], offset));
         refused(layer.trim(offset, length as u64));
-        refused(layer.write_zeroes(offset, length as u64));
+        refused(layer.write_zeroes(offset, length as u64, images::Zeroes::default()));
     }
     refused(layer.trim(1, u64::MAX));
     layer.write_at(&[], size).unwrap();

@@ -1,9 +1,11 @@
 //! One exported disk: its data, its counters, and the connections that use it.
 
-use images::{Block, WriteLayer};
+use images::{Block, Extent, WriteLayer, Zeroes};
 use model::{ExportCounters, ExportSpec, ExportStatus};
+use socket2::Socket;
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::fs::File;
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,24 +24,31 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// What is behind an export.
 pub(crate) enum Disk {
-    /// The image version itself.
-    ReadOnly(Arc<dyn Block>),
-    /// The image version below what the machine writes.
+    /// An image version itself, or the file that is shared.
+    Plain(Arc<dyn Block>),
+    /// Such a disk below what is written.
     Layer(Arc<WriteLayer>),
 }
 
 impl Disk {
     fn block(&self) -> &dyn Block {
         match self {
-            Self::ReadOnly(block) => block.as_ref(),
+            Self::Plain(block) => block.as_ref(),
             Self::Layer(layer) => layer.as_ref(),
         }
     }
 }
 
-/// A disk that one machine sees, in one boot.
+/// What clients and logs call an export.
+pub(crate) struct Label {
+    pub(crate) name: String,
+    /// A line for people.
+    pub(crate) description: String,
+}
+
+/// A disk that one machine sees in one boot, or that is shared.
 pub(crate) struct Export {
-    pub(crate) spec: ExportSpec,
+    pub(crate) label: Label,
     disk: Disk,
     pub(crate) counters: Counters,
     started: Instant,
@@ -61,7 +70,7 @@ struct Sessions {
 /// A connection, or a batch of AoE frames.
 struct Open {
     /// `None` for AoE.
-    stream: Option<TcpStream>,
+    stream: Option<Socket>,
     generation: u32,
     cut: Arc<AtomicBool>,
 }
@@ -77,6 +86,20 @@ pub(crate) struct Counters {
     pub(crate) errors: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) dropped: AtomicU64,
+}
+
+/// Reads that were done and are not counted yet.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reads {
+    count: u64,
+    bytes: u64,
+}
+
+impl Reads {
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 impl Counters {
@@ -100,9 +123,9 @@ impl Counters {
 }
 
 impl Export {
-    pub(crate) fn new(spec: ExportSpec, disk: Disk) -> Self {
+    pub(crate) fn new(label: Label, disk: Disk) -> Self {
         Self {
-            spec,
+            label,
             disk,
             counters: Counters::default(),
             started: Instant::now(),
@@ -131,17 +154,17 @@ impl Export {
         self.closed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn status(&self) -> ExportStatus {
+    pub(crate) fn status(&self, spec: &ExportSpec) -> ExportStatus {
         let last_ms = self.last_request.load(Ordering::Relaxed);
         let now_ms = self.started.elapsed().as_millis() as u64;
         ExportStatus {
-            spec: self.spec.clone(),
+            spec: spec.clone(),
             size_bytes: self.size_bytes(),
             connections: self.sessions().open.values().filter(|open| open.stream.is_some()).count()
                 as u32,
             idle_seconds: (last_ms > 0).then(|| now_ms.saturating_sub(last_ms) / 1000),
             layer_bytes: match &self.disk {
-                Disk::ReadOnly(_) => 0,
+                Disk::Plain(_) => 0,
                 Disk::Layer(layer) => layer.used_bytes().unwrap_or(0),
             },
             counters: self.counters.snapshot(),
@@ -149,14 +172,39 @@ impl Export {
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.touch();
-        self.disk
-            .block()
-            .read_at(buffer, offset)
-            .inspect_err(|error| self.failed("read", error))?;
-        self.counters.count(&self.counters.reads);
-        self.counters.read_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        self.read_uncounted(buffer, offset)?;
+        self.count_reads(Reads { count: 1, bytes: buffer.len() as u64 });
         Ok(())
+    }
+
+    /// For those that tell [`count_reads`](Self::count_reads) of many at once.
+    pub(crate) fn read_uncounted(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let done = self.disk.block().read_at(buffer, offset);
+        done.inspect_err(|error| self.failed("read", error))
+    }
+
+    /// The same if it need not wait for a disk; otherwise `false`.
+    pub(crate) fn read_cached(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
+        let is_there = self.disk.block().read_cached(buffer, offset);
+        is_there.inspect_err(|error| self.failed("read", error))
+    }
+
+    /// The file that holds all of this range at the same offset. Who reads from it counts that.
+    pub(crate) fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+        self.disk.block().file_of(offset, length)
+    }
+
+    pub(crate) fn count_reads(&self, reads: Reads) {
+        if reads.count > 0 {
+            self.touch();
+            self.counters.reads.fetch_add(reads.count, Ordering::Relaxed);
+            self.counters.read_bytes.fetch_add(reads.bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn hole_at(&self, offset: u64, length: u64) -> std::io::Result<u64> {
+        let hole = self.disk.block().hole_at(offset, length);
+        hole.inspect_err(|error| self.failed("find holes", error))
     }
 
     pub(crate) fn write(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
@@ -166,14 +214,29 @@ impl Export {
         Ok(())
     }
 
-    pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> std::io::Result<()> {
-        self.patiently("write zeroes", || self.disk.block().write_zeroes(offset, length))?;
+    pub(crate) fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        how: Zeroes,
+    ) -> std::io::Result<()> {
+        self.patiently("write zeroes", || self.disk.block().write_zeroes(offset, length, how))?;
         self.counters.count(&self.counters.writes);
         Ok(())
     }
 
     pub(crate) fn trim(&self, offset: u64, length: u64) -> std::io::Result<()> {
         self.patiently("trim", || self.disk.block().trim(offset, length))
+    }
+
+    pub(crate) fn extent(&self, offset: u64, length: u64) -> std::io::Result<Extent> {
+        self.touch();
+        let extent = self.disk.block().extent(offset, length);
+        extent.inspect_err(|error| self.failed("find holes", error))
+    }
+
+    pub(crate) fn prefetch(&self, offset: u64, length: u64) {
+        self.disk.block().prefetch(offset, length);
     }
 
     pub(crate) fn flush(&self) -> std::io::Result<()> {
@@ -198,14 +261,16 @@ impl Export {
                 {
                     if !told {
                         tracing::error!(
-                            machine = %self.spec.machine,
-                            "the storage server's disk is full: the machine waits until there is \
-                             room; delete images or layers that are not needed"
+                            export = self.label.name,
+                            "the server's disk is full: the client waits until there is room; delete \
+                             images, layers or files that are not needed"
                         );
                         told = true;
                     }
                     std::thread::sleep(FULL_RETRY);
                 }
+                // Asked for only if it is fast: no failure.
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Err(error),
                 Err(error) => {
                     self.failed(action, &error);
                     return Err(error);
@@ -218,7 +283,7 @@ impl Export {
     fn failed(&self, action: &'static str, error: &std::io::Error) {
         self.counters.count(&self.counters.errors);
         if !self.is_closed() {
-            tracing::warn!(machine = %self.spec.machine, action, %error, "disk operation failed");
+            tracing::warn!(export = self.label.name, action, %error, "disk operation failed");
         }
     }
 
@@ -231,7 +296,7 @@ impl Export {
     /// client has a newer connection.
     pub(crate) fn join(
         self: &Arc<Self>,
-        stream: Option<TcpStream>,
+        stream: Option<Socket>,
         generation: u32,
     ) -> Option<Session> {
         let mut sessions = self.sessions();
@@ -287,6 +352,16 @@ impl Export {
             shut_down(&self.sessions(), Shutdown::Both);
         }
         is_empty || self.await_leaving(self.sessions(), since + LEAVE_TIME, |_| true)
+    }
+
+    /// The same when the server ends: what shall last is flushed, too.
+    pub(crate) fn finish_last_close(&self, since: Instant) {
+        let export = &self.label.name;
+        if !self.finish_close(since) {
+            tracing::error!(export, "requests still wait for the disk");
+        } else if let Err(error) = self.disk.block().flush() {
+            tracing::error!(export, %error, "last flush failed");
+        }
     }
 
     /// Waits for those that must leave; whether they have.

@@ -3,13 +3,21 @@
 //! It keeps its own export table and comes back without the boot server, which drives it by the
 //! storage API. The data plane runs on plain threads, so that no page or job can stall a disk.
 
+mod allow;
 mod aoe_target;
 mod api;
+mod catalogue;
 mod export;
 mod nbd_server;
+mod pool;
+mod share;
 mod table;
 
+pub use allow::{Allow, NotAllow};
 pub use aoe_target::SocketError;
+pub use images::Durability;
+pub use nbd_server::Address;
+pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
 pub use table::{ExportError, Exports};
 
 use std::io;
@@ -48,7 +56,7 @@ pub enum Error {
     )]
     Nbd {
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// Why it failed.
         source: io::Error,
     },
@@ -84,17 +92,19 @@ pub async fn run(
     let api = api::Api::bind(&config.socket)?;
     let mut nbd = Vec::new();
     for &address in &config.nbd {
-        let server = nbd_server::NbdServer::start(address, Arc::clone(&exports));
+        let address = Address::Tcp(address);
+        let server = nbd_server::NbdServer::start(&address, catalogue(&exports));
         nbd.push(server.map_err(|source| Error::Nbd { address, source })?);
     }
     let mut aoe = Vec::new();
     for interface in &config.aoe_interfaces {
-        aoe.push(aoe_target::AoeTarget::start(interface, Arc::clone(&exports))?);
+        aoe.push(aoe_target::AoeTarget::start(interface, catalogue(&exports))?);
     }
     ready();
     let served = api.serve(Arc::clone(&exports), stop).await.map_err(Error::Api);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
+        nbd.iter().for_each(nbd_server::NbdServer::stop_accepting);
         exports.close();
         drop(nbd);
         drop(aoe);
@@ -103,4 +113,8 @@ pub async fn run(
         tracing::error!(%error, "the storage server did not stop cleanly");
     }
     served
+}
+
+fn catalogue(exports: &Arc<Exports>) -> Arc<dyn catalogue::Catalogue> {
+    Arc::<Exports>::clone(exports)
 }

@@ -2,13 +2,13 @@
 //! process starts anew.
 
 use crate::Config;
-use crate::export::{Disk, Export};
+use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
+use crate::export::{Disk, Export, Label};
 use images::{LayerError, LayerMode, Layers, Store, StoreError};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -66,14 +66,35 @@ struct TableFile {
     export: Vec<ExportSpec>,
 }
 
-type Listener = Box<dyn Fn(&Arc<Export>) + Send>;
+/// An export and what it was made for.
+#[derive(Clone)]
+struct Assigned {
+    spec: ExportSpec,
+    export: Arc<Export>,
+    place: Arc<AoePlace>,
+}
+
+impl Assigned {
+    fn new(spec: ExportSpec, export: Arc<Export>) -> Self {
+        let place = AoePlace {
+            address: spec.shelf_slot,
+            serial: format!("BL{}", spec.mac.compact()),
+            told: vec![spec.mac],
+        };
+        Self { spec, export, place: Arc::new(place) }
+    }
+
+    fn aoe_disk(&self) -> AoeDisk {
+        AoeDisk { export: Arc::clone(&self.export), place: Arc::clone(&self.place) }
+    }
+}
 
 /// The exports of this server.
 pub struct Exports {
     store: Store,
     layers: Layers,
     path: PathBuf,
-    exports: RwLock<BTreeMap<MachineName, Arc<Export>>>,
+    exports: RwLock<BTreeMap<MachineName, Assigned>>,
     /// One change at a time; also guards the file.
     change: Mutex<()>,
     /// Told of every new export.
@@ -96,10 +117,10 @@ impl Exports {
         };
         for spec in read_table(&config.table)?.export {
             let machine = spec.machine.clone();
-            match exports.make(spec) {
+            match exports.make(&spec) {
                 Ok(export) => {
                     tracing::info!(%machine, "export restored");
-                    exports.write().insert(machine, Arc::new(export));
+                    exports.write().insert(machine, Assigned::new(spec, export));
                 }
                 Err(error) => {
                     let error = describe(&error);
@@ -119,25 +140,26 @@ impl Exports {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_address(&spec)?;
         if let Some(former) = self.get(&spec.machine) {
-            if former.spec == spec && !former.is_closed() {
-                return Ok(former.status());
+            if former.spec == spec && !former.export.is_closed() {
+                return Ok(former.export.status(&spec));
             }
             self.close_former(&former)?;
         }
-        let machine = spec.machine.clone();
-        let (image, version, boot) = (spec.image.clone(), spec.version, spec.boot);
-        let made = self.make(spec).map(Arc::new);
-        if let Ok(export) = &made {
-            self.write().insert(machine.clone(), Arc::clone(export));
+        let made = self.make(&spec).map(|export| Assigned::new(spec, export));
+        if let Ok(assigned) = &made {
+            self.write().insert(assigned.spec.machine.clone(), assigned.clone());
         }
         // Also when it failed: the former export must not come back with a restart.
         self.save()?;
-        let export = made?;
+        let assigned = made?;
+        let ExportSpec { machine, image, version, boot, root, .. } = &assigned.spec;
         tracing::info!(%machine, %image, version, boot, "export ready");
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            listener(&export);
+        if *root == RootKind::Aoe {
+            for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                listener(&assigned.aoe_disk());
+            }
         }
-        Ok(export.status())
+        Ok(assigned.export.status(&assigned.spec))
     }
 
     /// Takes the export away, and everything that the machine ever wrote.
@@ -166,62 +188,10 @@ impl Exports {
 
     /// All exports, by machine.
     pub fn list(&self) -> Vec<ExportStatus> {
-        self.all().iter().map(|export| export.status()).collect()
+        self.all().iter().map(|one| one.export.status(&one.spec)).collect()
     }
 
-    /// The NBD export `name`, if the peer at `address` may open it, and the connection's generation.
-    pub(crate) fn for_nbd(&self, name: &str, address: IpAddr) -> Option<(Arc<Export>, u32)> {
-        let (machine, generation) = match name.split_once("?g=") {
-            Some((machine, generation)) => (machine, generation.parse().ok()?),
-            None => (name, 0),
-        };
-        let export = self.get(&machine.parse().ok()?)?;
-        if export.spec.root == RootKind::Nbd && export.spec.address == address.to_canonical() {
-            return Some((export, generation));
-        }
-        export.counters.count(&export.counters.refused);
-        None
-    }
-
-    /// Whether the peer at `address` is a machine with an NBD export.
-    pub(crate) fn is_nbd_peer(&self, address: IpAddr) -> bool {
-        !self.nbd_names(address).is_empty()
-    }
-
-    /// Names of the NBD exports that the peer at `address` may open.
-    pub(crate) fn nbd_names(&self, address: IpAddr) -> Vec<String> {
-        let may_open = |export: &&Arc<Export>| {
-            export.spec.root == RootKind::Nbd && export.spec.address == address.to_canonical()
-        };
-        self.all().iter().filter(may_open).map(|export| export.spec.machine.to_string()).collect()
-    }
-
-    /// The AoE exports at `shelf.slot` (wildcards allowed) that the station `mac` may see. Who asks
-    /// for another machine's disk by its address is counted there.
-    pub(crate) fn for_aoe(&self, header: &aoe::Header) -> Vec<Arc<Export>> {
-        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
-        let mut visible = Vec::new();
-        for export in exports.values() {
-            let address = export.spec.shelf_slot;
-            if export.spec.root != RootKind::Aoe || !header.is_for(address.shelf, address.slot) {
-                continue;
-            }
-            if export.spec.mac == header.source {
-                visible.push(Arc::clone(export));
-            } else if !header.is_wildcard() {
-                export.counters.count(&export.counters.refused);
-            }
-        }
-        visible
-    }
-
-    /// `listener` is told of every export that is made from now on.
-    pub(crate) fn on_new(&self, listener: Listener) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
-    }
-
-    /// All exports.
-    pub(crate) fn all(&self) -> Vec<Arc<Export>> {
+    fn all(&self) -> Vec<Assigned> {
         let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
         exports.values().cloned().collect()
     }
@@ -230,43 +200,35 @@ impl Exports {
     pub(crate) fn close(&self) {
         let all = self.all();
         let since = Instant::now();
-        for export in &all {
-            export.begin_close();
+        for one in &all {
+            one.export.begin_close();
         }
-        for export in &all {
-            if !export.finish_close(since) {
-                tracing::error!(machine = %export.spec.machine, "requests still wait for the disk");
-                continue;
-            }
-            if export.is_durable()
-                && let Err(error) = export.flush()
-            {
-                tracing::error!(machine = %export.spec.machine, %error, "last flush failed");
-            }
+        for one in &all {
+            one.export.finish_last_close(since);
         }
     }
 
     /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
     /// layer any more.
-    fn close_former(&self, former: &Export) -> Result<(), ExportError> {
-        if !former.close() {
+    fn close_former(&self, former: &Assigned) -> Result<(), ExportError> {
+        if !former.export.close() {
             return Err(ExportError::Busy(former.spec.machine.clone()));
         }
         self.write().remove(&former.spec.machine);
         Ok(())
     }
 
-    fn get(&self, machine: &MachineName) -> Option<Arc<Export>> {
+    fn get(&self, machine: &MachineName) -> Option<Assigned> {
         self.exports.read().unwrap_or_else(PoisonError::into_inner).get(machine).cloned()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Export>>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<MachineName, Assigned>> {
         self.exports.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
-        let is_other = |export: &&Arc<Export>| {
-            export.spec.shelf_slot == spec.shelf_slot && export.spec.machine != spec.machine
+        let is_other = |one: &&Assigned| {
+            one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
         };
         match self.all().iter().find(is_other) {
             Some(other) => Err(ExportError::AddressTaken {
@@ -277,24 +239,87 @@ impl Exports {
         }
     }
 
-    fn make(&self, spec: ExportSpec) -> Result<Export, ExportError> {
+    fn make(&self, spec: &ExportSpec) -> Result<Arc<Export>, ExportError> {
         let base = self.store.open_base(&spec.image, spec.version)?;
         let Some(mode) = LayerMode::of(spec.write_mode) else {
             // What the machine wrote in an earlier boot is of no use to it any more.
             self.layers.discard(&spec.machine)?;
-            return Ok(Export::new(spec, Disk::ReadOnly(base.block)));
+            return Ok(Arc::new(Export::new(label(spec), Disk::Plain(base.block))));
         };
         let layer = self.layers.open_or_create(&spec.machine, &base, mode, spec.boot)?;
-        Ok(Export::new(spec, Disk::Layer(layer)))
+        Ok(Arc::new(Export::new(label(spec), Disk::Layer(layer))))
     }
 
     fn save(&self) -> Result<(), ExportError> {
-        let export = self.all().iter().map(|export| export.spec.clone()).collect();
+        let export = self.all().into_iter().map(|one| one.spec).collect();
         let failed =
             |source| ExportError::Table { action: "write", path: self.path.clone(), source };
         let text = toml::to_string(&TableFile { export })
             .map_err(|error| failed(io::Error::other(error)))?;
         write_durably(&self.path, text.as_bytes()).map_err(failed)
+    }
+}
+
+impl Catalogue for Exports {
+    fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String> {
+        let (machine, generation) = name.split_once("?g=").unwrap_or((name, "0"));
+        let found = machine.parse().ok().and_then(|machine| self.get(&machine));
+        if let (Some(one), Ok(generation)) = (found, generation.parse()) {
+            if may_open(&one.spec, peer) {
+                return Ok((one.export, generation));
+            }
+            one.export.counters.count(&one.export.counters.refused);
+        }
+        let name = shown(name);
+        Err(format!(
+            "there is no export {name} for {peer}: it has not booted, or the export is another \
+             machine's"
+        ))
+    }
+
+    fn nbd_names(&self, peer: Peer) -> Vec<String> {
+        let all = self.all();
+        let mine = all.iter().filter(|one| may_open(&one.spec, peer));
+        mine.map(|one| one.spec.machine.to_string()).collect()
+    }
+
+    /// Who asks for another machine's disk by its address is counted there.
+    fn for_aoe(&self, _interface: &str, header: &aoe::Header) -> Vec<AoeDisk> {
+        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
+        let mut visible = Vec::new();
+        for one @ Assigned { spec, export, .. } in exports.values() {
+            let address = spec.shelf_slot;
+            if spec.root != RootKind::Aoe || !header.is_for(address.shelf, address.slot) {
+                continue;
+            }
+            if spec.mac == header.source {
+                visible.push(one.aoe_disk());
+            } else if !header.is_wildcard() {
+                export.counters.count(&export.counters.refused);
+            }
+        }
+        visible
+    }
+
+    fn all_aoe(&self, _interface: &str) -> Vec<AoeDisk> {
+        let all = self.all();
+        let over_aoe = all.iter().filter(|one| one.spec.root == RootKind::Aoe);
+        over_aoe.map(Assigned::aoe_disk).collect()
+    }
+
+    fn on_new_aoe(&self, listener: Listener) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+}
+
+fn may_open(spec: &ExportSpec, peer: Peer) -> bool {
+    spec.root == RootKind::Nbd && peer.ip() == Some(spec.address.into())
+}
+
+fn label(spec: &ExportSpec) -> Label {
+    Label {
+        name: spec.machine.to_string(),
+        description: format!("{} version {}", spec.image, spec.version),
     }
 }
 

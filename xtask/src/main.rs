@@ -29,7 +29,7 @@ enum Task {
     Lint,
     /// Build bootlace, and the static bootlace-init beside it
     Build,
-    /// Measure initrd builds and boots, beside dnsmasq, nbdkit and Debian's initramfs
+    /// Measure initrd builds, boots and the NBD server, beside what else there is
     Bench(bench::Bench),
     /// Feed random bytes to everything that reads foreign bytes
     Fuzz(fuzz::Fuzz),

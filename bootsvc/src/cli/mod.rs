@@ -4,6 +4,7 @@ mod image;
 mod initrd;
 mod machine;
 mod server;
+mod share;
 mod status;
 
 use crate::paths::Paths;
@@ -44,6 +45,7 @@ enum Command {
     Serve,
     /// Start the storage server: NBD and AoE
     Storage,
+    Share(share::Share),
     /// Say whether the configuration is right and the server could start
     Check,
     /// Show machines, their boots, and what needs attention
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Up => server::up(&paths, &cli.root, cli.verbose),
         Command::Serve => server::serve(&paths),
         Command::Storage => server::storage(&paths),
+        Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
         Command::Status(status) => status.run(&paths),
         Command::Image(image) => image.run(&paths),
@@ -88,6 +91,8 @@ pub fn run() -> ExitCode {
 fn start_log(command: &Command, verbose: u8) {
     let is_server = matches!(command, Command::Up | Command::Serve | Command::Storage);
     let default = match verbose {
+        // What goes wrong between it and its clients has no other place.
+        0 if matches!(command, Command::Share(_)) => "warn",
         0 if !is_server => "off",
         0 => "info",
         1 => "info,bootsvc=debug,service=debug,storage=debug,web=debug,images=debug",

@@ -64,7 +64,7 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
 }
 
 /// Cancelled at the first SIGTERM or SIGINT.
-fn stop_signal() -> anyhow::Result<CancellationToken> {
+pub(super) fn stop_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,18 +1,29 @@
 //! Sockets that were opened by whoever started us. Unsafe code is here because a descriptor number is all that is handed over.
 
+use socket2::Socket;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use tokio::net::TcpListener;
+
+/// The listening socket with this number, for the runtime; see [`socket_from`].
+///
+/// # Errors
+/// The descriptor is no listening socket.
+pub fn listener_from(descriptor: RawFd) -> io::Result<TcpListener> {
+    let socket = socket_from(descriptor)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
 
 /// The listening socket with this number, which systemd passed in `LISTEN_FDS`. Call it once per descriptor.
 ///
 /// # Errors
 /// The descriptor is no listening socket.
-pub fn listener_from(descriptor: RawFd) -> io::Result<TcpListener> {
+pub fn socket_from(descriptor: RawFd) -> io::Result<Socket> {
     // SAFETY: the protocol of LISTEN_FDS gives these descriptors to this process, and our caller
     // takes each once; so nobody else closes or reads it.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    let socket = socket2::Socket::from(owned);
+    let socket = Socket::from(owned);
     if !socket.is_listener()? {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -20,6 +31,5 @@ pub fn listener_from(descriptor: RawFd) -> io::Result<TcpListener> {
         ));
     }
     socket.set_cloexec(true)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }

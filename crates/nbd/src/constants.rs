@@ -8,6 +8,7 @@ pub(crate) const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
 pub(crate) const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 pub(crate) const REQUEST_MAGIC: u32 = 0x2560_9513;
 pub(crate) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+pub(crate) const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
 
 pub(crate) const FLAG_FIXED_NEWSTYLE: u16 = 1;
 pub(crate) const FLAG_NO_ZEROES: u16 = 2;
@@ -17,10 +18,14 @@ pub(crate) const OPT_ABORT: u32 = 2;
 pub(crate) const OPT_LIST: u32 = 3;
 pub(crate) const OPT_INFO: u32 = 6;
 pub(crate) const OPT_GO: u32 = 7;
+pub(crate) const OPT_STRUCTURED_REPLY: u32 = 8;
+pub(crate) const OPT_LIST_META_CONTEXT: u32 = 9;
+pub(crate) const OPT_SET_META_CONTEXT: u32 = 10;
 
 pub(crate) const REP_ACK: u32 = 1;
 pub(crate) const REP_SERVER: u32 = 2;
 pub(crate) const REP_INFO: u32 = 3;
+pub(crate) const REP_META_CONTEXT: u32 = 4;
 /// Set in all replies that are errors.
 pub(crate) const REP_FLAG_ERROR: u32 = 1 << 31;
 pub(crate) const REP_ERR_UNSUP: u32 = REP_FLAG_ERROR | 1;
@@ -59,10 +64,14 @@ impl TransmissionFlags {
     pub const SEND_TRIM: Self = Self(1 << 5);
     /// WRITE_ZEROES is understood.
     pub const SEND_WRITE_ZEROES: Self = Self(1 << 6);
+    /// DF is understood on READ.
+    pub const SEND_DF: Self = Self(1 << 7);
     /// A flush on one connection covers writes on all.
     pub const CAN_MULTI_CONN: Self = Self(1 << 8);
     /// CACHE is understood.
     pub const SEND_CACHE: Self = Self(1 << 10);
+    /// FAST_ZERO is understood on WRITE_ZEROES.
+    pub const SEND_FAST_ZERO: Self = Self(1 << 11);
 
     /// These and `other`.
     #[must_use]

@@ -1,4 +1,7 @@
-//! The NBD protocol, both ends: handshake (fixed newstyle) and transmission (simple replies).
+//! The NBD protocol, both ends: handshake (fixed newstyle) and transmission.
+//!
+//! The server's end also knows structured replies and the context `base:allocation`; the client's, which is
+//! for Linux kernels, needs neither.
 //!
 //! Bytes go in, decisions come out; the names follow the protocol text (doc/proto.md of the
 //! reference implementation). Nothing here performs I/O or panics on foreign bytes.
@@ -10,6 +13,7 @@ extern crate alloc;
 pub mod client;
 mod constants;
 pub mod server;
+pub mod structured;
 mod transmission;
 
 pub use constants::{InfoType, TransmissionFlags};

@@ -2,9 +2,11 @@
 
 use crate::constants::{
     FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_ABORT, OPT_EXPORT_NAME, OPT_GO,
-    OPT_INFO, OPT_LIST, OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_ERR_INVALID,
-    REP_ERR_TOO_BIG, REP_ERR_UNKNOWN, REP_ERR_UNSUP, REP_INFO, REP_SERVER, TransmissionFlags,
+    OPT_INFO, OPT_LIST, OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT, OPT_STRUCTURED_REPLY,
+    OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_ERR_INVALID, REP_ERR_TOO_BIG, REP_ERR_UNKNOWN,
+    REP_ERR_UNSUP, REP_INFO, REP_META_CONTEXT, REP_SERVER, TransmissionFlags,
 };
+use crate::structured::ALLOCATION_ID;
 use crate::{NAME_MAX, PAYLOAD_MAX};
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -48,12 +50,26 @@ pub enum Step {
     Transmit {
         /// Name of the export.
         name: String,
+        /// What was agreed on.
+        agreed: Agreed,
         /// Bytes that the client sent already: the beginning of its first requests.
         early: Vec<u8>,
     },
     /// Close the connection.
     Close(Reason),
 }
+
+/// What client and server agreed on beyond the oldest form of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// READ is answered in chunks ([`crate::structured`]), and errors are.
+    pub structured: bool,
+    /// BLOCK_STATUS answers in the context `base:allocation`.
+    pub allocation: bool,
+}
+
+/// The only context that we know: what is data, and what a hole.
+const ALLOCATION: &str = "base:allocation";
 
 /// Why a client is let go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +108,9 @@ pub struct Handshake {
     received: Vec<u8>,
     to_send: VecDeque<Vec<u8>>,
     no_zeroes: bool,
+    structured: bool,
+    /// The export for which the client has chosen `base:allocation`.
+    allocation_of: Option<String>,
     n_options: u32,
 }
 
@@ -113,6 +132,8 @@ impl Handshake {
             received: Vec::new(),
             to_send: VecDeque::from([greeting]),
             no_zeroes: false,
+            structured: false,
+            allocation_of: None,
             n_options: 0,
         }
     }
@@ -131,7 +152,13 @@ impl Handshake {
             let advanced = match &mut self.state {
                 State::Transmit(name) => {
                     let name = core::mem::take(name);
-                    return Step::Transmit { name, early: core::mem::take(&mut self.received) };
+                    let allocation = self.allocation_of.as_ref() == Some(&name);
+                    let agreed = Agreed { structured: self.structured, allocation };
+                    return Step::Transmit {
+                        name,
+                        agreed,
+                        early: core::mem::take(&mut self.received),
+                    };
                 }
                 State::Closed(reason) => return Step::Close(reason.clone()),
                 State::ClientFlags => self.read_client_flags(),
@@ -225,6 +252,26 @@ impl Handshake {
                 Ok((name, infos)) => self.on_go(option, name, &infos, exports),
                 Err(text) => self.reply(option, REP_ERR_INVALID, text.as_bytes()),
             },
+            OPT_STRUCTURED_REPLY if !data.is_empty() => {
+                self.reply(option, REP_ERR_INVALID, b"STRUCTURED_REPLY takes no data");
+            }
+            OPT_STRUCTURED_REPLY => {
+                self.structured = true;
+                self.reply(option, REP_ACK, &[]);
+            }
+            OPT_LIST_META_CONTEXT | OPT_SET_META_CONTEXT => {
+                if option == OPT_SET_META_CONTEXT {
+                    self.allocation_of = None;
+                }
+                match parse_contexts(data) {
+                    _ if !self.structured => {
+                        let text = b"structured replies must be negotiated first";
+                        self.reply(option, REP_ERR_INVALID, text);
+                    }
+                    Ok((name, queries)) => self.on_contexts(option, name, &queries, exports),
+                    Err(text) => self.reply(option, REP_ERR_INVALID, text.as_bytes()),
+                }
+            }
             _ => self.reply(option, REP_ERR_UNSUP, b"this server does not know the option"),
         }
     }
@@ -237,7 +284,7 @@ impl Handshake {
         match exports.find(name) {
             Ok(info) => {
                 let mut reply = info.size_bytes.to_be_bytes().to_vec();
-                reply.extend_from_slice(&info.flags.0.to_be_bytes());
+                reply.extend_from_slice(&self.flags(&info).0.to_be_bytes());
                 if !self.no_zeroes {
                     reply.resize(reply.len() + 124, 0);
                 }
@@ -255,7 +302,7 @@ impl Handshake {
         };
         let mut export = (InfoType::Export as u16).to_be_bytes().to_vec();
         export.extend_from_slice(&info.size_bytes.to_be_bytes());
-        export.extend_from_slice(&info.flags.0.to_be_bytes());
+        export.extend_from_slice(&self.flags(&info).0.to_be_bytes());
         self.reply(option, REP_INFO, &export);
         for (kind, text) in [(InfoType::Name, name), (InfoType::Description, &info.description)] {
             if infos.contains(&(kind as u16)) {
@@ -272,6 +319,33 @@ impl Handshake {
         self.reply(option, REP_ACK, &[]);
         if option == OPT_GO {
             self.state = State::Transmit(name.into());
+        }
+    }
+
+    fn on_contexts(&mut self, option: u32, name: &str, queries: &[&str], exports: &impl Exports) {
+        if let Err(text) = exports.find(name) {
+            return self.reply(option, REP_ERR_UNKNOWN, text.as_bytes());
+        }
+        let is_list = option == OPT_LIST_META_CONTEXT;
+        let is_chosen = queries.contains(&ALLOCATION)
+            || is_list && (queries.is_empty() || queries.contains(&"base:"));
+        if is_chosen {
+            // A list's numbers mean nothing.
+            let id = if is_list { 0 } else { ALLOCATION_ID };
+            let mut context = id.to_be_bytes().to_vec();
+            context.extend_from_slice(ALLOCATION.as_bytes());
+            self.reply(option, REP_META_CONTEXT, &context);
+            if !is_list {
+                self.allocation_of = Some(name.into());
+            }
+        }
+        self.reply(option, REP_ACK, &[]);
+    }
+
+    fn flags(&self, info: &ExportInfo) -> TransmissionFlags {
+        match self.structured {
+            true => info.flags.with(TransmissionFlags::SEND_DF),
+            false => info.flags,
         }
     }
 
@@ -306,4 +380,19 @@ fn parse_go(data: &[u8]) -> Result<(&str, Vec<u16>), &'static str> {
         infos.push(fields.u16("information request").map_err(malformed)?);
     }
     if fields.remaining() > 0 { Err("the option has bytes left over") } else { Ok((name, infos)) }
+}
+
+/// Export and wanted contexts of LIST_META_CONTEXT and SET_META_CONTEXT.
+fn parse_contexts(data: &[u8]) -> Result<(&str, Vec<&str>), &'static str> {
+    let mut fields = Reader::new(data);
+    let malformed = |_: Truncated| "the option is truncated";
+    let length = fields.u32("name length").map_err(malformed)?;
+    let name = name_of(fields.bytes("name", length as usize).map_err(malformed)?)?;
+    let count = fields.u32("context queries").map_err(malformed)?;
+    let mut queries = Vec::new();
+    for _ in 0..count {
+        let length = fields.u32("query length").map_err(malformed)?;
+        queries.push(name_of(fields.bytes("query", length as usize).map_err(malformed)?)?);
+    }
+    if fields.remaining() > 0 { Err("the option has bytes left over") } else { Ok((name, queries)) }
 }

@@ -1,4 +1,4 @@
-//! Requests and simple replies.
+//! Requests and replies.
 
 use crate::constants::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC};
 use wire::{Reader, Truncated};
@@ -26,6 +26,8 @@ pub enum Command {
     Cache,
     /// Write zeroes, without payload.
     WriteZeroes,
+    /// Say which bytes are data and which are holes.
+    BlockStatus,
     /// A command of another extension.
     Unknown(u16),
 }
@@ -39,10 +41,22 @@ impl CommandFlags {
     pub const FUA: Self = Self(1);
     /// WRITE_ZEROES must keep the space allocated.
     pub const NO_HOLE: Self = Self(1 << 1);
+    /// READ must be answered in one chunk.
+    pub const DF: Self = Self(1 << 2);
+    /// BLOCK_STATUS must be answered with one extent.
+    pub const REQ_ONE: Self = Self(1 << 3);
+    /// WRITE_ZEROES must fail if it is not faster than writing.
+    pub const FAST_ZERO: Self = Self(1 << 4);
 
-    /// Whether no other flags are set than those that this server offers.
-    pub const fn is_known(self) -> bool {
-        self.0 & !(Self::FUA.0 | Self::NO_HOLE.0) == 0
+    /// Whether no other flags are set than those that belong to `command`.
+    pub const fn fit(self, command: Command) -> bool {
+        let known = match command {
+            Command::Read => Self::FUA.0 | Self::DF.0,
+            Command::WriteZeroes => Self::FUA.0 | Self::NO_HOLE.0 | Self::FAST_ZERO.0,
+            Command::BlockStatus => Self::FUA.0 | Self::REQ_ONE.0,
+            _ => Self::FUA.0,
+        };
+        self.0 & !known == 0
     }
 
     /// Whether all of `other` are set.
@@ -95,6 +109,7 @@ impl Request {
                 4 => Command::Trim,
                 5 => Command::Cache,
                 6 => Command::WriteZeroes,
+                7 => Command::BlockStatus,
                 other => Command::Unknown(other),
             },
             cookie: fields.u64("cookie")?,
@@ -113,6 +128,7 @@ impl Request {
             Command::Trim => 4,
             Command::Cache => 5,
             Command::WriteZeroes => 6,
+            Command::BlockStatus => 7,
             Command::Unknown(other) => other,
         };
         let mut bytes = [0; REQUEST_BYTES];
@@ -145,7 +161,9 @@ pub enum ErrorCode {
     Invalid = 22,
     /// ENOSPC: beyond the end when writing, or no space left.
     NoSpace = 28,
-    /// ENOTSUP.
+    /// EOVERFLOW: the answer does not fit one chunk.
+    Overflow = 75,
+    /// ENOTSUP: it can't be done fast.
     NotSupported = 95,
 }
 

@@ -1,7 +1,7 @@
 //! Client and server talk to each other without sockets.
 
 use nbd::client::{self, HandshakeError};
-use nbd::server::{self, ExportInfo, Exports, Reason};
+use nbd::server::{self, Agreed, ExportInfo, Exports, Reason};
 use nbd::{Command, CommandFlags, ErrorCode, Request, TransmissionFlags, simple_reply};
 use proptest::prelude::*;
 
@@ -84,7 +84,14 @@ fn the_old_way_of_opening_works_too() {
         let bytes = [flags.to_be_bytes().to_vec(), option(1, b"lab-07"), vec![9; 5]].concat();
         let (sent, step) = converse(&bytes);
         assert_eq!(sent.len(), 18 + 8 + 2 + zeroes);
-        assert_eq!(step, server::Step::Transmit { name: "lab-07".into(), early: vec![9; 5] });
+        assert_eq!(
+            step,
+            server::Step::Transmit {
+                name: "lab-07".into(),
+                agreed: Agreed::default(),
+                early: vec![9; 5]
+            }
+        );
     }
 }
 
@@ -106,6 +113,59 @@ fn odd_options_are_answered_and_the_handshake_goes_on() {
     {
         assert!(String::from_utf8_lossy(&sent).contains(text), "{text}");
     }
+}
+
+/// Data of SET_META_CONTEXT and LIST_META_CONTEXT.
+fn contexts(name: &str, queries: &[&str]) -> Vec<u8> {
+    let mut data = (name.len() as u32).to_be_bytes().to_vec();
+    data.extend(name.as_bytes());
+    data.extend((queries.len() as u32).to_be_bytes());
+    for query in queries {
+        data.extend((query.len() as u32).to_be_bytes());
+        data.extend(query.as_bytes());
+    }
+    data
+}
+
+/// What is agreed on after these options and EXPORT_NAME; what was sent.
+fn agree(options: &[Vec<u8>]) -> (Agreed, Vec<u8>) {
+    let bytes = [3u32.to_be_bytes().to_vec(), options.concat(), option(1, b"lab-07")].concat();
+    match converse(&bytes) {
+        (sent, server::Step::Transmit { agreed, .. }) => (agreed, sent),
+        (_, other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_chooses_structured_replies_and_the_context_of_allocation() {
+    let structured = option(8, b"");
+    let chosen = option(10, &contexts("lab-07", &["qemu:dirty-bitmap:x", "base:allocation"]));
+    let (agreed, sent) = agree(&[structured.clone(), chosen.clone()]);
+    assert_eq!(agreed, Agreed { structured: true, allocation: true });
+    let flags = u16::from_be_bytes([sent[sent.len() - 2], sent[sent.len() - 1]]);
+    assert!(TransmissionFlags(flags).has(TransmissionFlags::SEND_DF));
+
+    let allocation = |options: &[Vec<u8>]| agree(options).0.allocation;
+    let again = option(10, &contexts("lab-07", &[]));
+    assert!(!allocation(&[structured.clone(), chosen.clone(), again]), "the last choice counts");
+    let other = option(10, &contexts("lab-08", &["base:allocation"]));
+    assert!(!allocation(&[structured.clone(), chosen.clone(), other]), "an error undoes it");
+    let wildcard = option(10, &contexts("lab-07", &["base:"]));
+    assert!(!allocation(&[structured.clone(), wildcard]), "wildcards are for lists");
+    assert!(!allocation(&[chosen, structured]), "too early");
+    let data = option(8, b"data");
+    assert_eq!(agree(&[data]).0, Agreed::default());
+}
+
+#[test]
+fn contexts_are_listed() {
+    let list = |queries: &[&str]| {
+        let list = option(9, &contexts("lab-07", queries));
+        let (_, sent) = agree(&[option(8, b""), list]);
+        String::from_utf8_lossy(&sent).contains("base:allocation")
+    };
+    assert!(list(&[]) && list(&["base:"]) && list(&["x:", "base:allocation"]));
+    assert!(!list(&["x:"]) && !list(&["base:other"]));
 }
 
 #[test]
@@ -148,13 +208,18 @@ fn no_prefix_of_a_handshake_panics_or_opens_anything() {
     for end in 0..bytes.len() {
         assert_eq!(converse(&bytes[..end]).1, server::Step::Receive);
     }
+    let chosen = contexts("lab-07", &["base:allocation", "x"]);
+    for end in 0..chosen.len() {
+        let (agreed, sent) = agree(&[option(8, b""), option(10, &chosen[..end])]);
+        assert!(!agreed.allocation && String::from_utf8_lossy(&sent).contains("truncated"));
+    }
 }
 
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..64usize) {
         let _ = Request::parse(&bytes);
-        let mut valid = [3u32.to_be_bytes().to_vec(), option(7, &bytes), option(3, b"")].concat();
+        let mut valid = [3u32.to_be_bytes().to_vec(), option(7, &bytes), option(8, b""), option(10, &bytes), option(3, b"")].concat();
         let _ = converse(&valid);
         let index = cut.min(valid.len() - 1);
         valid[index] ^= bytes.first().copied().unwrap_or(1);

@@ -1,13 +1,16 @@
 //! A machine's writes over a shared parent.
 
 use super::map::{GRANULE_BYTES, Map, STRIPE_GRANULES, State};
-use crate::block::{Block, check_range};
-use rustix::fs::{FallocateFlags, fallocate};
+use crate::block::{Block, Extent, Zeroes, check_range};
+use crate::cached::CachedReads;
+use crate::flush::FlushGroup;
+use crate::sparse;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Locks for first writes. Two stripes may share one: that costs a little waiting, nothing else.
@@ -30,6 +33,7 @@ pub struct WriteLayer {
     parent: Arc<dyn Block>,
     size_bytes: u64,
     data: File,
+    cached: CachedReads,
     map: Map,
     /// Only in layers that are to last.
     durable: Option<DurableMap>,
@@ -40,15 +44,12 @@ pub struct WriteLayer {
 /// The map file that survives a power cut.
 pub(super) struct DurableMap {
     file: File,
-    /// Flushes that were asked for.
-    asked: AtomicU64,
-    /// Of those, how many the last finished flush covered.
-    covered: Mutex<u64>,
+    flushes: FlushGroup,
 }
 
 impl DurableMap {
     pub(super) fn new(file: File) -> Self {
-        Self { file, asked: AtomicU64::new(0), covered: Mutex::new(0) }
+        Self { file, flushes: FlushGroup::default() }
     }
 }
 
@@ -63,11 +64,24 @@ impl WriteLayer {
             size_bytes: parent.size_bytes(),
             parent,
             data,
+            cached: CachedReads::default(),
             map,
             durable,
             locks: [const { Mutex::new(()) }; LOCKS_MAX],
             condition: AtomicU8::new(HEALTHY),
         }
+    }
+
+    /// A layer that is gone when it is dropped, whatever happens: its files in `folder` have no name.
+    ///
+    /// # Errors
+    /// The files can't be made.
+    pub fn temporary(parent: Arc<dyn Block>, folder: &Path) -> io::Result<Self> {
+        let size_bytes = parent.size_bytes();
+        let data = tempfile::tempfile_in(folder)?;
+        data.set_len(size_bytes)?;
+        let map = Map::new(size_bytes, tempfile::tempfile_in(folder)?);
+        Ok(Self::new(parent, data, map, None))
     }
 
     /// Bytes that the layer holds on the server's disk.
@@ -167,13 +181,33 @@ impl WriteLayer {
         if any_mine {
             // After the map: what is punched is never looked at. A file system that can't punch
             // just keeps the space.
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match fallocate(&self.data, flags, offset, length) {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
+            sparse::punch(&self.data, offset, length)?;
         }
         Ok(())
+    }
+
+    fn flush_to(&self, durable: &DurableMap) -> io::Result<()> {
+        let pages = self.map.take_dirty();
+        self.data.sync_data()?;
+        if pages.is_empty() {
+            return Ok(());
+        }
+        for (offset, page) in pages {
+            durable.file.write_all_at(&page, offset)?;
+        }
+        durable.file.sync_data()
+    }
+
+    /// Bytes from `position` to at most `end` that come from the same place.
+    fn run(&self, position: u64, end: u64) -> (State, u64) {
+        let mut granule = position / GRANULE_BYTES;
+        let state = self.map.state(granule);
+        let mut run_end = position;
+        while run_end < end && self.map.state(granule) == state {
+            granule += 1;
+            run_end = (granule * GRANULE_BYTES).min(end);
+        }
+        (state, run_end - position)
     }
 
     /// Zeroes a part of one granule.
@@ -196,22 +230,51 @@ impl Block for WriteLayer {
         let end = offset + buffer.len() as u64;
         let mut position = offset;
         while position < end {
-            let mut granule = position / GRANULE_BYTES;
-            let state = self.map.state(granule);
-            let run_start = position;
-            // One read for each run of granules that come from the same place.
-            while position < end && self.map.state(granule) == state {
-                granule += 1;
-                position = (granule * GRANULE_BYTES).min(end);
-            }
-            let run = &mut buffer[(run_start - offset) as usize..(position - offset) as usize];
+            let (state, length) = self.run(position, end);
+            let start = (position - offset) as usize;
+            let run = &mut buffer[start..start + length as usize];
             match state {
-                State::Parent => self.parent.read_at(run, run_start)?,
-                State::Mine => self.data.read_exact_at(run, run_start)?,
+                State::Parent => self.parent.read_at(run, position)?,
+                State::Mine => self.data.read_exact_at(run, position)?,
                 State::Zero => run.fill(0),
             }
+            position += length;
         }
         Ok(())
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.check_usable()?;
+        let end = offset + buffer.len() as u64;
+        let mut position = offset;
+        while position < end {
+            let (state, length) = self.run(position, end);
+            let start = (position - offset) as usize;
+            let run = &mut buffer[start..start + length as usize];
+            let is_there = match state {
+                State::Parent => self.parent.read_cached(run, position)?,
+                State::Mine => self.cached.read(&self.data, run, position)?,
+                State::Zero => {
+                    run.fill(0);
+                    true
+                }
+            };
+            if !is_there {
+                return Ok(false);
+            }
+            position += length;
+        }
+        Ok(true)
+    }
+
+    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+        self.check_usable().ok()?;
+        match self.run(offset, offset + length) {
+            (State::Parent, run) if run == length => self.parent.file_of(offset, length),
+            (State::Mine, run) if run == length => Some(&self.data),
+            _ => None,
+        }
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
@@ -232,28 +295,9 @@ impl Block for WriteLayer {
     fn flush(&self) -> io::Result<()> {
         let Some(durable) = &self.durable else { return self.check_usable() };
         self.check_writable()?;
-        let ticket = durable.asked.fetch_add(1, Ordering::AcqRel) + 1;
-        let mut covered = durable.covered.lock().unwrap_or_else(PoisonError::into_inner);
-        if *covered >= ticket {
-            // Somebody else's flush began after we asked, and is done.
-            return Ok(());
-        }
-        self.check_writable()?;
-        let covers = durable.asked.load(Ordering::Acquire);
-        let pages = self.map.take_dirty();
-        let done = (|| {
-            self.data.sync_data()?;
-            if pages.is_empty() {
-                return Ok(());
-            }
-            for (offset, page) in pages {
-                durable.file.write_all_at(&page, offset)?;
-            }
-            durable.file.sync_data()
-        })();
-        match done {
-            Ok(()) => *covered = covers,
-            Err(_) => {
+        durable.flushes.run(|| {
+            self.check_writable()?;
+            self.flush_to(durable).inspect_err(|_| {
                 // The kernel reports a failed write-back once and then forgets it: a second fsync
                 // would lie. The layer stays readable.
                 let _ = self.condition.compare_exchange(
@@ -262,16 +306,16 @@ impl Block for WriteLayer {
                     Ordering::AcqRel,
                     Ordering::Acquire,
                 );
-            }
-        }
-        done
+            })
+        })
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.write_zeroes(offset, length)
+        self.write_zeroes(offset, length, Zeroes::default())
     }
 
-    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+    /// A layer keeps no space for what reads as zeroes: there is none of it in its parent either.
+    fn write_zeroes(&self, offset: u64, length: u64, _how: Zeroes) -> io::Result<()> {
         check_range(offset, length, self.size_bytes)?;
         self.check_writable()?;
         let end = offset + length;
@@ -294,6 +338,41 @@ impl Block for WriteLayer {
             self.zero_granules(granules)?;
         }
         Ok(())
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
+        check_range(offset, length, self.size_bytes)?;
+        self.check_usable()?;
+        let (state, length) = self.run(offset, offset + length);
+        match state {
+            State::Parent => self.parent.extent(offset, length),
+            State::Mine => Ok(Extent { length, is_hole: false }),
+            State::Zero => Ok(Extent { length, is_hole: true }),
+        }
+    }
+
+    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        check_range(offset, length, self.size_bytes)?;
+        self.check_usable()?;
+        match self.run(offset, offset + length) {
+            (State::Parent, length) => self.parent.hole_at(offset, length),
+            (State::Mine, _) => Ok(0),
+            (State::Zero, length) => Ok(length),
+        }
+    }
+
+    fn prefetch(&self, offset: u64, length: u64) {
+        let end = offset + length;
+        let mut position = offset;
+        while position < end {
+            let (state, length) = self.run(position, end);
+            match state {
+                State::Parent => self.parent.prefetch(position, length),
+                State::Mine => sparse::prefetch(&self.data, position, length),
+                State::Zero => {}
+            }
+            position += length;
+        }
     }
 
     fn is_read_only(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::raw::Frame;
 use super::socket::PacketSocket;
+use crate::catalogue::{AoeDisk, AoePlace};
 use crate::export::Export;
 use aoe::{AtaCommand, AtaReply, AtaRequest, Identity, Request, RequestBody, SECTOR_BYTES, Status};
 use std::io;
@@ -32,13 +33,13 @@ struct Arrived {
 }
 
 impl Lane {
-    pub(super) fn start(export: Arc<Export>, socket: Arc<PacketSocket>) -> io::Result<Self> {
+    pub(super) fn start(disk: AoeDisk, socket: Arc<PacketSocket>) -> io::Result<Self> {
         let (queue, arrived) = sync_channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new().name("aoe-disk".into()).spawn({
-            let export = Arc::clone(&export);
-            move || run(&export, &socket, &arrived)
-        })?;
-        tracing::info!(machine = %export.spec.machine, "root disk in use over AoE");
+        let export = Arc::clone(&disk.export);
+        let thread = std::thread::Builder::new()
+            .name("aoe-disk".into())
+            .spawn(move || run(&disk, &socket, &arrived))?;
+        tracing::info!(export = export.label.name, "disk in use over AoE");
         Ok(Self { export, queue: Some(queue), thread: Some(thread) })
     }
 
@@ -73,7 +74,8 @@ impl Drop for Lane {
     }
 }
 
-fn run(export: &Arc<Export>, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
+fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
+    let AoeDisk { export, place } = disk;
     // Of what changes nothing, and of what must be durable before it is acknowledged.
     let (mut replies, mut acknowledgements) = (Vec::new(), Vec::new());
     while let Ok(first) = arrived.recv() {
@@ -83,8 +85,8 @@ fn run(export: &Arc<Export>, socket: &PacketSocket, arrived: &Receiver<Arrived>)
         for frame in batch {
             let Ok(request) = Request::parse(&frame.frame) else { continue };
             let RequestBody::Ata(ata) = &request.body else { continue };
-            let Some(answer) = answer(export, socket, ata, frame.at) else { continue };
-            let address = export.spec.shelf_slot;
+            let Some(answer) = answer(export, place, socket, ata, frame.at) else { continue };
+            let address = place.address;
             let reply =
                 AtaReply { status: answer.status, sectors: answer.sectors, data: &answer.data };
             let reply = reply.emit(&request.header, socket.link().mac, address.shelf, address.slot);
@@ -117,6 +119,7 @@ impl Answer {
 /// Does what is asked; `None` is silence, after which the initiator asks again.
 fn answer(
     export: &Export,
+    place: &AoePlace,
     socket: &PacketSocket,
     ata: &AtaRequest<'_>,
     at: Instant,
@@ -160,8 +163,8 @@ fn answer(
         AtaCommand::Identify => {
             let identity = Identity {
                 sectors: export.size_bytes() / SECTOR_BYTES as u64,
-                serial: &format!("BL{}", export.spec.mac.compact()),
-                model: &format!("Bootlace {}", export.spec.machine),
+                serial: &place.serial,
+                model: &format!("Bootlace {}", export.label.name),
                 firmware: "1",
             };
             let data = aoe::identify(&identity).to_vec();
@@ -170,7 +173,7 @@ fn answer(
         AtaCommand::CheckPowerMode => Some(Answer { sectors: 0xff, ..Answer::of(Status::Good) }),
         AtaCommand::PowerNoOp => Some(Answer::of(Status::Good)),
         AtaCommand::Unknown(command) => {
-            tracing::debug!(machine = %export.spec.machine, command, "ATA command not known");
+            tracing::debug!(export = export.label.name, command, "ATA command not known");
             Some(Answer::of(Status::Aborted))
         }
     }

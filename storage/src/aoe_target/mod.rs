@@ -10,8 +10,8 @@ mod socket;
 
 pub use socket::SocketError;
 
+use crate::catalogue::{AoeDisk, Catalogue};
 use crate::export::Export;
-use crate::table::Exports;
 use aoe::{ConfigReply, ErrorCode, Request, RequestBody, emit_error, sectors_per_frame};
 use lane::Lane;
 use raw::{Batch, Frame};
@@ -41,15 +41,15 @@ pub(crate) struct AoeTarget {
 }
 
 impl AoeTarget {
-    pub(crate) fn start(interface: &str, exports: Arc<Exports>) -> Result<Self, SocketError> {
+    pub(crate) fn start(interface: &str, exports: Arc<dyn Catalogue>) -> Result<Self, SocketError> {
         let socket = Arc::new(PacketSocket::open(interface, STOP_POLL)?);
         let stopping = Arc::new(AtomicBool::new(false));
-        for export in exports.all() {
-            announce(&socket, &export);
+        for disk in exports.all_aoe(interface) {
+            announce(&socket, &disk);
         }
-        exports.on_new({
+        exports.on_new_aoe({
             let socket = Arc::clone(&socket);
-            Box::new(move |export| announce(&socket, export))
+            Box::new(move |disk| announce(&socket, disk))
         });
         let mut receiver = Receiver { socket, exports, lanes: HashMap::new() };
         let thread = std::thread::Builder::new().name("aoe-receive".into()).spawn({
@@ -74,25 +74,25 @@ fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> ConfigReply<'a
     ConfigReply {
         buffer_count: BUFFER_COUNT,
         sector_count: sectors_per_frame(socket.link().mtu),
-        text: export.spec.machine.as_str().as_bytes(),
+        text: export.label.name.as_bytes(),
     }
 }
 
-/// Tells an export's machine that its disk is there. A machine that waits for it need not ask.
-fn announce(socket: &PacketSocket, export: &Export) {
-    let spec = &export.spec;
-    if spec.root == model::RootKind::Aoe {
-        let (shelf, slot) = (spec.shelf_slot.shelf, spec.shelf_slot.slot);
-        let frame = config_reply(socket, export).announce(spec.mac, socket.link().mac, shelf, slot);
-        socket.send(&[frame]);
-    }
+/// Tells an export's machines that their disk is there. A machine that waits for it need not ask.
+fn announce(socket: &PacketSocket, disk: &AoeDisk) {
+    let (address, mac) = (disk.place.address, socket.link().mac);
+    let reply = config_reply(socket, &disk.export);
+    let to = disk.place.told.iter();
+    let frames: Vec<_> =
+        to.map(|&client| reply.announce(client, mac, address.shelf, address.slot)).collect();
+    socket.send(&frames);
 }
 
 struct Receiver {
     socket: Arc<PacketSocket>,
-    exports: Arc<Exports>,
-    /// By machine. A lane ends with its export.
-    lanes: HashMap<model::MachineName, Lane>,
+    exports: Arc<dyn Catalogue>,
+    /// By address. A lane ends with its export.
+    lanes: HashMap<model::ShelfSlot, Lane>,
 }
 
 impl Receiver {
@@ -120,8 +120,8 @@ impl Receiver {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!(interface = self.socket.interface(), "interface has changed");
-                for export in self.exports.all() {
-                    announce(&self.socket, &export);
+                for disk in self.exports.all_aoe(self.socket.interface()) {
+                    announce(&self.socket, &disk);
                 }
             }
             Err(error) => {
@@ -139,17 +139,17 @@ impl Receiver {
             }
         };
         // Only the machine itself learns that its disk exists.
-        for export in self.exports.for_aoe(&request.header) {
-            self.on_request(&request, frame, &export);
+        for disk in self.exports.for_aoe(self.socket.interface(), &request.header) {
+            self.on_request(&request, frame, &disk);
         }
     }
 
-    fn on_request(&mut self, request: &Request<'_>, frame: &Frame<'_>, export: &Arc<Export>) {
-        let (mac, address) = (self.socket.link().mac, export.spec.shelf_slot);
+    fn on_request(&mut self, request: &Request<'_>, frame: &Frame<'_>, disk: &AoeDisk) {
+        let (mac, address) = (self.socket.link().mac, disk.place.address);
         match &request.body {
-            RequestBody::Ata(_) => self.queue(frame, export),
+            RequestBody::Ata(_) => self.queue(frame, disk),
             RequestBody::Config(query) => {
-                let reply = config_reply(&self.socket, export);
+                let reply = config_reply(&self.socket, &disk.export);
                 if query.is_answered_by(reply.text) {
                     let frame = reply.emit(&request.header, mac, address.shelf, address.slot);
                     self.socket.send(&[frame]);
@@ -158,7 +158,8 @@ impl Receiver {
             RequestBody::Other(command) => {
                 // Masks and reservations are the boot server's to make, not the network's.
                 if *command < VENDOR_COMMANDS {
-                    tracing::debug!(machine = %export.spec.machine, command, "AoE command refused");
+                    let export = &disk.export.label.name;
+                    tracing::debug!(export, command, "AoE command refused");
                 }
                 let code = ErrorCode::UnrecognizedCommand;
                 self.socket.send(&[emit_error(request, mac, address.shelf, address.slot, code)]);
@@ -166,24 +167,25 @@ impl Receiver {
         }
     }
 
-    fn queue(&mut self, frame: &Frame<'_>, export: &Arc<Export>) {
+    fn queue(&mut self, frame: &Frame<'_>, disk: &AoeDisk) {
         let lanes = &mut self.lanes;
-        let is_current = |lane: &Lane| Arc::ptr_eq(lane.export(), export);
-        if !lanes.get(&export.spec.machine).is_some_and(is_current) {
+        let is_current = |lane: &Lane| Arc::ptr_eq(lane.export(), &disk.export);
+        if !lanes.get(&disk.place.address).is_some_and(is_current) {
             lanes
                 .extract_if(|_, lane| lane.export().is_closed())
                 .for_each(|(_, lane)| lane.abandon());
-            match Lane::start(Arc::clone(export), Arc::clone(&self.socket)) {
+            match Lane::start(disk.clone(), Arc::clone(&self.socket)) {
                 Ok(lane) => {
-                    lanes.insert(export.spec.machine.clone(), lane);
+                    lanes.insert(disk.place.address, lane);
                 }
                 Err(error) => {
-                    tracing::warn!(machine = %export.spec.machine, %error, "no thread for an AoE disk");
+                    let export = &disk.export.label.name;
+                    tracing::warn!(export, %error, "no thread for an AoE disk");
                     return;
                 }
             }
         }
-        if let Some(lane) = lanes.get(&export.spec.machine) {
+        if let Some(lane) = lanes.get(&disk.place.address) {
             lane.push(frame);
         }
     }

@@ -1,14 +1,20 @@
-//! NBD over TCP: one thread per connection.
+//! NBD over TCP and Unix sockets: one thread per connection.
 
+mod address;
+mod half_open;
 mod session;
 
-use crate::table::Exports;
+pub use address::Address;
+
+use crate::catalogue::{Catalogue, Peer};
+use address::Listener;
+use half_open::HalfOpen;
 use nbd::TransmissionFlags;
-use nbd::server::{ExportInfo, Handshake, Reason, Step};
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step};
+use socket2::{SockAddr, Socket};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,65 +22,70 @@ use std::time::{Duration, Instant};
 /// A client that has opened nothing after this time is let go.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Clients in the handshake at once. More are let go.
-const HALF_OPEN_MAX: usize = 100;
+/// Connections, each with a thread: four for each of the most machines that one server is meant for,
+/// and those in the handshake.
+const CONNECTIONS_MAX: usize = 1024 + half_open::HALF_OPEN_MAX;
 
-/// Of those, how many may be strangers, so that they can't keep machines from their disks.
-const STRANGERS_MAX: usize = 50;
-
-/// Connections in transmission: four for each of the most machines that one server is meant for.
-const CONNECTIONS_MAX: usize = 1024;
-
-/// A machine that takes no data for so long is gone.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The listener and its connections; dropping it ends them.
+/// The listener and its connections. Dropping it ends them, after their exports were closed.
 pub(crate) struct NbdServer {
     shared: Arc<Shared>,
-    listener: TcpListener,
+    listener: Arc<Listener>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    exports: Arc<Exports>,
+    exports: Arc<dyn Catalogue>,
     stopping: AtomicBool,
-    half_open: AtomicUsize,
-    connected: AtomicUsize,
+    half_open: HalfOpen,
+    pools: session::Pools,
     sessions: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl NbdServer {
-    pub(crate) fn start(address: SocketAddr, exports: Arc<Exports>) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        // A room full of PCs that is switched on at once connects at once.
-        socket.listen(1024)?;
-        let listener = TcpListener::from(socket);
+    pub(crate) fn start(address: &Address, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
+        Self::serve(Listener::open(address)?, exports)
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn start_on(socket: Socket, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
+        Self::serve(Listener::handed(socket)?, exports)
+    }
+
+    fn serve(listener: Listener, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
+        let listener = Arc::new(listener);
         let shared = Arc::new(Shared {
             exports,
             stopping: AtomicBool::new(false),
-            half_open: AtomicUsize::new(0),
-            connected: AtomicUsize::new(0),
+            half_open: HalfOpen::default(),
+            pools: session::Pools::default(),
             sessions: Mutex::default(),
         });
         let thread = std::thread::Builder::new().name("nbd-accept".into()).spawn({
-            let (shared, listener) = (Arc::clone(&shared), listener.try_clone()?);
+            let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
             move || accept(&shared, &listener)
         })?;
         Ok(Self { shared, listener, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> io::Result<Address> {
+        self.listener.address()
+    }
+
+    /// Lets nobody in any more.
+    pub(crate) fn stop_accepting(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        // Wakes the thread that waits in accept.
+        let _ = self.listener.socket.shutdown(Shutdown::Both);
     }
 }
 
 impl Drop for NbdServer {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        // Wakes the thread that waits in accept.
-        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+        self.stop_accepting();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        self.shared.exports.close();
         let sessions = std::mem::take(
             &mut *self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner),
         );
@@ -84,13 +95,13 @@ impl Drop for NbdServer {
     }
 }
 
-fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+fn accept(shared: &Arc<Shared>, listener: &Listener) {
     loop {
-        let accepted = listener.accept();
+        let accepted = listener.socket.accept();
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
-        let (stream, peer) = match accepted {
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or a client that went away: the next accept may do.
@@ -99,52 +110,37 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                 continue;
             }
         };
-        let half_open = shared.half_open.load(Ordering::Relaxed);
-        let is_full = half_open >= HALF_OPEN_MAX
-            || shared.connected.load(Ordering::Relaxed) >= CONNECTIONS_MAX
-            || half_open >= STRANGERS_MAX && !shared.exports.is_nbd_peer(peer.ip());
-        if is_full {
-            tracing::warn!(%peer, "NBD connection refused: too many at once");
+        let mut sessions = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|session| !session.is_finished());
+        if sessions.len() >= CONNECTIONS_MAX {
+            tracing::warn!("NBD connection refused: {CONNECTIONS_MAX} are open");
             continue;
         }
-        shared.half_open.fetch_add(1, Ordering::Relaxed);
         let spawned = std::thread::Builder::new().name("nbd".into()).spawn({
             let shared = Arc::clone(shared);
-            move || serve(&shared, &stream, peer)
+            move || serve(&shared, &stream, &address)
         });
         match spawned {
-            Ok(thread) => {
-                let mut sessions = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-                sessions.retain(|session| !session.is_finished());
-                sessions.push(thread);
-            }
-            Err(error) => {
-                shared.half_open.fetch_sub(1, Ordering::Relaxed);
-                tracing::warn!(%peer, %error, "no thread for an NBD connection");
-            }
+            Ok(thread) => sessions.push(thread),
+            Err(error) => tracing::warn!(%error, "no thread for an NBD connection"),
         }
     }
 }
 
-/// Counts down when it is dropped, whatever ends the thread.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn serve(shared: &Shared, stream: &TcpStream, peer: SocketAddr) {
-    let half_open = Counted(&shared.half_open);
-    let opened = match handshake(shared, stream, peer.ip()) {
+fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
+    let prepared =
+        address::prepare(stream, address).and_then(|peer| Ok((peer, stream.try_clone()?)));
+    let Ok((peer, clone)) = prepared else { return };
+    let is_stranger = shared.exports.nbd_names(peer).is_empty();
+    let place = shared.half_open.enter(clone, is_stranger);
+    let opened = match handshake(shared, stream, peer) {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%peer, %error, "NBD handshake broke off");
             return;
         }
     };
-    let (name, early) = match opened {
+    let Open { name, agreed, early } = match opened {
         Ok(opened) => opened,
         Err(Reason::Aborted) => return,
         Err(reason) => {
@@ -152,41 +148,32 @@ fn serve(shared: &Shared, stream: &TcpStream, peer: SocketAddr) {
             return;
         }
     };
-    shared.connected.fetch_add(1, Ordering::Relaxed);
-    let _connected = Counted(&shared.connected);
-    drop(half_open);
-    let joined = shared
-        .exports
-        .for_nbd(&name, peer.ip())
-        .and_then(|(export, generation)| export.join(Some(stream.try_clone().ok()?), generation));
+    drop(place);
+    let joined =
+        shared.exports.for_nbd(&name, peer).ok().and_then(|(export, generation)| {
+            export.join(Some(stream.try_clone().ok()?), generation)
+        });
     let Some(joined) = joined else { return };
-    let machine = &joined.export.spec.machine;
-    tracing::info!(%machine, %peer, "root disk attached over NBD");
-    match session::run(&joined, stream, early) {
-        Ok(()) => tracing::info!(%machine, %peer, "root disk detached"),
+    let export = &joined.export.label.name;
+    tracing::info!(export, %peer, "disk attached over NBD");
+    match session::run(&joined, stream, &shared.pools, agreed, &early) {
+        Ok(()) => tracing::info!(export, %peer, "disk detached"),
         Err(error) if joined.export.is_closed() || joined.is_cut() => {
-            tracing::debug!(%machine, %peer, %error, "connection ended by us");
+            tracing::debug!(export, %peer, %error, "connection ended by us");
         }
-        Err(error) => tracing::info!(%machine, %peer, %error, "NBD connection lost"),
+        Err(error) => tracing::info!(export, %peer, %error, "NBD connection lost"),
     }
 }
 
 /// What one peer may see.
 struct View<'a> {
-    exports: &'a Exports,
-    peer: IpAddr,
+    exports: &'a dyn Catalogue,
+    peer: Peer,
 }
 
 impl nbd::server::Exports for View<'_> {
     fn find(&self, name: &str) -> Result<ExportInfo, String> {
-        let Some((export, generation)) = self.exports.for_nbd(name, self.peer) else {
-            let name: String = name.chars().take(64).collect();
-            return Err(format!(
-                "there is no export {name:?} for {}: it has not booted, or the export is another \
-                 machine's",
-                self.peer
-            ));
-        };
+        let (export, generation) = self.exports.for_nbd(name, self.peer)?;
         if !export.fence(generation) {
             return Err("requests of the former connection still wait for the disk".to_owned());
         }
@@ -199,9 +186,10 @@ impl nbd::server::Exports for View<'_> {
             false => flags
                 .with(TransmissionFlags::SEND_FUA)
                 .with(TransmissionFlags::SEND_TRIM)
-                .with(TransmissionFlags::SEND_WRITE_ZEROES),
+                .with(TransmissionFlags::SEND_WRITE_ZEROES)
+                .with(TransmissionFlags::SEND_FAST_ZERO),
         };
-        let description = format!("{} version {}", export.spec.image, export.spec.version);
+        let description = export.label.description.clone();
         Ok(ExportInfo { size_bytes: export.size_bytes(), flags, description })
     }
 
@@ -210,20 +198,20 @@ impl nbd::server::Exports for View<'_> {
     }
 }
 
-type Opened = Result<(String, Vec<u8>), Reason>;
+/// What a client opened.
+struct Open {
+    name: String,
+    agreed: Agreed,
+    /// The beginning of its first requests.
+    early: Vec<u8>,
+}
 
-fn handshake(shared: &Shared, mut stream: &TcpStream, peer: IpAddr) -> io::Result<Opened> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+type Opened = Result<Open, Reason>;
 
+fn handshake(shared: &Shared, mut stream: &Socket, peer: Peer) -> io::Result<Opened> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
-    let view = View { exports: &shared.exports, peer };
+    stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
+    let view = View { exports: &*shared.exports, peer };
     let mut handshake = Handshake::new();
     let mut buffer = [0; 4096];
     loop {
@@ -242,9 +230,10 @@ fn handshake(shared: &Shared, mut stream: &TcpStream, peer: IpAddr) -> io::Resul
                     Err(error) => return Err(error),
                 }
             }
-            Step::Transmit { name, early } => {
+            Step::Transmit { name, agreed, early } => {
                 stream.set_read_timeout(None)?;
-                return Ok(Ok((name, early)));
+                stream.set_write_timeout(None)?;
+                return Ok(Ok(Open { name, agreed, early }));
             }
             Step::Close(reason) => return Ok(Err(reason)),
         }

@@ -5,6 +5,7 @@ mod aoe;
 mod api;
 mod kill;
 mod lan;
+mod manners;
 mod nbd;
 mod server;
 

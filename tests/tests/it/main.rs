@@ -8,6 +8,7 @@ mod file_systems;
 mod foreign;
 mod handover;
 mod mtu;
+mod nbd_clients;
 mod nics;
 mod outage;
 mod own_dhcp;

@@ -3,6 +3,7 @@
 mod boot;
 mod init;
 mod initrd;
+mod nbd;
 mod peers;
 
 use anyhow::Result;
@@ -22,6 +23,8 @@ enum What {
     Init(init::Init),
     /// Power-on to login prompt in QEMU, with the share of each stage
     Boot(boot::Boot),
+    /// Speed and processor time of the NBD server, beside nbdkit, qemu-nbd and nbd-server
+    Nbd(nbd::Nbd),
 }
 
 impl Bench {
@@ -31,12 +34,15 @@ impl Bench {
             Some(What::Initrd(bench)) => bench.run(),
             Some(What::Init(bench)) => bench.run(),
             Some(What::Boot(bench)) => bench.run(),
+            Some(What::Nbd(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
                 println!();
                 init::Init::default().run()?;
                 println!();
-                boot::Boot::default().run()
+                boot::Boot::default().run()?;
+                println!();
+                nbd::Nbd::default().run()
             }
         }
     }

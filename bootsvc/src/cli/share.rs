@@ -1,0 +1,153 @@
+//! `bootlace share`
+
+use super::{runtime, say, server};
+use crate::serve;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use model::ShelfSlot;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use storage::{Address, Allow, AoeAddress, ShareConfig, Writes};
+
+/// Share a file or block device over NBD and AoE until Ctrl-C
+///
+/// It is exported as it is, by the engine of the storage server, without a configuration. Any NBD or
+/// AoE client can use it. When it can be used, each of its addresses is printed on a line:
+///
+///   bootlace share disk.img --name lab
+///   nbd://127.0.0.1:10809/lab
+///
+/// For a room, read-only, over both protocols:
+///
+///   bootlace share disk.img --readonly --nbd 10.0.0.1:10809 --allow 10.0.0.0/24 \
+///     --aoe eth0:1.0 --allow 52:54:00:12:34:56
+///
+/// NBD is served on sockets of LISTEN_FDS, too (systemd's socket units).
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Share {
+    /// A raw disk image, or a block device
+    file: PathBuf,
+    /// What clients call it [default: the file's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Serve NBD on this address; several times for several [default: 127.0.0.1:10809 if there is no
+    /// other address]
+    #[arg(long, value_name = "ADDR:PORT")]
+    nbd: Vec<SocketAddr>,
+    /// Serve NBD on a Unix socket, which only you may open
+    #[arg(long, value_name = "PATH")]
+    nbd_unix: Vec<PathBuf>,
+    /// Serve AoE on this network interface, as this disk (needs root)
+    #[arg(long, value_name = "IFACE:SHELF.SLOT", value_parser = aoe_address)]
+    aoe: Vec<AoeAddress>,
+    /// Let only these clients in: networks over NBD, MAC addresses over AoE. Without it everybody
+    /// who reaches an address may use the disk
+    #[arg(long, value_name = "ADDR|CIDR|MAC")]
+    allow: Vec<Allow>,
+    /// Refuse writes
+    #[arg(long, conflicts_with_all = ["write", "durability"])]
+    readonly: bool,
+    /// What an acknowledged write outlives
+    #[arg(long, value_enum, default_value_t)]
+    durability: Durability,
+    /// Where writes go
+    #[arg(long, value_enum, default_value_t)]
+    write: Write,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Durability {
+    /// A power cut: over AoE each write, over NBD after a flush, which file systems send
+    #[default]
+    Durable,
+    /// A power cut only after a flush; AoE clients send none
+    Buffered,
+    /// Flushes do nothing: fast, for disks that may be lost
+    Ephemeral,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Write {
+    /// To the file itself
+    #[default]
+    Through,
+    /// To a temporary file (in TMPDIR, or /var/tmp), which is forgotten at the end
+    Discard,
+}
+
+impl Share {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let mut config = self.config();
+        for descriptor in sd_notify::listen_fds()? {
+            let socket = crate::net::socket_from(descriptor).context("a socket of LISTEN_FDS")?;
+            config.nbd_sockets.push(socket);
+        }
+        let has_address = !config.nbd_sockets.is_empty() || !config.aoe.is_empty();
+        if !has_address && config.nbd.is_empty() {
+            config.nbd.push(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 10809))));
+        }
+        runtime()?.block_on(async {
+            let stop = server::stop_signal()?;
+            let share = storage::Share::start(config)?;
+            share.addresses().iter().for_each(say);
+            serve::tell_systemd("sharing");
+            stop.cancelled().await;
+            drop(share);
+            Ok(())
+        })
+    }
+
+    fn config(self) -> ShareConfig {
+        let file_name = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let over_tcp = self.nbd.into_iter().map(Address::Tcp);
+        let nbd = over_tcp.chain(self.nbd_unix.into_iter().map(Address::Unix)).collect();
+        let writes = match (self.readonly, self.write) {
+            (true, _) => Writes::Refuse,
+            (false, Write::Through) => Writes::Through,
+            (false, Write::Discard) => {
+                let folder = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
+                Writes::Discard(folder.map_or_else(|| "/var/tmp".into(), PathBuf::from))
+            }
+        };
+        let durability = match self.durability {
+            Durability::Durable => storage::Durability::Durable,
+            Durability::Buffered => storage::Durability::Buffered,
+            Durability::Ephemeral => storage::Durability::Ephemeral,
+        };
+        ShareConfig {
+            name: self.name.unwrap_or(file_name),
+            file: self.file,
+            writes,
+            durability,
+            nbd,
+            nbd_sockets: Vec::new(),
+            aoe: self.aoe,
+            allow: self.allow,
+        }
+    }
+}
+
+fn aoe_address(text: &str) -> Result<AoeAddress, String> {
+    let wrong = "use IFACE:SHELF.SLOT, such as eth0:1.0";
+    let (interface, address) = text.rsplit_once(':').ok_or(wrong)?;
+    if interface.is_empty() || interface.contains('@') {
+        return Err(wrong.to_owned());
+    }
+    let address: ShelfSlot = address.parse().map_err(|error| format!("{error}"))?;
+    Ok(AoeAddress { interface: interface.to_owned(), address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aoe_addresses_are_read() {
+        let one = aoe_address("br0.7:1.15").unwrap();
+        assert_eq!((one.interface.as_str(), one.address.to_string().as_str()), ("br0.7", "1.15"));
+        for text in ["1.0", ":1.0", "eth0:1", "eth0:1.255", "eth0:1.0@52:54:00:00:00:01"] {
+            assert!(aoe_address(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A file or block device that clients write to.
+
+use crate::block::{Block, Extent, Zeroes, check_range};
+use crate::cached::CachedReads;
+use crate::flush::FlushGroup;
+use crate::sparse;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What an acknowledged write outlives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut: over AoE each write, over NBD after a flush.
+    #[default]
+    Durable,
+    /// This process; a power cut only after a flush, over AoE too.
+    Buffered,
+    /// This process, and flushes do nothing.
+    Ephemeral,
+}
+
+/// A raw disk, writable.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: File,
+    size_bytes: u64,
+    cached: CachedReads,
+    durability: Durability,
+    flushes: FlushGroup,
+    failed: AtomicBool,
+}
+
+impl DiskFile {
+    /// An open file or device of that size.
+    pub fn new(file: File, size_bytes: u64, durability: Durability) -> Self {
+        Self {
+            file,
+            size_bytes,
+            cached: CachedReads::default(),
+            durability,
+            flushes: FlushGroup::default(),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    fn check_writable(&self, offset: u64, length: u64) -> io::Result<()> {
+        check_range(offset, length, self.size_bytes)?;
+        self.check_healthy()
+    }
+
+    fn check_healthy(&self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the disk is read-only since the server's storage failed to flush it",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Block for DiskFile {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        self.cached.read(&self.file, buffer, offset)
+    }
+
+    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
+        Some(&self.file)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable(offset, data.len() as u64)?;
+        self.file.write_all_at(data, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.durability == Durability::Ephemeral {
+            return Ok(());
+        }
+        self.check_healthy()?;
+        self.flushes.run(|| {
+            self.check_healthy()?;
+            // The kernel reports a failed write-back once and then forgets it: a second fsync would
+            // lie. The disk stays readable.
+            self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+        })
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_writable(offset, length)?;
+        sparse::punch(&self.file, offset, length).map(drop)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {
+        self.check_writable(offset, length)?;
+        sparse::write_zeroes(&self.file, offset, length, how)
+    }
+
+    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
+        check_range(offset, length, self.size_bytes)?;
+        sparse::extent(&self.file, offset, length)
+    }
+
+    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        check_range(offset, length, self.size_bytes)?;
+        sparse::hole_at(&self.file, offset, length)
+    }
+
+    fn prefetch(&self, offset: u64, length: u64) {
+        sparse::prefetch(&self.file, offset, length);
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durability == Durability::Durable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 1 << 20;
+
+    fn disk() -> DiskFile {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE).unwrap();
+        DiskFile::new(file, SIZE, Durability::Durable)
+    }
+
+    #[test]
+    fn what_is_written_is_data_and_the_rest_is_a_hole() {
+        let disk = disk();
+        disk.write_at(&[7; 4096], 8192).unwrap();
+        disk.flush().unwrap();
+        assert_eq!(disk.extent(0, SIZE).unwrap(), Extent { length: 8192, is_hole: true });
+        assert_eq!(disk.extent(8192, 100).unwrap(), Extent { length: 100, is_hole: false });
+        assert_eq!(disk.extent(8192, SIZE - 8192).unwrap().length, 4096);
+        assert!(disk.extent(SIZE - 5, 5).unwrap().is_hole);
+    }
+
+    #[test]
+    fn zeroed_and_trimmed_bytes_read_as_zeroes() {
+        let ways = [
+            Zeroes::default(),
+            Zeroes { keep_space: true, ..Zeroes::default() },
+            Zeroes { only_fast: true, ..Zeroes::default() },
+        ];
+        for how in ways {
+            let disk = disk();
+            disk.write_at(&[7; 12288], 0).unwrap();
+            disk.write_zeroes(100, 5000, how).unwrap();
+            let mut buffer = [9; 12288];
+            disk.read_at(&mut buffer, 0).unwrap();
+            assert!(buffer[..100] == [7; 100] && buffer[100..5100] == [0; 5000], "{how:?}");
+            assert!(buffer[5100..] == [7; 12288 - 5100], "{how:?}");
+        }
+        let disk = disk();
+        disk.write_at(&[7; 8192], 0).unwrap();
+        disk.trim(0, 4096).unwrap();
+        assert!(disk.extent(0, 4096).unwrap().is_hole);
+    }
+
+    #[test]
+    fn nothing_is_done_beyond_the_end() {
+        let disk = disk();
+        for done in [
+            disk.write_at(&[1; 2], SIZE - 1),
+            disk.trim(SIZE, 1),
+            disk.write_zeroes(u64::MAX, 1, Zeroes::default()),
+            disk.extent(SIZE, 1).map(drop),
+        ] {
+            assert_eq!(done.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a target serves, and to whom.
+
+use crate::export::Export;
+use model::ShelfSlot;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use wire::Mac;
+
+/// Somebody who connects over NBD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    /// Somebody on this host whom the socket's file let in.
+    Unix,
+}
+
+impl Peer {
+    /// Its address; none over a Unix socket.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("a program on this host"),
+        }
+    }
+}
+
+/// An export at its place in AoE.
+#[derive(Clone)]
+pub(crate) struct AoeDisk {
+    pub(crate) export: Arc<Export>,
+    pub(crate) place: Arc<AoePlace>,
+}
+
+pub(crate) struct AoePlace {
+    pub(crate) address: ShelfSlot,
+    pub(crate) serial: String,
+    /// Who is told that the disk is there.
+    pub(crate) told: Vec<Mac>,
+}
+
+/// The exports behind a target. Who may not open an export does not learn that it exists.
+pub(crate) trait Catalogue: Send + Sync {
+    /// The export that `peer` calls `name`, and the connection's generation; in words why not.
+    fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String>;
+
+    /// Names of all that `peer` may open.
+    fn nbd_names(&self, peer: Peer) -> Vec<String>;
+
+    /// What the frame's sender may see on `interface` at the address that it asks for.
+    fn for_aoe(&self, interface: &str, header: &aoe::Header) -> Vec<AoeDisk>;
+
+    /// All that can be seen on `interface`.
+    fn all_aoe(&self, interface: &str) -> Vec<AoeDisk>;
+
+    /// `listener` is told of every AoE export that is made from now on.
+    fn on_new_aoe(&self, listener: Listener);
+}
+
+pub(crate) type Listener = Box<dyn Fn(&AoeDisk) + Send>;
+
+/// An export's name as a client sent it, short enough for a message.
+pub(crate) fn shown(name: &str) -> String {
+    format!("{:?}", name.chars().take(64).collect::<String>())
+}

@@ -1,0 +1,67 @@
+//! Clients in the handshake. Who is slow must not keep others out.
+
+use socket2::Socket;
+use std::collections::VecDeque;
+use std::net::Shutdown;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Clients in the handshake at once. One more, and the one that has been there longest is let go.
+pub(super) const HALF_OPEN_MAX: usize = 100;
+
+/// Of those, how many may be strangers, so that they can't keep machines from their disks.
+const STRANGERS_MAX: usize = 50;
+
+#[derive(Default)]
+pub(super) struct HalfOpen {
+    clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+struct Clients {
+    next: u64,
+    /// Oldest first.
+    waiting: VecDeque<Client>,
+}
+
+struct Client {
+    id: u64,
+    stream: Socket,
+    is_stranger: bool,
+}
+
+impl HalfOpen {
+    /// Lets a client in. A stranger is somebody whom no export is for.
+    pub(super) fn enter(&self, stream: Socket, is_stranger: bool) -> Place<'_> {
+        let mut clients = self.lock();
+        let n_strangers = clients.waiting.iter().filter(|client| client.is_stranger).count();
+        if is_stranger && n_strangers >= STRANGERS_MAX || clients.waiting.len() >= HALF_OPEN_MAX {
+            let oldest = clients.waiting.iter().position(|client| client.is_stranger).unwrap_or(0);
+            if let Some(client) = clients.waiting.remove(oldest) {
+                // It may have gone by itself.
+                let _ = client.stream.shutdown(Shutdown::Both);
+                tracing::warn!("NBD client let go: too many at once have not opened an export");
+            }
+        }
+        let id = clients.next;
+        clients.next += 1;
+        clients.waiting.push_back(Client { id, stream, is_stranger });
+        Place { half_open: self, id }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        // The list stays right whatever panicked: it is changed by single calls.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client's place in the handshake; leaving is dropping it.
+pub(super) struct Place<'a> {
+    half_open: &'a HalfOpen,
+    id: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.half_open.lock().waiting.retain(|client| client.id != self.id);
+    }
+}

@@ -1,0 +1,209 @@
+//! The NBD servers that are measured, all with the same file.
+
+use anyhow::{Context, Result};
+use lab::{Daemon, Netns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Clock ticks of `/proc/PID/stat` in a second: fixed by the kernel's interface.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+const PORT: &str = "10809";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bootlace,
+    Nbdkit,
+    QemuNbd,
+    NbdServer,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 4] =
+        [Self::Bootlace, Self::Nbdkit, Self::QemuNbd, Self::NbdServer];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bootlace => "bootlace",
+            Self::Nbdkit => "nbdkit-file",
+            Self::QemuNbd => "qemu-nbd",
+            Self::NbdServer => "nbd-server",
+        }
+    }
+}
+
+/// What all servers share.
+pub(super) struct Ground {
+    pub(super) netns: Netns,
+    pub(super) folder: PathBuf,
+    pub(super) image: PathBuf,
+    pub(super) bootlace: PathBuf,
+}
+
+/// A server that runs.
+pub(super) struct Server {
+    process: Process,
+    pub(super) uri: String,
+}
+
+enum Process {
+    Child(Daemon),
+    /// nbd-server can't stay in the foreground.
+    Background(u32),
+}
+
+impl Server {
+    pub(super) fn start(ground: &Ground, kind: Kind, over_unix: bool) -> Result<Self> {
+        let socket = ground.folder.join("socket");
+        let _ = std::fs::remove_file(&socket);
+        let mut command = match kind {
+            Kind::Bootlace => bootlace(ground, over_unix, &socket),
+            Kind::Nbdkit => nbdkit(ground, over_unix, &socket),
+            Kind::QemuNbd => qemu_nbd(ground, over_unix, &socket),
+            Kind::NbdServer => nbd_server(ground, over_unix, &socket)?,
+        };
+        let process = if kind == Kind::NbdServer {
+            lab::run(&mut command)?;
+            Process::Background(read_pid(&ground.folder.join("pid"))?)
+        } else {
+            let log = ground.folder.join("log");
+            Process::Child(Daemon::start_detached(kind.name(), &mut command, &log)?)
+        };
+        let uri = match over_unix {
+            true => format!("nbd+unix:///lab?socket={}", socket.display()),
+            false => format!("nbd://127.0.0.1:{PORT}/lab"),
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut probe = ground.netns.command("nbdinfo", Signal::SIGKILL);
+        probe.args(["--size", &uri]);
+        while let Err(error) = lab::run(&mut probe) {
+            if Instant::now() > deadline {
+                return Err(error).with_context(|| format!("{} does not serve", kind.name()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(Self { process, uri })
+    }
+
+    /// Processor time that it and its children, those that ended too, used so far, in seconds.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        let ticks: u64 = with_children(self.id()).into_iter().map(ticks).sum();
+        ticks as f64 / TICKS_PER_SECOND
+    }
+
+    fn id(&self) -> u32 {
+        match &self.process {
+            Process::Child(daemon) => daemon.id(),
+            Process::Background(id) => *id,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Process::Background(id) = self.process {
+            let _ = i32::try_from(id).map(|id| kill(Pid::from_raw(id), Signal::SIGTERM));
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while Path::new(&format!("/proc/{id}")).exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// The number in a file that may be written a moment later.
+fn read_pid(path: &Path) -> Result<u32> {
+    for _ in 0..100 {
+        if let Ok(pid) = std::fs::read_to_string(path).unwrap_or_default().trim().parse() {
+            std::fs::remove_file(path)?;
+            return Ok(pid);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    anyhow::bail!("nbd-server wrote no {}", path.display())
+}
+
+fn bootlace(ground: &Ground, over_unix: bool, socket: &Path) -> Command {
+    let mut command = ground.netns.command(&ground.bootlace, Signal::SIGKILL);
+    command.arg("share").arg(&ground.image).args(["--name", "lab"]);
+    match over_unix {
+        true => command.arg("--nbd-unix").arg(socket),
+        false => command.args(["--nbd", &format!("127.0.0.1:{PORT}")]),
+    };
+    command
+}
+
+fn nbdkit(ground: &Ground, over_unix: bool, socket: &Path) -> Command {
+    let mut command = ground.netns.command("nbdkit", Signal::SIGKILL);
+    command.arg("--foreground");
+    match over_unix {
+        true => command.arg("--unix").arg(socket),
+        false => command.args(["--ipaddr", "127.0.0.1", "--port", PORT]),
+    };
+    command.arg("file").arg(&ground.image);
+    command
+}
+
+fn qemu_nbd(ground: &Ground, over_unix: bool, socket: &Path) -> Command {
+    let mut command = ground.netns.command("qemu-nbd", Signal::SIGKILL);
+    command.args(["--persistent", "--shared=64", "--format=raw", "--export-name=lab"]);
+    match over_unix {
+        true => command.arg("--socket").arg(socket),
+        false => command.args(["--bind=127.0.0.1", "--port", PORT]),
+    };
+    command.arg(&ground.image);
+    command
+}
+
+fn nbd_server(ground: &Ground, over_unix: bool, socket: &Path) -> Result<Command> {
+    let address = match over_unix {
+        true => format!("unixsock = {}", socket.display()),
+        false => format!("listenaddr = 127.0.0.1\nport = {PORT}"),
+    };
+    let text = format!("[generic]\n{address}\n[lab]\nexportname = {}\n", ground.image.display());
+    let config = ground.folder.join("nbd-server.conf");
+    std::fs::write(&config, text)?;
+    let mut command = ground.netns.command("nbd-server", Signal::SIGKILL);
+    command.arg("-C").arg(config).arg("-p").arg(ground.folder.join("pid"));
+    Ok(command)
+}
+
+/// The process and those below it.
+fn with_children(process: u32) -> Vec<u32> {
+    let mut all = vec![process];
+    let mut index = 0;
+    while let Some(&parent) = all.get(index) {
+        index += 1;
+        let path = format!("/proc/{parent}/task/{parent}/children");
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        all.extend(children.split_ascii_whitespace().filter_map(|word| word.parse::<u32>().ok()));
+    }
+    all
+}
+
+/// utime, stime, cutime and cstime of `/proc/PID/stat` (proc(5): fields 14 to 17).
+fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    ticks_of(&stat)
+}
+
+fn ticks_of(stat: &str) -> u64 {
+    // The name, field 2, is in parentheses and may hold spaces.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields = after_name.split_ascii_whitespace().skip(11).take(4);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ticks_of;
+
+    #[test]
+    fn processor_time_is_read_whatever_the_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 5 6 7 8 100 20 3 4 20 0 1 0 9 9";
+        assert_eq!(ticks_of(stat), 127);
+    }
+}
