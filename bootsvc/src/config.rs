@@ -1,12 +1,12 @@
 //! `bootlace.toml`.
 
-use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize};
+use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
 use model::KernelArgs;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::Mac;
@@ -47,6 +47,9 @@ pub(crate) struct NetworkConfig {
     /// 1500. Without this key as the driver sets it.
     #[serde(default, deserialize_with = "mtu")]
     pub(crate) mtu: Option<u16>,
+    /// The VLAN that machines tag their packets with, once Linux runs.
+    #[serde(default, deserialize_with = "vlan")]
+    pub(crate) vlan: Option<u16>,
     /// Addresses that belong to one NIC for ever; they need not lie in the pool.
     #[serde(default, rename = "reserve")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
@@ -168,13 +171,25 @@ fn default_lease() -> Duration {
 }
 
 fn mtu<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    let mtu = i64::deserialize(deserializer)?;
-    match u16::try_from(mtu) {
-        Ok(mtu) if MTU_RANGE.contains(&mtu) => Ok(Some(mtu)),
+    number_in(deserializer, &MTU_RANGE, "MTU")
+}
+
+fn vlan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    number_in(deserializer, &VLAN_RANGE, "number of a VLAN")
+}
+
+fn number_in<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+    range: &RangeInclusive<u16>,
+    what: &str,
+) -> Result<Option<u16>, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    match u16::try_from(number) {
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
         _ => Err(serde::de::Error::custom(format!(
-            "{mtu} is no MTU: write {} to {}, or leave the key out",
-            MTU_RANGE.start(),
-            MTU_RANGE.end()
+            "{number} is no {what}: write {} to {}, or leave the key out",
+            range.start(),
+            range.end()
         ))),
     }
 }
@@ -319,6 +334,10 @@ mod tests {
             &["set by the boot server"],
         );
         refuse(&format!("{GOOD}mtu = 9001\n"), &["line 4", "write 1280 to 9000"]);
+        refuse(
+            &format!("{GOOD}vlan = 0\n"),
+            &["line 4", "0 is no number of a VLAN: write 1 to 4094"],
+        );
         refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
         refuse("[network\n", &["line 1"]);

@@ -60,8 +60,9 @@ const FOLDERS_LEFT_OUT: [&str; 5] = [
 ];
 
 /// Modules that are always taken when the kernel has them, and what for.
-const WANTED: [(&str, &str); 5] = [
+const WANTED: [(&str, &str); 6] = [
     ("af_packet", "packet sockets"),
+    ("8021q", "VLANs"),
     ("overlay", "read-only root file systems"),
     ("crc32c_generic", "checksums of file systems"),
     ("crc32c_intel", "checksums of file systems"),

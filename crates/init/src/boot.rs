@@ -123,13 +123,14 @@ pub(crate) trait System {
         config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<(Nic, String), Failure>;
-    /// Waits for the link, and loads meanwhile what this root will need; returns its speed, for people.
+    /// Waits for the link, and loads meanwhile what this root will need; returns the interface that has the
+    /// address, which is another one in a VLAN, and the link's speed, for people.
     fn bring_up(
         &mut self,
-        nic: &Nic,
+        nic: Nic,
         config: &BootConfig,
         drivers: &Self::Drivers,
-    ) -> Result<String, Failure>;
+    ) -> Result<(Nic, String), Failure>;
     /// Gives the NIC its address and routes; asks for them first if it has none. Returns what is known
     /// then, and the address for people.
     fn configure(
@@ -166,7 +167,7 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     let (nic, found) = system.find_nic(config, &drivers)?;
     system.reached(Stage::Modules, &found);
 
-    let speed = system.bring_up(&nic, config, &drivers)?;
+    let (nic, speed) = system.bring_up(nic, config, &drivers)?;
     system.reached(Stage::Link, &format!("{} up{speed}", nic.name));
 
     let (config, address) = system.configure(&nic, config)?;
@@ -230,9 +231,14 @@ mod tests {
             Ok((Nic { name: "eth0".to_owned(), index: 2 }, "3 loaded".to_owned()))
         }
 
-        fn bring_up(&mut self, nic: &Nic, _: &BootConfig, (): &()) -> Result<String, Failure> {
+        fn bring_up(
+            &mut self,
+            nic: Nic,
+            _: &BootConfig,
+            (): &(),
+        ) -> Result<(Nic, String), Failure> {
             self.act(&format!("link of {}", nic.name))?;
-            Ok(", 1000 Mbit/s".to_owned())
+            Ok((nic, ", 1000 Mbit/s".to_owned()))
         }
 
         fn configure(

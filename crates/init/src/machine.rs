@@ -3,7 +3,7 @@
 use crate::boot::{Attached, System};
 use crate::console::Console;
 use crate::dhcp::{self, Held};
-use crate::disk::ROOT;
+use crate::disk::{ROOT, cannot_load};
 use crate::failure::Failure;
 use crate::loader::Loader;
 use crate::mtu::{self, Proof};
@@ -172,15 +172,18 @@ impl System for Machine {
 
     fn bring_up(
         &mut self,
-        nic: &Nic,
+        nic: Nic,
         config: &BootConfig,
         loader: &Arc<Loader>,
-    ) -> Result<String, Failure> {
+    ) -> Result<(Nic, String), Failure> {
         preload(loader, &config.root);
         if let Some(mtu) = config.mtu {
-            self.mtu_refused = mtu::set(nic, mtu).err();
+            self.mtu_refused = mtu::set(&nic, mtu).err();
         }
-        nic::bring_up(nic, &self.console)
+        let speed = nic::bring_up(&nic, &self.console)?;
+        let Some(vlan) = config.vlan else { return Ok((nic, speed)) };
+        loader.load("8021q", "").map_err(|error| cannot_load("8021q", &error, loader))?;
+        Ok((nic::join_vlan(&nic, vlan)?, speed))
     }
 
     fn configure(

@@ -158,6 +158,21 @@ pub(crate) fn wait_for_link(nic: &Nic, console: &Console) -> String {
     }
 }
 
+/// Makes the interface of a VLAN, over which everything goes from now on.
+pub(crate) fn join_vlan(nic: &Nic, vlan: u16) -> Result<Nic, Failure> {
+    let name = format!("{}.{vlan}", nic.name);
+    let failed = |error: io::Error| {
+        cannot(&format!("make the interface of VLAN {vlan} on"), &nic.name, &error)
+    };
+    let socket = Socket::route().map_err(failed)?;
+    netlink::add_vlan(&socket, nic.index, &name, vlan).map_err(failed)?;
+    let index = sysfs::number(format!("/sys/class/net/{name}/ifindex"))
+        .and_then(|index| u32::try_from(index).ok())
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    netlink::link_up(&socket, index).map_err(failed)?;
+    Ok(Nic { name, index })
+}
+
 /// Gives the NIC its address and the default route.
 pub(crate) fn configure(
     nic: &Nic,

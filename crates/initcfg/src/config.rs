@@ -36,6 +36,9 @@ pub const NBD_SERVERS_MAX: usize = 8;
 /// Sizes of packets that can be asked for: what IPv6 needs, and what jumbo frames mostly are.
 pub const MTU_RANGE: RangeInclusive<u16> = 1280..=9000;
 
+/// Numbers of VLANs that can be asked for: IEEE 802.1Q reserves 0 and 4095.
+pub const VLAN_RANGE: RangeInclusive<u16> = 1..=4094;
+
 /// Everything that `init` takes from the kernel command line. Nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootConfig {
@@ -55,6 +58,8 @@ pub struct BootConfig {
     pub domain: Option<String>,
     /// How large the NIC's packets may be, 1280 to 9000 bytes; `None`: as the driver sets it.
     pub mtu: Option<u16>,
+    /// The VLAN that the machine is in, 1 to 4094; `None`: the network's own, without tags.
+    pub vlan: Option<u16>,
     /// Name of the machine, which becomes its host name.
     pub host_name: String,
     /// Root disk.
@@ -96,6 +101,7 @@ const ROUTER: &str = "bootlace.router";
 const DNS: &str = "bootlace.dns";
 const DOMAIN: &str = "bootlace.domain";
 const MTU: &str = "bootlace.mtu";
+const VLAN: &str = "bootlace.vlan";
 const HOST_NAME: &str = "bootlace.host";
 const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
@@ -129,6 +135,9 @@ impl BootConfig {
         }
         if let Some(mtu) = self.mtu {
             put(MTU, &mtu);
+        }
+        if let Some(vlan) = self.vlan {
+            put(VLAN, &vlan);
         }
         put(HOST_NAME, &self.host_name);
         match &self.root {
@@ -174,6 +183,7 @@ impl BootConfig {
             },
             domain: value(DOMAIN).map(ToOwned::to_owned),
             mtu: value(MTU).map(parse_mtu).transpose()?,
+            vlan: value(VLAN).map(parse_vlan).transpose()?,
             host_name: required(HOST_NAME)?.to_owned(),
             root: parse_root(required(ROOT)?)?,
             partition: value(PARTITION)
@@ -217,6 +227,11 @@ fn parse_mtu(text: &str) -> Result<u16, ConfigError> {
     mtu.ok_or_else(|| invalid(MTU, text, "a number of bytes from 1280 to 9000"))
 }
 
+fn parse_vlan(text: &str) -> Result<u16, ConfigError> {
+    let vlan = text.parse().ok().filter(|vlan| VLAN_RANGE.contains(vlan));
+    vlan.ok_or_else(|| invalid(VLAN, text, "a number from 1 to 4094"))
+}
+
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
     let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT, aoe:SHELF.SLOT, nfs://ADDRESS/FOLDER or \
                   iscsi://ADDRESS/TARGET/LUN";
@@ -253,6 +268,7 @@ mod tests {
             dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
             domain: Some("lab.example".to_owned()),
             mtu: Some(9000),
+            vlan: Some(12),
             host_name: "lab-07".to_owned(),
             root: Root::Nbd {
                 servers: alloc::vec![SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 10809)],
@@ -275,6 +291,7 @@ mod tests {
             dns: Vec::new(),
             domain: None,
             mtu: None,
+            vlan: None,
             ..example()
         };
         let second = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 9), 10810);
@@ -309,6 +326,8 @@ mod tests {
             ("mac=52:54:00:00:00:01", "mac=52:54"),
             ("mtu=9000", "mtu=9001"),
             ("mtu=9000", "mtu=jumbo"),
+            ("vlan=12", "vlan=0"),
+            ("vlan=12", "vlan=4095"),
             ("host=lab-07", "host=lab-07 bootlace.ram=all"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();

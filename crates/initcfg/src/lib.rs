@@ -17,7 +17,7 @@ mod report;
 mod rescue;
 mod token;
 
-pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root};
+pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
 pub use host::{
     HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,

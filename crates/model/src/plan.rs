@@ -24,6 +24,8 @@ pub struct Network {
     pub domain: Option<String>,
     /// How large packets of the machines may be; `None`: as their drivers set it.
     pub mtu: Option<u16>,
+    /// The VLAN that the machines are in, once Linux runs; `None`: no tags.
+    pub vlan: Option<u16>,
     /// Where the storage server serves NBD, the preferred address first; not empty.
     pub nbd: Vec<SocketAddrV4>,
     /// Kernel parameters for all machines.
@@ -190,6 +192,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         dns: network.dns.clone(),
         domain: network.domain.clone(),
         mtu: network.mtu,
+        vlan: network.vlan,
         host_name: machine.name.as_str().into(),
         root,
         // The image's is that of its own disk.
@@ -228,6 +231,7 @@ pub(crate) mod tests {
             dns: vec![],
             domain: None,
             mtu: None,
+            vlan: None,
             nbd: vec![SocketAddrV4::new(server, 10809)],
             kernel_args: "console=ttyS0".parse().unwrap(),
             own_dhcp: false,

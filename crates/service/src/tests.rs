@@ -28,6 +28,7 @@ fn options(root: &Path) -> Options {
         dns: vec![],
         domain: None,
         mtu: None,
+        vlan: None,
         nbd: vec![SocketAddrV4::new(server, 10809)],
         kernel_args: "".parse().unwrap(),
         own_dhcp: false,

@@ -18,3 +18,4 @@ mod segment;
 mod tftp;
 mod tidy;
 mod two_addresses;
+mod vlan;
