@@ -3,7 +3,7 @@
 use crate::loader::Loaders;
 use bytes::Bytes;
 use initcfg::Tag;
-use model::{ENTRY_PATH, ImageName, MACHINE_PATH, Stage};
+use model::{BootId, ENTRY_PATH, ImageName, MACHINE_PATH, Stage};
 use service::{NewStage, Service};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -51,9 +51,20 @@ pub(crate) enum Told {
 impl Told {
     /// What is told at this path, and the rest of it, the boot's number.
     pub(crate) fn of(path: &str) -> Option<(Self, &str)> {
-        let below = |prefix, told| Some((told, path.strip_prefix(prefix)?));
-        below(initcfg::KERNEL_LOG_PATH, Self::KernelLog)
-            .or_else(|| below(initcfg::HARDWARE_PATH, Self::Hardware))
+        let all = [Self::KernelLog, Self::Hardware];
+        all.into_iter().find_map(|told| Some((told, path.strip_prefix(told.folder())?)))
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::KernelLog => initcfg::KERNEL_LOG_PATH,
+            Self::Hardware => initcfg::HARDWARE_PATH,
+        }
+    }
+
+    /// Where a boot tells it.
+    fn path(self, boot: BootId) -> String {
+        format!("{}{boot}", self.folder())
     }
 
     /// Longest text in bytes.
@@ -112,6 +123,9 @@ impl Catalogue {
         if let Some(loader) = self.inner.loaders.get(&path[1..]) {
             return Some(Item { bytes: loader, stage });
         }
+        if path == initcfg::RESCUE_ARCHIVE_PATH {
+            return self.rescue_archive().await;
+        }
         let rest = path.strip_prefix("/boot/")?;
         let mut parts = rest.split('/');
         let (image, version, file) = (parts.next()?, parts.next()?, parts.next()?);
@@ -124,6 +138,16 @@ impl Catalogue {
             Ok(bytes) => Some(Item { bytes, stage }),
             Err(error) => {
                 tracing::error!(path = %file_path.display(), %error, "a boot file can't be read");
+                None
+            }
+        }
+    }
+
+    async fn rescue_archive(&self) -> Option<Item> {
+        match self.inner.service.rescue_archive().await {
+            Ok(archive) => Some(Item { bytes: Bytes::from(archive), stage: None }),
+            Err(error) => {
+                tracing::error!(error = error.chain(), "no rescue shell");
                 None
             }
         }
@@ -163,7 +187,8 @@ impl Catalogue {
     ) -> bool {
         let (Some(mac), Ok(boot)) = (self.mac_of(peer), boot.parse()) else { return false };
         let service = &self.inner.service;
-        if !service.believe(mac, boot, text, tag).await {
+        let sealed = initcfg::upload(&told.path(boot), text);
+        if !service.believe(mac, boot, &sealed, tag).await {
             return false;
         }
         let kept = match told {
@@ -222,7 +247,16 @@ fn normalize(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::normalize;
+    use super::{Told, normalize};
+
+    #[test]
+    fn a_proof_is_for_the_path_at_which_something_is_told() {
+        for path in ["/kernel-log/42", "/hardware/42"] {
+            let (told, boot) = Told::of(path).unwrap();
+            assert_eq!(told.path(boot.parse().unwrap()), path);
+        }
+        assert!(Told::of("/host/42").is_none());
+    }
 
     #[test]
     fn paths_are_taken_as_clients_write_them() {

@@ -1,12 +1,12 @@
 //! `bootlace.toml`.
 
-use initcfg::{NBD_SERVERS_MAX, RamSize};
+use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
 use model::KernelArgs;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wire::Mac;
@@ -43,6 +43,13 @@ pub(crate) struct NetworkConfig {
     pub(crate) dns: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
     pub(crate) domain: Option<String>,
+    /// How large the machines' packets may be, in bytes; a machine whose network does not carry them takes
+    /// 1500. Without this key as the driver sets it.
+    #[serde(default, deserialize_with = "mtu")]
+    pub(crate) mtu: Option<u16>,
+    /// The VLAN that machines tag their packets with, once Linux runs.
+    #[serde(default, deserialize_with = "vlan")]
+    pub(crate) vlan: Option<u16>,
     /// Addresses that belong to one NIC for ever; they need not lie in the pool.
     #[serde(default, rename = "reserve")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
@@ -81,6 +88,8 @@ pub(crate) struct BootSettings {
     /// How much of their memory machines in write mode `ram` give to what they write: `50%`, `2048M`.
     #[serde(deserialize_with = "ram_size")]
     pub(crate) ram: RamSize,
+    /// The static busybox of rescue shells; without this key `/bin/busybox` or `/usr/bin/busybox`.
+    pub(crate) rescue_busybox: Option<PathBuf>,
 }
 
 impl Default for BootSettings {
@@ -90,6 +99,7 @@ impl Default for BootSettings {
             fitted_initrds: true,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
+            rescue_busybox: None,
         }
     }
 }
@@ -162,6 +172,30 @@ fn yes() -> bool {
 
 fn default_lease() -> Duration {
     Duration::from_secs(12 * 3600)
+}
+
+fn mtu<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    number_in(deserializer, &MTU_RANGE, "MTU")
+}
+
+fn vlan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    number_in(deserializer, &VLAN_RANGE, "number of a VLAN")
+}
+
+fn number_in<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+    range: &RangeInclusive<u16>,
+    what: &str,
+) -> Result<Option<u16>, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    match u16::try_from(number) {
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
+        _ => Err(serde::de::Error::custom(format!(
+            "{number} is no {what}: write {} to {}, or leave the key out",
+            range.start(),
+            range.end()
+        ))),
+    }
 }
 
 fn ram_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RamSize, D::Error> {
@@ -317,6 +351,11 @@ mod tests {
         refuse(
             &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),
             &["set by the boot server"],
+        );
+        refuse(&format!("{GOOD}mtu = 9001\n"), &["line 4", "write 1280 to 9000"]);
+        refuse(
+            &format!("{GOOD}vlan = 0\n"),
+            &["line 4", "0 is no number of a VLAN: write 1 to 4094"],
         );
         refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);

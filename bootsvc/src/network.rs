@@ -61,6 +61,8 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
         router: config.network.router,
         dns: config.network.dns.clone(),
         domain: config.network.domain.clone(),
+        mtu: config.network.mtu,
+        vlan: config.network.vlan,
         nbd: match config.storage.nbd_addresses.as_slice() {
             [] => vec![SocketAddrV4::new(server, config.storage.nbd_port)],
             addresses => addresses

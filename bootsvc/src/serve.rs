@@ -33,8 +33,10 @@ pub(crate) async fn run(
     let loaders = Loaders::make(server, &paths.cache())?;
     let options = Options {
         network: Some(network.clone()),
-        fitted_initrds: config.boot.fitted_initrds,
+        // They lack the driver for VLANs.
+        fitted_initrds: config.boot.fitted_initrds && config.network.vlan.is_none(),
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
+        rescue_busybox: config.boot.rescue_busybox.clone(),
         ..Options::under(&paths.root)
     };
     if options.init.is_none() {

@@ -1,4 +1,5 @@
-//! Reports, acknowledgements, orders, host segments, command lines and module indexes of the initrd.
+//! Reports, acknowledgements, orders, host segments, command lines, module indexes, passwords and echoes of
+//! the initrd.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -9,8 +10,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = initcfg::Obedience::parse(bytes);
     let _ = initcfg::HostConfig::parse(bytes);
     let _ = initcfg::unseal(bytes);
+    let packet_bytes = bytes.len().try_into().unwrap_or(u16::MAX);
+    let _ = wire::Echo { identifier: 0, sequence: 0, packet_bytes }.is_answered_by(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = initcfg::BootConfig::parse(text);
         let _ = initcfg::ModuleIndex::parse(text);
+        let _ = text.parse::<initcfg::RescuePassword>();
     }
 });

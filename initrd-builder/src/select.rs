@@ -68,6 +68,9 @@ const WANTED: [(&str, &str); 5] = [
     ("efi_pstore", "kernel messages after a crash"),
 ];
 
+/// The same, for initrds that are not for known hardware: few networks have it.
+const WANTED_IN_GENERIC: (&str, &str) = ("8021q", "VLANs");
+
 /// Drivers that need one PHY driver and don't say so: tg3 asks for it with the BCM5785 only.
 const PHYS: [(&str, &str); 1] = [("tg3", "broadcom")];
 
@@ -170,7 +173,8 @@ pub(crate) fn select(
             queue.push_back(wanted(name, "root file systems"));
         }
     }
-    for (name, purpose) in WANTED {
+    let in_generic = options.fit.is_none().then_some(WANTED_IN_GENERIC);
+    for (name, purpose) in WANTED.into_iter().chain(in_generic) {
         if tree.paths.contains_key(name) {
             queue.push_back(wanted(name, purpose));
         }

@@ -106,6 +106,20 @@ pub(crate) enum Dropped {
     Vlan,
 }
 
+/// Reads that were done and are not counted yet.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reads {
+    count: u64,
+    bytes: u64,
+}
+
+impl Reads {
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 impl Counters {
     pub(crate) fn count(&self, counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -194,24 +208,21 @@ impl Export {
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.touch();
-        self.disk
-            .block()
-            .read_at(buffer, offset)
-            .inspect_err(|error| self.failed("read", error))?;
-        self.count_read(buffer.len());
+        self.read_uncounted(buffer, offset)?;
+        self.count_reads(Reads { count: 1, bytes: buffer.len() as u64 });
         Ok(())
+    }
+
+    /// For those that tell [`count_reads`](Self::count_reads) of many at once.
+    pub(crate) fn read_uncounted(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let done = self.disk.block().read_at(buffer, offset);
+        done.inspect_err(|error| self.failed("read", error))
     }
 
     /// The same if it need not wait for a disk; otherwise `false`.
     pub(crate) fn read_cached(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
-        self.touch();
         let is_there = self.disk.block().read_cached(buffer, offset);
-        if is_there.inspect_err(|error| self.failed("read", error))? {
-            self.count_read(buffer.len());
-            return Ok(true);
-        }
-        Ok(false)
+        is_there.inspect_err(|error| self.failed("read", error))
     }
 
     /// The file that holds all of this range at the same offset. Who reads from it counts that.
@@ -219,9 +230,12 @@ impl Export {
         self.disk.block().file_of(offset, length)
     }
 
-    pub(crate) fn count_read(&self, bytes: usize) {
-        self.counters.count(&self.counters.reads);
-        self.counters.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) fn count_reads(&self, reads: Reads) {
+        if reads.count > 0 {
+            self.touch();
+            self.counters.reads.fetch_add(reads.count, Ordering::Relaxed);
+            self.counters.read_bytes.fetch_add(reads.bytes, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn hole_at(&self, offset: u64, length: u64) -> std::io::Result<u64> {

@@ -18,6 +18,7 @@ pub const SERVER_PREFIX: &str = "10.77.0.1/24";
 pub struct Lan {
     netns: Netns,
     n_ports: Cell<u32>,
+    tap_mtu: Cell<u16>,
 }
 
 impl Lan {
@@ -35,12 +36,22 @@ impl Lan {
         netns.ip("link add port0 type veth peer name end0")?;
         netns.ip("link set end0 up")?;
         netns.ip("link set port0 master br0 up")?;
-        Ok(Self { netns, n_ports: Cell::new(0) })
+        Ok(Self { netns, n_ports: Cell::new(0), tap_mtu: Cell::new(1500) })
     }
 
     /// The namespace with the bridge, where servers and QEMU run.
     pub fn netns(&self) -> &Netns {
         &self.netns
+    }
+
+    /// Sets how large packets the server sends, and the largest that reach PCs which are plugged in later:
+    /// 1500 bytes without this.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn set_mtu(&self, server: u16, pcs: u16) -> Result<()> {
+        self.tap_mtu.set(pcs);
+        self.netns.ip(&format!("link set br0 mtu {server}"))
     }
 
     /// Plugs in a tap interface for a QEMU PC and returns its name.
@@ -50,7 +61,8 @@ impl Lan {
     pub fn add_tap(&self) -> Result<String> {
         let name = self.next_port("tap");
         self.netns.ip(&format!("tuntap add {name} mode tap"))?;
-        self.netns.ip(&format!("link set {name} master br0 up"))?;
+        let mtu = self.tap_mtu.get();
+        self.netns.ip(&format!("link set {name} mtu {mtu} master br0 up"))?;
         Ok(name)
     }
 

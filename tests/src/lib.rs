@@ -20,6 +20,7 @@ mod qmp;
 mod recipes;
 mod require;
 mod site;
+mod vlan;
 
 pub use command::{run, text_of};
 pub use console::Console;
@@ -36,3 +37,4 @@ pub use preboot::{Kernel, Preboot};
 pub use qmp::Qmp;
 pub use require::{Need, pc_slot, require};
 pub use site::{Site, SiteBuilder, StageLine, bootlace_binary};
+pub use vlan::VlanSwitch;

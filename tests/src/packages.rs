@@ -74,6 +74,7 @@ pub const LAB: &[Package] = &[
     package("udhcpc", "a foreign DHCP client in tests"),
     package("util-linux", "ending children with their parent (setpriv)"),
     package("vblade", "the other AoE server in tests"),
+    package("vde2", "a switch with VLANs in tests"),
     package("xfsprogs", "roots on xfs in tests"),
     package("zstd", "looking into initrds in tests"),
 ];

@@ -4,6 +4,7 @@ use crate::console::Console;
 use crate::lan::Lan;
 use crate::preboot::Kernel;
 use crate::qmp::Qmp;
+use crate::vlan::VlanSwitch;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -33,6 +34,7 @@ pub struct PcBuilder {
     memory_mib: u32,
     n_cpus: u32,
     nic_model: String,
+    netdev: Option<String>,
     kernel: Option<Kernel>,
     counts_instructions: bool,
     extra: Vec<String>,
@@ -75,6 +77,13 @@ impl PcBuilder {
         self
     }
 
+    /// Plugs the PC into this switch, not into the LAN itself.
+    #[must_use]
+    pub fn behind(mut self, switch: &VlanSwitch) -> Self {
+        self.netdev = Some(switch.netdev());
+        self
+    }
+
     /// Starts this kernel at once: no network boot by the firmware.
     #[must_use]
     pub fn kernel(mut self, kernel: &Kernel) -> Self {
@@ -110,7 +119,10 @@ impl PcBuilder {
     /// QEMU can't be started.
     pub fn start(&self, lan: &Lan) -> Result<Pc> {
         let folder = tempfile::Builder::new().prefix("bootlace-pc-").tempdir()?;
-        let tap = lan.add_tap()?;
+        let netdev = match &self.netdev {
+            Some(netdev) => netdev.clone(),
+            None => format!("tap,id=n0,ifname={},script=no,downscript=no", lan.add_tap()?),
+        };
         let mut command = lan.netns().command("qemu-system-x86_64", Signal::SIGKILL);
         command.args(["-name", &self.name, "-nodefaults", "-display", "none", "-vga", "std"]);
         match self.counts_instructions {
@@ -122,7 +134,7 @@ impl PcBuilder {
         command.args(["-device", "virtio-rng-pci", "-serial", "stdio"]);
         let socket = folder.path().join("qmp");
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
-        command.args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")]);
+        command.args(["-netdev", &netdev]);
         let mut nic = format!("{},netdev=n0,id=nic0,mac={}", self.nic_model, self.mac);
         let is_usb = self.nic_model.starts_with("usb-");
         if is_usb {
@@ -205,6 +217,7 @@ impl Pc {
             memory_mib: 1024,
             n_cpus: 1,
             nic_model: "virtio-net-pci".to_owned(),
+            netdev: None,
             kernel: None,
             counts_instructions: false,
             extra: Vec::new(),

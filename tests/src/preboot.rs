@@ -77,12 +77,12 @@ impl Preboot {
     /// The machine has to wait in the loader; the error shows what it would show.
     pub fn fetch(&self) -> Result<Kernel> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        let (kernel, arguments, initrd, host) = loop {
+        let (kernel, arguments, initrd, behind) = loop {
             let config = self.curl(&format!("tftp://{SERVER}/grub/machine.cfg"), "-")?;
-            if let (Some((kernel, arguments)), Some((initrd, host))) =
+            if let (Some((kernel, arguments)), Some((initrd, behind))) =
                 (command(&config, "linux"), command(&config, "initrd"))
             {
-                break (kernel, arguments, initrd, path_of(&host).map(str::to_owned));
+                break (kernel, arguments, initrd, behind);
             }
             anyhow::ensure!(Instant::now() < deadline, "the loader waits:\n{config}");
             std::thread::sleep(Duration::from_millis(300));
@@ -96,12 +96,11 @@ impl Preboot {
         for (path, file) in [(&kernel, &files.image), (&initrd, &files.initrd)] {
             self.curl(&format!("http://{SERVER}{path}"), &file.to_string_lossy())?;
         }
-        if self.has_segment
-            && let Some(host) = host
-        {
-            let segment = self.folder.path().join("host");
-            self.curl(&format!("http://{SERVER}{host}"), &segment.to_string_lossy())?;
-            // Ours is a multiple of 4 bytes long, so that there is nothing to pad as GRUB does it.
+        let behind = behind.split(' ').filter_map(path_of).filter(|_| self.has_segment);
+        for path in behind {
+            let segment = self.folder.path().join("segment");
+            self.curl(&format!("http://{SERVER}{path}"), &segment.to_string_lossy())?;
+            // Ours are a multiple of 4 bytes long, so that there is nothing to pad as GRUB does it.
             let mut initrd = std::fs::OpenOptions::new().append(true).open(&files.initrd)?;
             std::io::copy(&mut std::fs::File::open(segment)?, &mut initrd)?;
         }

@@ -4,12 +4,12 @@ use crate::problem::Problem;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen};
 use service::{
-    Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Service, Status,
-    UnknownVerb,
+    Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Rescue, Service,
+    Status, UnknownVerb,
 };
 use wire::Mac;
 
@@ -21,10 +21,11 @@ pub(crate) fn router() -> Router<Service> {
     Router::new()
         .route("/status", get(status))
         .route("/machines", get(machines))
-        .route("/machines/{name}", get(machine).put(put).patch(patch).delete(remove))
+        .route("/machines/{name}", get(machine).put(put_machine).patch(patch).delete(remove))
         .route("/machines/{name}/log", get(kernel_log))
         .route("/machines/{name}/hardware", get(hardware))
         .route("/machines/{name}/power", post(power))
+        .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
@@ -47,7 +48,7 @@ async fn machine(State(service): State<Service>, name: NamePath) -> Answer<Json<
 }
 
 /// Adds a machine, or makes an existing one so: what the body leaves out gets its default.
-async fn put(
+async fn put_machine(
     State(service): State<Service>,
     name: NamePath,
     body: Body<MachineChange>,
@@ -123,6 +124,19 @@ async fn power(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
     })?;
     Ok((StatusCode::ACCEPTED, Json(service.order(&name, verb).await?)))
+}
+
+/// Lets the machine's next boot stop in a rescue shell.
+async fn want_rescue(State(service): State<Service>, name: NamePath) -> Answer<Json<Rescue>> {
+    let Path(name) = name?;
+    Ok(Json(service.want_rescue(&name).await?))
+}
+
+/// Lets it boot as usual after all.
+async fn forget_rescue(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+    let Path(name) = name?;
+    service.forget_rescue(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// An image version with what the boot server made of it.

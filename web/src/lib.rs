@@ -41,6 +41,8 @@ pub fn router(service: Service) -> Router {
             get(pages::machine::ask_poweroff).post(pages::machine::poweroff),
         )
         .route("/machines/{name}/log", get(pages::machine::kernel_log))
+        .route("/machines/{name}/rescue", post(pages::machine::want_rescue))
+        .route("/machines/{name}/rescue/off", post(pages::machine::forget_rescue))
         .route("/machines/{name}/keep", post(pages::machine::keep))
         .route("/discovered", get(pages::discovered::show))
         .route("/discovered/{mac}/adopt", post(pages::discovered::adopt))

@@ -10,6 +10,17 @@ use service::{NewStage, Options, Service, Sighting};
 use std::path::Path;
 use tower::ServiceExt as _;
 
+/// As much of one as is looked at.
+fn static_program() -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(64 + 56, 0);
+    let machine: u8 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    for (offset, value) in [(16, 2), (18, machine), (32, 64), (54, 56), (56, 1), (64, 1)] {
+        bytes[offset] = value;
+    }
+    bytes
+}
+
 struct Site {
     router: Router,
     service: Service,
@@ -20,7 +31,10 @@ impl Site {
     /// A site with these images, each with one version.
     fn new(images: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options { init: None, ..Options::under(folder.path()) };
+        let busybox = folder.path().join("busybox");
+        std::fs::write(&busybox, static_program()).unwrap();
+        let rescue_busybox = Some(busybox);
+        let options = Options { init: None, rescue_busybox, ..Options::under(folder.path()) };
         for image in images {
             add_image(&options.images, image);
         }
@@ -138,6 +152,15 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     let (_, page) = site.get(&location).await;
     assert!(page.contains("stays as it is") && !page.contains(">Keep it<"), "{page}");
     assert!(!site.service.site().machines[0].reset_disk);
+    let (_, location, _) = site.post("/machines/lab-07/rescue", "").await;
+    let (_, page) = site.get(&location).await;
+    let (_, rescue) = site.json("PUT", "/api/v1/machines/lab-07/rescue", "").await;
+    let shown = format!("the password is <code>{}</code>", rescue["password"].as_str().unwrap());
+    assert!(page.contains(&shown), "{page}");
+    assert!(site.get("/machines/lab-07?edit").await.1.contains(">Boot as usual<"));
+    let (_, location, _) = site.post("/machines/lab-07/rescue/off", "").await;
+    let (_, page) = site.get(&location).await;
+    assert!(page.contains("boots as usual") && !page.contains("the password is"), "{page}");
     let (status, page) = site.get("/machines/lab-07/remove").await;
     assert!(status == StatusCode::OK && page.contains("Remove lab-07?"));
     let (status, location, _) = site.post("/machines/lab-07/remove", "").await;

@@ -1,10 +1,11 @@
 //! `bootlace machine …`
 
 use super::{open, runtime, say, table};
+use crate::config::Config;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
 use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, WriteMode};
-use service::{MachineChange, PowerVerb, Service};
+use service::{MachineChange, Options, PowerVerb, Service};
 use std::time::{Duration, Instant};
 use wire::Mac;
 
@@ -39,6 +40,18 @@ pub(super) enum Machine {
         name: MachineName,
         /// reboot or poweroff
         verb: PowerVerb,
+    },
+    /// Let a machine's next boot stop in a rescue shell, before its root is attached
+    ///
+    /// Prints the password that opens the shell on the machine's console. Leaving the shell lets the boot go
+    /// on. If that boot fails before, the shell is offered beside the failure. Needs a static busybox on
+    /// the boot server: Debian's package busybox-static.
+    Rescue {
+        /// Name of the machine
+        name: MachineName,
+        /// Let it boot as usual after all
+        #[arg(long)]
+        off: bool,
     },
     /// Print the kernel's log of a machine's last failed boot
     Log {
@@ -101,6 +114,7 @@ impl Machine {
             Self::Set(set) => set.run(paths),
             Self::Reset { name, undo } => reset(paths, name, !undo),
             Self::Power { name, verb } => runtime()?.block_on(power(&open(paths)?, &name, verb)),
+            Self::Rescue { name, off } => rescue(paths, &name, off),
             Self::Log { name } => {
                 let log = runtime()?.block_on(open(paths)?.kernel_log(&name))?;
                 let Some(log) = log else {
@@ -169,6 +183,25 @@ fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<(
         true => format!("{}: what it wrote is thrown away at its next boot", machine.name),
         false => format!("{}: keeps what it wrote", machine.name),
     });
+    Ok(())
+}
+
+fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
+    // Whoever serves may read the configuration; whoever only asks need not.
+    let config = Config::load(&paths.config()).ok();
+    let rescue_busybox = config.and_then(|config| config.boot.rescue_busybox);
+    let service = Service::open(Options { rescue_busybox, ..Options::under(&paths.root) })?;
+    if off {
+        runtime()?.block_on(service.forget_rescue(name))?;
+        say(format!("{name}: boots as usual"));
+        return Ok(());
+    }
+    let rescue = runtime()?.block_on(service.want_rescue(name))?;
+    say(format!(
+        "{name}: its next boot stops in a rescue shell; password: {}\n(bootlace machine power {name} reboot \
+         starts it again, bootlace machine rescue {name} --off lets it boot as usual)",
+        rescue.password
+    ));
     Ok(())
 }
 

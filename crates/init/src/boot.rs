@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::nic::Nic;
 use crate::reporter::{Reporter, STATE_PATH, Target, TokenCell};
 use crate::{host, kernel_log};
-use initcfg::{BootConfig, Root, Stage, failure_code};
+use initcfg::{BootConfig, Stage, failure_code};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -123,13 +123,14 @@ pub(crate) trait System {
         config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<(Nic, String), Failure>;
-    /// Waits for the link, and loads meanwhile what this root will need; returns its speed, for people.
+    /// Waits for the link, and loads meanwhile what this root will need; returns the interface that has the
+    /// address, which is another one in a VLAN, and the link's speed, for people.
     fn bring_up(
         &mut self,
-        nic: &Nic,
-        root: &Root,
+        nic: Nic,
+        config: &BootConfig,
         drivers: &Self::Drivers,
-    ) -> Result<String, Failure>;
+    ) -> Result<(Nic, String), Failure>;
     /// Gives the NIC its address and routes; asks for them first if it has none. Returns what is known
     /// then, and the address for people.
     fn configure(
@@ -137,6 +138,8 @@ pub(crate) trait System {
         nic: &Nic,
         config: &BootConfig,
     ) -> Result<(BootConfig, String), Failure>;
+    /// Stops in the rescue shell, if this boot has one, until somebody leaves it.
+    fn rescue(&mut self);
     /// Attaches the root; also returns where it is and how large, for people.
     fn attach(
         &mut self,
@@ -164,7 +167,7 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     let (nic, found) = system.find_nic(config, &drivers)?;
     system.reached(Stage::Modules, &found);
 
-    let speed = system.bring_up(&nic, &config.root, &drivers)?;
+    let (nic, speed) = system.bring_up(nic, config, &drivers)?;
     system.reached(Stage::Link, &format!("{} up{speed}", nic.name));
 
     let (config, address) = system.configure(&nic, config)?;
@@ -175,6 +178,7 @@ fn stages<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure>
     };
     system.reached(Stage::Address, &format!("{address}{router}"));
 
+    system.rescue();
     let (root, found) = system.attach(&nic, config, &drivers)?;
     system.reached(Stage::Attach, &found);
 
@@ -227,9 +231,14 @@ mod tests {
             Ok((Nic { name: "eth0".to_owned(), index: 2 }, "3 loaded".to_owned()))
         }
 
-        fn bring_up(&mut self, nic: &Nic, _: &Root, (): &()) -> Result<String, Failure> {
+        fn bring_up(
+            &mut self,
+            nic: Nic,
+            _: &BootConfig,
+            (): &(),
+        ) -> Result<(Nic, String), Failure> {
             self.act(&format!("link of {}", nic.name))?;
-            Ok(", 1000 Mbit/s".to_owned())
+            Ok((nic, ", 1000 Mbit/s".to_owned()))
         }
 
         fn configure(
@@ -239,6 +248,10 @@ mod tests {
         ) -> Result<(BootConfig, String), Failure> {
             self.act(&format!("address for {}", nic.name))?;
             Ok((config.clone(), "10.0.0.7/24".to_owned()))
+        }
+
+        fn rescue(&mut self) {
+            self.log.push("rescue shell, if there is one".to_owned());
         }
 
         fn attach(
@@ -276,7 +289,7 @@ mod tests {
         BootConfig::parse(line).unwrap()
     }
 
-    const BOOT: [&str; 14] = [
+    const BOOT: [&str; 15] = [
         "start: kernel 6.1, lab-07",
         "> drivers for 6.1",
         "> find 52:54:00:00:00:01",
@@ -285,6 +298,7 @@ mod tests {
         "link: eth0 up, 1000 Mbit/s",
         "> address for eth0",
         "address: 10.0.0.7/24, router 10.0.0.254",
+        "rescue shell, if there is one",
         "> attach for lab-07",
         "attach: NBD 10.0.0.1:10809 lab-07, 512 MiB",
         "> mount nbd0",

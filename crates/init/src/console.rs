@@ -24,14 +24,16 @@ pub(crate) struct Console {
 impl Console {
     /// Opens all consoles that the kernel has; needs `/dev`, and `/proc` to find more than one.
     pub(crate) fn open() -> Self {
-        let list = std::fs::read_to_string("/proc/consoles").unwrap_or_default();
-        let mut consoles: Vec<File> =
-            console_names(&list).filter_map(|name| open_console(&format!("/dev/{name}"))).collect();
-        if consoles.is_empty() {
-            consoles.extend(open_console("/dev/console"));
-        }
         let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
-        Self { consoles: Arc::new(Mutex::new(consoles)), kernel_log, on_wait: None }
+        Self { consoles: Arc::new(Mutex::new(open_all())), kernel_log, on_wait: None }
+    }
+
+    /// Opens the consoles again: a shell that ends hangs up its terminal for all who have it open
+    /// (tty_vhangup_session).
+    pub(crate) fn reopen(&self) {
+        if let Ok(mut consoles) = self.consoles.lock() {
+            *consoles = open_all();
+        }
     }
 
     /// Lets somebody else hear what the boot waits for, too.
@@ -42,6 +44,11 @@ impl Console {
     /// Says what the boot waits for; again now and then, as long as it lasts.
     pub(crate) fn wait(&self, topic: &str, text: &str) {
         self.say(topic, text);
+        self.wait_silently(text);
+    }
+
+    /// The same without a word on the consoles, which somebody uses.
+    pub(crate) fn wait_silently(&self, text: &str) {
         if let Some(on_wait) = &self.on_wait
             && let Ok(mut hear) = on_wait.lock()
         {
@@ -95,11 +102,26 @@ pub(crate) fn uptime() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// All consoles of the kernel, by their names in `/dev`.
+pub(crate) fn names() -> Vec<String> {
+    let list = std::fs::read_to_string("/proc/consoles").unwrap_or_default();
+    console_names(&list).map(str::to_owned).collect()
+}
+
 /// Names out of `/proc/consoles`: the first word of each line.
 fn console_names(list: &str) -> impl Iterator<Item = &str> {
     list.lines()
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn open_all() -> Vec<File> {
+    let mut consoles: Vec<File> =
+        names().iter().filter_map(|name| open_console(&format!("/dev/{name}"))).collect();
+    if consoles.is_empty() {
+        consoles.extend(open_console("/dev/console"));
+    }
+    consoles
 }
 
 fn open_console(path: &str) -> Option<File> {

@@ -37,7 +37,7 @@ pub(crate) fn write_all(
     for (path, content) in run_files(config, nic) {
         note(&path, write_file(&path, &content));
     }
-    for (path, target) in run_links(&nic.name) {
+    for (path, target) in run_links(&interfaces(config, nic)) {
         note(&path, make_link(&path, target));
     }
     note(BINARY, install_binary());
@@ -57,20 +57,29 @@ fn is_systemd(root: &Path, init: &str) -> bool {
         .unwrap_or(false)
 }
 
+/// The interface that has the address, and in a VLAN the card below it.
+fn interfaces<'a>(config: &BootConfig, nic: &'a Nic) -> Vec<&'a str> {
+    let card = config.vlan.and_then(|_| nic.name.rsplit_once('.')).map(|(card, _)| card);
+    [nic.name.as_str()].into_iter().chain(card).collect()
+}
+
 /// Files below `/run`, with their content.
 fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
     let BootConfig { mac, .. } = config;
     let name = &nic.name;
+    let interfaces = interfaces(config, nic);
+    let names = interfaces.join(" ");
     let in_run = |path: &str| format!("/run/{path}");
-    vec![
+    let mut files = vec![
         (STATE_PATH.to_owned(), Target::from(config).to_line()),
         // udev can't rename an interface that is up; networkd then waits for it for ever.
         (
             in_run("systemd/network/05-bootlace.link"),
             format!(
                 "# The root disk is behind this card: Bootlace has set it up.\n\
-                 [Match]\nMACAddress={mac}\nOriginalName={name}\n\n\
-                 [Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"
+                 [Match]\nMACAddress={mac}\nOriginalName={names}\n\n\
+                 [Link]\nNamePolicy=keep\nMACAddressPolicy=none\n{}",
+                mtu(config)
             ),
         ),
         (in_run("systemd/network/05-bootlace.network"), networkd(config, name)),
@@ -80,7 +89,7 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
         // ifupdown takes interfaces down when its service stops.
         (
             in_run("systemd/system/networking.service.d/50-bootlace.conf"),
-            format!("[Service]\nEnvironment=EXCLUDE_INTERFACES={name}\n"),
+            format!("[Service]\nEnvironment=\"EXCLUDE_INTERFACES={names}\"\n"),
         ),
         (in_run(&format!("net-{name}.conf")), klibc(config, name)),
         (in_run("bootlace/resolv.conf"), resolver(config)),
@@ -94,19 +103,28 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
                  ExecStop={BINARY} report off\n"
             ),
         ),
-    ]
+    ];
+    if let [_, card] = interfaces[..] {
+        let text = format!(
+            "# Below the VLAN that the root disk is in: Bootlace has set it up.\n\
+             [Match]\nMACAddress={mac}\nName={card}\n\n\
+             [Link]\nRequiredForOnline=no\n{}\n\
+             [Network]\nKeepConfiguration=yes\nLinkLocalAddressing=no\n",
+            mtu(config)
+        );
+        files.push((in_run("systemd/network/05-bootlace-card.network"), text));
+    }
+    files
 }
 
 /// Links below `/run`, with their targets.
-fn run_links(name: &str) -> Vec<(String, &'static str)> {
-    vec![
-        (
-            "/run/systemd/system/multi-user.target.wants/bootlace-up.service".to_owned(),
-            "../bootlace-up.service",
-        ),
-        // Masked: started by udev for interfaces with `allow-hotplug`.
-        (format!("/run/systemd/system/ifup@{name}.service"), "/dev/null"),
-    ]
+fn run_links(interfaces: &[&str]) -> Vec<(String, &'static str)> {
+    let up = "/run/systemd/system/multi-user.target.wants/bootlace-up.service".to_owned();
+    // Masked: started by udev for interfaces with `allow-hotplug`.
+    let masked = interfaces
+        .iter()
+        .map(|name| (format!("/run/systemd/system/ifup@{name}.service"), "/dev/null"));
+    [(up, "../bootlace-up.service")].into_iter().chain(masked).collect()
 }
 
 /// NetworkManager shall not touch the card. It writes resolv.conf for all cards, so it must know the name
@@ -147,12 +165,19 @@ fn networkd(config: &BootConfig, name: &str) -> String {
     let mut text = format!(
         "# The root disk is behind this card: Bootlace has set it up.\n\
          [Match]\nMACAddress={}\nName={name}\n\n\
-         [Link]\nRequiredForOnline=no\n\n\
+         [Link]\nRequiredForOnline=no\n{}\n\
          [Network]\nKeepConfiguration=yes\n",
-        config.mac
+        config.mac,
+        mtu(config)
     );
     write_name_servers(&mut text, config);
     text
+}
+
+/// The size of packets that works, if it is not the usual one. NetworkManager and ifupdown, which don't touch
+/// the card, need not know it.
+fn mtu(config: &BootConfig) -> String {
+    config.mtu.map(|mtu| format!("MTUBytes={mtu}\n")).unwrap_or_default()
 }
 
 /// What the tools of Debian's own initramfs expect.
@@ -276,7 +301,7 @@ mod tests {
         let line = "bootlace.server=10.77.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 \
                     bootlace.address=10.77.0.100/24 bootlace.router=10.77.0.254 \
                     bootlace.dns=10.77.0.1 bootlace.domain=lab.example bootlace.host=lab-07 \
-                    bootlace.root=aoe:1.7";
+                    bootlace.root=aoe:1.7 bootlace.mtu=9000";
         BootConfig::parse(line).unwrap()
     }
 
@@ -290,6 +315,8 @@ mod tests {
         };
         check("05-bootlace.link", "MACAddress=52:54:00:00:00:01\n");
         check("05-bootlace.link", "NamePolicy=keep\n");
+        check("05-bootlace.link", "\nMTUBytes=9000\n");
+        check("05-bootlace.network", "RequiredForOnline=no\nMTUBytes=9000\n\n[Network]\n");
         check("05-bootlace.network", "KeepConfiguration=yes\nDNS=10.77.0.1\nDomains=lab.example\n");
         check("05-bootlace.conf", "unmanaged-devices=mac:52:54:00:00:00:01\n");
         check("05-bootlace.conf", "\n[global-dns]\nsearches=lab.example\n");
@@ -298,11 +325,28 @@ mod tests {
             "resolved.conf.d/50-bootlace.conf",
             "[Resolve]\nDNS=10.77.0.1\nDomains=lab.example\n",
         );
-        check("networking.service.d/50-bootlace.conf", "EXCLUDE_INTERFACES=eth0\n");
+        check("networking.service.d/50-bootlace.conf", "\"EXCLUDE_INTERFACES=eth0\"\n");
         check("net-eth0.conf", "IPV4NETMASK='255.255.255.0'\n");
         check("net-eth0.conf", "IPV4BROADCAST='10.77.0.255'\n");
         check("bootlace/resolv.conf", "search lab.example\nnameserver 10.77.0.1\n");
         check("bootlace-up.service", "ExecStart=/run/bootlace/bin/bootlace-init report up\n");
         assert!(files.iter().all(|(path, _)| path.starts_with("/run/")));
+    }
+
+    #[test]
+    fn the_card_below_a_vlan_is_left_alone_too() {
+        let nic = Nic { name: "eth0.12".to_owned(), index: 3 };
+        let config = BootConfig { vlan: Some(12), ..config() };
+        let files = run_files(&config, &nic);
+        let check = |path: &str, expected: &str| {
+            let (_, content) = files.iter().find(|(file, _)| file.ends_with(path)).unwrap();
+            assert!(content.contains(expected), "{path}: {content}");
+        };
+        check("05-bootlace.link", "OriginalName=eth0.12 eth0\n");
+        check("05-bootlace.network", "Name=eth0.12\n");
+        check("05-bootlace-card.network", "Name=eth0\n");
+        check("networking.service.d/50-bootlace.conf", "\"EXCLUDE_INTERFACES=eth0.12 eth0\"\n");
+        let links = run_links(&interfaces(&config, &nic));
+        assert!(links.iter().any(|(path, _)| path.ends_with("ifup@eth0.service")), "{links:?}");
     }
 }

@@ -2,7 +2,9 @@
 //! and kernels drop it without a word, and then it is fetched.
 
 use crate::reporter::{TOKEN_PATH, TokenCell};
-use initcfg::{BootConfig, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, REBOOT_SECONDS};
+use initcfg::{
+    BootConfig, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, REBOOT_SECONDS, Tag, Token,
+};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -56,6 +58,12 @@ pub(crate) fn reboot_after() -> Option<Duration> {
     let host = fs::read(path()).ok().and_then(|file| HostConfig::parse(&file).ok());
     let seconds = host.map_or(REBOOT_SECONDS, |host| host.reboot_seconds);
     (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
+}
+
+/// The token, and the hash of the password for the rescue shell, if this boot has one.
+pub(crate) fn rescue() -> Option<(Token, Tag)> {
+    let host = HostConfig::parse(&fs::read(path()).ok()?).ok()?;
+    Some((host.token, host.rescue?))
 }
 
 /// For this process, and for those that come later.

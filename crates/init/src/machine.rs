@@ -3,27 +3,36 @@
 use crate::boot::{Attached, System};
 use crate::console::Console;
 use crate::dhcp::{self, Held};
-use crate::disk::ROOT;
+use crate::disk::{ROOT, cannot_load};
 use crate::failure::Failure;
 use crate::loader::Loader;
+use crate::mtu::{self, Proof};
 use crate::nic::Nic;
 use crate::reporter::{Reporter, TokenCell};
+use crate::rescue::{self, Offer};
 use crate::resolve::resolve;
 use crate::{aoe, coldplug, disk, handover, hardware, host, iscsi, keeper, nbd, nfs, nic, ssh};
 use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the machine's own DHCP found out.
 const LEASE: &str = "/run/bootlace/lease.json";
 
 /// How long the list of hardware may hold up the hand-over; it is sent while the disk is attached.
 const HARDWARE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How soon it is seen that somebody has left the rescue shell.
+const SHELL_POLL: Duration = Duration::from_millis(200);
+
+/// How often the boot server hears that the boot still waits.
+const TELL_AGAIN: Duration = Duration::from_secs(20);
 
 pub(crate) struct Machine {
     pub(crate) console: Console,
@@ -34,6 +43,8 @@ pub(crate) struct Machine {
     pub(crate) token: TokenCell,
     /// The machine's own lease.
     held: Option<Held>,
+    /// Why the card does not take packets of the size that the settings want.
+    mtu_refused: Option<io::Error>,
     /// Hears when the boot server knows the hardware.
     hardware: Option<Receiver<()>>,
 }
@@ -46,7 +57,16 @@ impl Machine {
         host: Option<HostConfig>,
         token: TokenCell,
     ) -> Self {
-        Self { console, reporter, command_line, host, token, held: None, hardware: None }
+        Self {
+            console,
+            reporter,
+            command_line,
+            host,
+            token,
+            held: None,
+            mtu_refused: None,
+            hardware: None,
+        }
     }
 
     /// Starts the keeper of a root that the kernel itself carries through outages.
@@ -54,6 +74,49 @@ impl Machine {
         if let Err(error) = keeper::start(None, own_lease) {
             self.console.say("attach", &format!("no signs of life will be sent: {error}"));
         }
+    }
+
+    /// Until somebody leaves the rescue shell; meanwhile the boot server hears what it does.
+    fn stay_in_shell(&self) -> io::Result<()> {
+        let mut shell = rescue::start(None)?;
+        let mut told = (String::new(), Instant::now());
+        while shell.try_wait()?.is_none() {
+            let state = rescue::state();
+            if told.0 != state || told.1.elapsed() > TELL_AGAIN {
+                self.console.wait_silently(&state);
+                told = (state, Instant::now());
+            }
+            std::thread::sleep(SHELL_POLL);
+        }
+        self.console.reopen();
+        self.console.say("rescue", "the boot goes on");
+        Ok(())
+    }
+
+    /// Packets of the size that the settings want, if the network carries them; otherwise of the usual one,
+    /// and a warning. Returns what is to be said about it; the settings then say what works.
+    fn prove_mtu(&mut self, nic: &Nic, config: &mut BootConfig) -> String {
+        let Some(wanted) = config.mtu else { return String::new() };
+        let proof = match self.mtu_refused.take() {
+            Some(error) => {
+                Proof::NotCarried(format!("the card refuses packets of {wanted} bytes: {error}"))
+            }
+            None => mtu::prove(config, wanted),
+        };
+        let why = match proof {
+            Proof::Carried => return format!(", MTU {wanted}"),
+            Proof::NotCarried(why) => why,
+        };
+        config.mtu = None;
+        if mtu::current(nic) != Some(mtu::USUAL.into()) {
+            // Whoever refuses that has it, or smaller.
+            let _ = mtu::set(nic, mtu::USUAL);
+            // Many cards begin their negotiation anew.
+            nic::wait_for_link(nic, &self.console);
+        }
+        let warning = format!("MTU {} instead of {wanted}: {why}", mtu::USUAL);
+        self.console.warn(&format!("bootlace: address: {warning}"));
+        format!("; {warning}")
     }
 
     /// Fetches the host segment if it is not there; returns what is to be said about it.
@@ -109,12 +172,18 @@ impl System for Machine {
 
     fn bring_up(
         &mut self,
-        nic: &Nic,
-        root: &Root,
+        nic: Nic,
+        config: &BootConfig,
         loader: &Arc<Loader>,
-    ) -> Result<String, Failure> {
-        preload(loader, root);
-        nic::bring_up(nic, &self.console)
+    ) -> Result<(Nic, String), Failure> {
+        preload(loader, &config.root);
+        if let Some(mtu) = config.mtu {
+            self.mtu_refused = mtu::set(&nic, mtu).err();
+        }
+        let speed = nic::bring_up(&nic, &self.console)?;
+        let Some(vlan) = config.vlan else { return Ok((nic, speed)) };
+        loader.load("8021q", "").map_err(|error| cannot_load("8021q", &error, loader))?;
+        Ok((nic::join_vlan(&nic, vlan)?, speed))
     }
 
     fn configure(
@@ -143,9 +212,25 @@ impl System for Machine {
         nic::configure(nic, address, config.router)?;
         config.address = Some(address);
         let lost = self.find_host(&config);
+        let packets = self.prove_mtu(nic, &mut config);
         let token = Arc::clone(&self.token);
         self.hardware = Some(hardware::send(config.server, config.boot, token));
-        Ok((config, format!("{}/{}{origin}{lost}", address.0, address.1)))
+        Ok((config, format!("{}/{}{origin}{packets}{lost}", address.0, address.1)))
+    }
+
+    fn rescue(&mut self) {
+        match rescue::offer() {
+            Offer::No => {}
+            Offer::Lost => {
+                let text = "the rescue shell was lost on the way here; the boot goes on without it";
+                self.console.wait("rescue", text);
+            }
+            Offer::Yes => {
+                if let Err(error) = self.stay_in_shell() {
+                    self.console.wait("rescue", &format!("no rescue shell: {error}"));
+                }
+            }
+        }
     }
 
     fn attach(

@@ -6,6 +6,7 @@
 //! - `init boot` does the work, stage by stage, up to a complete root below `/sysroot`;
 //! - `@bootlace-keeper` (`init keep`) stays, and carries the root disk through outages of its server;
 //! - `@bootlace-up` (`init await-login`) tells the boot server when people can log in, where no systemd does;
+//! - `init rescue` asks for a password on every console, and opens a shell, if this boot has one;
 //! - PID 1 then makes that the root and becomes the image's init;
 //! - `shutdown` unmounts the root when the system is stopped, and ends the machine;
 //! - `modprobe` answers the kernel, which asks for modules by that name;
@@ -31,6 +32,7 @@ mod kernel_log;
 mod loader;
 mod machine;
 mod memory;
+mod mtu;
 mod nbd;
 mod netlink;
 mod nfs;
@@ -38,6 +40,7 @@ mod nic;
 mod pid1;
 mod power;
 mod reporter;
+mod rescue;
 mod resolve;
 mod shutdown;
 mod ssh;
@@ -63,6 +66,8 @@ fn main() -> ExitCode {
         Some("boot") => boot::run(),
         Some("keep") => keeper::run(&rest[1..]),
         Some("await-login") => await_login::run(),
+        Some("rescue") => rescue::run(&rest[1..]),
+        Some("rescue-shell") => rescue::become_shell(),
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.

@@ -198,6 +198,35 @@ pub(crate) fn link_up(socket: &Socket, index: u32) -> io::Result<()> {
     socket.request(Message::new(NEW_LINK, 0).bytes(&body)).map(drop)
 }
 
+/// Sets how large an interface's packets may be.
+pub(crate) fn set_mtu(socket: &Socket, index: u32, mtu: u32) -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const MTU: u16 = 4;
+    let body: Vec<u8> = [0, index, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    socket.request(Message::new(NEW_LINK, 0).bytes(&body).u32(MTU, mtu)).map(drop)
+}
+
+/// Makes an interface for one VLAN of another (IEEE 802.1Q).
+pub(crate) fn add_vlan(socket: &Socket, parent: u32, name: &str, vlan: u16) -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const CREATE: u16 = 0x400 | 0x200;
+    const NAME: u16 = 3;
+    const LINK: u16 = 5;
+    const LINK_INFO: u16 = 18;
+    const KIND: u16 = 1;
+    const DATA: u16 = 2;
+    const VLAN_ID: u16 = 1;
+    let message = Message::new(NEW_LINK, CREATE)
+        .bytes(&[0; 16])
+        .u32(LINK, parent)
+        .text(NAME, name)
+        .nested(LINK_INFO, |info| {
+            info.text(KIND, "vlan")
+                .nested(DATA, |data| data.attribute(VLAN_ID, &vlan.to_ne_bytes()))
+        });
+    socket.request(message).map(drop)
+}
+
 /// Gives an interface its address, for as long as it lives.
 pub(crate) fn add_address(
     socket: &Socket,

@@ -126,6 +126,11 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
     // Loopback first: programs of the real system may count on it from the first moment.
     let _ = netlink::link_up(&socket, 1);
     netlink::link_up(&socket, nic.index).map_err(failed)?;
+    Ok(wait_for_link(nic, console))
+}
+
+/// Waits for the link, for as long as it takes; returns what [`bring_up`] does.
+pub(crate) fn wait_for_link(nic: &Nic, console: &Console) -> String {
     let started = Instant::now();
     let mut next_hint = HINT_FIRST;
     while !nic.has_carrier() {
@@ -147,10 +152,25 @@ pub(crate) fn bring_up(nic: &Nic, console: &Console) -> Result<String, Failure> 
         // Virtual cards have no speed.
         _ => String::new(),
     };
-    Ok(match started.elapsed() {
+    match started.elapsed() {
         wait if wait > HINT_FIRST => format!("{speed}, after {} s without link", wait.as_secs()),
         _ => speed,
-    })
+    }
+}
+
+/// Makes the interface of a VLAN, over which everything goes from now on.
+pub(crate) fn join_vlan(nic: &Nic, vlan: u16) -> Result<Nic, Failure> {
+    let name = format!("{}.{vlan}", nic.name);
+    let failed = |error: io::Error| {
+        cannot(&format!("make the interface of VLAN {vlan} on"), &nic.name, &error)
+    };
+    let socket = Socket::route().map_err(failed)?;
+    netlink::add_vlan(&socket, nic.index, &name, vlan).map_err(failed)?;
+    let index = sysfs::number(format!("/sys/class/net/{name}/ifindex"))
+        .and_then(|index| u32::try_from(index).ok())
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    netlink::link_up(&socket, index).map_err(failed)?;
+    Ok(Nic { name, index })
 }
 
 /// Gives the NIC its address and the default route.

@@ -6,6 +6,7 @@ use crate::disk::ROOT;
 use crate::failure::Failure;
 use crate::host;
 use crate::machine::find_init;
+use crate::rescue::{self, Offer};
 use initcfg::BootConfig;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::RebootCommand;
@@ -64,12 +65,27 @@ fn crashed(status: ExitStatus) -> Failure {
 
 /// Says what has not been said yet, waits, and starts the machine again. PID 1 must never end.
 fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Failure>) -> ! {
+    // Somebody may have used the rescue shell.
+    console.reopen();
     let mut reporting = None;
     if let Some(failure) = failure {
         let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
         show(console, BootConfig::parse(&command_line).ok().as_ref(), failure);
         let detail = failure.to_string();
         reporting = Command::new("/init").args(["report", "failed", &detail]).spawn().ok();
+    }
+    if rescue::offer() == Offer::Yes {
+        if let Some(limit) = reboot_after {
+            let seconds = limit.as_secs();
+            console.line(&format!(
+                "bootlace: this machine starts again in {seconds} s, unless somebody wants the rescue shell"
+            ));
+        }
+        let left = rescue::start(reboot_after).and_then(|mut child| child.wait());
+        console.reopen();
+        if left.is_ok_and(|status| status.success()) {
+            restart();
+        }
     }
     let Some(reboot_after) = reboot_after else {
         console.line("bootlace: this machine stays as it is until it is switched off and on");
@@ -83,6 +99,10 @@ fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Fail
     if let Some(mut child) = reporting {
         let _ = child.kill();
     }
+    restart();
+}
+
+fn restart() -> ! {
     loop {
         let _ = rustix::system::reboot(RebootCommand::Restart);
         std::thread::sleep(RESTART_AGAIN);

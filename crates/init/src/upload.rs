@@ -20,7 +20,8 @@ pub(crate) fn put(
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let length = text.len();
-    let proof = token.map(|token| format!("{TAG_HEADER}: {}\r\n", token.tag(text.as_bytes())));
+    let sealed = initcfg::upload(path, text.as_bytes());
+    let proof = token.map(|token| format!("{TAG_HEADER}: {}\r\n", token.tag(&sealed)));
     let proof = proof.unwrap_or_default();
     let head = format!(
         "PUT {path} HTTP/1.1\r\nHost: {server}\r\nContent-Length: {length}\r\n{proof}\

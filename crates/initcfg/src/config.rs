@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::net::{Ipv4Addr, SocketAddrV4};
+use core::ops::RangeInclusive;
 use wire::Mac;
 
 /// Where the root disk is.
@@ -32,6 +33,12 @@ pub enum Root {
 /// Addresses of one storage server; a command line is short.
 pub const NBD_SERVERS_MAX: usize = 8;
 
+/// Sizes of packets that can be asked for: what IPv6 needs, and what jumbo frames mostly are.
+pub const MTU_RANGE: RangeInclusive<u16> = 1280..=9000;
+
+/// Numbers of VLANs that can be asked for: IEEE 802.1Q reserves 0 and 4095.
+pub const VLAN_RANGE: RangeInclusive<u16> = 1..=4094;
+
 /// Everything that `init` takes from the kernel command line. Nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootConfig {
@@ -49,6 +56,10 @@ pub struct BootConfig {
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the site.
     pub domain: Option<String>,
+    /// How large the NIC's packets may be, 1280 to 9000 bytes; `None`: as the driver sets it.
+    pub mtu: Option<u16>,
+    /// The VLAN that the machine is in, 1 to 4094; `None`: the network's own, without tags.
+    pub vlan: Option<u16>,
     /// Name of the machine, which becomes its host name.
     pub host_name: String,
     /// Root disk.
@@ -89,6 +100,8 @@ const BY_DHCP: &str = "dhcp";
 const ROUTER: &str = "bootlace.router";
 const DNS: &str = "bootlace.dns";
 const DOMAIN: &str = "bootlace.domain";
+const MTU: &str = "bootlace.mtu";
+const VLAN: &str = "bootlace.vlan";
 const HOST_NAME: &str = "bootlace.host";
 const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
@@ -119,6 +132,12 @@ impl BootConfig {
         }
         if let Some(domain) = &self.domain {
             put(DOMAIN, domain);
+        }
+        if let Some(mtu) = self.mtu {
+            put(MTU, &mtu);
+        }
+        if let Some(vlan) = self.vlan {
+            put(VLAN, &vlan);
         }
         put(HOST_NAME, &self.host_name);
         match &self.root {
@@ -163,6 +182,8 @@ impl BootConfig {
                 None => Vec::new(),
             },
             domain: value(DOMAIN).map(ToOwned::to_owned),
+            mtu: value(MTU).map(parse_mtu).transpose()?,
+            vlan: value(VLAN).map(parse_vlan).transpose()?,
             host_name: required(HOST_NAME)?.to_owned(),
             root: parse_root(required(ROOT)?)?,
             partition: value(PARTITION)
@@ -201,6 +222,16 @@ fn parse_address(text: &str) -> Result<Option<(Ipv4Addr, u8)>, ConfigError> {
     Ok(Some((address.parse().map_err(|_| bad())?, prefix)))
 }
 
+fn parse_mtu(text: &str) -> Result<u16, ConfigError> {
+    let mtu = text.parse().ok().filter(|mtu| MTU_RANGE.contains(mtu));
+    mtu.ok_or_else(|| invalid(MTU, text, "a number of bytes from 1280 to 9000"))
+}
+
+fn parse_vlan(text: &str) -> Result<u16, ConfigError> {
+    let vlan = text.parse().ok().filter(|vlan| VLAN_RANGE.contains(vlan));
+    vlan.ok_or_else(|| invalid(VLAN, text, "a number from 1 to 4094"))
+}
+
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
     let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT, aoe:SHELF.SLOT, nfs://ADDRESS/FOLDER or \
                   iscsi://ADDRESS/TARGET/LUN";
@@ -236,6 +267,8 @@ mod tests {
             router: Some(Ipv4Addr::new(10, 77, 0, 254)),
             dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
             domain: Some("lab.example".to_owned()),
+            mtu: Some(9000),
+            vlan: Some(12),
             host_name: "lab-07".to_owned(),
             root: Root::Nbd {
                 servers: alloc::vec![SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 10809)],
@@ -257,6 +290,8 @@ mod tests {
             router: None,
             dns: Vec::new(),
             domain: None,
+            mtu: None,
+            vlan: None,
             ..example()
         };
         let second = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 9), 10810);
@@ -289,6 +324,10 @@ mod tests {
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nfs://server/srv"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
+            ("mtu=9000", "mtu=9001"),
+            ("mtu=9000", "mtu=jumbo"),
+            ("vlan=12", "vlan=0"),
+            ("vlan=12", "vlan=4095"),
             ("host=lab-07", "host=lab-07 bootlace.ram=all"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();

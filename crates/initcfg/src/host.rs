@@ -1,7 +1,7 @@
 //! What only one boot of one machine may know: the file that the boot server puts into a cpio archive
 //! behind the initrd (the *host segment*), and that `init` fetches by HTTP if the segment is lost.
 
-use crate::Token;
+use crate::{Tag, Token};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt::{self, Write};
@@ -28,6 +28,7 @@ const LAST_LINE: &str = "end";
 const BOOT: &str = "boot";
 const TOKEN: &str = "token";
 const REBOOT: &str = "reboot_after_failure_seconds";
+const RESCUE: &str = "rescue";
 const SSH_PRIVATE: &str = "ssh_host_private";
 const SSH_PUBLIC: &str = "ssh_host_public";
 const SSH_IMAGE: &str = "ssh_image_public";
@@ -41,6 +42,9 @@ pub struct HostConfig {
     pub token: Token,
     /// How long the machine shows a failure before it starts again; 0: for ever.
     pub reboot_seconds: u32,
+    /// The boot stops in a rescue shell; hash of the password that opens it
+    /// ([`RescuePassword::hash`](crate::RescuePassword::hash)).
+    pub rescue: Option<Tag>,
     /// The machine's own SSH host key.
     pub ssh: Option<SshHostKey>,
 }
@@ -89,7 +93,7 @@ impl fmt::Debug for SshHostKey {
 impl HostConfig {
     /// The file.
     pub fn to_file(&self) -> String {
-        let Self { boot, token, reboot_seconds, ssh } = self;
+        let Self { boot, token, reboot_seconds, rescue, ssh } = self;
         let mut text = alloc::format!(
             "{FIRST_LINE}\n{BOOT}={boot}\n{TOKEN}={}\n{REBOOT}={reboot_seconds}\n",
             token.to_hex()
@@ -98,6 +102,9 @@ impl HostConfig {
             // Writing to a String does not fail.
             let _ = writeln!(text, "{key}={value}");
         };
+        if let Some(hash) = rescue {
+            put(RESCUE, &alloc::format!("{hash}"));
+        }
         if let Some(SshHostKey { private, public, replaces }) = ssh {
             put(SSH_PRIVATE, private);
             put(SSH_PUBLIC, public);
@@ -148,6 +155,7 @@ impl HostConfig {
             boot: field(BOOT, value(BOOT))?,
             token: field(TOKEN, value(TOKEN))?,
             reboot_seconds: field(REBOOT, value(REBOOT))?,
+            rescue: value(RESCUE).map(|hash| field(RESCUE, Some(hash))).transpose()?,
             ssh,
         })
     }
@@ -183,6 +191,7 @@ mod tests {
             boot: 42,
             token: Token::new([7; 32]),
             reboot_seconds: 60,
+            rescue: Some(Token::new([8; 32]).tag(b"password")),
             ssh: Some(SshHostKey {
                 private: "b3BlbnNzaC1rZXktdjEA+/==".to_owned(),
                 public: "ssh-ed25519 AAAAC3Nz lab-07".to_owned(),
@@ -199,7 +208,9 @@ mod tests {
         };
         let shared = with(Replaces::Shared(Some("AAAAB3Nz".to_owned())));
         let missing = with(Replaces::Shared(None));
-        for config in [example(), shared, missing, HostConfig { ssh: None, ..example() }] {
+        for config in
+            [example(), shared, missing, HostConfig { ssh: None, rescue: None, ..example() }]
+        {
             assert_eq!(HostConfig::parse(config.to_file().as_bytes()), Ok(config));
         }
         let newer = example().to_file().replace("boot=", "unknown=1\nboot=");
@@ -215,6 +226,7 @@ mod tests {
         check("host/1", "host/2", HostError::NotOurs);
         check("boot=42", "boot=x", HostError::Field("boot"));
         check("token=07", "token=7", HostError::Field("token"));
+        check("rescue=", "rescue=x", HostError::Field("rescue"));
         check("private=b", "private=b ", HostError::Field("ssh_host_private"));
         check("ssh_host_public=", "x=", HostError::Field("ssh_host_public"));
         check("end\n", "", HostError::CutOff);

@@ -14,9 +14,10 @@ mod modules;
 mod power;
 mod ram;
 mod report;
+mod rescue;
 mod token;
 
-pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root};
+pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
 pub use host::{
     HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,
@@ -29,13 +30,17 @@ pub use modules::{
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use ram::{ParseRamSizeError, RamSize};
 pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
-pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal};
+pub use rescue::{
+    NotAPassword, RESCUE_ARCHIVE_PATH, RESCUE_BUSYBOX, RESCUE_BUSYBOX_MAX, RescuePassword,
+};
+pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
 /// the boot follows.
 pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
 
-/// Header of that request, with the tag of the log: proves that the machine has sent it.
+/// Header of that request, with the tag of path and log ([`upload`]): proves that the machine has
+/// sent it.
 pub const TAG_HEADER: &str = "Bootlace-Tag";
 
 /// Longest kernel log in bytes that `init` sends.

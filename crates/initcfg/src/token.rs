@@ -1,6 +1,7 @@
 //! The secret that a boot server and one boot of one machine share, and what it proves.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::str::FromStr;
 
@@ -63,6 +64,19 @@ pub fn unseal(datagram: &[u8]) -> (&[u8], Option<Tag>) {
         .and_then(|seal| seal.strip_prefix(TAG_MARK))
         .and_then(|tag| tag.parse().ok());
     if tag.is_some() { (line, tag) } else { (datagram, None) }
+}
+
+/// What the tag of a text covers that is given to the boot server by HTTP: the path, too, so that nobody
+/// gives it again at another one.
+pub fn upload(path: &str, text: &[u8]) -> Vec<u8> {
+    [path.as_bytes(), b"\n", text].concat()
+}
+
+impl Tag {
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; TAG_BYTES] {
+        &self.0
+    }
 }
 
 /// Takes the same time wherever the first difference is.
@@ -153,6 +167,16 @@ mod tests {
         assert_eq!(tag, Some(TOKEN.tag(line.as_bytes())));
         assert_ne!(tag, Some(TOKEN.tag(b"bootlace/1 alive 43 52:54:00:00:00:01")));
         assert_ne!(tag, Some(Token::new([8; TOKEN_BYTES]).tag(line.as_bytes())));
+    }
+
+    #[test]
+    fn an_upload_is_good_at_its_path_only() {
+        let text = b"pci:v1\n";
+        let tag = TOKEN.tag(&upload("/kernel-log/42", text));
+        for path in ["/hardware/42", "/kernel-log/4", "/kernel-log/421"] {
+            assert_ne!(tag, TOKEN.tag(&upload(path, text)), "{path}");
+        }
+        assert_ne!(tag, TOKEN.tag(text), "as a line of another kind");
     }
 
     #[test]

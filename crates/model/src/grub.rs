@@ -8,6 +8,7 @@ use crate::{Network, Plan};
 use alloc::string::String;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
+use initcfg::RESCUE_ARCHIVE_PATH;
 
 /// The first file that GRUB asks for, by TFTP.
 pub const ENTRY_PATH: &str = "/grub/grub.cfg";
@@ -62,11 +63,19 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
             );
             // A machine starts without its host segment, too: its init asks for it again.
             let host = plan.host_path();
+            let behind = |protocol: &str| {
+                let mut files = alloc::format!(" ({protocol},{server}){host}");
+                if plan.has_rescue {
+                    let _ = write!(files, " ({protocol},{server}){RESCUE_ARCHIVE_PATH}");
+                }
+                files
+            };
+            let (by_http, by_tftp) = (behind("http"), behind("tftp"));
             let _ = write!(
                 text,
-                "if ! initrd (http,{server}){initrd} (http,{server}){host}; then\n\
+                "if ! initrd (http,{server}){initrd}{by_http}; then\n\
                  \x20 echo 'Bootlace: HTTP failed, trying TFTP'\n\
-                 \x20 if ! initrd (tftp,{server}){initrd} (tftp,{server}){host}; then\n\
+                 \x20 if ! initrd (tftp,{server}){initrd}{by_tftp}; then\n\
                  \x20   initrd (tftp,{server}){initrd}\n\
                  \x20 fi\n\
                  fi\n"
@@ -132,6 +141,19 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
             text.contains("    initrd (tftp,10.77.0.1)/boot/debian-12/2/initrd\n  fi\nfi\nboot\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_rescue_shell_follows_all_that_a_machine_gets() {
+        let Plan::Boot(mut boot) = plan(&site(), &network(), MAC, ADDRESS, 42) else { panic!() };
+        boot.has_rescue = true;
+        let text = grub_cfg(&Plan::Boot(boot), &network());
+        for protocol in ["http", "tftp"] {
+            let end = alloc::format!(
+                "({protocol},10.77.0.1)/boot/host/42 ({protocol},10.77.0.1)/boot/rescue; then\n"
+            );
+            assert!(text.contains(&end), "{text}");
+        }
     }
 
     #[test]

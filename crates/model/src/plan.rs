@@ -22,6 +22,10 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
     pub domain: Option<String>,
+    /// How large packets of the machines may be; `None`: as their drivers set it.
+    pub mtu: Option<u16>,
+    /// The VLAN that the machines are in, once Linux runs; `None`: no tags.
+    pub vlan: Option<u16>,
     /// Where the storage server serves NBD, the preferred address first; not empty.
     pub nbd: Vec<SocketAddrV4>,
     /// Kernel parameters for all machines.
@@ -97,6 +101,8 @@ pub struct BootPlan {
     pub kernel_args: Vec<String>,
     /// Names the initrd made for hardware like the machine's; `None`: the one for all machines.
     pub fitted: Option<String>,
+    /// The boot stops in a rescue shell, whose archive follows the initrd.
+    pub has_rescue: bool,
 }
 
 impl BootPlan {
@@ -185,6 +191,8 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         router: network.router,
         dns: network.dns.clone(),
         domain: network.domain.clone(),
+        mtu: network.mtu,
+        vlan: network.vlan,
         host_name: machine.name.as_str().into(),
         root,
         // The image's is that of its own disk.
@@ -200,6 +208,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         config,
         kernel_args,
         fitted: None,
+        has_rescue: false,
     }))
 }
 
@@ -221,6 +230,8 @@ pub(crate) mod tests {
             router: None,
             dns: vec![],
             domain: None,
+            mtu: None,
+            vlan: None,
             nbd: vec![SocketAddrV4::new(server, 10809)],
             kernel_args: "console=ttyS0".parse().unwrap(),
             own_dhcp: false,

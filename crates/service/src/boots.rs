@@ -2,6 +2,7 @@
 
 use crate::database::ChangeError;
 use crate::error::Error;
+use crate::rescue;
 use crate::rows::{self, code_of_firmware};
 use crate::service::{Service, now_unix_ms};
 use crate::view::Part;
@@ -188,6 +189,7 @@ impl Service {
                     "UPDATE boot SET machine = ?2, image = ?3, version = ?4, root = ?5 WHERE id = ?1",
                     params![id, machine.as_str(), wanted.0.as_str(), wanted.1, root.to_string()],
                 )?;
+                rescue::bind(connection, &machine, id)?;
                 Ok((Part::Boot(mac), Prepared::Boot(id, false)))
             })
             .await

@@ -1,6 +1,7 @@
 //! What only the boot server and the machine know of a boot: its secret, and what was asked of it.
 
 use crate::error::Error;
+use crate::rescue;
 use crate::service::{Service, now_unix_ms};
 use crate::view::Part;
 use initcfg::{PowerOrder, PowerVerb, Tag, Token};
@@ -26,6 +27,8 @@ pub(crate) struct Control {
     /// The machine has shown that it knows the token.
     pub(crate) is_proven: bool,
     pub(crate) order: Option<PowerState>,
+    /// Password of the rescue shell that the boot stops in.
+    pub(crate) rescue: Option<String>,
 }
 
 /// What was asked of a running machine.
@@ -72,11 +75,13 @@ pub(crate) fn of_boot(connection: &Connection, boot: BootId) -> rusqlite::Result
         })
         .optional()?
         .flatten();
+    let rescue = rescue::of_boot(connection, boot)?;
     connection.prepare_cached("SELECT token, is_proven FROM boot WHERE id = ?1")?.query_row(
         [boot],
         |row| {
             let token: Option<[u8; 32]> = row.get(0)?;
-            Ok(Control { boot, token: token.map(Token::new), is_proven: row.get(1)?, order })
+            let token = token.map(Token::new);
+            Ok(Control { boot, token, is_proven: row.get(1)?, order, rescue })
         },
     )
 }

@@ -120,6 +120,15 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A rescue shell needs a busybox.
+    #[error(
+        "there is no busybox for a rescue shell: install the Debian package busybox-static, or name a static \
+         busybox by rescue_busybox below [boot] ({why})"
+    )]
+    NoBusybox {
+        /// What is wrong with those that there are.
+        why: String,
+    },
     /// All AoE addresses are given out.
     #[error("all AoE addresses are given out: remove machines that are gone")]
     NoShelfSlot,
@@ -159,6 +168,7 @@ impl Error {
                 | Self::MacTaken { .. }
                 | Self::GroupMac(_)
                 | Self::NoKeeper(_)
+                | Self::NoBusybox { .. }
                 | Self::NoImage { .. }
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }

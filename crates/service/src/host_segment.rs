@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::service::Service;
 use crate::view::Part;
-use initcfg::{HostConfig, Replaces, SshHostKey};
+use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey};
 use model::{Boot, BootId, Machine, MachineName, Stage, WriteMode};
 use rusqlite::{OptionalExtension as _, params};
 use ssh_key::private::Ed25519Keypair;
@@ -41,10 +41,13 @@ impl Service {
             tracing::warn!(machine = %machine.name, boot, "asks for a host segment that it must not have");
             return Ok(None);
         }
+        let rescue = control.rescue.as_ref();
+        let rescue: Option<RescuePassword> = rescue.and_then(|word| word.parse().ok());
         let config = HostConfig {
             boot,
             token,
             reboot_seconds: self.options().reboot_after_failure_seconds,
+            rescue: rescue.map(|password| password.hash(&token)),
             ssh: Some(self.ssh_host_key(machine, last).await?),
         };
         Ok(Some(config.to_file()))

@@ -114,7 +114,11 @@ impl Service {
     /// What a PC would get now, without preparing anything.
     pub(crate) fn preview_config(&self, network: &Network, mac: Mac, address: Ipv4Addr) -> String {
         let boot = self.boot_of(mac).map_or(0, |boot| boot.id);
-        grub_cfg(&plan(&self.site(), network, mac, address, boot), network)
+        let mut plan = plan(&self.site(), network, mac, address, boot);
+        if let Plan::Boot(boot) = &mut plan {
+            boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
+        }
+        grub_cfg(&plan, network)
     }
 
     async fn prepare(
@@ -167,6 +171,11 @@ impl Service {
         }
         boot.config.boot = id;
         boot.fitted = fitted;
+        boot.has_rescue = self
+            .view()
+            .controls
+            .get(&mac)
+            .is_some_and(|control| control.boot == id && control.rescue.is_some());
         Ok((id, boot))
     }
 

@@ -26,6 +26,8 @@ pub struct Options {
     pub init: Option<PathBuf>,
     /// How long a machine shows why it can't start before it starts again; 0: for ever.
     pub reboot_after_failure_seconds: u32,
+    /// The busybox of rescue shells; `None`: the host's.
+    pub rescue_busybox: Option<PathBuf>,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
 }
@@ -44,6 +46,7 @@ impl Options {
             storage_socket: root.join("run/bootlace/storage.sock"),
             init: find_init(),
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
+            rescue_busybox: None,
             network: None,
         }
     }

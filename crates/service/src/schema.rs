@@ -102,6 +102,18 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",    "
     ALTER TABLE machine ADD COLUMN root_url TEXT;
+", "
+    -- The machine's next boot stops in a rescue shell.
+    CREATE TABLE rescue_wanted (
+        machine  TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        password TEXT NOT NULL
+    ) STRICT;
+
+    -- Boots that stop in a rescue shell.
+    CREATE TABLE rescue (
+        boot     INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
+        password TEXT NOT NULL
+    ) STRICT;
 ",
 ];
 

@@ -1,12 +1,14 @@
 //! What pages and command line show.
 
-use crate::control::PowerState;
+use crate::control::{Control, PowerState};
 use crate::error::Error;
 use crate::heartbeats::Life;
 use crate::initrds::InitrdState;
+use crate::rescue::Rescue;
 use crate::service::{Service, now_unix, now_unix_ms};
 use crate::state::{MachineState, StateWord, machine_state};
 use crate::storage_client;
+use crate::view::View;
 use model::{
     Boot, ExportStatus, Firmware, ImageName, Lease, Machine, MachineName, Site, Stage, WriteMode,
 };
@@ -53,6 +55,8 @@ pub struct MachineView {
     pub is_proven: bool,
     /// What it was asked to do in its last boot.
     pub power: Option<PowerState>,
+    /// A rescue shell in which its next boot stops, or its last one that has no root yet.
+    pub rescue: Option<Rescue>,
     /// Words in its last boot that were refused, since their proof was wrong or missing.
     pub n_refused: u64,
     /// The image version that it gets at its next boot.
@@ -189,6 +193,7 @@ impl Service {
                         .or(seen.map(|seen| seen.firmware)),
                     is_proven: control.is_some_and(|control| control.is_proven),
                     power: control.and_then(|control| control.order.clone()),
+                    rescue: rescue(&view, machine, boot.as_ref(), control),
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
@@ -289,6 +294,21 @@ impl Service {
         }));
         attention
     }
+}
+
+fn rescue(
+    view: &View,
+    machine: &Machine,
+    boot: Option<&Boot>,
+    control: Option<&Arc<Control>>,
+) -> Option<Rescue> {
+    if let Some(password) = view.rescues.get(machine.name.as_str()) {
+        return Some(Rescue { password: password.clone(), boot: None });
+    }
+    let (boot, password) = (boot?, control?.rescue.clone()?);
+    let is_failed = boot.current().is_some_and(|last| last.stage == Stage::Failed);
+    let is_over = boot.stages.iter().any(|event| event.stage >= Stage::Attach);
+    (is_failed || !is_over).then_some(Rescue { password, boot: Some(boot.id) })
 }
 
 /// What it means that a machine's memory for changes is so full.

@@ -27,6 +27,8 @@ fn options(root: &Path) -> Options {
         router: None,
         dns: vec![],
         domain: None,
+        mtu: None,
+        vlan: None,
         nbd: vec![SocketAddrV4::new(server, 10809)],
         kernel_args: "".parse().unwrap(),
         own_dhcp: false,

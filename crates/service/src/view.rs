@@ -1,7 +1,7 @@
 //! What readers see: the state as of the last commit, immutable.
 
 use crate::control::{self, Control};
-use crate::rows;
+use crate::{rescue, rows};
 use model::{Boot, Lease, Seen, Site};
 use rusqlite::Connection;
 use std::collections::HashMap;
@@ -18,6 +18,8 @@ pub(crate) struct View {
     pub(crate) boots: HashMap<Mac, Arc<Boot>>,
     /// What only the boot server and the machine know of the last boot of each NIC.
     pub(crate) controls: HashMap<Mac, Arc<Control>>,
+    /// Passwords of the rescue shells that machines stop in at their next boot, by name.
+    pub(crate) rescues: Arc<HashMap<String, String>>,
     /// All PCs that ever asked for a loader, machines too.
     pub(crate) seen: Arc<Vec<Seen>>,
 }
@@ -63,17 +65,21 @@ pub(crate) fn load_part(
     match part {
         Part::Nothing => {}
         Part::Leases => view.leases = Arc::new(rows::leases(connection)?),
-        Part::Boot(mac) => match rows::last_boot(connection, mac)? {
-            Some(boot) => {
-                let control = control::of_boot(connection, boot.id)?;
-                view.controls.insert(mac, Arc::new(control));
-                view.boots.insert(mac, Arc::new(boot));
+        Part::Boot(mac) => {
+            match rows::last_boot(connection, mac)? {
+                Some(boot) => {
+                    let control = control::of_boot(connection, boot.id)?;
+                    view.controls.insert(mac, Arc::new(control));
+                    view.boots.insert(mac, Arc::new(boot));
+                }
+                None => {
+                    view.controls.remove(&mac);
+                    view.boots.remove(&mac);
+                }
             }
-            None => {
-                view.controls.remove(&mac);
-                view.boots.remove(&mac);
-            }
-        },
+            // A boot may have taken one.
+            view.rescues = Arc::new(rescue::wanted(connection)?);
+        }
         Part::Seen => {
             view.seen = Arc::new(rows::seen(connection)?);
             let mut site = Site::clone(&view.site);
@@ -81,6 +87,7 @@ pub(crate) fn load_part(
             view.site = Arc::new(site);
         }
         Part::Site => {
+            view.rescues = Arc::new(rescue::wanted(connection)?);
             let mut site = Site {
                 machines: rows::machines(connection)?,
                 images: rows::image_versions(connection)?,

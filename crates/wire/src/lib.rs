@@ -1,4 +1,4 @@
-//! Types that the protocols share: hardware addresses, instants, and bounded byte readers.
+//! Types that the protocols share: hardware addresses, instants, bounded byte readers, and the ICMP echo.
 //!
 //! Nothing here performs I/O, reads a clock or panics on foreign bytes.
 #![no_std]
@@ -6,10 +6,12 @@
 
 extern crate alloc;
 
+mod echo;
 mod mac;
 mod moment;
 mod reader;
 
+pub use echo::Echo;
 pub use mac::{Mac, ParseMacError};
 pub use moment::Moment;
 pub use reader::{Reader, Truncated};

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// A room full of PCs that is switched on at once connects at once.
 const BACKLOG: i32 = 1024;
 
+/// What a local client may leave for later, so that the two wait for each other less often.
+const LOCAL_SEND_BYTES: usize = 1 << 20;
+
 /// A machine that takes no data for so long is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -101,7 +104,11 @@ fn remove_dead(path: &Path) -> io::Result<()> {
 
 /// Prepares an accepted connection, and says who it is.
 pub(super) fn prepare(stream: &Socket, address: &SockAddr) -> io::Result<Peer> {
-    let Some(address) = address.as_socket() else { return Ok(Peer::Unix) };
+    let Some(address) = address.as_socket() else {
+        // TCP adapts its buffer by itself.
+        stream.set_send_buffer_size(LOCAL_SEND_BYTES)?;
+        return Ok(Peer::Unix);
+    };
     stream.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))

@@ -210,6 +210,7 @@ type Opened = Result<Open, Reason>;
 
 fn handshake(shared: &Shared, mut stream: &Socket, peer: Peer) -> io::Result<Opened> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+    stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let view = View { exports: &*shared.exports, peer };
     let mut handshake = Handshake::new();
     let mut buffer = [0; 4096];
@@ -231,6 +232,7 @@ fn handshake(shared: &Shared, mut stream: &Socket, peer: Peer) -> io::Result<Ope
             }
             Step::Transmit { name, agreed, early } => {
                 stream.set_read_timeout(None)?;
+                stream.set_write_timeout(None)?;
                 return Ok(Ok(Open { name, agreed, early }));
             }
             Step::Close(reason) => return Ok(Err(reason)),

@@ -12,7 +12,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{BadRootUrl, ImageName, InvalidName, MachineName, ParseChoiceError, RootKind};
-use service::{Error, MachineChange, MachineView, PowerState, PowerVerb, Service, StateWord};
+use service::{
+    Error, MachineChange, MachineView, PowerState, PowerVerb, Rescue, Service, StateWord,
+};
 
 /// While it boots.
 const REFRESH_SECONDS: u32 = 2;
@@ -104,6 +106,7 @@ struct MachinePage {
     can_stop: bool,
     /// What it was asked to do, and whether it obeys.
     power: Option<String>,
+    rescue: Option<Rescue>,
     n_refused: u64,
     has_form: bool,
     images: Vec<Choice>,
@@ -237,6 +240,8 @@ async fn page(
             "saved" => "Saved. It takes effect when the machine starts the next time.",
             "reboot" | "poweroff" => "It is asked to stop.",
             "reset" => "Its disk begins anew when it starts the next time.",
+            "rescue" => "It stops in a rescue shell when it starts the next time.",
+            "no-rescue" => "It boots as usual when it starts the next time.",
             "kept" => "Its disk stays as it is.",
             "adopted" => {
                 "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
@@ -260,6 +265,7 @@ async fn page(
         earlier: earlier.iter().map(earlier_boot).collect(),
         can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(power_sentence),
+        rescue: view.rescue.clone(),
         n_refused: view.n_refused,
         has_form: !is_booting || is_editing,
         images: image_choices(service, &typed_image),
@@ -494,6 +500,25 @@ pub(crate) async fn ask_poweroff(State(service): State<Service>, Path(name): Pat
 /// Switches the machine off.
 pub(crate) async fn poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
     stop(&service, &name, PowerVerb::Poweroff).await
+}
+
+/// Lets the machine's next boot stop in a rescue shell.
+pub(crate) async fn want_rescue(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let wanted = service.want_rescue(&name).await;
+    wanted.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), "rescue"))
+}
+
+/// Lets it boot as usual after all.
+pub(crate) async fn forget_rescue(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    let forgotten = service.forget_rescue(&name).await;
+    forgotten.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), "no-rescue"))
 }
 
 /// Asks before the machine's disk begins anew.

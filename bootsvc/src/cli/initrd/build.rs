@@ -34,7 +34,8 @@ pub(in crate::cli) struct Build {
     /// Each line is the modalias of a device; lines that start with # don't count. On a machine that
     /// runs Linux, this prints them: cat /sys/bus/*/devices/*/modalias | sort -u
     ///
-    /// Lists of several machines may be joined. PCs with other network cards can't boot such an initrd.
+    /// Lists of several machines may be joined. PCs with other network cards can't boot such an initrd,
+    /// and it can't be used in a VLAN (`vlan` in bootlace.toml).
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     fit: Option<PathBuf>,
     /// File systems of root disks; default: all, and with --fit that of the image, or ext4

@@ -109,6 +109,61 @@ async fn who_has_proven_himself_can_not_be_imitated() {
 }
 
 #[tokio::test]
+async fn one_boot_stops_in_a_rescue_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    add_image(folder.path(), "debian-12", 1);
+    let busybox = folder.path().join("busybox");
+    let with_busybox = Options { rescue_busybox: Some(busybox.clone()), ..options(folder.path()) };
+    let service = Service::open(with_busybox).unwrap();
+    let first = configured(folder.path(), &service).await;
+    let name = "lab-07".parse().unwrap();
+    let error = service.want_rescue(&name).await.unwrap_err().to_string();
+    assert!(error.contains("install the Debian package busybox-static"), "{error}");
+    std::fs::write(&busybox, "#!/bin/sh\n").unwrap();
+    let error = service.want_rescue(&name).await.unwrap_err().to_string();
+    assert!(error.contains("busybox is no static program"), "{error}");
+    std::fs::write(&busybox, static_program()).unwrap();
+
+    let wanted = service.want_rescue(&name).await.unwrap();
+    assert_eq!(service.want_rescue(&name).await.unwrap(), wanted, "until a boot has it");
+    assert_eq!(service.machine(&name).unwrap().rescue, Some(wanted.clone()));
+    assert!(service.preview(&name).unwrap().unwrap().grub_cfg.contains("/boot/rescue;"));
+    assert_eq!(segment(&service, first).await.unwrap().rescue, None, "that boot is on its way");
+    assert!(!service.loader_config(ADDRESS).await.text.contains("/boot/rescue"));
+
+    reached(&service, Stage::Handover).await;
+    let next = configured(folder.path(), &service).await;
+    assert!(service.loader_config(ADDRESS).await.text.contains("/boot/rescue;"));
+    let host = segment(&service, next).await.unwrap();
+    let password: initcfg::RescuePassword = wanted.password.parse().unwrap();
+    assert_eq!(host.rescue, Some(password.hash(&host.token)));
+    assert!(!host.to_file().contains(&wanted.password), "the machine itself is not told");
+    let shown = service.machine(&name).unwrap().rescue.unwrap();
+    assert_eq!((&shown.password, shown.boot), (&wanted.password, Some(next)));
+    let again = service.want_rescue(&name).await.unwrap();
+    assert_ne!(again.password, wanted.password, "each boot has its own");
+    service.forget_rescue(&name).await.unwrap();
+    assert_eq!(service.machine(&name).unwrap().rescue, Some(shown), "it goes on stopping");
+    reached(&service, Stage::Attach).await;
+    assert_eq!(service.machine(&name).unwrap().rescue, None);
+
+    reached(&service, Stage::Handover).await;
+    let last = configured(folder.path(), &service).await;
+    assert_eq!(segment(&service, last).await.unwrap().rescue, None);
+}
+
+/// As much of one as is looked at.
+fn static_program() -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(64 + 56, 0);
+    let machine: u8 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    for (offset, value) in [(16, 2), (18, machine), (32, 64), (54, 56), (56, 1), (64, 1)] {
+        bytes[offset] = value;
+    }
+    bytes
+}
+
+#[tokio::test]
 async fn a_machine_is_told_to_stop_until_it_obeys() {
     let folder = tempfile::tempdir().unwrap();
     add_image(folder.path(), "debian-12", 1);

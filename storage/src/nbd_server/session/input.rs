@@ -1,11 +1,13 @@
 //! What a client sent and nobody has looked at yet.
 
-use nbd::REQUEST_BYTES;
 use socket2::Socket;
 use std::io::{self, Read};
 
-/// Requests are received into a buffer of this size, unless one of them needs more.
+/// Requests are received into a buffer of this size.
 const RECEIVE_BYTES: usize = 256 << 10;
+
+/// Less than this is moved to the beginning of the buffer, so that the next receive has room.
+const MOVED_BYTES: usize = 8 << 10;
 
 pub(super) struct Input {
     buffer: Vec<u8>,
@@ -26,21 +28,17 @@ impl Input {
         self.end - self.start
     }
 
-    /// Receives what there is; `false` at the end of the stream. There will be room for `wanted` bytes.
+    /// Receives what there is; `false` at the end of the stream. There will be room for `wanted` bytes,
+    /// at most 256 KiB.
     pub(super) fn receive(&mut self, mut stream: &Socket, wanted: usize) -> io::Result<bool> {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > RECEIVE_BYTES && wanted <= REQUEST_BYTES {
-                self.buffer = vec![0; RECEIVE_BYTES];
-            }
-        }
-        if self.start + wanted > self.buffer.len() {
+        let is_cramped = self.end > self.buffer.len() / 2;
+        if self.start + wanted > self.buffer.len()
+            || is_cramped && self.len() < MOVED_BYTES
+            || self.start == self.end
+        {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
-            if wanted > self.buffer.len() {
-                self.buffer.resize(wanted, 0);
-            }
         }
         loop {
             match stream.read(&mut self.buffer[self.end..]) {

@@ -5,7 +5,7 @@ mod late;
 mod output;
 mod read;
 
-use crate::export::{Export, Session as Joined};
+use crate::export::{Export, Reads, Session as Joined};
 use crate::pool::Pool;
 use images::Zeroes;
 use input::Input;
@@ -23,6 +23,12 @@ const STEP_BYTES: u64 = 128 << 20;
 
 /// A write that is longer is received here, no further than the bytes that really come.
 const OVERSIZE_MAX: u32 = 64 << 20;
+
+/// A long write is done in pieces of at least this size, as they come.
+const WRITE_FROM_BYTES: usize = 64 << 10;
+
+/// What file systems write.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Extents in one reply: 64 KiB of it.
 const EXTENTS_MAX: usize = 8192;
@@ -49,9 +55,11 @@ pub(super) fn run(
         input: Input::new(early),
         output: Output::new(agreed),
         late: Late::new(),
+        reads: Reads::default(),
     };
-    session.serve()?;
-    session.finish_late()
+    let served = session.serve().and_then(|()| session.finish_late());
+    session.export.count_reads(session.reads);
+    served
 }
 
 /// Where requests wait. Flushes have threads of their own: many of them wait for one disk.
@@ -74,6 +82,8 @@ struct Session<'a> {
     input: Input,
     output: Output,
     late: Late,
+    /// Of the last batch: counters are shared, and dear.
+    reads: Reads,
 }
 
 impl Session<'_> {
@@ -123,6 +133,7 @@ impl Session<'_> {
             let is_finished = !self.late.is_empty()
                 && matches!(self.late.wait(Some(self.stream))?, Ready::Finished);
             if !is_finished {
+                self.export.count_reads(std::mem::take(&mut self.reads));
                 return self.input.receive(self.stream, wanted);
             }
         }
@@ -285,14 +296,17 @@ impl Session<'_> {
         }
         let mut written = 0;
         while written < length {
-            let piece = PIECE_BYTES.min(length - written);
-            if !self.await_bytes(piece)? {
+            let (offset, left) = (request.offset + written as u64, length - written);
+            if !self.await_bytes(left.min(WRITE_FROM_BYTES))? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if self.joined.is_cut() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            let offset = request.offset + written as u64;
+            let piece = match self.input.len() {
+                all if all >= left => left,
+                there => whole_blocks(offset, there),
+            };
             written += piece;
             if let Err(error) = self.export.write(self.input.take(piece), offset) {
                 self.drain(length - written)?;
@@ -355,6 +369,13 @@ impl Session<'_> {
         self.is_broken = true;
         error
     }
+}
+
+/// How many of `count` bytes from `offset` end at a block's end. Parts of blocks would cost a layer
+/// reads.
+fn whole_blocks(offset: u64, count: usize) -> usize {
+    let beyond = (offset + count as u64) % BLOCK_BYTES;
+    count - (beyond as usize).min(count)
 }
 
 fn refusal_of(error: &io::Error) -> Refusal {

@@ -73,14 +73,19 @@ impl Session<'_> {
         }
         // Nothing may come between the pieces of a simple reply.
         let is_apart = self.agreed.structured || position == request.offset;
-        let may_wait = size == left && is_apart && self.late.has_room(size);
+        let may_wait = size == left && is_apart;
         let room = self.output.room(size);
         let is_there = match self.export.read_cached(room, position) {
-            Ok(false) if !may_wait => self.export.read(room, position).map(|()| true),
+            Ok(false) if !(may_wait && self.late.has_room(size)) => {
+                self.export.read_uncounted(room, position).map(|()| true)
+            }
             other => other,
         };
         match is_there {
-            Ok(true) => Ok(size as u64),
+            Ok(true) => {
+                self.reads.add(size);
+                Ok(size as u64)
+            }
             Ok(false) => {
                 self.output.truncate(start);
                 self.read_later(request, position, size);
@@ -131,7 +136,7 @@ impl Session<'_> {
                 Err(error) => return Err(self.broken(error.into())),
             }
         }
-        export.count_read(size);
+        self.reads.add(size);
         Ok(true)
     }
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use lab::{Daemon, Netns};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -44,8 +45,14 @@ pub(super) struct Ground {
 
 /// A server that runs.
 pub(super) struct Server {
-    daemon: Daemon,
+    process: Process,
     pub(super) uri: String,
+}
+
+enum Process {
+    Child(Daemon),
+    /// nbd-server can't stay in the foreground.
+    Background(u32),
 }
 
 impl Server {
@@ -58,8 +65,13 @@ impl Server {
             Kind::QemuNbd => qemu_nbd(ground, over_unix, &socket),
             Kind::NbdServer => nbd_server(ground, over_unix, &socket)?,
         };
-        let log = ground.folder.join("log");
-        let daemon = Daemon::start_detached(kind.name(), &mut command, &log)?;
+        let process = if kind == Kind::NbdServer {
+            lab::run(&mut command)?;
+            Process::Background(read_pid(&ground.folder.join("pid"))?)
+        } else {
+            let log = ground.folder.join("log");
+            Process::Child(Daemon::start_detached(kind.name(), &mut command, &log)?)
+        };
         let uri = match over_unix {
             true => format!("nbd+unix:///lab?socket={}", socket.display()),
             false => format!("nbd://127.0.0.1:{PORT}/lab"),
@@ -69,18 +81,48 @@ impl Server {
         probe.args(["--size", &uri]);
         while let Err(error) = lab::run(&mut probe) {
             if Instant::now() > deadline {
-                let text = format!("{} does not serve; it said: {}", kind.name(), daemon.log());
-                return Err(error).context(text);
+                return Err(error).with_context(|| format!("{} does not serve", kind.name()));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(Self { daemon, uri })
+        Ok(Self { process, uri })
     }
 
     /// Processor time that it and its children, those that ended too, used so far, in seconds.
     pub(super) fn cpu_seconds(&self) -> f64 {
-        cpu_seconds(self.daemon.id())
+        cpu_seconds(self.id())
     }
+
+    fn id(&self) -> u32 {
+        match &self.process {
+            Process::Child(daemon) => daemon.id(),
+            Process::Background(id) => *id,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Process::Background(id) = self.process {
+            let _ = i32::try_from(id).map(|id| kill(Pid::from_raw(id), Signal::SIGTERM));
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while Path::new(&format!("/proc/{id}")).exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// The number in a file that may be written a moment later.
+fn read_pid(path: &Path) -> Result<u32> {
+    for _ in 0..100 {
+        if let Ok(pid) = std::fs::read_to_string(path).unwrap_or_default().trim().parse() {
+            std::fs::remove_file(path)?;
+            return Ok(pid);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    anyhow::bail!("nbd-server wrote no {}", path.display())
 }
 
 /// Processor time that a process and its children used so far.
@@ -130,7 +172,7 @@ fn nbd_server(ground: &Ground, over_unix: bool, socket: &Path) -> Result<Command
     let config = ground.folder.join("nbd-server.conf");
     std::fs::write(&config, text)?;
     let mut command = ground.netns.command("nbd-server", Signal::SIGKILL);
-    command.arg("-n").arg("-C").arg(config).args(["-p", "/dev/null"]);
+    command.arg("-C").arg(config).arg("-p").arg(ground.folder.join("pid"));
     Ok(command)
 }
 

@@ -1,0 +1,122 @@
+//! Proves that the network carries packets as large as the settings say, and takes the usual size if not.
+
+use crate::console::uptime;
+use crate::netlink;
+use crate::nic::Nic;
+use crate::sysfs;
+use initcfg::{BootConfig, Root, RootUrl};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+use wire::Echo;
+
+/// What every Ethernet carries.
+pub(crate) const USUAL: u16 = 1500;
+
+/// Requests of one size, and how long each is waited for: answers on a LAN take a millisecond, but a switch
+/// may forward nothing in the first second after the link came up.
+const REQUESTS: u16 = 6;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// What is to be said about packets of another size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// They get there and back.
+    Carried,
+    /// They don't; why, and what helps.
+    NotCarried(String),
+}
+
+/// Sets the size before the link comes up: many cards begin their negotiation anew.
+pub(crate) fn set(nic: &Nic, mtu: u16) -> io::Result<()> {
+    let socket = netlink::Socket::route()?;
+    netlink::set_mtu(&socket, nic.index, mtu.into())
+}
+
+/// The size as the kernel has it.
+pub(crate) fn current(nic: &Nic) -> Option<u64> {
+    sysfs::number(format!("/sys/class/net/{}/mtu", nic.name))
+}
+
+/// Who serves the root, as far as he has an address; otherwise the boot server.
+fn servers(config: &BootConfig) -> Vec<Ipv4Addr> {
+    match &config.root {
+        Root::Nbd { servers, .. } => servers.iter().map(|server| *server.ip()).collect(),
+        Root::Aoe { .. } => vec![config.server],
+        Root::Foreign(RootUrl::Nfs(root)) => vec![*root.server.ip()],
+        Root::Foreign(RootUrl::Iscsi(root)) => vec![*root.portal.ip()],
+    }
+}
+
+/// Sends packets of this size to whom the root is had from.
+pub(crate) fn prove(config: &BootConfig, mtu: u16) -> Proof {
+    let servers = servers(config);
+    match is_answered(&servers, mtu) {
+        Ok(true) => Proof::Carried,
+        Ok(false) => {
+            let list: Vec<String> = servers.iter().map(Ipv4Addr::to_string).collect();
+            let list = list.join(", ");
+            let small = is_answered(&servers, mtu.min(USUAL)).unwrap_or(false);
+            Proof::NotCarried(match small && mtu > USUAL {
+                true => format!(
+                    "packets of {mtu} bytes don't get to {list} and back: a switch or the server takes only \
+                     smaller ones"
+                ),
+                false => {
+                    format!("{list} answers no ping, so nobody knows what the network carries")
+                }
+            })
+        }
+        Err(error) => Proof::NotCarried(format!("packets of {mtu} bytes can't be sent: {error}")),
+    }
+}
+
+fn is_answered(servers: &[Ipv4Addr], packet_bytes: u16) -> io::Result<bool> {
+    let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    socket.set_header_included_v4(true)?;
+    let identifier = u16::try_from(uptime().as_micros() & 0xffff).unwrap_or_default();
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    for sequence in 0..REQUESTS {
+        let echo = Echo { identifier, sequence, packet_bytes };
+        for server in servers {
+            let request = echo.request(*server);
+            socket.send_to(&request, &SocketAddrV4::new(*server, 0).into())?;
+        }
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            socket.set_read_timeout(Some(left))?;
+            match socket.read(&mut buffer) {
+                Ok(length) if echo.is_answered_by(&buffer[..length]) => return Ok(true),
+                // Something else, or nothing: until the time is over.
+                _ => {}
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_serves_the_root_is_asked() {
+        let check = |root: &str, expected: &[&str]| {
+            let line = format!(
+                "bootlace.server=10.0.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 \
+                 bootlace.address=dhcp bootlace.host=lab-07 bootlace.root={root}"
+            );
+            let asked = servers(&BootConfig::parse(&line).unwrap());
+            assert_eq!(asked.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>(), expected);
+        };
+        check("nbd:10.0.0.2:10809,10.0.0.3:10809:lab-07", &["10.0.0.2", "10.0.0.3"]);
+        check("aoe:1.7", &["10.0.0.1"]);
+        check("nfs://10.0.0.4/srv", &["10.0.0.4"]);
+        check("iscsi://10.0.0.5/iqn.2026-11.example:disk/0", &["10.0.0.5"]);
+    }
+}
