@@ -189,26 +189,30 @@ fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
+/// Requests about interfaces (rtnetlink(7)).
+const NEW_LINK: u16 = 16;
+
+/// `struct ifinfomsg`: family and kind, index, flags, and which of the flags are to change.
+fn link_message(message_flags: u16, index: u32, flags: u32) -> Message {
+    let words = [0, index, flags, flags];
+    let body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    Message::new(NEW_LINK, message_flags).bytes(&body)
+}
+
 /// Sets a network interface up.
 pub(crate) fn link_up(socket: &Socket, index: u32) -> io::Result<()> {
-    const NEW_LINK: u16 = 16;
     const UP: u32 = 1;
-    let words = [0, index, UP, UP];
-    let body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    socket.request(Message::new(NEW_LINK, 0).bytes(&body)).map(drop)
+    socket.request(link_message(0, index, UP)).map(drop)
 }
 
 /// Sets how large an interface's packets may be.
 pub(crate) fn set_mtu(socket: &Socket, index: u32, mtu: u32) -> io::Result<()> {
-    const NEW_LINK: u16 = 16;
     const MTU: u16 = 4;
-    let body: Vec<u8> = [0, index, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    socket.request(Message::new(NEW_LINK, 0).bytes(&body).u32(MTU, mtu)).map(drop)
+    socket.request(link_message(0, index, 0).u32(MTU, mtu)).map(drop)
 }
 
 /// Makes an interface for one VLAN of another (IEEE 802.1Q).
 pub(crate) fn add_vlan(socket: &Socket, parent: u32, name: &str, vlan: u16) -> io::Result<()> {
-    const NEW_LINK: u16 = 16;
     const CREATE: u16 = 0x400 | 0x200;
     const NAME: u16 = 3;
     const LINK: u16 = 5;
@@ -216,11 +220,8 @@ pub(crate) fn add_vlan(socket: &Socket, parent: u32, name: &str, vlan: u16) -> i
     const KIND: u16 = 1;
     const DATA: u16 = 2;
     const VLAN_ID: u16 = 1;
-    let message = Message::new(NEW_LINK, CREATE)
-        .bytes(&[0; 16])
-        .u32(LINK, parent)
-        .text(NAME, name)
-        .nested(LINK_INFO, |info| {
+    let message =
+        link_message(CREATE, 0, 0).u32(LINK, parent).text(NAME, name).nested(LINK_INFO, |info| {
             info.text(KIND, "vlan")
                 .nested(DATA, |data| data.attribute(VLAN_ID, &vlan.to_ne_bytes()))
         });
