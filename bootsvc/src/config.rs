@@ -130,11 +130,15 @@ pub(crate) struct StorageConfig {
     pub(crate) nbd_addresses: Vec<Ipv4Addr>,
     /// Interfaces for AoE; without this key the boot network's.
     pub(crate) aoe_interfaces: Option<Vec<String>>,
+    /// MAC address from which AoE is served, a locally administered one; without this key each
+    /// interface's own. A server that takes this one's place takes it over.
+    #[serde(deserialize_with = "local_mac")]
+    pub(crate) aoe_mac: Option<Mac>,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { nbd_port: 10809, nbd_addresses: Vec::new(), aoe_interfaces: None }
+        Self { nbd_port: 10809, nbd_addresses: Vec::new(), aoe_interfaces: None, aoe_mac: None }
     }
 }
 
@@ -208,6 +212,21 @@ fn nbd_addresses<'de, D: serde::Deserializer<'de>>(
         n => Err(serde::de::Error::custom(format!(
             "there are {n} addresses: write 1 to {NBD_SERVERS_MAX}, or leave the key out"
         ))),
+    }
+}
+
+fn local_mac<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Mac>, D::Error> {
+    check_local(Mac::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The address, if no card was made with it and it is no group's.
+pub(crate) fn check_local(mac: Mac) -> Result<Mac, String> {
+    match mac.0[0] & 0x03 {
+        0x02 => Ok(mac),
+        _ => Err(format!(
+            "{mac} belongs to a network card or a group: use one that begins with 02, such as \
+             02:00:00:00:01:00"
+        )),
     }
 }
 
@@ -340,6 +359,10 @@ mod tests {
         );
         refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
+        refuse(
+            &format!("{GOOD}[storage]\naoe_mac = \"00:55:00:00:00:01\"\n"),
+            &["line 5", "use one that begins with 02"],
+        );
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);
     }

@@ -46,6 +46,15 @@ pub(crate) struct AoePlace {
     pub(crate) serial: String,
     /// Who is told that the disk is there.
     pub(crate) told: Vec<Mac>,
+    /// The server's address for this disk; `None` is the interface's own.
+    pub(crate) mac: Option<Mac>,
+}
+
+impl AoePlace {
+    /// Those that may use the disk; everybody if it is empty.
+    pub(crate) fn clients(&self) -> &[Mac] {
+        if self.told.contains(&Mac::BROADCAST) { &[] } else { &self.told }
+    }
 }
 
 /// The exports behind a target. Who may not open an export does not learn that it exists.

@@ -55,6 +55,7 @@ pub(crate) struct Export {
     /// Milliseconds from `started` to the last request, plus one; 0 is "none yet".
     last_request: AtomicU64,
     closed: AtomicBool,
+    has_failed: AtomicBool,
     sessions: Mutex<Sessions>,
     session_left: Condvar,
 }
@@ -85,7 +86,24 @@ pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) refused: AtomicU64,
-    pub(crate) dropped: AtomicU64,
+    dropped_full: AtomicU64,
+    dropped_old: AtomicU64,
+    dropped_stale: AtomicU64,
+    dropped_vlan: AtomicU64,
+    pub(crate) coalesced: AtomicU64,
+}
+
+/// Why a frame was dropped, which is always safe: its sender sends it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// Too many wait.
+    Full,
+    /// It has waited too long.
+    Old,
+    /// The sender has written something newer there.
+    Stale,
+    /// It belongs to a VLAN.
+    Vlan,
 }
 
 /// Reads that were done and are not counted yet.
@@ -107,8 +125,20 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_dropped(&self, why: Dropped) {
+        self.count(match why {
+            Dropped::Full => &self.dropped_full,
+            Dropped::Old => &self.dropped_old,
+            Dropped::Stale => &self.dropped_stale,
+            Dropped::Vlan => &self.dropped_vlan,
+        });
+    }
+
     fn snapshot(&self) -> ExportCounters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let dropped =
+            [&self.dropped_full, &self.dropped_old, &self.dropped_stale, &self.dropped_vlan]
+                .map(load);
         ExportCounters {
             reads: load(&self.reads),
             read_bytes: load(&self.read_bytes),
@@ -117,7 +147,12 @@ impl Counters {
             flushes: load(&self.flushes),
             errors: load(&self.errors),
             refused: load(&self.refused),
-            dropped: load(&self.dropped),
+            dropped: dropped.iter().sum(),
+            dropped_full: dropped[0],
+            dropped_old: dropped[1],
+            dropped_stale: dropped[2],
+            dropped_vlan: dropped[3],
+            coalesced: load(&self.coalesced),
         }
     }
 }
@@ -131,6 +166,7 @@ impl Export {
             started: Instant::now(),
             last_request: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             sessions: Mutex::default(),
             session_left: Condvar::new(),
         }
@@ -280,8 +316,17 @@ impl Export {
         }
     }
 
+    /// Whether the disk behind it has failed since the server started.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
     fn failed(&self, action: &'static str, error: &std::io::Error) {
         self.counters.count(&self.counters.errors);
+        // A write to a disk that is read-only is the client's mistake.
+        if !self.is_read_only() {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
         if !self.is_closed() {
             tracing::warn!(export = self.label.name, action, %error, "disk operation failed");
         }

@@ -24,6 +24,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use wire::Mac;
 
 /// Where the storage server keeps things and listens.
 #[derive(Clone, Debug)]
@@ -42,6 +43,9 @@ pub struct Config {
     pub nbd: Vec<SocketAddr>,
     /// Network interfaces on which AoE is served.
     pub aoe_interfaces: Vec<String>,
+    /// Address from which AoE is served; `None` is each interface's own. Machines know a disk by it,
+    /// so they don't notice when another server takes it over.
+    pub aoe_mac: Option<Mac>,
 }
 
 /// The storage server can't run.

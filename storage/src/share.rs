@@ -59,6 +59,8 @@ pub struct AoeAddress {
     pub interface: String,
     /// The disk's address there.
     pub address: ShelfSlot,
+    /// The server's MAC address for it; `None` is the interface's own.
+    pub mac: Option<Mac>,
 }
 
 /// The file can't be shared.
@@ -140,7 +142,7 @@ impl Share {
         for interface in interfaces {
             aoe.push(AoeTarget::start(interface, Arc::clone(&shared))?);
         }
-        for AoeAddress { interface, address } in &config.aoe {
+        for AoeAddress { interface, address, .. } in &config.aoe {
             addresses.push(format!("aoe e{address} on {interface}"));
         }
         Ok(Self { export, nbd, aoe, addresses })
@@ -183,7 +185,7 @@ fn check(config: &ShareConfig) -> Result<(), ShareError> {
     }
     let mut seen = BTreeSet::new();
     for one in &config.aoe {
-        if !seen.insert(one) {
+        if !seen.insert((&one.interface, one.address)) {
             return Err(ShareError::Twice(format!("{} on {}", one.address, one.interface)));
         }
     }
@@ -237,7 +239,7 @@ fn place(at: &AoeAddress, allow: &[Allow]) -> (String, Arc<AoePlace>) {
         told.push(Mac::BROADCAST);
     }
     let serial = format!("BL-e{}", at.address);
-    (at.interface.clone(), Arc::new(AoePlace { address: at.address, serial, told }))
+    (at.interface.clone(), Arc::new(AoePlace { address: at.address, serial, told, mac: at.mac }))
 }
 
 /// The shared file as targets see it.

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
+use wire::Mac;
 
 /// An export can't be made, or the table can't be kept.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +76,12 @@ struct Assigned {
 }
 
 impl Assigned {
-    fn new(spec: ExportSpec, export: Arc<Export>) -> Self {
+    fn new(spec: ExportSpec, export: Arc<Export>, mac: Option<Mac>) -> Self {
         let place = AoePlace {
             address: spec.shelf_slot,
             serial: format!("BL{}", spec.mac.compact()),
             told: vec![spec.mac],
+            mac,
         };
         Self { spec, export, place: Arc::new(place) }
     }
@@ -94,6 +96,7 @@ pub struct Exports {
     store: Store,
     layers: Layers,
     path: PathBuf,
+    aoe_mac: Option<Mac>,
     exports: RwLock<BTreeMap<MachineName, Assigned>>,
     /// One change at a time; also guards the file.
     change: Mutex<()>,
@@ -111,6 +114,7 @@ impl Exports {
             store: Store::open(&config.images)?,
             layers: Layers::open(&config.layers, &config.volatile)?,
             path: config.table.clone(),
+            aoe_mac: config.aoe_mac,
             exports: RwLock::default(),
             change: Mutex::default(),
             listeners: Mutex::default(),
@@ -120,7 +124,7 @@ impl Exports {
             match exports.make(&spec) {
                 Ok(export) => {
                     tracing::info!(%machine, "export restored");
-                    exports.write().insert(machine, Assigned::new(spec, export));
+                    exports.write().insert(machine, Assigned::new(spec, export, exports.aoe_mac));
                 }
                 Err(error) => {
                     let error = describe(&error);
@@ -145,7 +149,7 @@ impl Exports {
             }
             self.close_former(&former)?;
         }
-        let made = self.make(&spec).map(|export| Assigned::new(spec, export));
+        let made = self.make(&spec).map(|export| Assigned::new(spec, export, self.aoe_mac));
         if let Ok(assigned) = &made {
             self.write().insert(assigned.spec.machine.clone(), assigned.clone());
         }

@@ -29,7 +29,7 @@ enum Task {
     Lint,
     /// Build bootlace, and the static bootlace-init beside it
     Build,
-    /// Measure initrd builds, boots and the NBD server, beside what else there is
+    /// Measure initrd builds, boots, the NBD and the AoE server, beside what else there is
     Bench(bench::Bench),
     /// Feed random bytes to everything that reads foreign bytes
     Fuzz(fuzz::Fuzz),

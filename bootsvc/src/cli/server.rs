@@ -27,6 +27,7 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),
         nbd: network.nbd.iter().copied().map(SocketAddr::V4).collect(),
+        aoe_mac: config.storage.aoe_mac,
         aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
     };
     runtime()?.block_on(async {

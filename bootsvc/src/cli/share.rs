@@ -1,6 +1,7 @@
 //! `bootlace share`
 
 use super::{runtime, say, server};
+use crate::config::check_local;
 use crate::serve;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -38,8 +39,9 @@ pub(super) struct Share {
     /// Serve NBD on a Unix socket, which only you may open
     #[arg(long, value_name = "PATH")]
     nbd_unix: Vec<PathBuf>,
-    /// Serve AoE on this network interface, as this disk (needs root)
-    #[arg(long, value_name = "IFACE:SHELF.SLOT", value_parser = aoe_address)]
+    /// Serve AoE on this network interface, as this disk (needs root); with @MAC from an address of
+    /// its own, which another server can take over
+    #[arg(long, value_name = "IFACE:SHELF.SLOT[@MAC]", value_parser = aoe_address)]
     aoe: Vec<AoeAddress>,
     /// Let only these clients in: networks over NBD, MAC addresses over AoE. Without it everybody
     /// who reaches an address may use the disk
@@ -129,13 +131,21 @@ impl Share {
 }
 
 fn aoe_address(text: &str) -> Result<AoeAddress, String> {
-    let wrong = "use IFACE:SHELF.SLOT, such as eth0:1.0";
-    let (interface, address) = text.rsplit_once(':').ok_or(wrong)?;
-    if interface.is_empty() || interface.contains('@') {
+    let wrong = "use IFACE:SHELF.SLOT or IFACE:SHELF.SLOT@MAC, such as eth0:1.0@02:00:00:00:01:00";
+    let (place, mac) = match text.split_once('@') {
+        Some((place, mac)) => (place, Some(mac)),
+        None => (text, None),
+    };
+    let (interface, address) = place.rsplit_once(':').ok_or(wrong)?;
+    if interface.is_empty() {
         return Err(wrong.to_owned());
     }
+    let mac = match mac {
+        Some(mac) => Some(check_local(mac.parse().map_err(|error| format!("{error}"))?)?),
+        None => None,
+    };
     let address: ShelfSlot = address.parse().map_err(|error| format!("{error}"))?;
-    Ok(AoeAddress { interface: interface.to_owned(), address })
+    Ok(AoeAddress { interface: interface.to_owned(), address, mac })
 }
 
 #[cfg(test)]
@@ -146,7 +156,11 @@ mod tests {
     fn aoe_addresses_are_read() {
         let one = aoe_address("br0.7:1.15").unwrap();
         assert_eq!((one.interface.as_str(), one.address.to_string().as_str()), ("br0.7", "1.15"));
-        for text in ["1.0", ":1.0", "eth0:1", "eth0:1.255", "eth0:1.0@52:54:00:00:00:01"] {
+        let one = aoe_address("eth0:1.0@02:00:00:00:01:00").unwrap();
+        assert_eq!(one.mac.unwrap().to_string(), "02:00:00:00:01:00");
+        for text in
+            ["1.0", ":1.0", "eth0:1", "eth0:1.255", "eth0:1.0@", "eth0:1.0@00:11:22:33:44:55"]
+        {
             assert!(aoe_address(text).is_err(), "{text}");
         }
     }

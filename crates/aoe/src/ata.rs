@@ -1,7 +1,7 @@
 //! ATA commands in frames, and their replies.
 
 use crate::SECTOR_BYTES;
-use crate::frame::{COMMAND_ATA, Header, pad};
+use crate::frame::{COMMAND_ATA, Header, TAG, pad_in};
 use alloc::vec::Vec;
 use wire::{Mac, Reader, Truncated};
 
@@ -36,9 +36,36 @@ pub enum AtaCommand {
     CheckPowerMode,
     /// Sleep and wake, which a disk made of files ignores.
     PowerNoOp,
+    /// Set a feature that changes nothing here: caches and transfer modes of old buses.
+    SetFeature(u8),
+    /// Tell by [`HEALTH_GOOD`] or [`HEALTH_BAD`] whether the disk is about to fail.
+    SmartStatus,
+    /// Tell how the disk is, in a sector.
+    SmartData,
+    /// Watch over the disk's health, which is always done.
+    SmartEnable,
     /// Anything else.
     Unknown(u8),
 }
+
+impl AtaCommand {
+    /// Whether it reads or writes sectors of the disk.
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Write { .. })
+    }
+}
+
+/// LBA registers of the reply to [`AtaCommand::SmartStatus`], and of all SMART requests.
+pub const HEALTH_GOOD: u64 = 0x00c2_4f00;
+
+/// The same of a disk that fails.
+pub const HEALTH_BAD: u64 = 0x002c_f400;
+
+const SET_FEATURES: u8 = 0xef;
+const SMART: u8 = 0xb0;
+const SMART_DATA: u8 = 0xd0;
+const SMART_ENABLE: u8 = 0xd8;
+const SMART_STATUS: u8 = 0xda;
 
 /// An ATA request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +81,7 @@ pub struct AtaRequest<'a> {
 impl<'a> AtaRequest<'a> {
     pub(crate) fn read(fields: &mut Reader<'a>) -> Result<Self, Truncated> {
         let flags = fields.u8("ATA flags")?;
-        fields.u8("feature")?;
+        let feature = fields.u8("feature")?;
         let sectors = fields.u8("sector count")?;
         let command = fields.u8("ATA command")?;
         let low: [u8; 6] = fields.array("LBA")?;
@@ -76,12 +103,30 @@ impl<'a> AtaRequest<'a> {
             0xec => AtaCommand::Identify,
             0xe5 => AtaCommand::CheckPowerMode,
             0xe0..=0xe3 | 0xe6 => AtaCommand::PowerNoOp,
+            // Transfer mode, and write cache and read-ahead on and off.
+            SET_FEATURES if matches!(feature, 0x02 | 0x03 | 0x55 | 0x82 | 0xaa) => {
+                AtaCommand::SetFeature(feature)
+            }
+            // The two bytes keep a stray command from meaning something (ATA8-ACS §7.53).
+            SMART if lba28 & 0x00ff_ff00 == HEALTH_GOOD => match feature {
+                SMART_DATA => AtaCommand::SmartData,
+                SMART_ENABLE => AtaCommand::SmartEnable,
+                SMART_STATUS => AtaCommand::SmartStatus,
+                _ => AtaCommand::Unknown(SMART),
+            },
             other => AtaCommand::Unknown(other),
         };
         Ok(Self { command, sectors, data: fields.rest() })
     }
 
     pub(crate) fn emit(&self, frame: &mut Vec<u8>) {
+        let feature = match self.command {
+            AtaCommand::SetFeature(feature) => feature,
+            AtaCommand::SmartStatus => SMART_STATUS,
+            AtaCommand::SmartData => SMART_DATA,
+            AtaCommand::SmartEnable => SMART_ENABLE,
+            _ => 0,
+        };
         let (command, lba, write) = match self.command {
             AtaCommand::Read { lba } => (0x24, lba, 0),
             AtaCommand::Write { lba, fua: false } => (0x34, lba, FLAG_WRITE),
@@ -91,25 +136,34 @@ impl<'a> AtaRequest<'a> {
             AtaCommand::Identify => (0xec, 0, 0),
             AtaCommand::CheckPowerMode => (0xe5, 0, 0),
             AtaCommand::PowerNoOp => (0xe1, 0, 0),
+            AtaCommand::SetFeature(_) => (SET_FEATURES, 0, 0),
+            AtaCommand::SmartStatus | AtaCommand::SmartData | AtaCommand::SmartEnable => {
+                (SMART, HEALTH_GOOD, 0)
+            }
             AtaCommand::Unknown(other) => (other, 0, 0),
         };
-        frame.extend_from_slice(&[FLAG_EXTENDED | write, 0, self.sectors, command]);
+        frame.extend_from_slice(&[FLAG_EXTENDED | write, feature, self.sectors, command]);
         frame.extend_from_slice(&lba.to_le_bytes()[..6]);
         frame.extend_from_slice(&[0, 0]);
         frame.extend_from_slice(self.data);
     }
 
-    /// The request's first byte on the disk and its length, if it lies on a disk of `size_bytes`,
-    /// concerns at least one sector and at most `sectors_max`. A count of 0 is refused, not taken as
-    /// 256 as ATA does: no AoE frame could carry that.
-    pub fn range(&self, lba: u64, size_bytes: u64, sectors_max: u8) -> Option<(u64, usize)> {
+    /// The request's first byte on the disk and its length, or how it is refused: aborted unless it
+    /// concerns 1 to `sectors_max` sectors (0 is not 256 as in ATA: no frame could carry that), out
+    /// of range if these are not all on a disk of `size_bytes`.
+    pub fn range(
+        &self,
+        lba: u64,
+        size_bytes: u64,
+        sectors_max: u8,
+    ) -> Result<(u64, usize), Status> {
         if self.sectors == 0 || self.sectors > sectors_max {
-            return None;
+            return Err(Status::Aborted);
         }
         let length = usize::from(self.sectors) * SECTOR_BYTES;
-        let offset = lba.checked_mul(SECTOR_BYTES as u64)?;
-        let end = offset.checked_add(length as u64)?;
-        (end <= size_bytes).then_some((offset, length))
+        let offset = lba.checked_mul(SECTOR_BYTES as u64).ok_or(Status::OutOfRange)?;
+        let end = offset.checked_add(length as u64).ok_or(Status::OutOfRange)?;
+        if end <= size_bytes { Ok((offset, length)) } else { Err(Status::OutOfRange) }
     }
 }
 
@@ -133,13 +187,22 @@ pub struct AtaReply<'a> {
     pub status: Status,
     /// Value of the sector count register: 0, or 0xff for the power mode "active".
     pub sectors: u8,
-    /// Data of a read or of IDENTIFY.
+    /// Value of the LBA registers: 0 but for [`AtaCommand::SmartStatus`].
+    pub lba: u64,
+    /// Data of a read, of IDENTIFY or of SMART.
     pub data: &'a [u8],
 }
 
 impl AtaReply<'_> {
     /// The frame, padded, from the target at `shelf.slot` on the interface `own`.
     pub fn emit(&self, request: &Header, own: Mac, shelf: u16, slot: u8) -> Vec<u8> {
+        let mut frame = Vec::new();
+        self.emit_in(request, own, shelf, slot, &mut frame);
+        frame
+    }
+
+    /// The same in memory that was used before, of which nothing stays.
+    pub fn emit_in(&self, request: &Header, own: Mac, shelf: u16, slot: u8, frame: &mut Vec<u8>) {
         const READY: u8 = 0x40;
         const ERROR: u8 = 0x01;
         let (status, error) = match self.status {
@@ -148,11 +211,18 @@ impl AtaReply<'_> {
             Status::Aborted => (READY | ERROR, 0x04),
             Status::Unreadable => (READY | ERROR, 0x40),
         };
-        let mut frame = request.begin_reply(own, shelf, slot, COMMAND_ATA, None);
-        frame.reserve_exact(12 + self.data.len());
+        request.begin_reply_in(own, shelf, slot, COMMAND_ATA, frame);
         frame.extend_from_slice(&[0, error, self.sectors, status]);
-        frame.extend_from_slice(&[0; 8]);
+        frame.extend_from_slice(&self.lba.to_le_bytes()[..6]);
+        frame.extend_from_slice(&[0, 0]);
         frame.extend_from_slice(self.data);
-        pad(frame)
+        pad_in(frame);
+    }
+}
+
+/// Makes a copy of an ATA reply the answer to another request of the same sender.
+pub fn retag(reply: &mut [u8], tag: u32) {
+    if let Some(field) = reply.get_mut(TAG) {
+        field.copy_from_slice(&tag.to_be_bytes());
     }
 }

@@ -1,6 +1,6 @@
 //! Query Config: how initiators find targets.
 
-use crate::frame::{COMMAND_CONFIG, Header, pad};
+use crate::frame::{COMMAND_CONFIG, ErrorCode, Header, pad};
 use alloc::vec::Vec;
 use wire::{Mac, Reader, Truncated};
 
@@ -50,14 +50,20 @@ impl<'a> ConfigQuery<'a> {
         Ok(Self { command, text: fields.bytes("config string", length)? })
     }
 
-    /// Whether a target with the config string `own` answers. It never lets itself be changed.
-    pub fn is_answered_by(&self, own: &[u8]) -> bool {
-        match self.command {
+    /// How a target with the config string `own`, which the network may not change, answers.
+    pub fn verdict(&self, own: &[u8]) -> Verdict {
+        let is_answered = match self.command {
             ConfigCommand::Read => true,
             ConfigCommand::Test => own == self.text,
             ConfigCommand::Prefix => own.starts_with(self.text),
-            ConfigCommand::Set | ConfigCommand::ForceSet | ConfigCommand::Unknown(_) => false,
-        }
+            // To set what is set already is granted (AoEr11 §3.2).
+            ConfigCommand::Set | ConfigCommand::ForceSet if own == self.text => true,
+            ConfigCommand::Set | ConfigCommand::ForceSet => {
+                return Verdict::Refuse(ErrorCode::ConfigPresent);
+            }
+            ConfigCommand::Unknown(_) => return Verdict::Refuse(ErrorCode::BadArgument),
+        };
+        if is_answered { Verdict::Answer } else { Verdict::Silence }
     }
 
     pub(crate) fn emit(&self, frame: &mut Vec<u8>) {
@@ -73,6 +79,17 @@ impl<'a> ConfigQuery<'a> {
         frame.extend_from_slice(&(self.text.len() as u16).to_be_bytes());
         frame.extend_from_slice(self.text);
     }
+}
+
+/// What a target does with a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It tells its config string.
+    Answer,
+    /// It was not meant.
+    Silence,
+    /// It says why not.
+    Refuse(ErrorCode),
 }
 
 /// A target's answer, also sent unasked as an announcement.

@@ -1,6 +1,6 @@
 //! The header that all frames share, and what a request asks for.
 
-use crate::{AtaRequest, ConfigQuery, ETHERTYPE};
+use crate::{AtaRequest, ConfigQuery, ETHERTYPE, MaskRequest, ReserveRequest};
 use alloc::vec::Vec;
 use wire::{Mac, Reader, Truncated};
 
@@ -11,8 +11,13 @@ const VERSION: u8 = 1;
 const FLAG_RESPONSE: u8 = 0x08;
 const FLAG_ERROR: u8 = 0x04;
 
+/// Where the tag is in a frame.
+pub(crate) const TAG: core::ops::Range<usize> = 20..24;
+
 pub(crate) const COMMAND_ATA: u8 = 0;
 pub(crate) const COMMAND_CONFIG: u8 = 1;
+pub(crate) const COMMAND_MASK: u8 = 2;
+pub(crate) const COMMAND_RESERVE: u8 = 3;
 
 /// What every request says, and its reply repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,20 @@ impl Header {
         self.shelf == u16::MAX || self.slot == u8::MAX
     }
 
+    /// The same in memory that was used before.
+    pub(crate) fn begin_reply_in(
+        &self,
+        own: Mac,
+        shelf: u16,
+        slot: u8,
+        command: u8,
+        to: &mut Vec<u8>,
+    ) {
+        let header = Self { destination: self.source, source: own, shelf, slot, tag: self.tag };
+        to.clear();
+        header.write(FLAG_RESPONSE, 0, command, to);
+    }
+
     /// Begins the reply of the target at `shelf.slot`, whose interface is `own`.
     pub(crate) fn begin_reply(
         &self,
@@ -57,6 +76,11 @@ impl Header {
 
     pub(crate) fn emit(&self, flags: u8, error: u8, command: u8) -> Vec<u8> {
         let mut frame = Vec::with_capacity(FRAME_MIN);
+        self.write(flags, error, command, &mut frame);
+        frame
+    }
+
+    fn write(&self, flags: u8, error: u8, command: u8, frame: &mut Vec<u8>) {
         frame.extend_from_slice(&self.destination.0);
         frame.extend_from_slice(&self.source.0);
         frame.extend_from_slice(&ETHERTYPE.to_be_bytes());
@@ -66,7 +90,6 @@ impl Header {
         frame.push(self.slot);
         frame.push(command);
         frame.extend_from_slice(&self.tag.to_be_bytes());
-        frame
     }
 }
 
@@ -84,6 +107,8 @@ pub enum ErrorCode {
     ConfigPresent = 4,
     /// The version is not 1.
     UnsupportedVersion = 5,
+    /// The target is reserved for others.
+    Reserved = 6,
 }
 
 /// What a request asks for.
@@ -93,8 +118,24 @@ pub enum RequestBody<'a> {
     Ata(AtaRequest<'a>),
     /// Query or change the config string.
     Config(ConfigQuery<'a>),
-    /// MAC mask, reserve/release, or a vendor's command.
+    /// Query or change who is answered.
+    Mask(MaskRequest<'a>),
+    /// Query or change for whom the target is reserved.
+    Reserve(ReserveRequest<'a>),
+    /// A vendor's command.
     Other(u8),
+}
+
+impl RequestBody<'_> {
+    fn command(&self) -> u8 {
+        match self {
+            Self::Ata(_) => COMMAND_ATA,
+            Self::Config(_) => COMMAND_CONFIG,
+            Self::Mask(_) => COMMAND_MASK,
+            Self::Reserve(_) => COMMAND_RESERVE,
+            Self::Other(other) => *other,
+        }
+    }
 }
 
 /// A frame that an initiator sent.
@@ -154,6 +195,8 @@ impl<'a> Request<'a> {
         let body = match command {
             COMMAND_ATA => RequestBody::Ata(AtaRequest::read(&mut fields)?),
             COMMAND_CONFIG => RequestBody::Config(ConfigQuery::read(&mut fields)?),
+            COMMAND_MASK => RequestBody::Mask(MaskRequest::read(&mut fields)?),
+            COMMAND_RESERVE => RequestBody::Reserve(ReserveRequest::read(&mut fields)?),
             other => RequestBody::Other(other),
         };
         Ok(Self { header: Header { destination, source, shelf, slot, tag }, body })
@@ -168,33 +211,31 @@ pub fn emit_error(
     slot: u8,
     code: ErrorCode,
 ) -> Vec<u8> {
-    let command = match request.body {
-        RequestBody::Ata(_) => COMMAND_ATA,
-        RequestBody::Config(_) => COMMAND_CONFIG,
-        RequestBody::Other(other) => other,
-    };
+    let command = request.body.command();
     pad(request.header.begin_reply(own, shelf, slot, command, Some(code)))
 }
 
 /// A request frame, as an initiator sends it, padded. For clients in software.
 pub fn emit_request(request: &Request<'_>) -> Vec<u8> {
-    let command = match &request.body {
-        RequestBody::Ata(_) => COMMAND_ATA,
-        RequestBody::Config(_) => COMMAND_CONFIG,
-        RequestBody::Other(other) => *other,
-    };
+    let command = request.body.command();
     let mut frame = request.header.emit(0, 0, command);
     match &request.body {
         RequestBody::Ata(ata) => ata.emit(&mut frame),
         RequestBody::Config(config) => config.emit(&mut frame),
+        RequestBody::Mask(mask) => mask.emit(&mut frame),
+        RequestBody::Reserve(reserve) => reserve.emit(&mut frame),
         RequestBody::Other(_) => {}
     }
     pad(frame)
 }
 
 pub(crate) fn pad(mut frame: Vec<u8>) -> Vec<u8> {
+    pad_in(&mut frame);
+    frame
+}
+
+pub(crate) fn pad_in(frame: &mut Vec<u8>) {
     if frame.len() < FRAME_MIN {
         frame.resize(FRAME_MIN, 0);
     }
-    frame
 }

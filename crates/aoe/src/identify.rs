@@ -31,11 +31,17 @@ pub fn identify(identity: &Identity<'_>) -> [u8; SECTOR_BYTES] {
     words[60] = lba28 as u16;
     words[61] = (lba28 >> 16) as u16;
     words[80] = 0x01f0;
-    // FLUSH CACHE EXT, FLUSH CACHE, 48-bit addresses.
+    // SMART; FLUSH CACHE EXT, FLUSH CACHE, 48-bit addresses; a world wide name.
+    words[82] = 0x0001;
+    words[85] = 0x0001;
     words[83] = 0x7400;
     words[86] = 0x3400;
-    words[84] = 0x4000;
-    words[87] = 0x4000;
+    words[84] = 0x4100;
+    words[87] = 0x4100;
+    let name = world_wide_name(identity.serial);
+    for (index, word) in words[108..112].iter_mut().enumerate() {
+        *word = (name >> (48 - 16 * index)) as u16;
+    }
     for (index, word) in words[100..104].iter_mut().enumerate() {
         *word = (identity.sectors >> (16 * index)) as u16;
     }
@@ -46,11 +52,32 @@ pub fn identify(identity: &Identity<'_>) -> [u8; SECTOR_BYTES] {
     for (pair, word) in bytes.chunks_exact_mut(2).zip(words) {
         pair.copy_from_slice(&word.to_le_bytes());
     }
-    // Integrity word: the bytes must add up to 0.
     bytes[510] = 0xa5;
+    sum_up(bytes)
+}
+
+/// The sector of SMART READ DATA (ATA8-ACS §7.53.6): no attributes, for a disk made of files has
+/// neither heads nor temperature.
+pub fn smart_data() -> [u8; SECTOR_BYTES] {
+    let mut bytes = [0u8; SECTOR_BYTES];
+    // Version of the structure.
+    bytes[0] = 0x10;
+    sum_up(bytes)
+}
+
+/// The last byte makes all add up to 0.
+fn sum_up(mut bytes: [u8; SECTOR_BYTES]) -> [u8; SECTOR_BYTES] {
     let sum = bytes[..511].iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte));
     bytes[511] = 0u8.wrapping_sub(sum);
     bytes
+}
+
+/// A locally assigned name (NAA 3), the same wherever the disk is served: FNV-1a of its serial.
+fn world_wide_name(serial: &str) -> u64 {
+    let hash = serial.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    3 << 60 | hash >> 4
 }
 
 /// ATA strings have the first character of a pair in the upper byte, and are padded with spaces.
@@ -76,6 +103,9 @@ mod tests {
         assert_eq!(&bytes[120..124], &0x0fff_ffffu32.to_le_bytes());
         assert_eq!(&bytes[20..26], b"LB1032");
         assert_eq!(&bytes[54..62], b"oBtoalec");
-        assert_eq!(bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)), 0);
+        assert_eq!(bytes[217] >> 4, 3, "a locally assigned world wide name");
+        for sector in [bytes, smart_data()] {
+            assert_eq!(sector.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)), 0);
+        }
     }
 }

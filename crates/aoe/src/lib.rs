@@ -6,17 +6,22 @@
 
 extern crate alloc;
 
+mod access;
 mod ata;
 mod config;
 mod frame;
 mod identify;
 
-pub use ata::{AtaCommand, AtaReply, AtaRequest, Status};
-pub use config::{ConfigCommand, ConfigQuery, ConfigReply};
+pub use access::{
+    Directive, Directives, LISTED_MACS_MAX, MaskError, MaskReply, MaskRequest, ReserveRequest,
+    emit_reservation,
+};
+pub use ata::{AtaCommand, AtaReply, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Status, retag};
+pub use config::{ConfigCommand, ConfigQuery, ConfigReply, Verdict};
 pub use frame::{
     ErrorCode, FRAME_MIN, Header, Malformed, Request, RequestBody, emit_error, emit_request,
 };
-pub use identify::{Identity, identify};
+pub use identify::{Identity, identify, smart_data};
 
 /// Ethernet type of AoE.
 pub const ETHERTYPE: u16 = 0x88a2;

@@ -48,9 +48,24 @@ pub struct ExportCounters {
     pub errors: u64,
     /// Attempts of others to open it.
     pub refused: u64,
-    /// Frames that were dropped because too many waited or they had waited too long.
+    /// AoE frames that were dropped, for any of the following reasons.
     #[serde(default)]
     pub dropped: u64,
+    /// Too many waited.
+    #[serde(default)]
+    pub dropped_full: u64,
+    /// They had waited too long.
+    #[serde(default)]
+    pub dropped_old: u64,
+    /// Their sender had written something newer there: they were late copies.
+    #[serde(default)]
+    pub dropped_stale: u64,
+    /// They belonged to a VLAN.
+    #[serde(default)]
+    pub dropped_vlan: u64,
+    /// AoE frames that asked once more for what others at hand did, and were answered with these.
+    #[serde(default)]
+    pub coalesced: u64,
 }
 
 /// An export as it is now: answer of `PUT` and `GET /v1/exports`.

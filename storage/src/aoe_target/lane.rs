@@ -1,20 +1,28 @@
 //! The thread that does the work of one export, in order of arrival.
 
+use super::commands::{Answer, answer};
+use super::order::{Done, Order, Origin, Step};
+use super::own_mac;
 use super::raw::Frame;
+use super::read_run::ReadRun;
+use super::replies::Replies;
 use super::socket::PacketSocket;
 use crate::catalogue::{AoeDisk, AoePlace};
-use crate::export::Export;
-use aoe::{AtaCommand, AtaReply, AtaRequest, Identity, Request, RequestBody, SECTOR_BYTES, Status};
+use crate::export::{Dropped, Export};
+use aoe::{AtaCommand, AtaReply, AtaRequest, Header, Request, RequestBody, Status};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use wire::Moment;
 
-/// Frames that wait for one disk: four times what an initiator may have in flight.
-const QUEUE_MAX: usize = 256;
+/// Frames that wait for one disk: what 32 initiators that share it may have in flight.
+const QUEUE_MAX: usize = 2048;
 
-/// Writes that one flush makes durable together.
+/// Frames that are enough for one round, after which writes are made durable together.
 const BATCH_MAX: usize = super::raw::BATCH_MAX;
 
 /// A write that has waited longer is dropped, not done: its initiator has sent it again since, and
@@ -24,37 +32,64 @@ const WRITE_AGE_MAX: Duration = Duration::from_millis(800);
 pub(super) struct Lane {
     export: Arc<Export>,
     queue: Option<SyncSender<Arrived>>,
+    /// Frames in the queue.
+    waiting: Arc<AtomicUsize>,
+    /// What came together and is not in the queue yet.
+    arriving: Arrived,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Frames that came together, one behind the other.
+#[derive(Default)]
 struct Arrived {
-    at: Instant,
-    frame: Vec<u8>,
+    bytes: Vec<u8>,
+    frames: Vec<(Instant, Range<usize>)>,
 }
 
 impl Lane {
     pub(super) fn start(disk: AoeDisk, socket: Arc<PacketSocket>) -> io::Result<Self> {
         let (queue, arrived) = sync_channel(QUEUE_MAX);
         let export = Arc::clone(&disk.export);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let thread_waiting = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("aoe-disk".into())
-            .spawn(move || run(&disk, &socket, &arrived))?;
+            .spawn(move || run(&disk, &socket, &arrived, &thread_waiting))?;
         tracing::info!(export = export.label.name, "disk in use over AoE");
-        Ok(Self { export, queue: Some(queue), thread: Some(thread) })
+        let arriving = Arrived::default();
+        Ok(Self { export, queue: Some(queue), waiting, arriving, thread: Some(thread) })
     }
 
     pub(super) fn export(&self) -> &Arc<Export> {
         &self.export
     }
 
-    /// Queues a frame; a full queue drops it.
-    pub(super) fn push(&self, frame: &Frame<'_>) {
-        if let Some(queue) = &self.queue {
-            let now = Instant::now();
-            let at = now.checked_sub(frame.age).unwrap_or(now);
-            if queue.try_send(Arrived { at, frame: frame.bytes.to_vec() }).is_err() {
-                self.export.counters.count(&self.export.counters.dropped);
-            }
+    /// Takes a frame; too many that wait drop it.
+    pub(super) fn push(&mut self, frame: &Frame<'_>) {
+        let Arrived { bytes, frames } = &mut self.arriving;
+        if self.waiting.load(Ordering::Relaxed) + frames.len() >= QUEUE_MAX {
+            self.export.counters.count_dropped(Dropped::Full);
+            return;
+        }
+        let now = Instant::now();
+        let at = now.checked_sub(frame.age).unwrap_or(now);
+        let start = bytes.len();
+        bytes.extend_from_slice(frame.bytes);
+        frames.push((at, start..bytes.len()));
+    }
+
+    /// Queues what was taken, so that the thread is woken once for all of it.
+    pub(super) fn deliver(&mut self) {
+        let count = self.arriving.frames.len();
+        if count == 0 {
+            return;
+        }
+        let arrived = std::mem::take(&mut self.arriving);
+        self.waiting.fetch_add(count, Ordering::Relaxed);
+        let is_taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(arrived).is_ok());
+        if !is_taken {
+            self.waiting.fetch_sub(count, Ordering::Relaxed);
+            (0..count).for_each(|_| self.export.counters.count_dropped(Dropped::Full));
         }
     }
 
@@ -74,107 +109,135 @@ impl Drop for Lane {
     }
 }
 
-fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>) {
-    let AoeDisk { export, place } = disk;
-    // Of what changes nothing, and of what must be durable before it is acknowledged.
-    let (mut replies, mut acknowledgements) = (Vec::new(), Vec::new());
+fn run(disk: &AoeDisk, socket: &PacketSocket, arrived: &Receiver<Arrived>, waiting: &AtomicUsize) {
+    let began = Instant::now();
+    let mut lane = Work {
+        export: &disk.export,
+        place: &disk.place,
+        socket,
+        order: Order::default(),
+        replies: Replies::default(),
+        acknowledgements: Replies::default(),
+        reads: ReadRun::default(),
+    };
+    let mut batch = Vec::new();
     while let Ok(first) = arrived.recv() {
         // While the batch is worked on, a reset waits.
-        let Some(_session) = export.join(None, u32::MAX) else { return };
-        let batch = std::iter::once(first).chain(arrived.try_iter()).take(BATCH_MAX);
-        for frame in batch {
-            let Ok(request) = Request::parse(&frame.frame) else { continue };
-            let RequestBody::Ata(ata) = &request.body else { continue };
-            let Some(answer) = answer(export, place, socket, ata, frame.at) else { continue };
-            let address = place.address;
-            let reply =
-                AtaReply { status: answer.status, sectors: answer.sectors, data: &answer.data };
-            let reply = reply.emit(&request.header, socket.link().mac, address.shelf, address.slot);
-            if answer.must_flush { &mut acknowledgements } else { &mut replies }.push(reply);
+        let Some(_session) = disk.export.join(None, u32::MAX) else { return };
+        let mut count = first.frames.len();
+        batch.clear();
+        batch.push(first);
+        while count < BATCH_MAX
+            && let Ok(more) = arrived.try_recv()
+        {
+            count += more.frames.len();
+            batch.push(more);
         }
-        socket.send(&replies);
+        waiting.fetch_sub(count, Ordering::Relaxed);
+        lane.on_batch(&batch, Moment::from_millis(began.elapsed().as_millis() as u64));
+    }
+}
+
+/// What the thread works with.
+struct Work<'a> {
+    export: &'a Export,
+    place: &'a AoePlace,
+    socket: &'a PacketSocket,
+    order: Order,
+    /// Of what changes nothing.
+    replies: Replies,
+    /// Of what must be durable first.
+    acknowledgements: Replies,
+    reads: ReadRun,
+}
+
+impl Work<'_> {
+    fn on_batch(&mut self, batch: &[Arrived], now: Moment) {
+        let frames = batch.iter().flat_map(|arrived| {
+            arrived.frames.iter().map(|(at, range)| (*at, &arrived.bytes[range.clone()]))
+        });
+        let requests: Vec<(Header, AtaRequest<'_>, Instant)> = frames
+            .filter_map(|(at, frame)| match Request::parse(frame).ok()? {
+                Request { header, body: RequestBody::Ata(ata) } => Some((header, ata, at)),
+                _ => None,
+            })
+            .collect();
+        // Of what was done, where its reply is.
+        let (mut done, mut places) = (Done::default(), Vec::new());
+        self.reads.forget();
+        for (index, &(ref header, ata, at)) in requests.iter().enumerate() {
+            let origin = Origin { source: header.source, tag: header.tag };
+            if is_too_old(&ata, at) {
+                self.export.counters.count_dropped(Dropped::Old);
+                continue;
+            }
+            match self.order.next(&done, origin, &ata, now) {
+                Step::Stale => self.export.counters.count_dropped(Dropped::Stale),
+                Step::Same(number) => {
+                    self.export.counters.count(&self.export.counters.coalesced);
+                    let (must_flush, reply) = places[number];
+                    aoe::retag(self.replies(must_flush).add_copy(reply), header.tag);
+                }
+                Step::Work => {
+                    let following = requests[index + 1..].iter().map(|(_, ata, _)| ata);
+                    let Some((status, place)) = self.work(header, &ata, following) else {
+                        continue;
+                    };
+                    if status == Status::Good && ata.command.is_transfer() {
+                        self.order.done(&mut done, origin, ata, now);
+                        places.push(place);
+                    }
+                }
+            }
+        }
+        self.socket.send(self.replies.frames());
         // An acknowledged write must be durable: Linux never sends a flush over AoE. Without the
         // flush nobody is told, and the initiator tries again.
-        if !acknowledgements.is_empty() && export.flush().is_ok() {
-            socket.send(&acknowledgements);
+        if !self.acknowledgements.frames().is_empty() && self.export.flush().is_ok() {
+            self.socket.send(self.acknowledgements.frames());
         }
-        replies.clear();
-        acknowledgements.clear();
+        self.replies.clear();
+        self.acknowledgements.clear();
+    }
+
+    /// Does the work and writes the reply; how it ended, and where the reply is.
+    fn work<'a>(
+        &mut self,
+        header: &Header,
+        ata: &AtaRequest<'_>,
+        following: impl Iterator<Item = &'a AtaRequest<'a>>,
+    ) -> Option<(Status, (bool, usize))> {
+        let own = own_mac(self.socket, self.place);
+        let (shelf, slot) = (self.place.address.shelf, self.place.address.slot);
+        let sectors_max = aoe::sectors_per_frame(self.socket.link().mtu);
+        if let AtaCommand::Read { lba } = ata.command
+            && !self.export.is_closed()
+            && let Ok((offset, length)) = ata.range(lba, self.export.size_bytes(), sectors_max)
+        {
+            let read = self.reads.read(self.export, (offset, length), following);
+            let (status, data) = match read {
+                Ok(data) => (Status::Good, data),
+                Err(_) => (Status::Unreadable, &[][..]),
+            };
+            let (index, frame) = self.replies.add();
+            let reply = AtaReply { status, sectors: 0, lba: 0, data };
+            reply.emit_in(header, own, shelf, slot, frame);
+            return Some((status, (false, index)));
+        }
+        self.reads.forget();
+        let answer = answer(self.export, self.place, sectors_max, ata)?;
+        let Answer { status, sectors, lba, ref data, must_flush } = answer;
+        let (index, frame) = self.replies(must_flush).add();
+        AtaReply { status, sectors, lba, data }.emit_in(header, own, shelf, slot, frame);
+        Some((status, (must_flush, index)))
+    }
+
+    fn replies(&mut self, must_flush: bool) -> &mut Replies {
+        if must_flush { &mut self.acknowledgements } else { &mut self.replies }
     }
 }
 
-struct Answer {
-    status: Status,
-    sectors: u8,
-    data: Vec<u8>,
-    must_flush: bool,
-}
-
-impl Answer {
-    fn of(status: Status) -> Self {
-        Self { status, sectors: 0, data: Vec::new(), must_flush: false }
-    }
-}
-
-/// Does what is asked; `None` is silence, after which the initiator asks again.
-fn answer(
-    export: &Export,
-    place: &AoePlace,
-    socket: &PacketSocket,
-    ata: &AtaRequest<'_>,
-    at: Instant,
-) -> Option<Answer> {
-    if export.is_closed() {
-        return None;
-    }
-    let sectors_max = aoe::sectors_per_frame(socket.link().mtu);
-    let range = |lba| ata.range(lba, export.size_bytes(), sectors_max);
-    match ata.command {
-        AtaCommand::Read { lba } | AtaCommand::Verify { lba } => {
-            let Some((offset, length)) = range(lba) else {
-                return Some(Answer::of(Status::OutOfRange));
-            };
-            let mut data = vec![0; length];
-            if export.read(&mut data, offset).is_err() {
-                return Some(Answer::of(Status::Unreadable));
-            }
-            if matches!(ata.command, AtaCommand::Verify { .. }) {
-                data.clear();
-            }
-            Some(Answer { data, ..Answer::of(Status::Good) })
-        }
-        AtaCommand::Write { lba, fua } => {
-            if at.elapsed() > WRITE_AGE_MAX {
-                export.counters.count(&export.counters.dropped);
-                return None;
-            }
-            let Some((offset, length)) = range(lba) else {
-                return Some(Answer::of(Status::OutOfRange));
-            };
-            let Some(data) = ata.data.get(..length) else {
-                return Some(Answer::of(Status::Aborted));
-            };
-            if export.write(data, offset).is_err() {
-                return Some(Answer::of(Status::Aborted));
-            }
-            Some(Answer { must_flush: fua || export.is_durable(), ..Answer::of(Status::Good) })
-        }
-        AtaCommand::Flush => Some(Answer { must_flush: true, ..Answer::of(Status::Good) }),
-        AtaCommand::Identify => {
-            let identity = Identity {
-                sectors: export.size_bytes() / SECTOR_BYTES as u64,
-                serial: &place.serial,
-                model: &format!("Bootlace {}", export.label.name),
-                firmware: "1",
-            };
-            let data = aoe::identify(&identity).to_vec();
-            Some(Answer { data, ..Answer::of(Status::Good) })
-        }
-        AtaCommand::CheckPowerMode => Some(Answer { sectors: 0xff, ..Answer::of(Status::Good) }),
-        AtaCommand::PowerNoOp => Some(Answer::of(Status::Good)),
-        AtaCommand::Unknown(command) => {
-            tracing::debug!(export = export.label.name, command, "ATA command not known");
-            Some(Answer::of(Status::Aborted))
-        }
-    }
+/// Whether a write has waited so long that its initiator has sent it again since.
+fn is_too_old(ata: &AtaRequest<'_>, at: Instant) -> bool {
+    matches!(ata.command, AtaCommand::Write { .. }) && at.elapsed() > WRITE_AGE_MAX
 }

@@ -4,35 +4,41 @@
 //! never overtakes a newer one. Dropping a frame is always safe (the initiator sends it again), so
 //! every queue here drops when it is full.
 
+mod access;
+mod announcer;
+mod commands;
+mod guard;
 mod lane;
+mod order;
 mod raw;
+mod read_run;
+mod replies;
 mod socket;
 
 pub use socket::SocketError;
 
-use crate::catalogue::{AoeDisk, Catalogue};
-use crate::export::Export;
-use aoe::{ConfigReply, ErrorCode, Request, RequestBody, emit_error, sectors_per_frame};
+use crate::catalogue::{AoeDisk, AoePlace, Catalogue};
+use crate::export::{Dropped, Export};
+use announcer::Announcer;
+use aoe::{ConfigReply, ErrorCode, Request, RequestBody, Verdict, emit_error, sectors_per_frame};
 use lane::Lane;
 use raw::{Batch, Frame};
-use socket::PacketSocket;
+use socket::{Addressee, PacketSocket};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use wire::Mac;
 
 /// Frames in flight that we tell an initiator to keep to; Linux takes at most 64 of them.
 const BUFFER_COUNT: u16 = 64;
 
-/// Vendors' commands (AoEr11 §2.6).
-const VENDOR_COMMANDS: u8 = 0xf0;
+/// How often the interface's address, MTU and carrier are read.
+const LINK_POLL: Duration = Duration::from_millis(500);
 
-/// How often the interface's address and MTU are read.
-const LINK_POLL: Duration = Duration::from_secs(1);
-
-/// How often the thread looks whether it shall stop.
-const STOP_POLL: Duration = Duration::from_millis(200);
+/// How often the thread looks whether it shall stop, and whether an announcement is due.
+const STOP_POLL: Duration = Duration::from_millis(100);
 
 /// AoE on one interface; dropping it stops it.
 pub(crate) struct AoeTarget {
@@ -44,14 +50,15 @@ impl AoeTarget {
     pub(crate) fn start(interface: &str, exports: Arc<dyn Catalogue>) -> Result<Self, SocketError> {
         let socket = Arc::new(PacketSocket::open(interface, STOP_POLL)?);
         let stopping = Arc::new(AtomicBool::new(false));
+        let announcer = Arc::new(Announcer::new(Arc::clone(&socket)));
         for disk in exports.all_aoe(interface) {
-            announce(&socket, &disk);
+            announcer.announce(&disk);
         }
         exports.on_new_aoe({
-            let socket = Arc::clone(&socket);
-            Box::new(move |disk| announce(&socket, disk))
+            let announcer = Arc::clone(&announcer);
+            Box::new(move |disk| announcer.announce(disk))
         });
-        let mut receiver = Receiver { socket, exports, lanes: HashMap::new() };
+        let mut receiver = Receiver { socket, announcer, exports, lanes: HashMap::new() };
         let thread = std::thread::Builder::new().name("aoe-receive".into()).spawn({
             let stopping = Arc::clone(&stopping);
             move || receiver.run(&stopping)
@@ -78,18 +85,14 @@ fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> ConfigReply<'a
     }
 }
 
-/// Tells an export's machines that their disk is there. A machine that waits for it need not ask.
-fn announce(socket: &PacketSocket, disk: &AoeDisk) {
-    let (address, mac) = (disk.place.address, socket.link().mac);
-    let reply = config_reply(socket, &disk.export);
-    let to = disk.place.told.iter();
-    let frames: Vec<_> =
-        to.map(|&client| reply.announce(client, mac, address.shelf, address.slot)).collect();
-    socket.send(&frames);
+/// The address from which a disk is served.
+fn own_mac(socket: &PacketSocket, place: &AoePlace) -> Mac {
+    place.mac.unwrap_or_else(|| socket.link().mac)
 }
 
 struct Receiver {
     socket: Arc<PacketSocket>,
+    announcer: Arc<Announcer>,
     exports: Arc<dyn Catalogue>,
     /// By address. A lane ends with its export.
     lanes: HashMap<model::ShelfSlot, Lane>,
@@ -104,8 +107,12 @@ impl Receiver {
                 self.refresh_link();
                 link_read = Instant::now();
             }
+            self.announcer.send_due(Instant::now());
             match self.socket.receive(&mut batch) {
-                Ok(()) => batch.frames().for_each(|frame| self.on_frame(&frame)),
+                Ok(()) => {
+                    batch.frames().for_each(|frame| self.on_frame(&frame));
+                    self.lanes.values_mut().for_each(Lane::deliver);
+                }
                 Err(error) => {
                     // The interface is down or gone; machines go on when it is back.
                     tracing::warn!(interface = self.socket.interface(), %error, "AoE can't receive");
@@ -119,9 +126,12 @@ impl Receiver {
         match self.socket.refresh() {
             Ok(false) => {}
             Ok(true) => {
-                tracing::info!(interface = self.socket.interface(), "interface has changed");
-                for disk in self.exports.all_aoe(self.socket.interface()) {
-                    announce(&self.socket, &disk);
+                let is_running = self.socket.link().is_running;
+                let interface = self.socket.interface();
+                tracing::info!(interface, is_running, "interface has changed");
+                if is_running {
+                    let disks = self.exports.all_aoe(interface);
+                    disks.iter().for_each(|disk| self.announcer.announce(disk));
                 }
             }
             Err(error) => {
@@ -138,33 +148,41 @@ impl Receiver {
                 return;
             }
         };
+        let destination = request.header.destination;
+        let Some(to) = self.socket.addressee(destination, frame.is_for_others) else { return };
         // Only the machine itself learns that its disk exists.
         for disk in self.exports.for_aoe(self.socket.interface(), &request.header) {
-            self.on_request(&request, frame, &disk);
+            let own = own_mac(&self.socket, &disk.place);
+            if to == Addressee::Vlan {
+                disk.export.counters.count_dropped(Dropped::Vlan);
+            } else if to.includes(own) && request.header.source != own {
+                self.on_request(&request, frame, &disk, own);
+            }
         }
     }
 
-    fn on_request(&mut self, request: &Request<'_>, frame: &Frame<'_>, disk: &AoeDisk) {
-        let (mac, address) = (self.socket.link().mac, disk.place.address);
-        match &request.body {
-            RequestBody::Ata(_) => self.queue(frame, disk),
+    fn on_request(&mut self, request: &Request<'_>, frame: &Frame<'_>, disk: &AoeDisk, own: Mac) {
+        let AoeDisk { export, place } = disk;
+        let (header, address) = (&request.header, place.address);
+        let answer = match &request.body {
+            RequestBody::Ata(_) => return self.queue(frame, disk),
             RequestBody::Config(query) => {
-                let reply = config_reply(&self.socket, &disk.export);
-                if query.is_answered_by(reply.text) {
-                    let frame = reply.emit(&request.header, mac, address.shelf, address.slot);
-                    self.socket.send(&[frame]);
+                let reply = config_reply(&self.socket, export);
+                match query.verdict(reply.text) {
+                    Verdict::Answer => Ok(reply.emit(header, own, address.shelf, address.slot)),
+                    Verdict::Silence => return,
+                    Verdict::Refuse(code) => Err(code),
                 }
             }
-            RequestBody::Other(command) => {
-                // Masks and reservations are the boot server's to make, not the network's.
-                if *command < VENDOR_COMMANDS {
-                    let export = &disk.export.label.name;
-                    tracing::debug!(export, command, "AoE command refused");
-                }
-                let code = ErrorCode::UnrecognizedCommand;
-                self.socket.send(&[emit_error(request, mac, address.shelf, address.slot, code)]);
-            }
-        }
+            RequestBody::Mask(mask) => access::mask(mask, header, own, place),
+            RequestBody::Reserve(reserve) => access::reserve(reserve, header, own, place),
+            RequestBody::Other(_) => Err(ErrorCode::UnrecognizedCommand),
+        };
+        let reply = answer.unwrap_or_else(|code| {
+            tracing::debug!(export = export.label.name, ?code, "AoE command refused");
+            emit_error(request, own, address.shelf, address.slot, code)
+        });
+        self.socket.send(&[reply]);
     }
 
     fn queue(&mut self, frame: &Frame<'_>, disk: &AoeDisk) {
@@ -185,7 +203,7 @@ impl Receiver {
                 }
             }
         }
-        if let Some(lane) = lanes.get(&disk.place.address) {
+        if let Some(lane) = lanes.get_mut(&disk.place.address) {
             lane.push(frame);
         }
     }

@@ -37,6 +37,9 @@ pub(super) struct Frame<'a> {
     pub(super) bytes: &'a [u8],
     /// Time since the network card's driver handed it to the kernel.
     pub(super) age: Duration,
+    /// The kernel says that it is not for this host: for another MAC address, or for a VLAN, whose
+    /// tag it has taken off.
+    pub(super) is_for_others: bool,
 }
 
 impl Batch {
@@ -44,17 +47,14 @@ impl Batch {
         Self { frames: vec![[0; FRAME_BYTES]; BATCH_MAX], received: Vec::with_capacity(BATCH_MAX) }
     }
 
-    /// The frames that are for this host, or for all. On a bridge's port and while somebody captures
-    /// packets others come in too; so do those of VLANs, which the kernel marks the same way.
+    /// All frames, those for others too: on a bridge's port and while somebody captures packets these
+    /// come in.
     pub(super) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        let is_ours = |received: &Received| {
-            matches!(received.packet_type, libc::PACKET_HOST | libc::PACKET_BROADCAST)
-        };
-        self.frames
-            .iter()
-            .zip(&self.received)
-            .filter(move |(_, received)| is_ours(received))
-            .map(|(frame, received)| Frame { bytes: &frame[..received.length], age: received.age })
+        self.frames.iter().zip(&self.received).map(|(frame, received)| Frame {
+            bytes: &frame[..received.length],
+            age: received.age,
+            is_for_others: received.packet_type == libc::PACKET_OTHERHOST,
+        })
     }
 }
 
@@ -181,6 +181,29 @@ pub(super) fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the interface take frames to this address, for as long as the socket is open.
+pub(super) fn join(socket: &Socket, index: i32, mac: Mac) -> io::Result<()> {
+    let mut request = libc::packet_mreq {
+        mr_ifindex: index,
+        mr_type: libc::PACKET_MR_UNICAST as libc::c_ushort,
+        mr_alen: mac.0.len() as libc::c_ushort,
+        mr_address: [0; 8],
+    };
+    request.mr_address[..mac.0.len()].copy_from_slice(&mac.0);
+    // SAFETY: the pointer is to a packet_mreq that lives until the call returns, and the length is its
+    // own.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Index of an interface in this network namespace. (/sys shows the namespace in which it was
 /// mounted, so it is not asked.)
 pub(super) fn interface_index(socket: &Socket, interface: &str) -> io::Result<i32> {
@@ -203,6 +226,14 @@ pub(super) fn interface_mac(socket: &Socket, interface: &str) -> io::Result<Opti
     let address = unsafe { answer.ifr_ifru.ifru_hwaddr };
     let mac = std::array::from_fn(|index| address.sa_data[index] as u8);
     Ok((address.sa_family == libc::ARPHRD_ETHER).then_some(Mac(mac)))
+}
+
+/// Whether an interface is up and has a carrier.
+pub(super) fn interface_is_running(socket: &Socket, interface: &str) -> io::Result<bool> {
+    let answer = ask(socket, interface, libc::SIOCGIFFLAGS)?;
+    // SAFETY: the kernel has filled this member in answer to this request.
+    let flags = libc::c_int::from(unsafe { answer.ifr_ifru.ifru_flags });
+    Ok(flags & libc::IFF_RUNNING != 0)
 }
 
 fn ask(socket: &Socket, interface: &str, request: libc::Ioctl) -> io::Result<libc::ifreq> {

@@ -32,6 +32,8 @@ pub(super) struct PacketSocket {
     socket: Socket,
     interface: String,
     link: RwLock<Link>,
+    /// Addresses that this socket has beside the interface's own.
+    joined: RwLock<Vec<Mac>>,
 }
 
 /// What an administrator may change at any time.
@@ -40,6 +42,23 @@ pub(super) struct Link {
     index: i32,
     pub(super) mac: Mac,
     pub(super) mtu: u32,
+    pub(super) is_running: bool,
+}
+
+/// Whom a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addressee {
+    All,
+    /// The disks that are served from this address.
+    One(Mac),
+    /// Hosts on a VLAN of which this interface is no part.
+    Vlan,
+}
+
+impl Addressee {
+    pub(super) fn includes(self, own: Mac) -> bool {
+        self == Self::All || self == Self::One(own)
+    }
 }
 
 impl PacketSocket {
@@ -60,19 +79,24 @@ impl PacketSocket {
         configure().map_err(failed("configure the socket"))?;
         force_receive_buffer(&socket);
         socket.bind(&raw::link_address(link.index)).map_err(failed("bind to it"))?;
-        Ok(Self { socket, interface: interface.into(), link: RwLock::new(link) })
+        Ok(Self {
+            socket,
+            interface: interface.into(),
+            link: RwLock::new(link),
+            joined: RwLock::default(),
+        })
     }
 
     pub(super) fn interface(&self) -> &str {
         &self.interface
     }
 
-    /// Address and MTU, as they were when they were read last.
+    /// Address, MTU and carrier, as they were when they were read last.
     pub(super) fn link(&self) -> Link {
         *self.link.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads address and MTU anew, and binds again if the interface was made anew. Whether something
+    /// Reads them anew, and binds again if the interface was made anew. Whether something
     /// has changed.
     pub(super) fn refresh(&self) -> io::Result<bool> {
         let new = read_link(&self.socket, &self.interface)?;
@@ -82,9 +106,39 @@ impl PacketSocket {
         }
         if new.index != former.index {
             self.socket.bind(&raw::link_address(new.index))?;
+            for &mac in self.joined.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                raw::join(&self.socket, new.index, mac)?;
+            }
         }
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(true)
+    }
+
+    /// Whom a frame to this address is for; `None` if it is for another host.
+    pub(super) fn addressee(&self, destination: Mac, is_for_others: bool) -> Option<Addressee> {
+        match destination {
+            // What the kernel does not take for this host though the address is has a VLAN's tag.
+            Mac::BROADCAST if !is_for_others => Some(Addressee::All),
+            own if own == self.link().mac && !is_for_others => Some(Addressee::One(own)),
+            own if own == self.link().mac || own == Mac::BROADCAST => Some(Addressee::Vlan),
+            // The kernel takes all frames to it for others', so here a VLAN's can't be told.
+            own => self.has_joined(own).then_some(Addressee::One(own)),
+        }
+    }
+
+    /// Lets frames to this address in, too.
+    pub(super) fn join(&self, mac: Mac) {
+        if self.has_joined(mac) {
+            return;
+        }
+        self.joined.write().unwrap_or_else(PoisonError::into_inner).push(mac);
+        if let Err(error) = raw::join(&self.socket, self.link().index, mac) {
+            tracing::warn!(interface = self.interface, %mac, %error, "address can't be joined");
+        }
+    }
+
+    fn has_joined(&self, mac: Mac) -> bool {
+        self.joined.read().unwrap_or_else(PoisonError::into_inner).contains(&mac)
     }
 
     /// Waits for frames and takes all that are there, perhaps none.
@@ -119,7 +173,8 @@ fn read_link(socket: &Socket, interface: &str) -> io::Result<Link> {
     let mac = raw::interface_mac(socket, interface)?.ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface")
     })?;
-    Ok(Link { index, mac, mtu: raw::interface_mtu(socket, interface)? })
+    let mtu = raw::interface_mtu(socket, interface)?;
+    Ok(Link { index, mac, mtu, is_running: raw::interface_is_running(socket, interface)? })
 }
 
 fn force_receive_buffer(socket: &Socket) {

@@ -4,7 +4,10 @@ use crate::lan::{self, CLIENT, CLIENT_MAC, Initiator, SERVER, ata_frame};
 use crate::server::Server;
 use crate::{run, succeed};
 use aoe::AtaCommand;
+use fakeclient::aoe_load::{Load, Report};
 use std::time::{Duration, Instant};
+use storage::{AoeAddress, Durability, Share, ShareConfig, Writes};
+use wire::Mac;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DISK_SECTORS: u64 = 16_384;
@@ -54,7 +57,7 @@ fn a_disk_is_silent_to_all_but_its_machine() {
     assert!(exports.contains("\"writes\":0,"), "{exports}");
     // A frame that the machine sends to another server must not be taken either.
     server.prepare_aoe("lab-01", CLIENT_MAC, 2, "discard");
-    assert!(machine.response(SECOND).is_some(), "the announcement");
+    assert!(machine.announcement(SECOND).is_some());
     succeed("ip", &["link", "set", SERVER, "promisc", "on"]);
     let mut elsewhere = ata_frame(3, AtaCommand::Identify, 1, &[]);
     elsewhere[..6].copy_from_slice(&[0x52, 0x54, 0, 0, 0, 0x77]);
@@ -68,7 +71,7 @@ fn what_is_written_is_read_and_gone_with_the_next_boot() {
     let server = Server::start_on(SERVER);
     let mut machine = Initiator::new();
     server.prepare_aoe("lab-01", CLIENT_MAC, 1, "discard");
-    let announcement = machine.response(5 * SECOND).expect("a machine that waits need not ask");
+    let announcement = machine.announcement(5 * SECOND).expect("a machine that waits need not ask");
     assert_eq!(announcement[14..24], [0x18, 0, 0, 1, 1, 1, 0, 0, 0, 0]);
     assert_eq!(machine.read(100, 2), [0x11; 1024]);
     machine.write(100, &[0xaa; 1024]);
@@ -97,8 +100,8 @@ fn wrong_ranges_and_commands_get_ata_errors() {
     assert_eq!(ask(AtaCommand::Read { lba: DISK_SECTORS - 1 }, 1, &[]), GOOD);
     assert_eq!(ask(AtaCommand::Read { lba: DISK_SECTORS - 1 }, 2, &[]), OUTSIDE);
     assert_eq!(ask(AtaCommand::Read { lba: (1 << 48) - 1 }, 1, &[]), OUTSIDE);
-    assert_eq!(ask(AtaCommand::Read { lba: 0 }, 0, &[]), OUTSIDE);
-    assert_eq!(ask(AtaCommand::Read { lba: 0 }, 255, &[]), OUTSIDE);
+    assert_eq!(ask(AtaCommand::Read { lba: 0 }, 0, &[]), ABORTED);
+    assert_eq!(ask(AtaCommand::Read { lba: 0 }, 255, &[]), ABORTED);
     let end = AtaCommand::Write { lba: DISK_SECTORS, fua: false };
     assert_eq!(ask(end, 1, &[7; 512]), OUTSIDE);
     // Linux probes with a read that carries a full frame.
@@ -108,6 +111,10 @@ fn wrong_ranges_and_commands_get_ata_errors() {
     assert_eq!(ask(AtaCommand::Verify { lba: 0 }, 2, &[]), GOOD);
     assert_eq!(ask(AtaCommand::Flush, 0, &[]), GOOD);
     assert_eq!(ask(AtaCommand::CheckPowerMode, 0, &[]), GOOD);
+    assert_eq!(ask(AtaCommand::SetFeature(0x82), 0, &[]), GOOD);
+    assert_eq!(ask(AtaCommand::SmartEnable, 0, &[]), GOOD);
+    assert_eq!(ask(AtaCommand::SmartStatus, 0, &[]), GOOD);
+    assert_eq!(ask(AtaCommand::SmartData, 1, &[]), GOOD);
     assert_eq!(ask(AtaCommand::Unknown(0xf7), 0, &[]), ABORTED);
 }
 
@@ -147,7 +154,7 @@ fn a_burst_of_writes_loses_no_frame() {
     let server = Server::start_on(SERVER);
     let mut machine = Initiator::new();
     server.prepare_aoe("lab-01", CLIENT_MAC, 1, "persistent");
-    assert!(machine.response(5 * SECOND).is_some(), "the announcement");
+    assert!(machine.announcement(5 * SECOND).is_some());
     // A whole window at once, as Linux sends it, eight times.
     for window in 0..8u32 {
         for tag in window * 64..(window + 1) * 64 {
@@ -167,12 +174,13 @@ fn a_burst_of_writes_loses_no_frame() {
     }
     // Acknowledged is durable, but not one by one.
     let exports = server.exports();
-    let counter = |name: &str| -> u32 {
-        let after = exports.split(&format!("\"{name}\":")).nth(1).unwrap();
-        after.split([',', '}']).next().unwrap().parse().unwrap()
-    };
-    assert_eq!((counter("writes"), counter("dropped")), (512, 0));
-    assert!((1..400).contains(&counter("flushes")), "{exports}");
+    assert_eq!((counter(&exports, "writes"), counter(&exports, "dropped")), (512, 0));
+    assert!((1..400).contains(&counter(&exports, "flushes")), "{exports}");
+}
+
+fn counter(exports: &str, name: &str) -> u32 {
+    let after = exports.split(&format!("\"{name}\":")).nth(1).unwrap();
+    after.split([',', '}']).next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -190,4 +198,181 @@ fn a_disk_is_back_after_a_restart_and_when_the_interface_was_made_anew() {
     let mut machine = Initiator::new();
     assert_eq!(machine.read(8, 2), [0xaa; 1024]);
     drop(server);
+}
+
+/// A request of this machine with these bytes behind the header.
+fn raw_frame(command: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = ata_frame(9, AtaCommand::Flush, 0, &[])[..24].to_vec();
+    frame[19] = command;
+    frame.extend(body);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+#[test]
+fn the_network_may_see_who_may_use_a_disk_but_not_change_it() {
+    lan::enter(1500);
+    let server = Server::start_on(SERVER);
+    server.prepare_aoe("lab-01", CLIENT_MAC, 1, "discard");
+    let mut machine = Initiator::new();
+    let mac = lan::client_mac().0;
+    let mut ask = |command, body: &[u8]| {
+        machine.send(&raw_frame(command, body));
+        let reply = machine.response(5 * SECOND).expect("a reply");
+        (reply[14] & 0x04 != 0, reply[15], reply[24..].to_vec())
+    };
+    let (_, _, mask) = ask(2, &[0; 4]);
+    assert_eq!((&mask[..4], &mask[6..12]), (&[0, 0, 0, 1][..], &mac[..]));
+    let (_, _, refused) = ask(2, &[0, 1, 0, 1, 0, 1, 2, 0, 0, 0, 0, 9]);
+    assert_eq!(refused[..4], [0, 1, 1, 0], "error 1 at the first directive");
+    let (_, _, reserved) = ask(3, &[0, 0]);
+    assert_eq!((&reserved[..2], &reserved[2..8]), (&[0, 1][..], &mac[..]));
+    assert!(!ask(3, &[&[1, 1][..], &mac].concat()).0, "it is reserved for this machine already");
+    assert!(matches!(ask(3, &[2, 0]), (true, 6, _)));
+    let force = [0, 0, 0, 0, 0, 4, 0, 4, b'm', b'i', b'n', b'e'];
+    assert!(matches!(ask(1, &force), (true, 4, _)));
+    assert!(matches!(ask(0xf0, &[]), (true, 1, _)));
+}
+
+#[test]
+fn frames_of_a_vlan_are_dropped_and_counted() {
+    lan::enter(1500);
+    let server = Server::start_on(SERVER);
+    server.prepare_aoe("lab-01", CLIENT_MAC, 1, "discard");
+    let mut machine = Initiator::new();
+    let identify = ata_frame(5, AtaCommand::Identify, 1, &[]);
+    let tagged = |number: u8| {
+        let mut frame = identify.clone();
+        frame.splice(12..12, [0x81, 0, 0x60, number]);
+        frame
+    };
+    machine.send(&tagged(7));
+    assert_eq!(machine.response(SECOND), None);
+    assert_eq!(counter(&server.exports(), "dropped_vlan"), 1);
+    machine.send(&tagged(0));
+    assert!(machine.response(5 * SECOND).is_some(), "a priority alone is no VLAN");
+}
+
+#[test]
+fn a_disk_is_announced_three_times_and_again_when_the_link_is_back() {
+    lan::enter(1500);
+    let server = Server::start_on(SERVER);
+    let mut machine = Initiator::new();
+    server.prepare_aoe("lab-01", CLIENT_MAC, 1, "discard");
+    let began = Instant::now();
+    for _ in 0..3 {
+        machine.announcement(5 * SECOND).expect("an announcement");
+    }
+    assert!(began.elapsed() > Duration::from_millis(900), "not all at once");
+    assert_eq!(machine.announcement(SECOND), None);
+    succeed("ip", &["link", "set", SERVER, "down"]);
+    std::thread::sleep(2 * SECOND);
+    succeed("ip", &["link", "set", SERVER, "up"]);
+    machine.announcement(5 * SECOND).expect("an announcement when the link is up");
+    assert_eq!(machine.read(8, 2), [0x11; 1024]);
+    succeed("ip", &["link", "set", SERVER, "mtu", "9000"]);
+    let is_large = |frame: &[u8]| frame[28] == 16;
+    while !is_large(&machine.announcement(5 * SECOND).expect("one with the new frame size")) {}
+}
+
+/// A disk of 64 MiB that is shared by AoE as 1.1.
+fn share(folder: &std::path::Path, mac: Option<Mac>) -> Share {
+    let file = folder.join("disk");
+    std::fs::write(&file, vec![0x11; 64 << 20]).unwrap();
+    let address = "1.1".parse().unwrap();
+    let config = ShareConfig {
+        file,
+        name: "lab".into(),
+        writes: Writes::Through,
+        durability: Durability::Durable,
+        nbd: vec![],
+        nbd_sockets: vec![],
+        aoe: vec![AoeAddress { interface: SERVER.into(), address, mac }],
+        allow: vec![],
+    };
+    Share::start(config).unwrap()
+}
+
+#[test]
+fn thirty_machines_at_once_lose_no_frame_and_read_what_they_wrote() {
+    lan::enter(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let _share = share(folder.path(), None);
+    let load = Load {
+        interface: CLIENT.into(),
+        shelf: 1,
+        slot: 1,
+        machines: 30,
+        window: 16,
+        sectors: 2,
+        frames_per_request: 8,
+        is_random: true,
+        writes_percent: 70,
+        size_bytes: 64 << 20,
+        verify: true,
+        resend_after: 5 * SECOND,
+        duration: 3 * SECOND,
+    };
+    let report = fakeclient::aoe_load::run(&load).unwrap();
+    let Report { frames, resent, late, errors, verified, wrong, .. } = report;
+    assert_eq!((resent, late, errors, wrong), (0, 0, 0, 0), "{:?}", report.first_wrong);
+    assert!(frames > 1000 && verified > 100, "{frames} frames, {verified} verified");
+}
+
+#[test]
+fn a_late_copy_of_a_write_does_not_undo_a_newer_one() {
+    lan::enter(1500);
+    let server = Server::start_on(SERVER);
+    server.prepare_aoe("lab-01", CLIENT_MAC, 1, "persistent");
+    let mut machine = Initiator::new();
+    // Tags as Linux makes them.
+    let mut count = 0u32;
+    let began = Instant::now();
+    let mut tag = || {
+        count += 1;
+        count << 16 | began.elapsed().as_millis() as u32
+    };
+    let mut ask = |tag: u32, command, data: &[u8]| {
+        machine.send(&ata_frame(tag, command, 2, data));
+        machine.response(SECOND)
+    };
+    for _ in 0..20 {
+        assert!(ask(tag(), AtaCommand::Read { lba: 0 }, &[]).is_some());
+    }
+    let write = AtaCommand::Write { lba: 8, fua: false };
+    let late = tag();
+    assert!(ask(tag(), write, &[1; 1024]).is_some(), "the same once more");
+    assert!(ask(tag(), write, &[2; 1024]).is_some());
+    assert_eq!(ask(late, write, &[1; 1024]), None);
+    let read = ask(tag(), AtaCommand::Read { lba: 8 }, &[]).expect("a reply");
+    assert!(read[36..] == [2; 1024], "the newer data");
+    assert_eq!(counter(&server.exports(), "dropped_stale"), 1);
+}
+
+#[test]
+fn a_disk_with_an_address_of_its_own_is_the_same_on_any_server() {
+    lan::enter(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let mac: Mac = "02:00:00:00:01:00".parse().unwrap();
+    let first = share(folder.path(), Some(mac));
+    let mut machine = Initiator::new();
+    let to = |destination: Mac, tag| {
+        let mut frame = ata_frame(tag, AtaCommand::Identify, 1, &[]);
+        frame[..6].copy_from_slice(&destination.0);
+        frame
+    };
+    machine.send(&to(Mac::BROADCAST, 1));
+    let answer = machine.response(5 * SECOND).expect("a reply");
+    assert_eq!(answer[6..12], mac.0);
+    machine.send(&to(mac, 2));
+    let identity = machine.response(5 * SECOND).expect("a reply")[36..].to_vec();
+    machine.send(&to(lan::SERVER_MAC.parse().unwrap(), 3));
+    assert_eq!(machine.response(SECOND), None, "the interface's own is not the disk's");
+    // Another server, with another interface, takes over.
+    drop(first);
+    succeed("ip", &["link", "set", SERVER, "address", "52:54:00:00:00:fd"]);
+    let _second = share(folder.path(), Some(mac));
+    machine.send(&to(mac, 4));
+    let again = machine.response(5 * SECOND).expect("a reply")[36..].to_vec();
+    assert!(again == identity);
 }

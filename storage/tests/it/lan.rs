@@ -68,8 +68,17 @@ impl Initiator {
         self.socket.send(frame).unwrap();
     }
 
-    /// The next AoE response to this machine; `None` if there is none in time.
+    /// The next answer to this machine; `None` if there is none in time.
     pub(crate) fn response(&mut self, patience: Duration) -> Option<Vec<u8>> {
+        self.hear(patience, |frame| !is_announcement(frame))
+    }
+
+    /// The same for what is said unasked.
+    pub(crate) fn announcement(&mut self, patience: Duration) -> Option<Vec<u8>> {
+        self.hear(patience, is_announcement)
+    }
+
+    fn hear(&mut self, patience: Duration, wanted: fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let deadline = Instant::now() + patience;
         let mut buffer = [0; 16 << 10];
         loop {
@@ -78,7 +87,7 @@ impl Initiator {
             let Ok(length) = self.socket.read(&mut buffer) else { return None };
             let frame = &buffer[..length];
             let is_response = frame[14] & 0x08 != 0;
-            if frame[..6] == client_mac().0 && is_response {
+            if frame[..6] == client_mac().0 && is_response && wanted(frame) {
                 assert!(length >= 60, "a frame of {length} bytes is shorter than Ethernet's");
                 return Some(frame.to_vec());
             }
@@ -114,6 +123,11 @@ impl Initiator {
         assert_eq!(reply.status, 0x40, "read at {lba}");
         reply.data
     }
+}
+
+/// A Query Config response with tag 0.
+fn is_announcement(frame: &[u8]) -> bool {
+    frame[19..24] == [1, 0, 0, 0, 0]
 }
 
 pub(crate) fn client_mac() -> Mac {

@@ -153,8 +153,11 @@ fn a_share_is_for_those_that_are_allowed() {
 fn a_share_over_aoe_is_found_at_each_of_its_addresses() {
     lan::enter(1500);
     let folder = tempfile::tempdir().unwrap();
-    let at =
-        |address: &str| AoeAddress { interface: SERVER.into(), address: address.parse().unwrap() };
+    let at = |address: &str| AoeAddress {
+        interface: SERVER.into(),
+        address: address.parse().unwrap(),
+        mac: None,
+    };
     let config = ShareConfig {
         nbd: vec![],
         aoe: vec![at("1.1"), at("2.5")],

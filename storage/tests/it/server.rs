@@ -166,6 +166,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
         socket: path("storage.sock"),
         nbd: vec![nbd],
         aoe_interfaces: interfaces,
+        aoe_mac: None,
     }
 }
 

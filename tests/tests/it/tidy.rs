@@ -12,6 +12,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("nbd", &["wire"]),
     ("aoe", &["wire"]),
     ("iscsi", &["wire"]),
+    ("fakeclient", &["aoe", "wire"]),
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
     ("initrd-builder", &["initcfg"]),
@@ -35,7 +36,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["aoe", "nbd", "wire"]),
-    ("xtask", &["model", "tests"]),
+    ("xtask", &["fakeclient", "model", "tests"]),
 ];
 
 /// Crates that must compile without the standard library, which proves that they do no I/O.

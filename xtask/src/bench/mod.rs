@@ -1,5 +1,6 @@
 //! Measurements, always beside what people use today, in the same run on the same machine.
 
+mod aoe;
 mod boot;
 mod init;
 mod initrd;
@@ -25,6 +26,8 @@ enum What {
     Boot(boot::Boot),
     /// Speed and processor time of the NBD server, beside nbdkit, qemu-nbd and nbd-server
     Nbd(nbd::Nbd),
+    /// Speed and processor time of the AoE server, beside vblade
+    Aoe(aoe::Aoe),
 }
 
 impl Bench {
@@ -35,6 +38,7 @@ impl Bench {
             Some(What::Init(bench)) => bench.run(),
             Some(What::Boot(bench)) => bench.run(),
             Some(What::Nbd(bench)) => bench.run(),
+            Some(What::Aoe(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
                 println!();
@@ -42,7 +46,9 @@ impl Bench {
                 println!();
                 boot::Boot::default().run()?;
                 println!();
-                nbd::Nbd::default().run()
+                nbd::Nbd::default().run()?;
+                println!();
+                aoe::Aoe::default().run()
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How fast the NBD server is, and what it costs, beside what else there is.
 
-mod servers;
+pub(super) mod servers;
 
 use crate::{build, say};
 use anyhow::{Context, Result};

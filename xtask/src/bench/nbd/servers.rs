@@ -90,8 +90,7 @@ impl Server {
 
     /// Processor time that it and its children, those that ended too, used so far, in seconds.
     pub(super) fn cpu_seconds(&self) -> f64 {
-        let ticks: u64 = with_children(self.id()).into_iter().map(ticks).sum();
-        ticks as f64 / TICKS_PER_SECOND
+        cpu_seconds(self.id())
     }
 
     fn id(&self) -> u32 {
@@ -124,6 +123,12 @@ fn read_pid(path: &Path) -> Result<u32> {
         std::thread::sleep(Duration::from_millis(20));
     }
     anyhow::bail!("nbd-server wrote no {}", path.display())
+}
+
+/// Processor time that a process and its children used so far.
+pub(in crate::bench) fn cpu_seconds(process: u32) -> f64 {
+    let ticks: u64 = with_children(process).into_iter().map(ticks).sum();
+    ticks as f64 / TICKS_PER_SECOND
 }
 
 fn bootlace(ground: &Ground, over_unix: bool, socket: &Path) -> Command {

@@ -1,0 +1,8 @@
+//! Clients in software, for tests and measurements.
+#![forbid(unsafe_code)]
+
+pub mod aoe_load;
+mod histogram;
+mod packet;
+
+pub use histogram::Histogram;
