@@ -5,9 +5,9 @@ use crate::table::{ExportError, Exports, describe};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, StallVerb};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,6 +54,7 @@ impl Api {
             .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
             .route("/v1/exports", get(list))
             .route("/v1/exports/{machine}", put(prepare))
+            .route("/v1/exports/{machine}/stall", post(decide_stall))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -89,6 +90,14 @@ async fn prepare(
     blocking(move || exports.prepare(spec)).await.map(Json)
 }
 
+async fn decide_stall(
+    State(exports): State<Arc<Exports>>,
+    UrlPath(machine): UrlPath<MachineName>,
+    Json(verb): Json<StallVerb>,
+) -> Result<Json<u32>, Failure> {
+    blocking(move || exports.decide_stall(&machine, verb)).await.map(Json)
+}
+
 async fn kept_disk(
     State(exports): State<Arc<Exports>>,
     UrlPath(machine): UrlPath<MachineName>,
@@ -122,7 +131,7 @@ async fn blocking<T: Send + 'static>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             let status = match error {
-                ExportError::Image(_) => StatusCode::NOT_FOUND,
+                ExportError::Image(_) | ExportError::None(_) => StatusCode::NOT_FOUND,
                 ExportError::Layer(_) | ExportError::AddressTaken { .. } => StatusCode::CONFLICT,
                 ExportError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ExportError::Table { .. } | ExportError::Damaged { .. } => {

@@ -1,7 +1,9 @@
 //! One exported disk: its data, its counters, and the connections that use it.
 
+use crate::counters::{Counters, InFlight, Reads};
+use crate::stall::{Stalled, Stalls, is_passing};
 use images::{Block, Extent, WriteLayer, Zeroes};
-use model::{ExportCounters, ExportSpec, ExportStatus};
+use model::{ExportSpec, ExportStatus, StallVerb};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,9 +20,6 @@ const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// How long a client's new connection waits for its former one; then it is refused, and comes again.
 const FENCE_TIME: Duration = Duration::from_secs(2);
-
-/// How often a write that found the server's disk full is tried again.
-const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// What is behind an export.
 pub(crate) enum Disk {
@@ -50,7 +49,8 @@ pub(crate) struct Label {
 pub(crate) struct Export {
     pub(crate) label: Label,
     disk: Disk,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
+    stalls: Stalls,
     started: Instant,
     /// Milliseconds from `started` to the last request, plus one; 0 is "none yet".
     last_request: AtomicU64,
@@ -76,93 +76,13 @@ struct Open {
     cut: Arc<AtomicBool>,
 }
 
-/// Counts since the server started.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) reads: AtomicU64,
-    pub(crate) read_bytes: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) written_bytes: AtomicU64,
-    pub(crate) flushes: AtomicU64,
-    pub(crate) errors: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    dropped_full: AtomicU64,
-    dropped_old: AtomicU64,
-    dropped_stale: AtomicU64,
-    dropped_vlan: AtomicU64,
-    pub(crate) coalesced: AtomicU64,
-}
-
-/// Why a frame was dropped, which is always safe: its sender sends it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// Too many wait.
-    Full,
-    /// It has waited too long.
-    Old,
-    /// The sender has written something newer there.
-    Stale,
-    /// It belongs to a VLAN.
-    Vlan,
-}
-
-/// Reads that were done and are not counted yet.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Reads {
-    count: u64,
-    bytes: u64,
-}
-
-impl Reads {
-    pub(crate) fn add(&mut self, bytes: usize) {
-        self.count += 1;
-        self.bytes += bytes as u64;
-    }
-}
-
-impl Counters {
-    pub(crate) fn count(&self, counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_dropped(&self, why: Dropped) {
-        self.count(match why {
-            Dropped::Full => &self.dropped_full,
-            Dropped::Old => &self.dropped_old,
-            Dropped::Stale => &self.dropped_stale,
-            Dropped::Vlan => &self.dropped_vlan,
-        });
-    }
-
-    fn snapshot(&self) -> ExportCounters {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let dropped =
-            [&self.dropped_full, &self.dropped_old, &self.dropped_stale, &self.dropped_vlan]
-                .map(load);
-        ExportCounters {
-            reads: load(&self.reads),
-            read_bytes: load(&self.read_bytes),
-            writes: load(&self.writes),
-            written_bytes: load(&self.written_bytes),
-            flushes: load(&self.flushes),
-            errors: load(&self.errors),
-            refused: load(&self.refused),
-            dropped: dropped.iter().sum(),
-            dropped_full: dropped[0],
-            dropped_old: dropped[1],
-            dropped_stale: dropped[2],
-            dropped_vlan: dropped[3],
-            coalesced: load(&self.coalesced),
-        }
-    }
-}
-
 impl Export {
     pub(crate) fn new(label: Label, disk: Disk) -> Self {
         Self {
             label,
             disk,
-            counters: Counters::default(),
+            counters: Arc::default(),
+            stalls: Stalls::default(),
             started: Instant::now(),
             last_request: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -204,12 +124,23 @@ impl Export {
                 Disk::Layer(layer) => layer.used_bytes().unwrap_or(0),
             },
             counters: self.counters.snapshot(),
+            stall: self.stalls.status(),
         }
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.read_since(Instant::now(), buffer, offset)
+    }
+
+    /// The same for a request that came at `began`.
+    pub(crate) fn read_since(
+        &self,
+        began: Instant,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> std::io::Result<()> {
         self.read_uncounted(buffer, offset)?;
-        self.count_reads(Reads { count: 1, bytes: buffer.len() as u64 });
+        self.count_reads(Reads { count: 1, bytes: buffer.len() as u64 }, began);
         Ok(())
     }
 
@@ -230,9 +161,11 @@ impl Export {
         self.disk.block().file_of(offset, length)
     }
 
-    pub(crate) fn count_reads(&self, reads: Reads) {
+    /// Counts reads that arrived at `began`, and are answered now.
+    pub(crate) fn count_reads(&self, reads: Reads, began: Instant) {
         if reads.count > 0 {
             self.touch();
+            self.counters.read_times.add(began.elapsed(), reads.count);
             self.counters.reads.fetch_add(reads.count, Ordering::Relaxed);
             self.counters.read_bytes.fetch_add(reads.bytes, Ordering::Relaxed);
         }
@@ -281,39 +214,54 @@ impl Export {
         Ok(())
     }
 
-    /// A full disk passes when the administrator makes room, while an error sent to a machine turns
-    /// its root read-only. So the machine waits, and the log says why.
+    /// Waits while there is trouble that passes.
     fn patiently(
         &self,
         action: &'static str,
         operation: impl Fn() -> std::io::Result<()>,
     ) -> std::io::Result<()> {
         self.touch();
-        let mut told = false;
+        let mut stalled = None;
         loop {
-            match operation() {
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::StorageFull && !self.is_closed() =>
-                {
-                    if !told {
-                        tracing::error!(
-                            export = self.label.name,
-                            "the server's disk is full: the client waits until there is room; delete \
-                             images, layers or files that are not needed"
-                        );
-                        told = true;
-                    }
-                    std::thread::sleep(FULL_RETRY);
-                }
+            let error = match operation() {
+                Ok(()) => return Ok(()),
                 // Asked for only if it is fast: no failure.
                 Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Err(error),
-                Err(error) => {
-                    self.failed(action, &error);
-                    return Err(error);
+                Err(error) => error,
+            };
+            if is_passing(&error) && !self.is_closed() {
+                let stalled = stalled.get_or_insert_with(|| self.begin_stall());
+                if stalled.wait() {
+                    continue;
                 }
-                Ok(()) => return Ok(()),
             }
+            self.failed(action, &error);
+            return Err(error);
         }
+    }
+
+    fn begin_stall(&self) -> Stalled<'_> {
+        let stalled = self.stalls.begin();
+        if stalled.is_first() {
+            tracing::error!(
+                export = self.label.name,
+                "the server's disk is full: the client waits until there is room; delete images, layers \
+                 or files that are not needed"
+            );
+        }
+        stalled
+    }
+
+    /// What shall become of the writes that wait; how many there are.
+    pub(crate) fn decide_stall(&self, verb: StallVerb) -> u32 {
+        let n_requests = self.stalls.decide(verb);
+        tracing::info!(export = self.label.name, n_requests, ?verb, "writes that wait for room");
+        n_requests
+    }
+
+    /// Counts a request that waits for the disk until what is returned is dropped.
+    pub(crate) fn in_flight(&self, began: Instant) -> InFlight {
+        InFlight::begin(&self.counters, began)
     }
 
     /// Whether the disk behind it has failed since the server started.

@@ -7,10 +7,12 @@ mod allow;
 mod aoe_target;
 mod api;
 mod catalogue;
+mod counters;
 mod export;
 mod nbd_server;
 mod pool;
 mod share;
+mod stall;
 mod table;
 
 pub use allow::{Allow, NotAllow};

@@ -5,7 +5,7 @@ use crate::Config;
 use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
 use crate::export::{Disk, Export, Label};
 use images::{LayerError, LayerMode, Layers, Store, StoreError};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, StallVerb};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -23,6 +23,9 @@ pub enum ExportError {
     /// The write layer can't be had.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// The machine has no export.
+    #[error("{0} has no disk here: it gets one when it boots")]
+    None(MachineName),
     /// Another machine has this AoE address.
     #[error("the AoE address {address} is already {other}'s")]
     AddressTaken {
@@ -179,6 +182,15 @@ impl Exports {
         self.layers.reset(machine)?;
         tracing::info!(%machine, "its disk was thrown away");
         Ok(())
+    }
+
+    /// What shall become of the machine's writes that wait for something that passes; how many there are.
+    ///
+    /// # Errors
+    /// The machine has no export.
+    pub fn decide_stall(&self, machine: &MachineName, verb: StallVerb) -> Result<u32, ExportError> {
+        let found = self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))?;
+        Ok(found.export.decide_stall(verb))
     }
 
     /// What the machine's persistent disk stands on; `None` if it has none.

@@ -6,7 +6,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen};
+use model::{
+    ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen, StallVerb,
+};
 use service::{
     Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Rescue, Service,
     Status, UnknownVerb,
@@ -25,6 +27,7 @@ pub(crate) fn router() -> Router<Service> {
         .route("/machines/{name}/log", get(kernel_log))
         .route("/machines/{name}/hardware", get(hardware))
         .route("/machines/{name}/power", post(power))
+        .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
         .route("/images", get(images))
         .route("/discovered", get(discovered))
@@ -124,6 +127,16 @@ async fn power(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
     })?;
     Ok((StatusCode::ACCEPTED, Json(service.order(&name, verb).await?)))
+}
+
+/// Decides what becomes of its writes that wait: `"resume"` or `"fail"`; how many there are.
+async fn decide_stall(
+    State(service): State<Service>,
+    name: NamePath,
+    body: Body<StallVerb>,
+) -> Answer<Json<u32>> {
+    let (Path(name), Json(verb)) = (name?, body?);
+    Ok(Json(service.decide_stall(&name, verb).await?))
 }
 
 /// Lets the machine's next boot stop in a rescue shell.

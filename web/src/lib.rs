@@ -6,6 +6,7 @@
 
 mod api;
 mod guard;
+mod metrics;
 mod pages;
 mod problem;
 mod text;
@@ -40,6 +41,11 @@ pub fn router(service: Service) -> Router {
             "/machines/{name}/poweroff",
             get(pages::machine::ask_poweroff).post(pages::machine::poweroff),
         )
+        .route("/machines/{name}/resume-writes", post(pages::machine::resume_writes))
+        .route(
+            "/machines/{name}/fail-writes",
+            get(pages::machine::ask_fail_writes).post(pages::machine::fail_writes),
+        )
         .route("/machines/{name}/log", get(pages::machine::kernel_log))
         .route("/machines/{name}/rescue", post(pages::machine::want_rescue))
         .route("/machines/{name}/rescue/off", post(pages::machine::forget_rescue))
@@ -47,6 +53,7 @@ pub fn router(service: Service) -> Router {
         .route("/discovered", get(pages::discovered::show))
         .route("/discovered/{mac}/adopt", post(pages::discovered::adopt))
         .route("/images", get(pages::images::show))
+        .route("/metrics", get(metrics::show))
         .route("/assets/app.css", get(pages::style))
         .nest("/api/v1", api::router())
         .fallback(pages::not_found)

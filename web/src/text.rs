@@ -30,6 +30,11 @@ pub(crate) fn duration_ms(ms: u64) -> String {
     }
 }
 
+/// A short duration: `64 µs`, `2 ms`, `1.1 s`.
+pub(crate) fn duration_us(us: u64) -> String {
+    if us < 1000 { format!("{us} µs") } else { duration_ms((us + 500) / 1000) }
+}
+
 /// How long ago: `just now`, `8 min ago`.
 pub(crate) fn ago(unix_ms: u64) -> String {
     let seconds = now_unix_ms().saturating_sub(unix_ms) / 1000;

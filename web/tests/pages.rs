@@ -354,6 +354,22 @@ async fn the_api_does_what_the_pages_do() {
 }
 
 #[tokio::test]
+async fn figures_are_there_for_prometheus() {
+    let site = Site::new(&[]);
+    let (status, text) = site.get("/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    for line in ["bootlace_storage_up 0", "bootlace_machines{state=\"up\"} 0"] {
+        assert!(text.lines().any(|found| found == line), "{text}");
+    }
+    // Each figure says what it is.
+    let named = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
+    for name in text.lines().filter(|line| !line.starts_with('#')).map(named) {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn strangers_pages_can_neither_post_nor_read() {
     let site = Site::new(&[]);
     let cross_site = Request::post("/machines/lab-07/remove")

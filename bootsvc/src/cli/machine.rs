@@ -4,7 +4,7 @@ use super::{open, runtime, say, table};
 use crate::config::Config;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
-use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, WriteMode};
+use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode};
 use service::{MachineChange, Options, PowerVerb, Service};
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -40,6 +40,21 @@ pub(super) enum Machine {
         name: MachineName,
         /// reboot or poweroff
         verb: PowerVerb,
+    },
+    /// Try a machine's writes again at once that wait for room on the storage server's disk
+    ///
+    /// They are also tried each second.
+    ResumeWrites {
+        /// Name of the machine
+        name: MachineName,
+    },
+    /// Give a machine an error for its writes that wait for room on the storage server's disk
+    ///
+    /// Most systems then make their root read-only, and have to be started again. Without this they wait
+    /// for as long as it takes, and nothing is lost.
+    FailWrites {
+        /// Name of the machine
+        name: MachineName,
     },
     /// Let a machine's next boot stop in a rescue shell, before its root is attached
     ///
@@ -114,6 +129,8 @@ impl Machine {
             Self::Set(set) => set.run(paths),
             Self::Reset { name, undo } => reset(paths, name, !undo),
             Self::Power { name, verb } => runtime()?.block_on(power(&open(paths)?, &name, verb)),
+            Self::ResumeWrites { name } => decide_stall(paths, &name, StallVerb::Resume),
+            Self::FailWrites { name } => decide_stall(paths, &name, StallVerb::Fail),
             Self::Rescue { name, off } => rescue(paths, &name, off),
             Self::Log { name } => {
                 let log = runtime()?.block_on(open(paths)?.kernel_log(&name))?;
@@ -208,6 +225,16 @@ fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
 /// How long it is waited for the machine's answer: the boot server may only know where the machine hears
 /// after its next sign of life, which come each 20 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::Result<()> {
+    let n_requests = runtime()?.block_on(open(paths)?.decide_stall(name, verb))?;
+    say(match (n_requests, verb) {
+        (0, _) => format!("{name}: none of its writes waits"),
+        (_, StallVerb::Resume) => format!("{name}: {n_requests} writes are tried again"),
+        (_, StallVerb::Fail) => format!("{name}: {n_requests} writes fail"),
+    });
+    Ok(())
+}
 
 async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow::Result<()> {
     let asked = service.order(name, verb).await?;

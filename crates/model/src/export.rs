@@ -1,6 +1,7 @@
 //! What the boot server asks of the storage server, and what it hears back (storage API bodies).
 
 use crate::{BootId, ImageName, MachineName, RootKind, ShelfSlot, WriteMode};
+use alloc::string::String;
 use core::net::Ipv4Addr;
 use wire::Mac;
 
@@ -66,6 +67,82 @@ pub struct ExportCounters {
     /// AoE frames that asked once more for what others at hand did, and were answered with these.
     #[serde(default)]
     pub coalesced: u64,
+    /// Requests that wait for a disk now.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// How long reads took, from their arrival to their reply.
+    #[serde(default)]
+    pub read_times: Times,
+    /// The same of writes, zeroes and trims.
+    #[serde(default)]
+    pub write_times: Times,
+    /// The same of flushes.
+    #[serde(default)]
+    pub flush_times: Times,
+}
+
+/// How many requests took how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Times {
+    /// Entry `i` counts those that took up to [`Times::bound_us`]`(i)` and no entry before; the last one
+    /// all others.
+    pub counts: [u64; Self::N],
+    /// All together, in microseconds.
+    pub sum_us: u64,
+}
+
+impl Times {
+    /// Entries.
+    pub const N: usize = 20;
+
+    /// Upper bound of entry `index` in microseconds, from 16 µs to 4.2 s; the last entry has none.
+    pub const fn bound_us(index: usize) -> Option<u64> {
+        if index + 1 < Self::N { Some(16 << index) } else { None }
+    }
+
+    /// The entry of a request that took so long.
+    pub const fn index(took_us: u64) -> usize {
+        let doublings = (u64::BITS - (took_us.saturating_sub(1) >> 4).leading_zeros()) as usize;
+        if doublings < Self::N { doublings } else { Self::N - 1 }
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// So many of a thousand took at most this long, in microseconds; `None` if that is beyond all bounds,
+    /// or nothing was counted.
+    pub fn within_us(&self, per_mille: u64) -> Option<u64> {
+        let wanted = self.count().saturating_mul(per_mille).div_ceil(1000).max(1);
+        let mut sum = 0;
+        let found = self.counts.iter().position(|count| {
+            sum += count;
+            sum >= wanted
+        });
+        Self::bound_us(found?)
+    }
+}
+
+/// Writes that wait for something that passes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stall {
+    /// Since when, in seconds.
+    pub seconds: u64,
+    /// How many requests.
+    pub requests: u32,
+    /// For what, in words that can follow "because".
+    pub why: String,
+}
+
+/// What shall become of the writes that wait: body of `POST /v1/exports/{machine}/stall`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StallVerb {
+    /// They are tried again at once.
+    Resume,
+    /// They fail: the machine gets an error, and mostly makes its root read-only.
+    Fail,
 }
 
 /// An export as it is now: answer of `PUT` and `GET /v1/exports`.
@@ -83,6 +160,9 @@ pub struct ExportStatus {
     pub layer_bytes: u64,
     /// What was done so far.
     pub counters: ExportCounters,
+    /// Writes that wait, for instance because the server's disk is full.
+    #[serde(default)]
+    pub stall: Option<Stall>,
 }
 
 /// What a machine in mode `persistent` stands on: answer of `GET /v1/disks/{machine}`.
@@ -94,4 +174,32 @@ pub struct KeptDisk {
     pub image: ImageName,
     /// Version of that image.
     pub version: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_belongs_to_the_first_entry_whose_bound_it_keeps() {
+        for us in [0, 1, 16, 17, 32, 33, 1000, 4_000_000, 5_000_000, u64::MAX] {
+            let index = Times::index(us);
+            assert!(Times::bound_us(index).is_none_or(|bound| us <= bound), "{us} in {index}");
+            let former = index.checked_sub(1).and_then(Times::bound_us);
+            assert!(former.is_none_or(|bound| us > bound), "{us} in {index}");
+        }
+    }
+
+    #[test]
+    fn shares_of_requests_are_found() {
+        let mut times = Times::default();
+        assert_eq!(times.within_us(500), None);
+        times.counts[0] = 98;
+        times.counts[4] = 1;
+        times.counts[Times::N - 1] = 1;
+        assert_eq!(times.within_us(500), Some(16));
+        assert_eq!(times.within_us(980), Some(16));
+        assert_eq!(times.within_us(990), Some(256));
+        assert_eq!(times.within_us(999), None);
+    }
 }

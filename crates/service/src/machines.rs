@@ -6,7 +6,9 @@ use crate::rows;
 use crate::service::{Service, now_unix};
 use crate::storage_client;
 use crate::view::Part;
-use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, WriteMode};
+use model::{
+    ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, StallVerb, WriteMode,
+};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use wire::Mac;
 
@@ -135,6 +137,23 @@ impl Service {
         tracing::info!(machine = %machine.name, mac = %machine.mac, image, root = %machine.root,
             "machine stored");
         Ok(machine)
+    }
+}
+
+impl Service {
+    /// Decides what becomes of the machine's writes that wait, for instance for room on the storage
+    /// server's disk; how many there are.
+    ///
+    /// # Errors
+    /// There is no such machine, it has no disk at the storage server, or that does not answer.
+    pub async fn decide_stall(&self, name: &MachineName, verb: StallVerb) -> Result<u32, Error> {
+        if self.site().machine(name).is_none() {
+            return Err(Error::NoMachine(name.clone()));
+        }
+        let decided = storage_client::decide_stall(&self.options().storage_socket, name, verb);
+        let n_requests = decided.await?;
+        self.refresh_exports().await;
+        Ok(n_requests)
     }
 }
 

@@ -131,6 +131,16 @@ pub fn machine_state(
     let disk_closed =
         export.is_some_and(|export| export.spec.root == RootKind::Nbd && export.connections == 0);
     let disk_open = export.is_some_and(|export| export.connections > 0);
+    if let Some(stall) = export.and_then(|export| export.stall.as_ref()) {
+        return state(
+            StateWord::Stuck,
+            format!(
+                "Its writes wait since {} s, because {}. Delete images, disks or files that are not needed: \
+                 it goes on by itself when there is room.",
+                stall.seconds, stall.why
+            ),
+        );
+    }
     match last.stage {
         Stage::Failed => {
             let why = match last.detail.as_str() {
@@ -258,7 +268,7 @@ const fn remedy(stage: Stage) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Firmware;
+    use model::{ExportCounters, ExportSpec, Firmware, Stall, WriteMode};
     use wire::Mac;
 
     fn boot(stages: &[(Stage, u64)]) -> Boot {
@@ -310,6 +320,34 @@ mod tests {
         check(Life::SaidOff(500_000), StateWord::Off, "shut down", 500_000);
         check(Life::Silent(Some(400_000)), StateWord::Off, "no sign of life", 400_000);
         check(Life::Silent(None), StateWord::Off, "no sign of life", 9000);
+    }
+
+    #[test]
+    fn writes_that_wait_for_room_are_told() {
+        let why = "the storage server's disk is full".to_owned();
+        let export = ExportStatus {
+            spec: ExportSpec {
+                machine: "lab-07".parse().unwrap(),
+                image: "debian".parse().unwrap(),
+                version: 1,
+                write_mode: WriteMode::Discard,
+                boot: 1,
+                root: RootKind::Nbd,
+                address: [10, 0, 0, 7].into(),
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                shelf_slot: "1.0".parse().unwrap(),
+            },
+            size_bytes: 4096,
+            connections: 1,
+            idle_seconds: Some(1),
+            layer_bytes: 0,
+            counters: ExportCounters::default(),
+            stall: Some(Stall { seconds: 12, requests: 3, why }),
+        };
+        let boot = boot(&[(Stage::Up, 9000)]);
+        let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 100_000);
+        assert_eq!(state.word, StateWord::Stuck);
+        assert!(state.sentence.contains("since 12 s, because the storage server's disk is full"));
     }
 
     #[test]

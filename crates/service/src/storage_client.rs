@@ -5,7 +5,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, StallVerb};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -13,8 +13,8 @@ use tokio::net::UnixStream;
 /// A PC waits for the answer, and asks again after ten seconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest answer: 4,000 exports of 1 KiB.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Longest answer: 4,000 exports of 2 KiB.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Longest message of the storage server that is shown.
 const MESSAGE_CHARS_MAX: usize = 400;
@@ -81,6 +81,18 @@ pub(crate) async fn kept_disk(
 /// Ends the export of a machine, and throws everything away that it ever wrote.
 pub(crate) async fn delete_disk(socket: &Path, machine: &MachineName) -> Result<(), StorageError> {
     call(socket, Method::DELETE, &format!("/v1/disks/{machine}"), Vec::new()).await.map(drop)
+}
+
+/// What shall become of the machine's writes that wait; how many there are.
+pub(crate) async fn decide_stall(
+    socket: &Path,
+    machine: &MachineName,
+    verb: StallVerb,
+) -> Result<u32, StorageError> {
+    let path = format!("/v1/exports/{machine}/stall");
+    let body = serde_json::to_vec(&verb).map_err(StorageError::Answer)?;
+    let answer = call(socket, Method::POST, &path, body).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 
 async fn call(

@@ -18,7 +18,8 @@ mod socket;
 pub use socket::SocketError;
 
 use crate::catalogue::{AoeDisk, AoePlace, Catalogue};
-use crate::export::{Dropped, Export};
+use crate::counters::Dropped;
+use crate::export::Export;
 use announcer::Announcer;
 use aoe::{ConfigReply, ErrorCode, Request, RequestBody, Verdict, emit_error, sectors_per_frame};
 use lane::Lane;

@@ -3,6 +3,7 @@
 
 mod aoe;
 mod api;
+mod full;
 mod kill;
 mod lan;
 mod manners;

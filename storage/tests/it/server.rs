@@ -31,7 +31,7 @@ impl Server {
         Self::start_in(folder(), vec![interface.into()])
     }
 
-    fn start_in(folder: TempDir, interfaces: Vec<String>) -> Self {
+    pub(crate) fn start_in(folder: TempDir, interfaces: Vec<String>) -> Self {
         let address = free_address();
         let config = config(folder.path(), address, interfaces.clone());
         let (stop, stopped) = oneshot::channel();
@@ -115,7 +115,7 @@ impl Server {
         ask(self.folder(), method, path, body)
     }
 
-    fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().unwrap().path()
     }
 }

@@ -11,7 +11,9 @@ use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::{BadRootUrl, ImageName, InvalidName, MachineName, ParseChoiceError, RootKind};
+use model::{
+    BadRootUrl, ImageName, InvalidName, MachineName, ParseChoiceError, RootKind, StallVerb,
+};
 use service::{
     Error, MachineChange, MachineView, PowerState, PowerVerb, Rescue, Service, StateWord,
 };
@@ -75,6 +77,9 @@ struct Disk {
     writes: String,
     connections: u32,
     last_request: String,
+    /// How long reads, writes and flushes took, those of which there were any.
+    times: Vec<String>,
+    in_flight: u64,
     refused: u64,
     errors: u64,
 }
@@ -104,6 +109,8 @@ struct MachinePage {
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
     can_stop: bool,
+    /// Its writes wait.
+    is_stalled: bool,
     /// What it was asked to do, and whether it obeys.
     power: Option<String>,
     rescue: Option<Rescue>,
@@ -243,6 +250,8 @@ async fn page(
             "rescue" => "It stops in a rescue shell when it starts the next time.",
             "no-rescue" => "It boots as usual when it starts the next time.",
             "kept" => "Its disk stays as it is.",
+            "resumed" => "Its writes are tried again.",
+            "failed" => "Its writes have failed.",
             "adopted" => {
                 "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
             }
@@ -263,6 +272,7 @@ async fn page(
         kernel_args: machine.kernel_args.to_string(),
         boot,
         earlier: earlier.iter().map(earlier_boot).collect(),
+        is_stalled: view.export.as_ref().is_some_and(|export| export.stall.is_some()),
         can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(power_sentence),
         rescue: view.rescue.clone(),
@@ -389,9 +399,28 @@ fn disk(export: &model::ExportStatus) -> Disk {
         last_request: export
             .idle_seconds
             .map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} s ago")),
+        times: [
+            ("reads", &counters.read_times),
+            ("writes", &counters.write_times),
+            ("flushes", &counters.flush_times),
+        ]
+        .into_iter()
+        .filter_map(|(what, times)| times_sentence(what, times))
+        .collect(),
+        in_flight: counters.in_flight,
         refused: counters.refused,
         errors: counters.errors,
     }
+}
+
+/// How long requests took; `None` if there were none.
+fn times_sentence(what: &str, times: &model::Times) -> Option<String> {
+    let within = |per_mille| match times.within_us(per_mille) {
+        Some(us) => format!("within {}", text::duration_us(us)),
+        None => "later than that".to_owned(),
+    };
+    (times.count() > 0)
+        .then(|| format!("{what}: half {}, 99 % {}", within(500), within(990)))
 }
 
 /// The command line that makes the machine what it is.
@@ -500,6 +529,50 @@ pub(crate) async fn ask_poweroff(State(service): State<Service>, Path(name): Pat
 /// Switches the machine off.
 pub(crate) async fn poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
     stop(&service, &name, PowerVerb::Poweroff).await
+}
+
+/// Asks before a machine gets an error for its writes that wait.
+pub(crate) async fn ask_fail_writes(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    let question = format!("Fail the writes of {name}?");
+    let page = ConfirmPage {
+        frame: Frame::new(&service, "machines", question.clone()),
+        state: StateMark::from(&view.state),
+        action: "fail-writes",
+        question,
+        consequence:
+            "It gets an error for each write that waits. Most systems then make their root read-only, and \
+             have to be started again. If it waits on, nothing is lost."
+                .to_owned(),
+        button: "Fail its writes".to_owned(),
+        name: name.to_string(),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+/// Gives the machine an error for its writes that wait.
+pub(crate) async fn fail_writes(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    decide_stall(&service, &name, StallVerb::Fail).await
+}
+
+/// Tries the machine's writes again that wait.
+pub(crate) async fn resume_writes(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Page {
+    decide_stall(&service, &name, StallVerb::Resume).await
+}
+
+async fn decide_stall(service: &Service, name: &str, verb: StallVerb) -> Page {
+    let name = machine_name(service, name)?;
+    let decided = service.decide_stall(&name, verb).await;
+    decided.map_err(|error| Failure::new(service, &error))?;
+    let done = if verb == StallVerb::Resume { "resumed" } else { "failed" };
+    Ok(see_other(&format!("/machines/{name}"), done))
 }
 
 /// Lets the machine's next boot stop in a rescue shell.

@@ -1,5 +1,6 @@
 //! Requests that wait for a disk, while others of the same connection are answered.
 
+use crate::counters::InFlight;
 use crate::pool::Pool;
 use nbd::Request;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -7,6 +8,7 @@ use socket2::Socket;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Requests of one connection that wait at once: what Linux has in flight.
 const WAITING_MAX: usize = 128;
@@ -20,6 +22,8 @@ pub(super) struct Finished {
     /// Where the data lies on the disk: behind the request's offset if its beginning was sent before.
     pub(super) position: u64,
     pub(super) result: io::Result<Vec<u8>>,
+    /// When the request came.
+    pub(super) began: Instant,
     bytes: usize,
 }
 
@@ -63,10 +67,11 @@ impl Late {
         &mut self,
         pool: &Pool,
         (request, position, bytes): (Request, u64, usize),
+        in_flight: InFlight,
         work: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) {
         let Some(shared) = self.shared() else { return };
-        let ticket = Ticket { shared, request, position, bytes, result: None };
+        let ticket = Ticket { shared, request, position, bytes, in_flight, result: None };
         self.n_waiting += 1;
         self.waiting_bytes += bytes;
         pool.submit(move || ticket.finish(work()));
@@ -125,6 +130,7 @@ struct Ticket {
     request: Request,
     position: u64,
     bytes: usize,
+    in_flight: InFlight,
     result: Option<io::Result<Vec<u8>>>,
 }
 
@@ -139,7 +145,8 @@ impl Drop for Ticket {
         let result = self.result.take();
         let result = result.unwrap_or_else(|| Err(io::Error::other("it was broken off")));
         let (request, position, bytes) = (self.request, self.position, self.bytes);
-        let finished = Finished { request, position, result, bytes };
+        let began = self.in_flight.began;
+        let finished = Finished { request, position, result, began, bytes };
         self.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
         // It only counts, and can't overflow.
         let _ = rustix::io::write(&self.shared.event, &1u64.to_ne_bytes());

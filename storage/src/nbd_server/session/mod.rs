@@ -5,7 +5,8 @@ mod late;
 mod output;
 mod read;
 
-use crate::export::{Export, Reads, Session as Joined};
+use crate::counters::Reads;
+use crate::export::{Export, Session as Joined};
 use crate::pool::Pool;
 use images::Zeroes;
 use input::Input;
@@ -17,6 +18,7 @@ use read::PIECE_BYTES;
 use socket2::{Domain, Socket};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Long trims and zeroes are done in steps of this size, so that closing need not wait for all.
 const STEP_BYTES: u64 = 128 << 20;
@@ -56,9 +58,10 @@ pub(super) fn run(
         output: Output::new(agreed),
         late: Late::new(),
         reads: Reads::default(),
+        began: Instant::now(),
     };
     let served = session.serve().and_then(|()| session.finish_late());
-    session.export.count_reads(session.reads);
+    session.export.count_reads(session.reads, session.began);
     served
 }
 
@@ -82,8 +85,10 @@ struct Session<'a> {
     input: Input,
     output: Output,
     late: Late,
-    /// Of the last batch: counters are shared, and dear.
+    /// Of the last batch.
     reads: Reads,
+    /// When the last bytes came.
+    began: Instant,
 }
 
 impl Session<'_> {
@@ -133,22 +138,24 @@ impl Session<'_> {
             let is_finished = !self.late.is_empty()
                 && matches!(self.late.wait(Some(self.stream))?, Ready::Finished);
             if !is_finished {
-                self.export.count_reads(std::mem::take(&mut self.reads));
-                return self.input.receive(self.stream, wanted);
+                self.export.count_reads(std::mem::take(&mut self.reads), self.began);
+                let is_open = self.input.receive(self.stream, wanted);
+                self.began = Instant::now();
+                return is_open;
             }
         }
     }
 
     /// Replies to requests that had to wait.
     fn collect(&mut self) -> io::Result<()> {
-        for Finished { request, position, result, .. } in self.late.take() {
+        for Finished { request, position, result, began, .. } in self.late.take() {
             match result {
                 Ok(data) if request.command == Command::Read => {
                     let end = position + data.len() as u64;
                     self.put_header(&request, position, data.len(), end);
                     self.output.put(&data);
                 }
-                other => self.reply(&request, other.map(drop))?,
+                other => self.reply_to(&request, began, other.map(drop))?,
             }
             if self.output.len() >= BATCH_BYTES {
                 self.send()?;
@@ -186,7 +193,8 @@ impl Session<'_> {
             Command::Flush => return self.flush(request),
             Command::Cache => {
                 self.export.prefetch(request.offset, u64::from(request.length));
-                Ok(())
+                self.output.done(request);
+                return Ok(());
             }
             Command::Trim => self.in_steps(request, |at, length| self.export.trim(at, length)),
             _ => {
@@ -343,15 +351,33 @@ impl Session<'_> {
             return self.reply(request, done);
         }
         let export = Arc::clone(&self.joined.export);
-        self.late.submit(&self.pools.flushes, (*request, request.offset, 0), move || {
+        let in_flight = export.in_flight(self.began);
+        self.late.submit(&self.pools.flushes, (*request, request.offset, 0), in_flight, move || {
             export.flush().map(|()| Vec::new())
         });
         Ok(())
     }
 
     fn reply(&mut self, request: &Request, done: io::Result<()>) -> io::Result<()> {
+        self.reply_to(request, self.began, done)
+    }
+
+    /// Replies to a request that arrived at `began`.
+    fn reply_to(
+        &mut self,
+        request: &Request,
+        began: Instant,
+        done: io::Result<()>,
+    ) -> io::Result<()> {
         match done {
-            Ok(()) => self.output.done(request),
+            Ok(()) => {
+                let counters = &self.export.counters;
+                match request.command {
+                    Command::Flush => counters.flush_times.add(began.elapsed(), 1),
+                    _ => counters.write_times.add(began.elapsed(), 1),
+                }
+                self.output.done(request);
+            }
             // The boot is over: the kernel of a machine must not take that for a disk error.
             Err(error) if self.export.is_closed() || self.is_broken => return Err(error),
             Err(error) => {

@@ -110,10 +110,11 @@ impl Session<'_> {
 
     /// Has the pool read the rest of a request.
     fn read_later(&mut self, request: &Request, position: u64, size: usize) {
-        let export = Arc::clone(&self.joined.export);
-        self.late.submit(&self.pools.reads, (*request, position, size), move || {
+        let (export, began) = (Arc::clone(&self.joined.export), self.began);
+        let in_flight = export.in_flight(began);
+        self.late.submit(&self.pools.reads, (*request, position, size), in_flight, move || {
             let mut data = vec![0; size];
-            export.read(&mut data, position)?;
+            export.read_since(began, &mut data, position)?;
             Ok(data)
         });
     }

@@ -1,0 +1,148 @@
+//! Figures for Prometheus, in its text format 0.0.4.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use model::{ExportStatus, Times};
+use service::{MachineView, Service, StateWord};
+
+#[derive(Template)]
+#[template(path = "metrics.txt", escape = "none")]
+struct Metrics<'a> {
+    storage_up: u8,
+    machines: Vec<(&'static str, usize)>,
+    n_attention: usize,
+    families: Vec<Family<'a>>,
+    dropped: Vec<Drops<'a>>,
+    times: Vec<Latencies<'a>>,
+}
+
+/// One figure of all disks.
+struct Family<'a> {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    values: Vec<(&'a str, u64)>,
+}
+
+struct Drops<'a> {
+    machine: &'a str,
+    why: &'static str,
+    count: u64,
+}
+
+/// How long one machine's requests of a kind took.
+struct Latencies<'a> {
+    machine: &'a str,
+    kind: &'static str,
+    /// Upper bounds in seconds, and how many took at most so long.
+    buckets: Vec<(String, u64)>,
+    sum: f64,
+    count: u64,
+}
+
+type Figure = (&'static str, &'static str, &'static str, fn(&ExportStatus) -> u64);
+
+/// Names as Prometheus wants them: base units, `_total` for what only grows.
+const FIGURES: [Figure; 12] = [
+    ("bootlace_disk_reads_total", "counter", "Reads answered.", |disk| disk.counters.reads),
+    ("bootlace_disk_read_bytes_total", "counter", "Bytes read.", |disk| disk.counters.read_bytes),
+    ("bootlace_disk_writes_total", "counter", "Writes answered.", |disk| disk.counters.writes),
+    ("bootlace_disk_written_bytes_total", "counter", "Bytes written.", |disk| {
+        disk.counters.written_bytes
+    }),
+    ("bootlace_disk_flushes_total", "counter", "Flushes done.", |disk| disk.counters.flushes),
+    ("bootlace_disk_errors_total", "counter", "Requests answered with an error.", |disk| {
+        disk.counters.errors
+    }),
+    ("bootlace_disk_refused_total", "counter", "Attempts of others to open the disk.", |disk| {
+        disk.counters.refused
+    }),
+    ("bootlace_disk_resends_total", "counter", "AoE frames that came more than once.", |disk| {
+        disk.counters.coalesced + disk.counters.dropped_stale
+    }),
+    ("bootlace_disk_in_flight", "gauge", "Requests that wait for a disk now.", |disk| {
+        disk.counters.in_flight
+    }),
+    ("bootlace_disk_stalled", "gauge", "Writes that wait for room on the server's disk.", |disk| {
+        disk.stall.as_ref().map_or(0, |stall| stall.requests.into())
+    }),
+    ("bootlace_disk_connections", "gauge", "Open NBD connections.", |disk| disk.connections.into()),
+    ("bootlace_disk_layer_bytes", "gauge", "Bytes that the machine's writes take.", |disk| {
+        disk.layer_bytes
+    }),
+];
+
+/// Answers a Prometheus server.
+pub(crate) async fn show(State(service): State<Service>) -> Response {
+    let status = service.status().await;
+    let machines = service.machines();
+    let disks: Vec<(&str, &ExportStatus)> = machines.iter().filter_map(disk).collect();
+    let metrics = Metrics {
+        storage_up: status.storage_error.is_none().into(),
+        machines: StateWord::ALL
+            .map(|word| (word.word(), status.machines.get(&word).copied().unwrap_or(0)))
+            .to_vec(),
+        n_attention: status.attention.len() + status.n_attention_left_out,
+        families: FIGURES
+            .map(|(name, kind, help, figure)| {
+                let values = disks.iter().map(|&(machine, disk)| (machine, figure(disk)));
+                Family { name, kind, help, values: values.collect() }
+            })
+            .into(),
+        dropped: disks.iter().flat_map(|&(machine, disk)| drops(machine, disk)).collect(),
+        times: disks.iter().flat_map(|&(machine, disk)| latencies(machine, disk)).collect(),
+    };
+    match metrics.render() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+                .into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn disk(view: &MachineView) -> Option<(&str, &ExportStatus)> {
+    Some((view.machine.name.as_str(), view.export.as_ref()?))
+}
+
+fn drops<'a>(machine: &'a str, disk: &ExportStatus) -> [Drops<'a>; 4] {
+    let counters = &disk.counters;
+    [
+        ("full", counters.dropped_full),
+        ("old", counters.dropped_old),
+        ("stale", counters.dropped_stale),
+        ("vlan", counters.dropped_vlan),
+    ]
+    .map(|(why, count)| Drops { machine, why, count })
+}
+
+fn latencies<'a>(machine: &'a str, disk: &ExportStatus) -> [Latencies<'a>; 3] {
+    let counters = &disk.counters;
+    [
+        ("read", &counters.read_times),
+        ("write", &counters.write_times),
+        ("flush", &counters.flush_times),
+    ]
+    .map(|(kind, times)| Latencies {
+        machine,
+        kind,
+        buckets: buckets(times),
+        sum: times.sum_us as f64 / 1e6,
+        count: times.count(),
+    })
+}
+
+fn buckets(times: &Times) -> Vec<(String, u64)> {
+    let mut sum = 0;
+    let entries = times.counts.iter().enumerate();
+    entries
+        .map(|(index, count)| {
+            sum += count;
+            let bound = Times::bound_us(index)
+                .map_or_else(|| "+Inf".to_owned(), |us| (us as f64 / 1e6).to_string());
+            (bound, sum)
+        })
+        .collect()
+}
