@@ -1,6 +1,6 @@
-//! Threads for work that waits for a disk.
+//! Threads for work that waits for a disk, which many share fairly.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,20 +29,54 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: Jobs,
     n_threads: usize,
     n_idle: usize,
 }
 
+/// Jobs that wait, of each user in order.
+#[derive(Default)]
+struct Jobs {
+    by_user: HashMap<usize, VecDeque<Job>>,
+    /// Users with jobs, the next one first.
+    turns: VecDeque<usize>,
+    length: usize,
+}
+
+impl Jobs {
+    fn push(&mut self, user: usize, job: Job) {
+        let jobs = self.by_user.entry(user).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(user);
+        }
+        jobs.push_back(job);
+        self.length += 1;
+    }
+
+    /// Each user in turn: who has a hundred jobs does not hold up who has one.
+    fn pop(&mut self) -> Option<Job> {
+        let user = self.turns.pop_front()?;
+        let jobs = self.by_user.get_mut(&user)?;
+        let job = jobs.pop_front()?;
+        self.length -= 1;
+        if jobs.is_empty() {
+            self.by_user.remove(&user);
+        } else {
+            self.turns.push_back(user);
+        }
+        Some(job)
+    }
+}
+
 impl Pool {
-    /// Has the job done, if need be before it returns.
-    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
+    /// Has the job done for this user, if need be before it returns.
+    pub(crate) fn submit(&self, user: usize, job: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.lock();
-        if state.jobs.len() >= QUEUE_MAX {
+        if state.jobs.length >= QUEUE_MAX {
             drop(state);
             return job();
         }
-        if state.n_idle <= state.jobs.len() && state.n_threads < THREADS_MAX {
+        if state.n_idle <= state.jobs.length && state.n_threads < THREADS_MAX {
             let shared = Arc::clone(&self.shared);
             let spawned = std::thread::Builder::new().name("disk".into()).spawn(move || {
                 let _leaving = Leaving(&shared);
@@ -59,7 +93,7 @@ impl Pool {
                 }
             }
         }
-        state.jobs.push_back(Box::new(job));
+        state.jobs.push(user, Box::new(job));
         drop(state);
         self.shared.has_job.notify_one();
     }
@@ -74,7 +108,7 @@ impl Shared {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some(job) = state.jobs.pop() {
                 drop(state);
                 job();
                 state = self.lock();
@@ -85,7 +119,7 @@ impl Shared {
             let timeout;
             (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state.n_idle -= 1;
-            if timeout.timed_out() && state.jobs.is_empty() {
+            if timeout.timed_out() && state.jobs.length == 0 {
                 return;
             }
         }
@@ -112,7 +146,7 @@ mod tests {
         let (done, is_done) = channel();
         for index in 0..100 {
             let done = done.clone();
-            pool.submit(move || {
+            pool.submit(1, move || {
                 std::thread::sleep(Duration::from_millis(20));
                 assert!(index % 10 != 3, "a bug");
                 done.send(()).unwrap();
@@ -123,16 +157,31 @@ mod tests {
     }
 
     #[test]
+    fn who_has_one_job_does_not_wait_for_who_has_many() {
+        let mut jobs = Jobs::default();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for user in [1, 1, 1, 1, 2, 2, 3] {
+            let order = Arc::clone(&order);
+            jobs.push(user, Box::new(move || order.lock().unwrap().push(user)));
+        }
+        while let Some(job) = jobs.pop() {
+            job();
+        }
+        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 1, 2, 1, 1]);
+        assert_eq!((jobs.length, jobs.by_user.len()), (0, 0));
+    }
+
+    #[test]
     fn who_finds_the_queue_full_does_the_job_himself() {
         let pool = Pool::default();
         let (go, wait) = channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
-        while pool.shared.lock().jobs.len() < QUEUE_MAX {
+        while pool.shared.lock().jobs.length < QUEUE_MAX {
             let wait = Arc::clone(&wait);
-            pool.submit(move || wait.lock().unwrap().recv().unwrap_or(()));
+            pool.submit(1, move || wait.lock().unwrap().recv().unwrap_or(()));
         }
         let (done, is_done) = channel();
-        pool.submit(move || done.send(()).unwrap());
+        pool.submit(1, move || done.send(()).unwrap());
         assert!(is_done.try_recv().is_ok(), "it was queued");
         drop(go);
     }

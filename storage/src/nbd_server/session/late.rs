@@ -71,10 +71,12 @@ impl Late {
         work: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) {
         let Some(shared) = self.shared() else { return };
+        // One share of the pool's threads for each connection.
+        let user = Arc::as_ptr(&shared) as usize;
         let ticket = Ticket { shared, request, position, bytes, in_flight, result: None };
         self.n_waiting += 1;
         self.waiting_bytes += bytes;
-        pool.submit(move || ticket.finish(work()));
+        pool.submit(user, move || ticket.finish(work()));
     }
 
     fn shared(&mut self) -> Option<Arc<Shared>> {
