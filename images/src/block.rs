@@ -69,6 +69,15 @@ pub trait Block: Send + Sync {
     /// After an error the block refuses further writes and flushes: a failed fsync can't be retried.
     fn flush(&self) -> io::Result<()>;
 
+    /// Writes to the disk what only the server's memory holds, whatever `flush` promises: so that it does
+    /// not grow too much.
+    ///
+    /// # Errors
+    /// As [`Block::flush`].
+    fn write_back(&self) -> io::Result<()> {
+        self.flush()
+    }
+
     /// The client does not need these bytes any longer; they read as zeroes afterwards, or as before.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! One exported disk: its data, its counters, and the connections that use it.
 
 use crate::counters::{Counters, InFlight, Reads};
+use crate::dirty::Dirty;
 use crate::stall::{Stalled, Stalls, is_passing};
 use images::{Block, Extent, WriteLayer, Zeroes};
 use model::{ExportSpec, ExportStatus, StallVerb};
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long connections may finish what they have received before they are cut.
@@ -48,9 +49,11 @@ pub(crate) struct Label {
 /// A disk that one machine sees in one boot, or that is shared.
 pub(crate) struct Export {
     pub(crate) label: Label,
+    me: Weak<Self>,
     disk: Disk,
     pub(crate) counters: Arc<Counters>,
     stalls: Stalls,
+    dirty: Dirty,
     started: Instant,
     /// Milliseconds from `started` to the last request, plus one; 0 is "none yet".
     last_request: AtomicU64,
@@ -77,19 +80,21 @@ struct Open {
 }
 
 impl Export {
-    pub(crate) fn new(label: Label, disk: Disk) -> Self {
-        Self {
+    pub(crate) fn new(label: Label, disk: Disk) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             label,
+            me: Weak::clone(me),
             disk,
             counters: Arc::default(),
             stalls: Stalls::default(),
+            dirty: Dirty::default(),
             started: Instant::now(),
             last_request: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             sessions: Mutex::default(),
             session_left: Condvar::new(),
-        }
+        })
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
@@ -180,7 +185,25 @@ impl Export {
         self.patiently("write", || self.disk.block().write_at(data, offset))?;
         self.counters.count(&self.counters.writes);
         self.counters.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if self.dirty.add(data.len() as u64) {
+            self.write_back();
+        }
         Ok(())
+    }
+
+    /// Has what was written go to the disk, while more comes.
+    fn write_back(&self) {
+        // It takes part as a connection does, so that a new boot waits for it.
+        let session = self.me.upgrade().and_then(|me| me.join(None, u32::MAX));
+        let Some(session) = session else { return self.dirty.give_up() };
+        let spawned = std::thread::Builder::new().name("write-back".into()).spawn(move || {
+            let export = &session.export;
+            export.dirty.write_back(export.disk.block());
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for writing to the disk");
+            self.dirty.give_up();
+        }
     }
 
     pub(crate) fn write_zeroes(
@@ -209,7 +232,7 @@ impl Export {
     }
 
     pub(crate) fn flush(&self) -> std::io::Result<()> {
-        self.patiently("flush", || self.disk.block().flush())?;
+        self.dirty.clean(|| self.patiently("flush", || self.disk.block().flush()))?;
         self.counters.count(&self.counters.flushes);
         Ok(())
     }

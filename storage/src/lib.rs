@@ -8,6 +8,7 @@ mod aoe_target;
 mod api;
 mod catalogue;
 mod counters;
+mod dirty;
 mod export;
 mod nbd_server;
 mod pool;

@@ -119,7 +119,7 @@ impl Share {
             name: config.name.clone(),
             description: config.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        let export = Arc::new(Export::new(label, disk));
+        let export = Export::new(label, disk);
         let shared: Arc<dyn Catalogue> = Arc::new(OneExport {
             export: Arc::clone(&export),
             allow: config.allow.clone(),

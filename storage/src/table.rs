@@ -260,10 +260,10 @@ impl Exports {
         let Some(mode) = LayerMode::of(spec.write_mode) else {
             // What the machine wrote in an earlier boot is of no use to it any more.
             self.layers.discard(&spec.machine)?;
-            return Ok(Arc::new(Export::new(label(spec), Disk::Plain(base.block))));
+            return Ok(Export::new(label(spec), Disk::Plain(base.block)));
         };
         let layer = self.layers.open_or_create(&spec.machine, &base, mode, spec.boot)?;
-        Ok(Arc::new(Export::new(label(spec), Disk::Layer(layer))))
+        Ok(Export::new(label(spec), Disk::Layer(layer)))
     }
 
     fn save(&self) -> Result<(), ExportError> {

@@ -115,6 +115,13 @@ impl WriteLayer {
         Ok(())
     }
 
+    /// The kernel reports a failed write-back once and then forgets it: a second fsync would lie. The
+    /// layer stays readable.
+    fn fail(&self) {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.condition.compare_exchange(HEALTHY, FAILED, success, failure);
+    }
+
     fn lock_stripe(&self, offset: u64) -> MutexGuard<'_, ()> {
         let index = (offset / STRIPE_BYTES) as usize % LOCKS_MAX;
         // The lock guards files, not values in memory, so a panic elsewhere spoils nothing.
@@ -297,17 +304,16 @@ impl Block for WriteLayer {
         self.check_writable()?;
         durable.flushes.run(|| {
             self.check_writable()?;
-            self.flush_to(durable).inspect_err(|_| {
-                // The kernel reports a failed write-back once and then forgets it: a second fsync
-                // would lie. The layer stays readable.
-                let _ = self.condition.compare_exchange(
-                    HEALTHY,
-                    FAILED,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                );
-            })
+            self.flush_to(durable).inspect_err(|_| self.fail())
         })
+    }
+
+    fn write_back(&self) -> io::Result<()> {
+        if self.is_durable() {
+            return self.flush();
+        }
+        self.check_writable()?;
+        self.data.sync_data().inspect_err(|_| self.fail())
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {

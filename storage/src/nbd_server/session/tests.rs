@@ -61,7 +61,7 @@ fn converse(requests: &[Request]) -> (Vec<(u64, Vec<u8>)>, Duration, usize) {
     let slow = Arc::new(Slow { memory: Memory::new(bytes), n_flushes: AtomicUsize::new(0) });
     let disk: Arc<dyn Block> = Arc::<Slow>::clone(&slow);
     let label = Label { name: "slow".into(), description: String::new() };
-    let export = Arc::new(Export::new(label, Disk::Plain(disk)));
+    let export = Export::new(label, Disk::Plain(disk));
     let joined = export.join(None, 0).unwrap();
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     let server = std::thread::spawn(move || {
@@ -131,7 +131,7 @@ fn who_goes_while_the_disk_is_busy_is_waited_for() {
     let memory = Memory::new(vec![7; 2 << 20]);
     let slow = Slow { memory, n_flushes: AtomicUsize::new(0) };
     let label = Label { name: "slow".into(), description: String::new() };
-    let export = Arc::new(Export::new(label, Disk::Plain(Arc::new(slow))));
+    let export = Export::new(label, Disk::Plain(Arc::new(slow)));
     let joined = export.join(None, 0).unwrap();
     (&ours).write_all(&request(1, Command::Read, SLOW_FROM).emit()).unwrap();
     drop(ours);
