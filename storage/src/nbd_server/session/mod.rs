@@ -5,6 +5,7 @@ mod late;
 mod output;
 mod read;
 
+use super::link::Link;
 use crate::export::{Export, Reads, Session as Joined};
 use crate::pool::Pool;
 use images::Zeroes;
@@ -14,7 +15,6 @@ use nbd::server::Agreed;
 use nbd::{Command, CommandFlags, ErrorCode, PAYLOAD_MAX, REQUEST_BYTES, Request, structured};
 use output::{BATCH_BYTES, Output};
 use read::PIECE_BYTES;
-use socket2::{Domain, Socket};
 use std::io;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ type Refusal = (ErrorCode, &'static str);
 /// Serves one connection until the client disconnects (`Ok`) or the connection breaks.
 pub(super) fn run(
     joined: &Joined,
-    stream: &Socket,
+    link: Link<'_>,
     pools: &Pools,
     agreed: Agreed,
     early: &[u8],
@@ -47,8 +47,8 @@ pub(super) fn run(
     let mut session = Session {
         joined,
         export: &joined.export,
-        stream,
-        is_local: stream.domain().is_ok_and(|domain| domain == Domain::UNIX),
+        takes_files: link.takes_files(),
+        link,
         is_broken: false,
         pools,
         agreed,
@@ -58,6 +58,9 @@ pub(super) fn run(
         reads: Reads::default(),
     };
     let served = session.serve().and_then(|()| session.finish_late());
+    if served.is_ok() {
+        session.link.finish();
+    }
     session.export.count_reads(session.reads);
     served
 }
@@ -72,9 +75,9 @@ pub(super) struct Pools {
 struct Session<'a> {
     joined: &'a Joined,
     export: &'a Export,
-    stream: &'a Socket,
-    /// Over a Unix socket.
-    is_local: bool,
+    link: Link<'a>,
+    /// Over a Unix socket, without TLS.
+    takes_files: bool,
     /// Half a reply is sent: no other can follow.
     is_broken: bool,
     pools: &'a Pools,
@@ -131,10 +134,14 @@ impl Session<'_> {
             // The client may wait for these.
             self.send()?;
             let is_finished = !self.late.is_empty()
-                && matches!(self.late.wait(Some(self.stream))?, Ready::Finished);
+                && !self.link.has_received()
+                && matches!(self.late.wait(Some(self.link.socket()))?, Ready::Finished);
             if !is_finished {
                 self.export.count_reads(std::mem::take(&mut self.reads));
-                return self.input.receive(self.stream, wanted);
+                match self.input.receive(&mut self.link, wanted) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
             }
         }
     }
@@ -168,7 +175,7 @@ impl Session<'_> {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        self.output.send(self.stream)
+        self.output.send(&mut self.link)
     }
 
     fn answer(&mut self, request: &Request) -> io::Result<()> {
