@@ -29,6 +29,13 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
         }
         Err(error) => findings.push(Err(chain(&error))),
     }
+    if let Some(tls) = &config.storage.nbd_tls {
+        let checked = tls.files().check();
+        findings.push(match checked {
+            Ok(()) => Ok(format!("NBD over TLS: certificate {}", tls.certificate.display())),
+            Err(error) => Err(chain(&error)),
+        });
+    }
     findings.push(match loader::check() {
         Ok(version) => Ok(format!("loaders can be made by {version}")),
         Err(error) => Err(chain(&error)),

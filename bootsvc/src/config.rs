@@ -130,6 +130,8 @@ pub(crate) struct StorageConfig {
     pub(crate) nbd_addresses: Vec<Ipv4Addr>,
     /// Interfaces for AoE; without this key the boot network's.
     pub(crate) aoe_interfaces: Option<Vec<String>>,
+    /// Certificate and key with which NBD clients may use TLS; without this key none can.
+    pub(crate) nbd_tls: Option<NbdTls>,
     /// MAC address from which AoE is served, a locally administered one; without this key each
     /// interface's own. A server that takes this one's place takes it over.
     #[serde(deserialize_with = "local_mac")]
@@ -138,7 +140,51 @@ pub(crate) struct StorageConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { nbd_port: 10809, nbd_addresses: Vec::new(), aoe_interfaces: None, aoe_mac: None }
+        Self {
+            nbd_port: 10809,
+            nbd_addresses: Vec::new(),
+            aoe_interfaces: None,
+            nbd_tls: None,
+            aoe_mac: None,
+        }
+    }
+}
+
+/// `nbd_tls` in `[storage]`: files in PEM format.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NbdTls {
+    /// The server's certificate, and those of intermediate authorities behind it.
+    pub(crate) certificate: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+    /// Authorities of which clients that use TLS must show a certificate.
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Always false: see [`not_required`].
+    #[serde(default, deserialize_with = "not_required")]
+    #[expect(dead_code, reason = "it is there to be refused in words")]
+    require: (),
+}
+
+impl NbdTls {
+    /// For the storage server.
+    pub(crate) fn files(&self) -> storage::TlsConfig {
+        storage::TlsConfig {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            client_ca: self.client_ca.clone(),
+            is_required: false,
+        }
+    }
+}
+
+/// Machines attach their roots without TLS.
+fn not_required<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match bool::deserialize(deserializer)? {
+        false => Ok(()),
+        true => Err(serde::de::Error::custom(
+            "machines can't use TLS for their roots yet, and would not start: leave `require` out",
+        )),
     }
 }
 
@@ -363,6 +409,8 @@ mod tests {
             &format!("{GOOD}[storage]\naoe_mac = \"00:55:00:00:00:01\"\n"),
             &["line 5", "use one that begins with 02"],
         );
+        let tls = "nbd_tls = { certificate = \"c.pem\", key = \"k.pem\", require = true }\n";
+        refuse(&format!("{GOOD}[storage]\n{tls}"), &["line 5", "leave `require` out"]);
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);
     }

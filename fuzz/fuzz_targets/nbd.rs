@@ -1,13 +1,19 @@
-//! An NBD client's handshake and first requests, in pieces of changing size; a server's handshake.
+//! An NBD client's handshake and first requests, in pieces of changing size, with and without TLS (what is
+//! inside of it comes in clear text here); a server's handshake.
 #![no_main]
 
+use nbd::server::Tls;
+
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    serve(bytes);
+    for tls in [Tls::Off, Tls::Optional, Tls::Required] {
+        serve(tls, bytes);
+    }
     open(bytes);
 });
 
-fn serve(bytes: &[u8]) {
-    let mut handshake = nbd::server::Handshake::new();
+fn serve(tls: Tls, bytes: &[u8]) {
+    let mut handshake = nbd::server::Handshake::new(tls);
+    let mut is_encrypted = false;
     let mut rest = bytes;
     loop {
         match handshake.step(&OneExport) {
@@ -18,7 +24,13 @@ fn serve(bytes: &[u8]) {
                 handshake.on_bytes(piece);
                 rest = left;
             }
+            nbd::server::Step::StartTls => {
+                assert!(tls != Tls::Off && !is_encrypted);
+                is_encrypted = true;
+                handshake.on_tls();
+            }
             nbd::server::Step::Transmit { early, .. } => {
+                assert!(is_encrypted || tls != Tls::Required);
                 let _ = nbd::Request::parse(&early);
                 return;
             }

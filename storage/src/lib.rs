@@ -15,6 +15,7 @@ mod pool;
 mod share;
 mod stall;
 mod table;
+mod tls;
 
 pub use allow::{Allow, NotAllow};
 pub use aoe_target::SocketError;
@@ -22,6 +23,7 @@ pub use images::Durability;
 pub use nbd_server::Address;
 pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
 pub use table::{ExportError, Exports};
+pub use tls::{TlsConfig, TlsError};
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +46,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// TCP addresses on which NBD is served.
     pub nbd: Vec<SocketAddr>,
+    /// How NBD clients may encrypt; `None` is not at all.
+    pub nbd_tls: Option<TlsConfig>,
     /// Network interfaces on which AoE is served.
     pub aoe_interfaces: Vec<String>,
     /// Address from which AoE is served; `None` is each interface's own. Machines know a disk by it,
@@ -67,6 +71,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// A certificate or key is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An interface is missing or not Ethernet.
     #[error(transparent)]
     Aoe(#[from] SocketError),
@@ -96,11 +103,12 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let exports = Arc::new(Exports::open(&config)?);
+    let tls = tls::Credentials::from(config.nbd_tls.clone())?;
     let api = api::Api::bind(&config.socket)?;
     let mut nbd = Vec::new();
     for &address in &config.nbd {
         let address = Address::Tcp(address);
-        let server = nbd_server::NbdServer::start(&address, catalogue(&exports));
+        let server = nbd_server::NbdServer::start(&address, catalogue(&exports), tls.clone());
         nbd.push(server.map_err(|source| Error::Nbd { address, source })?);
     }
     let mut aoe = Vec::new();

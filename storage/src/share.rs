@@ -7,6 +7,7 @@ use crate::aoe_target::{AoeTarget, SocketError};
 use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
 use crate::export::{Export, Label};
 use crate::nbd_server::{Address, NbdServer};
+use crate::tls::{Credentials, TlsConfig, TlsError};
 use images::Durability;
 use model::ShelfSlot;
 use socket2::Socket;
@@ -35,6 +36,8 @@ pub struct ShareConfig {
     pub nbd: Vec<Address>,
     /// Sockets that listen already, for NBD.
     pub nbd_sockets: Vec<Socket>,
+    /// How NBD clients may encrypt; `None` is not at all.
+    pub tls: Option<TlsConfig>,
     /// AoE addresses.
     pub aoe: Vec<AoeAddress>,
     /// Who may use it; empty is everybody who reaches it.
@@ -94,6 +97,9 @@ pub enum ShareError {
     /// A socket that was handed to us is of no use.
     #[error("can't serve NBD on the socket")]
     Socket(#[source] io::Error),
+    /// A certificate or key is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An interface is missing or not Ethernet.
     #[error(transparent)]
     Aoe(#[from] SocketError),
@@ -114,6 +120,7 @@ impl Share {
     /// One of them can't be opened; nothing is shared then.
     pub fn start(mut config: ShareConfig) -> Result<Self, ShareError> {
         check(&config)?;
+        let tls = Credentials::from(config.tls.clone())?;
         let disk = file::open(&config)?;
         let label = Label {
             name: config.name.clone(),
@@ -127,15 +134,18 @@ impl Share {
         });
         let (mut nbd, mut aoe, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for address in &config.nbd {
-            let server = NbdServer::start(address, Arc::clone(&shared));
+            let server = NbdServer::start(address, Arc::clone(&shared), tls.clone());
             nbd.push(server.map_err(|error| nbd_error(address, &error))?);
         }
         for socket in config.nbd_sockets.drain(..) {
-            let server = NbdServer::start_on(socket, Arc::clone(&shared));
+            let server = NbdServer::start_on(socket, Arc::clone(&shared), tls.clone());
             nbd.push(server.map_err(ShareError::Socket)?);
         }
         for server in &nbd {
-            addresses.push(uri(&server.address().map_err(ShareError::Socket)?, &config.name));
+            let address = server.address().map_err(ShareError::Socket)?;
+            for scheme in schemes(config.tls.as_ref()) {
+                addresses.push(uri(scheme, &address, &config.name));
+            }
         }
         let interfaces: BTreeSet<&str> =
             config.aoe.iter().map(|address| address.interface.as_str()).collect();
@@ -205,13 +215,22 @@ fn nbd_error(address: &Address, error: &io::Error) -> ShareError {
     ShareError::Nbd { address: address.clone(), why }
 }
 
+/// How URIs say whether TLS is used.
+const fn schemes(tls: Option<&TlsConfig>) -> &'static [&'static str] {
+    match tls {
+        None => &["nbd"],
+        Some(TlsConfig { is_required: true, .. }) => &["nbds"],
+        Some(_) => &["nbd", "nbds"],
+    }
+}
+
 /// The URI of an export (doc/uri.md of the NBD project).
-fn uri(address: &Address, name: &str) -> String {
+fn uri(scheme: &str, address: &Address, name: &str) -> String {
     let name = percent(name);
     match address {
-        Address::Tcp(address) => format!("nbd://{address}/{name}"),
+        Address::Tcp(address) => format!("{scheme}://{address}/{name}"),
         Address::Unix(path) => {
-            format!("nbd+unix:///{name}?socket={}", percent(&path.to_string_lossy()))
+            format!("{scheme}+unix:///{name}?socket={}", percent(&path.to_string_lossy()))
         }
     }
 }

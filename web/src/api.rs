@@ -6,9 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{
-    ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen, StallVerb,
-};
+use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen, StallVerb};
 use service::{
     Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Rescue, Service,
     Status, UnknownVerb,

@@ -95,10 +95,8 @@ pub(crate) async fn show(State(service): State<Service>) -> Response {
         times: disks.iter().flat_map(|&(machine, disk)| latencies(machine, disk)).collect(),
     };
     match metrics.render() {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
-                .into_response()
-        }
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

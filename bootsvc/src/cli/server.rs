@@ -1,7 +1,7 @@
 //! `bootlace up|serve|storage|check`
 
 use super::{runtime, say};
-use crate::config::Config;
+use crate::config::{Config, NbdTls};
 use crate::network::network;
 use crate::paths::Paths;
 use crate::{check, serve, up};
@@ -27,6 +27,7 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),
         nbd: network.nbd.iter().copied().map(SocketAddr::V4).collect(),
+        nbd_tls: config.storage.nbd_tls.as_ref().map(NbdTls::files),
         aoe_mac: config.storage.aoe_mac,
         aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
     };

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use model::ShelfSlot;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use storage::{Address, Allow, AoeAddress, ShareConfig, Writes};
+use storage::{Address, Allow, AoeAddress, ShareConfig, TlsConfig, Writes};
 
 /// Share a file or block device over NBD and AoE until Ctrl-C
 ///
@@ -22,6 +22,12 @@ use storage::{Address, Allow, AoeAddress, ShareConfig, Writes};
 ///
 ///   bootlace share disk.img --readonly --nbd 10.0.0.1:10809 --allow 10.0.0.0/24 \
 ///     --aoe eth0:1.0 --allow 52:54:00:12:34:56
+///
+/// Encrypted, for those who have a certificate of the office's authority:
+///
+///   bootlace share disk.img --nbd 10.0.0.1:10809 --tls-cert cert.pem --tls-key key.pem \
+///     --tls-client-ca office.pem
+///   nbds://10.0.0.1:10809/disk.img
 ///
 /// NBD is served on sockets of LISTEN_FDS, too (systemd's socket units).
 #[derive(Args)]
@@ -47,6 +53,18 @@ pub(super) struct Share {
     /// who reaches an address may use the disk
     #[arg(long, value_name = "ADDR|CIDR|MAC")]
     allow: Vec<Allow>,
+    /// Serve NBD over TLS with this certificate (PEM). It is read again when the file changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let only clients in that show a certificate of one of these authorities (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Whether NBD clients must use TLS
+    #[arg(long, value_enum, default_value_t, requires = "tls_cert")]
+    tls: Tls,
     /// Refuse writes
     #[arg(long, conflicts_with_all = ["write", "durability"])]
     readonly: bool,
@@ -56,6 +74,15 @@ pub(super) struct Share {
     /// Where writes go
     #[arg(long, value_enum, default_value_t)]
     write: Write,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Tls {
+    /// Those without it are refused
+    #[default]
+    Required,
+    /// Those without it are served, too, and need no certificate
+    Optional,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -112,6 +139,12 @@ impl Share {
                 Writes::Discard(folder.map_or_else(|| "/var/tmp".into(), PathBuf::from))
             }
         };
+        let tls = self.tls_cert.zip(self.tls_key).map(|(certificate, key)| TlsConfig {
+            certificate,
+            key,
+            client_ca: self.tls_client_ca,
+            is_required: self.tls == Tls::Required,
+        });
         let durability = match self.durability {
             Durability::Durable => storage::Durability::Durable,
             Durability::Buffered => storage::Durability::Buffered,
@@ -124,6 +157,7 @@ impl Share {
             durability,
             nbd,
             nbd_sockets: Vec::new(),
+            tls,
             aoe: self.aoe,
             allow: self.allow,
         }

@@ -16,6 +16,7 @@ pub(crate) const FLAG_NO_ZEROES: u16 = 2;
 pub(crate) const OPT_EXPORT_NAME: u32 = 1;
 pub(crate) const OPT_ABORT: u32 = 2;
 pub(crate) const OPT_LIST: u32 = 3;
+pub(crate) const OPT_STARTTLS: u32 = 5;
 pub(crate) const OPT_INFO: u32 = 6;
 pub(crate) const OPT_GO: u32 = 7;
 pub(crate) const OPT_STRUCTURED_REPLY: u32 = 8;
@@ -29,7 +30,9 @@ pub(crate) const REP_META_CONTEXT: u32 = 4;
 /// Set in all replies that are errors.
 pub(crate) const REP_FLAG_ERROR: u32 = 1 << 31;
 pub(crate) const REP_ERR_UNSUP: u32 = REP_FLAG_ERROR | 1;
+pub(crate) const REP_ERR_POLICY: u32 = REP_FLAG_ERROR | 2;
 pub(crate) const REP_ERR_INVALID: u32 = REP_FLAG_ERROR | 3;
+pub(crate) const REP_ERR_TLS_REQD: u32 = REP_FLAG_ERROR | 5;
 pub(crate) const REP_ERR_UNKNOWN: u32 = REP_FLAG_ERROR | 6;
 pub(crate) const REP_ERR_TOO_BIG: u32 = REP_FLAG_ERROR | 9;
 

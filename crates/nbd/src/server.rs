@@ -2,9 +2,10 @@
 
 use crate::constants::{
     FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_ABORT, OPT_EXPORT_NAME, OPT_GO,
-    OPT_INFO, OPT_LIST, OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT, OPT_STRUCTURED_REPLY,
-    OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_ERR_INVALID, REP_ERR_TOO_BIG, REP_ERR_UNKNOWN,
-    REP_ERR_UNSUP, REP_INFO, REP_META_CONTEXT, REP_SERVER, TransmissionFlags,
+    OPT_INFO, OPT_LIST, OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT, OPT_STARTTLS,
+    OPT_STRUCTURED_REPLY, OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_ERR_INVALID,
+    REP_ERR_POLICY, REP_ERR_TLS_REQD, REP_ERR_TOO_BIG, REP_ERR_UNKNOWN, REP_ERR_UNSUP, REP_INFO,
+    REP_META_CONTEXT, REP_SERVER, TransmissionFlags,
 };
 use crate::structured::ALLOCATION_ID;
 use crate::{NAME_MAX, PAYLOAD_MAX};
@@ -46,6 +47,9 @@ pub enum Step {
     Send(Vec<u8>),
     /// Receive more bytes and hand them to [`Handshake::on_bytes`].
     Receive,
+    /// The client begins TLS with its next byte. When that is done, call [`Handshake::on_tls`] and go
+    /// on inside of it.
+    StartTls,
     /// The client is in transmission on the export of that name.
     Transmit {
         /// Name of the export.
@@ -57,6 +61,18 @@ pub enum Step {
     },
     /// Close the connection.
     Close(Reason),
+}
+
+/// Whether clients encrypt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    /// They can't.
+    #[default]
+    Off,
+    /// They may.
+    Optional,
+    /// They must; who does not learns nothing but that.
+    Required,
 }
 
 /// What client and server agreed on beyond the oldest form of the protocol.
@@ -83,6 +99,12 @@ pub enum Reason {
     /// EXPORT_NAME has no way to answer an error but closing.
     #[error("{0}")]
     Unknown(String),
+    /// There was something behind STARTTLS in clear text: somebody on the way may have put it there.
+    #[error("the client sent more behind STARTTLS, without encryption")]
+    BeforeTls,
+    /// EXPORT_NAME without TLS where that is required.
+    #[error("the client asked for an export without TLS, which this server requires")]
+    WithoutTls,
     /// More than any client needs.
     #[error("the client sent more than {OPTIONS_MAX} options")]
     TooManyOptions,
@@ -97,6 +119,8 @@ enum State {
         left: u32,
         option: u32,
     },
+    /// STARTTLS was granted; the TLS handshake is the shell's.
+    Tls,
     Transmit(String),
     Closed(Reason),
 }
@@ -107,6 +131,8 @@ pub struct Handshake {
     state: State,
     received: Vec<u8>,
     to_send: VecDeque<Vec<u8>>,
+    tls: Tls,
+    is_encrypted: bool,
     no_zeroes: bool,
     structured: bool,
     /// The export for which the client has chosen `base:allocation`.
@@ -116,13 +142,13 @@ pub struct Handshake {
 
 impl Default for Handshake {
     fn default() -> Self {
-        Self::new()
+        Self::new(Tls::Off)
     }
 }
 
 impl Handshake {
     /// A handshake that begins with the greeting.
-    pub fn new() -> Self {
+    pub fn new(tls: Tls) -> Self {
         let mut greeting = Vec::with_capacity(18);
         greeting.extend_from_slice(&NBD_MAGIC.to_be_bytes());
         greeting.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
@@ -131,6 +157,8 @@ impl Handshake {
             state: State::ClientFlags,
             received: Vec::new(),
             to_send: VecDeque::from([greeting]),
+            tls,
+            is_encrypted: false,
             no_zeroes: false,
             structured: false,
             allocation_of: None,
@@ -141,6 +169,16 @@ impl Handshake {
     /// Takes received bytes. Hand over at most [`OPTION_DATA_MAX`] before asking [`step`](Self::step).
     pub fn on_bytes(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
+    }
+
+    /// The TLS session that [`Step::StartTls`] asked for is there: all that follows is inside of it.
+    /// What was agreed on in clear text is forgotten.
+    pub fn on_tls(&mut self) {
+        assert!(matches!(self.state, State::Tls), "on_tls answers StartTls");
+        self.is_encrypted = true;
+        self.structured = false;
+        self.allocation_of = None;
+        self.state = State::Options;
     }
 
     /// What to do now. After `Send`, call it again at once.
@@ -161,6 +199,7 @@ impl Handshake {
                     };
                 }
                 State::Closed(reason) => return Step::Close(reason.clone()),
+                State::Tls => return Step::StartTls,
                 State::ClientFlags => self.read_client_flags(),
                 State::Skip { .. } => self.skip(),
                 State::Options => self.read_option(exports),
@@ -231,7 +270,14 @@ impl Handshake {
     }
 
     fn on_option(&mut self, option: u32, data: &[u8], exports: &impl Exports) {
+        let needs_tls = self.tls == Tls::Required && !self.is_encrypted;
         match option {
+            OPT_EXPORT_NAME if needs_tls => self.close(Reason::WithoutTls),
+            _ if needs_tls && !matches!(option, OPT_ABORT | OPT_STARTTLS) => {
+                let text = b"this server serves only clients that use TLS";
+                self.reply(option, REP_ERR_TLS_REQD, text);
+            }
+            OPT_STARTTLS => self.on_start_tls(data),
             OPT_EXPORT_NAME => self.on_export_name(data, exports),
             OPT_ABORT => {
                 self.reply(option, REP_ACK, &[]);
@@ -274,6 +320,21 @@ impl Handshake {
             }
             _ => self.reply(option, REP_ERR_UNSUP, b"this server does not know the option"),
         }
+    }
+
+    fn on_start_tls(&mut self, data: &[u8]) {
+        let (kind, text) = match self.tls {
+            _ if self.is_encrypted => (REP_ERR_INVALID, "TLS is in use already"),
+            _ if !data.is_empty() => (REP_ERR_INVALID, "STARTTLS takes no data"),
+            Tls::Off => (REP_ERR_POLICY, "this server does not serve TLS"),
+            // A client waits for the answer before it sends anything.
+            _ if !self.received.is_empty() => return self.close(Reason::BeforeTls),
+            Tls::Optional | Tls::Required => {
+                self.state = State::Tls;
+                (REP_ACK, "")
+            }
+        };
+        self.reply(OPT_STARTTLS, kind, text.as_bytes());
     }
 
     fn on_export_name(&mut self, data: &[u8], exports: &impl Exports) {

@@ -1,7 +1,7 @@
 //! Client and server talk to each other without sockets.
 
 use nbd::client::{self, HandshakeError};
-use nbd::server::{self, Agreed, ExportInfo, Exports, Reason};
+use nbd::server::{self, Agreed, ExportInfo, Exports, Reason, Tls};
 use nbd::{Command, CommandFlags, ErrorCode, Request, TransmissionFlags, simple_reply};
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ impl Exports for OneExport {
 
 fn open(name: &str) -> Result<client::Export, HandshakeError> {
     let mut client = client::Handshake::new(name);
-    let mut server = server::Handshake::new();
+    let mut server = server::Handshake::default();
     let mut wire = Vec::new();
     loop {
         match client.step()? {
@@ -49,7 +49,10 @@ fn open(name: &str) -> Result<client::Export, HandshakeError> {
 
 /// Everything that the server sends in answer to `bytes`, and its last step.
 fn converse(bytes: &[u8]) -> (Vec<u8>, server::Step) {
-    let mut server = server::Handshake::new();
+    converse_with(&mut server::Handshake::default(), bytes)
+}
+
+fn converse_with(server: &mut server::Handshake, bytes: &[u8]) -> (Vec<u8>, server::Step) {
     server.on_bytes(bytes);
     let mut sent = Vec::new();
     loop {
@@ -102,6 +105,7 @@ fn odd_options_are_answered_and_the_handshake_goes_on() {
         option(5, b""),
         option(3, b"data"),
         option(7, b"\0\0\xff\xff"),
+        option(98, b""),
         option(99, &vec![0; 70_000]),
         option(3, b""),
         option(2, b""),
@@ -109,9 +113,99 @@ fn odd_options_are_answered_and_the_handshake_goes_on() {
     .concat();
     let (sent, step) = converse(&odd);
     assert_eq!(step, server::Step::Close(Reason::Aborted));
-    for text in ["does not know", "LIST takes no data", "truncated", "longer than 64 KiB", "lab-07"]
-    {
+    for text in [
+        "does not serve TLS",
+        "does not know",
+        "LIST takes no data",
+        "truncated",
+        "longer than 64 KiB",
+        "lab-07",
+    ] {
         assert!(String::from_utf8_lossy(&sent).contains(text), "{text}");
+    }
+}
+
+/// A handshake in which the client has sent `before` and then began TLS.
+fn in_tls(tls: Tls, before: &[u8]) -> server::Handshake {
+    let mut server = server::Handshake::new(tls);
+    let bytes = [&3u32.to_be_bytes()[..], before, &option(5, b"")].concat();
+    let (sent, step) = converse_with(&mut server, &bytes);
+    assert_eq!(step, server::Step::StartTls);
+    assert_eq!(kinds(&sent[18..]).last(), Some(&(5, 1)), "STARTTLS is granted");
+    server.on_tls();
+    server
+}
+
+/// Option and kind of each reply.
+fn kinds(mut replies: &[u8]) -> Vec<(u32, u32)> {
+    let number = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let mut kinds = Vec::new();
+    while !replies.is_empty() {
+        kinds.push((number(&replies[8..]), number(&replies[12..])));
+        replies = &replies[20 + number(&replies[16..]) as usize..];
+    }
+    kinds
+}
+
+const INVALID: u32 = 1 << 31 | 3;
+const TLS_REQUIRED: u32 = 1 << 31 | 5;
+
+#[test]
+fn who_must_encrypt_learns_nothing_else_before() {
+    let go = [&6u32.to_be_bytes()[..], b"lab-07", &[0, 0]].concat();
+    let options = [(3, &b""[..]), (6, &go), (7, &go), (8, b""), (10, b"x"), (99, b"")];
+    let mut bytes = 3u32.to_be_bytes().to_vec();
+    options.iter().for_each(|(number, data)| bytes.extend(option(*number, data)));
+    bytes.extend(option(5, b"data"));
+    let mut server = server::Handshake::new(Tls::Required);
+    let (sent, step) = converse_with(&mut server, &bytes);
+    assert_eq!(step, server::Step::Receive);
+    let mut wanted: Vec<_> = options.iter().map(|(number, _)| (*number, TLS_REQUIRED)).collect();
+    wanted.push((5, INVALID));
+    assert_eq!(kinds(&sent[18..]), wanted);
+    assert!(!String::from_utf8_lossy(&sent).contains("lab-07"));
+    assert_eq!(converse_with(&mut server, &option(2, b"")).1, server::Step::Close(Reason::Aborted));
+
+    let old = [&3u32.to_be_bytes()[..], &option(1, b"lab-07")].concat();
+    let mut server = server::Handshake::new(Tls::Required);
+    let (sent, step) = converse_with(&mut server, &old);
+    assert_eq!((sent.len(), step), (18, server::Step::Close(Reason::WithoutTls)));
+}
+
+#[test]
+fn tls_begins_the_negotiation_anew() {
+    let before = [option(8, b""), option(10, &contexts("lab-07", &["base:allocation"]))].concat();
+    let mut server = in_tls(Tls::Optional, &before);
+    let bytes = [option(5, b""), option(3, b""), option(1, b"lab-07")].concat();
+    let (sent, step) = converse_with(&mut server, &bytes);
+    assert_eq!(kinds(&sent[..sent.len() - 10])[..2], [(5, INVALID), (3, 2)]);
+    let server::Step::Transmit { agreed, .. } = step else { panic!("{step:?}") };
+    assert_eq!(agreed, Agreed::default());
+}
+
+#[test]
+fn what_follows_starttls_in_clear_text_is_not_taken() {
+    for tls in [Tls::Optional, Tls::Required] {
+        for injected in [option(7, b""), vec![0x16]] {
+            let mut server = server::Handshake::new(tls);
+            let bytes = [&3u32.to_be_bytes()[..], &option(5, b""), &injected].concat();
+            let (sent, step) = converse_with(&mut server, &bytes);
+            assert_eq!((sent.len(), step), (18, server::Step::Close(Reason::BeforeTls)));
+        }
+    }
+}
+
+#[test]
+fn no_prefix_begins_tls_and_inside_none_opens_anything() {
+    let start = [&3u32.to_be_bytes()[..], &option(5, b"")].concat();
+    for end in 0..start.len() {
+        let mut server = server::Handshake::new(Tls::Required);
+        assert_eq!(converse_with(&mut server, &start[..end]).1, server::Step::Receive);
+    }
+    let go = option(7, &[&6u32.to_be_bytes()[..], b"lab-07", &[0, 0]].concat());
+    for end in 0..=go.len() {
+        let (_, step) = converse_with(&mut in_tls(Tls::Required, b""), &go[..end]);
+        assert_eq!(matches!(step, server::Step::Transmit { .. }), end == go.len());
     }
 }
 
@@ -224,6 +318,7 @@ proptest! {
         let index = cut.min(valid.len() - 1);
         valid[index] ^= bytes.first().copied().unwrap_or(1);
         let _ = converse(&valid);
+        let _ = converse_with(&mut in_tls(Tls::Required, b""), &bytes);
         let mut client = client::Handshake::new("lab-07");
         let _ = client.on_bytes(&bytes);
         let _ = client.step();

@@ -2,17 +2,20 @@
 
 mod address;
 mod half_open;
+mod link;
 mod session;
 
 pub use address::Address;
 
 use crate::catalogue::{Catalogue, Peer};
+use crate::tls::Credentials;
 use address::Listener;
 use half_open::HalfOpen;
+use link::{Link, Opening};
 use nbd::TransmissionFlags;
-use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step};
+use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step, Tls};
 use socket2::{SockAddr, Socket};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +38,7 @@ pub(crate) struct NbdServer {
 
 struct Shared {
     exports: Arc<dyn Catalogue>,
+    tls: Option<Arc<Credentials>>,
     stopping: AtomicBool,
     half_open: HalfOpen,
     pools: session::Pools,
@@ -42,19 +46,32 @@ struct Shared {
 }
 
 impl NbdServer {
-    pub(crate) fn start(address: &Address, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
-        Self::serve(Listener::open(address)?, exports)
+    pub(crate) fn start(
+        address: &Address,
+        exports: Arc<dyn Catalogue>,
+        tls: Option<Arc<Credentials>>,
+    ) -> io::Result<Self> {
+        Self::serve(Listener::open(address)?, exports, tls)
     }
 
     /// The same on a socket that listens already.
-    pub(crate) fn start_on(socket: Socket, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
-        Self::serve(Listener::handed(socket)?, exports)
+    pub(crate) fn start_on(
+        socket: Socket,
+        exports: Arc<dyn Catalogue>,
+        tls: Option<Arc<Credentials>>,
+    ) -> io::Result<Self> {
+        Self::serve(Listener::handed(socket)?, exports, tls)
     }
 
-    fn serve(listener: Listener, exports: Arc<dyn Catalogue>) -> io::Result<Self> {
+    fn serve(
+        listener: Listener,
+        exports: Arc<dyn Catalogue>,
+        tls: Option<Arc<Credentials>>,
+    ) -> io::Result<Self> {
         let listener = Arc::new(listener);
         let shared = Arc::new(Shared {
             exports,
+            tls,
             stopping: AtomicBool::new(false),
             half_open: HalfOpen::default(),
             pools: session::Pools::default(),
@@ -133,16 +150,13 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
     let Ok((peer, clone)) = prepared else { return };
     let is_stranger = shared.exports.nbd_names(peer).is_empty();
     let place = shared.half_open.enter(clone, is_stranger);
-    let opened = match handshake(shared, stream, peer) {
+    let Open { name, agreed, early, link } = match handshake(shared, stream, peer) {
         Ok(opened) => opened,
-        Err(error) => {
+        Err(NotOpened::Refused(Reason::Aborted)) => return,
+        Err(NotOpened::Broken(error)) => {
             tracing::debug!(%peer, %error, "NBD handshake broke off");
             return;
         }
-    };
-    let Open { name, agreed, early } = match opened {
-        Ok(opened) => opened,
-        Err(Reason::Aborted) => return,
         Err(reason) => {
             tracing::info!(%peer, %reason, "NBD client let go");
             return;
@@ -155,8 +169,9 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
         });
     let Some(joined) = joined else { return };
     let export = &joined.export.label.name;
-    tracing::info!(export, %peer, "disk attached over NBD");
-    match session::run(&joined, stream, &shared.pools, agreed, &early) {
+    let tls = link.protocol();
+    tracing::info!(export, %peer, tls, "disk attached over NBD");
+    match session::run(&joined, link, &shared.pools, agreed, &early) {
         Ok(()) => tracing::info!(export, %peer, "disk detached"),
         Err(error) if joined.export.is_closed() || joined.is_cut() => {
             tracing::debug!(export, %peer, %error, "connection ended by us");
@@ -199,43 +214,93 @@ impl nbd::server::Exports for View<'_> {
 }
 
 /// What a client opened.
-struct Open {
+struct Open<'a> {
     name: String,
     agreed: Agreed,
     /// The beginning of its first requests.
     early: Vec<u8>,
+    link: Link<'a>,
 }
 
-type Opened = Result<Open, Reason>;
+/// Why a client opened nothing.
+#[derive(Debug, thiserror::Error)]
+enum NotOpened {
+    #[error("{0}")]
+    Refused(Reason),
+    #[error("TLS failed: {0}")]
+    Tls(rustls::Error),
+    #[error("the client broke off TLS: does it trust the certificate of this server?")]
+    Untrusted,
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
 
-fn handshake(shared: &Shared, mut stream: &Socket, peer: Peer) -> io::Result<Opened> {
+fn handshake<'a>(shared: &Shared, stream: &'a Socket, peer: Peer) -> Result<Open<'a>, NotOpened> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let view = View { exports: &*shared.exports, peer };
-    let mut handshake = Handshake::new();
+    let mut handshake = Handshake::new(match &shared.tls {
+        None => Tls::Off,
+        Some(tls) if tls.is_required() => Tls::Required,
+        Some(_) => Tls::Optional,
+    });
+    let mut link = Link::Plain(stream);
     let mut buffer = [0; 4096];
     loop {
         match handshake.step(&view) {
-            Step::Send(bytes) => stream.write_all(&bytes)?,
-            Step::Receive => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() || shared.stopping.load(Ordering::Acquire) {
-                    return Err(io::ErrorKind::TimedOut.into());
+            Step::Send(bytes) => link.write_all(&bytes)?,
+            Step::Receive => match in_time(shared, stream, deadline, || link.read(&mut buffer))? {
+                0 => return Err(NotOpened::Refused(Reason::Aborted)),
+                count => handshake.on_bytes(&buffer[..count]),
+            },
+            Step::StartTls => {
+                let Some(tls) = &shared.tls else {
+                    return Err(NotOpened::Refused(Reason::Aborted));
+                };
+                link = Link::open_tls(stream, tls.current()).map_err(NotOpened::Tls)?;
+                loop {
+                    match in_time(shared, stream, deadline, || link.go_on_opening())? {
+                        Opening::Goes => {}
+                        Opening::Done => break,
+                        Opening::BrokenOff => return Err(NotOpened::Untrusted),
+                    }
                 }
-                stream.set_read_timeout(Some(left.min(Duration::from_secs(1))))?;
-                match stream.read(&mut buffer) {
-                    Ok(0) => return Ok(Err(Reason::Aborted)),
-                    Ok(count) => handshake.on_bytes(&buffer[..count]),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
+                handshake.on_tls();
             }
             Step::Transmit { name, agreed, early } => {
                 stream.set_read_timeout(None)?;
                 stream.set_write_timeout(None)?;
-                return Ok(Ok(Open { name, agreed, early }));
+                return Ok(Open { name, agreed, early, link });
             }
-            Step::Close(reason) => return Ok(Err(reason)),
+            Step::Close(reason) => return Err(NotOpened::Refused(reason)),
         }
+    }
+}
+
+/// Repeats `receive` until it has got something.
+fn in_time<T>(
+    shared: &Shared,
+    stream: &Socket,
+    deadline: Instant,
+    mut receive: impl FnMut() -> io::Result<T>,
+) -> Result<T, NotOpened> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || shared.stopping.load(Ordering::Acquire) {
+            return Err(NotOpened::Broken(io::ErrorKind::TimedOut.into()));
+        }
+        stream.set_read_timeout(Some(left.min(Duration::from_secs(1))))?;
+        match receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(not_opened(error)),
+            Ok(done) => return Ok(done),
+        }
+    }
+}
+
+fn not_opened(error: io::Error) -> NotOpened {
+    match error.downcast::<rustls::Error>() {
+        Ok(error) => NotOpened::Tls(error),
+        Err(error) => NotOpened::Broken(error),
     }
 }

@@ -287,6 +287,7 @@ fn share(folder: &std::path::Path, mac: Option<Mac>) -> Share {
         durability: Durability::Durable,
         nbd: vec![],
         nbd_sockets: vec![],
+        tls: None,
         aoe: vec![AoeAddress { interface: SERVER.into(), address, mac }],
         allow: vec![],
     };

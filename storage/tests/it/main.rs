@@ -9,6 +9,7 @@ mod lan;
 mod manners;
 mod nbd;
 mod server;
+mod tls;
 
 use std::process::{Command, Output};
 

@@ -22,6 +22,7 @@ fn config(folder: &Path) -> ShareConfig {
         durability: Durability::Durable,
         nbd: vec![Address::Tcp("127.0.0.1:0".parse().unwrap())],
         nbd_sockets: vec![],
+        tls: None,
         aoe: vec![],
         allow: vec![],
     }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use storage::Config;
+use storage::{Config, TlsConfig};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -23,17 +23,26 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::start_in(folder(), vec![])
+        Self::start_in(folder(), vec![], None)
+    }
+
+    /// With TLS for those who want it.
+    pub(crate) fn start_with_tls(tls: TlsConfig) -> Self {
+        Self::start_in(folder(), vec![], Some(tls))
     }
 
     /// With AoE on an interface of the calling thread's network namespace.
     pub(crate) fn start_on(interface: &str) -> Self {
-        Self::start_in(folder(), vec![interface.into()])
+        Self::start_in(folder(), vec![interface.into()], None)
     }
 
-    pub(crate) fn start_in(folder: TempDir, interfaces: Vec<String>) -> Self {
+    pub(crate) fn start_in(
+        folder: TempDir,
+        interfaces: Vec<String>,
+        nbd_tls: Option<TlsConfig>,
+    ) -> Self {
         let address = free_address();
-        let config = config(folder.path(), address, interfaces.clone());
+        let config = Config { nbd_tls, ..config(folder.path(), address, interfaces.clone()) };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -46,7 +55,7 @@ impl Server {
 
     pub(crate) fn restart(mut self) -> Self {
         self.stop_now();
-        Self::start_in(self.folder.take().unwrap(), std::mem::take(&mut self.interfaces))
+        Self::start_in(self.folder.take().unwrap(), std::mem::take(&mut self.interfaces), None)
     }
 
     fn stop_now(&mut self) {
@@ -166,6 +175,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
         socket: path("storage.sock"),
         nbd: vec![nbd],
         aoe_interfaces: interfaces,
+        nbd_tls: None,
         aoe_mac: None,
     }
 }

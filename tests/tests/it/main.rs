@@ -9,6 +9,7 @@ mod foreign;
 mod handover;
 mod mtu;
 mod nbd_clients;
+mod nbd_tls;
 mod nics;
 mod outage;
 mod own_dhcp;

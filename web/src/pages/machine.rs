@@ -419,8 +419,7 @@ fn times_sentence(what: &str, times: &model::Times) -> Option<String> {
         Some(us) => format!("within {}", text::duration_us(us)),
         None => "later than that".to_owned(),
     };
-    (times.count() > 0)
-        .then(|| format!("{what}: half {}, 99 % {}", within(500), within(990)))
+    (times.count() > 0).then(|| format!("{what}: half {}, 99 % {}", within(500), within(990)))
 }
 
 /// The command line that makes the machine what it is.

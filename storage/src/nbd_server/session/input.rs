@@ -1,7 +1,7 @@
 //! What a client sent and nobody has looked at yet.
 
-use socket2::Socket;
-use std::io::{self, Read};
+use crate::nbd_server::link::Link;
+use std::io;
 
 /// Requests are received into a buffer of this size.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -29,8 +29,8 @@ impl Input {
     }
 
     /// Receives what there is; `false` at the end of the stream. There will be room for `wanted` bytes,
-    /// at most 256 KiB.
-    pub(super) fn receive(&mut self, mut stream: &Socket, wanted: usize) -> io::Result<bool> {
+    /// at most 256 KiB. `WouldBlock` means that nothing came that is of use yet.
+    pub(super) fn receive(&mut self, link: &mut Link<'_>, wanted: usize) -> io::Result<bool> {
         let is_cramped = self.end > self.buffer.len() / 2;
         if self.start + wanted > self.buffer.len()
             || is_cramped && self.len() < MOVED_BYTES
@@ -41,7 +41,7 @@ impl Input {
             self.start = 0;
         }
         loop {
-            match stream.read(&mut self.buffer[self.end..]) {
+            match link.read(&mut self.buffer[self.end..]) {
                 Ok(count) => {
                     self.end += count;
                     return Ok(count > 0);

@@ -5,6 +5,7 @@ mod late;
 mod output;
 mod read;
 
+use super::link::Link;
 use crate::counters::Reads;
 use crate::export::{Export, Session as Joined};
 use crate::pool::Pool;
@@ -15,7 +16,6 @@ use nbd::server::Agreed;
 use nbd::{Command, CommandFlags, ErrorCode, PAYLOAD_MAX, REQUEST_BYTES, Request, structured};
 use output::{BATCH_BYTES, Output};
 use read::PIECE_BYTES;
-use socket2::{Domain, Socket};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,7 +41,7 @@ type Refusal = (ErrorCode, &'static str);
 /// Serves one connection until the client disconnects (`Ok`) or the connection breaks.
 pub(super) fn run(
     joined: &Joined,
-    stream: &Socket,
+    link: Link<'_>,
     pools: &Pools,
     agreed: Agreed,
     early: &[u8],
@@ -49,8 +49,8 @@ pub(super) fn run(
     let mut session = Session {
         joined,
         export: &joined.export,
-        stream,
-        is_local: stream.domain().is_ok_and(|domain| domain == Domain::UNIX),
+        takes_files: link.takes_files(),
+        link,
         is_broken: false,
         pools,
         agreed,
@@ -61,6 +61,9 @@ pub(super) fn run(
         began: Instant::now(),
     };
     let served = session.serve().and_then(|()| session.finish_late());
+    if served.is_ok() {
+        session.link.finish();
+    }
     session.export.count_reads(session.reads, session.began);
     served
 }
@@ -75,9 +78,9 @@ pub(super) struct Pools {
 struct Session<'a> {
     joined: &'a Joined,
     export: &'a Export,
-    stream: &'a Socket,
-    /// Over a Unix socket.
-    is_local: bool,
+    link: Link<'a>,
+    /// Over a Unix socket, without TLS.
+    takes_files: bool,
     /// Half a reply is sent: no other can follow.
     is_broken: bool,
     pools: &'a Pools,
@@ -136,12 +139,16 @@ impl Session<'_> {
             // The client may wait for these.
             self.send()?;
             let is_finished = !self.late.is_empty()
-                && matches!(self.late.wait(Some(self.stream))?, Ready::Finished);
+                && !self.link.has_received()
+                && matches!(self.late.wait(Some(self.link.socket()))?, Ready::Finished);
             if !is_finished {
                 self.export.count_reads(std::mem::take(&mut self.reads), self.began);
-                let is_open = self.input.receive(self.stream, wanted);
+                let received = self.input.receive(&mut self.link, wanted);
                 self.began = Instant::now();
-                return is_open;
+                match received {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
             }
         }
     }
@@ -175,7 +182,7 @@ impl Session<'_> {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        self.output.send(self.stream)
+        self.output.send(&mut self.link)
     }
 
     fn answer(&mut self, request: &Request) -> io::Result<()> {
@@ -352,9 +359,12 @@ impl Session<'_> {
         }
         let export = Arc::clone(&self.joined.export);
         let in_flight = export.in_flight(self.began);
-        self.late.submit(&self.pools.flushes, (*request, request.offset, 0), in_flight, move || {
-            export.flush().map(|()| Vec::new())
-        });
+        self.late.submit(
+            &self.pools.flushes,
+            (*request, request.offset, 0),
+            in_flight,
+            move || export.flush().map(|()| Vec::new()),
+        );
         Ok(())
     }
 

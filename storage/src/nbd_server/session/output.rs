@@ -1,9 +1,9 @@
 //! Replies that wait to be sent together.
 
+use crate::nbd_server::link::Link;
 use nbd::server::Agreed;
 use nbd::{ErrorCode, Request, simple_reply, structured};
-use socket2::Socket;
-use std::io::{self, Write};
+use std::io;
 
 /// Replies are sent when so many bytes have gathered, or when no request is waiting.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
@@ -61,9 +61,9 @@ impl Output {
         }
     }
 
-    pub(super) fn send(&mut self, mut stream: &Socket) -> io::Result<()> {
+    pub(super) fn send(&mut self, link: &mut Link<'_>) -> io::Result<()> {
         if self.length > 0 {
-            stream.write_all(&self.buffer[..self.length])?;
+            link.write_all(&self.buffer[..self.length])?;
             self.length = 0;
             if self.buffer.len() > KEPT_BYTES {
                 self.buffer = Vec::new();

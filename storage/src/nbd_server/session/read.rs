@@ -68,7 +68,7 @@ impl Session<'_> {
         let size = left.min(PIECE_BYTES);
         let start = self.output.len();
         self.put_header(request, position, size, end);
-        if self.is_local && size >= SENDFILE_FROM_BYTES && self.send_file(position, size)? {
+        if self.takes_files && size >= SENDFILE_FROM_BYTES && self.send_file(position, size)? {
             return Ok(size as u64);
         }
         // Nothing may come between the pieces of a simple reply.
@@ -130,7 +130,7 @@ impl Session<'_> {
         let (mut offset, end) = (position, position + size as u64);
         while offset < end {
             let left = (end - offset) as usize;
-            match sendfile(self.stream, file, Some(&mut offset), left) {
+            match sendfile(self.link.socket(), file, Some(&mut offset), left) {
                 // The header is gone already: only closing can say that it went wrong.
                 Ok(0) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -1,0 +1,160 @@
+//! Certificates for NBD over TLS: read from PEM files, and again when they change.
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// By what clients know this server, and what it wants of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The server's certificate, and those of intermediate authorities behind it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Clients must show a certificate of one of these authorities; `None` lets in those without one.
+    pub client_ca: Option<PathBuf>,
+    /// Clients without TLS are refused.
+    pub is_required: bool,
+}
+
+impl TlsConfig {
+    /// Whether the files can be used.
+    ///
+    /// # Errors
+    /// One can't be read, or is of no use.
+    pub fn check(&self) -> Result<(), TlsError> {
+        load(self).map(drop)
+    }
+}
+
+/// A certificate or key is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("can't use {path} for TLS: {why}")]
+pub struct TlsError {
+    path: PathBuf,
+    why: String,
+}
+
+/// Certificates and keys in use.
+pub(crate) struct Credentials {
+    config: TlsConfig,
+    loaded: Mutex<Loaded>,
+}
+
+struct Loaded {
+    stamps: Stamps,
+    server: Arc<ServerConfig>,
+}
+
+/// What changes when somebody renews a file: its number, size, and time of change.
+type Stamps = Vec<Option<(u64, u64, i64, i64)>>;
+
+impl Credentials {
+    /// Reads the files, if there is TLS at all.
+    pub(crate) fn from(config: Option<TlsConfig>) -> Result<Option<Arc<Self>>, TlsError> {
+        let Some(config) = config else { return Ok(None) };
+        let stamps = stamps(&config);
+        let server = Arc::new(load(&config)?);
+        Ok(Some(Arc::new(Self { config, loaded: Mutex::new(Loaded { stamps, server }) })))
+    }
+
+    pub(crate) const fn is_required(&self) -> bool {
+        self.config.is_required
+    }
+
+    /// What is in the files now; if that is of no use, what was in them before.
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        let stamps = stamps(&self.config);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.stamps != stamps {
+            loaded.stamps = stamps;
+            match load(&self.config) {
+                Ok(server) => {
+                    loaded.server = Arc::new(server);
+                    tracing::info!("TLS certificates read again");
+                }
+                // Somebody may be about to replace the second file, too.
+                Err(error) => tracing::warn!(%error, "the former TLS certificate stays in use"),
+            }
+        }
+        Arc::clone(&loaded.server)
+    }
+}
+
+fn stamps(config: &TlsConfig) -> Stamps {
+    let files = [Some(&config.certificate), Some(&config.key), config.client_ca.as_ref()];
+    let stamp = |path: &PathBuf| {
+        let data = fs::metadata(path).ok()?;
+        Some((data.ino(), data.size(), data.ctime(), data.ctime_nsec()))
+    };
+    files.into_iter().flatten().map(stamp).collect()
+}
+
+fn load(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
+    let refuse = |path: &Path, why: String| TlsError { path: path.to_owned(), why };
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| refuse(&config.certificate, error.to_string()))?;
+    let builder = match &config.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| refuse(path, error.to_string()))?;
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(
+                verifier.map_err(|error| refuse(path, error.to_string()))?,
+            )
+        }
+    };
+    let chain = certificates(&config.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| match error {
+        pem::Error::NoItemsFound => refuse(
+            &config.key,
+            "there is no private key in PEM format in it. If it has a password, store it without: \
+             openssl pkey -in FILE -out NEW"
+                .to_owned(),
+        ),
+        other => refuse(&config.key, pem_text(&other)),
+    })?;
+    let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => refuse(
+            &config.key,
+            format!("it is not the key of the certificate {}", config.certificate.display()),
+        ),
+        other => refuse(&config.certificate, other.to_string()),
+    })?;
+    // Disks stay connected for days: there is nothing to resume. And a kernel that is handed a session
+    // takes nothing but data.
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(server)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let why = match read {
+        Ok(certificates) if Vec::is_empty(&certificates) => {
+            "there is no certificate in PEM format in it".to_owned()
+        }
+        Ok(certificates) => return Ok(certificates),
+        Err(error) => pem_text(&error),
+    };
+    Err(TlsError { path: path.to_owned(), why })
+}
+
+fn pem_text(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        other => format!("it is not PEM: {other}"),
+    }
+}

@@ -1,0 +1,160 @@
+//! NBD over TLS: what goes wrong on the way to it.
+
+use crate::server::Server;
+use crate::succeed;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use storage::{Address, Durability, Share, ShareConfig, TlsConfig, Writes};
+use tempfile::TempDir;
+
+const ACK: &[u8] = &[0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0];
+
+/// A certificate for `localhost` in `cert.pem`, its key in `key.pem`.
+fn files(folder: &Path) -> TlsConfig {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    TlsConfig { certificate, key, client_ca: None, is_required: false }
+}
+
+fn config(folder: &Path, tls: TlsConfig) -> ShareConfig {
+    let file = folder.join("disk");
+    std::fs::write(&file, vec![0x11; 1 << 20]).unwrap();
+    ShareConfig {
+        file,
+        name: "lab".into(),
+        writes: Writes::Refuse,
+        durability: Durability::Durable,
+        nbd: vec![Address::Tcp("127.0.0.1:0".parse().unwrap())],
+        nbd_sockets: vec![],
+        tls: Some(tls),
+        aoe: vec![],
+        allow: vec![],
+    }
+}
+
+fn start() -> (TempDir, Share) {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = files(folder.path());
+    let share = Share::start(config(folder.path(), tls)).unwrap();
+    (folder, share)
+}
+
+fn option(number: u32, data: &[u8]) -> Vec<u8> {
+    [b"IHAVEOPT", &number.to_be_bytes()[..], &(data.len() as u32).to_be_bytes(), data].concat()
+}
+
+/// A client that has sent its flags and `options`.
+fn connect(share: &Share, options: &[u8]) -> TcpStream {
+    let uri = &share.addresses()[0];
+    let address: SocketAddr =
+        uri.trim_start_matches("nbd://").trim_end_matches("/lab").parse().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.read_exact(&mut [0; 18]).unwrap();
+    stream.write_all(&[&[0, 0, 0, 3], options].concat()).unwrap();
+    stream
+}
+
+/// A client whose STARTTLS was granted.
+fn connect_to_tls(share: &Share) -> TcpStream {
+    let mut stream = connect(share, &option(5, b""));
+    let mut reply = [0; 20];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply[8..], ACK);
+    stream
+}
+
+/// All that the server still sends before it closes.
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut rest);
+    rest
+}
+
+#[test]
+fn what_is_sent_in_clear_text_behind_starttls_opens_nothing() {
+    let (_folder, share) = start();
+    let go = option(7, b"\0\0\0\x03lab\0\0");
+    let mut together = connect(&share, &[option(5, b""), go.clone()].concat());
+    assert_eq!(rest(&mut together), b"", "it must not even get an ACK");
+
+    let mut later = connect_to_tls(&share);
+    later.write_all(&go).unwrap();
+    let said = rest(&mut later);
+    assert!(said.len() <= 7, "a TLS alert, and nothing else: {said:?}");
+}
+
+#[test]
+fn a_tls_handshake_has_ten_seconds_in_all() {
+    let (_folder, share) = start();
+    let began = Instant::now();
+    let mut silent = connect_to_tls(&share);
+    let mut slow = connect_to_tls(&share);
+    let dripping = std::thread::spawn(move || {
+        // A record of a ClientHello that never gets whole.
+        let bytes = [&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 200]].concat();
+        for byte in bytes {
+            std::thread::sleep(Duration::from_millis(200));
+            if slow.write_all(&[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    assert_eq!(rest(&mut silent), b"");
+    dripping.join().unwrap();
+    let took = began.elapsed();
+    assert!((9..14).contains(&took.as_secs()), "{took:?}");
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_tls_handshake() {
+    let (_folder, share) = start();
+    let _silent = connect_to_tls(&share);
+    let began = Instant::now();
+    drop(share);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn files_that_are_of_no_use_are_named_with_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = files(folder.path());
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let other = files(&other);
+    let text = folder.path().join("text");
+    std::fs::write(&text, "no PEM").unwrap();
+    let nowhere = folder.path().join("nowhere");
+    for (tls, path, word) in [
+        (TlsConfig { certificate: nowhere.clone(), ..good.clone() }, &nowhere, "No such file"),
+        (TlsConfig { certificate: text.clone(), ..good.clone() }, &text, "no certificate in PEM"),
+        (TlsConfig { certificate: good.key.clone(), ..good.clone() }, &good.key, "no certificate"),
+        (TlsConfig { key: text.clone(), ..good.clone() }, &text, "openssl pkey"),
+        (TlsConfig { key: other.key.clone(), ..good.clone() }, &other.key, "not the key of"),
+        (TlsConfig { client_ca: Some(text.clone()), ..good.clone() }, &text, "no certificate"),
+    ] {
+        let error = Share::start(config(folder.path(), tls)).err().unwrap().to_string();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains(word), "{error}");
+    }
+    assert!(good.check().is_ok());
+}
+
+#[test]
+fn a_machine_s_disk_can_be_had_with_tls_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = files(folder.path());
+    std::fs::copy(&tls.certificate, folder.path().join("ca-cert.pem")).unwrap();
+    let server = Server::start_with_tls(tls);
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let uri = server.uri("lab-01");
+    succeed("nbdinfo", &[&uri]);
+    let encrypted = uri.replace("nbd://127.0.0.1", "nbds://localhost");
+    let encrypted = format!("{encrypted}?tls-certificates={}", folder.path().display());
+    let info = succeed("nbdinfo", &[&encrypted]);
+    assert!(info.contains("with TLS"), "{info}");
+}
