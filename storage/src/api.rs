@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, StallVerb};
+use socket2::Socket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,12 @@ impl Api {
         let owner_only = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, owner_only).map_err(failed)?;
         Ok(Self { listener })
+    }
+
+    /// Answers on a socket that listens already.
+    pub(crate) fn handed(socket: Socket) -> std::io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(socket.into())? })
     }
 
     /// Answers until `stop` is done, and then for as long as requests take, but not for ever.

@@ -25,6 +25,7 @@ pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
 pub use table::{ExportError, Exports};
 pub use tls::{TlsConfig, TlsError};
 
+use socket2::{Domain, Socket};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use wire::Mac;
 
 /// Where the storage server keeps things and listens.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Image store, written by imports.
     pub images: PathBuf,
@@ -46,6 +47,9 @@ pub struct Config {
     pub socket: PathBuf,
     /// TCP addresses on which NBD is served.
     pub nbd: Vec<SocketAddr>,
+    /// Sockets that listen already, and go on listening when this server ends: those of TCP for NBD, in
+    /// place of the same addresses in `nbd`; a Unix socket for the storage API, in place of `socket`.
+    pub handed: Vec<Socket>,
     /// How NBD clients may encrypt; `None` is not at all.
     pub nbd_tls: Option<TlsConfig>,
     /// Network interfaces on which AoE is served.
@@ -85,6 +89,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// A socket that was handed over is of no use.
+    #[error("can't use a socket that was handed over")]
+    Handed(#[source] io::Error),
     /// The API failed while it ran.
     #[error("the storage API failed")]
     Api(#[source] io::Error),
@@ -104,9 +111,20 @@ pub async fn run(
 ) -> Result<(), Error> {
     let exports = Arc::new(Exports::open(&config)?);
     let tls = tls::Credentials::from(config.nbd_tls.clone())?;
-    let api = api::Api::bind(&config.socket)?;
+    let is_local = |socket: &Socket| socket.domain().is_ok_and(|it| it == Domain::UNIX);
+    let (for_api, for_nbd): (Vec<_>, Vec<_>) = config.handed.into_iter().partition(is_local);
+    let api = match for_api.into_iter().next() {
+        Some(socket) => api::Api::handed(socket).map_err(Error::Handed)?,
+        None => api::Api::bind(&config.socket)?,
+    };
     let mut nbd = Vec::new();
-    for &address in &config.nbd {
+    let mut handed = Vec::new();
+    for socket in for_nbd {
+        handed.extend(socket.local_addr().map_err(Error::Handed)?.as_socket());
+        let server = nbd_server::NbdServer::start_on(socket, catalogue(&exports), tls.clone());
+        nbd.push(server.map_err(Error::Handed)?);
+    }
+    for &address in config.nbd.iter().filter(|address| !is_covered(address, &handed)) {
         let address = Address::Tcp(address);
         let server = nbd_server::NbdServer::start(&address, catalogue(&exports), tls.clone());
         nbd.push(server.map_err(|source| Error::Nbd { address, source })?);
@@ -128,6 +146,14 @@ pub async fn run(
         tracing::error!(%error, "the storage server did not stop cleanly");
     }
     served
+}
+
+/// Whether one of these sockets takes the connections to this address.
+fn is_covered(address: &SocketAddr, handed: &[SocketAddr]) -> bool {
+    handed.iter().any(|other| {
+        other.port() == address.port()
+            && (other.ip() == address.ip() || other.ip().is_unspecified())
+    })
 }
 
 fn catalogue(exports: &Arc<Exports>) -> Arc<dyn catalogue::Catalogue> {

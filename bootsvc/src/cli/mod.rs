@@ -44,6 +44,9 @@ enum Command {
     /// Start the boot server: DHCP, TFTP, HTTP, web page
     Serve,
     /// Start the storage server: NBD and AoE
+    ///
+    /// Sockets of LISTEN_FDS (systemd's socket units) outlive it, so that machines that connect during an
+    /// upgrade wait instead of being refused: those of TCP serve NBD, a Unix socket the boot server.
     Storage,
     Share(share::Share),
     /// Say whether the configuration is right and the server could start

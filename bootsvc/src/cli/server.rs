@@ -5,7 +5,7 @@ use crate::config::{Config, NbdTls};
 use crate::network::network;
 use crate::paths::Paths;
 use crate::{check, serve, up};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,12 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let network = network(&config)?;
     let interfaces = config.storage.aoe_interfaces;
+    let mut handed = Vec::new();
+    for descriptor in sd_notify::listen_fds()? {
+        handed.push(crate::net::socket_from(descriptor).context("a socket of LISTEN_FDS")?);
+    }
     let storage = storage::Config {
+        handed,
         images: paths.state().join("images"),
         layers: paths.state().join("layers"),
         volatile: paths.run().join("layers"),

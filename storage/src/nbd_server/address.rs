@@ -1,11 +1,14 @@
 //! Where NBD is served.
 
 use crate::catalogue::Peer;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -40,8 +43,11 @@ impl fmt::Display for Address {
 
 /// A socket that listens; a Unix socket's file goes with it.
 pub(super) struct Listener {
-    pub(super) socket: Socket,
+    socket: Socket,
     file: Option<PathBuf>,
+    /// Can be read when nobody shall be let in any more. The socket itself may be somebody else's, too,
+    /// who goes on listening, so it must not be shut down.
+    stop: OwnedFd,
 }
 
 impl Listener {
@@ -52,13 +58,13 @@ impl Listener {
                 socket.set_reuse_address(true)?;
                 socket.bind(&(*address).into())?;
                 socket.listen(BACKLOG)?;
-                Ok(Self { socket, file: None })
+                Self::new(socket, None)
             }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 remove_dead(path)?;
                 socket.bind(&SockAddr::unix(path)?)?;
-                let listener = Self { socket, file: Some(path.clone()) };
+                let listener = Self::new(socket, Some(path.clone()))?;
                 fs::set_permissions(path, Permissions::from_mode(0o600))?;
                 listener.socket.listen(BACKLOG)?;
                 Ok(listener)
@@ -68,8 +74,41 @@ impl Listener {
 
     /// A socket that somebody else opened, and whose file is his.
     pub(super) fn handed(socket: Socket) -> io::Result<Self> {
-        socket.set_nonblocking(false)?;
-        Ok(Self { socket, file: None })
+        Self::new(socket, None)
+    }
+
+    fn new(socket: Socket, file: Option<PathBuf>) -> io::Result<Self> {
+        // What was announced may be gone when it is accepted.
+        socket.set_nonblocking(true)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { socket, file, stop })
+    }
+
+    /// Waits for the next connection; `None` after [`stop`](Self::stop).
+    pub(super) fn accept(&self) -> io::Result<Option<(Socket, SockAddr)>> {
+        loop {
+            let mut waits =
+                [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut waits, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if !waits[0].revents().is_empty() {
+                return Ok(None);
+            }
+            match self.socket.accept() {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends [`accept`](Self::accept).
+    pub(super) fn stop(&self) {
+        // It only counts, and can't overflow.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
 
     /// Where it listens: with the port that was chosen, if it was asked for any.

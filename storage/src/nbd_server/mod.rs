@@ -16,7 +16,6 @@ use nbd::TransmissionFlags;
 use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step, Tls};
 use socket2::{SockAddr, Socket};
 use std::io;
-use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -92,8 +91,7 @@ impl NbdServer {
     /// Lets nobody in any more.
     pub(crate) fn stop_accepting(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        // Wakes the thread that waits in accept.
-        let _ = self.listener.socket.shutdown(Shutdown::Both);
+        self.listener.stop();
     }
 }
 
@@ -114,12 +112,9 @@ impl Drop for NbdServer {
 
 fn accept(shared: &Arc<Shared>, listener: &Listener) {
     loop {
-        let accepted = listener.socket.accept();
-        if shared.stopping.load(Ordering::Acquire) {
-            return;
-        }
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+        let (stream, address) = match listener.accept() {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => return,
             Err(error) => {
                 // Out of descriptors, or a client that went away: the next accept may do.
                 tracing::warn!(%error, "can't accept an NBD connection");

@@ -22,7 +22,7 @@ fn start_with_room(size: &str) -> Server {
     std::fs::create_dir(&layers).unwrap();
     let options = format!("size={size}");
     mount(none, &layers, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
-    Server::start_in(folder, vec![], None)
+    Server::start_in(folder)
 }
 
 /// A machine that has written 4 MiB where there is less room, and gets no reply.

@@ -131,6 +131,24 @@ fn request(command: u16, offset: u64, length: u32) -> Vec<u8> {
     request
 }
 
+/// As when it is upgraded under systemd: the socket is systemd's.
+#[test]
+fn who_connects_while_the_server_is_away_is_served_when_it_is_back() {
+    let server = Server::start_handed();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let uri = server.uri("lab-01");
+    succeed("qemu-io", &["-f", "raw", "-c", "write -P 0xaa 0 64k", "-c", "flush", &uri]);
+    let mut waiting = None;
+    let _server = server.restart_after(|server| {
+        let mut stream = server.connect();
+        waiting = Some(std::thread::spawn(move || {
+            open_export(&mut stream, "lab-01");
+        }));
+    });
+    waiting.unwrap().join().expect("it is served");
+    succeed("qemu-io", &["-r", "-f", "raw", "-c", "read -P 0xaa 0 64k", &uri]);
+}
+
 #[test]
 fn a_new_boot_throws_away_what_a_discard_layer_held() {
     let server = Server::start();

@@ -16,33 +16,52 @@ const SIZE_BYTES: usize = 8 << 20;
 pub(crate) struct Server {
     folder: Option<TempDir>,
     address: SocketAddr,
-    interfaces: Vec<String>,
+    setup: Setup,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a server has beside its folder, and has again when it starts anew.
+#[derive(Default)]
+struct Setup {
+    interfaces: Vec<String>,
+    nbd_tls: Option<TlsConfig>,
+    /// It outlives the server.
+    socket: Option<TcpListener>,
+}
+
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::start_in(folder(), vec![], None)
+        Self::start_in(folder())
     }
 
-    /// With TLS for those who want it.
+    pub(crate) fn start_in(folder: TempDir) -> Self {
+        Self::start_with(folder, Setup::default())
+    }
+
     pub(crate) fn start_with_tls(tls: TlsConfig) -> Self {
-        Self::start_in(folder(), vec![], Some(tls))
+        Self::start_with(folder(), Setup { nbd_tls: Some(tls), ..Setup::default() })
     }
 
     /// With AoE on an interface of the calling thread's network namespace.
     pub(crate) fn start_on(interface: &str) -> Self {
-        Self::start_in(folder(), vec![interface.into()], None)
+        Self::start_with(folder(), Setup { interfaces: vec![interface.into()], ..Setup::default() })
     }
 
-    pub(crate) fn start_in(
-        folder: TempDir,
-        interfaces: Vec<String>,
-        nbd_tls: Option<TlsConfig>,
-    ) -> Self {
-        let address = free_address();
-        let config = Config { nbd_tls, ..config(folder.path(), address, interfaces.clone()) };
+    /// On a socket that systemd, or whoever, keeps open.
+    pub(crate) fn start_handed() -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_with(folder(), Setup { socket: Some(socket), ..Setup::default() })
+    }
+
+    fn start_with(folder: TempDir, setup: Setup) -> Self {
+        let handed = setup.socket.as_ref().map(|socket| socket.try_clone().unwrap());
+        let address = handed.as_ref().map_or_else(free_address, |it| it.local_addr().unwrap());
+        let config = Config {
+            nbd_tls: setup.nbd_tls.clone(),
+            handed: handed.map(socket2::Socket::from).into_iter().collect(),
+            ..config(folder.path(), address, setup.interfaces.clone())
+        };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -50,12 +69,19 @@ impl Server {
             serve(config, ready, async { drop(stopped.await) });
         });
         is_ready.recv().expect("the server starts");
-        Self { folder: Some(folder), address, interfaces, stop: Some(stop), thread: Some(thread) }
+        Self { folder: Some(folder), address, setup, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn restart(mut self) -> Self {
         self.stop_now();
-        Self::start_in(self.folder.take().unwrap(), std::mem::take(&mut self.interfaces), None)
+        Self::start_with(self.folder.take().unwrap(), std::mem::take(&mut self.setup))
+    }
+
+    /// Does something while the server is away.
+    pub(crate) fn restart_after(mut self, work: impl FnOnce(&Self)) -> Self {
+        self.stop_now();
+        work(&self);
+        self.restart()
     }
 
     fn stop_now(&mut self) {
@@ -174,6 +200,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
         table: path("exports.toml"),
         socket: path("storage.sock"),
         nbd: vec![nbd],
+        handed: Vec::new(),
         aoe_interfaces: interfaces,
         nbd_tls: None,
         aoe_mac: None,
