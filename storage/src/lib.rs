@@ -6,6 +6,7 @@
 mod allow;
 mod aoe_target;
 mod api;
+mod boot_trace;
 mod catalogue;
 mod counters;
 mod dirty;

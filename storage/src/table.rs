@@ -2,9 +2,10 @@
 //! process starts anew.
 
 use crate::Config;
+use crate::boot_trace::{BootTrace, Traced};
 use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
 use crate::export::{Disk, Export, Label};
-use images::{LayerError, LayerMode, Layers, Store, StoreError};
+use images::{Base, LayerError, LayerMode, Layers, Store, StoreError};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, StallVerb};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -101,6 +102,8 @@ pub struct Exports {
     path: PathBuf,
     aoe_mac: Option<Mac>,
     exports: RwLock<BTreeMap<MachineName, Assigned>>,
+    /// Of the image versions in use, by their digest.
+    traces: Mutex<BTreeMap<String, Arc<BootTrace>>>,
     /// One change at a time; also guards the file.
     change: Mutex<()>,
     /// Told of every new export.
@@ -119,12 +122,13 @@ impl Exports {
             path: config.table.clone(),
             aoe_mac: config.aoe_mac,
             exports: RwLock::default(),
+            traces: Mutex::default(),
             change: Mutex::default(),
             listeners: Mutex::default(),
         };
         for spec in read_table(&config.table)?.export {
             let machine = spec.machine.clone();
-            match exports.make(&spec) {
+            match exports.make(&spec, false) {
                 Ok(export) => {
                     tracing::info!(%machine, "export restored");
                     exports.write().insert(machine, Assigned::new(spec, export, exports.aoe_mac));
@@ -152,7 +156,7 @@ impl Exports {
             }
             self.close_former(&former)?;
         }
-        let made = self.make(&spec).map(|export| Assigned::new(spec, export, self.aoe_mac));
+        let made = self.make(&spec, true).map(|export| Assigned::new(spec, export, self.aoe_mac));
         if let Ok(assigned) = &made {
             self.write().insert(assigned.spec.machine.clone(), assigned.clone());
         }
@@ -222,6 +226,8 @@ impl Exports {
         for one in &all {
             one.export.finish_last_close(since);
         }
+        let traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        traces.values().for_each(|trace| trace.end());
     }
 
     /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
@@ -255,8 +261,26 @@ impl Exports {
         }
     }
 
-    fn make(&self, spec: &ExportSpec) -> Result<Arc<Export>, ExportError> {
-        let base = self.store.open_base(&spec.image, spec.version)?;
+    fn trace(&self, base: &Base) -> Arc<BootTrace> {
+        let digest = base.version.digest.to_string();
+        let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else holds those of which no export is left.
+        traces.retain(|_, trace| Arc::strong_count(trace) > 1);
+        let trace = traces.entry(digest).or_insert_with_key(|digest| {
+            let path = self.path.with_file_name("boot-traces").join(format!("{digest}.json"));
+            Arc::new(BootTrace::open(path, base.block.size_bytes()))
+        });
+        Arc::clone(trace)
+    }
+
+    /// `is_boot`: the machine boots; otherwise it runs, and this server has started anew.
+    fn make(&self, spec: &ExportSpec, is_boot: bool) -> Result<Arc<Export>, ExportError> {
+        let mut base = self.store.open_base(&spec.image, spec.version)?;
+        let trace = self.trace(&base);
+        if is_boot {
+            trace.boot_begins(&base.block);
+        }
+        base.block = Arc::new(Traced::new(base.block, trace));
         let Some(mode) = LayerMode::of(spec.write_mode) else {
             // What the machine wrote in an earlier boot is of no use to it any more.
             self.layers.discard(&spec.machine)?;
