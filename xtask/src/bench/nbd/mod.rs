@@ -1,5 +1,6 @@
 //! How fast the NBD server is, and what it costs, beside what else there is.
 
+mod crowd;
 pub(super) mod servers;
 
 use crate::{build, say};
@@ -59,7 +60,7 @@ pub(crate) struct Nbd {
     /// Seconds that each load lasts
     #[arg(long, default_value_t = 5)]
     seconds: u32,
-    /// Only loads whose title contains this
+    /// Only loads whose title contains this; "crowd" is many clients at once
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -93,6 +94,9 @@ impl Nbd {
         println!("share of nbdkit in brackets; processor time is the server's alone");
         for case in CASES.iter().filter(|case| case.title.contains(&self.only)) {
             self.measure(&ground, case)?;
+        }
+        if "crowd".contains(&self.only) {
+            crowd::measure(&ground, self.seconds)?;
         }
         Ok(())
     }

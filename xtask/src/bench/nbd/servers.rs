@@ -93,6 +93,19 @@ impl Server {
         cpu_seconds(self.id())
     }
 
+    /// Memory of it and its children, in megabytes.
+    pub(super) fn resident_mb(&self) -> Result<f64> {
+        let mut kib = 0;
+        for process in with_children(self.id()) {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+            // Without the file itself, which they map or not.
+            let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            let number = anonymous.and_then(|text| text.split_whitespace().next());
+            kib += number.context("no RssAnon")?.parse::<u64>()?;
+        }
+        Ok(kib as f64 * 1024.0 / 1e6)
+    }
+
     fn id(&self) -> u32 {
         match &self.process {
             Process::Child(daemon) => daemon.id(),

@@ -1,0 +1,98 @@
+//! Many clients at once: what one that takes all it can get leaves to the others, and what idle ones cost.
+
+use super::IMAGE_MIB;
+use super::servers::{Ground, Kind, Server};
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Beside the greedy one.
+const MODEST_CLIENTS: u32 = 29;
+
+const IDLE_CLIENTS: u32 = 200;
+
+/// What the greedy one may cost the others, as a share of their latency when they are alone.
+const SLOWER_MAX: f64 = 3.0;
+
+/// Of the server with all idle clients.
+const IDLE_MB_MAX: f64 = 40.0;
+
+/// Prints both for bootlace and nbdkit.
+pub(super) fn measure(ground: &Ground, seconds: u32) -> Result<()> {
+    println!(
+        "\n{MODEST_CLIENTS} clients with 50 reads of 4 KiB a second each, 99 % of which are done within \
+         (wanted beside a greedy one: {SLOWER_MAX:.2} times that)"
+    );
+    for kind in [Kind::Bootlace, Kind::Nbdkit] {
+        let server = Server::start(ground, kind, false)?;
+        let alone = modest(ground, &server, seconds)?;
+        for rw in ["randread", "randwrite"] {
+            let greedy = Fio(greedy(ground, &server, rw).spawn().context("can't start fio")?);
+            std::thread::sleep(Duration::from_millis(500));
+            let beside = modest(ground, &server, seconds)?;
+            drop(greedy);
+            println!(
+                "  {:12} {alone:>6.0} us alone, {beside:>6.0} us beside {rw} ({:.2})",
+                kind.name(),
+                beside / alone
+            );
+        }
+    }
+    println!("\n{IDLE_CLIENTS} idle clients (wanted: {IDLE_MB_MAX:.0} MB)");
+    for kind in [Kind::Bootlace, Kind::Nbdkit] {
+        let server = Server::start(ground, kind, false)?;
+        let none = server.resident_mb()?;
+        let mut idle = fio(ground, &server, ("randread", "4k", 1), IDLE_CLIENTS);
+        idle.args(["--rate_iops=1", "--time_based", "--runtime=30"]);
+        let idle = Fio(idle.stdout(Stdio::null()).spawn().context("can't start fio")?);
+        std::thread::sleep(Duration::from_secs(4));
+        println!("  {:12} {:>6.1} MB, {none:.1} MB without", kind.name(), server.resident_mb()?);
+        drop(idle);
+    }
+    Ok(())
+}
+
+/// Ends with its value.
+struct Fio(Child);
+
+impl Drop for Fio {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn fio(
+    ground: &Ground,
+    server: &Server,
+    (rw, block, depth): (&str, &str, u32),
+    n_clients: u32,
+) -> Command {
+    let mut fio = ground.netns.command("fio", Signal::SIGKILL);
+    fio.args(["--name=load", "--ioengine=nbd", "--thread", "--group_reporting"]);
+    fio.args(["--output-format=json", "--randrepeat=0", "--norandommap"]);
+    fio.arg(format!("--uri={}", server.uri)).arg(format!("--size={IMAGE_MIB}m"));
+    fio.arg(format!("--rw={rw}")).arg(format!("--bs={block}"));
+    fio.arg(format!("--iodepth={depth}")).arg(format!("--numjobs={n_clients}"));
+    fio
+}
+
+/// As much as Linux has in flight at once, without an end.
+fn greedy(ground: &Ground, server: &Server, rw: &str) -> Command {
+    let mut greedy = fio(ground, server, (rw, "128k", 128), 1);
+    greedy.args(["--time_based", "--runtime=600"]).stdout(Stdio::null());
+    greedy
+}
+
+/// Microseconds within which 99 % of the requests of modest clients are done.
+fn modest(ground: &Ground, server: &Server, seconds: u32) -> Result<f64> {
+    let mut modest = fio(ground, server, ("randread", "4k", 1), MODEST_CLIENTS);
+    modest.args(["--rate_iops=50", "--time_based"]).arg(format!("--runtime={seconds}"));
+    let said = lab::text_of(&mut modest)?;
+    let json = said.find('{').map_or("", |at| &said[at..]);
+    let report: serde_json::Value = serde_json::from_str(json)?;
+    let slow = report["jobs"][0]["read"]["clat_ns"]["percentile"]["99.000000"].as_f64();
+    Ok(slow.with_context(|| format!("fio said: {said}"))? / 1e3)
+}
