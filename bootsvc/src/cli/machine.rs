@@ -230,8 +230,8 @@ fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::R
     let n_requests = runtime()?.block_on(open(paths)?.decide_stall(name, verb))?;
     say(match (n_requests, verb) {
         (0, _) => format!("{name}: none of its writes waits"),
-        (_, StallVerb::Resume) => format!("{name}: {n_requests} writes are tried again"),
-        (_, StallVerb::Fail) => format!("{name}: {n_requests} writes fail"),
+        (_, StallVerb::Resume) => format!("{name}: tried again: {n_requests}"),
+        (_, StallVerb::Fail) => format!("{name}: failed: {n_requests}"),
     });
     Ok(())
 }
