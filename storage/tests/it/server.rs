@@ -241,13 +241,13 @@ pub(crate) fn prepare(folder: &Path, machine: &str, spec: &str) {
 /// One request to the storage API of the server in that folder, and its whole reply.
 fn ask(folder: &Path, method: &str, path: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(folder.join("storage.sock")).unwrap();
-    write!(
-        stream,
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: storage\r\nConnection: close\r\nContent-Type: \
          application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .unwrap();
+    );
+    // At once: a server that says no to the head may hang up before more comes.
+    stream.write_all(request.as_bytes()).unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     reply
