@@ -18,7 +18,7 @@ use output::{BATCH_BYTES, Output};
 use read::PIECE_BYTES;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Long trims and zeroes are done in steps of this size, so that closing need not wait for all.
 const STEP_BYTES: u64 = 128 << 20;
@@ -28,6 +28,13 @@ const OVERSIZE_MAX: u32 = 64 << 20;
 
 /// A long write is done in pieces of at least this size, as they come.
 const WRITE_FROM_BYTES: usize = 64 << 10;
+
+/// A client that keeps its thread busy for so long lets the others' go first. The kernel lets it run for
+/// three milliseconds, in which each of them would wait for its page.
+const TURN: Duration = Duration::from_micros(500);
+
+/// To receive what is there takes less.
+const WAITED: Duration = Duration::from_micros(100);
 
 /// What file systems write.
 const BLOCK_BYTES: u64 = 4096;
@@ -59,6 +66,7 @@ pub(super) fn run(
         late: Late::new(),
         reads: Reads::default(),
         began: Instant::now(),
+        turn_began: Instant::now(),
     };
     let served = session.serve().and_then(|()| session.finish_late());
     if served.is_ok() {
@@ -92,6 +100,8 @@ struct Session<'a> {
     reads: Reads,
     /// When the last bytes came.
     began: Instant,
+    /// When it last waited, or let others go first.
+    turn_began: Instant,
 }
 
 impl Session<'_> {
@@ -143,14 +153,30 @@ impl Session<'_> {
                 && matches!(self.late.wait(Some(self.link.socket()))?, Ready::Finished);
             if !is_finished {
                 self.export.count_reads(std::mem::take(&mut self.reads), self.began);
+                let waits_since = self.take_turns();
                 let received = self.input.receive(&mut self.link, wanted);
                 self.began = Instant::now();
+                if self.began.duration_since(waits_since) > WAITED {
+                    self.turn_began = self.began;
+                }
                 match received {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     received => return received,
                 }
             }
         }
+    }
+
+    /// Lets other connections go first if this one has not waited for long. When that was.
+    fn take_turns(&mut self) -> Instant {
+        let now = Instant::now();
+        if now.duration_since(self.turn_began) < TURN {
+            return now;
+        }
+        // Nothing happens if nobody else wants the processor.
+        std::thread::yield_now();
+        self.turn_began = Instant::now();
+        self.turn_began
     }
 
     /// Replies to requests that had to wait.
