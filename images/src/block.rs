@@ -34,8 +34,16 @@ pub struct Zeroes {
 /// - `flush`: everything acknowledged before the call was entered survives a power cut, unless the block
 ///   says that nothing durable is promised ([`Block::is_durable`] is `false`).
 pub trait Block: Send + Sync {
-    /// Size in bytes; never changes while the block is open.
+    /// Size in bytes. While the block is open it changes by [`grow`](Block::grow) only.
     fn size_bytes(&self) -> u64;
+
+    /// Takes over what a file or device has grown by, and returns the size.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn grow(&self) -> io::Result<u64> {
+        Ok(self.size_bytes())
+    }
 
     /// Fills the whole buffer from `offset`.
     ///

@@ -1,7 +1,7 @@
 //! A file or block device that clients write to.
 
-use crate::block::{Block, Extent, Zeroes, check_range};
-use crate::cached::CachedReads;
+use crate::block::{Block, Extent, Zeroes};
+use crate::file_bytes::FileBytes;
 use crate::flush::FlushGroup;
 use crate::sparse;
 use std::fs::File;
@@ -24,9 +24,7 @@ pub enum Durability {
 /// A raw disk, writable.
 #[derive(Debug)]
 pub struct DiskFile {
-    file: File,
-    size_bytes: u64,
-    cached: CachedReads,
+    bytes: FileBytes,
     durability: Durability,
     flushes: FlushGroup,
     failed: AtomicBool,
@@ -36,9 +34,7 @@ impl DiskFile {
     /// An open file or device of that size.
     pub fn new(file: File, size_bytes: u64, durability: Durability) -> Self {
         Self {
-            file,
-            size_bytes,
-            cached: CachedReads::default(),
+            bytes: FileBytes::new(file, size_bytes),
             durability,
             flushes: FlushGroup::default(),
             failed: AtomicBool::new(false),
@@ -46,7 +42,7 @@ impl DiskFile {
     }
 
     fn check_writable(&self, offset: u64, length: u64) -> io::Result<()> {
-        check_range(offset, length, self.size_bytes)?;
+        self.bytes.check_range(offset, length)?;
         self.check_healthy()
     }
 
@@ -63,26 +59,28 @@ impl DiskFile {
 
 impl Block for DiskFile {
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.bytes.size_bytes()
+    }
+
+    fn grow(&self) -> io::Result<u64> {
+        self.bytes.grow()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        check_range(offset, buffer.len() as u64, self.size_bytes)?;
-        self.file.read_exact_at(buffer, offset)
+        self.bytes.read_at(buffer, offset)
     }
 
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-        check_range(offset, buffer.len() as u64, self.size_bytes)?;
-        self.cached.read(&self.file, buffer, offset)
+        self.bytes.read_cached(buffer, offset)
     }
 
     fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
-        Some(&self.file)
+        Some(&self.bytes.file)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.check_writable(offset, data.len() as u64)?;
-        self.file.write_all_at(data, offset)
+        self.bytes.file.write_all_at(data, offset)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -94,32 +92,30 @@ impl Block for DiskFile {
             self.check_healthy()?;
             // The kernel reports a failed write-back once and then forgets it: a second fsync would
             // lie. The disk stays readable.
-            self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+            self.bytes.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
         })
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_writable(offset, length)?;
-        sparse::punch(&self.file, offset, length).map(drop)
+        sparse::punch(&self.bytes.file, offset, length).map(drop)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {
         self.check_writable(offset, length)?;
-        sparse::write_zeroes(&self.file, offset, length, how)
+        sparse::write_zeroes(&self.bytes.file, offset, length, how)
     }
 
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
-        check_range(offset, length, self.size_bytes)?;
-        sparse::extent(&self.file, offset, length)
+        self.bytes.extent(offset, length)
     }
 
     fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
-        check_range(offset, length, self.size_bytes)?;
-        sparse::hole_at(&self.file, offset, length)
+        self.bytes.hole_at(offset, length)
     }
 
     fn prefetch(&self, offset: u64, length: u64) {
-        sparse::prefetch(&self.file, offset, length);
+        self.bytes.prefetch(offset, length);
     }
 
     fn is_read_only(&self) -> bool {

@@ -7,6 +7,7 @@ mod cached;
 mod copy;
 mod disk_file;
 mod error;
+mod file_bytes;
 mod flush;
 mod import;
 mod kernel;

@@ -1,11 +1,9 @@
 //! A raw disk image in a file, read-only: the base that all machines share.
 
-use crate::block::{Block, Extent, Zeroes, check_range, read_only_error};
-use crate::cached::CachedReads;
-use crate::sparse;
+use crate::block::{Block, Extent, Zeroes, read_only_error};
+use crate::file_bytes::FileBytes;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A read-only file as a disk.
@@ -14,9 +12,7 @@ use std::path::Path;
 /// booting the same image read the server's disk once.
 #[derive(Debug)]
 pub struct RawFile {
-    file: File,
-    size_bytes: u64,
-    cached: CachedReads,
+    bytes: FileBytes,
 }
 
 impl RawFile {
@@ -32,27 +28,29 @@ impl RawFile {
 
     /// An open file or device whose size is known.
     pub fn of_size(file: File, size_bytes: u64) -> Self {
-        Self { file, size_bytes, cached: CachedReads::default() }
+        Self { bytes: FileBytes::new(file, size_bytes) }
     }
 }
 
 impl Block for RawFile {
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.bytes.size_bytes()
+    }
+
+    fn grow(&self) -> io::Result<u64> {
+        self.bytes.grow()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        check_range(offset, buffer.len() as u64, self.size_bytes)?;
-        self.file.read_exact_at(buffer, offset)
+        self.bytes.read_at(buffer, offset)
     }
 
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-        check_range(offset, buffer.len() as u64, self.size_bytes)?;
-        self.cached.read(&self.file, buffer, offset)
+        self.bytes.read_cached(buffer, offset)
     }
 
     fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
-        Some(&self.file)
+        Some(&self.bytes.file)
     }
 
     fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
@@ -72,17 +70,15 @@ impl Block for RawFile {
     }
 
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
-        check_range(offset, length, self.size_bytes)?;
-        sparse::extent(&self.file, offset, length)
+        self.bytes.extent(offset, length)
     }
 
     fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
-        check_range(offset, length, self.size_bytes)?;
-        sparse::hole_at(&self.file, offset, length)
+        self.bytes.hole_at(offset, length)
     }
 
     fn prefetch(&self, offset: u64, length: u64) {
-        sparse::prefetch(&self.file, offset, length);
+        self.bytes.prefetch(offset, length);
     }
 
     fn is_read_only(&self) -> bool {

@@ -71,8 +71,9 @@ pub(crate) trait Catalogue: Send + Sync {
     /// All that can be seen on `interface`.
     fn all_aoe(&self, interface: &str) -> Vec<AoeDisk>;
 
-    /// `listener` is told of every AoE export that is made from now on.
-    fn on_new_aoe(&self, listener: Listener);
+    /// `listener` is told of every export that is made, or grows, from now on and can be seen on
+    /// `interface`.
+    fn on_new_aoe(&self, interface: &str, listener: Listener);
 }
 
 pub(crate) type Listener = Box<dyn Fn(&AoeDisk) + Send>;

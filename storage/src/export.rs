@@ -101,6 +101,11 @@ impl Export {
         self.disk.block().size_bytes()
     }
 
+    /// Takes over what the disk has grown by; the size.
+    pub(crate) fn grow(&self) -> std::io::Result<u64> {
+        self.disk.block().grow()
+    }
+
     /// Whether acknowledged writes must outlive this host's power.
     pub(crate) fn is_durable(&self) -> bool {
         self.disk.block().is_durable()

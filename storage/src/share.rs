@@ -14,7 +14,7 @@ use socket2::Socket;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use wire::Mac;
 
@@ -108,6 +108,7 @@ pub enum ShareError {
 /// A file that is being shared; dropping it ends that.
 pub struct Share {
     export: Arc<Export>,
+    shared: Arc<OneExport>,
     nbd: Vec<NbdServer>,
     aoe: Vec<AoeTarget>,
     addresses: Vec<String>,
@@ -127,11 +128,13 @@ impl Share {
             description: config.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
         let export = Export::new(label, disk);
-        let shared: Arc<dyn Catalogue> = Arc::new(OneExport {
+        let one = Arc::new(OneExport {
             export: Arc::clone(&export),
             allow: config.allow.clone(),
             aoe: config.aoe.iter().map(|address| place(address, &config.allow)).collect(),
+            listeners: Mutex::default(),
         });
+        let shared: Arc<dyn Catalogue> = Arc::<OneExport>::clone(&one);
         let (mut nbd, mut aoe, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for address in &config.nbd {
             let server = NbdServer::start(address, Arc::clone(&shared), tls.clone());
@@ -155,7 +158,22 @@ impl Share {
         for AoeAddress { interface, address, .. } in &config.aoe {
             addresses.push(format!("aoe e{address} on {interface}"));
         }
-        Ok(Self { export, nbd, aoe, addresses })
+        Ok(Self { export, shared: one, nbd, aoe, addresses })
+    }
+
+    /// Looks whether the file or device has grown. AoE clients are told; over NBD a new connection sees it,
+    /// and no other is touched.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn grow(&self) -> io::Result<()> {
+        let before = self.export.size_bytes();
+        let size_bytes = self.export.grow()?;
+        if size_bytes > before {
+            tracing::info!(before, size_bytes, "the disk has grown");
+            self.shared.announce();
+        }
+        Ok(())
     }
 
     /// Where clients find it, one line each: URIs for NBD.
@@ -267,6 +285,8 @@ struct OneExport {
     allow: Vec<Allow>,
     /// Places, and on which interface each is.
     aoe: Vec<(String, Arc<AoePlace>)>,
+    /// By interface.
+    listeners: Mutex<Vec<(String, Listener)>>,
 }
 
 impl OneExport {
@@ -279,6 +299,15 @@ impl OneExport {
 
     fn admits_station(&self, mac: Mac) -> bool {
         self.allow.is_empty() || self.allow.contains(&Allow::Station(mac))
+    }
+
+    /// Tells AoE clients that the disk is there.
+    fn announce(&self) {
+        for (interface, listener) in
+            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
+            self.all_aoe(interface).iter().for_each(listener);
+        }
     }
 
     fn disk(&self, place: &Arc<AoePlace>) -> AoeDisk {
@@ -315,6 +344,8 @@ impl Catalogue for OneExport {
         here.map(|(_, place)| self.disk(place)).collect()
     }
 
-    /// There is never a new one.
-    fn on_new_aoe(&self, _listener: Listener) {}
+    fn on_new_aoe(&self, interface: &str, listener: Listener) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.push((interface.to_owned(), listener));
+    }
 }

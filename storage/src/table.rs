@@ -347,7 +347,7 @@ impl Catalogue for Exports {
         over_aoe.map(Assigned::aoe_disk).collect()
     }
 
-    fn on_new_aoe(&self, listener: Listener) {
+    fn on_new_aoe(&self, _interface: &str, listener: Listener) {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 }

@@ -8,7 +8,11 @@ use clap::{Args, ValueEnum};
 use model::ShelfSlot;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use storage::{Address, Allow, AoeAddress, ShareConfig, TlsConfig, Writes};
+
+/// How often it is looked whether the disk has grown.
+const GROWTH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Share a file or block device over NBD and AoE until Ctrl-C
 ///
@@ -28,6 +32,9 @@ use storage::{Address, Allow, AoeAddress, ShareConfig, TlsConfig, Writes};
 ///   bootlace share disk.img --nbd 10.0.0.1:10809 --tls-cert cert.pem --tls-key key.pem \
 ///     --tls-client-ca office.pem
 ///   nbds://10.0.0.1:10809/disk.img
+///
+/// A disk may grow meanwhile (lvextend, truncate): AoE clients are told, and NBD clients see it when they
+/// connect anew.
 ///
 /// NBD is served on sockets of LISTEN_FDS, too (systemd's socket units).
 #[derive(Args)]
@@ -121,7 +128,12 @@ impl Share {
             let share = storage::Share::start(config)?;
             share.addresses().iter().for_each(say);
             serve::tell_systemd("sharing");
-            stop.cancelled().await;
+            let mut looks = tokio::time::interval(GROWTH_INTERVAL);
+            while stop.run_until_cancelled(looks.tick()).await.is_some() {
+                if let Err(error) = share.grow() {
+                    tracing::warn!(%error, "can't see whether the disk has grown");
+                }
+            }
             drop(share);
             Ok(())
         })

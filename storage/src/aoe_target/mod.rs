@@ -55,7 +55,7 @@ impl AoeTarget {
         for disk in exports.all_aoe(interface) {
             announcer.announce(&disk);
         }
-        exports.on_new_aoe({
+        exports.on_new_aoe(interface, {
             let announcer = Arc::clone(&announcer);
             Box::new(move |disk| announcer.announce(disk))
         });

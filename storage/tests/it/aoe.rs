@@ -1,12 +1,12 @@
 //! AoE on a wire: aoetools, and an initiator that does what Linux does and worse.
 
-use crate::lan::{self, CLIENT, CLIENT_MAC, Initiator, SERVER, ata_frame};
+use crate::lan::{self, CLIENT, CLIENT_MAC, Initiator, SERVER, ata_frame, client_mac};
 use crate::server::Server;
 use crate::{run, succeed};
 use aoe::AtaCommand;
 use fakeclient::aoe_load::{Load, Report};
 use std::time::{Duration, Instant};
-use storage::{AoeAddress, Durability, Share, ShareConfig, Writes};
+use storage::{Allow, AoeAddress, Durability, Share, ShareConfig, Writes};
 use wire::Mac;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -276,7 +276,7 @@ fn a_disk_is_announced_three_times_and_again_when_the_link_is_back() {
 }
 
 /// A disk of 64 MiB that is shared by AoE as 1.1.
-fn share(folder: &std::path::Path, mac: Option<Mac>) -> Share {
+fn share(folder: &std::path::Path, mac: Option<Mac>, allow: Vec<Allow>) -> Share {
     let file = folder.join("disk");
     std::fs::write(&file, vec![0x11; 64 << 20]).unwrap();
     let address = "1.1".parse().unwrap();
@@ -289,16 +289,35 @@ fn share(folder: &std::path::Path, mac: Option<Mac>) -> Share {
         nbd_sockets: vec![],
         tls: None,
         aoe: vec![AoeAddress { interface: SERVER.into(), address, mac }],
-        allow: vec![],
+        allow,
     };
     Share::start(config).unwrap()
+}
+
+#[test]
+fn a_disk_that_grows_is_announced_and_its_new_end_can_be_read() {
+    lan::enter(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let share = share(folder.path(), None, vec![Allow::Station(client_mac())]);
+    let mut machine = Initiator::new();
+    while machine.announcement(2 * SECOND).is_some() {}
+    share.grow().unwrap();
+    assert_eq!(machine.announcement(SECOND), None, "nothing is new");
+    let file = std::fs::OpenOptions::new().write(true).open(folder.path().join("disk")).unwrap();
+    file.set_len(65 << 20).unwrap();
+    share.grow().unwrap();
+    machine.announcement(5 * SECOND).expect("an announcement");
+    let sectors = machine.ata(AtaCommand::Identify, 1, &[]).data[200..208].to_vec();
+    assert_eq!(sectors, (65u64 << 20 >> 9).to_le_bytes());
+    let last = AtaCommand::Read { lba: (65 << 20 >> 9) - 1 };
+    assert_eq!(machine.ata(last, 1, &[]).data, [0; 512]);
 }
 
 #[test]
 fn thirty_machines_at_once_lose_no_frame_and_read_what_they_wrote() {
     lan::enter(1500);
     let folder = tempfile::tempdir().unwrap();
-    let _share = share(folder.path(), None);
+    let _share = share(folder.path(), None, vec![]);
     let load = Load {
         interface: CLIENT.into(),
         shelf: 1,
@@ -355,7 +374,7 @@ fn a_disk_with_an_address_of_its_own_is_the_same_on_any_server() {
     lan::enter(1500);
     let folder = tempfile::tempdir().unwrap();
     let mac: Mac = "02:00:00:00:01:00".parse().unwrap();
-    let first = share(folder.path(), Some(mac));
+    let first = share(folder.path(), Some(mac), vec![]);
     let mut machine = Initiator::new();
     let to = |destination: Mac, tag| {
         let mut frame = ata_frame(tag, AtaCommand::Identify, 1, &[]);
@@ -372,7 +391,7 @@ fn a_disk_with_an_address_of_its_own_is_the_same_on_any_server() {
     // Another server, with another interface, takes over.
     drop(first);
     succeed("ip", &["link", "set", SERVER, "address", "52:54:00:00:00:fd"]);
-    let _second = share(folder.path(), Some(mac));
+    let _second = share(folder.path(), Some(mac), vec![]);
     machine.send(&to(mac, 4));
     let again = machine.response(5 * SECOND).expect("a reply")[36..].to_vec();
     assert!(again == identity);

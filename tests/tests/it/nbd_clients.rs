@@ -4,10 +4,11 @@
 
 use lab::{Daemon, Need, bootlace_binary, require, text_of};
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -50,6 +51,31 @@ impl Shared {
         let log = self.daemon.log();
         log.lines().find(|line| line.starts_with("nbd://")).unwrap().to_owned()
     }
+}
+
+#[test]
+fn a_disk_may_grow_while_it_is_used() {
+    if !programs("a disk that grows", &["nbdinfo", "qemu-io"]) {
+        return;
+    }
+    let shared = Shared::start(&[]);
+    let mut command = Command::new("qemu-io");
+    command.args(["-f", "raw", &shared.tcp_uri()]);
+    let mut reader = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keyboard = reader.stdin.take().unwrap();
+    writeln!(keyboard, "read -P 0x11 1M 4k").unwrap();
+    let file = File::options().write(true).open(shared.path("disk")).unwrap();
+    file.set_len(48 * MIB).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ok("nbdinfo", &["--size", &shared.uri()]).trim() != (48 * MIB).to_string() {
+        assert!(Instant::now() < deadline, "the new size is not seen");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    writeln!(keyboard, "read -P 0x11 1536k 4k\nquit").unwrap();
+    let output = reader.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.matches("read 4096/4096").count(), 2, "the open connection went on: {said}");
+    ok("qemu-io", &["-f", "raw", "-c", "write -P 7 40M 1M", &shared.uri()]);
 }
 
 fn ok(program: &str, arguments: &[&str]) -> String {

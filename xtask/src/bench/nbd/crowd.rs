@@ -72,7 +72,12 @@ fn fio(
     n_clients: u32,
 ) -> Command {
     let mut fio = ground.netns.command(program[0], Signal::SIGKILL);
-    fio.args(&program[1..]).args(["--name=load", "--ioengine=nbd", "--thread", "--group_reporting"]);
+    fio.args(&program[1..]).args([
+        "--name=load",
+        "--ioengine=nbd",
+        "--thread",
+        "--group_reporting",
+    ]);
     fio.args(["--output-format=json", "--randrepeat=0", "--norandommap"]);
     fio.arg(format!("--uri={}", server.uri)).arg(format!("--size={IMAGE_MIB}m"));
     fio.arg(format!("--rw={rw}")).arg(format!("--bs={block}"));
