@@ -6,7 +6,7 @@ use crate::net::port_holder::{Protocol, holder};
 use crate::network::network;
 use crate::paths::Paths;
 use model::Network;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 /// What is right, and what must be put right, in the order in which it is needed.
 pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
@@ -30,7 +30,13 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
         Err(error) => findings.push(Err(chain(&error))),
     }
     if let Some(tls) = &config.storage.nbd_tls {
-        let checked = tls.files().check();
+        let addresses = network(&config).map(|network| {
+            network.nbd.iter().map(|address| IpAddr::V4(*address.ip())).collect::<Vec<_>>()
+        });
+        let checked = tls.files().check().and_then(|()| match (&tls.machine_ca, addresses) {
+            (Some(ca), Ok(addresses)) => tls.files().check_names(ca, &addresses),
+            _ => Ok(()),
+        });
         findings.push(match checked {
             Ok(()) => Ok(format!("NBD over TLS: certificate {}", tls.certificate.display())),
             Err(error) => Err(chain(&error)),
@@ -40,11 +46,14 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
         Ok(version) => Ok(format!("loaders can be made by {version}")),
         Err(error) => Err(chain(&error)),
     });
-    findings.push(match service::find_init() {
+    let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
+    let init = if has_ca { service::INIT_TLS } else { service::INIT };
+    findings.push(match service::find_init(init) {
         Some(path) => Ok(format!("init for initrds: {}", path.display())),
-        None => Err("bootlace-init is neither beside this program nor in /usr/lib/bootlace: no \
-                     initrd can be built; cargo xtask build makes it"
-            .into()),
+        None => Err(format!(
+            "{init} is neither beside this program nor in /usr/lib/bootlace: no initrd can be built; \
+             cargo xtask build makes it"
+        )),
     });
     findings.push(images(paths));
     findings

@@ -138,6 +138,17 @@ pub(crate) struct StorageConfig {
     pub(crate) aoe_mac: Option<Mac>,
 }
 
+impl StorageConfig {
+    /// By whom machines know the storage server; `None` if they attach NBD roots without TLS.
+    ///
+    /// # Errors
+    /// The file is of no use.
+    pub(crate) fn machine_ca(&self) -> Result<Option<Vec<u8>>, storage::TlsError> {
+        let path = self.nbd_tls.as_ref().and_then(|tls| tls.machine_ca.as_deref());
+        path.map(storage::read_authorities).transpose()
+    }
+}
+
 impl Default for StorageConfig {
     fn default() -> Self {
         Self {
@@ -152,7 +163,7 @@ impl Default for StorageConfig {
 
 /// `nbd_tls` in `[storage]`: files in PEM format.
 #[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "NbdTlsText")]
 pub(crate) struct NbdTls {
     /// The server's certificate, and those of intermediate authorities behind it.
     pub(crate) certificate: PathBuf,
@@ -160,10 +171,41 @@ pub(crate) struct NbdTls {
     pub(crate) key: PathBuf,
     /// Authorities of which clients that use TLS must show a certificate.
     pub(crate) client_ca: Option<PathBuf>,
-    /// Always false: see [`not_required`].
-    #[serde(default, deserialize_with = "not_required")]
-    #[expect(dead_code, reason = "it is there to be refused in words")]
-    require: (),
+    /// The authority of `certificate`: machines attach their NBD roots over TLS, and know the server by
+    /// it. The certificate must name the server's IP addresses.
+    pub(crate) machine_ca: Option<PathBuf>,
+    /// Clients without TLS are refused.
+    pub(crate) require: bool,
+}
+
+/// As it is written.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NbdTlsText {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    machine_ca: Option<PathBuf>,
+    #[serde(default)]
+    require: bool,
+}
+
+impl TryFrom<NbdTlsText> for NbdTls {
+    type Error = &'static str;
+
+    fn try_from(text: NbdTlsText) -> Result<Self, Self::Error> {
+        let NbdTlsText { certificate, key, client_ca, machine_ca, require } = text;
+        match &machine_ca {
+            None if require => {
+                Err("with `require` machines would not start, unless they use TLS, too: give \
+                 `machine_ca`, or leave `require` out")
+            }
+            Some(_) if client_ca.is_some() => Err(
+                "machines have no certificates of their own: leave out `client_ca` or `machine_ca`",
+            ),
+            _ => Ok(Self { certificate, key, client_ca, machine_ca, require }),
+        }
+    }
 }
 
 impl NbdTls {
@@ -173,18 +215,8 @@ impl NbdTls {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             client_ca: self.client_ca.clone(),
-            is_required: false,
+            is_required: self.require,
         }
-    }
-}
-
-/// Machines attach their roots without TLS.
-fn not_required<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    match bool::deserialize(deserializer)? {
-        false => Ok(()),
-        true => Err(serde::de::Error::custom(
-            "machines can't use TLS for their roots yet, and would not start: leave `require` out",
-        )),
     }
 }
 
@@ -411,6 +443,8 @@ mod tests {
         );
         let tls = "nbd_tls = { certificate = \"c.pem\", key = \"k.pem\", require = true }\n";
         refuse(&format!("{GOOD}[storage]\n{tls}"), &["line 5", "leave `require` out"]);
+        let tls = tls.replace("require = true", "machine_ca = \"a.pem\", client_ca = \"a.pem\"");
+        refuse(&format!("{GOOD}[storage]\n{tls}"), &["no certificates of their own"]);
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);
     }

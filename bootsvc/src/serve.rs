@@ -37,11 +37,12 @@ pub(crate) async fn run(
         fitted_initrds: config.boot.fitted_initrds && config.network.vlan.is_none(),
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         rescue_busybox: config.boot.rescue_busybox.clone(),
-        ..Options::under(&paths.root)
+        ..Options::under(&paths.root).with_nbd_ca(config.storage.machine_ca()?)
     };
     if options.init.is_none() {
+        let name = if options.nbd_ca.is_some() { service::INIT_TLS } else { service::INIT };
         anyhow::bail!(
-            "bootlace-init is neither beside this program nor in /usr/lib/bootlace: no machine could \
+            "{name} is neither beside this program nor in /usr/lib/bootlace: no machine could \
              boot; cargo xtask build makes it"
         );
     }

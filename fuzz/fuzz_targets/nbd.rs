@@ -8,7 +8,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for tls in [Tls::Off, Tls::Optional, Tls::Required] {
         serve(tls, bytes);
     }
-    open(bytes);
+    open(nbd::client::Handshake::new("x"), bytes);
+    open(nbd::client::Handshake::with_tls("x"), bytes);
 });
 
 fn serve(tls: Tls, bytes: &[u8]) {
@@ -39,8 +40,7 @@ fn serve(tls: Tls, bytes: &[u8]) {
     }
 }
 
-fn open(mut rest: &[u8]) {
-    let mut handshake = nbd::client::Handshake::new("x");
+fn open(mut handshake: nbd::client::Handshake, mut rest: &[u8]) {
     loop {
         match handshake.step() {
             Ok(nbd::client::Step::Send(_)) => {}
@@ -51,6 +51,7 @@ fn open(mut rest: &[u8]) {
                 }
                 rest = left;
             }
+            Ok(nbd::client::Step::StartTls) => handshake.on_tls(),
             Ok(nbd::client::Step::Done(_)) | Err(_) => return,
         }
     }

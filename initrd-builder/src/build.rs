@@ -6,7 +6,7 @@ use crate::codec::{self, Effort};
 use crate::known_bugs::{known_bugs, numbers};
 use crate::select::{Chosen, Selection, Why, select};
 use crate::{BuildError, FileSystem, ModuleSource, Options};
-use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex};
+use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -76,7 +76,7 @@ pub fn build(
     let start = source.kernel_start();
     warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
-    let base = base(init, &index)?;
+    let base = base(init, &index, options.nbd_ca.as_deref())?;
     let is_base_packed = reads_zstd(source)?;
     // An initrd for known hardware has few modules, and is loaded again and again.
     let effort = if options.fit.is_some() { Effort::Thorough } else { Effort::Quick };
@@ -104,7 +104,7 @@ pub fn build(
 }
 
 /// The segment that every initrd starts with: init, and what it knows of the modules.
-fn base(init: &[u8], index: &ModuleIndex) -> Result<Vec<u8>, BuildError> {
+fn base(init: &[u8], index: &ModuleIndex, nbd_ca: Option<&[u8]>) -> Result<Vec<u8>, BuildError> {
     let mut archive = Archive::default();
     archive.file("init", 0o755, init.to_vec());
     // Without a console here the kernel starts init with no standard input and output at all.
@@ -116,6 +116,9 @@ fn base(init: &[u8], index: &ModuleIndex) -> Result<Vec<u8>, BuildError> {
     }
     // Tools of the real system recognize an initrd by this file.
     archive.file("etc/initrd-release", 0o644, b"NAME=Bootlace\nID=bootlace\n".to_vec());
+    if let Some(nbd_ca) = nbd_ca {
+        archive.file(&NBD_CA_PATH[1..], 0o644, nbd_ca.to_vec());
+    }
     // The kernel asks for modules by this name (crypto algorithms, file systems): init answers.
     archive.link("sbin/modprobe", "/init");
     archive.file(&INDEX_PATH[1..], 0o644, index.to_text().into_bytes());
@@ -520,5 +523,24 @@ mod tests {
         let initrd = build(&kernel, b"", &options).unwrap();
         assert!(initrd.modules.iter().all(|module| module.name != "ext4"));
         assert_eq!(initrd.modules[1].why.to_string(), format!("network drivers: {intel}"));
+    }
+
+    #[test]
+    fn tls_for_nbd_brings_the_authority_and_what_the_kernel_encrypts_with() {
+        let mut kernel = Kernel::new();
+        let options = Options { nbd_ca: Some(b"the authority".to_vec()), ..Options::default() };
+        let without = build(&kernel, b"", &options).unwrap();
+        assert!(without.warnings.iter().any(|text| text.contains("no module tls")));
+        kernel.add("kernel/net/tls/tls.ko", &[]);
+        kernel.add("kernel/crypto/gcm.ko", &[]);
+        let initrd = build(&kernel, b"", &options).unwrap();
+        for name in ["tls", "gcm"] {
+            let module = initrd.modules.iter().find(|module| module.name == name).unwrap();
+            assert_eq!(module.why.to_string(), "NBD over TLS");
+        }
+        assert!(String::from_utf8_lossy(&initrd.bytes).contains("the authority"));
+        let usual = build_all(&kernel, b"").unwrap();
+        assert!(usual.modules.iter().all(|module| module.name != "tls" && module.name != "gcm"));
+        assert!(!String::from_utf8_lossy(&usual.bytes).contains("the authority"));
     }
 }

@@ -94,6 +94,9 @@ pub struct Options {
     pub file_systems: Option<BTreeSet<FileSystem>>,
     /// The hardware that it is for. `None`: every wired network card.
     pub fit: Option<Fit>,
+    /// NBD roots are attached over TLS, and the storage server must be certified by one of these
+    /// authorities (PEM). It takes a `bootlace-init-tls`.
+    pub nbd_ca: Option<Vec<u8>>,
     /// Folder for compressed modules, which makes the next build faster and changes no byte of it.
     /// Some 15 MB for each kernel; nothing removes old files, but it may be emptied at any time.
     pub cache: Option<PathBuf>,

@@ -71,6 +71,10 @@ const WANTED: [(&str, &str); 5] = [
 /// The same, for initrds that are not for known hardware: few networks have it.
 const WANTED_IN_GENERIC: (&str, &str) = ("8021q", "VLANs");
 
+/// Encryption by the kernel; kernels differ in which of the ciphers are modules.
+const TLS: (&str, &str) = ("tls", "NBD over TLS");
+const CIPHERS: [&str; 5] = ["aesni_intel", "ghash_clmulni_intel", "ghash_generic", "ctr", "gcm"];
+
 /// Drivers that need one PHY driver and don't say so: tg3 asks for it with the BCM5785 only.
 const PHYS: [(&str, &str); 1] = [("tg3", "broadcom")];
 
@@ -178,6 +182,15 @@ pub(crate) fn select(
         if tree.paths.contains_key(name) {
             queue.push_back(wanted(name, purpose));
         }
+    }
+    if options.nbd_ca.is_some() {
+        let (name, purpose) = TLS;
+        if !tree.paths.contains_key(name) && !tree.built_in.contains(name) {
+            let kernel = source.kernel();
+            warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
+        }
+        let there = [name].into_iter().chain(CIPHERS).filter(|name| tree.paths.contains_key(*name));
+        queue.extend(there.map(|name| wanted(name, purpose)));
     }
     let modules = with_dependencies(&tree, queue)?;
     Ok(Selection { modules, warnings })

@@ -24,7 +24,7 @@ pub use images::Durability;
 pub use nbd_server::Address;
 pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
 pub use table::{ExportError, Exports};
-pub use tls::{TlsConfig, TlsError};
+pub use tls::{TlsConfig, TlsError, read_authorities};
 
 use socket2::{Domain, Socket};
 use std::io;

@@ -1,11 +1,14 @@
 //! Certificates for NBD over TLS: read from PEM files, and again when they change.
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +34,41 @@ impl TlsConfig {
     pub fn check(&self) -> Result<(), TlsError> {
         load(self).map(drop)
     }
+
+    /// Whether clients that trust the authorities in a file take the server for each of the addresses.
+    ///
+    /// # Errors
+    /// One of the files can't be read, or they don't.
+    pub fn check_names(&self, authorities: &Path, addresses: &[IpAddr]) -> Result<(), TlsError> {
+        let chain = certificates(&self.certificate)?;
+        check_names(&chain, certificates(authorities)?, addresses).map_err(|error| {
+            let why = format!("machines would refuse it: {error}");
+            TlsError { path: self.certificate.clone(), why }
+        })
+    }
+}
+
+/// Whether clients that trust these authorities take the server for each of the addresses.
+///
+/// # Errors
+/// They don't; the text says why.
+fn check_names(
+    chain: &[CertificateDer<'_>],
+    authorities: Vec<CertificateDer<'static>>,
+    addresses: &[IpAddr],
+) -> Result<(), rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities);
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let Some((certificate, intermediates)) = chain.split_first() else { return Ok(()) };
+    addresses.iter().try_for_each(|&address| {
+        let name = ServerName::from(address);
+        let now = UnixTime::now();
+        verifier.verify_server_cert(certificate, intermediates, &name, &[], now).map(drop)
+    })
 }
 
 /// A certificate or key is of no use.
@@ -138,6 +176,15 @@ fn load(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(server)
+}
+
+/// A file with certificates of authorities (PEM), as it is.
+///
+/// # Errors
+/// It can't be read, or none is in it.
+pub fn read_authorities(path: &Path) -> Result<Vec<u8>, TlsError> {
+    certificates(path)?;
+    fs::read(path).map_err(|error| TlsError { path: path.to_owned(), why: error.to_string() })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

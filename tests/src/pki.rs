@@ -1,5 +1,6 @@
 //! Certificates for TLS, under the names that NBD clients look for in a folder.
 
+use crate::lan::SERVER;
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs;
@@ -25,11 +26,11 @@ impl Authority {
         Ok(fs::write(folder.join("ca-cert.pem"), self.issuer.pem())?)
     }
 
-    /// Puts a new certificate for this host and its key into a folder, as `WHO-cert.pem` and
-    /// `WHO-key.pem`.
+    /// Puts a new certificate, for this host and a LAN's server, and its key into a folder, as
+    /// `WHO-cert.pem` and `WHO-key.pem`.
     pub fn issue(&self, folder: &Path, who: &str) -> Result<()> {
         fs::create_dir_all(folder)?;
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names = ["localhost", "127.0.0.1", SERVER].map(str::to_owned);
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(names)?.signed_by(&key, &self.issuer)?;
         fs::write(folder.join(format!("{who}-cert.pem")), certificate.pem())?;

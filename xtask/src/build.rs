@@ -38,7 +38,7 @@ pub(crate) fn run_loudly(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds `bootlace` and `bootlace-init`, side by side; returns the path of `bootlace`.
+/// Builds `bootlace`, `bootlace-init` and the one with TLS, side by side; returns the path of `bootlace`.
 pub(crate) fn run() -> Result<PathBuf> {
     build(&[], "debug")
 }
@@ -49,19 +49,22 @@ pub(crate) fn run_release() -> Result<PathBuf> {
 }
 
 fn build(options: &[&str], profile: &str) -> Result<PathBuf> {
-    say(&format!("building bootlace and bootlace-init ({profile})"));
+    say(&format!("building bootlace, bootlace-init and bootlace-init-tls ({profile})"));
     let mut bootlace = cargo(&["build", "--quiet", "--package", "bootsvc"]);
     run_loudly(bootlace.args(options), "cargo build")?;
-    // In a folder of its own: other RUSTFLAGS in the same one would build everything anew each time.
-    let folder = target().join("init");
-    let mut init = cargo(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
-    init.args(["--target", INIT_TARGET, "--target-dir"]).arg(&folder);
-    init.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    run_loudly(&mut init, "cargo build of bootlace-init")?;
-    let built = folder.join(INIT_TARGET).join("init/bootlace-init");
     let folder = target().join(profile);
     let binary = folder.join("bootlace");
-    place(&built, &folder.join("bootlace-init"))?;
+    for (name, features) in [("bootlace-init", ""), ("bootlace-init-tls", "tls")] {
+        // In folders of their own: other flags in the same one would build everything anew each time.
+        let of_init = target().join(name.trim_start_matches("bootlace-"));
+        let mut init =
+            cargo(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
+        init.args(["--features", features, "--target", INIT_TARGET, "--target-dir"]).arg(&of_init);
+        init.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        run_loudly(&mut init, &format!("cargo build of {name}"))?;
+        let built = of_init.join(INIT_TARGET).join("init/bootlace-init");
+        place(&built, &folder.join(name))?;
+    }
     ensure!(binary.is_file(), "cargo has built no {}", binary.display());
     Ok(binary)
 }

@@ -13,6 +13,10 @@ pub(crate) fn run() -> Result<()> {
     say("lint: clippy");
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run_loudly(&mut cargo(&clippy), "cargo clippy")?;
+    say("lint: clippy of the init with TLS");
+    let with_tls = ["clippy", "--quiet", "--package", "bootlace-init", "--features", "tls"];
+    let with_tls = [&with_tls[..], &["--all-targets", "--", "-D", "warnings"]].concat();
+    run_loudly(&mut cargo(&with_tls), "cargo clippy")?;
     if is_there("deny") {
         say("lint: licenses and sources of dependencies");
         let deny = ["deny", "--log-level", "error", "check", "bans", "licenses", "sources"];

@@ -18,6 +18,7 @@ use crate::netlink::Socket;
 use crate::nic::Nic;
 use crate::power::Power;
 use crate::reporter::{Target, TokenCell, later_token, sealed};
+use crate::tls::Tls;
 use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root, RootUrl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;
@@ -271,6 +272,7 @@ struct Link {
     /// Number of the connection; the storage server ends those with smaller ones first, so that no
     /// late write of a former one overtakes a repeated one.
     generation: u32,
+    tls: Option<Tls>,
     netlink: Socket,
     family: u16,
 }
@@ -288,6 +290,7 @@ impl Link {
             size_bytes,
             connection: io::stdin().as_fd().try_clone_to_owned()?,
             generation: 0,
+            tls: Tls::open()?,
             netlink,
             family,
         })
@@ -310,7 +313,7 @@ impl Link {
         self.generation += 1;
         let name = format!("{}?g={}", self.export, self.generation);
         let (server, (stream, found)) =
-            nbd::negotiate_any(&self.servers, &name, CONNECT_TIMEOUT)
+            nbd::negotiate_any(&self.servers, &name, self.tls.as_ref(), CONNECT_TIMEOUT)
                 .map_err(|(server, error)| nbd::why(server, &self.export, &error))?;
         if found.size_bytes / 512 * 512 != self.size_bytes {
             return Err(format!(

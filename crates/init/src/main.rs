@@ -45,6 +45,8 @@ mod resolve;
 mod shutdown;
 mod ssh;
 mod sysfs;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 mod upload;
 
 use std::process::ExitCode;

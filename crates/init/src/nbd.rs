@@ -9,6 +9,7 @@ use crate::loader::Loader;
 use crate::netlink::{Message, Socket};
 use crate::nic::{Nic, Patience};
 use crate::sysfs;
+use crate::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Step};
 use rustix::net::sockopt;
 use std::io::{self, Read, Write};
@@ -62,7 +63,12 @@ pub(crate) fn attach(
     console: &Console,
     own_lease: Option<(&Held, &Nic)>,
 ) -> Result<(Disk, SocketAddrV4), Failure> {
-    load_driver(loader).map_err(|error| {
+    let tls = Tls::open().map_err(|error| {
+        let text = format!("the initrd says that NBD needs TLS, which does not work: {error}");
+        Failure::new(text, "have the boot server build the initrd anew")
+    })?;
+    let with_tls = || if tls.is_some() { Tls::load_driver(loader) } else { Ok(()) };
+    load_driver(loader).and_then(|()| with_tls()).map_err(|error| {
         Failure::new(
             format!("can't load the NBD driver: {error}"),
             format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
@@ -74,11 +80,11 @@ pub(crate) fn attach(
     let mut timeout = CONNECT_TIMEOUT_FIRST;
     let mut refused_since: Option<Instant> = None;
     let (server, (stream, found)) = loop {
-        let (server, error) = match negotiate_any(servers, export, timeout) {
+        let (server, error) = match negotiate_any(servers, export, tls.as_ref(), timeout) {
             Ok(connection) => break connection,
             Err(error) => error,
         };
-        let is_refused = matches!(error, NegotiationError::Handshake(_));
+        let is_refused = error.is_word();
         let text = why(server, export, &error);
         let since = *refused_since.get_or_insert_with(Instant::now);
         if !is_refused {
@@ -137,6 +143,16 @@ pub(crate) enum NegotiationError {
     /// The server answered something else than yes.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    /// There is no TLS session with it; why, in words.
+    #[error("{0}")]
+    Tls(String),
+}
+
+impl NegotiationError {
+    /// Whether the server has said something.
+    const fn is_word(&self) -> bool {
+        !matches!(self, Self::Io(_))
+    }
 }
 
 /// What an error means for the person who waits.
@@ -144,6 +160,9 @@ pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) 
     match error {
         NegotiationError::Handshake(error) => {
             format!("the storage server {server} does not give the disk {export}: {error}")
+        }
+        NegotiationError::Tls(why) => {
+            format!("the storage server {server} can't be trusted with the disk {export}: {why}")
         }
         NegotiationError::Io(error) => {
             format!(
@@ -160,18 +179,20 @@ type Connection = (TcpStream, Export);
 /// The next address of the server is tried after this time without an answer of the former.
 const STAGGER: Duration = Duration::from_millis(300);
 
-/// The keeper's memory is locked, so that stacks are small.
-const STACK_BYTES: usize = 64 << 10;
+/// The keeper's memory is locked, so that stacks are small; those of TLS are not.
+const STACK_BYTES: usize = if cfg!(feature = "tls") { 256 << 10 } else { 64 << 10 };
 
 /// Tries all addresses, one a little after the other, and takes the first that gives the export. If none
 /// does, a word of the server counts more than silence.
 pub(crate) fn negotiate_any(
     servers: &[SocketAddrV4],
     export: &str,
+    tls: Option<&Tls>,
     timeout: Duration,
 ) -> Result<(SocketAddrV4, Connection), (SocketAddrV4, NegotiationError)> {
     if let [server] = servers {
-        let connection = negotiate(*server, export, timeout).map_err(|error| (*server, error))?;
+        let connection =
+            negotiate(*server, export, tls, timeout).map_err(|error| (*server, error))?;
         return Ok((*server, connection));
     }
     let (sender, answers) = mpsc::channel();
@@ -180,10 +201,13 @@ pub(crate) fn negotiate_any(
     let mut trouble: Option<(SocketAddrV4, NegotiationError)> = None;
     loop {
         if let Some(&server) = left.next() {
-            let (sender, export) = (sender.clone(), export.to_owned());
+            let (sender, export, tls) = (sender.clone(), export.to_owned(), tls.cloned());
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
             // Nobody listens any more when another one was faster: that connection is closed.
-            let work = move || drop(sender.send((server, negotiate(server, &export, timeout))));
+            let work = move || {
+                let done = negotiate(server, &export, tls.as_ref(), timeout);
+                drop(sender.send((server, done)));
+            };
             match thread.spawn(work) {
                 Ok(_) => n_running += 1,
                 Err(error) => trouble = trouble.or(Some((server, error.into()))),
@@ -200,7 +224,7 @@ pub(crate) fn negotiate_any(
             Ok((server, Ok(connection))) => return Ok((server, connection)),
             Ok((server, Err(error))) => {
                 n_running -= 1;
-                let is_word = matches!(error, NegotiationError::Handshake(_));
+                let is_word = error.is_word();
                 if is_word || trouble.is_none() {
                     trouble = Some((server, error));
                 }
@@ -214,21 +238,30 @@ pub(crate) fn negotiate_any(
 fn negotiate(
     server: SocketAddrV4,
     export: &str,
+    tls: Option<&Tls>,
     timeout: Duration,
 ) -> Result<Connection, NegotiationError> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(server), timeout)?;
     tune_socket(&stream)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
     stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))?;
-    let found = open_export(&mut stream, export)?;
+    let found = open_export(&mut stream, server, export, tls)?;
     // The kernel inherits the socket: a read timeout would end the connection in an idle moment.
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
     Ok((stream, found))
 }
 
-fn open_export(stream: &mut (impl Read + Write), export: &str) -> Result<Export, NegotiationError> {
-    let mut handshake = Handshake::new(export);
+fn open_export(
+    stream: &mut TcpStream,
+    server: SocketAddrV4,
+    export: &str,
+    tls: Option<&Tls>,
+) -> Result<Export, NegotiationError> {
+    let mut handshake = match tls {
+        Some(_) => Handshake::with_tls(export),
+        None => Handshake::new(export),
+    };
     loop {
         match handshake.step()? {
             Step::Send(bytes) => stream.write_all(&bytes)?,
@@ -236,6 +269,12 @@ fn open_export(stream: &mut (impl Read + Write), export: &str) -> Result<Export,
                 let mut bytes = vec![0; length];
                 stream.read_exact(&mut bytes)?;
                 handshake.on_bytes(&bytes)?;
+            }
+            Step::StartTls => {
+                if let Some(tls) = tls {
+                    tls.start(stream, *server.ip()).map_err(NegotiationError::Tls)?;
+                }
+                handshake.on_tls();
             }
             Step::Done(found) => return Ok(found),
         }
@@ -389,21 +428,21 @@ mod tests {
         let (_silent, silent) = silent();
         let started = Instant::now();
         let servers = [silent, dead(), server()];
-        let (found, (_, export)) = negotiate_any(&servers, "lab-07", TIMEOUT).unwrap();
+        let (found, (_, export)) = negotiate_any(&servers, "lab-07", None, TIMEOUT).unwrap();
         assert_eq!((found, export.size_bytes), (servers[2], 512));
         assert!(started.elapsed() < HANDSHAKE_TIMEOUT, "the silent one is not waited for");
         let server = server();
-        let (found, _) = negotiate_any(&[server], "lab-07", TIMEOUT).unwrap();
+        let (found, _) = negotiate_any(&[server], "lab-07", None, TIMEOUT).unwrap();
         assert_eq!(found, server);
     }
 
     #[test]
     fn a_word_of_the_server_counts_more_than_silence() {
         let servers = [dead(), server(), dead()];
-        let (from, error) = negotiate_any(&servers, "lab-08", TIMEOUT).unwrap_err();
+        let (from, error) = negotiate_any(&servers, "lab-08", None, TIMEOUT).unwrap_err();
         assert_eq!(from, servers[1]);
         assert!(why(from, "lab-08", &error).contains("does not give the disk lab-08"));
-        let (_, error) = negotiate_any(&[dead(), dead()], "lab-07", TIMEOUT).unwrap_err();
+        let (_, error) = negotiate_any(&[dead(), dead()], "lab-07", None, TIMEOUT).unwrap_err();
         assert!(matches!(error, NegotiationError::Io(_)));
     }
 }

@@ -35,6 +35,10 @@ pub use rescue::{
 };
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 
+/// In an initrd: certificates (PEM) of the authority by which machines know the storage server. NBD roots
+/// are attached over TLS if it is there.
+pub const NBD_CA_PATH: &str = "/etc/bootlace-nbd-ca.pem";
+
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
 /// the boot follows.
 pub const KERNEL_LOG_PATH: &str = "/kernel-log/";

@@ -1,7 +1,7 @@
 //! The client's side of the handshake: opens one export with NBD_OPT_GO.
 
 use crate::constants::{
-    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_GO, OPTION_MAGIC,
+    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_GO, OPT_STARTTLS, OPTION_MAGIC,
     OPTION_REPLY_MAGIC, REP_ACK, REP_FLAG_ERROR, REP_INFO, TransmissionFlags,
 };
 use alloc::string::String;
@@ -29,6 +29,8 @@ pub enum Step {
     Send(Vec<u8>),
     /// Receive exactly so many bytes and hand them to [`Handshake::on_bytes`].
     Receive(usize),
+    /// Begin TLS on the connection, call [`Handshake::on_tls`], and go on inside of it.
+    StartTls,
     /// The connection is in transmission: the next byte sent is a request's.
     Done(Export),
 }
@@ -42,6 +44,14 @@ pub enum HandshakeError {
     /// The server's bytes contradict the protocol.
     #[error("the server broke the protocol: {0}")]
     Protocol(&'static str),
+    /// The server does not encrypt; its words, if it gave any.
+    #[error("the server refuses TLS: {text} (reply {code:#x})")]
+    NoTls {
+        /// NBD_REP_ERR_*.
+        code: u32,
+        /// The server's message.
+        text: String,
+    },
     /// The server refused; its words, if it gave any.
     #[error("the server refused the export: {text} (reply {code:#x})")]
     Refused {
@@ -61,9 +71,19 @@ impl From<Truncated> for HandshakeError {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Greeting,
-    SendGo { flags: u16 },
+    SendStartTls {
+        flags: u16,
+    },
+    StartTls,
+    /// With the client's flags, if they are not sent yet.
+    SendGo {
+        flags: Option<u16>,
+    },
     ReplyHeader,
-    ReplyData { kind: u32, length: u32 },
+    ReplyData {
+        kind: u32,
+        length: u32,
+    },
     Done,
 }
 
@@ -72,7 +92,10 @@ enum State {
 #[derive(Debug)]
 pub struct Handshake {
     export: String,
+    has_tls: bool,
     state: State,
+    /// The option to which replies are awaited.
+    option: u32,
     size_and_flags: Option<(u64, TransmissionFlags)>,
     block_min_bytes: u32,
 }
@@ -82,20 +105,46 @@ impl Handshake {
     pub fn new(export: &str) -> Self {
         Self {
             export: export.into(),
+            has_tls: false,
             state: State::Greeting,
+            option: OPT_GO,
             size_and_flags: None,
             block_min_bytes: 512,
         }
+    }
+
+    /// The same inside of TLS; a server without it is refused.
+    pub fn with_tls(export: &str) -> Self {
+        Self { has_tls: true, ..Self::new(export) }
+    }
+
+    /// The TLS session that [`Step::StartTls`] asked for is there.
+    pub fn on_tls(&mut self) {
+        assert!(matches!(self.state, State::StartTls), "on_tls answers StartTls");
+        self.state = State::SendGo { flags: None };
     }
 
     /// What to do now. After `Send`, call it again at once.
     pub fn step(&mut self) -> Result<Step, HandshakeError> {
         match self.state {
             State::Greeting => Ok(Step::Receive(18)),
+            State::SendStartTls { flags } => {
+                self.state = State::ReplyHeader;
+                self.option = OPT_STARTTLS;
+                let mut bytes = u32::from(flags).to_be_bytes().to_vec();
+                bytes.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
+                bytes.extend_from_slice(&OPT_STARTTLS.to_be_bytes());
+                bytes.extend_from_slice(&0u32.to_be_bytes());
+                Ok(Step::Send(bytes))
+            }
+            State::StartTls => Ok(Step::StartTls),
             State::SendGo { flags } => {
                 self.state = State::ReplyHeader;
+                self.option = OPT_GO;
                 let mut bytes = Vec::new();
-                bytes.extend_from_slice(&u32::from(flags).to_be_bytes());
+                if let Some(flags) = flags {
+                    bytes.extend_from_slice(&u32::from(flags).to_be_bytes());
+                }
                 bytes.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
                 bytes.extend_from_slice(&OPT_GO.to_be_bytes());
                 let name = self.export.as_bytes();
@@ -130,14 +179,17 @@ impl Handshake {
                 if flags & FLAG_FIXED_NEWSTYLE == 0 {
                     return Err(HandshakeError::NotNbd);
                 }
-                self.state =
-                    State::SendGo { flags: flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) };
+                let flags = flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES);
+                self.state = match self.has_tls {
+                    true => State::SendStartTls { flags },
+                    false => State::SendGo { flags: Some(flags) },
+                };
             }
             State::ReplyHeader => {
                 if fields.u64("reply magic")? != OPTION_REPLY_MAGIC {
                     return Err(HandshakeError::Protocol("an option reply has the wrong magic"));
                 }
-                if fields.u32("option")? != OPT_GO {
+                if fields.u32("option")? != self.option {
                     return Err(HandshakeError::Protocol("a reply to another option"));
                 }
                 let (kind, length) = (fields.u32("reply type")?, fields.u32("reply length")?);
@@ -150,7 +202,7 @@ impl Handshake {
                 }
             }
             State::ReplyData { kind, .. } => self.on_reply(kind, bytes)?,
-            State::SendGo { .. } | State::Done => {
+            State::SendStartTls { .. } | State::StartTls | State::SendGo { .. } | State::Done => {
                 return Err(HandshakeError::Protocol("bytes that nobody asked for"));
             }
         }
@@ -160,9 +212,11 @@ impl Handshake {
     fn on_reply(&mut self, kind: u32, data: &[u8]) -> Result<(), HandshakeError> {
         self.state = State::ReplyHeader;
         let mut fields = Reader::new(data);
+        let is_tls = self.option == OPT_STARTTLS;
         match kind {
+            REP_ACK if is_tls => self.state = State::StartTls,
             REP_ACK => self.state = State::Done,
-            REP_INFO => {
+            REP_INFO if !is_tls => {
                 let info = fields.u16("info type")?;
                 if info == InfoType::Export as u16 {
                     let size = fields.u64("export size")?;
@@ -174,7 +228,10 @@ impl Handshake {
             }
             error if error & REP_FLAG_ERROR != 0 => {
                 let text = String::from_utf8_lossy(data).chars().take(512).collect();
-                return Err(HandshakeError::Refused { code: error, text });
+                return Err(match is_tls {
+                    true => HandshakeError::NoTls { code: error, text },
+                    false => HandshakeError::Refused { code: error, text },
+                });
             }
             _ => return Err(HandshakeError::Protocol("a reply of an unknown type")),
         }

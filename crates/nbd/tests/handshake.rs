@@ -23,12 +23,20 @@ impl Exports for OneExport {
 }
 
 fn open(name: &str) -> Result<client::Export, HandshakeError> {
-    let mut client = client::Handshake::new(name);
-    let mut server = server::Handshake::default();
+    converse_as(client::Handshake::new(name), Tls::Off)
+}
+
+fn converse_as(mut client: client::Handshake, tls: Tls) -> Result<client::Export, HandshakeError> {
+    let mut server = server::Handshake::new(tls);
     let mut wire = Vec::new();
     loop {
         match client.step()? {
             client::Step::Send(bytes) => server.on_bytes(&bytes),
+            client::Step::StartTls => {
+                assert_eq!(server.step(&OneExport), server::Step::StartTls);
+                server.on_tls();
+                client.on_tls();
+            }
             client::Step::Done(export) => {
                 assert!(wire.is_empty(), "the server sent more than the client read");
                 return Ok(export);
@@ -73,6 +81,18 @@ fn a_client_opens_its_export() {
     assert_eq!(export.size_bytes, 1 << 30);
     assert!(export.flags.has(TransmissionFlags::SEND_FLUSH));
     assert_eq!(export.block_min_bytes, 512);
+}
+
+#[test]
+fn a_client_opens_its_export_inside_of_tls_or_not_at_all() {
+    let encrypted = || client::Handshake::with_tls("lab-07");
+    for tls in [Tls::Optional, Tls::Required] {
+        assert_eq!(converse_as(encrypted(), tls).unwrap().size_bytes, 1 << 30);
+    }
+    let error = converse_as(encrypted(), Tls::Off).unwrap_err();
+    assert!(matches!(error, HandshakeError::NoTls { .. }), "{error}");
+    let error = converse_as(client::Handshake::new("lab-07"), Tls::Required).unwrap_err();
+    assert!(error.to_string().contains("only clients that use TLS"), "{error}");
 }
 
 #[test]
@@ -319,8 +339,9 @@ proptest! {
         valid[index] ^= bytes.first().copied().unwrap_or(1);
         let _ = converse(&valid);
         let _ = converse_with(&mut in_tls(Tls::Required, b""), &bytes);
-        let mut client = client::Handshake::new("lab-07");
-        let _ = client.on_bytes(&bytes);
-        let _ = client.step();
+        for mut client in [client::Handshake::new("lab-07"), client::Handshake::with_tls("lab-07")] {
+            let _ = client.on_bytes(&bytes);
+            let _ = client.step();
+        }
     }
 }

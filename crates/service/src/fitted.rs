@@ -185,12 +185,14 @@ impl Service {
             initrds.init().map(Path::to_owned),
         );
         let cache = Some(initrds.modules().to_owned());
+        let nbd_ca = initrds.nbd_ca().map(<[u8]>::to_vec);
         let built = tokio::task::spawn_blocking(move || {
             let fit = initrd_builder::Fit::parse(&fitted.list)
                 .map_err(|error| wrong(&version, &chain(&error)))?;
             let file_systems = Some(BTreeSet::from([file_system(version.file_system)]));
+            let fit = Some(fit);
             let options =
-                BuildOptions { cache, fit: Some(fit), file_systems, ..BuildOptions::default() };
+                BuildOptions { cache, nbd_ca, fit, file_systems, ..BuildOptions::default() };
             build(
                 &store,
                 &folder,

@@ -1,7 +1,7 @@
 //! What the cache of initrds holds; needs no running server.
 
 use crate::error::{Error, io_error};
-use crate::initrds::{file_name, foreign_roots};
+use crate::initrds::{base, file_name, foreign_roots};
 use crate::service::Service;
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +32,10 @@ impl Service {
     /// The folder or `bootlace-init` can't be read.
     pub fn initrd_files(&self) -> Result<Vec<InitrdFile>, Error> {
         let init = match self.initrds().init() {
-            Some(path) => Some(fs::read(path).map_err(io_error("read", path))?),
+            Some(path) => {
+                let init = fs::read(path).map_err(io_error("read", path))?;
+                Some(base(&init, self.initrds().nbd_ca()))
+            }
             None => None,
         };
         let site = self.site();

@@ -47,6 +47,7 @@ pub(crate) struct Initrds {
     /// Cache of compressed modules.
     modules: PathBuf,
     init: Option<PathBuf>,
+    nbd_ca: Option<Vec<u8>>,
     states: Mutex<HashMap<(ImageName, u32), (InitrdState, ForeignRoots)>>,
     /// Those made for one kind of hardware.
     fitted: FittedInitrds,
@@ -62,6 +63,7 @@ impl Initrds {
             folder: options.initrds.clone(),
             modules: options.modules.clone(),
             init: options.init.clone(),
+            nbd_ca: options.nbd_ca.clone(),
             states: Mutex::default(),
             fitted: FittedInitrds::default(),
             building: tokio::sync::Mutex::default(),
@@ -77,6 +79,11 @@ impl Initrds {
     /// The `bootlace-init` that goes into them.
     pub(crate) fn init(&self) -> Option<&Path> {
         self.init.as_deref()
+    }
+
+    /// By whom machines know the storage server; `None` if they attach NBD roots without TLS.
+    pub(crate) fn nbd_ca(&self) -> Option<&[u8]> {
+        self.nbd_ca.as_deref()
     }
 
     /// How far one with these roots is; it may have more.
@@ -170,6 +177,7 @@ impl Service {
             (Arc::clone(self.store()), initrds.folder.clone(), initrds.init.clone());
         let options = BuildOptions {
             cache: Some(initrds.modules.clone()),
+            nbd_ca: initrds.nbd_ca.clone(),
             more_roots: roots.iter().filter_map(|&root| in_builder_words(root)).collect(),
             ..BuildOptions::default()
         };
@@ -268,13 +276,13 @@ pub(crate) fn build(
     let init = init.ok_or_else(|| {
         wrong(
             version,
-            "bootlace-init is neither beside the bootlace program nor in /usr/lib/bootlace: install it \
-             there",
+            "bootlace-init (with machine_ca: bootlace-init-tls) is neither beside the bootlace program nor in \
+             /usr/lib/bootlace: install it there",
         )
     })?;
     let init = fs::read(init).map_err(io_error("read", init))?;
     let prefix = prefix(version, fitted);
-    let name = file_name(&init, version, roots, fitted);
+    let name = file_name(&base(&init, options.nbd_ca.as_deref()), version, roots, fitted);
     let path = folder.join(&name);
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
@@ -308,21 +316,26 @@ fn prefix(version: &ImageVersion, fitted: Option<&str>) -> String {
     format!("{}@{}{fitted}-", version.image, version.version)
 }
 
+/// What every initrd of this server has in it.
+pub(crate) fn base(init: &[u8], nbd_ca: Option<&[u8]>) -> Vec<u8> {
+    [init, nbd_ca.unwrap_or_default()].concat()
+}
+
 /// Name of the initrd in the cache.
 pub(crate) fn file_name(
-    init: &[u8],
+    base: &[u8],
     version: &ImageVersion,
     roots: &ForeignRoots,
     fitted: Option<&str>,
 ) -> String {
-    format!("{}{}.img", prefix(version, fitted), key(init, version, roots))
+    format!("{}{}.img", prefix(version, fitted), key(base, version, roots))
 }
 
-/// Names everything that an initrd depends on: the image, our init, and this program, which builds it.
-fn key(init: &[u8], version: &ImageVersion, roots: &ForeignRoots) -> String {
+/// Names everything that an initrd depends on: the image, our init and its settings, and this program, which builds it.
+fn key(base: &[u8], version: &ImageVersion, roots: &ForeignRoots) -> String {
     let mut hash = blake3::Hasher::new();
     hash.update(version.digest.as_bytes());
-    hash.update(blake3::hash(init).as_bytes());
+    hash.update(blake3::hash(base).as_bytes());
     for root in roots {
         hash.update(root.to_string().as_bytes());
     }

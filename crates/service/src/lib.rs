@@ -46,7 +46,7 @@ pub use crate::initrds::InitrdState;
 pub use crate::kernel_logs::KernelLog;
 pub use crate::loader::LoaderConfig;
 pub use crate::machines::MachineChange;
-pub use crate::options::{Options, find_init};
+pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::rescue::Rescue;
 pub use crate::seen::Sighting;
 pub use crate::service::Service;

@@ -24,6 +24,9 @@ pub struct Options {
     pub storage_socket: PathBuf,
     /// The static `bootlace-init`; `None`: no initrd can be built.
     pub init: Option<PathBuf>,
+    /// Machines attach NBD roots over TLS, and know the storage server by these authorities (PEM). `init`
+    /// must be the one for that.
+    pub nbd_ca: Option<Vec<u8>>,
     /// How long a machine shows why it can't start before it starts again; 0: for ever.
     pub reboot_after_failure_seconds: u32,
     /// The busybox of rescue shells; `None`: the host's.
@@ -44,20 +47,34 @@ impl Options {
             hardware: root.join("var/lib/bootlace/hardware"),
             fitted_initrds: true,
             storage_socket: root.join("run/bootlace/storage.sock"),
-            init: find_init(),
+            init: find_init(INIT),
+            nbd_ca: None,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
         }
     }
+
+    /// Machines attach NBD roots over TLS, if there are authorities for that.
+    #[must_use]
+    pub fn with_nbd_ca(self, nbd_ca: Option<Vec<u8>>) -> Self {
+        let init = find_init(if nbd_ca.is_some() { INIT_TLS } else { INIT });
+        Self { init, nbd_ca, ..self }
+    }
 }
 
-/// The `bootlace-init` beside this program, or the installed one.
-pub fn find_init() -> Option<PathBuf> {
+/// Name of the usual init of an initrd.
+pub const INIT: &str = "bootlace-init";
+
+/// Name of the one that attaches NBD roots over TLS.
+pub const INIT_TLS: &str = "bootlace-init-tls";
+
+/// The init of that name beside this program, or the installed one.
+pub fn find_init(name: &str) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|program| {
         let program = program.canonicalize().ok()?;
-        Some(program.parent()?.join("bootlace-init"))
+        Some(program.parent()?.join(name))
     });
-    let installed = PathBuf::from("/usr/lib/bootlace/bootlace-init");
+    let installed = Path::new("/usr/lib/bootlace").join(name);
     beside.into_iter().chain([installed]).find(|path| path.is_file())
 }

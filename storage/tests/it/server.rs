@@ -161,6 +161,7 @@ pub(crate) fn open_export(stream: &mut TcpStream, export: &str) {
     loop {
         match handshake.step().unwrap() {
             nbd::client::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
+            nbd::client::Step::StartTls => panic!("nobody asked for TLS"),
             nbd::client::Step::Done(_) => return,
             nbd::client::Step::Receive(count) => {
                 let mut bytes = vec![0; count];

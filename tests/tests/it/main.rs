@@ -10,6 +10,7 @@ mod handover;
 mod mtu;
 mod nbd_clients;
 mod nbd_tls;
+mod nbd_tls_root;
 mod nics;
 mod outage;
 mod own_dhcp;

@@ -41,6 +41,12 @@ pub(in crate::cli) struct Build {
     /// File systems of root disks; default: all, and with --fit that of the image, or ext4
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     file_systems: Option<Vec<RootFileSystem>>,
+    /// Attach NBD roots over TLS, to a storage server that is certified by an authority in FILE (PEM)
+    ///
+    /// The certificate must name the server's IP addresses. Init is 0.4 MB larger then. The boot server does
+    /// it by itself if the configuration says so (`machine_ca` in `nbd_tls`).
+    #[arg(long, value_name = "FILE")]
+    nbd_ca: Option<PathBuf>,
     /// Compress all modules anew: neither read nor fill /var/cache/bootlace/modules
     ///
     /// The result is the same. The folder may be emptied at any time.
@@ -111,10 +117,12 @@ struct Source {
 impl Build {
     pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let started = Instant::now();
-        let init = service::find_init().context(
-            "bootlace-init is neither beside this program nor in /usr/lib/bootlace; \
-             cargo xtask build makes it",
-        )?;
+        let name = if self.nbd_ca.is_some() { service::INIT_TLS } else { service::INIT };
+        let init = service::find_init(name).with_context(|| {
+            format!(
+                "{name} is neither beside this program nor in /usr/lib/bootlace; cargo xtask build makes it"
+            )
+        })?;
         let init =
             std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
         let options = self.options(paths)?;
@@ -154,6 +162,7 @@ impl Build {
             more_roots: BTreeSet::new(),
             file_systems,
             fit,
+            nbd_ca: self.nbd_ca.as_deref().map(read_ca).transpose()?,
             cache: (!self.no_cache).then(|| paths.cache().join("modules")),
         })
     }
@@ -170,6 +179,10 @@ impl Source {
             _ => bail!("give --image, --kernel-package or --modules"),
         })
     }
+}
+
+fn read_ca(file: &Path) -> anyhow::Result<Vec<u8>> {
+    Ok(storage::read_authorities(file)?)
 }
 
 fn read_fit(file: &Path) -> anyhow::Result<Fit> {

@@ -1,9 +1,10 @@
 //! `bootlace initrd ls`
 
-use super::super::{open, say, table};
+use super::super::{say, table};
+use crate::config::Config;
 use crate::paths::Paths;
 use clap::Args;
-use service::InitrdFile;
+use service::{InitrdFile, Options, Service};
 
 #[derive(Args)]
 pub(in crate::cli) struct Ls {
@@ -14,7 +15,10 @@ pub(in crate::cli) struct Ls {
 
 impl Ls {
     pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let service = open(paths)?;
+        // Without a configuration they are those of a server without TLS.
+        let config = Config::load(&paths.config()).ok();
+        let ca = config.map(|config| config.storage.machine_ca()).transpose()?.flatten();
+        let service = Service::open(Options::under(&paths.root).with_nbd_ca(ca))?;
         let files = service.initrd_files()?;
         if self.json {
             let all: Vec<serde_json::Value> = files.iter().map(to_json).collect();

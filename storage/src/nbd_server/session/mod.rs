@@ -69,7 +69,8 @@ pub(super) fn run(
         turn_began: Instant::now(),
     };
     let served = session.serve().and_then(|()| session.finish_late());
-    if served.is_ok() {
+    // A kernel on whose disk we close must see a lost connection, not a word that is no data.
+    if served.is_ok() && !session.export.is_closed() {
         session.link.finish();
     }
     session.export.count_reads(session.reads, session.began);

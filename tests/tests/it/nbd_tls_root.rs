@@ -1,0 +1,99 @@
+//! A machine's root over NBD with TLS: the kernel's driver on the kernel's encryption.
+
+use crate::boot::{BOOT, COMMAND, MAC, can_boot};
+use anyhow::{Result, ensure};
+use lab::{Authority, Console, Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::Path;
+use std::time::Duration;
+
+/// The keeper tries each two seconds.
+const BACK: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_root_over_tls_keeps_what_is_written_and_survives_its_server() {
+    let needs = ["udhcpc", "curl"].map(Need::Program);
+    if can_boot("nbd-tls-root") && require("nbd-tls-root", &needs) {
+        root_over_tls().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+fn root_over_tls() -> Result<()> {
+    let _slot = pc_slot()?;
+    let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+    let files = tempfile::tempdir()?;
+    let authority = Authority::new("the school")?;
+    authority.trust(files.path())?;
+    authority.issue(files.path(), "server")?;
+    let site = site(files.path())?;
+    site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+    let machine = ["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"];
+    site.run(&[&machine[..], &["--write-mode", "persistent"]].concat())?;
+    let servers = site.serve()?;
+    let mut storage = site.storage()?;
+
+    let pc = boot(&site)?;
+    let console = pc.console();
+    console.wait_for("\n# ", BOOT)?;
+    storage.wait_for_log("tls=\"TLSv1_3\"", COMMAND)?;
+    let begin = "export PATH=/usr/sbin:/usr/bin; dmesg -n err; mount -o remount,rw /; \
+                 dd if=/dev/urandom of=/run/wanted bs=1M count=24 2>/dev/null";
+    console.shell(begin, COMMAND)?;
+    let sessions = console
+        .shell("grep -E 'Curr(Tx|Rx)Sw' /proc/net/tls_stat | tr -s ' \\t\\n' ' '", COMMAND)?;
+    ensure!(sessions.trim() == "TlsCurrTxSw 1 TlsCurrRxSw 1", "{sessions:?}");
+    writes_and_reads(console, "before")?;
+
+    console
+        .shell("{ (cp /run/wanted /during; sync /during; echo done > /run/done) & }", COMMAND)?;
+    kill(Pid::from_raw(storage.id().try_into()?), Signal::SIGKILL)?;
+    drop(storage);
+    console.send_line("echo 3 >/proc/sys/vm/drop_caches; cksum /usr/bin/perl")?;
+    console.wait_for("connection to the server of the root disk lost", BACK)?;
+    let storage = site.storage()?;
+    console.wait_for("the root disk is back", BACK)?;
+    console.shell("until [ -s /run/done ]; do sleep 0.1; done; cmp /run/wanted /during", BACK)?;
+    writes_and_reads(console, "after")?;
+    drop(pc);
+
+    // Somebody who only looks like the storage server does not get the machine.
+    Authority::new("the school")?.issue(files.path(), "server")?;
+    let pc = boot(&site)?;
+    pc.console().wait_for("can't be trusted with the disk pc-1", BOOT)?;
+    drop(pc);
+    storage.stop()?;
+    servers.stop()
+}
+
+fn site(files: &Path) -> Result<Site> {
+    let path = |name: &str| files.join(name).display().to_string();
+    let tls = format!(
+        "nbd_tls = {{ certificate = {:?}, key = {:?}, machine_ca = {:?}, require = true }}",
+        path("server-cert.pem"),
+        path("server-key.pem"),
+        path("ca-cert.pem")
+    );
+    Site::builder()
+        .kernel_args("console=tty0 console=ttyS0,115200 init=/bin/sh quiet")
+        .storage(&tls)
+        .create(Lan::lay("nbd-tls-root")?)
+}
+
+fn boot(site: &Site) -> Result<Pc> {
+    let kernel = Preboot::start(site, MAC)?.fetch()?;
+    Pc::builder("pc-1").mac(MAC).kernel(&kernel).start(site.lan())
+}
+
+/// Writes a file to the disk, and reads it from there again.
+fn writes_and_reads(console: &Console, name: &str) -> Result<()> {
+    let script = format!(
+        "cp /run/wanted /{name} && sync /{name} && echo 3 >/proc/sys/vm/drop_caches && \
+         cmp /run/wanted /{name} && echo equal"
+    );
+    let said = console.shell(&script, BACK)?;
+    ensure!(said.trim() == "equal", "{said:?}");
+    let errors = console.shell("dmesg | grep -ci 'i/o error\\|aborting journal'", COMMAND)?;
+    ensure!(errors.trim() == "0", "{}", console.shell("dmesg | tail -30", COMMAND)?);
+    Ok(())
+}
