@@ -14,6 +14,7 @@ mod raw;
 mod read_run;
 mod replies;
 mod socket;
+mod work;
 
 pub use socket::SocketError;
 

@@ -29,6 +29,10 @@ impl Replies {
         &self.frames[..self.used]
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.frames().iter().map(Vec::len).sum()
+    }
+
     pub(super) fn clear(&mut self) {
         self.used = 0;
     }
