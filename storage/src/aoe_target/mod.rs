@@ -23,7 +23,7 @@ use crate::export::{Dropped, Export};
 use announcer::Announcer;
 use aoe::{ConfigReply, ErrorCode, Request, RequestBody, Verdict, emit_error, sectors_per_frame};
 use lane::Lane;
-use raw::{Batch, Frame};
+use raw::Frame;
 use socket::{Addressee, PacketSocket};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ struct Receiver {
 
 impl Receiver {
     fn run(&mut self, stopping: &AtomicBool) {
-        let mut batch = Batch::new();
+        let mut inbox = self.socket.inbox();
         let mut link_read = Instant::now();
         while !stopping.load(Ordering::Acquire) {
             if link_read.elapsed() > LINK_POLL {
@@ -109,11 +109,9 @@ impl Receiver {
                 link_read = Instant::now();
             }
             self.announcer.send_due(Instant::now());
-            match self.socket.receive(&mut batch) {
-                Ok(()) => {
-                    batch.frames().for_each(|frame| self.on_frame(&frame));
-                    self.lanes.values_mut().for_each(Lane::deliver);
-                }
+            let socket = Arc::clone(&self.socket);
+            match socket.receive(&mut inbox, |frame| self.on_frame(frame)) {
+                Ok(_) => self.lanes.values_mut().for_each(Lane::deliver),
                 Err(error) => {
                     // The interface is down or gone; machines go on when it is back.
                     tracing::warn!(interface = self.socket.interface(), %error, "AoE can't receive");
@@ -150,7 +148,7 @@ impl Receiver {
             }
         };
         let destination = request.header.destination;
-        let Some(to) = self.socket.addressee(destination, frame.is_for_others) else { return };
+        let Some(to) = self.socket.addressee(destination, frame) else { return };
         // Only the machine itself learns that its disk exists.
         for disk in self.exports.for_aoe(self.socket.interface(), &request.header) {
             let own = own_mac(&self.socket, &disk.place);
