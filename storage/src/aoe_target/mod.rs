@@ -24,7 +24,7 @@ use announcer::Announcer;
 use aoe::{ConfigReply, ErrorCode, Request, RequestBody, Verdict, emit_error, sectors_per_frame};
 use lane::Lane;
 use raw::Frame;
-use socket::{Addressee, PacketSocket};
+use socket::{Addressee, Inbox, PacketSocket};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,8 @@ pub(crate) struct AoeTarget {
 
 impl AoeTarget {
     pub(crate) fn start(interface: &str, exports: Arc<dyn Catalogue>) -> Result<Self, SocketError> {
-        let socket = Arc::new(PacketSocket::open(interface, STOP_POLL)?);
+        let (socket, mut inbox) = PacketSocket::open(interface, STOP_POLL)?;
+        let socket = Arc::new(socket);
         let stopping = Arc::new(AtomicBool::new(false));
         let announcer = Arc::new(Announcer::new(Arc::clone(&socket)));
         for disk in exports.all_aoe(interface) {
@@ -62,7 +63,7 @@ impl AoeTarget {
         let mut receiver = Receiver { socket, announcer, exports, lanes: HashMap::new() };
         let thread = std::thread::Builder::new().name("aoe-receive".into()).spawn({
             let stopping = Arc::clone(&stopping);
-            move || receiver.run(&stopping)
+            move || receiver.run(&mut inbox, &stopping)
         });
         let thread = thread.map_err(|source| SocketError::new(interface, "start", source))?;
         Ok(Self { stopping, thread: Some(thread) })
@@ -100,8 +101,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn run(&mut self, stopping: &AtomicBool) {
-        let mut inbox = self.socket.inbox();
+    fn run(&mut self, inbox: &mut Inbox, stopping: &AtomicBool) {
         let mut link_read = Instant::now();
         while !stopping.load(Ordering::Acquire) {
             if link_read.elapsed() > LINK_POLL {
@@ -110,7 +110,7 @@ impl Receiver {
             }
             self.announcer.send_due(Instant::now());
             let socket = Arc::clone(&self.socket);
-            match socket.receive(&mut inbox, |frame| self.on_frame(frame)) {
+            match socket.receive(inbox, |frame| self.on_frame(frame)) {
                 Ok(_) => self.lanes.values_mut().for_each(Lane::deliver),
                 Err(error) => {
                     // The interface is down or gone; machines go on when it is back.

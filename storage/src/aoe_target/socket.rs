@@ -46,6 +46,19 @@ pub(super) enum Inbox {
     Batch(Batch),
 }
 
+impl Inbox {
+    fn of(socket: &Socket, interface: &str) -> Self {
+        Ring::new(socket).map_or_else(
+            |error| {
+                tracing::info!(interface, %error, "AoE goes without a ring");
+                force_receive_buffer(socket);
+                Self::Batch(Batch::new())
+            },
+            Self::Ring,
+        )
+    }
+}
+
 /// What an administrator may change at any time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link {
@@ -73,7 +86,7 @@ impl Addressee {
 
 impl PacketSocket {
     /// Opens the interface; [`receive`](Self::receive) waits at most `patience`.
-    pub(super) fn open(interface: &str, patience: Duration) -> Result<Self, SocketError> {
+    pub(super) fn open(interface: &str, patience: Duration) -> Result<(Self, Inbox), SocketError> {
         let failed = |action| move |source| SocketError::new(interface, action, source);
         // Protocol 0 hears nothing until it is bound, so no other interface's frames are taken.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)
@@ -87,14 +100,17 @@ impl PacketSocket {
             socket.set_write_timeout(Some(SEND_TIME))
         };
         configure().map_err(failed("configure the socket"))?;
+        // A socket that hears something already would lose that by getting a ring.
+        let inbox = Inbox::of(&socket, interface);
         socket.bind(&raw::link_address(link.index)).map_err(failed("bind to it"))?;
-        Ok(Self {
+        let socket = Self {
             socket,
             interface: interface.into(),
             link: RwLock::new(link),
             joined: RwLock::default(),
             patience: Timespec::try_from(patience).unwrap_or_default(),
-        })
+        };
+        Ok((socket, inbox))
     }
 
     pub(super) fn interface(&self) -> &str {
@@ -155,18 +171,6 @@ impl PacketSocket {
 
     fn has_joined(&self, mac: Mac) -> bool {
         self.joined.read().unwrap_or_else(PoisonError::into_inner).contains(&mac)
-    }
-
-    /// The place where this socket's frames are from now on.
-    pub(super) fn inbox(&self) -> Inbox {
-        Ring::new(&self.socket).map_or_else(
-            |error| {
-                tracing::info!(interface = self.interface, %error, "AoE goes without a ring");
-                force_receive_buffer(&self.socket);
-                Inbox::Batch(Batch::new())
-            },
-            Inbox::Ring,
-        )
     }
 
     /// Waits for frames and takes some that are there, perhaps none; whether more may be there.
