@@ -19,6 +19,12 @@ const QUEUE_MAX: usize = 2048;
 /// Frames that are enough for one round, after which writes are made durable together.
 const BATCH_MAX: usize = super::raw::BATCH_MAX;
 
+/// Pieces of memory that are kept for frames to come: fresh memory costs more than what is copied to it.
+const SPARE_MAX: usize = 8;
+
+/// Memory without frames in it.
+type Spare = Arc<Mutex<Vec<Arrived>>>;
+
 pub(super) struct Lane {
     export: Arc<Export>,
     /// Held by the thread while frames wait for it, otherwise free.
@@ -28,6 +34,7 @@ pub(super) struct Lane {
     waiting: Arc<AtomicUsize>,
     /// What came together and is not in the queue yet.
     arriving: Arrived,
+    spare: Spare,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,14 +44,23 @@ impl Lane {
         let export = Arc::clone(&disk.export);
         let waiting = Arc::new(AtomicUsize::new(0));
         let work = Arc::new(Mutex::new(Work::new(disk, socket)));
+        let spare = Spare::default();
         let thread = std::thread::Builder::new().name("aoe-disk".into()).spawn({
-            let (export, work, waiting) =
-                (Arc::clone(&export), Arc::clone(&work), Arc::clone(&waiting));
-            move || run(&export, &work, &arrived, &waiting)
+            let (export, work) = (Arc::clone(&export), Arc::clone(&work));
+            let (waiting, spare) = (Arc::clone(&waiting), Arc::clone(&spare));
+            move || run(&export, &work, &arrived, &waiting, &spare)
         })?;
         tracing::info!(export = export.label.name, "disk in use over AoE");
         let arriving = Arrived::default();
-        Ok(Self { export, work, queue: Some(queue), waiting, arriving, thread: Some(thread) })
+        Ok(Self {
+            export,
+            work,
+            queue: Some(queue),
+            waiting,
+            arriving,
+            spare,
+            thread: Some(thread),
+        })
     }
 
     pub(super) fn export(&self) -> &Arc<Export> {
@@ -71,7 +87,8 @@ impl Lane {
         if count == 0 {
             return;
         }
-        let arrived = std::mem::take(&mut self.arriving);
+        let empty = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let arrived = std::mem::replace(&mut self.arriving, empty.unwrap_or_default());
         self.waiting.fetch_add(count, Ordering::Relaxed);
         let is_taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(arrived).is_ok());
         if !is_taken {
@@ -110,6 +127,7 @@ fn run(
     work: &Mutex<Work>,
     arrived: &Receiver<Arrived>,
     waiting: &AtomicUsize,
+    spare: &Spare,
 ) {
     let mut batch = Vec::new();
     while let Ok(first) = arrived.recv() {
@@ -126,5 +144,9 @@ fn run(
         let Some(_session) = export.join(None, u32::MAX) else { return };
         work.lock().unwrap_or_else(PoisonError::into_inner).on_batch(&batch, Patience::All);
         waiting.fetch_sub(count, Ordering::Release);
+        batch.iter_mut().for_each(Arrived::clear);
+        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.truncate(SPARE_MAX - spare.len());
+        spare.append(&mut batch);
     }
 }

@@ -181,7 +181,7 @@ impl Receiver {
             tracing::debug!(export = export.label.name, ?code, "AoE command refused");
             emit_error(request, own, address.shelf, address.slot, code)
         });
-        self.socket.send(&[reply]);
+        self.socket.send(&[reply.into()]);
     }
 
     fn queue(&mut self, frame: &Frame<'_>, disk: &AoeDisk) {

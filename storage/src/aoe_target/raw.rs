@@ -4,6 +4,7 @@ mod ring;
 
 pub(super) use ring::Ring;
 
+use super::replies::Reply;
 use socket2::{SockAddr, Socket};
 use std::io;
 use std::mem::zeroed;
@@ -136,16 +137,18 @@ fn age(header: &libc::msghdr, now: SystemTime) -> Duration {
 }
 
 /// Sends frames, at most [`BATCH_MAX`], and says how many went out before an error.
-pub(super) fn send(socket: &Socket, frames: &[Vec<u8>]) -> io::Result<usize> {
+pub(super) fn send(socket: &Socket, frames: &[Reply]) -> io::Result<usize> {
     // SAFETY: all zeroes are a valid value of each of these plain C structures.
-    let (mut parts, mut messages): ([libc::iovec; BATCH_MAX], [libc::mmsghdr; BATCH_MAX]) =
+    let (mut parts, mut messages): ([[libc::iovec; 2]; BATCH_MAX], [libc::mmsghdr; BATCH_MAX]) =
         unsafe { (zeroed(), zeroed()) };
     let count = frames.len().min(BATCH_MAX);
     for (index, frame) in frames.iter().take(count).enumerate() {
-        parts[index] =
-            libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
-        messages[index].msg_hdr.msg_iov = &raw mut parts[index];
-        messages[index].msg_hdr.msg_iovlen = 1;
+        parts[index] = frame.parts().map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        });
+        messages[index].msg_hdr.msg_iov = parts[index].as_mut_ptr();
+        messages[index].msg_hdr.msg_iovlen = 2 - usize::from(parts[index][1].iov_len == 0);
     }
     // SAFETY: the first `count` messages point to frames that outlive the call; sending only reads.
     let sent = unsafe {

@@ -1,5 +1,6 @@
 //! Reads that follow each other on the disk are read at once: at an MTU of 1500 a page is four frames.
 
+use super::replies::Reply;
 use crate::export::{Export, Reads};
 use aoe::{AtaCommand, AtaRequest, SECTOR_BYTES};
 use std::io;
@@ -67,6 +68,17 @@ impl ReadRun {
         reads.add(length);
         export.count_reads(reads);
         Ok(&self.data[found..found + length])
+    }
+
+    /// Sends a range that was just read. What was read for it alone is not copied: this takes the
+    /// reply's memory instead.
+    pub(super) fn give(&mut self, (offset, length): (u64, usize), reply: &mut Reply) {
+        if self.length == length {
+            reply.swap_body(&mut self.data, length);
+            self.forget();
+        } else if let Some(at) = self.find(offset, length) {
+            reply.copy_body(&self.data[at..at + length]);
+        }
     }
 
     /// Has the disk read for the whole batch at once, not for one request after the other.

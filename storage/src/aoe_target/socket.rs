@@ -1,6 +1,7 @@
 //! A raw Ethernet socket on one interface.
 
 use super::raw::{self, Batch, Frame, Ring};
+use super::replies::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -216,7 +217,7 @@ impl PacketSocket {
     }
 
     /// Sends frames. One that can't be sent is dropped: the initiator asks again.
-    pub(super) fn send(&self, mut frames: &[Vec<u8>]) {
+    pub(super) fn send(&self, mut frames: &[Reply]) {
         while !frames.is_empty() {
             let done = raw::send(&self.socket, frames).unwrap_or_else(|error| {
                 tracing::debug!(interface = self.interface, %error, "AoE frame not sent");

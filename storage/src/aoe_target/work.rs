@@ -22,6 +22,9 @@ const WRITE_AGE_MAX: Duration = Duration::from_millis(800);
 /// cache beside what is read, and with jumbo frames cost a third more.
 const REPLY_BYTES_MAX: usize = 48 << 10;
 
+/// Data from which on it is sent from where it was read to.
+const BODY_BYTES_MIN: usize = 2048;
+
 /// Frames that came together, one behind the other.
 #[derive(Default)]
 pub(super) struct Arrived {
@@ -44,8 +47,14 @@ impl Arrived {
     pub(super) fn forget(&mut self, count: usize) {
         self.frames.drain(..count);
         if self.frames.is_empty() {
-            self.bytes.clear();
+            self.clear();
         }
+    }
+
+    /// Forgets all; the memory is kept.
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        self.bytes.clear();
     }
 }
 
@@ -117,7 +126,8 @@ impl Work {
                 Step::Same(number) => {
                     self.export.counters.count(&self.export.counters.coalesced);
                     let (must_flush, reply) = places[number];
-                    aoe::retag(self.replies(must_flush).add_copy(reply), header.tag);
+                    let copy = self.replies(must_flush).add_copy(reply);
+                    aoe::retag(&mut copy.head, header.tag);
                 }
                 Step::Work => {
                     let Some((status, place)) = self.work(header, &ata, following) else {
@@ -180,14 +190,19 @@ impl Work {
             };
             let (index, frame) = self.replies.add();
             let reply = AtaReply { status, sectors: 0, lba: 0, data };
-            reply.emit_in(header, own, shelf, slot, frame);
+            if data.len() < BODY_BYTES_MIN {
+                reply.emit_in(header, own, shelf, slot, &mut frame.head);
+            } else {
+                reply.emit_head_in(header, own, shelf, slot, &mut frame.head);
+                self.reads.give((offset, length), frame);
+            }
             return Some((status, (false, index)));
         }
         self.reads.forget();
         let answer = answer(&self.export, &self.place, sectors_max, ata)?;
         let Answer { status, sectors, lba, ref data, must_flush } = answer;
         let (index, frame) = self.replies(must_flush).add();
-        AtaReply { status, sectors, lba, data }.emit_in(header, own, shelf, slot, frame);
+        AtaReply { status, sectors, lba, data }.emit_in(header, own, shelf, slot, &mut frame.head);
         Some((status, (must_flush, index)))
     }
 
