@@ -77,10 +77,10 @@ impl Lane {
         self.arriving.push(frame.bytes, now.checked_sub(frame.age).unwrap_or(now));
     }
 
-    /// Has what was taken done: at once as far as it need not wait, the rest by the thread, which is
-    /// woken once for all of it.
-    pub(super) fn deliver(&mut self) {
-        if self.arriving.len() > 0 && self.waiting.load(Ordering::Acquire) == 0 {
+    /// Has what was taken done: at once as far as it need not wait, unless `share_out`; the rest by the
+    /// thread, which is woken once for all of it.
+    pub(super) fn deliver(&mut self, share_out: bool) {
+        if !share_out && self.arriving.len() > 0 && self.waiting.load(Ordering::Acquire) == 0 {
             self.do_ready();
         }
         let count = self.arriving.len();
