@@ -53,6 +53,16 @@ impl Counters {
         });
     }
 
+    /// So many requests wait.
+    pub(crate) fn queued(&self, count: usize) {
+        self.in_flight.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// So many requests wait no more.
+    pub(crate) fn unqueued(&self, count: usize) {
+        self.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn snapshot(&self) -> ExportCounters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let dropped =
@@ -123,13 +133,13 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn begin(counters: &Arc<Counters>, began: Instant) -> Self {
-        counters.in_flight.fetch_add(1, Ordering::Relaxed);
+        counters.queued(1);
         Self { counters: Arc::clone(counters), began }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.counters.unqueued(1);
     }
 }

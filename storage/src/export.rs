@@ -287,6 +287,13 @@ impl Export {
         n_requests
     }
 
+    /// The same of how long writes took, which are counted already.
+    pub(crate) fn count_write_times(&self, count: u64, began: Instant) {
+        if count > 0 {
+            self.counters.write_times.add(began.elapsed(), count);
+        }
+    }
+
     /// Counts a request that waits for the disk until what is returned is dropped.
     pub(crate) fn in_flight(&self, began: Instant) -> InFlight {
         InFlight::begin(&self.counters, began)

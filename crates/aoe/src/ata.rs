@@ -203,6 +203,21 @@ impl AtaReply<'_> {
 
     /// The same in memory that was used before, of which nothing stays.
     pub fn emit_in(&self, request: &Header, own: Mac, shelf: u16, slot: u8, frame: &mut Vec<u8>) {
+        self.emit_head_in(request, own, shelf, slot, frame);
+        frame.extend_from_slice(self.data);
+        pad_in(frame);
+    }
+
+    /// The same without the data, which is sent from elsewhere: at least 24 bytes, or there must be
+    /// padding.
+    pub fn emit_head_in(
+        &self,
+        request: &Header,
+        own: Mac,
+        shelf: u16,
+        slot: u8,
+        frame: &mut Vec<u8>,
+    ) {
         const READY: u8 = 0x40;
         const ERROR: u8 = 0x01;
         let (status, error) = match self.status {
@@ -215,8 +230,6 @@ impl AtaReply<'_> {
         frame.extend_from_slice(&[0, error, self.sectors, status]);
         frame.extend_from_slice(&self.lba.to_le_bytes()[..6]);
         frame.extend_from_slice(&[0, 0]);
-        frame.extend_from_slice(self.data);
-        pad_in(frame);
     }
 }
 

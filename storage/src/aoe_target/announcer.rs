@@ -49,8 +49,8 @@ impl Announcer {
         let (address, mac) = (disk.place.address, own_mac(&self.socket, &disk.place));
         let reply = config_reply(&self.socket, &disk.export);
         let to = disk.place.told.iter();
-        let frames: Vec<_> =
-            to.map(|&client| reply.announce(client, mac, address.shelf, address.slot)).collect();
+        let frame = |&client| reply.announce(client, mac, address.shelf, address.slot).into();
+        let frames: Vec<_> = to.map(frame).collect();
         self.socket.send(&frames);
     }
 

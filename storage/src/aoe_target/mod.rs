@@ -14,6 +14,7 @@ mod raw;
 mod read_run;
 mod replies;
 mod socket;
+mod work;
 
 pub use socket::SocketError;
 
@@ -21,10 +22,12 @@ use crate::catalogue::{AoeDisk, AoePlace, Catalogue};
 use crate::counters::Dropped;
 use crate::export::Export;
 use announcer::Announcer;
-use aoe::{ConfigReply, ErrorCode, Request, RequestBody, Verdict, emit_error, sectors_per_frame};
+use aoe::{
+    ConfigReply, ErrorCode, Header, Request, RequestBody, Verdict, emit_error, sectors_per_frame,
+};
 use lane::Lane;
-use raw::{Batch, Frame};
-use socket::{Addressee, PacketSocket};
+use raw::Frame;
+use socket::{Addressee, Inbox, PacketSocket};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +52,8 @@ pub(crate) struct AoeTarget {
 
 impl AoeTarget {
     pub(crate) fn start(interface: &str, exports: Arc<dyn Catalogue>) -> Result<Self, SocketError> {
-        let socket = Arc::new(PacketSocket::open(interface, STOP_POLL)?);
+        let (socket, mut inbox) = PacketSocket::open(interface, STOP_POLL)?;
+        let socket = Arc::new(socket);
         let stopping = Arc::new(AtomicBool::new(false));
         let announcer = Arc::new(Announcer::new(Arc::clone(&socket)));
         for disk in exports.all_aoe(interface) {
@@ -59,10 +63,17 @@ impl AoeTarget {
             let announcer = Arc::clone(&announcer);
             Box::new(move |disk| announcer.announce(disk))
         });
-        let mut receiver = Receiver { socket, announcer, exports, lanes: HashMap::new() };
+        let mut receiver = Receiver {
+            socket,
+            announcer,
+            exports,
+            lanes: HashMap::new(),
+            busy: Vec::new(),
+            visible: None,
+        };
         let thread = std::thread::Builder::new().name("aoe-receive".into()).spawn({
             let stopping = Arc::clone(&stopping);
-            move || receiver.run(&stopping)
+            move || receiver.run(&mut inbox, &stopping)
         });
         let thread = thread.map_err(|source| SocketError::new(interface, "start", source))?;
         Ok(Self { stopping, thread: Some(thread) })
@@ -97,11 +108,27 @@ struct Receiver {
     exports: Arc<dyn Catalogue>,
     /// By address. A lane ends with its export.
     lanes: HashMap<model::ShelfSlot, Lane>,
+    /// Lanes with frames of this batch.
+    busy: Vec<model::ShelfSlot>,
+    /// What the sender of the last frame of this batch may see.
+    visible: Option<Visible>,
+}
+
+struct Visible {
+    source: Mac,
+    shelf: u16,
+    slot: u8,
+    disks: Vec<AoeDisk>,
+}
+
+impl Visible {
+    fn is_for(&self, header: &Header) -> bool {
+        (self.source, self.shelf, self.slot) == (header.source, header.shelf, header.slot)
+    }
 }
 
 impl Receiver {
-    fn run(&mut self, stopping: &AtomicBool) {
-        let mut batch = Batch::new();
+    fn run(&mut self, inbox: &mut Inbox, stopping: &AtomicBool) {
         let mut link_read = Instant::now();
         while !stopping.load(Ordering::Acquire) {
             if link_read.elapsed() > LINK_POLL {
@@ -109,16 +136,26 @@ impl Receiver {
                 link_read = Instant::now();
             }
             self.announcer.send_due(Instant::now());
-            match self.socket.receive(&mut batch) {
-                Ok(()) => {
-                    batch.frames().for_each(|frame| self.on_frame(&frame));
-                    self.lanes.values_mut().for_each(Lane::deliver);
-                }
+            let socket = Arc::clone(&self.socket);
+            match socket.receive(inbox, |frame| self.on_frame(frame)) {
+                Ok(has_more) => self.deliver(has_more),
                 Err(error) => {
                     // The interface is down or gone; machines go on when it is back.
                     tracing::warn!(interface = self.socket.interface(), %error, "AoE can't receive");
                     std::thread::sleep(LINK_POLL);
                 }
+            }
+        }
+    }
+
+    fn deliver(&mut self, has_more: bool) {
+        // One thread is cheapest, until it is too slow for several disks.
+        let share_out = has_more && self.busy.len() > 1;
+        // An export may be another one's, or gone, at any time.
+        self.visible = None;
+        for address in self.busy.drain(..) {
+            if let Some(lane) = self.lanes.get_mut(&address) {
+                lane.deliver(share_out);
             }
         }
     }
@@ -150,16 +187,26 @@ impl Receiver {
             }
         };
         let destination = request.header.destination;
-        let Some(to) = self.socket.addressee(destination, frame.is_for_others) else { return };
+        let Some(to) = self.socket.addressee(destination, frame) else { return };
         // Only the machine itself learns that its disk exists.
-        for disk in self.exports.for_aoe(self.socket.interface(), &request.header) {
+        let header = &request.header;
+        let visible = self.visible.take().filter(|visible| visible.is_for(header));
+        let visible = visible.unwrap_or_else(|| Visible {
+            source: header.source,
+            shelf: header.shelf,
+            slot: header.slot,
+            disks: self.exports.for_aoe(self.socket.interface(), header),
+        });
+        for disk in &visible.disks {
             let own = own_mac(&self.socket, &disk.place);
             if to == Addressee::Vlan {
                 disk.export.counters.count_dropped(Dropped::Vlan);
             } else if to.includes(own) && request.header.source != own {
-                self.on_request(&request, frame, &disk, own);
+                self.on_request(&request, frame, disk, own);
             }
         }
+        // Each frame to another's disk is counted, so it is looked for each time.
+        self.visible = Some(visible).filter(|visible| !visible.disks.is_empty());
     }
 
     fn on_request(&mut self, request: &Request<'_>, frame: &Frame<'_>, disk: &AoeDisk, own: Mac) {
@@ -183,7 +230,7 @@ impl Receiver {
             tracing::debug!(export = export.label.name, ?code, "AoE command refused");
             emit_error(request, own, address.shelf, address.slot, code)
         });
-        self.socket.send(&[reply]);
+        self.socket.send(&[reply.into()]);
     }
 
     fn queue(&mut self, frame: &Frame<'_>, disk: &AoeDisk) {
@@ -206,6 +253,9 @@ impl Receiver {
         }
         if let Some(lane) = lanes.get_mut(&disk.place.address) {
             lane.push(frame);
+            if !self.busy.contains(&disk.place.address) {
+                self.busy.push(disk.place.address);
+            }
         }
     }
 }

@@ -1,8 +1,13 @@
 //! The system calls of a packet socket that have no safe wrapper.
 
+mod ring;
+
+pub(super) use ring::Ring;
+
+use super::replies::Reply;
 use socket2::{SockAddr, Socket};
 use std::io;
-use std::mem::{MaybeUninit, zeroed};
+use std::mem::zeroed;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime};
 use wire::Mac;
@@ -40,11 +45,18 @@ pub(super) struct Frame<'a> {
     /// The kernel says that it is not for this host: for another MAC address, or for a VLAN, whose
     /// tag it has taken off.
     pub(super) is_for_others: bool,
+    /// The kernel has taken a VLAN's tag off. Known only of frames in a ring.
+    pub(super) has_vlan_tag: bool,
 }
 
 impl Batch {
     pub(super) fn new() -> Self {
         Self { frames: vec![[0; FRAME_BYTES]; BATCH_MAX], received: Vec::with_capacity(BATCH_MAX) }
+    }
+
+    /// Whether more may have come than it holds.
+    pub(super) fn is_full(&self) -> bool {
+        self.received.len() == BATCH_MAX
     }
 
     /// All frames, those for others too: on a bridge's port and while somebody captures packets these
@@ -54,6 +66,7 @@ impl Batch {
             bytes: &frame[..received.length],
             age: received.age,
             is_for_others: received.packet_type == libc::PACKET_OTHERHOST,
+            has_vlan_tag: false,
         })
     }
 }
@@ -124,16 +137,18 @@ fn age(header: &libc::msghdr, now: SystemTime) -> Duration {
 }
 
 /// Sends frames, at most [`BATCH_MAX`], and says how many went out before an error.
-pub(super) fn send(socket: &Socket, frames: &[Vec<u8>]) -> io::Result<usize> {
+pub(super) fn send(socket: &Socket, frames: &[Reply]) -> io::Result<usize> {
     // SAFETY: all zeroes are a valid value of each of these plain C structures.
-    let (mut parts, mut messages): ([libc::iovec; BATCH_MAX], [libc::mmsghdr; BATCH_MAX]) =
+    let (mut parts, mut messages): ([[libc::iovec; 2]; BATCH_MAX], [libc::mmsghdr; BATCH_MAX]) =
         unsafe { (zeroed(), zeroed()) };
     let count = frames.len().min(BATCH_MAX);
     for (index, frame) in frames.iter().take(count).enumerate() {
-        parts[index] =
-            libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
-        messages[index].msg_hdr.msg_iov = &raw mut parts[index];
-        messages[index].msg_hdr.msg_iovlen = 1;
+        parts[index] = frame.parts().map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        });
+        messages[index].msg_hdr.msg_iov = parts[index].as_mut_ptr();
+        messages[index].msg_hdr.msg_iovlen = 2 - usize::from(parts[index][1].iov_len == 0);
     }
     // SAFETY: the first `count` messages point to frames that outlive the call; sending only reads.
     let sent = unsafe {
@@ -167,15 +182,19 @@ pub(super) fn set_option(
     name: i32,
     value: libc::c_int,
 ) -> io::Result<()> {
-    let value = MaybeUninit::new(value);
-    // SAFETY: the pointer is to a c_int that lives until the call returns, and the length is its own.
+    set_option_to(socket, level, name, &value)
+}
+
+/// Sets an option to a plain C value.
+fn set_option_to<T: Copy>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the pointer is to a value that lives until the call returns, and the length is its own.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             name,
-            value.as_ptr().cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -190,18 +209,7 @@ pub(super) fn join(socket: &Socket, index: i32, mac: Mac) -> io::Result<()> {
         mr_address: [0; 8],
     };
     request.mr_address[..mac.0.len()].copy_from_slice(&mac.0);
-    // SAFETY: the pointer is to a packet_mreq that lives until the call returns, and the length is its
-    // own.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const request).cast(),
-            size_of::<libc::packet_mreq>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_option_to(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
 /// Index of an interface in this network namespace. (/sys shows the namespace in which it was

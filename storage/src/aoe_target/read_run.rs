@@ -1,9 +1,10 @@
 //! Reads that follow each other on the disk are read at once: at an MTU of 1500 a page is four frames.
 
+use super::replies::Reply;
+use crate::counters::Reads;
 use crate::export::Export;
 use aoe::{AtaCommand, AtaRequest, SECTOR_BYTES};
 use std::io;
-use std::sync::atomic::Ordering;
 
 /// The most that is read at once.
 const RUN_BYTES_MAX: usize = 128 << 10;
@@ -14,11 +15,36 @@ pub(super) struct ReadRun {
     data: Vec<u8>,
     start: u64,
     length: usize,
+    /// Whether the disk has been told what else will be read.
+    is_announced: bool,
+    /// In this batch.
+    done: Reads,
 }
 
 impl ReadRun {
+    /// Begins a batch; what was done in the last one.
+    pub(super) fn begin(&mut self) -> Reads {
+        self.forget();
+        self.is_announced = false;
+        std::mem::take(&mut self.done)
+    }
+
     pub(super) fn forget(&mut self) {
         self.length = 0;
+    }
+
+    /// Reads what [`read`](Self::read) would, if that need not wait for a disk; whether it is there.
+    pub(super) fn is_ready<'a>(
+        &mut self,
+        export: &Export,
+        (offset, length): (u64, usize),
+        following: impl Iterator<Item = &'a AtaRequest<'a>>,
+    ) -> bool {
+        if self.find(offset, length).is_some() {
+            return true;
+        }
+        let wanted = run_length(export.size_bytes(), (offset, length), following);
+        self.fill(offset, wanted, |memory| export.read_cached(memory, offset)).unwrap_or(false)
     }
 
     /// Reads a range, and with it what the requests right behind it will read.
@@ -26,18 +52,52 @@ impl ReadRun {
         &mut self,
         export: &Export,
         (offset, length): (u64, usize),
-        following: impl Iterator<Item = &'a AtaRequest<'a>>,
+        following: impl Iterator<Item = &'a AtaRequest<'a>> + Clone,
     ) -> io::Result<&[u8]> {
-        if let Some(at) = self.find(offset, length) {
-            export.counters.reads.fetch_add(1, Ordering::Relaxed);
-            return Ok(&self.data[at..at + length]);
+        let found = match self.find(offset, length) {
+            Some(at) => at,
+            None if self.is_ready(export, (offset, length), following.clone()) => 0,
+            None => {
+                self.announce(export, following.clone());
+                let wanted = run_length(export.size_bytes(), (offset, length), following);
+                let read = |memory: &mut [u8]| export.read_uncounted(memory, offset).map(|()| true);
+                if self.fill(offset, wanted, read).is_err() {
+                    // One bad sector must not take the others with it.
+                    self.fill(offset, length, read)?;
+                }
+                0
+            }
+        };
+        self.done.add(length);
+        Ok(&self.data[found..found + length])
+    }
+
+    /// Sends a range that was just read. What was read for it alone is not copied: this takes the
+    /// reply's memory instead.
+    pub(super) fn give(&mut self, (offset, length): (u64, usize), reply: &mut Reply) {
+        if self.length == length {
+            reply.swap_body(&mut self.data, length);
+            self.forget();
+        } else if let Some(at) = self.find(offset, length) {
+            reply.copy_body(&self.data[at..at + length]);
         }
-        let wanted = run_length(export.size_bytes(), (offset, length), following);
-        if self.fill(export, offset, wanted).is_err() {
-            // One bad sector must not take the others with it.
-            self.fill(export, offset, length)?;
+    }
+
+    /// Has the disk read for the whole batch at once, not for one request after the other.
+    fn announce<'a>(
+        &mut self,
+        export: &Export,
+        following: impl Iterator<Item = &'a AtaRequest<'a>>,
+    ) {
+        if std::mem::replace(&mut self.is_announced, true) {
+            return;
         }
-        Ok(&self.data[..length])
+        for request in following {
+            let AtaCommand::Read { lba } = request.command else { continue };
+            if let Ok((offset, length)) = request.range(lba, export.size_bytes(), u8::MAX) {
+                export.prefetch(offset, length as u64);
+            }
+        }
     }
 
     fn find(&self, offset: u64, length: usize) -> Option<usize> {
@@ -45,14 +105,22 @@ impl ReadRun {
         (at.checked_add(length)? <= self.length).then_some(at)
     }
 
-    fn fill(&mut self, export: &Export, offset: u64, length: usize) -> io::Result<()> {
+    /// Whether `read` has filled the memory.
+    fn fill(
+        &mut self,
+        offset: u64,
+        length: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<bool>,
+    ) -> io::Result<bool> {
         self.length = 0;
         if self.data.len() < length {
             self.data.resize(length, 0);
         }
-        export.read(&mut self.data[..length], offset)?;
-        (self.start, self.length) = (offset, length);
-        Ok(())
+        let is_there = read(&mut self.data[..length])?;
+        if is_there {
+            (self.start, self.length) = (offset, length);
+        }
+        Ok(is_there)
     }
 }
 

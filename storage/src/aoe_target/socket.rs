@@ -1,10 +1,12 @@
 //! A raw Ethernet socket on one interface.
 
-use super::raw::{self, Batch};
+use super::raw::{self, Batch, Frame, Ring};
+use super::replies::Reply;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use wire::Mac;
 
 /// Thirty machines may each have 64 frames in flight; the kernel's default holds 100 in all.
@@ -34,6 +36,28 @@ pub(super) struct PacketSocket {
     link: RwLock<Link>,
     /// Addresses that this socket has beside the interface's own.
     joined: RwLock<Vec<Mac>>,
+    /// How long [`PacketSocket::receive`] waits.
+    patience: Timespec,
+}
+
+/// Where received frames are.
+pub(super) enum Inbox {
+    Ring(Ring),
+    /// What a kernel without the ring, or without memory for it, gets.
+    Batch(Batch),
+}
+
+impl Inbox {
+    fn of(socket: &Socket, interface: &str) -> Self {
+        Ring::new(socket).map_or_else(
+            |error| {
+                tracing::info!(interface, %error, "AoE goes without a ring");
+                force_receive_buffer(socket);
+                Self::Batch(Batch::new())
+            },
+            Self::Ring,
+        )
+    }
 }
 
 /// What an administrator may change at any time.
@@ -63,7 +87,7 @@ impl Addressee {
 
 impl PacketSocket {
     /// Opens the interface; [`receive`](Self::receive) waits at most `patience`.
-    pub(super) fn open(interface: &str, patience: Duration) -> Result<Self, SocketError> {
+    pub(super) fn open(interface: &str, patience: Duration) -> Result<(Self, Inbox), SocketError> {
         let failed = |action| move |source| SocketError::new(interface, action, source);
         // Protocol 0 hears nothing until it is bound, so no other interface's frames are taken.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)
@@ -77,14 +101,17 @@ impl PacketSocket {
             socket.set_write_timeout(Some(SEND_TIME))
         };
         configure().map_err(failed("configure the socket"))?;
-        force_receive_buffer(&socket);
+        // A socket that hears something already would lose that by getting a ring.
+        let inbox = Inbox::of(&socket, interface);
         socket.bind(&raw::link_address(link.index)).map_err(failed("bind to it"))?;
-        Ok(Self {
+        let socket = Self {
             socket,
             interface: interface.into(),
             link: RwLock::new(link),
             joined: RwLock::default(),
-        })
+            patience: Timespec::try_from(patience).unwrap_or_default(),
+        };
+        Ok((socket, inbox))
     }
 
     pub(super) fn interface(&self) -> &str {
@@ -115,14 +142,20 @@ impl PacketSocket {
     }
 
     /// Whom a frame to this address is for; `None` if it is for another host.
-    pub(super) fn addressee(&self, destination: Mac, is_for_others: bool) -> Option<Addressee> {
+    pub(super) fn addressee(&self, destination: Mac, frame: &Frame<'_>) -> Option<Addressee> {
+        let own = self.link().mac;
+        let is_for_others = frame.is_for_others;
         match destination {
+            Mac::BROADCAST if frame.has_vlan_tag => Some(Addressee::Vlan),
+            to if frame.has_vlan_tag => {
+                (to == own || self.has_joined(to)).then_some(Addressee::Vlan)
+            }
             // What the kernel does not take for this host though the address is has a VLAN's tag.
             Mac::BROADCAST if !is_for_others => Some(Addressee::All),
-            own if own == self.link().mac && !is_for_others => Some(Addressee::One(own)),
-            own if own == self.link().mac || own == Mac::BROADCAST => Some(Addressee::Vlan),
-            // The kernel takes all frames to it for others', so here a VLAN's can't be told.
-            own => self.has_joined(own).then_some(Addressee::One(own)),
+            to if to == own && !is_for_others => Some(Addressee::One(to)),
+            to if to == own || to == Mac::BROADCAST => Some(Addressee::Vlan),
+            // The kernel takes all frames to it for others', so without a ring a VLAN's can't be told.
+            to => self.has_joined(to).then_some(Addressee::One(to)),
         }
     }
 
@@ -141,23 +174,50 @@ impl PacketSocket {
         self.joined.read().unwrap_or_else(PoisonError::into_inner).contains(&mac)
     }
 
-    /// Waits for frames and takes all that are there, perhaps none.
-    pub(super) fn receive(&self, batch: &mut Batch) -> io::Result<()> {
-        match raw::receive(&self.socket, batch) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(())
+    /// Waits for frames and takes some that are there, perhaps none; whether more may be there.
+    pub(super) fn receive(
+        &self,
+        inbox: &mut Inbox,
+        mut take: impl FnMut(&Frame<'_>),
+    ) -> io::Result<bool> {
+        match inbox {
+            Inbox::Ring(ring) => {
+                let mut count = take_from(ring, &mut take);
+                if count == 0 && self.wait()? {
+                    count = take_from(ring, &mut take);
+                }
+                Ok(count == raw::BATCH_MAX)
             }
-            other => other,
+            Inbox::Batch(batch) => match raw::receive(&self.socket, batch) {
+                Ok(()) => {
+                    batch.frames().for_each(|frame| take(&frame));
+                    Ok(batch.is_full())
+                }
+                Err(error) if is_no_error(&error) => Ok(false),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Whether a frame has come.
+    fn wait(&self) -> io::Result<bool> {
+        let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut descriptors, Some(&self.patience)) {
+            Ok(count) => {
+                if descriptors[0].revents().contains(PollFlags::ERR)
+                    && let Some(error) = self.socket.take_error()?
+                {
+                    return Err(error);
+                }
+                Ok(count > 0)
+            }
+            Err(error) if is_no_error(&error.into()) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Sends frames. One that can't be sent is dropped: the initiator asks again.
-    pub(super) fn send(&self, mut frames: &[Vec<u8>]) {
+    pub(super) fn send(&self, mut frames: &[Reply]) {
         while !frames.is_empty() {
             let done = raw::send(&self.socket, frames).unwrap_or_else(|error| {
                 tracing::debug!(interface = self.interface, %error, "AoE frame not sent");
@@ -166,6 +226,17 @@ impl PacketSocket {
             frames = &frames[done.clamp(1, frames.len())..];
         }
     }
+}
+
+/// Takes at most a batch; how many.
+fn take_from(ring: &mut Ring, take: &mut impl FnMut(&Frame<'_>)) -> usize {
+    let now = SystemTime::now();
+    (0..raw::BATCH_MAX).take_while(|_| ring.take(now, &mut *take)).count()
+}
+
+/// Nothing came, or a signal.
+fn is_no_error(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 fn read_link(socket: &Socket, interface: &str) -> io::Result<Link> {

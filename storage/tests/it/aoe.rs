@@ -215,7 +215,7 @@ fn the_network_may_see_who_may_use_a_disk_but_not_change_it() {
     let server = Server::start_on(SERVER);
     server.prepare_aoe("lab-01", CLIENT_MAC, 1, "discard");
     let mut machine = Initiator::new();
-    let mac = lan::client_mac().0;
+    let mac = client_mac().0;
     let mut ask = |command, body: &[u8]| {
         machine.send(&raw_frame(command, body));
         let reply = machine.response(5 * SECOND).expect("a reply");

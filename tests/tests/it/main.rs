@@ -7,6 +7,7 @@ mod failures;
 mod file_systems;
 mod foreign;
 mod handover;
+mod killed;
 mod mtu;
 mod nbd_clients;
 mod nbd_tls;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use fakeclient::aoe_load::{Load, Report};
 use lab::{Daemon, Netns};
+use nix::fcntl::PosixFadviseAdvice;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use std::fs::File;
@@ -44,6 +45,8 @@ struct Case {
     writes: bool,
     /// On a disk, with what is acknowledged written to it; otherwise in memory.
     is_durable: bool,
+    /// Nothing of the disk is in the server's memory at first. Keep it short, or all of it will be.
+    is_cold: bool,
     goal: Goal,
 }
 
@@ -56,6 +59,7 @@ const READS: Case = Case {
     machines: 1,
     writes: false,
     is_durable: false,
+    is_cold: false,
     goal: Goal::Cpu(0.74),
 };
 
@@ -94,6 +98,16 @@ const CASES: &[Case] = &[
         writes: true,
         is_durable: true,
         goal: Goal::Rate(20.0),
+        ..READS
+    },
+    Case {
+        title: "cold 4 KiB reads, 64 in flight, MTU 9000",
+        mtu: 9000,
+        sectors: 8,
+        frames_per_request: 1,
+        is_durable: true,
+        is_cold: true,
+        goal: Goal::Rate(2.0),
         ..READS
     },
     Case {
@@ -235,6 +249,11 @@ impl Aoe {
             resend_after: Duration::from_millis(if case.is_durable { 2000 } else { 500 }),
             duration: Duration::from_secs(self.seconds),
         };
+        if case.is_cold {
+            let file = File::open(image)?;
+            file.sync_all()?;
+            nix::fcntl::posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
         let before = cpu_seconds(daemon.id());
         let report = run_inside(&netns, &load)
             .with_context(|| format!("the AoE server said: {}", daemon.log()))?;
