@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, StallVerb};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
 use socket2::Socket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -60,6 +60,7 @@ impl Api {
         let router = Router::new()
             .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
             .route("/v1/exports", get(list))
+            .route("/v1/space", get(space))
             .route("/v1/exports/{machine}", put(prepare))
             .route("/v1/exports/{machine}/stall", post(decide_stall))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
@@ -83,6 +84,10 @@ impl Api {
 
 async fn list(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<ExportStatus>>, Failure> {
     blocking(move || Ok(exports.list())).await.map(Json)
+}
+
+async fn space(State(exports): State<Arc<Exports>>) -> Result<Json<Space>, Failure> {
+    blocking(move || exports.space()).await.map(Json)
 }
 
 async fn prepare(

@@ -6,7 +6,7 @@ use crate::boot_trace::{BootTrace, Traced};
 use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
 use crate::export::{Disk, Export, Label};
 use images::{Base, LayerError, LayerMode, Layers, Store, StoreError};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, StallVerb};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space, StallVerb};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -209,6 +209,14 @@ impl Exports {
     /// All exports, by machine.
     pub fn list(&self) -> Vec<ExportStatus> {
         self.all().iter().map(|one| one.export.status(&one.spec)).collect()
+    }
+
+    /// How much room machines' writes have.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn space(&self) -> Result<Space, ExportError> {
+        Ok(self.layers.space()?)
     }
 
     fn all(&self) -> Vec<Assigned> {

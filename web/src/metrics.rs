@@ -4,13 +4,14 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::{ExportStatus, Times};
+use model::{ExportStatus, Space, Times};
 use service::{MachineView, Service, StateWord};
 
 #[derive(Template)]
 #[template(path = "metrics.txt", escape = "none")]
 struct Metrics<'a> {
     storage_up: u8,
+    space: Option<Space>,
     machines: Vec<(&'static str, usize)>,
     n_attention: usize,
     families: Vec<Family<'a>>,
@@ -81,6 +82,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Response {
     let disks: Vec<(&str, &ExportStatus)> = machines.iter().filter_map(disk).collect();
     let metrics = Metrics {
         storage_up: status.storage_error.is_none().into(),
+        space: status.space,
         machines: StateWord::ALL
             .map(|word| (word.word(), status.machines.get(&word).copied().unwrap_or(0)))
             .to_vec(),

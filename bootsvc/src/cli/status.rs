@@ -29,7 +29,14 @@ impl Status {
         ));
         match &status.storage_error {
             Some(error) => say(format!("storage server: {error}")),
-            None => say("storage server: answers"),
+            None => say(match status.space {
+                Some(space) => format!(
+                    "storage server: answers; {:.1} GB of {:.0} GB are free",
+                    space.free_bytes as f64 / 1e9,
+                    space.total_bytes as f64 / 1e9
+                ),
+                None => "storage server: answers".to_owned(),
+            }),
         }
         if !machines.is_empty() {
             let rows: Vec<[String; 4]> = machines

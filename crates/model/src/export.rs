@@ -124,6 +124,22 @@ impl Times {
     }
 }
 
+/// The file system that holds what machines write: answer of `GET /v1/space`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Space {
+    /// Its size.
+    pub total_bytes: u64,
+    /// What can still be written.
+    pub free_bytes: u64,
+}
+
+impl Space {
+    /// Whether it will be full soon: less than a twentieth is left, and less than 10 GB.
+    pub const fn is_short(&self) -> bool {
+        self.free_bytes < self.total_bytes / 20 && self.free_bytes < 10_000_000_000
+    }
+}
+
 /// Writes that wait for something that passes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stall {
@@ -188,6 +204,16 @@ mod tests {
             let former = index.checked_sub(1).and_then(Times::bound_us);
             assert!(former.is_none_or(|bound| us > bound), "{us} in {index}");
         }
+    }
+
+    #[test]
+    fn room_is_short_before_it_is_gone() {
+        let gigabytes = |total: u64, free: u64| Space {
+            total_bytes: total * 1_000_000_000,
+            free_bytes: free * 1_000_000_000,
+        };
+        assert!(gigabytes(100, 4).is_short() && !gigabytes(100, 6).is_short());
+        assert!(gigabytes(4000, 9).is_short() && !gigabytes(4000, 11).is_short());
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod plan;
 mod site;
 
 pub use boot::{Boot, BootId, Firmware, Stage, StageEvent, UnknownStage};
-pub use export::{ExportCounters, ExportSpec, ExportStatus, KeptDisk, Stall, StallVerb, Times};
+pub use export::{
+    ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
+};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::{FileSystem, ImageVersion};
 pub use initcfg::{BadRootUrl, iscsi_initiator};

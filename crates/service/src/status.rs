@@ -10,7 +10,8 @@ use crate::state::{MachineState, StateWord, machine_state};
 use crate::storage_client;
 use crate::view::View;
 use model::{
-    Boot, ExportStatus, Firmware, ImageName, Lease, Machine, MachineName, Site, Stage, WriteMode,
+    Boot, ExportStatus, Firmware, ImageName, Lease, Machine, MachineName, Site, Space, Stage,
+    WriteMode,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -32,6 +33,8 @@ pub(crate) struct Exports {
     /// When it was asked, seconds since 1970; 0 is never.
     asked_unix: u64,
     list: Arc<Vec<ExportStatus>>,
+    /// The room that is left there, if it is known.
+    space: Option<Space>,
     /// Why it did not answer.
     error: Option<String>,
 }
@@ -109,6 +112,8 @@ pub struct Status {
     pub n_discovered: usize,
     /// Why the storage server does not answer; `None` if it does.
     pub storage_error: Option<String>,
+    /// How much room machines' writes have at the storage server, if that is known.
+    pub space: Option<Space>,
     /// What a person should look at, the worst first.
     pub attention: Vec<Attention>,
     /// How many entries of `attention` were left out.
@@ -140,7 +145,12 @@ impl Service {
     /// Asks the storage server for its exports. Pages show what it said last.
     pub async fn refresh_exports(&self) {
         let asked_unix = now_unix();
-        let answer = storage_client::exports(&self.options().storage_socket).await;
+        let socket = &self.options().storage_socket;
+        let answer = storage_client::exports(socket).await;
+        let space = match answer {
+            Ok(_) => storage_client::space(socket).await.ok(),
+            Err(_) => None,
+        };
         let (list, error) = match answer {
             Ok(list) => (list, None),
             Err(error) => (Vec::new(), Some(crate::error::chain(&error))),
@@ -153,7 +163,12 @@ impl Service {
             (Some(_), None) => tracing::info!("the storage server answers again"),
             _ => {}
         }
-        self.exports_cell().send_replace(Exports { asked_unix, list: Arc::new(list), error });
+        self.exports_cell().send_replace(Exports {
+            asked_unix,
+            list: Arc::new(list),
+            space,
+            error,
+        });
     }
 
     /// All machines with everything that is known of them, by name. Never waits.
@@ -226,7 +241,8 @@ impl Service {
             *words.entry(view.state.word).or_default() += 1;
         }
         let storage_error = self.exports_cell().borrow().error.clone();
-        let mut attention = self.attention(&machines, storage_error.as_deref());
+        let space = self.exports_cell().borrow().space;
+        let mut attention = self.attention(&machines, storage_error.as_deref(), space);
         let n_attention_left_out = attention.len().saturating_sub(ATTENTION_MAX);
         attention.truncate(ATTENTION_MAX);
         Status {
@@ -235,6 +251,7 @@ impl Service {
             n_image_versions: site.images.len(),
             n_discovered: site.discovered.len(),
             storage_error,
+            space,
             attention,
             n_attention_left_out,
         }
@@ -254,12 +271,24 @@ impl Service {
         }))
     }
 
-    fn attention(&self, machines: &[MachineView], storage_error: Option<&str>) -> Vec<Attention> {
+    fn attention(
+        &self,
+        machines: &[MachineView],
+        storage_error: Option<&str>,
+        space: Option<Space>,
+    ) -> Vec<Attention> {
         let mut attention = Vec::new();
         if let Some(error) = storage_error {
             attention.push(Attention {
                 machine: None,
                 sentence: format!("No machine can start: {error}."),
+                image: None,
+            });
+        }
+        if let Some(space) = space.filter(Space::is_short) {
+            attention.push(Attention {
+                machine: None,
+                sentence: space_sentence(space),
                 image: None,
             });
         }
@@ -320,6 +349,16 @@ fn ram_sentence(percent: u8) -> String {
     format!(
         "Its memory for changes is {percent} % full; {then}. Delete files there, or start it again, which \
          forgets them."
+    )
+}
+
+/// What it means that the storage server has so little room.
+fn space_sentence(space: Space) -> String {
+    format!(
+        "The storage server's disk is nearly full: {:.1} GB of {:.0} GB are left. Machines that write wait \
+         when it is full. Delete images, disks or files that are not needed.",
+        space.free_bytes as f64 / 1e9,
+        space.total_bytes as f64 / 1e9
     )
 }
 

@@ -5,7 +5,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, StallVerb};
+use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -66,6 +66,12 @@ pub(crate) async fn put_export(
 /// All exports as they are now.
 pub(crate) async fn exports(socket: &Path) -> Result<Vec<ExportStatus>, StorageError> {
     let answer = call(socket, Method::GET, "/v1/exports", Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// How much room machines' writes have there.
+pub(crate) async fn space(socket: &Path) -> Result<Space, StorageError> {
+    let answer = call(socket, Method::GET, "/v1/space", Vec::new()).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 

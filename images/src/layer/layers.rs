@@ -5,7 +5,7 @@ use super::header::{HEADER_BYTES, Header};
 use super::map::{self, Map};
 use super::write::{DurableMap, WriteLayer};
 use crate::base::Base;
-use model::{BootId, ImageName, MachineName};
+use model::{BootId, ImageName, MachineName, Space};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -115,6 +115,17 @@ impl Layers {
         let text = fs::read_to_string(path).map_err(io_error("read", path))?;
         let digest = blake3::hash(text.trim().as_bytes());
         Self::open_in_host_boot(dir, volatile_dir, first_16(digest.as_bytes()))
+    }
+
+    /// The file system that holds the layers.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn space(&self) -> Result<Space, LayerError> {
+        let told = rustix::fs::statvfs(&self.dir)
+            .map_err(|error| io_error("see the room in", &self.dir)(error.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+        Ok(Space { total_bytes: bytes(told.f_blocks), free_bytes: bytes(told.f_bavail) })
     }
 
     fn open_in_host_boot(

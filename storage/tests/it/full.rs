@@ -62,6 +62,8 @@ fn decide(server: &Server, verb: &str) -> String {
 #[test]
 fn a_machine_waits_until_there_is_room_again() {
     let server = start_with_room("2m");
+    let space = server.ask("GET", "/v1/space", "");
+    assert!(space.contains("{\"total_bytes\":2097152,\"free_bytes\":20"), "{space}");
     let mut stream = stalled(&server);
     // Others read on.
     let uri = server.uri("lab-01");

@@ -32,6 +32,7 @@ struct Overview {
     n_images: usize,
     discovered: String,
     counts: Vec<Count>,
+    space: String,
     attention: Vec<Attention>,
     n_attention_left_out: usize,
     tiles: Vec<Tile>,
@@ -74,6 +75,10 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
         n_images: status.n_image_versions,
         discovered: text::count(status.n_discovered, "new PC asks", "new PCs ask"),
         counts,
+        space: status.space.map_or_else(String::new, |space| {
+            let (free, total) = (text::bytes(space.free_bytes), text::bytes(space.total_bytes));
+            format!("The storage server has {free} of {total} free.")
+        }),
         attention: status.attention,
         n_attention_left_out: status.n_attention_left_out,
         tiles,
