@@ -14,6 +14,8 @@ pub struct Identity<'a> {
     pub model: &'a str,
     /// At most 8 ASCII characters.
     pub firmware: &'a str,
+    /// Acknowledged writes may be lost with the server's power until they are flushed.
+    pub has_write_cache: bool,
 }
 
 /// The 512 bytes of IDENTIFY data (ATA8-ACS §7.16).
@@ -32,8 +34,9 @@ pub fn identify(identity: &Identity<'_>) -> [u8; SECTOR_BYTES] {
     words[61] = (lba28 >> 16) as u16;
     words[80] = 0x01f0;
     // SMART; FLUSH CACHE EXT, FLUSH CACHE, 48-bit addresses; a world wide name.
-    words[82] = 0x0001;
-    words[85] = 0x0001;
+    let write_cache = u16::from(identity.has_write_cache) << 5;
+    words[82] = 0x0001 | write_cache;
+    words[85] = 0x0001 | write_cache;
     words[83] = 0x7400;
     words[86] = 0x3400;
     words[84] = 0x4100;
@@ -96,8 +99,13 @@ mod tests {
 
     #[test]
     fn a_large_disk_tells_its_size_both_ways() {
-        let identity =
-            Identity { sectors: 1 << 33, serial: "BL0123", model: "Bootlace", firmware: "1" };
+        let identity = Identity {
+            sectors: 1 << 33,
+            serial: "BL0123",
+            model: "Bootlace",
+            firmware: "1",
+            has_write_cache: false,
+        };
         let bytes = identify(&identity);
         assert_eq!(&bytes[200..208], &(1u64 << 33).to_le_bytes());
         assert_eq!(&bytes[120..124], &0x0fff_ffffu32.to_le_bytes());
@@ -106,6 +114,11 @@ mod tests {
         assert_eq!(bytes[217] >> 4, 3, "a locally assigned world wide name");
         for sector in [bytes, smart_data()] {
             assert_eq!(sector.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)), 0);
+        }
+        let with_cache = identify(&Identity { has_write_cache: true, ..identity });
+        // Supported, and enabled: bit 5 of words 82 and 85.
+        for word in [82, 85] {
+            assert_eq!((bytes[word * 2] & 0x20, with_cache[word * 2] & 0x20), (0, 0x20));
         }
     }
 }

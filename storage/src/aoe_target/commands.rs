@@ -64,6 +64,7 @@ pub(super) fn answer(
                 serial: &place.serial,
                 model: &format!("Bootlace {}", export.label.name),
                 firmware: "1",
+                has_write_cache: !export.is_durable() && !export.is_read_only(),
             };
             let data = aoe::identify(&identity).to_vec();
             Some(Answer { data, ..Answer::of(Status::Good) })

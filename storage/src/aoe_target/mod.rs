@@ -1,4 +1,4 @@
-//! AoE on named interfaces: one thread receives, one thread per export works.
+//! AoE on named interfaces: one thread receives and does what need not wait, one thread per export the rest.
 //!
 //! The work of one export is done in the order in which its frames arrived, so that a late write
 //! never overtakes a newer one. Dropping a frame is always safe (the initiator sends it again), so

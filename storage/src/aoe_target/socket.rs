@@ -48,15 +48,19 @@ pub(super) enum Inbox {
 }
 
 impl Inbox {
-    fn of(socket: &Socket, interface: &str) -> Self {
-        Ring::new(socket).map_or_else(
-            |error| {
+    fn best(socket: &Socket, interface: &str) -> Self {
+        match Ring::new(socket) {
+            Ok(ring) => Self::Ring(ring),
+            Err(error) => {
                 tracing::info!(interface, %error, "AoE goes without a ring");
-                force_receive_buffer(socket);
-                Self::Batch(Batch::new())
-            },
-            Self::Ring,
-        )
+                Self::plain(socket)
+            }
+        }
+    }
+
+    fn plain(socket: &Socket) -> Self {
+        force_receive_buffer(socket);
+        Self::Batch(Batch::new())
     }
 }
 
@@ -88,6 +92,14 @@ impl Addressee {
 impl PacketSocket {
     /// Opens the interface; [`receive`](Self::receive) waits at most `patience`.
     pub(super) fn open(interface: &str, patience: Duration) -> Result<(Self, Inbox), SocketError> {
+        Self::open_with(interface, patience, Inbox::best)
+    }
+
+    fn open_with(
+        interface: &str,
+        patience: Duration,
+        inbox: impl FnOnce(&Socket, &str) -> Inbox,
+    ) -> Result<(Self, Inbox), SocketError> {
         let failed = |action| move |source| SocketError::new(interface, action, source);
         // Protocol 0 hears nothing until it is bound, so no other interface's frames are taken.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)
@@ -102,7 +114,7 @@ impl PacketSocket {
         };
         configure().map_err(failed("configure the socket"))?;
         // A socket that hears something already would lose that by getting a ring.
-        let inbox = Inbox::of(&socket, interface);
+        let inbox = inbox(&socket, interface);
         socket.bind(&raw::link_address(link.index)).map_err(failed("bind to it"))?;
         let socket = Self {
             socket,
@@ -253,5 +265,61 @@ fn force_receive_buffer(socket: &Socket) {
     if raw::set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
         // Without CAP_NET_ADMIN the system's limit holds: fewer machines at once.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::process::Command;
+    use std::time::Instant;
+
+    fn ip(words: &str) {
+        let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {words}");
+    }
+
+    fn frame(length: usize) -> Vec<u8> {
+        let mut frame = vec![length as u8; length];
+        frame[..6].copy_from_slice(&Mac::BROADCAST.0);
+        frame[12..14].copy_from_slice(&aoe::ETHERTYPE.to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn a_ring_and_a_plain_socket_receive_the_same() {
+        unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        ip("link add one mtu 9000 type veth peer name two mtu 9000");
+        ip("link set one up");
+        ip("link set two up");
+        let patience = Duration::from_millis(50);
+        let (sender, _) = PacketSocket::open("one", patience).unwrap();
+        let ring = PacketSocket::open_with("two", patience, |socket, _| {
+            Inbox::Ring(Ring::new(socket).unwrap())
+        });
+        let plain = PacketSocket::open_with("two", patience, |socket, _| Inbox::plain(socket));
+        let mut receivers = [ring.unwrap(), plain.unwrap()];
+        // More than a batch, and one that is cut off.
+        let lengths: Vec<usize> = (60..160).chain([1514, 8228, 9014]).collect();
+        // Around the whole ring, and some more.
+        for round in 0..45 {
+            let frames: Vec<Reply> = lengths.iter().map(|&it| frame(it).into()).collect();
+            sender.send(&frames);
+            for (socket, inbox) in &mut receivers {
+                let mut received = Vec::new();
+                let deadline = Instant::now() + Duration::from_secs(5);
+                while received.len() < lengths.len() && Instant::now() < deadline {
+                    let take = |frame: &Frame<'_>| {
+                        assert!(frame.age < Duration::from_secs(5) && !frame.is_for_others);
+                        received.push(frame.bytes.to_vec());
+                    };
+                    socket.receive(inbox, take).unwrap();
+                }
+                let wanted =
+                    lengths.iter().map(|&it| frame(it)[..it.min(raw::FRAME_BYTES)].to_vec());
+                assert!(wanted.eq(received), "round {round}");
+            }
+        }
     }
 }

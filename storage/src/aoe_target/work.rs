@@ -19,8 +19,8 @@ use wire::Moment;
 /// may have written something newer there.
 const WRITE_AGE_MAX: Duration = Duration::from_millis(800);
 
-/// Replies to reads that are collected before they are sent. More would not fit into the processor's
-/// cache beside what is read, and with jumbo frames cost a third more.
+/// Replies to reads that are collected before they are sent, so that 64 of 8 KiB need not leave the
+/// processor's cache first.
 const REPLY_BYTES_MAX: usize = 48 << 10;
 
 /// Data from which on it is sent from where it was read to.

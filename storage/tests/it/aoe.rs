@@ -3,8 +3,9 @@
 use crate::lan::{self, CLIENT, CLIENT_MAC, Initiator, SERVER, ata_frame, client_mac};
 use crate::server::Server;
 use crate::{run, succeed};
-use aoe::AtaCommand;
+use aoe::{AtaCommand, ConfigCommand, ConfigQuery, Header, Request, RequestBody, emit_request};
 use fakeclient::aoe_load::{Load, Report};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use storage::{Allow, AoeAddress, Durability, Share, ShareConfig, Writes};
 use wire::Mac;
@@ -337,6 +338,61 @@ fn thirty_machines_at_once_lose_no_frame_and_read_what_they_wrote() {
     let Report { frames, resent, late, errors, verified, wrong, .. } = report;
     assert_eq!((resent, late, errors, wrong), (0, 0, 0, 0), "{:?}", report.first_wrong);
     assert!(frames > 1000 && verified > 100, "{frames} frames, {verified} verified");
+}
+
+#[test]
+fn a_flood_of_discovery_disturbs_nobody() {
+    lan::enter(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let _share = share(folder.path(), None);
+    let load = Load {
+        interface: CLIENT.into(),
+        shelf: 1,
+        slot: 1,
+        machines: 4,
+        window: 16,
+        sectors: 2,
+        frames_per_request: 4,
+        is_random: true,
+        writes_percent: 50,
+        size_bytes: 16 << 20,
+        verify: true,
+        resend_after: SECOND,
+        duration: 3 * SECOND,
+    };
+    let header = Header {
+        destination: Mac::BROADCAST,
+        source: "52:54:00:00:00:77".parse().unwrap(),
+        shelf: u16::MAX,
+        slot: u8::MAX,
+        tag: 1 << 31,
+    };
+    let query = ConfigQuery { command: ConfigCommand::Read, text: b"" };
+    let query = emit_request(&Request { header, body: RequestBody::Config(query) });
+    let is_done = AtomicBool::new(false);
+    let flooder = Initiator::new();
+    let began = Instant::now();
+    let (report, sent) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sent = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                (0..200).for_each(|_| flooder.send(&query));
+                sent += 200;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            sent
+        });
+        let report = fakeclient::aoe_load::run(&load).unwrap();
+        is_done.store(true, Ordering::Relaxed);
+        (report, flood.join().unwrap())
+    });
+    let rate = f64::from(sent) / began.elapsed().as_secs_f64();
+    let Report { frames, resent, errors, verified, wrong, .. } = report;
+    println!("{rate:.0} queries a second beside {frames} frames, {resent} sent again");
+    assert_eq!((errors, wrong), (0, 0), "{:?}", report.first_wrong);
+    assert!(rate > 5000.0, "no flood: {rate:.0} a second");
+    // The client's own buffer may lose some among the answers to the flood.
+    assert!(frames > 1000 && resent * 50 < frames && verified > 100, "{frames}, {resent}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod outage;
 mod own_dhcp;
 mod ram;
 mod rescue;
+mod sanboot;
 mod segment;
 mod tftp;
 mod tidy;

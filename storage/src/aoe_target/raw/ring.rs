@@ -93,7 +93,7 @@ impl Ring {
         // SAFETY: the kernel has put an address behind the header.
         let address = unsafe { slot.add(ADDRESS).cast::<libc::sockaddr_ll>().read() };
         let start = usize::from(header.tp_mac).min(SLOT_BYTES);
-        let length = (header.tp_snaplen as usize).min(SLOT_BYTES - start);
+        let length = (header.tp_snaplen as usize).min(SLOT_BYTES - start).min(FRAME_BYTES);
         // SAFETY: start and length are inside the slot, which the kernel leaves alone until its status
         // is changed below.
         let bytes = unsafe { std::slice::from_raw_parts(slot.add(start).as_ptr(), length) };
