@@ -1,5 +1,6 @@
 //! How fast the AoE server is, and what it costs, beside vblade. (Debian has no other.)
 
+use super::median_figure;
 use super::nbd::servers::cpu_seconds;
 use crate::{build, say};
 use anyhow::{Context, Result};
@@ -288,11 +289,7 @@ fn figures(report: &Report, cpu_seconds: f64) -> Figures {
 
 /// Each figure's median by itself.
 fn median_of(runs: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or_default()
-    };
+    let of = |figure: fn(&Figures) -> f64| median_figure(runs.iter().map(figure));
     Figures {
         frames_per_second: of(|run| run.frames_per_second),
         megabytes_per_second: of(|run| run.megabytes_per_second),

@@ -3,6 +3,7 @@
 mod crowd;
 pub(super) mod servers;
 
+use super::median_figure;
 use crate::{build, say};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -173,11 +174,7 @@ fn figures(said: &str, cpu_seconds: f64) -> Result<Figures> {
 
 /// Each figure's median by itself.
 fn median_of(runs: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or_default()
-    };
+    let of = |figure: fn(&Figures) -> f64| median_figure(runs.iter().map(figure));
     Figures {
         per_second: of(|run| run.per_second),
         megabytes_per_second: of(|run| run.megabytes_per_second),
