@@ -344,7 +344,7 @@ fn thirty_machines_at_once_lose_no_frame_and_read_what_they_wrote() {
 fn a_flood_of_discovery_disturbs_nobody() {
     lan::enter(1500);
     let folder = tempfile::tempdir().unwrap();
-    let _share = share(folder.path(), None);
+    let _share = share(folder.path(), None, vec![]);
     let load = Load {
         interface: CLIENT.into(),
         shelf: 1,
