@@ -71,7 +71,8 @@ fn a_disk_may_grow_while_it_is_used() {
         assert!(Instant::now() < deadline, "the new size is not seen");
         std::thread::sleep(Duration::from_millis(100));
     }
-    writeln!(keyboard, "read -P 0x11 1536k 4k\nquit").unwrap();
+    writeln!(keyboard, "read -P 0x11 1536k 4k").unwrap();
+    drop(keyboard);
     let output = reader.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(said.matches("read 4096/4096").count(), 2, "the open connection went on: {said}");
