@@ -1,5 +1,5 @@
 //! The way of frames to the work of one export: reads that need not wait are done where they arrive,
-//! all else by a thread of the export.
+//! all else by a thread of the export; if there is no other disk to hold up, all is done where it arrives.
 
 use super::raw::Frame;
 use super::socket::PacketSocket;
@@ -78,11 +78,14 @@ impl Lane {
         self.arriving.push(frame.bytes, now.checked_sub(frame.age).unwrap_or(now));
     }
 
-    /// Has what was taken done: at once as far as it need not wait, unless `share_out`; the rest by the
-    /// thread, which is woken once for all of it.
-    pub(super) fn deliver(&mut self, share_out: bool) {
-        if !share_out && self.arriving.len() > 0 && self.waiting.load(Ordering::Acquire) == 0 {
-            self.do_ready();
+    /// Has what was taken done: what `here` says at once, the rest by the thread, which is woken once for
+    /// all of it.
+    pub(super) fn deliver(&mut self, here: Option<Patience>) {
+        if let Some(patience) = here
+            && self.arriving.len() > 0
+            && self.waiting.load(Ordering::Acquire) == 0
+        {
+            self.work_here(patience);
         }
         let count = self.arriving.len();
         if count == 0 {
@@ -101,11 +104,11 @@ impl Lane {
     }
 
     /// Nothing waits for the thread, so nothing is overtaken.
-    fn do_ready(&mut self) {
+    fn work_here(&mut self, patience: Patience) {
         // While the batch is worked on, a reset waits.
         let Some(_session) = self.export.join(None, u32::MAX) else { return };
         let Ok(mut work) = self.work.try_lock() else { return };
-        let done = work.on_batch(std::slice::from_ref(&self.arriving), Patience::None);
+        let done = work.on_batch(std::slice::from_ref(&self.arriving), patience);
         self.arriving.forget(done);
     }
 

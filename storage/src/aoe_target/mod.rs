@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Mac;
+use work::Patience;
 
 /// Frames in flight that we tell an initiator to keep to; Linux takes at most 64 of them.
 const BUFFER_COUNT: u16 = 64;
@@ -68,6 +69,7 @@ impl AoeTarget {
             announcer,
             exports,
             lanes: HashMap::new(),
+            is_alone: false,
             busy: Vec::new(),
             visible: None,
         };
@@ -108,6 +110,8 @@ struct Receiver {
     exports: Arc<dyn Catalogue>,
     /// By address. A lane ends with its export.
     lanes: HashMap<model::ShelfSlot, Lane>,
+    /// There is but one disk on this interface: nobody else's frames wait while it does.
+    is_alone: bool,
     /// Lanes with frames of this batch.
     busy: Vec<model::ShelfSlot>,
     /// What the sender of the last frame of this batch may see.
@@ -133,6 +137,7 @@ impl Receiver {
         while !stopping.load(Ordering::Acquire) {
             if link_read.elapsed() > LINK_POLL {
                 self.refresh_link();
+                self.count_disks();
                 link_read = Instant::now();
             }
             self.announcer.send_due(Instant::now());
@@ -148,14 +153,22 @@ impl Receiver {
         }
     }
 
+    fn count_disks(&mut self) {
+        self.is_alone = self.exports.all_aoe(self.socket.interface()).len() == 1;
+    }
+
     fn deliver(&mut self, has_more: bool) {
-        // One thread is cheapest, until it is too slow for several disks.
-        let share_out = has_more && self.busy.len() > 1;
+        // One thread is cheapest, until it is too slow for several disks, or one of them has to wait.
+        let here = match (self.is_alone, has_more && self.busy.len() > 1) {
+            (true, _) => Some(Patience::All),
+            (false, false) => Some(Patience::None),
+            (false, true) => None,
+        };
         // An export may be another one's, or gone, at any time.
         self.visible = None;
         for address in self.busy.drain(..) {
             if let Some(lane) = self.lanes.get_mut(&address) {
-                lane.deliver(share_out);
+                lane.deliver(here);
             }
         }
     }
@@ -236,7 +249,8 @@ impl Receiver {
     fn queue(&mut self, frame: &Frame<'_>, disk: &AoeDisk) {
         let lanes = &mut self.lanes;
         let is_current = |lane: &Lane| Arc::ptr_eq(lane.export(), &disk.export);
-        if !lanes.get(&disk.place.address).is_some_and(is_current) {
+        let is_new = !lanes.get(&disk.place.address).is_some_and(is_current);
+        if is_new {
             lanes
                 .extract_if(|_, lane| lane.export().is_closed())
                 .for_each(|(_, lane)| lane.abandon());
@@ -251,7 +265,10 @@ impl Receiver {
                 }
             }
         }
-        if let Some(lane) = lanes.get_mut(&disk.place.address) {
+        if is_new {
+            self.count_disks();
+        }
+        if let Some(lane) = self.lanes.get_mut(&disk.place.address) {
             lane.push(frame);
             if !self.busy.contains(&disk.place.address) {
                 self.busy.push(disk.place.address);

@@ -278,9 +278,22 @@ fn a_disk_is_announced_three_times_and_again_when_the_link_is_back() {
 
 /// A disk of 64 MiB that is shared by AoE as 1.1.
 fn share(folder: &std::path::Path, mac: Option<Mac>, allow: Vec<Allow>) -> Share {
+    share_at(folder, &["1.1"], mac, allow)
+}
+
+/// The same at several addresses, which are as many disks.
+fn share_at(
+    folder: &std::path::Path,
+    addresses: &[&str],
+    mac: Option<Mac>,
+    allow: Vec<Allow>,
+) -> Share {
     let file = folder.join("disk");
     std::fs::write(&file, vec![0x11; 64 << 20]).unwrap();
-    let address = "1.1".parse().unwrap();
+    let aoe = addresses.iter().map(|address| {
+        let address = address.parse().unwrap();
+        AoeAddress { interface: SERVER.into(), address, mac }
+    });
     let config = ShareConfig {
         file,
         name: "lab".into(),
@@ -289,7 +302,7 @@ fn share(folder: &std::path::Path, mac: Option<Mac>, allow: Vec<Allow>) -> Share
         nbd: vec![],
         nbd_sockets: vec![],
         tls: None,
-        aoe: vec![AoeAddress { interface: SERVER.into(), address, mac }],
+        aoe: aoe.collect(),
         allow,
     };
     Share::start(config).unwrap()
@@ -316,9 +329,16 @@ fn a_disk_that_grows_is_announced_and_its_new_end_can_be_read() {
 
 #[test]
 fn thirty_machines_at_once_lose_no_frame_and_read_what_they_wrote() {
+    // The only disk is served by the thread that receives, one of several by its own.
+    for addresses in [&["1.1"][..], &["1.1", "1.2"]] {
+        thirty_machines(addresses);
+    }
+}
+
+fn thirty_machines(addresses: &[&str]) {
     lan::enter(1500);
     let folder = tempfile::tempdir().unwrap();
-    let _share = share(folder.path(), None, vec![]);
+    let _share = share_at(folder.path(), addresses, None, vec![]);
     let load = Load {
         interface: CLIENT.into(),
         shelf: 1,
