@@ -203,6 +203,16 @@ fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<(
     Ok(())
 }
 
+fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::Result<()> {
+    let n_requests = runtime()?.block_on(open(paths)?.decide_stall(name, verb))?;
+    say(match (n_requests, verb) {
+        (0, _) => format!("{name}: none of its writes waits"),
+        (_, StallVerb::Resume) => format!("{name}: tried again: {n_requests}"),
+        (_, StallVerb::Fail) => format!("{name}: failed: {n_requests}"),
+    });
+    Ok(())
+}
+
 fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
     // Whoever serves may read the configuration; whoever only asks need not.
     let config = Config::load(&paths.config()).ok();
@@ -225,16 +235,6 @@ fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
 /// How long it is waited for the machine's answer: the boot server may only know where the machine hears
 /// after its next sign of life, which come each 20 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::Result<()> {
-    let n_requests = runtime()?.block_on(open(paths)?.decide_stall(name, verb))?;
-    say(match (n_requests, verb) {
-        (0, _) => format!("{name}: none of its writes waits"),
-        (_, StallVerb::Resume) => format!("{name}: tried again: {n_requests}"),
-        (_, StallVerb::Fail) => format!("{name}: failed: {n_requests}"),
-    });
-    Ok(())
-}
 
 async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow::Result<()> {
     let asked = service.order(name, verb).await?;

@@ -2,6 +2,7 @@
 
 use super::{runtime, say};
 use crate::config::{Config, NbdTls};
+use crate::net::handed_sockets;
 use crate::network::network;
 use crate::paths::Paths;
 use crate::{check, serve, up};
@@ -20,12 +21,8 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let network = network(&config)?;
     let interfaces = config.storage.aoe_interfaces;
-    let mut handed = Vec::new();
-    for descriptor in sd_notify::listen_fds()? {
-        handed.push(crate::net::socket_from(descriptor).context("a socket of LISTEN_FDS")?);
-    }
     let storage = storage::Config {
-        handed,
+        handed: handed_sockets().context("a socket of LISTEN_FDS")?,
         images: paths.state().join("images"),
         layers: paths.state().join("layers"),
         volatile: paths.run().join("layers"),

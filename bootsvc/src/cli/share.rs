@@ -2,6 +2,7 @@
 
 use super::{runtime, say, server};
 use crate::config::check_local;
+use crate::net::handed_sockets;
 use crate::serve;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -115,10 +116,7 @@ enum Write {
 impl Share {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let mut config = self.config();
-        for descriptor in sd_notify::listen_fds()? {
-            let socket = crate::net::socket_from(descriptor).context("a socket of LISTEN_FDS")?;
-            config.nbd_sockets.push(socket);
-        }
+        config.nbd_sockets = handed_sockets().context("a socket of LISTEN_FDS")?;
         let has_address = !config.nbd_sockets.is_empty() || !config.aoe.is_empty();
         if !has_address && config.nbd.is_empty() {
             config.nbd.push(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 10809))));

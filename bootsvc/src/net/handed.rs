@@ -15,11 +15,19 @@ pub fn listener_from(descriptor: RawFd) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// The listening sockets that systemd passed in `LISTEN_FDS`. Call it once.
+///
+/// # Errors
+/// The variables are not what systemd sets, or a descriptor is no listening socket.
+pub fn handed_sockets() -> io::Result<Vec<Socket>> {
+    sd_notify::listen_fds()?.map(socket_from).collect()
+}
+
 /// The listening socket with this number, which systemd passed in `LISTEN_FDS`. Call it once per descriptor.
 ///
 /// # Errors
 /// The descriptor is no listening socket.
-pub fn socket_from(descriptor: RawFd) -> io::Result<Socket> {
+fn socket_from(descriptor: RawFd) -> io::Result<Socket> {
     // SAFETY: the protocol of LISTEN_FDS gives these descriptors to this process, and our caller
     // takes each once; so nobody else closes or reads it.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };

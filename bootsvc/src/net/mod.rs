@@ -9,4 +9,4 @@ mod frame;
 mod handed;
 mod tftp_transfer;
 
-pub use handed::{listener_from, socket_from};
+pub use handed::{handed_sockets, listener_from};

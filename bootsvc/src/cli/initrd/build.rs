@@ -162,7 +162,7 @@ impl Build {
             more_roots: BTreeSet::new(),
             file_systems,
             fit,
-            nbd_ca: self.nbd_ca.as_deref().map(read_ca).transpose()?,
+            nbd_ca: self.nbd_ca.as_deref().map(storage::read_authorities).transpose()?,
             cache: (!self.no_cache).then(|| paths.cache().join("modules")),
         })
     }
@@ -179,10 +179,6 @@ impl Source {
             _ => bail!("give --image, --kernel-package or --modules"),
         })
     }
-}
-
-fn read_ca(file: &Path) -> anyhow::Result<Vec<u8>> {
-    Ok(storage::read_authorities(file)?)
 }
 
 fn read_fit(file: &Path) -> anyhow::Result<Fit> {
