@@ -461,47 +461,66 @@ struct ConfirmPage {
     button: String,
 }
 
+/// What is asked of a person, and what comes of it.
+struct Question {
+    /// The last part of the form's address.
+    action: &'static str,
+    question: String,
+    consequence: String,
+    button: String,
+}
+
+/// Asks before something is done to a machine.
+fn ask(
+    service: &Service,
+    name: &str,
+    about: impl FnOnce(&MachineName, &MachineView) -> Question,
+) -> Page {
+    let name = machine_name(service, name)?;
+    let view = service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    let Question { action, question, consequence, button } = about(&name, &view);
+    let page = ConfirmPage {
+        frame: Frame::new(service, "machines", question.clone()),
+        state: StateMark::from(&view.state),
+        action,
+        question,
+        consequence,
+        button,
+        name: name.to_string(),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
 /// Asks before the machine is removed.
 pub(crate) async fn ask_remove(State(service): State<Service>, Path(name): Path<String>) -> Page {
-    let name = machine_name(&service, &name)?;
-    let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
-    let question = format!("Remove {name}?");
-    let page = ConfirmPage {
-        frame: Frame::new(&service, "machines", question.clone()),
-        state: StateMark::from(&view.state),
+    ask(&service, &name, |name, view| Question {
         action: "remove",
-        question,
+        question: format!("Remove {name}?"),
         consequence: format!(
             "Its disk is closed, and everything that it has written is lost. A system that runs on it stops \
              working at once. If the PC {} asks again, it appears under Discovered.",
             view.machine.mac
         ),
         button: format!("Remove {name}"),
-        name: name.to_string(),
-    };
-    Ok(render(StatusCode::OK, &page))
+    })
 }
 
 /// Asks before the system of whoever works with the machine is stopped.
-async fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
-    let name = machine_name(service, name)?;
-    let view = service.machine(&name).map_err(|error| Failure::new(service, &error))?;
-    let (question, button) = match verb {
-        PowerVerb::Reboot => (format!("Start {name} again?"), format!("Start {name} again")),
-        PowerVerb::Poweroff => (format!("Switch {name} off?"), format!("Switch {name} off")),
-    };
-    let page = ConfirmPage {
-        frame: Frame::new(service, "machines", question.clone()),
-        state: StateMark::from(&view.state),
-        action: verb.word(),
-        question,
-        consequence:
-            "Its system is stopped in order. What people who work with it have not saved is lost."
-                .to_owned(),
-        button,
-        name: name.to_string(),
-    };
-    Ok(render(StatusCode::OK, &page))
+fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
+    ask(service, name, |name, _| {
+        let button = match verb {
+            PowerVerb::Reboot => format!("Start {name} again"),
+            PowerVerb::Poweroff => format!("Switch {name} off"),
+        };
+        Question {
+            action: verb.word(),
+            question: format!("{button}?"),
+            consequence:
+                "Its system is stopped in order. What people who work with it have not saved is lost."
+                    .to_owned(),
+            button,
+        }
+    })
 }
 
 async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
@@ -512,7 +531,7 @@ async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
 
 /// Asks before the machine starts again.
 pub(crate) async fn ask_reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
-    ask_power(&service, &name, PowerVerb::Reboot).await
+    ask_power(&service, &name, PowerVerb::Reboot)
 }
 
 /// Starts the machine again.
@@ -522,7 +541,7 @@ pub(crate) async fn reboot(State(service): State<Service>, Path(name): Path<Stri
 
 /// Asks before the machine is switched off.
 pub(crate) async fn ask_poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
-    ask_power(&service, &name, PowerVerb::Poweroff).await
+    ask_power(&service, &name, PowerVerb::Poweroff)
 }
 
 /// Switches the machine off.
@@ -535,22 +554,17 @@ pub(crate) async fn ask_fail_writes(
     State(service): State<Service>,
     Path(name): Path<String>,
 ) -> Page {
-    let name = machine_name(&service, &name)?;
-    let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
-    let question = format!("Fail the writes of {name}?");
-    let page = ConfirmPage {
-        frame: Frame::new(&service, "machines", question.clone()),
-        state: StateMark::from(&view.state),
+    ask(&service, &name, |name, _| {
+        Question {
         action: "fail-writes",
-        question,
+        question: format!("Fail the writes of {name}?"),
         consequence:
             "It gets an error for each write that waits. Most systems then make their root read-only, and \
              have to be started again. If it waits on, nothing is lost."
                 .to_owned(),
         button: "Fail its writes".to_owned(),
-        name: name.to_string(),
-    };
-    Ok(render(StatusCode::OK, &page))
+    }
+    })
 }
 
 /// Gives the machine an error for its writes that wait.
@@ -595,22 +609,15 @@ pub(crate) async fn forget_rescue(
 
 /// Asks before the machine's disk begins anew.
 pub(crate) async fn ask_reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
-    let name = machine_name(&service, &name)?;
-    let view = service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
-    let question = format!("Reset the disk of {name}?");
-    let page = ConfirmPage {
-        frame: Frame::new(&service, "machines", question.clone()),
-        state: StateMark::from(&view.state),
+    ask(&service, &name, |name, _| Question {
         action: "reset",
-        question,
+        question: format!("Reset the disk of {name}?"),
         consequence:
             "Everything that it has written is lost. It begins anew with the newest version of its \
-                      image when it starts the next time. It must be switched off now."
+             image when it starts the next time. It must be switched off now."
                 .to_owned(),
         button: "Reset the disk".to_owned(),
-        name: name.to_string(),
-    };
-    Ok(render(StatusCode::OK, &page))
+    })
 }
 
 pub(crate) async fn reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
