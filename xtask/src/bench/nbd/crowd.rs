@@ -1,9 +1,8 @@
 //! Many clients at once: what one that takes all it can get leaves to the others, and what idle ones cost.
 
-use super::IMAGE_MIB;
 use super::servers::{Ground, Kind, Server};
+use super::{fio, job};
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -44,7 +43,7 @@ pub(super) fn measure(ground: &Ground, seconds: u32) -> Result<()> {
         let server = Server::start(ground, kind, false)?;
         let none = server.resident_mb()?;
         let mut idle = fio(ground, &server, &["fio"], ("randread", "4k", 1), IDLE_CLIENTS);
-        idle.args(["--rate_iops=1", "--time_based", "--runtime=30"]);
+        idle.args(["--rate_iops=1", "--runtime=30"]);
         let idle = Fio(idle.stdout(Stdio::null()).spawn().context("can't start fio")?);
         std::thread::sleep(Duration::from_secs(4));
         println!("  {:12} {:>6.1} MB, {none:.1} MB without", kind.name(), server.resident_mb()?);
@@ -64,42 +63,19 @@ impl Drop for Fio {
     }
 }
 
-fn fio(
-    ground: &Ground,
-    server: &Server,
-    program: &[&str],
-    (rw, block, depth): (&str, &str, u32),
-    n_clients: u32,
-) -> Command {
-    let mut fio = ground.netns.command(program[0], Signal::SIGKILL);
-    fio.args(&program[1..]).args([
-        "--name=load",
-        "--ioengine=nbd",
-        "--thread",
-        "--group_reporting",
-    ]);
-    fio.args(["--output-format=json", "--randrepeat=0", "--norandommap"]);
-    fio.arg(format!("--uri={}", server.uri)).arg(format!("--size={IMAGE_MIB}m"));
-    fio.arg(format!("--rw={rw}")).arg(format!("--bs={block}"));
-    fio.arg(format!("--iodepth={depth}")).arg(format!("--numjobs={n_clients}"));
-    fio
-}
-
 /// As much as Linux has in flight at once, without an end.
 fn greedy(ground: &Ground, server: &Server, rw: &str) -> Command {
     // What the client itself does is done on another machine in truth, and hinders nobody here.
     let mut greedy = fio(ground, server, &["nice", "-n", "19", "fio"], (rw, "128k", 128), 1);
-    greedy.args(["--time_based", "--runtime=600"]).stdout(Stdio::null());
+    greedy.arg("--runtime=600").stdout(Stdio::null());
     greedy
 }
 
 /// Microseconds within which 99 % of the requests of modest clients are done.
 fn modest(ground: &Ground, server: &Server, seconds: u32) -> Result<f64> {
     let mut modest = fio(ground, server, &["fio"], ("randread", "4k", 1), MODEST_CLIENTS);
-    modest.args(["--rate_iops=50", "--time_based"]).arg(format!("--runtime={seconds}"));
+    modest.arg("--rate_iops=50").arg(format!("--runtime={seconds}"));
     let said = lab::text_of(&mut modest)?;
-    let json = said.find('{').map_or("", |at| &said[at..]);
-    let report: serde_json::Value = serde_json::from_str(json)?;
-    let slow = report["jobs"][0]["read"]["clat_ns"]["percentile"]["99.000000"].as_f64();
+    let slow = job(&said)?["read"]["clat_ns"]["percentile"]["99.000000"].as_f64();
     Ok(slow.with_context(|| format!("fio said: {said}"))? / 1e3)
 }

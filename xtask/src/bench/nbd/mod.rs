@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use servers::{Ground, Kind, Server};
 use std::fs::File;
 use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 const IMAGE_MIB: usize = 512;
@@ -133,12 +134,8 @@ impl Nbd {
     fn load(&self, ground: &Ground, case: &Case, kind: Kind) -> Result<Figures> {
         let server = Server::start(ground, kind, case.over_unix)?;
         let before = server.cpu_seconds();
-        let mut fio = ground.netns.command("fio", Signal::SIGKILL);
-        fio.args(["--name=load", "--ioengine=nbd", "--time_based", "--group_reporting"]);
-        fio.args(["--output-format=json", "--thread", "--randrepeat=0", "--norandommap"]);
-        fio.arg(format!("--uri={}", server.uri)).arg(format!("--size={IMAGE_MIB}m"));
-        fio.arg(format!("--rw={}", case.rw)).arg(format!("--bs={}", case.block));
-        fio.arg(format!("--iodepth={}", case.depth)).arg(format!("--numjobs={}", case.connections));
+        let load = (case.rw, case.block, case.depth);
+        let mut fio = fio(ground, &server, &["fio"], load, case.connections);
         fio.arg(format!("--runtime={}", self.seconds));
         let said = lab::text_of(&mut fio)?;
         // A process for each connection ends a moment later.
@@ -148,12 +145,36 @@ impl Nbd {
     }
 }
 
-fn figures(said: &str, cpu_seconds: f64) -> Result<Figures> {
+/// fio, started by `program`, as so many clients with a load of this kind, block and depth.
+fn fio(
+    ground: &Ground,
+    server: &Server,
+    program: &[&str],
+    (rw, block, depth): (&str, &str, u32),
+    n_clients: u32,
+) -> Command {
+    let mut fio = ground.netns.command(program[0], Signal::SIGKILL);
+    fio.args(&program[1..]).args(["--name=load", "--ioengine=nbd", "--time_based"]);
+    fio.args(["--group_reporting", "--output-format=json", "--thread"]);
+    fio.args(["--randrepeat=0", "--norandommap"]);
+    fio.arg(format!("--uri={}", server.uri)).arg(format!("--size={IMAGE_MIB}m"));
+    fio.arg(format!("--rw={rw}")).arg(format!("--bs={block}"));
+    fio.arg(format!("--iodepth={depth}")).arg(format!("--numjobs={n_clients}"));
+    fio
+}
+
+/// What fio says of all clients together.
+fn job(said: &str) -> Result<serde_json::Value> {
     // Warnings may precede it.
     let json = said.find('{').map_or("", |at| &said[at..]);
-    let report: serde_json::Value =
+    let mut report: serde_json::Value =
         serde_json::from_str(json).with_context(|| format!("fio said: {said}"))?;
-    let job = &report["jobs"][0];
+    let job = report.pointer_mut("/jobs/0").with_context(|| format!("fio said: {said}"))?;
+    Ok(job.take())
+}
+
+fn figures(said: &str, cpu_seconds: f64) -> Result<Figures> {
+    let job = job(said)?;
     let mut figures = Figures::default();
     let mut count = 0.0;
     for direction in ["read", "write"] {
