@@ -2,6 +2,7 @@
 
 use crate::server::Server;
 use crate::succeed;
+use nbd::{Command, CommandFlags, Request};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::io::{Read, Write};
@@ -29,13 +30,10 @@ fn start_with_room(size: &str) -> Server {
 fn stalled(server: &Server) -> TcpStream {
     server.prepare("lab-01", "127.0.0.1", 1, "discard");
     let mut stream = server.attach("lab-01");
-    let mut request = 0x2560_9513u32.to_be_bytes().to_vec();
-    request.extend([0, 0, 0, 1]);
-    request.extend(7u64.to_be_bytes());
-    request.extend(0u64.to_be_bytes());
-    request.extend((4 * MIB).to_be_bytes());
-    request.resize(request.len() + 4 * MIB as usize, 0xaa);
-    stream.write_all(&request).unwrap();
+    let (command, flags) = (Command::Write, CommandFlags::default());
+    let request = Request { command, flags, cookie: 7, offset: 0, length: 4 * MIB };
+    stream.write_all(&request.emit()).unwrap();
+    stream.write_all(&vec![0xaa; 4 * MIB as usize]).unwrap();
     wait_for(server, "\"why\":\"the storage server's disk is full\"");
     stream
 }
