@@ -1,7 +1,7 @@
 //! `bootlace check`: could the server start?
 
+use crate::boot::grub_images;
 use crate::config::Config;
-use crate::loader;
 use crate::net::port_holder::{Protocol, holder};
 use crate::network::network;
 use crate::paths::Paths;
@@ -42,7 +42,7 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
             Err(error) => Err(chain(&error)),
         });
     }
-    findings.push(match loader::check() {
+    findings.push(match grub_images::check() {
         Ok(version) => Ok(format!("loaders can be made by {version}")),
         Err(error) => Err(chain(&error)),
     });

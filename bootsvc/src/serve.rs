@@ -1,13 +1,14 @@
 //! `bootlace serve`: the boot server's sockets and tasks.
 
-use crate::catalogue::Catalogue;
+use crate::boot;
+use crate::boot::files::BootFiles;
+use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
+use crate::boot::reports::ReportListener;
 use crate::config::Config;
-use crate::loader::{BIOS_FILE, Loaders, UEFI_X64_FILE};
+use crate::net;
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
 use crate::paths::Paths;
-use crate::report::ReportListener;
-use crate::{addresses, boot_files, http, net};
 use anyhow::Context;
 use service::{Options, Service};
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let network = network(config)?;
     let server = network.server;
-    let loaders = Loaders::make(server, &paths.cache())?;
+    let grub = GrubImages::make(server, &paths.cache())?;
     let options = Options {
         network: Some(network.clone()),
         // They lack the driver for VLANs.
@@ -49,8 +50,8 @@ pub(crate) async fn run(
     let service = Service::open(options)?;
 
     // Every socket is there before the first client is answered.
-    let dhcp = net::dhcp::DhcpSocket::bind(&config.network.interface, server)?;
-    let tftp = net::tftp::Tftp::bind(server)?;
+    let dhcp = net::dhcp_socket::DhcpSocket::bind(&config.network.interface, server)?;
+    let tftp = net::tftp_server::Tftp::bind(server)?;
     let http_address = SocketAddr::from((server, 80));
     let http_listener = TcpListener::bind(http_address)
         .await
@@ -65,7 +66,7 @@ pub(crate) async fn run(
     let pages = web_listener(config.web.listen).await?;
     let pages_address = pages.local_addr()?;
 
-    let catalogue = Catalogue::new(service.clone(), loaders, server);
+    let files = BootFiles::new(service.clone(), grub, server);
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let (service, stop) = (service.clone(), stop.clone());
@@ -76,17 +77,23 @@ pub(crate) async fn run(
             }
         }
     });
-    let dhcp_config = addresses::config(config, &network);
-    tasks.spawn(addresses::serve(dhcp, dhcp_config, machines_alive, service.clone(), stop.clone()));
+    let dhcp_config = boot::dhcp::config(config, &network);
+    tasks.spawn(boot::dhcp::serve(
+        dhcp,
+        dhcp_config,
+        machines_alive,
+        service.clone(),
+        stop.clone(),
+    ));
     if config.network.answer_router_solicitations {
-        tasks.spawn(addresses::answer_solicitations(
+        tasks.spawn(boot::router_solicitations::serve(
             config.network.interface.clone(),
             service.clone(),
             stop.clone(),
         ));
     }
-    tasks.spawn(boot_files::serve(tftp, catalogue.clone(), stop.clone()));
-    tasks.spawn(http::run(http_listener, catalogue, stop.clone()));
+    tasks.spawn(boot::tftp::serve(tftp, files.clone(), stop.clone()));
+    tasks.spawn(boot::http::run(http_listener, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
     tasks.spawn({
         let stop = stop.clone();

@@ -1,9 +1,9 @@
 //! Sockets of the boot protocols. What to answer is decided by the protocol crates.
 
-pub mod dhcp;
+pub mod dhcp_socket;
 pub mod port_holder;
-pub mod solicitations;
-pub mod tftp;
+pub mod router_solicitations;
+pub mod tftp_server;
 
 mod frame;
 mod handed;

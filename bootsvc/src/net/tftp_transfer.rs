@@ -1,6 +1,6 @@
 //! One TFTP transfer on a socket of its own.
 
-use super::tftp::{TftpEvent, TftpEventKind};
+use super::tftp_server::{TftpEvent, TftpEventKind};
 use bytes::Bytes;
 use nix::sys::socket::{getsockopt, sockopt};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

@@ -1,6 +1,6 @@
 //! What a boot client may fetch, by TFTP or HTTP. There is no folder behind it to walk out of.
 
-use crate::loader::Loaders;
+use crate::boot::grub_images::GrubImages;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{BootId, ENTRY_PATH, ImageName, MACHINE_PATH, Stage};
@@ -17,15 +17,15 @@ const CACHE_BYTES_MAX: usize = 512 << 20;
 /// A file larger than this is no kernel and no initrd.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Everything that boot clients can fetch.
+/// Everything that boot clients can fetch, by TFTP or HTTP.
 #[derive(Clone)]
-pub(crate) struct Catalogue {
+pub(crate) struct BootFiles {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     service: Service,
-    loaders: Loaders,
+    grub: GrubImages,
     server: Ipv4Addr,
     cache: Mutex<VecDeque<(PathBuf, Bytes)>>,
 }
@@ -76,10 +76,10 @@ impl Told {
     }
 }
 
-impl Catalogue {
-    /// The catalogue of `service`, for clients of the boot server at `server`.
-    pub(crate) fn new(service: Service, loaders: Loaders, server: Ipv4Addr) -> Self {
-        let inner = Inner { service, loaders, server, cache: Mutex::default() };
+impl BootFiles {
+    /// The boot files of `service`, for clients of the boot server at `server`.
+    pub(crate) fn new(service: Service, grub: GrubImages, server: Ipv4Addr) -> Self {
+        let inner = Inner { service, grub, server, cache: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -120,7 +120,7 @@ impl Catalogue {
         if path == ENTRY_PATH {
             return Some(Item { bytes: Bytes::from(model::entry_cfg(self.inner.server)), stage });
         }
-        if let Some(loader) = self.inner.loaders.get(&path[1..]) {
+        if let Some(loader) = self.inner.grub.get(&path[1..]) {
             return Some(Item { bytes: loader, stage });
         }
         if path == initcfg::RESCUE_ARCHIVE_PATH {
@@ -156,7 +156,7 @@ impl Catalogue {
     /// Stage that a boot has reached when it has the whole of `path`.
     pub(crate) fn stage_of(&self, path: &str) -> Option<Stage> {
         let path = normalize(path);
-        if self.inner.loaders.get(&path[1..]).is_some() {
+        if self.inner.grub.get(&path[1..]).is_some() {
             return Some(Stage::Loader);
         }
         match path.strip_prefix("/boot/")?.rsplit_once('/')? {
@@ -264,10 +264,6 @@ mod tests {
             assert_eq!(normalize(path), "/grub/grub.cfg", "{path}");
         }
         assert_eq!(normalize(""), "/");
-        assert_eq!(
-            normalize("/../etc/passwd"),
-            "/../etc/passwd",
-            "matches nothing in the catalogue"
-        );
+        assert_eq!(normalize("/../etc/passwd"), "/../etc/passwd", "matches no boot file");
     }
 }

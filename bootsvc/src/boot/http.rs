@@ -1,7 +1,7 @@
 //! HTTP for boot clients. GRUB, shim and firmware take only a narrow HTTP: Title-Case header names, a
 //! length always, never chunks; so this listener is apart from the pages'.
 
-use crate::catalogue::{Catalogue, Item, Told};
+use crate::boot::files::{BootFiles, Item, Told};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Empty, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -34,8 +34,8 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes handed to the connection at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Serves the catalogue until `stop`.
-pub(crate) async fn run(listener: TcpListener, catalogue: Catalogue, stop: CancellationToken) {
+/// Serves boot files until `stop`.
+pub(crate) async fn run(listener: TcpListener, files: BootFiles, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -48,11 +48,11 @@ pub(crate) async fn run(listener: TcpListener, catalogue: Catalogue, stop: Cance
                     tracing::warn!(%peer, "HTTP connection refused: too many at once");
                     continue;
                 };
-                let (catalogue, stop) = (catalogue.clone(), stop.clone());
+                let (files, stop) = (files.clone(), stop.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = serve(stream, peer, catalogue) => {}
+                        () = serve(stream, peer, files) => {}
                     }
                     drop(place);
                 });
@@ -65,14 +65,14 @@ pub(crate) async fn run(listener: TcpListener, catalogue: Catalogue, stop: Cance
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, catalogue: Catalogue) {
+async fn serve(stream: TcpStream, peer: SocketAddr, files: BootFiles) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "can't set TCP_NODELAY");
     }
     let IpAddr::V4(address) = peer.ip().to_canonical() else { return };
     let service = service_fn(move |request| {
-        let catalogue = catalogue.clone();
-        async move { Ok::<_, Infallible>(answer(request, address, catalogue).await) }
+        let files = files.clone();
+        async move { Ok::<_, Infallible>(answer(request, address, files).await) }
     });
     let connection = http1::Builder::new()
         .title_case_headers(true)
@@ -86,7 +86,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, catalogue: Catalogue) {
 
 type Reply = Response<Either<FileBody, Empty<Bytes>>>;
 
-async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue) -> Reply {
+async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) -> Reply {
     let path = request.uri().path();
     if *request.method() == Method::PUT
         && let Some((told, boot)) = Told::of(path)
@@ -94,15 +94,15 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue
         let boot = boot.to_owned();
         let tag = request.headers().get(initcfg::TAG_HEADER);
         let tag = tag.and_then(|tag| tag.to_str().ok()?.parse().ok());
-        return refusal(take(request.into_body(), peer, told, &boot, tag, &catalogue).await);
+        return refusal(take(request.into_body(), peer, told, &boot, tag, &files).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
     }
     // Machines' configurations are had by TFTP only: here a running system could ask for one.
-    let (item, is_secret) = match catalogue.host(path, peer).await {
+    let (item, is_secret) = match files.host(path, peer).await {
         Some(item) => (item, true),
-        None => (catalogue.file(path).await, false),
+        None => (files.file(path).await, false),
     };
     let Some(item) = item else {
         let shown: String = path.chars().take(64).collect();
@@ -123,7 +123,7 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, catalogue: Catalogue
     let body = if request.method() == Method::HEAD {
         Either::Right(Empty::new())
     } else {
-        Either::Left(FileBody::new(item, range.clone(), peer, catalogue))
+        Either::Left(FileBody::new(item, range.clone(), peer, files))
     };
     let mut reply = Response::new(body);
     if is_part {
@@ -146,13 +146,13 @@ async fn take(
     told: Told,
     boot: &str,
     tag: Option<Tag>,
-    catalogue: &Catalogue,
+    files: &BootFiles,
 ) -> StatusCode {
     let body = Limited::new(body, told.bytes_max()).collect();
     let Ok(Ok(text)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
         return StatusCode::BAD_REQUEST;
     };
-    match catalogue.keep(told, peer, boot, &text.to_bytes(), tag).await {
+    match files.keep(told, peer, boot, &text.to_bytes(), tag).await {
         true => StatusCode::NO_CONTENT,
         false => StatusCode::FORBIDDEN,
     }
@@ -195,13 +195,13 @@ struct FileBody {
     is_whole: bool,
     started: Instant,
     peer: Ipv4Addr,
-    catalogue: Catalogue,
+    files: BootFiles,
 }
 
 impl FileBody {
-    fn new(item: Item, range: Range<usize>, peer: Ipv4Addr, catalogue: Catalogue) -> Self {
+    fn new(item: Item, range: Range<usize>, peer: Ipv4Addr, files: BootFiles) -> Self {
         let is_whole = range == (0..item.bytes.len());
-        Self { item, left: range, is_whole, started: Instant::now(), peer, catalogue }
+        Self { item, left: range, is_whole, started: Instant::now(), peer, files }
     }
 }
 
@@ -240,8 +240,8 @@ impl Drop for FileBody {
         let bytes = self.item.bytes.len();
         let seconds = self.started.elapsed().as_secs_f64();
         let detail = format!("{:.1} MB by HTTP in {seconds:.1} s", bytes as f64 / 1e6);
-        let (catalogue, peer) = (self.catalogue.clone(), self.peer);
-        tokio::spawn(async move { catalogue.fetched(stage, peer, detail).await });
+        let (files, peer) = (self.files.clone(), self.peer);
+        tokio::spawn(async move { files.fetched(stage, peer, detail).await });
     }
 }
 

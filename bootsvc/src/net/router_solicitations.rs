@@ -17,9 +17,9 @@ const SOLICITATION_MAX: usize = 256;
 
 /// The socket on the boot network. A raw socket receives and sends whole messages, as a UDP socket does
 /// datagrams, so tokio's serves.
-pub struct Solicitations(UdpSocket);
+pub struct RouterSolicitations(UdpSocket);
 
-impl Solicitations {
+impl RouterSolicitations {
     /// Listens on `interface`.
     ///
     /// # Errors

@@ -1,9 +1,8 @@
 //! DHCP of the boot server: decisions of the `dhcp` crate, kept by the service.
 
+use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
-use crate::loader::{BIOS_FILE, UEFI_X64_FILE};
-use crate::net::dhcp::DhcpSocket;
-use crate::net::solicitations::Solicitations;
+use crate::net::dhcp_socket::DhcpSocket;
 use dhcp::{Decision, LeaseRecord, Reply, ReplyKind, Request, Server};
 use model::{Firmware, Lease, Network, Stage};
 use service::{NewStage, Service, Sighting};
@@ -76,42 +75,6 @@ pub(crate) async fn serve(
             }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
-            }
-        }
-    }
-}
-
-/// Tells PCs in their firmware that there is no IPv6 router, until `stop`.
-pub(crate) async fn answer_solicitations(
-    interface: String,
-    service: Service,
-    stop: CancellationToken,
-) {
-    let socket = match Solicitations::listen(&interface) {
-        Ok(socket) => socket,
-        Err(error) => {
-            // A site without IPv6 boots as well.
-            tracing::info!(interface, %error, "no IPv6 here: PCs with iPXE take 16 s longer to boot");
-            return stop.cancelled().await;
-        }
-    };
-    loop {
-        let received = tokio::select! {
-            () = stop.cancelled() => return,
-            received = socket.receive() => received,
-        };
-        match received {
-            // Systems that run are left alone: they may have routers of their own.
-            Ok((mac, address)) if service.is_in_firmware(mac) => {
-                tracing::debug!(%mac, %address, "there is no IPv6 router");
-                if let Err(error) = socket.deny(address).await {
-                    tracing::debug!(%mac, %error, "a router solicitation could not be answered");
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%error, "router solicitations can't be received");
-                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }

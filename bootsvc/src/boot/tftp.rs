@@ -1,7 +1,7 @@
-//! TFTP of the boot server: the catalogue's files, and what transfers mean for boots.
+//! TFTP of the boot server: boot files, and what transfers mean for boots.
 
-use crate::catalogue::Catalogue;
-use crate::net::tftp::{Tftp, TftpEvent, TftpEventKind};
+use crate::boot::files::BootFiles;
+use crate::net::tftp_server::{Tftp, TftpEvent, TftpEventKind};
 use std::net::SocketAddrV4;
 use tftp::NotServed;
 use tokio::sync::mpsc;
@@ -11,37 +11,37 @@ use tokio_util::sync::CancellationToken;
 const EVENTS_MAX: usize = 1024;
 
 /// Serves until `stop`.
-pub(crate) async fn serve(tftp: Tftp, catalogue: Catalogue, stop: CancellationToken) {
+pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken) {
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
     let content = {
-        let catalogue = catalogue.clone();
+        let files = files.clone();
         move |path: String, peer: SocketAddrV4| {
-            let catalogue = catalogue.clone();
+            let files = files.clone();
             async move {
-                let item = catalogue.get(&path, *peer.ip()).await;
+                let item = files.get(&path, *peer.ip()).await;
                 item.map(|item| item.bytes).ok_or(NotServed::NotFound)
             }
         }
     };
     let noting = async {
         while let Some(event) = events.recv().await {
-            note(&catalogue, event).await;
+            note(&files, event).await;
         }
     };
     tokio::join!(tftp.run(content, sender, stop), noting);
 }
 
-async fn note(catalogue: &Catalogue, event: TftpEvent) {
+async fn note(files: &BootFiles, event: TftpEvent) {
     let TftpEvent { peer, path, kind } = event;
     match kind {
         TftpEventKind::Done { size_bytes, ms, n_retransmits } => {
-            let Some(stage) = catalogue.stage_of(&path) else { return };
+            let Some(stage) = files.stage_of(&path) else { return };
             let mut detail =
                 format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
             if n_retransmits > 0 {
                 detail = format!("{detail}, {n_retransmits} packets sent again");
             }
-            catalogue.fetched(stage, *peer.ip(), detail).await;
+            files.fetched(stage, *peer.ip(), detail).await;
         }
         TftpEventKind::GaveUp { acked_bytes } => {
             tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");

@@ -60,7 +60,7 @@ const KINDS: [Kind; 2] = [
 
 /// A loader can't be made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LoaderError {
+pub(crate) enum GrubImagesError {
     /// A Debian package is missing.
     #[error("{what} is missing; install it by: apt-get install {package}")]
     Missing {
@@ -89,19 +89,19 @@ pub(crate) enum LoaderError {
 
 /// The loaders for all kinds of firmware that we serve.
 #[derive(Clone, Debug)]
-pub(crate) struct Loaders {
+pub(crate) struct GrubImages {
     files: Vec<(&'static str, Bytes)>,
 }
 
-impl Loaders {
+impl GrubImages {
     /// Makes the loaders for `server`, or takes them from `cache`.
     ///
     /// # Errors
     /// A package is missing, `grub-mkimage` fails, or the cache can't be written.
-    pub(crate) fn make(server: Ipv4Addr, cache: &Path) -> Result<Self, LoaderError> {
+    pub(crate) fn make(server: Ipv4Addr, cache: &Path) -> Result<Self, GrubImagesError> {
         let version = check()?;
         let folder = cache.join("loader");
-        let cached = |source| LoaderError::Cache { path: folder.clone(), source };
+        let cached = |source| GrubImagesError::Cache { path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(cached)?;
         let mut files = Vec::new();
         for kind in &KINDS {
@@ -129,8 +129,8 @@ impl Loaders {
 ///
 /// # Errors
 /// A package is missing.
-pub(crate) fn check() -> Result<String, LoaderError> {
-    let missing = |what: &str, package| LoaderError::Missing { what: what.to_owned(), package };
+pub(crate) fn check() -> Result<String, GrubImagesError> {
+    let missing = |what: &str, package| GrubImagesError::Missing { what: what.to_owned(), package };
     let version = Command::new("grub-mkimage").arg("--version").output();
     let version = version.map_err(|_| missing("grub-mkimage", "grub-common"))?;
     for kind in &KINDS {
@@ -147,10 +147,15 @@ fn early(server: Ipv4Addr) -> String {
     format!("normal (tftp,{server}){}\n", model::ENTRY_PATH)
 }
 
-fn mkimage(kind: &Kind, server: Ipv4Addr, folder: &Path, output: &Path) -> Result<(), LoaderError> {
+fn mkimage(
+    kind: &Kind,
+    server: Ipv4Addr,
+    folder: &Path,
+    output: &Path,
+) -> Result<(), GrubImagesError> {
     let early_path = folder.join("early.cfg");
     std::fs::write(&early_path, early(server))
-        .map_err(|source| LoaderError::Cache { path: folder.into(), source })?;
+        .map_err(|source| GrubImagesError::Cache { path: folder.into(), source })?;
     let run = Command::new("grub-mkimage")
         .args(["-O", kind.format, "-d", kind.folder, "-p", &format!("(tftp,{server})/grub")])
         .arg("-c")
@@ -160,7 +165,7 @@ fn mkimage(kind: &Kind, server: Ipv4Addr, folder: &Path, output: &Path) -> Resul
         .args(MODULES)
         .args(kind.modules)
         .output();
-    let failed = |text: String| LoaderError::Failed { file: kind.file, text };
+    let failed = |text: String| GrubImagesError::Failed { file: kind.file, text };
     let run = run.map_err(|error| failed(error.to_string()))?;
     if run.status.success() {
         Ok(())
@@ -181,7 +186,7 @@ mod tests {
         }
         let cache = tempfile::tempdir().unwrap();
         let server = Ipv4Addr::new(10, 77, 0, 1);
-        let loaders = Loaders::make(server, cache.path()).unwrap();
+        let loaders = GrubImages::make(server, cache.path()).unwrap();
         assert!(loaders.get(BIOS_FILE).unwrap().len() > 100_000);
         let efi = loaders.get(UEFI_X64_FILE).unwrap();
         assert!(efi.windows(16).any(|bytes| bytes == b"(tftp,10.77.0.1)"));
@@ -192,7 +197,7 @@ mod tests {
                 std::fs::write(path, "from the cache").unwrap();
             }
         });
-        let again = Loaders::make(server, cache.path()).unwrap();
+        let again = GrubImages::make(server, cache.path()).unwrap();
         assert_eq!(again.get(BIOS_FILE).unwrap(), "from the cache");
     }
 }

@@ -1,0 +1,9 @@
+//! What a machine asks of the boot server until its system runs: an address, files, and an ear for its reports.
+
+pub(crate) mod dhcp;
+pub(crate) mod files;
+pub(crate) mod grub_images;
+pub(crate) mod http;
+pub(crate) mod reports;
+pub(crate) mod router_solicitations;
+pub(crate) mod tftp;
