@@ -1,13 +1,11 @@
-//! Reports, acknowledgements, orders, host segments, command lines, module indexes, passwords and echoes of
+//! Words of machines, acknowledgements, orders, host segments, command lines, module indexes, passwords and echoes of
 //! the initrd.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = initcfg::Report::parse(bytes);
+    let _ = initcfg::Word::parse(bytes);
     let _ = initcfg::Ack::parse(bytes);
-    let _ = initcfg::Heartbeat::parse(bytes);
     let _ = initcfg::PowerOrder::parse(bytes);
-    let _ = initcfg::Obedience::parse(bytes);
     let _ = initcfg::HostConfig::parse(bytes);
     let _ = initcfg::unseal(bytes);
     let packet_bytes = bytes.len().try_into().unwrap_or(u16::MAX);

@@ -1,6 +1,6 @@
 //! Reports of `init`, one UDP datagram a stage; signs of life, and orders to stop for those who give them.
 
-use initcfg::{Ack, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag};
+use initcfg::{Ack, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag, Word};
 use model::{BootId, Stage};
 use service::{NewStage, Service};
 use std::collections::HashMap;
@@ -82,36 +82,46 @@ impl ReportListener {
 
     async fn on_datagram(&mut self, datagram: &[u8], peer: SocketAddr) -> Option<Ack> {
         let (line, tag) = initcfg::unseal(datagram);
-        if let Ok(Heartbeat { boot, mac, is_last, ram_used_percent }) = Heartbeat::parse(line) {
-            if self.is_own_word(mac, boot, peer.ip(), (line, tag)).await {
-                if !is_last && (self.keepers.len() < KEEPERS_MAX || self.keepers.contains_key(&mac))
-                {
-                    self.keepers.insert(mac, peer);
-                }
-                self.service.heartbeat(mac, boot, is_last, ram_used_percent);
-                // When DHCP has too much to do, the next one prolongs the lease.
-                let _ = self.alive.try_send(mac);
-            }
-            return None;
-        }
-        if let Ok(Obedience { boot, mac, counter }) = Obedience::parse(line) {
-            if self.is_own_word(mac, boot, peer.ip(), (line, tag)).await
-                && let Err(error) = self.service.obeyed(mac, boot, counter).await
-            {
-                tracing::warn!(%mac, error = error.chain(), "that a machine obeys was not noted");
-            }
-            return None;
-        }
-        let report = match Report::parse(line) {
-            Ok(report) => report,
+        let word = match Word::parse(line) {
+            Ok(word) => word,
             Err(error) => {
-                tracing::debug!(%peer, %error, "not a report");
+                tracing::debug!(%peer, %error, "not a word of a machine");
                 return None;
             }
         };
-        if !self.is_own_word(report.mac, report.boot, peer.ip(), (line, tag)).await {
+        if !self.is_own_word(word.mac(), word.boot(), peer.ip(), (line, tag)).await {
             return None;
         }
+        match word {
+            Word::Heartbeat(heartbeat) => {
+                self.on_heartbeat(heartbeat, peer);
+                None
+            }
+            Word::Obedience(obedience) => {
+                self.on_obedience(obedience).await;
+                None
+            }
+            Word::Report(report) => self.on_report(report).await,
+        }
+    }
+
+    fn on_heartbeat(&mut self, heartbeat: Heartbeat, peer: SocketAddr) {
+        let Heartbeat { boot, mac, is_last, ram_used_percent } = heartbeat;
+        if !is_last && (self.keepers.len() < KEEPERS_MAX || self.keepers.contains_key(&mac)) {
+            self.keepers.insert(mac, peer);
+        }
+        self.service.heartbeat(mac, boot, is_last, ram_used_percent);
+        // When DHCP has too much to do, the next one prolongs the lease.
+        let _ = self.alive.try_send(mac);
+    }
+
+    async fn on_obedience(&self, Obedience { boot, mac, counter }: Obedience) {
+        if let Err(error) = self.service.obeyed(mac, boot, counter).await {
+            tracing::warn!(%mac, error = error.chain(), "that a machine obeys was not noted");
+        }
+    }
+
+    async fn on_report(&self, report: Report) -> Option<Ack> {
         let ack = Ack { boot: report.boot, sequence: report.sequence };
         let Some(stage) = Stage::reported(report.stage) else {
             self.service.machine_waits(report.mac, report.boot, &report.detail);

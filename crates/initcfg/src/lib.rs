@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod config;
 mod foreign;
+mod heartbeat;
 mod host;
 mod modules;
 mod power;
@@ -16,9 +17,11 @@ mod ram;
 mod report;
 mod rescue;
 mod token;
+mod word;
 
 pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
+pub use heartbeat::Heartbeat;
 pub use host::{
     HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,
     Replaces, SshHostKey,
@@ -29,11 +32,12 @@ pub use modules::{
 };
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use ram::{ParseRamSizeError, RamSize};
-pub use report::{Ack, Heartbeat, REPORT_MAX, Report, ReportError, Stage};
+pub use report::{Ack, REPORT_MAX, Report, Stage};
 pub use rescue::{
     NotAPassword, RESCUE_ARCHIVE_PATH, RESCUE_BUSYBOX, RESCUE_BUSYBOX_MAX, RescuePassword,
 };
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
+pub use word::{LineError, Word};
 
 /// In an initrd: certificates (PEM) of the authority by which machines know the storage server. NBD roots
 /// are attached over TLS if it is there.

@@ -1,8 +1,7 @@
 //! How the boot server asks a running machine to stop, and the machine says that it does. Both lines are
 //! only good with the [`Token`](crate::Token)'s tag below them.
 
-use crate::ReportError;
-use crate::report::{line, word};
+use crate::word::{LineError, field, split};
 use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
@@ -77,13 +76,16 @@ impl fmt::Display for PowerOrder {
 
 impl PowerOrder {
     /// Reads a line.
-    pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
-        let line = line(datagram)?.strip_prefix("bootlace/1 power ").ok_or(ReportError::NotOurs)?;
-        let mut words = line.splitn(3, ' ');
+    ///
+    /// # Errors
+    /// It is no order, or one of its fields is missing or wrong.
+    pub fn parse(line: &[u8]) -> Result<Self, LineError> {
+        let ("power", fields) = split(line)? else { return Err(LineError::NotOurs) };
+        let mut fields = fields.splitn(3, ' ');
         Ok(Self {
-            boot: word(&mut words, "boot number")?,
-            counter: word(&mut words, "counter")?,
-            verb: word(&mut words, "verb")?,
+            boot: field(&mut fields, "boot number")?,
+            counter: field(&mut fields, "counter")?,
+            verb: field(&mut fields, "verb")?,
         })
     }
 }
@@ -95,14 +97,13 @@ impl fmt::Display for Obedience {
 }
 
 impl Obedience {
-    /// Reads a line.
-    pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
-        let line = line(datagram)?.strip_prefix("bootlace/1 obeys ").ok_or(ReportError::NotOurs)?;
-        let mut words = line.splitn(3, ' ');
+    /// Reads what follows the word `obeys`.
+    pub(crate) fn from_fields(fields: &str) -> Result<Self, LineError> {
+        let mut fields = fields.splitn(3, ' ');
         Ok(Self {
-            boot: word(&mut words, "boot number")?,
-            mac: word(&mut words, "MAC address")?,
-            counter: word(&mut words, "counter")?,
+            boot: field(&mut fields, "boot number")?,
+            mac: field(&mut fields, "MAC address")?,
+            counter: field(&mut fields, "counter")?,
         })
     }
 }
@@ -128,6 +129,7 @@ pub fn failure_code(boot: u64, mac: Mac) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Word;
 
     const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 
@@ -144,9 +146,9 @@ mod tests {
         let answer = Obedience { boot: 42, mac: MAC, counter: 3 };
         let text = alloc::format!("{answer}");
         assert_eq!(text, "bootlace/1 obeys 42 52:54:00:00:00:01 3");
-        assert_eq!(Obedience::parse(text.as_bytes()), Ok(answer));
+        assert_eq!(Word::parse(text.as_bytes()), Ok(Word::Obedience(answer)));
         for end in 0..text.len() {
-            assert!(Obedience::parse(&text.as_bytes()[..end]).is_err(), "{end}");
+            assert!(Word::parse(&text.as_bytes()[..end]).is_err(), "{end}");
         }
     }
 

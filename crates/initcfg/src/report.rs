@@ -1,5 +1,6 @@
 //! One line by UDP for each stage that `init` reaches, and the boot server's acknowledgement.
 
+use crate::word::{LineError, field, split};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
@@ -100,31 +101,6 @@ pub struct Ack {
     pub sequence: u32,
 }
 
-/// A machine runs, or is about to stop: `bootlace/1 alive BOOT MAC [ram=PERCENT]` and
-/// `bootlace/1 off BOOT MAC`. Not acknowledged: the next one follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
-    /// Number of the boot.
-    pub boot: u64,
-    /// The boot NIC.
-    pub mac: Mac,
-    /// Whether it is the last: the system is being shut down.
-    pub is_last: bool,
-    /// How full its memory for changes is, in percent; `None` if it has none.
-    pub ram_used_percent: Option<u8>,
-}
-
-/// The datagram is not a report or an acknowledgement.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReportError {
-    /// Longer than [`REPORT_MAX`], not UTF-8, or of another protocol.
-    #[error("not a bootlace/1 line")]
-    NotOurs,
-    /// A field is missing or can't be understood.
-    #[error("bad {0}")]
-    Field(&'static str),
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { boot, mac, sequence, stage, uptime_ms, detail } = self;
@@ -146,18 +122,16 @@ impl Report {
         line
     }
 
-    /// Reads a datagram.
-    pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
-        let line =
-            line(datagram)?.strip_prefix("bootlace/1 report ").ok_or(ReportError::NotOurs)?;
-        let mut words = line.splitn(6, ' ');
+    /// Reads what follows the word `report`.
+    pub(crate) fn from_fields(fields: &str) -> Result<Self, LineError> {
+        let mut fields = fields.splitn(6, ' ');
         Ok(Self {
-            boot: word(&mut words, "boot number")?,
-            mac: word(&mut words, "MAC address")?,
-            sequence: word(&mut words, "sequence number")?,
-            stage: word(&mut words, "stage")?,
-            uptime_ms: word(&mut words, "uptime")?,
-            detail: words.next().unwrap_or_default().trim().to_owned(),
+            boot: field(&mut fields, "boot number")?,
+            mac: field(&mut fields, "MAC address")?,
+            sequence: field(&mut fields, "sequence number")?,
+            stage: field(&mut fields, "stage")?,
+            uptime_ms: field(&mut fields, "uptime")?,
+            detail: fields.next().unwrap_or_default().trim().to_owned(),
         })
     }
 }
@@ -170,81 +144,32 @@ impl fmt::Display for Ack {
 
 impl Ack {
     /// Reads a datagram.
-    pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
-        let line = line(datagram)?.strip_prefix("bootlace/1 ack ").ok_or(ReportError::NotOurs)?;
-        let mut words = line.trim_end().splitn(2, ' ');
+    ///
+    /// # Errors
+    /// It is no acknowledgement, or one of its fields is missing or wrong.
+    pub fn parse(datagram: &[u8]) -> Result<Self, LineError> {
+        let ("ack", fields) = split(datagram)? else { return Err(LineError::NotOurs) };
+        let mut fields = fields.trim_end().splitn(2, ' ');
         Ok(Self {
-            boot: word(&mut words, "boot number")?,
-            sequence: word(&mut words, "sequence number")?,
-        })
-    }
-}
-
-impl fmt::Display for Heartbeat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.is_last { "off" } else { "alive" };
-        write!(f, "bootlace/1 {word} {} {}", self.boot, self.mac)?;
-        match self.ram_used_percent {
-            Some(percent) => write!(f, " ram={percent}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Heartbeat {
-    /// How often a machine sends one, in seconds. Who has missed three is not there any more.
-    pub const INTERVAL_SECONDS: u64 = 20;
-
-    /// Reads a datagram.
-    pub fn parse(datagram: &[u8]) -> Result<Self, ReportError> {
-        let line = line(datagram)?.strip_prefix("bootlace/1 ").ok_or(ReportError::NotOurs)?;
-        let mut words = line.trim_end().splitn(4, ' ');
-        let is_last = match words.next() {
-            Some("alive") => false,
-            Some("off") => true,
-            _ => return Err(ReportError::NotOurs),
-        };
-        Ok(Self {
-            boot: word(&mut words, "boot number")?,
-            mac: word(&mut words, "MAC address")?,
-            is_last,
-            ram_used_percent: words
-                .next()
-                .map(|text| {
-                    let percent = text.strip_prefix("ram=").and_then(|text| text.parse().ok());
-                    percent.filter(|&percent: &u8| percent <= 100).ok_or(ReportError::Field("ram"))
-                })
-                .transpose()?,
+            boot: field(&mut fields, "boot number")?,
+            sequence: field(&mut fields, "sequence number")?,
         })
     }
 }
 
 impl FromStr for Stage {
-    type Err = ReportError;
+    type Err = LineError;
 
-    fn from_str(text: &str) -> Result<Self, ReportError> {
-        Self::ALL.into_iter().find(|stage| stage.word() == text).ok_or(ReportError::Field("stage"))
+    fn from_str(text: &str) -> Result<Self, LineError> {
+        Self::ALL.into_iter().find(|stage| stage.word() == text).ok_or(LineError::Field("stage"))
     }
-}
-
-pub(crate) fn line(datagram: &[u8]) -> Result<&str, ReportError> {
-    let datagram = datagram.get(..datagram.len().min(REPORT_MAX + 1)).unwrap_or_default();
-    if datagram.len() > REPORT_MAX {
-        return Err(ReportError::NotOurs);
-    }
-    core::str::from_utf8(datagram).map_err(|_| ReportError::NotOurs)
-}
-
-pub(crate) fn word<'a, T: FromStr>(
-    words: &mut impl Iterator<Item = &'a str>,
-    name: &'static str,
-) -> Result<T, ReportError> {
-    words.next().and_then(|text| text.parse().ok()).ok_or(ReportError::Field(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Word;
+    use alloc::string::ToString;
 
     fn example() -> Report {
         Report {
@@ -264,23 +189,11 @@ mod tests {
             datagram,
             "bootlace/1 report 42 52:54:00:00:00:01 3 link 1790 eth0: 1000 Mbit/s"
         );
-        assert_eq!(Report::parse(datagram.as_bytes()), Ok(example()));
+        assert_eq!(Word::parse(datagram.as_bytes()), Ok(Word::Report(example())));
         let ack = Ack { boot: 42, sequence: 3 };
         assert_eq!(Ack::parse(alloc::format!("{ack}").as_bytes()), Ok(ack));
         for stage in Stage::ALL {
             assert_eq!(stage.word().parse(), Ok(stage));
-        }
-        for (is_last, ram_used_percent) in [(false, None), (true, None), (false, Some(100))] {
-            let heartbeat = Heartbeat { boot: 42, mac: example().mac, is_last, ram_used_percent };
-            let datagram = alloc::format!("{heartbeat}");
-            assert_eq!(Heartbeat::parse(datagram.as_bytes()), Ok(heartbeat));
-            assert_eq!(Report::parse(datagram.as_bytes()), Err(ReportError::NotOurs));
-            let shortest = datagram.find(" ram=").unwrap_or(datagram.len());
-            for end in 0..datagram.len() {
-                let read = Heartbeat::parse(&datagram.as_bytes()[..end]);
-                assert!(end >= shortest || read.is_err(), "{end}");
-            }
-            assert!(Heartbeat::parse(alloc::format!("{datagram} x").as_bytes()).is_err());
         }
     }
 
@@ -290,17 +203,21 @@ mod tests {
         let datagram = report.to_datagram();
         assert!(datagram.len() <= REPORT_MAX);
         assert!(!datagram.contains('\n'));
-        assert!(Report::parse(datagram.as_bytes()).is_ok());
+        assert!(matches!(Word::parse(datagram.as_bytes()), Ok(Word::Report(_))));
     }
 
     #[test]
-    fn no_prefix_of_a_report_panics() {
+    fn only_the_detail_of_a_report_may_be_missing() {
         let datagram = example().to_datagram();
+        let shortest = datagram.find(" eth0").unwrap();
         for end in 0..datagram.len() {
-            let _ = Report::parse(&datagram.as_bytes()[..end]);
-            let _ = Ack::parse(&datagram.as_bytes()[..end]);
+            let read = Word::parse(&datagram.as_bytes()[..end]);
+            assert!(end >= shortest - 3 || read.is_err(), "{end}");
         }
-        assert_eq!(Report::parse(&[0xff; 4]), Err(ReportError::NotOurs));
-        assert_eq!(Report::parse(&[b'a'; 5000]), Err(ReportError::NotOurs));
+        let ack = Ack { boot: 42, sequence: 3 }.to_string();
+        for end in 0..ack.len() {
+            assert!(Ack::parse(&ack.as_bytes()[..end]).is_err(), "{end}");
+        }
+        assert_eq!(Ack::parse(datagram.as_bytes()), Err(LineError::NotOurs));
     }
 }
