@@ -5,53 +5,36 @@
 //! second.
 #![forbid(unsafe_code)]
 
-mod boots;
-mod control;
-mod database;
+mod boot;
 mod error;
-mod fitted;
-mod hardware;
-mod heartbeats;
-mod host_segment;
-mod imports;
-mod initrd_files;
+mod fleet;
 mod initrds;
-mod kernel_logs;
-mod leases;
-mod loader;
-mod machines;
-mod module_source;
+mod live;
 mod options;
-mod rescue;
-mod rows;
-mod schema;
-mod seen;
 mod service;
-mod state;
-mod status;
 mod storage_client;
-mod view;
+mod store;
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::boots::NewStage;
-pub use crate::control::PowerState;
+pub use crate::boot::grub_config::LoaderConfig;
+pub use crate::boot::kernel_logs::KernelLog;
+pub use crate::boot::seen::Sighting;
+pub use crate::boot::stages::NewStage;
+pub use crate::boot::words::PowerState;
 pub use crate::error::Error;
-pub use crate::hardware::Hardware;
-pub use crate::heartbeats::Life;
-pub use crate::imports::Imported;
-pub use crate::initrd_files::InitrdFile;
-pub use crate::initrds::InitrdState;
-pub use crate::kernel_logs::KernelLog;
-pub use crate::loader::LoaderConfig;
-pub use crate::machines::MachineChange;
+pub use crate::fleet::images::Imported;
+pub use crate::fleet::machines::MachineChange;
+pub use crate::fleet::rescue::Rescue;
+pub use crate::fleet::state::{MachineState, StateWord, machine_state};
+pub use crate::fleet::status::{Attention, MachineView, Preview, Status};
+pub use crate::initrds::build::InitrdState;
+pub use crate::initrds::files::InitrdFile;
+pub use crate::initrds::hardware::Hardware;
+pub use crate::live::heartbeats::Life;
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
-pub use crate::rescue::Rescue;
-pub use crate::seen::Sighting;
 pub use crate::service::Service;
-pub use crate::state::{MachineState, StateWord, machine_state};
-pub use crate::status::{Attention, MachineView, Preview, Status};
 pub use crate::storage_client::StorageError;
 pub use images::{ImportError, ImportRequest, Progress, Step};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

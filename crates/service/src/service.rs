@@ -1,15 +1,15 @@
 //! Opening the site.
 
-use crate::control::Refused;
-use crate::database::Database;
+use crate::boot::grub_config::Waits;
+use crate::boot::words::Refused;
 use crate::error::Error;
-use crate::heartbeats::Heartbeats;
-use crate::imports;
-use crate::initrds::Initrds;
-use crate::loader::Waits;
+use crate::fleet::images::index;
+use crate::fleet::status::Exports;
+use crate::initrds::build::Initrds;
+use crate::live::heartbeats::Heartbeats;
 use crate::options::Options;
-use crate::status::Exports;
-use crate::view::View;
+use crate::store::database::Database;
+use crate::store::view::View;
 use images::Store;
 use model::Site;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Service {
     /// Database or image store can't be opened, or the database is of a newer Bootlace.
     pub fn open(options: Options) -> Result<Self, Error> {
         let store = Arc::new(Store::open(&options.images)?);
-        imports::index(&options.database, &store)?;
+        index(&options.database, &store)?;
         let database = Database::open(&options.database)?;
         let initrds = Initrds::new(&options);
         let inner = Inner {

@@ -2,7 +2,7 @@
 
 mod secrets;
 
-use crate::initrds::InitrdState;
+use crate::initrds::build::InitrdState;
 use crate::{Error, MachineChange, NewStage, Options, Service, Sighting, StateWord};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -347,7 +347,7 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
 async fn an_image_imported_while_another_process_starts_stays_in_the_index() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let importer = crate::schema::open(&options(root).database).unwrap();
+    let importer = crate::store::schema::open(&options(root).database).unwrap();
     add_image(root, "debian-12", 1);
     importer.execute_batch("BEGIN IMMEDIATE").unwrap();
     let starting = std::thread::spawn({
@@ -359,7 +359,7 @@ async fn an_image_imported_while_another_process_starts_stays_in_the_index() {
     add_image(root, "debian-12", 2);
     let store = images::Store::open(&options(root).images).unwrap();
     let imported = store.version(&"debian-12".parse().unwrap(), 2).unwrap();
-    crate::rows::insert_image_version(&importer, &imported).unwrap();
+    crate::store::rows::insert_image_version(&importer, &imported).unwrap();
     importer.execute_batch("COMMIT").unwrap();
     let service = starting.join().unwrap();
     let versions: Vec<u32> = service.site().images.iter().map(|image| image.version).collect();
@@ -464,7 +464,7 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
-    let current = crate::initrds::file_name(b"init", first, &[].into(), None);
+    let current = crate::initrds::build::file_name(b"init", first, &[].into(), None);
     for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }

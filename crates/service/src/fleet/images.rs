@@ -1,10 +1,10 @@
 //! Images: import, index, and the files that machines boot.
 
 use crate::error::Error;
-use crate::initrds::foreign_roots;
+use crate::initrds::build::foreign_roots;
 use crate::service::Service;
-use crate::view::Part;
-use crate::{rows, schema};
+use crate::store::view::Part;
+use crate::store::{rows, schema};
 use images::{ImportRequest, Progress, Store};
 use model::{ImageName, ImageVersion};
 use rusqlite::TransactionBehavior;

@@ -1,11 +1,11 @@
 //! Adding, changing and removing machines.
 
-use crate::database::ChangeError;
 use crate::error::Error;
-use crate::rows;
 use crate::service::{Service, now_unix};
 use crate::storage_client;
-use crate::view::Part;
+use crate::store::database::ChangeError;
+use crate::store::rows;
+use crate::store::view::Part;
 use model::{
     ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, StallVerb, WriteMode,
 };

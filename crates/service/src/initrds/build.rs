@@ -1,8 +1,8 @@
 //! Initrds: built once for each image version, kept in a cache, ready before a client asks.
 
 use crate::error::{Error, chain, io_error};
-use crate::fitted::FittedInitrds;
-use crate::module_source::ImageModules;
+use crate::initrds::fit::FittedInitrds;
+use crate::initrds::modules::ImageModules;
 use crate::options::Options;
 use crate::service::Service;
 use images::Store;
@@ -226,7 +226,7 @@ impl Service {
 
     async fn images_changed(
         &self,
-        changes: &mut tokio::sync::watch::Receiver<Arc<crate::view::View>>,
+        changes: &mut tokio::sync::watch::Receiver<Arc<crate::store::view::View>>,
     ) {
         let of = |site: &Site| {
             let roots = site.images.iter().map(|version| foreign_roots(site, &version.image));

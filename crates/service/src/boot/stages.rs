@@ -1,11 +1,11 @@
 //! Boots and the stages that they reach.
 
-use crate::database::ChangeError;
 use crate::error::Error;
-use crate::rescue;
-use crate::rows::{self, code_of_firmware};
+use crate::fleet::rescue;
 use crate::service::{Service, now_unix_ms};
-use crate::view::Part;
+use crate::store::database::ChangeError;
+use crate::store::rows::{self, code_of_firmware};
+use crate::store::view::Part;
 use initcfg::Token;
 use model::{Boot, BootId, Firmware, ImageVersion, MachineName, RootKind, Stage};
 use rusqlite::{Connection, OptionalExtension as _, params};

@@ -4,8 +4,8 @@
 //! for addresses at once costs a few disk flushes and not one for each PC.
 
 use crate::error::Error;
-use crate::schema;
-use crate::view::{Part, View, load_all, load_part};
+use crate::store::schema;
+use crate::store::view::{Part, View, load_all, load_part};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

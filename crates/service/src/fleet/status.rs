@@ -1,14 +1,14 @@
 //! What pages and command line show.
 
-use crate::control::{Control, PowerState};
+use crate::boot::words::{Control, PowerState};
 use crate::error::Error;
-use crate::heartbeats::Life;
-use crate::initrds::InitrdState;
-use crate::rescue::Rescue;
+use crate::fleet::rescue::Rescue;
+use crate::fleet::state::{MachineState, StateWord, machine_state};
+use crate::initrds::build::InitrdState;
+use crate::live::heartbeats::Life;
 use crate::service::{Service, now_unix, now_unix_ms};
-use crate::state::{MachineState, StateWord, machine_state};
 use crate::storage_client;
-use crate::view::View;
+use crate::store::view::View;
 use model::{
     Boot, ExportStatus, Firmware, ImageName, Lease, Machine, MachineName, Site, Space, Stage,
     WriteMode,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, io_error};
 use crate::service::Service;
-use crate::view::Part;
+use crate::store::view::Part;
 use initcfg::{RESCUE_BUSYBOX_MAX, RescuePassword};
 use model::{BootId, MachineName};
 use rusqlite::{Connection, OptionalExtension as _, params};

@@ -1,9 +1,9 @@
 //! PCs that asked for a loader, whether they are machines or not.
 
 use crate::error::Error;
-use crate::rows::code_of_firmware;
 use crate::service::{Service, now_unix};
-use crate::view::Part;
+use crate::store::rows::code_of_firmware;
+use crate::store::view::Part;
 use model::Firmware;
 use rusqlite::params;
 use std::net::Ipv4Addr;

@@ -1,7 +1,8 @@
 //! What readers see: the state as of the last commit, immutable.
 
-use crate::control::{self, Control};
-use crate::{rescue, rows};
+use crate::boot::words::{self, Control};
+use crate::fleet::rescue;
+use crate::store::rows;
 use model::{Boot, Lease, Seen, Site};
 use rusqlite::Connection;
 use std::collections::HashMap;
@@ -49,7 +50,7 @@ pub(crate) enum Part {
 pub(crate) fn load_all(connection: &Connection) -> rusqlite::Result<View> {
     let mut view = View { boots: rows::last_boots(connection)?, ..View::default() };
     for (mac, boot) in &view.boots {
-        view.controls.insert(*mac, Arc::new(control::of_boot(connection, boot.id)?));
+        view.controls.insert(*mac, Arc::new(words::of_boot(connection, boot.id)?));
     }
     for part in [Part::Leases, Part::Seen, Part::Site] {
         load_part(connection, part, &mut view)?;
@@ -68,7 +69,7 @@ pub(crate) fn load_part(
         Part::Boot(mac) => {
             match rows::last_boot(connection, mac)? {
                 Some(boot) => {
-                    let control = control::of_boot(connection, boot.id)?;
+                    let control = words::of_boot(connection, boot.id)?;
                     view.controls.insert(mac, Arc::new(control));
                     view.boots.insert(mac, Arc::new(boot));
                 }

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::service::Service;
-use crate::view::Part;
+use crate::store::view::Part;
 use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey};
 use model::{Boot, BootId, Machine, MachineName, Stage, WriteMode};
 use rusqlite::{OptionalExtension as _, params};

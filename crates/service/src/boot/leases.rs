@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::service::Service;
-use crate::view::Part;
+use crate::store::view::Part;
 use model::Lease;
 use rusqlite::params;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! What only the boot server and the machine know of a boot: its secret, and what was asked of it.
 
 use crate::error::Error;
-use crate::rescue;
+use crate::fleet::rescue;
 use crate::service::{Service, now_unix_ms};
-use crate::view::Part;
+use crate::store::view::Part;
 use initcfg::{PowerOrder, PowerVerb, Tag, Token};
 use model::{BootId, MachineName};
 use rusqlite::{Connection, OptionalExtension as _, params};

@@ -1,7 +1,7 @@
 //! What the cache of initrds holds; needs no running server.
 
 use crate::error::{Error, io_error};
-use crate::initrds::{base, file_name, foreign_roots};
+use crate::initrds::build::{base, file_name, foreign_roots};
 use crate::service::Service;
 use std::collections::BTreeMap;
 use std::fs;

@@ -4,8 +4,8 @@
 //! and from then on it gets a small one. The one for all stays the way back.
 
 use crate::error::{Error, chain};
-use crate::hardware::Hardware;
-use crate::initrds::{FITTED_MARK, ForeignRoots, build, wrong};
+use crate::initrds::build::{FITTED_MARK, ForeignRoots, build, wrong};
+use crate::initrds::hardware::Hardware;
 use crate::service::Service;
 use initrd_builder::Options as BuildOptions;
 use model::{BootId, BootPlan, ImageName, ImageVersion, Stage};

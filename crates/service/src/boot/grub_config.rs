@@ -1,9 +1,9 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
-use crate::boots::{NewStage, Prepared, clean};
+use crate::boot::stages::{NewStage, Prepared, clean};
 use crate::error::chain;
-use crate::initrds::{InitrdState, foreign_roots};
-use crate::machines::MachineChange;
+use crate::fleet::machines::MachineChange;
+use crate::initrds::build::{InitrdState, foreign_roots};
 use crate::service::{Service, now_unix_ms};
 use crate::storage_client;
 use model::{

@@ -1,0 +1,3 @@
+//! What is forgotten at a restart.
+
+pub(crate) mod heartbeats;
