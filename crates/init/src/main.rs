@@ -13,42 +13,23 @@
 //! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later.
 #![forbid(unsafe_code)]
 
-mod aoe;
-mod await_login;
 mod boot;
-mod coldplug;
-mod companion;
+mod boot_server;
 mod console;
-mod dhcp;
-mod disk;
 mod failure;
 mod handover;
-mod hardware;
-mod host;
-mod iscsi;
-mod iscsi_kernel;
 mod keeper;
-mod kernel_log;
-mod loader;
-mod machine;
-mod memory;
-mod mtu;
-mod nbd;
-mod netlink;
-mod nfs;
-mod nic;
+mod modules;
+mod net;
 mod pid1;
-mod power;
-mod reporter;
 mod rescue;
-mod resolve;
+mod root;
 mod shutdown;
-mod ssh;
 mod sysfs;
-#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
-mod tls;
-mod upload;
 
+use boot_server::reporter;
+use keeper::await_login;
+use modules::loader;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,12 +1,12 @@
 //! PID 1: little code that can't go wrong around the work that can.
 
+use crate::boot::machine::find_init;
 use crate::boot::show;
+use crate::boot_server::host;
 use crate::console::Console;
-use crate::disk::ROOT;
 use crate::failure::Failure;
-use crate::host;
-use crate::machine::find_init;
 use crate::rescue::{self, Offer};
+use crate::root::disk::ROOT;
 use initcfg::BootConfig;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::RebootCommand;

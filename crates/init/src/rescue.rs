@@ -4,8 +4,8 @@
 //! `init rescue [SECONDS]` asks on every console, and ends when somebody leaves the shell, or when nobody
 //! types anything for so long. `init rescue-shell` becomes the shell.
 
+use crate::boot_server::host;
 use crate::console;
-use crate::host;
 use initcfg::{RESCUE_BUSYBOX, RescuePassword, Tag, Token};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::termios::{

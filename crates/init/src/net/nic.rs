@@ -1,10 +1,10 @@
 //! The boot NIC: finds it, sets it up, gives it the address that the boot server leased.
 
-use crate::coldplug::{self, LostCard};
 use crate::console::{Console, uptime};
 use crate::failure::Failure;
-use crate::loader::Loader;
-use crate::netlink::{self, Socket};
+use crate::modules::coldplug::{self, LostCard};
+use crate::modules::loader::Loader;
+use crate::net::netlink::{self, Socket};
 use crate::sysfs;
 use std::io;
 use std::net::Ipv4Addr;

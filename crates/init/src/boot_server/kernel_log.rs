@@ -1,6 +1,6 @@
 //! The kernel's log, for the boot server when a boot fails: it says what no summary can.
 
-use crate::upload;
+use crate::boot_server::upload;
 use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH, Token};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;

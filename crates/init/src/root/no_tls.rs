@@ -1,6 +1,6 @@
 //! Instead of `tls.rs` in the usual init, which is smaller by that.
 
-use crate::loader::Loader;
+use crate::modules::loader::Loader;
 use initcfg::NBD_CA_PATH;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};

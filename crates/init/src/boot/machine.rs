@@ -1,17 +1,22 @@
 //! The real machine: what the stages of a boot do to it.
 
 use crate::boot::{Attached, System};
+use crate::boot_server::reporter::{Reporter, TokenCell};
+use crate::boot_server::{hardware, host};
 use crate::console::Console;
-use crate::dhcp::{self, Held};
-use crate::disk::{ROOT, cannot_load};
 use crate::failure::Failure;
-use crate::loader::Loader;
-use crate::mtu::{self, Proof};
-use crate::nic::Nic;
-use crate::reporter::{Reporter, TokenCell};
+use crate::handover::resolve::resolve;
+use crate::handover::ssh;
+use crate::modules::coldplug;
+use crate::modules::loader::Loader;
+use crate::net::dhcp::{self, Held};
+use crate::net::mtu::{self, Proof};
+use crate::net::nic;
+use crate::net::nic::Nic;
 use crate::rescue::{self, Offer};
-use crate::resolve::resolve;
-use crate::{aoe, coldplug, disk, handover, hardware, host, iscsi, keeper, nbd, nfs, nic, ssh};
+use crate::root::disk::{ROOT, cannot_load};
+use crate::root::{aoe, disk, iscsi, nbd, nfs};
+use crate::{handover, keeper};
 use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
 use std::io;

@@ -1,8 +1,8 @@
 //! Proves that the network carries packets as large as the settings say, and takes the usual size if not.
 
 use crate::console::uptime;
-use crate::netlink;
-use crate::nic::Nic;
+use crate::net::netlink;
+use crate::net::nic::Nic;
 use crate::sysfs;
 use initcfg::{BootConfig, Root, RootUrl};
 use socket2::{Domain, Protocol, Socket, Type};

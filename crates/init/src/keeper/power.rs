@@ -1,7 +1,7 @@
 //! Stopping a running system because the boot server asks for it, as an administrator wants.
 
+use crate::boot_server::reporter::{Target, sealed};
 use crate::console::Console;
-use crate::reporter::{Target, sealed};
 use initcfg::{PowerOrder, PowerVerb, Token, unseal};
 use rustix::fs::{Mode, OFlags, open, openat, readlinkat};
 use rustix::io::Errno;

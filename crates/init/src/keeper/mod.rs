@@ -7,18 +7,22 @@
 //! initrd's own file system, which lives in memory. `@` in its name keeps systemd from killing it
 //! (systemd: ROOT_STORAGE_DAEMONS).
 
-use crate::companion;
+pub(crate) mod await_login;
+mod companion;
+mod memory;
+mod power;
+
+use crate::boot_server::reporter::{Target, TokenCell, later_token, sealed};
 use crate::console::Console;
-use crate::dhcp::{Held, Renewal};
-use crate::disk::Disk;
-use crate::iscsi;
-use crate::memory::Memory;
-use crate::nbd;
-use crate::netlink::Socket;
-use crate::nic::Nic;
-use crate::power::Power;
-use crate::reporter::{Target, TokenCell, later_token, sealed};
-use crate::tls::Tls;
+use crate::keeper::memory::Memory;
+use crate::keeper::power::Power;
+use crate::net::dhcp::{Held, Renewal};
+use crate::net::netlink::Socket;
+use crate::net::nic::Nic;
+use crate::root::disk::Disk;
+use crate::root::iscsi;
+use crate::root::nbd;
+use crate::root::tls::Tls;
 use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root, RootUrl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::MlockAllFlags;

@@ -2,11 +2,11 @@
 //! it is asked, and what its answers mean.
 
 use crate::console::Console;
-use crate::disk::{ROOT, cannot_load, mount_at, mount_memory, mount_with_memory};
 use crate::failure::Failure;
-use crate::loader::Loader;
-use crate::nbd::unreachable;
-use crate::nic::Patience;
+use crate::modules::loader::Loader;
+use crate::net::nic::Patience;
+use crate::root::disk::{ROOT, cannot_load, mount_at, mount_memory, mount_with_memory};
+use crate::root::nbd::unreachable;
 use initcfg::{BootConfig, NfsRoot, NfsVersion, RamSize};
 use rustix::fs::Access;
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 use crate::console::{Console, uptime};
 use crate::failure::Failure;
-use crate::nic::Nic;
+use crate::net::nic::Nic;
 use ::dhcp::{CLIENT_PORT, Change, Client, ClientLease, Next, SERVER_PORT};
 use initcfg::BootConfig;
 use socket2::{Domain, Protocol, Socket, Type};

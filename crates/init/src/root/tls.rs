@@ -1,7 +1,7 @@
 //! NBD over TLS: the handshake is ours, then the kernel encrypts on the socket (`tls` ULP), so that
 //! its NBD driver needs to know nothing of it.
 
-use crate::loader::Loader;
+use crate::modules::loader::Loader;
 use initcfg::NBD_CA_PATH;
 use nix::libc;
 use nix::sys::socket::setsockopt;

@@ -1,15 +1,15 @@
 //! Attaches an NBD export as the root disk: our handshake, then the kernel owns the connection.
 
 use crate::console::Console;
-use crate::dhcp::Held;
-use crate::disk::Disk;
 use crate::failure::Failure;
 use crate::keeper;
-use crate::loader::Loader;
-use crate::netlink::{Message, Socket};
-use crate::nic::{Nic, Patience};
+use crate::modules::loader::Loader;
+use crate::net::dhcp::Held;
+use crate::net::netlink::{Message, Socket};
+use crate::net::nic::{Nic, Patience};
+use crate::root::disk::Disk;
+use crate::root::tls::Tls;
 use crate::sysfs;
-use crate::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Step};
 use rustix::net::sockopt;
 use std::io::{self, Read, Write};

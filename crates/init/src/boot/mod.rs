@@ -1,12 +1,14 @@
 //! `init boot`: all the work up to a complete root below `/sysroot`.
 
+pub(crate) mod machine;
+
+use crate::boot::machine::Machine;
+use crate::boot_server::reporter::{Reporter, STATE_PATH, Target, TokenCell};
+use crate::boot_server::{host, kernel_log};
 use crate::console::Console;
-use crate::disk::Disk;
 use crate::failure::Failure;
-use crate::machine::Machine;
-use crate::nic::Nic;
-use crate::reporter::{Reporter, STATE_PATH, Target, TokenCell};
-use crate::{host, kernel_log};
+use crate::net::nic::Nic;
+use crate::root::disk::Disk;
 use initcfg::{BootConfig, Stage, failure_code};
 use std::fs;
 use std::path::Path;

@@ -2,11 +2,14 @@
 //!
 //! Everything goes to `/run`, which the real system keeps and every reboot forgets.
 
-use crate::await_login;
-use crate::disk::ROOT;
-use crate::nic::Nic;
-use crate::reporter::{STATE_PATH, Target};
-use crate::resolve::resolve;
+pub(crate) mod resolve;
+pub(crate) mod ssh;
+
+use crate::boot_server::reporter::{STATE_PATH, Target};
+use crate::handover::resolve::resolve;
+use crate::keeper::await_login;
+use crate::net::nic::Nic;
+use crate::root::disk::ROOT;
 use initcfg::BootConfig;
 use std::fmt::Write;
 use std::fs;

@@ -1,6 +1,6 @@
 //! The machine's own SSH host key, in place of those of the image, which all its machines share.
 
-use crate::resolve::resolve;
+use crate::handover::resolve::resolve;
 use initcfg::{Replaces, SshHostKey};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use std::fs::{self, OpenOptions, Permissions};

@@ -1,7 +1,7 @@
 //! The attached root disk: its partition, its file system, and where it is mounted.
 
 use crate::failure::Failure;
-use crate::loader::Loader;
+use crate::modules::loader::Loader;
 use crate::sysfs;
 use initcfg::RamSize;
 use rustix::io::Errno;

@@ -1,6 +1,6 @@
 //! Loads drivers for the hardware that is there, and for hardware that shows up later.
 
-use crate::loader::Loader;
+use crate::modules::loader::Loader;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};

@@ -1,7 +1,7 @@
 //! The host segment: what only this boot knows. The boot server puts it behind the initrd; some loaders
 //! and kernels drop it without a word, and then it is fetched.
 
-use crate::reporter::{TOKEN_PATH, TokenCell};
+use crate::boot_server::reporter::{TOKEN_PATH, TokenCell};
 use initcfg::{
     BootConfig, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, REBOOT_SECONDS, Tag, Token,
 };

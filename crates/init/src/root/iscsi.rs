@@ -1,12 +1,12 @@
 //! Attaches a disk of a foreign server over iSCSI: our login, then the kernel's initiator does the rest.
 
 use crate::console::Console;
-use crate::disk::{Disk, cannot_load};
 use crate::failure::Failure;
-use crate::iscsi_kernel::{Kernel, Parameter};
-use crate::loader::Loader;
-use crate::nbd::{tune_socket, unreachable};
-use crate::nic::Patience;
+use crate::modules::loader::Loader;
+use crate::net::nic::Patience;
+use crate::root::disk::{Disk, cannot_load};
+use crate::root::iscsi_kernel::{Kernel, Parameter};
+use crate::root::nbd::{tune_socket, unreachable};
 use crate::sysfs;
 use ::iscsi::{Agreed, HEADER_BYTES, Identity, Login, LoginError, Step};
 use initcfg::{IscsiRoot, iscsi_initiator};

@@ -1,10 +1,10 @@
 //! Attaches an AoE target as the root disk.
 
 use crate::console::Console;
-use crate::disk::Disk;
 use crate::failure::Failure;
-use crate::loader::Loader;
-use crate::nic::{Nic, Patience};
+use crate::modules::loader::Loader;
+use crate::net::nic::{Nic, Patience};
+use crate::root::disk::Disk;
 use crate::sysfs;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 //! What the machine is made of, for the boot server: it makes a smaller initrd of it.
 
-use crate::reporter::TokenCell;
-use crate::{coldplug, upload};
+use crate::boot_server::reporter::TokenCell;
+use crate::boot_server::upload;
+use crate::modules::coldplug;
 use initcfg::{HARDWARE_MAX, HARDWARE_PATH};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -1,0 +1,7 @@
+//! What this machine and the boot server tell each other.
+
+pub(crate) mod hardware;
+pub(crate) mod host;
+pub(crate) mod kernel_log;
+pub(crate) mod reporter;
+mod upload;

@@ -1,0 +1,6 @@
+//! The boot NIC: its driver, link, address and packets.
+
+pub(crate) mod dhcp;
+pub(crate) mod mtu;
+pub(crate) mod netlink;
+pub(crate) mod nic;
