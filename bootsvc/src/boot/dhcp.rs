@@ -3,15 +3,15 @@
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
-use dhcp::{Decision, LeaseRecord, Reply, ReplyKind, Request, Server};
-use model::{Firmware, Lease, Network, Stage};
+use dhcp::{Decision, Reply, ReplyKind, Request, Server};
+use model::{Network, Stage};
 use service::{NewStage, Service, Sighting};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wire::Mac;
+use wire::{Lease, Mac};
 
 /// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
 const ANSWERS_MAX: usize = 256;
@@ -40,8 +40,7 @@ pub(crate) async fn serve(
     service: Service,
     stop: CancellationToken,
 ) {
-    let leases = service.leases().iter().map(from_lease).collect::<Vec<_>>();
-    let mut server = Server::new(config, leases);
+    let mut server = Server::new(config, service.leases().iter().cloned());
     let socket = Arc::new(socket);
     // Decisions are made one by one; what they change is stored together, in few transactions.
     let mut answers = JoinSet::new();
@@ -84,7 +83,7 @@ async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, rep
     let mac = request.mac;
     let store = async {
         match &reply.lease {
-            Some(lease) => service.commit_lease(to_lease(lease)).await,
+            Some(lease) => service.commit_lease(lease.clone()).await,
             None => Ok(()),
         }
     };
@@ -105,8 +104,8 @@ async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, rep
     }
 }
 
-async fn keep(service: Service, lease: LeaseRecord) {
-    match service.commit_lease(to_lease(&lease)).await {
+async fn keep(service: Service, lease: Lease) {
+    match service.commit_lease(lease.clone()).await {
         Ok(()) => tracing::debug!(mac = %lease.mac, "lease prolonged"),
         Err(error) => {
             tracing::warn!(mac = %lease.mac, error = error.chain(), "a lease was not prolonged");
@@ -114,8 +113,8 @@ async fn keep(service: Service, lease: LeaseRecord) {
     }
 }
 
-async fn release(service: Service, lease: LeaseRecord) {
-    if let Err(error) = service.commit_lease(to_lease(&lease)).await {
+async fn release(service: Service, lease: Lease) {
+    if let Err(error) = service.commit_lease(lease.clone()).await {
         tracing::warn!(mac = %lease.mac, error = error.chain(), "a release was not noted");
     }
 }
@@ -128,11 +127,6 @@ async fn note_boot(
 ) -> Result<(), service::Error> {
     let Some(firmware) = request.firmware.filter(|_| reply.kind == ReplyKind::Ack) else {
         return Ok(());
-    };
-    let firmware = match firmware {
-        dhcp::Firmware::Bios => Firmware::Bios,
-        dhcp::Firmware::UefiX64 => Firmware::UefiX64,
-        dhcp::Firmware::Other(code) => Firmware::Other(code),
     };
     let sighting = Sighting {
         mac: request.mac,
@@ -165,24 +159,6 @@ fn uuid_text(option: &[u8; 17]) -> String {
         hex(clock),
         hex(node)
     )
-}
-
-fn from_lease(lease: &Lease) -> LeaseRecord {
-    LeaseRecord {
-        mac: lease.mac,
-        address: lease.address,
-        expires_unix: lease.expires_unix,
-        host_name: lease.host_name.clone(),
-    }
-}
-
-fn to_lease(lease: &LeaseRecord) -> Lease {
-    Lease {
-        mac: lease.mac,
-        address: lease.address,
-        expires_unix: lease.expires_unix,
-        host_name: lease.host_name.clone(),
-    }
 }
 
 fn now_unix() -> u64 {

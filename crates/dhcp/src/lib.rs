@@ -21,8 +21,8 @@ pub use answer::{Answer, AnswerKind, ClientLease, NotAnAnswer};
 pub use client::{Change, Client, Next};
 pub use ndp::{NO_ROUTER, solicitor};
 pub use reply::{Destination, Reply, ReplyKind};
-pub use request::{Firmware, MessageType, NotARequest, Request};
-pub use server::{Config, Decision, LeaseRecord, Reason, Server};
+pub use request::{MessageType, NotARequest, Request};
+pub use server::{Config, Decision, Reason, Server};
 
 /// UDP port of DHCP servers.
 pub const SERVER_PORT: u16 = 67;

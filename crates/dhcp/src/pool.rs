@@ -1,9 +1,9 @@
 //! Addresses: who has which, and which is next.
 
-use crate::server::{Config, LeaseRecord};
+use crate::server::Config;
 use alloc::collections::BTreeMap;
 use core::net::Ipv4Addr;
-use wire::Mac;
+use wire::{Lease, Mac};
 
 /// An offered address is kept for its client for so long (seconds).
 const OFFER_SECONDS: u64 = 60;
@@ -17,7 +17,7 @@ const OFFERS_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    by_mac: BTreeMap<Mac, LeaseRecord>,
+    by_mac: BTreeMap<Mac, Lease>,
     by_address: BTreeMap<Ipv4Addr, Mac>,
     /// What each client was offered, and until when it is held.
     offers: BTreeMap<Mac, (Ipv4Addr, u64)>,
@@ -28,7 +28,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(config: &Config, leases: impl IntoIterator<Item = LeaseRecord>) -> Self {
+    pub(crate) fn new(config: &Config, leases: impl IntoIterator<Item = Lease>) -> Self {
         let reserved = config.reserved.iter().map(|(mac, address)| (*address, *mac)).collect();
         let mut pool = Self { reserved, ..Self::default() };
         for lease in leases {
@@ -38,7 +38,7 @@ impl Pool {
     }
 
     /// Remembers a lease, in place of the MAC's and the address's former ones.
-    pub(crate) fn set(&mut self, lease: &LeaseRecord) {
+    pub(crate) fn set(&mut self, lease: &Lease) {
         if let Some(other) = self.by_address.insert(lease.address, lease.mac)
             && other != lease.mac
         {
@@ -52,7 +52,7 @@ impl Pool {
         }
     }
 
-    pub(crate) fn lease(&self, mac: Mac) -> Option<&LeaseRecord> {
+    pub(crate) fn lease(&self, mac: Mac) -> Option<&Lease> {
         self.by_mac.get(&mac)
     }
 

@@ -1,13 +1,13 @@
 //! Replies, as bytes and where to send them.
 
 use crate::options::OptionWriter;
-use crate::request::{Firmware, Request};
-use crate::server::{Config, LeaseRecord};
+use crate::request::Request;
+use crate::server::Config;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::Mac;
+use wire::{Firmware, Lease, Mac};
 
 /// Shortest reply in bytes: some clients drop what is shorter than BOOTP's message (RFC 951 §3).
 const REPLY_MIN: usize = 300;
@@ -48,7 +48,7 @@ pub struct Reply {
     /// The address that is offered or given; 0.0.0.0 in a NAK and in the answer to INFORM.
     pub address: Ipv4Addr,
     /// Must be stored for good before the reply leaves.
-    pub lease: Option<LeaseRecord>,
+    pub lease: Option<Lease>,
 }
 
 /// Offers or gives `address`.
@@ -57,7 +57,7 @@ pub(crate) fn grant(
     request: &Request,
     kind: ReplyKind,
     address: Ipv4Addr,
-    lease: Option<LeaseRecord>,
+    lease: Option<Lease>,
 ) -> Reply {
     let seconds = config.lease_seconds;
     let mut options = head(config, kind);

@@ -4,7 +4,7 @@ use crate::options::Options;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::{Mac, Reader, Truncated};
+use wire::{Firmware, Mac, Reader, Truncated};
 
 /// Kind of message (RFC 2132 §9.6) that clients send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +19,6 @@ pub enum MessageType {
     Release,
     /// I have an address and want the rest.
     Inform,
-}
-
-/// Who asks, as far as booting is concerned (RFC 4578 §2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    /// PC BIOS, architecture 0.
-    Bios,
-    /// 64-bit UEFI, architectures 7 and 9.
-    UefiX64,
-    /// PXE firmware of an architecture without loader.
-    Other(u16),
 }
 
 /// A client's message.
@@ -177,15 +166,12 @@ fn firmware(options: &Options) -> Option<Firmware> {
     if !options.bytes(60)?.starts_with(b"PXEClient") {
         return None;
     }
-    // Option 93 is a list; the first that we know counts.
-    let codes =
-        options.bytes(93)?.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
-    let known = |code| match code {
-        0 => Some(Firmware::Bios),
-        7 | 9 => Some(Firmware::UefiX64),
-        _ => None,
-    };
-    codes.clone().find_map(known).or_else(|| codes.clone().next().map(Firmware::Other))
+    // Option 93 is a list; the first that we have a loader for counts.
+    let kinds = options
+        .bytes(93)?
+        .chunks_exact(2)
+        .map(|pair| Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])));
+    kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())
 }
 
 /// iPXE sends its name bare or as counted strings (RFC 3004), and its own option 175.

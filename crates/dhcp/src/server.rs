@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::Mac;
+use wire::{Lease, Mac};
 
 /// What the server gives out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,27 +58,13 @@ impl Config {
     }
 }
 
-/// An address and whose it is. It belongs to a MAC, not to a client identifier: firmware, GRUB, init
-/// and system of one machine send different ones.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseRecord {
-    /// Whose it is.
-    pub mac: Mac,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// When it ends, seconds since 1970.
-    pub expires_unix: u64,
-    /// Host name that the client sent.
-    pub host_name: Option<String>,
-}
-
 /// What to do about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send this, after its lease is stored.
     Reply(Box<Reply>),
     /// Store that the lease has ended; there is no reply.
-    Released(LeaseRecord),
+    Released(Lease),
     /// Nothing.
     Silent(Reason),
 }
@@ -133,7 +119,7 @@ pub struct Server {
 
 impl Server {
     /// A server that remembers `leases`, ended ones too.
-    pub fn new(config: Config, leases: impl IntoIterator<Item = LeaseRecord>) -> Self {
+    pub fn new(config: Config, leases: impl IntoIterator<Item = Lease>) -> Self {
         let pool = Pool::new(&config, leases);
         Self { config, pool }
     }
@@ -164,7 +150,7 @@ impl Server {
     ///
     /// A machine whose root disk is behind its address must keep it, though no DHCP client of its system
     /// may renew it. `None`: there is nothing to store.
-    pub fn on_alive(&mut self, mac: Mac, now: u64) -> Option<LeaseRecord> {
+    pub fn on_alive(&mut self, mac: Mac, now: u64) -> Option<Lease> {
         let lease = self.pool.lease(mac)?;
         let left = lease.expires_unix.saturating_sub(now);
         if left > u64::from(self.config.lease_seconds) / 2 {
@@ -175,7 +161,7 @@ impl Server {
             return None;
         }
         let expires_unix = now.saturating_add(self.config.lease_seconds.into());
-        let lease = LeaseRecord { expires_unix, ..lease.clone() };
+        let lease = Lease { expires_unix, ..lease.clone() };
         self.pool.set(&lease);
         Some(lease)
     }
@@ -217,7 +203,7 @@ impl Server {
             return Decision::Reply(Box::new(refuse(&self.config, request, &why)));
         }
         let former = self.pool.lease(request.mac).and_then(|lease| lease.host_name.clone());
-        let lease = LeaseRecord {
+        let lease = Lease {
             mac: request.mac,
             address,
             expires_unix: now.saturating_add(self.config.lease_seconds.into()),
@@ -243,7 +229,7 @@ impl Server {
     fn on_release(&mut self, request: &Request, now: u64) -> Decision {
         match self.pool.lease(request.mac) {
             Some(lease) if lease.address == request.client => {
-                let ended = LeaseRecord { expires_unix: now, ..lease.clone() };
+                let ended = Lease { expires_unix: now, ..lease.clone() };
                 self.pool.set(&ended);
                 Decision::Released(ended)
             }

@@ -6,32 +6,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
-use wire::Mac;
+use wire::{Firmware, Mac};
 
 /// Number of a boot. It counts up over the life of a site.
 pub type BootId = u64;
-
-/// Kind of firmware that asks for a loader, by its architecture code (RFC 4578 §2.1, option 93).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Firmware {
-    /// PC BIOS, code 0.
-    Bios,
-    /// 64-bit UEFI, codes 7 and 9.
-    UefiX64,
-    /// A kind for which there is no loader yet.
-    Other(u16),
-}
-
-impl fmt::Display for Firmware {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bios => f.pad("BIOS"),
-            Self::UefiX64 => f.pad("UEFI x64"),
-            Self::Other(code) => write!(f, "unsupported firmware (architecture {code})"),
-        }
-    }
-}
 
 /// A stage of a boot. They are reached in this order; [`Stage::Failed`] can follow any.
 #[derive(

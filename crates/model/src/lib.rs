@@ -15,7 +15,7 @@ mod names;
 mod plan;
 mod site;
 
-pub use boot::{Boot, BootId, Firmware, Stage, StageEvent, UnknownStage};
+pub use boot::{Boot, BootId, Stage, StageEvent, UnknownStage};
 pub use export::{
     ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
 };
@@ -25,4 +25,5 @@ pub use initcfg::{BadRootUrl, iscsi_initiator};
 pub use machine::{KernelArgs, Machine, ParseChoiceError, RootKind, RootUrl, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
-pub use site::{Lease, Seen, Site};
+pub use site::{Seen, Site};
+pub use wire::{Firmware, Lease};

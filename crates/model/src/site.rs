@@ -1,23 +1,10 @@
 //! The site as the boot path sees it: an immutable view.
 
-use crate::{Firmware, ImageName, ImageVersion, Machine, MachineName};
+use crate::{ImageName, ImageVersion, Machine, MachineName};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::Mac;
-
-/// An address that belongs to a MAC for a time.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Lease {
-    /// Whose it is.
-    pub mac: Mac,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// When it ends, seconds since 1970. Kept after that, so that a machine gets its address again.
-    pub expires_unix: u64,
-    /// Host name that the client sent.
-    pub host_name: Option<String>,
-}
+use wire::{Firmware, Mac};
 
 /// A PC that asked but is not in the machine list.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,4 +1,5 @@
-//! Types that the protocols share: hardware addresses, instants, bounded byte readers, and the ICMP echo.
+//! Types that the protocols share: hardware addresses and who has which IP address, kinds of firmware,
+//! instants, bounded byte readers, and the ICMP echo.
 //!
 //! Nothing here performs I/O, reads a clock or panics on foreign bytes.
 #![no_std]
@@ -7,11 +8,15 @@
 extern crate alloc;
 
 mod echo;
+mod firmware;
+mod lease;
 mod mac;
 mod moment;
 mod reader;
 
 pub use echo::Echo;
+pub use firmware::Firmware;
+pub use lease::Lease;
 pub use mac::{Mac, ParseMacError};
 pub use moment::Moment;
 pub use reader::{Reader, Truncated};

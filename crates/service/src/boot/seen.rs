@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::service::{Service, now_unix};
-use crate::store::rows::code_of_firmware;
 use crate::store::view::Part;
 use model::Firmware;
 use rusqlite::params;
@@ -46,7 +45,7 @@ impl Service {
                      last_unix = excluded.last_unix",
                     params![
                         sighting.mac.to_string(),
-                        code_of_firmware(sighting.firmware),
+                        sighting.firmware.code(),
                         sighting.address.map(|address| address.to_string()),
                         sighting.uuid,
                         sighting.host_name,

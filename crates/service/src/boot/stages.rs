@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::fleet::rescue;
 use crate::service::{Service, now_unix_ms};
 use crate::store::database::ChangeError;
-use crate::store::rows::{self, code_of_firmware};
+use crate::store::rows;
 use crate::store::view::Part;
 use initcfg::Token;
 use model::{Boot, BootId, Firmware, ImageVersion, MachineName, RootKind, Stage};
@@ -221,7 +221,7 @@ fn open_boot(
         .optional()?;
     connection.execute(
         "INSERT INTO boot (mac, machine, firmware, started_unix_ms, token) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![text, machine, code_of_firmware(firmware), now_unix_ms, new_token()?.as_bytes()],
+        params![text, machine, firmware.code(), now_unix_ms, new_token()?.as_bytes()],
     )?;
     let id = connection.last_insert_rowid();
     connection.execute(

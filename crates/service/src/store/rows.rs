@@ -97,7 +97,7 @@ pub(crate) fn seen(connection: &Connection) -> rusqlite::Result<Vec<Seen>> {
     let rows = query.query_map([], |row| {
         Ok(Seen {
             mac: parse(row, 0)?,
-            firmware: firmware_of_code(row.get(1)?),
+            firmware: Firmware::of_code(row.get(1)?),
             address: parse_optional(row, 2)?,
             uuid: row.get(3)?,
             first_unix: row.get(4)?,
@@ -155,7 +155,7 @@ pub(crate) fn boot(connection: &Connection, id: BootId) -> rusqlite::Result<Opti
                 id,
                 mac: parse(row, 0)?,
                 machine: parse_optional(row, 1)?,
-                firmware: firmware_of_code(row.get(2)?),
+                firmware: Firmware::of_code(row.get(2)?),
                 started_unix_ms: row.get(3)?,
                 image: image.zip(version),
                 root: parse_optional(row, 6)?,
@@ -206,23 +206,6 @@ fn in_true_order(stages: Vec<(StageEvent, Option<u64>)>) -> Vec<StageEvent> {
         events.sort_by_key(|event| (event.at_unix_ms, event.stage));
     }
     events
-}
-
-/// The number of a firmware kind in the database: its architecture code.
-pub(crate) fn code_of_firmware(firmware: Firmware) -> u16 {
-    match firmware {
-        Firmware::Bios => 0,
-        Firmware::UefiX64 => 7,
-        Firmware::Other(code) => code,
-    }
-}
-
-fn firmware_of_code(code: u16) -> Firmware {
-    match code {
-        0 => Firmware::Bios,
-        7 | 9 => Firmware::UefiX64,
-        other => Firmware::Other(other),
-    }
 }
 
 fn parse<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
