@@ -27,29 +27,7 @@ pub fn router(service: Service) -> Router {
     Router::new()
         .route("/", get(pages::overview::show))
         .route("/machines", get(pages::machines::show))
-        .route("/machines/{name}", get(pages::machine::show).post(pages::machine::save))
-        .route(
-            "/machines/{name}/remove",
-            get(pages::machine::ask_remove).post(pages::machine::remove),
-        )
-        .route("/machines/{name}/reset", get(pages::machine::ask_reset).post(pages::machine::reset))
-        .route(
-            "/machines/{name}/reboot",
-            get(pages::machine::ask_reboot).post(pages::machine::reboot),
-        )
-        .route(
-            "/machines/{name}/poweroff",
-            get(pages::machine::ask_poweroff).post(pages::machine::poweroff),
-        )
-        .route("/machines/{name}/resume-writes", post(pages::machine::resume_writes))
-        .route(
-            "/machines/{name}/fail-writes",
-            get(pages::machine::ask_fail_writes).post(pages::machine::fail_writes),
-        )
-        .route("/machines/{name}/log", get(pages::machine::kernel_log))
-        .route("/machines/{name}/rescue", post(pages::machine::want_rescue))
-        .route("/machines/{name}/rescue/off", post(pages::machine::forget_rescue))
-        .route("/machines/{name}/keep", post(pages::machine::keep))
+        .merge(pages::machine::router())
         .route("/discovered", get(pages::discovered::show))
         .route("/discovered/{mac}/adopt", post(pages::discovered::adopt))
         .route("/images", get(pages::images::show))

@@ -1,0 +1,209 @@
+//! What is done to a machine, after a question where something may be lost.
+
+use crate::pages::{Failure, Frame, Page, StateMark, machine_name, render, see_other};
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use model::{MachineName, StallVerb};
+use service::{MachineChange, MachineView, PowerVerb, Service};
+
+/// Asks before something is lost.
+#[derive(Template)]
+#[template(path = "confirm.html")]
+struct ConfirmPage {
+    frame: Frame,
+    name: String,
+    state: StateMark,
+    /// The last part of the form's address.
+    action: &'static str,
+    question: String,
+    consequence: String,
+    button: String,
+}
+
+/// What is asked of a person, and what comes of it.
+struct Question {
+    /// The last part of the form's address.
+    action: &'static str,
+    question: String,
+    consequence: String,
+    button: String,
+}
+
+/// Asks before something is done to a machine.
+fn ask(
+    service: &Service,
+    name: &str,
+    about: impl FnOnce(&MachineName, &MachineView) -> Question,
+) -> Page {
+    let name = machine_name(service, name)?;
+    let view = service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    let Question { action, question, consequence, button } = about(&name, &view);
+    let page = ConfirmPage {
+        frame: Frame::new(service, "machines", question.clone()),
+        state: StateMark::from(&view.state),
+        action,
+        question,
+        consequence,
+        button,
+        name: name.to_string(),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+/// Asks before the machine is removed.
+pub(super) async fn ask_remove(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    ask(&service, &name, |name, view| Question {
+        action: "remove",
+        question: format!("Remove {name}?"),
+        consequence: format!(
+            "Its disk is closed, and everything that it has written is lost. A system that runs on it stops \
+             working at once. If the PC {} asks again, it appears under Discovered.",
+            view.machine.mac
+        ),
+        button: format!("Remove {name}"),
+    })
+}
+
+/// Asks before the system of whoever works with the machine is stopped.
+fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
+    ask(service, name, |name, _| {
+        let button = match verb {
+            PowerVerb::Reboot => format!("Start {name} again"),
+            PowerVerb::Poweroff => format!("Switch {name} off"),
+        };
+        Question {
+            action: verb.word(),
+            question: format!("{button}?"),
+            consequence:
+                "Its system is stopped in order. What people who work with it have not saved is lost."
+                    .to_owned(),
+            button,
+        }
+    })
+}
+
+async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
+    let name = machine_name(service, name)?;
+    service.order(&name, verb).await.map_err(|error| Failure::new(service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), verb.word()))
+}
+
+/// Asks before the machine starts again.
+pub(super) async fn ask_reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    ask_power(&service, &name, PowerVerb::Reboot)
+}
+
+/// Starts the machine again.
+pub(super) async fn reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    stop(&service, &name, PowerVerb::Reboot).await
+}
+
+/// Asks before the machine is switched off.
+pub(super) async fn ask_poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    ask_power(&service, &name, PowerVerb::Poweroff)
+}
+
+/// Switches the machine off.
+pub(super) async fn poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    stop(&service, &name, PowerVerb::Poweroff).await
+}
+
+/// Asks before a machine gets an error for its writes that wait.
+pub(super) async fn ask_fail_writes(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Page {
+    ask(&service, &name, |name, _| {
+        Question {
+        action: "fail-writes",
+        question: format!("Fail the writes of {name}?"),
+        consequence:
+            "It gets an error for each write that waits. Most systems then make their root read-only, and \
+             have to be started again. If it waits on, nothing is lost."
+                .to_owned(),
+        button: "Fail its writes".to_owned(),
+    }
+    })
+}
+
+/// Gives the machine an error for its writes that wait.
+pub(super) async fn fail_writes(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    decide_stall(&service, &name, StallVerb::Fail).await
+}
+
+/// Tries the machine's writes again that wait.
+pub(super) async fn resume_writes(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Page {
+    decide_stall(&service, &name, StallVerb::Resume).await
+}
+
+async fn decide_stall(service: &Service, name: &str, verb: StallVerb) -> Page {
+    let name = machine_name(service, name)?;
+    let decided = service.decide_stall(&name, verb).await;
+    decided.map_err(|error| Failure::new(service, &error))?;
+    let done = if verb == StallVerb::Resume { "resumed" } else { "failed" };
+    Ok(see_other(&format!("/machines/{name}"), done))
+}
+
+/// Lets the machine's next boot stop in a rescue shell.
+pub(super) async fn want_rescue(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let wanted = service.want_rescue(&name).await;
+    wanted.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), "rescue"))
+}
+
+/// Lets it boot as usual after all.
+pub(super) async fn forget_rescue(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    let forgotten = service.forget_rescue(&name).await;
+    forgotten.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), "no-rescue"))
+}
+
+/// Asks before the machine's disk begins anew.
+pub(super) async fn ask_reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    ask(&service, &name, |name, _| Question {
+        action: "reset",
+        question: format!("Reset the disk of {name}?"),
+        consequence:
+            "Everything that it has written is lost. It begins anew with the newest version of its \
+             image when it starts the next time. It must be switched off now."
+                .to_owned(),
+        button: "Reset the disk".to_owned(),
+    })
+}
+
+pub(super) async fn reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    set_reset(&service, &name, true).await
+}
+
+/// Takes a reset back that has not happened yet.
+pub(super) async fn keep(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    set_reset(&service, &name, false).await
+}
+
+async fn set_reset(service: &Service, name: &str, reset_disk: bool) -> Page {
+    let name = machine_name(service, name)?;
+    service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
+    let changed = service.set_machine(name.clone(), change).await;
+    changed.map_err(|error| Failure::new(service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), if reset_disk { "reset" } else { "kept" }))
+}
+
+pub(super) async fn remove(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    let name = machine_name(&service, &name)?;
+    service.remove_machine(name).await.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other("/machines", "removed"))
+}

@@ -1,0 +1,26 @@
+//! One machine: what it shows, its settings, and what is done to it.
+
+mod actions;
+mod settings;
+mod show;
+
+use axum::Router;
+use axum::routing::{get, post};
+use service::Service;
+
+/// All addresses of one machine. What may lose something asks first, by GET.
+pub(crate) fn router() -> Router<Service> {
+    let routes = Router::new()
+        .route("/", get(show::show).post(settings::save))
+        .route("/log", get(show::kernel_log))
+        .route("/remove", get(actions::ask_remove).post(actions::remove))
+        .route("/reset", get(actions::ask_reset).post(actions::reset))
+        .route("/keep", post(actions::keep))
+        .route("/reboot", get(actions::ask_reboot).post(actions::reboot))
+        .route("/poweroff", get(actions::ask_poweroff).post(actions::poweroff))
+        .route("/resume-writes", post(actions::resume_writes))
+        .route("/fail-writes", get(actions::ask_fail_writes).post(actions::fail_writes))
+        .route("/rescue", post(actions::want_rescue))
+        .route("/rescue/off", post(actions::forget_rescue));
+    Router::new().nest("/machines/{name}", routes)
+}

@@ -1,0 +1,126 @@
+//! The form with a machine's settings.
+
+use super::show::page;
+use crate::pages::{
+    Choice, Failure, Page, image_choices, machine_name, root_choices, see_other, write_mode_choices,
+};
+use axum::Form;
+use axum::extract::{Path, State};
+use model::{BadRootUrl, ImageName, InvalidName, Machine, ParseChoiceError, RootKind};
+use service::{Error, MachineChange, Service};
+
+/// The settings as somebody typed them. A field that a script leaves out stays as it is.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub(super) struct Settings {
+    image: Option<String>,
+    root: Option<String>,
+    root_url: Option<String>,
+    write_mode: Option<String>,
+    kernel_args: Option<String>,
+}
+
+/// What is wrong with each of the settings; an empty text is no error.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SettingsErrors {
+    pub(super) image: String,
+    pub(super) root: String,
+    pub(super) root_url: String,
+    pub(super) write_mode: String,
+    pub(super) kernel_args: String,
+}
+
+impl SettingsErrors {
+    pub(super) fn is_empty(&self) -> bool {
+        let all = [&self.image, &self.root, &self.root_url, &self.write_mode, &self.kernel_args];
+        all.into_iter().all(String::is_empty)
+    }
+}
+
+/// The form as it is drawn.
+pub(super) struct SettingsForm {
+    pub(super) images: Vec<Choice>,
+    pub(super) roots: Vec<Choice>,
+    pub(super) root_url: String,
+    pub(super) write_modes: Vec<Choice>,
+    pub(super) kernel_args: String,
+    pub(super) errors: SettingsErrors,
+}
+
+impl SettingsForm {
+    /// Shows what somebody typed, and the machine's own settings in all other fields.
+    pub(super) fn new(
+        service: &Service,
+        machine: &Machine,
+        typed: Settings,
+        errors: SettingsErrors,
+    ) -> Self {
+        fn text(setting: Option<&impl ToString>) -> String {
+            setting.map_or_else(String::new, ToString::to_string)
+        }
+        let image = typed.image.unwrap_or_else(|| text(machine.image.as_ref()));
+        let root = typed.root.unwrap_or_else(|| machine.root.to_string());
+        let write_mode = typed.write_mode.unwrap_or_else(|| machine.write_mode.to_string());
+        Self {
+            images: image_choices(service, &image),
+            roots: root_choices(&root),
+            root_url: typed.root_url.unwrap_or_else(|| text(machine.root_url.as_ref())),
+            write_modes: write_mode_choices(&write_mode),
+            kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
+            errors,
+        }
+    }
+}
+
+pub(super) async fn save(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Form(settings): Form<Settings>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    let mut errors = SettingsErrors::default();
+    let change = parse(&settings, &mut errors);
+    if errors.is_empty() {
+        match service.set_machine(name.clone(), change).await {
+            Ok(_) => return Ok(see_other(&format!("/machines/{name}"), "saved")),
+            Err(error @ (Error::NoRootUrl { .. } | Error::RootUrlOfOtherKind { .. })) => {
+                errors.root_url = error.chain();
+            }
+            // Of what the form holds, only the image can be refused then.
+            Err(error) if error.is_wrong_input() => errors.image = error.chain(),
+            Err(error) => return Err(Failure::new(&service, &error)),
+        }
+    }
+    page(&service, &name, "", Some((settings, errors))).await
+}
+
+fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
+    fn choice<T: std::str::FromStr<Err = ParseChoiceError>>(
+        text: Option<&String>,
+        error: &mut String,
+    ) -> Option<T> {
+        text?.parse().map_err(|wrong: ParseChoiceError| *error = wrong.to_string()).ok()
+    }
+    let image = settings.image.as_deref().map(|image| match image {
+        "" => None,
+        image => image
+            .parse::<ImageName>()
+            .map_err(|wrong: InvalidName| errors.image = wrong.to_string())
+            .ok(),
+    });
+    let root: Option<RootKind> = choice(settings.root.as_ref(), &mut errors.root);
+    // The field keeps its text when somebody chooses another kind of root.
+    let url = settings.root_url.as_deref().map(str::trim).filter(|url| !url.is_empty());
+    let root_url = url.filter(|_| root.is_none_or(RootKind::is_foreign)).and_then(|url| {
+        url.parse().map_err(|wrong: BadRootUrl| errors.root_url = wrong.to_string()).ok()
+    });
+    MachineChange {
+        mac: None,
+        image,
+        root,
+        root_url,
+        write_mode: choice(settings.write_mode.as_ref(), &mut errors.write_mode),
+        kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
+        reset_disk: None,
+    }
+}

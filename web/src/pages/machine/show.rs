@@ -1,0 +1,347 @@
+//! One machine: its state, its last boot, its settings.
+
+use super::settings::{Settings, SettingsErrors, SettingsForm};
+use crate::pages::{Failure, Frame, Page, StateMark, When, machine_name, render};
+use crate::text;
+use crate::timeline::{Timeline, timeline};
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use model::{MachineName, RootKind};
+use service::{MachineView, PowerState, PowerVerb, Rescue, Service, StateWord};
+
+/// While it boots.
+const REFRESH_SECONDS: u32 = 2;
+
+/// Earlier boots on the page; they also tell what is usual.
+const HISTORY_MAX: u32 = 20;
+
+#[derive(serde::Deserialize)]
+pub(super) struct Options {
+    /// What was just done.
+    #[serde(default)]
+    done: String,
+    /// Shows the form while the machine boots; the page then is not loaded again.
+    edit: Option<String>,
+}
+
+struct EarlierBoot {
+    id: u64,
+    started: When,
+    image: String,
+    took: String,
+    end: &'static str,
+    class: &'static str,
+    detail: String,
+}
+
+struct Disk {
+    layer: String,
+    size: String,
+    reads: String,
+    writes: String,
+    connections: u32,
+    last_request: String,
+    /// How long reads, writes and flushes took, those of which there were any.
+    times: Vec<String>,
+    in_flight: u64,
+    refused: u64,
+    errors: u64,
+}
+
+#[derive(Template)]
+#[template(path = "machine.html")]
+struct MachinePage {
+    frame: Frame,
+    name: String,
+    state: StateMark,
+    since: Option<When>,
+    ram: Option<String>,
+    done: &'static str,
+    mac: String,
+    address: String,
+    firmware: String,
+    shelf_slot: String,
+    image: String,
+    root: String,
+    root_url: String,
+    /// The machine's name for iSCSI targets.
+    initiator: String,
+    write_mode: &'static str,
+    keeps_disk: bool,
+    reset_disk: bool,
+    kernel_args: String,
+    boot: Option<BootDrawing>,
+    earlier: Vec<EarlierBoot>,
+    can_stop: bool,
+    /// Its writes wait.
+    is_stalled: bool,
+    /// What it was asked to do, and whether it obeys.
+    power: Option<String>,
+    rescue: Option<Rescue>,
+    n_refused: u64,
+    /// While it boots the page is loaded again and again, which would lose what somebody types.
+    form: Option<SettingsForm>,
+    disk: Option<Disk>,
+    /// What it is made of, if it has told.
+    hardware: Option<String>,
+    /// The boot whose kernel log is kept.
+    kernel_log: Option<u64>,
+    grub_cfg: Option<String>,
+    is_example_address: bool,
+    command: String,
+}
+
+struct BootDrawing {
+    id: u64,
+    started: When,
+    image: String,
+    took: Option<String>,
+    timeline: Timeline,
+}
+
+pub(super) async fn show(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(options): Query<Options>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    let typed = options.edit.map(|_| Default::default());
+    page(&service, &name, &options.done, typed).await
+}
+
+/// The page; with `typed` it has the form even while the machine boots.
+pub(super) async fn page(
+    service: &Service,
+    name: &MachineName,
+    done: &str,
+    typed: Option<(Settings, SettingsErrors)>,
+) -> Page {
+    let failed = |error| Failure::new(service, &error);
+    let view = service.machine(name).map_err(failed)?;
+    let preview = service.preview(name).map_err(failed)?;
+    let history = service.boots_of(view.machine.mac, HISTORY_MAX).await.map_err(failed)?;
+    let is_booting = view.state.word.is_passing();
+    let frame = Frame::new(service, "machines", name.as_str());
+    let machine = &view.machine;
+    let form = (!is_booting || typed.is_some()).then(|| {
+        let (typed, errors) = typed.unwrap_or_default();
+        SettingsForm::new(service, machine, typed, errors)
+    });
+    let status = match &form {
+        Some(form) if !form.errors.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::OK,
+    };
+    let earlier: Vec<_> = history
+        .iter()
+        .filter(|boot| view.boot.as_ref().is_none_or(|last| last.id != boot.id))
+        .cloned()
+        .collect();
+    let boot = view.boot.as_ref().map(|boot| BootDrawing {
+        id: boot.id,
+        started: When::ms(boot.started_unix_ms),
+        image: booted_image(boot),
+        took: view.took_ms().map(text::duration_ms),
+        timeline: timeline(boot, &earlier, boot_end(&view)),
+    });
+    let page = MachinePage {
+        frame: if form.is_none() { frame.refreshed(REFRESH_SECONDS) } else { frame },
+        state: StateMark::from(&view.state),
+        since: view.state.since_unix_ms.map(When::ms),
+        ram: view.ram_sentence(),
+        done: match done {
+            "saved" => "Saved. It takes effect when the machine starts the next time.",
+            "reboot" | "poweroff" => "It is asked to stop.",
+            "reset" => "Its disk begins anew when it starts the next time.",
+            "rescue" => "It stops in a rescue shell when it starts the next time.",
+            "no-rescue" => "It boots as usual when it starts the next time.",
+            "kept" => "Its disk stays as it is.",
+            "resumed" => "Its writes are tried again.",
+            "failed" => "Its writes have failed.",
+            "adopted" => {
+                "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
+            }
+            _ => "",
+        },
+        mac: machine.mac.to_string(),
+        address: view.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
+        firmware: text::firmware(view.firmware),
+        shelf_slot: machine.shelf_slot.to_string(),
+        image: chosen_image(&view),
+        root: root_title(machine.root).to_owned(),
+        root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
+        initiator: model::iscsi_initiator(machine.mac),
+        write_mode: text::write_mode(machine.write_mode),
+        reset_disk: machine.reset_disk,
+        keeps_disk: machine.write_mode == model::WriteMode::Persistent
+            && !machine.root.is_foreign(),
+        kernel_args: machine.kernel_args.to_string(),
+        boot,
+        earlier: earlier.iter().map(earlier_boot).collect(),
+        is_stalled: view.export.as_ref().is_some_and(|export| export.stall.is_some()),
+        can_stop: view.state.word == StateWord::Up && view.is_proven,
+        power: view.power.as_ref().map(power_sentence),
+        rescue: view.rescue.clone(),
+        n_refused: view.n_refused,
+        form,
+        disk: view.export.as_ref().map(disk),
+        hardware: service.hardware(name).await.map_err(failed)?.map(|known| hardware(&known)),
+        kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
+        is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
+        grub_cfg: preview.map(|preview| preview.grub_cfg),
+        command: command(machine),
+        name: name.to_string(),
+    };
+    Ok(render(status, &page))
+}
+
+/// What is known of the hardware, and what follows from it.
+fn hardware(hardware: &service::Hardware) -> String {
+    let n_devices = hardware.modaliases.len();
+    let initrd = match (hardware.is_trusted(), hardware.fitted_boot) {
+        (false, _) => "boots the initrd for all machines, as one made for it failed twice",
+        (true, Some(_)) => "boots a small initrd made for it",
+        (true, None) => "a small initrd is made for its next boots",
+    };
+    format!("{n_devices} devices; {initrd}")
+}
+
+/// Until when the last bar of an unfinished boot is drawn: one that was given up grows no more.
+fn boot_end(view: &MachineView) -> u64 {
+    match (&view.boot, view.state.word.is_passing()) {
+        (Some(boot), false) => boot.current().map_or(boot.started_unix_ms, |last| last.at_unix_ms),
+        _ => text::now_unix_ms(),
+    }
+}
+
+fn booted_image(boot: &model::Boot) -> String {
+    match &boot.image {
+        Some((image, version)) => format!("{image} version {version}"),
+        None => "no image yet".to_owned(),
+    }
+}
+
+fn chosen_image(view: &MachineView) -> String {
+    match (&view.machine.image, view.next_version) {
+        (None, _) => "none: it waits in the loader".to_owned(),
+        (Some(image), Some(version)) => format!("{image}, version {version}"),
+        (Some(image), None) => format!("{image}, which is not there"),
+    }
+}
+
+/// What was asked, and what became of it.
+fn power_sentence(power: &PowerState) -> String {
+    let asked = match power.verb {
+        PowerVerb::Reboot => "It was asked to start again",
+        PowerVerb::Poweroff => "It was asked to switch itself off",
+    };
+    let asked_at = When::ms(power.asked_unix_ms).ago;
+    let answer = match power.obeyed_unix_ms {
+        Some(_) => "it obeys",
+        None if power.is_open(text::now_unix_ms()) => "no answer yet",
+        None => "it never answered, and is not asked any more",
+    };
+    format!("{asked}, {asked_at}: {answer}.")
+}
+
+const fn root_title(root: RootKind) -> &'static str {
+    match root {
+        RootKind::Nbd => "NBD",
+        RootKind::Aoe => "AoE",
+        RootKind::Nfs => "NFS",
+        RootKind::Iscsi => "iSCSI",
+    }
+}
+
+fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
+    use model::Stage;
+    let last = boot.current();
+    let (end, class) = match last.map(|event| event.stage) {
+        Some(Stage::Up) => ("● came up", "ok"),
+        Some(Stage::Failed) => ("✕ failed", "fail"),
+        Some(Stage::Handover) => ("● system started", "ok"),
+        _ => ("○ broke off", "off"),
+    };
+    let detail = match last {
+        Some(event) if event.stage == Stage::Failed => {
+            format!("{} (code {})", event.detail, service::failure_code(boot.id, boot.mac))
+        }
+        Some(event) if event.stage < Stage::Handover => format!("after: {}", event.stage.title()),
+        _ => String::new(),
+    };
+    let took_ms = last
+        .filter(|event| event.stage == Stage::Up)
+        .map(|event| event.at_unix_ms.saturating_sub(boot.started_unix_ms));
+    EarlierBoot {
+        id: boot.id,
+        started: When::ms(boot.started_unix_ms),
+        image: boot
+            .image
+            .as_ref()
+            .map_or_else(|| "–".to_owned(), |(image, version)| format!("{image} · v{version}")),
+        took: took_ms.map_or_else(|| "–".to_owned(), text::duration_ms),
+        end,
+        class,
+        detail,
+    }
+}
+
+fn disk(export: &model::ExportStatus) -> Disk {
+    let counters = &export.counters;
+    Disk {
+        layer: text::bytes(export.layer_bytes),
+        size: text::bytes(export.size_bytes),
+        reads: format!("{} in {} requests", text::bytes(counters.read_bytes), counters.reads),
+        writes: format!("{} in {} requests", text::bytes(counters.written_bytes), counters.writes),
+        connections: export.connections,
+        last_request: export
+            .idle_seconds
+            .map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} s ago")),
+        times: [
+            ("reads", &counters.read_times),
+            ("writes", &counters.write_times),
+            ("flushes", &counters.flush_times),
+        ]
+        .into_iter()
+        .filter_map(|(what, times)| times_sentence(what, times))
+        .collect(),
+        in_flight: counters.in_flight,
+        refused: counters.refused,
+        errors: counters.errors,
+    }
+}
+
+/// How long requests took; `None` if there were none.
+fn times_sentence(what: &str, times: &model::Times) -> Option<String> {
+    let within = |per_mille| match times.within_us(per_mille) {
+        Some(us) => format!("within {}", text::duration_us(us)),
+        None => "later than that".to_owned(),
+    };
+    (times.count() > 0).then(|| format!("{what}: half {}, 99 % {}", within(500), within(990)))
+}
+
+/// The command line that makes the machine what it is.
+fn command(machine: &model::Machine) -> String {
+    let image =
+        machine.image.as_ref().map_or_else(String::new, |image| format!(" --image {image}"));
+    let root = match &machine.root_url {
+        // Quotes: a shell has its own thoughts about ?.
+        Some(url) => format!("--root-url '{url}'"),
+        None => format!("--root-kind {}", machine.root),
+    };
+    let model::Machine { name, write_mode, .. } = machine;
+    format!("bootlace machine set {name}{image} {root} --write-mode {write_mode}")
+}
+
+/// The kernel's log of the last failed boot, as text.
+pub(super) async fn kernel_log(State(service): State<Service>, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let log = service.kernel_log(&name).await.map_err(|error| Failure::new(&service, &error))?;
+    let Some(log) = log else {
+        let detail = format!("No boot of {name} has failed and sent its kernel log.");
+        return Err(Failure::with(&service, StatusCode::NOT_FOUND, detail));
+    };
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((headers, format!("# {name}, boot {}\n{}", log.boot, log.text)).into_response())
+}
