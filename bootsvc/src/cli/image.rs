@@ -14,7 +14,7 @@ pub(super) enum Image {
     /// Import a disk as the next version of an image
     ///
     /// FILE is a raw, qcow2, vmdk, vhdx, vhd or vdi disk, or a block device, with a Linux on ext4: the
-    /// whole disk or one of its partitions. It is copied; nothing of it stays if the import fails.
+    /// whole disk or one of its partitions. It is copied; an import that fails leaves nothing behind.
     ///
     /// Example: bootlace image import debian-12.qcow2 --name debian-12
     Import {
@@ -23,7 +23,7 @@ pub(super) enum Image {
         /// Name of the image, like debian-12
         #[arg(long)]
         name: ImageName,
-        /// What you want to remember about this version
+        /// A remark about this version, for people
         #[arg(long)]
         note: Option<String>,
     },
@@ -83,7 +83,7 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
         version.size_bytes as f64 / 1e9
     ));
     let initrd =
-        imported.initrd.context("the image is there, but its initrd could not be built")?;
+        imported.initrd.context("the image was imported, but its initrd could not be built")?;
     let size = std::fs::metadata(&initrd).map_or(0, |about| about.len());
     say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
     say(format!(

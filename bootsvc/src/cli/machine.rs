@@ -11,74 +11,74 @@ use wire::Mac;
 
 #[derive(Subcommand)]
 pub(super) enum Machine {
-    /// List machines, and PCs that asked but are none
+    /// List machines, and discovered PCs that are not machines yet
     Ls {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Add a machine, or change it from its next boot on
+    /// Add a machine, or change one with effect from its next boot
     ///
     /// Example: bootlace machine set lab-07 --mac 52:54:00:12:34:56 --image debian-12
     Set(Set),
-    /// Throw away what a machine wrote when it boots the next time
+    /// Discard everything a machine has written, at its next boot
     ///
-    /// It then begins anew with the newest version of its image.
+    /// It then starts afresh from the newest version of its image.
     Reset {
         /// Name of the machine
         name: MachineName,
-        /// Keep it after all
+        /// Take that back: keep what it has written
         #[arg(long)]
         undo: bool,
     },
-    /// Stop a running machine in order: reboot or poweroff
+    /// Restart a running machine, or shut it down
     ///
-    /// Waits until the machine says that it obeys, at most half a minute. Without a system that stops by
-    /// itself the machine ends two minutes later.
+    /// Waits up to half a minute for the machine to acknowledge. Its system is stopped in an orderly way; if
+    /// that takes longer than two minutes, the machine is cut off.
     Power {
         /// Name of the machine
         name: MachineName,
         /// reboot or poweroff
         verb: PowerVerb,
     },
-    /// Try a machine's writes again at once that wait for room on the storage server's disk
+    /// Retry a machine's writes that are waiting for room on the storage server's disk
     ///
-    /// They are also tried each second.
+    /// They are also retried every second.
     ResumeWrites {
         /// Name of the machine
         name: MachineName,
     },
-    /// Give a machine an error for its writes that wait for room on the storage server's disk
+    /// Fail a machine's writes that are waiting for room on the storage server's disk
     ///
-    /// Most systems then make their root read-only, and have to be started again. Without this they wait
+    /// Most systems then make their root read-only and have to be restarted. Without this, the writes wait
     /// for as long as it takes, and nothing is lost.
     FailWrites {
         /// Name of the machine
         name: MachineName,
     },
-    /// Let a machine's next boot stop in a rescue shell, before its root is attached
+    /// Stop a machine's next boot in a rescue shell, before its root is attached
     ///
-    /// Prints the password that opens the shell on the machine's console. Leaving the shell lets the boot go
-    /// on. If that boot fails before, the shell is offered beside the failure. Needs a static busybox on
-    /// the boot server: Debian's package busybox-static.
+    /// Prints the password that opens the shell on the machine's console. Leaving the shell continues the
+    /// boot. If the boot fails before it gets there, the shell is offered along with the error. Needs a
+    /// static busybox on the boot server: Debian's package busybox-static.
     Rescue {
         /// Name of the machine
         name: MachineName,
-        /// Let it boot as usual after all
+        /// Take that back: boot as usual
         #[arg(long)]
         off: bool,
     },
-    /// Print the kernel's log of a machine's last failed boot
+    /// Print the kernel log of a machine's last failed boot
     Log {
         /// Name of the machine
         name: MachineName,
     },
-    /// Print what a machine is made of: its hardware names, as `initrd build --fit` takes them
+    /// Print a machine's hardware list, in the form that `initrd build --fit` reads
     Hardware {
         /// Name of the machine
         name: MachineName,
     },
-    /// Remove a machine and what it wrote; its PC counts as discovered again
+    /// Remove a machine and everything it has written; its PC is listed as discovered again
     Rm {
         /// Name of the machine
         name: MachineName,
@@ -89,7 +89,7 @@ pub(super) enum Machine {
 pub(super) struct Set {
     /// Name of the machine; it is also its host name
     name: MachineName,
-    /// The NIC that it boots from; needed for a new machine
+    /// MAC address of the NIC that it boots from; required for a new machine
     #[arg(long)]
     mac: Option<Mac>,
     /// Image to boot: its newest version, or the one that a persistent disk was made on
@@ -106,12 +106,13 @@ pub(super) struct Set {
     /// Examples: nfs://10.0.0.5/srv/debian-12?vers=3 and
     /// iscsi://10.0.0.5/iqn.2026-11.example:disk/0?partition=1
     ///
-    /// Options after ? are separated by commas. ro: write nothing there, what the machine writes stays in
-    /// its memory. For NFS: vers=3, 4, 4.1 or 4.2 (default: the newest that the server has), mountport=PORT.
-    /// For iSCSI: partition=NUMBER. Targets with CHAP can't be used.
+    /// Options after ? are separated by commas. ro: nothing is written there; what the machine writes stays
+    /// in its memory. For NFS: vers=3, 4, 4.1 or 4.2 (default: the newest that the server has) and
+    /// mountport=PORT. For iSCSI: partition=NUMBER. Targets that want CHAP can't be used.
     ///
-    /// Kernel and initrd are those of the machine's image: the root must hold the modules of that kernel.
-    /// Without ro, each machine needs a root of its own, and it keeps what it writes, whatever --write-mode.
+    /// Kernel and initrd still come from the machine's image, so the root must contain the modules of that
+    /// kernel. Without ro, each machine needs a root of its own, and keeps what it writes whatever
+    /// --write-mode says.
     #[arg(long, value_name = "URL", verbatim_doc_comment)]
     root_url: Option<RootUrl>,
     /// What becomes of its writes: discard (at the next boot), persistent, or ram (never sent)
@@ -135,7 +136,7 @@ impl Machine {
             Self::Log { name } => {
                 let log = runtime()?.block_on(open(paths)?.kernel_log(&name))?;
                 let Some(log) = log else {
-                    anyhow::bail!("no boot of {name} has failed and sent its kernel log");
+                    anyhow::bail!("no failed boot of {name} has sent its kernel log");
                 };
                 say(format!("# {name}, boot {}\n{}", log.boot, log.text.trim_end()));
                 Ok(())
@@ -144,7 +145,7 @@ impl Machine {
                 let hardware = runtime()?.block_on(open(paths)?.hardware(&name))?;
                 let Some(hardware) = hardware else {
                     anyhow::bail!(
-                        "{name} has not told yet what it is made of: it does at its next boot"
+                        "{name} has not reported its hardware yet: it does so at its next boot"
                     );
                 };
                 let list = hardware.modaliases.join("\n");
@@ -154,7 +155,7 @@ impl Machine {
             Self::Rm { name } => {
                 let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
                 say(format!(
-                    "{}: removed; {} counts as discovered again",
+                    "{}: removed; {} is listed as discovered again",
                     removed.name, removed.mac
                 ));
                 Ok(())
@@ -197,18 +198,19 @@ fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<(
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
     let machine = runtime()?.block_on(service.set_machine(name, change))?;
     say(match machine.reset_disk {
-        true => format!("{}: what it wrote is thrown away at its next boot", machine.name),
-        false => format!("{}: keeps what it wrote", machine.name),
+        true => format!("{}: what it has written will be discarded at its next boot", machine.name),
+        false => format!("{}: keeps what it has written", machine.name),
     });
     Ok(())
 }
 
 fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::Result<()> {
     let n_requests = runtime()?.block_on(open(paths)?.decide_stall(name, verb))?;
+    let writes = if n_requests == 1 { "write" } else { "writes" };
     say(match (n_requests, verb) {
-        (0, _) => format!("{name}: none of its writes waits"),
-        (_, StallVerb::Resume) => format!("{name}: tried again: {n_requests}"),
-        (_, StallVerb::Fail) => format!("{name}: failed: {n_requests}"),
+        (0, _) => format!("{name}: no writes are waiting"),
+        (_, StallVerb::Resume) => format!("{name}: {n_requests} {writes} retried"),
+        (_, StallVerb::Fail) => format!("{name}: {n_requests} {writes} failed"),
     });
     Ok(())
 }
@@ -225,15 +227,15 @@ fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
     }
     let rescue = runtime()?.block_on(service.want_rescue(name))?;
     say(format!(
-        "{name}: its next boot stops in a rescue shell; password: {}\n(bootlace machine power {name} reboot \
-         starts it again, bootlace machine rescue {name} --off lets it boot as usual)",
+        "{name}: its next boot stops in a rescue shell; password: {}\n(to restart it now: bootlace machine \
+         power {name} reboot; to boot as usual: bootlace machine rescue {name} --off)",
         rescue.password
     ));
     Ok(())
 }
 
-/// How long it is waited for the machine's answer: the boot server may only know where the machine hears
-/// after its next sign of life, which come each 20 s.
+/// How long a machine may take to answer: the boot server may only learn where to reach it from its next
+/// sign of life, which comes every 20 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow::Result<()> {
@@ -242,13 +244,14 @@ async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow
     while Instant::now() < deadline {
         let now = service.machine(name)?.power;
         if now.is_some_and(|now| now.counter == asked.counter && now.obeyed_unix_ms.is_some()) {
-            say(format!("{name}: obeys ({verb}); its services end now"));
+            say(format!("{name}: acknowledged ({verb}); its services are stopping"));
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     anyhow::bail!(
-        "{name} does not answer; it is told again for two minutes (bootlace serve must run, and the machine)"
+        "{name} has not answered; the order is repeated for two minutes (bootlace serve and the machine must be \
+         running)"
     )
 }
 

@@ -30,7 +30,7 @@ struct Cli {
     /// Keep all configuration and state below DIR, for trials
     #[arg(long, value_name = "DIR", default_value = "/", global = true)]
     root: PathBuf,
-    /// Log more; twice for every packet
+    /// Log more; give it twice to log every packet
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -45,11 +45,12 @@ enum Command {
     Serve,
     /// Start the storage server: NBD and AoE
     ///
-    /// Sockets of LISTEN_FDS (systemd's socket units) outlive it, so that machines that connect during an
-    /// upgrade wait instead of being refused: those of TCP serve NBD, a Unix socket the boot server.
+    /// Sockets passed in LISTEN_FDS (systemd's socket units) outlive it, so that machines that connect
+    /// during an upgrade wait instead of being refused. TCP sockets serve NBD, a Unix socket serves the
+    /// boot server.
     Storage,
     Share(share::Share),
-    /// Say whether the configuration is right and the server could start
+    /// Check the configuration, and whether the server could start
     Check,
     /// Show machines, their boots, and what needs attention
     Status(status::Status),
@@ -59,7 +60,7 @@ enum Command {
     /// List and change machines
     #[command(subcommand)]
     Machine(machine::Machine),
-    /// Build initrds and look into them
+    /// Build, inspect and list initrds
     #[command(subcommand)]
     Initrd(initrd::Initrd),
 }

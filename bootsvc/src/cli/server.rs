@@ -45,7 +45,7 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
 
 pub(super) fn up(paths: &Paths, root: &Path, verbose: u8) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    // Said once, by us, before the storage server says it too.
+    // A wrong network is reported once, by us, and not by the storage server too.
     network(&config)?;
     runtime()?.block_on(async { up::run(paths, &config, root, verbose, stop_signal()?).await })
 }
@@ -61,8 +61,8 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     }
     match n_bad {
         0 => {}
-        1 => bail!("one thing must be put right before bootlace can start"),
-        _ => bail!("{n_bad} things must be put right before bootlace can start"),
+        1 => bail!("one thing must be fixed before bootlace can start"),
+        _ => bail!("{n_bad} things must be fixed before bootlace can start"),
     }
     Ok(())
 }

@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 use storage::{Address, Allow, AoeAddress, ShareConfig, TlsConfig, Writes};
 
-/// How often it is looked whether the disk has grown.
+/// How often the disk is checked for growth.
 const GROWTH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Share a file or block device over NBD and AoE until Ctrl-C
 ///
-/// It is exported as it is, by the engine of the storage server, without a configuration. Any NBD or
-/// AoE client can use it. When it can be used, each of its addresses is printed on a line:
+/// The disk is exported as it is, by the storage server's engine and without a configuration. Any NBD or
+/// AoE client can use it. Once it is ready, its addresses are printed, one per line:
 ///
 ///   bootlace share disk.img --name lab
 ///   nbd://127.0.0.1:10809/lab
@@ -28,16 +28,16 @@ const GROWTH_INTERVAL: Duration = Duration::from_secs(2);
 ///   bootlace share disk.img --readonly --nbd 10.0.0.1:10809 --allow 10.0.0.0/24 \
 ///     --aoe eth0:1.0 --allow 52:54:00:12:34:56
 ///
-/// Encrypted, for those who have a certificate of the office's authority:
+/// Encrypted, for clients with a certificate from the office's authority:
 ///
 ///   bootlace share disk.img --nbd 10.0.0.1:10809 --tls-cert cert.pem --tls-key key.pem \
 ///     --tls-client-ca office.pem
 ///   nbds://10.0.0.1:10809/disk.img
 ///
-/// A disk may grow meanwhile (lvextend, truncate): AoE clients are told, and NBD clients see it when they
-/// connect anew.
+/// The disk may grow while it is shared (lvextend, truncate): AoE clients are told, NBD clients see it when
+/// they reconnect.
 ///
-/// NBD is served on sockets of LISTEN_FDS, too (systemd's socket units).
+/// NBD is also served on sockets passed in LISTEN_FDS (systemd's socket units).
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Share {
@@ -46,28 +46,28 @@ pub(super) struct Share {
     /// What clients call it [default: the file's name]
     #[arg(long)]
     name: Option<String>,
-    /// Serve NBD on this address; several times for several [default: 127.0.0.1:10809 if there is no
+    /// Serve NBD on this address; may be given several times [default: 127.0.0.1:10809 if there is no
     /// other address]
     #[arg(long, value_name = "ADDR:PORT")]
     nbd: Vec<SocketAddr>,
     /// Serve NBD on a Unix socket, which only you may open
     #[arg(long, value_name = "PATH")]
     nbd_unix: Vec<PathBuf>,
-    /// Serve AoE on this network interface, as this disk (needs root); with @MAC from an address of
+    /// Serve AoE on this network interface, as this disk (needs root); @MAC serves it from an address of
     /// its own, which another server can take over
     #[arg(long, value_name = "IFACE:SHELF.SLOT[@MAC]", value_parser = aoe_address)]
     aoe: Vec<AoeAddress>,
-    /// Let only these clients in: networks over NBD, MAC addresses over AoE. Without it everybody
-    /// who reaches an address may use the disk
+    /// Admit only these clients: networks for NBD, MAC addresses for AoE. Without it, whoever reaches an
+    /// address may use the disk
     #[arg(long, value_name = "ADDR|CIDR|MAC")]
     allow: Vec<Allow>,
-    /// Serve NBD over TLS with this certificate (PEM). It is read again when the file changes
+    /// Serve NBD over TLS with this certificate (PEM), which is reloaded when the file changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The certificate's private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Let only clients in that show a certificate of one of these authorities (PEM)
+    /// Admit only clients that present a certificate from one of these authorities (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
     /// Whether NBD clients must use TLS
@@ -76,7 +76,7 @@ pub(super) struct Share {
     /// Refuse writes
     #[arg(long, conflicts_with_all = ["write", "durability"])]
     readonly: bool,
-    /// What an acknowledged write outlives
+    /// What an acknowledged write survives
     #[arg(long, value_enum, default_value_t)]
     durability: Durability,
     /// Where writes go
@@ -86,21 +86,21 @@ pub(super) struct Share {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Tls {
-    /// Those without it are refused
+    /// Clients without it are refused
     #[default]
     Required,
-    /// Those without it are served, too, and need no certificate
+    /// Clients without it are served too, and need no certificate
     Optional,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum Durability {
-    /// A power cut: over AoE each write, over NBD after a flush, which file systems send
+    /// A power cut: over AoE at once, over NBD after a flush, which file systems send
     #[default]
     Durable,
     /// A power cut only after a flush; AoE clients send none
     Buffered,
-    /// Flushes do nothing: fast, for disks that may be lost
+    /// Nothing: flushes are ignored. Fast, for disks that may be lost
     Ephemeral,
 }
 
@@ -109,7 +109,7 @@ enum Write {
     /// To the file itself
     #[default]
     Through,
-    /// To a temporary file (in TMPDIR, or /var/tmp), which is forgotten at the end
+    /// To a temporary file (in TMPDIR or /var/tmp), which is deleted at the end
     Discard,
 }
 

@@ -31,11 +31,11 @@ impl Status {
             Some(error) => say(format!("storage server: {error}")),
             None => say(match status.space {
                 Some(space) => format!(
-                    "storage server: answers; {:.1} GB of {:.0} GB are free",
+                    "storage server: running, {:.1} GB of {:.0} GB free",
                     space.free_bytes as f64 / 1e9,
                     space.total_bytes as f64 / 1e9
                 ),
-                None => "storage server: answers".to_owned(),
+                None => "storage server: running".to_owned(),
             }),
         }
         if !machines.is_empty() {

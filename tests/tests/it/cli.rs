@@ -158,8 +158,8 @@ fn what_is_wrong_with_an_initrd_is_said() {
         std::fs::write(&file, bytes).unwrap();
         bootlace(root.path(), &["initrd", "inspect", path])
     };
-    refuse(&inspect(b"#!/bin/sh\n"), &["is no initrd", "neither a cpio archive"]);
-    refuse(&inspect(b""), &["is no initrd", "it is empty"]);
+    refuse(&inspect(b"#!/bin/sh\n"), &["is not an initrd", "neither a cpio archive"]);
+    refuse(&inspect(b""), &["is not an initrd", "it is empty"]);
     let header = |name_size: usize| format!("070701{:0>88}{name_size:08x}{:08}", "", 0);
     let whole = format!("{}TRAILER!!!\0\0\0\0", header(11)).into_bytes();
     assert_eq!(inspect(&whole).status.code(), Some(0));

@@ -39,7 +39,7 @@ fn identity_and_power(name: &str) -> Result<()> {
     ensure!(first.starts_with("ssh-ed25519 AAAA") && first.ends_with(" pc-1"), "{first}");
     check_secrecy(&site, &console)?;
     let said = site.run(&["machine", "power", "pc-1", "reboot"])?;
-    ensure!(said.contains("pc-1: obeys (reboot)"), "{said}");
+    ensure!(said.contains("pc-1: acknowledged (reboot)"), "{said}");
     pc.wait_for_off(SHUTDOWN)?;
     ensure!(console.text().contains("bootlace: root unmounted; reboot"), "{}", console.tail(20));
     drop(pc);

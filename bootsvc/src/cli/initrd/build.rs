@@ -20,34 +20,34 @@ pub(in crate::cli) struct Build {
     /// File to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Print each module with its size and why it is in
+    /// Print each module with its size and why it is included
     #[arg(long)]
     explain: bool,
-    /// Kinds of roots that it can attach: nbd, aoe, nfs, iscsi; default: nbd, and aoe if the kernel has it
+    /// Kinds of roots that it can attach; default: nbd, and aoe if the kernel has it
     ///
-    /// NFS takes 1.0 MB, iSCSI 0.4 MB. The boot server adds them to the initrds of those images that a
-    /// machine with such a root boots.
+    /// NFS adds 1.0 MB, iSCSI 0.4 MB. The boot server includes them for images that a machine with such a
+    /// root boots.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     roots: Option<Vec<Root>>,
-    /// Take only the drivers for the hardware that FILE lists: a tenth of the size
+    /// Include only drivers for the hardware listed in FILE: a tenth of the size
     ///
-    /// Each line is the modalias of a device; lines that start with # don't count. On a machine that
-    /// runs Linux, this prints them: cat /sys/bus/*/devices/*/modalias | sort -u
+    /// Each line is the modalias of a device; lines that start with # are ignored. On a machine that runs
+    /// Linux, this prints them: cat /sys/bus/*/devices/*/modalias | sort -u
     ///
-    /// Lists of several machines may be joined. PCs with other network cards can't boot such an initrd,
-    /// and it can't be used in a VLAN (`vlan` in bootlace.toml).
+    /// The lists of several machines may be joined. PCs with other network cards can't boot such an
+    /// initrd, and it can't be used in a VLAN (`vlan` in bootlace.toml).
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     fit: Option<PathBuf>,
-    /// File systems of root disks; default: all, and with --fit that of the image, or ext4
+    /// File systems of root disks; default: all, or with --fit only that of the image (ext4 without --image)
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     file_systems: Option<Vec<RootFileSystem>>,
-    /// Attach NBD roots over TLS, to a storage server that is certified by an authority in FILE (PEM)
+    /// Attach NBD roots over TLS, from a storage server certified by an authority in FILE (PEM)
     ///
-    /// The certificate must name the server's IP addresses. Init is 0.4 MB larger then. The boot server does
-    /// it by itself if the configuration says so (`machine_ca` in `nbd_tls`).
+    /// The certificate must name the server's IP addresses. This makes init 0.4 MB larger. The boot server
+    /// does it by itself if the configuration says so (`machine_ca` in `nbd_tls`).
     #[arg(long, value_name = "FILE")]
     nbd_ca: Option<PathBuf>,
-    /// Compress all modules anew: neither read nor fill /var/cache/bootlace/modules
+    /// Compress all modules again: neither read nor fill /var/cache/bootlace/modules
     ///
     /// The result is the same. The folder may be emptied at any time.
     #[arg(long)]

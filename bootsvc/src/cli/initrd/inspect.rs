@@ -30,13 +30,16 @@ impl Inspect {
             .and_then(|opened| opened.take(FILE_SIZE_MAX).read_to_end(&mut bytes))
             .with_context(|| format!("can't read {file}"))?;
         if bytes.len() as u64 == FILE_SIZE_MAX {
-            bail!("{file} has 2 GiB or more: it is no initrd");
+            bail!("{file} has 2 GiB or more: it is not an initrd");
         }
         let contents = initrd_builder::inspect(&bytes);
         let is_initrd = contents.segments.iter().any(|segment| segment.problem.is_none());
         if !is_initrd && contents.segments.iter().all(|segment| segment.entries.is_empty()) {
             let why = contents.segments.first().and_then(|segment| segment.problem.as_ref());
-            bail!("{file} is no initrd: {}", why.map_or("it is empty".into(), ToString::to_string));
+            bail!(
+                "{file} is not an initrd: {}",
+                why.map_or("it is empty".into(), ToString::to_string)
+            );
         }
         match self.json {
             true => say(serde_json::to_string_pretty(&to_json(&contents))?),
@@ -45,8 +48,8 @@ impl Inspect {
         let problem = contents.segments.iter().find_map(|s| Some((s.offset, s.problem.as_ref()?)));
         if let Some((offset, problem)) = problem {
             bail!(
-                "the kernel stops in the archive at byte {offset} of {file} and boots on without the \
-                 rest: {problem}"
+                "the kernel stops in the archive at byte {offset} of {file} and boots without the rest: \
+                 {problem}"
             );
         }
         Ok(())
@@ -135,7 +138,7 @@ fn to_text(contents: &Contents) -> String {
     let unpacked = unpacked.map_or(String::new(), |bytes| format!(", {} unpacked", size(bytes)));
     let n_files: usize = contents.segments.iter().map(|segment| segment.entries.len()).sum();
     parts.push(format!(
-        "Sum: {} archives, {n_files} files and folders, {}{unpacked}",
+        "Total: {} archives, {n_files} files and folders, {}{unpacked}",
         contents.segments.len(),
         size(stored)
     ));

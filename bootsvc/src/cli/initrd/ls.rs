@@ -15,7 +15,7 @@ pub(in crate::cli) struct Ls {
 
 impl Ls {
     pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        // Without a configuration they are those of a server without TLS.
+        // Without a configuration there is no TLS.
         let config = Config::load(&paths.config()).ok();
         let ca = config.map(|config| config.storage.machine_ca()).transpose()?.flatten();
         let service = Service::open(Options::under(&paths.root).with_nbd_ca(ca))?;
@@ -52,10 +52,12 @@ fn state(file: &InitrdFile) -> (&'static str, &'static str) {
     match (file.kernel.is_some(), file.size_bytes.is_some(), file.is_current) {
         (false, _, _) => ("unused", "unused: the image version is gone"),
         (_, false, _) => {
-            ("missing", "missing: built when the server runs or a machine asks for it")
+            ("missing", "missing: will be built when the server runs or a machine asks for it")
         }
         (_, _, true) => ("ready", "ready"),
-        (_, _, false) => ("outdated", "outdated: built by another Bootlace, replaced at next use"),
+        (_, _, false) => {
+            ("outdated", "outdated: built by another version of Bootlace, replaced at its next use")
+        }
     }
 }
 

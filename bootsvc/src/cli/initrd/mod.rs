@@ -15,18 +15,18 @@ pub(super) enum Initrd {
     ///
     /// Example: bootlace initrd build --kernel-package linux-image-6.1.0-56-amd64.deb --output initrd.img
     Build(build::Build),
-    /// Show what is in an initrd, of Bootlace or of anybody
+    /// Show what is in an initrd, Bootlace's or any other
     ///
     /// Lists all archives that the file is made of, and their files. Points out what the kernel would
-    /// leave out without a word, and ends with exit code 1 then. Archives with lz4, lzo, lzma or bzip2
-    /// are named, but their files are not listed.
+    /// silently leave out; the exit code is then 1. Archives compressed with lz4, lzo, lzma or bzip2 are
+    /// named, but their files are not listed.
     ///
     /// Example: bootlace initrd inspect /boot/initrd.img-6.1.0-56-amd64
     Inspect(inspect::Inspect),
     /// List the boot server's initrds, and image versions without one
     ///
-    /// They are kept in /var/cache/bootlace/initrd, which may be emptied at any time. Works while the
-    /// boot server is stopped, too.
+    /// They are kept in /var/cache/bootlace/initrd, which may be emptied at any time. This also works while
+    /// the boot server is stopped.
     Ls(ls::Ls),
 }
 
