@@ -1,7 +1,7 @@
 //! Sizes, times and states as people read them.
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
-use model::{Firmware, WriteMode};
+use model::Firmware;
 use service::StateWord;
 
 /// A size in the unit that fits: `1.4 GB`.
@@ -93,14 +93,6 @@ pub(crate) const fn class(word: StateWord) -> &'static str {
 
 pub(crate) fn firmware(firmware: Option<Firmware>) -> String {
     firmware.map_or_else(|| "not known yet".to_owned(), |firmware| firmware.to_string())
-}
-
-pub(crate) const fn write_mode(mode: WriteMode) -> &'static str {
-    match mode {
-        WriteMode::Discard => "thrown away at each boot",
-        WriteMode::Persistent => "kept",
-        WriteMode::Ram => "kept in its memory only",
-    }
 }
 
 /// `1 machine`, `2 machines`.

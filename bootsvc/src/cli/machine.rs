@@ -1,8 +1,9 @@
 //! `bootlace machine …`
 
-use super::{open, runtime, say, table};
+use super::{one_of, open, runtime, say, table};
 use crate::config::Config;
 use crate::paths::Paths;
+use clap::builder::TypedValueParser;
 use clap::{Args, Subcommand};
 use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode};
 use service::{MachineChange, Options, PowerVerb, Service};
@@ -115,12 +116,16 @@ pub(super) struct Set {
     /// --write-mode says.
     #[arg(long, value_name = "URL", verbatim_doc_comment)]
     root_url: Option<RootUrl>,
-    /// What becomes of its writes: discard (at the next boot), persistent, or ram (never sent)
-    #[arg(long, value_name = "MODE")]
+    /// What becomes of its writes
+    #[arg(long, value_name = "MODE", value_parser = write_mode())]
     write_mode: Option<WriteMode>,
     /// Kernel parameters for this machine, after the site's
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     kernel_args: Option<KernelArgs>,
+}
+
+fn write_mode() -> impl TypedValueParser<Value = WriteMode> {
+    one_of(WriteMode::ALL.map(|mode| (mode.word(), mode.title())))
 }
 
 impl Machine {

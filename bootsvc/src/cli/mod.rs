@@ -8,11 +8,13 @@ mod share;
 mod status;
 
 use crate::paths::Paths;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use service::{Options, Service};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 
 /// Network boot for diskless workstations
@@ -120,6 +122,17 @@ fn say(line: impl std::fmt::Display) {
 /// The site's state, for commands that serve nothing.
 fn open(paths: &Paths) -> anyhow::Result<Service> {
     Ok(Service::open(Options::under(&paths.root))?)
+}
+
+/// Takes one of these words; `--help` says what each of them means.
+fn one_of<T>(
+    choices: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    let value = |(word, title)| PossibleValue::new(word).help(title);
+    PossibleValuesParser::new(choices.into_iter().map(value)).try_map(|word| word.parse())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

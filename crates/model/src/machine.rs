@@ -140,13 +140,32 @@ pub enum WriteMode {
     Ram,
 }
 
-impl fmt::Display for WriteMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl WriteMode {
+    /// All modes, the default first.
+    pub const ALL: [Self; 3] = [Self::Discard, Self::Persistent, Self::Ram];
+
+    /// The mode's word on the command line, in the API and in the database.
+    pub const fn word(self) -> &'static str {
+        match self {
             Self::Discard => "discard",
             Self::Persistent => "persistent",
             Self::Ram => "ram",
-        })
+        }
+    }
+
+    /// What becomes of the writes, for people: "discarded at each boot".
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Discard => "discarded at each boot",
+            Self::Persistent => "kept on a disk of its own",
+            Self::Ram => "kept in its own memory until it restarts",
+        }
+    }
+}
+
+impl fmt::Display for WriteMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
     }
 }
 
@@ -154,12 +173,10 @@ impl FromStr for WriteMode {
     type Err = ParseChoiceError;
 
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
-        match text {
-            "discard" => Ok(Self::Discard),
-            "persistent" => Ok(Self::Persistent),
-            "ram" => Ok(Self::Ram),
-            _ => Err(not(text, "a write mode: use discard, persistent or ram")),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.word() == text)
+            .ok_or_else(|| not(text, "a write mode: use discard, persistent or ram"))
     }
 }
 

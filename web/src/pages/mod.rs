@@ -12,7 +12,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use model::{ImageName, MachineName};
+use model::{ImageName, MachineName, WriteMode};
 use service::{Error, MachineState, Service};
 
 /// What the frame of every page shows.
@@ -126,12 +126,7 @@ pub(crate) fn own_root_choices(chosen: &str) -> Vec<Choice> {
 }
 
 pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {
-    let labels = [
-        ("discard", "thrown away at each boot"),
-        ("persistent", "kept, on a disk of its own"),
-        ("ram", "kept in its memory only"),
-    ];
-    choices(&labels, chosen)
+    choices(&WriteMode::ALL.map(|mode| (mode.word(), mode.title())), chosen)
 }
 
 fn choices(labels: &[(&str, &str)], chosen: &str) -> Vec<Choice> {

@@ -172,7 +172,7 @@ pub(super) async fn page(
         root: root_title(machine.root).to_owned(),
         root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
         initiator: model::iscsi_initiator(machine.mac),
-        write_mode: text::write_mode(machine.write_mode),
+        write_mode: machine.write_mode.title(),
         reset_disk: machine.reset_disk,
         keeps_disk: machine.write_mode == model::WriteMode::Persistent
             && !machine.root.is_foreign(),
