@@ -146,7 +146,7 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     assert!(status == StatusCode::OK && page.contains("Everything that it has written is lost"));
     let (_, location, _) = site.post("/machines/lab-07/reset", "").await;
     let (_, page) = site.get(&location).await;
-    assert!(page.contains("begins anew") && page.contains(">Keep it<"), "{page}");
+    assert!(page.contains("will be reset") && page.contains(">Keep it<"), "{page}");
     assert!(site.service.site().machines[0].reset_disk);
     let (_, location, _) = site.post("/machines/lab-07/keep", "").await;
     let (_, page) = site.get(&location).await;

@@ -1,13 +1,13 @@
 //! PCs that ask and are no machines yet.
 
 use super::{
-    Choice, Failure, Frame, Page, When, image_choices, own_root_choices, render, see_other,
+    Choice, Done, Failure, Frame, Page, When, image_choices, own_root_choices, render, see_other,
 };
 use crate::problem::status_of;
 use crate::text;
 use askama::Template;
 use axum::Form;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use model::{ImageName, InvalidName, MachineName, RootKind, Seen, Site};
 use service::{Error, Service};
@@ -62,14 +62,7 @@ struct Refused {
     form_error: String,
 }
 
-#[derive(serde::Deserialize)]
-pub(crate) struct Done {
-    #[serde(default)]
-    #[expect(dead_code, reason = "links of older pages may carry it")]
-    done: String,
-}
-
-pub(crate) async fn show(State(service): State<Service>, _: Query<Done>) -> Page {
+pub(crate) async fn show(State(service): State<Service>) -> Page {
     Ok(page(&service, StatusCode::OK, None))
 }
 
@@ -89,7 +82,7 @@ pub(crate) async fn adopt(
         }
     };
     match service.adopt(mac, name.clone(), image, root).await {
-        Ok(_) => Ok(see_other(&format!("/machines/{name}"), "adopted")),
+        Ok(_) => Ok(see_other(&format!("/machines/{name}"), Done::Adopted)),
         Err(error) if error.is_wrong_input() => {
             let is_name = matches!(error, Error::NameTaken(_));
             let (text, empty) = (error.chain(), String::new());

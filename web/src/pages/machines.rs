@@ -1,6 +1,6 @@
 //! All machines.
 
-use super::{Frame, Page, StateMark, When, render};
+use super::{Done, Frame, Page, StateMark, When, render};
 use crate::text;
 use askama::Template;
 use axum::extract::{Query, State};
@@ -35,7 +35,7 @@ struct Machines {
     rows: Vec<Row>,
     n_machines: usize,
     filter: String,
-    was_removed: bool,
+    done: Option<&'static str>,
 }
 
 pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Filter>) -> Page {
@@ -50,7 +50,7 @@ pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Fi
         rows: machines.iter().filter(|view| shown(view)).map(row).collect(),
         n_machines,
         filter: filter.state,
-        was_removed: filter.done == "removed",
+        done: Done::sentence(&filter.done),
     };
     Ok(render(StatusCode::OK, &page))
 }

@@ -1,5 +1,7 @@
 //! Pages.
 
+mod done;
+
 pub(crate) mod discovered;
 pub(crate) mod images;
 pub(crate) mod machine;
@@ -12,6 +14,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use done::Done;
 use model::{ImageName, MachineName, WriteMode};
 use service::{Error, MachineState, Service};
 
@@ -186,8 +189,8 @@ fn render(status: StatusCode, page: &impl Template) -> Response {
 }
 
 /// Another page comes now, with a line that says what was done.
-fn see_other(path: &str, done: &str) -> Response {
-    let location = format!("{path}?done={done}");
+fn see_other(path: &str, done: Done) -> Response {
+    let location = format!("{path}?done={}", done.word());
     (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 

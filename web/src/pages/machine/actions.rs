@@ -1,6 +1,6 @@
 //! What is done to a machine, after a question where something may be lost.
 
-use crate::pages::{Failure, Frame, Page, StateMark, machine_name, render, see_other};
+use crate::pages::{Done, Failure, Frame, Page, StateMark, machine_name, render, see_other};
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -87,7 +87,11 @@ fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
 async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
     let name = machine_name(service, name)?;
     service.order(&name, verb).await.map_err(|error| Failure::new(service, &error))?;
-    Ok(see_other(&format!("/machines/{name}"), verb.word()))
+    let done = match verb {
+        PowerVerb::Reboot => Done::Rebooting,
+        PowerVerb::Poweroff => Done::ShuttingDown,
+    };
+    Ok(see_other(&format!("/machines/{name}"), done))
 }
 
 /// Asks before the machine starts again.
@@ -145,7 +149,10 @@ async fn decide_stall(service: &Service, name: &str, verb: StallVerb) -> Page {
     let name = machine_name(service, name)?;
     let decided = service.decide_stall(&name, verb).await;
     decided.map_err(|error| Failure::new(service, &error))?;
-    let done = if verb == StallVerb::Resume { "resumed" } else { "failed" };
+    let done = match verb {
+        StallVerb::Resume => Done::WritesResumed,
+        StallVerb::Fail => Done::WritesFailed,
+    };
     Ok(see_other(&format!("/machines/{name}"), done))
 }
 
@@ -154,7 +161,7 @@ pub(super) async fn want_rescue(State(service): State<Service>, Path(name): Path
     let name = machine_name(&service, &name)?;
     let wanted = service.want_rescue(&name).await;
     wanted.map_err(|error| Failure::new(&service, &error))?;
-    Ok(see_other(&format!("/machines/{name}"), "rescue"))
+    Ok(see_other(&format!("/machines/{name}"), Done::RescueWanted))
 }
 
 /// Lets it boot as usual after all.
@@ -165,7 +172,7 @@ pub(super) async fn forget_rescue(
     let name = machine_name(&service, &name)?;
     let forgotten = service.forget_rescue(&name).await;
     forgotten.map_err(|error| Failure::new(&service, &error))?;
-    Ok(see_other(&format!("/machines/{name}"), "no-rescue"))
+    Ok(see_other(&format!("/machines/{name}"), Done::RescueForgotten))
 }
 
 /// Asks before the machine's disk begins anew.
@@ -196,7 +203,8 @@ async fn set_reset(service: &Service, name: &str, reset_disk: bool) -> Page {
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
     let changed = service.set_machine(name.clone(), change).await;
     changed.map_err(|error| Failure::new(service, &error))?;
-    Ok(see_other(&format!("/machines/{name}"), if reset_disk { "reset" } else { "kept" }))
+    let done = if reset_disk { Done::DiskReset } else { Done::DiskKept };
+    Ok(see_other(&format!("/machines/{name}"), done))
 }
 
 pub(super) async fn remove(
@@ -205,5 +213,5 @@ pub(super) async fn remove(
 ) -> Result<Response, Failure> {
     let name = machine_name(&service, &name)?;
     service.remove_machine(name).await.map_err(|error| Failure::new(&service, &error))?;
-    Ok(see_other("/machines", "removed"))
+    Ok(see_other("/machines", Done::Removed))
 }

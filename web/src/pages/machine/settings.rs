@@ -2,7 +2,8 @@
 
 use super::show::page;
 use crate::pages::{
-    Choice, Failure, Page, image_choices, machine_name, root_choices, see_other, write_mode_choices,
+    Choice, Done, Failure, Page, image_choices, machine_name, root_choices, see_other,
+    write_mode_choices,
 };
 use axum::Form;
 use axum::extract::{Path, State};
@@ -82,7 +83,7 @@ pub(super) async fn save(
     let change = parse(&settings, &mut errors);
     if errors.is_empty() {
         match service.set_machine(name.clone(), change).await {
-            Ok(_) => return Ok(see_other(&format!("/machines/{name}"), "saved")),
+            Ok(_) => return Ok(see_other(&format!("/machines/{name}"), Done::Saved)),
             Err(error @ (Error::NoRootUrl { .. } | Error::RootUrlOfOtherKind { .. })) => {
                 errors.root_url = error.chain();
             }
@@ -91,7 +92,7 @@ pub(super) async fn save(
             Err(error) => return Err(Failure::new(&service, &error)),
         }
     }
-    page(&service, &name, "", Some((settings, errors))).await
+    page(&service, &name, None, Some((settings, errors))).await
 }
 
 fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {

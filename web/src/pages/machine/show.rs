@@ -1,7 +1,7 @@
 //! One machine: its state, its last boot, its settings.
 
 use super::settings::{Settings, SettingsErrors, SettingsForm};
-use crate::pages::{Failure, Frame, Page, StateMark, When, machine_name, render};
+use crate::pages::{Done, Failure, Frame, Page, StateMark, When, machine_name, render};
 use crate::text;
 use crate::timeline::{Timeline, timeline};
 use askama::Template;
@@ -58,7 +58,7 @@ struct MachinePage {
     state: StateMark,
     since: Option<When>,
     ram: Option<String>,
-    done: &'static str,
+    done: Option<&'static str>,
     mac: String,
     address: String,
     firmware: String,
@@ -108,14 +108,14 @@ pub(super) async fn show(
 ) -> Page {
     let name = machine_name(&service, &name)?;
     let typed = options.edit.map(|_| Default::default());
-    page(&service, &name, &options.done, typed).await
+    page(&service, &name, Done::sentence(&options.done), typed).await
 }
 
-/// The page; with `typed` it has the form even while the machine boots.
+/// The page, with what was just `done`; with `typed` it has the form even while the machine boots.
 pub(super) async fn page(
     service: &Service,
     name: &MachineName,
-    done: &str,
+    done: Option<&'static str>,
     typed: Option<(Settings, SettingsErrors)>,
 ) -> Page {
     let failed = |error| Failure::new(service, &error);
@@ -150,20 +150,7 @@ pub(super) async fn page(
         state: StateMark::from(&view.state),
         since: view.state.since_unix_ms.map(When::ms),
         ram: view.ram_sentence(),
-        done: match done {
-            "saved" => "Saved. It takes effect when the machine starts the next time.",
-            "reboot" | "poweroff" => "It is asked to stop.",
-            "reset" => "Its disk begins anew when it starts the next time.",
-            "rescue" => "It stops in a rescue shell when it starts the next time.",
-            "no-rescue" => "It boots as usual when it starts the next time.",
-            "kept" => "Its disk stays as it is.",
-            "resumed" => "Its writes are tried again.",
-            "failed" => "Its writes have failed.",
-            "adopted" => {
-                "Adopted. If it waits in the loader, it goes on by itself within ten seconds."
-            }
-            _ => "",
-        },
+        done,
         mac: machine.mac.to_string(),
         address: view.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
         firmware: text::firmware(view.firmware),

@@ -1,0 +1,64 @@
+//! What was just done: a word in the address (`?done=saved`) and a sentence on the page.
+
+/// What was just done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Adopted,
+    Saved,
+    Rebooting,
+    ShuttingDown,
+    DiskReset,
+    DiskKept,
+    RescueWanted,
+    RescueForgotten,
+    WritesResumed,
+    WritesFailed,
+    Removed,
+}
+
+impl Done {
+    /// All of them, with their words and sentences.
+    const TABLE: [(Self, &str, &str); 11] = [
+        (
+            Self::Adopted,
+            "adopted",
+            "Adopted. If it is waiting in the loader, it goes on by itself within ten seconds.",
+        ),
+        (Self::Saved, "saved", "Saved. It takes effect the next time the machine boots."),
+        (Self::Rebooting, "reboot", "The machine is being asked to restart."),
+        (Self::ShuttingDown, "poweroff", "The machine is being asked to shut down."),
+        (Self::DiskReset, "reset", "Its disk will be reset the next time it boots."),
+        (Self::DiskKept, "kept", "Its disk stays as it is."),
+        (Self::RescueWanted, "rescue", "It will stop in a rescue shell the next time it boots."),
+        (Self::RescueForgotten, "no-rescue", "It boots as usual the next time."),
+        (Self::WritesResumed, "resumed", "Its writes are being tried again."),
+        (Self::WritesFailed, "failed", "Its writes have failed."),
+        (Self::Removed, "removed", "Removed. If its PC asks again, it appears under Discovered."),
+    ];
+
+    /// The word in an address.
+    pub(crate) fn word(self) -> &'static str {
+        Self::TABLE.into_iter().find(|entry| entry.0 == self).map_or("", |entry| entry.1)
+    }
+
+    /// The sentence for the word of an address; `None` if no page of ours wrote that address.
+    pub(crate) fn sentence(word: &str) -> Option<&'static str> {
+        Self::TABLE.into_iter().find(|entry| entry.1 == word).map(|entry| entry.2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_word_has_its_sentence_and_a_strange_word_has_none() {
+        let words: BTreeSet<&str> = Done::TABLE.iter().map(|entry| entry.0.word()).collect();
+        assert_eq!(words.len(), Done::TABLE.len());
+        for (_, word, sentence) in Done::TABLE {
+            assert_eq!(Done::sentence(word), Some(sentence));
+        }
+        assert_eq!((Done::sentence(""), Done::sentence("<b>")), (None, None));
+    }
+}
