@@ -29,7 +29,6 @@ mod sysfs;
 
 use boot_server::reporter;
 use keeper::await_login;
-use modules::loader;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -37,7 +36,7 @@ fn main() -> ExitCode {
     let program = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     if program.ends_with("modprobe") {
-        return loader::modprobe(&rest);
+        return modules::modprobe(&rest);
     }
     if program.ends_with("shutdown") {
         return shutdown::run(rest.first().map(String::as_str).unwrap_or_default());

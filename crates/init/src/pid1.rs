@@ -1,8 +1,8 @@
 //! PID 1: little code that can't go wrong around the work that can.
 
-use crate::boot::machine::find_init;
 use crate::boot::show;
-use crate::boot_server::host;
+use crate::boot::this_machine::find_init;
+use crate::boot_server::host_segment;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::rescue::{self, Offer};
@@ -30,13 +30,13 @@ pub(crate) fn run(arguments: &[String]) -> ! {
         let what = format!("can't mount the kernel's file systems: {error}");
         fail(
             &console,
-            host::reboot_after(),
+            host_segment::reboot_after(),
             Some(&Failure::new(what, "this kernel can't be used: try another version")),
         );
     }
     let status = Command::new("/init").arg("boot").status();
     // Now: it may have been fetched, and is gone when the root has changed.
-    let reboot_after = host::reboot_after();
+    let reboot_after = host_segment::reboot_after();
     match status {
         Ok(status) if status.success() => {
             let error = switch_root(arguments);

@@ -4,7 +4,7 @@
 //! `init rescue [SECONDS]` asks on every console, and ends when somebody leaves the shell, or when nobody
 //! types anything for so long. `init rescue-shell` becomes the shell.
 
-use crate::boot_server::host;
+use crate::boot_server::host_segment;
 use crate::console;
 use initcfg::{RESCUE_BUSYBOX, RescuePassword, Tag, Token};
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -55,7 +55,7 @@ pub(crate) enum Offer {
 
 /// Whether this boot has a rescue shell.
 pub(crate) fn offer() -> Offer {
-    match (host::rescue(), busybox().is_file()) {
+    match (host_segment::rescue(), busybox().is_file()) {
         (None, _) => Offer::No,
         (Some(_), true) => Offer::Yes,
         (Some(_), false) => Offer::Lost,
@@ -86,7 +86,7 @@ enum Event {
 
 /// `init rescue [SECONDS]`.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
-    let Some((token, hash)) = host::rescue() else { return ExitCode::FAILURE };
+    let Some((token, hash)) = host_segment::rescue() else { return ExitCode::FAILURE };
     let limit = arguments.first().and_then(|seconds| seconds.parse().ok());
     let mut limit = limit.map_or(FOR_EVER, Duration::from_secs);
     make_links();

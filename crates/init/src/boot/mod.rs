@@ -1,10 +1,10 @@
 //! `init boot`: all the work up to a complete root below `/sysroot`.
 
-pub(crate) mod machine;
+pub(crate) mod this_machine;
 
-use crate::boot::machine::Machine;
+use crate::boot::this_machine::ThisMachine;
 use crate::boot_server::reporter::{Reporter, STATE_PATH, Target, TokenCell};
-use crate::boot_server::{host, kernel_log};
+use crate::boot_server::{host_segment, kernel_log};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::net::nic::Nic;
@@ -47,11 +47,11 @@ pub(crate) fn run() -> ExitCode {
         let _ = fs::create_dir_all(folder).and_then(|()| fs::write(STATE_PATH, target.to_line()));
     }
     let token = TokenCell::default();
-    let host = host::read(config.boot, &token);
+    let host = host_segment::read(config.boot, &token);
     let mut waits = Reporter::start(target, Arc::clone(&token), SEQUENCE_WAITING);
     console.on_wait(move |text| waits.report(Stage::Waiting, text));
     let reporter = Reporter::start(target, Arc::clone(&token), 1);
-    let mut machine = Machine::new(console, reporter, command_line, host, token);
+    let mut machine = ThisMachine::new(console, reporter, command_line, host, token);
     match stages(&mut machine, &config) {
         Ok(()) => {
             machine.reporter.finish(LAST_REPORTS_TIMEOUT);

@@ -1,7 +1,7 @@
 //! What this machine and the boot server tell each other.
 
 pub(crate) mod hardware;
-pub(crate) mod host;
+pub(crate) mod host_segment;
 pub(crate) mod kernel_log;
 pub(crate) mod reporter;
 mod upload;

@@ -1,6 +1,6 @@
 //! Loads drivers for the hardware that is there, and for hardware that shows up later.
 
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -24,12 +24,12 @@ const DEPTH_MAX: usize = 40;
 /// Loads drivers for all hardware that is there, and goes on in a thread for what comes later.
 ///
 /// Returns after the first round. The thread lives until the process ends.
-pub(crate) fn start(loader: &Arc<Loader>) -> io::Result<()> {
+pub(crate) fn start(modules: &Arc<Modules>) -> io::Result<()> {
     // The socket first, then the scan: what shows up in between is seen twice rather than never.
     let socket = open_events()?;
-    scan(loader);
-    let loader = Arc::clone(loader);
-    std::thread::spawn(move || follow(&socket, &loader));
+    scan(modules);
+    let modules = Arc::clone(modules);
+    std::thread::spawn(move || follow(&socket, &modules));
     Ok(())
 }
 
@@ -47,16 +47,16 @@ fn open_events() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn follow(socket: &OwnedFd, loader: &Loader) {
+fn follow(socket: &OwnedFd, modules: &Modules) {
     let mut buffer = vec![0; EVENT_MAX];
     loop {
         match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
             Ok((length, _)) => {
                 if let Some(alias) = added_alias(&buffer[..length.min(EVENT_MAX)]) {
-                    loader.load_matching(alias);
+                    modules.load_matching(alias);
                 }
             }
-            Err(Errno::NOBUFS) => scan(loader),
+            Err(Errno::NOBUFS) => scan(modules),
             Err(Errno::INTR) => {}
             Err(_) => return,
         }
@@ -71,8 +71,8 @@ fn added_alias(event: &[u8]) -> Option<&str> {
     core::str::from_utf8(alias).ok()
 }
 
-fn scan(loader: &Loader) {
-    for_each_device(Path::new("/sys/devices"), &mut |_, alias| loader.load_matching(alias));
+fn scan(modules: &Modules) {
+    for_each_device(Path::new("/sys/devices"), &mut |_, alias| modules.load_matching(alias));
 }
 
 /// Calls `visit(hardware name)` for each device of the machine.
@@ -108,13 +108,13 @@ pub(crate) struct LostCard {
 }
 
 /// All network cards that no driver has taken.
-pub(crate) fn cards_without_driver(loader: &Loader) -> Vec<LostCard> {
+pub(crate) fn cards_without_driver(modules: &Modules) -> Vec<LostCard> {
     let mut cards = Vec::new();
     for_each_device(Path::new("/sys/devices"), &mut |folder, alias| {
         if is_network_card(alias) && !folder.join("driver").exists() {
             let place = folder.file_name().unwrap_or_default().to_string_lossy();
             let name = format!("{} at {place}", card_name(alias));
-            cards.push(LostCard { name, has_driver: loader.knows(alias) });
+            cards.push(LostCard { name, has_driver: modules.knows(alias) });
         }
     });
     cards

@@ -1,4 +1,6 @@
 //! The kernel modules of this initrd, and the hardware that wants them.
 
 pub(crate) mod coldplug;
-pub(crate) mod loader;
+mod load;
+
+pub(crate) use load::{Modules, modprobe};

@@ -2,8 +2,8 @@
 
 use crate::console::{Console, uptime};
 use crate::failure::Failure;
+use crate::modules::Modules;
 use crate::modules::coldplug::{self, LostCard};
-use crate::modules::loader::Loader;
 use crate::net::netlink::{self, Socket};
 use crate::sysfs;
 use std::io;
@@ -49,7 +49,7 @@ impl Nic {
 }
 
 /// Waits until the interface with this MAC is there.
-pub(crate) fn find(mac: Mac, loader: &Loader, console: &Console) -> Result<Nic, Failure> {
+pub(crate) fn find(mac: Mac, modules: &Modules, console: &Console) -> Result<Nic, Failure> {
     let started = Instant::now();
     let mut next_hint = HINT_FIRST;
     loop {
@@ -62,10 +62,10 @@ pub(crate) fn find(mac: Mac, loader: &Loader, console: &Console) -> Result<Nic, 
             return Ok(Nic { name: name.clone(), index });
         }
         if started.elapsed() > APPEAR_TIMEOUT {
-            return Err(not_found(mac, &interfaces, &coldplug::cards_without_driver(loader)));
+            return Err(not_found(mac, &interfaces, &coldplug::cards_without_driver(modules)));
         }
         if started.elapsed() > next_hint {
-            let lost = coldplug::cards_without_driver(loader);
+            let lost = coldplug::cards_without_driver(modules);
             let why =
                 if lost.is_empty() { String::new() } else { format!(": {}", in_words(&lost)) };
             console.say("modules", &format!("waiting for the network card {mac}{why}"));

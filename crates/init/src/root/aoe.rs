@@ -2,7 +2,7 @@
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use crate::net::nic::{Nic, Patience};
 use crate::root::disk::Disk;
 use crate::sysfs;
@@ -18,7 +18,7 @@ pub(crate) fn attach(
     nic: &Nic,
     shelf: u16,
     slot: u8,
-    loader: &Loader,
+    modules: &Modules,
     console: &Console,
 ) -> Result<Disk, Failure> {
     // Only the boot NIC is asked. A target that is away is waited for: with any other value than -1 the
@@ -27,10 +27,10 @@ pub(crate) fn attach(
         [("aoe_iflist", nic.name.as_str()), ("aoe_deadsecs", "-1"), ("aoe_maxout", "128")];
     let words: Vec<String> =
         parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    loader.load("aoe", &words.join(" ")).map_err(|error| {
+    modules.load("aoe", &words.join(" ")).map_err(|error| {
         Failure::new(
             format!("can't load the AoE driver: {error}"),
-            format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
+            format!("the initrd is for kernel {}: use it with that kernel", modules.kernel()),
         )
     })?;
     for (key, value) in parameters {

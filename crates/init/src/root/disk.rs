@@ -1,7 +1,7 @@
 //! The attached root disk: its partition, its file system, and where it is mounted.
 
 use crate::failure::Failure;
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use crate::sysfs;
 use initcfg::RamSize;
 use rustix::io::Errno;
@@ -127,7 +127,7 @@ pub(crate) fn mount_root(
     disk: &Disk,
     partition: Option<u8>,
     ram: Option<RamSize>,
-    loader: &Loader,
+    modules: &Modules,
 ) -> Result<String, Failure> {
     let device = match partition {
         Some(number) => wait_for_partition(disk, number)?,
@@ -149,12 +149,12 @@ pub(crate) fn mount_root(
             DAMAGE_REMEDY,
         )
     };
-    loader.load(name, "").map_err(|error| cannot_load(name, &error, loader))?;
+    modules.load(name, "").map_err(|error| cannot_load(name, &error, modules))?;
     if ram.is_none() && !disk.is_read_only() && !file_system.is_always_read_only() {
         let system = mount_system(&device, ROOT, name, MountFlags::empty(), "");
         return Ok(format!("{name}{} on {device}", system.map_err(cannot_mount)?));
     }
-    loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
+    modules.load("overlay", "").map_err(|error| cannot_load("overlay", &error, modules))?;
     if ram.is_none() {
         mount_memory(RamSize::default())?;
     }
@@ -164,10 +164,10 @@ pub(crate) fn mount_root(
     Ok(format!("{name}{place} on {device}, read-only, with changes in memory, {size} at most"))
 }
 
-pub(crate) fn cannot_load(module: &str, error: &io::Error, loader: &Loader) -> Failure {
+pub(crate) fn cannot_load(module: &str, error: &io::Error, modules: &Modules) -> Failure {
     Failure::new(
         format!("can't load the {module} driver: {error}"),
-        format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
+        format!("the initrd is for kernel {}: use it with that kernel", modules.kernel()),
     )
 }
 

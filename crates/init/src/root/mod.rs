@@ -3,7 +3,6 @@
 pub(crate) mod aoe;
 pub(crate) mod disk;
 pub(crate) mod iscsi;
-mod iscsi_kernel;
 pub(crate) mod nbd;
 pub(crate) mod nfs;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]

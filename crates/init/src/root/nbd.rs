@@ -3,7 +3,7 @@
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::keeper;
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use crate::net::dhcp::Held;
 use crate::net::netlink::{Message, Socket};
 use crate::net::nic::{Nic, Patience};
@@ -59,7 +59,7 @@ const REFUSED_MAX: Duration = Duration::from_secs(60);
 pub(crate) fn attach(
     servers: &[SocketAddrV4],
     export: &str,
-    loader: &Loader,
+    modules: &Modules,
     console: &Console,
     own_lease: Option<(&Held, &Nic)>,
 ) -> Result<(Disk, SocketAddrV4), Failure> {
@@ -67,11 +67,11 @@ pub(crate) fn attach(
         let text = format!("the initrd says that NBD needs TLS, which does not work: {error}");
         Failure::new(text, "have the boot server build the initrd anew")
     })?;
-    let with_tls = || if tls.is_some() { Tls::load_driver(loader) } else { Ok(()) };
-    load_driver(loader).and_then(|()| with_tls()).map_err(|error| {
+    let with_tls = || if tls.is_some() { Tls::load_driver(modules) } else { Ok(()) };
+    load_driver(modules).and_then(|()| with_tls()).map_err(|error| {
         Failure::new(
             format!("can't load the NBD driver: {error}"),
-            format!("the initrd is for kernel {}: use it with that kernel", loader.kernel()),
+            format!("the initrd is for kernel {}: use it with that kernel", modules.kernel()),
         )
     })?;
     let mut patience = Patience::new(console, "attach");
@@ -129,9 +129,9 @@ pub(crate) fn attach(
 }
 
 /// Loads the kernel's part.
-pub(crate) fn load_driver(loader: &Loader) -> io::Result<()> {
+pub(crate) fn load_driver(modules: &Modules) -> io::Result<()> {
     // One device is enough here, and each further one delays the real system's udev.
-    loader.load("nbd", "nbds_max=1")
+    modules.load("nbd", "nbds_max=1")
 }
 
 /// Why there is no connection yet.

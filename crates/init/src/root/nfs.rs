@@ -3,7 +3,7 @@
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use crate::net::nic::Patience;
 use crate::root::disk::{ROOT, cannot_load, mount_at, mount_memory, mount_with_memory};
 use crate::root::nbd::unreachable;
@@ -32,16 +32,16 @@ pub(crate) fn mount(
     root: &NfsRoot,
     config: &BootConfig,
     address: Ipv4Addr,
-    loader: &Loader,
+    modules: &Modules,
     console: &Console,
 ) -> Result<String, Failure> {
     // NFS 4 servers tell their clients apart by these, and take two of the same name for one that has
     // started anew. Before the mount, for the kernel asks only then.
     let _ = rustix::system::sethostname(config.host_name.as_bytes());
     let unique = format!("nfs4_unique_id={}", config.mac.compact());
-    loader.load("nfs", &unique).map_err(|error| cannot_load("nfs", &error, loader))?;
-    for module in modules(root.version) {
-        loader.load(module, "").map_err(|error| cannot_load(module, &error, loader))?;
+    modules.load("nfs", &unique).map_err(|error| cannot_load("nfs", &error, modules))?;
+    for module in modules_of(root.version) {
+        modules.load(module, "").map_err(|error| cannot_load(module, &error, modules))?;
     }
     let mut patience = Patience::new(console, "attach");
     let started = Instant::now();
@@ -66,7 +66,7 @@ pub(crate) fn mount(
     }
     rustix::mount::unmount(ROOT, rustix::mount::UnmountFlags::empty())
         .map_err(|error| cannot_mount(&device, &error.into()))?;
-    loader.load("overlay", "").map_err(|error| cannot_load("overlay", &error, loader))?;
+    modules.load("overlay", "").map_err(|error| cannot_load("overlay", &error, modules))?;
     let options = options(root, version, address);
     if config.ram.is_none() {
         mount_memory(RamSize::default())?;
@@ -83,7 +83,7 @@ fn cannot_mount(device: &str, error: &io::Error) -> Failure {
     )
 }
 
-fn modules(version: Option<NfsVersion>) -> &'static [&'static str] {
+fn modules_of(version: Option<NfsVersion>) -> &'static [&'static str] {
     match version {
         None => &["nfsv3", "nfsv4"],
         Some(NfsVersion::V3) => &["nfsv3"],

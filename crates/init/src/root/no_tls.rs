@@ -1,6 +1,6 @@
 //! Instead of `tls.rs` in the usual init, which is smaller by that.
 
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use initcfg::NBD_CA_PATH;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
@@ -18,7 +18,7 @@ impl Tls {
         }
     }
 
-    pub(crate) fn load_driver(_loader: &Loader) -> io::Result<()> {
+    pub(crate) fn load_driver(_modules: &Modules) -> io::Result<()> {
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! NBD over TLS: the handshake is ours, then the kernel encrypts on the socket (`tls` ULP), so that
 //! its NBD driver needs to know nothing of it.
 
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use initcfg::NBD_CA_PATH;
 use nix::libc;
 use nix::sys::socket::setsockopt;
@@ -55,11 +55,11 @@ impl Tls {
     }
 
     /// Loads the kernel's part.
-    pub(crate) fn load_driver(loader: &Loader) -> io::Result<()> {
+    pub(crate) fn load_driver(modules: &Modules) -> io::Result<()> {
         for name in CIPHERS {
-            let _ = loader.load(name, "");
+            let _ = modules.load(name, "");
         }
-        loader.load("tls", "")
+        modules.load("tls", "")
     }
 
     /// Does the handshake, and has the kernel encrypt and decrypt from there.

@@ -1,11 +1,13 @@
 //! Attaches a disk of a foreign server over iSCSI: our login, then the kernel's initiator does the rest.
 
+mod kernel;
+
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::modules::loader::Loader;
+use crate::modules::Modules;
 use crate::net::nic::Patience;
 use crate::root::disk::{Disk, cannot_load};
-use crate::root::iscsi_kernel::{Kernel, Parameter};
+use crate::root::iscsi::kernel::{Kernel, Parameter};
 use crate::root::nbd::{tune_socket, unreachable};
 use crate::sysfs;
 use ::iscsi::{Agreed, HEADER_BYTES, Identity, Login, LoginError, Step};
@@ -37,11 +39,11 @@ const SCAN_EVERY: Duration = Duration::from_secs(5);
 pub(crate) fn attach(
     root: &IscsiRoot,
     mac: Mac,
-    loader: &Loader,
+    modules: &Modules,
     console: &Console,
 ) -> Result<Disk, Failure> {
     for module in ["iscsi_tcp", "sd_mod"] {
-        loader.load(module, "").map_err(|error| cannot_load(module, &error, loader))?;
+        modules.load(module, "").map_err(|error| cannot_load(module, &error, modules))?;
     }
     let kernel_fault = |error: io::Error| {
         Failure::new(

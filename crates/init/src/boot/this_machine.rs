@@ -2,13 +2,13 @@
 
 use crate::boot::{Attached, System};
 use crate::boot_server::reporter::{Reporter, TokenCell};
-use crate::boot_server::{hardware, host};
+use crate::boot_server::{hardware, host_segment};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::handover::resolve::resolve;
 use crate::handover::ssh;
+use crate::modules::Modules;
 use crate::modules::coldplug;
-use crate::modules::loader::Loader;
 use crate::net::dhcp::{self, Held};
 use crate::net::mtu::{self, Proof};
 use crate::net::nic;
@@ -39,7 +39,7 @@ const SHELL_POLL: Duration = Duration::from_millis(200);
 /// How often the boot server hears that the boot still waits.
 const TELL_AGAIN: Duration = Duration::from_secs(20);
 
-pub(crate) struct Machine {
+pub(crate) struct ThisMachine {
     pub(crate) console: Console,
     pub(crate) reporter: Reporter,
     command_line: String,
@@ -54,7 +54,7 @@ pub(crate) struct Machine {
     hardware: Option<Receiver<()>>,
 }
 
-impl Machine {
+impl ThisMachine {
     pub(crate) fn new(
         console: Console,
         reporter: Reporter,
@@ -129,7 +129,7 @@ impl Machine {
         if self.host.is_some() {
             return String::new();
         }
-        match host::fetch(config, &self.token) {
+        match host_segment::fetch(config, &self.token) {
             Ok(host) => {
                 self.host = Some(host);
                 "; host segment lost, fetched by HTTP".to_owned()
@@ -139,8 +139,8 @@ impl Machine {
     }
 }
 
-impl System for Machine {
-    type Drivers = Arc<Loader>;
+impl System for ThisMachine {
+    type Drivers = Arc<Modules>;
 
     fn reached(&mut self, stage: Stage, detail: &str) {
         self.console.say(stage.word(), detail);
@@ -152,24 +152,24 @@ impl System for Machine {
         release.trim().to_owned()
     }
 
-    fn load_drivers(&mut self, kernel: &str) -> Result<Arc<Loader>, Failure> {
-        let loader = open_loader(kernel)?;
-        coldplug::start(&loader).map_err(|error| {
+    fn load_drivers(&mut self, kernel: &str) -> Result<Arc<Modules>, Failure> {
+        let modules = open_modules(kernel)?;
+        coldplug::start(&modules).map_err(|error| {
             Failure::new(
                 format!("can't listen for the kernel's hardware events: {error}"),
                 "this kernel can't be used: try another version",
             )
         })?;
-        Ok(loader)
+        Ok(modules)
     }
 
     fn find_nic(
         &mut self,
         config: &BootConfig,
-        loader: &Arc<Loader>,
+        modules: &Arc<Modules>,
     ) -> Result<(Nic, String), Failure> {
-        let nic = nic::find(config.mac, loader, &self.console)?;
-        let loaded = loader.loaded();
+        let nic = nic::find(config.mac, modules, &self.console)?;
+        let loaded = modules.loaded();
         self.console.log(&format!("bootlace: loaded {}", loaded.join(" ")));
         let found = format!("{} loaded, {} has {}", loaded.len(), nic.name, nic.driver());
         Ok((nic, found))
@@ -179,15 +179,15 @@ impl System for Machine {
         &mut self,
         nic: Nic,
         config: &BootConfig,
-        loader: &Arc<Loader>,
+        modules: &Arc<Modules>,
     ) -> Result<(Nic, String), Failure> {
-        preload(loader, &config.root);
+        preload(modules, &config.root);
         if let Some(mtu) = config.mtu {
             self.mtu_refused = mtu::set(&nic, mtu).err();
         }
         let speed = nic::bring_up(&nic, &self.console)?;
         let Some(vlan) = config.vlan else { return Ok((nic, speed)) };
-        loader.load("8021q", "").map_err(|error| cannot_load("8021q", &error, loader))?;
+        modules.load("8021q", "").map_err(|error| cannot_load("8021q", &error, modules))?;
         Ok((nic::join_vlan(&nic, vlan)?, speed))
     }
 
@@ -242,7 +242,7 @@ impl System for Machine {
         &mut self,
         nic: &Nic,
         config: &BootConfig,
-        loader: &Arc<Loader>,
+        modules: &Arc<Modules>,
     ) -> Result<(Attached, String), Failure> {
         if let Some(ram) = config.ram {
             // The keeper starts with the disk, and watches this.
@@ -252,22 +252,22 @@ impl System for Machine {
         let console = &self.console;
         let (disk, place) = match &config.root {
             Root::Nbd { servers, export } => {
-                let (disk, server) = nbd::attach(servers, export, loader, console, own_lease)?;
+                let (disk, server) = nbd::attach(servers, export, modules, console, own_lease)?;
                 (disk, format!("NBD {server} {export}"))
             }
             Root::Aoe { shelf, slot } => {
-                let disk = aoe::attach(nic, *shelf, *slot, loader, console)?;
+                let disk = aoe::attach(nic, *shelf, *slot, modules, console)?;
                 self.start_keeper(own_lease);
                 (disk, format!("AoE {shelf}.{slot}"))
             }
             Root::Foreign(RootUrl::Iscsi(root)) => {
-                let disk = iscsi::attach(root, config.mac, loader, console)?;
+                let disk = iscsi::attach(root, config.mac, modules, console)?;
                 self.start_keeper(own_lease);
                 (disk, format!("iSCSI {} {} disk {}", root.portal, root.target, root.lun))
             }
             Root::Foreign(RootUrl::Nfs(root)) => {
                 let (address, _) = config.address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
-                let mounted = nfs::mount(root, config, address, loader, console)?;
+                let mounted = nfs::mount(root, config, address, modules, console)?;
                 self.start_keeper(own_lease);
                 let place = format!("NFS {} {}", root.server, root.folder);
                 return Ok((Attached::Folder(mounted), place));
@@ -281,14 +281,14 @@ impl System for Machine {
         &mut self,
         root: &Attached,
         config: &BootConfig,
-        loader: &Arc<Loader>,
+        modules: &Arc<Modules>,
     ) -> Result<String, Failure> {
         let partition = match &config.root {
             Root::Foreign(RootUrl::Iscsi(root)) => root.partition,
             _ => config.partition,
         };
         match root {
-            Attached::Disk(disk) => disk::mount_root(disk, partition, config.ram, loader),
+            Attached::Disk(disk) => disk::mount_root(disk, partition, config.ram, modules),
             Attached::Folder(mounted) => Ok(mounted.clone()),
         }
     }
@@ -311,31 +311,31 @@ impl System for Machine {
 }
 
 /// Loads what will be needed while the link comes up, which takes seconds on real cards.
-fn preload(loader: &Arc<Loader>, root: &Root) {
-    let loader = Arc::clone(loader);
+fn preload(modules: &Arc<Modules>, root: &Root) {
+    let modules = Arc::clone(modules);
     let is_nbd = matches!(root, Root::Nbd { .. });
     let is_disk = !matches!(root, Root::Foreign(RootUrl::Nfs(_)));
     std::thread::spawn(move || {
         // Whoever needs it loads it again, and says what is wrong.
         if is_nbd {
-            let _ = nbd::load_driver(&loader);
+            let _ = nbd::load_driver(&modules);
         }
         if is_disk {
-            let _ = loader.load("ext4", "");
+            let _ = modules.load("ext4", "");
         }
     });
 }
 
-fn open_loader(release: &str) -> Result<Arc<Loader>, Failure> {
+fn open_modules(release: &str) -> Result<Arc<Modules>, Failure> {
     let remedy = "use kernel and initrd of the same image, as the boot server offers them";
-    let loader = Loader::open().map_err(|error| {
+    let modules = Modules::open().map_err(|error| {
         Failure::new(format!("the initrd has no usable list of modules: {error}"), remedy)
     })?;
-    if loader.kernel() != release {
-        let what = format!("the initrd is for kernel {}, but {release} runs", loader.kernel());
+    if modules.kernel() != release {
+        let what = format!("the initrd is for kernel {}, but {release} runs", modules.kernel());
         return Err(Failure::new(what, remedy));
     }
-    Ok(Arc::new(loader))
+    Ok(Arc::new(modules))
 }
 
 /// Programs that are tried as the real init, as the kernel does it.

@@ -13,8 +13,8 @@ use std::sync::Mutex;
 /// Largest module when decoded; Debian's largest has 10 MB.
 const MODULE_SIZE_MAX: u64 = 256 << 20;
 
-/// Loads modules, each once.
-pub(crate) struct Loader {
+/// The modules of this initrd; loads them, each once.
+pub(crate) struct Modules {
     index: ModuleIndex,
     /// The kernel's command line: `MODULE.PARAMETER=VALUE` and black lists.
     command_line: String,
@@ -30,7 +30,7 @@ struct State {
     loaded: Vec<String>,
 }
 
-impl Loader {
+impl Modules {
     /// Reads the index of this initrd.
     pub(crate) fn open() -> io::Result<Self> {
         let text = fs::read_to_string(INDEX_PATH)?;
@@ -145,12 +145,12 @@ fn decode(path: &Path) -> io::Result<Vec<u8>> {
 
 /// `modprobe -q -- NAME`, as the kernel calls it.
 pub(crate) fn modprobe(arguments: &[String]) -> ExitCode {
-    let Ok(loader) = Loader::open() else { return ExitCode::FAILURE };
+    let Ok(modules) = Modules::open() else { return ExitCode::FAILURE };
     for name in arguments.iter().filter(|argument| !argument.starts_with('-')) {
-        if loader.load(name, "").is_err() {
+        if modules.load(name, "").is_err() {
             return ExitCode::FAILURE;
         }
-        loader.load_matching(name);
+        modules.load_matching(name);
     }
     ExitCode::SUCCESS
 }
@@ -162,10 +162,10 @@ mod tests {
     #[test]
     fn the_command_line_sets_and_blocks_modules() {
         let line = "quiet e1000e.EEE=0 snd-hda.x=1 e1000e.debug=1 modprobe.blacklist=foo,bar-baz\n";
-        let loader = Loader::new(ModuleIndex::default(), line.to_owned());
-        assert_eq!(loader.parameters_of("e1000e"), "EEE=0 debug=1");
-        assert_eq!(loader.parameters_of("snd_hda"), "x=1");
-        assert_eq!(loader.parameters_of("nbd"), "");
-        assert_eq!(loader.blocked, ["bar_baz", "foo"].map(str::to_owned).into());
+        let modules = Modules::new(ModuleIndex::default(), line.to_owned());
+        assert_eq!(modules.parameters_of("e1000e"), "EEE=0 debug=1");
+        assert_eq!(modules.parameters_of("snd_hda"), "x=1");
+        assert_eq!(modules.parameters_of("nbd"), "");
+        assert_eq!(modules.blocked, ["bar_baz", "foo"].map(str::to_owned).into());
     }
 }
