@@ -21,6 +21,7 @@ mod handover;
 mod keeper;
 mod modules;
 mod net;
+mod patience;
 mod pid1;
 mod rescue;
 mod root;

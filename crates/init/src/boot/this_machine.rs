@@ -7,20 +7,20 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::handover::resolve::resolve;
 use crate::handover::ssh;
-use crate::modules::Modules;
 use crate::modules::coldplug;
+use crate::modules::{Modules, cannot_load};
 use crate::net::dhcp::{self, Held};
 use crate::net::mtu::{self, Proof};
 use crate::net::nic;
 use crate::net::nic::Nic;
 use crate::rescue::{self, Offer};
-use crate::root::disk::{ROOT, cannot_load};
+use crate::root::disk::ROOT;
 use crate::root::{aoe, disk, iscsi, nbd, nfs};
 use crate::{handover, keeper};
 use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,10 +74,15 @@ impl ThisMachine {
         }
     }
 
-    /// Starts the keeper of a root that the kernel itself carries through outages.
-    fn start_keeper(&self, own_lease: Option<(&Held, &Nic)>) {
-        if let Err(error) = keeper::start(None, own_lease) {
-            self.console.say("attach", &format!("no signs of life will be sent: {error}"));
+    /// Starts the keeper; without a connection the kernel itself carries the root through outages.
+    fn start_keeper(&self, connection: Option<TcpStream>, own_lease: Option<(&Held, &Nic)>) {
+        // The disk works: only an outage of its server would be the end of this system.
+        let missed = match connection {
+            Some(_) => "nobody will restore a lost connection",
+            None => "no signs of life will be sent",
+        };
+        if let Err(error) = keeper::start(connection, own_lease) {
+            self.console.say("attach", &format!("{missed}: {error}"));
         }
     }
 
@@ -252,23 +257,25 @@ impl System for ThisMachine {
         let console = &self.console;
         let (disk, place) = match &config.root {
             Root::Nbd { servers, export } => {
-                let (disk, server) = nbd::attach(servers, export, modules, console, own_lease)?;
+                let nbd::Attached { disk, server, connection } =
+                    nbd::attach(servers, export, modules, console)?;
+                self.start_keeper(Some(connection), own_lease);
                 (disk, format!("NBD {server} {export}"))
             }
             Root::Aoe { shelf, slot } => {
                 let disk = aoe::attach(nic, *shelf, *slot, modules, console)?;
-                self.start_keeper(own_lease);
+                self.start_keeper(None, own_lease);
                 (disk, format!("AoE {shelf}.{slot}"))
             }
             Root::Foreign(RootUrl::Iscsi(root)) => {
                 let disk = iscsi::attach(root, config.mac, modules, console)?;
-                self.start_keeper(own_lease);
+                self.start_keeper(None, own_lease);
                 (disk, format!("iSCSI {} {} disk {}", root.portal, root.target, root.lun))
             }
             Root::Foreign(RootUrl::Nfs(root)) => {
                 let (address, _) = config.address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
                 let mounted = nfs::mount(root, config, address, modules, console)?;
-                self.start_keeper(own_lease);
+                self.start_keeper(None, own_lease);
                 let place = format!("NFS {} {}", root.server, root.folder);
                 return Ok((Attached::Folder(mounted), place));
             }

@@ -9,26 +9,22 @@
 
 pub(crate) mod await_login;
 mod companion;
+mod heartbeats;
 mod memory;
 mod power;
 
-use crate::boot_server::reporter::{Target, TokenCell, later_token, sealed};
+use crate::boot_server::reporter::Target;
 use crate::console::Console;
-use crate::keeper::memory::Memory;
-use crate::keeper::power::Power;
 use crate::net::dhcp::{Held, Renewal};
-use crate::net::netlink::Socket;
 use crate::net::nic::Nic;
-use crate::root::disk::Disk;
-use crate::root::iscsi;
-use crate::root::nbd;
-use crate::root::tls::Tls;
-use initcfg::{BootConfig, Heartbeat, REPORT_MAX, Root, RootUrl};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::root::{iscsi, nbd};
+use heartbeats::Heartbeats;
+use initcfg::{BootConfig, Root, RootUrl};
+use memory::Memory;
 use rustix::mm::MlockAllFlags;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -42,10 +38,6 @@ const NAME: &str = "@bootlace-keeper";
 /// Two hundred machines connect anew at once when a server comes back: they begin slowly and differ.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-
-/// How often it is looked how full the memory for changes is: a gigabyte is written in a second or two.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the person at the machine reads why everything stands still.
 const HINT_EVERY: Duration = Duration::from_secs(10);
@@ -53,9 +45,6 @@ const HINT_EVERY: Duration = Duration::from_secs(10);
 /// Ten minutes of warnings, then each ten minutes: the kernel's log is short.
 const HINTS_MAX: u32 = 60;
 const HINT_LATER: Duration = Duration::from_secs(600);
-
-/// Shortest wait for an order.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server,
 /// `own_lease` what it shall renew.
@@ -89,14 +78,14 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 
 struct Keeper {
     console: Console,
-    pulse: Pulse,
+    heartbeats: Heartbeats,
     renewal: Option<Renewal>,
     link: Option<Kept>,
 }
 
 /// A connection that the kernel can't make anew by itself.
 enum Kept {
-    Nbd(Link),
+    Nbd(nbd::Link),
     Iscsi(iscsi::Link),
 }
 
@@ -109,7 +98,11 @@ impl Keeper {
         // The kernel shall kill anything else before this when memory is short.
         fs::write("/proc/self/oom_score_adj", "-1000")?;
         let link = match &config.root {
-            Root::Nbd { servers, export } => Some(Kept::Nbd(Link::open(servers, export)?)),
+            Root::Nbd { servers, export } => {
+                // The kernel's connection, as `start` has given it.
+                let connection = io::stdin().as_fd().try_clone_to_owned()?;
+                Some(Kept::Nbd(nbd::Link::open(servers, export, connection)?))
+            }
             Root::Foreign(RootUrl::Iscsi(root)) => {
                 Some(Kept::Iscsi(iscsi::Link::open(root, config.mac)?))
             }
@@ -119,7 +112,7 @@ impl Keeper {
             arguments.split_first().and_then(|(nic, words)| Some((nic, Held::parse(words)?)));
         let renewal = own_lease.map(|(nic, held)| Renewal::open(held, nic, &config)).transpose()?;
         let memory = config.ram.map(|_| Memory::open()).transpose()?;
-        let pulse = Pulse::open(Target::from(&config), memory, console.clone())?;
+        let heartbeats = Heartbeats::open(Target::from(&config), memory, console.clone())?;
         let _ = rustix::process::setsid();
         // Memory for this process must never wait for a write to the disk that it has to bring back. A
         // kernel before 5.6 does not know the first; without them most outages are survived all the same.
@@ -128,7 +121,7 @@ impl Keeper {
         if let Err(error) = flusher.and(locked) {
             console.log(&format!("bootlace: the keeper's memory is not safe: {error}"));
         }
-        Ok(Self { console, pulse, renewal, link })
+        Ok(Self { console, heartbeats, renewal, link })
     }
 
     fn keep(self) -> ExitCode {
@@ -145,9 +138,9 @@ impl Keeper {
             let console = self.console.clone();
             in_thread("the lease is not renewed", Box::new(move || renewal.keep(&console)));
         }
-        let mut pulse = self.pulse;
-        let Some(mut link) = self.link else { pulse.beat() };
-        in_thread("no signs of life will be sent", Box::new(move || pulse.beat()));
+        let mut heartbeats = self.heartbeats;
+        let Some(mut link) = self.link else { heartbeats.send() };
+        in_thread("no signs of life will be sent", Box::new(move || heartbeats.send()));
         loop {
             match &mut link {
                 Kept::Nbd(link) => {
@@ -188,147 +181,4 @@ fn restore(console: &Console, mut connect: impl FnMut() -> Result<SocketAddrV4, 
     };
     let ms = lost.elapsed().as_millis();
     console.warn(&format!("bootlace: the root disk is back after {ms} ms, from {server}"));
-}
-
-/// Tells the boot server that this machine runs, so that the page is right and its address stays its own.
-struct Pulse {
-    socket: UdpSocket,
-    target: Target,
-    token: TokenCell,
-    /// `None` without a token: then nobody can prove that he may stop this machine.
-    power: Option<Power>,
-    memory: Option<Memory>,
-    console: Console,
-}
-
-impl Pulse {
-    fn open(target: Target, memory: Option<Memory>, console: Console) -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        let token = later_token();
-        let power = token.get().map(|token| Power::open(target, *token, console.clone()));
-        Ok(Self { socket, target, power: power.transpose()?, token, memory, console })
-    }
-
-    fn beat(&mut self) -> ! {
-        let mut used = None;
-        let mut next_beat = Instant::now();
-        let mut next_look = Instant::now();
-        loop {
-            if Instant::now() >= next_beat {
-                let line = self.target.heartbeat(used).to_string();
-                let line = sealed(self.token.get(), line);
-                // A boot server that is away hears the next one.
-                let _ = self.socket.send_to(line.as_bytes(), self.target.address());
-                next_beat = Instant::now() + Duration::from_secs(Heartbeat::INTERVAL_SECONDS);
-            }
-            let deadline = self.power.as_ref().and_then(Power::deadline);
-            let look = self.memory.as_ref().map(|_| next_look);
-            let wake = [deadline, look].into_iter().flatten().fold(next_beat, Instant::min);
-            self.listen_until(wake);
-            if let Some(power) = &mut self.power {
-                power.force();
-            }
-            if let Some(memory) = &mut self.memory
-                && Instant::now() >= next_look
-            {
-                next_look = Instant::now() + LOOK_EVERY;
-                let Ok((percent, warning)) = memory.look() else { continue };
-                used = Some(percent);
-                if let Some(warning) = warning {
-                    self.console.warn(&format!("bootlace: {warning}"));
-                    // The page shall know it at once.
-                    next_beat = Instant::now();
-                }
-            }
-        }
-    }
-
-    /// Waits for an order, and obeys it.
-    fn listen_until(&mut self, end: Instant) {
-        let started = Instant::now();
-        let left = end.saturating_duration_since(started).max(TICK);
-        let _ = self.socket.set_read_timeout(Some(left));
-        let mut datagram = [0; REPORT_MAX];
-        match self.socket.recv_from(&mut datagram) {
-            Ok((length, sender)) if sender == self.target.address().into() => {
-                let answer = self
-                    .power
-                    .as_mut()
-                    .and_then(|power| power.on_datagram(datagram.get(..length)?));
-                if let Some(answer) = answer {
-                    let _ = self.socket.send_to(answer.as_bytes(), self.target.address());
-                }
-            }
-            Ok(_) => {}
-            // "Connection refused" comes at once when nobody listens there: not a reason to spin.
-            Err(_) => std::thread::sleep(TICK.saturating_sub(started.elapsed())),
-        }
-    }
-}
-
-/// The kernel's connection to the storage server.
-struct Link {
-    servers: Vec<SocketAddrV4>,
-    export: String,
-    size_bytes: u64,
-    /// Ours of the kernel's connection: it hangs up when the kernel gives it up.
-    connection: OwnedFd,
-    /// Number of the connection; the storage server ends those with smaller ones first, so that no
-    /// late write of a former one overtakes a repeated one.
-    generation: u32,
-    tls: Option<Tls>,
-    netlink: Socket,
-    family: u16,
-}
-
-impl Link {
-    fn open(servers: &[SocketAddrV4], export: &str) -> io::Result<Self> {
-        let netlink = Socket::generic()?;
-        let family = netlink.family("nbd")?;
-        let disk = Disk { name: nbd::DEVICE.to_owned() };
-        let size_bytes =
-            disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
-        Ok(Self {
-            servers: servers.to_vec(),
-            export: export.to_owned(),
-            size_bytes,
-            connection: io::stdin().as_fd().try_clone_to_owned()?,
-            generation: 0,
-            tls: Tls::open()?,
-            netlink,
-            family,
-        })
-    }
-
-    /// Waits until the kernel has given the connection up.
-    fn wait_for_loss(&self) {
-        loop {
-            // Hang-ups and errors are reported without being asked for; the data is the kernel's.
-            let mut list = [PollFd::new(&self.connection, PollFlags::empty())];
-            if poll(&mut list, None::<&Timespec>).is_ok()
-                && list[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-            {
-                return;
-            }
-        }
-    }
-
-    fn connect(&mut self) -> Result<SocketAddrV4, String> {
-        self.generation += 1;
-        let name = format!("{}?g={}", self.export, self.generation);
-        let (server, (stream, found)) =
-            nbd::negotiate_any(&self.servers, &name, self.tls.as_ref(), CONNECT_TIMEOUT)
-                .map_err(|(server, error)| nbd::why(server, &self.export, &error))?;
-        if found.size_bytes / 512 * 512 != self.size_bytes {
-            return Err(format!(
-                "the disk {} of {server} has {} bytes now, but had {}: this is not the disk of this system; \
-                 start it again",
-                self.export, found.size_bytes, self.size_bytes
-            ));
-        }
-        nbd::reconfigure(&self.netlink, self.family, &stream, &self.export)
-            .map_err(|error| format!("the kernel does not take the connection: {error}"))?;
-        self.connection = stream.into();
-        Ok(server)
-    }
 }

@@ -1,5 +1,6 @@
 //! Loads kernel modules by the index that the builder wrote.
 
+use crate::failure::Failure;
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex, module_name};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,6 +142,14 @@ fn decode(path: &Path) -> io::Result<Vec<u8>> {
         .map_err(|error| invalid(format!("{}: {error}", path.display())))?;
     decoder.take(MODULE_SIZE_MAX).read_to_end(&mut image)?;
     Ok(image)
+}
+
+/// Why a boot ends that needs this driver.
+pub(crate) fn cannot_load(driver: &str, error: &io::Error, modules: &Modules) -> Failure {
+    Failure::new(
+        format!("can't load the {driver} driver: {error}"),
+        format!("the initrd is for kernel {}: use it with that kernel", modules.kernel()),
+    )
 }
 
 /// `modprobe -q -- NAME`, as the kernel calls it.

@@ -3,4 +3,4 @@
 pub(crate) mod coldplug;
 mod load;
 
-pub(crate) use load::{Modules, modprobe};
+pub(crate) use load::{Modules, cannot_load, modprobe};

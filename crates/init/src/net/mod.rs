@@ -4,3 +4,4 @@ pub(crate) mod dhcp;
 pub(crate) mod mtu;
 pub(crate) mod netlink;
 pub(crate) mod nic;
+pub(crate) mod tcp;

@@ -1,6 +1,6 @@
 //! The boot NIC: finds it, sets it up, gives it the address that the boot server leased.
 
-use crate::console::{Console, uptime};
+use crate::console::Console;
 use crate::failure::Failure;
 use crate::modules::Modules;
 use crate::modules::coldplug::{self, LostCard};
@@ -194,28 +194,6 @@ fn cannot(what: &str, name: &str, error: &io::Error) -> Failure {
         format!("can't {what} {name}: {error}"),
         "this is a fault of the driver or of the address settings of the boot server",
     )
-}
-
-/// Says what is waited for: at once, when it changes, and now and then.
-pub(crate) struct Patience<'a> {
-    console: &'a Console,
-    topic: &'static str,
-    last: String,
-    next: Duration,
-}
-
-impl<'a> Patience<'a> {
-    pub(crate) fn new(console: &'a Console, topic: &'static str) -> Self {
-        Self { console, topic, last: String::new(), next: Duration::ZERO }
-    }
-
-    pub(crate) fn waiting(&mut self, text: &str) {
-        if self.last != text || uptime() >= self.next {
-            self.console.wait(self.topic, text);
-            text.clone_into(&mut self.last);
-            self.next = uptime() + HINT_EVERY;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::modules::Modules;
-use crate::net::nic::{Nic, Patience};
+use crate::modules::{Modules, cannot_load};
+use crate::net::nic::Nic;
+use crate::patience::Patience;
 use crate::root::disk::Disk;
 use crate::sysfs;
 use std::time::{Duration, Instant};
@@ -27,12 +28,7 @@ pub(crate) fn attach(
         [("aoe_iflist", nic.name.as_str()), ("aoe_deadsecs", "-1"), ("aoe_maxout", "128")];
     let words: Vec<String> =
         parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    modules.load("aoe", &words.join(" ")).map_err(|error| {
-        Failure::new(
-            format!("can't load the AoE driver: {error}"),
-            format!("the initrd is for kernel {}: use it with that kernel", modules.kernel()),
-        )
-    })?;
+    modules.load("aoe", &words.join(" ")).map_err(|error| cannot_load("AoE", &error, modules))?;
     for (key, value) in parameters {
         // A driver that is part of the kernel took no parameters above.
         sysfs::tune(format!("/sys/module/aoe/parameters/{key}"), value);

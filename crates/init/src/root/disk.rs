@@ -1,7 +1,7 @@
 //! The attached root disk: its partition, its file system, and where it is mounted.
 
 use crate::failure::Failure;
-use crate::modules::Modules;
+use crate::modules::{Modules, cannot_load};
 use crate::sysfs;
 use initcfg::RamSize;
 use rustix::io::Errno;
@@ -162,13 +162,6 @@ pub(crate) fn mount_root(
     let place = mount_with_memory(&device, name, options).map_err(cannot_mount)?;
     let size = ram.unwrap_or_default();
     Ok(format!("{name}{place} on {device}, read-only, with changes in memory, {size} at most"))
-}
-
-pub(crate) fn cannot_load(module: &str, error: &io::Error, modules: &Modules) -> Failure {
-    Failure::new(
-        format!("can't load the {module} driver: {error}"),
-        format!("the initrd is for kernel {}: use it with that kernel", modules.kernel()),
-    )
 }
 
 /// What the usual errors of a mount mean.

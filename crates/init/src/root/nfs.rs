@@ -3,10 +3,10 @@
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::modules::Modules;
-use crate::net::nic::Patience;
-use crate::root::disk::{ROOT, cannot_load, mount_at, mount_memory, mount_with_memory};
-use crate::root::nbd::unreachable;
+use crate::modules::{Modules, cannot_load};
+use crate::net::tcp;
+use crate::patience::Patience;
+use crate::root::disk::{ROOT, mount_at, mount_memory, mount_with_memory};
 use initcfg::{BootConfig, NfsRoot, NfsVersion, RamSize};
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -107,7 +107,7 @@ fn try_all(root: &NfsRoot, own_address: Ipv4Addr) -> Result<&'static str, String
     let server = root.server;
     // The kernel's own tries take minutes and end in one word for everything.
     TcpStream::connect_timeout(&SocketAddr::V4(server), CONNECT_TIMEOUT).map_err(|error| {
-        format!("waiting for the NFS server {server}: {}", unreachable(&error, "NFS server"))
+        format!("waiting for the NFS server {server}: {}", tcp::unreachable(&error, "NFS server"))
     })?;
     let mut refusal = None;
     for &version in versions(root.version) {

@@ -4,11 +4,11 @@ mod kernel;
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::modules::Modules;
-use crate::net::nic::Patience;
-use crate::root::disk::{Disk, cannot_load};
+use crate::modules::{Modules, cannot_load};
+use crate::net::tcp;
+use crate::patience::Patience;
+use crate::root::disk::Disk;
 use crate::root::iscsi::kernel::{Kernel, Parameter};
-use crate::root::nbd::{tune_socket, unreachable};
 use crate::sysfs;
 use ::iscsi::{Agreed, HEADER_BYTES, Identity, Login, LoginError, Step};
 use initcfg::{IscsiRoot, iscsi_initiator};
@@ -170,7 +170,7 @@ impl Link {
             ConnectError::Io(error) => {
                 format!(
                     "waiting for the iSCSI server {portal}: {}",
-                    unreachable(error, "iSCSI server")
+                    tcp::unreachable(error, "iSCSI server")
                 )
             }
         }
@@ -179,7 +179,7 @@ impl Link {
     fn connect(&mut self) -> Result<(), ConnectError> {
         let portal = self.root.portal;
         let stream = TcpStream::connect_timeout(&SocketAddr::V4(portal), CONNECT_TIMEOUT)?;
-        tune_socket(&stream)?;
+        tcp::tune(&stream)?;
         self.kernel.bind(self.session, &stream)?;
         // The kernel has the socket from here on; ours is closed at the end.
         match self.log_in() {

@@ -1,0 +1,88 @@
+//! The connection of a running system to its NBD server, which the kernel can't make anew by itself.
+
+use super::kernel::{DEVICE, Driver};
+use super::negotiate::{negotiate_any, why};
+use crate::root::disk::Disk;
+use crate::root::tls::Tls;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// The kernel's connection to the storage server: [`wait_for_loss`](Self::wait_for_loss), then
+/// [`connect`](Self::connect) until that succeeds, and so on.
+pub(crate) struct Link {
+    servers: Vec<SocketAddrV4>,
+    export: String,
+    size_bytes: u64,
+    /// Ours of the kernel's connection: it hangs up when the kernel gives it up.
+    connection: OwnedFd,
+    /// Number of the connection; the storage server ends those with smaller ones first, so that no
+    /// late write of a former one overtakes a repeated one.
+    generation: u32,
+    tls: Option<Tls>,
+    driver: Driver,
+}
+
+impl Link {
+    /// The connection that the kernel has, and all that it takes to make another one.
+    pub(crate) fn open(
+        servers: &[SocketAddrV4],
+        export: &str,
+        connection: OwnedFd,
+    ) -> io::Result<Self> {
+        let driver = Driver::open()?;
+        let disk = Disk { name: DEVICE.to_owned() };
+        let size_bytes =
+            disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
+        Ok(Self {
+            servers: servers.to_vec(),
+            export: export.to_owned(),
+            size_bytes,
+            connection,
+            generation: 0,
+            tls: Tls::open()?,
+            driver,
+        })
+    }
+
+    /// Waits until the kernel has given the connection up.
+    pub(crate) fn wait_for_loss(&self) {
+        loop {
+            // Hang-ups and errors are reported without being asked for; the data is the kernel's.
+            let mut list = [PollFd::new(&self.connection, PollFlags::empty())];
+            if poll(&mut list, None::<&Timespec>).is_ok()
+                && list[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Makes another connection and gives it to the kernel; returns by which of the addresses.
+    ///
+    /// # Errors
+    /// In words for the person who waits. It may be tried again.
+    pub(crate) fn connect(&mut self) -> Result<SocketAddrV4, String> {
+        self.generation += 1;
+        let name = format!("{}?g={}", self.export, self.generation);
+        let (server, (stream, found)) =
+            negotiate_any(&self.servers, &name, self.tls.as_ref(), CONNECT_TIMEOUT)
+                .map_err(|(server, error)| why(server, &self.export, &error))?;
+        if found.size_bytes / 512 * 512 != self.size_bytes {
+            return Err(format!(
+                "the disk {} of {server} has {} bytes now, but had {}: this is not the disk of this system; \
+                 start it again",
+                self.export, found.size_bytes, self.size_bytes
+            ));
+        }
+        self.driver
+            .reconnect(&stream, &self.export)
+            .map_err(|error| format!("the kernel does not take the connection: {error}"))?;
+        self.connection = stream.into();
+        Ok(server)
+    }
+}

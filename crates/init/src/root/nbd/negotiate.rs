@@ -1,0 +1,244 @@
+//! Our handshake with an NBD server, up to a connection that the kernel can take.
+
+use crate::net::tcp;
+use crate::root::tls::Tls;
+use ::nbd::client::{Export, Handshake, HandshakeError, Step};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A server that has taken the connection answers in milliseconds.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no connection yet.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NegotiationError {
+    /// The server can't be reached, or the connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server answered something else than yes.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// There is no TLS session with it; why, in words.
+    #[error("{0}")]
+    Tls(String),
+}
+
+impl NegotiationError {
+    /// Whether the server has said something.
+    pub(crate) const fn is_word(&self) -> bool {
+        !matches!(self, Self::Io(_))
+    }
+}
+
+/// What an error means for the person who waits.
+pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) -> String {
+    match error {
+        NegotiationError::Handshake(error) => {
+            format!("the storage server {server} does not give the disk {export}: {error}")
+        }
+        NegotiationError::Tls(why) => {
+            format!("the storage server {server} can't be trusted with the disk {export}: {why}")
+        }
+        NegotiationError::Io(error) => {
+            format!(
+                "waiting for the storage server {server}: {}",
+                tcp::unreachable(error, "storage server")
+            )
+        }
+    }
+}
+
+/// A connection to the export, ready for the kernel.
+pub(crate) type Connection = (TcpStream, Export);
+
+/// The next address of the server is tried after this time without an answer of the former.
+const STAGGER: Duration = Duration::from_millis(300);
+
+/// The keeper's memory is locked, so that stacks are small; those of TLS are not.
+const STACK_BYTES: usize = if cfg!(feature = "tls") { 256 << 10 } else { 64 << 10 };
+
+/// Tries all addresses, one a little after the other, and takes the first that gives the export. If none
+/// does, a word of the server counts more than silence.
+pub(crate) fn negotiate_any(
+    servers: &[SocketAddrV4],
+    export: &str,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> Result<(SocketAddrV4, Connection), (SocketAddrV4, NegotiationError)> {
+    if let [server] = servers {
+        let connection =
+            negotiate(*server, export, tls, timeout).map_err(|error| (*server, error))?;
+        return Ok((*server, connection));
+    }
+    let (sender, answers) = mpsc::channel();
+    let mut left = servers.iter();
+    let mut n_running = 0;
+    let mut trouble: Option<(SocketAddrV4, NegotiationError)> = None;
+    loop {
+        if let Some(&server) = left.next() {
+            let (sender, export, tls) = (sender.clone(), export.to_owned(), tls.cloned());
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            // Nobody listens any more when another one was faster: that connection is closed.
+            let work = move || {
+                let done = negotiate(server, &export, tls.as_ref(), timeout);
+                drop(sender.send((server, done)));
+            };
+            match thread.spawn(work) {
+                Ok(_) => n_running += 1,
+                Err(error) => trouble = trouble.or(Some((server, error.into()))),
+            }
+        }
+        let is_last = left.len() == 0;
+        if is_last && n_running == 0 {
+            let silent = || (servers[0], io::Error::from(io::ErrorKind::TimedOut).into());
+            return Err(trouble.unwrap_or_else(silent));
+        }
+        // A thread has time limits of its own.
+        let patience = if is_last { timeout + 3 * HANDSHAKE_TIMEOUT } else { STAGGER };
+        match answers.recv_timeout(patience) {
+            Ok((server, Ok(connection))) => return Ok((server, connection)),
+            Ok((server, Err(error))) => {
+                n_running -= 1;
+                let is_word = error.is_word();
+                if is_word || trouble.is_none() {
+                    trouble = Some((server, error));
+                }
+            }
+            Err(_) if is_last => n_running = 0,
+            Err(_) => {}
+        }
+    }
+}
+
+fn negotiate(
+    server: SocketAddrV4,
+    export: &str,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> Result<Connection, NegotiationError> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(server), timeout)?;
+    tcp::tune(&stream)?;
+    stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+    stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))?;
+    let found = open_export(&mut stream, server, export, tls)?;
+    // The kernel inherits the socket: a read timeout would end the connection in an idle moment.
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)?;
+    Ok((stream, found))
+}
+
+fn open_export(
+    stream: &mut TcpStream,
+    server: SocketAddrV4,
+    export: &str,
+    tls: Option<&Tls>,
+) -> Result<Export, NegotiationError> {
+    let mut handshake = match tls {
+        Some(_) => Handshake::with_tls(export),
+        None => Handshake::new(export),
+    };
+    loop {
+        match handshake.step()? {
+            Step::Send(bytes) => stream.write_all(&bytes)?,
+            Step::Receive(length) => {
+                let mut bytes = vec![0; length];
+                stream.read_exact(&mut bytes)?;
+                handshake.on_bytes(&bytes)?;
+            }
+            Step::StartTls => {
+                if let Some(tls) = tls {
+                    tls.start(stream, *server.ip()).map_err(NegotiationError::Tls)?;
+                }
+                handshake.on_tls();
+            }
+            Step::Done(found) => return Ok(found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::nbd::TransmissionFlags;
+    use ::nbd::server::{self, ExportInfo, Exports};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    struct OneDisk;
+
+    impl Exports for OneDisk {
+        fn find(&self, name: &str) -> Result<ExportInfo, String> {
+            let flags = TransmissionFlags::HAS_FLAGS;
+            let disk = ExportInfo { size_bytes: 512, flags, description: String::new() };
+            (name == "lab-07").then_some(disk).ok_or_else(|| format!("no {name} here"))
+        }
+
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    fn listen() -> (TcpListener, SocketAddrV4) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("not IPv4") };
+        (listener, address)
+    }
+
+    /// A storage server with the disk `lab-07`.
+    fn server() -> SocketAddrV4 {
+        let (listener, address) = listen();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut handshake = server::Handshake::default();
+            let mut bytes = [0; 512];
+            loop {
+                match handshake.step(&OneDisk) {
+                    server::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
+                    server::Step::Receive => match stream.read(&mut bytes).unwrap_or(0) {
+                        0 => return,
+                        length => handshake.on_bytes(&bytes[..length]),
+                    },
+                    _ => return,
+                }
+            }
+        });
+        address
+    }
+
+    /// Takes connections and says nothing.
+    fn silent() -> (TcpListener, SocketAddrV4) {
+        listen()
+    }
+
+    /// Nobody listens there.
+    fn dead() -> SocketAddrV4 {
+        listen().1
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_first_address_that_gives_the_disk_is_taken() {
+        let (_silent, silent) = silent();
+        let started = Instant::now();
+        let servers = [silent, dead(), server()];
+        let (found, (_, export)) = negotiate_any(&servers, "lab-07", None, TIMEOUT).unwrap();
+        assert_eq!((found, export.size_bytes), (servers[2], 512));
+        assert!(started.elapsed() < HANDSHAKE_TIMEOUT, "the silent one is not waited for");
+        let server = server();
+        let (found, _) = negotiate_any(&[server], "lab-07", None, TIMEOUT).unwrap();
+        assert_eq!(found, server);
+    }
+
+    #[test]
+    fn a_word_of_the_server_counts_more_than_silence() {
+        let servers = [dead(), server(), dead()];
+        let (from, error) = negotiate_any(&servers, "lab-08", None, TIMEOUT).unwrap_err();
+        assert_eq!(from, servers[1]);
+        assert!(why(from, "lab-08", &error).contains("does not give the disk lab-08"));
+        let (_, error) = negotiate_any(&[dead(), dead()], "lab-07", None, TIMEOUT).unwrap_err();
+        assert!(matches!(error, NegotiationError::Io(_)));
+    }
+}
