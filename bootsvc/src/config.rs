@@ -1,14 +1,19 @@
 //! `bootlace.toml`.
 
-use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
+mod error;
+mod values;
+
+pub(crate) use error::ConfigError;
+pub(crate) use values::{Pool, check_local};
+
+use error::show;
+use initcfg::RamSize;
 use model::KernelArgs;
-use serde::Deserialize as _;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use values::{default_lease, duration, local_mac, mtu, nbd_addresses, ram_size, vlan, yes};
 use wire::Mac;
 
 /// The daemon's settings, as written by the administrator.
@@ -220,130 +225,6 @@ impl NbdTls {
     }
 }
 
-/// A range of addresses, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pool {
-    /// First address.
-    pub(crate) first: Ipv4Addr,
-    /// Last address.
-    pub(crate) last: Ipv4Addr,
-}
-
-impl<'de> serde::Deserialize<'de> for Pool {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let ends = text.split_once('-').and_then(|(first, last)| {
-            Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
-        });
-        match ends {
-            Some((first, last)) if first <= last => Ok(Self { first, last }),
-            _ => Err(serde::de::Error::custom(format!(
-                "{text:?} is not a pool: write FIRST-LAST, like \"10.0.5.100-10.0.5.199\""
-            ))),
-        }
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn default_lease() -> Duration {
-    Duration::from_secs(12 * 3600)
-}
-
-fn mtu<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    number_in(deserializer, &MTU_RANGE, "MTU")
-}
-
-fn vlan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    number_in(deserializer, &VLAN_RANGE, "number of a VLAN")
-}
-
-fn number_in<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-    range: &RangeInclusive<u16>,
-    what: &str,
-) -> Result<Option<u16>, D::Error> {
-    let number = i64::deserialize(deserializer)?;
-    match u16::try_from(number) {
-        Ok(number) if range.contains(&number) => Ok(Some(number)),
-        _ => Err(serde::de::Error::custom(format!(
-            "{number} is no {what}: write {} to {}, or leave the key out",
-            range.start(),
-            range.end()
-        ))),
-    }
-}
-
-fn ram_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RamSize, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
-}
-
-fn nbd_addresses<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Ipv4Addr>, D::Error> {
-    let addresses = Vec::deserialize(deserializer)?;
-    match addresses.len() {
-        1..=NBD_SERVERS_MAX => Ok(addresses),
-        n => Err(serde::de::Error::custom(format!(
-            "there are {n} addresses: write 1 to {NBD_SERVERS_MAX}, or leave the key out"
-        ))),
-    }
-}
-
-fn local_mac<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Mac>, D::Error> {
-    check_local(Mac::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
-}
-
-/// The address, if no card was made with it and it is no group's.
-pub(crate) fn check_local(mac: Mac) -> Result<Mac, String> {
-    match mac.0[0] & 0x03 {
-        0x02 => Ok(mac),
-        _ => Err(format!(
-            "{mac} belongs to a network card or a group: use one that begins with 02, such as \
-             02:00:00:00:01:00"
-        )),
-    }
-}
-
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match humantime::parse_duration(&text) {
-        Ok(duration) if (60..=31_536_000).contains(&duration.as_secs()) => Ok(duration),
-        _ => Err(serde::de::Error::custom(format!(
-            "{text:?} is not a lease time: write 1m to 365d, like \"12h\""
-        ))),
-    }
-}
-
-/// The configuration can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// There is no file yet.
-    #[error(
-        "there is no configuration {path}; write at least:\n\n  [network]\n  interface = \"enp3s0\"\n  \
-         pool = \"10.0.5.100-10.0.5.199\"\n\nwith the interface and a range of free addresses of your \
-         boot network"
-    )]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// The file can't be read.
-    #[error("can't read the configuration {path}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is no TOML, or has wrong keys or values. The text shows where.
-    #[error("{0}")]
-    Wrong(String),
-}
-
 impl Config {
     /// Reads the file.
     ///
@@ -363,29 +244,6 @@ impl Config {
         toml::from_str(text)
             .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))
     }
-}
-
-/// The message with file, line and the line itself, and the nearest key if one is unknown.
-fn show(path: &Path, text: &str, span: Option<Range<usize>>, message: &str) -> String {
-    let start = span.map_or(0, |span| span.start.min(text.len()));
-    let before = text.get(..start).unwrap_or_default();
-    let number = before.matches('\n').count() + 1;
-    let mut shown = format!("{}, line {number}: {message}", path.display());
-    if let Some(line) = text.lines().nth(number - 1) {
-        let _ = write!(shown, "\n  {number} | {}", line.trim_end());
-    }
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if message.starts_with("unknown field")
-        && let Some(unknown) = quoted.next()
-    {
-        let nearest = quoted.max_by(|a, b| {
-            strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
-        });
-        if let Some(nearest) = nearest {
-            let _ = write!(shown, "\n  did you mean `{nearest}`?");
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -1,0 +1,116 @@
+//! Values of `bootlace.toml` that are checked as they are read.
+
+use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
+use serde::Deserialize as _;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use wire::Mac;
+
+/// A range of addresses, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// First address.
+    pub(crate) first: Ipv4Addr,
+    /// Last address.
+    pub(crate) last: Ipv4Addr,
+}
+
+impl<'de> serde::Deserialize<'de> for Pool {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let ends = text.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+        });
+        match ends {
+            Some((first, last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(serde::de::Error::custom(format!(
+                "{text:?} is not a pool: write FIRST-LAST, like \"10.0.5.100-10.0.5.199\""
+            ))),
+        }
+    }
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+pub(super) fn default_lease() -> Duration {
+    Duration::from_secs(12 * 3600)
+}
+
+pub(super) fn mtu<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u16>, D::Error> {
+    number_in(deserializer, &MTU_RANGE, "MTU")
+}
+
+pub(super) fn vlan<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u16>, D::Error> {
+    number_in(deserializer, &VLAN_RANGE, "number of a VLAN")
+}
+
+fn number_in<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+    range: &RangeInclusive<u16>,
+    what: &str,
+) -> Result<Option<u16>, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    match u16::try_from(number) {
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
+        _ => Err(serde::de::Error::custom(format!(
+            "{number} is no {what}: write {} to {}, or leave the key out",
+            range.start(),
+            range.end()
+        ))),
+    }
+}
+
+pub(super) fn ram_size<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<RamSize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
+}
+
+pub(super) fn nbd_addresses<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Ipv4Addr>, D::Error> {
+    let addresses = Vec::deserialize(deserializer)?;
+    match addresses.len() {
+        1..=NBD_SERVERS_MAX => Ok(addresses),
+        n => Err(serde::de::Error::custom(format!(
+            "there are {n} addresses: write 1 to {NBD_SERVERS_MAX}, or leave the key out"
+        ))),
+    }
+}
+
+pub(super) fn local_mac<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Mac>, D::Error> {
+    check_local(Mac::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The address, if no card was made with it and it is no group's.
+pub(crate) fn check_local(mac: Mac) -> Result<Mac, String> {
+    match mac.0[0] & 0x03 {
+        0x02 => Ok(mac),
+        _ => Err(format!(
+            "{mac} belongs to a network card or a group: use one that begins with 02, such as \
+             02:00:00:00:01:00"
+        )),
+    }
+}
+
+pub(super) fn duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match humantime::parse_duration(&text) {
+        Ok(duration) if (60..=31_536_000).contains(&duration.as_secs()) => Ok(duration),
+        _ => Err(serde::de::Error::custom(format!(
+            "{text:?} is not a lease time: write 1m to 365d, like \"12h\""
+        ))),
+    }
+}
