@@ -1,6 +1,8 @@
 //! `bootlace.toml`.
 
 mod error;
+#[cfg(test)]
+mod reference;
 mod values;
 
 pub(crate) use error::ConfigError;
@@ -16,19 +18,24 @@ use std::time::Duration;
 use values::{default_lease, duration, local_mac, mtu, nbd_addresses, ram_size, vlan, yes};
 use wire::Mac;
 
+// The doc comments of the keys below are the page `docs/configuration.md`: what a key does, and in a list its
+// value, its default and an example. The test in `config/reference.rs` compares them with the page and with
+// what is read.
+
 /// The daemon's settings, as written by the administrator.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The boot network.
+    /// The boot network: which interface it is on, and what machines are told about it. The only section that
+    /// must be there.
     pub(crate) network: NetworkConfig,
-    /// What machines are given.
+    /// What machines are given when they boot.
     #[serde(default)]
     pub(crate) boot: BootSettings,
-    /// The web page.
+    /// The web page and the JSON API.
     #[serde(default)]
     pub(crate) web: WebConfig,
-    /// The storage server.
+    /// The storage server: how machines reach their disks.
     #[serde(default)]
     pub(crate) storage: StorageConfig,
 }
@@ -37,34 +44,86 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NetworkConfig {
-    /// Interface of the boot network; its first IPv4 address is the server's.
+    /// The interface of the boot network. Its first IPv4 address is the boot server's, so it needs one before
+    /// Bootlace starts.
+    ///
+    /// - Value: the name of an interface, as `ip link` shows it
+    /// - Required
+    /// - Example: `interface = "enp3s0"`
     pub(crate) interface: String,
-    /// Addresses to lease, `FIRST-LAST`.
+    /// The addresses that Bootlace leases. They must lie in the interface's network, and must not include the
+    /// server's own address.
+    ///
+    /// - Value: `FIRST-LAST`, both included
+    /// - Required
+    /// - Example: `pool = "10.0.5.100-10.0.5.199"`
     pub(crate) pool: Pool,
-    /// Default route of the machines.
+    /// The default route of the machines.
+    ///
+    /// - Value: an IPv4 address
+    /// - Default: none; machines reach their own network only
+    /// - Example: `router = "10.0.5.254"`
     pub(crate) router: Option<Ipv4Addr>,
-    /// Name servers of the machines.
+    /// The name servers of the machines.
+    ///
+    /// - Value: a list of IPv4 addresses, the preferred one first
+    /// - Default: `dns = []`
+    /// - Example: `dns = ["10.0.5.1", "9.9.9.9"]`
     #[serde(default)]
     pub(crate) dns: Vec<Ipv4Addr>,
-    /// DNS domain of the machines.
+    /// The DNS domain of the machines.
+    ///
+    /// - Value: a domain name
+    /// - Default: none
+    /// - Example: `domain = "lab.example"`
     pub(crate) domain: Option<String>,
-    /// How large the machines' packets may be, in bytes; a machine whose network does not carry them takes
-    /// 1500. Without this key as the driver sets it.
+    /// How large the machines' packets may be. Before a machine attaches its root it proves, with a ping of that
+    /// size, that the network carries such packets to its storage server. If it does not, the machine takes 1500
+    /// and says so.
+    ///
+    /// - Value: bytes, 1280 to 9000
+    /// - Default: what the machine's driver sets, usually 1500
+    /// - Example: `mtu = 9000`
     #[serde(default, deserialize_with = "mtu")]
     pub(crate) mtu: Option<u16>,
-    /// The VLAN that machines tag their packets with, once Linux runs.
+    /// The VLAN that machines tag their packets with, once Linux runs; the running system keeps it. Firmware and
+    /// GRUB know nothing of it. The server needs no setting here: its interface must be in that VLAN. Machines
+    /// then always get the initrd for all machines.
+    ///
+    /// - Value: the number of a VLAN, 1 to 4094
+    /// - Default: none; packets have no tag
+    /// - Example: `vlan = 12`
     #[serde(default, deserialize_with = "vlan")]
     pub(crate) vlan: Option<u16>,
-    /// Addresses that belong to one NIC for ever; they need not lie in the pool.
+    /// Addresses that belong to one network card for ever. They need not lie in the pool.
+    ///
+    /// - Value: a table of MAC addresses, each with an IPv4 address
+    /// - Default: `reserve = {}`
+    /// - Example: `reserve = { "52:54:00:12:34:56" = "10.0.5.20" }`
     #[serde(default, rename = "reserve")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
-    /// Whether machines take the address that their firmware was leased, or ask by DHCP once more.
+    /// How a machine's kernel gets its address. With `lease` it takes the one that its firmware was leased from
+    /// the kernel command line, without a second round of DHCP. With `dhcp` it asks by DHCP itself, and renews the
+    /// lease while it runs.
+    ///
+    /// - Value: `lease` or `dhcp`
+    /// - Default: `address_by = "lease"`
+    /// - Example: `address_by = "dhcp"`
     #[serde(default)]
     pub(crate) address_by: AddressBy,
-    /// How long a lease lasts, like `12h`.
+    /// How long a lease lasts.
+    ///
+    /// - Value: a time such as `30m`, `12h` or `7d`, from `1m` to `365d`
+    /// - Default: `lease = "12h"`
+    /// - Example: `lease = "2h"`
     #[serde(default = "default_lease", deserialize_with = "duration")]
     pub(crate) lease: Duration,
-    /// Whether iPXE is told that there is no IPv6 router; otherwise it waits 16 s for one.
+    /// Whether PCs in their firmware are told that there is no IPv6 router. Those with iPXE, which every virtual
+    /// machine has, otherwise wait 16 seconds for one. Turn it off where switches report such messages.
+    ///
+    /// - Value: `true` or `false`
+    /// - Default: `answer_router_solicitations = true`
+    /// - Example: `answer_router_solicitations = false`
     #[serde(default = "yes")]
     pub(crate) answer_router_solicitations: bool,
 }
@@ -84,16 +143,39 @@ pub(crate) enum AddressBy {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
-    /// Kernel parameters of all machines.
+    /// Kernel parameters of all machines. A machine's own come after them.
+    ///
+    /// - Value: at most 1024 printable ASCII characters; no parameter may begin with `bootlace.`
+    /// - Default: `kernel_args = ""`
+    /// - Example: `kernel_args = "quiet console=tty0 console=ttyS0,115200"`
     pub(crate) kernel_args: KernelArgs,
-    /// Whether machines get small initrds made for their hardware, from their second boot on.
+    /// Whether machines get small initrds made for their hardware, from their second boot on. They load faster; if
+    /// one fails, the machine gets the initrd for all machines again.
+    ///
+    /// - Value: `true` or `false`
+    /// - Default: `fitted_initrds = true`
+    /// - Example: `fitted_initrds = false`
     pub(crate) fitted_initrds: bool,
-    /// How long a machine shows why it can't start before it starts again; 0: for ever.
+    /// How long a machine that can't start shows the reason before it restarts. With 0 it shows it until somebody
+    /// switches the machine off.
+    ///
+    /// - Value: seconds
+    /// - Default: `reboot_after_failure_seconds = 60`
+    /// - Example: `reboot_after_failure_seconds = 0`
     pub(crate) reboot_after_failure_seconds: u32,
-    /// How much of their memory machines in write mode `ram` give to what they write: `50%`, `2048M`.
+    /// How much of its memory a machine gives to what it writes, in write mode `ram` and with a read-only root on
+    /// another server.
+    ///
+    /// - Value: a part of the memory, `1%` to `90%`, or MiB, from `16M`
+    /// - Default: `ram = "50%"`
+    /// - Example: `ram = "2048M"`
     #[serde(deserialize_with = "ram_size")]
     pub(crate) ram: RamSize,
-    /// The static busybox of rescue shells; without this key `/bin/busybox` or `/usr/bin/busybox`.
+    /// The busybox of rescue shells. It must be static.
+    ///
+    /// - Value: the path of a file
+    /// - Default: `/bin/busybox` or `/usr/bin/busybox`, whichever is there
+    /// - Example: `rescue_busybox = "/opt/busybox-static"`
     pub(crate) rescue_busybox: Option<PathBuf>,
 }
 
@@ -113,7 +195,12 @@ impl Default for BootSettings {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WebConfig {
-    /// Where the pages are.
+    /// Where the pages, the API and `/metrics` are. There is no login: whoever reaches this address can change
+    /// everything.
+    ///
+    /// - Value: `ADDRESS:PORT`
+    /// - Default: `listen = "127.0.0.1:8080"`
+    /// - Example: `listen = "127.0.0.1:8000"`
     pub(crate) listen: SocketAddr,
 }
 
@@ -127,18 +214,38 @@ impl Default for WebConfig {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StorageConfig {
-    /// TCP port of NBD.
+    /// The TCP port of NBD.
+    ///
+    /// - Value: a port number
+    /// - Default: `nbd_port = 10809`
+    /// - Example: `nbd_port = 10810`
     pub(crate) nbd_port: u16,
-    /// Addresses of this server for NBD, the preferred first, at most 8; without this key the boot
-    /// network's. Machines take the first that answers, and move over when it is lost.
+    /// The addresses of this server for NBD. Machines take the first that answers, and move over to another when
+    /// the connection is lost.
+    ///
+    /// - Value: a list of 1 to 8 IPv4 addresses, the preferred one first
+    /// - Default: the server's address on the boot network
+    /// - Example: `nbd_addresses = ["10.0.5.1", "10.0.6.1"]`
     #[serde(deserialize_with = "nbd_addresses")]
     pub(crate) nbd_addresses: Vec<Ipv4Addr>,
-    /// Interfaces for AoE; without this key the boot network's.
+    /// The interfaces on which AoE is served. With an empty list it is not served at all.
+    ///
+    /// - Value: a list of interface names
+    /// - Default: the boot network's interface
+    /// - Example: `aoe_interfaces = ["enp3s0", "enp4s0"]`
     pub(crate) aoe_interfaces: Option<Vec<String>>,
-    /// Certificate and key with which NBD clients may use TLS; without this key none can.
+    /// The certificate and the key with which NBD clients may use TLS.
+    ///
+    /// - Value: a table with the keys below
+    /// - Default: none; nobody can use TLS
+    /// - Example: `nbd_tls = { certificate = "/etc/bootlace/cert.pem", key = "/etc/bootlace/key.pem" }`
     pub(crate) nbd_tls: Option<NbdTls>,
-    /// MAC address from which AoE is served, a locally administered one; without this key each
-    /// interface's own. A server that takes this one's place takes it over.
+    /// The MAC address from which AoE is served. A server that takes this one's place takes the address over, and
+    /// machines notice nothing.
+    ///
+    /// - Value: a locally administered MAC address: one that begins with `02`, for example
+    /// - Default: each interface's own
+    /// - Example: `aoe_mac = "02:00:00:00:01:00"`
     #[serde(deserialize_with = "local_mac")]
     pub(crate) aoe_mac: Option<Mac>,
 }
@@ -170,16 +277,38 @@ impl Default for StorageConfig {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(try_from = "NbdTlsText")]
 pub(crate) struct NbdTls {
-    /// The server's certificate, and those of intermediate authorities behind it.
+    /// The server's certificate, with those of intermediate authorities behind it. It is read again when the file
+    /// changes.
+    ///
+    /// - Value: the path of a PEM file
+    /// - Required
+    /// - Example: `certificate = "/etc/bootlace/cert.pem"`
     pub(crate) certificate: PathBuf,
-    /// Its private key.
+    /// The private key of the certificate. It is read again when the file changes.
+    ///
+    /// - Value: the path of a PEM file
+    /// - Required
+    /// - Example: `key = "/etc/bootlace/key.pem"`
     pub(crate) key: PathBuf,
-    /// Authorities of which clients that use TLS must show a certificate.
+    /// The authorities of which a client that uses TLS must show a certificate. Machines have no certificates, so
+    /// this and `machine_ca` exclude each other.
+    ///
+    /// - Value: the path of a PEM file
+    /// - Default: none; clients need no certificate
+    /// - Example: `client_ca = "/etc/bootlace/office.pem"`
     pub(crate) client_ca: Option<PathBuf>,
-    /// The authority of `certificate`: machines attach their NBD roots over TLS, and know the server by
-    /// it. The certificate must name the server's IP addresses.
+    /// The authority of `certificate`. With it machines attach their NBD roots over TLS, and know the server by it;
+    /// the certificate must name the server's IP addresses. A change needs a restart of both servers.
+    ///
+    /// - Value: the path of a PEM file
+    /// - Default: none; machines attach their roots without TLS
+    /// - Example: `machine_ca = "/etc/bootlace/ca.pem"`
     pub(crate) machine_ca: Option<PathBuf>,
-    /// Clients without TLS are refused.
+    /// Whether clients without TLS are refused. Machines would be refused too, so it needs `machine_ca`.
+    ///
+    /// - Value: `true` or `false`
+    /// - Default: `require = false`
+    /// - Example: `require = true`
     pub(crate) require: bool,
 }
 

@@ -1,0 +1,238 @@
+//! The page of the configuration, made from the doc comments of its structures and compared with what is read.
+
+use super::Config;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use syn::{Attribute, Expr, Field, Item, Lit, LitStr, Meta};
+
+/// The structures, and where their keys are.
+const SECTIONS: [(&str, &str); 5] = [
+    ("NetworkConfig", "network"),
+    ("BootSettings", "boot"),
+    ("WebConfig", "web"),
+    ("StorageConfig", "storage"),
+    ("NbdTls", "nbd_tls"),
+];
+
+/// Replaces what the page says before the first section.
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Made from bootsvc/src/config.rs. To make it again: UPDATE_GOLDEN=1 cargo test -p bootsvc reference -->
+
+The servers read `/etc/bootlace/bootlace.toml`, a file in [TOML](https://toml.io), when they start; a change needs a
+restart, except where it is said otherwise. `bootlace check` says whether the file is right. Two lines are enough:
+
+```toml
+[network]
+interface = \"enp3s0\"
+pool = \"10.0.5.100-10.0.5.199\"
+```
+
+A key that does not exist is an error, and the message names the nearest one that does. What belongs to one machine,
+such as its image, is not set here but on its page or with `bootlace machine set`.
+";
+
+/// A key of a section.
+struct Key {
+    name: String,
+    /// Its doc comment, as Markdown.
+    text: String,
+}
+
+impl Key {
+    /// What the comment's list says of the key.
+    fn item(&self, what: &str) -> Option<&str> {
+        let lines = self.text.lines();
+        lines.filter_map(|line| line.strip_prefix("- ")?.strip_prefix(what)).next()
+    }
+
+    /// A line of TOML in that item.
+    fn toml(&self, what: &str) -> Option<&str> {
+        let quoted = self.item(what)?.strip_prefix(": `")?.split('`').next()?;
+        quoted.starts_with(&format!("{} = ", self.name)).then_some(quoted)
+    }
+}
+
+#[test]
+fn the_page_of_the_configuration_is_up_to_date() {
+    let page = root().join("docs/configuration.md");
+    let mut wanted = INTRODUCTION.to_owned();
+    for (structure, section) in SECTIONS {
+        let title = match section {
+            "nbd_tls" => "`nbd_tls` in `[storage]`".to_owned(),
+            _ => format!("`[{section}]`"),
+        };
+        let _ = write!(wanted, "\n## {title}\n\n{}\n", about(section));
+        for key in keys(structure) {
+            let _ = write!(wanted, "\n### {}\n\n{}\n", key.name, key.text);
+        }
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        return std::fs::write(&page, wanted).expect("the page can be written");
+    }
+    let found = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "docs/configuration.md is out of date: UPDATE_GOLDEN=1 cargo test -p bootsvc reference"
+    );
+}
+
+#[test]
+fn the_reference_names_every_key_that_is_read_and_no_other() {
+    let sections: Vec<&str> =
+        SECTIONS.iter().map(|(_, section)| *section).filter(|name| *name != "nbd_tls").collect();
+    assert_eq!(read_keys("none = 1"), sections);
+    for (structure, section) in SECTIONS {
+        let named: Vec<String> = keys(structure).into_iter().map(|key| key.name).collect();
+        assert_eq!(read_keys(&within(section, "none = 1")), named, "{section}");
+    }
+}
+
+#[test]
+fn examples_are_read_and_defaults_change_nothing() {
+    for (structure, section) in SECTIONS {
+        for key in keys(structure) {
+            let example = key.toml("Example").unwrap_or_else(|| panic!("{} has none", key.name));
+            let read = |line: &str| {
+                let text = config(section, &key.name, line);
+                let parsed = Config::parse(Path::new("bootlace.toml"), &text);
+                format!("{:?}", parsed.unwrap_or_else(|error| panic!("{error}\n\n{text}")))
+            };
+            let is_required = key.text.lines().any(|line| line == "- Required");
+            assert_ne!(is_required, key.item("Default").is_some(), "{}", key.name);
+            assert!(key.item("Value").is_some(), "{} says nothing of its value", key.name);
+            if is_required {
+                read(example);
+                continue;
+            }
+            assert_ne!(read(example), read(""), "the example is the default: {example}");
+            if let Some(default) = key.toml("Default") {
+                assert_eq!(read(default), read(""), "this is not the default: {default}");
+            }
+        }
+    }
+}
+
+/// A bound that the page names is one: what lies on it is read, what lies beyond is refused.
+#[test]
+fn bounds_are_where_the_reference_says() {
+    let check = |section: &str, good: &[&str], bad: &[&str]| {
+        let is_read = |line: &str| {
+            let name = line.split(' ').next().unwrap_or_default();
+            Config::parse(Path::new("bootlace.toml"), &config(section, name, line)).is_ok()
+        };
+        good.iter().for_each(|line| assert!(is_read(line), "{line} must be read"));
+        bad.iter().for_each(|line| assert!(!is_read(line), "{line} must be refused"));
+    };
+    check("network", &["mtu = 1280", "mtu = 9000"], &["mtu = 1279", "mtu = 9001"]);
+    check("network", &["vlan = 1", "vlan = 4094"], &["vlan = 0", "vlan = 4095"]);
+    check(
+        "network",
+        &["lease = \"1m\"", "lease = \"365d\""],
+        &["lease = \"59s\"", "lease = \"366d\""],
+    );
+    let arguments = |n: usize| format!("kernel_args = \"{}\"", "x".repeat(n));
+    check("boot", &[&arguments(1024)], &[&arguments(1025)]);
+    check("boot", &["ram = \"1%\"", "ram = \"90%\"", "ram = \"16M\""], &["ram = \"0%\""]);
+    check("boot", &[], &["ram = \"91%\"", "ram = \"15M\""]);
+    let addresses = |n: usize| format!("nbd_addresses = [{}]", "\"10.0.5.1\", ".repeat(n));
+    check("storage", &[&addresses(1), &addresses(8)], &[&addresses(0), &addresses(9)]);
+    check("storage", &["aoe_mac = \"02:00:00:00:00:01\""], &["aoe_mac = \"00:00:00:00:00:01\""]);
+}
+
+/// A whole configuration with this line in that section, in place of the same key.
+fn config(section: &str, key: &str, line: &str) -> String {
+    let needed = [
+        ("network", "interface", "interface = \"br0\""),
+        ("network", "pool", "pool = \"10.77.0.100-10.77.0.199\""),
+        ("nbd_tls", "certificate", "certificate = \"c.pem\""),
+        ("nbd_tls", "key", "key = \"k.pem\""),
+        // Without it machines could not attach their roots.
+        ("nbd_tls", "machine_ca", if key == "require" { "machine_ca = \"a.pem\"" } else { "" }),
+    ];
+    let lines = |of: &str| {
+        let is_other = |name: &str| of != section || name != key;
+        let mut lines: Vec<&str> = needed
+            .iter()
+            .filter(|(section, name, _)| *section == of && is_other(name))
+            .map(|(_, _, line)| *line)
+            .collect();
+        lines.extend((of == section).then_some(line));
+        lines.join("\n")
+    };
+    let mut text = format!("[network]\n{}\n", lines("network"));
+    if section != "network" {
+        text += &within(section, &lines(section));
+    }
+    text
+}
+
+fn within(section: &str, lines: &str) -> String {
+    match section {
+        "nbd_tls" => format!("[storage.nbd_tls]\n{lines}\n"),
+        _ => format!("[{section}]\n{lines}\n"),
+    }
+}
+
+/// The keys beside the wrong one in this text, from the message about it.
+fn read_keys(text: &str) -> Vec<String> {
+    let message = toml::from_str::<Config>(text).unwrap_err().message().to_owned();
+    assert!(message.starts_with("unknown field `none`"), "{message}");
+    message.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+}
+
+/// What the configuration's structure says of a section.
+fn about(section: &str) -> String {
+    let all = keys("Config").into_iter().find(|key| key.name == section);
+    all.map_or_else(
+        || "Files in PEM format. [How to make them](how-to/tls.md).".into(),
+        |it| it.text,
+    )
+}
+
+fn keys(structure: &str) -> Vec<Key> {
+    let file = syn::parse_file(include_str!("../config.rs")).expect("config.rs is Rust");
+    let found = file.items.into_iter().find_map(|item| match item {
+        Item::Struct(found) if found.ident == structure => Some(found),
+        _ => None,
+    });
+    let found = found.unwrap_or_else(|| panic!("config.rs has no {structure}"));
+    found.fields.iter().map(|field| Key { name: name(field), text: doc(&field.attrs) }).collect()
+}
+
+/// As it is written in the file.
+fn name(field: &Field) -> String {
+    let mut name = field.ident.as_ref().expect("keys have names").to_string();
+    for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+        let parsed = attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("rename") {
+                name = meta.value()?.parse::<LitStr>()?.value();
+            } else if meta.input.peek(syn::Token![=]) {
+                meta.value()?.parse::<LitStr>()?;
+            }
+            Ok(())
+        });
+        parsed.expect("attributes of serde are `key` or `key = \"value\"`");
+    }
+    name
+}
+
+fn doc(attributes: &[Attribute]) -> String {
+    let line = |attribute: &Attribute| match &attribute.meta {
+        Meta::NameValue(meta) if meta.path.is_ident("doc") => match &meta.value {
+            Expr::Lit(text) => match &text.lit {
+                Lit::Str(text) => Some(text.value().trim().to_owned()),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    };
+    attributes.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Top of the source tree.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
