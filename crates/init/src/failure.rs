@@ -1,5 +1,7 @@
 //! Why a boot can't go on, in words for the person in front of the screen.
 
+use crate::console::Console;
+use initcfg::{BootConfig, failure_code};
 use std::fmt;
 
 /// What failed and what to do about it.
@@ -14,6 +16,37 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// Tells the person in front of the machine.
+    pub(crate) fn show(&self, console: &Console, config: Option<&BootConfig>) {
+        for line in self.explanation(config) {
+            console.line(&line);
+        }
+    }
+
+    /// Lines for the screen; `config` is what is known of the machine.
+    pub(crate) fn explanation(&self, config: Option<&BootConfig>) -> Vec<String> {
+        let mut lines = vec![
+            String::new(),
+            "*** This machine can't start ***".to_owned(),
+            format!("  What happened:  {}", self.what),
+            format!("  What helps:     {}", self.remedy),
+        ];
+        if let Some(config) = config {
+            let BootConfig { host_name, mac, address, server, .. } = config;
+            let address = address.map_or_else(
+                || "address by DHCP".to_owned(),
+                |(address, prefix)| format!("{address}/{prefix}"),
+            );
+            lines.push(format!("  This machine:   {host_name}, {mac}, {address}"));
+            lines.push(format!("  Boot server:    {server}"));
+            let code = failure_code(config.boot, config.mac);
+            lines
+                .push(format!("  Code:           {code}, which the boot server's page shows, too"));
+        }
+        lines.push(String::new());
+        lines
     }
 }
 

@@ -1,12 +1,11 @@
 //! PID 1: little code that can't go wrong around the work that can.
 
-use crate::boot::show;
-use crate::boot::this_machine::find_init;
 use crate::boot_server::host_segment;
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::handover::find_init;
 use crate::rescue::{self, Offer};
-use crate::root::disk::ROOT;
+use crate::root::ROOT;
 use initcfg::BootConfig;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::RebootCommand;
@@ -70,7 +69,7 @@ fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Fail
     let mut reporting = None;
     if let Some(failure) = failure {
         let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        show(console, BootConfig::parse(&command_line).ok().as_ref(), failure);
+        failure.show(console, BootConfig::parse(&command_line).ok().as_ref());
         let detail = failure.to_string();
         reporting = Command::new("/init").args(["report", "failed", &detail]).spawn().ok();
     }

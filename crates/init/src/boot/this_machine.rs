@@ -1,12 +1,11 @@
 //! The real machine: what the stages of a boot do to it.
 
-use crate::boot::{Attached, System};
+use super::stages::System;
 use crate::boot_server::reporter::{Reporter, TokenCell};
 use crate::boot_server::{hardware, host_segment};
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::handover::resolve::resolve;
-use crate::handover::ssh;
+use crate::handover::{find_init, ssh};
 use crate::modules::coldplug;
 use crate::modules::{Modules, cannot_load};
 use crate::net::dhcp::{self, Held};
@@ -14,14 +13,12 @@ use crate::net::mtu::{self, Proof};
 use crate::net::nic;
 use crate::net::nic::Nic;
 use crate::rescue::{self, Offer};
-use crate::root::disk::ROOT;
-use crate::root::{aoe, disk, iscsi, nbd, nfs};
+use crate::root::{Attached, ROOT, aoe, disk, iscsi, nbd, nfs};
 use crate::{handover, keeper};
 use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -343,28 +340,4 @@ fn open_modules(release: &str) -> Result<Arc<Modules>, Failure> {
         return Err(Failure::new(what, remedy));
     }
     Ok(Arc::new(modules))
-}
-
-/// Programs that are tried as the real init, as the kernel does it.
-const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
-
-/// The real system's init: what the command line says, or the first one that is there.
-pub(crate) fn find_init(root: &Path, command_line: &str) -> Result<String, Failure> {
-    let wanted =
-        command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("init="));
-    let is_program = |path: &str| {
-        resolve(root, Path::new(path))
-            .and_then(|file| fs::metadata(file).ok())
-            .is_some_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
-    };
-    let candidates: Vec<&str> = match wanted {
-        Some(path) => vec![path],
-        None => INITS.to_vec(),
-    };
-    candidates.iter().find(|path| is_program(path)).map(|path| (*path).to_owned()).ok_or_else(|| {
-        Failure::new(
-            format!("the root disk has no {}: it is not a complete system", candidates[0]),
-            "assign an image that holds an installed Linux; perhaps its root is another partition",
-        )
-    })
 }

@@ -2,14 +2,17 @@
 //!
 //! Everything goes to `/run`, which the real system keeps and every reboot forgets.
 
-pub(crate) mod resolve;
+mod find_init;
+mod resolve;
 pub(crate) mod ssh;
+
+pub(crate) use find_init::find_init;
 
 use crate::boot_server::reporter::{STATE_PATH, Target};
 use crate::handover::resolve::resolve;
 use crate::keeper::await_login;
 use crate::net::nic::Nic;
-use crate::root::disk::ROOT;
+use crate::root::ROOT;
 use initcfg::BootConfig;
 use std::fmt::Write;
 use std::fs;

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::modules::{Modules, cannot_load};
+use crate::root::ROOT;
 use crate::sysfs;
 use initcfg::RamSize;
 use rustix::io::Errno;
@@ -14,9 +15,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Where the root file system is mounted before it becomes `/`.
-pub(crate) const ROOT: &str = "/sysroot";
 
 /// The parts of a root that is put together from two: read-only and in memory.
 const LOWER: &str = "/run/bootlace/root/lower";

@@ -7,3 +7,17 @@ pub(crate) mod nbd;
 pub(crate) mod nfs;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub(crate) mod tls;
+
+use disk::Disk;
+
+/// Where the root file system is mounted before it becomes `/`.
+pub(crate) const ROOT: &str = "/sysroot";
+
+/// A root that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attached {
+    /// A disk.
+    Disk(Disk),
+    /// A folder of a server, which is mounted already; the text says what it is.
+    Folder(String),
+}
