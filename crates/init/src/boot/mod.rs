@@ -3,7 +3,8 @@
 mod stages;
 mod this_machine;
 
-use crate::boot_server::reporter::{Reporter, STATE_PATH, Target, TokenCell};
+use crate::boot_server::reporter::{Reporter, STATE_PATH, Target};
+use crate::boot_server::token::TokenCell;
 use crate::boot_server::{host_segment, kernel_log};
 use crate::console::Console;
 use crate::failure::Failure;

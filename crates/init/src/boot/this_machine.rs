@@ -1,7 +1,8 @@
 //! The real machine: what the stages of a boot do to it.
 
 use super::stages::System;
-use crate::boot_server::reporter::{Reporter, TokenCell};
+use crate::boot_server::reporter::Reporter;
+use crate::boot_server::token::TokenCell;
 use crate::boot_server::{hardware, host_segment};
 use crate::console::Console;
 use crate::failure::Failure;

@@ -1,7 +1,7 @@
 //! What the machine is made of, for the boot server: it makes a smaller initrd of it.
 
-use crate::boot_server::reporter::TokenCell;
-use crate::boot_server::upload;
+use super::http;
+use crate::boot_server::token::TokenCell;
 use crate::modules::coldplug;
 use initcfg::{HARDWARE_MAX, HARDWARE_PATH};
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ pub(crate) fn send(server: Ipv4Addr, boot: u64, token: TokenCell) -> Receiver<()
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {
         // Without it the machine goes on with the initrd for all machines.
-        let _ = upload::put(server, &format!("{HARDWARE_PATH}{boot}"), token.get(), &list());
+        let _ = http::put(server, &format!("{HARDWARE_PATH}{boot}"), token.get(), &list());
         let _ = done.send(());
     });
     is_done

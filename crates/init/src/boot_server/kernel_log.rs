@@ -1,6 +1,6 @@
 //! The kernel's log, for the boot server when a boot fails: it says what no summary can.
 
-use crate::boot_server::upload;
+use super::http;
 use initcfg::{KERNEL_LOG_MAX, KERNEL_LOG_PATH, Token};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -55,7 +55,7 @@ pub(crate) fn send(
     token: Option<&Token>,
     log: &str,
 ) -> io::Result<()> {
-    upload::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), token, log)
+    http::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), token, log)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod hardware;
 pub(crate) mod host_segment;
+mod http;
 pub(crate) mod kernel_log;
 pub(crate) mod reporter;
-mod upload;
+pub(crate) mod token;

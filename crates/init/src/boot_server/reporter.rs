@@ -1,5 +1,6 @@
 //! Tells the boot server which stage is reached, without ever holding up the boot.
 
+use super::token::{TokenCell, later_token, sealed};
 use crate::console::uptime;
 use initcfg::{
     Ack, BootConfig, Heartbeat, Obedience, REPORT_MAX, REPORT_PORT, Report, Stage, Token,
@@ -7,20 +8,14 @@ use initcfg::{
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Mac;
 
 /// Where `bootlace-init report` finds whom to tell: `SERVER BOOT MAC`.
 pub(crate) const STATE_PATH: &str = "/run/bootlace/report";
-
-/// Where later processes find the token; readable by root only.
-pub(crate) const TOKEN_PATH: &str = "/run/bootlace/token";
-
-/// The secret of this boot, which may come later than the first reports.
-pub(crate) type TokenCell = Arc<OnceLock<Token>>;
 
 /// Reports that wait for their acknowledgement; a boot has nine stages.
 const WAITING_MAX: usize = 32;
@@ -175,24 +170,6 @@ fn send_all(socket: &UdpSocket, target: Target, token: &OnceLock<Token>, queue: 
         }
         read_acks(socket, target, &mut waiting);
     }
-}
-
-/// The line with its proof, as soon as there is one.
-pub(crate) fn sealed(token: Option<&Token>, line: String) -> String {
-    match token {
-        Some(token) => token.seal(&line),
-        None => line,
-    }
-}
-
-/// The token for processes that start later; none if this boot has none.
-pub(crate) fn later_token() -> TokenCell {
-    let cell = TokenCell::default();
-    let token = std::fs::read_to_string(TOKEN_PATH).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(token) = token {
-        let _ = cell.set(token);
-    }
-    cell
 }
 
 /// Takes what has come; waits for one tick at most.

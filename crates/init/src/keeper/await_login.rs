@@ -1,7 +1,8 @@
 //! `init await-login`: tells the boot server that the system is up, where no systemd can do it: a program
 //! runs that lets people log in.
 
-use crate::boot_server::reporter::{Reporter, SEQUENCE_LATER, Target, later_token};
+use crate::boot_server::reporter::{Reporter, SEQUENCE_LATER, Target};
+use crate::boot_server::token::later_token;
 use crate::keeper::companion;
 use initcfg::{BootConfig, Stage};
 use rustix::fs::{Dir, Mode, OFlags, openat};

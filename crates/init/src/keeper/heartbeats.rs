@@ -2,7 +2,8 @@
 
 use super::memory::Memory;
 use super::power::Power;
-use crate::boot_server::reporter::{Target, TokenCell, later_token, sealed};
+use crate::boot_server::reporter::Target;
+use crate::boot_server::token::{TokenCell, later_token, sealed};
 use crate::console::Console;
 use initcfg::{Heartbeat, REPORT_MAX};
 use std::io;

@@ -1,6 +1,7 @@
 //! Stopping a running system because the boot server asks for it, as an administrator wants.
 
-use crate::boot_server::reporter::{Target, sealed};
+use crate::boot_server::reporter::Target;
+use crate::boot_server::token::sealed;
 use crate::console::Console;
 use initcfg::{PowerOrder, PowerVerb, Token, unseal};
 use rustix::fs::{Mode, OFlags, open, openat, readlinkat};
