@@ -11,6 +11,15 @@
 //! - `shutdown` unmounts the root when the system is stopped, and ends the machine;
 //! - `modprobe` answers the kernel, which asks for modules by that name;
 //! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later.
+//!
+//! Imports point to the right, and from everywhere to what comes last:
+//! ```text
+//! pid1, boot -> handover -> keeper -> root -> net -> modules
+//! pid1, boot, handover, keeper -> boot_server -> modules
+//! pid1, boot -> rescue -> boot_server
+//! shutdown
+//! everything -> patience, failure -> console; sysfs
+//! ```
 #![forbid(unsafe_code)]
 
 mod boot;
