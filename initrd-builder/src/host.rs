@@ -1,7 +1,7 @@
 //! The archive for one boot of one machine, which follows the initrd.
 
 use crate::BuildError;
-use crate::archive::Archive;
+use crate::newc::Archive;
 
 /// An uncompressed archive with the file of [`initcfg::HostConfig`], readable by root only. It may follow
 /// any archive that ends at a multiple of 4 bytes, which ours do.

@@ -11,11 +11,8 @@
 //! are compressed one by one; `init` decodes those that it loads. The same input gives the same bytes.
 #![forbid(unsafe_code)]
 
-mod archive;
 mod build;
-mod cache;
 mod codec;
-mod deb;
 mod directory;
 mod error;
 mod fit;
@@ -25,12 +22,10 @@ mod known_bugs;
 mod modinfo;
 mod newc;
 mod options;
-mod package;
+mod packages;
 mod rescue;
-mod rpm;
 mod select;
 mod source;
-mod tree;
 
 pub use build::{Initrd, PackedModule, build};
 pub use directory::Directory;
@@ -40,7 +35,7 @@ pub use host::host_segment;
 pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
 pub use options::{FileSystem, Options, RootKind};
-pub use package::KernelPackage;
+pub use packages::KernelPackage;
 pub use rescue::{is_static_program, rescue_segment};
 pub use select::Why;
 pub use source::ModuleSource;

@@ -1,7 +1,7 @@
 //! The archive with the rescue shell, which follows the initrd of a boot that shall stop in one.
 
 use crate::BuildError;
-use crate::archive::Archive;
+use crate::newc::Archive;
 
 /// An uncompressed archive with this busybox, made to follow others like [`host_segment`](crate::host_segment).
 ///

@@ -1,8 +1,11 @@
 //! Modules straight out of kernel packages, which need not be installed.
 
+mod deb;
+mod rpm;
+
 use crate::known_bugs::KERNEL_START_SIZE;
 use crate::select::is_likely_needed;
-use crate::{BuildError, ModuleSource, deb, rpm};
+use crate::{BuildError, ModuleSource};
 use liblzma::stream::MtStreamBuilder;
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -211,7 +211,7 @@ fn parse_header(header: &[u8; HEADER_SIZE]) -> Option<(u32, u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Archive;
+    use crate::newc::Archive;
     use proptest::prelude::*;
 
     fn example() -> Vec<u8> {

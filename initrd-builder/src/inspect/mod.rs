@@ -321,7 +321,7 @@ fn after_lz4(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Archive;
+    use crate::newc::Archive;
     use proptest::prelude::*;
     use std::io::Write;
 

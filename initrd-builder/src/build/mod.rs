@@ -1,11 +1,13 @@
 //! From modules and `init` to the bytes of an initrd.
 
-use crate::archive::Archive;
-use crate::cache::Cache;
+use crate::newc::Archive;
+mod cache;
+
 use crate::codec::{self, Effort};
 use crate::known_bugs::{known_bugs, numbers};
 use crate::select::{Chosen, Selection, Why, select};
 use crate::{BuildError, FileSystem, ModuleSource, Options};
+use cache::Cache;
 use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

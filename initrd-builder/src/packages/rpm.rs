@@ -1,7 +1,7 @@
 //! RPM packages: two headers, then a compressed cpio archive.
 
+use super::{Failure, Visit, xz_decoder};
 use crate::newc::{ArchiveError, Next, Reader};
-use crate::package::{Failure, Visit, xz_decoder};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -92,8 +92,8 @@ fn skip(file: &mut impl Read, length: u64) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Archive;
-    use crate::package::KernelPackage;
+    use crate::KernelPackage;
+    use crate::newc::Archive;
     use crate::{BuildError, ModuleSource};
     use proptest::prelude::*;
     use std::io::Write;

@@ -1,11 +1,13 @@
 //! Which modules go into the initrd: by folder, so that it holds for kernels to come.
 
+mod tree;
+
 use crate::modinfo::ModInfo;
-use crate::tree::Tree;
 use crate::{BuildError, FileSystem, Fit, ModuleSource, Options, RootKind};
 use initcfg::glob_matches;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use tree::Tree;
 
 /// What an initrd for known hardware takes from a folder; one for all machines takes everything.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Debian packages: an `ar` archive with a `tar` inside.
 
-use crate::package::{Failure, Visit, xz_decoder};
+use super::{Failure, Visit, xz_decoder};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use tar::Archive;
