@@ -173,12 +173,8 @@ fn content_at(disk: &dyn Block, offset: u64) -> io::Result<Content> {
         let bytes = &mut bytes[..magic.len()];
         Ok(read_if_there(disk, offset.saturating_add(at), bytes)? && bytes == magic)
     };
-    let known: [(u64, &[u8], Content); 14] = [
-        (0x438, &[0x53, 0xef], Content::Root(FileSystem::Ext4)),
-        (0, b"XFSB", Content::Root(FileSystem::Xfs)),
-        (0x10040, b"_BHRfS_M", Content::Root(FileSystem::Btrfs)),
-        (0, b"hsqs", Content::Root(FileSystem::Squashfs)),
-        (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Content::Root(FileSystem::Erofs)),
+    let roots = FileSystem::MARKS.map(|(at, magic, kind)| (at, magic, Content::Root(kind)));
+    let others: [(u64, &[u8], Content); 9] = [
         (0, b"LUKS\xba\xbe", Content::Other("an encrypted volume (LUKS)")),
         (512, b"LABELONE", Content::Other("an LVM physical volume (use an image without LVM)")),
         (4086, b"SWAPSPACE2", Content::Other("swap space")),
@@ -189,7 +185,7 @@ fn content_at(disk: &dyn Block, offset: u64) -> io::Result<Content> {
         (54, b"FAT12   ", Content::Other("FAT")),
         (0x8001, b"CD001", Content::Other("an ISO 9660 CD image")),
     ];
-    for (at, magic, content) in known {
+    for (at, magic, content) in roots.into_iter().chain(others) {
         if has(at, magic)? {
             return Ok(content);
         }

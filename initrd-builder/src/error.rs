@@ -1,6 +1,7 @@
 //! What can go wrong when an initrd is built.
 
-use crate::{ModInfoError, RootKind};
+use crate::ModInfoError;
+use initcfg::RootKind;
 use std::io;
 use std::path::PathBuf;
 

@@ -34,7 +34,7 @@ pub use fit::Fit;
 pub use host::host_segment;
 pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
-pub use options::{FileSystem, Options, RootKind};
+pub use options::Options;
 pub use packages::KernelPackage;
 pub use rescue::{is_static_program, rescue_segment};
 pub use select::Why;

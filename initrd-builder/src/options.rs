@@ -1,87 +1,9 @@
 //! What is to be in an initrd.
 
 use crate::Fit;
+use initcfg::{FileSystem, RootKind};
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
-
-/// How the root disk of a machine is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RootKind {
-    /// A disk over NBD.
-    Nbd,
-    /// A disk over AoE.
-    Aoe,
-    /// A folder over NFS, version 3 or 4.
-    Nfs,
-    /// A disk over iSCSI.
-    Iscsi,
-}
-
-impl RootKind {
-    /// The modules that are wanted for it; others come as their dependencies.
-    pub(crate) fn modules(self) -> &'static [&'static str] {
-        match self {
-            Self::Nbd => &["nbd"],
-            Self::Aoe => &["aoe"],
-            Self::Nfs => &["nfs", "nfsv3", "nfsv4"],
-            Self::Iscsi => &["iscsi_tcp", "sd_mod"],
-        }
-    }
-
-    /// For people.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Nbd => "NBD",
-            Self::Aoe => "AoE",
-            Self::Nfs => "NFS",
-            Self::Iscsi => "iSCSI",
-        }
-    }
-}
-
-/// As on the command line.
-impl fmt::Display for RootKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nbd => "nbd",
-            Self::Aoe => "aoe",
-            Self::Nfs => "nfs",
-            Self::Iscsi => "iscsi",
-        })
-    }
-}
-
-/// File system of a root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FileSystem {
-    /// ext2, ext3 and ext4.
-    Ext4,
-    /// XFS.
-    Xfs,
-    /// Btrfs.
-    Btrfs,
-    /// SquashFS.
-    Squashfs,
-    /// EROFS.
-    Erofs,
-}
-
-impl FileSystem {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Squashfs, Self::Erofs];
-
-    /// Name of its module.
-    pub(crate) fn module(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
-            Self::Squashfs => "squashfs",
-            Self::Erofs => "erofs",
-        }
-    }
-}
 
 /// Choices for [`crate::build`]; the default is an initrd for all machines.
 #[derive(Clone, Debug, Default)]

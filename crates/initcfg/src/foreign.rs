@@ -1,6 +1,7 @@
 //! Roots on servers that are not ours: a folder over NFS, a disk over iSCSI. One text names them
 //! everywhere, from the administrator's keyboard to the kernel command line.
 
+use crate::RootKind;
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -34,6 +35,14 @@ pub enum RootUrl {
 }
 
 impl RootUrl {
+    /// How the root reaches the machine.
+    pub const fn kind(&self) -> RootKind {
+        match self {
+            Self::Nfs(_) => RootKind::Nfs,
+            Self::Iscsi(_) => RootKind::Iscsi,
+        }
+    }
+
     /// Whether what the machine writes stays in its memory.
     pub const fn is_read_only(&self) -> bool {
         match self {
@@ -115,6 +124,20 @@ impl FromStr for RootUrl {
 
     fn from_str(text: &str) -> Result<Self, BadRootUrl> {
         parse(text).map_err(|problem| BadRootUrl { text: text.chars().take(80).collect(), problem })
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for RootUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for RootUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

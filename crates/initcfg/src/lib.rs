@@ -7,7 +7,9 @@
 
 extern crate alloc;
 
+mod choice;
 mod config;
+mod file_system;
 mod foreign;
 mod heartbeat;
 mod host;
@@ -16,10 +18,13 @@ mod power;
 mod ram;
 mod report;
 mod rescue;
+mod root_kind;
 mod token;
 mod word;
 
+pub use choice::ParseChoiceError;
 pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root, VLAN_RANGE};
+pub use file_system::FileSystem;
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
 pub use heartbeat::Heartbeat;
 pub use host::{
@@ -36,6 +41,7 @@ pub use report::{Ack, REPORT_MAX, Report, Stage};
 pub use rescue::{
     NotAPassword, RESCUE_ARCHIVE_PATH, RESCUE_BUSYBOX, RESCUE_BUSYBOX_MAX, RescuePassword,
 };
+pub use root_kind::RootKind;
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 pub use word::{LineError, Word};
 

@@ -2,35 +2,7 @@
 
 use crate::ImageName;
 use alloc::string::String;
-use core::fmt;
-
-/// File system of an image's root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FileSystem {
-    /// ext2, ext3 or ext4.
-    Ext4,
-    /// XFS.
-    Xfs,
-    /// Btrfs.
-    Btrfs,
-    /// SquashFS, read-only.
-    Squashfs,
-    /// EROFS, read-only.
-    Erofs,
-}
-
-impl fmt::Display for FileSystem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
-            Self::Squashfs => "squashfs",
-            Self::Erofs => "erofs",
-        })
-    }
-}
+use initcfg::FileSystem;
 
 /// Immutable state of an image. It never changes once it is published.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -20,9 +20,9 @@ pub use export::{
     ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
 };
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
-pub use image::{FileSystem, ImageVersion};
-pub use initcfg::{BadRootUrl, iscsi_initiator};
-pub use machine::{KernelArgs, Machine, ParseChoiceError, RootKind, RootUrl, ShelfSlot, WriteMode};
+pub use image::ImageVersion;
+pub use initcfg::{BadRootUrl, FileSystem, ParseChoiceError, RootKind, RootUrl, iscsi_initiator};
+pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use site::{Seen, Site};

@@ -5,125 +5,8 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
+use initcfg::{ParseChoiceError, RootKind, RootUrl};
 use wire::Mac;
-
-/// The text is not one of the choices.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {wanted}")]
-pub struct ParseChoiceError {
-    /// Text as given.
-    pub text: String,
-    /// The choices, in words.
-    pub wanted: &'static str,
-}
-
-fn not(text: &str, wanted: &'static str) -> ParseChoiceError {
-    ParseChoiceError { text: text.chars().take(64).collect(), wanted }
-}
-
-/// How the root disk reaches the machine.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum RootKind {
-    /// Over TCP: any routed network.
-    #[default]
-    Nbd,
-    /// Over raw Ethernet: the storage server's own LAN.
-    Aoe,
-    /// A folder that a foreign server exports over NFS.
-    Nfs,
-    /// A disk that a foreign server exports over iSCSI.
-    Iscsi,
-}
-
-impl RootKind {
-    /// Whether a foreign server has the root, and not the storage server.
-    pub const fn is_foreign(self) -> bool {
-        matches!(self, Self::Nfs | Self::Iscsi)
-    }
-}
-
-impl fmt::Display for RootKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Nbd => "nbd",
-            Self::Aoe => "aoe",
-            Self::Nfs => "nfs",
-            Self::Iscsi => "iscsi",
-        })
-    }
-}
-
-impl FromStr for RootKind {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
-        match text {
-            "nbd" => Ok(Self::Nbd),
-            "aoe" => Ok(Self::Aoe),
-            "nfs" => Ok(Self::Nfs),
-            "iscsi" => Ok(Self::Iscsi),
-            _ => Err(not(text, "a root kind: use nbd, aoe, nfs or iscsi")),
-        }
-    }
-}
-
-/// Where the root of a machine is that a foreign server exports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootUrl(initcfg::RootUrl);
-
-impl RootUrl {
-    /// How the root reaches the machine.
-    pub const fn kind(&self) -> RootKind {
-        match self.0 {
-            initcfg::RootUrl::Nfs(_) => RootKind::Nfs,
-            initcfg::RootUrl::Iscsi(_) => RootKind::Iscsi,
-        }
-    }
-
-    /// As init is told it.
-    pub const fn as_told(&self) -> &initcfg::RootUrl {
-        &self.0
-    }
-}
-
-impl fmt::Display for RootUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for RootUrl {
-    type Err = initcfg::BadRootUrl;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
-    }
-}
-
-impl serde::Serialize for RootUrl {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for RootUrl {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
 
 /// What becomes of the blocks that a machine writes.
 #[derive(
@@ -173,10 +56,9 @@ impl FromStr for WriteMode {
     type Err = ParseChoiceError;
 
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
-        Self::ALL
-            .into_iter()
-            .find(|mode| mode.word() == text)
-            .ok_or_else(|| not(text, "a write mode: use discard, persistent or ram"))
+        Self::ALL.into_iter().find(|mode| mode.word() == text).ok_or_else(|| {
+            ParseChoiceError::new(text, "a write mode: use discard, persistent or ram")
+        })
     }
 }
 
@@ -209,12 +91,13 @@ impl FromStr for ShelfSlot {
 
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
         let wanted = "an AoE address: use SHELF.SLOT with a shelf below 65535 and a slot below 255";
-        let (shelf, slot) = text.split_once('.').ok_or_else(|| not(text, wanted))?;
+        let (shelf, slot) =
+            text.split_once('.').ok_or_else(|| ParseChoiceError::new(text, wanted))?;
         match (shelf.parse(), slot.parse()) {
             (Ok(shelf), Ok(slot)) if shelf != u16::MAX && slot != u8::MAX => {
                 Ok(Self { shelf, slot })
             }
-            _ => Err(not(text, wanted)),
+            _ => Err(ParseChoiceError::new(text, wanted)),
         }
     }
 }
@@ -257,13 +140,13 @@ impl FromStr for KernelArgs {
 
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
         if text.len() > Self::MAX || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return Err(not(
+            return Err(ParseChoiceError::new(
                 text,
                 "kernel parameters: use at most 1024 printable ASCII characters",
             ));
         }
         if text.split_ascii_whitespace().any(|word| word.starts_with("bootlace.")) {
-            return Err(not(
+            return Err(ParseChoiceError::new(
                 text,
                 "kernel parameters for a machine: those that begin with bootlace. are set by the \
                  boot server",
@@ -315,7 +198,29 @@ pub struct Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FileSystem;
     use alloc::string::ToString;
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::Error as Refused;
+
+    /// What stands in the API, in the database and beside an image for one of a few words.
+    fn read<'a, T: Deserialize<'a>>(word: &'a str) -> Result<T, Refused> {
+        T::deserialize(word.into_deserializer())
+    }
+
+    #[test]
+    fn a_word_is_the_same_on_every_way_in() {
+        for kind in RootKind::ALL {
+            assert_eq!(read(kind.word()), Ok(kind));
+        }
+        for file_system in FileSystem::ALL {
+            assert_eq!(read(file_system.word()), Ok(file_system));
+        }
+        for mode in WriteMode::ALL {
+            assert_eq!((mode.word().parse(), read(mode.word())), (Ok(mode), Ok(mode)));
+        }
+    }
 
     #[test]
     fn addresses_are_given_out_in_order_and_end() {

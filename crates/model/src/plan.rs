@@ -176,11 +176,11 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
             Root::Aoe { shelf: machine.shelf_slot.shelf, slot: machine.shelf_slot.slot }
         }
         RootKind::Nfs | RootKind::Iscsi => match &machine.root_url {
-            Some(url) if url.kind() == machine.root => Root::Foreign(url.as_told().clone()),
+            Some(url) if url.kind() == machine.root => Root::Foreign(url.clone()),
             _ => return Plan::Wait(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
         },
     };
-    let is_read_only = machine.root_url.as_ref().is_some_and(|url| url.as_told().is_read_only());
+    let is_read_only = machine.root_url.as_ref().is_some_and(|url| url.is_read_only());
     let is_in_memory =
         machine.write_mode == WriteMode::Ram || (machine.root.is_foreign() && is_read_only);
     let config = BootConfig {

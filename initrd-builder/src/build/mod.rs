@@ -6,9 +6,9 @@ mod cache;
 use crate::codec::{self, Effort};
 use crate::known_bugs::{known_bugs, numbers};
 use crate::select::{Chosen, Selection, Why, select};
-use crate::{BuildError, FileSystem, ModuleSource, Options};
+use crate::{BuildError, ModuleSource, Options};
 use cache::Cache;
-use initcfg::{INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH};
+use initcfg::{FileSystem, INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -250,8 +250,9 @@ fn take<'a, 'b>(next: &AtomicUsize, pieces: &'a [Piece<'b>]) -> Option<(usize, &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Fit;
     use crate::modinfo::example_module;
-    use crate::{Fit, RootKind};
+    use initcfg::RootKind;
 
     /// A kernel with a few modules, in memory.
     struct Kernel {

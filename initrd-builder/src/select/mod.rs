@@ -3,8 +3,8 @@
 mod tree;
 
 use crate::modinfo::ModInfo;
-use crate::{BuildError, FileSystem, Fit, ModuleSource, Options, RootKind};
-use initcfg::glob_matches;
+use crate::{BuildError, Fit, ModuleSource, Options};
+use initcfg::{FileSystem, RootKind, glob_matches};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use tree::Tree;
@@ -173,7 +173,7 @@ pub(crate) fn select(
     let mut queue = VecDeque::from(drivers);
     queue.extend(roots(&tree, options)?);
     for file_system in FileSystem::ALL {
-        let name = file_system.module();
+        let name = file_system.word();
         let is_chosen = options.file_systems.as_ref().is_none_or(|set| set.contains(&file_system));
         if is_chosen && tree.paths.contains_key(name) {
             queue.push_back(wanted(name, "root file systems"));
@@ -343,13 +343,23 @@ fn with_dependencies(
     Ok(chosen)
 }
 
+/// The modules that a kind of root is attached with; others come as their dependencies.
+const fn modules_of(kind: RootKind) -> &'static [&'static str] {
+    match kind {
+        RootKind::Nbd => &["nbd"],
+        RootKind::Aoe => &["aoe"],
+        RootKind::Nfs => &["nfs", "nfsv3", "nfsv4"],
+        RootKind::Iscsi => &["iscsi_tcp", "sd_mod"],
+    }
+}
+
 /// Modules for the root disks that the initrd is to attach.
 fn roots(tree: &Tree<'_>, options: &Options) -> Result<Vec<(String, Why)>, BuildError> {
     let mut wanted = Vec::new();
     let both = BTreeSet::from([RootKind::Nbd, RootKind::Aoe]);
     let usual = both.union(&options.more_roots).copied().collect();
     for &kind in options.roots.as_ref().unwrap_or(&usual) {
-        for &module in kind.modules() {
+        for &module in modules_of(kind) {
             let is_there = tree.paths.contains_key(module) || tree.built_in.contains(module);
             // Without a wish, the initrd of a kernel without AoE still boots machines over NBD.
             let is_optional = options.roots.is_none() && kind != RootKind::Nbd;

@@ -4,15 +4,14 @@ use super::super::{open, say, table};
 use super::inspect::size;
 use crate::paths::Paths;
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
-use initrd_builder::{
-    Directory, FileSystem, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule,
-    RootKind,
-};
-use model::ImageName;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use initrd_builder::{Directory, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule};
+use model::{FileSystem, ImageName, ParseChoiceError, RootKind};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Instant;
 
 #[derive(Args)]
@@ -27,8 +26,13 @@ pub(in crate::cli) struct Build {
     ///
     /// NFS adds 1.0 MB, iSCSI 0.4 MB. The boot server includes them for images that a machine with such a
     /// root boots.
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    roots: Option<Vec<Root>>,
+    #[arg(
+        long,
+        value_name = "KINDS",
+        value_delimiter = ',',
+        value_parser = one_of::<RootKind>(RootKind::ALL.map(RootKind::word))
+    )]
+    roots: Option<Vec<RootKind>>,
     /// Include only drivers for the hardware listed in FILE: a tenth of the size
     ///
     /// Each line is the modalias of a device; lines that start with # are ignored. On a machine that runs
@@ -39,8 +43,13 @@ pub(in crate::cli) struct Build {
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     fit: Option<PathBuf>,
     /// File systems of root disks; default: all, or with --fit only that of the image (ext4 without --image)
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    file_systems: Option<Vec<RootFileSystem>>,
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        value_parser = one_of::<FileSystem>(FileSystem::ALL.map(FileSystem::word))
+    )]
+    file_systems: Option<Vec<FileSystem>>,
     /// Attach NBD roots over TLS, from a storage server certified by an authority in FILE (PEM)
     ///
     /// The certificate must name the server's IP addresses. This makes init 0.4 MB larger. The boot server
@@ -54,46 +63,6 @@ pub(in crate::cli) struct Build {
     no_cache: bool,
     #[command(flatten)]
     source: Source,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RootFileSystem {
-    Ext4,
-    Xfs,
-    Btrfs,
-    Squashfs,
-    Erofs,
-}
-
-impl From<RootFileSystem> for FileSystem {
-    fn from(name: RootFileSystem) -> Self {
-        match name {
-            RootFileSystem::Ext4 => Self::Ext4,
-            RootFileSystem::Xfs => Self::Xfs,
-            RootFileSystem::Btrfs => Self::Btrfs,
-            RootFileSystem::Squashfs => Self::Squashfs,
-            RootFileSystem::Erofs => Self::Erofs,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Root {
-    Nbd,
-    Aoe,
-    Nfs,
-    Iscsi,
-}
-
-impl From<Root> for RootKind {
-    fn from(root: Root) -> Self {
-        match root {
-            Root::Nbd => Self::Nbd,
-            Root::Aoe => Self::Aoe,
-            Root::Nfs => Self::Nfs,
-            Root::Iscsi => Self::Iscsi,
-        }
-    }
 }
 
 #[derive(Args)]
@@ -112,6 +81,13 @@ struct Source {
     /// Take the modules from a folder: lib/modules/VERSION, or a root that has one
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
+}
+
+/// Takes these words, which `--help` names, for what they mean.
+fn one_of<T: FromStr<Err = ParseChoiceError> + Clone + Send + Sync + 'static>(
+    words: impl IntoIterator<Item = &'static str>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
 }
 
 impl Build {
@@ -152,13 +128,13 @@ impl Build {
         let roots = self.roots.as_ref();
         let fit = self.fit.as_deref().map(read_fit).transpose()?;
         let file_systems = match (&self.file_systems, &self.source.image) {
-            (Some(names), _) => Some(names.iter().map(|&name| name.into()).collect()),
+            (Some(names), _) => Some(names.iter().copied().collect()),
             (None, _) if fit.is_none() => None,
             (None, Some(image)) => Some([file_system_of(paths, image)?].into()),
             (None, None) => Some([FileSystem::Ext4].into()),
         };
         Ok(Options {
-            roots: roots.map(|kinds| kinds.iter().map(|&kind| kind.into()).collect()),
+            roots: roots.map(|kinds| kinds.iter().copied().collect()),
             more_roots: BTreeSet::new(),
             file_systems,
             fit,
@@ -190,13 +166,7 @@ fn read_fit(file: &Path) -> anyhow::Result<Fit> {
 /// File system of the newest version's root. A missing image is for the source to report.
 fn file_system_of(paths: &Paths, image: &ImageName) -> anyhow::Result<FileSystem> {
     let site = open(paths)?.site();
-    Ok(match site.newest(image).map(|version| version.file_system) {
-        None | Some(model::FileSystem::Ext4) => FileSystem::Ext4,
-        Some(model::FileSystem::Xfs) => FileSystem::Xfs,
-        Some(model::FileSystem::Btrfs) => FileSystem::Btrfs,
-        Some(model::FileSystem::Squashfs) => FileSystem::Squashfs,
-        Some(model::FileSystem::Erofs) => FileSystem::Erofs,
-    })
+    Ok(site.newest(image).map_or(FileSystem::Ext4, |version| version.file_system))
 }
 
 fn explain(initrd: &Initrd) -> String {

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::modules::{Modules, cannot_load};
 use crate::root::ROOT;
 use crate::sysfs;
-use initcfg::RamSize;
+use initcfg::{FileSystem, RamSize};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
@@ -26,9 +26,6 @@ const SUBVOLUMES: [&str; 2] = ["root", "@"];
 
 /// How long the kernel may take to read a partition table.
 const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Bytes at the start of a disk that file systems are recognized by: btrfs has its mark at 64 KiB.
-const PROBE_BYTES: usize = 65_536 + 72;
 
 /// What helps against a disk that was good once: it is the machine's own, or the image's.
 const DAMAGE_REMEDY: &str = "reset the machine's disk on its page, if it keeps one; otherwise import a \
@@ -70,53 +67,12 @@ impl Disk {
     }
 }
 
-/// File systems that a root may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileSystem {
-    Ext4,
-    Xfs,
-    Btrfs,
-    Squashfs,
-    Erofs,
-}
-
-impl FileSystem {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
-            Self::Squashfs => "squashfs",
-            Self::Erofs => "erofs",
-        }
-    }
-
-    /// Recognizes a file system by its first [`PROBE_BYTES`].
-    fn recognize(start: &[u8]) -> Option<Self> {
-        let has =
-            |at: usize, mark: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(mark));
-        // The ext4 driver also takes ext2 and ext3.
-        let marks: [(usize, &[u8], Self); 5] = [
-            (0, b"XFSB", Self::Xfs),
-            (0, b"hsqs", Self::Squashfs),
-            (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Self::Erofs),
-            (1080, &[0x53, 0xef], Self::Ext4),
-            (65_600, b"_BHRfS_M", Self::Btrfs),
-        ];
-        marks.into_iter().find(|&(at, mark, _)| has(at, mark)).map(|(_, _, kind)| kind)
-    }
-
-    fn is_always_read_only(self) -> bool {
-        matches!(self, Self::Squashfs | Self::Erofs)
-    }
-
-    /// Mount options for a device that takes no writes: no replay of the journal.
-    fn read_only_options(self) -> &'static str {
-        match self {
-            Self::Ext4 => "noload",
-            Self::Xfs => "norecovery",
-            Self::Btrfs | Self::Squashfs | Self::Erofs => "",
-        }
+/// Mount options for a device that takes no writes: no replay of the journal.
+const fn read_only_options(file_system: FileSystem) -> &'static str {
+    match file_system {
+        FileSystem::Ext4 => "noload",
+        FileSystem::Xfs => "norecovery",
+        FileSystem::Btrfs | FileSystem::Squashfs | FileSystem::Erofs => "",
     }
 }
 
@@ -139,7 +95,7 @@ pub(crate) fn mount_root(
     })?;
     let file_system =
         FileSystem::recognize(&start).ok_or_else(|| no_file_system(&device, &start, partition))?;
-    let name = file_system.name();
+    let name = file_system.word();
     let cannot_mount = |error: io::Error| {
         let why = in_words(&error);
         Failure::new(
@@ -148,7 +104,7 @@ pub(crate) fn mount_root(
         )
     };
     modules.load(name, "").map_err(|error| cannot_load(name, &error, modules))?;
-    if ram.is_none() && !disk.is_read_only() && !file_system.is_always_read_only() {
+    if ram.is_none() && !disk.is_read_only() && !file_system.is_read_only() {
         let system = mount_system(&device, ROOT, name, MountFlags::empty(), "");
         return Ok(format!("{name}{} on {device}", system.map_err(cannot_mount)?));
     }
@@ -156,7 +112,7 @@ pub(crate) fn mount_root(
     if ram.is_none() {
         mount_memory(RamSize::default())?;
     }
-    let options = file_system.read_only_options();
+    let options = read_only_options(file_system);
     let place = mount_with_memory(&device, name, options).map_err(cannot_mount)?;
     let size = ram.unwrap_or_default();
     Ok(format!("{name}{place} on {device}, read-only, with changes in memory, {size} at most"))
@@ -273,7 +229,7 @@ fn wait_for_partition(disk: &Disk, number: u8) -> Result<String, Failure> {
 
 fn read_start(device: &str) -> io::Result<Vec<u8>> {
     let file = File::open(device)?;
-    let mut start = vec![0; PROBE_BYTES];
+    let mut start = vec![0; FileSystem::PROBE_BYTES];
     let mut filled = 0;
     while filled < start.len() {
         match file.read_at(&mut start[filled..], filled as u64)? {
@@ -308,25 +264,9 @@ mod tests {
     use super::*;
 
     fn disk_with(at: usize, mark: &[u8]) -> Vec<u8> {
-        let mut start = vec![0; PROBE_BYTES];
+        let mut start = vec![0; FileSystem::PROBE_BYTES];
         start[at..at + mark.len()].copy_from_slice(mark);
         start
-    }
-
-    #[test]
-    fn file_systems_are_recognized() {
-        for (at, mark, expected) in [
-            (1080, &[0x53, 0xef][..], Some(FileSystem::Ext4)),
-            (0, b"XFSB", Some(FileSystem::Xfs)),
-            (65_600, b"_BHRfS_M", Some(FileSystem::Btrfs)),
-            (0, b"hsqs", Some(FileSystem::Squashfs)),
-            (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Some(FileSystem::Erofs)),
-            (510, &[0x55, 0xaa], None),
-        ] {
-            assert_eq!(FileSystem::recognize(&disk_with(at, mark)), expected);
-        }
-        assert_eq!(FileSystem::recognize(&[]), None);
-        assert_eq!(FileSystem::recognize(b"XFSB"), Some(FileSystem::Xfs));
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Service {
         let options = BuildOptions {
             cache: Some(initrds.modules.clone()),
             nbd_ca: initrds.nbd_ca.clone(),
-            more_roots: roots.iter().filter_map(|&root| in_builder_words(root)).collect(),
+            more_roots: roots.clone(),
             ..BuildOptions::default()
         };
         let (building, with) = (version.clone(), roots.clone());
@@ -253,14 +253,6 @@ impl Service {
 pub(crate) fn foreign_roots(site: &Site, image: &ImageName) -> ForeignRoots {
     let machines = site.machines.iter().filter(|machine| machine.image.as_ref() == Some(image));
     machines.map(|machine| machine.root).filter(|root| root.is_foreign()).collect()
-}
-
-const fn in_builder_words(root: RootKind) -> Option<initrd_builder::RootKind> {
-    match root {
-        RootKind::Nbd | RootKind::Aoe => None,
-        RootKind::Nfs => Some(initrd_builder::RootKind::Nfs),
-        RootKind::Iscsi => Some(initrd_builder::RootKind::Iscsi),
-    }
 }
 
 /// Builds into the cache, unless it is there. Returns the file and its size.

@@ -189,7 +189,7 @@ impl Service {
         let built = tokio::task::spawn_blocking(move || {
             let fit = initrd_builder::Fit::parse(&fitted.list)
                 .map_err(|error| wrong(&version, &chain(&error)))?;
-            let file_systems = Some(BTreeSet::from([file_system(version.file_system)]));
+            let file_systems = Some(BTreeSet::from([version.file_system]));
             let fit = Some(fit);
             let options =
                 BuildOptions { cache, nbd_ca, fit, file_systems, ..BuildOptions::default() };
@@ -220,17 +220,5 @@ fn remove_fitted_but(folder: &Path, keep: &[&PathBuf]) {
             // One that stays wastes a few megabytes of a cache.
             let _ = fs::remove_file(path);
         }
-    }
-}
-
-/// What the builder calls it.
-fn file_system(kind: model::FileSystem) -> initrd_builder::FileSystem {
-    use initrd_builder::FileSystem as Known;
-    match kind {
-        model::FileSystem::Ext4 => Known::Ext4,
-        model::FileSystem::Xfs => Known::Xfs,
-        model::FileSystem::Btrfs => Known::Btrfs,
-        model::FileSystem::Squashfs => Known::Squashfs,
-        model::FileSystem::Erofs => Known::Erofs,
     }
 }

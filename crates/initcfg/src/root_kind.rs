@@ -1,0 +1,88 @@
+//! How a root reaches a machine.
+
+use crate::ParseChoiceError;
+use core::fmt;
+use core::str::FromStr;
+
+/// How the root of a machine reaches it.
+///
+/// Its word is the same on the command line, in the API and in the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
+pub enum RootKind {
+    /// A disk of the storage server over TCP: any routed network.
+    #[default]
+    Nbd,
+    /// A disk of the storage server over raw Ethernet: its own LAN.
+    Aoe,
+    /// A folder that a foreign server exports over NFS, version 3 or 4.
+    Nfs,
+    /// A disk that a foreign server exports over iSCSI.
+    Iscsi,
+}
+
+impl RootKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Nbd, Self::Aoe, Self::Nfs, Self::Iscsi];
+
+    /// Whether a foreign server has the root, and not the storage server.
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::Nfs | Self::Iscsi)
+    }
+
+    /// The kind's word: `nbd`, `aoe`, `nfs` or `iscsi`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nbd => "nbd",
+            Self::Aoe => "aoe",
+            Self::Nfs => "nfs",
+            Self::Iscsi => "iscsi",
+        }
+    }
+
+    /// The protocol's name as people write it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Nbd => "NBD",
+            Self::Aoe => "AoE",
+            Self::Nfs => "NFS",
+            Self::Iscsi => "iSCSI",
+        }
+    }
+}
+
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl FromStr for RootKind {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let found = Self::ALL.into_iter().find(|kind| kind.word() == text);
+        let wanted = "a root kind: use nbd, aoe, nfs or iscsi";
+        found.ok_or_else(|| ParseChoiceError::new(text, wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_kind_is_read_by_its_word() {
+        assert_eq!(RootKind::ALL.map(RootKind::word), ["nbd", "aoe", "nfs", "iscsi"]);
+        for kind in RootKind::ALL {
+            assert_eq!(kind.word().parse(), Ok(kind));
+        }
+        let error = "NBD".parse::<RootKind>().unwrap_err().to_string();
+        assert_eq!(error, "\"NBD\" is not a root kind: use nbd, aoe, nfs or iscsi");
+    }
+}
