@@ -15,7 +15,9 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Network boot for diskless workstations
 ///
@@ -93,25 +95,28 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// The crates whose logs are told apart by `-v`.
+const OUR_CRATES: [&str; 5] = ["bootsvc", "service", "storage", "web", "images"];
+
 /// Servers log to standard error. Other commands print a result or an error, and log if asked to.
 fn start_log(command: &Command, verbose: u8) {
     let is_server = matches!(command, Command::Up | Command::Serve | Command::Storage);
+    let all = |level: LevelFilter| Targets::new().with_default(level);
     let default = match verbose {
         // What goes wrong between it and its clients has no other place.
-        0 if matches!(command, Command::Share(_)) => "warn",
-        0 if !is_server => "off",
-        0 => "info",
-        1 => "info,bootsvc=debug,service=debug,storage=debug,web=debug,images=debug",
-        _ => "trace",
+        0 if matches!(command, Command::Share(_)) => all(LevelFilter::WARN),
+        0 if !is_server => all(LevelFilter::OFF),
+        0 => all(LevelFilter::INFO),
+        1 => all(LevelFilter::INFO).with_targets(OUR_CRATES.map(|name| (name, LevelFilter::DEBUG))),
+        _ => all(LevelFilter::TRACE),
     };
-    let filter =
-        EnvFilter::try_from_env("BOOTLACE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // Like RUST_LOG: `debug`, or `info,storage=debug`.
+    let wanted = std::env::var("BOOTLACE_LOG").ok().and_then(|text| text.parse().ok());
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(verbose > 1)
-        .init();
+        .with_target(verbose > 1);
+    tracing_subscriber::registry().with(wanted.unwrap_or(default)).with(lines).init();
 }
 
 /// A line on standard output. Who closed it does not want to know.

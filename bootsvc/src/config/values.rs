@@ -107,10 +107,37 @@ pub(super) fn duration<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    match humantime::parse_duration(&text) {
-        Ok(duration) if (60..=31_536_000).contains(&duration.as_secs()) => Ok(duration),
+    match lease_time(&text) {
+        Some(duration) if (60..=31_536_000).contains(&duration.as_secs()) => Ok(duration),
         _ => Err(serde::de::Error::custom(format!(
             "{text:?} is not a lease time: write 1m to 365d, like \"12h\""
         ))),
+    }
+}
+
+/// `12h`, `90 s`, `1 day 6 hours`. A month has 31 days here, a year 365.
+fn lease_time(text: &str) -> Option<Duration> {
+    let span: jiff::Span = text.trim().parse().ok()?;
+    span.to_duration(jiff::civil::date(2025, 1, 1)).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_times_are_read_as_people_write_them() {
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+        for text in ["12h", "12 h", " 12hours ", "11h 60min", "11h59m60s", "720 minutes", "43200s"]
+        {
+            assert_eq!(lease_time(text), hours(12), "{text}");
+        }
+        let days = [("1day 6hours", 30), ("2weeks", 336), ("1month", 744), ("1 year", 8760)];
+        for (text, expected) in days {
+            assert_eq!(lease_time(text), hours(expected), "{text}");
+        }
+        for text in ["", "12", "-12h", "12h ago", "12 parsecs", "99999999999999999999h"] {
+            assert_eq!(lease_time(text), None, "{text}");
+        }
     }
 }
