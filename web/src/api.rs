@@ -98,7 +98,7 @@ async fn kernel_log(
     Ok(Json(service.kernel_log(&name).await?))
 }
 
-/// What the machine is made of; `null` before its first boot.
+/// The machine's hardware; `null` until it has reported it, in its first boot.
 async fn hardware(
     State(service): State<Service>,
     name: NamePath,
@@ -127,7 +127,8 @@ async fn power(
     Ok((StatusCode::ACCEPTED, Json(service.order(&name, verb).await?)))
 }
 
-/// Decides what becomes of its writes that wait: `"resume"` or `"fail"`; how many there are.
+/// Decides what becomes of the machine's writes that are waiting for room, `"resume"` or `"fail"`; answers
+/// how many there are.
 async fn decide_stall(
     State(service): State<Service>,
     name: NamePath,
@@ -143,7 +144,7 @@ async fn want_rescue(State(service): State<Service>, name: NamePath) -> Answer<J
     Ok(Json(service.want_rescue(&name).await?))
 }
 
-/// Lets it boot as usual after all.
+/// Takes the order for a rescue shell back.
 async fn forget_rescue(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     service.forget_rescue(&name).await?;

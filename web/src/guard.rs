@@ -22,8 +22,8 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
     let mut response = match host {
         Some(host) if !is_own_name(host) => (
             StatusCode::MISDIRECTED_REQUEST,
-            "This is a Bootlace server. It answers to its IP address, to localhost and to its own host \
-             name; open the page by one of those.\n",
+            "This is a Bootlace server. It answers only to its IP address, localhost and its own host name: \
+             open the page under one of those.\n",
         )
             .into_response(),
         _ => next.run(request).await,

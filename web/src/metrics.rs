@@ -57,22 +57,25 @@ const FIGURES: [Figure; 12] = [
     ("bootlace_disk_errors_total", "counter", "Requests answered with an error.", |disk| {
         disk.counters.errors
     }),
-    ("bootlace_disk_refused_total", "counter", "Attempts of others to open the disk.", |disk| {
+    ("bootlace_disk_refused_total", "counter", "Attempts by others to open the disk.", |disk| {
         disk.counters.refused
     }),
-    ("bootlace_disk_resends_total", "counter", "AoE frames that came more than once.", |disk| {
+    ("bootlace_disk_resends_total", "counter", "AoE frames received more than once.", |disk| {
         disk.counters.coalesced + disk.counters.dropped_stale
     }),
-    ("bootlace_disk_in_flight", "gauge", "Requests that wait for a disk now.", |disk| {
+    ("bootlace_disk_in_flight", "gauge", "Requests waiting for a disk now.", |disk| {
         disk.counters.in_flight
     }),
-    ("bootlace_disk_stalled", "gauge", "Writes that wait for room on the server's disk.", |disk| {
+    ("bootlace_disk_stalled", "gauge", "Writes waiting for room on the server's disk.", |disk| {
         disk.stall.as_ref().map_or(0, |stall| stall.requests.into())
     }),
     ("bootlace_disk_connections", "gauge", "Open NBD connections.", |disk| disk.connections.into()),
-    ("bootlace_disk_layer_bytes", "gauge", "Bytes that the machine's writes take.", |disk| {
-        disk.layer_bytes
-    }),
+    (
+        "bootlace_disk_layer_bytes",
+        "gauge",
+        "Bytes taken by what the machine has written.",
+        |disk| disk.layer_bytes,
+    ),
 ];
 
 /// Answers a Prometheus server.

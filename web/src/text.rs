@@ -96,7 +96,7 @@ pub(crate) fn firmware(firmware: Option<Firmware>) -> String {
 }
 
 /// `1 machine`, `2 machines`.
-pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 

@@ -105,7 +105,7 @@ const MAC: &str = "52:54:00:00:00:01";
 async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     let site = Site::new(&["debian-12", "kiosk"]);
     let (_, page) = site.get("/discovered").await;
-    assert!(page.contains("No unknown PC has asked") && page.contains("http-equiv=\"refresh\""));
+    assert!(page.contains("No unknown PCs yet") && page.contains("http-equiv=\"refresh\""));
 
     site.unknown_pc_asks(MAC).await;
     let (_, page) = site.get("/discovered").await;
@@ -143,7 +143,7 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     );
 
     let (status, page) = site.get("/machines/lab-07/reset").await;
-    assert!(status == StatusCode::OK && page.contains("Everything that it has written is lost"));
+    assert!(status == StatusCode::OK && page.contains("Everything it has written is lost"));
     let (_, location, _) = site.post("/machines/lab-07/reset", "").await;
     let (_, page) = site.get(&location).await;
     assert!(page.contains("will be reset") && page.contains(">Keep it<"), "{page}");
@@ -280,17 +280,17 @@ async fn a_running_machine_is_stopped_after_a_question() {
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
 
     let (_, page) = site.get("/machines/lab-07").await;
-    assert!(page.contains("Start again…") && page.contains("Switch off…"), "{page}");
+    assert!(page.contains("Restart…") && page.contains("Shut down…"), "{page}");
     assert!(!page.contains(&token.to_hex()));
     let (_, page) = site.get("/machines/lab-07/reboot").await;
-    assert!(page.contains("Start lab-07 again?") && page.contains("have not saved is lost"));
+    assert!(page.contains("Restart lab-07?") && page.contains("not been saved is lost"));
     let (status, location, _) = site.post("/machines/lab-07/reboot", "").await;
     assert_eq!(
         (status, location.as_str()),
         (StatusCode::SEE_OTHER, "/machines/lab-07?done=reboot")
     );
     let (_, page) = site.get("/machines/lab-07").await;
-    assert!(page.contains("It was asked to start again") && page.contains("no answer yet"));
+    assert!(page.contains("It was asked to restart") && page.contains("no answer yet"));
 
     let (status, body) = site.json("POST", api, "{\"verb\":\"explode\"}").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
@@ -298,7 +298,7 @@ async fn a_running_machine_is_stopped_after_a_question() {
     assert_eq!((status, &body["counter"]), (StatusCode::ACCEPTED, &2.into()), "{body}");
     site.service.obeyed(mac, boot, 2).await.unwrap();
     let (_, page) = site.get("/machines/lab-07").await;
-    assert!(page.contains("switch itself off") && page.contains(": it obeys."), "{page}");
+    assert!(page.contains("asked to shut down") && page.contains(": it is doing so."), "{page}");
     let (_, body) = site.json("GET", "/api/v1/machines/lab-07", "").await;
     assert_eq!(body["power"]["verb"], "poweroff");
     assert!(!body.to_string().contains(&token.to_hex()));

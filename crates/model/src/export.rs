@@ -95,6 +95,9 @@ impl Times {
     /// Entries.
     pub const N: usize = 20;
 
+    /// The largest bound of an entry, in microseconds: 4.2 s.
+    pub const LONGEST_BOUND_US: u64 = 16 << (Self::N - 2);
+
     /// Upper bound of entry `index` in microseconds, from 16 µs to 4.2 s; the last entry has none.
     pub const fn bound_us(index: usize) -> Option<u64> {
         if index + 1 < Self::N { Some(16 << index) } else { None }

@@ -53,7 +53,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             InitrdState::Ready { size_bytes, .. } => {
                 ("ok", format!("● ready, {}", text::bytes(size_bytes)))
             }
-            InitrdState::Building => ("busy", "◐ is being built".to_owned()),
+            InitrdState::Building => ("busy", "◐ being built".to_owned()),
             InitrdState::Missing if is_newest => ("busy", "◐ not built yet".to_owned()),
             InitrdState::Missing => ("off", "○ not needed".to_owned()),
             InitrdState::Failed(why) => {

@@ -58,14 +58,14 @@ pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Fi
 fn row(view: &MachineView) -> Row {
     let next = match (&view.machine.image, view.next_version) {
         (None, _) => "none".to_owned(),
-        (Some(image), None) => format!("{image} (not there)"),
+        (Some(image), None) => format!("{image} (missing)"),
         (Some(image), Some(version)) => format!("{image} · v{version}"),
     };
     let running = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
     let running = running.map(|(image, version)| format!("{image} · v{version}"));
     let image = match running {
         Some(now) if now != next && view.state.word == StateWord::Up => {
-            format!("{now}; next time {next}")
+            format!("{now}; next boot {next}")
         }
         _ => next,
     };

@@ -106,7 +106,7 @@ pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
         choices.push(choice(name.as_str(), format!("{name} (version {newest})")));
     }
     if !chosen.is_empty() && !names.iter().any(|name| name.as_str() == chosen) {
-        choices.push(choice(chosen, format!("{chosen} (not there)")));
+        choices.push(choice(chosen, format!("{chosen} (missing)")));
     }
     choices
 }
@@ -209,6 +209,6 @@ pub(crate) async fn style() -> impl IntoResponse {
 }
 
 pub(crate) async fn not_found(State(service): State<Service>) -> Failure {
-    let detail = "There is no such page. The menu leads to all there are.";
+    let detail = "There is no such page. The menu shows all there are.";
     Failure::with(&service, StatusCode::NOT_FOUND, detail.to_owned())
 }

@@ -62,9 +62,10 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
                         None => image.to_owned(),
                     }
                 }
-                (Some(boot), StateWord::Loading | StateWord::Starting) => {
-                    boot.current().map_or("firmware asks", |event| event.stage.title()).to_owned()
-                }
+                (Some(boot), StateWord::Loading | StateWord::Starting) => boot
+                    .current()
+                    .map_or("firmware is asking", |event| event.stage.title())
+                    .to_owned(),
                 (_, word) => word.word().to_owned(),
             },
         })
@@ -73,7 +74,11 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
         frame: Frame::new(&service, "overview", "Overview").refreshed(REFRESH_SECONDS),
         n_machines: status.n_machines,
         n_images: status.n_image_versions,
-        discovered: text::count(status.n_discovered, "new PC asks", "new PCs ask"),
+        discovered: text::count(
+            status.n_discovered as u64,
+            "new PC is waiting",
+            "new PCs are waiting",
+        ),
         counts,
         space: status.space.map_or_else(String::new, |space| {
             let (free, total) = (text::bytes(space.free_bytes), text::bytes(space.total_bytes));

@@ -58,7 +58,7 @@ pub(super) async fn ask_remove(State(service): State<Service>, Path(name): Path<
         action: "remove",
         question: format!("Remove {name}?"),
         consequence: format!(
-            "Its disk is closed, and everything that it has written is lost. A system that runs on it stops \
+            "Its disk is closed, and everything it has written is lost. A system that is running from it stops \
              working at once. If the PC {} asks again, it appears under Discovered.",
             view.machine.mac
         ),
@@ -70,14 +70,14 @@ pub(super) async fn ask_remove(State(service): State<Service>, Path(name): Path<
 fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
     ask(service, name, |name, _| {
         let button = match verb {
-            PowerVerb::Reboot => format!("Start {name} again"),
-            PowerVerb::Poweroff => format!("Switch {name} off"),
+            PowerVerb::Reboot => format!("Restart {name}"),
+            PowerVerb::Poweroff => format!("Shut down {name}"),
         };
         Question {
             action: verb.word(),
             question: format!("{button}?"),
             consequence:
-                "Its system is stopped in order. What people who work with it have not saved is lost."
+                "Its system is stopped in an orderly way. Work that has not been saved is lost."
                     .to_owned(),
             button,
         }
@@ -94,27 +94,27 @@ async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
     Ok(see_other(&format!("/machines/{name}"), done))
 }
 
-/// Asks before the machine starts again.
+/// Asks before the machine is restarted.
 pub(super) async fn ask_reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
     ask_power(&service, &name, PowerVerb::Reboot)
 }
 
-/// Starts the machine again.
+/// Restarts the machine.
 pub(super) async fn reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
     stop(&service, &name, PowerVerb::Reboot).await
 }
 
-/// Asks before the machine is switched off.
+/// Asks before the machine is shut down.
 pub(super) async fn ask_poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
     ask_power(&service, &name, PowerVerb::Poweroff)
 }
 
-/// Switches the machine off.
+/// Shuts the machine down.
 pub(super) async fn poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
     stop(&service, &name, PowerVerb::Poweroff).await
 }
 
-/// Asks before a machine gets an error for its writes that wait.
+/// Asks before a machine gets an error for the writes that are waiting.
 pub(super) async fn ask_fail_writes(
     State(service): State<Service>,
     Path(name): Path<String>,
@@ -124,20 +124,20 @@ pub(super) async fn ask_fail_writes(
         action: "fail-writes",
         question: format!("Fail the writes of {name}?"),
         consequence:
-            "It gets an error for each write that waits. Most systems then make their root read-only, and \
-             have to be started again. If it waits on, nothing is lost."
+            "It gets an error for every write that is waiting. Most systems then make their root read-only and \
+             have to be restarted. If you let it wait, nothing is lost."
                 .to_owned(),
         button: "Fail its writes".to_owned(),
     }
     })
 }
 
-/// Gives the machine an error for its writes that wait.
+/// Gives the machine an error for the writes that are waiting.
 pub(super) async fn fail_writes(State(service): State<Service>, Path(name): Path<String>) -> Page {
     decide_stall(&service, &name, StallVerb::Fail).await
 }
 
-/// Tries the machine's writes again that wait.
+/// Retries the machine's writes that are waiting.
 pub(super) async fn resume_writes(
     State(service): State<Service>,
     Path(name): Path<String>,
@@ -175,16 +175,18 @@ pub(super) async fn forget_rescue(
     Ok(see_other(&format!("/machines/{name}"), Done::RescueForgotten))
 }
 
-/// Asks before the machine's disk begins anew.
+/// Asks before the machine's disk is reset.
 pub(super) async fn ask_reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
-    ask(&service, &name, |name, _| Question {
+    ask(&service, &name, |name, _| {
+        Question {
         action: "reset",
         question: format!("Reset the disk of {name}?"),
         consequence:
-            "Everything that it has written is lost. It begins anew with the newest version of its \
-             image when it starts the next time. It must be switched off now."
+            "Everything it has written is lost. At its next boot it starts afresh from the newest version of \
+             its image. A running machine keeps its disk until then."
                 .to_owned(),
         button: "Reset the disk".to_owned(),
+    }
     })
 }
 

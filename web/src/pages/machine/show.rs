@@ -11,10 +11,10 @@ use axum::response::IntoResponse;
 use model::{MachineName, RootKind};
 use service::{MachineView, PowerState, PowerVerb, Rescue, Service, StateWord};
 
-/// While it boots.
+/// How often the page is reloaded while the machine boots.
 const REFRESH_SECONDS: u32 = 2;
 
-/// Earlier boots on the page; they also tell what is usual.
+/// Earlier boots on the page; they also show what is usual.
 const HISTORY_MAX: u32 = 20;
 
 #[derive(serde::Deserialize)]
@@ -75,12 +75,13 @@ struct MachinePage {
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
     can_stop: bool,
-    /// Its writes wait.
+    /// Whether its writes are waiting for room.
     is_stalled: bool,
-    /// What it was asked to do, and whether it obeys.
+    /// What it was asked to do, and what became of that.
     power: Option<String>,
     rescue: Option<Rescue>,
-    n_refused: u64,
+    /// How many reports in its name were refused, if any.
+    refused: Option<String>,
     /// While it boots the page is loaded again and again, which would lose what somebody types.
     form: Option<SettingsForm>,
     disk: Option<Disk>,
@@ -170,7 +171,7 @@ pub(super) async fn page(
         can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(power_sentence),
         rescue: view.rescue.clone(),
-        n_refused: view.n_refused,
+        refused: (view.n_refused > 0).then(|| text::count(view.n_refused, "report", "reports")),
         form,
         disk: view.export.as_ref().map(disk),
         hardware: service.hardware(name).await.map_err(failed)?.map(|known| hardware(&known)),
@@ -187,9 +188,9 @@ pub(super) async fn page(
 fn hardware(hardware: &service::Hardware) -> String {
     let n_devices = hardware.modaliases.len();
     let initrd = match (hardware.is_trusted(), hardware.fitted_boot) {
-        (false, _) => "boots the initrd for all machines, as one made for it failed twice",
-        (true, Some(_)) => "boots a small initrd made for it",
-        (true, None) => "a small initrd is made for its next boots",
+        (false, _) => "it boots the general initrd, since one made for it failed twice",
+        (true, Some(_)) => "it boots a small initrd made for it",
+        (true, None) => "a small initrd is being made for its next boots",
     };
     format!("{n_devices} devices; {initrd}")
 }
@@ -213,23 +214,23 @@ fn chosen_image(view: &MachineView) -> String {
     match (&view.machine.image, view.next_version) {
         (None, _) => "none: it waits in the loader".to_owned(),
         (Some(image), Some(version)) => format!("{image}, version {version}"),
-        (Some(image), None) => format!("{image}, which is not there"),
+        (Some(image), None) => format!("{image}, which is missing"),
     }
 }
 
 /// What was asked, and what became of it.
 fn power_sentence(power: &PowerState) -> String {
     let asked = match power.verb {
-        PowerVerb::Reboot => "It was asked to start again",
-        PowerVerb::Poweroff => "It was asked to switch itself off",
+        PowerVerb::Reboot => "It was asked to restart",
+        PowerVerb::Poweroff => "It was asked to shut down",
     };
     let asked_at = When::ms(power.asked_unix_ms).ago;
     let answer = match power.obeyed_unix_ms {
-        Some(_) => "it obeys",
+        Some(_) => "it is doing so",
         None if power.is_open(text::now_unix_ms()) => "no answer yet",
-        None => "it never answered, and is not asked any more",
+        None => "it never answered, and is no longer being asked",
     };
-    format!("{asked}, {asked_at}: {answer}.")
+    format!("{asked} ({asked_at}): {answer}.")
 }
 
 const fn root_title(root: RootKind) -> &'static str {
@@ -248,13 +249,15 @@ fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
         Some(Stage::Up) => ("● came up", "ok"),
         Some(Stage::Failed) => ("✕ failed", "fail"),
         Some(Stage::Handover) => ("● system started", "ok"),
-        _ => ("○ broke off", "off"),
+        _ => ("○ unfinished", "off"),
     };
     let detail = match last {
         Some(event) if event.stage == Stage::Failed => {
             format!("{} (code {})", event.detail, service::failure_code(boot.id, boot.mac))
         }
-        Some(event) if event.stage < Stage::Handover => format!("after: {}", event.stage.title()),
+        Some(event) if event.stage < Stage::Handover => {
+            format!("last stage: {}", event.stage.title())
+        }
         _ => String::new(),
     };
     let took_ms = last
@@ -302,10 +305,10 @@ fn disk(export: &model::ExportStatus) -> Disk {
 /// How long requests took; `None` if there were none.
 fn times_sentence(what: &str, times: &model::Times) -> Option<String> {
     let within = |per_mille| match times.within_us(per_mille) {
-        Some(us) => format!("within {}", text::duration_us(us)),
-        None => "later than that".to_owned(),
+        Some(us) => format!("≤ {}", text::duration_us(us)),
+        None => format!("> {}", text::duration_us(model::Times::LONGEST_BOUND_US)),
     };
-    (times.count() > 0).then(|| format!("{what}: half {}, 99 % {}", within(500), within(990)))
+    (times.count() > 0).then(|| format!("{what}: median {}, 99th percentile {}", within(500), within(990)))
 }
 
 /// The command line that makes the machine what it is.
@@ -326,7 +329,7 @@ pub(super) async fn kernel_log(State(service): State<Service>, Path(name): Path<
     let name = machine_name(&service, &name)?;
     let log = service.kernel_log(&name).await.map_err(|error| Failure::new(&service, &error))?;
     let Some(log) = log else {
-        let detail = format!("No boot of {name} has failed and sent its kernel log.");
+        let detail = format!("No failed boot of {name} has sent its kernel log.");
         return Err(Failure::with(&service, StatusCode::NOT_FOUND, detail));
     };
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
