@@ -170,6 +170,20 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
 }
 
 #[tokio::test]
+async fn a_root_on_another_server_is_offered_where_its_address_can_be_typed() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.json("PUT", "/api/v1/machines/pc-1", r#"{"mac": "52:54:00:00:00:02"}"#).await;
+    let offered = |page: &str| {
+        ["nbd", "aoe", "nfs", "iscsi"].map(|kind| page.contains(&format!("value=\"{kind}\"")))
+    };
+    let (_, new) = site.get("/discovered").await;
+    assert_eq!(offered(&new), [true, true, false, false], "{new}");
+    let (_, known) = site.get("/machines/pc-1?edit").await;
+    assert_eq!(offered(&known), [true; 4], "{known}");
+}
+
+#[tokio::test]
 async fn a_root_on_another_server_is_set_on_the_page() {
     let site = Site::new(&["debian-12"]);
     let mac = r#"{"mac": "52:54:00:00:00:01"}"#;

@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use done::Done;
-use model::{ImageName, MachineName, WriteMode};
+use model::{ImageName, MachineName, RootKind, WriteMode};
 use service::{Error, MachineState, Service};
 
 /// What the frame of every page shows.
@@ -111,21 +111,26 @@ pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
     choices
 }
 
+/// How a root may reach a machine.
 pub(crate) fn root_choices(chosen: &str) -> Vec<Choice> {
-    let labels = [
-        ("nbd", "NBD: any network"),
-        ("aoe", "AoE: same LAN only"),
-        ("nfs", "NFS, from another server"),
-        ("iscsi", "iSCSI, from another server"),
-    ];
-    choices(&labels, chosen)
+    choices_of_roots(|_| true, chosen)
 }
 
-/// The choices for a new machine, of which nothing more is known.
+/// How the root of a new machine may reach it: where a foreign server has it nobody knows yet.
 pub(crate) fn own_root_choices(chosen: &str) -> Vec<Choice> {
-    let mut choices = root_choices(chosen);
-    choices.truncate(2);
-    choices
+    choices_of_roots(|kind| !kind.is_foreign(), chosen)
+}
+
+fn choices_of_roots(is_offered: impl Fn(RootKind) -> bool, chosen: &str) -> Vec<Choice> {
+    let label = |kind| match kind {
+        RootKind::Nbd => "NBD: any network",
+        RootKind::Aoe => "AoE: same LAN only",
+        RootKind::Nfs => "NFS, from another server",
+        RootKind::Iscsi => "iSCSI, from another server",
+    };
+    let kinds = RootKind::ALL.into_iter().filter(|&kind| is_offered(kind));
+    let labels: Vec<_> = kinds.map(|kind| (kind.word(), label(kind))).collect();
+    choices(&labels, chosen)
 }
 
 pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {

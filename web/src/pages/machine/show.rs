@@ -8,7 +8,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use model::{MachineName, RootKind};
+use model::MachineName;
 use service::{MachineView, PowerState, PowerVerb, Rescue, Service, StateWord};
 
 /// How often the page is reloaded while the machine boots.
@@ -64,7 +64,7 @@ struct MachinePage {
     firmware: String,
     shelf_slot: String,
     image: String,
-    root: String,
+    root: &'static str,
     root_url: String,
     /// The machine's name for iSCSI targets.
     initiator: String,
@@ -157,7 +157,7 @@ pub(super) async fn page(
         firmware: text::firmware(view.firmware),
         shelf_slot: machine.shelf_slot.to_string(),
         image: chosen_image(&view),
-        root: root_title(machine.root).to_owned(),
+        root: machine.root.title(),
         root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
         initiator: model::iscsi_initiator(machine.mac),
         write_mode: machine.write_mode.title(),
@@ -231,15 +231,6 @@ fn power_sentence(power: &PowerState) -> String {
         None => "it never answered, and is no longer being asked",
     };
     format!("{asked} ({asked_at}): {answer}.")
-}
-
-const fn root_title(root: RootKind) -> &'static str {
-    match root {
-        RootKind::Nbd => "NBD",
-        RootKind::Aoe => "AoE",
-        RootKind::Nfs => "NFS",
-        RootKind::Iscsi => "iSCSI",
-    }
 }
 
 fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
