@@ -1,10 +1,15 @@
 //! Compressed files, told apart by their first bytes.
 
+use liblzma::stream::MtStreamBuilder;
 use std::io::{self, Read};
 
 /// Largest module or firmware file that is decoded. The largest module of Debian's kernel (amdgpu)
 /// has 10 MB; with debug data some reach 100 MB.
-const FILE_SIZE_MAX: u64 = 256 << 20;
+pub(crate) const FILE_SIZE_MAX: u64 = 256 << 20;
+
+/// Memory that decoding on several threads may take; one block of Debian's packages has 24 MiB, and
+/// each thread holds an input and an output block.
+const THREADS_MEMORY_MAX: u64 = 512 << 20;
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,17 @@ pub(crate) fn decode(data: Vec<u8>) -> io::Result<Vec<u8>> {
         }
         _ => Ok(data),
     }
+}
+
+/// Decodes on all processors: Debian's kernel packages are made of 24 MiB blocks.
+pub(crate) fn xz_decoder(data: impl Read) -> io::Result<impl Read> {
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    let stream = MtStreamBuilder::new()
+        .threads(threads as u32)
+        .memlimit_threading(THREADS_MEMORY_MAX)
+        .memlimit_stop(u64::MAX)
+        .decoder()?;
+    Ok(liblzma::read::XzDecoder::new_stream(data, stream))
 }
 
 fn read_bounded(reader: impl Read) -> io::Result<Vec<u8>> {

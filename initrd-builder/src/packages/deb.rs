@@ -1,6 +1,7 @@
 //! Debian packages: an `ar` archive with a `tar` inside.
 
-use super::{Failure, Visit, xz_decoder};
+use super::failure::{Failure, Visit};
+use crate::codec::xz_decoder;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use tar::Archive;

@@ -1,26 +1,18 @@
 //! Modules straight out of kernel packages, which need not be installed.
 
 mod deb;
+mod failure;
 mod rpm;
 
+use crate::codec::FILE_SIZE_MAX;
 use crate::known_bugs::KERNEL_START_SIZE;
 use crate::select::is_likely_needed;
 use crate::{BuildError, ModuleSource};
-use liblzma::stream::MtStreamBuilder;
+use failure::{Failure, Visit};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// Memory that decoding on several threads may take; one block of Debian's packages has 24 MiB, and
-/// each thread holds an input and an output block.
-const THREADS_MEMORY_MAX: u64 = 512 << 20;
-
-/// Largest file that is read from a package: see `codec`.
-const FILE_SIZE_MAX: u64 = 256 << 20;
-
-/// What is done with each file of a package: path and content.
-pub(crate) type Visit<'a> = dyn FnMut(&str, &mut dyn Read) -> io::Result<()> + 'a;
 
 /// The modules of a kernel in its packages: `linux-image-…` of Debian, or `kernel-core` and
 /// `kernel-modules` of Fedora.
@@ -137,39 +129,6 @@ impl ModuleSource for KernelPackage {
     }
 }
 
-/// Why walking through a package ended early.
-pub(crate) enum Failure {
-    Io(io::Error),
-    Format(String),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl Failure {
-    fn of(self, path: &Path) -> BuildError {
-        let path = path.to_owned();
-        match self {
-            // The decoders and tar say it with these kinds when the file is cut off or damaged.
-            Self::Io(error)
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound
-                        | io::ErrorKind::PermissionDenied
-                        | io::ErrorKind::IsADirectory
-                ) =>
-            {
-                BuildError::Package { path, reason: format!("it is damaged or cut off: {error}") }
-            }
-            Self::Io(source) => BuildError::Read { what: path.display().to_string(), source },
-            Self::Format(reason) => BuildError::Package { path, reason },
-        }
-    }
-}
-
 /// Visits all files of a package; its first bytes tell of which kind it is.
 fn walk(path: &Path, visit: &mut Visit<'_>) -> Result<(), Failure> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
@@ -203,17 +162,6 @@ fn read_all(content: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     content.take(FILE_SIZE_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Decodes on all processors: Debian's kernel packages are made of 24 MiB blocks.
-pub(crate) fn xz_decoder(data: impl Read) -> io::Result<impl Read> {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
-    let stream = MtStreamBuilder::new()
-        .threads(threads as u32)
-        .memlimit_threading(THREADS_MEMORY_MAX)
-        .memlimit_stop(u64::MAX)
-        .decoder()?;
-    Ok(liblzma::read::XzDecoder::new_stream(data, stream))
 }
 
 #[cfg(test)]

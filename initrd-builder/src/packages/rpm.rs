@@ -1,6 +1,7 @@
 //! RPM packages: two headers, then a compressed cpio archive.
 
-use super::{Failure, Visit, xz_decoder};
+use super::failure::{Failure, Visit};
+use crate::codec::xz_decoder;
 use crate::newc::{ArchiveError, Next, Reader};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
