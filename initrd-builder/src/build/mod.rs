@@ -61,7 +61,7 @@ pub fn build(
     options: &Options,
 ) -> Result<Initrd, BuildError> {
     let started = Instant::now();
-    let Selection { modules: chosen, mut warnings } = select(source, options)?;
+    let Selection { modules: chosen, built_in, mut warnings } = select(source, options)?;
     let kernel = source.kernel().to_owned();
     let mut archive = Archive::default();
     let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
@@ -71,7 +71,7 @@ pub fn build(
     for (name, purpose, is_wanted) in
         [("aoe", "AoE root disks", is_aoe_open), ("ext4", "ext4 root file systems", is_ext4_wanted)]
     {
-        if is_wanted && !chosen.contains_key(name) && !is_built_in(source, name)? {
+        if is_wanted && !chosen.contains_key(name) && !built_in.contains(name) {
             warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
         }
     }
@@ -79,7 +79,7 @@ pub fn build(
     warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
     let base = base(init, &index, options.nbd_ca.as_deref())?;
-    let is_base_packed = reads_zstd(source)?;
+    let is_base_packed = reads_zstd(&kernel, &built_in);
     // An initrd for known hardware has few modules, and is loaded again and again.
     let effort = if options.fit.is_some() { Effort::Thorough } else { Effort::Quick };
     let chosen: Vec<Chosen> = chosen.into_values().collect();
@@ -129,18 +129,9 @@ fn base(init: &[u8], index: &ModuleIndex, nbd_ca: Option<&[u8]>) -> Result<Vec<u
 
 /// Whether the kernel unpacks a segment that is compressed with zstd. It can since Linux 5.9 unless that
 /// was left out, as then its decoder is.
-fn reads_zstd(source: &dyn ModuleSource) -> Result<bool, BuildError> {
-    let is_new = numbers(source.kernel()).is_some_and(|version| version >= (5, 9, 0));
-    Ok(is_new && is_built_in(source, "zstd_decompress")?)
-}
-
-fn is_built_in(source: &dyn ModuleSource, name: &str) -> Result<bool, BuildError> {
-    let list = source.read("modules.builtin").or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(Vec::new()),
-        _ => Err(BuildError::Read { what: "modules.builtin".to_owned(), source: error }),
-    })?;
-    let suffix = format!("/{name}.ko");
-    Ok(String::from_utf8_lossy(&list).lines().any(|line| line.ends_with(&suffix)))
+fn reads_zstd(kernel: &str, built_in: &BTreeSet<String>) -> bool {
+    let is_new = numbers(kernel).is_some_and(|version| version >= (5, 9, 0));
+    is_new && built_in.contains("zstd_decompress")
 }
 
 fn index(kernel: &str, chosen: &BTreeMap<String, Chosen>) -> ModuleIndex {

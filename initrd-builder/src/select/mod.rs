@@ -154,6 +154,8 @@ pub(crate) fn is_likely_needed(path: &str) -> bool {
 pub(crate) struct Selection {
     /// The modules by name.
     pub(crate) modules: BTreeMap<String, Chosen>,
+    /// Names of the modules that the kernel has inside.
+    pub(crate) built_in: BTreeSet<String>,
     /// For the administrator.
     pub(crate) warnings: Vec<String>,
 }
@@ -195,7 +197,7 @@ pub(crate) fn select(
         queue.extend(there.map(|name| wanted(name, purpose)));
     }
     let modules = with_dependencies(&tree, queue)?;
-    Ok(Selection { modules, warnings })
+    Ok(Selection { modules, built_in: tree.built_in, warnings })
 }
 
 fn wanted(name: impl Into<String>, purpose: &str) -> (String, Why) {
@@ -258,12 +260,14 @@ fn fitting_drivers(
     if has_usb_network {
         chosen.extend(hosts);
     }
-    for card in fit.network_cards() {
-        // A virtual card may have two names: one of its bus, one of its own.
-        if patterns.iter().any(|pattern| glob_matches(pattern, card)) {
-            continue;
-        }
-        match tree.has_built_in_driver(card) {
+    let is_one_for = |patterns: &[String], card: &str| {
+        patterns.iter().any(|pattern| glob_matches(pattern, card))
+    };
+    // A virtual card may have two names: one of its bus, one of its own.
+    let left: Vec<&str> = fit.network_cards().filter(|card| !is_one_for(&patterns, card)).collect();
+    let built_in = if left.is_empty() { Vec::new() } else { tree.built_in_aliases()? };
+    for card in left {
+        match is_one_for(&built_in, card) {
             true => has_network = true,
             false => warnings.push(format!(
                 "kernel {} has no driver for the network card {card}: a machine that has no other \

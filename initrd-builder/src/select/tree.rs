@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The files of a source, by module name.
 pub(crate) struct Tree<'a> {
     pub(crate) source: &'a dyn ModuleSource,
+    /// All that it has.
+    files: Vec<String>,
     /// Path of each module in the source.
     pub(crate) paths: BTreeMap<String, String>,
     /// Modules that the kernel has inside.
@@ -28,14 +30,9 @@ impl<'a> Tree<'a> {
                 known.clone_from(path);
             }
         }
-        let mut built_in = BTreeSet::new();
-        if files.iter().any(|path| path == "modules.builtin") {
-            let list = source
-                .read("modules.builtin")
-                .map_err(|error| read_error(source, "modules.builtin", error))?;
-            built_in.extend(String::from_utf8_lossy(&list).lines().filter_map(name_of_file));
-        }
-        let mut tree = Self { source, paths, built_in, algorithms: Vec::new() };
+        let list = read_list(source, &files, "modules.builtin")?;
+        let built_in = list.lines().filter_map(name_of_file).collect();
+        let mut tree = Self { source, files, paths, built_in, algorithms: Vec::new() };
         tree.algorithms = tree.read_algorithms()?;
         Ok(tree)
     }
@@ -54,14 +51,12 @@ impl<'a> Tree<'a> {
         Ok(algorithms)
     }
 
-    /// `true` if a driver inside of the kernel is for this hardware name.
-    pub(crate) fn has_built_in_driver(&self, modalias: &str) -> bool {
+    /// Patterns of the hardware that drivers inside of the kernel are for.
+    pub(crate) fn built_in_aliases(&self) -> Result<Vec<String>, BuildError> {
         // `NAME.alias=PATTERN`, each with a NUL behind; kernels before 5.2 have no such file.
-        let list = self.source.read("modules.builtin.modinfo").unwrap_or_default();
-        list.split(|&byte| byte == 0).any(|field| {
-            let field = core::str::from_utf8(field).unwrap_or_default();
-            field.split_once(".alias=").is_some_and(|(_, pattern)| glob_matches(pattern, modalias))
-        })
+        let list = read_list(self.source, &self.files, "modules.builtin.modinfo")?;
+        let fields = list.split('\0').filter_map(|field| field.split_once(".alias="));
+        Ok(fields.map(|(_, pattern)| pattern.to_owned()).collect())
     }
 
     /// A decoded module and what it says about itself.
@@ -123,6 +118,19 @@ fn name_of_file(path: &str) -> Option<String> {
         .iter()
         .find_map(|suffix| file.strip_suffix(suffix))?;
     Some(module_name(stem))
+}
+
+/// Content of a list that not every kernel has; empty if this one has none.
+fn read_list(
+    source: &dyn ModuleSource,
+    files: &[String],
+    name: &str,
+) -> Result<String, BuildError> {
+    if !files.iter().any(|path| path == name) {
+        return Ok(String::new());
+    }
+    let list = source.read(name).map_err(|error| read_error(source, name, error))?;
+    Ok(String::from_utf8_lossy(&list).into_owned())
 }
 
 fn read_error(source: &dyn ModuleSource, path: &str, error: std::io::Error) -> BuildError {
