@@ -1,7 +1,7 @@
 //! Reports of `init`, one UDP datagram a stage; signs of life, and orders to stop for those who give them.
 
 use initcfg::{Ack, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag, Word};
-use model::{BootId, Stage};
+use model::BootId;
 use service::{NewStage, Service};
 use std::collections::HashMap;
 use std::io;
@@ -123,7 +123,7 @@ impl ReportListener {
 
     async fn on_report(&self, report: Report) -> Option<Ack> {
         let ack = Ack { boot: report.boot, sequence: report.sequence };
-        let Some(stage) = Stage::reported(report.stage) else {
+        let Some(stage) = report.stage else {
             self.service.machine_waits(report.mac, report.boot, &report.detail);
             return Some(ack);
         };

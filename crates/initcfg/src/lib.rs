@@ -19,6 +19,7 @@ mod ram;
 mod report;
 mod rescue;
 mod root_kind;
+mod stage;
 mod token;
 mod word;
 
@@ -37,11 +38,12 @@ pub use modules::{
 };
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use ram::{ParseRamSizeError, RamSize};
-pub use report::{Ack, REPORT_MAX, Report, Stage};
+pub use report::{Ack, REPORT_MAX, Report};
 pub use rescue::{
     NotAPassword, RESCUE_ARCHIVE_PATH, RESCUE_BUSYBOX, RESCUE_BUSYBOX_MAX, RescuePassword,
 };
 pub use root_kind::RootKind;
+pub use stage::Stage;
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 pub use word::{LineError, Word};
 

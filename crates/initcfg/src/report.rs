@@ -1,81 +1,20 @@
 //! One line by UDP for each stage that `init` reaches, and the boot server's acknowledgement.
 
+use crate::Stage;
 use crate::word::{LineError, field, split};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
-use core::str::FromStr;
 use wire::Mac;
 
 /// Longest report in bytes: it must fit one unfragmented datagram on any network.
 pub const REPORT_MAX: usize = 1024;
 
-/// Stages of a boot inside the initrd, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// The kernel runs our init.
-    Start,
-    /// The drivers of the hardware are loaded.
-    Modules,
-    /// The boot NIC has carrier.
-    Link,
-    /// The boot NIC has its address.
-    Address,
-    /// The root disk is attached.
-    Attach,
-    /// The root file system is mounted.
-    Mount,
-    /// The real init of the image takes over.
-    Handover,
-    /// The image's own init has started its services.
-    Up,
-    /// The boot can't go on; the detail says why and what to do.
-    Failed,
-    /// No stage is reached: the boot waits for something, and the detail says for what. Repeated every
-    /// 20 seconds as long as that lasts.
-    Waiting,
-}
+/// In the place of a stage's word: none is reached.
+const WAITING: &str = "waiting";
 
-impl Stage {
-    /// All stages, in order.
-    pub const ALL: [Self; 10] = [
-        Self::Start,
-        Self::Modules,
-        Self::Link,
-        Self::Address,
-        Self::Attach,
-        Self::Mount,
-        Self::Handover,
-        Self::Up,
-        Self::Failed,
-        Self::Waiting,
-    ];
-
-    /// The word for this stage in reports.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Modules => "modules",
-            Self::Link => "link",
-            Self::Address => "address",
-            Self::Attach => "attach",
-            Self::Mount => "mount",
-            Self::Handover => "handover",
-            Self::Up => "up",
-            Self::Failed => "failed",
-            Self::Waiting => "waiting",
-        }
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// One stage of one boot, as `init` tells it:
-/// `bootlace/1 report BOOT MAC SEQUENCE STAGE MS DETAIL`.
+/// One stage of one boot, as `init` tells it: `bootlace/1 report BOOT MAC SEQUENCE STAGE MS DETAIL`. `STAGE` is
+/// the word of a stage that [is reported](Stage::is_reported), or `waiting`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Number of the boot, from the command line.
@@ -84,8 +23,9 @@ pub struct Report {
     pub mac: Mac,
     /// Counts up from 1; the acknowledgement repeats it.
     pub sequence: u32,
-    /// The stage that was reached.
-    pub stage: Stage,
+    /// The stage that was reached. `None`: the boot waits for something, and the detail says for what; repeated
+    /// every 20 seconds as long as that lasts.
+    pub stage: Option<Stage>,
     /// Milliseconds since the kernel started.
     pub uptime_ms: u64,
     /// One line for people; may be empty. Control characters become spaces when it is rendered.
@@ -104,6 +44,7 @@ pub struct Ack {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { boot, mac, sequence, stage, uptime_ms, detail } = self;
+        let stage = stage.map_or(WAITING, Stage::word);
         write!(f, "bootlace/1 report {boot} {mac} {sequence} {stage} {uptime_ms} ")?;
         for character in detail.chars() {
             let shown = if character.is_control() { ' ' } else { character };
@@ -129,11 +70,20 @@ impl Report {
             boot: field(&mut fields, "boot number")?,
             mac: field(&mut fields, "MAC address")?,
             sequence: field(&mut fields, "sequence number")?,
-            stage: field(&mut fields, "stage")?,
+            stage: stage(fields.next())?,
             uptime_ms: field(&mut fields, "uptime")?,
             detail: fields.next().unwrap_or_default().trim().to_owned(),
         })
     }
+}
+
+/// What stands in the place of a stage.
+fn stage(word: Option<&str>) -> Result<Option<Stage>, LineError> {
+    if word == Some(WAITING) {
+        return Ok(None);
+    }
+    let stage = word.and_then(|word| word.parse().ok()).filter(|stage: &Stage| stage.is_reported());
+    stage.map(Some).ok_or(LineError::Field("stage"))
 }
 
 impl fmt::Display for Ack {
@@ -157,14 +107,6 @@ impl Ack {
     }
 }
 
-impl FromStr for Stage {
-    type Err = LineError;
-
-    fn from_str(text: &str) -> Result<Self, LineError> {
-        Self::ALL.into_iter().find(|stage| stage.word() == text).ok_or(LineError::Field("stage"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +118,7 @@ mod tests {
             boot: 42,
             mac: Mac([0x52, 0x54, 0, 0, 0, 1]),
             sequence: 3,
-            stage: Stage::Link,
+            stage: Some(Stage::Link),
             uptime_ms: 1790,
             detail: "eth0: 1000 Mbit/s".to_owned(),
         }
@@ -192,8 +134,19 @@ mod tests {
         assert_eq!(Word::parse(datagram.as_bytes()), Ok(Word::Report(example())));
         let ack = Ack { boot: 42, sequence: 3 };
         assert_eq!(Ack::parse(alloc::format!("{ack}").as_bytes()), Ok(ack));
-        for stage in Stage::ALL {
-            assert_eq!(stage.word().parse(), Ok(stage));
+    }
+
+    #[test]
+    fn a_machine_reports_its_own_stages_only() {
+        let reported = Stage::ALL.into_iter().filter(|stage| stage.is_reported());
+        for stage in reported.map(Some).chain([None]) {
+            let report = Report { stage, ..example() };
+            assert_eq!(Word::parse(report.to_datagram().as_bytes()), Ok(Word::Report(report)));
+        }
+        // Those that the boot server notes itself, and no stages.
+        for word in ["dhcp", "loader", "config", "kernel", "initrd", "Link", "\"\""] {
+            let line = example().to_datagram().replace(" link ", &alloc::format!(" {word} "));
+            assert_eq!(Word::parse(line.as_bytes()), Err(LineError::Field("stage")), "{word}");
         }
     }
 

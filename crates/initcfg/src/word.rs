@@ -109,7 +109,7 @@ mod tests {
                 boot: 42,
                 mac: MAC,
                 sequence: 3,
-                stage: Stage::Link,
+                stage: Some(Stage::Link),
                 uptime_ms: 1790,
                 detail: String::new(),
             }),

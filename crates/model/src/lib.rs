@@ -15,13 +15,15 @@ mod names;
 mod plan;
 mod site;
 
-pub use boot::{Boot, BootId, Stage, StageEvent, UnknownStage};
+pub use boot::{Boot, BootId, StageEvent};
 pub use export::{
     ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
 };
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::ImageVersion;
-pub use initcfg::{BadRootUrl, FileSystem, ParseChoiceError, RootKind, RootUrl, iscsi_initiator};
+pub use initcfg::{
+    BadRootUrl, FileSystem, ParseChoiceError, RootKind, RootUrl, Stage, iscsi_initiator,
+};
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};

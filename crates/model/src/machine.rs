@@ -198,7 +198,7 @@ pub struct Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FileSystem;
+    use crate::{FileSystem, Stage};
     use alloc::string::ToString;
     use serde::Deserialize;
     use serde::de::IntoDeserializer;
@@ -216,6 +216,9 @@ mod tests {
         }
         for file_system in FileSystem::ALL {
             assert_eq!(read(file_system.word()), Ok(file_system));
+        }
+        for stage in Stage::ALL {
+            assert_eq!(read(stage.word()), Ok(stage));
         }
         for mode in WriteMode::ALL {
             assert_eq!((mode.word().parse(), read(mode.word())), (Ok(mode), Ok(mode)));

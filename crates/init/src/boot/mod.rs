@@ -49,7 +49,7 @@ pub(crate) fn run() -> ExitCode {
     let token = TokenCell::default();
     let host = host_segment::read(config.boot, &token);
     let mut waits = Reporter::start(target, Arc::clone(&token), SEQUENCE_WAITING);
-    console.on_wait(move |text| waits.report(Stage::Waiting, text));
+    console.on_wait(move |text| waits.report_wait(text));
     let reporter = Reporter::start(target, Arc::clone(&token), 1);
     let mut machine = ThisMachine::new(console, reporter, command_line, host, token);
     match stages::run(&mut machine, &config) {

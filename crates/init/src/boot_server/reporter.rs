@@ -109,8 +109,17 @@ impl Reporter {
         Self { reports, all_acknowledged, thread, target, next_sequence: first_sequence }
     }
 
-    /// Queues a report; returns at once.
+    /// Queues the report that a stage is reached; returns at once.
     pub(crate) fn report(&mut self, stage: Stage, detail: &str) {
+        self.queue(Some(stage), detail);
+    }
+
+    /// Queues the report that the boot waits, and for what; returns at once.
+    pub(crate) fn report_wait(&mut self, detail: &str) {
+        self.queue(None, detail);
+    }
+
+    fn queue(&mut self, stage: Option<Stage>, detail: &str) {
         let report = Report {
             boot: self.target.boot,
             mac: self.target.mac,
@@ -263,7 +272,7 @@ mod tests {
         };
         assert_eq!(
             (report.sequence, report.stage, report.detail.as_str()),
-            (1, Stage::Start, "first")
+            (1, Some(Stage::Start), "first")
         );
         for (boot, sequence) in [(8, 1), (7, 2), (7, 1)] {
             let ack = Ack { boot, sequence }.to_string();
