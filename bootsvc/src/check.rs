@@ -7,6 +7,7 @@ use crate::network::network;
 use crate::paths::Paths;
 use model::Network;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use wire::error_chain;
 
 /// What is right, and what must be put right, in the order in which it is needed.
 pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
@@ -14,7 +15,7 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
     let config = match Config::load(&paths.config()) {
         Ok(config) => config,
         Err(error) => {
-            findings.push(Err(chain(&error)));
+            findings.push(Err(error_chain(&error)));
             return findings;
         }
     };
@@ -27,7 +28,7 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
             )));
             findings.extend(ports(&config, &network));
         }
-        Err(error) => findings.push(Err(chain(&error))),
+        Err(error) => findings.push(Err(error_chain(&error))),
     }
     if let Some(tls) = &config.storage.nbd_tls {
         let addresses = network(&config).map(|network| {
@@ -39,12 +40,12 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
         });
         findings.push(match checked {
             Ok(()) => Ok(format!("NBD over TLS: certificate {}", tls.certificate.display())),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(error_chain(&error)),
         });
     }
     findings.push(match grub_images::check() {
         Ok(version) => Ok(format!("loaders can be made by {version}")),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     });
     let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
     let init = if has_ca { service::INIT_TLS } else { service::INIT };
@@ -107,16 +108,6 @@ fn images(paths: &Paths) -> Result<String, String> {
     match versions {
         Ok(versions) if versions.is_empty() => Ok(none.into()),
         Ok(versions) => Ok(format!("{} image versions in {}", versions.len(), folder.display())),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

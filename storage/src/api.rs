@@ -1,7 +1,7 @@
 //! The storage API: HTTP with JSON on a Unix socket that only root may open.
 
 use crate::Error;
-use crate::table::{ExportError, Exports, describe};
+use crate::table::{ExportError, Exports};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -150,7 +150,7 @@ async fn blocking<T: Send + 'static>(
                     StatusCode::INTERNAL_SERVER_ERROR
                 }
             };
-            Err(Failure { status, text: describe(&error) })
+            Err(Failure { status, text: wire::error_chain(&error) })
         }
         Err(error) => {
             let text = format!("the storage server has a bug: {error}");

@@ -4,7 +4,6 @@
 //! A boot reads some hundred megabytes in small pieces all over the disk, which takes a disk with heads a
 //! minute, and in long ones a few seconds.
 
-use crate::table::describe;
 use images::{Block, Extent, Zeroes};
 use std::fs::{self, File};
 use std::io;
@@ -137,7 +136,7 @@ impl BootTrace {
                 tracing::info!(path = %self.path.display(), chunks = chunks.len(), "boot trace kept")
             }
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), error = describe(&error), "a boot trace is not kept");
+                tracing::warn!(path = %self.path.display(), error = wire::error_chain(&error), "a boot trace is not kept");
             }
         }
     }

@@ -134,7 +134,7 @@ impl Exports {
                     exports.write().insert(machine, Assigned::new(spec, export, exports.aoe_mac));
                 }
                 Err(error) => {
-                    let error = describe(&error);
+                    let error = wire::error_chain(&error);
                     tracing::error!(%machine, error, "the export could not be made again");
                 }
             }
@@ -369,17 +369,6 @@ fn label(spec: &ExportSpec) -> Label {
         name: spec.machine.to_string(),
         description: format!("{} version {}", spec.image, spec.version),
     }
-}
-
-/// An error with its sources, in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn read_table(path: &Path) -> Result<TableFile, ExportError> {

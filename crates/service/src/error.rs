@@ -177,23 +177,8 @@ impl Error {
 
     /// The whole chain of causes in one line.
     pub fn chain(&self) -> String {
-        chain(self)
+        wire::error_chain(self)
     }
-}
-
-/// An error and its causes in one line, without saying anything twice.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 const fn example_url(kind: RootKind) -> &'static str {

@@ -1,5 +1,5 @@
 //! Types that the protocols share: hardware addresses and who has which IP address, kinds of firmware,
-//! instants, bounded byte readers, and the ICMP echo.
+//! instants, bounded byte readers, the ICMP echo, and what an error says together with its causes.
 //!
 //! Nothing here performs I/O, reads a clock or panics on foreign bytes.
 #![no_std]
@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod echo;
+mod error_chain;
 mod firmware;
 mod lease;
 mod mac;
@@ -15,6 +16,7 @@ mod moment;
 mod reader;
 
 pub use echo::Echo;
+pub use error_chain::error_chain;
 pub use firmware::Firmware;
 pub use lease::Lease;
 pub use mac::{Mac, ParseMacError};

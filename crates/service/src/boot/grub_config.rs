@@ -1,7 +1,6 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
 use crate::boot::stages::{NewStage, Prepared, clean};
-use crate::error::chain;
 use crate::fleet::machines::MachineChange;
 use crate::initrds::build::{InitrdState, foreign_roots};
 use crate::service::{Service, now_unix_ms};
@@ -259,5 +258,5 @@ impl Service {
 }
 
 fn not_ready(machine: &MachineName, error: &dyn std::error::Error) -> Waiting {
-    Waiting::NotReady(format!("{machine} can't start yet: {}", chain(error)))
+    Waiting::NotReady(format!("{machine} can't start yet: {}", wire::error_chain(error)))
 }

@@ -64,7 +64,7 @@ impl Service {
     ) -> Result<Option<Vec<u8>>, Error> {
         let Some(file) = self.host_file(address, boot).await? else { return Ok(None) };
         let archive = initrd_builder::host_segment(&file)
-            .map_err(|error| Error::HostSegment { boot, why: crate::error::chain(&error) })?;
+            .map_err(|error| Error::HostSegment { boot, why: wire::error_chain(&error) })?;
         Ok(Some(archive))
     }
 

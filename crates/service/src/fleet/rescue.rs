@@ -101,7 +101,7 @@ impl Service {
     pub async fn rescue_archive(&self) -> Result<Vec<u8>, Error> {
         let busybox = self.busybox().await?;
         initrd_builder::rescue_segment(busybox)
-            .map_err(|error| Error::NoBusybox { why: crate::error::chain(&error) })
+            .map_err(|error| Error::NoBusybox { why: wire::error_chain(&error) })
     }
 
     /// The first static busybox of this host, or the one that is configured.
@@ -115,7 +115,7 @@ impl Service {
             match read_busybox(&path).await {
                 Ok(Some(program)) => return Ok(program),
                 Ok(None) => troubles.push(format!("{} is no static program", path.display())),
-                Err(error) => troubles.push(crate::error::chain(&error)),
+                Err(error) => troubles.push(wire::error_chain(&error)),
             }
         }
         Err(Error::NoBusybox { why: troubles.join("; ") })

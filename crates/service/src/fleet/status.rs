@@ -153,7 +153,7 @@ impl Service {
         };
         let (list, error) = match answer {
             Ok(list) => (list, None),
-            Err(error) => (Vec::new(), Some(crate::error::chain(&error))),
+            Err(error) => (Vec::new(), Some(wire::error_chain(&error))),
         };
         let former = self.exports_cell().borrow().error.clone();
         match (&former, &error) {

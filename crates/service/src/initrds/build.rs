@@ -1,6 +1,6 @@
 //! Initrds: built once for each image version, kept in a cache, ready before a client asks.
 
-use crate::error::{Error, chain, io_error};
+use crate::error::{Error, io_error};
 use crate::initrds::fit::FittedInitrds;
 use crate::initrds::modules::ImageModules;
 use crate::options::Options;
@@ -283,7 +283,7 @@ pub(crate) fn build(
     let image = &version.image;
     let modules = ImageModules::open(store, version)?;
     let initrd = initrd_builder::build(&modules, &init, options)
-        .map_err(|error| wrong(version, &chain(&error)))?;
+        .map_err(|error| wrong(version, &wire::error_chain(&error)))?;
     for warning in &initrd.warnings {
         tracing::warn!(%image, version = version.version, "{warning}");
     }

@@ -3,7 +3,7 @@
 //! The first boot of a machine is with the one for all machines; its init tells what the machine is made of,
 //! and from then on it gets a small one. The one for all stays the way back.
 
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::initrds::build::{FITTED_MARK, ForeignRoots, build, wrong};
 use crate::initrds::hardware::Hardware;
 use crate::service::Service;
@@ -188,7 +188,7 @@ impl Service {
         let nbd_ca = initrds.nbd_ca().map(<[u8]>::to_vec);
         let built = tokio::task::spawn_blocking(move || {
             let fit = initrd_builder::Fit::parse(&fitted.list)
-                .map_err(|error| wrong(&version, &chain(&error)))?;
+                .map_err(|error| wrong(&version, &wire::error_chain(&error)))?;
             let file_systems = Some(BTreeSet::from([version.file_system]));
             let fit = Some(fit);
             let options =

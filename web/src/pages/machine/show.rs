@@ -299,7 +299,8 @@ fn times_sentence(what: &str, times: &model::Times) -> Option<String> {
         Some(us) => format!("≤ {}", text::duration_us(us)),
         None => format!("> {}", text::duration_us(model::Times::LONGEST_BOUND_US)),
     };
-    (times.count() > 0).then(|| format!("{what}: median {}, 99th percentile {}", within(500), within(990)))
+    (times.count() > 0)
+        .then(|| format!("{what}: median {}, 99th percentile {}", within(500), within(990)))
 }
 
 /// The command line that makes the machine what it is.
