@@ -42,8 +42,7 @@ impl Failure {
             lines.push(format!("  This machine:   {host_name}, {mac}, {address}"));
             lines.push(format!("  Boot server:    {server}"));
             let code = failure_code(config.boot, config.mac);
-            lines
-                .push(format!("  Code:           {code}, which the boot server's page shows, too"));
+            lines.push(format!("  Code:           {code}, also shown on the boot server's page"));
         }
         lines.push(String::new());
         lines

@@ -58,11 +58,11 @@ pub(crate) fn run(arguments: &[String]) -> ! {
 fn crashed(status: ExitStatus) -> Failure {
     Failure::new(
         format!("the boot program has crashed ({status})"),
-        "this is a fault of Bootlace: please report it, with a photograph of this screen",
+        "this is a bug in Bootlace: please report it, with a photo of this screen",
     )
 }
 
-/// Says what has not been said yet, waits, and starts the machine again. PID 1 must never end.
+/// Says what has not been said yet, waits, and restarts the machine. PID 1 must never end.
 fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Failure>) -> ! {
     // Somebody may have used the rescue shell.
     console.reopen();
@@ -77,7 +77,7 @@ fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Fail
         if let Some(limit) = reboot_after {
             let seconds = limit.as_secs();
             console.line(&format!(
-                "bootlace: this machine starts again in {seconds} s, unless somebody wants the rescue shell"
+                "bootlace: this machine restarts in {seconds} s unless somebody opens the rescue shell"
             ));
         }
         let left = rescue::start(reboot_after).and_then(|mut child| child.wait());
@@ -93,7 +93,7 @@ fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Fail
         }
     };
     let seconds = reboot_after.as_secs();
-    console.line(&format!("bootlace: this machine starts again in {seconds} s"));
+    console.line(&format!("bootlace: this machine restarts in {seconds} s"));
     std::thread::sleep(reboot_after);
     if let Some(mut child) = reporting {
         let _ = child.kill();

@@ -145,7 +145,7 @@ fn serve(name: &str, gate: &Gate, events: &Sender<Event>) -> io::Result<()> {
     loop {
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
         terminal
-            .write_all(b"\r\nRescue shell of Bootlace. Ctrl-D goes on without it.\r\nPassword: ")?;
+            .write_all(b"\r\nBootlace rescue shell. Ctrl-D continues without it.\r\nPassword: ")?;
         let mut line = [0; LINE_MAX];
         let length = terminal.read(&mut line)?;
         if length == 0 {
@@ -169,7 +169,9 @@ fn serve(name: &str, gate: &Gate, events: &Sender<Event>) -> io::Result<()> {
         let _ = events.send(Event::Opened);
         let _ = fs::write(STATE_PATH, format!("the rescue shell is open on {name}"));
         tcsetattr(&terminal, OptionalActions::Flush, &usual)?;
-        terminal.write_all(b"\r\nThe network is up, if it could be. exit goes on.\r\n")?;
+        terminal.write_all(
+            b"\r\nThe network is up if it could be set up. Type exit to continue.\r\n",
+        )?;
         shell(name, &terminal)?.wait()?;
         let _ = events.send(Event::Left);
         return Ok(());

@@ -187,7 +187,7 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
         console.log_in(COMMAND)?;
         let kept = console.shell("md5sum < /root/x", COMMAND)?;
         ensure!(kept == sum, "the file is not what was written: {kept}, not {sum}");
-        // Nothing happens to the disk of a running system; its next boot begins anew.
+        // Nothing happens to the disk of a running system; its next boot starts from scratch.
         room.site.run(&["machine", "reset", "pc-1"])?;
         let kept = console.shell("echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/x", COMMAND)?;
         ensure!(kept == sum, "the disk of a running machine was thrown away: {kept}");

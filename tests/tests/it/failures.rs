@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(100);
 /// From a message on the console to the same on the page.
 const PAGE: Duration = Duration::from_secs(15);
 
-/// Longer than any of these tests waits: a machine that starts again would confuse them.
+/// Longer than any of these tests waits: a machine that restarts would confuse them.
 const REBOOT_SECONDS: u32 = 600;
 
 const MAC: &str = "52:54:00:00:00:01";
@@ -118,7 +118,7 @@ impl Room {
 fn expect_failure(pc: &Pc, what: &str, remedy: &str, timeout: Duration) -> Result<()> {
     let console = pc.console();
     console.wait_for("*** This machine can't start ***", timeout)?;
-    console.wait_for(&format!("starts again in {REBOOT_SECONDS} s"), BOOT)?;
+    console.wait_for(&format!("restarts in {REBOOT_SECONDS} s"), BOOT)?;
     let text = console.text();
     println!("{}", console.tail(8));
     let line = |label: &str| {
@@ -191,7 +191,7 @@ fn a_cable_that_is_out_is_waited_for() {
         pc.execute("set_link", &json!({ "name": "nic0", "up": true }))?;
         let stages = room.site.wait_for_stage("pc-1", "handover", BOOT)?;
         let link = stages.iter().find(|line| line.stage == "link").context("no link")?;
-        ensure!(link.detail.contains("s without link"), "the page does not say it: {link:?}");
+        ensure!(link.detail.contains("s without a link"), "the page does not say it: {link:?}");
         Ok(())
     });
 }
@@ -224,7 +224,7 @@ fn a_disk_that_the_storage_server_refuses_is_explained() {
         let what = "the storage server 10.77.0.1:10809 does not give the disk pc-2";
         pc.console().wait_for(what, BOOT)?;
         room.page_says("waiting", what, PAGE)?;
-        expect_failure(&pc, what, "look into the storage server's log", PATIENCE)?;
+        expect_failure(&pc, what, "look at the storage server's log", PATIENCE)?;
         room.page_says("failed", what, PAGE)
     });
 }

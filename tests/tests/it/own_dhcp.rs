@@ -36,7 +36,7 @@ fn own_dhcp() -> Result<()> {
 
     let pc = Pc::builder("pc-1").mac(MAC).kernel(&kernel).start(site.lan())?;
     let console = pc.console();
-    console.wait_for("eth0 has a link, but no DHCP server answers for 10 s", BOOT)?;
+    console.wait_for("eth0 has a link, but no DHCP server has answered for 10 s", BOOT)?;
     let mut dnsmasq = site.lan().netns().command("dnsmasq", Signal::SIGKILL);
     dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--log-dhcp"]);
     dnsmasq.args(["--interface=br0", "--leasefile-ro", "--dhcp-authoritative"]);

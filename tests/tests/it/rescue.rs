@@ -53,7 +53,7 @@ fn before_the_root(site: &Site) -> Result<()> {
     let page = site.browser().get("/machines/pc-1")?.body;
     ensure!(page.contains(&format!("the password is <code>{password}</code>")), "{page}");
     console.send_line("exit")?;
-    console.wait_for("bootlace: rescue: the boot goes on", COMMAND)?;
+    console.wait_for("bootlace: rescue: the boot continues", COMMAND)?;
     console.wait_for("bootlace: mount: ", GO_ON)?;
     let known = site.run(&["machine", "hardware", "pc-1"])?;
     ensure!(known.contains("pci:"), "what the machine uploaded was not taken: {known}");
@@ -69,7 +69,7 @@ fn after_a_failure(site: &Site) -> Result<()> {
     let cards = pc.console().shell("ls /sys/class/net", COMMAND)?;
     ensure!(cards == "lo", "{cards}");
     pc.console().send_line("exit")?;
-    // QEMU ends where a PC starts again.
+    // QEMU ends where a PC restarts.
     pc.wait_for_off(GO_ON)
 }
 

@@ -106,7 +106,7 @@ mod tests {
         fn act(&mut self, what: &str) -> Result<(), Failure> {
             self.log.push(format!("> {what}"));
             match self.fails_at == what {
-                true => Err(Failure::new(format!("{what} is broken"), "mend it")),
+                true => Err(Failure::new(format!("{what} is broken"), "fix it")),
                 false => Ok(()),
             }
         }
@@ -225,8 +225,7 @@ mod tests {
             let failure = run(&mut machine, &config()).unwrap_err();
             assert_eq!(machine.log, BOOT[..=at]);
             let screen = failure.explanation(Some(&config())).join("\n");
-            for text in [&format!("{operation} is broken"), "mend it", "lab-07, 52:54", "10.0.0.1"]
-            {
+            for text in [&format!("{operation} is broken"), "fix it", "lab-07, 52:54", "10.0.0.1"] {
                 assert!(screen.contains(text), "{screen}");
             }
         }

@@ -97,7 +97,7 @@ impl ThisMachine {
             std::thread::sleep(SHELL_POLL);
         }
         self.console.reopen();
-        self.console.say("rescue", "the boot goes on");
+        self.console.say("rescue", "the boot continues");
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl ThisMachine {
         if mtu::current(nic) != Some(mtu::USUAL.into()) {
             // Whoever refuses that has it, or smaller.
             let _ = mtu::set(nic, mtu::USUAL);
-            // Many cards begin their negotiation anew.
+            // Many cards begin their negotiation again.
             nic::wait_for_link(nic, &self.console);
         }
         let warning = format!("MTU {} instead of {wanted}: {why}", mtu::USUAL);
@@ -137,7 +137,7 @@ impl ThisMachine {
                 self.host = Some(host);
                 "; host segment lost, fetched by HTTP".to_owned()
             }
-            Err(why) => format!("; host segment lost, and not to be had by HTTP: {why}"),
+            Err(why) => format!("; host segment lost, and HTTP did not deliver it: {why}"),
         }
     }
 }
@@ -230,7 +230,8 @@ impl System for ThisMachine {
         match rescue::offer() {
             Offer::No => {}
             Offer::Lost => {
-                let text = "the rescue shell was lost on the way here; the boot goes on without it";
+                let text =
+                    "the rescue shell was lost on the way here; the boot continues without it";
                 self.console.wait("rescue", text);
             }
             Offer::Yes => {

@@ -47,7 +47,7 @@ fn framed(private: &str) -> String {
     text
 }
 
-/// Writes anew what may be a link to elsewhere.
+/// Writes a file in place of whatever was there, which may be a link to elsewhere.
 fn write(folder: &Path, name: &str, mode: u32, content: &str) -> io::Result<()> {
     let path = folder.join(name);
     let mut label = vec![0; 256];

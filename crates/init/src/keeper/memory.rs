@@ -56,8 +56,8 @@ fn warning(full: u8, used: u64, size: u64) -> String {
         _ => "when it is full, nothing more can be written",
     };
     format!(
-        "the memory for changes is {full} % full ({used} of {size} MiB); {then}: delete files, or start \
-         this machine again, which forgets them"
+        "the memory for changes is {full} % full ({used} of {size} MiB); {then}: delete files, or restart \
+         this machine, which discards them"
     )
 }
 

@@ -2,7 +2,7 @@
 //! tells the boot server that the machine runs, and stops it if the boot server asks for that.
 //!
 //! When the connection to the storage server is lost, the kernel holds all requests; the keeper connects
-//! anew and hands the kernel the new connection. Since nothing can be read from the root meanwhile, it
+//! again and hands the kernel the new connection. Since nothing can be read from the root meanwhile, it
 //! opens all that it needs before the real system starts, has its memory locked, and runs from the
 //! initrd's own file system, which lives in memory. `@` in its name keeps systemd from killing it
 //! (systemd: ROOT_STORAGE_DAEMONS).
@@ -35,7 +35,7 @@ const STACK_BYTES: usize = 64 << 10;
 /// What systemd and `ps` see.
 const NAME: &str = "@bootlace-keeper";
 
-/// Two hundred machines connect anew at once when a server comes back: they begin slowly and differ.
+/// Two hundred machines connect again at once when a server comes back: they begin slowly and differ.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -83,7 +83,7 @@ struct Keeper {
     link: Option<Kept>,
 }
 
-/// A connection that the kernel can't make anew by itself.
+/// A connection that the kernel can't restore by itself.
 enum Kept {
     Nbd(nbd::Link),
     Iscsi(iscsi::Link),
@@ -156,7 +156,7 @@ impl Keeper {
     }
 }
 
-/// Connects anew, for as long as it takes.
+/// Connects again, for as long as it takes.
 fn restore(console: &Console, mut connect: impl FnMut() -> Result<SocketAddrV4, String>) {
     let lost = Instant::now();
     let mut n_hints = 0;
@@ -173,7 +173,7 @@ fn restore(console: &Console, mut connect: impl FnMut() -> Result<SocketAddrV4, 
             n_hints += 1;
             next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
             console.warn(&format!(
-                "bootlace: no root disk since {seconds} s; everything waits and nothing is lost: {why}"
+                "bootlace: the root disk has been gone for {seconds} s; everything waits and nothing is lost: {why}"
             ));
         }
         std::thread::sleep(pause);

@@ -177,7 +177,7 @@ impl Power {
         if Instant::now() < at {
             return;
         }
-        self.console.warn(&format!("bootlace: the system does not stop: {verb} without it"));
+        self.console.warn(&format!("bootlace: the system does not stop; forcing the {verb}"));
         // In a thread: the root disk may be away.
         let syncing = std::thread::Builder::new().stack_size(64 << 10).spawn(rustix::fs::sync);
         let started = Instant::now();

@@ -102,10 +102,13 @@ fn hint(name: &str, waited: Duration) -> String {
         true => "does one serve this network?",
         false => {
             "does one serve this network, and does it know this machine? Some switch ports pass \
-             nothing for 30 s: switch PortFast (edge port) on there"
+             nothing for 30 s: turn on PortFast (edge port) there"
         }
     };
-    format!("{name} has a link, but no DHCP server answers for {} s: {cause}", waited.as_secs())
+    format!(
+        "{name} has a link, but no DHCP server has answered for {} s: {cause}",
+        waited.as_secs()
+    )
 }
 
 /// Keeps a lease while the system runs. Its address stays in any case: the root disk depends on it.
@@ -126,7 +129,7 @@ impl Renewal {
     /// Ends when there is nothing more to do.
     pub(crate) fn keep(mut self, console: &Console) {
         let ours = self.lease.address;
-        let start_again = "somebody else may get it: start this machine again";
+        let restart = "somebody else may get it: restart this machine";
         while self.lease.seconds[2] != u32::MAX {
             match self.port.step(&mut self.client) {
                 Some(Change::Leased(lease)) if lease.address == ours => {
@@ -137,12 +140,13 @@ impl Renewal {
                 Some(Change::Leased(lease)) => {
                     let (server, other) = (lease.server, lease.address);
                     console.warn(&format!(
-                        "bootlace: the DHCP server {server} gives {other} instead of {ours}; {start_again}"
+                        "bootlace: the DHCP server {server} now gives {other} instead of {ours}; {restart}"
                     ));
                     return;
                 }
-                Some(Change::Lost) => console
-                    .warn(&format!("bootlace: the DHCP server takes {ours} back; {start_again}")),
+                Some(Change::Lost) => {
+                    console.warn(&format!("bootlace: the DHCP server takes {ours} back; {restart}"))
+                }
                 None => {}
             }
         }
@@ -241,7 +245,7 @@ mod tests {
     #[test]
     fn a_wait_for_dhcp_is_explained() {
         let early = hint("eth0", Duration::from_secs(10));
-        assert!(early.contains("no DHCP server answers for 10 s: does one serve"), "{early}");
+        assert!(early.contains("no DHCP server has answered for 10 s: does one serve"), "{early}");
         assert!(!early.contains("PortFast"), "{early}");
         assert!(hint("eth0", Duration::from_secs(31)).contains("PortFast"));
     }

@@ -28,7 +28,7 @@ pub(crate) enum Proof {
     NotCarried(String),
 }
 
-/// Sets the size before the link comes up: many cards begin their negotiation anew.
+/// Sets the size before the link comes up: many cards begin their negotiation again.
 pub(crate) fn set(nic: &Nic, mtu: u16) -> io::Result<()> {
     let socket = netlink::Socket::route()?;
     netlink::set_mtu(&socket, nic.index, mtu.into())
@@ -60,11 +60,13 @@ pub(crate) fn prove(config: &BootConfig, mtu: u16) -> Proof {
             let small = is_answered(&servers, mtu.min(USUAL)).unwrap_or(false);
             Proof::NotCarried(match small && mtu > USUAL {
                 true => format!(
-                    "packets of {mtu} bytes don't get to {list} and back: a switch or the server takes only \
+                    "packets of {mtu} bytes don't get to {list} and back: a switch or the server accepts only \
                      smaller ones"
                 ),
                 false => {
-                    format!("{list} answers no ping, so nobody knows what the network carries")
+                    format!(
+                        "{list} does not answer pings, so it is unknown what the network carries"
+                    )
                 }
             })
         }

@@ -153,7 +153,7 @@ pub(crate) fn wait_for_link(nic: &Nic, console: &Console) -> String {
         _ => String::new(),
     };
     match started.elapsed() {
-        wait if wait > HINT_FIRST => format!("{speed}, after {} s without link", wait.as_secs()),
+        wait if wait > HINT_FIRST => format!("{speed}, after {} s without a link", wait.as_secs()),
         _ => speed,
     }
 }

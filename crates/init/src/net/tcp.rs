@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// A silent server is given up after this time, so that the connection can be made anew.
+/// A silent server is given up after this time, so that the connection can be made again.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the usual errors of a connection mean for the person who waits.

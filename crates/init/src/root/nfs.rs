@@ -37,7 +37,7 @@ pub(crate) fn mount(
     console: &Console,
 ) -> Result<String, Failure> {
     // NFS 4 servers tell their clients apart by these, and take two of the same name for one that has
-    // started anew. Before the mount, for the kernel asks only then.
+    // restarted. Before the mount, for the kernel asks only then.
     let _ = rustix::system::sethostname(config.host_name.as_bytes());
     let unique = format!("nfs4_unique_id={}", config.mac.compact());
     modules.load("nfs", &unique).map_err(|error| cannot_load("nfs", &error, modules))?;
@@ -80,7 +80,7 @@ pub(crate) fn mount(
 fn cannot_mount(device: &str, error: &io::Error) -> Failure {
     Failure::new(
         format!("can't mount {device}: {error}"),
-        "look at the log of the NFS server; the machine starts again and tries anew",
+        "look at the log of the NFS server; the machine restarts and tries again",
     )
 }
 
@@ -125,7 +125,7 @@ fn try_all(root: &NfsRoot, own_address: Ipv4Addr) -> Result<&'static str, String
             format!("the NFS server {server} does not give {folder}: {}", in_words(error, version))
         }
         None => format!(
-            "the NFS server {server} has none of the versions {}: set another one by vers=",
+            "the NFS server {server} has none of the versions {}: set another one with vers=",
             versions(root.version).join(", ")
         ),
     })
@@ -169,12 +169,14 @@ fn options(root: &NfsRoot, version: &str, own_address: Ipv4Addr) -> String {
 fn in_words(error: Errno, version: &str) -> String {
     match error {
         Errno::ACCESS | Errno::PERM => {
-            "it lets this machine not in: is it exported, and to this machine's address?".to_owned()
+            "it does not let this machine in: is it exported, and to this machine's address?"
+                .to_owned()
         }
         Errno::NOENT | Errno::NOTDIR => "there is no such folder, or it is not exported".to_owned(),
-        Errno::STALE => "the folder was replaced: export it anew".to_owned(),
+        Errno::STALE => "the folder was replaced: export it again".to_owned(),
         Errno::CONNREFUSED | Errno::TIMEDOUT | Errno::HOSTUNREACH if version == "3" => {
-            "its mount daemon does not answer: set its port by mountport=, or use NFS 4".to_owned()
+            "its mount daemon does not answer: set its port with mountport=, or use NFS 4"
+                .to_owned()
         }
         error => io::Error::from(error).to_string(),
     }

@@ -86,7 +86,7 @@ impl Tls {
         }
         // The server sends no tickets, and nothing else before we do: no byte is left with us.
         let secrets = session.dangerous_extract_secrets().map_err(no_tls)?;
-        let kernel = |error| format!("the kernel does not take the TLS session: {error}");
+        let kernel = |error| format!("the kernel refuses the TLS session: {error}");
         setsockopt(stream, TcpUlp::default(), b"tls").map_err(kernel)?;
         setsockopt(stream, TcpTlsTx, &for_kernel(secrets.tx)?).map_err(kernel)?;
         setsockopt(stream, TcpTlsRx, &for_kernel(secrets.rx)?).map_err(kernel)

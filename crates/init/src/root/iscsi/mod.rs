@@ -152,7 +152,7 @@ impl Link {
     /// Takes the lost connection from the kernel and gives it another.
     pub(crate) fn reconnect(&mut self) -> Result<(), String> {
         let stopped = self.kernel.stop(self.session);
-        stopped.map_err(|error| format!("the kernel does not let the connection go: {error}"))?;
+        stopped.map_err(|error| format!("the kernel does not give up the connection: {error}"))?;
         self.connect().map_err(|error| self.why(&error))
     }
 

@@ -84,7 +84,7 @@ fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message
         .u64(SERVER_FLAGS, found.flags.0.into())
         .u64(CLIENT_FLAGS, 0)
         .u64(DEAD_CONNECTION_TIMEOUT, DEAD_CONNECTION_TIMEOUT_S)
-        // Whoever connects anew later must give the same name: no wrong disk under a running system.
+        // Whoever connects again later must give the same name: no wrong disk under a running system.
         .text(BACKEND, export)
         .nested(SOCKETS, |sockets| sockets.nested(ITEM, |item| item.u32(FD, fd)))
 }

@@ -1,4 +1,4 @@
-//! The connection of a running system to its NBD server, which the kernel can't make anew by itself.
+//! The connection of a running system to its NBD server, which the kernel can't restore by itself.
 
 use super::kernel::{DEVICE, Driver};
 use super::negotiate::{negotiate_any, why};
@@ -75,13 +75,13 @@ impl Link {
         if found.size_bytes / 512 * 512 != self.size_bytes {
             return Err(format!(
                 "the disk {} of {server} has {} bytes now, but had {}: this is not the disk of this system; \
-                 start it again",
+                 restart this machine",
                 self.export, found.size_bytes, self.size_bytes
             ));
         }
         self.driver
             .reconnect(&stream, &self.export)
-            .map_err(|error| format!("the kernel does not take the connection: {error}"))?;
+            .map_err(|error| format!("the kernel refuses the connection: {error}"))?;
         self.connection = stream.into();
         Ok(server)
     }

@@ -57,7 +57,7 @@ pub(crate) fn attach(
 ) -> Result<Attached, Failure> {
     let tls = Tls::open().map_err(|error| {
         let text = format!("the initrd says that NBD needs TLS, which does not work: {error}");
-        Failure::new(text, "have the boot server build the initrd anew")
+        Failure::new(text, "have the boot server rebuild the initrd")
     })?;
     let with_tls = || if tls.is_some() { Tls::load_driver(modules) } else { Ok(()) };
     load_driver(modules)
@@ -67,7 +67,7 @@ pub(crate) fn attach(
     let given = Driver::open().and_then(|driver| driver.connect(&connection, export, found));
     given.map_err(|error| {
         Failure::new(
-            format!("the kernel does not take the NBD connection to {server}: {error}"),
+            format!("the kernel refuses the NBD connection to {server}: {error}"),
             "this is a fault of the kernel or of this initrd: try another kernel version",
         )
     })?;
@@ -110,8 +110,7 @@ fn wait_for_export(
         if !is_refused {
             refused_since = None;
         } else if since.elapsed() > REFUSED_MAX {
-            let remedy =
-                "look into the storage server's log; the machine starts again and asks anew";
+            let remedy = "look at the storage server's log; the machine restarts and asks again";
             return Err(Failure::new(text, remedy));
         }
         // Nobody need read of the first tries, unless the answer was no.
