@@ -23,7 +23,7 @@ impl Directory {
     /// one version, like the root of an unpacked system.
     ///
     /// # Errors
-    /// There are no modules, or those of several kernels.
+    /// The folder has no modules, or those of several kernels.
     pub fn open(folder: &Path) -> Result<Self, BuildError> {
         if folder.join("kernel").is_dir() || folder.join("modules.builtin").is_file() {
             // The name is what counts; `canonicalize` makes one of `.` or of a link.
@@ -65,7 +65,7 @@ fn folder_names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// As much of a file as the version of a kernel needs.
+/// The start of a kernel's file: as much as its version needs.
 fn read_start(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     fs::File::open(path)?.take(KERNEL_START_SIZE).read_to_end(&mut start)?;

@@ -16,9 +16,9 @@ pub enum BuildError {
     Missing {
         /// Name of the module.
         module: String,
-        /// Who needs it: a module, or a purpose.
+        /// Who needs the module: another one, or a purpose.
         wanted_by: String,
-        /// Where it was looked for.
+        /// Where the module was looked for.
         origin: String,
         /// Release of the kernel.
         kernel: String,
@@ -33,7 +33,7 @@ pub enum BuildError {
         kind: RootKind,
         /// The module that it needs.
         module: &'static str,
-        /// Where it was looked for.
+        /// Where the module was looked for.
         origin: String,
         /// Release of the kernel.
         kernel: String,
@@ -72,7 +72,7 @@ pub enum BuildError {
     WrongKernel {
         /// Name of the module.
         module: String,
-        /// Where it was found.
+        /// Where the module was found.
         origin: String,
         /// The kernel that it was built for.
         found: String,
@@ -109,7 +109,7 @@ pub enum BuildError {
     Module {
         /// The file.
         path: String,
-        /// Where it was found.
+        /// Where the module was found.
         origin: String,
         /// What is wrong with it.
         #[source]

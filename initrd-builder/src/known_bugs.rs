@@ -8,7 +8,7 @@ const LINE_SIZE_MAX: usize = 256;
 
 /// A bug of the stable kernels, by series.
 struct Bug {
-    /// It matters if this module is in the initrd.
+    /// The bug matters if this module is in the initrd.
     module: &'static str,
     /// First two numbers of the version.
     series: (u32, u32),

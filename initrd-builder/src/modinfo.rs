@@ -15,20 +15,20 @@ pub struct ModInfo {
     pub soft_post: Vec<String>,
     /// Patterns of hardware, and other names.
     pub aliases: Vec<String>,
-    /// Firmware files that it may ask for.
+    /// Firmware files that the module may ask for.
     pub firmware: Vec<String>,
 }
 
 /// The file is not a kernel module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModInfoError {
-    /// Another kind of file, or of another kind of machine.
+    /// The file is of another kind, or for another kind of machine.
     #[error("it is not a 64-bit little-endian ELF file")]
     NotElf,
     /// A header points outside of the file.
     #[error("the file is cut off or damaged: {0} lies outside of it")]
     Truncated(&'static str),
-    /// There is no `.modinfo`.
+    /// The file has no section `.modinfo`.
     #[error("it has no .modinfo section, so it is not a kernel module")]
     NoModInfo,
 }

@@ -5,7 +5,7 @@ use initcfg::{FileSystem, RootKind};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Choices for [`crate::build`]; the default is an initrd for all machines.
+/// Choices for [`build`](crate::build()); the default is an initrd for all machines.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Root disks that the initrd can attach. `None`: NBD, and AoE if the kernel has it.

@@ -19,7 +19,7 @@ pub trait ModuleSource {
     /// Content of one of the listed files, as it is stored (perhaps compressed).
     ///
     /// # Errors
-    /// There is no such file, or it can't be read.
+    /// The source has no such file, or it can't be read.
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
 
     /// At least the first 66 kB of the kernel's own file, if it is at hand: it knows its real version.

@@ -47,7 +47,8 @@ impl Console {
         self.wait_silently(text);
     }
 
-    /// The same without a word on the consoles, which somebody uses.
+    /// Tells what the boot waits for only to who hears it by [`on_wait`](Self::on_wait): somebody uses the
+    /// consoles.
     pub(crate) fn wait_silently(&self, text: &str) {
         if let Some(on_wait) = &self.on_wait
             && let Ok(mut hear) = on_wait.lock()
@@ -56,7 +57,7 @@ impl Console {
         }
     }
 
-    /// Only the kernel's log: the consoles belong to the real system by then.
+    /// Opens the kernel's log without any console: they belong to the real system by then.
     pub(crate) fn log_only() -> Self {
         let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
         Self { consoles: Arc::default(), kernel_log, on_wait: None }
@@ -78,12 +79,12 @@ impl Console {
         self.log(line);
     }
 
-    /// Only for the kernel's log. Level 7 (debug) is what the kernel does not repeat on its consoles.
+    /// Writes a line to the kernel's log at level 7 (debug), which the kernel does not repeat on its consoles.
     pub(crate) fn log(&self, line: &str) {
         self.log_at(7, line);
     }
 
-    /// For the kernel's log, and by the kernel for its consoles: level 3 (error), which is shown with
+    /// Writes a line to the kernel's log at level 3 (error), which the kernel repeats on its consoles, with
     /// `quiet`, too.
     pub(crate) fn warn(&self, line: &str) {
         self.log_at(3, line);

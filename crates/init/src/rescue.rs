@@ -25,7 +25,7 @@ use std::time::Duration;
 /// What the shell does now, for the boot server.
 const STATE_PATH: &str = "/run/bootlace/rescue";
 
-/// What it does before anybody came.
+/// What the shell does before anybody has come.
 const WAITING: &str = "the rescue shell waits for its password on the machine's console";
 
 /// Longest line that is read as a password.
@@ -45,11 +45,11 @@ fn busybox() -> PathBuf {
 /// What the boot server wants of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// It boots as usual.
+    /// The boot goes as usual.
     No,
-    /// It stops in the shell.
+    /// The boot stops in the shell.
     Yes,
-    /// It was to stop, but the loader or the kernel has lost the shell.
+    /// The boot was to stop, but the loader or the kernel has lost the shell.
     Lost,
 }
 
@@ -80,7 +80,7 @@ enum Event {
     Typed,
     /// Somebody has the shell.
     Opened,
-    /// He has left it, or wants none.
+    /// Somebody has left the shell, or wants none.
     Left,
 }
 

@@ -80,7 +80,7 @@ fn unmount_all(console: &Console) -> usize {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     path: String,
-    /// Whether its content is on a disk, or a server.
+    /// Whether the content is on a disk or a server, and not in memory.
     is_stored: bool,
 }
 

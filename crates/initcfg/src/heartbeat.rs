@@ -12,7 +12,7 @@ pub struct Heartbeat {
     pub boot: u64,
     /// The boot NIC.
     pub mac: Mac,
-    /// Whether it is the last: the system is being shut down.
+    /// Whether this is the last heartbeat: the system is being shut down.
     pub is_last: bool,
     /// How full its memory for changes is, in percent; `None` if it has none.
     pub ram_used_percent: Option<u8>,

@@ -40,7 +40,7 @@ pub struct HostConfig {
     pub boot: u64,
     /// The secret of the boot.
     pub token: Token,
-    /// How long the machine shows a failure before it starts again; 0: for ever.
+    /// How long the machine shows a failure before it restarts; 0: for ever.
     pub reboot_seconds: u32,
     /// The boot stops in a rescue shell; hash of the password that opens it
     /// ([`RescuePassword::hash`](crate::RescuePassword::hash)).
@@ -76,7 +76,7 @@ pub enum HostError {
     /// Longer than [`HOST_MAX`], not UTF-8, or of another format.
     #[error("not a bootlace-host/1 file")]
     NotOurs,
-    /// Its last line is missing.
+    /// The last line of the file is missing.
     #[error("it is cut off")]
     CutOff,
     /// A value is missing or can't be understood. The value itself may be secret.

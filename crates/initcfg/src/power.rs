@@ -10,9 +10,9 @@ use wire::Mac;
 /// What a machine shall do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerVerb {
-    /// Stop its system and start again.
+    /// Stop its system and restart the machine.
     Reboot,
-    /// Stop its system and switch itself off.
+    /// Stop its system and switch the machine off.
     Poweroff,
 }
 
@@ -78,7 +78,7 @@ impl PowerOrder {
     /// Reads a line.
     ///
     /// # Errors
-    /// It is no order, or one of its fields is missing or wrong.
+    /// The line is no order, or one of its fields is missing or wrong.
     pub fn parse(line: &[u8]) -> Result<Self, LineError> {
         let ("power", fields) = split(line)? else { return Err(LineError::NotOurs) };
         let mut fields = fields.splitn(3, ' ');

@@ -96,7 +96,7 @@ impl Ack {
     /// Reads a datagram.
     ///
     /// # Errors
-    /// It is no acknowledgement, or one of its fields is missing or wrong.
+    /// The line is no acknowledgement, or one of its fields is missing or wrong.
     pub fn parse(datagram: &[u8]) -> Result<Self, LineError> {
         let ("ack", fields) = split(datagram)? else { return Err(LineError::NotOurs) };
         let mut fields = fields.trim_end().splitn(2, ' ');

@@ -46,7 +46,7 @@ impl RescuePassword {
         }))
     }
 
-    /// As a person reads it. Not `Display`: it must not get into a log by accident.
+    /// The eight letters, as a person reads them. Not `Display`: a password must not get into a log by accident.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(&self.0).unwrap_or_default()
     }

@@ -36,7 +36,7 @@ impl Token {
         Self(random)
     }
 
-    /// Its bytes, to be kept where nobody else reads them.
+    /// The bytes of the secret, to be kept where nobody else reads them.
     pub const fn as_bytes(&self) -> &[u8; TOKEN_BYTES] {
         &self.0
     }
@@ -73,7 +73,7 @@ pub fn upload(path: &str, text: &[u8]) -> Vec<u8> {
 }
 
 impl Tag {
-    /// Its bytes.
+    /// The bytes of the tag.
     pub const fn as_bytes(&self) -> &[u8; TAG_BYTES] {
         &self.0
     }
@@ -108,7 +108,8 @@ impl fmt::Display for Tag {
 }
 
 impl Token {
-    /// As it stands in the host segment. Not `Display`: it must not get into a log by accident.
+    /// The token in hexadecimal digits, as the host segment has it. Not `Display`: a secret must not get into a
+    /// log by accident.
     pub fn to_hex(&self) -> String {
         to_hex(&self.0)
     }

@@ -35,7 +35,7 @@ impl Word {
     /// Reads a line, without its tag.
     ///
     /// # Errors
-    /// It is no word of a machine, or one of its fields is missing or wrong.
+    /// The line is no word of a machine, or one of its fields is missing or wrong.
     pub fn parse(line: &[u8]) -> Result<Self, LineError> {
         let (kind, fields) = split(line)?;
         match kind {

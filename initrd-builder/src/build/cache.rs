@@ -10,7 +10,7 @@ const DIGEST_SIZE: usize = 32;
 
 /// A folder with one file for each module, named by the digest of what it decodes to.
 ///
-/// It never changes what is built. Nothing removes files that are no longer used (15 MB for each kernel):
+/// The cache never changes what is built. Nothing removes files that are no longer used (15 MB for each kernel):
 /// the folder may be emptied at any time.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
@@ -57,7 +57,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(file)
 }
 
-/// Another compressor gives other bytes: its version belongs to the name.
+/// The name of what this content is compressed to. The compressor's version belongs to it: another one gives
+/// other bytes.
 fn name(plain: &[u8], effort: Effort) -> String {
     format!("{}.{}", blake3::hash(plain).to_hex(), codec::compressor(effort))
 }

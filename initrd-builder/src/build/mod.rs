@@ -37,9 +37,9 @@ pub struct Initrd {
 pub struct PackedModule {
     /// Name as the kernel shows it: with underscores.
     pub name: String,
-    /// What it takes in the initrd, compressed.
+    /// Bytes that the module takes in the initrd, compressed.
     pub size_bytes: u64,
-    /// Why it is there.
+    /// Why the module is in the initrd.
     pub why: Why,
 }
 

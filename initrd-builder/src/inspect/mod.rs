@@ -60,15 +60,15 @@ pub struct Entry {
 /// One of the archives that an initrd is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it starts in the file.
+    /// Byte of the file at which the segment starts.
     pub offset: u64,
-    /// How it is stored.
+    /// How the segment is stored.
     pub codec: Codec,
-    /// How long it is in the file.
+    /// Length of the segment in the file.
     pub stored_bytes: u64,
-    /// How long it is when decoded; `None` if the codec is not read here.
+    /// Length of the segment when decoded; `None` if the codec is not read here.
     pub unpacked_bytes: Option<u64>,
-    /// Its files, in their order; up to the problem if there is one.
+    /// Files of the segment, in their order; up to the problem if there is one.
     pub entries: Vec<Entry>,
     /// Why the kernel unpacks it only in part or not at all.
     pub problem: Option<Problem>,
@@ -77,13 +77,13 @@ pub struct Segment {
 /// Why the kernel does not unpack a segment. It then boots on without it, and without all that follows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// It starts at a wrong place.
+    /// An archive that is not compressed starts at a byte that is no multiple of 4.
     #[error(
         "an archive that is not compressed must start at a multiple of 4: pad what is before it with \
          zeros"
     )]
     Misaligned,
-    /// It comes after lz4.
+    /// An archive that is not compressed comes after an lz4 segment.
     #[error(
         "an archive that is not compressed can't follow one with lz4, which the kernel reads to the \
          end of the file: put it first"
@@ -101,15 +101,15 @@ pub enum Problem {
     /// The lz4 format that kernels don't know.
     #[error("it is an lz4 frame, which the kernel does not know: use lz4 -l")]
     Lz4Frame,
-    /// It can't be anything of an initrd.
+    /// The bytes can't be anything of an initrd.
     #[error("it is neither a cpio archive nor compressed in a way that the kernel knows")]
     Unknown,
-    /// It is larger than what is looked at here.
+    /// The initrd is larger than what is looked at here.
     #[error(
         "the initrd has more than 1 GiB, 200,000 files or 1,000 archives; the rest is not listed"
     )]
     TooLarge,
-    /// It is damaged.
+    /// The segment is damaged; how, in words.
     #[error("{0}")]
     Damaged(String),
 }

@@ -11,7 +11,7 @@ const HEADER_SIZE: usize = 110;
 /// What an archive says about one of its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// As it is stored: with or without a leading `/` or `./`.
+    /// Path as it is stored: with or without a leading `/` or `./`.
     pub(crate) name: String,
     /// Kind and permissions, as in `stat`.
     pub(crate) mode: u32,
@@ -46,7 +46,9 @@ pub(crate) enum ArchiveError {
     Read(#[source] io::Error),
 }
 
-/// Reads entry by entry; a content that nobody asks for is skipped.
+/// Reads entry by entry: [`next`](Self::next) until it says [`Next::End`] or fails. After [`Next::Entry`],
+/// [`content`](Self::content) or [`content_reader`](Self::content_reader) may be called once; a content that
+/// nobody asks for is skipped.
 pub(crate) struct Reader<R> {
     input: R,
     /// Bytes read so far: everything is padded by it.

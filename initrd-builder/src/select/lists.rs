@@ -63,7 +63,7 @@ pub(super) const WANTED: [(&str, &str); 5] = [
     ("efi_pstore", "kernel messages after a crash"),
 ];
 
-/// The same, for initrds that are not for known hardware: few networks have it.
+/// A module that initrds for known hardware leave out, and what for: few networks have VLANs.
 pub(super) const WANTED_IN_GENERIC: (&str, &str) = ("8021q", "VLANs");
 
 /// Encryption by the kernel; kernels differ in which of the ciphers are modules.

@@ -20,9 +20,9 @@ pub(crate) use lists::is_likely_needed;
 pub enum Why {
     /// For its own sake; the text is for people, like `network drivers`.
     Purpose(String),
-    /// This module can't work without it.
+    /// The named module can't work without it.
     NeededBy(String),
-    /// This module works better with it.
+    /// The named module works better with it.
     SoftDependencyOf(String),
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Chosen {
     pub(crate) path: String,
     /// Decoded file.
     pub(crate) content: Vec<u8>,
-    /// What it says about itself, with soft dependencies resolved to module names.
+    /// What the module says about itself, with soft dependencies resolved to module names.
     pub(crate) info: ModInfo,
     /// The first reason that was found; the order is always the same.
     pub(crate) why: Why,
@@ -135,7 +135,7 @@ fn drivers(tree: &Tree<'_>) -> Result<Vec<(String, &'static str, Fitting)>, Buil
     Ok(drivers)
 }
 
-/// Those of the drivers that the hardware needs.
+/// The drivers that this hardware needs.
 fn fitting_drivers(
     tree: &Tree<'_>,
     drivers: &[(String, &'static str, Fitting)],

@@ -69,7 +69,7 @@ fn keep_token(host: &HostConfig, token: &TokenCell) {
     let _ = token.set(host.token);
 }
 
-/// Only root reads it.
+/// Writes a file that only root can read.
 fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

@@ -86,7 +86,9 @@ impl Target {
     }
 }
 
-/// Sends reports from a thread of its own; each is repeated until the boot server has it.
+/// Sends reports from a thread of its own; each is repeated until the boot server has it. After
+/// [`start`](Self::start) comes [`report`](Self::report) as often as there is something to tell, and
+/// [`finish`](Self::finish) at the end.
 pub(crate) struct Reporter {
     reports: Sender<Report>,
     all_acknowledged: Receiver<()>,

@@ -244,7 +244,7 @@ fn install_shutdown() -> io::Result<()> {
     for folder in ["dev", "oldroot", "proc", "run", "sys"] {
         fs::create_dir_all(Path::new(SHUTDOWN).with_file_name(folder))?;
     }
-    // The same bytes in the same memory.
+    // A second name takes no second megabyte of memory.
     fs::hard_link(BINARY, SHUTDOWN)
 }
 

@@ -11,7 +11,8 @@ const WARN_AT: [u8; 3] = [80, 95, 100];
 /// The next warning of the same degree comes when it was so much emptier in between.
 const CALM: u8 = 5;
 
-/// The mounted tmpfs, held open: its path belongs to the real system later.
+/// The mounted tmpfs, held open: its path belongs to the real system later. [`look`](Self::look) is called now
+/// and then, for as long as the system runs.
 pub(crate) struct Memory {
     folder: File,
     /// How many of [`WARN_AT`] are warned of.

@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// Its memory is locked: the usual two megabytes for a thread would be lost to the machine.
+/// The keeper's memory is locked: the usual two megabytes for a thread would be lost to the machine.
 const STACK_BYTES: usize = 64 << 10;
 
 /// What systemd and `ps` see.

@@ -107,7 +107,8 @@ fn runlevel_request(verb: PowerVerb) -> [u8; 384] {
     request
 }
 
-/// Obeys the boot server.
+/// Obeys the boot server. [`on_datagram`](Self::on_datagram) takes what has come; [`force`](Self::force) must be
+/// called when [`deadline`](Self::deadline) has passed, and may be called at any time.
 pub(crate) struct Power {
     orders: Orders,
     target: Target,

@@ -111,7 +111,8 @@ fn hint(name: &str, waited: Duration) -> String {
     )
 }
 
-/// Keeps a lease while the system runs. Its address stays in any case: the root disk depends on it.
+/// Keeps a lease while the system runs: [`open`](Self::open) as long as there is an initrd, then
+/// [`keep`](Self::keep). The address stays in any case: the root disk depends on it.
 pub(crate) struct Renewal {
     port: Port,
     client: Client,

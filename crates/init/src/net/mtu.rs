@@ -22,9 +22,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 /// What is to be said about packets of another size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// They get there and back.
+    /// Packets of that size get there and back.
     Carried,
-    /// They don't; why, and what helps.
+    /// Packets of that size are lost or refused; the text says what is known of the cause.
     NotCarried(String),
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn current(nic: &Nic) -> Option<u64> {
     sysfs::number(format!("/sys/class/net/{}/mtu", nic.name))
 }
 
-/// Who serves the root, as far as he has an address; otherwise the boot server.
+/// Addresses of the servers of the root; over AoE, where they have none, that of the boot server.
 fn servers(config: &BootConfig) -> Vec<Ipv4Addr> {
     match &config.root {
         Root::Nbd { servers, .. } => servers.iter().map(|server| *server.ip()).collect(),

@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// A person is told what is waited for after this time. Gigabit links need 3 s for their negotiation.
 const HINT_FIRST: Duration = Duration::from_secs(5);
 
-/// And again after each such time.
+/// What a person is told is repeated after this time.
 const HINT_EVERY: Duration = Duration::from_secs(20);
 
 /// A network interface of this machine.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 
-/// There is none.
+/// Has no values: this init can't start TLS.
 #[derive(Clone)]
 pub(crate) enum Tls {}
 

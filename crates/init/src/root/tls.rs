@@ -17,8 +17,8 @@ use std::io;
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 
-/// Without these, or what they are called in another kernel, AES-GCM is slow or missing. Once the
-/// root is lost nothing can be loaded any more, so that the keeper needs them now.
+/// Modules of the ciphers; without them, or what they are called in another kernel, AES-GCM is slow or
+/// missing. Once the root is lost nothing can be loaded any more, so that the keeper needs them now.
 const CIPHERS: [&str; 5] = ["aesni_intel", "ghash_clmulni_intel", "ghash_generic", "ctr", "gcm"];
 
 /// By whom the storage server must be certified.

@@ -83,7 +83,10 @@ enum Event {
     Answer { kind: u32, error: i32, words: [u32; 2] },
 }
 
-/// The kernel's initiator for TCP.
+/// The kernel's initiator for TCP. The order is: [`create_session`](Self::create_session) once; then for each
+/// connection [`bind`](Self::bind), [`exchange`](Self::exchange) for each step of the login, [`set`](Self::set)
+/// for each parameter, and [`start`](Self::start). After [`wait_for_loss`](Self::wait_for_loss), or a login that
+/// failed, [`stop`](Self::stop), and the next connection.
 pub(crate) struct Kernel {
     socket: OwnedFd,
     transport: u64,

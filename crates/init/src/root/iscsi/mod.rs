@@ -17,7 +17,7 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 use wire::Mac;
 
-/// Names our session. The same in each boot, so that a target ends the one that a reset left behind.
+/// Names our session: always by these bytes, so that a target ends the one that a reset left behind.
 const ISID: [u8; 6] = [0x80, b'b', b'o', b'o', 0, 0];
 
 /// The kernel holds all requests for as long as the connection is lost: never give up.
@@ -121,7 +121,8 @@ pub(crate) enum ConnectError {
     Login(#[from] LoginError),
 }
 
-/// The session of the root disk.
+/// The session of the root disk: [`wait_for_loss`](Self::wait_for_loss), then
+/// [`reconnect`](Self::reconnect) until that succeeds, and so on.
 pub(crate) struct Link {
     kernel: Kernel,
     session: u32,

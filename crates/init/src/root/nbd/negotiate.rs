@@ -20,7 +20,7 @@ pub(crate) enum NegotiationError {
     /// The server answered something else than yes.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// There is no TLS session with it; why, in words.
+    /// There is no TLS session with the server; why, in words.
     #[error("{0}")]
     Tls(String),
 }
