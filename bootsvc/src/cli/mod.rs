@@ -1,5 +1,7 @@
 //! The command line, one file per noun.
 
+#[cfg(test)]
+mod book;
 mod image;
 mod initrd;
 mod machine;
