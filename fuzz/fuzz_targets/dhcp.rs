@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             let _ = server.on_request(&request, now);
         }
         if datagram.len() >= COOKIE.end {
-            // The same as an answer to what the client asks.
+            // These options once more, in an answer to what the client asks.
             datagram[0] = 2;
             datagram[28..34].copy_from_slice(&[2; 6]);
             if let dhcp::Next::Send(question, _) = client.next(wire::Moment::from_millis(now * 1000)) {

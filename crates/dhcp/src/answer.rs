@@ -1,10 +1,15 @@
 //! What a server says to a client, read from foreign bytes.
 
+use crate::message::{Message, MessageKind, NotDhcp, ReplyKind};
+use crate::option_codes::{
+    OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME, OPT_REBINDING_TIME, OPT_RENEWAL_TIME,
+    OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
+};
 use crate::options::Options;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::{Mac, Reader, Truncated};
+use wire::Mac;
 
 /// Name servers that are kept; the resolver of glibc uses three.
 const DNS_MAX: usize = 3;
@@ -12,17 +17,6 @@ const DNS_MAX: usize = 3;
 /// Without a word of the server about it, a lease lasts so long; also the shortest that is believed: a
 /// client must not ask all the time.
 const LEASE_MIN_SECONDS: u32 = 10;
-
-/// Kind of a server's message (RFC 2132 §9.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerKind {
-    /// You could have this address.
-    Offer,
-    /// It is yours.
-    Acknowledged,
-    /// It is not.
-    Refused,
-}
 
 /// An address for a time, and what else the network is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +41,7 @@ pub struct ClientLease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// What kind it is.
-    pub kind: AnswerKind,
+    pub kind: ReplyKind,
     /// Number of the question.
     pub transaction: u32,
     /// Whose question it was.
@@ -59,12 +53,12 @@ pub struct Answer {
 /// The datagram is nothing that a client heeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAnswer {
-    /// It ends inside the fixed fields.
+    /// It can't be read.
     #[error(transparent)]
-    Truncated(#[from] Truncated),
-    /// Not a server's, not for Ethernet, or not DHCP.
-    #[error("no answer of a DHCP server")]
-    NotDhcp,
+    NotDhcp(#[from] NotDhcp),
+    /// A client's message.
+    #[error("a request, not an answer of a server")]
+    Request,
     /// An address that no machine can have, or no server.
     #[error("it names no usable address or no server")]
     NoAddress,
@@ -73,43 +67,15 @@ pub enum NotAnAnswer {
 impl Answer {
     /// Reads a datagram. Never panics.
     pub fn parse(datagram: &[u8]) -> Result<Self, NotAnAnswer> {
-        let mut fields = Reader::new(datagram);
-        if fields.array("op, htype and hlen")? != [2, 1, 6] {
-            return Err(NotAnAnswer::NotDhcp);
-        }
-        fields.u8("hops")?;
-        let transaction = fields.u32("xid")?;
-        fields.bytes("secs, flags and ciaddr", 8)?;
-        let address = Ipv4Addr::from(fields.u32("yiaddr")?);
-        fields.bytes("siaddr and giaddr", 8)?;
-        let mac = Mac(fields.array("chaddr")?);
-        fields.bytes("padding of chaddr", 10)?;
-        let sname = fields.bytes("sname", 64)?;
-        let file = fields.bytes("file", 128)?;
-        if fields.array("cookie")? != [99, 130, 83, 99] {
-            return Err(NotAnAnswer::NotDhcp);
-        }
-        let mut options = Options::default();
-        options.read(fields.rest());
-        // RFC 2132 §9.3: the file field first, then sname.
-        let overload = options.array::<1>(52).map_or(0, |[value]| value);
-        if overload & 1 != 0 {
-            options.read(file);
-        }
-        if overload & 2 != 0 {
-            options.read(sname);
-        }
-        let kind = match options.array(53) {
-            Some([2]) => AnswerKind::Offer,
-            Some([5]) => AnswerKind::Acknowledged,
-            Some([6]) => AnswerKind::Refused,
-            _ => return Err(NotAnAnswer::NotDhcp),
-        };
+        let message = Message::parse(datagram)?;
+        let MessageKind::Reply(kind) = message.kind else { return Err(NotAnAnswer::Request) };
         let lease = match kind {
-            AnswerKind::Refused => None,
-            _ => Some(lease(address, &options).ok_or(NotAnAnswer::NoAddress)?),
+            ReplyKind::Nak => None,
+            ReplyKind::Offer | ReplyKind::Ack => {
+                Some(lease(message.fields.yours, &message.options).ok_or(NotAnAnswer::NoAddress)?)
+            }
         };
-        Ok(Self { kind, transaction, mac, lease })
+        Ok(Self { kind, transaction: message.fields.transaction, mac: message.fields.mac, lease })
     }
 }
 
@@ -118,18 +84,17 @@ fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {
         let first = address.octets()[0];
         (1..224).contains(&first) && first != 127
     };
-    let addresses = |code| {
-        let pieces = options.bytes(code).unwrap_or_default().chunks_exact(4);
-        pieces.map(|piece| Ipv4Addr::new(piece[0], piece[1], piece[2], piece[3]))
-    };
-    let server = addresses(54).next().filter(is_host)?;
+    let server = options.addresses(OPT_SERVER_ID).next().filter(is_host)?;
     Some(ClientLease {
         address: Some(address).filter(is_host)?,
-        prefix: options.array(1).and_then(prefix_of).unwrap_or_else(|| class_prefix(address)),
+        prefix: options
+            .array(OPT_SUBNET_MASK)
+            .and_then(prefix_of)
+            .unwrap_or_else(|| class_prefix(address)),
         server,
-        router: addresses(3).find(is_host),
-        dns: addresses(6).filter(is_host).take(DNS_MAX).collect(),
-        domain: options.bytes(15).and_then(domain),
+        router: options.addresses(OPT_ROUTER).find(is_host),
+        dns: options.addresses(OPT_DNS_SERVER).filter(is_host).take(DNS_MAX).collect(),
+        domain: options.bytes(OPT_DOMAIN_NAME).and_then(domain),
         seconds: seconds(options),
     })
 }
@@ -159,13 +124,15 @@ fn domain(bytes: &[u8]) -> Option<String> {
 
 /// T1, T2 and the end (RFC 2131 §4.4.5); times in a wrong order become the usual parts of the end.
 fn seconds(options: &Options) -> [u32; 3] {
-    let number = |code| options.array(code).map(u32::from_be_bytes);
-    let end = number(51).unwrap_or(u32::MAX).max(LEASE_MIN_SECONDS);
+    let end = options.u32(OPT_LEASE_TIME).unwrap_or(u32::MAX).max(LEASE_MIN_SECONDS);
     if end == u32::MAX {
         return [u32::MAX; 3];
     }
     let usual = [end / 2, end - end / 8];
-    let told = [number(58).unwrap_or(usual[0]), number(59).unwrap_or(usual[1])];
+    let told = [
+        options.u32(OPT_RENEWAL_TIME).unwrap_or(usual[0]),
+        options.u32(OPT_REBINDING_TIME).unwrap_or(usual[1]),
+    ];
     let is_right = 0 < told[0] && told[0] <= told[1] && told[1] <= end;
     let [renew, rebind] = if is_right { told } else { usual };
     [renew, rebind, end]

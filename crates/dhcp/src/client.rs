@@ -1,6 +1,12 @@
 //! A client: from no address to a lease, and how it is kept (RFC 2131 §4.4).
 
-use crate::answer::{Answer, AnswerKind, ClientLease};
+use crate::answer::{Answer, ClientLease};
+use crate::message::{FLAG_BROADCAST, Fields, MessageKind, ReplyKind, RequestKind, emit};
+use crate::option_codes::{
+    OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_HOST_NAME, OPT_LEASE_TIME, OPT_MESSAGE_SIZE_MAX,
+    OPT_PARAMETER_LIST, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_REQUESTED_ADDRESS, OPT_ROUTER,
+    OPT_SERVER_ID, OPT_SUBNET_MASK,
+};
 use crate::options::OptionWriter;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,11 +26,19 @@ const REQUESTS_MAX: u32 = 5;
 /// (RFC 2131 §4.4.5).
 const RENEW_AGAIN_MIN: Duration = Duration::from_secs(60);
 
-/// What the client wants to know: mask, router, name servers, domain, the times.
-const PARAMETERS: [u8; 7] = [1, 3, 6, 15, 51, 58, 59];
+/// What the client wants to know.
+const PARAMETERS: [u8; 7] = [
+    OPT_SUBNET_MASK,
+    OPT_ROUTER,
+    OPT_DNS_SERVER,
+    OPT_DOMAIN_NAME,
+    OPT_LEASE_TIME,
+    OPT_RENEWAL_TIME,
+    OPT_REBINDING_TIME,
+];
 
-/// BOOTP's shortest message; some relays drop shorter ones.
-const MESSAGE_MIN: usize = 300;
+/// Longest answer that it takes, in bytes: what fits a frame behind the headers of IP and UDP.
+const ANSWER_MAX: u16 = 1500 - 20 - 8;
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +109,7 @@ impl Client {
             State::Discovering { n_sent } => {
                 *n_sent += 1;
                 self.next_send = now + pause(*n_sent);
-                self.send(1, Ipv4Addr::UNSPECIFIED, None, None)
+                self.send(RequestKind::Discover, Ipv4Addr::UNSPECIFIED, None, None)
             }
             State::Requesting { n_sent, .. } if *n_sent >= REQUESTS_MAX => {
                 self.restart(now);
@@ -105,7 +119,7 @@ impl Client {
                 *n_sent += 1;
                 self.next_send = now + pause(*n_sent);
                 let (address, server) = (offer.address, offer.server);
-                self.send(3, Ipv4Addr::UNSPECIFIED, Some(address), Some(server))
+                self.send(RequestKind::Request, Ipv4Addr::UNSPECIFIED, Some(address), Some(server))
             }
             State::Bound { lease, .. } if lease.seconds[2] == u32::MAX => Next::Done,
             State::Bound { lease, since } => {
@@ -120,7 +134,7 @@ impl Client {
                     if now < rebind { (server, rebind) } else { (Ipv4Addr::BROADCAST, end) };
                 let half = limit.since(now) / 2;
                 self.next_send = (now + half.max(RENEW_AGAIN_MIN)).min(limit);
-                match self.send(3, address, None, None) {
+                match self.send(RequestKind::Request, address, None, None) {
                     Next::Send(message, _) => Next::Send(message, to),
                     other => other,
                 }
@@ -135,30 +149,30 @@ impl Client {
             return None;
         }
         match (&self.state, answer.kind, answer.lease) {
-            (State::Discovering { .. }, AnswerKind::Offer, Some(offer)) => {
+            (State::Discovering { .. }, ReplyKind::Offer, Some(offer)) => {
                 self.state = State::Requesting { offer, n_sent: 0 };
                 self.next_send = now;
                 None
             }
-            (State::Requesting { offer, .. }, AnswerKind::Acknowledged, Some(lease))
+            (State::Requesting { offer, .. }, ReplyKind::Ack, Some(lease))
                 if lease.server == offer.server =>
             {
                 self.bind(lease.clone(), now);
                 Some(Change::Leased(lease))
             }
-            (State::Bound { lease: old, since }, AnswerKind::Acknowledged, Some(lease))
+            (State::Bound { lease: old, since }, ReplyKind::Ack, Some(lease))
                 if lease.address == old.address && now >= at(*since, old.seconds[0]) =>
             {
                 self.bind(lease.clone(), now);
                 Some(Change::Leased(lease))
             }
-            (State::Requesting { .. }, AnswerKind::Refused, _) => {
+            (State::Requesting { .. }, ReplyKind::Nak, _) => {
                 self.restart(now);
                 // A server that refuses what it offers must not make us ask without a pause.
                 self.next_send = now + REPEAT_MAX;
                 None
             }
-            (State::Bound { lease, since }, AnswerKind::Refused, _)
+            (State::Bound { lease, since }, ReplyKind::Nak, _)
                 if now >= at(*since, lease.seconds[0]) =>
             {
                 self.restart(now);
@@ -183,36 +197,33 @@ impl Client {
 
     fn send(
         &self,
-        kind: u8,
+        kind: RequestKind,
         client: Ipv4Addr,
         wanted: Option<Ipv4Addr>,
         server: Option<Ipv4Addr>,
     ) -> Next {
-        let mut message = Vec::with_capacity(MESSAGE_MIN);
-        message.extend([1, 1, 6, 0]);
-        message.extend(self.transaction.to_be_bytes());
-        // Who has no address yet can only hear broadcasts.
-        let flags: u16 = if client.is_unspecified() { 0x8000 } else { 0 };
-        message.extend([0, 0]);
-        message.extend(flags.to_be_bytes());
-        message.extend(client.octets());
-        message.resize(28, 0);
-        message.extend(self.mac.0);
-        message.resize(236, 0);
-        message.extend([99, 130, 83, 99]);
+        let none = Ipv4Addr::UNSPECIFIED;
+        let fields = Fields {
+            transaction: self.transaction,
+            // Who has no address yet can only hear broadcasts.
+            flags: if client.is_unspecified() { FLAG_BROADCAST } else { 0 },
+            client,
+            yours: none,
+            next_server: none,
+            relay: none,
+            mac: self.mac,
+        };
         let mut options = OptionWriter::default();
-        options.put(53, &[kind]);
         if let Some(wanted) = wanted {
-            options.put_addresses(50, &[wanted]);
+            options.put_addresses(OPT_REQUESTED_ADDRESS, &[wanted]);
         }
         if let Some(server) = server {
-            options.put_addresses(54, &[server]);
+            options.put_addresses(OPT_SERVER_ID, &[server]);
         }
-        options.put(57, &1472u16.to_be_bytes());
-        options.put(12, self.host_name.as_bytes());
-        options.put(55, &PARAMETERS);
-        message.extend(options.finish());
-        message.resize(message.len().max(MESSAGE_MIN), 0);
+        options.put(OPT_MESSAGE_SIZE_MAX, &ANSWER_MAX.to_be_bytes());
+        options.put(OPT_HOST_NAME, self.host_name.as_bytes());
+        options.put(OPT_PARAMETER_LIST, &PARAMETERS);
+        let message = emit(MessageKind::Request(kind), &fields, "", "", &options);
         Next::Send(message, Ipv4Addr::BROADCAST)
     }
 }

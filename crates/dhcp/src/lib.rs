@@ -10,18 +10,21 @@ extern crate alloc;
 
 mod answer;
 mod client;
+mod message;
 mod ndp;
+pub mod option_codes;
 mod options;
 mod pool;
 mod reply;
 mod request;
 mod server;
 
-pub use answer::{Answer, AnswerKind, ClientLease, NotAnAnswer};
+pub use answer::{Answer, ClientLease, NotAnAnswer};
 pub use client::{Change, Client, Next};
+pub use message::{NotDhcp, ReplyKind, RequestKind};
 pub use ndp::{NO_ROUTER, solicitor};
-pub use reply::{Destination, Reply, ReplyKind};
-pub use request::{MessageType, NotARequest, Request};
+pub use reply::{Destination, Reply};
+pub use request::{NotARequest, Request};
 pub use server::{Config, Decision, Reason, Server};
 
 /// UDP port of DHCP servers.

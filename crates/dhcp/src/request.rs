@@ -1,31 +1,22 @@
 //! Requests, read from foreign bytes.
 
+use crate::message::{FLAG_BROADCAST, Message, MessageKind, NotDhcp, RequestKind};
+use crate::option_codes::{
+    OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME, OPT_IPXE,
+    OPT_PARAMETER_LIST, OPT_RELAY_INFORMATION, OPT_REQUESTED_ADDRESS, OPT_SERVER_ID,
+    OPT_USER_CLASS, OPT_VENDOR_CLASS,
+};
 use crate::options::Options;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::{Firmware, Mac, Reader, Truncated};
-
-/// Kind of message (RFC 2132 §9.6) that clients send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageType {
-    /// Who is there?
-    Discover,
-    /// I want this address.
-    Request,
-    /// Somebody else has that address.
-    Decline,
-    /// I don't need the address any more.
-    Release,
-    /// I have an address and want the rest.
-    Inform,
-}
+use wire::{Firmware, Mac};
 
 /// A client's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What kind it is.
-    pub kind: MessageType,
+    pub kind: RequestKind,
     /// Number that the reply repeats.
     pub transaction: u32,
     /// Flags as sent; the uppermost bit asks for broadcast replies.
@@ -59,101 +50,52 @@ pub struct Request {
 /// The datagram is no request that a DHCP server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotARequest {
-    /// It ends inside the fixed fields.
+    /// It can't be read.
     #[error(transparent)]
-    Truncated(#[from] Truncated),
+    NotDhcp(#[from] NotDhcp),
     /// A reply, perhaps another server's.
-    #[error("a reply (op {0}), not a request")]
-    NotARequest(u8),
-    /// Not Ethernet.
-    #[error("hardware type {0} with addresses of {1} bytes is not Ethernet")]
-    NotEthernet(u8, u8),
+    #[error("a reply of a server, not a request")]
+    Reply,
     /// A group's address can't be a client.
     #[error("{0} can't be a client's hardware address")]
     BadMac(Mac),
-    /// BOOTP or something else.
-    #[error("no DHCP: the magic cookie is missing")]
-    NoCookie,
-    /// Plain BOOTP, or a kind that only servers send.
-    #[error("no message type that a server answers")]
-    NoMessageType,
 }
-
-const COOKIE: [u8; 4] = [99, 130, 83, 99];
 
 impl Request {
     /// Reads a datagram. Never panics, and never fails because of one bad option.
     pub fn parse(datagram: &[u8]) -> Result<Self, NotARequest> {
-        let mut fields = Reader::new(datagram);
-        let op = fields.u8("op")?;
-        if op != 1 {
-            return Err(NotARequest::NotARequest(op));
+        let Message { kind, fields, options } = Message::parse(datagram)?;
+        let MessageKind::Request(kind) = kind else { return Err(NotARequest::Reply) };
+        if fields.mac.is_multicast() || fields.mac == Mac([0; 6]) {
+            return Err(NotARequest::BadMac(fields.mac));
         }
-        let (htype, hlen) = (fields.u8("htype")?, fields.u8("hlen")?);
-        if (htype, hlen) != (1, 6) {
-            return Err(NotARequest::NotEthernet(htype, hlen));
-        }
-        fields.u8("hops")?;
-        let transaction = fields.u32("xid")?;
-        fields.u16("secs")?;
-        let flags = fields.u16("flags")?;
-        let client = Ipv4Addr::from(fields.u32("ciaddr")?);
-        fields.bytes("yiaddr and siaddr", 8)?;
-        let relay = Ipv4Addr::from(fields.u32("giaddr")?);
-        let mac = Mac(fields.array("chaddr")?);
-        fields.bytes("padding of chaddr", 10)?;
-        let sname = fields.bytes("sname", 64)?;
-        let file = fields.bytes("file", 128)?;
-        if mac.is_multicast() || mac == Mac([0; 6]) {
-            return Err(NotARequest::BadMac(mac));
-        }
-        if fields.array("cookie")? != COOKIE {
-            return Err(NotARequest::NoCookie);
-        }
-
-        let mut options = Options::default();
-        options.read(fields.rest());
-        // RFC 2132 §9.3: the file field first, then sname.
-        let overload = options.array::<1>(52).map_or(0, |[value]| value);
-        if overload & 1 != 0 {
-            options.read(file);
-        }
-        if overload & 2 != 0 {
-            options.read(sname);
-        }
-        let kind = match options.array(53) {
-            Some([1]) => MessageType::Discover,
-            Some([3]) => MessageType::Request,
-            Some([4]) => MessageType::Decline,
-            Some([7]) => MessageType::Release,
-            Some([8]) => MessageType::Inform,
-            _ => return Err(NotARequest::NoMessageType),
-        };
-        let address = |code| options.array::<4>(code).map(Ipv4Addr::from);
         let is_set = |address: &Ipv4Addr| !address.is_unspecified();
         Ok(Self {
             kind,
-            transaction,
-            flags,
+            transaction: fields.transaction,
+            flags: fields.flags,
             // Some clients name an old address while they look for a new one.
-            client: if kind == MessageType::Discover { Ipv4Addr::UNSPECIFIED } else { client },
-            relay,
-            mac,
-            wanted: address(50).filter(is_set),
-            server: address(54).filter(is_set),
+            client: match kind {
+                RequestKind::Discover => Ipv4Addr::UNSPECIFIED,
+                _ => fields.client,
+            },
+            relay: fields.relay,
+            mac: fields.mac,
+            wanted: options.address(OPT_REQUESTED_ADDRESS).filter(is_set),
+            server: options.address(OPT_SERVER_ID).filter(is_set),
             firmware: firmware(&options),
             is_ipxe: is_ipxe(&options),
-            uuid: options.array(97),
-            host_name: options.bytes(12).and_then(host_name),
-            client_id: options.bytes(61).map(<[u8]>::to_vec),
-            relay_information: options.bytes(82).map(<[u8]>::to_vec),
-            parameters: options.bytes(55).unwrap_or_default().to_vec(),
+            uuid: options.array(OPT_CLIENT_UUID),
+            host_name: options.bytes(OPT_HOST_NAME).and_then(host_name),
+            client_id: options.bytes(OPT_CLIENT_ID).map(<[u8]>::to_vec),
+            relay_information: options.bytes(OPT_RELAY_INFORMATION).map(<[u8]>::to_vec),
+            parameters: options.bytes(OPT_PARAMETER_LIST).unwrap_or_default().to_vec(),
         })
     }
 
     /// Whether the client can only hear broadcasts.
     pub fn wants_broadcast(&self) -> bool {
-        self.flags & 0x8000 != 0
+        self.flags & FLAG_BROADCAST != 0
     }
 
     /// Whether the client asked for the option, or for all.
@@ -163,12 +105,12 @@ impl Request {
 }
 
 fn firmware(options: &Options) -> Option<Firmware> {
-    if !options.bytes(60)?.starts_with(b"PXEClient") {
+    if !options.bytes(OPT_VENDOR_CLASS)?.starts_with(b"PXEClient") {
         return None;
     }
-    // Option 93 is a list; the first that we have a loader for counts.
+    // It is a list; the first that we have a loader for counts.
     let kinds = options
-        .bytes(93)?
+        .bytes(OPT_CLIENT_ARCHITECTURE)?
         .chunks_exact(2)
         .map(|pair| Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])));
     kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())
@@ -176,8 +118,8 @@ fn firmware(options: &Options) -> Option<Firmware> {
 
 /// iPXE sends its name bare or as counted strings (RFC 3004), and its own option 175.
 fn is_ipxe(options: &Options) -> bool {
-    let class = options.bytes(77).unwrap_or_default();
-    options.bytes(175).is_some() || class.windows(4).any(|bytes| bytes == b"iPXE")
+    let class = options.bytes(OPT_USER_CLASS).unwrap_or_default();
+    options.bytes(OPT_IPXE).is_some() || class.windows(4).any(|bytes| bytes == b"iPXE")
 }
 
 fn host_name(bytes: &[u8]) -> Option<String> {

@@ -1,8 +1,9 @@
 //! The decision core (RFC 2131 §4.3).
 
+use crate::message::{ReplyKind, RequestKind};
 use crate::pool::Pool;
-use crate::reply::{Reply, ReplyKind, grant, inform, refuse};
-use crate::request::{MessageType, Request};
+use crate::reply::{Reply, grant, inform, refuse};
+use crate::request::Request;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -135,14 +136,14 @@ impl Server {
             return Decision::Silent(Reason::ForeignRelay(request.relay));
         }
         match request.kind {
-            MessageType::Discover => self.on_discover(request, now),
-            MessageType::Request => self.on_address_request(request, now),
-            MessageType::Decline => self.on_decline(request, now),
-            MessageType::Release => self.on_release(request, now),
-            MessageType::Inform if request.client.is_unspecified() => {
+            RequestKind::Discover => self.on_discover(request, now),
+            RequestKind::Request => self.on_address_request(request, now),
+            RequestKind::Decline => self.on_decline(request, now),
+            RequestKind::Release => self.on_release(request, now),
+            RequestKind::Inform if request.client.is_unspecified() => {
                 Decision::Silent(Reason::NoAddress)
             }
-            MessageType::Inform => Decision::Reply(Box::new(inform(&self.config, request))),
+            RequestKind::Inform => Decision::Reply(Box::new(inform(&self.config, request))),
         }
     }
 

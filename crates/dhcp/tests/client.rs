@@ -1,6 +1,8 @@
 //! A client that talks to our own server, on a network that loses packets and carries nonsense.
 
-use dhcp::{Change, Client, ClientLease, Config, Decision, Next, Reply, Request, Server};
+use dhcp::{
+    Change, Client, ClientLease, Config, Decision, Next, Reply, ReplyKind, Request, Server,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -143,7 +145,7 @@ fn a_refusal_counts_only_when_something_was_asked() {
     let refusal = |message: &[u8]| {
         let mut answer = message.to_vec();
         answer[0] = 2;
-        answer[242] = 6;
+        answer[242] = ReplyKind::Nak.code();
         answer
     };
     let (_, message, _) = sent(&mut client, s(1800));
@@ -157,6 +159,12 @@ fn a_refusal_counts_only_when_something_was_asked() {
 fn offer() -> Vec<u8> {
     let (discover, ..) = sent(&mut client(), s(0));
     reply(&mut server(1), &discover).bytes
+}
+
+#[test]
+fn a_question_is_no_answer() {
+    let (_, question, _) = sent(&mut client(), s(0));
+    assert_eq!(dhcp::Answer::parse(&question), Err(dhcp::NotAnAnswer::Request));
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Clients as they were seen on the wire, and what they are told.
 
-use dhcp::{Config, Decision, Destination, NotARequest, Reason, Reply, ReplyKind, Request, Server};
+use dhcp::RequestKind::{Decline, Discover, Inform, Release};
+use dhcp::option_codes::*;
+use dhcp::{
+    Config, Decision, Destination, NotARequest, NotDhcp, Reason, Reply, ReplyKind, Request,
+    RequestKind, Server,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -43,9 +48,16 @@ struct Message {
     options: Vec<u8>,
 }
 
-fn message(kind: u8, last: u8) -> Message {
+fn message(kind: RequestKind, last: u8) -> Message {
     let none = Ipv4Addr::UNSPECIFIED;
-    Message { kind, mac: mac(last), client: none, relay: none, flags: 0, options: vec![] }
+    Message {
+        kind: kind.code(),
+        mac: mac(last),
+        client: none,
+        relay: none,
+        flags: 0,
+        options: vec![],
+    }
 }
 
 impl Message {
@@ -56,26 +68,28 @@ impl Message {
     }
 
     fn wants(self, address: Ipv4Addr) -> Self {
-        self.with(50, &address.octets())
+        self.with(OPT_REQUESTED_ADDRESS, &address.octets())
     }
 
     fn chooses(self, server: Ipv4Addr) -> Self {
-        self.with(54, &server.octets())
+        self.with(OPT_SERVER_ID, &server.octets())
     }
 
     /// As the iPXE ROM of a BIOS PC sends it.
     fn bios(self) -> Self {
-        self.with(93, &[0, 0])
-            .with(60, b"PXEClient:Arch:00000:UNDI:002001")
-            .with(77, b"iPXE")
-            .with(175, &[0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0])
-            .with(97, &[0; 17])
+        self.with(OPT_CLIENT_ARCHITECTURE, &[0, 0])
+            .with(OPT_VENDOR_CLASS, b"PXEClient:Arch:00000:UNDI:002001")
+            .with(OPT_USER_CLASS, b"iPXE")
+            .with(OPT_IPXE, &[0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0])
+            .with(OPT_CLIENT_UUID, &[0; 17])
     }
 
-    /// As EDK2 sends it: a list of options, no client identifier, and an absurd option 57.
+    /// As EDK2 sends it: a list of options, no client identifier, and an absurd largest message.
     fn uefi(mut self) -> Self {
         self.flags = 0x8000;
-        self.with(57, &[0xff, 0]).with(93, &[0, 7]).with(60, b"PXEClient:Arch:00007:UNDI:003000")
+        self.with(OPT_MESSAGE_SIZE_MAX, &[0xff, 0])
+            .with(OPT_CLIENT_ARCHITECTURE, &[0, 7])
+            .with(OPT_VENDOR_CLASS, b"PXEClient:Arch:00007:UNDI:003000")
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -86,9 +100,9 @@ impl Message {
         bytes.extend(self.relay.octets());
         bytes.extend(self.mac.0);
         bytes.extend([0; 202]);
-        bytes.extend([99, 130, 83, 99, 53, 1, self.kind]);
+        bytes.extend([99, 130, 83, 99, OPT_MESSAGE_TYPE, 1, self.kind]);
         bytes.extend(&self.options);
-        bytes.push(255);
+        bytes.push(OPT_END);
         bytes
     }
 }
@@ -115,7 +129,7 @@ fn silence(server: &mut Server, message: &Message) -> Reason {
 fn option(reply: &Reply, code: u8) -> Option<Vec<u8>> {
     let mut options = &reply.bytes[240..];
     while let [found, length, rest @ ..] = options {
-        if *found == 255 || *found == 0 {
+        if *found == OPT_END || *found == OPT_PAD {
             return None;
         }
         let (value, rest) = rest.split_at(usize::from(*length));
@@ -129,9 +143,10 @@ fn option(reply: &Reply, code: u8) -> Option<Vec<u8>> {
 
 /// DISCOVER, REQUEST: the address that the client gets.
 fn lease(server: &mut Server, last: u8) -> Ipv4Addr {
-    let offer = reply(server, &message(1, last));
+    let offer = reply(server, &message(Discover, last));
     assert_eq!(offer.kind, ReplyKind::Offer);
-    let ack = reply(server, &message(3, last).wants(offer.address).chooses(SERVER));
+    let ack =
+        reply(server, &message(RequestKind::Request, last).wants(offer.address).chooses(SERVER));
     assert_eq!((ack.kind, ack.address), (ReplyKind::Ack, offer.address));
     assert_eq!(ack.lease.expect("an ACK has a lease to store").address, offer.address);
     ack.address
@@ -140,27 +155,27 @@ fn lease(server: &mut Server, last: u8) -> Ipv4Addr {
 #[test]
 fn a_bios_pc_gets_an_address_and_its_loader() {
     let mut server = Server::new(config(), []);
-    let offer = reply(&mut server, &message(1, 1).bios());
+    let offer = reply(&mut server, &message(Discover, 1).bios());
     assert_eq!(offer.to, Destination::Frame(mac(1), offer.address));
     assert_eq!(offer.lease, None, "an offer is not yet a lease");
-    assert_eq!(option(&offer, 53), Some(vec![2]));
-    assert_eq!(offer.bytes[240], 53, "ROMs look for the message type first");
+    assert_eq!(option(&offer, OPT_MESSAGE_TYPE), Some(vec![ReplyKind::Offer.code()]));
+    assert_eq!(offer.bytes[240], OPT_MESSAGE_TYPE, "ROMs look for the message type first");
     for (code, value) in [
-        (1, &[255, 255, 255, 0][..]),
-        (3, &[10, 77, 0, 254]),
-        (6, &[10, 77, 0, 1]),
-        (15, b"lab.example"),
-        (28, &[10, 77, 0, 255]),
-        (51, &3600u32.to_be_bytes()),
-        (54, &[10, 77, 0, 1]),
-        (58, &1800u32.to_be_bytes()),
-        (59, &3150u32.to_be_bytes()),
-        (60, b"PXEClient"),
-        (43, &[6, 1, 8, 255]),
-        (66, b"10.77.0.1\0"),
-        (67, b"bl.0\0"),
-        (97, &[0; 17]),
-        (175, &[0xb0, 1, 1]),
+        (OPT_SUBNET_MASK, &[255, 255, 255, 0][..]),
+        (OPT_ROUTER, &[10, 77, 0, 254]),
+        (OPT_DNS_SERVER, &[10, 77, 0, 1]),
+        (OPT_DOMAIN_NAME, b"lab.example"),
+        (OPT_BROADCAST_ADDRESS, &[10, 77, 0, 255]),
+        (OPT_LEASE_TIME, &3600u32.to_be_bytes()),
+        (OPT_SERVER_ID, &[10, 77, 0, 1]),
+        (OPT_RENEWAL_TIME, &1800u32.to_be_bytes()),
+        (OPT_REBINDING_TIME, &3150u32.to_be_bytes()),
+        (OPT_VENDOR_CLASS, b"PXEClient"),
+        (OPT_VENDOR_SPECIFIC, &[PXE_DISCOVERY_CONTROL, 1, 8, OPT_END]),
+        (OPT_TFTP_SERVER, b"10.77.0.1\0"),
+        (OPT_BOOT_FILE, b"bl.0\0"),
+        (OPT_CLIENT_UUID, &[0; 17]),
+        (OPT_IPXE, &[IPXE_NO_PROXY, 1, 1]),
     ] {
         assert_eq!(option(&offer, code).as_deref(), Some(value), "option {code}");
     }
@@ -173,12 +188,19 @@ fn a_bios_pc_gets_an_address_and_its_loader() {
 fn a_uefi_pc_gets_its_loader_without_the_options_that_send_it_to_a_boot_server() {
     let mut server = Server::new(config(), []);
     for architecture in [7, 9] {
-        let mut uefi = message(1, 2).uefi();
-        let at = uefi.options.windows(4).position(|bytes| bytes == [93, 2, 0, 7]).unwrap();
+        let mut uefi = message(Discover, 2).uefi();
+        let at = uefi
+            .options
+            .windows(4)
+            .position(|bytes| bytes == [OPT_CLIENT_ARCHITECTURE, 2, 0, 7])
+            .unwrap();
         uefi.options[at + 3] = architecture;
         let offer = reply(&mut server, &uefi);
-        assert_eq!(option(&offer, 67).as_deref(), Some(&b"bl.efi\0"[..]));
-        assert_eq!((option(&offer, 60), option(&offer, 43)), (None, None));
+        assert_eq!(option(&offer, OPT_BOOT_FILE).as_deref(), Some(&b"bl.efi\0"[..]));
+        assert_eq!(
+            (option(&offer, OPT_VENDOR_CLASS), option(&offer, OPT_VENDOR_SPECIFIC)),
+            (None, None)
+        );
         assert_eq!(offer.to, Destination::Broadcast, "it asked for broadcasts");
     }
 }
@@ -186,36 +208,46 @@ fn a_uefi_pc_gets_its_loader_without_the_options_that_send_it_to_a_boot_server()
 #[test]
 fn who_is_no_firmware_gets_an_address_and_nothing_to_boot() {
     let mut server = Server::new(config(), []);
-    let offer = reply(&mut server, &message(1, 3).with(55, &[1, 3]).with(61, b"\xffduid"));
-    assert_eq!((option(&offer, 67), option(&offer, 6)), (None, None));
-    assert_eq!(option(&offer, 61).as_deref(), Some(&b"\xffduid"[..]), "RFC 6842");
-    let http = message(1, 4).with(93, &[0, 16]).with(60, b"HTTPClient:Arch:00016");
-    assert_eq!(option(&reply(&mut server, &http), 67), None);
+    let offer = reply(
+        &mut server,
+        &message(Discover, 3)
+            .with(OPT_PARAMETER_LIST, &[OPT_SUBNET_MASK, OPT_ROUTER])
+            .with(OPT_CLIENT_ID, b"\xffduid"),
+    );
+    assert_eq!((option(&offer, OPT_BOOT_FILE), option(&offer, OPT_DNS_SERVER)), (None, None));
+    assert_eq!(option(&offer, OPT_CLIENT_ID).as_deref(), Some(&b"\xffduid"[..]), "RFC 6842");
+    let http = message(Discover, 4)
+        .with(OPT_CLIENT_ARCHITECTURE, &[0, 16])
+        .with(OPT_VENDOR_CLASS, b"HTTPClient:Arch:00016");
+    assert_eq!(option(&reply(&mut server, &http), OPT_BOOT_FILE), None);
 }
 
 #[test]
 fn one_machine_keeps_one_address_whatever_asks_in_it() {
     let mut server = Server::new(config(), []);
     let address = lease(&mut server, 1);
-    assert_eq!(reply(&mut server, &message(1, 1).bios()).address, address);
-    assert_eq!(reply(&mut server, &message(1, 1).with(61, b"\xffother")).address, address);
-    let renewal = Message { client: address, ..message(3, 1) };
+    assert_eq!(reply(&mut server, &message(Discover, 1).bios()).address, address);
+    assert_eq!(
+        reply(&mut server, &message(Discover, 1).with(OPT_CLIENT_ID, b"\xffother")).address,
+        address
+    );
+    let renewal = Message { client: address, ..message(RequestKind::Request, 1) };
     let ack = reply(&mut server, &renewal);
     assert_eq!((ack.kind, ack.to), (ReplyKind::Ack, Destination::Unicast(address)));
-    let reboot = reply(&mut server, &message(3, 1).wants(address));
+    let reboot = reply(&mut server, &message(RequestKind::Request, 1).wants(address));
     assert_eq!((reboot.kind, reboot.address), (ReplyKind::Ack, address));
 }
 
 #[test]
 fn leases_are_remembered_over_a_restart() {
     let mut server = Server::new(config(), []);
-    let discover = message(1, 1).wants(ip(102));
+    let discover = message(Discover, 1).wants(ip(102));
     let offer = reply(&mut server, &discover);
     assert_eq!(offer.address, ip(102), "a free address is given as wanted");
-    let ack = reply(&mut server, &message(3, 1).wants(ip(102)).chooses(SERVER));
+    let ack = reply(&mut server, &message(RequestKind::Request, 1).wants(ip(102)).chooses(SERVER));
     let mut again = Server::new(config(), ack.lease);
-    assert_eq!(reply(&mut again, &message(1, 1)).address, ip(102));
-    assert_ne!(reply(&mut again, &message(1, 2).wants(ip(102))).address, ip(102));
+    assert_eq!(reply(&mut again, &message(Discover, 1)).address, ip(102));
+    assert_ne!(reply(&mut again, &message(Discover, 2).wants(ip(102))).address, ip(102));
 }
 
 #[test]
@@ -233,14 +265,16 @@ fn a_machine_that_runs_keeps_its_address_though_no_client_renews_it() {
 fn an_address_that_is_not_the_client_s_is_refused() {
     let mut server = Server::new(config(), []);
     let address = lease(&mut server, 1);
-    for wrong in [message(3, 2).wants(address), message(3, 2).wants(Ipv4Addr::new(192, 168, 1, 5))]
-    {
+    for wrong in [
+        message(RequestKind::Request, 2).wants(address),
+        message(RequestKind::Request, 2).wants(Ipv4Addr::new(192, 168, 1, 5)),
+    ] {
         let nak = reply(&mut server, &wrong);
         assert_eq!((nak.kind, nak.to), (ReplyKind::Nak, Destination::Broadcast));
         assert_eq!(nak.bytes[16..20], [0; 4], "a NAK gives no address");
-        assert!(option(&nak, 51).is_none());
+        assert!(option(&nak, OPT_LEASE_TIME).is_none());
     }
-    let through_relay = Message { relay: ip(9), ..message(3, 2).wants(address) };
+    let through_relay = Message { relay: ip(9), ..message(RequestKind::Request, 2).wants(address) };
     assert_eq!(reply(&mut server, &through_relay).to, Destination::Relay(ip(9)));
 }
 
@@ -248,9 +282,9 @@ fn an_address_that_is_not_the_client_s_is_refused() {
 fn reserved_addresses_are_the_owner_s_alone() {
     let mut server = Server::new(config(), []);
     assert_eq!(lease(&mut server, 50), ip(50));
-    let other = reply(&mut server, &message(3, 1).wants(ip(50)));
+    let other = reply(&mut server, &message(RequestKind::Request, 1).wants(ip(50)));
     assert_eq!(other.kind, ReplyKind::Nak);
-    let owner = reply(&mut server, &message(3, 50).wants(ip(100)));
+    let owner = reply(&mut server, &message(RequestKind::Request, 50).wants(ip(100)));
     assert_eq!(owner.kind, ReplyKind::Nak, "it shall ask again and get its own");
 }
 
@@ -260,10 +294,10 @@ fn a_full_pool_reuses_what_ended_longest_ago_and_then_says_so() {
     for last in 1..=4 {
         lease(&mut server, last);
     }
-    let reason = silence(&mut server, &message(1, 5));
+    let reason = silence(&mut server, &message(Discover, 5));
     assert!(reason.to_string().contains("make the pool larger"), "{reason}");
-    let third = reply(&mut server, &message(1, 3)).address;
-    let released = Message { client: third, ..message(7, 3) };
+    let third = reply(&mut server, &message(Discover, 3)).address;
+    let released = Message { client: third, ..message(Release, 3) };
     assert!(
         matches!(decide(&mut server, &released), Decision::Released(lease) if lease.address == third)
     );
@@ -274,10 +308,10 @@ fn a_full_pool_reuses_what_ended_longest_ago_and_then_says_so() {
 fn a_declined_address_rests() {
     let mut server = Server::new(config(), []);
     let address = lease(&mut server, 1);
-    let reason = silence(&mut server, &message(4, 1).wants(address).chooses(SERVER));
+    let reason = silence(&mut server, &message(Decline, 1).wants(address).chooses(SERVER));
     assert_eq!(reason, Reason::Declined(address));
     assert_ne!(lease(&mut server, 1), address);
-    let stranger = message(4, 9).wants(ip(103)).chooses(SERVER);
+    let stranger = message(Decline, 9).wants(ip(103)).chooses(SERVER);
     assert_eq!(silence(&mut server, &stranger), Reason::NotLeased(ip(103)));
 }
 
@@ -285,16 +319,20 @@ fn a_declined_address_rests() {
 fn another_server_s_clients_are_left_alone() {
     let mut server = Server::new(config(), []);
     let other = Ipv4Addr::new(10, 77, 0, 2);
-    let reason = silence(&mut server, &message(3, 1).wants(ip(100)).chooses(other));
+    let reason =
+        silence(&mut server, &message(RequestKind::Request, 1).wants(ip(100)).chooses(other));
     assert!(reason.to_string().contains("two servers answer"), "{reason}");
-    let foreign = Message { relay: Ipv4Addr::new(192, 168, 9, 1), ..message(1, 1) };
+    let foreign = Message { relay: Ipv4Addr::new(192, 168, 9, 1), ..message(Discover, 1) };
     assert!(matches!(silence(&mut server, &foreign), Reason::ForeignRelay(_)));
 }
 
 #[test]
 fn a_relay_gets_its_information_back_as_the_last_option() {
     let mut server = Server::new(config(), []);
-    let relayed = Message { relay: ip(9), ..message(1, 1).with(82, b"\x01\x04port") };
+    let relayed = Message {
+        relay: ip(9),
+        ..message(Discover, 1).with(OPT_RELAY_INFORMATION, b"\x01\x04port")
+    };
     let offer = reply(&mut server, &relayed);
     assert_eq!(offer.to, Destination::Relay(ip(9)));
     let information = b"\x52\x06\x01\x04port\xff";
@@ -304,12 +342,12 @@ fn a_relay_gets_its_information_back_as_the_last_option() {
 #[test]
 fn inform_is_answered_without_an_address() {
     let mut server = Server::new(config(), []);
-    let ack = reply(&mut server, &Message { client: ip(7), ..message(8, 1) });
+    let ack = reply(&mut server, &Message { client: ip(7), ..message(Inform, 1) });
     assert_eq!(
         (ack.kind, ack.to, ack.lease.clone()),
         (ReplyKind::Ack, Destination::Unicast(ip(7)), None)
     );
-    assert_eq!((option(&ack, 51), ack.bytes[16..20].to_vec()), (None, vec![0; 4]));
+    assert_eq!((option(&ack, OPT_LEASE_TIME), ack.bytes[16..20].to_vec()), (None, vec![0; 4]));
 }
 
 #[test]
@@ -330,17 +368,20 @@ fn every_reason_says_what_to_do() {
 
 #[test]
 fn what_is_no_request_is_named() {
-    let good = message(1, 1).bytes();
+    let good = message(Discover, 1).bytes();
     let with = |index: usize, value: u8| {
         let mut bytes = good.clone();
         bytes[index] = value;
         Request::parse(&bytes).unwrap_err()
     };
-    assert_eq!(with(0, 2), NotARequest::NotARequest(2));
-    assert_eq!(with(2, 200), NotARequest::NotEthernet(1, 200));
-    assert_eq!(with(236, 0), NotARequest::NoCookie);
-    assert_eq!(with(242, 5), NotARequest::NoMessageType);
+    assert_eq!(with(0, 2), NotARequest::NotDhcp(NotDhcp::NoMessageType { op: 2 }));
+    assert_eq!(with(2, 200), NotARequest::NotDhcp(NotDhcp::NotEthernet(1, 200)));
+    assert_eq!(with(236, 0), NotARequest::NotDhcp(NotDhcp::NoCookie));
+    assert_eq!(with(242, 5), NotARequest::NotDhcp(NotDhcp::NoMessageType { op: 1 }));
     assert!(matches!(with(28, 0x53), NotARequest::BadMac(_)));
+    let mut server = Server::new(config(), []);
+    let offer = reply(&mut server, &message(Discover, 1));
+    assert_eq!(Request::parse(&offer.bytes), Err(NotARequest::Reply));
 }
 
 /// Compares a reply with what dhcproto reads in it, option by option.
@@ -352,7 +393,7 @@ fn check_with_dhcproto(reply: &Reply) {
     let mut rest = &reply.bytes[240..];
     let mut n_options = 0;
     while let [code, length, ..] = *rest
-        && code != 255
+        && code != OPT_END
     {
         let (option, behind) = rest.split_at(2 + usize::from(length));
         let theirs = decoded.opts().get(v4::OptionCode::from(code)).expect("no option gets lost");
@@ -363,7 +404,7 @@ fn check_with_dhcproto(reply: &Reply) {
         rest = behind;
     }
     assert_eq!(decoded.opts().iter().count(), n_options, "no option twice");
-    assert_eq!(rest[0], 255, "the end is marked");
+    assert_eq!(rest[0], OPT_END, "the end is marked");
     assert!(reply.bytes.len() >= 300);
 }
 
@@ -372,14 +413,17 @@ fn replies_are_understood_by_another_implementation() {
     let mut server = Server::new(config(), []);
     let id = [1, 0x52, 0x54, 0, 0x77, 0, 4];
     for message in [
-        message(1, 1),
-        message(1, 1).bios(),
-        message(1, 2).uefi(),
-        message(1, 4).with(61, &id).with(55, &[1, 3, 6]),
-        message(3, 1).wants(ip(100)),
-        message(3, 3).wants(Ipv4Addr::new(192, 168, 7, 7)),
-        Message { client: ip(9), ..message(8, 9) },
-        Message { relay: SERVER, ..message(1, 1) }.with(82, &[1, 2, 0, 7]),
+        message(Discover, 1),
+        message(Discover, 1).bios(),
+        message(Discover, 2).uefi(),
+        message(Discover, 4)
+            .with(OPT_CLIENT_ID, &id)
+            .with(OPT_PARAMETER_LIST, &[OPT_SUBNET_MASK, OPT_ROUTER, OPT_DNS_SERVER]),
+        message(RequestKind::Request, 1).wants(ip(100)),
+        message(RequestKind::Request, 3).wants(Ipv4Addr::new(192, 168, 7, 7)),
+        Message { client: ip(9), ..message(Inform, 9) },
+        Message { relay: SERVER, ..message(Discover, 1) }
+            .with(OPT_RELAY_INFORMATION, &[1, 2, 0, 7]),
     ] {
         check_with_dhcproto(&reply(&mut server, &message));
     }
@@ -401,12 +445,15 @@ fn requests_of_another_implementation_are_understood() {
     let request = Request::parse(&bytes).unwrap();
     assert_eq!((request.transaction, request.mac), (77, mac(9)));
     assert_eq!((request.wanted, request.server), (Some(ip(9)), Some(SERVER)));
-    assert_eq!((request.host_name.as_deref(), &request.parameters[..]), (Some("lab-9"), &[1][..]));
+    assert_eq!(
+        (request.host_name.as_deref(), &request.parameters[..]),
+        (Some("lab-9"), &[OPT_SUBNET_MASK][..])
+    );
 }
 
 #[test]
 fn no_prefix_of_a_request_panics() {
-    let bytes = message(1, 1).bios().wants(ip(100)).bytes();
+    let bytes = message(Discover, 1).bios().wants(ip(100)).bytes();
     for end in 0..bytes.len() {
         let parsed = Request::parse(&bytes[..end]);
         assert_eq!(parsed.is_err(), end < 243, "{end} bytes: {parsed:?}");
@@ -418,12 +465,13 @@ fn a_flood_of_strangers_neither_fills_the_memory_nor_the_pool_for_ever() {
     let mut server = Server::new(Config { pool: (ip(100), ip(200)), ..config() }, []);
     for stranger in 0..20_000u32 {
         let [_, a, b, c] = stranger.to_be_bytes();
-        let request =
-            Request::parse(&Message { mac: Mac([2, 0, 0, a, b, c]), ..message(1, 0) }.bytes())
-                .unwrap();
+        let request = Request::parse(
+            &Message { mac: Mac([2, 0, 0, a, b, c]), ..message(Discover, 0) }.bytes(),
+        )
+        .unwrap();
         let _ = server.on_request(&request, NOW);
     }
-    let waiting = Request::parse(&message(1, 1).bytes()).unwrap();
+    let waiting = Request::parse(&message(Discover, 1).bytes()).unwrap();
     assert!(matches!(
         server.on_request(&waiting, NOW),
         Decision::Silent(Reason::PoolExhausted(..))
@@ -440,8 +488,7 @@ proptest! {
     ) {
         let _ = Request::parse(&noise);
         let mut server = Server::new(config(), []);
-        let mut wild = message(kind, last);
-        wild.options = noise;
+        let wild = Message { kind, options: noise, ..message(Discover, last) };
         if let Ok(request) = Request::parse(&wild.bytes()) {
             let _ = server.on_request(&request, NOW);
         }
@@ -452,21 +499,21 @@ proptest! {
         let mut server = Server::new(config(), []);
         let mut held: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
         for (last, action) in clients {
-            let offered = match decide(&mut server, &message(1, last)) {
+            let offered = match decide(&mut server, &message(Discover, last)) {
                 Decision::Reply(offer) => offer.address,
                 _ => continue,
             };
             if action == 0 {
                 continue;
             }
-            let request = message(3, last).wants(offered).chooses(SERVER);
+            let request = message(RequestKind::Request, last).wants(offered).chooses(SERVER);
             if let Decision::Reply(ack) = decide(&mut server, &request)
                 && ack.kind == ReplyKind::Ack
             {
                 let owner = held.insert(ack.address, mac(last));
                 prop_assert!(owner.is_none_or(|owner| owner == mac(last)));
                 if action == 2 {
-                    let release = Message { client: ack.address, ..message(7, last) };
+                    let release = Message { client: ack.address, ..message(Release, last) };
                     let _ = decide(&mut server, &release);
                     held.remove(&ack.address);
                 }
