@@ -3,6 +3,7 @@
 use crate::boot::grub_images;
 use crate::config::Config;
 use crate::net::port_holder::{Protocol, holder};
+use crate::net::tftp_server;
 use crate::network::network;
 use crate::paths::Paths;
 use model::Network;
@@ -63,9 +64,9 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
 fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
     let server = |port| SocketAddr::from((network.server, port));
     let mut needed = vec![
-        (Protocol::Udp, SocketAddr::from(([0, 0, 0, 0], 67)), "DHCP"),
-        (Protocol::Udp, server(69), "TFTP"),
-        (Protocol::Tcp, server(80), "HTTP boot"),
+        (Protocol::Udp, SocketAddr::from(([0, 0, 0, 0], dhcp::SERVER_PORT)), "DHCP"),
+        (Protocol::Udp, server(tftp_server::PORT), "TFTP"),
+        (Protocol::Tcp, server(initcfg::HTTP_PORT), "HTTP boot"),
         (Protocol::Udp, server(initcfg::REPORT_PORT), "reports"),
         (Protocol::Tcp, config.web.listen, "web page"),
     ];

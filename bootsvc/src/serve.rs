@@ -52,7 +52,7 @@ pub(crate) async fn run(
     // Every socket is there before the first client is answered.
     let dhcp = net::dhcp_socket::DhcpSocket::bind(&config.network.interface, server)?;
     let tftp = net::tftp_server::Tftp::bind(server)?;
-    let http_address = SocketAddr::from((server, 80));
+    let http_address = SocketAddr::from((server, initcfg::HTTP_PORT));
     let http_listener = TcpListener::bind(http_address)
         .await
         .map_err(|error| in_use(Protocol::Tcp, http_address, error))

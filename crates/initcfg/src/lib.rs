@@ -51,7 +51,7 @@ pub use word::{LineError, Word};
 /// are attached over TLS if it is there.
 pub const NBD_CA_PATH: &str = "/etc/bootlace-nbd-ca.pem";
 
-/// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's port 80; the number of
+/// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's [`HTTP_PORT`]; the number of
 /// the boot follows.
 pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
 
@@ -67,6 +67,10 @@ pub const HARDWARE_PATH: &str = "/hardware/";
 
 /// Longest list of hardware in bytes: one hardware name (`modalias`) a line. A PC has about a hundred.
 pub const HARDWARE_MAX: usize = 60 << 10;
+
+/// TCP port of the boot server at which boot files are had by HTTP, and logs are put: GRUB and firmware ask at no
+/// other.
+pub const HTTP_PORT: u16 = 80;
 
 /// UDP port of the boot server on which `init` reports its stages.
 pub const REPORT_PORT: u16 = 4915;

@@ -1,6 +1,6 @@
 //! The little HTTP that a boot needs: takes a file from the boot server, gives it a text.
 
-use initcfg::{TAG_HEADER, Token};
+use initcfg::{HTTP_PORT, TAG_HEADER, Token};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(crate) fn put(
 }
 
 fn connect(server: Ipv4Addr) -> io::Result<TcpStream> {
-    let address = SocketAddrV4::new(server, 80);
+    let address = SocketAddrV4::new(server, HTTP_PORT);
     let stream = TcpStream::connect_timeout(&address.into(), TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
