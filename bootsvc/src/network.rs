@@ -51,7 +51,7 @@ pub(crate) enum NetworkError {
 /// Reads the server's address from the interface and checks the pool against it.
 ///
 /// # Errors
-/// See [`NetworkError`].
+/// The interface is not there or has no IPv4 address, or the pool does not fit its network.
 pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
     let (server, prefix) = address_of(&config.network.interface)?;
     check_pool(config, server, prefix)?;

@@ -113,7 +113,7 @@ pub(crate) async fn run(
     );
     tell_systemd("boot server ready");
 
-    // A task that ends by itself has panicked: better to start anew than to serve half.
+    // A task that ends by itself has panicked: better to be restarted than to serve half.
     let ended = tokio::select! {
         // First: when all shall stop, the first task to do so is no failure.
         biased;

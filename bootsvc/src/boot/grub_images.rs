@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// File names under which firmware asks for the loaders.
+/// File name under which a PC BIOS asks for its loader.
 pub(crate) const BIOS_FILE: &str = "bl.0";
-/// See [`BIOS_FILE`].
+/// File name under which 64-bit UEFI asks for its loader.
 pub(crate) const UEFI_X64_FILE: &str = "bl.efi";
 
 /// Modules that both images hold: with all of them inside, a loader is one transfer instead of sixteen.
@@ -74,7 +74,7 @@ pub(crate) enum GrubImagesError {
     Failed {
         /// File it should make.
         file: &'static str,
-        /// Its words.
+        /// What `grub-mkimage` said.
         text: String,
     },
     /// The cache folder can't be used.

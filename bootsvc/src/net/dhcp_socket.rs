@@ -82,7 +82,7 @@ impl DhcpSocket {
     /// Sends a reply to where it goes.
     ///
     /// # Errors
-    /// It could not be sent; the client will ask again.
+    /// The reply could not be sent; the client will ask again.
     pub async fn send(&self, reply: &Reply) -> io::Result<()> {
         let to = match reply.to {
             Destination::Relay(relay) => SocketAddrV4::new(relay, SERVER_PORT),

@@ -26,9 +26,9 @@ impl fmt::Display for Protocol {
 /// A process that has a socket. Displayed as `dnsmasq (pid 812)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process number.
+    /// Process number of the program.
     pub pid: u32,
-    /// Its name, as `ps` shows it.
+    /// Name of the program, as `ps` shows it.
     pub name: String,
 }
 
@@ -67,7 +67,7 @@ pub enum BindError {
         /// The address that we need.
         address: SocketAddr,
     },
-    /// Anything else.
+    /// The port can't be had for another reason.
     #[error("can't use {protocol} {address}")]
     Other {
         /// TCP or UDP.

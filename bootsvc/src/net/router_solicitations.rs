@@ -51,7 +51,7 @@ impl RouterSolicitations {
     /// Tells that there is no router.
     ///
     /// # Errors
-    /// It could not be sent; the PC asks again.
+    /// The answer could not be sent; the PC asks again.
     pub async fn deny(&self, address: SocketAddr) -> io::Result<()> {
         self.0.send_to(&dhcp::NO_ROUTER, address).await.map(drop)
     }

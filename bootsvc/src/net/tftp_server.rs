@@ -41,12 +41,12 @@ pub struct TftpEvent {
 pub enum TftpEventKind {
     /// The file goes out.
     Started {
-        /// Its size.
+        /// Size of the file.
         size_bytes: u64,
     },
     /// The client has the whole file.
     Done {
-        /// Its size.
+        /// Size of the file.
         size_bytes: u64,
         /// How long it took.
         ms: u64,

@@ -28,14 +28,14 @@ pub(super) struct Job {
     pub(super) path: String,
     pub(super) mode: Mode,
     pub(super) asked: Asked,
-    /// The same request came in again.
+    /// A message for each time that the request came in again.
     pub(super) repeats: mpsc::Receiver<()>,
     pub(super) events: mpsc::Sender<TftpEvent>,
 }
 
 enum End {
     Outcome(Outcome),
-    /// The client has begun anew with the same request.
+    /// The client has started over with the request that it sent first.
     Restart,
 }
 

@@ -27,11 +27,11 @@ pub struct Directives<'a>(&'a [[u8; 8]]);
 /// One change of the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Directive {
-    /// None.
+    /// Nothing is changed.
     Nothing,
-    /// This address, too.
+    /// This address is answered from now on.
     Add(Mac),
-    /// This address no more.
+    /// This address is not answered any more.
     Delete(Mac),
     /// Something later than AoEr11.
     Unknown(u8),
@@ -90,13 +90,13 @@ pub enum MaskError {
 /// The answer to a mask request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskReply<'a> {
-    /// Those that are answered; all if it is empty.
+    /// The addresses that are answered; all if the list is empty.
     List(&'a [Mac]),
     /// The directive of this index can't be obeyed, and nothing was changed.
     Refused {
-        /// Which directive.
+        /// Index of the directive, from 0.
         index: u8,
-        /// Why.
+        /// Why the directive can't be obeyed.
         why: MaskError,
     },
 }
@@ -131,7 +131,7 @@ pub enum ReserveRequest<'a> {
     Set {
         /// Addresses as they came.
         macs: &'a [[u8; MAC_BYTES]],
-        /// Whatever it is.
+        /// Whether the list is set whoever is in it.
         force: bool,
     },
     /// Something later than AoEr11.

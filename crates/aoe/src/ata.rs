@@ -44,7 +44,7 @@ pub enum AtaCommand {
     SmartData,
     /// Watch over the disk's health, which is always done.
     SmartEnable,
-    /// Anything else.
+    /// A command that is not known, by its number.
     Unknown(u8),
 }
 
@@ -55,10 +55,10 @@ impl AtaCommand {
     }
 }
 
-/// LBA registers of the reply to [`AtaCommand::SmartStatus`], and of all SMART requests.
+/// LBA registers of all SMART requests, and of the reply to [`AtaCommand::SmartStatus`] if the disk is well.
 pub const HEALTH_GOOD: u64 = 0x00c2_4f00;
 
-/// The same of a disk that fails.
+/// LBA registers of the reply to [`AtaCommand::SmartStatus`] if the disk is about to fail.
 pub const HEALTH_BAD: u64 = 0x002c_f400;
 
 const SET_FEATURES: u8 = 0xef;
@@ -170,7 +170,7 @@ impl<'a> AtaRequest<'a> {
 /// How a command ended, as status and error register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Done.
+    /// The command is done.
     Good,
     /// Sectors outside of the disk (IDNF).
     OutOfRange,
@@ -201,15 +201,16 @@ impl AtaReply<'_> {
         frame
     }
 
-    /// The same in memory that was used before, of which nothing stays.
+    /// Writes the whole frame, padded, into `frame`, whose former content is thrown away: so its memory is used
+    /// again.
     pub fn emit_in(&self, request: &Header, own: Mac, shelf: u16, slot: u8, frame: &mut Vec<u8>) {
         self.emit_head_in(request, own, shelf, slot, frame);
         frame.extend_from_slice(self.data);
         pad_in(frame);
     }
 
-    /// The same without the data, which is sent from elsewhere: at least 24 bytes, or there must be
-    /// padding.
+    /// Writes the frame's headers into `frame`, whose former content is thrown away. The data are sent from
+    /// elsewhere behind them: at least 24 bytes, or there must be padding ([`FRAME_MIN`](crate::FRAME_MIN)).
     pub fn emit_head_in(
         &self,
         request: &Header,

@@ -84,11 +84,11 @@ impl<'a> ConfigQuery<'a> {
 /// What a target does with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It tells its config string.
+    /// The target answers with its config string.
     Answer,
-    /// It was not meant.
+    /// The query was not meant for this target, which stays silent.
     Silence,
-    /// It says why not.
+    /// The target answers with an error.
     Refuse(ErrorCode),
 }
 

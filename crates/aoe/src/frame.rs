@@ -46,7 +46,8 @@ impl Header {
         self.shelf == u16::MAX || self.slot == u8::MAX
     }
 
-    /// The same in memory that was used before.
+    /// Begins the reply of the target at `shelf.slot`, whose interface is `own`, in `to`, whose former content is
+    /// thrown away.
     pub(crate) fn begin_reply_in(
         &self,
         own: Mac,
@@ -141,19 +142,19 @@ impl RequestBody<'_> {
 /// A frame that an initiator sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Who and to whom.
+    /// Who asks which target.
     pub header: Header,
-    /// What for.
+    /// What is asked for.
     pub body: RequestBody<'a>,
 }
 
 /// The frame is no request that can be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It ends inside a field.
+    /// The frame ends inside a field.
     #[error(transparent)]
     Truncated(#[from] Truncated),
-    /// Another ethertype.
+    /// The frame has another ethertype.
     #[error("ethertype {0:#06x} is not AoE")]
     NotAoe(u16),
     /// A reply, which targets ignore.

@@ -25,7 +25,7 @@ pub struct ClientLease {
     pub address: Ipv4Addr,
     /// Prefix length of its network, 0 to 32.
     pub prefix: u8,
-    /// Who leases it.
+    /// The server that leases the address.
     pub server: Ipv4Addr,
     /// Default route.
     pub router: Option<Ipv4Addr>,
@@ -53,7 +53,7 @@ pub struct Answer {
 /// The datagram is nothing that a client heeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAnswer {
-    /// It can't be read.
+    /// The datagram is no DHCP message.
     #[error(transparent)]
     NotDhcp(#[from] NotDhcp),
     /// A client's message.

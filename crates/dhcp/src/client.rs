@@ -54,7 +54,7 @@ pub enum Next {
 /// What a datagram or the time has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// There is a lease, or the former one was prolonged.
+    /// There is a lease: a new one, or the one that the client has was prolonged.
     Leased(ClientLease),
     /// The server does not want the client to have its address any longer. The client asks for a new one.
     Lost,
@@ -71,6 +71,11 @@ enum State {
 }
 
 /// Gets an address and keeps it.
+///
+/// Call [`next`](Self::next) and do what it says: after [`Next::Send`] call it again at once; at [`Next::WaitUntil`]
+/// hand each datagram that comes to port 68 to [`on_datagram`](Self::on_datagram), and call `next` again after each,
+/// and at that moment. What `on_datagram` returns is what to tell the system. A client never gives up: who does not
+/// want to wait any longer drops it. All moments are of one clock that never goes backwards.
 #[derive(Clone, Debug)]
 pub struct Client {
     mac: Mac,

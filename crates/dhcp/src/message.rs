@@ -33,31 +33,31 @@ pub(crate) const FLAG_BROADCAST: u16 = 0x8000;
 /// What a client says (RFC 2132 §9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// Who is there?
+    /// The client looks for servers that have an address for it.
     Discover,
-    /// I want this address.
+    /// The client wants this address.
     Request,
-    /// Somebody else has that address.
+    /// The client has found that somebody else has that address.
     Decline,
-    /// I don't need the address any more.
+    /// The client does not need its address any more.
     Release,
-    /// I have an address and want the rest.
+    /// The client has an address and wants to know the rest.
     Inform,
 }
 
 /// What a server says (RFC 2132 §9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyKind {
-    /// You could have this address.
+    /// The client could have this address.
     Offer,
-    /// The address is yours.
+    /// The address is the client's.
     Ack,
-    /// The address is not for you.
+    /// The client must not use the address.
     Nak,
 }
 
 impl RequestKind {
-    /// Its number in the option [`OPT_MESSAGE_TYPE`].
+    /// The number of this kind in the option [`OPT_MESSAGE_TYPE`].
     pub const fn code(self) -> u8 {
         match self {
             Self::Discover => 1,
@@ -70,7 +70,7 @@ impl RequestKind {
 }
 
 impl ReplyKind {
-    /// Its number in the option [`OPT_MESSAGE_TYPE`].
+    /// The number of this kind in the option [`OPT_MESSAGE_TYPE`].
     pub const fn code(self) -> u8 {
         match self {
             Self::Offer => 2,
@@ -117,10 +117,10 @@ impl MessageKind {
 /// The datagram is no DHCP message for Ethernet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotDhcp {
-    /// It ends inside the fixed fields.
+    /// The datagram ends inside the fixed fields.
     #[error(transparent)]
     Truncated(#[from] Truncated),
-    /// Another kind of network.
+    /// The message is for another kind of network: hardware type, and bytes of an address.
     #[error("hardware type {0} with addresses of {1} bytes is not Ethernet")]
     NotEthernet(u8, u8),
     /// BOOTP or something else.
@@ -158,7 +158,7 @@ pub(crate) struct Fields {
 pub(crate) struct Message {
     pub(crate) kind: MessageKind,
     pub(crate) fields: Fields,
-    /// Those of the fields `file` and `sname` too, if they hold options.
+    /// Options of the message, with those in the fields `file` and `sname` if they hold any.
     pub(crate) options: Options,
 }
 

@@ -50,7 +50,7 @@ pub struct Request {
 /// The datagram is no request that a DHCP server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotARequest {
-    /// It can't be read.
+    /// The datagram is no DHCP message.
     #[error(transparent)]
     NotDhcp(#[from] NotDhcp),
     /// A reply, perhaps another server's.

@@ -111,7 +111,12 @@ pub enum Reason {
     ForeignRelay(Ipv4Addr),
 }
 
-/// The server's memory.
+/// The server's memory: who has which address.
+///
+/// Hand each request to [`on_request`](Self::on_request) and obey the [`Decision`]; hand each sign that a machine runs
+/// to [`on_alive`](Self::on_alive). Both return leases that the caller stores for good, and in their order for each
+/// MAC, before a reply leaves: after a restart [`new`](Self::new) gets them back. Nothing has to be called at certain
+/// times.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -125,7 +130,7 @@ impl Server {
         Self { config, pool }
     }
 
-    /// Its configuration.
+    /// The configuration that the server was made with.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -21,7 +21,7 @@ pub struct Identity {
     pub initiator: String,
     /// Name of the target.
     pub target: String,
-    /// Names the session among those of the initiator. The same again ends the former session.
+    /// Names the session among those of the initiator. A login with the name of a session that exists ends that one.
     pub isid: [u8; 6],
 }
 
@@ -66,7 +66,7 @@ pub enum LoginError {
     /// The answer is no login response.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Its text is none.
+    /// The text of a response is no list of keys.
     #[error(transparent)]
     BadText(#[from] BadText),
     /// The target wants a password.
@@ -86,7 +86,7 @@ pub enum LoginError {
     /// The target can't at the moment.
     #[error("the target has no room or is not ready (status {0:#06x})")]
     NotReady(u16),
-    /// Any other refusal.
+    /// The target refuses for another reason.
     #[error("the target refuses the login (status {0:#06x})")]
     Refused(u16),
     /// The target's answer to an offer can't be accepted.
@@ -119,6 +119,11 @@ pub enum Step {
 }
 
 /// A login of an initiator, without passwords.
+///
+/// Call [`step`](Self::step); after [`Step::Exchange`] send the request with its text, receive one response, hand
+/// it to [`on_response`](Self::on_response), and call `step` again, until it is [`Step::Done`].
+/// After an error the connection is of no use any more; whether another one may be is told by
+/// [`LoginError::is_passing`].
 pub struct Login {
     identity: Identity,
     phase: Phase,
@@ -149,7 +154,7 @@ impl Login {
         }
     }
 
-    /// What to do now: again after each response.
+    /// What to do now. Call it once for each request: it takes what there is to say out of the login.
     pub fn step(&mut self) -> Step {
         let next = match self.phase {
             Phase::Full => return Step::Done(self.agreed),
@@ -190,7 +195,8 @@ impl Login {
         emit_keys(&keys)
     }
 
-    /// The target has answered.
+    /// The target has answered with this header ([`HEADER_BYTES`](crate::HEADER_BYTES)) and this text; the padding of the
+    /// text may be there or not.
     ///
     /// # Errors
     /// The target refuses, or the answer makes no sense: the connection is of no use any more.
@@ -229,7 +235,7 @@ impl Login {
         }
         if self.phase == Phase::Full {
             self.agreed.first_burst_max = self.agreed.first_burst_max.min(self.agreed.burst_max);
-            // The kernel numbers a session that has begun anew.
+            // The kernel numbers a session that has started over.
             self.tsih = response.tsih;
         }
         Ok(())

@@ -17,11 +17,11 @@ const OPCODE_MASK: u8 = 0x3f;
 /// A phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Who are you?
+    /// Both sides say who they are.
     Security,
-    /// What can you do?
+    /// Both sides say what they can do.
     Operational,
-    /// Commands may be sent.
+    /// The login is over: commands may be sent.
     Full,
 }
 
@@ -50,10 +50,10 @@ pub enum Malformed {
     /// The header is incomplete.
     #[error(transparent)]
     Truncated(#[from] Truncated),
-    /// Another PDU.
+    /// The PDU is no login response.
     #[error("the target answers a login by PDU {0:#04x}, which makes no sense")]
     Opcode(u8),
-    /// Reserved.
+    /// The response is of a phase whose number is reserved.
     #[error("the target is in the login phase {0}, which does not exist")]
     Phase(u8),
     /// Version 0 is the only one.
@@ -70,7 +70,8 @@ pub struct LoginRequest {
     pub next: Option<Phase>,
     /// Names this session among those of the initiator.
     pub isid: [u8; 6],
-    /// The session that is logged in to: 0 begins a new one, and ends a former one of the same names.
+    /// The session that is logged in to: 0 begins a new one, and ends one that has the
+    /// names of initiator, target and session already.
     pub tsih: u16,
     /// Number that the target's next status should have.
     pub expected_status: u32,
@@ -121,7 +122,7 @@ impl LoginResponse {
     /// Reads a header.
     ///
     /// # Errors
-    /// It is too short, or of another PDU.
+    /// The header is too short, of another PDU, of another version, or of no phase.
     pub fn parse(header: &[u8]) -> Result<Self, Malformed> {
         let mut fields = Reader::new(header);
         let opcode = fields.u8("opcode")? & OPCODE_MASK;

@@ -25,7 +25,7 @@ pub fn parse_keys(bytes: &[u8]) -> Result<Vec<(&str, &str)>, BadText> {
     lines.map(|line| line.split_once('=').ok_or(BadText)).collect()
 }
 
-/// The same as bytes.
+/// Keys and values as they are sent: `KEY=VALUE`, each ended by a NUL.
 pub(crate) fn emit_keys(keys: &[(&str, &str)]) -> Vec<u8> {
     let mut text = String::new();
     for (key, value) in keys {

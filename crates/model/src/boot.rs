@@ -16,14 +16,14 @@ pub struct StageEvent {
     pub stage: Stage,
     /// When it was reached by the boot server's clock, milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// More about it, for people; may be empty.
+    /// More about the stage, for people; may be empty.
     pub detail: String,
 }
 
 /// One power-on of one machine.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Boot {
-    /// Its number.
+    /// Number of the boot.
     pub id: BootId,
     /// The NIC that asked.
     pub mac: Mac,

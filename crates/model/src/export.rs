@@ -7,8 +7,8 @@ use wire::Mac;
 
 /// The disk that one machine shall see: body of `PUT /v1/exports/{machine}`.
 ///
-/// The same `boot` again changes nothing. Another `boot` begins a new one: connections of the
-/// former are closed, and a write layer in mode `discard` is thrown away.
+/// Asked for again for the `boot` that it is for already, it changes nothing. For another `boot` it starts over: the
+/// connections of the former boot are closed, and a write layer in mode `discard` is thrown away.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportSpec {
@@ -52,16 +52,16 @@ pub struct ExportCounters {
     /// AoE frames that were dropped, for any of the following reasons.
     #[serde(default)]
     pub dropped: u64,
-    /// Too many waited.
+    /// AoE frames that were dropped because too many waited.
     #[serde(default)]
     pub dropped_full: u64,
-    /// They had waited too long.
+    /// AoE frames that were dropped because they had waited too long.
     #[serde(default)]
     pub dropped_old: u64,
-    /// Their sender had written something newer there: they were late copies.
+    /// AoE frames that were dropped because their sender had written something newer there: late copies.
     #[serde(default)]
     pub dropped_stale: u64,
-    /// They belonged to a VLAN.
+    /// AoE frames that were dropped because they belonged to a VLAN.
     #[serde(default)]
     pub dropped_vlan: u64,
     /// AoE frames that asked once more for what others at hand did, and were answered with these.
@@ -73,10 +73,10 @@ pub struct ExportCounters {
     /// How long reads took, from their arrival to their reply.
     #[serde(default)]
     pub read_times: Times,
-    /// The same of writes, zeroes and trims.
+    /// How long writes, zeroes and trims took, from their arrival to their reply.
     #[serde(default)]
     pub write_times: Times,
-    /// The same of flushes.
+    /// How long flushes took, from their arrival to their reply.
     #[serde(default)]
     pub flush_times: Times,
 }
@@ -130,7 +130,7 @@ impl Times {
 /// The file system that holds what machines write: answer of `GET /v1/space`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Space {
-    /// Its size.
+    /// Size of the file system.
     pub total_bytes: u64,
     /// What can still be written.
     pub free_bytes: u64,
@@ -158,9 +158,9 @@ pub struct Stall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StallVerb {
-    /// They are tried again at once.
+    /// The writes are tried again at once.
     Resume,
-    /// They fail: the machine gets an error, and mostly makes its root read-only.
+    /// The writes fail: the machine gets an error, and mostly makes its root read-only.
     Fail,
 }
 

@@ -171,7 +171,7 @@ impl fmt::Display for KernelArgs {
 /// A PC that the administrator knows.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
-    /// Its name: host name, export name, and name on the pages.
+    /// Name of the machine: host name, export name, and name on the pages.
     pub name: MachineName,
     /// The NIC that it boots from.
     pub mac: Mac,
@@ -185,12 +185,12 @@ pub struct Machine {
     pub root_url: Option<RootUrl>,
     /// What becomes of what it writes.
     pub write_mode: WriteMode,
-    /// Its AoE address; allocated once, so that it stays the same.
+    /// AoE address of the machine's disk; allocated once, so that it stays the same.
     pub shelf_slot: ShelfSlot,
     /// Kernel parameters for this machine, after the site's.
     #[serde(default)]
     pub kernel_args: KernelArgs,
-    /// Its next boot begins with an empty write layer, whatever the write mode.
+    /// The machine's next boot begins with an empty write layer, whatever the write mode.
     #[serde(default)]
     pub reset_disk: bool,
 }

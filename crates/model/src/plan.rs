@@ -39,9 +39,9 @@ pub struct Network {
 /// What a machine that asks for its configuration gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// It boots.
+    /// The machine boots.
     Boot(Box<BootPlan>),
-    /// It waits in the loader and asks again.
+    /// The machine waits in the loader and asks again.
     Wait(Waiting),
 }
 
@@ -52,7 +52,7 @@ pub enum Waiting {
     UnknownMachine(Mac),
     /// The machine has no image.
     NoImage(crate::MachineName),
-    /// Its root is on a foreign server, but nobody said on which.
+    /// The machine's root is on a foreign server, but nobody said on which.
     NoRootUrl(crate::MachineName, RootKind),
     /// The machine's image has no version.
     ImageMissing(crate::MachineName, ImageName),
@@ -75,7 +75,7 @@ impl fmt::Display for Waiting {
             ),
             Self::ImageMissing(machine, image) => write!(
                 f,
-                "{machine} shall boot the image {image}, which is not there: import it by \
+                "{machine} is to boot the image {image}, which is not there: import it by \
                  bootlace image import FILE --name {image}, or choose another on its page"
             ),
             Self::NoRootUrl(machine, kind) => write!(
@@ -106,7 +106,7 @@ pub struct BootPlan {
 }
 
 impl BootPlan {
-    /// The same boot from another version of its image.
+    /// This boot, from another version of its image.
     pub fn on_version(mut self, version: &ImageVersion) -> Self {
         self.config.partition = version.partition;
         self.image = version.clone();
@@ -151,8 +151,8 @@ impl BootPlan {
 /// systemd's parameter for the machine-id, meant for systems that boot over the network (systemd(1)).
 const MACHINE_ID: &str = "systemd.machine_id=";
 
-/// The same for a machine in each boot, and different from all others: a random (version 4) UUID in form,
-/// which ends with the MAC.
+/// The machine-id of the machine with this NIC: equal in each of its boots, and no other machine's. In form it is a
+/// random (version 4) UUID, and it ends with the MAC.
 fn machine_id(mac: Mac) -> String {
     alloc::format!("b0071ace5eed4d1cab1e{}", mac.compact())
 }

@@ -9,9 +9,9 @@ use wire::{Firmware, Mac};
 /// A PC that asked but is not in the machine list.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Seen {
-    /// Its NIC.
+    /// NIC that asked.
     pub mac: Mac,
-    /// Its firmware.
+    /// Firmware that asked.
     pub firmware: Firmware,
     /// Address it was given.
     pub address: Option<Ipv4Addr>,

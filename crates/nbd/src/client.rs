@@ -75,7 +75,7 @@ enum State {
         flags: u16,
     },
     StartTls,
-    /// With the client's flags, if they are not sent yet.
+    /// GO is to be sent, behind the client's flags if these are not sent yet.
     SendGo {
         flags: Option<u16>,
     },
@@ -87,8 +87,12 @@ enum State {
     Done,
 }
 
-/// One handshake. Call [`step`](Self::step) for what to do, [`on_bytes`](Self::on_bytes) with what
-/// was received.
+/// One handshake, from the first byte of a TCP connection to the first request.
+///
+/// Call [`step`](Self::step) and do what it says until it is [`Step::Done`]: after [`Step::Send`] call `step` again
+/// at once; after [`Step::Receive`] hand exactly so many bytes to [`on_bytes`](Self::on_bytes) first; after
+/// [`Step::StartTls`] call [`on_tls`](Self::on_tls) first, when the TLS session is there. After an error of `step` or
+/// `on_bytes` the connection is of no use any more.
 #[derive(Debug)]
 pub struct Handshake {
     export: String,
@@ -113,18 +117,22 @@ impl Handshake {
         }
     }
 
-    /// The same inside of TLS; a server without it is refused.
+    /// A handshake that opens `export` (at most [`crate::NAME_MAX`] bytes) inside of TLS. It fails with
+    /// [`HandshakeError::NoTls`] if the server has none.
     pub fn with_tls(export: &str) -> Self {
         Self { has_tls: true, ..Self::new(export) }
     }
 
-    /// The TLS session that [`Step::StartTls`] asked for is there.
+    /// The TLS session that [`Step::StartTls`] asked for is there. Panics if nothing asked for one.
     pub fn on_tls(&mut self) {
         assert!(matches!(self.state, State::StartTls), "on_tls answers StartTls");
         self.state = State::SendGo { flags: None };
     }
 
-    /// What to do now. After `Send`, call it again at once.
+    /// What to do now.
+    ///
+    /// # Errors
+    /// The server has agreed, but never said how large the export is.
     pub fn step(&mut self) -> Result<Step, HandshakeError> {
         match self.state {
             State::Greeting => Ok(Step::Receive(18)),
@@ -166,7 +174,10 @@ impl Handshake {
         }
     }
 
-    /// Takes the bytes that [`Step::Receive`] asked for.
+    /// Takes the bytes that [`Step::Receive`] asked for, all of them and no more.
+    ///
+    /// # Errors
+    /// The peer is no NBD server, breaks the protocol, or refuses.
     pub fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
         let mut fields = Reader::new(bytes);
         match self.state {

@@ -76,7 +76,7 @@ impl TransmissionFlags {
     /// FAST_ZERO is understood on WRITE_ZEROES.
     pub const SEND_FAST_ZERO: Self = Self(1 << 11);
 
-    /// These and `other`.
+    /// The flags of both sides.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

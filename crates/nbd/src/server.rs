@@ -66,12 +66,12 @@ pub enum Step {
 /// Whether clients encrypt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tls {
-    /// They can't.
+    /// Clients can't encrypt.
     #[default]
     Off,
-    /// They may.
+    /// Clients may encrypt.
     Optional,
-    /// They must; who does not learns nothing but that.
+    /// Clients must encrypt; who does not learns nothing but that.
     Required,
 }
 
@@ -99,13 +99,13 @@ pub enum Reason {
     /// EXPORT_NAME has no way to answer an error but closing.
     #[error("{0}")]
     Unknown(String),
-    /// There was something behind STARTTLS in clear text: somebody on the way may have put it there.
+    /// The client sent something behind STARTTLS in clear text: somebody on the way may have put it there.
     #[error("the client sent more behind STARTTLS, without encryption")]
     BeforeTls,
     /// EXPORT_NAME without TLS where that is required.
     #[error("the client asked for an export without TLS, which this server requires")]
     WithoutTls,
-    /// More than any client needs.
+    /// The client sent more options than any needs.
     #[error("the client sent more than {OPTIONS_MAX} options")]
     TooManyOptions,
 }
@@ -125,7 +125,12 @@ enum State {
     Closed(Reason),
 }
 
-/// One handshake.
+/// One handshake, from the first byte of a TCP connection to the client's first request.
+///
+/// Call [`step`](Self::step) and do what it says until it is [`Step::Transmit`] or [`Step::Close`]: after
+/// [`Step::Send`] call `step` again at once; after [`Step::Receive`] hand what comes in, at most
+/// [`OPTION_DATA_MAX`] bytes, to [`on_bytes`](Self::on_bytes) first; after [`Step::StartTls`] call [`on_tls`](Self::on_tls) first, when the TLS
+/// session is there. The handshake sets no time limit: the shell must not wait for bytes for ever.
 #[derive(Debug)]
 pub struct Handshake {
     state: State,
@@ -147,7 +152,7 @@ impl Default for Handshake {
 }
 
 impl Handshake {
-    /// A handshake that begins with the greeting.
+    /// A handshake that begins with the greeting, for a server that treats clients so about TLS.
     pub fn new(tls: Tls) -> Self {
         let mut greeting = Vec::with_capacity(18);
         greeting.extend_from_slice(&NBD_MAGIC.to_be_bytes());
@@ -166,13 +171,13 @@ impl Handshake {
         }
     }
 
-    /// Takes received bytes. Hand over at most [`OPTION_DATA_MAX`] before asking [`step`](Self::step).
+    /// Takes received bytes, at most [`OPTION_DATA_MAX`] for one [`Step::Receive`].
     pub fn on_bytes(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
     }
 
     /// The TLS session that [`Step::StartTls`] asked for is there: all that follows is inside of it.
-    /// What was agreed on in clear text is forgotten.
+    /// What was agreed on in clear text is forgotten. Panics if nothing asked for a session.
     pub fn on_tls(&mut self) {
         assert!(matches!(self.state, State::Tls), "on_tls answers StartTls");
         self.is_encrypted = true;
@@ -181,7 +186,7 @@ impl Handshake {
         self.state = State::Options;
     }
 
-    /// What to do now. After `Send`, call it again at once.
+    /// What to do now, for a client that may see these `exports`.
     pub fn step(&mut self, exports: &impl Exports) -> Step {
         loop {
             if let Some(bytes) = self.to_send.pop_front() {

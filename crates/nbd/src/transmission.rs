@@ -68,7 +68,7 @@ impl CommandFlags {
 /// The header of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its flags.
+    /// Flags of the request.
     pub flags: CommandFlags,
     /// What is asked for.
     pub command: Command,

@@ -1,7 +1,7 @@
 //! TFTP for a boot server, without I/O: packets, paths, options, and the sending side of a transfer.
 //!
-//! A shell reads datagrams, parses them by [`Packet::parse`], settles the options by [`Terms::settle`]
-//! and then obeys a [`Transfer`]. RFC 1350, 2347, 2348, 2349 and 7440.
+//! A shell parses a datagram by [`Packet::parse`], looks for the file at its path as [`normalize`] gives it, settles
+//! the options by [`Terms::settle`], and then does what a [`Transfer`] says. RFC 1350, 2347, 2348, 2349 and 7440.
 #![no_std]
 #![forbid(unsafe_code)]
 

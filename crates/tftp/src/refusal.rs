@@ -21,7 +21,7 @@ pub enum NotServed {
     /// Neither octet nor netascii.
     #[error("unknown mode: use octet")]
     Mode,
-    /// Too long for text mode.
+    /// The file is too long for text mode.
     #[error("too long for netascii: use octet")]
     TooLongForText,
     /// The client or the server has too many transfers at once.

@@ -54,6 +54,13 @@ pub enum Outcome {
 }
 
 /// One file on its way to one client. Holds no bytes of the file: the shell reads what [`Next::Data`] names.
+///
+/// [`start`](Self::start) when a request is settled. Then, until it is [`Next::Done`]: call [`next`](Self::next) and
+/// do what it says; it says [`Next::WaitUntil`] when nothing is to be sent. What comes in meanwhile goes to
+/// [`on_ack`](Self::on_ack), [`on_error`](Self::on_error) (an ERROR packet) or
+/// [`on_request_again`](Self::on_request_again), in the order of its arrival. After each of them, and at the moment
+/// of `WaitUntil`, call `next` again. All moments are of one clock that never goes backwards. Once it is done, further
+/// calls change nothing.
 #[derive(Clone, Debug)]
 pub struct Transfer {
     size: u64,
@@ -206,8 +213,8 @@ impl Transfer {
         }
     }
 
-    /// The same request came in again from the same port. `false` if this transfer has already begun
-    /// for the client, who must then be starting anew: replace the transfer.
+    /// The request that this transfer answers came in once more, from the port that it came from first. `false` if
+    /// the client has already acknowledged something, and so must be starting over: replace the transfer.
     pub fn on_request_again(&mut self, now: Moment) -> bool {
         if self.has_answered || matches!(self.phase, Phase::Ended(_)) {
             return false;
