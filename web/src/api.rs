@@ -104,7 +104,7 @@ async fn hardware(
     name: NamePath,
 ) -> Answer<Json<Option<Hardware>>> {
     let Path(name) = name?;
-    Ok(Json(service.hardware(&name).await?))
+    Ok(Json(service.hardware(&name)?.map(|hardware| Hardware::clone(&hardware))))
 }
 
 #[derive(serde::Deserialize)]
@@ -178,7 +178,7 @@ async fn images(State(service): State<Service>) -> Json<Vec<Version>> {
 }
 
 async fn discovered(State(service): State<Service>) -> Json<Vec<Seen>> {
-    Json(service.site().discovered.clone())
+    Json(service.discovered())
 }
 
 #[derive(serde::Deserialize)]

@@ -121,7 +121,7 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     let (status, page) = site.get(&location).await;
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("Adopted.") && page.contains("loading"), "{page}");
-    assert!(site.service.site().discovered.is_empty());
+    assert!(site.service.discovered().is_empty());
 
     let form = "image=kiosk&root=nbd&write_mode=persistent&kernel_args=quiet+splash";
     let (status, location, _) = site.post("/machines/lab-07", form).await;
@@ -166,7 +166,7 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     let (status, location, _) = site.post("/machines/lab-07/remove", "").await;
     assert_eq!((status, location.as_str()), (StatusCode::SEE_OTHER, "/machines?done=removed"));
     assert!(site.service.site().machines.is_empty());
-    assert_eq!(site.service.site().discovered.len(), 1, "it is unknown again");
+    assert_eq!(site.service.discovered().len(), 1, "it is unknown again");
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn a_running_machine_is_stopped_after_a_question() {
     let boot = site.service.boot_of(mac).unwrap().id;
     let file = site.service.host_file(address, boot).await.unwrap().unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
-    assert!(site.service.believe(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
 
     let (_, page) = site.get("/machines/lab-07").await;

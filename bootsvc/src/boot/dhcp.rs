@@ -7,7 +7,7 @@ use dhcp::{Decision, Reply, ReplyKind, Request, Server};
 use model::{Network, Stage};
 use service::{NewStage, Service, Sighting};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,12 @@ pub(crate) async fn serve(
     service: Service,
     stop: CancellationToken,
 ) {
-    let mut server = Server::new(config, service.leases().iter().cloned());
+    // One that ends later was stored by a clock that was ahead: nobody keeps an address for years.
+    let longest_unix = service.lease_clock_unix() + u64::from(config.lease_seconds);
+    let leases = service.leases().into_iter();
+    let leases =
+        leases.map(|lease| Lease { expires_unix: lease.expires_unix.min(longest_unix), ..lease });
+    let mut server = Server::new(config, leases);
     let socket = Arc::new(socket);
     // Decisions are made one by one; what they change is stored together, in few transactions.
     let mut answers = JoinSet::new();
@@ -49,7 +54,7 @@ pub(crate) async fn serve(
             () = stop.cancelled() => return,
             Some(_) = answers.join_next() => continue,
             Some(mac) = alive.recv() => {
-                if let Some(lease) = server.on_alive(mac, now_unix()) {
+                if let Some(lease) = server.on_alive(mac, service.lease_clock_unix()) {
                     answers.spawn(keep(service.clone(), lease));
                 }
                 continue;
@@ -65,7 +70,7 @@ pub(crate) async fn serve(
             }
         };
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
-        match server.on_request(&request, now_unix()) {
+        match server.on_request(&request, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
                 answers.spawn(answer(Arc::clone(&socket), service.clone(), request, reply));
             }
@@ -159,10 +164,6 @@ fn uuid_text(option: &[u8; 17]) -> String {
         hex(clock),
         hex(node)
     )
-}
-
-fn now_unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

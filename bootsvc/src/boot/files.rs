@@ -188,7 +188,7 @@ impl BootFiles {
         let (Some(mac), Ok(boot)) = (self.mac_of(peer), boot.parse()) else { return false };
         let service = &self.inner.service;
         let sealed = initcfg::upload(&told.path(boot), text);
-        if !service.believe(mac, boot, &sealed, tag).await {
+        if !service.believes(mac, boot, &sealed, tag).await {
             return false;
         }
         let kept = match told {
@@ -202,8 +202,7 @@ impl BootFiles {
     }
 
     fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {
-        let leases = self.inner.service.leases();
-        leases.iter().find(|lease| lease.address == address).map(|lease| lease.mac)
+        self.inner.service.owner_of(address)
     }
 
     async fn read(&self, path: PathBuf) -> std::io::Result<Bytes> {

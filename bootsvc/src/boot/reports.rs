@@ -146,11 +146,13 @@ impl ReportListener {
         peer: IpAddr,
         (line, tag): (&[u8], Option<Tag>),
     ) -> bool {
-        let leases = self.service.leases();
-        let is_own = leases.iter().any(|lease| lease.mac == mac && lease.address == peer);
+        let is_own = match peer {
+            IpAddr::V4(peer) => self.service.owner_of(peer) == Some(mac),
+            IpAddr::V6(_) => false,
+        };
         if !is_own {
             tracing::warn!(%peer, %mac, "report from an address that is not the machine's");
         }
-        is_own && self.service.believe(mac, boot, line, tag).await
+        is_own && self.service.believes(mac, boot, line, tag).await
     }
 }

@@ -147,7 +147,7 @@ impl Machine {
                 Ok(())
             }
             Self::Hardware { name } => {
-                let hardware = runtime()?.block_on(open(paths)?.hardware(&name))?;
+                let hardware = open(paths)?.hardware(&name)?;
                 let Some(hardware) = hardware else {
                     anyhow::bail!(
                         "{name} has not reported its hardware yet: it does so at its next boot"
@@ -261,9 +261,10 @@ async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow
 }
 
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
-    let site = open(paths)?.site();
+    let service = open(paths)?;
+    let (site, discovered) = (service.site(), service.discovered());
     if json {
-        let all = serde_json::json!({ "machines": site.machines, "discovered": site.discovered });
+        let all = serde_json::json!({ "machines": site.machines, "discovered": discovered });
         say(serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
@@ -289,9 +290,9 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
             .collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));
     }
-    if !site.discovered.is_empty() {
+    if !discovered.is_empty() {
         say("\nDiscovered, not adopted:");
-        for seen in &site.discovered {
+        for seen in &discovered {
             let address = seen.address.map_or("no address".into(), |address| address.to_string());
             say(format!("{}  {}  {}", seen.mac, address, seen.firmware));
         }

@@ -30,8 +30,6 @@ pub struct Site {
     pub machines: Vec<Machine>,
     /// All image versions, by image and version.
     pub images: Vec<ImageVersion>,
-    /// PCs that asked and are not machines, the last first.
-    pub discovered: Vec<Seen>,
 }
 
 impl Site {

@@ -2,7 +2,7 @@
 
 use crate::storage_client::StorageError;
 use model::{ImageName, MachineName, RootKind, RootUrl};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wire::Mac;
 
@@ -15,7 +15,7 @@ pub enum Error {
         /// The database.
         path: PathBuf,
         /// What SQLite says. Shared by all who waited for the same transaction.
-        source: Arc<rusqlite::Error>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The database was made by a newer Bootlace.
     #[error(
@@ -154,6 +154,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// SQLite refuses to use the database at `path`.
+    pub(crate) fn database(
+        path: &Path,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Database { path: path.to_owned(), source: Arc::new(source) }
+    }
+
     /// Whether what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NoMachine(_) | Self::NoVersion { .. })
@@ -197,10 +205,7 @@ fn known_images(known: &[ImageName]) -> String {
     format!("choose one of {}", names.join(", "))
 }
 
-pub(crate) fn io_error(
-    action: &'static str,
-    path: &std::path::Path,
-) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod clock;
 mod error;
 mod fleet;
 mod initrds;
@@ -18,23 +19,18 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use crate::boot::grub_config::LoaderConfig;
-pub use crate::boot::kernel_logs::KernelLog;
-pub use crate::boot::seen::Sighting;
-pub use crate::boot::stages::NewStage;
-pub use crate::boot::words::PowerState;
+pub use crate::boot::{Belief, KernelLog, LoaderConfig, NewStage};
+pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
-pub use crate::fleet::images::Imported;
-pub use crate::fleet::machines::MachineChange;
-pub use crate::fleet::rescue::Rescue;
-pub use crate::fleet::state::{MachineState, StateWord, machine_state};
-pub use crate::fleet::status::{Attention, MachineView, Preview, Status};
-pub use crate::initrds::build::InitrdState;
-pub use crate::initrds::files::InitrdFile;
-pub use crate::initrds::hardware::Hardware;
-pub use crate::live::heartbeats::Life;
+pub use crate::fleet::{
+    Attention, Imported, MachineChange, MachineState, MachineView, Preview, Rescue, StateWord,
+    Status, machine_state,
+};
+pub use crate::initrds::{InitrdFile, InitrdState};
+pub use crate::live::Life;
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
+pub use crate::store::{Hardware, PowerState, Sighting};
 pub use images::{ImportError, ImportRequest, Progress, Step};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

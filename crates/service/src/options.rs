@@ -1,5 +1,6 @@
 //! Where the state of a site is.
 
+use crate::clock::Clock;
 use model::Network;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ pub struct Options {
     pub modules: PathBuf,
     /// Kernel logs of failed boots.
     pub kernel_logs: PathBuf,
-    /// What machines are made of.
+    /// Where an older Bootlace kept what machines are made of: it is moved into the database.
     pub hardware: PathBuf,
     /// Whether machines get initrds made for their hardware.
     pub fitted_initrds: bool,
@@ -33,6 +34,8 @@ pub struct Options {
     pub rescue_busybox: Option<PathBuf>,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
+    /// Tells the time.
+    pub clock: Clock,
 }
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            clock: Clock::system(),
         }
     }
 

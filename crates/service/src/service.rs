@@ -1,20 +1,14 @@
 //! Opening the site.
 
-use crate::boot::grub_config::Waits;
-use crate::boot::words::Refused;
+use crate::clock::Now;
 use crate::error::Error;
-use crate::fleet::images::index;
-use crate::fleet::status::Exports;
-use crate::initrds::build::Initrds;
-use crate::live::heartbeats::Heartbeats;
+use crate::initrds::Initrds;
+use crate::live::{Exports, Heartbeats, LeaseClock, Refused, Waits};
 use crate::options::Options;
-use crate::store::database::Database;
-use crate::store::view::View;
+use crate::store::{self, Database, View};
 use images::Store;
 use model::Site;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
 use wire::Mac;
 
 /// A site. Cheap to clone; all clones are the same site.
@@ -31,28 +25,32 @@ struct Inner {
     waits: Waits,
     heartbeats: Heartbeats,
     refused: Refused,
-    exports: watch::Sender<Exports>,
+    exports: Exports,
+    lease_clock: Arc<LeaseClock>,
 }
 
 impl Service {
-    /// Opens the state of a site, making what is missing, and indexes its image store anew.
+    /// Opens the state of a site, making what is missing, and indexes its image store again.
     ///
     /// # Errors
     /// Database or image store can't be opened, or the database is of a newer Bootlace.
     pub fn open(options: Options) -> Result<Self, Error> {
         let store = Arc::new(Store::open(&options.images)?);
-        index(&options.database, &store)?;
+        store::index(&options.database, || Ok(store.list()?))?;
+        store::take_over_files(&options.database, &options.hardware)?;
         let database = Database::open(&options.database)?;
-        let initrds = Initrds::new(&options);
+        let initrds = Initrds::new(&options, Arc::clone(&store), database.clone());
+        let now = options.clock.now();
         let inner = Inner {
             options,
             database,
             store,
             initrds,
             waits: Waits::default(),
-            heartbeats: Heartbeats::new(),
+            heartbeats: Heartbeats::new(now.moment),
             refused: Refused::default(),
-            exports: watch::Sender::new(Exports::default()),
+            exports: Exports::default(),
+            lease_clock: Arc::new(LeaseClock::new(now)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -95,8 +93,17 @@ impl Service {
         &self.inner.waits
     }
 
-    pub(crate) fn exports_cell(&self) -> &watch::Sender<Exports> {
+    pub(crate) fn exports(&self) -> &Exports {
         &self.inner.exports
+    }
+
+    pub(crate) fn lease_clock(&self) -> &Arc<LeaseClock> {
+        &self.inner.lease_clock
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> Now {
+        self.inner.options.clock.now()
     }
 
     /// How the log calls the PC with this NIC.
@@ -106,13 +113,4 @@ impl Service {
             None => mac.to_string(),
         }
     }
-}
-
-pub(crate) fn now_unix() -> u64 {
-    now_unix_ms() / 1000
-}
-
-pub(crate) fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

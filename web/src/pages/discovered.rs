@@ -88,7 +88,7 @@ pub(crate) async fn adopt(
             let (text, empty) = (error.chain(), String::new());
             let (name_error, form_error) = if is_name { (text, empty) } else { (empty, text) };
             // Two people may adopt the same PC at once: then its form is gone.
-            if !service.site().discovered.iter().any(|seen| seen.mac == mac) {
+            if !service.discovered().iter().any(|seen| seen.mac == mac) {
                 return Err(Failure::new(&service, &error));
             }
             let refused = Refused { mac, form, name_error, form_error };
@@ -125,8 +125,8 @@ fn page(
     let names: Vec<&str> = site.machines.iter().map(|machine| machine.name.as_str()).collect();
     let mut suggestions = suggestions(&names);
     let image = usual_image(&site);
-    let pcs: Vec<Pc> = site
-        .discovered
+    let discovered = service.discovered();
+    let pcs: Vec<Pc> = discovered
         .iter()
         .take(SHOWN_MAX)
         .map(|seen| {
@@ -144,7 +144,7 @@ fn page(
     let frame = Frame::new(service, "discovered", "Discovered");
     let page = Discovered {
         frame: if pcs.is_empty() { frame.refreshed(REFRESH_SECONDS) } else { frame },
-        n_left_out: site.discovered.len() - pcs.len(),
+        n_left_out: discovered.len() - pcs.len(),
         pcs,
         has_images: !site.images.is_empty(),
     };

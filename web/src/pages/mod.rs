@@ -35,7 +35,7 @@ impl Frame {
         Self {
             title: title.into(),
             here,
-            n_discovered: service.site().discovered.len(),
+            n_discovered: service.discovered().len(),
             refresh_seconds: 0,
             now: text::exact(text::now_unix_ms()),
             version: env!("CARGO_PKG_VERSION"),

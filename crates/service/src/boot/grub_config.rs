@@ -1,25 +1,15 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
-use crate::boot::stages::{NewStage, Prepared, clean};
-use crate::fleet::machines::MachineChange;
-use crate::initrds::build::{InitrdState, foreign_roots};
-use crate::service::{Service, now_unix_ms};
+use super::stages::{NewStage, Prepared};
+use crate::initrds::{InitrdState, Recipe};
+use crate::service::Service;
 use crate::storage_client;
 use model::{
     BootId, BootPlan, ExportSpec, MachineName, Network, Plan, Site, Stage, Waiting, WriteMode,
     grub_cfg, plan,
 };
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, PoisonError};
 use wire::Mac;
-
-/// PCs of which it is remembered why they wait.
-const WAITS_MAX: usize = 1024;
-
-/// A PC that waits in the loader asks every ten seconds, one in its initrd says so every twenty; after
-/// this time it is gone.
-const WAIT_FORGOTTEN_MS: u64 = 30_000;
 
 /// The answer to a PC that asks for [`model::MACHINE_PATH`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,38 +22,6 @@ pub struct LoaderConfig {
     pub boot: Option<BootId>,
     /// Why it waits, if it does.
     pub waiting: Option<String>,
-}
-
-/// Why PCs wait, as of their last question.
-#[derive(Default)]
-pub(crate) struct Waits {
-    by_mac: Mutex<HashMap<Mac, (u64, String)>>,
-}
-
-impl Waits {
-    pub(crate) fn set(&self, mac: Mac, why: Option<&str>) {
-        let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(why) = why else {
-            by_mac.remove(&mac);
-            return;
-        };
-        let now = now_unix_ms();
-        if by_mac.len() >= WAITS_MAX {
-            by_mac.retain(|_, (at, _)| now.saturating_sub(*at) < WAIT_FORGOTTEN_MS);
-        }
-        if by_mac.len() < WAITS_MAX {
-            let former = by_mac.insert(mac, (now, why.to_owned()));
-            if former.is_none_or(|(_, former)| former != why) {
-                tracing::info!(%mac, why, "waits");
-            }
-        }
-    }
-
-    pub(crate) fn get(&self, mac: Mac) -> Option<String> {
-        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, why) = by_mac.get(&mac)?;
-        (now_unix_ms().saturating_sub(*at) < WAIT_FORGOTTEN_MS).then(|| why.clone())
-    }
 }
 
 impl Service {
@@ -81,7 +39,7 @@ impl Service {
                 waiting: Some(why.to_owned()),
             };
         };
-        let mac = self.view().lease_of(address).map(|lease| lease.mac);
+        let mac = self.owner_of(address);
         let decided = match mac {
             Some(mac) => self.prepare(network, mac, address).await,
             None => Err(Waiting::NotReady(format!(
@@ -96,28 +54,12 @@ impl Service {
                 (Plan::Wait(why), None, Some(text))
             }
         };
-        if let Some(mac) = mac {
-            self.waits().set(mac, waiting.as_deref());
+        match (mac, &waiting) {
+            (Some(mac), Some(why)) => self.pc_waits(mac, why),
+            (Some(mac), None) => self.waits().clear(mac),
+            (None, _) => {}
         }
         LoaderConfig { text: grub_cfg(&plan, network), mac, boot, waiting }
-    }
-
-    /// A machine's init says that its boot waits, and for what.
-    pub fn machine_waits(&self, mac: Mac, boot: BootId, why: &str) {
-        // What is left over from an earlier boot says nothing about this one.
-        if self.boot_of(mac).is_some_and(|last| last.id == boot) {
-            self.waits().set(mac, Some(&clean(why)));
-        }
-    }
-
-    /// What a PC would get now, without preparing anything.
-    pub(crate) fn preview_config(&self, network: &Network, mac: Mac, address: Ipv4Addr) -> String {
-        let boot = self.boot_of(mac).map_or(0, |boot| boot.id);
-        let mut plan = plan(&self.site(), network, mac, address, boot);
-        if let Plan::Boot(boot) = &mut plan {
-            boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
-        }
-        grub_cfg(&plan, network)
     }
 
     async fn prepare(
@@ -172,9 +114,9 @@ impl Service {
         boot.fitted = fitted;
         boot.has_rescue = self
             .view()
-            .controls
+            .boots
             .get(&mac)
-            .is_some_and(|control| control.boot == id && control.rescue.is_some());
+            .is_some_and(|last| last.boot.id == id && last.rescue.is_some());
         Ok((id, boot))
     }
 
@@ -193,9 +135,9 @@ impl Service {
             storage_client::delete_disk(&self.options().storage_socket, &machine.name)
                 .await
                 .map_err(|error| not_ready(&error))?;
-            let done = MachineChange { reset_disk: Some(false), ..MachineChange::default() };
-            let changed = self.set_machine(machine.name.clone(), done).await;
-            changed.map_err(|error| not_ready(&error))?;
+            let name = machine.name.clone();
+            let noted = self.database().write(move |tables| Ok(tables.disk_was_reset(&name)?));
+            noted.await.map_err(|error| not_ready(&error))?;
         }
         let spec = ExportSpec {
             machine: machine.name.clone(),
@@ -245,7 +187,7 @@ impl Service {
             InitrdState::Ready { path, .. } if path.exists() => Ok(()),
             // Ready, but gone: somebody has emptied the cache.
             InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
-                self.initrds().want(&boot.image, &foreign_roots(&self.site(), image));
+                self.initrds().want(Recipe::for_all(&self.site(), image, version));
                 Err(Waiting::NotReady(format!(
                     "the initrd of {image} version {version} is being built; that takes seconds"
                 )))

@@ -2,10 +2,8 @@
 
 use crate::error::Error;
 use crate::service::Service;
-use crate::store::view::Part;
 use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey};
 use model::{Boot, BootId, Machine, MachineName, Stage, WriteMode};
-use rusqlite::{OptionalExtension as _, params};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 use std::net::Ipv4Addr;
@@ -28,32 +26,31 @@ impl Service {
         boot: BootId,
     ) -> Result<Option<String>, Error> {
         let view = self.view();
-        let Some(mac) = view.lease_of(address).map(|lease| lease.mac) else { return Ok(None) };
-        let (Some(last), Some(control)) = (view.boots.get(&mac), view.controls.get(&mac)) else {
-            return Ok(None);
-        };
-        let system_starts = last.stages.iter().any(|event| event.stage >= Stage::Handover)
+        let Some(mac) = view.owner(address) else { return Ok(None) };
+        let Some(last) = view.boots.get(&mac) else { return Ok(None) };
+        let system_starts = last.boot.stages.iter().any(|event| event.stage >= Stage::Handover)
             || self.heartbeats().was_heard(mac, boot);
-        let (Some(token), Some(machine)) = (control.token, view.site.machine_by_mac(mac)) else {
+        let (Some(token), Some(machine)) = (last.proof.token, view.site.machine_by_mac(mac)) else {
             return Ok(None);
         };
-        if last.id != boot || control.is_proven || system_starts {
+        if last.boot.id != boot || last.proof.is_given || system_starts {
             tracing::warn!(machine = %machine.name, boot, "asks for a host segment that it must not have");
             return Ok(None);
         }
-        let rescue = control.rescue.as_ref();
+        let rescue = last.rescue.as_ref();
         let rescue: Option<RescuePassword> = rescue.and_then(|word| word.parse().ok());
         let config = HostConfig {
             boot,
             token,
             reboot_seconds: self.options().reboot_after_failure_seconds,
             rescue: rescue.map(|password| password.hash(&token)),
-            ssh: Some(self.ssh_host_key(machine, last).await?),
+            ssh: Some(self.ssh_host_key(machine, &last.boot).await?),
         };
         Ok(Some(config.to_file()))
     }
 
-    /// The same as the archive that follows the initrd.
+    /// The host segment of a boot of the machine at this address, as the archive that follows the initrd: one file in
+    /// newc format.
     ///
     /// # Errors
     /// As [`Service::host_file`].
@@ -71,11 +68,7 @@ impl Service {
     /// The machine's own key, which is made when it is wanted first.
     async fn ssh_host_key(&self, machine: &Machine, boot: &Boot) -> Result<SshHostKey, Error> {
         let name = machine.name.clone();
-        let known = self.database().read(move |connection| {
-            let query = "SELECT private, public FROM ssh_host_key WHERE machine = ?1";
-            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            connection.query_row(query, [name.as_str()], row).optional()
-        });
+        let known = self.database().read(move |tables| tables.ssh_host_key(&name));
         let (private, public) = match known.await? {
             Some(key) => key,
             None => self.new_ssh_host_key(&machine.name).await?,
@@ -93,16 +86,7 @@ impl Service {
         let (private, public) = make_key(name, &seed).map_err(|_| Error::NoRandomness)?;
         let name = name.clone();
         self.database()
-            .write(move |connection| {
-                // Whoever was first: GRUB may ask twice.
-                let key = connection.query_row(
-                    "INSERT INTO ssh_host_key VALUES (?1, ?2, ?3) \
-                     ON CONFLICT (machine) DO UPDATE SET machine = machine RETURNING private, public",
-                    params![name.as_str(), private, public],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )?;
-                Ok((Part::Nothing, key))
-            })
+            .write(move |tables| Ok(tables.keep_ssh_host_key(&name, &private, &public)?))
             .await
     }
 

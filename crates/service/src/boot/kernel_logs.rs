@@ -25,8 +25,7 @@ impl Service {
     /// # Errors
     /// The file can't be written.
     pub async fn keep_kernel_log(&self, mac: Mac, boot: BootId, log: &[u8]) -> Result<bool, Error> {
-        let is_current = self.boot_of(mac).is_some_and(|current| current.id == boot);
-        if !is_current || self.site().machine_by_mac(mac).is_none() {
+        if !self.is_machines_last(mac, boot) {
             return Ok(false);
         }
         let text = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_MAX)..]);

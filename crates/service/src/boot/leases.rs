@@ -1,39 +1,75 @@
 //! Addresses that belong to NICs.
+//!
+//! Who decides on leases counts by a clock that nobody sets while the process runs, [`Service::lease_clock_unix`]; in
+//! the database stands the wall clock, which goes on while the process does not. If the wall clock is set, what is
+//! in the database is moved with it: nobody loses his address, and nobody keeps one for years.
 
 use crate::error::Error;
 use crate::service::Service;
-use crate::store::view::Part;
 use model::Lease;
-use rusqlite::params;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
+use wire::Mac;
+
+/// How often it is looked whether somebody has set the wall clock.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// All leases, ended ones too.
-    pub fn leases(&self) -> Arc<Vec<Lease>> {
-        Arc::clone(&self.view().leases)
+    /// The clock by which leases are counted: seconds since 1970 as the wall clock would tell them if nobody
+    /// had set it since this process started.
+    pub fn lease_clock_unix(&self) -> u64 {
+        self.lease_clock().unix(self.now())
     }
 
-    /// Stores a lease, in place of the NIC's former one and of any other for the address.
+    /// All leases, ended ones too, by [`Service::lease_clock_unix`].
+    pub fn leases(&self) -> Vec<Lease> {
+        let clock = self.lease_clock();
+        self.view().leases().map(|lease| clock.counted(lease)).collect()
+    }
+
+    /// The NIC that has this address, or had it last.
+    pub fn owner_of(&self, address: Ipv4Addr) -> Option<Mac> {
+        self.view().owner(address)
+    }
+
+    /// Stores a lease, in place of the NIC's former one and of any other for the address. It ends by
+    /// [`Service::lease_clock_unix`].
     ///
-    /// When this returns, the lease is on the disk: the ACK may leave.
+    /// It is in the queue when this returns. When the future is `Ok`, the lease is on the disk: the ACK may leave.
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
-    pub async fn commit_lease(&self, lease: Lease) -> Result<(), Error> {
-        self.database()
-            .write(move |connection| {
-                let (mac, address) = (lease.mac.to_string(), lease.address.to_string());
-                connection.execute(
-                    "DELETE FROM lease WHERE address = ?1 AND mac <> ?2",
-                    [&address, &mac],
-                )?;
-                connection.execute(
-                    "INSERT OR REPLACE INTO lease (mac, address, expires_unix, host_name) \
-                     VALUES (?1, ?2, ?3, ?4)",
-                    params![mac, address, lease.expires_unix, lease.host_name],
-                )?;
-                Ok((Part::Leases, ()))
-            })
-            .await
+    pub fn commit_lease(
+        &self,
+        lease: Lease,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let clock = Arc::clone(self.lease_clock());
+        self.database().write(move |tables| Ok(tables.put_lease(&clock.stored(lease))?))
+    }
+
+    /// Moves leases with the wall clock. Never ends.
+    pub(crate) async fn follow_wall_clock(&self) {
+        loop {
+            tokio::time::sleep(CLOCK_INTERVAL).await;
+            self.look_at_wall_clock().await;
+        }
+    }
+
+    pub(crate) async fn look_at_wall_clock(&self) {
+        let clock = self.lease_clock();
+        let Some(setting) = clock.setting(self.now()) else { return };
+        let by_seconds = setting.by_seconds;
+        tracing::warn!(by_seconds, "the clock of this server was set; leases are moved with it");
+        let clock = Arc::clone(clock);
+        // Inside, so that each lease that is stored before is moved, and none that is stored after.
+        let moved = self.database().write(move |tables| {
+            tables.shift_leases(by_seconds)?;
+            clock.note(setting);
+            Ok(())
+        });
+        if let Err(error) = moved.await {
+            tracing::error!(error = error.chain(), "leases were not moved");
+        }
     }
 }

@@ -1,9 +1,15 @@
-//! What machines ask.
+//! What machines ask: addresses, configurations, secrets; and what they tell.
 
-pub(crate) mod grub_config;
-pub(crate) mod host_segment;
-pub(crate) mod kernel_logs;
-pub(crate) mod leases;
-pub(crate) mod seen;
-pub(crate) mod stages;
-pub(crate) mod words;
+mod grub_config;
+mod hardware;
+mod host_segment;
+mod kernel_logs;
+mod leases;
+mod seen;
+mod stages;
+mod words;
+
+pub use grub_config::LoaderConfig;
+pub use kernel_logs::KernelLog;
+pub use stages::NewStage;
+pub use words::Belief;

@@ -1,22 +1,13 @@
 //! Boots and the stages that they reach.
 
+use crate::clock::Now;
 use crate::error::Error;
-use crate::fleet::rescue;
-use crate::service::{Service, now_unix_ms};
-use crate::store::database::ChangeError;
-use crate::store::rows;
-use crate::store::view::Part;
+use crate::service::Service;
+use crate::store::NewBoot;
 use initcfg::Token;
-use model::{Boot, BootId, Firmware, ImageVersion, MachineName, RootKind, Stage};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use model::{Boot, BootId, Firmware, ImageVersion, MachineName, RootKind, Stage, StageEvent};
 use std::sync::Arc;
 use wire::Mac;
-
-/// Boots that are kept of each NIC.
-const BOOTS_OF_NIC_MAX: u32 = 100;
-
-/// Boots that are kept of PCs that are not machines. The oldest go first.
-const FOREIGN_BOOTS_MAX: u32 = 2048;
 
 /// Firmware may ask several times for one power-on: once for itself, once for its loader, once more
 /// over a second protocol. After this silence it was switched off and on.
@@ -43,8 +34,8 @@ impl NewStage {
     }
 }
 
-/// What [`Service::prepare_boot`] found.
-pub(crate) enum Prepared {
+/// Which boot a machine is in that asks for its configuration.
+pub(super) enum Prepared {
     /// This boot is to get the image; the boolean tells whether it has its configuration already.
     Boot(BootId, bool),
     /// No firmware of this NIC ever asked: nobody knows which power-on this is.
@@ -56,7 +47,7 @@ pub(crate) enum Prepared {
 impl Service {
     /// The last boot of a NIC.
     pub fn boot_of(&self, mac: Mac) -> Option<Arc<Boot>> {
-        self.view().boots.get(&mac).cloned()
+        self.view().boots.get(&mac).map(|last| Arc::clone(&last.boot))
     }
 
     /// The last boots of a NIC, the last first.
@@ -64,7 +55,7 @@ impl Service {
     /// # Errors
     /// The database can't be read.
     pub async fn boots_of(&self, mac: Mac, n_boots: u32) -> Result<Vec<Boot>, Error> {
-        self.database().read(move |connection| rows::boots_of(connection, mac, n_boots)).await
+        self.database().read(move |tables| tables.boots_of(mac, n_boots)).await
     }
 
     /// The firmware of a NIC asks for an address: opens a boot, unless one is open already.
@@ -72,25 +63,19 @@ impl Service {
     /// # Errors
     /// The database can't be written, or too many changes wait.
     pub async fn boot_started(&self, mac: Mac, firmware: Firmware) -> Result<BootId, Error> {
-        let now = now_unix_ms();
+        let now = self.now();
         // Most of the packets of a power-on change nothing.
         if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, now)) {
             return Ok(boot.id);
         }
-        let (id, is_new) = self
-            .database()
-            .write(move |connection| {
-                if let Some(boot) = rows::last_boot(connection, mac)?
-                    && is_same_power_on(&boot, now)
-                {
-                    return Ok((Part::Nothing, (boot.id, false)));
-                }
-                let id = open_boot(connection, mac, firmware, now)?;
-                Ok((Part::Boot(mac), (id, true)))
-            })
-            .await?;
+        let new = NewBoot { mac, firmware, started_unix_ms: now.unix_ms, token: new_token()? };
+        let opened = self.database().write(move |tables| match tables.last_boot(mac)? {
+            Some(boot) if is_same_power_on(&boot, now) => Ok((boot.id, false)),
+            _ => Ok((tables.open_boot(&new)?, true)),
+        });
+        let (id, is_new) = opened.await?;
         if is_new {
-            self.waits().set(mac, None);
+            self.waits().clear(mac);
             tracing::info!(%mac, boot = id, %firmware, "boot started");
         }
         Ok(id)
@@ -98,150 +83,92 @@ impl Service {
 
     /// Whether the firmware of a NIC is at work: it has an address, and no loader yet.
     pub fn is_in_firmware(&self, mac: Mac) -> bool {
-        self.boot_of(mac).is_some_and(|boot| is_same_power_on(&boot, now_unix_ms()))
+        self.boot_of(mac).is_some_and(|boot| is_same_power_on(&boot, self.now()))
     }
 
     /// A machine has reached a stage of its last boot, or of the boot that it names.
     ///
-    /// A stage that the boot has reached already, and a boot of another NIC, change nothing. Returns
-    /// whether anything changed.
+    /// A stage that the boot has reached already, and a boot of another NIC, change nothing. The stage is in
+    /// the queue when this returns: stages are stored in the order of the calls. The future tells whether
+    /// anything changed.
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
-    pub async fn stage(
+    pub fn stage(
         &self,
         mac: Mac,
         boot: Option<BootId>,
         event: NewStage,
-    ) -> Result<bool, Error> {
-        let now = now_unix_ms();
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let NewStage { stage, detail, uptime_ms } = event;
-        let detail = clean(&detail);
-        let logged = detail.clone();
-        let stored = self
-            .database()
-            .write(move |connection| {
-                let id: Option<BootId> = match boot {
-                    Some(id) => connection
-                        .query_row(
-                            "SELECT id FROM boot WHERE id = ?1 AND mac = ?2",
-                            params![id, mac.to_string()],
-                            |row| row.get(0),
-                        )
-                        .optional()?,
-                    None => connection.query_row(
-                        "SELECT max(id) FROM boot WHERE mac = ?1",
-                        [mac.to_string()],
-                        |row| row.get(0),
-                    )?,
-                };
-                let Some(id) = id else { return Ok((Part::Nothing, None)) };
-                let n_rows = connection.execute(
-                    "INSERT OR IGNORE INTO boot_stage (boot, stage, at_unix_ms, uptime_ms, detail) \
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![id, stage.word(), now, uptime_ms, detail],
-                )?;
-                match n_rows {
-                    0 => Ok((Part::Nothing, None)),
-                    _ => Ok((Part::Boot(mac), Some(id))),
+        let event = StageEvent { stage, at_unix_ms: self.now().unix_ms, detail: clean(&detail) };
+        let stored = self.database().write({
+            let event = event.clone();
+            move |tables| Ok(tables.put_stage(mac, boot, &event, uptime_ms)?)
+        });
+        let service = self.clone();
+        async move {
+            let stored = stored.await?;
+            if let Some(boot) = stored {
+                let (machine, detail) = (service.name_or_mac(mac), event.detail);
+                match stage {
+                    Stage::Failed => tracing::warn!(machine, boot, detail, "boot failed"),
+                    _ => tracing::info!(machine, boot, detail, "{}", stage.title()),
                 }
-            })
-            .await?;
-        if let Some(boot) = stored {
-            let machine = self.name_or_mac(mac);
-            match stage {
-                Stage::Failed => tracing::warn!(machine, boot, detail = logged, "boot failed"),
-                _ => tracing::info!(machine, boot, detail = logged, "{}", stage.title()),
             }
+            Ok(stored.is_some())
         }
-        Ok(stored.is_some())
     }
 
     /// Decides which boot a machine that asks for its configuration is in, and notes what it gets.
-    pub(crate) async fn prepare_boot(
+    pub(super) async fn prepare_boot(
         &self,
         mac: Mac,
         machine: MachineName,
         version: ImageVersion,
         root: RootKind,
     ) -> Result<Prepared, Error> {
-        let now = now_unix_ms();
-        self.database()
-            .write(move |connection| {
-                let Some(boot) = rows::last_boot(connection, mac)? else {
-                    return Ok((Part::Nothing, Prepared::NeverStarted));
-                };
-                let has = |stage| boot.stages.iter().any(|event| event.stage == stage);
-                let wanted = (version.image.clone(), version.version);
-                let is_same = boot.image.as_ref() == Some(&wanted) && boot.root == Some(root);
-                let is_configured = has(Stage::Config);
-                let id = match (is_configured, is_same) {
-                    (true, true) => return Ok((Part::Nothing, Prepared::Boot(boot.id, true))),
-                    (false, _) => boot.id,
-                    // Its kernel runs: a new boot would throw away the disk under it.
-                    (true, false) if has(Stage::Start) => {
-                        return Ok((Part::Nothing, Prepared::Running(Box::new(boot))));
-                    }
-                    // It could not load what it was given, and was given something else since.
-                    (true, false) => open_boot(connection, mac, boot.firmware, now)?,
-                };
-                connection.execute(
-                    "UPDATE boot SET machine = ?2, image = ?3, version = ?4, root = ?5 WHERE id = ?1",
-                    params![id, machine.as_str(), wanted.0.as_str(), wanted.1, root.to_string()],
-                )?;
-                rescue::bind(connection, &machine, id)?;
-                Ok((Part::Boot(mac), Prepared::Boot(id, false)))
-            })
-            .await
+        let (started_unix_ms, token) = (self.now().unix_ms, new_token()?);
+        let prepared = self.database().write(move |tables| {
+            let Some(boot) = tables.last_boot(mac)? else { return Ok(Prepared::NeverStarted) };
+            let has = |stage| boot.stages.iter().any(|event| event.stage == stage);
+            let wanted = (version.image.clone(), version.version);
+            let is_same = boot.image.as_ref() == Some(&wanted) && boot.root == Some(root);
+            let is_configured = has(Stage::Config);
+            let id = match (is_configured, is_same) {
+                (true, true) => return Ok(Prepared::Boot(boot.id, true)),
+                (false, _) => boot.id,
+                // Its kernel runs: a new boot would throw away the disk under it.
+                (true, false) if has(Stage::Start) => return Ok(Prepared::Running(Box::new(boot))),
+                // It could not load what it was given, and was given something else since.
+                (true, false) => {
+                    let firmware = boot.firmware;
+                    tables.open_boot(&NewBoot { mac, firmware, started_unix_ms, token })?
+                }
+            };
+            tables.assign(mac, id, &machine, &version, root)?;
+            Ok(Prepared::Boot(id, false))
+        });
+        prepared.await
     }
 }
 
-fn is_same_power_on(boot: &Boot, now_unix_ms: u64) -> bool {
+/// A boot whose last sign lies in the future is another one: the clock was set back.
+fn is_same_power_on(boot: &Boot, now: Now) -> bool {
     let last = boot.current().map_or(boot.started_unix_ms, |event| event.at_unix_ms);
     let is_before_config = boot.stages.iter().all(|event| event.stage < Stage::Config);
-    is_before_config && now_unix_ms.saturating_sub(last) < SAME_POWER_ON_MS
+    is_before_config && now.unix_ms.abs_diff(last) < SAME_POWER_ON_MS
 }
 
 /// A secret that nobody can guess.
-fn new_token() -> Result<Token, ChangeError> {
+fn new_token() -> Result<Token, Error> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
     Ok(Token::new(random))
 }
 
-fn open_boot(
-    connection: &Connection,
-    mac: Mac,
-    firmware: Firmware,
-    now_unix_ms: u64,
-) -> Result<BootId, ChangeError> {
-    let text = mac.to_string();
-    let machine: Option<String> = connection
-        .query_row("SELECT name FROM machine WHERE mac = ?1", [&text], |row| row.get(0))
-        .optional()?;
-    connection.execute(
-        "INSERT INTO boot (mac, machine, firmware, started_unix_ms, token) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![text, machine, firmware.code(), now_unix_ms, new_token()?.as_bytes()],
-    )?;
-    let id = connection.last_insert_rowid();
-    connection.execute(
-        "DELETE FROM boot WHERE mac = ?1 AND id NOT IN \
-         (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT ?2)",
-        params![text, BOOTS_OF_NIC_MAX],
-    )?;
-    if machine.is_none() {
-        connection.execute(
-            "DELETE FROM boot WHERE machine IS NULL AND id NOT IN \
-             (SELECT id FROM boot WHERE machine IS NULL ORDER BY id DESC LIMIT ?1)",
-            [FOREIGN_BOOTS_MAX],
-        )?;
-    }
-    // SQLite's row numbers are positive unless somebody inserts others by hand.
-    Ok(id.unsigned_abs())
-}
-
 /// Text of a stranger, fit for a log line and a page.
-pub(crate) fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut clean = String::new();
     for character in text.chars() {
         let shown = if character.is_control() { ' ' } else { character };

@@ -1,14 +1,12 @@
 //! Images: import, index, and the files that machines boot.
 
 use crate::error::Error;
-use crate::initrds::build::foreign_roots;
+use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
 use crate::service::Service;
-use crate::store::view::Part;
-use crate::store::{rows, schema};
-use images::{ImportRequest, Progress, Store};
+use images::{ImportRequest, Progress};
+use initrd_builder::ModuleSource;
 use model::{ImageName, ImageVersion};
-use rusqlite::TransactionBehavior;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An image version that was imported.
@@ -36,14 +34,10 @@ impl Service {
         let import = tokio::task::spawn_blocking(move || store.import(&request, &mut progress));
         let version = import.await.map_err(|_| Error::Stopping)??;
         // First the initrd, then the index: a server that runs finds it built.
-        let initrd = self.build_initrd(version.clone()).await;
+        let initrd = self.initrds().ensure(&version).await;
         let indexed = version.clone();
-        self.database()
-            .write(move |connection| {
-                rows::insert_image_version(connection, &indexed)?;
-                Ok((Part::Site, ()))
-            })
-            .await?;
+        let stored = self.database().write(move |tables| Ok(tables.put_image_version(&indexed)?));
+        stored.await?;
         tracing::info!(image = %version.image, version = version.version, "image imported");
         Ok(Imported { version, initrd })
     }
@@ -53,12 +47,13 @@ impl Service {
     /// `None`: there is no such version or file, or the initrd is not built yet. Never waits.
     pub fn boot_file(&self, image: &ImageName, version: u32, file: &str) -> Option<PathBuf> {
         let site = self.site();
-        let known = site.images.iter().find(|v| v.image == *image && v.version == version)?;
-        match file {
-            "vmlinuz" => Some(self.store().vmlinuz_path(image, version)),
-            "initrd" => self.initrds().ready(known, &foreign_roots(&self.site(), &known.image)),
-            _ => self.initrds().fitted().ready(known, file.strip_prefix("initrd-")?),
-        }
+        let known = site.version(image, version)?;
+        let recipe = match file {
+            "vmlinuz" => return Some(self.store().vmlinuz_path(image, version)),
+            "initrd" => Recipe::for_all(&site, image, version),
+            _ => Recipe::fitted(known, file.strip_prefix("initrd-")?),
+        };
+        self.initrds().shelf().ready(&recipe)
     }
 
     /// What people wanted to remember about a version.
@@ -67,23 +62,42 @@ impl Service {
         let note = tokio::task::spawn_blocking(move || store.note(&image, version));
         note.await.ok()?.ok()?
     }
-}
 
-/// Makes the index say what the store holds.
-pub(crate) fn index(database: &Path, store: &Store) -> Result<(), Error> {
-    let failed = |source| Error::Database { path: database.to_owned(), source: Arc::new(source) };
-    let mut connection = schema::open(database)?;
-    if rows::image_versions(&connection).map_err(failed)? == store.list()? {
-        return Ok(());
+    /// How far the initrd of an image version is. Never waits.
+    pub fn initrd_state(&self, image: &ImageName, version: u32) -> InitrdState {
+        self.initrds().shelf().state(&Recipe::for_all(&self.site(), image, version))
     }
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    // Looked at again under the lock: what another process imported since is in the store before it
-    // is in the index, and must not fall out of the index by an older look.
-    let versions = store.list()?;
-    transaction.execute("DELETE FROM image_version", []).map_err(failed)?;
-    for version in &versions {
-        rows::insert_image_version(&transaction, version).map_err(failed)?;
+
+    /// The initrd of an image version; builds it if it is not in the cache.
+    ///
+    /// # Errors
+    /// There is no such version, or its initrd can't be built.
+    pub async fn ensure_initrd(&self, image: &ImageName, version: u32) -> Result<PathBuf, Error> {
+        let site = self.site();
+        let known = site
+            .version(image, version)
+            .ok_or_else(|| Error::NoVersion { image: image.clone(), version })?;
+        self.initrds().ensure(known).await
     }
-    transaction.commit().map_err(failed)
+
+    /// Initrds in the cache, and image versions without one; sorted by image and version.
+    ///
+    /// # Errors
+    /// The folder or `bootlace-init` can't be read.
+    pub fn initrd_files(&self) -> Result<Vec<InitrdFile>, Error> {
+        self.initrds().files()
+    }
+
+    /// The kernel modules of the newest version of an image, for building an initrd by hand.
+    ///
+    /// # Errors
+    /// There is no such image, or its file system can't be read.
+    pub fn module_source(&self, image: &ImageName) -> Result<Box<dyn ModuleSource>, Error> {
+        let site = self.site();
+        let version = site.newest(image).ok_or_else(|| Error::NoImage {
+            image: image.clone(),
+            known: site.images.iter().map(|version| version.image.clone()).collect(),
+        })?;
+        Ok(Box::new(ImageModules::open(self.store(), version)?))
+    }
 }

@@ -1,15 +1,10 @@
 //! Adding, changing and removing machines.
 
 use crate::error::Error;
-use crate::service::{Service, now_unix};
+use crate::service::Service;
 use crate::storage_client;
-use crate::store::database::ChangeError;
-use crate::store::rows;
-use crate::store::view::Part;
-use model::{
-    ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, StallVerb, WriteMode,
-};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::store::{ChangeError, Transaction};
+use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, WriteMode};
 use wire::Mac;
 
 /// What to change of a machine; `None` leaves it as it is.
@@ -80,15 +75,12 @@ impl Service {
     /// # Errors
     /// There is no such machine, or the database can't be written.
     pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
-        let removed = self
-            .database()
-            .write(move |connection| {
-                let machine = find(connection, &name)?.ok_or(Error::NoMachine(name))?;
-                connection
-                    .execute("DELETE FROM machine WHERE name = ?1", [machine.name.as_str()])?;
-                Ok((Part::Site, machine))
-            })
-            .await?;
+        let removing = self.database().write(move |tables| {
+            let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
+            tables.delete_machine(&machine.name)?;
+            Ok(machine)
+        });
+        let removed = removing.await?;
         tracing::info!(machine = %removed.name, mac = %removed.mac, "machine removed");
         // The storage server may be down now; a disk that nobody asks for does no harm.
         let deleted = storage_client::delete_disk(&self.options().storage_socket, &removed.name);
@@ -104,35 +96,13 @@ impl Service {
         change: MachineChange,
         must_be_new: bool,
     ) -> Result<Machine, Error> {
-        let now = now_unix();
-        let machine = self
-            .database()
-            .write(move |connection| {
-                let machine = apply(connection, name, change, must_be_new)?;
-                connection.execute(
-                    "INSERT INTO machine (name, mac, image, root, write_mode, shelf_slot, \
-                     kernel_args, reset_disk, added_unix, root_url) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
-                     ON CONFLICT (name) DO UPDATE SET mac = excluded.mac, image = excluded.image, \
-                     root = excluded.root, write_mode = excluded.write_mode, \
-                     kernel_args = excluded.kernel_args, reset_disk = excluded.reset_disk, \
-                     root_url = excluded.root_url",
-                    params![
-                        machine.name.as_str(),
-                        machine.mac.to_string(),
-                        machine.image.as_ref().map(ImageName::as_str),
-                        machine.root.to_string(),
-                        machine.write_mode.to_string(),
-                        machine.shelf_slot.to_string(),
-                        machine.kernel_args.as_str(),
-                        machine.reset_disk,
-                        now,
-                        machine.root_url.as_ref().map(RootUrl::to_string),
-                    ],
-                )?;
-                Ok((Part::Site, machine))
-            })
-            .await?;
+        let now = self.now().unix();
+        let written = self.database().write(move |tables| {
+            let machine = apply(tables, name, change, must_be_new)?;
+            tables.put_machine(&machine, now)?;
+            Ok(machine)
+        });
+        let machine = written.await?;
         let image = machine.image.as_ref().map_or("none", ImageName::as_str);
         tracing::info!(machine = %machine.name, mac = %machine.mac, image, root = %machine.root,
             "machine stored");
@@ -140,31 +110,14 @@ impl Service {
     }
 }
 
-impl Service {
-    /// Decides what becomes of the machine's writes that wait, for instance for room on the storage
-    /// server's disk; how many there are.
-    ///
-    /// # Errors
-    /// There is no such machine, it has no disk at the storage server, or that does not answer.
-    pub async fn decide_stall(&self, name: &MachineName, verb: StallVerb) -> Result<u32, Error> {
-        if self.site().machine(name).is_none() {
-            return Err(Error::NoMachine(name.clone()));
-        }
-        let decided = storage_client::decide_stall(&self.options().storage_socket, name, verb);
-        let n_requests = decided.await?;
-        self.refresh_exports().await;
-        Ok(n_requests)
-    }
-}
-
 /// The machine as it shall be.
 fn apply(
-    connection: &Connection,
+    tables: &Transaction<'_>,
     name: MachineName,
     change: MachineChange,
     must_be_new: bool,
 ) -> Result<Machine, ChangeError> {
-    let mut machine = match find(connection, &name)? {
+    let mut machine = match tables.machine(&name)? {
         Some(_) if must_be_new => return Err(Error::NameTaken(name).into()),
         Some(machine) => machine,
         None => Machine {
@@ -174,7 +127,7 @@ fn apply(
             root: RootKind::default(),
             root_url: None,
             write_mode: WriteMode::default(),
-            shelf_slot: free_shelf_slot(connection)?,
+            shelf_slot: free_shelf_slot(tables)?,
             kernel_args: KernelArgs::default(),
             reset_disk: false,
         },
@@ -185,20 +138,13 @@ fn apply(
         }
         machine.mac = mac;
     }
-    let other: Option<String> = connection
-        .query_row(
-            "SELECT name FROM machine WHERE mac = ?1 AND name <> ?2",
-            [machine.mac.to_string(), machine.name.to_string()],
-            |row| row.get(0),
-        )
-        .optional()?;
-    if let Some(Ok(other)) = other.map(|name| name.parse()) {
+    if let Some(other) = tables.name_of(machine.mac)?.filter(|other| *other != machine.name) {
         return Err(Error::MacTaken { mac: machine.mac, machine: other }.into());
     }
     if let Some(image) = change.image {
         if let Some(image) = &image {
             let mut known: Vec<ImageName> =
-                rows::image_versions(connection)?.into_iter().map(|v| v.image).collect();
+                tables.image_versions()?.into_iter().map(|v| v.image).collect();
             known.dedup();
             if !known.contains(image) {
                 return Err(Error::NoImage { image: image.clone(), known }.into());
@@ -235,14 +181,10 @@ fn set_root(
     Ok(())
 }
 
-fn find(connection: &Connection, name: &MachineName) -> rusqlite::Result<Option<Machine>> {
-    Ok(rows::machines(connection)?.into_iter().find(|machine| machine.name == *name))
-}
-
 /// The first AoE address that no machine has.
-fn free_shelf_slot(connection: &Connection) -> Result<ShelfSlot, ChangeError> {
+fn free_shelf_slot(tables: &Transaction<'_>) -> Result<ShelfSlot, ChangeError> {
     let taken: Vec<ShelfSlot> =
-        rows::machines(connection)?.into_iter().map(|machine| machine.shelf_slot).collect();
+        tables.machines()?.into_iter().map(|machine| machine.shelf_slot).collect();
     let free = (0..).map_while(ShelfSlot::nth).find(|address| !taken.contains(address));
     Ok(free.ok_or(Error::NoShelfSlot)?)
 }

@@ -1,7 +1,21 @@
-//! What people ask.
+//! What people ask: machines, images, orders, and how all of that is.
 
-pub(crate) mod images;
-pub(crate) mod machines;
-pub(crate) mod rescue;
-pub(crate) mod state;
-pub(crate) mod status;
+mod exports;
+mod hardware;
+mod images;
+mod machine_view;
+mod machines;
+mod power;
+mod preview;
+mod rescue;
+mod run;
+mod state;
+mod status;
+
+pub use images::Imported;
+pub use machine_view::MachineView;
+pub use machines::MachineChange;
+pub use preview::Preview;
+pub use rescue::Rescue;
+pub use state::{MachineState, StateWord, machine_state};
+pub use status::{Attention, Status};

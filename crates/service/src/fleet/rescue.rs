@@ -2,11 +2,8 @@
 
 use crate::error::{Error, io_error};
 use crate::service::Service;
-use crate::store::view::Part;
 use initcfg::{RESCUE_BUSYBOX_MAX, RescuePassword};
 use model::{BootId, MachineName};
-use rusqlite::{Connection, OptionalExtension as _, params};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Where distributions put busybox.
@@ -19,33 +16,6 @@ pub struct Rescue {
     pub password: String,
     /// The boot that stops in it; `None`: the machine's next one.
     pub boot: Option<BootId>,
-}
-
-/// Passwords of the shells that the next boots stop in.
-pub(crate) fn wanted(connection: &Connection) -> rusqlite::Result<HashMap<String, String>> {
-    let mut query = connection.prepare_cached("SELECT machine, password FROM rescue_wanted")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
-}
-
-/// Password of the shell that this boot stops in.
-pub(crate) fn of_boot(connection: &Connection, boot: BootId) -> rusqlite::Result<Option<String>> {
-    let mut query = connection.prepare_cached("SELECT password FROM rescue WHERE boot = ?1")?;
-    query.query_row([boot], |row| row.get(0)).optional()
-}
-
-/// This boot is the one that stops, if a shell is wanted.
-pub(crate) fn bind(
-    connection: &Connection,
-    machine: &MachineName,
-    boot: BootId,
-) -> rusqlite::Result<()> {
-    connection.execute(
-        "INSERT OR REPLACE INTO rescue SELECT ?2, password FROM rescue_wanted WHERE machine = ?1",
-        params![machine.as_str(), boot],
-    )?;
-    connection.execute("DELETE FROM rescue_wanted WHERE machine = ?1", [machine.as_str()])?;
-    Ok(())
 }
 
 impl Service {
@@ -62,18 +32,10 @@ impl Service {
         getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
         let password = RescuePassword::new(u64::from_le_bytes(random));
         let machine = name.clone();
-        let password = self
+        let wanted = self
             .database()
-            .write(move |connection| {
-                let password: String = connection.query_row(
-                    "INSERT INTO rescue_wanted VALUES (?1, ?2) \
-                     ON CONFLICT (machine) DO UPDATE SET machine = machine RETURNING password",
-                    params![machine.as_str(), password.as_str()],
-                    |row| row.get(0),
-                )?;
-                Ok((Part::Site, password))
-            })
-            .await?;
+            .write(move |tables| Ok(tables.want_rescue(&machine, password.as_str())?));
+        let password = wanted.await?;
         tracing::info!(machine = %name, "its next boot stops in a rescue shell");
         Ok(Rescue { password, boot: None })
     }
@@ -85,13 +47,7 @@ impl Service {
     pub async fn forget_rescue(&self, name: &MachineName) -> Result<(), Error> {
         self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
         let machine = name.clone();
-        self.database()
-            .write(move |connection| {
-                let query = "DELETE FROM rescue_wanted WHERE machine = ?1";
-                connection.execute(query, [machine.as_str()])?;
-                Ok((Part::Site, ()))
-            })
-            .await
+        self.database().write(move |tables| Ok(tables.forget_rescue(&machine)?)).await
     }
 
     /// The archive with the rescue shell, the same for all machines.

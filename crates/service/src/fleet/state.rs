@@ -1,6 +1,6 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
-use crate::live::heartbeats::Life;
+use crate::live::Life;
 use model::{Boot, ExportStatus, RootKind, Stage, StageEvent};
 use std::fmt;
 

@@ -1,8 +1,9 @@
 //! What the cache of initrds holds; needs no running server.
 
+use super::build::{base, file_name};
+use super::keep::Initrds;
+use super::recipe::Recipe;
 use crate::error::{Error, io_error};
-use crate::initrds::build::{base, file_name, foreign_roots};
-use crate::service::Service;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -25,20 +26,20 @@ pub struct InitrdFile {
     pub is_current: bool,
 }
 
-impl Service {
+impl Initrds {
     /// Initrds in the cache, and image versions without one; sorted by image and version.
     ///
     /// # Errors
     /// The folder or `bootlace-init` can't be read.
-    pub fn initrd_files(&self) -> Result<Vec<InitrdFile>, Error> {
-        let init = match self.initrds().init() {
+    pub(crate) fn files(&self) -> Result<Vec<InitrdFile>, Error> {
+        let init = match &self.settings.init {
             Some(path) => {
                 let init = fs::read(path).map_err(io_error("read", path))?;
-                Some(base(&init, self.initrds().nbd_ca()))
+                Some(base(&init, self.settings.nbd_ca.as_deref()))
             }
             None => None,
         };
-        let site = self.site();
+        let site = &self.database.view().site;
         let mut files: BTreeMap<(String, u32), InitrdFile> = BTreeMap::new();
         for version in &site.images {
             let image = version.image.to_string();
@@ -52,7 +53,7 @@ impl Service {
             };
             files.insert((image, version.version), missing);
         }
-        let folder = self.initrds().folder();
+        let folder = &self.settings.folder;
         let entries = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             other => Some(other.map_err(io_error("read the folder", folder))?),
@@ -64,8 +65,8 @@ impl Service {
             // The server replaces and removes files all the time.
             let Ok(about) = entry.metadata() else { continue };
             let is_current = site.images.iter().zip(init.iter().cycle()).any(|(version, init)| {
-                let roots = foreign_roots(&site, &version.image);
-                version.version == number && file_name(init, version, &roots, None) == name
+                let recipe = Recipe::for_all(site, &version.image, version.version);
+                version.version == number && file_name(init, version, &recipe) == name
             });
             let file = files.entry((image.clone(), number)).or_insert_with(|| InitrdFile {
                 image,

@@ -1,7 +1,22 @@
-//! Initrds of the site: built once, kept in a cache.
+//! Initrds of the site: built once for each recipe, kept in a cache, ready before a machine asks.
+//!
+//! Of each image version there is one for all machines. For each kind of hardware there is one of a sixth of
+//! that size: the first boot of a machine is with the one for all, its init tells what the machine is made of, and
+//! from then on it gets the small one. The one for all stays the way back.
 
-pub(crate) mod build;
-pub(crate) mod files;
-pub(crate) mod fit;
-pub(crate) mod hardware;
-pub(crate) mod modules;
+mod build;
+mod files;
+mod fit;
+mod keep;
+mod modules;
+mod recipe;
+mod shelf;
+
+pub use files::InitrdFile;
+pub(crate) use keep::Initrds;
+pub(crate) use modules::ImageModules;
+pub(crate) use recipe::Recipe;
+pub use shelf::InitrdState;
+
+#[cfg(test)]
+pub(crate) use build::file_name;

@@ -1,10 +1,9 @@
 //! The modules of an imported image, for the initrd builder.
 
 use crate::error::Error;
-use crate::service::Service;
 use images::{EntryKind, Rootfs, RootfsError, Store};
 use initrd_builder::ModuleSource;
-use model::{ImageName, ImageVersion};
+use model::ImageVersion;
 use std::io;
 use std::path::PathBuf;
 
@@ -23,21 +22,6 @@ pub(crate) struct ImageModules {
     pub(crate) origin: String,
     /// The kernel's file.
     pub(crate) vmlinuz: PathBuf,
-}
-
-impl Service {
-    /// The kernel modules of the newest version of an image, for building an initrd by hand.
-    ///
-    /// # Errors
-    /// There is no such image, or its file system can't be read.
-    pub fn module_source(&self, image: &ImageName) -> Result<Box<dyn ModuleSource>, Error> {
-        let site = self.site();
-        let version = site.newest(image).ok_or_else(|| Error::NoImage {
-            image: image.clone(),
-            known: site.images.iter().map(|version| version.image.clone()).collect(),
-        })?;
-        Ok(Box::new(ImageModules::open(self.store(), version)?))
-    }
 }
 
 impl ImageModules {

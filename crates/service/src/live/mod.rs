@@ -1,3 +1,14 @@
-//! What is forgotten at a restart.
+//! What is forgotten at a restart: plain structs, which know neither the service nor the database.
 
-pub(crate) mod heartbeats;
+mod exports;
+mod heartbeats;
+mod lease_clock;
+mod refused;
+mod waits;
+
+pub(crate) use exports::{Answer, Exports};
+pub use heartbeats::Life;
+pub(crate) use heartbeats::{Heartbeat, Heartbeats};
+pub(crate) use lease_clock::LeaseClock;
+pub(crate) use refused::Refused;
+pub(crate) use waits::Waits;

@@ -3,10 +3,12 @@
 //! Changes that arrive together are stored in one transaction, so that a class room of PCs that asks
 //! for addresses at once costs a few disk flushes and not one for each PC.
 
+use super::schema;
+use super::transaction::{ChangeError, Part, Transaction};
+use super::view::View;
 use crate::error::Error;
-use crate::store::schema;
-use crate::store::view::{Part, View, load_all, load_part};
 use rusqlite::{Connection, TransactionBehavior};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -31,11 +33,11 @@ pub(crate) struct Database {
 }
 
 /// Runs inside the transaction; or hears why there is none.
-type Change = Box<dyn FnOnce(Result<&Connection, Arc<rusqlite::Error>>) -> Applied + Send>;
+type Change = Box<dyn FnOnce(Result<&Transaction<'_>, Arc<rusqlite::Error>>) -> Applied + Send>;
 
 struct Applied {
-    /// What readers must see anew; `None` if the change is to be rolled back.
-    part: Option<Part>,
+    /// Whether the change stands; else it is rolled back.
+    is_kept: bool,
     /// Tells the caller how it ended, after the commit.
     answer: Box<dyn FnOnce(Result<(), Error>) + Send>,
 }
@@ -44,9 +46,9 @@ impl Database {
     /// Opens the database and starts its writer.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let connection = schema::open(path)?;
-        let failed = |source| Error::Database { path: path.to_owned(), source: Arc::new(source) };
+        let failed = |source| Error::database(path, source);
         let version = data_version(&connection).map_err(failed)?;
-        let view = load_all(&connection).map_err(failed)?;
+        let view = View::load(&Transaction::new(&connection)).map_err(failed)?;
         let (publish, view) = watch::channel(Arc::new(view));
         let (queue, changes) = sync_channel(WAITING_CHANGES_MAX);
         let writer = Writer { path: path.to_owned(), connection, publish, version };
@@ -71,66 +73,56 @@ impl Database {
         self.view.clone()
     }
 
-    /// Makes a change. When this returns `Ok`, it is on the disk and in the view.
-    pub(crate) async fn write<T: Send + 'static>(
+    /// Makes a change. When the future is `Ok`, it is on the disk and in the view.
+    ///
+    /// It is in the queue when this returns, behind all that were before: who must keep an order calls this
+    /// in that order, and may wait for the futures in any. If the future is dropped, the change stands.
+    pub(crate) fn write<T, C>(
         &self,
-        change: impl FnOnce(&Connection) -> Result<(Part, T), ChangeError> + Send + 'static,
-    ) -> Result<T, Error> {
+        change: C,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T, C>
+    where
+        T: Send + 'static,
+        C: FnOnce(&Transaction<'_>) -> Result<T, ChangeError> + Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
         let path = Arc::clone(&self.path);
-        let change: Change = Box::new(move |connection| {
+        let change: Change = Box::new(move |transaction| {
             let failed = |source| Error::Database { path: path.to_path_buf(), source };
-            let (part, result) = match connection.map(change) {
-                Ok(Ok((part, value))) => (Some(part), Ok(value)),
-                Ok(Err(ChangeError::Refused(error))) => (None, Err(error)),
-                Ok(Err(ChangeError::Sqlite(source))) => (None, Err(failed(Arc::new(source)))),
-                Err(source) => (None, Err(failed(source))),
+            let result = match transaction.map(change) {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(ChangeError::Refused(error))) => Err(error),
+                Ok(Err(ChangeError::Sqlite(source))) => Err(failed(Arc::new(source))),
+                Err(source) => Err(failed(source)),
             };
+            let is_kept = result.is_ok();
             let answer = Box::new(move |committed: Result<(), Error>| {
                 // The caller may have gone; the change stands.
                 let _ = sender.send(result.and_then(|value| committed.map(|()| value)));
             });
-            Applied { part, answer }
+            Applied { is_kept, answer }
         });
-        self.queue.try_send(change).map_err(|error| match error {
+        let queued = self.queue.try_send(change).map_err(|error| match error {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Disconnected(_) => Error::Stopping,
-        })?;
-        receiver.await.map_err(|_| Error::Stopping)?
+        });
+        async move {
+            queued?;
+            receiver.await.map_err(|_| Error::Stopping)?
+        }
     }
 
     /// Reads on a thread that may wait, past the view.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let path = Arc::clone(&self.path);
         let result = tokio::task::spawn_blocking(move || {
-            schema::open_reader(&path).and_then(|connection| query(&connection))
+            schema::open_reader(&path).and_then(|connection| query(&Transaction::new(&connection)))
         });
-        let failed =
-            |source| Error::Database { path: self.path.to_path_buf(), source: Arc::new(source) };
+        let failed = |source| Error::database(&self.path, source);
         result.await.map_err(|_| Error::Stopping)?.map_err(failed)
-    }
-}
-
-/// Why a change is rolled back.
-pub(crate) enum ChangeError {
-    /// It makes no sense.
-    Refused(Error),
-    /// SQLite can't.
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for ChangeError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<Error> for ChangeError {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
     }
 }
 
@@ -147,7 +139,7 @@ impl Writer {
         loop {
             match changes.recv_timeout(FOREIGN_CHANGES_INTERVAL) {
                 Ok(first) => self.store(first, changes),
-                Err(RecvTimeoutError::Timeout) => self.publish(&[]),
+                Err(RecvTimeoutError::Timeout) => self.publish(&BTreeSet::new()),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -156,29 +148,34 @@ impl Writer {
     /// Stores the first change and those that wait behind it in one transaction.
     fn store(&mut self, first: Change, changes: &Receiver<Change>) {
         let mut applied = Vec::new();
-        let failed = self.transact(first, changes, &mut applied).err();
-        if let Some(error) = &failed {
-            tracing::error!(%error, "changes could not be stored");
-        } else {
-            let parts: Vec<Part> = applied.iter().filter_map(|change| change.part).collect();
-            self.publish(&parts);
-        }
+        let stored = self.transact(first, changes, &mut applied);
+        let failed = match stored {
+            Ok(touched) => {
+                self.publish(&touched);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "changes could not be stored");
+                Some(error)
+            }
+        };
         for change in applied {
             (change.answer)(match &failed {
                 None => Ok(()),
                 Some(source) => {
-                    Err(Error::Database { path: self.path.clone(), source: Arc::clone(source) })
+                    Err(Error::Database { path: self.path.clone(), source: source.clone() })
                 }
             });
         }
     }
 
+    /// Returns what readers must see again.
     fn transact(
         &mut self,
         first: Change,
         changes: &Receiver<Change>,
         applied: &mut Vec<Applied>,
-    ) -> Result<(), Arc<rusqlite::Error>> {
+    ) -> Result<BTreeSet<Part>, Arc<rusqlite::Error>> {
         // Immediate: a transaction that begins by reading can't become a writer while another
         // process writes, whatever the timeout.
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
@@ -189,6 +186,7 @@ impl Writer {
                 return Err(error);
             }
         };
+        let mut touched = BTreeSet::new();
         let mut next = Some(first);
         while let Some(change) = next {
             let savepoint = match transaction.savepoint().map_err(Arc::new) {
@@ -198,31 +196,38 @@ impl Writer {
                     return Err(error);
                 }
             };
-            let done = change(Ok(&savepoint));
-            // A savepoint that is dropped is rolled back.
-            let kept = if done.part.is_some() { savepoint.commit() } else { Ok(()) };
+            let tables = Transaction::new(&savepoint);
+            let done = change(Ok(&tables));
+            let parts = tables.into_touched();
+            let is_kept = done.is_kept;
             applied.push(done);
-            kept?;
+            // A savepoint that is dropped is rolled back.
+            if is_kept {
+                savepoint.commit()?;
+                touched.extend(parts);
+            }
             next = if applied.len() < GROUP_MAX { changes.try_recv().ok() } else { None };
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        Ok(touched)
     }
 
     /// Shows the new state to readers.
-    fn publish(&mut self, parts: &[Part]) {
+    fn publish(&mut self, touched: &BTreeSet<Part>) {
         let loaded = (|| {
             let version = data_version(&self.connection)?;
             let is_foreign = version != self.version;
-            if !is_foreign && parts.is_empty() {
+            if !is_foreign && touched.is_empty() {
                 return Ok(None);
             }
             self.version = version;
+            let tables = Transaction::new(&self.connection);
             if is_foreign {
-                return load_all(&self.connection).map(Some);
+                return View::load(&tables).map(Some);
             }
             let mut view = View::clone(&self.publish.borrow());
-            for part in parts {
-                load_part(&self.connection, *part, &mut view)?;
+            for part in touched {
+                view.load_part(&tables, *part)?;
             }
             Ok::<_, rusqlite::Error>(Some(view))
         })();

@@ -1,6 +1,31 @@
-//! Durable state: the database, and what readers see of it.
+//! Durable state: the only folder with SQL.
+//!
+//! What the tables hold is read and changed through [`Transaction`], whose methods stand in the files of what
+//! they are about. Readers see a [`View`], which is as of the last commit and never waits.
 
-pub(crate) mod database;
-pub(crate) mod rows;
-pub(crate) mod schema;
-pub(crate) mod view;
+mod boots;
+mod database;
+mod hardware;
+mod images;
+mod leases;
+mod machines;
+mod orders;
+mod proofs;
+mod rescues;
+mod row;
+mod schema;
+mod seen;
+mod ssh_keys;
+mod transaction;
+mod view;
+
+pub(crate) use boots::NewBoot;
+pub(crate) use database::Database;
+pub use hardware::Hardware;
+pub(crate) use hardware::take_over_files;
+pub(crate) use images::index;
+pub use orders::PowerState;
+pub(crate) use proofs::Proof;
+pub use seen::Sighting;
+pub(crate) use transaction::{ChangeError, Transaction};
+pub(crate) use view::{LastBoot, View};

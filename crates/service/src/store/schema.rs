@@ -5,11 +5,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a writer waits for the writer of another process. Each holds the lock for milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Statements that are kept prepared: all that boots need.
+const STATEMENTS_MAX: usize = 64;
 
 /// Step `n` makes format `n + 1` of format `n`. Steps are never changed, only added.
 const MIGRATIONS: &[&str] = &[
@@ -100,7 +102,7 @@ const MIGRATIONS: &[&str] = &[
         private TEXT NOT NULL,
         public  TEXT NOT NULL
     ) STRICT;
-",    "
+", "
     ALTER TABLE machine ADD COLUMN root_url TEXT;
 ", "
     -- The machine's next boot stops in a rescue shell.
@@ -113,6 +115,20 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE rescue (
         boot     INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
         password TEXT NOT NULL
+    ) STRICT;
+", "
+    -- The oldest boots of strangers are found without a look at those of machines.
+    CREATE INDEX boot_of_stranger ON boot (id) WHERE machine IS NULL;
+
+    -- What machines are made of, by the NIC that they boot from.
+    CREATE TABLE hardware (
+        mac         TEXT PRIMARY KEY,
+        boot        INTEGER NOT NULL,
+        -- One a line, sorted.
+        modaliases  TEXT NOT NULL,
+        -- The last boot that got an initrd made for it; how many of those in a row did not find their root.
+        fitted_boot INTEGER,
+        failures    INTEGER NOT NULL
     ) STRICT;
 ",
 ];
@@ -131,9 +147,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
         .mode(0o600)
         .open(path)
         .map_err(io_error("open the database", path))?;
-    let failed = |source| Error::Database { path: path.to_owned(), source: Arc::new(source) };
+    let failed = |source| Error::database(path, source);
     let mut connection = Connection::open(path).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
@@ -144,20 +161,26 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
 }
 
 /// Opens the database for reading only, for pages that show history.
-pub(crate) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Database { path: path.to_owned(), source: Arc::new(source) };
+    let failed = |source| Error::database(path, source);
     let known = MIGRATIONS.len() as u32;
+    let version = |connection: &Connection| {
+        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).map_err(failed)
+    };
+    // Who finds nothing to do waits for no other process that writes.
+    if version(connection)? == known {
+        return Ok(());
+    }
     // Two processes may start at once: who gets the lock second finds the work done.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let found: u32 =
-        transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    let found = version(&transaction)?;
     if found > known {
         return Err(Error::NewerDatabase { path: path.to_owned(), found, known });
     }

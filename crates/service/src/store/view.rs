@@ -1,106 +1,153 @@
 //! What readers see: the state as of the last commit, immutable.
+//!
+//! Maps share what did not change with those of the former view: a commit costs what it changes, not what is
+//! there.
 
-use crate::boot::words::{self, Control};
-use crate::fleet::rescue;
-use crate::store::rows;
+use super::hardware::Hardware;
+use super::orders::PowerState;
+use super::proofs::Proof;
+use super::transaction::{Part, Transaction};
 use model::{Boot, Lease, Seen, Site};
-use rusqlite::Connection;
-use std::collections::HashMap;
+use rpds::HashTrieMapSync;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wire::Mac;
 
 /// The state of the site. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct View {
     pub(crate) site: Arc<Site>,
-    pub(crate) leases: Arc<Vec<Lease>>,
     /// The last boot of each NIC.
-    pub(crate) boots: HashMap<Mac, Arc<Boot>>,
-    /// What only the boot server and the machine know of the last boot of each NIC.
-    pub(crate) controls: HashMap<Mac, Arc<Control>>,
+    pub(crate) boots: HashTrieMapSync<Mac, LastBoot>,
+    /// What each machine is made of, by its NIC.
+    pub(crate) hardware: HashTrieMapSync<Mac, Arc<Hardware>>,
     /// Passwords of the rescue shells that machines stop in at their next boot, by name.
     pub(crate) rescues: Arc<HashMap<String, String>>,
-    /// All PCs that ever asked for a loader, machines too.
-    pub(crate) seen: Arc<Vec<Seen>>,
+    /// PCs that asked for a loader, machines too.
+    pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
+    leases: HashTrieMapSync<Mac, Arc<Lease>>,
+    owners: HashTrieMapSync<Ipv4Addr, Mac>,
+    /// NICs whose last boot has an order that was not obeyed.
+    ordered: HashTrieMapSync<Mac, ()>,
+}
+
+/// The last boot of a NIC, with what only the boot server and the machine know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct LastBoot {
+    pub(crate) boot: Arc<Boot>,
+    pub(crate) proof: Proof,
+    /// What the machine was asked to do.
+    pub(crate) order: Option<PowerState>,
+    /// Password of the rescue shell that the boot stops in.
+    pub(crate) rescue: Option<String>,
 }
 
 impl View {
-    /// Whose address it is.
-    pub(crate) fn lease_of(&self, address: Ipv4Addr) -> Option<&Lease> {
-        self.leases.iter().find(|lease| lease.address == address)
+    /// All leases, ended ones too.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values().map(|lease| &**lease)
     }
-}
 
-/// What a change touches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// Machines or images.
-    Site,
-    /// Leases.
-    Leases,
-    /// The boots of one NIC.
-    Boot(Mac),
-    /// PCs that asked.
-    Seen,
-    /// Nothing.
-    Nothing,
-}
-
-pub(crate) fn load_all(connection: &Connection) -> rusqlite::Result<View> {
-    let mut view = View { boots: rows::last_boots(connection)?, ..View::default() };
-    for (mac, boot) in &view.boots {
-        view.controls.insert(*mac, Arc::new(words::of_boot(connection, boot.id)?));
+    /// The lease of a NIC, ended or not.
+    pub(crate) fn lease(&self, mac: Mac) -> Option<&Lease> {
+        self.leases.get(&mac).map(|lease| &**lease)
     }
-    for part in [Part::Leases, Part::Seen, Part::Site] {
-        load_part(connection, part, &mut view)?;
-    }
-    Ok(view)
-}
 
-pub(crate) fn load_part(
-    connection: &Connection,
-    part: Part,
-    view: &mut View,
-) -> rusqlite::Result<()> {
-    match part {
-        Part::Nothing => {}
-        Part::Leases => view.leases = Arc::new(rows::leases(connection)?),
-        Part::Boot(mac) => {
-            match rows::last_boot(connection, mac)? {
-                Some(boot) => {
-                    let control = words::of_boot(connection, boot.id)?;
-                    view.controls.insert(mac, Arc::new(control));
-                    view.boots.insert(mac, Arc::new(boot));
-                }
-                None => {
-                    view.controls.remove(&mac);
-                    view.boots.remove(&mac);
+    /// The NIC that has this address, or had it last.
+    pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<Mac> {
+        self.owners.get(&address).copied()
+    }
+
+    /// Last boots with an order that was not obeyed.
+    pub(crate) fn ordered(&self) -> impl Iterator<Item = (Mac, &LastBoot)> {
+        self.ordered.keys().filter_map(|mac| Some((*mac, self.boots.get(mac)?)))
+    }
+
+    /// PCs that asked for a loader and are no machines, the last first.
+    pub(crate) fn discovered(&self) -> Vec<Seen> {
+        let machines: HashSet<Mac> = self.site.machines.iter().map(|machine| machine.mac).collect();
+        let strangers = self.seen.values().filter(|seen| !machines.contains(&seen.mac));
+        let mut strangers: Vec<Seen> = strangers.map(|seen| Seen::clone(seen)).collect();
+        strangers.sort_by_key(|seen| (std::cmp::Reverse(seen.last_unix), seen.mac));
+        strangers
+    }
+
+    /// Reads everything.
+    pub(super) fn load(tables: &Transaction<'_>) -> rusqlite::Result<Self> {
+        let mut view = Self::default();
+        for part in [Part::Machines, Part::Images, Part::Rescues, Part::Leases] {
+            view.load_part(tables, part)?;
+        }
+        for boot in tables.last_boots()? {
+            view.put_boot(boot.boot.mac, Some(boot));
+        }
+        for seen in tables.all_seen()? {
+            view.seen.insert_mut(seen.mac, Arc::new(seen));
+        }
+        for (mac, hardware) in tables.all_hardware()? {
+            view.hardware.insert_mut(mac, Arc::new(hardware));
+        }
+        Ok(view)
+    }
+
+    /// Reads what a change has touched.
+    pub(super) fn load_part(
+        &mut self,
+        tables: &Transaction<'_>,
+        part: Part,
+    ) -> rusqlite::Result<()> {
+        match part {
+            Part::Machines => {
+                let machines = tables.machines()?;
+                self.site = Arc::new(Site { machines, images: self.site.images.clone() });
+            }
+            Part::Images => {
+                let images = tables.image_versions()?;
+                self.site = Arc::new(Site { machines: self.site.machines.clone(), images });
+            }
+            Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),
+            Part::Leases => {
+                (self.leases, self.owners) = Default::default();
+                for lease in tables.leases()? {
+                    self.put_lease(lease.mac, Some(lease));
                 }
             }
-            // A boot may have taken one.
-            view.rescues = Arc::new(rescue::wanted(connection)?);
+            Part::Lease(mac) => self.put_lease(mac, tables.lease(mac)?),
+            Part::Boot(mac) => self.put_boot(mac, tables.last_boot_with_secrets(mac)?),
+            Part::Seen(mac) => put(&mut self.seen, mac, tables.seen(mac)?.map(Arc::new)),
+            Part::Hardware(mac) => {
+                put(&mut self.hardware, mac, tables.hardware(mac)?.map(Arc::new));
+            }
         }
-        Part::Seen => {
-            view.seen = Arc::new(rows::seen(connection)?);
-            let mut site = Site::clone(&view.site);
-            site.discovered = discovered(&site, &view.seen);
-            view.site = Arc::new(site);
-        }
-        Part::Site => {
-            view.rescues = Arc::new(rescue::wanted(connection)?);
-            let mut site = Site {
-                machines: rows::machines(connection)?,
-                images: rows::image_versions(connection)?,
-                discovered: Vec::new(),
-            };
-            site.discovered = discovered(&site, &view.seen);
-            view.site = Arc::new(site);
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn put_lease(&mut self, mac: Mac, lease: Option<Lease>) {
+        // The address may have gone to another NIC in the same commit, which was read first.
+        if let Some(former) = self.leases.get(&mac)
+            && self.owner(former.address) == Some(mac)
+        {
+            self.owners.remove_mut(&former.address);
+        }
+        if let Some(lease) = &lease {
+            self.owners.insert_mut(lease.address, mac);
+        }
+        put(&mut self.leases, mac, lease.map(Arc::new));
+    }
+
+    fn put_boot(&mut self, mac: Mac, boot: Option<LastBoot>) {
+        let order = boot.as_ref().and_then(|boot| boot.order.as_ref());
+        let is_ordered = order.is_some_and(|order| order.obeyed_unix_ms.is_none());
+        put(&mut self.ordered, mac, is_ordered.then_some(()));
+        put(&mut self.boots, mac, boot);
+    }
 }
 
-fn discovered(site: &Site, seen: &[Seen]) -> Vec<Seen> {
-    seen.iter().filter(|seen| site.machine_by_mac(seen.mac).is_none()).cloned().collect()
+fn put<K: Eq + Hash, V>(map: &mut HashTrieMapSync<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert_mut(key, value),
+        None => drop(map.remove_mut(&key)),
+    }
 }

@@ -174,7 +174,7 @@ pub(super) async fn page(
         refused: (view.n_refused > 0).then(|| text::count(view.n_refused, "report", "reports")),
         form,
         disk: view.export.as_ref().map(disk),
-        hardware: service.hardware(name).await.map_err(failed)?.map(|known| hardware(&known)),
+        hardware: service.hardware(name).map_err(failed)?.map(|known| hardware(&known)),
         kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
         grub_cfg: preview.map(|preview| preview.grub_cfg),

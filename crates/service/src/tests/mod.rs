@@ -2,7 +2,7 @@
 
 mod secrets;
 
-use crate::initrds::build::InitrdState;
+use crate::initrds::{InitrdState, Recipe};
 use crate::{Error, MachineChange, NewStage, Options, Service, Sighting, StateWord};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -51,7 +51,13 @@ fn add_image(root: &Path, name: &str, version: u32) {
 fn pretend_initrds(service: &Service) {
     for version in &service.site().images {
         let ready = InitrdState::Ready { path: "/dev/null".into(), size_bytes: 0 };
-        service.initrds().set(version, &[RootKind::Nfs].into(), ready);
+        let recipe = Recipe {
+            image: version.image.clone(),
+            version: version.version,
+            roots: [RootKind::Nfs].into(),
+            fit: None,
+        };
+        service.initrds().shelf().put(recipe, ready);
     }
 }
 
@@ -326,8 +332,8 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
     };
     service.saw(sighting(MAC)).await.unwrap();
     service.saw(sighting(MAC)).await.unwrap();
-    let site = service.site();
-    assert_eq!((site.discovered.len(), site.discovered[0].firmware), (1, Firmware::Other(11)));
+    let discovered = service.discovered();
+    assert_eq!((discovered.len(), discovered[0].firmware), (1, Firmware::Other(11)));
 
     let id = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let event = NewStage {
@@ -344,29 +350,6 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
 }
 
 #[tokio::test]
-async fn an_image_imported_while_another_process_starts_stays_in_the_index() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let importer = crate::store::schema::open(&options(root).database).unwrap();
-    add_image(root, "debian-12", 1);
-    importer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let starting = std::thread::spawn({
-        let options = options(root);
-        move || Service::open(options).unwrap()
-    });
-    // It has had time to look into the store, and waits for the lock.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    add_image(root, "debian-12", 2);
-    let store = images::Store::open(&options(root).images).unwrap();
-    let imported = store.version(&"debian-12".parse().unwrap(), 2).unwrap();
-    crate::store::rows::insert_image_version(&importer, &imported).unwrap();
-    importer.execute_batch("COMMIT").unwrap();
-    let service = starting.join().unwrap();
-    let versions: Vec<u32> = service.site().images.iter().map(|image| image.version).collect();
-    assert_eq!(versions, [1, 2]);
-}
-
-#[tokio::test]
 async fn an_emptied_cache_is_no_broken_boot() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
@@ -379,13 +362,13 @@ async fn an_emptied_cache_is_no_broken_boot() {
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
-    service.initrds().set(&service.site().images[0], &[].into(), gone);
+    service.initrds().shelf().put(Recipe::for_all(&service.site(), &image, 1), gone);
     assert!(screen(&service).await.contains("is being built"));
     assert!(asked.lock().unwrap().is_empty(), "a disk was prepared for a PC that can't start");
 
     // The builder is woken by the PC that waits; without bootlace-init it then knows why it can't.
     let building = service.clone();
-    let builder = tokio::spawn(async move { building.keep_initrds_built().await });
+    let builder = tokio::spawn(async move { building.initrds().keep_built().await });
     let failed = async {
         while !matches!(service.initrd_state(&image, 1), InitrdState::Failed(_)) {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -464,7 +447,8 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
-    let current = crate::initrds::build::file_name(b"init", first, &[].into(), None);
+    let current =
+        crate::initrds::file_name(b"init", first, &Recipe::for_all(&site, &first.image, 1));
     for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }
@@ -520,14 +504,15 @@ async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
     let list = b"pci:v00008086d0000100Ebc02sc00i00\nusb:v1ic03\n";
     assert!(!service.keep_hardware(MAC, first + 1, list).await.unwrap(), "of another boot");
     assert!(service.keep_hardware(MAC, first, list).await.unwrap());
-    let hardware = service.hardware(&name).await.unwrap().unwrap();
+    let hardware = service.hardware(&name).unwrap().unwrap();
     assert_eq!((hardware.modaliases.len(), hardware.is_trusted()), (2, true));
     assert_eq!(service.fitted_initrd(&plan(first), first, false).await.unwrap(), None, "not built");
 
     let file = root.join("fitted.img");
     std::fs::write(&file, "initrd").unwrap();
     let version = site.newest(&"debian".parse().unwrap()).unwrap();
-    service.initrds().fitted().set(version, &hardware.key(), Ok(file));
+    let ready = InitrdState::Ready { path: file, size_bytes: 6 };
+    service.initrds().shelf().put(Recipe::fitted(version, &hardware.key()), ready);
     let key = Some(hardware.key());
     let fetched = NewStage::noticed(Stage::Initrd, "");
     for (n, expected) in [(1, &key), (2, &None), (3, &key), (4, &None), (5, &None)] {
@@ -539,7 +524,7 @@ async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
     }
     let boot = open_boot(&service).await;
     assert!(service.keep_hardware(MAC, boot, b"pci:v2bc02\n").await.unwrap());
-    assert!(service.hardware(&name).await.unwrap().unwrap().is_trusted(), "other hardware");
+    assert!(service.hardware(&name).unwrap().unwrap().is_trusted(), "other hardware");
 }
 
 /// The machine is switched off and on.

@@ -1,0 +1,69 @@
+//! What the storage server says of machines' disks.
+
+use crate::error::Error;
+use crate::live::Answer;
+use crate::service::Service;
+use crate::storage_client;
+use model::{MachineName, StallVerb};
+use std::time::Duration;
+
+/// How often the storage server is asked for its exports.
+const EXPORTS_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Service {
+    /// Asks the storage server for its exports. Pages show what it said last.
+    pub async fn refresh_exports(&self) {
+        let asked = Some(self.now().moment);
+        let socket = &self.options().storage_socket;
+        let answer = match storage_client::exports(socket).await {
+            Ok(list) => {
+                let space = storage_client::space(socket).await.ok();
+                Answer { asked, list, space, error: None }
+            }
+            Err(error) => {
+                Answer { asked, error: Some(wire::error_chain(&error)), ..Answer::default() }
+            }
+        };
+        let error = answer.error.clone();
+        let former = self.exports().put(answer);
+        match (&former.error, error) {
+            (former, Some(error)) if former.as_ref() != Some(&error) => {
+                tracing::warn!(error, "storage server");
+            }
+            (Some(_), None) => tracing::info!("the storage server answers again"),
+            _ => {}
+        }
+    }
+
+    /// Keeps what pages show of the storage server fresh. Never ends.
+    pub(super) async fn keep_exports_fresh(&self) {
+        loop {
+            self.refresh_exports().await;
+            tokio::time::sleep(EXPORTS_INTERVAL).await;
+        }
+    }
+
+    /// Asks the storage server if that was not done just now.
+    pub(super) async fn look_at_exports(&self) {
+        let now = self.now().moment;
+        let asked = self.exports().last().asked;
+        if asked.is_none_or(|asked| now.since(asked) > 2 * EXPORTS_INTERVAL) {
+            self.refresh_exports().await;
+        }
+    }
+
+    /// Decides what becomes of the machine's writes that wait, for instance for room on the storage
+    /// server's disk; how many there are.
+    ///
+    /// # Errors
+    /// There is no such machine, it has no disk at the storage server, or that does not answer.
+    pub async fn decide_stall(&self, name: &MachineName, verb: StallVerb) -> Result<u32, Error> {
+        if self.site().machine(name).is_none() {
+            return Err(Error::NoMachine(name.clone()));
+        }
+        let decided = storage_client::decide_stall(&self.options().storage_socket, name, verb);
+        let n_requests = decided.await?;
+        self.refresh_exports().await;
+        Ok(n_requests)
+    }
+}

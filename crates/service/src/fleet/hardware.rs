@@ -1,0 +1,19 @@
+//! What machines are made of.
+
+use crate::error::Error;
+use crate::service::Service;
+use crate::store::Hardware;
+use model::MachineName;
+use std::sync::Arc;
+
+impl Service {
+    /// What a machine is made of; `None` before its first boot.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn hardware(&self, name: &MachineName) -> Result<Option<Arc<Hardware>>, Error> {
+        let view = self.view();
+        let machine = view.site.machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
+        Ok(view.hardware.get(&machine.mac).cloned())
+    }
+}

@@ -1,0 +1,168 @@
+//! A machine with everything that is known of it.
+
+use super::rescue::Rescue;
+use super::state::{MachineState, machine_state};
+use crate::error::Error;
+use crate::live::Life;
+use crate::service::Service;
+use crate::store::{LastBoot, PowerState, View};
+use model::{
+    Boot, ExportStatus, Firmware, ImageName, Machine, MachineName, Seen, Site, Stage, WriteMode,
+};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+/// From here on a machine's memory for changes is short; the machine itself warns at the same.
+pub(super) const RAM_SHORT_PERCENT: u8 = 80;
+
+/// A machine with everything that is known of it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MachineView {
+    /// What the administrator chose.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// What it does now.
+    pub state: MachineState,
+    /// Address that it has leased.
+    pub address: Option<Ipv4Addr>,
+    /// Its firmware, once it has asked.
+    pub firmware: Option<Firmware>,
+    /// Its last boot.
+    pub boot: Option<Boot>,
+    /// Whether it has shown in its last boot that it knows the secret of that boot; then it can be told to
+    /// stop, and what comes in its name without a proof is refused.
+    pub is_proven: bool,
+    /// What it was asked to do in its last boot.
+    pub power: Option<PowerState>,
+    /// A rescue shell in which its next boot stops, or its last one that has no root yet.
+    pub rescue: Option<Rescue>,
+    /// Words in its last boot that were refused, since their proof was wrong or missing.
+    pub n_refused: u64,
+    /// The image version that it gets at its next boot.
+    pub next_version: Option<u32>,
+    /// How full its memory for changes is, in percent; `None` if it has none, or is off.
+    pub ram_used_percent: Option<u8>,
+    /// Its disk as the storage server sees it.
+    pub export: Option<ExportStatus>,
+}
+
+impl MachineView {
+    /// How full its memory for changes is, and what helps if it is short.
+    pub fn ram_sentence(&self) -> Option<String> {
+        let percent = self.ram_used_percent?;
+        Some(match percent >= RAM_SHORT_PERCENT {
+            true => ram_sentence(percent),
+            false => format!("Its memory for changes is {percent} % full."),
+        })
+    }
+
+    /// From the firmware's first packet to the end of the system's start, in milliseconds.
+    pub fn took_ms(&self) -> Option<u64> {
+        let boot = self.boot.as_ref()?;
+        let up = boot.stages.iter().find(|event| event.stage == Stage::Up)?;
+        Some(up.at_unix_ms.saturating_sub(boot.started_unix_ms))
+    }
+}
+
+impl Service {
+    /// All machines with everything that is known of them, by name. Never waits.
+    pub fn machines(&self) -> Vec<MachineView> {
+        let view = self.view();
+        let answer = self.exports().last();
+        let exports: HashMap<&MachineName, &ExportStatus> =
+            answer.list.iter().map(|export| (&export.spec.machine, export)).collect();
+        let now = self.now();
+        let machines = view.site.machines.iter();
+        machines
+            .map(|machine| {
+                let lease = view.lease(machine.mac);
+                let seen = view.seen.get(&machine.mac);
+                let last = view.boots.get(&machine.mac);
+                let boot = last.map(|last| Boot::clone(&last.boot));
+                let export = exports.get(&machine.name).copied();
+                let waiting = self.waits().get(machine.mac, now.moment);
+                let life = boot.as_ref().map_or(Life::Unknown, |boot| {
+                    self.heartbeats().life(machine.mac, boot.id, now)
+                });
+                let ram_used_percent = boot
+                    .as_ref()
+                    .filter(|_| life == Life::Alive)
+                    .and_then(|boot| self.heartbeats().ram_used_percent(machine.mac, boot.id));
+                let state =
+                    machine_state(boot.as_ref(), waiting.as_deref(), export, life, now.unix_ms);
+                let next = machine
+                    .image
+                    .as_ref()
+                    .and_then(|image| kept(machine, export).or_else(|| newest(&view.site, image)));
+                MachineView {
+                    machine: machine.clone(),
+                    state,
+                    address: lease.map(|lease| lease.address),
+                    firmware: boot
+                        .as_ref()
+                        .map(|boot| boot.firmware)
+                        .or(seen.map(|seen| seen.firmware)),
+                    is_proven: last.is_some_and(|last| last.proof.is_given),
+                    power: last.and_then(|last| last.order.clone()),
+                    rescue: rescue(&view, machine, last),
+                    n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
+                    boot,
+                    next_version: next,
+                    ram_used_percent,
+                    export: export.cloned(),
+                }
+            })
+            .collect()
+    }
+
+    /// One machine with everything that is known of it. Never waits.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn machine(&self, name: &MachineName) -> Result<MachineView, Error> {
+        let found = self.machines().into_iter().find(|view| view.machine.name == *name);
+        found.ok_or_else(|| Error::NoMachine(name.clone()))
+    }
+
+    /// PCs that asked for a loader and are no machines, the last first.
+    pub fn discovered(&self) -> Vec<Seen> {
+        self.view().discovered()
+    }
+}
+
+fn rescue(view: &View, machine: &Machine, last: Option<&LastBoot>) -> Option<Rescue> {
+    if let Some(password) = view.rescues.get(machine.name.as_str()) {
+        return Some(Rescue { password: password.clone(), boot: None });
+    }
+    let LastBoot { boot, rescue, .. } = last?;
+    let is_failed = boot.current().is_some_and(|last| last.stage == Stage::Failed);
+    let is_over = boot.stages.iter().any(|event| event.stage >= Stage::Attach);
+    let password = rescue.clone().filter(|_| is_failed || !is_over)?;
+    Some(Rescue { password, boot: Some(boot.id) })
+}
+
+/// What it means that a machine's memory for changes is so full.
+pub(super) fn ram_sentence(percent: u8) -> String {
+    let then = match percent {
+        100 => "nothing more can be written",
+        _ => "when it is full, nothing more can be written",
+    };
+    format!(
+        "Its memory for changes is {percent} % full; {then}. Delete files there, or start it again, which \
+         forgets them."
+    )
+}
+
+fn newest(site: &Site, image: &ImageName) -> Option<u32> {
+    site.newest(image).map(|version| version.version)
+}
+
+/// The version that a machine stays on because it keeps its disk.
+fn kept(machine: &Machine, export: Option<&ExportStatus>) -> Option<u32> {
+    let spec = &export?.spec;
+    let is_kept = machine.write_mode == WriteMode::Persistent
+        && spec.write_mode == WriteMode::Persistent
+        && !machine.reset_disk
+        && machine.image.as_ref() == Some(&spec.image);
+    is_kept.then_some(spec.version)
+}

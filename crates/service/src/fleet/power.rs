@@ -1,0 +1,42 @@
+//! Orders to running machines.
+
+use crate::error::Error;
+use crate::service::Service;
+use crate::store::PowerState;
+use initcfg::{PowerOrder, PowerVerb};
+use model::MachineName;
+use wire::Mac;
+
+impl Service {
+    /// Asks a running machine to stop. The boot server tells it within a second, and again until the
+    /// machine answers or two minutes have passed.
+    ///
+    /// # Errors
+    /// There is no such machine, it can't be told, or the database can't be written.
+    pub async fn order(&self, name: &MachineName, verb: PowerVerb) -> Result<PowerState, Error> {
+        let mac = self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?.mac;
+        // Who has proven nothing has no keeper that could check an order.
+        let last = self.view().boots.get(&mac).filter(|last| last.proof.is_given).cloned();
+        let boot = last.ok_or_else(|| Error::NoKeeper(name.clone()))?.boot.id;
+        let asked_unix_ms = self.now().unix_ms;
+        let counter = self
+            .database()
+            .write(move |tables| Ok(tables.put_order(mac, boot, verb, asked_unix_ms)?))
+            .await?;
+        tracing::info!(machine = %name, boot, %verb, "asked to stop");
+        Ok(PowerState { counter, verb, asked_unix_ms, obeyed_unix_ms: None })
+    }
+
+    /// Orders that machines have not obeyed yet, as datagrams.
+    pub fn open_orders(&self) -> Vec<(Mac, String)> {
+        let now = self.now().unix_ms;
+        let view = self.view();
+        let open = view.ordered().filter_map(|(mac, last)| {
+            let order = last.order.as_ref().filter(|order| order.is_open(now))?;
+            let PowerState { counter, verb, .. } = *order;
+            let line = PowerOrder { boot: last.boot.id, counter, verb }.to_string();
+            Some((mac, last.proof.token?.seal(&line)))
+        });
+        open.collect()
+    }
+}

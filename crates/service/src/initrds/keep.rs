@@ -1,0 +1,191 @@
+//! The builder: has ready what machines may ask for.
+
+use super::build::{Settings, build, remove, wrong};
+use super::fit::{Fitted, fitted_of};
+use super::recipe::{FITTED_MARK, Recipe};
+use super::shelf::{InitrdState, Shelf};
+use crate::error::Error;
+use crate::options::Options;
+use crate::store::{Database, View};
+use images::Store;
+use model::{ImageVersion, Site};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify, watch};
+
+/// After a build that failed, time until it is tried again: perhaps `bootlace-init` was installed since.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The initrds of a site.
+pub(crate) struct Initrds {
+    pub(super) settings: Settings,
+    /// Whether machines get those for their hardware.
+    are_fitted: bool,
+    images: Arc<Store>,
+    pub(super) database: Database,
+    shelf: Shelf,
+    /// Held while one is built: each build uses all processors.
+    building: Mutex<()>,
+    /// A machine waits for one that is not there.
+    wanted: Notify,
+}
+
+impl Initrds {
+    pub(crate) fn new(options: &Options, images: Arc<Store>, database: Database) -> Self {
+        let settings = Settings {
+            folder: options.initrds.clone(),
+            modules: options.modules.clone(),
+            init: options.init.clone(),
+            nbd_ca: options.nbd_ca.clone(),
+        };
+        Self {
+            settings,
+            are_fitted: options.fitted_initrds,
+            images,
+            database,
+            shelf: Shelf::default(),
+            building: Mutex::default(),
+            wanted: Notify::new(),
+        }
+    }
+
+    /// How far each is.
+    pub(crate) const fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Has this one built now, and not at the next look; from then on it is kept built.
+    pub(crate) fn want(&self, recipe: Recipe) {
+        if !self.shelf.is_built(&recipe) {
+            self.shelf.put(recipe, InitrdState::Missing);
+            self.wanted.notify_one();
+        }
+    }
+
+    /// What is to be built may have changed.
+    pub(crate) fn look_again(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// The one of this image version that is for all machines; builds it if it is not in the cache.
+    ///
+    /// # Errors
+    /// It can't be built.
+    pub(crate) async fn ensure(&self, version: &ImageVersion) -> Result<PathBuf, Error> {
+        let _building = self.building.lock().await;
+        let recipe = self.recipe(version);
+        if let Some(path) = self.shelf.ready(&recipe).filter(|path| path.is_file()) {
+            return Ok(path);
+        }
+        let result = self.make(version, recipe, String::new()).await;
+        if let Err(error) = &result {
+            tracing::error!(image = %version.image, version = version.version, why = why(error),
+                "no initrd: machines can't boot this image");
+        }
+        result
+    }
+
+    /// Builds what is missing, for each version that a machine may boot, as they appear. Never ends.
+    pub(crate) async fn keep_built(&self) {
+        let mut changes = self.database.watch();
+        loop {
+            for version in self.versions_to_build() {
+                if !self.shelf.is_built(&self.recipe(&version)) {
+                    // The shelf and the log have the error.
+                    let _ = self.ensure(&version).await;
+                }
+            }
+            if self.are_fitted {
+                self.keep_fitted_built().await;
+            }
+            tokio::select! {
+                () = images_changed(&mut changes) => {}
+                () = self.wanted.notified() => {}
+                () = tokio::time::sleep(RETRY_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Builds what is missing for the hardware of the site's machines, and removes what is for none.
+    async fn keep_fitted_built(&self) {
+        let fitted = fitted_of(&self.database.view());
+        for Fitted { version, recipe, names } in &fitted {
+            // One that can't be built is not tried again: its hardware stays the same.
+            if self.shelf.is_built(recipe)
+                || matches!(self.shelf.state(recipe), InitrdState::Failed(_))
+            {
+                continue;
+            }
+            let _building = self.building.lock().await;
+            if let Err(error) = self.make(version, recipe.clone(), names.clone()).await {
+                tracing::warn!(image = %version.image, version = version.version, why = why(&error),
+                    "no initrd for the hardware of some machines: they get the one for all");
+            }
+        }
+        let recipes: Vec<Recipe> = fitted.into_iter().map(|fitted| fitted.recipe).collect();
+        let kept = self.shelf.keep_fitted(&recipes);
+        let folder = &self.settings.folder;
+        remove(folder, |name| name.contains(FITTED_MARK) && !kept.contains(&folder.join(name)));
+    }
+
+    /// Builds one, in its turn.
+    async fn make(
+        &self,
+        version: &ImageVersion,
+        recipe: Recipe,
+        names: String,
+    ) -> Result<PathBuf, Error> {
+        self.shelf.put(recipe.clone(), InitrdState::Building);
+        let (settings, images) = (self.settings.clone(), Arc::clone(&self.images));
+        let (of, with) = (version.clone(), recipe.clone());
+        let built =
+            tokio::task::spawn_blocking(move || build(&settings, &images, &of, &with, &names));
+        let result = built.await.unwrap_or_else(|_| Err(wrong(version, "the build broke off")));
+        let state = match &result {
+            Ok((path, size_bytes)) => {
+                InitrdState::Ready { path: path.clone(), size_bytes: *size_bytes }
+            }
+            Err(error) => InitrdState::Failed(why(error)),
+        };
+        self.shelf.put(recipe, state);
+        result.map(|(path, _)| path)
+    }
+
+    /// The newest of each image, and those older ones that a machine stays on.
+    fn versions_to_build(&self) -> Vec<ImageVersion> {
+        let site = Arc::clone(&self.database.view().site);
+        let is_used = |version: &&ImageVersion| {
+            site.newest(&version.image) == Some(*version) || self.shelf.was_wanted(version)
+        };
+        site.images.iter().filter(is_used).cloned().collect()
+    }
+
+    fn recipe(&self, version: &ImageVersion) -> Recipe {
+        Recipe::for_all(&self.database.view().site, &version.image, version.version)
+    }
+}
+
+/// Waits until images have come or gone, or other roots are needed.
+async fn images_changed(changes: &mut watch::Receiver<Arc<View>>) {
+    let of = |site: &Site| {
+        let images = site.images.iter();
+        let recipes = images.map(|image| Recipe::for_all(site, &image.image, image.version));
+        (site.images.clone(), recipes.collect::<Vec<_>>())
+    };
+    let former = Arc::clone(&changes.borrow_and_update().site);
+    let parts = of(&former);
+    let is_other = |view: &Arc<View>| !Arc::ptr_eq(&view.site, &former) && of(&view.site) != parts;
+    // An error: the site is being closed, and nothing will change.
+    if changes.wait_for(is_other).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Why it can't be built, without the name of the image.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Initrd { why, .. } => why.clone(),
+        other => other.chain(),
+    }
+}

@@ -1,0 +1,56 @@
+//! What an initrd is built from.
+
+use model::{ImageName, ImageVersion, RootKind, Site};
+use std::collections::BTreeSet;
+
+/// Roots on foreign servers that an initrd can attach, besides those of the storage server. NFS takes a
+/// megabyte, so only initrds of images have it that a machine with such a root boots.
+pub(crate) type ForeignRoots = BTreeSet<RootKind>;
+
+/// What stands before the kind of hardware in the name of an initrd that is not for all.
+pub(super) const FITTED_MARK: char = '+';
+
+/// Names one initrd of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Recipe {
+    /// Name of the image.
+    pub(crate) image: ImageName,
+    /// Version of the image.
+    pub(crate) version: u32,
+    /// Roots on foreign servers that it can attach.
+    pub(crate) roots: ForeignRoots,
+    /// The kind of hardware that it is for ([`crate::Hardware::key`]); `None`: all.
+    pub(crate) fit: Option<String>,
+}
+
+impl Recipe {
+    /// The one for all machines of the site.
+    pub(crate) fn for_all(site: &Site, image: &ImageName, version: u32) -> Self {
+        let machines = site.machines.iter().filter(|machine| machine.image.as_ref() == Some(image));
+        let roots = machines.map(|machine| machine.root).filter(|root| root.is_foreign()).collect();
+        Self { image: image.clone(), version, roots, fit: None }
+    }
+
+    /// The one for one kind of hardware. Machines with a root on a foreign server stay with the one for all.
+    pub(crate) fn fitted(version: &ImageVersion, key: &str) -> Self {
+        let roots = ForeignRoots::new();
+        let (image, fit) = (version.image.clone(), Some(key.to_owned()));
+        Self { image, version: version.version, roots, fit }
+    }
+
+    /// Whether an initrd of this recipe and one of the other take each other's place.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        (&self.image, self.version, &self.fit) == (&other.image, other.version, &other.fit)
+    }
+
+    /// Whether an initrd of this recipe does for who wants one of the other.
+    pub(super) fn serves(&self, wanted: &Self) -> bool {
+        self.is_beside(wanted) && self.roots.is_superset(&wanted.roots)
+    }
+
+    /// Starts the names of all initrds that take each other's place.
+    pub(super) fn prefix(&self) -> String {
+        let fit = self.fit.as_ref().map_or_else(String::new, |key| format!("{FITTED_MARK}{key}"));
+        format!("{}@{}{fit}-", self.image, self.version)
+    }
+}

@@ -1,0 +1,72 @@
+//! The clock by which leases are counted.
+
+use crate::clock::Now;
+use model::Lease;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// What NTP changes bit by bit is no setting.
+const CLOCK_SET_MS: u64 = 5_000;
+
+/// How the wall clock, which stands in the database, relates to the one that leases are counted by: that goes on
+/// from where the wall clock was at the start, whatever becomes of the wall clock.
+#[derive(Debug)]
+pub(crate) struct LeaseClock {
+    /// From the clock that only goes on to the one of leases, in ms.
+    start_ms: i64,
+    /// By how much the wall clock was set since the start, as far as the database knows, in whole seconds.
+    set_seconds: AtomicI64,
+}
+
+/// The wall clock was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// By how much since the database was last told.
+    pub(crate) by_seconds: i64,
+    /// By how much since the start.
+    set_seconds: i64,
+}
+
+impl LeaseClock {
+    pub(crate) fn new(now: Now) -> Self {
+        Self { start_ms: ahead_ms(now), set_seconds: AtomicI64::new(0) }
+    }
+
+    /// What it tells, seconds since 1970.
+    pub(crate) const fn unix(&self, now: Now) -> u64 {
+        now.moment.as_millis().saturating_add_signed(self.start_ms) / 1000
+    }
+
+    /// By how much the wall clock was set of which the database does not know.
+    pub(crate) fn setting(&self, now: Now) -> Option<Setting> {
+        let set_ms = ahead_ms(now).saturating_sub(self.start_ms);
+        let known_seconds = self.set_seconds.load(Ordering::Relaxed);
+        if set_ms.abs_diff(known_seconds.saturating_mul(1000)) < CLOCK_SET_MS {
+            return None;
+        }
+        let set_seconds = set_ms / 1000;
+        Some(Setting { by_seconds: set_seconds - known_seconds, set_seconds })
+    }
+
+    /// The database knows of this setting.
+    pub(crate) fn note(&self, setting: Setting) {
+        self.set_seconds.store(setting.set_seconds, Ordering::Relaxed);
+    }
+
+    /// A lease that is counted by this clock, as it stands in the database.
+    pub(crate) fn stored(&self, lease: Lease) -> Lease {
+        let seconds = self.set_seconds.load(Ordering::Relaxed);
+        Lease { expires_unix: lease.expires_unix.saturating_add_signed(seconds), ..lease }
+    }
+
+    /// A lease as it stands in the database, counted by this clock.
+    pub(crate) fn counted(&self, lease: &Lease) -> Lease {
+        let seconds = self.set_seconds.load(Ordering::Relaxed);
+        let expires_unix = lease.expires_unix.saturating_add_signed(seconds.saturating_neg());
+        Lease { expires_unix, ..lease.clone() }
+    }
+}
+
+/// How far the wall clock is ahead of the other, in ms.
+const fn ahead_ms(now: Now) -> i64 {
+    now.unix_ms.cast_signed().saturating_sub(now.moment.as_millis().cast_signed())
+}

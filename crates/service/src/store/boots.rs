@@ -1,0 +1,277 @@
+//! Rows of boots and of the stages that they reach.
+
+use super::row::{parse, parse_optional};
+use super::transaction::{Part, Transaction};
+use super::view::LastBoot;
+use initcfg::Token;
+use model::{
+    Boot, BootId, Firmware, ImageName, ImageVersion, MachineName, RootKind, Stage, StageEvent,
+};
+use rusqlite::{OptionalExtension as _, params};
+use std::sync::Arc;
+use wire::Mac;
+
+/// Boots that are kept of each NIC.
+const BOOTS_OF_NIC_MAX: u32 = 100;
+
+/// Boots that are kept of PCs that are not machines. The oldest go first.
+const STRANGERS_BOOTS_MAX: u32 = 2048;
+
+/// A boot that begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewBoot {
+    pub(crate) mac: Mac,
+    pub(crate) firmware: Firmware,
+    pub(crate) started_unix_ms: u64,
+    pub(crate) token: Token,
+}
+
+impl Transaction<'_> {
+    /// The last boot of each NIC.
+    pub(crate) fn last_boots(&self) -> rusqlite::Result<Vec<LastBoot>> {
+        let ids: Vec<BootId> = self
+            .sql()
+            .prepare_cached("SELECT max(id) FROM boot GROUP BY mac")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        ids.into_iter().filter_map(|id| self.with_secrets(id).transpose()).collect()
+    }
+
+    /// The last boot of a NIC, with what only the boot server and the machine know of it.
+    pub(super) fn last_boot_with_secrets(&self, mac: Mac) -> rusqlite::Result<Option<LastBoot>> {
+        self.last_id(mac)?.map_or(Ok(None), |id| self.with_secrets(id))
+    }
+
+    fn with_secrets(&self, id: BootId) -> rusqlite::Result<Option<LastBoot>> {
+        let Some(boot) = self.boot(id)? else { return Ok(None) };
+        let Some(proof) = self.proof(boot.mac, id)? else { return Ok(None) };
+        let (order, rescue) = (self.order_of(id)?, self.rescue_of(id)?);
+        Ok(Some(LastBoot { boot: Arc::new(boot), proof, order, rescue }))
+    }
+
+    /// The last boot of a NIC.
+    pub(crate) fn last_boot(&self, mac: Mac) -> rusqlite::Result<Option<Boot>> {
+        self.last_id(mac)?.map_or(Ok(None), |id| self.boot(id))
+    }
+
+    fn last_id(&self, mac: Mac) -> rusqlite::Result<Option<BootId>> {
+        self.sql()
+            .prepare_cached("SELECT max(id) FROM boot WHERE mac = ?1")?
+            .query_row([mac.to_string()], |row| row.get(0))
+    }
+
+    /// The last boots of a NIC, the last first.
+    pub(crate) fn boots_of(&self, mac: Mac, n_boots: u32) -> rusqlite::Result<Vec<Boot>> {
+        let ids: Vec<BootId> = self
+            .sql()
+            .prepare_cached("SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT ?2")?
+            .query_map(params![mac.to_string(), n_boots], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        ids.into_iter().filter_map(|id| self.boot(id).transpose()).collect()
+    }
+
+    /// The boot with this number.
+    pub(crate) fn boot(&self, id: BootId) -> rusqlite::Result<Option<Boot>> {
+        let boot = self
+            .sql()
+            .prepare_cached(
+                "SELECT mac, machine, firmware, started_unix_ms, image, version, root FROM boot \
+                 WHERE id = ?1",
+            )?
+            .query_row([id], |row| {
+                let image: Option<ImageName> = parse_optional(row, 4)?;
+                let version: Option<u32> = row.get(5)?;
+                Ok(Boot {
+                    id,
+                    mac: parse(row, 0)?,
+                    machine: parse_optional(row, 1)?,
+                    firmware: Firmware::of_code(row.get(2)?),
+                    started_unix_ms: row.get(3)?,
+                    image: image.zip(version),
+                    root: parse_optional(row, 6)?,
+                    stages: Vec::new(),
+                })
+            })
+            .optional()?;
+        let Some(mut boot) = boot else { return Ok(None) };
+        let mut query = self.sql().prepare_cached(
+            "SELECT stage, at_unix_ms, uptime_ms, detail FROM boot_stage WHERE boot = ?1",
+        )?;
+        let stages = query
+            .query_map([id], |row| {
+                let (stage, at_unix_ms, detail) = (parse(row, 0)?, row.get(1)?, row.get(3)?);
+                Ok((StageEvent { stage, at_unix_ms, detail }, row.get(2)?))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        boot.stages = in_true_order(stages);
+        Ok(Some(boot))
+    }
+
+    /// Opens a boot, and forgets the oldest ones where there are too many.
+    pub(crate) fn open_boot(&self, new: &NewBoot) -> rusqlite::Result<BootId> {
+        let machine = self.name_of(new.mac)?;
+        let mac = new.mac.to_string();
+        self.sql()
+            .prepare_cached(
+                "INSERT INTO boot (mac, machine, firmware, started_unix_ms, token) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                mac,
+                machine.as_ref().map(MachineName::as_str),
+                new.firmware.code(),
+                new.started_unix_ms,
+                new.token.as_bytes(),
+            ])?;
+        let id = self.sql().last_insert_rowid();
+        self.touch(Part::Boot(new.mac));
+        self.sql()
+            .prepare_cached(
+                "DELETE FROM boot WHERE mac = ?1 AND id <= \
+                 (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![mac, BOOTS_OF_NIC_MAX])?;
+        if machine.is_none() {
+            self.forget_boots_of_strangers()?;
+        }
+        // SQLite's row numbers are positive unless somebody inserts others by hand.
+        Ok(id.unsigned_abs())
+    }
+
+    fn forget_boots_of_strangers(&self) -> rusqlite::Result<()> {
+        let mut forget = self.sql().prepare_cached(
+            "DELETE FROM boot WHERE machine IS NULL AND id <= (SELECT id FROM boot \
+             WHERE machine IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1) RETURNING mac",
+        )?;
+        for mac in forget.query_map([STRANGERS_BOOTS_MAX], |row| parse(row, 0))? {
+            self.touch(Part::Boot(mac?));
+        }
+        Ok(())
+    }
+
+    /// Notes what the machine gets in this boot, which stops in a rescue shell if one is wanted.
+    pub(crate) fn assign(
+        &self,
+        mac: Mac,
+        boot: BootId,
+        machine: &MachineName,
+        version: &ImageVersion,
+        root: RootKind,
+    ) -> rusqlite::Result<()> {
+        self.sql().execute(
+            "UPDATE boot SET machine = ?2, image = ?3, version = ?4, root = ?5 WHERE id = ?1",
+            params![
+                boot,
+                machine.as_str(),
+                version.image.as_str(),
+                version.version,
+                root.to_string()
+            ],
+        )?;
+        self.touch(Part::Boot(mac));
+        self.bind_rescue(machine, boot)
+    }
+
+    /// Notes a stage of a boot of this NIC, or of its last one. Returns the boot's number, if that is news:
+    /// a stage that the boot has reached already, and a boot of another NIC, change nothing.
+    pub(crate) fn put_stage(
+        &self,
+        mac: Mac,
+        boot: Option<BootId>,
+        event: &StageEvent,
+        uptime_ms: Option<u64>,
+    ) -> rusqlite::Result<Option<BootId>> {
+        let id = match boot {
+            Some(id) => self.proof(mac, id)?.map(|_| id),
+            None => self.last_id(mac)?,
+        };
+        let Some(id) = id else { return Ok(None) };
+        let n_rows = self
+            .sql()
+            .prepare_cached(
+                "INSERT OR IGNORE INTO boot_stage (boot, stage, at_unix_ms, uptime_ms, detail) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![id, event.stage.word(), event.at_unix_ms, uptime_ms, event.detail])?;
+        if n_rows == 0 {
+            return Ok(None);
+        }
+        self.touch(Part::Boot(mac));
+        Ok(Some(id))
+    }
+}
+
+/// Puts stages in the order in which they were reached.
+///
+/// A machine reports its first stages only when its network is up: they arrive late and together. Its
+/// clock tells how far they lie apart, and the report that travelled fastest how the clocks relate.
+fn in_true_order(stages: Vec<(StageEvent, Option<u64>)>) -> Vec<StageEvent> {
+    let kernel_start = stages
+        .iter()
+        .filter_map(|(event, uptime_ms)| Some(event.at_unix_ms.saturating_sub((*uptime_ms)?)))
+        .min();
+    let mut events: Vec<StageEvent> = stages
+        .into_iter()
+        .map(|(event, uptime_ms)| match uptime_ms.zip(kernel_start) {
+            Some((uptime_ms, start)) => StageEvent { at_unix_ms: start + uptime_ms, ..event },
+            None => event,
+        })
+        .collect();
+    events.sort_by_key(|event| (event.at_unix_ms, event.stage));
+    // The clocks' relation is a guess: no file was fetched after the kernel in it has started.
+    if let Some(first) = events.iter().position(|event| event.stage >= Stage::Start) {
+        let started_unix_ms = events[first].at_unix_ms;
+        for event in &mut events[first..] {
+            if event.stage < Stage::Start {
+                event.at_unix_ms = started_unix_ms;
+            }
+        }
+        events.sort_by_key(|event| (event.at_unix_ms, event.stage));
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(stage: Stage, at_unix_ms: u64) -> StageEvent {
+        StageEvent { stage, at_unix_ms, detail: String::new() }
+    }
+
+    fn check(stages: &[(Stage, u64, Option<u64>)], expected: &[(Stage, u64)]) {
+        let stages = stages.iter().map(|&(stage, at, uptime)| (event(stage, at), uptime)).collect();
+        let expected: Vec<_> = expected.iter().map(|&(stage, at)| event(stage, at)).collect();
+        assert_eq!(in_true_order(stages), expected);
+    }
+
+    #[test]
+    fn stages_that_arrive_together_are_told_apart_by_the_machine_s_clock() {
+        check(
+            &[
+                (Stage::Address, 9000, Some(5000)),
+                (Stage::Start, 9000, Some(1000)),
+                (Stage::Initrd, 3500, None),
+                (Stage::Link, 9010, Some(4000)),
+            ],
+            &[
+                (Stage::Initrd, 3500),
+                (Stage::Start, 5000),
+                (Stage::Link, 8000),
+                (Stage::Address, 9000),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_file_is_fetched_before_the_kernel_starts() {
+        check(
+            &[
+                (Stage::Initrd, 6000, None),
+                (Stage::Start, 6500, Some(1000)),
+                (Stage::Link, 6600, Some(2000)),
+            ],
+            &[(Stage::Initrd, 5600), (Stage::Start, 5600), (Stage::Link, 6600)],
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! Rows of image versions: an index of the image store.
+
+use super::row::{parse, wrong};
+use super::schema;
+use super::transaction::{Part, Transaction};
+use crate::error::Error;
+use model::ImageVersion;
+use rusqlite::{TransactionBehavior, params};
+use std::path::Path;
+
+impl Transaction<'_> {
+    /// All image versions, by image and version.
+    pub(crate) fn image_versions(&self) -> rusqlite::Result<Vec<ImageVersion>> {
+        let mut query = self.sql().prepare_cached(
+            "SELECT image, version, digest, size_bytes, partition, file_system, kernel_version, os_name, \
+             imported_unix FROM image_version ORDER BY image, version",
+        )?;
+        let rows = query.query_map([], |row| {
+            let file_system = row.get::<_, String>(5)?;
+            Ok(ImageVersion {
+                image: parse(row, 0)?,
+                version: row.get(1)?,
+                digest: row.get(2)?,
+                size_bytes: row.get(3)?,
+                partition: row.get(4)?,
+                file_system: serde_json::from_value(file_system.into())
+                    .map_err(|error| wrong(5, error))?,
+                kernel_version: row.get(6)?,
+                os_name: row.get(7)?,
+                imported_unix: row.get(8)?,
+            })
+        })?;
+        rows.collect()
+    }
+
+    /// Adds an image version, in place of the one with the same number.
+    pub(crate) fn put_image_version(&self, version: &ImageVersion) -> rusqlite::Result<()> {
+        self.sql().execute(
+            "INSERT OR REPLACE INTO image_version VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                version.image.as_str(),
+                version.version,
+                version.digest,
+                version.size_bytes,
+                version.partition,
+                version.file_system.to_string(),
+                version.kernel_version,
+                version.os_name,
+                version.imported_unix,
+            ],
+        )?;
+        self.touch(Part::Images);
+        Ok(())
+    }
+}
+
+/// Makes the index say what the store holds, which `list` tells.
+pub(crate) fn index(
+    database: &Path,
+    list: impl Fn() -> Result<Vec<ImageVersion>, Error>,
+) -> Result<(), Error> {
+    let failed = |source| Error::database(database, source);
+    let mut connection = schema::open(database)?;
+    if Transaction::new(&connection).image_versions().map_err(failed)? == list()? {
+        return Ok(());
+    }
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Looked at again under the lock: what another process imported since is in the store before it
+    // is in the index, and must not fall out of the index by an older look.
+    let versions = list()?;
+    transaction.execute("DELETE FROM image_version", []).map_err(failed)?;
+    let tables = Transaction::new(&transaction);
+    for version in &versions {
+        tables.put_image_version(version).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex, mpsc};
+
+    fn version(number: u32) -> ImageVersion {
+        serde_json::from_value(serde_json::json!({
+            "image": "debian-12", "version": number, "digest": "00", "size_bytes": 4096,
+            "partition": null, "file_system": "ext4", "kernel_version": "6.1.0", "os_name": null,
+            "imported_unix": 0,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_image_imported_while_another_process_starts_stays_in_the_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let importer = schema::open(&path).unwrap();
+        importer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let store = Arc::new(Mutex::new(vec![version(1)]));
+        let (looked, first_look) = mpsc::channel();
+        let starting = std::thread::spawn({
+            let (path, store) = (path.clone(), Arc::clone(&store));
+            move || {
+                index(&path, || {
+                    let found = store.lock().unwrap().clone();
+                    let _ = looked.send(());
+                    Ok(found)
+                })
+            }
+        });
+        // It has looked into the store, and waits for the lock.
+        first_look.recv().unwrap();
+        store.lock().unwrap().push(version(2));
+        Transaction::new(&importer).put_image_version(&version(2)).unwrap();
+        importer.execute_batch("COMMIT").unwrap();
+        starting.join().unwrap().unwrap();
+        let indexed = Transaction::new(&importer).image_versions().unwrap();
+        assert_eq!(indexed, [version(1), version(2)]);
+    }
+}
