@@ -1,12 +1,12 @@
 //! Many AoE initiators on one interface, as much at once as their windows allow.
 
 mod content;
-mod machine;
+mod initiator;
 
 use crate::Histogram;
 use crate::packet::{BATCH_MAX, Packets};
 use aoe::{ConfigCommand, ConfigQuery, Header, Request, RequestBody, emit_request};
-use machine::{Machine, Outcome};
+use initiator::{Initiator, Outcome};
 use std::io;
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -20,7 +20,7 @@ const LOST_POLL: Duration = Duration::from_millis(20);
 /// How long the server may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// What to do.
+/// What initiators shall do to one disk, and for how long.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Network interface.
@@ -30,7 +30,7 @@ pub struct Load {
     /// Minor address of the disk.
     pub slot: u8,
     /// Initiators, each with a MAC address and a part of the disk of its own; at most 256.
-    pub machines: u16,
+    pub initiators: u16,
     /// Frames in flight of each.
     pub window: usize,
     /// Sectors of a frame.
@@ -47,11 +47,11 @@ pub struct Load {
     pub verify: bool,
     /// When a frame counts as lost, and is sent again.
     pub resend_after: Duration,
-    /// How long.
+    /// How long requests are sent; answers to the last ones are waited for.
     pub duration: Duration,
 }
 
-/// What came of it.
+/// What a [`Load`] came to.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Frames that were answered.
@@ -70,7 +70,7 @@ pub struct Report {
     pub wrong: u64,
     /// The first wrong block in words.
     pub first_wrong: Option<String>,
-    /// How long it took.
+    /// From the first request to the last answer.
     pub elapsed: Duration,
     /// How long each answered frame took, from when it was sent first.
     pub times: Histogram,
@@ -83,7 +83,7 @@ impl Report {
     }
 }
 
-/// Why it could not be done.
+/// Why a [`Load`] could not be put on a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The interface is missing, or we may not use it.
@@ -91,10 +91,10 @@ pub enum LoadError {
     Interface {
         /// The interface.
         interface: String,
-        /// Why not.
+        /// Why the system refuses it.
         source: io::Error,
     },
-    /// No server, or it does not answer these machines.
+    /// No server, or it does not answer these initiators.
     #[error("no answer from disk e{0}.{1}")]
     Silence(u16, u8),
     /// Frames can't be sent or received.
@@ -102,12 +102,12 @@ pub enum LoadError {
     Io(#[from] io::Error),
 }
 
-/// The MAC address of the machine of this number.
+/// The MAC address of the initiator with this number.
 pub const fn mac(number: u8) -> Mac {
     Mac([0x02, 0xb0, 0x07, 0, 0, number])
 }
 
-/// Does it.
+/// Puts the load on the disk, and tells what came of it.
 ///
 /// # Errors
 /// No answer at all, or the interface fails. Lost frames and wrong data are in the report.
@@ -116,15 +116,16 @@ pub fn run(load: &Load) -> Result<Report, LoadError> {
         .map_err(|source| LoadError::Interface { interface: load.interface.clone(), source })?;
     let server = discover(load, &mut packets)?;
     let began = Instant::now();
-    let mut machines: Vec<Machine> =
-        (0..load.machines.min(256)).map(|at| Machine::new(load, at as u8, server, began)).collect();
+    let mut initiators: Vec<Initiator> = (0..load.initiators.min(256))
+        .map(|at| Initiator::new(load, at as u8, server, began))
+        .collect();
     let mut report = Report::default();
     let (mut heard, mut looked) = (began, began);
     let mut frames = Vec::with_capacity(BATCH_MAX);
     loop {
         let now = Instant::now();
         let is_over = now.duration_since(began) >= load.duration;
-        if is_over && machines.iter().all(Machine::is_idle) {
+        if is_over && initiators.iter().all(Initiator::is_idle) {
             break;
         }
         if now.duration_since(heard) > SILENCE_MAX {
@@ -132,22 +133,22 @@ pub fn run(load: &Load) -> Result<Report, LoadError> {
         }
         if now.duration_since(looked) > LOST_POLL {
             looked = now;
-            for machine in &mut machines {
-                report.resent += machine.resend(now, load.resend_after, &mut frames);
+            for initiator in &mut initiators {
+                report.resent += initiator.resend(now, load.resend_after, &mut frames);
             }
         }
         if !is_over {
-            machines.iter_mut().for_each(|machine| machine.fill_window(now, &mut frames));
+            initiators.iter_mut().for_each(|initiator| initiator.fill_window(now, &mut frames));
         }
         packets.send(&frames)?;
         frames.clear();
         packets.receive(|frame| {
             let index = frame.get(5).copied().map_or(usize::MAX, usize::from);
             if frame.get(..5) == Some(&mac(0).0[..5])
-                && let Some(machine) = machines.get_mut(index)
+                && let Some(initiator) = initiators.get_mut(index)
             {
                 heard = Instant::now();
-                count(&mut report, machine.on_frame(frame, heard));
+                count(&mut report, initiator.on_frame(frame, heard));
             }
         })?;
     }

@@ -239,7 +239,7 @@ impl Aoe {
             interface: CLIENT.into(),
             shelf: 1,
             slot: 0,
-            machines: case.machines,
+            initiators: case.machines,
             window: case.window,
             sectors: case.sectors,
             frames_per_request: case.frames_per_request,

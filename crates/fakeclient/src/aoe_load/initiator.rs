@@ -10,13 +10,13 @@ use wire::Mac;
 
 /// What a frame was.
 pub(super) enum Outcome {
-    /// No answer to this load.
+    /// The frame is no answer to this load.
     Foreign,
-    /// Nobody waits for it any more.
+    /// The answer comes too late: nobody waits for it any more.
     Late,
-    /// It tells an error.
+    /// The answer tells an error.
     Failed,
-    /// Done. `verified` is `None` where nothing was compared.
+    /// The request is done. `verified` is `None` where nothing was compared.
     Done { bytes: u64, time: Duration, verified: Option<Result<(), String>> },
 }
 
@@ -28,7 +28,7 @@ struct InFlight {
     sent: Instant,
 }
 
-pub(super) struct Machine {
+pub(super) struct Initiator {
     began: Instant,
     read: Vec<u8>,
     write: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) struct Machine {
     counter: u32,
 }
 
-impl Machine {
+impl Initiator {
     pub(super) fn new(load: &Load, number: u8, server: Mac, began: Instant) -> Self {
         let header = Header {
             destination: server,
@@ -66,7 +66,7 @@ impl Machine {
             let body = RequestBody::Ata(AtaRequest { command, sectors: load.sectors, data });
             emit_request(&Request { header, body })
         };
-        let blocks = load.size_bytes / length as u64 / u64::from(load.machines.max(1));
+        let blocks = load.size_bytes / length as u64 / u64::from(load.initiators.max(1));
         Self {
             began,
             read: template(AtaCommand::Read { lba: 0 }, &[]),
