@@ -14,7 +14,7 @@ use crate::net::mtu::{self, Proof};
 use crate::net::nic;
 use crate::net::nic::Nic;
 use crate::rescue::{self, Offer};
-use crate::root::{Attached, ROOT, aoe, disk, iscsi, nbd, nfs};
+use crate::root::{Attached, ROOT, aoe, iscsi, mount, nbd, nfs};
 use crate::{handover, keeper};
 use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
 use std::fs;
@@ -250,7 +250,7 @@ impl System for ThisMachine {
     ) -> Result<(Attached, String), Failure> {
         if let Some(ram) = config.ram {
             // The keeper starts with the disk, and watches this.
-            disk::mount_memory(ram)?;
+            mount::mount_memory(ram)?;
         }
         let own_lease = self.held.as_ref().map(|held| (held, nic));
         let console = &self.console;
@@ -294,7 +294,7 @@ impl System for ThisMachine {
             _ => config.partition,
         };
         match root {
-            Attached::Disk(disk) => disk::mount_root(disk, partition, config.ram, modules),
+            Attached::Disk(disk) => mount::mount_root(disk, partition, config.ram, modules),
             Attached::Folder(mounted) => Ok(mounted.clone()),
         }
     }

@@ -1,7 +1,7 @@
 //! The part of the memory that holds what the machine writes, if its root takes no writes. When it is
 //! full, programs can't write any more: that must not come as a surprise.
 
-use crate::root::disk::MEMORY;
+use crate::root::mount::MEMORY;
 use std::fs::File;
 use std::io;
 

@@ -7,7 +7,7 @@ use crate::modules::{Modules, cannot_load};
 use crate::net::tcp;
 use crate::patience::Patience;
 use crate::root::ROOT;
-use crate::root::disk::{mount_at, mount_memory, mount_with_memory};
+use crate::root::mount::{mount_at, mount_memory, mount_with_memory};
 use initcfg::{BootConfig, NfsRoot, NfsVersion, RamSize};
 use rustix::fs::Access;
 use rustix::io::Errno;
