@@ -265,7 +265,6 @@ pub(crate) mod tests {
                 reset_disk: false,
             }],
             images: vec![version(1), version(2)],
-            discovered: vec![],
         }
     }
 
