@@ -103,7 +103,7 @@ async fn keep(storage: Storage, mut child: Child, stop: CancellationToken) {
             ended = child.wait() => ended,
         };
         let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-        tracing::error!(status, "the storage server died; starting it again");
+        tracing::error!(status, "the storage server died; restarting it");
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -119,7 +119,7 @@ async fn keep(storage: Storage, mut child: Child, stop: CancellationToken) {
                     wait = (wait * 2).min(RESTART_WAIT_MAX);
                     tracing::error!(
                         error = format!("{error:#}"),
-                        "the storage server does not start"
+                        "the storage server could not be restarted"
                     );
                 }
             }
@@ -133,7 +133,7 @@ async fn end(mut child: Child) {
         let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
     }
     if tokio::time::timeout(STOP_DEADLINE, child.wait()).await.is_err() {
-        tracing::warn!("the storage server does not stop; killing it");
+        tracing::warn!("the storage server did not stop in time; killing it");
         let _ = child.kill().await;
     }
 }

@@ -99,7 +99,7 @@ async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, rep
         return;
     }
     if let Err(error) = noted {
-        tracing::warn!(%mac, error = error.chain(), "the boot was not noted");
+        tracing::warn!(%mac, error = error.chain(), "the boot could not be recorded");
     }
     match socket.send(&reply).await {
         Ok(()) => {
@@ -111,16 +111,16 @@ async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, rep
 
 async fn keep(service: Service, lease: Lease) {
     match service.commit_lease(lease.clone()).await {
-        Ok(()) => tracing::debug!(mac = %lease.mac, "lease prolonged"),
+        Ok(()) => tracing::debug!(mac = %lease.mac, "lease extended"),
         Err(error) => {
-            tracing::warn!(mac = %lease.mac, error = error.chain(), "a lease was not prolonged");
+            tracing::warn!(mac = %lease.mac, error = error.chain(), "a lease could not be extended");
         }
     }
 }
 
 async fn release(service: Service, lease: Lease) {
     if let Err(error) = service.commit_lease(lease.clone()).await {
-        tracing::warn!(mac = %lease.mac, error = error.chain(), "a release was not noted");
+        tracing::warn!(mac = %lease.mac, error = error.chain(), "a released lease could not be recorded");
     }
 }
 

@@ -147,7 +147,7 @@ impl BootFiles {
         match self.inner.service.rescue_archive().await {
             Ok(archive) => Some(Item { bytes: Bytes::from(archive), stage: None }),
             Err(error) => {
-                tracing::error!(error = error.chain(), "no rescue shell");
+                tracing::error!(error = error.chain(), "the rescue shell can't be handed out");
                 None
             }
         }
@@ -172,7 +172,7 @@ impl BootFiles {
         let Some(mac) = self.mac_of(peer) else { return };
         let noted = self.inner.service.stage(mac, None, NewStage::noticed(stage, detail));
         if let Err(error) = noted.await {
-            tracing::warn!(%mac, %stage, error = error.chain(), "a stage was not noted");
+            tracing::warn!(%mac, %stage, error = error.chain(), "a stage could not be recorded");
         }
     }
 
@@ -196,7 +196,7 @@ impl BootFiles {
             Told::Hardware => service.keep_hardware(mac, boot, text).await,
         };
         kept.unwrap_or_else(|error| {
-            tracing::warn!(%mac, ?told, error = error.chain(), "what a machine told was not kept");
+            tracing::warn!(%mac, ?told, error = error.chain(), "what a machine sent could not be kept");
             false
         })
     }

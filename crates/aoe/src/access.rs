@@ -12,11 +12,11 @@ const MAC_BYTES: usize = 6;
 /// What shall happen with the list of those that a target answers (AoEr11 §3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskRequest<'a> {
-    /// Tell it.
+    /// The list is to be told.
     Read,
-    /// Change it.
+    /// The list is to be changed.
     Edit(Directives<'a>),
-    /// Something later than AoEr11.
+    /// A command that AoEr11 does not know, by its number.
     Unknown(u8),
 }
 
@@ -33,12 +33,12 @@ pub enum Directive {
     Add(Mac),
     /// This address is not answered any more.
     Delete(Mac),
-    /// Something later than AoEr11.
+    /// A directive that AoEr11 does not know, by its number.
     Unknown(u8),
 }
 
 impl<'a> Directives<'a> {
-    /// One after the other.
+    /// The directives, in the order in which they must be obeyed.
     pub fn iter(&self) -> impl Iterator<Item = Directive> + use<'a> {
         self.0.iter().map(|&[_, command, a, b, c, d, e, f]| {
             let mac = Mac([a, b, c, d, e, f]);
@@ -125,7 +125,7 @@ impl MaskReply<'_> {
 /// What shall happen with the list of those that may use a target alone (AoEr11 §3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReserveRequest<'a> {
-    /// Tell it.
+    /// The list is to be told.
     Read,
     /// Make it this, if it is empty or the sender is in it; with `force` whatever it is.
     Set {
@@ -134,7 +134,7 @@ pub enum ReserveRequest<'a> {
         /// Whether the list is set whoever is in it.
         force: bool,
     },
-    /// Something later than AoEr11.
+    /// A command that AoEr11 does not know, by its number.
     Unknown(u8),
 }
 

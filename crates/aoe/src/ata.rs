@@ -67,12 +67,12 @@ const SMART_DATA: u8 = 0xd0;
 const SMART_ENABLE: u8 = 0xd8;
 const SMART_STATUS: u8 = 0xda;
 
-/// An ATA request.
+/// What an initiator asks of a disk, in one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtaRequest<'a> {
-    /// What to do.
+    /// The command, with its arguments.
     pub command: AtaCommand,
-    /// Sectors concerned.
+    /// How many sectors the command is about.
     pub sectors: u8,
     /// The data of a write, else whatever came with the frame (Linux probes with a full frame).
     pub data: &'a [u8],
@@ -180,10 +180,10 @@ pub enum Status {
     Unreadable,
 }
 
-/// A reply to an ATA request.
+/// What a disk answers, in one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtaReply<'a> {
-    /// How it ended.
+    /// How the command ended.
     pub status: Status,
     /// Value of the sector count register: 0, or 0xff for the power mode "active".
     pub sectors: u8,

@@ -10,26 +10,26 @@ pub(crate) const CONFIG_STRING_MAX: usize = 1024;
 /// What shall happen with the config string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigCommand {
-    /// Tell it.
+    /// The config string is to be told.
     Read,
     /// Answer only if it is the given one.
     Test,
     /// Answer only if it begins with the given one.
     Prefix,
-    /// Set it if it is empty.
+    /// The config string is to be set if it is empty.
     Set,
-    /// Set it.
+    /// The config string is to be set, whatever it is.
     ForceSet,
-    /// Something later than AoEr11.
+    /// A command that AoEr11 does not know, by its number.
     Unknown(u8),
 }
 
 /// A query by an initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigQuery<'a> {
-    /// What is asked.
+    /// What the target is asked to do.
     pub command: ConfigCommand,
-    /// The string that goes with it.
+    /// The string that it is compared with, or set to.
     pub text: &'a [u8],
 }
 

@@ -22,9 +22,9 @@ pub(crate) const COMMAND_RESERVE: u8 = 3;
 /// What every request says, and its reply repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Receiver.
+    /// Ethernet address of the receiver.
     pub destination: Mac,
-    /// Sender.
+    /// Ethernet address of the sender.
     pub source: Mac,
     /// Major address; 0xffff means every shelf.
     pub shelf: u16,
@@ -157,10 +157,10 @@ pub enum Malformed {
     /// The frame has another ethertype.
     #[error("ethertype {0:#06x} is not AoE")]
     NotAoe(u16),
-    /// A reply, which targets ignore.
+    /// The frame is a reply, which targets ignore.
     #[error("a response, not a request")]
     Response,
-    /// A version that nobody speaks.
+    /// The frame is of a version that nobody speaks.
     #[error("AoE version {0} is not 1")]
     Version(u8),
     /// The sender's address is a group's.

@@ -6,13 +6,13 @@ use crate::SECTOR_BYTES;
 /// its initiator names it by these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity<'a> {
-    /// Size in sectors.
+    /// Size of the disk in sectors.
     pub sectors: u64,
-    /// At most 20 ASCII characters.
+    /// Serial number: at most 20 ASCII characters.
     pub serial: &'a str,
-    /// At most 40 ASCII characters.
+    /// Model: at most 40 ASCII characters.
     pub model: &'a str,
-    /// At most 8 ASCII characters.
+    /// Version of the firmware: at most 8 ASCII characters.
     pub firmware: &'a str,
     /// Acknowledged writes may be lost with the server's power until they are flushed.
     pub has_write_cache: bool,

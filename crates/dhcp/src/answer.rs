@@ -21,17 +21,17 @@ const LEASE_MIN_SECONDS: u32 = 10;
 /// An address for a time, and what else the network is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLease {
-    /// The address.
+    /// The address that the client has, or could have.
     pub address: Ipv4Addr,
     /// Prefix length of its network, 0 to 32.
     pub prefix: u8,
     /// The server that leases the address.
     pub server: Ipv4Addr,
-    /// Default route.
+    /// Default route, if the server names one that a machine can have.
     pub router: Option<Ipv4Addr>,
-    /// Name servers, at most three.
+    /// Name servers, the preferred first, at most three.
     pub dns: Vec<Ipv4Addr>,
-    /// DNS domain.
+    /// DNS domain, as it may stand in resolv.conf; `None` if the server names none.
     pub domain: Option<String>,
     /// When it is renewed, sought from anybody, and over, in seconds; `u32::MAX` is never. In this order.
     pub seconds: [u32; 3],
@@ -40,11 +40,11 @@ pub struct ClientLease {
 /// A server's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What kind it is.
+    /// What the server says.
     pub kind: ReplyKind,
-    /// Number of the question.
+    /// Number of the question that is answered.
     pub transaction: u32,
-    /// Whose question it was.
+    /// NIC of the client that has asked.
     pub mac: Mac,
     /// The lease; of a refusal there is none.
     pub lease: Option<ClientLease>,
@@ -56,11 +56,11 @@ pub enum NotAnAnswer {
     /// The datagram is no DHCP message.
     #[error(transparent)]
     NotDhcp(#[from] NotDhcp),
-    /// A client's message.
-    #[error("a request, not an answer of a server")]
+    /// The message is a client's.
+    #[error("a client's request, not a server's answer")]
     Request,
     /// An address that no machine can have, or no server.
-    #[error("it names no usable address or no server")]
+    #[error("it names no server, or no address that a machine can use")]
     NoAddress,
 }
 

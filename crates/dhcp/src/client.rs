@@ -105,7 +105,7 @@ impl Client {
         client
     }
 
-    /// What to do now.
+    /// What to do at `now`.
     pub fn next(&mut self, now: Moment) -> Next {
         if now < self.next_send {
             return Next::WaitUntil(self.next_send);
@@ -147,7 +147,7 @@ impl Client {
         }
     }
 
-    /// A datagram came to port 68.
+    /// A datagram came to port 68. `None`: it changes nothing, or nothing to tell anybody.
     pub fn on_datagram(&mut self, datagram: &[u8], now: Moment) -> Option<Change> {
         let answer = Answer::parse(datagram).ok()?;
         if (answer.transaction, answer.mac) != (self.transaction, self.mac) {

@@ -124,10 +124,10 @@ pub enum NotDhcp {
     #[error("hardware type {0} with addresses of {1} bytes is not Ethernet")]
     NotEthernet(u8, u8),
     /// BOOTP or something else.
-    #[error("no DHCP: the magic cookie is missing")]
+    #[error("not DHCP: the magic cookie is missing")]
     NoCookie,
     /// Plain BOOTP, a kind that nobody knows, or one that goes the other way.
-    #[error("no message type that fits op {op}")]
+    #[error("no DHCP message type, or one that does not go with op {op}")]
     NoMessageType {
         /// Which way the message says that it goes: 1 is from a client, 2 from a server.
         op: u8,

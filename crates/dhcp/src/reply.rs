@@ -35,11 +35,11 @@ pub enum Destination {
 /// A reply to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// What it says.
+    /// What the reply says.
     pub kind: ReplyKind,
-    /// The UDP payload.
+    /// The UDP payload: at least 300 bytes.
     pub bytes: Vec<u8>,
-    /// Where it goes.
+    /// Where the reply goes.
     pub to: Destination,
     /// The address that is offered or given; 0.0.0.0 in a NAK and in the answer to INFORM.
     pub address: Ipv4Addr,

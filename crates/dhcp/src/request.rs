@@ -15,7 +15,7 @@ use wire::{Firmware, Mac};
 /// A client's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What kind it is.
+    /// What the client says.
     pub kind: RequestKind,
     /// Number that the reply repeats.
     pub transaction: u32,
@@ -31,7 +31,7 @@ pub struct Request {
     pub wanted: Option<Ipv4Addr>,
     /// Server that it has chosen (option 54).
     pub server: Option<Ipv4Addr>,
-    /// PXE firmware, if that is who asks.
+    /// Kind of the PXE firmware that asks; `None` if it is no firmware.
     pub firmware: Option<Firmware>,
     /// Whether it is iPXE, which waits for a proxy unless it is told not to.
     pub is_ipxe: bool,
@@ -53,8 +53,8 @@ pub enum NotARequest {
     /// The datagram is no DHCP message.
     #[error(transparent)]
     NotDhcp(#[from] NotDhcp),
-    /// A reply, perhaps another server's.
-    #[error("a reply of a server, not a request")]
+    /// The message is a server's, perhaps another one's on this network.
+    #[error("a server's reply, not a client's request")]
     Reply,
     /// A group's address can't be a client.
     #[error("{0} can't be a client's hardware address")]

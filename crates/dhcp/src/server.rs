@@ -23,17 +23,17 @@ pub struct Config {
     pub pool: (Ipv4Addr, Ipv4Addr),
     /// Addresses that belong to one NIC for ever.
     pub reserved: BTreeMap<Mac, Ipv4Addr>,
-    /// Default route.
+    /// Default route of the clients; `None`: they get none.
     pub router: Option<Ipv4Addr>,
-    /// Name servers.
+    /// Name servers of the clients, the preferred first; may be empty.
     pub dns: Vec<Ipv4Addr>,
-    /// DNS domain.
+    /// DNS domain of the clients; `None`: they get none.
     pub domain: Option<String>,
     /// How long a lease lasts, in seconds.
     pub lease_seconds: u32,
     /// Loader for PC BIOS, by TFTP from us; less than 128 bytes.
     pub bios_file: String,
-    /// Loader for 64-bit UEFI.
+    /// Loader for 64-bit UEFI, by TFTP from us; less than 128 bytes.
     pub uefi_x64_file: String,
 }
 
@@ -59,14 +59,14 @@ impl Config {
     }
 }
 
-/// What to do about a request.
+/// What to do about a request, once what it gives or takes is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send this, after its lease is stored.
     Reply(Box<Reply>),
     /// Store that the lease has ended; there is no reply.
     Released(Lease),
-    /// Nothing.
+    /// Do nothing, for this reason.
     Silent(Reason),
 }
 
@@ -97,8 +97,8 @@ pub enum Reason {
          it out of the pool"
     )]
     Declined(Ipv4Addr),
-    /// A client gives back what it does not have.
-    #[error("the client gives back {0}, which is not its own: nothing to do")]
+    /// A client releases an address that it does not have.
+    #[error("the client releases {0}, which it does not have: nothing to do")]
     NotLeased(Ipv4Addr),
     /// The message makes no sense.
     #[error("the request names no address: update the client's firmware if it does not boot")]

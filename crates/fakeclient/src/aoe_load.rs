@@ -31,7 +31,7 @@ pub struct Load {
     pub slot: u8,
     /// Initiators, each with a MAC address and a part of the disk of its own; at most 256.
     pub initiators: u16,
-    /// Frames in flight of each.
+    /// Frames that each initiator has in flight at most.
     pub window: usize,
     /// Sectors of a frame.
     pub sectors: u8,

@@ -71,14 +71,14 @@ pub enum LoginError {
     BadText(#[from] BadText),
     /// The target wants a password.
     #[error(
-        "it wants a password (CHAP), which machines can't give: allow this initiator without one"
+        "it asks for a password (CHAP), which machines don't have: let this initiator in without one"
     )]
     WantsPassword,
     /// The initiator is not in the target's list.
     #[error("it does not let this machine in: allow the initiator {0}")]
     NotAllowed(String),
     /// The portal has no such target.
-    #[error("there is no target of this name")]
+    #[error("there is no target with this name")]
     NoTarget,
     /// The target is elsewhere.
     #[error("the target has moved to {0}: use that address")]
@@ -92,13 +92,13 @@ pub enum LoginError {
     /// The target's answer to an offer can't be accepted.
     #[error("the target answers {key}={value}, which this machine can't do")]
     Unacceptable {
-        /// The key.
+        /// The key that was offered.
         key: String,
         /// What the target said.
         value: String,
     },
     /// The login leads nowhere.
-    #[error("the login does not end")]
+    #[error("the login never ends")]
     Endless,
 }
 
@@ -109,12 +109,12 @@ impl LoginError {
     }
 }
 
-/// What to do next.
+/// What the caller of a [`Login`] does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Send this request with its text, and hand in the response.
     Exchange(LoginRequest, Vec<u8>),
-    /// Both have agreed.
+    /// Both sides have agreed on this: the connection takes commands.
     Done(Agreed),
 }
 

@@ -56,15 +56,15 @@ pub enum Malformed {
     /// The response is of a phase whose number is reserved.
     #[error("the target is in the login phase {0}, which does not exist")]
     Phase(u8),
-    /// Version 0 is the only one.
-    #[error("the target speaks iSCSI version {0}, and not 0")]
+    /// The target speaks another version than 0, the only one that there is.
+    #[error("the target speaks iSCSI version {0} instead of 0")]
     Version(u8),
 }
 
 /// Asks to log in. The kernel fills in its own numbers: task, connection, commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginRequest {
-    /// The phase now.
+    /// The phase that the login is in.
     pub now: Phase,
     /// The phase that shall follow, if this request is to end the one that is now.
     pub next: Option<Phase>,
@@ -80,7 +80,7 @@ pub struct LoginRequest {
 }
 
 impl LoginRequest {
-    /// The header.
+    /// The header as it is sent.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let transit = self.next.map_or(0, |next| TRANSIT | next.number());
         // Texts are bounded far below 16 MiB.
@@ -102,15 +102,15 @@ impl LoginRequest {
 /// The target's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginResponse {
-    /// The phase now.
+    /// The phase that the login is in.
     pub now: Phase,
     /// The phase that follows at once, if the target agrees to that.
     pub next: Option<Phase>,
     /// More text follows in another response.
     pub is_continued: bool,
-    /// The session, once it exists.
+    /// Number that the target gave the session; 0 as long as there is none.
     pub tsih: u16,
-    /// Number of this answer.
+    /// Number of this response, by which the initiator acknowledges it.
     pub status_number: u32,
     /// Class and detail of the status; class 0 is success.
     pub status: (u8, u8),

@@ -92,7 +92,7 @@ fn a_refusal_says_what_to_do() {
     for (status, says) in [
         ([2, 1], "password (CHAP)"),
         ([2, 2], "allow the initiator eui.525400fffe000001"),
-        ([2, 3], "no target of this name"),
+        ([2, 3], "no target with this name"),
         ([1, 1], "moved to 10.0.0.6:3260,1"),
         ([3, 1], "not ready (status 0x0301)"),
         ([2, 0], "refuses the login (status 0x0200)"),

@@ -12,7 +12,7 @@ pub type BootId = u64;
 /// A stage that a boot has reached.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StageEvent {
-    /// The stage.
+    /// The stage that was reached.
     pub stage: Stage,
     /// When it was reached by the boot server's clock, milliseconds since 1970.
     pub at_unix_ms: u64,
@@ -27,7 +27,7 @@ pub struct Boot {
     pub id: BootId,
     /// The NIC that asked.
     pub mac: Mac,
-    /// The machine, if it was known then.
+    /// The machine, if the MAC was in the machine list then.
     pub machine: Option<MachineName>,
     /// The firmware that asked.
     pub firmware: Firmware,

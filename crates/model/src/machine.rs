@@ -173,17 +173,17 @@ impl fmt::Display for KernelArgs {
 pub struct Machine {
     /// Name of the machine: host name, export name, and name on the pages.
     pub name: MachineName,
-    /// The NIC that it boots from.
+    /// The NIC that the machine boots from.
     pub mac: Mac,
     /// The image it boots: its newest version, or the one that its persistent disk was made on.
     /// `None`: it waits in the loader.
     pub image: Option<ImageName>,
-    /// How its root disk reaches it.
+    /// How the machine's root reaches it.
     pub root: RootKind,
     /// Where its root is, if a foreign server has it: of the same kind as `root`.
     #[serde(default)]
     pub root_url: Option<RootUrl>,
-    /// What becomes of what it writes.
+    /// What becomes of what the machine writes.
     pub write_mode: WriteMode,
     /// AoE address of the machine's disk; allocated once, so that it stays the same.
     pub shelf_slot: ShelfSlot,

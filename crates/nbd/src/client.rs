@@ -14,9 +14,9 @@ const REPLY_MAX: u32 = 64 << 10;
 /// What the server said about the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// Size in bytes.
+    /// Size of the disk in bytes.
     pub size_bytes: u64,
-    /// What it can do.
+    /// What the export can do.
     pub flags: TransmissionFlags,
     /// Smallest block that it accepts, in bytes; 512 if the server said nothing smaller.
     pub block_min_bytes: u32,
@@ -47,17 +47,17 @@ pub enum HandshakeError {
     /// The server does not encrypt; its words, if it gave any.
     #[error("the server refuses TLS: {text} (reply {code:#x})")]
     NoTls {
-        /// NBD_REP_ERR_*.
+        /// The server's reply type, NBD_REP_ERR_*.
         code: u32,
-        /// The server's message.
+        /// The server's message, at most 512 characters; may be empty.
         text: String,
     },
     /// The server refused; its words, if it gave any.
     #[error("the server refused the export: {text} (reply {code:#x})")]
     Refused {
-        /// NBD_REP_ERR_*.
+        /// The server's reply type, NBD_REP_ERR_*.
         code: u32,
-        /// The server's message.
+        /// The server's message, at most 512 characters; may be empty.
         text: String,
     },
 }

@@ -24,11 +24,11 @@ const OPTIONS_MAX: u32 = 256;
 /// What a client learns of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportInfo {
-    /// Size in bytes.
+    /// Size of the disk in bytes.
     pub size_bytes: u64,
-    /// What it can do.
+    /// What the export can do.
     pub flags: TransmissionFlags,
-    /// A line for people.
+    /// What the disk is, in a line for people.
     pub description: String,
 }
 
@@ -54,7 +54,7 @@ pub enum Step {
     Transmit {
         /// Name of the export.
         name: String,
-        /// What was agreed on.
+        /// What was agreed on for the transmission.
         agreed: Agreed,
         /// Bytes that the client sent already: the beginning of its first requests.
         early: Vec<u8>,
@@ -90,7 +90,7 @@ const ALLOCATION: &str = "base:allocation";
 /// Why a client is let go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// The client asked for it.
+    /// The client ended the handshake (ABORT).
     #[error("the client ended the handshake")]
     Aborted,
     /// The bytes are not NBD's.

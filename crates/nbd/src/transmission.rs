@@ -18,7 +18,7 @@ pub enum Command {
     Write,
     /// Finish everything in flight, then close.
     Disconnect,
-    /// Make completed writes durable.
+    /// Make all writes durable that were answered before.
     Flush,
     /// The bytes are not needed any more.
     Trim,
@@ -28,7 +28,7 @@ pub enum Command {
     WriteZeroes,
     /// Say which bytes are data and which are holes.
     BlockStatus,
-    /// A command of another extension.
+    /// A command that is not known, by its number.
     Unknown(u16),
 }
 
@@ -37,7 +37,7 @@ pub enum Command {
 pub struct CommandFlags(pub u16);
 
 impl CommandFlags {
-    /// Durable before the reply.
+    /// What is written must be durable before the reply.
     pub const FUA: Self = Self(1);
     /// WRITE_ZEROES must keep the space allocated.
     pub const NO_HOLE: Self = Self(1 << 1);
@@ -76,7 +76,7 @@ pub struct Request {
     pub cookie: u64,
     /// First byte on the disk.
     pub offset: u64,
-    /// Bytes concerned.
+    /// How many bytes the command is about.
     pub length: u32,
 }
 
@@ -118,7 +118,7 @@ impl Request {
         })
     }
 
-    /// The header's bytes.
+    /// The header as it is sent.
     pub fn emit(&self) -> [u8; REQUEST_BYTES] {
         let command: u16 = match self.command {
             Command::Read => 0,
@@ -153,9 +153,9 @@ impl Request {
 pub enum ErrorCode {
     /// EPERM: the export is read-only.
     NotPermitted = 1,
-    /// EIO.
+    /// EIO: the disk can't be read or written.
     Io = 5,
-    /// ENOMEM.
+    /// ENOMEM: the server has no memory for it.
     NoMemory = 12,
     /// EINVAL: unknown command or flags, or beyond the end when reading.
     Invalid = 22,

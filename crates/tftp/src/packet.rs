@@ -10,14 +10,14 @@ pub enum Packet<'a> {
     Read(ReadRequest<'a>),
     /// WRQ: the client wants to store a file. A boot server never accepts it.
     Write,
-    /// DATA.
+    /// DATA: a block of the file.
     Data {
         /// Block number, modulo 65536.
         block: u16,
         /// The block's bytes.
         bytes: &'a [u8],
     },
-    /// ACK.
+    /// ACK: the client has everything up to a block.
     Ack {
         /// Block number, modulo 65536.
         block: u16,
@@ -33,7 +33,7 @@ pub enum Packet<'a> {
     OptionAck(Vec<(&'a [u8], &'a [u8])>),
 }
 
-/// An RRQ.
+/// RRQ: what a client asks for, and how it wants to get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadRequest<'a> {
     /// File name as the client wrote it. Any bytes except NUL; see [`crate::normalize`].
@@ -145,13 +145,13 @@ pub fn data_header(block: u16) -> [u8; 4] {
     [0, 3, high, low]
 }
 
-/// An ACK packet.
+/// The bytes of an ACK packet for `block`.
 pub fn ack(block: u16) -> [u8; 4] {
     let [high, low] = block.to_be_bytes();
     [0, 4, high, low]
 }
 
-/// An ERROR packet.
+/// The bytes of an ERROR packet, with a message for people.
 pub fn error(code: u16, message: &str) -> Vec<u8> {
     let mut packet = Vec::with_capacity(5 + message.len());
     packet.extend_from_slice(&[0, 5]);
@@ -161,7 +161,7 @@ pub fn error(code: u16, message: &str) -> Vec<u8> {
     packet
 }
 
-/// An RRQ packet, for clients.
+/// The bytes of an RRQ packet, for clients: `options` are pairs of name and value.
 pub fn read_request(path: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
     let mut packet = alloc::vec![0, 1];
     for text in

@@ -18,7 +18,7 @@ pub enum NotServed {
     /// The client wanted to store a file.
     #[error("this server only sends files")]
     ReadOnly,
-    /// Neither octet nor netascii.
+    /// The transfer mode is neither octet nor netascii.
     #[error("unknown mode: use octet")]
     Mode,
     /// The file is too long for text mode.

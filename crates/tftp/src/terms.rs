@@ -14,12 +14,12 @@ pub const WINDOW_BLOCKS_MAX: u16 = 64;
 /// in which a datagram takes up to twice its size.
 pub const WINDOW_BYTES_MAX: u32 = 64 << 10;
 
-/// What both sides agreed on.
+/// What both sides agreed on for one transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Bytes in every block but the last.
     pub block_size: u16,
-    /// Blocks per ACK.
+    /// Blocks that are sent for one ACK.
     pub window: u16,
     /// Longest pause before a retransmission that the client asked for.
     pub timeout: Option<Duration>,

@@ -9,9 +9,9 @@ use core::net::Ipv4Addr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lease {
-    /// Whose it is.
+    /// The NIC that has the address.
     pub mac: Mac,
-    /// The address.
+    /// The leased address.
     pub address: Ipv4Addr,
     /// When it ends, seconds since 1970. Kept after that, so that a machine gets its address again.
     pub expires_unix: u64,
