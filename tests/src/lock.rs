@@ -5,7 +5,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where lock files are.
 const FOLDER: &str = "/run/lock";
@@ -22,35 +21,27 @@ impl Lock {
     /// # Errors
     /// The lock file can't be made.
     pub fn take(name: &str, waiting: impl FnOnce()) -> Result<Self> {
-        let path = path_of(name);
-        let file = open(&path)?;
-        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => return Ok(Self { _file: file }),
-            Err((file, Errno::EWOULDBLOCK)) => file,
-            Err((_, errno)) => return Err(errno).context(path.display().to_string()),
-        };
+        if let Some(lock) = Self::try_take(name)? {
+            return Ok(lock);
+        }
         waiting();
-        let file = Flock::lock(file, FlockArg::LockExclusive)
+        let path = path_of(name);
+        let file = Flock::lock(open(&path)?, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .with_context(|| path.display().to_string())?;
         Ok(Self { _file: file })
     }
 
-    /// Waits for any of `n` locks, so that at most `n` holders work at once.
+    /// Takes the lock of this name, unless another run or thread has it.
     ///
     /// # Errors
-    /// A lock file can't be made.
-    pub fn take_one_of(name: &str, n: usize) -> Result<Self> {
-        loop {
-            for index in 0..n {
-                let path = path_of(&format!("{name}-{index}"));
-                match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
-                    Ok(file) => return Ok(Self { _file: file }),
-                    Err((_, Errno::EWOULDBLOCK)) => {}
-                    Err((_, errno)) => return Err(errno).context(path.display().to_string()),
-                }
-            }
-            std::thread::sleep(Duration::from_millis(200));
+    /// The lock file can't be made.
+    pub fn try_take(name: &str) -> Result<Option<Self>> {
+        let path = path_of(name);
+        match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Some(Self { _file: file })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).context(path.display().to_string()),
         }
     }
 }

@@ -1,11 +1,6 @@
 //! What a test needs of the machine it runs on. Without it, it says so and is skipped.
 
-use crate::lock::Lock;
-use anyhow::Result;
 use std::path::Path;
-
-/// QEMU PCs of tests that run at once: each keeps one processor busy.
-const PCS_MAX: usize = 2;
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +42,4 @@ fn is_met(need: Need) -> bool {
                 .any(|folder| Path::new(folder).join(name).exists())
         }
     }
-}
-
-/// Waits until this test may switch on PCs; holds until the lock is dropped.
-///
-/// # Errors
-/// The lock files can't be made.
-pub fn pc_slot() -> Result<Lock> {
-    Lock::take_one_of("pc", PCS_MAX)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Daemon, Firmware, Lan, Lock, Need, Pc, Recipe, Site, StageLine, marked_copy, pc_slot, require,
+    Daemon, Firmware, Lan, Need, Pc, PcSlots, Recipe, Site, StageLine, marked_copy, require,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ struct Room {
     servers: Daemon,
     site: Site,
     image: std::path::PathBuf,
-    _slot: Lock,
+    _slot: PcSlots,
 }
 
 /// Whether this machine can boot PCs.
@@ -56,7 +56,7 @@ fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
 
 impl Room {
     fn set_up(name: &str) -> Result<Self> {
-        let _slot = pc_slot()?;
+        let _slot = PcSlots::take(1)?;
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         let site = Site::builder().create(Lan::lay(name)?)?;
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;

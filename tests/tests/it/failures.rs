@@ -2,7 +2,7 @@
 //! address, on its page.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Kernel, Lan, Lock, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require};
+use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ struct Room {
     servers: Daemon,
     site: Site,
     folder: tempfile::TempDir,
-    _slot: Lock,
+    slot: PcSlots,
 }
 
 fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
@@ -48,7 +48,7 @@ fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
 
 impl Room {
     fn set_up(name: &str) -> Result<Self> {
-        let _slot = pc_slot()?;
+        let slot = PcSlots::take(1)?;
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         let site = Site::builder()
             .kernel_args("console=tty0 console=ttyS0,115200 quiet")
@@ -58,7 +58,7 @@ impl Room {
         site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"])?;
         let storage = Some(site.storage()?);
         let servers = site.serve()?;
-        Ok(Self { storage, servers, site, folder: tempfile::tempdir()?, _slot })
+        Ok(Self { storage, servers, site, folder: tempfile::tempdir()?, slot })
     }
 
     /// A boot of the machine up to its kernel.
@@ -159,7 +159,8 @@ fn an_initrd_that_does_not_fit_is_explained() {
         pc.console()
             .wait_for("waiting for the network card 52:54:00:00:00:01: PCI 8086:100e", BOOT)?;
         let what = " has no driver in this initrd";
-        expect_failure(&pc, what, "an image whose kernel has a driver", PATIENCE)?;
+        let remedy = "an image whose kernel has a driver";
+        room.slot.lend(|| expect_failure(&pc, what, remedy, PATIENCE))??;
         drop(pc);
 
         let foreign = kernel.with_index(|index| index.replacen("/1 ", "/1 5.10.0-1-", 1))?;
@@ -224,7 +225,8 @@ fn a_disk_that_the_storage_server_refuses_is_explained() {
         let what = "the storage server 10.77.0.1:10809 does not give the disk pc-2";
         pc.console().wait_for(what, BOOT)?;
         room.page_says("waiting", what, PAGE)?;
-        expect_failure(&pc, what, "look at the storage server's log", PATIENCE)?;
+        let remedy = "look at the storage server's log";
+        room.slot.lend(|| expect_failure(&pc, what, remedy, PATIENCE))??;
         room.page_says("failed", what, PAGE)
     });
 }

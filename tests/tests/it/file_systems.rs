@@ -2,7 +2,7 @@
 
 use crate::boot::{SHUTDOWN, can_boot};
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Lan, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require, run, text_of};
+use lab::{Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require, run, text_of};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -39,7 +39,7 @@ fn a_root_may_have_any_of_the_usual_file_systems() {
 }
 
 fn all(name: &str) -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let room = Room::set_up(name)?;
     let folder = room.folder.path();
     let tree = tree(folder)?;

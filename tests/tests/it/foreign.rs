@@ -3,8 +3,8 @@
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, wait_for_login};
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Daemon, ISCSI_LUN, ISCSI_TARGET, IscsiTarget, Lan, Lock, NFS_FOLDER, Need, NfsServer, Pc,
-    Preboot, Recipe, SERVER, Site, pc_slot, require,
+    Daemon, ISCSI_LUN, ISCSI_TARGET, IscsiTarget, Lan, NFS_FOLDER, Need, NfsServer, Pc, PcSlots,
+    Preboot, Recipe, SERVER, Site, require,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,10 +17,10 @@ struct Room {
     site: Site,
     image: PathBuf,
     folder: tempfile::TempDir,
-    _slot: Lock,
+    slot: PcSlots,
 }
 
-fn in_a_room(name: &str, server: &'static str, test: impl FnOnce(&Room) -> Result<()>) {
+fn in_a_room(name: &str, server: &'static str, test: impl FnOnce(&mut Room) -> Result<()>) {
     let programs =
         ["qemu-system-x86_64", "mmdebstrap", "grub-mkimage", "udhcpc", "curl", "debugfs", server];
     let needs: Vec<Need> =
@@ -28,8 +28,8 @@ fn in_a_room(name: &str, server: &'static str, test: impl FnOnce(&Room) -> Resul
     if !require(name, &needs) {
         return;
     }
-    let room = Room::set_up(name).unwrap_or_else(|error| panic!("no room: {error:#}"));
-    if let Err(error) = test(&room) {
+    let mut room = Room::set_up(name).unwrap_or_else(|error| panic!("no room: {error:#}"));
+    if let Err(error) = test(&mut room) {
         panic!("{error:#}");
     }
     room.servers.stop().expect("the servers stop when they are asked to");
@@ -37,7 +37,7 @@ fn in_a_room(name: &str, server: &'static str, test: impl FnOnce(&Room) -> Resul
 
 impl Room {
     fn set_up(name: &str) -> Result<Self> {
-        let _slot = pc_slot()?;
+        let slot = PcSlots::take(1)?;
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         let site = Site::builder()
             .kernel_args("console=tty0 console=ttyS0,115200 quiet")
@@ -45,7 +45,7 @@ impl Room {
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
         // No storage server: these machines need none.
         let servers = site.serve()?;
-        Ok(Self { servers, site, image, folder: tempfile::tempdir()?, _slot })
+        Ok(Self { servers, site, image, folder: tempfile::tempdir()?, slot })
     }
 
     /// Starts `pc-1` with this root.
@@ -126,7 +126,7 @@ fn a_root_over_iscsi_survives_an_outage_of_its_target() {
         cut_off(server)?;
         console
             .send_line("dd if=/dev/urandom of=/root/kept bs=1M count=4 conv=fsync; echo done-$?")?;
-        std::thread::sleep(OUTAGE);
+        room.slot.lend(|| std::thread::sleep(OUTAGE))?;
         ensure!(!console.text().contains("done-0"), "it has written to nobody");
         let server = target.start(room.site.lan())?;
         console.wait_for("done-0", BACK)?;

@@ -4,7 +4,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Lan, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require};
+use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
 use std::time::Instant;
 
 /// Name server of the site's settings; images have others.
@@ -26,7 +26,7 @@ fn check(name: &str, recipe: &Recipe, service: &str) {
 }
 
 fn lives_through(name: &str, recipe: &Recipe, service: &str) -> Result<()> {
-    let _slot = pc_slot()?;
+    let mut slot = PcSlots::take(1)?;
     let image = recipe.image(|text| eprintln!("{text}"))?;
     let site = Site::builder().name_server(NAME_SERVER).create(Lan::lay(name)?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
@@ -37,7 +37,7 @@ fn lives_through(name: &str, recipe: &Recipe, service: &str) -> Result<()> {
 
     let mut pc = power_on(&site)?;
     let console = pc.console().clone();
-    console.shell(&format!("sleep {SETTLED_SECONDS}"), COMMAND)?;
+    slot.lend(|| settle(&console))??;
     check_network(&console, service).context("in the first boot")?;
     // As an upgrade of its package does it.
     console.shell(&format!("systemctl restart {service}; sleep 5"), COMMAND)?;
@@ -51,11 +51,16 @@ fn lives_through(name: &str, recipe: &Recipe, service: &str) -> Result<()> {
         let console = pc.console().clone();
         let kept = console.shell("cat /root/mine", COMMAND)?;
         ensure!(kept == "mine", "what was written before the reboot is not there: {kept:?}");
-        console.shell(&format!("sleep {SETTLED_SECONDS}"), COMMAND)?;
+        slot.lend(|| settle(&console))??;
         check_network(&console, service).with_context(|| format!("in boot {}", n + 1))?;
         stop(&mut pc, if n % 2 == 1 { "poweroff" } else { "reboot" })?;
     }
     servers.stop()
+}
+
+/// Lets the network service do what it will.
+fn settle(console: &Console) -> Result<()> {
+    console.shell(&format!("sleep {SETTLED_SECONDS}"), COMMAND).map(drop)
 }
 
 /// Boots to a root shell.
@@ -119,7 +124,7 @@ fn stop(pc: &mut Pc, verb: &str) -> Result<()> {
 
 /// A system without systemd: it runs, and ends, with nothing lost.
 fn lives_without_systemd(name: &str, recipe: &Recipe) -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = recipe.image(|text| eprintln!("{text}"))?;
     let site = Site::builder().create(Lan::lay(name)?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;

@@ -2,7 +2,7 @@
 
 use crate::boot::{COMMAND, MAC, OTHER_MAC, can_boot};
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Daemon, Lan, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require, run};
+use lab::{Console, Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::Command;
@@ -45,7 +45,7 @@ struct Machine {
 }
 
 fn killed() -> Result<()> {
-    let _slots = (pc_slot()?, pc_slot()?);
+    let _slots = PcSlots::take(2)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder()
         .boot("fitted_initrds = false")

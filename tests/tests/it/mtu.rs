@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot, wait_for_login};
 use anyhow::{Context, Result, ensure};
-use lab::{Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 
 #[test]
 fn large_packets_are_taken_if_the_network_carries_them() {
@@ -13,7 +13,7 @@ fn large_packets_are_taken_if_the_network_carries_them() {
 }
 
 fn large_packets(name: &str) -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder().network("mtu = 9000").create(Lan::lay(name)?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;

@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
 use anyhow::{Result, ensure};
-use lab::{Authority, Console, Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Authority, Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn a_root_over_tls_keeps_what_is_written_and_survives_its_server() {
 }
 
 fn root_over_tls() -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let files = tempfile::tempdir()?;
     let authority = Authority::new("the school")?;

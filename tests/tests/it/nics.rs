@@ -2,7 +2,7 @@
 //! QEMU: what firmware and loader do is the matter of `boot.rs`.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Lan, Lock, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ struct Room {
     servers: Daemon,
     site: Site,
     sample: String,
-    _slot: Lock,
+    _slot: PcSlots,
 }
 
 fn in_a_room(root: &str, test: impl FnOnce(&Room) -> Result<()>) {
@@ -51,7 +51,7 @@ fn in_a_room(root: &str, test: impl FnOnce(&Room) -> Result<()>) {
 
 impl Room {
     fn set_up(name: &str, root: &str) -> Result<Self> {
-        let _slot = pc_slot()?;
+        let _slot = PcSlots::take(1)?;
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         // One shell for all: it is the image's own program, and needs no time to start.
         let site = Site::builder()

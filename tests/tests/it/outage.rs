@@ -2,7 +2,7 @@
 
 use crate::boot::{COMMAND, MAC, OTHER_MAC, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Firmware, Lan, Pc, Recipe, Site, pc_slot};
+use lab::{Console, Firmware, Lan, Pc, PcSlots, Recipe, Site};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn an_outage_of_the_storage_server_only_makes_machines_wait() {
 }
 
 fn outage() -> Result<()> {
-    let _slots = (pc_slot()?, pc_slot()?);
+    let mut slots = PcSlots::take(2)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder().create(Lan::lay("outage")?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
@@ -55,7 +55,7 @@ fn outage() -> Result<()> {
 
     kill(Pid::from_raw(storage.id().try_into()?), Signal::SIGKILL)?;
     drop(storage);
-    std::thread::sleep(OUTAGE);
+    slots.lend(|| std::thread::sleep(OUTAGE))?;
     let _storage = site.storage()?;
 
     for (name, pc) in &mut machines {

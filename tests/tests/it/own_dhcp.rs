@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
 use anyhow::{Result, ensure};
-use lab::{Daemon, Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn a_machine_waits_for_a_late_dhcp_server_and_renews_its_lease() {
 }
 
 fn own_dhcp() -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder()
         .kernel_args("console=tty0 console=ttyS0,115200 init=/bin/sh quiet")

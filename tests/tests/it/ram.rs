@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Context, Result, ensure};
-use lab::{Kernel, Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use std::time::{Duration, Instant};
 
 /// From the machine's own warning to the page.
@@ -17,7 +17,7 @@ fn what_a_machine_writes_to_its_memory_never_reaches_the_server() {
 }
 
 fn ram() -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder()
         .kernel_args("console=tty0 console=ttyS0,115200 quiet")

@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
 use anyhow::{Context, Result, ensure};
-use lab::{Firmware, Lan, Need, Pc, Preboot, Recipe, Site, pc_slot, require};
+use lab::{Firmware, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ fn a_password_opens_a_rescue_shell_before_the_root_and_after_a_failure() {
 }
 
 fn rescue(name: &str) -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder().create(Lan::lay(name)?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;

@@ -1,7 +1,7 @@
 //! iPXE's own AoE initiator boots from a shared disk.
 
 use anyhow::Result;
-use lab::{Daemon, Lan, Need, Pc, bootlace_binary, pc_slot, require};
+use lab::{Daemon, Lan, Need, Pc, PcSlots, bootlace_binary, require};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -59,7 +59,7 @@ fn ipxe_boots_from_a_disk_over_aoe() {
 }
 
 fn sanboot() -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let lan = Lan::lay("sanboot")?;
     let folder = tempfile::tempdir()?;
     let disk = folder.path().join("disk");

@@ -3,7 +3,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Result, ensure};
-use lab::{Console, Lan, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require};
+use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
 use std::path::{Path, PathBuf};
 
 /// As if the image's SSH server had been started before it was imported.
@@ -23,7 +23,7 @@ fn a_machine_has_an_identity_of_its_own_and_obeys_the_boot_server() {
 }
 
 fn identity_and_power(name: &str) -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let folder = tempfile::tempdir()?;
     let image = with_shared_keys(folder.path())?;
     let site = Site::builder().create(Lan::lay(name)?)?;

@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
 use anyhow::{Result, ensure};
-use lab::{Console, Lan, Need, Pc, Preboot, Recipe, SERVER, Site, pc_slot, require};
+use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
 use std::time::Duration;
 
 /// The preferred address. Its prefix makes it independent of the server's other one.
@@ -20,7 +20,7 @@ fn a_machine_goes_on_by_the_other_address_of_its_storage_server() {
 }
 
 fn two_addresses() -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let lan = Lan::lay("two-addresses")?;
     lan.netns().ip(&format!("address add {FIRST}/32 dev br0"))?;

@@ -2,7 +2,7 @@
 
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Result, ensure};
-use lab::{Lan, Need, Pc, Preboot, Recipe, SERVER, Site, VlanSwitch, pc_slot, require};
+use lab::{Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, VlanSwitch, require};
 
 const VLAN: u16 = 12;
 
@@ -15,7 +15,7 @@ fn a_machine_in_a_vlan_boots_and_its_system_leaves_it_there() {
 }
 
 fn in_a_vlan(name: &str) -> Result<()> {
-    let _slot = pc_slot()?;
+    let _slot = PcSlots::take(1)?;
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder().network(&format!("vlan = {VLAN}")).create(Lan::lay(name)?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
