@@ -3,7 +3,7 @@
 use crate::say;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The only target that there is an initrd for yet.
 const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -38,7 +38,7 @@ pub(crate) fn run_loudly(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds `bootlace`, `bootlace-init` and the one with TLS, side by side; returns the path of `bootlace`.
+/// Builds `bootlace`, `bootlace-init` and the one with TLS; returns the path of `bootlace`.
 pub(crate) fn run() -> Result<PathBuf> {
     build(&[], "debug")
 }
@@ -50,23 +50,45 @@ pub(crate) fn run_release() -> Result<PathBuf> {
 
 fn build(options: &[&str], profile: &str) -> Result<PathBuf> {
     say(&format!("building bootlace, bootlace-init and bootlace-init-tls ({profile})"));
-    let mut bootlace = cargo(&["build", "--quiet", "--package", "bootsvc"]);
-    run_loudly(bootlace.args(options), "cargo build")?;
-    let folder = target().join(profile);
-    let binary = folder.join("bootlace");
+    run_loudly(bootlace(options).arg("--quiet"), "cargo build")?;
+    build_inits(profile)?;
+    Ok(target().join(profile).join("bootlace"))
+}
+
+/// Builds what [`run`] builds and all programs with tests; returns the path of `bootlace`, and cargo's
+/// messages about what it has built, a JSON object a line.
+pub(crate) fn run_with_tests() -> Result<(PathBuf, String)> {
+    say("building bootlace, its init and the tests");
+    let mut command = bootlace(&["--quiet", "--tests"]);
+    command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = command.output().context("can't start cargo build")?;
+    ensure!(output.status.success(), "cargo build failed; it says why above");
+    build_inits("debug")?;
+    Ok((target().join("debug/bootlace"), String::from_utf8(output.stdout)?))
+}
+
+/// The command that builds `bootlace`. It selects all packages, so that each dependency is built once, with
+/// the features that all of them together want, and not once more for each selection.
+fn bootlace(options: &[&str]) -> Command {
+    let mut command = cargo(&["build", "--workspace", "--bin", "bootlace"]);
+    command.args(options);
+    command
+}
+
+/// Builds the static programs of the initrd and puts them beside `bootlace`.
+fn build_inits(profile: &str) -> Result<()> {
+    // In a folder of their own: other flags in the same one would build everything again each time.
+    let of_init = target().join("init");
     for (name, features) in [("bootlace-init", ""), ("bootlace-init-tls", "tls")] {
-        // In folders of their own: other flags in the same one would build everything anew each time.
-        let of_init = target().join(name.trim_start_matches("bootlace-"));
         let mut init =
             cargo(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
         init.args(["--features", features, "--target", INIT_TARGET, "--target-dir"]).arg(&of_init);
         init.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
         run_loudly(&mut init, &format!("cargo build of {name}"))?;
         let built = of_init.join(INIT_TARGET).join("init/bootlace-init");
-        place(&built, &folder.join(name))?;
+        place(&built, &target().join(profile).join(name))?;
     }
-    ensure!(binary.is_file(), "cargo has built no {}", binary.display());
-    Ok(binary)
+    Ok(())
 }
 
 /// Copies the file if it differs. By rename: a running server may be reading the old one.

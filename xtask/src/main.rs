@@ -40,20 +40,20 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Demo(demo) => demo.run(),
-        Task::Test(test) => test.run(),
+        Task::Test(test) => return test.run().unwrap_or_else(failure),
         Task::Lint => lint::run(),
         Task::Build => build::run().map(drop),
         Task::Bench(bench) => bench.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Setup => setup(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    done.map_or_else(failure, |()| ExitCode::SUCCESS)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_or_else` gives it away")]
+fn failure(error: anyhow::Error) -> ExitCode {
+    eprintln!("xtask: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// Installs what building and the lab need.

@@ -1,10 +1,15 @@
 //! Everything that must be right before a change goes in.
 
-use crate::build::{self, cargo, run_loudly};
-use crate::{lint, say, setup};
+mod job;
+mod jobs;
+mod report;
+mod run;
+
+use crate::{build, lint, say, setup};
 use anyhow::Result;
 use clap::Args;
 use lab::Recipe;
+use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -19,26 +24,27 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    pub(crate) fn run(self) -> Result<()> {
+    /// Says on its last line how many tests have passed; fails if one has not.
+    pub(crate) fn run(self) -> Result<ExitCode> {
         setup()?;
         if !self.no_lint {
             lint::run()?;
         }
-        let binary = build::run()?;
-        if !self.quick {
-            make_images()?;
-        }
+        let (binary, messages) = std::thread::scope(|scope| {
+            // Beside the compiler, since it waits for the network most of the time.
+            let images = scope.spawn(|| if self.quick { Ok(()) } else { make_images() });
+            let built = build::run_with_tests();
+            images.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            built
+        })?;
+        let jobs = jobs::all(&messages, self.filter.as_deref())?;
         say("testing");
-        let mut test = cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]);
-        if let Some(filter) = &self.filter {
-            test.arg(filter);
-        }
-        test.env("BOOTLACE_BIN", binary);
+        let mut environment = vec![("BOOTLACE_BIN", binary.as_os_str())];
         if !self.quick {
-            test.env("RUN_SLOW_TESTS", "1");
+            environment.push(("RUN_SLOW_TESTS", "1".as_ref()));
         }
-        // Its summary stays the last thing on the screen.
-        run_loudly(&mut test, "cargo test")
+        let outcomes = run::all(jobs, &environment)?;
+        Ok(report::summary(&outcomes))
     }
 }
 
