@@ -167,13 +167,21 @@ impl BootFiles {
         }
     }
 
-    /// Notes that the client at `peer` has fetched something whole.
-    pub(crate) async fn fetched(&self, stage: Stage, peer: Ipv4Addr, detail: String) {
-        let Some(mac) = self.mac_of(peer) else { return };
+    /// Notes that the client at `peer` has fetched something whole; `None` if its address is nobody's. It is
+    /// queued when this returns; the future waits until it is stored.
+    pub(crate) fn fetched(
+        &self,
+        stage: Stage,
+        peer: Ipv4Addr,
+        detail: String,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let mac = self.mac_of(peer)?;
         let noted = self.inner.service.stage(mac, None, NewStage::noticed(stage, detail));
-        if let Err(error) = noted.await {
-            tracing::warn!(%mac, %stage, error = error.chain(), "a stage could not be recorded");
-        }
+        Some(async move {
+            if let Err(error) = noted.await {
+                tracing::warn!(%mac, %stage, error = error.chain(), "a stage could not be recorded");
+            }
+        })
     }
 
     /// Keeps what the client's init tells of its boot; whether it was taken.

@@ -240,8 +240,9 @@ impl Drop for FileBody {
         let bytes = self.item.bytes.len();
         let seconds = self.started.elapsed().as_secs_f64();
         let detail = format!("{:.1} MB by HTTP in {seconds:.1} s", bytes as f64 / 1e6);
-        let (files, peer) = (self.files.clone(), self.peer);
-        tokio::spawn(async move { files.fetched(stage, peer, detail).await });
+        if let Some(noted) = self.files.fetched(stage, self.peer, detail) {
+            tokio::spawn(noted);
+        }
     }
 }
 

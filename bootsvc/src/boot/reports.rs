@@ -1,14 +1,15 @@
 //! Reports of `init`, one UDP datagram a stage; signs of life, and orders to stop for those who give them.
 
 use initcfg::{Ack, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag, Word};
-use model::BootId;
-use service::{NewStage, Service};
+use service::{Belief, NewStage, Service};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::Mac;
 
@@ -18,13 +19,21 @@ const ORDERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Machines of which it is remembered where their signs of life come from.
 const KEEPERS_MAX: usize = 4096;
 
+/// Words that wait for the disk. Those beyond wait in the socket's buffer, and machines repeat their reports.
+const WORDS_MAX: usize = 256;
+
 /// Listens for reports.
+///
+/// Words are decided on one by one, in the order in which they come, and queued for the database in that order;
+/// what waits for the disk are tasks, so that words which come together are stored together.
 pub(crate) struct ReportListener {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     service: Service,
     alive: mpsc::Sender<Mac>,
     /// Where the signs of life of each machine come from: there it hears orders.
     keepers: HashMap<Mac, SocketAddr>,
+    /// Words that wait. Those that turn out to be a machine's own only then come out again.
+    waiting: JoinSet<Option<(Word, SocketAddr)>>,
 }
 
 impl ReportListener {
@@ -38,7 +47,8 @@ impl ReportListener {
         alive: mpsc::Sender<Mac>,
     ) -> io::Result<Self> {
         let socket = UdpSocket::bind((server, initcfg::REPORT_PORT)).await?;
-        Ok(Self { socket, service, alive, keepers: HashMap::new() })
+        let socket = Arc::new(socket);
+        Ok(Self { socket, service, alive, keepers: HashMap::new(), waiting: JoinSet::new() })
     }
 
     /// Notes and acknowledges reports until `stop`.
@@ -49,21 +59,20 @@ impl ReportListener {
         loop {
             let received = tokio::select! {
                 () = stop.cancelled() => return,
+                Some(done) = self.waiting.join_next() => {
+                    if let Ok(Some((word, peer))) = done {
+                        self.on_own_word(word, peer);
+                    }
+                    continue;
+                }
                 _ = orders.tick() => {
                     self.give_orders().await;
                     continue;
                 }
-                received = self.socket.recv_from(&mut buffer) => received,
+                received = self.socket.recv_from(&mut buffer), if self.waiting.len() < WORDS_MAX => received,
             };
             match received {
-                Ok((length, peer)) => {
-                    if let Some(ack) = self.on_datagram(&buffer[..length], peer).await
-                        && let Err(error) =
-                            self.socket.send_to(ack.to_string().as_bytes(), peer).await
-                    {
-                        tracing::debug!(%peer, %error, "a report was not acknowledged");
-                    }
-                }
+                Ok((length, peer)) => self.on_datagram(&buffer[..length], peer),
                 Err(error) => tracing::debug!(%error, "no report received"),
             }
         }
@@ -80,28 +89,42 @@ impl ReportListener {
         }
     }
 
-    async fn on_datagram(&mut self, datagram: &[u8], peer: SocketAddr) -> Option<Ack> {
+    fn on_datagram(&mut self, datagram: &[u8], peer: SocketAddr) {
         let (line, tag) = initcfg::unseal(datagram);
         let word = match Word::parse(line) {
             Ok(word) => word,
             Err(error) => {
                 tracing::debug!(%peer, %error, "not a word of a machine");
-                return None;
+                return;
             }
         };
-        if !self.is_own_word(word.mac(), word.boot(), peer.ip(), (line, tag)).await {
-            return None;
+        let (mac, boot) = (word.mac(), word.boot());
+        // A machine speaks only for itself, and proves it as soon as it can.
+        let SocketAddr::V4(address) = peer else { return };
+        if self.service.owner_of(*address.ip()) != Some(mac) {
+            tracing::warn!(%peer, %mac, "report from an address that is not the machine's");
+            return;
         }
+        match self.service.believe(mac, boot, line, tag) {
+            Belief::Believed => self.on_own_word(word, peer),
+            Belief::Refused => {}
+            Belief::Earlier => self.look_up(word, peer, line.to_vec(), tag),
+        }
+    }
+
+    fn look_up(&mut self, word: Word, peer: SocketAddr, line: Vec<u8>, tag: Option<Tag>) {
+        let service = self.service.clone();
+        self.waiting.spawn(async move {
+            let is_own = service.believes(word.mac(), word.boot(), &line, tag).await;
+            is_own.then_some((word, peer))
+        });
+    }
+
+    fn on_own_word(&mut self, word: Word, peer: SocketAddr) {
         match word {
-            Word::Heartbeat(heartbeat) => {
-                self.on_heartbeat(heartbeat, peer);
-                None
-            }
-            Word::Obedience(obedience) => {
-                self.on_obedience(obedience).await;
-                None
-            }
-            Word::Report(report) => self.on_report(report).await,
+            Word::Heartbeat(heartbeat) => self.on_heartbeat(heartbeat, peer),
+            Word::Obedience(obedience) => self.on_obedience(obedience),
+            Word::Report(report) => self.on_report(report, peer),
         }
     }
 
@@ -115,44 +138,45 @@ impl ReportListener {
         let _ = self.alive.try_send(mac);
     }
 
-    async fn on_obedience(&self, Obedience { boot, mac, counter }: Obedience) {
-        if let Err(error) = self.service.obeyed(mac, boot, counter).await {
-            tracing::warn!(%mac, error = error.chain(), "that a machine obeys was not noted");
-        }
-    }
-
-    async fn on_report(&self, report: Report) -> Option<Ack> {
-        let ack = Ack { boot: report.boot, sequence: report.sequence };
-        let Some(stage) = report.stage else {
-            self.service.machine_waits(report.mac, report.boot, &report.detail);
-            return Some(ack);
-        };
-        let stage = NewStage { stage, detail: report.detail, uptime_ms: Some(report.uptime_ms) };
-        // Without an acknowledgement the machine says it again.
-        match self.service.stage(report.mac, Some(report.boot), stage).await {
-            Ok(_) => Some(ack),
-            Err(error) => {
-                tracing::warn!(mac = %report.mac, error = error.chain(), "a report was not noted");
-                None
+    fn on_obedience(&mut self, Obedience { boot, mac, counter }: Obedience) {
+        let noted = self.service.obeyed(mac, boot, counter);
+        self.waiting.spawn(async move {
+            if let Err(error) = noted.await {
+                tracing::warn!(%mac, error = error.chain(), "that a machine obeys was not noted");
             }
-        }
+            None
+        });
     }
 
-    /// A machine speaks only for itself, and proves it as soon as it can.
-    async fn is_own_word(
-        &self,
-        mac: Mac,
-        boot: BootId,
-        peer: IpAddr,
-        (line, tag): (&[u8], Option<Tag>),
-    ) -> bool {
-        let is_own = match peer {
-            IpAddr::V4(peer) => self.service.owner_of(peer) == Some(mac),
-            IpAddr::V6(_) => false,
+    fn on_report(&mut self, report: Report, peer: SocketAddr) {
+        let Report { boot, mac, sequence, uptime_ms, detail, .. } = report;
+        let ack = Ack { boot, sequence };
+        let socket = Arc::clone(&self.socket);
+        let Some(stage) = report.stage else {
+            self.service.machine_waits(mac, boot, &detail);
+            self.waiting.spawn(async move {
+                acknowledge(&socket, ack, peer).await;
+                None
+            });
+            return;
         };
-        if !is_own {
-            tracing::warn!(%peer, %mac, "report from an address that is not the machine's");
-        }
-        is_own && self.service.believes(mac, boot, line, tag).await
+        let stage = NewStage { stage, detail, uptime_ms: Some(uptime_ms) };
+        let noted = self.service.stage(mac, Some(boot), stage);
+        self.waiting.spawn(async move {
+            // Without an acknowledgement the machine says it again.
+            match noted.await {
+                Ok(_) => acknowledge(&socket, ack, peer).await,
+                Err(error) => {
+                    tracing::warn!(%mac, error = error.chain(), "a report was not noted");
+                }
+            }
+            None
+        });
+    }
+}
+
+async fn acknowledge(socket: &UdpSocket, ack: Ack, peer: SocketAddr) {
+    if let Err(error) = socket.send_to(ack.to_string().as_bytes(), peer).await {
+        tracing::debug!(%peer, %error, "a report was not acknowledged");
     }
 }

@@ -5,10 +5,14 @@ use crate::net::tftp_server::{Tftp, TftpEvent, TftpEventKind};
 use std::net::SocketAddrV4;
 use tftp::NotServed;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Events that wait to be noted. Beyond, they are dropped: a boot goes on without its time line.
 const EVENTS_MAX: usize = 1024;
+
+/// Stages that wait for the disk.
+const NOTES_MAX: usize = 256;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken) {
@@ -24,24 +28,38 @@ pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken)
         }
     };
     let noting = async {
-        while let Some(event) = events.recv().await {
-            note(&files, event).await;
+        // Stages are queued in the order of the events; those that come together are stored together.
+        let mut notes = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = notes.join_next() => {}
+                event = events.recv(), if notes.len() < NOTES_MAX => match event {
+                    Some(event) => {
+                        if let Some(noted) = note(&files, event) {
+                            notes.spawn(noted);
+                        }
+                    }
+                    None => break,
+                },
+            }
         }
+        while notes.join_next().await.is_some() {}
     };
     tokio::join!(tftp.run(content, sender, stop), noting);
 }
 
-async fn note(files: &BootFiles, event: TftpEvent) {
+/// What an event means for a boot is queued when this returns; the future waits until it is stored.
+fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> + Send + use<>> {
     let TftpEvent { peer, path, kind } = event;
     match kind {
         TftpEventKind::Done { size_bytes, ms, n_retransmits } => {
-            let Some(stage) = files.stage_of(&path) else { return };
+            let stage = files.stage_of(&path)?;
             let mut detail =
                 format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
             if n_retransmits > 0 {
                 detail = format!("{detail}, {n_retransmits} packets sent again");
             }
-            files.fetched(stage, *peer.ip(), detail).await;
+            return files.fetched(stage, *peer.ip(), detail);
         }
         TftpEventKind::GaveUp { acked_bytes } => {
             tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");
@@ -51,4 +69,5 @@ async fn note(files: &BootFiles, event: TftpEvent) {
         TftpEventKind::Refused(reason) => tracing::info!(%peer, path, %reason, "TFTP refused"),
         TftpEventKind::Started { .. } | TftpEventKind::Aborted => {}
     }
+    None
 }

@@ -1,6 +1,8 @@
 //! A site as the boot server uses it, with a storage server that only takes notes.
 
+mod bounds;
 mod secrets;
+mod time;
 
 use crate::initrds::{InitrdState, Recipe};
 use crate::{Error, MachineChange, NewStage, Options, Service, Sighting, StateWord};

@@ -1,0 +1,99 @@
+//! What strangers can fill, and what it costs.
+
+use super::*;
+
+fn forged(n: u32) -> Mac {
+    let [_, a, b, c] = n.to_be_bytes();
+    Mac([2, 0x66, 0, a, b, c])
+}
+
+#[tokio::test]
+async fn forged_macs_push_each_other_out_and_no_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    const N_FORGED: u32 = 2100;
+    for some in (0..N_FORGED).collect::<Vec<_>>().chunks(300) {
+        let tasks = some.iter().map(|&n| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let sighting = Sighting {
+                    mac: forged(n),
+                    firmware: Firmware::Bios,
+                    address: None,
+                    uuid: None,
+                    host_name: None,
+                };
+                service.saw(sighting).await.unwrap();
+                service.boot_started(forged(n), Firmware::Bios).await.unwrap();
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    }
+    assert_eq!(service.boot_of(MAC).unwrap().id, boot, "a machine's boots are its own");
+    let known = |service: &Service| {
+        let boots = (0..N_FORGED).filter(|&n| service.boot_of(forged(n)).is_some()).count();
+        (boots, service.discovered().len())
+    };
+    assert_eq!(known(&service), (2048, 2048));
+    // What readers see is what the tables hold.
+    assert_eq!(known(&Service::open(options(folder.path())).unwrap()), (2048, 2048));
+}
+
+#[tokio::test]
+async fn the_oldest_boots_of_a_nic_are_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let mut last = 0;
+    for _ in 0..103 {
+        last = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+        reached(&service, Stage::Config).await;
+    }
+    let boots = service.boots_of(MAC, 200).await.unwrap();
+    assert_eq!((boots.len(), boots[0].id), (100, last));
+}
+
+#[tokio::test]
+async fn stages_are_stored_in_the_order_in_which_they_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    // The second says the same stage once more: the first was the first, whoever waits for which.
+    let first = service.stage(MAC, None, NewStage::noticed(Stage::Kernel, "first"));
+    let second = service.stage(MAC, None, NewStage::noticed(Stage::Kernel, "second"));
+    assert!(!second.await.unwrap());
+    assert!(first.await.unwrap());
+    assert_eq!(service.boot_of(MAC).unwrap().current().unwrap().detail, "first");
+}
+
+#[tokio::test]
+async fn hardware_of_an_older_bootlace_moves_in_and_goes_with_its_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let service = Service::open(options(root)).unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    drop(service);
+    let files = options(root).hardware;
+    std::fs::create_dir_all(&files).unwrap();
+    let about = |failures: u32| {
+        format!(r#"{{"boot":7,"modaliases":["pci:v1"],"fitted_boot":null,"failures":{failures}}}"#)
+    };
+    std::fs::write(files.join(format!("{}.json", MAC.compact())), about(2)).unwrap();
+    std::fs::write(files.join("020000000009.json"), about(0)).unwrap();
+    std::fs::write(files.join("notes.txt"), "of the administrator").unwrap();
+
+    let service = Service::open(options(root)).unwrap();
+    let hardware = service.hardware(&name).unwrap().unwrap();
+    assert_eq!((hardware.boot, hardware.is_trusted()), (7, false));
+    let left: Vec<_> =
+        std::fs::read_dir(&files).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes.txt"], "what is not ours stays");
+    service.remove_machine(name.clone()).await.unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    assert_eq!(service.hardware(&name).unwrap(), None);
+}
