@@ -9,6 +9,18 @@ pub const LISTED_MACS_MAX: usize = 128;
 
 const MAC_BYTES: usize = 6;
 
+// Commands about the mask, and its directives (AoEr11 §3.3).
+const MASK_READ: u8 = 0;
+const MASK_EDIT: u8 = 1;
+const DIRECTIVE_NOTHING: u8 = 0;
+const DIRECTIVE_ADD: u8 = 1;
+const DIRECTIVE_DELETE: u8 = 2;
+
+// Commands about the reservation (AoEr11 §3.4).
+const RESERVE_READ: u8 = 0;
+const RESERVE_SET: u8 = 1;
+const RESERVE_FORCE_SET: u8 = 2;
+
 /// What shall happen with the list of those that a target answers (AoEr11 §3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskRequest<'a> {
@@ -43,9 +55,9 @@ impl<'a> Directives<'a> {
         self.0.iter().map(|&[_, command, a, b, c, d, e, f]| {
             let mac = Mac([a, b, c, d, e, f]);
             match command {
-                0 => Directive::Nothing,
-                1 => Directive::Add(mac),
-                2 => Directive::Delete(mac),
+                DIRECTIVE_NOTHING => Directive::Nothing,
+                DIRECTIVE_ADD => Directive::Add(mac),
+                DIRECTIVE_DELETE => Directive::Delete(mac),
                 other => Directive::Unknown(other),
             }
         })
@@ -60,16 +72,16 @@ impl<'a> MaskRequest<'a> {
         let count = usize::from(fields.u8("directive count")?);
         let (directives, _) = fields.bytes("directives", count * 8)?.as_chunks();
         Ok(match command {
-            0 => Self::Read,
-            1 => Self::Edit(Directives(directives)),
+            MASK_READ => Self::Read,
+            MASK_EDIT => Self::Edit(Directives(directives)),
             other => Self::Unknown(other),
         })
     }
 
     pub(crate) fn emit(&self, frame: &mut Vec<u8>) {
         let (command, directives) = match self {
-            Self::Read => (0, &[][..]),
-            Self::Edit(Directives(directives)) => (1, *directives),
+            Self::Read => (MASK_READ, &[][..]),
+            Self::Edit(Directives(directives)) => (MASK_EDIT, *directives),
             Self::Unknown(other) => (*other, &[][..]),
         };
         frame.extend_from_slice(&[0, command, 0, directives.len() as u8]);
@@ -105,17 +117,18 @@ impl MaskReply<'_> {
     /// The answer to `request` of the target at `shelf.slot` on the interface `own`.
     pub fn emit(&self, request: &Header, own: Mac, shelf: u16, slot: u8, edit: bool) -> Vec<u8> {
         let mut frame = request.begin_reply(own, shelf, slot, COMMAND_MASK, None);
+        let command = if edit { MASK_EDIT } else { MASK_READ };
         match self {
             Self::List(macs) => {
                 let macs = listed(macs);
-                frame.extend_from_slice(&[0, u8::from(edit), 0, macs.len() as u8]);
+                frame.extend_from_slice(&[0, command, 0, macs.len() as u8]);
                 for mac in macs {
                     frame.extend_from_slice(&[0, 0]);
                     frame.extend_from_slice(&mac.0);
                 }
             }
             Self::Refused { index, why } => {
-                frame.extend_from_slice(&[0, u8::from(edit), *why as u8, *index]);
+                frame.extend_from_slice(&[0, command, *why as u8, *index]);
             }
         }
         pad(frame)
@@ -144,16 +157,18 @@ impl<'a> ReserveRequest<'a> {
         let count = usize::from(fields.u8("address count")?);
         let (macs, _) = fields.bytes("addresses", count * MAC_BYTES)?.as_chunks();
         Ok(match command {
-            0 => Self::Read,
-            1 | 2 => Self::Set { macs, force: command == 2 },
+            RESERVE_READ => Self::Read,
+            RESERVE_SET => Self::Set { macs, force: false },
+            RESERVE_FORCE_SET => Self::Set { macs, force: true },
             other => Self::Unknown(other),
         })
     }
 
     pub(crate) fn emit(&self, frame: &mut Vec<u8>) {
         let (command, macs) = match self {
-            Self::Read => (0, &[][..]),
-            Self::Set { macs, force } => (1 + u8::from(*force), *macs),
+            Self::Read => (RESERVE_READ, &[][..]),
+            Self::Set { macs, force: false } => (RESERVE_SET, *macs),
+            Self::Set { macs, force: true } => (RESERVE_FORCE_SET, *macs),
             Self::Unknown(other) => (*other, &[][..]),
         };
         frame.extend_from_slice(&[command, macs.len() as u8]);

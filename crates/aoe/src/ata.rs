@@ -61,8 +61,35 @@ pub const HEALTH_GOOD: u64 = 0x00c2_4f00;
 /// LBA registers of the reply to [`AtaCommand::SmartStatus`] if the disk is about to fail.
 pub const HEALTH_BAD: u64 = 0x002c_f400;
 
+// Commands (ATA8-ACS §7; those that are tried once only, ATA-4).
+const READ_SECTORS: u8 = 0x20;
+const READ_SECTORS_ONCE: u8 = 0x21;
+const READ_SECTORS_EXT: u8 = 0x24;
+const READ_DMA_EXT: u8 = 0x25;
+const READ_DMA: u8 = 0xc8;
+const WRITE_SECTORS: u8 = 0x30;
+const WRITE_SECTORS_ONCE: u8 = 0x31;
+const WRITE_SECTORS_EXT: u8 = 0x34;
+const WRITE_DMA_EXT: u8 = 0x35;
+const WRITE_DMA: u8 = 0xca;
+const WRITE_DMA_FUA_EXT: u8 = 0x3d;
+const WRITE_MULTIPLE_FUA_EXT: u8 = 0xce;
+const READ_VERIFY: u8 = 0x40;
+const READ_VERIFY_EXT: u8 = 0x42;
+const FLUSH_CACHE: u8 = 0xe7;
+const FLUSH_CACHE_EXT: u8 = 0xea;
+const IDENTIFY_DEVICE: u8 = 0xec;
+const STANDBY_IMMEDIATE: u8 = 0xe0;
+const IDLE_IMMEDIATE: u8 = 0xe1;
+const IDLE: u8 = 0xe3;
+const CHECK_POWER_MODE: u8 = 0xe5;
+const SLEEP: u8 = 0xe6;
 const SET_FEATURES: u8 = 0xef;
 const SMART: u8 = 0xb0;
+
+/// Features that change nothing here: write cache on, transfer mode, read-ahead off, write cache off, read-ahead on.
+const FEATURES_WITHOUT_MEANING: [u8; 5] = [0x02, 0x03, 0x55, 0x82, 0xaa];
+
 const SMART_DATA: u8 = 0xd0;
 const SMART_ENABLE: u8 = 0xd8;
 const SMART_STATUS: u8 = 0xda;
@@ -92,19 +119,20 @@ impl<'a> AtaRequest<'a> {
         let lba28 = lba48 & 0x0fff_ffff;
         let lba = if flags & FLAG_EXTENDED != 0 { lba48 } else { lba28 };
         let command = match command {
-            0x20 | 0x21 | 0xc8 => AtaCommand::Read { lba: lba28 },
-            0x24 | 0x25 => AtaCommand::Read { lba },
-            0x30 | 0x31 | 0xca => AtaCommand::Write { lba: lba28, fua: false },
-            0x34 | 0x35 => AtaCommand::Write { lba, fua: false },
-            0x3d | 0xce => AtaCommand::Write { lba, fua: true },
-            0x40 => AtaCommand::Verify { lba: lba28 },
-            0x42 => AtaCommand::Verify { lba },
-            0xe7 | 0xea => AtaCommand::Flush,
-            0xec => AtaCommand::Identify,
-            0xe5 => AtaCommand::CheckPowerMode,
-            0xe0..=0xe3 | 0xe6 => AtaCommand::PowerNoOp,
-            // Transfer mode, and write cache and read-ahead on and off.
-            SET_FEATURES if matches!(feature, 0x02 | 0x03 | 0x55 | 0x82 | 0xaa) => {
+            READ_SECTORS | READ_SECTORS_ONCE | READ_DMA => AtaCommand::Read { lba: lba28 },
+            READ_SECTORS_EXT | READ_DMA_EXT => AtaCommand::Read { lba },
+            WRITE_SECTORS | WRITE_SECTORS_ONCE | WRITE_DMA => {
+                AtaCommand::Write { lba: lba28, fua: false }
+            }
+            WRITE_SECTORS_EXT | WRITE_DMA_EXT => AtaCommand::Write { lba, fua: false },
+            WRITE_DMA_FUA_EXT | WRITE_MULTIPLE_FUA_EXT => AtaCommand::Write { lba, fua: true },
+            READ_VERIFY => AtaCommand::Verify { lba: lba28 },
+            READ_VERIFY_EXT => AtaCommand::Verify { lba },
+            FLUSH_CACHE | FLUSH_CACHE_EXT => AtaCommand::Flush,
+            IDENTIFY_DEVICE => AtaCommand::Identify,
+            CHECK_POWER_MODE => AtaCommand::CheckPowerMode,
+            STANDBY_IMMEDIATE..=IDLE | SLEEP => AtaCommand::PowerNoOp,
+            SET_FEATURES if FEATURES_WITHOUT_MEANING.contains(&feature) => {
                 AtaCommand::SetFeature(feature)
             }
             // The two bytes keep a stray command from meaning something (ATA8-ACS §7.53).
@@ -128,14 +156,14 @@ impl<'a> AtaRequest<'a> {
             _ => 0,
         };
         let (command, lba, write) = match self.command {
-            AtaCommand::Read { lba } => (0x24, lba, 0),
-            AtaCommand::Write { lba, fua: false } => (0x34, lba, FLAG_WRITE),
-            AtaCommand::Write { lba, fua: true } => (0x3d, lba, FLAG_WRITE),
-            AtaCommand::Verify { lba } => (0x42, lba, 0),
-            AtaCommand::Flush => (0xea, 0, 0),
-            AtaCommand::Identify => (0xec, 0, 0),
-            AtaCommand::CheckPowerMode => (0xe5, 0, 0),
-            AtaCommand::PowerNoOp => (0xe1, 0, 0),
+            AtaCommand::Read { lba } => (READ_SECTORS_EXT, lba, 0),
+            AtaCommand::Write { lba, fua: false } => (WRITE_SECTORS_EXT, lba, FLAG_WRITE),
+            AtaCommand::Write { lba, fua: true } => (WRITE_DMA_FUA_EXT, lba, FLAG_WRITE),
+            AtaCommand::Verify { lba } => (READ_VERIFY_EXT, lba, 0),
+            AtaCommand::Flush => (FLUSH_CACHE_EXT, 0, 0),
+            AtaCommand::Identify => (IDENTIFY_DEVICE, 0, 0),
+            AtaCommand::CheckPowerMode => (CHECK_POWER_MODE, 0, 0),
+            AtaCommand::PowerNoOp => (IDLE_IMMEDIATE, 0, 0),
             AtaCommand::SetFeature(_) => (SET_FEATURES, 0, 0),
             AtaCommand::SmartStatus | AtaCommand::SmartData | AtaCommand::SmartEnable => {
                 (SMART, HEALTH_GOOD, 0)
@@ -219,13 +247,17 @@ impl AtaReply<'_> {
         slot: u8,
         frame: &mut Vec<u8>,
     ) {
+        // Bits of the registers for status and error.
         const READY: u8 = 0x40;
         const ERROR: u8 = 0x01;
+        const UNCORRECTABLE: u8 = 0x40;
+        const ID_NOT_FOUND: u8 = 0x10;
+        const ABORTED: u8 = 0x04;
         let (status, error) = match self.status {
             Status::Good => (READY, 0),
-            Status::OutOfRange => (READY | ERROR, 0x10),
-            Status::Aborted => (READY | ERROR, 0x04),
-            Status::Unreadable => (READY | ERROR, 0x40),
+            Status::OutOfRange => (READY | ERROR, ID_NOT_FOUND),
+            Status::Aborted => (READY | ERROR, ABORTED),
+            Status::Unreadable => (READY | ERROR, UNCORRECTABLE),
         };
         request.begin_reply_in(own, shelf, slot, COMMAND_ATA, frame);
         frame.extend_from_slice(&[0, error, self.sectors, status]);

@@ -1,11 +1,21 @@
 //! Query Config: how initiators find targets.
 
-use crate::frame::{COMMAND_CONFIG, ErrorCode, Header, pad};
+use crate::frame::{COMMAND_CONFIG, ErrorCode, Header, VERSION, pad};
 use alloc::vec::Vec;
 use wire::{Mac, Reader, Truncated};
 
+/// What a target says of its own version; nobody asks for more.
+const FIRMWARE_VERSION: u16 = 1;
+
 /// Longest config string in bytes.
 pub(crate) const CONFIG_STRING_MAX: usize = 1024;
+
+// Commands (AoEr11 §3.2).
+const READ: u8 = 0;
+const TEST: u8 = 1;
+const PREFIX: u8 = 2;
+const SET: u8 = 3;
+const FORCE_SET: u8 = 4;
 
 /// What shall happen with the config string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +49,11 @@ impl<'a> ConfigQuery<'a> {
         fields.u16("firmware version")?;
         fields.u8("sector count")?;
         let command = match fields.u8("config command")? & 0x0f {
-            0 => ConfigCommand::Read,
-            1 => ConfigCommand::Test,
-            2 => ConfigCommand::Prefix,
-            3 => ConfigCommand::Set,
-            4 => ConfigCommand::ForceSet,
+            READ => ConfigCommand::Read,
+            TEST => ConfigCommand::Test,
+            PREFIX => ConfigCommand::Prefix,
+            SET => ConfigCommand::Set,
+            FORCE_SET => ConfigCommand::ForceSet,
             other => ConfigCommand::Unknown(other),
         };
         let length = usize::from(fields.u16("config string length")?).min(CONFIG_STRING_MAX);
@@ -68,11 +78,11 @@ impl<'a> ConfigQuery<'a> {
 
     pub(crate) fn emit(&self, frame: &mut Vec<u8>) {
         let command = match self.command {
-            ConfigCommand::Read => 0,
-            ConfigCommand::Test => 1,
-            ConfigCommand::Prefix => 2,
-            ConfigCommand::Set => 3,
-            ConfigCommand::ForceSet => 4,
+            ConfigCommand::Read => READ,
+            ConfigCommand::Test => TEST,
+            ConfigCommand::Prefix => PREFIX,
+            ConfigCommand::Set => SET,
+            ConfigCommand::ForceSet => FORCE_SET,
             ConfigCommand::Unknown(other) => other,
         };
         frame.extend_from_slice(&[0, 0, 0, 0, 0, command]);
@@ -108,15 +118,15 @@ impl ConfigReply<'_> {
     pub fn emit(&self, request: &Header, own: Mac, shelf: u16, slot: u8) -> Vec<u8> {
         let mut frame = request.begin_reply(own, shelf, slot, COMMAND_CONFIG, None);
         frame.extend_from_slice(&self.buffer_count.to_be_bytes());
-        frame.extend_from_slice(&1u16.to_be_bytes());
+        frame.extend_from_slice(&FIRMWARE_VERSION.to_be_bytes());
         frame.push(self.sector_count);
-        frame.push(1 << 4);
+        frame.push(VERSION << 4);
         frame.extend_from_slice(&(self.text.len() as u16).to_be_bytes());
         frame.extend_from_slice(self.text);
         pad(frame)
     }
 
-    /// An announcement to `initiator`: the same frame, unasked.
+    /// The frame that tells `initiator`, unasked, that the target at `shelf.slot` is served on the interface `own`.
     pub fn announce(&self, initiator: Mac, own: Mac, shelf: u16, slot: u8) -> Vec<u8> {
         let asked = Header { destination: own, source: initiator, shelf, slot, tag: 0 };
         self.emit(&asked, own, shelf, slot)

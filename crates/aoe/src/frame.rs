@@ -7,7 +7,7 @@ use wire::{Mac, Reader, Truncated};
 /// Shortest Ethernet frame in bytes, without checksum. Shorter replies vanish for some tools.
 pub const FRAME_MIN: usize = 60;
 
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 const FLAG_RESPONSE: u8 = 0x08;
 const FLAG_ERROR: u8 = 0x04;
 

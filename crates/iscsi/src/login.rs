@@ -14,6 +14,17 @@ const RECEIVE_MAX: u32 = 262_144;
 const BURST_MAX: u32 = 1 << 20;
 const FIRST_BURST_MAX: u32 = 262_144;
 
+// Classes of a status, and details of an initiator's error (RFC 7143 §11.13.5).
+const SUCCESS: u8 = 0;
+const REDIRECTION: u8 = 1;
+const INITIATOR_ERROR: u8 = 2;
+const TARGET_ERROR: u8 = 3;
+const AUTHENTICATION_FAILED: u8 = 1;
+const NOT_AUTHORIZED: u8 = 2;
+const NOT_FOUND: u8 = 3;
+const TARGET_REMOVED: u8 = 4;
+const TOO_MANY_CONNECTIONS: u8 = 6;
+
 /// Who wants to log in where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -244,16 +255,20 @@ impl Login {
     fn check_status(&self, (class, detail): (u8, u8)) -> Result<(), LoginError> {
         let status = u16::from_be_bytes([class, detail]);
         Err(match (class, detail) {
-            (0, _) => return Ok(()),
-            (1, _) => {
+            (SUCCESS, _) => return Ok(()),
+            (REDIRECTION, _) => {
                 let keys = parse_keys(&self.text).unwrap_or_default();
                 let address = keys.iter().find(|(key, _)| *key == "TargetAddress");
                 LoginError::Moved(address.map_or("another address", |(_, value)| value).to_owned())
             }
-            (2, 1) => LoginError::WantsPassword,
-            (2, 2) => LoginError::NotAllowed(self.identity.initiator.clone()),
-            (2, 3 | 4) => LoginError::NoTarget,
-            (2, 6) | (3, _) => LoginError::NotReady(status),
+            (INITIATOR_ERROR, AUTHENTICATION_FAILED) => LoginError::WantsPassword,
+            (INITIATOR_ERROR, NOT_AUTHORIZED) => {
+                LoginError::NotAllowed(self.identity.initiator.clone())
+            }
+            (INITIATOR_ERROR, NOT_FOUND | TARGET_REMOVED) => LoginError::NoTarget,
+            (INITIATOR_ERROR, TOO_MANY_CONNECTIONS) | (TARGET_ERROR, _) => {
+                LoginError::NotReady(status)
+            }
             _ => LoginError::Refused(status),
         })
     }

@@ -36,6 +36,15 @@ pub(crate) const REP_ERR_TLS_REQD: u32 = REP_FLAG_ERROR | 5;
 pub(crate) const REP_ERR_UNKNOWN: u32 = REP_FLAG_ERROR | 6;
 pub(crate) const REP_ERR_TOO_BIG: u32 = REP_FLAG_ERROR | 9;
 
+pub(crate) const CMD_READ: u16 = 0;
+pub(crate) const CMD_WRITE: u16 = 1;
+pub(crate) const CMD_DISC: u16 = 2;
+pub(crate) const CMD_FLUSH: u16 = 3;
+pub(crate) const CMD_TRIM: u16 = 4;
+pub(crate) const CMD_CACHE: u16 = 5;
+pub(crate) const CMD_WRITE_ZEROES: u16 = 6;
+pub(crate) const CMD_BLOCK_STATUS: u16 = 7;
+
 /// Kinds of information about an export (NBD_INFO_*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]

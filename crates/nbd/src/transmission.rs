@@ -1,6 +1,9 @@
 //! Requests and replies.
 
-use crate::constants::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC};
+use crate::constants::{
+    CMD_BLOCK_STATUS, CMD_CACHE, CMD_DISC, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE,
+    CMD_WRITE_ZEROES, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC,
+};
 use wire::{Reader, Truncated};
 
 /// Length of a request's header in bytes.
@@ -30,6 +33,36 @@ pub enum Command {
     BlockStatus,
     /// A command that is not known, by its number.
     Unknown(u16),
+}
+
+impl Command {
+    const fn of_code(code: u16) -> Self {
+        match code {
+            CMD_READ => Self::Read,
+            CMD_WRITE => Self::Write,
+            CMD_DISC => Self::Disconnect,
+            CMD_FLUSH => Self::Flush,
+            CMD_TRIM => Self::Trim,
+            CMD_CACHE => Self::Cache,
+            CMD_WRITE_ZEROES => Self::WriteZeroes,
+            CMD_BLOCK_STATUS => Self::BlockStatus,
+            other => Self::Unknown(other),
+        }
+    }
+
+    const fn code(self) -> u16 {
+        match self {
+            Self::Read => CMD_READ,
+            Self::Write => CMD_WRITE,
+            Self::Disconnect => CMD_DISC,
+            Self::Flush => CMD_FLUSH,
+            Self::Trim => CMD_TRIM,
+            Self::Cache => CMD_CACHE,
+            Self::WriteZeroes => CMD_WRITE_ZEROES,
+            Self::BlockStatus => CMD_BLOCK_STATUS,
+            Self::Unknown(other) => other,
+        }
+    }
 }
 
 /// Flags of one request (NBD_CMD_FLAG_*).
@@ -101,17 +134,7 @@ impl Request {
         }
         Ok(Self {
             flags: CommandFlags(fields.u16("command flags")?),
-            command: match fields.u16("command")? {
-                0 => Command::Read,
-                1 => Command::Write,
-                2 => Command::Disconnect,
-                3 => Command::Flush,
-                4 => Command::Trim,
-                5 => Command::Cache,
-                6 => Command::WriteZeroes,
-                7 => Command::BlockStatus,
-                other => Command::Unknown(other),
-            },
+            command: Command::of_code(fields.u16("command")?),
             cookie: fields.u64("cookie")?,
             offset: fields.u64("offset")?,
             length: fields.u32("length")?,
@@ -120,21 +143,10 @@ impl Request {
 
     /// The header as it is sent.
     pub fn emit(&self) -> [u8; REQUEST_BYTES] {
-        let command: u16 = match self.command {
-            Command::Read => 0,
-            Command::Write => 1,
-            Command::Disconnect => 2,
-            Command::Flush => 3,
-            Command::Trim => 4,
-            Command::Cache => 5,
-            Command::WriteZeroes => 6,
-            Command::BlockStatus => 7,
-            Command::Unknown(other) => other,
-        };
         let mut bytes = [0; REQUEST_BYTES];
         bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
         bytes[4..6].copy_from_slice(&self.flags.0.to_be_bytes());
-        bytes[6..8].copy_from_slice(&command.to_be_bytes());
+        bytes[6..8].copy_from_slice(&self.command.code().to_be_bytes());
         bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
         bytes[24..].copy_from_slice(&self.length.to_be_bytes());

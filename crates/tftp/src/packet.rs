@@ -3,6 +3,14 @@
 use alloc::vec::Vec;
 use wire::{Reader, Truncated};
 
+// Kinds of packets (RFC 1350 §5; the last RFC 2347).
+const OP_READ: u16 = 1;
+const OP_WRITE: u16 = 2;
+const OP_DATA: u16 = 3;
+const OP_ACK: u16 = 4;
+const OP_ERROR: u16 = 5;
+pub(crate) const OP_OPTION_ACK: u16 = 6;
+
 /// A parsed datagram, borrowed from its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
@@ -85,7 +93,7 @@ impl<'a> Packet<'a> {
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let mut fields = Reader::new(datagram);
         Ok(match fields.u16("opcode")? {
-            1 => {
+            OP_READ => {
                 let path = fields.cstr("file name")?;
                 let mode = match fields.cstr("mode")? {
                     mode if mode.eq_ignore_ascii_case(b"octet") => Mode::Octet,
@@ -94,17 +102,17 @@ impl<'a> Packet<'a> {
                 };
                 Self::Read(ReadRequest { path, mode, asked: asked(&pairs(&mut fields)) })
             }
-            2 => Self::Write,
-            3 => Self::Data { block: fields.u16("block")?, bytes: fields.rest() },
-            4 => Self::Ack { block: fields.u16("block")? },
-            5 => {
+            OP_WRITE => Self::Write,
+            OP_DATA => Self::Data { block: fields.u16("block")?, bytes: fields.rest() },
+            OP_ACK => Self::Ack { block: fields.u16("block")? },
+            OP_ERROR => {
                 let code = fields.u16("error code")?;
                 // Some clients leave the NUL out.
                 let message = fields.rest();
                 let end = message.iter().position(|&byte| byte == 0).unwrap_or(message.len());
                 Self::Error { code, message: &message[..end] }
             }
-            6 => Self::OptionAck(pairs(&mut fields)),
+            OP_OPTION_ACK => Self::OptionAck(pairs(&mut fields)),
             other => return Err(Malformed::Opcode(other)),
         })
     }
@@ -141,21 +149,24 @@ fn asked(pairs: &[(&[u8], &[u8])]) -> Asked {
 
 /// The first four bytes of a DATA packet; the block's bytes follow.
 pub fn data_header(block: u16) -> [u8; 4] {
-    let [high, low] = block.to_be_bytes();
-    [0, 3, high, low]
+    numbers(OP_DATA, block)
+}
+
+/// The two numbers with which most packets begin.
+const fn numbers(first: u16, second: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (first.to_be_bytes(), second.to_be_bytes());
+    [a, b, c, d]
 }
 
 /// The bytes of an ACK packet for `block`.
 pub fn ack(block: u16) -> [u8; 4] {
-    let [high, low] = block.to_be_bytes();
-    [0, 4, high, low]
+    numbers(OP_ACK, block)
 }
 
 /// The bytes of an ERROR packet, with a message for people.
 pub fn error(code: u16, message: &str) -> Vec<u8> {
     let mut packet = Vec::with_capacity(5 + message.len());
-    packet.extend_from_slice(&[0, 5]);
-    packet.extend_from_slice(&code.to_be_bytes());
+    packet.extend_from_slice(&numbers(OP_ERROR, code));
     packet.extend_from_slice(message.as_bytes());
     packet.push(0);
     packet
@@ -163,7 +174,7 @@ pub fn error(code: u16, message: &str) -> Vec<u8> {
 
 /// The bytes of an RRQ packet, for clients: `options` are pairs of name and value.
 pub fn read_request(path: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
-    let mut packet = alloc::vec![0, 1];
+    let mut packet = OP_READ.to_be_bytes().to_vec();
     for text in
         [path, mode].into_iter().chain(options.iter().flat_map(|&(name, value)| [name, value]))
     {

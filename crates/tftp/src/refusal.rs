@@ -3,6 +3,13 @@
 use crate::packet;
 use alloc::vec::Vec;
 
+// Codes of errors (RFC 1350 §5).
+const SEE_MESSAGE: u16 = 0;
+const FILE_NOT_FOUND: u16 = 1;
+const ACCESS_VIOLATION: u16 = 2;
+const ILLEGAL_OPERATION: u16 = 4;
+const UNKNOWN_TRANSFER: u16 = 5;
+
 /// The reason that a client is told. Never holds a path of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServed {
@@ -39,11 +46,11 @@ impl NotServed {
     /// Error code of RFC 1350 section 5.
     pub fn code(self) -> u16 {
         match self {
-            Self::TooLongForText | Self::Busy | Self::Failed => 0,
-            Self::NotFound => 1,
-            Self::Denied | Self::BadPath | Self::ReadOnly => 2,
-            Self::Mode => 4,
-            Self::UnknownTransfer => 5,
+            Self::TooLongForText | Self::Busy | Self::Failed => SEE_MESSAGE,
+            Self::NotFound => FILE_NOT_FOUND,
+            Self::Denied | Self::BadPath | Self::ReadOnly => ACCESS_VIOLATION,
+            Self::Mode => ILLEGAL_OPERATION,
+            Self::UnknownTransfer => UNKNOWN_TRANSFER,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Settling of options: what the client asked for against what we do.
 
-use crate::packet::{Asked, Mode};
+use crate::packet::{Asked, Mode, OP_OPTION_ACK};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -32,7 +32,7 @@ impl Terms {
     /// the network: the MTU less 32. Only asked options are answered, and never with more than was
     /// asked, as UEFI refuses such answers.
     pub fn settle(asked: &Asked, mode: Mode, size: u64, block_size_max: u16) -> Self {
-        let mut option_ack = alloc::vec![0, 6];
+        let mut option_ack = OP_OPTION_ACK.to_be_bytes().to_vec();
         let mut answer = |name: &str, value: &str| {
             for text in [name, value] {
                 option_ack.extend_from_slice(text.as_bytes());
