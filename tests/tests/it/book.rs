@@ -128,14 +128,17 @@ fn figures_for_prometheus_have_their_names() {
 }
 
 #[test]
-fn messages_are_those_of_the_code() {
+fn messages_and_stages_are_those_of_the_code() {
     let code = code();
-    let rows = rows(&docs().join("messages.md"));
-    assert!(rows.len() > 40, "only {} messages are explained", rows.len());
+    let messages = rows(&docs().join("messages.md"));
+    assert!(messages.len() > 40, "only {} messages are explained", messages.len());
+    let stages = rows(&docs().join("booting.md"));
+    let messages = messages.iter().map(|row| &row[0].text);
+    let said = messages.chain(stages.iter().flat_map(|row| [&row[0].text, &row[1].text]));
     // `…` stands for what differs from case to case.
-    let pieces = rows.iter().flat_map(|row| row[0].text.split('…')).map(str::trim);
+    let pieces = said.flat_map(|text| text.split('…')).map(str::trim);
     let unknown: Vec<_> = pieces.filter(|piece| piece.len() > 2 && !code.contains(piece)).collect();
-    assert!(unknown.is_empty(), "nothing in the code says what messages.md has: {unknown:#?}");
+    assert!(unknown.is_empty(), "nothing in the code says what the book has: {unknown:#?}");
 }
 
 /// What is looked at of a page.
