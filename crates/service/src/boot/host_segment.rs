@@ -1,11 +1,10 @@
 //! What only one boot of one machine gets: its secret, its settings, and the machine's SSH host key.
 
+use super::ssh_key;
 use crate::error::Error;
 use crate::service::Service;
 use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey};
 use model::{Boot, BootId, Machine, MachineName, Stage, WriteMode};
-use ssh_key::private::Ed25519Keypair;
-use ssh_key::{LineEnding, PrivateKey};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -81,9 +80,12 @@ impl Service {
     }
 
     async fn new_ssh_host_key(&self, name: &MachineName) -> Result<(String, String), Error> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|_| Error::NoRandomness)?;
-        let (private, public) = make_key(name, &seed).map_err(|_| Error::NoRandomness)?;
+        let (mut seed, mut check) = ([0; 32], [0; 4]);
+        for random in [&mut seed[..], &mut check] {
+            getrandom::fill(random).map_err(|_| Error::NoRandomness)?;
+        }
+        let (private, public) = ssh_key::ed25519(&seed, u32::from_be_bytes(check), name.as_str())
+            .ok_or(Error::NoRandomness)?;
         let name = name.clone();
         self.database()
             .write(move |tables| Ok(tables.keep_ssh_host_key(&name, &private, &public)?))
@@ -101,12 +103,4 @@ impl Service {
         });
         read.await.ok().flatten()
     }
-}
-
-/// A new key in OpenSSH's formats: the private one in one line without its frame, and the public one.
-fn make_key(name: &MachineName, seed: &[u8; 32]) -> Result<(String, String), ssh_key::Error> {
-    let key = PrivateKey::new(Ed25519Keypair::from_seed(seed).into(), name.as_str())?;
-    let framed = key.to_openssh(LineEnding::LF)?;
-    let private = framed.lines().filter(|line| !line.starts_with('-')).collect();
-    Ok((private, key.public_key().to_openssh()?))
 }

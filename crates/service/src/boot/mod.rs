@@ -6,6 +6,7 @@ mod host_segment;
 mod kernel_logs;
 mod leases;
 mod seen;
+mod ssh_key;
 mod stages;
 mod words;
 
