@@ -60,6 +60,7 @@ pub const LAB: &[Package] = &[
     package("nfs-ganesha-vfs", "the NFS server's way to its files"),
     package("nbdkit", "the other NBD server in benchmarks"),
     package("nbd-server", "another NBD server in benchmarks"),
+    package("openssh-client", "reading the SSH host keys that we make, in tests"),
     package("ovmf", "UEFI firmware of QEMU PCs"),
     package("python3-libnbd", "illegal NBD requests in tests"),
     package("qemu-system-x86", "PCs to boot"),

@@ -1,7 +1,7 @@
 //! A machine with everything that is known of it.
 
+use super::machine_state::{MachineState, machine_state};
 use super::rescue::Rescue;
-use super::state::{MachineState, machine_state};
 use crate::error::Error;
 use crate::live::Life;
 use crate::service::Service;
@@ -148,7 +148,7 @@ pub(super) fn ram_sentence(percent: u8) -> String {
         _ => "when it is full, nothing more can be written",
     };
     format!(
-        "Its memory for changes is {percent} % full; {then}. Delete files there, or start it again, which \
+        "Its memory for changes is {percent} % full; {then}. Delete files there, or restart it, which \
          forgets them."
     )
 }

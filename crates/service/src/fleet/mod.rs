@@ -3,19 +3,19 @@
 mod exports;
 mod hardware;
 mod images;
+mod machine_state;
 mod machine_view;
 mod machines;
 mod power;
 mod preview;
 mod rescue;
 mod run;
-mod state;
-mod status;
+mod site_status;
 
 pub use images::Imported;
+pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::MachineView;
 pub use machines::MachineChange;
 pub use preview::Preview;
 pub use rescue::Rescue;
-pub use state::{MachineState, StateWord, machine_state};
-pub use status::{Attention, Status};
+pub use site_status::{Attention, Status};

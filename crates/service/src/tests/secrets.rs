@@ -67,8 +67,8 @@ async fn a_segment_is_for_one_boot_of_one_machine() {
     assert!(ssh.public.starts_with("ssh-ed25519 ") && ssh.public.ends_with(" lab-07"));
 
     service.remove_machine("lab-07".parse().unwrap()).await.unwrap();
-    let anew = configured(folder.path(), &service).await;
-    assert_ne!(segment(&service, anew).await.unwrap().ssh.unwrap().public, ssh.public);
+    let fresh = configured(folder.path(), &service).await;
+    assert_ne!(segment(&service, fresh).await.unwrap().ssh.unwrap().public, ssh.public);
 }
 
 #[tokio::test]

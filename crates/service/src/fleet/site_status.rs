@@ -1,7 +1,7 @@
 //! What pages and command line show.
 
+use super::machine_state::StateWord;
 use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_sentence};
-use super::state::StateWord;
 use crate::initrds::InitrdState;
 use crate::service::Service;
 use model::{ImageName, MachineName, Space};

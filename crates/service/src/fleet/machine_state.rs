@@ -104,8 +104,7 @@ pub fn machine_state(
         return MachineState {
             word: StateWord::Off,
             sentence:
-                "It has not started since it was added: switch it on, with network boot first in \
-                       its boot order."
+                "It has not started since it was added: switch it on, with network boot first in its boot order."
                     .to_owned(),
             since_unix_ms: None,
         };
@@ -135,8 +134,8 @@ pub fn machine_state(
         return state(
             StateWord::Stuck,
             format!(
-                "Its writes wait since {} s, because {}. Delete images, disks or files that are not needed: \
-                 it goes on by itself when there is room.",
+                "Its writes have been waiting for {} s, because {}. Delete images, disks or files that are not \
+                 needed: it goes on by itself when there is room.",
                 stall.seconds, stall.why
             ),
         );
@@ -168,12 +167,12 @@ pub fn machine_state(
             state(StateWord::Up, "It runs; its system has not reported that it is up.".to_owned())
         }
         Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_closed => {
-            state(StateWord::Off, "It has closed its disk: it is switched off.".to_owned())
+            state(StateWord::Off, "It has closed its disk: it is probably switched off.".to_owned())
         }
         _ if lasts_ms > GIVEN_UP_MS => state(
             StateWord::Off,
             format!(
-                "Its last boot came as far as “{}”; it was not heard of since.",
+                "Its last boot got as far as “{}”; nothing has been heard of it since.",
                 last.stage.title()
             ),
         ),
@@ -184,7 +183,7 @@ pub fn machine_state(
                 return state(
                     StateWord::Stuck,
                     format!(
-                        "It came as far as “{}”, and “{next}” did not follow: {}.",
+                        "It got as far as “{}”, and “{next}” did not follow: {}.",
                         stage.title(),
                         remedy(stage)
                     ),
@@ -199,7 +198,7 @@ pub fn machine_state(
 /// Since when and why a machine that was up counts as off; `None` if it does not.
 fn why_off(life: Life, disk_open: bool, disk_closed: bool) -> Option<(Option<u64>, &'static str)> {
     const SILENT: &str =
-        "It gives no sign of life any more: it was switched off, or its cable is out.";
+        "It gives no sign of life any more: it was probably switched off, or its cable is out.";
     match life {
         Life::SaidOff(at_ms) => Some((Some(at_ms), "It was shut down.")),
         Life::Alive => None,
@@ -207,7 +206,7 @@ fn why_off(life: Life, disk_open: bool, disk_closed: bool) -> Option<(Option<u64
         Life::Silent(_) if disk_open => None,
         Life::Silent(at_ms) => Some((at_ms, SILENT)),
         Life::Unknown => {
-            disk_closed.then_some((None, "It has closed its disk: it is switched off."))
+            disk_closed.then_some((None, "It has closed its disk: it is probably switched off."))
         }
     }
 }
@@ -298,12 +297,19 @@ mod tests {
         check(&[], 1000, StateWord::Loading, "firmware has an address");
         check(&[(Stage::Kernel, 9000)], 10_000, StateWord::Loading, "kernel fetched");
         check(&[(Stage::Link, 9000)], 10_000, StateWord::Starting, "link up");
-        check(&[(Stage::Link, 9000)], 100_000, StateWord::Stuck, "server of its root");
-        check(&[(Stage::Handover, 9000)], 100_000, StateWord::Starting, "system starts");
-        check(&[(Stage::Handover, 9000)], 400_000, StateWord::Stuck, "system is up");
+        check(&[(Stage::Link, 9000)], 69_000, StateWord::Starting, "link up");
+        check(&[(Stage::Link, 9000)], 69_001, StateWord::Stuck, "server of its root");
+        check(&[(Stage::Handover, 9000)], 309_000, StateWord::Starting, "system starts");
+        check(&[(Stage::Handover, 9000)], 309_001, StateWord::Stuck, "system is up");
         check(&[(Stage::Up, 23_400)], u64::MAX, StateWord::Up, "23.4 s");
         check(&[(Stage::Failed, 9000)], 10_000, StateWord::Failed, "look at its screen");
-        check(&[(Stage::Link, 9000)], 4_000_000, StateWord::Off, "not heard of since");
+        check(&[(Stage::Link, 9000)], 3_609_000, StateWord::Stuck, "server of its root");
+        check(
+            &[(Stage::Link, 9000)],
+            3_609_001,
+            StateWord::Off,
+            "nothing has been heard of it since",
+        );
     }
 
     #[test]
@@ -347,7 +353,7 @@ mod tests {
         let boot = boot(&[(Stage::Up, 9000)]);
         let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 100_000);
         assert_eq!(state.word, StateWord::Stuck);
-        assert!(state.sentence.contains("since 12 s, because the storage server's disk is full"));
+        assert!(state.sentence.contains("for 12 s, because the storage server's disk is full"));
     }
 
     #[test]
