@@ -45,17 +45,25 @@ pub trait Block: Send + Sync {
         Ok(self.size_bytes())
     }
 
+    /// Bytes that a write layer takes on this server's disk; 0 of a disk that is none.
+    ///
+    /// # Errors
+    /// What the operating system says about the layer's file.
+    fn layer_bytes(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     /// Fills the whole buffer from `offset`.
     ///
     /// # Errors
     /// Out of range: `InvalidInput`; otherwise what the operating system says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// As [`Block::read_at`], if that need not wait for a disk; otherwise `false`, and the buffer is of
-    /// no use.
+    /// Fills the whole buffer from `offset` if that need not wait for a disk; otherwise `false`, and the
+    /// buffer holds anything.
     ///
     /// # Errors
-    /// As [`Block::read_at`].
+    /// Out of range: `InvalidInput`; otherwise what the operating system says.
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
         self.read_at(buffer, offset).map(|()| true)
     }
@@ -81,7 +89,7 @@ pub trait Block: Send + Sync {
     /// not grow too much.
     ///
     /// # Errors
-    /// As [`Block::flush`].
+    /// After an error the block refuses further writes and flushes: a failed fsync can't be retried.
     fn write_back(&self) -> io::Result<()> {
         self.flush()
     }
@@ -89,13 +97,14 @@ pub trait Block: Send + Sync {
     /// The client does not need these bytes any longer; they read as zeroes afterwards, or as before.
     ///
     /// # Errors
-    /// As [`Block::write_at`].
+    /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`.
     fn trim(&self, offset: u64, length: u64) -> io::Result<()>;
 
     /// Makes the range read as zeroes.
     ///
     /// # Errors
-    /// As [`Block::write_at`]; `Unsupported` if it can't be done fast and must be.
+    /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`; `Unsupported`
+    /// if it can't be done fast and must be.
     fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()>;
 
     /// What is at `offset`, for at most `length` bytes, which is not 0.
@@ -111,7 +120,7 @@ pub trait Block: Send + Sync {
     /// which may look far ahead for a hole's beginning.
     ///
     /// # Errors
-    /// As [`Block::extent`].
+    /// Out of range: `InvalidInput`; otherwise what the operating system says.
     fn hole_at(&self, _offset: u64, _length: u64) -> io::Result<u64> {
         Ok(0)
     }

@@ -195,7 +195,7 @@ fn a_persistent_disk_outlives_boots_and_trying_out_discard_mode() {
     assert_eq!(content(open(&layers, &base, LayerMode::Discard, 2).as_ref())[0], 1);
     let disk = open(&layers, &base, LayerMode::Persistent, 3);
     assert_eq!(content(disk.as_ref())[0], 2);
-    assert!(disk.is_durable() && disk.used_bytes().unwrap() >= GRANULE as u64);
+    assert!(disk.is_durable() && disk.layer_bytes().unwrap() >= GRANULE as u64);
     layers.reset(&machine()).unwrap();
     assert!(disk.write_at(&[4], 0).is_err());
     assert_eq!(content(open(&layers, &base, LayerMode::Persistent, 4).as_ref())[0], 1);
@@ -299,9 +299,9 @@ fn trimmed_space_comes_back() {
     let layers = layers(dir.path());
     let layer = open(&layers, &base, LayerMode::Discard, 1);
     layer.write_at(&vec![9; 4 << 20], 0).unwrap();
-    assert!(layer.used_bytes().unwrap() >= 4 << 20);
+    assert!(layer.layer_bytes().unwrap() >= 4 << 20);
     layer.trim(0, 4 << 20).unwrap();
-    assert!(layer.used_bytes().unwrap() < 64 << 10, "{}", layer.used_bytes().unwrap());
+    assert!(layer.layer_bytes().unwrap() < 64 << 10, "{}", layer.layer_bytes().unwrap());
     assert_eq!(content(layer.as_ref()), vec![0; 4 << 20]);
 }
 

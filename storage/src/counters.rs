@@ -21,6 +21,7 @@ pub(crate) struct Counters {
     dropped_vlan: AtomicU64,
     pub(crate) coalesced: AtomicU64,
     in_flight: AtomicU64,
+    last_request: LastRequest,
     pub(crate) read_times: Timer,
     pub(crate) write_times: Timer,
     pub(crate) flush_times: Timer,
@@ -51,6 +52,34 @@ impl Counters {
             Dropped::Stale => &self.dropped_stale,
             Dropped::Vlan => &self.dropped_vlan,
         });
+    }
+
+    /// Something was asked.
+    pub(crate) fn touch(&self) {
+        self.last_request.set();
+    }
+
+    /// Seconds since something was asked; `None` if nothing ever was.
+    pub(crate) fn idle_seconds(&self) -> Option<u64> {
+        self.last_request.elapsed_seconds()
+    }
+
+    /// Reads that came at `began`, and are answered now.
+    pub(crate) fn count_reads(&self, reads: Reads, began: Instant) {
+        if reads.count > 0 {
+            self.touch();
+            self.read_times.add(began.elapsed(), reads.count);
+            self.reads.fetch_add(reads.count, Ordering::Relaxed);
+            self.read_bytes.fetch_add(reads.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes that came at `began`, and are answered now. How many there were is counted where they are
+    /// done.
+    pub(crate) fn count_write_times(&self, count: u64, began: Instant) {
+        if count > 0 {
+            self.write_times.add(began.elapsed(), count);
+        }
     }
 
     /// So many requests wait.
@@ -90,6 +119,34 @@ impl Counters {
     }
 }
 
+/// When something was asked last.
+struct LastRequest {
+    began: Instant,
+    /// Milliseconds from `began`, plus one; 0 is "never".
+    at_ms: AtomicU64,
+}
+
+impl Default for LastRequest {
+    fn default() -> Self {
+        Self { began: Instant::now(), at_ms: AtomicU64::new(0) }
+    }
+}
+
+impl LastRequest {
+    fn set(&self) {
+        self.at_ms.store(self.now_ms() + 1, Ordering::Relaxed);
+    }
+
+    fn elapsed_seconds(&self) -> Option<u64> {
+        let last_ms = self.at_ms.load(Ordering::Relaxed);
+        (last_ms > 0).then(|| self.now_ms().saturating_sub(last_ms) / 1000)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+}
+
 /// Reads that were answered and are not counted yet: counters are shared, and dear.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reads {
@@ -98,6 +155,10 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    pub(crate) fn one(bytes: usize) -> Self {
+        Self { count: 1, bytes: bytes as u64 }
+    }
+
     pub(crate) fn add(&mut self, bytes: usize) {
         self.count += 1;
         self.bytes += bytes as u64;

@@ -8,7 +8,7 @@ use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
 use crate::export::{Export, Label};
 use crate::nbd_server::{Address, NbdServer};
 use crate::tls::{Credentials, TlsConfig, TlsError};
-use images::Durability;
+use images::{Block, Durability};
 use model::ShelfSlot;
 use socket2::Socket;
 use std::collections::BTreeSet;
@@ -127,7 +127,7 @@ impl Share {
             name: config.name.clone(),
             description: config.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        let export = Export::new(label, disk);
+        let export = Arc::new(Export::new(label, disk));
         let one = Arc::new(OneExport {
             export: Arc::clone(&export),
             allow: config.allow.clone(),
@@ -167,8 +167,8 @@ impl Share {
     /// # Errors
     /// What the operating system says.
     pub fn grow(&self) -> io::Result<()> {
-        let before = self.export.size_bytes();
-        let size_bytes = self.export.grow()?;
+        let before = self.export.disk.size_bytes();
+        let size_bytes = self.export.disk.grow()?;
         if size_bytes > before {
             tracing::info!(before, size_bytes, "the disk has grown");
             self.shared.announce();
@@ -187,7 +187,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.nbd.iter().for_each(NbdServer::stop_accepting);
         let since = Instant::now();
-        self.export.begin_close();
+        self.export.connections.begin_close();
         self.export.finish_last_close(since);
         self.nbd.clear();
         self.aoe.clear();

@@ -1,16 +1,70 @@
 //! Trouble that passes: an error that is sent to a machine turns its root read-only, so it waits.
 
+use crate::connections::Connections;
+use images::{Block, Filter, Zeroes};
 use model::StallVerb;
 use std::io::{self, ErrorKind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often what waits is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A disk that waits with what is written while there is no room for it, until the export is closed.
+pub(crate) struct Patient<B> {
+    below: B,
+    stalls: Arc<Stalls>,
+    connections: Arc<Connections>,
+}
+
+impl<B: Block> Patient<B> {
+    pub(crate) fn new(below: B, stalls: Arc<Stalls>, connections: Arc<Connections>) -> Self {
+        Self { below, stalls, connections }
+    }
+
+    fn patiently(&self, operation: impl Fn(&B) -> io::Result<()>) -> io::Result<()> {
+        let mut stalled = None;
+        loop {
+            match operation(&self.below) {
+                Err(error) if is_passing(&error) && !self.connections.is_closed() => {
+                    if !stalled.get_or_insert_with(|| self.stalls.begin()).wait() {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl<B: Block> Filter for Patient<B> {
+    type Below = B;
+
+    fn below(&self) -> &B {
+        &self.below
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.patiently(|disk| disk.write_at(data, offset))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {
+        self.patiently(|disk| disk.write_zeroes(offset, length, how))
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.patiently(|disk| disk.trim(offset, length))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.patiently(B::flush)
+    }
+}
+
 /// The requests of one export that wait.
-#[derive(Default)]
 pub(crate) struct Stalls {
+    /// Its name.
+    export: String,
     state: Mutex<State>,
     told: Condvar,
 }
@@ -24,29 +78,37 @@ struct State {
 }
 
 /// One request that waits, until it is dropped.
-pub(crate) struct Stalled<'a> {
+struct Stalled<'a> {
     stalls: &'a Stalls,
-    is_first: bool,
     n_resumed: u64,
     n_failed: u64,
 }
 
 /// Whether the error will pass without anybody's help but an administrator's.
-pub(crate) fn is_passing(error: &io::Error) -> bool {
+fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 impl Stalls {
-    pub(crate) fn begin(&self) -> Stalled<'_> {
-        let mut state = self.lock();
-        state.requests += 1;
-        let is_first = state.since.is_none();
-        state.since.get_or_insert_with(Instant::now);
-        let (n_resumed, n_failed) = (state.n_resumed, state.n_failed);
-        Stalled { stalls: self, is_first, n_resumed, n_failed }
+    pub(crate) fn new(export: String) -> Self {
+        Self { export, state: Mutex::default(), told: Condvar::new() }
     }
 
-    /// What the administrator wants to become of those that wait; how many there are.
+    fn begin(&self) -> Stalled<'_> {
+        let mut state = self.lock();
+        state.requests += 1;
+        if state.since.is_none() {
+            state.since = Some(Instant::now());
+            tracing::error!(
+                export = self.export,
+                "the server's disk is full: the client waits until there is room; delete images, layers \
+                 or files that are not needed"
+            );
+        }
+        Stalled { stalls: self, n_resumed: state.n_resumed, n_failed: state.n_failed }
+    }
+
+    /// What the administrator wants to become of the requests that wait; how many there are.
     pub(crate) fn decide(&self, verb: StallVerb) -> u32 {
         let mut state = self.lock();
         match verb {
@@ -54,9 +116,13 @@ impl Stalls {
             StallVerb::Fail => state.n_failed += 1,
         }
         self.told.notify_all();
-        state.requests
+        let n_requests = state.requests;
+        drop(state);
+        tracing::info!(export = self.export, n_requests, ?verb, "writes that wait for room");
+        n_requests
     }
 
+    /// How long requests have been waiting; `None` if none is.
     pub(crate) fn status(&self) -> Option<model::Stall> {
         let state = self.lock();
         Some(model::Stall {
@@ -73,13 +139,8 @@ impl Stalls {
 }
 
 impl Stalled<'_> {
-    /// Whether no other request waited before.
-    pub(crate) fn is_first(&self) -> bool {
-        self.is_first
-    }
-
     /// Waits for a while, or for the administrator; whether the request shall be tried again.
-    pub(crate) fn wait(&mut self) -> bool {
+    fn wait(&mut self) -> bool {
         let deadline = Instant::now() + RETRY;
         let mut state = self.stalls.lock();
         loop {
@@ -113,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_waits_goes_on_when_it_is_told() {
-        let stalls = Stalls::default();
+        let stalls = Stalls::new("lab-01".into());
         let decided = |verb| {
             std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| stalls.begin().wait());

@@ -4,8 +4,8 @@
 use crate::Config;
 use crate::boot_trace::{BootTrace, Traced};
 use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
-use crate::export::{Disk, Export, Label};
-use images::{Base, LayerError, LayerMode, Layers, Store, StoreError};
+use crate::export::{Export, Label};
+use images::{Base, Block, LayerError, LayerMode, Layers, Store, StoreError};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space, StallVerb};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -151,7 +151,7 @@ impl Exports {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_address(&spec)?;
         if let Some(former) = self.get(&spec.machine) {
-            if former.spec == spec && !former.export.is_closed() {
+            if former.spec == spec && !former.export.connections.is_closed() {
                 return Ok(former.export.status(&spec));
             }
             self.close_former(&former)?;
@@ -194,7 +194,7 @@ impl Exports {
     /// The machine has no export.
     pub fn decide_stall(&self, machine: &MachineName, verb: StallVerb) -> Result<u32, ExportError> {
         let found = self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))?;
-        Ok(found.export.decide_stall(verb))
+        Ok(found.export.stalls.decide(verb))
     }
 
     /// What the machine's persistent disk stands on; `None` if it has none.
@@ -229,7 +229,7 @@ impl Exports {
         let all = self.all();
         let since = Instant::now();
         for one in &all {
-            one.export.begin_close();
+            one.export.connections.begin_close();
         }
         for one in &all {
             one.export.finish_last_close(since);
@@ -241,7 +241,7 @@ impl Exports {
     /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
     /// layer any more.
     fn close_former(&self, former: &Assigned) -> Result<(), ExportError> {
-        if !former.export.close() {
+        if !former.export.connections.close() {
             return Err(ExportError::Busy(former.spec.machine.clone()));
         }
         self.write().remove(&former.spec.machine);
@@ -292,10 +292,10 @@ impl Exports {
         let Some(mode) = LayerMode::of(spec.write_mode) else {
             // What the machine wrote in an earlier boot is of no use to it any more.
             self.layers.discard(&spec.machine)?;
-            return Ok(Export::new(label(spec), Disk::Plain(base.block)));
+            return Ok(Arc::new(Export::new(label(spec), base.block)));
         };
         let layer = self.layers.open_or_create(&spec.machine, &base, mode, spec.boot)?;
-        Ok(Export::new(label(spec), Disk::Layer(layer)))
+        Ok(Arc::new(Export::new(label(spec), layer)))
     }
 
     fn save(&self) -> Result<(), ExportError> {

@@ -84,14 +84,6 @@ impl WriteLayer {
         Ok(Self::new(parent, data, map, None))
     }
 
-    /// Bytes that the layer holds on the server's disk.
-    ///
-    /// # Errors
-    /// What the operating system says about the data file.
-    pub fn used_bytes(&self) -> io::Result<u64> {
-        Ok(self.data.metadata()?.blocks() * 512)
-    }
-
     /// From now on every access is refused: the layer was thrown away, whoever still holds it.
     pub(super) fn retire(&self) {
         self.condition.store(RETIRED, Ordering::Release);
@@ -229,6 +221,10 @@ impl WriteLayer {
 impl Block for WriteLayer {
     fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    fn layer_bytes(&self) -> io::Result<u64> {
+        Ok(self.data.metadata()?.blocks() * 512)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {

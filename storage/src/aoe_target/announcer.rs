@@ -39,7 +39,7 @@ impl Announcer {
     pub(super) fn send_due(&self, now: Instant) {
         let due: Vec<_> = self.waiting().extract_if(.., |(at, _)| *at <= now).collect();
         for (_, disk) in due {
-            if !disk.export.is_closed() {
+            if !disk.export.connections.is_closed() {
                 self.send(&disk);
             }
         }

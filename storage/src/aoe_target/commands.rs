@@ -1,8 +1,11 @@
 //! What ATA commands do to an export.
 
 use crate::catalogue::AoePlace;
+use crate::counters::Reads;
 use crate::export::Export;
 use aoe::{AtaCommand, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Identity, SECTOR_BYTES, Status};
+use images::Block;
+use std::time::Instant;
 
 pub(super) struct Answer {
     pub(super) status: Status,
@@ -25,20 +28,22 @@ pub(super) fn answer(
     sectors_max: u8,
     ata: &AtaRequest<'_>,
 ) -> Option<Answer> {
-    if export.is_closed() {
+    if export.connections.is_closed() {
         return None;
     }
-    let range = |lba| ata.range(lba, export.size_bytes(), sectors_max);
+    let range = |lba| ata.range(lba, export.disk.size_bytes(), sectors_max);
     match ata.command {
         AtaCommand::Read { lba } | AtaCommand::Verify { lba } => {
             let (offset, length) = match range(lba) {
                 Ok(range) => range,
                 Err(status) => return Some(Answer::of(status)),
             };
+            let began = Instant::now();
             let mut data = vec![0; length];
-            if export.read(&mut data, offset).is_err() {
+            if export.disk.read_at(&mut data, offset).is_err() {
                 return Some(Answer::of(Status::Unreadable));
             }
+            export.counters.count_reads(Reads::one(length), began);
             if matches!(ata.command, AtaCommand::Verify { .. }) {
                 data.clear();
             }
@@ -52,26 +57,26 @@ pub(super) fn answer(
             let Some(data) = ata.data.get(..length) else {
                 return Some(Answer::of(Status::Aborted));
             };
-            if export.write(data, offset).is_err() {
+            if export.disk.write_at(data, offset).is_err() {
                 return Some(Answer::of(Status::Aborted));
             }
-            Some(Answer { must_flush: fua || export.is_durable(), ..Answer::of(Status::Good) })
+            Some(Answer { must_flush: fua || export.disk.is_durable(), ..Answer::of(Status::Good) })
         }
         AtaCommand::Flush => Some(Answer { must_flush: true, ..Answer::of(Status::Good) }),
         AtaCommand::Identify => {
             let identity = Identity {
-                sectors: export.size_bytes() / SECTOR_BYTES as u64,
+                sectors: export.disk.size_bytes() / SECTOR_BYTES as u64,
                 serial: &place.serial,
                 model: &format!("Bootlace {}", export.label.name),
                 firmware: "1",
-                has_write_cache: !export.is_durable() && !export.is_read_only(),
+                has_write_cache: !export.disk.is_durable() && !export.disk.is_read_only(),
             };
             let data = aoe::identify(&identity).to_vec();
             Some(Answer { data, ..Answer::of(Status::Good) })
         }
         AtaCommand::CheckPowerMode => Some(Answer { sectors: 0xff, ..Answer::of(Status::Good) }),
         AtaCommand::SmartStatus => {
-            let lba = if export.has_failed() { HEALTH_BAD } else { HEALTH_GOOD };
+            let lba = if export.disk.has_failed() { HEALTH_BAD } else { HEALTH_GOOD };
             Some(Answer { lba, ..Answer::of(Status::Good) })
         }
         AtaCommand::SmartData => {

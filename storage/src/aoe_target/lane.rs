@@ -106,7 +106,7 @@ impl Lane {
     /// Nothing waits for the thread, so nothing is overtaken.
     fn work_here(&mut self, patience: Patience) {
         // While the batch is worked on, a reset waits.
-        let Some(_session) = self.export.join(None, u32::MAX) else { return };
+        let Some(_connection) = self.export.connections.join_work() else { return };
         let Ok(mut work) = self.work.try_lock() else { return };
         let done = work.on_batch(std::slice::from_ref(&self.arriving), patience);
         self.arriving.forget(done);
@@ -147,7 +147,7 @@ fn run(
             batch.push(more);
         }
         // While the batch is worked on, a reset waits.
-        let Some(_session) = export.join(None, u32::MAX) else { return };
+        let Some(_connection) = export.connections.join_work() else { return };
         work.lock().unwrap_or_else(PoisonError::into_inner).on_batch(&batch, Patience::All);
         waiting.fetch_sub(count, Ordering::Release);
         export.counters.unqueued(count);

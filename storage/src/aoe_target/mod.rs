@@ -252,7 +252,7 @@ impl Receiver {
         let is_new = !lanes.get(&disk.place.address).is_some_and(is_current);
         if is_new {
             lanes
-                .extract_if(|_, lane| lane.export().is_closed())
+                .extract_if(|_, lane| lane.export().connections.is_closed())
                 .for_each(|(_, lane)| lane.abandon());
             match Lane::start(disk.clone(), Arc::clone(&self.socket)) {
                 Ok(lane) => {

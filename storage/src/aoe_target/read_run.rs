@@ -2,8 +2,9 @@
 
 use super::replies::Reply;
 use crate::counters::Reads;
-use crate::export::Export;
+use crate::export::Disk;
 use aoe::{AtaCommand, AtaRequest, SECTOR_BYTES};
+use images::Block;
 use std::io;
 
 /// The most that is read at once.
@@ -36,31 +37,31 @@ impl ReadRun {
     /// Reads what [`read`](Self::read) would, if that need not wait for a disk; whether it is there.
     pub(super) fn is_ready<'a>(
         &mut self,
-        export: &Export,
+        disk: &Disk,
         (offset, length): (u64, usize),
         following: impl Iterator<Item = &'a AtaRequest<'a>>,
     ) -> bool {
         if self.find(offset, length).is_some() {
             return true;
         }
-        let wanted = run_length(export.size_bytes(), (offset, length), following);
-        self.fill(offset, wanted, |memory| export.read_cached(memory, offset)).unwrap_or(false)
+        let wanted = run_length(disk.size_bytes(), (offset, length), following);
+        self.fill(offset, wanted, |memory| disk.read_cached(memory, offset)).unwrap_or(false)
     }
 
     /// Reads a range, and with it what the requests right behind it will read.
     pub(super) fn read<'a>(
         &mut self,
-        export: &Export,
+        disk: &Disk,
         (offset, length): (u64, usize),
         following: impl Iterator<Item = &'a AtaRequest<'a>> + Clone,
     ) -> io::Result<&[u8]> {
         let found = match self.find(offset, length) {
             Some(at) => at,
-            None if self.is_ready(export, (offset, length), following.clone()) => 0,
+            None if self.is_ready(disk, (offset, length), following.clone()) => 0,
             None => {
-                self.announce(export, following.clone());
-                let wanted = run_length(export.size_bytes(), (offset, length), following);
-                let read = |memory: &mut [u8]| export.read_uncounted(memory, offset).map(|()| true);
+                self.announce(disk, following.clone());
+                let wanted = run_length(disk.size_bytes(), (offset, length), following);
+                let read = |memory: &mut [u8]| disk.read_at(memory, offset).map(|()| true);
                 if self.fill(offset, wanted, read).is_err() {
                     // One bad sector must not take the others with it.
                     self.fill(offset, length, read)?;
@@ -84,18 +85,14 @@ impl ReadRun {
     }
 
     /// Has the disk read for the whole batch at once, not for one request after the other.
-    fn announce<'a>(
-        &mut self,
-        export: &Export,
-        following: impl Iterator<Item = &'a AtaRequest<'a>>,
-    ) {
+    fn announce<'a>(&mut self, disk: &Disk, following: impl Iterator<Item = &'a AtaRequest<'a>>) {
         if std::mem::replace(&mut self.is_announced, true) {
             return;
         }
         for request in following {
             let AtaCommand::Read { lba } = request.command else { continue };
-            if let Ok((offset, length)) = request.range(lba, export.size_bytes(), u8::MAX) {
-                export.prefetch(offset, length as u64);
+            if let Ok((offset, length)) = request.range(lba, disk.size_bytes(), u8::MAX) {
+                disk.prefetch(offset, length as u64);
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::catalogue::{AoeDisk, AoePlace};
 use crate::counters::Dropped;
 use crate::export::Export;
 use aoe::{AtaCommand, AtaReply, AtaRequest, Header, Request, RequestBody, Status};
+use images::Block;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -151,15 +152,15 @@ impl Work {
         self.socket.send(self.replies.frames());
         // An acknowledged write must be durable: Linux never sends a flush over AoE. Without the
         // flush nobody is told, and the initiator tries again.
-        if !self.acknowledgements.frames().is_empty() && self.export.flush().is_ok() {
+        if !self.acknowledgements.frames().is_empty() && self.export.disk.flush().is_ok() {
             self.socket.send(self.acknowledgements.frames());
         }
         self.replies.clear();
         self.acknowledgements.clear();
         // As if all had come with the first: to count for each frame would take longer than to answer it.
         if let Some(&(_, _, began)) = requests.first() {
-            self.export.count_reads(self.reads.begin(), began);
-            self.export.count_write_times(n_writes, began);
+            self.export.counters.count_reads(self.reads.begin(), began);
+            self.export.counters.count_write_times(n_writes, began);
         }
         count
     }
@@ -172,8 +173,8 @@ impl Work {
     ) -> bool {
         let AtaCommand::Read { lba } = ata.command else { return false };
         let sectors_max = aoe::sectors_per_frame(self.socket.link().mtu);
-        let range = ata.range(lba, self.export.size_bytes(), sectors_max);
-        range.is_ok_and(|range| self.reads.is_ready(&self.export, range, following))
+        let range = ata.range(lba, self.export.disk.size_bytes(), sectors_max);
+        range.is_ok_and(|range| self.reads.is_ready(&self.export.disk, range, following))
     }
 
     /// Does the work and writes the reply; how it ended, and where the reply is.
@@ -187,10 +188,10 @@ impl Work {
         let (shelf, slot) = (self.place.address.shelf, self.place.address.slot);
         let sectors_max = aoe::sectors_per_frame(self.socket.link().mtu);
         if let AtaCommand::Read { lba } = ata.command
-            && !self.export.is_closed()
-            && let Ok((offset, length)) = ata.range(lba, self.export.size_bytes(), sectors_max)
+            && !self.export.connections.is_closed()
+            && let Ok((offset, length)) = ata.range(lba, self.export.disk.size_bytes(), sectors_max)
         {
-            let read = self.reads.read(&self.export, (offset, length), following);
+            let read = self.reads.read(&self.export.disk, (offset, length), following);
             let (status, data) = match read {
                 Ok(data) => (Status::Good, data),
                 Err(_) => (Status::Unreadable, &[][..]),

@@ -11,6 +11,7 @@ use crate::catalogue::{Catalogue, Peer};
 use crate::tls::Credentials;
 use address::Listener;
 use half_open::HalfOpen;
+use images::Block;
 use link::{Link, Opening};
 use nbd::TransmissionFlags;
 use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step, Tls};
@@ -53,7 +54,7 @@ impl NbdServer {
         Self::serve(Listener::open(address)?, exports, tls)
     }
 
-    /// The same on a socket that listens already.
+    /// Serves on a socket that listens already.
     pub(crate) fn start_on(
         socket: Socket,
         exports: Arc<dyn Catalogue>,
@@ -158,20 +159,18 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
         }
     };
     drop(place);
-    let joined =
-        shared.exports.for_nbd(&name, peer).ok().and_then(|(export, generation)| {
-            export.join(Some(stream.try_clone().ok()?), generation)
-        });
-    let Some(joined) = joined else { return };
-    let export = &joined.export.label.name;
+    let Ok((export, generation)) = shared.exports.for_nbd(&name, peer) else { return };
+    let Ok(clone) = stream.try_clone() else { return };
+    let Some(connection) = export.connections.join(Some(clone), generation) else { return };
+    let name = &export.label.name;
     let tls = link.protocol();
-    tracing::info!(export, %peer, tls, "disk attached over NBD");
-    match session::run(&joined, link, &shared.pools, agreed, &early) {
-        Ok(()) => tracing::info!(export, %peer, "disk detached"),
-        Err(error) if joined.export.is_closed() || joined.is_cut() => {
-            tracing::debug!(export, %peer, %error, "connection ended by us");
+    tracing::info!(export = name, %peer, tls, "disk attached over NBD");
+    match session::run(&export, &connection, link, &shared.pools, agreed, &early) {
+        Ok(()) => tracing::info!(export = name, %peer, "disk detached"),
+        Err(error) if export.connections.is_closed() || connection.is_cut() => {
+            tracing::debug!(export = name, %peer, %error, "connection ended by us");
         }
-        Err(error) => tracing::info!(export, %peer, %error, "NBD connection lost"),
+        Err(error) => tracing::info!(export = name, %peer, %error, "NBD connection lost"),
     }
 }
 
@@ -184,14 +183,14 @@ struct View<'a> {
 impl nbd::server::Exports for View<'_> {
     fn find(&self, name: &str) -> Result<ExportInfo, String> {
         let (export, generation) = self.exports.for_nbd(name, self.peer)?;
-        if !export.fence(generation) {
+        if !export.connections.fence(generation) {
             return Err("requests of the former connection still wait for the disk".to_owned());
         }
         let flags = TransmissionFlags::HAS_FLAGS
             .with(TransmissionFlags::SEND_FLUSH)
             .with(TransmissionFlags::SEND_CACHE)
             .with(TransmissionFlags::CAN_MULTI_CONN);
-        let flags = match export.is_read_only() {
+        let flags = match export.disk.is_read_only() {
             true => flags.with(TransmissionFlags::READ_ONLY),
             false => flags
                 .with(TransmissionFlags::SEND_FUA)
@@ -200,7 +199,7 @@ impl nbd::server::Exports for View<'_> {
                 .with(TransmissionFlags::SEND_FAST_ZERO),
         };
         let description = export.label.description.clone();
-        Ok(ExportInfo { size_bytes: export.size_bytes(), flags, description })
+        Ok(ExportInfo { size_bytes: export.disk.size_bytes(), flags, description })
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,15 +1,14 @@
 //! Opening what is shared.
 
 use super::{ShareConfig, ShareError, Writes};
-use crate::export::Disk;
-use images::{DiskFile, RawFile, WriteLayer};
+use images::{Block, DiskFile, RawFile, WriteLayer};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) fn open(config: &ShareConfig) -> Result<Disk, ShareError> {
+pub(super) fn open(config: &ShareConfig) -> Result<Arc<dyn Block>, ShareError> {
     let path = &config.file;
     let failed = |why: String| ShareError::File { path: path.clone(), why };
     let writable = config.writes == Writes::Through;
@@ -20,16 +19,14 @@ pub(super) fn open(config: &ShareConfig) -> Result<Disk, ShareError> {
         return Err(failed("it is empty: truncate -s 10G makes a file a disk".to_owned()));
     }
     match &config.writes {
-        Writes::Through => {
-            Ok(Disk::Plain(Arc::new(DiskFile::new(file, size_bytes, config.durability))))
-        }
-        Writes::Refuse => Ok(Disk::Plain(Arc::new(RawFile::of_size(file, size_bytes)))),
+        Writes::Through => Ok(Arc::new(DiskFile::new(file, size_bytes, config.durability))),
+        Writes::Refuse => Ok(Arc::new(RawFile::of_size(file, size_bytes))),
         Writes::Discard(folder) => {
             let parent = Arc::new(RawFile::of_size(file, size_bytes));
             let layer = WriteLayer::temporary(parent, folder).map_err(|error| {
                 failed(format!("no file for what is written in {}: {error}", folder.display()))
             })?;
-            Ok(Disk::Layer(Arc::new(layer)))
+            Ok(Arc::new(layer))
         }
     }
 }

@@ -6,10 +6,11 @@ mod output;
 mod read;
 
 use super::link::Link;
-use crate::counters::Reads;
-use crate::export::{Export, Session as Joined};
+use crate::connections::Connection;
+use crate::counters::{InFlight, Reads};
+use crate::export::Export;
 use crate::pool::Pool;
-use images::Zeroes;
+use images::{Block, Zeroes};
 use input::Input;
 use late::{Finished, Late, Ready};
 use nbd::server::Agreed;
@@ -47,15 +48,16 @@ type Refusal = (ErrorCode, &'static str);
 
 /// Serves one connection until the client disconnects (`Ok`) or the connection breaks.
 pub(super) fn run(
-    joined: &Joined,
+    export: &Arc<Export>,
+    connection: &Connection,
     link: Link<'_>,
     pools: &Pools,
     agreed: Agreed,
     early: &[u8],
 ) -> io::Result<()> {
     let mut session = Session {
-        joined,
-        export: &joined.export,
+        export,
+        connection,
         takes_files: link.takes_files(),
         link,
         is_broken: false,
@@ -70,10 +72,10 @@ pub(super) fn run(
     };
     let served = session.serve().and_then(|()| session.finish_late());
     // A kernel on whose disk we close must see a lost connection, not a word that is no data.
-    if served.is_ok() && !session.export.is_closed() {
+    if served.is_ok() && !session.export.connections.is_closed() {
         session.link.finish();
     }
-    session.export.count_reads(session.reads, session.began);
+    session.export.counters.count_reads(session.reads, session.began);
     served
 }
 
@@ -85,8 +87,8 @@ pub(super) struct Pools {
 }
 
 struct Session<'a> {
-    joined: &'a Joined,
-    export: &'a Export,
+    export: &'a Arc<Export>,
+    connection: &'a Connection,
     link: Link<'a>,
     /// Over a Unix socket, without TLS.
     takes_files: bool,
@@ -108,11 +110,11 @@ struct Session<'a> {
 impl Session<'_> {
     fn serve(&mut self) -> io::Result<()> {
         while let Some(request) = self.next()? {
-            if self.joined.is_cut() {
+            if self.connection.is_cut() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             self.answer(&request)?;
-            if self.export.is_closed() {
+            if self.export.connections.is_closed() {
                 return Ok(());
             }
             if self.output.len() >= BATCH_BYTES {
@@ -153,7 +155,7 @@ impl Session<'_> {
                 && !self.link.has_received()
                 && matches!(self.late.wait(Some(self.link.socket()))?, Ready::Finished);
             if !is_finished {
-                self.export.count_reads(std::mem::take(&mut self.reads), self.began);
+                self.export.counters.count_reads(std::mem::take(&mut self.reads), self.began);
                 let waits_since = self.take_turns();
                 let received = self.input.receive(&mut self.link, wanted);
                 self.began = Instant::now();
@@ -226,17 +228,17 @@ impl Session<'_> {
             Command::BlockStatus => return self.block_status(request),
             Command::Flush => return self.flush(request),
             Command::Cache => {
-                self.export.prefetch(request.offset, u64::from(request.length));
+                self.export.disk.prefetch(request.offset, u64::from(request.length));
                 self.output.done(request);
                 return Ok(());
             }
-            Command::Trim => self.in_steps(request, |at, length| self.export.trim(at, length)),
+            Command::Trim => self.in_steps(request, |at, length| self.export.disk.trim(at, length)),
             _ => {
                 let how = Zeroes {
                     keep_space: request.flags.has(CommandFlags::NO_HOLE),
                     only_fast: request.flags.has(CommandFlags::FAST_ZERO),
                 };
-                self.in_steps(request, |at, length| self.export.write_zeroes(at, length, how))
+                self.in_steps(request, |at, length| self.export.disk.write_zeroes(at, length, how))
             }
         };
         self.finish(request, done)
@@ -248,7 +250,7 @@ impl Session<'_> {
         if !request.flags.fit(request.command) {
             return invalid("a flag that does not belong to the command");
         }
-        let fits = request.fits(self.export.size_bytes());
+        let fits = request.fits(self.export.disk.size_bytes());
         match request.command {
             Command::Read | Command::Write if request.length > PAYLOAD_MAX => {
                 invalid("the request is longer than 32 MiB")
@@ -307,7 +309,7 @@ impl Session<'_> {
         let mut extents: Vec<(u32, bool)> = Vec::new();
         let mut position = request.offset;
         while position < end {
-            let extent = self.export.extent(position, end - position)?;
+            let extent = self.export.disk.extent(position, end - position)?;
             // Not longer than the request, whose length has 32 bits.
             let length = extent.length as u32;
             position += extent.length;
@@ -342,7 +344,7 @@ impl Session<'_> {
             if !self.await_bytes(left.min(WRITE_FROM_BYTES))? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if self.joined.is_cut() {
+            if self.connection.is_cut() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             let piece = match self.input.len() {
@@ -350,7 +352,7 @@ impl Session<'_> {
                 there => whole_blocks(offset, there),
             };
             written += piece;
-            if let Err(error) = self.export.write(self.input.take(piece), offset) {
+            if let Err(error) = self.export.disk.write_at(self.input.take(piece), offset) {
                 self.drain(length - written)?;
                 return self.finish(request, Err(error));
             }
@@ -380,17 +382,17 @@ impl Session<'_> {
 
     /// Makes what was written durable, then replies.
     fn flush(&mut self, request: &Request) -> io::Result<()> {
-        if !self.export.is_durable() || !self.late.has_room(0) {
-            let done = self.export.flush();
+        if !self.export.disk.is_durable() || !self.late.has_room(0) {
+            let done = self.export.disk.flush();
             return self.reply(request, done);
         }
-        let export = Arc::clone(&self.joined.export);
-        let in_flight = export.in_flight(self.began);
+        let export = Arc::clone(self.export);
+        let in_flight = InFlight::begin(&export.counters, self.began);
         self.late.submit(
             &self.pools.flushes,
             (*request, request.offset, 0),
             in_flight,
-            move || export.flush().map(|()| Vec::new()),
+            move || export.disk.flush().map(|()| Vec::new()),
         );
         Ok(())
     }
@@ -416,7 +418,9 @@ impl Session<'_> {
                 self.output.done(request);
             }
             // The boot is over: the kernel of a machine must not take that for a disk error.
-            Err(error) if self.export.is_closed() || self.is_broken => return Err(error),
+            Err(error) if self.export.connections.is_closed() || self.is_broken => {
+                return Err(error);
+            }
             Err(error) => {
                 let (code, text) = refusal_of(&error);
                 self.output.failed(request, code, text);

@@ -2,6 +2,8 @@
 
 use super::Session;
 use super::output::BATCH_BYTES;
+use crate::counters::{InFlight, Reads};
+use images::Block;
 use nbd::{CommandFlags, Request, simple_reply, structured};
 use rustix::fs::sendfile;
 use std::io;
@@ -27,7 +29,7 @@ impl Session<'_> {
         let mut position = request.offset;
         while position < end {
             let hole = match leaves_holes {
-                true => self.export.hole_at(position, end - position),
+                true => self.export.disk.hole_at(position, end - position),
                 false => Ok(0),
             };
             let done = match hole {
@@ -75,9 +77,9 @@ impl Session<'_> {
         let is_apart = self.agreed.structured || position == request.offset;
         let may_wait = size == left && is_apart;
         let room = self.output.room(size);
-        let is_there = match self.export.read_cached(room, position) {
+        let is_there = match self.export.disk.read_cached(room, position) {
             Ok(false) if !(may_wait && self.late.has_room(size)) => {
-                self.export.read_uncounted(room, position).map(|()| true)
+                self.export.disk.read_at(room, position).map(|()| true)
             }
             other => other,
         };
@@ -110,11 +112,12 @@ impl Session<'_> {
 
     /// Has the pool read the rest of a request.
     fn read_later(&mut self, request: &Request, position: u64, size: usize) {
-        let (export, began) = (Arc::clone(&self.joined.export), self.began);
-        let in_flight = export.in_flight(began);
+        let (export, began) = (Arc::clone(self.export), self.began);
+        let in_flight = InFlight::begin(&export.counters, began);
         self.late.submit(&self.pools.reads, (*request, position, size), in_flight, move || {
             let mut data = vec![0; size];
-            export.read_since(began, &mut data, position)?;
+            export.disk.read_at(&mut data, position)?;
+            export.counters.count_reads(Reads::one(size), began);
             Ok(data)
         });
     }
@@ -125,7 +128,7 @@ impl Session<'_> {
     /// reply yet, so either is right.
     fn send_file(&mut self, position: u64, size: usize) -> io::Result<bool> {
         let export = self.export;
-        let Some(file) = export.file_of(position, size as u64) else { return Ok(false) };
+        let Some(file) = export.disk.file_of(position, size as u64) else { return Ok(false) };
         self.send()?;
         let (mut offset, end) = (position, position + size as u64);
         while offset < end {

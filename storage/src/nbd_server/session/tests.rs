@@ -1,7 +1,7 @@
 //! A disk that is slow in places, with and without TLS.
 
 use super::{Pools, run};
-use crate::export::{Disk, Export, Label};
+use crate::export::{Export, Label};
 use crate::nbd_server::link::Link;
 use crate::nbd_server::link::Opening;
 use images::{Block, Memory, Zeroes};
@@ -92,12 +92,14 @@ fn converse(requests: &[Request], has_tls: bool) -> (Vec<(u64, Vec<u8>)>, Durati
     let slow = Arc::new(Slow { memory: Memory::new(bytes), n_flushes: AtomicUsize::new(0) });
     let disk: Arc<dyn Block> = Arc::<Slow>::clone(&slow);
     let label = Label { name: "slow".into(), description: String::new() };
-    let export = Export::new(label, Disk::Plain(disk));
-    let joined = export.join(None, 0).unwrap();
+    let export = Arc::new(Export::new(label, disk));
+    let connection = export.connections.join(None, 0).unwrap();
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     let (link, mut ours) = links(ours, &theirs, has_tls);
+    let pools = Pools::default();
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| run(&joined, link, &Pools::default(), Agreed::default(), &[]));
+        let server =
+            scope.spawn(|| run(&export, &connection, link, &pools, Agreed::default(), &[]));
         let (replies, took) = ask(&mut *ours, requests);
         drop(ours);
         server.join().unwrap().unwrap();
@@ -176,16 +178,17 @@ fn who_goes_while_the_disk_is_busy_is_waited_for() {
     let memory = Memory::new(vec![7; 2 << 20]);
     let slow = Slow { memory, n_flushes: AtomicUsize::new(0) };
     let label = Label { name: "slow".into(), description: String::new() };
-    let export = Export::new(label, Disk::Plain(Arc::new(slow)));
-    let joined = export.join(None, 0).unwrap();
+    let export = Arc::new(Export::new(label, Arc::new(slow)));
+    let connection = export.connections.join(None, 0).unwrap();
     (&ours).write_all(&request(1, Command::Read, SLOW_FROM).emit()).unwrap();
     drop(ours);
     let began = Instant::now();
     // The reply can't be sent any more; the disk is let go of all the same.
-    let _ = run(&joined, Link::Plain(&theirs), &Pools::default(), Agreed::default(), &[]);
+    let link = Link::Plain(&theirs);
+    let _ = run(&export, &connection, link, &Pools::default(), Agreed::default(), &[]);
     assert!(began.elapsed() >= SLOW);
-    drop(joined);
-    assert!(export.close());
+    drop(connection);
+    assert!(export.connections.close());
 }
 
 /// The second half of a record comes when a request that waits for the disk is done already.
@@ -195,11 +198,13 @@ fn half_a_tls_record_holds_up_no_reply() {
     let raw = ours.try_clone().unwrap();
     let slow = Slow { memory: Memory::new(vec![7; 2 << 20]), n_flushes: AtomicUsize::new(0) };
     let label = Label { name: "slow".into(), description: String::new() };
-    let export = Arc::new(Export::new(label, Disk::Plain(Arc::new(slow))));
-    let joined = export.join(None, 0).unwrap();
+    let export = Arc::new(Export::new(label, Arc::new(slow)));
+    let connection = export.connections.join(None, 0).unwrap();
     let (link, mut ours) = links(ours, &theirs, true);
+    let pools = Pools::default();
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| run(&joined, link, &Pools::default(), Agreed::default(), &[]));
+        let server =
+            scope.spawn(|| run(&export, &connection, link, &pools, Agreed::default(), &[]));
         ours.write_all(&request(1, Command::Read, SLOW_FROM).emit()).unwrap();
         (&raw).write_all(&[23, 3, 3, 0, 100, 1, 2, 3]).unwrap();
         raw.set_read_timeout(Some(SLOW * 20)).unwrap();

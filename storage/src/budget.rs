@@ -3,9 +3,11 @@
 //! Without a bound, one machine that copies a disk fills the page cache with what must be written, and
 //! each flush of all others waits behind it.
 
-use images::Block;
+use crate::connections::Connections;
+use images::{Block, Filter};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// From here on it is written to the disk in the background.
 const START_BYTES: u64 = 32 << 20;
@@ -13,9 +15,61 @@ const START_BYTES: u64 = 32 << 20;
 /// From here on the machine's writes wait for that: three seconds of a slow disk.
 const DIRTY_BYTES_MAX: u64 = 256 << 20;
 
+/// A disk whose writes may fill the server's memory up to a budget; beyond, they wait for what is written
+/// back in the background.
+pub(crate) struct Budgeted<B> {
+    below: Arc<B>,
+    dirty: Arc<Dirty>,
+    connections: Arc<Connections>,
+}
+
+impl<B: Block + 'static> Budgeted<B> {
+    pub(crate) fn new(below: B, connections: Arc<Connections>) -> Self {
+        Self { below: Arc::new(below), dirty: Arc::default(), connections }
+    }
+
+    /// Has what was written go to the disk, while more comes.
+    fn begin_write_back(&self) {
+        // It takes part as a connection does, so that a new boot waits for it.
+        let Some(connection) = self.connections.join_work() else { return self.dirty.give_up() };
+        let (below, dirty) = (Arc::clone(&self.below), Arc::clone(&self.dirty));
+        let spawned = std::thread::Builder::new().name("write-back".into()).spawn(move || {
+            dirty.write_back(&*below);
+            drop(connection);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for writing to the disk");
+            self.dirty.give_up();
+        }
+    }
+}
+
+impl<B: Block + 'static> Filter for Budgeted<B> {
+    type Below = B;
+
+    fn below(&self) -> &B {
+        &self.below
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.below().write_at(data, offset)?;
+        if self.dirty.add(data.len() as u64) {
+            self.begin_write_back();
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.dirty.clean(|| self.below().flush())
+    }
+}
+
 /// What one export has not written to the disk yet.
+///
+/// [`add`](Self::add) says when somebody must call either [`write_back`](Self::write_back) or
+/// [`give_up`](Self::give_up); it does not say so again before.
 #[derive(Default)]
-pub(crate) struct Dirty {
+struct Dirty {
     bytes: AtomicU64,
     is_written_back: Mutex<bool>,
     changed: Condvar,
@@ -24,7 +78,7 @@ pub(crate) struct Dirty {
 impl Dirty {
     /// So much was written. Whether the caller has to see to it that [`write_back`](Self::write_back) is
     /// called, and by another thread.
-    pub(crate) fn add(&self, bytes: u64) -> bool {
+    fn add(&self, bytes: u64) -> bool {
         let dirty = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if dirty < START_BYTES {
             return false;
@@ -38,7 +92,7 @@ impl Dirty {
     }
 
     /// Writes to the disk what [`add`](Self::add) has told of.
-    pub(crate) fn write_back(&self, block: &dyn Block) {
+    fn write_back(&self, block: &impl Block) {
         // A disk that fails refuses the next write, and its log has said why.
         if self.clean(|| block.write_back()).is_err() {
             self.bytes.store(0, Ordering::Relaxed);
@@ -46,14 +100,14 @@ impl Dirty {
         self.give_up();
     }
 
-    /// The same when there is nobody who could do it.
-    pub(crate) fn give_up(&self) {
+    /// Ends a write-back: it is done, or there is nobody who could do it.
+    fn give_up(&self) {
         *self.lock() = false;
         self.changed.notify_all();
     }
 
     /// Runs something that writes all to the disk that was written before.
-    pub(crate) fn clean<E>(&self, flush: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    fn clean<E>(&self, flush: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let before = self.bytes.load(Ordering::Relaxed);
         flush()?;
         let subtract = |bytes: u64| Some(bytes.saturating_sub(before));
@@ -69,10 +123,7 @@ impl Dirty {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::{Disk, Export, Label};
     use images::Zeroes;
-    use std::io;
-    use std::sync::Arc;
     use std::time::Duration;
 
     /// Keeps nothing, and counts what waits in memory.
@@ -116,16 +167,15 @@ mod tests {
     #[test]
     fn what_a_machine_writes_waits_in_memory_only_up_to_its_budget() {
         let sink = Arc::new(Sink::default());
-        let disk: Arc<dyn Block> = Arc::<Sink>::clone(&sink);
-        let label = Label { name: "lab-01".into(), description: String::new() };
-        let export = Export::new(label, Disk::Plain(disk));
+        let connections = Arc::<Connections>::default();
+        let disk = Budgeted::new(Arc::clone(&sink), Arc::clone(&connections));
         let data = vec![0; 1 << 20];
         for _ in 0..4096 {
-            export.write(&data, 0).unwrap();
+            Filter::write_at(&disk, &data, 0).unwrap();
         }
         let most = sink.most.load(Ordering::Relaxed);
         assert!((START_BYTES..=DIRTY_BYTES_MAX + START_BYTES).contains(&most), "{most}");
         assert!(sink.n_written_back.load(Ordering::Relaxed) > 5);
-        assert!(export.close(), "what is written back does not stay for ever");
+        assert!(connections.close(), "what is written back does not stay for ever");
     }
 }

@@ -4,10 +4,13 @@
 //! A boot reads some hundred megabytes in small pieces all over the disk, which takes a disk with heads a
 //! minute, and in long ones a few seconds.
 
-use images::{Block, Extent, Zeroes};
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+mod file;
+mod traced;
+
+pub(crate) use traced::Traced;
+
+use images::Block;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,8 +54,8 @@ impl BootTrace {
     /// The trace that is kept at `path` for a disk of that size; empty if there is none yet.
     pub(crate) fn open(path: PathBuf, size_bytes: u64) -> Self {
         let n_chunks = size_bytes.div_ceil(CHUNK_BYTES);
-        let mut chunks = read(&path).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), error, "a boot trace is of no use, and made anew");
+        let mut chunks = file::read(&path).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), error, "a boot trace is of no use: the next boots make a new one");
             Vec::new()
         });
         chunks.retain(|&chunk| u64::from(chunk) < n_chunks);
@@ -131,7 +134,7 @@ impl BootTrace {
         }
         let chunks = state.chunks.clone();
         drop(state);
-        match write(&self.path, &chunks) {
+        match file::write(&self.path, &chunks) {
             Ok(()) => {
                 tracing::info!(path = %self.path.display(), chunks = chunks.len(), "boot trace kept")
             }
@@ -203,102 +206,13 @@ fn read_ahead(block: &dyn Block, chunks: &[u32]) {
     }
 }
 
-/// A version's disk whose reads are noted while machines boot.
-pub(crate) struct Traced {
-    block: Arc<dyn Block>,
-    trace: Arc<BootTrace>,
-}
-
-impl Traced {
-    pub(crate) fn new(block: Arc<dyn Block>, trace: Arc<BootTrace>) -> Self {
-        Self { block, trace }
-    }
-}
-
-impl Block for Traced {
-    fn size_bytes(&self) -> u64 {
-        self.block.size_bytes()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.trace.note(offset, buffer.len() as u64);
-        self.block.read_at(buffer, offset)
-    }
-    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-        self.trace.note(offset, buffer.len() as u64);
-        self.block.read_cached(buffer, offset)
-    }
-    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
-        self.trace.note(offset, length);
-        self.block.file_of(offset, length)
-    }
-    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.block.write_at(data, offset)
-    }
-    fn flush(&self) -> io::Result<()> {
-        self.block.flush()
-    }
-    fn write_back(&self) -> io::Result<()> {
-        self.block.write_back()
-    }
-    fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.block.trim(offset, length)
-    }
-    fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {
-        self.block.write_zeroes(offset, length, how)
-    }
-    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
-        self.block.extent(offset, length)
-    }
-    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
-        self.block.hole_at(offset, length)
-    }
-    fn prefetch(&self, offset: u64, length: u64) {
-        self.block.prefetch(offset, length);
-    }
-    fn is_read_only(&self) -> bool {
-        self.block.is_read_only()
-    }
-    fn is_durable(&self) -> bool {
-        self.block.is_durable()
-    }
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TraceFile {
-    chunk_bytes: u64,
-    chunks: Vec<u32>,
-}
-
-fn read(path: &Path) -> Result<Vec<u32>, String> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.to_string()),
-    };
-    let file: TraceFile = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    match file.chunk_bytes {
-        CHUNK_BYTES => Ok(file.chunks),
-        other => Err(format!("its chunks have {other} bytes")),
-    }
-}
-
-/// Replaces the file as a whole. After a power cut it may be gone, which costs a slow boot.
-fn write(path: &Path, chunks: &[u32]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let file = TraceFile { chunk_bytes: CHUNK_BYTES, chunks: chunks.to_vec() };
-    let new = path.with_extension("new");
-    fs::write(&new, serde_json::to_vec(&file)?)?;
-    fs::rename(&new, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use images::RawFile;
+    use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
+    use std::path::Path;
 
     const SIZE_BYTES: u64 = 64 << 20;
 
@@ -329,7 +243,7 @@ mod tests {
             traced.read_at(&mut buffer[..length], offset).unwrap();
         }
         trace.end();
-        assert_eq!(super::read(&path).unwrap(), [160, 12, 13, 255], "and nothing from before");
+        assert_eq!(file::read(&path).unwrap(), [160, 12, 13, 255], "and nothing from before");
 
         let file = File::open(folder.path().join("disk")).unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
@@ -351,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_trace_is_begun_anew() {
+    fn a_damaged_trace_counts_as_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace");
         for text in ["", "{}", "[1]", "{\"chunk_bytes\":1,\"chunks\":[]}"] {

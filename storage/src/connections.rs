@@ -1,0 +1,177 @@
+//! Who uses an export, and how those that must leave do.
+
+use socket2::Socket;
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long connections may finish what they have received before they are cut.
+const FINISH_TIME: Duration = Duration::from_secs(1);
+
+/// How long a reset waits for connections of the former boot to leave.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a client's new connection waits for its former one; then it is refused, and comes again.
+const FENCE_TIME: Duration = Duration::from_secs(2);
+
+/// The connections of one export: NBD connections, batches of AoE frames, and what is being written back.
+///
+/// A client that opens the export over NBD calls [`fence`](Self::fence), which makes its former connections
+/// leave, and then [`join`](Self::join). The end is [`close`](Self::close), or its two halves
+/// [`begin_close`](Self::begin_close) and [`finish_close`](Self::finish_close) if many exports end at
+/// once; nobody joins after it began.
+#[derive(Default)]
+pub(crate) struct Connections {
+    is_closed: AtomicBool,
+    inside: Mutex<Inside>,
+    has_left: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    next: u64,
+    /// Connections of a smaller generation are ended, and not let in any more.
+    generation: u32,
+    open: HashMap<u64, Open>,
+}
+
+/// One of them.
+struct Open {
+    /// `None` if it is no NBD connection.
+    stream: Option<Socket>,
+    generation: u32,
+    cut: Arc<AtomicBool>,
+}
+
+impl Connections {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// How many NBD connections there are.
+    pub(crate) fn count(&self) -> u32 {
+        self.inside().open.values().filter(|open| open.stream.is_some()).count() as u32
+    }
+
+    /// Registers a connection by its stream; `None` if the export was closed meanwhile, or the client has a
+    /// newer connection.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        stream: Option<Socket>,
+        generation: u32,
+    ) -> Option<Connection> {
+        let mut inside = self.inside();
+        if self.is_closed() || generation < inside.generation {
+            return None;
+        }
+        let id = inside.next;
+        inside.next += 1;
+        let cut = Arc::new(AtomicBool::new(false));
+        inside.open.insert(id, Open { stream, generation, cut: Arc::clone(&cut) });
+        drop(inside);
+        Some(Connection { connections: Arc::clone(self), id, cut })
+    }
+
+    /// Registers work of this server's own, which no newer connection ends; `None` if the export was closed
+    /// meanwhile.
+    pub(crate) fn join_work(self: &Arc<Self>) -> Option<Connection> {
+        self.join(None, u32::MAX)
+    }
+
+    /// Ends the client's connections of smaller generations. Whether they have left, so that none of
+    /// their writes can follow one of a newer connection.
+    ///
+    /// A kernel that lost its connection sends the same requests again, and the former connection may
+    /// still hold a copy of them.
+    pub(crate) fn fence(&self, generation: u32) -> bool {
+        let mut inside = self.inside();
+        inside.generation = inside.generation.max(generation);
+        for open in inside.open.values().filter(|open| open.generation < generation) {
+            open.cut.store(true, Ordering::Release);
+            if let Some(stream) = &open.stream {
+                // It may be closed already, which is as good.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        let deadline = Instant::now() + FENCE_TIME;
+        self.await_leaving(inside, deadline, |open| open.generation < generation)
+    }
+
+    /// Lets nobody in any more, and tells those inside to leave after what they have received.
+    pub(crate) fn begin_close(&self) {
+        let inside = self.inside();
+        self.is_closed.store(true, Ordering::Release);
+        shut_down(&inside, Shutdown::Read);
+    }
+
+    /// Ends all connections. Whether the last request has left the disk, so that no late write can
+    /// follow.
+    pub(crate) fn close(&self) -> bool {
+        self.begin_close();
+        self.finish_close(Instant::now())
+    }
+
+    /// Waits for all to leave after [`begin_close`](Self::begin_close), which was at `since`. Whether the
+    /// last request has left the disk, so that no late write can follow.
+    pub(crate) fn finish_close(&self, since: Instant) -> bool {
+        let is_empty = self.await_leaving(self.inside(), since + FINISH_TIME, |_| true);
+        if !is_empty {
+            // A client that takes no replies: perhaps it lost its power.
+            shut_down(&self.inside(), Shutdown::Both);
+        }
+        is_empty || self.await_leaving(self.inside(), since + LEAVE_TIME, |_| true)
+    }
+
+    /// Waits for those that must leave; whether they have.
+    fn await_leaving(
+        &self,
+        mut inside: MutexGuard<'_, Inside>,
+        deadline: Instant,
+        must_leave: impl Fn(&Open) -> bool,
+    ) -> bool {
+        while inside.open.values().any(&must_leave) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.has_left.wait_timeout(inside, left);
+            inside = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // The map stays right whatever panicked: it is changed by single calls.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shut_down(inside: &Inside, how: Shutdown) {
+    for stream in inside.open.values().filter_map(|open| open.stream.as_ref()) {
+        // It may be closed already, which is as good.
+        let _ = stream.shutdown(how);
+    }
+}
+
+/// A place among the connections of an export; leaving is dropping it.
+pub(crate) struct Connection {
+    connections: Arc<Connections>,
+    id: u64,
+    cut: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Whether the client has a newer connection: what it asked here is asked there again.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.inside().open.remove(&self.id);
+        self.connections.has_left.notify_all();
+    }
+}
