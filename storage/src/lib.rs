@@ -3,20 +3,15 @@
 //! It keeps its own export table and comes back without the boot server, which drives it by the
 //! storage API. The data plane runs on plain threads, so that no page or job can stall a disk.
 
+mod admission;
 mod allow;
 mod aoe_target;
 mod api;
 mod boot_trace;
-mod budget;
-mod catalogue;
-mod connections;
-mod counted;
-mod counters;
 mod export;
 mod nbd_server;
 mod pool;
 mod share;
-mod stall;
 mod table;
 mod tls;
 
@@ -124,17 +119,17 @@ pub async fn run(
     let mut handed = Vec::new();
     for socket in for_nbd {
         handed.extend(socket.local_addr().map_err(Error::Handed)?.as_socket());
-        let server = nbd_server::NbdServer::start_on(socket, catalogue(&exports), tls.clone());
+        let server = nbd_server::NbdServer::start_on(socket, admission(&exports), tls.clone());
         nbd.push(server.map_err(Error::Handed)?);
     }
     for &address in config.nbd.iter().filter(|address| !is_covered(address, &handed)) {
         let address = Address::Tcp(address);
-        let server = nbd_server::NbdServer::start(&address, catalogue(&exports), tls.clone());
+        let server = nbd_server::NbdServer::start(&address, admission(&exports), tls.clone());
         nbd.push(server.map_err(|source| Error::Nbd { address, source })?);
     }
     let mut aoe = Vec::new();
     for interface in &config.aoe_interfaces {
-        aoe.push(aoe_target::AoeTarget::start(interface, catalogue(&exports))?);
+        aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
     }
     ready();
     let served = api.serve(Arc::clone(&exports), stop).await.map_err(Error::Api);
@@ -159,6 +154,6 @@ fn is_covered(address: &SocketAddr, handed: &[SocketAddr]) -> bool {
     })
 }
 
-fn catalogue(exports: &Arc<Exports>) -> Arc<dyn catalogue::Catalogue> {
+fn admission(exports: &Arc<Exports>) -> Arc<dyn admission::Admission> {
     Arc::<Exports>::clone(exports)
 }

@@ -2,9 +2,9 @@
 
 mod file;
 
+use crate::admission::{Admission, AoeDisk, AoePlace, Listener, Peer, shown};
 use crate::allow::Allow;
 use crate::aoe_target::{AoeTarget, SocketError};
-use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
 use crate::export::{Export, Label};
 use crate::nbd_server::{Address, NbdServer};
 use crate::tls::{Credentials, TlsConfig, TlsError};
@@ -134,7 +134,7 @@ impl Share {
             aoe: config.aoe.iter().map(|address| place(address, &config.allow)).collect(),
             listeners: Mutex::default(),
         });
-        let shared: Arc<dyn Catalogue> = Arc::<OneExport>::clone(&one);
+        let shared: Arc<dyn Admission> = Arc::<OneExport>::clone(&one);
         let (mut nbd, mut aoe, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for address in &config.nbd {
             let server = NbdServer::start(address, Arc::clone(&shared), tls.clone());
@@ -315,7 +315,7 @@ impl OneExport {
     }
 }
 
-impl Catalogue for OneExport {
+impl Admission for OneExport {
     /// The empty name is the only export there is.
     fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String> {
         let is_ours = name.is_empty() || name == self.export.label.name;

@@ -1,7 +1,7 @@
 //! Mask and reservation. Who may use a disk is the administrator's to say, not the network's: both
 //! can be read, and may be set to what they are.
 
-use crate::catalogue::AoePlace;
+use crate::admission::AoePlace;
 use aoe::{
     Directive, ErrorCode, Header, MaskError, MaskReply, MaskRequest, ReserveRequest,
     emit_reservation,

@@ -2,7 +2,7 @@
 
 use super::socket::PacketSocket;
 use super::{config_reply, own_mac};
-use crate::catalogue::AoeDisk;
+use crate::admission::AoeDisk;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

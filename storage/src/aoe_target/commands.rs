@@ -1,8 +1,7 @@
 //! What ATA commands do to an export.
 
-use crate::catalogue::AoePlace;
-use crate::counters::Reads;
-use crate::export::Export;
+use crate::admission::AoePlace;
+use crate::export::{Export, Reads};
 use aoe::{AtaCommand, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Identity, SECTOR_BYTES, Status};
 use images::Block;
 use std::time::Instant;

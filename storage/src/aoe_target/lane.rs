@@ -4,9 +4,8 @@
 use super::raw::Frame;
 use super::socket::PacketSocket;
 use super::work::{Arrived, Patience, Work};
-use crate::catalogue::AoeDisk;
-use crate::counters::Dropped;
-use crate::export::Export;
+use crate::admission::AoeDisk;
+use crate::export::{Dropped, Export};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -18,9 +18,8 @@ mod work;
 
 pub use socket::SocketError;
 
-use crate::catalogue::{AoeDisk, AoePlace, Catalogue};
-use crate::counters::Dropped;
-use crate::export::Export;
+use crate::admission::{AoeDisk, AoePlace, Admission};
+use crate::export::{Dropped, Export};
 use announcer::Announcer;
 use aoe::{
     ConfigReply, ErrorCode, Header, Request, RequestBody, Verdict, emit_error, sectors_per_frame,
@@ -52,7 +51,7 @@ pub(crate) struct AoeTarget {
 }
 
 impl AoeTarget {
-    pub(crate) fn start(interface: &str, exports: Arc<dyn Catalogue>) -> Result<Self, SocketError> {
+    pub(crate) fn start(interface: &str, exports: Arc<dyn Admission>) -> Result<Self, SocketError> {
         let (socket, mut inbox) = PacketSocket::open(interface, STOP_POLL)?;
         let socket = Arc::new(socket);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -107,7 +106,7 @@ fn own_mac(socket: &PacketSocket, place: &AoePlace) -> Mac {
 struct Receiver {
     socket: Arc<PacketSocket>,
     announcer: Arc<Announcer>,
-    exports: Arc<dyn Catalogue>,
+    exports: Arc<dyn Admission>,
     /// By address. A lane ends with its export.
     lanes: HashMap<model::ShelfSlot, Lane>,
     /// There is but one disk on this interface: nobody else's frames wait while it does.

@@ -1,8 +1,7 @@
 //! Reads that follow each other on the disk are read at once: at an MTU of 1500 a page is four frames.
 
 use super::replies::Reply;
-use crate::counters::Reads;
-use crate::export::Disk;
+use crate::export::{Disk, Reads};
 use aoe::{AtaCommand, AtaRequest, SECTOR_BYTES};
 use images::Block;
 use std::io;

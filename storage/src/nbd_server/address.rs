@@ -1,6 +1,6 @@
 //! Where NBD is served.
 
-use crate::catalogue::Peer;
+use crate::admission::Peer;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};

@@ -7,7 +7,7 @@ mod session;
 
 pub use address::Address;
 
-use crate::catalogue::{Catalogue, Peer};
+use crate::admission::{Admission, Peer};
 use crate::tls::Credentials;
 use address::Listener;
 use half_open::HalfOpen;
@@ -37,7 +37,7 @@ pub(crate) struct NbdServer {
 }
 
 struct Shared {
-    exports: Arc<dyn Catalogue>,
+    exports: Arc<dyn Admission>,
     tls: Option<Arc<Credentials>>,
     stopping: AtomicBool,
     half_open: HalfOpen,
@@ -48,7 +48,7 @@ struct Shared {
 impl NbdServer {
     pub(crate) fn start(
         address: &Address,
-        exports: Arc<dyn Catalogue>,
+        exports: Arc<dyn Admission>,
         tls: Option<Arc<Credentials>>,
     ) -> io::Result<Self> {
         Self::serve(Listener::open(address)?, exports, tls)
@@ -57,7 +57,7 @@ impl NbdServer {
     /// Serves on a socket that listens already.
     pub(crate) fn start_on(
         socket: Socket,
-        exports: Arc<dyn Catalogue>,
+        exports: Arc<dyn Admission>,
         tls: Option<Arc<Credentials>>,
     ) -> io::Result<Self> {
         Self::serve(Listener::handed(socket)?, exports, tls)
@@ -65,7 +65,7 @@ impl NbdServer {
 
     fn serve(
         listener: Listener,
-        exports: Arc<dyn Catalogue>,
+        exports: Arc<dyn Admission>,
         tls: Option<Arc<Credentials>>,
     ) -> io::Result<Self> {
         let listener = Arc::new(listener);
@@ -176,7 +176,7 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
 
 /// What one peer may see.
 struct View<'a> {
-    exports: &'a dyn Catalogue,
+    exports: &'a dyn Admission,
     peer: Peer,
 }
 

@@ -1,6 +1,6 @@
 //! Requests that wait for a disk, while others of the same connection are answered.
 
-use crate::counters::InFlight;
+use crate::export::InFlight;
 use crate::pool::Pool;
 use nbd::Request;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};

@@ -6,9 +6,7 @@ mod output;
 mod read;
 
 use super::link::Link;
-use crate::connections::Connection;
-use crate::counters::{InFlight, Reads};
-use crate::export::Export;
+use crate::export::{Connection, Export, InFlight, Reads};
 use crate::pool::Pool;
 use images::{Block, Zeroes};
 use input::Input;

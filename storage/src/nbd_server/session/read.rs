@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::output::BATCH_BYTES;
-use crate::counters::{InFlight, Reads};
+use crate::export::{InFlight, Reads};
 use images::Block;
 use nbd::{CommandFlags, Request, simple_reply, structured};
 use rustix::fs::sendfile;

@@ -1,12 +1,19 @@
 //! One exported disk: what it is called, who uses it, and the disk with all that is done on the way to it.
 
-use crate::budget::Budgeted;
-use crate::connections::Connections;
-use crate::counted::Counted;
-use crate::counters::Counters;
-use crate::stall::{Patient, Stalls};
+mod budget;
+mod connections;
+mod counted;
+mod counters;
+mod stall;
+
+pub(crate) use connections::{Connection, Connections};
+pub(crate) use counters::{Counters, Dropped, InFlight, Reads};
+
+use budget::Budgeted;
+use counted::Counted;
 use images::Block;
 use model::{ExportSpec, ExportStatus};
+use stall::{Patient, Stalls};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 
 use crate::Config;
 use crate::boot_trace::{BootTrace, Traced};
-use crate::catalogue::{AoeDisk, AoePlace, Catalogue, Listener, Peer, shown};
+use crate::admission::{AoeDisk, AoePlace, Admission, Listener, Peer, shown};
 use crate::export::{Export, Label};
 use images::{Base, Block, LayerError, LayerMode, Layers, Store, StoreError};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space, StallVerb};
@@ -308,7 +308,7 @@ impl Exports {
     }
 }
 
-impl Catalogue for Exports {
+impl Admission for Exports {
     fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String> {
         let (machine, generation) = name.split_once("?g=").unwrap_or((name, "0"));
         let found = machine.parse().ok().and_then(|machine| self.get(&machine));

@@ -3,7 +3,7 @@
 //! Without a bound, one machine that copies a disk fills the page cache with what must be written, and
 //! each flush of all others waits behind it.
 
-use crate::connections::Connections;
+use super::connections::Connections;
 use images::{Block, Filter};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What a target serves, and to whom.
+//! Who may see which disk.
 
 use crate::export::Export;
 use model::ShelfSlot;
@@ -57,8 +57,9 @@ impl AoePlace {
     }
 }
 
-/// The exports behind a target. Who may not open an export does not learn that it exists.
-pub(crate) trait Catalogue: Send + Sync {
+/// What a target asks before it tells anybody of a disk: who may not open an export does not learn that it
+/// exists.
+pub(crate) trait Admission: Send + Sync {
     /// The export that `peer` calls `name`, and the connection's generation; in words why not.
     fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String>;
 
@@ -76,6 +77,7 @@ pub(crate) trait Catalogue: Send + Sync {
     fn on_new_aoe(&self, interface: &str, listener: Listener);
 }
 
+/// Told of an AoE disk that is new, or has grown.
 pub(crate) type Listener = Box<dyn Fn(&AoeDisk) + Send>;
 
 /// An export's name as a client sent it, short enough for a message.

@@ -1,6 +1,6 @@
 //! Trouble that passes: an error that is sent to a machine turns its root read-only, so it waits.
 
-use crate::connections::Connections;
+use super::connections::Connections;
 use images::{Block, Filter, Zeroes};
 use model::StallVerb;
 use std::io::{self, ErrorKind};

@@ -1,7 +1,7 @@
 //! Counts what is done on a disk, and says what fails.
 
-use crate::connections::Connections;
-use crate::counters::Counters;
+use super::connections::Connections;
+use super::counters::Counters;
 use images::{Block, Extent, Filter, Zeroes};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
