@@ -1,75 +1,23 @@
-//! All exports: who may see which disk. Kept on disk, so that machines keep their disks when this
-//! process starts anew.
+//! All exports of a storage server. Kept on disk, so that machines keep their disks when this process
+//! restarts.
+
+mod admission;
+mod error;
+mod file;
+
+pub use error::ExportError;
 
 use crate::Config;
+use crate::admission::{AoeDisk, AoePlace, Listener};
 use crate::boot_trace::{BootTrace, Traced};
-use crate::admission::{AoeDisk, AoePlace, Admission, Listener, Peer, shown};
 use crate::export::{Export, Label};
-use images::{Base, Block, LayerError, LayerMode, Layers, Store, StoreError};
+use images::{Base, Block, LayerMode, Layers, Store};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space, StallVerb};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 use wire::Mac;
-
-/// An export can't be made, or the table can't be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The image version is not in the store.
-    #[error(transparent)]
-    Image(#[from] StoreError),
-    /// The write layer can't be had.
-    #[error(transparent)]
-    Layer(#[from] LayerError),
-    /// The machine has no export.
-    #[error("{0} has no disk here: it gets one when it boots")]
-    None(MachineName),
-    /// Another machine has this AoE address.
-    #[error("the AoE address {address} is already {other}'s")]
-    AddressTaken {
-        /// The address.
-        address: model::ShelfSlot,
-        /// Whose it is.
-        other: MachineName,
-    },
-    /// The disk does not answer, so that the former boot's last writes can't be told from new ones.
-    #[error(
-        "requests of {0}'s former boot still wait for the storage server's disk: is it overloaded or \
-         broken?"
-    )]
-    Busy(MachineName),
-    /// The table's file can't be read or written.
-    #[error("can't {action} the export table {path}")]
-    Table {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// The table's file is not what this program wrote.
-    #[error(
-        "the export table {path} is damaged: {why}. Running machines lose their disks without it; if \
-         none runs, remove the file, and exports are made anew as machines boot"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-}
-
-#[derive(Default, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TableFile {
-    #[serde(default)]
-    export: Vec<ExportSpec>,
-}
 
 /// An export and what it was made for.
 #[derive(Clone)]
@@ -126,7 +74,7 @@ impl Exports {
             change: Mutex::default(),
             listeners: Mutex::default(),
         };
-        for spec in read_table(&config.table)?.export {
+        for spec in file::read(&config.table)? {
             let machine = spec.machine.clone();
             match exports.make(&spec, false) {
                 Ok(export) => {
@@ -281,7 +229,7 @@ impl Exports {
         Arc::clone(trace)
     }
 
-    /// `is_boot`: the machine boots; otherwise it runs, and this server has started anew.
+    /// `is_boot`: the machine boots; otherwise it runs, and this server has restarted.
     fn make(&self, spec: &ExportSpec, is_boot: bool) -> Result<Arc<Export>, ExportError> {
         let mut base = self.store.open_base(&spec.image, spec.version)?;
         let trace = self.trace(&base);
@@ -299,69 +247,8 @@ impl Exports {
     }
 
     fn save(&self) -> Result<(), ExportError> {
-        let export = self.all().into_iter().map(|one| one.spec).collect();
-        let failed =
-            |source| ExportError::Table { action: "write", path: self.path.clone(), source };
-        let text = toml::to_string(&TableFile { export })
-            .map_err(|error| failed(io::Error::other(error)))?;
-        write_durably(&self.path, text.as_bytes()).map_err(failed)
+        file::write(&self.path, self.all().into_iter().map(|one| one.spec).collect())
     }
-}
-
-impl Admission for Exports {
-    fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String> {
-        let (machine, generation) = name.split_once("?g=").unwrap_or((name, "0"));
-        let found = machine.parse().ok().and_then(|machine| self.get(&machine));
-        if let (Some(one), Ok(generation)) = (found, generation.parse()) {
-            if may_open(&one.spec, peer) {
-                return Ok((one.export, generation));
-            }
-            one.export.counters.count(&one.export.counters.refused);
-        }
-        let name = shown(name);
-        Err(format!(
-            "there is no export {name} for {peer}: it has not booted, or the export is another \
-             machine's"
-        ))
-    }
-
-    fn nbd_names(&self, peer: Peer) -> Vec<String> {
-        let all = self.all();
-        let mine = all.iter().filter(|one| may_open(&one.spec, peer));
-        mine.map(|one| one.spec.machine.to_string()).collect()
-    }
-
-    /// Who asks for another machine's disk by its address is counted there.
-    fn for_aoe(&self, _interface: &str, header: &aoe::Header) -> Vec<AoeDisk> {
-        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
-        let mut visible = Vec::new();
-        for one @ Assigned { spec, export, .. } in exports.values() {
-            let address = spec.shelf_slot;
-            if spec.root != RootKind::Aoe || !header.is_for(address.shelf, address.slot) {
-                continue;
-            }
-            if spec.mac == header.source {
-                visible.push(one.aoe_disk());
-            } else if !header.is_wildcard() {
-                export.counters.count(&export.counters.refused);
-            }
-        }
-        visible
-    }
-
-    fn all_aoe(&self, _interface: &str) -> Vec<AoeDisk> {
-        let all = self.all();
-        let over_aoe = all.iter().filter(|one| one.spec.root == RootKind::Aoe);
-        over_aoe.map(Assigned::aoe_disk).collect()
-    }
-
-    fn on_new_aoe(&self, _interface: &str, listener: Listener) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
-    }
-}
-
-fn may_open(spec: &ExportSpec, peer: Peer) -> bool {
-    spec.root == RootKind::Nbd && peer.ip() == Some(spec.address.into())
 }
 
 fn label(spec: &ExportSpec) -> Label {
@@ -369,30 +256,4 @@ fn label(spec: &ExportSpec) -> Label {
         name: spec.machine.to_string(),
         description: format!("{} version {}", spec.image, spec.version),
     }
-}
-
-fn read_table(path: &Path) -> Result<TableFile, ExportError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TableFile::default()),
-        Err(source) => {
-            return Err(ExportError::Table { action: "read", path: path.into(), source });
-        }
-    };
-    toml::from_str(&text).map_err(|error| ExportError::Damaged {
-        path: path.into(),
-        why: error.message().to_owned(),
-    })
-}
-
-/// Replaces the file as a whole: after a power cut there is the old one or the new one.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }

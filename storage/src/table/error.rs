@@ -1,0 +1,55 @@
+//! Why there is no export.
+
+use images::{LayerError, StoreError};
+use model::MachineName;
+use std::io;
+use std::path::PathBuf;
+
+/// An export can't be made, or the table can't be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The image version is not in the store.
+    #[error(transparent)]
+    Image(#[from] StoreError),
+    /// The write layer can't be had.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The machine has no export.
+    #[error("{0} has no disk here: it gets one when it boots")]
+    None(MachineName),
+    /// Another machine has this AoE address.
+    #[error("the AoE address {address} is already {other}'s")]
+    AddressTaken {
+        /// The address.
+        address: model::ShelfSlot,
+        /// Whose it is.
+        other: MachineName,
+    },
+    /// The disk does not answer, so that the former boot's last writes can't be told from new ones.
+    #[error(
+        "requests of {0}'s former boot still wait for the storage server's disk: is it overloaded or \
+         broken?"
+    )]
+    Busy(MachineName),
+    /// The table's file can't be read or written.
+    #[error("can't {action} the export table {path}")]
+    Table {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The table's file is not what this program wrote.
+    #[error(
+        "the export table {path} is damaged: {why}. Running machines lose their disks without it; if \
+         none runs, remove the file, and machines get new exports when they boot"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
