@@ -35,7 +35,7 @@ pub(super) fn mask(
     Ok(reply.emit(header, own, place.address.shelf, place.address.slot, edit))
 }
 
-/// The same for a reservation. A disk is reserved for those that may see it.
+/// The answer to a reservation, or how it is refused. A disk is reserved for those that may see it.
 pub(super) fn reserve(
     request: &ReserveRequest<'_>,
     header: &Header,

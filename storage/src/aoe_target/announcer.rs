@@ -1,16 +1,29 @@
 //! Tells machines that their disk is there, so that one that waits need not ask.
 
 use super::socket::PacketSocket;
-use super::{config_reply, own_mac};
 use crate::admission::AoeDisk;
+use crate::export::Export;
+use aoe::{ConfigReply, sectors_per_frame};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Frames in flight that we tell an initiator to keep to; Linux takes at most 64 of them.
+const BUFFER_COUNT: u16 = 64;
 
 /// When an announcement is repeated: a switch may just have begun to forward to the machine.
 const REPEATS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// Repeats that wait: of 500 disks at once. Beyond, disks are announced once only.
 const WAITING_MAX: usize = 1000;
+
+/// What a disk says of itself, asked or not.
+pub(super) fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> ConfigReply<'a> {
+    ConfigReply {
+        buffer_count: BUFFER_COUNT,
+        sector_count: sectors_per_frame(socket.link().mtu),
+        text: export.label.name.as_bytes(),
+    }
+}
 
 pub(super) struct Announcer {
     socket: Arc<PacketSocket>,
@@ -46,7 +59,7 @@ impl Announcer {
     }
 
     fn send(&self, disk: &AoeDisk) {
-        let (address, mac) = (disk.place.address, own_mac(&self.socket, &disk.place));
+        let (address, mac) = (disk.place.address, self.socket.mac_of(&disk.place));
         let reply = config_reply(&self.socket, &disk.export);
         let to = disk.place.told.iter();
         let frame = |&client| reply.announce(client, mac, address.shelf, address.slot).into();

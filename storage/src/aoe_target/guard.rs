@@ -26,6 +26,9 @@ const TRUST_MAX: u8 = 16;
 const LOST_MAX: u16 = 1024;
 
 /// Writes of the last seconds, by source and place.
+///
+/// Call [`observe`](Self::observe) for every frame in order of arrival; for a write then ask
+/// [`is_stale`](Self::is_stale), and call [`written`](Self::written) if it was done.
 #[derive(Default)]
 pub(super) struct StaleGuard {
     sources: Vec<Source>,
@@ -140,7 +143,7 @@ impl Source {
         let (ticks, count) = (tag.ticks_since(self.newest), tag.count_since(self.newest));
         let elapsed_ms = now.since(self.newest_at).as_millis() as u32;
         if elapsed_ms > LATE_MAX_MS {
-            // The clock's half may have wrapped, or the machine has started anew: nothing to learn.
+            // The clock's half may have wrapped, or the machine has restarted: nothing to learn.
             (self.newest, self.newest_at) = (tag, now);
         } else if tag == self.newest || ticks < 0 || (ticks == 0 && count < 0) {
             // A copy, or a late frame.

@@ -18,12 +18,10 @@ mod work;
 
 pub use socket::SocketError;
 
-use crate::admission::{AoeDisk, AoePlace, Admission};
-use crate::export::{Dropped, Export};
+use crate::admission::{Admission, AoeDisk};
+use crate::export::Dropped;
 use announcer::Announcer;
-use aoe::{
-    ConfigReply, ErrorCode, Header, Request, RequestBody, Verdict, emit_error, sectors_per_frame,
-};
+use aoe::{ErrorCode, Header, Request, RequestBody, Verdict, emit_error};
 use lane::Lane;
 use raw::Frame;
 use socket::{Addressee, Inbox, PacketSocket};
@@ -34,9 +32,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Mac;
 use work::Patience;
-
-/// Frames in flight that we tell an initiator to keep to; Linux takes at most 64 of them.
-const BUFFER_COUNT: u16 = 64;
 
 /// How often the interface's address, MTU and carrier are read.
 const LINK_POLL: Duration = Duration::from_millis(500);
@@ -88,19 +83,6 @@ impl Drop for AoeTarget {
             let _ = thread.join();
         }
     }
-}
-
-fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> ConfigReply<'a> {
-    ConfigReply {
-        buffer_count: BUFFER_COUNT,
-        sector_count: sectors_per_frame(socket.link().mtu),
-        text: export.label.name.as_bytes(),
-    }
-}
-
-/// The address from which a disk is served.
-fn own_mac(socket: &PacketSocket, place: &AoePlace) -> Mac {
-    place.mac.unwrap_or_else(|| socket.link().mac)
 }
 
 struct Receiver {
@@ -210,7 +192,7 @@ impl Receiver {
             disks: self.exports.for_aoe(self.socket.interface(), header),
         });
         for disk in &visible.disks {
-            let own = own_mac(&self.socket, &disk.place);
+            let own = self.socket.mac_of(&disk.place);
             if to == Addressee::Vlan {
                 disk.export.counters.count_dropped(Dropped::Vlan);
             } else if to.includes(own) && request.header.source != own {
@@ -227,7 +209,7 @@ impl Receiver {
         let answer = match &request.body {
             RequestBody::Ata(_) => return self.queue(frame, disk),
             RequestBody::Config(query) => {
-                let reply = config_reply(&self.socket, export);
+                let reply = announcer::config_reply(&self.socket, export);
                 match query.verdict(reply.text) {
                     Verdict::Answer => Ok(reply.emit(header, own, address.shelf, address.slot)),
                     Verdict::Silence => return,

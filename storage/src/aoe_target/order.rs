@@ -23,12 +23,16 @@ pub(super) enum Step {
 }
 
 /// Order of the requests to one disk.
+///
+/// Call [`next`](Self::next) for each request in order of arrival. If it says [`Step::Work`], do the work,
+/// and if that succeeds and was a read or write, call [`done`](Self::done) with the batch's [`Done`].
 #[derive(Default)]
 pub(super) struct Order {
     guard: StaleGuard,
 }
 
-/// Reads and writes that were done in this batch; numbers count from 0.
+/// Reads and writes that were done in this batch; numbers count from 0. Begin a new one when a reply was
+/// sent: what is sent can't be given again.
 #[derive(Default)]
 pub(super) struct Done<'a> {
     requests: Vec<(Mac, AtaRequest<'a>)>,

@@ -2,6 +2,7 @@
 
 use super::raw::{self, Batch, Frame, Ring};
 use super::replies::Reply;
+use crate::admission::AoePlace;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -135,8 +136,13 @@ impl PacketSocket {
         *self.link.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads them anew, and binds again if the interface was made anew. Whether something
-    /// has changed.
+    /// The address from which a disk is served: its own, or else the interface's.
+    pub(super) fn mac_of(&self, place: &AoePlace) -> Mac {
+        place.mac.unwrap_or_else(|| self.link().mac)
+    }
+
+    /// Reads address, MTU and carrier again, and binds again if the interface was removed and is back.
+    /// Whether something has changed.
     pub(super) fn refresh(&self) -> io::Result<bool> {
         let new = read_link(&self.socket, &self.interface)?;
         let former = self.link();

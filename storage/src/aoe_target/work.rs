@@ -2,7 +2,6 @@
 
 use super::commands::{Answer, answer};
 use super::order::{Done, Order, Origin, Step};
-use super::own_mac;
 use super::read_run::ReadRun;
 use super::replies::Replies;
 use super::socket::PacketSocket;
@@ -183,7 +182,7 @@ impl Work {
         ata: &AtaRequest<'_>,
         following: impl Iterator<Item = &'a AtaRequest<'a>> + Clone,
     ) -> Option<(Status, (bool, usize))> {
-        let own = own_mac(&self.socket, &self.place);
+        let own = self.socket.mac_of(&self.place);
         let (shelf, slot) = (self.place.address.shelf, self.place.address.slot);
         let sectors_max = aoe::sectors_per_frame(self.socket.link().mtu);
         if let AtaCommand::Read { lba } = ata.command

@@ -185,7 +185,7 @@ fn counter(exports: &str, name: &str) -> u32 {
 }
 
 #[test]
-fn a_disk_is_back_after_a_restart_and_when_the_interface_was_made_anew() {
+fn a_disk_is_back_after_a_restart_and_when_the_interface_is() {
     lan::enter(1500);
     let server = Server::start_on(SERVER);
     server.prepare_aoe("lab-01", CLIENT_MAC, 1, "discard");
@@ -281,7 +281,7 @@ fn share(folder: &std::path::Path, mac: Option<Mac>, allow: Vec<Allow>) -> Share
     share_at(folder, &["1.1"], mac, allow)
 }
 
-/// The same at several addresses, which are as many disks.
+/// A disk of 64 MiB that is shared by AoE at several addresses, which are as many disks.
 fn share_at(
     folder: &std::path::Path,
     addresses: &[&str],

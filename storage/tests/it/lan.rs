@@ -73,7 +73,7 @@ impl Initiator {
         self.hear(patience, |frame| !is_announcement(frame))
     }
 
-    /// The same for what is said unasked.
+    /// The next announcement to this machine, which nobody asked for; `None` if there is none in time.
     pub(crate) fn announcement(&mut self, patience: Duration) -> Option<Vec<u8>> {
         self.hear(patience, is_announcement)
     }

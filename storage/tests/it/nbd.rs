@@ -179,7 +179,7 @@ fn a_new_boot_ends_the_connections_of_the_former() {
 }
 
 #[test]
-fn a_client_that_connects_anew_is_rid_of_its_former_connection_first() {
+fn a_client_that_reconnects_is_rid_of_its_former_connection_first() {
     let server = Server::start();
     server.prepare("lab-01", "127.0.0.1", 1, "discard");
     let mut former = server.attach("lab-01");

@@ -21,7 +21,7 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a server has beside its folder, and has again when it starts anew.
+/// What a server has beside its folder, and still has when it restarts.
 #[derive(Default)]
 struct Setup {
     interfaces: Vec<String>,

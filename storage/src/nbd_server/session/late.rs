@@ -28,6 +28,9 @@ pub(super) struct Finished {
 }
 
 /// The requests of one connection that wait. Dropping it waits for them.
+///
+/// Ask [`has_room`](Self::has_room), then [`submit`](Self::submit); [`wait`](Self::wait) says that
+/// something is done, and [`take`](Self::take) gives it.
 pub(super) struct Late {
     shared: Option<Arc<Shared>>,
     n_waiting: usize,
