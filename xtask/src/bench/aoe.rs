@@ -1,7 +1,7 @@
 //! How fast the AoE server is, and what it costs, beside vblade. (Debian has no other.)
 
-use super::median_figure;
 use super::nbd::servers::cpu_seconds;
+use super::{median_figure, program};
 use crate::{build, say};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -163,10 +163,7 @@ struct Figures {
 
 impl Aoe {
     pub(crate) fn run(&self) -> Result<()> {
-        let bootlace = match &self.bootlace {
-            Some(path) => std::path::absolute(path)?,
-            None => build::run_release()?,
-        };
+        let bootlace = program(self.bootlace.as_deref())?;
         let memory = image(Path::new("/dev/shm"))?;
         let disk = image(&build::target())?;
         println!(

@@ -13,7 +13,7 @@ const MAC: &str = "52:54:00:00:00:01";
 const NAME: &str = "pc-1";
 const BOOT: Duration = Duration::from_secs(400);
 
-/// The same disk for both: Debian with the initramfs scripts for NBD that the peers need.
+/// The disk of both servers: Debian with the initramfs scripts for NBD that the peers need.
 const RECIPE: Recipe = Recipe {
     release: Release::Debian12,
     init: Init::Systemd,

@@ -7,8 +7,11 @@ mod initrd;
 mod nbd;
 mod peers;
 
+use crate::build;
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(crate) struct Bench {
@@ -54,18 +57,27 @@ impl Bench {
     }
 }
 
-/// The middle one; of two in the middle, the lower.
-fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+/// The program to measure: this one, or what is in the tree now.
+fn program(path: Option<&Path>) -> Result<PathBuf> {
+    match path {
+        Some(path) => Ok(std::path::absolute(path)?),
+        None => build::run_release(),
+    }
 }
 
-/// The same for what has no whole order by itself; 0 of none.
+/// The middle one; of two in the middle, the lower.
+fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
+    middle(values.to_vec(), T::cmp)
+}
+
+/// The middle one of measured figures; of two in the middle, the lower; 0 of none.
 fn median_figure(values: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+    middle(values.collect(), f64::total_cmp).unwrap_or_default()
+}
+
+fn middle<T: Copy>(mut values: Vec<T>, order: impl FnMut(&T, &T) -> Ordering) -> Option<T> {
+    values.sort_unstable_by(order);
+    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 mod crowd;
 pub(super) mod servers;
 
-use super::median_figure;
-use crate::{build, say};
+use super::{median_figure, program};
+use crate::say;
 use anyhow::{Context, Result};
 use clap::Args;
 use nix::sys::signal::Signal;
 use servers::{Ground, Kind, Server};
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -65,11 +66,14 @@ pub(crate) struct Nbd {
     /// Only loads whose title contains this; "crowd" is many clients at once
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure this program, such as one of an earlier version, and build none
+    #[arg(long, value_name = "PATH")]
+    bootlace: Option<PathBuf>,
 }
 
 impl Default for Nbd {
     fn default() -> Self {
-        Self { rounds: 3, seconds: 5, only: String::new() }
+        Self { rounds: 3, seconds: 5, only: String::new(), bootlace: None }
     }
 }
 
@@ -84,7 +88,7 @@ struct Figures {
 
 impl Nbd {
     pub(crate) fn run(&self) -> Result<()> {
-        let bootlace = build::run_release()?;
+        let bootlace = program(self.bootlace.as_deref())?;
         let folder = tempfile::tempdir()?;
         let (image, _kept) = image()?;
         let ground = Ground {
@@ -205,7 +209,7 @@ fn median_of(runs: &[Figures]) -> Figures {
 }
 
 /// A file full of data in memory, so that no disk is measured; it is removed with the second value.
-fn image() -> Result<(std::path::PathBuf, tempfile::TempDir)> {
+fn image() -> Result<(PathBuf, tempfile::TempDir)> {
     let folder = tempfile::tempdir_in("/dev/shm").context("no tmpfs on /dev/shm")?;
     let path = folder.path().join("disk");
     let mut file = File::create(&path)?;
