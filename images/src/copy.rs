@@ -1,6 +1,6 @@
 //! Reading a whole disk once: sparse copy and digest.
 
-use crate::import::{Progress, Step};
+use crate::progress::{Progress, Step};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use std::fs::File;
 use std::io;

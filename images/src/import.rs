@@ -4,6 +4,7 @@ use crate::block::Block;
 use crate::copy::{CopyError, read_disk};
 use crate::error::{ImportError, StoreError, io_error};
 use crate::kernel::find_system;
+use crate::progress::{Progress, Step};
 use crate::qemu_img;
 use crate::raw::RawFile;
 use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
@@ -30,28 +31,6 @@ pub struct ImportRequest {
     pub name: ImageName,
     /// What people want to remember about it.
     pub note: Option<String>,
-}
-
-/// How far an import is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub step: Step,
-    /// Of this step.
-    pub done_bytes: u64,
-    /// Of this step.
-    pub total_bytes: u64,
-}
-
-/// A step of an import.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The bits come into the store.
-    Copy,
-    /// They are read to compute their digest.
-    Digest,
-    /// They are written to the disk for good.
-    Sync,
 }
 
 impl Store {

@@ -1,6 +1,6 @@
 //! `qemu-img`, for formats of others.
 
-use crate::import::{Progress, Step};
+use crate::progress::{Progress, Step};
 use crate::source::Format;
 use std::io::Read;
 use std::path::Path;
