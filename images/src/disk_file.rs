@@ -2,12 +2,11 @@
 
 use crate::block::{Block, Extent, Zeroes};
 use crate::file_bytes::FileBytes;
-use crate::flush::FlushGroup;
+use crate::flush::Flushes;
 use crate::sparse;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an acknowledged write outlives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,34 +25,18 @@ pub enum Durability {
 pub struct DiskFile {
     bytes: FileBytes,
     durability: Durability,
-    flushes: FlushGroup,
-    failed: AtomicBool,
+    flushes: Flushes,
 }
 
 impl DiskFile {
     /// An open file or device of that size.
     pub fn new(file: File, size_bytes: u64, durability: Durability) -> Self {
-        Self {
-            bytes: FileBytes::new(file, size_bytes),
-            durability,
-            flushes: FlushGroup::default(),
-            failed: AtomicBool::new(false),
-        }
+        Self { bytes: FileBytes::new(file, size_bytes), durability, flushes: Flushes::default() }
     }
 
     fn check_writable(&self, offset: u64, length: u64) -> io::Result<()> {
         self.bytes.check_range(offset, length)?;
-        self.check_healthy()
-    }
-
-    fn check_healthy(&self) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the disk is read-only since the server's storage failed to flush it",
-            ));
-        }
-        Ok(())
+        self.flushes.check()
     }
 }
 
@@ -87,13 +70,7 @@ impl Block for DiskFile {
         if self.durability == Durability::Ephemeral {
             return Ok(());
         }
-        self.check_healthy()?;
-        self.flushes.run(|| {
-            self.check_healthy()?;
-            // The kernel reports a failed write-back once and then forgets it: a second fsync would
-            // lie. The disk stays readable.
-            self.bytes.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
-        })
+        self.flushes.run(|| self.bytes.file.sync_data())
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -119,7 +96,7 @@ impl Block for DiskFile {
     }
 
     fn is_read_only(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.flushes.has_failed()
     }
 
     fn is_durable(&self) -> bool {

@@ -3,6 +3,10 @@
 /// Size of the header; the states begin after it.
 pub(super) const HEADER_BYTES: usize = 4096;
 
+/// Unit of copy-on-write. 4 KiB is the page size and the block size of every usual file system, so
+/// most first writes need no fill; a bigger granule would multiply every first write.
+pub(super) const GRANULE_BYTES: u64 = 4096;
+
 const MAGIC: &[u8; 8] = b"BLTLCMAP";
 const FORMAT: u32 = 1;
 /// Bytes that the checksum covers.
@@ -45,7 +49,7 @@ impl Header {
         bytes.extend_from_slice(&self.layer);
         bytes.extend_from_slice(&self.host_boot);
         bytes.extend_from_slice(&self.size_bytes.to_le_bytes());
-        bytes.extend_from_slice(&(super::map::GRANULE_BYTES as u32).to_le_bytes());
+        bytes.extend_from_slice(&(GRANULE_BYTES as u32).to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.parent);
         debug_assert_eq!(bytes.len(), BODY_BYTES);
@@ -70,9 +74,7 @@ impl Header {
         }
         let checksum = bytes.get(BODY_BYTES..BODY_BYTES + CHECKSUM_BYTES);
         let granule = u32::from_le_bytes(array(body, 52));
-        if checksum != Some(blake3::hash(body).as_bytes())
-            || u64::from(granule) != super::map::GRANULE_BYTES
-        {
+        if checksum != Some(blake3::hash(body).as_bytes()) || u64::from(granule) != GRANULE_BYTES {
             return Err(BadHeader::Damaged);
         }
         Ok(Self {

@@ -3,7 +3,7 @@
 use super::about::{About, LayerMode};
 use super::header::{HEADER_BYTES, Header};
 use super::map::{self, Map};
-use super::write::{DurableMap, WriteLayer};
+use super::write::WriteLayer;
 use crate::base::Base;
 use model::{BootId, ImageName, MachineName, Space};
 use std::collections::HashMap;
@@ -322,7 +322,7 @@ impl Layers {
                 .and_then(|()| data.sync_all())
                 .and_then(|()| File::open(&new)?.sync_all())
                 .map_err(io_error("write", &path))?;
-            Some(DurableMap::new(file))
+            Some(file)
         } else {
             None
         };
@@ -389,8 +389,7 @@ impl Layers {
             map.fill_volatile().map_err(io_error("write", &volatile_path))?;
             map
         };
-        let durable = Some(DurableMap::new(durable));
-        Ok(WriteLayer::new(Arc::clone(&base.block), data, map, durable))
+        Ok(WriteLayer::new(Arc::clone(&base.block), data, map, Some(durable)))
     }
 
     fn throw_away(&self, open: &mut HashMap<String, Open>, folder: &str) -> Result<(), LayerError> {

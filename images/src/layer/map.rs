@@ -1,6 +1,6 @@
 //! Which granule of a disk comes from where: two bits each, in memory and in map files.
 
-use super::header::{HEADER_BYTES, Header};
+use super::header::{GRANULE_BYTES, HEADER_BYTES, Header};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -8,9 +8,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Unit of copy-on-write. 4 KiB is the page size and the block size of every usual file system, so
-/// most first writes need no fill; a bigger granule would multiply every first write.
-pub(super) const GRANULE_BYTES: u64 = 4096;
 /// Granules whose states change under one lock: a MiB of disk, 64 bytes of map. Never crosses a page.
 pub(super) const STRIPE_GRANULES: u64 = 256;
 

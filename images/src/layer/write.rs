@@ -1,25 +1,22 @@
 //! A machine's writes over a shared parent.
 
-use super::map::{GRANULE_BYTES, Map, STRIPE_GRANULES, State};
+use super::header::GRANULE_BYTES;
+use super::map::{Map, STRIPE_GRANULES, State};
 use crate::block::{Block, Extent, Zeroes, check_range};
 use crate::cached::CachedReads;
-use crate::flush::FlushGroup;
+use crate::flush::Flushes;
 use crate::sparse;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Locks for first writes. Two stripes may share one: that costs a little waiting, nothing else.
 const LOCKS_MAX: usize = 64;
 const STRIPE_BYTES: u64 = STRIPE_GRANULES * GRANULE_BYTES;
-
-const HEALTHY: u8 = 0;
-const FAILED: u8 = 1;
-const RETIRED: u8 = 2;
 
 /// A writable disk: what the machine wrote, over a parent that never changes.
 ///
@@ -35,31 +32,15 @@ pub struct WriteLayer {
     data: File,
     cached: CachedReads,
     map: Map,
-    /// Only in layers that are to last.
-    durable: Option<DurableMap>,
+    /// The map file that survives a power cut; only in layers that are to last.
+    durable: Option<File>,
+    flushes: Flushes,
     locks: [Mutex<()>; LOCKS_MAX],
-    condition: AtomicU8,
-}
-
-/// The map file that survives a power cut.
-pub(super) struct DurableMap {
-    file: File,
-    flushes: FlushGroup,
-}
-
-impl DurableMap {
-    pub(super) fn new(file: File) -> Self {
-        Self { file, flushes: FlushGroup::default() }
-    }
+    is_retired: AtomicBool,
 }
 
 impl WriteLayer {
-    pub(super) fn new(
-        parent: Arc<dyn Block>,
-        data: File,
-        map: Map,
-        durable: Option<DurableMap>,
-    ) -> Self {
+    pub(super) fn new(parent: Arc<dyn Block>, data: File, map: Map, durable: Option<File>) -> Self {
         Self {
             size_bytes: parent.size_bytes(),
             parent,
@@ -67,8 +48,9 @@ impl WriteLayer {
             cached: CachedReads::default(),
             map,
             durable,
+            flushes: Flushes::default(),
             locks: [const { Mutex::new(()) }; LOCKS_MAX],
-            condition: AtomicU8::new(HEALTHY),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -86,32 +68,19 @@ impl WriteLayer {
 
     /// From now on every access is refused: the layer was thrown away, whoever still holds it.
     pub(super) fn retire(&self) {
-        self.condition.store(RETIRED, Ordering::Release);
+        self.is_retired.store(true, Ordering::Release);
     }
 
     fn check_usable(&self) -> io::Result<()> {
-        match self.condition.load(Ordering::Acquire) {
-            HEALTHY | FAILED => Ok(()),
-            _ => Err(io::Error::other("the write layer was thrown away by a new boot")),
-        }
-    }
-
-    fn check_writable(&self) -> io::Result<()> {
-        self.check_usable()?;
-        if self.condition.load(Ordering::Acquire) == FAILED {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the disk is read-only since the server's storage failed to flush it",
-            ));
+        if self.is_retired.load(Ordering::Acquire) {
+            return Err(io::Error::other("the write layer was thrown away by a new boot"));
         }
         Ok(())
     }
 
-    /// The kernel reports a failed write-back once and then forgets it: a second fsync would lie. The
-    /// layer stays readable.
-    fn fail(&self) {
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let _ = self.condition.compare_exchange(HEALTHY, FAILED, success, failure);
+    fn check_writable(&self) -> io::Result<()> {
+        self.check_usable()?;
+        self.flushes.check()
     }
 
     fn lock_stripe(&self, offset: u64) -> MutexGuard<'_, ()> {
@@ -185,16 +154,16 @@ impl WriteLayer {
         Ok(())
     }
 
-    fn flush_to(&self, durable: &DurableMap) -> io::Result<()> {
+    fn flush_to(&self, durable: &File) -> io::Result<()> {
         let pages = self.map.take_dirty();
         self.data.sync_data()?;
         if pages.is_empty() {
             return Ok(());
         }
         for (offset, page) in pages {
-            durable.file.write_all_at(&page, offset)?;
+            durable.write_all_at(&page, offset)?;
         }
-        durable.file.sync_data()
+        durable.sync_data()
     }
 
     /// Bytes from `position` to at most `end` that come from the same place.
@@ -296,11 +265,11 @@ impl Block for WriteLayer {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let Some(durable) = &self.durable else { return self.check_usable() };
-        self.check_writable()?;
-        durable.flushes.run(|| {
-            self.check_writable()?;
-            self.flush_to(durable).inspect_err(|_| self.fail())
+        self.check_usable()?;
+        let Some(durable) = &self.durable else { return Ok(()) };
+        self.flushes.run(|| {
+            self.check_usable()?;
+            self.flush_to(durable)
         })
     }
 
@@ -309,7 +278,7 @@ impl Block for WriteLayer {
             return self.flush();
         }
         self.check_writable()?;
-        self.data.sync_data().inspect_err(|_| self.fail())
+        self.flushes.attempt(|| self.data.sync_data())
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -378,7 +347,7 @@ impl Block for WriteLayer {
     }
 
     fn is_read_only(&self) -> bool {
-        self.condition.load(Ordering::Acquire) != HEALTHY
+        self.is_retired.load(Ordering::Acquire) || self.flushes.has_failed()
     }
 
     fn is_durable(&self) -> bool {
