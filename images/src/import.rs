@@ -3,6 +3,7 @@
 use crate::block::Block;
 use crate::copy::{CopyError, read_disk};
 use crate::error::{ImportError, StoreError, io_error};
+use crate::folder::space;
 use crate::kernel::find_system;
 use crate::progress::{Progress, Step};
 use crate::qemu_img;
@@ -188,9 +189,7 @@ impl Store {
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {
-        let stat = rustix::fs::statvfs(self.dir())
-            .map_err(|error| io_error("read", self.dir())(error.into()))?;
-        let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free_bytes = space(self.dir()).map_err(io_error("read", self.dir()))?.free_bytes;
         if free_bytes < needed_bytes {
             return Err(ImportError::NoRoom {
                 path: self.dir().to_owned(),

@@ -10,6 +10,7 @@ mod error;
 mod file_bytes;
 mod filter;
 mod flush;
+mod folder;
 mod import;
 mod kernel;
 mod layer;

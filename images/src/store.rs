@@ -5,6 +5,7 @@
 
 use crate::base::Base;
 use crate::error::{StoreError, io_error};
+use crate::folder::sync;
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
 use crate::volumes::find_volumes;
@@ -216,7 +217,7 @@ impl Store {
                 .and_then(|()| File::open(&path)?.sync_all())
                 .map_err(io_error("write", &path))?;
         }
-        sync_dir(draft.path())?;
+        sync(draft.path()).map_err(io_error("sync", draft.path()))?;
         let image_dir = self.dir.join(image.as_str());
         fs::create_dir_all(&image_dir).map_err(io_error("make the folder", &image_dir))?;
         let path = self.version_dir(&image, description.version.version);
@@ -225,8 +226,8 @@ impl Store {
             return Err(io_error("make", &path)(error));
         }
         draft.keep();
-        sync_dir(&image_dir)?;
-        sync_dir(&self.dir)?;
+        sync(&image_dir).map_err(io_error("sync", &image_dir))?;
+        sync(&self.dir).map_err(io_error("sync", &self.dir))?;
         Ok(description.version)
     }
 
@@ -345,8 +346,4 @@ fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
         }
     }
     Ok(names)
-}
-
-fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
 }

@@ -2,6 +2,9 @@
 
 use model::{BootId, ImageName, MachineName, WriteMode};
 
+/// The format that this version of Bootlace writes and reads.
+pub(super) const FORMAT: u32 = 1;
+
 /// What becomes of a write layer. A machine in mode `ram` has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,12 +1,15 @@
 //! Write layers: what machines wrote over an image version.
 
 mod about;
+mod error;
+mod files;
 mod header;
 mod layers;
 mod map;
 mod write;
 
 pub use about::{About, LayerMode};
+pub use error::LayerError;
 pub use header::{BadHeader, Header};
-pub use layers::{LayerError, Layers};
+pub use layers::Layers;
 pub use write::WriteLayer;

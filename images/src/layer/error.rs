@@ -1,0 +1,77 @@
+//! Why there is no write layer.
+
+use model::{BootId, ImageName, MachineName};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A write layer can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// The operating system refused.
+    #[error("can't {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another process has the folder.
+    #[error("the layers in {0} are in use by another storage server")]
+    InUse(PathBuf),
+    /// The machine's own disk belongs to another version. Mixing them would destroy the file system.
+    #[error(
+        "the persistent disk of {machine} was made on {image}/v{version}, not on {wanted}: assign \
+         {image} again, or start over by bootlace machine reset {machine}"
+    )]
+    OtherParent {
+        /// The machine.
+        machine: MachineName,
+        /// Image that the layer was made on.
+        image: ImageName,
+        /// Version that it was made on.
+        version: u32,
+        /// Version that is asked for, as `image/v2`.
+        wanted: String,
+    },
+    /// A discard layer did not survive a restart of the host.
+    #[error(
+        "what {machine} wrote in its boot {boot} was lost when this server restarted: {machine} must boot \
+         again"
+    )]
+    Lost {
+        /// The machine.
+        machine: MachineName,
+        /// The boot whose writes are lost.
+        boot: BootId,
+    },
+    /// A persistent layer's files are damaged.
+    #[error("the persistent disk of {machine} is damaged: {path}: {why}")]
+    Damaged {
+        /// The machine.
+        machine: MachineName,
+        /// The damaged file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The image can't be the parent of a layer.
+    #[error("{image}/v{version} has a size of {size_bytes} bytes, which is no multiple of 512")]
+    OddSize {
+        /// The image.
+        image: ImageName,
+        /// Its version.
+        version: u32,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The digest of the base is no BLAKE3.
+    #[error("the digest {0:?} of the image version is not 64 hexadecimal digits")]
+    Digest(String),
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayerError {
+    let path = path.to_owned();
+    move |source| LayerError::Io { action, path, source }
+}

@@ -1,0 +1,259 @@
+//! The files of write layers: a folder for each, and a volatile map that outlives this process only.
+
+use super::about::{About, FORMAT, LayerMode};
+use super::error::{LayerError, io_error};
+use super::header::{HEADER_BYTES, Header};
+use super::map::{self, Map};
+use super::write::WriteLayer;
+use crate::base::Base;
+use crate::folder::sync;
+use model::MachineName;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names in the layers folder that begin so are leftovers; a machine's name can't.
+const LEFTOVER: &str = ".";
+
+/// Where layers are.
+pub(super) struct Files {
+    dir: PathBuf,
+    volatile_dir: PathBuf,
+    host_boot: [u8; 16],
+}
+
+impl Files {
+    /// Makes the folders if they are missing.
+    pub(super) fn open(dir: &Path, volatile_dir: &Path) -> Result<Self, LayerError> {
+        for path in [dir, volatile_dir] {
+            // Only root's: the layers hold what people wrote.
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(path).map_err(io_error("make the folder", path))?;
+        }
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let text = fs::read_to_string(path).map_err(io_error("read", path))?;
+        let host_boot = first_16(blake3::hash(text.trim().as_bytes()).as_bytes());
+        Ok(Self { dir: dir.to_owned(), volatile_dir: volatile_dir.to_owned(), host_boot })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file whose lock the storage server holds.
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.dir.join(".lock")
+    }
+
+    /// Removes what broken-off work left.
+    pub(super) fn remove_leftovers(&self) -> Result<(), LayerError> {
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let path = entry.map_err(io_error("list", &self.dir))?.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(LEFTOVER.as_bytes()) && path != self.lock_path() {
+                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a layer says about itself; `None` if there is none, or a `discard` layer's description is damaged.
+    pub(super) fn about(
+        &self,
+        machine: &MachineName,
+        mode: LayerMode,
+    ) -> Result<Option<About>, LayerError> {
+        let path = self.dir.join(folder(machine, mode)).join("layer.toml");
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_error("read", &path)(source)),
+        };
+        match toml::from_str::<About>(&text) {
+            Ok(about) if about.format == FORMAT => Ok(Some(about)),
+            _ if mode == LayerMode::Discard => Ok(None),
+            Ok(about) => Err(LayerError::Damaged {
+                machine: machine.clone(),
+                path,
+                why: format!("it has format {}, not {FORMAT}", about.format),
+            }),
+            Err(error) => Err(LayerError::Damaged {
+                machine: machine.clone(),
+                path,
+                why: error.message().to_owned(),
+            }),
+        }
+    }
+
+    /// Makes a layer in place of none, as `about` says.
+    pub(super) fn create(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
+        let folder = folder(&about.machine, about.mode);
+        let new = self.dir.join(format!("{LEFTOVER}new-{folder}"));
+        if new.exists() {
+            fs::remove_dir_all(&new).map_err(io_error("remove", &new))?;
+        }
+        DirBuilder::new().mode(0o700).create(&new).map_err(io_error("make the folder", &new))?;
+
+        let about_path = new.join("layer.toml");
+        let text = toml::to_string(about)
+            .map_err(|error| io_error("write", &about_path)(io::Error::other(error)))?;
+        let about_file = new_file(&about_path)?;
+        about_file.write_all_at(text.as_bytes(), 0).map_err(io_error("write", &about_path))?;
+
+        let data_path = new.join("data");
+        let data = new_file(&data_path)?;
+        data.set_len(about.size_bytes).map_err(io_error("make", &data_path))?;
+
+        let durable = if about.mode == LayerMode::Persistent {
+            let path = new.join("map");
+            let file = new_file(&path)?;
+            let header = header(about, [0; 16])?;
+            map::format(&file, &header)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| about_file.sync_all())
+                .and_then(|()| data.sync_all())
+                .and_then(|()| sync(&new))
+                .map_err(io_error("write", &path))?;
+            Some(file)
+        } else {
+            None
+        };
+        // Before the layer gets its name: a layer without volatile map counts as lost.
+        let map = Map::new(about.size_bytes, self.new_volatile(about)?);
+        let path = self.dir.join(&folder);
+        fs::rename(&new, &path).map_err(io_error("make", &path))?;
+        if durable.is_some() {
+            sync(&self.dir).map_err(io_error("sync", &self.dir))?;
+        }
+        Ok(WriteLayer::new(Arc::clone(&base.block), data, map, durable))
+    }
+
+    /// Opens a layer that is there and fits.
+    pub(super) fn reopen(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
+        let path = self.dir.join(folder(&about.machine, about.mode));
+        let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
+        let damaged = |file: &str, why: String| match about.mode {
+            LayerMode::Discard => lost(),
+            LayerMode::Persistent => {
+                LayerError::Damaged { machine: about.machine.clone(), path: path.join(file), why }
+            }
+        };
+        let data = open_file(&path.join("data"))?;
+        let data_bytes = data.metadata().map_err(io_error("read", &path))?.len();
+        if data_bytes != about.size_bytes {
+            let why = format!("it has {data_bytes} bytes instead of {}", about.size_bytes);
+            return Err(damaged("data", why));
+        }
+
+        let volatile_path = self.volatile_path(about);
+        let kept = match open_file(&volatile_path) {
+            Ok(file) => read_header(&file).ok().map(|header| (file, header)),
+            Err(_) => None,
+        };
+        let kept = kept.filter(|(_, kept)| {
+            header(about, self.host_boot).is_ok_and(|expected| *kept == expected)
+        });
+
+        if about.mode == LayerMode::Discard {
+            let (file, _) = kept.ok_or_else(lost)?;
+            let states = file.try_clone().map_err(io_error("open", &volatile_path))?;
+            let map = Map::new(about.size_bytes, file);
+            map.load(&states, false).map_err(|_| lost())?;
+            return Ok(WriteLayer::new(Arc::clone(&base.block), data, map, None));
+        }
+
+        let durable_path = path.join("map");
+        let durable = open_file(&durable_path)?;
+        match read_header(&durable) {
+            Ok(found) if found == header(about, [0; 16])? => {}
+            Ok(_) => return Err(damaged("map", "it is the map of another layer".to_owned())),
+            Err(why) => return Err(damaged("map", why)),
+        }
+        let map = if let Some((file, _)) = kept {
+            let states = file.try_clone().map_err(io_error("open", &volatile_path))?;
+            let map = Map::new(about.size_bytes, file);
+            // All of it counts as changed: the process may have died before a flush.
+            map.load(&states, false).map_err(|error| damaged("map", error.to_string()))?;
+            map
+        } else {
+            let map = Map::new(about.size_bytes, self.new_volatile(about)?);
+            map.load(&durable, true).map_err(|error| damaged("map", error.to_string()))?;
+            map.fill_volatile().map_err(io_error("write", &volatile_path))?;
+            map
+        };
+        Ok(WriteLayer::new(Arc::clone(&base.block), data, map, Some(durable)))
+    }
+
+    /// Removes a layer, if there is one.
+    pub(super) fn remove(&self, folder: &str) -> Result<(), LayerError> {
+        let path = self.dir.join(folder);
+        let leftover = self.dir.join(format!("{LEFTOVER}old-{folder}"));
+        // First out of the way in one step, so that no half-removed layer is ever opened.
+        match fs::rename(&path, &leftover) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("remove", &path)(error)),
+        }
+        let _ = fs::remove_file(self.volatile_dir.join(format!("{folder}.map")));
+        fs::remove_dir_all(&leftover).map_err(io_error("remove", &leftover))
+    }
+
+    fn volatile_path(&self, about: &About) -> PathBuf {
+        self.volatile_dir.join(format!("{}.map", folder(&about.machine, about.mode)))
+    }
+
+    /// Makes an empty volatile map under its name; who holds a former one keeps that.
+    fn new_volatile(&self, about: &About) -> Result<File, LayerError> {
+        let path = self.volatile_path(about);
+        let new = path.with_extension("new");
+        let _ = fs::remove_file(&new);
+        let file = new_file(&new)?;
+        map::format(&file, &header(about, self.host_boot)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(io_error("write", &path))?;
+        Ok(file)
+    }
+}
+
+/// A layer's name on disk. A machine's name holds no dot, so the two modes never collide.
+pub(super) fn folder(machine: &MachineName, mode: LayerMode) -> String {
+    match mode {
+        LayerMode::Discard => format!("{machine}.discard"),
+        LayerMode::Persistent => machine.to_string(),
+    }
+}
+
+fn header(about: &About, host_boot: [u8; 16]) -> Result<Header, LayerError> {
+    let parent = blake3::Hash::from_hex(&about.parent_digest)
+        .map_err(|_| LayerError::Digest(about.parent_digest.clone()))?;
+    // The id is random already; hashing makes 16 bytes of whatever text is there.
+    let layer = first_16(blake3::hash(about.id.as_bytes()).as_bytes());
+    Ok(Header { layer, host_boot, size_bytes: about.size_bytes, parent: *parent.as_bytes() })
+}
+
+fn read_header(file: &File) -> Result<Header, String> {
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
+    Header::parse(&bytes).map_err(|error| error.to_string())
+}
+
+fn first_16(bytes: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|index| bytes[index])
+}
+
+fn new_file(path: &Path) -> Result<File, LayerError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io_error("make", path))
+}
+
+fn open_file(path: &Path) -> Result<File, LayerError> {
+    OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))
+}
