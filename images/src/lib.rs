@@ -22,6 +22,7 @@ mod rootfs;
 mod source;
 mod sparse;
 mod store;
+mod system;
 mod volumes;
 
 pub use base::Base;
