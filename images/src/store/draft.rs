@@ -1,0 +1,116 @@
+//! Versions that are being made: a folder of their own, until one rename makes them a version.
+
+use super::{Description, Store, names_in};
+use crate::error::{StoreError, io_error};
+use crate::folder::sync;
+use model::ImageVersion;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// A draft's folder begins so; an image's name can't.
+const DRAFT: &str = ".import-";
+
+impl Store {
+    /// Begins a new version: a folder that disappears unless it is published.
+    pub(crate) fn draft(&self) -> Result<Draft, StoreError> {
+        let _lock = self.lock()?;
+        let folder = tempfile::Builder::new()
+            .prefix(DRAFT)
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir_in(&self.dir)
+            .map_err(io_error("make a folder in", &self.dir))?;
+        let lock = File::open(folder.path())
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .map_err(io_error("lock", folder.path()))?;
+        Ok(Draft { folder, _lock: lock })
+    }
+
+    /// Makes a draft the next version of its image, durably, and returns it with its number.
+    pub(crate) fn publish(
+        &self,
+        draft: Draft,
+        mut version: ImageVersion,
+        note: Option<String>,
+    ) -> Result<ImageVersion, StoreError> {
+        // One at a time: the number is free until we have taken it.
+        let _lock = self.lock()?;
+        let image = version.image.clone();
+        version.version = self.next_number(&image)?;
+        let about_path = draft.path().join("image.toml");
+        let description = Description { version, note };
+        let text = toml::to_string(&description)
+            .map_err(|error| io_error("write", &about_path)(io::Error::other(error)))?;
+        fs::write(&about_path, text).map_err(io_error("write", &about_path))?;
+        // The disk holds the image's secrets; kernel and description don't.
+        for (name, mode) in [("disk.raw", 0o400), ("vmlinuz", 0o444), ("image.toml", 0o444)] {
+            let path = draft.path().join(name);
+            fs::set_permissions(&path, Permissions::from_mode(mode))
+                .and_then(|()| File::open(&path)?.sync_all())
+                .map_err(io_error("write", &path))?;
+        }
+        sync(draft.path()).map_err(io_error("sync", draft.path()))?;
+        let image_dir = self.dir.join(image.as_str());
+        fs::create_dir_all(&image_dir).map_err(io_error("make the folder", &image_dir))?;
+        let path = self.version_dir(&image, description.version.version);
+        if let Err(error) = fs::rename(draft.path(), &path) {
+            let _ = fs::remove_dir(&image_dir);
+            return Err(io_error("make", &path)(error));
+        }
+        draft.keep();
+        sync(&image_dir).map_err(io_error("sync", &image_dir))?;
+        sync(&self.dir).map_err(io_error("sync", &self.dir))?;
+        Ok(description.version)
+    }
+
+    /// Held while drafts are made and published; ends with the file.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        let path = self.dir.join(".lock");
+        OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(io_error("lock", &path))
+    }
+
+    /// Removes what broken-off imports left.
+    pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        for name in names_in(&self.dir)? {
+            if !name.starts_with(DRAFT) {
+                continue;
+            }
+            let path = self.dir.join(name);
+            // A draft is locked as long as its importer lives.
+            if File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
+                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A version that is being made.
+pub(crate) struct Draft {
+    folder: tempfile::TempDir,
+    _lock: File,
+}
+
+impl Draft {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// It has another name now.
+    fn keep(self) {
+        let _ = self.folder.keep();
+    }
+
+    pub(super) fn remove(self) -> Result<(), StoreError> {
+        let path = self.path().to_owned();
+        self.folder.close().map_err(io_error("remove", &path))
+    }
+}
