@@ -143,7 +143,7 @@ pub trait Block: Send + Sync {
 ///
 /// # Errors
 /// `InvalidInput` naming the range and the size.
-pub fn check_range(offset: u64, length: u64, size_bytes: u64) -> io::Result<()> {
+pub(crate) fn check_range(offset: u64, length: u64, size_bytes: u64) -> io::Result<()> {
     match offset.checked_add(length) {
         Some(end) if end <= size_bytes => Ok(()),
         _ => Err(io::Error::new(

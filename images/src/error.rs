@@ -53,7 +53,7 @@ pub enum ImportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The source is something else than a disk.
-    #[error("{path} is no disk image: it is {found}{advice}")]
+    #[error("{path} is not a disk image: it is {found}{advice}")]
     NoDisk {
         /// The source.
         path: PathBuf,

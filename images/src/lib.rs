@@ -26,7 +26,7 @@ mod system;
 mod volumes;
 
 pub use base::Base;
-pub use block::{Block, Extent, Zeroes, check_range};
+pub use block::{Block, Extent, Zeroes};
 pub use disk_file::{DiskFile, Durability};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;

@@ -103,7 +103,7 @@ impl Rootfs {
         let resolved = self.file_system.canonicalize(path).map_err(error(path))?;
         let resolved = resolved.to_str().map_err(|_| RootfsError::Read {
             path: path.to_owned(),
-            why: "it leads to a name that is no UTF-8".to_owned(),
+            why: "it leads to a name that is not UTF-8".to_owned(),
         })?;
         Ok(resolved.to_owned())
     }

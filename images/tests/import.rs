@@ -219,7 +219,7 @@ fn what_is_no_disk_is_refused_by_name() {
     check_refused(&file("empty", b""), "it is empty");
     check_refused(
         &file("text", &b"hello ".repeat(3000)),
-        "no disk image: it is a file without partition table",
+        "not a disk image: it is a file without partition table",
     );
     check_refused(&file("x.xz", b"\xfd7zXZ\0rest"), "it is an xz file: unpack it");
     check_refused(&file("x.qcow2", b"QFI\xfb\0\0\0\x03"), "qemu-img can't convert");

@@ -176,7 +176,7 @@ fn a_new_boot_begins_with_the_image_and_the_old_one_is_shut_out() {
     let second = open(&layers, &base, LayerMode::Discard, 2);
     assert_eq!(content(second.as_ref())[0], 1);
     let error = first.write_at(&[3; 100], 0).unwrap_err();
-    assert!(error.to_string().contains("thrown away by a new boot"), "{error}");
+    assert!(error.to_string().contains("discarded by a new boot"), "{error}");
     assert!(first.read_at(&mut [0], 0).is_err() && first.flush().is_err());
     assert_eq!(content(second.as_ref())[0], 1);
 
@@ -254,7 +254,7 @@ fn damaged_files_of_a_persistent_disk_are_named() {
     check("layer.toml", b"format = 1", "missing field");
     check("layer.toml", b"\xff", "layer.toml");
     check("data", b"short", "it has 5 bytes instead of 32768");
-    check("map", &[0; 8192], "no map of a write layer");
+    check("map", &[0; 8192], "not the map of a write layer");
     check("map", b"BLTL", "map");
 }
 

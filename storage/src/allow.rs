@@ -19,9 +19,9 @@ pub enum Allow {
     Station(Mac),
 }
 
-/// The text is no rule.
+/// The text is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address: use 10.0.0.7, 10.0.0.0/24, fd00::/64 or 52:54:00:12:34:56")]
+#[error("{0:?} is not an address: use 10.0.0.7, 10.0.0.0/24, fd00::/64 or 52:54:00:12:34:56")]
 pub struct NotAllow(String);
 
 impl FromStr for Allow {

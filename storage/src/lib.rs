@@ -65,7 +65,7 @@ pub enum Error {
     Exports(#[from] ExportError),
     /// An address is taken or not ours.
     #[error(
-        "can't serve NBD on {address}: is another server running, or the address not this host's?"
+        "can't serve NBD on {address}: is another server running, or is it not an address of this host?"
     )]
     Nbd {
         /// The address.

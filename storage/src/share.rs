@@ -226,7 +226,7 @@ fn nbd_error(address: &Address, error: &io::Error) -> ShareError {
             "another program listens there: end it, or give another address by --nbd".to_owned()
         }
         io::ErrorKind::AddrNotAvailable => {
-            "it is no address of this host: ip addr shows those that are".to_owned()
+            "it is not an address of this host: ip addr shows those that are".to_owned()
         }
         _ => error.to_string(),
     };

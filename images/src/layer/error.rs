@@ -57,7 +57,7 @@ pub enum LayerError {
         why: String,
     },
     /// The image can't be the parent of a layer.
-    #[error("{image}/v{version} has a size of {size_bytes} bytes, which is no multiple of 512")]
+    #[error("{image}/v{version} has a size of {size_bytes} bytes, which is not a multiple of 512")]
     OddSize {
         /// The image.
         image: ImageName,

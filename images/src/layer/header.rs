@@ -30,7 +30,7 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHeader {
     /// Shorter than a header, or another magic.
-    #[error("it is no map of a write layer")]
+    #[error("it is not the map of a write layer")]
     NoMap,
     /// Written by a later Bootlace.
     #[error("it has format {0}, this version of Bootlace knows format 1")]

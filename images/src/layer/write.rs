@@ -73,7 +73,7 @@ impl WriteLayer {
 
     fn check_usable(&self) -> io::Result<()> {
         if self.is_retired.load(Ordering::Acquire) {
-            return Err(io::Error::other("the write layer was thrown away by a new boot"));
+            return Err(io::Error::other("the write layer was discarded by a new boot"));
         }
         Ok(())
     }

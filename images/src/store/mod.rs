@@ -219,7 +219,7 @@ impl Store {
         let used = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map_err(|_| StoreError::Damaged {
                 path,
-                why: format!("{text:?} is no version number"),
+                why: format!("{text:?} is not a version number"),
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(io_error("read", &path)(error)),

@@ -53,7 +53,7 @@ impl Inbox {
         match Ring::new(socket) {
             Ok(ring) => Self::Ring(ring),
             Err(error) => {
-                tracing::info!(interface, %error, "AoE goes without a ring");
+                tracing::info!(interface, %error, "AoE works without a ring");
                 Self::plain(socket)
             }
         }
@@ -260,7 +260,7 @@ fn is_no_error(error: &io::Error) -> bool {
 fn read_link(socket: &Socket, interface: &str) -> io::Result<Link> {
     let index = raw::interface_index(socket, interface)?;
     let mac = raw::interface_mac(socket, interface)?.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface")
+        io::Error::new(io::ErrorKind::InvalidInput, "it is not an Ethernet interface")
     })?;
     let mtu = raw::interface_mtu(socket, interface)?;
     Ok(Link { index, mac, mtu, is_running: raw::interface_is_running(socket, interface)? })

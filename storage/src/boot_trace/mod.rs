@@ -55,7 +55,7 @@ impl BootTrace {
     pub(crate) fn open(path: PathBuf, size_bytes: u64) -> Self {
         let n_chunks = size_bytes.div_ceil(CHUNK_BYTES);
         let mut chunks = file::read(&path).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), error, "a boot trace is of no use: the next boots make a new one");
+            tracing::warn!(path = %path.display(), error, "a boot trace can't be used: the next boots record a new one");
             Vec::new()
         });
         chunks.retain(|&chunk| u64::from(chunk) < n_chunks);
@@ -139,7 +139,7 @@ impl BootTrace {
                 tracing::info!(path = %self.path.display(), chunks = chunks.len(), "boot trace kept")
             }
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), error = wire::error_chain(&error), "a boot trace is not kept");
+                tracing::warn!(path = %self.path.display(), error = wire::error_chain(&error), "can't keep a boot trace");
             }
         }
     }

@@ -150,11 +150,11 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
         Ok(opened) => opened,
         Err(NotOpened::Refused(Reason::Aborted)) => return,
         Err(NotOpened::Broken(error)) => {
-            tracing::debug!(%peer, %error, "NBD handshake broke off");
+            tracing::debug!(%peer, %error, "NBD handshake cut short");
             return;
         }
         Err(reason) => {
-            tracing::info!(%peer, %reason, "NBD client let go");
+            tracing::info!(%peer, %reason, "NBD client disconnected before it opened an export");
             return;
         }
     };
@@ -223,7 +223,7 @@ enum NotOpened {
     Refused(Reason),
     #[error("TLS failed: {0}")]
     Tls(rustls::Error),
-    #[error("the client broke off TLS: does it trust the certificate of this server?")]
+    #[error("the client ended TLS: does it trust the certificate of this server?")]
     Untrusted,
     #[error(transparent)]
     Broken(#[from] io::Error),

@@ -83,7 +83,7 @@ impl Exports {
                 }
                 Err(error) => {
                     let error = wire::error_chain(&error);
-                    tracing::error!(%machine, error, "the export could not be made again");
+                    tracing::error!(%machine, error, "the export could not be restored");
                 }
             }
         }
@@ -132,7 +132,7 @@ impl Exports {
             self.save()?;
         }
         self.layers.reset(machine)?;
-        tracing::info!(%machine, "its disk was thrown away");
+        tracing::info!(%machine, "its disk was deleted");
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let result = self.result.take();
-        let result = result.unwrap_or_else(|| Err(io::Error::other("it was broken off")));
+        let result = result.unwrap_or_else(|| Err(io::Error::other("the request was abandoned")));
         let (request, position, bytes) = (self.request, self.position, self.bytes);
         let began = self.in_flight.began;
         let finished = Finished { request, position, result, began, bytes };
