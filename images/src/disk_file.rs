@@ -1,8 +1,9 @@
 //! A file or block device that clients write to.
 
-use crate::block::{Block, Extent, Zeroes};
-use crate::file_bytes::FileBytes;
+use crate::block::{Zeroes, check_range};
+use crate::filter::Filter;
 use crate::flush::Flushes;
+use crate::raw::RawFile;
 use crate::sparse;
 use std::fs::File;
 use std::io;
@@ -20,10 +21,10 @@ pub enum Durability {
     Ephemeral,
 }
 
-/// A raw disk, writable.
+/// A raw disk, writable: it is read as a [`RawFile`].
 #[derive(Debug)]
 pub struct DiskFile {
-    bytes: FileBytes,
+    raw: RawFile,
     durability: Durability,
     flushes: Flushes,
 }
@@ -31,68 +32,46 @@ pub struct DiskFile {
 impl DiskFile {
     /// An open file or device of that size.
     pub fn new(file: File, size_bytes: u64, durability: Durability) -> Self {
-        Self { bytes: FileBytes::new(file, size_bytes), durability, flushes: Flushes::default() }
+        Self { raw: RawFile::of_size(file, size_bytes), durability, flushes: Flushes::default() }
     }
 
     fn check_writable(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.bytes.check_range(offset, length)?;
+        check_range(offset, length, self.size_bytes())?;
         self.flushes.check()
     }
 }
 
-impl Block for DiskFile {
-    fn size_bytes(&self) -> u64 {
-        self.bytes.size_bytes()
-    }
+impl Filter for DiskFile {
+    type Below = RawFile;
 
-    fn grow(&self) -> io::Result<u64> {
-        self.bytes.grow()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.bytes.read_at(buffer, offset)
-    }
-
-    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-        self.bytes.read_cached(buffer, offset)
-    }
-
-    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
-        Some(&self.bytes.file)
+    fn below(&self) -> &RawFile {
+        &self.raw
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.check_writable(offset, data.len() as u64)?;
-        self.bytes.file.write_all_at(data, offset)
+        self.raw.file().write_all_at(data, offset)
     }
 
     fn flush(&self) -> io::Result<()> {
         if self.durability == Durability::Ephemeral {
             return Ok(());
         }
-        self.flushes.run(|| self.bytes.file.sync_data())
+        self.flushes.run(|| self.raw.file().sync_data())
+    }
+
+    fn write_back(&self) -> io::Result<()> {
+        self.flush()
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_writable(offset, length)?;
-        sparse::punch(&self.bytes.file, offset, length).map(drop)
+        sparse::punch(self.raw.file(), offset, length).map(drop)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {
         self.check_writable(offset, length)?;
-        sparse::write_zeroes(&self.bytes.file, offset, length, how)
-    }
-
-    fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
-        self.bytes.extent(offset, length)
-    }
-
-    fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
-        self.bytes.hole_at(offset, length)
-    }
-
-    fn prefetch(&self, offset: u64, length: u64) {
-        self.bytes.prefetch(offset, length);
+        sparse::write_zeroes(self.raw.file(), offset, length, how)
     }
 
     fn is_read_only(&self) -> bool {
@@ -107,6 +86,7 @@ impl Block for DiskFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Extent;
 
     const SIZE: u64 = 1 << 20;
 

@@ -7,7 +7,6 @@ mod cached;
 mod copy;
 mod disk_file;
 mod error;
-mod file_bytes;
 mod filter;
 mod flush;
 mod folder;

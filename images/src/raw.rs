@@ -1,18 +1,23 @@
 //! A raw disk image in a file, read-only: the base that all machines share.
 
-use crate::block::{Block, Extent, Zeroes, read_only_error};
-use crate::file_bytes::FileBytes;
+use crate::block::{Block, Extent, Zeroes, check_range, read_only_error};
+use crate::cached::CachedReads;
+use crate::sparse;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A read-only file as a disk.
+/// A file or block device as a disk, read-only.
 ///
 /// Share one per image version: all readers of one inode share its page cache, so a hundred machines
 /// booting the same image read the server's disk once.
 #[derive(Debug)]
 pub struct RawFile {
-    bytes: FileBytes,
+    file: File,
+    size_bytes: AtomicU64,
+    cached: CachedReads,
 }
 
 impl RawFile {
@@ -28,29 +33,44 @@ impl RawFile {
 
     /// An open file or device whose size is known.
     pub fn of_size(file: File, size_bytes: u64) -> Self {
-        Self { bytes: FileBytes::new(file, size_bytes) }
+        let size_bytes = AtomicU64::new(size_bytes);
+        Self { file, size_bytes, cached: CachedReads::default() }
+    }
+
+    /// The file, for who writes to it, too.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn check_range(&self, offset: u64, length: u64) -> io::Result<()> {
+        check_range(offset, length, self.size_bytes())
     }
 }
 
 impl Block for RawFile {
     fn size_bytes(&self) -> u64 {
-        self.bytes.size_bytes()
+        self.size_bytes.load(Ordering::Acquire)
     }
 
+    /// It never shrinks: clients were told what there is.
     fn grow(&self) -> io::Result<u64> {
-        self.bytes.grow()
+        let size_bytes = (&self.file).seek(SeekFrom::End(0))?;
+        let before = self.size_bytes.fetch_max(size_bytes, Ordering::AcqRel);
+        Ok(before.max(size_bytes))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.bytes.read_at(buffer, offset)
+        self.check_range(offset, buffer.len() as u64)?;
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-        self.bytes.read_cached(buffer, offset)
+        self.check_range(offset, buffer.len() as u64)?;
+        self.cached.read(&self.file, buffer, offset)
     }
 
     fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
-        Some(&self.bytes.file)
+        Some(&self.file)
     }
 
     fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
@@ -70,15 +90,17 @@ impl Block for RawFile {
     }
 
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
-        self.bytes.extent(offset, length)
+        self.check_range(offset, length)?;
+        sparse::extent(&self.file, offset, length)
     }
 
     fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
-        self.bytes.hole_at(offset, length)
+        self.check_range(offset, length)?;
+        sparse::hole_at(&self.file, offset, length)
     }
 
     fn prefetch(&self, offset: u64, length: u64) {
-        self.bytes.prefetch(offset, length);
+        sparse::prefetch(&self.file, offset, length);
     }
 
     fn is_read_only(&self) -> bool {
