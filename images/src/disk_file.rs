@@ -57,11 +57,11 @@ impl Filter for DiskFile {
         if self.durability == Durability::Ephemeral {
             return Ok(());
         }
-        self.flushes.run(|| self.raw.file().sync_data())
+        self.write_back()
     }
 
     fn write_back(&self) -> io::Result<()> {
-        self.flush()
+        self.flushes.run(|| self.raw.file().sync_data())
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
