@@ -1,6 +1,6 @@
 //! The storage API: HTTP with JSON on a Unix socket that only root may open.
 
-use crate::Error;
+use crate::error::Error;
 use crate::table::{ExportError, Exports};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;

@@ -8,6 +8,8 @@ mod allow;
 mod aoe_target;
 mod api;
 mod boot_trace;
+mod config;
+mod error;
 mod export;
 mod nbd_server;
 mod pool;
@@ -17,6 +19,8 @@ mod tls;
 
 pub use allow::{Allow, NotAllow};
 pub use aoe_target::SocketError;
+pub use config::Config;
+pub use error::Error;
 pub use images::Durability;
 pub use nbd_server::Address;
 pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
@@ -24,76 +28,8 @@ pub use table::{ExportError, Exports};
 pub use tls::{TlsConfig, TlsError, read_authorities};
 
 use socket2::{Domain, Socket};
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use wire::Mac;
-
-/// Where the storage server keeps things and listens.
-#[derive(Debug)]
-pub struct Config {
-    /// Image store, written by imports.
-    pub images: PathBuf,
-    /// Write layers of the machines.
-    pub layers: PathBuf,
-    /// Maps of write layers that must survive this process but not the host: below `/run`.
-    pub volatile: PathBuf,
-    /// The export table's file.
-    pub table: PathBuf,
-    /// Unix socket of the storage API.
-    pub socket: PathBuf,
-    /// TCP addresses on which NBD is served.
-    pub nbd: Vec<SocketAddr>,
-    /// Sockets that listen already, and go on listening when this server ends: those of TCP for NBD, in
-    /// place of the same addresses in `nbd`; a Unix socket for the storage API, in place of `socket`.
-    pub handed: Vec<Socket>,
-    /// How NBD clients may encrypt; `None` is not at all.
-    pub nbd_tls: Option<TlsConfig>,
-    /// Network interfaces on which AoE is served.
-    pub aoe_interfaces: Vec<String>,
-    /// Address from which AoE is served; `None` is each interface's own. Machines know a disk by it,
-    /// so they don't notice when another server takes it over.
-    pub aoe_mac: Option<Mac>,
-}
-
-/// The storage server can't run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The export table or the layers can't be opened.
-    #[error(transparent)]
-    Exports(#[from] ExportError),
-    /// An address is taken or not ours.
-    #[error(
-        "can't serve NBD on {address}: is another server running, or is it not an address of this host?"
-    )]
-    Nbd {
-        /// The address.
-        address: Address,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A certificate or key is of no use.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// An interface is missing or not Ethernet.
-    #[error(transparent)]
-    Aoe(#[from] SocketError),
-    /// The API's socket can't be made.
-    #[error("can't listen on {path}")]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A socket that was handed over is of no use.
-    #[error("can't use a socket that was handed over")]
-    Handed(#[source] io::Error),
-    /// The API failed while it ran.
-    #[error("the storage API failed")]
-    Api(#[source] io::Error),
-}
 
 /// Runs the storage server until `stop` is done; `ready` is called when it serves.
 ///

@@ -7,9 +7,9 @@ mod file;
 
 pub use error::ExportError;
 
-use crate::Config;
 use crate::admission::{AoeDisk, AoePlace, Listener};
 use crate::boot_trace::{BootTrace, Traced};
+use crate::config::Config;
 use crate::export::{Export, Label};
 use images::{Base, Block, LayerMode, Layers, Store};
 use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space, StallVerb};

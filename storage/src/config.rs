@@ -1,0 +1,34 @@
+//! What a storage server is told when it starts.
+
+use crate::tls::TlsConfig;
+use socket2::Socket;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use wire::Mac;
+
+/// Where the storage server keeps things and listens.
+#[derive(Debug)]
+pub struct Config {
+    /// Image store, written by imports.
+    pub images: PathBuf,
+    /// Write layers of the machines.
+    pub layers: PathBuf,
+    /// Maps of write layers that must survive this process but not the host: below `/run`.
+    pub volatile: PathBuf,
+    /// The export table's file.
+    pub table: PathBuf,
+    /// Unix socket of the storage API.
+    pub socket: PathBuf,
+    /// TCP addresses on which NBD is served.
+    pub nbd: Vec<SocketAddr>,
+    /// Sockets that listen already, and go on listening when this server ends: those of TCP for NBD, in
+    /// place of the same addresses in `nbd`; a Unix socket for the storage API, in place of `socket`.
+    pub handed: Vec<Socket>,
+    /// How NBD clients may encrypt; `None` is not at all.
+    pub nbd_tls: Option<TlsConfig>,
+    /// Network interfaces on which AoE is served.
+    pub aoe_interfaces: Vec<String>,
+    /// Address from which AoE is served; `None` is each interface's own. Machines know a disk by it,
+    /// so they don't notice when another server takes it over.
+    pub aoe_mac: Option<Mac>,
+}
