@@ -24,12 +24,13 @@ pub use error::Error;
 pub use images::Durability;
 pub use nbd_server::Address;
 pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
-pub use table::{ExportError, Exports};
+pub use table::ExportError;
 pub use tls::{TlsConfig, TlsError, read_authorities};
 
 use socket2::{Domain, Socket};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use table::Exports;
 
 /// Runs the storage server until `stop` is done; `ready` is called when it serves.
 ///

@@ -25,6 +25,8 @@ pub(super) fn config_reply<'a>(socket: &PacketSocket, export: &'a Export) -> Con
     }
 }
 
+/// [`announce`](Self::announce) a disk when it is new, and call [`send_due`](Self::send_due) about ten times a
+/// second.
 pub(super) struct Announcer {
     socket: Arc<PacketSocket>,
     waiting: Mutex<Vec<(Instant, AoeDisk)>>,

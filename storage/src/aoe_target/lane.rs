@@ -25,6 +25,10 @@ const SPARE_MAX: usize = 8;
 /// Memory without frames in it.
 type Spare = Arc<Mutex<Vec<Arrived>>>;
 
+/// The way of frames to one export.
+///
+/// [`push`](Self::push) each frame of a batch, then [`deliver`](Self::deliver) them together. When the export is
+/// closed call [`abandon`](Self::abandon), or drop the lane, which waits for its thread.
 pub(super) struct Lane {
     export: Arc<Export>,
     /// Held by the thread while frames wait for it, otherwise free.

@@ -10,6 +10,10 @@ use std::io;
 const RUN_BYTES_MAX: usize = 128 << 10;
 
 /// What was read last. Forgotten as soon as a write may have changed it.
+///
+/// For each read of a batch call [`read`](Self::read), and then [`give`](Self::give) if its reply has a body; if
+/// it must not wait for a disk, ask [`is_ready`](Self::is_ready) before. For all else call
+/// [`forget`](Self::forget). At the batch's end [`begin`](Self::begin) gives what is to be counted.
 #[derive(Default)]
 pub(super) struct ReadRun {
     data: Vec<u8>,
@@ -33,7 +37,8 @@ impl ReadRun {
         self.length = 0;
     }
 
-    /// Reads what [`read`](Self::read) would, if that need not wait for a disk; whether it is there.
+    /// Reads a range, and what the requests right behind it will read, if that need not wait for a disk;
+    /// whether it is there.
     pub(super) fn is_ready<'a>(
         &mut self,
         disk: &Disk,

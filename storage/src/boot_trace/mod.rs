@@ -31,6 +31,9 @@ const FRESH_TIME: Duration = Duration::from_secs(600);
 const SORTED_CHUNKS: usize = 64;
 
 /// What boots of one version read.
+///
+/// [`open`](Self::open) it once for a version, and read through a [`Traced`] disk. [`boot_begins`](Self::boot_begins)
+/// at each power-on; recording stops by itself. [`end`](Self::end) when the server ends.
 pub(crate) struct BootTrace {
     path: PathBuf,
     is_recording: AtomicBool,

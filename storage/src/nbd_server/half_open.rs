@@ -39,7 +39,9 @@ impl HalfOpen {
             if let Some(client) = clients.waiting.remove(oldest) {
                 // It may have gone by itself.
                 let _ = client.stream.shutdown(Shutdown::Both);
-                tracing::warn!("NBD client disconnected: too many at once have not opened an export");
+                tracing::warn!(
+                    "NBD client disconnected: too many at once have not opened an export"
+                );
             }
         }
         let id = clients.next;

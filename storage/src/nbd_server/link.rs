@@ -12,6 +12,9 @@ const RECEIVE_BYTES: usize = 64 << 10;
 const ENCRYPT_BYTES: usize = 256 << 10;
 
 /// The way to one client. Only one thread uses it.
+///
+/// It is plain at first. After [`open_tls`](Self::open_tls) call [`go_on_opening`](Self::go_on_opening) until that is
+/// done; then [`read`](Self::read) and [`write_all`](Self::write_all), and at a proper end [`finish`](Self::finish).
 pub(super) enum Link<'a> {
     Plain(&'a Socket),
     Tls(&'a Socket, Box<Tls>),

@@ -44,7 +44,7 @@ impl Assigned {
 }
 
 /// The exports of this server.
-pub struct Exports {
+pub(crate) struct Exports {
     store: Store,
     layers: Layers,
     path: PathBuf,
@@ -63,7 +63,7 @@ impl Exports {
     ///
     /// # Errors
     /// Something can't be opened. A single export that can't be made again is logged, not an error.
-    pub fn open(config: &Config) -> Result<Self, ExportError> {
+    pub(crate) fn open(config: &Config) -> Result<Self, ExportError> {
         let exports = Self {
             store: Store::open(&config.images)?,
             layers: Layers::open(&config.layers, &config.volatile)?,
@@ -95,7 +95,7 @@ impl Exports {
     /// # Errors
     /// The image is missing, the layer can't be had, or the table can't be written. The former
     /// export is then closed, but its layer is as it was.
-    pub fn prepare(&self, spec: ExportSpec) -> Result<ExportStatus, ExportError> {
+    pub(crate) fn prepare(&self, spec: ExportSpec) -> Result<ExportStatus, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_address(&spec)?;
         if let Some(former) = self.get(&spec.machine) {
@@ -125,7 +125,7 @@ impl Exports {
     ///
     /// # Errors
     /// The table can't be written, or the disk is stuck.
-    pub fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
+    pub(crate) fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(former) = self.get(machine) {
             self.close_former(&former)?;
@@ -140,7 +140,11 @@ impl Exports {
     ///
     /// # Errors
     /// The machine has no export.
-    pub fn decide_stall(&self, machine: &MachineName, verb: StallVerb) -> Result<u32, ExportError> {
+    pub(crate) fn decide_stall(
+        &self,
+        machine: &MachineName,
+        verb: StallVerb,
+    ) -> Result<u32, ExportError> {
         let found = self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))?;
         Ok(found.export.stalls.decide(verb))
     }
@@ -149,13 +153,13 @@ impl Exports {
     ///
     /// # Errors
     /// The disk's description is damaged.
-    pub fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
+    pub(crate) fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
         let about = self.layers.about(machine, LayerMode::Persistent)?;
         Ok(about.map(|about| KeptDisk { image: about.image, version: about.version }))
     }
 
     /// All exports, by machine.
-    pub fn list(&self) -> Vec<ExportStatus> {
+    pub(crate) fn list(&self) -> Vec<ExportStatus> {
         self.all().iter().map(|one| one.export.status(&one.spec)).collect()
     }
 
@@ -163,7 +167,7 @@ impl Exports {
     ///
     /// # Errors
     /// The operating system does not tell.
-    pub fn space(&self) -> Result<Space, ExportError> {
+    pub(crate) fn space(&self) -> Result<Space, ExportError> {
         Ok(self.layers.space()?)
     }
 

@@ -9,6 +9,8 @@ const RECEIVE_BYTES: usize = 256 << 10;
 /// Less than this is moved to the beginning of the buffer, so that the next receive has room.
 const MOVED_BYTES: usize = 8 << 10;
 
+/// [`receive`](Self::receive) until [`len`](Self::len) is enough, then [`take`](Self::take) or
+/// [`skip`](Self::skip).
 pub(super) struct Input {
     buffer: Vec<u8>,
     /// The bytes in `buffer[start..end]` are received and not yet done with.

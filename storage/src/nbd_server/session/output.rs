@@ -11,6 +11,7 @@ pub(super) const BATCH_BYTES: usize = 256 << 10;
 /// A buffer that grew further is given back: Linux reads at most 1280 KiB at once.
 const KEPT_BYTES: usize = 2 << 20;
 
+/// Replies of one connection. What is [`put`](Self::put) goes out with the next [`send`](Self::send).
 pub(super) struct Output {
     agreed: Agreed,
     /// Longer than what is in it, so that nobody fills it with zeroes before he reads into it.
