@@ -128,6 +128,23 @@ fn figures_for_prometheus_have_their_names() {
 }
 
 #[test]
+fn the_api_has_the_paths_and_methods_of_the_book() {
+    let source = std::fs::read_to_string(root().join("web/src/api.rs")).expect("source");
+    let routes = source.split(".route(\"").skip(1).filter_map(|rest| {
+        let (path, rest) = rest.split_once("\", ")?;
+        // `get(show).put(add)`: what stands before a parenthesis is a method.
+        let mut methods: Vec<_> = rest.split("))").next()?.split('(').collect();
+        methods.pop();
+        let methods = methods.into_iter().filter_map(|call| call.rsplit('.').next());
+        Some((path.to_owned(), methods.map(str::to_uppercase).collect::<Vec<_>>().join(", ")))
+    });
+    let routes: BTreeMap<String, String> = routes.collect();
+    let rows = rows(&docs().join("how-to/scripts.md"));
+    let told = rows.into_iter().map(|mut row| (row.remove(0).text, row.remove(0).text));
+    assert_eq!(told.collect::<BTreeMap<_, _>>(), routes);
+}
+
+#[test]
 fn messages_and_stages_are_those_of_the_code() {
     let code = code();
     let messages = rows(&docs().join("messages.md"));
