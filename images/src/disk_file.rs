@@ -87,6 +87,7 @@ impl Filter for DiskFile {
 mod tests {
     use super::*;
     use crate::block::Extent;
+    use std::os::fd::OwnedFd;
 
     const SIZE: u64 = 1 << 20;
 
@@ -127,6 +128,16 @@ mod tests {
         disk.write_at(&[7; 8192], 0).unwrap();
         disk.trim(0, 4096).unwrap();
         assert!(disk.extent(0, 4096).unwrap().is_hole);
+    }
+
+    #[test]
+    fn an_ephemeral_disk_is_written_back_though_its_flushes_do_nothing() {
+        // Who tries to sync a pipe gets an error.
+        let (pipe, _other_end) = io::pipe().unwrap();
+        let disk = DiskFile::new(OwnedFd::from(pipe).into(), SIZE, Durability::Ephemeral);
+        disk.flush().unwrap();
+        assert!(!disk.is_read_only());
+        assert!(disk.write_back().is_err() && disk.is_read_only());
     }
 
     #[test]
