@@ -109,7 +109,7 @@ pub struct IscsiRoot {
 /// The text is no [`RootUrl`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no address of a root: {problem}; use nfs://ADDRESS/FOLDER[?vers=3,ro] or \
+    "{text:?} is not the address of a root: {problem}; use nfs://ADDRESS/FOLDER[?vers=3,ro] or \
      iscsi://ADDRESS/TARGET/LUN[?partition=1,ro]"
 )]
 pub struct BadRootUrl {

@@ -31,7 +31,7 @@ pub struct RescuePassword([u8; LETTERS]);
 
 /// The text is no such password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no password of a rescue shell")]
+#[error("not the password of a rescue shell")]
 pub struct NotAPassword;
 
 impl RescuePassword {
