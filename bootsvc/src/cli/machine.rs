@@ -1,9 +1,8 @@
 //! `bootlace machine …`
 
-use super::{one_of, open, runtime, say, table};
+use super::{open, root_kind, runtime, say, table, write_mode};
 use crate::config::Config;
 use crate::paths::Paths;
-use clap::builder::TypedValueParser;
 use clap::{Args, Subcommand};
 use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode};
 use service::{MachineChange, Options, PowerVerb, Service};
@@ -99,8 +98,8 @@ pub(super) struct Set {
     /// Boot nothing: wait in the loader
     #[arg(long)]
     no_image: bool,
-    /// How the root disk reaches it: nbd or aoe; nfs or iscsi with --root-url
-    #[arg(long, value_name = "KIND")]
+    /// How the root disk reaches it; nfs and iscsi need --root-url
+    #[arg(long, value_name = "KIND", value_parser = root_kind())]
     root_kind: Option<RootKind>,
     /// Root on another server: nfs://ADDRESS/FOLDER or iscsi://ADDRESS/TARGET/LUN
     ///
@@ -122,10 +121,6 @@ pub(super) struct Set {
     /// Kernel parameters for this machine, after the site's
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     kernel_args: Option<KernelArgs>,
-}
-
-fn write_mode() -> impl TypedValueParser<Value = WriteMode> {
-    one_of(WriteMode::ALL.map(|mode| (mode.word(), mode.title())))
 }
 
 impl Machine {

@@ -12,6 +12,7 @@ mod status;
 use crate::paths::Paths;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use model::{ParseChoiceError, RootKind, WriteMode};
 use service::{Options, Service};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -131,15 +132,19 @@ fn open(paths: &Paths) -> anyhow::Result<Service> {
     Ok(Service::open(Options::under(&paths.root))?)
 }
 
-/// Takes one of these words; `--help` says what each of them means.
-fn one_of<T>(
-    choices: impl IntoIterator<Item = (&'static str, &'static str)>,
-) -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    let value = |(word, title)| PossibleValue::new(word).help(title);
-    PossibleValuesParser::new(choices.into_iter().map(value)).try_map(|word| word.parse())
+/// Takes one of these words, which `--help` lists, for what it means.
+fn one_of<T: FromStr<Err = ParseChoiceError> + Clone + Send + Sync + 'static>(
+    words: impl IntoIterator<Item: Into<PossibleValue>>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words).try_map(|word| word.parse())
+}
+
+fn root_kind() -> impl TypedValueParser<Value = RootKind> {
+    one_of(RootKind::ALL.map(|kind| PossibleValue::new(kind.word()).help(kind.reach())))
+}
+
+fn write_mode() -> impl TypedValueParser<Value = WriteMode> {
+    one_of(WriteMode::ALL.map(|mode| PossibleValue::new(mode.word()).help(mode.title())))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

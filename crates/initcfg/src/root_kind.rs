@@ -53,6 +53,16 @@ impl RootKind {
             Self::Iscsi => "iSCSI",
         }
     }
+
+    /// Where such a root can be, for people who choose: "any network".
+    pub const fn reach(self) -> &'static str {
+        match self {
+            Self::Nbd => "any network",
+            Self::Aoe => "same LAN only",
+            Self::Nfs => "a folder on another server",
+            Self::Iscsi => "a disk on another server",
+        }
+    }
 }
 
 impl fmt::Display for RootKind {

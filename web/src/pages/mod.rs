@@ -90,16 +90,18 @@ pub(crate) struct Choice {
     pub(crate) is_chosen: bool,
 }
 
+impl Choice {
+    fn new(value: &str, label: impl Into<String>, chosen: &str) -> Self {
+        Self { value: value.to_owned(), label: label.into(), is_chosen: value == chosen }
+    }
+}
+
 /// The images to choose from, after `none`. An image that is gone stays visible as the choice it is.
 pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
     let site = service.site();
     let mut names: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
     names.dedup();
-    let choice = |value: &str, label: String| Choice {
-        value: value.to_owned(),
-        label,
-        is_chosen: value == chosen,
-    };
+    let choice = |value, label| Choice::new(value, label, chosen);
     let mut choices = vec![choice("", "none: it waits in the loader".to_owned())];
     for name in &names {
         let newest = site.newest(name).map_or(0, |version| version.version);
@@ -122,28 +124,13 @@ pub(crate) fn own_root_choices(chosen: &str) -> Vec<Choice> {
 }
 
 fn choices_of_roots(is_offered: impl Fn(RootKind) -> bool, chosen: &str) -> Vec<Choice> {
-    let label = |kind| match kind {
-        RootKind::Nbd => "NBD: any network",
-        RootKind::Aoe => "AoE: same LAN only",
-        RootKind::Nfs => "NFS, from another server",
-        RootKind::Iscsi => "iSCSI, from another server",
-    };
     let kinds = RootKind::ALL.into_iter().filter(|&kind| is_offered(kind));
-    let labels: Vec<_> = kinds.map(|kind| (kind.word(), label(kind))).collect();
-    choices(&labels, chosen)
+    let label = |kind: RootKind| format!("{}: {}", kind.title(), kind.reach());
+    kinds.map(|kind| Choice::new(kind.word(), label(kind), chosen)).collect()
 }
 
 pub(crate) fn write_mode_choices(chosen: &str) -> Vec<Choice> {
-    choices(&WriteMode::ALL.map(|mode| (mode.word(), mode.title())), chosen)
-}
-
-fn choices(labels: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
-    let choice = |(value, label): &(&str, &str)| Choice {
-        value: (*value).to_owned(),
-        label: (*label).to_owned(),
-        is_chosen: *value == chosen,
-    };
-    labels.iter().map(choice).collect()
+    WriteMode::ALL.map(|mode| Choice::new(mode.word(), mode.title(), chosen)).into()
 }
 
 /// A page, or why there is none.

@@ -1,17 +1,15 @@
 //! `bootlace initrd build`
 
-use super::super::{open, say, table};
+use super::super::{one_of, open, root_kind, say, table};
 use super::inspect::size;
 use crate::paths::Paths;
 use anyhow::{Context, bail};
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use initrd_builder::{Directory, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule};
-use model::{FileSystem, ImageName, ParseChoiceError, RootKind};
+use model::{FileSystem, ImageName, RootKind};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 #[derive(Args)]
@@ -26,12 +24,7 @@ pub(in crate::cli) struct Build {
     ///
     /// NFS adds 1.0 MB, iSCSI 0.4 MB. The boot server includes them for images that a machine with such a
     /// root boots.
-    #[arg(
-        long,
-        value_name = "KINDS",
-        value_delimiter = ',',
-        value_parser = one_of::<RootKind>(RootKind::ALL.map(RootKind::word))
-    )]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = root_kind())]
     roots: Option<Vec<RootKind>>,
     /// Include only drivers for the hardware listed in FILE: a tenth of the size
     ///
@@ -81,13 +74,6 @@ struct Source {
     /// Take the modules from a folder: lib/modules/VERSION, or a root that has one
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-}
-
-/// Takes these words, which `--help` names, for what they mean.
-fn one_of<T: FromStr<Err = ParseChoiceError> + Clone + Send + Sync + 'static>(
-    words: impl IntoIterator<Item = &'static str>,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
 }
 
 impl Build {
