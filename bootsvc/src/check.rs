@@ -82,7 +82,7 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
                 let holder = holder(protocol, address.port());
                 if holder.as_ref().is_some_and(|holder| holder.name == "bootlace") {
                     return Ok(format!(
-                        "{what}: bootlace runs already and has {protocol} port {}",
+                        "{what}: bootlace is already running and has {protocol} port {}",
                         address.port()
                     ));
                 }
@@ -100,7 +100,7 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
 
 fn images(paths: &Paths) -> Result<String, String> {
     let folder = paths.state().join("images");
-    let none = "no images yet; import one by: bootlace image import FILE --name NAME";
+    let none = "no images yet; import one: bootlace image import FILE --name NAME";
     // A check changes nothing, so the store is not made here.
     if !folder.exists() {
         return Ok(none.into());

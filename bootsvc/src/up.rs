@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let storage = Storage { root: root.to_owned(), verbose, socket: paths.storage_socket() };
     if storage.answers().await {
         bail!(
-            "a storage server answers at {} already: stop it first, or start only the boot server, by \
+            "a storage server is already running at {}: stop it first, or start only the boot server with \
              bootlace serve",
             storage.socket.display()
         );

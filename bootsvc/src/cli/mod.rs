@@ -22,6 +22,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+/// Options of all commands stand behind those of a command, and before `--help`.
+const GLOBAL: usize = 900;
+
 /// Network boot for diskless workstations
 ///
 /// Bootlace hands PCs an address, a loader, a kernel and an initrd, and exports their root disks over
@@ -35,10 +38,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 #[command(name = "bootlace", version, verbatim_doc_comment, max_term_width = 100)]
 struct Cli {
     /// Keep all configuration and state below DIR, for trials
-    #[arg(long, value_name = "DIR", default_value = "/", global = true)]
+    #[arg(long, value_name = "DIR", default_value = "/", global = true, display_order = GLOBAL)]
     root: PathBuf,
     /// Log more; give it twice to log every packet
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
