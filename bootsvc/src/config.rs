@@ -420,7 +420,7 @@ mod tests {
         refuse(&format!("{GOOD}mtu = 9001\n"), &["line 4", "write 1280 to 9000"]);
         refuse(
             &format!("{GOOD}vlan = 0\n"),
-            &["line 4", "0 is no number of a VLAN: write 1 to 4094"],
+            &["line 4", "0 is not a valid VLAN number: write 1 to 4094"],
         );
         refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);

@@ -48,7 +48,7 @@ pub(super) fn mtu<'de, D: serde::Deserializer<'de>>(
 pub(super) fn vlan<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u16>, D::Error> {
-    number_in(deserializer, &VLAN_RANGE, "number of a VLAN")
+    number_in(deserializer, &VLAN_RANGE, "VLAN number")
 }
 
 fn number_in<'de, D: serde::Deserializer<'de>>(
@@ -60,7 +60,7 @@ fn number_in<'de, D: serde::Deserializer<'de>>(
     match u16::try_from(number) {
         Ok(number) if range.contains(&number) => Ok(Some(number)),
         _ => Err(serde::de::Error::custom(format!(
-            "{number} is no {what}: write {} to {}, or leave the key out",
+            "{number} is not a valid {what}: write {} to {}, or leave the key out",
             range.start(),
             range.end()
         ))),

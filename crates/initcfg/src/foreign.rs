@@ -160,11 +160,10 @@ fn parse(text: &str) -> Result<RootUrl, &'static str> {
 /// `ADDRESS[:PORT]`
 fn parse_server(text: &str, port: u16) -> Result<SocketAddrV4, &'static str> {
     let (address, port) = match text.split_once(':') {
-        Some((address, port)) => (address, port.parse().map_err(|_| "its port is no number")?),
+        Some((address, port)) => (address, port.parse().map_err(|_| "its port is not a number")?),
         None => (text, port),
     };
-    let problem =
-        "its server must be an IPv4 address: machines ask no name server before they have a root";
+    let problem = "its server must be an IPv4 address, since machines ask no name server before they have a root";
     let address: Ipv4Addr = address.parse().map_err(|_| problem)?;
     Ok(SocketAddrV4::new(address, port))
 }
@@ -188,7 +187,7 @@ fn parse_nfs(text: &str) -> Result<NfsRoot, &'static str> {
         match option.split_once('=') {
             Some(("vers", version)) => root.version = Some(parse_version(version)?),
             Some(("mountport", port)) => {
-                let port = port.parse().map_err(|_| "its mountport is no number")?;
+                let port = port.parse().map_err(|_| "its mountport is not a number")?;
                 root.mount_port = Some(port);
             }
             None if option == "ro" => root.is_read_only = true,
@@ -216,11 +215,11 @@ fn parse_iscsi(text: &str) -> Result<IscsiRoot, &'static str> {
     let is_known = ["iqn.", "eui.", "naa."].iter().any(|start| target.starts_with(start));
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-".contains(&byte);
     if !is_known || target.len() > TARGET_MAX || !target.bytes().all(is_plain) {
-        return Err("its target is no name like iqn.2026-11.example:disk");
+        return Err("its target is not a name like iqn.2026-11.example:disk");
     }
     let lun = match parts.next() {
         Some(lun) => {
-            lun.parse().ok().filter(|&lun| lun <= LUN_MAX).ok_or("its LUN is no number")?
+            lun.parse().ok().filter(|&lun| lun <= LUN_MAX).ok_or("its LUN is not a number")?
         }
         None => 0,
     };
@@ -233,7 +232,7 @@ fn parse_iscsi(text: &str) -> Result<IscsiRoot, &'static str> {
         match option.strip_prefix("partition=") {
             Some(number) => {
                 let number = number.parse().ok().filter(|&number| number > 0);
-                root.partition = Some(number.ok_or("its partition is no number from 1 to 255")?);
+                root.partition = Some(number.ok_or("its partition is not a number from 1 to 255")?);
             }
             None if option == "ro" => root.is_read_only = true,
             None => return Err("it has other options than partition and ro"),
@@ -341,7 +340,7 @@ mod tests {
         bad("nfs://10.0.0.5/a,b", "? = ,");
         bad("nfs://10.0.0.5:x/a", "its port");
         bad("iscsi://10.0.0.5", "no target");
-        bad("iscsi://10.0.0.5/disk", "no name like");
+        bad("iscsi://10.0.0.5/disk", "not a name like");
         bad("iscsi://10.0.0.5/iqn.2026-11.x:d/16384", "its LUN");
         bad("iscsi://10.0.0.5/iqn.2026-11.x:d/0/1", "follows its LUN");
         bad("iscsi://10.0.0.5/iqn.2026-11.x:d/0?partition=0", "from 1 to 255");

@@ -142,13 +142,13 @@ impl FromStr for KernelArgs {
         if text.len() > Self::MAX || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(ParseChoiceError::new(
                 text,
-                "kernel parameters: use at most 1024 printable ASCII characters",
+                "a list of kernel parameters: use at most 1024 printable ASCII characters",
             ));
         }
         if text.split_ascii_whitespace().any(|word| word.starts_with("bootlace.")) {
             return Err(ParseChoiceError::new(
                 text,
-                "kernel parameters for a machine: those that begin with bootlace. are set by the \
+                "a list of kernel parameters for a machine: those that begin with bootlace. are set by the \
                  boot server",
             ));
         }
