@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod aoe;
+mod aoe_share;
 mod api;
 mod full;
 mod kill;
