@@ -15,9 +15,9 @@ pub enum Durability {
     /// A power cut: over AoE each write, over NBD after a flush.
     #[default]
     Durable,
-    /// This process; a power cut only after a flush, over AoE too.
+    /// The end of this process; a power cut only after a flush, over AoE too.
     Buffered,
-    /// This process, and flushes do nothing.
+    /// The end of this process; flushes do nothing.
     Ephemeral,
 }
 

@@ -45,7 +45,7 @@ fn read_kernel(root: &Rootfs, path: &str) -> Option<Kernel> {
     Some(Kernel { version, bytes })
 }
 
-/// It becomes a part of paths and command lines.
+/// Whether a version can become a part of paths and command lines.
 fn is_plain(version: &str) -> bool {
     !version.is_empty()
         && version.len() <= 64

@@ -1,23 +1,24 @@
 //! What import and copy report while they work.
 
-/// How far an import is.
+/// How far an import is: a step at a time, in the order of [`Step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What is being done.
     pub step: Step,
-    /// Of this step.
+    /// Bytes of the step that are done, from 0 to `total_bytes`.
     pub done_bytes: u64,
-    /// Of this step.
+    /// Bytes that the step has to do. A conversion tells only its share, in hundredths of a percent: of
+    /// 10,000.
     pub total_bytes: u64,
 }
 
 /// A step of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The bits come into the store.
+    /// The disk is copied or converted into the store.
     Copy,
-    /// They are read to compute their digest.
+    /// A converted disk is read to compute its digest; a copy is digested while it is made.
     Digest,
-    /// They are written to the disk for good.
+    /// The version is made durable.
     Sync,
 }

@@ -42,7 +42,7 @@ impl Rootfs {
     /// Opens the ext2, ext3 or ext4 file system that begins at `offset` of a disk.
     ///
     /// # Errors
-    /// It is none, or it is damaged or uses features that can't be read.
+    /// There is no such file system, or it is damaged or uses features that can't be read.
     pub fn open(disk: Arc<dyn Block>, offset: u64) -> Result<Self, RootfsError> {
         let window = Window { disk, offset };
         let file_system = Ext4::load(Box::new(window))
@@ -53,7 +53,7 @@ impl Rootfs {
     /// The whole content of a file; links are followed.
     ///
     /// # Errors
-    /// It is not there, no regular file, too large, or damaged.
+    /// The file is missing, is not a regular file, has more than 512 MiB, or is damaged.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, RootfsError> {
         let length = self.file_system.metadata(path).map_err(error(path))?.len();
         if length > FILE_BYTES_MAX {
@@ -68,7 +68,7 @@ impl Rootfs {
     /// Names that are no UTF-8 are left out.
     ///
     /// # Errors
-    /// It is not there, no folder, or damaged.
+    /// The folder is missing, is not a folder, or is damaged.
     pub fn list(&self, path: &str) -> Result<Vec<Entry>, RootfsError> {
         let mut entries = Vec::new();
         for entry in self.file_system.read_dir(path).map_err(error(path))? {
@@ -98,7 +98,7 @@ impl Rootfs {
     /// The path with all links resolved.
     ///
     /// # Errors
-    /// It leads nowhere, or in circles.
+    /// The path leads nowhere, or in circles.
     pub fn canonicalize(&self, path: &str) -> Result<String, RootfsError> {
         let resolved = self.file_system.canonicalize(path).map_err(error(path))?;
         let resolved = resolved.to_str().map_err(|_| RootfsError::Read {

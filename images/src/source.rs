@@ -40,21 +40,21 @@ impl Format {
 /// A file that is not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotImported {
-    /// It is no disk.
+    /// The file is something else than a disk.
     NoDisk {
         /// What it is.
         found: &'static str,
         /// What to do, with the separator before it; may be empty.
         advice: &'static str,
     },
-    /// It is a disk image that can't be taken alone.
+    /// A disk image that can't be taken alone; why, and what to do.
     Refused(&'static str),
 }
 
 /// Tells the format from the first bytes of a file (up to [`HEAD_BYTES_MAX`]). Never panics.
 ///
 /// # Errors
-/// It is surely no disk, or one that needs other files or a password.
+/// The file is surely not a disk, or one that needs other files or a password.
 pub fn detect(head: &[u8]) -> Result<Format, NotImported> {
     let has = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
     if has(0, b"QFI\xfb") {

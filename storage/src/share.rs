@@ -47,11 +47,11 @@ pub struct ShareConfig {
 /// What becomes of what clients write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Writes {
-    /// It is written to the file.
+    /// Writes go to the file.
     Through,
-    /// It is kept until the share ends, in a file without name in this folder.
+    /// Writes are kept until the share ends, in a file without name in this folder.
     Discard(PathBuf),
-    /// It is refused.
+    /// Writes are refused.
     Refuse,
 }
 

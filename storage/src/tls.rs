@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct TlsConfig {
     /// The server's certificate, and those of intermediate authorities behind it.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key of that certificate.
     pub key: PathBuf,
     /// Clients must show a certificate of one of these authorities; `None` lets in those without one.
     pub client_ca: Option<PathBuf>,
@@ -51,7 +51,7 @@ impl TlsConfig {
 /// Whether clients that trust these authorities take the server for each of the addresses.
 ///
 /// # Errors
-/// They don't; the text says why.
+/// Clients don't; the text says why.
 fn check_names(
     chain: &[CertificateDer<'_>],
     authorities: Vec<CertificateDer<'static>>,
@@ -181,7 +181,7 @@ fn load(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
 /// A file with certificates of authorities (PEM), as it is.
 ///
 /// # Errors
-/// It can't be read, or none is in it.
+/// The file can't be read, or there is no certificate in it.
 pub fn read_authorities(path: &Path) -> Result<Vec<u8>, TlsError> {
     certificates(path)?;
     fs::read(path).map_err(|error| TlsError { path: path.to_owned(), why: error.to_string() })

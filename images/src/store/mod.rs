@@ -54,7 +54,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Its folder.
+    /// The folder that holds the store, absolute.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

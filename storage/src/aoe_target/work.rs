@@ -61,7 +61,7 @@ impl Arrived {
 /// Which requests are to be done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// Those up to the first that may have to wait for a disk.
+    /// The requests before the first that may have to wait for a disk.
     None,
     All,
 }
@@ -73,9 +73,9 @@ pub(super) struct Work {
     socket: Arc<PacketSocket>,
     began: Instant,
     order: Order,
-    /// Of what changes nothing.
+    /// Replies to requests that change nothing.
     replies: Replies,
-    /// Of what must be durable first.
+    /// Replies to requests that must be durable first.
     acknowledgements: Replies,
     reads: ReadRun,
 }

@@ -27,7 +27,7 @@ const BOOT_TIME: Duration = Duration::from_secs(180);
 /// A room boots at once: what was read ahead for one machine is still there for the others.
 const FRESH_TIME: Duration = Duration::from_secs(600);
 
-/// So many chunks are read in the order of the disk, and then the next ones.
+/// Chunks that are read in the order of the disk, before the next ones.
 const SORTED_CHUNKS: usize = 64;
 
 /// What boots of one version read.
@@ -48,7 +48,7 @@ struct State {
     /// In the order in which they were read first.
     chunks: Vec<u32>,
     is_saved: bool,
-    /// Of the last boot.
+    /// When the last boot is over, as a rule; `None` if no machine boots.
     ends: Option<Instant>,
     read_ahead: Option<Instant>,
 }

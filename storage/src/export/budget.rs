@@ -76,7 +76,7 @@ struct Dirty {
 }
 
 impl Dirty {
-    /// So much was written. Whether the caller has to see to it that [`write_back`](Self::write_back) is
+    /// Counts bytes that were written, and waits while too many are not on the disk. Whether the caller has to see to it that [`write_back`](Self::write_back) is
     /// called, and by another thread.
     fn add(&self, bytes: u64) -> bool {
         let dirty = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -30,13 +30,13 @@ pub(crate) struct Counters {
 /// Why a frame was dropped, which is always safe: its sender sends it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// Too many wait.
+    /// Too many frames wait.
     Full,
-    /// It has waited too long.
+    /// The frame has waited too long.
     Old,
     /// The sender has written something newer there.
     Stale,
-    /// It belongs to a VLAN.
+    /// The frame belongs to a VLAN.
     Vlan,
 }
 
@@ -82,12 +82,12 @@ impl Counters {
         }
     }
 
-    /// So many requests wait.
+    /// Counts requests that begin to wait.
     pub(crate) fn queued(&self, count: usize) {
         self.in_flight.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// So many requests wait no more.
+    /// Counts requests that no longer wait.
     pub(crate) fn unqueued(&self, count: usize) {
         self.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
     }
@@ -165,7 +165,7 @@ impl Reads {
     }
 }
 
-/// How many requests took how long.
+/// How many requests took how long, by classes of microseconds ([`Times`]).
 #[derive(Default)]
 pub(crate) struct Timer {
     counts: [AtomicU64; Times::N],
@@ -173,7 +173,7 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// So many requests took that long each.
+    /// Counts requests that took that long each.
     pub(crate) fn add(&self, took: Duration, count: u64) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.counts[Times::index(us)].fetch_add(count, Ordering::Relaxed);

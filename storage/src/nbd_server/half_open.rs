@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Clients in the handshake at once. One more, and the one that has been there longest is let go.
 pub(super) const HALF_OPEN_MAX: usize = 100;
 
-/// Of those, how many may be strangers, so that they can't keep machines from their disks.
+/// How many of those in the handshake may be strangers, so that they can't keep machines from their disks.
 const STRANGERS_MAX: usize = 50;
 
 #[derive(Default)]

@@ -50,7 +50,7 @@ pub(crate) struct Exports {
     path: PathBuf,
     aoe_mac: Option<Mac>,
     exports: RwLock<BTreeMap<MachineName, Assigned>>,
-    /// Of the image versions in use, by their digest.
+    /// Boot traces of the image versions in use, by digest.
     traces: Mutex<BTreeMap<String, Arc<BootTrace>>>,
     /// One change at a time; also guards the file.
     change: Mutex<()>,

@@ -81,7 +81,7 @@ struct Session<'a> {
     input: Input,
     output: Output,
     late: Late,
-    /// Of the last batch.
+    /// Reads of the last batch, to be counted.
     reads: Reads,
     /// When the last bytes came.
     began: Instant,

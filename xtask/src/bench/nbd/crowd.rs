@@ -14,7 +14,7 @@ const IDLE_CLIENTS: u32 = 200;
 /// What the greedy one may cost the others, as a share of their latency when they are alone.
 const SLOWER_MAX: f64 = 3.0;
 
-/// Of the server with all idle clients.
+/// Memory of the server with all idle clients.
 const IDLE_MB_MAX: f64 = 40.0;
 
 /// Prints both for bootlace and nbdkit.
