@@ -4,5 +4,6 @@
 pub mod aoe_load;
 mod histogram;
 mod packet;
+pub mod room;
 
 pub use histogram::Histogram;

@@ -12,7 +12,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("nbd", &["wire"]),
     ("aoe", &["wire"]),
     ("iscsi", &["wire"]),
-    ("fakeclient", &["aoe", "wire"]),
+    ("fakeclient", &["aoe", "initcfg", "wire"]),
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
     ("initrd-builder", &["initcfg"]),
@@ -36,7 +36,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["aoe", "nbd", "wire"]),
-    ("xtask", &["fakeclient", "model", "tests"]),
+    ("xtask", &["fakeclient", "initcfg", "model", "tests", "wire"]),
 ];
 
 /// Crates that must compile without the standard library, which proves that they do no I/O.

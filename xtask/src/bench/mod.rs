@@ -6,6 +6,7 @@ mod init;
 mod initrd;
 mod nbd;
 mod peers;
+mod room;
 
 use crate::build;
 use anyhow::Result;
@@ -31,6 +32,8 @@ enum What {
     Nbd(nbd::Nbd),
     /// Speed and processor time of the AoE server, beside vblade
     Aoe(aoe::Aoe),
+    /// A hundred PCs at once, with a disk that is slow to sync: stage reports beside DHCP answers
+    Room(room::RoomBench),
 }
 
 impl Bench {
@@ -42,6 +45,7 @@ impl Bench {
             Some(What::Boot(bench)) => bench.run(),
             Some(What::Nbd(bench)) => bench.run(),
             Some(What::Aoe(bench)) => bench.run(),
+            Some(What::Room(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
                 println!();
@@ -51,7 +55,9 @@ impl Bench {
                 println!();
                 nbd::Nbd::default().run()?;
                 println!();
-                aoe::Aoe::default().run()
+                aoe::Aoe::default().run()?;
+                println!();
+                room::RoomBench::default().run()
             }
         }
     }

@@ -140,8 +140,9 @@ impl Transaction<'_> {
 
     fn forget_boots_of_strangers(&self) -> rusqlite::Result<()> {
         let mut forget = self.sql().prepare_cached(
-            "DELETE FROM boot WHERE machine IS NULL AND id <= (SELECT id FROM boot \
-             WHERE machine IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1) RETURNING mac",
+            "DELETE FROM boot INDEXED BY boot_of_stranger WHERE machine IS NULL AND id <= \
+             (SELECT id FROM boot INDEXED BY boot_of_stranger WHERE machine IS NULL \
+             ORDER BY id DESC LIMIT 1 OFFSET ?1) RETURNING mac",
         )?;
         for mac in forget.query_map([STRANGERS_BOOTS_MAX], |row| parse(row, 0))? {
             self.touch(Part::Boot(mac?));

@@ -120,6 +120,10 @@ const MIGRATIONS: &[&str] = &[
     -- The oldest boots of strangers are found without a look at those of machines.
     CREATE INDEX boot_of_stranger ON boot (id) WHERE machine IS NULL;
 
+    -- The PCs that asked longest ago are found in the index alone.
+    DROP INDEX seen_last;
+    CREATE INDEX seen_by_age ON seen (last_unix DESC, mac);
+
     -- What machines are made of, by the NIC that they boot from.
     CREATE TABLE hardware (
         mac         TEXT PRIMARY KEY,
