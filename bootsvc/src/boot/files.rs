@@ -3,7 +3,7 @@
 use crate::boot::grub_images::GrubImages;
 use bytes::Bytes;
 use initcfg::Tag;
-use model::{BootId, ENTRY_PATH, ImageName, MACHINE_PATH, Stage};
+use model::{BootFile, BootId, ENTRY_PATH, MACHINE_PATH, Stage};
 use service::{NewStage, Service};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -126,14 +126,7 @@ impl BootFiles {
         if path == initcfg::RESCUE_ARCHIVE_PATH {
             return self.rescue_archive().await;
         }
-        let rest = path.strip_prefix("/boot/")?;
-        let mut parts = rest.split('/');
-        let (image, version, file) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        let image: ImageName = image.parse().ok()?;
-        let file_path = self.inner.service.boot_file(&image, version.parse().ok()?, file)?;
+        let file_path = self.inner.service.boot_file(&path.parse().ok()?)?;
         match self.read(file_path.clone()).await {
             Ok(bytes) => Some(Item { bytes, stage }),
             Err(error) => {
@@ -159,12 +152,7 @@ impl BootFiles {
         if self.inner.grub.get(&path[1..]).is_some() {
             return Some(Stage::Loader);
         }
-        match path.strip_prefix("/boot/")?.rsplit_once('/')? {
-            (_, "vmlinuz") => Some(Stage::Kernel),
-            // The one for all machines, or `initrd-KEY` for one kind.
-            (_, file) if file.starts_with("initrd") => Some(Stage::Initrd),
-            _ => None,
-        }
+        path.parse().ok().map(|file: BootFile| file.part.stage())
     }
 
     /// Notes that the client at `peer` has fetched something whole; `None` if its address is nobody's. It is

@@ -45,7 +45,7 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
             for word in plan.command_line().split_ascii_whitespace() {
                 let _ = write!(arguments, " {}", quote(word));
             }
-            let (kernel, initrd) = (plan.kernel_path(), plan.initrd_path());
+            let (kernel, initrd) = (plan.kernel(), plan.initrd());
             let title = alloc::format!(
                 "Bootlace: {} starts {} version {} (boot {})",
                 plan.machine.name,

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod boot;
+mod boot_file;
 mod export;
 mod grub;
 mod image;
@@ -16,6 +17,7 @@ mod plan;
 mod site;
 
 pub use boot::{Boot, BootId, StageEvent};
+pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use export::{
     ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
 };

@@ -1,6 +1,9 @@
 //! Which machine boots what, and why not.
 
-use crate::{BootId, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site, WriteMode};
+use crate::{
+    BootFile, BootId, BootPart, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site,
+    WriteMode,
+};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -113,18 +116,21 @@ impl BootPlan {
         self
     }
 
-    /// Path of the kernel on the boot server.
-    pub fn kernel_path(&self) -> String {
-        alloc::format!("/boot/{}/{}/vmlinuz", self.image.image, self.image.version)
+    /// The kernel on the boot server.
+    pub fn kernel(&self) -> BootFile {
+        self.file(BootPart::Kernel)
     }
 
-    /// Path of the initrd on the boot server.
-    pub fn initrd_path(&self) -> String {
-        let folder = alloc::format!("/boot/{}/{}", self.image.image, self.image.version);
-        match &self.fitted {
-            Some(key) => alloc::format!("{folder}/initrd-{key}"),
-            None => alloc::format!("{folder}/initrd"),
-        }
+    /// The initrd on the boot server.
+    pub fn initrd(&self) -> BootFile {
+        self.file(match &self.fitted {
+            Some(key) => BootPart::FittedInitrd(key.clone()),
+            None => BootPart::Initrd,
+        })
+    }
+
+    fn file(&self, part: BootPart) -> BootFile {
+        BootFile { image: self.image.image.clone(), version: self.image.version, part }
     }
 
     /// Path of what only this boot gets, to follow the initrd.
@@ -281,7 +287,7 @@ pub(crate) mod tests {
             panic!("must boot");
         };
         assert_eq!(plan.image.version, 2);
-        assert_eq!(plan.initrd_path(), "/boot/debian-12/2/initrd");
+        assert_eq!(plan.initrd().to_string(), "/boot/debian-12/2/initrd");
         let line = plan.command_line();
         assert!(
             line.starts_with(

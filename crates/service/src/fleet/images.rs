@@ -5,7 +5,7 @@ use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
 use crate::service::Service;
 use images::{ImportRequest, Progress};
 use initrd_builder::ModuleSource;
-use model::{ImageName, ImageVersion};
+use model::{BootFile, BootPart, ImageName, ImageVersion};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,16 +42,17 @@ impl Service {
         Ok(Imported { version, initrd })
     }
 
-    /// Where a file that machines boot is: `vmlinuz` or `initrd` of an image version.
+    /// Where a file that machines boot is on this server's disk.
     ///
-    /// `None`: there is no such version or file, or the initrd is not built yet. Never waits.
-    pub fn boot_file(&self, image: &ImageName, version: u32, file: &str) -> Option<PathBuf> {
+    /// `None`: there is no such version, or the initrd is not built yet. Never waits.
+    pub fn boot_file(&self, file: &BootFile) -> Option<PathBuf> {
         let site = self.site();
-        let known = site.version(image, version)?;
-        let recipe = match file {
-            "vmlinuz" => return Some(self.store().vmlinuz_path(image, version)),
-            "initrd" => Recipe::for_all(&site, image, version),
-            _ => Recipe::fitted(known, file.strip_prefix("initrd-")?),
+        let BootFile { image, version, part } = file;
+        let known = site.version(image, *version)?;
+        let recipe = match part {
+            BootPart::Kernel => return Some(self.store().vmlinuz_path(image, *version)),
+            BootPart::Initrd => Recipe::for_all(&site, image, *version),
+            BootPart::FittedInitrd(key) => Recipe::fitted(known, key),
         };
         self.initrds().shelf().ready(&recipe)
     }
