@@ -43,6 +43,10 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what this computer is called is no state of the site"
+)]
 fn is_own_name(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     let name = match host.strip_prefix('[') {

@@ -65,6 +65,7 @@ fn zoned(unix_ms: u64) -> Option<Zoned> {
     Some(time.to_zoned(TimeZone::system()))
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is who pages ask")]
 pub(crate) fn now_unix_ms() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
 }

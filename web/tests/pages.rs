@@ -1,5 +1,6 @@
 //! What a person with a browser, and a script with the API, notice.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "tests lay out the state of a site themselves")]
 
 use axum::Router;
 use axum::body::Body;

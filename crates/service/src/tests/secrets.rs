@@ -33,6 +33,7 @@ async fn believes(service: &Service, mac: Mac, boot: u64, text: &[u8], tag: Opti
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "what a test takes is no decision of the service")]
 async fn a_segment_is_for_one_boot_of_one_machine() {
     let folder = tempfile::tempdir().unwrap();
     add_image(folder.path(), "debian-12", 1);
