@@ -67,7 +67,7 @@ impl Export {
     pub(crate) fn finish_last_close(&self, since: Instant) {
         let export = &self.label.name;
         if !self.connections.finish_close(since) {
-            tracing::error!(export, "requests still wait for the disk");
+            tracing::error!(export, "requests are still waiting for the disk");
         } else if let Err(error) = self.disk.flush() {
             tracing::error!(export, %error, "last flush failed");
         }

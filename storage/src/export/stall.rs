@@ -101,7 +101,7 @@ impl Stalls {
             state.since = Some(Instant::now());
             tracing::error!(
                 export = self.export,
-                "the server's disk is full: the client waits until there is room; delete images, layers \
+                "the server's disk is full: the client is waiting until there is room; delete images, layers \
                  or files that are not needed"
             );
         }
@@ -118,7 +118,12 @@ impl Stalls {
         self.told.notify_all();
         let n_requests = state.requests;
         drop(state);
-        tracing::info!(export = self.export, n_requests, ?verb, "writes that wait for room");
+        tracing::info!(
+            export = self.export,
+            n_requests,
+            ?verb,
+            "what becomes of writes that are waiting for room was decided"
+        );
         n_requests
     }
 

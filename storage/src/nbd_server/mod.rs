@@ -184,7 +184,9 @@ impl nbd::server::Exports for View<'_> {
     fn find(&self, name: &str) -> Result<ExportInfo, String> {
         let (export, generation) = self.exports.for_nbd(name, self.peer)?;
         if !export.connections.fence(generation) {
-            return Err("requests of the former connection still wait for the disk".to_owned());
+            return Err(
+                "requests of the former connection are still waiting for the disk".to_owned()
+            );
         }
         let flags = TransmissionFlags::HAS_FLAGS
             .with(TransmissionFlags::SEND_FLUSH)

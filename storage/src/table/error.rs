@@ -27,7 +27,7 @@ pub enum ExportError {
     },
     /// The disk does not answer, so that the former boot's last writes can't be told from new ones.
     #[error(
-        "requests of {0}'s former boot still wait for the storage server's disk: is it overloaded or \
+        "requests of {0}'s former boot are still waiting for the storage server's disk: is it overloaded or \
          broken?"
     )]
     Busy(MachineName),
