@@ -137,7 +137,7 @@ async fn web_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let mut handed =
         sd_notify::listen_fds().context("can't take over the sockets in LISTEN_FDS")?;
     if let Some(descriptor) = handed.next() {
-        return net::listener_from(descriptor).context("the socket in LISTEN_FDS is no listener");
+        return net::listener_from(descriptor).context("can't use the socket in LISTEN_FDS");
     }
     TcpListener::bind(address)
         .await

@@ -8,7 +8,7 @@ pub const TEXT_MAX: usize = 8192;
 
 /// The text is no list of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the target's text is no list of keys")]
+#[error("the target's text is not a list of keys")]
 pub struct BadText;
 
 /// Keys and values in their order.

@@ -32,7 +32,7 @@ pub enum BootPart {
 
 /// The text is no path of a [`BootFile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no path of a kernel or initrd")]
+#[error("not the path of a kernel or initrd")]
 pub struct NotABootFile;
 
 const FOLDER: &str = "/boot/";
