@@ -28,7 +28,7 @@ pub struct Options {
     /// Machines attach NBD roots over TLS, and know the storage server by these authorities (PEM). `init`
     /// must be the one for that.
     pub nbd_ca: Option<Vec<u8>>,
-    /// How long a machine shows why it can't start before it starts again; 0: for ever.
+    /// How long a machine shows why it can't start before it restarts; 0: for ever.
     pub reboot_after_failure_seconds: u32,
     /// The busybox of rescue shells; `None`: the host's.
     pub rescue_busybox: Option<PathBuf>,

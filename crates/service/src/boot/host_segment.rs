@@ -52,7 +52,7 @@ impl Service {
     /// newc format.
     ///
     /// # Errors
-    /// As [`Service::host_file`].
+    /// The database can't be used, or the archive can't be made.
     pub async fn host_archive(
         &self,
         address: Ipv4Addr,
