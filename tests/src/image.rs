@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Where images are kept between runs.
-const CACHE: &str = "/var/cache/bootlace-lab";
+pub(crate) const CACHE: &str = "/var/cache/bootlace-lab";
 
 /// Size of the disk. The file system is sparse: the file takes what Debian takes, 0.5 GB.
 const DISK_BYTES: u64 = 1 << 30;
@@ -220,7 +220,7 @@ fn end_of(log: &Path) -> String {
 }
 
 /// Fowler-Noll-Vo hash; good enough to tell recipes apart, and the same for ever.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }

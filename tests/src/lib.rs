@@ -23,6 +23,7 @@ mod recipes;
 mod require;
 mod site;
 mod vlan;
+mod vmlinux;
 
 pub use command::{run, text_of};
 pub use console::Console;

@@ -77,6 +77,7 @@ pub const LAB: &[Package] = &[
     package("vblade", "the other AoE server in tests"),
     package("vde2", "a switch with VLANs in tests"),
     package("xfsprogs", "roots on xfs in tests"),
+    package("xz-utils", "unpacking kernels that QEMU starts itself"),
     package("zstd", "looking into initrds in tests"),
 ];
 

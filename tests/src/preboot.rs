@@ -3,6 +3,7 @@
 use crate::command::{run, text_of};
 use crate::lan::{Client, SERVER};
 use crate::site::Site;
+use crate::vmlinux::unpacked;
 use anyhow::{Context, Result};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -87,7 +88,7 @@ impl Preboot {
             anyhow::ensure!(Instant::now() < deadline, "the loader waits:\n{config}");
             std::thread::sleep(Duration::from_millis(300));
         };
-        let files = Kernel {
+        let mut files = Kernel {
             image: self.folder.path().join("vmlinuz"),
             initrd: self.folder.path().join("initrd"),
             command_line: arguments,
@@ -104,6 +105,7 @@ impl Preboot {
             let mut initrd = std::fs::OpenOptions::new().append(true).open(&files.initrd)?;
             std::io::copy(&mut std::fs::File::open(segment)?, &mut initrd)?;
         }
+        files.image = unpacked(&files.image)?;
         Ok(files)
     }
 

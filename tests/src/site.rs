@@ -3,6 +3,7 @@
 use crate::command::text_of;
 use crate::daemon::Daemon;
 use crate::http::Browser;
+use crate::image::CACHE;
 use crate::lan::Lan;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -119,8 +120,18 @@ impl SiteBuilder {
             self.network, self.kernel_args, self.boot, self.storage
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
+        share_modules(root.path())?;
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
     }
+}
+
+/// Compressing modules is most of the work of an initrd, and the same in each site.
+fn share_modules(root: &Path) -> Result<()> {
+    let shared = Path::new(CACHE).join("modules");
+    std::fs::create_dir_all(&shared).with_context(|| format!("can't make {}", shared.display()))?;
+    let folder = root.join("var/cache/bootlace");
+    std::fs::create_dir_all(&folder)?;
+    Ok(std::os::unix::fs::symlink(shared, folder.join("modules"))?)
 }
 
 /// A site. Its state is deleted when this is dropped; drop its servers and PCs first.

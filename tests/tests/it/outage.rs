@@ -1,8 +1,8 @@
 //! The storage server dies under running machines, and they go on when it is back.
 
-use crate::boot::{COMMAND, MAC, OTHER_MAC, SHUTDOWN, can_boot, wait_for_login};
+use crate::boot::{COMMAND, MAC, OTHER_MAC, QUICK, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Firmware, Lan, Pc, PcSlots, Recipe, Site};
+use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Site, require};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
@@ -19,14 +19,15 @@ const LOAD: &str = "{ (n=0; while dd if=/dev/urandom of=/root/load bs=4k count=8
 
 #[test]
 fn an_outage_of_the_storage_server_only_makes_machines_wait() {
-    if can_boot("outage") {
+    let needs = ["udhcpc", "curl"].map(Need::Program);
+    if can_boot("outage") && require("outage", &needs) {
         outage().unwrap_or_else(|error| panic!("{error:#}"));
     }
 }
 
 fn outage() -> Result<()> {
     let mut slots = PcSlots::take(2)?;
-    let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+    let image = QUICK.image(|text| eprintln!("{text}"))?;
     let site = Site::builder().create(Lan::lay("outage")?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
     let servers = site.serve()?;
@@ -36,8 +37,8 @@ fn outage() -> Result<()> {
         let machine = ["machine", "set", name, "--mac", mac, "--image", "debian"];
         let settings = ["--root-kind", root, "--write-mode", "persistent"];
         site.run(&[&machine[..], &settings].concat())?;
-        machines
-            .push((name, Pc::builder(name).mac(mac).firmware(Firmware::Bios).start(site.lan())?));
+        let kernel = Preboot::start(&site, mac)?.fetch()?;
+        machines.push((name, Pc::builder(name).mac(mac).kernel(&kernel).start(site.lan())?));
     }
     for (name, pc) in &machines {
         wait_for_login(pc, name)?;
@@ -62,7 +63,7 @@ fn outage() -> Result<()> {
         check_goes_on(pc).with_context(|| format!("{name} after the outage"))?;
     }
     for (name, pc) in &mut machines {
-        pc.console().send_line("systemctl poweroff")?;
+        pc.console().send_line("poweroff")?;
         pc.wait_for_off(SHUTDOWN).with_context(|| format!("{name} at the end"))?;
     }
     servers.stop()
