@@ -24,11 +24,13 @@ impl Status {
             return Ok(());
         }
         say(format!(
-            "{} machines, {} image versions, {} discovered PCs",
-            status.n_machines, status.n_image_versions, status.n_discovered
+            "{}, {}, {}",
+            count(status.n_machines, "machine"),
+            count(status.n_image_versions, "image version"),
+            count(status.n_discovered, "discovered PC")
         ));
         match &status.storage_error {
-            Some(error) => say(format!("storage server: {error}")),
+            Some(error) => say(error),
             None => say(match status.space {
                 Some(space) => format!(
                     "storage server: running, {:.1} GB of {:.0} GB free",
@@ -60,4 +62,9 @@ impl Status {
         }
         Ok(())
     }
+}
+
+/// `1 machine`, `2 machines`.
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
