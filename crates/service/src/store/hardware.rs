@@ -131,47 +131,133 @@ fn hardware(row: &Row<'_>) -> rusqlite::Result<Hardware> {
 
 /// Moves what an older Bootlace kept in files, `MAC.json` below `folder`, into the database.
 ///
+/// A file that can't be read, makes no sense, or can't be removed stays where it is: machines tell again at their
+/// next boot, and nobody has to wait for this. Two processes may do it at once.
+///
 /// # Errors
-/// The database or the folder can't be used.
+/// The database can't be used.
 pub(crate) fn take_over_files(database: &Path, folder: &Path) -> Result<(), Error> {
+    let warn = |error: Error| {
+        tracing::warn!(error = error.chain(), "hardware of machines stays in a file")
+    };
     let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(io_error("read the folder", folder))?,
+        Err(error) => {
+            warn(io_error("read the folder", folder)(error));
+            return Ok(());
+        }
     };
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(io_error("read the folder", folder))?.path();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let mac = path.file_stem().and_then(|name| name.to_str()?.parse::<Mac>().ok());
         let Some(mac) = mac else { continue };
-        let content = fs::read(&path).map_err(io_error("read", &path))?;
-        // One that makes no sense stays where it is: the machine tells again at its next boot.
-        if let Ok(hardware) = serde_json::from_slice::<Hardware>(&content) {
-            found.push((path, mac, hardware));
+        match fs::read(&path) {
+            Ok(content) => {
+                if let Ok(hardware) = serde_json::from_slice::<Hardware>(&content) {
+                    found.push((path, mac, hardware));
+                }
+            }
+            // Another process has moved it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn(io_error("read", &path)(error)),
         }
     }
-    let failed = |source| Error::database(database, source);
-    let mut connection = schema::open(database)?;
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let tables = Transaction::new(&transaction);
-    for (_, mac, hardware) in &found {
-        if tables.hardware(*mac).map_err(failed)?.is_none() {
-            tables.put_hardware(*mac, hardware).map_err(failed)?;
-        }
+    if !found.is_empty() {
+        keep_all(database, found.iter().map(|(_, mac, hardware)| (*mac, hardware)))?;
     }
-    tables.forget_hardware_of_strangers().map_err(failed)?;
-    transaction.commit().map_err(failed)?;
     for (path, ..) in &found {
-        fs::remove_file(path).map_err(io_error("remove", path))?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn(io_error("remove", path)(error));
+            }
+            _ => {}
+        }
     }
     // It stays if there is something in it that is not ours.
     let _ = fs::remove_dir(folder);
     Ok(())
 }
 
+/// Keeps the hardware of machines of which none is known.
+fn keep_all<'a>(
+    database: &Path,
+    all: impl Iterator<Item = (Mac, &'a Hardware)>,
+) -> Result<(), Error> {
+    let failed = |source| Error::database(database, source);
+    let mut connection = schema::open(database)?;
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let tables = Transaction::new(&transaction);
+    for (mac, hardware) in all {
+        if tables.hardware(mac).map_err(failed)?.is_none() {
+            tables.put_hardware(mac, hardware).map_err(failed)?;
+        }
+    }
+    tables.forget_hardware_of_strangers().map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The database of a site with one machine, and a folder with a file of it.
+    fn older(root: &Path) -> (std::path::PathBuf, std::path::PathBuf, std::path::PathBuf) {
+        let (database, folder) = (root.join("state.db"), root.join("hardware"));
+        let connection = schema::open(&database).unwrap();
+        let machine = "INSERT INTO machine VALUES \
+             ('lab-07', '02:00:00:00:00:01', NULL, 'nbd', 'discard', '0.0', '', 0, 0, NULL)";
+        connection.execute(machine, []).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("020000000001.json");
+        let about = r#"{"boot":7,"modaliases":["pci:v1"],"fitted_boot":null,"failures":0}"#;
+        fs::write(&file, about).unwrap();
+        (database, folder, file)
+    }
+
+    fn known(database: &Path) -> Vec<Mac> {
+        let connection = schema::open(database).unwrap();
+        let all = Transaction::new(&connection).all_hardware().unwrap();
+        all.into_iter().map(|(mac, _)| mac).collect()
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_keeps_no_server_from_starting() {
+        let root = tempfile::tempdir().unwrap();
+        let (database, folder, file) = older(root.path());
+        // A folder can't be read as a file, whoever asks.
+        let unreadable = folder.join("020000000002.json");
+        fs::create_dir(&unreadable).unwrap();
+        fs::write(folder.join("020000000003.json"), "{").unwrap();
+        take_over_files(&database, &folder).unwrap();
+        assert_eq!(known(&database), [Mac([2, 0, 0, 0, 0, 1])]);
+        assert!(unreadable.exists() && !file.exists());
+        assert!(folder.join("020000000003.json").exists());
+
+        let no_folder = root.path().join("file");
+        fs::write(&no_folder, "").unwrap();
+        take_over_files(&database, &no_folder).unwrap();
+        take_over_files(&database, &root.path().join("missing")).unwrap();
+    }
+
+    #[test]
+    fn two_processes_may_move_files_at_once() {
+        for _ in 0..20 {
+            let root = tempfile::tempdir().unwrap();
+            let (database, folder, _) = older(root.path());
+            let both = std::thread::scope(|scope| {
+                [(); 2]
+                    .map(|()| scope.spawn(|| take_over_files(&database, &folder)))
+                    .map(|taking| taking.join().unwrap())
+            });
+            for result in both {
+                result.unwrap();
+            }
+            assert_eq!(known(&database).len(), 1);
+            assert!(!folder.exists());
+        }
+    }
 
     #[test]
     fn a_mouse_does_not_change_what_a_machine_is() {
