@@ -47,7 +47,8 @@ pub(crate) async fn serve(
         leases.map(|lease| Lease { expires_unix: lease.expires_unix.min(longest_unix), ..lease });
     let mut server = Server::new(config, leases);
     let socket = Arc::new(socket);
-    // Decisions are made one by one; what they change is stored together, in few transactions.
+    // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
+    // waits for the disk are tasks, so that what is decided together is stored together.
     let mut answers = JoinSet::new();
     loop {
         let received = tokio::select! {
@@ -55,7 +56,7 @@ pub(crate) async fn serve(
             Some(_) = answers.join_next() => continue,
             Some(mac) = alive.recv() => {
                 if let Some(lease) = server.on_alive(mac, service.lease_clock_unix()) {
-                    answers.spawn(keep(service.clone(), lease));
+                    answers.spawn(keep(lease.mac, service.commit_lease(lease)));
                 }
                 continue;
             }
@@ -72,10 +73,12 @@ pub(crate) async fn serve(
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
         match server.on_request(&request, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
-                answers.spawn(answer(Arc::clone(&socket), service.clone(), request, reply));
+                let stored = reply.lease.clone().map(|lease| service.commit_lease(lease));
+                let (socket, service) = (Arc::clone(&socket), service.clone());
+                answers.spawn(answer(socket, service, request, reply, stored));
             }
             Decision::Released(lease) => {
-                answers.spawn(release(service.clone(), lease));
+                answers.spawn(release(lease.mac, service.commit_lease(lease)));
             }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
@@ -84,11 +87,17 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, reply: Box<Reply>) {
+async fn answer(
+    socket: Arc<DhcpSocket>,
+    service: Service,
+    request: Request,
+    reply: Box<Reply>,
+    stored: Option<impl Future<Output = Result<(), service::Error>>>,
+) {
     let mac = request.mac;
     let store = async {
-        match &reply.lease {
-            Some(lease) => service.commit_lease(lease.clone()).await,
+        match stored {
+            Some(stored) => stored.await,
             None => Ok(()),
         }
     };
@@ -109,18 +118,18 @@ async fn answer(socket: Arc<DhcpSocket>, service: Service, request: Request, rep
     }
 }
 
-async fn keep(service: Service, lease: Lease) {
-    match service.commit_lease(lease.clone()).await {
-        Ok(()) => tracing::debug!(mac = %lease.mac, "lease extended"),
+async fn keep(mac: Mac, stored: impl Future<Output = Result<(), service::Error>>) {
+    match stored.await {
+        Ok(()) => tracing::debug!(%mac, "lease extended"),
         Err(error) => {
-            tracing::warn!(mac = %lease.mac, error = error.chain(), "a lease could not be extended");
+            tracing::warn!(%mac, error = error.chain(), "a lease could not be extended");
         }
     }
 }
 
-async fn release(service: Service, lease: Lease) {
-    if let Err(error) = service.commit_lease(lease.clone()).await {
-        tracing::warn!(mac = %lease.mac, error = error.chain(), "a released lease could not be recorded");
+async fn release(mac: Mac, stored: impl Future<Output = Result<(), service::Error>>) {
+    if let Err(error) = stored.await {
+        tracing::warn!(%mac, error = error.chain(), "a released lease could not be recorded");
     }
 }
 
