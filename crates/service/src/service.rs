@@ -9,7 +9,12 @@ use crate::store::{self, Database, View};
 use images::Store;
 use model::Site;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use wire::Mac;
+
+/// Proofs of earlier boots that are looked up at once; each opens the database. Anybody who has an address can ask
+/// for one by one datagram.
+const LOOKUPS_MAX: usize = 8;
 
 /// A site. Cheap to clone; all clones are the same site.
 #[derive(Clone)]
@@ -27,6 +32,7 @@ struct Inner {
     refused: Refused,
     exports: Exports,
     lease_clock: Arc<LeaseClock>,
+    lookups: Semaphore,
 }
 
 impl Service {
@@ -51,6 +57,7 @@ impl Service {
             refused: Refused::default(),
             exports: Exports::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
+            lookups: Semaphore::new(LOOKUPS_MAX),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -99,6 +106,11 @@ impl Service {
 
     pub(crate) fn lease_clock(&self) -> &Arc<LeaseClock> {
         &self.inner.lease_clock
+    }
+
+    /// Places of those who look up proofs of earlier boots.
+    pub(crate) fn lookups(&self) -> &Semaphore {
+        &self.inner.lookups
     }
 
     /// What time it is.

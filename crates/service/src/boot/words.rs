@@ -34,17 +34,23 @@ impl Service {
         }
     }
 
-    /// Whether a text can be believed that a machine sends about any of its boots; looks earlier ones up.
+    /// Whether a text can be believed that a machine sends about any of its boots; looks earlier ones up, a few
+    /// at once. What can't be looked up is not believed: machines say it again.
     pub async fn believes(&self, mac: Mac, boot: BootId, text: &[u8], tag: Option<Tag>) -> bool {
         match self.believe(mac, boot, text, tag) {
             Belief::Believed => return true,
             Belief::Refused => return false,
             Belief::Earlier => {}
         }
+        let _place = self.lookups().acquire().await;
         match self.database().read(move |tables| tables.proof(mac, boot)).await {
             Ok(Some(proof)) => self.is_proven(mac, boot, proof, text, tag),
             // There is nothing that such words could change.
-            Ok(None) | Err(_) => true,
+            Ok(None) => true,
+            Err(error) => {
+                tracing::warn!(%mac, boot, error = error.chain(), "words about a boot that can't be looked up");
+                false
+            }
         }
     }
 

@@ -197,3 +197,16 @@ async fn a_machine_is_told_to_stop_until_it_obeys() {
     assert_eq!(service.open_orders(), []);
     assert!(service.machine(&name).unwrap().power.unwrap().obeyed_unix_ms.is_some());
 }
+
+#[tokio::test]
+async fn what_can_not_be_looked_up_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    reached(&service, Stage::Config).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert!(service.believes(MAC, first, b"alive", None).await, "it has proven nothing");
+    let database = options(folder.path()).database;
+    std::fs::rename(&database, database.with_extension("away")).unwrap();
+    assert!(!service.believes(MAC, first, b"alive", None).await);
+}
