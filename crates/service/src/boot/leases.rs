@@ -61,14 +61,18 @@ impl Service {
         let Some(setting) = clock.setting(self.now()) else { return };
         let by_seconds = setting.by_seconds;
         tracing::warn!(by_seconds, "the clock of this server was set; leases are moved with it");
-        let clock = Arc::clone(clock);
         // Inside, so that each lease that is stored before is moved, and none that is stored after.
-        let moved = self.database().write(move |tables| {
-            tables.shift_leases(by_seconds)?;
-            clock.note(setting);
-            Ok(())
+        let moved = self.database().write({
+            let clock = Arc::clone(clock);
+            move |tables| {
+                tables.shift_leases(by_seconds)?;
+                clock.note(setting);
+                Ok(())
+            }
         });
         if let Err(error) = moved.await {
+            // The whole transaction may have failed.
+            clock.forget(setting);
             tracing::error!(error = error.chain(), "leases were not moved");
         }
     }

@@ -52,10 +52,17 @@ impl LeaseClock {
         self.set_seconds.store(setting.set_seconds, Ordering::Relaxed);
     }
 
+    /// The database does not know of this setting after all.
+    pub(crate) fn forget(&self, setting: Setting) {
+        self.set_seconds.store(setting.set_seconds - setting.by_seconds, Ordering::Relaxed);
+    }
+
     /// A lease that is counted by this clock, as it stands in the database.
     pub(crate) fn stored(&self, lease: Lease) -> Lease {
         let seconds = self.set_seconds.load(Ordering::Relaxed);
-        Lease { expires_unix: lease.expires_unix.saturating_add_signed(seconds), ..lease }
+        let expires_unix = lease.expires_unix.saturating_add_signed(seconds);
+        // Numbers of the database have a sign.
+        Lease { expires_unix: expires_unix.min(i64::MAX.unsigned_abs()), ..lease }
     }
 
     /// A lease as it stands in the database, counted by this clock.

@@ -47,8 +47,11 @@ impl Transaction<'_> {
 
     /// The wall clock was set: what was to end then ends so much later, or earlier.
     pub(crate) fn shift_leases(&self, seconds: i64) -> rusqlite::Result<()> {
-        self.sql()
-            .execute("UPDATE lease SET expires_unix = max(0, expires_unix + ?1)", [seconds])?;
+        // One that never ends stays so: a sum that is too large would become a fraction, which the table refuses.
+        self.sql().execute(
+            "UPDATE lease SET expires_unix = max(0, min(expires_unix, ?2 - max(0, ?1)) + ?1)",
+            [seconds, i64::MAX],
+        )?;
         self.touch(Part::Leases);
         Ok(())
     }

@@ -161,3 +161,66 @@ async fn leases_are_moved_with_the_wall_clock() {
         assert_eq!(left(&service), [2940, 3540, 3540]);
     }
 }
+
+#[tokio::test]
+async fn leases_that_could_not_be_moved_are_moved_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::at(40 * YEAR_MS);
+    let service = open(folder.path(), &hands);
+    lease(&service, MAC, ADDRESS).await;
+    let expires_unix = service.lease_clock_unix() + 3600;
+    service
+        .commit_lease(Lease { mac: MAC, address: ADDRESS, expires_unix, host_name: None })
+        .await
+        .unwrap();
+    hands.set(41 * YEAR_MS);
+    // What is stored together with the move breaks the whole transaction.
+    let other = rusqlite::Connection::open(options(folder.path()).database).unwrap();
+    let spoil =
+        "CREATE TRIGGER spoil AFTER INSERT ON seen BEGIN SELECT raise(ROLLBACK, 'full'); END";
+    other.execute_batch(spoil).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // The writer waits with this one; the next two stand behind it.
+    let first = service.database().write(|_| Ok(()));
+    let spoiled = async {
+        let sighting = Sighting {
+            mac: MAC,
+            firmware: Firmware::Bios,
+            address: None,
+            uuid: None,
+            host_name: None,
+        };
+        let spoiled = service.saw(sighting);
+        other.execute_batch("COMMIT").unwrap();
+        spoiled.await
+    };
+    let (_, (), spoiled) = tokio::join!(first, service.look_at_wall_clock(), spoiled);
+    assert!(spoiled.is_err());
+    let left = |service: &Service| service.leases()[0].expires_unix - service.lease_clock_unix();
+    assert_eq!(left(&service), 3600);
+    service.look_at_wall_clock().await;
+    assert_eq!(left(&service), 3600);
+    assert_eq!(left(&open(folder.path(), &Hands::at(hands.now().unix_ms))), 3600);
+}
+
+#[tokio::test]
+async fn a_lease_that_never_ends_does_not_keep_the_others_from_being_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::at(40 * YEAR_MS);
+    let service = open(folder.path(), &hands);
+    lease(&service, MAC, ADDRESS).await;
+    let mac = Mac([2, 0, 0, 0, 0, 9]);
+    let expires_unix = service.lease_clock_unix() + 3600;
+    let address = Ipv4Addr::new(10, 77, 0, 9);
+    let ends = Lease { mac, address, expires_unix, host_name: None };
+    service.commit_lease(ends.clone()).await.unwrap();
+    hands.set(80 * YEAR_MS);
+    service.look_at_wall_clock().await;
+    assert!(service.leases().contains(&ends));
+    let again = open(folder.path(), &Hands::at(hands.now().unix_ms));
+    let left: Vec<u64> =
+        again.leases().iter().map(|lease| lease.expires_unix - again.lease_clock_unix()).collect();
+    assert!(left.contains(&3600), "{left:?}");
+    // And one is stored after it.
+    lease(&service, MAC, ADDRESS).await;
+}
