@@ -96,9 +96,7 @@ impl Initrds {
                     let _ = self.ensure(&version).await;
                 }
             }
-            if self.are_fitted {
-                self.keep_fitted_built().await;
-            }
+            self.keep_fitted_built().await;
             tokio::select! {
                 () = images_changed(&mut changes) => {}
                 () = self.wanted.notified() => {}
@@ -109,7 +107,10 @@ impl Initrds {
 
     /// Builds what is missing for the hardware of the site's machines, and removes what is for none.
     async fn keep_fitted_built(&self) {
-        let fitted = fitted_of(&self.database.view());
+        let fitted = match self.are_fitted {
+            true => fitted_of(&self.database.view()),
+            false => Vec::new(),
+        };
         for Fitted { version, recipe, names } in &fitted {
             // One that can't be built is not tried again: its hardware stays the same.
             if self.shelf.is_built(recipe)

@@ -467,6 +467,29 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
 }
 
 #[tokio::test]
+async fn initrds_for_hardware_go_when_nobody_is_to_get_them() {
+    for are_fitted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { fitted_initrds: are_fitted, ..options(folder.path()) };
+        let initrds = options.initrds.clone();
+        std::fs::create_dir_all(&initrds).unwrap();
+        std::fs::write(initrds.join("debian@1+0123-4567.img"), "for hardware").unwrap();
+        std::fs::write(initrds.join("debian@1-4567.img"), "for all").unwrap();
+        let service = Service::open(options).unwrap();
+        let builder = tokio::spawn(async move { service.initrds().keep_built().await });
+        let left = || std::fs::read_dir(&initrds).unwrap().count();
+        for _ in 0..200 {
+            if left() < 2 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        builder.abort();
+        assert!(initrds.join("debian@1-4567.img").exists() && left() == 1, "{are_fitted}");
+    }
+}
+
+#[tokio::test]
 async fn the_kernel_log_of_a_failed_boot_is_kept_for_its_machine_only() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();
