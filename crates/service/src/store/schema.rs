@@ -201,6 +201,8 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Transaction, View};
+    use wire::Mac;
 
     #[test]
     fn a_newer_database_is_refused_and_left_alone() {
@@ -213,6 +215,34 @@ mod tests {
         let known =
             format!("has format 99, but this Bootlace knows only up to {}", MIGRATIONS.len());
         assert!(error.contains(&known), "{error}");
+    }
+
+    #[test]
+    fn an_older_database_keeps_what_it_holds() {
+        for format in 1..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state.db");
+            let older = Connection::open(&path).unwrap();
+            older.execute_batch(&MIGRATIONS[..format].concat()).unwrap();
+            older
+                .execute_batch(
+                    "INSERT INTO machine (name, mac, root, write_mode, shelf_slot, kernel_args, reset_disk, \
+                     added_unix) VALUES ('lab-07', '02:00:00:00:00:01', 'nbd', 'discard', '0.0', '', 0, 0); \
+                     INSERT INTO lease VALUES ('02:00:00:00:00:01', '10.0.0.7', 99, 'pc'); \
+                     INSERT INTO boot (mac, firmware, started_unix_ms) VALUES ('02:00:00:00:00:01', 0, 5); \
+                     INSERT INTO boot_stage VALUES (1, 'dhcp', 6, NULL, ''); \
+                     INSERT INTO seen VALUES ('02:00:00:00:00:02', 0, NULL, NULL, NULL, 7, 8);",
+                )
+                .unwrap();
+            older.pragma_update(None, "user_version", format as u32).unwrap();
+            drop(older);
+            let view = View::load(&Transaction::new(&open(&path).unwrap())).unwrap();
+            let mac = Mac([2, 0, 0, 0, 0, 1]);
+            assert_eq!(view.site.machines[0].mac, mac);
+            assert_eq!(view.owner([10, 0, 0, 7].into()), Some(mac));
+            assert_eq!(view.boots.get(&mac).unwrap().boot.stages.len(), 1);
+            assert_eq!(view.discovered()[0].last_unix, 8);
+        }
     }
 
     #[test]
