@@ -75,7 +75,7 @@ pub enum Error {
         kind: RootKind,
     },
     /// Kind and address of a root contradict each other.
-    #[error("{url} is no address for the root kind {kind}: give one like {}", example_url(*kind))]
+    #[error("{url} is not an address for the root kind {kind}: give one like {}", example_url(*kind))]
     RootUrlOfOtherKind {
         /// How the root shall reach the machine.
         kind: RootKind,

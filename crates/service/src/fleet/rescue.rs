@@ -70,7 +70,7 @@ impl Service {
         for path in candidates {
             match read_busybox(&path).await {
                 Ok(Some(program)) => return Ok(program),
-                Ok(None) => troubles.push(format!("{} is no static program", path.display())),
+                Ok(None) => troubles.push(format!("{} is not a static program", path.display())),
                 Err(error) => troubles.push(wire::error_chain(&error)),
             }
         }

@@ -7,7 +7,7 @@ use crate::service::Service;
 use model::{ImageName, MachineName, Space};
 use std::collections::BTreeMap;
 
-/// Entries of [`Status::attention`]; nobody mends more at once.
+/// Entries of [`Status::attention`]; nobody fixes more at once.
 const ATTENTION_MAX: usize = 7;
 
 /// Something that a person should look at.

@@ -251,7 +251,7 @@ async fn a_root_on_a_foreign_server_needs_no_storage_server() {
     assert!(error.contains("lab-07 has no address of its iscsi root"), "{error}");
     let change = MachineChange { root_url: Some(url.parse().unwrap()), ..to(RootKind::Nbd) };
     let error = set(change).await.unwrap_err().to_string();
-    assert!(error.contains("no address for the root kind nbd"), "{error}");
+    assert!(error.contains("not an address for the root kind nbd"), "{error}");
     assert_eq!(set(to(RootKind::Nbd)).await.unwrap().root_url, None);
     assert!(set(to(RootKind::Nfs)).await.is_err());
 }

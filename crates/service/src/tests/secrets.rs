@@ -129,7 +129,7 @@ async fn one_boot_stops_in_a_rescue_shell() {
     assert!(error.contains("install the Debian package busybox-static"), "{error}");
     std::fs::write(&busybox, "#!/bin/sh\n").unwrap();
     let error = service.want_rescue(&name).await.unwrap_err().to_string();
-    assert!(error.contains("busybox is no static program"), "{error}");
+    assert!(error.contains("busybox is not a static program"), "{error}");
     std::fs::write(&busybox, static_program()).unwrap();
 
     let wanted = service.want_rescue(&name).await.unwrap();
