@@ -109,7 +109,7 @@ pub enum Error {
     /// A machine can't be told to stop.
     #[error(
         "{0} can't be told to stop: its last boot has not begun, has failed, or runs an initrd of an older \
-         Bootlace; switch it off and on at its place"
+         Bootlace; switch it off and on by hand"
     )]
     NoKeeper(MachineName),
     /// What follows the initrd can't be made.

@@ -190,7 +190,7 @@ pub fn machine_state(
                 );
             }
             let word = if stage < Stage::Start { StateWord::Loading } else { StateWord::Starting };
-            state(word, format!("It boots: {}.", stage.title()))
+            state(word, format!("It is booting: {}.", stage.title()))
         }
     }
 }
@@ -216,11 +216,9 @@ fn up_sentence(boot: &Boot, up: &StageEvent) -> String {
     let took = format!("{}.{} s", took_ms / 1000, took_ms % 1000 / 100);
     match &boot.image {
         Some((image, version)) => {
-            format!(
-                "It is up with {image} version {version}, {took} after its firmware asked first."
-            )
+            format!("It is up with {image} version {version}. Its start took {took}.")
         }
-        None => format!("It is up, {took} after its firmware asked first."),
+        None => format!("It is up. Its start took {took}."),
     }
 }
 
