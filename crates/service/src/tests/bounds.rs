@@ -97,3 +97,42 @@ async fn hardware_of_an_older_bootlace_moves_in_and_goes_with_its_machine() {
     service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
     assert_eq!(service.hardware(&name).unwrap(), None);
 }
+
+#[tokio::test]
+async fn readers_see_what_the_tables_hold_however_addresses_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let mut random = 1u32;
+    let mut below = |n: u32| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) % n
+    };
+    for _ in 0..20 {
+        // Those that are queued together are stored together.
+        let moves: Vec<_> = (0..below(40))
+            .map(|_| {
+                let (mac, address) = (forged(below(6)), Ipv4Addr::from(below(6)));
+                let expires_unix = below(100).into();
+                service.commit_lease(Lease { mac, address, expires_unix, host_name: None })
+            })
+            .collect();
+        for moved in moves {
+            moved.await.unwrap();
+        }
+        let seen = |service: &Service| {
+            let mut leases = service.leases();
+            leases.sort_by_key(|lease| lease.mac);
+            let owners: Vec<_> = (0..6).map(|n| service.owner_of(Ipv4Addr::from(n))).collect();
+            (leases, owners)
+        };
+        let (leases, owners) = seen(&service);
+        for lease in &leases {
+            let n = u32::from(lease.address) as usize;
+            assert_eq!(owners[n], Some(lease.mac));
+        }
+        assert_eq!(owners.iter().flatten().count(), leases.len());
+        let stored = seen(&Service::open(options(folder.path())).unwrap());
+        // A process that starts counts by another clock, which is as far.
+        assert_eq!(stored, (leases, owners));
+    }
+}
