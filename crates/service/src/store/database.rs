@@ -73,6 +73,13 @@ impl Database {
         self.view.clone()
     }
 
+    /// Waits until the writer has ended though handles are left: a change has panicked, and nothing can be stored
+    /// any more.
+    pub(crate) async fn ended(&self) {
+        let mut view = self.watch();
+        while view.changed().await.is_ok() {}
+    }
+
     /// Makes a change. When the future is `Ok`, it is on the disk and in the view.
     ///
     /// It is in the queue when this returns, behind all that were before: who must keep an order calls this

@@ -278,6 +278,16 @@ async fn what_is_acknowledged_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_server_that_can_store_nothing_any_more_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let change = service.database().write::<(), _>(|_| panic!("a bug"));
+    assert!(matches!(change.await, Err(Error::Stopping)));
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), service.run());
+    ended.await.unwrap();
+}
+
+#[tokio::test]
 async fn the_changes_of_another_process_are_seen() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::open(options(folder.path())).unwrap();
