@@ -22,13 +22,17 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
-    // Only set for us: seen by build scripts, it would make cargo build everything again.
+    without_ours(&mut command);
+    command
+}
+
+/// Takes away what `cargo run` has set for us: seen by build scripts, it would make cargo build everything again.
+pub(crate) fn without_ours(command: &mut Command) {
     for variable in
         ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"]
     {
         command.env_remove(variable);
     }
-    command
 }
 
 /// Runs a command that says itself what is wrong.

@@ -322,7 +322,7 @@ fn what_can_not_be_shared_is_said_with_what_helps() {
         (vec![empty.as_str()], "it is empty"),
         (vec![other.as_str(), "--nbd", &taken], "another program listens there"),
         (vec![other.as_str(), "--nbd-unix", &socket], "another program listens there"),
-        (vec![other.as_str(), "--nbd", "192.0.2.1:1"], "no address of this host"),
+        (vec![other.as_str(), "--nbd", "192.0.2.1:1"], "not an address of this host"),
         (vec![other.as_str(), "--aoe", "none0:1.0"], "none0"),
         (vec![other.as_str(), "--aoe", "lo:1.0", "--allow", "10.0.0.1"], "no --allow names"),
         (vec![other.as_str(), "--name", ""], "1 to 255 bytes"),

@@ -1,5 +1,6 @@
 //! A program with tests that runs once.
 
+use crate::build::without_ours;
 use anyhow::{Context, Result};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -81,6 +82,8 @@ impl Job {
     fn start(&self, output: &File, environment: &[(&str, &OsStr)]) -> Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir(&self.folder).envs(environment.iter().copied());
+        // The documentation's tests are run by cargo.
+        without_ours(&mut command);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         command.spawn().with_context(|| format!("can't start {}", self.program.display()))
     }
