@@ -437,6 +437,29 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
 }
 
 #[tokio::test]
+async fn a_disk_under_a_running_system_is_not_thrown_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    let asked = start_storage(root);
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let image = Some("debian-12".parse().unwrap());
+    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    pretend_initrds(&service);
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(screen(&service).await, "");
+    reached(&service, Stage::Start).await;
+    let reset = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
+    service.set_machine(name.clone(), reset).await.unwrap();
+    // Whoever asks from its address now gets what it was given, and the disk stays until it is switched on again.
+    assert_eq!(screen(&service).await, "");
+    assert_eq!(asked.lock().unwrap().len(), 2, "its disk was thrown away");
+    assert!(service.site().machine(&name).unwrap().reset_disk);
+}
+
+#[tokio::test]
 async fn initrds_of_the_cache_are_listed_with_their_state() {
     let root = tempfile::tempdir().unwrap();
     let init = root.path().join("init");
