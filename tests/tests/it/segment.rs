@@ -51,7 +51,7 @@ fn identity_and_power(name: &str) -> Result<()> {
     ensure!(again == first, "the host key was {first} and is {again}");
     site.run(&["machine", "power", "pc-1", "poweroff"])?;
     let page = site.browser().get("/machines/pc-1")?.body;
-    ensure!(page.contains("It was asked to switch itself off, "), "{page}");
+    ensure!(page.contains("It was asked to shut down ("), "{page}");
     pc.wait_for_off(SHUTDOWN)?;
     servers.stop()
 }
