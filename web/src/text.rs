@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use model::Firmware;
-use service::StateWord;
+use service::{Now, StateWord};
 
 /// A size in the unit that fits: `1.4 GB`.
 pub(crate) fn bytes(n_bytes: u64) -> String {
@@ -36,8 +36,8 @@ pub(crate) fn duration_us(us: u64) -> String {
 }
 
 /// How long ago: `just now`, `8 min ago`.
-pub(crate) fn ago(unix_ms: u64) -> String {
-    let seconds = now_unix_ms().saturating_sub(unix_ms) / 1000;
+pub(crate) fn ago(unix_ms: u64, now: Now) -> String {
+    let seconds = now.unix_ms.saturating_sub(unix_ms) / 1000;
     match seconds {
         0..=4 => "just now".to_owned(),
         5..=89 => format!("{seconds} s ago"),
@@ -63,11 +63,6 @@ pub(crate) fn clock(unix_ms: u64) -> String {
 fn zoned(unix_ms: u64) -> Option<Zoned> {
     let time = Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
     Some(time.to_zoned(TimeZone::system()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is who pages ask")]
-pub(crate) fn now_unix_ms() -> u64 {
-    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 /// The sign of a state: never color alone.
@@ -104,6 +99,7 @@ pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::Moment;
 
     #[test]
     fn sizes_and_times_are_short() {
@@ -111,8 +107,9 @@ mod tests {
         assert_eq!(sizes, ["0 bytes", "999 bytes", "1.0 kB", "12 MB", "2.1 GB", "18446744 TB"]);
         let times = [40, 400, 9_940, 23_400, 250_000].map(duration_ms);
         assert_eq!(times, ["40 ms", "0.4 s", "9.9 s", "23 s", "4 min 10 s"]);
-        assert_eq!(ago(now_unix_ms() - 480_000), "8 min ago");
-        assert_eq!(ago(u64::MAX), "just now");
+        let now = Now { unix_ms: 500_000, moment: Moment::default() };
+        assert_eq!(ago(20_000, now), "8 min ago");
+        assert_eq!(ago(u64::MAX, now), "just now");
         assert_eq!(exact(u64::MAX), "unknown");
     }
 }

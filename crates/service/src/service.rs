@@ -114,7 +114,7 @@ impl Service {
     }
 
     /// What time it is.
-    pub(crate) fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         self.inner.options.clock.now()
     }
 

@@ -69,7 +69,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             os_name: version.os_name.clone().unwrap_or_else(|| "unnamed system".to_owned()),
             kernel: version.kernel_version.clone(),
             digest: version.digest.chars().take(12).collect(),
-            imported: When::seconds(version.imported_unix),
+            imported: When::seconds(version.imported_unix, service.now()),
             initrd_class,
             initrd,
             error,

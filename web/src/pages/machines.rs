@@ -5,7 +5,7 @@ use crate::text;
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use service::{MachineView, Service, StateWord};
+use service::{MachineView, Now, Service, StateWord};
 
 /// While something boots, and while nothing does.
 const REFRESH_SECONDS: (u32, u32) = (2, 15);
@@ -45,9 +45,10 @@ pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Fi
     let n_machines = machines.len();
     let shown =
         |view: &MachineView| filter.state.is_empty() || view.state.word.word() == filter.state;
+    let now = service.now();
     let page = Machines {
         frame: Frame::new(&service, "machines", "Machines").refreshed(seconds),
-        rows: machines.iter().filter(|view| shown(view)).map(row).collect(),
+        rows: machines.iter().filter(|view| shown(view)).map(|view| row(view, now)).collect(),
         n_machines,
         filter: filter.state,
         done: Done::sentence(&filter.done),
@@ -55,7 +56,7 @@ pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Fi
     Ok(render(StatusCode::OK, &page))
 }
 
-fn row(view: &MachineView) -> Row {
+fn row(view: &MachineView, now: Now) -> Row {
     let next = match (&view.machine.image, view.next_version) {
         (None, _) => "none".to_owned(),
         (Some(image), None) => format!("{image} (missing)"),
@@ -64,8 +65,8 @@ fn row(view: &MachineView) -> Row {
     let running = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
     let running = running.map(|(image, version)| format!("{image} · v{version}"));
     let image = match running {
-        Some(now) if now != next && view.state.word == StateWord::Up => {
-            format!("{now}; next boot {next}")
+        Some(running) if running != next && view.state.word == StateWord::Up => {
+            format!("{running}; next boot {next}")
         }
         _ => next,
     };
@@ -74,7 +75,7 @@ fn row(view: &MachineView) -> Row {
         state: StateMark::from(&view.state),
         image,
         address: view.address.map_or_else(|| "–".to_owned(), |address| address.to_string()),
-        last_boot: view.boot.as_ref().map(|boot| When::ms(boot.started_unix_ms)),
+        last_boot: view.boot.as_ref().map(|boot| When::ms(boot.started_unix_ms, now)),
         took,
         name: view.machine.name.to_string(),
     }

@@ -16,7 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use done::Done;
 use model::{ImageName, MachineName, RootKind, WriteMode};
-use service::{Error, MachineState, Service};
+use service::{Error, MachineState, Now, Service};
 
 /// What the frame of every page shows.
 pub(crate) struct Frame {
@@ -37,7 +37,7 @@ impl Frame {
             here,
             n_discovered: service.discovered().len(),
             refresh_seconds: 0,
-            now: text::exact(text::now_unix_ms()),
+            now: text::exact(service.now().unix_ms),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -74,12 +74,12 @@ pub(crate) struct When {
 }
 
 impl When {
-    fn ms(unix_ms: u64) -> Self {
-        Self { ago: text::ago(unix_ms), exact: text::exact(unix_ms) }
+    fn ms(unix_ms: u64, now: Now) -> Self {
+        Self { ago: text::ago(unix_ms, now), exact: text::exact(unix_ms) }
     }
 
-    fn seconds(unix: u64) -> Self {
-        Self::ms(unix.saturating_mul(1000))
+    fn seconds(unix: u64, now: Now) -> Self {
+        Self::ms(unix.saturating_mul(1000), now)
     }
 }
 

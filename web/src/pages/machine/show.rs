@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use model::MachineName;
-use service::{MachineView, PowerState, PowerVerb, Rescue, Service, StateWord};
+use service::{MachineView, Now, PowerState, PowerVerb, Rescue, Service, StateWord};
 
 /// How often the page is reloaded while the machine boots.
 const REFRESH_SECONDS: u32 = 2;
@@ -122,6 +122,7 @@ pub(super) async fn page(
     let failed = |error| Failure::new(service, &error);
     let view = service.machine(name).map_err(failed)?;
     let preview = service.preview(name).map_err(failed)?;
+    let now = service.now();
     let history = service.boots_of(view.machine.mac, HISTORY_MAX).await.map_err(failed)?;
     let is_booting = view.state.word.is_passing();
     let frame = Frame::new(service, "machines", name.as_str());
@@ -141,15 +142,15 @@ pub(super) async fn page(
         .collect();
     let boot = view.boot.as_ref().map(|boot| BootDrawing {
         id: boot.id,
-        started: When::ms(boot.started_unix_ms),
+        started: When::ms(boot.started_unix_ms, now),
         image: booted_image(boot),
         took: view.took_ms().map(text::duration_ms),
-        timeline: timeline(boot, &earlier, boot_end(&view)),
+        timeline: timeline(boot, &earlier, boot_end(&view, now)),
     });
     let page = MachinePage {
         frame: if form.is_none() { frame.refreshed(REFRESH_SECONDS) } else { frame },
         state: StateMark::from(&view.state),
-        since: view.state.since_unix_ms.map(When::ms),
+        since: view.state.since_unix_ms.map(|since| When::ms(since, now)),
         ram: view.ram_sentence(),
         done,
         mac: machine.mac.to_string(),
@@ -166,10 +167,10 @@ pub(super) async fn page(
             && !machine.root.is_foreign(),
         kernel_args: machine.kernel_args.to_string(),
         boot,
-        earlier: earlier.iter().map(earlier_boot).collect(),
+        earlier: earlier.iter().map(|boot| earlier_boot(boot, now)).collect(),
         is_stalled: view.export.as_ref().is_some_and(|export| export.stall.is_some()),
         can_stop: view.state.word == StateWord::Up && view.is_proven,
-        power: view.power.as_ref().map(power_sentence),
+        power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
         refused: (view.n_refused > 0).then(|| text::count(view.n_refused, "report", "reports")),
         form,
@@ -196,10 +197,10 @@ fn hardware(hardware: &service::Hardware) -> String {
 }
 
 /// Until when the last bar of an unfinished boot is drawn: one that was given up grows no more.
-fn boot_end(view: &MachineView) -> u64 {
+fn boot_end(view: &MachineView, now: Now) -> u64 {
     match (&view.boot, view.state.word.is_passing()) {
         (Some(boot), false) => boot.current().map_or(boot.started_unix_ms, |last| last.at_unix_ms),
-        _ => text::now_unix_ms(),
+        _ => now.unix_ms,
     }
 }
 
@@ -219,21 +220,21 @@ fn chosen_image(view: &MachineView) -> String {
 }
 
 /// What was asked, and what became of it.
-fn power_sentence(power: &PowerState) -> String {
+fn power_sentence(power: &PowerState, now: Now) -> String {
     let asked = match power.verb {
         PowerVerb::Reboot => "It was asked to restart",
         PowerVerb::Poweroff => "It was asked to shut down",
     };
-    let asked_at = When::ms(power.asked_unix_ms).ago;
+    let asked_at = When::ms(power.asked_unix_ms, now).ago;
     let answer = match power.obeyed_unix_ms {
         Some(_) => "it is doing so",
-        None if power.is_open(text::now_unix_ms()) => "no answer yet",
+        None if power.is_open(now.unix_ms) => "no answer yet",
         None => "it never answered, and is no longer being asked",
     };
     format!("{asked} ({asked_at}): {answer}.")
 }
 
-fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
+fn earlier_boot(boot: &model::Boot, now: Now) -> EarlierBoot {
     use model::Stage;
     let last = boot.current();
     let (end, class) = match last.map(|event| event.stage) {
@@ -256,7 +257,7 @@ fn earlier_boot(boot: &model::Boot) -> EarlierBoot {
         .map(|event| event.at_unix_ms.saturating_sub(boot.started_unix_ms));
     EarlierBoot {
         id: boot.id,
-        started: When::ms(boot.started_unix_ms),
+        started: When::ms(boot.started_unix_ms, now),
         image: boot
             .image
             .as_ref()
