@@ -2,7 +2,9 @@
 
 use crate::config::{AddressBy, Config};
 use model::Network;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use wire::Mac;
 
 /// The boot network can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -43,18 +45,55 @@ pub(crate) enum NetworkError {
         /// The server's own address.
         server: Ipv4Addr,
     },
+    /// A configured address is not one that a PC of the interface's network can have.
+    #[error(
+        "{what} {address} is not an address of a PC in the network {network}/{prefix} of interface {interface:?}: \
+         correct it below [network], or leave it out"
+    )]
+    NoAddressOfPc {
+        /// What it is configured as.
+        what: String,
+        /// The address.
+        address: Ipv4Addr,
+        /// Network address.
+        network: Ipv4Addr,
+        /// Its prefix length.
+        prefix: u8,
+        /// The interface.
+        interface: String,
+    },
+    /// An address can't be the server's own.
+    #[error("{what} is the server's own address {server}: choose another one")]
+    IsServer {
+        /// What it is configured as.
+        what: String,
+        /// The server's own address.
+        server: Ipv4Addr,
+    },
+    /// An address is reserved for two NICs.
+    #[error(
+        "{address} is reserved for both {first} and {second}: give one of them another address"
+    )]
+    ReservedTwice {
+        /// The address.
+        address: Ipv4Addr,
+        /// One NIC.
+        first: Mac,
+        /// The other.
+        second: Mac,
+    },
     /// The pool would give the server's address away.
     #[error("the pool contains the server's own address {0}; leave it out")]
     PoolHasServer(Ipv4Addr),
 }
 
-/// Reads the server's address from the interface and checks the pool against it.
+/// Reads the server's address from the interface and checks the configured addresses against it.
 ///
 /// # Errors
-/// The interface is not there or has no IPv4 address, or the pool does not fit its network.
+/// The interface is not there or has no IPv4 address, or a configured address does not fit its network.
 pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
     let (server, prefix) = address_of(&config.network.interface)?;
-    check_pool(config, server, prefix)?;
+    check_addresses(config, server, prefix)?;
     Ok(Network {
         server,
         prefix,
@@ -102,7 +141,7 @@ fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
     }
 }
 
-fn check_pool(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
     let pool = config.network.pool;
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     let network = Ipv4Addr::from_bits(server.to_bits() & mask);
@@ -119,6 +158,27 @@ fn check_pool(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), Netwo
     }
     if (pool.first..=pool.last).contains(&server) {
         return Err(NetworkError::PoolHasServer(server));
+    }
+    let broadcast = Ipv4Addr::from_bits(network.to_bits() | !mask);
+    let check = |what: String, address: Ipv4Addr| {
+        if address == server {
+            return Err(NetworkError::IsServer { what, server });
+        }
+        if is_inside(address) && address != network && address != broadcast {
+            return Ok(());
+        }
+        let interface = config.network.interface.clone();
+        Err(NetworkError::NoAddressOfPc { what, address, network, prefix, interface })
+    };
+    if let Some(router) = config.network.router.filter(|router| *router != server) {
+        check("router".to_owned(), router)?;
+    }
+    let mut owners: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
+    for (&mac, &address) in &config.network.reserved {
+        check(format!("the address reserved for {mac}"), address)?;
+        if let Some(first) = owners.insert(address, mac) {
+            return Err(NetworkError::ReservedTwice { address, first, second: mac });
+        }
     }
     Ok(())
 }
@@ -144,5 +204,28 @@ mod tests {
         assert!(error("enp77s0", "10.0.0.1-10.0.0.9").contains("there are: lo"));
         assert!(error("lo", "10.0.0.1-10.0.0.9").contains("network 127.0.0.0/8"));
         assert!(error("lo", "127.0.0.1-127.0.0.9").contains("own address 127.0.0.1"));
+    }
+
+    #[test]
+    fn a_reserved_address_is_one_that_a_pc_can_have() {
+        let check = |lines: &str| {
+            let text = format!(
+                "[network]\ninterface = \"lo\"\npool = \"127.0.0.100-127.0.0.199\"\n{lines}\n"
+            );
+            network(&toml::from_str(&text).unwrap()).map_err(|error| error.to_string())
+        };
+        let reserve = |address: &str| {
+            check(&format!("reserve = {{ \"52:54:00:00:00:01\" = \"{address}\" }}"))
+        };
+        assert!(reserve("127.0.5.20").is_ok(), "it need not lie in the pool");
+        for address in ["192.168.9.9", "127.0.0.0", "127.255.255.255"] {
+            let error = reserve(address).unwrap_err();
+            assert!(error.contains("52:54:00:00:00:01") && error.contains(address), "{error}");
+        }
+        assert!(reserve("127.0.0.1").unwrap_err().contains("the server's own address"));
+        let twice = "reserve = { \"52:54:00:00:00:01\" = \"127.0.0.9\", \"52:54:00:00:00:02\" = \"127.0.0.9\" }";
+        assert!(check(twice).unwrap_err().contains("reserved for both 52:54:00:00:00:01 and"));
+        assert!(check("router = \"10.0.0.1\"").unwrap_err().contains("router 10.0.0.1"));
+        assert!(check("router = \"127.0.0.1\"").is_ok(), "the server may be the router");
     }
 }
