@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wire::{Lease, Mac};
+use wire::Mac;
 
 /// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
 const ANSWERS_MAX: usize = 256;
@@ -40,12 +40,13 @@ pub(crate) async fn serve(
     service: Service,
     stop: CancellationToken,
 ) {
-    // One that ends later was stored by a clock that was ahead: nobody keeps an address for years.
-    let longest_unix = service.lease_clock_unix() + u64::from(config.lease_seconds);
-    let leases = service.leases().into_iter();
-    let leases =
-        leases.map(|lease| Lease { expires_unix: lease.expires_unix.min(longest_unix), ..lease });
-    let mut server = Server::new(config, leases);
+    if let Err(error) = service.bound_leases().await {
+        tracing::error!(
+            error = error.chain(),
+            "leases of a clock that was ahead may last too long"
+        );
+    }
+    let mut server = Server::new(config, service.leases());
     let socket = Arc::new(socket);
     // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
     // waits for the disk are tasks, so that what is decided together is stored together.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use wire::Mac;
 
 /// How often it is looked whether somebody has set the wall clock.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Service {
     /// The clock by which leases are counted: seconds since 1970 as the wall clock would tell them if nobody
@@ -45,10 +45,23 @@ impl Service {
         lease: Lease,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let clock = Arc::clone(self.lease_clock());
-        self.database().write(move |tables| Ok(tables.put_lease(&clock.stored(lease))?))
+        let length_seconds = lease.expires_unix.saturating_sub(self.lease_clock_unix());
+        let length_seconds = u32::try_from(length_seconds).unwrap_or(u32::MAX);
+        self.database()
+            .write(move |tables| Ok(tables.put_lease(&clock.stored(lease), length_seconds)?))
     }
 
-    /// Moves leases with the wall clock. Never ends.
+    /// Who is going to decide on leases calls this first: no lease has more time left than it was given for,
+    /// whatever clock this server had before.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn bound_leases(&self) -> Result<(), Error> {
+        let now_unix = self.now().unix();
+        self.database().write(move |tables| Ok(tables.bound_leases(now_unix)?)).await
+    }
+
+    /// Moves leases, and what was noted of boots, with the wall clock. Never ends.
     pub(crate) async fn follow_wall_clock(&self) {
         loop {
             tokio::time::sleep(CLOCK_INTERVAL).await;
@@ -60,12 +73,17 @@ impl Service {
         let clock = self.lease_clock();
         let Some(setting) = clock.setting(self.now()) else { return };
         let by_seconds = setting.by_seconds;
-        tracing::warn!(by_seconds, "the clock of this server was set; leases are moved with it");
+        tracing::warn!(
+            by_seconds,
+            "the clock of this server was set; leases and boots are moved with it"
+        );
+        let (now_unix, since_unix_ms) = (self.now().unix(), clock.started_unix_ms());
         // Inside, so that each lease that is stored before is moved, and none that is stored after.
         let moved = self.database().write({
             let clock = Arc::clone(clock);
             move |tables| {
-                tables.shift_leases(by_seconds)?;
+                tables.shift_leases(by_seconds, now_unix)?;
+                tables.shift_boots(by_seconds.saturating_mul(1000), since_unix_ms)?;
                 clock.note(setting);
                 Ok(())
             }
@@ -73,7 +91,7 @@ impl Service {
         if let Err(error) = moved.await {
             // The whole transaction may have failed.
             clock.forget(setting);
-            tracing::error!(error = error.chain(), "leases were not moved");
+            tracing::error!(error = error.chain(), "leases and boots were not moved");
         }
     }
 }

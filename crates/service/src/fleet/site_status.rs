@@ -76,6 +76,13 @@ impl Service {
         space: Option<Space>,
     ) -> Vec<Attention> {
         let mut attention = Vec::new();
+        if let Some(trouble) = self.database().trouble() {
+            attention.push(Attention {
+                machine: None,
+                sentence: format!("No machine can start: nothing can be stored, as {trouble}."),
+                image: None,
+            });
+        }
         if let Some(error) = storage_error {
             attention.push(Attention {
                 machine: None,

@@ -11,8 +11,8 @@ const CLOCK_SET_MS: u64 = 5_000;
 /// from where the wall clock was at the start, whatever becomes of the wall clock.
 #[derive(Debug)]
 pub(crate) struct LeaseClock {
-    /// From the clock that only goes on to the one of leases, in ms.
-    start_ms: i64,
+    /// What both clocks said at the start.
+    start: Now,
     /// By how much the wall clock was set since the start, as far as the database knows, in whole seconds.
     set_seconds: AtomicI64,
 }
@@ -28,23 +28,29 @@ pub(crate) struct Setting {
 
 impl LeaseClock {
     pub(crate) fn new(now: Now) -> Self {
-        Self { start_ms: ahead_ms(now), set_seconds: AtomicI64::new(0) }
+        Self { start: now, set_seconds: AtomicI64::new(0) }
     }
 
     /// What it tells, seconds since 1970.
     pub(crate) const fn unix(&self, now: Now) -> u64 {
-        now.moment.as_millis().saturating_add_signed(self.start_ms) / 1000
+        now.moment.as_millis().saturating_add_signed(ahead_ms(self.start)) / 1000
     }
 
     /// By how much the wall clock was set of which the database does not know.
     pub(crate) fn setting(&self, now: Now) -> Option<Setting> {
-        let set_ms = ahead_ms(now).saturating_sub(self.start_ms);
+        let set_ms = ahead_ms(now).saturating_sub(ahead_ms(self.start));
         let known_seconds = self.set_seconds.load(Ordering::Relaxed);
         if set_ms.abs_diff(known_seconds.saturating_mul(1000)) < CLOCK_SET_MS {
             return None;
         }
         let set_seconds = set_ms / 1000;
         Some(Setting { by_seconds: set_seconds - known_seconds, set_seconds })
+    }
+
+    /// When this process started, milliseconds since 1970, by the wall clock as the database knows it.
+    pub(crate) fn started_unix_ms(&self) -> u64 {
+        let set_ms = self.set_seconds.load(Ordering::Relaxed).saturating_mul(1000);
+        self.start.unix_ms.saturating_add_signed(set_ms)
     }
 
     /// The database knows of this setting.

@@ -173,6 +173,21 @@ impl Transaction<'_> {
         self.bind_rescue(machine, boot)
     }
 
+    /// The wall clock was set by so many milliseconds: what was noted since `since_unix_ms`, by the clock as it was,
+    /// was so much later, or earlier. Older times were told by a clock that was right then.
+    pub(crate) fn shift_boots(&self, by_ms: i64, since_unix_ms: u64) -> rusqlite::Result<()> {
+        for update in [
+            "UPDATE boot SET started_unix_ms = max(0, started_unix_ms + ?1) WHERE started_unix_ms >= ?2",
+            "UPDATE boot_stage SET at_unix_ms = max(0, at_unix_ms + ?1) WHERE at_unix_ms >= ?2",
+            "UPDATE seen SET first_unix = max(0, first_unix + ?1 / 1000) WHERE first_unix >= ?2 / 1000",
+            "UPDATE seen SET last_unix = max(0, last_unix + ?1 / 1000) WHERE last_unix >= ?2 / 1000",
+        ] {
+            self.sql().execute(update, params![by_ms, since_unix_ms])?;
+        }
+        self.touch(Part::Everything);
+        Ok(())
+    }
+
     /// Notes a stage of a boot of this NIC, or of its last one. Returns the boot's number, if that is news:
     /// a stage that the boot has reached already, and a boot of another NIC, change nothing.
     pub(crate) fn put_stage(

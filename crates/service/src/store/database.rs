@@ -10,8 +10,8 @@ use crate::error::Error;
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -30,6 +30,8 @@ pub(crate) struct Database {
     path: Arc<Path>,
     queue: SyncSender<Change>,
     view: watch::Receiver<Arc<View>>,
+    /// Why the last change could not be stored.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 /// Runs inside the transaction; or hears why there is none.
@@ -60,12 +62,17 @@ impl Database {
                 path: path.into(),
                 source,
             })?;
-        Ok(Self { path: path.into(), queue, view })
+        Ok(Self { path: path.into(), queue, view, trouble: Arc::default() })
     }
 
     /// The state as of the last commit.
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
+    }
+
+    /// Why the last change could not be stored; `None` if it was.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Wakes up at each new state.
@@ -93,7 +100,7 @@ impl Database {
         C: FnOnce(&Transaction<'_>) -> Result<T, ChangeError> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let path = Arc::clone(&self.path);
+        let (path, trouble) = (Arc::clone(&self.path), Arc::clone(&self.trouble));
         let change: Change = Box::new(move |transaction| {
             let failed = |source| Error::Database { path: path.to_path_buf(), source };
             let result = match transaction.map(change) {
@@ -104,8 +111,17 @@ impl Database {
             };
             let is_kept = result.is_ok();
             let answer = Box::new(move |committed: Result<(), Error>| {
+                let result = result.and_then(|value| committed.map(|()| value));
+                let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                match &result {
+                    Ok(_) => *trouble = None,
+                    Err(error @ Error::Database { .. }) => *trouble = Some(error.chain()),
+                    // What makes no sense says nothing about the disk.
+                    Err(_) => {}
+                }
+                drop(trouble);
                 // The caller may have gone; the change stands.
-                let _ = sender.send(result.and_then(|value| committed.map(|()| value)));
+                let _ = sender.send(result);
             });
             Applied { is_kept, answer }
         });
@@ -252,4 +268,42 @@ impl Writer {
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA data_version", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_takes_nothing_is_told_until_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("state.db")).unwrap();
+        let pages = |n: u32| {
+            let pragma = format!("PRAGMA max_page_count = {n}");
+            database.write(move |tables| {
+                tables.sql().query_row(&pragma, [], |_| Ok(()))?;
+                Ok(())
+            })
+        };
+        let fill = || {
+            database.write(|tables| {
+                let fill = "INSERT INTO seen (mac, firmware, host_name, first_unix, last_unix) \
+                            WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 100) \
+                            SELECT n, 0, hex(zeroblob(2000)), 0, 0 FROM n";
+                tables.sql().execute(fill, [])?;
+                // Only whether there is room counts.
+                tables.sql().execute("DELETE FROM seen", [])?;
+                Ok(())
+            })
+        };
+        assert_eq!(database.trouble(), None);
+        // Not less than there is: SQLite makes that its limit.
+        pages(1).await.unwrap();
+        assert!(fill().await.is_err());
+        let trouble = database.trouble().unwrap();
+        assert!(trouble.contains("state.db") && trouble.contains("full"), "{trouble}");
+        pages(100_000).await.unwrap();
+        fill().await.unwrap();
+        assert_eq!(database.trouble(), None);
+    }
 }

@@ -25,8 +25,9 @@ impl Transaction<'_> {
             .optional()
     }
 
-    /// Stores a lease, in place of the NIC's former one and of any other for the address.
-    pub(crate) fn put_lease(&self, lease: &Lease) -> rusqlite::Result<()> {
+    /// Stores a lease, in place of the NIC's former one and of any other for the address. From now on it lasts
+    /// `length_seconds`.
+    pub(crate) fn put_lease(&self, lease: &Lease, length_seconds: u32) -> rusqlite::Result<()> {
         let (mac, address) = (lease.mac.to_string(), lease.address.to_string());
         let former: Option<Mac> = self
             .sql()
@@ -35,24 +36,43 @@ impl Transaction<'_> {
             .optional()?;
         self.sql()
             .prepare_cached(
-                "INSERT OR REPLACE INTO lease (mac, address, expires_unix, host_name) \
-                 VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO lease (mac, address, expires_unix, host_name, length_seconds) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![mac, address, lease.expires_unix, lease.host_name])?;
+            .execute(params![
+                mac,
+                address,
+                lease.expires_unix,
+                lease.host_name,
+                length_seconds
+            ])?;
         for mac in former.into_iter().chain([lease.mac]) {
             self.touch(Part::Lease(mac));
         }
         Ok(())
     }
 
-    /// The wall clock was set: what was to end then ends so much later, or earlier.
-    pub(crate) fn shift_leases(&self, seconds: i64) -> rusqlite::Result<()> {
-        // One that never ends stays so: a sum that is too large would become a fraction, which the table refuses.
+    /// The wall clock was set, and is at `now_unix`: what was to end then ends so much later, or earlier.
+    pub(crate) fn shift_leases(&self, seconds: i64, now_unix: u64) -> rusqlite::Result<()> {
+        // A sum that is too large would become a fraction, which the table refuses.
         self.sql().execute(
             "UPDATE lease SET expires_unix = max(0, min(expires_unix, ?2 - max(0, ?1)) + ?1)",
             [seconds, i64::MAX],
         )?;
+        self.bound_leases(now_unix)?;
         self.touch(Part::Leases);
+        Ok(())
+    }
+
+    /// No lease has more time left than it was given for: one that has was stored by a clock that was ahead.
+    pub(crate) fn bound_leases(&self, now_unix: u64) -> rusqlite::Result<()> {
+        let n_rows = self.sql().execute(
+            "UPDATE lease SET expires_unix = ?1 + length_seconds WHERE expires_unix > ?1 + length_seconds",
+            [now_unix],
+        )?;
+        if n_rows > 0 {
+            self.touch(Part::Leases);
+        }
         Ok(())
     }
 }

@@ -124,6 +124,9 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX seen_last;
     CREATE INDEX seen_by_age ON seen (last_unix DESC, mac);
 
+    -- How long a lease was given for. Nothing else tells a lease that is long from a clock that was ahead.
+    ALTER TABLE lease ADD COLUMN length_seconds INTEGER NOT NULL DEFAULT 86400;
+
     -- What machines are made of, by the NIC that they boot from.
     CREATE TABLE hardware (
         mac         TEXT PRIMARY KEY,

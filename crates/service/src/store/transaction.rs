@@ -33,6 +33,8 @@ pub(super) enum Part {
     Seen(Mac),
     /// What the PC with one NIC is made of.
     Hardware(Mac),
+    /// All of it.
+    Everything,
 }
 
 impl<'a> Transaction<'a> {

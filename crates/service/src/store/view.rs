@@ -117,6 +117,7 @@ impl View {
             Part::Lease(mac) => self.put_lease(mac, tables.lease(mac)?),
             Part::Boot(mac) => self.put_boot(mac, tables.last_boot_with_secrets(mac)?),
             Part::Seen(mac) => put(&mut self.seen, mac, tables.seen(mac)?.map(Arc::new)),
+            Part::Everything => *self = Self::load(tables)?,
             Part::Hardware(mac) => {
                 put(&mut self.hardware, mac, tables.hardware(mac)?.map(Arc::new));
             }

@@ -160,6 +160,21 @@ async fn one_boot_stops_in_a_rescue_shell() {
     assert_eq!(segment(&service, last).await.unwrap().rescue, None);
 }
 
+#[tokio::test]
+async fn a_wanted_rescue_shell_goes_with_its_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let busybox = folder.path().join("busybox");
+    std::fs::write(&busybox, static_program()).unwrap();
+    let with_busybox = Options { rescue_busybox: Some(busybox), ..options(folder.path()) };
+    let service = Service::open(with_busybox).unwrap();
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    service.want_rescue(&name).await.unwrap();
+    service.remove_machine(name.clone()).await.unwrap();
+    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    assert_eq!(service.machine(&name).unwrap().rescue, None);
+}
+
 /// As much of one as is looked at.
 fn static_program() -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();

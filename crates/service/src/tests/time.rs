@@ -93,6 +93,7 @@ async fn a_machine_boots_whatever_the_clock_does_meanwhile() {
         hands.pass(70_000);
         let state = service.machine(&name).unwrap().state;
         assert_eq!(state.word, StateWord::Up, "{}", state.sentence);
+        assert!(state.sentence.contains("took 3.0 s"), "{}", state.sentence);
         hands.pass(1);
         assert_eq!(service.machine(&name).unwrap().state.word, StateWord::Off, "it fell silent");
     }
@@ -223,4 +224,66 @@ async fn a_lease_that_never_ends_does_not_keep_the_others_from_being_moved() {
     assert!(left.contains(&3600), "{left:?}");
     // And one is stored after it.
     lease(&service, MAC, ADDRESS).await;
+}
+
+#[tokio::test]
+async fn a_lease_never_has_more_time_left_than_it_was_given_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::at(40 * YEAR_MS);
+    let service = open(folder.path(), &hands);
+    let expires_unix = service.lease_clock_unix() + 7200;
+    let lease = Lease { mac: MAC, address: ADDRESS, expires_unix, host_name: None };
+    service.commit_lease(lease).await.unwrap();
+    let left = |service: &Service| {
+        service.leases()[0].expires_unix.saturating_sub(service.lease_clock_unix())
+    };
+
+    // The lease has ended long ago when the server starts with an empty battery, and gets its time again.
+    let hands = Hands::at(YEAR_MS);
+    let service = open(folder.path(), &hands);
+    service.bound_leases().await.unwrap();
+    assert_eq!(left(&service), 7200);
+    hands.set(41 * YEAR_MS);
+    service.look_at_wall_clock().await;
+    assert_eq!(left(&service), 7200);
+    let service = open(folder.path(), &Hands::at(41 * YEAR_MS + 3_600_000));
+    service.bound_leases().await.unwrap();
+    assert_eq!(left(&service), 3600);
+}
+
+#[tokio::test]
+async fn a_boot_that_is_under_way_is_not_given_up_because_the_clock_was_set() {
+    for set_to in [10 * YEAR_MS, 80 * YEAR_MS] {
+        let folder = tempfile::tempdir().unwrap();
+        let hands = Hands::at(40 * YEAR_MS);
+        let earlier = open(folder.path(), &hands);
+        let name: model::MachineName = "lab-07".parse().unwrap();
+        earlier.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+        let old = earlier.boot_started(MAC, Firmware::Bios).await.unwrap();
+        reached(&earlier, Stage::Config).await;
+        hands.pass(3_600_000);
+        let service = open(folder.path(), &hands);
+        service.boot_started(MAC, Firmware::Bios).await.unwrap();
+        let sighting = Sighting {
+            mac: MAC,
+            firmware: Firmware::Bios,
+            address: None,
+            uuid: None,
+            host_name: None,
+        };
+        service.saw(sighting).await.unwrap();
+        reached(&service, Stage::Link).await;
+        hands.set(set_to);
+        service.look_at_wall_clock().await;
+        let state = |service: &Service| service.machine(&name).unwrap().state;
+        assert_eq!(state(&service).word, StateWord::Starting, "{}", state(&service).sentence);
+        assert_eq!(state(&service).since_unix_ms, Some(set_to));
+        hands.pass(60_001);
+        assert_eq!(state(&service).word, StateWord::Stuck, "{}", state(&service).sentence);
+        assert_eq!(service.view().seen.get(&MAC).unwrap().last_unix, set_to / 1000);
+        // What was noted before this process started was right then.
+        let boots = service.boots_of(MAC, 9).await.unwrap();
+        let old = boots.iter().find(|boot| boot.id == old).unwrap();
+        assert_eq!(old.started_unix_ms, 40 * YEAR_MS);
+    }
 }
