@@ -51,7 +51,16 @@ pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
     let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
     let init = if has_ca { service::INIT_TLS } else { service::INIT };
     findings.push(match service::find_init(init) {
-        Some(path) => Ok(format!("init for initrds: {}", path.display())),
+        Some(path) => match std::fs::read(&path) {
+            Ok(program) if initrd_builder::is_static_program(&program) => {
+                Ok(format!("init for initrds: {}", path.display()))
+            }
+            Ok(_) => Err(format!(
+                "{} is not a static program, so no machine could start it: cargo xtask build makes the right one",
+                path.display()
+            )),
+            Err(error) => Err(format!("can't read {}: {error}", path.display())),
+        },
         None => Err(format!(
             "{init} is neither beside this program nor in /usr/lib/bootlace: no initrd can be built; \
              cargo xtask build makes it"

@@ -94,7 +94,8 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
 }
 
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
-    let site = open(paths)?.site();
+    let service = open(paths)?;
+    let site = service.site();
     if json {
         say(serde_json::to_string_pretty(&site.images)?);
         return Ok(());
@@ -103,13 +104,16 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         say("No images yet. Import one: bootlace image import FILE --name NAME");
         return Ok(());
     }
+    // Who keeps a disk stays on the version that it was made on, which the storage server knows.
+    runtime()?.block_on(service.refresh_exports());
+    let machines = service.machines();
     let rows: Vec<[String; 6]> = site
         .images
         .iter()
         .map(|version| {
-            let used_by = site.machines.iter().filter(|machine| {
-                machine.image.as_ref() == Some(&version.image)
-                    && site.newest(&version.image).is_some_and(|v| v.version == version.version)
+            let used_by = machines.iter().filter(|view| {
+                view.machine.image.as_ref() == Some(&version.image)
+                    && view.next_version == Some(version.version)
             });
             [
                 version.image.to_string(),
@@ -122,5 +126,10 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         })
         .collect();
     say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES"], &rows));
+    if let Some(error) = service.storage_error() {
+        say(format!(
+            "\nMachines that keep their disk may be on older versions than shown: {error}"
+        ));
+    }
     Ok(())
 }

@@ -57,7 +57,8 @@ impl Status {
         if !status.attention.is_empty() {
             say("\nNeeds attention:");
             for attention in &status.attention {
-                say(format!("- {}", attention.sentence));
+                let about = attention.machine.as_ref().map(|name| format!("{name}: "));
+                say(format!("- {}{}", about.unwrap_or_default(), attention.sentence));
             }
         }
         Ok(())

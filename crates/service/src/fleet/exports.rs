@@ -35,6 +35,11 @@ impl Service {
         }
     }
 
+    /// Why the storage server did not answer when it was asked last; `None` if it did.
+    pub fn storage_error(&self) -> Option<String> {
+        self.exports().last().error.clone()
+    }
+
     /// Keeps what pages show of the storage server fresh. Never ends.
     pub(super) async fn keep_exports_fresh(&self) {
         loop {
