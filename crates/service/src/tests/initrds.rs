@@ -1,0 +1,145 @@
+//! Initrds: for all machines, and for the hardware of one.
+
+use super::*;
+
+#[tokio::test]
+async fn an_emptied_cache_is_no_broken_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    let asked = start_storage(root);
+    let image: model::ImageName = "debian-12".parse().unwrap();
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name, Some(image.clone()), RootKind::Nbd).await.unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
+    service.initrds().shelf().put(Recipe::for_all(&service.site(), &image, 1), gone);
+    assert!(screen(&service).await.contains("is being built"));
+    assert!(asked.lock().unwrap().is_empty(), "a disk was prepared for a PC that can't start");
+
+    // The builder is woken by the PC that waits; without bootlace-init it then knows why it can't.
+    let building = service.clone();
+    let builder = tokio::spawn(async move { building.initrds().keep_built().await });
+    let failed = async {
+        while !matches!(service.initrd_state(&image, 1), InitrdState::Failed(_)) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), failed).await.unwrap();
+    builder.abort();
+    assert!(screen(&service).await.contains("bootlace-init"));
+}
+
+#[tokio::test]
+async fn initrds_of_the_cache_are_listed_with_their_state() {
+    let root = tempfile::tempdir().unwrap();
+    let init = root.path().join("init");
+    std::fs::write(&init, "init").unwrap();
+    for version in 1..=3 {
+        add_image(root.path(), "debian", version);
+    }
+    let options = Options { init: Some(init), ..options(root.path()) };
+    let folder = options.initrds.clone();
+    let service = Service::open(options).unwrap();
+    let names = |service: &Service| -> Vec<String> {
+        let files = service.initrd_files().unwrap();
+        let word = |file: &crate::InitrdFile| {
+            let size = file.size_bytes.map_or("-".to_owned(), |size| size.to_string());
+            format!("{}/{} {size} {}", file.image, file.version, file.is_current)
+        };
+        files.iter().map(word).collect()
+    };
+    assert_eq!(names(&service), ["debian/1 - false", "debian/2 - false", "debian/3 - false"]);
+    std::fs::create_dir_all(&folder).unwrap();
+    let site = service.site();
+    let first = site.images.iter().find(|version| version.version == 1).unwrap();
+    let current =
+        crate::initrds::file_name(b"init", first, &Recipe::for_all(&site, &first.image, 1));
+    for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
+        std::fs::write(folder.join(name), name).unwrap();
+    }
+    let size = current.len();
+    assert_eq!(
+        names(&service),
+        [
+            &format!("debian/1 {size} true"),
+            "debian/2 17 false",
+            "debian/3 - false",
+            "gone/7 15 false"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn initrds_for_hardware_go_when_nobody_is_to_get_them() {
+    for are_fitted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { fitted_initrds: are_fitted, ..options(folder.path()) };
+        let initrds = options.initrds.clone();
+        std::fs::create_dir_all(&initrds).unwrap();
+        std::fs::write(initrds.join("debian@1+0123-4567.img"), "for hardware").unwrap();
+        std::fs::write(initrds.join("debian@1-4567.img"), "for all").unwrap();
+        let service = Service::open(options).unwrap();
+        let builder = tokio::spawn(async move { service.initrds().keep_built().await });
+        let left = || std::fs::read_dir(&initrds).unwrap().count();
+        for _ in 0..200 {
+            if left() < 2 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        builder.abort();
+        assert!(initrds.join("debian@1-4567.img").exists() && left() == 1, "{are_fitted}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian", 1);
+    let service = Service::open(options(root)).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    service.adopt(MAC, name.clone(), Some("debian".parse().unwrap()), RootKind::Nbd).await.unwrap();
+    let site = service.site();
+    let network = options(root).network.unwrap();
+    let plan = |boot| match model::plan(&site, &network, MAC, ADDRESS, boot) {
+        model::Plan::Boot(plan) => plan,
+        model::Plan::Wait(why) => panic!("{why}"),
+    };
+    let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let list = b"pci:v00008086d0000100Ebc02sc00i00\nusb:v1ic03\n";
+    assert!(!service.keep_hardware(MAC, first + 1, list).await.unwrap(), "of another boot");
+    assert!(service.keep_hardware(MAC, first, list).await.unwrap());
+    let hardware = service.hardware(&name).unwrap().unwrap();
+    assert_eq!((hardware.modaliases.len(), hardware.is_trusted()), (2, true));
+    assert_eq!(service.fitted_initrd(&plan(first), first, false).await.unwrap(), None, "not built");
+
+    let file = root.join("fitted.img");
+    std::fs::write(&file, "initrd").unwrap();
+    let version = site.newest(&"debian".parse().unwrap()).unwrap();
+    let ready = InitrdState::Ready { path: file, size_bytes: 6 };
+    service.initrds().shelf().put(Recipe::fitted(version, &hardware.key()), ready);
+    let key = Some(hardware.key());
+    let fetched = NewStage::noticed(Stage::Initrd, "");
+    for (n, expected) in [(1, &key), (2, &None), (3, &key), (4, &None), (5, &None)] {
+        let boot = open_boot(&service).await;
+        let given = service.fitted_initrd(&plan(boot), boot, false).await.unwrap();
+        assert_eq!(given, *expected, "attempt {n}");
+        assert_eq!(service.fitted_initrd(&plan(boot), boot, true).await.unwrap(), given, "again");
+        service.stage(MAC, Some(boot), fetched.clone()).await.unwrap();
+    }
+    let boot = open_boot(&service).await;
+    assert!(service.keep_hardware(MAC, boot, b"pci:v2bc02\n").await.unwrap());
+    assert!(service.hardware(&name).unwrap().unwrap().is_trusted(), "other hardware");
+}
+
+/// The machine is switched off and on.
+async fn open_boot(service: &Service) -> model::BootId {
+    let last = service.boot_of(MAC).unwrap().id;
+    service.stage(MAC, Some(last), NewStage::noticed(Stage::Config, "")).await.unwrap();
+    service.boot_started(MAC, Firmware::Bios).await.unwrap()
+}
