@@ -39,10 +39,10 @@ impl Daemon {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
-    /// The same, without standard input.
+    /// Starts a server that has no standard input.
     ///
     /// # Errors
-    /// As [`Daemon::start`].
+    /// The program can't be started, or its log can't be written.
     pub fn start_detached(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         Self::start(name, command.stdin(Stdio::null()), log)
     }

@@ -10,7 +10,7 @@ use std::process::Command;
 /// Address of the server on each LAN.
 pub const SERVER: &str = "10.77.0.1";
 
-/// The same with the length of its network prefix.
+/// Address of the server on each LAN, with the length of its network prefix.
 pub const SERVER_PREFIX: &str = "10.77.0.1/24";
 
 /// A bridge `br0` with the address [`SERVER`] in a namespace of its own.

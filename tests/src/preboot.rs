@@ -122,7 +122,7 @@ impl Kernel {
         Self { image, initrd, command_line, folders: Vec::new() }
     }
 
-    /// The same with another index of the modules in its initrd.
+    /// This kernel with an initrd whose index of modules is another one.
     ///
     /// # Errors
     /// There is no index, or busybox is missing.

@@ -47,7 +47,7 @@ pub(crate) fn run() -> Result<PathBuf> {
     build(&[], "debug")
 }
 
-/// The same as it is shipped, for measurements.
+/// Builds the release programs, as they are shipped, for measurements; returns the path of `bootlace`.
 pub(crate) fn run_release() -> Result<PathBuf> {
     build(&["--release"], "release")
 }

@@ -123,7 +123,7 @@ fn tree(folder: &Path) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// The same for `mkfs.xfs`, which fills a file system by a list only.
+/// The tree as a list for `mkfs.xfs`, which fills a file system by a list only.
 fn prototype(tree: &Path) -> Result<PathBuf> {
     let bin = tree.join("bin/busybox");
     let init = tree.join("sbin/init");

@@ -99,7 +99,7 @@ impl Room {
         Ok(())
     }
 
-    /// The same as far as to the disk, of which next to nothing is read.
+    /// Boots with this NIC as far as to the attached disk, of which next to nothing is read.
     fn check_attaches(&self, model: &str, driver: &str) -> Result<()> {
         let kernel = Preboot::start(&self.site, MAC)?.fetch()?;
         let pc =
