@@ -117,7 +117,11 @@ fn images(paths: &Paths) -> Result<String, String> {
     let versions = images::Store::open(&folder).and_then(|store| store.list());
     match versions {
         Ok(versions) if versions.is_empty() => Ok(none.into()),
-        Ok(versions) => Ok(format!("{} image versions in {}", versions.len(), folder.display())),
+        Ok(versions) => {
+            let count = versions.len();
+            let versions = if count == 1 { "version" } else { "versions" };
+            Ok(format!("{count} image {versions} in {}", folder.display()))
+        }
         Err(error) => Err(error_chain(&error)),
     }
 }

@@ -57,7 +57,8 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
             let mut detail =
                 format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
             if n_retransmits > 0 {
-                detail = format!("{detail}, {n_retransmits} packets sent again");
+                let packets = if n_retransmits == 1 { "packet" } else { "packets" };
+                detail = format!("{detail}, {n_retransmits} {packets} sent again");
             }
             return files.fetched(stage, *peer.ip(), detail);
         }

@@ -40,7 +40,7 @@ struct Cli {
     /// Keep all configuration and state below DIR, for trials
     #[arg(long, value_name = "DIR", default_value = "/", global = true, display_order = GLOBAL)]
     root: PathBuf,
-    /// Log more; give it twice to log every packet
+    /// Log more; give it twice to log what libraries say, too
     #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
