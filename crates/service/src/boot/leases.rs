@@ -15,6 +15,9 @@ use wire::Mac;
 /// How often it is looked whether somebody has set the wall clock.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What was set is known in whole seconds.
+const SLACK_MS: u64 = 2_000;
+
 impl Service {
     /// The clock by which leases are counted: seconds since 1970 as the wall clock would tell them if nobody
     /// had set it since this process started.
@@ -77,13 +80,15 @@ impl Service {
             by_seconds,
             "the clock of this server was set; leases and boots are moved with it"
         );
-        let (now_unix, since_unix_ms) = (self.now().unix(), clock.started_unix_ms());
+        let (now, by_ms) = (self.now(), by_seconds.saturating_mul(1000));
+        let noted_until_ms = now.unix_ms.saturating_add_signed(by_ms.saturating_neg());
+        let noted_unix_ms = clock.started_unix_ms()..=noted_until_ms.saturating_add(SLACK_MS);
         // Inside, so that each lease that is stored before is moved, and none that is stored after.
         let moved = self.database().write({
             let clock = Arc::clone(clock);
             move |tables| {
-                tables.shift_leases(by_seconds, now_unix)?;
-                tables.shift_boots(by_seconds.saturating_mul(1000), since_unix_ms)?;
+                tables.shift_leases(by_seconds, now.unix())?;
+                tables.shift_boots(by_ms, &noted_unix_ms)?;
                 clock.note(setting);
                 Ok(())
             }

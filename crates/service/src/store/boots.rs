@@ -8,6 +8,7 @@ use model::{
     Boot, BootId, Firmware, ImageName, ImageVersion, MachineName, RootKind, Stage, StageEvent,
 };
 use rusqlite::{OptionalExtension as _, params};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use wire::Mac;
 
@@ -173,16 +174,21 @@ impl Transaction<'_> {
         self.bind_rescue(machine, boot)
     }
 
-    /// The wall clock was set by so many milliseconds: what was noted since `since_unix_ms`, by the clock as it was,
-    /// was so much later, or earlier. Older times were told by a clock that was right then.
-    pub(crate) fn shift_boots(&self, by_ms: i64, since_unix_ms: u64) -> rusqlite::Result<()> {
+    /// The wall clock was set by so many milliseconds: what was noted in this time by the clock as it was, was so much
+    /// later, or earlier. Older times were told by a clock that was right then, others by the one that is right now.
+    pub(crate) fn shift_boots(
+        &self,
+        by_ms: i64,
+        noted_unix_ms: &RangeInclusive<u64>,
+    ) -> rusqlite::Result<()> {
         for update in [
-            "UPDATE boot SET started_unix_ms = max(0, started_unix_ms + ?1) WHERE started_unix_ms >= ?2",
-            "UPDATE boot_stage SET at_unix_ms = max(0, at_unix_ms + ?1) WHERE at_unix_ms >= ?2",
-            "UPDATE seen SET first_unix = max(0, first_unix + ?1 / 1000) WHERE first_unix >= ?2 / 1000",
-            "UPDATE seen SET last_unix = max(0, last_unix + ?1 / 1000) WHERE last_unix >= ?2 / 1000",
+            "UPDATE boot SET started_unix_ms = max(0, started_unix_ms + ?1) WHERE started_unix_ms BETWEEN ?2 AND ?3",
+            "UPDATE boot_stage SET at_unix_ms = max(0, at_unix_ms + ?1) WHERE at_unix_ms BETWEEN ?2 AND ?3",
+            "UPDATE seen SET first_unix = max(0, first_unix + ?1 / 1000) WHERE first_unix BETWEEN ?2 / 1000 AND ?3 / 1000",
+            "UPDATE seen SET last_unix = max(0, last_unix + ?1 / 1000) WHERE last_unix BETWEEN ?2 / 1000 AND ?3 / 1000",
         ] {
-            self.sql().execute(update, params![by_ms, since_unix_ms])?;
+            self.sql()
+                .execute(update, params![by_ms, noted_unix_ms.start(), noted_unix_ms.end()])?;
         }
         self.touch(Part::Everything);
         Ok(())

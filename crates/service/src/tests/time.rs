@@ -274,6 +274,8 @@ async fn a_boot_that_is_under_way_is_not_given_up_because_the_clock_was_set() {
         service.saw(sighting).await.unwrap();
         reached(&service, Stage::Link).await;
         hands.set(set_to);
+        // Noted by the clock that is right now, before the server has looked.
+        service.stage(MAC, Some(old), NewStage::noticed(Stage::Failed, "")).await.unwrap();
         service.look_at_wall_clock().await;
         let state = |service: &Service| service.machine(&name).unwrap().state;
         assert_eq!(state(&service).word, StateWord::Starting, "{}", state(&service).sentence);
@@ -285,5 +287,7 @@ async fn a_boot_that_is_under_way_is_not_given_up_because_the_clock_was_set() {
         let boots = service.boots_of(MAC, 9).await.unwrap();
         let old = boots.iter().find(|boot| boot.id == old).unwrap();
         assert_eq!(old.started_unix_ms, 40 * YEAR_MS);
+        let failed = old.stages.iter().find(|event| event.stage == Stage::Failed).unwrap();
+        assert_eq!(failed.at_unix_ms, set_to);
     }
 }
