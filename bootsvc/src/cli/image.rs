@@ -4,8 +4,8 @@ use super::{open, runtime, say, table};
 use crate::paths::Paths;
 use anyhow::Context;
 use clap::Subcommand;
-use model::ImageName;
-use service::{Error, ImportError, ImportRequest, Progress, Step};
+use model::{ImageName, WriteMode};
+use service::{Error, ImportError, ImportRequest, MachineView, Progress, Step};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -126,7 +126,8 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         })
         .collect();
     say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES"], &rows));
-    if let Some(error) = service.storage_error() {
+    let keeps_disk = |view: &MachineView| view.machine.write_mode == WriteMode::Persistent;
+    if let Some(error) = service.storage_error().filter(|_| machines.iter().any(keeps_disk)) {
         say(format!(
             "\nMachines that keep their disk may be on older versions than shown: {error}"
         ));

@@ -55,8 +55,7 @@ impl Service {
         let view = self.view();
         let Some(hardware) = view.hardware.get(&mac) else { return Ok(None) };
         let key = hardware.key();
-        let file = self.initrds().shelf().ready(&Recipe::fitted(&plan.image, &key));
-        let is_ready = file.is_some_and(|file| file.is_file());
+        let is_ready = self.initrds().shelf().is_built(&Recipe::fitted(&plan.image, &key));
         if is_configured {
             // Its loader asks once more: the answer stays the same.
             return Ok((is_ready && hardware.fitted_boot == Some(boot)).then_some(key));

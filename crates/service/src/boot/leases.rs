@@ -74,13 +74,14 @@ impl Service {
 
     pub(crate) async fn look_at_wall_clock(&self) {
         let clock = self.lease_clock();
-        let Some(setting) = clock.setting(self.now()) else { return };
+        let now = self.now();
+        let Some(setting) = clock.setting(now) else { return };
         let by_seconds = setting.by_seconds;
         tracing::warn!(
             by_seconds,
             "the clock of this server was set; leases and boots are moved with it"
         );
-        let (now, by_ms) = (self.now(), by_seconds.saturating_mul(1000));
+        let by_ms = by_seconds.saturating_mul(1000);
         let noted_until_ms = now.unix_ms.saturating_add_signed(by_ms.saturating_neg());
         let noted_unix_ms = clock.started_unix_ms()..=noted_until_ms.saturating_add(SLACK_MS);
         // Inside, so that each lease that is stored before is moved, and none that is stored after.

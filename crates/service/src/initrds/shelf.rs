@@ -50,7 +50,7 @@ impl Shelf {
     }
 
     /// Whether one for this recipe is built, and still there.
-    pub(super) fn is_built(&self, wanted: &Recipe) -> bool {
+    pub(crate) fn is_built(&self, wanted: &Recipe) -> bool {
         self.ready(wanted).is_some_and(|path| path.is_file())
     }
 
