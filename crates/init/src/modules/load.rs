@@ -14,6 +14,13 @@ use std::sync::Mutex;
 /// Largest module when decoded; Debian's largest has 10 MB.
 const MODULE_SIZE_MAX: u64 = 256 << 20;
 
+/// Parameters that drivers get unless the command line says something else.
+///
+/// `virtio_net` without interrupts for what it has sent: with them, a packet that arrives while the kernel
+/// shuts its devices down makes `virtnet_poll` spin for good, and a virtual machine never switches off (mainline's
+/// commit 0d0eff39ceb3 of August 2026 mends it).
+const DEFAULTS: &[(&str, &str)] = &[("virtio_net", "napi_tx=0")];
+
 /// The modules of this initrd; loads them, each once.
 pub(crate) struct Modules {
     index: ModuleIndex,
@@ -103,8 +110,7 @@ impl Modules {
     fn load_one(&self, module: &Module, parameters: &str) -> io::Result<bool> {
         let path = Path::new(MODULES_PATH).join(&module.file);
         let image = decode(&path)?;
-        let parameters = format!("{} {parameters}", self.parameters_of(&module.name));
-        let parameters = CString::new(parameters.trim())?;
+        let parameters = CString::new(self.parameters_of(&module.name, parameters))?;
         match rustix::system::init_module(&image, &parameters) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -112,14 +118,17 @@ impl Modules {
         }
     }
 
-    /// What the command line says for a module: `e1000e.EEE=0` is `EEE=0` for `e1000e`.
-    fn parameters_of(&self, name: &str) -> String {
+    /// Parameters for a module, of which the kernel takes the last that it finds: the `given` ones after what
+    /// the command line says (`e1000e.EEE=0` is `EEE=0` for `e1000e`), and that after the default.
+    fn parameters_of(&self, name: &str, given: &str) -> String {
+        let defaults = DEFAULTS.iter().filter(|(module, _)| *module == name).map(|(_, own)| *own);
         let words = self.command_line.split_ascii_whitespace().filter_map(|word| {
             let (module, parameter) = word.split_once('.')?;
             let is_parameter = module_name(module) == name && parameter.contains('=');
             is_parameter.then_some(parameter)
         });
-        words.collect::<Vec<_>>().join(" ")
+        let given = given.split_ascii_whitespace();
+        defaults.chain(words).chain(given).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -172,9 +181,13 @@ mod tests {
     fn the_command_line_sets_and_blocks_modules() {
         let line = "quiet e1000e.EEE=0 snd-hda.x=1 e1000e.debug=1 modprobe.blacklist=foo,bar-baz\n";
         let modules = Modules::new(ModuleIndex::default(), line.to_owned());
-        assert_eq!(modules.parameters_of("e1000e"), "EEE=0 debug=1");
-        assert_eq!(modules.parameters_of("snd_hda"), "x=1");
-        assert_eq!(modules.parameters_of("nbd"), "");
+        assert_eq!(modules.parameters_of("e1000e", ""), "EEE=0 debug=1");
+        assert_eq!(modules.parameters_of("snd_hda", "y=2"), "x=1 y=2");
+        assert_eq!(modules.parameters_of("nbd", ""), "");
+        let modules_with = |line: &str| Modules::new(ModuleIndex::default(), line.to_owned());
+        assert_eq!(modules_with("").parameters_of("virtio_net", ""), "napi_tx=0");
+        let own = modules_with("virtio_net.napi_tx=1").parameters_of("virtio_net", "");
+        assert_eq!(own, "napi_tx=0 napi_tx=1", "the command line has the last word");
         assert_eq!(modules.blocked, ["bar_baz", "foo"].map(str::to_owned).into());
     }
 }
