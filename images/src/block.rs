@@ -45,6 +45,15 @@ pub trait Block: Send + Sync {
         Ok(self.size_bytes())
     }
 
+    /// Opens the files that clients will need, if they are not open yet, so that a lack of descriptors is no
+    /// surprise to a client that is there.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn open(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes that a write layer takes on this server's disk; 0 of a disk that is none.
     ///
     /// # Errors

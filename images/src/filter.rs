@@ -26,6 +26,9 @@ pub trait Filter: Send + Sync {
     fn grow(&self) -> io::Result<u64> {
         self.below().grow()
     }
+    fn open(&self) -> io::Result<()> {
+        self.below().open()
+    }
     fn layer_bytes(&self) -> io::Result<u64> {
         self.below().layer_bytes()
     }
@@ -76,6 +79,9 @@ impl<F: Filter + ?Sized> Block for F {
     }
     fn grow(&self) -> io::Result<u64> {
         Filter::grow(self)
+    }
+    fn open(&self) -> io::Result<()> {
+        Filter::open(self)
     }
     fn layer_bytes(&self) -> io::Result<u64> {
         Filter::layer_bytes(self)

@@ -2,6 +2,7 @@
 
 use super::about::{About, FORMAT, LayerMode};
 use super::error::{LayerError, io_error};
+use super::file::{LayerFile, Recent};
 use super::header::{HEADER_BYTES, Header};
 use super::map::{self, Map};
 use super::write::WriteLayer;
@@ -22,6 +23,8 @@ pub(super) struct Files {
     dir: PathBuf,
     volatile_dir: PathBuf,
     host_boot: [u8; 16],
+    /// Volatile maps that are open.
+    recent: Arc<Recent>,
 }
 
 impl Files {
@@ -36,7 +39,8 @@ impl Files {
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let text = fs::read_to_string(path).map_err(io_error("read", path))?;
         let host_boot = first_16(blake3::hash(text.trim().as_bytes()).as_bytes());
-        Ok(Self { dir: dir.to_owned(), volatile_dir: volatile_dir.to_owned(), host_boot })
+        let recent = Arc::default();
+        Ok(Self { dir: dir.to_owned(), volatile_dir: volatile_dir.to_owned(), host_boot, recent })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -122,12 +126,14 @@ impl Files {
             None
         };
         // Before the layer gets its name: a layer without volatile map counts as lost.
-        let map = Map::new(about.size_bytes, self.new_volatile(about)?);
+        let map = self.map(about, &self.new_volatile(about)?)?;
         let path = self.dir.join(&folder);
         fs::rename(&new, &path).map_err(io_error("make", &path))?;
         if durable.is_some() {
             sync(&self.dir).map_err(io_error("sync", &self.dir))?;
         }
+        let data = layer_file(&path.join("data"), &data)?;
+        let durable = durable.map(|file| layer_file(&path.join("map"), &file)).transpose()?;
         Ok(WriteLayer::new(Arc::clone(&base.block), data, map, durable))
     }
 
@@ -141,12 +147,14 @@ impl Files {
                 LayerError::Damaged { machine: about.machine.clone(), path: path.join(file), why }
             }
         };
-        let data = open_file(&path.join("data"))?;
+        let data_path = path.join("data");
+        let data = open_file(&data_path)?;
         let data_bytes = data.metadata().map_err(io_error("read", &path))?.len();
         if data_bytes != about.size_bytes {
             let why = format!("it has {data_bytes} bytes instead of {}", about.size_bytes);
             return Err(damaged("data", why));
         }
+        let data = layer_file(&data_path, &data)?;
 
         let volatile_path = self.volatile_path(about);
         let kept = match open_file(&volatile_path) {
@@ -159,9 +167,8 @@ impl Files {
 
         if about.mode == LayerMode::Discard {
             let (file, _) = kept.ok_or_else(lost)?;
-            let states = file.try_clone().map_err(io_error("open", &volatile_path))?;
-            let map = Map::new(about.size_bytes, file);
-            map.load(&states, false).map_err(|_| lost())?;
+            let map = self.map(about, &file)?;
+            map.load(&file, false).map_err(|_| lost())?;
             return Ok(WriteLayer::new(Arc::clone(&base.block), data, map, None));
         }
 
@@ -173,17 +180,17 @@ impl Files {
             Err(why) => return Err(damaged("map", why)),
         }
         let map = if let Some((file, _)) = kept {
-            let states = file.try_clone().map_err(io_error("open", &volatile_path))?;
-            let map = Map::new(about.size_bytes, file);
+            let map = self.map(about, &file)?;
             // All of it counts as changed: the process may have died before a flush.
-            map.load(&states, false).map_err(|error| damaged("map", error.to_string()))?;
+            map.load(&file, false).map_err(|error| damaged("map", error.to_string()))?;
             map
         } else {
-            let map = Map::new(about.size_bytes, self.new_volatile(about)?);
+            let map = self.map(about, &self.new_volatile(about)?)?;
             map.load(&durable, true).map_err(|error| damaged("map", error.to_string()))?;
             map.fill_volatile().map_err(io_error("write", &volatile_path))?;
             map
         };
+        let durable = layer_file(&durable_path, &durable)?;
         Ok(WriteLayer::new(Arc::clone(&base.block), data, map, Some(durable)))
     }
 
@@ -203,6 +210,12 @@ impl Files {
 
     fn volatile_path(&self, about: &About) -> PathBuf {
         self.volatile_dir.join(format!("{}.map", folder(&about.machine, about.mode)))
+    }
+
+    /// A map of granules that are all in the parent, with this volatile file.
+    fn map(&self, about: &About, volatile: &File) -> Result<Map, LayerError> {
+        let volatile = layer_file(&self.volatile_path(about), volatile)?;
+        Ok(Map::new(about.size_bytes, volatile, Arc::clone(&self.recent)))
     }
 
     /// Makes an empty volatile map under its name; who holds a former one keeps that.
@@ -252,6 +265,10 @@ fn new_file(path: &Path) -> Result<File, LayerError> {
         .mode(0o600)
         .open(path)
         .map_err(io_error("make", path))
+}
+
+fn layer_file(path: &Path, file: &File) -> Result<LayerFile, LayerError> {
+    LayerFile::at(path, file).map_err(io_error("read", path))
 }
 
 fn open_file(path: &Path) -> Result<File, LayerError> {

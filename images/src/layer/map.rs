@@ -1,12 +1,13 @@
 //! Which granule of a disk comes from where: two bits each, in memory and in map files.
 
+use super::file::{LayerFile, Recent};
 use super::header::{GRANULE_BYTES, HEADER_BYTES, Header};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Granules whose states change under one lock: a MiB of disk, 64 bytes of map. Never crosses a page.
 pub(super) const STRIPE_GRANULES: u64 = 256;
@@ -41,20 +42,28 @@ pub(super) struct Map {
     /// Pages that differ from the durable map.
     dirty: Box<[AtomicBool]>,
     n_granules: u64,
-    volatile: File,
+    volatile: Arc<LayerFile>,
+    /// Volatile files of all layers that are open.
+    recent: Arc<Recent>,
 }
 
 impl Map {
     /// A map of granules that are all in the parent, with its volatile file (header already written).
-    pub(super) fn new(size_bytes: u64, volatile: File) -> Self {
+    pub(super) fn new(size_bytes: u64, volatile: LayerFile, recent: Arc<Recent>) -> Self {
         let n_granules = size_bytes.div_ceil(GRANULE_BYTES);
         let n_pages = n_granules.div_ceil(GRANULES_PER_PAGE);
         Self {
             pages: (0..n_pages).map(|_| OnceLock::new()).collect(),
             dirty: (0..n_pages).map(|_| AtomicBool::new(false)).collect(),
             n_granules,
-            volatile,
+            volatile: Arc::new(volatile),
+            recent,
         }
+    }
+
+    /// From now on nothing can be set, unless that has begun.
+    pub(super) fn retire(&self) {
+        self.volatile.retire();
     }
 
     pub(super) fn n_granules(&self) -> u64 {
@@ -95,7 +104,8 @@ impl Map {
             *word = *word & !(3 << shift) | (state as u64) << shift;
         }
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.volatile.write_all_at(&bytes, HEADER_BYTES as u64 + first * 8)?;
+        let volatile = self.recent.get(&self.volatile)?;
+        volatile.write_all_at(&bytes, HEADER_BYTES as u64 + first * 8)?;
         for (index, word) in words.iter().enumerate() {
             self.store(first + index as u64, *word);
         }
@@ -144,9 +154,10 @@ impl Map {
 
     /// Writes all states to the volatile file, which is new.
     pub(super) fn fill_volatile(&self) -> io::Result<()> {
+        let volatile = self.recent.get(&self.volatile)?;
         for (index, page) in self.pages.iter().enumerate() {
             if page.get().is_some() {
-                self.volatile.write_all_at(&self.page_bytes(index), page_offset(index))?;
+                volatile.write_all_at(&self.page_bytes(index), page_offset(index))?;
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod about;
 mod error;
+mod file;
 mod files;
 mod header;
 mod layers;

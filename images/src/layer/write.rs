@@ -1,5 +1,6 @@
 //! A machine's writes over a shared parent.
 
+use super::file::{LayerFile, Recent};
 use super::header::GRANULE_BYTES;
 use super::map::{Map, STRIPE_GRANULES, State};
 use crate::block::{Block, Extent, Zeroes, check_range};
@@ -12,7 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Locks for first writes. Two stripes may share one: that costs a little waiting, nothing else.
 const LOCKS_MAX: usize = 64;
@@ -29,22 +30,30 @@ const STRIPE_BYTES: u64 = STRIPE_GRANULES * GRANULE_BYTES;
 pub struct WriteLayer {
     parent: Arc<dyn Block>,
     size_bytes: u64,
-    data: File,
+    data: LayerFile,
+    /// The same once it was needed. It stays open: to close it before it is flushed could lose an error.
+    open_data: OnceLock<Arc<File>>,
     cached: CachedReads,
     map: Map,
-    /// The map file that survives a power cut; only in layers that are to last.
-    durable: Option<File>,
+    /// The map file that survives a power cut; only in layers that are to last. Open during flushes only.
+    durable: Option<LayerFile>,
     flushes: Flushes,
     locks: [Mutex<()>; LOCKS_MAX],
     is_retired: AtomicBool,
 }
 
 impl WriteLayer {
-    pub(super) fn new(parent: Arc<dyn Block>, data: File, map: Map, durable: Option<File>) -> Self {
+    pub(super) fn new(
+        parent: Arc<dyn Block>,
+        data: LayerFile,
+        map: Map,
+        durable: Option<LayerFile>,
+    ) -> Self {
         Self {
             size_bytes: parent.size_bytes(),
             parent,
             data,
+            open_data: OnceLock::new(),
             cached: CachedReads::default(),
             map,
             durable,
@@ -62,13 +71,27 @@ impl WriteLayer {
         let size_bytes = parent.size_bytes();
         let data = tempfile::tempfile_in(folder)?;
         data.set_len(size_bytes)?;
-        let map = Map::new(size_bytes, tempfile::tempfile_in(folder)?);
-        Ok(Self::new(parent, data, map, None))
+        let volatile = LayerFile::nameless(tempfile::tempfile_in(folder)?);
+        let map = Map::new(size_bytes, volatile, Arc::<Recent>::default());
+        Ok(Self::new(parent, LayerFile::nameless(data), map, None))
     }
 
     /// From now on every access is refused: the layer was thrown away, whoever still holds it.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Release);
+        self.data.retire();
+        self.map.retire();
+        if let Some(durable) = &self.durable {
+            durable.retire();
+        }
+    }
+
+    fn data(&self) -> io::Result<&File> {
+        if let Some(file) = self.open_data.get() {
+            return Ok(file);
+        }
+        let (file, _) = self.data.get()?;
+        Ok(self.open_data.get_or_init(|| file))
     }
 
     fn check_usable(&self) -> io::Result<()> {
@@ -94,14 +117,14 @@ impl WriteLayer {
         let granules = touched(offset, data.len() as u64);
         // Granules never go back to the parent, so a rewrite needs no lock.
         if self.map.all_are(granules.clone(), State::Mine) {
-            return self.data.write_all_at(data, offset);
+            return self.data()?.write_all_at(data, offset);
         }
         let _lock = self.lock_stripe(offset);
         let end = offset + data.len() as u64;
         let start_filled = self.fill_start(offset, granules.start);
         let end_filled = self.fill_end(end, granules.end - 1);
         if start_filled == offset && end_filled == end {
-            self.data.write_all_at(data, offset)?;
+            self.data()?.write_all_at(data, offset)?;
         } else {
             let mut whole = vec![0; (end_filled - start_filled) as usize];
             let data_start = (offset - start_filled) as usize;
@@ -109,7 +132,7 @@ impl WriteLayer {
             self.fill(&mut whole[..data_start], start_filled)?;
             whole[data_start..data_end].copy_from_slice(data);
             self.fill(&mut whole[data_end..], end)?;
-            self.data.write_all_at(&whole, start_filled)?;
+            self.data()?.write_all_at(&whole, start_filled)?;
         }
         self.map.set(granules, State::Mine)
     }
@@ -149,21 +172,27 @@ impl WriteLayer {
         if any_mine {
             // After the map: what is punched is never looked at. A file system that can't punch
             // just keeps the space.
-            sparse::punch(&self.data, offset, length)?;
+            sparse::punch(self.data()?, offset, length)?;
         }
         Ok(())
     }
 
-    fn flush_to(&self, durable: &File) -> io::Result<()> {
+    fn flush_to(&self, durable: &LayerFile) -> io::Result<()> {
         let pages = self.map.take_dirty();
-        self.data.sync_data()?;
+        if pages.is_empty() && self.open_data.get().is_none() {
+            // Nobody has written anything: an idle layer is not opened for the end of its server.
+            return Ok(());
+        }
+        self.data()?.sync_data()?;
         if pages.is_empty() {
             return Ok(());
         }
+        let (file, _) = durable.get()?;
+        durable.close();
         for (offset, page) in pages {
-            durable.write_all_at(&page, offset)?;
+            file.write_all_at(&page, offset)?;
         }
-        durable.sync_data()
+        file.sync_data()
     }
 
     /// Bytes from `position` to at most `end` that come from the same place.
@@ -192,6 +221,11 @@ impl Block for WriteLayer {
         self.size_bytes
     }
 
+    fn open(&self) -> io::Result<()> {
+        self.check_usable()?;
+        self.data().map(drop)
+    }
+
     fn layer_bytes(&self) -> io::Result<u64> {
         Ok(self.data.metadata()?.blocks() * 512)
     }
@@ -207,7 +241,7 @@ impl Block for WriteLayer {
             let run = &mut buffer[start..start + length as usize];
             match state {
                 State::Parent => self.parent.read_at(run, position)?,
-                State::Mine => self.data.read_exact_at(run, position)?,
+                State::Mine => self.data()?.read_exact_at(run, position)?,
                 State::Zero => run.fill(0),
             }
             position += length;
@@ -226,7 +260,7 @@ impl Block for WriteLayer {
             let run = &mut buffer[start..start + length as usize];
             let is_there = match state {
                 State::Parent => self.parent.read_cached(run, position)?,
-                State::Mine => self.cached.read(&self.data, run, position)?,
+                State::Mine => self.cached.read(self.data()?, run, position)?,
                 State::Zero => {
                     run.fill(0);
                     true
@@ -244,7 +278,7 @@ impl Block for WriteLayer {
         self.check_usable().ok()?;
         match self.run(offset, offset + length) {
             (State::Parent, run) if run == length => self.parent.file_of(offset, length),
-            (State::Mine, run) if run == length => Some(&self.data),
+            (State::Mine, run) if run == length => self.data().ok(),
             _ => None,
         }
     }
@@ -278,7 +312,8 @@ impl Block for WriteLayer {
             return self.flush();
         }
         self.check_writable()?;
-        self.flushes.attempt(|| self.data.sync_data())
+        let data = self.data()?;
+        self.flushes.attempt(|| data.sync_data())
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -339,7 +374,11 @@ impl Block for WriteLayer {
             let (state, length) = self.run(position, end);
             match state {
                 State::Parent => self.parent.prefetch(position, length),
-                State::Mine => sparse::prefetch(&self.data, position, length),
+                State::Mine => {
+                    if let Ok(data) = self.data() {
+                        sparse::prefetch(data, position, length);
+                    }
+                }
                 State::Zero => {}
             }
             position += length;
