@@ -1,5 +1,6 @@
 //! The storage API: HTTP with JSON on a Unix socket that only root may open.
 
+use crate::descriptors::{self, Refused};
 use crate::error::Error;
 use crate::table::{ExportError, Exports};
 use axum::extract::{Path as UrlPath, State};
@@ -55,10 +56,12 @@ impl Api {
     pub(crate) async fn serve(
         self,
         exports: Arc<Exports>,
+        refused: Vec<Arc<Refused>>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let router = Router::new()
             .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
+            .route("/v1/descriptors", get(move || async move { about_descriptors(&refused) }))
             .route("/v1/exports", get(list))
             .route("/v1/space", get(space))
             .route("/v1/exports/{machine}", put(prepare))
@@ -80,6 +83,12 @@ impl Api {
             () = overdue => Ok(()),
         }
     }
+}
+
+/// How many descriptors the server may have, and whom it has refused for lack of them.
+fn about_descriptors(refused: &[Arc<Refused>]) -> Json<serde_json::Value> {
+    let refused: u64 = refused.iter().map(|refused| refused.total()).sum();
+    Json(serde_json::json!({ "limit": descriptors::limit(), "refused_connections": refused }))
 }
 
 async fn list(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<ExportStatus>>, Failure> {

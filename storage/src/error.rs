@@ -13,6 +13,19 @@ pub enum Error {
     /// The export table or the layers can't be opened.
     #[error(transparent)]
     Exports(#[from] ExportError),
+    /// The operating system allows too few descriptors for anybody to be let in.
+    #[error(
+        "this process may have only {limit} file descriptors, and needs {needed} for {n_disks} disks: allow it more \
+         (LimitNOFILE= in systemd, ulimit -n)"
+    )]
+    Descriptors {
+        /// How many it may have.
+        limit: u64,
+        /// How many it needs.
+        needed: u64,
+        /// How many disks it has in its table.
+        n_disks: usize,
+    },
     /// An address is taken or not ours.
     #[error(
         "can't serve NBD on {address}: is another server running, or is it not an address of this host?"

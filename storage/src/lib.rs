@@ -9,6 +9,7 @@ mod aoe_target;
 mod api;
 mod boot_trace;
 mod config;
+mod descriptors;
 mod error;
 mod export;
 mod nbd_server;
@@ -20,6 +21,7 @@ mod tls;
 pub use allow::{Allow, NotAllow};
 pub use aoe_target::SocketError;
 pub use config::Config;
+pub use descriptors::descriptors_for;
 pub use error::Error;
 pub use images::Durability;
 pub use nbd_server::Address;
@@ -45,6 +47,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let exports = Arc::new(Exports::open(&config)?);
+    descriptors::check(exports.count())?;
     let tls = tls::Credentials::from(config.nbd_tls.clone())?;
     let is_local = |socket: &Socket| socket.domain().is_ok_and(|it| it == Domain::UNIX);
     let (for_api, for_nbd): (Vec<_>, Vec<_>) = config.handed.into_iter().partition(is_local);
@@ -69,7 +72,8 @@ pub async fn run(
         aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
     }
     ready();
-    let served = api.serve(Arc::clone(&exports), stop).await.map_err(Error::Api);
+    let refused = nbd.iter().map(nbd_server::NbdServer::refused).collect();
+    let served = api.serve(Arc::clone(&exports), refused, stop).await.map_err(Error::Api);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
         nbd.iter().for_each(nbd_server::NbdServer::stop_accepting);

@@ -6,6 +6,7 @@ use super::socket::PacketSocket;
 use super::work::{Arrived, Patience, Work};
 use crate::admission::AoeDisk;
 use crate::export::{Dropped, Export};
+use images::Block;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -44,6 +45,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn start(disk: AoeDisk, socket: Arc<PacketSocket>) -> io::Result<Self> {
+        disk.export.disk.open()?;
         let (queue, arrived) = sync_channel(QUEUE_MAX);
         let export = Arc::clone(&disk.export);
         let waiting = Arc::new(AtomicUsize::new(0));

@@ -241,7 +241,7 @@ impl Receiver {
                 }
                 Err(error) => {
                     let export = &disk.export.label.name;
-                    tracing::warn!(export, %error, "no thread for an AoE disk");
+                    tracing::warn!(export, %error, "an AoE disk can't be used");
                     return;
                 }
             }

@@ -40,7 +40,7 @@ struct Inside {
 /// One of them.
 struct Open {
     /// `None` if it is no NBD connection.
-    stream: Option<Socket>,
+    stream: Option<Arc<Socket>>,
     generation: u32,
     cut: Arc<AtomicBool>,
 }
@@ -59,7 +59,7 @@ impl Connections {
     /// newer connection.
     pub(crate) fn join(
         self: &Arc<Self>,
-        stream: Option<Socket>,
+        stream: Option<Arc<Socket>>,
         generation: u32,
     ) -> Option<Connection> {
         let mut inside = self.inside();

@@ -3,6 +3,7 @@
 use super::connections::Connections;
 use images::{Block, Filter, Zeroes};
 use model::StallVerb;
+use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How often what waits is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A disk that waits with what is written while there is no room for it, until the export is closed.
+/// A disk that waits with what is written while there is no room for it, or no descriptor for its files, until the export is closed.
 pub(crate) struct Patient<B> {
     below: B,
     stalls: Arc<Stalls>,
@@ -26,8 +27,9 @@ impl<B: Block> Patient<B> {
         let mut stalled = None;
         loop {
             match operation(&self.below) {
-                Err(error) if is_passing(&error) && !self.connections.is_closed() => {
-                    if !stalled.get_or_insert_with(|| self.stalls.begin()).wait() {
+                Err(error) if !self.connections.is_closed() => {
+                    let Some(lack) = Lack::of(&error) else { return Err(error) };
+                    if !stalled.get_or_insert_with(|| self.stalls.begin(lack)).wait() {
                         return Err(error);
                     }
                 }
@@ -73,6 +75,7 @@ pub(crate) struct Stalls {
 struct State {
     requests: u32,
     since: Option<Instant>,
+    lack: Lack,
     n_resumed: u64,
     n_failed: u64,
 }
@@ -84,9 +87,36 @@ struct Stalled<'a> {
     n_failed: u64,
 }
 
-/// Whether the error will pass without anybody's help but an administrator's.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+/// What a request waits for: it will pass without anybody's help but an administrator's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Lack {
+    #[default]
+    Room,
+    Descriptors,
+}
+
+impl Lack {
+    fn of(error: &io::Error) -> Option<Self> {
+        if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+            return Some(Self::Room);
+        }
+        let code = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(code, Some(Errno::MFILE | Errno::NFILE)).then_some(Self::Descriptors)
+    }
+
+    const fn sentence(self) -> &'static str {
+        match self {
+            Self::Room => "the storage server's disk is full",
+            Self::Descriptors => "the storage server has not enough file descriptors",
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Room => "delete images, layers or files that are not needed",
+            Self::Descriptors => "allow it more (LimitNOFILE= in systemd, ulimit -n)",
+        }
+    }
 }
 
 impl Stalls {
@@ -94,15 +124,17 @@ impl Stalls {
         Self { export, state: Mutex::default(), told: Condvar::new() }
     }
 
-    fn begin(&self) -> Stalled<'_> {
+    fn begin(&self, lack: Lack) -> Stalled<'_> {
         let mut state = self.lock();
         state.requests += 1;
+        state.lack = lack;
         if state.since.is_none() {
             state.since = Some(Instant::now());
             tracing::error!(
                 export = self.export,
-                "the server's disk is full: the client is waiting until there is room; delete images, layers \
-                 or files that are not needed"
+                "{}: the client is waiting; {}",
+                lack.sentence(),
+                lack.remedy()
             );
         }
         Stalled { stalls: self, n_resumed: state.n_resumed, n_failed: state.n_failed }
@@ -133,7 +165,7 @@ impl Stalls {
         Some(model::Stall {
             seconds: state.since?.elapsed().as_secs(),
             requests: state.requests,
-            why: "the storage server's disk is full".to_owned(),
+            why: state.lack.sentence().to_owned(),
         })
     }
 
@@ -182,7 +214,7 @@ mod tests {
         let stalls = Stalls::new("lab-01".into());
         let decided = |verb| {
             std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| stalls.begin().wait());
+                let waiting = scope.spawn(|| stalls.begin(Lack::Room).wait());
                 while stalls.status().is_none() {
                     std::thread::yield_now();
                 }

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A room full of PCs that is switched on at once connects at once.
@@ -48,6 +49,18 @@ pub(super) struct Listener {
     /// Can be read when nobody shall be let in any more. The socket itself may be somebody else's, too,
     /// who goes on listening, so it must not be shut down.
     stop: OwnedFd,
+    /// A descriptor for nothing, given up for a moment to refuse a client when there is no other.
+    spare: Mutex<Option<OwnedFd>>,
+}
+
+/// Who is at the door.
+pub(super) enum Accepted {
+    Client(Socket, SockAddr),
+    /// A client that was sent away, since this process may have no more descriptors. Otherwise it would wait for
+    /// good, and this server would be told of it for good.
+    NoRoom,
+    /// [`Listener::stop`] was called.
+    Stopped,
 }
 
 impl Listener {
@@ -81,11 +94,12 @@ impl Listener {
         // What was announced may be gone when it is accepted.
         socket.set_nonblocking(true)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { socket, file, stop })
+        let spare = Mutex::new(Some(stop.try_clone()?));
+        Ok(Self { socket, file, stop, spare })
     }
 
-    /// Waits for the next connection; `None` after [`stop`](Self::stop).
-    pub(super) fn accept(&self) -> io::Result<Option<(Socket, SockAddr)>> {
+    /// Waits for the next connection.
+    pub(super) fn accept(&self) -> io::Result<Accepted> {
         loop {
             let mut waits =
                 [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
@@ -95,14 +109,26 @@ impl Listener {
                 Err(error) => return Err(error.into()),
             }
             if !waits[0].revents().is_empty() {
-                return Ok(None);
+                return Ok(Accepted::Stopped);
             }
             match self.socket.accept() {
-                Ok(accepted) => return Ok(Some(accepted)),
+                Ok((stream, address)) => return Ok(Accepted::Client(stream, address)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_out_of_descriptors(&error) => {
+                    return self.send_away().map(|()| Accepted::NoRoom);
+                }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Closes the next connection at once.
+    fn send_away(&self) -> io::Result<()> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(spare.take());
+        let sent_away = self.socket.accept().map(drop);
+        *spare = self.stop.try_clone().ok();
+        sent_away
     }
 
     /// Ends [`accept`](Self::accept).
@@ -129,6 +155,11 @@ impl Drop for Listener {
             let _ = fs::remove_file(file);
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Removes a socket's file that a server left behind which was killed.

@@ -3,7 +3,7 @@
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::net::Shutdown;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Clients in the handshake at once. One more, and the one that has been there longest is let go.
 pub(super) const HALF_OPEN_MAX: usize = 100;
@@ -25,13 +25,13 @@ struct Clients {
 
 struct Client {
     id: u64,
-    stream: Socket,
+    stream: Arc<Socket>,
     is_stranger: bool,
 }
 
 impl HalfOpen {
     /// Lets a client in. A stranger is somebody whom no export is for.
-    pub(super) fn enter(&self, stream: Socket, is_stranger: bool) -> Place<'_> {
+    pub(super) fn enter(&self, stream: Arc<Socket>, is_stranger: bool) -> Place<'_> {
         let mut clients = self.lock();
         let n_strangers = clients.waiting.iter().filter(|client| client.is_stranger).count();
         if is_stranger && n_strangers >= STRANGERS_MAX || clients.waiting.len() >= HALF_OPEN_MAX {

@@ -8,8 +8,9 @@ mod session;
 pub use address::Address;
 
 use crate::admission::{Admission, Peer};
+use crate::descriptors::{self, Refused};
 use crate::tls::Credentials;
-use address::Listener;
+use address::{Accepted, Listener};
 use half_open::HalfOpen;
 use images::Block;
 use link::{Link, Opening};
@@ -17,6 +18,7 @@ use nbd::TransmissionFlags;
 use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step, Tls};
 use socket2::{SockAddr, Socket};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -28,6 +30,9 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections, each with a thread: four for each of the most machines that one server is meant for,
 /// and those in the handshake.
 const CONNECTIONS_MAX: usize = 1024 + half_open::HALF_OPEN_MAX;
+
+/// When accepting fails for another reason than a lack of descriptors, it is tried again after this time.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The listener and its connections. Dropping it ends them, after their exports were closed.
 pub(crate) struct NbdServer {
@@ -43,6 +48,7 @@ struct Shared {
     half_open: HalfOpen,
     pools: session::Pools,
     sessions: Mutex<Vec<JoinHandle<()>>>,
+    refused: Arc<Refused>,
 }
 
 impl NbdServer {
@@ -76,6 +82,7 @@ impl NbdServer {
             half_open: HalfOpen::default(),
             pools: session::Pools::default(),
             sessions: Mutex::default(),
+            refused: Arc::default(),
         });
         let thread = std::thread::Builder::new().name("nbd-accept".into()).spawn({
             let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
@@ -87,6 +94,11 @@ impl NbdServer {
     /// Where it listens.
     pub(crate) fn address(&self) -> io::Result<Address> {
         self.listener.address()
+    }
+
+    /// Clients that it had no descriptors for.
+    pub(crate) fn refused(&self) -> Arc<Refused> {
+        Arc::clone(&self.shared.refused)
     }
 
     /// Lets nobody in any more.
@@ -112,17 +124,27 @@ impl Drop for NbdServer {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &Listener) {
+    let limit = descriptors::limit();
+    let number_max = descriptors::connection_number_max(limit);
     loop {
         let (stream, address) = match listener.accept() {
-            Ok(Some(accepted)) => accepted,
-            Ok(None) => return,
+            Ok(Accepted::Client(stream, address)) => (stream, address),
+            Ok(Accepted::NoRoom) => {
+                shared.refused.count(limit);
+                continue;
+            }
+            Ok(Accepted::Stopped) => return,
             Err(error) => {
-                // Out of descriptors, or a client that went away: the next accept may do.
-                tracing::warn!(%error, "can't accept an NBD connection");
-                std::thread::sleep(Duration::from_millis(100));
+                // A client that went away: the next accept may do.
+                tracing::debug!(%error, "can't accept an NBD connection");
+                std::thread::sleep(ACCEPT_RETRY);
                 continue;
             }
         };
+        if stream.as_raw_fd() > number_max {
+            shared.refused.count(limit);
+            continue;
+        }
         let mut sessions = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|session| !session.is_finished());
         if sessions.len() >= CONNECTIONS_MAX {
@@ -131,7 +153,7 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
         }
         let spawned = std::thread::Builder::new().name("nbd".into()).spawn({
             let shared = Arc::clone(shared);
-            move || serve(&shared, &stream, &address)
+            move || serve(&shared, &Arc::new(stream), &address)
         });
         match spawned {
             Ok(thread) => sessions.push(thread),
@@ -140,12 +162,10 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
     }
 }
 
-fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
-    let prepared =
-        address::prepare(stream, address).and_then(|peer| Ok((peer, stream.try_clone()?)));
-    let Ok((peer, clone)) = prepared else { return };
+fn serve(shared: &Shared, stream: &Arc<Socket>, address: &SockAddr) {
+    let Ok(peer) = address::prepare(stream, address) else { return };
     let is_stranger = shared.exports.nbd_names(peer).is_empty();
-    let place = shared.half_open.enter(clone, is_stranger);
+    let place = shared.half_open.enter(Arc::clone(stream), is_stranger);
     let Open { name, agreed, early, link } = match handshake(shared, stream, peer) {
         Ok(opened) => opened,
         Err(NotOpened::Refused(Reason::Aborted)) => return,
@@ -160,8 +180,8 @@ fn serve(shared: &Shared, stream: &Socket, address: &SockAddr) {
     };
     drop(place);
     let Ok((export, generation)) = shared.exports.for_nbd(&name, peer) else { return };
-    let Ok(clone) = stream.try_clone() else { return };
-    let Some(connection) = export.connections.join(Some(clone), generation) else { return };
+    let stream = Some(Arc::clone(stream));
+    let Some(connection) = export.connections.join(stream, generation) else { return };
     let name = &export.label.name;
     let tls = link.protocol();
     tracing::info!(export = name, %peer, tls, "disk attached over NBD");
@@ -187,6 +207,10 @@ impl nbd::server::Exports for View<'_> {
             return Err(
                 "requests of the former connection are still waiting for the disk".to_owned()
             );
+        }
+        if let Err(error) = export.disk.open() {
+            tracing::error!(export = export.label.name, %error, "the disk's files can't be opened");
+            return Err("the server can't open the disk; its log says why".to_owned());
         }
         let flags = TransmissionFlags::HAS_FLAGS
             .with(TransmissionFlags::SEND_FLUSH)

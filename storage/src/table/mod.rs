@@ -163,6 +163,11 @@ impl Exports {
         self.all().iter().map(|one| one.export.status(&one.spec)).collect()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.exports.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// How much room machines' writes have.
     ///
     /// # Errors

@@ -112,9 +112,7 @@ impl Server {
 
     /// A connection in transmission.
     pub(crate) fn attach(&self, export: &str) -> TcpStream {
-        let mut stream = self.connect();
-        open_export(&mut stream, export);
-        stream
+        attach_to(self.address, export)
     }
 
     /// Ends the server, and says how long that took.
@@ -153,6 +151,13 @@ impl Server {
     pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().unwrap().path()
     }
+}
+
+/// A connection in transmission.
+pub(crate) fn attach_to(server: SocketAddr, export: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server).unwrap();
+    open_export(&mut stream, export);
+    stream
 }
 
 /// The handshake.
@@ -240,7 +245,7 @@ pub(crate) fn prepare(folder: &Path, machine: &str, spec: &str) {
 }
 
 /// One request to the storage API of the server in that folder, and its whole reply.
-fn ask(folder: &Path, method: &str, path: &str, body: &str) -> String {
+pub(crate) fn ask(folder: &Path, method: &str, path: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(folder.join("storage.sock")).unwrap();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: storage\r\nConnection: close\r\nContent-Type: \

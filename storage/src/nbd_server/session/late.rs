@@ -1,5 +1,6 @@
 //! Requests that wait for a disk, while others of the same connection are answered.
 
+use crate::descriptors::Wakers;
 use crate::export::InFlight;
 use crate::pool::Pool;
 use nbd::Request;
@@ -32,6 +33,8 @@ pub(super) struct Finished {
 /// Ask [`has_room`](Self::has_room), then [`submit`](Self::submit); [`wait`](Self::wait) says that
 /// something is done, and [`take`](Self::take) gives it.
 pub(super) struct Late {
+    wakers: Arc<Wakers>,
+    /// There while requests wait: a connection that is idle holds no second descriptor.
     shared: Option<Arc<Shared>>,
     n_waiting: usize,
     waiting_bytes: usize,
@@ -41,6 +44,13 @@ struct Shared {
     finished: Mutex<Vec<Finished>>,
     /// Counts up when there is something in `finished`.
     event: OwnedFd,
+    wakers: Arc<Wakers>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.wakers.returned();
+    }
 }
 
 /// What to look at next.
@@ -50,8 +60,8 @@ pub(super) enum Ready {
 }
 
 impl Late {
-    pub(super) const fn new() -> Self {
-        Self { shared: None, n_waiting: 0, waiting_bytes: 0 }
+    pub(super) const fn new(wakers: Arc<Wakers>) -> Self {
+        Self { wakers, shared: None, n_waiting: 0, waiting_bytes: 0 }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -83,9 +93,13 @@ impl Late {
     }
 
     fn shared(&mut self) -> Option<Arc<Shared>> {
-        if self.shared.is_none() {
-            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
-            self.shared = Some(Arc::new(Shared { finished: Mutex::default(), event }));
+        if self.shared.is_none() && self.wakers.take() {
+            let Ok(event) = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) else {
+                self.wakers.returned();
+                return None;
+            };
+            let wakers = Arc::clone(&self.wakers);
+            self.shared = Some(Arc::new(Shared { finished: Mutex::default(), event, wakers }));
         }
         self.shared.clone()
     }
@@ -101,6 +115,9 @@ impl Late {
             std::mem::take(&mut *shared.finished.lock().unwrap_or_else(PoisonError::into_inner));
         self.n_waiting -= finished.len();
         self.waiting_bytes -= finished.iter().map(|one| one.bytes).sum::<usize>();
+        if self.n_waiting == 0 {
+            self.shared = None;
+        }
         finished
     }
 

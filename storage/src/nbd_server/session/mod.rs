@@ -9,6 +9,7 @@ mod refusal;
 mod write;
 
 use super::link::Link;
+use crate::descriptors::Wakers;
 use crate::export::{Connection, Export, Reads};
 use crate::pool::Pool;
 use images::{Block, Zeroes};
@@ -47,7 +48,7 @@ pub(super) fn run(
         agreed,
         input: Input::new(early),
         output: Output::new(agreed),
-        late: Late::new(),
+        late: Late::new(Arc::clone(&pools.wakers)),
         reads: Reads::default(),
         began: Instant::now(),
         turn_began: Instant::now(),
@@ -66,6 +67,7 @@ pub(super) fn run(
 pub(super) struct Pools {
     reads: Pool,
     flushes: Pool,
+    wakers: Arc<Wakers>,
 }
 
 struct Session<'a> {
