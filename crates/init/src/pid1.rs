@@ -71,7 +71,8 @@ fn fail(console: &Console, reboot_after: Option<Duration>, failure: Option<&Fail
         let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
         failure.show(console, BootConfig::parse(&command_line).ok().as_ref());
         let detail = failure.to_string();
-        reporting = Command::new("/init").args(["report", "failed", &detail]).spawn().ok();
+        // `/init` is gone when the root has changed; this program's own file is not, while it runs.
+        reporting = Command::new("/proc/self/exe").args(["report", "failed", &detail]).spawn().ok();
     }
     if rescue::offer() == Offer::Yes {
         if let Some(limit) = reboot_after {
@@ -144,10 +145,16 @@ fn switch_root(arguments: &[String]) -> Failure {
         .env("HOME", "/")
         .env("TERM", "linux")
         .exec();
-    Failure::new(
-        format!("can't start {init} of the image: {error}"),
-        "the image is damaged, or for another kind of processor",
-    )
+    let helps = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "it, or the interpreter that it names in its beginning, is missing: the image is damaged"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "it, or its interpreter, is not executable: repair the image"
+        }
+        _ => "the image is damaged, or for another kind of processor",
+    };
+    Failure::new(format!("can't start {init} of the image: {error}"), helps)
 }
 
 fn move_root() -> io::Result<()> {

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -144,7 +145,19 @@ fn a_disk_that_is_no_system_is_explained() {
             "/dev/nbd0: it is damaged, ",
             "reset the machine's disk",
         )?;
-        room.check_disk(&empty_file_system(room.folder.path())?, "no /sbin/init", "installed Linux")
+        let folder = room.folder.path();
+        room.check_disk(&file_system(folder, None)?, "no /sbin/init", "installed Linux")?;
+        room.check_disk(
+            &file_system(folder, Some(0o644))?,
+            "/sbin/init of the root disk can't be started: it is not executable",
+            "repair the image",
+        )?;
+        // Then the system was handed over to already.
+        room.check_disk(
+            &file_system(folder, Some(0o755))?,
+            "can't start /sbin/init of the image",
+            "the interpreter that it names in its beginning, is missing",
+        )
     });
 }
 
@@ -240,9 +253,19 @@ fn damaged_start() -> Result<Vec<u8>> {
     Ok(start)
 }
 
-fn empty_file_system(folder: &Path) -> Result<Vec<u8>> {
-    let file = folder.join("empty");
+/// A small root file system whose init, if it has one, names an interpreter that is not there.
+fn file_system(folder: &Path, init_mode: Option<u32>) -> Result<Vec<u8>> {
+    let (file, tree) = (folder.join("file-system"), folder.join("tree"));
+    for name in ["dev", "proc", "run", "sbin", "sys"] {
+        std::fs::create_dir_all(tree.join(name))?;
+    }
+    if let Some(mode) = init_mode {
+        let init = tree.join("sbin/init");
+        std::fs::write(&init, "#!/usr/bin/missing\n")?;
+        std::fs::set_permissions(&init, std::fs::Permissions::from_mode(mode))?;
+    }
     std::fs::File::create(&file)?.set_len(8 << 20)?;
-    lab::run(std::process::Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file))?;
+    let mut make = std::process::Command::new("mkfs.ext4");
+    lab::run(make.args(["-q", "-F", "-d"]).arg(&tree).arg(&file))?;
     Ok(std::fs::read(&file)?)
 }
