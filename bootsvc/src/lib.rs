@@ -1,6 +1,7 @@
 //! The binary `bootlace`: command line, configuration, sockets and tasks of the boot server.
 
 mod boot;
+mod boot_socket;
 mod check;
 pub mod cli;
 mod config;

@@ -35,6 +35,11 @@ impl Paths {
         self.root.join("run/bootlace")
     }
 
+    /// Socket of the boot server for commands on this host.
+    pub(crate) fn boot_socket(&self) -> PathBuf {
+        self.run().join("boot.sock")
+    }
+
     /// Socket of the storage API.
     pub(crate) fn storage_socket(&self) -> PathBuf {
         self.run().join("storage.sock")

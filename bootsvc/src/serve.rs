@@ -4,16 +4,19 @@ use crate::boot;
 use crate::boot::files::BootFiles;
 use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
 use crate::boot::reports::ReportListener;
+use crate::boot_socket;
 use crate::config::Config;
 use crate::net;
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
 use crate::paths::Paths;
 use anyhow::Context;
+use model::{FindingKind, Subject};
 use service::{Options, Service};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +26,11 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Signs of life that wait for DHCP: of a whole room that came up together.
 const ALIVE_MAX: usize = 256;
 
-/// Runs the boot server until `stop`.
+/// Runs the boot server until `stop`. `storage_deaths` tells how a storage server that is started with it has ended.
 pub(crate) async fn run(
     paths: &Paths,
     config: &Config,
+    storage_deaths: Option<mpsc::Receiver<String>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let network = network(config)?;
@@ -58,13 +62,16 @@ pub(crate) async fn run(
         .map_err(|error| in_use(Protocol::Tcp, http_address, error))
         .context("can't serve boot files by HTTP")?;
     let reports_address = SocketAddr::from((server, initcfg::REPORT_PORT));
-    let (alive, machines_alive) = tokio::sync::mpsc::channel(ALIVE_MAX);
+    let (alive, machines_alive) = mpsc::channel(ALIVE_MAX);
     let reports = ReportListener::bind(server, service.clone(), alive)
         .await
         .map_err(|error| in_use(Protocol::Udp, reports_address, error))
         .context("can't listen for reports")?;
     let pages = web_listener(config.web.listen).await?;
     let pages_address = pages.local_addr()?;
+    let boot_socket = paths.boot_socket();
+    let commands = boot_socket::bind(&boot_socket)
+        .with_context(|| format!("can't answer commands at {}", boot_socket.display()))?;
 
     let files = BootFiles::new(service.clone(), grub, server);
     let mut tasks = JoinSet::new();
@@ -77,6 +84,9 @@ pub(crate) async fn run(
             }
         }
     });
+    if let Some(deaths) = storage_deaths {
+        tasks.spawn(tell_deaths(deaths, service.clone(), stop.clone()));
+    }
     let dhcp_config = boot::dhcp::config(config, &network);
     tasks.spawn(boot::dhcp::serve(
         dhcp,
@@ -99,8 +109,12 @@ pub(crate) async fn run(
         let stop = stop.clone();
         async move {
             let router = web::router(service);
-            let served = axum::serve(pages, router).with_graceful_shutdown(stop.cancelled_owned());
-            if let Err(error) = served.await {
+            let pages = axum::serve(pages, router.clone());
+            let pages = pages.with_graceful_shutdown(stop.clone().cancelled_owned());
+            let commands = axum::serve(commands, router);
+            let commands = commands.with_graceful_shutdown(stop.cancelled_owned());
+            let served = tokio::try_join!(pages.into_future(), commands.into_future());
+            if let Err(error) = served {
                 tracing::error!(%error, "the web page ended");
             }
         }
@@ -129,6 +143,23 @@ pub(crate) async fn run(
         Some(Err(error)) => Err(error).context("a part of the boot server died"),
         Some(Ok(())) => anyhow::bail!("a part of the boot server ended"),
         None => Ok(()),
+    }
+}
+
+/// Tells of the storage server's deaths until `stop`.
+async fn tell_deaths(
+    mut deaths: mpsc::Receiver<String>,
+    service: Service,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(status) = deaths.recv() => {
+                let cause = format!("The storage server died ({status}) and was started again");
+                service.found(FindingKind::StorageDied, &Subject::Server, cause);
+            }
+        }
     }
 }
 

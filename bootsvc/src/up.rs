@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How long the storage server may take to start; it restores its exports first.
@@ -20,6 +21,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long it may take to stop before it is killed; it finishes requests and flushes.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Deaths of the storage server that the boot server was not told of yet.
+const DEATHS_MAX: usize = 4;
 
 /// Longest wait before a storage server that died is started again.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -42,8 +46,9 @@ pub(crate) async fn run(
     let child = storage.start().await?;
     // The boot server stops first, so that no boot begins without its disk.
     let storage_stop = CancellationToken::new();
-    let keeper = tokio::spawn(keep(storage, child, storage_stop.clone()));
-    let served = serve::run(paths, config, stop).await;
+    let (deaths, storage_deaths) = mpsc::channel(DEATHS_MAX);
+    let keeper = tokio::spawn(keep(storage, child, deaths, storage_stop.clone()));
+    let served = serve::run(paths, config, Some(storage_deaths), stop).await;
     storage_stop.cancel();
     keeper.await.context("the keeper of the storage server died")?;
     served
@@ -95,7 +100,12 @@ impl Storage {
 }
 
 /// Starts the storage server again whenever it dies, until `stop`; then stops it.
-async fn keep(storage: Storage, mut child: Child, stop: CancellationToken) {
+async fn keep(
+    storage: Storage,
+    mut child: Child,
+    deaths: mpsc::Sender<String>,
+    stop: CancellationToken,
+) {
     let mut wait = Duration::from_secs(1);
     loop {
         let ended = tokio::select! {
@@ -104,6 +114,8 @@ async fn keep(storage: Storage, mut child: Child, stop: CancellationToken) {
         };
         let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
         tracing::error!(status, "the storage server died; restarting it");
+        // If so many wait to be told, one more is no news.
+        let _ = deaths.try_send(status);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -6,10 +6,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen, StallVerb};
+use model::{
+    Finding, ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen, StallVerb,
+};
 use service::{
-    Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Rescue, Service,
-    Status, UnknownVerb,
+    FindingCount, Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Rescue,
+    Service, Status, UnknownVerb,
 };
 use wire::Mac;
 
@@ -20,6 +22,7 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 pub(crate) fn router() -> Router<Service> {
     Router::new()
         .route("/status", get(status))
+        .route("/findings", get(findings))
         .route("/machines", get(machines))
         .route("/machines/{name}", get(machine).put(put_machine).patch(patch).delete(remove))
         .route("/machines/{name}/log", get(kernel_log))
@@ -37,6 +40,22 @@ pub(crate) fn router() -> Router<Service> {
 
 async fn status(State(service): State<Service>) -> Json<Status> {
     Json(service.status().await)
+}
+
+/// What a person should know, and how often what was found.
+#[derive(serde::Serialize)]
+struct Findings {
+    /// The worst first.
+    findings: Vec<Finding>,
+    /// One for each kind that was found since the start.
+    counts: Vec<FindingCount>,
+}
+
+async fn findings(State(service): State<Service>) -> Json<Findings> {
+    let findings = service.findings().await;
+    let mut counts = service.finding_counts();
+    counts.retain(|count| count.n_found > 0);
+    Json(Findings { findings, counts })
 }
 
 async fn machines(State(service): State<Service>) -> Json<Vec<MachineView>> {

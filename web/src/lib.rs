@@ -26,6 +26,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 pub fn router(service: Service) -> Router {
     Router::new()
         .route("/", get(pages::overview::show))
+        .route("/findings", get(pages::findings::show))
         .route("/machines", get(pages::machines::show))
         .merge(pages::machine::router())
         .route("/discovered", get(pages::discovered::show))

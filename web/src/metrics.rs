@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{ExportStatus, Space, Times};
-use service::{MachineView, Service, StateWord};
+use service::{FindingCount, MachineView, Service, StateWord};
 
 #[derive(Template)]
 #[template(path = "metrics.txt", escape = "none")]
@@ -13,7 +13,7 @@ struct Metrics<'a> {
     storage_up: u8,
     space: Option<Space>,
     machines: Vec<(&'static str, usize)>,
-    n_attention: usize,
+    findings: Vec<FindingCount>,
     families: Vec<Family<'a>>,
     dropped: Vec<Drops<'a>>,
     times: Vec<Latencies<'a>>,
@@ -89,7 +89,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Response {
         machines: StateWord::ALL
             .map(|word| (word.word(), status.machines.get(&word).copied().unwrap_or(0)))
             .to_vec(),
-        n_attention: status.attention.len() + status.n_attention_left_out,
+        findings: service.finding_counts(),
         families: FIGURES
             .map(|(name, kind, help, figure)| {
                 let values = disks.iter().map(|&(machine, disk)| (machine, figure(disk)));

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use model::{Firmware, Stage};
+use model::{FindingKind, Firmware, Stage};
 use service::{NewStage, Options, Service, Sighting};
 use std::path::Path;
 use tower::ServiceExt as _;
@@ -273,6 +273,48 @@ async fn a_boot_is_watched_without_a_script() {
     assert!(page.contains("lab-07") && page.contains("✕"));
     let (_, page) = site.get("/machines?state=up").await;
     assert!(!page.contains("/machines/lab-07") && page.contains("None now"), "{page}");
+}
+
+#[tokio::test]
+async fn what_is_found_is_the_same_on_page_api_and_metrics() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let (_, page) = site.get("/findings").await;
+    assert!(page.contains("storage-silent") && !page.contains("words-refused"), "{page}");
+
+    let subject = site.service.subject_of(MAC.parse().unwrap());
+    for _ in 0..3 {
+        let cause = "probably <b>somebody</b> speaks in its name";
+        site.service.found(FindingKind::WordsRefused, &subject, cause);
+    }
+    for path in ["/", "/findings"] {
+        let (_, page) = site.get(path).await;
+        assert!(page.contains("<a href=\"/machines/lab-07\"><strong>lab-07</strong></a> probably"));
+        assert!(page.contains("&#60;b&#62;somebody") && page.contains("3 times, "), "{page}");
+        assert!(page.contains("Look for the PC that has the machine"), "what helps: {page}");
+    }
+    let (_, body) = site.json("GET", "/api/v1/findings", "").await;
+    let kinds: Vec<_> = body["findings"].as_array().unwrap().iter().map(|it| &it["kind"]).collect();
+    assert_eq!(kinds[0], "storage-silent", "the worst is first: {body}");
+    let finding = body["findings"].as_array().unwrap().iter().find(|it| it["count"] == 3).unwrap();
+    let fields =
+        ["kind", "level", "about", "subject"].map(|field| finding[field].as_str().unwrap());
+    assert_eq!(fields, ["words-refused", "warning", "machine", "lab-07"]);
+    let (_, status) = site.json("GET", "/api/v1/status", "").await;
+    assert_eq!(status["findings"], body["findings"]);
+    let (_, metrics) = site.get("/metrics").await;
+    for line in [
+        "bootlace_findings{kind=\"words-refused\",level=\"warning\"} 1",
+        "bootlace_findings_total{kind=\"words-refused\"} 3",
+        "bootlace_findings{kind=\"clock-set\",level=\"notice\"} 0",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
+
+    site.service.resolved(FindingKind::WordsRefused, &subject);
+    let (_, page) = site.get("/findings").await;
+    assert!(!page.contains("words-refused"), "{page}");
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
-use dhcp::{Decision, Reply, ReplyKind, Request, Server};
-use model::{Network, Stage};
+use dhcp::{Decision, Reason, Reply, ReplyKind, Request, Server};
+use model::{FindingKind, Network, Stage, Subject};
 use service::{NewStage, Service, Sighting};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,7 @@ pub(crate) async fn serve(
     }
     let mut server = Server::new(config, service.leases());
     let socket = Arc::new(socket);
+    let mut is_deaf = false;
     // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
     // waits for the disk are tasks, so that what is decided together is stored together.
     let mut answers = JoinSet::new();
@@ -66,11 +67,17 @@ pub(crate) async fn serve(
         let request = match received {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(%error, "DHCP can't receive; is the interface down?");
+                is_deaf = true;
+                let cause = format!("DHCP can't receive: probably the interface is down ({error})");
+                service.found(FindingKind::DhcpDeaf, &Subject::Server, cause);
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
+        if is_deaf {
+            is_deaf = false;
+            service.resolved(FindingKind::DhcpDeaf, &Subject::Server);
+        }
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
         match server.on_request(&request, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
@@ -83,9 +90,44 @@ pub(crate) async fn serve(
             }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
+                note_silence(&service, request.mac, &reason);
             }
         }
     }
+}
+
+/// What a person should know of a request that gets no answer.
+fn note_silence(service: &Service, mac: Mac, reason: &Reason) {
+    let who = service.subject_of(mac);
+    let (kind, subject, cause) = match reason {
+        Reason::OtherServer(other) => (
+            FindingKind::SecondDhcp,
+            Subject::Address(*other),
+            format!("{who} took the offer of the DHCP server {other}: probably two answer here"),
+        ),
+        Reason::PoolExhausted(first, last) => (
+            FindingKind::NoAddressLeft,
+            Subject::Server,
+            format!("No address is left in the pool {first}-{last}; {who} asked last"),
+        ),
+        Reason::ReservedInUse(address) => (
+            FindingKind::ReservedInUse,
+            Subject::Address(*address),
+            format!("The address is reserved for {who}, but somebody else holds it"),
+        ),
+        Reason::Declined(address) => (
+            FindingKind::AddressInUse,
+            Subject::Address(*address),
+            format!("{who} says that somebody else uses the address"),
+        ),
+        Reason::ForeignRelay(relay) => (
+            FindingKind::ForeignRelay,
+            Subject::Address(*relay),
+            format!("This relay asks for {who}, and is not on the boot network"),
+        ),
+        Reason::NotLeased(_) | Reason::NoAddress => return,
+    };
+    service.found(kind, &subject, cause);
 }
 
 async fn answer(

@@ -3,7 +3,7 @@
 use crate::boot::grub_images::GrubImages;
 use bytes::Bytes;
 use initcfg::Tag;
-use model::{BootFile, BootId, ENTRY_PATH, MACHINE_PATH, Stage};
+use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subject};
 use service::{NewStage, Service};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -130,7 +130,8 @@ impl BootFiles {
         match self.read(file_path.clone()).await {
             Ok(bytes) => Some(Item { bytes, stage }),
             Err(error) => {
-                tracing::error!(path = %file_path.display(), %error, "a boot file can't be read");
+                let cause = format!("A boot file can't be read: {}: {error}", file_path.display());
+                self.inner.service.found(FindingKind::FileUnreadable, &Subject::Server, cause);
                 None
             }
         }

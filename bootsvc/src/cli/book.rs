@@ -71,6 +71,19 @@ fn configurations_are_read() {
     assert!(n_snippets > 8, "only {n_snippets} were found");
 }
 
+#[test]
+fn findings_are_those_of_the_book() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings.md");
+    let page = std::fs::read_to_string(page).expect("findings have a page");
+    let told: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let row = |kind: &model::FindingKind| {
+        let (word, level) = (kind.word(), kind.level().word());
+        format!("| `{word}` | {level} | {} | {} |", kind.passes(), kind.remedy())
+    };
+    let kinds: Vec<String> = model::FindingKind::ALL.iter().map(row).collect();
+    assert_eq!(told, kinds, "docs/findings.md");
+}
+
 /// All pages that tell users what to type.
 fn pages() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) fn serve(paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    runtime()?.block_on(async { serve::run(paths, &config, stop_signal()?).await })
+    runtime()?.block_on(async { serve::run(paths, &config, None, stop_signal()?).await })
 }
 
 pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {

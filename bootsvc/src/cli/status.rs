@@ -1,8 +1,10 @@
 //! `bootlace status`
 
 use super::{open, runtime, say, table};
+use crate::boot_socket;
 use crate::paths::Paths;
 use clap::Args;
+use service::Service;
 
 #[derive(Args)]
 pub(super) struct Status {
@@ -14,11 +16,16 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let service = open(paths)?;
-        let (status, machines) = runtime()?.block_on(async {
+        let (status, machines, findings) = runtime()?.block_on(async {
             service.refresh_exports().await;
-            (service.status().await, service.machines())
+            (service.status().await, service.machines(), findings(paths, &service).await)
         });
+        let findings = findings?;
         if self.json {
+            let mut status = serde_json::to_value(&status)?;
+            // This process sees fewer.
+            (status["findings"], status["n_findings_left_out"]) =
+                (serde_json::to_value(&findings)?, 0.into());
             let all = serde_json::json!({ "status": status, "machines": machines });
             say(serde_json::to_string_pretty(&all)?);
             return Ok(());
@@ -54,15 +61,53 @@ impl Status {
                 .collect();
             say(format!("\n{}", table(["MACHINE", "STATE", "ADDRESS", ""], &rows)));
         }
-        if !status.attention.is_empty() {
+        if !findings.is_empty() {
             say("\nNeeds attention:");
-            for attention in &status.attention {
-                let about = attention.machine.as_ref().map(|name| format!("{name}: "));
-                say(format!("- {}{}", about.unwrap_or_default(), attention.sentence));
-            }
+        }
+        for finding in &findings {
+            say(finding.lines());
         }
         Ok(())
     }
+}
+
+/// A finding as the API tells it. A server of another version may have kinds that this program does not know.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct Told {
+    kind: String,
+    level: String,
+    about: String,
+    subject: String,
+    since_unix_ms: u64,
+    last_unix_ms: u64,
+    count: u64,
+    cause: String,
+    remedy: String,
+}
+
+impl Told {
+    fn lines(&self) -> String {
+        let about = match self.about.as_str() {
+            "server" => String::new(),
+            _ => format!("{}: ", self.subject),
+        };
+        let times = match self.count {
+            1 => String::new(),
+            n => format!(" ({n} times)"),
+        };
+        let Self { level, cause, remedy, .. } = self;
+        format!("- {level}: {about}{cause}{times}\n  {remedy}")
+    }
+}
+
+/// What the running boot server has found; if none runs, what the state shows.
+async fn findings(paths: &Paths, service: &Service) -> anyhow::Result<Vec<Told>> {
+    let told = boot_socket::get(&paths.boot_socket(), "/api/v1/findings").await;
+    let findings = match told {
+        Ok(mut told) => told["findings"].take(),
+        Err(_) => serde_json::to_value(service.findings().await)?,
+    };
+    Ok(serde_json::from_value(findings)?)
 }
 
 /// `1 machine`, `2 machines`.

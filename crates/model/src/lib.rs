@@ -9,6 +9,7 @@ extern crate alloc;
 mod boot;
 mod boot_file;
 mod export;
+mod finding;
 mod grub;
 mod image;
 mod machine;
@@ -21,6 +22,7 @@ pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use export::{
     ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
 };
+pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::ImageVersion;
 pub use initcfg::{

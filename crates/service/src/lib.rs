@@ -23,11 +23,11 @@ pub use crate::boot::{Belief, KernelLog, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
 pub use crate::fleet::{
-    Attention, Imported, MachineChange, MachineState, MachineView, Preview, Rescue, StateWord,
-    Status, machine_state,
+    Imported, MachineChange, MachineState, MachineView, Preview, Rescue, StateWord, Status,
+    machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
-pub use crate::live::Life;
+pub use crate::live::{FindingCount, Life};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;

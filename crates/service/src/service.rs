@@ -3,11 +3,11 @@
 use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
-use crate::live::{Exports, Heartbeats, LeaseClock, Refused, Waits};
+use crate::live::{Exports, FindingCount, Findings, Heartbeats, LeaseClock, Refused, Waits};
 use crate::options::Options;
 use crate::store::{self, Database, View};
 use images::Store;
-use model::Site;
+use model::{FindingKind, Level, Site, Subject};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use wire::Mac;
@@ -31,6 +31,7 @@ struct Inner {
     heartbeats: Heartbeats,
     refused: Refused,
     exports: Exports,
+    findings: Findings,
     lease_clock: Arc<LeaseClock>,
     lookups: Semaphore,
 }
@@ -56,6 +57,7 @@ impl Service {
             heartbeats: Heartbeats::new(now.moment),
             refused: Refused::default(),
             exports: Exports::default(),
+            findings: Findings::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
             lookups: Semaphore::new(LOOKUPS_MAX),
         };
@@ -104,6 +106,36 @@ impl Service {
         &self.inner.exports
     }
 
+    pub(crate) fn live_findings(&self) -> &Findings {
+        &self.inner.findings
+    }
+
+    /// Something was found that a person should know. `cause` is a sentence, which says "probably" if it is not
+    /// proven. It goes away as [`FindingKind::passes`] says; the same again counts.
+    pub fn found(&self, kind: FindingKind, subject: &Subject, cause: impl AsRef<str>) {
+        let cause = cause.as_ref();
+        if !self.inner.findings.found(kind, subject, cause, self.now().moment) {
+            return;
+        }
+        match kind.level() {
+            Level::Alarm => tracing::error!(finding = %kind, %subject, cause, "found"),
+            Level::Warning => tracing::warn!(finding = %kind, %subject, cause, "found"),
+            Level::Notice => tracing::info!(finding = %kind, %subject, cause, "found"),
+        }
+    }
+
+    /// What was found is no longer so.
+    pub fn resolved(&self, kind: FindingKind, subject: &Subject) {
+        if self.inner.findings.resolved(kind, subject) {
+            tracing::info!(finding = %kind, %subject, "resolved");
+        }
+    }
+
+    /// How often what was found, all kinds.
+    pub fn finding_counts(&self) -> Vec<FindingCount> {
+        self.inner.findings.counts(self.now().moment)
+    }
+
     pub(crate) fn lease_clock(&self) -> &Arc<LeaseClock> {
         &self.inner.lease_clock
     }
@@ -116,6 +148,14 @@ impl Service {
     /// What time it is.
     pub fn now(&self) -> Now {
         self.inner.options.clock.now()
+    }
+
+    /// What a finding about the PC with this NIC is about.
+    pub fn subject_of(&self, mac: Mac) -> Subject {
+        match self.site().machine_by_mac(mac) {
+            Some(machine) => Subject::Machine(machine.name.clone()),
+            None => Subject::Pc(mac),
+        }
     }
 
     /// How the log calls the PC with this NIC.

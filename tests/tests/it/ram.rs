@@ -54,7 +54,7 @@ fn ram() -> Result<()> {
     let warning = "bootlace: the memory for changes is 100 % full";
     ensure!(console.text().contains(warning), "{}", console.tail(5));
     let status = site.browser().json("/api/v1/status")?;
-    ensure!(status["attention"].to_string().contains("100 % full"), "{status}");
+    ensure!(status["findings"].to_string().contains("100 % full"), "{status}");
     console.send_line("systemctl poweroff")?;
     pc.wait_for_off(SHUTDOWN)?;
     ensure!(console.text().contains("bootlace: root unmounted; poweroff"), "{}", console.tail(20));

@@ -3,6 +3,7 @@
 mod done;
 
 pub(crate) mod discovered;
+pub(crate) mod findings;
 pub(crate) mod images;
 pub(crate) mod machine;
 pub(crate) mod machines;
@@ -24,6 +25,7 @@ pub(crate) struct Frame {
     /// Which entry of the menu is this page.
     pub(crate) here: &'static str,
     pub(crate) n_discovered: usize,
+    pub(crate) n_findings: usize,
     /// Seconds until the page is loaded again; 0 is never.
     pub(crate) refresh_seconds: u32,
     pub(crate) now: String,
@@ -36,6 +38,7 @@ impl Frame {
             title: title.into(),
             here,
             n_discovered: service.discovered().len(),
+            n_findings: service.finding_counts().iter().map(|count| count.n_now).sum(),
             refresh_seconds: 0,
             now: text::exact(service.now().unix_ms),
             version: env!("CARGO_PKG_VERSION"),

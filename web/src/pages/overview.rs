@@ -1,11 +1,12 @@
 //! The site at a glance.
 
+use super::findings::FindingLine;
 use super::{Frame, Page, render};
 use crate::text;
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
-use service::{Attention, Service, StateWord};
+use service::{Service, StateWord};
 
 /// The page is loaded again, so that it can hang on a wall.
 const REFRESH_SECONDS: u32 = 5;
@@ -33,13 +34,14 @@ struct Overview {
     discovered: String,
     counts: Vec<Count>,
     space: String,
-    attention: Vec<Attention>,
-    n_attention_left_out: usize,
+    findings: Vec<FindingLine>,
+    n_findings_left_out: usize,
     tiles: Vec<Tile>,
 }
 
 pub(crate) async fn show(State(service): State<Service>) -> Page {
     let status = service.status().await;
+    let now = service.now();
     let counts = StateWord::ALL
         .into_iter()
         .filter_map(|word| {
@@ -84,8 +86,8 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             let (free, total) = (text::bytes(space.free_bytes), text::bytes(space.total_bytes));
             format!("The storage server has {free} of {total} free.")
         }),
-        attention: status.attention,
-        n_attention_left_out: status.n_attention_left_out,
+        findings: status.findings.iter().map(|finding| FindingLine::new(finding, now)).collect(),
+        n_findings_left_out: status.n_findings_left_out,
         tiles,
     };
     Ok(render(StatusCode::OK, &page))

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::initrds::Recipe;
 use crate::service::Service;
 use crate::store::Hardware;
-use model::{BootId, BootPlan, Stage};
+use model::{BootId, BootPlan, FindingKind, Stage, Subject};
 use wire::Mac;
 
 impl Service {
@@ -83,8 +83,10 @@ impl Service {
         });
         let (is_fitted, failed) = decided.await?;
         if let Some(boot) = failed {
-            tracing::warn!(machine = %plan.machine.name, boot,
-                "the initrd made for this machine did not bring it up: it gets the one for all machines");
+            let subject = Subject::Machine(plan.machine.name.clone());
+            let cause =
+                format!("The initrd made for this machine did not bring it up in its boot {boot}");
+            self.found(FindingKind::FittedInitrdFailed, &subject, cause);
         }
         Ok(is_fitted.then_some(key))
     }

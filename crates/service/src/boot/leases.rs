@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::service::Service;
-use model::Lease;
+use model::{FindingKind, Lease, Subject};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,10 +77,12 @@ impl Service {
         let now = self.now();
         let Some(setting) = clock.setting(now) else { return };
         let by_seconds = setting.by_seconds;
-        tracing::warn!(
-            by_seconds,
-            "the clock of this server was set; leases and boots are moved with it"
+        let direction = if by_seconds < 0 { "back" } else { "forward" };
+        let cause = format!(
+            "The clock of this server was set {direction} by {} s; leases and boots are moved with it",
+            by_seconds.unsigned_abs()
         );
+        self.found(FindingKind::ClockSet, &Subject::Server, cause);
         let by_ms = by_seconds.saturating_mul(1000);
         let noted_until_ms = now.unix_ms.saturating_add_signed(by_ms.saturating_neg());
         let noted_unix_ms = clock.started_unix_ms()..=noted_until_ms.saturating_add(SLACK_MS);

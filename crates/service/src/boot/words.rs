@@ -6,7 +6,7 @@ use crate::live::Heartbeat;
 use crate::service::Service;
 use crate::store::Proof;
 use initcfg::Tag;
-use model::BootId;
+use model::{BootId, FindingKind};
 use wire::Mac;
 
 /// Whether a word is a machine's own.
@@ -63,10 +63,10 @@ impl Service {
         tag: Option<Tag>,
     ) -> bool {
         if !proof.accepts(text, tag) {
-            if self.refused().count(boot) == 1 {
-                let machine = self.name_or_mac(mac);
-                tracing::warn!(machine, boot, "words that are not the machine's are refused");
-            }
+            self.refused().count(boot);
+            let cause = "Probably somebody speaks in its name without the secret of its boot: words that are not \
+                         the machine's are refused";
+            self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
             return false;
         }
         if proof.token.is_some() && tag.is_some() && !proof.is_given {

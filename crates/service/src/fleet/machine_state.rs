@@ -61,11 +61,6 @@ impl StateWord {
         }
     }
 
-    /// Whether a person should look.
-    pub const fn needs_attention(self) -> bool {
-        matches!(self, Self::Failed | Self::Stuck | Self::Waiting)
-    }
-
     /// Whether it will change by itself soon.
     pub const fn is_passing(self) -> bool {
         matches!(self, Self::Waiting | Self::Loading | Self::Starting | Self::Stuck)

@@ -7,7 +7,8 @@ use crate::live::Life;
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, Firmware, ImageName, Machine, MachineName, Seen, Site, Stage, WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, ImageName, Machine, MachineName, Seen, Site, Stage,
+    WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -51,7 +52,7 @@ impl MachineView {
     pub fn ram_sentence(&self) -> Option<String> {
         let percent = self.ram_used_percent?;
         Some(match percent >= RAM_SHORT_PERCENT {
-            true => ram_sentence(percent),
+            true => format!("{}. {}", ram_cause(percent), FindingKind::RamNearlyFull.remedy()),
             false => format!("Its memory for changes is {percent} % full."),
         })
     }
@@ -142,15 +143,12 @@ fn rescue(view: &View, machine: &Machine, last: Option<&LastBoot>) -> Option<Res
 }
 
 /// What it means that a machine's memory for changes is so full.
-pub(super) fn ram_sentence(percent: u8) -> String {
+pub(super) fn ram_cause(percent: u8) -> String {
     let then = match percent {
         100 => "nothing more can be written",
         _ => "when it is full, nothing more can be written",
     };
-    format!(
-        "Its memory for changes is {percent} % full; {then}. Delete files there, or restart it, which \
-         forgets them."
-    )
+    format!("Its memory for changes is {percent} % full; {then}")
 }
 
 fn newest(site: &Site, image: &ImageName) -> Option<u32> {

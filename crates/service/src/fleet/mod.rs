@@ -1,6 +1,7 @@
 //! What people ask: machines, images, orders, and how all of that is.
 
 mod exports;
+mod findings;
 mod hardware;
 mod images;
 mod machine_state;
@@ -18,4 +19,4 @@ pub use machine_view::MachineView;
 pub use machines::MachineChange;
 pub use preview::Preview;
 pub use rescue::Rescue;
-pub use site_status::{Attention, Status};
+pub use site_status::Status;

@@ -1,12 +1,15 @@
 //! What is forgotten at a restart: plain structs, which know neither the service nor the database.
 
 mod exports;
+mod findings;
 mod heartbeats;
 mod lease_clock;
 mod refused;
 mod waits;
 
 pub(crate) use exports::{Answer, Exports};
+pub use findings::FindingCount;
+pub(crate) use findings::{Findings, Held};
 pub use heartbeats::Life;
 pub(crate) use heartbeats::{Heartbeat, Heartbeats};
 pub(crate) use lease_clock::LeaseClock;

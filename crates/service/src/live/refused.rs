@@ -14,17 +14,15 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Counts one more, and returns how many there are.
-    pub(crate) fn count(&self, boot: BootId) -> u64 {
+    /// Counts one more.
+    pub(crate) fn count(&self, boot: BootId) {
         let mut by_boot = self.by_boot.lock().unwrap_or_else(PoisonError::into_inner);
         if by_boot.len() >= BOOTS_MAX && !by_boot.contains_key(&boot) {
             // Numbers grow: the smallest is the oldest.
             let oldest = by_boot.keys().min().copied();
             oldest.and_then(|oldest| by_boot.remove(&oldest));
         }
-        let n = by_boot.entry(boot).or_default();
-        *n += 1;
-        *n
+        *by_boot.entry(boot).or_default() += 1;
     }
 
     /// How many there are of this boot.

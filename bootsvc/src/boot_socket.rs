@@ -1,0 +1,99 @@
+//! The boot server's pages and API on a Unix socket that only its own user may open: what commands on this host
+//! learn of it that is in its memory only.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::Request;
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+
+/// A person waits.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Longest answer: all findings of all kinds, 1 KiB each.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Listens on `path`. A socket that nobody listens on is a leftover and is replaced.
+///
+/// # Errors
+/// The folder can't be written, or another boot server listens there.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        let text = "another boot server listens there; stop it first";
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Asks the running boot server for what `url` shows, as JSON.
+///
+/// # Errors
+/// None runs, or it does not answer as it should.
+pub(crate) async fn get(path: &Path, url: &str) -> anyhow::Result<serde_json::Value> {
+    tokio::time::timeout(DEADLINE, talk(path, url)).await?
+}
+
+async fn talk(path: &Path, url: &str) -> anyhow::Result<serde_json::Value> {
+    let stream = UnixStream::connect(path).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(url).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        anyhow::ensure!(status.is_success(), "the boot server says {status}");
+        Ok(serde_json::from_slice(&body)?)
+    };
+    // The connection must be driven while the exchange waits; it ends with this function.
+    let mut connection = std::pin::pin!(connection);
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = &mut connection => exchange.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{FindingKind, Subject};
+    use service::{Options, Service};
+
+    #[tokio::test]
+    async fn commands_see_what_the_running_boot_server_has_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/bootlace/boot.sock");
+        assert!(get(&path, "/api/v1/findings").await.is_err(), "none runs");
+        let options = Options { init: None, ..Options::under(folder.path()) };
+        let service = Service::open(options).unwrap();
+        service.found(FindingKind::ClockSet, &Subject::Server, "the clock was set");
+        let listener = bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(bind(&path).unwrap_err().to_string().contains("another boot server"));
+        let server = tokio::spawn(axum::serve(listener, web::router(service)).into_future());
+        let told = get(&path, "/api/v1/findings").await.unwrap();
+        let findings = told["findings"].as_array().unwrap();
+        assert!(findings.iter().any(|finding| finding["kind"] == "clock-set"), "{told}");
+        assert!(get(&path, "/api/v1/nothing").await.is_err());
+        server.abort();
+        let _ = server.await;
+        bind(&path).expect("a leftover is replaced");
+    }
+}

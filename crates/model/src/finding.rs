@@ -1,0 +1,271 @@
+//! What a person should know: counted, with its cause and what helps.
+
+use crate::{ImageName, MachineName};
+use alloc::string::{String, ToString as _};
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+use wire::Mac;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Machines can't start, or can't go on.
+    Alarm,
+    /// Something does not work as it should.
+    Warning,
+    /// Good to know.
+    Notice,
+}
+
+impl Level {
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Alarm => "alarm",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+        }
+    }
+}
+
+/// When a finding goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passes {
+    /// When it is no longer so.
+    WhenOver,
+    /// When it was not found again for so long.
+    After(Duration),
+}
+
+impl fmt::Display for Passes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::After(time) = self else { return f.write_str("when it is over") };
+        match time.as_secs() {
+            seconds @ 0..3600 => write!(f, "after {} min", seconds / 60),
+            seconds => write!(f, "after {} h", seconds / 3600),
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $word:literal, $level:ident, $passes:expr, $remedy:literal;)*) => {
+        /// What was found.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum FindingKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl FindingKind {
+            /// All kinds, in the order in which a person should look at them within a level.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// Its word, which never changes: scripts and alerts name it.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$kind => $word),* }
+            }
+
+            /// How bad it is.
+            pub const fn level(self) -> Level {
+                match self { $(Self::$kind => Level::$level),* }
+            }
+
+            /// When it goes away.
+            pub const fn passes(self) -> Passes {
+                match self { $(Self::$kind => $passes),* }
+            }
+
+            /// What to do about it, in a sentence.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$kind => $remedy),* }
+            }
+        }
+    };
+}
+
+const fn minutes(n: u64) -> Passes {
+    Passes::After(Duration::from_secs(n * 60))
+}
+
+const fn hours(n: u64) -> Passes {
+    minutes(n * 60)
+}
+
+kinds! {
+    /// The database takes nothing.
+    StateNotStored = "state-not-stored", Alarm, Passes::WhenOver,
+        "Make room on the disk with /var/lib/bootlace, or look at that disk.";
+    /// The storage server does not answer.
+    StorageSilent = "storage-silent", Alarm, Passes::WhenOver,
+        "Start the storage server; if it runs, its log says more.";
+    /// The storage server died and was started again.
+    StorageDied = "storage-died", Warning, hours(24),
+        "Look into the log for what it said last; if it says nothing, please report it.";
+    /// DHCP requests can't be received.
+    DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
+        "Bring the boot server's network interface up, and look at its cable.";
+    /// Another DHCP server answers on the boot network.
+    SecondDhcp = "second-dhcp", Alarm, hours(1),
+        "Switch the other DHCP server off, or let it not answer on the boot network.";
+    /// No address is left for PCs that asked.
+    NoAddressLeft = "no-address-left", Alarm, minutes(10),
+        "Make the pool larger or the lease shorter in bootlace.toml.";
+    /// The address that is reserved for a machine is somebody else's still.
+    ReservedInUse = "reserved-in-use", Warning, minutes(10),
+        "Switch off who has the address, or wait until its lease ends.";
+    /// Somebody uses an address that was given to a PC.
+    AddressInUse = "address-in-use", Warning, hours(1),
+        "Look for a PC with that fixed address, or leave the address out of the pool.";
+    /// A relay asks for a network that is not served.
+    ForeignRelay = "foreign-relay", Warning, hours(1),
+        "Only the network of the boot server's interface is served: move the PCs there, or take the relay away.";
+    /// An image version has no initrd.
+    NoInitrd = "no-initrd", Alarm, Passes::WhenOver,
+        "Do what the reason says; often the image lacks a driver.";
+    /// A file for booting machines can't be read.
+    FileUnreadable = "file-unreadable", Alarm, hours(1),
+        "Look at the file and the disk that it is on.";
+    /// A machine's boot failed.
+    MachineFailed = "machine-failed", Warning, Passes::WhenOver,
+        "Its page and the log of its kernel say more.";
+    /// A machine hangs.
+    MachineStuck = "machine-stuck", Warning, Passes::WhenOver,
+        "Its page says how far it got.";
+    /// A machine waits for something that mostly a person has to do.
+    MachineWaiting = "machine-waiting", Warning, Passes::WhenOver,
+        "It goes on by itself when the reason is gone.";
+    /// A machine's memory for changes is nearly full.
+    RamNearlyFull = "ram-nearly-full", Warning, Passes::WhenOver,
+        "Delete files there, or restart it, which forgets them.";
+    /// The disk of the storage server is nearly full.
+    DiskNearlyFull = "disk-nearly-full", Warning, Passes::WhenOver,
+        "Delete images, disks or files that are not needed.";
+    /// Somebody speaks in a machine's name.
+    WordsRefused = "words-refused", Warning, hours(1),
+        "Look for the PC that has the machine's address; the threat model in the book says what it can do.";
+    /// The initrd made for a machine's hardware did not bring it up.
+    FittedInitrdFailed = "fitted-initrd-failed", Notice, hours(24),
+        "None is needed: it starts with the initrd for all machines, and is only slower.";
+    /// The storage server has a disk of no machine.
+    DiskLeft = "disk-left", Notice, Passes::WhenOver,
+        "Add a machine of that name and remove it again, which removes the disk.";
+    /// The wall clock was set.
+    ClockSet = "clock-set", Notice, hours(24),
+        "Let NTP keep this server's clock, so that the times of boots and leases are right.";
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl Serialize for FindingKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+/// What a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// The servers as such.
+    Server,
+    /// A machine.
+    Machine(MachineName),
+    /// A version of an image.
+    Version(ImageName, u32),
+    /// A PC that is no machine.
+    Pc(Mac),
+    /// Who has an address.
+    Address(Ipv4Addr),
+}
+
+impl Subject {
+    /// What it is, in one word.
+    pub const fn about(&self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Machine(_) => "machine",
+            Self::Version(..) => "image",
+            Self::Pc(_) => "pc",
+            Self::Address(_) => "address",
+        }
+    }
+}
+
+/// Its name; of the servers it is `server`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server => f.write_str("server"),
+            Self::Machine(name) => name.fmt(f),
+            Self::Version(image, version) => write!(f, "{image}/v{version}"),
+            Self::Pc(mac) => mac.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// As two fields, `about` and `subject`.
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Subject", 2)?;
+        fields.serialize_field("about", self.about())?;
+        fields.serialize_field("subject", &self.to_string())?;
+        fields.end()
+    }
+}
+
+/// Something that a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// When it was found first, milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// When it was found last, milliseconds since 1970.
+    pub last_unix_ms: u64,
+    /// How often it was found since then; what lasts counts once.
+    pub count: u64,
+    /// Why, in a sentence; it says "probably" if that is not proven.
+    pub cause: String,
+    /// What to do, in a sentence.
+    pub remedy: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own_and_a_remedy() {
+        let mut words = BTreeSet::new();
+        for &kind in FindingKind::ALL {
+            let word = kind.word();
+            assert!(words.insert(word), "{word} is there twice");
+            assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{word}");
+            let remedy = kind.remedy();
+            assert!(remedy.ends_with('.') && remedy.len() > 10, "{word}: {remedy}");
+            if let Passes::After(time) = kind.passes() {
+                assert!(time >= Duration::from_secs(60), "{word} would pass before anybody looks");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        assert_eq!(minutes(10).to_string(), "after 10 min");
+        assert_eq!(hours(24).to_string(), "after 24 h");
+        assert_eq!(Passes::WhenOver.to_string(), "when it is over");
+    }
+}

@@ -1,0 +1,90 @@
+//! What a person should know: what was found, and what the state shows.
+
+use super::machine_state::StateWord;
+use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_cause};
+use crate::initrds::InitrdState;
+use crate::live::Held;
+use crate::service::Service;
+use model::{Finding, FindingKind, Space, Subject};
+
+impl Service {
+    /// All that a person should know now, the worst first. Asks the storage server if that was not done just now.
+    pub async fn findings(&self) -> Vec<Finding> {
+        self.look_at_exports().await;
+        self.look_at_state();
+        self.live_findings().list(self.now())
+    }
+
+    /// Finds what the state shows, and resolves what it no longer does.
+    pub(super) fn look_at_state(&self) {
+        let now = self.now().moment;
+        let holds = |kind, held| self.live_findings().holds(kind, held, now);
+        let server = |cause: Option<String>| cause.map(|cause| held(Subject::Server, cause));
+        let trouble = self.database().trouble();
+        let trouble =
+            trouble.map(|why| format!("No machine can start: nothing can be stored, as {why}"));
+        holds(FindingKind::StateNotStored, server(trouble).into_iter().collect());
+
+        let exports = self.exports().last();
+        let silent = exports.error.as_ref().map(|error| format!("No machine can start: {error}"));
+        holds(FindingKind::StorageSilent, server(silent).into_iter().collect());
+        let short = exports.space.filter(Space::is_short).map(space_sentence);
+        holds(FindingKind::DiskNearlyFull, server(short).into_iter().collect());
+
+        let site = self.site();
+        let no_initrd = site.images.iter().filter_map(|version| {
+            let InitrdState::Failed(why) = self.initrd_state(&version.image, version.version)
+            else {
+                return None;
+            };
+            let subject = Subject::Version(version.image.clone(), version.version);
+            Some(held(subject, format!("It can't be booted, as it has no initrd: {why}")))
+        });
+        holds(FindingKind::NoInitrd, no_initrd.collect());
+
+        let left = exports.list.iter().map(|export| &export.spec.machine);
+        let left = left.filter(|name| site.machine(name).is_none()).map(|name| {
+            let cause = "The storage server has a disk of it, and it is no machine any more: probably it was \
+                         removed while the storage server did not run";
+            held(Subject::Machine(name.clone()), cause.to_owned())
+        });
+        holds(FindingKind::DiskLeft, left.collect());
+
+        let machines = self.machines();
+        for (kind, word) in [
+            (FindingKind::MachineFailed, StateWord::Failed),
+            (FindingKind::MachineStuck, StateWord::Stuck),
+            (FindingKind::MachineWaiting, StateWord::Waiting),
+        ] {
+            let needy = machines.iter().filter(|view| view.state.word == word);
+            let needy = needy.map(|view| Held {
+                since_unix_ms: view.state.since_unix_ms,
+                ..held(subject(view), view.state.sentence.clone())
+            });
+            holds(kind, needy.collect());
+        }
+        let short = machines.iter().filter_map(|view| {
+            let percent = view.ram_used_percent.filter(|&percent| percent >= RAM_SHORT_PERCENT)?;
+            Some(held(subject(view), ram_cause(percent)))
+        });
+        holds(FindingKind::RamNearlyFull, short.collect());
+    }
+}
+
+fn subject(view: &MachineView) -> Subject {
+    Subject::Machine(view.machine.name.clone())
+}
+
+const fn held(subject: Subject, cause: String) -> Held {
+    Held { subject, cause, since_unix_ms: None }
+}
+
+/// What it means that the storage server has so little room.
+fn space_sentence(space: Space) -> String {
+    format!(
+        "The storage server's disk is nearly full: {:.1} GB of {:.0} GB are left. Machines that write wait \
+         when it is full",
+        space.free_bytes as f64 / 1e9,
+        space.total_bytes as f64 / 1e9
+    )
+}
