@@ -95,17 +95,19 @@ pub enum ImportError {
     #[error("{0}")]
     Convert(String),
     /// Something on the disk was recognized, but no root file system.
-    #[error("no root file system in {path}: {found}")]
+    #[error("no root file system in {path}: {found}{advice}")]
     NoRoot {
         /// The source.
         path: PathBuf,
         /// What was found instead.
         found: String,
+        /// What to do, with the separator before it; may be empty.
+        advice: &'static str,
     },
     /// The root file system is one that we can't look into.
     #[error(
         "the root file system of {path} is {file_system}, and Bootlace reads kernels out of ext4 only so far: \
-         import an image whose root is ext4"
+         copy its files to a new ext4 disk with `mkfs.ext4 -d FOLDER DISK.raw SIZE`, and import that"
     )]
     Unreadable {
         /// The source.
@@ -134,7 +136,7 @@ pub enum ImportError {
 /// A file system in an image can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
-    /// The file system is no ext4, or damaged.
+    /// The file system is no ext4, damaged, cut off, or of a kind that can't be read; why, and what helps.
     #[error("{0}")]
     FileSystem(String),
     /// There is no such file or folder.

@@ -1,7 +1,16 @@
-//! The kernel of a system, and which version it is.
+//! Which kernel of a system is taken: the one that its links name, or else the newest that is complete.
 
+use crate::boot_header::{self, BootHeader};
+use crate::error::RootfsError;
 use crate::rootfs::{EntryKind, Rootfs};
+use flate2::read::GzDecoder;
 use std::cmp::Ordering;
+use std::io::Read as _;
+
+/// Kernels that are looked at; no system keeps so many.
+const KERNELS_MAX: usize = 32;
+/// What an unpacked kernel may have.
+const UNPACKED_BYTES_MAX: u64 = 512 << 20;
 
 /// A kernel, and the version that it says it is.
 pub(crate) struct Kernel {
@@ -9,40 +18,152 @@ pub(crate) struct Kernel {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The kernel that the links name, or else the newest, in these folders.
-pub(crate) fn find_kernel(root: &Rootfs, folders: &[&str]) -> Option<Kernel> {
+/// What was found where kernels are looked for.
+#[derive(Default)]
+pub(crate) struct Search {
+    pub(crate) kernel: Option<Kernel>,
+    /// What was passed over, and why, for people: `/boot/vmlinuz-7.0: it is empty`.
+    pub(crate) passed_over: Vec<String>,
+}
+
+/// Looks for a kernel in these folders, and in those of modules below `/`.
+///
+/// `has_modules` says whether a kernel of this version is of any use.
+///
+/// # Errors
+/// A folder or a file can't be read: what is damaged is not passed over.
+pub(crate) fn find_kernel(
+    root: &Rootfs,
+    folders: &[&str],
+    has_modules: &dyn Fn(&str) -> Result<bool, RootfsError>,
+) -> Result<Search, RootfsError> {
+    let mut paths: Vec<String> = Vec::new();
     for folder in folders {
-        let link = format!("{}/vmlinuz", folder.trim_end_matches('/'));
-        if let Ok(target) = root.canonicalize(&link)
-            && let Some(kernel) = read_kernel(root, &target)
-        {
-            return Some(kernel);
+        // Dangling where the system has none of that name, or where it was removed by half.
+        let link = join(folder, "vmlinuz");
+        if root.exists(&link)? {
+            paths.push(root.canonicalize(&link)?);
         }
     }
-    let mut candidates = Vec::new();
+    let n_named = paths.len();
+    for path in candidates(root, folders)? {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    let mut search = Search::default();
+    let mut kernels = Vec::new();
+    for (index, path) in paths.into_iter().take(KERNELS_MAX).enumerate() {
+        match read_kernel(root, &path)?.map(|kernel| kernel.version) {
+            Ok(version) => kernels.push((index.min(n_named), version, path)),
+            Err(why) => search.passed_over.push(format!("{path}: {why}")),
+        }
+    }
+    // Those that links name first, in their order.
+    kernels.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| compare_versions(&b.1, &a.1)));
+    for (_, version, path) in kernels {
+        if !has_modules(&version)? {
+            let why = format!("its modules are missing: there is no /lib/modules/{version}");
+            search.passed_over.push(format!("{path}: {why}"));
+            continue;
+        }
+        match read_kernel(root, &path)? {
+            Ok(kernel) => {
+                search.kernel = Some(kernel);
+                break;
+            }
+            Err(why) => search.passed_over.push(format!("{path}: {why}")),
+        }
+    }
+    Ok(search)
+}
+
+/// Files that may be kernels, by name.
+fn candidates(root: &Rootfs, folders: &[&str]) -> Result<Vec<String>, RootfsError> {
+    let mut paths = Vec::new();
     for folder in folders {
-        for entry in root.list(folder).unwrap_or_default() {
-            let is_file = matches!(entry.kind, EntryKind::File | EntryKind::Link);
-            if let Some(version) = entry.name.strip_prefix("vmlinuz-")
-                && is_file
-                && !version.contains("rescue")
-            {
-                let path = format!("{}/{}", folder.trim_end_matches('/'), entry.name);
-                candidates.push((version.to_owned(), path));
+        if !root.exists(folder)? {
+            continue;
+        }
+        for entry in root.list(folder)? {
+            let path = join(folder, &entry.name);
+            match entry.kind {
+                EntryKind::File if is_kernel_name(&entry.name) => paths.push(path),
+                EntryKind::Link if is_kernel_name(&entry.name) && root.exists(&path)? => {
+                    paths.push(root.canonicalize(&path)?);
+                }
+                // Boot loader specification, type 1: MACHINE-ID/VERSION/linux, as kernel-install makes it.
+                EntryKind::Folder if is_machine_id(&entry.name) => {
+                    for version in root.list(&path)? {
+                        let kernel = join(&join(&path, &version.name), "linux");
+                        if version.kind == EntryKind::Folder && root.exists(&kernel)? {
+                            paths.push(kernel);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
     }
-    candidates.sort_by(|(a, _), (b, _)| compare_versions(b, a));
-    candidates.iter().find_map(|(_, path)| read_kernel(root, path))
+    // Fedora's packages bring the kernel beside its modules.
+    for modules in ["/lib/modules", "/usr/lib/modules"] {
+        if !root.exists(modules)? {
+            continue;
+        }
+        for version in root.list(modules)? {
+            let kernel = join(&join(modules, &version.name), "vmlinuz");
+            if version.kind == EntryKind::Folder && root.exists(&kernel)? {
+                paths.push(root.canonicalize(&kernel)?);
+            }
+        }
+    }
+    Ok(paths)
 }
 
-fn read_kernel(root: &Rootfs, path: &str) -> Option<Kernel> {
-    let bytes = root.read(path).ok()?;
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let version = kernel_version(&bytes)
-        .or_else(|| name.strip_prefix("vmlinuz-").map(str::to_owned))
-        .filter(|version| is_plain(version))?;
-    Some(Kernel { version, bytes })
+fn is_kernel_name(name: &str) -> bool {
+    let is_kernel =
+        ["vmlinuz-", "kernel-", "linux-", "bzImage"].iter().any(|prefix| name.starts_with(prefix))
+            || name == "vmlinuz.gz";
+    let is_other = ["rescue", ".old", ".bak", "-bak", ".hmac", ".sig", ".img"];
+    is_kernel && !is_other.iter().any(|word| name.contains(word))
+}
+
+fn is_machine_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn join(folder: &str, name: &str) -> String {
+    format!("{}/{name}", folder.trim_end_matches('/'))
+}
+
+/// A kernel that PCs can start, all of it; or why it is none.
+fn read_kernel(root: &Rootfs, path: &str) -> Result<Result<Kernel, String>, RootfsError> {
+    Ok(check_kernel(root.read(path)?))
+}
+
+fn check_kernel(bytes: Vec<u8>) -> Result<Kernel, String> {
+    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { unpack(&bytes)? } else { bytes };
+    let header = BootHeader::parse(&bytes).map_err(|not_bootable| not_bootable.to_string())?;
+    let n_bytes = bytes.len() as u64;
+    if n_bytes < header.size_bytes {
+        return Err(format!(
+            "it is cut off: it says that it has {} bytes, and there are {n_bytes}",
+            header.size_bytes
+        ));
+    }
+    match boot_header::kernel_version(&bytes).filter(|version| is_plain(version)) {
+        Some(version) => Ok(Kernel { version, bytes }),
+        None => Err("it does not say which version it is".to_owned()),
+    }
+}
+
+fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let mut unpacked = Vec::new();
+    let mut decoder = GzDecoder::new(bytes).take(UNPACKED_BYTES_MAX);
+    match decoder.read_to_end(&mut unpacked) {
+        Ok(_) => Ok(unpacked),
+        Err(_) => Err("it is gzip data that is cut off or damaged".to_owned()),
+    }
 }
 
 /// Whether a version can become a part of paths and command lines.
@@ -51,22 +172,6 @@ fn is_plain(version: &str) -> bool {
         && version.len() <= 64
         && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-_~".contains(&byte))
         && !version.starts_with('.')
-}
-
-/// The release that an x86 kernel says it is (Linux `Documentation/arch/x86/boot.rst`, `kernel_version`).
-///
-/// `None` if the bytes are no such kernel. Never panics.
-pub fn kernel_version(bytes: &[u8]) -> Option<String> {
-    if bytes.get(0x202..0x206)? != b"HdrS" {
-        return None;
-    }
-    let pointer = u16::from_le_bytes([*bytes.get(0x20e)?, *bytes.get(0x20f)?]);
-    if pointer == 0 {
-        return None;
-    }
-    let text = bytes.get(usize::from(pointer) + 0x200..)?;
-    let length = text.iter().take(64).position(|&byte| byte == b' ' || byte == 0)?;
-    str::from_utf8(&text[..length]).ok().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// Orders `6.1.0-9` before `6.1.0-10`: runs of digits are numbers.
@@ -117,32 +222,28 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_names_its_version() {
-        let mut bytes = vec![0; 0x400];
-        bytes[0x202..0x206].copy_from_slice(b"HdrS");
-        bytes[0x20e] = 0x80;
-        bytes[0x280..0x2a0].copy_from_slice(b"6.1.0-56-amd64 (debian-kernel@li");
-        assert_eq!(kernel_version(&bytes).as_deref(), Some("6.1.0-56-amd64"));
-        for length in 0..0x28f {
-            assert_eq!(kernel_version(&bytes[..length]), None, "{length}");
-        }
+    fn versions_are_parts_of_paths() {
         assert!(
             is_plain("6.1.0-56-amd64") && !is_plain("../x") && !is_plain("a b") && !is_plain("")
         );
     }
 
-    proptest! {
-        #[test]
-        fn no_bytes_panic(pointer in any::<u16>(), bytes in proptest::collection::vec(any::<u8>(), 0..0x500)) {
-            let mut bytes = bytes;
-            let _ = kernel_version(&bytes);
-            if bytes.len() > 0x210 {
-                bytes[0x202..0x206].copy_from_slice(b"HdrS");
-                bytes[0x20e..0x210].copy_from_slice(&pointer.to_le_bytes());
-                let _ = kernel_version(&bytes);
-            }
+    #[test]
+    fn names_of_kernels() {
+        for name in
+            ["vmlinuz-6.1.0-56-amd64", "vmlinuz-linux", "kernel-6.6", "bzImage", "vmlinuz.gz"]
+        {
+            assert!(is_kernel_name(name), "{name}");
         }
+        for name in
+            ["vmlinuz-0-rescue-0123", "vmlinuz-6.1.dpkg-bak", "initrd.img-6.1", "config-6.1"]
+        {
+            assert!(!is_kernel_name(name), "{name}");
+        }
+        assert!(is_machine_id("0123456789abcdef0123456789abcdef") && !is_machine_id("grub"));
+    }
 
+    proptest! {
         #[test]
         fn versions_have_one_order(a in "[0-9.a-]{0,8}", b in "[0-9.a-]{0,8}") {
             prop_assert_eq!(compare_versions(&a, &b), compare_versions(&b, &a).reverse());

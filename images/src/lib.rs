@@ -3,10 +3,12 @@
 
 mod base;
 mod block;
+mod boot_header;
 mod cached;
 mod copy;
 mod disk_file;
 mod error;
+mod ext4;
 mod filter;
 mod flush;
 mod folder;
@@ -14,6 +16,7 @@ mod import;
 mod kernel;
 mod layer;
 mod memory;
+mod partitions;
 mod progress;
 mod qemu_img;
 mod raw;
@@ -26,11 +29,11 @@ mod volumes;
 
 pub use base::Base;
 pub use block::{Block, Extent, Zeroes};
+pub use boot_header::{BootHeader, NotBootable, kernel_version};
 pub use disk_file::{DiskFile, Durability};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;
 pub use import::ImportRequest;
-pub use kernel::kernel_version;
 pub use layer::{About, BadHeader, Header, LayerError, LayerMode, Layers, WriteLayer};
 pub use memory::Memory;
 pub use progress::{Progress, Step};

@@ -2,6 +2,9 @@
 
 use crate::block::Block;
 use crate::error::RootfsError;
+use crate::ext4::{CHECKSUMS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock};
+use crate::partitions::read_if_there;
+use crate::volumes::Volume;
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
 use std::sync::Arc;
 
@@ -39,14 +42,33 @@ pub enum EntryKind {
 }
 
 impl Rootfs {
-    /// Opens the ext2, ext3 or ext4 file system that begins at `offset` of a disk.
+    /// Opens the ext2, ext3 or ext4 file system in a place of a disk.
     ///
     /// # Errors
-    /// There is no such file system, or it is damaged or uses features that can't be read.
-    pub fn open(disk: Arc<dyn Block>, offset: u64) -> Result<Self, RootfsError> {
-        let window = Window { disk, offset };
-        let file_system = Ext4::load(Box::new(window))
-            .map_err(|error| RootfsError::FileSystem(error.to_string()))?;
+    /// There is no such file system; it is damaged, cut off, or uses features that can't be read.
+    pub fn open(disk: Arc<dyn Block>, volume: &Volume) -> Result<Self, RootfsError> {
+        let &Volume { offset, size_bytes, .. } = volume;
+        let superblock = superblock(disk.as_ref(), offset)?;
+        if let Some(why) = superblock.unreadable() {
+            return Err(RootfsError::FileSystem(why));
+        }
+        if size_bytes < superblock.size_bytes {
+            return Err(RootfsError::FileSystem(format!(
+                "it has {} bytes, and there are only {size_bytes} for it: the disk is probably cut off; copy or \
+                 download it again",
+                superblock.size_bytes
+            )));
+        }
+        let window =
+            Window { disk, offset, size_bytes, hides_checksums: superblock.has_half_checksums };
+        let file_system = Ext4::load(Box::new(window)).map_err(|error| {
+            RootfsError::FileSystem(match error {
+                Ext4Error::Incompatible(_) if superblock.needs_recovery => format!(
+                    "it was not unmounted, and its journal is of a kind that Bootlace can't read: {CHECK}"
+                ),
+                other => what_is_wrong(&other),
+            })
+        })?;
         Ok(Self { file_system })
     }
 
@@ -90,9 +112,18 @@ impl Rootfs {
         Ok(entries)
     }
 
-    /// Whether the path leads to something; a dangling link does not.
-    pub fn exists(&self, path: &str) -> bool {
-        self.file_system.exists(path).unwrap_or(false)
+    /// Whether the path leads to something; a dangling link does not, nor does one that runs in circles.
+    ///
+    /// # Errors
+    /// It can't be told, since what is on the way to it can't be read.
+    pub fn exists(&self, path: &str) -> Result<bool, RootfsError> {
+        match self.file_system.exists(path) {
+            Ok(exists) => Ok(exists),
+            Err(Ext4Error::NotADirectory | Ext4Error::TooManySymlinks | Ext4Error::PathTooLong) => {
+                Ok(false)
+            }
+            Err(other) => Err(error(path)(other)),
+        }
     }
 
     /// The path with all links resolved.
@@ -109,10 +140,24 @@ impl Rootfs {
     }
 }
 
+/// The superblock of what begins at `offset`.
+fn superblock(disk: &dyn Block, offset: u64) -> Result<Superblock, RootfsError> {
+    let mut bytes = vec![0; SUPERBLOCK_BYTES];
+    let is_there = read_if_there(disk, offset.saturating_add(SUPERBLOCK_OFFSET), &mut bytes)
+        .map_err(|error| RootfsError::FileSystem(format!("it can't be read: {error}")))?;
+    Superblock::parse(&bytes)
+        .filter(|_| is_there)
+        .ok_or_else(|| RootfsError::FileSystem(format!("its superblock is damaged: {CHECK}")))
+}
+
 /// A part of a disk, as the ext4 reader wants it.
 struct Window {
     disk: Arc<dyn Block>,
     offset: u64,
+    size_bytes: u64,
+    /// The reader refuses file systems with checksums whose inodes are too small for the upper half of theirs
+    /// (mke2fs made them for small partitions until 2021). Without this feature it reads them, unchecked.
+    hides_checksums: bool,
 }
 
 impl Ext4Read for Window {
@@ -121,16 +166,58 @@ impl Ext4Read for Window {
         start: u64,
         buffer: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        let offset = self.offset.checked_add(start).ok_or("offset beyond the end of the disk")?;
+        let end = start.checked_add(buffer.len() as u64);
+        let is_inside = end.is_some_and(|end| end <= self.size_bytes);
+        let offset = self.offset.checked_add(start).filter(|_| is_inside);
+        let offset = offset.ok_or("it leads beyond the end of the file system")?;
         self.disk.read_at(buffer, offset)?;
+        let (at, bit) = CHECKSUMS;
+        let feature = (SUPERBLOCK_OFFSET + at as u64).checked_sub(start);
+        if self.hides_checksums
+            && let Some(byte) = feature.and_then(|at| buffer.get_mut(usize::try_from(at).ok()?))
+        {
+            *byte &= !bit;
+        }
         Ok(())
     }
 }
+
+/// What helps a file system that may be sound but for what was not written any more.
+const CHECK: &str =
+    "repair it with `e2fsck -f`, or start its system and shut it down, and import again";
 
 fn error(path: &str) -> impl FnOnce(Ext4Error) -> RootfsError {
     let path = path.to_owned();
     move |error| match error {
         Ext4Error::NotFound => RootfsError::NotFound(path),
-        other => RootfsError::Read { path, why: other.to_string() },
+        other => RootfsError::Read { path, why: what_is_wrong(&other) },
     }
+}
+
+/// For people: of the reader's own words only those that are words.
+fn what_is_wrong(error: &Ext4Error) -> String {
+    let words = match error {
+        Ext4Error::Io(error) => return error.to_string(),
+        Ext4Error::Corrupt(corrupt) => {
+            return format!("the file system is damaged ({corrupt}): {CHECK}");
+        }
+        Ext4Error::Incompatible(_) => {
+            "it uses something of ext4 that Bootlace can't read: copy its files to a new ext4 with `mkfs.ext4 -d`"
+        }
+        Ext4Error::NotAbsolute => "the path does not begin with /",
+        Ext4Error::NotASymlink => "it is no link",
+        Ext4Error::NotFound => "it is not there",
+        Ext4Error::IsADirectory => "it is a folder",
+        Ext4Error::NotADirectory => "something on the way to it is no folder",
+        Ext4Error::IsASpecialFile => "it is a device, pipe or socket",
+        Ext4Error::FileTooLarge => "it is too large",
+        Ext4Error::NotUtf8 => "its name is not UTF-8",
+        Ext4Error::MalformedPath | Ext4Error::PathTooLong => "its path is too long or malformed",
+        Ext4Error::TooManySymlinks => "its links run in circles",
+        Ext4Error::Encrypted => {
+            "it is encrypted (fscrypt), and nothing but its own system has the key"
+        }
+        _ => "the file system can't be read",
+    };
+    words.to_owned()
 }

@@ -1,15 +1,10 @@
 //! What is on a disk: partitions and file systems, recognized by their magic bytes.
 
 use crate::block::Block;
+use crate::partitions::{LARGE_SECTOR_BYTES, SECTOR_BYTES, partitions, read_if_there};
 use model::FileSystem;
 use std::fmt;
 use std::io;
-
-const SECTOR_BYTES: u64 = 512;
-/// GPT tables have 128 entries; more is allowed, but nobody makes them.
-const GPT_ENTRIES_MAX: u32 = 128;
-/// Linux looks at no more logical partitions either (`block/partitions/msdos.c` takes 100).
-const LOGICAL_PARTITIONS_MAX: usize = 60;
 
 /// A file system, or the place of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,168 +40,110 @@ impl fmt::Display for Content {
     }
 }
 
-/// Finds the file systems of a disk: the whole of it, or those in its partitions.
+/// Finds the file systems of a disk: one on the whole of it, and those in its partitions.
 ///
-/// Never panics, whatever the bytes; what lies outside of the disk is left out.
+/// Both may be there: a disk that was one file system before it got a partition table. Which partition has
+/// which number, and what is a partition table at all, is as in Linux. Never panics, whatever the bytes.
 ///
 /// # Errors
 /// The disk can't be read.
 pub fn find_volumes(disk: &dyn Block) -> io::Result<Vec<Volume>> {
-    let size_bytes = disk.size_bytes();
-    let content = content_at(disk, 0)?;
-    if matches!(content, Content::Root(_)) {
-        // A file system on the whole disk may carry a boot sector that looks like a partition table.
-        return Ok(vec![Volume { partition: None, offset: 0, size_bytes, content }]);
-    }
-    let mut partitions = gpt(disk)?;
-    if partitions.is_empty() {
-        partitions = mbr(disk)?;
-    }
-    let mut volumes = Vec::new();
-    for (number, offset, length) in partitions {
-        if length == 0 || offset.checked_add(length).is_none_or(|end| end > size_bytes) {
-            continue;
-        }
-        let content = content_at(disk, offset)?;
-        volumes.push(Volume { partition: Some(number), offset, size_bytes: length, content });
-    }
-    if volumes.is_empty() && content != Content::Unknown {
-        volumes.push(Volume { partition: None, offset: 0, size_bytes, content });
+    let content = content_at(disk, 0, disk.size_bytes())?;
+    let whole = Volume { partition: None, offset: 0, size_bytes: disk.size_bytes(), content };
+    let mut volumes = volumes_in_partitions(disk, SECTOR_BYTES)?;
+    let is_root = matches!(content, Content::Root(_));
+    if is_root || (volumes.is_empty() && content != Content::Unknown) {
+        volumes.insert(0, whole);
     }
     Ok(volumes)
 }
 
-/// (number, offset, length) of each partition.
-type Partitions = Vec<(u8, u64, u64)>;
-
-fn gpt(disk: &dyn Block) -> io::Result<Partitions> {
-    let mut header = [0; SECTOR_BYTES as usize];
-    if !read_if_there(disk, SECTOR_BYTES, &mut header)? || &header[..8] != b"EFI PART" {
-        return Ok(Vec::new());
-    }
-    let table = u64_at(&header, 72).saturating_mul(SECTOR_BYTES);
-    let n_entries = u32_at(&header, 80).min(GPT_ENTRIES_MAX);
-    let entry_bytes = u32_at(&header, 84);
-    if !(128..=4096).contains(&entry_bytes) {
-        return Ok(Vec::new());
-    }
-    let mut partitions = Vec::new();
-    for index in 0..n_entries {
-        let mut entry = [0; 128];
-        let offset = table.saturating_add(u64::from(index) * u64::from(entry_bytes));
-        if !read_if_there(disk, offset, &mut entry)? {
-            break;
-        }
-        let is_used = entry[..16].iter().any(|&byte| byte != 0);
-        let first = u64_at(&entry, 32);
-        let last = u64_at(&entry, 40);
-        if is_used && last >= first {
-            let length = (last - first).saturating_add(1).saturating_mul(SECTOR_BYTES);
-            // At most 128 entries, so the number fits.
-            partitions.push((index as u8 + 1, first.saturating_mul(SECTOR_BYTES), length));
-        }
-    }
-    Ok(partitions)
+/// The file systems in partitions, if the disk's sectors had 4096 bytes.
+///
+/// # Errors
+/// The disk can't be read.
+pub(crate) fn volumes_of_large_sectors(disk: &dyn Block) -> io::Result<Vec<Volume>> {
+    volumes_in_partitions(disk, LARGE_SECTOR_BYTES)
 }
 
-fn mbr(disk: &dyn Block) -> io::Result<Partitions> {
-    let Some(table) = boot_record(disk, 0)? else { return Ok(Vec::new()) };
-    let mut partitions = Vec::new();
-    let mut extended = None;
-    for (entry, number) in table.iter().zip(1u8..) {
-        match entry.kind {
-            0 => {}
-            0x05 | 0x0f | 0x85 => extended = extended.or(Some(entry.start)),
-            _ => partitions.push((number, entry.start, entry.length)),
-        }
+fn volumes_in_partitions(disk: &dyn Block, sector_bytes: u64) -> io::Result<Vec<Volume>> {
+    let mut volumes = Vec::new();
+    for partition in partitions(disk, sector_bytes)? {
+        let content = content_at(disk, partition.offset, partition.size_bytes)?;
+        volumes.push(Volume {
+            partition: Some(partition.number),
+            offset: partition.offset,
+            size_bytes: partition.size_bytes,
+            content,
+        });
     }
-    // Logical partitions: a chain of boot records inside of the extended partition. Each holds one
-    // partition, relative to itself, and the next record, relative to the extended partition.
-    if let Some(base) = extended {
-        let mut record = base;
-        for number in 5..5 + LOGICAL_PARTITIONS_MAX as u8 {
-            let Some(table) = boot_record(disk, record)? else { break };
-            let logical = &table[0];
-            if logical.kind != 0 {
-                partitions.push((number, record.saturating_add(logical.start), logical.length));
-            }
-            let next = &table[1];
-            if next.kind == 0 || next.start == 0 {
-                break;
-            }
-            record = base.saturating_add(next.start);
-        }
-    }
-    Ok(partitions)
+    Ok(volumes)
 }
 
-struct BootRecordEntry {
-    kind: u8,
-    start: u64,
-    length: u64,
-}
+/// By what things are recognized that are no root: where the mark stands, the mark, and what it is.
+const OTHERS: [(u64, &[u8], &str); 30] = [
+    (0, b"LUKS\xba\xbe", LUKS),
+    (3, b"-FVE-FS-", "an encrypted volume (BitLocker)"),
+    // The label is in one of the first four sectors.
+    (0, b"LABELONE", LVM),
+    (512, b"LABELONE", LVM),
+    (1024, b"LABELONE", LVM),
+    (1536, b"LABELONE", LVM),
+    (0, &[0xfc, 0x4e, 0x2b, 0xa9], RAID),
+    (4096, &[0xfc, 0x4e, 0x2b, 0xa9], RAID),
+    // One for each page size.
+    (4086, b"SWAPSPACE2", SWAP),
+    (8182, b"SWAPSPACE2", SWAP),
+    (16374, b"SWAPSPACE2", SWAP),
+    (65526, b"SWAPSPACE2", SWAP),
+    (4086, b"S1SUSPEND", "swap space with a hibernated system"),
+    (1024, &[0x10, 0x20, 0xf5, 0xf2], "F2FS"),
+    ((64 << 10) + 52, b"ReIsEr", "ReiserFS"),
+    (32 << 10, b"JFS1", "JFS"),
+    (4120, &[0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9], "bcachefs"),
+    (4120, &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca], "bcache"),
+    // The first uberblocks of a ZFS label, little-endian.
+    (128 << 10, &[0x0c, 0xb1, 0xba, 0], "ZFS"),
+    (132 << 10, &[0x0c, 0xb1, 0xba, 0], "ZFS"),
+    (3, b"NTFS    ", "NTFS"),
+    (3, b"EXFAT   ", "exFAT"),
+    (3, b"ReFS", "ReFS"),
+    (32, b"NXSB", "APFS"),
+    (1024, b"H+\0\x04", "HFS+"),
+    (82, b"FAT32   ", FAT),
+    (54, b"FAT16   ", FAT),
+    (54, b"FAT12   ", FAT),
+    (0x8001, b"CD001", ISO),
+    // Two bytes only, so they come last.
+    (1030, &[0x34, 0x34], "NILFS2"),
+];
+const SWAP: &str = "swap space";
+pub(crate) const FAT: &str = "FAT";
+pub(crate) const ISO: &str = "an ISO 9660 CD image";
+pub(crate) const LUKS: &str = "an encrypted volume (LUKS)";
+pub(crate) const LVM: &str = "an LVM physical volume";
+pub(crate) const RAID: &str = "a part of a RAID (md)";
 
-/// The four entries of a boot record, in bytes; `None` if it is none.
-fn boot_record(disk: &dyn Block, offset: u64) -> io::Result<Option<[BootRecordEntry; 4]>> {
-    let mut sector = [0; SECTOR_BYTES as usize];
-    if !read_if_there(disk, offset, &mut sector)? || sector[510..] != [0x55, 0xaa] {
-        return Ok(None);
-    }
-    // A boot flag is 0 or 0x80; else this is the boot code of a file system, not a table.
-    if (0..4).any(|index| sector[446 + index * 16] & 0x7f != 0) {
-        return Ok(None);
-    }
-    Ok(Some(std::array::from_fn(|index| {
-        let entry = &sector[446 + index * 16..];
-        BootRecordEntry {
-            kind: entry[4],
-            start: u64::from(u32_at(entry, 8)) * SECTOR_BYTES,
-            length: u64::from(u32_at(entry, 12)) * SECTOR_BYTES,
-        }
-    })))
-}
-
-/// What begins at `offset`.
-fn content_at(disk: &dyn Block, offset: u64) -> io::Result<Content> {
+/// What begins at `offset`, in a place of this size.
+fn content_at(disk: &dyn Block, offset: u64, size_bytes: u64) -> io::Result<Content> {
     let has = |at: u64, magic: &[u8]| -> io::Result<bool> {
         let mut bytes = [0; 16];
         let bytes = &mut bytes[..magic.len()];
-        Ok(read_if_there(disk, offset.saturating_add(at), bytes)? && bytes == magic)
+        // What lies behind the partition is another's.
+        let is_inside = at + magic.len() as u64 <= size_bytes;
+        Ok(is_inside && read_if_there(disk, offset.saturating_add(at), bytes)? && bytes == magic)
     };
-    let roots = FileSystem::MARKS.map(|(at, magic, kind)| (at, magic, Content::Root(kind)));
-    let others: [(u64, &[u8], Content); 9] = [
-        (0, b"LUKS\xba\xbe", Content::Other("an encrypted volume (LUKS)")),
-        (512, b"LABELONE", Content::Other("an LVM physical volume (use an image without LVM)")),
-        (4086, b"SWAPSPACE2", Content::Other("swap space")),
-        (3, b"NTFS    ", Content::Other("NTFS")),
-        (3, b"EXFAT   ", Content::Other("exFAT")),
-        (82, b"FAT32   ", Content::Other("FAT")),
-        (54, b"FAT16   ", Content::Other("FAT")),
-        (54, b"FAT12   ", Content::Other("FAT")),
-        (0x8001, b"CD001", Content::Other("an ISO 9660 CD image")),
-    ];
-    for (at, magic, content) in roots.into_iter().chain(others) {
+    for (at, magic, kind) in FileSystem::MARKS {
         if has(at, magic)? {
-            return Ok(content);
+            return Ok(Content::Root(kind));
+        }
+    }
+    for (at, magic, name) in OTHERS {
+        if has(at, magic)? {
+            return Ok(Content::Other(name));
         }
     }
     Ok(Content::Unknown)
-}
-
-/// Fills the buffer if that lies inside of the disk.
-fn read_if_there(disk: &dyn Block, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    match offset.checked_add(buffer.len() as u64) {
-        Some(end) if end <= disk.size_bytes() => disk.read_at(buffer, offset).map(|()| true),
-        _ => Ok(false),
-    }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(std::array::from_fn(|index| bytes[at + index]))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]))
 }
 
 #[cfg(test)]
@@ -271,21 +208,43 @@ mod tests {
         entry(&mut bytes, 512 * 512, 1, 0x05, 256, 256);
         entry(&mut bytes, 768 * 512, 0, 0x83, 16, 64);
         entry(&mut bytes, 768 * 512, 1, 0x05, 256, 256);
-        assert!(found(bytes).len() <= LOGICAL_PARTITIONS_MAX);
+        assert!(found(bytes).len() <= 255);
+    }
+
+    /// Writes a header and a table of 128 entries, of which the second is used: sectors `first` to `last`.
+    fn gpt(bytes: &mut [u8], sector: usize, header_at: usize, table_at: usize, used: [usize; 2]) {
+        let n_sectors = bytes.len() / sector;
+        let table = table_at * sector;
+        bytes[table + 128..table + 144].fill(7);
+        for (at, value) in [(160, used[0]), (168, used[1])] {
+            bytes[table + at..table + at + 8].copy_from_slice(&(value as u64).to_le_bytes());
+        }
+        let table_sum = crc32fast::hash(&bytes[table..table + 128 * 128]);
+        let header = header_at * sector;
+        let other = if header_at == 1 { n_sectors - 1 } else { 1 };
+        bytes[header..header + 8].copy_from_slice(b"EFI PART");
+        let numbers =
+            [(24, header_at), (32, other), (40, 64), (48, n_sectors - 34), (72, table_at)];
+        for (at, value) in numbers {
+            bytes[header + at..header + at + 8].copy_from_slice(&(value as u64).to_le_bytes());
+        }
+        for (at, value) in [(12, 92), (80, 128), (84, 128), (88, table_sum)] {
+            bytes[header + at..header + at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        let header_sum = crc32fast::hash(&bytes[header..header + 92]);
+        bytes[header + 16..header + 20].copy_from_slice(&header_sum.to_le_bytes());
     }
 
     fn gpt_disk() -> Vec<u8> {
         let mut bytes = disk(&[1 << 20]);
         entry(&mut bytes, 0, 0, 0xee, 1, 4095);
-        bytes[512..520].copy_from_slice(b"EFI PART");
-        bytes[584..592].copy_from_slice(&2u64.to_le_bytes());
-        bytes[592..596].copy_from_slice(&128u32.to_le_bytes());
-        bytes[596..600].copy_from_slice(&128u32.to_le_bytes());
-        let second = 1024 + 128;
-        bytes[second..second + 16].fill(7);
-        bytes[second + 32..second + 40].copy_from_slice(&2048u64.to_le_bytes());
-        bytes[second + 40..second + 48].copy_from_slice(&4000u64.to_le_bytes());
+        gpt(&mut bytes, 512, 1, 2, [2048, 4000]);
         bytes
+    }
+
+    fn trouble_of(bytes: Vec<u8>) -> String {
+        assert_eq!(found(bytes.clone()), []);
+        crate::partitions::trouble(&Memory::new(bytes)).unwrap().unwrap()
     }
 
     #[test]
@@ -294,10 +253,83 @@ mod tests {
     }
 
     #[test]
+    fn a_gpt_that_linux_does_not_take_is_none_and_is_named() {
+        // A fresh partition table over an old GPT: the old one doesn't count.
+        let mut bytes = gpt_disk();
+        entry(&mut bytes, 0, 0, 0x83, 2048, 2048);
+        assert_eq!(found(bytes.clone()), [(Some(1), 1 << 20, EXT4)]);
+        // A hybrid: the GPT counts.
+        entry(&mut bytes, 0, 1, 0xee, 1, 2047);
+        assert_eq!(found(bytes), [(Some(2), 1 << 20, EXT4)]);
+
+        let mut without_mbr = gpt_disk();
+        without_mbr[510] = 0;
+        assert!(trouble_of(without_mbr).contains("no protective MBR"));
+        let mut damaged = gpt_disk();
+        damaged[1024 + 128] ^= 1;
+        assert!(crate::partitions::trouble(&Memory::new(damaged.clone())).unwrap().is_none());
+        assert_eq!(found(damaged), []);
+        let mut backup_only = gpt_disk();
+        gpt(&mut backup_only, 512, 4095, 4063, [2048, 4000]);
+        backup_only[512..600].fill(0);
+        assert!(trouble_of(backup_only).contains("backup at its end"));
+        let mut cut = gpt_disk();
+        cut.truncate(3 << 19);
+        assert!(trouble_of(cut).contains("of a disk of 2097152 bytes, and it has 1572864"));
+        let mut large_sectors = disk(&[1 << 20]);
+        entry(&mut large_sectors, 0, 0, 0xee, 1, 511);
+        gpt(&mut large_sectors, 4096, 1, 2, [256, 400]);
+        let volumes = volumes_of_large_sectors(&Memory::new(large_sectors.clone())).unwrap();
+        assert_eq!((volumes[0].offset, volumes[0].content), (1 << 20, EXT4));
+        assert!(trouble_of(large_sectors).contains("4Kn"));
+    }
+
+    #[test]
+    fn oddities_of_boot_records_are_as_in_linux() {
+        // The first record of the chain is empty: its partition does not take a number.
+        let mut bytes = disk(&[0x50000]);
+        entry(&mut bytes, 0, 0, 0x05, 512, 1024);
+        entry(&mut bytes, 512 * 512, 1, 0x05, 64, 256);
+        entry(&mut bytes, 576 * 512, 0, 0x83, 64, 100);
+        assert_eq!(found(bytes), [(Some(5), 0x50000, EXT4)]);
+        // Type 0 with a length is a partition; one that ends behind the disk is cut to it.
+        let mut bytes = disk(&[1 << 20]);
+        entry(&mut bytes, 0, 2, 0, 2048, 9999);
+        let volumes = find_volumes(&Memory::new(bytes)).unwrap();
+        assert_eq!((volumes[0].partition, volumes[0].size_bytes), (Some(3), 1 << 20));
+        // All four entries of a logical record may hold data, and two extended partitions count on.
+        let mut bytes = disk(&[0x50000, 0x90000]);
+        entry(&mut bytes, 0, 0, 0x05, 512, 512);
+        entry(&mut bytes, 0, 1, 0x0f, 1024, 512);
+        entry(&mut bytes, 512 * 512, 0, 0x83, 32, 16);
+        entry(&mut bytes, 512 * 512, 2, 0x83, 128, 100);
+        entry(&mut bytes, 512 * 512, 3, 0x83, 128, 4000);
+        entry(&mut bytes, 1024 * 512, 0, 0x83, 128, 100);
+        let numbers: Vec<_> =
+            found(bytes).into_iter().map(|(number, offset, _)| (number, offset)).collect();
+        assert_eq!(numbers, [(Some(5), 544 * 512), (Some(6), 0x50000), (Some(7), 0x90000)]);
+        // The boot code of a file system is no table.
+        let mut bytes = disk(&[1 << 20]);
+        entry(&mut bytes, 0, 0, 0x83, 2048, 2048);
+        bytes[446] = 0x41;
+        assert_eq!(found(bytes), []);
+    }
+
+    #[test]
+    fn a_file_system_may_be_older_than_the_partition_table() {
+        let mut bytes = disk(&[0, 1 << 20]);
+        entry(&mut bytes, 0, 0, 0x83, 2048, 2048);
+        assert_eq!(found(bytes), [(None, 0, EXT4), (Some(1), 1 << 20, EXT4)]);
+    }
+
+    #[test]
     fn no_prefix_of_a_disk_panics() {
         let bytes = gpt_disk();
         for length in (0..4096).chain([1 << 20, (1 << 20) + 0x439]) {
-            let _ = find_volumes(&Memory::new(bytes[..length].to_vec())).unwrap();
+            let disk = Memory::new(bytes[..length].to_vec());
+            let _ = find_volumes(&disk).unwrap();
+            let _ = volumes_of_large_sectors(&disk).unwrap();
+            let _ = crate::partitions::trouble(&disk).unwrap();
         }
     }
 
@@ -317,9 +349,17 @@ mod tests {
             bytes[512..2048].copy_from_slice(&header);
             bytes[512..520].copy_from_slice(b"EFI PART");
             let _ = find_volumes(&Memory::new(bytes.clone())).unwrap();
-            bytes[584..592].copy_from_slice(&2u64.to_le_bytes());
-            bytes[596..600].copy_from_slice(&128u32.to_le_bytes());
-            let _ = find_volumes(&Memory::new(bytes)).unwrap();
+        }
+
+        #[test]
+        fn no_gpt_panics(table in proptest::collection::vec(any::<u8>(), 2048), used in any::<[u64; 2]>()) {
+            let mut bytes = disk(&[]);
+            entry(&mut bytes, 0, 0, 0xee, 1, 4095);
+            bytes[1024..3072].copy_from_slice(&table);
+            gpt(&mut bytes, 512, 1, 2, used.map(|sector| sector as usize));
+            for volume in find_volumes(&Memory::new(bytes)).unwrap() {
+                prop_assert!(volume.offset + volume.size_bytes <= 2 << 20);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod draft;
 pub(crate) use draft::Draft;
 
 use crate::base::Base;
+use crate::block::Block;
 use crate::error::{StoreError, io_error};
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
@@ -121,7 +122,7 @@ impl Store {
         }
         let path = self.disk_path(image, version);
         let block = Arc::new(RawFile::open(&path).map_err(io_error("open", &path))?);
-        let size_bytes = crate::block::Block::size_bytes(block.as_ref());
+        let size_bytes = block.size_bytes();
         if size_bytes != described.size_bytes {
             let why = format!("it has {size_bytes} bytes instead of {}", described.size_bytes);
             return Err(StoreError::Damaged { path, why });
@@ -143,7 +144,7 @@ impl Store {
             let why = "its root partition is gone".to_owned();
             return Err(StoreError::Damaged { path, why });
         };
-        Ok(Rootfs::open(Arc::clone(&base.block), root.offset)?)
+        Ok(Rootfs::open(Arc::clone(&base.block) as Arc<dyn Block>, root)?)
     }
 
     /// Where the kernel of a version is.
@@ -163,7 +164,7 @@ impl Store {
     /// There is no such version, or the operating system refuses.
     pub fn remove(&self, image: &ImageName, version: u32) -> Result<(), StoreError> {
         let path = self.version_dir(image, version);
-        if !path.exists() {
+        if !path.try_exists().map_err(io_error("read", &path))? {
             return Err(StoreError::Missing { image: image.clone(), version });
         }
         // First out of the way in one step, so that nobody opens a half-removed version.
@@ -204,7 +205,7 @@ impl Store {
     /// The version numbers of an image, ascending.
     fn numbers(&self, image: &ImageName) -> Result<Vec<u32>, StoreError> {
         let dir = self.dir.join(image.as_str());
-        if !dir.is_dir() {
+        if !dir.try_exists().map_err(io_error("read", &dir))? {
             return Ok(Vec::new());
         }
         let mut numbers: Vec<u32> =

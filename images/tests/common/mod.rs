@@ -37,6 +37,20 @@ pub(crate) fn content(block: &dyn Block) -> Vec<u8> {
     bytes
 }
 
+/// The least that is a kernel of this version: a boot header, and 2 KiB of "system".
+pub(crate) fn kernel_file(version: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 1024 + 2048];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0x1f1, &[1]);
+    put(0x1f4, &(2048u32 / 16).to_le_bytes());
+    put(0x202, b"HdrS");
+    put(0x206, &0x20fu16.to_le_bytes());
+    put(0x20e, &0x80u16.to_le_bytes());
+    put(0x236, &1u16.to_le_bytes());
+    put(0x280, version.as_bytes());
+    bytes
+}
+
 /// The files of a system that looks as if it could boot.
 pub(crate) fn system_files(dir: &Path) {
     for folder in ["etc", "boot", "usr/sbin", "usr/lib/systemd"] {
@@ -55,7 +69,7 @@ pub(crate) fn system_files(dir: &Path) {
         let module: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
         fs::write(modules.join("kernel/drivers/net/nic.ko"), module).unwrap();
         let boot = dir.join("boot").join(format!("vmlinuz-{kernel}"));
-        fs::write(boot, format!("kernel {kernel}")).unwrap();
+        fs::write(boot, kernel_file(kernel)).unwrap();
     }
 }
 

@@ -37,8 +37,9 @@ impl ImageModules {
     fn folder(&self) -> String {
         let folder = format!("/lib/modules/{}", self.kernel);
         match self.rootfs.exists(&folder) {
-            true => folder,
-            false => format!("/usr/lib/modules/{}", self.kernel),
+            Ok(false) => format!("/usr/lib/modules/{}", self.kernel),
+            // What can't be read says so to whoever reads from it.
+            Ok(true) | Err(_) => folder,
         }
     }
 

@@ -1,0 +1,261 @@
+//! File systems as installers make them: read, or refused by the name of what is on the disk. Never taken for
+//! one without a system.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod common;
+
+use common::{KERNEL, kernel_file, run, system_files};
+use images::{ImportError, ImportRequest, Store};
+use model::ImageVersion;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A folder with the files of a system, of which disks are made.
+struct Workshop {
+    dir: TempDir,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        system_files(&dir.path().join("files"));
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A disk of 40 MiB with the system, made by mke2fs with these options.
+    fn disk(&self, options: &[&str]) -> PathBuf {
+        let disk = self.path("disk.raw");
+        let _ = fs::remove_file(&disk);
+        run(Command::new("mke2fs")
+            .args(["-q", "-F"])
+            .args(options)
+            .arg("-d")
+            .arg(self.path("files"))
+            .arg(&disk)
+            .arg("40M"));
+        disk
+    }
+
+    fn import(&self, disk: &Path) -> Result<ImageVersion, ImportError> {
+        let folder = tempfile::tempdir_in(self.dir.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let request = ImportRequest {
+            source: disk.to_owned(),
+            name: "debian-12".parse().unwrap(),
+            note: None,
+        };
+        store.import(&request, &mut |_| ())
+    }
+
+    fn check_refused(&self, disk: &Path, expected: &str) {
+        let text = self.import(disk).unwrap_err().to_string();
+        assert!(text.contains(expected), "expected {expected:?} in: {text}");
+        assert!(!text.contains("Features("), "Rust's words for a person: {text}");
+    }
+}
+
+#[test]
+fn what_mke2fs_makes_is_read_or_refused_by_name() {
+    let workshop = Workshop::new();
+    let read: [&[&str]; 17] = [
+        &["-t", "ext4"],
+        &["-t", "ext4", "-b", "1024"],
+        &["-t", "ext4", "-b", "4096", "-I", "512"],
+        &["-t", "ext4", "-I", "1024"],
+        &["-t", "ext3"],
+        &["-t", "ext2"],
+        // Flatcar's; and /boot of every Debian until 11.
+        &["-t", "ext4", "-I", "128"],
+        &["-t", "ext4", "-I", "128", "-b", "1024"],
+        &["-t", "ext3", "-I", "128"],
+        &["-t", "ext2", "-I", "128"],
+        &["-t", "ext4", "-O", "^metadata_csum,uninit_bg"],
+        &["-t", "ext4", "-O", "^64bit"],
+        &["-t", "ext4", "-O", "bigalloc"],
+        &["-t", "ext4", "-O", "^has_journal,metadata_csum_seed"],
+        &["-t", "ext4", "-O", "encrypt,verity,quota,project,fast_commit"],
+        &["-t", "ext4", "-O", "sparse_super2"],
+        &["-t", "ext4", "-O", "^resize_inode,^flex_bg,^dir_index"],
+    ];
+    for options in read {
+        let version = workshop.import(&workshop.disk(options));
+        let version = version.unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        assert_eq!(version.kernel_version, KERNEL, "{options:?}");
+    }
+    let refused: [(&str, &str); 7] = [
+        ("inline_data", "(inline_data): copy its files to a new ext4"),
+        ("casefold", "(casefold): take them off with `tune2fs -O ^casefold`"),
+        ("meta_bg,^resize_inode", "(meta_bg)"),
+        ("mmp", "(mmp): take them off with `tune2fs -O ^mmp`"),
+        ("ea_inode", "(ea_inode)"),
+        ("large_dir", "(large_dir)"),
+        ("^filetype", "(no filetype)"),
+    ];
+    for (features, expected) in refused {
+        workshop.check_refused(&workshop.disk(&["-t", "ext4", "-O", features]), expected);
+    }
+    // What the advice says, done.
+    let disk = workshop.disk(&["-t", "ext4", "-O", "mmp"]);
+    run(Command::new("tune2fs").args(["-O", "^mmp"]).arg(&disk));
+    assert!(workshop.import(&disk).is_ok());
+}
+
+/// Runs commands of debugfs(8) on a disk.
+fn debugfs(disk: &Path, commands: &str) -> String {
+    let script = disk.with_extension("debugfs");
+    fs::write(&script, commands).unwrap();
+    let output =
+        Command::new("debugfs").args(["-w", "-f"]).arg(&script).arg(disk).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Changes a byte of an inode, so that its checksum is wrong.
+fn damage_inode(disk: &Path, path: &str) {
+    // "located at block 6, offset 0x0700"
+    let told = debugfs(disk, &format!("imap {path}\n"));
+    let (_, place) = told.split_once("located at block ").unwrap();
+    let (block, offset) = place.trim().split_once(", offset 0x").unwrap();
+    let block: u64 = block.parse().unwrap();
+    let offset = u64::from_str_radix(offset.split_whitespace().next().unwrap(), 16).unwrap();
+    let file = File::options().read(true).write(true).open(disk).unwrap();
+    let at = block * 4096 + offset + 0x64;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+}
+
+#[test]
+fn damage_is_called_damage_wherever_it_is() {
+    let workshop = Workshop::new();
+    let paths = [
+        "/",
+        "/sbin",
+        "/usr/lib/systemd/systemd",
+        "/boot",
+        "/boot/vmlinuz-6.1.0-10-test",
+        "/usr/lib/modules",
+        "/usr/lib/os-release",
+    ];
+    for path in paths {
+        let disk = workshop.disk(&["-t", "ext4", "-b", "4096"]);
+        damage_inode(&disk, path);
+        workshop.check_refused(&disk, "the file system is damaged (invalid checksum for inode");
+        workshop.check_refused(&disk, "`e2fsck -f`");
+    }
+    // Without its checksum, too, a superblock that says nonsense is damage.
+    let disk = workshop.disk(&["-t", "ext4"]);
+    File::options().write(true).open(&disk).unwrap().write_all_at(&[0xff; 4], 1024 + 0x18).unwrap();
+    workshop.check_refused(&disk, "its superblock is damaged: repair it with `e2fsck -f`");
+}
+
+#[test]
+fn a_disk_that_is_cut_off_is_called_that() {
+    let workshop = Workshop::new();
+    let disk = workshop.disk(&["-t", "ext4"]);
+    File::options().write(true).open(&disk).unwrap().set_len(30 << 20).unwrap();
+    workshop.check_refused(&disk, "it has 41943040 bytes, and there are only 31457280 for it");
+    workshop.check_refused(&disk, "cut off");
+}
+
+#[test]
+fn a_journal_that_was_not_replayed_is_read_or_named() {
+    let workshop = Workshop::new();
+    let write = |options: &[&str]| {
+        let disk = workshop.disk(options);
+        let block = workshop.path("block");
+        fs::write(&block, vec![7; 4096]).unwrap();
+        // A block at the end, which belongs to no file.
+        debugfs(&disk, &format!("jo\njw -b 10000 {}\njc\n", block.display()));
+        let mut features = [0; 4];
+        File::open(&disk).unwrap().read_exact_at(&mut features, 1024 + 0x60).unwrap();
+        assert!(features[0] & 4 != 0, "the journal is empty");
+        disk
+    };
+    let with_checksums = write(&["-t", "ext4", "-b", "4096"]);
+    match workshop.import(&with_checksums) {
+        Ok(version) => assert_eq!(version.kernel_version, KERNEL),
+        Err(error) => assert!(error.to_string().contains("`e2fsck -f`"), "{error}"),
+    }
+    let without = write(&["-t", "ext3", "-b", "4096"]);
+    workshop.check_refused(&without, "it was not unmounted, and its journal is of a kind that");
+}
+
+#[test]
+fn kernels_are_looked_for_wherever_systems_have_them() {
+    let check = |place: &str| {
+        let workshop = Workshop::new();
+        let files = workshop.path("files");
+        fs::remove_dir_all(files.join("boot")).unwrap();
+        fs::create_dir(files.join("boot")).unwrap();
+        let path = files.join(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, kernel_file(KERNEL)).unwrap();
+        let version = workshop.import(&workshop.disk(&["-t", "ext4"]));
+        assert_eq!(
+            version.unwrap_or_else(|error| panic!("{place}: {error}")).kernel_version,
+            KERNEL
+        );
+    };
+    check("boot/vmlinuz-linux");
+    check("boot/vmlinuz-lts");
+    check("boot/kernel-6.1.0-10-test");
+    check("boot/bzImage");
+    check("boot/vmlinuz");
+    check("vmlinuz");
+    check("boot/0123456789abcdef0123456789abcdef/6.1.0-10-test/linux");
+    check("usr/lib/modules/6.1.0-10-test/vmlinuz");
+}
+
+#[test]
+fn a_kernel_that_is_not_complete_is_not_taken() {
+    let workshop = Workshop::new();
+    let boot = workshop.path("files/boot");
+    // The disk was full at the upgrade; a download broke off; another processor's; one without modules.
+    fs::write(boot.join("vmlinuz-7.0.0"), "").unwrap();
+    fs::create_dir_all(workshop.path("files/usr/lib/modules/6.1.0-99-test")).unwrap();
+    fs::write(boot.join("vmlinuz-6.1.0-99-test"), &kernel_file("6.1.0-99-test")[..2000]).unwrap();
+    fs::write(boot.join("vmlinuz-6.1.0-98-test"), kernel_file("6.1.0-98-test")).unwrap();
+    symlink("boot/vmlinuz-6.1.0-98-test", workshop.path("files/vmlinuz")).unwrap();
+    symlink("vmlinuz-6.1.0-97-test", workshop.path("files/boot/vmlinuz")).unwrap();
+    let version = workshop.import(&workshop.disk(&["-t", "ext4"])).unwrap();
+    assert_eq!(version.kernel_version, KERNEL);
+
+    for kernel in [KERNEL, "6.1.0-9-test"] {
+        fs::remove_file(boot.join(format!("vmlinuz-{kernel}"))).unwrap();
+    }
+    let mut arm = vec![0; 4096];
+    arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    fs::write(boot.join("vmlinuz-6.1.0-96-arm64"), arm).unwrap();
+    let disk = workshop.disk(&["-t", "ext4"]);
+    for expected in [
+        "there is no kernel in it that machines could boot",
+        "/boot/vmlinuz-7.0.0: it is empty",
+        "/boot/vmlinuz-6.1.0-99-test: it is cut off: it says that it has 3072 bytes, and there are 2000",
+        "/boot/vmlinuz-6.1.0-98-test: its modules are missing: there is no /lib/modules/6.1.0-98-test",
+        "/boot/vmlinuz-6.1.0-96-arm64: it is a kernel for ARM (arm64), not for x86",
+    ] {
+        workshop.check_refused(&disk, expected);
+    }
+}
+
+#[test]
+fn a_packed_kernel_is_stored_unpacked() {
+    let workshop = Workshop::new();
+    let boot = workshop.path("files/boot");
+    for kernel in [KERNEL, "6.1.0-9-test"] {
+        run(Command::new("gzip").arg(boot.join(format!("vmlinuz-{kernel}"))));
+    }
+    let disk = workshop.disk(&["-t", "ext4"]);
+    let store = Store::open(&workshop.path("images")).unwrap();
+    let name: model::ImageName = "debian-12".parse().unwrap();
+    let request = ImportRequest { source: disk, name: name.clone(), note: None };
+    store.import(&request, &mut |_| ()).unwrap();
+    assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));
+}
