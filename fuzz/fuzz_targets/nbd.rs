@@ -1,5 +1,5 @@
 //! An NBD client's handshake and first requests, in pieces of changing size, with and without TLS (what is
-//! inside of it comes in clear text here); a server's handshake.
+//! inside of it comes in clear text here); a server's handshake; the name of a machine's disk, and a challenge.
 #![no_main]
 
 use nbd::server::Tls;
@@ -10,7 +10,18 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
     open(nbd::client::Handshake::new("x"), bytes);
     open(nbd::client::Handshake::with_tls("x"), bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        name(text);
+    }
 });
+
+fn name(text: &str) {
+    let _ = initcfg::Nonce::of_challenge(text);
+    if let Some(name) = initcfg::DiskName::parse(text) {
+        let again = name.to_string();
+        assert_eq!(initcfg::DiskName::parse(&again), Some(name));
+    }
+}
 
 fn serve(tls: Tls, bytes: &[u8]) {
     let mut handshake = nbd::server::Handshake::new(tls);
@@ -52,6 +63,7 @@ fn open(mut handshake: nbd::client::Handshake, mut rest: &[u8]) {
                 rest = left;
             }
             Ok(nbd::client::Step::StartTls) => handshake.on_tls(),
+            Ok(nbd::client::Step::Answered(_)) => handshake.open("y"),
             Ok(nbd::client::Step::Done(_)) | Err(_) => return,
         }
     }
@@ -60,12 +72,20 @@ fn open(mut handshake: nbd::client::Handshake, mut rest: &[u8]) {
 struct OneExport;
 
 impl nbd::server::Exports for OneExport {
-    fn find(&self, name: &str) -> Result<nbd::server::ExportInfo, String> {
+    fn look(&self, name: &str) -> Result<nbd::server::ExportInfo, nbd::server::Refusal> {
         if name != "x" {
-            return Err("there is only x".to_owned());
+            return Err(nbd::server::Refusal::Unknown("there is only x".to_owned()));
         }
         let flags = nbd::TransmissionFlags(1);
         Ok(nbd::server::ExportInfo { size_bytes: 1 << 20, flags, description: String::new() })
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        _: nbd::server::Way,
+    ) -> Result<nbd::server::ExportInfo, nbd::server::Refusal> {
+        self.look(name)
     }
 
     fn names(&self) -> Vec<String> {

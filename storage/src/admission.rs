@@ -1,7 +1,9 @@
 //! Who may see which disk.
 
-use crate::export::Export;
-use model::ShelfSlot;
+use crate::export::{Connection, Export};
+use model::{Nonce, ShelfSlot};
+use nbd::server::Refusal;
+use socket2::Socket;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -60,11 +62,24 @@ impl AoePlace {
 /// What a target asks before it tells anybody of a disk: who may not open an export does not learn that it
 /// exists.
 pub(crate) trait Admission: Send + Sync {
-    /// The export that `peer` calls `name`, and the connection's generation; in words why not.
-    fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String>;
+    /// The export that `peer` calls `name`, if he is told of it before he opens it. A challenge has this
+    /// nonce; there is none if it was answered already.
+    fn look(&self, name: &str, peer: Peer, nonce: Option<&Nonce>) -> Result<Arc<Export>, Refusal>;
 
-    /// Names of all that `peer` may open.
+    /// `peer` opens the export that he calls `name`, over `stream`; what he proves answers to the nonce. May take some seconds.
+    fn open(
+        &self,
+        name: &str,
+        peer: Peer,
+        nonce: Option<&Nonce>,
+        stream: Arc<Socket>,
+    ) -> Result<Opened, Refusal>;
+
+    /// Names of all that `peer` is told of.
     fn nbd_names(&self, peer: Peer) -> Vec<String>;
+
+    /// Whether there may be an export for `peer`, to judge by his address.
+    fn knows(&self, peer: Peer) -> bool;
 
     /// What the frame's sender may see on `interface` at the address that it asks for.
     fn for_aoe(&self, interface: &str, header: &aoe::Header) -> Vec<AoeDisk>;
@@ -75,6 +90,12 @@ pub(crate) trait Admission: Send + Sync {
     /// `listener` is told of every export that is made, or grows, from now on and can be seen on
     /// `interface`.
     fn on_new_aoe(&self, interface: &str, listener: Listener);
+}
+
+/// An export, and the place of a client's connection in it.
+pub(crate) struct Opened {
+    pub(crate) export: Arc<Export>,
+    pub(crate) connection: Connection,
 }
 
 /// Told of an AoE disk that is new, or has grown.

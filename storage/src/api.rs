@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
+use model::{Admit, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
 use socket2::Socket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -65,6 +65,7 @@ impl Api {
             .route("/v1/exports", get(list))
             .route("/v1/space", get(space))
             .route("/v1/exports/{machine}", put(prepare))
+            .route("/v1/exports/{machine}/admit", post(admit))
             .route("/v1/exports/{machine}/stall", post(decide_stall))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
             .with_state(exports);
@@ -102,13 +103,21 @@ async fn space(State(exports): State<Arc<Exports>>) -> Result<Json<Space>, Failu
 async fn prepare(
     State(exports): State<Arc<Exports>>,
     UrlPath(machine): UrlPath<MachineName>,
-    Json(spec): Json<ExportSpec>,
+    Json(order): Json<ExportOrder>,
 ) -> Result<Json<ExportStatus>, Failure> {
-    if spec.machine != machine {
-        let text = format!("the path names {machine}, the body {}", spec.machine);
+    if order.spec.machine != machine {
+        let text = format!("the path names {machine}, the body {}", order.spec.machine);
         return Err(Failure { status: StatusCode::BAD_REQUEST, text });
     }
-    blocking(move || exports.prepare(spec)).await.map(Json)
+    blocking(move || exports.prepare(order)).await.map(Json)
+}
+
+async fn admit(
+    State(exports): State<Arc<Exports>>,
+    UrlPath(machine): UrlPath<MachineName>,
+    Json(Admit { boot }): Json<Admit>,
+) -> Result<Json<ExportStatus>, Failure> {
+    blocking(move || exports.admit_proven(&machine, boot)).await.map(Json)
 }
 
 async fn decide_stall(
@@ -152,12 +161,16 @@ async fn blocking<T: Send + 'static>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             let status = match error {
-                ExportError::Image(_) | ExportError::None(_) => StatusCode::NOT_FOUND,
-                ExportError::Layer(_) | ExportError::AddressTaken { .. } => StatusCode::CONFLICT,
-                ExportError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
-                ExportError::Table { .. } | ExportError::Damaged { .. } => {
-                    StatusCode::INTERNAL_SERVER_ERROR
+                ExportError::Image(_) | ExportError::None(_) | ExportError::NoCandidate { .. } => {
+                    StatusCode::NOT_FOUND
                 }
+                ExportError::Layer(_)
+                | ExportError::AddressTaken { .. }
+                | ExportError::HasItsDisk(_) => StatusCode::CONFLICT,
+                ExportError::Busy(_) | ExportError::Runs { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                ExportError::Table { .. }
+                | ExportError::Damaged { .. }
+                | ExportError::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
             };
             Err(Failure { status, text: wire::error_chain(&error) })
         }

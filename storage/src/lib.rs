@@ -98,3 +98,10 @@ fn is_covered(address: &SocketAddr, handed: &[SocketAddr]) -> bool {
 fn admission(exports: &Arc<Exports>) -> Arc<dyn admission::Admission> {
     Arc::<Exports>::clone(exports)
 }
+
+/// Bytes that nobody can guess; `None`: the operating system has none.
+fn random_bytes() -> Option<[u8; 32]> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).ok()?;
+    Some(random)
+}

@@ -2,14 +2,15 @@
 
 mod file;
 
-use crate::admission::{Admission, AoeDisk, AoePlace, Listener, Peer, shown};
+use crate::admission::{Admission, AoeDisk, AoePlace, Listener, Opened, Peer, shown};
 use crate::allow::Allow;
 use crate::aoe_target::{AoeTarget, SocketError};
-use crate::export::{Export, Label};
+use crate::export::{Export, Generation, Label};
 use crate::nbd_server::{Address, NbdServer};
 use crate::tls::{Credentials, TlsConfig, TlsError};
 use images::{Block, Durability};
-use model::ShelfSlot;
+use model::{Nonce, ShelfSlot};
+use nbd::server::Refusal;
 use socket2::Socket;
 use std::collections::BTreeSet;
 use std::io;
@@ -317,19 +318,36 @@ impl OneExport {
 
 impl Admission for OneExport {
     /// The empty name is the only export there is.
-    fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String> {
+    fn look(&self, name: &str, peer: Peer, _: Option<&Nonce>) -> Result<Arc<Export>, Refusal> {
         let is_ours = name.is_empty() || name == self.export.label.name;
         if is_ours && self.admits(peer) {
-            return Ok((Arc::clone(&self.export), 0));
+            return Ok(Arc::clone(&self.export));
         }
         if is_ours {
             self.export.counters.count(&self.export.counters.refused);
         }
-        Err(format!("there is no export {} for {peer}", shown(name)))
+        Err(Refusal::Unknown(format!("there is no export {} for {peer}", shown(name))))
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        peer: Peer,
+        nonce: Option<&Nonce>,
+        stream: Arc<Socket>,
+    ) -> Result<Opened, Refusal> {
+        let export = self.look(name, peer, nonce)?;
+        let entered = export.connections.enter(stream, Generation::Claimed(0));
+        let connection = entered.map_err(|why| Refusal::Policy(why.to_string()))?;
+        Ok(Opened { export, connection })
     }
 
     fn nbd_names(&self, peer: Peer) -> Vec<String> {
         self.admits(peer).then(|| self.export.label.name.clone()).into_iter().collect()
+    }
+
+    fn knows(&self, peer: Peer) -> bool {
+        self.admits(peer)
     }
 
     fn for_aoe(&self, interface: &str, header: &aoe::Header) -> Vec<AoeDisk> {

@@ -131,7 +131,7 @@ impl FromStr for Tag {
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String does not fail.
         let _ = write!(text, "{byte:02x}");
@@ -139,7 +139,7 @@ fn to_hex(bytes: &[u8]) -> String {
     })
 }
 
-fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
     let wrong = NotHex(2 * N);
     if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(wrong);

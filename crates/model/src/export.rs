@@ -1,14 +1,39 @@
 //! What the boot server asks of the storage server, and what it hears back (storage API bodies).
 
-use crate::{BootId, ImageName, MachineName, RootKind, ShelfSlot, WriteMode};
+use crate::{BootId, DiskKey, ImageName, MachineName, RootKind, ShelfSlot, WriteMode};
 use alloc::string::String;
 use core::net::Ipv4Addr;
 use wire::Mac;
 
-/// The disk that one machine shall see: body of `PUT /v1/exports/{machine}`.
+/// What the storage server shall give a machine, and to whom: body of `PUT /v1/exports/{machine}`.
 ///
-/// Asked for again for the `boot` that it is for already, it changes nothing. For another `boot` it starts over: the
-/// connections of the former boot are closed, and a write layer in mode `discard` is thrown away.
+/// Asked for again for the boot that it is for already, it changes nothing but the key, and whoever has proven himself by the former
+/// one stays connected. If another boot of the machine has an export, and this one comes with a key, it becomes the
+/// *candidate* in place of an earlier one: the former stays what it is until the candidate is admitted, over NBD by
+/// its proof and over AoE by [`Admit`], and the former is silent. Without a key it replaces the former at once.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportOrder {
+    /// The disk.
+    #[serde(flatten)]
+    pub spec: ExportSpec,
+    /// By this the boot proves over NBD that it is the machine. `None`: whoever has its address may open it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<DiskKey>,
+    /// Whatever the machine wrote before is deleted when this boot gets its disk.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub reset: bool,
+}
+
+/// The candidate of this boot shall have the machine's disk, if the former boot is silent: body of
+/// `POST /v1/exports/{machine}/admit`. If it has it already, nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Admit {
+    /// The boot.
+    pub boot: BootId,
+}
+
+/// The disk that one machine sees in one boot.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportSpec {
@@ -24,7 +49,7 @@ pub struct ExportSpec {
     pub boot: BootId,
     /// How the machine will attach it.
     pub root: RootKind,
-    /// Only this address may open the export over NBD.
+    /// The machine's address. Without a key only this one may open the export over NBD.
     pub address: Ipv4Addr,
     /// Only this address may see the export over AoE.
     pub mac: Mac,
@@ -167,8 +192,11 @@ pub enum StallVerb {
 /// An export as it is now: answer of `PUT` and `GET /v1/exports`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ExportStatus {
-    /// What was asked for.
+    /// What was asked for, of the boot that has the export.
     pub spec: ExportSpec,
+    /// The boot that gets the export when it has proven itself and this one is silent, if there is one.
+    #[serde(default)]
+    pub candidate: Option<BootId>,
     /// Size of the disk in bytes.
     pub size_bytes: u64,
     /// Open NBD connections.

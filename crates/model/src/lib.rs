@@ -20,13 +20,15 @@ mod site;
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use export::{
-    ExportCounters, ExportSpec, ExportStatus, KeptDisk, Space, Stall, StallVerb, Times,
+    Admit, ExportCounters, ExportOrder, ExportSpec, ExportStatus, KeptDisk, Space, Stall,
+    StallVerb, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::ImageVersion;
 pub use initcfg::{
-    BadRootUrl, FileSystem, ParseChoiceError, RootKind, RootUrl, Stage, iscsi_initiator,
+    BadRootUrl, Claim, DiskKey, DiskName, FileSystem, Nonce, ParseChoiceError, RootKind, RootUrl,
+    Stage, iscsi_initiator,
 };
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};

@@ -1,8 +1,8 @@
-//! The client's side of the handshake: opens one export with NBD_OPT_GO.
+//! The client's side of the handshake: asks for one export with NBD_OPT_INFO, and opens it with NBD_OPT_GO.
 
 use crate::constants::{
-    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_GO, OPT_STARTTLS, OPTION_MAGIC,
-    OPTION_REPLY_MAGIC, REP_ACK, REP_FLAG_ERROR, REP_INFO, TransmissionFlags,
+    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, InfoType, NBD_MAGIC, OPT_GO, OPT_INFO, OPT_STARTTLS,
+    OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_FLAG_ERROR, REP_INFO, TransmissionFlags,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,6 +31,9 @@ pub enum Step {
     Receive(usize),
     /// Begin TLS on the connection, call [`Handshake::on_tls`], and go on inside of it.
     StartTls,
+    /// INFO is answered: call [`Handshake::open`] with the name to open. A server that says no, or under which
+    /// condition, does so in words, of which at most 512 characters are here; `None` is that it told of the export.
+    Answered(Option<String>),
     /// The connection is in transmission: the next byte sent is a request's.
     Done(Export),
 }
@@ -75,8 +78,9 @@ enum State {
         flags: u16,
     },
     StartTls,
-    /// GO is to be sent, behind the client's flags if these are not sent yet.
-    SendGo {
+    /// INFO or GO is to be sent, behind the client's flags if these are not sent yet.
+    SendOption {
+        option: u32,
         flags: Option<u16>,
     },
     ReplyHeader,
@@ -84,6 +88,7 @@ enum State {
         kind: u32,
         length: u32,
     },
+    Answered,
     Done,
 }
 
@@ -91,8 +96,8 @@ enum State {
 ///
 /// Call [`step`](Self::step) and do what it says until it is [`Step::Done`]: after [`Step::Send`] call `step` again
 /// at once; after [`Step::Receive`] hand exactly so many bytes to [`on_bytes`](Self::on_bytes) first; after
-/// [`Step::StartTls`] call [`on_tls`](Self::on_tls) first, when the TLS session is there. After an error of `step` or
-/// `on_bytes` the connection is of no use any more.
+/// [`Step::StartTls`] call [`on_tls`](Self::on_tls) first, when the TLS session is there; after [`Step::Answered`]
+/// call [`open`](Self::open) first. After an error of `step` or `on_bytes` the connection is of no use any more.
 #[derive(Debug)]
 pub struct Handshake {
     export: String,
@@ -100,24 +105,27 @@ pub struct Handshake {
     state: State,
     /// The option to which replies are awaited.
     option: u32,
+    /// With which words the server has answered INFO by an error.
+    no: Option<String>,
     size_and_flags: Option<(u64, TransmissionFlags)>,
     block_min_bytes: u32,
 }
 
 impl Handshake {
-    /// A handshake that opens `export` (at most [`crate::NAME_MAX`] bytes).
+    /// A handshake that asks for `export` (at most [`crate::NAME_MAX`] bytes) before it opens it.
     pub fn new(export: &str) -> Self {
         Self {
             export: export.into(),
             has_tls: false,
             state: State::Greeting,
-            option: OPT_GO,
+            option: OPT_INFO,
+            no: None,
             size_and_flags: None,
             block_min_bytes: 512,
         }
     }
 
-    /// A handshake that opens `export` (at most [`crate::NAME_MAX`] bytes) inside of TLS. It fails with
+    /// A handshake that does all that inside of TLS. It fails with
     /// [`HandshakeError::NoTls`] if the server has none.
     pub fn with_tls(export: &str) -> Self {
         Self { has_tls: true, ..Self::new(export) }
@@ -126,7 +134,15 @@ impl Handshake {
     /// The TLS session that [`Step::StartTls`] asked for is there. Panics if nothing asked for one.
     pub fn on_tls(&mut self) {
         assert!(matches!(self.state, State::StartTls), "on_tls answers StartTls");
-        self.state = State::SendGo { flags: None };
+        self.state = State::SendOption { option: OPT_INFO, flags: None };
+    }
+
+    /// Opens `export` (at most [`crate::NAME_MAX`] bytes). Panics if [`Step::Answered`] has not come before.
+    pub fn open(&mut self, export: &str) {
+        assert!(matches!(self.state, State::Answered), "open follows Answered");
+        self.export = export.into();
+        self.size_and_flags = None;
+        self.state = State::SendOption { option: OPT_GO, flags: None };
     }
 
     /// What to do now.
@@ -146,15 +162,15 @@ impl Handshake {
                 Ok(Step::Send(bytes))
             }
             State::StartTls => Ok(Step::StartTls),
-            State::SendGo { flags } => {
+            State::SendOption { option, flags } => {
                 self.state = State::ReplyHeader;
-                self.option = OPT_GO;
+                self.option = option;
                 let mut bytes = Vec::new();
                 if let Some(flags) = flags {
                     bytes.extend_from_slice(&u32::from(flags).to_be_bytes());
                 }
                 bytes.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
-                bytes.extend_from_slice(&OPT_GO.to_be_bytes());
+                bytes.extend_from_slice(&option.to_be_bytes());
                 let name = self.export.as_bytes();
                 bytes.extend_from_slice(&(name.len() as u32 + 8).to_be_bytes());
                 bytes.extend_from_slice(&(name.len() as u32).to_be_bytes());
@@ -165,6 +181,7 @@ impl Handshake {
             }
             State::ReplyHeader => Ok(Step::Receive(20)),
             State::ReplyData { length, .. } => Ok(Step::Receive(length as usize)),
+            State::Answered => Ok(Step::Answered(self.no.clone())),
             State::Done => {
                 let (size_bytes, flags) = self
                     .size_and_flags
@@ -193,7 +210,7 @@ impl Handshake {
                 let flags = flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES);
                 self.state = match self.has_tls {
                     true => State::SendStartTls { flags },
-                    false => State::SendGo { flags: Some(flags) },
+                    false => State::SendOption { option: OPT_INFO, flags: Some(flags) },
                 };
             }
             State::ReplyHeader => {
@@ -213,7 +230,11 @@ impl Handshake {
                 }
             }
             State::ReplyData { kind, .. } => self.on_reply(kind, bytes)?,
-            State::SendStartTls { .. } | State::StartTls | State::SendGo { .. } | State::Done => {
+            State::SendStartTls { .. }
+            | State::StartTls
+            | State::SendOption { .. }
+            | State::Answered
+            | State::Done => {
                 return Err(HandshakeError::Protocol("bytes that nobody asked for"));
             }
         }
@@ -223,9 +244,10 @@ impl Handshake {
     fn on_reply(&mut self, kind: u32, data: &[u8]) -> Result<(), HandshakeError> {
         self.state = State::ReplyHeader;
         let mut fields = Reader::new(data);
-        let is_tls = self.option == OPT_STARTTLS;
+        let (is_tls, is_info) = (self.option == OPT_STARTTLS, self.option == OPT_INFO);
         match kind {
             REP_ACK if is_tls => self.state = State::StartTls,
+            REP_ACK if is_info => self.state = State::Answered,
             REP_ACK => self.state = State::Done,
             REP_INFO if !is_tls => {
                 let info = fields.u16("info type")?;
@@ -238,10 +260,16 @@ impl Handshake {
                 }
             }
             error if error & REP_FLAG_ERROR != 0 => {
-                let text = String::from_utf8_lossy(data).chars().take(512).collect();
+                let (code, text) =
+                    (error, String::from_utf8_lossy(data).chars().take(512).collect());
+                if is_info {
+                    self.no = Some(text);
+                    self.state = State::Answered;
+                    return Ok(());
+                }
                 return Err(match is_tls {
-                    true => HandshakeError::NoTls { code: error, text },
-                    false => HandshakeError::Refused { code: error, text },
+                    true => HandshakeError::NoTls { code, text },
+                    false => HandshakeError::Refused { code, text },
                 });
             }
             _ => return Err(HandshakeError::Protocol("a reply of an unknown type")),

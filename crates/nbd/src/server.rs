@@ -34,10 +34,47 @@ pub struct ExportInfo {
 
 /// What this client may see.
 pub trait Exports {
-    /// The export of that name, or a sentence for people that says why not.
-    fn find(&self, name: &str) -> Result<ExportInfo, String>;
-    /// Names of all exports that the client may open.
+    /// What is told of the export of that name to who only asks (INFO, contexts).
+    ///
+    /// # Errors
+    /// Nothing is; why, in words for people.
+    fn look(&self, name: &str) -> Result<ExportInfo, Refusal>;
+
+    /// The client opens the export of that name.
+    ///
+    /// # Errors
+    /// It may not; why, in words for people.
+    fn open(&self, name: &str, way: Way) -> Result<ExportInfo, Refusal>;
+
+    /// Names of all exports that the client is told of.
     fn names(&self) -> Vec<String>;
+}
+
+/// How a client opens an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By GO.
+    Go,
+    /// By EXPORT_NAME, the old way.
+    ExportName,
+}
+
+/// Why a client is not told of an export, or does not get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is none of that name, as far as this client is concerned.
+    Unknown(String),
+    /// This client must do something else before, or at another time.
+    Policy(String),
+}
+
+impl Refusal {
+    fn reply(&self) -> (u32, &str) {
+        match self {
+            Self::Unknown(text) => (REP_ERR_UNKNOWN, text),
+            Self::Policy(text) => (REP_ERR_POLICY, text),
+        }
+    }
 }
 
 /// What the shell does next.
@@ -98,7 +135,7 @@ pub enum Reason {
     NotNbd(&'static str),
     /// EXPORT_NAME has no way to answer an error but closing.
     #[error("{0}")]
-    Unknown(String),
+    Refused(String),
     /// The client sent something behind STARTTLS in clear text: somebody on the way may have put it there.
     #[error("the client sent more behind STARTTLS, without encryption")]
     BeforeTls,
@@ -347,7 +384,7 @@ impl Handshake {
             Ok(name) => name,
             Err(text) => return self.close(Reason::NotNbd(text)),
         };
-        match exports.find(name) {
+        match exports.open(name, Way::ExportName) {
             Ok(info) => {
                 let mut reply = info.size_bytes.to_be_bytes().to_vec();
                 reply.extend_from_slice(&self.flags(&info).0.to_be_bytes());
@@ -357,14 +394,18 @@ impl Handshake {
                 self.to_send.push_back(reply);
                 self.state = State::Transmit(name.into());
             }
-            Err(text) => self.close(Reason::Unknown(text)),
+            Err(refusal) => self.close(Reason::Refused(refusal.reply().1.into())),
         }
     }
 
     fn on_go(&mut self, option: u32, name: &str, infos: &[u16], exports: &impl Exports) {
-        let info = match exports.find(name) {
+        let found = match option {
+            OPT_GO => exports.open(name, Way::Go),
+            _ => exports.look(name),
+        };
+        let info = match found {
             Ok(info) => info,
-            Err(text) => return self.reply(option, REP_ERR_UNKNOWN, text.as_bytes()),
+            Err(refusal) => return self.refuse(option, &refusal),
         };
         let mut export = (InfoType::Export as u16).to_be_bytes().to_vec();
         export.extend_from_slice(&info.size_bytes.to_be_bytes());
@@ -389,8 +430,8 @@ impl Handshake {
     }
 
     fn on_contexts(&mut self, option: u32, name: &str, queries: &[&str], exports: &impl Exports) {
-        if let Err(text) = exports.find(name) {
-            return self.reply(option, REP_ERR_UNKNOWN, text.as_bytes());
+        if let Err(refusal) = exports.look(name) {
+            return self.refuse(option, &refusal);
         }
         let is_list = option == OPT_LIST_META_CONTEXT;
         let is_chosen = queries.contains(&ALLOCATION)
@@ -413,6 +454,11 @@ impl Handshake {
             true => info.flags.with(TransmissionFlags::SEND_DF),
             false => info.flags,
         }
+    }
+
+    fn refuse(&mut self, option: u32, refusal: &Refusal) {
+        let (kind, text) = refusal.reply();
+        self.reply(option, kind, text.as_bytes());
     }
 
     fn reply(&mut self, option: u32, kind: u32, data: &[u8]) {

@@ -1,19 +1,28 @@
 //! Client and server talk to each other without sockets.
 
 use nbd::client::{self, HandshakeError};
-use nbd::server::{self, Agreed, ExportInfo, Exports, Reason, Tls};
+use nbd::server::{self, Agreed, ExportInfo, Exports, Reason, Refusal, Tls, Way};
 use nbd::{Command, CommandFlags, ErrorCode, Request, TransmissionFlags, simple_reply};
 use proptest::prelude::*;
 
 struct OneExport;
 
 impl Exports for OneExport {
-    fn find(&self, name: &str) -> Result<ExportInfo, String> {
-        if name == "lab-07" {
-            let flags = TransmissionFlags::HAS_FLAGS.with(TransmissionFlags::SEND_FLUSH);
-            Ok(ExportInfo { size_bytes: 1 << 30, flags, description: "debian-12".into() })
-        } else {
-            Err(format!("there is no export {name} for you"))
+    fn look(&self, name: &str) -> Result<ExportInfo, Refusal> {
+        match name {
+            "lab-07" => {
+                let flags = TransmissionFlags::HAS_FLAGS.with(TransmissionFlags::SEND_FLUSH);
+                Ok(ExportInfo { size_bytes: 1 << 30, flags, description: "debian-12".into() })
+            }
+            "guarded" => Err(Refusal::Policy("what is the word?".into())),
+            _ => Err(Refusal::Unknown(format!("there is no export {name} for you"))),
+        }
+    }
+
+    fn open(&self, name: &str, way: Way) -> Result<ExportInfo, Refusal> {
+        match (name, way) {
+            ("guarded?word", Way::Go) => self.look("lab-07"),
+            _ => self.look(name),
         }
     }
 
@@ -26,6 +35,7 @@ fn open(name: &str) -> Result<client::Export, HandshakeError> {
     converse_as(client::Handshake::new(name), Tls::Off)
 }
 
+/// The client opens what it asked for, and with the word what needs it.
 fn converse_as(mut client: client::Handshake, tls: Tls) -> Result<client::Export, HandshakeError> {
     let mut server = server::Handshake::new(tls);
     let mut wire = Vec::new();
@@ -37,6 +47,11 @@ fn converse_as(mut client: client::Handshake, tls: Tls) -> Result<client::Export
                 server.on_tls();
                 client.on_tls();
             }
+            client::Step::Answered(None) => client.open("lab-07"),
+            client::Step::Answered(Some(text)) if text.contains("the word") => {
+                client.open("guarded?word");
+            }
+            client::Step::Answered(Some(_)) => client.open("other"),
             client::Step::Done(export) => {
                 assert!(wire.is_empty(), "the server sent more than the client read");
                 return Ok(export);
@@ -99,6 +114,31 @@ fn a_client_opens_its_export_inside_of_tls_or_not_at_all() {
 fn a_refusal_reaches_the_client_in_words() {
     let error = open("other").unwrap_err();
     assert!(error.to_string().contains("there is no export other for you"), "{error}");
+}
+
+#[test]
+fn who_only_asks_learns_what_it_must_do_and_then_opens() {
+    assert_eq!(open("guarded").unwrap().size_bytes, 1 << 30);
+    let name = |name: &[u8]| [&(name.len() as u32).to_be_bytes()[..], name, &[0, 0]].concat();
+    let check = |options: &[(u32, &[u8], u32)]| {
+        let mut bytes = 3u32.to_be_bytes().to_vec();
+        options.iter().for_each(|(number, data, _)| bytes.extend(option(*number, data)));
+        let (sent, step) = converse(&bytes);
+        let wanted: Vec<_> = options.iter().map(|(number, _, kind)| (*number, *kind)).collect();
+        assert_eq!(kinds(&sent[18..]), wanted);
+        step
+    };
+    let contexts = contexts("guarded", &["base:allocation"]);
+    let step = check(&[
+        (6, &name(b"guarded"), POLICY),
+        (7, &name(b"guarded"), POLICY),
+        (8, b"", 1),
+        (10, &contexts, POLICY),
+    ]);
+    assert_eq!(step, server::Step::Receive);
+    let old = [3u32.to_be_bytes().to_vec(), option(1, b"guarded?word")].concat();
+    let (_, step) = converse(&old);
+    assert!(matches!(step, server::Step::Close(Reason::Refused(_))), "{step:?}");
 }
 
 #[test]
@@ -167,6 +207,7 @@ fn kinds(mut replies: &[u8]) -> Vec<(u32, u32)> {
     kinds
 }
 
+const POLICY: u32 = 1 << 31 | 2;
 const INVALID: u32 = 1 << 31 | 3;
 const TLS_REQUIRED: u32 = 1 << 31 | 5;
 
@@ -289,7 +330,7 @@ fn who_is_no_client_is_let_go() {
         assert!(matches!(step, server::Step::Close(Reason::NotNbd(_))), "{step:?}");
     }
     let (_, step) = converse(&[3u32.to_be_bytes().to_vec(), option(1, b"other")].concat());
-    assert!(matches!(step, server::Step::Close(Reason::Unknown(_))), "{step:?}");
+    assert!(matches!(step, server::Step::Close(Reason::Refused(_))), "{step:?}");
     let many = option(5, b"").repeat(300);
     let (_, step) = converse(&[3u32.to_be_bytes().to_vec(), many].concat());
     assert_eq!(step, server::Step::Close(Reason::TooManyOptions));

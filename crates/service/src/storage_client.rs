@@ -5,7 +5,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
+use model::{Admit, BootId, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -18,6 +18,9 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Longest message of the storage server that is shown.
 const MESSAGE_CHARS_MAX: usize = 400;
+
+/// HTTP status of a body that is JSON, and not what is expected.
+const NOT_UNDERSTOOD: u16 = 422;
 
 /// The storage server does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +55,42 @@ pub enum StorageError {
     Answer(#[source] serde_json::Error),
 }
 
-/// Makes the export of a machine what it shall be.
+/// Makes the export of a machine what it shall be, at once or when its boot has proven itself: see
+/// [`ExportOrder`].
 pub(crate) async fn put_export(
     socket: &Path,
-    spec: &ExportSpec,
+    order: &ExportOrder,
 ) -> Result<ExportStatus, StorageError> {
-    let path = format!("/v1/exports/{}", spec.machine);
-    let body = serde_json::to_vec(spec).map_err(StorageError::Answer)?;
-    let answer = call(socket, Method::PUT, &path, body).await?;
+    let path = format!("/v1/exports/{}", order.spec.machine);
+    let put = async |order: &ExportOrder| {
+        let body = serde_json::to_vec(order).map_err(StorageError::Answer)?;
+        call(socket, Method::PUT, &path, body).await
+    };
+    let answer = match put(order).await {
+        // A storage server of before November 2026 knows neither keys nor resets at the first proof.
+        Err(StorageError::Refused { status: NOT_UNDERSTOOD, .. })
+            if order.key.is_some() || order.reset =>
+        {
+            if order.reset {
+                delete_disk(socket, &order.spec.machine).await?;
+            }
+            put(&ExportOrder { key: None, reset: false, ..order.clone() }).await?
+        }
+        answer => answer?,
+    };
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Gives the machine's disk to its candidate of this boot, which has proven itself to us.
+#[expect(dead_code, reason = "for machines over AoE, which prove themselves to the boot server")]
+pub(crate) async fn admit(
+    socket: &Path,
+    machine: &MachineName,
+    boot: BootId,
+) -> Result<ExportStatus, StorageError> {
+    let path = format!("/v1/exports/{machine}/admit");
+    let body = serde_json::to_vec(&Admit { boot }).map_err(StorageError::Answer)?;
+    let answer = call(socket, Method::POST, &path, body).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 

@@ -94,19 +94,31 @@ impl Layers {
                 open.insert(folder, Open { about, layer: Arc::downgrade(&layer) });
                 return Ok(layer);
             }
-            if mode == LayerMode::Persistent {
-                return Err(LayerError::OtherParent {
-                    machine: machine.clone(),
-                    image: about.image,
-                    version: about.version,
-                    wanted: format!("{}/v{}", wanted.image, wanted.version),
-                });
-            }
+            check_parent(about, &wanted)?;
         }
         self.throw_away(&mut open, &folder)?;
         let layer = Arc::new(self.files.create(&wanted, base)?);
         open.insert(folder, Open { about: wanted, layer: Arc::downgrade(&layer) });
         Ok(layer)
+    }
+
+    /// Whether [`open_or_create`](Self::open_or_create) would find that the machine's disk was made on another
+    /// version, or has a version of which no layer can be made.
+    ///
+    /// # Errors
+    /// It would; or the description of the layer can't be read.
+    pub fn check(
+        &self,
+        machine: &MachineName,
+        base: &Base,
+        mode: LayerMode,
+        boot: BootId,
+    ) -> Result<(), LayerError> {
+        let wanted = wanted(machine, base, mode, boot)?;
+        match self.files.about(machine, mode)? {
+            Some(about) if !is_same(&about, &wanted) => check_parent(about, &wanted),
+            _ => Ok(()),
+        }
     }
 
     /// Throws the machine's `discard` layer away, if there is one.
@@ -176,6 +188,19 @@ fn wanted(
         parent_digest: base.version.digest.clone(),
         size_bytes,
     })
+}
+
+/// Another layer may take the place of this one, unless it is the machine's own disk.
+fn check_parent(have: About, wanted: &About) -> Result<(), LayerError> {
+    match have.mode {
+        LayerMode::Discard => Ok(()),
+        LayerMode::Persistent => Err(LayerError::OtherParent {
+            machine: have.machine,
+            image: have.image,
+            version: have.version,
+            wanted: format!("{}/v{}", wanted.image, wanted.version),
+        }),
+    }
 }
 
 /// Whether a layer on disk is the one that is asked for.

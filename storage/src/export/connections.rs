@@ -1,5 +1,6 @@
 //! Who uses an export, and how those that must leave do.
 
+use super::heard::acknowledged_ago;
 use socket2::Socket;
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -18,8 +19,8 @@ const FENCE_TIME: Duration = Duration::from_secs(2);
 
 /// The connections of one export: NBD connections, batches of AoE frames, and what is being written back.
 ///
-/// A client that opens the export over NBD calls [`fence`](Self::fence), which makes its former connections
-/// leave, and then [`join`](Self::join). The end is [`close`](Self::close), or its two halves
+/// A client that opens the export over NBD calls [`enter`](Self::enter), which makes its former connections
+/// leave first. The end is [`close`](Self::close), or its two halves
 /// [`begin_close`](Self::begin_close) and [`finish_close`](Self::finish_close) if many exports end at
 /// once; nobody joins after it began.
 #[derive(Default)]
@@ -35,6 +36,10 @@ struct Inside {
     /// Connections of a smaller generation are ended, and not let in any more.
     generation: u32,
     open: HashMap<u64, Open>,
+    /// NBD connections that there ever were.
+    n_streams: u64,
+    /// When the client was last heard of over a connection that has ended since, and not by its own word.
+    last_heard: Option<Instant>,
 }
 
 /// One of them.
@@ -43,6 +48,26 @@ struct Open {
     stream: Option<Arc<Socket>>,
     generation: u32,
     cut: Arc<AtomicBool>,
+}
+
+/// Which generations a client may open its next connection with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generation {
+    /// This one, as often as it likes.
+    Claimed(u32),
+    /// This one, once: it has proven that it means it.
+    Proven(u32),
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotEntered {
+    #[error("a newer connection of this machine has the disk")]
+    Old,
+    #[error("requests of the former connection are still waiting for the disk")]
+    Busy,
+    #[error("the disk was taken away just now")]
+    Closed,
 }
 
 impl Connections {
@@ -55,38 +80,40 @@ impl Connections {
         self.inside().open.values().filter(|open| open.stream.is_some()).count() as u32
     }
 
-    /// Registers a connection by its stream; `None` if the export was closed meanwhile, or the client has a
-    /// newer connection.
-    pub(crate) fn join(
-        self: &Arc<Self>,
-        stream: Option<Arc<Socket>>,
-        generation: u32,
-    ) -> Option<Connection> {
-        let mut inside = self.inside();
-        if self.is_closed() || generation < inside.generation {
-            return None;
-        }
-        let id = inside.next;
-        inside.next += 1;
-        let cut = Arc::new(AtomicBool::new(false));
-        inside.open.insert(id, Open { stream, generation, cut: Arc::clone(&cut) });
-        drop(inside);
-        Some(Connection { connections: Arc::clone(self), id, cut })
+    /// Whether there ever was an NBD connection.
+    pub(crate) fn was_used(&self) -> bool {
+        self.inside().n_streams > 0
     }
 
-    /// Registers work of this server's own, which no newer connection ends; `None` if the export was closed
-    /// meanwhile.
-    pub(crate) fn join_work(self: &Arc<Self>) -> Option<Connection> {
-        self.join(None, u32::MAX)
+    /// Time since the client was last heard of over NBD; `None`: never, or it has said goodbye since.
+    pub(crate) fn heard_ago(&self) -> Option<Duration> {
+        let inside = self.inside();
+        let streams = inside.open.values().filter_map(|open| open.stream.as_ref());
+        // Who connects without TCP is on this host.
+        let open = streams.map(|stream| acknowledged_ago(stream).unwrap_or_default());
+        open.chain(inside.last_heard.map(|at| at.elapsed())).min()
     }
 
-    /// Ends the client's connections of smaller generations. Whether they have left, so that none of
-    /// their writes can follow one of a newer connection.
+    /// Lets an NBD client in. Its connections of smaller generations are ended first, and have left when this
+    /// returns, so that none of their writes can follow one of a newer connection.
     ///
     /// A kernel that lost its connection sends the same requests again, and the former connection may
     /// still hold a copy of them.
-    pub(crate) fn fence(&self, generation: u32) -> bool {
+    ///
+    /// # Errors
+    /// It may not come in; see [`NotEntered`].
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        stream: Arc<Socket>,
+        generation: Generation,
+    ) -> Result<Connection, NotEntered> {
         let mut inside = self.inside();
+        let generation = match generation {
+            Generation::Proven(generation) if generation <= inside.generation => {
+                return Err(NotEntered::Old);
+            }
+            Generation::Claimed(generation) | Generation::Proven(generation) => generation,
+        };
         inside.generation = inside.generation.max(generation);
         for open in inside.open.values().filter(|open| open.generation < generation) {
             open.cut.store(true, Ordering::Release);
@@ -96,7 +123,38 @@ impl Connections {
             }
         }
         let deadline = Instant::now() + FENCE_TIME;
-        self.await_leaving(inside, deadline, |open| open.generation < generation)
+        if !self.await_leaving(inside, deadline, |open| open.generation < generation) {
+            return Err(NotEntered::Busy);
+        }
+        self.join(Some(stream), generation)
+    }
+
+    /// Registers work of this server's own, which no newer connection ends; `None` if the export was closed
+    /// meanwhile.
+    pub(crate) fn join_work(self: &Arc<Self>) -> Option<Connection> {
+        self.join(None, u32::MAX).ok()
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        stream: Option<Arc<Socket>>,
+        generation: u32,
+    ) -> Result<Connection, NotEntered> {
+        let mut inside = self.inside();
+        if self.is_closed() {
+            return Err(NotEntered::Closed);
+        }
+        if generation < inside.generation {
+            return Err(NotEntered::Old);
+        }
+        let id = inside.next;
+        inside.next += 1;
+        inside.n_streams += u64::from(stream.is_some());
+        let cut = Arc::new(AtomicBool::new(false));
+        inside.open.insert(id, Open { stream, generation, cut: Arc::clone(&cut) });
+        drop(inside);
+        let has_said_goodbye = AtomicBool::new(false);
+        Ok(Connection { connections: Arc::clone(self), id, cut, has_said_goodbye })
     }
 
     /// Lets nobody in any more, and tells those inside to leave after what they have received.
@@ -160,9 +218,15 @@ pub(crate) struct Connection {
     connections: Arc<Connections>,
     id: u64,
     cut: Arc<AtomicBool>,
+    has_said_goodbye: AtomicBool,
 }
 
 impl Connection {
+    /// The client ends it, and says so.
+    pub(crate) fn say_goodbye(&self) {
+        self.has_said_goodbye.store(true, Ordering::Release);
+    }
+
     /// Whether the client has a newer connection: what it asked here is asked there again.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
@@ -171,7 +235,16 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.connections.inside().open.remove(&self.id);
+        let mut inside = self.connections.inside();
+        let open = inside.open.remove(&self.id);
+        if let Some(stream) = open.and_then(|open| open.stream) {
+            let ago = acknowledged_ago(&stream).unwrap_or_default();
+            inside.last_heard = match self.has_said_goodbye.load(Ordering::Acquire) {
+                true => None,
+                false => inside.last_heard.max(Instant::now().checked_sub(ago)),
+            };
+        }
+        drop(inside);
         self.connections.has_left.notify_all();
     }
 }

@@ -59,9 +59,9 @@ impl Counters {
         self.last_request.set();
     }
 
-    /// Seconds since something was asked; `None` if nothing ever was.
-    pub(crate) fn idle_seconds(&self) -> Option<u64> {
-        self.last_request.elapsed_seconds()
+    /// Time since something was asked; `None` if nothing ever was.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        self.last_request.elapsed()
     }
 
     /// Reads that came at `began`, and are answered now.
@@ -137,9 +137,9 @@ impl LastRequest {
         self.at_ms.store(self.now_ms() + 1, Ordering::Relaxed);
     }
 
-    fn elapsed_seconds(&self) -> Option<u64> {
-        let last_ms = self.at_ms.load(Ordering::Relaxed);
-        (last_ms > 0).then(|| self.now_ms().saturating_sub(last_ms) / 1000)
+    fn elapsed(&self) -> Option<Duration> {
+        let last_ms = self.at_ms.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(self.now_ms().saturating_sub(last_ms)))
     }
 
     fn now_ms(&self) -> u64 {

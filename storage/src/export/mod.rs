@@ -4,15 +4,16 @@ mod budget;
 mod connections;
 mod counted;
 mod counters;
+mod heard;
 mod stall;
 
-pub(crate) use connections::{Connection, Connections};
+pub(crate) use connections::{Connection, Connections, Generation};
 pub(crate) use counters::{Counters, Dropped, InFlight, Reads};
 
 use budget::Budgeted;
 use counted::Counted;
 use images::Block;
-use model::{ExportSpec, ExportStatus};
+use model::{BootId, ExportSpec, ExportStatus};
 use stall::{Patient, Stalls};
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,12 +51,13 @@ impl Export {
         Self { label, disk, counters, connections, stalls }
     }
 
-    pub(crate) fn status(&self, spec: &ExportSpec) -> ExportStatus {
+    pub(crate) fn status(&self, spec: &ExportSpec, candidate: Option<BootId>) -> ExportStatus {
         ExportStatus {
             spec: spec.clone(),
+            candidate,
             size_bytes: self.disk.size_bytes(),
             connections: self.connections.count(),
-            idle_seconds: self.counters.idle_seconds(),
+            idle_seconds: self.counters.idle().map(|idle| idle.as_secs()),
             layer_bytes: self.disk.layer_bytes().unwrap_or(0),
             counters: self.counters.snapshot(),
             stall: self.stalls.status(),

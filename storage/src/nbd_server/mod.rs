@@ -7,16 +7,20 @@ mod session;
 
 pub use address::Address;
 
-use crate::admission::{Admission, Peer};
+use crate::admission::{Admission, Opened, Peer};
 use crate::descriptors::{self, Refused};
+use crate::export::Export;
+use crate::random_bytes;
 use crate::tls::Credentials;
 use address::{Accepted, Listener};
 use half_open::HalfOpen;
 use images::Block;
 use link::{Link, Opening};
+use model::Nonce;
 use nbd::TransmissionFlags;
-use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Step, Tls};
+use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Refusal, Step, Tls, Way};
 use socket2::{SockAddr, Socket};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,9 +168,9 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
 
 fn serve(shared: &Shared, stream: &Arc<Socket>, address: &SockAddr) {
     let Ok(peer) = address::prepare(stream, address) else { return };
-    let is_stranger = shared.exports.nbd_names(peer).is_empty();
+    let is_stranger = !shared.exports.knows(peer);
     let place = shared.half_open.enter(Arc::clone(stream), is_stranger);
-    let Open { name, agreed, early, link } = match handshake(shared, stream, peer) {
+    let Open { opened, agreed, early, link } = match handshake(shared, stream, peer) {
         Ok(opened) => opened,
         Err(NotOpened::Refused(Reason::Aborted)) => return,
         Err(NotOpened::Broken(error)) => {
@@ -179,9 +183,7 @@ fn serve(shared: &Shared, stream: &Arc<Socket>, address: &SockAddr) {
         }
     };
     drop(place);
-    let Ok((export, generation)) = shared.exports.for_nbd(&name, peer) else { return };
-    let stream = Some(Arc::clone(stream));
-    let Some(connection) = export.connections.join(stream, generation) else { return };
+    let Opened { export, connection } = opened;
     let name = &export.label.name;
     let tls = link.protocol();
     tracing::info!(export = name, %peer, tls, "disk attached over NBD");
@@ -194,38 +196,43 @@ fn serve(shared: &Shared, stream: &Arc<Socket>, address: &SockAddr) {
     }
 }
 
-/// What one peer may see.
+/// What one peer may see, and what it has opened.
 struct View<'a> {
     exports: &'a dyn Admission,
     peer: Peer,
+    stream: &'a Arc<Socket>,
+    /// Good for one attempt to open something.
+    nonce: Cell<Option<Nonce>>,
+    opened: Cell<Option<Opened>>,
+}
+
+impl View<'_> {
+    /// What was said so far counts no more.
+    fn begin(&self) {
+        self.nonce.set(random_bytes().map(Nonce::new));
+    }
 }
 
 impl nbd::server::Exports for View<'_> {
-    fn find(&self, name: &str) -> Result<ExportInfo, String> {
-        let (export, generation) = self.exports.for_nbd(name, self.peer)?;
-        if !export.connections.fence(generation) {
-            return Err(
-                "requests of the former connection are still waiting for the disk".to_owned()
-            );
+    fn look(&self, name: &str) -> Result<ExportInfo, Refusal> {
+        let nonce = self.nonce.get();
+        self.exports.look(name, self.peer, nonce.as_ref()).map(|export| info(&export))
+    }
+
+    fn open(&self, name: &str, way: Way) -> Result<ExportInfo, Refusal> {
+        // Whoever knows no other way knows of no proof.
+        let nonce = self.nonce.take().filter(|_| way == Way::Go);
+        let stream = Arc::clone(self.stream);
+        let opened = self.exports.open(name, self.peer, nonce.as_ref(), stream)?;
+        let Export { disk, label, .. } = &*opened.export;
+        if let Err(error) = disk.open() {
+            tracing::error!(export = label.name, %error, "the disk's files can't be opened");
+            let why = "the server can't open the disk; its log says why";
+            return Err(Refusal::Policy(why.to_owned()));
         }
-        if let Err(error) = export.disk.open() {
-            tracing::error!(export = export.label.name, %error, "the disk's files can't be opened");
-            return Err("the server can't open the disk; its log says why".to_owned());
-        }
-        let flags = TransmissionFlags::HAS_FLAGS
-            .with(TransmissionFlags::SEND_FLUSH)
-            .with(TransmissionFlags::SEND_CACHE)
-            .with(TransmissionFlags::CAN_MULTI_CONN);
-        let flags = match export.disk.is_read_only() {
-            true => flags.with(TransmissionFlags::READ_ONLY),
-            false => flags
-                .with(TransmissionFlags::SEND_FUA)
-                .with(TransmissionFlags::SEND_TRIM)
-                .with(TransmissionFlags::SEND_WRITE_ZEROES)
-                .with(TransmissionFlags::SEND_FAST_ZERO),
-        };
-        let description = export.label.description.clone();
-        Ok(ExportInfo { size_bytes: export.disk.size_bytes(), flags, description })
+        let info = info(&opened.export);
+        self.opened.set(Some(opened));
+        Ok(info)
     }
 
     fn names(&self) -> Vec<String> {
@@ -233,9 +240,26 @@ impl nbd::server::Exports for View<'_> {
     }
 }
 
+fn info(export: &Export) -> ExportInfo {
+    let flags = TransmissionFlags::HAS_FLAGS
+        .with(TransmissionFlags::SEND_FLUSH)
+        .with(TransmissionFlags::SEND_CACHE)
+        .with(TransmissionFlags::CAN_MULTI_CONN);
+    let flags = match export.disk.is_read_only() {
+        true => flags.with(TransmissionFlags::READ_ONLY),
+        false => flags
+            .with(TransmissionFlags::SEND_FUA)
+            .with(TransmissionFlags::SEND_TRIM)
+            .with(TransmissionFlags::SEND_WRITE_ZEROES)
+            .with(TransmissionFlags::SEND_FAST_ZERO),
+    };
+    let description = export.label.description.clone();
+    ExportInfo { size_bytes: export.disk.size_bytes(), flags, description }
+}
+
 /// What a client opened.
 struct Open<'a> {
-    name: String,
+    opened: Opened,
     agreed: Agreed,
     /// The beginning of its first requests.
     early: Vec<u8>,
@@ -255,10 +279,16 @@ enum NotOpened {
     Broken(#[from] io::Error),
 }
 
-fn handshake<'a>(shared: &Shared, stream: &'a Socket, peer: Peer) -> Result<Open<'a>, NotOpened> {
+fn handshake<'a>(
+    shared: &Shared,
+    stream: &'a Arc<Socket>,
+    peer: Peer,
+) -> Result<Open<'a>, NotOpened> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
-    let view = View { exports: &*shared.exports, peer };
+    let (nonce, opened) = (Cell::default(), Cell::default());
+    let view = View { exports: &*shared.exports, peer, stream, nonce, opened };
+    view.begin();
     let mut handshake = Handshake::new(match &shared.tls {
         None => Tls::Off,
         Some(tls) if tls.is_required() => Tls::Required,
@@ -286,11 +316,14 @@ fn handshake<'a>(shared: &Shared, stream: &'a Socket, peer: Peer) -> Result<Open
                     }
                 }
                 handshake.on_tls();
+                view.begin();
             }
-            Step::Transmit { name, agreed, early } => {
+            Step::Transmit { agreed, early, .. } => {
                 stream.set_read_timeout(None)?;
                 stream.set_write_timeout(None)?;
-                return Ok(Open { name, agreed, early, link });
+                let opened = view.opened.take();
+                let opened = opened.ok_or(NotOpened::Refused(Reason::Aborted))?;
+                return Ok(Open { opened, agreed, early, link });
             }
             Step::Close(reason) => return Err(NotOpened::Refused(reason)),
         }

@@ -1,39 +1,70 @@
-//! A machine's disk is for that machine alone: by its address over NBD, by its MAC over AoE.
+//! A machine's disk is for that machine alone: by the proof of its boot over NBD, by its MAC over AoE.
 
-use super::{Assigned, Exports};
-use crate::admission::{Admission, AoeDisk, Listener, Peer, shown};
-use crate::export::Export;
-use model::{ExportSpec, RootKind};
+use super::{Assigned, ExportError, Exports, SILENT_AFTER};
+use crate::admission::{Admission, AoeDisk, Listener, Opened, Peer};
+use crate::export::{Export, Generation};
+use model::{Claim, DiskKey, DiskName, ExportSpec, MachineName, Nonce, RootKind};
+use nbd::server::Refusal;
+use socket2::{Socket, TcpKeepalive};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A client that opens the disk of a boot that was there just now waits for so long; then it is refused, and
+/// comes again.
+const AWAIT_SILENCE_MAX: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
+
+/// How soon it is seen that the former boot is silent.
+const AWAIT_SILENCE_STEP: Duration = Duration::from_millis(100);
+
+/// A machine's kernel is asked after each second in which nothing was heard of it: a live one acknowledges that, and
+/// one that has started again resets the connection.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// What everybody hears who is not the machine, whatever he asked for.
+const REFUSED: &str = "the disk is not given: it is not there, or the proof that it is this machine's is missing \
+                       or wrong. A disk is for the machine's last boot";
 
 impl Admission for Exports {
-    fn for_nbd(&self, name: &str, peer: Peer) -> Result<(Arc<Export>, u32), String> {
-        let (machine, generation) = name.split_once("?g=").unwrap_or((name, "0"));
-        let found = machine.parse().ok().and_then(|machine| self.get(&machine));
-        if let (Some(one), Ok(generation)) = (found, generation.parse()) {
-            if may_open(&one.spec, peer) {
-                return Ok((one.export, generation));
-            }
-            one.export.counters.count(&one.export.counters.refused);
-        }
-        let name = shown(name);
-        Err(format!(
-            "there is no export {name} for {peer}: it has not booted, or the export is another \
-             machine's"
-        ))
+    /// Nobody learns which exports there are.
+    fn look(&self, _name: &str, _: Peer, nonce: Option<&Nonce>) -> Result<Arc<Export>, Refusal> {
+        let spent = || "one proof was given on this connection already: connect again".to_owned();
+        Err(Refusal::Policy(nonce.map_or_else(spent, Nonce::challenge)))
     }
 
-    fn nbd_names(&self, peer: Peer) -> Vec<String> {
-        let all = self.all();
-        let mine = all.iter().filter(|one| may_open(&one.spec, peer));
-        mine.map(|one| one.spec.machine.to_string()).collect()
+    fn open(
+        &self,
+        name: &str,
+        peer: Peer,
+        nonce: Option<&Nonce>,
+        stream: Arc<Socket>,
+    ) -> Result<Opened, Refusal> {
+        let refusal = |why: &dyn std::fmt::Display| Refusal::Policy(why.to_string());
+        let Some((one, generation)) = self.admit_client(name, peer, nonce)? else {
+            return Err(refusal(&REFUSED));
+        };
+        let probes = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY);
+        stream.set_tcp_keepalive(&probes).map_err(|error| refusal(&error))?;
+        let entered = one.export.connections.enter(stream, generation);
+        let connection = entered.map_err(|why| refusal(&why))?;
+        Ok(Opened { export: one.export, connection })
+    }
+
+    fn nbd_names(&self, _: Peer) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn knows(&self, peer: Peer) -> bool {
+        let held = self.read();
+        let assigned = held.exports.values().map(|one| &one.spec);
+        let mut specs = assigned.chain(held.candidates.values().map(|order| &order.spec));
+        specs.any(|spec| may_open(spec, peer))
     }
 
     /// Who asks for another machine's disk by its address is counted there.
     fn for_aoe(&self, _interface: &str, header: &aoe::Header) -> Vec<AoeDisk> {
-        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.read();
         let mut visible = Vec::new();
-        for one @ Assigned { spec, export, .. } in exports.values() {
+        for one @ Assigned { spec, export, .. } in held.exports.values() {
             let address = spec.shelf_slot;
             if spec.root != RootKind::Aoe || !header.is_for(address.shelf, address.slot) {
                 continue;
@@ -55,6 +86,89 @@ impl Admission for Exports {
 
     fn on_new_aoe(&self, _interface: &str, listener: Listener) {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+}
+
+impl Exports {
+    /// Whose disk `peer` asks for by `name`, and as which connection of it; `None` if it is not his. A proof is looked
+    /// at before anything else is done.
+    fn admit_client(
+        &self,
+        name: &str,
+        peer: Peer,
+        nonce: Option<&Nonce>,
+    ) -> Result<Option<(Assigned, Generation)>, Refusal> {
+        let Some(name) = DiskName::parse(name) else { return Ok(None) };
+        let machine: Option<MachineName> = name.machine.parse().ok();
+        let assigned = machine.as_ref().and_then(|machine| self.get(machine));
+        let waiting = machine.as_ref().and_then(|machine| {
+            self.read().candidates.get(machine).map(|order| (order.spec.clone(), order.key))
+        });
+        let is_proven = name.claim.is_some_and(|claim| {
+            let has = assigned.as_ref().map(|one| (&one.spec, one.key));
+            let will_have = waiting.as_ref().map(|(spec, key)| (spec, *key));
+            let mut specs = [has, will_have].into_iter().flatten();
+            let meant = specs.find(|(spec, _)| spec.boot == claim.boot);
+            self.is_proven(&name, claim, nonce, meant)
+        });
+        let found = match (&assigned, name.claim, machine) {
+            (Some(one), Some(claim), _) if is_proven && one.spec.boot == claim.boot => {
+                Some((one.clone(), Generation::Proven(name.generation)))
+            }
+            (_, Some(claim), Some(machine)) if is_proven => {
+                let one = self.admit_patiently(&machine, claim)?;
+                Some((one, Generation::Proven(name.generation)))
+            }
+            // There is nothing to prove by: the address decides, as it always did.
+            (Some(one), claim, _)
+                if one.key.is_none()
+                    && claim.is_none_or(|claim| claim.boot == one.spec.boot)
+                    && may_open(&one.spec, peer) =>
+            {
+                Some((one.clone(), Generation::Claimed(name.generation)))
+            }
+            _ => None,
+        };
+        if let (None, Some(one)) = (&found, &assigned) {
+            one.export.counters.count(&one.export.counters.refused);
+        }
+        Ok(found)
+    }
+
+    /// Whether the claim's proof is right for the export that it means. That takes as long for one that is not there.
+    fn is_proven(
+        &self,
+        name: &DiskName<'_>,
+        claim: Claim,
+        nonce: Option<&Nonce>,
+        meant: Option<(&ExportSpec, Option<DiskKey>)>,
+    ) -> bool {
+        let over_nbd = meant.filter(|(spec, _)| spec.root == RootKind::Nbd);
+        let key = over_nbd.and_then(|(_, key)| key);
+        let (Some(nonce), has_key) = (nonce, key.is_some()) else { return false };
+        let key = key.unwrap_or(self.nobodys_key);
+        let proof = key.prove(nonce, name.machine, claim.boot, name.generation);
+        (proof == claim.proof) & has_key
+    }
+
+    /// Gives the disk to the candidate that has proven itself, as soon as the former boot is silent.
+    fn admit_patiently(&self, machine: &MachineName, claim: Claim) -> Result<Assigned, Refusal> {
+        let deadline = Instant::now() + AWAIT_SILENCE_MAX;
+        loop {
+            match self.admit(machine, claim.boot) {
+                Err(ExportError::Runs { .. })
+                    if Instant::now() < deadline && !self.is_closing() =>
+                {
+                    std::thread::sleep(AWAIT_SILENCE_STEP);
+                }
+                Err(error) => {
+                    let why = wire::error_chain(&error);
+                    tracing::warn!(%machine, boot = claim.boot, why, "a boot does not get its disk");
+                    return Err(Refusal::Policy(why));
+                }
+                Ok(one) => return Ok(one),
+            }
+        }
     }
 }
 

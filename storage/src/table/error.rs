@@ -1,7 +1,7 @@
 //! Why there is no export.
 
 use images::{LayerError, StoreError};
-use model::MachineName;
+use model::{BootId, MachineName};
 use std::io;
 use std::path::PathBuf;
 
@@ -31,6 +31,32 @@ pub enum ExportError {
          broken?"
     )]
     Busy(MachineName),
+    /// No candidate of this boot is waiting.
+    #[error(
+        "boot {boot} of {machine} is not waiting for its disk: a later one may have taken its place"
+    )]
+    NoCandidate {
+        /// The machine.
+        machine: MachineName,
+        /// The boot.
+        boot: BootId,
+    },
+    /// The boot that has the disk uses it.
+    #[error(
+        "{machine} is running in its boot {boot}: another boot gets the disk when that has been silent for 3 s, or          for 25 s after the storage server has started"
+    )]
+    Runs {
+        /// The machine.
+        machine: MachineName,
+        /// The boot that runs.
+        boot: BootId,
+    },
+    /// The key of a boot that has proven itself is not exchanged.
+    #[error("{0} has opened its disk in this boot: its key stays what it is")]
+    HasItsDisk(MachineName),
+    /// The operating system has no randomness.
+    #[error("the operating system gives no random numbers")]
+    NoRandomness,
     /// The table's file can't be read or written.
     #[error("can't {action} the export table {path}")]
     Table {

@@ -2,9 +2,13 @@
 
 use super::ExportError;
 use model::ExportSpec;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// Addresses and MACs of machines, and in the file beside it their keys, are nobody else's business.
+const OWNER_ONLY: u32 = 0o600;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,13 +19,7 @@ struct TableFile {
 
 /// The exports in the table; none if there is no file yet.
 pub(super) fn read(path: &Path) -> Result<Vec<ExportSpec>, ExportError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(ExportError::Table { action: "read", path: path.into(), source });
-        }
-    };
+    let Some(text) = read_text(path)? else { return Ok(Vec::new()) };
     let file: TableFile = toml::from_str(&text).map_err(|error| ExportError::Damaged {
         path: path.into(),
         why: error.message().to_owned(),
@@ -37,12 +35,25 @@ pub(super) fn write(path: &Path, export: Vec<ExportSpec>) -> Result<(), ExportEr
     write_durably(path, text.as_bytes()).map_err(failed)
 }
 
-/// Replaces the file as a whole: after a power cut there is the old one or the new one.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// What is in a file; `None` if there is none yet.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, ExportError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ExportError::Table { action: "read", path: path.into(), source }),
+    }
+}
+
+/// Replaces the file as a whole: after a power cut there is the old one or the new one. Only its owner can
+/// read it.
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(OWNER_ONLY).open(&new)?;
+    // A leftover may have had another mode.
+    file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -2,8 +2,10 @@
 //! restarts.
 
 mod admission;
+mod change;
 mod error;
 mod file;
+mod keys;
 
 pub use error::ExportError;
 
@@ -11,35 +13,69 @@ use crate::admission::{AoeDisk, AoePlace, Listener};
 use crate::boot_trace::{BootTrace, Traced};
 use crate::config::Config;
 use crate::export::{Export, Label};
+use crate::random_bytes;
 use images::{Base, Block, LayerMode, Layers, Store};
-use model::{ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space, StallVerb};
+use keys::Keys;
+use model::{
+    DiskKey, ExportOrder, ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space,
+    StallVerb,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 use wire::Mac;
+
+/// A client that has not been heard of for so long is gone: a kernel acknowledges a probe each second.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// After this server has started, machines that run find it within this time: they try it each two seconds.
+const BACK_WITHIN: Duration = Duration::from_secs(25);
 
 /// An export and what it was made for.
 #[derive(Clone)]
 struct Assigned {
     spec: ExportSpec,
+    /// By this its machine proves itself; `None`: by its address.
+    key: Option<DiskKey>,
+    /// It was there before this server started.
+    is_restored: bool,
     export: Arc<Export>,
     place: Arc<AoePlace>,
 }
 
 impl Assigned {
-    fn new(spec: ExportSpec, export: Arc<Export>, mac: Option<Mac>) -> Self {
+    fn new(spec: ExportSpec, key: Option<DiskKey>, export: Arc<Export>, mac: Option<Mac>) -> Self {
         let place = AoePlace {
             address: spec.shelf_slot,
             serial: format!("BL{}", spec.mac.compact()),
             told: vec![spec.mac],
             mac,
         };
-        Self { spec, export, place: Arc::new(place) }
+        Self { spec, key, is_restored: false, export, place: Arc::new(place) }
+    }
+
+    fn status(&self, candidate: Option<&ExportOrder>) -> ExportStatus {
+        self.export.status(&self.spec, candidate.map(|candidate| candidate.spec.boot))
     }
 
     fn aoe_disk(&self) -> AoeDisk {
         AoeDisk { export: Arc::clone(&self.export), place: Arc::clone(&self.place) }
+    }
+}
+
+/// What machines have, and what they will have.
+#[derive(Default)]
+struct Held {
+    exports: BTreeMap<MachineName, Assigned>,
+    /// Boots that get their machine's disk when they have proven themselves and the former boot is silent.
+    candidates: BTreeMap<MachineName, ExportOrder>,
+}
+
+impl Held {
+    fn status(&self, one: &Assigned) -> ExportStatus {
+        one.status(self.candidates.get(&one.spec.machine))
     }
 }
 
@@ -49,10 +85,15 @@ pub(crate) struct Exports {
     layers: Layers,
     path: PathBuf,
     aoe_mac: Option<Mac>,
-    exports: RwLock<BTreeMap<MachineName, Assigned>>,
+    /// When this server started.
+    began: Instant,
+    is_closing: AtomicBool,
+    /// Answers to proofs of what is not there take as long as others.
+    nobodys_key: DiskKey,
+    held: RwLock<Held>,
     /// Boot traces of the image versions in use, by digest.
     traces: Mutex<BTreeMap<String, Arc<BootTrace>>>,
-    /// One change at a time; also guards the file.
+    /// One change at a time; also guards the files.
     change: Mutex<()>,
     /// Told of every new export.
     listeners: Mutex<Vec<Listener>>,
@@ -69,17 +110,24 @@ impl Exports {
             layers: Layers::open(&config.layers, &config.volatile)?,
             path: config.table.clone(),
             aoe_mac: config.aoe_mac,
-            exports: RwLock::default(),
+            began: Instant::now(),
+            is_closing: AtomicBool::new(false),
+            nobodys_key: DiskKey::new(random_bytes().ok_or(ExportError::NoRandomness)?),
+            held: RwLock::default(),
             traces: Mutex::default(),
             change: Mutex::default(),
             listeners: Mutex::default(),
         };
+        let keys = Keys::read(&config.table)?;
         for spec in file::read(&config.table)? {
             let machine = spec.machine.clone();
             match exports.make(&spec, false) {
                 Ok(export) => {
                     tracing::info!(%machine, "export restored");
-                    exports.write().insert(machine, Assigned::new(spec, export, exports.aoe_mac));
+                    let key = keys.of(&spec);
+                    let restored = Assigned::new(spec, key, export, exports.aoe_mac);
+                    let restored = Assigned { is_restored: true, ..restored };
+                    exports.write().exports.insert(machine, restored);
                 }
                 Err(error) => {
                     let error = wire::error_chain(&error);
@@ -87,53 +135,15 @@ impl Exports {
                 }
             }
         }
+        let mut held = exports.write();
+        for order in keys.candidate.into_iter().map(ExportOrder::from) {
+            let assigned = held.exports.get(&order.spec.machine);
+            if assigned.is_none_or(|assigned| assigned.spec.boot != order.spec.boot) {
+                held.candidates.insert(order.spec.machine.clone(), order);
+            }
+        }
+        drop(held);
         Ok(exports)
-    }
-
-    /// Makes the export for one boot; see [`ExportSpec`] for what becomes of a former one.
-    ///
-    /// # Errors
-    /// The image is missing, the layer can't be had, or the table can't be written. The former
-    /// export is then closed, but its layer is as it was.
-    pub(crate) fn prepare(&self, spec: ExportSpec) -> Result<ExportStatus, ExportError> {
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_address(&spec)?;
-        if let Some(former) = self.get(&spec.machine) {
-            if former.spec == spec && !former.export.connections.is_closed() {
-                return Ok(former.export.status(&spec));
-            }
-            self.close_former(&former)?;
-        }
-        let made = self.make(&spec, true).map(|export| Assigned::new(spec, export, self.aoe_mac));
-        if let Ok(assigned) = &made {
-            self.write().insert(assigned.spec.machine.clone(), assigned.clone());
-        }
-        // Also when it failed: the former export must not come back with a restart.
-        self.save()?;
-        let assigned = made?;
-        let ExportSpec { machine, image, version, boot, root, .. } = &assigned.spec;
-        tracing::info!(%machine, %image, version, boot, "export ready");
-        if *root == RootKind::Aoe {
-            for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                listener(&assigned.aoe_disk());
-            }
-        }
-        Ok(assigned.export.status(&assigned.spec))
-    }
-
-    /// Takes the export away, and everything that the machine ever wrote.
-    ///
-    /// # Errors
-    /// The table can't be written, or the disk is stuck.
-    pub(crate) fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(former) = self.get(machine) {
-            self.close_former(&former)?;
-            self.save()?;
-        }
-        self.layers.reset(machine)?;
-        tracing::info!(%machine, "its disk was deleted");
-        Ok(())
     }
 
     /// What shall become of the machine's writes that wait for something that passes; how many there are.
@@ -160,12 +170,13 @@ impl Exports {
 
     /// All exports, by machine.
     pub(crate) fn list(&self) -> Vec<ExportStatus> {
-        self.all().iter().map(|one| one.export.status(&one.spec)).collect()
+        let held = self.read();
+        held.exports.values().map(|one| held.status(one)).collect()
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.exports.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().exports.len()
     }
 
     /// How much room machines' writes have.
@@ -177,12 +188,12 @@ impl Exports {
     }
 
     fn all(&self) -> Vec<Assigned> {
-        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
-        exports.values().cloned().collect()
+        self.read().exports.values().cloned().collect()
     }
 
     /// Closes all connections and flushes what is to last. The table stays as it is.
     pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
         let all = self.all();
         let since = Instant::now();
         for one in &all {
@@ -195,35 +206,32 @@ impl Exports {
         traces.values().for_each(|trace| trace.end());
     }
 
-    /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
-    /// layer any more.
-    fn close_former(&self, former: &Assigned) -> Result<(), ExportError> {
-        if !former.export.connections.close() {
-            return Err(ExportError::Busy(former.spec.machine.clone()));
-        }
-        self.write().remove(&former.spec.machine);
-        Ok(())
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
     }
 
     fn get(&self, machine: &MachineName) -> Option<Assigned> {
-        self.exports.read().unwrap_or_else(PoisonError::into_inner).get(machine).cloned()
+        self.read().exports.get(machine).cloned()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<MachineName, Assigned>> {
-        self.exports.write().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        // The maps stay right whatever panicked: they are changed by single calls.
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
-        let is_other = |one: &&Assigned| {
-            one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the machine does not use its disk any more: see [`SILENT_AFTER`], and after a restart of this
+    /// server [`BACK_WITHIN`].
+    fn is_silent(&self, one: &Assigned) -> bool {
+        let may_come_back = one.is_restored && self.began.elapsed() < BACK_WITHIN;
+        let heard_ago = match one.spec.root {
+            RootKind::Aoe => one.export.counters.idle(),
+            _ => one.export.connections.heard_ago(),
         };
-        match self.all().iter().find(is_other) {
-            Some(other) => Err(ExportError::AddressTaken {
-                address: spec.shelf_slot,
-                other: other.spec.machine.clone(),
-            }),
-            None => Ok(()),
-        }
+        !may_come_back && heard_ago.is_none_or(|ago| ago >= SILENT_AFTER)
     }
 
     fn trace(&self, base: &Base) -> Arc<BootTrace> {
@@ -253,10 +261,6 @@ impl Exports {
         };
         let layer = self.layers.open_or_create(&spec.machine, &base, mode, spec.boot)?;
         Ok(Arc::new(Export::new(label(spec), layer)))
-    }
-
-    fn save(&self) -> Result<(), ExportError> {
-        file::write(&self.path, self.all().into_iter().map(|one| one.spec).collect())
     }
 }
 

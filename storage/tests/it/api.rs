@@ -17,7 +17,9 @@ fn refusals_say_why() {
     check("lab-02", &good.replace("\"1.2\"", "\"1.1\""), 409, "already lab-01's");
     check("lab-03", &good, 400, "the path names lab-03, the body lab-02");
     check("lab-02", "{", 400, "");
-    check("lab-02", &good.replace("\"boot\"", "\"boots\""), 422, "boots");
+    check("lab-02", &good.replace("\"boot\"", "\"boots\""), 422, "missing field `boot`");
+    check("lab-02", &good.replace("{", "{\"boots\":7,"), 422, "boots");
+    check("lab-02", &good.replace("{", "{\"key\":\"07\","), 422, "64 hexadecimal digits");
     check("..%2f..", &good, 400, "");
     let exports = server.exports();
     assert!(exports.contains("lab-01") && !exports.contains("lab-02"), "{exports}");

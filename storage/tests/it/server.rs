@@ -1,5 +1,6 @@
 //! A storage server in this process, with one image of 8 MiB of the byte 0x11.
 
+use nbd::client::HandshakeError;
 use socket2::{Domain, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -160,18 +161,27 @@ pub(crate) fn attach_to(server: SocketAddr, export: &str) -> TcpStream {
     stream
 }
 
-/// The handshake.
+/// The handshake of a client that proves nothing.
 pub(crate) fn open_export(stream: &mut TcpStream, export: &str) {
-    let mut handshake = nbd::client::Handshake::new(export);
+    negotiate(stream, |_| export.to_owned()).unwrap();
+}
+
+/// The handshake of a client that opens what `name` makes of the server's answer to INFO; why it gets nothing.
+pub(crate) fn negotiate(
+    stream: &mut TcpStream,
+    name: impl Fn(Option<&str>) -> String,
+) -> Result<(), HandshakeError> {
+    let mut handshake = nbd::client::Handshake::new("anything");
     loop {
-        match handshake.step().unwrap() {
+        match handshake.step()? {
             nbd::client::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
             nbd::client::Step::StartTls => panic!("nobody asked for TLS"),
-            nbd::client::Step::Done(_) => return,
+            nbd::client::Step::Answered(said) => handshake.open(&name(said.as_deref())),
+            nbd::client::Step::Done(_) => return Ok(()),
             nbd::client::Step::Receive(count) => {
                 let mut bytes = vec![0; count];
                 stream.read_exact(&mut bytes).unwrap();
-                handshake.on_bytes(&bytes).unwrap();
+                handshake.on_bytes(&bytes)?;
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::net::nic::Nic;
 use crate::rescue::{self, Offer};
 use crate::root::{Attached, ROOT, aoe, iscsi, mount, nbd, nfs};
 use crate::{handover, keeper};
-use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage};
+use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage, Token};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
@@ -73,7 +73,7 @@ impl ThisMachine {
     }
 
     /// Starts the keeper; without a connection the kernel itself carries the root through outages.
-    fn start_keeper(&self, connection: Option<TcpStream>, own_lease: Option<(&Held, &Nic)>) {
+    fn start_keeper(&self, connection: Option<(TcpStream, u32)>, own_lease: Option<(&Held, &Nic)>) {
         // The disk works: only an outage of its server would be the end of this system.
         let missed = match connection {
             Some(_) => "nobody will restore a lost connection",
@@ -256,9 +256,17 @@ impl System for ThisMachine {
         let console = &self.console;
         let (disk, place) = match &config.root {
             Root::Nbd { servers, export } => {
-                let nbd::Attached { disk, server, connection } =
-                    nbd::attach(servers, export, modules, console)?;
-                self.start_keeper(Some(connection), own_lease);
+                let find_key = || {
+                    // Whether it comes or not, the refusal is what people read.
+                    let _ = host_segment::fetch(config, &self.token);
+                    self.token.get().map(Token::disk_key)
+                };
+                let key = self.token.get().map(Token::disk_key);
+                let (machine, boot) = (export.clone(), config.boot);
+                let request = nbd::Request { machine, boot, key, generation: 0 };
+                let nbd::Attached { disk, server, connection, generation } =
+                    nbd::attach(servers, request, find_key, modules, console)?;
+                self.start_keeper(Some((connection, generation)), own_lease);
                 (disk, format!("NBD {server} {export}"))
             }
             Root::Aoe { shelf, slot } => {

@@ -14,12 +14,13 @@ mod memory;
 mod power;
 
 use crate::boot_server::reporter::Target;
+use crate::boot_server::token::later_token;
 use crate::console::Console;
 use crate::net::dhcp::{Held, Renewal};
 use crate::net::nic::Nic;
 use crate::root::{iscsi, nbd};
 use heartbeats::Heartbeats;
-use initcfg::{BootConfig, Root, RootUrl};
+use initcfg::{BootConfig, Root, RootUrl, Token};
 use memory::Memory;
 use rustix::mm::MlockAllFlags;
 use std::fs;
@@ -46,18 +47,20 @@ const HINT_EVERY: Duration = Duration::from_secs(10);
 const HINTS_MAX: u32 = 60;
 const HINT_LATER: Duration = Duration::from_secs(600);
 
-/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server,
-/// `own_lease` what it shall renew.
+/// Starts the keeper, and waits until it is ready. `connection` is the kernel's to the storage server, and the number
+/// of that; `own_lease` is what it shall renew.
 ///
 /// # Errors
 /// It can't be started, or ends at once.
 pub(crate) fn start(
-    connection: Option<TcpStream>,
+    connection: Option<(TcpStream, u32)>,
     own_lease: Option<(&Held, &Nic)>,
 ) -> io::Result<()> {
     let lease = own_lease.map(|(held, nic)| [vec![nic.name.clone()], held.to_words()].concat());
-    let arguments = [vec!["keep".to_owned()], lease.unwrap_or_default()].concat();
-    let input = connection.map_or_else(Stdio::null, |stream| OwnedFd::from(stream).into());
+    let generation = connection.as_ref().map_or(0, |(_, generation)| *generation);
+    let arguments = vec!["keep".to_owned(), generation.to_string()];
+    let arguments = [arguments, lease.unwrap_or_default()].concat();
+    let input = connection.map_or_else(Stdio::null, |(stream, _)| OwnedFd::from(stream).into());
     let child = companion::start(NAME, &arguments, input)?;
     // sysvinit's name for what systemd does by the `@`.
     let _ = fs::create_dir_all("/run/sendsigs.omit.d")
@@ -65,7 +68,7 @@ pub(crate) fn start(
     Ok(())
 }
 
-/// `init keep [NIC LEASE]`: does not end while the machine runs.
+/// `init keep GENERATION [NIC LEASE]`: does not end while the machine runs.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     match Keeper::open(arguments) {
         Ok(keeper) => keeper.keep(),
@@ -97,19 +100,26 @@ impl Keeper {
         let config = BootConfig::parse(&command_line).map_err(io::Error::other)?;
         // The kernel shall kill anything else before this when memory is short.
         fs::write("/proc/self/oom_score_adj", "-1000")?;
+        let (generation, lease) = arguments.split_first().unzip();
         let link = match &config.root {
             Root::Nbd { servers, export } => {
                 // The kernel's connection, as `start` has given it.
                 let connection = io::stdin().as_fd().try_clone_to_owned()?;
-                Some(Kept::Nbd(nbd::Link::open(servers, export, connection)?))
+                let generation = generation.and_then(|word| word.parse().ok()).unwrap_or(0);
+                // From here on it is in this process's memory only.
+                let key = later_token().get().map(Token::disk_key);
+                let (machine, boot) = (export.clone(), config.boot);
+                let request = nbd::Request { machine, boot, key, generation };
+                Some(Kept::Nbd(nbd::Link::open(servers, request, connection)?))
             }
             Root::Foreign(RootUrl::Iscsi(root)) => {
                 Some(Kept::Iscsi(iscsi::Link::open(root, config.mac)?))
             }
             Root::Aoe { .. } | Root::Foreign(RootUrl::Nfs(_)) => None,
         };
-        let own_lease =
-            arguments.split_first().and_then(|(nic, words)| Some((nic, Held::parse(words)?)));
+        let own_lease = lease
+            .and_then(|lease| lease.split_first())
+            .and_then(|(nic, words)| Some((nic, Held::parse(words)?)));
         let renewal = own_lease.map(|(nic, held)| Renewal::open(held, nic, &config)).transpose()?;
         let memory = config.ram.map(|_| Memory::open()).transpose()?;
         let heartbeats = Heartbeats::open(Target::from(&config), memory, console.clone())?;

@@ -5,8 +5,8 @@ use crate::initrds::{InitrdState, Recipe};
 use crate::service::Service;
 use crate::storage_client;
 use model::{
-    BootId, BootPlan, ExportSpec, MachineName, Network, Plan, Site, Stage, Waiting, WriteMode,
-    grub_cfg, plan,
+    BootId, BootPlan, ExportOrder, ExportSpec, MachineName, Network, Plan, RootKind, Site, Stage,
+    Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -150,7 +150,13 @@ impl Service {
             mac: machine.mac,
             shelf_slot: machine.shelf_slot,
         };
-        storage_client::put_export(&self.options().storage_socket, &spec)
+        // Over AoE nothing can be proven to the storage server.
+        let view = self.view();
+        let last = view.boots.get(&machine.mac).filter(|last| last.boot.id == id);
+        let token = last.and_then(|last| last.proof.token);
+        let key = token.filter(|_| machine.root == RootKind::Nbd).map(|token| token.disk_key());
+        let order = ExportOrder { spec, key, reset: false };
+        storage_client::put_export(&self.options().storage_socket, &order)
             .await
             .map(drop)
             .map_err(|error| not_ready(&error))

@@ -336,6 +336,7 @@ mod tests {
                 mac: Mac([2, 0, 0, 0, 0, 1]),
                 shelf_slot: "1.0".parse().unwrap(),
             },
+            candidate: None,
             size_bytes: 4096,
             connections: 1,
             idle_seconds: Some(1),

@@ -30,8 +30,11 @@ async fn a_pc_from_its_first_packet_to_its_root_disk() {
     assert_eq!((config.mac, config.boot, config.waiting), (Some(MAC), Some(first), None));
     assert!(config.text.contains("/boot/debian-12/1/vmlinuz"), "{}", config.text);
     assert!(config.text.contains(&format!("bootlace.boot={first}")), "{}", config.text);
-    let spec = asked.lock().unwrap()[0].clone();
+    let order = asked.lock().unwrap()[0].clone();
+    let spec = &order.spec;
     assert_eq!((spec.boot, spec.address, spec.mac), (first, ADDRESS, MAC));
+    let token = service.view().boots[&MAC].proof.token.unwrap();
+    assert_eq!(order.key, Some(token.disk_key()), "the disk is for who has this boot's secret");
     let boot = service.boot_of(MAC).unwrap();
     assert_eq!(boot.current().unwrap().stage, Stage::Config);
     assert_eq!(boot.image.as_ref().unwrap().1, 1);
@@ -155,7 +158,7 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     pretend_initrds(&service);
     let config = service.loader_config(ADDRESS).await;
     assert!(config.text.contains("/boot/debian-12/1/vmlinuz"), "{}", config.text);
-    assert_eq!(asked.lock().unwrap().last().unwrap().version, 1);
+    assert_eq!(asked.lock().unwrap().last().unwrap().spec.version, 1);
     assert_eq!(service.boot_of(MAC).unwrap().image.as_ref().unwrap().1, 1);
 
     // After a reset it takes the newest; what it wrote is thrown away when it boots, and once.

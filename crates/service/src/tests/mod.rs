@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use model::{ExportSpec, Firmware, Lease, Network, RootKind, Stage, WriteMode};
+use model::{ExportOrder, Firmware, Lease, Network, RootKind, Stage, WriteMode};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -67,11 +67,11 @@ fn pretend_initrds(service: &Service) {
 }
 
 /// Answers the storage API, and tells which exports were asked for since a disk was thrown away.
-fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
+fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportOrder>>> {
     let socket = options(root).storage_socket;
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
-    let asked: Arc<Mutex<Vec<ExportSpec>>> = Arc::default();
+    let asked: Arc<Mutex<Vec<ExportOrder>>> = Arc::default();
     let notes = Arc::clone(&asked);
     tokio::spawn(async move {
         loop {
@@ -90,10 +90,11 @@ fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
                         return answer(kept_disk(&notes.lock().unwrap()));
                     }
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let Ok(spec) = serde_json::from_slice::<ExportSpec>(&body) else {
+                    let Ok(order) = serde_json::from_slice::<ExportOrder>(&body) else {
                         return answer("[]".to_owned());
                     };
-                    notes.lock().unwrap().push(spec.clone());
+                    let spec = order.spec.clone();
+                    notes.lock().unwrap().push(order);
                     let counters = model::ExportCounters::default();
                     let status = serde_json::json!({
                         "spec": spec, "size_bytes": 4096, "connections": 0, "idle_seconds": null,
@@ -112,8 +113,9 @@ fn start_storage(root: &Path) -> Arc<Mutex<Vec<ExportSpec>>> {
 }
 
 /// A persistent disk stays what it was when it was made.
-fn kept_disk(asked: &[ExportSpec]) -> String {
-    let first = asked.iter().find(|spec| spec.write_mode == WriteMode::Persistent);
+fn kept_disk(asked: &[ExportOrder]) -> String {
+    let mut specs = asked.iter().map(|order| &order.spec);
+    let first = specs.find(|spec| spec.write_mode == WriteMode::Persistent);
     let disk =
         first.map(|spec| model::KeptDisk { image: spec.image.clone(), version: spec.version });
     serde_json::to_string(&disk).unwrap()

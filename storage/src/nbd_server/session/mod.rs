@@ -116,7 +116,11 @@ impl Session<'_> {
         }
         let request = Request::parse(self.input.take(REQUEST_BYTES))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Some(request).filter(|request| request.command != Command::Disconnect))
+        if request.command == Command::Disconnect {
+            self.connection.say_goodbye();
+            return Ok(None);
+        }
+        Ok(Some(request))
     }
 
     /// Receives until so many bytes are there; `false` if the stream ends before.

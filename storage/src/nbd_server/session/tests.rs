@@ -93,7 +93,7 @@ fn converse(requests: &[Request], has_tls: bool) -> (Vec<(u64, Vec<u8>)>, Durati
     let disk: Arc<dyn Block> = Arc::<Slow>::clone(&slow);
     let label = Label { name: "slow".into(), description: String::new() };
     let export = Arc::new(Export::new(label, disk));
-    let connection = export.connections.join(None, 0).unwrap();
+    let connection = export.connections.join_work().unwrap();
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
     let (link, mut ours) = links(ours, &theirs, has_tls);
     let pools = Pools::default();
@@ -179,7 +179,7 @@ fn who_goes_while_the_disk_is_busy_is_waited_for() {
     let slow = Slow { memory, n_flushes: AtomicUsize::new(0) };
     let label = Label { name: "slow".into(), description: String::new() };
     let export = Arc::new(Export::new(label, Arc::new(slow)));
-    let connection = export.connections.join(None, 0).unwrap();
+    let connection = export.connections.join_work().unwrap();
     (&ours).write_all(&request(1, Command::Read, SLOW_FROM).emit()).unwrap();
     drop(ours);
     let began = Instant::now();
@@ -199,7 +199,7 @@ fn half_a_tls_record_holds_up_no_reply() {
     let slow = Slow { memory: Memory::new(vec![7; 2 << 20]), n_flushes: AtomicUsize::new(0) };
     let label = Label { name: "slow".into(), description: String::new() };
     let export = Arc::new(Export::new(label, Arc::new(slow)));
-    let connection = export.connections.join(None, 0).unwrap();
+    let connection = export.connections.join_work().unwrap();
     let (link, mut ours) = links(ours, &theirs, true);
     let pools = Pools::default();
     std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! The connection of a running system to its NBD server, which the kernel can't restore by itself.
 
 use super::kernel::{DEVICE, Driver};
-use super::negotiate::{negotiate_any, why};
+use super::negotiate::{Request, negotiate_any, why};
 use crate::root::disk::Disk;
 use crate::root::tls::Tls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,37 +16,29 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// [`connect`](Self::connect) until that succeeds, and so on.
 pub(crate) struct Link {
     servers: Vec<SocketAddrV4>,
-    export: String,
+    /// For the last connection. The storage server ends those of smaller generations first, so that no late write of a
+    /// former one overtakes a repeated one.
+    request: Request,
     size_bytes: u64,
     /// Ours of the kernel's connection: it hangs up when the kernel gives it up.
     connection: OwnedFd,
-    /// Number of the connection; the storage server ends those with smaller ones first, so that no
-    /// late write of a former one overtakes a repeated one.
-    generation: u32,
     tls: Option<Tls>,
     driver: Driver,
 }
 
 impl Link {
-    /// The connection that the kernel has, and all that it takes to make another one.
+    /// The connection that the kernel has, which was made by this request, and all that it takes to make another one.
     pub(crate) fn open(
         servers: &[SocketAddrV4],
-        export: &str,
+        request: Request,
         connection: OwnedFd,
     ) -> io::Result<Self> {
         let driver = Driver::open()?;
         let disk = Disk { name: DEVICE.to_owned() };
         let size_bytes =
             disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
-        Ok(Self {
-            servers: servers.to_vec(),
-            export: export.to_owned(),
-            size_bytes,
-            connection,
-            generation: 0,
-            tls: Tls::open()?,
-            driver,
-        })
+        let (servers, tls) = (servers.to_vec(), Tls::open()?);
+        Ok(Self { servers, request, size_bytes, connection, tls, driver })
     }
 
     /// Waits until the kernel has given the connection up.
@@ -67,20 +59,20 @@ impl Link {
     /// # Errors
     /// In words for the person who waits. It may be tried again.
     pub(crate) fn connect(&mut self) -> Result<SocketAddrV4, String> {
-        self.generation += 1;
-        let name = format!("{}?g={}", self.export, self.generation);
+        self.request.generation += 1;
+        let machine = &self.request.machine;
         let (server, (stream, found)) =
-            negotiate_any(&self.servers, &name, self.tls.as_ref(), CONNECT_TIMEOUT)
-                .map_err(|(server, error)| why(server, &self.export, &error))?;
+            negotiate_any(&self.servers, &self.request, self.tls.as_ref(), CONNECT_TIMEOUT)
+                .map_err(|(server, error)| why(server, machine, &error))?;
         if found.size_bytes / 512 * 512 != self.size_bytes {
             return Err(format!(
-                "the disk {} of {server} has {} bytes now, but had {}: this is not the disk of this system; \
+                "the disk {machine} of {server} has {} bytes now, but had {}: this is not the disk of this system; \
                  restart this machine",
-                self.export, found.size_bytes, self.size_bytes
+                found.size_bytes, self.size_bytes
             ));
         }
         self.driver
-            .reconnect(&stream, &self.export)
+            .reconnect(&stream, machine)
             .map_err(|error| format!("the kernel refuses the connection: {error}"))?;
         self.connection = stream.into();
         Ok(server)

@@ -5,6 +5,7 @@ mod link;
 mod negotiate;
 
 pub(crate) use link::Link;
+pub(crate) use negotiate::Request;
 
 use crate::console::Console;
 use crate::failure::Failure;
@@ -13,6 +14,7 @@ use crate::patience::Patience;
 use crate::root::disk::Disk;
 use crate::root::tls::Tls;
 use crate::sysfs;
+use initcfg::DiskKey;
 use kernel::{DEVICE, Driver};
 use negotiate::{Connection, negotiate_any, why};
 use std::io;
@@ -46,12 +48,16 @@ pub(crate) struct Attached {
     pub(crate) server: SocketAddrV4,
     /// Ours of the connection that the kernel has: [`Link`] sees by it when that is lost.
     pub(crate) connection: TcpStream,
+    /// Number of that connection.
+    pub(crate) generation: u32,
 }
 
-/// Connects, for as long as it takes, and gives the connection to the kernel.
+/// Connects, for as long as it takes, and gives the connection to the kernel. If this boot has no key, `find_key` is
+/// asked for it each time that the disk is refused.
 pub(crate) fn attach(
     servers: &[SocketAddrV4],
-    export: &str,
+    mut request: Request,
+    find_key: impl Fn() -> Option<DiskKey>,
     modules: &Modules,
     console: &Console,
 ) -> Result<Attached, Failure> {
@@ -63,8 +69,11 @@ pub(crate) fn attach(
     load_driver(modules)
         .and_then(|()| with_tls())
         .map_err(|error| cannot_load("NBD", &error, modules))?;
-    let (server, (connection, found)) = wait_for_export(servers, export, tls.as_ref(), console)?;
-    let given = Driver::open().and_then(|driver| driver.connect(&connection, export, found));
+    let (server, (connection, found)) =
+        wait_for_export(servers, &mut request, find_key, tls.as_ref(), console)?;
+    let Request { machine, generation, .. } = request;
+    // The kernel shows this name to everybody.
+    let given = Driver::open().and_then(|driver| driver.connect(&connection, &machine, found));
     given.map_err(|error| {
         Failure::new(
             format!("the kernel refuses the NBD connection to {server}: {error}"),
@@ -80,17 +89,18 @@ pub(crate) fn attach(
     }
     if disk.size_bytes().is_none() {
         return Err(Failure::new(
-            format!("the disk {export} of the storage server {server} is empty"),
+            format!("the disk {machine} of the storage server {server} is empty"),
             "import the image again",
         ));
     }
-    Ok(Attached { disk, server, connection })
+    Ok(Attached { disk, server, connection, generation })
 }
 
 /// Tries until one of the addresses gives the export, or one has refused it for too long.
 fn wait_for_export(
     servers: &[SocketAddrV4],
-    export: &str,
+    request: &mut Request,
+    find_key: impl Fn() -> Option<DiskKey>,
     tls: Option<&Tls>,
     console: &Console,
 ) -> Result<(SocketAddrV4, Connection), Failure> {
@@ -100,12 +110,16 @@ fn wait_for_export(
     let mut timeout = CONNECT_TIMEOUT_FIRST;
     let mut refused_since: Option<Instant> = None;
     loop {
-        let (server, error) = match negotiate_any(servers, export, tls, timeout) {
+        request.generation += 1;
+        let (server, error) = match negotiate_any(servers, request, tls, timeout) {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
         let is_refused = error.is_word();
-        let text = why(server, export, &error);
+        if is_refused && request.key.is_none() {
+            request.key = find_key();
+        }
+        let text = why(server, &request.machine, &error);
         let since = *refused_since.get_or_insert_with(Instant::now);
         if !is_refused {
             refused_since = None;

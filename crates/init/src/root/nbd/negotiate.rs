@@ -3,13 +3,15 @@
 use crate::net::tcp;
 use crate::root::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Step};
+use initcfg::{Claim, DiskKey, DiskName, Nonce};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// A server that has taken the connection answers in milliseconds.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that has taken the connection answers in milliseconds, and in some seconds if this machine's former boot
+/// may still run.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Why there is no connection yet.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,33 @@ pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) 
 /// A connection to the export, ready for the kernel.
 pub(crate) type Connection = (TcpStream, Export);
 
+/// The disk that is asked for, and as what.
+#[derive(Clone)]
+pub(crate) struct Request {
+    /// The machine, whose name the disk has.
+    pub(crate) machine: String,
+    /// The boot.
+    pub(crate) boot: u64,
+    /// By this the boot proves itself; `None`: it can't.
+    pub(crate) key: Option<DiskKey>,
+    /// Number of the connection, from 1: larger with each try.
+    pub(crate) generation: u32,
+}
+
+impl Request {
+    /// The name to open, after a server has said this to whoever only asks. Those of before November 2026 want no
+    /// proof, and tell of the disk.
+    fn name(&self, said: Option<&str>) -> String {
+        let Self { machine, boot, key, generation } = self;
+        let nonce = said.and_then(Nonce::of_challenge);
+        let claim = key.zip(nonce).map(|(key, nonce)| {
+            let proof = key.prove(&nonce, machine, *boot, *generation);
+            Claim { boot: *boot, proof }
+        });
+        DiskName { machine, generation: *generation, claim }.to_string()
+    }
+}
+
 /// The next address of the server is tried after this time without an answer of the former.
 const STAGGER: Duration = Duration::from_millis(300);
 
@@ -63,13 +92,13 @@ const STACK_BYTES: usize = if cfg!(feature = "tls") { 256 << 10 } else { 64 << 1
 /// does, a word of the server counts more than silence.
 pub(crate) fn negotiate_any(
     servers: &[SocketAddrV4],
-    export: &str,
+    request: &Request,
     tls: Option<&Tls>,
     timeout: Duration,
 ) -> Result<(SocketAddrV4, Connection), (SocketAddrV4, NegotiationError)> {
     if let [server] = servers {
         let connection =
-            negotiate(*server, export, tls, timeout).map_err(|error| (*server, error))?;
+            negotiate(*server, request, tls, timeout).map_err(|error| (*server, error))?;
         return Ok((*server, connection));
     }
     let (sender, answers) = mpsc::channel();
@@ -78,11 +107,11 @@ pub(crate) fn negotiate_any(
     let mut trouble: Option<(SocketAddrV4, NegotiationError)> = None;
     loop {
         if let Some(&server) = left.next() {
-            let (sender, export, tls) = (sender.clone(), export.to_owned(), tls.cloned());
+            let (sender, request, tls) = (sender.clone(), request.clone(), tls.cloned());
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
             // Nobody listens any more when another one was faster: that connection is closed.
             let work = move || {
-                let done = negotiate(server, &export, tls.as_ref(), timeout);
+                let done = negotiate(server, &request, tls.as_ref(), timeout);
                 drop(sender.send((server, done)));
             };
             match thread.spawn(work) {
@@ -114,7 +143,7 @@ pub(crate) fn negotiate_any(
 
 fn negotiate(
     server: SocketAddrV4,
-    export: &str,
+    request: &Request,
     tls: Option<&Tls>,
     timeout: Duration,
 ) -> Result<Connection, NegotiationError> {
@@ -122,7 +151,7 @@ fn negotiate(
     tcp::tune(&stream)?;
     stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
     stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT))?;
-    let found = open_export(&mut stream, server, export, tls)?;
+    let found = open_export(&mut stream, server, request, tls)?;
     // The kernel inherits the socket: a read timeout would end the connection in an idle moment.
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
@@ -132,12 +161,12 @@ fn negotiate(
 fn open_export(
     stream: &mut TcpStream,
     server: SocketAddrV4,
-    export: &str,
+    request: &Request,
     tls: Option<&Tls>,
 ) -> Result<Export, NegotiationError> {
     let mut handshake = match tls {
-        Some(_) => Handshake::with_tls(export),
-        None => Handshake::new(export),
+        Some(_) => Handshake::with_tls(&request.machine),
+        None => Handshake::new(&request.machine),
     };
     loop {
         match handshake.step()? {
@@ -153,6 +182,7 @@ fn open_export(
                 }
                 handshake.on_tls();
             }
+            Step::Answered(said) => handshake.open(&request.name(said.as_deref())),
             Step::Done(found) => return Ok(found),
         }
     }
@@ -162,22 +192,46 @@ fn open_export(
 mod tests {
     use super::*;
     use ::nbd::TransmissionFlags;
-    use ::nbd::server::{self, ExportInfo, Exports};
+    use ::nbd::server::{self, ExportInfo, Exports, Refusal, Way};
     use std::net::TcpListener;
     use std::time::Instant;
 
-    struct OneDisk;
+    /// A server of a release that wants no proof, or one that does.
+    struct OneDisk(Option<Nonce>);
+
+    const KEY: DiskKey = DiskKey::new([7; 32]);
+    const NONCE: Nonce = Nonce::new([9; 32]);
 
     impl Exports for OneDisk {
-        fn find(&self, name: &str) -> Result<ExportInfo, String> {
+        fn look(&self, name: &str) -> Result<ExportInfo, Refusal> {
             let flags = TransmissionFlags::HAS_FLAGS;
             let disk = ExportInfo { size_bytes: 512, flags, description: String::new() };
-            (name == "lab-07").then_some(disk).ok_or_else(|| format!("no {name} here"))
+            match self.0 {
+                Some(nonce) => Err(Refusal::Policy(nonce.challenge())),
+                None if name.starts_with("lab-07") => Ok(disk),
+                None => Err(Refusal::Unknown(format!("no {name} here"))),
+            }
+        }
+
+        fn open(&self, name: &str, _: Way) -> Result<ExportInfo, Refusal> {
+            let found = DiskName::parse(name).unwrap();
+            let proven = KEY.prove(&NONCE, "lab-07", 42, found.generation);
+            match (self.0, found.claim) {
+                (None, None) => self.look(name),
+                (Some(_), Some(Claim { boot: 42, proof })) if proof == proven => {
+                    Self(None).look("lab-07")
+                }
+                _ => Err(Refusal::Policy("wrong proof".into())),
+            }
         }
 
         fn names(&self) -> Vec<String> {
             Vec::new()
         }
+    }
+
+    fn ask(machine: &str, key: Option<DiskKey>) -> Request {
+        Request { machine: machine.into(), boot: 42, key, generation: 3 }
     }
 
     fn listen() -> (TcpListener, SocketAddrV4) {
@@ -186,15 +240,19 @@ mod tests {
         (listener, address)
     }
 
-    /// A storage server with the disk `lab-07`.
+    /// A storage server with the disk `lab-07`, for everybody.
     fn server() -> SocketAddrV4 {
+        server_that_wants(None)
+    }
+
+    fn server_that_wants(nonce: Option<Nonce>) -> SocketAddrV4 {
         let (listener, address) = listen();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut handshake = server::Handshake::default();
             let mut bytes = [0; 512];
             loop {
-                match handshake.step(&OneDisk) {
+                match handshake.step(&OneDisk(nonce)) {
                     server::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
                     server::Step::Receive => match stream.read(&mut bytes).unwrap_or(0) {
                         0 => return,
@@ -224,21 +282,38 @@ mod tests {
         let (_silent, silent) = silent();
         let started = Instant::now();
         let servers = [silent, dead(), server()];
-        let (found, (_, export)) = negotiate_any(&servers, "lab-07", None, TIMEOUT).unwrap();
+        let (found, (_, export)) =
+            negotiate_any(&servers, &ask("lab-07", None), None, TIMEOUT).unwrap();
         assert_eq!((found, export.size_bytes), (servers[2], 512));
         assert!(started.elapsed() < HANDSHAKE_TIMEOUT, "the silent one is not waited for");
         let server = server();
-        let (found, _) = negotiate_any(&[server], "lab-07", None, TIMEOUT).unwrap();
+        let (found, _) = negotiate_any(&[server], &ask("lab-07", None), None, TIMEOUT).unwrap();
         assert_eq!(found, server);
     }
 
     #[test]
     fn a_word_of_the_server_counts_more_than_silence() {
         let servers = [dead(), server(), dead()];
-        let (from, error) = negotiate_any(&servers, "lab-08", None, TIMEOUT).unwrap_err();
+        let (from, error) =
+            negotiate_any(&servers, &ask("lab-08", None), None, TIMEOUT).unwrap_err();
         assert_eq!(from, servers[1]);
         assert!(why(from, "lab-08", &error).contains("does not give the disk lab-08"));
-        let (_, error) = negotiate_any(&[dead(), dead()], "lab-07", None, TIMEOUT).unwrap_err();
+        let (_, error) =
+            negotiate_any(&[dead(), dead()], &ask("lab-07", None), None, TIMEOUT).unwrap_err();
         assert!(matches!(error, NegotiationError::Io(_)));
+    }
+
+    #[test]
+    fn the_boot_proves_itself_to_a_server_that_asks_for_it_and_to_no_other() {
+        let open = |nonce, key| {
+            let server = server_that_wants(nonce);
+            negotiate_any(&[server], &ask("lab-07", key), None, TIMEOUT)
+        };
+        assert!(open(Some(NONCE), Some(KEY)).is_ok());
+        assert!(open(None, Some(KEY)).is_ok(), "an older server is told no proof");
+        for key in [None, Some(DiskKey::new([8; 32]))] {
+            let (_, error) = open(Some(NONCE), key).unwrap_err();
+            assert!(error.to_string().contains("wrong proof"), "{error}");
+        }
     }
 }

@@ -1,0 +1,214 @@
+//! Who gets a machine's disk next, and when: what the boot server asks for, and what proofs bring about.
+
+use super::keys::{Key, Keys, Waiting};
+use super::{Assigned, ExportError, Exports, file};
+use images::LayerMode;
+use model::{BootId, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind};
+use std::sync::PoisonError;
+
+impl Exports {
+    /// Makes the export for one boot, or has it wait: see [`ExportOrder`].
+    ///
+    /// # Errors
+    /// The image is missing, the layer can't be had, or the table can't be written. A former export without
+    /// candidate is then closed, but its layer is as it was.
+    pub(crate) fn prepare(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_address(&order.spec)?;
+        match self.get(&order.spec.machine) {
+            Some(former) if former.spec.boot == order.spec.boot => self.again(former, order),
+            Some(former) if order.key.is_some() => {
+                self.wait(order)?;
+                Ok(self.status(&former))
+            }
+            Some(former) => {
+                self.close_former(&former)?;
+                self.make_anew(order)
+            }
+            None if order.key.is_some() => {
+                self.wait(order.clone())?;
+                self.make_anew(order)
+            }
+            None => self.make_anew(order),
+        }
+    }
+
+    /// As [`admit`](Self::admit), because the boot server says that the boot is the machine's.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn admit_proven(
+        &self,
+        machine: &MachineName,
+        boot: BootId,
+    ) -> Result<ExportStatus, ExportError> {
+        self.admit(machine, boot).map(|assigned| self.status(&assigned))
+    }
+
+    /// Gives the disk to the machine's candidate of this boot, if the former boot is silent. If it has it already,
+    /// nothing changes.
+    ///
+    /// # Errors
+    /// There is no such candidate, the former boot is not silent, or its export can't be made.
+    pub(super) fn admit(
+        &self,
+        machine: &MachineName,
+        boot: BootId,
+    ) -> Result<Assigned, ExportError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = self.get(machine);
+        if let Some(one) = former.as_ref().filter(|former| former.spec.boot == boot) {
+            return Ok(one.clone());
+        }
+        let candidate = self.read().candidates.get(machine).cloned();
+        let Some(order) = candidate.filter(|candidate| candidate.spec.boot == boot) else {
+            return Err(ExportError::NoCandidate { machine: machine.clone(), boot });
+        };
+        if let Some(former) = former {
+            if !self.is_silent(&former) {
+                return Err(ExportError::Runs { machine: machine.clone(), boot: former.spec.boot });
+            }
+            self.close_former(&former)?;
+        }
+        self.make_anew(order)?;
+        self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))
+    }
+
+    /// Takes the export away, and everything that the machine ever wrote.
+    ///
+    /// # Errors
+    /// The table can't be written, or the disk is stuck.
+    pub(crate) fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.write().candidates.remove(machine);
+        let former = self.get(machine);
+        if let Some(former) = &former {
+            self.close_former(former)?;
+        }
+        if waiting.is_some() || former.is_some() {
+            self.save()?;
+        }
+        self.layers.reset(machine)?;
+        tracing::info!(%machine, "its disk was deleted");
+        Ok(())
+    }
+
+    /// The boot that has the export asks for it again.
+    fn again(&self, former: Assigned, order: ExportOrder) -> Result<ExportStatus, ExportError> {
+        let ExportOrder { spec, key, .. } = order;
+        let is_used = former.export.connections.was_used();
+        let key = match (former.key, key) {
+            (former, None) => former,
+            // Whoever runs without a key can't prove anything: it would lose its disk.
+            (None, Some(_)) if former.is_restored || is_used => None,
+            // Nor can whoever has opened the disk by the former.
+            (Some(one), Some(other)) if one != other && is_used => {
+                return Err(ExportError::HasItsDisk(spec.machine));
+            }
+            (_, key) => key,
+        };
+        // The address only says who may open a disk without a key.
+        let address = spec.address;
+        let is_same = ExportSpec { address, ..former.spec.clone() } == spec;
+        if !is_same || former.export.connections.is_closed() {
+            self.close_former(&former)?;
+            return self.make_anew(ExportOrder { spec, key, reset: false });
+        }
+        if former.spec != spec || former.key != key {
+            let changed = Assigned { spec, key, ..former };
+            self.write().exports.insert(changed.spec.machine.clone(), changed.clone());
+            self.save()?;
+            return Ok(self.status(&changed));
+        }
+        Ok(self.status(&former))
+    }
+
+    /// Has the boot wait until it has proven itself and the former one is silent.
+    fn wait(&self, order: ExportOrder) -> Result<(), ExportError> {
+        let ExportSpec { machine, image, version, write_mode, boot, .. } = &order.spec;
+        // What would go wrong then is told now.
+        let base = self.store.open_base(image, *version)?;
+        if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
+            self.layers.check(machine, &base, mode, *boot)?;
+        }
+        if self.read().candidates.get(machine) != Some(&order) {
+            tracing::info!(%machine, boot, "disk asked for by a new boot");
+            self.write().candidates.insert(machine.clone(), order);
+            self.save_keys()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the export of a boot that has none yet; nobody else has the machine's.
+    fn make_anew(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
+        let ExportOrder { spec, key, reset } = order;
+        let machine = spec.machine.clone();
+        let is_reset = if reset { self.layers.reset(&machine) } else { Ok(()) };
+        let made = is_reset.map_err(ExportError::from).and_then(|()| self.make(&spec, true));
+        let made = made.map(|export| Assigned::new(spec, key, export, self.aoe_mac));
+        if let Ok(assigned) = &made {
+            let mut held = self.write();
+            held.exports.insert(machine.clone(), assigned.clone());
+            // Of another boot it is stale: it has not proven itself when this one did.
+            held.candidates.remove(&machine);
+        }
+        // Also when it failed: the former export must not come back with a restart.
+        self.save()?;
+        let assigned = made?;
+        let ExportSpec { machine, image, version, boot, root, .. } = &assigned.spec;
+        let has_key = assigned.key.is_some();
+        tracing::info!(%machine, %image, version, boot, has_key, "export ready");
+        if *root == RootKind::Aoe {
+            for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                listener(&assigned.aoe_disk());
+            }
+        }
+        Ok(self.status(&assigned))
+    }
+
+    /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
+    /// layer any more.
+    fn close_former(&self, former: &Assigned) -> Result<(), ExportError> {
+        if !former.export.connections.close() {
+            return Err(ExportError::Busy(former.spec.machine.clone()));
+        }
+        self.write().exports.remove(&former.spec.machine);
+        Ok(())
+    }
+
+    fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
+        let is_other = |one: &&Assigned| {
+            one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
+        };
+        match self.all().iter().find(is_other) {
+            Some(other) => Err(ExportError::AddressTaken {
+                address: spec.shelf_slot,
+                other: other.spec.machine.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn status(&self, one: &Assigned) -> ExportStatus {
+        self.read().status(one)
+    }
+
+    /// Keeps all on disk. The table comes first: the key of a boot that is new in it is in the file of keys already, as
+    /// that of a candidate.
+    fn save(&self) -> Result<(), ExportError> {
+        file::write(&self.path, self.all().into_iter().map(|one| one.spec).collect())?;
+        self.save_keys()
+    }
+
+    fn save_keys(&self) -> Result<(), ExportError> {
+        let held = self.read();
+        let key = |one: &Assigned| {
+            let (machine, boot) = (one.spec.machine.clone(), one.spec.boot);
+            one.key.map(|key| Key { machine, boot, key })
+        };
+        let key = held.exports.values().filter_map(key).collect();
+        let candidate = held.candidates.values().cloned().map(Waiting::from).collect();
+        drop(held);
+        Keys { key, candidate }.write(&self.path)
+    }
+}

@@ -1,0 +1,93 @@
+//! The file in which the keys of disks are kept, and the boots that wait for one: a file of its own, so that
+//! an earlier Bootlace can still read the table.
+
+use super::ExportError;
+use super::file::{read_text, write_durably};
+use model::{BootId, DiskKey, ExportOrder, ExportSpec, MachineName};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the file holds.
+#[derive(Default, serde::Serialize)]
+pub(super) struct Keys {
+    pub(super) key: Vec<Key>,
+    pub(super) candidate: Vec<Waiting>,
+}
+
+/// How it is read: what a later Bootlace has written and this one does not know is left out.
+#[derive(Default, serde::Deserialize)]
+struct File {
+    #[serde(default)]
+    key: Vec<Key>,
+    #[serde(default)]
+    candidate: Vec<toml::Value>,
+}
+
+/// The key of an export of the table. If that is for another boot by now, the key is of no use any more.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Key {
+    pub(super) machine: MachineName,
+    pub(super) boot: BootId,
+    pub(super) key: DiskKey,
+}
+
+/// A candidate.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Waiting {
+    key: Option<DiskKey>,
+    #[serde(default)]
+    reset: bool,
+    spec: ExportSpec,
+}
+
+impl From<ExportOrder> for Waiting {
+    fn from(ExportOrder { spec, key, reset }: ExportOrder) -> Self {
+        Self { key, reset, spec }
+    }
+}
+
+impl From<Waiting> for ExportOrder {
+    fn from(Waiting { key, reset, spec }: Waiting) -> Self {
+        Self { spec, key, reset }
+    }
+}
+
+impl Keys {
+    /// The keys that belong to this table; none if there is no file yet.
+    pub(super) fn read(table: &Path) -> Result<Self, ExportError> {
+        let path = path(table);
+        let Some(text) = read_text(&path)? else { return Ok(Self::default()) };
+        // Not the parser's words: they quote the line, and that may be a key.
+        let why = "it is not what this program has written".to_owned();
+        let File { key, candidate } =
+            toml::from_str(&text).map_err(|_| ExportError::Damaged { path, why })?;
+        let candidate = candidate.into_iter().filter_map(|one| one.try_into().ok()).collect();
+        Ok(Self { key, candidate })
+    }
+
+    /// Keeps these in place of the former ones.
+    pub(super) fn write(&self, table: &Path) -> Result<(), ExportError> {
+        let path = path(table);
+        let failed = |source| ExportError::Table { action: "write", path: path.clone(), source };
+        let text = toml::to_string(self)
+            .map_err(|_| failed(io::Error::other("a key can't be written as text")))?;
+        write_durably(&path, text.as_bytes()).map_err(failed)
+    }
+
+    /// The key for this boot of the machine.
+    pub(super) fn of(&self, spec: &ExportSpec) -> Option<DiskKey> {
+        let mut kept = self.key.iter();
+        let kept = kept.find(|one| one.machine == spec.machine && one.boot == spec.boot);
+        let mut waiting = self.candidate.iter();
+        // The table is written first when a candidate is admitted: this server may have died before the rest.
+        let is_admitted =
+            |one: &&Waiting| (&one.spec.machine, one.spec.boot) == (&spec.machine, spec.boot);
+        kept.map(|one| one.key).or_else(|| waiting.find(is_admitted)?.key)
+    }
+}
+
+/// `exports.toml` has its keys in `exports-keys.toml`.
+fn path(table: &Path) -> PathBuf {
+    let stem = table.file_stem().unwrap_or_default().to_string_lossy();
+    table.with_file_name(format!("{stem}-keys.toml"))
+}
