@@ -6,33 +6,59 @@ use crate::net::port_holder::{Protocol, holder};
 use crate::net::tftp_server;
 use crate::network::network;
 use crate::paths::Paths;
+use crate::privileges::{self, Trouble};
 use model::Network;
+use nix::sys::resource::{Resource, getrlimit};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use wire::error_chain;
 
-/// What is right, and what must be put right, in the order in which it is needed.
-pub(crate) fn run(paths: &Paths) -> Vec<Result<String, String>> {
-    let mut findings = Vec::new();
+/// One thing that was checked, in words.
+pub(crate) enum Verdict {
+    Right(String),
+    /// The servers start, but there is a better way.
+    Better(String),
+    /// It keeps a server from starting.
+    Wrong(String),
+}
+
+impl From<Result<String, String>> for Verdict {
+    fn from(checked: Result<String, String>) -> Self {
+        checked.map_or_else(Self::Wrong, Self::Right)
+    }
+}
+
+/// All that the servers need, in the order in which they need it.
+pub(crate) fn run(paths: &Paths) -> Vec<Verdict> {
     let config = match Config::load(&paths.config()) {
         Ok(config) => config,
-        Err(error) => {
-            findings.push(Err(error_chain(&error)));
-            return findings;
-        }
+        Err(error) => return vec![Verdict::Wrong(error_chain(&error))],
     };
+    let mut findings: Vec<Verdict> = checked(paths, &config).into_iter().map(Into::into).collect();
+    findings.push(descriptors(paths));
+    // Last, since this process is not root any more then.
+    findings.push(match privileges::check(paths, &config) {
+        Ok(text) => Verdict::Right(text),
+        Err(Trouble::Unsafe(text)) => Verdict::Better(text),
+        Err(Trouble::Wrong(text)) => Verdict::Wrong(text),
+    });
+    findings
+}
+
+fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
+    let mut findings = Vec::new();
     findings.push(Ok(format!("configuration {}", paths.config().display())));
-    match network(&config) {
+    match network(config) {
         Ok(network) => {
             findings.push(Ok(format!(
                 "interface {} has the address {}/{}",
                 config.network.interface, network.server, network.prefix
             )));
-            findings.extend(ports(&config, &network));
+            findings.extend(ports(config, &network));
         }
         Err(error) => findings.push(Err(error_chain(&error))),
     }
     if let Some(tls) = &config.storage.nbd_tls {
-        let addresses = network(&config).map(|network| {
+        let addresses = network(config).map(|network| {
             network.nbd.iter().map(|address| IpAddr::V4(*address.ip())).collect::<Vec<_>>()
         });
         let checked = tls.files().check().and_then(|()| match (&tls.machine_ca, addresses) {
@@ -105,6 +131,35 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
         }
     };
     needed.into_iter().map(check).collect()
+}
+
+/// Whether all machines can be attached at once.
+fn descriptors(paths: &Paths) -> Verdict {
+    privileges::raise_descriptor_limit();
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let n_machines = match n_machines(paths) {
+        Ok(n_machines) => n_machines,
+        Err(error) => return Verdict::Wrong(error),
+    };
+    let needed = storage::descriptors_for(n_machines);
+    let sum = format!("{n_machines} machines need {needed} file descriptors of the storage server");
+    match limit < needed {
+        false => {
+            Verdict::Right(format!("{sum}, which may have {limit} if it is started from here"))
+        }
+        true => Verdict::Better(format!(
+            "{sum}, which may have only {limit} if it is started from here: not all can be attached at once. Allow it \
+             {needed} or more: LimitNOFILE= in systemd, ulimit -n"
+        )),
+    }
+}
+
+fn n_machines(paths: &Paths) -> Result<u64, String> {
+    let database = service::Options::under(&paths.root).database;
+    match database.exists() {
+        true => service::count_machines(&database).map_err(|error| error_chain(&error)),
+        false => Ok(0),
+    }
 }
 
 fn images(paths: &Paths) -> Result<String, String> {

@@ -38,6 +38,9 @@ pub(crate) struct Config {
     /// The storage server: how machines reach their disks.
     #[serde(default)]
     pub(crate) storage: StorageConfig,
+    /// What the servers may do on their host.
+    #[serde(default)]
+    pub(crate) service: ServiceConfig,
 }
 
 /// `[network]`.
@@ -271,6 +274,20 @@ impl Default for StorageConfig {
             aoe_mac: None,
         }
     }
+}
+
+/// `[service]`.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServiceConfig {
+    /// The user that the servers become when they are started as root. State, images and disks belong to this user;
+    /// what root owns there is taken over at the start. With `root` they stay root, which is not wise.
+    ///
+    /// - Value: the name of a user
+    /// - Default: the owner of `DIR` with `--root DIR`, or else `bootlace`; without such a user they stay root, and
+    ///   say so
+    /// - Example: `user = "bootlace"`
+    pub(crate) user: Option<String>,
 }
 
 /// `nbd_tls` in `[storage]`: files in PEM format.

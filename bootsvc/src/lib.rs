@@ -8,5 +8,6 @@ mod config;
 pub mod net;
 mod network;
 mod paths;
+mod privileges;
 mod serve;
 mod up;

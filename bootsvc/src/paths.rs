@@ -40,6 +40,11 @@ impl Paths {
         self.run().join("boot.sock")
     }
 
+    /// The folders that only the servers write to.
+    pub(crate) fn own(&self) -> [PathBuf; 3] {
+        [self.state(), self.cache(), self.run()]
+    }
+
     /// Socket of the storage API.
     pub(crate) fn storage_socket(&self) -> PathBuf {
         self.run().join("storage.sock")

@@ -26,6 +26,17 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Signs of life that wait for DHCP: of a whole room that came up together.
 const ALIVE_MAX: usize = 256;
 
+/// Ports that it needs.
+pub(crate) fn ports(config: &Config) -> [(Protocol, u16); 5] {
+    [
+        (Protocol::Udp, dhcp::SERVER_PORT),
+        (Protocol::Udp, net::tftp_server::PORT),
+        (Protocol::Tcp, initcfg::HTTP_PORT),
+        (Protocol::Udp, initcfg::REPORT_PORT),
+        (Protocol::Tcp, config.web.listen.port()),
+    ]
+}
+
 /// Runs the boot server until `stop`. `storage_deaths` tells how a storage server that is started with it has ended.
 pub(crate) async fn run(
     paths: &Paths,

@@ -3,7 +3,6 @@
 //! A machine that is attached takes [two](PER_MACHINE): its connection, and its layer. One that is off takes none
 //! or, if it was on, one. The rest is set aside for what passes.
 
-use crate::error::Error;
 use rustix::process::{Resource, getrlimit};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -24,6 +23,18 @@ const WAKERS_SHARE: u64 = 16;
 /// How often it is logged that something was refused.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The operating system allows too few descriptors for anybody to be let in.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this process may have only {limit} file descriptors, and needs {needed} for {n_disks} disks: allow it more \
+     (LimitNOFILE= in systemd, ulimit -n)"
+)]
+pub struct TooFewDescriptors {
+    limit: u64,
+    needed: u64,
+    n_disks: usize,
+}
+
 /// How many descriptors this process may have; `u64::MAX` is as many as there are.
 pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
@@ -37,10 +48,10 @@ pub fn descriptors_for(n_disks: u64) -> u64 {
 }
 
 /// Whether a server with so many disks can be of use, and says if it can't serve all of them at once.
-pub(crate) fn check(n_disks: usize) -> Result<(), Error> {
+pub(crate) fn check(n_disks: usize) -> Result<(), TooFewDescriptors> {
     let (limit, needed) = (limit(), descriptors_for(n_disks as u64));
     if connection_number_max(limit) == 0 {
-        return Err(Error::Descriptors { limit, needed, n_disks });
+        return Err(TooFewDescriptors { limit, needed, n_disks });
     }
     if limit < needed {
         tracing::warn!(

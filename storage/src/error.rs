@@ -1,6 +1,7 @@
 //! Why a storage server does not run.
 
 use crate::aoe_target::SocketError;
+use crate::descriptors::TooFewDescriptors;
 use crate::nbd_server::Address;
 use crate::table::ExportError;
 use crate::tls::TlsError;
@@ -13,19 +14,9 @@ pub enum Error {
     /// The export table or the layers can't be opened.
     #[error(transparent)]
     Exports(#[from] ExportError),
-    /// The operating system allows too few descriptors for anybody to be let in.
-    #[error(
-        "this process may have only {limit} file descriptors, and needs {needed} for {n_disks} disks: allow it more \
-         (LimitNOFILE= in systemd, ulimit -n)"
-    )]
-    Descriptors {
-        /// How many it may have.
-        limit: u64,
-        /// How many it needs.
-        needed: u64,
-        /// How many disks it has in its table.
-        n_disks: usize,
-    },
+    /// Nobody could be let in.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// An address is taken or not ours.
     #[error(
         "can't serve NBD on {address}: is another server running, or is it not an address of this host?"

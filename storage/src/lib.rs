@@ -21,7 +21,7 @@ mod tls;
 pub use allow::{Allow, NotAllow};
 pub use aoe_target::SocketError;
 pub use config::Config;
-pub use descriptors::descriptors_for;
+pub use descriptors::{TooFewDescriptors, descriptors_for};
 pub use error::Error;
 pub use images::Durability;
 pub use nbd_server::Address;

@@ -41,5 +41,5 @@ pub use pki::Authority;
 pub use preboot::{Kernel, Preboot};
 pub use qmp::Qmp;
 pub use require::{Need, require};
-pub use site::{Site, SiteBuilder, StageLine, bootlace_binary};
+pub use site::{SERVERS_UID, Site, SiteBuilder, StageLine, bootlace_binary};
 pub use vlan::VlanSwitch;

@@ -8,8 +8,10 @@ use crate::lan::Lan;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ use tempfile::TempDir;
 
 /// Address of the pages inside of the LAN's namespace, unless a listening socket is handed over.
 const PAGES: &str = "127.0.0.1:8080";
+
+/// Who the servers become: the owner of a site's folder. Nobody else has this number.
+pub const SERVERS_UID: u32 = 60_999;
 
 /// How long the servers may take to start. A debug build on a busy machine makes loaders first.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -121,14 +126,28 @@ impl SiteBuilder {
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         share_modules(root.path())?;
+        if is_reachable(&binary) {
+            chown(root.path(), Some(SERVERS_UID), Some(SERVERS_UID))?;
+        } else {
+            eprintln!("the servers stay root: others can't reach {}", binary.display());
+        }
         Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
     }
+}
+
+/// Whether everybody may run the program and read what lies beside it.
+fn is_reachable(program: &Path) -> bool {
+    let lets_others_in =
+        |path: &Path| std::fs::metadata(path).is_ok_and(|about| about.mode() & 0o1 != 0);
+    program.canonicalize().is_ok_and(|program| program.ancestors().all(lets_others_in))
 }
 
 /// Compressing modules is most of the work of an initrd, and the same in each site.
 fn share_modules(root: &Path) -> Result<()> {
     let shared = Path::new(CACHE).join("modules");
     std::fs::create_dir_all(&shared).with_context(|| format!("can't make {}", shared.display()))?;
+    // Servers write there, whoever they are.
+    std::fs::set_permissions(&shared, Permissions::from_mode(0o777))?;
     let folder = root.join("var/cache/bootlace");
     std::fs::create_dir_all(&folder)?;
     Ok(std::os::unix::fs::symlink(shared, folder.join("modules"))?)

@@ -10,6 +10,7 @@ mod share;
 mod status;
 
 use crate::paths::Paths;
+use crate::privileges::become_command;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use model::{ParseChoiceError, RootKind, WriteMode};
@@ -86,9 +87,9 @@ pub fn run() -> ExitCode {
         Command::Storage => server::storage(&paths),
         Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
-        Command::Status(status) => status.run(&paths),
-        Command::Image(image) => image.run(&paths),
-        Command::Machine(machine) => machine.run(&paths),
+        Command::Status(status) => become_command(&paths).and_then(|()| status.run(&paths)),
+        Command::Image(image) => become_command(&paths).and_then(|()| image.run(&paths)),
+        Command::Machine(machine) => become_command(&paths).and_then(|()| machine.run(&paths)),
         Command::Initrd(initrd) => initrd.run(&paths),
     };
     match done {

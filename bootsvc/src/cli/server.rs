@@ -1,10 +1,13 @@
 //! `bootlace up|serve|storage|check`
 
 use super::{runtime, say};
+use crate::check::Verdict;
 use crate::config::{Config, NbdTls};
 use crate::net::handed_sockets;
+use crate::net::holders::Holders;
 use crate::network::network;
 use crate::paths::Paths;
+use crate::privileges::{Server, become_server, raise_descriptor_limit};
 use crate::{check, serve, up};
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -14,12 +17,23 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) fn serve(paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    runtime()?.block_on(async { serve::run(paths, &config, None, stop_signal()?).await })
+    let holders = Holders::find(&serve::ports(&config));
+    begin(Server::Boot, paths, &config)?;
+    let served =
+        runtime()?.block_on(async { serve::run(paths, &config, None, stop_signal()?).await });
+    served.map_err(|error| holders.name_in(error))
+}
+
+/// As each server begins: before it has threads.
+fn begin(server: Server, paths: &Paths, config: &Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    become_server(server, paths, config)
 }
 
 pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let network = network(&config)?;
+    begin(Server::Storage, paths, &config)?;
     let interfaces = config.storage.aoe_interfaces;
     let storage = storage::Config {
         handed: handed_sockets().context("a socket of LISTEN_FDS")?,
@@ -47,16 +61,21 @@ pub(super) fn up(paths: &Paths, root: &Path, verbose: u8) -> anyhow::Result<()> 
     let config = Config::load(&paths.config())?;
     // A wrong network is reported once, by us, and not by the storage server too.
     network(&config)?;
-    runtime()?.block_on(async { up::run(paths, &config, root, verbose, stop_signal()?).await })
+    let holders = Holders::find(&serve::ports(&config));
+    begin(Server::Both, paths, &config)?;
+    let served =
+        runtime()?.block_on(async { up::run(paths, &config, root, verbose, stop_signal()?).await });
+    served.map_err(|error| holders.name_in(error))
 }
 
 pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     let findings = check::run(paths);
-    let n_bad = findings.iter().filter(|finding| finding.is_err()).count();
+    let n_bad = findings.iter().filter(|finding| matches!(finding, Verdict::Wrong(_))).count();
     for finding in findings {
         match finding {
-            Ok(text) => say(format!("ok    {text}")),
-            Err(text) => say(format!("WRONG {text}")),
+            Verdict::Right(text) => say(format!("ok    {text}")),
+            Verdict::Better(text) => say(format!("note  {text}")),
+            Verdict::Wrong(text) => say(format!("WRONG {text}")),
         }
     }
     match n_bad {

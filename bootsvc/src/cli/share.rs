@@ -3,6 +3,7 @@
 use super::{runtime, say, server};
 use crate::config::check_local;
 use crate::net::handed_sockets;
+use crate::privileges::raise_descriptor_limit;
 use crate::serve;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -115,6 +116,7 @@ enum Write {
 
 impl Share {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        raise_descriptor_limit();
         let mut config = self.config();
         config.nbd_sockets = handed_sockets().context("a socket of LISTEN_FDS")?;
         let has_address = !config.nbd_sockets.is_empty() || !config.aoe.is_empty();

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use syn::{Attribute, Expr, Field, Item, Lit, LitStr, Meta};
 
 /// The structures, and where their keys are.
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("NetworkConfig", "network"),
     ("BootSettings", "boot"),
     ("WebConfig", "web"),
     ("StorageConfig", "storage"),
     ("NbdTls", "nbd_tls"),
+    ("ServiceConfig", "service"),
 ];
 
 /// Replaces what the page says before the first section.

@@ -31,6 +31,6 @@ pub use crate::live::{FindingCount, Life};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
-pub use crate::store::{Hardware, PowerState, Sighting};
+pub use crate::store::{Hardware, PowerState, Sighting, count_machines};
 pub use images::{ImportError, ImportRequest, Progress, Step};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

@@ -16,6 +16,7 @@ mod nbd_tls_root;
 mod nics;
 mod outage;
 mod own_dhcp;
+mod own_user;
 mod ram;
 mod rescue;
 mod sanboot;

@@ -3,6 +3,7 @@
 use super::super::{one_of, open, root_kind, say, table};
 use super::inspect::size;
 use crate::paths::Paths;
+use crate::privileges::as_command;
 use anyhow::{Context, bail};
 use clap::Args;
 use initrd_builder::{Directory, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule};
@@ -87,9 +88,12 @@ impl Build {
         })?;
         let init =
             std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
-        let options = self.options(paths)?;
-        let source = self.source.open(paths)?;
-        let initrd = initrd_builder::build(source.as_ref(), &init, &options)?;
+        // The cache of modules is the servers', and the initrd the caller's.
+        let initrd = as_command(paths, || {
+            let options = self.options(paths)?;
+            let source = self.source.open(paths)?;
+            Ok(initrd_builder::build(source.as_ref(), &init, &options)?)
+        })?;
         write(&self.output, &initrd.bytes)
             .with_context(|| format!("can't write {}", self.output.display()))?;
         for warning in &initrd.warnings {

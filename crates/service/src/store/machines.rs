@@ -1,13 +1,26 @@
 //! Rows of machines.
 
 use super::row::{parse, parse_optional};
+use super::schema;
 use super::transaction::{Part, Transaction};
+use crate::error::Error;
 use model::{ImageName, Machine, MachineName, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
+use std::path::Path;
 use wire::Mac;
 
 const COLUMNS: &str =
     "name, mac, image, root, root_url, write_mode, shelf_slot, kernel_args, reset_disk";
+
+/// How many machines the database has. It is only read: no file is made, and an older database stays as it is.
+///
+/// # Errors
+/// There is no such database, or it can't be read.
+pub fn count_machines(database: &Path) -> Result<u64, Error> {
+    let failed = |source| Error::database(database, source);
+    let connection = schema::open_reader(database).map_err(failed)?;
+    connection.query_row("SELECT count(*) FROM machine", [], |row| row.get(0)).map_err(failed)
+}
 
 impl Transaction<'_> {
     /// All machines, by name.

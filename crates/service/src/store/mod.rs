@@ -24,6 +24,7 @@ pub(crate) use database::Database;
 pub use hardware::Hardware;
 pub(crate) use hardware::take_over_files;
 pub(crate) use images::index;
+pub use machines::count_machines;
 pub use orders::PowerState;
 pub(crate) use proofs::Proof;
 pub use seen::Sighting;

@@ -1,0 +1,212 @@
+//! What this process may do: servers and commands that are started as root go on as a user of their own.
+//!
+//! Call these before the first thread is started: capabilities belong to threads, and new ones inherit them.
+
+mod account;
+mod capabilities;
+mod take_over;
+
+use account::{Account, Who};
+
+use crate::config::Config;
+use crate::paths::Paths;
+use anyhow::{Context, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
+use rustix::fs::{Access, access};
+use rustix::thread::CapabilitySet;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// A server that changes its user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// `bootlace serve`.
+    Boot,
+    /// `bootlace storage`.
+    Storage,
+    /// `bootlace up`: the boot server, which starts the storage server whenever that has died.
+    Both,
+}
+
+impl Server {
+    fn capabilities(self) -> CapabilitySet {
+        // Ports below 1024, and raw sockets.
+        let boot = CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_RAW;
+        match self {
+            Self::Boot => boot,
+            // An AoE socket gets a larger buffer than others may have.
+            Self::Storage | Self::Both => boot | CapabilitySet::NET_ADMIN,
+        }
+    }
+
+    /// Files that it must be able to read, as far as they are there.
+    fn reads(self, paths: &Paths, config: &Config) -> Vec<PathBuf> {
+        let mut files = vec![paths.config()];
+        let tls = config.storage.nbd_tls.as_ref();
+        let authority = tls.and_then(|tls| tls.machine_ca.clone());
+        if self != Self::Storage {
+            let init = if authority.is_some() { service::INIT_TLS } else { service::INIT };
+            files.extend(service::find_init(init));
+            files.extend(config.boot.rescue_busybox.clone());
+            files.extend(authority);
+        }
+        if let Some(tls) = tls.filter(|_| self != Self::Boot) {
+            files.extend([tls.certificate.clone(), tls.key.clone()]);
+            files.extend(tls.client_ca.clone());
+        }
+        files
+    }
+}
+
+/// Commands read what root names to them, such as a block device to import, and write as the servers' user only.
+const COMMAND: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+
+/// How a user is made; Debian and Fedora alike.
+const USERADD: &str = "useradd --system --user-group --no-create-home --home-dir /var/lib/bootlace \
+                       --shell /usr/sbin/nologin bootlace";
+
+/// Makes this process a server: if it is root it takes over the state, and becomes the servers' user for good, with
+/// the capabilities of this server alone.
+pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> anyhow::Result<()> {
+    match Who::of_servers(paths, config.service.user.as_deref())? {
+        Who::Unprivileged | Who::Root => {}
+        Who::Missing => tracing::warn!(
+            "running as root, since there is no user \"bootlace\": whoever breaks into this server has the whole \
+             host. Create the user, and restart: {USERADD}"
+        ),
+        Who::Account(account) => {
+            // As root, who finds them wherever they are.
+            let reads = server.reads(paths, config);
+            let folders = paths.own();
+            folders.iter().try_for_each(|folder| make_own(folder, &account))?;
+            become_user(&account, server.capabilities())?;
+            let trouble = folders.iter().find_map(|folder| unusable(folder));
+            if let Some(trouble) =
+                trouble.or_else(|| reads.iter().find_map(|file| unreadable(file)))
+            {
+                bail!(trouble);
+            }
+            tracing::info!(user = account.to_string(), "no longer root");
+        }
+    }
+    Ok(())
+}
+
+/// Makes this process a command: what root's commands write belongs to the servers' user.
+pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
+    let Some(account) = owner(paths)? else { return Ok(()) };
+    paths.own().iter().try_for_each(|folder| make_own(folder, &account))?;
+    become_user(&account, COMMAND)
+}
+
+/// Does something that writes into the state as [`become_command`] would, and is root again.
+pub(crate) fn as_command<T>(
+    paths: &Paths,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let Some(account) = owner(paths)? else { return work() };
+    make_own(&paths.cache(), &account)?;
+    let failed = || format!("can't work as the user {account}");
+    capabilities::begin_as(&account, COMMAND).with_context(failed)?;
+    let done = work();
+    capabilities::end_as().with_context(failed)?;
+    done
+}
+
+/// Whom root's commands work for; `None` if that is root itself, or we are not root.
+fn owner(paths: &Paths) -> anyhow::Result<Option<Account>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    if let Some(account) = Account::owning(&paths.state())? {
+        return Ok((!account.is_root()).then_some(account));
+    }
+    // No server has run here yet. What is wrong with the configuration it will report.
+    let user = Config::load(&paths.config()).ok().and_then(|config| config.service.user);
+    match Who::of_servers(paths, user.as_deref())? {
+        Who::Account(account) => Ok(Some(account)),
+        Who::Unprivileged | Who::Root | Who::Missing => Ok(None),
+    }
+}
+
+fn become_user(account: &Account, wanted: CapabilitySet) -> anyhow::Result<()> {
+    capabilities::become_user(account, wanted)
+        .with_context(|| format!("can't become the user {account}"))
+}
+
+/// Makes the folder if it is missing, and the account the owner of all in it.
+fn make_own(folder: &Path, account: &Account) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("can't make the folder {}", folder.display()))?;
+    let taken = take_over::take_over(folder, account)
+        .with_context(|| format!("can't give {} to the user {account}", folder.display()))?;
+    if taken > 0 {
+        tracing::info!(folder = %folder.display(), user = account.to_string(), taken, "files taken over");
+    }
+    Ok(())
+}
+
+/// What is wrong with the user whom `bootlace up` would become. If this process is root it becomes that user, so
+/// that nothing can be checked afterwards for which root is needed.
+pub(crate) fn check(paths: &Paths, config: &Config) -> Result<String, Trouble> {
+    let wrong = |error: anyhow::Error| Trouble::Wrong(format!("{error:#}"));
+    match Who::of_servers(paths, config.service.user.as_deref()).map_err(wrong)? {
+        Who::Unprivileged => Ok("user: not root, so the servers would run as this one".to_owned()),
+        Who::Root => Ok("user: the servers stay root, as [service] user says".to_owned()),
+        Who::Missing => Err(Trouble::Unsafe(format!(
+            "user: the servers would stay root, since there is no user \"bootlace\"; create it: {USERADD}"
+        ))),
+        Who::Account(account) => {
+            let reads = Server::Both.reads(paths, config);
+            become_user(&account, Server::Both.capabilities()).map_err(wrong)?;
+            let troubles: Vec<String> = reads.iter().filter_map(|file| unreadable(file)).collect();
+            match troubles.is_empty() {
+                true => {
+                    Ok(format!("user: the servers become {account}, who can read what they need"))
+                }
+                false => Err(Trouble::Wrong(troubles.join("; "))),
+            }
+        }
+    }
+}
+
+/// What a check finds.
+pub(crate) enum Trouble {
+    /// It keeps the servers from starting.
+    Wrong(String),
+    /// They start, and should not run so.
+    Unsafe(String),
+}
+
+/// Why this process, which has changed its user, can't write to a folder of its own.
+fn unusable(folder: &Path) -> Option<String> {
+    let error = access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    let user = Account::ours();
+    Some(format!(
+        "the user {user} can't write to {}: {error}; each folder above it must let others through (chmod o+x), and what \
+         a symbolic link leads to must belong to {user} (chown -R)",
+        folder.display()
+    ))
+}
+
+/// Why this process can't read a file. One that is missing is reported by who needs it.
+fn unreadable(file: &Path) -> Option<String> {
+    let error =
+        File::open(file).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
+    let (user, file) = (Account::ours(), file.display());
+    Some(format!(
+        "the user {user} can't read {file}: {error}; let the group of {user} read it (chgrp and chmod g+r {file}), and \
+         others through the folders above it (chmod o+x)"
+    ))
+}
+
+/// Lets this process have as many files and sockets open as it may.
+pub(crate) fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of file descriptors can't be raised");
+    }
+}
