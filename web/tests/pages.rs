@@ -362,6 +362,29 @@ async fn a_running_machine_is_stopped_after_a_question() {
 }
 
 #[tokio::test]
+async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let (mac, address) = (MAC.parse().unwrap(), std::net::Ipv4Addr::new(10, 77, 0, 100));
+    let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
+    site.service.commit_lease(lease).await.unwrap();
+    let boot = site.service.boot_of(mac).unwrap().id;
+    let file = site.service.host_file(address, boot).await.unwrap().unwrap();
+    let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
+    assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
+    site.unknown_pc_asks(MAC).await;
+
+    let (_, page) = site.get("/machines/lab-07").await;
+    assert!(page.contains("began to boot while it runs") && page.contains("Restart…"), "{page}");
+    assert!(page.contains(&format!("number {boot} ")), "{page}");
+    let (_, body) = site.json("GET", "/api/v1/machines/lab-07", "").await;
+    assert_eq!((&body["boot"]["id"], &body["state"]["word"]), (&boot.into(), &"up".into()));
+    assert!(body["candidate"]["id"].as_u64().unwrap() > boot, "{body}");
+}
+
+#[tokio::test]
 async fn the_api_does_what_the_pages_do() {
     let site = Site::new(&["debian-12"]);
     let machine = "/api/v1/machines/lab-07";

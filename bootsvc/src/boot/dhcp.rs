@@ -32,6 +32,9 @@ pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
     }
 }
 
+/// How often it is looked which machines run: their addresses are theirs whatever is said in their name.
+const IN_USE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Answers requests until `stop`, and prolongs the leases of machines that are `alive`.
 pub(crate) async fn serve(
     socket: DhcpSocket,
@@ -47,6 +50,8 @@ pub(crate) async fn serve(
         );
     }
     let mut server = Server::new(config, service.leases());
+    let mut in_use = tokio::time::interval(IN_USE_INTERVAL);
+    in_use.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let socket = Arc::new(socket);
     let mut is_deaf = false;
     // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
@@ -55,6 +60,10 @@ pub(crate) async fn serve(
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return,
+            _ = in_use.tick() => {
+                server.protect(service.machines_in_use());
+                continue;
+            }
             Some(_) = answers.join_next() => continue,
             Some(mac) = alive.recv() => {
                 if let Some(lease) = server.on_alive(mac, service.lease_clock_unix()) {
@@ -125,6 +134,7 @@ fn note_silence(service: &Service, mac: Mac, reason: &Reason) {
             Subject::Address(*relay),
             format!("This relay asks for {who}, and is not on the boot network"),
         ),
+        Reason::StillInUse(_) => return service.refused_release(mac),
         Reason::NotLeased(_) | Reason::NoAddress => return,
     };
     service.found(kind, &subject, cause);

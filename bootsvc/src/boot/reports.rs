@@ -1,8 +1,7 @@
-//! Reports of `init`, one UDP datagram a stage; signs of life, and orders to stop for those who give them.
+//! Reports of `init`, one UDP datagram a stage; signs of life, and questions and orders for those who give them.
 
-use initcfg::{Ack, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag, Word};
-use service::{Belief, NewStage, Service};
-use std::collections::HashMap;
+use initcfg::{Ack, Answer, Heartbeat, Obedience, REPORT_MAX, Report, SEAL_BYTES, Tag, Word};
+use service::{Belief, Heard, NewStage, Service};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,11 +12,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::Mac;
 
-/// How often it is looked for orders that were not obeyed yet; they may come from another process.
-const ORDERS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Machines of which it is remembered where their signs of life come from.
-const KEEPERS_MAX: usize = 4096;
+/// How often it is looked for orders that were not obeyed yet, which may come from another process, and for questions.
+const MESSAGES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Words that wait for the disk. Those beyond wait in the socket's buffer, and machines repeat their reports.
 const WORDS_MAX: usize = 256;
@@ -30,8 +26,6 @@ pub(crate) struct ReportListener {
     socket: Arc<UdpSocket>,
     service: Service,
     alive: mpsc::Sender<Mac>,
-    /// Where the signs of life of each machine come from: there it hears orders.
-    keepers: HashMap<Mac, SocketAddr>,
     /// Words that wait. Those that turn out to be a machine's own only then come out again.
     waiting: JoinSet<Option<(Word, SocketAddr)>>,
 }
@@ -48,25 +42,25 @@ impl ReportListener {
     ) -> io::Result<Self> {
         let socket = UdpSocket::bind((server, initcfg::REPORT_PORT)).await?;
         let socket = Arc::new(socket);
-        Ok(Self { socket, service, alive, keepers: HashMap::new(), waiting: JoinSet::new() })
+        Ok(Self { socket, service, alive, waiting: JoinSet::new() })
     }
 
     /// Notes and acknowledges reports until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut buffer = [0; REPORT_MAX + SEAL_BYTES + 1];
-        let mut orders = tokio::time::interval(ORDERS_INTERVAL);
-        orders.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut messages = tokio::time::interval(MESSAGES_INTERVAL);
+        messages.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let received = tokio::select! {
                 () = stop.cancelled() => return,
                 Some(done) = self.waiting.join_next() => {
                     if let Ok(Some((word, peer))) = done {
-                        self.on_own_word(word, peer);
+                        self.on_own_word(word, peer, true);
                     }
                     continue;
                 }
-                _ = orders.tick() => {
-                    self.give_orders().await;
+                _ = messages.tick() => {
+                    self.speak_to_keepers().await;
                     continue;
                 }
                 received = self.socket.recv_from(&mut buffer), if self.waiting.len() < WORDS_MAX => received,
@@ -78,13 +72,10 @@ impl ReportListener {
         }
     }
 
-    /// Tells machines to stop that have not said yet that they do.
-    async fn give_orders(&self) {
-        for (mac, order) in self.service.open_orders() {
-            // Who has not been heard since this server started is told after his next sign of life.
-            let Some(keeper) = self.keepers.get(&mac) else { continue };
-            if let Err(error) = self.socket.send_to(order.as_bytes(), keeper).await {
-                tracing::debug!(%mac, %error, "an order was not sent");
+    async fn speak_to_keepers(&self) {
+        for (keeper, message) in self.service.messages_to_keepers() {
+            if let Err(error) = self.socket.send_to(message.as_bytes(), keeper).await {
+                tracing::debug!(%keeper, %error, "a keeper was not told");
             }
         }
     }
@@ -99,15 +90,19 @@ impl ReportListener {
             }
         };
         let (mac, boot) = (word.mac(), word.boot());
-        // A machine speaks only for itself, and proves it as soon as it can.
         let SocketAddr::V4(address) = peer else { return };
-        if self.service.owner_of(*address.ip()) != Some(mac) {
-            tracing::warn!(%peer, %mac, "report from an address that is not the machine's");
-            return;
-        }
         match self.service.believe(mac, boot, line, tag) {
-            Belief::Believed => self.on_own_word(word, peer),
+            Belief::Proven => self.on_own_word(word, peer, true),
+            Belief::Unproven if self.service.is_heard_unproven(&word, *address.ip()) => {
+                self.on_own_word(word, peer, false);
+            }
+            Belief::Unproven => {
+                tracing::debug!(%peer, %mac, boot, "an unproven word that only the machine could say");
+            }
             Belief::Refused => {}
+            Belief::Earlier if tag.is_none() => {
+                tracing::debug!(%peer, %mac, boot, "an unproven word about no boot that is open");
+            }
             Belief::Earlier => self.look_up(word, peer, line.to_vec(), tag),
         }
     }
@@ -120,21 +115,36 @@ impl ReportListener {
         });
     }
 
-    fn on_own_word(&mut self, word: Word, peer: SocketAddr) {
+    fn on_own_word(&mut self, word: Word, peer: SocketAddr, is_proven: bool) {
         match word {
-            Word::Heartbeat(heartbeat) => self.on_heartbeat(heartbeat, peer),
+            Word::Heartbeat(heartbeat) => self.on_heartbeat(heartbeat, peer, is_proven),
+            Word::Answer(answer) => self.on_answer(answer, peer),
             Word::Obedience(obedience) => self.on_obedience(obedience),
             Word::Report(report) => self.on_report(report, peer),
         }
     }
 
-    fn on_heartbeat(&mut self, heartbeat: Heartbeat, peer: SocketAddr) {
-        let Heartbeat { boot, mac, is_last, ram_used_percent } = heartbeat;
-        if !is_last && (self.keepers.len() < KEEPERS_MAX || self.keepers.contains_key(&mac)) {
-            self.keepers.insert(mac, peer);
+    fn on_heartbeat(&mut self, heartbeat: Heartbeat, peer: SocketAddr, is_proven: bool) {
+        let Heard { is_alive, question } =
+            self.service.heartbeat(heartbeat, is_proven.then_some(peer));
+        if let Some(question) = question
+            && let Err(error) = self.socket.try_send_to(question.as_bytes(), peer)
+        {
+            tracing::debug!(%peer, %error, "a keeper was not asked");
         }
-        self.service.heartbeat(mac, boot, is_last, ram_used_percent);
-        // When DHCP has too much to do, the next one prolongs the lease.
+        if is_alive {
+            self.keeps_address(heartbeat.mac);
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer, peer: SocketAddr) {
+        if self.service.answered(answer, peer) {
+            self.keeps_address(answer.mac);
+        }
+    }
+
+    fn keeps_address(&self, mac: Mac) {
+        // When DHCP has too much to do, the next sign of life prolongs the lease.
         let _ = self.alive.try_send(mac);
     }
 

@@ -1,7 +1,7 @@
 //! Addresses: who has which, and which is next.
 
 use crate::server::Config;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::Ipv4Addr;
 use wire::{Lease, Mac};
 
@@ -25,6 +25,8 @@ pub(crate) struct Pool {
     offered: BTreeMap<Ipv4Addr, Mac>,
     reserved: BTreeMap<Ipv4Addr, Mac>,
     declined: BTreeMap<Ipv4Addr, u64>,
+    /// Clients that are known to use their address, whatever is said in their name.
+    in_use: BTreeSet<Mac>,
 }
 
 impl Pool {
@@ -50,6 +52,15 @@ impl Pool {
         {
             self.by_address.remove(&former.address);
         }
+    }
+
+    pub(crate) fn protect(&mut self, in_use: BTreeSet<Mac>) {
+        self.in_use = in_use;
+    }
+
+    /// The address that this client is known to use.
+    pub(crate) fn used_by(&self, mac: Mac) -> Option<Ipv4Addr> {
+        self.in_use.get(&mac).and_then(|mac| self.by_mac.get(mac)).map(|lease| lease.address)
     }
 
     pub(crate) fn lease(&self, mac: Mac) -> Option<&Lease> {
@@ -108,7 +119,7 @@ impl Pool {
             .get(&address)
             .filter(|owner| **owner != mac)
             .and_then(|owner| self.by_mac.get(owner))
-            .is_some_and(|lease| lease.expires_unix > now);
+            .is_some_and(|lease| lease.expires_unix > now || self.in_use.contains(&lease.mac));
         let is_offered = self
             .offered
             .get(&address)

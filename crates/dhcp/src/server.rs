@@ -5,7 +5,7 @@ use crate::pool::Pool;
 use crate::reply::{Reply, grant, inform, refuse};
 use crate::request::Request;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -100,6 +100,12 @@ pub enum Reason {
     /// A client releases an address that it does not have.
     #[error("the client releases {0}, which it does not have: nothing to do")]
     NotLeased(Ipv4Addr),
+    /// A client gives up an address that it is known to use.
+    #[error(
+        "{0} is in use by the client in whose name it is given up: that is probably forged; look for a PC that \
+         has the same MAC address, or for who sends it"
+    )]
+    StillInUse(Ipv4Addr),
     /// The message makes no sense.
     #[error("the request names no address: update the client's firmware if it does not boot")]
     NoAddress,
@@ -114,7 +120,7 @@ pub enum Reason {
 /// The server's memory: who has which address.
 ///
 /// Hand each request to [`on_request`](Self::on_request) and obey the [`Decision`]; hand each sign that a machine runs
-/// to [`on_alive`](Self::on_alive). Both return leases that the caller stores for good, and in their order for each
+/// to [`on_alive`](Self::on_alive); who is known to use his address is told by [`protect`](Self::protect). The first two return leases that the caller stores for good, and in their order for each
 /// MAC, before a reply leaves: after a restart [`new`](Self::new) gets them back. Nothing has to be called at certain
 /// times.
 #[derive(Debug)]
@@ -133,6 +139,12 @@ impl Server {
     /// The configuration that the server was made with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// From now on these clients are known to use their addresses, and no others: they keep them until that changes.
+    /// Anybody can send a DHCP message in anybody's name.
+    pub fn protect(&mut self, in_use: BTreeSet<Mac>) {
+        self.pool.protect(in_use);
     }
 
     /// Decides about a request that arrived at `now` (seconds since 1970).
@@ -194,8 +206,12 @@ impl Server {
             return Decision::Silent(Reason::NoAddress);
         };
         let reserved = self.config.reserved.get(&request.mac);
+        // Who moved it elsewhere would take its disk away. A new reservation counts all the same.
+        let used = self.pool.used_by(request.mac).filter(|_| reserved != Some(&address));
         let why = if !self.config.is_local(address) {
             Some(format!("{address} is not on this network"))
+        } else if let Some(used) = used.filter(|used| *used != address) {
+            Some(format!("{used} is yours, and in use"))
         } else if let Some(other) = reserved.filter(|reserved| **reserved != address) {
             // Only if it can really have the other one; else it would ask and be refused for ever.
             let can_have = self.pool.is_free_for(&self.config, request.mac, *other, now);
@@ -224,6 +240,9 @@ impl Server {
         let Some(address) = request.wanted else {
             return Decision::Silent(Reason::NoAddress);
         };
+        if self.pool.used_by(request.mac) == Some(address) {
+            return Decision::Silent(Reason::StillInUse(address));
+        }
         // Only what it was given: otherwise one client could make the whole pool unusable.
         if self.pool.lease(request.mac).is_some_and(|lease| lease.address == address) {
             self.pool.decline(request.mac, address, now);
@@ -233,6 +252,9 @@ impl Server {
     }
 
     fn on_release(&mut self, request: &Request, now: u64) -> Decision {
+        if self.pool.used_by(request.mac) == Some(request.client) {
+            return Decision::Silent(Reason::StillInUse(request.client));
+        }
         match self.pool.lease(request.mac) {
             Some(lease) if lease.address == request.client => {
                 let ended = Lease { expires_unix: now, ..lease.clone() };

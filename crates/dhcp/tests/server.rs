@@ -7,7 +7,7 @@ use dhcp::{
     RequestKind, Server,
 };
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use wire::Mac;
 
@@ -316,6 +316,46 @@ fn a_declined_address_rests() {
 }
 
 #[test]
+fn nobody_takes_the_address_of_a_machine_that_runs() {
+    let mut server = Server::new(config(), []);
+    let address = lease(&mut server, 1);
+    server.protect(BTreeSet::from([mac(1)]));
+    let release = Message { client: address, ..message(Release, 1) };
+    let decline = message(Decline, 1).wants(address);
+    for forged in [&release, &decline] {
+        assert_eq!(silence(&mut server, forged), Reason::StillInUse(address));
+    }
+    let elsewhere = ip(if address == ip(100) { 101 } else { 100 });
+    let moved = reply(&mut server, &message(RequestKind::Request, 1).wants(elsewhere));
+    assert_eq!(moved.kind, ReplyKind::Nak);
+    let same = reply(&mut server, &message(RequestKind::Request, 1).wants(address));
+    assert_eq!((same.kind, same.address), (ReplyKind::Ack, address), "it may boot again");
+
+    // Its lease is over, and still nobody else gets the address, though no other is left.
+    let later = NOW + 3_600_000;
+    let ask = |server: &mut Server, message: &Message| {
+        let request = Request::parse(&message.bytes()).unwrap();
+        server.on_request(&request, later)
+    };
+    for last in 2..=4 {
+        let offer = ask(&mut server, &message(Discover, last).wants(address));
+        let Decision::Reply(offer) = offer else { panic!("{offer:?}") };
+        assert_ne!(offer.address, address);
+    }
+    let none = ask(&mut server, &message(Discover, 5).wants(address));
+    assert!(matches!(none, Decision::Silent(Reason::PoolExhausted(..))), "{none:?}");
+    let refused = ask(&mut server, &message(RequestKind::Request, 5).wants(address));
+    assert!(matches!(refused, Decision::Reply(reply) if reply.kind == ReplyKind::Nak));
+
+    // It is off: its address is as any other.
+    server.protect(BTreeSet::new());
+    let Decision::Reply(offer) = ask(&mut server, &message(Discover, 5).wants(address)) else {
+        panic!("no offer")
+    };
+    assert_eq!(offer.address, address);
+}
+
+#[test]
 fn another_server_s_clients_are_left_alone() {
     let mut server = Server::new(config(), []);
     let other = Ipv4Addr::new(10, 77, 0, 2);
@@ -359,6 +399,7 @@ fn every_reason_says_what_to_do() {
         Reason::ReservedInUse(address),
         Reason::Declined(address),
         Reason::NotLeased(address),
+        Reason::StillInUse(address),
         Reason::NoAddress,
         Reason::ForeignRelay(address),
     ] {

@@ -16,6 +16,7 @@ mod heartbeat;
 mod host;
 mod modules;
 mod power;
+mod question;
 mod ram;
 mod report;
 mod rescue;
@@ -39,6 +40,7 @@ pub use modules::{
     module_name,
 };
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
+pub use question::{Answer, Question, QuestionId};
 pub use ram::{ParseRamSizeError, RamSize};
 pub use report::{Ack, REPORT_MAX, Report};
 pub use rescue::{

@@ -1,6 +1,6 @@
 //! Everything that a machine says to the boot server, and how any line of the protocol begins.
 
-use crate::{Heartbeat, Obedience, REPORT_MAX, Report};
+use crate::{Answer, Heartbeat, Obedience, REPORT_MAX, Report};
 use core::fmt;
 use core::str::FromStr;
 use wire::Mac;
@@ -18,6 +18,8 @@ pub enum Word {
     Heartbeat(Heartbeat),
     /// The machine obeys an order to stop (`obeys`).
     Obedience(Obedience),
+    /// The machine runs, and has heard the boot server's question just now (`answers`).
+    Answer(Answer),
 }
 
 /// The datagram is no line of the protocol.
@@ -42,6 +44,7 @@ impl Word {
             "report" => Report::from_fields(fields).map(Self::Report),
             "alive" => Heartbeat::from_fields(false, fields).map(Self::Heartbeat),
             "off" => Heartbeat::from_fields(true, fields).map(Self::Heartbeat),
+            "answers" => Answer::from_fields(fields).map(Self::Answer),
             "obeys" => Obedience::from_fields(fields).map(Self::Obedience),
             _ => Err(LineError::NotOurs),
         }
@@ -53,6 +56,7 @@ impl Word {
             Self::Report(report) => report.boot,
             Self::Heartbeat(heartbeat) => heartbeat.boot,
             Self::Obedience(obedience) => obedience.boot,
+            Self::Answer(answer) => answer.boot,
         }
     }
 
@@ -62,6 +66,7 @@ impl Word {
             Self::Report(report) => report.mac,
             Self::Heartbeat(heartbeat) => heartbeat.mac,
             Self::Obedience(obedience) => obedience.mac,
+            Self::Answer(answer) => answer.mac,
         }
     }
 }
@@ -72,6 +77,7 @@ impl fmt::Display for Word {
             Self::Report(report) => report.fmt(f),
             Self::Heartbeat(heartbeat) => heartbeat.fmt(f),
             Self::Obedience(obedience) => obedience.fmt(f),
+            Self::Answer(answer) => answer.fmt(f),
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
-use crate::live::{Exports, FindingCount, Findings, Heartbeats, LeaseClock, Refused, Waits};
+use crate::live::{
+    Exports, FindingCount, Findings, Heartbeats, Keepers, LeaseClock, Refused, Waits,
+};
 use crate::options::Options;
 use crate::store::{self, Database, View};
 use images::Store;
@@ -29,6 +31,7 @@ struct Inner {
     initrds: Initrds,
     waits: Waits,
     heartbeats: Heartbeats,
+    keepers: Keepers,
     refused: Refused,
     exports: Exports,
     findings: Findings,
@@ -55,6 +58,7 @@ impl Service {
             initrds,
             waits: Waits::default(),
             heartbeats: Heartbeats::new(now.moment),
+            keepers: Keepers::new(now.moment),
             refused: Refused::default(),
             exports: Exports::default(),
             findings: Findings::default(),
@@ -92,6 +96,10 @@ impl Service {
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {
         &self.inner.heartbeats
+    }
+
+    pub(crate) fn keepers(&self) -> &Keepers {
+        &self.inner.keepers
     }
 
     pub(crate) fn refused(&self) -> &Refused {

@@ -3,7 +3,8 @@
 use super::token::{TokenCell, later_token, sealed};
 use crate::console::uptime;
 use initcfg::{
-    Ack, BootConfig, Heartbeat, Obedience, REPORT_MAX, REPORT_PORT, Report, Stage, Token,
+    Ack, Answer, BootConfig, Heartbeat, Obedience, QuestionId, REPORT_MAX, REPORT_PORT, Report,
+    Stage, Token,
 };
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -73,6 +74,11 @@ impl Target {
     /// The answer to an order.
     pub(crate) fn obedience(self, counter: u32) -> Obedience {
         Obedience { boot: self.boot, mac: self.mac, counter }
+    }
+
+    /// The answer to a question.
+    pub(crate) fn answer(self, id: QuestionId) -> Answer {
+        Answer { boot: self.boot, mac: self.mac, id }
     }
 
     /// Number of the boot.

@@ -1,11 +1,11 @@
-//! The keeper's signs of life, and what it hears in return: orders to stop.
+//! The keeper's signs of life, and what it hears in return: questions, and orders to stop.
 
 use super::memory::Memory;
 use super::power::Power;
 use crate::boot_server::reporter::Target;
 use crate::boot_server::token::{TokenCell, later_token, sealed};
 use crate::console::Console;
-use initcfg::{Heartbeat, REPORT_MAX};
+use initcfg::{Heartbeat, Question, REPORT_MAX, SEAL_BYTES, unseal};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -75,18 +75,15 @@ impl Heartbeats {
         }
     }
 
-    /// Waits for an order, and obeys it.
+    /// Waits for a question and answers it, or for an order and obeys it.
     fn listen_until(&mut self, end: Instant) {
         let started = Instant::now();
         let left = end.saturating_duration_since(started).max(TICK);
         let _ = self.socket.set_read_timeout(Some(left));
-        let mut datagram = [0; REPORT_MAX];
+        let mut datagram = [0; REPORT_MAX + SEAL_BYTES];
         match self.socket.recv_from(&mut datagram) {
             Ok((length, sender)) if sender == self.target.address().into() => {
-                let answer = self
-                    .power
-                    .as_mut()
-                    .and_then(|power| power.on_datagram(datagram.get(..length)?));
+                let answer = self.answer(datagram.get(..length).unwrap_or_default());
                 if let Some(answer) = answer {
                     let _ = self.socket.send_to(answer.as_bytes(), self.target.address());
                 }
@@ -94,6 +91,48 @@ impl Heartbeats {
             Ok(_) => {}
             // "Connection refused" comes at once when nobody listens there: not a reason to spin.
             Err(_) => std::thread::sleep(TICK.saturating_sub(started.elapsed())),
+        }
+    }
+
+    /// The answer to what the boot server says, which has its proof.
+    fn answer(&mut self, datagram: &[u8]) -> Option<String> {
+        let (line, tag) = unseal(datagram);
+        let token = self.token.get().filter(|token| tag == Some(token.tag(line)))?;
+        match Question::parse(line) {
+            Ok(question) if question.boot == self.target.boot() => {
+                let line = self.target.answer(question.id).to_string();
+                Some(sealed(Some(token), line))
+            }
+            Ok(_) => None,
+            Err(_) => self.power.as_mut()?.on_datagram(datagram),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use initcfg::{BootConfig, QuestionId, Token};
+
+    #[test]
+    fn only_the_boot_server_s_questions_about_this_boot_are_answered() {
+        let line = "bootlace.server=10.0.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 bootlace.address=10.0.0.7/24 \
+                    bootlace.host=lab-07 bootlace.root=nbd:10.0.0.1:10809:lab-07";
+        let target = Target::from(&BootConfig::parse(line).unwrap());
+        let secret = Token::new([7; 32]);
+        let token = TokenCell::default();
+        token.set(secret).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let console = Console::log_only();
+        let mut keeper = Heartbeats { socket, target, token, power: None, memory: None, console };
+        let id = QuestionId::new([9; 16]);
+        let question = |boot| Question { boot, id }.to_string();
+        let answer = keeper.answer(secret.seal(&question(4)).as_bytes()).unwrap();
+        assert_eq!(answer, secret.seal(&target.answer(id).to_string()));
+        for wrong in
+            [question(4), secret.seal(&question(5)), Token::new([8; 32]).seal(&question(4))]
+        {
+            assert_eq!(keeper.answer(wrong.as_bytes()), None, "{wrong}");
         }
     }
 }

@@ -27,8 +27,9 @@ impl Service {
         let view = self.view();
         let Some(mac) = view.owner(address) else { return Ok(None) };
         let Some(last) = view.boots.get(&mac) else { return Ok(None) };
-        let system_starts = last.boot.stages.iter().any(|event| event.stage >= Stage::Handover)
-            || self.heartbeats().was_heard(mac, boot);
+        let starts = |stage: Stage| matches!(stage, Stage::Handover | Stage::Up);
+        let system_starts = last.boot.stages.iter().any(|event| starts(event.stage))
+            || self.heartbeats().was_heard(boot);
         let (Some(token), Some(machine)) = (last.proof.token, view.site.machine_by_mac(mac)) else {
             return Ok(None);
         };

@@ -1,5 +1,6 @@
 //! What machines ask: addresses, configurations, secrets; and what they tell.
 
+mod candidates;
 mod grub_config;
 mod hardware;
 mod host_segment;
@@ -13,4 +14,4 @@ mod words;
 pub use grub_config::LoaderConfig;
 pub use kernel_logs::KernelLog;
 pub use stages::NewStage;
-pub use words::Belief;
+pub use words::{Belief, Heard};

@@ -64,6 +64,7 @@ impl Service {
     /// The database can't be written, or too many changes wait.
     pub async fn boot_started(&self, mac: Mac, firmware: Firmware) -> Result<BootId, Error> {
         let now = self.now();
+        self.ask_earlier_boot(mac);
         // Most of the packets of a power-on change nothing.
         if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, now)) {
             return Ok(boot.id);
@@ -76,6 +77,7 @@ impl Service {
         let (id, is_new) = opened.await?;
         if is_new {
             self.waits().clear(mac);
+            self.ask_earlier_boot(mac);
             tracing::info!(%mac, boot = id, %firmware, "boot started");
         }
         Ok(id)

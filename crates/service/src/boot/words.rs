@@ -2,22 +2,35 @@
 
 use super::stages::clean;
 use crate::error::Error;
-use crate::live::Heartbeat;
+use crate::live;
 use crate::service::Service;
-use crate::store::Proof;
-use initcfg::Tag;
-use model::{BootId, FindingKind};
+use crate::store::{LastBoot, Proof};
+use initcfg::{Answer, Heartbeat, Question, QuestionId, Tag, Word};
+use model::{BootId, FindingKind, RootKind, Stage};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use wire::Mac;
 
 /// Whether a word is a machine's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belief {
-    /// It is.
-    Believed,
+    /// It is: who said it knows the secret of the boot.
+    Proven,
+    /// It may be: nobody has shown yet that he knows the secret of the boot.
+    Unproven,
     /// It is not; that was counted.
     Refused,
     /// It is about a boot before the last of this NIC: [`Service::believes`] looks that up.
     Earlier,
+}
+
+/// What follows from a sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The machine runs.
+    pub is_alive: bool,
+    /// To be sent to where it came from: the machine shall show that it said this just now.
+    pub question: Option<String>,
 }
 
 impl Service {
@@ -25,28 +38,28 @@ impl Service {
     /// wrong tag never, none as long as the machine has not shown that it has the token. Never waits.
     pub fn believe(&self, mac: Mac, boot: BootId, text: &[u8], tag: Option<Tag>) -> Belief {
         let view = self.view();
-        let Some(last) = view.boots.get(&mac).filter(|last| last.boot.id == boot) else {
-            return Belief::Earlier;
-        };
-        match self.is_proven(mac, boot, last.proof, text, tag) {
-            true => Belief::Believed,
-            false => Belief::Refused,
+        match view.boot(mac, boot) {
+            Some(known) => self.judge(mac, boot, known.proof, text, tag),
+            None => Belief::Earlier,
         }
     }
 
     /// Whether a text can be believed that a machine sends about any of its boots; looks earlier ones up, a few
-    /// at once. What can't be looked up is not believed: machines say it again.
+    /// at once, and of these only what is proven is believed. What can't be looked up is not: machines say it again.
     pub async fn believes(&self, mac: Mac, boot: BootId, text: &[u8], tag: Option<Tag>) -> bool {
         match self.believe(mac, boot, text, tag) {
-            Belief::Believed => return true,
+            Belief::Proven | Belief::Unproven => return true,
             Belief::Refused => return false,
             Belief::Earlier => {}
         }
+        // Whoever invents words makes no work.
+        if tag.is_none() {
+            return false;
+        }
         let _place = self.lookups().acquire().await;
         match self.database().read(move |tables| tables.proof(mac, boot)).await {
-            Ok(Some(proof)) => self.is_proven(mac, boot, proof, text, tag),
-            // There is nothing that such words could change.
-            Ok(None) => true,
+            Ok(Some(proof)) => self.judge(mac, boot, proof, text, tag) == Belief::Proven,
+            Ok(None) => false,
             Err(error) => {
                 tracing::warn!(%mac, boot, error = error.chain(), "words about a boot that can't be looked up");
                 false
@@ -54,42 +67,127 @@ impl Service {
         }
     }
 
-    fn is_proven(
-        &self,
-        mac: Mac,
-        boot: BootId,
-        proof: Proof,
-        text: &[u8],
-        tag: Option<Tag>,
-    ) -> bool {
+    fn judge(&self, mac: Mac, boot: BootId, proof: Proof, text: &[u8], tag: Option<Tag>) -> Belief {
         if !proof.accepts(text, tag) {
             self.refused().count(boot);
             let cause = "Probably somebody speaks in its name without the secret of its boot: words that are not \
                          the machine's are refused";
             self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
-            return false;
+            return Belief::Refused;
         }
-        if proof.token.is_some() && tag.is_some() && !proof.is_given {
+        if proof.token.is_none() || tag.is_none() {
+            return Belief::Unproven;
+        }
+        if !proof.is_given {
             // Nobody waits for it: if it can't be stored, the machine's next word is a proof as well.
             drop(self.database().write(move |tables| Ok(tables.note_proof(mac, boot)?)));
         }
-        true
+        Belief::Proven
     }
 
-    /// A machine gives a sign of life, or its last one because it shuts down; and says how full its
-    /// memory for changes is, if it has one.
-    pub fn heartbeat(&self, mac: Mac, boot: BootId, is_last: bool, ram_used_percent: Option<u8>) {
+    /// Whether a word that is not proven is noted at all: it must come from the machine's address, and a machine
+    /// whose disk is at the storage server has shown who it is before it has that.
+    pub fn is_heard_unproven(&self, word: &Word, address: Ipv4Addr) -> bool {
+        let view = self.view();
+        if view.owner(address) != Some(word.mac()) {
+            return false;
+        }
+        let last = view.boots.get(&word.mac()).filter(|last| last.boot.id == word.boot());
+        let Some(LastBoot { boot, proof, .. }) = last else { return false };
+        if proof.token.is_none() || boot.root.is_some_and(RootKind::is_foreign) {
+            return !matches!(word, Word::Answer(_));
+        }
+        match word {
+            Word::Report(report) => {
+                report.stage.is_none_or(|stage| stage < Stage::Attach || stage == Stage::Failed)
+            }
+            Word::Heartbeat(_) | Word::Obedience(_) | Word::Answer(_) => false,
+        }
+    }
+
+    /// A machine gives a sign of life, or its last one because it shuts down; and says how full its memory for changes
+    /// is, if it has one. If it is proven, `peer` is where it came from.
+    pub fn heartbeat(&self, heartbeat: Heartbeat, peer: Option<SocketAddr>) -> Heard {
+        let Heartbeat { boot, mac, is_last, ram_used_percent } = heartbeat;
         if is_last {
             tracing::info!(machine = self.name_or_mac(mac), boot, "shuts down");
         }
-        let at = self.now().moment;
-        self.heartbeats().note(mac, Heartbeat { boot, at, is_last, ram_used_percent });
+        let now = self.now().moment;
+        let mut heard = Heard { is_alive: true, question: None };
+        if let (Some(peer), Some(id), false) = (peer, new_question(), is_last) {
+            let (counts, id) =
+                self.keepers().on_heartbeat(mac, boot, peer, ram_used_percent, now, id);
+            heard = Heard { is_alive: counts, question: self.question(mac, boot, id) };
+        }
+        if heard.is_alive {
+            self.heartbeats().note(boot, live::Heartbeat { at: now, is_last, ram_used_percent });
+        }
+        heard
+    }
+
+    /// A machine answers a question; whether it is what it was asked last. The word must be proven.
+    pub fn answered(&self, answer: Answer, peer: SocketAddr) -> bool {
+        let Answer { boot, mac: _, id } = answer;
+        let now = self.now().moment;
+        let Some(ram_used_percent) = self.keepers().on_answer(boot, peer, id, now) else {
+            return false;
+        };
+        let heard = live::Heartbeat { at: now, is_last: false, ram_used_percent };
+        self.heartbeats().note(boot, heard);
+        true
+    }
+
+    /// What keepers must be told or asked now, and where: orders that they have not obeyed yet, and questions. To be
+    /// called each second.
+    pub fn messages_to_keepers(&self) -> Vec<(SocketAddr, String)> {
+        // Who has not been heard since this server started is told after his next sign of life.
+        let orders = self.open_orders().into_iter();
+        let orders = orders.filter_map(|(boot, order)| Some((self.keepers().peer(boot)?, order)));
+        let questions = self.keepers().due(self.now().moment).into_iter();
+        let questions =
+            questions.filter_map(|due| Some((due.peer, self.question(due.mac, due.boot, due.id)?)));
+        orders.chain(questions).collect()
+    }
+
+    fn question(&self, mac: Mac, boot: BootId, id: QuestionId) -> Option<String> {
+        let view = self.view();
+        let token = view.boot(mac, boot)?.proof.token?;
+        Some(token.seal(&Question { boot, id }.to_string()))
+    }
+
+    /// NICs of machines that use their address as far as is known: they have shown who they are and may still run, or
+    /// their disk is in use.
+    pub fn machines_in_use(&self) -> BTreeSet<Mac> {
+        let (view, now) = (self.view(), self.now());
+        let exports = self.exports().last();
+        let in_use = exports.list.iter().filter(|export| export.connections > 0);
+        let in_use = in_use.map(|export| export.spec.mac);
+        let machines = view.site.machines.iter().map(|machine| machine.mac);
+        let alive = machines.filter(|mac| {
+            let boots = [view.boots.get(mac), view.proven.get(mac)];
+            boots.into_iter().flatten().any(|boot| {
+                let life = self.heartbeats().life(boot.boot.id, now);
+                boot.proof.is_given && matches!(life, live::Life::Alive | live::Life::Unknown)
+            })
+        });
+        alive.chain(in_use).collect()
+    }
+
+    /// Somebody gave up a machine's address in its name while it runs.
+    pub fn refused_release(&self, mac: Mac) {
+        let view = self.view();
+        let Some(boots) = self.boots(&view, mac, self.now()) else { return };
+        self.refused().count(boots.current.boot.id);
+        let cause = "Probably somebody speaks in its name: its address was given up while it runs";
+        self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
     }
 
     /// A machine's init says that its boot waits, and for what.
     pub fn machine_waits(&self, mac: Mac, boot: BootId, why: &str) {
-        // What is left over from an earlier boot says nothing about this one.
-        if self.boot_of(mac).is_some_and(|last| last.id == boot) {
+        // What is left over from an earlier boot says nothing about this one, and a candidate nothing about the machine.
+        let view = self.view();
+        let current = self.boots(&view, mac, self.now()).map(|boots| boots.current.boot.id);
+        if current == Some(boot) {
             self.pc_waits(mac, &clean(why));
         }
     }
@@ -123,4 +221,10 @@ impl Service {
             Ok(())
         }
     }
+}
+
+/// Without randomness nobody is asked.
+pub(super) fn new_question() -> Option<QuestionId> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok().map(|()| QuestionId::new(random))
 }

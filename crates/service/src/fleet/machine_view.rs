@@ -28,7 +28,9 @@ pub struct MachineView {
     pub address: Option<Ipv4Addr>,
     /// Its firmware, once it has asked.
     pub firmware: Option<Firmware>,
-    /// Its last boot.
+    /// A boot that began in its name while it runs: a PC with its MAC address, or somebody who speaks in its name.
+    pub candidate: Option<Boot>,
+    /// Its last boot, but for that one.
     pub boot: Option<Boot>,
     /// Whether it has shown in its last boot that it knows the secret of that boot; then it can be told to
     /// stop, and what comes in its name without a proof is refused.
@@ -37,7 +39,8 @@ pub struct MachineView {
     pub power: Option<PowerState>,
     /// A rescue shell in which its next boot stops, or its last one that has no root yet.
     pub rescue: Option<Rescue>,
-    /// Words in its last boot that were refused, since their proof was wrong or missing.
+    /// What was said or asked in its name in its last boot and was refused: its proof was wrong or missing, or it
+    /// can't be what the machine wants.
     pub n_refused: u64,
     /// The image version that it gets at its next boot.
     pub next_version: Option<u32>,
@@ -54,6 +57,15 @@ impl MachineView {
         Some(match percent >= RAM_SHORT_PERCENT {
             true => format!("{}. {}", ram_cause(percent), FindingKind::RamNearlyFull.remedy()),
             false => format!("Its memory for changes is {percent} % full."),
+        })
+    }
+
+    /// What it means that a boot began in its name while it runs.
+    pub fn candidate_sentence(&self) -> Option<&'static str> {
+        self.candidate.as_ref().map(|_| {
+            "A PC with its MAC address began to boot while it runs. It gets nothing of this machine as long as \
+             this one answers. If nobody restarted it, look for a PC or a dock with the same MAC address, or for \
+             who sends DHCP messages in its name."
         })
     }
 
@@ -78,17 +90,19 @@ impl Service {
             .map(|machine| {
                 let lease = view.lease(machine.mac);
                 let seen = view.seen.get(&machine.mac);
-                let last = view.boots.get(&machine.mac);
+                let boots = self.boots(&view, machine.mac, now);
+                let last = boots.map(|boots| boots.current);
+                let candidate = boots.and_then(|boots| boots.candidate);
                 let boot = last.map(|last| Boot::clone(&last.boot));
                 let export = exports.get(&machine.name).copied();
                 let waiting = self.waits().get(machine.mac, now.moment);
-                let life = boot.as_ref().map_or(Life::Unknown, |boot| {
-                    self.heartbeats().life(machine.mac, boot.id, now)
-                });
+                let life = boot
+                    .as_ref()
+                    .map_or(Life::Unknown, |boot| self.heartbeats().life(boot.id, now));
                 let ram_used_percent = boot
                     .as_ref()
                     .filter(|_| life == Life::Alive)
-                    .and_then(|boot| self.heartbeats().ram_used_percent(machine.mac, boot.id));
+                    .and_then(|boot| self.heartbeats().ram_used_percent(boot.id));
                 let state =
                     machine_state(boot.as_ref(), waiting.as_deref(), export, life, now.unix_ms);
                 let next = machine
@@ -105,7 +119,8 @@ impl Service {
                         .or(seen.map(|seen| seen.firmware)),
                     is_proven: last.is_some_and(|last| last.proof.is_given),
                     power: last.and_then(|last| last.order.clone()),
-                    rescue: rescue(&view, machine, last),
+                    rescue: rescue(&view, machine, view.boots.get(&machine.mac)),
+                    candidate: candidate.map(|last| Boot::clone(&last.boot)),
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,

@@ -4,8 +4,7 @@ use crate::error::Error;
 use crate::service::Service;
 use crate::store::PowerState;
 use initcfg::{PowerOrder, PowerVerb};
-use model::MachineName;
-use wire::Mac;
+use model::{BootId, MachineName};
 
 impl Service {
     /// Asks a running machine to stop. The boot server tells it within a second, and again until the
@@ -16,8 +15,10 @@ impl Service {
     pub async fn order(&self, name: &MachineName, verb: PowerVerb) -> Result<PowerState, Error> {
         let mac = self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?.mac;
         // Who has proven nothing has no keeper that could check an order.
-        let last = self.view().boots.get(&mac).filter(|last| last.proof.is_given).cloned();
-        let boot = last.ok_or_else(|| Error::NoKeeper(name.clone()))?.boot.id;
+        let view = self.view();
+        let current = self.boots(&view, mac, self.now()).map(|boots| boots.current);
+        let current = current.filter(|current| current.proof.is_given);
+        let boot = current.ok_or_else(|| Error::NoKeeper(name.clone()))?.boot.id;
         let asked_unix_ms = self.now().unix_ms;
         let counter = self
             .database()
@@ -27,15 +28,17 @@ impl Service {
         Ok(PowerState { counter, verb, asked_unix_ms, obeyed_unix_ms: None })
     }
 
-    /// Orders that machines have not obeyed yet, as datagrams.
-    pub fn open_orders(&self) -> Vec<(Mac, String)> {
-        let now = self.now().unix_ms;
+    /// Orders that machines have not obeyed yet, as datagrams, each with its boot.
+    pub(crate) fn open_orders(&self) -> Vec<(BootId, String)> {
+        let now = self.now();
         let view = self.view();
-        let open = view.ordered().filter_map(|(mac, last)| {
-            let order = last.order.as_ref().filter(|order| order.is_open(now))?;
+        let open = view.ordered().filter_map(|mac| {
+            let current = self.boots(&view, mac, now)?.current;
+            let order = current.order.as_ref().filter(|order| order.is_open(now.unix_ms))?;
             let PowerState { counter, verb, .. } = *order;
-            let line = PowerOrder { boot: last.boot.id, counter, verb }.to_string();
-            Some((mac, last.proof.token?.seal(&line)))
+            let boot = current.boot.id;
+            let line = PowerOrder { boot, counter, verb }.to_string();
+            Some((boot, current.proof.token?.seal(&line)))
         });
         open.collect()
     }

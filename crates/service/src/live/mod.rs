@@ -3,6 +3,7 @@
 mod exports;
 mod findings;
 mod heartbeats;
+mod keepers;
 mod lease_clock;
 mod refused;
 mod waits;
@@ -12,6 +13,7 @@ pub use findings::FindingCount;
 pub(crate) use findings::{Findings, Held};
 pub use heartbeats::Life;
 pub(crate) use heartbeats::{Heartbeat, Heartbeats};
+pub(crate) use keepers::{Keepers, Presence};
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use refused::Refused;
 pub(crate) use waits::Waits;

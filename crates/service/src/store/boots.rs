@@ -43,6 +43,32 @@ impl Transaction<'_> {
         self.last_id(mac)?.map_or(Ok(None), |id| self.with_secrets(id))
     }
 
+    /// The last boot of each NIC that has shown that it is the machine's, if another one began since.
+    pub(super) fn earlier_proven_boots(&self) -> rusqlite::Result<Vec<LastBoot>> {
+        let ids: Vec<BootId> = self
+            .sql()
+            .prepare_cached(
+                "SELECT max(id) FILTER (WHERE is_proven = 1) AS proven FROM boot GROUP BY mac \
+                 HAVING proven < max(id)",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        ids.into_iter().filter_map(|id| self.with_secrets(id).transpose()).collect()
+    }
+
+    /// The last boot of a NIC that has shown that it is the machine's, if another one began since.
+    pub(super) fn earlier_proven_boot(&self, mac: Mac) -> rusqlite::Result<Option<LastBoot>> {
+        let id: Option<BootId> = self
+            .sql()
+            .prepare_cached(
+                "SELECT proven FROM (SELECT max(id) FILTER (WHERE is_proven = 1) AS proven, max(id) AS last \
+                 FROM boot WHERE mac = ?1) WHERE proven < last",
+            )?
+            .query_row([mac.to_string()], |row| row.get(0))
+            .optional()?;
+        id.map_or(Ok(None), |id| self.with_secrets(id))
+    }
+
     fn with_secrets(&self, id: BootId) -> rusqlite::Result<Option<LastBoot>> {
         let Some(boot) = self.boot(id)? else { return Ok(None) };
         let Some(proof) = self.proof(boot.mac, id)? else { return Ok(None) };

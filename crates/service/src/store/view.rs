@@ -7,7 +7,7 @@ use super::hardware::Hardware;
 use super::orders::PowerState;
 use super::proofs::Proof;
 use super::transaction::{Part, Transaction};
-use model::{Boot, Lease, Seen, Site};
+use model::{Boot, BootId, Lease, Seen, Site};
 use rpds::HashTrieMapSync;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -21,6 +21,8 @@ pub(crate) struct View {
     pub(crate) site: Arc<Site>,
     /// The last boot of each NIC.
     pub(crate) boots: HashTrieMapSync<Mac, LastBoot>,
+    /// The last boot of each NIC that has shown that it is the machine's, if another one began since.
+    pub(crate) proven: HashTrieMapSync<Mac, LastBoot>,
     /// What each machine is made of, by its NIC.
     pub(crate) hardware: HashTrieMapSync<Mac, Arc<Hardware>>,
     /// Passwords of the rescue shells that machines stop in at their next boot, by name.
@@ -29,11 +31,11 @@ pub(crate) struct View {
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     leases: HashTrieMapSync<Mac, Arc<Lease>>,
     owners: HashTrieMapSync<Ipv4Addr, Mac>,
-    /// NICs whose last boot has an order that was not obeyed.
+    /// NICs with a boot of these that has an order which was not obeyed.
     ordered: HashTrieMapSync<Mac, ()>,
 }
 
-/// The last boot of a NIC, with what only the boot server and the machine know of it.
+/// A boot of a NIC, with what only the boot server and the machine know of it.
 #[derive(Clone, Debug)]
 pub(crate) struct LastBoot {
     pub(crate) boot: Arc<Boot>,
@@ -60,9 +62,15 @@ impl View {
         self.owners.get(&address).copied()
     }
 
-    /// Last boots with an order that was not obeyed.
-    pub(crate) fn ordered(&self) -> impl Iterator<Item = (Mac, &LastBoot)> {
-        self.ordered.keys().filter_map(|mac| Some((*mac, self.boots.get(mac)?)))
+    /// The boot of a NIC with this number, if it is one of those that matter: the last one, or the last proven one.
+    pub(crate) fn boot(&self, mac: Mac, boot: BootId) -> Option<&LastBoot> {
+        let both = [self.boots.get(&mac), self.proven.get(&mac)];
+        both.into_iter().flatten().find(|known| known.boot.id == boot)
+    }
+
+    /// NICs with a boot that has an order which was not obeyed.
+    pub(crate) fn ordered(&self) -> impl Iterator<Item = Mac> {
+        self.ordered.keys().copied()
     }
 
     /// PCs that asked for a loader and are no machines, the last first.
@@ -81,7 +89,10 @@ impl View {
             view.load_part(tables, part)?;
         }
         for boot in tables.last_boots()? {
-            view.put_boot(boot.boot.mac, Some(boot));
+            view.put_boot(boot.boot.mac, Some(boot), None);
+        }
+        for earlier in tables.earlier_proven_boots()? {
+            view.put_earlier(earlier.boot.mac, Some(earlier));
         }
         for seen in tables.all_seen()? {
             view.seen.insert_mut(seen.mac, Arc::new(seen));
@@ -115,7 +126,11 @@ impl View {
                 }
             }
             Part::Lease(mac) => self.put_lease(mac, tables.lease(mac)?),
-            Part::Boot(mac) => self.put_boot(mac, tables.last_boot_with_secrets(mac)?),
+            Part::Boot(mac) => self.put_boot(
+                mac,
+                tables.last_boot_with_secrets(mac)?,
+                tables.earlier_proven_boot(mac)?,
+            ),
             Part::Seen(mac) => put(&mut self.seen, mac, tables.seen(mac)?.map(Arc::new)),
             Part::Everything => *self = Self::load(tables)?,
             Part::Hardware(mac) => {
@@ -138,11 +153,17 @@ impl View {
         put(&mut self.leases, mac, lease.map(Arc::new));
     }
 
-    fn put_boot(&mut self, mac: Mac, boot: Option<LastBoot>) {
-        let order = boot.as_ref().and_then(|boot| boot.order.as_ref());
-        let is_ordered = order.is_some_and(|order| order.obeyed_unix_ms.is_none());
+    fn put_boot(&mut self, mac: Mac, last: Option<LastBoot>, earlier: Option<LastBoot>) {
+        put(&mut self.boots, mac, last);
+        self.put_earlier(mac, earlier);
+    }
+
+    fn put_earlier(&mut self, mac: Mac, earlier: Option<LastBoot>) {
+        put(&mut self.proven, mac, earlier);
+        let both = [self.boots.get(&mac), self.proven.get(&mac)];
+        let mut orders = both.into_iter().flatten().filter_map(|boot| boot.order.as_ref());
+        let is_ordered = orders.any(|order| order.obeyed_unix_ms.is_none());
         put(&mut self.ordered, mac, is_ordered.then_some(()));
-        put(&mut self.boots, mac, boot);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod boots;
 mod bounds;
+mod candidates;
 mod initrds;
 mod secrets;
 mod state;

@@ -201,9 +201,9 @@ async fn a_machine_is_told_to_stop_until_it_obeys() {
     for (counter, verb) in [(1, PowerVerb::Reboot), (2, PowerVerb::Poweroff)] {
         assert_eq!(service.order(&name, verb).await.unwrap().counter, counter);
     }
-    let [(mac, datagram)] = &service.open_orders()[..] else { panic!("one machine, one order") };
+    let [(of, datagram)] = &service.open_orders()[..] else { panic!("one machine, one order") };
     let (line, tag) = initcfg::unseal(datagram.as_bytes());
-    assert_eq!((*mac, tag), (MAC, Some(token.tag(line))));
+    assert_eq!((*of, tag), (boot, Some(token.tag(line))));
     let order = PowerOrder { boot, counter: 2, verb: PowerVerb::Poweroff };
     assert_eq!(PowerOrder::parse(line), Ok(order));
     service.obeyed(MAC, boot, 1).await.unwrap();
@@ -220,8 +220,13 @@ async fn what_can_not_be_looked_up_is_not_believed() {
     let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     reached(&service, Stage::Config).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    assert!(service.believes(MAC, first, b"alive", None).await, "it has proven nothing");
+    let proof = service.database().read(move |tables| tables.proof(MAC, first)).await.unwrap();
+    let tag = Some(proof.unwrap().token.unwrap().tag(b"alive"));
+    assert!(service.believes(MAC, first, b"alive", tag).await);
+    assert!(!service.believes(MAC, first, b"alive", None).await, "an earlier boot's is proven");
+    assert!(!service.believes(MAC, first + 9, b"alive", None).await, "there is no such boot");
+    assert!(!service.believes(MAC, first + 9, b"alive", tag).await);
     let database = options(folder.path()).database;
     std::fs::rename(&database, database.with_extension("away")).unwrap();
-    assert!(!service.believes(MAC, first, b"alive", None).await);
+    assert!(!service.believes(MAC, first, b"alive", tag).await);
 }

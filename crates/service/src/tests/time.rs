@@ -9,14 +9,14 @@ const YEAR_MS: u64 = 365 * 86_400_000;
 
 /// The clocks of a computer, in a test's hand.
 #[derive(Clone)]
-struct Hands(Arc<Mutex<Now>>);
+pub(super) struct Hands(Arc<Mutex<Now>>);
 
 impl Hands {
-    fn at(unix_ms: u64) -> Self {
+    pub(super) fn at(unix_ms: u64) -> Self {
         Self(Arc::new(Mutex::new(Now { unix_ms, moment: Moment::from_millis(5_000) })))
     }
 
-    fn clock(&self) -> Clock {
+    pub(super) fn clock(&self) -> Clock {
         let hands = Arc::clone(&self.0);
         Clock::from_fn(move || *hands.lock().unwrap())
     }
@@ -25,7 +25,7 @@ impl Hands {
         *self.0.lock().unwrap()
     }
 
-    fn pass(&self, ms: u64) {
+    pub(super) fn pass(&self, ms: u64) {
         let mut now = self.0.lock().unwrap();
         now.unix_ms += ms;
         now.moment = Moment::from_millis(now.moment.as_millis() + ms);
@@ -89,7 +89,9 @@ async fn a_machine_boots_whatever_the_clock_does_meanwhile() {
             hands.pass(1000);
             reached(&service, stage).await;
         }
-        service.heartbeat(MAC, boot, false, None);
+        let heartbeat =
+            initcfg::Heartbeat { boot, mac: MAC, is_last: false, ram_used_percent: None };
+        service.heartbeat(heartbeat, None);
         hands.pass(70_000);
         let state = service.machine(&name).unwrap().state;
         assert_eq!(state.word, StateWord::Up, "{}", state.sentence);

@@ -58,6 +58,8 @@ struct MachinePage {
     state: StateMark,
     since: Option<When>,
     ram: Option<String>,
+    /// That a boot began in its name while it runs, and when.
+    candidate: Option<(&'static str, When)>,
     done: Option<&'static str>,
     mac: String,
     address: String,
@@ -80,7 +82,7 @@ struct MachinePage {
     /// What it was asked to do, and what became of that.
     power: Option<String>,
     rescue: Option<Rescue>,
-    /// How many reports in its name were refused, if any.
+    /// How many messages in its name were refused, if any.
     refused: Option<String>,
     /// While it boots the page is loaded again and again, which would lose what somebody types.
     form: Option<SettingsForm>,
@@ -137,7 +139,7 @@ pub(super) async fn page(
     };
     let earlier: Vec<_> = history
         .iter()
-        .filter(|boot| view.boot.as_ref().is_none_or(|last| last.id != boot.id))
+        .filter(|boot| view.boot.as_ref().is_none_or(|last| boot.id < last.id))
         .cloned()
         .collect();
     let boot = view.boot.as_ref().map(|boot| BootDrawing {
@@ -152,6 +154,9 @@ pub(super) async fn page(
         state: StateMark::from(&view.state),
         since: view.state.since_unix_ms.map(|since| When::ms(since, now)),
         ram: view.ram_sentence(),
+        candidate: view
+            .candidate_sentence()
+            .zip(view.candidate.as_ref().map(|boot| When::ms(boot.started_unix_ms, now))),
         done,
         mac: machine.mac.to_string(),
         address: view.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
@@ -172,7 +177,7 @@ pub(super) async fn page(
         can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
-        refused: (view.n_refused > 0).then(|| text::count(view.n_refused, "report", "reports")),
+        refused: (view.n_refused > 0).then(|| text::count(view.n_refused, "message", "messages")),
         form,
         disk: view.export.as_ref().map(disk),
         hardware: service.hardware(name).map_err(failed)?.map(|known| hardware(&known)),
