@@ -51,7 +51,7 @@ const DIRECTIONS_OF_TESTS: &[(&str, &[&str])] =
 const CIRCLES: &[(&str, &[&str])] = &[
     ("aoe", &["access", "ata", "config", "frame"]),
     ("dhcp", &["pool", "reply", "server"]),
-    ("initcfg", &["heartbeat", "power", "report", "word"]),
+    ("initcfg", &["heartbeat", "power", "question", "report", "word"]),
 ];
 
 /// The rooms of `service`, inside out: what is in one uses only those in the lines before it.
