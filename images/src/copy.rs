@@ -1,6 +1,7 @@
 //! Reading a whole disk once: sparse copy and digest.
 
 use crate::progress::{Progress, Step};
+use crate::stop::Stop;
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use std::fs::File;
 use std::io;
@@ -13,54 +14,70 @@ const HOLE_BYTES: usize = 4096;
 
 /// A whole disk could not be copied.
 pub(crate) enum CopyError {
+    /// It was told to.
+    Stopped,
     Read(io::Error),
     Write(io::Error),
 }
 
-/// Reads `source` and returns the BLAKE3 of its bytes, filled up with zeroes to `padded_bytes`.
-///
-/// With a `target`, which must be a new file, the data is copied there; zeroes stay holes.
-pub(crate) fn read_disk(
-    source: &File,
-    size_bytes: u64,
-    padded_bytes: u64,
-    target: Option<&File>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<String, CopyError> {
-    let step = if target.is_some() { Step::Copy } else { Step::Digest };
-    if let Some(target) = target {
-        target.set_len(padded_bytes).map_err(CopyError::Write)?;
-    }
-    // Only advice: read ahead more.
-    let _ = fadvise(source, 0, None, Advice::Sequential);
-    let zeroes = vec![0; CHUNK_BYTES];
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut digest = blake3::Hasher::new();
-    let mut position = 0;
-    let mut data = 0..0;
-    while position < size_bytes {
-        progress(Progress { step, done_bytes: position, total_bytes: size_bytes });
-        if position >= data.end {
-            data = next_data(source, position, size_bytes).map_err(CopyError::Read)?;
+/// What is read once.
+pub(crate) struct Read<'a> {
+    pub(crate) source: &'a File,
+    /// All of it.
+    pub(crate) size_bytes: u64,
+    /// Zeroes fill it up to this.
+    pub(crate) padded_bytes: u64,
+}
+
+impl Read<'_> {
+    /// Returns the BLAKE3 of all bytes.
+    ///
+    /// With a `target`, which must be a new file, the data is copied there; zeroes stay holes.
+    pub(crate) fn run(
+        &self,
+        target: Option<&File>,
+        stop: &Stop,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<String, CopyError> {
+        let &Self { source, size_bytes, padded_bytes } = self;
+        let step = if target.is_some() { Step::Copy } else { Step::Digest };
+        if let Some(target) = target {
+            target.set_len(padded_bytes).map_err(CopyError::Write)?;
         }
-        let is_data = data.contains(&position);
-        let end = if is_data { data.end } else { data.start };
-        let length = (end - position).min(CHUNK_BYTES as u64) as usize;
-        if is_data {
-            let bytes = &mut chunk[..length];
-            source.read_exact_at(bytes, position).map_err(CopyError::Read)?;
-            digest.update(bytes);
-            if let Some(target) = target {
-                write_sparse(target, bytes, position, &zeroes).map_err(CopyError::Write)?;
+        // Only advice: read ahead more.
+        let _ = fadvise(source, 0, None, Advice::Sequential);
+        let zeroes = vec![0; CHUNK_BYTES];
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut digest = blake3::Hasher::new();
+        let mut position = 0;
+        let mut data = 0..0;
+        while position < size_bytes {
+            progress(Progress { step, done_bytes: position, total_bytes: size_bytes });
+            if stop.is_stopping() {
+                return Err(CopyError::Stopped);
             }
-        } else {
-            digest.update(&zeroes[..length]);
+            if position >= data.end {
+                data = next_data(source, position, size_bytes).map_err(CopyError::Read)?;
+            }
+            let is_data = data.contains(&position);
+            let end = if is_data { data.end } else { data.start };
+            let length = (end - position).min(CHUNK_BYTES as u64) as usize;
+            if is_data {
+                let bytes = &mut chunk[..length];
+                source.read_exact_at(bytes, position).map_err(CopyError::Read)?;
+                digest.update(bytes);
+                if let Some(target) = target {
+                    write_sparse(target, bytes, position, &zeroes).map_err(CopyError::Write)?;
+                }
+            } else {
+                digest.update(&zeroes[..length]);
+            }
+            position += length as u64;
         }
-        position += length as u64;
+        digest.update(&zeroes[..(padded_bytes - size_bytes) as usize]);
+        progress(Progress { step, done_bytes: size_bytes, total_bytes: size_bytes });
+        Ok(digest.finalize().to_hex().to_string())
     }
-    digest.update(&zeroes[..(padded_bytes - size_bytes) as usize]);
-    progress(Progress { step, done_bytes: size_bytes, total_bytes: size_bytes });
-    Ok(digest.finalize().to_hex().to_string())
 }
 
 /// The next range of `source` from `position` on that is no hole; empty at the end if only holes follow.

@@ -70,6 +70,29 @@ pub enum ImportError {
         /// Why, and what to do.
         why: String,
     },
+    /// Another program may write to it at any moment.
+    #[error(
+        "{path} is open for writing by {by}: what was imported might be half of an old and half of a new state; \
+         shut the machine down, or end the program, and import again"
+    )]
+    InUse {
+        /// The source.
+        path: PathBuf,
+        /// Who has it.
+        by: String,
+    },
+    /// Somebody wrote to it meanwhile.
+    #[error(
+        "{path} changed while it was copied: nothing was imported, as that might be half of an old and half of a new \
+         state; import it again when nobody writes to it"
+    )]
+    Changed {
+        /// The source.
+        path: PathBuf,
+    },
+    /// It was told to stop.
+    #[error("the import was stopped")]
+    Stopped,
     /// Before the copy: it would not fit.
     #[error(
         "the image needs about {needed_bytes} bytes and the image store in {path} has {free_bytes} free: \

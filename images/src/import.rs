@@ -1,19 +1,22 @@
 //! Making an image version of a disk image file.
 
 use crate::block::Block;
-use crate::copy::{CopyError, read_disk};
+use crate::container::{Unfit, inspect};
+use crate::copy::{CopyError, Read};
 use crate::error::{ImportError, StoreError, io_error};
 use crate::folder::space;
+use crate::opened::Opened;
 use crate::progress::{Progress, Step};
 use crate::qemu_img;
 use crate::raw::RawFile;
 use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
-use crate::store::{Draft, Store};
+use crate::stop::Stop;
+use crate::store::{Draft, Published, Store};
 use crate::system::find_system;
 use model::{ImageName, ImageVersion};
 use std::fs::File;
-use std::io::{self, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,7 +40,7 @@ pub struct ImportRequest {
 impl Store {
     /// Imports a disk image as the next version of an image.
     ///
-    /// Nothing stays in the store if it fails. Takes as long as reading the disk takes;
+    /// Nothing stays in the store if it fails or is told to stop. Takes as long as reading the disk takes;
     /// `progress` is called about once for each MiB.
     ///
     /// # Errors
@@ -45,104 +48,23 @@ impl Store {
     pub fn import(
         &self,
         request: &ImportRequest,
+        stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImageVersion, ImportError> {
-        let source_error = |source| ImportError::Source { path: request.source.clone(), source };
-        let mut source = File::open(&request.source).map_err(source_error)?;
-        let metadata = source.metadata().map_err(source_error)?;
-        if metadata.is_dir() {
-            return Err(no_disk(
-                &request.source,
-                "a folder",
-                ": make a disk of it with `mkfs.ext4 -d`",
-            ));
-        }
-        // A block device has no length of its own, but an end.
-        let source_bytes = source.seek(SeekFrom::End(0)).map_err(source_error)?;
-        let format = detect_format(&source, source_bytes, &request.source)?;
-        let allocated_bytes = match metadata.blocks() * 512 {
-            0 => source_bytes,
-            bytes => bytes.min(source_bytes),
-        };
-        self.check_room(allocated_bytes)?;
+        let source = Opened::open(&request.source)?;
+        let (format, disk_bytes) = what_it_is(&source, &request.source)?;
+        self.check_room(source.allocated_bytes)?;
 
         let draft = self.draft()?;
-        let disk_path = draft.path().join("disk.raw");
+        let work = Work { store: self, request, source: &source, draft: &draft, stop };
         let (size_bytes, digest) = match format {
-            Format::Raw => self.copy_raw(&source, source_bytes, &disk_path, request, progress)?,
-            _ => self.convert(format, &disk_path, request, progress)?,
-        };
-        if let Some(newest) = self.newest(&request.name)?
-            && newest.digest == digest
-        {
-            return Err(ImportError::SameAsNewest {
-                image: request.name.clone(),
-                version: newest.version,
-            });
+            Format::Raw => work.copy_raw(disk_bytes, progress),
+            _ => work.convert(format, disk_bytes, progress),
         }
+        // Whatever it led to: an import that was told to stop stopped.
+        .map_err(|error| if stop.is_stopping() { ImportError::Stopped } else { error })?;
+        source.check_unchanged()?;
         self.describe(draft, request, size_bytes, digest, progress)
-    }
-
-    fn copy_raw(
-        &self,
-        source: &File,
-        source_bytes: u64,
-        disk_path: &Path,
-        request: &ImportRequest,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<(u64, String), ImportError> {
-        // Before copying gigabytes: is there anything on it?
-        let block: Arc<dyn Block> = Arc::new(RawFile::of_size(
-            source
-                .try_clone()
-                .map_err(|source| ImportError::Source { path: request.source.clone(), source })?,
-            source_bytes,
-        ));
-        find_system(&block, &request.source)?;
-
-        let size_bytes = padded(source_bytes, &request.source)?;
-        let target = new_disk(disk_path)?;
-        let digest = read_disk(source, source_bytes, size_bytes, Some(&target), progress).map_err(
-            |error| match error {
-                CopyError::Read(source) => {
-                    ImportError::Source { path: request.source.clone(), source }
-                }
-                CopyError::Write(source) => self.write_error(disk_path, source),
-            },
-        )?;
-        Ok((size_bytes, digest))
-    }
-
-    fn convert(
-        &self,
-        format: Format,
-        disk_path: &Path,
-        request: &ImportRequest,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<(u64, String), ImportError> {
-        qemu_img::convert(format, &request.source, disk_path, progress).map_err(
-            |error| match error {
-                qemu_img::Failed::DiskFull => ImportError::DiskFull { path: self.dir().to_owned() },
-                qemu_img::Failed::Other(text) => ImportError::Convert(text),
-            },
-        )?;
-        let disk = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(disk_path)
-            .map_err(io_error("open", disk_path))?;
-        let converted_bytes = disk.metadata().map_err(io_error("read", disk_path))?.len();
-        let size_bytes = padded(converted_bytes, &request.source)?;
-        disk.set_len(size_bytes).map_err(|error| self.write_error(disk_path, error))?;
-        let digest =
-            read_disk(&disk, size_bytes, size_bytes, None, progress).map_err(
-                |error| match error {
-                    CopyError::Read(error) | CopyError::Write(error) => {
-                        self.write_error(disk_path, error)
-                    }
-                },
-            )?;
-        Ok((size_bytes, digest))
     }
 
     /// Looks at the copy, writes what was found beside it, and publishes all of it.
@@ -184,8 +106,17 @@ impl Store {
                 }
                 other => other.into(),
             })?;
+        let version = match published {
+            Published::New(version) => version,
+            Published::Same(newest) => {
+                return Err(ImportError::SameAsNewest {
+                    image: newest.image,
+                    version: newest.version,
+                });
+            }
+        };
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
-        Ok(published)
+        Ok(version)
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {
@@ -209,21 +140,115 @@ impl Store {
     }
 }
 
+/// An import under way.
+struct Work<'a> {
+    store: &'a Store,
+    request: &'a ImportRequest,
+    source: &'a Opened,
+    draft: &'a Draft,
+    stop: &'a Stop,
+}
+
+impl Work<'_> {
+    /// Copies the first bytes of the source, which are the disk. Returns its size, filled up, and its digest.
+    fn copy_raw(
+        &self,
+        disk_bytes: u64,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(u64, String), ImportError> {
+        let path = &self.request.source;
+        let source_error = |source| ImportError::Source { path: path.clone(), source };
+        // Before copying gigabytes: is there anything on it?
+        let file = self.source.file.try_clone().map_err(source_error)?;
+        let block: Arc<dyn Block> = Arc::new(RawFile::of_size(file, disk_bytes));
+        find_system(&block, path)?;
+
+        let size_bytes = padded(disk_bytes, path)?;
+        let disk_path = self.disk_path();
+        let target = new_disk(&disk_path)?;
+        let file = &self.source.file;
+        let read = Read { source: file, size_bytes: disk_bytes, padded_bytes: size_bytes };
+        let digest = read.run(Some(&target), self.stop, progress).map_err(|error| match error {
+            CopyError::Stopped => ImportError::Stopped,
+            // It became shorter meanwhile.
+            CopyError::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                ImportError::Changed { path: path.clone() }
+            }
+            CopyError::Read(error) => source_error(error),
+            CopyError::Write(error) => self.store.write_error(&disk_path, error),
+        })?;
+        Ok((size_bytes, digest))
+    }
+
+    /// As [`copy_raw`](Self::copy_raw), of a disk of `disk_bytes` in another format.
+    fn convert(
+        &self,
+        format: Format,
+        disk_bytes: u64,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(u64, String), ImportError> {
+        let path = &self.request.source;
+        let failed = |failed| match failed {
+            qemu_img::Failed::DiskFull => {
+                ImportError::DiskFull { path: self.store.dir().to_owned() }
+            }
+            qemu_img::Failed::Stopped => ImportError::Stopped,
+            qemu_img::Failed::Other(text) => ImportError::Convert(text),
+        };
+        padded(disk_bytes, path)?;
+        let image = qemu_img::Image::new(format, path, self.stop).map_err(failed)?;
+        let scratch = self.draft.path().join("peek");
+        let peek = qemu_img::Peek::new(image.clone(), disk_bytes, scratch);
+        let block: Arc<dyn Block> = Arc::new(peek);
+        find_system(&block, path)?;
+        drop(block);
+
+        let disk_path = self.disk_path();
+        image.convert(&disk_path, progress).map_err(failed)?;
+        let disk = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&disk_path)
+            .map_err(io_error("open", &disk_path))?;
+        let converted_bytes = disk.metadata().map_err(io_error("read", &disk_path))?.len();
+        let size_bytes = padded(converted_bytes, path)?;
+        disk.set_len(size_bytes).map_err(|error| self.store.write_error(&disk_path, error))?;
+        let read = Read { source: &disk, size_bytes, padded_bytes: size_bytes };
+        let digest = read.run(None, self.stop, progress).map_err(|error| match error {
+            CopyError::Stopped => ImportError::Stopped,
+            CopyError::Read(error) | CopyError::Write(error) => {
+                self.store.write_error(&disk_path, error)
+            }
+        })?;
+        Ok((size_bytes, digest))
+    }
+
+    fn disk_path(&self) -> PathBuf {
+        self.draft.path().join("disk.raw")
+    }
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn detect_format(source: &File, source_bytes: u64, path: &Path) -> Result<Format, ImportError> {
-    let mut head = vec![0; source_bytes.min(HEAD_BYTES_MAX as u64) as usize];
-    source
-        .read_exact_at(&mut head, 0)
-        .map_err(|source| ImportError::Source { path: path.to_owned(), source })?;
-    detect(&head).map_err(|not_imported| match not_imported {
+/// The format of a disk image that is all there, and the size of the disk in it.
+fn what_it_is(source: &Opened, path: &Path) -> Result<(Format, u64), ImportError> {
+    let source_error = |source| ImportError::Source { path: path.to_owned(), source };
+    let mut head = vec![0; source.size_bytes.min(HEAD_BYTES_MAX as u64) as usize];
+    source.file.read_exact_at(&mut head, 0).map_err(source_error)?;
+    let refused = |why| ImportError::Refused { path: path.to_owned(), why };
+    let format = detect(&head).map_err(|not_imported| match not_imported {
         NotImported::NoDisk { found, advice } => no_disk(path, found, advice),
-        NotImported::Refused(why) => {
-            ImportError::Refused { path: path.to_owned(), why: why.to_owned() }
-        }
-    })
+        NotImported::Refused(why) => refused(why.to_owned()),
+    })?;
+    let file = source.file.try_clone().map_err(source_error)?;
+    let container = inspect(format, &RawFile::of_size(file, source.size_bytes));
+    match container {
+        Ok(container) => Ok((format, container.size_bytes)),
+        Err(Unfit::Read(error)) => Err(source_error(error)),
+        Err(unfit) => Err(refused(unfit.to_string())),
+    }
 }
 
 fn no_disk(path: &Path, found: &str, advice: &'static str) -> ImportError {

@@ -92,8 +92,9 @@ fn candidates(root: &Rootfs, folders: &[&str]) -> Result<Vec<String>, RootfsErro
                 EntryKind::Link if is_kernel_name(&entry.name) && root.exists(&path)? => {
                     paths.push(root.canonicalize(&path)?);
                 }
-                // Boot loader specification, type 1: MACHINE-ID/VERSION/linux, as kernel-install makes it.
-                EntryKind::Folder if is_machine_id(&entry.name) => {
+                // As kernel-install makes it (Boot Loader Specification, type 1): TOKEN/VERSION/linux, where the
+                // token is mostly the machine's id, but may be anything.
+                EntryKind::Folder if *folder == "/boot" => {
                     for version in root.list(&path)? {
                         let kernel = join(&join(&path, &version.name), "linux");
                         if version.kind == EntryKind::Folder && root.exists(&kernel)? {
@@ -126,10 +127,6 @@ fn is_kernel_name(name: &str) -> bool {
             || name == "vmlinuz.gz";
     let is_other = ["rescue", ".old", ".bak", "-bak", ".hmac", ".sig", ".img"];
     is_kernel && !is_other.iter().any(|word| name.contains(word))
-}
-
-fn is_machine_id(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn join(folder: &str, name: &str) -> String {
@@ -240,7 +237,6 @@ mod tests {
         {
             assert!(!is_kernel_name(name), "{name}");
         }
-        assert!(is_machine_id("0123456789abcdef0123456789abcdef") && !is_machine_id("grub"));
     }
 
     proptest! {

@@ -1,96 +1,310 @@
 //! `qemu-img`, for formats of others.
 
+use crate::block::{Block, Zeroes, check_range, read_only_error};
 use crate::progress::{Progress, Step};
 use crate::source::Format;
-use std::io::Read;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use crate::stop::Stop;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// The tool; in Debian's package `qemu-utils`.
 const PROGRAM: &str = "qemu-img";
+/// Starts another program so that it ends with us, however we end (util-linux).
+const TETHER: &str = "setpriv";
+/// What a shell and `setpriv` answer where there is no such program.
+const NOT_FOUND: i32 = 127;
 /// What we keep of its complaints.
 const STDERR_BYTES_MAX: u64 = 4096;
+/// How long after it was told to stop the program is ended.
+const STOP_LATENCY: Duration = Duration::from_millis(50);
+/// What is looked at of a disk is fetched in pieces of this size.
+const PIECE_BYTES: u64 = 4 << 20;
+/// Pieces that are kept: a kernel has up to 5.
+const PIECES_MAX: usize = 16;
+const SECTOR_BYTES: u64 = 512;
 
 /// The conversion did not happen.
 pub(crate) enum Failed {
     DiskFull,
+    /// It was told to.
+    Stopped,
     /// Text for people.
     Other(String),
 }
 
-/// Converts `source` into a sparse raw disk at `target`, which must not exist.
-///
-/// The format is given, so that `qemu-img` does not guess; the name is absolute, so that it is never
-/// taken for a protocol (`nbd:…`).
-pub(crate) fn convert(
+/// A disk image that `qemu-img` can read.
+#[derive(Clone)]
+pub(crate) struct Image {
     format: Format,
-    source: &Path,
-    target: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<(), Failed> {
-    let source = source
-        .canonicalize()
-        .map_err(|error| Failed::Other(format!("can't find {}: {error}", source.display())))?;
-    let target = std::path::absolute(target)
-        .map_err(|error| Failed::Other(format!("can't use {}: {error}", target.display())))?;
-    let mut child = Command::new(PROGRAM)
-        .args(["convert", "-p", "-f", format.name(), "-O", "raw", "-S", "4k"])
-        .arg(&source)
-        .arg(&target)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Failed::Other(format!(
-                "reading {} files needs the program {PROGRAM}, which is not installed: install the package \
-                 qemu-utils, or import a raw disk",
-                format.name()
-            )),
-            _ => Failed::Other(format!("can't start {PROGRAM}: {error}")),
-        })?;
-
-    let stdout = child.stdout.take();
-    let stderr = child.stderr.take();
-    // Both pipes are emptied at once: a program whose pipe is full never ends.
-    let complaint = std::thread::scope(|scope| {
-        let complaint = scope.spawn(|| stderr.map(read_start).unwrap_or_default());
-        if let Some(stdout) = stdout {
-            follow(stdout, progress);
-        }
-        complaint.join().unwrap_or_default()
-    });
-    let status = child
-        .wait()
-        .map_err(|error| Failed::Other(format!("can't wait for {PROGRAM}: {error}")))?;
-    if status.success() {
-        return Ok(());
-    }
-    if complaint.contains("No space left on device") {
-        return Err(Failed::DiskFull);
-    }
-    let complaint = complaint.trim();
-    Err(Failed::Other(format!("{PROGRAM} can't convert {}: {complaint}", source.display())))
+    path: PathBuf,
+    stop: Stop,
 }
 
-/// Turns what the program prints into progress, until it ends.
-fn follow(mut stdout: impl Read, progress: &mut dyn FnMut(Progress)) {
+impl Image {
+    /// The format is given, so that `qemu-img` does not guess; the name is absolute, so that it is never
+    /// taken for a protocol (`nbd:…`).
+    pub(crate) fn new(format: Format, path: &Path, stop: &Stop) -> Result<Self, Failed> {
+        let path = path
+            .canonicalize()
+            .map_err(|error| Failed::Other(format!("can't find {}: {error}", path.display())))?;
+        Ok(Self { format, path, stop: stop.clone() })
+    }
+
+    /// Converts it into a sparse raw disk at `target`, which must not exist.
+    pub(crate) fn convert(
+        &self,
+        target: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Failed> {
+        let target = std::path::absolute(target)
+            .map_err(|error| Failed::Other(format!("can't use {}: {error}", target.display())))?;
+        self.run(
+            |command| {
+                command
+                    .args(["convert", "-p", "-f", self.format.name(), "-O", "raw", "-S", "4k"])
+                    .arg(&self.path)
+                    .arg(&target);
+            },
+            progress,
+        )
+    }
+
+    /// Copies `length` bytes of the disk in it, from `offset` on, to `target`: both whole sectors.
+    ///
+    /// (`qemu-img dd` would be simpler, but what `count=` means with `skip=` differs from release to release.)
+    fn copy_piece(&self, offset: u64, length: u64, target: &Path) -> Result<(), Failed> {
+        let format = self.format.name();
+        let mut options = OsString::from(format!(
+            "driver=raw,offset={offset},size={length},file.driver={format},"
+        ));
+        if self.format == Format::Vpc {
+            // As its tables have it, which may be more than its cylinders.
+            options.push("file.force_size_calc=current_size,");
+        }
+        options.push("file.file.driver=file,file.file.filename=");
+        // In a list of options a comma is written twice.
+        let path = self.path.as_os_str().as_bytes();
+        let commas_twice: Vec<u8> = path
+            .iter()
+            .flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b',')))
+            .collect();
+        options.push(OsStr::from_bytes(&commas_twice));
+        self.run(
+            |command| {
+                command
+                    .args(["convert", "--image-opts", "-O", "raw", "-S", "4k"])
+                    .arg(&options)
+                    .arg(target);
+            },
+            &mut |_| (),
+        )
+    }
+
+    fn run(
+        &self,
+        arguments: impl Fn(&mut Command),
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Failed> {
+        let mut child = self.start(arguments)?;
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        // Both pipes are emptied at once: a program whose pipe is full never ends.
+        let (status, complaint) = std::thread::scope(|scope| {
+            let complaint = scope.spawn(|| stderr.map(read_start).unwrap_or_default());
+            let (sender, percents) = channel();
+            // The sender goes with the thread: then the program has closed its output.
+            scope.spawn(move || {
+                if let Some(stdout) = stdout {
+                    follow(stdout, &sender);
+                }
+            });
+            loop {
+                match percents.recv_timeout(STOP_LATENCY) {
+                    Ok(hundredths) => progress(Progress {
+                        step: Step::Copy,
+                        done_bytes: hundredths,
+                        total_bytes: 10_000,
+                    }),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    // It ends.
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+                if self.stop.is_stopping() {
+                    // It may have ended just now.
+                    let _ = child.kill();
+                    break;
+                }
+            }
+            (child.wait(), complaint.join().unwrap_or_default())
+        });
+        if self.stop.is_stopping() {
+            return Err(Failed::Stopped);
+        }
+        let status =
+            status.map_err(|error| Failed::Other(format!("can't wait for {PROGRAM}: {error}")))?;
+        self.verdict(status, &complaint)
+    }
+
+    fn start(&self, arguments: impl Fn(&mut Command)) -> Result<Child, Failed> {
+        let start = |mut command: Command| {
+            arguments(&mut command);
+            command
+                .env("LC_ALL", "C")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+        };
+        let mut tethered = Command::new(TETHER);
+        tethered.args(["--pdeathsig", "KILL", PROGRAM]);
+        let started = match start(tethered) {
+            // Then it may outlive us, if we are killed; it is only work for nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => start(Command::new(PROGRAM)),
+            other => other,
+        };
+        started.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.not_installed(),
+            _ => Failed::Other(format!("can't start {PROGRAM}: {error}")),
+        })
+    }
+
+    fn verdict(&self, status: ExitStatus, complaint: &str) -> Result<(), Failed> {
+        if status.success() {
+            Ok(())
+        } else if status.code() == Some(NOT_FOUND) {
+            Err(self.not_installed())
+        } else if complaint.contains("No space left on device") {
+            Err(Failed::DiskFull)
+        } else {
+            let complaint = complaint.trim();
+            let path = self.path.display();
+            Err(Failed::Other(format!("{PROGRAM} can't convert {path}: {complaint}")))
+        }
+    }
+
+    fn not_installed(&self) -> Failed {
+        Failed::Other(format!(
+            "reading {} files needs the program {PROGRAM}, which is not installed: install the package qemu-utils, \
+             or import a raw disk",
+            self.format.name()
+        ))
+    }
+}
+
+/// The disk in an image, to be looked at before it is converted. Each first look at a place starts a program, which
+/// takes some 30 ms.
+pub(crate) struct Peek {
+    image: Image,
+    size_bytes: u64,
+    /// Where pieces are put for a moment; removed with this.
+    scratch: PathBuf,
+    pieces: Mutex<HashMap<u64, Vec<u8>>>,
+}
+
+impl Peek {
+    pub(crate) fn new(image: Image, size_bytes: u64, scratch: PathBuf) -> Self {
+        Self { image, size_bytes, scratch, pieces: Mutex::default() }
+    }
+
+    /// The size is a number of whole sectors in all formats; what is too much is left out.
+    fn fetch(&self, piece: u64) -> io::Result<Vec<u8>> {
+        let _ = fs::remove_file(&self.scratch);
+        let offset = piece * PIECE_BYTES;
+        let whole_sectors = self.size_bytes - self.size_bytes % SECTOR_BYTES;
+        let length = whole_sectors.saturating_sub(offset).min(PIECE_BYTES);
+        self.image.copy_piece(offset, length, &self.scratch).map_err(|failed| match failed {
+            Failed::DiskFull => io::ErrorKind::StorageFull.into(),
+            Failed::Stopped => io::ErrorKind::Interrupted.into(),
+            Failed::Other(text) => io::Error::other(text),
+        })?;
+        let mut bytes = fs::read(&self.scratch)?;
+        // The disk may end in the middle of it.
+        bytes.resize(PIECE_BYTES as usize, 0);
+        Ok(bytes)
+    }
+}
+
+impl Drop for Peek {
+    fn drop(&mut self) {
+        // Nothing was looked at, or it goes with its folder.
+        let _ = fs::remove_file(&self.scratch);
+    }
+}
+
+impl Block for Peek {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(offset, buffer.len() as u64, self.size_bytes)?;
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        while done < buffer.len() {
+            let place = offset + done as u64;
+            let piece = place / PIECE_BYTES;
+            if !pieces.contains_key(&piece) {
+                if pieces.len() >= PIECES_MAX {
+                    pieces.clear();
+                }
+                pieces.insert(piece, self.fetch(piece)?);
+            }
+            let bytes = &pieces[&piece][(place % PIECE_BYTES) as usize..];
+            let length = bytes.len().min(buffer.len() - done);
+            buffer[done..done + length].copy_from_slice(&bytes[..length]);
+            done += length;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn trim(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
+
+    fn write_zeroes(&self, _offset: u64, _length: u64, _how: Zeroes) -> io::Result<()> {
+        Err(read_only_error())
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+}
+
+/// Turns what the program prints into hundredths of a percent, until it ends.
+fn follow(mut stdout: ChildStdout, percents_done: &Sender<u64>) {
     let mut percents = Percents::default();
     let mut bytes = [0; 256];
     while let Ok(n_bytes @ 1..) = stdout.read(&mut bytes) {
-        if let Some(hundredths) = percents.on_bytes(&bytes[..n_bytes]) {
-            progress(Progress { step: Step::Copy, done_bytes: hundredths, total_bytes: 10_000 });
+        if let Some(hundredths) = percents.on_bytes(&bytes[..n_bytes])
+            && percents_done.send(hundredths).is_err()
+        {
+            break;
         }
     }
 }
 
 /// The start of what the program complains about; the rest is read and dropped.
-fn read_start(mut stderr: impl Read) -> String {
+fn read_start(mut stderr: ChildStderr) -> String {
     let mut start = Vec::new();
     // A complaint that can't be read is no help; the exit code counts.
     let _ = stderr.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut start);
-    let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+    let _ = io::copy(&mut stderr, &mut io::sink());
     String::from_utf8_lossy(&start).into_owned()
 }
 

@@ -83,15 +83,29 @@ pub fn detect(head: &[u8]) -> Result<Format, NotImported> {
     if has(0x40, &[0x7f, 0x10, 0xda, 0xbe]) {
         return Ok(Format::Vdi);
     }
+    for (at, magic, why) in FOREIGN {
+        if has(at, magic) {
+            return Err(NotImported::Refused(why));
+        }
+    }
     let archive = ": unpack it and import the disk that is in it";
-    let other: [(usize, &[u8], &str, &str); 11] = [
+    let other: [(usize, &[u8], &str, &str); 15] = [
         (0, &[0x1f, 0x8b], "a gzip file", archive),
         (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], "an xz file", archive),
         (0, &[0x28, 0xb5, 0x2f, 0xfd], "a zstd file", archive),
         (0, b"BZh", "a bzip2 file", archive),
         (0, b"PK\x03\x04", "a ZIP file", archive),
         (0, b"7z\xbc\xaf\x27\x1c", "a 7z file", archive),
-        (257, b"ustar", "a tar archive", ": make a disk of it with `mkfs.ext4 -d`"),
+        (0, b"Rar!\x1a\x07", "a RAR file", archive),
+        (0, &[0x04, 0x22, 0x4d, 0x18], "an lz4 file", archive),
+        (0, b"MSWIM\0\0\0", "a Windows image (WIM)", ""),
+        (0, b"EVF\x09\x0d\x0a\xff\0", "a forensic image (EWF)", archive),
+        (
+            257,
+            b"ustar",
+            "a tar archive, perhaps an OVA",
+            ": unpack it and import the disk that is in it, or make a disk of its files with `mkfs.ext4 -d`",
+        ),
         (0, b"\x7fELF", "a program (ELF)", ""),
         (0, b"%PDF-", "a PDF document", ""),
         (0, b"!<arch>\n", "a Debian package or ar archive", ""),
@@ -111,8 +125,42 @@ pub fn detect(head: &[u8]) -> Result<Format, NotImported> {
 const HAS_PARENT: &str = "it holds only the differences to another image; make one file of both with \
                           `qemu-img convert FILE DISK.raw` and import that";
 
+/// Disk images that are not taken, but that QEMU can make another of.
+const FOREIGN: [(usize, &[u8], &str); 5] = [
+    (
+        0,
+        b"QED\0",
+        "it is a QED image; convert it with `qemu-img convert -f qed -O qcow2` and import that",
+    ),
+    (
+        0,
+        b"WithoutFreeSpace",
+        "it is a Parallels image; convert it with `qemu-img convert -f parallels -O qcow2` and import that",
+    ),
+    (
+        0,
+        b"WithouFreSpacExt",
+        "it is a Parallels image; convert it with `qemu-img convert -f parallels -O qcow2` and import that",
+    ),
+    (
+        0,
+        b"COWD",
+        "it is a VMDK of an old ESX; convert it with `qemu-img convert -f vmdk -O qcow2` and import that",
+    ),
+    (
+        0,
+        &[0x3a, 0xff, 0x26, 0xed],
+        "it is a sparse image of Android; make a raw disk of it with `simg2img` and import that",
+    ),
+];
+
 fn check_qcow2(head: &[u8]) -> Result<(), NotImported> {
     let version = be(head, 4, 4);
+    if version == 1 {
+        return Err(NotImported::Refused(
+            "it is a qcow of version 1; convert it with `qemu-img convert -f qcow -O qcow2` and import that",
+        ));
+    }
     if be(head, 8, 8) != 0 {
         return Err(NotImported::Refused(HAS_PARENT));
     }
@@ -180,6 +228,9 @@ mod tests {
         assert!(matches!(qcow2(|head| head[15] = 1), Err(NotImported::Refused(_))));
         assert!(matches!(qcow2(|head| head[79] = 4), Err(NotImported::Refused(_))));
         assert!(matches!(qcow2(|head| head[35] = 2), Err(NotImported::Refused(_))));
+        assert!(
+            matches!(qcow2(|head| head[7] = 1), Err(NotImported::Refused(why)) if why.contains("version 1"))
+        );
         // A dirty bit is none of our business.
         assert_eq!(qcow2(|head| head[79] = 1), Ok(Format::Qcow2));
     }
@@ -207,6 +258,7 @@ mod tests {
         check(b"", "empty");
         check(b"\x1f\x8b\x08", "a gzip file");
         check(b"%PDF-1.7", "a PDF document");
+        assert!(matches!(detect(b"QED\0"), Err(NotImported::Refused(why)) if why.contains("qed")));
         assert_eq!(detect(&[0; 100]), Ok(Format::Raw));
     }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{KERNEL, kernel_file, run, system_files};
-use images::{ImportError, ImportRequest, Store};
+use images::{ImportError, ImportRequest, Stop, Store};
 use model::ImageVersion;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -51,7 +51,7 @@ impl Workshop {
             name: "debian-12".parse().unwrap(),
             note: None,
         };
-        store.import(&request, &mut |_| ())
+        store.import(&request, &Stop::default(), &mut |_| ())
     }
 
     fn check_refused(&self, disk: &Path, expected: &str) {
@@ -210,6 +210,7 @@ fn kernels_are_looked_for_wherever_systems_have_them() {
     check("boot/vmlinuz");
     check("vmlinuz");
     check("boot/0123456789abcdef0123456789abcdef/6.1.0-10-test/linux");
+    check("boot/fedora/6.1.0-10-test/linux");
     check("usr/lib/modules/6.1.0-10-test/vmlinuz");
 }
 
@@ -256,6 +257,6 @@ fn a_packed_kernel_is_stored_unpacked() {
     let store = Store::open(&workshop.path("images")).unwrap();
     let name: model::ImageName = "debian-12".parse().unwrap();
     let request = ImportRequest { source: disk, name: name.clone(), note: None };
-    store.import(&request, &mut |_| ()).unwrap();
+    store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));
 }

@@ -5,9 +5,13 @@ use crate::paths::Paths;
 use anyhow::Context;
 use clap::Subcommand;
 use model::{ImageName, WriteMode};
-use service::{Error, ImportError, ImportRequest, MachineView, Progress, Step};
+use service::{Error, ImportError, ImportRequest, MachineView, Progress, Step, Stop};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What shells call a program that Ctrl-C ended.
+const ENDED_BY_SIGNAL: i32 = 130;
 
 #[derive(Subcommand)]
 pub(super) enum Image {
@@ -62,7 +66,13 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
             let _ = write!(std::io::stderr(), "\r\x1b[K{step} {percent} %");
         }
     };
-    let imported = runtime()?.block_on(service.import_image(request, show));
+    let stop = Stop::default();
+    let runtime = runtime()?;
+    {
+        let _in_runtime = runtime.enter();
+        stop_by_signals(&stop)?;
+    }
+    let imported = runtime.block_on(service.import_image(request, stop, show));
     if std::io::stderr().is_terminal() {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
@@ -90,6 +100,25 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
         "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
         version.image
     ));
+    Ok(())
+}
+
+/// The first signal stops the import, which then removes what it has made; the second ends the program, and what
+/// stays is removed when the store is opened next.
+fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signals = signal(kind)?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if stop.is_stopping() {
+                    std::process::exit(ENDED_BY_SIGNAL);
+                }
+                stop.stop();
+                let _ = writeln!(std::io::stderr(), "\nstopping; Ctrl-C again ends at once");
+            }
+        });
+    }
     Ok(())
 }
 

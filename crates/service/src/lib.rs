@@ -32,5 +32,5 @@ pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{Hardware, PowerState, Sighting, count_machines};
-pub use images::{ImportError, ImportRequest, Progress, Step};
+pub use images::{ImportError, ImportRequest, Progress, Step, Stop};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

@@ -27,16 +27,21 @@ impl Store {
         Ok(Draft { folder, _lock: lock })
     }
 
-    /// Makes a draft the next version of its image, durably, and returns it with its number.
+    /// Makes a draft the next version of its image, durably; unless the newest has the same content.
     pub(crate) fn publish(
         &self,
         draft: Draft,
         mut version: ImageVersion,
         note: Option<String>,
-    ) -> Result<ImageVersion, StoreError> {
-        // One at a time: the number is free until we have taken it.
+    ) -> Result<Published, StoreError> {
+        // One at a time: the number is free until we have taken it, and the newest is the newest.
         let _lock = self.lock()?;
         let image = version.image.clone();
+        if let Some(newest) = self.newest(&image)?
+            && newest.digest == version.digest
+        {
+            return Ok(Published::Same(newest));
+        }
         version.version = self.next_number(&image)?;
         let about_path = draft.path().join("image.toml");
         let description = Description { version, note };
@@ -61,7 +66,7 @@ impl Store {
         draft.keep();
         sync(&image_dir).map_err(io_error("sync", &image_dir))?;
         sync(&self.dir).map_err(io_error("sync", &self.dir))?;
-        Ok(description.version)
+        Ok(Published::New(description.version))
     }
 
     /// Held while drafts are made and published; ends with the file.
@@ -91,6 +96,14 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What became of a draft.
+pub(crate) enum Published {
+    /// A version, which has its number now.
+    New(ImageVersion),
+    /// Nothing: this version has the same content.
+    Same(ImageVersion),
 }
 
 /// A version that is being made.

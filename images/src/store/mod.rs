@@ -5,7 +5,7 @@
 
 mod draft;
 
-pub(crate) use draft::Draft;
+pub(crate) use draft::{Draft, Published};
 
 use crate::base::Base;
 use crate::block::Block;

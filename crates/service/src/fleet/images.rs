@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
 use crate::service::Service;
-use images::{ImportRequest, Progress};
+use images::{ImportRequest, Progress, Stop};
 use initrd_builder::ModuleSource;
 use model::{BootFile, BootPart, ImageName, ImageVersion};
 use std::path::PathBuf;
@@ -24,14 +24,16 @@ impl Service {
     /// Takes minutes; `progress` is called about once for each MiB, on another thread.
     ///
     /// # Errors
-    /// The import failed; nothing of it stays. See [`images::ImportError`].
+    /// The import failed or was stopped; nothing of it stays. See [`images::ImportError`].
     pub async fn import_image(
         &self,
         request: ImportRequest,
+        stop: Stop,
         mut progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Imported, Error> {
         let store = Arc::clone(self.store());
-        let import = tokio::task::spawn_blocking(move || store.import(&request, &mut progress));
+        let import =
+            tokio::task::spawn_blocking(move || store.import(&request, &stop, &mut progress));
         let version = import.await.map_err(|_| Error::Stopping)??;
         // First the initrd, then the index: a server that runs finds it built.
         let initrd = self.initrds().ensure(&version).await;

@@ -1,0 +1,203 @@
+//! A file or device that is imported: opened without a wait, and used by nobody who writes.
+
+use crate::error::ImportError;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::OFlags;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// A source of an import.
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) size_bytes: u64,
+    /// Bytes that the file takes, as far as can be told.
+    pub(crate) allocated_bytes: u64,
+    path: PathBuf,
+    before: Stamp,
+}
+
+/// By what is seen that a file was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self { size_bytes: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+impl Opened {
+    /// Opens a regular file or a block device; never waits for another program, as a pipe would.
+    pub(crate) fn open(path: &Path) -> Result<Self, ImportError> {
+        let source_error = |source| ImportError::Source { path: path.to_owned(), source };
+        // Looked at before it is opened: opening may do something with a device.
+        let kind = fs::metadata(path).map_err(source_error)?;
+        if let Some((found, advice)) = no_disk(&kind) {
+            return Err(ImportError::NoDisk {
+                path: path.to_owned(),
+                found: found.to_owned(),
+                advice,
+            });
+        }
+        let mut flags = OFlags::NONBLOCK;
+        if kind.file_type().is_block_device() {
+            // The kernel lets nobody in who wants it alone while it is mounted, or a part of it.
+            flags |= OFlags::EXCL;
+        }
+        let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+        let mut file = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => ImportError::InUse {
+                path: path.to_owned(),
+                by: "this server itself: it is mounted, or a part of it".to_owned(),
+            },
+            _ => source_error(error),
+        })?;
+        let metadata = file.metadata().map_err(source_error)?;
+        // A block device has no length of its own, but an end.
+        let size_bytes = file.seek(SeekFrom::End(0)).map_err(source_error)?;
+        let allocated_bytes = match metadata.blocks() * 512 {
+            0 => size_bytes,
+            bytes => bytes.min(size_bytes),
+        };
+        if let Some(by) = writer(&file, &metadata, path) {
+            return Err(ImportError::InUse { path: path.to_owned(), by });
+        }
+        let before = Stamp::of(&metadata);
+        Ok(Self { file, size_bytes, allocated_bytes, path: path.to_owned(), before })
+    }
+
+    /// To be called when all of it was read.
+    pub(crate) fn check_unchanged(&self) -> Result<(), ImportError> {
+        let source_error = |source| ImportError::Source { path: self.path.clone(), source };
+        let same_file = self.file.metadata().map_err(source_error)?;
+        if Stamp::of(&same_file) == self.before {
+            Ok(())
+        } else {
+            Err(ImportError::Changed { path: self.path.clone() })
+        }
+    }
+}
+
+/// What is surely no disk, and what helps.
+fn no_disk(metadata: &Metadata) -> Option<(&'static str, &'static str)> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        None
+    } else if kind.is_dir() {
+        Some(("a folder", ": make a disk of it with `mkfs.ext4 -d`"))
+    } else if kind.is_fifo() {
+        Some(("a pipe", ": write what comes out of it to a file, and import that"))
+    } else if kind.is_socket() {
+        Some(("a socket", ""))
+    } else {
+        Some(("a character device", ""))
+    }
+}
+
+/// Who has the file open for writing, as far as that can be seen from here.
+fn writer(file: &File, metadata: &Metadata, path: &Path) -> Option<String> {
+    writing_process(metadata, path).or_else(|| writing_loop_device(metadata)).or_else(|| {
+        has_qemu_lock(file).then(|| "a virtual machine, or a tool of QEMU's".to_owned())
+    })
+}
+
+/// QEMU locks bytes of the images that it uses: for each permission that it has one from 100 on
+/// (`RAW_LOCK_PERM_BASE` in `block/file-posix.c`). That is seen in containers, and perhaps over NFS, too.
+fn has_qemu_lock(file: &File) -> bool {
+    const WRITE: i64 = 101;
+    const RESIZE: i64 = 103;
+    [WRITE, RESIZE].into_iter().any(|byte| {
+        let mut lock = libc::flock {
+            l_type: libc::F_WRLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: byte,
+            l_len: 1,
+            l_pid: 0,
+        };
+        // Where there are no such locks nobody holds one.
+        let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+        asked.is_ok() && lock.l_type != libc::F_UNLCK as i16
+    })
+}
+
+/// A process with a descriptor for writing, by `/proc`.
+fn writing_process(metadata: &Metadata, path: &Path) -> Option<String> {
+    let name = path.canonicalize().ok()?.file_name()?.to_owned();
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let folder = process.path();
+        let is_process =
+            process.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if !is_process {
+            continue;
+        }
+        // Processes end while we look, and those of others may be closed to us.
+        let Ok(descriptors) = fs::read_dir(folder.join("fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            // By name first: to ask a file itself may take for ever, if its server is away.
+            let has_name = fs::read_link(descriptor.path())
+                .is_ok_and(|target| target.file_name() == Some(name.as_os_str()));
+            let is_same = || {
+                fs::metadata(descriptor.path()).is_ok_and(|other| is_same_file(&other, metadata))
+            };
+            let about = folder.join("fdinfo").join(descriptor.file_name());
+            if has_name && is_same() && fs::read_to_string(about).is_ok_and(|text| may_write(&text))
+            {
+                let program = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+                let pid = process.file_name();
+                return Some(format!("{} (pid {})", program.trim().escape_debug(), pid.display()));
+            }
+        }
+    }
+    None
+}
+
+/// Whether `/proc/PID/fdinfo/N` is that of a descriptor for writing.
+fn may_write(about: &str) -> bool {
+    const ACCESS: u32 = 0o3;
+    let flags = about.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| flags & ACCESS != 0)
+}
+
+/// A loop device that may write has the file in the kernel, where no process shows it.
+fn writing_loop_device(metadata: &Metadata) -> Option<String> {
+    for device in fs::read_dir("/sys/block").ok()?.flatten() {
+        let folder = device.path();
+        let Ok(backing) = fs::read_to_string(folder.join("loop/backing_file")) else { continue };
+        let is_same =
+            fs::metadata(backing.trim_end()).is_ok_and(|other| is_same_file(&other, metadata));
+        let is_read_only = fs::read_to_string(folder.join("ro")).is_ok_and(|ro| ro.trim() == "1");
+        if is_same && !is_read_only {
+            let name = device.file_name();
+            return Some(format!("/dev/{} (end it with `losetup -d`)", name.display()));
+        }
+    }
+    None
+}
+
+fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    if a.file_type().is_block_device() && b.file_type().is_block_device() {
+        return a.rdev() == b.rdev();
+    }
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_for_writing_are_told_from_others() {
+        assert!(may_write("pos:\t0\nflags:\t0100002\nmnt_id:\t29\n"));
+        assert!(may_write("pos:\t0\nflags:\t0100001\n"));
+        assert!(!may_write("pos:\t0\nflags:\t0100000\n"));
+        assert!(!may_write("") && !may_write("flags:\tx"));
+    }
+}
