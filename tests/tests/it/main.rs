@@ -17,6 +17,7 @@ mod nics;
 mod outage;
 mod own_dhcp;
 mod own_user;
+mod partitions;
 mod ram;
 mod rescue;
 mod sanboot;

@@ -28,6 +28,7 @@ const LONG: &[&str] = &[
     "tests vlan::",
     "tests two_addresses::",
     "tests own_dhcp::",
+    "tests partitions::",
     "tests sanboot::",
 ];
 
