@@ -37,6 +37,15 @@ pub struct ImportRequest {
     pub note: Option<String>,
 }
 
+/// What came of an import.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// The version that it made.
+    pub version: ImageVersion,
+    /// Kernels of the system that were not taken, and why, for people: `/boot/vmlinuz-7.0: it is empty`.
+    pub passed_over: Vec<String>,
+}
+
 impl Store {
     /// Imports a disk image as the next version of an image.
     ///
@@ -50,7 +59,7 @@ impl Store {
         request: &ImportRequest,
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<ImageVersion, ImportError> {
+    ) -> Result<Import, ImportError> {
         let source = Opened::open(&request.source)?;
         let (format, disk_bytes) = what_it_is(&source, &request.source)?;
         self.check_room(source.allocated_bytes)?;
@@ -75,7 +84,7 @@ impl Store {
         size_bytes: u64,
         digest: String,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<ImageVersion, ImportError> {
+    ) -> Result<Import, ImportError> {
         let disk_path = draft.path().join("disk.raw");
         let disk: Arc<dyn Block> =
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
@@ -116,7 +125,7 @@ impl Store {
             }
         };
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
-        Ok(version)
+        Ok(Import { version, passed_over: system.passed_over })
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {

@@ -37,7 +37,7 @@ pub use container::{Container, Unfit, inspect};
 pub use disk_file::{DiskFile, Durability};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;
-pub use import::ImportRequest;
+pub use import::{Import, ImportRequest};
 pub use layer::{About, BadHeader, Header, LayerError, LayerMode, Layers, WriteLayer};
 pub use memory::Memory;
 pub use progress::{Progress, Step};

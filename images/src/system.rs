@@ -20,6 +20,8 @@ pub(crate) struct System {
     pub(crate) kernel_version: String,
     pub(crate) vmlinuz: Vec<u8>,
     pub(crate) os_name: Option<String>,
+    /// Kernels that were passed over, and why, for people.
+    pub(crate) passed_over: Vec<String>,
 }
 
 /// Looks into a disk; `path` is what the errors call it.
@@ -38,15 +40,13 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
     let Some(kernel) = search.kernel else {
         return Err(not_bootable(path, &no_kernel(&search.passed_over)));
     };
-    for passed_over in &search.passed_over {
-        tracing::warn!(kernel = %kernel.version, passed_over, "a kernel of the image is not taken");
-    }
     Ok(System {
         volume,
         file_system: FileSystem::Ext4,
         kernel_version: kernel.version,
         vmlinuz: kernel.bytes,
         os_name: os_name(&root).map_err(in_root)?,
+        passed_over: search.passed_over,
     })
 }
 

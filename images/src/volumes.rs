@@ -42,8 +42,9 @@ impl fmt::Display for Content {
 
 /// Finds the file systems of a disk: one on the whole of it, and those in its partitions.
 ///
-/// Both may be there: a disk that was one file system before it got a partition table. Which partition has
-/// which number, and what is a partition table at all, is as in Linux. Never panics, whatever the bytes.
+/// Both may be there: a disk that was one file system before it got a partition table, for whoever makes a file
+/// system clears the place of the table. So the whole disk comes last. Which partition has which number, and
+/// what is a partition table at all, is as in Linux. Never panics, whatever the bytes.
 ///
 /// # Errors
 /// The disk can't be read.
@@ -53,7 +54,7 @@ pub fn find_volumes(disk: &dyn Block) -> io::Result<Vec<Volume>> {
     let mut volumes = volumes_in_partitions(disk, SECTOR_BYTES)?;
     let is_root = matches!(content, Content::Root(_));
     if is_root || (volumes.is_empty() && content != Content::Unknown) {
-        volumes.insert(0, whole);
+        volumes.push(whole);
     }
     Ok(volumes)
 }
@@ -319,7 +320,7 @@ mod tests {
     fn a_file_system_may_be_older_than_the_partition_table() {
         let mut bytes = disk(&[0, 1 << 20]);
         entry(&mut bytes, 0, 0, 0x83, 2048, 2048);
-        assert_eq!(found(bytes), [(None, 0, EXT4), (Some(1), 1 << 20, EXT4)]);
+        assert_eq!(found(bytes), [(Some(1), 1 << 20, EXT4), (None, 0, EXT4)]);
     }
 
     #[test]

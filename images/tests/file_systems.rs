@@ -5,7 +5,7 @@
 mod common;
 
 use common::{KERNEL, kernel_file, run, system_files};
-use images::{ImportError, ImportRequest, Stop, Store};
+use images::{Import, ImportError, ImportRequest, Stop, Store};
 use model::ImageVersion;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -44,6 +44,10 @@ impl Workshop {
     }
 
     fn import(&self, disk: &Path) -> Result<ImageVersion, ImportError> {
+        Ok(self.import_with_all_told(disk)?.version)
+    }
+
+    fn import_with_all_told(&self, disk: &Path) -> Result<Import, ImportError> {
         let folder = tempfile::tempdir_in(self.dir.path()).unwrap();
         let store = Store::open(folder.path()).unwrap();
         let request = ImportRequest {
@@ -225,8 +229,13 @@ fn a_kernel_that_is_not_complete_is_not_taken() {
     fs::write(boot.join("vmlinuz-6.1.0-98-test"), kernel_file("6.1.0-98-test")).unwrap();
     symlink("boot/vmlinuz-6.1.0-98-test", workshop.path("files/vmlinuz")).unwrap();
     symlink("vmlinuz-6.1.0-97-test", workshop.path("files/boot/vmlinuz")).unwrap();
-    let version = workshop.import(&workshop.disk(&["-t", "ext4"])).unwrap();
-    assert_eq!(version.kernel_version, KERNEL);
+    let import = workshop.import_with_all_told(&workshop.disk(&["-t", "ext4"])).unwrap();
+    assert_eq!(import.version.kernel_version, KERNEL);
+    let told = import.passed_over.join("\n");
+    for name in ["7.0.0: it is empty", "6.1.0-99-test: it is cut off", "6.1.0-98-test: its modules"]
+    {
+        assert!(told.contains(name), "{told}");
+    }
 
     for kernel in [KERNEL, "6.1.0-9-test"] {
         fs::remove_file(boot.join(format!("vmlinuz-{kernel}"))).unwrap();
@@ -259,4 +268,88 @@ fn a_packed_kernel_is_stored_unpacked() {
     let request = ImportRequest { source: disk, name: name.clone(), note: None };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));
+}
+
+/// A disk of 64 MiB with these at 1 MiB, 17 MiB, 33 MiB and 49 MiB, each in a partition of 16 MiB.
+fn partitioned(workshop: &Workshop, parts: &[&[u8]]) -> PathBuf {
+    let path = workshop.path("parts.raw");
+    let file = File::create(&path).unwrap();
+    file.set_len(66 << 20).unwrap();
+    for (index, part) in (0u32..).zip(parts) {
+        let start = 2048 + index * 32768;
+        let mut entry = [0; 16];
+        entry[4] = 0x83;
+        entry[8..12].copy_from_slice(&start.to_le_bytes());
+        entry[12..].copy_from_slice(&32768u32.to_le_bytes());
+        file.write_all_at(&entry, 446 + u64::from(index) * 16).unwrap();
+        file.write_all_at(part, u64::from(start) * 512).unwrap();
+    }
+    file.write_all_at(&[0x55, 0xaa], 510).unwrap();
+    path
+}
+
+/// The start of something: these bytes at this place.
+fn mark(at: usize, bytes: &[u8]) -> Vec<u8> {
+    [&vec![0; at][..], bytes].concat()
+}
+
+#[test]
+fn what_other_installers_make_is_named_part_by_part() {
+    let workshop = Workshop::new();
+    let boot = workshop.path("boot.raw");
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-d"]).arg(workshop.path("files/boot")).arg(&boot);
+    run(mke2fs.arg("8M"));
+    let boot = fs::read(boot).unwrap();
+    let (fat, lvm) = (mark(82, b"FAT32   "), mark(512, b"LABELONE"));
+    let (luks, raid) = (mark(0, b"LUKS\xba\xbe"), mark(4096, &[0xfc, 0x4e, 0x2b, 0xa9]));
+    let (xfs, btrfs) = (mark(0, b"XFSB"), mark((64 << 10) + 64, b"_BHRfS_M"));
+    let swap = mark(4086, b"SWAPSPACE2");
+    let check = |parts: &[&[u8]], expected: &str| {
+        workshop.check_refused(&partitioned(&workshop, parts), expected);
+    };
+    // Debian, guided, with LVM; the same encrypted.
+    check(
+        &[&boot, &lvm],
+        "partition 1: ext4 without /sbin/init, partition 2: an LVM physical volume. Copy",
+    );
+    check(
+        &[&fat, &boot, &luks],
+        "partition 3: an encrypted volume (LUKS). Copy the files of the root",
+    );
+    // RHEL; Fedora; openSUSE; a server with two disks.
+    check(
+        &[&fat, &xfs, &lvm],
+        "partition 1: FAT, partition 2: xfs, partition 3: an LVM physical volume. Copy",
+    );
+    check(
+        &[&fat, &boot, &btrfs],
+        "is btrfs, and Bootlace reads kernels out of ext4 only so far: copy its files",
+    );
+    check(&[&fat, &btrfs, &swap], "is btrfs");
+    check(&[&fat, &raid, &raid], "partition 2: a part of a RAID (md)");
+    // Windows, and an installer's CD.
+    check(&[&fat, &mark(3, b"NTFS    ")], "partition 1: FAT, partition 2: NTFS");
+    check(
+        &[&mark(0x8001, b"CD001"), &fat],
+        "an ISO 9660 CD image, partition 2: FAT. Install a system from it",
+    );
+    // A root whose kernels are in a place that can't be read.
+    let root = workshop.path("root.raw");
+    fs::remove_dir_all(workshop.path("files/boot")).unwrap();
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-d"]).arg(workshop.path("files")).arg(&root);
+    run(mke2fs.arg("16M"));
+    let root = fs::read(root).unwrap();
+    check(
+        &[&fat, &root],
+        "partition 1: it is FAT, which can't be read; if the kernel is there, copy it to /boot",
+    );
+    check(&[&xfs, &root], "partition 1: it is xfs, which can't be read");
+    // And one that is fine, beside an old system on the whole disk.
+    let old = mark(0x438, &[0x53, 0xef]);
+    let disk = partitioned(&workshop, &[&boot, &root]);
+    File::options().write(true).open(&disk).unwrap().write_all_at(&old[1024..], 1024).unwrap();
+    let version = workshop.import(&disk).unwrap();
+    assert_eq!((version.partition, &*version.kernel_version), (Some(2), KERNEL));
 }

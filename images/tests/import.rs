@@ -21,7 +21,7 @@ fn store(dir: &Path) -> Store {
 
 fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
     let request = ImportRequest { source: source.to_owned(), name: name(), note: None };
-    store.import(&request, &Stop::default(), &mut |_| ())
+    Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
 
 /// All that is in the store, apart from its lock.
@@ -61,8 +61,10 @@ fn a_raw_disk_becomes_version_1() {
     let mut steps = Vec::new();
     let request =
         ImportRequest { source: source.clone(), name: name(), note: Some("first try".to_owned()) };
-    let version =
-        store.import(&request, &Stop::default(), &mut |progress| steps.push(progress)).unwrap();
+    let version = store
+        .import(&request, &Stop::default(), &mut |progress| steps.push(progress))
+        .unwrap()
+        .version;
     assert_eq!((version.version, version.size_bytes), (1, 24 << 20));
     assert_eq!((version.partition, version.file_system), (None, FileSystem::Ext4));
     assert_eq!(version.kernel_version, KERNEL, "the newest of two");
@@ -166,7 +168,8 @@ fn foreign_formats_have_the_same_content_as_the_raw_disk() {
         let request = ImportRequest { source, name: name(), note: None };
         let version = store
             .import(&request, &Stop::default(), &mut |progress| last = Some(progress))
-            .unwrap();
+            .unwrap()
+            .version;
         assert_eq!(version.digest, expected, "{format}");
         let disk = store.disk_path(&name(), 1).metadata().unwrap();
         assert!(disk.blocks() * 512 < 12 << 20, "{format} is not sparse");

@@ -31,7 +31,7 @@ fn import(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImageVersion, ImportError> {
     let request = ImportRequest { source: source.to_owned(), name: name(), note: None };
-    store.import(&request, &Stop::default(), progress)
+    Ok(store.import(&request, &Stop::default(), progress)?.version)
 }
 
 /// What is in the store, but for its lock.

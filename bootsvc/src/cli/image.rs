@@ -92,6 +92,9 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
         version.kernel_version,
         version.size_bytes as f64 / 1e9
     ));
+    for passed_over in &imported.passed_over {
+        say(format!("passed over, in search of its kernel: {passed_over}"));
+    }
     let initrd =
         imported.initrd.context("the image was imported, but its initrd could not be built")?;
     let size = std::fs::metadata(&initrd).map_or(0, |about| about.len());

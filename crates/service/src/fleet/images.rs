@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct Imported {
     /// The version.
     pub version: ImageVersion,
+    /// Kernels of its system that were not taken, and why.
+    pub passed_over: Vec<String>,
     /// Its initrd, or why machines can't boot it yet.
     pub initrd: Result<PathBuf, Error>,
 }
@@ -34,14 +36,15 @@ impl Service {
         let store = Arc::clone(self.store());
         let import =
             tokio::task::spawn_blocking(move || store.import(&request, &stop, &mut progress));
-        let version = import.await.map_err(|_| Error::Stopping)??;
+        let import = import.await.map_err(|_| Error::Stopping)??;
+        let version = import.version;
         // First the initrd, then the index: a server that runs finds it built.
         let initrd = self.initrds().ensure(&version).await;
         let indexed = version.clone();
         let stored = self.database().write(move |tables| Ok(tables.put_image_version(&indexed)?));
         stored.await?;
         tracing::info!(image = %version.image, version = version.version, "image imported");
-        Ok(Imported { version, initrd })
+        Ok(Imported { version, passed_over: import.passed_over, initrd })
     }
 
     /// Where a file that machines boot is on this server's disk.
