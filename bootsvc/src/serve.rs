@@ -7,6 +7,7 @@ use crate::boot::reports::ReportListener;
 use crate::boot_socket;
 use crate::config::Config;
 use crate::net;
+use crate::net::door::Door;
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
 use crate::paths::Paths;
@@ -64,6 +65,11 @@ pub(crate) async fn run(
     }
     let service = Service::open(options)?;
 
+    if nix::unistd::geteuid().is_root() && config.service.user.is_none() {
+        let cause = "The boot server runs as root, as there is no user \"bootlace\"";
+        service.found(FindingKind::RunsAsRoot, &Subject::Server, cause);
+    }
+
     // Every socket is there before the first client is answered.
     let dhcp = net::dhcp_socket::DhcpSocket::bind(&config.network.interface, server)?;
     let tftp = net::tftp_server::Tftp::bind(server)?;
@@ -114,11 +120,13 @@ pub(crate) async fn run(
         ));
     }
     tasks.spawn(boot::tftp::serve(tftp, files.clone(), stop.clone()));
-    tasks.spawn(boot::http::run(http_listener, files, stop.clone()));
+    let boot_files = Door::new(http_listener, sent_away(&service, "Boot files"));
+    tasks.spawn(boot::http::run(boot_files, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
     tasks.spawn({
         let stop = stop.clone();
         async move {
+            let pages = Door::new(pages, sent_away(&service, "Pages"));
             let router = web::router(service);
             let pages = axum::serve(pages, router.clone());
             let pages = pages.with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -171,6 +179,18 @@ async fn tell_deaths(
                 service.found(FindingKind::StorageDied, &Subject::Server, cause);
             }
         }
+    }
+}
+
+/// Tells that clients that wanted `what` were sent away.
+fn sent_away(service: &Service, what: &'static str) -> impl FnMut() + Send + use<> {
+    let service = service.clone();
+    move || {
+        let limit = net::door::client_number_max();
+        let cause = format!(
+            "{what} are refused to clients: the boot server may have only {limit} connections and files"
+        );
+        service.found(FindingKind::NoDescriptors, &Subject::Server, cause);
     }
 }
 

@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{Admit, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
+use model::{
+    Admit, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb,
+};
 use socket2::Socket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -87,9 +89,9 @@ impl Api {
 }
 
 /// How many descriptors the server may have, and whom it has refused for lack of them.
-fn about_descriptors(refused: &[Arc<Refused>]) -> Json<serde_json::Value> {
-    let refused: u64 = refused.iter().map(|refused| refused.total()).sum();
-    Json(serde_json::json!({ "limit": descriptors::limit(), "refused_connections": refused }))
+fn about_descriptors(refused: &[Arc<Refused>]) -> Json<Descriptors> {
+    let refused_connections = refused.iter().map(|refused| refused.total()).sum();
+    Json(Descriptors { limit: descriptors::limit(), refused_connections })
 }
 
 async fn list(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<ExportStatus>>, Failure> {

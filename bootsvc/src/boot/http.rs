@@ -2,6 +2,7 @@
 //! length always, never chunks; so this listener is apart from the pages'.
 
 use crate::boot::files::{BootFiles, Item, Told};
+use crate::net::door::Door;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Empty, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -21,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -35,33 +36,25 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Serves boot files until `stop`.
-pub(crate) async fn run(listener: TcpListener, files: BootFiles, stop: CancellationToken) {
+pub(crate) async fn run(mut door: Door<impl FnMut()>, files: BootFiles, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let accepted = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            client = door.next() => client,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    tracing::warn!(%peer, "HTTP connection refused: too many at once");
-                    continue;
-                };
-                let (files, stop) = (files.clone(), stop.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = serve(stream, peer, files) => {}
-                    }
-                    drop(place);
-                });
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%peer, "HTTP connection refused: too many at once");
+            continue;
+        };
+        let (files, stop) = (files.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = serve(stream, peer, files) => {}
             }
-            Err(error) => {
-                tracing::warn!(%error, "can't accept an HTTP connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+            drop(place);
+        });
     }
 }
 

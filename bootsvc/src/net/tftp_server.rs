@@ -86,8 +86,9 @@ impl Tftp {
         let socket = std::net::UdpSocket::bind(address)
             .and_then(|socket| {
                 socket.set_nonblocking(true)?;
-                // Needs CAP_NET_ADMIN; without it the usual buffer must do.
-                let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES);
+                // Needs CAP_NET_ADMIN; without it the system's limit holds.
+                let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES)
+                    .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES));
                 UdpSocket::from_std(socket)
             })
             .map_err(|error| in_use(Protocol::Udp, address, error))?;

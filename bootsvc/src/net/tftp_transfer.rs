@@ -1,9 +1,11 @@
 //! One TFTP transfer on a socket of its own.
 
+use super::door::client_number_max;
 use super::tftp_server::{TftpEvent, TftpEventKind};
 use bytes::Bytes;
 use nix::sys::socket::{getsockopt, sockopt};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tftp::{Asked, Mode, Next, NotServed, Outcome, Packet, Terms, Transfer};
@@ -48,10 +50,14 @@ where
     let socket = match UdpSocket::bind((job.server, 0)).await {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::error!(%error, "can't open a socket for a TFTP transfer");
-            return;
+            tracing::debug!(%error, "can't open a socket for a TFTP transfer");
+            return job.tell(TftpEventKind::Refused(NotServed::Busy));
         }
     };
+    if socket.as_raw_fd() > client_number_max() {
+        let _ = socket.send_to(&NotServed::Busy.packet(), job.peer).await;
+        return job.tell(TftpEventKind::Refused(NotServed::Busy));
+    }
     let block_size_max = block_size_max(job.peer).unwrap_or(BLOCK_SIZE_MAX);
     loop {
         let content = content(job.path.clone(), job.peer);

@@ -168,6 +168,15 @@ impl Space {
     }
 }
 
+/// Descriptors of the storage server: answer of `GET /v1/descriptors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Descriptors {
+    /// How many it may have.
+    pub limit: u64,
+    /// NBD connections that it has refused for lack of them since it started.
+    pub refused_connections: u64,
+}
+
 /// Writes that wait for something that passes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stall {

@@ -104,6 +104,12 @@ kinds! {
     /// The storage server died and was started again.
     StorageDied = "storage-died", Warning, hours(24),
         "Look into the log for what it said last; if it says nothing, please report it.";
+    /// Clients are sent away, as a server may have no more files and sockets open.
+    NoDescriptors = "no-descriptors", Alarm, hours(1),
+        "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates.";
+    /// The boot server is root.
+    RunsAsRoot = "runs-as-root", Warning, Passes::WhenOver,
+        "Make the user bootlace and restart the servers; bootlace check shows how.";
     /// DHCP requests can't be received.
     DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
         "Bring the boot server's network interface up, and look at its cable.";

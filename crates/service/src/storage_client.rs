@@ -5,7 +5,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use model::{Admit, BootId, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb};
+use model::{
+    Admit, BootId, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -103,6 +105,12 @@ pub(crate) async fn exports(socket: &Path) -> Result<Vec<ExportStatus>, StorageE
 /// How much room machines' writes have there.
 pub(crate) async fn space(socket: &Path) -> Result<Space, StorageError> {
     let answer = call(socket, Method::GET, "/v1/space", Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Whether it had to refuse machines for lack of descriptors. One of before November 2026 does not know.
+pub(crate) async fn descriptors(socket: &Path) -> Result<Descriptors, StorageError> {
+    let answer = call(socket, Method::GET, "/v1/descriptors", Vec::new()).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::live::Answer;
 use crate::service::Service;
 use crate::storage_client;
-use model::{MachineName, StallVerb};
+use model::{Descriptors, FindingKind, MachineName, StallVerb, Subject};
 use std::time::Duration;
 
 /// How often the storage server is asked for its exports.
@@ -18,14 +18,24 @@ impl Service {
         let answer = match storage_client::exports(socket).await {
             Ok(list) => {
                 let space = storage_client::space(socket).await.ok();
-                Answer { asked, list, space, error: None }
+                let descriptors = storage_client::descriptors(socket).await.ok();
+                Answer { asked, list, space, descriptors, error: None }
             }
             Err(error) => {
                 Answer { asked, error: Some(wire::error_chain(&error)), ..Answer::default() }
             }
         };
-        let error = answer.error.clone();
+        let (error, descriptors) = (answer.error.clone(), answer.descriptors);
         let former = self.exports().put(answer);
+        let refused = |of: Option<Descriptors>| of.map_or(0, |it| it.refused_connections);
+        if let Some(Descriptors { limit, .. }) = descriptors
+            && refused(descriptors) > refused(former.descriptors)
+        {
+            let cause = format!(
+                "The storage server refuses NBD connections: it may have only {limit} file descriptors"
+            );
+            self.found(FindingKind::NoDescriptors, &Subject::Server, cause);
+        }
         match (&former.error, error) {
             (former, Some(error)) if former.as_ref() != Some(&error) => {
                 tracing::warn!(error, "storage server");

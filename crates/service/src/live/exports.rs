@@ -1,6 +1,6 @@
 //! What the storage server said last.
 
-use model::{ExportStatus, Space};
+use model::{Descriptors, ExportStatus, Space};
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::Moment;
 
@@ -18,6 +18,8 @@ pub(crate) struct Answer {
     pub(crate) list: Vec<ExportStatus>,
     /// The room that is left there, if it is known.
     pub(crate) space: Option<Space>,
+    /// Whom it refuses for lack of descriptors, if it is known.
+    pub(crate) descriptors: Option<Descriptors>,
     /// Why it did not answer.
     pub(crate) error: Option<String>,
 }
