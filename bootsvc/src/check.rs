@@ -77,14 +77,9 @@ fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
     let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
     let init = if has_ca { service::INIT_TLS } else { service::INIT };
     findings.push(match service::find_init(init) {
-        Some(path) => match std::fs::read(&path) {
-            Ok(program) if initrd_builder::is_static_program(&program) => {
-                Ok(format!("init for initrds: {}", path.display()))
-            }
-            Ok(_) => Err(format!(
-                "{} is not a static program, so no machine could start it: cargo xtask build makes the right one",
-                path.display()
-            )),
+        Some(path) => match std::fs::read(&path).map(initrd_builder::Init::parse) {
+            Ok(Ok(_)) => Ok(format!("init for initrds: {}", path.display())),
+            Ok(Err(error)) => Err(format!("{}: {}", path.display(), error_chain(&error))),
             Err(error) => Err(format!("can't read {}: {error}", path.display())),
         },
         None => Err(format!(

@@ -1,7 +1,8 @@
-//! Initrds of anybody: archives and their compression; and the busybox of a host.
+//! Initrds of anybody: archives and their compression; and what goes into one: init, and the busybox of a host.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = initrd_builder::inspect(bytes);
     let _ = initrd_builder::is_static_program(bytes);
+    let _ = initrd_builder::Init::parse(bytes.to_vec());
 });

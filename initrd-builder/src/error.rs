@@ -8,6 +8,29 @@ use std::path::PathBuf;
 /// Why there is no initrd.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The init can't be started by machines.
+    #[error(
+        "{why}: take the bootlace-init that came with this program, or build both with `cargo xtask build`"
+    )]
+    Init {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Kernel and init are for different kinds of processors.
+    #[error(
+        "kernel {kernel} in {origin} is for {found} processors, and bootlace-init for {init}: no machine \
+         could start it; give the kernel for {init}"
+    )]
+    WrongProcessor {
+        /// Release of the kernel.
+        kernel: String,
+        /// Where it was found.
+        origin: String,
+        /// What it runs on.
+        found: String,
+        /// What the init runs on.
+        init: String,
+    },
     /// A module that is needed is not there.
     #[error(
         "module {module}, needed by {wanted_by}, is not in {origin} (kernel {kernel}): give the \
@@ -56,13 +79,15 @@ pub enum BuildError {
     /// Nothing in the hardware list is a network card.
     #[error(
         "kernel {kernel} in {origin} has no network driver for anything in the hardware list: no \
-         machine could reach its root disk; is it the list of the right machine?"
+         machine could reach its root disk; is it the list of the right machine?{left_out}"
     )]
     FitNoNetwork {
         /// Where drivers were looked for.
         origin: String,
         /// Release of the kernel.
         kernel: String,
+        /// Drivers that are there and can't be used, each with a semicolon before it; may be empty.
+        left_out: String,
     },
     /// A module was built for another kernel.
     #[error(
@@ -79,16 +104,30 @@ pub enum BuildError {
         /// Release of the kernel that the initrd is for.
         kernel: String,
     },
+    /// A module was built for another kind of processor.
+    #[error(
+        "module {module} in {origin} is for {found} processors: give the modules that belong to this kernel"
+    )]
+    WrongModuleProcessor {
+        /// Name of the module.
+        module: String,
+        /// Where the module was found.
+        origin: String,
+        /// What it runs on.
+        found: String,
+    },
     /// There is no driver for any network card.
     #[error(
         "{origin} (kernel {kernel}) has no driver of any network card: it is not the complete \
-         module tree of a kernel; if the kernel comes in several packages, give all of them"
+         module tree of a kernel; if the kernel comes in several packages, give all of them{left_out}"
     )]
     NoNetwork {
         /// Where drivers were looked for.
         origin: String,
         /// Release of the kernel.
         kernel: String,
+        /// Drivers that are there and can't be used, each with a semicolon before it; may be empty.
+        left_out: String,
     },
     /// The folder holds no modules.
     #[error(
@@ -114,6 +153,17 @@ pub enum BuildError {
         /// What is wrong with it.
         #[source]
         source: ModInfoError,
+    },
+    /// Packages with a kernel and no modules.
+    #[error(
+        "{origin} holds kernel {kernel} without its modules: give the package of these as well, in Ubuntu \
+         linux-modules-{kernel} (and linux-modules-extra-{kernel})"
+    )]
+    OnlyKernel {
+        /// The packages.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
     },
     /// The file is not a package of a kernel, or it is damaged.
     #[error("{} is not a usable kernel package: {reason}", path.display())]

@@ -3,7 +3,7 @@
 //! ```no_run
 //! # fn main() -> Result<(), initrd_builder::BuildError> {
 //! let modules = initrd_builder::KernelPackage::open(&["linux-image-6.1.0-56-amd64.deb"])?;
-//! let init = std::fs::read("/usr/lib/bootlace/bootlace-init").unwrap();
+//! let init = initrd_builder::Init::parse(std::fs::read("/usr/lib/bootlace/bootlace-init").unwrap())?;
 //! let initrd = initrd_builder::build(&modules, &init, &Default::default())?;
 //! # Ok(()) }
 //! ```
@@ -17,12 +17,15 @@ mod directory;
 mod error;
 mod fit;
 mod host;
+mod in_root;
+mod init;
 mod inspect;
 mod known_bugs;
 mod modinfo;
 mod newc;
 mod options;
 mod packages;
+mod program;
 mod rescue;
 mod select;
 mod source;
@@ -32,10 +35,12 @@ pub use directory::Directory;
 pub use error::BuildError;
 pub use fit::Fit;
 pub use host::host_segment;
+pub use init::Init;
 pub use inspect::{Codec, Contents, Entry, Problem, Segment, inspect};
 pub use modinfo::{ModInfo, ModInfoError};
 pub use options::Options;
 pub use packages::KernelPackage;
-pub use rescue::{is_static_program, rescue_segment};
+pub use program::{Processor, is_static_program};
+pub use rescue::rescue_segment;
 pub use select::Why;
-pub use source::ModuleSource;
+pub use source::{Folders, Kind, Listing, ModuleSource, list_folders};

@@ -1,5 +1,6 @@
 //! What a kernel module says about itself: the `.modinfo` section of its ELF file.
 
+use crate::program::{Processor, range, u16_at, u32_at, u64_at};
 use initcfg::module_name;
 
 /// The parts of `.modinfo` that loading needs.
@@ -7,6 +8,11 @@ use initcfg::module_name;
 pub struct ModInfo {
     /// Release of the kernel that it was built for: first word of `vermagic`.
     pub kernel: String,
+    /// It carries versions of the symbols that it uses: then a kernel of another release takes it, too, if
+    /// these have the same (`same_magic` in Linux `kernel/module/version.c`).
+    pub has_symbol_versions: bool,
+    /// What it runs on. `None` only in the default.
+    pub processor: Option<Processor>,
     /// Names of modules that it can't work without.
     pub depends: Vec<String>,
     /// Names or aliases that should be loaded before.
@@ -22,6 +28,9 @@ pub struct ModInfo {
 /// The file is not a kernel module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModInfoError {
+    /// There is nothing in the file: a disk was full, or the power failed.
+    #[error("it is empty")]
+    Empty,
     /// The file is of another kind, or for another kind of machine.
     #[error("it is not a 64-bit little-endian ELF file")]
     NotElf,
@@ -40,7 +49,7 @@ impl ModInfo {
     /// The file is not a module or is cut off.
     pub fn parse(elf: &[u8]) -> Result<Self, ModInfoError> {
         let section = modinfo_section(elf)?;
-        let mut info = Self::default();
+        let mut info = Self { processor: Processor::of_elf(elf), ..Self::default() };
         for field in section.split(|&byte| byte == 0) {
             let Some((key, value)) =
                 core::str::from_utf8(field).ok().and_then(|field| field.split_once('='))
@@ -49,7 +58,9 @@ impl ModInfo {
             };
             match key {
                 "vermagic" => {
-                    value.split(' ').next().unwrap_or_default().clone_into(&mut info.kernel)
+                    let mut words = value.split(' ');
+                    words.next().unwrap_or_default().clone_into(&mut info.kernel);
+                    info.has_symbol_versions = words.any(|word| word == "modversions");
                 }
                 "depends" => {
                     let names = value.split(',').filter(|name| !name.is_empty());
@@ -82,8 +93,10 @@ impl ModInfo {
 }
 
 fn modinfo_section(elf: &[u8]) -> Result<&[u8], ModInfoError> {
-    // Class 2 is 64 bits, data 1 is little-endian.
-    if elf.get(..6) != Some(&[0x7f, b'E', b'L', b'F', 2, 1]) {
+    if elf.is_empty() {
+        return Err(ModInfoError::Empty);
+    }
+    if Processor::of_elf(elf).is_none() {
         return Err(ModInfoError::NotElf);
     }
     let truncated = ModInfoError::Truncated;
@@ -108,28 +121,7 @@ fn modinfo_section(elf: &[u8]) -> Result<&[u8], ModInfoError> {
     Err(ModInfoError::NoModInfo)
 }
 
-fn range(bytes: &[u8], start: u64, length: u64) -> Option<&[u8]> {
-    let start = usize::try_from(start).ok()?;
-    bytes.get(start..start.checked_add(usize::try_from(length).ok()?)?)
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    array(bytes, at).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    array(bytes, at).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    array(bytes, at).map(u64::from_le_bytes)
-}
-
-/// A module file with these `.modinfo` fields, for tests.
+/// A module file for PCs with these `.modinfo` fields, for tests.
 #[cfg(test)]
 pub(crate) fn example_module(fields: &[&str]) -> Vec<u8> {
     let names = b"\0.modinfo\0.shstrtab\0";
@@ -137,6 +129,7 @@ pub(crate) fn example_module(fields: &[&str]) -> Vec<u8> {
         fields.iter().flat_map(|field| field.bytes().chain(std::iter::once(0))).collect();
     let mut elf = vec![0u8; 0x40];
     elf[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
+    elf[18] = 62;
     let names_at = elf.len() as u64;
     elf.extend(names);
     let info_at = elf.len() as u64;
@@ -182,6 +175,8 @@ mod tests {
             ModInfo::parse(&example()),
             Ok(ModInfo {
                 kernel: "6.1.0-56-amd64".to_owned(),
+                has_symbol_versions: true,
+                processor: Some(Processor::X86_64),
                 depends: words(&["jbd2", "crc_16"]),
                 soft_pre: words(&["crc32c"]),
                 soft_post: words(&["late-one"]),
@@ -198,6 +193,7 @@ mod tests {
             assert!(ModInfo::parse(&elf[..end]).is_err(), "{end}");
         }
         assert_eq!(ModInfo::parse(b"#!/bin/sh"), Err(ModInfoError::NotElf));
+        assert_eq!(ModInfo::parse(b""), Err(ModInfoError::Empty));
     }
 
     proptest! {

@@ -63,8 +63,11 @@ fn main() -> ExitCode {
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.
-            let text = "bootlace-init is started by the kernel; usage: bootlace-init report (STAGE [DETAIL] | off)\n";
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+            let text =
+                "it is started by the kernel; usage: bootlace-init report (STAGE [DETAIL] | off)\n";
+            for line in [initcfg::INIT_LINE, text] {
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            }
             ExitCode::from(2)
         }
     }

@@ -55,6 +55,16 @@ pub use word::{LineError, Word};
 /// are attached over TLS if it is there.
 pub const NBD_CA_PATH: &str = "/etc/bootlace-nbd-ca.pem";
 
+/// What stands in every `bootlace-init` before its version and a line feed. By this the builder of initrds knows that
+/// it has the init that belongs to it.
+pub const INIT_MARK: &str = "bootlace-init of Bootlace ";
+
+/// The version of Bootlace that init and server must have in common.
+pub const INIT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// [`INIT_MARK`] and [`INIT_VERSION`], as init has them in it.
+pub const INIT_LINE: &str = concat!("bootlace-init of Bootlace ", env!("CARGO_PKG_VERSION"), "\n");
+
 /// Where `init` puts the kernel's log of a failed boot, by HTTP on the boot server's [`HTTP_PORT`]; the number of
 /// the boot follows.
 pub const KERNEL_LOG_PATH: &str = "/kernel-log/";
@@ -78,3 +88,13 @@ pub const HTTP_PORT: u16 = 80;
 
 /// UDP port of the boot server on which `init` reports its stages.
 pub const REPORT_PORT: u16 = 4915;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_init_is_its_mark_and_its_version() {
+        assert_eq!(INIT_LINE, alloc::format!("{INIT_MARK}{INIT_VERSION}\n"));
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::newc::Archive;
 use crate::select::Chosen;
-use crate::{BuildError, ModuleSource, codec};
+use crate::{ModuleSource, codec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Larger firmware is left out with a warning: it is for server cards, and everybody would load it.
@@ -14,7 +14,7 @@ pub(super) fn add_firmware(
     source: &dyn ModuleSource,
     chosen: &BTreeMap<String, Chosen>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<String>, BuildError> {
+) -> Vec<String> {
     let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (module, Chosen { info, .. }) in chosen {
         for file in &info.firmware {
@@ -28,13 +28,18 @@ pub(super) fn add_firmware(
         let is_file = !file.starts_with('/')
             && !file.contains(['*', '?', '\0'])
             && file.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-        let read_error = |source| BuildError::Read { what: format!("firmware {file}"), source };
-        let stored = if is_file { source.firmware(file).map_err(read_error)? } else { None };
-        let Some(stored) = stored else {
-            missing.extend(modules);
-            continue;
+        let stored = if is_file { source.firmware(file) } else { Ok(None) };
+        let content = match stored.and_then(|stored| stored.map(codec::decode).transpose()) {
+            Ok(Some(content)) => content,
+            Ok(None) => {
+                missing.extend(modules);
+                continue;
+            }
+            Err(error) => {
+                warnings.push(format!("firmware {file} left out: it can't be read: {error}"));
+                continue;
+            }
         };
-        let content = codec::decode(stored).map_err(read_error)?;
         if content.len() > FIRMWARE_SIZE_MAX {
             let megabytes = content.len() >> 20;
             warnings.push(format!("firmware {file} left out: it has {megabytes} MB"));
@@ -51,5 +56,5 @@ pub(super) fn add_firmware(
             names.join(", ")
         ));
     }
-    Ok(added)
+    added
 }

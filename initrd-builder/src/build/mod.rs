@@ -7,8 +7,9 @@ mod firmware;
 use crate::codec::Effort;
 use crate::known_bugs::{known_bugs, numbers};
 use crate::newc::Archive;
+use crate::program::Processor;
 use crate::select::{Chosen, Selection, Why, select};
-use crate::{BuildError, ModuleSource, Options};
+use crate::{BuildError, Init, ModuleSource, Options};
 use compress::{Piece, compress_all};
 use firmware::add_firmware;
 use initcfg::{FileSystem, INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH};
@@ -46,35 +47,41 @@ pub struct PackedModule {
 /// Builds an initrd; by default for all machines: every wired network card, NBD and AoE, and the usual
 /// file systems.
 ///
-/// `init` is the content of the static `bootlace-init`. The same modules, `init` and options give the
-/// same bytes.
+/// The same modules, `init` and options give the same bytes. Whatever is wrong with a module that the chosen
+/// roots don't need, it is left out, with those that depend on it, and a warning names it.
 ///
 /// # Errors
-/// A module is missing, damaged or for another kernel, or can't be read.
+/// A module that all machines need is missing, damaged or for another kernel, or can't be read; no driver of a
+/// network card can be used; or kernel and `init` are for different kinds of processors.
 pub fn build(
     source: &dyn ModuleSource,
-    init: &[u8],
+    init: &Init,
     options: &Options,
 ) -> Result<Initrd, BuildError> {
     let started = Instant::now();
-    let Selection { modules: chosen, built_in, mut warnings } = select(source, options)?;
     let kernel = source.kernel().to_owned();
+    let start = source.kernel_start();
+    let processor = start.as_deref().and_then(Processor::of_kernel);
+    if let Some(found) = processor.filter(|found| *found != init.processor()) {
+        return Err(BuildError::WrongProcessor {
+            kernel,
+            origin: source.origin(),
+            found: found.to_string(),
+            init: init.processor().to_string(),
+        });
+    }
+    let Selection { modules: chosen, built_in, mut warnings } =
+        select(source, init.processor(), options)?;
     let mut archive = Archive::default();
-    let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings)?;
-    let is_aoe_open = options.roots.is_none();
+    let firmware = add_firmware(&mut archive, source, &chosen, &mut warnings);
     let is_ext4_wanted =
         options.file_systems.as_ref().is_none_or(|set| set.contains(&FileSystem::Ext4));
-    for (name, purpose, is_wanted) in
-        [("aoe", "AoE root disks", is_aoe_open), ("ext4", "ext4 root file systems", is_ext4_wanted)]
-    {
-        if is_wanted && !chosen.contains_key(name) && !built_in.contains(name) {
-            warnings.push(format!("kernel {kernel} has no module {name}: no {purpose}"));
-        }
+    if is_ext4_wanted && !chosen.contains_key("ext4") && !built_in.contains("ext4") {
+        warnings.push(format!("kernel {kernel} has no module ext4: no ext4 root file systems"));
     }
-    let start = source.kernel_start();
     warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
-    let base = base(init, &index, options.nbd_ca.as_deref())?;
+    let base = base(init.bytes(), &index, options.nbd_ca.as_deref())?;
     let is_base_packed = reads_zstd(&kernel, &built_in);
     // An initrd for known hardware has few modules, and is loaded again and again.
     let effort = if options.fit.is_some() { Effort::Thorough } else { Effort::Quick };

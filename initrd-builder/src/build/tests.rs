@@ -1,8 +1,9 @@
 //! What a kernel becomes as an initrd.
 
 use super::*;
+use crate::init::example_init;
 use crate::modinfo::example_module;
-use crate::{Fit, codec};
+use crate::{Fit, Listing, codec};
 use initcfg::RootKind;
 use std::cell::RefCell;
 use std::io;
@@ -11,6 +12,8 @@ use std::io;
 struct Kernel {
     release: &'static str,
     files: BTreeMap<String, Vec<u8>>,
+    /// Start of the kernel's own file.
+    start: Option<Vec<u8>>,
     /// What was read, in order.
     reads: RefCell<Vec<String>>,
 }
@@ -21,7 +24,8 @@ impl Kernel {
     }
 
     fn of(release: &'static str) -> Self {
-        let mut kernel = Self { release, files: BTreeMap::new(), reads: RefCell::default() };
+        let mut kernel =
+            Self { release, files: BTreeMap::new(), start: None, reads: RefCell::default() };
         kernel.add(
             "kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko",
             &["depends=ptp", "alias=pci:v00008086d*", "firmware=e100/a.bin", "firmware=e100/b.bin"],
@@ -53,8 +57,8 @@ impl ModuleSource for Kernel {
         "memory".to_owned()
     }
 
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.files.keys().cloned().collect())
+    fn list(&self) -> io::Result<Listing> {
+        Ok(Listing { files: self.files.keys().cloned().collect(), unreadable: Vec::new() })
     }
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
@@ -62,13 +66,22 @@ impl ModuleSource for Kernel {
         self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn kernel_start(&self) -> Option<Vec<u8>> {
+        self.start.clone()
+    }
+
     fn firmware(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         Ok((name == "e100/a.bin").then(|| b"firmware".to_vec()))
     }
 }
 
-fn build_all(source: &dyn ModuleSource, init: &[u8]) -> Result<Initrd, BuildError> {
-    build(source, init, &Options::default())
+/// The init of a PC; `text` makes it another one.
+fn init(text: &[u8]) -> Init {
+    example_init(Processor::X86_64, text)
+}
+
+fn build_all(source: &dyn ModuleSource, text: &[u8]) -> Result<Initrd, BuildError> {
+    build(source, &init(text), &Options::default())
 }
 
 #[test]
@@ -103,7 +116,7 @@ fn what_the_kernel_has_inside_is_read_once() {
     let card = |number| format!("pci:v00001234d0000000{number}sv0sd0bc02sc00i00\n");
     let list = format!("pci:v00008086d000010D3sv0sd0bc02sc00i00\n{}{}", card(1), card(2));
     let options = Options { fit: Some(Fit::parse(&list).unwrap()), ..Options::default() };
-    build(&kernel, b"init", &options).unwrap();
+    build(&kernel, &init(b"init"), &options).unwrap();
     let reads = kernel.reads.into_inner();
     let lists: Vec<_> = reads.iter().filter(|path| path.starts_with("modules.")).collect();
     assert_eq!(lists, ["modules.builtin", "modules.builtin.modinfo"]);
@@ -148,7 +161,7 @@ fn a_cache_changes_no_byte() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options { cache: Some(folder.path().to_owned()), ..Options::default() };
     for _ in 0..2 {
-        assert!(build(&kernel, b"", &options).unwrap().bytes == expected);
+        assert!(build(&kernel, &init(b""), &options).unwrap().bytes == expected);
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
 }
@@ -192,6 +205,158 @@ fn an_updated_driver_replaces_the_kernel_s_own() {
     assert!(text.contains("updates/dkms/e1000e.ko.zst") && !text.contains("e1000e/e1000e.ko"));
 }
 
+/// Whatever is wrong with a file, in a word that the warning has.
+fn broken_files() -> Vec<(&'static str, Vec<u8>)> {
+    let module = example_module(&["vermagic=6.1-test SMP", "unused=alloc_etherdev_mqs"]);
+    let mut other_processor = module.clone();
+    other_processor[18] = 183;
+    let mut no_module = module.clone();
+    let name = no_module.windows(9).position(|window| window == b".modinfo\0").unwrap();
+    no_module[name] = b'x';
+    let compressed = codec::compress(&module, Effort::Quick).unwrap();
+    vec![
+        ("empty", Vec::new()),
+        ("cut off", module[..module.len() - 70].to_vec()),
+        ("can't be read", compressed[..compressed.len() - 3].to_vec()),
+        ("64-bit little-endian ELF", b"version https://git-lfs.github.com/spec/v1".to_vec()),
+        ("64-bit little-endian ELF", b"\x7fELF\x01\x01\x01 for 32 bits".to_vec()),
+        ("for 64-bit ARM", other_processor),
+        ("for kernel 5.10, not 6.1-test", example_module(&["vermagic=5.10 SMP"])),
+        ("for a kernel that it does not name", example_module(&["license=GPL"])),
+        ("no .modinfo section", no_module),
+    ]
+}
+
+#[test]
+fn what_no_root_needs_ends_no_build_whatever_is_wrong_with_it() {
+    let good = build_all(&Kernel::new(), b"").unwrap();
+    for path in
+        ["updates/dkms/nvidia.ko.xz", "kernel/drivers/net/ethernet/new.ko", "extra/e1000e.ko"]
+    {
+        for (why, content) in broken_files() {
+            let mut kernel = Kernel::new();
+            kernel.files.insert(path.to_owned(), content);
+            let initrd = build_all(&kernel, b"").unwrap();
+            assert_eq!(initrd.bytes, good.bytes, "{path}: {why}");
+            let is_named = |text: &String| text.contains(path) && text.contains(why);
+            assert!(initrd.warnings.iter().any(is_named), "{path}, {why}: {:?}", initrd.warnings);
+            assert_eq!(initrd.warnings.len(), good.warnings.len() + 1);
+        }
+    }
+}
+
+#[test]
+fn what_all_machines_need_is_refused_in_words() {
+    for (path, options) in [
+        ("kernel/drivers/block/nbd.ko", Options::default()),
+        (
+            "kernel/fs/ext4/ext4.ko",
+            Options { root_file_system: Some(FileSystem::Ext4), ..Options::default() },
+        ),
+        ("kernel/drivers/ptp/ptp.ko", Options::default()),
+    ] {
+        for (why, content) in broken_files() {
+            let mut kernel = Kernel::new();
+            kernel.files.insert(path.to_owned(), content);
+            let error = build(&kernel, &init(b""), &options).unwrap_err();
+            let text = error.to_string()
+                + &std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
+            let name = path.rsplit('/').next().unwrap().strip_suffix(".ko").unwrap();
+            let why = why.trim_end_matches(", not 6.1-test").trim_start_matches("can't be read");
+            let is_named = text.contains(why) || text.contains("is for kernel ,");
+            assert!(text.contains(name) && is_named, "{path}, {why}: {text}");
+        }
+    }
+    let mut kernel = Kernel::new();
+    kernel.files.insert("kernel/fs/ext4/ext4.ko".to_owned(), Vec::new());
+    assert!(build_all(&kernel, b"").is_ok(), "roots with other file systems are there");
+}
+
+#[test]
+fn a_driver_goes_with_what_it_needs_and_nothing_else_does() {
+    let mut kernel = Kernel::new();
+    kernel.add("kernel/drivers/net/ethernet/igb.ko", &["depends=dca,i2c"]);
+    kernel.add("kernel/drivers/net/ethernet/igc.ko", &["depends=igb"]);
+    kernel.add("kernel/drivers/dca.ko", &["depends=igc"]);
+    let initrd = build_all(&kernel, b"").unwrap();
+    assert_eq!(initrd.bytes, build_all(&Kernel::new(), b"").unwrap().bytes);
+    let text = initrd.warnings.join("\n");
+    for sentence in [
+        "left out: i2c (not in memory)",
+        "left out: igb (needs i2c, which can't be used)",
+        "left out: igc (needs igb, which can't be used)",
+        "left out: dca (needs igc, which can't be used)",
+    ] {
+        assert!(text.contains(sentence), "{text}");
+    }
+    kernel.add("kernel/drivers/i2c.ko", &[]);
+    let names: Vec<String> =
+        build_all(&kernel, b"").unwrap().modules.into_iter().map(|module| module.name).collect();
+    assert_eq!(
+        names,
+        ["crc32c_generic", "dca", "e1000e", "ext4", "i2c", "igb", "igc", "nbd", "ptp"],
+        "a circle of dependencies ends"
+    );
+}
+
+#[test]
+fn weak_updates_come_last_and_may_be_of_another_kernel() {
+    let mut kernel = Kernel::new();
+    let of_other =
+        |magic: &str| example_module(&[magic, "unused=alloc_etherdev_mqs", "alias=test:weak"]);
+    let versioned = of_other("vermagic=6.0-other SMP mod_unload modversions ");
+    for name in ["e1000e", "r8125"] {
+        kernel.files.insert(format!("weak-updates/{name}.ko"), versioned.clone());
+    }
+    let unversioned = of_other("vermagic=6.0-other SMP mod_unload ");
+    kernel.files.insert("weak-updates/r8126.ko".to_owned(), unversioned);
+    let initrd = build_all(&kernel, b"").unwrap();
+    let index = crate::inspect(&initrd.bytes).index.unwrap();
+    assert!(index.find("e1000e").unwrap().file.contains("kernel/drivers/net/"));
+    assert!(index.find("r8125").unwrap().file.contains("weak-updates/"));
+    assert!(index.find("r8126").is_none());
+    let text = initrd.warnings.join("\n");
+    assert!(text.contains("weak-updates/r8125.ko was built for kernel 6.0-other: it works if"));
+    assert!(text.contains("left out: weak-updates/r8126.ko (for kernel 6.0-other, not 6.1-test)"));
+}
+
+#[test]
+fn lists_of_depmod_are_not_needed() {
+    let good = build_all(&Kernel::new(), b"").unwrap();
+    let mut kernel = Kernel::new();
+    for (name, content) in [
+        ("modules.dep", "/lib/modules/6.1-test/kernel/drivers/old.ko: kernel/gone.ko\n"),
+        ("modules.alias", "\0\0"),
+        ("modules.order", ""),
+    ] {
+        kernel.files.insert(name.to_owned(), content.into());
+        let initrd = build_all(&kernel, b"").unwrap();
+        assert_eq!((initrd.bytes, initrd.warnings), (good.bytes.clone(), good.warnings.clone()));
+    }
+    // The kernel's own list is lost, but its modules say of themselves that they are inside.
+    kernel.files.remove("modules.builtin");
+    kernel.files.remove("kernel/drivers/block/nbd.ko");
+    let inside = b"pps-core.license=GPL\0nbd.license=GPL\0nbd.alias=x\0".to_vec();
+    kernel.files.insert("modules.builtin.modinfo".to_owned(), inside);
+    let initrd = build_all(&kernel, b"").unwrap();
+    assert!(initrd.modules.iter().any(|module| module.name == "ptp"));
+}
+
+#[test]
+fn init_and_kernel_are_for_the_same_processor() {
+    let kernel = Kernel::new();
+    let arm = example_init(Processor::AARCH64, b"");
+    let error = build(&kernel, &arm, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("nbd in memory is for x86-64 processors"), "{error}");
+    let mut start = vec![0; 0x40];
+    start[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    let kernel = Kernel { start: Some(start), ..Kernel::new() };
+    let error = build_all(&kernel, b"").unwrap_err().to_string();
+    let expected = "memory is for 64-bit ARM (arm64) processors, and bootlace-init for x86-64";
+    assert!(error.contains(expected), "{error}");
+    assert!(build(&kernel, &arm, &Options::default()).is_err(), "its modules are for PCs");
+}
+
 #[test]
 fn root_kinds_bring_their_modules_or_are_refused_by_name() {
     let mut kernel = Kernel::new();
@@ -202,7 +367,7 @@ fn root_kinds_bring_their_modules_or_are_refused_by_name() {
     let check = |roots: &[RootKind], expected: &str| {
         let options =
             Options { roots: Some(roots.iter().copied().collect()), ..Options::default() };
-        let text = match build(&kernel, b"", &options) {
+        let text = match build(&kernel, &init(b""), &options) {
             Ok(initrd) => initrd.modules.into_iter().map(|m| m.name).collect::<Vec<_>>().join(" "),
             Err(error) => error.to_string(),
         };
@@ -214,7 +379,7 @@ fn root_kinds_bring_their_modules_or_are_refused_by_name() {
     check(&[RootKind::Iscsi], "no module iscsi_tcp, so no iSCSI");
     kernel.add("kernel/fs/nfs/nfsv4.ko", &["depends=nfs"]);
     let options = Options { roots: Some([RootKind::Nfs].into()), ..Options::default() };
-    let initrd = build(&kernel, b"", &options).unwrap();
+    let initrd = build(&kernel, &init(b""), &options).unwrap();
     assert!(initrd.modules.iter().any(|module| module.why.to_string() == "NFS root disks"));
     assert!(initrd.modules.iter().any(|module| module.name == "sunrpc"));
 }
@@ -241,7 +406,7 @@ fn an_initrd_for_known_hardware_holds_only_its_drivers() {
     );
     let check = |list: &str, expected: &str| {
         let options = Options { fit: Some(Fit::parse(list).unwrap()), ..Options::default() };
-        let text = match build(&kernel, b"", &options) {
+        let text = match build(&kernel, &init(b""), &options) {
             Ok(initrd) => {
                 let base = ["crc32c_generic", "ext4", "nbd"];
                 let names = initrd.modules.into_iter().map(|module| module.name);
@@ -273,7 +438,7 @@ fn an_initrd_for_known_hardware_holds_only_its_drivers() {
         fit: Some(Fit::parse(intel).unwrap()),
         ..Options::default()
     };
-    let initrd = build(&kernel, b"", &options).unwrap();
+    let initrd = build(&kernel, &init(b""), &options).unwrap();
     assert!(initrd.modules.iter().all(|module| module.name != "ext4"));
     assert_eq!(initrd.modules[1].why.to_string(), format!("network drivers: {intel}"));
 }
@@ -282,11 +447,11 @@ fn an_initrd_for_known_hardware_holds_only_its_drivers() {
 fn tls_for_nbd_brings_the_authority_and_what_the_kernel_encrypts_with() {
     let mut kernel = Kernel::new();
     let options = Options { nbd_ca: Some(b"the authority".to_vec()), ..Options::default() };
-    let without = build(&kernel, b"", &options).unwrap();
+    let without = build(&kernel, &init(b""), &options).unwrap();
     assert!(without.warnings.iter().any(|text| text.contains("no module tls")));
     kernel.add("kernel/net/tls/tls.ko", &[]);
     kernel.add("kernel/crypto/gcm.ko", &[]);
-    let initrd = build(&kernel, b"", &options).unwrap();
+    let initrd = build(&kernel, &init(b""), &options).unwrap();
     for name in ["tls", "gcm"] {
         let module = initrd.modules.iter().find(|module| module.name == name).unwrap();
         assert_eq!(module.why.to_string(), "NBD over TLS");

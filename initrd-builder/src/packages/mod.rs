@@ -7,15 +7,15 @@ mod rpm;
 use crate::codec::FILE_SIZE_MAX;
 use crate::known_bugs::KERNEL_START_SIZE;
 use crate::select::is_likely_needed;
-use crate::{BuildError, ModuleSource};
+use crate::{BuildError, Listing, ModuleSource};
 use failure::{Failure, Visit};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// The modules of a kernel in its packages: `linux-image-…` of Debian, or `kernel-core` and
-/// `kernel-modules` of Fedora.
+/// The modules of a kernel in its packages: `linux-image-…` of Debian; `linux-image-…` and `linux-modules-…` of
+/// Ubuntu; or `kernel-core` and `kernel-modules` of Fedora.
 #[derive(Debug)]
 pub struct KernelPackage {
     paths: Vec<PathBuf>,
@@ -27,11 +27,53 @@ pub struct KernelPackage {
     kernel_start: Option<Vec<u8>>,
 }
 
+/// What one package has.
+#[derive(Default)]
+struct Found {
+    /// By release and path below its folder.
+    modules: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
+    /// Start of a kernel, by its release.
+    kernels: BTreeMap<String, Vec<u8>>,
+}
+
+impl Found {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        walk(path, &mut |path, content| {
+            if let Some(release) = release_of_kernel(path) {
+                let mut start = Vec::new();
+                content.take(KERNEL_START_SIZE).read_to_end(&mut start)?;
+                found.kernels.insert(release.to_owned(), start);
+                return Ok(());
+            }
+            let Some((release, file)) = module_path(path) else { return Ok(()) };
+            let kept = is_likely_needed(file).then(|| read_all(content)).transpose()?;
+            found.modules.entry(release.to_owned()).or_default().insert(file.to_owned(), kept);
+            Ok(())
+        })?;
+        if found.modules.is_empty() && found.kernels.is_empty() {
+            return Err(Failure::Format(
+                "it holds no kernel modules; give the package that does, like \
+                 linux-image-6.1.0-56-amd64 (linux-image-amd64 only points to it), or kernel-core and \
+                 kernel-modules"
+                    .to_owned(),
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Releases of the kernels and modules.
+    fn releases(&self) -> impl Iterator<Item = &String> {
+        self.modules.keys().chain(self.kernels.keys())
+    }
+}
+
 impl KernelPackage {
-    /// Reads each package once, keeping the modules that an initrd may need.
+    /// Reads each package once, keeping the modules that an initrd may need. Their order does not matter.
     ///
     /// # Errors
-    /// One can't be read, is no package, holds no modules, or those of another kernel than the first.
+    /// One can't be read, is no package, holds neither modules nor a kernel, or those of another kernel than
+    /// the first; or there are no modules in all of them.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, BuildError> {
         let mut package = Self {
             paths: paths.iter().map(|path| path.as_ref().to_owned()).collect(),
@@ -41,53 +83,41 @@ impl KernelPackage {
         };
         for path in paths {
             let path = path.as_ref();
-            package.add(path).map_err(|failure| failure.of(path))?;
+            let found = Found::read(path).map_err(|failure| failure.of(path))?;
+            package.add(found).map_err(|failure| failure.of(path))?;
         }
-        Ok(package)
+        match package.files.is_empty() {
+            false => Ok(package),
+            true => {
+                Err(BuildError::OnlyKernel { origin: package.origin(), kernel: package.kernel })
+            }
+        }
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), Failure> {
-        let (mut has_files, mut other) = (false, None);
-        walk(path, &mut |path, content| {
-            if is_kernel(path) {
-                let mut start = Vec::new();
-                content.take(KERNEL_START_SIZE).read_to_end(&mut start)?;
-                self.kernel_start = Some(start);
-                return Ok(());
-            }
-            let Some((release, file)) = module_path(path) else { return Ok(()) };
-            if self.kernel.is_empty() {
-                release.clone_into(&mut self.kernel);
-            }
-            if self.kernel != release {
-                other.get_or_insert_with(|| release.to_owned());
-                return Ok(());
-            }
-            has_files = true;
-            let kept = is_likely_needed(file).then(|| read_all(content)).transpose()?;
-            self.files.insert(file.to_owned(), kept);
-            Ok(())
-        })?;
-        match other {
-            _ if has_files => Ok(()),
-            None => Err(Failure::Format(
-                "it holds no kernel modules; give the package that does, like \
-                 linux-image-6.1.0-56-amd64 (linux-image-amd64 only points to it), or kernel-core and \
-                 kernel-modules"
-                    .to_owned(),
-            )),
-            Some(other) => Err(Failure::Format(format!(
-                "it holds modules of kernel {other}, but the packages before it those of {}: give \
-                 packages of one kernel",
-                self.kernel
-            ))),
+    fn add(&mut self, mut found: Found) -> Result<(), Failure> {
+        let first = found.releases().next().cloned().unwrap_or_default();
+        if self.kernel.is_empty() {
+            self.kernel = first.clone();
         }
+        if !found.releases().any(|release| *release == self.kernel) {
+            return Err(Failure::Format(format!(
+                "it is of kernel {first}, but the packages before it are of {}: give packages of one kernel",
+                self.kernel
+            )));
+        }
+        self.files.extend(found.modules.remove(&self.kernel).unwrap_or_default());
+        self.kernel_start = found.kernels.remove(&self.kernel).or(self.kernel_start.take());
+        Ok(())
     }
 }
 
-/// Debian has it as `/boot/vmlinuz-RELEASE`, Fedora beside the modules.
-fn is_kernel(path: &str) -> bool {
-    path.contains("boot/vmlinuz-") || module_path(path).is_some_and(|(_, file)| file == "vmlinuz")
+/// The release of a kernel's file: Debian has it as `/boot/vmlinuz-RELEASE`, Fedora beside the modules.
+fn release_of_kernel(path: &str) -> Option<&str> {
+    match module_path(path) {
+        Some((release, "vmlinuz")) => Some(release),
+        Some(_) => None,
+        None => path.trim_start_matches('.').trim_start_matches('/').strip_prefix("boot/vmlinuz-"),
+    }
 }
 
 impl ModuleSource for KernelPackage {
@@ -100,8 +130,8 @@ impl ModuleSource for KernelPackage {
         paths.join(" and ")
     }
 
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.files.keys().cloned().collect())
+    fn list(&self) -> io::Result<Listing> {
+        Ok(Listing { files: self.files.keys().cloned().collect(), unreadable: Vec::new() })
     }
 
     fn kernel_start(&self) -> Option<Vec<u8>> {
@@ -185,11 +215,18 @@ mod tests {
         deb
     }
 
-    fn open(bytes: &[u8]) -> Result<KernelPackage, BuildError> {
+    /// Opens packages of these contents, in this order.
+    fn open_all(packages: &[&[u8]]) -> Result<KernelPackage, BuildError> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kernel.deb");
-        std::fs::write(&path, bytes).unwrap();
-        KernelPackage::open(&[path])
+        let path = |index: usize| folder.path().join(format!("{index}.deb"));
+        for (index, bytes) in packages.iter().enumerate() {
+            std::fs::write(path(index), bytes).unwrap();
+        }
+        KernelPackage::open(&(0..packages.len()).map(path).collect::<Vec<_>>())
+    }
+
+    fn open(bytes: &[u8]) -> Result<KernelPackage, BuildError> {
+        open_all(&[bytes])
     }
 
     #[test]
@@ -204,11 +241,39 @@ mod tests {
         std::fs::write(&path, deb).unwrap();
         let source = KernelPackage::open(&[path]).unwrap();
         assert_eq!(source.kernel(), "6.1");
-        assert_eq!(source.list().unwrap().len(), 2);
+        assert_eq!(source.list().unwrap().files.len(), 2);
         assert_eq!(source.kernel_start(), Some(b"kernel".to_vec()));
         assert_eq!(source.read("kernel/fs/ext4/ext4.ko").unwrap(), b"module");
         assert_eq!(source.read("kernel/sound/pci/hda.ko").unwrap(), b"sound", "read again");
         assert!(source.read("kernel/other.ko").is_err());
+    }
+
+    #[test]
+    fn a_kernel_in_several_packages_is_given_in_any_order() {
+        let image = package(&[("./boot/vmlinuz-6.1", b"kernel")]);
+        let modules = package(&[("./lib/modules/6.1/kernel/drivers/block/nbd.ko", b"nbd")]);
+        let extra = package(&[("./lib/modules/6.1/kernel/drivers/net/ethernet/x.ko", b"x")]);
+        let nvidia = package(&[("./lib/modules/6.1/updates/nvidia.ko", b"nvidia")]);
+        let mut packages = [&*image, &*modules, &*extra, &*nvidia];
+        for _ in 0..packages.len() {
+            packages.rotate_left(1);
+            let source = open_all(&packages).unwrap();
+            assert_eq!((source.kernel(), source.list().unwrap().files.len()), ("6.1", 3));
+            assert_eq!(source.kernel_start(), Some(b"kernel".to_vec()));
+            packages.swap(0, 2);
+            assert_eq!(open_all(&packages).unwrap().list().unwrap().files.len(), 3);
+        }
+        assert_eq!(open_all(&[&modules]).unwrap().kernel(), "6.1");
+        let check = |packages: &[&[u8]], expected: &str| {
+            let error = open_all(packages).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(&[&image], "kernel 6.1 without its modules");
+        let other = package(&[("./boot/vmlinuz-6.2", b"kernel")]);
+        check(&[&modules, &other], "of kernel 6.2, but the packages before it are of 6.1");
+        check(&[&other, &modules], "of kernel 6.1, but the packages before it are of 6.2");
+        let header = package(&[("./usr/src/linux-headers-6.1/x", b"")]);
+        check(&[&modules, &header], "holds no kernel modules");
     }
 
     #[test]

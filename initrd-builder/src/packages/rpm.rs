@@ -144,7 +144,7 @@ mod tests {
         xz.write_all(&archive(files)).unwrap();
         for payload in [archive(files), gzip.finish().unwrap(), xz.finish().unwrap()] {
             let source = open(&[package(&payload)]).unwrap();
-            assert_eq!(source.list().unwrap(), ["kernel/fs/ext4/ext4.ko.xz"]);
+            assert_eq!(source.list().unwrap().files, ["kernel/fs/ext4/ext4.ko.xz"]);
         }
         let core = zstd(&[
             ("usr/lib/modules/6.12/modules.builtin", b"list"),
@@ -198,7 +198,7 @@ mod tests {
                 KernelPackage::open(&[top.join("RPMS/noarch/kernel-core-6.12.9-200.noarch.rpm")]);
             let source = source.unwrap();
             assert_eq!(source.kernel(), "6.12.9-200");
-            assert_eq!(source.list().unwrap(), ["kernel/fs/a.ko"]);
+            assert_eq!(source.list().unwrap().files, ["kernel/fs/a.ko"]);
             assert_eq!(source.read("kernel/fs/a.ko").unwrap(), b"module");
         }
     }

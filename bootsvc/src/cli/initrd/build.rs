@@ -6,7 +6,9 @@ use crate::paths::Paths;
 use crate::privileges::as_command;
 use anyhow::{Context, bail};
 use clap::Args;
-use initrd_builder::{Directory, Fit, Initrd, KernelPackage, ModuleSource, Options, PackedModule};
+use initrd_builder::{
+    Directory, Fit, Init, Initrd, KernelPackage, ModuleSource, Options, PackedModule,
+};
 use model::{FileSystem, ImageName, RootKind};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -67,7 +69,7 @@ struct Source {
     image: Option<ImageName>,
     /// Take the modules from a kernel package (.deb or .rpm); may be given several times
     ///
-    /// Debian and Ubuntu: linux-image, and linux-modules if there is one.
+    /// Debian: linux-image. Ubuntu: linux-image, linux-modules and linux-modules-extra, in any order.
     /// Fedora: kernel-core, kernel-modules-core and kernel-modules.
     /// openSUSE: kernel-default.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
@@ -86,8 +88,9 @@ impl Build {
                 "{name} is neither beside this program nor in /usr/lib/bootlace; cargo xtask build makes it"
             )
         })?;
-        let init =
+        let bytes =
             std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
+        let init = Init::parse(bytes).with_context(|| format!("can't use {}", init.display()))?;
         // The cache of modules is the servers', and the initrd the caller's.
         let initrd = as_command(paths, || {
             let options = self.options(paths)?;
@@ -123,10 +126,15 @@ impl Build {
             (None, Some(image)) => Some([file_system_of(paths, image)?].into()),
             (None, None) => Some([FileSystem::Ext4].into()),
         };
+        let root_file_system = match &self.source.image {
+            Some(image) if file_systems.is_none() => Some(file_system_of(paths, image)?),
+            _ => None,
+        };
         Ok(Options {
             roots: roots.map(|kinds| kinds.iter().copied().collect()),
             more_roots: BTreeSet::new(),
             file_systems,
+            root_file_system,
             fit,
             nbd_ca: self.nbd_ca.as_deref().map(storage::read_authorities).transpose()?,
             cache: (!self.no_cache).then(|| paths.cache().join("modules")),

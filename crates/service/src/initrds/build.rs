@@ -4,7 +4,7 @@ use super::modules::ImageModules;
 use super::recipe::Recipe;
 use crate::error::{Error, io_error};
 use images::Store;
-use initrd_builder::Options as BuildOptions;
+use initrd_builder::{Init, Options as BuildOptions};
 use model::ImageVersion;
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,6 +45,7 @@ impl Settings {
             more_roots: recipe.roots.clone(),
             fit,
             file_systems,
+            root_file_system: Some(version.file_system),
             ..BuildOptions::default()
         })
     }
@@ -58,20 +59,23 @@ pub(super) fn build(
     recipe: &Recipe,
     names: &str,
 ) -> Result<(PathBuf, u64), Error> {
-    let init = settings.init.as_deref().ok_or_else(|| {
+    let init_path = settings.init.as_deref().ok_or_else(|| {
         wrong(
             version,
             "bootlace-init (with machine_ca: bootlace-init-tls) is neither beside the bootlace program nor in \
              /usr/lib/bootlace: install it there",
         )
     })?;
-    let init = fs::read(init).map_err(io_error("read", init))?;
+    let init = fs::read(init_path).map_err(io_error("read", init_path))?;
     let folder = &settings.folder;
     let name = file_name(&base(&init, settings.nbd_ca.as_deref()), version, recipe);
     let path = folder.join(&name);
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
     }
+    let init = Init::parse(init).map_err(|error| {
+        wrong(version, &format!("{}: {}", init_path.display(), wire::error_chain(&error)))
+    })?;
     fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
     let image = &version.image;
     let modules = ImageModules::open(store, version)?;

@@ -2,13 +2,10 @@
 
 use crate::error::Error;
 use images::{EntryKind, Rootfs, RootfsError, Store};
-use initrd_builder::ModuleSource;
+use initrd_builder::{Folders, Kind, Listing, ModuleSource, list_folders};
 use model::ImageVersion;
 use std::io;
 use std::path::PathBuf;
-
-/// Folders deeper than this hold no modules; kernels have 6.
-const DEPTH_MAX: usize = 12;
 
 /// Where distributions keep firmware.
 const FIRMWARE_FOLDERS: [&str; 2] = ["/lib/firmware", "/usr/lib/firmware"];
@@ -42,24 +39,23 @@ impl ImageModules {
             Ok(true) | Err(_) => folder,
         }
     }
+}
 
-    fn list_below(&self, folder: &str, depth: usize, files: &mut Vec<String>) -> io::Result<()> {
+impl Folders for ImageModules {
+    fn names(&self, folder: &str) -> io::Result<Vec<(String, Kind)>> {
         let path = format!("{}/{folder}", self.folder());
-        for entry in self.rootfs.list(path.trim_end_matches('/')).map_err(io_error)? {
-            let path = match folder {
-                "" => entry.name,
-                folder => format!("{folder}/{}", entry.name),
-            };
-            match entry.kind {
-                EntryKind::File => files.push(path),
-                EntryKind::Folder if depth < DEPTH_MAX => {
-                    self.list_below(&path, depth + 1, files)?;
-                }
-                // `build` and `source` lead to headers.
-                EntryKind::Folder | EntryKind::Link | EntryKind::Special => {}
-            }
-        }
-        Ok(())
+        let entries = self.rootfs.list(path.trim_end_matches('/')).map_err(io_error)?;
+        let kind = |kind| match kind {
+            EntryKind::Folder => Kind::Folder,
+            EntryKind::Link => Kind::Link,
+            EntryKind::File | EntryKind::Special => Kind::File,
+        };
+        Ok(entries.into_iter().map(|entry| (entry.name, kind(entry.kind))).collect())
+    }
+
+    fn place(&self, path: &str) -> io::Result<String> {
+        let path = format!("{}/{path}", self.folder());
+        self.rootfs.canonicalize(path.trim_end_matches('/')).map_err(io_error)
     }
 }
 
@@ -72,10 +68,8 @@ impl ModuleSource for ImageModules {
         self.origin.clone()
     }
 
-    fn list(&self) -> io::Result<Vec<String>> {
-        let mut files = Vec::new();
-        self.list_below("", 0, &mut files)?;
-        Ok(files)
+    fn list(&self) -> io::Result<Listing> {
+        list_folders(self)
     }
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
