@@ -164,7 +164,7 @@ impl Service {
 
     /// A machine that keeps its disk boots the version that the disk was made on, as long as that is
     /// there. Of another image it gets nothing: the storage server says why.
-    async fn stay_on_version(
+    pub(crate) async fn stay_on_version(
         &self,
         site: &Site,
         boot: Box<BootPlan>,

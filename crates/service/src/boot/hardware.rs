@@ -92,6 +92,24 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The hardware for which this machine's next boot probably gets an initrd, as it looks now: nothing is noted.
+    pub(crate) fn likely_fitted(&self, plan: &BootPlan) -> Option<String> {
+        if !self.options().fitted_initrds || plan.machine.root.is_foreign() {
+            return None;
+        }
+        let view = self.view();
+        let mac = plan.machine.mac;
+        let hardware = view.hardware.get(&mac).filter(|hardware| hardware.is_trusted())?;
+        let last = view.boots.get(&mac).map(|last| &*last.boot);
+        let has_failed = last
+            .is_some_and(|last| hardware.fitted_boot == Some(last.id) && !has_found_its_disk(last));
+        let key = hardware.key();
+        let is_ready = self.initrds().shelf().is_built(&Recipe::fitted(&plan.image, &key));
+        (is_ready && !has_failed).then_some(key)
+    }
+}
+
 /// Whether that boot came as far as its root disk. One that never fetched its initrd says nothing about it.
 fn has_found_its_disk(boot: &model::Boot) -> bool {
     let reached = |stage: Stage| boot.stages.iter().any(|event| event.stage == stage);

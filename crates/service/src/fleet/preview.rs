@@ -17,26 +17,34 @@ pub struct Preview {
 
 impl Service {
     /// What a machine's loader would get now, without preparing anything. `None`: this process has no boot
-    /// network.
+    /// network. Waits for the storage server, at most 5 seconds, if the machine keeps its disk.
     ///
     /// # Errors
     /// There is no such machine.
-    pub fn preview(&self, name: &MachineName) -> Result<Option<Preview>, Error> {
+    pub async fn preview(&self, name: &MachineName) -> Result<Option<Preview>, Error> {
         let view = self.machine(name)?;
         let Some(network) = &self.options().network else { return Ok(None) };
         let address = view.address.unwrap_or(network.server);
         Ok(Some(Preview {
-            grub_cfg: self.preview_config(network, view.machine.mac, address),
+            grub_cfg: self.preview_config(network, view.machine.mac, address).await,
             is_example_address: view.address.is_none(),
         }))
     }
 
-    fn preview_config(&self, network: &Network, mac: Mac, address: Ipv4Addr) -> String {
-        let boot = self.boot_of(mac).map_or(0, |boot| boot.id);
-        let mut plan = plan(&self.site(), network, mac, address, boot);
-        if let Plan::Boot(boot) = &mut plan {
-            boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
-        }
+    async fn preview_config(&self, network: &Network, mac: Mac, address: Ipv4Addr) -> String {
+        let id = self.boot_of(mac).map_or(0, |boot| boot.id);
+        let site = self.site();
+        let plan = match plan(&site, network, mac, address, id) {
+            Plan::Boot(boot) => match self.stay_on_version(&site, boot).await {
+                Ok(mut boot) => {
+                    boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
+                    boot.fitted = self.likely_fitted(&boot);
+                    Plan::Boot(boot)
+                }
+                Err(why) => Plan::Wait(why),
+            },
+            wait @ Plan::Wait(_) => wait,
+        };
         grub_cfg(&plan, network)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::recipe::Recipe;
 use crate::store::View;
-use model::ImageVersion;
+use model::{ImageName, ImageVersion, Machine, WriteMode};
 
 /// Kinds of hardware for which initrds are kept; of a site with more, the others boot the initrd for all.
 const FITTED_MAX: usize = 64;
@@ -16,25 +16,66 @@ pub(super) struct Fitted {
     pub(super) names: String,
 }
 
+/// What the site's machines could use.
+#[derive(Default)]
+pub(super) struct Wanted {
+    pub(super) fitted: Vec<Fitted>,
+    /// Image and kind of hardware of machines that keep their disk, and of which it is not known yet on which
+    /// version it stands: what is built for these stays.
+    pub(super) undecided: Vec<(ImageName, String)>,
+}
+
+impl Wanted {
+    /// Whether an initrd that is there is to stay.
+    pub(super) fn keeps(&self, recipe: &Recipe) -> bool {
+        let is_undecided = |(image, key): &(ImageName, String)| {
+            recipe.image == *image && recipe.fit.as_ref() == Some(key)
+        };
+        self.fitted.iter().any(|fitted| fitted.recipe == *recipe)
+            || self.undecided.iter().any(is_undecided)
+    }
+}
+
 /// The initrds that the site's machines could use: for each kind of hardware, of the newest version of
-/// each image that such a machine boots.
-pub(super) fn fitted_of(view: &View) -> Vec<Fitted> {
-    let mut wanted: Vec<Fitted> = Vec::new();
+/// each image that such a machine boots, and of the version that its kept disk stands on.
+pub(super) fn fitted_of(view: &View) -> Wanted {
+    let (mut wanted, mut undecided): (Vec<Fitted>, _) = (Vec::new(), Vec::new());
     let site = &view.site;
     // Those with a root on a foreign server stay with the one for all machines, which can attach it.
     for machine in site.machines.iter().filter(|machine| !machine.root.is_foreign()) {
-        let version = machine.image.as_ref().and_then(|image| site.newest(image));
         let hardware = view.hardware.get(&machine.mac).filter(|hardware| hardware.is_trusted());
-        let (Some(version), Some(hardware)) = (version, hardware) else { continue };
-        let recipe = Recipe::fitted(version, &hardware.key());
-        if !wanted.iter().any(|other| other.recipe == recipe) {
-            let names: Vec<&str> = hardware.fitting().collect();
-            wanted.push(Fitted { version: version.clone(), recipe, names: names.join("\n") });
+        let (Some(image), Some(hardware)) = (&machine.image, hardware) else { continue };
+        let key = hardware.key();
+        let mut kept = None;
+        if keeps_disk(machine) {
+            kept = booted_version(view, machine);
+            if kept.is_none() {
+                undecided.push((image.clone(), key.clone()));
+            }
+        }
+        for version in kept.into_iter().chain(site.newest(image)) {
+            let recipe = Recipe::fitted(version, &key);
+            if !wanted.iter().any(|other| other.recipe == recipe) {
+                let names: Vec<&str> = hardware.fitting().collect();
+                wanted.push(Fitted { version: version.clone(), recipe, names: names.join("\n") });
+            }
         }
     }
     if wanted.len() > FITTED_MAX {
         tracing::warn!(kinds = wanted.len(), FITTED_MAX, "too many kinds of hardware");
         wanted.truncate(FITTED_MAX);
     }
-    wanted
+    Wanted { fitted: wanted, undecided }
+}
+
+/// Whether the machine's next boot stands on the same disk as its last one.
+fn keeps_disk(machine: &Machine) -> bool {
+    machine.write_mode == WriteMode::Persistent && !machine.reset_disk
+}
+
+/// The version of its image that the machine has booted last. A disk that is kept stands on that.
+fn booted_version<'a>(view: &'a View, machine: &Machine) -> Option<&'a ImageVersion> {
+    let (image, version) = view.boots.get(&machine.mac)?.boot.image.as_ref()?;
+    let site = &view.site;
+    site.version(image, *version).filter(|version| Some(&version.image) == machine.image.as_ref())
 }

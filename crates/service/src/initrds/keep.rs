@@ -1,7 +1,7 @@
 //! The builder: has ready what machines may ask for.
 
 use super::build::{Settings, build, remove, wrong};
-use super::fit::{Fitted, fitted_of};
+use super::fit::{Fitted, Wanted, fitted_of};
 use super::recipe::{FITTED_MARK, Recipe};
 use super::shelf::{InitrdState, Shelf};
 use crate::error::Error;
@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::store::{Database, View};
 use images::Store;
 use model::{ImageVersion, Site};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,11 @@ use tokio::sync::{Mutex, Notify, watch};
 
 /// After a build that failed, time until it is tried again: perhaps `bootlace-init` was installed since.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One for hardware that can't be built is tried again more and more rarely: it mostly fails for what stays as it
+/// is, and each try reads all drivers of an image. Counted in looks, of which there is one each [`RETRY_INTERVAL`]
+/// and one after each change of the site.
+const LOOKS_MAX: u32 = 60;
 
 /// The initrds of a site.
 pub(crate) struct Initrds {
@@ -89,6 +95,7 @@ impl Initrds {
     /// Builds what is missing, for each version that a machine may boot, as they appear. Never ends.
     pub(crate) async fn keep_built(&self) {
         let mut changes = self.database.watch();
+        let mut failures = Failures::new();
         loop {
             for version in self.versions_to_build() {
                 if !self.shelf.is_built(&self.recipe(&version)) {
@@ -96,7 +103,7 @@ impl Initrds {
                     let _ = self.ensure(&version).await;
                 }
             }
-            self.keep_fitted_built().await;
+            self.keep_fitted_built(&mut failures).await;
             tokio::select! {
                 () = images_changed(&mut changes) => {}
                 () = self.wanted.notified() => {}
@@ -106,26 +113,28 @@ impl Initrds {
     }
 
     /// Builds what is missing for the hardware of the site's machines, and removes what is for none.
-    async fn keep_fitted_built(&self) {
-        let fitted = match self.are_fitted {
+    async fn keep_fitted_built(&self, failures: &mut Failures) {
+        let wanted = match self.are_fitted {
             true => fitted_of(&self.database.view()),
-            false => Vec::new(),
+            false => Wanted::default(),
         };
-        for Fitted { version, recipe, names } in &fitted {
-            // One that can't be built is not tried again: its hardware stays the same.
-            if self.shelf.is_built(recipe)
-                || matches!(self.shelf.state(recipe), InitrdState::Failed(_))
-            {
+        for Fitted { version, recipe, names } in &wanted.fitted {
+            if self.shelf.is_built(recipe) {
+                failures.remove(recipe);
+                continue;
+            }
+            if failures.get_mut(recipe).is_some_and(Failure::waits) {
                 continue;
             }
             let _building = self.building.lock().await;
             if let Err(error) = self.make(version, recipe.clone(), names.clone()).await {
+                failures.entry(recipe.clone()).or_default().happened();
                 tracing::warn!(image = %version.image, version = version.version, why = why(&error),
                     "no initrd for the hardware of some machines: they get the one for all");
             }
         }
-        let recipes: Vec<Recipe> = fitted.into_iter().map(|fitted| fitted.recipe).collect();
-        let kept = self.shelf.keep_fitted(&recipes);
+        failures.retain(|recipe, _| wanted.keeps(recipe));
+        let kept = self.shelf.keep_fitted(|recipe| wanted.keeps(recipe));
         let folder = &self.settings.folder;
         remove(folder, |name| name.contains(FITTED_MARK) && !kept.contains(&folder.join(name)));
     }
@@ -167,6 +176,31 @@ impl Initrds {
     }
 }
 
+/// Those for hardware that could not be built.
+type Failures = HashMap<Recipe, Failure>;
+
+/// When one that could not be built is tried again.
+#[derive(Default)]
+struct Failure {
+    /// Looks between the last two tries.
+    waited: u32,
+    /// Looks until the next one.
+    left: u32,
+}
+
+impl Failure {
+    /// Called at each look.
+    fn waits(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left > 0
+    }
+
+    fn happened(&mut self) {
+        self.waited = (self.waited * 2).clamp(1, LOOKS_MAX);
+        self.left = self.waited;
+    }
+}
+
 /// Waits until images have come or gone, or other roots are needed.
 async fn images_changed(changes: &mut watch::Receiver<Arc<View>>) {
     let of = |site: &Site| {
@@ -188,5 +222,25 @@ fn why(error: &Error) -> String {
     match error {
         Error::Initrd { why, .. } => why.clone(),
         other => other.chain(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_built_is_tried_again_and_again() {
+        let mut failure = Failure::default();
+        let tries: Vec<u32> = (0..200)
+            .filter(|_| {
+                let is_tried = !failure.waits();
+                if is_tried {
+                    failure.happened();
+                }
+                is_tried
+            })
+            .collect();
+        assert_eq!(tries, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
     }
 }

@@ -70,10 +70,10 @@ impl Shelf {
         states.insert(recipe, state);
     }
 
-    /// Forgets those for one kind of hardware that are not among these. Returns the files of the others.
-    pub(super) fn keep_fitted(&self, wanted: &[Recipe]) -> Vec<PathBuf> {
+    /// Forgets those for one kind of hardware that are not to stay. Returns the files of the others.
+    pub(super) fn keep_fitted(&self, stays: impl Fn(&Recipe) -> bool) -> Vec<PathBuf> {
         let mut states = self.states();
-        states.retain(|recipe, _| recipe.fit.is_none() || wanted.contains(recipe));
+        states.retain(|recipe, _| recipe.fit.is_none() || stays(recipe));
         let fitted = states.iter().filter(|(recipe, _)| recipe.fit.is_some());
         let files = fitted.filter_map(|(_, state)| match state {
             InitrdState::Ready { path, .. } => Some(path.clone()),
@@ -118,7 +118,8 @@ mod tests {
             let ready = InitrdState::Ready { path: path.into(), size_bytes: 1 };
             shelf.put(recipe(1, &[], fit), ready);
         }
-        assert_eq!(shelf.keep_fitted(&[recipe(1, &[], Some("b"))]), [PathBuf::from("/b")]);
+        let wanted = recipe(1, &[], Some("b"));
+        assert_eq!(shelf.keep_fitted(|recipe| *recipe == wanted), [PathBuf::from("/b")]);
         assert_eq!(shelf.ready(&recipe(1, &[], Some("a"))), None);
         assert_eq!(shelf.ready(&recipe(1, &[], None)), Some("/all".into()));
     }

@@ -137,6 +137,69 @@ async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
     assert!(service.hardware(&name).unwrap().unwrap().is_trusted(), "other hardware");
 }
 
+#[tokio::test]
+async fn a_machine_that_keeps_its_disk_keeps_the_initrd_of_its_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian", 1);
+    let service = Service::open(options(root)).unwrap();
+    let _storage = start_storage(root);
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let change = MachineChange {
+        mac: Some(MAC),
+        image: Some(Some("debian".parse().unwrap())),
+        write_mode: Some(WriteMode::Persistent),
+        ..MachineChange::default()
+    };
+    service.set_machine(name.clone(), change).await.unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert!(service.keep_hardware(MAC, first, b"pci:v1bc02\n").await.unwrap());
+    pretend_initrds(&service);
+    assert_eq!(screen(&service).await, "");
+    let key = service.hardware(&name).unwrap().unwrap().key();
+
+    // A newer version comes, and both have an initrd for this hardware.
+    add_image(root, "debian", 2);
+    let service = Service::open(options(root)).unwrap();
+    pretend_initrds(&service);
+    let site = service.site();
+    let recipe = |number: u32| {
+        let version = site.images.iter().find(|version| version.version == number).unwrap();
+        Recipe::fitted(version, &key)
+    };
+    let file = |number: u32| root.join(format!("{number}.img"));
+    for number in [1, 2] {
+        std::fs::write(file(number), "initrd").unwrap();
+        let ready = InitrdState::Ready { path: file(number), size_bytes: 6 };
+        service.initrds().shelf().put(recipe(number), ready);
+    }
+    let looked = async |service: &Service| {
+        let building = service.clone();
+        let builder = tokio::spawn(async move { building.initrds().keep_built().await });
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        builder.abort();
+        [1, 2].map(|number| service.initrds().shelf().is_built(&recipe(number)))
+    };
+    assert_eq!(looked(&service).await, [true, true]);
+    // Its next boot has begun, and has fetched nothing yet.
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(looked(&service).await, [true, true]);
+    let shown = service.preview(&name).await.unwrap().unwrap().grub_cfg;
+    assert!(shown.contains("/boot/debian/1/vmlinuz"), "{shown}");
+    assert!(shown.contains(&key), "{shown}");
+    pretend_initrds(&service);
+    let given = service.loader_config(ADDRESS).await.text;
+    assert!(given.contains("/boot/debian/1/vmlinuz") && given.contains(&key), "{given}");
+
+    // Its disk is to be reset: then it stands on the newest.
+    let reset = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
+    service.set_machine(name.clone(), reset).await.unwrap();
+    assert_eq!(looked(&service).await, [false, true]);
+    let shown = service.preview(&name).await.unwrap().unwrap().grub_cfg;
+    assert!(shown.contains("/boot/debian/2/vmlinuz"), "{shown}");
+}
+
 /// The machine is switched off and on.
 async fn open_boot(service: &Service) -> model::BootId {
     let last = service.boot_of(MAC).unwrap().id;

@@ -135,7 +135,7 @@ async fn one_boot_stops_in_a_rescue_shell() {
     let wanted = service.want_rescue(&name).await.unwrap();
     assert_eq!(service.want_rescue(&name).await.unwrap(), wanted, "until a boot has it");
     assert_eq!(service.machine(&name).unwrap().rescue, Some(wanted.clone()));
-    assert!(service.preview(&name).unwrap().unwrap().grub_cfg.contains("/boot/rescue;"));
+    assert!(service.preview(&name).await.unwrap().unwrap().grub_cfg.contains("/boot/rescue;"));
     assert_eq!(segment(&service, first).await.unwrap().rescue, None, "that boot is on its way");
     assert!(!service.loader_config(ADDRESS).await.text.contains("/boot/rescue"));
 
