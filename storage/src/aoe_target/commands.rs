@@ -4,6 +4,7 @@ use crate::admission::AoePlace;
 use crate::export::{Export, Reads};
 use aoe::{AtaCommand, AtaRequest, HEALTH_BAD, HEALTH_GOOD, Identity, SECTOR_BYTES, Status};
 use images::Block;
+use std::io;
 use std::time::Instant;
 
 pub(super) struct Answer {
@@ -18,6 +19,28 @@ impl Answer {
     fn of(status: Status) -> Self {
         Self { status, sectors: 0, lba: 0, data: Vec::new(), must_flush: false }
     }
+}
+
+/// How an operation that failed is answered.
+///
+/// Linux tries nothing again that was answered by an ATA error: programs get an I/O error, and the file system
+/// stops. What is not answered it sends again, until `aoe_deadsecs` are over, which is for ever for a root
+/// (`ktiocomplete` and `rexmit_timer` of drivers/block/aoe/aoecmd.c). So an error is told only if another try
+/// would end no better: not if the disk is being closed, or if the server lacks something for a moment.
+pub(super) fn failed(export: &Export, error: &io::Error, status: Status) -> Option<Status> {
+    let is_final = !passes(error) && !export.connections.is_closed();
+    is_final.then_some(status)
+}
+
+/// Whether another try may end better. For room on a full disk writes have waited before they come here.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::OutOfMemory
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+            | io::ErrorKind::TimedOut
+    )
 }
 
 /// Does what is asked; `None` is silence, after which the initiator asks again.
@@ -39,8 +62,8 @@ pub(super) fn answer(
             };
             let began = Instant::now();
             let mut data = vec![0; length];
-            if export.disk.read_at(&mut data, offset).is_err() {
-                return Some(Answer::of(Status::Unreadable));
+            if let Err(error) = export.disk.read_at(&mut data, offset) {
+                return failed(export, &error, Status::Unreadable).map(Answer::of);
             }
             export.counters.count_reads(Reads::one(length), began);
             if matches!(ata.command, AtaCommand::Verify { .. }) {
@@ -49,15 +72,15 @@ pub(super) fn answer(
             Some(Answer { data, ..Answer::of(Status::Good) })
         }
         AtaCommand::Write { lba, fua } => {
-            let (offset, length) = match range(lba) {
+            // The reply to a write fits into any frame.
+            let (offset, length) = match ata.range(lba, export.disk.size_bytes(), u8::MAX) {
                 Ok(range) => range,
                 Err(status) => return Some(Answer::of(status)),
             };
-            let Some(data) = ata.data.get(..length) else {
-                return Some(Answer::of(Status::Aborted));
-            };
-            if export.disk.write_at(data, offset).is_err() {
-                return Some(Answer::of(Status::Aborted));
+            // A frame that was cut off on its way.
+            let data = ata.data.get(..length)?;
+            if let Err(error) = export.disk.write_at(data, offset) {
+                return failed(export, &error, Status::Aborted).map(Answer::of);
             }
             Some(Answer { must_flush: fua || export.disk.is_durable(), ..Answer::of(Status::Good) })
         }
@@ -88,5 +111,25 @@ pub(super) fn answer(
             tracing::debug!(export = export.label.name, command, "ATA command not known");
             Some(Answer::of(Status::Aborted))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_try_would_not_change_is_told() {
+        for (kind, expected) in [
+            (io::ErrorKind::OutOfMemory, true),
+            (io::ErrorKind::Interrupted, true),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::StorageFull, false),
+            (io::ErrorKind::InvalidInput, false),
+            (io::ErrorKind::Other, false),
+        ] {
+            assert_eq!(passes(&kind.into()), expected, "{kind}");
+        }
+        assert!(!passes(&io::Error::from_raw_os_error(5)), "EIO");
     }
 }

@@ -1,6 +1,6 @@
 //! What one export does for a batch of frames, in order of arrival.
 
-use super::commands::{Answer, answer};
+use super::commands::{Answer, answer, failed};
 use super::order::{Done, Order, Origin, Step};
 use super::read_run::ReadRun;
 use super::replies::Replies;
@@ -21,6 +21,9 @@ const WRITE_AGE_MAX: Duration = Duration::from_millis(800);
 /// Replies to reads that are collected before they are sent, so that 64 of 8 KiB need not leave the
 /// processor's cache first.
 const REPLY_BYTES_MAX: usize = 48 << 10;
+
+/// The largest MTU of any interface: its length has 16 bits.
+const MTU_MAX: u32 = 65_535;
 
 /// Data from which on it is sent from where it was read to.
 const BODY_BYTES_MIN: usize = 2048;
@@ -78,6 +81,7 @@ pub(super) struct Work {
     /// Replies to requests that must be durable first.
     acknowledgements: Replies,
     reads: ReadRun,
+    has_warned_of_mtu: bool,
 }
 
 impl Work {
@@ -91,6 +95,7 @@ impl Work {
             replies: Replies::default(),
             acknowledgements: Replies::default(),
             reads: ReadRun::default(),
+            has_warned_of_mtu: false,
         }
     }
 
@@ -185,6 +190,12 @@ impl Work {
         let own = self.socket.mac_of(&self.place);
         let (shelf, slot) = (self.place.address.shelf, self.place.address.slot);
         let sectors_max = aoe::sectors_per_frame(self.socket.link().mtu);
+        let fits_no_more =
+            sectors_max < ata.sectors && ata.sectors <= aoe::sectors_per_frame(MTU_MAX);
+        if matches!(ata.command, AtaCommand::Read { .. }) && fits_no_more {
+            self.warn_of_mtu(ata.sectors);
+            return None;
+        }
         if let AtaCommand::Read { lba } = ata.command
             && !self.export.connections.is_closed()
             && let Ok((offset, length)) = ata.range(lba, self.export.disk.size_bytes(), sectors_max)
@@ -192,7 +203,7 @@ impl Work {
             let read = self.reads.read(&self.export.disk, (offset, length), following);
             let (status, data) = match read {
                 Ok(data) => (Status::Good, data),
-                Err(_) => (Status::Unreadable, &[][..]),
+                Err(error) => (failed(&self.export, &error, Status::Unreadable)?, &[][..]),
             };
             let (index, frame) = self.replies.add();
             let reply = AtaReply { status, sectors: 0, lba: 0, data };
@@ -210,6 +221,22 @@ impl Work {
         let (index, frame) = self.replies(must_flush).add();
         AtaReply { status, sectors, lba, data }.emit_in(header, own, shelf, slot, &mut frame.head);
         Some((status, (must_flush, index)))
+    }
+
+    /// A read whose reply fits into no frame: the interface had a larger MTU when its initiator asked how much
+    /// fits, and as soon as it has that again (a bridge that is made anew begins with 1500) the read can be
+    /// answered. Until then silence keeps it waiting.
+    fn warn_of_mtu(&mut self, sectors: u8) {
+        if !std::mem::replace(&mut self.has_warned_of_mtu, true) {
+            let (interface, mtu) = (self.socket.interface(), self.socket.link().mtu);
+            tracing::warn!(
+                export = self.export.label.name,
+                interface,
+                mtu,
+                sectors,
+                "AoE reads wait: the interface's MTU has become too small for what was agreed; set it as it was"
+            );
+        }
     }
 
     fn replies(&mut self, must_flush: bool) -> &mut Replies {

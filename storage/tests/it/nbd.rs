@@ -258,7 +258,8 @@ fn illegal_requests_get_errors_and_the_connection_lives() {
     assert_eq!(ask(0, 0, u32::MAX), 22);
     assert_eq!(ask(1, end, 512), 28, "a write beyond the end is ENOSPC");
     assert_eq!(ask(1, 0, 33 << 20), 22, "an oversized write is EINVAL");
-    assert_eq!(ask(4, end - 512, 1024), 28);
+    assert_eq!(ask(6, end - 512, 1024), 28, "zeroes beyond the end are ENOSPC");
+    assert_eq!(ask(4, end - 512, 1024), 22, "a trim beyond the end is EINVAL");
     assert_eq!(ask(99, 0, 0), 22, "an unknown command is EINVAL");
     assert_eq!(ask(3, 0, 0), 0, "and the connection still works");
 }

@@ -52,6 +52,8 @@ struct Wire {
     ticks_per_second: u64,
     /// Set in each tag: bit 31 makes them foreign.
     mark: u32,
+    /// The tag of a first frame that is not of the machine's series.
+    odd_first: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +213,11 @@ impl Model {
 fn live(wire: Wire) -> Result<(), String> {
     let mut model = Model::new(Wire { loss_percent: 0, copy_percent: 0, late_max_ms: 1, ..wire });
     let mut value = 0;
+    if let Some(tag) = wire.odd_first {
+        let read = request(AtaCommand::Read { lba: 0 }, &[]);
+        let origin = Origin { source: MACHINE, tag };
+        model.order.next(&Done::default(), origin, &read, Moment::from_millis(0));
+    }
     // Attaching, on a quiet wire: identify, partition table, file system.
     for _ in 0..200 {
         model.step(&mut value)?;
@@ -229,8 +236,15 @@ fn the_model_finds_stale_writes_where_tags_say_nothing() {
         let mark = 0x8000_0000;
         let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let (loss_percent, copy_percent, late_max_ms) = (10, 10, 1000);
-        let wire =
-            Wire { seed, loss_percent, copy_percent, late_max_ms, ticks_per_second: 250, mark };
+        let wire = Wire {
+            seed,
+            loss_percent,
+            copy_percent,
+            late_max_ms,
+            ticks_per_second: 250,
+            mark,
+            odd_first: None,
+        };
         live(wire).is_err()
     });
     assert!(found);
@@ -245,8 +259,9 @@ proptest! {
         copy_percent in 0u64..40,
         late_max_ms in 1u64..5000,
         ticks_per_second in prop::sample::select(vec![100u64, 250, 300, 1000]),
+        odd_first: Option<u32>,
     ) {
-        let wire = Wire { seed, loss_percent, copy_percent, late_max_ms, ticks_per_second, mark: 0 };
+        let wire = Wire { seed, loss_percent, copy_percent, late_max_ms, ticks_per_second, mark: 0, odd_first };
         prop_assert_eq!(live(wire), Ok(()));
     }
 }

@@ -19,10 +19,11 @@ pub(super) fn check(request: &Request, size_bytes: u64, agreed: Agreed) -> Resul
         Command::Read | Command::Write if request.length > PAYLOAD_MAX => {
             invalid("the request is longer than 32 MiB")
         }
-        Command::Write | Command::Trim | Command::WriteZeroes if !fits => {
+        // As the protocol has it ("Error values"), nbdkit and qemu: only what would add data lacks room.
+        Command::Write | Command::WriteZeroes if !fits => {
             Err((ErrorCode::NoSpace, "beyond the end of the disk"))
         }
-        Command::Read | Command::Cache | Command::BlockStatus if !fits => {
+        Command::Read | Command::Trim | Command::Cache | Command::BlockStatus if !fits => {
             invalid("beyond the end of the disk")
         }
         Command::Read if request.flags.has(CommandFlags::DF) => {
