@@ -200,6 +200,62 @@ async fn a_machine_that_keeps_its_disk_keeps_the_initrd_of_its_version() {
     assert!(shown.contains("/boot/debian/2/vmlinuz"), "{shown}");
 }
 
+#[test]
+fn images_and_folders_are_read_alike() {
+    use initrd_builder::{Directory, ModuleSource as _};
+    let folder = tempfile::tempdir().unwrap();
+    let (root, files) = (folder.path(), folder.path().join("files"));
+    let modules = files.join("usr/lib/modules/6.1.0");
+    for path in ["kernel/fs", "updates", "weak-updates/nvidia"] {
+        std::fs::create_dir_all(modules.join(path)).unwrap();
+    }
+    std::fs::create_dir_all(files.join("opt/dkms")).unwrap();
+    std::fs::write(files.join("opt/dkms/r8125.ko"), "r8125").unwrap();
+    std::fs::write(modules.join("kernel/fs/ext4.ko"), "ext4").unwrap();
+    for (target, link) in [
+        ("/usr/lib", files.join("lib")),
+        ("/opt/dkms", modules.join("extra")),
+        ("/usr/src/linux", modules.join("build")),
+        ("../..", modules.join("kernel/fs/up")),
+        ("loop", modules.join("kernel/loop")),
+        ("/lib/modules/6.1.0/kernel/fs/ext4.ko", modules.join("updates/ext4.ko")),
+        ("/lib/modules/5.10/extra/nvidia.ko.xz", modules.join("weak-updates/nvidia/nvidia.ko.xz")),
+    ] {
+        std::os::unix::fs::symlink(target, link).unwrap();
+    }
+    add_image(root, "debian", 1);
+    let version = options(root).images.join("debian/1");
+    let about = std::fs::read_to_string(version.join("image.toml")).unwrap();
+    let about = about.replace("size_bytes = 4096", "size_bytes = 4194304");
+    std::fs::write(version.join("image.toml"), about).unwrap();
+    let disk = version.join("disk.raw");
+    #[expect(clippy::disallowed_methods, reason = "a test makes its disk")]
+    let made = std::process::Command::new("mkfs.ext4")
+        .args(["-qF", "-d"])
+        .args([&files, &disk])
+        .arg("4M")
+        .output();
+    assert!(made.unwrap().status.success());
+    let service = Service::open(options(root)).unwrap();
+    let of_image = service.module_source(&"debian".parse().unwrap()).unwrap();
+    let of_folder = Directory::open(&files).unwrap();
+    let expected = [
+        "extra/r8125.ko",
+        "kernel/fs/ext4.ko",
+        "kernel/loop",
+        "updates/ext4.ko",
+        "weak-updates/nvidia/nvidia.ko.xz",
+    ];
+    assert_eq!(of_folder.list().unwrap().files, expected);
+    assert_eq!(of_image.list().unwrap(), of_folder.list().unwrap());
+    for path in expected {
+        let kind = |read: std::io::Result<Vec<u8>>| read.map_err(|error| error.kind()).ok();
+        assert_eq!(kind(of_image.read(path)), kind(of_folder.read(path)), "{path}");
+    }
+    let dangling = of_image.read(expected[4]).unwrap_err();
+    assert_eq!(dangling.kind(), std::io::ErrorKind::NotFound);
+}
+
 /// The machine is switched off and on.
 async fn open_boot(service: &Service) -> model::BootId {
     let last = service.boot_of(MAC).unwrap().id;
