@@ -1,8 +1,9 @@
 //! Which kernel of a system is taken: the one that its links name, or else the newest that is complete.
 
 use crate::boot_header::{self, BootHeader};
+use crate::entry::EntryKind;
 use crate::error::RootfsError;
-use crate::rootfs::{EntryKind, Rootfs};
+use crate::rootfs::Rootfs;
 use flate2::read::GzDecoder;
 use std::cmp::Ordering;
 use std::io::Read as _;

@@ -1,53 +1,43 @@
 //! Files inside an image, read without mounting it and without root.
 
 use crate::block::Block;
+use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
 use crate::ext4::{CHECKSUMS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock};
+use crate::fat::Fat;
 use crate::partitions::read_if_there;
-use crate::volumes::Volume;
+use crate::volumes::{Content, FAT, Volume};
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
 use std::sync::Arc;
 
 /// A file of this size or more is not read into memory: no kernel or module is that big.
 const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
-/// The root file system of an image.
+/// A file system of an image: its root, or that of `/boot`.
 ///
 /// Paths are absolute inside the image; links are followed inside the image only. Not `Send`: open one
 /// per thread, that takes well under a millisecond.
 pub struct Rootfs {
-    file_system: Ext4,
+    file_system: Files,
 }
 
-/// An entry of a folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name, without folder.
-    pub name: String,
-    /// What it is.
-    pub kind: EntryKind,
-}
-
-/// Kind of a folder's entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A regular file.
-    File,
-    /// A folder.
-    Folder,
-    /// A symbolic link.
-    Link,
-    /// A device, pipe or socket.
-    Special,
+enum Files {
+    Ext4(Ext4),
+    /// Has no links, and no difference between upper and lower case.
+    Fat(Fat),
 }
 
 impl Rootfs {
-    /// Opens the ext2, ext3 or ext4 file system in a place of a disk.
+    /// Opens the ext2, ext3, ext4 or FAT file system in a place of a disk.
     ///
     /// # Errors
     /// There is no such file system; it is damaged, cut off, or uses features that can't be read.
     pub fn open(disk: Arc<dyn Block>, volume: &Volume) -> Result<Self, RootfsError> {
         let &Volume { offset, size_bytes, .. } = volume;
+        if volume.content == Content::Other(FAT) {
+            let file_system = Files::Fat(Fat::open(disk, offset, size_bytes)?);
+            return Ok(Self { file_system });
+        }
         let superblock = superblock(disk.as_ref(), offset)?;
         if let Some(why) = superblock.unreadable() {
             return Err(RootfsError::FileSystem(why));
@@ -69,7 +59,7 @@ impl Rootfs {
                 other => what_is_wrong(&other),
             })
         })?;
-        Ok(Self { file_system })
+        Ok(Self { file_system: Files::Ext4(file_system) })
     }
 
     /// The whole content of a file; links are followed.
@@ -77,12 +67,16 @@ impl Rootfs {
     /// # Errors
     /// The file is missing, is not a regular file, has more than 512 MiB, or is damaged.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, RootfsError> {
-        let length = self.file_system.metadata(path).map_err(error(path))?.len();
+        let file_system = match &self.file_system {
+            Files::Ext4(file_system) => file_system,
+            Files::Fat(fat) => return fat.read(path, FILE_BYTES_MAX),
+        };
+        let length = file_system.metadata(path).map_err(error(path))?.len();
         if length > FILE_BYTES_MAX {
             let why = format!("it has {length} bytes, more than {FILE_BYTES_MAX}");
             return Err(RootfsError::Read { path: path.to_owned(), why });
         }
-        self.file_system.read(path).map_err(error(path))
+        file_system.read(path).map_err(error(path))
     }
 
     /// The entries of a folder, sorted by name, without `.` and `..`; links to it are followed.
@@ -92,8 +86,12 @@ impl Rootfs {
     /// # Errors
     /// The folder is missing, is not a folder, or is damaged.
     pub fn list(&self, path: &str) -> Result<Vec<Entry>, RootfsError> {
+        let file_system = match &self.file_system {
+            Files::Ext4(file_system) => file_system,
+            Files::Fat(fat) => return fat.list(path),
+        };
         let mut entries = Vec::new();
-        for entry in self.file_system.read_dir(path).map_err(error(path))? {
+        for entry in file_system.read_dir(path).map_err(error(path))? {
             let entry = entry.map_err(error(path))?;
             let name = entry.file_name();
             let Ok(name) = name.as_str() else { continue };
@@ -117,7 +115,11 @@ impl Rootfs {
     /// # Errors
     /// It can't be told, since what is on the way to it can't be read.
     pub fn exists(&self, path: &str) -> Result<bool, RootfsError> {
-        match self.file_system.exists(path) {
+        let file_system = match &self.file_system {
+            Files::Ext4(file_system) => file_system,
+            Files::Fat(fat) => return fat.exists(path),
+        };
+        match file_system.exists(path) {
             Ok(exists) => Ok(exists),
             Err(Ext4Error::NotADirectory | Ext4Error::TooManySymlinks | Ext4Error::PathTooLong) => {
                 Ok(false)
@@ -131,7 +133,12 @@ impl Rootfs {
     /// # Errors
     /// The path leads nowhere, or in circles.
     pub fn canonicalize(&self, path: &str) -> Result<String, RootfsError> {
-        let resolved = self.file_system.canonicalize(path).map_err(error(path))?;
+        let file_system = match &self.file_system {
+            Files::Ext4(file_system) => file_system,
+            Files::Fat(fat) if fat.exists(path)? => return Ok(path.to_owned()),
+            Files::Fat(_) => return Err(RootfsError::NotFound(path.to_owned())),
+        };
+        let resolved = file_system.canonicalize(path).map_err(error(path))?;
         let resolved = resolved.to_str().map_err(|_| RootfsError::Read {
             path: path.to_owned(),
             why: "it leads to a name that is not UTF-8".to_owned(),

@@ -30,8 +30,15 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
     let (volume, root) = find_root(disk, &volumes, path)?;
     let in_root = |error: RootfsError| unreadable(path, &volume, &error);
     let has_modules = |version: &str| -> Result<bool, RootfsError> {
-        let folder = format!("/lib/modules/{version}");
-        Ok(root.exists(&folder)? || root.exists(&format!("/usr{folder}"))?)
+        // Of a kernel that was removed the folder may stay, with what others have put there (DKMS).
+        for library in ["/lib/modules", "/usr/lib/modules"] {
+            for part in ["kernel", "modules.builtin"] {
+                if root.exists(&format!("{library}/{version}/{part}"))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     };
     let mut search = find_kernel(&root, &["/boot", "/"], &has_modules).map_err(in_root)?;
     if search.kernel.is_none() {
@@ -62,18 +69,12 @@ fn look_elsewhere(
     for volume in volumes.iter().filter(|volume| **volume != root) {
         let place = place_of(volume);
         match volume.content {
-            Content::Root(FileSystem::Ext4) => {}
+            Content::Root(FileSystem::Ext4) | Content::Other(FAT) => {}
             // The usual places of /boot; what is in the others is no kernel.
             Content::Root(file_system) => {
                 search
                     .passed_over
                     .push(format!("{place}: it is {file_system}, which can't be read"));
-                continue;
-            }
-            Content::Other(FAT) => {
-                search.passed_over.push(format!(
-                    "{place}: it is FAT, which can't be read; if the kernel is there, copy it to /boot of the root"
-                ));
                 continue;
             }
             Content::Other(_) | Content::Unknown => continue,
@@ -252,4 +253,73 @@ fn source_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
 
 fn not_bootable(path: &Path, why: &str) -> ImportError {
     ImportError::NotBootable { path: path.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fat;
+    use crate::memory::Memory;
+    use std::fs;
+    use std::process::Command;
+
+    /// A kernel that says that it is of this version.
+    fn kernel(version: &str) -> Vec<u8> {
+        let mut bytes = vec![0; 3072];
+        for (at, value) in [(0x1f1, &[1u8][..]), (0x1f4, &[128]), (0x202, b"HdrS\x0f\x02")] {
+            bytes[at..at + value.len()].copy_from_slice(value);
+        }
+        (bytes[0x20e], bytes[0x236]) = (0x80, 1);
+        bytes[0x280..0x280 + version.len()].copy_from_slice(version.as_bytes());
+        bytes
+    }
+
+    /// A disk with two partitions: this one, and an ext4 root with these folders and no kernel.
+    fn disk(boot: &[u8], folders: &[&str]) -> Arc<dyn Block> {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, image) = (folder.path().join("files"), folder.path().join("root.raw"));
+        for path in folders.iter().copied().chain(["sbin"]) {
+            fs::create_dir_all(files.join(path)).unwrap();
+        }
+        fs::write(files.join("sbin/init"), "init").unwrap();
+        let made = Command::new("mkfs.ext4").arg("-qFd").args([&files, &image]).arg("4M").output();
+        assert!(made.unwrap().status.success());
+        let mut bytes = vec![0; 1 << 20];
+        let mut at = 1 << 20;
+        for (index, (kind, part)) in
+            [(0x0c, boot.to_vec()), (0x83, fs::read(&image).unwrap())].into_iter().enumerate()
+        {
+            let entry = 446 + index * 16;
+            bytes[entry + 4] = kind;
+            bytes[entry + 8..entry + 12].copy_from_slice(&(at as u32 / 512).to_le_bytes());
+            let sectors = (part.len() as u32).div_ceil(512);
+            bytes[entry + 12..entry + 16].copy_from_slice(&sectors.to_le_bytes());
+            bytes.extend(part);
+            bytes.resize(bytes.len().next_multiple_of(1 << 20), 0);
+            at = bytes.len();
+        }
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        Arc::new(Memory::new(bytes))
+    }
+
+    #[test]
+    fn a_kernel_is_found_in_the_partition_of_the_firmware() {
+        let folders = ["usr/lib/modules/6.1.0-56-amd64/kernel"];
+        for n_clusters in [100, 5000, 66_000] {
+            let boot = fat::example(n_clusters, "vmlinuz-linux", &kernel("6.1.0-56-amd64 (x)"));
+            let system = find_system(&disk(&boot, &folders), Path::new("disk")).unwrap();
+            assert_eq!(system.kernel_version, "6.1.0-56-amd64", "{n_clusters}");
+            assert!(system.vmlinuz == kernel("6.1.0-56-amd64 (x)"));
+            assert_eq!(system.volume.partition, Some(2));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_left_is_not_that_of_a_kernel() {
+        let boot = fat::example(100, "vmlinuz-linux", &kernel("6.1.0-56-amd64 (x)"));
+        let found = |folder| find_system(&disk(&boot, &[folder]), Path::new("disk"));
+        let error = found("lib/modules/6.1.0-56-amd64/updates/dkms").err().unwrap().to_string();
+        assert!(error.contains("partition 1, /vmlinuz-linux: its modules are missing"), "{error}");
+        assert!(found("lib/modules/6.1.0-56-amd64/kernel").is_ok());
+    }
 }
