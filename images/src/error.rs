@@ -72,14 +72,15 @@ pub enum ImportError {
     },
     /// Another program may write to it at any moment.
     #[error(
-        "{path} is open for writing by {by}: what was imported might be half of an old and half of a new state; \
-         shut the machine down, or end the program, and import again"
+        "{path} is {how}: what was imported might be half of an old and half of a new state; {help}, and import again"
     )]
     InUse {
         /// The source.
         path: PathBuf,
-        /// Who has it.
-        by: String,
+        /// How it is used: `open for writing by dd (pid 812)`.
+        how: String,
+        /// What ends that.
+        help: String,
     },
     /// Somebody wrote to it meanwhile.
     #[error(

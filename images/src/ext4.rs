@@ -9,6 +9,9 @@ pub(crate) const CHECKSUMS: (usize, u8) = (0x65, 0x04);
 /// An inode that is smaller has room for the lower half of its checksum only.
 const INODE_BYTES_CHECKED: u16 = 256;
 
+/// mke2fs makes no smaller groups; a file system of smaller ones would be a table of groups, gigabytes long.
+const BLOCKS_PER_GROUP_MIN: u32 = 256;
+
 const FILETYPE: u32 = 0x2;
 const RECOVER: u32 = 0x4;
 const HAS_64BIT: u32 = 0x80;
@@ -49,7 +52,7 @@ impl Superblock {
         let bytes: &[u8; SUPERBLOCK_BYTES] = bytes.get(..SUPERBLOCK_BYTES)?.try_into().ok()?;
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
-        if u16_at(0x38) != 0xef53 {
+        if u16_at(0x38) != 0xef53 || u32_at(0x20) < BLOCKS_PER_GROUP_MIN {
             return None;
         }
         let features = u32_at(0x60);
@@ -105,6 +108,7 @@ mod tests {
         bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
         bytes[0x4..0x8].copy_from_slice(&1000u32.to_le_bytes());
         bytes[0x18] = 2;
+        bytes[0x20..0x24].copy_from_slice(&32768u32.to_le_bytes());
         bytes[0x58..0x5a].copy_from_slice(&inode_bytes.to_le_bytes());
         bytes[0x60..0x64].copy_from_slice(&features.to_le_bytes());
         bytes[CHECKSUMS.0] = if checksums { CHECKSUMS.1 } else { 0 };
@@ -144,6 +148,9 @@ mod tests {
         for length in 0..SUPERBLOCK_BYTES {
             assert_eq!(Superblock::parse(&bytes[..length]), None);
         }
+        let mut strange = bytes.clone();
+        strange[0x20..0x24].copy_from_slice(&1u32.to_le_bytes());
+        assert_eq!(Superblock::parse(&strange), None);
         let mut strange = bytes;
         strange[0x18..0x1c].fill(0xff);
         assert_eq!(Superblock::parse(&strange), None);

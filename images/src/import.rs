@@ -209,7 +209,13 @@ impl Work<'_> {
         let scratch = self.draft.path().join("peek");
         let peek = qemu_img::Peek::new(image.clone(), disk_bytes, scratch);
         let block: Arc<dyn Block> = Arc::new(peek);
-        find_system(&block, path)?;
+        find_system(&block, path).map_err(|error| match error {
+            // For a moment, pieces of it are put into the store.
+            ImportError::Source { source, .. } if is_full(&source) => {
+                ImportError::DiskFull { path: self.store.dir().to_owned() }
+            }
+            other => other,
+        })?;
         drop(block);
 
         let disk_path = self.disk_path();

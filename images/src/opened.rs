@@ -54,7 +54,9 @@ impl Opened {
         let mut file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::ResourceBusy => ImportError::InUse {
                 path: path.to_owned(),
-                by: "this server itself: it is mounted, or a part of it".to_owned(),
+                how: "in use by this server: it, or a part of it, is mounted, or belongs to LVM or a RAID"
+                    .to_owned(),
+                help: "unmount it".to_owned(),
             },
             _ => source_error(error),
         })?;
@@ -65,8 +67,9 @@ impl Opened {
             0 => size_bytes,
             bytes => bytes.min(size_bytes),
         };
-        if let Some(by) = writer(&file, &metadata, path) {
-            return Err(ImportError::InUse { path: path.to_owned(), by });
+        if let Some(Writer { name, help }) = writer(&file, &metadata, path) {
+            let how = format!("open for writing by {name}");
+            return Err(ImportError::InUse { path: path.to_owned(), how, help });
         }
         let before = Stamp::of(&metadata);
         Ok(Self { file, size_bytes, allocated_bytes, path: path.to_owned(), before })
@@ -100,11 +103,24 @@ fn no_disk(metadata: &Metadata) -> Option<(&'static str, &'static str)> {
     }
 }
 
+/// Who has a file open for writing.
+struct Writer {
+    name: String,
+    /// How to make it close the file.
+    help: String,
+}
+
 /// Who has the file open for writing, as far as that can be seen from here.
-fn writer(file: &File, metadata: &Metadata, path: &Path) -> Option<String> {
-    writing_process(metadata, path).or_else(|| writing_loop_device(metadata)).or_else(|| {
-        has_qemu_lock(file).then(|| "a virtual machine, or a tool of QEMU's".to_owned())
-    })
+fn writer(file: &File, metadata: &Metadata, path: &Path) -> Option<Writer> {
+    let program =
+        |name| Writer { name, help: "shut the machine down, or end the program".to_owned() };
+    let device = |name| Writer { help: format!("detach it with `losetup -d {name}`"), name };
+    let locked =
+        || has_qemu_lock(file).then(|| "a virtual machine, or a tool of QEMU's".to_owned());
+    writing_process(metadata, path)
+        .map(program)
+        .or_else(|| writing_loop_device(metadata).map(device))
+        .or_else(|| locked().map(program))
 }
 
 /// QEMU locks bytes of the images that it uses: for each permission that it has one from 100 on
@@ -176,7 +192,7 @@ fn writing_loop_device(metadata: &Metadata) -> Option<String> {
         let is_read_only = fs::read_to_string(folder.join("ro")).is_ok_and(|ro| ro.trim() == "1");
         if is_same && !is_read_only {
             let name = device.file_name();
-            return Some(format!("/dev/{} (end it with `losetup -d`)", name.display()));
+            return Some(format!("/dev/{}", name.display()));
         }
     }
     None

@@ -210,6 +210,42 @@ fn a_disk_that_another_program_may_write_to_is_refused_by_the_programs_name() {
     assert_eq!(import(&store, &source, &mut |_| ()).unwrap().version, 1);
 }
 
+/// A loop device, until it is dropped.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--quiet", &self.0]).status();
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_device_that_is_mounted_is_refused_and_so_is_the_file_behind_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let mut losetup = Command::new("losetup");
+    let told = losetup.args(["--find", "--show"]).arg(&source).output();
+    let Some(told) = told.ok().filter(|told| told.status.success()) else {
+        assert!(std::env::var_os("CI_REQUIRE_ALL").is_none(), "no loop device: run as root");
+        println!("skipped: can't make a loop device (not root)");
+        return;
+    };
+    let device = Loop(String::from_utf8(told.stdout).unwrap().trim().to_owned());
+    check_refused(&source, &format!("open for writing by {}", device.0));
+    check_refused(&source, &format!("detach it with `losetup -d {}`", device.0));
+    let folder = dir.path().join("mounted");
+    fs::create_dir(&folder).unwrap();
+    run(Command::new("mount").args(["-o", "ro", &device.0]).arg(&folder));
+    check_refused(
+        Path::new(&device.0),
+        "is in use by this server: it, or a part of it, is mounted",
+    );
+    run(Command::new("umount").arg(&folder));
+    let store = store(dir.path());
+    assert_eq!(import(&store, Path::new(&device.0), &mut |_| ()).unwrap().version, 1);
+}
+
 #[test]
 fn an_import_that_is_stopped_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
