@@ -5,6 +5,7 @@ use lab::{Daemon, Lan, Need, SERVERS_UID, Site, require};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -13,18 +14,18 @@ use std::path::{Path, PathBuf};
 const BOOT_SERVER: &str = "0000000000002400";
 const STORAGE_SERVER: &str = "0000000000003400";
 
-fn on_a_site(name: &str, test: impl FnOnce(&Site) -> Result<()>) {
+fn on_a_site(name: &str, test: impl FnOnce(&mut Site) -> Result<()>) {
     if !require(name, &[Need::Root, Need::Program("grub-mkimage")]) {
         return;
     }
     let site = Lan::lay(name).and_then(|lan| Site::builder().create(lan));
-    let site = site.unwrap_or_else(|error| panic!("no site for {name}: {error:#}"));
+    let mut site = site.unwrap_or_else(|error| panic!("no site for {name}: {error:#}"));
     if site.root().metadata().is_ok_and(|about| about.uid() == 0) {
         assert!(std::env::var_os("CI_REQUIRE_ALL").is_none(), "{name} can't run");
         eprintln!("skipped: {name}: the programs are where only root can read them");
         return;
     }
-    test(&site).unwrap_or_else(|error| panic!("{error:#}"));
+    test(&mut site).unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 fn configure(site: &Site, lines: &str) -> Result<()> {
@@ -126,6 +127,18 @@ fn what_a_command_of_root_writes_before_the_first_start_is_the_servers() {
         ensure!(foreign.is_empty(), "not the servers': {foreign:?}");
         let up = site.up()?;
         has_only(&up, STORAGE_SERVER)?;
+        up.stop()
+    });
+}
+
+#[test]
+fn a_socket_that_was_handed_over_is_the_servers() {
+    on_a_site("own-handed", |site| {
+        let pages = TcpListener::bind("127.0.0.1:0")?;
+        let up = site.up_with_pages_on(pages)?;
+        has_only(&up, STORAGE_SERVER)?;
+        let answer = site.browser().get("/")?;
+        ensure!(answer.status == 200, "the page says {}", answer.status);
         up.stop()
     });
 }

@@ -27,9 +27,9 @@ impl Service {
         };
         let (error, descriptors) = (answer.error.clone(), answer.descriptors);
         let former = self.exports().put(answer);
-        let refused = |of: Option<Descriptors>| of.map_or(0, |it| it.refused_connections);
-        if let Some(Descriptors { limit, .. }) = descriptors
-            && refused(descriptors) > refused(former.descriptors)
+        if let (Some(former), Some(Descriptors { limit, refused_connections })) =
+            (former.descriptors, descriptors)
+            && refused_connections > former.refused_connections
         {
             let cause = format!(
                 "The storage server refuses NBD connections: it may have only {limit} file descriptors"

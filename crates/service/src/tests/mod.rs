@@ -3,6 +3,7 @@
 mod boots;
 mod bounds;
 mod candidates;
+mod descriptors;
 mod initrds;
 mod secrets;
 mod state;
