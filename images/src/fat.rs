@@ -272,9 +272,9 @@ impl Layout {
         let n_clusters = total.checked_sub(data)? / cluster_sectors;
         // So the format has it: by their number alone.
         let width = match n_clusters {
-            ..4085 => Width::Fat12,
-            ..65_525 => Width::Fat16,
-            ..0x0fff_fff5 => Width::Fat32,
+            0..4085 => Width::Fat12,
+            4085..65_525 => Width::Fat16,
+            65_525..0x0fff_fff5 => Width::Fat32,
             _ => return None,
         };
         let root = match width {
