@@ -22,7 +22,7 @@ pub(super) fn inspect(file: &dyn Block) -> Result<Container, Unfit> {
     let text_offset = sectors(le::<8>(&header, 28));
     if text_offset == 0 || needed(file, text_offset, 1)? == [0] {
         return Err(Unfit::Refused(
-            "it is one of several files of a disk; make one of them with \
+            "it is one of several files of a disk; make one file of all of them with \
              `qemu-img convert -f vmdk -O qcow2 DESCRIPTOR.vmdk DISK.qcow2` and import that",
         ));
     }
