@@ -1,8 +1,9 @@
 //! What folders need that is more than their files: durable names, and the room below them.
 
 use model::Space;
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Makes the names in a folder durable.
@@ -10,9 +11,40 @@ pub(crate) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Opens the file whose lock says that somebody works in a folder, making it if it is missing.
+///
+/// Only its owner may open it: who can read a file can lock it, and keep all others out.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    let lock =
+        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
+    if lock.metadata()?.permissions().mode() & 0o077 != 0 {
+        lock.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(lock)
+}
+
 /// The file system that holds a folder.
 pub(crate) fn space(path: &Path) -> io::Result<Space> {
     let told = rustix::fs::statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
     Ok(Space { total_bytes: bytes(told.f_blocks), free_bytes: bytes(told.f_bavail) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_its_owners_also_if_it_was_made_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lock");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(open_lock(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let lock = open_lock(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        lock.try_lock().unwrap();
+        open_lock(&path).unwrap().try_lock().unwrap_err();
+    }
 }

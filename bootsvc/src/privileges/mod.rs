@@ -13,7 +13,8 @@ use crate::paths::Paths;
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::geteuid;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Mode, access};
+use rustix::process::umask;
 use rustix::thread::CapabilitySet;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -91,14 +92,24 @@ pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> a
             tracing::info!(user = account.to_string(), "no longer root");
         }
     }
+    close_files();
     Ok(())
 }
 
 /// Makes this process a command: what root's commands write belongs to the servers' user.
 pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
-    let Some(account) = owner(paths)? else { return Ok(()) };
-    paths.own().iter().try_for_each(|folder| make_own(folder, &account))?;
-    become_user(&account, COMMAND)
+    if let Some(account) = owner(paths)? {
+        paths.own().iter().try_for_each(|folder| make_own(folder, &account))?;
+        become_user(&account, COMMAND)?;
+    }
+    close_files();
+    Ok(())
+}
+
+/// From now on what this process makes (state, caches, sockets, logs) is its user's alone, but for what it opens to
+/// others on purpose. Who can read a file can lock it, too.
+fn close_files() {
+    umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Does something that writes into the state as [`become_command`] would, and is root again.

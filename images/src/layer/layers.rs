@@ -5,10 +5,10 @@ use super::error::{LayerError, io_error};
 use super::files::{Files, folder};
 use super::write::WriteLayer;
 use crate::base::Base;
-use crate::folder::space;
+use crate::folder::{open_lock, space};
 use model::{BootId, MachineName, Space};
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -40,12 +40,7 @@ impl Layers {
     pub fn open(dir: &Path, volatile_dir: &Path) -> Result<Self, LayerError> {
         let files = Files::open(dir, volatile_dir)?;
         let lock_path = files.lock_path();
-        let lock = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(io_error("open", &lock_path))?;
+        let lock = open_lock(&lock_path).map_err(io_error("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LayerError::InUse(dir.to_owned())),

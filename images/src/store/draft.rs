@@ -2,9 +2,9 @@
 
 use super::{Description, Store, names_in};
 use crate::error::{StoreError, io_error};
-use crate::folder::sync;
+use crate::folder::{open_lock, sync};
 use model::ImageVersion;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -18,7 +18,8 @@ impl Store {
         let _lock = self.lock()?;
         let folder = tempfile::Builder::new()
             .prefix(DRAFT)
-            .permissions(Permissions::from_mode(0o755))
+            // Nobody else may lock it, or see a disk that is not yet closed to him.
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&self.dir)
             .map_err(io_error("make a folder in", &self.dir))?;
         let lock = File::open(folder.path())
@@ -55,7 +56,9 @@ impl Store {
                 .and_then(|()| File::open(&path)?.sync_all())
                 .map_err(io_error("write", &path))?;
         }
-        sync(draft.path()).map_err(io_error("sync", draft.path()))?;
+        fs::set_permissions(draft.path(), Permissions::from_mode(0o755))
+            .and_then(|()| sync(draft.path()))
+            .map_err(io_error("sync", draft.path()))?;
         let image_dir = self.dir.join(image.as_str());
         fs::create_dir_all(&image_dir).map_err(io_error("make the folder", &image_dir))?;
         let path = self.version_dir(&image, description.version.version);
@@ -72,11 +75,7 @@ impl Store {
     /// Held while drafts are made and published; ends with the file.
     pub(super) fn lock(&self) -> Result<File, StoreError> {
         let path = self.dir.join(".lock");
-        OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
+        open_lock(&path)
             .and_then(|file| file.lock().map(|()| file))
             .map_err(io_error("lock", &path))
     }

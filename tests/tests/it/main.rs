@@ -9,6 +9,7 @@ mod file_systems;
 mod foreign;
 mod handover;
 mod killed;
+mod modes;
 mod mtu;
 mod nbd_clients;
 mod nbd_tls;
