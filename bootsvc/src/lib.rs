@@ -2,11 +2,13 @@
 
 mod boot;
 mod boot_socket;
+mod bucket;
 mod check;
 pub mod cli;
 mod config;
 pub mod net;
 mod network;
+mod pages;
 mod paths;
 mod privileges;
 mod serve;

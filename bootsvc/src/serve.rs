@@ -10,6 +10,7 @@ use crate::net;
 use crate::net::door::Door;
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
+use crate::pages;
 use crate::paths::Paths;
 use anyhow::Context;
 use model::{FindingKind, Subject};
@@ -84,7 +85,7 @@ pub(crate) async fn run(
         .await
         .map_err(|error| in_use(Protocol::Udp, reports_address, error))
         .context("can't listen for reports")?;
-    let pages = web_listener(config.web.listen).await?;
+    let pages = pages::listener(config.web.listen).await?;
     let pages_address = pages.local_addr()?;
     let boot_socket = paths.boot_socket();
     let commands = boot_socket::bind(&boot_socket)
@@ -104,11 +105,13 @@ pub(crate) async fn run(
     if let Some(deaths) = storage_deaths {
         tasks.spawn(tell_deaths(deaths, service.clone(), stop.clone()));
     }
+    let http = boot::http::places();
     let dhcp_config = boot::dhcp::config(config, &network);
     tasks.spawn(boot::dhcp::serve(
         dhcp,
         dhcp_config,
         machines_alive,
+        http.clone(),
         service.clone(),
         stop.clone(),
     ));
@@ -120,24 +123,11 @@ pub(crate) async fn run(
         ));
     }
     tasks.spawn(boot::tftp::serve(tftp, files.clone(), stop.clone()));
-    let boot_files = Door::new(http_listener, sent_away(&service, "Boot files"));
-    tasks.spawn(boot::http::run(boot_files, files, stop.clone()));
+    let http_door = Door::new(http_listener, sent_away(&service, "Boot files"));
+    tasks.spawn(boot::http::run(http_door, http, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
-    tasks.spawn({
-        let stop = stop.clone();
-        async move {
-            let pages = Door::new(pages, sent_away(&service, "Pages"));
-            let router = web::router(service);
-            let pages = axum::serve(pages, router.clone());
-            let pages = pages.with_graceful_shutdown(stop.clone().cancelled_owned());
-            let commands = axum::serve(commands, router);
-            let commands = commands.with_graceful_shutdown(stop.cancelled_owned());
-            let served = tokio::try_join!(pages.into_future(), commands.into_future());
-            if let Err(error) = served {
-                tracing::error!(%error, "the web page ended");
-            }
-        }
-    });
+    let pages = Door::new(pages, sent_away(&service, "Pages"));
+    tasks.spawn(pages::run(pages, commands, service, stop.clone()));
     tracing::info!(
         interface = config.network.interface,
         %server,
@@ -192,19 +182,6 @@ fn sent_away(service: &Service, what: &'static str) -> impl FnMut() + Send + use
         );
         service.found(FindingKind::NoDescriptors, &Subject::Server, cause);
     }
-}
-
-/// The listener for the pages: one that was handed to us (systemd's LISTEN_FDS), or our own.
-async fn web_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let mut handed =
-        sd_notify::listen_fds().context("can't take over the sockets in LISTEN_FDS")?;
-    if let Some(descriptor) = handed.next() {
-        return net::listener_from(descriptor).context("can't use the socket in LISTEN_FDS");
-    }
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| in_use(Protocol::Tcp, address, error))
-        .with_context(|| format!("can't show the web page on {address}"))
 }
 
 /// Tells systemd, if it started us, that we serve.

@@ -2,8 +2,10 @@
 
 use crate::command::{run, text_of};
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -59,6 +61,25 @@ impl Netns {
         command.args(["ip", "netns", "exec", &self.name]);
         command.arg(program.as_ref());
         command
+    }
+
+    /// Does something in a thread that is inside. What it opens stays there.
+    ///
+    /// # Errors
+    /// The namespace is gone, or the work fails.
+    ///
+    /// # Panics
+    /// As the work does.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let netns = Path::new("/run/netns").join(&self.name);
+        let done = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
+                work()
+            });
+            thread.join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Runs `ip` inside, with the words of `arguments`.

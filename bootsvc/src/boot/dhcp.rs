@@ -3,11 +3,12 @@
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
+use crate::net::places::Places;
 use dhcp::{Decision, Reason, Reply, ReplyKind, Request, Server};
 use model::{FindingKind, Network, Stage, Subject};
 use service::{NewStage, Service, Sighting};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,10 @@ use wire::Mac;
 
 /// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
 const ANSWERS_MAX: usize = 256;
+
+/// HTTP connections of a PC whose firmware has just started are forgotten if it took nothing for so long. Who is in
+/// the middle of a download takes something all the time, also if somebody else sends DHCP messages in his name.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// The configuration of DHCP, from the site's.
 pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
@@ -40,6 +45,7 @@ pub(crate) async fn serve(
     socket: DhcpSocket,
     config: dhcp::Config,
     mut alive: mpsc::Receiver<Mac>,
+    http: Places,
     service: Service,
     stop: CancellationToken,
 ) {
@@ -90,6 +96,10 @@ pub(crate) async fn serve(
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
         match server.on_request(&request, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
+                if request.firmware.is_some() && reply.kind == ReplyKind::Ack {
+                    // It may ask from a port that it had before, of which we would still think that it is open.
+                    http.clear(reply.address.into(), FORGOTTEN_AFTER, Instant::now());
+                }
                 let stored = reply.lease.clone().map(|lease| service.commit_lease(lease));
                 let (socket, service) = (Arc::clone(&socket), service.clone());
                 answers.spawn(answer(socket, service, request, reply, stored));

@@ -1,21 +1,17 @@
 //! What a boot client may fetch, by TFTP or HTTP. There is no folder behind it to walk out of.
 
+use crate::boot::file_cache::FileCache;
 use crate::boot::grub_images::GrubImages;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subject};
 use service::{NewStage, Service};
-use std::collections::VecDeque;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use wire::Mac;
 
-/// Bytes of kernels and initrds that are kept in memory. Thirty PCs ask for the same two files.
-const CACHE_BYTES_MAX: usize = 512 << 20;
-
-/// A file larger than this is no kernel and no initrd.
-const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Longest archive with the rescue shell: its busybox, and the archive around it.
+const RESCUE_ARCHIVE_MAX: usize = initcfg::RESCUE_BUSYBOX_MAX + (64 << 10);
 
 /// Everything that boot clients can fetch, by TFTP or HTTP.
 #[derive(Clone)]
@@ -27,7 +23,7 @@ struct Inner {
     service: Service,
     grub: GrubImages,
     server: Ipv4Addr,
-    cache: Mutex<VecDeque<(PathBuf, Bytes)>>,
+    cache: FileCache,
 }
 
 /// A file and what fetching it means for a boot.
@@ -79,7 +75,7 @@ impl Told {
 impl BootFiles {
     /// The boot files of `service`, for clients of the boot server at `server`.
     pub(crate) fn new(service: Service, grub: GrubImages, server: Ipv4Addr) -> Self {
-        let inner = Inner { service, grub, server, cache: Mutex::default() };
+        let inner = Inner { service, grub, server, cache: FileCache::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -127,7 +123,7 @@ impl BootFiles {
             return self.rescue_archive().await;
         }
         let file_path = self.inner.service.boot_file(&path.parse().ok()?)?;
-        match self.read(file_path.clone()).await {
+        match self.inner.cache.read(&file_path).await {
             Ok(bytes) => Some(Item { bytes, stage }),
             Err(error) => {
                 let cause = format!("A boot file can't be read: {}: {error}", file_path.display());
@@ -138,8 +134,10 @@ impl BootFiles {
     }
 
     async fn rescue_archive(&self) -> Option<Item> {
-        match self.inner.service.rescue_archive().await {
-            Ok(archive) => Some(Item { bytes: Bytes::from(archive), stage: None }),
+        let make = self.inner.service.rescue_archive();
+        let shared = self.inner.cache.share(initcfg::RESCUE_ARCHIVE_PATH, RESCUE_ARCHIVE_MAX, make);
+        match shared.await {
+            Ok(bytes) => Some(Item { bytes, stage: None }),
             Err(error) => {
                 tracing::error!(error = error.chain(), "the rescue shell can't be handed out");
                 None
@@ -198,34 +196,29 @@ impl BootFiles {
         })
     }
 
+    /// Whether nobody has that address from us.
+    pub(crate) fn is_stranger(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.mac_of(address).is_none(),
+            IpAddr::V6(_) => true,
+        }
+    }
+
+    /// What a finding about who has that address is about.
+    pub(crate) fn subject(&self, address: IpAddr) -> Subject {
+        let IpAddr::V4(address) = address.to_canonical() else { return Subject::Server };
+        let site = self.inner.service.site();
+        let machine = self.mac_of(address).and_then(|mac| site.machine_by_mac(mac));
+        machine.map_or(Subject::Address(address), |machine| Subject::Machine(machine.name.clone()))
+    }
+
+    /// Tells people of something.
+    pub(crate) fn found(&self, kind: FindingKind, subject: &Subject, cause: String) {
+        self.inner.service.found(kind, subject, cause);
+    }
+
     fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {
         self.inner.service.owner_of(address)
-    }
-
-    async fn read(&self, path: PathBuf) -> std::io::Result<Bytes> {
-        let find = |cache: &VecDeque<(PathBuf, Bytes)>, path: &Path| {
-            cache.iter().find(|(cached, _)| cached == path).map(|(_, bytes)| bytes.clone())
-        };
-        if let Some(bytes) = find(&self.cache(), &path) {
-            return Ok(bytes);
-        }
-        let size = tokio::fs::metadata(&path).await?.len();
-        if size > FILE_BYTES_MAX {
-            return Err(std::io::Error::other("larger than 256 MiB"));
-        }
-        let bytes = Bytes::from(tokio::fs::read(&path).await?);
-        let mut cache = self.cache();
-        if find(&cache, &path).is_none() {
-            cache.push_front((path, bytes.clone()));
-            while cache.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > CACHE_BYTES_MAX {
-                cache.pop_back();
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, VecDeque<(PathBuf, Bytes)>> {
-        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

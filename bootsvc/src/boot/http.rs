@@ -1,80 +1,79 @@
 //! HTTP for boot clients. GRUB, shim and firmware take only a narrow HTTP: Title-Case header names, a
 //! length always, never chunks; so this listener is apart from the pages'.
 
+use crate::boot::doorkeeper::FilesDoorkeeper;
 use crate::boot::files::{BootFiles, Item, Told};
 use crate::net::door::Door;
+use crate::net::http_server::HttpServer;
+use crate::net::places::{Limits, Places};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Empty, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
 };
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use initcfg::Tag;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Connections at once: a few for each of the most machines that one server is meant for.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// A client that sends no whole request head in this time is let go.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// Connections at once of one host. GRUB has one, a machine's init one more; the rest is a mistake or an attack.
+const CONNECTIONS_PER_HOST_MAX: usize = 16;
+
+/// A file must be in memory by then. Beyond, GRUB has given up.
+const FILE_DEADLINE: Duration = Duration::from_secs(25);
+
+/// What a machine's init tells must be here by then.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Bytes handed to the connection at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Serves boot files until `stop`.
-pub(crate) async fn run(mut door: Door<impl FnMut()>, files: BootFiles, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let (stream, peer) = tokio::select! {
-            () = stop.cancelled() => return,
-            client = door.next() => client,
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, "HTTP connection refused: too many at once");
-            continue;
-        };
-        let (files, stop) = (files.clone(), stop.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = serve(stream, peer, files) => {}
-            }
-            drop(place);
-        });
-    }
+/// Places of boot clients.
+const LIMITS: Limits = Limits {
+    places_max: CONNECTIONS_MAX,
+    per_host_max: CONNECTIONS_PER_HOST_MAX,
+    unproven_stays: Duration::ZERO,
+    silent_stays: Duration::from_secs(5),
+};
+
+/// The places of boot clients, all free.
+pub(crate) fn places() -> Places {
+    Places::new(LIMITS, Instant::now())
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, files: BootFiles) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "can't set TCP_NODELAY");
-    }
-    let IpAddr::V4(address) = peer.ip().to_canonical() else { return };
-    let service = service_fn(move |request| {
+/// Serves boot files until `stop`.
+pub(crate) async fn run(
+    door: Door<impl FnMut()>,
+    places: Places,
+    files: BootFiles,
+    stop: CancellationToken,
+) {
+    let doorkeeper = FilesDoorkeeper::of_http(files.clone());
+    let service = |peer: SocketAddr| {
         let files = files.clone();
-        async move { Ok::<_, Infallible>(answer(request, address, files).await) }
-    });
-    let connection = http1::Builder::new()
-        .title_case_headers(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%peer, %error, "HTTP connection ended");
-    }
+        service_fn(move |request| {
+            let files = files.clone();
+            async move {
+                let reply = match peer.ip().to_canonical() {
+                    IpAddr::V4(address) => answer(request, address, files).await,
+                    IpAddr::V6(_) => refusal(StatusCode::NOT_FOUND),
+                };
+                Ok::<_, Infallible>(reply)
+            }
+        })
+    };
+    HttpServer::for_boot_clients(door, places).run(doorkeeper, service, stop).await;
 }
 
 type Reply = Response<Either<FileBody, Empty<Bytes>>>;
@@ -93,9 +92,14 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
     }
     // Machines' configurations are had by TFTP only: here a running system could ask for one.
-    let (item, is_secret) = match files.host(path, peer).await {
-        Some(item) => (item, true),
-        None => (files.file(path).await, false),
+    let found = async {
+        match files.host(path, peer).await {
+            Some(item) => (item, true),
+            None => (files.file(path).await, false),
+        }
+    };
+    let Ok((item, is_secret)) = tokio::time::timeout(FILE_DEADLINE, found).await else {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE);
     };
     let Some(item) = item else {
         let shown: String = path.chars().take(64).collect();
@@ -142,7 +146,7 @@ async fn take(
     files: &BootFiles,
 ) -> StatusCode {
     let body = Limited::new(body, told.bytes_max()).collect();
-    let Ok(Ok(text)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
+    let Ok(Ok(text)) = tokio::time::timeout(BODY_DEADLINE, body).await else {
         return StatusCode::BAD_REQUEST;
     };
     match files.keep(told, peer, boot, &text.to_bytes(), tag).await {

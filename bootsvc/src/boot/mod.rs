@@ -1,6 +1,8 @@
 //! What a machine asks of the boot server until its system runs: an address, files, and an ear for its reports.
 
 pub(crate) mod dhcp;
+mod doorkeeper;
+mod file_cache;
 pub(crate) mod files;
 pub(crate) mod grub_images;
 pub(crate) mod http;

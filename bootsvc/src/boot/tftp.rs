@@ -1,5 +1,6 @@
 //! TFTP of the boot server: boot files, and what transfers mean for boots.
 
+use crate::boot::doorkeeper::FilesDoorkeeper;
 use crate::boot::files::BootFiles;
 use crate::net::tftp_server::{Tftp, TftpEvent, TftpEventKind};
 use std::net::SocketAddrV4;
@@ -45,7 +46,7 @@ pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken)
         }
         while notes.join_next().await.is_some() {}
     };
-    tokio::join!(tftp.run(content, sender, stop), noting);
+    tokio::join!(tftp.run(content, FilesDoorkeeper::of_tftp(files.clone()), sender, stop), noting);
 }
 
 /// What an event means for a boot is queued when this returns; the future waits until it is stored.

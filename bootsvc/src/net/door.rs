@@ -37,6 +37,11 @@ impl<F: FnMut()> Door<F> {
         Self { listener, on_refused, number_max: client_number_max(), spare: spare() }
     }
 
+    /// The listener itself.
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// The next client that there is room for.
     pub async fn next(&mut self) -> (TcpStream, SocketAddr) {
         loop {
@@ -63,20 +68,6 @@ impl<F: FnMut()> Door<F> {
                 }
             }
         }
-    }
-}
-
-/// For the pages.
-impl<F: FnMut() + Send + 'static> axum::serve::Listener for Door<F> {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        self.next().await
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 }
 

@@ -3,6 +3,8 @@
 pub mod dhcp_socket;
 pub mod door;
 pub mod holders;
+pub mod http_server;
+pub mod places;
 pub mod port_holder;
 pub mod router_solicitations;
 pub mod tftp_server;
@@ -10,5 +12,6 @@ pub mod tftp_server;
 mod frame;
 mod handed;
 mod tftp_transfer;
+mod watched;
 
 pub use handed::{handed_sockets, listener_from};

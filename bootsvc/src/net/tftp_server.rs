@@ -1,25 +1,38 @@
 //! The TFTP server's sockets: one for requests, and one for each transfer.
 
+use super::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
 use super::port_holder::{BindError, Protocol, in_use};
 use super::tftp_transfer::{Job, serve};
+use crate::bucket::Bucket;
 use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tftp::{Mode, NotServed, Packet, ReadRequest};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{self, AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// UDP port of requests.
 pub const PORT: u16 = 69;
-/// Transfers at once. 4096 clients with a window of 64 KiB each are what a gigabit sends in two seconds.
-pub const TRANSFERS_MAX: usize = 4096;
+/// Transfers at once, each with a socket. 1024 clients with a window of 64 KiB each are what a gigabit sends in half a
+/// second.
+pub const TRANSFERS_MAX: usize = 1024;
 /// Transfers at once of one client. Firmware has one, GRUB a few; the rest is a mistake or an attack.
 pub const TRANSFERS_PER_CLIENT_MAX: usize = 8;
+/// Requests at once of hosts without a lease; and what all of them may ask for in a second then. Addresses are easily
+/// invented: to answer them all would send as much to who has not asked, and fill the kernel's table of neighbors.
+pub const STRANGERS_MAX: u32 = 128;
+/// Transfers whose client has acknowledged nothing are kept for so long against others of the same host.
+const UNPROVEN_STAYS: Duration = Duration::from_secs(1);
+/// And those whose client has fallen silent.
+const SILENT_STAYS: Duration = Duration::from_secs(5);
+/// Answers of a transfer to datagrams that are not its client's.
+const STRANGER_ANSWERS_MAX: u32 = 4;
 /// Room for requests that the reader has not seen yet: a hall of machines that is switched on at once.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Longest datagram that can be a request. Longer ones are cut, which only loses options.
@@ -100,6 +113,7 @@ impl Tftp {
     pub async fn run<C, F>(
         self,
         content: C,
+        doorkeeper: impl Doorkeeper,
         events: mpsc::Sender<TftpEvent>,
         stop: CancellationToken,
     ) where
@@ -110,8 +124,12 @@ impl Tftp {
             socket: self.socket,
             address: self.server,
             content: Arc::new(content),
+            doorkeeper: Arc::new(doorkeeper),
+            places: Places::new(LIMITS, Instant::now()),
+            strangers: Bucket::new(STRANGERS_MAX, STRANGERS_EVERY, Instant::now()),
             events,
             transfers: HashMap::new(),
+            peers: HashMap::new(),
             tasks: JoinSet::new(),
         };
         let mut buffer = [0; REQUEST_MAX];
@@ -129,12 +147,26 @@ impl Tftp {
     }
 }
 
-struct Server<C> {
+const LIMITS: Limits = Limits {
+    places_max: TRANSFERS_MAX,
+    per_host_max: TRANSFERS_PER_CLIENT_MAX,
+    unproven_stays: UNPROVEN_STAYS,
+    silent_stays: SILENT_STAYS,
+};
+
+const STRANGERS_EVERY: Duration = Duration::from_nanos(1_000_000_000 / STRANGERS_MAX as u64);
+
+struct Server<C, D> {
     socket: UdpSocket,
     address: Ipv4Addr,
     content: Arc<C>,
+    doorkeeper: Arc<D>,
+    places: Places,
+    strangers: Bucket,
     events: mpsc::Sender<TftpEvent>,
     transfers: HashMap<SocketAddrV4, Running>,
+    /// Whose transfer a task is.
+    peers: HashMap<task::Id, SocketAddrV4>,
     tasks: JoinSet<()>,
 }
 
@@ -144,13 +176,18 @@ struct Running {
     task: AbortHandle,
 }
 
-impl<C, F> Server<C>
+impl<C, F, D> Server<C, D>
 where
     C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
+    D: Doorkeeper,
 {
-    fn on_end(&mut self, id: tokio::task::Id) {
-        self.transfers.retain(|_, running| running.task.id() != id);
+    fn on_end(&mut self, id: task::Id) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        // Another one may have taken its place.
+        if self.transfers.get(&peer).is_some_and(|running| running.task.id() == id) {
+            self.transfers.remove(&peer);
+        }
     }
 
     async fn on_datagram(&mut self, received: io::Result<(usize, SocketAddr)>, buffer: &[u8]) {
@@ -160,13 +197,18 @@ where
             Err(error) => {
                 // Of the interface, like "network is down": the socket stays good.
                 tracing::warn!(%error, "can't receive TFTP requests");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 return;
             }
         };
         let datagram = &buffer[..len];
+        let guest = self.doorkeeper.guest(peer.into());
+        if guest.is_stranger && !self.strangers.take(Instant::now()) {
+            self.doorkeeper.on_refused(peer.into(), NoPlace::Strangers);
+            return;
+        }
         let refused = match Packet::parse(datagram) {
-            Ok(Packet::Read(request)) => self.on_request(datagram, &request, peer),
+            Ok(Packet::Read(request)) => self.on_request(datagram, &request, peer, guest),
             Ok(Packet::Write) => Err(NotServed::ReadOnly),
             // An ERROR is never answered, and everything else belongs to another port.
             Ok(Packet::Error { .. }) => Ok(()),
@@ -187,6 +229,7 @@ where
         datagram: &[u8],
         request: &ReadRequest<'_>,
         peer: SocketAddrV4,
+        guest: Guest,
     ) -> Result<(), NotServed> {
         if let Some(running) = self.transfers.get(&peer) {
             let is_same = running.request == datagram;
@@ -209,10 +252,14 @@ where
         if request.mode == Mode::Unsupported {
             return refuse(NotServed::Mode);
         }
-        let of_client = self.transfers.keys().filter(|other| other.ip() == peer.ip()).count();
-        if self.transfers.len() >= TRANSFERS_MAX || of_client >= TRANSFERS_PER_CLIENT_MAX {
-            return refuse(NotServed::Busy);
-        }
+        let place = match self.places.take(guest, Instant::now()) {
+            Ok(place) => place,
+            Err(why) => {
+                self.doorkeeper.on_refused(peer.into(), why);
+                // Somebody may ask in its name: then it must neither hear that from us nor believe it.
+                return if why == NoPlace::HostIsFull { Err(NotServed::Busy) } else { Ok(()) };
+            }
+        };
         let (again, repeats) = mpsc::channel(1);
         let job = Job {
             server: self.address,
@@ -220,10 +267,20 @@ where
             path,
             mode: request.mode,
             asked: request.asked,
+            place: place.clone(),
+            n_stranger_answers: STRANGER_ANSWERS_MAX,
             repeats,
             events: self.events.clone(),
         };
-        let task = self.tasks.spawn(serve(job, Arc::clone(&self.content)));
+        let served = serve(job, Arc::clone(&self.content));
+        let doorkeeper = Arc::clone(&self.doorkeeper);
+        let task = self.tasks.spawn(async move {
+            tokio::select! {
+                _ = place.lost() => doorkeeper.on_lost(peer.into()),
+                () = served => {}
+            }
+        });
+        self.peers.insert(task.id(), peer);
         self.transfers.insert(peer, Running { request: datagram.to_vec(), again, task });
         Ok(())
     }
@@ -232,7 +289,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::sync::Mutex;
     use tokio::time::timeout;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -241,10 +298,33 @@ mod tests {
     struct Site {
         requests: SocketAddr,
         events: mpsc::Receiver<TftpEvent>,
+        refused: Arc<Mutex<Vec<NoPlace>>>,
         _stop: tokio_util::sync::DropGuard,
     }
 
+    /// Whether all are strangers, and who was refused.
+    struct Door {
+        all_are_strangers: bool,
+        refused: Arc<Mutex<Vec<NoPlace>>>,
+    }
+
+    impl Doorkeeper for Door {
+        fn guest(&self, peer: SocketAddr) -> Guest {
+            Guest { address: peer.ip(), is_stranger: self.all_are_strangers }
+        }
+
+        fn on_refused(&self, _: SocketAddr, why: NoPlace) {
+            self.refused.lock().unwrap().push(why);
+        }
+
+        fn on_lost(&self, _: SocketAddr) {}
+    }
+
     fn site() -> Site {
+        site_for(false)
+    }
+
+    fn site_for(all_are_strangers: bool) -> Site {
         let tftp = Tftp::bind_to(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
         let requests = tftp.socket.local_addr().unwrap();
         let (sender, events) = mpsc::channel(100);
@@ -253,8 +333,10 @@ mod tests {
             "file" => Ok(Bytes::from(vec![7; 700])),
             _ => Err(NotServed::NotFound),
         };
-        tokio::spawn(tftp.run(move |path, _| content(path), sender, stop.clone()));
-        Site { requests, events, _stop: stop.drop_guard() }
+        let refused = Arc::default();
+        let door = Door { all_are_strangers, refused: Arc::clone(&refused) };
+        tokio::spawn(tftp.run(move |path, _| content(path), door, sender, stop.clone()));
+        Site { requests, events, refused, _stop: stop.drop_guard() }
     }
 
     async fn client() -> UdpSocket {
@@ -325,7 +407,10 @@ mod tests {
         for _ in 0..TRANSFERS_PER_CLIENT_MAX {
             let client = client().await;
             client.send_to(&request, site.requests).await.unwrap();
-            assert_eq!(receive(&client).await.0.len(), 516);
+            let (data, transfer) = receive(&client).await;
+            assert_eq!(data.len(), 516);
+            client.send_to(&tftp::ack(1), transfer).await.unwrap();
+            assert_eq!(receive(&client).await.0.len(), 4 + 188);
             clients.push(client);
         }
         let client = client().await;
@@ -339,5 +424,55 @@ mod tests {
             client.send_to(&request, site.requests).await.unwrap();
             assert_eq!(receive(&client).await.0, why.packet(), "{why}");
         }
+        assert_eq!(*site.refused.lock().unwrap(), [NoPlace::HostIsFull]);
+    }
+
+    #[tokio::test]
+    async fn who_acknowledges_nothing_makes_way_for_who_asks_from_the_same_address() {
+        let site = site();
+        let request = tftp::read_request("file", "octet", &[]);
+        // As if somebody else asked in its name.
+        let forged = client().await;
+        let mut ports = vec![forged];
+        for _ in 0..TRANSFERS_PER_CLIENT_MAX {
+            ports.push(client().await);
+        }
+        let (honest, forged) = ports.split_last().unwrap();
+        for port in forged {
+            port.send_to(&request, site.requests).await.unwrap();
+            assert_eq!(receive(port).await.0.len(), 516);
+        }
+        // The client hears nothing, and asks again.
+        let mut buffer = [0; 2000];
+        for _ in 0..10 {
+            honest.send_to(&request, site.requests).await.unwrap();
+            if let Ok(received) = timeout(UNPROVEN_STAYS, honest.recv_from(&mut buffer)).await {
+                assert_eq!(received.unwrap().0, 516);
+                assert_eq!(site.refused.lock().unwrap()[0], NoPlace::HostAsksOften);
+                return;
+            }
+        }
+        panic!("nobody makes way");
+    }
+
+    #[tokio::test]
+    async fn hosts_without_a_lease_are_answered_seldom() {
+        let site = site_for(true);
+        let client = client().await;
+        let n_requests = 20 * STRANGERS_MAX as usize;
+        for n in 0..n_requests {
+            client.send_to(b"\x00\x02file\x00octet\x00", site.requests).await.unwrap();
+            if n % 16 == 0 {
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+        }
+        let mut buffer = [0; 2000];
+        let mut n_answers = 0;
+        while timeout(SECOND / 2, client.recv_from(&mut buffer)).await.is_ok() {
+            n_answers += 1;
+        }
+        let refused = site.refused.lock().unwrap();
+        assert!(n_answers > 0 && refused.iter().all(|why| *why == NoPlace::Strangers));
+        assert!(refused.len() > n_answers, "{n_answers} answers, {} refused", refused.len());
     }
 }

@@ -1,6 +1,7 @@
 //! One TFTP transfer on a socket of its own.
 
 use super::door::client_number_max;
+use super::places::Place;
 use super::tftp_server::{TftpEvent, TftpEventKind};
 use bytes::Bytes;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -30,6 +31,10 @@ pub(super) struct Job {
     pub(super) path: String,
     pub(super) mode: Mode,
     pub(super) asked: Asked,
+    /// Its place among all transfers.
+    pub(super) place: Place,
+    /// Answers that may still be sent to those who have nothing to do with it.
+    pub(super) n_stranger_answers: u32,
     /// A message for each time that the request came in again.
     pub(super) repeats: mpsc::Receiver<()>,
     pub(super) events: mpsc::Sender<TftpEvent>,
@@ -153,7 +158,7 @@ async fn send(
 }
 
 fn on_datagram(
-    job: &Job,
+    job: &mut Job,
     socket: &UdpSocket,
     transfer: &mut Transfer,
     (len, sender): (usize, SocketAddr),
@@ -163,13 +168,19 @@ fn on_datagram(
     let packet = Packet::parse(&buffer[..len]);
     if sender != SocketAddr::V4(job.peer) {
         // RFC 1350 section 4: tell the stranger, don't disturb the transfer.
-        if !matches!(packet, Ok(Packet::Error { .. })) {
+        if !matches!(packet, Ok(Packet::Error { .. })) && job.n_stranger_answers > 0 {
+            job.n_stranger_answers -= 1;
             let _ = socket.try_send_to(&NotServed::UnknownTransfer.packet(), sender);
         }
         return;
     }
     match packet {
-        Ok(Packet::Ack { block }) => transfer.on_ack(block, now),
+        Ok(Packet::Ack { block }) => {
+            transfer.on_ack(block, now);
+            if transfer.has_answered() {
+                job.place.prove(std::time::Instant::now());
+            }
+        }
         Ok(Packet::Error { code, message }) => {
             let message = message.get(..64).unwrap_or(message).escape_ascii();
             tracing::debug!(peer = %job.peer, path = job.path, code, %message, "TFTP client ended");

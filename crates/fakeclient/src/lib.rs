@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod aoe_load;
+pub mod crowd;
+pub mod forged;
 mod histogram;
+pub mod loader_tcp;
 mod packet;
 pub mod room;
 

@@ -152,6 +152,12 @@ kinds! {
     /// Somebody speaks in a machine's name.
     WordsRefused = "words-refused", Warning, hours(1),
         "Look for the PC that has the machine's address; the threat model in the book says what it can do.";
+    /// One host asks for files by far more often than a PC does.
+    AsksTooMuch = "asks-too-much", Warning, minutes(10),
+        "Look for the PC with that address: a program on it is broken, or keeps others out on purpose.";
+    /// There are more requests for files than are answered.
+    NoPlaceLeft = "no-place-left", Warning, minutes(10),
+        "Look for a PC that sends requests in invented names; switches with port security stop that.";
     /// The initrd made for a machine's hardware did not bring it up.
     FittedInitrdFailed = "fitted-initrd-failed", Notice, hours(24),
         "None is needed: it starts with the initrd for all machines, and is only slower.";

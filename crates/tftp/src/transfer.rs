@@ -12,6 +12,12 @@ const RETRANSMIT_MIN: Duration = Duration::from_millis(50);
 const RETRANSMIT_MAX: Duration = Duration::from_secs(5);
 /// A client that acknowledges nothing new for so long is given up.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+/// Who has never acknowledged anything is sent so many packets: anybody can ask in another's name, and must not make
+/// us send much to him. A client that still wants the file asks again, for 30 s and more. 4 are sent in 8 s, and some
+/// more to a client that asks again meanwhile.
+const UNANSWERED_PACKETS_MAX: u32 = 6;
+/// Repeats by ourselves to who has never acknowledged anything.
+const UNANSWERED_REPEATS_MAX: u32 = 3;
 /// Silence after so many repeats of the last block means that the client has everything and that only
 /// its last ACK got lost: clients don't repeat that one. Takes about 11 s on a LAN.
 const UNCONFIRMED_AFTER_REPEATS: u32 = 8;
@@ -49,7 +55,7 @@ pub enum Outcome {
     Unconfirmed,
     /// The client sent an ERROR. UEFI does so after asking for a file's size.
     Aborted,
-    /// The client fell silent; see [`GIVE_UP_AFTER`].
+    /// The client fell silent; see [`GIVE_UP_AFTER`]. One that never said a word is given up after a few packets.
     GaveUp,
 }
 
@@ -84,6 +90,8 @@ pub struct Transfer {
     rewound_to: Option<u64>,
     is_timeable: bool,
     has_answered: bool,
+    /// Packets that were sent until it did.
+    n_unanswered: u32,
     n_silences: u32,
     pace: Pace,
     last_sent_at: Moment,
@@ -120,6 +128,7 @@ impl Transfer {
             rewound_to: None,
             is_timeable: true,
             has_answered: false,
+            n_unanswered: 0,
             n_silences: 0,
             pace: Pace::new(),
             last_sent_at: now,
@@ -131,6 +140,11 @@ impl Transfer {
     /// Packets that were sent more than once, so far.
     pub fn n_retransmits(&self) -> u32 {
         self.n_retransmits
+    }
+
+    /// Whether the client has ever acknowledged anything: so it is there, and has asked itself.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// Bytes that the client acknowledged.
@@ -219,7 +233,7 @@ impl Transfer {
         if self.has_answered || matches!(self.phase, Phase::Ended(_)) {
             return false;
         }
-        if now - self.last_sent_at >= REPEAT_MIN {
+        if now - self.last_sent_at >= REPEAT_MIN && self.n_unanswered < UNANSWERED_PACKETS_MAX {
             self.send_again();
         }
         true
@@ -255,6 +269,7 @@ impl Transfer {
         if let Phase::OptionAck { is_due } = &mut self.phase {
             *is_due = false;
             self.last_sent_at = now;
+            self.n_unanswered += 1;
             return Next::OptionAck;
         }
         if now < self.pause_until {
@@ -278,7 +293,10 @@ impl Transfer {
         {
             return Some(Outcome::Unconfirmed);
         }
-        if now - self.progress_at >= GIVE_UP_AFTER {
+        let is_deaf = !self.has_answered
+            && (self.n_silences >= UNANSWERED_REPEATS_MAX
+                || self.n_unanswered >= UNANSWERED_PACKETS_MAX);
+        if is_deaf || now - self.progress_at >= GIVE_UP_AFTER {
             return Some(Outcome::GaveUp);
         }
         self.n_silences += 1;
@@ -295,6 +313,7 @@ impl Transfer {
         let len = (self.size - offset).min(u64::from(self.block_size)) as u16;
         self.n_retransmits += u32::from(number <= self.highest_sent);
         self.highest_sent = self.highest_sent.max(number);
+        self.n_unanswered += u32::from(!self.has_answered);
         self.next_block += 1;
         self.last_sent_at = now;
         self.in_burst += 1;

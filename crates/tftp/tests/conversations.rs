@@ -120,6 +120,55 @@ fn a_file_of_full_blocks_ends_with_an_empty_one() {
 }
 
 #[test]
+fn who_never_says_a_word_is_sent_little() {
+    check(
+        700,
+        PLAIN,
+        "
+        > at 0
+        data 1 (512)
+        > at 500
+        data 1 (512)
+        > at 1500
+        data 1 (512)
+        > at 3500
+        data 1 (512)
+        > at 7499
+        > at 7500
+        GaveUp",
+    );
+    // Not even if it asks again and again; anybody can do so in its name.
+    check(
+        700,
+        WINDOW,
+        "
+        > at 0
+        oack
+        > at 20
+        > again
+        oack
+        > at 40
+        > again
+        oack
+        > at 60
+        > again
+        oack
+        > at 80
+        > again
+        oack
+        > at 100
+        > again
+        oack
+        > at 120
+        > again
+        > at 599
+        > again
+        > at 600
+        GaveUp",
+    );
+}
+
+#[test]
 fn a_lost_oack_is_repeated_with_growing_pauses() {
     check(
         700,

@@ -3,6 +3,7 @@
 mod book;
 mod boot;
 mod cli;
+mod crowds;
 mod dhcp;
 mod failures;
 mod file_systems;

@@ -7,9 +7,8 @@ use clap::Args;
 use fakeclient::room::{Placed, Room, report};
 use initcfg::Stage;
 use lab::{Lan, Site};
-use nix::sched::{CloneFlags, setns};
 use std::collections::HashMap;
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -114,8 +113,7 @@ fn switch_on(binary: &Path) -> Result<Waited> {
         site.run(&["machine", "set", &format!("pc-{n}"), "--mac", &mac.to_string()])?;
     }
     let client = site.lan().add_client("room", "52:54:00:00:02:01")?;
-    let netns = PathBuf::from("/run/netns").join(client.netns().name());
-    let (placed, answers) = inside(&netns, || {
+    let (placed, answers) = client.netns().inside(|| {
         let room = Room::open("eth0", macs.clone())?;
         let placed = room.discover()?;
         let answers = room.request(&placed)?;
@@ -127,7 +125,7 @@ fn switch_on(binary: &Path) -> Result<Waited> {
     let machines = with_boots(&site, &placed)?;
     let mut reports = Vec::new();
     for (sequence, stage) in (1..).zip(STAGES) {
-        reports.push(inside(&netns, || Ok(report(SERVER, &machines, stage, sequence)?))?);
+        reports.push(client.netns().inside(|| Ok(report(SERVER, &machines, stage, sequence)?))?);
     }
     servers.stop()?;
     let reports = median(&reports[1..]).context("no stage was reported")?;
@@ -147,16 +145,4 @@ fn with_boots(site: &Site, placed: &[Placed]) -> Result<Vec<(Placed, u64)>> {
         Ok((*pc, boot.with_context(|| format!("{} has no boot", pc.mac))?))
     };
     placed.iter().map(boot).collect()
-}
-
-/// Does something in a thread of that network namespace.
-fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let done = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
-            work()
-        });
-        thread.join()
-    });
-    done.map_err(|_| anyhow::anyhow!("the room panicked"))?
 }

@@ -1,0 +1,77 @@
+//! The sockets of the web page.
+
+use crate::net;
+use crate::net::door::Door;
+use crate::net::http_server::HttpServer;
+use crate::net::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
+use crate::net::port_holder::{Protocol, in_use};
+use anyhow::Context;
+use hyper_util::service::TowerToHyperService;
+use service::Service;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Connections at once of one host. A browser opens six, a proxy before us one for each that it has.
+const CONNECTIONS_PER_HOST_MAX: usize = 128;
+
+const LIMITS: Limits = Limits {
+    places_max: CONNECTIONS_MAX,
+    per_host_max: CONNECTIONS_PER_HOST_MAX,
+    unproven_stays: Duration::ZERO,
+    silent_stays: Duration::from_secs(1),
+};
+
+/// The listener for the pages: one that was handed to us (systemd's LISTEN_FDS), or our own.
+pub(crate) async fn listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let mut handed =
+        sd_notify::listen_fds().context("can't take over the sockets in LISTEN_FDS")?;
+    if let Some(descriptor) = handed.next() {
+        return net::listener_from(descriptor).context("can't use the socket in LISTEN_FDS");
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| in_use(Protocol::Tcp, address, error))
+        .with_context(|| format!("can't show the web page on {address}"))
+}
+
+/// Shows pages until `stop`, and the same to this server's commands.
+pub(crate) async fn run(
+    door: Door<impl FnMut()>,
+    commands: UnixListener,
+    service: Service,
+    stop: CancellationToken,
+) {
+    let places = Places::new(LIMITS, Instant::now());
+    let router = web::router(service);
+    let service = |_| TowerToHyperService::new(router.clone());
+    let pages = HttpServer::for_browsers(door, places).run(PagesDoorkeeper, service, stop.clone());
+    let commands = axum::serve(commands, router.clone())
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .into_future();
+    let ((), commands) = tokio::join!(pages, commands);
+    if let Err(error) = commands {
+        tracing::error!(%error, "commands are not answered");
+    }
+}
+
+/// Who may look: the page itself looks at what he wants.
+struct PagesDoorkeeper;
+
+impl Doorkeeper for PagesDoorkeeper {
+    fn guest(&self, peer: SocketAddr) -> Guest {
+        Guest { address: peer.ip(), is_stranger: false }
+    }
+
+    fn on_refused(&self, peer: SocketAddr, why: NoPlace) {
+        tracing::warn!(%peer, %why, "connection to the web page refused");
+    }
+
+    fn on_lost(&self, peer: SocketAddr) {
+        tracing::debug!(%peer, "connection to the web page ended: others need its place");
+    }
+}
