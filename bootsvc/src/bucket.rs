@@ -28,6 +28,11 @@ impl Bucket {
         }
         may
     }
+
+    /// Whether all of the burst is allowed.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
+    }
 }
 
 #[cfg(test)]

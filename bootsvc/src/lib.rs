@@ -6,6 +6,7 @@ mod bucket;
 mod check;
 pub mod cli;
 mod config;
+mod log;
 pub mod net;
 mod network;
 mod pages;

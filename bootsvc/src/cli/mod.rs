@@ -9,19 +9,17 @@ mod server;
 mod share;
 mod status;
 
+use crate::log::{self, Program};
 use crate::paths::Paths;
 use crate::privileges::become_command;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use model::{ParseChoiceError, RootKind, WriteMode};
 use service::{Options, Service};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Options of all commands stand behind those of a command, and before `--help`.
 const GLOBAL: usize = 900;
@@ -79,12 +77,17 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.command, cli.verbose);
+    let program = match cli.command {
+        Command::Up | Command::Serve | Command::Storage => Program::Server,
+        Command::Share(_) => Program::Share,
+        _ => Program::Command,
+    };
+    let ration = log::start(program, cli.verbose);
     let paths = Paths::under(&cli.root);
     let done = match cli.command {
-        Command::Up => server::up(&paths, &cli.root, cli.verbose),
-        Command::Serve => server::serve(&paths),
-        Command::Storage => server::storage(&paths),
+        Command::Up => server::up(&paths, &cli.root, cli.verbose, ration),
+        Command::Serve => server::serve(&paths, ration),
+        Command::Storage => server::storage(&paths, ration),
         Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
         Command::Status(status) => become_command(&paths).and_then(|()| status.run(&paths)),
@@ -100,30 +103,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The crates whose logs are told apart by `-v`.
-const OUR_CRATES: [&str; 5] = ["bootsvc", "service", "storage", "web", "images"];
-
-/// Servers log to standard error. Other commands print a result or an error, and log if asked to.
-fn start_log(command: &Command, verbose: u8) {
-    let is_server = matches!(command, Command::Up | Command::Serve | Command::Storage);
-    let all = |level: LevelFilter| Targets::new().with_default(level);
-    let default = match verbose {
-        // What goes wrong between it and its clients has no other place.
-        0 if matches!(command, Command::Share(_)) => all(LevelFilter::WARN),
-        0 if !is_server => all(LevelFilter::OFF),
-        0 => all(LevelFilter::INFO),
-        1 => all(LevelFilter::INFO).with_targets(OUR_CRATES.map(|name| (name, LevelFilter::DEBUG))),
-        _ => all(LevelFilter::TRACE),
-    };
-    // Like RUST_LOG: `debug`, or `info,storage=debug`.
-    let wanted = std::env::var("BOOTLACE_LOG").ok().and_then(|text| text.parse().ok());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(verbose > 1);
-    tracing_subscriber::registry().with(wanted.unwrap_or(default)).with(lines).init();
 }
 
 /// A line on standard output. Who closed it does not want to know.

@@ -3,6 +3,7 @@
 use super::{runtime, say};
 use crate::check::Verdict;
 use crate::config::{Config, NbdTls};
+use crate::log::Ration;
 use crate::net::handed_sockets;
 use crate::net::holders::Holders;
 use crate::network::network;
@@ -15,12 +16,11 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub(super) fn serve(paths: &Paths) -> anyhow::Result<()> {
+pub(super) fn serve(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let holders = Holders::find(&serve::ports(&config));
     begin(Server::Boot, paths, &config)?;
-    let served =
-        runtime()?.block_on(async { serve::run(paths, &config, None, stop_signal()?).await });
+    let served = until_stopped(ration, |stop| serve::run(paths, &config, None, stop));
     served.map_err(|error| holders.name_in(error))
 }
 
@@ -30,7 +30,7 @@ fn begin(server: Server, paths: &Paths, config: &Config) -> anyhow::Result<()> {
     become_server(server, paths, config)
 }
 
-pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
+pub(super) fn storage(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let network = network(&config)?;
     begin(Server::Storage, paths, &config)?;
@@ -47,8 +47,7 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
         aoe_mac: config.storage.aoe_mac,
         aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
     };
-    runtime()?.block_on(async {
-        let stop = stop_signal()?;
+    until_stopped(ration, async |stop| {
         let ready = || {
             tracing::info!(nbd = ?network.nbd, "storage server ready");
             serve::tell_systemd("storage server ready");
@@ -57,15 +56,29 @@ pub(super) fn storage(paths: &Paths) -> anyhow::Result<()> {
     })
 }
 
-pub(super) fn up(paths: &Paths, root: &Path, verbose: u8) -> anyhow::Result<()> {
+pub(super) fn up(paths: &Paths, root: &Path, verbose: u8, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     // A wrong network is reported once, by us, and not by the storage server too.
     network(&config)?;
     let holders = Holders::find(&serve::ports(&config));
     begin(Server::Both, paths, &config)?;
-    let served =
-        runtime()?.block_on(async { up::run(paths, &config, root, verbose, stop_signal()?).await });
+    let served = until_stopped(ration, |stop| up::run(paths, &config, root, verbose, stop));
     served.map_err(|error| holders.name_in(error))
+}
+
+/// Runs a server until it is told to stop; the log says what is left out of it.
+fn until_stopped(
+    ration: Ration,
+    server: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let stop = stop_signal()?;
+        let told = tokio::spawn(ration.tell(stop.clone()));
+        let done = server(stop.clone()).await;
+        stop.cancel();
+        told.await.context("what the log leaves out is not told")?;
+        done
+    })
 }
 
 pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {

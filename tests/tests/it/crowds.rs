@@ -7,7 +7,7 @@ use fakeclient::loader_tcp::LoaderTcp;
 use fakeclient::room::{Placed, Room};
 use lab::{Client, Daemon, Lan, Need, Preboot, SERVER, Site, require, text_of};
 use nix::sys::signal::Signal;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
 const HONEST: &str = "52:54:00:00:00:01";
@@ -174,6 +174,32 @@ fn tftp_requests_in_the_names_of_others_keep_nobody_out() {
             attack.join().expect("the attack does not panic")
         })?;
         site.has_found("no-place-left")?;
+        site.end()
+    });
+}
+
+#[test]
+fn what_strangers_do_fills_no_log_and_hides_no_machine() {
+    run("log", |name| {
+        let mut site = Crowded::new(name)?;
+        site.site.run(&["machine", "set", "pc-9", "--mac", LATER])?;
+        site.attacker.netns().inside(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let report = format!("bootlace/1 report 1 {LATER} 1 failed 1000 x");
+            for _ in 0..50_000 {
+                socket.send_to(report.as_bytes(), server(4915))?;
+            }
+            let request = "GET /no-such-file HTTP/1.0\r\n\r\n";
+            drop(Crowd::open(server(80), &addresses(), 200, request)?);
+            Ok(())
+        })?;
+        drop(Preboot::start(&site.site, LATER)?);
+        let patience = Duration::from_secs(60);
+        site.boot_server.wait_for_log("left out lines like: HTTP: no such boot file", patience)?;
+        let log = site.boot_server.log();
+        let n_lines = log.lines().count();
+        ensure!(n_lines < 300, "the log has {n_lines} lines");
+        ensure!(log.contains("pc-9"), "the machine's boot is not in the log:\n{log}");
         site.end()
     });
 }
