@@ -43,6 +43,7 @@ pub use filter::Filter;
 pub use import::{Import, ImportRequest};
 pub use layer::{About, BadHeader, Header, LayerError, LayerMode, Layers, WriteLayer};
 pub use memory::Memory;
+pub use opened::check_source;
 pub use progress::{Progress, Step};
 pub use raw::RawFile;
 pub use rootfs::Rootfs;

@@ -87,6 +87,15 @@ impl Opened {
     }
 }
 
+/// Looks whether a file or device can be imported now: what it is, and whether somebody writes to it. An import does
+/// so itself; a process that is about to give root's rights up sees more before.
+///
+/// # Errors
+/// It can't be imported.
+pub fn check_source(path: &Path) -> Result<(), ImportError> {
+    Opened::open(path).map(drop)
+}
+
 /// What is surely no disk, and what helps.
 fn no_disk(metadata: &Metadata) -> Option<(&'static str, &'static str)> {
     let kind = metadata.file_type();

@@ -2,6 +2,7 @@
 
 use super::{open, runtime, say, table};
 use crate::paths::Paths;
+use crate::privileges::become_command;
 use anyhow::Context;
 use clap::Subcommand;
 use model::{ImageName, WriteMode};
@@ -43,9 +44,13 @@ impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
             Self::Import { file, name, note } => {
+                // Only root sees that a program writes to the disk.
+                images::check_source(&file)
+                    .with_context(|| format!("{} was not imported", file.display()))?;
+                become_command(paths)?;
                 import(paths, ImportRequest { source: file, name, note })
             }
-            Self::Ls { json } => list(paths, json),
+            Self::Ls { json } => become_command(paths).and_then(|()| list(paths, json)),
         }
     }
 }

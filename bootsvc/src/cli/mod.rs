@@ -91,7 +91,7 @@ pub fn run() -> ExitCode {
         Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
         Command::Status(status) => become_command(&paths).and_then(|()| status.run(&paths)),
-        Command::Image(image) => become_command(&paths).and_then(|()| image.run(&paths)),
+        Command::Image(image) => image.run(&paths),
         Command::Machine(machine) => become_command(&paths).and_then(|()| machine.run(&paths)),
         Command::Initrd(initrd) => initrd.run(&paths),
     };
