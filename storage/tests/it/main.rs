@@ -10,6 +10,7 @@ mod kill;
 mod lan;
 mod manners;
 mod nbd;
+mod proof;
 mod server;
 mod tls;
 

@@ -55,6 +55,12 @@ impl Server {
         Self::start_with(folder(), Setup { socket: Some(socket), ..Setup::default() })
     }
 
+    /// At an address of the calling thread's network namespace.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        let socket = TcpListener::bind(address).unwrap();
+        Self::start_with(folder(), Setup { socket: Some(socket), ..Setup::default() })
+    }
+
     fn start_with(folder: TempDir, setup: Setup) -> Self {
         let handed = setup.socket.as_ref().map(|socket| socket.try_clone().unwrap());
         let address = handed.as_ref().map_or_else(free_address, |it| it.local_addr().unwrap());

@@ -1,10 +1,15 @@
 //! NBD over TLS: what goes wrong on the way to it.
 
-use crate::server::Server;
+use crate::lan::CLIENT_MAC;
+use crate::server::{Server, spec};
 use crate::succeed;
+use model::{Claim, DiskKey, DiskName, Nonce};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::{Address, Durability, Share, ShareConfig, TlsConfig, Writes};
 use tempfile::TempDir;
@@ -163,4 +168,66 @@ fn a_machine_s_disk_can_be_had_with_tls_and_without() {
     let encrypted = format!("{encrypted}?tls-certificates={}", folder.path().display());
     let info = succeed("nbdinfo", &[&encrypted]);
     assert!(info.contains("with TLS"), "{info}");
+}
+
+/// Reads an option's reply: its kind and data.
+fn reply(stream: &mut impl Read) -> (u32, String) {
+    let number = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let mut head = [0; 20];
+    stream.read_exact(&mut head).unwrap();
+    let mut data = vec![0; number(&head[16..]) as usize];
+    stream.read_exact(&mut data).unwrap();
+    (number(&head[12..]), String::from_utf8_lossy(&data).into_owned())
+}
+
+/// Somebody on the way has asked in clear text, for whatever he means to do with the answer.
+#[test]
+fn a_challenge_in_clear_text_is_void_inside_of_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = files(folder.path());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&tls.certificate).unwrap()).unwrap();
+    let server = Server::start_with_tls(tls);
+    let key = DiskKey::new([1; 32]);
+    let order = spec("lab-01", "nbd", "127.0.0.1", CLIENT_MAC, 1, "discard");
+    let order = order.replacen('{', &format!("{{\"key\":\"{}\",", key.to_hex()), 1);
+    let made = server.ask("PUT", "/v1/exports/lab-01", &order);
+    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
+    let named =
+        |name: &str| [&(name.len() as u32).to_be_bytes()[..], name.as_bytes(), &[0, 0]].concat();
+    let go = |nonce: &Nonce| {
+        let proof = key.prove(nonce, "lab-01", 1, 1);
+        let claim = Some(Claim { boot: 1, proof });
+        option(7, &named(&DiskName { machine: "lab-01", generation: 1, claim }.to_string()))
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let info = option(6, &named("lab-01"));
+    let connect = || {
+        let mut stream = server.connect();
+        stream.read_exact(&mut [0; 18]).unwrap();
+        stream.write_all(&[&[0, 0, 0, 3], &info[..]].concat()).unwrap();
+        let outside = Nonce::of_challenge(&reply(&mut stream).1).unwrap();
+        stream.write_all(&option(5, b"")).unwrap();
+        assert_eq!(reply(&mut stream).0, 1, "STARTTLS is granted");
+        let name = "localhost".try_into().unwrap();
+        let session = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
+        (outside, rustls::StreamOwned::new(session, stream))
+    };
+    let (outside, mut stream) = connect();
+    stream.write_all(&go(&outside)).unwrap();
+    let (kind, text) = reply(&mut stream);
+    assert!(kind >> 31 == 1 && text.contains("the disk is not given"), "{text}");
+
+    let (outside, mut stream) = connect();
+    stream.write_all(&info).unwrap();
+    let inside = Nonce::of_challenge(&reply(&mut stream).1).unwrap();
+    assert_ne!(inside, outside);
+    stream.write_all(&go(&inside)).unwrap();
+    assert_eq!(reply(&mut stream).0, 3, "the disk's size");
 }

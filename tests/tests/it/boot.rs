@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Daemon, Firmware, Lan, Need, Pc, PcSlots, Recipe, Site, StageLine, marked_copy, require,
+    Console, Daemon, Firmware, Lan, Need, Pc, PcSlots, Recipe, Site, StageLine, marked_copy,
+    require,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -127,6 +128,7 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
             console.shell("networkctl --no-pager status 2>&1 | head -5; ip -br addr", COMMAND)?;
         ensure!(state.contains("10.77.0.1"), "the boot NIC lost its address: {state}");
         console.shell("echo mine > /root/mine; sync; cat /root/mine", COMMAND)?;
+        users_can_not_open_the_disk(&console)?;
         console.send_line("systemctl reboot")?;
         let reboot = Instant::now();
 
@@ -158,6 +160,27 @@ fn bios_pc_boots_over_nbd_and_forgets_what_was_written() {
         says_off(&room.site)?;
         Ok(())
     });
+}
+
+/// A user of the machine `pc-1` has its address, and can go past the file system to nothing by that.
+fn users_can_not_open_the_disk(console: &Console) -> Result<()> {
+    // Flags, and GO for each name, as any NBD client sends them.
+    for (name, length, data) in [("pc-1", "4", "12"), ("pc-1?g=4294967295", "21", "27")] {
+        let go = format!(
+            "\\0\\0\\0\\3IHAVEOPT\\0\\0\\0\\7\\0\\0\\0\\{data}\\0\\0\\0\\{length}{name}\\0\\0"
+        );
+        let attempt = format!(
+            "su -s /bin/bash nobody -c 'id -un; exec 3<>/dev/tcp/10.77.0.1/10809; printf \"{go}\" >&3; timeout 3 cat \
+             <&3 | tr -cd \"[:print:]\"'; echo"
+        );
+        let said = console.shell(&attempt, COMMAND)?;
+        ensure!(said.contains("nobody") && said.contains("the disk is not given"), "{said}");
+    }
+    let lost = console.shell("dmesg | grep -c 'server of the root disk lost'", COMMAND)?;
+    ensure!(lost.trim() == "0", "an attempt has cut the machine's own connection");
+    let backend = console.shell("cat /sys/block/nbd0/backend", COMMAND)?;
+    ensure!(backend == "pc-1", "sysfs shows everybody {backend:?}");
+    Ok(())
 }
 
 #[test]
