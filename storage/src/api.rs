@@ -1,9 +1,10 @@
 //! The storage API: HTTP with JSON on a Unix socket that only root may open.
 
-use crate::descriptors::{self, Refused};
+use crate::descriptors;
 use crate::error::Error;
+use crate::nbd_server::Counts;
 use crate::table::{ExportError, Exports};
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Extension, Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -58,12 +59,14 @@ impl Api {
     pub(crate) async fn serve(
         self,
         exports: Arc<Exports>,
-        refused: Vec<Arc<Refused>>,
+        counts: Vec<Arc<Counts>>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let router = Router::new()
             .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
-            .route("/v1/descriptors", get(move || async move { about_descriptors(&refused) }))
+            .route("/v1/descriptors", get(about_descriptors))
+            .route("/v1/nbd", get(about_nbd))
+            .layer(Extension(Arc::<[_]>::from(counts)))
             .route("/v1/exports", get(list))
             .route("/v1/space", get(space))
             .route("/v1/exports/{machine}", put(prepare))
@@ -89,9 +92,17 @@ impl Api {
 }
 
 /// How many descriptors the server may have, and whom it has refused for lack of them.
-fn about_descriptors(refused: &[Arc<Refused>]) -> Json<Descriptors> {
-    let refused_connections = refused.iter().map(|refused| refused.total()).sum();
+async fn about_descriptors(counts: Extension<Arc<[Arc<Counts>]>>) -> Json<Descriptors> {
+    let refused_connections = counts.iter().map(|counts| counts.no_descriptor.total()).sum();
     Json(Descriptors { limit: descriptors::limit(), refused_connections })
+}
+
+/// NBD connections that were one too many, and how often replies were made in small pieces since other clients did not take
+/// theirs.
+async fn about_nbd(counts: Extension<Arc<[Arc<Counts>]>>) -> Json<serde_json::Value> {
+    let refused: u64 = counts.iter().map(|counts| counts.too_many.total()).sum();
+    let short: u64 = counts.iter().map(|counts| counts.n_short_of_memory()).sum();
+    Json(serde_json::json!({ "refused_connections": refused, "short_of_memory": short }))
 }
 
 async fn list(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<ExportStatus>>, Failure> {

@@ -98,7 +98,7 @@ impl Wakers {
     }
 }
 
-/// Connections that were refused for lack of descriptors.
+/// Connections that were refused.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     count: AtomicU64,
@@ -106,21 +106,28 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// One more. The log tells of it now and then.
+    /// One more, since there are no descriptors. The log tells of it now and then.
     pub(crate) fn count(&self, limit: u64) {
+        if let Some(count) = self.count_silently() {
+            tracing::error!(
+                count,
+                limit,
+                "NBD connections are refused: this server has not enough file descriptors; allow it more (LimitNOFILE= \
+                 in systemd, ulimit -n)"
+            );
+        }
+    }
+
+    /// One more; how many there are, if the log shall tell of it.
+    pub(crate) fn count_silently(&self) -> Option<u64> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let now = Instant::now();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
-            return;
+            return None;
         }
         *logged = Some(now);
-        tracing::error!(
-            count,
-            limit,
-            "NBD connections are refused: this server has not enough file descriptors; allow it more (LimitNOFILE= in \
-             systemd, ulimit -n)"
-        );
+        Some(count)
     }
 
     /// How many so far.

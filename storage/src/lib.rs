@@ -72,8 +72,8 @@ pub async fn run(
         aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
     }
     ready();
-    let refused = nbd.iter().map(nbd_server::NbdServer::refused).collect();
-    let served = api.serve(Arc::clone(&exports), refused, stop).await.map_err(Error::Api);
+    let counts = nbd.iter().map(nbd_server::NbdServer::counts).collect();
+    let served = api.serve(Arc::clone(&exports), counts, stop).await.map_err(Error::Api);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
         nbd.iter().for_each(nbd_server::NbdServer::stop_accepting);

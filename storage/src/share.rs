@@ -337,7 +337,7 @@ impl Admission for OneExport {
         stream: Arc<Socket>,
     ) -> Result<Opened, Refusal> {
         let export = self.look(name, peer, nonce)?;
-        let entered = export.connections.enter(stream, Generation::Claimed(0));
+        let entered = export.connections.enter(stream, Generation::Claimed(0), usize::MAX);
         let connection = entered.map_err(|why| Refusal::Policy(why.to_string()))?;
         Ok(Opened { export, connection })
     }

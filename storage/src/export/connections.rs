@@ -68,6 +68,8 @@ pub(crate) enum NotEntered {
     Busy,
     #[error("the disk was taken away just now")]
     Closed,
+    #[error("{0} connections to this disk are open, and there may be no more")]
+    Full(usize),
 }
 
 impl Connections {
@@ -101,11 +103,12 @@ impl Connections {
     /// still hold a copy of them.
     ///
     /// # Errors
-    /// It may not come in; see [`NotEntered`].
+    /// It may not come in; see [`NotEntered`]. There are never more than `connections_max`.
     pub(crate) fn enter(
         self: &Arc<Self>,
         stream: Arc<Socket>,
         generation: Generation,
+        connections_max: usize,
     ) -> Result<Connection, NotEntered> {
         let mut inside = self.inside();
         let generation = match generation {
@@ -126,19 +129,20 @@ impl Connections {
         if !self.await_leaving(inside, deadline, |open| open.generation < generation) {
             return Err(NotEntered::Busy);
         }
-        self.join(Some(stream), generation)
+        self.join(Some(stream), generation, connections_max)
     }
 
     /// Registers work of this server's own, which no newer connection ends; `None` if the export was closed
     /// meanwhile.
     pub(crate) fn join_work(self: &Arc<Self>) -> Option<Connection> {
-        self.join(None, u32::MAX).ok()
+        self.join(None, u32::MAX, usize::MAX).ok()
     }
 
     fn join(
         self: &Arc<Self>,
         stream: Option<Arc<Socket>>,
         generation: u32,
+        connections_max: usize,
     ) -> Result<Connection, NotEntered> {
         let mut inside = self.inside();
         if self.is_closed() {
@@ -146,6 +150,10 @@ impl Connections {
         }
         if generation < inside.generation {
             return Err(NotEntered::Old);
+        }
+        let n_open = inside.open.values().filter(|open| open.stream.is_some()).count();
+        if stream.is_some() && n_open >= connections_max {
+            return Err(NotEntered::Full(n_open));
         }
         let id = inside.next;
         inside.next += 1;

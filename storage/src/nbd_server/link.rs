@@ -9,7 +9,7 @@ use std::sync::Arc;
 const RECEIVE_BYTES: usize = 64 << 10;
 
 /// Encrypted at once, and then sent.
-const ENCRYPT_BYTES: usize = 256 << 10;
+const ENCRYPT_BYTES: usize = 64 << 10;
 
 /// The way to one client. Only one thread uses it.
 ///

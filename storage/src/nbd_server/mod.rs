@@ -3,6 +3,7 @@
 mod address;
 mod half_open;
 mod link;
+mod memory;
 mod session;
 
 pub use address::Address;
@@ -16,6 +17,7 @@ use address::{Accepted, Listener};
 use half_open::HalfOpen;
 use images::Block;
 use link::{Link, Opening};
+use memory::Memory;
 use model::Nonce;
 use nbd::TransmissionFlags;
 use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Refusal, Step, Tls, Way};
@@ -52,7 +54,24 @@ struct Shared {
     half_open: HalfOpen,
     pools: session::Pools,
     sessions: Mutex<Vec<JoinHandle<()>>>,
-    refused: Arc<Refused>,
+    counts: Arc<Counts>,
+}
+
+/// What could not be done for clients.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    /// Connections for which there were no descriptors.
+    pub(crate) no_descriptor: Refused,
+    /// Connections that were one too many.
+    pub(crate) too_many: Refused,
+    memory: [Arc<Memory>; 2],
+}
+
+impl Counts {
+    /// How often replies had to be made in small pieces, since other clients did not take theirs.
+    pub(crate) fn n_short_of_memory(&self) -> u64 {
+        self.memory.iter().map(|memory| memory.n_refused()).sum()
+    }
 }
 
 impl NbdServer {
@@ -79,14 +98,20 @@ impl NbdServer {
         tls: Option<Arc<Credentials>>,
     ) -> io::Result<Self> {
         let listener = Arc::new(listener);
+        let pools = session::Pools::default();
+        let counts = Counts {
+            no_descriptor: Refused::default(),
+            too_many: Refused::default(),
+            memory: [Arc::clone(&pools.replies), Arc::clone(&pools.waiting)],
+        };
         let shared = Arc::new(Shared {
             exports,
             tls,
             stopping: AtomicBool::new(false),
             half_open: HalfOpen::default(),
-            pools: session::Pools::default(),
+            pools,
             sessions: Mutex::default(),
-            refused: Arc::default(),
+            counts: Arc::new(counts),
         });
         let thread = std::thread::Builder::new().name("nbd-accept".into()).spawn({
             let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
@@ -100,9 +125,9 @@ impl NbdServer {
         self.listener.address()
     }
 
-    /// Clients that it had no descriptors for.
-    pub(crate) fn refused(&self) -> Arc<Refused> {
-        Arc::clone(&self.shared.refused)
+    /// What it could not do.
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.shared.counts)
     }
 
     /// Lets nobody in any more.
@@ -134,7 +159,7 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
         let (stream, address) = match listener.accept() {
             Ok(Accepted::Client(stream, address)) => (stream, address),
             Ok(Accepted::NoRoom) => {
-                shared.refused.count(limit);
+                shared.counts.no_descriptor.count(limit);
                 continue;
             }
             Ok(Accepted::Stopped) => return,
@@ -146,13 +171,15 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
             }
         };
         if stream.as_raw_fd() > number_max {
-            shared.refused.count(limit);
+            shared.counts.no_descriptor.count(limit);
             continue;
         }
         let mut sessions = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|session| !session.is_finished());
         if sessions.len() >= CONNECTIONS_MAX {
-            tracing::warn!("NBD connection refused: {CONNECTIONS_MAX} are open");
+            if let Some(count) = shared.counts.too_many.count_silently() {
+                tracing::warn!(count, "NBD connections are refused: {CONNECTIONS_MAX} are open");
+            }
             continue;
         }
         let spawned = std::thread::Builder::new().name("nbd".into()).spawn({

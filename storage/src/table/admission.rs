@@ -16,6 +16,9 @@ const AWAIT_SILENCE_MAX: Duration = SILENT_AFTER.saturating_add(Duration::from_s
 /// How soon it is seen that the former boot is silent.
 const AWAIT_SILENCE_STEP: Duration = Duration::from_millis(100);
 
+/// A kernel needs one, and gets it as its only one if it has proven itself. Others may copy or look at a disk that has no key.
+const CONNECTIONS_PER_MACHINE_MAX: usize = 16;
+
 /// A machine's kernel is asked after each second in which nothing was heard of it: a live one acknowledges that, and
 /// one that has started again resets the connection.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -44,8 +47,11 @@ impl Admission for Exports {
         };
         let probes = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY);
         stream.set_tcp_keepalive(&probes).map_err(|error| refusal(&error))?;
-        let entered = one.export.connections.enter(stream, generation);
-        let connection = entered.map_err(|why| refusal(&why))?;
+        let entered = one.export.connections.enter(stream, generation, CONNECTIONS_PER_MACHINE_MAX);
+        let connection = entered.map_err(|why| {
+            one.export.counters.count(&one.export.counters.refused);
+            refusal(&why)
+        })?;
         Ok(Opened { export: one.export, connection })
     }
 

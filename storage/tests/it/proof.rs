@@ -318,6 +318,20 @@ fn who_runs_without_a_key_keeps_its_disk_until_its_next_boot() {
 }
 
 #[test]
+fn one_address_has_sixteen_connections_to_a_disk_without_a_key() {
+    let server = Server::start();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut open: Vec<TcpStream> = (0..16).map(|_| server.attach("lab-01")).collect();
+    let one_more = || negotiate(&mut server.connect(), |_| "lab-01".to_owned());
+    let refused = one_more().unwrap_err().to_string();
+    assert!(refused.contains("16 connections to this disk are open"), "{refused}");
+    assert!(server.exports().contains("\"refused\":1,"), "{}", server.exports());
+    assert!(open.iter_mut().all(is_alive));
+    say_goodbye(open.pop().unwrap());
+    one_more().unwrap();
+}
+
+#[test]
 fn over_aoe_the_boot_server_says_whose_turn_it_is() {
     lan::enter(1500);
     let server = Server::start_on(SERVER);

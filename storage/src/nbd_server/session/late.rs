@@ -2,6 +2,7 @@
 
 use crate::descriptors::Wakers;
 use crate::export::InFlight;
+use crate::nbd_server::memory::{Loan, Memory};
 use crate::pool::Pool;
 use nbd::Request;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -17,6 +18,10 @@ const WAITING_MAX: usize = 128;
 /// Bytes that they may bring. Beyond these limits a connection waits for its own requests.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes that the requests of all connections may bring: 30 booting machines read ahead by a megabyte or two each. Beyond
+/// that a connection waits for its own requests, too.
+pub(super) const WAITING_BYTES_OF_ALL_MAX: usize = 64 << 20;
+
 /// A request that is done: what was read, or nothing.
 pub(super) struct Finished {
     pub(super) request: Request,
@@ -25,12 +30,12 @@ pub(super) struct Finished {
     pub(super) result: io::Result<Vec<u8>>,
     /// When the request came.
     pub(super) began: Instant,
-    bytes: usize,
+    loan: Loan,
 }
 
 /// The requests of one connection that wait. Dropping it waits for them.
 ///
-/// Ask [`has_room`](Self::has_room), then [`submit`](Self::submit); [`wait`](Self::wait) says that
+/// Ask for [`room`](Self::room), then [`submit`](Self::submit); [`wait`](Self::wait) says that
 /// something is done, and [`take`](Self::take) gives it.
 pub(super) struct Late {
     wakers: Arc<Wakers>,
@@ -38,6 +43,7 @@ pub(super) struct Late {
     shared: Option<Arc<Shared>>,
     n_waiting: usize,
     waiting_bytes: usize,
+    memory: Arc<Memory>,
 }
 
 struct Shared {
@@ -60,35 +66,36 @@ pub(super) enum Ready {
 }
 
 impl Late {
-    pub(super) const fn new(wakers: Arc<Wakers>) -> Self {
-        Self { wakers, shared: None, n_waiting: 0, waiting_bytes: 0 }
+    pub(super) const fn new(wakers: Arc<Wakers>, memory: Arc<Memory>) -> Self {
+        Self { wakers, shared: None, n_waiting: 0, waiting_bytes: 0, memory }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.n_waiting == 0
     }
 
-    /// Whether one more may wait, which brings so many bytes.
-    pub(super) fn has_room(&mut self, bytes: usize) -> bool {
-        self.n_waiting < WAITING_MAX
+    /// Memory for one more request that waits and brings so many bytes; `None` if it may not wait.
+    pub(super) fn room(&mut self, bytes: usize) -> Option<Loan> {
+        let may_wait = self.n_waiting < WAITING_MAX
             && self.waiting_bytes + bytes <= WAITING_BYTES_MAX
-            && self.shared().is_some()
+            && self.shared().is_some();
+        if may_wait { self.memory.lend(bytes) } else { None }
     }
 
-    /// Has `work`, which brings `bytes`, done by the pool. Ask [`has_room`](Self::has_room) before.
+    /// Has `work`, which brings no more bytes than there is [`room`](Self::room) for, done by the pool.
     pub(super) fn submit(
         &mut self,
         pool: &Pool,
-        (request, position, bytes): (Request, u64, usize),
+        (request, position, loan): (Request, u64, Loan),
         in_flight: InFlight,
         work: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) {
         let Some(shared) = self.shared() else { return };
         // One share of the pool's threads for each connection.
         let user = Arc::as_ptr(&shared) as usize;
-        let ticket = Ticket { shared, request, position, bytes, in_flight, result: None };
         self.n_waiting += 1;
-        self.waiting_bytes += bytes;
+        self.waiting_bytes += loan.bytes();
+        let ticket = Ticket { shared, request, position, loan, in_flight, result: None };
         pool.submit(user, move || ticket.finish(work()));
     }
 
@@ -114,7 +121,7 @@ impl Late {
         let finished =
             std::mem::take(&mut *shared.finished.lock().unwrap_or_else(PoisonError::into_inner));
         self.n_waiting -= finished.len();
-        self.waiting_bytes -= finished.iter().map(|one| one.bytes).sum::<usize>();
+        self.waiting_bytes -= finished.iter().map(|one| one.loan.bytes()).sum::<usize>();
         if self.n_waiting == 0 {
             self.shared = None;
         }
@@ -151,7 +158,7 @@ struct Ticket {
     shared: Arc<Shared>,
     request: Request,
     position: u64,
-    bytes: usize,
+    loan: Loan,
     in_flight: InFlight,
     result: Option<io::Result<Vec<u8>>>,
 }
@@ -166,9 +173,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let result = self.result.take();
         let result = result.unwrap_or_else(|| Err(io::Error::other("the request was abandoned")));
-        let (request, position, bytes) = (self.request, self.position, self.bytes);
-        let began = self.in_flight.began;
-        let finished = Finished { request, position, result, began, bytes };
+        let (request, position, began) = (self.request, self.position, self.in_flight.began);
+        let finished = Finished { request, position, result, began, loan: self.loan.take() };
         self.shared.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
         // It only counts, and can't overflow.
         let _ = rustix::io::write(&self.shared.event, &1u64.to_ne_bytes());

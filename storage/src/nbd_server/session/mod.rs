@@ -9,15 +9,17 @@ mod refusal;
 mod write;
 
 use super::link::Link;
+use super::memory::Memory;
 use crate::descriptors::Wakers;
 use crate::export::{Connection, Export, Reads};
 use crate::pool::Pool;
 use images::{Block, Zeroes};
 use input::Input;
-use late::{Finished, Late, Ready};
+use late::{Finished, Late, Ready, WAITING_BYTES_OF_ALL_MAX};
 use nbd::server::Agreed;
 use nbd::{Command, CommandFlags, REQUEST_BYTES, Request};
-use output::{BATCH_BYTES, Output};
+use output::{Output, REPLY_BYTES_MAX};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +27,9 @@ use std::time::{Duration, Instant};
 /// A client that keeps its thread busy for so long lets the others' go first. The kernel lets it run for
 /// three milliseconds, in which each of them would wait for its page.
 const TURN: Duration = Duration::from_micros(500);
+
+/// A client that asks for nothing for so long gives borrowed memory back.
+const KEPT_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// To receive what is there takes less.
 const WAITED: Duration = Duration::from_micros(100);
@@ -47,8 +52,8 @@ pub(super) fn run(
         pools,
         agreed,
         input: Input::new(early),
-        output: Output::new(agreed),
-        late: Late::new(Arc::clone(&pools.wakers)),
+        output: Output::new(agreed, pools.replies.borrower()),
+        late: Late::new(Arc::clone(&pools.wakers), Arc::clone(&pools.waiting)),
         reads: Reads::default(),
         began: Instant::now(),
         turn_began: Instant::now(),
@@ -62,12 +67,27 @@ pub(super) fn run(
     served
 }
 
-/// Where requests wait. Flushes have threads of their own: many of them wait for one disk.
-#[derive(Default)]
+/// Where requests wait, and what they may use. Flushes have threads of their own: many of them wait for one disk.
 pub(super) struct Pools {
     reads: Pool,
     flushes: Pool,
     wakers: Arc<Wakers>,
+    /// For replies that clients have not taken yet.
+    pub(super) replies: Arc<Memory>,
+    /// For what is read from disks.
+    pub(super) waiting: Arc<Memory>,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        Self {
+            reads: Pool::default(),
+            flushes: Pool::default(),
+            wakers: Arc::default(),
+            replies: Memory::new(REPLY_BYTES_MAX),
+            waiting: Memory::new(WAITING_BYTES_OF_ALL_MAX),
+        }
+    }
 }
 
 struct Session<'a> {
@@ -101,7 +121,7 @@ impl Session<'_> {
             if self.export.connections.is_closed() {
                 return Ok(());
             }
-            if self.output.len() >= BATCH_BYTES {
+            if self.output.is_full() {
                 self.send()?;
             }
         }
@@ -145,6 +165,7 @@ impl Session<'_> {
             if !is_finished {
                 self.export.counters.count_reads(std::mem::take(&mut self.reads), self.began);
                 let waits_since = self.take_turns();
+                self.lend_out();
                 let received = self.input.receive(&mut self.link, wanted);
                 self.began = Instant::now();
                 if self.began.duration_since(waits_since) > WAITED {
@@ -154,6 +175,17 @@ impl Session<'_> {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     received => return received,
                 }
+            }
+        }
+    }
+
+    /// Others may use the memory of this connection while its client has nothing to ask.
+    fn lend_out(&mut self) {
+        let may_wait = self.late.is_empty() && !self.link.has_received();
+        if self.output.has_borrowed() && may_wait {
+            let socket = self.link.socket();
+            if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&KEPT_TIME)) == Ok(0) {
+                self.output.give_back();
             }
         }
     }
@@ -177,15 +209,25 @@ impl Session<'_> {
                 Ok(data) if request.command == Command::Read => {
                     let end = position + data.len() as u64;
                     self.put_header(&request, position, data.len(), end);
-                    self.output.put(&data);
+                    self.put_data(&data)?;
                 }
                 other => self.reply_to(&request, began, other.map(drop))?,
             }
-            if self.output.len() >= BATCH_BYTES {
+            if self.output.is_full() {
                 self.send()?;
             }
         }
         Ok(())
+    }
+
+    /// Puts what stands behind a header, or sends it at once if there is no memory for a copy.
+    fn put_data(&mut self, data: &[u8]) -> io::Result<()> {
+        if self.output.has_room(data.len()) {
+            self.output.put(data);
+            return Ok(());
+        }
+        self.send()?;
+        self.link.write_all(data)
     }
 
     /// Replies to all that still wait.

@@ -76,15 +76,16 @@ impl Session<'_> {
 
     /// Makes what was written durable, then replies.
     pub(super) fn flush(&mut self, request: &Request) -> io::Result<()> {
-        if !self.export.disk.is_durable() || !self.late.has_room(0) {
+        let room = if self.export.disk.is_durable() { self.late.room(0) } else { None };
+        let Some(room) = room else {
             let done = self.export.disk.flush();
             return self.reply(request, done);
-        }
+        };
         let export = Arc::clone(self.export);
         let in_flight = InFlight::begin(&export.counters, self.began);
         self.late.submit(
             &self.pools.flushes,
-            (*request, request.offset, 0),
+            (*request, request.offset, room),
             in_flight,
             move || export.disk.flush().map(|()| Vec::new()),
         );
