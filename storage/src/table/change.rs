@@ -149,8 +149,9 @@ impl Exports {
         if let Ok(assigned) = &made {
             let mut held = self.write();
             held.exports.insert(machine.clone(), assigned.clone());
-            // Of another boot it is stale: it has not proven itself when this one did.
-            held.candidates.remove(&machine);
+            // One of an earlier boot is stale; one of a later boot goes on waiting.
+            let is_later = |order: &ExportOrder| order.spec.boot > assigned.spec.boot;
+            held.candidates.retain(|name, order| *name != machine || is_later(order));
         }
         // Also when it failed: the former export must not come back with a restart.
         self.save()?;

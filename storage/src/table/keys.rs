@@ -91,3 +91,65 @@ fn path(table: &Path) -> PathBuf {
     let stem = table.file_stem().unwrap_or_default().to_string_lossy();
     table.with_file_name(format!("{stem}-keys.toml"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{RootKind, WriteMode};
+
+    fn spec(boot: BootId) -> ExportSpec {
+        ExportSpec {
+            machine: "lab-07".parse().unwrap(),
+            image: "debian".parse().unwrap(),
+            version: 1,
+            write_mode: WriteMode::Discard,
+            boot,
+            root: RootKind::Nbd,
+            address: [10, 0, 0, 7].into(),
+            mac: wire::Mac([2, 0, 0, 0, 0, 1]),
+            shelf_slot: "1.0".parse().unwrap(),
+        }
+    }
+
+    fn key(byte: u8) -> DiskKey {
+        DiskKey::new([byte; 32])
+    }
+
+    /// What is kept for boot 4, while boot 5 waits.
+    fn keys() -> Keys {
+        let kept = Key { machine: "lab-07".parse().unwrap(), boot: 4, key: key(4) };
+        let waiting = Waiting { key: Some(key(5)), reset: true, spec: spec(5) };
+        Keys { key: vec![kept], candidate: vec![waiting] }
+    }
+
+    #[test]
+    fn a_key_counts_for_the_boot_that_the_table_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("exports.toml");
+        assert!(Keys::read(&table).unwrap().of(&spec(4)).is_none(), "there is no file yet");
+        keys().write(&table).unwrap();
+        let read = Keys::read(&table).unwrap();
+        assert_eq!(read.of(&spec(4)), Some(key(4)));
+        assert_eq!(read.of(&spec(5)), Some(key(5)), "it died as it admitted the candidate");
+        assert_eq!(read.of(&spec(6)), None, "the previous release has served another boot");
+        let waiting: Vec<_> = read.candidate.into_iter().map(ExportOrder::from).collect();
+        assert_eq!(waiting, [ExportOrder { spec: spec(5), key: Some(key(5)), reset: true }]);
+    }
+
+    #[test]
+    fn what_a_later_release_writes_is_left_out_and_what_is_damaged_is_not_quoted() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("exports.toml");
+        keys().write(&table).unwrap();
+        let text = std::fs::read_to_string(path(&table)).unwrap();
+        let later = text
+            .replace("[candidate.spec]", "[candidate.spec]\ncolor = 1")
+            .replace("boot = 4", "boot = 4\ncolor = 1");
+        std::fs::write(path(&table), format!("color = 1\n{later}")).unwrap();
+        let read = Keys::read(&table).unwrap();
+        assert_eq!((read.of(&spec(4)), read.candidate.len()), (Some(key(4)), 0));
+        std::fs::write(path(&table), text.replace(&key(4).to_hex(), "0404")).unwrap();
+        let error = wire::error_chain(&Keys::read(&table).err().unwrap());
+        assert!(error.contains("exports-keys.toml") && !error.contains("0404"), "{error}");
+    }
+}

@@ -150,11 +150,16 @@ impl Service {
             mac: machine.mac,
             shelf_slot: machine.shelf_slot,
         };
-        // Over AoE nothing can be proven to the storage server.
         let view = self.view();
-        let last = view.boots.get(&machine.mac).filter(|last| last.boot.id == id);
-        let token = last.and_then(|last| last.proof.token);
-        let key = token.filter(|_| machine.root == RootKind::Nbd).map(|token| token.disk_key());
+        let Some(known) = view.boot(machine.mac, id) else {
+            return Err(Waiting::NotReady(format!(
+                "{} has begun another boot since",
+                machine.name
+            )));
+        };
+        // Over AoE nothing can be proven to the storage server.
+        let token = known.proof.token.filter(|_| machine.root == RootKind::Nbd);
+        let key = token.map(|token| token.disk_key());
         let order = ExportOrder { spec, key, reset: false };
         storage_client::put_export(&self.options().storage_socket, &order)
             .await
