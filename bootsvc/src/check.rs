@@ -1,7 +1,8 @@
 //! `bootlace check`: could the server start?
 
-use crate::boot::grub_images;
+use crate::boot::{grub_images, other_dhcp};
 use crate::config::Config;
+use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::port_holder::{Protocol, holder};
 use crate::net::tftp_server;
 use crate::network::network;
@@ -54,6 +55,7 @@ fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
                 config.network.interface, network.server, network.prefix
             )));
             findings.extend(ports(config, &network));
+            findings.extend(other_servers(config, &network));
         }
         Err(error) => findings.push(Err(error_chain(&error))),
     }
@@ -155,6 +157,21 @@ fn n_machines(paths: &Paths) -> Result<u64, String> {
         true => service::count_machines(&database).map_err(|error| error_chain(&error)),
         false => Ok(0),
     }
+}
+
+/// Whether another DHCP server answers, if that matters.
+fn other_servers(config: &Config, network: &Network) -> Option<Result<String, String>> {
+    if config.network.beside_others {
+        return None;
+    }
+    let interface = &config.network.interface;
+    let probe = async { DhcpWatch::open(interface, network.server)?.probe().await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Some(match runtime.and_then(|runtime| runtime.block_on(probe)) {
+        Ok(None) => Ok(format!("DHCP: no other server answers on {interface}")),
+        Ok(Some(other)) => Err(other_dhcp::told(&other, interface)),
+        Err(error) => Err(format!("DHCP: can't ask for other servers on {interface}: {error}")),
+    })
 }
 
 fn images(paths: &Paths) -> Result<String, String> {

@@ -114,7 +114,18 @@ pub(crate) struct NetworkConfig {
     /// - Example: `address_by = "dhcp"`
     #[serde(default)]
     pub(crate) address_by: AddressBy,
-    /// How long a lease lasts.
+    /// Whether Bootlace gives addresses though another DHCP server answers on this network. PCs then take an address
+    /// and a loader from whichever is faster: set it only if the other one leaves the machines alone. Without it,
+    /// Bootlace does not start beside another one, and tells of one that appears later.
+    ///
+    /// - Value: `true` or `false`
+    /// - Default: `beside_others = false`
+    /// - Example: `beside_others = true`
+    #[serde(default)]
+    pub(crate) beside_others: bool,
+    /// How long a machine has its address until it must ask again. A PC that is no machine has it for 5 minutes, and
+    /// for as long as it waits to be adopted; all of those together get half of the pool at most, so that machines
+    /// always find an address.
     ///
     /// - Value: a time such as `30m`, `12h` or `7d`, from `1m` to `365d`
     /// - Default: `lease = "12h"`

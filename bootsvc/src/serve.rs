@@ -7,6 +7,7 @@ use crate::boot::reports::ReportListener;
 use crate::boot_socket;
 use crate::config::Config;
 use crate::net;
+use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
@@ -48,6 +49,16 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let network = network(config)?;
     let server = network.server;
+    // Asked while the rest starts, which takes as long.
+    let others = (!config.network.beside_others).then(|| {
+        let interface = config.network.interface.clone();
+        tokio::spawn(async move {
+            let watch = DhcpWatch::open(&interface, server)
+                .with_context(|| format!("can't hear other DHCP servers on {interface}"))?;
+            boot::other_dhcp::refuse(&watch, &interface).await?;
+            anyhow::Ok(watch)
+        })
+    });
     let grub = GrubImages::make(server, &paths.cache())?;
     let options = Options {
         network: Some(network.clone()),
@@ -81,7 +92,7 @@ pub(crate) async fn run(
         .context("can't serve boot files by HTTP")?;
     let reports_address = SocketAddr::from((server, initcfg::REPORT_PORT));
     let (alive, machines_alive) = mpsc::channel(ALIVE_MAX);
-    let reports = ReportListener::bind(server, service.clone(), alive)
+    let reports = ReportListener::bind(server, service.clone(), alive.clone())
         .await
         .map_err(|error| in_use(Protocol::Udp, reports_address, error))
         .context("can't listen for reports")?;
@@ -91,7 +102,12 @@ pub(crate) async fn run(
     let commands = boot_socket::bind(&boot_socket)
         .with_context(|| format!("can't answer commands at {}", boot_socket.display()))?;
 
-    let files = BootFiles::new(service.clone(), grub, server);
+    let others = match others {
+        Some(others) => Some(others.await.context("the search for other DHCP servers died")??),
+        None => None,
+    };
+
+    let files = BootFiles::new(service.clone(), grub, server, alive);
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let (service, stop) = (service.clone(), stop.clone());
@@ -106,10 +122,16 @@ pub(crate) async fn run(
         tasks.spawn(tell_deaths(deaths, service.clone(), stop.clone()));
     }
     let http = boot::http::places();
+    let own_mac = others.as_ref().map(DhcpWatch::mac);
+    if let Some(watch) = others {
+        let interface = config.network.interface.clone();
+        tasks.spawn(boot::other_dhcp::watch(watch, interface, service.clone(), stop.clone()));
+    }
     let dhcp_config = boot::dhcp::config(config, &network);
     tasks.spawn(boot::dhcp::serve(
         dhcp,
         dhcp_config,
+        own_mac,
         machines_alive,
         http.clone(),
         service.clone(),

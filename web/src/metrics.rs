@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::{ExportStatus, Space, Times};
+use model::{AddressPool, ExportStatus, Space, Times};
 use service::{FindingCount, MachineView, Service, StateWord};
 
 #[derive(Template)]
@@ -13,6 +13,7 @@ struct Metrics<'a> {
     storage_up: u8,
     space: Option<Space>,
     machines: Vec<(&'static str, usize)>,
+    pool: Option<AddressPool>,
     findings: Vec<FindingCount>,
     families: Vec<Family<'a>>,
     dropped: Vec<Drops<'a>>,
@@ -89,6 +90,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Response {
         machines: StateWord::ALL
             .map(|word| (word.word(), status.machines.get(&word).copied().unwrap_or(0)))
             .to_vec(),
+        pool: status.pool,
         findings: service.finding_counts(),
         families: FIGURES
             .map(|(name, kind, help, figure)| {

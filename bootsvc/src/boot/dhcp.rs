@@ -1,12 +1,14 @@
 //! DHCP of the boot server: decisions of the `dhcp` crate, kept by the service.
 
+use crate::boot::dhcp_silence::{InVain, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::places::Places;
-use dhcp::{Decision, Reason, Reply, ReplyKind, Request, Server};
-use model::{FindingKind, Network, Stage, Subject};
+use dhcp::{Decision, Reply, ReplyKind, Request, Server, Usage};
+use model::{AddressPool, FindingKind, Lease, Network, Site, Stage, Subject};
 use service::{NewStage, Service, Sighting};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -20,6 +22,8 @@ const ANSWERS_MAX: usize = 256;
 /// HTTP connections of a PC whose firmware has just started are forgotten if it took nothing for so long. Who is in
 /// the middle of a download takes something all the time, also if somebody else sends DHCP messages in his name.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+/// How often it is told how full the pool is.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The configuration of DHCP, from the site's.
 pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
@@ -40,10 +44,12 @@ pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
 /// How often it is looked which machines run: their addresses are theirs whatever is said in their name.
 const IN_USE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers requests until `stop`, and prolongs the leases of machines that are `alive`.
+/// Answers requests until `stop`, but for those of `own_mac`, and prolongs the leases of machines that are `alive`.
+/// `None`: others may answer here, too, which is nothing to tell.
 pub(crate) async fn serve(
     socket: DhcpSocket,
     config: dhcp::Config,
+    own_mac: Option<Mac>,
     mut alive: mpsc::Receiver<Mac>,
     http: Places,
     service: Service,
@@ -58,6 +64,17 @@ pub(crate) async fn serve(
     let mut server = Server::new(config, service.leases());
     let mut in_use = tokio::time::interval(IN_USE_INTERVAL);
     in_use.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    match service.declined(dhcp::DECLINED_SECONDS).await {
+        Ok(declined) => declined.into_iter().for_each(|(it, until)| server.rest(it, until)),
+        Err(error) => tracing::error!(
+            error = error.chain(),
+            "addresses that somebody else uses may be given again"
+        ),
+    }
+    let mut site = service.site();
+    server.know(machines(&site));
+    let mut in_vain = InVain::new(own_mac.is_none());
+    let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
     let socket = Arc::new(socket);
     let mut is_deaf = false;
     // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
@@ -70,11 +87,23 @@ pub(crate) async fn serve(
                 server.protect(service.machines_in_use());
                 continue;
             }
-            Some(_) = answers.join_next() => continue,
-            Some(mac) = alive.recv() => {
-                if let Some(lease) = server.on_alive(mac, service.lease_clock_unix()) {
-                    answers.spawn(keep(lease.mac, service.commit_lease(lease)));
+            Some(stored) = answers.join_next() => {
+                if let Ok(Some(lease)) = stored {
+                    server.on_stored(&lease);
                 }
+                continue;
+            }
+            Some(mac) = alive.recv() => {
+                know(&mut server, &mut site, &service);
+                if let Some(lease) = server.on_alive(mac, service.lease_clock_unix()) {
+                    let stored = service.commit_lease(lease.clone());
+                    answers.spawn(async move { keep(lease.mac, stored).await.then_some(lease) });
+                }
+                continue;
+            }
+            _ = gauge.tick() => {
+                let usage = server.usage(service.lease_clock_unix());
+                service.note_address_pool(pool(&usage));
                 continue;
             }
             received = socket.receive(), if answers.len() < ANSWERS_MAX => received,
@@ -94,6 +123,11 @@ pub(crate) async fn serve(
             service.resolved(FindingKind::DhcpDeaf, &Subject::Server);
         }
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
+        // Our own search for other servers, which a relay brings back.
+        if own_mac == Some(request.mac) {
+            continue;
+        }
+        know(&mut server, &mut site, &service);
         match server.on_request(&request, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
                 if request.firmware.is_some() && reply.kind == ReplyKind::Ack {
@@ -105,58 +139,56 @@ pub(crate) async fn serve(
                 answers.spawn(answer(socket, service, request, reply, stored));
             }
             Decision::Released(lease) => {
-                answers.spawn(release(lease.mac, service.commit_lease(lease)));
+                let stored = service.commit_lease(lease.clone());
+                answers.spawn(async move { release(lease.mac, stored).await.then_some(lease) });
+            }
+            Decision::Declined(address, until) => {
+                note_declined(&service, request.mac, address);
+                let stored = service.commit_declined(address, until);
+                answers.spawn(async move {
+                    release(request.mac, stored).await;
+                    None
+                });
             }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
-                note_silence(&service, request.mac, &reason);
+                in_vain.note(&service, request.mac, &reason);
             }
         }
     }
 }
 
-/// What a person should know of a request that gets no answer.
-fn note_silence(service: &Service, mac: Mac, reason: &Reason) {
-    let who = service.subject_of(mac);
-    let (kind, subject, cause) = match reason {
-        Reason::OtherServer(other) => (
-            FindingKind::SecondDhcp,
-            Subject::Address(*other),
-            format!("{who} took the offer of the DHCP server {other}: probably two answer here"),
-        ),
-        Reason::PoolExhausted(first, last) => (
-            FindingKind::NoAddressLeft,
-            Subject::Server,
-            format!("No address is left in the pool {first}-{last}; {who} asked last"),
-        ),
-        Reason::ReservedInUse(address) => (
-            FindingKind::ReservedInUse,
-            Subject::Address(*address),
-            format!("The address is reserved for {who}, but somebody else holds it"),
-        ),
-        Reason::Declined(address) => (
-            FindingKind::AddressInUse,
-            Subject::Address(*address),
-            format!("{who} says that somebody else uses the address"),
-        ),
-        Reason::ForeignRelay(relay) => (
-            FindingKind::ForeignRelay,
-            Subject::Address(*relay),
-            format!("This relay asks for {who}, and is not on the boot network"),
-        ),
-        Reason::StillInUse(_) => return service.refused_release(mac),
-        Reason::NotLeased(_) | Reason::NoAddress => return,
-    };
-    service.found(kind, &subject, cause);
+/// Machines are no strangers. Looks whether they are others now.
+fn know(server: &mut Server, site: &mut Arc<Site>, service: &Service) {
+    let now = service.site();
+    if !Arc::ptr_eq(site, &now) {
+        *site = now;
+        server.know(machines(site));
+    }
 }
 
+fn machines(site: &Site) -> BTreeSet<Mac> {
+    site.machines.iter().map(|machine| machine.mac).collect()
+}
+
+const fn pool(usage: &Usage) -> AddressPool {
+    AddressPool {
+        n_addresses: usage.n_addresses,
+        n_machines: usage.n_known,
+        n_strangers: usage.n_strangers,
+        n_strangers_max: usage.n_strangers_max,
+        n_declined: usage.n_declined,
+    }
+}
+
+/// Answers when what must be stored is. Returns the lease that is stored now.
 async fn answer(
     socket: Arc<DhcpSocket>,
     service: Service,
     request: Request,
     reply: Box<Reply>,
     stored: Option<impl Future<Output = Result<(), service::Error>>>,
-) {
+) -> Option<Lease> {
     let mac = request.mac;
     let store = async {
         match stored {
@@ -168,7 +200,7 @@ async fn answer(
     // The lease is on the disk before the client hears of it.
     if let Err(error) = stored {
         tracing::error!(%mac, error = error.chain(), "no ACK: the lease could not be stored");
-        return;
+        return None;
     }
     if let Err(error) = noted {
         tracing::warn!(%mac, error = error.chain(), "the boot could not be recorded");
@@ -179,21 +211,30 @@ async fn answer(
         }
         Err(error) => tracing::warn!(%mac, %error, "a DHCP reply could not be sent"),
     }
+    reply.lease
 }
 
-async fn keep(mac: Mac, stored: impl Future<Output = Result<(), service::Error>>) {
+/// Returns whether it is stored.
+async fn keep(mac: Mac, stored: impl Future<Output = Result<(), service::Error>>) -> bool {
     match stored.await {
-        Ok(()) => tracing::debug!(%mac, "lease extended"),
+        Ok(()) => {
+            tracing::debug!(%mac, "lease extended");
+            true
+        }
         Err(error) => {
             tracing::warn!(%mac, error = error.chain(), "a lease could not be extended");
+            false
         }
     }
 }
 
-async fn release(mac: Mac, stored: impl Future<Output = Result<(), service::Error>>) {
-    if let Err(error) = stored.await {
-        tracing::warn!(%mac, error = error.chain(), "a released lease could not be recorded");
+/// Returns whether it is stored.
+async fn release(mac: Mac, stored: impl Future<Output = Result<(), service::Error>>) -> bool {
+    let stored = stored.await;
+    if let Err(error) = &stored {
+        tracing::warn!(%mac, error = error.chain(), "that a lease has ended could not be recorded");
     }
+    stored.is_ok()
 }
 
 /// Firmware has an address: a PC was seen, and a boot begins. Other clients change nothing.

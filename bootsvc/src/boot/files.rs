@@ -8,6 +8,7 @@ use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subj
 use service::{NewStage, Service};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use wire::Mac;
 
 /// Longest archive with the rescue shell: its busybox, and the archive around it.
@@ -23,6 +24,8 @@ struct Inner {
     service: Service,
     grub: GrubImages,
     server: Ipv4Addr,
+    /// PCs that wait in their loader: nothing there renews their lease.
+    alive: mpsc::Sender<Mac>,
     cache: FileCache,
 }
 
@@ -73,15 +76,25 @@ impl Told {
 }
 
 impl BootFiles {
-    /// The boot files of `service`, for clients of the boot server at `server`.
-    pub(crate) fn new(service: Service, grub: GrubImages, server: Ipv4Addr) -> Self {
-        let inner = Inner { service, grub, server, cache: FileCache::default() };
+    /// The boot files of `service`, for clients of the boot server at `server`. PCs that wait in their loader go to
+    /// `alive`.
+    pub(crate) fn new(
+        service: Service,
+        grub: GrubImages,
+        server: Ipv4Addr,
+        alive: mpsc::Sender<Mac>,
+    ) -> Self {
+        let inner = Inner { service, grub, server, alive, cache: FileCache::default() };
         Self { inner: Arc::new(inner) }
     }
 
     /// What the client at `peer` gets for `path` by TFTP: a file, or its machine's configuration.
     pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr) -> Option<Item> {
         if normalize(path) == MACHINE_PATH {
+            if let Some(mac) = self.inner.service.owner_of(peer) {
+                // If so many wait to be heard, it asks again before its lease ends.
+                let _ = self.inner.alive.try_send(mac);
+            }
             // The service itself notes the stage: it knows whether the machine boots or waits.
             let config = self.inner.service.loader_config(peer).await;
             return Some(Item { bytes: Bytes::from(config.text), stage: None });

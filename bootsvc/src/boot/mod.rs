@@ -1,11 +1,13 @@
 //! What a machine asks of the boot server until its system runs: an address, files, and an ear for its reports.
 
 pub(crate) mod dhcp;
+mod dhcp_silence;
 mod doorkeeper;
 mod file_cache;
 pub(crate) mod files;
 pub(crate) mod grub_images;
 pub(crate) mod http;
+pub(crate) mod other_dhcp;
 pub(crate) mod reports;
 pub(crate) mod router_solicitations;
 pub(crate) mod tftp;

@@ -2,7 +2,7 @@
 //! kernel puts the frame on the wire. Unsafe code is here because no library can name a link-layer
 //! address.
 
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use std::io;
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -27,13 +27,54 @@ impl FrameSender {
     }
 
     pub(super) fn send(&self, mac: Mac, address: Ipv4Addr, payload: &[u8]) -> io::Result<()> {
-        let packet = datagram(self.source, address, payload)?;
+        let ports = (dhcp::SERVER_PORT, dhcp::CLIENT_PORT);
+        let packet = datagram(self.source, address, ports, payload)?;
         self.socket.send_to(&packet, &link_address(self.interface, mac)).map(drop)
+    }
+
+    /// Asks all servers, like a client that has no address. Servers on this host don't hear it.
+    pub(super) fn ask(&self, payload: &[u8]) -> io::Result<()> {
+        let ports = (dhcp::CLIENT_PORT, dhcp::SERVER_PORT);
+        let packet = datagram(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, ports, payload)?;
+        self.socket.send_to(&packet, &link_address(self.interface, Mac([0xff; 6]))).map(drop)
     }
 }
 
-/// An IPv4 packet (RFC 791) with a UDP datagram (RFC 768) from port 67 to port 68.
-fn datagram(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> io::Result<Vec<u8>> {
+/// A socket that hears the IPv4 packets with UDP to that port which come to `interface`, whoever has the port.
+pub(super) fn hear_ip(interface: &str, port: u16) -> io::Result<Socket> {
+    // Protocol 0: it hears nothing before it has its filter.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    // Classic BPF over the IP header. A jump counts the instructions that it leaves out.
+    let instruction = |code: u32, k: u32, jump_true: u8, jump_false: u8| {
+        SockFilter::new(code as u16, jump_true, jump_false, k)
+    };
+    let (load, jump_equal, end) = (libc::BPF_LD, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+    let packet_kind = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+    socket.attach_filter(&[
+        instruction(load | libc::BPF_B | libc::BPF_ABS, packet_kind, 0, 0),
+        instruction(jump_equal, libc::PACKET_OUTGOING.into(), 6, 0),
+        instruction(load | libc::BPF_B | libc::BPF_ABS, 9, 0, 0),
+        instruction(jump_equal, 17, 0, 4),
+        // X is the length of the IP header.
+        instruction(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0),
+        instruction(load | libc::BPF_H | libc::BPF_IND, 2, 0, 0),
+        instruction(jump_equal, port.into(), 0, 1),
+        instruction(end, u32::MAX, 0, 0),
+        instruction(end, 0, 0, 0),
+    ])?;
+    let interface = nix::net::if_::if_nametoindex(interface)?;
+    socket.bind(&link_address(interface.cast_signed(), Mac([0; 6])))?;
+    Ok(socket)
+}
+
+/// An IPv4 packet (RFC 791) with a UDP datagram (RFC 768), from and to these ports.
+fn datagram(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ports: (u16, u16),
+    payload: &[u8],
+) -> io::Result<Vec<u8>> {
     let too_long = |_| io::Error::other("the reply is longer than an IP packet");
     let udp_length = u16::try_from(UDP_HEADER_BYTES + payload.len()).map_err(too_long)?;
     let length = udp_length
@@ -49,8 +90,8 @@ fn datagram(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> io::Resu
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
 
     let mut udp = Vec::with_capacity(udp_length.into());
-    udp.extend_from_slice(&dhcp::SERVER_PORT.to_be_bytes());
-    udp.extend_from_slice(&dhcp::CLIENT_PORT.to_be_bytes());
+    udp.extend_from_slice(&ports.0.to_be_bytes());
+    udp.extend_from_slice(&ports.1.to_be_bytes());
     udp.extend_from_slice(&udp_length.to_be_bytes());
     udp.extend_from_slice(&[0, 0]);
     udp.extend_from_slice(payload);
@@ -104,9 +145,8 @@ mod tests {
     #[test]
     fn a_receiver_finds_both_checksums_right() {
         for payload in [&b"odd"[..], b"even", b""] {
-            let packet =
-                datagram(Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 100), payload)
-                    .unwrap();
+            let (server, client) = (Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 100));
+            let packet = datagram(server, client, (67, 68), payload).unwrap();
             assert_eq!(checksum(&[&packet[..20]]), 0, "IP header");
             let length = (packet.len() as u16 - 20).to_be_bytes();
             let pseudo_header = [0, 17, length[0], length[1]];

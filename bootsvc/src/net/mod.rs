@@ -1,6 +1,7 @@
 //! Sockets of the boot protocols. What to answer is decided by the protocol crates.
 
 pub mod dhcp_socket;
+pub mod dhcp_watch;
 pub mod door;
 pub mod holders;
 pub mod http_server;

@@ -1,6 +1,6 @@
 //! What a server says to a client, read from foreign bytes.
 
-use crate::message::{Message, MessageKind, NotDhcp, ReplyKind};
+use crate::message::{Fields, Message, MessageKind, NotDhcp, ReplyKind};
 use crate::option_codes::{
     OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME, OPT_REBINDING_TIME, OPT_RENEWAL_TIME,
     OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
@@ -46,6 +46,8 @@ pub struct Answer {
     pub transaction: u32,
     /// NIC of the client that has asked.
     pub mac: Mac,
+    /// Relay that the answer goes through, or 0.0.0.0.
+    pub relay: Ipv4Addr,
     /// The lease; of a refusal there is none.
     pub lease: Option<ClientLease>,
 }
@@ -75,7 +77,8 @@ impl Answer {
                 Some(lease(message.fields.yours, &message.options).ok_or(NotAnAnswer::NoAddress)?)
             }
         };
-        Ok(Self { kind, transaction: message.fields.transaction, mac: message.fields.mac, lease })
+        let Fields { transaction, mac, relay, .. } = message.fields;
+        Ok(Self { kind, transaction, mac, relay, lease })
     }
 }
 

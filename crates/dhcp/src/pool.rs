@@ -1,5 +1,8 @@
 //! Addresses: who has which, and which is next.
+//!
+//! What is next is found without a walk through the pool: strangers may have asked for all of it.
 
+use crate::ranges::Ranges;
 use crate::server::Config;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::Ipv4Addr;
@@ -8,35 +11,215 @@ use wire::{Lease, Mac};
 /// An offered address is kept for its client for so long (seconds).
 const OFFER_SECONDS: u64 = 60;
 
+/// If the client is a stranger, for so long: firmware asks for what it was offered within 5 s.
+const STRANGERS_OFFER_SECONDS: u64 = 15;
+
 /// An address that a client found in use is left alone for so long (seconds).
-const DECLINED_SECONDS: u64 = 600;
+pub const DECLINED_SECONDS: u64 = 600;
 
 /// Offers that are held at once, so that strangers can't fill the memory. Beyond, an offer is made but
 /// not held: of two clients that got the same one, the slower is refused and asks again.
 const OFFERS_MAX: usize = 4096;
 
-#[derive(Debug, Default)]
+/// Strangers may have one of so many addresses of the pool: a room of new PCs can be adopted at once, and whoever
+/// invents PCs leaves as many for those that are known.
+const STRANGERS_SHARE: u32 = 2;
+
+/// Who has how many addresses of the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Addresses of the pool that anybody may have; those that are reserved for a NIC are not among them.
+    pub n_addresses: u32,
+    /// Those that known clients have.
+    pub n_known: u32,
+    /// Those that strangers have, were offered or have declined.
+    pub n_strangers: u32,
+    /// Those that strangers may have.
+    pub n_strangers_max: u32,
+    /// Those that rest, since somebody uses them who has no lease.
+    pub n_declined: u32,
+}
+
+#[derive(Debug)]
 pub(crate) struct Pool {
-    by_mac: BTreeMap<Mac, Lease>,
-    by_address: BTreeMap<Ipv4Addr, Mac>,
-    /// What each client was offered, and until when it is held.
-    offers: BTreeMap<Mac, (Ipv4Addr, u64)>,
-    /// The clients of `offers`: a full pool is searched address by address.
-    offered: BTreeMap<Ipv4Addr, Mac>,
+    first: u32,
+    last: u32,
+    n_addresses: u32,
+    server: Ipv4Addr,
     reserved: BTreeMap<Ipv4Addr, Mac>,
-    declined: BTreeMap<Ipv4Addr, u64>,
+    owners: BTreeMap<Mac, Ipv4Addr>,
+    known: BTreeSet<Mac>,
     /// Clients that are known to use their address, whatever is said in their name.
     in_use: BTreeSet<Mac>,
+    by_mac: BTreeMap<Mac, Lease>,
+    by_address: BTreeMap<Ipv4Addr, Mac>,
+    /// Whose lease is stored for good.
+    stored: BTreeSet<Mac>,
+    /// Leases of the pool that have not ended, by their ends.
+    strangers: BTreeSet<(u64, Mac)>,
+    acquainted: BTreeSet<(u64, Mac)>,
+    offers: BTreeMap<Mac, Offer>,
+    offered: BTreeMap<Ipv4Addr, Mac>,
+    offer_ends: BTreeSet<(u64, Mac)>,
+    n_strangers_offered: u32,
+    /// Until when each rests, and whether it takes an address of the strangers' share: who is given one after the other
+    /// and declines them all must not take the others, either.
+    declined: BTreeMap<Ipv4Addr, (u64, bool)>,
+    declined_ends: BTreeSet<(u64, Ipv4Addr)>,
+    n_strangers_declined: u32,
+    /// Addresses that nobody ever had, and nobody is offered now.
+    unused: Ranges,
+    /// Those that somebody has or had, and nobody is offered now: whether that one is known, until when, the address.
+    used: BTreeSet<(bool, u64, Ipv4Addr)>,
+    /// Where they are in there.
+    filed: BTreeMap<Ipv4Addr, (bool, u64)>,
+}
+
+/// What a client was offered.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    address: Ipv4Addr,
+    until: u64,
+    /// It takes an address of the strangers' share.
+    takes_share: bool,
 }
 
 impl Pool {
     pub(crate) fn new(config: &Config, leases: impl IntoIterator<Item = Lease>) -> Self {
-        let reserved = config.reserved.iter().map(|(mac, address)| (*address, *mac)).collect();
-        let mut pool = Self { reserved, ..Self::default() };
+        let reserved: BTreeMap<Ipv4Addr, Mac> =
+            config.reserved.iter().map(|(mac, address)| (*address, *mac)).collect();
+        let (first, last) = config.pool_range();
+        let mut pool = Self {
+            first,
+            last,
+            n_addresses: 0,
+            server: config.server,
+            reserved,
+            owners: config.reserved.clone(),
+            known: BTreeSet::new(),
+            in_use: BTreeSet::new(),
+            by_mac: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            acquainted: BTreeSet::new(),
+            offers: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            offer_ends: BTreeSet::new(),
+            n_strangers_offered: 0,
+            declined: BTreeMap::new(),
+            declined_ends: BTreeSet::new(),
+            n_strangers_declined: 0,
+            stored: BTreeSet::new(),
+            unused: Ranges::new(first, last),
+            used: BTreeSet::new(),
+            filed: BTreeMap::new(),
+        };
+        let apart: BTreeSet<u32> =
+            pool.reserved.keys().chain([&pool.server]).map(|address| address.to_bits()).collect();
+        let apart: BTreeSet<u32> = apart.range(first..=last.max(first)).copied().collect();
+        let n_apart = apart.iter().filter(|&&address| address <= last).count();
+        for &address in &apart {
+            pool.unused.remove(address);
+        }
+        let n_all = if first <= last { last - first + 1 } else { 0 };
+        pool.n_addresses = n_all.saturating_sub(u32::try_from(n_apart).unwrap_or(u32::MAX));
         for lease in leases {
             pool.set(&lease);
+            pool.note_stored(&lease);
         }
         pool
+    }
+
+    /// These clients are known from now on, and all others strangers.
+    pub(crate) fn know(&mut self, known: BTreeSet<Mac>) {
+        self.known = known;
+        (self.strangers, self.acquainted) = Default::default();
+        let leases: alloc::vec::Vec<_> = self.by_mac.values().cloned().collect();
+        for lease in leases {
+            self.count(&lease);
+            self.file(lease.address);
+        }
+        for offer in self.offers.values_mut() {
+            offer.takes_share = false;
+        }
+        self.n_strangers_offered = 0;
+        let offered: alloc::vec::Vec<Mac> = self.offers.keys().copied().collect();
+        for mac in offered {
+            let takes_share = self.takes_share(mac);
+            if let Some(offer) = self.offers.get_mut(&mac) {
+                offer.takes_share = takes_share;
+                self.n_strangers_offered += u32::from(takes_share);
+            }
+        }
+    }
+
+    pub(crate) fn is_known(&self, mac: Mac) -> bool {
+        self.known.contains(&mac) || self.owners.contains_key(&mac)
+    }
+
+    /// What has ended by `now` has ended. Everything else here counts on it.
+    pub(crate) fn on_time(&mut self, now: u64) {
+        while let Some(&(_, mac)) = self.offer_ends.first().filter(|(until, _)| *until <= now) {
+            self.forget_offer(mac);
+        }
+        for leases in [&mut self.strangers, &mut self.acquainted] {
+            while leases.first().is_some_and(|(end, _)| *end <= now) {
+                leases.pop_first();
+            }
+        }
+        while let Some(&(_, address)) = self.declined_ends.first().filter(|(it, _)| *it <= now) {
+            self.forget_declined(address);
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Usage {
+            n_addresses: self.n_addresses,
+            n_known: count(self.acquainted.len()),
+            n_strangers: self.n_strangers(),
+            n_strangers_max: self.n_strangers_max(),
+            n_declined: count(
+                self.declined.keys().filter(|address| self.is_for_anybody(**address)).count(),
+            ),
+        }
+    }
+
+    fn n_strangers(&self) -> u32 {
+        u32::try_from(self.strangers.len()).unwrap_or(u32::MAX)
+            + self.n_strangers_offered
+            + self.n_strangers_declined
+    }
+
+    /// So many that each known client finds an address, and not more than the strangers' share.
+    fn n_strangers_max(&self) -> u32 {
+        let known = self.known.iter().filter(|mac| !self.owners.contains_key(mac)).count();
+        let known = u32::try_from(known).unwrap_or(u32::MAX);
+        (self.n_addresses / STRANGERS_SHARE).max(1).min(self.n_addresses.saturating_sub(known))
+    }
+
+    /// Whether an address for this client would be one more of the strangers' share.
+    fn takes_share(&self, mac: Mac) -> bool {
+        let has_one = self
+            .by_mac
+            .get(&mac)
+            .is_some_and(|it| self.strangers.contains(&(it.expires_unix, mac)));
+        !self.is_known(mac) && !has_one
+    }
+
+    /// Whether the share of the client, if it is a stranger, has room for it.
+    pub(crate) fn has_room_for(&self, mac: Mac) -> bool {
+        let is_offered = self.offers.get(&mac).is_some_and(|offer| offer.takes_share);
+        is_offered || !self.takes_share(mac) || self.n_strangers() < self.n_strangers_max()
+    }
+
+    fn is_in_pool(&self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address.to_bits())
+    }
+
+    fn is_for_anybody(&self, address: Ipv4Addr) -> bool {
+        let is_apart = self.reserved.contains_key(&address) || address == self.server;
+        self.is_in_pool(address) && !is_apart
     }
 
     /// Remembers a lease, in place of the MAC's and the address's former ones.
@@ -44,13 +227,66 @@ impl Pool {
         if let Some(other) = self.by_address.insert(lease.address, lease.mac)
             && other != lease.mac
         {
-            self.by_mac.remove(&other);
+            self.forget_lease(other);
         }
         self.forget_offer(lease.mac);
-        if let Some(former) = self.by_mac.insert(lease.mac, lease.clone())
+        if let Some(former) = self.forget_lease(lease.mac)
             && former.address != lease.address
         {
             self.by_address.remove(&former.address);
+            self.file(former.address);
+        }
+        self.by_mac.insert(lease.mac, lease.clone());
+        self.count(lease);
+        self.file(lease.address);
+    }
+
+    fn forget_lease(&mut self, mac: Mac) -> Option<Lease> {
+        let lease = self.by_mac.remove(&mac)?;
+        self.strangers.remove(&(lease.expires_unix, mac));
+        self.acquainted.remove(&(lease.expires_unix, mac));
+        self.stored.remove(&mac);
+        Some(lease)
+    }
+
+    /// A lease is stored for good.
+    pub(crate) fn note_stored(&mut self, lease: &Lease) {
+        if self.lease(lease.mac) == Some(lease) {
+            self.stored.insert(lease.mac);
+        }
+    }
+
+    /// Whether the client's lease is stored for good as it is.
+    pub(crate) fn is_stored(&self, mac: Mac) -> bool {
+        self.stored.contains(&mac)
+    }
+
+    /// Counts a lease, which may have ended: that shows when the time is told.
+    fn count(&mut self, lease: &Lease) {
+        if self.is_for_anybody(lease.address) {
+            let is_known = self.is_known(lease.mac);
+            let leases = if is_known { &mut self.acquainted } else { &mut self.strangers };
+            leases.insert((lease.expires_unix, lease.mac));
+        }
+    }
+
+    /// Notes where a client that looks for an address would find this one, if it would.
+    fn file(&mut self, address: Ipv4Addr) {
+        match self.filed.remove(&address) {
+            Some((is_known, end)) => drop(self.used.remove(&(is_known, end, address))),
+            None => self.unused.remove(address.to_bits()),
+        }
+        let is_busy = self.offered.contains_key(&address) || self.declined.contains_key(&address);
+        if is_busy || !self.is_for_anybody(address) {
+            return;
+        }
+        match self.by_address.get(&address).and_then(|mac| self.by_mac.get(mac)) {
+            Some(lease) => {
+                let (is_known, end) = (self.is_known(lease.mac), lease.expires_unix);
+                self.used.insert((is_known, end, address));
+                self.filed.insert(address, (is_known, end));
+            }
+            None => self.unused.insert(address.to_bits()),
         }
     }
 
@@ -70,48 +306,63 @@ impl Pool {
     pub(crate) fn offer(&mut self, mac: Mac, address: Ipv4Addr, now: u64) {
         self.forget_offer(mac);
         if self.offers.len() >= OFFERS_MAX {
-            self.offers.retain(|_, (_, until)| *until > now);
-            let offers = &self.offers;
-            self.offered.retain(|_, mac| offers.contains_key(mac));
+            return;
         }
-        if self.offers.len() < OFFERS_MAX {
-            self.offers.insert(mac, (address, now.saturating_add(OFFER_SECONDS)));
-            // Whose former offer of the address has ended.
-            if let Some(former) = self.offered.insert(address, mac) {
-                self.offers.remove(&former);
-            }
-        }
+        let seconds = if self.is_known(mac) { OFFER_SECONDS } else { STRANGERS_OFFER_SECONDS };
+        let until = now.saturating_add(seconds);
+        let takes_share = self.takes_share(mac);
+        self.n_strangers_offered += u32::from(takes_share);
+        self.offers.insert(mac, Offer { address, until, takes_share });
+        self.offer_ends.insert((until, mac));
+        self.offered.insert(address, mac);
+        self.file(address);
     }
 
     pub(crate) fn forget_offer(&mut self, mac: Mac) {
-        if let Some((address, _)) = self.offers.remove(&mac) {
+        if let Some(Offer { address, until, takes_share }) = self.offers.remove(&mac) {
+            self.n_strangers_offered -= u32::from(takes_share);
+            self.offer_ends.remove(&(until, mac));
             self.offered.remove(&address);
+            self.file(address);
         }
     }
 
-    /// Takes the address away from its client, for somebody else uses it.
-    pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, now: u64) {
+    /// Takes the address away from its client, for somebody else uses it. Returns until when it rests.
+    pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, now: u64) -> u64 {
         self.forget_offer(mac);
         if self.by_mac.get(&mac).is_some_and(|lease| lease.address == address) {
-            self.by_mac.remove(&mac);
+            self.forget_lease(mac);
             self.by_address.remove(&address);
         }
-        self.declined.retain(|_, until| *until > now);
-        self.declined.insert(address, now.saturating_add(DECLINED_SECONDS));
+        let until = now.saturating_add(DECLINED_SECONDS);
+        self.rest(address, until, !self.is_known(mac));
+        until
+    }
+
+    /// Leaves an address alone until then.
+    pub(crate) fn rest(&mut self, address: Ipv4Addr, until: u64, is_strangers: bool) {
+        self.forget_declined(address);
+        let takes_share = is_strangers && self.is_for_anybody(address);
+        self.n_strangers_declined += u32::from(takes_share);
+        self.declined.insert(address, (until, takes_share));
+        self.declined_ends.insert((until, address));
+        self.file(address);
+    }
+
+    fn forget_declined(&mut self, address: Ipv4Addr) {
+        if let Some((until, takes_share)) = self.declined.remove(&address) {
+            self.declined_ends.remove(&(until, address));
+            self.n_strangers_declined -= u32::from(takes_share);
+            self.file(address);
+        }
     }
 
     /// Whether `mac` may have `address` now: it lies in the pool or is reserved for it, and nobody
     /// else has it.
-    pub(crate) fn is_free_for(
-        &self,
-        config: &Config,
-        mac: Mac,
-        address: Ipv4Addr,
-        now: u64,
-    ) -> bool {
+    pub(crate) fn is_free_for(&self, mac: Mac, address: Ipv4Addr, now: u64) -> bool {
         match self.reserved.get(&address) {
             Some(owner) if *owner != mac => return false,
-            None if !config.is_in_pool(address) => return false,
+            None if !self.is_in_pool(address) => return false,
             _ => {}
         }
         let is_held = self
@@ -120,58 +371,51 @@ impl Pool {
             .filter(|owner| **owner != mac)
             .and_then(|owner| self.by_mac.get(owner))
             .is_some_and(|lease| lease.expires_unix > now || self.in_use.contains(&lease.mac));
-        let is_offered = self
-            .offered
-            .get(&address)
-            .filter(|owner| **owner != mac)
-            .and_then(|owner| self.offers.get(owner))
-            .is_some_and(|(_, until)| *until > now);
-        let is_declined = self.declined.get(&address).is_some_and(|until| *until > now);
-        !is_held && !is_offered && !is_declined && address != config.server
+        let is_offered = self.offered.get(&address).is_some_and(|owner| *owner != mac);
+        let is_declined = self.declined.contains_key(&address);
+        !is_held && !is_offered && !is_declined && address != self.server
     }
 
     /// The address for a client that looks for one: its reservation, its former address, what it was
-    /// offered, what it wants, one that nobody ever had, or the one that ended longest ago.
-    pub(crate) fn choose(
-        &self,
-        config: &Config,
-        mac: Mac,
-        wanted: Option<Ipv4Addr>,
-        now: u64,
-    ) -> Option<Ipv4Addr> {
-        if let Some(address) = config.reserved.get(&mac) {
+    /// offered, what it wants, one that nobody ever had, or the one that ended longest ago; those that a known client
+    /// had last.
+    pub(crate) fn choose(&self, mac: Mac, wanted: Option<Ipv4Addr>, now: u64) -> Option<Ipv4Addr> {
+        if let Some(address) = self.owners.get(&mac) {
             // Somebody may still hold it from before it was reserved.
-            return self.is_free_for(config, mac, *address, now).then_some(*address);
+            return self.is_free_for(mac, *address, now).then_some(*address);
+        }
+        if !self.has_room_for(mac) {
+            return None;
         }
         let former = self.by_mac.get(&mac).map(|lease| lease.address);
-        let offered = self.offers.get(&mac).map(|(address, _)| *address);
-        let is_free = |address: &Ipv4Addr| self.is_free_for(config, mac, *address, now);
+        let offered = self.offers.get(&mac).map(|offer| offer.address);
+        // A stranger gets what was a known client's only if nothing else is left.
+        let is_known = self.is_known(mac);
+        let wanted = wanted.filter(|address| {
+            is_known || self.filed.get(address).is_none_or(|(is_known, _)| !is_known)
+        });
+        let is_free = |address: &Ipv4Addr| self.is_free_for(mac, *address, now);
         if let Some(address) = [former, offered, wanted].into_iter().flatten().find(is_free) {
             return Some(address);
         }
-        let first = config.pool.0.to_bits();
-        let count = config.pool.1.to_bits() - first + 1;
         // Where a MAC starts looking is its own, so that it gets the same address again even if its
         // lease was lost.
         let start =
             mac.0.iter().fold(0u32, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        let addresses = (0..count)
-            .map(|step| Ipv4Addr::from_bits(first + (start % count + step) % count))
-            .filter(|address| is_free(address));
-        let ended = |address: &Ipv4Addr| {
-            let owner = self.by_address.get(address)?;
-            self.by_mac.get(owner).map(|lease| lease.expires_unix)
-        };
-        let mut longest_ended = None;
-        for address in addresses {
-            match ended(&address) {
-                None => return Some(address),
-                Some(at) if longest_ended.is_none_or(|(_, before)| at < before) => {
-                    longest_ended = Some((address, at));
-                }
-                Some(_) => {}
-            }
+        let count = u64::from(self.last.saturating_sub(self.first)) + 1;
+        let start = self.first + (u64::from(start) % count) as u32;
+        if let Some(address) = self.unused.next(start) {
+            return Some(Ipv4Addr::from_bits(address));
         }
-        longest_ended.map(|(address, _)| address)
+        let ended = |is_known: bool| {
+            let first = (is_known, 0, Ipv4Addr::UNSPECIFIED);
+            let ended = self.used.range(first..);
+            // Those that are in use though their leases have ended are machines, and few.
+            ended
+                .take_while(|(of_known, end, _)| *of_known == is_known && *end <= now)
+                .map(|(.., address)| *address)
+                .find(is_free)
+        };
+        ended(false).or_else(|| ended(true))
     }
 }

@@ -43,19 +43,19 @@ pub struct Reply {
     pub to: Destination,
     /// The address that is offered or given; 0.0.0.0 in a NAK and in the answer to INFORM.
     pub address: Ipv4Addr,
-    /// Must be stored for good before the reply leaves.
+    /// Must be stored for good before the reply leaves; `None`: what is stored already says enough.
     pub lease: Option<Lease>,
 }
 
-/// Offers or gives `address`.
+/// Offers or gives `address` for `seconds`.
 pub(crate) fn grant(
     config: &Config,
     request: &Request,
     kind: ReplyKind,
     address: Ipv4Addr,
+    seconds: u32,
     lease: Option<Lease>,
 ) -> Reply {
-    let seconds = config.lease_seconds;
     let mut options = head(config);
     options.put_u32(OPT_LEASE_TIME, seconds);
     options.put_addresses(OPT_SUBNET_MASK, &[config.netmask()]);

@@ -1,7 +1,7 @@
 //! The decision core (RFC 2131 §4.3).
 
 use crate::message::{ReplyKind, RequestKind};
-use crate::pool::Pool;
+use crate::pool::{Pool, Usage};
 use crate::reply::{Reply, grant, inform, refuse};
 use crate::request::Request;
 use alloc::boxed::Box;
@@ -11,6 +11,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::{Lease, Mac};
+
+/// A stranger has an address for so long at most, in seconds, until it is known. A PC that waits to be known is
+/// alive, which prolongs it.
+const STRANGERS_LEASE_SECONDS: u32 = 300;
+
+/// An address is kept for its client for so many times as long as the client was told. So a renewal mostly changes
+/// nothing that is stored, and needs no write.
+const KEPT_LEASES: u64 = 2;
 
 /// What the server gives out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +37,7 @@ pub struct Config {
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the clients; `None`: they get none.
     pub domain: Option<String>,
-    /// How long a lease lasts, in seconds.
+    /// How long a lease lasts, in seconds; those of strangers are shorter.
     pub lease_seconds: u32,
     /// Loader for PC BIOS, by TFTP from us; less than 128 bytes.
     pub bios_file: String,
@@ -52,10 +60,16 @@ impl Config {
             == self.server.to_bits() & self.netmask().to_bits()
     }
 
-    pub(crate) fn is_in_pool(&self, address: Ipv4Addr) -> bool {
-        let (first, last) = self.pool;
-        let network = Ipv4Addr::from_bits(self.server.to_bits() & self.netmask().to_bits());
-        (first..=last).contains(&address) && address != self.broadcast() && address != network
+    /// First and last address of the pool, without those that no client can have.
+    pub(crate) fn pool_range(&self) -> (u32, u32) {
+        let network = self.server.to_bits() & self.netmask().to_bits();
+        let (first, last) = (self.pool.0.to_bits(), self.pool.1.to_bits());
+        (first.max(network + 1), last.min(self.broadcast().to_bits() - 1))
+    }
+
+    /// How long a client of that kind has an address, in seconds.
+    fn seconds(&self, is_known: bool) -> u32 {
+        if is_known { self.lease_seconds } else { self.lease_seconds.min(STRANGERS_LEASE_SECONDS) }
     }
 }
 
@@ -66,6 +80,9 @@ pub enum Decision {
     Reply(Box<Reply>),
     /// Store that the lease has ended; there is no reply.
     Released(Lease),
+    /// Store that nobody has the address until then, seconds since 1970, for somebody uses it without a lease; there
+    /// is no reply.
+    Declined(Ipv4Addr, u64),
     /// Do nothing, for this reason.
     Silent(Reason),
 }
@@ -85,18 +102,18 @@ pub enum Reason {
          bootlace.toml"
     )]
     PoolExhausted(Ipv4Addr, Ipv4Addr),
+    /// Strangers have all addresses that they may have.
+    #[error(
+        "strangers have all {0} addresses that they may have: adopt this PC if it belongs here; the others are for \
+         the machines"
+    )]
+    StrangersShareExhausted(u32),
     /// The address reserved for the client is held by somebody else.
     #[error(
         "the address {0} is reserved for this client, but another one still holds it: switch that one \
          off or wait until its lease ends"
     )]
     ReservedInUse(Ipv4Addr),
-    /// A client found its address in use.
-    #[error(
-        "the client says that somebody else uses {0}: look for a PC with that fixed address, or leave \
-         it out of the pool"
-    )]
-    Declined(Ipv4Addr),
     /// A client releases an address that it does not have.
     #[error("the client releases {0}, which it does not have: nothing to do")]
     NotLeased(Ipv4Addr),
@@ -120,9 +137,13 @@ pub enum Reason {
 /// The server's memory: who has which address.
 ///
 /// Hand each request to [`on_request`](Self::on_request) and obey the [`Decision`]; hand each sign that a machine runs
-/// to [`on_alive`](Self::on_alive); who is known to use his address is told by [`protect`](Self::protect). The first two return leases that the caller stores for good, and in their order for each
-/// MAC, before a reply leaves: after a restart [`new`](Self::new) gets them back. Nothing has to be called at certain
-/// times.
+/// to [`on_alive`](Self::on_alive); who is known to use his address is told by [`protect`](Self::protect). The first two
+/// return leases that the caller stores for good, and in their order for each MAC, before a reply leaves; when one is
+/// stored it says so to [`on_stored`](Self::on_stored). After a restart [`new`](Self::new) gets them back, and
+/// [`rest`](Self::rest) the addresses that were declined. Nothing has to be called at certain times.
+///
+/// Clients are *strangers* until [`know`](Self::know) names them: together they get a part of the pool only, so that
+/// those that are known always find an address.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -134,6 +155,28 @@ impl Server {
     pub fn new(config: Config, leases: impl IntoIterator<Item = Lease>) -> Self {
         let pool = Pool::new(&config, leases);
         Self { config, pool }
+    }
+
+    /// These clients are known from now on, by their NICs, and all others are strangers. Those that an address is
+    /// reserved for are always known.
+    pub fn know(&mut self, clients: BTreeSet<Mac>) {
+        self.pool.know(clients);
+    }
+
+    /// Leaves an address alone until `until`, seconds since 1970, since it was declined before a restart.
+    pub fn rest(&mut self, address: Ipv4Addr, until: u64) {
+        self.pool.rest(address, until, true);
+    }
+
+    /// A lease that was to be stored is stored for good.
+    pub fn on_stored(&mut self, lease: &Lease) {
+        self.pool.note_stored(lease);
+    }
+
+    /// Who has how many addresses at `now` (seconds since 1970).
+    pub fn usage(&mut self, now: u64) -> Usage {
+        self.pool.on_time(now);
+        self.pool.usage()
     }
 
     /// The configuration that the server was made with.
@@ -149,6 +192,7 @@ impl Server {
 
     /// Decides about a request that arrived at `now` (seconds since 1970).
     pub fn on_request(&mut self, request: &Request, now: u64) -> Decision {
+        self.pool.on_time(now);
         if !request.relay.is_unspecified() && !self.config.is_local(request.relay) {
             return Decision::Silent(Reason::ForeignRelay(request.relay));
         }
@@ -164,31 +208,32 @@ impl Server {
         }
     }
 
-    /// Prolongs the lease of a machine that is known to use it, when half of it is over.
+    /// Prolongs the lease of a machine that is known to use it, when half of the time is over for which its address is
+    /// kept.
     ///
     /// A machine whose root disk is behind its address must keep it, though no DHCP client of its system
     /// may renew it. `None`: there is nothing to store.
     pub fn on_alive(&mut self, mac: Mac, now: u64) -> Option<Lease> {
-        let lease = self.pool.lease(mac)?;
-        let left = lease.expires_unix.saturating_sub(now);
-        if left > u64::from(self.config.lease_seconds) / 2 {
+        self.pool.on_time(now);
+        let lease = self.pool.lease(mac)?.clone();
+        let seconds = self.config.seconds(self.pool.is_known(mac));
+        let is_enough = lease.expires_unix > now.saturating_add(seconds.into());
+        let may_have =
+            self.pool.is_free_for(mac, lease.address, now) && self.pool.has_room_for(mac);
+        if (is_enough && self.pool.is_stored(mac)) || !may_have {
             return None;
         }
-        let address = lease.address;
-        if !self.pool.is_free_for(&self.config, mac, address, now) {
-            return None;
-        }
-        let expires_unix = now.saturating_add(self.config.lease_seconds.into());
-        let lease = Lease { expires_unix, ..lease.clone() };
+        let lease = Lease { expires_unix: kept_until(now, seconds), ..lease };
         self.pool.set(&lease);
         Some(lease)
     }
 
     fn on_discover(&mut self, request: &Request, now: u64) -> Decision {
-        match self.pool.choose(&self.config, request.mac, request.wanted, now) {
+        match self.pool.choose(request.mac, request.wanted, now) {
             Some(address) => {
                 self.pool.offer(request.mac, address, now);
-                let reply = grant(&self.config, request, ReplyKind::Offer, address, None);
+                let seconds = self.config.seconds(self.pool.is_known(request.mac));
+                let reply = grant(&self.config, request, ReplyKind::Offer, address, seconds, None);
                 Decision::Reply(Box::new(reply))
             }
             None => Decision::Silent(self.why_none(request.mac)),
@@ -214,9 +259,9 @@ impl Server {
             Some(format!("{used} is yours, and in use"))
         } else if let Some(other) = reserved.filter(|reserved| **reserved != address) {
             // Only if it can really have the other one; else it would ask and be refused for ever.
-            let can_have = self.pool.is_free_for(&self.config, request.mac, *other, now);
+            let can_have = self.pool.is_free_for(request.mac, *other, now);
             can_have.then(|| format!("{other} is reserved for you"))
-        } else if !self.pool.is_free_for(&self.config, request.mac, address, now) {
+        } else if !self.pool.is_free_for(request.mac, address, now) {
             Some(format!("{address} is not yours"))
         } else {
             None
@@ -224,15 +269,29 @@ impl Server {
         if let Some(why) = why {
             return Decision::Reply(Box::new(refuse(&self.config, request, &why)));
         }
-        let former = self.pool.lease(request.mac).and_then(|lease| lease.host_name.clone());
-        let lease = Lease {
+        if !self.pool.has_room_for(request.mac) {
+            return Decision::Silent(self.why_none(request.mac));
+        }
+        let seconds = self.config.seconds(self.pool.is_known(request.mac));
+        let former = self.pool.lease(request.mac);
+        let host_name =
+            request.host_name.clone().or(former.and_then(|lease| lease.host_name.clone()));
+        let is_stored = former.is_some_and(|former| {
+            let is_same = former.address == address && former.host_name == host_name;
+            let is_long = former.expires_unix >= now.saturating_add(seconds.into());
+            is_same && is_long && self.pool.is_stored(request.mac)
+        });
+        let lease = (!is_stored).then(|| Lease {
             mac: request.mac,
             address,
-            expires_unix: now.saturating_add(self.config.lease_seconds.into()),
-            host_name: request.host_name.clone().or(former),
-        };
-        self.pool.set(&lease);
-        let reply = grant(&self.config, request, ReplyKind::Ack, address, Some(lease));
+            expires_unix: kept_until(now, seconds),
+            host_name,
+        });
+        match &lease {
+            Some(lease) => self.pool.set(lease),
+            None => self.pool.forget_offer(request.mac),
+        }
+        let reply = grant(&self.config, request, ReplyKind::Ack, address, seconds, lease);
         Decision::Reply(Box::new(reply))
     }
 
@@ -245,8 +304,7 @@ impl Server {
         }
         // Only what it was given: otherwise one client could make the whole pool unusable.
         if self.pool.lease(request.mac).is_some_and(|lease| lease.address == address) {
-            self.pool.decline(request.mac, address, now);
-            return Decision::Silent(Reason::Declined(address));
+            return Decision::Declined(address, self.pool.decline(request.mac, address, now));
         }
         Decision::Silent(Reason::NotLeased(address))
     }
@@ -268,7 +326,15 @@ impl Server {
     fn why_none(&self, mac: Mac) -> Reason {
         match self.config.reserved.get(&mac) {
             Some(address) => Reason::ReservedInUse(*address),
+            None if !self.pool.has_room_for(mac) => {
+                Reason::StrangersShareExhausted(self.pool.usage().n_strangers_max)
+            }
             None => Reason::PoolExhausted(self.config.pool.0, self.config.pool.1),
         }
     }
+}
+
+/// Until when an address is kept for a client that has it for `seconds` from `now` on.
+fn kept_until(now: u64, seconds: u32) -> u64 {
+    now.saturating_add(u64::from(seconds) * KEPT_LEASES)
 }

@@ -25,7 +25,9 @@ fn server(last: u8) -> Server {
         bios_file: "bl.0".into(),
         uefi_x64_file: "bl.efi".into(),
     };
-    Server::new(config, [])
+    let mut server = Server::new(config, []);
+    server.know([MAC].into());
+    server
 }
 
 fn client() -> Client {

@@ -4,12 +4,12 @@ use dhcp::RequestKind::{Decline, Discover, Inform, Release};
 use dhcp::option_codes::*;
 use dhcp::{
     Config, Decision, Destination, NotARequest, NotDhcp, Reason, Reply, ReplyKind, Request,
-    RequestKind, Server,
+    RequestKind, Server, Usage,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use wire::Mac;
+use wire::{Lease, Mac};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const NOW: u64 = 1_800_000_000;
@@ -107,6 +107,13 @@ impl Message {
     }
 }
 
+/// A server that knows all clients of these tests.
+fn machines(config: Config) -> Server {
+    let mut server = Server::new(config, []);
+    server.know((0..=255).map(mac).collect());
+    server
+}
+
 fn decide(server: &mut Server, message: &Message) -> Decision {
     server.on_request(&Request::parse(&message.bytes()).expect("a request"), NOW)
 }
@@ -154,7 +161,7 @@ fn lease(server: &mut Server, last: u8) -> Ipv4Addr {
 
 #[test]
 fn a_bios_pc_gets_an_address_and_its_loader() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let offer = reply(&mut server, &message(Discover, 1).bios());
     assert_eq!(offer.to, Destination::Frame(mac(1), offer.address));
     assert_eq!(offer.lease, None, "an offer is not yet a lease");
@@ -186,7 +193,7 @@ fn a_bios_pc_gets_an_address_and_its_loader() {
 
 #[test]
 fn a_uefi_pc_gets_its_loader_without_the_options_that_send_it_to_a_boot_server() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     for architecture in [7, 9] {
         let mut uefi = message(Discover, 2).uefi();
         let at = uefi
@@ -207,7 +214,7 @@ fn a_uefi_pc_gets_its_loader_without_the_options_that_send_it_to_a_boot_server()
 
 #[test]
 fn who_is_no_firmware_gets_an_address_and_nothing_to_boot() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let offer = reply(
         &mut server,
         &message(Discover, 3)
@@ -224,7 +231,7 @@ fn who_is_no_firmware_gets_an_address_and_nothing_to_boot() {
 
 #[test]
 fn one_machine_keeps_one_address_whatever_asks_in_it() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let address = lease(&mut server, 1);
     assert_eq!(reply(&mut server, &message(Discover, 1).bios()).address, address);
     assert_eq!(
@@ -240,7 +247,7 @@ fn one_machine_keeps_one_address_whatever_asks_in_it() {
 
 #[test]
 fn leases_are_remembered_over_a_restart() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let discover = message(Discover, 1).wants(ip(102));
     let offer = reply(&mut server, &discover);
     assert_eq!(offer.address, ip(102), "a free address is given as wanted");
@@ -252,18 +259,20 @@ fn leases_are_remembered_over_a_restart() {
 
 #[test]
 fn a_machine_that_runs_keeps_its_address_though_no_client_renews_it() {
-    let mut server = Server::new(config(), []);
-    let address = lease(&mut server, 1);
+    let mut server = machines(config());
+    let address = get(&mut server, &message(Discover, 1), NOW).unwrap().address;
     assert!(server.on_alive(mac(1), NOW + 100).is_none(), "more than half is left");
-    let prolonged = server.on_alive(mac(1), NOW + 1900).unwrap();
-    assert_eq!((prolonged.address, prolonged.expires_unix), (address, NOW + 1900 + 3600));
-    assert!(server.on_alive(mac(1), NOW + 2000).is_none());
+    let prolonged = server.on_alive(mac(1), NOW + 3600).unwrap();
+    assert_eq!((prolonged.address, prolonged.expires_unix), (address, NOW + 3600 + 7200));
+    assert!(server.on_alive(mac(1), NOW + 3700).is_some(), "that was not stored yet");
+    server.on_stored(&Lease { expires_unix: NOW + 3700 + 7200, ..prolonged });
+    assert!(server.on_alive(mac(1), NOW + 3800).is_none());
     assert!(server.on_alive(mac(2), NOW).is_none(), "it has no lease");
 }
 
 #[test]
 fn an_address_that_is_not_the_client_s_is_refused() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let address = lease(&mut server, 1);
     for wrong in [
         message(RequestKind::Request, 2).wants(address),
@@ -280,7 +289,7 @@ fn an_address_that_is_not_the_client_s_is_refused() {
 
 #[test]
 fn reserved_addresses_are_the_owner_s_alone() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     assert_eq!(lease(&mut server, 50), ip(50));
     let other = reply(&mut server, &message(RequestKind::Request, 1).wants(ip(50)));
     assert_eq!(other.kind, ReplyKind::Nak);
@@ -290,7 +299,7 @@ fn reserved_addresses_are_the_owner_s_alone() {
 
 #[test]
 fn a_full_pool_reuses_what_ended_longest_ago_and_then_says_so() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     for last in 1..=4 {
         lease(&mut server, last);
     }
@@ -306,10 +315,10 @@ fn a_full_pool_reuses_what_ended_longest_ago_and_then_says_so() {
 
 #[test]
 fn a_declined_address_rests() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let address = lease(&mut server, 1);
-    let reason = silence(&mut server, &message(Decline, 1).wants(address).chooses(SERVER));
-    assert_eq!(reason, Reason::Declined(address));
+    let declined = decide(&mut server, &message(Decline, 1).wants(address).chooses(SERVER));
+    assert_eq!(declined, Decision::Declined(address, NOW + 600));
     assert_ne!(lease(&mut server, 1), address);
     let stranger = message(Decline, 9).wants(ip(103)).chooses(SERVER);
     assert_eq!(silence(&mut server, &stranger), Reason::NotLeased(ip(103)));
@@ -317,7 +326,7 @@ fn a_declined_address_rests() {
 
 #[test]
 fn nobody_takes_the_address_of_a_machine_that_runs() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let address = lease(&mut server, 1);
     server.protect(BTreeSet::from([mac(1)]));
     let release = Message { client: address, ..message(Release, 1) };
@@ -357,7 +366,7 @@ fn nobody_takes_the_address_of_a_machine_that_runs() {
 
 #[test]
 fn another_server_s_clients_are_left_alone() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let other = Ipv4Addr::new(10, 77, 0, 2);
     let reason =
         silence(&mut server, &message(RequestKind::Request, 1).wants(ip(100)).chooses(other));
@@ -368,7 +377,7 @@ fn another_server_s_clients_are_left_alone() {
 
 #[test]
 fn a_relay_gets_its_information_back_as_the_last_option() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let relayed = Message {
         relay: ip(9),
         ..message(Discover, 1).with(OPT_RELAY_INFORMATION, b"\x01\x04port")
@@ -381,7 +390,7 @@ fn a_relay_gets_its_information_back_as_the_last_option() {
 
 #[test]
 fn inform_is_answered_without_an_address() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let ack = reply(&mut server, &Message { client: ip(7), ..message(Inform, 1) });
     assert_eq!(
         (ack.kind, ack.to, ack.lease.clone()),
@@ -397,7 +406,7 @@ fn every_reason_says_what_to_do() {
         Reason::OtherServer(address),
         Reason::PoolExhausted(address, address),
         Reason::ReservedInUse(address),
-        Reason::Declined(address),
+        Reason::StrangersShareExhausted(7),
         Reason::NotLeased(address),
         Reason::StillInUse(address),
         Reason::NoAddress,
@@ -420,7 +429,7 @@ fn what_is_no_request_is_named() {
     assert_eq!(with(236, 0), NotARequest::NotDhcp(NotDhcp::NoCookie));
     assert_eq!(with(242, 5), NotARequest::NotDhcp(NotDhcp::NoMessageType { op: 1 }));
     assert!(matches!(with(28, 0x53), NotARequest::BadMac(_)));
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let offer = reply(&mut server, &message(Discover, 1));
     assert_eq!(Request::parse(&offer.bytes), Err(NotARequest::Reply));
 }
@@ -451,7 +460,7 @@ fn check_with_dhcproto(reply: &Reply) {
 
 #[test]
 fn replies_are_understood_by_another_implementation() {
-    let mut server = Server::new(config(), []);
+    let mut server = machines(config());
     let id = [1, 0x52, 0x54, 0, 0x77, 0, 4];
     for message in [
         message(Discover, 1),
@@ -501,23 +510,174 @@ fn no_prefix_of_a_request_panics() {
     }
 }
 
+/// A message of a PC that nobody knows.
+fn stranger(kind: RequestKind, number: u32) -> Message {
+    let [_, a, b, c] = number.to_be_bytes();
+    Message { mac: Mac([2, 0x66, 0, a, b, c]), ..message(kind, 0) }
+}
+
+fn decide_at(server: &mut Server, message: &Message, now: u64) -> Decision {
+    server.on_request(&Request::parse(&message.bytes()).expect("a request"), now)
+}
+
+/// DISCOVER and REQUEST at that time; what is to be stored is.
+fn get(server: &mut Server, discover: &Message, now: u64) -> Result<Reply, Reason> {
+    let offer = match decide_at(server, discover, now) {
+        Decision::Reply(offer) => offer,
+        Decision::Silent(reason) => return Err(reason),
+        other => panic!("{other:?}"),
+    };
+    let request =
+        Message { kind: RequestKind::Request.code(), options: vec![], ..discover.clone() };
+    match decide_at(server, &request.wants(offer.address).chooses(SERVER), now) {
+        Decision::Reply(ack) if ack.kind == ReplyKind::Ack => {
+            ack.lease.iter().for_each(|lease| server.on_stored(lease));
+            Ok(*ack)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A server with this pool, which knows so many machines.
+fn site(first: u8, last: u8, n_machines: u8) -> Server {
+    let mut server = Server::new(Config { pool: (ip(first), ip(last)), ..config() }, []);
+    server.know((0..n_machines).map(mac).collect());
+    server
+}
+
 #[test]
 fn a_flood_of_strangers_neither_fills_the_memory_nor_the_pool_for_ever() {
-    let mut server = Server::new(Config { pool: (ip(100), ip(200)), ..config() }, []);
-    for stranger in 0..20_000u32 {
-        let [_, a, b, c] = stranger.to_be_bytes();
-        let request = Request::parse(
-            &Message { mac: Mac([2, 0, 0, a, b, c]), ..message(Discover, 0) }.bytes(),
-        )
-        .unwrap();
-        let _ = server.on_request(&request, NOW);
+    let mut server = site(100, 200, 40);
+    for number in 0..20_000 {
+        let _ = decide(&mut server, &stranger(Discover, number));
     }
-    let waiting = Request::parse(&message(Discover, 1).bytes()).unwrap();
-    assert!(matches!(
-        server.on_request(&waiting, NOW),
-        Decision::Silent(Reason::PoolExhausted(..))
-    ));
-    assert!(matches!(server.on_request(&waiting, NOW + 61), Decision::Reply(_)));
+    assert!(matches!(decide(&mut server, &message(Discover, 1)), Decision::Reply(_)));
+    let late = stranger(Discover, 99_999);
+    assert_eq!(silence(&mut server, &late), Reason::StrangersShareExhausted(50));
+    assert!(matches!(decide_at(&mut server, &late, NOW + 15), Decision::Reply(_)));
+}
+
+#[test]
+fn strangers_that_take_all_they_can_get_keep_no_machine_out() {
+    let mut server = site(100, 199, 50);
+    let mut n_got = 0;
+    for number in 0..100 {
+        match get(&mut server, &stranger(Discover, number), NOW) {
+            Ok(ack) => {
+                n_got += 1;
+                assert_eq!(option(&ack, OPT_LEASE_TIME), Some(300u32.to_be_bytes().to_vec()));
+            }
+            Err(reason) => assert_eq!(reason, Reason::StrangersShareExhausted(50)),
+        }
+    }
+    assert_eq!(n_got, 50);
+    // Nor do addresses that they take one after the other and decline.
+    for number in 0..50 {
+        let address = get(&mut server, &stranger(Discover, number), NOW).unwrap().address;
+        let declined = stranger(Decline, number).wants(address).chooses(SERVER);
+        assert!(matches!(decide(&mut server, &declined), Decision::Declined(..)));
+        assert!(get(&mut server, &stranger(Discover, number), NOW).is_err());
+    }
+    for last in 0..50 {
+        let ack = get(&mut server, &message(Discover, last), NOW).unwrap();
+        assert_eq!(option(&ack, OPT_LEASE_TIME), Some(3600u32.to_be_bytes().to_vec()));
+    }
+    let Usage { n_addresses, n_known, n_strangers, n_strangers_max, n_declined } =
+        server.usage(NOW);
+    assert_eq!((n_addresses, n_known, n_strangers, n_strangers_max), (100, 50, 50, 50));
+    assert_eq!(n_declined, 50);
+    assert_eq!(server.usage(NOW + 600).n_strangers, 0);
+    assert!(get(&mut server, &stranger(Discover, 777), NOW + 600).is_ok());
+}
+
+#[test]
+fn a_stranger_that_is_adopted_keeps_its_address_and_gets_a_machine_s_time() {
+    let mut server = site(100, 103, 0);
+    let ack = get(&mut server, &message(Discover, 1), NOW).unwrap();
+    // It waits in its loader, which is a sign of life.
+    assert_eq!(server.on_alive(mac(1), NOW + 290), None, "half of the time is left");
+    let lease = server.on_alive(mac(1), NOW + 300).expect("it is kept for longer");
+    server.on_stored(&lease);
+    assert_eq!((lease.address, lease.expires_unix), (ack.address, NOW + 900));
+    server.know([mac(1)].into());
+    let lease = server.on_alive(mac(1), NOW + 310).expect("it is a machine now");
+    assert_eq!((lease.address, lease.expires_unix), (ack.address, NOW + 310 + 7200));
+    assert_eq!((server.usage(NOW + 310).n_known, server.usage(NOW + 310).n_strangers), (1, 0));
+}
+
+#[test]
+fn the_more_machines_there_are_the_less_is_left_for_strangers() {
+    for (n_machines, expected) in [(0, 2), (2, 2), (3, 1), (4, 0), (9, 0)] {
+        let mut server = site(100, 103, n_machines);
+        assert_eq!(server.usage(NOW).n_strangers_max, expected, "{n_machines} machines");
+    }
+    let mut server = site(100, 100, 0);
+    assert!(get(&mut server, &stranger(Discover, 1), NOW).is_ok(), "somebody must be the first");
+    // What is reserved is nobody else's room, wherever it lies.
+    let reserved = [(mac(1), ip(100)), (mac(2), ip(101)), (mac(3), ip(9))];
+    let pool = (ip(100), ip(103));
+    let mut server = Server::new(Config { pool, reserved: reserved.into(), ..config() }, []);
+    server.know((1..=3).map(mac).collect());
+    let usage = server.usage(NOW);
+    assert_eq!((usage.n_addresses, usage.n_strangers_max), (2, 1));
+    for number in 0..9 {
+        let _ = get(&mut server, &stranger(Discover, number), NOW);
+    }
+    for (last, address) in [(1, 100), (2, 101), (3, 9)] {
+        assert_eq!(get(&mut server, &message(Discover, last), NOW).unwrap().address, ip(address));
+    }
+}
+
+#[test]
+fn a_machine_that_was_off_for_long_finds_its_address_again() {
+    let mut server = site(100, 103, 2);
+    let (one, two) = (lease(&mut server, 0), lease(&mut server, 1));
+    let later = NOW + 1_000_000;
+    let mut seen = Vec::new();
+    for number in 0..40 {
+        let now = later + u64::from(number) * 1000;
+        let wanted = stranger(Discover, number).wants(one);
+        seen.push(get(&mut server, &wanted, now).unwrap().address);
+    }
+    assert!(!seen.contains(&one) && !seen.contains(&two), "{seen:?}");
+    assert_eq!(get(&mut server, &message(Discover, 0), later + 50_000).unwrap().address, one);
+}
+
+#[test]
+fn a_renewal_that_changes_nothing_needs_no_write() {
+    let mut server = site(100, 103, 2);
+    let ack = get(&mut server, &message(Discover, 1), NOW).unwrap();
+    let first = ack.lease.unwrap();
+    assert_eq!(first.expires_unix, NOW + 7200, "it is kept for longer than the client was told");
+    let renewal = Message { client: ack.address, ..message(RequestKind::Request, 1) };
+    let renew = |server: &mut Server, message: &Message, now: u64| {
+        let Decision::Reply(ack) = decide_at(server, message, now) else { panic!("no reply") };
+        assert_eq!(ack.kind, ReplyKind::Ack);
+        ack.lease
+    };
+    assert_eq!(renew(&mut server, &renewal, NOW + 1800), None);
+    assert_eq!(renew(&mut server, &renewal, NOW + 3600), None);
+    // Now it would outlast what is stored. Until that is stored, each answer waits for it.
+    let second = renew(&mut server, &renewal, NOW + 5400).unwrap();
+    assert!(renew(&mut server, &renewal, NOW + 5400).is_some());
+    server.on_stored(&first);
+    assert!(renew(&mut server, &renewal, NOW + 5400).is_some(), "that was an earlier one");
+    server.on_stored(&second);
+    assert_eq!(renew(&mut server, &renewal, NOW + 5401), None);
+    let named = renewal.with(OPT_HOST_NAME, b"pc");
+    assert_eq!(renew(&mut server, &named, NOW + 5402).unwrap().host_name.as_deref(), Some("pc"));
+    // A release is stored, and what comes behind it is, too.
+    let released = Message { client: ack.address, ..message(Release, 1) };
+    assert!(matches!(decide_at(&mut server, &released, NOW + 5403), Decision::Released(_)));
+    assert!(get(&mut server, &message(Discover, 1), NOW + 5404).unwrap().lease.is_some());
+}
+
+#[test]
+fn a_declined_address_rests_over_a_restart() {
+    let mut server = site(100, 100, 1);
+    server.rest(ip(100), NOW + 600);
+    assert!(matches!(decide(&mut server, &message(Discover, 0)), Decision::Silent(_)));
+    assert!(matches!(decide_at(&mut server, &message(Discover, 0), NOW + 600), Decision::Reply(_)));
 }
 
 proptest! {
@@ -528,7 +688,7 @@ proptest! {
         last in any::<u8>(),
     ) {
         let _ = Request::parse(&noise);
-        let mut server = Server::new(config(), []);
+        let mut server = machines(config());
         let wild = Message { kind, options: noise, ..message(Discover, last) };
         if let Ok(request) = Request::parse(&wild.bytes()) {
             let _ = server.on_request(&request, NOW);
@@ -537,7 +697,7 @@ proptest! {
 
     #[test]
     fn no_address_is_ever_given_to_two(clients in proptest::collection::vec((1..9u8, 0..3u8), 1..40)) {
-        let mut server = Server::new(config(), []);
+        let mut server = machines(config());
         let mut held: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
         for (last, action) in clients {
             let offered = match decide(&mut server, &message(Discover, last)) {
@@ -559,6 +719,69 @@ proptest! {
                     held.remove(&ack.address);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn nobody_is_given_what_another_still_has_though_the_server_is_killed(
+        steps in proptest::collection::vec((0..12u32, 0..7u8, 0..2000u64), 1..80),
+    ) {
+        let config = Config { pool: (ip(100), ip(105)), ..config() };
+        let known = |server: &mut Server| server.know((0..3).map(mac).collect());
+        let mut server = Server::new(config.clone(), []);
+        known(&mut server);
+        let mut stored: BTreeMap<Mac, Lease> = BTreeMap::new();
+        // Until when each was told that it has which address.
+        let mut told: BTreeMap<Ipv4Addr, (Mac, u64)> = BTreeMap::new();
+        let mut now = NOW;
+        for (who, action, seconds) in steps {
+            now += seconds;
+            let discover =
+                if who < 3 { message(Discover, who as u8) } else { stranger(Discover, who) };
+            let mac = discover.mac;
+            let (message, is_told) = match action {
+                0 => {
+                    server = Server::new(config.clone(), stored.values().cloned());
+                    known(&mut server);
+                    continue;
+                }
+                1 => {
+                    if let Some(lease) = server.on_alive(mac, now) {
+                        stored.retain(|_, other| other.address != lease.address);
+                        stored.insert(mac, lease.clone());
+                        server.on_stored(&lease);
+                    }
+                    continue;
+                }
+                2 => (discover, false),
+                3 => {
+                    let Some((&address, _)) = told.iter().find(|(_, (owner, _))| *owner == mac)
+                    else { continue };
+                    (Message { client: address, kind: 3, ..discover }, true)
+                }
+                _ => {
+                    let Decision::Reply(offer) = decide_at(&mut server, &discover, now)
+                    else { continue };
+                    (Message { kind: 3, ..discover }.wants(offer.address).chooses(SERVER), true)
+                }
+            };
+            let Decision::Reply(reply) = decide_at(&mut server, &message, now) else { continue };
+            if !is_told || reply.kind != ReplyKind::Ack {
+                continue;
+            }
+            if let Some(lease) = &reply.lease {
+                stored.retain(|_, other| other.address != lease.address);
+                stored.insert(mac, lease.clone());
+                server.on_stored(lease);
+            }
+            let length = option(&reply, OPT_LEASE_TIME).unwrap();
+            let length = u32::from_be_bytes(length.try_into().unwrap());
+            let until = now + u64::from(length);
+            if let Some((owner, end)) = told.insert(reply.address, (mac, until)) {
+                prop_assert!(owner == mac || end <= now, "{owner} has it until {end}, it is {now}");
+            }
+            let lease = &stored[&mac];
+            prop_assert!(lease.address == reply.address && lease.expires_unix >= until);
         }
     }
 }

@@ -119,6 +119,9 @@ kinds! {
     /// No address is left for PCs that asked.
     NoAddressLeft = "no-address-left", Alarm, minutes(10),
         "Make the pool larger or the lease shorter in bootlace.toml.";
+    /// PCs that are no machines have all addresses that they may have.
+    StrangersShareFull = "strangers-share-full", Warning, minutes(10),
+        "Adopt the PCs that belong here; if you don't know them, somebody probably invents them: look for who it is.";
     /// The address that is reserved for a machine is somebody else's still.
     ReservedInUse = "reserved-in-use", Warning, minutes(10),
         "Switch off who has the address, or wait until its lease ends.";

@@ -33,5 +33,5 @@ pub use initcfg::{
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
-pub use site::{Seen, Site};
+pub use site::{AddressPool, Seen, Site};
 pub use wire::{Firmware, Lease};

@@ -23,6 +23,21 @@ pub struct Seen {
     pub last_unix: u64,
 }
 
+/// How full the pool of addresses is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AddressPool {
+    /// Addresses that any PC may have: those of the pool that are reserved for no NIC.
+    pub n_addresses: u32,
+    /// Those that machines have.
+    pub n_machines: u32,
+    /// Those that PCs have which are no machines, were offered, or have declined.
+    pub n_strangers: u32,
+    /// Those that PCs may have which are no machines.
+    pub n_strangers_max: u32,
+    /// Those that rest, since somebody uses them who has no lease.
+    pub n_declined: u32,
+}
+
 /// Machines and images, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {

@@ -4,12 +4,12 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    Exports, FindingCount, Findings, Heartbeats, Keepers, LeaseClock, Refused, Waits,
+    Exports, FindingCount, Findings, Heartbeats, Keepers, LastPool, LeaseClock, Refused, Waits,
 };
 use crate::options::Options;
 use crate::store::{self, Database, View};
 use images::Store;
-use model::{FindingKind, Level, Site, Subject};
+use model::{AddressPool, FindingKind, Level, Site, Subject};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use wire::Mac;
@@ -35,6 +35,7 @@ struct Inner {
     refused: Refused,
     exports: Exports,
     findings: Findings,
+    pool: LastPool,
     lease_clock: Arc<LeaseClock>,
     lookups: Semaphore,
 }
@@ -62,6 +63,7 @@ impl Service {
             refused: Refused::default(),
             exports: Exports::default(),
             findings: Findings::default(),
+            pool: LastPool::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
             lookups: Semaphore::new(LOOKUPS_MAX),
         };
@@ -142,6 +144,16 @@ impl Service {
     /// How often what was found, all kinds.
     pub fn finding_counts(&self) -> Vec<FindingCount> {
         self.inner.findings.counts(self.now().moment)
+    }
+
+    /// How full the pool of addresses is, if this process gives addresses.
+    pub fn address_pool(&self) -> Option<AddressPool> {
+        self.inner.pool.get()
+    }
+
+    /// The pool of addresses is so full now.
+    pub fn note_address_pool(&self, pool: AddressPool) {
+        self.inner.pool.put(pool);
     }
 
     pub(crate) fn lease_clock(&self) -> &Arc<LeaseClock> {

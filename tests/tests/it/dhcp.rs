@@ -99,7 +99,7 @@ fn udhcpc_gets_renews_and_keeps_a_lease() {
         let told = udhcpc.ask(&[])?;
         is_told(&told, "subnet", "255.255.255.0")?;
         is_told(&told, "serverid", lab::SERVER)?;
-        is_told(&told, "lease", "43200")?;
+        is_told(&told, "lease", "300")?;
         let address = told.get("ip").cloned().context("no address")?;
         ensure!(address.starts_with("10.77.0.1"), "{address} is not in the pool");
 
@@ -199,6 +199,74 @@ fn a_second_dhcp_server_is_named() {
         let error = site.up().err().context("the boot server starts beside another one")?;
         let text = format!("{error:?}");
         ensure!(text.contains("UDP port 67 is in use by dnsmasq (pid"), "{text}");
+        Ok(())
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+/// dnsmasq at 10.77.0.9 on a LAN, as it is installed: it pings an address for 3 s before it offers it.
+fn start_dnsmasq(site: &Site, place: &Client) -> Result<lab::Daemon> {
+    let mut command = place.command("dnsmasq");
+    command.args(["-k", "-p", "0", "-C", "/dev/null", "-i", "eth0", "--leasefile-ro"]);
+    command.args(["--log-facility=-", "--pid-file=", "-F", "10.77.0.10,10.77.0.20"]);
+    let log = site.root().join("dnsmasq.log");
+    let mut dnsmasq = lab::Daemon::start_detached("dnsmasq", &mut command, &log)?;
+    dnsmasq.wait_for_log("DHCP, IP range", Duration::from_secs(20))?;
+    Ok(dnsmasq)
+}
+
+#[test]
+fn beside_another_dhcp_server_it_does_not_start_and_one_that_comes_later_is_told() {
+    let needs = [Need::Root, Need::Program("dnsmasq"), Need::Program("udhcpc")];
+    if !require("beside_another_dhcp_server", &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let site = Site::builder().create(Lan::lay("beside")?)?;
+        let place = site.lan().add_client("dnsmasq", "52:54:00:00:00:09")?;
+        place.netns().ip("address add 10.77.0.9/24 dev eth0")?;
+        let dnsmasq = start_dnsmasq(&site, &place)?;
+        let says = "another DHCP server answers on br0: 10.77.0.9, which offers 10.77.0.";
+        let error = format!("{:?}", site.up().err().context("it starts beside another one")?);
+        ensure!(error.contains(says) && error.contains("beside_others = true"), "{error}");
+        let check = || -> Result<String> {
+            let program = lab::bootlace_binary()?;
+            let mut command = site.lan().netns().command(program, Signal::SIGTERM);
+            let output = command.arg("--root").arg(site.root()).arg("check").output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let told = check()?;
+        ensure!(told.contains(says), "{told}");
+        drop(dnsmasq);
+
+        let servers = site.up()?;
+        let findings = || -> Result<String> { Ok(site.browser().get("/api/v1/findings")?.body) };
+        ensure!(!findings()?.contains("second-dhcp"), "it takes itself for another one");
+        let dnsmasq = start_dnsmasq(&site, &place)?;
+        let client = site.lan().add_client("client", MAC)?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !findings()?.contains("second-dhcp") {
+            ensure!(Instant::now() < deadline, "nobody tells of it: {}", findings()?);
+            // With the broadcast flag, so that its offer is heard by all.
+            let _ = client
+                .command("udhcpc")
+                .args(["-n", "-q", "-B", "-i", "eth0", "-s"])
+                .arg("/bin/true")
+                .output();
+        }
+        for told in [findings()?, site.run(&["status"])?] {
+            ensure!(told.contains("10.77.0.9"), "{told}");
+        }
+        servers.stop()?;
+
+        let path = site.root().join("etc/bootlace/bootlace.toml");
+        let config = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, config.replace("[network]", "[network]\nbeside_others = true"))?;
+        let servers = site.up()?;
+        let told = check()?;
+        ensure!(!told.contains("other server") && !told.contains("DHCP server"), "{told}");
+        servers.stop()?;
+        drop(dnsmasq);
         Ok(())
     };
     run().unwrap_or_else(|error| panic!("{error:?}"));

@@ -34,6 +34,7 @@ struct Overview {
     discovered: String,
     counts: Vec<Count>,
     space: String,
+    pool: String,
     findings: Vec<FindingLine>,
     n_findings_left_out: usize,
     tiles: Vec<Tile>,
@@ -85,6 +86,12 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
         space: status.space.map_or_else(String::new, |space| {
             let (free, total) = (text::bytes(space.free_bytes), text::bytes(space.total_bytes));
             format!("The storage server has {free} of {total} free.")
+        }),
+        pool: status.pool.map_or_else(String::new, |pool| {
+            format!(
+                "{} of {} addresses are the machines', {} other PCs' (at most {}).",
+                pool.n_machines, pool.n_addresses, pool.n_strangers, pool.n_strangers_max
+            )
         }),
         findings: status.findings.iter().map(|finding| FindingLine::new(finding, now)).collect(),
         n_findings_left_out: status.n_findings_left_out,

@@ -54,6 +54,33 @@ impl Service {
             .write(move |tables| Ok(tables.put_lease(&clock.stored(lease), length_seconds)?))
     }
 
+    /// Stores that nobody gets the address until then, by [`Service::lease_clock_unix`], and that its lease has ended.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub fn commit_declined(
+        &self,
+        address: Ipv4Addr,
+        until_unix: u64,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        // A few minutes: if the wall clock is set, they are a few more, or fewer.
+        let now = self.now().unix();
+        let until = now + until_unix.saturating_sub(self.lease_clock_unix());
+        self.database().write(move |tables| Ok(tables.put_declined(address, until, now)?))
+    }
+
+    /// Addresses that nobody gets, and until when, by [`Service::lease_clock_unix`]; none for longer than `seconds`,
+    /// whatever clock this server had before.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn declined(&self, seconds: u64) -> Result<Vec<(Ipv4Addr, u64)>, Error> {
+        let declined = self.database().read(|tables| tables.declined()).await?;
+        let (wall, now) = (self.now().unix(), self.lease_clock_unix());
+        let left = |until: u64| until.saturating_sub(wall).min(seconds);
+        Ok(declined.into_iter().map(|(address, until)| (address, now + left(until))).collect())
+    }
+
     /// Who is going to decide on leases calls this first: no lease has more time left than it was given for,
     /// whatever clock this server had before.
     ///

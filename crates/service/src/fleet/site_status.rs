@@ -2,7 +2,7 @@
 
 use super::machine_state::StateWord;
 use crate::service::Service;
-use model::{Finding, Space};
+use model::{AddressPool, Finding, Space};
 use std::collections::BTreeMap;
 
 /// Entries of [`Status::findings`]; nobody fixes more at once.
@@ -23,6 +23,8 @@ pub struct Status {
     pub storage_error: Option<String>,
     /// How much room machines' writes have at the storage server, if that is known.
     pub space: Option<Space>,
+    /// How full the pool of addresses is, if the boot server runs here.
+    pub pool: Option<AddressPool>,
     /// What a person should know, the worst first.
     pub findings: Vec<Finding>,
     /// How many entries of `findings` were left out.
@@ -50,6 +52,7 @@ impl Service {
             n_discovered: self.discovered().len(),
             storage_error,
             space,
+            pool: self.address_pool(),
             findings,
             n_findings_left_out,
         }

@@ -1,5 +1,6 @@
 //! What is forgotten at a restart: plain structs, which know neither the service nor the database.
 
+mod address_pool;
 mod exports;
 mod findings;
 mod heartbeats;
@@ -8,6 +9,7 @@ mod lease_clock;
 mod refused;
 mod waits;
 
+pub(crate) use address_pool::LastPool;
 pub(crate) use exports::{Answer, Exports};
 pub use findings::FindingCount;
 pub(crate) use findings::{Findings, Held};

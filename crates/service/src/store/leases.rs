@@ -4,6 +4,7 @@ use super::row::parse;
 use super::transaction::{Part, Transaction};
 use model::Lease;
 use rusqlite::{OptionalExtension as _, Row, params};
+use std::net::Ipv4Addr;
 use wire::Mac;
 
 impl Transaction<'_> {
@@ -50,6 +51,40 @@ impl Transaction<'_> {
             self.touch(Part::Lease(mac));
         }
         Ok(())
+    }
+
+    /// Nobody gets the address until then, and its lease ends.
+    pub(crate) fn put_declined(
+        &self,
+        address: Ipv4Addr,
+        until_unix: u64,
+        now_unix: u64,
+    ) -> rusqlite::Result<()> {
+        let text = address.to_string();
+        let former: Option<Mac> = self
+            .sql()
+            .prepare_cached("DELETE FROM lease WHERE address = ?1 RETURNING mac")?
+            .query_row([&text], |row| parse(row, 0))
+            .optional()?;
+        if let Some(mac) = former {
+            self.touch(Part::Lease(mac));
+        }
+        // So that no more are there than can be declined in that time.
+        self.sql()
+            .prepare_cached("DELETE FROM declined_address WHERE until_unix <= ?1")?
+            .execute([now_unix])?;
+        self.sql()
+            .prepare_cached("INSERT OR REPLACE INTO declined_address VALUES (?1, ?2)")?
+            .execute(params![text, until_unix])?;
+        Ok(())
+    }
+
+    /// Addresses that nobody gets, and until when.
+    pub(crate) fn declined(&self) -> rusqlite::Result<Vec<(Ipv4Addr, u64)>> {
+        self.sql()
+            .prepare_cached("SELECT address, until_unix FROM declined_address")?
+            .query_map([], |row| Ok((parse(row, 0)?, row.get(1)?)))?
+            .collect()
     }
 
     /// The wall clock was set, and is at `now_unix`: what was to end then ends so much later, or earlier.

@@ -137,6 +137,12 @@ const MIGRATIONS: &[&str] = &[
         fitted_boot INTEGER,
         failures    INTEGER NOT NULL
     ) STRICT;
+", "
+    -- Addresses that nobody gets until then, since somebody uses them who has no lease.
+    CREATE TABLE declined_address (
+        address    TEXT PRIMARY KEY,
+        until_unix INTEGER NOT NULL
+    ) STRICT;
 ",
 ];
 
@@ -231,7 +237,8 @@ mod tests {
                 .execute_batch(
                     "INSERT INTO machine (name, mac, root, write_mode, shelf_slot, kernel_args, reset_disk, \
                      added_unix) VALUES ('lab-07', '02:00:00:00:00:01', 'nbd', 'discard', '0.0', '', 0, 0); \
-                     INSERT INTO lease VALUES ('02:00:00:00:00:01', '10.0.0.7', 99, 'pc'); \
+                     INSERT INTO lease (mac, address, expires_unix, host_name) \
+                     VALUES ('02:00:00:00:00:01', '10.0.0.7', 99, 'pc'); \
                      INSERT INTO boot (mac, firmware, started_unix_ms) VALUES ('02:00:00:00:00:01', 0, 5); \
                      INSERT INTO boot_stage VALUES (1, 'dhcp', 6, NULL, ''); \
                      INSERT INTO seen VALUES ('02:00:00:00:00:02', 0, NULL, NULL, NULL, 7, 8);",

@@ -1,0 +1,167 @@
+//! An ear for other DHCP servers on the boot network.
+//!
+//! It hears what servers send to clients' port, whoever has that port on this host, and asks like a client without an
+//! address. Bootlace never answers it: who answers is another server, even if a relay passes the question on.
+
+use super::frame::{FrameSender, hear_ip};
+use dhcp::{Answer, CLIENT_PORT, Client, Next, ReplyKind};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep_until};
+use wire::{Mac, Moment};
+
+/// How long answers are waited for. dnsmasq first pings an address for 3 s that it has not given yet.
+const PROBE_TIME: Duration = Duration::from_secs(4);
+
+/// A question is repeated after this time, for one of them may be lost.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// Longest packet that is looked at; a DHCP message fits a frame.
+const PACKET_MAX: usize = 1500;
+
+/// The name by which the question can be known in the other server's log.
+const NAME: &str = "bootlace-probe";
+
+/// Another DHCP server, as it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Its address, as it names itself.
+    pub server: Ipv4Addr,
+    /// The address that it offers or gives.
+    pub address: Ipv4Addr,
+    /// To whom.
+    pub to: Mac,
+}
+
+/// Hears what DHCP servers say on one interface.
+pub struct DhcpWatch {
+    socket: UdpSocket,
+    frames: FrameSender,
+    mac: Mac,
+    server: Ipv4Addr,
+}
+
+impl DhcpWatch {
+    /// Listens on `interface`, where our own server is `server`.
+    ///
+    /// # Errors
+    /// The interface is gone, or root's rights (CAP_NET_RAW) are missing.
+    pub fn open(interface: &str, server: Ipv4Addr) -> io::Result<Self> {
+        Ok(Self {
+            // What arrives are whole packets, as datagrams are, so tokio's socket for those serves.
+            socket: UdpSocket::from_std(hear_ip(interface, CLIENT_PORT)?.into())?,
+            frames: FrameSender::open(interface, server)?,
+            mac: mac_of(interface)?,
+            server,
+        })
+    }
+
+    /// The NIC that asks. Its requests must not be answered here.
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Asks, and returns the first other server that answers. Takes 4 seconds if there is none.
+    ///
+    /// # Errors
+    /// The interface is down or gone.
+    pub async fn probe(&self) -> io::Result<Option<Other>> {
+        let transaction = RandomState::new().hash_one(self.mac.0) as u32;
+        let mut client = Client::new(self.mac, NAME, transaction, Moment::default());
+        let Next::Send(question, _) = client.next(Moment::default()) else {
+            unreachable!("who has no address asks at once");
+        };
+        let start = Instant::now();
+        let end = start + PROBE_TIME;
+        let mut again = start;
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return Ok(None),
+                () = sleep_until(again) => {
+                    self.frames.ask(&question)?;
+                    again += REPEAT;
+                }
+                heard = self.hear() => {
+                    let (answer, other) = heard?;
+                    if (answer.transaction, answer.mac) == (transaction, self.mac) {
+                        return Ok(Some(other));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next offer or lease of another server, whoever it is for. What a relay passes on is not looked at: it may
+    /// put its own name in the place of ours (RFC 5107).
+    ///
+    /// # Errors
+    /// The interface is down or gone.
+    pub async fn overhear(&self) -> io::Result<Other> {
+        loop {
+            let (answer, other) = self.hear().await?;
+            if answer.relay.is_unspecified() {
+                return Ok(other);
+            }
+        }
+    }
+
+    async fn hear(&self) -> io::Result<(Answer, Other)> {
+        let mut packet = [0; PACKET_MAX];
+        loop {
+            let length = self.socket.recv(&mut packet).await?;
+            let Some(answer) = payload(&packet[..length]).and_then(|it| Answer::parse(it).ok())
+            else {
+                continue;
+            };
+            let Some(lease) = answer.lease.as_ref().filter(|_| answer.kind != ReplyKind::Nak)
+            else {
+                continue;
+            };
+            if lease.server != self.server {
+                let other = Other { server: lease.server, address: lease.address, to: answer.mac };
+                return Ok((answer, other));
+            }
+        }
+    }
+}
+
+/// What a UDP datagram to a client's port holds, in an IPv4 packet (RFC 791, RFC 768).
+fn payload(packet: &[u8]) -> Option<&[u8]> {
+    let header = usize::from(packet.first()? & 0xf) * 4;
+    let length = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
+    let udp = packet.get(header..length.min(packet.len()))?;
+    let is_to_client = udp.get(2..4)? == CLIENT_PORT.to_be_bytes();
+    let is_udp = packet[0] >> 4 == 4 && header >= 20 && packet.get(9) == Some(&17);
+    (is_udp && is_to_client).then(|| udp.get(8..))?
+}
+
+fn mac_of(interface: &str) -> io::Result<Mac> {
+    let path = format!("/sys/class/net/{interface}/address");
+    std::fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_datagram_to_a_client_is_passed_over() {
+        let mut packet = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0];
+        packet.extend([10, 0, 0, 1, 255, 255, 255, 255, 0, 67, 0, 68, 0, 12, 0, 0]);
+        packet.extend(*b"said");
+        assert_eq!(payload(&packet), Some(&b"said"[..]));
+        let padded = [&packet[..], &[0; 14]].concat();
+        assert_eq!(payload(&padded), Some(&b"said"[..]), "short frames are padded");
+        for end in 0..28 {
+            assert_eq!(payload(&packet[..end]), None, "{end} bytes");
+        }
+        for (index, value) in [(0, 0x65), (0, 0x41), (9, 6), (23, 67)] {
+            let mut other = packet.clone();
+            other[index] = value;
+            assert_eq!(payload(&other), None);
+        }
+    }
+}
