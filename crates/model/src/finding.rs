@@ -98,6 +98,9 @@ kinds! {
     /// The database takes nothing.
     StateNotStored = "state-not-stored", Alarm, Passes::WhenOver,
         "Make room on the disk with /var/lib/bootlace, or look at that disk.";
+    /// The disk with the state is full.
+    StateDiskFull = "state-disk-full", Alarm, Passes::WhenOver,
+        "Make room on the disk with /var/lib/bootlace; machines that must write wait until then.";
     /// The storage server does not answer.
     StorageSilent = "storage-silent", Alarm, Passes::WhenOver,
         "Start the storage server; if it runs, its log says more.";

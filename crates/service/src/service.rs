@@ -7,7 +7,7 @@ use crate::live::{
     Exports, FindingCount, Findings, Heartbeats, Keepers, LastPool, LeaseClock, Refused, Waits,
 };
 use crate::options::Options;
-use crate::store::{self, Database, View};
+use crate::store::{self, Database, Reserve, View};
 use images::Store;
 use model::{AddressPool, FindingKind, Level, Site, Subject};
 use std::sync::Arc;
@@ -46,6 +46,20 @@ impl Service {
     /// # Errors
     /// Database or image store can't be opened, or the database is of a newer Bootlace.
     pub fn open(options: Options) -> Result<Self, Error> {
+        // What is kept for a full disk is the boot server's, who needs it.
+        let is_boot_server = options.network.is_some();
+        match Self::open_now(options.clone()) {
+            Err(error) if is_boot_server && store::is_full_disk(&error) => {
+                match Reserve::beside(&options.database).give_up() {
+                    true => Self::open_now(options),
+                    false => Err(error),
+                }
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_now(options: Options) -> Result<Self, Error> {
         let store = Arc::new(Store::open(&options.images)?);
         store::index(&options.database, || Ok(store.list()?))?;
         store::take_over_files(&options.database, &options.hardware)?;

@@ -2,10 +2,14 @@
 
 use super::ExportError;
 use model::ExportSpec;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// Files are a multiple of this long: what is written next mostly is no longer. A room's table takes 10 KiB.
+const STEP_BYTES: usize = 64 << 10;
 
 /// Addresses and MACs of machines, and in the file beside it their keys, are nobody else's business.
 const OWNER_ONLY: u32 = 0o600;
@@ -46,16 +50,66 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, ExportError> {
 
 /// Replaces the file as a whole: after a power cut there is the old one or the new one. Only its owner can
 /// read it.
+///
+/// The two change places, and the former one is overwritten the next time: so a full disk does not keep the table from
+/// being written, and a machine whose root needs no room boots.
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let new = path.with_extension("new");
+    let mut padded = bytes.to_vec();
+    padded.resize(bytes.len().next_multiple_of(STEP_BYTES), b'\n');
+    overwrite(&new, &padded)?;
+    match renameat_with(CWD, &new, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        // It is the first, or the file system can't do that.
+        Err(_) => fs::rename(&new, path)?,
+    }
+    File::open(folder)?.sync_all()?;
+    // If there is room, the other one is as long now, so that it takes what is written next.
+    if fs::metadata(&new).map_or(0, |file| file.len()) < padded.len() as u64 {
+        let _ = overwrite(&new, &padded);
+    }
+    Ok(())
+}
+
+/// Writes a file of that content, in the place of what was in it.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(OWNER_ONLY).open(&new)?;
+    let mut file = options.write(true).create(true).truncate(false).mode(OWNER_ONLY).open(path)?;
     // A leftover may have had another mode.
     file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    #[test]
+    fn a_table_is_written_on_a_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        // Mounts of this thread only.
+        unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        let none: Option<&Path> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(none, folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        let path = folder.path().join("exports.toml");
+        write_durably(&path, b"first = 1\n").unwrap();
+        let filler = File::create(folder.path().join("filler")).unwrap();
+        let full = std::iter::repeat_with(|| (&filler).write_all(&[1; 4096])).find_map(Result::err);
+        assert_eq!(full.unwrap().kind(), io::ErrorKind::StorageFull);
+        for n in 0..9 {
+            let text = format!("n = {n}\n{}", "# as long as a room's table\n".repeat(n * 200));
+            write_durably(&path, text.as_bytes()).unwrap();
+            assert_eq!(read_text(&path).unwrap().unwrap().trim_end(), text.trim_end());
+        }
+        let longer = vec![b'#'; 2 * STEP_BYTES];
+        assert!(write_durably(&path, &longer).is_err(), "that needs room");
+        assert!(read_text(&path).unwrap().unwrap().starts_with("n = 8"), "it is as it was");
+    }
 }

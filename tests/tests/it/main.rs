@@ -8,6 +8,7 @@ mod dhcp;
 mod failures;
 mod file_systems;
 mod foreign;
+mod full_disk;
 mod handover;
 mod killed;
 mod modes;

@@ -8,6 +8,7 @@ impl Service {
     ///
     /// Runs until it is dropped. If it ends, the database can't be written any more, as its thread has panicked.
     pub async fn run(&self) {
+        self.database().keep_room();
         let tasks = async {
             tokio::join!(
                 self.keep_exports_fresh(),

@@ -3,6 +3,7 @@
 //! Changes that arrive together are stored in one transaction, so that a class room of PCs that asks
 //! for addresses at once costs a few disk flushes and not one for each PC.
 
+use super::room::{Reserve, claim, is_full};
 use super::schema;
 use super::transaction::{ChangeError, Part, Transaction};
 use super::view::View;
@@ -10,6 +11,7 @@ use crate::error::Error;
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +26,9 @@ const GROUP_MAX: usize = 64;
 /// How often the changes of other processes are looked for.
 const FOREIGN_CHANGES_INTERVAL: Duration = Duration::from_secs(1);
 
+/// So many idle intervals lie between two looks at the room on the disk.
+const ROOM_INTERVALS: u32 = 10;
+
 /// Handle of the writer. The thread ends when the last handle is dropped.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -32,6 +37,18 @@ pub(crate) struct Database {
     view: watch::Receiver<Arc<View>>,
     /// Why the last change could not be stored.
     trouble: Arc<Mutex<Option<String>>>,
+    room: Arc<Room>,
+}
+
+/// What is known of the room on the disk.
+#[derive(Debug)]
+struct Room {
+    reserve: Reserve,
+    /// This process sees to it that there is some.
+    is_kept: AtomicBool,
+    is_disk_full: AtomicBool,
+    /// There is room that others would take if we don't.
+    is_claim_due: AtomicBool,
 }
 
 /// Runs inside the transaction; or hears why there is none.
@@ -53,7 +70,20 @@ impl Database {
         let view = View::load(&Transaction::new(&connection)).map_err(failed)?;
         let (publish, view) = watch::channel(Arc::new(view));
         let (queue, changes) = sync_channel(WAITING_CHANGES_MAX);
-        let writer = Writer { path: path.to_owned(), connection, publish, version };
+        let room = Arc::new(Room {
+            reserve: Reserve::beside(path),
+            is_kept: AtomicBool::new(false),
+            is_disk_full: AtomicBool::new(false),
+            is_claim_due: AtomicBool::new(false),
+        });
+        let writer = Writer {
+            path: path.to_owned(),
+            connection,
+            publish,
+            version,
+            room: Arc::clone(&room),
+            n_idle: 0,
+        };
         std::thread::Builder::new()
             .name("database".to_owned())
             .spawn(move || writer.run(&changes))
@@ -62,7 +92,7 @@ impl Database {
                 path: path.into(),
                 source,
             })?;
-        Ok(Self { path: path.into(), queue, view, trouble: Arc::default() })
+        Ok(Self { path: path.into(), queue, view, trouble: Arc::default(), room })
     }
 
     /// The state as of the last commit.
@@ -73,6 +103,16 @@ impl Database {
     /// Why the last change could not be stored; `None` if it was.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this process keeps room on the disk for what is stored.
+    pub(crate) fn keep_room(&self) {
+        self.room.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the disk is full, or the room that is kept there is in use, as far as this process looks.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.room.is_disk_full.load(Ordering::Relaxed)
     }
 
     /// Wakes up at each new state.
@@ -101,12 +141,16 @@ impl Database {
     {
         let (sender, receiver) = oneshot::channel();
         let (path, trouble) = (Arc::clone(&self.path), Arc::clone(&self.trouble));
+        let room = Arc::clone(&self.room);
         let change: Change = Box::new(move |transaction| {
             let failed = |source| Error::Database { path: path.to_path_buf(), source };
             let result = match transaction.map(change) {
                 Ok(Ok(value)) => Ok(value),
                 Ok(Err(ChangeError::Refused(error))) => Err(error),
-                Ok(Err(ChangeError::Sqlite(source))) => Err(failed(Arc::new(source))),
+                Ok(Err(ChangeError::Sqlite(source))) => {
+                    room.on_failure(&source);
+                    Err(failed(Arc::new(source)))
+                }
                 Err(source) => Err(failed(source)),
             };
             let is_kept = result.is_ok();
@@ -155,6 +199,19 @@ struct Writer {
     publish: watch::Sender<Arc<View>>,
     /// Changes when another process has committed.
     version: i64,
+    room: Arc<Room>,
+    /// Idle intervals since the last look at the room on the disk.
+    n_idle: u32,
+}
+
+impl Room {
+    /// Gives the reserve up, if a full disk is why something could not be stored.
+    fn on_failure(&self, error: &rusqlite::Error) {
+        if self.is_kept.load(Ordering::Relaxed) && is_full(error) && self.reserve.give_up() {
+            self.is_disk_full.store(true, Ordering::Relaxed);
+            self.is_claim_due.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Writer {
@@ -162,7 +219,10 @@ impl Writer {
         loop {
             match changes.recv_timeout(FOREIGN_CHANGES_INTERVAL) {
                 Ok(first) => self.store(first, changes),
-                Err(RecvTimeoutError::Timeout) => self.publish(&BTreeSet::new()),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.publish(&BTreeSet::new());
+                    self.look_after_room();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -179,9 +239,13 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "changes could not be stored");
+                self.room.on_failure(&error);
                 Some(error)
             }
         };
+        if self.room.is_claim_due.swap(false, Ordering::Relaxed) {
+            self.claim();
+        }
         for change in applied {
             (change.answer)(match &failed {
                 None => Ok(()),
@@ -233,6 +297,29 @@ impl Writer {
         }
         transaction.commit()?;
         Ok(touched)
+    }
+
+    /// Sees to it that there is room on the disk for what comes.
+    fn look_after_room(&mut self) {
+        if !self.room.is_kept.load(Ordering::Relaxed) {
+            return;
+        }
+        self.n_idle += 1;
+        if self.n_idle % ROOM_INTERVALS != 1 {
+            return;
+        }
+        let reserve = &self.room.reserve;
+        match reserve.make().and_then(|()| reserve.is_needed()) {
+            Ok(is_needed) => self.room.is_disk_full.store(is_needed, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "no room could be kept on the disk"),
+        }
+        self.claim();
+    }
+
+    fn claim(&self) {
+        if let Err(error) = claim(&self.connection, &self.path) {
+            tracing::debug!(%error, "no room could be claimed on the disk");
+        }
     }
 
     /// Shows the new state to readers.

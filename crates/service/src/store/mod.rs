@@ -12,6 +12,7 @@ mod machines;
 mod orders;
 mod proofs;
 mod rescues;
+mod room;
 mod row;
 mod schema;
 mod seen;
@@ -30,3 +31,5 @@ pub(crate) use proofs::Proof;
 pub use seen::Sighting;
 pub(crate) use transaction::{ChangeError, Transaction};
 pub(crate) use view::{LastBoot, View};
+
+pub(crate) use room::{Reserve, is_full_disk};
