@@ -107,7 +107,9 @@ pub(crate) async fn run(
         None => None,
     };
 
-    let files = BootFiles::new(service.clone(), grub, server, alive);
+    let neighbours =
+        net::neighbours::Neighbours::new(&config.network.interface, server, network.prefix);
+    let files = BootFiles::new(service.clone(), grub, server, neighbours, alive);
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let (service, stop) = (service.clone(), stop.clone());

@@ -331,7 +331,12 @@ async fn a_running_machine_is_stopped_after_a_question() {
     let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
     site.service.commit_lease(lease).await.unwrap();
     let boot = site.service.boot_of(mac).unwrap().id;
-    let file = site.service.host_file(address, boot).await.unwrap().unwrap();
+    let file = site
+        .service
+        .host_file(address, service::Link::Neighbour(mac), boot)
+        .await
+        .unwrap()
+        .unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
     assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
@@ -370,9 +375,15 @@ async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
     let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
     site.service.commit_lease(lease).await.unwrap();
     let boot = site.service.boot_of(mac).unwrap().id;
-    let file = site.service.host_file(address, boot).await.unwrap().unwrap();
+    let file = site
+        .service
+        .host_file(address, service::Link::Neighbour(mac), boot)
+        .await
+        .unwrap()
+        .unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
     assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    assert!(site.service.is_admitted(mac, boot).await, "the machine runs in no earlier boot");
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
     site.unknown_pc_asks(MAC).await;
 

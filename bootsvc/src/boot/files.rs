@@ -2,6 +2,7 @@
 
 use crate::boot::file_cache::FileCache;
 use crate::boot::grub_images::GrubImages;
+use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subject};
@@ -26,6 +27,7 @@ struct Inner {
     server: Ipv4Addr,
     /// PCs that wait in their loader: nothing there renews their lease.
     alive: mpsc::Sender<Mac>,
+    neighbours: Neighbours,
     cache: FileCache,
 }
 
@@ -76,15 +78,17 @@ impl Told {
 }
 
 impl BootFiles {
-    /// The boot files of `service`, for clients of the boot server at `server`. PCs that wait in their loader go to
-    /// `alive`.
+    /// The boot files of `service`, for clients of the boot server at `server`, which are its `neighbours`. PCs that wait
+    /// in their loader go to `alive`.
     pub(crate) fn new(
         service: Service,
         grub: GrubImages,
         server: Ipv4Addr,
+        neighbours: Neighbours,
         alive: mpsc::Sender<Mac>,
     ) -> Self {
-        let inner = Inner { service, grub, server, alive, cache: FileCache::default() };
+        let cache = FileCache::default();
+        let inner = Inner { service, grub, server, alive, neighbours, cache };
         Self { inner: Arc::new(inner) }
     }
 
@@ -105,15 +109,23 @@ impl BootFiles {
         self.file(path).await
     }
 
+    /// Whether only one boot of one machine gets what is at this path.
+    pub(crate) fn is_host(path: &str) -> bool {
+        let path = normalize(path);
+        path.starts_with(initcfg::HOST_ARCHIVE_PATH) || path.starts_with(initcfg::HOST_FILE_PATH)
+    }
+
     /// What only one boot of the client's machine gets; the outer `None` if the path is not of that.
     pub(crate) async fn host(&self, path: &str, peer: Ipv4Addr) -> Option<Option<Item>> {
         let path = normalize(path);
         let service = &self.inner.service;
-        let made = if let Some(boot) = path.strip_prefix(initcfg::HOST_ARCHIVE_PATH) {
-            service.host_archive(peer, boot.parse().ok()?).await
+        let archive = path.strip_prefix(initcfg::HOST_ARCHIVE_PATH);
+        let boot = archive.or_else(|| path.strip_prefix(initcfg::HOST_FILE_PATH))?.parse().ok()?;
+        let link = self.inner.neighbours.link_to(peer).await;
+        let made = if archive.is_some() {
+            service.host_archive(peer, link, boot).await
         } else {
-            let boot = path.strip_prefix(initcfg::HOST_FILE_PATH)?;
-            service.host_file(peer, boot.parse().ok()?).await.map(|file| file.map(Vec::from))
+            service.host_file(peer, link, boot).await.map(|file| file.map(Vec::from))
         };
         let bytes = made.unwrap_or_else(|error| {
             tracing::error!(%peer, error = error.chain(), "a host segment can't be made");

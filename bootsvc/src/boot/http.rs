@@ -91,6 +91,10 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
     }
+    // Who only asks how long a secret is would make it void.
+    if *request.method() == Method::HEAD && BootFiles::is_host(path) {
+        return refusal(StatusCode::METHOD_NOT_ALLOWED);
+    }
     // Machines' configurations are had by TFTP only: here a running system could ask for one.
     let found = async {
         match files.host(path, peer).await {

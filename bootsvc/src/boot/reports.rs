@@ -92,7 +92,7 @@ impl ReportListener {
         let (mac, boot) = (word.mac(), word.boot());
         let SocketAddr::V4(address) = peer else { return };
         match self.service.believe(mac, boot, line, tag) {
-            Belief::Proven => self.on_own_word(word, peer, true),
+            Belief::Proven => self.on_proven_word(word, peer),
             Belief::Unproven if self.service.is_heard_unproven(&word, *address.ip()) => {
                 self.on_own_word(word, peer, false);
             }
@@ -112,6 +112,21 @@ impl ReportListener {
         self.waiting.spawn(async move {
             let is_own = service.believes(word.mac(), word.boot(), &line, tag).await;
             is_own.then_some((word, peer))
+        });
+    }
+
+    /// The first words of a boot decide whether it is the machine's. As long as it is not, and its disk is one that
+    /// anybody with its MAC address sees, its reports are not acknowledged, and it does not touch the disk.
+    fn on_proven_word(&mut self, word: Word, peer: SocketAddr) {
+        if self.service.is_known_admitted(word.mac(), word.boot()) {
+            self.on_own_word(word, peer, true);
+            return;
+        }
+        let service = self.service.clone();
+        self.waiting.spawn(async move {
+            let is_admitted = service.is_admitted(word.mac(), word.boot()).await;
+            let is_heard = is_admitted || service.is_heard_as_candidate(&word);
+            is_heard.then_some((word, peer))
         });
     }
 

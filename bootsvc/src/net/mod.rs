@@ -10,6 +10,8 @@ pub mod port_holder;
 pub mod router_solicitations;
 pub mod tftp_server;
 
+pub(crate) mod neighbours;
+
 mod frame;
 mod handed;
 mod tftp_transfer;

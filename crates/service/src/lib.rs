@@ -19,7 +19,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use crate::boot::{Belief, Heard, KernelLog, LoaderConfig, NewStage};
+pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
 pub use crate::fleet::{

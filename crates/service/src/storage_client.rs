@@ -84,7 +84,6 @@ pub(crate) async fn put_export(
 }
 
 /// Gives the machine's disk to its candidate of this boot, which has proven itself to us.
-#[expect(dead_code, reason = "for machines over AoE, which prove themselves to the boot server")]
 pub(crate) async fn admit(
     socket: &Path,
     machine: &MachineName,

@@ -25,14 +25,14 @@ esac
 ";
 
 /// A client with udhcpc, and a folder for its script.
-struct Udhcpc<'a> {
+pub(crate) struct Udhcpc<'a> {
     client: &'a Client,
     script: PathBuf,
     told: PathBuf,
 }
 
 impl<'a> Udhcpc<'a> {
-    fn new(client: &'a Client, folder: &Path) -> Result<Self> {
+    pub(crate) fn new(client: &'a Client, folder: &Path) -> Result<Self> {
         let (script, told) = (folder.join("script"), folder.join("told"));
         std::fs::write(&script, SCRIPT)?;
         std::fs::set_permissions(&script, Permissions::from_mode(0o755))?;
@@ -47,7 +47,7 @@ impl<'a> Udhcpc<'a> {
     }
 
     /// Gets a lease and returns what the script was told.
-    fn ask(&self, arguments: &[&str]) -> Result<BTreeMap<String, String>> {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<BTreeMap<String, String>> {
         let _ = std::fs::remove_file(&self.told);
         text_of(self.command(arguments).arg("-q"))?;
         self.told()

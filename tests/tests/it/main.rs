@@ -10,6 +10,7 @@ mod file_systems;
 mod foreign;
 mod full_disk;
 mod handover;
+mod impostors;
 mod killed;
 mod modes;
 mod mtu;

@@ -119,6 +119,6 @@ fn check_secrecy(site: &Site, console: &Console) -> Result<()> {
     let send = format!("bash -c 'printf \"{forged}\" >/dev/udp/{SERVER}/4915; sleep 1'");
     console.shell(&send, COMMAND)?;
     let view = site.browser().json("/api/v1/machines/pc-1")?;
-    ensure!(view["state"]["word"] == "up" && view["n_refused"] == 1, "{view}");
+    ensure!(view["state"]["word"] == "up" && view["n_refused"] == 3, "{view}");
     Ok(())
 }

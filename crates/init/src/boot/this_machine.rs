@@ -31,6 +31,19 @@ const LEASE: &str = "/run/bootlace/lease.json";
 /// How long the list of hardware may hold up the hand-over; it is sent while the disk is attached.
 const HARDWARE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long the boot server may take to say that the machine's earlier boot is over: it asks for 3 s, and knows nobody
+/// for 25 s after its start.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How soon it is seen that it has said so.
+const ADMISSION_POLL: Duration = Duration::from_millis(20);
+
+/// How soon a host segment that was lost is asked for again.
+const FETCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// A boot that is the first in a while is let in at once.
+const ADMISSION_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How soon it is seen that somebody has left the rescue shell.
 const SHELL_POLL: Duration = Duration::from_millis(200);
 
@@ -81,6 +94,38 @@ impl ThisMachine {
         };
         if let Err(error) = keeper::start(connection, own_lease) {
             self.console.say("attach", &format!("{missed}: {error}"));
+        }
+    }
+
+    /// Waits until the boot server says that this boot is the machine's. Before that a disk that is reached by the MAC
+    /// address alone is an earlier boot's, and would be exchanged under this one.
+    fn await_admission(&mut self, config: &BootConfig) -> Result<(), Failure> {
+        let started = Instant::now();
+        let mut is_told = false;
+        loop {
+            if self.token.get().is_none() {
+                match host_segment::fetch(config, &self.token) {
+                    // What was reported before had no proof.
+                    Ok(_) => self.reporter.report(Stage::Address, "with the host segment"),
+                    Err(_) => std::thread::sleep(FETCH_AGAIN),
+                }
+            }
+            if self.token.get().is_some() && self.reporter.is_last_acknowledged() {
+                return Ok(());
+            }
+            if started.elapsed() > ADMISSION_TIMEOUT {
+                return Err(Failure::new(
+                    "the boot server did not give this machine its disk",
+                    "look at the machine's page: it may still run in an earlier boot, or another PC has the same MAC \
+                     address; or start the boot server",
+                ));
+            }
+            if !is_told && started.elapsed() > ADMISSION_PATIENCE {
+                is_told = true;
+                let text = "the boot server makes sure that nobody else uses this machine's disk";
+                self.console.wait("attach", text);
+            }
+            std::thread::sleep(ADMISSION_POLL);
         }
     }
 
@@ -251,6 +296,9 @@ impl System for ThisMachine {
         if let Some(ram) = config.ram {
             // The keeper starts with the disk, and watches this.
             mount::mount_memory(ram)?;
+        }
+        if let Root::Aoe { .. } = config.root {
+            self.await_admission(config)?;
         }
         let own_lease = self.held.as_ref().map(|held| (held, nic));
         let console = &self.console;

@@ -9,8 +9,9 @@ use initcfg::{
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -98,6 +99,8 @@ impl Target {
 pub(crate) struct Reporter {
     reports: Sender<Report>,
     all_acknowledged: Receiver<()>,
+    /// The largest sequence number that was acknowledged; 0: none was.
+    acknowledged: Arc<AtomicU32>,
     thread: JoinHandle<()>,
     target: Target,
     next_sequence: u32,
@@ -107,14 +110,22 @@ impl Reporter {
     pub(crate) fn start(target: Target, token: TokenCell, first_sequence: u32) -> Self {
         let (reports, queue) = mpsc::channel();
         let (done, all_acknowledged) = mpsc::channel();
+        let acknowledged = Arc::new(AtomicU32::new(0));
+        let heard = Arc::clone(&acknowledged);
         let thread = std::thread::spawn(move || {
             // Without a socket there is nobody to tell; the boot goes on.
             if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
-                send_all(&socket, target, &token, &queue);
+                send_all(&socket, target, &token, &queue, &heard);
             }
             let _ = done.send(());
         });
-        Self { reports, all_acknowledged, thread, target, next_sequence: first_sequence }
+        let next_sequence = first_sequence;
+        Self { reports, all_acknowledged, acknowledged, thread, target, next_sequence }
+    }
+
+    /// Whether the boot server has noted what was reported last.
+    pub(crate) fn is_last_acknowledged(&self) -> bool {
+        self.acknowledged.load(Ordering::Relaxed) + 1 >= self.next_sequence
     }
 
     /// Queues the report that a stage is reached; returns at once.
@@ -152,7 +163,13 @@ impl Reporter {
 }
 
 /// Runs until the queue is closed and everything in it is acknowledged.
-fn send_all(socket: &UdpSocket, target: Target, token: &OnceLock<Token>, queue: &Receiver<Report>) {
+fn send_all(
+    socket: &UdpSocket,
+    target: Target,
+    token: &OnceLock<Token>,
+    queue: &Receiver<Report>,
+    acknowledged: &AtomicU32,
+) {
     let server = target.address();
     let mut waiting: VecDeque<Report> = VecDeque::new();
     let mut repeat = REPEAT_FIRST;
@@ -185,12 +202,17 @@ fn send_all(socket: &UdpSocket, target: Target, token: &OnceLock<Token>, queue: 
             next_send = Instant::now() + repeat;
             repeat = (repeat * 2).min(REPEAT_MAX);
         }
-        read_acks(socket, target, &mut waiting);
+        read_acks(socket, target, &mut waiting, acknowledged);
     }
 }
 
 /// Takes what has come; waits for one tick at most.
-fn read_acks(socket: &UdpSocket, target: Target, waiting: &mut VecDeque<Report>) {
+fn read_acks(
+    socket: &UdpSocket,
+    target: Target,
+    waiting: &mut VecDeque<Report>,
+    acknowledged: &AtomicU32,
+) {
     let mut buffer = [0; REPORT_MAX];
     let _ = socket.set_read_timeout(Some(TICK));
     let started = Instant::now();
@@ -202,6 +224,7 @@ fn read_acks(socket: &UdpSocket, target: Target, waiting: &mut VecDeque<Report>)
                 && ack.boot == target.boot
             {
                 waiting.retain(|report| report.sequence != ack.sequence);
+                acknowledged.fetch_max(ack.sequence, Ordering::Relaxed);
             }
         }
         // "Connection refused" comes at once when nobody listens there: not a reason to spin.
@@ -285,6 +308,9 @@ mod tests {
         for (boot, sequence) in [(8, 1), (7, 2), (7, 1)] {
             let ack = Ack { boot, sequence }.to_string();
             server.send_to(ack.as_bytes(), sender).unwrap();
+        }
+        while !reporter.is_last_acknowledged() {
+            std::thread::sleep(TICK);
         }
         assert!(reporter.finish(Duration::from_secs(10)));
     }

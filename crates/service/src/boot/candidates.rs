@@ -3,11 +3,18 @@
 
 use super::words::new_question;
 use crate::clock::Now;
+use crate::error::Error;
 use crate::live::{Life, Presence};
 use crate::service::Service;
+use crate::storage_client::{self, StorageError};
 use crate::store::{LastBoot, View};
-use model::BootId;
+use initcfg::{Report, Word};
+use model::{BootId, ExportStatus, RootKind, Stage};
+use std::time::Duration;
 use wire::Mac;
+
+/// What the storage server said so long ago is asked again.
+const EXPORTS_FRESH: Duration = Duration::from_millis(500);
 
 /// The boots of a NIC that matter.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +34,126 @@ impl Service {
             Some(earlier) => Boots { current: earlier, candidate: Some(last) },
             None => Boots { current: last, candidate: None },
         })
+    }
+
+    /// Whether this boot is known to be the machine's, or is an earlier one, of which nothing is to be decided any more.
+    /// Never waits.
+    pub fn is_known_admitted(&self, mac: Mac, boot: BootId) -> bool {
+        let view = self.view();
+        let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
+        last.is_none_or(|last| last.proof.is_admitted)
+    }
+
+    /// Whether a proven word of a boot that is not the machine's yet is noted: over AoE it must be before it touches the
+    /// disk, and says the same again until it is.
+    pub fn is_heard_as_candidate(&self, word: &Word) -> bool {
+        let view = self.view();
+        let root = view.boot(word.mac(), word.boot()).and_then(|known| known.boot.root);
+        let is_stage = |report: &Report| report.stage.is_some_and(|stage| stage != Stage::Failed);
+        !matches!(word, Word::Report(report) if root == Some(RootKind::Aoe) && is_stage(report))
+    }
+
+    /// Whether this boot, in which somebody has shown that he knows its secret, is the machine's: if it is not yet, it
+    /// becomes so now if nothing speaks against it. Waits for the storage server.
+    ///
+    /// Over NBD the storage server has decided, when the boot opened its disk. Over AoE, and where the disk is not there,
+    /// the boot is the machine's if the machine does not run in an earlier one any more; over AoE the storage server is
+    /// then told, and agrees.
+    pub async fn is_admitted(&self, mac: Mac, boot: BootId) -> bool {
+        let view = self.view();
+        let Some(last) = view.boots.get(&mac).filter(|last| last.boot.id == boot) else {
+            return true;
+        };
+        if last.proof.is_admitted {
+            return true;
+        }
+        let admitted = match last.boot.root {
+            Some(RootKind::Nbd) => Ok(self.has_export(last).await),
+            root => {
+                self.ask_earlier_boot(mac);
+                let runs = self.boots(&view, mac, self.now());
+                let runs = runs.is_some_and(|boots| boots.candidate.is_some());
+                match (&last.boot.machine, root) {
+                    _ if runs => Ok(false),
+                    (Some(machine), Some(RootKind::Aoe)) => {
+                        let socket = &self.options().storage_socket;
+                        storage_client::admit(socket, machine, boot).await.map(|_| true)
+                    }
+                    _ => Ok(true),
+                }
+            }
+        };
+        match admitted {
+            Ok(false) => return false,
+            Ok(true) => {}
+            // It runs, as far as the storage server sees, or that is just starting: the machine asks again.
+            Err(StorageError::Refused { .. }) if self.has_export(last).await => {}
+            Err(StorageError::Refused { .. }) => return false,
+            Err(error) => {
+                tracing::warn!(%mac, boot, error = wire::error_chain(&error), "not admitted yet");
+                return false;
+            }
+        }
+        match self.note_admission(mac, boot).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%mac, boot, error = error.chain(), "not admitted yet");
+                false
+            }
+        }
+    }
+
+    async fn note_admission(&self, mac: Mac, boot: BootId) -> Result<(), Error> {
+        let noted = self.database().write(move |tables| {
+            let is_news = tables.note_admission(mac, boot)?;
+            if let Some(machine) = tables.name_of(mac)? {
+                tables.note_disk_reset(&machine, boot)?;
+            }
+            Ok(is_news)
+        });
+        if noted.await? {
+            tracing::info!(machine = self.name_or_mac(mac), boot, "boot proven");
+        }
+        Ok(())
+    }
+
+    /// Whether the storage server says that this boot has its machine's disk.
+    async fn has_export(&self, last: &LastBoot) -> bool {
+        let is_his = |export: &ExportStatus| {
+            let spec = &export.spec;
+            Some(&spec.machine) == last.boot.machine.as_ref() && spec.boot == last.boot.id
+        };
+        let answer = self.exports().last();
+        if answer.list.iter().any(is_his) {
+            return true;
+        }
+        let now = self.now().moment;
+        if answer.asked.is_none_or(|asked| now.since(asked) >= EXPORTS_FRESH) {
+            self.refresh_exports().await;
+        }
+        self.exports().last().list.iter().any(is_his)
+    }
+
+    /// What follows from what the storage server says: boots that have their machine's disk are the machine's, if
+    /// somebody has shown their secret; and disks that were to be thrown away are.
+    pub(crate) async fn note_exports(&self) {
+        let (view, answer) = (self.view(), self.exports().last());
+        for export in &answer.list {
+            let (mac, boot) = (export.spec.mac, export.spec.boot);
+            let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
+            let is_new = last.is_some_and(|last| last.proof.is_given && !last.proof.is_admitted);
+            if is_new && export.spec.root == RootKind::Nbd {
+                self.is_admitted(mac, boot).await;
+            } else if view.disk_resets.contains(&boot) {
+                let machine = export.spec.machine.clone();
+                let noted = self
+                    .database()
+                    .write(move |tables| Ok(tables.note_disk_reset(&machine, boot)?));
+                if let Err(error) = noted.await {
+                    tracing::warn!(%mac, boot, error = error.chain(), "a disk that was reset is not noted");
+                }
+            }
+        }
     }
 
     /// Whether the machine is known not to run in this boot any more.

@@ -4,9 +4,10 @@ use super::stages::{NewStage, Prepared};
 use crate::initrds::{InitrdState, Recipe};
 use crate::service::Service;
 use crate::storage_client;
+use crate::store::View;
 use model::{
-    BootId, BootPlan, ExportOrder, ExportSpec, MachineName, Network, Plan, RootKind, Site, Stage,
-    Waiting, WriteMode, grub_cfg, plan,
+    BootId, BootPlan, DiskKey, ExportOrder, ExportSpec, ImageName, Machine, MachineName, Network,
+    Plan, RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -68,7 +69,13 @@ impl Service {
         mac: Mac,
         address: Ipv4Addr,
     ) -> Result<(BootId, Box<BootPlan>), Waiting> {
-        let site = self.site();
+        let mut site = self.site();
+        if site.machine_by_mac(mac).is_some_and(|machine| machine.reset_disk) {
+            // Its last boot may have done that while this server was away.
+            self.refresh_exports().await;
+            self.note_exports().await;
+            site = self.site();
+        }
         let mut boot = match plan(&site, network, mac, address, 0) {
             Plan::Boot(plan) => self.stay_on_version(&site, plan).await?,
             Plan::Wait(why) => return Err(why),
@@ -131,25 +138,10 @@ impl Service {
         let machine = &boot.machine;
         let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);
         if machine.reset_disk && !is_configured {
-            // Now, and not when it was asked for: then a system may have run on the disk.
-            storage_client::delete_disk(&self.options().storage_socket, &machine.name)
-                .await
-                .map_err(|error| not_ready(&error))?;
-            let name = machine.name.clone();
-            let noted = self.database().write(move |tables| Ok(tables.disk_was_reset(&name)?));
-            noted.await.map_err(|error| not_ready(&error))?;
+            // The storage server does it when the boot gets the disk: now a system may run on it.
+            let wanted = self.database().write(move |tables| Ok(tables.want_disk_reset(id)?));
+            wanted.await.map_err(|error| not_ready(&error))?;
         }
-        let spec = ExportSpec {
-            machine: machine.name.clone(),
-            image: boot.image.image.clone(),
-            version: boot.image.version,
-            write_mode: machine.write_mode,
-            boot: id,
-            root: machine.root,
-            address,
-            mac: machine.mac,
-            shelf_slot: machine.shelf_slot,
-        };
         let view = self.view();
         let Some(known) = view.boot(machine.mac, id) else {
             return Err(Waiting::NotReady(format!(
@@ -157,10 +149,9 @@ impl Service {
                 machine.name
             )));
         };
-        // Over AoE nothing can be proven to the storage server.
-        let token = known.proof.token.filter(|_| machine.root == RootKind::Nbd);
-        let key = token.map(|token| token.disk_key());
-        let order = ExportOrder { spec, key, reset: false };
+        let key = known.proof.token.map(|token| token.disk_key());
+        let version = (&boot.image.image, boot.image.version);
+        let order = export_order(&view, machine, version, machine.root, id, address, key);
         storage_client::put_export(&self.options().storage_socket, &order)
             .await
             .map(drop)
@@ -208,6 +199,30 @@ impl Service {
             }
         }
     }
+}
+
+/// What the storage server is told about the disk of a machine in one boot.
+pub(super) fn export_order(
+    view: &View,
+    machine: &Machine,
+    (image, version): (&ImageName, u32),
+    root: RootKind,
+    boot: BootId,
+    address: Ipv4Addr,
+    key: Option<DiskKey>,
+) -> ExportOrder {
+    let spec = ExportSpec {
+        machine: machine.name.clone(),
+        image: image.clone(),
+        version,
+        write_mode: machine.write_mode,
+        boot,
+        root,
+        address,
+        mac: machine.mac,
+        shelf_slot: machine.shelf_slot,
+    };
+    ExportOrder { spec, key, reset: view.disk_resets.contains(&boot) }
 }
 
 fn not_ready(machine: &MachineName, error: &dyn std::error::Error) -> Waiting {

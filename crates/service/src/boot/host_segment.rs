@@ -1,27 +1,44 @@
 //! What only one boot of one machine gets: its secret, its settings, and the machine's SSH host key.
 
+use super::grub_config::export_order;
 use super::ssh_key;
+use super::stages::new_token;
 use crate::error::Error;
 use crate::service::Service;
-use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey};
-use model::{Boot, BootId, Machine, MachineName, Stage, WriteMode};
+use crate::storage_client;
+use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey, Token};
+use model::{Boot, BootId, FindingKind, Machine, MachineName, Stage, WriteMode};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use wire::Mac;
 
 /// The image's public host key.
 const IMAGE_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
 
+/// How who asks is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The NIC that answers at his address on the boot network.
+    Neighbour(Mac),
+    /// Nobody answers there.
+    Silent,
+    /// By a router: nobody knows his NIC.
+    Routed,
+}
+
 impl Service {
-    /// The host segment's file for a boot of the machine at this address.
+    /// The host segment's file for a boot of the machine at this address, with a new secret: the former one of the boot
+    /// is void.
     ///
-    /// Only the last boot of a machine gets one, and only until the machine has shown that it has it or its
-    /// system starts: afterwards any user of that system could ask.
+    /// Only the last boot of a machine gets one, if its own NIC asks, and only until the machine has shown that it has it
+    /// or its system starts: afterwards any user of that system could ask.
     ///
     /// # Errors
     /// The database can't be used.
     pub async fn host_file(
         &self,
         address: Ipv4Addr,
+        link: Link,
         boot: BootId,
     ) -> Result<Option<String>, Error> {
         let view = self.view();
@@ -30,13 +47,29 @@ impl Service {
         let starts = |stage: Stage| matches!(stage, Stage::Handover | Stage::Up);
         let system_starts = last.boot.stages.iter().any(|event| starts(event.stage))
             || self.heartbeats().was_heard(boot);
-        let (Some(token), Some(machine)) = (last.proof.token, view.site.machine_by_mac(mac)) else {
-            return Ok(None);
+        let Some(machine) = view.site.machine_by_mac(mac) else { return Ok(None) };
+        let why = match link {
+            Link::Neighbour(other) if other != mac => Some(format!(
+                "{other} asks for its secret from its address {address}: that is not its NIC"
+            )),
+            Link::Silent => {
+                Some(format!("its secret is asked for from {address}, where nobody answers"))
+            }
+            _ if last.boot.id != boot || last.proof.is_given || system_starts => {
+                Some("its secret is asked for, which it has already".to_owned())
+            }
+            Link::Neighbour(_) | Link::Routed => None,
         };
-        if last.boot.id != boot || last.proof.is_given || system_starts {
-            tracing::warn!(machine = %machine.name, boot, "asks for a host segment that it must not have");
+        if let Some(why) = why {
+            self.refuse_segment(mac, last.boot.id, &why);
             return Ok(None);
         }
+        let renewed = {
+            let service = self.clone();
+            // To the end, even if who asks goes away: boot server and storage server must know the same secret.
+            tokio::spawn(async move { service.renew_token(mac, address, boot).await })
+        };
+        let Some(token) = renewed.await.map_err(|_| Error::Stopping)?? else { return Ok(None) };
         let rescue = last.rescue.as_ref();
         let rescue: Option<RescuePassword> = rescue.and_then(|word| word.parse().ok());
         let config = HostConfig {
@@ -57,12 +90,50 @@ impl Service {
     pub async fn host_archive(
         &self,
         address: Ipv4Addr,
+        link: Link,
         boot: BootId,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let Some(file) = self.host_file(address, boot).await? else { return Ok(None) };
+        let Some(file) = self.host_file(address, link, boot).await? else { return Ok(None) };
         let archive = initrd_builder::host_segment(&file)
             .map_err(|error| Error::HostSegment { boot, why: wire::error_chain(&error) })?;
         Ok(Some(archive))
+    }
+
+    /// Exchanges the secret of a boot that has not proven itself, here and at the storage server; `None`: it has.
+    async fn renew_token(
+        &self,
+        mac: Mac,
+        address: Ipv4Addr,
+        boot: BootId,
+    ) -> Result<Option<Token>, Error> {
+        loop {
+            let view = self.view();
+            let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
+            let Some(last) = last.filter(|last| !last.proof.is_given) else { return Ok(None) };
+            let (former, token) = (last.proof.token, new_token()?);
+            let machine = view.site.machine_by_mac(mac);
+            let root = last.boot.root.filter(|root| !root.is_foreign());
+            let image = last.boot.image.as_ref();
+            if let (Some(machine), Some((image, version)), Some(root)) = (machine, image, root) {
+                let key = Some(token.disk_key());
+                let image = (image, *version);
+                let order = export_order(&view, machine, image, root, boot, address, key);
+                storage_client::put_export(&self.options().storage_socket, &order).await?;
+            }
+            let renewed = self
+                .database()
+                .write(move |tables| Ok(tables.renew_token(mac, boot, former, token)?));
+            if renewed.await? {
+                return Ok(Some(token));
+            }
+            // Somebody else was faster: who asked last gets the secret that counts.
+        }
+    }
+
+    fn refuse_segment(&self, mac: Mac, boot: BootId, why: &str) {
+        self.refused().count(boot);
+        let cause = format!("Probably somebody speaks in its name: {why}");
+        self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
     }
 
     /// The machine's own key, which is made when it is wanted first.

@@ -12,6 +12,7 @@ mod stages;
 mod words;
 
 pub use grub_config::LoaderConfig;
+pub use host_segment::Link;
 pub use kernel_logs::KernelLog;
 pub use stages::NewStage;
 pub use words::{Belief, Heard};

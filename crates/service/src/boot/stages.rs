@@ -163,7 +163,7 @@ fn is_same_power_on(boot: &Boot, now: Now) -> bool {
 }
 
 /// A secret that nobody can guess.
-fn new_token() -> Result<Token, Error> {
+pub(super) fn new_token() -> Result<Token, Error> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
     Ok(Token::new(random))

@@ -75,12 +75,10 @@ impl Service {
             self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
             return Belief::Refused;
         }
-        if proof.token.is_none() || tag.is_none() {
-            return Belief::Unproven;
-        }
+        let (Some(token), Some(_)) = (proof.token, tag) else { return Belief::Unproven };
         if !proof.is_given {
             // Nobody waits for it: if it can't be stored, the machine's next word is a proof as well.
-            drop(self.database().write(move |tables| Ok(tables.note_proof(mac, boot)?)));
+            drop(self.database().write(move |tables| Ok(tables.note_proof(mac, boot, token)?)));
         }
         Belief::Proven
     }

@@ -54,6 +54,7 @@ impl Service {
     pub(super) async fn keep_exports_fresh(&self) {
         loop {
             self.refresh_exports().await;
+            self.note_exports().await;
             // So that it is known since when it is so, though nobody looks at a page.
             self.look_at_state();
             tokio::time::sleep(EXPORTS_INTERVAL).await;

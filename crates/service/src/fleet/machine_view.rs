@@ -95,6 +95,9 @@ impl Service {
                 let candidate = boots.and_then(|boots| boots.candidate);
                 let boot = last.map(|last| Boot::clone(&last.boot));
                 let export = exports.get(&machine.name).copied();
+                // What an earlier boot has of it says nothing about this one.
+                let of_boot = export
+                    .filter(|export| boot.as_ref().is_some_and(|boot| boot.id == export.spec.boot));
                 let waiting = self.waits().get(machine.mac, now.moment);
                 let life = boot
                     .as_ref()
@@ -104,7 +107,7 @@ impl Service {
                     .filter(|_| life == Life::Alive)
                     .and_then(|boot| self.heartbeats().ram_used_percent(boot.id));
                 let state =
-                    machine_state(boot.as_ref(), waiting.as_deref(), export, life, now.unix_ms);
+                    machine_state(boot.as_ref(), waiting.as_deref(), of_boot, life, now.unix_ms);
                 let next = machine
                     .image
                     .as_ref()

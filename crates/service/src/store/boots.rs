@@ -154,8 +154,10 @@ impl Transaction<'_> {
         self.touch(Part::Boot(new.mac));
         self.sql()
             .prepare_cached(
+                // Not the one that the machine may still run in, however many begin in its name.
                 "DELETE FROM boot WHERE mac = ?1 AND id <= \
-                 (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                 (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2) AND id <> \
+                 coalesce((SELECT max(id) FROM boot WHERE mac = ?1 AND is_proven = 1), 0)",
             )?
             .execute(params![mac, BOOTS_OF_NIC_MAX])?;
         if machine.is_none() {

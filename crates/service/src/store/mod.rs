@@ -5,6 +5,7 @@
 
 mod boots;
 mod database;
+mod disk_resets;
 mod hardware;
 mod images;
 mod leases;

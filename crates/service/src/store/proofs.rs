@@ -6,13 +6,22 @@ use model::BootId;
 use rusqlite::{OptionalExtension as _, Row, params};
 use wire::Mac;
 
+/// In `is_proven`: a proof was given, and the boot is the machine's. A Bootlace of before November 2026 writes it for
+/// the first only, and takes [`GIVEN`] for the same.
+const ADMITTED: u32 = 1;
+
+/// In `is_proven`: a proof was given, but the machine may still run in an earlier boot.
+const GIVEN: u32 = 2;
+
 /// How the words of a machine about one of its boots are proven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// The boot's secret; `None`: it was opened by an older Bootlace.
     pub(crate) token: Option<Token>,
-    /// The machine has shown that it knows the secret: from then on, all that it says must be proven.
+    /// Whoever is in this boot has shown that he knows the secret: from then on, all that he says must be proven.
     pub(crate) is_given: bool,
+    /// The boot is the machine's: none that it has proven before goes on any more.
+    pub(crate) is_admitted: bool,
 }
 
 impl Proof {
@@ -35,15 +44,58 @@ impl Transaction<'_> {
             .optional()
     }
 
-    /// The machine has shown that it knows the secret of this boot.
-    pub(crate) fn note_proof(&self, mac: Mac, boot: BootId) -> rusqlite::Result<()> {
-        self.sql().execute("UPDATE boot SET is_proven = 1 WHERE id = ?1", [boot])?;
+    /// Exchanges the secret of a boot of this NIC that nobody has shown yet; whether there is such a boot, and it had the
+    /// former secret until now.
+    pub(crate) fn renew_token(
+        &self,
+        mac: Mac,
+        boot: BootId,
+        former: Option<Token>,
+        token: Token,
+    ) -> rusqlite::Result<bool> {
+        let n_rows = self
+            .sql()
+            .prepare_cached(
+                "UPDATE boot SET token = ?3 WHERE id = ?1 AND mac = ?2 AND token IS ?4 AND is_proven = 0",
+            )?
+            .execute(params![
+                boot,
+                mac.to_string(),
+                token.as_bytes(),
+                former.as_ref().map(Token::as_bytes)
+            ])?;
+        self.touch(Part::Boot(mac));
+        Ok(n_rows > 0)
+    }
+
+    /// Somebody has shown that he knows this secret of this boot.
+    pub(crate) fn note_proof(&self, mac: Mac, boot: BootId, token: Token) -> rusqlite::Result<()> {
+        self.sql()
+            .prepare_cached(
+                "UPDATE boot SET is_proven = ?3 WHERE id = ?1 AND token = ?2 AND is_proven = 0",
+            )?
+            .execute(params![boot, token.as_bytes(), GIVEN])?;
         self.touch(Part::Boot(mac));
         Ok(())
+    }
+
+    /// This boot, in which a proof was given, is the machine's. Returns whether that is news.
+    pub(crate) fn note_admission(&self, mac: Mac, boot: BootId) -> rusqlite::Result<bool> {
+        let n_rows = self
+            .sql()
+            .prepare_cached("UPDATE boot SET is_proven = ?2 WHERE id = ?1 AND is_proven = ?3")?
+            .execute(params![boot, ADMITTED, GIVEN])?;
+        self.touch(Part::Boot(mac));
+        Ok(n_rows > 0)
     }
 }
 
 fn proof(row: &Row<'_>) -> rusqlite::Result<Proof> {
     let token: Option<[u8; 32]> = row.get(0)?;
-    Ok(Proof { token: token.map(Token::new), is_given: row.get(1)? })
+    let is_proven: u32 = row.get(1)?;
+    Ok(Proof {
+        token: token.map(Token::new),
+        is_given: is_proven != 0,
+        is_admitted: is_proven == ADMITTED,
+    })
 }

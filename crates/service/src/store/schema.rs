@@ -146,6 +146,14 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
+/// What an older Bootlace ignores: made beside the steps, so that it still opens the database.
+const ADDITIONS: &str = "
+    -- Boots that throw their machine's disk away, and have not got it yet.
+    CREATE TABLE IF NOT EXISTS disk_reset (
+        boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE
+    ) STRICT;
+";
+
 /// Opens the database for writing, making it if it is missing.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -170,6 +178,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
         )
         .map_err(failed)?;
     migrate(&mut connection, path)?;
+    connection.execute_batch(ADDITIONS).map_err(failed)?;
     Ok(connection)
 }
 

@@ -23,6 +23,8 @@ pub(super) enum Part {
     Images,
     /// Rescue shells that are wanted.
     Rescues,
+    /// Boots that throw their machine's disk away.
+    DiskResets,
     /// The lease of one NIC.
     Lease(Mac),
     /// All leases.

@@ -27,6 +27,8 @@ pub(crate) struct View {
     pub(crate) hardware: HashTrieMapSync<Mac, Arc<Hardware>>,
     /// Passwords of the rescue shells that machines stop in at their next boot, by name.
     pub(crate) rescues: Arc<HashMap<String, String>>,
+    /// Boots that throw their machine's disk away and have not got it yet.
+    pub(crate) disk_resets: Arc<HashSet<BootId>>,
     /// PCs that asked for a loader, machines too.
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     leases: HashTrieMapSync<Mac, Arc<Lease>>,
@@ -85,7 +87,7 @@ impl View {
     /// Reads everything.
     pub(super) fn load(tables: &Transaction<'_>) -> rusqlite::Result<Self> {
         let mut view = Self::default();
-        for part in [Part::Machines, Part::Images, Part::Rescues, Part::Leases] {
+        for part in [Part::Machines, Part::Images, Part::Rescues, Part::DiskResets, Part::Leases] {
             view.load_part(tables, part)?;
         }
         for boot in tables.last_boots()? {
@@ -117,6 +119,9 @@ impl View {
             Part::Images => {
                 let images = tables.image_versions()?;
                 self.site = Arc::new(Site { machines: self.site.machines.clone(), images });
+            }
+            Part::DiskResets => {
+                self.disk_resets = Arc::new(tables.disk_resets()?.into_iter().collect());
             }
             Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),
             Part::Leases => {

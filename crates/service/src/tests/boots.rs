@@ -137,7 +137,7 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     let root = folder.path();
     add_image(root, "debian-12", 1);
     let service = Service::open(options(root)).unwrap();
-    let asked = start_storage(root);
+    let (asked, holder) = disks::start_disks(root);
     let name: model::MachineName = "lab-07".parse().unwrap();
     let change = MachineChange {
         mac: Some(MAC),
@@ -167,13 +167,27 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     reached(&service, Stage::Start).await;
     assert!(screen(&service).await.contains("already, and was given something else"));
     assert_eq!(asked.lock().unwrap().len(), 2, "the disk of a running machine was thrown away");
+    holder.lock().unwrap().boot = service.boot_of(MAC).map(|boot| boot.id);
+    let second = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     for n_asked in [1, 2] {
-        service.boot_started(MAC, Firmware::Bios).await.unwrap();
         let config = service.loader_config(ADDRESS).await;
         assert!(config.text.contains("/boot/debian-12/2/vmlinuz"), "{}", config.text);
         assert_eq!(asked.lock().unwrap().len(), n_asked);
-        assert!(!service.site().machine(&name).unwrap().reset_disk);
+        assert!(asked.lock().unwrap().last().unwrap().reset, "when this boot gets its disk");
+        let is_wanted = service.site().machine(&name).unwrap().reset_disk;
+        assert!(is_wanted, "a boot that never proves itself throws nothing away");
+        service.refresh_exports().await;
+        service.note_exports().await;
     }
+    // It has its disk, which may be seen when it is over only.
+    holder.lock().unwrap().boot = Some(second);
+    service.refresh_exports().await;
+    service.note_exports().await;
+    assert!(!service.site().machine(&name).unwrap().reset_disk);
+    reached(&service, Stage::Handover).await;
+    assert_ne!(service.boot_started(MAC, Firmware::Bios).await.unwrap(), second);
+    assert_eq!(screen(&service).await, "");
+    assert!(!asked.lock().unwrap().last().unwrap().reset);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A boot that begins in the name of a machine that runs.
 
+use super::disks::{Asked, Holder, start_disks};
 use super::time::Hands;
 use super::*;
 use initcfg::{Answer, Heartbeat, HostConfig, PowerVerb, Question, Token, Word};
@@ -12,29 +13,31 @@ struct Lab {
     hands: Hands,
     service: Service,
     name: MachineName,
+    asked: Asked,
+    holder: Arc<Mutex<Holder>>,
 }
 
 impl Lab {
-    async fn new() -> Self {
+    async fn new(root: RootKind) -> Self {
         let folder = tempfile::tempdir().unwrap();
         add_image(folder.path(), "debian-12", 1);
         let hands = Hands::at(1_800_000_000_000);
         let service =
             Service::open(Options { clock: hands.clock(), ..options(folder.path()) }).unwrap();
-        start_storage(folder.path());
+        let (asked, holder) = start_disks(folder.path());
         let name: MachineName = "lab-07".parse().unwrap();
         let image = Some("debian-12".parse().unwrap());
-        service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+        service.adopt(MAC, name.clone(), image, root).await.unwrap();
         pretend_initrds(&service);
         lease(&service, MAC, ADDRESS).await;
-        Self { _folder: folder, hands, service, name }
+        Self { _folder: folder, hands, service, name, asked, holder }
     }
 
     /// A boot from the firmware's DHCP to its host segment.
     async fn boot(&self) -> Machine<'_> {
         let boot = self.service.boot_started(MAC, Firmware::Bios).await.unwrap();
         assert_eq!(screen(&self.service).await, "");
-        let file = self.service.host_file(ADDRESS, boot).await.unwrap().unwrap();
+        let file = self.service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
         let token = HostConfig::parse(file.as_bytes()).unwrap().token;
         Machine { lab: self, boot, token }
     }
@@ -66,18 +69,30 @@ fn keeper() -> SocketAddr {
 impl Machine<'_> {
     /// Its system comes up, and its keeper is heard.
     async fn comes_up(&self) {
+        self.gets_its_disk();
+        assert!(self.says("report").await);
         for stage in [Stage::Start, Stage::Attach, Stage::Handover, Stage::Up] {
-            self.says("report").await;
             let stage = NewStage::noticed(stage, "");
             self.lab.service.stage(MAC, Some(self.boot), stage).await.unwrap();
         }
         self.gives_sign_of_life();
     }
 
-    async fn says(&self, text: &str) {
+    fn gets_its_disk(&self) {
+        *self.lab.holder.lock().unwrap() = Holder { boot: Some(self.boot), runs: true };
+    }
+
+    /// Whether its boot is the machine's when it has said so.
+    async fn says(&self, text: &str) -> bool {
         let tag = Some(self.token.tag(text.as_bytes()));
         assert!(self.lab.service.believes(MAC, self.boot, text.as_bytes(), tag).await);
         self.lab.service.database().write(|_| Ok(())).await.unwrap();
+        self.lab.service.is_admitted(MAC, self.boot).await
+    }
+
+    fn report(&self, stage: Stage) -> Word {
+        let line = format!("bootlace/1 report {} {MAC} 1 {stage} 1 x", self.boot);
+        Word::parse(line.as_bytes()).unwrap()
     }
 
     fn heartbeat(&self) -> Heartbeat {
@@ -117,7 +132,7 @@ impl Machine<'_> {
 
 #[tokio::test]
 async fn a_boot_in_the_name_of_a_machine_that_runs_changes_nothing_of_it() {
-    let lab = Lab::new().await;
+    let lab = Lab::new(RootKind::Nbd).await;
     let machine = lab.boot().await;
     machine.comes_up().await;
     assert_eq!((lab.shown_boot(), lab.word()), (machine.boot, StateWord::Up));
@@ -160,7 +175,7 @@ async fn a_boot_in_the_name_of_a_machine_that_runs_changes_nothing_of_it() {
 
 #[tokio::test]
 async fn a_machine_that_was_switched_off_and_on_is_seen_after_three_seconds() {
-    let lab = Lab::new().await;
+    let lab = Lab::new(RootKind::Nbd).await;
     let first = lab.boot().await;
     first.comes_up().await;
     first.live(30, true);
@@ -183,7 +198,7 @@ async fn a_machine_that_was_switched_off_and_on_is_seen_after_three_seconds() {
 
 #[tokio::test]
 async fn a_machine_that_said_that_it_restarts_is_seen_at_once() {
-    let lab = Lab::new().await;
+    let lab = Lab::new(RootKind::Nbd).await;
     let first = lab.boot().await;
     first.comes_up().await;
     lab.service.heartbeat(Heartbeat { is_last: true, ..first.heartbeat() }, Some(keeper()));
@@ -193,13 +208,131 @@ async fn a_machine_that_said_that_it_restarts_is_seen_at_once() {
 
 #[tokio::test]
 async fn the_keeper_of_an_earlier_bootlace_is_believed_by_its_signs_of_life() {
-    let lab = Lab::new().await;
+    let lab = Lab::new(RootKind::Nbd).await;
     let machine = lab.boot().await;
-    machine.says("report").await;
+    machine.gets_its_disk();
+    assert!(machine.says("report").await);
     machine.lab.service.heartbeat(machine.heartbeat(), Some(keeper()));
     let forged = lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
     machine.live(29, false);
     assert_eq!((lab.shown_boot(), lab.candidate()), (machine.boot, Some(forged)));
     machine.live(3, false);
     assert_eq!((lab.shown_boot(), lab.candidate()), (forged, None));
+}
+
+#[tokio::test]
+async fn over_nbd_the_storage_server_says_whose_boot_is_the_machine_s() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let machine = lab.boot().await;
+    machine.comes_up().await;
+    machine.live(30, true);
+
+    // Somebody has even got the secret of the boot that he began.
+    let forged = lab.boot().await;
+    assert_ne!(forged.token, machine.token);
+    for _ in 0..3 {
+        assert!(!forged.says("report").await);
+        machine.live(20, true);
+        assert_eq!((lab.shown_boot(), lab.candidate()), (machine.boot, Some(forged.boot)));
+    }
+    let refused = lab.service.host_file(ADDRESS, OWN, forged.boot).await.unwrap();
+    assert_eq!(refused, None, "it has shown that it has its secret");
+
+    // The machine was switched off and on, and the storage server has noticed.
+    *lab.holder.lock().unwrap() = Holder::default();
+    lab.hands.pass(1000);
+    assert!(forged.says("report").await);
+    assert_eq!((lab.shown_boot(), lab.candidate()), (forged.boot, None));
+    // The former boot can't come back.
+    assert!(lab.service.is_known_admitted(MAC, machine.boot));
+    machine.says("report").await;
+    assert_eq!(lab.shown_boot(), forged.boot);
+}
+
+#[tokio::test]
+async fn over_aoe_a_boot_gets_the_disk_when_the_machine_answers_no_more() {
+    let lab = Lab::new(RootKind::Aoe).await;
+    let machine = lab.boot().await;
+    assert!(machine.says("report").await, "nobody else was there");
+    assert_eq!(lab.holder.lock().unwrap().boot, Some(machine.boot), "the storage server is told");
+    machine.comes_up().await;
+    machine.live(30, true);
+
+    let second = lab.boot().await;
+    machine.live(1, true);
+    for _ in 0..3 {
+        assert!(!second.says("report").await);
+        assert!(!lab.service.is_heard_as_candidate(&second.report(Stage::Start)));
+        assert!(lab.service.is_heard_as_candidate(&second.report(Stage::Failed)));
+        machine.live(20, true);
+        assert_eq!((lab.shown_boot(), lab.candidate()), (machine.boot, Some(second.boot)));
+    }
+    // It is switched off; the storage server has seen a frame just now.
+    machine.live(1, false);
+    assert!(!second.says("report").await);
+    assert_eq!(machine.live(3, false), 3);
+    assert!(!second.says("report").await, "the storage server does not agree");
+    assert_eq!(lab.holder.lock().unwrap().boot, Some(machine.boot));
+    lab.holder.lock().unwrap().runs = false;
+    assert!(second.says("report").await);
+    assert_eq!(lab.holder.lock().unwrap().boot, Some(second.boot));
+    assert_eq!((lab.shown_boot(), lab.candidate()), (second.boot, None));
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_takes_nobody_for_silent_before_he_could_speak() {
+    let lab = Lab::new(RootKind::Aoe).await;
+    let machine = lab.boot().await;
+    machine.comes_up().await;
+    let second = lab.boot().await;
+    lab.holder.lock().unwrap().runs = false;
+    let again = Service::open(lab.service.options().clone()).unwrap();
+    let report = second.token.tag(b"report");
+    assert!(again.believes(MAC, second.boot, b"report", Some(report)).await);
+    again.database().write(|_| Ok(())).await.unwrap();
+    for seconds in [0, 25] {
+        lab.hands.pass(seconds * 1000);
+        assert!(!again.is_admitted(MAC, second.boot).await, "{seconds}");
+    }
+    lab.hands.pass(1000);
+    assert!(again.is_admitted(MAC, second.boot).await);
+}
+
+#[tokio::test]
+async fn forged_boots_do_not_push_out_the_one_that_runs() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let machine = lab.boot().await;
+    machine.comes_up().await;
+    for _ in 0..120 {
+        lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+        reached(&lab.service, Stage::Config).await;
+    }
+    assert_eq!(lab.shown_boot(), machine.boot);
+    assert!(machine.says("report").await);
+    lab.service.order(&lab.name, PowerVerb::Reboot).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_copy_of_the_secret_is_told_to_the_storage_server_first() {
+    for root in [RootKind::Nbd, RootKind::Aoe] {
+        let lab = Lab::new(root).await;
+        let first = lab.boot().await;
+        let key = || lab.asked.lock().unwrap().last().unwrap().key;
+        assert_eq!(key(), Some(first.token.disk_key()));
+        let file = lab.service.host_file(ADDRESS, OWN, first.boot).await.unwrap().unwrap();
+        let token = HostConfig::parse(file.as_bytes()).unwrap().token;
+        assert_ne!(token, first.token);
+        assert_eq!(key(), Some(token.disk_key()));
+        // The loader asks for its configuration again.
+        assert_eq!(screen(&lab.service).await, "");
+        assert_eq!(key(), Some(token.disk_key()));
+        // Two at once: one of them has the secret that counts, everywhere the same.
+        let ask = || lab.service.host_file(ADDRESS, OWN, first.boot);
+        let (one, other) = tokio::join!(ask(), ask());
+        let tokens = [one, other]
+            .map(|file| HostConfig::parse(file.unwrap().unwrap().as_bytes()).unwrap().token);
+        let counts = lab.service.view().boots[&MAC].proof.token.unwrap();
+        assert!(tokens.contains(&counts));
+        assert_eq!(key(), Some(counts.disk_key()));
+    }
 }

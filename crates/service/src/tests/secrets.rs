@@ -21,7 +21,7 @@ async fn configured(root: &Path, service: &Service) -> u64 {
 }
 
 async fn segment(service: &Service, boot: u64) -> Option<HostConfig> {
-    let file = service.host_file(ADDRESS, boot).await.unwrap()?;
+    let file = service.host_file(ADDRESS, OWN, boot).await.unwrap()?;
     Some(HostConfig::parse(file.as_bytes()).unwrap())
 }
 
@@ -42,16 +42,20 @@ async fn a_segment_is_for_one_boot_of_one_machine() {
     let first = segment(&service, boot).await.unwrap();
     assert_eq!((first.boot, first.reboot_seconds), (boot, 60));
     let started = std::time::Instant::now();
-    assert_eq!(segment(&service, boot).await, Some(first.clone()), "the loader asks twice");
+    let again = segment(&service, boot).await.unwrap();
+    assert_ne!(again.token, first.token, "the loader asks twice");
+    assert_eq!(again.ssh, first.ssh);
     println!("made in {:?}", started.elapsed());
-    assert_eq!(service.host_archive(ADDRESS, boot).await.unwrap().unwrap().len() % 4, 0);
+    assert_eq!(service.host_archive(ADDRESS, OWN, boot).await.unwrap().unwrap().len() % 4, 0);
 
     let stranger = Ipv4Addr::new(10, 77, 0, 150);
-    assert_eq!(service.host_file(stranger, boot).await.unwrap(), None);
+    assert_eq!(service.host_file(stranger, Link::Routed, boot).await.unwrap(), None);
     let other = Mac([0x52, 0x54, 0, 0, 0, 2]);
     lease(&service, other, stranger).await;
     service.boot_started(other, Firmware::Bios).await.unwrap();
-    assert_eq!(service.host_file(stranger, boot).await.unwrap(), None);
+    for link in [Link::Neighbour(other), Link::Routed] {
+        assert_eq!(service.host_file(stranger, link, boot).await.unwrap(), None);
+    }
     assert_eq!(segment(&service, boot + 1).await, None);
 
     // From here on, users of the machine could ask.
@@ -70,6 +74,33 @@ async fn a_segment_is_for_one_boot_of_one_machine() {
     service.remove_machine("lab-07".parse().unwrap()).await.unwrap();
     let fresh = configured(folder.path(), &service).await;
     assert_ne!(segment(&service, fresh).await.unwrap().ssh.unwrap().public, ssh.public);
+}
+
+#[tokio::test]
+async fn a_segment_is_for_the_nic_that_boots_and_its_last_copy_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    add_image(folder.path(), "debian-12", 1);
+    let service = Service::open(options(folder.path())).unwrap();
+    let boot = configured(folder.path(), &service).await;
+    let first = segment(&service, boot).await.unwrap().token;
+    let thief = Link::Neighbour(Mac([0x52, 0x54, 0, 0, 0, 0x66]));
+    for link in [thief, Link::Silent] {
+        assert_eq!(service.host_file(ADDRESS, link, boot).await.unwrap(), None);
+    }
+    let name = "lab-07".parse().unwrap();
+    assert_eq!(service.machine(&name).unwrap().n_refused, 2);
+    // Who is refused makes nobody's secret void; who gets it makes the former one void.
+    let token = segment(&service, boot).await.unwrap().token;
+    assert!(!believes(&service, MAC, boot, b"report", Some(first.tag(b"report"))).await);
+    assert!(believes(&service, MAC, boot, b"report", Some(token.tag(b"report"))).await);
+    assert_eq!(segment(&service, boot).await, None, "it has shown that it has it");
+    assert!(believes(&service, MAC, boot, b"report", Some(token.tag(b"report"))).await);
+    assert_eq!(service.machine(&name).unwrap().n_refused, 4);
+
+    // Nobody knows the NIC of who is behind a router.
+    reached(&service, Stage::Handover).await;
+    let next = configured(folder.path(), &service).await;
+    assert!(service.host_file(ADDRESS, Link::Routed, next).await.unwrap().is_some());
 }
 
 #[tokio::test]

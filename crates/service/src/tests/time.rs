@@ -111,7 +111,7 @@ async fn an_order_is_given_for_two_minutes() {
     service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
     lease(&service, MAC, ADDRESS).await;
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    let file = service.host_file(ADDRESS, boot).await.unwrap().unwrap();
+    let file = service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
     assert!(service.believes(MAC, boot, b"alive", Some(token.tag(b"alive"))).await);
     service.database().write(|_| Ok(())).await.unwrap();

@@ -1,0 +1,114 @@
+//! A storage server that only takes notes.
+
+use super::options;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use model::{Admit, BootId, ExportOrder, KeptDisk, WriteMode};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Orders since a disk was thrown away.
+pub(super) type Asked = Arc<Mutex<Vec<ExportOrder>>>;
+
+/// Who has the disk.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Holder {
+    /// This boot; `None`: whoever asked last.
+    pub(super) boot: Option<BootId>,
+    /// It runs: nobody else gets the disk.
+    pub(super) runs: bool,
+}
+
+/// Answers the storage API, and tells which exports were asked for since a disk was thrown away.
+pub(super) fn start_storage(root: &Path) -> Asked {
+    start_disks(root).0
+}
+
+/// The same for a test that says who has the disk.
+pub(super) fn start_disks(root: &Path) -> (Asked, Arc<Mutex<Holder>>) {
+    let socket = options(root).storage_socket;
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    let (asked, holder) = <(Asked, Arc<Mutex<Holder>>)>::default();
+    let state = (Arc::clone(&asked), Arc::clone(&holder));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let state = state.clone();
+            let answer = move |request| {
+                let state = state.clone();
+                async move { Ok::<_, Infallible>(answer(request, &state.0, &state.1).await) }
+            };
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(answer)),
+            );
+        }
+    });
+    (asked, holder)
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    asked: &Asked,
+    holder: &Mutex<Holder>,
+) -> Response<Full<Bytes>> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut asked = asked.lock().unwrap();
+    let mut holder = holder.lock().unwrap();
+    let held = |asked: &[ExportOrder], holder: &Holder| -> Option<Value> {
+        let is_held = |order: &&ExportOrder| holder.boot.is_none_or(|boot| order.spec.boot == boot);
+        asked.iter().rfind(is_held).map(status)
+    };
+    let answer = match (method, path.rsplit('/').next()) {
+        (Method::DELETE, _) => {
+            asked.clear();
+            Value::Null
+        }
+        (Method::POST, Some("admit")) => {
+            let Admit { boot } = serde_json::from_slice(&body).unwrap();
+            if holder.runs && holder.boot != Some(boot) {
+                let mut refused = Response::new(Full::new(Bytes::from("it runs")));
+                *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return refused;
+            }
+            holder.boot = Some(boot);
+            held(&asked, &holder).unwrap()
+        }
+        (Method::PUT, _) => {
+            let order: ExportOrder = serde_json::from_slice(&body).unwrap();
+            if order.reset && !asked.iter().any(|former| former.spec.boot == order.spec.boot) {
+                asked.clear();
+            }
+            asked.push(order);
+            status(asked.last().unwrap())
+        }
+        _ if path.starts_with("/v1/disks/") => kept_disk(&asked),
+        (_, Some("exports")) => Value::Array(held(&asked, &holder).into_iter().collect()),
+        _ => Value::Null,
+    };
+    Response::new(Full::new(Bytes::from(answer.to_string())))
+}
+
+fn status(order: &ExportOrder) -> Value {
+    let counters = model::ExportCounters::default();
+    json!({
+        "spec": order.spec, "size_bytes": 4096, "connections": 1, "idle_seconds": null,
+        "layer_bytes": 0, "counters": counters,
+    })
+}
+
+/// A persistent disk stays what it was when it was made.
+fn kept_disk(asked: &[ExportOrder]) -> Value {
+    let mut specs = asked.iter().map(|order| &order.spec);
+    let first = specs.find(|spec| spec.write_mode == WriteMode::Persistent);
+    let disk = first.map(|spec| KeptDisk { image: spec.image.clone(), version: spec.version });
+    serde_json::to_value(disk).unwrap()
+}
