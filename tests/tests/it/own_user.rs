@@ -132,6 +132,23 @@ fn what_a_command_of_root_writes_before_the_first_start_is_the_servers() {
 }
 
 #[test]
+fn root_s_import_sees_who_writes_to_the_disk() {
+    on_a_site("own-import", |site| {
+        let disk = site.root().join("disk.raw");
+        let file = fs::File::create(&disk)?;
+        file.set_len(1 << 20)?;
+        let disk = disk.to_string_lossy().into_owned();
+        let refused = site.run(&["image", "import", &disk, "--name", "one"]);
+        let text = format!("{:#}", refused.err().context("it was imported")?);
+        ensure!(
+            text.contains("was not imported") && text.contains("open for writing by"),
+            "{text}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn a_socket_that_was_handed_over_is_the_servers() {
     on_a_site("own-handed", |site| {
         let pages = TcpListener::bind("127.0.0.1:0")?;

@@ -25,9 +25,9 @@ impl Service {
             trouble.map(|why| format!("No machine can start: nothing can be stored, as {why}"));
         holds(FindingKind::StateNotStored, server(trouble).into_iter().collect());
 
-        let full = self.database().is_disk_full().then(|| {
+        let full = self.database().is_disk_full().then_some(
             "The disk with the state is full: leases and boots are stored in the room that is kept for them"
-        });
+        );
         holds(FindingKind::StateDiskFull, server(full.map(str::to_owned)).into_iter().collect());
 
         let exports = self.exports().last();
