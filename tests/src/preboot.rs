@@ -72,6 +72,17 @@ impl Preboot {
         Self { has_segment: false, ..self }
     }
 
+    /// The secret of this boot, out of what [`fetch`](Self::fetch) has fetched last, in hexadecimal digits.
+    ///
+    /// # Errors
+    /// Nothing was fetched, or there is no secret in it.
+    pub fn secret(&self) -> Result<String> {
+        let segment = std::fs::read(self.folder.path().join("segment"))?;
+        let text = String::from_utf8_lossy(&segment);
+        let secret = text.lines().find_map(|line| line.strip_prefix("token="));
+        secret.map(str::to_owned).context("the host segment holds no secret")
+    }
+
     /// Fetches what GRUB would; the boot server prepares the root disk.
     ///
     /// # Errors

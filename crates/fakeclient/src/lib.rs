@@ -6,6 +6,7 @@ pub mod crowd;
 pub mod forged;
 mod histogram;
 pub mod loader_tcp;
+pub mod machine_disk;
 mod packet;
 pub mod room;
 

@@ -1,8 +1,9 @@
 //! What goes wrong is said where the person is: on the machine's console and, as soon as it has an
 //! address, on its page.
 
+use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
+use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -33,10 +34,8 @@ struct Room {
 
 fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
     let programs = ["qemu-system-x86_64", "mmdebstrap", "grub-mkimage", "udhcpc", "curl"];
-    let needs: Vec<Need> = [Need::Root, Need::SlowTests, Need::Program("nbdcopy")]
-        .into_iter()
-        .chain(programs.map(Need::Program))
-        .collect();
+    let needs: Vec<Need> =
+        [Need::Root, Need::SlowTests].into_iter().chain(programs.map(Need::Program)).collect();
     if !require(name, &needs) {
         return;
     }
@@ -97,10 +96,7 @@ impl Room {
     /// fail with `what`, and say that `remedy` helps.
     fn check_disk(&self, bytes: &[u8], what: &str, remedy: &str) -> Result<()> {
         let (preboot, kernel) = self.preboot()?;
-        let file = self.folder.path().join("start");
-        std::fs::write(&file, bytes)?;
-        let mut copy = preboot.client().command("nbdcopy");
-        lab::run(copy.arg(&file).arg(format!("nbd://{SERVER}/pc-1")))?;
+        with_disk(&preboot, &kernel, "pc-1", |disk| Ok(disk.write_start(bytes)?))?;
         drop(preboot);
         let pc = self.pc(&kernel, "virtio-net-pci")?;
         expect_failure(&pc, what, remedy, BOOT)?;

@@ -1,8 +1,9 @@
 //! Roots on every file system that init knows, written by the file system's own program.
 
 use crate::boot::{SHUTDOWN, can_boot};
+use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require, run, text_of};
+use lab::{Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require, run, text_of};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -32,7 +33,7 @@ $busybox poweroff -f
 #[test]
 fn a_root_may_have_any_of_the_usual_file_systems() {
     let name = "filesystems";
-    let programs = ["mkfs.btrfs", "mkfs.erofs", "mkfs.xfs", "mksquashfs", "nbdcopy", "udhcpc"];
+    let programs = ["mkfs.btrfs", "mkfs.erofs", "mkfs.xfs", "mksquashfs", "udhcpc"];
     if can_boot(name) && require(name, &programs.map(Need::Program)) {
         all(name).unwrap_or_else(|error| panic!("{error:#}"));
     }
@@ -92,8 +93,8 @@ impl Room {
         let preboot = Preboot::start(&self.site, MAC)?;
         let kernel = preboot.fetch()?;
         if let Some(disk) = disk {
-            let mut copy = preboot.client().command("nbdcopy");
-            run(copy.arg(disk).arg(format!("nbd://{SERVER}/pc-1")))?;
+            let bytes = std::fs::read(disk)?;
+            with_disk(&preboot, &kernel, "pc-1", |disk| Ok(disk.write_start(&bytes)?))?;
         }
         drop(preboot);
         let mut pc = Pc::builder("pc-1").mac(MAC).kernel(&kernel).start(self.site.lan())?;

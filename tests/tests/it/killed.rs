@@ -1,8 +1,9 @@
 //! The storage server is killed again and again under machines that write, and nothing is lost.
 
 use crate::boot::{COMMAND, MAC, OTHER_MAC, can_boot};
+use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require, run};
+use lab::{Console, Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::Command;
@@ -32,7 +33,7 @@ const LOAD: &str = "mkdir /srv/load; (n=1; until [ -e /run/enough ]; do \
 
 #[test]
 fn the_storage_server_is_killed_twenty_times() {
-    let needs = [Need::Program("udhcpc"), Need::Program("curl"), Need::Program("nbdcopy")];
+    let needs = [Need::Program("udhcpc"), Need::Program("curl")];
     if can_boot("killed") && require("killed", &needs) {
         killed().unwrap_or_else(|error| panic!("{error:#}"));
     }
@@ -131,11 +132,11 @@ fn check(site: &Site, machine: Machine) -> Result<()> {
     // As the machine itself; to the other protocol its disk is the same.
     site.run(&["machine", "set", name, "--root-kind", "nbd"])?;
     let preboot = Preboot::start(site, mac)?;
-    preboot.fetch()?;
+    let kernel = preboot.fetch()?;
     let folder = tempfile::tempdir()?;
     let disk = folder.path().join("disk");
-    let mut copy = preboot.client().command("nbdcopy");
-    run(copy.arg(format!("nbd://{SERVER}/{name}")).arg(&disk))?;
+    let mut copy = std::fs::File::create(&disk)?;
+    with_disk(&preboot, &kernel, name, |disk| Ok(disk.copy_to(&mut copy)?))?;
     run(Command::new("e2fsck").arg("-fn").arg(&disk)).context("the file system is damaged")?;
     let dump = format!("rdump /srv/load {}", folder.path().display());
     run(Command::new("debugfs").args(["-R", &dump]).arg(&disk))?;

@@ -137,12 +137,6 @@ const MIGRATIONS: &[&str] = &[
         fitted_boot INTEGER,
         failures    INTEGER NOT NULL
     ) STRICT;
-", "
-    -- Addresses that nobody gets until then, since somebody uses them who has no lease.
-    CREATE TABLE declined_address (
-        address    TEXT PRIMARY KEY,
-        until_unix INTEGER NOT NULL
-    ) STRICT;
 ",
 ];
 
@@ -151,6 +145,11 @@ const ADDITIONS: &str = "
     -- Boots that throw their machine's disk away, and have not got it yet.
     CREATE TABLE IF NOT EXISTS disk_reset (
         boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE
+    ) STRICT;
+    -- Addresses that nobody gets until then, since somebody uses them who has no lease.
+    CREATE TABLE IF NOT EXISTS declined_address (
+        address    TEXT PRIMARY KEY,
+        until_unix INTEGER NOT NULL
     ) STRICT;
 ";
 

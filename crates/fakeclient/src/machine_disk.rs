@@ -1,0 +1,133 @@
+//! A machine's disk over NBD, opened as its init opens it: with the proof of its boot.
+
+use initcfg::{Claim, DiskName, Nonce, Token};
+use nbd::client::{Handshake, HandshakeError, Step};
+use nbd::{Command, CommandFlags, REPLY_BYTES, Request};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Bytes of one request.
+const REQUEST_MAX: usize = 1 << 20;
+
+/// A server that waits for a former boot's silence takes seconds.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a machine's disk can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineDiskError {
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server says no.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// The server asks for no proof.
+    #[error("the server asks for no proof of whose disk {0} is")]
+    NoChallenge(String),
+    /// A request failed with this NBD error.
+    #[error("request failed with NBD error {0}")]
+    Request(u32),
+}
+
+/// One connection to a machine's disk, which says goodbye when it is dropped.
+#[derive(Debug)]
+pub struct MachineDisk {
+    stream: TcpStream,
+    size_bytes: u64,
+}
+
+impl MachineDisk {
+    /// Opens the disk of `machine` in this boot, as its connection number 0: the machine's own end it.
+    ///
+    /// # Errors
+    /// The server can't be reached, or does not give the disk.
+    pub fn open(
+        server: SocketAddr,
+        machine: &str,
+        boot: u64,
+        token: Token,
+    ) -> Result<Self, MachineDiskError> {
+        let mut stream = TcpStream::connect(server)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let mut handshake = Handshake::new(machine);
+        loop {
+            match handshake.step()? {
+                Step::Send(bytes) => stream.write_all(&bytes)?,
+                Step::Receive(length) => {
+                    let mut bytes = vec![0; length];
+                    stream.read_exact(&mut bytes)?;
+                    handshake.on_bytes(&bytes)?;
+                }
+                Step::Answered(said) => {
+                    let nonce = said.as_deref().and_then(Nonce::of_challenge);
+                    let nonce =
+                        nonce.ok_or_else(|| MachineDiskError::NoChallenge(machine.to_owned()))?;
+                    let proof = token.disk_key().prove(&nonce, machine, boot, 0);
+                    let claim = Some(Claim { boot, proof });
+                    handshake.open(&DiskName { machine, generation: 0, claim }.to_string());
+                }
+                Step::Done(export) => return Ok(Self { stream, size_bytes: export.size_bytes }),
+                Step::StartTls => return Err(HandshakeError::NotNbd.into()),
+            }
+        }
+    }
+
+    /// Copies the whole disk to `target`.
+    ///
+    /// # Errors
+    /// The connection breaks, the disk can't be read, or `target` can't be written.
+    pub fn copy_to(&mut self, target: &mut impl Write) -> Result<(), MachineDiskError> {
+        let mut offset = 0;
+        while offset < self.size_bytes {
+            let length = (self.size_bytes - offset).min(REQUEST_MAX as u64);
+            self.send(Command::Read, offset, length as u32)?;
+            self.receive_reply()?;
+            let mut bytes = vec![0; length as usize];
+            self.stream.read_exact(&mut bytes)?;
+            target.write_all(&bytes)?;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    /// Writes these bytes to the beginning of the disk, so that they last.
+    ///
+    /// # Errors
+    /// The connection breaks, or the disk can't be written.
+    pub fn write_start(&mut self, bytes: &[u8]) -> Result<(), MachineDiskError> {
+        for (index, part) in bytes.chunks(REQUEST_MAX).enumerate() {
+            self.send(Command::Write, (index * REQUEST_MAX) as u64, part.len() as u32)?;
+            self.stream.write_all(part)?;
+            self.receive_reply()?;
+        }
+        self.send(Command::Flush, 0, 0)?;
+        self.receive_reply()
+    }
+
+    fn send(&mut self, command: Command, offset: u64, length: u32) -> io::Result<()> {
+        let flags = CommandFlags::default();
+        let request = Request { flags, command, cookie: 1, offset, length };
+        self.stream.write_all(&request.emit())
+    }
+
+    fn receive_reply(&mut self) -> Result<(), MachineDiskError> {
+        let mut reply = [0; REPLY_BYTES];
+        self.stream.read_exact(&mut reply)?;
+        let [_, _, _, _, a, b, c, d, ..] = reply;
+        match u32::from_be_bytes([a, b, c, d]) {
+            0 => Ok(()),
+            error => Err(MachineDiskError::Request(error)),
+        }
+    }
+}
+
+impl Drop for MachineDisk {
+    fn drop(&mut self) {
+        // The server then waits for nobody; it ends the connection when all is done.
+        if self.send(Command::Disconnect, 0, 0).is_ok() {
+            let _ = self.stream.read(&mut [0]);
+        }
+    }
+}
