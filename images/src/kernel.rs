@@ -64,7 +64,7 @@ pub(crate) fn find_kernel(
     kernels.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| compare_versions(&b.1, &a.1)));
     for (_, version, path) in kernels {
         if !has_modules(&version)? {
-            let why = format!("its modules are missing: there is no /lib/modules/{version}");
+            let why = format!("its modules are missing: there are none in /lib/modules/{version}");
             search.passed_over.push(format!("{path}: {why}"));
             continue;
         }

@@ -248,7 +248,7 @@ fn a_kernel_that_is_not_complete_is_not_taken() {
         "there is no kernel in it that machines could boot",
         "/boot/vmlinuz-7.0.0: it is empty",
         "/boot/vmlinuz-6.1.0-99-test: it is cut off: it says that it has 3072 bytes, and there are 2000",
-        "/boot/vmlinuz-6.1.0-98-test: its modules are missing: there is no /lib/modules/6.1.0-98-test",
+        "/boot/vmlinuz-6.1.0-98-test: its modules are missing: there are none in /lib/modules/6.1.0-98-test",
         "/boot/vmlinuz-6.1.0-96-arm64: it is a kernel for ARM (arm64), not for x86",
     ] {
         workshop.check_refused(&disk, expected);

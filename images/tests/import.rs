@@ -284,7 +284,7 @@ fn a_system_that_can_not_boot_is_refused_with_what_is_missing() {
         check_refused(&disk, expected);
     };
     check(&["boot"], "there is no kernel in it");
-    check(&["usr/lib/modules"], "there is no /lib/modules/6.1.0-10-test");
+    check(&["usr/lib/modules"], "there are none in /lib/modules/6.1.0-10-test");
     check(&["usr/lib/systemd/systemd"], "there is no /sbin/init in it");
 }
 

@@ -5,13 +5,19 @@ use nbd::client::{Handshake, HandshakeError, Step};
 use nbd::{Command, CommandFlags, REPLY_BYTES, Request};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of one request.
 const REQUEST_MAX: usize = 1 << 20;
 
 /// A server that waits for a former boot's silence takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// As long as a machine, one that is refused tries again.
+const REFUSED_MAX: Duration = Duration::from_secs(60);
+
+/// Machines count their connections from here, too, and take the next number when they are refused.
+const GENERATION: u32 = 1;
 
 /// Why a machine's disk can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,11 +44,31 @@ pub struct MachineDisk {
 }
 
 impl MachineDisk {
-    /// Opens the disk of `machine` in this boot, as its connection number 0: the machine's own end it.
+    /// Opens the disk of `machine` in this boot, as its first connection. One that is refused tries again for a
+    /// minute, as machines do.
     ///
     /// # Errors
     /// The server can't be reached, or does not give the disk.
     pub fn open(
+        server: SocketAddr,
+        machine: &str,
+        boot: u64,
+        token: Token,
+    ) -> Result<Self, MachineDiskError> {
+        let started = Instant::now();
+        loop {
+            match Self::try_to_open(server, machine, boot, token) {
+                Err(MachineDiskError::Handshake(HandshakeError::Refused { .. }))
+                    if started.elapsed() < REFUSED_MAX =>
+                {
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn try_to_open(
         server: SocketAddr,
         machine: &str,
         boot: u64,
@@ -64,9 +90,10 @@ impl MachineDisk {
                     let nonce = said.as_deref().and_then(Nonce::of_challenge);
                     let nonce =
                         nonce.ok_or_else(|| MachineDiskError::NoChallenge(machine.to_owned()))?;
-                    let proof = token.disk_key().prove(&nonce, machine, boot, 0);
+                    let proof = token.disk_key().prove(&nonce, machine, boot, GENERATION);
                     let claim = Some(Claim { boot, proof });
-                    handshake.open(&DiskName { machine, generation: 0, claim }.to_string());
+                    let name = DiskName { machine, generation: GENERATION, claim };
+                    handshake.open(&name.to_string());
                 }
                 Step::Done(export) => return Ok(Self { stream, size_bytes: export.size_bytes }),
                 Step::StartTls => return Err(HandshakeError::NotNbd.into()),

@@ -43,7 +43,8 @@ pub enum ExportError {
     },
     /// The boot that has the disk uses it.
     #[error(
-        "{machine} is running in its boot {boot}: another boot gets the disk when that has been silent for 3 s, or          for 25 s after the storage server has started"
+        "{machine} is running in its boot {boot}: another boot gets the disk when that has been silent for 3 s, \
+         or for 25 s after the storage server has started"
     )]
     Runs {
         /// The machine.

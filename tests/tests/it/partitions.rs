@@ -227,12 +227,15 @@ fn compare(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A file system with the least that is imported: an init, and a boot header as kernels have it.
+/// A file system with the least that is imported: an init, a boot header as kernels have it, and a module.
 fn root(folder: &Path) -> Result<Vec<u8>> {
     let tree = folder.join("tree");
-    for name in ["sbin", "boot", "lib/modules/6.1.0-test"] {
-        std::fs::create_dir_all(tree.join(name))?;
+    let modules = tree.join("lib/modules/6.1.0-test");
+    for folder in [tree.join("sbin"), tree.join("boot"), modules.join("kernel")] {
+        std::fs::create_dir_all(folder)?;
     }
+    std::fs::write(modules.join("modules.dep"), "kernel/nic.ko:\n")?;
+    std::fs::write(modules.join("kernel/nic.ko"), "module")?;
     std::fs::write(tree.join("sbin/init"), "init")?;
     let kernel = File::create(tree.join("boot/vmlinuz-6.1.0-test"))?;
     kernel.set_len(2048)?;
