@@ -16,7 +16,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("nbd", &["wire"]),
     ("aoe", &["wire"]),
     ("iscsi", &["wire"]),
-    ("fakeclient", &["aoe", "initcfg", "wire"]),
+    ("fakeclient", &["aoe", "initcfg", "nbd", "wire"]),
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
     ("initrd-builder", &["initcfg"]),
