@@ -327,18 +327,7 @@ async fn a_running_machine_is_stopped_after_a_question() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     assert!(body["detail"].as_str().unwrap().contains("can't be told to stop"), "{body}");
 
-    let (mac, address) = (MAC.parse().unwrap(), std::net::Ipv4Addr::new(10, 77, 0, 100));
-    let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
-    site.service.commit_lease(lease).await.unwrap();
-    let boot = site.service.boot_of(mac).unwrap().id;
-    let file = site
-        .service
-        .host_file(address, service::Link::Neighbour(mac), boot)
-        .await
-        .unwrap()
-        .unwrap();
-    let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
-    assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    let (mac, boot, token) = prove_last_boot(&site).await;
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
 
     let (_, page) = site.get("/machines/lab-07").await;
@@ -366,11 +355,8 @@ async fn a_running_machine_is_stopped_after_a_question() {
     assert!(!body.to_string().contains(&token.to_hex()));
 }
 
-#[tokio::test]
-async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
-    let site = Site::new(&["debian-12"]);
-    site.unknown_pc_asks(MAC).await;
-    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+/// The PC fetches the secret of its last boot, and shows that it has it.
+async fn prove_last_boot(site: &Site) -> (wire::Mac, model::BootId, initcfg::Token) {
     let (mac, address) = (MAC.parse().unwrap(), std::net::Ipv4Addr::new(10, 77, 0, 100));
     let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
     site.service.commit_lease(lease).await.unwrap();
@@ -383,6 +369,15 @@ async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
         .unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
     assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    (mac, boot, token)
+}
+
+#[tokio::test]
+async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let (mac, boot, _) = prove_last_boot(&site).await;
     assert!(site.service.is_admitted(mac, boot).await, "the machine runs in no earlier boot");
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
     site.unknown_pc_asks(MAC).await;

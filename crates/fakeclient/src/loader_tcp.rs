@@ -1,12 +1,10 @@
 //! TCP as a loader has it: it opens a connection from the port that it had before it was switched off, and does not
 //! know what to do when it is told that the connection is open already.
 
-use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{AddressFamily, LinkAddr, SockaddrLike, bind};
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::packet::raw_socket;
+use socket2::Socket;
 use std::io::{self, Read as _};
 use std::net::SocketAddrV4;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use wire::Mac;
 
@@ -52,16 +50,7 @@ impl LoaderTcp {
         (mac, ours): (Mac, SocketAddrV4),
         (server_mac, server): (Mac, SocketAddrV4),
     ) -> io::Result<Self> {
-        let protocol = Protocol::from(i32::from(IPV4.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-        let index = if_nametoindex(interface)?;
-        let is_it = |address: &LinkAddr| address.ifindex() == index as usize;
-        let address = nix::ifaddrs::getifaddrs()?
-            .filter_map(|one| one.address)
-            .filter(|address| address.family() == Some(AddressFamily::Packet))
-            .find_map(|address| address.as_link_addr().copied().filter(is_it))
-            .ok_or(io::ErrorKind::NotFound)?;
-        bind(socket.as_raw_fd(), &address)?;
+        let socket = raw_socket(interface, IPV4)?;
         Ok(Self { socket, macs: (mac, server_mac), ours, server, sequence: 0, acknowledged: 0 })
     }
 

@@ -1,4 +1,4 @@
-//! AoE frames in and out of an interface, many at once.
+//! Frames in and out of an interface: any, and those of AoE many at once.
 
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
@@ -18,6 +18,21 @@ const FRAME_BYTES: usize = aoe::ATA_HEADER_BYTES + 16 * aoe::SECTOR_BYTES;
 /// All frames of all clients wait here.
 const RECEIVE_BUFFER_BYTES: usize = 32 << 20;
 
+/// A socket for whole frames of this type on an interface. Needs root.
+pub(crate) fn raw_socket(interface: &str, ethertype: u16) -> io::Result<Socket> {
+    let protocol = Protocol::from(i32::from(ethertype.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    let index = if_nametoindex(interface)?;
+    let is_it = |address: &LinkAddr| address.ifindex() == index as usize;
+    let address = nix::ifaddrs::getifaddrs()?
+        .filter_map(|one| one.address)
+        .filter(|address| address.family() == Some(AddressFamily::Packet))
+        .find_map(|address| address.as_link_addr().copied().filter(is_it))
+        .ok_or(io::ErrorKind::NotFound)?;
+    bind(socket.as_raw_fd(), &address)?;
+    Ok(socket)
+}
+
 pub(crate) struct Packets {
     socket: Socket,
     incoming: MultiHeaders<()>,
@@ -27,18 +42,9 @@ pub(crate) struct Packets {
 
 impl Packets {
     pub(crate) fn open(interface: &str, patience: Duration) -> io::Result<Self> {
-        let protocol = Protocol::from(i32::from(aoe::ETHERTYPE.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+        let socket = raw_socket(interface, aoe::ETHERTYPE)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         socket.set_read_timeout(Some(patience))?;
-        let index = if_nametoindex(interface)?;
-        let is_it = |address: &LinkAddr| address.ifindex() == index as usize;
-        let address = nix::ifaddrs::getifaddrs()?
-            .filter_map(|one| one.address)
-            .filter(|address| address.family() == Some(AddressFamily::Packet))
-            .find_map(|address| address.as_link_addr().copied().filter(is_it))
-            .ok_or(io::ErrorKind::NotFound)?;
-        bind(socket.as_raw_fd(), &address)?;
         let headers = || MultiHeaders::preallocate(BATCH_MAX, None);
         let buffers = vec![vec![0; FRAME_BYTES]; BATCH_MAX];
         Ok(Self { socket, incoming: headers(), outgoing: headers(), buffers })
