@@ -40,11 +40,13 @@ pub(crate) fn ports(config: &Config) -> [(Protocol, u16); 5] {
     ]
 }
 
-/// Runs the boot server until `stop`. `storage_deaths` tells how a storage server that is started with it has ended.
+/// Runs the boot server until `stop`; `ready` is called when it serves. `storage_deaths` tells how a storage server that is
+/// started with it has ended.
 pub(crate) async fn run(
     paths: &Paths,
     config: &Config,
     storage_deaths: Option<mpsc::Receiver<String>>,
+    ready: impl FnOnce(),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let network = network(config)?;
@@ -159,6 +161,7 @@ pub(crate) async fn run(
         "boot server ready; the web page is http://{pages_address}/"
     );
     tell_systemd("boot server ready");
+    ready();
 
     // A task that ends by itself has panicked: better to be restarted than to serve half.
     let ended = tokio::select! {

@@ -1,5 +1,6 @@
 //! The storage API: HTTP with JSON on a Unix socket that only root may open.
 
+use crate::config::Who;
 use crate::descriptors;
 use crate::error::Error;
 use crate::nbd_server::Counts;
@@ -60,10 +61,12 @@ impl Api {
         self,
         exports: Arc<Exports>,
         counts: Vec<Arc<Counts>>,
+        who: Who,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let router = Router::new()
-            .route("/v1/health", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
+            .route("/v1/health", get(|who: Extension<Who>| async move { Json(who.health()) }))
+            .layer(Extension(who))
             .route("/v1/descriptors", get(about_descriptors))
             .route("/v1/nbd", get(about_nbd))
             .layer(Extension(Arc::<[_]>::from(counts)))

@@ -1,6 +1,8 @@
 //! What a storage server is told when it starts.
 
 use crate::tls::TlsConfig;
+use model::{StorageHealth, StorageStarter};
+use rustix::process::{Pid, getppid};
 use socket2::Socket;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,4 +33,35 @@ pub struct Config {
     /// Address from which AoE is served; `None` is each interface's own. Machines know a disk by it,
     /// so they don't notice when another server takes it over.
     pub aoe_mac: Option<Mac>,
+    /// What it tells of itself.
+    pub who: Who,
+}
+
+/// Which storage server this is.
+#[derive(Clone, Debug, Default)]
+pub struct Who {
+    /// The release.
+    pub version: String,
+    /// The same for the same program with the same settings.
+    pub identity: String,
+    /// The process of `bootlace up` that has started it.
+    pub up: Option<Pid>,
+}
+
+impl Who {
+    pub(crate) fn health(&self) -> StorageHealth {
+        let started_by = match self.up {
+            None => StorageStarter::Service,
+            // Whose parent has died gets another one.
+            up if getppid() == up => StorageStarter::Up,
+            Some(_) => StorageStarter::DeadUp,
+        };
+        StorageHealth {
+            status: "ok".to_owned(),
+            pid: Some(std::process::id()),
+            version: self.version.clone(),
+            identity: self.identity.clone(),
+            started_by: Some(started_by),
+        }
+    }
 }

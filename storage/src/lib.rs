@@ -20,7 +20,7 @@ mod tls;
 
 pub use allow::{Allow, NotAllow};
 pub use aoe_target::SocketError;
-pub use config::Config;
+pub use config::{Config, Who};
 pub use descriptors::{TooFewDescriptors, descriptors_for};
 pub use error::Error;
 pub use images::Durability;
@@ -73,7 +73,8 @@ pub async fn run(
     }
     ready();
     let counts = nbd.iter().map(nbd_server::NbdServer::counts).collect();
-    let served = api.serve(Arc::clone(&exports), counts, stop).await.map_err(Error::Api);
+    let served =
+        api.serve(Arc::clone(&exports), counts, config.who, stop).await.map_err(Error::Api);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
         nbd.iter().for_each(nbd_server::NbdServer::stop_accepting);

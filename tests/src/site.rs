@@ -300,6 +300,15 @@ impl Site {
         }
     }
 
+    /// The command by which somebody starts a server at a terminal, which is to be its standard input.
+    pub fn in_session(&self, server: &str) -> Command {
+        let inner = self.command();
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
+        command.arg(server);
+        command
+    }
+
     fn command(&self) -> Command {
         let mut command = self.lan.netns().command(&self.binary, Signal::SIGTERM);
         command.arg("--root").arg(self.root());

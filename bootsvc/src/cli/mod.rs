@@ -57,7 +57,11 @@ enum Command {
     /// Sockets passed in LISTEN_FDS (systemd's socket units) outlive it, so that machines that connect
     /// during an upgrade wait instead of being refused. TCP sockets serve NBD, a Unix socket serves the
     /// boot server.
-    Storage,
+    Storage {
+        /// Process of the `bootlace up` that starts it
+        #[arg(long, value_name = "PID", hide = true)]
+        started_by_up: Option<i32>,
+    },
     Share(share::Share),
     /// Check the configuration, and whether the server could start
     Check,
@@ -78,7 +82,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let program = match cli.command {
-        Command::Up | Command::Serve | Command::Storage => Program::Server,
+        Command::Up | Command::Serve | Command::Storage { .. } => Program::Server,
         Command::Share(_) => Program::Share,
         _ => Program::Command,
     };
@@ -87,7 +91,7 @@ pub fn run() -> ExitCode {
     let done = match cli.command {
         Command::Up => server::up(&paths, &cli.root, cli.verbose, ration),
         Command::Serve => server::serve(&paths, ration),
-        Command::Storage => server::storage(&paths, ration),
+        Command::Storage { started_by_up } => server::storage(&paths, started_by_up, ration),
         Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
         Command::Status(status) => become_command(&paths).and_then(|()| status.run(&paths)),

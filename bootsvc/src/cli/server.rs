@@ -11,8 +11,12 @@ use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
 use crate::{check, serve, up};
 use anyhow::{Context, bail};
+use model::Network;
+use nix::sys::signal::Signal;
+use rustix::process::Pid;
 use std::net::SocketAddr;
 use std::path::Path;
+use storage::Who;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +24,7 @@ pub(super) fn serve(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let holders = Holders::find(&serve::ports(&config));
     begin(Server::Boot, paths, &config)?;
-    let served = until_stopped(ration, |stop| serve::run(paths, &config, None, stop));
+    let served = until_stopped(ration, |stop| serve::run(paths, &config, None, || (), stop));
     served.map_err(|error| holders.name_in(error))
 }
 
@@ -30,13 +34,11 @@ fn begin(server: Server, paths: &Paths, config: &Config) -> anyhow::Result<()> {
     become_server(server, paths, config)
 }
 
-pub(super) fn storage(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
-    let config = Config::load(&paths.config())?;
-    let network = network(&config)?;
-    begin(Server::Storage, paths, &config)?;
-    let interfaces = config.storage.aoe_interfaces;
-    let storage = storage::Config {
-        handed: handed_sockets().context("a socket of LISTEN_FDS")?,
+/// What the storage server is told.
+fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storage::Config {
+    let interfaces = config.storage.aoe_interfaces.clone();
+    storage::Config {
+        handed: Vec::new(),
         images: paths.state().join("images"),
         layers: paths.state().join("layers"),
         volatile: paths.run().join("layers"),
@@ -46,6 +48,21 @@ pub(super) fn storage(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
         nbd_tls: config.storage.nbd_tls.as_ref().map(NbdTls::files),
         aoe_mac: config.storage.aoe_mac,
         aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
+        who: Who::default(),
+    }
+}
+
+/// `up` is the process of `bootlace up`, if that has started this one.
+pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow::Result<()> {
+    let config = Config::load(&paths.config())?;
+    let network = network(&config)?;
+    begin(Server::Storage, paths, &config)?;
+    let mut storage = storage_settings(paths, &config, &network);
+    storage.handed = handed_sockets().context("a socket of LISTEN_FDS")?;
+    storage.who = Who {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        identity: up::identity(&storage)?,
+        up: up.and_then(Pid::from_raw),
     };
     until_stopped(ration, async |stop| {
         let ready = || {
@@ -59,10 +76,11 @@ pub(super) fn storage(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
 pub(super) fn up(paths: &Paths, root: &Path, verbose: u8, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     // A wrong network is reported once, by us, and not by the storage server too.
-    network(&config)?;
+    let settings = storage_settings(paths, &config, &network(&config)?);
     let holders = Holders::find(&serve::ports(&config));
     begin(Server::Both, paths, &config)?;
-    let served = until_stopped(ration, |stop| up::run(paths, &config, root, verbose, stop));
+    let served =
+        until_stopped(ration, |stop| up::run(paths, &config, &settings, (root, verbose), stop));
     served.map_err(|error| holders.name_in(error))
 }
 
@@ -99,19 +117,39 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cancelled at the first SIGTERM or SIGINT.
+/// Cancelled at the first SIGTERM or SIGINT, or when the terminal is closed.
 pub(super) fn stop_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // nohup(1) has servers go on.
+    let mut hang_up =
+        (!is_ignored(Signal::SIGHUP)?).then(|| signal(SignalKind::hangup())).transpose()?;
     let token = stop.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
+        let hung_up = async {
+            match &mut hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let why = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hung_up => "SIGHUP",
+        };
+        // First: the log may lead nowhere any more.
         token.cancel();
+        tracing::info!("stopping ({why})");
     });
     Ok(stop)
+}
+
+/// Whether this process was started with the signal ignored.
+fn is_ignored(signal: Signal) -> anyhow::Result<bool> {
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("can't look at this process")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    Ok(mask & 1 << (signal as i32 - 1) != 0)
 }

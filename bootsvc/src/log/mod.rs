@@ -41,6 +41,8 @@ pub(crate) fn start(program: Program, verbose: u8) -> Ration {
     let ration = Ration::default();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // It would panic when standard error is a terminal that was closed.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(verbose > 1)
         .with_filter(ration.clone());

@@ -168,6 +168,34 @@ impl Space {
     }
 }
 
+/// Which storage server serves: answer of `GET /v1/health`. One of before December 2026 tells nothing of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct StorageHealth {
+    /// `ok`.
+    pub status: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its release, as `bootlace --version` says it.
+    pub version: String,
+    /// What its program and its settings are: another one does the same only if it has the same. Empty if that is not known.
+    pub identity: String,
+    /// Who has started it.
+    pub started_by: Option<StorageStarter>,
+}
+
+/// Who has started a storage server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageStarter {
+    /// A person, or the system's service manager.
+    Service,
+    /// A `bootlace up` that runs.
+    Up,
+    /// A `bootlace up` that has died.
+    DeadUp,
+}
+
 /// Descriptors of the storage server: answer of `GET /v1/descriptors`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Descriptors {

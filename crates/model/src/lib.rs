@@ -21,7 +21,7 @@ pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use export::{
     Admit, Descriptors, ExportCounters, ExportOrder, ExportSpec, ExportStatus, KeptDisk, Space,
-    Stall, StallVerb, Times,
+    Stall, StallVerb, StorageHealth, StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};

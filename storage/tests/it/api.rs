@@ -2,6 +2,7 @@
 
 use crate::lan::CLIENT_MAC;
 use crate::server::{Server, spec};
+use model::{StorageHealth, StorageStarter};
 
 #[test]
 fn refusals_say_why() {
@@ -30,7 +31,10 @@ fn a_disk_that_is_thrown_away_is_gone_for_good() {
     let server = Server::start();
     server.prepare("lab-01", "127.0.0.1", 1, "discard");
     let health = server.ask("GET", "/v1/health", "");
-    assert!(health.ends_with("{\"status\":\"ok\"}"), "{health}");
+    let body = health.split("\r\n\r\n").last().unwrap();
+    let health: StorageHealth = serde_json::from_str(body).unwrap();
+    assert_eq!((health.status.as_str(), health.pid), ("ok", Some(std::process::id())));
+    assert_eq!(health.started_by, Some(StorageStarter::Service));
     let kept = |server: &Server| server.ask("GET", "/v1/disks/lab-01", "");
     assert!(kept(&server).ends_with("null"), "{}", kept(&server));
     server.prepare("lab-01", "127.0.0.1", 2, "persistent");

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use storage::{Config, TlsConfig};
+use storage::{Config, TlsConfig, Who};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -226,6 +226,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
         aoe_interfaces: interfaces,
         nbd_tls: None,
         aoe_mac: None,
+        who: Who::default(),
     }
 }
 

@@ -27,6 +27,7 @@ mod ram;
 mod rescue;
 mod sanboot;
 mod segment;
+mod terminal;
 mod tftp;
 mod tidy;
 mod two_addresses;
