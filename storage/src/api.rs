@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Admit, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb,
+    Admit, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, NbdRefusals, Space,
+    StallVerb,
 };
 use socket2::Socket;
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +61,7 @@ impl Api {
     pub(crate) async fn serve(
         self,
         exports: Arc<Exports>,
-        counts: Vec<Arc<Counts>>,
+        counts: Arc<Counts>,
         who: Who,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
@@ -69,7 +70,7 @@ impl Api {
             .layer(Extension(who))
             .route("/v1/descriptors", get(about_descriptors))
             .route("/v1/nbd", get(about_nbd))
-            .layer(Extension(Arc::<[_]>::from(counts)))
+            .layer(Extension(counts))
             .route("/v1/exports", get(list))
             .route("/v1/space", get(space))
             .route("/v1/exports/{machine}", put(prepare))
@@ -95,17 +96,22 @@ impl Api {
 }
 
 /// How many descriptors the server may have, and whom it has refused for lack of them.
-async fn about_descriptors(counts: Extension<Arc<[Arc<Counts>]>>) -> Json<Descriptors> {
-    let refused_connections = counts.iter().map(|counts| counts.no_descriptor.total()).sum();
+async fn about_descriptors(counts: Extension<Arc<Counts>>) -> Json<Descriptors> {
+    let refused_connections = counts.no_descriptor.total();
     Json(Descriptors { limit: descriptors::limit(), refused_connections })
 }
 
-/// NBD connections that were one too many, and how often replies were made in small pieces since other clients did not take
-/// theirs.
-async fn about_nbd(counts: Extension<Arc<[Arc<Counts>]>>) -> Json<serde_json::Value> {
-    let refused: u64 = counts.iter().map(|counts| counts.too_many.total()).sum();
-    let short: u64 = counts.iter().map(|counts| counts.n_short_of_memory()).sum();
-    Json(serde_json::json!({ "refused_connections": refused, "short_of_memory": short }))
+/// Whom the server could not serve over NBD, and who could not prove that a disk is his.
+async fn about_nbd(
+    State(exports): State<Arc<Exports>>,
+    counts: Extension<Arc<Counts>>,
+) -> Json<NbdRefusals> {
+    Json(NbdRefusals {
+        refused_connections: counts.too_many.total(),
+        short_of_memory: counts.n_short_of_memory(),
+        let_go: counts.let_go.list(),
+        not_proven: exports.not_proven(),
+    })
 }
 
 async fn list(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<ExportStatus>>, Failure> {

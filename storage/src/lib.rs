@@ -12,6 +12,7 @@ mod config;
 mod descriptors;
 mod error;
 mod export;
+mod hosts;
 mod nbd_server;
 mod pool;
 mod share;
@@ -55,29 +56,26 @@ pub async fn run(
         Some(socket) => api::Api::handed(socket).map_err(Error::Handed)?,
         None => api::Api::bind(&config.socket)?,
     };
-    let mut nbd = Vec::new();
+    let mut nbd = nbd_server::NbdServer::new(admission(&exports), tls);
     let mut handed = Vec::new();
     for socket in for_nbd {
         handed.extend(socket.local_addr().map_err(Error::Handed)?.as_socket());
-        let server = nbd_server::NbdServer::start_on(socket, admission(&exports), tls.clone());
-        nbd.push(server.map_err(Error::Handed)?);
+        nbd.listen_on(socket).map_err(Error::Handed)?;
     }
     for &address in config.nbd.iter().filter(|address| !is_covered(address, &handed)) {
         let address = Address::Tcp(address);
-        let server = nbd_server::NbdServer::start(&address, admission(&exports), tls.clone());
-        nbd.push(server.map_err(|source| Error::Nbd { address, source })?);
+        nbd.listen(&address).map_err(|source| Error::Nbd { address, source })?;
     }
     let mut aoe = Vec::new();
     for interface in &config.aoe_interfaces {
         aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
     }
     ready();
-    let counts = nbd.iter().map(nbd_server::NbdServer::counts).collect();
     let served =
-        api.serve(Arc::clone(&exports), counts, config.who, stop).await.map_err(Error::Api);
+        api.serve(Arc::clone(&exports), nbd.counts(), config.who, stop).await.map_err(Error::Api);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
-        nbd.iter().for_each(nbd_server::NbdServer::stop_accepting);
+        nbd.stop_accepting();
         exports.close();
         drop(nbd);
         drop(aoe);

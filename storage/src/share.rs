@@ -110,7 +110,7 @@ pub enum ShareError {
 pub struct Share {
     export: Arc<Export>,
     shared: Arc<OneExport>,
-    nbd: Vec<NbdServer>,
+    nbd: Option<NbdServer>,
     aoe: Vec<AoeTarget>,
     addresses: Vec<String>,
 }
@@ -136,17 +136,15 @@ impl Share {
             listeners: Mutex::default(),
         });
         let shared: Arc<dyn Admission> = Arc::<OneExport>::clone(&one);
-        let (mut nbd, mut aoe, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        let mut nbd = NbdServer::new(Arc::clone(&shared), tls);
+        let (mut aoe, mut addresses) = (Vec::new(), Vec::new());
         for address in &config.nbd {
-            let server = NbdServer::start(address, Arc::clone(&shared), tls.clone());
-            nbd.push(server.map_err(|error| nbd_error(address, &error))?);
+            nbd.listen(address).map_err(|error| nbd_error(address, &error))?;
         }
         for socket in config.nbd_sockets.drain(..) {
-            let server = NbdServer::start_on(socket, Arc::clone(&shared), tls.clone());
-            nbd.push(server.map_err(ShareError::Socket)?);
+            nbd.listen_on(socket).map_err(ShareError::Socket)?;
         }
-        for server in &nbd {
-            let address = server.address().map_err(ShareError::Socket)?;
+        for address in nbd.addresses().map_err(ShareError::Socket)? {
             for scheme in schemes(config.tls.as_ref()) {
                 addresses.push(uri(scheme, &address, &config.name));
             }
@@ -159,7 +157,7 @@ impl Share {
         for AoeAddress { interface, address, .. } in &config.aoe {
             addresses.push(format!("aoe e{address} on {interface}"));
         }
-        Ok(Self { export, shared: one, nbd, aoe, addresses })
+        Ok(Self { export, shared: one, nbd: Some(nbd), aoe, addresses })
     }
 
     /// Looks whether the file or device has grown. AoE clients are told; over NBD a new connection sees it,
@@ -190,7 +188,7 @@ impl Drop for Share {
         let since = Instant::now();
         self.export.connections.begin_close();
         self.export.finish_last_close(since);
-        self.nbd.clear();
+        self.nbd = None;
         self.aoe.clear();
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{BootId, DiskKey, ImageName, MachineName, RootKind, ShelfSlot, WriteMode};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::Mac;
 
@@ -203,6 +204,34 @@ pub struct Descriptors {
     pub limit: u64,
     /// NBD connections that it has refused for lack of them since it started.
     pub refused_connections: u64,
+}
+
+/// Whom the storage server could not serve over NBD since it started, at all of its addresses: answer of `GET /v1/nbd`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NbdRefusals {
+    /// Connections that were one too many.
+    pub refused_connections: u64,
+    /// Replies that were made in small pieces, since other clients did not take theirs.
+    pub short_of_memory: u64,
+    /// Hosts of which clients were let go in the handshake, since too many were in it; those to which that happened
+    /// last.
+    #[serde(default)]
+    pub let_go: Vec<HostCount>,
+    /// Hosts that asked for a disk and did not prove that it is theirs; those that did so last.
+    #[serde(default)]
+    pub not_proven: Vec<HostCount>,
+}
+
+/// How often a host has done something.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HostCount {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// How often.
+    pub count: u64,
+    /// The machine in whose name it did so last, if it named one that has a disk.
+    #[serde(default)]
+    pub machine: Option<MachineName>,
 }
 
 /// Writes that wait for something that passes.

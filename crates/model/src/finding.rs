@@ -110,6 +110,18 @@ kinds! {
     /// Clients are sent away, as a server may have no more files and sockets open.
     NoDescriptors = "no-descriptors", Alarm, hours(1),
         "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates.";
+    /// The storage server has as many NBD connections as it may have.
+    NbdFull = "nbd-full", Alarm, minutes(10),
+        "Look on the storage server for a host with many connections (ss -tn sport = :10809), and switch it off.";
+    /// A host's NBD connections were closed, as too many open nothing.
+    NbdCrowded = "nbd-crowded", Warning, minutes(10),
+        "Look for the PC with that address: a program on it is broken, or keeps others out on purpose.";
+    /// NBD clients do not take their replies.
+    NbdMemoryShort = "nbd-memory-short", Warning, minutes(10),
+        "Look on the storage server for a host that takes nothing (ss -tn sport = :10809, Send-Q), and for a slow network.";
+    /// A host asked for a disk and did not prove that it is its own.
+    DiskNotProven = "disk-not-proven", Warning, hours(1),
+        "Look for the PC with that address; if it is a machine, restart it.";
     /// The boot server is root.
     RunsAsRoot = "runs-as-root", Warning, Passes::WhenOver,
         "Make the user bootlace and restart the servers; bootlace check shows how.";

@@ -20,8 +20,8 @@ mod site;
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use export::{
-    Admit, Descriptors, ExportCounters, ExportOrder, ExportSpec, ExportStatus, KeptDisk, Space,
-    Stall, StallVerb, StorageHealth, StorageStarter, Times,
+    Admit, Descriptors, ExportCounters, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk,
+    NbdRefusals, Space, Stall, StallVerb, StorageHealth, StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};

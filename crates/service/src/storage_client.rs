@@ -6,7 +6,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::{
-    Admit, BootId, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, Space, StallVerb,
+    Admit, BootId, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, NbdRefusals,
+    Space, StallVerb,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,6 +111,12 @@ pub(crate) async fn space(socket: &Path) -> Result<Space, StorageError> {
 /// Whether it had to refuse machines for lack of descriptors. One of before November 2026 does not know.
 pub(crate) async fn descriptors(socket: &Path) -> Result<Descriptors, StorageError> {
     let answer = call(socket, Method::GET, "/v1/descriptors", Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Whom it could not serve over NBD. One of before November 2026 does not know.
+pub(crate) async fn refusals(socket: &Path) -> Result<NbdRefusals, StorageError> {
+    let answer = call(socket, Method::GET, "/v1/nbd", Vec::new()).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 

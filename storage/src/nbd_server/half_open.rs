@@ -1,5 +1,7 @@
 //! Clients in the handshake. Who is slow must not keep others out.
 
+use crate::admission::Peer;
+use crate::hosts::Hosts;
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::net::Shutdown;
@@ -26,12 +28,19 @@ struct Clients {
 struct Client {
     id: u64,
     stream: Arc<Socket>,
+    peer: Peer,
     is_stranger: bool,
 }
 
 impl HalfOpen {
-    /// Lets a client in. A stranger is somebody whom no export is for.
-    pub(super) fn enter(&self, stream: Arc<Socket>, is_stranger: bool) -> Place<'_> {
+    /// Lets a client in. A stranger is somebody whom no export is for. Who has to go for it is counted.
+    pub(super) fn enter(
+        &self,
+        stream: Arc<Socket>,
+        peer: Peer,
+        is_stranger: bool,
+        let_go: &Hosts,
+    ) -> Place<'_> {
         let mut clients = self.lock();
         let n_strangers = clients.waiting.iter().filter(|client| client.is_stranger).count();
         if is_stranger && n_strangers >= STRANGERS_MAX || clients.waiting.len() >= HALF_OPEN_MAX {
@@ -39,6 +48,7 @@ impl HalfOpen {
             if let Some(client) = clients.waiting.remove(oldest) {
                 // It may have gone by itself.
                 let _ = client.stream.shutdown(Shutdown::Both);
+                let_go.count(client.peer, None);
                 tracing::warn!(
                     "NBD client disconnected: too many at once have not opened an export"
                 );
@@ -46,7 +56,7 @@ impl HalfOpen {
         }
         let id = clients.next;
         clients.next += 1;
-        clients.waiting.push_back(Client { id, stream, is_stranger });
+        clients.waiting.push_back(Client { id, stream, peer, is_stranger });
         Place { half_open: self, id }
     }
 

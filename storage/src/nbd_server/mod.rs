@@ -1,15 +1,17 @@
 //! NBD over TCP and Unix sockets: one thread per connection.
 
 mod address;
+mod counts;
 mod half_open;
 mod link;
 mod memory;
 mod session;
 
 pub use address::Address;
+pub(crate) use counts::Counts;
 
 use crate::admission::{Admission, Opened, Peer};
-use crate::descriptors::{self, Refused};
+use crate::descriptors;
 use crate::export::Export;
 use crate::random_bytes;
 use crate::tls::Credentials;
@@ -17,7 +19,6 @@ use address::{Accepted, Listener};
 use half_open::HalfOpen;
 use images::Block;
 use link::{Link, Opening};
-use memory::Memory;
 use model::Nonce;
 use nbd::TransmissionFlags;
 use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Refusal, Step, Tls, Way};
@@ -40,9 +41,15 @@ const CONNECTIONS_MAX: usize = 1024 + half_open::HALF_OPEN_MAX;
 /// When accepting fails for another reason than a lack of descriptors, it is tried again after this time.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The listener and its connections. Dropping it ends them, after their exports were closed.
+/// All places where NBD is served, and the connections of all of them, for which the bounds hold together. Dropping it
+/// ends them, after their exports were closed.
 pub(crate) struct NbdServer {
     shared: Arc<Shared>,
+    doors: Vec<Door>,
+}
+
+/// A place where clients connect.
+struct Door {
     listener: Arc<Listener>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,54 +64,12 @@ struct Shared {
     counts: Arc<Counts>,
 }
 
-/// What could not be done for clients.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    /// Connections for which there were no descriptors.
-    pub(crate) no_descriptor: Refused,
-    /// Connections that were one too many.
-    pub(crate) too_many: Refused,
-    memory: [Arc<Memory>; 2],
-}
-
-impl Counts {
-    /// How often replies had to be made in small pieces, since other clients did not take theirs.
-    pub(crate) fn n_short_of_memory(&self) -> u64 {
-        self.memory.iter().map(|memory| memory.n_refused()).sum()
-    }
-}
-
 impl NbdServer {
-    pub(crate) fn start(
-        address: &Address,
-        exports: Arc<dyn Admission>,
-        tls: Option<Arc<Credentials>>,
-    ) -> io::Result<Self> {
-        Self::serve(Listener::open(address)?, exports, tls)
-    }
-
-    /// Serves on a socket that listens already.
-    pub(crate) fn start_on(
-        socket: Socket,
-        exports: Arc<dyn Admission>,
-        tls: Option<Arc<Credentials>>,
-    ) -> io::Result<Self> {
-        Self::serve(Listener::handed(socket)?, exports, tls)
-    }
-
-    fn serve(
-        listener: Listener,
-        exports: Arc<dyn Admission>,
-        tls: Option<Arc<Credentials>>,
-    ) -> io::Result<Self> {
-        let listener = Arc::new(listener);
+    /// It serves nobody before it [listens](Self::listen).
+    pub(crate) fn new(exports: Arc<dyn Admission>, tls: Option<Arc<Credentials>>) -> Self {
         let pools = session::Pools::default();
-        let counts = Counts {
-            no_descriptor: Refused::default(),
-            too_many: Refused::default(),
-            memory: [Arc::clone(&pools.replies), Arc::clone(&pools.waiting)],
-        };
-        let shared = Arc::new(Shared {
+        let counts = Counts::new([Arc::clone(&pools.replies), Arc::clone(&pools.waiting)]);
+        let shared = Shared {
             exports,
             tls,
             stopping: AtomicBool::new(false),
@@ -112,17 +77,33 @@ impl NbdServer {
             pools,
             sessions: Mutex::default(),
             counts: Arc::new(counts),
-        });
+        };
+        Self { shared: Arc::new(shared), doors: Vec::new() }
+    }
+
+    /// Serves there, too.
+    pub(crate) fn listen(&mut self, address: &Address) -> io::Result<()> {
+        self.open(Listener::open(address)?)
+    }
+
+    /// Serves on a socket that listens already, too.
+    pub(crate) fn listen_on(&mut self, socket: Socket) -> io::Result<()> {
+        self.open(Listener::handed(socket)?)
+    }
+
+    fn open(&mut self, listener: Listener) -> io::Result<()> {
+        let listener = Arc::new(listener);
         let thread = std::thread::Builder::new().name("nbd-accept".into()).spawn({
-            let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
+            let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(&listener));
             move || accept(&shared, &listener)
         })?;
-        Ok(Self { shared, listener, thread: Some(thread) })
+        self.doors.push(Door { listener, thread: Some(thread) });
+        Ok(())
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> io::Result<Address> {
-        self.listener.address()
+    pub(crate) fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.doors.iter().map(|door| door.listener.address()).collect()
     }
 
     /// What it could not do.
@@ -133,14 +114,14 @@ impl NbdServer {
     /// Lets nobody in any more.
     pub(crate) fn stop_accepting(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.listener.stop();
+        self.doors.iter().for_each(|door| door.listener.stop());
     }
 }
 
 impl Drop for NbdServer {
     fn drop(&mut self) {
         self.stop_accepting();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.doors.iter_mut().filter_map(|door| door.thread.take()) {
             let _ = thread.join();
         }
         let sessions = std::mem::take(
@@ -196,7 +177,8 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
 fn serve(shared: &Shared, stream: &Arc<Socket>, address: &SockAddr) {
     let Ok(peer) = address::prepare(stream, address) else { return };
     let is_stranger = !shared.exports.knows(peer);
-    let place = shared.half_open.enter(Arc::clone(stream), is_stranger);
+    let place =
+        shared.half_open.enter(Arc::clone(stream), peer, is_stranger, &shared.counts.let_go);
     let Open { opened, agreed, early, link } = match handshake(shared, stream, peer) {
         Ok(opened) => opened,
         Err(NotOpened::Refused(Reason::Aborted)) => return,

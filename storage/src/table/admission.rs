@@ -135,8 +135,11 @@ impl Exports {
             }
             _ => None,
         };
-        if let (None, Some(one)) = (&found, &assigned) {
-            one.export.counters.count(&one.export.counters.refused);
+        if found.is_none() {
+            if let Some(one) = &assigned {
+                one.export.counters.count(&one.export.counters.refused);
+            }
+            self.not_proven.count(peer, assigned.as_ref().map(|one| &one.spec.machine));
         }
         Ok(found)
     }

@@ -13,12 +13,13 @@ use crate::admission::{AoeDisk, AoePlace, Listener};
 use crate::boot_trace::{BootTrace, Traced};
 use crate::config::Config;
 use crate::export::{Export, Label};
+use crate::hosts::Hosts;
 use crate::random_bytes;
 use images::{Base, Block, LayerMode, Layers, Store};
 use keys::Keys;
 use model::{
-    DiskKey, ExportOrder, ExportSpec, ExportStatus, KeptDisk, MachineName, RootKind, Space,
-    StallVerb,
+    DiskKey, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk, MachineName, RootKind,
+    Space, StallVerb,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,6 +92,8 @@ pub(crate) struct Exports {
     /// Answers to proofs of what is not there take as long as others.
     nobodys_key: DiskKey,
     held: RwLock<Held>,
+    /// Who asked over NBD for a disk and did not prove that it is his.
+    not_proven: Hosts,
     /// Boot traces of the image versions in use, by digest.
     traces: Mutex<BTreeMap<String, Arc<BootTrace>>>,
     /// One change at a time; also guards the files.
@@ -114,6 +117,7 @@ impl Exports {
             is_closing: AtomicBool::new(false),
             nobodys_key: DiskKey::new(random_bytes().ok_or(ExportError::NoRandomness)?),
             held: RwLock::default(),
+            not_proven: Hosts::default(),
             traces: Mutex::default(),
             change: Mutex::default(),
             listeners: Mutex::default(),
@@ -177,6 +181,11 @@ impl Exports {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.read().exports.len()
+    }
+
+    /// Hosts that asked over NBD for a disk and did not prove that it is theirs.
+    pub(crate) fn not_proven(&self) -> Vec<HostCount> {
+        self.not_proven.list()
     }
 
     /// How much room machines' writes have.

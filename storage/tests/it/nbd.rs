@@ -4,6 +4,7 @@ use crate::server::{Server, negotiate, open_export};
 use crate::{run, succeed};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -112,7 +113,7 @@ fn a_slow_writer_s_large_request_arrives_whole() {
     let write = request(1, 4096, data.len() as u32);
     // The header comes in two parts, and a read is waiting behind the data.
     client.write_all(&write[..5]).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::sleep(Duration::from_millis(20));
     let read = request(0, 4096, data.len() as u32);
     client.write_all(&[&write[5..], &data, &read].concat()).unwrap();
     let mut replies = vec![0; 16 + 16 + data.len()];
@@ -266,14 +267,23 @@ fn illegal_requests_get_errors_and_the_connection_lives() {
 
 #[test]
 fn strangers_can_not_keep_a_machine_from_its_disk() {
-    let server = Server::start();
+    let (server, other) = Server::start_at_two();
     server.prepare("lab-02", "127.0.0.2", 1, "discard");
-    let mut strangers: Vec<TcpStream> = (0..500).map(|_| server.connect()).collect();
+    let connect =
+        |index| if index % 2 == 0 { server.connect() } else { TcpStream::connect(other).unwrap() };
+    let mut strangers: Vec<TcpStream> = (0..500).map(connect).collect();
     let mut machine = server.connect_from("127.0.0.2");
     open_export(&mut machine, "lab-02");
     let mut rest = Vec::new();
     assert!(strangers[0].read_to_end(&mut rest).is_ok(), "the first of them is let go");
     assert_eq!(rest.len(), 18, "and hears the greeting only");
+    // There are 50 at most, at both addresses together, and who had to go for it is known.
+    let told = || server.ask("GET", "/v1/nbd", "");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !told().contains(r#""let_go":[{"address":"127.0.0.1","count":450,"machine":null}]"#) {
+        assert!(Instant::now() < deadline, "{}", told());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     // A stranger that is not silent is answered all the same.
     let refused = run("nbdinfo", &[&server.uri("lab-02")]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -289,8 +299,8 @@ fn the_server_ends_although_a_client_takes_no_replies() {
     for _ in 0..8 {
         client.write_all(&request(0, 0, 8 * MIB as u32)).unwrap();
     }
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     let took = server.stop();
-    assert!(took < std::time::Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
     drop(client);
 }

@@ -311,6 +311,9 @@ fn who_runs_without_a_key_keeps_its_disk_until_its_next_boot() {
     let mut stranger = server.connect_from("127.0.0.9");
     let refused = negotiate(&mut stranger, |_| "lab-01?g=2".to_owned()).unwrap_err();
     assert!(refused.to_string().contains(REFUSED), "{refused}");
+    let told = server.ask("GET", "/v1/nbd", "");
+    let who = r#""not_proven":[{"address":"127.0.0.9","count":1,"machine":"lab-01"}]"#;
+    assert!(told.contains(who), "{told}");
     // The new init proves itself to whoever asks; here its address counts.
     boot(1).attach(&server, 2);
     boot(2).put(&server, "discard");

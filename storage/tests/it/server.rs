@@ -27,6 +27,8 @@ pub(crate) struct Server {
 struct Setup {
     interfaces: Vec<String>,
     nbd_tls: Option<TlsConfig>,
+    /// NBD is served there, too.
+    other_address: Option<SocketAddr>,
     /// It outlives the server.
     socket: Option<TcpListener>,
 }
@@ -49,6 +51,13 @@ impl Server {
         Self::start_with(folder(), Setup { interfaces: vec![interface.into()], ..Setup::default() })
     }
 
+    /// At two addresses; the second one is returned, too.
+    pub(crate) fn start_at_two() -> (Self, SocketAddr) {
+        let other = SocketAddr::from(([127, 0, 0, 77], free_address().port()));
+        let setup = Setup { other_address: Some(other), ..Setup::default() };
+        (Self::start_with(folder(), setup), other)
+    }
+
     /// On a socket that systemd, or whoever, keeps open.
     pub(crate) fn start_handed() -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -68,6 +77,10 @@ impl Server {
             nbd_tls: setup.nbd_tls.clone(),
             handed: handed.map(socket2::Socket::from).into_iter().collect(),
             ..config(folder.path(), address, setup.interfaces.clone())
+        };
+        let config = Config {
+            nbd: config.nbd.iter().copied().chain(setup.other_address).collect(),
+            ..config
         };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();

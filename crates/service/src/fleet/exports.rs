@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::live::Answer;
 use crate::service::Service;
 use crate::storage_client;
-use model::{Descriptors, FindingKind, MachineName, StallVerb, Subject};
+use model::{Descriptors, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject};
 use std::time::Duration;
 
 /// How often the storage server is asked for its exports.
@@ -19,22 +19,24 @@ impl Service {
             Ok(list) => {
                 let space = storage_client::space(socket).await.ok();
                 let descriptors = storage_client::descriptors(socket).await.ok();
-                Answer { asked, list, space, descriptors, error: None }
+                let refusals = storage_client::refusals(socket).await.ok();
+                Answer { asked, list, space, descriptors, refusals, error: None }
             }
             Err(error) => {
-                Answer { asked, error: Some(wire::error_chain(&error)), ..Answer::default() }
+                // What it said of its clients is compared with what it says next.
+                let Answer { descriptors, refusals, .. } = (*self.exports().last()).clone();
+                let error = Some(wire::error_chain(&error));
+                Answer { asked, descriptors, refusals, error, ..Answer::default() }
             }
         };
-        let (error, descriptors) = (answer.error.clone(), answer.descriptors);
+        let error = answer.error.clone();
+        let (descriptors, refusals) = (answer.descriptors, answer.refusals.clone());
         let former = self.exports().put(answer);
-        if let (Some(former), Some(Descriptors { limit, refused_connections })) =
-            (former.descriptors, descriptors)
-            && refused_connections > former.refused_connections
-        {
-            let cause = format!(
-                "The storage server refuses NBD connections: it may have only {limit} file descriptors"
-            );
-            self.found(FindingKind::NoDescriptors, &Subject::Server, cause);
+        if let (Some(former), Some(now)) = (former.descriptors, descriptors) {
+            self.find_lack_of_descriptors(former, now);
+        }
+        if let (Some(former), Some(now)) = (&former.refusals, &refusals) {
+            self.find_refusals(former, now);
         }
         match (&former.error, error) {
             (former, Some(error)) if former.as_ref() != Some(&error) => {
@@ -42,6 +44,51 @@ impl Service {
             }
             (Some(_), None) => tracing::info!("the storage server answers again"),
             _ => {}
+        }
+    }
+
+    fn find_lack_of_descriptors(&self, former: Descriptors, now: Descriptors) {
+        let Descriptors { limit, refused_connections } = now;
+        if grown(former.refused_connections, refused_connections) > 0 {
+            let cause = format!(
+                "The storage server refuses NBD connections: it may have only {limit} file descriptors"
+            );
+            self.found(FindingKind::NoDescriptors, &Subject::Server, cause);
+        }
+    }
+
+    /// Finds whom the storage server could not serve since it told of it last.
+    fn find_refusals(&self, former: &NbdRefusals, now: &NbdRefusals) {
+        let refused = grown(former.refused_connections, now.refused_connections);
+        if refused > 0 {
+            let cause = format!(
+                "The storage server had as many NBD connections as it may have, and refused {refused} more"
+            );
+            self.found(FindingKind::NbdFull, &Subject::Server, cause);
+        }
+        if grown(former.short_of_memory, now.short_of_memory) > 0 {
+            let cause = "NBD clients do not take what they have asked for, and all others are answered in smaller pieces";
+            self.found(FindingKind::NbdMemoryShort, &Subject::Server, cause);
+        }
+        for host in more_often(&former.let_go, &now.let_go) {
+            let cause = format!(
+                "It connected to the storage server more often than may be at once, and opened no disk: {} of its \
+                 connections were closed",
+                host.count
+            );
+            self.found(FindingKind::NbdCrowded, &Subject::Address(host.address), cause);
+        }
+        for HostCount { address, count, machine } in more_often(&former.not_proven, &now.not_proven)
+        {
+            let disk = match machine {
+                Some(machine) => format!("the disk of {machine}"),
+                None => "a disk that is not there".to_owned(),
+            };
+            let cause = format!(
+                "It asked {count} times for a disk, last for {disk}, and did not prove that it is its own: probably a program \
+                 there looks for disks, or an earlier boot of the machine still runs"
+            );
+            self.found(FindingKind::DiskNotProven, &Subject::Address(*address), cause);
         }
     }
 
@@ -84,4 +131,20 @@ impl Service {
         self.refresh_exports().await;
         Ok(n_requests)
     }
+}
+
+/// By how much a figure of the storage server has grown. It begins at 0 again with the server.
+const fn grown(former: u64, now: u64) -> u64 {
+    if now >= former { now - former } else { now }
+}
+
+/// The hosts that have done something again.
+fn more_often<'a>(
+    former: &'a [HostCount],
+    now: &'a [HostCount],
+) -> impl Iterator<Item = &'a HostCount> {
+    now.iter().filter(|host| {
+        let known = former.iter().find(|known| known.address == host.address);
+        grown(known.map_or(0, |known| known.count), host.count) > 0
+    })
 }

@@ -1,6 +1,6 @@
 //! What the storage server said last.
 
-use model::{Descriptors, ExportStatus, Space};
+use model::{Descriptors, ExportStatus, NbdRefusals, Space};
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::Moment;
 
@@ -20,6 +20,8 @@ pub(crate) struct Answer {
     pub(crate) space: Option<Space>,
     /// Whom it refuses for lack of descriptors, if it is known.
     pub(crate) descriptors: Option<Descriptors>,
+    /// Whom it could not serve over NBD, if it is known.
+    pub(crate) refusals: Option<NbdRefusals>,
     /// Why it did not answer.
     pub(crate) error: Option<String>,
 }

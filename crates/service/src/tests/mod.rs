@@ -3,11 +3,11 @@
 mod boots;
 mod bounds;
 mod candidates;
-mod descriptors;
 mod disks;
 mod initrds;
 mod secrets;
 mod state;
+mod storage;
 mod time;
 
 use crate::initrds::{InitrdState, Recipe};
