@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::net;
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
+use crate::net::link::{Link, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
 use crate::pages;
@@ -84,7 +85,9 @@ pub(crate) async fn run(
         service.found(FindingKind::RunsAsRoot, &Subject::Server, cause);
     }
 
-    // Every socket is there before the first client is answered.
+    // Every socket is there before the first client is answered. What changes from here on is not missed.
+    let link_watch = LinkWatch::open(&config.network.interface, server)
+        .context("can't hear what happens to network interfaces")?;
     let dhcp = net::dhcp_socket::DhcpSocket::bind(&config.network.interface, server)?;
     let tftp = net::tftp_server::Tftp::bind(server)?;
     let http_address = SocketAddr::from((server, initcfg::HTTP_PORT));
@@ -126,27 +129,28 @@ pub(crate) async fn run(
         tasks.spawn(tell_deaths(deaths, service.clone(), stop.clone()));
     }
     let http = boot::http::places();
-    let own_mac = others.as_ref().map(DhcpWatch::mac);
+    let interface = config.network.interface.clone();
+    let (states, link) =
+        Link::new(&interface, link_watch.look().context("can't look at the interfaces")?);
+    tasks.spawn(boot::link::watch(link_watch, interface, states, service.clone(), stop.clone()));
+    let is_alone = others.is_some();
     if let Some(watch) = others {
-        let interface = config.network.interface.clone();
-        tasks.spawn(boot::other_dhcp::watch(watch, interface, service.clone(), stop.clone()));
+        let watch =
+            boot::other_dhcp::watch(watch, server, link.clone(), service.clone(), stop.clone());
+        tasks.spawn(watch);
     }
     let dhcp_config = boot::dhcp::config(config, &network);
     tasks.spawn(boot::dhcp::serve(
-        dhcp,
+        (dhcp, link.clone()),
         dhcp_config,
-        own_mac,
+        is_alone,
         machines_alive,
         http.clone(),
         service.clone(),
         stop.clone(),
     ));
     if config.network.answer_router_solicitations {
-        tasks.spawn(boot::router_solicitations::serve(
-            config.network.interface.clone(),
-            service.clone(),
-            stop.clone(),
-        ));
+        tasks.spawn(boot::router_solicitations::serve(link, service.clone(), stop.clone()));
     }
     tasks.spawn(boot::tftp::serve(tftp, files.clone(), stop.clone()));
     let http_door = Door::new(http_listener, sent_away(&service, "Boot files"));

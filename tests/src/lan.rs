@@ -28,15 +28,31 @@ impl Lan {
     /// Not root, or `ip` fails.
     pub fn lay(purpose: &str) -> Result<Self> {
         let netns = Netns::create(purpose)?;
-        netns.ip("link add br0 type bridge stp_state 0 forward_delay 0")?;
-        netns.ip(&format!("addr add {SERVER_PREFIX} dev br0"))?;
-        netns.ip("link set br0 up")?;
         // A bridge without ports has no carrier; servers may look for it.
         // (A veth, for not every kernel has dummy interfaces.)
         netns.ip("link add port0 type veth peer name end0")?;
         netns.ip("link set end0 up")?;
-        netns.ip("link set port0 master br0 up")?;
-        Ok(Self { netns, n_ports: Cell::new(0), tap_mtu: Cell::new(1500) })
+        let lan = Self { netns, n_ports: Cell::new(0), tap_mtu: Cell::new(1500) };
+        lan.add_bridge()?;
+        Ok(lan)
+    }
+
+    fn add_bridge(&self) -> Result<()> {
+        self.netns.ip("link add br0 type bridge stp_state 0 forward_delay 0")?;
+        self.netns.ip(&format!("addr add {SERVER_PREFIX} dev br0"))?;
+        self.netns.ip("link set br0 up")?;
+        self.netns.ip("link set port0 master br0 up")
+    }
+
+    /// Takes the bridge away, and does something in the meantime; then there is another one of its name. Nothing is
+    /// plugged into it.
+    ///
+    /// # Errors
+    /// `ip` fails, or what is done in the meantime.
+    pub fn make_bridge_again(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.netns.ip("link del br0")?;
+        meanwhile()?;
+        self.add_bridge()
     }
 
     /// The namespace with the bridge, where servers and QEMU run.

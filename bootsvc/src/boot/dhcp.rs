@@ -4,6 +4,7 @@ use crate::boot::dhcp_silence::{InVain, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
+use crate::net::link::Link;
 use crate::net::places::Places;
 use dhcp::{Decision, Reply, ReplyKind, Request, Server, Usage};
 use model::{AddressPool, FindingKind, Lease, Network, Site, Stage, Subject};
@@ -22,6 +23,9 @@ const ANSWERS_MAX: usize = 256;
 /// HTTP connections of a PC whose firmware has just started are forgotten if it took nothing for so long. Who is in
 /// the middle of a download takes something all the time, also if somebody else sends DHCP messages in his name.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+/// How long it is waited after an error.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How often it is told how full the pool is.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -44,12 +48,12 @@ pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
 /// How often it is looked which machines run: their addresses are theirs whatever is said in their name.
 const IN_USE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers requests until `stop`, but for those of `own_mac`, and prolongs the leases of machines that are `alive`.
-/// `None`: others may answer here, too, which is nothing to tell.
+/// Answers requests until `stop`, but for those of our own NIC, and prolongs the leases of machines that are `alive`.
+/// `is_alone` unless others may answer here, too, which is nothing to tell then.
 pub(crate) async fn serve(
-    socket: DhcpSocket,
+    (socket, mut link): (DhcpSocket, Link),
     config: dhcp::Config,
-    own_mac: Option<Mac>,
+    is_alone: bool,
     mut alive: mpsc::Receiver<Mac>,
     http: Places,
     service: Service,
@@ -61,6 +65,7 @@ pub(crate) async fn serve(
             "leases of a clock that was ahead may last too long"
         );
     }
+    let address = config.server;
     let mut server = Server::new(config, service.leases());
     let mut in_use = tokio::time::interval(IN_USE_INTERVAL);
     in_use.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -73,9 +78,9 @@ pub(crate) async fn serve(
     }
     let mut site = service.site();
     server.know(machines(&site));
-    let mut in_vain = InVain::new(own_mac.is_none());
+    let mut in_vain = InVain::new(!is_alone);
     let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
-    let socket = Arc::new(socket);
+    let mut socket = Arc::new(socket);
     let mut is_deaf = false;
     // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
     // waits for the disk are tasks, so that what is decided together is stored together.
@@ -83,6 +88,17 @@ pub(crate) async fn serve(
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return,
+            () = link.made_again() => {
+                match DhcpSocket::bind(link.interface(), address) {
+                    Ok(again) => socket = Arc::new(again),
+                    Err(error) => {
+                        tracing::warn!(error = wire::error_chain(&error), "DHCP can't be served yet");
+                        link.forget();
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+                continue;
+            }
             _ = in_use.tick() => {
                 server.protect(service.machines_in_use());
                 continue;
@@ -112,9 +128,9 @@ pub(crate) async fn serve(
             Ok(request) => request,
             Err(error) => {
                 is_deaf = true;
-                let cause = format!("DHCP can't receive: probably the interface is down ({error})");
+                let cause = format!("DHCP can't receive ({error})");
                 service.found(FindingKind::DhcpDeaf, &Subject::Server, cause);
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(RETRY).await;
                 continue;
             }
         };
@@ -124,7 +140,7 @@ pub(crate) async fn serve(
         }
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
         // Our own search for other servers, which a relay brings back.
-        if own_mac == Some(request.mac) {
+        if is_alone && link.mac() == Some(request.mac) {
             continue;
         }
         know(&mut server, &mut site, &service);

@@ -7,6 +7,7 @@ mod file_cache;
 pub(crate) mod files;
 pub(crate) mod grub_images;
 pub(crate) mod http;
+pub(crate) mod link;
 pub(crate) mod other_dhcp;
 pub(crate) mod reports;
 pub(crate) mod router_solicitations;

@@ -1,13 +1,18 @@
 //! Other DHCP servers on the boot network: none may be there at the start, and one that comes later is told of.
 
 use crate::net::dhcp_watch::{DhcpWatch, Other};
+use crate::net::link::Link;
 use model::{FindingKind, Subject};
 use service::Service;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is asked whether there is another one. Its answers to PCs that ask by broadcast are heard at once.
 const ASK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How long it is waited after an error.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Asks whether another server answers on `interface`, which is refused.
 ///
@@ -32,8 +37,9 @@ pub(crate) fn told(other: &Other, interface: &str) -> String {
 
 /// Tells of each other server that is heard, until `stop`.
 pub(crate) async fn watch(
-    watch: DhcpWatch,
-    interface: String,
+    mut watch: DhcpWatch,
+    server: Ipv4Addr,
+    mut link: Link,
     service: Service,
     stop: CancellationToken,
 ) {
@@ -43,6 +49,17 @@ pub(crate) async fn watch(
     loop {
         let heard = tokio::select! {
             () = stop.cancelled() => return,
+            () = link.made_again() => {
+                match DhcpWatch::open(link.interface(), server) {
+                    Ok(again) => watch = again,
+                    Err(error) => {
+                        tracing::debug!(%error, "other DHCP servers can't be heard yet");
+                        link.forget();
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+                continue;
+            }
             heard = watch.overhear() => heard.map(Some),
             _ = ask.tick() => watch.probe().await,
         };
@@ -51,14 +68,15 @@ pub(crate) async fn watch(
             Ok(Some(other)) => {
                 let whom = service.subject_of(other.to);
                 let cause = format!(
-                    "This DHCP server answers on {interface}, too: it offered {} to {whom}",
+                    "This DHCP server answers on {}, too: it offered {} to {whom}",
+                    link.interface(),
                     other.address
                 );
                 service.found(FindingKind::SecondDhcp, &Subject::Address(other.server), cause);
             }
             Err(error) => {
                 tracing::debug!(%error, "other DHCP servers can't be heard");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(RETRY).await;
             }
         }
     }

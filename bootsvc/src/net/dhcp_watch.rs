@@ -59,11 +59,6 @@ impl DhcpWatch {
         })
     }
 
-    /// The NIC that asks. Its requests must not be answered here.
-    pub fn mac(&self) -> Mac {
-        self.mac
-    }
-
     /// Asks, and returns the first other server that answers. Takes 4 seconds if there is none.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod full_disk;
 mod handover;
 mod impostors;
 mod killed;
+mod link;
 mod machine_disk;
 mod modes;
 mod mtu;
