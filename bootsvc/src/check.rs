@@ -36,6 +36,7 @@ pub(crate) fn run(paths: &Paths) -> Vec<Verdict> {
     };
     let mut findings: Vec<Verdict> = checked(paths, &config).into_iter().map(Into::into).collect();
     findings.push(descriptors(paths));
+    findings.extend(pool(paths, &config));
     // Last, since this process is not root any more then.
     findings.push(match privileges::check(paths, &config) {
         Ok(text) => Verdict::Right(text),
@@ -54,7 +55,9 @@ fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
                 "interface {} has the address {}/{}",
                 config.network.interface, network.server, network.prefix
             )));
+            findings.extend(clashes(config, &network));
             findings.extend(ports(config, &network));
+            findings.extend(aoe(config));
             findings.extend(other_servers(config, &network));
         }
         Err(error) => findings.push(Err(error_chain(&error))),
@@ -128,6 +131,58 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
         }
     };
     needed.into_iter().map(check).collect()
+}
+
+/// Whether two of our own servers want the same port.
+fn clashes(config: &Config, network: &Network) -> Option<Result<String, String>> {
+    let boot = SocketAddr::from((network.server, initcfg::HTTP_PORT));
+    let mut tcp = vec![(boot, "HTTP boot"), (config.web.listen, "the web page")];
+    tcp.extend(network.nbd.iter().map(|&nbd| (SocketAddr::V4(nbd), "NBD")));
+    let is_same = |one: SocketAddr, other: SocketAddr| {
+        one.port() == other.port()
+            && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+    };
+    let pairs =
+        tcp.iter().enumerate().flat_map(|(n, one)| tcp[n + 1..].iter().map(move |it| (one, it)));
+    let clash = pairs.into_iter().find(|(one, other)| is_same(one.0, other.0))?;
+    let ((one, first), (_, second)) = clash;
+    Some(Err(format!(
+        "{first} and {second} both want TCP {one}: give one of them another port or address"
+    )))
+}
+
+/// Whether the interfaces for AoE are there.
+fn aoe(config: &Config) -> Option<Result<String, String>> {
+    let wanted = config.storage.aoe_interfaces.as_ref().filter(|it| !it.is_empty())?;
+    let present = match nix::net::if_::if_nameindex() {
+        Ok(present) => present,
+        Err(error) => return Some(Err(format!("AoE: can't list the network interfaces: {error}"))),
+    };
+    let present: Vec<_> =
+        present.iter().map(|it| it.name().to_string_lossy().into_owned()).collect();
+    Some(match wanted.iter().find(|wanted| !present.contains(wanted)) {
+        None => Ok(format!("AoE: served on {}", wanted.join(", "))),
+        Some(missing) => Err(format!(
+            "AoE: there is no network interface {missing:?} (aoe_interfaces); there are: {}",
+            present.join(", ")
+        )),
+    })
+}
+
+/// Whether all machines can have an address at once.
+fn pool(paths: &Paths, config: &Config) -> Option<Verdict> {
+    let n_machines = n_machines(paths).ok()?;
+    let pool = config.network.pool;
+    let n_addresses = u64::from(pool.last.to_bits() - pool.first.to_bits()) + 1;
+    // Those that are reserved elsewhere need none of the pool; how many of the machines have one is not looked at.
+    let n_elsewhere =
+        config.network.reserved.values().filter(|it| !(pool.first..=pool.last).contains(*it));
+    (n_machines > n_addresses + n_elsewhere.count() as u64).then(|| {
+        Verdict::Better(format!(
+            "the pool {}-{} has {n_addresses} addresses for {n_machines} machines: not all can run at once. Make it larger",
+            pool.first, pool.last
+        ))
+    })
 }
 
 /// Whether all machines can be attached at once.

@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use values::{default_lease, duration, local_mac, mtu, nbd_addresses, ram_size, vlan, yes};
+use values::{
+    default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, vlan, yes,
+};
 use wire::Mac;
 
 // The doc comments of the keys below are the page `docs/configuration.md`: what a key does, and in a list its
@@ -79,6 +81,7 @@ pub(crate) struct NetworkConfig {
     /// - Value: a domain name
     /// - Default: none
     /// - Example: `domain = "lab.example"`
+    #[serde(default, deserialize_with = "domain")]
     pub(crate) domain: Option<String>,
     /// How large the machines' packets may be. Before a machine attaches its root it proves, with a ping of that
     /// size, that the network carries such packets to its storage server. If it does not, the machine takes 1500
@@ -233,6 +236,7 @@ pub(crate) struct StorageConfig {
     /// - Value: a port number
     /// - Default: `nbd_port = 10809`
     /// - Example: `nbd_port = 10810`
+    #[serde(deserialize_with = "port")]
     pub(crate) nbd_port: u16,
     /// The addresses of this server for NBD. Machines take the first that answers, and move over to another when
     /// the connection is lost.
@@ -451,6 +455,10 @@ mod tests {
             &["line 4", "0 is not a valid VLAN number: write 1 to 4094"],
         );
         refuse(&format!("{GOOD}[storage]\nnbd_addresses = []\n"), &["line 5", "write 1 to 8"]);
+        refuse(&format!("{GOOD}[storage]\nnbd_port = 0\n"), &["line 5", "write 1 to 65535"]);
+        for domain in ["", "lab example", "lab..example", "schülerlabor.example", "."] {
+            refuse(&format!("{GOOD}domain = \"{domain}\"\n"), &["line 4", "not a domain name"]);
+        }
         refuse(&format!("{GOOD}[boot]\nram = \"5G\"\n"), &["line 5", "like 2048M"]);
         refuse(
             &format!("{GOOD}[storage]\naoe_mac = \"00:55:00:00:00:01\"\n"),

@@ -70,6 +70,34 @@ pub(crate) enum NetworkError {
         /// The server's own address.
         server: Ipv4Addr,
     },
+    /// The pool would give an address away that somebody has.
+    #[error("the pool contains {what} {address}: leave it out of the pool")]
+    InPool {
+        /// What has it.
+        what: String,
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// Machines can't reach a configured address.
+    #[error(
+        "{what} {address} is not an address that machines can reach: correct it below [network], or leave it out"
+    )]
+    Unreachable {
+        /// What it is configured as.
+        what: String,
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// An address is reserved for what is no NIC.
+    #[error(
+        "{address} is reserved for {mac}, which no network card has: correct it, or leave it out"
+    )]
+    NoNic {
+        /// The address.
+        address: Ipv4Addr,
+        /// For what.
+        mac: Mac,
+    },
     /// An address is reserved for two NICs.
     #[error(
         "{address} is reserved for both {first} and {second}: give one of them another address"
@@ -160,6 +188,35 @@ fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), 
         return Err(NetworkError::PoolHasServer(server));
     }
     let broadcast = Ipv4Addr::from_bits(network.to_bits() | !mask);
+    let reserved = &config.network.reserved;
+    // An address that a PC has for ever may lie in the pool: the PC's own NIC gets it from there.
+    let is_leased = |address: Ipv4Addr| {
+        (pool.first..=pool.last).contains(&address) && !reserved.values().any(|it| *it == address)
+    };
+    let leave_out = |what: String, address| Err(NetworkError::InPool { what, address });
+    if prefix < 31 {
+        for (what, address) in
+            [("the network's own address", network), ("the broadcast address", broadcast)]
+        {
+            if (pool.first..=pool.last).contains(&address) {
+                return leave_out(what.to_owned(), address);
+            }
+        }
+    }
+    for &address in config.network.dns.iter().filter(|address| **address != server) {
+        let is_of_one_host = address.is_loopback()
+            || address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address == network
+            || address == broadcast;
+        if is_of_one_host && !server.is_loopback() {
+            return Err(NetworkError::Unreachable { what: "the name server".to_owned(), address });
+        }
+        if is_leased(address) {
+            return leave_out("the name server".to_owned(), address);
+        }
+    }
     let check = |what: String, address: Ipv4Addr| {
         if address == server {
             return Err(NetworkError::IsServer { what, server });
@@ -172,9 +229,15 @@ fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), 
     };
     if let Some(router) = config.network.router.filter(|router| *router != server) {
         check("router".to_owned(), router)?;
+        if is_leased(router) {
+            return leave_out("the router".to_owned(), router);
+        }
     }
     let mut owners: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
     for (&mac, &address) in &config.network.reserved {
+        if !mac.is_of_a_nic() {
+            return Err(NetworkError::NoNic { address, mac });
+        }
         check(format!("the address reserved for {mac}"), address)?;
         if let Some(first) = owners.insert(address, mac) {
             return Err(NetworkError::ReservedTwice { address, first, second: mac });
@@ -207,6 +270,31 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_has_no_address_that_is_somebody_s() {
+        let check = |pool: &str, lines: &str| {
+            let interface = "interface = \"br0\"";
+            let text = format!("[network]\n{interface}\npool = \"{pool}\"\n{lines}\n");
+            let config = toml::from_str(&text).unwrap();
+            let checked = check_addresses(&config, Ipv4Addr::new(10, 0, 5, 1), 24);
+            checked.map_err(|error| error.to_string())
+        };
+        let refused = |pool: &str, lines: &str, words: &str| {
+            let error = check(pool, lines).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        };
+        refused("10.0.5.100-10.0.5.255", "", "the broadcast address 10.0.5.255");
+        refused("10.0.5.0-10.0.5.0", "", "the network's own address 10.0.5.0");
+        refused("10.0.5.100-10.0.5.254", "router = \"10.0.5.254\"", "the router 10.0.5.254");
+        refused("10.0.5.100-10.0.5.199", "dns = [\"10.0.5.150\"]", "the name server 10.0.5.150");
+        for address in ["127.0.0.53", "0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.5.255"] {
+            refused("10.0.5.100-10.0.5.199", &format!("dns = [\"{address}\"]"), address);
+        }
+        let reserved = "dns = [\"10.0.5.150\", \"9.9.9.9\", \"10.0.5.1\"]\n\
+                        reserve = { \"52:54:00:00:00:01\" = \"10.0.5.150\" }";
+        check("10.0.5.2-10.0.5.254", reserved).unwrap();
+    }
+
+    #[test]
     fn a_reserved_address_is_one_that_a_pc_can_have() {
         let check = |lines: &str| {
             let text = format!(
@@ -225,6 +313,8 @@ mod tests {
         assert!(reserve("127.0.0.1").unwrap_err().contains("the server's own address"));
         let twice = "reserve = { \"52:54:00:00:00:01\" = \"127.0.0.9\", \"52:54:00:00:00:02\" = \"127.0.0.9\" }";
         assert!(check(twice).unwrap_err().contains("reserved for both 52:54:00:00:00:01 and"));
+        let nobodys = check("reserve = { \"00:00:00:00:00:00\" = \"127.0.0.9\" }").unwrap_err();
+        assert!(nobodys.contains("no network card has"), "{nobodys}");
         assert!(check("router = \"10.0.0.1\"").unwrap_err().contains("router 10.0.0.1"));
         assert!(check("router = \"127.0.0.1\"").is_ok(), "the server may be the router");
     }

@@ -115,6 +115,37 @@ pub(super) fn duration<'de, D: serde::Deserializer<'de>>(
     }
 }
 
+/// A DNS name, as it may stand in resolv.conf.
+pub(super) fn domain<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let mut text = String::deserialize(deserializer)?;
+    // The root, which such names end with in zone files.
+    if text.ends_with('.') {
+        text.pop();
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    match text.len() <= 253 && text.split('.').all(is_label) {
+        true => Ok(Some(text)),
+        false => Err(serde::de::Error::custom(format!(
+            "{text:?} is not a domain name: write letters, digits and hyphens with dots between them, like \
+             \"lab.example\""
+        ))),
+    }
+}
+
+pub(super) fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u16::deserialize(deserializer)? {
+        0 => {
+            Err(serde::de::Error::custom("0 is not a port: write 1 to 65535, or leave the key out"))
+        }
+        port => Ok(port),
+    }
+}
+
 /// `12h`, `90 s`, `1 day 6 hours`. A month has 31 days here, a year 365.
 fn lease_time(text: &str) -> Option<Duration> {
     let span: jiff::Span = text.trim().parse().ok()?;

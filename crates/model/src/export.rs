@@ -243,6 +243,9 @@ pub struct Stall {
     pub requests: u32,
     /// For what, in words that can follow "because".
     pub why: String,
+    /// What helps, as an order without a full stop. Storage servers of before December 2026 don't say it.
+    #[serde(default)]
+    pub remedy: String,
 }
 
 /// What shall become of the writes that wait: body of `POST /v1/exports/{machine}/stall`.

@@ -166,7 +166,7 @@ kinds! {
         "Delete files there, or restart it, which forgets them.";
     /// The disk of the storage server is nearly full.
     DiskNearlyFull = "disk-nearly-full", Warning, Passes::WhenOver,
-        "Delete images, disks or files that are not needed.";
+        "Delete files there that are not needed, or reset or remove machines; the book tells of old versions of images.";
     /// Somebody speaks in a machine's name.
     WordsRefused = "words-refused", Warning, hours(1),
         "Look for the PC that has the machine's address; the threat model in the book says what it can do.";

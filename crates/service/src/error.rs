@@ -84,7 +84,7 @@ pub enum Error {
     },
     /// No NIC has such an address.
     #[error(
-        "{0} is a group address: no NIC has it; look at the sticker of the PC, or adopt it when it asks"
+        "{0} is a group's address or none at all: no NIC has it; look at the sticker of the PC, or adopt it when it asks"
     )]
     GroupMac(Mac),
     /// There is no such image.

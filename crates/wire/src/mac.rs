@@ -17,6 +17,11 @@ impl Mac {
         self.0[0] & 1 == 1
     }
 
+    /// Whether a NIC can have this address: it is no group's, and not what a NIC has that was never given one (all zero).
+    pub fn is_of_a_nic(self) -> bool {
+        !self.is_multicast() && self.0 != [0; 6]
+    }
+
     /// The twelve hexadecimal digits without separators, for file names.
     pub fn compact(self) -> String {
         let [a, b, c, d, e, f] = self.0;

@@ -113,7 +113,7 @@ impl Lack {
 
     const fn remedy(self) -> &'static str {
         match self {
-            Self::Room => "delete images, layers or files that are not needed",
+            Self::Room => "delete files there that are not needed, or reset or remove machines",
             Self::Descriptors => "allow it more (LimitNOFILE= in systemd, ulimit -n)",
         }
     }
@@ -166,6 +166,7 @@ impl Stalls {
             seconds: state.since?.elapsed().as_secs(),
             requests: state.requests,
             why: state.lack.sentence().to_owned(),
+            remedy: state.lack.remedy().to_owned(),
         })
     }
 

@@ -129,9 +129,11 @@ pub fn machine_state(
         return state(
             StateWord::Stuck,
             format!(
-                "Its writes have been waiting for {} s, because {}. Delete images, disks or files that are not \
-                 needed: it goes on by itself when there is room.",
-                stall.seconds, stall.why
+                "Its writes have been waiting for {} s, because {}. It goes on by itself when that is over{}{}.",
+                stall.seconds,
+                stall.why,
+                if stall.remedy.is_empty() { "" } else { ": " },
+                stall.remedy
             ),
         );
     }
@@ -342,7 +344,7 @@ mod tests {
             idle_seconds: Some(1),
             layer_bytes: 0,
             counters: ExportCounters::default(),
-            stall: Some(Stall { seconds: 12, requests: 3, why }),
+            stall: Some(Stall { seconds: 12, requests: 3, why, remedy: "delete files".to_owned() }),
         };
         let boot = boot(&[(Stage::Up, 9000)]);
         let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 100_000);

@@ -133,7 +133,7 @@ fn apply(
         },
     };
     if let Some(mac) = change.mac {
-        if mac.is_multicast() {
+        if !mac.is_of_a_nic() {
             return Err(Error::GroupMac(mac).into());
         }
         machine.mac = mac;

@@ -57,8 +57,10 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let one = || "lab-01".parse().unwrap();
     let refused = service.set_machine(one(), change(None)).await;
     assert!(matches!(refused, Err(Error::NoMac(_))));
-    let refused = service.set_machine(one(), change(Some(Mac::BROADCAST))).await;
-    assert!(matches!(refused, Err(Error::GroupMac(_))));
+    for mac in [Mac::BROADCAST, Mac([0; 6]), Mac([1, 0, 0x5e, 0, 0, 1])] {
+        let refused = service.set_machine(one(), change(Some(mac))).await;
+        assert!(matches!(refused, Err(Error::GroupMac(_))));
+    }
     let with_image =
         MachineChange { image: Some(Some("gone".parse().unwrap())), ..change(Some(MAC)) };
     let refused = service.set_machine(one(), with_image).await.unwrap_err();
