@@ -258,8 +258,8 @@ pub(crate) mod tests {
             os_name: None,
             imported_unix: 0,
         };
-        Site {
-            machines: vec![Machine {
+        Site::new(
+            vec![Machine {
                 name: "lab-07".parse().unwrap(),
                 mac: MAC,
                 image: Some(image.clone()),
@@ -270,8 +270,8 @@ pub(crate) mod tests {
                 kernel_args: "quiet".parse().unwrap(),
                 reset_disk: false,
             }],
-            images: vec![version(1), version(2)],
-        }
+            vec![version(1), version(2)],
+        )
     }
 
     fn waits(site: &Site, mac: Mac, remedy: &str) {

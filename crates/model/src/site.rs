@@ -1,6 +1,7 @@
 //! The site as the boot path sees it: an immutable view.
 
 use crate::{ImageName, ImageVersion, Machine, MachineName};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -45,12 +46,20 @@ pub struct Site {
     pub machines: Vec<Machine>,
     /// All image versions, by image and version.
     pub images: Vec<ImageVersion>,
+    /// Where in `machines` the one with each boot NIC is.
+    by_mac: BTreeMap<Mac, usize>,
 }
 
 impl Site {
+    /// A site with these machines, by name, and these image versions.
+    pub fn new(machines: Vec<Machine>, images: Vec<ImageVersion>) -> Self {
+        let by_mac = machines.iter().enumerate().map(|(index, it)| (it.mac, index)).collect();
+        Self { machines, images, by_mac }
+    }
+
     /// The machine with this boot NIC.
     pub fn machine_by_mac(&self, mac: Mac) -> Option<&Machine> {
-        self.machines.iter().find(|machine| machine.mac == mac)
+        self.machines.get(*self.by_mac.get(&mac)?)
     }
 
     /// The machine with this name.

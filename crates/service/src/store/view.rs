@@ -77,8 +77,8 @@ impl View {
 
     /// PCs that asked for a loader and are no machines, the last first.
     pub(crate) fn discovered(&self) -> Vec<Seen> {
-        let machines: HashSet<Mac> = self.site.machines.iter().map(|machine| machine.mac).collect();
-        let strangers = self.seen.values().filter(|seen| !machines.contains(&seen.mac));
+        let is_stranger = |seen: &&Arc<Seen>| self.site.machine_by_mac(seen.mac).is_none();
+        let strangers = self.seen.values().filter(is_stranger);
         let mut strangers: Vec<Seen> = strangers.map(|seen| Seen::clone(seen)).collect();
         strangers.sort_by_key(|seen| (std::cmp::Reverse(seen.last_unix), seen.mac));
         strangers
@@ -114,11 +114,11 @@ impl View {
         match part {
             Part::Machines => {
                 let machines = tables.machines()?;
-                self.site = Arc::new(Site { machines, images: self.site.images.clone() });
+                self.site = Arc::new(Site::new(machines, self.site.images.clone()));
             }
             Part::Images => {
                 let images = tables.image_versions()?;
-                self.site = Arc::new(Site { machines: self.site.machines.clone(), images });
+                self.site = Arc::new(Site::new(self.site.machines.clone(), images));
             }
             Part::DiskResets => {
                 self.disk_resets = Arc::new(tables.disk_resets()?.into_iter().collect());
