@@ -78,6 +78,9 @@ async fn put_machine(
     let root = body.root.or(body.root_url.as_ref().map(RootUrl::kind));
     let whole = MachineChange {
         mac: body.mac,
+        other_macs: Some(body.other_macs.unwrap_or_default()),
+        add_macs: body.add_macs,
+        remove_macs: body.remove_macs,
         image: Some(body.image.flatten()),
         root: Some(root.unwrap_or_default()),
         root_url: body.root_url,

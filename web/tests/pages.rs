@@ -400,6 +400,67 @@ async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
 }
 
 #[tokio::test]
+async fn a_machine_has_several_network_cards() {
+    let site = Site::new(&["debian-12"]);
+    let dock = "52:54:00:00:00:02";
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let (_, page) = site.get("/machines/lab-07?edit").await;
+    assert!(page.contains(&format!(">{MAC}</textarea>")) && !page.contains("Network cards"));
+
+    let form = format!("macs={MAC}%0D%0A%0D%0A52-54-00-00-00-02+&image=debian-12");
+    let (status, ..) = site.post("/machines/lab-07", &form).await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    site.unknown_pc_asks(dock).await;
+    assert!(site.service.discovered().is_empty());
+    let (_, page) = site.get("/machines/lab-07?edit").await;
+    assert!(page.contains(&format!(">{MAC}\n{dock}</textarea>")), "{page}");
+    assert!(page.contains("Network cards") && page.contains(&format!("from <code>{dock}</code>")));
+    assert!(page.contains(&format!("<td data-label=\"From\"><code>{MAC}</code></td>")), "{page}");
+    for mac in ["525400fffe000001", "525400fffe000002"] {
+        assert!(page.contains(&format!("eui.{mac}")), "each card is another initiator");
+    }
+    let (_, page) = site.get("/machines/lab-07/remove").await;
+    assert!(page.contains(&format!("{MAC}, {dock}")), "{page}");
+    let machine = "/api/v1/machines/lab-07";
+    let (_, body) = site.json("GET", machine, "").await;
+    assert_eq!((&body["mac"], &body["other_macs"][0]), (&MAC.into(), &dock.into()));
+    assert_eq!((&body["nics"][1]["mac"], &body["boot"]["mac"]), (&dock.into(), &dock.into()));
+
+    // What is wrong is said where it was typed, and nothing is lost.
+    let taken = "{\"mac\":\"52:54:00:00:00:03\"}";
+    site.json("PUT", "/api/v1/machines/lab-08", taken).await;
+    for (macs, says) in [
+        ("", "a machine needs the MAC"),
+        ("52:54:00:00:00:01+nonsense", "nonsense is not a MAC address"),
+        ("52:54:00:00:00:01,52:54:00:00:00:03", "belongs to the machine lab-08"),
+        ("ff:ff:ff:ff:ff:ff", "no NIC has it"),
+    ] {
+        let (status, _, page) = site.post("/machines/lab-07", &format!("macs={macs}")).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{macs}");
+        let (_, error) = page.split_once("id=\"macs-error\">").unwrap();
+        assert!(error.split("</span>").next().unwrap().contains(says), "{page}");
+    }
+    assert_eq!(site.service.site().machines[0].macs().count(), 2);
+
+    let change = |body: &'static str| site.json("PATCH", machine, body);
+    let (status, body) = change("{\"remove_macs\":[\"52:54:00:00:00:04\"]}").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body["detail"].as_str().unwrap().contains("is no MAC of lab-07"), "{body}");
+    let (status, _) = change("{\"add_macs\":[\"52:54:00:00:00:03\"]}").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    let (status, body) = change("{\"remove_macs\":[\"52:54:00:00:00:01\"]}").await;
+    assert_eq!((status, &body["mac"]), (StatusCode::OK, &dock.into()), "{body}");
+    let (_, body) = change("{\"remove_macs\":[\"52:54:00:00:00:02\"]}").await;
+    assert!(body["detail"].as_str().unwrap().contains("only MAC of lab-07"), "{body}");
+    let (_, body) = change("{\"other_macs\":[\"52:54:00:00:00:05\"]}").await;
+    assert_eq!(body["other_macs"][0], "52:54:00:00:00:05");
+    let whole = format!("{{\"mac\":\"{MAC}\"}}");
+    let (_, body) = site.json("PUT", machine, &whole).await;
+    assert_eq!((&body["mac"], body["other_macs"].as_array().unwrap().len()), (&MAC.into(), 0));
+}
+
+#[tokio::test]
 async fn the_api_does_what_the_pages_do() {
     let site = Site::new(&["debian-12"]);
     let machine = "/api/v1/machines/lab-07";

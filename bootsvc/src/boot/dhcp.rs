@@ -184,7 +184,7 @@ fn know(server: &mut Server, site: &mut Arc<Site>, service: &Service) {
 }
 
 fn machines(site: &Site) -> BTreeSet<Mac> {
-    site.machines.iter().map(|machine| machine.mac).collect()
+    site.machines.iter().flat_map(model::Machine::macs).collect()
 }
 
 const fn pool(usage: &Usage) -> AddressPool {

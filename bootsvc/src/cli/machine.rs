@@ -16,6 +16,9 @@ pub(super) enum Machine {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Only the machine or PC with this MAC address
+        #[arg(long)]
+        mac: Option<Mac>,
     },
     /// Add a machine, or change one with effect from its next boot
     ///
@@ -90,8 +93,18 @@ pub(super) struct Set {
     /// Name of the machine; it is also its host name
     name: MachineName,
     /// MAC address of the NIC that it boots from; required for a new machine
+    ///
+    /// If the machine has several, this replaces the first one.
     #[arg(long)]
     mac: Option<Mac>,
+    /// MAC address of another NIC that it boots from, too, such as the one of its dock; may be repeated
+    ///
+    /// Whichever it boots from, it is the same machine, with the same disk.
+    #[arg(long, value_name = "MAC")]
+    add_mac: Vec<Mac>,
+    /// MAC address that it does not boot from any more; may be repeated
+    #[arg(long, value_name = "MAC")]
+    remove_mac: Vec<Mac>,
     /// Image to boot: its newest version, or the one that a persistent disk was made on
     #[arg(long, conflicts_with = "no_image")]
     image: Option<ImageName>,
@@ -126,7 +139,7 @@ pub(super) struct Set {
 impl Machine {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Ls { json } => list(paths, json),
+            Self::Ls { json, mac } => list(paths, json, mac),
             Self::Set(set) => set.run(paths),
             Self::Reset { name, undo } => reset(paths, name, !undo),
             Self::Power { name, verb } => runtime()?.block_on(power(&open(paths)?, &name, verb)),
@@ -155,8 +168,9 @@ impl Machine {
             Self::Rm { name } => {
                 let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
                 say(format!(
-                    "{}: removed; {} is listed as discovered again",
-                    removed.name, removed.mac
+                    "{}: removed; its PC is listed as discovered again ({})",
+                    removed.name,
+                    macs(&removed)
                 ));
                 Ok(())
             }
@@ -168,6 +182,9 @@ impl Set {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let change = MachineChange {
             mac: self.mac,
+            other_macs: None,
+            add_macs: self.add_mac,
+            remove_macs: self.remove_mac,
             image: if self.no_image { Some(None) } else { self.image.map(Some) },
             root: self.root_kind,
             root_url: self.root_url,
@@ -185,9 +202,17 @@ impl Set {
                 format!("boots nothing: it has no image, write mode {}", machine.write_mode)
             }
         };
-        say(format!("{} ({}): {what}; takes effect at its next boot", machine.name, machine.mac));
+        say(format!(
+            "{} ({}): {what}; takes effect at its next boot",
+            machine.name,
+            macs(&machine)
+        ));
         Ok(())
     }
+}
+
+fn macs(machine: &model::Machine) -> String {
+    machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<()> {
@@ -255,34 +280,29 @@ async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow
     )
 }
 
-fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
+fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
     let service = open(paths)?;
-    let (site, discovered) = (service.site(), service.discovered());
+    let (site, mut discovered) = (service.site(), service.discovered());
+    let mut machines: Vec<&model::Machine> = site.machines.iter().collect();
+    if let Some(mac) = mac {
+        machines.retain(|machine| machine.macs().any(|its| its == mac));
+        discovered.retain(|seen| seen.mac == mac);
+        if machines.is_empty() && discovered.is_empty() {
+            anyhow::bail!("no machine has the MAC {mac}, and no PC has asked with it");
+        }
+    }
     if json {
-        let all = serde_json::json!({ "machines": site.machines, "discovered": discovered });
+        let all = serde_json::json!({ "machines": machines, "discovered": discovered });
         say(serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
-    if site.machines.is_empty() {
+    if machines.is_empty() && mac.is_none() {
         say(
             "No machines yet. Switch on a PC with network boot, then adopt it on the web page, or:",
         );
         say("bootlace machine set NAME --mac MAC --image IMAGE");
-    } else {
-        let rows: Vec<[String; 6]> = site
-            .machines
-            .iter()
-            .map(|machine| {
-                [
-                    machine.name.to_string(),
-                    machine.mac.to_string(),
-                    machine.image.as_ref().map_or("-".into(), ImageName::to_string),
-                    machine.root.to_string(),
-                    machine.write_mode.to_string(),
-                    machine.shelf_slot.to_string(),
-                ]
-            })
-            .collect();
+    } else if !machines.is_empty() {
+        let rows: Vec<[String; 6]> = machines.into_iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));
     }
     if !discovered.is_empty() {
@@ -293,4 +313,22 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A line of the list, and one for each further NIC below it.
+fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 6]> {
+    let first = [
+        machine.name.to_string(),
+        machine.mac.to_string(),
+        machine.image.as_ref().map_or("-".into(), ImageName::to_string),
+        machine.root.to_string(),
+        machine.write_mode.to_string(),
+        machine.shelf_slot.to_string(),
+    ];
+    let others = machine.other_macs.iter().map(|mac| {
+        let mut row: [String; 6] = Default::default();
+        row[1] = mac.to_string();
+        row
+    });
+    std::iter::once(first).chain(others)
 }

@@ -3,6 +3,7 @@
 use crate::{ImageName, MachineName};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 use initcfg::{ParseChoiceError, RootKind, RootUrl};
@@ -173,8 +174,11 @@ impl fmt::Display for KernelArgs {
 pub struct Machine {
     /// Name of the machine: host name, export name, and name on the pages.
     pub name: MachineName,
-    /// The NIC that the machine boots from.
+    /// The NIC that the machine boots from; of several the first.
     pub mac: Mac,
+    /// Other NICs that it boots from, such as a second port or the one of its dock.
+    #[serde(default)]
+    pub other_macs: Vec<Mac>,
     /// The image it boots: its newest version, or the one that its persistent disk was made on.
     /// `None`: it waits in the loader.
     pub image: Option<ImageName>,
@@ -193,6 +197,16 @@ pub struct Machine {
     /// The machine's next boot begins with an empty write layer, whatever the write mode.
     #[serde(default)]
     pub reset_disk: bool,
+}
+
+impl Machine {
+    /// NICs that a machine may have. Each is looked up when the machine boots.
+    pub const MACS_MAX: usize = 8;
+
+    /// All NICs that it boots from.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> {
+        core::iter::once(self.mac).chain(self.other_macs.iter().copied())
+    }
 }
 
 #[cfg(test)]

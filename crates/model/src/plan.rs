@@ -226,6 +226,8 @@ pub(crate) mod tests {
     use alloc::vec;
 
     pub(crate) const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    /// The machine's second NIC.
+    const SECOND: Mac = Mac([0x52, 0x54, 0, 0, 0, 2]);
     pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 
     pub(crate) fn network() -> Network {
@@ -262,6 +264,7 @@ pub(crate) mod tests {
             vec![Machine {
                 name: "lab-07".parse().unwrap(),
                 mac: MAC,
+                other_macs: vec![SECOND],
                 image: Some(image.clone()),
                 root: RootKind::Nbd,
                 root_url: None,
@@ -297,6 +300,17 @@ pub(crate) mod tests {
             "{line}"
         );
         assert!(line.contains("bootlace.root=nbd:10.77.0.1:10809:lab-07"), "{line}");
+    }
+
+    #[test]
+    fn a_machine_is_the_same_whichever_of_its_nics_it_boots_from() {
+        let lines = [MAC, SECOND].map(|mac| match plan(&site(), &network(), mac, ADDRESS, 42) {
+            Plan::Boot(plan) => plan.command_line(),
+            Plan::Wait(why) => panic!("{why}"),
+        });
+        let nic = |mac: Mac| alloc::format!("bootlace.mac={mac}");
+        assert!(lines[1].contains(&nic(SECOND)), "init takes the NIC that the firmware had");
+        assert_eq!(lines[0], lines[1].replace(&nic(SECOND), &nic(MAC)));
     }
 
     #[test]

@@ -46,20 +46,27 @@ pub struct Site {
     pub machines: Vec<Machine>,
     /// All image versions, by image and version.
     pub images: Vec<ImageVersion>,
-    /// Where in `machines` the one with each boot NIC is.
+    /// Where in `machines` the one with each NIC is.
     by_mac: BTreeMap<Mac, usize>,
 }
 
 impl Site {
     /// A site with these machines, by name, and these image versions.
     pub fn new(machines: Vec<Machine>, images: Vec<ImageVersion>) -> Self {
-        let by_mac = machines.iter().enumerate().map(|(index, it)| (it.mac, index)).collect();
+        let of_each = machines.iter().enumerate();
+        let by_mac = of_each.flat_map(|(index, it)| it.macs().map(move |mac| (mac, index)));
+        let by_mac = by_mac.collect();
         Self { machines, images, by_mac }
     }
 
-    /// The machine with this boot NIC.
+    /// The machine that boots from this NIC, among others perhaps.
     pub fn machine_by_mac(&self, mac: Mac) -> Option<&Machine> {
         self.machines.get(*self.by_mac.get(&mac)?)
+    }
+
+    /// All NICs of the machine that has this one; of a PC that is no machine just this one.
+    pub fn macs_beside(&self, mac: Mac) -> Vec<Mac> {
+        self.machine_by_mac(mac).map_or_else(|| Vec::from([mac]), |it| it.macs().collect())
     }
 
     /// The machine with this name.

@@ -1,7 +1,7 @@
 //! What can go wrong, in words for the person who asked.
 
 use crate::storage_client::StorageError;
-use model::{ImageName, MachineName, RootKind, RootUrl};
+use model::{ImageName, Machine, MachineName, RootKind, RootUrl};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wire::Mac;
@@ -63,6 +63,30 @@ pub enum Error {
         /// Whose it is.
         machine: MachineName,
     },
+    /// A machine without a hardware address could never boot.
+    #[error(
+        "{mac} is the only MAC of {machine}: give it another one before you take this one away, or remove the \
+         machine"
+    )]
+    LastMac {
+        /// The address.
+        mac: Mac,
+        /// Whose it is.
+        machine: MachineName,
+    },
+    /// A hardware address is to be taken away from a machine that does not have it.
+    #[error("{mac} is no MAC of {machine}: it has {}", macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", "))]
+    NotItsMac {
+        /// The address.
+        mac: Mac,
+        /// The machine.
+        machine: MachineName,
+        /// Those that it has.
+        macs: Vec<Mac>,
+    },
+    /// No PC has so many NICs.
+    #[error("{0} would have more than {max} MACs: take one away that it does not boot from any more", max = Machine::MACS_MAX)]
+    TooManyMacs(MachineName),
     /// Nobody said where the root is.
     #[error(
         "{machine} has no address of its {kind} root: give one, like {}",
@@ -174,6 +198,9 @@ impl Error {
             Self::NoMac(_)
                 | Self::NameTaken(_)
                 | Self::MacTaken { .. }
+                | Self::LastMac { .. }
+                | Self::NotItsMac { .. }
+                | Self::TooManyMacs(_)
                 | Self::GroupMac(_)
                 | Self::NoKeeper(_)
                 | Self::NoBusybox { .. }

@@ -23,7 +23,7 @@ pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
 pub use crate::fleet::{
-    Imported, MachineChange, MachineState, MachineView, Preview, Rescue, StateWord, Status,
+    Imported, MachineChange, MachineState, MachineView, Nic, Preview, Rescue, StateWord, Status,
     machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};

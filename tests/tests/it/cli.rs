@@ -133,6 +133,38 @@ fn a_machine_needs_a_mac_and_an_image_that_exists() {
 }
 
 #[test]
+fn a_machine_gets_a_second_network_card_and_loses_it_again() {
+    let root = root(GOOD);
+    let (port, dock) = ("52:54:00:00:00:01", "52:54:00:00:00:02");
+    let machine = |arguments: &[&str]| bootlace(root.path(), &[&["machine"], arguments].concat());
+    let says = |arguments: &[&str]| {
+        let output = machine(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    says(&["set", "lab-01", "--mac", port]);
+    let added = says(&["set", "lab-01", "--add-mac", dock, "--add-mac", "52-54-00-00-00-03"]);
+    assert!(added.starts_with(&format!("lab-01 ({port}, {dock}, 52:54:00:00:00:03): ")), "{added}");
+    refuse(&machine(&["set", "lab-02", "--mac", dock]), &["belongs to the machine lab-01"]);
+    says(&["set", "lab-02", "--mac", "52:54:00:00:00:04"]);
+    let list = says(&["ls"]);
+    let line = list.lines().position(|line| line.starts_with("lab-01")).unwrap();
+    assert_eq!(list.lines().nth(line + 1).unwrap().trim(), dock, "{list}");
+    let found = says(&["ls", "--mac", dock]);
+    assert!(found.contains("lab-01") && !found.contains("lab-02"), "{found}");
+    let found: serde_json::Value =
+        serde_json::from_str(&says(&["ls", "--json", "--mac", dock])).unwrap();
+    assert_eq!(found["machines"].as_array().unwrap().len(), 1);
+    assert_eq!(found["machines"][0]["other_macs"][0], dock);
+    refuse(&machine(&["ls", "--mac", "52:54:00:00:00:09"]), &["no machine has the MAC"]);
+
+    says(&["set", "lab-01", "--remove-mac", port, "--remove-mac", "52:54:00:00:00:03"]);
+    refuse(&machine(&["set", "lab-01", "--remove-mac", dock]), &["only MAC of lab-01"]);
+    refuse(&machine(&["set", "lab-01", "--remove-mac", port]), &["is no MAC of lab-01", dock]);
+    assert!(says(&["rm", "lab-01"]).contains(dock));
+}
+
+#[test]
 fn an_initrd_from_nowhere_says_what_is_missing() {
     let root = root(GOOD);
     let output = root.path().join("initrd.img");

@@ -27,6 +27,7 @@ mod partitions;
 mod ram;
 mod rescue;
 mod sanboot;
+mod second_nic;
 mod segment;
 mod terminal;
 mod tftp;

@@ -143,7 +143,7 @@ impl Service {
             wanted.await.map_err(|error| not_ready(&error))?;
         }
         let view = self.view();
-        let Some(known) = view.boot(machine.mac, id) else {
+        let Some(known) = view.boot(boot.config.mac, id) else {
             return Err(Waiting::NotReady(format!(
                 "{} has begun another boot since",
                 machine.name
@@ -151,7 +151,8 @@ impl Service {
         };
         let key = known.proof.token.map(|token| token.disk_key());
         let version = (&boot.image.image, boot.image.version);
-        let order = export_order(&view, machine, version, machine.root, id, address, key);
+        let nic = (boot.config.mac, address);
+        let order = export_order(&view, machine, version, machine.root, id, nic, key);
         storage_client::put_export(&self.options().storage_socket, &order)
             .await
             .map(drop)
@@ -201,14 +202,14 @@ impl Service {
     }
 }
 
-/// What the storage server is told about the disk of a machine in one boot.
+/// What the storage server is told about the disk of a machine in one boot, which came from this NIC.
 pub(super) fn export_order(
     view: &View,
     machine: &Machine,
     (image, version): (&ImageName, u32),
     root: RootKind,
     boot: BootId,
-    address: Ipv4Addr,
+    (mac, address): (Mac, Ipv4Addr),
     key: Option<DiskKey>,
 ) -> ExportOrder {
     let spec = ExportSpec {
@@ -219,7 +220,7 @@ pub(super) fn export_order(
         boot,
         root,
         address,
-        mac: machine.mac,
+        mac,
         shelf_slot: machine.shelf_slot,
     };
     ExportOrder { spec, key, reset: view.disk_resets.contains(&boot) }

@@ -48,7 +48,8 @@ impl Service {
         boot: BootId,
         is_configured: bool,
     ) -> Result<Option<String>, Error> {
-        let mac = plan.machine.mac;
+        // What a machine is made of changes with its NIC: a laptop beside its dock has no use for the dock's driver.
+        let mac = plan.config.mac;
         if !self.options().fitted_initrds || plan.machine.root.is_foreign() {
             return Ok(None);
         }
@@ -99,7 +100,7 @@ impl Service {
             return None;
         }
         let view = self.view();
-        let mac = plan.machine.mac;
+        let mac = plan.config.mac;
         let hardware = view.hardware.get(&mac).filter(|hardware| hardware.is_trusted())?;
         let last = view.boots.get(&mac).map(|last| &*last.boot);
         let has_failed = last

@@ -55,6 +55,10 @@ impl Service {
             Link::Silent => {
                 Some(format!("its secret is asked for from {address}, where nobody answers"))
             }
+            _ if last.boot.mac != mac => Some(format!(
+                "its secret is asked for by its NIC {mac}, but it boots from {}",
+                last.boot.mac
+            )),
             _ if last.boot.id != boot || last.proof.is_given || system_starts => {
                 Some("its secret is asked for, which it has already".to_owned())
             }
@@ -117,7 +121,7 @@ impl Service {
             if let (Some(machine), Some((image, version)), Some(root)) = (machine, image, root) {
                 let key = Some(token.disk_key());
                 let image = (image, *version);
-                let order = export_order(&view, machine, image, root, boot, address, key);
+                let order = export_order(&view, machine, image, root, boot, (mac, address), key);
                 storage_client::put_export(&self.options().storage_socket, &order).await?;
             }
             let renewed = self

@@ -1,4 +1,4 @@
-//! Kernel logs of failed boots: the last one of each machine.
+//! Kernel logs of failed boots: the last one from each NIC of a machine.
 
 use crate::error::{Error, io_error};
 use crate::service::Service;
@@ -19,7 +19,7 @@ pub struct KernelLog {
 }
 
 impl Service {
-    /// Keeps the log of a machine's boot in place of its former one. Of strangers, and of boots that the
+    /// Keeps the log of a machine's boot in place of the former one from this NIC. Of strangers, and of boots that the
     /// machine is not in, nothing is kept: whether it was.
     ///
     /// # Errors
@@ -49,16 +49,20 @@ impl Service {
     pub async fn kernel_log(&self, name: &MachineName) -> Result<Option<KernelLog>, Error> {
         let site = self.site();
         let machine = site.machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
-        let path = self.kernel_log_path(machine.mac);
-        let content = match tokio::fs::read_to_string(&path).await {
-            Ok(content) => content,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("read", &path)(error)),
-        };
-        let log = content.split_once('\n').and_then(|(boot, text)| {
-            Some(KernelLog { boot: boot.parse().ok()?, text: text.to_owned() })
-        });
-        Ok(log)
+        let mut last: Option<KernelLog> = None;
+        for mac in machine.macs() {
+            let path = self.kernel_log_path(mac);
+            let content = match tokio::fs::read_to_string(&path).await {
+                Ok(content) => content,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error("read", &path)(error)),
+            };
+            let log = content.split_once('\n').and_then(|(boot, text)| {
+                Some(KernelLog { boot: boot.parse().ok()?, text: text.to_owned() })
+            });
+            last = last.into_iter().chain(log).max_by_key(|log| log.boot);
+        }
+        Ok(last)
     }
 
     fn kernel_log_path(&self, mac: Mac) -> PathBuf {

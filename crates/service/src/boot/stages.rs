@@ -38,19 +38,20 @@ impl NewStage {
 pub(super) enum Prepared {
     /// This boot is to get the image; the boolean tells whether it has its configuration already.
     Boot(BootId, bool),
-    /// No firmware of this NIC ever asked: nobody knows which power-on this is.
+    /// No firmware of this NIC ever asked, or the machine has started by another one since: nobody knows which power-on
+    /// this is.
     NeverStarted,
     /// The machine runs with something else.
     Running(Box<Boot>),
 }
 
 impl Service {
-    /// The last boot of a NIC.
+    /// The last boot of the PC with this NIC, from whichever of its NICs.
     pub fn boot_of(&self, mac: Mac) -> Option<Arc<Boot>> {
         self.view().boots.get(&mac).map(|last| Arc::clone(&last.boot))
     }
 
-    /// The last boots of a NIC, the last first.
+    /// The last boots of the PC with this NIC, from all of its NICs, the last first.
     ///
     /// # Errors
     /// The database can't be read.
@@ -58,7 +59,8 @@ impl Service {
         self.database().read(move |tables| tables.boots_of(mac, n_boots)).await
     }
 
-    /// The firmware of a NIC asks for an address: opens a boot, unless one is open already.
+    /// The firmware of a NIC asks for an address: opens a boot, unless one from this NIC is open already and is the
+    /// machine's last. Firmware with two NICs tries one after the other: each is a boot, since the loader comes from one.
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
@@ -66,12 +68,12 @@ impl Service {
         let now = self.now();
         self.ask_earlier_boot(mac);
         // Most of the packets of a power-on change nothing.
-        if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, now)) {
+        if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, mac, now)) {
             return Ok(boot.id);
         }
         let new = NewBoot { mac, firmware, started_unix_ms: now.unix_ms, token: new_token()? };
         let opened = self.database().write(move |tables| match tables.last_boot(mac)? {
-            Some(boot) if is_same_power_on(&boot, now) => Ok((boot.id, false)),
+            Some(boot) if is_same_power_on(&boot, mac, now) => Ok((boot.id, false)),
             _ => Ok((tables.open_boot(&new)?, true)),
         });
         let (id, is_new) = opened.await?;
@@ -85,10 +87,10 @@ impl Service {
 
     /// Whether the firmware of a NIC is at work: it has an address, and no loader yet.
     pub fn is_in_firmware(&self, mac: Mac) -> bool {
-        self.boot_of(mac).is_some_and(|boot| is_same_power_on(&boot, self.now()))
+        self.boot_of(mac).is_some_and(|boot| is_same_power_on(&boot, mac, self.now()))
     }
 
-    /// A machine has reached a stage of its last boot, or of the boot that it names.
+    /// A machine has reached a stage of the last boot from this NIC, or of the boot that it names.
     ///
     /// A stage that the boot has reached already, and a boot of another NIC, change nothing. The stage is in
     /// the queue when this returns: stages are stored in the order of the calls. The future tells whether
@@ -132,18 +134,24 @@ impl Service {
     ) -> Result<Prepared, Error> {
         let (started_unix_ms, token) = (self.now().unix_ms, new_token()?);
         let prepared = self.database().write(move |tables| {
-            let Some(boot) = tables.last_boot(mac)? else { return Ok(Prepared::NeverStarted) };
+            let Some(boot) = tables.last_boot_from(mac)? else { return Ok(Prepared::NeverStarted) };
+            // Whoever is logged in on a machine has its other NICs, too.
+            if tables.has_started_beside(mac, boot.id)? {
+                return Ok(Prepared::NeverStarted);
+            }
+            let is_last = tables.last_boot(mac)?.is_some_and(|last| last.id == boot.id);
             let has = |stage| boot.stages.iter().any(|event| event.stage == stage);
             let wanted = (version.image.clone(), version.version);
             let is_same = boot.image.as_ref() == Some(&wanted) && boot.root == Some(root);
             let is_configured = has(Stage::Config);
             let id = match (is_configured, is_same) {
-                (true, true) => return Ok(Prepared::Boot(boot.id, true)),
-                (false, _) => boot.id,
+                (true, true) if is_last => return Ok(Prepared::Boot(boot.id, true)),
+                (false, _) if is_last => boot.id,
                 // Its kernel runs: a new boot would throw away the disk under it.
-                (true, false) if has(Stage::Start) => return Ok(Prepared::Running(Box::new(boot))),
-                // It could not load what it was given, and was given something else since.
-                (true, false) => {
+                (true, _) if has(Stage::Start) => return Ok(Prepared::Running(Box::new(boot))),
+                // It could not load what it was given, and was given something else since; or its firmware has asked from
+                // another NIC since, and the loader came from this one.
+                _ => {
                     let firmware = boot.firmware;
                     tables.open_boot(&NewBoot { mac, firmware, started_unix_ms, token })?
                 }
@@ -156,10 +164,10 @@ impl Service {
 }
 
 /// A boot whose last sign lies in the future is another one: the clock was set back.
-fn is_same_power_on(boot: &Boot, now: Now) -> bool {
+fn is_same_power_on(boot: &Boot, mac: Mac, now: Now) -> bool {
     let last = boot.current().map_or(boot.started_unix_ms, |event| event.at_unix_ms);
     let is_before_config = boot.stages.iter().all(|event| event.stage < Stage::Config);
-    is_before_config && now.unix_ms.abs_diff(last) < SAME_POWER_ON_MS
+    boot.mac == mac && is_before_config && now.unix_ms.abs_diff(last) < SAME_POWER_ON_MS
 }
 
 /// A secret that nobody can guess.

@@ -90,7 +90,8 @@ impl Service {
         if view.owner(address) != Some(word.mac()) {
             return false;
         }
-        let last = view.boots.get(&word.mac()).filter(|last| last.boot.id == word.boot());
+        let last = view.boots.get(&word.mac());
+        let last = last.filter(|last| last.boot.id == word.boot() && last.boot.mac == word.mac());
         let Some(LastBoot { boot, proof, .. }) = last else { return false };
         if proof.token.is_none() || boot.root.is_some_and(RootKind::is_foreign) {
             return !matches!(word, Word::Answer(_));
@@ -160,15 +161,14 @@ impl Service {
         let exports = self.exports().last();
         let in_use = exports.list.iter().filter(|export| export.connections > 0);
         let in_use = in_use.map(|export| export.spec.mac);
-        let machines = view.site.machines.iter().map(|machine| machine.mac);
-        let alive = machines.filter(|mac| {
-            let boots = [view.boots.get(mac), view.proven.get(mac)];
-            boots.into_iter().flatten().any(|boot| {
-                let life = self.heartbeats().life(boot.boot.id, now);
-                boot.proof.is_given && matches!(life, live::Life::Alive | live::Life::Unknown)
-            })
+        let boots = view.site.machines.iter().flat_map(|machine| {
+            [view.boots.get(&machine.mac), view.proven.get(&machine.mac)].into_iter().flatten()
         });
-        alive.chain(in_use).collect()
+        let alive = boots.filter(|boot| {
+            let life = self.heartbeats().life(boot.boot.id, now);
+            boot.proof.is_given && matches!(life, live::Life::Alive | live::Life::Unknown)
+        });
+        alive.map(|boot| boot.boot.mac).chain(in_use).collect()
     }
 
     /// Somebody gave up a machine's address in its name while it runs.

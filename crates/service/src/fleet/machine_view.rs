@@ -12,6 +12,7 @@ use model::{
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use wire::Mac;
 
 /// From here on a machine's memory for changes is short; the machine itself warns at the same.
 pub(super) const RAM_SHORT_PERCENT: u8 = 80;
@@ -24,8 +25,12 @@ pub struct MachineView {
     pub machine: Machine,
     /// What it does now.
     pub state: MachineState,
-    /// Address that it has leased.
+    /// Address of the NIC that its last boot came from, or else of any of its NICs.
     pub address: Option<Ipv4Addr>,
+    /// Its NICs, the first first.
+    pub nics: Vec<Nic>,
+    /// Its SMBIOS UUID, as it sent it last.
+    pub uuid: Option<String>,
     /// Its firmware, once it has asked.
     pub firmware: Option<Firmware>,
     /// A boot that began in its name while it runs: a PC with its MAC address, or somebody who speaks in its name.
@@ -50,6 +55,15 @@ pub struct MachineView {
     pub export: Option<ExportStatus>,
 }
 
+/// A NIC that a machine boots from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Nic {
+    /// Its address.
+    pub mac: Mac,
+    /// The IPv4 address that it has leased, or had last.
+    pub address: Option<Ipv4Addr>,
+}
+
 impl MachineView {
     /// How full its memory for changes is, and what helps if it is short.
     pub fn ram_sentence(&self) -> Option<String> {
@@ -62,10 +76,19 @@ impl MachineView {
 
     /// What it means that a boot began in its name while it runs.
     pub fn candidate_sentence(&self) -> Option<&'static str> {
-        self.candidate.as_ref().map(|_| {
-            "A PC with its MAC address began to boot while it runs. It gets nothing of this machine as long as \
-             this one answers. If nobody restarted it, look for a PC or a dock with the same MAC address, or for \
-             who sends DHCP messages in its name."
+        let candidate = self.candidate.as_ref()?;
+        let is_same_nic = self.boot.as_ref().is_none_or(|boot| boot.mac == candidate.mac);
+        Some(match is_same_nic {
+            true => {
+                "A PC with its MAC address began to boot while it runs. It gets nothing of this machine as long as \
+                 this one answers. If nobody restarted it, look for a PC or a dock with the same MAC address, or for \
+                 who sends DHCP messages in its name."
+            }
+            false => {
+                "A PC with another of its MAC addresses began to boot while it runs. It gets nothing of this machine \
+                 as long as this one answers. If nobody restarted it, look for who uses its other network card or its \
+                 dock, or for who sends DHCP messages in its name."
+            }
         })
     }
 
@@ -88,8 +111,6 @@ impl Service {
         let machines = view.site.machines.iter();
         machines
             .map(|machine| {
-                let lease = view.lease(machine.mac);
-                let seen = view.seen.get(&machine.mac);
                 let boots = self.boots(&view, machine.mac, now);
                 let last = boots.map(|boots| boots.current);
                 let candidate = boots.and_then(|boots| boots.candidate);
@@ -98,7 +119,11 @@ impl Service {
                 // What an earlier boot has of it says nothing about this one.
                 let of_boot = export
                     .filter(|export| boot.as_ref().is_some_and(|boot| boot.id == export.spec.boot));
-                let waiting = self.waits().get(machine.mac, now.moment);
+                let nic = boot.as_ref().map_or(machine.mac, |boot| boot.mac);
+                let waiting = self.waits().get(nic, now.moment);
+                let address = |mac| view.lease(mac).map(|lease| lease.address);
+                let seen = machine.macs().filter_map(|mac| view.seen.get(&mac));
+                let seen = seen.max_by_key(|seen| seen.last_unix);
                 let life = boot
                     .as_ref()
                     .map_or(Life::Unknown, |boot| self.heartbeats().life(boot.id, now));
@@ -115,7 +140,9 @@ impl Service {
                 MachineView {
                     machine: machine.clone(),
                     state,
-                    address: lease.map(|lease| lease.address),
+                    address: [nic].into_iter().chain(machine.macs()).find_map(address),
+                    nics: machine.macs().map(|mac| Nic { mac, address: address(mac) }).collect(),
+                    uuid: seen.and_then(|seen| seen.uuid.clone()),
                     firmware: boot
                         .as_ref()
                         .map(|boot| boot.firmware)

@@ -11,8 +11,14 @@ use wire::Mac;
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MachineChange {
-    /// The NIC that it boots from. Needed for a new machine.
+    /// The NIC that it boots from, of several the first. Needed for a new machine.
     pub mac: Option<Mac>,
+    /// Other NICs that it boots from, in place of those that it has.
+    pub other_macs: Option<Vec<Mac>>,
+    /// NICs that it boots from, too, from now on.
+    pub add_macs: Vec<Mac>,
+    /// NICs that it boots from no more. If the first is among them, the next one is the first.
+    pub remove_macs: Vec<Mac>,
     /// Image to boot; `Some(None)` takes it away.
     #[serde(deserialize_with = "present")]
     pub image: Option<Option<ImageName>>,
@@ -81,7 +87,7 @@ impl Service {
             Ok(machine)
         });
         let removed = removing.await?;
-        tracing::info!(machine = %removed.name, mac = %removed.mac, "machine removed");
+        tracing::info!(machine = %removed.name, macs = ?removed.macs().collect::<Vec<_>>(), "machine removed");
         // The storage server may be down now; a disk that nobody asks for does no harm.
         let deleted = storage_client::delete_disk(&self.options().storage_socket, &removed.name);
         if let Err(error) = deleted.await {
@@ -104,8 +110,8 @@ impl Service {
         });
         let machine = written.await?;
         let image = machine.image.as_ref().map_or("none", ImageName::as_str);
-        tracing::info!(machine = %machine.name, mac = %machine.mac, image, root = %machine.root,
-            "machine stored");
+        let macs: Vec<Mac> = machine.macs().collect();
+        tracing::info!(machine = %machine.name, ?macs, image, root = %machine.root, "machine stored");
         Ok(machine)
     }
 }
@@ -122,6 +128,7 @@ fn apply(
         Some(machine) => machine,
         None => Machine {
             mac: change.mac.ok_or_else(|| Error::NoMac(name.clone()))?,
+            other_macs: Vec::new(),
             name,
             image: None,
             root: RootKind::default(),
@@ -132,14 +139,17 @@ fn apply(
             reset_disk: false,
         },
     };
-    if let Some(mac) = change.mac {
+    let macs = new_macs(&machine, &change)?;
+    for &mac in &macs {
         if !mac.is_of_a_nic() {
             return Err(Error::GroupMac(mac).into());
         }
-        machine.mac = mac;
+        if let Some(other) = tables.name_of(mac)?.filter(|other| *other != machine.name) {
+            return Err(Error::MacTaken { mac, machine: other }.into());
+        }
     }
-    if let Some(other) = tables.name_of(machine.mac)?.filter(|other| *other != machine.name) {
-        return Err(Error::MacTaken { mac: machine.mac, machine: other }.into());
+    if let [first, others @ ..] = &macs[..] {
+        (machine.mac, machine.other_macs) = (*first, others.to_vec());
     }
     if let Some(image) = change.image {
         if let Some(image) = &image {
@@ -157,6 +167,32 @@ fn apply(
     machine.kernel_args = change.kernel_args.unwrap_or(machine.kernel_args);
     machine.reset_disk = change.reset_disk.unwrap_or(machine.reset_disk);
     Ok(machine)
+}
+
+/// The NICs that the machine shall have, each once, and at least one.
+fn new_macs(machine: &Machine, change: &MachineChange) -> Result<Vec<Mac>, Error> {
+    let name = &machine.name;
+    let others = change.other_macs.as_ref().unwrap_or(&machine.other_macs);
+    let wanted = [change.mac.unwrap_or(machine.mac)].into_iter().chain(others.iter().copied());
+    let mut macs: Vec<Mac> = Vec::new();
+    for mac in wanted.chain(change.add_macs.iter().copied()) {
+        if !macs.contains(&mac) {
+            macs.push(mac);
+        }
+    }
+    for &mac in &change.remove_macs {
+        let Some(index) = macs.iter().position(|its| *its == mac) else {
+            return Err(Error::NotItsMac { mac, machine: name.clone(), macs });
+        };
+        if macs.len() == 1 {
+            return Err(Error::LastMac { mac, machine: name.clone() });
+        }
+        macs.remove(index);
+    }
+    if macs.len() > Machine::MACS_MAX {
+        return Err(Error::TooManyMacs(name.clone()));
+    }
+    Ok(macs)
 }
 
 /// A root and its address go together: each change of one must fit the other.

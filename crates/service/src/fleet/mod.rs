@@ -15,7 +15,7 @@ mod site_status;
 
 pub use images::Imported;
 pub use machine_state::{MachineState, StateWord, machine_state};
-pub use machine_view::MachineView;
+pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;
 pub use preview::Preview;
 pub use rescue::Rescue;

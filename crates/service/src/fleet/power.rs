@@ -34,6 +34,10 @@ impl Service {
         let view = self.view();
         let open = view.ordered().filter_map(|mac| {
             let current = self.boots(&view, mac, now)?.current;
+            // Once, though each NIC of the machine leads to it.
+            if current.boot.mac != mac {
+                return None;
+            }
             let order = current.order.as_ref().filter(|order| order.is_open(now.unix_ms))?;
             let PowerState { counter, verb, .. } = *order;
             let boot = current.boot.id;

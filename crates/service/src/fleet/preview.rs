@@ -25,8 +25,10 @@ impl Service {
         let view = self.machine(name)?;
         let Some(network) = &self.options().network else { return Ok(None) };
         let address = view.address.unwrap_or(network.server);
+        // By the NIC that it booted from last, whose address that is.
+        let mac = view.boot.map_or(view.machine.mac, |boot| boot.mac);
         Ok(Some(Preview {
-            grub_cfg: self.preview_config(network, view.machine.mac, address).await,
+            grub_cfg: self.preview_config(network, mac, address).await,
             is_example_address: view.address.is_none(),
         }))
     }

@@ -36,15 +36,19 @@ impl Wanted {
     }
 }
 
-/// The initrds that the site's machines could use: for each kind of hardware, of the newest version of
-/// each image that such a machine boots, and of the version that its kept disk stands on.
+/// The initrds that the site's machines could use: for each kind of hardware, of the newest version of each image that
+/// such a machine boots, and of the version that its kept disk stands on. A laptop on its dock is another kind.
 pub(super) fn fitted_of(view: &View) -> Wanted {
     let (mut wanted, mut undecided): (Vec<Fitted>, _) = (Vec::new(), Vec::new());
     let site = &view.site;
     // Those with a root on a foreign server stay with the one for all machines, which can attach it.
-    for machine in site.machines.iter().filter(|machine| !machine.root.is_foreign()) {
-        let hardware = view.hardware.get(&machine.mac).filter(|hardware| hardware.is_trusted());
-        let (Some(image), Some(hardware)) = (&machine.image, hardware) else { continue };
+    let machines = site.machines.iter().filter(|machine| !machine.root.is_foreign());
+    let hardware = machines.flat_map(|machine| {
+        let of_nics = machine.macs().filter_map(|mac| view.hardware.get(&mac));
+        of_nics.map(move |hardware| (machine, hardware))
+    });
+    for (machine, hardware) in hardware.filter(|(_, hardware)| hardware.is_trusted()) {
+        let Some(image) = &machine.image else { continue };
         let key = hardware.key();
         let mut kept = None;
         if keeps_disk(machine) {

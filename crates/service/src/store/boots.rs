@@ -38,9 +38,12 @@ impl Transaction<'_> {
         ids.into_iter().filter_map(|id| self.with_secrets(id).transpose()).collect()
     }
 
-    /// The last boot of a NIC, with what only the boot server and the machine know of it.
-    pub(super) fn last_boot_with_secrets(&self, mac: Mac) -> rusqlite::Result<Option<LastBoot>> {
-        self.last_id(mac)?.map_or(Ok(None), |id| self.with_secrets(id))
+    /// The last boot from any of these NICs, with what only the boot server and the machine know of it.
+    pub(super) fn last_boot_with_secrets(
+        &self,
+        macs: &[Mac],
+    ) -> rusqlite::Result<Option<LastBoot>> {
+        self.last_id(macs)?.map_or(Ok(None), |id| self.with_secrets(id))
     }
 
     /// The last boot of each NIC that has shown that it is the machine's, if another one began since.
@@ -56,17 +59,17 @@ impl Transaction<'_> {
         ids.into_iter().filter_map(|id| self.with_secrets(id).transpose()).collect()
     }
 
-    /// The last boot of a NIC that has shown that it is the machine's, if another one began since.
-    pub(super) fn earlier_proven_boot(&self, mac: Mac) -> rusqlite::Result<Option<LastBoot>> {
-        let id: Option<BootId> = self
+    /// The last boot from any of these NICs that has shown that it is the machine's, if another one began since.
+    pub(super) fn earlier_proven_boot(&self, macs: &[Mac]) -> rusqlite::Result<Option<LastBoot>> {
+        let mut query = self
             .sql()
-            .prepare_cached(
-                "SELECT proven FROM (SELECT max(id) FILTER (WHERE is_proven = 1) AS proven, max(id) AS last \
-                 FROM boot WHERE mac = ?1) WHERE proven < last",
-            )?
-            .query_row([mac.to_string()], |row| row.get(0))
-            .optional()?;
-        id.map_or(Ok(None), |id| self.with_secrets(id))
+            .prepare_cached("SELECT max(id) FROM boot WHERE mac = ?1 AND is_proven = 1")?;
+        let mut proven: Option<BootId> = None;
+        for mac in macs {
+            proven = proven.max(query.query_row([mac.to_string()], |row| row.get(0))?);
+        }
+        let last = self.last_id(macs)?;
+        proven.filter(|_| proven < last).map_or(Ok(None), |id| self.with_secrets(id))
     }
 
     fn with_secrets(&self, id: BootId) -> rusqlite::Result<Option<LastBoot>> {
@@ -76,24 +79,54 @@ impl Transaction<'_> {
         Ok(Some(LastBoot { boot: Arc::new(boot), proof, order, rescue }))
     }
 
-    /// The last boot of a NIC.
+    /// The last boot of the PC with this NIC, from whichever of its NICs.
     pub(crate) fn last_boot(&self, mac: Mac) -> rusqlite::Result<Option<Boot>> {
-        self.last_id(mac)?.map_or(Ok(None), |id| self.boot(id))
+        self.last_id(&self.macs_beside(mac)?)?.map_or(Ok(None), |id| self.boot(id))
     }
 
-    fn last_id(&self, mac: Mac) -> rusqlite::Result<Option<BootId>> {
-        self.sql()
-            .prepare_cached("SELECT max(id) FROM boot WHERE mac = ?1")?
-            .query_row([mac.to_string()], |row| row.get(0))
+    /// The last boot from this NIC.
+    pub(crate) fn last_boot_from(&self, mac: Mac) -> rusqlite::Result<Option<Boot>> {
+        self.last_id(&[mac])?.map_or(Ok(None), |id| self.boot(id))
     }
 
-    /// The last boots of a NIC, the last first.
+    /// Number of the last boot from any of these NICs.
+    fn last_id(&self, macs: &[Mac]) -> rusqlite::Result<Option<BootId>> {
+        let mut query = self.sql().prepare_cached("SELECT max(id) FROM boot WHERE mac = ?1")?;
+        let mut last = None;
+        for mac in macs {
+            last = last.max(query.query_row([mac.to_string()], |row| row.get(0))?);
+        }
+        Ok(last)
+    }
+
+    /// Whether a kernel has started on the machine with this NIC in a boot from another of its NICs after this one.
+    pub(crate) fn has_started_beside(&self, mac: Mac, boot: BootId) -> rusqlite::Result<bool> {
+        let mut query = self.sql().prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM boot WHERE mac = ?1 AND id > ?2 AND (is_proven <> 0 OR \
+             EXISTS (SELECT 1 FROM boot_stage WHERE boot_stage.boot = boot.id AND stage = ?3)))",
+        )?;
+        for other in self.macs_beside(mac)?.into_iter().filter(|other| *other != mac) {
+            let start = Stage::Start.word();
+            if query.query_row(params![other.to_string(), boot, start], |row| row.get(0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The last boots of the PC with this NIC, from all of its NICs, the last first.
     pub(crate) fn boots_of(&self, mac: Mac, n_boots: u32) -> rusqlite::Result<Vec<Boot>> {
-        let ids: Vec<BootId> = self
-            .sql()
-            .prepare_cached("SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT ?2")?
-            .query_map(params![mac.to_string(), n_boots], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let mut ids: Vec<BootId> = Vec::new();
+        for mac in self.macs_beside(mac)? {
+            let mut query = self
+                .sql()
+                .prepare_cached("SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT ?2")?;
+            for id in query.query_map(params![mac.to_string(), n_boots], |row| row.get(0))? {
+                ids.push(id?);
+            }
+        }
+        ids.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
+        ids.truncate(n_boots as usize);
         ids.into_iter().filter_map(|id| self.boot(id).transpose()).collect()
     }
 
@@ -233,7 +266,7 @@ impl Transaction<'_> {
     ) -> rusqlite::Result<Option<BootId>> {
         let id = match boot {
             Some(id) => self.proof(mac, id)?.map(|_| id),
-            None => self.last_id(mac)?,
+            None => self.last_id(&[mac])?,
         };
         let Some(id) = id else { return Ok(None) };
         let n_rows = self

@@ -110,7 +110,8 @@ impl Transaction<'_> {
     /// Only machines have hardware: that of a PC which is none any more goes.
     pub(super) fn forget_hardware_of_strangers(&self) -> rusqlite::Result<()> {
         let mut forget = self.sql().prepare_cached(
-            "DELETE FROM hardware WHERE mac NOT IN (SELECT mac FROM machine) RETURNING mac",
+            "DELETE FROM hardware WHERE mac NOT IN (SELECT mac FROM machine) \
+             AND mac NOT IN (SELECT mac FROM machine_mac) RETURNING mac",
         )?;
         for mac in forget.query_map([], |row| parse(row, 0))? {
             self.touch(Part::Hardware(mac?));

@@ -6,11 +6,15 @@ use super::transaction::{Part, Transaction};
 use crate::error::Error;
 use model::{ImageName, Machine, MachineName, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use wire::Mac;
 
 const COLUMNS: &str =
     "name, mac, image, root, root_url, write_mode, shelf_slot, kernel_args, reset_disk";
+
+/// NICs beside the first of each machine.
+const OTHER_MACS: &str = "machine_mac WHERE mac NOT IN (SELECT mac FROM machine)";
 
 /// How many machines the database has. It is only read: no file is made, and an older database stays as it is.
 ///
@@ -26,25 +30,68 @@ impl Transaction<'_> {
     /// All machines, by name.
     pub(crate) fn machines(&self) -> rusqlite::Result<Vec<Machine>> {
         let query = format!("SELECT {COLUMNS} FROM machine ORDER BY name");
-        self.sql().prepare_cached(&query)?.query_map([], machine)?.collect()
+        let mut others: HashMap<MachineName, Vec<Mac>> = HashMap::new();
+        let query_others = format!("SELECT machine, mac FROM {OTHER_MACS} ORDER BY id");
+        let mut of_all = self.sql().prepare_cached(&query_others)?;
+        for other in of_all.query_map([], |row| Ok((parse(row, 0)?, parse(row, 1)?)))? {
+            let (name, mac) = other?;
+            others.entry(name).or_default().push(mac);
+        }
+        let mut machines = self.sql().prepare_cached(&query)?;
+        let machines = machines.query_map([], |row| {
+            let mut machine = machine(row)?;
+            machine.other_macs = others.remove(&machine.name).unwrap_or_default();
+            Ok(machine)
+        });
+        machines?.collect()
     }
 
     /// The machine of this name.
     pub(crate) fn machine(&self, name: &MachineName) -> rusqlite::Result<Option<Machine>> {
         let query = format!("SELECT {COLUMNS} FROM machine WHERE name = ?1");
-        self.sql().prepare_cached(&query)?.query_row([name.as_str()], machine).optional()
+        let mut query = self.sql().prepare_cached(&query)?;
+        let Some(mut machine) = query.query_row([name.as_str()], machine).optional()? else {
+            return Ok(None);
+        };
+        machine.other_macs = self.other_macs(name)?;
+        Ok(Some(machine))
     }
 
-    /// Name of the machine with this boot NIC.
+    fn other_macs(&self, name: &MachineName) -> rusqlite::Result<Vec<Mac>> {
+        let query = format!("SELECT mac FROM {OTHER_MACS} AND machine = ?1 ORDER BY id");
+        let mut query = self.sql().prepare_cached(&query)?;
+        query.query_map([name.as_str()], |row| parse(row, 0))?.collect()
+    }
+
+    /// Name of the machine that boots from this NIC.
     pub(crate) fn name_of(&self, mac: Mac) -> rusqlite::Result<Option<MachineName>> {
         self.sql()
-            .prepare_cached("SELECT name FROM machine WHERE mac = ?1")?
+            .prepare_cached(
+                "SELECT name FROM machine WHERE mac = ?1 \
+                 UNION ALL SELECT machine FROM machine_mac WHERE mac = ?1 LIMIT 1",
+            )?
             .query_row([mac.to_string()], |row| parse(row, 0))
             .optional()
     }
 
+    /// All NICs of the machine that has this one; of a PC that is no machine just this one.
+    pub(super) fn macs_beside(&self, mac: Mac) -> rusqlite::Result<Vec<Mac>> {
+        let Some(name) = self.name_of(mac)? else { return Ok(vec![mac]) };
+        self.macs_of(&name)
+    }
+
+    fn macs_of(&self, name: &MachineName) -> rusqlite::Result<Vec<Mac>> {
+        let first: Option<Mac> = self
+            .sql()
+            .prepare_cached("SELECT mac FROM machine WHERE name = ?1")?
+            .query_row([name.as_str()], |row| parse(row, 0))
+            .optional()?;
+        Ok(first.into_iter().chain(self.other_macs(name)?).collect())
+    }
+
     /// Adds a machine, or changes the one of this name: all but its AoE address.
     pub(crate) fn put_machine(&self, machine: &Machine, now_unix: u64) -> rusqlite::Result<()> {
+        let former: BTreeSet<Mac> = self.macs_of(&machine.name)?.into_iter().collect();
         self.sql().execute(
             "INSERT INTO machine (name, mac, image, root, write_mode, shelf_slot, kernel_args, reset_disk, \
              added_unix, root_url) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
@@ -65,7 +112,30 @@ impl Transaction<'_> {
             ],
         )?;
         self.touch(Part::Machines);
+        let macs: BTreeSet<Mac> = machine.macs().collect();
+        self.put_other_macs(machine)?;
+        if former != macs {
+            self.touch_boots(former.union(&macs).copied());
+        }
         self.forget_hardware_of_strangers()
+    }
+
+    fn put_other_macs(&self, machine: &Machine) -> rusqlite::Result<()> {
+        // What an older Bootlace has left there of another machine's NICs goes, too.
+        let mut forget =
+            self.sql().prepare_cached("DELETE FROM machine_mac WHERE machine = ?1 OR mac = ?2")?;
+        forget.execute([machine.name.as_str(), &machine.mac.to_string()])?;
+        let mut put =
+            self.sql().prepare_cached("INSERT INTO machine_mac (mac, machine) VALUES (?1, ?2)")?;
+        for mac in &machine.other_macs {
+            put.execute([&mac.to_string(), machine.name.as_str()])?;
+        }
+        Ok(())
+    }
+
+    /// Boots belong to machines: who has other NICs than before has other boots.
+    fn touch_boots(&self, macs: impl IntoIterator<Item = Mac>) {
+        macs.into_iter().for_each(|mac| self.touch(Part::Boot(mac)));
     }
 
     /// The machine's disk has been thrown away, as it was asked for.
@@ -77,6 +147,7 @@ impl Transaction<'_> {
 
     /// Removes a machine, and what only machines have.
     pub(crate) fn delete_machine(&self, name: &MachineName) -> rusqlite::Result<()> {
+        self.touch_boots(self.macs_of(name)?);
         self.sql().execute("DELETE FROM machine WHERE name = ?1", [name.as_str()])?;
         self.touch(Part::Machines);
         self.touch(Part::Rescues);
@@ -88,6 +159,7 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
     Ok(Machine {
         name: parse(row, 0)?,
         mac: parse(row, 1)?,
+        other_macs: Vec::new(),
         image: parse_optional(row, 2)?,
         root: parse(row, 3)?,
         root_url: parse_optional(row, 4)?,

@@ -151,6 +151,13 @@ const ADDITIONS: &str = "
         address    TEXT PRIMARY KEY,
         until_unix INTEGER NOT NULL
     ) STRICT;
+    -- Further NICs of machines, in the order in which they were added. An older Bootlace may have given one to another
+    -- machine as its first, whose it is then.
+    CREATE TABLE IF NOT EXISTS machine_mac (
+        id      INTEGER PRIMARY KEY,
+        mac     TEXT NOT NULL UNIQUE,
+        machine TEXT NOT NULL REFERENCES machine ON DELETE CASCADE
+    ) STRICT;
 ";
 
 /// Opens the database for writing, making it if it is missing.

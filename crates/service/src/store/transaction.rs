@@ -14,7 +14,7 @@ pub(crate) struct Transaction<'a> {
     touched: RefCell<BTreeSet<Part>>,
 }
 
-/// A part of the state that readers see.
+/// A part of the state that readers see. What decides what else is read comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     /// Machines.
@@ -29,7 +29,7 @@ pub(super) enum Part {
     Lease(Mac),
     /// All leases.
     Leases,
-    /// The last boot of one NIC.
+    /// The last boot of the PC with this NIC.
     Boot(Mac),
     /// When one PC asked.
     Seen(Mac),

@@ -19,11 +19,11 @@ use wire::Mac;
 #[derive(Clone, Default)]
 pub(crate) struct View {
     pub(crate) site: Arc<Site>,
-    /// The last boot of each NIC.
+    /// The last boot of each PC, from whichever of its NICs, by each of them.
     pub(crate) boots: HashTrieMapSync<Mac, LastBoot>,
-    /// The last boot of each NIC that has shown that it is the machine's, if another one began since.
+    /// The last boot of each PC that has shown that it is the machine's, if another one began since; by each of its NICs.
     pub(crate) proven: HashTrieMapSync<Mac, LastBoot>,
-    /// What each machine is made of, by its NIC.
+    /// What each machine is made of, as it was when it booted from that NIC.
     pub(crate) hardware: HashTrieMapSync<Mac, Arc<Hardware>>,
     /// Passwords of the rescue shells that machines stop in at their next boot, by name.
     pub(crate) rescues: Arc<HashMap<String, String>>,
@@ -33,7 +33,7 @@ pub(crate) struct View {
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     leases: HashTrieMapSync<Mac, Arc<Lease>>,
     owners: HashTrieMapSync<Ipv4Addr, Mac>,
-    /// NICs with a boot of these that has an order which was not obeyed.
+    /// NICs of machines with a boot of these that has an order which was not obeyed.
     ordered: HashTrieMapSync<Mac, ()>,
 }
 
@@ -64,13 +64,15 @@ impl View {
         self.owners.get(&address).copied()
     }
 
-    /// The boot of a NIC with this number, if it is one of those that matter: the last one, or the last proven one.
+    /// The boot from this NIC with this number, if it is one of those that matter: the machine's last one, or its last
+    /// proven one.
     pub(crate) fn boot(&self, mac: Mac, boot: BootId) -> Option<&LastBoot> {
         let both = [self.boots.get(&mac), self.proven.get(&mac)];
-        both.into_iter().flatten().find(|known| known.boot.id == boot)
+        let mut both = both.into_iter().flatten();
+        both.find(|known| known.boot.id == boot && known.boot.mac == mac)
     }
 
-    /// NICs with a boot that has an order which was not obeyed.
+    /// NICs of machines with a boot that has an order which was not obeyed.
     pub(crate) fn ordered(&self) -> impl Iterator<Item = Mac> {
         self.ordered.keys().copied()
     }
@@ -95,6 +97,10 @@ impl View {
         }
         for earlier in tables.earlier_proven_boots()? {
             view.put_earlier(earlier.boot.mac, Some(earlier));
+        }
+        let site = Arc::clone(&view.site);
+        for machine in site.machines.iter().filter(|machine| !machine.other_macs.is_empty()) {
+            view.load_part(tables, Part::Boot(machine.mac))?;
         }
         for seen in tables.all_seen()? {
             view.seen.insert_mut(seen.mac, Arc::new(seen));
@@ -131,11 +137,15 @@ impl View {
                 }
             }
             Part::Lease(mac) => self.put_lease(mac, tables.lease(mac)?),
-            Part::Boot(mac) => self.put_boot(
-                mac,
-                tables.last_boot_with_secrets(mac)?,
-                tables.earlier_proven_boot(mac)?,
-            ),
+            Part::Boot(mac) => {
+                // Machines are read before boots.
+                let macs = self.site.macs_beside(mac);
+                let last = tables.last_boot_with_secrets(&macs)?;
+                let earlier = tables.earlier_proven_boot(&macs)?;
+                for mac in macs {
+                    self.put_boot(mac, last.clone(), earlier.clone());
+                }
+            }
             Part::Seen(mac) => put(&mut self.seen, mac, tables.seen(mac)?.map(Arc::new)),
             Part::Everything => *self = Self::load(tables)?,
             Part::Hardware(mac) => {

@@ -8,17 +8,17 @@ use model::{BootId, MachineName};
 use std::net::SocketAddr;
 
 /// A machine whose keeper is heard, on a site with a clock in the test's hand.
-struct Lab {
+pub(super) struct Lab {
     _folder: tempfile::TempDir,
-    hands: Hands,
-    service: Service,
-    name: MachineName,
-    asked: Asked,
-    holder: Arc<Mutex<Holder>>,
+    pub(super) hands: Hands,
+    pub(super) service: Service,
+    pub(super) name: MachineName,
+    pub(super) asked: Asked,
+    pub(super) holder: Arc<Mutex<Holder>>,
 }
 
 impl Lab {
-    async fn new(root: RootKind) -> Self {
+    pub(super) async fn new(root: RootKind) -> Self {
         let folder = tempfile::tempdir().unwrap();
         add_image(folder.path(), "debian-12", 1);
         let hands = Hands::at(1_800_000_000_000);
@@ -35,30 +35,39 @@ impl Lab {
 
     /// A boot from the firmware's DHCP to its host segment.
     async fn boot(&self) -> Machine<'_> {
-        let boot = self.service.boot_started(MAC, Firmware::Bios).await.unwrap();
-        assert_eq!(screen(&self.service).await, "");
-        let file = self.service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
-        let token = HostConfig::parse(file.as_bytes()).unwrap().token;
-        Machine { lab: self, boot, token }
+        self.boot_from(MAC, ADDRESS).await
     }
 
-    fn shown_boot(&self) -> BootId {
+    /// The same from this NIC.
+    pub(super) async fn boot_from(&self, mac: Mac, address: Ipv4Addr) -> Machine<'_> {
+        let boot = self.service.boot_started(mac, Firmware::Bios).await.unwrap();
+        let config = self.service.loader_config(address).await;
+        assert_eq!((config.boot, config.waiting), (Some(boot), None));
+        let link = Link::Neighbour(mac);
+        let file = self.service.host_file(address, link, boot).await.unwrap().unwrap();
+        let token = HostConfig::parse(file.as_bytes()).unwrap().token;
+        Machine { lab: self, mac, address, boot, token }
+    }
+
+    pub(super) fn shown_boot(&self) -> BootId {
         self.service.machine(&self.name).unwrap().boot.unwrap().id
     }
 
-    fn candidate(&self) -> Option<BootId> {
+    pub(super) fn candidate(&self) -> Option<BootId> {
         self.service.machine(&self.name).unwrap().candidate.map(|boot| boot.id)
     }
 
-    fn word(&self) -> StateWord {
+    pub(super) fn word(&self) -> StateWord {
         self.service.machine(&self.name).unwrap().state.word
     }
 }
 
 #[derive(Clone, Copy)]
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     lab: &'a Lab,
-    boot: BootId,
+    mac: Mac,
+    address: Ipv4Addr,
+    pub(super) boot: BootId,
     token: Token,
 }
 
@@ -67,13 +76,22 @@ fn keeper() -> SocketAddr {
 }
 
 impl Machine<'_> {
+    fn keeper(&self) -> SocketAddr {
+        SocketAddr::from((self.address, 5000))
+    }
+
+    /// The same with the secret that it got later.
+    pub(super) fn with_token(self, token: Token) -> Self {
+        Self { token, ..self }
+    }
+
     /// Its system comes up, and its keeper is heard.
-    async fn comes_up(&self) {
+    pub(super) async fn comes_up(&self) {
         self.gets_its_disk();
         assert!(self.says("report").await);
         for stage in [Stage::Start, Stage::Attach, Stage::Handover, Stage::Up] {
             let stage = NewStage::noticed(stage, "");
-            self.lab.service.stage(MAC, Some(self.boot), stage).await.unwrap();
+            self.lab.service.stage(self.mac, Some(self.boot), stage).await.unwrap();
         }
         self.gives_sign_of_life();
     }
@@ -83,24 +101,24 @@ impl Machine<'_> {
     }
 
     /// Whether its boot is the machine's when it has said so.
-    async fn says(&self, text: &str) -> bool {
+    pub(super) async fn says(&self, text: &str) -> bool {
         let tag = Some(self.token.tag(text.as_bytes()));
-        assert!(self.lab.service.believes(MAC, self.boot, text.as_bytes(), tag).await);
+        assert!(self.lab.service.believes(self.mac, self.boot, text.as_bytes(), tag).await);
         self.lab.service.database().write(|_| Ok(())).await.unwrap();
-        self.lab.service.is_admitted(MAC, self.boot).await
+        self.lab.service.is_admitted(self.mac, self.boot).await
     }
 
     fn report(&self, stage: Stage) -> Word {
-        let line = format!("bootlace/1 report {} {MAC} 1 {stage} 1 x", self.boot);
+        let line = format!("bootlace/1 report {} {} 1 {stage} 1 x", self.boot, self.mac);
         Word::parse(line.as_bytes()).unwrap()
     }
 
-    fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { boot: self.boot, mac: MAC, is_last: false, ram_used_percent: None }
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat { boot: self.boot, mac: self.mac, is_last: false, ram_used_percent: None }
     }
 
     fn gives_sign_of_life(&self) {
-        let heard = self.lab.service.heartbeat(self.heartbeat(), Some(keeper()));
+        let heard = self.lab.service.heartbeat(self.heartbeat(), Some(self.keeper()));
         assert!(self.answers(&heard.question.unwrap()));
     }
 
@@ -109,15 +127,16 @@ impl Machine<'_> {
         let (line, tag) = initcfg::unseal(datagram.as_bytes());
         let Ok(Question { boot, id }) = Question::parse(line) else { return false };
         let is_mine = tag == Some(self.token.tag(line)) && boot == self.boot;
-        is_mine && self.lab.service.answered(Answer { boot, mac: MAC, id }, keeper())
+        let answer = Answer { boot, mac: self.mac, id };
+        is_mine && self.lab.service.answered(answer, self.keeper())
     }
 
     /// For some seconds, in which it answers what it is asked, if it does.
-    fn live(&self, seconds: u64, answers: bool) -> usize {
+    pub(super) fn live(&self, seconds: u64, answers: bool) -> usize {
         let mut n_asked = 0;
         for second in 0..seconds {
             for (peer, message) in self.lab.service.messages_to_keepers() {
-                assert_eq!(peer, keeper());
+                assert_eq!(peer, self.keeper());
                 n_asked += 1;
                 assert!(!answers || self.answers(&message));
             }

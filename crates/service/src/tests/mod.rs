@@ -5,6 +5,7 @@ mod bounds;
 mod candidates;
 mod disks;
 mod initrds;
+mod macs;
 mod secrets;
 mod state;
 mod storage;

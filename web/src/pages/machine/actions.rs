@@ -60,7 +60,7 @@ pub(super) async fn ask_remove(State(service): State<Service>, Path(name): Path<
         consequence: format!(
             "Its disk is closed, and everything it has written is lost. A system that is running from it stops \
              working at once. If the PC {} asks again, it appears under Discovered.",
-            view.machine.mac
+            view.machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join(", ")
         ),
         button: format!("Remove {name}"),
     })

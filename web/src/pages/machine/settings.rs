@@ -9,10 +9,12 @@ use axum::Form;
 use axum::extract::{Path, State};
 use model::{BadRootUrl, ImageName, InvalidName, Machine, ParseChoiceError, RootKind};
 use service::{Error, MachineChange, Service};
+use wire::Mac;
 
 /// The settings as somebody typed them. A field that a script leaves out stays as it is.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 pub(super) struct Settings {
+    macs: Option<String>,
     image: Option<String>,
     root: Option<String>,
     root_url: Option<String>,
@@ -23,6 +25,7 @@ pub(super) struct Settings {
 /// What is wrong with each of the settings; an empty text is no error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SettingsErrors {
+    pub(super) macs: String,
     pub(super) image: String,
     pub(super) root: String,
     pub(super) root_url: String,
@@ -32,13 +35,17 @@ pub(super) struct SettingsErrors {
 
 impl SettingsErrors {
     pub(super) fn is_empty(&self) -> bool {
-        let all = [&self.image, &self.root, &self.root_url, &self.write_mode, &self.kernel_args];
+        let Self { macs, image, root, root_url, write_mode, kernel_args } = self;
+        let all = [macs, image, root, root_url, write_mode, kernel_args];
         all.into_iter().all(String::is_empty)
     }
 }
 
 /// The form as it is drawn.
 pub(super) struct SettingsForm {
+    /// One a line.
+    pub(super) macs: String,
+    pub(super) n_macs: usize,
     pub(super) images: Vec<Choice>,
     pub(super) roots: Vec<Choice>,
     pub(super) root_url: String,
@@ -61,7 +68,12 @@ impl SettingsForm {
         let image = typed.image.unwrap_or_else(|| text(machine.image.as_ref()));
         let root = typed.root.unwrap_or_else(|| machine.root.to_string());
         let write_mode = typed.write_mode.unwrap_or_else(|| machine.write_mode.to_string());
+        let macs = typed.macs.unwrap_or_else(|| {
+            machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join("\n")
+        });
         Self {
+            n_macs: macs.lines().count(),
+            macs,
             images: image_choices(service, &image),
             roots: root_choices(&root),
             root_url: typed.root_url.unwrap_or_else(|| text(machine.root_url.as_ref())),
@@ -84,6 +96,9 @@ pub(super) async fn save(
     if errors.is_empty() {
         match service.set_machine(name.clone(), change).await {
             Ok(_) => return Ok(see_other(&format!("/machines/{name}"), Done::Saved)),
+            Err(error @ (Error::MacTaken { .. } | Error::GroupMac(_) | Error::TooManyMacs(_))) => {
+                errors.macs = error.chain();
+            }
             Err(error @ (Error::NoRootUrl { .. } | Error::RootUrlOfOtherKind { .. })) => {
                 errors.root_url = error.chain();
             }
@@ -102,6 +117,11 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
     ) -> Option<T> {
         text?.parse().map_err(|wrong: ParseChoiceError| *error = wrong.to_string()).ok()
     }
+    let macs = settings.macs.as_deref().map(|text| macs(text, &mut errors.macs));
+    let (mac, other_macs) = match macs.as_deref() {
+        Some([first, others @ ..]) => (Some(*first), Some(others.to_vec())),
+        _ => (None, None),
+    };
     let image = settings.image.as_deref().map(|image| match image {
         "" => None,
         image => image
@@ -116,12 +136,32 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
         url.parse().map_err(|wrong: BadRootUrl| errors.root_url = wrong.to_string()).ok()
     });
     MachineChange {
-        mac: None,
+        mac,
+        other_macs,
         image,
         root,
         root_url,
         write_mode: choice(settings.write_mode.as_ref(), &mut errors.write_mode),
         kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
-        reset_disk: None,
+        ..MachineChange::default()
+    }
+}
+
+/// The MACs that somebody typed, each on a line, or with blanks or commas between them.
+fn macs(text: &str, error: &mut String) -> Vec<Mac> {
+    let words = text.split([',', ' ', '\n', '\r', '\t']).filter(|word| !word.is_empty());
+    let parsed: Result<Vec<Mac>, String> =
+        words.map(|word| word.parse().map_err(|wrong| format!("{word} is {wrong}"))).collect();
+    match parsed {
+        Ok(macs) if macs.is_empty() => {
+            *error = "a machine needs the MAC of a NIC that it boots from: to have none, remove it"
+                .to_owned();
+            macs
+        }
+        Ok(macs) => macs,
+        Err(wrong) => {
+            *error = wrong;
+            Vec::new()
+        }
     }
 }

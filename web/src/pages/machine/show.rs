@@ -26,9 +26,19 @@ pub(super) struct Options {
     edit: Option<String>,
 }
 
+/// A NIC of the machine.
+struct ShownNic {
+    mac: String,
+    address: String,
+    /// Its last boot came from this one, and it has others.
+    is_last: bool,
+}
+
 struct EarlierBoot {
     id: u64,
     started: When,
+    /// The NIC that it came from.
+    mac: String,
     image: String,
     took: String,
     end: &'static str,
@@ -61,15 +71,16 @@ struct MachinePage {
     /// That a boot began in its name while it runs, and when.
     candidate: Option<(&'static str, When)>,
     done: Option<&'static str>,
-    mac: String,
+    nics: Vec<ShownNic>,
     address: String,
+    uuid: String,
     firmware: String,
     shelf_slot: String,
     image: String,
     root: &'static str,
     root_url: String,
-    /// The machine's name for iSCSI targets.
-    initiator: String,
+    /// The machine's names for iSCSI targets, one for each NIC.
+    initiators: Vec<String>,
     write_mode: &'static str,
     keeps_disk: bool,
     reset_disk: bool,
@@ -98,6 +109,8 @@ struct MachinePage {
 
 struct BootDrawing {
     id: u64,
+    /// The NIC that it came from, if the machine has several.
+    mac: Option<String>,
     started: When,
     image: String,
     took: Option<String>,
@@ -144,6 +157,7 @@ pub(super) async fn page(
         .collect();
     let boot = view.boot.as_ref().map(|boot| BootDrawing {
         id: boot.id,
+        mac: (view.nics.len() > 1).then(|| boot.mac.to_string()),
         started: When::ms(boot.started_unix_ms, now),
         image: booted_image(boot),
         took: view.took_ms().map(text::duration_ms),
@@ -158,14 +172,15 @@ pub(super) async fn page(
             .candidate_sentence()
             .zip(view.candidate.as_ref().map(|boot| When::ms(boot.started_unix_ms, now))),
         done,
-        mac: machine.mac.to_string(),
+        nics: nics(&view),
+        uuid: view.uuid.clone().unwrap_or_else(|| "not sent".to_owned()),
         address: view.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
         firmware: text::firmware(view.firmware),
         shelf_slot: machine.shelf_slot.to_string(),
         image: chosen_image(&view),
         root: machine.root.title(),
         root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
-        initiator: model::iscsi_initiator(machine.mac),
+        initiators: machine.macs().map(model::iscsi_initiator).collect(),
         write_mode: machine.write_mode.title(),
         reset_disk: machine.reset_disk,
         keeps_disk: machine.write_mode == model::WriteMode::Persistent
@@ -188,6 +203,17 @@ pub(super) async fn page(
         name: name.to_string(),
     };
     Ok(render(status, &page))
+}
+
+fn nics(view: &MachineView) -> Vec<ShownNic> {
+    let last = view.boot.as_ref().filter(|_| view.nics.len() > 1).map(|boot| boot.mac);
+    let nics = view.nics.iter();
+    nics.map(|nic| ShownNic {
+        mac: nic.mac.to_string(),
+        address: nic.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
+        is_last: last == Some(nic.mac),
+    })
+    .collect()
 }
 
 /// What is known of the hardware, and what follows from it.
@@ -262,6 +288,7 @@ fn earlier_boot(boot: &model::Boot, now: Now) -> EarlierBoot {
         .map(|event| event.at_unix_ms.saturating_sub(boot.started_unix_ms));
     EarlierBoot {
         id: boot.id,
+        mac: boot.mac.to_string(),
         started: When::ms(boot.started_unix_ms, now),
         image: boot
             .image
