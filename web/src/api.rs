@@ -6,12 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{
-    Finding, ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, Seen, StallVerb,
-};
+use model::{Finding, ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, StallVerb};
 use service::{
-    FindingCount, Hardware, InitrdState, KernelLog, MachineChange, MachineView, PowerState, Rescue,
-    Service, Status, UnknownVerb,
+    Discovered, FindingCount, Hardware, InitrdState, KernelLog, MachineChange, MachineView,
+    PowerState, Rescue, Service, Status, UnknownVerb,
 };
 use wire::Mac;
 
@@ -199,7 +197,7 @@ async fn images(State(service): State<Service>) -> Json<Vec<Version>> {
     Json(versions.into_iter().map(describe).collect())
 }
 
-async fn discovered(State(service): State<Service>) -> Json<Vec<Seen>> {
+async fn discovered(State(service): State<Service>) -> Json<Vec<Discovered>> {
     Json(service.discovered())
 }
 

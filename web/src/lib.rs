@@ -31,6 +31,7 @@ pub fn router(service: Service) -> Router {
         .merge(pages::machine::router())
         .route("/discovered", get(pages::discovered::show))
         .route("/discovered/{mac}/adopt", post(pages::discovered::adopt))
+        .route("/discovered/{mac}/add", post(pages::discovered::add))
         .route("/images", get(pages::images::show))
         .route("/metrics", get(metrics::show))
         .route("/assets/app.css", get(pages::style))

@@ -77,12 +77,16 @@ impl Site {
     }
 
     async fn unknown_pc_asks(&self, mac: &str) {
+        self.unknown_pc_with_uuid_asks(mac, None).await;
+    }
+
+    async fn unknown_pc_with_uuid_asks(&self, mac: &str, uuid: Option<&str>) {
         let mac = mac.parse().unwrap();
         let sighting = Sighting {
             mac,
             firmware: Firmware::UefiX64,
             address: None,
-            uuid: None,
+            uuid: uuid.map(str::to_owned),
             host_name: None,
         };
         self.service.saw(sighting).await.unwrap();
@@ -458,6 +462,33 @@ async fn a_machine_has_several_network_cards() {
     let whole = format!("{{\"mac\":\"{MAC}\"}}");
     let (_, body) = site.json("PUT", machine, &whole).await;
     assert_eq!((&body["mac"], body["other_macs"].as_array().unwrap().len()), (&MAC.into(), 0));
+}
+
+#[tokio::test]
+async fn a_second_network_card_is_proposed_and_confirmed_by_one_click() {
+    let site = Site::new(&["debian-12"]);
+    let (dock, uuid) = ("52:54:00:00:00:02", Some("b9a7c1de-52f0-11ec-8d3f-0242ac130003"));
+    site.unknown_pc_with_uuid_asks(MAC, uuid).await;
+    let (_, page) = site.get("/discovered").await;
+    assert!(!page.contains("Probably"), "{page}");
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    site.unknown_pc_with_uuid_asks(dock, uuid).await;
+
+    let (_, page) = site.get("/discovered").await;
+    assert!(page.contains("Probably a second network card of <a href=\"/machines/lab-07\">"));
+    assert!(page.contains("Add it to lab-07") && page.contains("value=\"lab-08\""), "{page}");
+    let (_, body) = site.json("GET", "/api/v1/discovered", "").await;
+    assert_eq!((&body[0]["mac"], &body[0]["probable_machine"]), (&dock.into(), &"lab-07".into()));
+    let add = format!("/discovered/{dock}/add");
+    for (form, expected) in [("machine=lab-09", StatusCode::NOT_FOUND), ("", StatusCode::NOT_FOUND)]
+    {
+        assert_eq!(site.post(&add, form).await.0, expected, "{form}");
+    }
+    let (status, location, _) = site.post(&add, "machine=lab-07").await;
+    assert_eq!((status, location.as_str()), (StatusCode::SEE_OTHER, "/machines/lab-07?done=card"));
+    let (_, page) = site.get(&location).await;
+    assert!(page.contains("The network card is added.") && page.contains(dock), "{page}");
+    assert!(site.service.discovered().is_empty());
 }
 
 #[tokio::test]

@@ -286,7 +286,7 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
     let mut machines: Vec<&model::Machine> = site.machines.iter().collect();
     if let Some(mac) = mac {
         machines.retain(|machine| machine.macs().any(|its| its == mac));
-        discovered.retain(|seen| seen.mac == mac);
+        discovered.retain(|pc| pc.seen.mac == mac);
         if machines.is_empty() && discovered.is_empty() {
             anyhow::bail!("no machine has the MAC {mac}, and no PC has asked with it");
         }
@@ -307,9 +307,17 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
     }
     if !discovered.is_empty() {
         say("\nDiscovered, not adopted:");
-        for seen in &discovered {
+        for pc in &discovered {
+            let seen = &pc.seen;
             let address = seen.address.map_or("no address".into(), |address| address.to_string());
             say(format!("{}  {}  {}", seen.mac, address, seen.firmware));
+            if let Some(name) = &pc.probable_machine {
+                say(format!(
+                    "  probably a second network card of {name}, as it sends the same UUID; if so: bootlace \
+                     machine set {name} --add-mac {}",
+                    seen.mac
+                ));
+            }
         }
     }
     Ok(())

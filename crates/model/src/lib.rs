@@ -16,6 +16,7 @@ mod machine;
 mod names;
 mod plan;
 mod site;
+mod uuid;
 
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
@@ -34,4 +35,5 @@ pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use site::{AddressPool, Seen, Site};
+pub use uuid::is_real_uuid;
 pub use wire::{Firmware, Lease};

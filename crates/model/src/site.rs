@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::{Firmware, Mac};
 
-/// A PC that asked but is not in the machine list.
+/// A PC that asked, by one of its NICs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Seen {
     /// NIC that asked.

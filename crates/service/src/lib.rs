@@ -23,8 +23,8 @@ pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
 pub use crate::fleet::{
-    Imported, MachineChange, MachineState, MachineView, Nic, Preview, Rescue, StateWord, Status,
-    machine_state,
+    Discovered, Imported, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
+    StateWord, Status, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life};

@@ -25,10 +25,8 @@ fn two_addresses(name: &str) -> Result<()> {
     let servers = site.up()?;
     let cards = [site.lan().add_client("port", MAC)?, site.lan().add_client("dock", OTHER_MAC)?];
     let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
-    let clients = [
-        Udhcpc::new(&cards[0], folders[0].path())?,
-        Udhcpc::new(&cards[1], folders[1].path())?,
-    ];
+    let clients =
+        [Udhcpc::new(&cards[0], folders[0].path())?, Udhcpc::new(&cards[1], folders[1].path())?];
     let mut address_of: [Option<String>; 2] = [None, None];
     // Both ask at once, and again.
     for round in 0..2 {

@@ -1,7 +1,8 @@
 //! PCs that ask and are no machines yet.
 
 use super::{
-    Choice, Done, Failure, Frame, Page, When, image_choices, own_root_choices, render, see_other,
+    Choice, Done, Failure, Frame, Page, When, image_choices, machine_name, own_root_choices,
+    render, see_other,
 };
 use crate::problem::status_of;
 use crate::text;
@@ -9,8 +10,8 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use model::{ImageName, InvalidName, MachineName, RootKind, Seen, Site};
-use service::{Error, Service};
+use model::{ImageName, InvalidName, MachineName, RootKind, Site};
+use service::{Discovered, Error, MachineChange, Service};
 use std::collections::BTreeSet;
 use wire::Mac;
 
@@ -25,6 +26,8 @@ struct Pc {
     firmware: String,
     address: String,
     uuid: String,
+    /// The machine of which it is probably another network card.
+    probable_machine: Option<String>,
     first: When,
     last: When,
     name: String,
@@ -36,7 +39,7 @@ struct Pc {
 
 #[derive(Template)]
 #[template(path = "discovered.html")]
-struct Discovered {
+struct DiscoveredPage {
     frame: Frame,
     pcs: Vec<Pc>,
     n_left_out: usize,
@@ -88,7 +91,7 @@ pub(crate) async fn adopt(
             let (text, empty) = (error.chain(), String::new());
             let (name_error, form_error) = if is_name { (text, empty) } else { (empty, text) };
             // Two people may adopt the same PC at once: then its form is gone.
-            if !service.discovered().iter().any(|seen| seen.mac == mac) {
+            if !service.discovered().iter().any(|pc| pc.seen.mac == mac) {
                 return Err(Failure::new(&service, &error));
             }
             let refused = Refused { mac, form, name_error, form_error };
@@ -96,6 +99,32 @@ pub(crate) async fn adopt(
         }
         Err(error) => Err(Failure::with(&service, status_of(&error), error.chain())),
     }
+}
+
+/// Whose further network card it is.
+#[derive(serde::Deserialize)]
+pub(crate) struct Owner {
+    #[serde(default)]
+    machine: String,
+}
+
+/// Gives the NIC to a machine.
+pub(crate) async fn add(
+    State(service): State<Service>,
+    Path(mac): Path<String>,
+    Form(form): Form<Owner>,
+) -> Page {
+    let mac: Mac = mac.parse().map_err(|error: wire::ParseMacError| {
+        Failure::with(&service, StatusCode::NOT_FOUND, error.to_string())
+    })?;
+    let name = machine_name(&service, &form.machine)?;
+    let change = MachineChange { add_macs: vec![mac], ..MachineChange::default() };
+    let added = match service.site().machine(&name) {
+        Some(_) => service.set_machine(name.clone(), change).await,
+        None => Err(Error::NoMachine(name.clone())),
+    };
+    added.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), Done::CardAdded))
 }
 
 /// Errors of the name and of the rest of the form.
@@ -129,20 +158,21 @@ fn page(
     let pcs: Vec<Pc> = discovered
         .iter()
         .take(SHOWN_MAX)
-        .map(|seen| {
+        .map(|found| {
+            let seen = &found.seen;
             let suggestion = suggestions.next().unwrap_or_default();
             match refused.filter(|refused| refused.mac == seen.mac) {
                 Some(Refused { form, name_error, form_error, .. }) => Pc {
                     name_error: name_error.clone(),
                     form_error: form_error.clone(),
-                    ..pc(service, seen, form.name.clone(), &form.image, &form.root)
+                    ..pc(service, found, form.name.clone(), &form.image, &form.root)
                 },
-                None => pc(service, seen, suggestion, image, "nbd"),
+                None => pc(service, found, suggestion, image, "nbd"),
             }
         })
         .collect();
     let frame = Frame::new(service, "discovered", "Discovered");
-    let page = Discovered {
+    let page = DiscoveredPage {
         frame: if pcs.is_empty() { frame.refreshed(REFRESH_SECONDS) } else { frame },
         n_left_out: discovered.len() - pcs.len(),
         pcs,
@@ -151,8 +181,10 @@ fn page(
     render(status, &page)
 }
 
-fn pc(service: &Service, seen: &Seen, name: String, image: &str, root: &str) -> Pc {
+fn pc(service: &Service, found: &Discovered, name: String, image: &str, root: &str) -> Pc {
+    let seen = &found.seen;
     Pc {
+        probable_machine: found.probable_machine.as_ref().map(MachineName::to_string),
         mac: seen.mac.to_string(),
         firmware: text::firmware(Some(seen.firmware)),
         address: seen.address.map_or_else(|| "none".to_owned(), |address| address.to_string()),

@@ -4,6 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Done {
     Adopted,
+    CardAdded,
     Saved,
     Rebooting,
     ShuttingDown,
@@ -18,11 +19,16 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 11] = [
+    const TABLE: [(Self, &str, &str); 12] = [
         (
             Self::Adopted,
             "adopted",
             "Adopted. If it is waiting in the loader, it goes on by itself within ten seconds.",
+        ),
+        (
+            Self::CardAdded,
+            "card",
+            "The network card is added. If it is waiting in the loader, it goes on by itself within ten seconds.",
         ),
         (Self::Saved, "saved", "Saved. It takes effect the next time the machine boots."),
         (Self::Rebooting, "reboot", "The machine is being asked to restart."),

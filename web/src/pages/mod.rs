@@ -37,7 +37,7 @@ impl Frame {
         Self {
             title: title.into(),
             here,
-            n_discovered: service.discovered().len(),
+            n_discovered: service.n_discovered(),
             n_findings: service.finding_counts().iter().map(|count| count.n_now).sum(),
             refresh_seconds: 0,
             now: text::exact(service.now().unix_ms),

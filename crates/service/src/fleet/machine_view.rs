@@ -7,7 +7,7 @@ use crate::live::Life;
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, ImageName, Machine, MachineName, Seen, Site, Stage,
+    Boot, ExportStatus, FindingKind, Firmware, ImageName, Machine, MachineName, Site, Stage,
     WriteMode,
 };
 use std::collections::HashMap;
@@ -168,11 +168,6 @@ impl Service {
     pub fn machine(&self, name: &MachineName) -> Result<MachineView, Error> {
         let found = self.machines().into_iter().find(|view| view.machine.name == *name);
         found.ok_or_else(|| Error::NoMachine(name.clone()))
-    }
-
-    /// PCs that asked for a loader and are no machines, the last first.
-    pub fn discovered(&self) -> Vec<Seen> {
-        self.view().discovered()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What people ask: machines, images, orders, and how all of that is.
 
+mod discovered;
 mod exports;
 mod findings;
 mod hardware;
@@ -13,6 +14,7 @@ mod rescue;
 mod run;
 mod site_status;
 
+pub use discovered::Discovered;
 pub use images::Imported;
 pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::{MachineView, Nic};

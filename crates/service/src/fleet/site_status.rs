@@ -49,7 +49,7 @@ impl Service {
             n_machines: machines.len(),
             machines: words,
             n_image_versions: site.images.len(),
-            n_discovered: self.discovered().len(),
+            n_discovered: self.n_discovered(),
             storage_error,
             space,
             pool: self.address_pool(),

@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use std::net::Ipv4Addr;
 use wire::Mac;
 
-/// PCs that are remembered. Who invents hardware addresses can't fill the disk; the oldest go first.
+/// PCs that are remembered, and beyond them machines. Who invents hardware addresses can't fill the disk; the oldest go
+/// first.
 const SEEN_MAX: u32 = 2048;
 
 const COLUMNS: &str = "mac, firmware, address, uuid, first_unix, last_unix";
@@ -62,8 +63,11 @@ impl Transaction<'_> {
             ])?;
         self.touch(Part::Seen(sighting.mac));
         let mut forget = self.sql().prepare_cached(
+            // A machine's UUID is remembered: by it another of its NICs is known.
             "DELETE FROM seen WHERE mac IN \
-             (SELECT mac FROM seen ORDER BY last_unix DESC, mac LIMIT -1 OFFSET ?1) RETURNING mac",
+             (SELECT mac FROM seen ORDER BY last_unix DESC, mac LIMIT -1 OFFSET ?1) \
+             AND mac NOT IN (SELECT mac FROM machine) AND mac NOT IN (SELECT mac FROM machine_mac) \
+             RETURNING mac",
         )?;
         for mac in forget.query_map([SEEN_MAX], |row| parse(row, 0))? {
             self.touch(Part::Seen(mac?));

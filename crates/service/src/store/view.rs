@@ -77,11 +77,19 @@ impl View {
         self.ordered.keys().copied()
     }
 
+    fn strangers(&self) -> impl Iterator<Item = &Seen> {
+        let seen = self.seen.values().map(|seen| &**seen);
+        seen.filter(|seen| self.site.machine_by_mac(seen.mac).is_none())
+    }
+
+    /// How many PCs asked for a loader and are no machines.
+    pub(crate) fn n_discovered(&self) -> usize {
+        self.strangers().count()
+    }
+
     /// PCs that asked for a loader and are no machines, the last first.
     pub(crate) fn discovered(&self) -> Vec<Seen> {
-        let is_stranger = |seen: &&Arc<Seen>| self.site.machine_by_mac(seen.mac).is_none();
-        let strangers = self.seen.values().filter(is_stranger);
-        let mut strangers: Vec<Seen> = strangers.map(|seen| Seen::clone(seen)).collect();
+        let mut strangers: Vec<Seen> = self.strangers().cloned().collect();
         strangers.sort_by_key(|seen| (std::cmp::Reverse(seen.last_unix), seen.mac));
         strangers
     }

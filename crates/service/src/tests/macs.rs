@@ -251,3 +251,99 @@ async fn a_dock_is_other_hardware_than_the_laptop_alone() {
     lab.service.set_machine(lab.name.clone(), take_away(DOCK)).await.unwrap();
     assert!(lab.service.view().hardware.get(&DOCK).is_none());
 }
+
+/// Somebody asks by this NIC and says this UUID.
+async fn asks(service: &Service, mac: Mac, uuid: &str) {
+    let sighting = Sighting {
+        mac,
+        firmware: Firmware::Bios,
+        address: None,
+        uuid: Some(uuid.to_owned()),
+        host_name: None,
+    };
+    service.saw(sighting).await.unwrap();
+}
+
+fn proposed(service: &Service) -> Vec<(Mac, Option<String>)> {
+    let discovered = service.discovered().into_iter();
+    discovered.map(|pc| (pc.seen.mac, pc.probable_machine.map(|name| name.to_string()))).collect()
+}
+
+const UUID: &str = "b9a7c1de-52f0-11ec-8d3f-0242ac130003";
+
+#[tokio::test]
+async fn a_pc_with_the_uuid_of_one_machine_is_probably_another_nic_of_it() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let service = &lab.service;
+    let yes = || vec![(DOCK, Some("lab-07".to_owned()))];
+    let no = || vec![(DOCK, None)];
+    for default in ["03000200-0400-0500-0006-000700080009", "11111111-1111-1111-1111-111111111111"]
+    {
+        asks(service, MAC, default).await;
+        asks(service, DOCK, default).await;
+        assert_eq!(proposed(service), no(), "{default} is on many boards");
+    }
+    asks(service, MAC, UUID).await;
+    assert_eq!(proposed(service), no(), "another UUID");
+    asks(service, DOCK, UUID).await;
+    assert_eq!(proposed(service), yes());
+    assert_eq!(service.machine(&lab.name).unwrap().uuid.as_deref(), Some(UUID));
+    assert_eq!(service.site().machine_by_mac(DOCK), None, "nothing follows of itself");
+
+    // However many others ask, and after a restart.
+    for batch in 0..5u8 {
+        // Those that come together are stored together.
+        let all: Vec<_> = (0..500u16)
+            .map(|n| {
+                let [a, b] = n.to_be_bytes();
+                service.saw(Sighting {
+                    mac: Mac([2, 0, 0, batch, a, b]),
+                    firmware: Firmware::Bios,
+                    address: None,
+                    uuid: Some(format!("b9a7c1de-52f0-11ec-8d3f-0242ac{batch:02x}{a:02x}{b:02x}")),
+                    host_name: None,
+                })
+            })
+            .collect();
+        for stored in all {
+            stored.await.unwrap();
+        }
+    }
+    lab.hands.pass(10_000);
+    asks(service, DOCK, UUID).await;
+    let again = Service::open(service.options().clone()).unwrap();
+    assert_eq!(proposed(&again)[0], yes()[0]);
+
+    // More PCs than one machine can have NICs: their maker gives all the same.
+    for n in 0..6 {
+        asks(service, Mac([2, 1, 0, 0, 0, n]), UUID).await;
+    }
+    assert!(proposed(service).contains(&yes()[0]), "seven others and one of its own");
+    asks(service, Mac([2, 1, 0, 0, 0, 6]), UUID).await;
+    assert!(proposed(service).contains(&no()[0]));
+}
+
+#[tokio::test]
+async fn a_uuid_of_two_machines_or_of_one_that_ran_meanwhile_says_nothing() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let service = &lab.service;
+    asks(service, MAC, UUID).await;
+    let machine = lab.boot_from(MAC, ADDRESS).await;
+    machine.comes_up().await;
+    machine.live(20, true);
+    asks(service, DOCK, UUID).await;
+    assert_eq!(proposed(service), [(DOCK, None)], "the same PC can't run and ask");
+    service.heartbeat(initcfg::Heartbeat { is_last: true, ..machine.heartbeat() }, None);
+    assert_eq!(proposed(service), [(DOCK, Some("lab-07".to_owned()))], "it was switched off");
+
+    let second: MachineName = "lab-08".parse().unwrap();
+    let mac = Mac([2, 0, 0, 0, 0, 8]);
+    service.adopt(mac, second.clone(), None, RootKind::Nbd).await.unwrap();
+    asks(service, mac, UUID).await;
+    assert_eq!(proposed(service), [(DOCK, None)]);
+    service.remove_machine(second).await.unwrap();
+    assert!(proposed(service).contains(&(DOCK, Some("lab-07".to_owned()))));
+    // Who says yes has it so.
+    service.set_machine(lab.name.clone(), add(DOCK)).await.unwrap();
+    assert!(!proposed(service).iter().any(|(mac, _)| *mac == DOCK));
+}

@@ -93,7 +93,7 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
     service.saw(sighting(MAC)).await.unwrap();
     service.saw(sighting(MAC)).await.unwrap();
     let discovered = service.discovered();
-    assert_eq!((discovered.len(), discovered[0].firmware), (1, Firmware::Other(11)));
+    assert_eq!((discovered.len(), discovered[0].seen.firmware), (1, Firmware::Other(11)));
 
     let id = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let event = NewStage {
