@@ -36,9 +36,10 @@ impl Server {
         // Ports below 1024, and raw sockets.
         let boot = CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_RAW;
         match self {
-            Self::Boot => boot,
-            // An AoE socket gets a larger buffer than others may have.
-            Self::Storage | Self::Both => boot | CapabilitySet::NET_ADMIN,
+            // What `up` has its storage server has, too, and itself it reads what strangers send.
+            Self::Boot | Self::Both => boot,
+            // On a kernel without packet rings an AoE socket gets a larger buffer than others may have.
+            Self::Storage => boot | CapabilitySet::NET_ADMIN,
         }
     }
 
