@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
-    default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, vlan, yes,
+    default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, size, vlan, yes,
 };
 use wire::Mac;
 
@@ -266,6 +266,14 @@ pub(crate) struct StorageConfig {
     /// - Example: `aoe_mac = "02:00:00:00:01:00"`
     #[serde(deserialize_with = "local_mac")]
     pub(crate) aoe_mac: Option<Mac>,
+    /// How much room what one machine writes may take on the storage server. When it takes as much, the machine's
+    /// writes wait. A change needs a restart of the storage server only, which running machines survive.
+    ///
+    /// - Value: `64M` or more, in MiB, GiB or TiB
+    /// - Default: none; as much as its disk is large
+    /// - Example: `layer_max = "20G"`
+    #[serde(deserialize_with = "size")]
+    pub(crate) layer_max: Option<u64>,
 }
 
 impl StorageConfig {
@@ -287,6 +295,7 @@ impl Default for StorageConfig {
             aoe_interfaces: None,
             nbd_tls: None,
             aoe_mac: None,
+            layer_max: None,
         }
     }
 }
@@ -463,6 +472,10 @@ mod tests {
         refuse(
             &format!("{GOOD}[storage]\naoe_mac = \"00:55:00:00:00:01\"\n"),
             &["line 5", "use one that begins with 02"],
+        );
+        refuse(
+            &format!("{GOOD}[storage]\nlayer_max = \"63M\"\n"),
+            &["line 5", "write 64M or more"],
         );
         let tls = "nbd_tls = { certificate = \"c.pem\", key = \"k.pem\", require = true }\n";
         refuse(&format!("{GOOD}[storage]\n{tls}"), &["line 5", "leave `require` out"]);

@@ -96,8 +96,8 @@ pub enum ImportError {
     Stopped,
     /// Before the copy: it would not fit.
     #[error(
-        "the image needs about {needed_bytes} bytes and the image store in {path} has {free_bytes} free: \
-         make room there and import again"
+        "the image needs about {needed_bytes} bytes and the image store in {path} has {free_bytes} free, of which \
+         {reserve_bytes} are kept for machines that start: make room there and import again"
     )]
     NoRoom {
         /// The image store.
@@ -106,6 +106,8 @@ pub enum ImportError {
         needed_bytes: u64,
         /// What is free.
         free_bytes: u64,
+        /// What of it must stay free.
+        reserve_bytes: u64,
     },
     /// During the copy.
     #[error(

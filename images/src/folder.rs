@@ -27,7 +27,13 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
 pub(crate) fn space(path: &Path) -> io::Result<Space> {
     let told = rustix::fs::statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
-    Ok(Space { total_bytes: bytes(told.f_blocks), free_bytes: bytes(told.f_bavail) })
+    let total_bytes = bytes(told.f_blocks);
+    Ok(Space {
+        total_bytes,
+        free_bytes: bytes(told.f_bavail),
+        reserve_bytes: Space::reserve_bytes(total_bytes),
+        layer_max_bytes: None,
+    })
 }
 
 #[cfg(test)]

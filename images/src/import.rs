@@ -129,12 +129,14 @@ impl Store {
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {
-        let free_bytes = space(self.dir()).map_err(io_error("read", self.dir()))?.free_bytes;
-        if free_bytes < needed_bytes {
+        let space = space(self.dir()).map_err(io_error("read", self.dir()))?;
+        let model::Space { free_bytes, reserve_bytes, .. } = space;
+        if free_bytes.saturating_sub(reserve_bytes) < needed_bytes {
             return Err(ImportError::NoRoom {
                 path: self.dir().to_owned(),
                 needed_bytes,
                 free_bytes,
+                reserve_bytes,
             });
         }
         Ok(())

@@ -19,7 +19,7 @@ const DIR: &str = "BOOTLACE_TEST_KILL_DIR";
 const MODE: &str = "BOOTLACE_TEST_KILL_MODE";
 
 fn open(dir: &Path, mode: WriteMode) -> (Layers, std::sync::Arc<images::WriteLayer>) {
-    let layers = Layers::open(&dir.join("layers"), &dir.join("run")).unwrap();
+    let layers = Layers::open(&dir.join("layers"), &dir.join("run"), None).unwrap();
     let base = base(vec![0xee; SIZE as usize]);
     let mode = LayerMode::of(mode).unwrap();
     let layer = layers.open_or_create(&"lab-07".parse().unwrap(), &base, mode, 1).unwrap();

@@ -19,7 +19,7 @@ fn machine() -> MachineName {
 }
 
 fn layers(dir: &Path) -> Layers {
-    Layers::open(&dir.join("layers"), &dir.join("run")).unwrap()
+    Layers::open(&dir.join("layers"), &dir.join("run"), None).unwrap()
 }
 
 fn open(layers: &Layers, base: &Base, mode: LayerMode, boot: u64) -> Arc<WriteLayer> {
@@ -262,7 +262,8 @@ fn damaged_files_of_a_persistent_disk_are_named() {
 fn one_server_at_a_time_and_leftovers_go() {
     let dir = tempfile::tempdir().unwrap();
     let first = layers(dir.path());
-    let error = Layers::open(&dir.path().join("layers"), &dir.path().join("run")).err().unwrap();
+    let error =
+        Layers::open(&dir.path().join("layers"), &dir.path().join("run"), None).err().unwrap();
     assert!(error.to_string().contains("in use by another storage server"), "{error}");
     drop(first);
     fs::create_dir(dir.path().join("layers/.new-lab-07")).unwrap();

@@ -15,6 +15,8 @@ pub struct Config {
     pub images: PathBuf,
     /// Write layers of the machines.
     pub layers: PathBuf,
+    /// What one machine's write layer may hold; `None` is as much as there is.
+    pub layer_max_bytes: Option<u64>,
     /// Maps of write layers that must survive this process but not the host: below `/run`.
     pub volatile: PathBuf,
     /// The export table's file.

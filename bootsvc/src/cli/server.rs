@@ -41,6 +41,7 @@ fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storag
         handed: Vec::new(),
         images: paths.state().join("images"),
         layers: paths.state().join("layers"),
+        layer_max_bytes: config.storage.layer_max,
         volatile: paths.run().join("layers"),
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),

@@ -139,6 +139,7 @@ fn bounds_are_where_the_reference_says() {
     check("boot", &[], &["ram = \"91%\"", "ram = \"15M\""]);
     let addresses = |n: usize| format!("nbd_addresses = [{}]", "\"10.0.5.1\", ".repeat(n));
     check("storage", &[&addresses(1), &addresses(8)], &[&addresses(0), &addresses(9)]);
+    check("storage", &["layer_max = \"64M\"", "layer_max = \"2T\""], &["layer_max = \"1M\""]);
     check("storage", &["aoe_mac = \"02:00:00:00:00:01\""], &["aoe_mac = \"00:00:00:00:00:01\""]);
 }
 

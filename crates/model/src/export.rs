@@ -160,9 +160,29 @@ pub struct Space {
     pub total_bytes: u64,
     /// What can still be written.
     pub free_bytes: u64,
+    /// What large write layers and imports leave free: [`reserve_bytes`](Self::reserve_bytes).
+    #[serde(default)]
+    pub reserve_bytes: u64,
+    /// What one machine's write layer may hold; `None` is as much as there is.
+    #[serde(default)]
+    pub layer_max_bytes: Option<u64>,
 }
 
+/// A server whose disk is larger than 50 GiB keeps so much of it free: the first 32 MiB of 32 machines that start.
+const RESERVE_BYTES_MAX: u64 = 1 << 30;
+
 impl Space {
+    /// What is kept free of a file system of that size: a fiftieth, and 1 GiB at most.
+    pub const fn reserve_bytes(total_bytes: u64) -> u64 {
+        let share = total_bytes / 50;
+        if share < RESERVE_BYTES_MAX { share } else { RESERVE_BYTES_MAX }
+    }
+
+    /// Whether a write layer of that size is, or will soon be, as large as one may be.
+    pub fn is_layer_short(&self, layer_bytes: u64) -> bool {
+        self.layer_max_bytes.is_some_and(|max| layer_bytes >= max / 10 * 9)
+    }
+
     /// Whether it will be full soon: less than a twentieth is left, and less than 10 GB.
     pub const fn is_short(&self) -> bool {
         self.free_bytes < self.total_bytes / 20 && self.free_bytes < 10_000_000_000
@@ -311,9 +331,15 @@ mod tests {
         let gigabytes = |total: u64, free: u64| Space {
             total_bytes: total * 1_000_000_000,
             free_bytes: free * 1_000_000_000,
+            reserve_bytes: 0,
+            layer_max_bytes: Some(20_000_000_000),
         };
         assert!(gigabytes(100, 4).is_short() && !gigabytes(100, 6).is_short());
         assert!(gigabytes(4000, 9).is_short() && !gigabytes(4000, 11).is_short());
+        let space = gigabytes(100, 50);
+        assert!(space.is_layer_short(18_000_000_000) && !space.is_layer_short(17_999_999_999));
+        let reserve = |gigabytes: u64| Space::reserve_bytes(gigabytes << 30) >> 20;
+        assert_eq!((reserve(10), reserve(50), reserve(4000)), (204, 1024, 1024));
     }
 
     #[test]

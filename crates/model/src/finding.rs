@@ -164,6 +164,9 @@ kinds! {
     /// A machine's memory for changes is nearly full.
     RamNearlyFull = "ram-nearly-full", Warning, Passes::WhenOver,
         "Delete files there, or restart it, which forgets them.";
+    /// What a machine has written takes nearly as much room as it may.
+    LayerNearlyFull = "layer-nearly-full", Warning, Passes::WhenOver,
+        "Delete files there and run fstrim there, set a larger layer_max in bootlace.toml, or reset it.";
     /// The disk of the storage server is nearly full.
     DiskNearlyFull = "disk-nearly-full", Warning, Passes::WhenOver,
         "Delete files there that are not needed, or reset or remove machines; the book tells of old versions of images.";

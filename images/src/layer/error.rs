@@ -17,6 +17,14 @@ pub enum LayerError {
         /// Why it failed.
         source: io::Error,
     },
+    /// There is no room for a new layer.
+    #[error(
+        "the storage server's disk with {path} is full: delete files there that are not needed, or reset or remove machines"
+    )]
+    Full {
+        /// The folder of the layers.
+        path: PathBuf,
+    },
     /// Another process has the folder.
     #[error("the layers in {0} are in use by another storage server")]
     InUse(PathBuf),

@@ -5,6 +5,7 @@ use super::error::{LayerError, io_error};
 use super::file::{LayerFile, Recent};
 use super::header::{HEADER_BYTES, Header};
 use super::map::{self, Map};
+use super::room::Room;
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::folder::sync;
@@ -25,11 +26,16 @@ pub(super) struct Files {
     host_boot: [u8; 16],
     /// Volatile maps that are open.
     recent: Arc<Recent>,
+    room: Arc<Room>,
 }
 
 impl Files {
     /// Makes the folders if they are missing.
-    pub(super) fn open(dir: &Path, volatile_dir: &Path) -> Result<Self, LayerError> {
+    pub(super) fn open(
+        dir: &Path,
+        volatile_dir: &Path,
+        layer_max_bytes: Option<u64>,
+    ) -> Result<Self, LayerError> {
         for path in [dir, volatile_dir] {
             // Only root's: the layers hold what people wrote.
             let mut builder = DirBuilder::new();
@@ -39,8 +45,13 @@ impl Files {
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let text = fs::read_to_string(path).map_err(io_error("read", path))?;
         let host_boot = first_16(blake3::hash(text.trim().as_bytes()).as_bytes());
-        let recent = Arc::default();
-        Ok(Self { dir: dir.to_owned(), volatile_dir: volatile_dir.to_owned(), host_boot, recent })
+        let room = Arc::new(Room::new(dir, layer_max_bytes));
+        let (dir, volatile_dir) = (dir.to_owned(), volatile_dir.to_owned());
+        Ok(Self { dir, volatile_dir, host_boot, recent: Arc::default(), room })
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -134,7 +145,19 @@ impl Files {
         }
         let data = layer_file(&path.join("data"), &data)?;
         let durable = durable.map(|file| layer_file(&path.join("map"), &file)).transpose()?;
-        Ok(WriteLayer::new(Arc::clone(&base.block), data, map, durable))
+        Ok(self.layer(base, data, map, durable))
+    }
+
+    /// Says plainly what it means that a file of a layer can't be written.
+    pub(super) fn explain(&self, error: LayerError) -> LayerError {
+        match error {
+            LayerError::Io { path, source, .. }
+                if source.kind() == io::ErrorKind::StorageFull && path.starts_with(&self.dir) =>
+            {
+                LayerError::Full { path: self.dir.clone() }
+            }
+            other => other,
+        }
     }
 
     /// Opens a layer that is there and fits.
@@ -169,7 +192,7 @@ impl Files {
             let (file, _) = kept.ok_or_else(lost)?;
             let map = self.map(about, &file)?;
             map.load(&file, false).map_err(|_| lost())?;
-            return Ok(WriteLayer::new(Arc::clone(&base.block), data, map, None));
+            return Ok(self.layer(base, data, map, None));
         }
 
         let durable_path = path.join("map");
@@ -191,7 +214,18 @@ impl Files {
             map
         };
         let durable = layer_file(&durable_path, &durable)?;
-        Ok(WriteLayer::new(Arc::clone(&base.block), data, map, Some(durable)))
+        Ok(self.layer(base, data, map, Some(durable)))
+    }
+
+    fn layer(
+        &self,
+        base: &Base,
+        data: LayerFile,
+        map: Map,
+        durable: Option<LayerFile>,
+    ) -> WriteLayer {
+        let room = Some(Arc::clone(&self.room));
+        WriteLayer::new(Arc::clone(&base.block), data, map, durable, room)
     }
 
     /// Removes a layer, if there is one.

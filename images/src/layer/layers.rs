@@ -13,6 +13,9 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+/// A layer is not begun with less room: its files take a twentieth of that, and its machine writes as soon as it starts.
+const NEW_LAYER_BYTES: u64 = 1 << 20;
+
 /// The write layers below one folder.
 ///
 /// A machine has at most one of each mode: `<machine>` (persistent) and `<machine>.discard`. So trying
@@ -33,12 +36,18 @@ struct Open {
 impl Layers {
     /// Opens the folder, making it if it is missing, and removes leftovers of broken-off work.
     ///
-    /// `volatile_dir` is for maps that shall survive this process but not the host: below `/run`.
+    /// `volatile_dir` is for maps that shall survive this process but not the host: below `/run`. A layer grows to
+    /// `layer_max_bytes`, and none beyond 32 MiB takes what is kept free of the file system
+    /// ([`Space::reserve_bytes`]): writes get an error with [`NoRoom`](super::NoRoom) inside then.
     ///
     /// # Errors
     /// Another process has the folder, or the operating system refuses.
-    pub fn open(dir: &Path, volatile_dir: &Path) -> Result<Self, LayerError> {
-        let files = Files::open(dir, volatile_dir)?;
+    pub fn open(
+        dir: &Path,
+        volatile_dir: &Path,
+        layer_max_bytes: Option<u64>,
+    ) -> Result<Self, LayerError> {
+        let files = Files::open(dir, volatile_dir, layer_max_bytes)?;
         let lock_path = files.lock_path();
         let lock = open_lock(&lock_path).map_err(io_error("open", &lock_path))?;
         match lock.try_lock() {
@@ -50,13 +59,14 @@ impl Layers {
         Ok(Self { files, _lock: lock, open: Mutex::default() })
     }
 
-    /// The file system that holds the layers.
+    /// The file system that holds the layers, and how large one may be.
     ///
     /// # Errors
     /// The operating system does not tell.
     pub fn space(&self) -> Result<Space, LayerError> {
         let dir = self.files.dir();
-        space(dir).map_err(io_error("see the room in", dir))
+        let space = space(dir).map_err(io_error("see the room in", dir))?;
+        Ok(Space { layer_max_bytes: self.files.room().layer_max_bytes(), ..space })
     }
 
     /// The machine's write layer over `base`, as it is, or a new one.
@@ -92,13 +102,14 @@ impl Layers {
             check_parent(about, &wanted)?;
         }
         self.throw_away(&mut open, &folder)?;
-        let layer = Arc::new(self.files.create(&wanted, base)?);
+        let created = self.files.create(&wanted, base);
+        let layer = Arc::new(created.map_err(|error| self.files.explain(error))?);
         open.insert(folder, Open { about: wanted, layer: Arc::downgrade(&layer) });
         Ok(layer)
     }
 
     /// Whether [`open_or_create`](Self::open_or_create) would find that the machine's disk was made on another
-    /// version, or has a version of which no layer can be made.
+    /// version, or has a version of which no layer can be made, or that there is no room for a new one.
     ///
     /// # Errors
     /// It would; or the description of the layer can't be read.
@@ -111,8 +122,13 @@ impl Layers {
     ) -> Result<(), LayerError> {
         let wanted = wanted(machine, base, mode, boot)?;
         match self.files.about(machine, mode)? {
+            // It gives its room to the new one.
             Some(about) if !is_same(&about, &wanted) => check_parent(about, &wanted),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None if self.space()?.free_bytes < NEW_LAYER_BYTES => {
+                Err(LayerError::Full { path: self.files.dir().to_owned() })
+            }
+            None => Ok(()),
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Map {
     /// Pages that differ from the durable map.
     dirty: Box<[AtomicBool]>,
     n_granules: u64,
+    /// How many of them are [`State::Mine`].
+    n_mine: AtomicU64,
     volatile: Arc<LayerFile>,
     /// Volatile files of all layers that are open.
     recent: Arc<Recent>,
@@ -56,6 +58,7 @@ impl Map {
             pages: (0..n_pages).map(|_| OnceLock::new()).collect(),
             dirty: (0..n_pages).map(|_| AtomicBool::new(false)).collect(),
             n_granules,
+            n_mine: AtomicU64::new(0),
             volatile: Arc::new(volatile),
             recent,
         }
@@ -70,6 +73,11 @@ impl Map {
         self.n_granules
     }
 
+    /// How many granules have a place of their own in the layer.
+    pub(super) fn n_mine(&self) -> u64 {
+        self.n_mine.load(Ordering::Relaxed)
+    }
+
     pub(super) fn state(&self, granule: u64) -> State {
         let word = self.word(granule / GRANULES_PER_WORD);
         match word >> (granule % GRANULES_PER_WORD * 2) & 3 {
@@ -81,6 +89,11 @@ impl Map {
 
     pub(super) fn all_are(&self, granules: Range<u64>, state: State) -> bool {
         granules.into_iter().all(|granule| self.state(granule) == state)
+    }
+
+    /// How many of them are not in this state.
+    pub(super) fn n_not(&self, granules: Range<u64>, state: State) -> u64 {
+        granules.into_iter().filter(|granule| self.state(*granule) != state).count() as u64
     }
 
     /// Sets the state of granules of one stripe. The caller holds the stripe's lock.
@@ -175,7 +188,9 @@ impl Map {
         let index = index as usize;
         let page = self.pages[index / WORDS_PER_PAGE]
             .get_or_init(|| Box::new(Page([const { AtomicU64::new(0) }; WORDS_PER_PAGE])));
-        page.0[index % WORDS_PER_PAGE].store(word, Ordering::Release);
+        let former = page.0[index % WORDS_PER_PAGE].swap(word, Ordering::AcqRel);
+        self.n_mine.fetch_add(count_mine(word), Ordering::Relaxed);
+        self.n_mine.fetch_sub(count_mine(former), Ordering::Relaxed);
     }
 
     fn page_bytes(&self, index: usize) -> Vec<u8> {
@@ -184,6 +199,11 @@ impl Map {
             .flat_map(|word| self.word(word as u64).to_le_bytes())
             .collect()
     }
+}
+
+/// How many of a word's granules are [`State::Mine`].
+const fn count_mine(word: u64) -> u64 {
+    (word & !(word >> 1) & LOWER_BITS).count_ones() as u64
 }
 
 /// Makes a map file: its header, and all granules in the parent (a hole).

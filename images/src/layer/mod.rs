@@ -7,10 +7,12 @@ mod files;
 mod header;
 mod layers;
 mod map;
+mod room;
 mod write;
 
 pub use about::{About, LayerMode};
 pub use error::LayerError;
 pub use header::{BadHeader, Header};
 pub use layers::Layers;
+pub use room::NoRoom;
 pub use write::WriteLayer;

@@ -3,6 +3,7 @@
 use super::file::{LayerFile, Recent};
 use super::header::GRANULE_BYTES;
 use super::map::{Map, STRIPE_GRANULES, State};
+use super::room::Room;
 use crate::block::{Block, Extent, Zeroes, check_range};
 use crate::cached::CachedReads;
 use crate::flush::Flushes;
@@ -38,6 +39,8 @@ pub struct WriteLayer {
     /// The map file that survives a power cut; only in layers that are to last. Open during flushes only.
     durable: Option<LayerFile>,
     flushes: Flushes,
+    /// How much it may take; `None` is as much as there is.
+    room: Option<Arc<Room>>,
     locks: [Mutex<()>; LOCKS_MAX],
     is_retired: AtomicBool,
 }
@@ -48,6 +51,7 @@ impl WriteLayer {
         data: LayerFile,
         map: Map,
         durable: Option<LayerFile>,
+        room: Option<Arc<Room>>,
     ) -> Self {
         Self {
             size_bytes: parent.size_bytes(),
@@ -58,6 +62,7 @@ impl WriteLayer {
             map,
             durable,
             flushes: Flushes::default(),
+            room,
             locks: [const { Mutex::new(()) }; LOCKS_MAX],
             is_retired: AtomicBool::new(false),
         }
@@ -73,7 +78,7 @@ impl WriteLayer {
         data.set_len(size_bytes)?;
         let volatile = LayerFile::nameless(tempfile::tempfile_in(folder)?);
         let map = Map::new(size_bytes, volatile, Arc::<Recent>::default());
-        Ok(Self::new(parent, LayerFile::nameless(data), map, None))
+        Ok(Self::new(parent, LayerFile::nameless(data), map, None, None))
     }
 
     /// From now on every access is refused: the layer was thrown away, whoever still holds it.
@@ -120,6 +125,7 @@ impl WriteLayer {
             return self.data()?.write_all_at(data, offset);
         }
         let _lock = self.lock_stripe(offset);
+        self.take_room(granules.clone())?;
         let end = offset + data.len() as u64;
         let start_filled = self.fill_start(offset, granules.start);
         let end_filled = self.fill_end(end, granules.end - 1);
@@ -135,6 +141,14 @@ impl WriteLayer {
             self.data()?.write_all_at(&whole, start_filled)?;
         }
         self.map.set(granules, State::Mine)
+    }
+
+    /// Asks for room for those that have no place here yet. Others may ask at once, so that a layer grows a few MiB too far
+    /// at most.
+    fn take_room(&self, granules: Range<u64>) -> io::Result<()> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let more = self.map.n_not(granules, State::Mine) * GRANULE_BYTES;
+        room.take(self.map.n_mine() * GRANULE_BYTES, more)
     }
 
     /// Where the write must begin, so that the first granule is whole.

@@ -1,7 +1,7 @@
 //! Trouble that passes: an error that is sent to a machine turns its root read-only, so it waits.
 
 use super::connections::Connections;
-use images::{Block, Filter, Zeroes};
+use images::{Block, Filter, NoRoom, Zeroes};
 use model::StallVerb;
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
@@ -92,11 +92,21 @@ struct Stalled<'a> {
 enum Lack {
     #[default]
     Room,
+    /// What is left of the server's disk is kept for others.
+    Reserve,
+    /// The machine's layer is as large as one may be.
+    Layer,
     Descriptors,
 }
 
 impl Lack {
     fn of(error: &io::Error) -> Option<Self> {
+        let why = error.get_ref().and_then(|error| error.downcast_ref());
+        match why {
+            Some(NoRoom::Layer) => return Some(Self::Layer),
+            Some(NoRoom::Reserve) => return Some(Self::Reserve),
+            None => {}
+        }
         if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
             return Some(Self::Room);
         }
@@ -107,13 +117,24 @@ impl Lack {
     const fn sentence(self) -> &'static str {
         match self {
             Self::Room => "the storage server's disk is full",
+            Self::Reserve => {
+                "the storage server's disk is nearly full, and what is left is kept for machines that start"
+            }
+            Self::Layer => {
+                "what it has written takes as much room on the storage server as layer_max allows"
+            }
             Self::Descriptors => "the storage server has not enough file descriptors",
         }
     }
 
     const fn remedy(self) -> &'static str {
         match self {
-            Self::Room => "delete files there that are not needed, or reset or remove machines",
+            Self::Room | Self::Reserve => {
+                "delete files there that are not needed, or reset or remove machines"
+            }
+            Self::Layer => {
+                "set a larger layer_max in bootlace.toml and restart the storage server, or restart or reset the machine"
+            }
             Self::Descriptors => "allow it more (LimitNOFILE= in systemd, ulimit -n)",
         }
     }

@@ -110,7 +110,7 @@ impl Exports {
     pub(crate) fn open(config: &Config) -> Result<Self, ExportError> {
         let exports = Self {
             store: Store::open(&config.images)?,
-            layers: Layers::open(&config.layers, &config.volatile)?,
+            layers: Layers::open(&config.layers, &config.volatile, config.layer_max_bytes)?,
             path: config.table.clone(),
             aoe_mac: config.aoe_mac,
             began: Instant::now(),

@@ -77,6 +77,74 @@ fn a_machine_waits_until_there_is_room_again() {
     succeed("qemu-io", &["-r", "-f", "raw", "-c", "read -P 0xaa 0 4M", &uri]);
 }
 
+/// A write of so many bytes that has not been answered.
+fn write(stream: &mut TcpStream, offset: u64, length: u32) {
+    let (command, flags) = (Command::Write, CommandFlags::default());
+    stream.write_all(&Request { command, flags, cookie: 7, offset, length }.emit()).unwrap();
+    stream.write_all(&vec![0xaa; length as usize]).unwrap();
+}
+
+#[test]
+fn a_machine_whose_layer_is_full_waits_and_goes_on_with_a_larger_bound() {
+    let server = Server::start_with_layers_of(2 * u64::from(MIB));
+    server.prepare("lab-01", "127.0.0.1", 1, "persistent");
+    server.prepare("lab-02", "127.0.0.2", 1, "discard");
+    let mut machine = server.attach("lab-01?g=1");
+    write(&mut machine, 0, 2 * MIB);
+    assert_eq!(reply(&mut machine), 0);
+    // What has its place already needs no room, and what is trimmed gives its own back.
+    write(&mut machine, 0, MIB);
+    assert_eq!(reply(&mut machine), 0);
+    let (command, flags) = (Command::Trim, CommandFlags::default());
+    let trim = Request { command, flags, cookie: 7, offset: 0, length: MIB };
+    machine.write_all(&trim.emit()).unwrap();
+    assert_eq!(reply(&mut machine), 0);
+    write(&mut machine, 4 * u64::from(MIB), MIB);
+    assert_eq!(reply(&mut machine), 0);
+
+    write(&mut machine, 6 * u64::from(MIB), MIB);
+    wait_for(&server, "as much room on the storage server as layer_max allows");
+    let space = server.ask("GET", "/v1/space", "");
+    assert!(space.contains("\"layer_max_bytes\":2097152"), "{space}");
+    let mut other = server.connect_from("127.0.0.2");
+    crate::server::open_export(&mut other, "lab-02");
+    write(&mut other, 0, MIB);
+    assert_eq!(reply(&mut other), 0, "nobody else waits");
+
+    let server = server.restart_with_layers_of(8 * u64::from(MIB));
+    let mut rest = Vec::new();
+    machine.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "the kernel sees a lost connection, and no error");
+    let mut machine = server.attach("lab-01?g=2");
+    write(&mut machine, 6 * u64::from(MIB), MIB);
+    assert_eq!(reply(&mut machine), 0);
+}
+
+#[test]
+fn the_rest_of_the_disk_is_for_those_that_have_written_little() {
+    // Of this 2 MiB are kept.
+    let server = start_with_room("100m");
+    let disk = server.folder().join("images/debian-12/1/disk.raw");
+    let size_bytes = 256 * u64::from(MIB);
+    std::fs::File::options().write(true).open(&disk).unwrap().set_len(size_bytes).unwrap();
+    let about = disk.with_file_name("image.toml");
+    let text = std::fs::read_to_string(&about).unwrap();
+    std::fs::write(&about, text.replace("8388608", &size_bytes.to_string())).unwrap();
+    server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let mut greedy = server.attach("lab-01");
+    for index in 0..97 {
+        write(&mut greedy, index * u64::from(MIB), MIB);
+        assert_eq!(reply(&mut greedy), 0, "{index} MiB");
+    }
+    write(&mut greedy, 100 * u64::from(MIB), 2 * MIB);
+    wait_for(&server, "what is left is kept for machines that start");
+    server.prepare("lab-02", "127.0.0.2", 1, "persistent");
+    let mut other = server.connect_from("127.0.0.2");
+    crate::server::open_export(&mut other, "lab-02");
+    write(&mut other, 0, MIB);
+    assert_eq!(reply(&mut other), 0, "it has written little");
+}
+
 #[test]
 fn the_administrator_may_let_its_writes_fail() {
     let server = start_with_room("2m");

@@ -29,6 +29,7 @@ struct Setup {
     nbd_tls: Option<TlsConfig>,
     /// NBD is served there, too.
     other_address: Option<SocketAddr>,
+    layer_max_bytes: Option<u64>,
     /// It outlives the server.
     socket: Option<TcpListener>,
 }
@@ -49,6 +50,16 @@ impl Server {
     /// With AoE on an interface of the calling thread's network namespace.
     pub(crate) fn start_on(interface: &str) -> Self {
         Self::start_with(folder(), Setup { interfaces: vec![interface.into()], ..Setup::default() })
+    }
+
+    /// Each machine may write so much.
+    pub(crate) fn start_with_layers_of(bytes: u64) -> Self {
+        Self::start_with(folder(), Setup { layer_max_bytes: Some(bytes), ..Setup::default() })
+    }
+
+    pub(crate) fn restart_with_layers_of(mut self, bytes: u64) -> Self {
+        self.setup.layer_max_bytes = Some(bytes);
+        self.restart()
     }
 
     /// At two addresses; the second one is returned, too.
@@ -75,6 +86,7 @@ impl Server {
         let address = handed.as_ref().map_or_else(free_address, |it| it.local_addr().unwrap());
         let config = Config {
             nbd_tls: setup.nbd_tls.clone(),
+            layer_max_bytes: setup.layer_max_bytes,
             handed: handed.map(socket2::Socket::from).into_iter().collect(),
             ..config(folder.path(), address, setup.interfaces.clone())
         };
@@ -231,6 +243,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
     Config {
         images: path("images"),
         layers: path("layers"),
+        layer_max_bytes: None,
         volatile: path("run"),
         table: path("exports.toml"),
         socket: path("storage.sock"),

@@ -36,6 +36,13 @@ impl Service {
         let short = exports.space.filter(Space::is_short).map(space_sentence);
         holds(FindingKind::DiskNearlyFull, server(short).into_iter().collect());
 
+        let layers = exports.list.iter().filter_map(|export| {
+            let space = exports.space.filter(|space| space.is_layer_short(export.layer_bytes))?;
+            let cause = layer_sentence(export.layer_bytes, space.layer_max_bytes?);
+            Some(held(Subject::Machine(export.spec.machine.clone()), cause))
+        });
+        holds(FindingKind::LayerNearlyFull, layers.collect());
+
         let site = self.site();
         let no_initrd = site.images.iter().filter_map(|version| {
             let InitrdState::Failed(why) = self.initrd_state(&version.image, version.version)
@@ -82,6 +89,16 @@ fn subject(view: &MachineView) -> Subject {
 
 const fn held(subject: Subject, cause: String) -> Held {
     Held { subject, cause, since_unix_ms: None }
+}
+
+/// What it means that a machine has written so much.
+fn layer_sentence(layer_bytes: u64, layer_max_bytes: u64) -> String {
+    format!(
+        "What it has written takes {:.1} GB on the storage server, and may take {:.1} GB: its writes wait when it takes \
+         as much",
+        layer_bytes as f64 / 1e9,
+        layer_max_bytes as f64 / 1e9
+    )
 }
 
 /// What it means that the storage server has so little room.
