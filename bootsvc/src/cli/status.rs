@@ -64,8 +64,8 @@ impl Status {
         if !findings.is_empty() {
             say("\nNeeds attention:");
         }
-        for finding in &findings {
-            say(finding.lines());
+        for alike in findings.chunk_by(Told::is_like) {
+            say(lines(alike));
         }
         Ok(())
     }
@@ -86,18 +86,28 @@ struct Told {
 }
 
 impl Told {
-    fn lines(&self) -> String {
-        let about = match self.about.as_str() {
-            "server" => String::new(),
-            _ => format!("{}: ", self.subject),
-        };
-        let times = match self.count {
-            1 => String::new(),
-            n => format!(" ({n} times)"),
-        };
-        let Self { level, cause, remedy, .. } = self;
-        format!("- {level}: {about}{cause}{times}\n  {remedy}")
+    /// Whether a person fixes both at once.
+    fn is_like(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.cause == other.cause
     }
+}
+
+/// What findings with one cause say; they are not none.
+fn lines(alike: &[Told]) -> String {
+    let subjects = alike.iter().filter(|told| told.about != "server");
+    let subjects: Vec<&str> = subjects.map(|told| told.subject.as_str()).collect();
+    let about = match subjects.as_slice() {
+        [] => String::new(),
+        [one] => format!("{one}: "),
+        many => format!("{} ({}): ", many.join(", "), many.len()),
+    };
+    let n_times: u64 = alike.iter().map(|told| told.count).sum();
+    let times = match n_times > alike.len() as u64 {
+        true => format!(" ({n_times} times)"),
+        false => String::new(),
+    };
+    let Told { level, cause, remedy, .. } = &alike[0];
+    format!("- {level}: {about}{cause}{times}\n  {remedy}")
 }
 
 /// What the running boot server has found; if none runs, what the state shows.

@@ -275,6 +275,13 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// Whether a person fixes both at once: only their subjects differ. Lists have such findings side by side.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.cause == other.cause
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! The site at a glance.
 
-use super::findings::FindingLine;
+use super::findings::{FindingLine, lines};
 use super::{Frame, Page, render};
 use crate::text;
 use askama::Template;
@@ -93,7 +93,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
                 pool.n_machines, pool.n_addresses, pool.n_strangers, pool.n_strangers_max
             )
         }),
-        findings: status.findings.iter().map(|finding| FindingLine::new(finding, now)).collect(),
+        findings: lines(&status.findings, now),
         n_findings_left_out: status.n_findings_left_out,
         tiles,
     };

@@ -142,6 +142,9 @@ impl Service {
             let (mac, boot) = (export.spec.mac, export.spec.boot);
             let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
             let is_new = last.is_some_and(|last| last.proof.is_given && !last.proof.is_admitted);
+            if export.connections == 0 && export.spec.root == RootKind::Nbd {
+                self.ask(boot);
+            }
             if is_new && export.spec.root == RootKind::Nbd {
                 self.is_admitted(mac, boot).await;
             } else if view.disk_resets.contains(&boot) {
@@ -160,6 +163,32 @@ impl Service {
     fn is_over(&self, boot: BootId, now: Now) -> bool {
         matches!(self.heartbeats().life(boot, now), Life::SaidOff(_) | Life::Silent(_))
             || self.keepers().presence(boot, now.moment) == Presence::Gone
+    }
+
+    /// Asks whether the machine still runs in this boot, if that is not known.
+    fn ask(&self, boot: BootId) {
+        if let Some(id) = new_question() {
+            self.keepers().ask(boot, self.now().moment, id);
+        }
+    }
+
+    /// What is heard of a machine whose disk nobody has open: who does not answer either is probably off, and not only
+    /// cut off from its disk.
+    pub(crate) fn life_without_disk(
+        &self,
+        life: Life,
+        export: Option<&ExportStatus>,
+        now: Now,
+    ) -> Life {
+        let export =
+            export.filter(|export| export.connections == 0 && export.spec.root == RootKind::Nbd);
+        let is_gone = |export: &ExportStatus| {
+            self.keepers().presence(export.spec.boot, now.moment) == Presence::Gone
+        };
+        match export {
+            Some(export) if life == Life::Alive && is_gone(export) => Life::Silent(None),
+            _ => life,
+        }
     }
 
     /// A later boot has begun: does the machine still run in the one that it has proven?

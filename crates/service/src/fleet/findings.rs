@@ -71,7 +71,7 @@ impl Service {
             let needy = machines.iter().filter(|view| view.state.word == word);
             let needy = needy.map(|view| Held {
                 since_unix_ms: view.state.since_unix_ms,
-                ..held(subject(view), view.state.sentence.clone())
+                ..held(subject(view), view.state.cause.clone())
             });
             holds(kind, needy.collect());
         }

@@ -14,6 +14,12 @@ const SYSTEM_START_MAX_MS: u64 = 300_000;
 /// A PC that hangs for so long was switched off by somebody.
 const GIVEN_UP_MS: u64 = 3_600_000;
 
+/// One that vanished before its kernel spoke is not waited for as long: nothing shows that it stays on.
+const FIRMWARE_GIVEN_UP_MS: u64 = 600_000;
+
+/// So many boots in a row whose kernel said nothing are no accident.
+const WORDLESS_BOOTS: u32 = 2;
+
 /// What a machine does now, as one word.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -82,26 +88,30 @@ pub struct MachineState {
     pub sentence: String,
     /// Since when, milliseconds since 1970; `None` if it never started.
     pub since_unix_ms: Option<u64>,
+    /// The sentence without what is this boot's alone, so that machines with the same trouble have the same.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 /// Decides what a machine does now.
 ///
 /// `waiting` is why it waits in the loader or in its initrd, `export` what the storage server sees of it,
-/// if known, `life` what it says of itself.
+/// if known, `life` what it says of itself. In `n_wordless` earlier boots in a row its kernel was fetched and said nothing.
 pub fn machine_state(
     boot: Option<&Boot>,
     waiting: Option<&str>,
     export: Option<&ExportStatus>,
     life: Life,
+    n_wordless: u32,
     now_unix_ms: u64,
 ) -> MachineState {
     let Some(boot) = boot else {
+        let sentence = "It has not started since it was added: switch it on, with network boot first in its boot order.";
         return MachineState {
             word: StateWord::Off,
-            sentence:
-                "It has not started since it was added: switch it on, with network boot first in its boot order."
-                    .to_owned(),
+            sentence: sentence.to_owned(),
             since_unix_ms: None,
+            cause: sentence.to_owned(),
         };
     };
     let started =
@@ -109,6 +119,7 @@ pub fn machine_state(
     let last = boot.current().unwrap_or(&started);
     let state = |word, sentence: String| MachineState {
         word,
+        cause: sentence.clone(),
         sentence,
         since_unix_ms: Some(last.at_unix_ms),
     };
@@ -126,7 +137,7 @@ pub fn machine_state(
         export.is_some_and(|export| export.spec.root == RootKind::Nbd && export.connections == 0);
     let disk_open = export.is_some_and(|export| export.connections > 0);
     if let Some(stall) = export.and_then(|export| export.stall.as_ref()) {
-        return state(
+        let stalled = state(
             StateWord::Stuck,
             format!(
                 "Its writes have been waiting for {} s, because {}. It goes on by itself when that is over{}{}.",
@@ -136,37 +147,47 @@ pub fn machine_state(
                 stall.remedy
             ),
         );
+        let cause = format!("Its writes wait, because {}.", stall.why);
+        return MachineState { cause, ..stalled };
     }
     match last.stage {
+        _ if n_wordless >= WORDLESS_BOOTS && last.stage <= Stage::Initrd => {
+            let (n, title) = (n_wordless + u32::from(last.stage == Stage::Initrd), last.stage.title());
+            let cause = "Boot after boot its kernel is fetched and says nothing: probably it panics before it can, or the PC \
+                         restarts; look at its screen.";
+            let sentence = format!("{n} boots in a row: {cause} It is booting again: {title}.");
+            MachineState { cause: cause.to_owned(), ..state(StateWord::Failed, sentence) }
+        }
         Stage::Failed => {
             let why = match last.detail.as_str() {
                 "" => "it did not say why; look at its screen",
                 detail => detail.trim_end_matches('.'),
             };
             let code = initcfg::failure_code(boot.id, boot.mac);
-            state(StateWord::Failed, format!("Its boot failed (code {code}): {why}."))
+            let sentence = format!("Its boot failed (code {code}): {why}.");
+            let cause = format!("Its boot failed: {why}.");
+            MachineState { cause, ..state(StateWord::Failed, sentence) }
         }
         Stage::Up if let Some((since_ms, why)) = why_off(life, disk_open, disk_closed) => {
-            MachineState {
-                word: StateWord::Off,
-                sentence: why.to_owned(),
-                since_unix_ms: Some(since_ms.unwrap_or(last.at_unix_ms)),
-            }
+            let since_unix_ms = Some(since_ms.unwrap_or(last.at_unix_ms));
+            MachineState { since_unix_ms, ..state(StateWord::Off, why.to_owned()) }
         }
         Stage::Up if disk_closed => state(
             StateWord::Stuck,
-            "It runs, but everything waits: it can't reach its disk. It goes on by itself when the \
-             storage server answers it again."
+            "Its connection to its disk is gone. Probably it runs, and everything waits: it goes on by itself when it reaches the \
+             storage server again."
                 .to_owned(),
         ),
         Stage::Up => state(StateWord::Up, up_sentence(boot, last)),
-        Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_open => {
-            state(StateWord::Up, "It runs; its system has not reported that it is up.".to_owned())
-        }
+        Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_open => state(
+            StateWord::Stuck,
+            "It runs, but its system has not told that it is up: probably it hangs while it starts; look at its screen."
+                .to_owned(),
+        ),
         Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_closed => {
             state(StateWord::Off, "It has closed its disk: it is probably switched off.".to_owned())
         }
-        _ if lasts_ms > GIVEN_UP_MS => state(
+        stage if lasts_ms > given_up_ms(stage) => state(
             StateWord::Off,
             format!(
                 "Its last boot got as far as “{}”; nothing has been heard of it since.",
@@ -189,6 +210,16 @@ pub fn machine_state(
             let word = if stage < Stage::Start { StateWord::Loading } else { StateWord::Starting };
             state(word, format!("It is booting: {}.", stage.title()))
         }
+    }
+}
+
+/// After how long a boot that hangs in this stage counts as one of a PC that is off.
+const fn given_up_ms(stage: Stage) -> u64 {
+    match stage {
+        Stage::Dhcp | Stage::Loader | Stage::Config | Stage::Kernel | Stage::Initrd => {
+            FIRMWARE_GIVEN_UP_MS
+        }
+        _ => GIVEN_UP_MS,
     }
 }
 
@@ -231,18 +262,18 @@ fn next_title(boot: &Boot, stage: Stage) -> &'static str {
 const fn remedy(stage: Stage) -> &'static str {
     match stage {
         Stage::Dhcp => {
-            "its firmware can't reach the boot server by TFTP; is another DHCP server on this network, \
-             or a firewall on the server"
+            "probably it was switched off again, or starts from its own disk; or its firmware can't reach the boot server by TFTP: is \
+             another DHCP server on this network, or a firewall on the server"
         }
         Stage::Loader => {
-            "the loader started, but has no network; its firmware may hand the network card over \
-             switched off: switch the PC fully off and on"
+            "probably it was switched off, or the loader has no network: its firmware may hand the network card over \
+             switched off; switch the PC fully off and on"
         }
         Stage::Config | Stage::Kernel => {
-            "its files did not arrive; look at the cable, and at the log of the boot server"
+            "probably it was switched off, or its files did not arrive; look at the cable, and at the log of the boot server"
         }
         Stage::Initrd => {
-            "its kernel did not start, or has no driver for its network card; look at its screen"
+            "probably its kernel did not start, or has no driver for its network card; look at its screen"
         }
         Stage::Start | Stage::Modules => {
             "no driver for its network card was found, or the card has no link; look at its screen"
@@ -282,7 +313,7 @@ mod tests {
     }
 
     fn check(stages: &[(Stage, u64)], now: u64, word: StateWord, says: &str) {
-        let state = machine_state(Some(&boot(stages)), None, None, Life::Unknown, now);
+        let state = machine_state(Some(&boot(stages)), None, None, Life::Unknown, 0, now);
         assert_eq!(state.word, word, "{}", state.sentence);
         assert!(state.sentence.contains(says), "{}", state.sentence);
     }
@@ -308,10 +339,41 @@ mod tests {
     }
 
     #[test]
+    fn a_pc_that_vanished_in_its_firmware_is_soon_off() {
+        check(&[(Stage::Dhcp, 0)], 70_000, StateWord::Stuck, "probably it was switched off again");
+        check(&[(Stage::Dhcp, 0)], 600_001, StateWord::Off, "nothing has been heard of it since");
+        check(&[(Stage::Initrd, 0)], 600_001, StateWord::Off, "nothing has been heard of it since");
+    }
+
+    #[test]
+    fn a_kernel_that_panics_boot_after_boot_is_told() {
+        let state = |n_wordless, stage| {
+            let boot = boot(&[(stage, 9000)]);
+            machine_state(Some(&boot), None, None, Life::Unknown, n_wordless, 10_000)
+        };
+        assert_eq!(state(1, Stage::Initrd).word, StateWord::Loading);
+        let third = state(2, Stage::Initrd);
+        assert_eq!(third.word, StateWord::Failed);
+        assert!(third.sentence.starts_with("3 boots in a row: "), "{}", third.sentence);
+        assert!(state(2, Stage::Loader).sentence.starts_with("2 boots in a row: "));
+        assert_eq!(state(2, Stage::Start).word, StateWord::Starting, "it has spoken");
+    }
+
+    #[test]
+    fn machines_with_the_same_trouble_have_the_same_cause() {
+        let mut boots = [boot(&[(Stage::Failed, 9000)]), boot(&[(Stage::Failed, 11_000)])];
+        boots[1].id = 2;
+        let [one, other] =
+            boots.map(|boot| machine_state(Some(&boot), None, None, Life::Unknown, 0, 12_000));
+        assert_ne!(one.sentence, other.sentence);
+        assert_eq!(one.cause, other.cause);
+    }
+
+    #[test]
     fn a_machine_that_was_up_is_off_when_it_says_so_or_says_nothing() {
         let boot = boot(&[(Stage::Up, 9000)]);
         let check = |life: Life, word: StateWord, says: &str, since: u64| {
-            let state = machine_state(Some(&boot), None, None, life, 1_000_000);
+            let state = machine_state(Some(&boot), None, None, life, 0, 1_000_000);
             assert_eq!(state.word, word, "{}", state.sentence);
             assert!(state.sentence.contains(says), "{}", state.sentence);
             assert_eq!(state.since_unix_ms, Some(since));
@@ -347,18 +409,18 @@ mod tests {
             stall: Some(Stall { seconds: 12, requests: 3, why, remedy: "delete files".to_owned() }),
         };
         let boot = boot(&[(Stage::Up, 9000)]);
-        let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 100_000);
+        let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 0, 100_000);
         assert_eq!(state.word, StateWord::Stuck);
         assert!(state.sentence.contains("for 12 s, because the storage server's disk is full"));
     }
 
     #[test]
     fn who_waits_is_told_why() {
-        let state = machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, 5);
+        let state = machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, 0, 5);
         assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
         let boot = boot(&[(Stage::Address, 9000)]);
-        let state = machine_state(Some(&boot), Some("no answer"), None, Life::Unknown, 90_000);
+        let state = machine_state(Some(&boot), Some("no answer"), None, Life::Unknown, 0, 90_000);
         assert_eq!(state.sentence, "It can't go on yet: no answer.");
-        assert_eq!(machine_state(None, None, None, Life::Unknown, 5).word, StateWord::Off);
+        assert_eq!(machine_state(None, None, None, Life::Unknown, 0, 5).word, StateWord::Off);
     }
 }

@@ -131,8 +131,15 @@ impl Service {
                     .as_ref()
                     .filter(|_| life == Life::Alive)
                     .and_then(|boot| self.heartbeats().ram_used_percent(boot.id));
-                let state =
-                    machine_state(boot.as_ref(), waiting.as_deref(), of_boot, life, now.unix_ms);
+                let life = self.life_without_disk(life, of_boot, now);
+                let state = machine_state(
+                    boot.as_ref(),
+                    waiting.as_deref(),
+                    of_boot,
+                    life,
+                    last.map_or(0, |last| last.n_wordless),
+                    now.unix_ms,
+                );
                 let next = machine
                     .image
                     .as_ref()

@@ -5,7 +5,7 @@ use crate::service::Service;
 use model::{AddressPool, Finding, Space};
 use std::collections::BTreeMap;
 
-/// Entries of [`Status::findings`]; nobody fixes more at once.
+/// Causes in [`Status::findings`]; nobody fixes more at once.
 const FINDINGS_SHOWN_MAX: usize = 7;
 
 /// The site at a glance.
@@ -25,7 +25,7 @@ pub struct Status {
     pub space: Option<Space>,
     /// How full the pool of addresses is, if the boot server runs here.
     pub pool: Option<AddressPool>,
-    /// What a person should know, the worst first.
+    /// What a person should know, the worst first; those with one cause stand together.
     pub findings: Vec<Finding>,
     /// How many entries of `findings` were left out.
     pub n_findings_left_out: usize,
@@ -35,8 +35,10 @@ impl Service {
     /// The site at a glance. Asks the storage server if that was not done just now.
     pub async fn status(&self) -> Status {
         let mut findings = self.findings().await;
-        let n_findings_left_out = findings.len().saturating_sub(FINDINGS_SHOWN_MAX);
-        findings.truncate(FINDINGS_SHOWN_MAX);
+        let shown =
+            findings.chunk_by(Finding::is_like).take(FINDINGS_SHOWN_MAX).map(<[_]>::len).sum();
+        let n_findings_left_out = findings.len() - shown;
+        findings.truncate(shown);
         let machines = self.machines();
         let site = self.site();
         let mut words = BTreeMap::new();

@@ -109,8 +109,10 @@ impl Findings {
                 remedy: kind.remedy().to_owned(),
             }));
         }
-        // Kinds and subjects are in order already.
-        list.sort_by_key(|finding| finding.level);
+        // Those with one cause stand together. Kinds and subjects are in order already.
+        list.sort_by(|one: &Finding, other| {
+            (one.level, one.kind, &one.cause).cmp(&(other.level, other.kind, &other.cause))
+        });
         list
     }
 

@@ -18,6 +18,9 @@ const BOOTS_OF_NIC_MAX: u32 = 100;
 /// Boots that are kept of PCs that are not machines. The oldest go first.
 const STRANGERS_BOOTS_MAX: u32 = 2048;
 
+/// Boots without a word that are counted: more of them tell nothing more.
+const WORDLESS_MAX: u32 = 9;
+
 /// A boot that begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewBoot {
@@ -76,7 +79,25 @@ impl Transaction<'_> {
         let Some(boot) = self.boot(id)? else { return Ok(None) };
         let Some(proof) = self.proof(boot.mac, id)? else { return Ok(None) };
         let (order, rescue) = (self.order_of(id)?, self.rescue_of(id)?);
-        Ok(Some(LastBoot { boot: Arc::new(boot), proof, order, rescue }))
+        let n_wordless = self.wordless_before(boot.mac, id)?;
+        Ok(Some(LastBoot { boot: Arc::new(boot), proof, order, rescue, n_wordless }))
+    }
+
+    /// In how many boots right before this one a kernel was fetched and said nothing; at most [`WORDLESS_MAX`].
+    fn wordless_before(&self, mac: Mac, id: BootId) -> rusqlite::Result<u32> {
+        let mut query = self.sql().prepare_cached(
+            "SELECT id FROM boot WHERE mac = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+        )?;
+        let ids = query.query_map(params![mac.to_string(), id, WORDLESS_MAX], |row| row.get(0))?;
+        let mut n_wordless = 0;
+        for id in ids {
+            let boot = self.boot(id?)?;
+            if boot.and_then(|boot| boot.current().map(|last| last.stage)) != Some(Stage::Initrd) {
+                break;
+            }
+            n_wordless += 1;
+        }
+        Ok(n_wordless)
     }
 
     /// The last boot of the PC with this NIC, from whichever of its NICs.

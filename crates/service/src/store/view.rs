@@ -46,6 +46,8 @@ pub(crate) struct LastBoot {
     pub(crate) order: Option<PowerState>,
     /// Password of the rescue shell that the boot stops in.
     pub(crate) rescue: Option<String>,
+    /// In how many boots right before it a kernel was fetched and said nothing.
+    pub(crate) n_wordless: u32,
 }
 
 impl View {

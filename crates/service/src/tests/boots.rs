@@ -233,3 +233,32 @@ async fn a_disk_under_a_running_system_is_not_thrown_away() {
     assert_eq!(asked.lock().unwrap().len(), 2, "its disk was thrown away");
     assert!(service.site().machine(&name).unwrap().reset_disk);
 }
+
+#[tokio::test]
+async fn boots_whose_kernels_say_nothing_are_counted_in_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    add_image(root, "debian-12", 1);
+    let service = Service::open(options(root)).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let name: model::MachineName = "lab-07".parse().unwrap();
+    let image = Some("debian-12".parse().unwrap());
+    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    let state = |service: &Service| service.machine(&name).unwrap().state;
+    for stages in [&[Stage::Initrd, Stage::Start][..], &[Stage::Initrd], &[Stage::Initrd]] {
+        service.boot_started(MAC, Firmware::Bios).await.unwrap();
+        for &stage in stages {
+            reached(&service, stage).await;
+        }
+        assert_ne!(state(&service).word, StateWord::Failed, "{}", state(&service).sentence);
+    }
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(state(&service).word, StateWord::Failed);
+    assert!(state(&service).sentence.starts_with("2 boots in a row: "));
+    // A server that starts knows it, too.
+    drop(service);
+    let service = Service::open(options(root)).unwrap();
+    assert_eq!(state(&service).word, StateWord::Failed);
+    reached(&service, Stage::Start).await;
+    assert_eq!(state(&service).word, StateWord::Starting);
+}
