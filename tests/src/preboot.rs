@@ -83,6 +83,14 @@ impl Preboot {
         secret.map(str::to_owned).context("the host segment holds no secret")
     }
 
+    /// What GRUB is told now: what to boot, or what it shows while it waits.
+    ///
+    /// # Errors
+    /// It can't be fetched.
+    pub fn config(&self) -> Result<String> {
+        self.curl(&format!("tftp://{SERVER}/grub/machine.cfg"), "-")
+    }
+
     /// Fetches what GRUB would; the boot server prepares the root disk.
     ///
     /// # Errors
@@ -90,7 +98,7 @@ impl Preboot {
     pub fn fetch(&self) -> Result<Kernel> {
         let deadline = Instant::now() + READY_TIMEOUT;
         let (kernel, arguments, initrd, behind) = loop {
-            let config = self.curl(&format!("tftp://{SERVER}/grub/machine.cfg"), "-")?;
+            let config = self.config()?;
             if let (Some((kernel, arguments)), Some((initrd, behind))) =
                 (command(&config, "linux"), command(&config, "initrd"))
             {

@@ -119,6 +119,19 @@ impl MachineDisk {
         Ok(())
     }
 
+    /// The first bytes of the disk, 1 MiB at most.
+    ///
+    /// # Errors
+    /// The connection breaks, or the disk can't be read.
+    pub fn read_start(&mut self, length: usize) -> Result<Vec<u8>, MachineDiskError> {
+        let length = length.min(REQUEST_MAX);
+        self.send(Command::Read, 0, length as u32)?;
+        self.receive_reply()?;
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Writes these bytes to the beginning of the disk, so that they last.
     ///
     /// # Errors

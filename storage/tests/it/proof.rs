@@ -185,6 +185,14 @@ fn a_proof_is_good_once_and_on_its_own_connection() {
         assert!(text.contains("a newer connection"), "{text}");
     }
     assert!(is_alive(&mut machine));
+
+    // After a restart the server has forgotten which generations there were, but its nonces are new.
+    let server = server.restart();
+    let replay = |server: &Server| negotiate(&mut server.connect(), |_| captured.borrow().clone());
+    assert!(replay(&server).unwrap_err().to_string().contains(REFUSED), "before the machine");
+    let mut machine = boot(1).attach(&server, 6);
+    assert!(replay(&server).unwrap_err().to_string().contains(REFUSED), "and after it");
+    assert!(is_alive(&mut machine), "a replayed handshake has cut the machine's connection");
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! The disk with the boot server's state is full.
+//! The disk with the state and the machines' layers is full.
 
+use crate::boot::can_boot;
+use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Lan, Need, Site, require, text_of};
+use lab::{Client, Lan, Need, Preboot, Recipe, Site, require, text_of};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,14 @@ impl SmallDisk {
         let options = format!("size={size},mode=0755");
         text_of(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path))?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// Something in it that lies on another disk.
+    fn lies_outside(&self, name: &str, outside: &Path) -> Result<()> {
+        let inside = self.path.join(name);
+        std::fs::create_dir_all(&inside)?;
+        std::fs::create_dir_all(outside)?;
+        lab::run(Command::new("mount").arg("--bind").args([outside, &inside]))
     }
 
     fn filler(&self) -> PathBuf {
@@ -40,7 +50,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+        // With what is mounted in it.
+        let _ = Command::new("umount").args(["-R", "-l"]).arg(&self.path).status();
     }
 }
 
@@ -114,4 +125,62 @@ fn a_full_disk_keeps_no_address_from_a_pc_and_no_server_from_starting() {
         Ok(())
     };
     run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+/// The machine is told in its loader, and its page tells, that the disk is full.
+fn waits_for_room(site: &Site, preboot: &Preboot, machine: &str) -> Result<()> {
+    wait_until("what the loader shows", || Ok(preboot.config()?.contains("is full")))?;
+    let page = site.browser().get(&format!("/machines/{machine}"))?.body;
+    ensure!(page.contains("It waits in the loader") && page.contains("is full"), "{page}");
+    Ok(())
+}
+
+/// The machine boots, and reads its disk.
+fn boots(preboot: &Preboot, machine: &str) -> Result<()> {
+    let kernel = preboot.fetch()?;
+    with_disk(preboot, &kernel, machine, |disk| Ok(disk.read_start(4096)?)).map(drop)
+}
+
+#[test]
+fn a_boot_on_a_full_disk_waits_for_room_if_it_needs_some() {
+    let name = "fullboot";
+    if can_boot(name) && require(name, &["udhcpc", "curl"].map(Need::Program)) {
+        boot_on_a_full_disk(name).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+}
+
+fn boot_on_a_full_disk(name: &str) -> Result<()> {
+    let site = Site::builder().create(Lan::lay(name)?)?;
+    let state = site.root().join("var/lib/bootlace");
+    let disk = SmallDisk::mount(&state, "64m")?;
+    disk.lies_outside("images", &site.root().join("images"))?;
+    let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+    site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+    let machines = [("discard", 1), ("persistent", 2), ("ram", 3)];
+    let mac = |number: i32| format!("52:54:00:00:00:0{number}");
+    for (mode, number) in machines {
+        let set = ["machine", "set", mode, "--mac", &mac(number), "--image", "debian"];
+        site.run(&[&set[..], &["--write-mode", mode]].concat())?;
+    }
+    let servers = site.up()?;
+    wait_until("a reserve", || Ok(state.join("state.reserve").exists()))?;
+    // The first boot has the initrd built.
+    boots(&Preboot::start(&site, &mac(3))?, "ram")?;
+
+    disk.fill()?;
+    boots(&Preboot::start(&site, &mac(3))?, "ram").context("it needs no room")?;
+    for (mode, number) in &machines[..2] {
+        let preboot = Preboot::start(&site, &mac(*number))?;
+        waits_for_room(&site, &preboot, mode).with_context(|| format!("in mode {mode}"))?;
+        std::fs::remove_file(disk.filler())?;
+        boots(&preboot, mode).with_context(|| format!("{mode} when there is room again"))?;
+        drop(preboot);
+        disk.fill()?;
+        // What it has is enough: its own layer, or the room of its former one.
+        let again = Preboot::start(&site, &mac(*number))?;
+        boots(&again, mode).with_context(|| format!("{mode} once more on the full disk"))?;
+    }
+    servers.stop()?;
+    drop(disk);
+    Ok(())
 }

@@ -37,6 +37,8 @@ fn root_over_tls() -> Result<()> {
     let console = pc.console();
     console.wait_for("\n# ", BOOT)?;
     storage.wait_for_log("tls=\"TLSv1_3\"", COMMAND)?;
+    // It is proven in TLS, now and when the server is back.
+    storage.wait_for_log("has_key=true", COMMAND)?;
     let begin = "export PATH=/usr/sbin:/usr/bin; dmesg -n err; mount -o remount,rw /; \
                  dd if=/dev/urandom of=/run/wanted bs=1M count=24 2>/dev/null";
     console.shell(begin, COMMAND)?;

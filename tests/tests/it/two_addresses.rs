@@ -30,9 +30,11 @@ fn two_addresses() -> Result<()> {
         .create(lan)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
     site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"])?;
-    let servers = site.up()?;
+    let mut servers = site.up()?;
 
     let pc = boot(&site, FIRST)?;
+    // So it proves itself at both addresses.
+    servers.wait_for_log("has_key=true", COMMAND)?;
     pc.console().shell("dmesg -n err", COMMAND)?;
     site.lan().netns().ip(&format!("address del {FIRST}/32 dev br0"))?;
     pc.console().send_line("echo 3 >/proc/sys/vm/drop_caches; cksum /usr/bin/perl")?;
