@@ -84,8 +84,9 @@ impl Service {
                 Some(machine) => format!("the disk of {machine}"),
                 None => "a disk that is not there".to_owned(),
             };
+            let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
             let cause = format!(
-                "It asked {count} times for a disk, last for {disk}, and did not prove that it is its own: probably a program \
+                "It asked for a disk {times}, last for {disk}, and did not prove that it is its own: probably a program \
                  there looks for disks, or an earlier boot of the machine still runs"
             );
             self.found(FindingKind::DiskNotProven, &Subject::Address(*address), cause);
