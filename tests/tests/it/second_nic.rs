@@ -55,6 +55,49 @@ fn two_addresses(name: &str) -> Result<()> {
 }
 
 #[test]
+fn a_second_card_is_known_by_the_uuid_that_firmware_sends() {
+    let name = "uuid";
+    let needs = ["grub-mkimage", "udhcpc"].map(Need::Program);
+    if require(name, &[Need::Root]) && require(name, &needs) {
+        probable_machine(name).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+}
+
+fn probable_machine(name: &str) -> Result<()> {
+    let site = Site::builder().create(Lan::lay(name)?)?;
+    site.run(&["machine", "set", "lab-07", "--mac", MAC])?;
+    let servers = site.up()?;
+    // Option 97: kind 0, and b9a7c1de-52f0-11ec-8d3f-0242ac130003 in the byte order of SMBIOS.
+    let uuid = ["-x", "0x61:00dec1a7b9f052ec118d3f0242ac130003"];
+    for (purpose, mac) in [("port", MAC), ("dock", OTHER_MAC)] {
+        let card = site.lan().add_client(purpose, mac)?;
+        let folder = tempfile::tempdir()?;
+        Udhcpc::new(&card, folder.path())?.ask(&[&FIRMWARE[..], &uuid].concat())?;
+    }
+    let view = site.browser().json("/api/v1/machines/lab-07")?;
+    ensure!(view["uuid"] == "b9a7c1de-52f0-11ec-8d3f-0242ac130003", "{view}");
+    let discovered = site.browser().json("/api/v1/discovered")?;
+    ensure!(discovered[0]["mac"] == OTHER_MAC, "{discovered}");
+    ensure!(discovered[0]["probable_machine"] == "lab-07", "{discovered}");
+    let list = site.run(&["machine", "ls"])?;
+    let command = format!("bootlace machine set lab-07 --add-mac {OTHER_MAC}");
+    ensure!(list.contains(&command), "{list}");
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    site.run(&words)?;
+    // The server sees within a second what another process has changed.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let view = site.browser().json("/api/v1/machines/lab-07")?;
+        if view["other_macs"][0] == OTHER_MAC {
+            ensure!(view["boot"]["mac"] == OTHER_MAC, "its boot is the machine's now: {view}");
+            return servers.stop();
+        }
+        ensure!(Instant::now() < deadline, "{view}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn a_pc_boots_from_one_card_then_from_the_other_and_has_the_same_disk() {
     let name = "second-nic";
     if can_boot(name) && require(name, &["udhcpc", "curl"].map(Need::Program)) {

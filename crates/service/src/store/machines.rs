@@ -169,3 +169,46 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         reset_disk: row.get(8)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::View;
+
+    #[test]
+    fn what_an_older_bootlace_did_with_a_second_nic_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let connection = schema::open(&path).unwrap();
+        let (port, dock) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        let add = |name: &str, mac: Mac, shelf_slot: &str| {
+            let insert = "INSERT INTO machine (name, mac, root, write_mode, shelf_slot, kernel_args, \
+                          reset_disk, added_unix) VALUES (?1, ?2, 'nbd', 'discard', ?3, '', 0, 0)";
+            connection.execute(insert, [name, &mac.to_string(), shelf_slot]).unwrap();
+        };
+        add("lab-07", port, "1.0");
+        let tables = Transaction::new(&connection);
+        let lab_07: MachineName = "lab-07".parse().unwrap();
+        let mut machine = tables.machine(&lab_07).unwrap().unwrap();
+        machine.other_macs = vec![dock];
+        tables.put_machine(&machine, 0).unwrap();
+        let macs = || View::load(&tables).unwrap().site.machine(&lab_07).unwrap().macs().count();
+        assert_eq!(macs(), 2);
+
+        // It knows no second NICs, and makes a machine of what it takes for a new PC.
+        add("lab-08", dock, "1.1");
+        assert_eq!(macs(), 1);
+        assert_eq!(tables.machine(&lab_07).unwrap().unwrap().other_macs, []);
+        assert_eq!(tables.name_of(dock).unwrap().unwrap().as_str(), "lab-08");
+        assert_eq!(tables.macs_beside(port).unwrap(), [port]);
+        let mut lab_08 = tables.machine(&"lab-08".parse().unwrap()).unwrap().unwrap();
+        lab_08.other_macs = vec![Mac([2, 0, 0, 0, 0, 3])];
+        tables.put_machine(&lab_08, 0).unwrap();
+
+        // Or removes the machine, with all that it does not know of it.
+        connection.execute("DELETE FROM machine WHERE name = 'lab-08'", []).unwrap();
+        for mac in lab_08.macs() {
+            assert_eq!(tables.name_of(mac).unwrap(), None);
+        }
+    }
+}

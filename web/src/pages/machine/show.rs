@@ -210,7 +210,9 @@ fn nics(view: &MachineView) -> Vec<ShownNic> {
     let nics = view.nics.iter();
     nics.map(|nic| ShownNic {
         mac: nic.mac.to_string(),
-        address: nic.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
+        address: nic
+            .address
+            .map_or_else(|| "no address yet".to_owned(), |address| address.to_string()),
         is_last: last == Some(nic.mac),
     })
     .collect()
