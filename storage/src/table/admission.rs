@@ -62,7 +62,7 @@ impl Admission for Exports {
     fn knows(&self, peer: Peer) -> bool {
         let held = self.read();
         let assigned = held.exports.values().map(|one| &one.spec);
-        let mut specs = assigned.chain(held.candidates.values().map(|order| &order.spec));
+        let mut specs = assigned.chain(held.candidates.iter().map(|order| &order.spec));
         specs.any(|spec| may_open(spec, peer))
     }
 
@@ -107,8 +107,10 @@ impl Exports {
         let Some(name) = DiskName::parse(name) else { return Ok(None) };
         let machine: Option<MachineName> = name.machine.parse().ok();
         let assigned = machine.as_ref().and_then(|machine| self.get(machine));
-        let waiting = machine.as_ref().and_then(|machine| {
-            self.read().candidates.get(machine).map(|order| (order.spec.clone(), order.key))
+        let waiting = machine.as_ref().zip(name.claim).and_then(|(machine, claim)| {
+            let held = self.read();
+            let order = held.candidates.get(machine, claim.boot)?;
+            Some((order.spec.clone(), order.key))
         });
         let is_proven = name.claim.is_some_and(|claim| {
             let has = assigned.as_ref().map(|one| (&one.spec, one.key));

@@ -60,8 +60,8 @@ impl Exports {
         if let Some(one) = former.as_ref().filter(|former| former.spec.boot == boot) {
             return Ok(one.clone());
         }
-        let candidate = self.read().candidates.get(machine).cloned();
-        let Some(order) = candidate.filter(|candidate| candidate.spec.boot == boot) else {
+        let candidate = self.read().candidates.get(machine, boot).cloned();
+        let Some(order) = candidate else {
             return Err(ExportError::NoCandidate { machine: machine.clone(), boot });
         };
         if let Some(former) = former {
@@ -80,12 +80,12 @@ impl Exports {
     /// The table can't be written, or the disk is stuck.
     pub(crate) fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.write().candidates.remove(machine);
+        let was_waiting = self.write().candidates.remove(machine);
         let former = self.get(machine);
         if let Some(former) = &former {
             self.close_former(former)?;
         }
-        if waiting.is_some() || former.is_some() {
+        if was_waiting || former.is_some() {
             self.save()?;
         }
         self.layers.reset(machine)?;
@@ -131,9 +131,9 @@ impl Exports {
         if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
             self.layers.check(machine, &base, mode, *boot)?;
         }
-        if self.read().candidates.get(machine) != Some(&order) {
+        let (machine, boot) = (machine.clone(), *boot);
+        if self.write().candidates.put(order) {
             tracing::info!(%machine, boot, "disk asked for by a new boot");
-            self.write().candidates.insert(machine.clone(), order);
             self.save_keys()?;
         }
         Ok(())
@@ -149,9 +149,7 @@ impl Exports {
         if let Ok(assigned) = &made {
             let mut held = self.write();
             held.exports.insert(machine.clone(), assigned.clone());
-            // One of an earlier boot is stale; one of a later boot goes on waiting.
-            let is_later = |order: &ExportOrder| order.spec.boot > assigned.spec.boot;
-            held.candidates.retain(|name, order| *name != machine || is_later(order));
+            held.candidates.on_admitted(&machine, assigned.spec.boot);
         }
         // Also when it failed: the former export must not come back with a restart.
         self.save()?;
@@ -208,7 +206,7 @@ impl Exports {
             one.key.map(|key| Key { machine, boot, key })
         };
         let key = held.exports.values().filter_map(key).collect();
-        let candidate = held.candidates.values().cloned().map(Waiting::from).collect();
+        let candidate = held.candidates.iter().cloned().map(Waiting::from).collect();
         drop(held);
         Keys { key, candidate }.write(&self.path)
     }

@@ -33,7 +33,7 @@ pub enum ExportError {
     Busy(MachineName),
     /// No candidate of this boot is waiting.
     #[error(
-        "boot {boot} of {machine} is not waiting for its disk: a later one may have taken its place"
+        "boot {boot} of {machine} is not waiting for its disk: a later one has probably taken its place"
     )]
     NoCandidate {
         /// The machine.

@@ -93,11 +93,11 @@ fn path(table: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use model::{RootKind, WriteMode};
 
-    fn spec(boot: BootId) -> ExportSpec {
+    pub(in crate::table) fn spec(boot: BootId) -> ExportSpec {
         ExportSpec {
             machine: "lab-07".parse().unwrap(),
             image: "debian".parse().unwrap(),

@@ -2,6 +2,7 @@
 //! restarts.
 
 mod admission;
+mod candidates;
 mod change;
 mod error;
 mod file;
@@ -15,11 +16,12 @@ use crate::config::Config;
 use crate::export::{Export, Label};
 use crate::hosts::Hosts;
 use crate::random_bytes;
+use candidates::Candidates;
 use images::{Base, Block, LayerMode, Layers, Store};
 use keys::Keys;
 use model::{
-    DiskKey, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk, MachineName, RootKind,
-    Space, StallVerb,
+    BootId, DiskKey, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk, MachineName,
+    RootKind, Space, StallVerb,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,8 +59,8 @@ impl Assigned {
         Self { spec, key, is_restored: false, export, place: Arc::new(place) }
     }
 
-    fn status(&self, candidate: Option<&ExportOrder>) -> ExportStatus {
-        self.export.status(&self.spec, candidate.map(|candidate| candidate.spec.boot))
+    fn status(&self, candidate: Option<BootId>) -> ExportStatus {
+        self.export.status(&self.spec, candidate)
     }
 
     fn aoe_disk(&self) -> AoeDisk {
@@ -70,13 +72,12 @@ impl Assigned {
 #[derive(Default)]
 struct Held {
     exports: BTreeMap<MachineName, Assigned>,
-    /// Boots that get their machine's disk when they have proven themselves and the former boot is silent.
-    candidates: BTreeMap<MachineName, ExportOrder>,
+    candidates: Candidates,
 }
 
 impl Held {
     fn status(&self, one: &Assigned) -> ExportStatus {
-        one.status(self.candidates.get(&one.spec.machine))
+        one.status(self.candidates.last(&one.spec.machine))
     }
 }
 
@@ -143,7 +144,7 @@ impl Exports {
         for order in keys.candidate.into_iter().map(ExportOrder::from) {
             let assigned = held.exports.get(&order.spec.machine);
             if assigned.is_none_or(|assigned| assigned.spec.boot != order.spec.boot) {
-                held.candidates.insert(order.spec.machine.clone(), order);
+                held.candidates.put(order);
             }
         }
         drop(held);

@@ -235,9 +235,9 @@ fn a_new_boot_waits_for_the_former_one_and_then_begins_afresh() {
     assert!(text.contains("is running in its boot 1"), "{text}");
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert!(is_alive(&mut former), "the machine that runs has lost its disk");
-    // Another boot in its place.
+    // Another boot beside it.
     boot(3).put(&server, "discard");
-    assert!(boot(2).refusal(&server, 1).contains(REFUSED));
+    assert!(boot(2).refusal(&server, 1).contains("is running in its boot 1"));
 
     // It breaks off without a word: it might come back.
     drop(former);
@@ -247,7 +247,10 @@ fn a_new_boot_waits_for_the_former_one_and_then_begins_afresh() {
     assert!((2000..4500).contains(&waited.as_millis()), "{waited:?}");
     assert_eq!(first_byte(&mut next), 0x11, "what the former boot wrote is still there");
     assert!(server.exports().contains("\"candidate\":null"), "{}", server.exports());
-    assert!(boot(1).refusal(&server, 7).contains(REFUSED), "the former boot's proof counts");
+    for earlier in [1, 2] {
+        let text = boot(earlier).refusal(&server, 7);
+        assert!(text.contains(REFUSED), "the proof of boot {earlier} counts: {text}");
+    }
 
     // A machine that says goodbye needs no wait.
     boot(4).put(&server, "discard");
@@ -255,6 +258,29 @@ fn a_new_boot_waits_for_the_former_one_and_then_begins_afresh() {
     let began = Instant::now();
     boot(4).attach(&server, 1);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn boots_that_others_begin_take_no_place_of_one_that_is_on_its_way() {
+    let server = Server::start();
+    boot(1).put(&server, "discard");
+    say_goodbye(boot(1).attach(&server, 1));
+    // The machine is in its loader; somebody begins boots in its name.
+    for number in 2..10 {
+        boot(number).put(&server, "discard");
+    }
+    let server = server.restart();
+    boot(10).put(&server, "discard");
+    std::thread::sleep(Duration::from_secs(26));
+    let mut machine = boot(3).attach(&server, 1);
+    write(&mut machine);
+    boot(11).put(&server, "discard");
+    assert!(boot(2).refusal(&server, 1).contains(REFUSED), "it is earlier");
+    for later in [10, 11] {
+        let text = boot(later).refusal(&server, 1);
+        assert!(text.contains("is running in its boot 3"), "{text}");
+    }
+    assert_eq!(first_byte(&mut machine), 0xaa);
 }
 
 #[test]
