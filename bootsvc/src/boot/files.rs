@@ -103,9 +103,6 @@ impl BootFiles {
             let config = self.inner.service.loader_config(peer).await;
             return Some(Item { bytes: Bytes::from(config.text), stage: None });
         }
-        if let Some(item) = self.host(path, peer).await {
-            return item;
-        }
         self.file(path).await
     }
 
@@ -115,7 +112,8 @@ impl BootFiles {
         path.starts_with(initcfg::HOST_ARCHIVE_PATH) || path.starts_with(initcfg::HOST_FILE_PATH)
     }
 
-    /// What only one boot of the client's machine gets; the outer `None` if the path is not of that.
+    /// What only one boot of the client's machine gets; the outer `None` if the path is not of that. By TCP only: who asks
+    /// by TFTP may be anybody who writes the machine's address as his own.
     pub(crate) async fn host(&self, path: &str, peer: Ipv4Addr) -> Option<Option<Item>> {
         let path = normalize(path);
         let service = &self.inner.service;

@@ -61,23 +61,19 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
                  \x20 linux (tftp,{server}){kernel}{arguments}\n\
                  fi\n"
             );
-            // A machine starts without its host segment, too: its init asks for it again.
+            // A machine starts without its host segment, too: its init asks for it again. By TFTP it is not to be had,
+            // since anybody can ask for a file by TFTP in the machine's name.
             let host = plan.host_path();
-            let behind = |protocol: &str| {
-                let mut files = alloc::format!(" ({protocol},{server}){host}");
-                if plan.has_rescue {
-                    let _ = write!(files, " ({protocol},{server}){RESCUE_ARCHIVE_PATH}");
-                }
-                files
+            let rescue = |protocol: &str| match plan.has_rescue {
+                true => alloc::format!(" ({protocol},{server}){RESCUE_ARCHIVE_PATH}"),
+                false => String::new(),
             };
-            let (by_http, by_tftp) = (behind("http"), behind("tftp"));
+            let (by_http, by_tftp) = (rescue("http"), rescue("tftp"));
             let _ = write!(
                 text,
-                "if ! initrd (http,{server}){initrd}{by_http}; then\n\
+                "if ! initrd (http,{server}){initrd} (http,{server}){host}{by_http}; then\n\
                  \x20 echo 'Bootlace: HTTP failed, trying TFTP'\n\
-                 \x20 if ! initrd (tftp,{server}){initrd}{by_tftp}; then\n\
-                 \x20   initrd (tftp,{server}){initrd}\n\
-                 \x20 fi\n\
+                 \x20 initrd (tftp,{server}){initrd}{by_tftp}\n\
                  fi\n"
             );
             text.push_str("boot\n");
@@ -138,7 +134,7 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
             "{text}"
         );
         assert!(
-            text.contains("    initrd (tftp,10.77.0.1)/boot/debian-12/2/initrd\n  fi\nfi\nboot\n"),
+            text.contains("  initrd (tftp,10.77.0.1)/boot/debian-12/2/initrd\nfi\nboot\n"),
             "{text}"
         );
     }
@@ -148,11 +144,11 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
         let Plan::Boot(mut boot) = plan(&site(), &network(), MAC, ADDRESS, 42) else { panic!() };
         boot.has_rescue = true;
         let text = grub_cfg(&Plan::Boot(boot), &network());
-        for protocol in ["http", "tftp"] {
-            let end = alloc::format!(
-                "({protocol},10.77.0.1)/boot/host/42 ({protocol},10.77.0.1)/boot/rescue; then\n"
-            );
-            assert!(text.contains(&end), "{text}");
+        for end in [
+            "(http,10.77.0.1)/boot/host/42 (http,10.77.0.1)/boot/rescue; then\n",
+            "(tftp,10.77.0.1)/boot/debian-12/2/initrd (tftp,10.77.0.1)/boot/rescue\nfi\n",
+        ] {
+            assert!(text.contains(end), "{text}");
         }
     }
 
