@@ -173,6 +173,9 @@ kinds! {
     /// Somebody speaks in a machine's name.
     WordsRefused = "words-refused", Warning, hours(1),
         "Look for the PC that has the machine's address; the threat model in the book says what it can do.";
+    /// A boot began in the name of a machine that runs.
+    CandidateBoot = "candidate-boot", Warning, Passes::WhenOver,
+        "If nobody restarted it, look for a PC or a dock with the same MAC address; switches with port security show where.";
     /// One host asks for files by far more often than a PC does.
     AsksTooMuch = "asks-too-much", Warning, minutes(10),
         "Look for the PC with that address: a program on it is broken, or keeps others out on purpose.";

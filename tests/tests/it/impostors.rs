@@ -1,8 +1,14 @@
 //! Hosts that speak in a machine's name.
 
 use crate::dhcp::Udhcpc;
+use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Lan, Need, SERVER, Site, require, text_of};
+use fakeclient::forged::Forger;
+use fakeclient::room::Room;
+use lab::{Client, Lan, Need, Preboot, Recipe, SERVER, Site, require, text_of};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 const MAC: &str = "52:54:00:00:00:07";
 const THIEF: &str = "52:54:00:00:00:66";
@@ -51,6 +57,96 @@ fn ask_for_a_secret(name: &str) -> Result<()> {
     ensure!(secret(&machine, boot)?.contains("token="), "the machine is kept out");
     drop((machine, thief));
     servers.stop()
+}
+
+#[test]
+fn boots_that_others_begin_do_not_stop_a_machine_that_is_in_its_loader() {
+    let name = "forged-boots";
+    let programs = ["grub-mkimage", "udhcpc", "curl"].map(Need::Program);
+    if require(name, &[&[Need::Root][..], &programs].concat()) {
+        boot_beside_a_forger(name).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+}
+
+fn boot_beside_a_forger(name: &str) -> Result<()> {
+    let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+    let site = Site::builder().create(Lan::lay(name)?)?;
+    site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+    site.run(&["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"])?;
+    let servers = site.up()?;
+    let forger = site.lan().add_client("forger", THIEF)?;
+    forger.netns().ip("addr add 10.77.0.50/24 dev eth0")?;
+    let preboot = Preboot::start(&site, MAC)?;
+    let view = || site.browser().json("/api/v1/machines/lab-07");
+    let address: Ipv4Addr = view()?["address"].as_str().context("no address")?.parse()?;
+    let forging = Forging::default();
+    std::thread::scope(|scope| {
+        let forged = scope.spawn(|| forger.netns().inside(|| forging.run(address)));
+        let booted = boot_meanwhile(&site, &preboot, &forging);
+        forging.is_over.store(true, Ordering::Relaxed);
+        forged.join().map_err(|_| anyhow::anyhow!("the forger has died"))??;
+        booted
+    })?;
+    drop((preboot, forger));
+    servers.stop()
+}
+
+/// From its configuration to its disk, with time for others between all that it does.
+fn boot_meanwhile(site: &Site, preboot: &Preboot, forging: &Forging) -> Result<()> {
+    forging.await_rounds(3)?;
+    let kernel = preboot.fetch()?;
+    let boot = kernel.command_line.split(' ').find_map(|word| word.strip_prefix("bootlace.boot="));
+    let boot: u64 = boot.context("no boot")?.parse()?;
+    forging.await_rounds(10)?;
+    let view = || site.browser().json("/api/v1/machines/lab-07");
+    let last = view()?["boot"]["id"].as_u64();
+    ensure!(last > Some(boot), "nobody has begun another boot than {boot}: {last:?}");
+    with_disk(preboot, &kernel, "lab-07", |disk| Ok(disk.write_start(&[0; 512])?))?;
+    // Who asks for these has the storage server asked.
+    site.browser().json("/api/v1/findings")?;
+    let export = &view()?["export"];
+    ensure!(export["spec"]["boot"].as_u64() == Some(boot), "it is not boot {boot}: {export}");
+    Ok(())
+}
+
+/// Somebody who sends what a PC's firmware and its loader send, again and again.
+#[derive(Default)]
+struct Forging {
+    n_rounds: AtomicU32,
+    is_over: AtomicBool,
+}
+
+impl Forging {
+    fn run(&self, address: Ipv4Addr) -> Result<()> {
+        let room = Room::open("eth0", vec![MAC.parse().context("no MAC")?])?;
+        let forger = Forger::open()?;
+        let tftp = SocketAddrV4::new(SERVER.parse()?, 69);
+        while !self.is_over.load(Ordering::Relaxed) {
+            // The machine's own messages may come in between.
+            if let Ok(placed) = room.discover() {
+                let _ = room.request(&placed);
+            }
+            let secrets = (1..40).map(|boot| format!("boot/host/{boot}"));
+            for path in std::iter::once("grub/machine.cfg".to_owned()).chain(secrets) {
+                let request = format!("\0\u{1}{path}\0octet\0");
+                forger.send(SocketAddrV4::new(address, 2000), tftp, request.as_bytes())?;
+            }
+            self.n_rounds.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// Waits for so many more rounds.
+    fn await_rounds(&self, n: u32) -> Result<()> {
+        let until = self.n_rounds.load(Ordering::Relaxed) + n;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.n_rounds.load(Ordering::Relaxed) < until {
+            ensure!(Instant::now() < deadline, "nothing is forged");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
 }
 
 /// What the boot server answers; empty if it refuses.

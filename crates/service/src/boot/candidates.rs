@@ -9,12 +9,15 @@ use crate::service::Service;
 use crate::storage_client::{self, StorageError};
 use crate::store::{LastBoot, View};
 use initcfg::{Report, Word};
-use model::{BootId, ExportStatus, RootKind, Stage};
+use model::{Boot, BootId, ExportStatus, RootKind, Stage};
 use std::time::Duration;
 use wire::Mac;
 
 /// What the storage server said so long ago is asked again.
 const EXPORTS_FRESH: Duration = Duration::from_millis(500);
+
+/// A machine that has proven itself reaches its next stage in this time, until its keeper is there to be asked.
+const STAGE_WITHIN_MS: u64 = 30_000;
 
 /// The boots of a NIC that matter.
 #[derive(Clone, Copy, Debug)]
@@ -29,19 +32,17 @@ impl Service {
     /// The boots of a NIC; `None` if there is none.
     pub(crate) fn boots<'a>(&self, view: &'a View, mac: Mac, now: Now) -> Option<Boots<'a>> {
         let last = view.boots.get(&mac)?;
-        let earlier = view.proven.get(&mac).filter(|earlier| !self.is_over(earlier.boot.id, now));
+        let earlier = view.proven.get(&mac).filter(|earlier| !self.is_over(&earlier.boot, now));
         Some(match earlier {
             Some(earlier) => Boots { current: earlier, candidate: Some(last) },
             None => Boots { current: last, candidate: None },
         })
     }
 
-    /// Whether this boot is known to be the machine's, or is an earlier one, of which nothing is to be decided any more.
-    /// Never waits.
+    /// Whether this boot is known to be the machine's. Never waits.
     pub fn is_known_admitted(&self, mac: Mac, boot: BootId) -> bool {
         let view = self.view();
-        let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
-        last.is_none_or(|last| last.proof.is_admitted)
+        view.boot(mac, boot).is_some_and(|known| known.proof.is_admitted)
     }
 
     /// Whether a proven word of a boot that is not the machine's yet is noted: over AoE it must be before it touches the
@@ -50,30 +51,31 @@ impl Service {
         let view = self.view();
         let root = view.boot(word.mac(), word.boot()).and_then(|known| known.boot.root);
         let is_stage = |report: &Report| report.stage.is_some_and(|stage| stage != Stage::Failed);
-        !matches!(word, Word::Report(report) if root == Some(RootKind::Aoe) && is_stage(report))
+        // Of one that can't become the machine's any more, as a later one is, nothing is known here.
+        let may_touch = root.is_none_or(|root| root == RootKind::Aoe);
+        !matches!(word, Word::Report(report) if may_touch && is_stage(report))
     }
 
     /// Whether this boot, in which somebody has shown that he knows its secret, is the machine's: if it is not yet, it
-    /// becomes so now if nothing speaks against it. Waits for the storage server.
+    /// becomes so now if nothing speaks against it. Waits for the storage server. Several may be on their way: the first
+    /// of them that is the machine's ends the earlier ones.
     ///
     /// Over NBD the storage server has decided, when the boot opened its disk. Over AoE, and where the disk is not there,
     /// the boot is the machine's if the machine does not run in an earlier one any more; over AoE the storage server is
     /// then told, and agrees.
     pub async fn is_admitted(&self, mac: Mac, boot: BootId) -> bool {
         let view = self.view();
-        let Some(last) = view.boots.get(&mac).filter(|last| last.boot.id == boot) else {
-            return true;
-        };
-        if last.proof.is_admitted {
+        let Some(known) = view.boot(mac, boot) else { return self.was_admitted(mac, boot).await };
+        if known.proof.is_admitted {
             return true;
         }
-        let admitted = match last.boot.root {
-            Some(RootKind::Nbd) => Ok(self.has_export(last).await),
+        let admitted = match known.boot.root {
+            Some(RootKind::Nbd) => Ok(self.has_export(known).await),
             root => {
                 self.ask_earlier_boot(mac);
                 let runs = self.boots(&view, mac, self.now());
                 let runs = runs.is_some_and(|boots| boots.candidate.is_some());
-                match (&last.boot.machine, root) {
+                match (&known.boot.machine, root) {
                     _ if runs => Ok(false),
                     (Some(machine), Some(RootKind::Aoe)) => {
                         let socket = &self.options().storage_socket;
@@ -87,7 +89,7 @@ impl Service {
             Ok(false) => return false,
             Ok(true) => {}
             // It runs, as far as the storage server sees, or that is just starting: the machine asks again.
-            Err(StorageError::Refused { .. }) if self.has_export(last).await => {}
+            Err(StorageError::Refused { .. }) if self.has_export(known).await => {}
             Err(StorageError::Refused { .. }) => return false,
             Err(error) => {
                 tracing::warn!(%mac, boot, error = wire::error_chain(&error), "not admitted yet");
@@ -101,6 +103,12 @@ impl Service {
                 false
             }
         }
+    }
+
+    /// Whether an earlier boot was the machine's once; it may still run.
+    async fn was_admitted(&self, mac: Mac, boot: BootId) -> bool {
+        let proof = self.database().read(move |tables| tables.proof(mac, boot)).await;
+        proof.is_ok_and(|proof| proof.is_some_and(|proof| proof.is_admitted))
     }
 
     async fn note_admission(&self, mac: Mac, boot: BootId) -> Result<(), Error> {
@@ -140,8 +148,8 @@ impl Service {
         let (view, answer) = (self.view(), self.exports().last());
         for export in &answer.list {
             let (mac, boot) = (export.spec.mac, export.spec.boot);
-            let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
-            let is_new = last.is_some_and(|last| last.proof.is_given && !last.proof.is_admitted);
+            let known = view.boot(mac, boot).map(|known| known.proof);
+            let is_new = known.is_some_and(|proof| proof.is_given && !proof.is_admitted);
             if export.connections == 0 && export.spec.root == RootKind::Nbd {
                 self.ask(boot);
             }
@@ -159,10 +167,14 @@ impl Service {
         }
     }
 
-    /// Whether the machine is known not to run in this boot any more.
-    fn is_over(&self, boot: BootId, now: Now) -> bool {
-        matches!(self.heartbeats().life(boot, now), Life::SaidOff(_) | Life::Silent(_))
-            || self.keepers().presence(boot, now.moment) == Presence::Gone
+    /// Whether the machine is known not to run in this boot, which it has proven, any more.
+    fn is_over(&self, boot: &Boot, now: Now) -> bool {
+        let has_spoken = self.heartbeats().was_heard(boot.id);
+        if !has_spoken && is_before_keeper(boot, now) {
+            return false;
+        }
+        matches!(self.heartbeats().life(boot.id, now), Life::SaidOff(_) | Life::Silent(_))
+            || self.keepers().presence(boot.id, now.moment) == Presence::Gone
     }
 
     /// Asks whether the machine still runs in this boot, if that is not known.
@@ -198,4 +210,12 @@ impl Service {
             self.keepers().ask(earlier.boot.id, self.now().moment, id);
         }
     }
+}
+
+/// Whether a boot is on its way to its system, and has no keeper yet that could be asked.
+fn is_before_keeper(boot: &Boot, now: Now) -> bool {
+    boot.current().is_some_and(|last| {
+        let is_in_init = (Stage::Start..Stage::Handover).contains(&last.stage);
+        is_in_init && now.unix_ms.abs_diff(last.at_unix_ms) < STAGE_WITHIN_MS
+    })
 }

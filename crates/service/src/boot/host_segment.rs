@@ -28,10 +28,11 @@ pub enum Link {
 
 impl Service {
     /// The host segment's file for a boot of the machine at this address, with a new secret: the former one of the boot
-    /// is void.
+    /// is void. Secrets of other boots stay what they are. Who asks must be able to hear the answer, as who asks over TCP
+    /// is: otherwise anybody could ask in the machine's name, and make its secret void.
     ///
-    /// Only the last boot of a machine gets one, if its own NIC asks, and only until the machine has shown that it has it
-    /// or its system starts: afterwards any user of that system could ask.
+    /// A boot gets one if the machine's own NIC asks, and only until the machine has proven it or a later one, or its
+    /// system starts: afterwards any user of that system could ask.
     ///
     /// # Errors
     /// The database can't be used.
@@ -44,9 +45,12 @@ impl Service {
         let view = self.view();
         let Some(mac) = view.owner(address) else { return Ok(None) };
         let Some(last) = view.boots.get(&mac) else { return Ok(None) };
-        let starts = |stage: Stage| matches!(stage, Stage::Handover | Stage::Up);
-        let system_starts = last.boot.stages.iter().any(|event| starts(event.stage))
-            || self.heartbeats().was_heard(boot);
+        let open = view.boot(mac, boot).filter(|known| !known.proof.is_given);
+        let open = open.filter(|known| {
+            let starts = |stage: Stage| matches!(stage, Stage::Handover | Stage::Up);
+            !known.boot.stages.iter().any(|event| starts(event.stage))
+                && !self.heartbeats().was_heard(boot)
+        });
         let Some(machine) = view.site.machine_by_mac(mac) else { return Ok(None) };
         let why = match link {
             Link::Neighbour(other) if other != mac => Some(format!(
@@ -55,33 +59,34 @@ impl Service {
             Link::Silent => {
                 Some(format!("its secret is asked for from {address}, where nobody answers"))
             }
-            _ if last.boot.mac != mac => Some(format!(
-                "its secret is asked for by its NIC {mac}, but it boots from {}",
-                last.boot.mac
-            )),
-            _ if last.boot.id != boot || last.proof.is_given || system_starts => {
-                Some("its secret is asked for, which it has already".to_owned())
-            }
-            Link::Neighbour(_) | Link::Routed => None,
+            Link::Neighbour(_) | Link::Routed => match open {
+                Some(_) => None,
+                None if last.boot.mac != mac => Some(format!(
+                    "its secret is asked for by its NIC {mac}, but it boots from {}",
+                    last.boot.mac
+                )),
+                None => Some("its secret is asked for, which it has already".to_owned()),
+            },
         };
         if let Some(why) = why {
             self.refuse_segment(mac, last.boot.id, &why);
             return Ok(None);
         }
+        let Some(open) = open else { return Ok(None) };
         let renewed = {
             let service = self.clone();
             // To the end, even if who asks goes away: boot server and storage server must know the same secret.
             tokio::spawn(async move { service.renew_token(mac, address, boot).await })
         };
         let Some(token) = renewed.await.map_err(|_| Error::Stopping)?? else { return Ok(None) };
-        let rescue = last.rescue.as_ref();
+        let rescue = open.rescue.as_ref();
         let rescue: Option<RescuePassword> = rescue.and_then(|word| word.parse().ok());
         let config = HostConfig {
             boot,
             token,
             reboot_seconds: self.options().reboot_after_failure_seconds,
             rescue: rescue.map(|password| password.hash(&token)),
-            ssh: Some(self.ssh_host_key(machine, &last.boot).await?),
+            ssh: Some(self.ssh_host_key(machine, &open.boot).await?),
         };
         Ok(Some(config.to_file()))
     }
@@ -112,12 +117,12 @@ impl Service {
     ) -> Result<Option<Token>, Error> {
         loop {
             let view = self.view();
-            let last = view.boots.get(&mac).filter(|last| last.boot.id == boot);
-            let Some(last) = last.filter(|last| !last.proof.is_given) else { return Ok(None) };
-            let (former, token) = (last.proof.token, new_token()?);
+            let open = view.boot(mac, boot).filter(|known| !known.proof.is_given);
+            let Some(open) = open else { return Ok(None) };
+            let (former, token) = (open.proof.token, new_token()?);
             let machine = view.site.machine_by_mac(mac);
-            let root = last.boot.root.filter(|root| !root.is_foreign());
-            let image = last.boot.image.as_ref();
+            let root = open.boot.root.filter(|root| !root.is_foreign());
+            let image = open.boot.image.as_ref();
             if let (Some(machine), Some((image, version)), Some(root)) = (machine, image, root) {
                 let key = Some(token.disk_key());
                 let image = (image, *version);

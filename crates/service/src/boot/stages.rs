@@ -61,6 +61,8 @@ impl Service {
 
     /// The firmware of a NIC asks for an address: opens a boot, unless one from this NIC is open already and is the
     /// machine's last. Firmware with two NICs tries one after the other: each is a boot, since the loader comes from one.
+    /// If so many were opened lately that this is probably none, it belongs to the last one from this NIC, as long as nobody
+    /// has proven that.
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
@@ -72,9 +74,18 @@ impl Service {
             return Ok(boot.id);
         }
         let new = NewBoot { mac, firmware, started_unix_ms: now.unix_ms, token: new_token()? };
-        let opened = self.database().write(move |tables| match tables.last_boot(mac)? {
-            Some(boot) if is_same_power_on(&boot, mac, now) => Ok((boot.id, false)),
-            _ => Ok((tables.open_boot(&new)?, true)),
+        let opened = self.database().write(move |tables| {
+            let last = tables.last_boot(mac)?;
+            if let Some(boot) = last.filter(|boot| is_same_power_on(boot, mac, now)) {
+                return Ok((boot.id, false));
+            }
+            if let Some(own) = tables.last_boot_from(mac)? {
+                let is_proven = tables.proof(mac, own.id)?.is_some_and(|proof| proof.is_given);
+                if !is_proven && tables.begin_too_often(mac, now.unix_ms)? {
+                    return Ok((own.id, false));
+                }
+            }
+            Ok((tables.open_boot(&new)?, true))
         });
         let (id, is_new) = opened.await?;
         if is_new {

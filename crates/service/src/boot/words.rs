@@ -1,15 +1,19 @@
 //! What a running machine says, and whether it is believed.
 
 use super::stages::clean;
+use crate::clock::Now;
 use crate::error::Error;
 use crate::live;
 use crate::service::Service;
-use crate::store::{LastBoot, Proof};
+use crate::store::{LastBoot, Proof, View};
 use initcfg::{Answer, Heartbeat, Question, QuestionId, Tag, Word};
-use model::{BootId, FindingKind, RootKind, Stage};
+use model::{Boot, BootId, FindingKind, RootKind, Stage};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use wire::Mac;
+
+/// A machine that has its loader says in this time that it goes on, or was switched off.
+const LOADING_MAX_MS: u64 = 300_000;
 
 /// Whether a word is a machine's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +42,26 @@ impl Service {
     /// wrong tag never, none as long as the machine has not shown that it has the token. Never waits.
     pub fn believe(&self, mac: Mac, boot: BootId, text: &[u8], tag: Option<Tag>) -> Belief {
         let view = self.view();
-        match view.boot(mac, boot) {
-            Some(known) => self.judge(mac, boot, known.proof, text, tag),
-            None => Belief::Earlier,
+        let Some(known) = view.boot(mac, boot) else { return Belief::Earlier };
+        let belief = self.judge(mac, boot, known.proof, text, tag);
+        if belief == Belief::Proven {
+            self.take_rescue(&view, known);
+        }
+        belief
+    }
+
+    /// A boot has proven itself: if it stops in the shell that is wanted, later ones go through. Not if the machine
+    /// still runs in an earlier one: then this is somebody else.
+    fn take_rescue(&self, view: &View, known: &LastBoot) {
+        let Boot { id, mac, machine, .. } = &*known.boot;
+        let (Some(machine), Some(password)) = (machine, &known.rescue) else { return };
+        let boots = self.boots(view, *mac, self.now());
+        let is_another =
+            boots.is_some_and(|boots| boots.candidate.is_some() && boots.current.boot.id != *id);
+        if view.rescues.get(machine.as_str()) == Some(password) && !is_another {
+            let (machine, id) = (machine.clone(), *id);
+            // Nobody waits for it: if it can't be stored, the next word does it.
+            drop(self.database().write(move |tables| Ok(tables.note_rescue(&machine, id)?)));
         }
     }
 
@@ -90,9 +111,8 @@ impl Service {
         if view.owner(address) != Some(word.mac()) {
             return false;
         }
-        let last = view.boots.get(&word.mac());
-        let last = last.filter(|last| last.boot.id == word.boot() && last.boot.mac == word.mac());
-        let Some(LastBoot { boot, proof, .. }) = last else { return false };
+        let known = view.boot(word.mac(), word.boot());
+        let Some(LastBoot { boot, proof, .. }) = known else { return false };
         if proof.token.is_none() || boot.root.is_some_and(RootKind::is_foreign) {
             return !matches!(word, Word::Answer(_));
         }
@@ -155,7 +175,7 @@ impl Service {
     }
 
     /// NICs of machines that use their address as far as is known: they have shown who they are and may still run, or
-    /// their disk is in use.
+    /// their disk is in use, or they have their loader since a few minutes.
     pub fn machines_in_use(&self) -> BTreeSet<Mac> {
         let (view, now) = (self.view(), self.now());
         let exports = self.exports().last();
@@ -166,7 +186,8 @@ impl Service {
         });
         let alive = boots.filter(|boot| {
             let life = self.heartbeats().life(boot.boot.id, now);
-            boot.proof.is_given && matches!(life, live::Life::Alive | live::Life::Unknown)
+            let runs = matches!(life, live::Life::Alive | live::Life::Unknown);
+            (boot.proof.is_given && runs) || is_loading(&boot.boot, now)
         });
         alive.map(|boot| boot.boot.mac).chain(in_use).collect()
     }
@@ -219,6 +240,15 @@ impl Service {
             Ok(())
         }
     }
+}
+
+/// Whether a machine is between its loader and its system, as far as it was heard. It uses its address then, and has no
+/// means yet to show who it is.
+fn is_loading(boot: &Boot, now: Now) -> bool {
+    boot.current().is_some_and(|last| {
+        let is_loading = (Stage::Loader..Stage::Handover).contains(&last.stage);
+        is_loading && now.unix_ms.abs_diff(last.at_unix_ms) < LOADING_MAX_MS
+    })
 }
 
 /// Without randomness nobody is asked.

@@ -75,6 +75,12 @@ impl Service {
             });
             holds(kind, needy.collect());
         }
+        let candidates = machines.iter().filter_map(|view| {
+            let since_unix_ms = view.candidate.as_ref().map(|boot| boot.started_unix_ms);
+            let cause = view.candidate_cause()?.to_owned();
+            Some(Held { since_unix_ms, ..held(subject(view), cause) })
+        });
+        holds(FindingKind::CandidateBoot, candidates.collect());
         let short = machines.iter().filter_map(|view| {
             let percent = view.ram_used_percent.filter(|&percent| percent >= RAM_SHORT_PERCENT)?;
             Some(held(subject(view), ram_cause(percent)))

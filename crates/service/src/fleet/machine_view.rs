@@ -75,19 +75,25 @@ impl MachineView {
     }
 
     /// What it means that a boot began in its name while it runs.
-    pub fn candidate_sentence(&self) -> Option<&'static str> {
+    pub fn candidate_sentence(&self) -> Option<String> {
+        let cause = self.candidate_cause()?;
+        Some(format!("{cause}. {}", FindingKind::CandidateBoot.remedy()))
+    }
+
+    /// Why somebody should know that.
+    pub(super) fn candidate_cause(&self) -> Option<&'static str> {
         let candidate = self.candidate.as_ref()?;
         let is_same_nic = self.boot.as_ref().is_none_or(|boot| boot.mac == candidate.mac);
         Some(match is_same_nic {
             true => {
-                "A PC with its MAC address began to boot while it runs. It gets nothing of this machine as long as \
-                 this one answers. If nobody restarted it, look for a PC or a dock with the same MAC address, or for \
-                 who sends DHCP messages in its name."
+                "A PC with its MAC address began to boot while it runs, and gets nothing of this machine as long as \
+                 this one answers. Probably a dock or a second PC has the same MAC address, or somebody sends DHCP \
+                 messages in its name"
             }
             false => {
-                "A PC with another of its MAC addresses began to boot while it runs. It gets nothing of this machine \
-                 as long as this one answers. If nobody restarted it, look for who uses its other network card or its \
-                 dock, or for who sends DHCP messages in its name."
+                "A PC with another of its MAC addresses began to boot while it runs, and gets nothing of this machine \
+                 as long as this one answers. Probably somebody uses its other network card or its dock, or sends \
+                 DHCP messages in its name"
             }
         })
     }
@@ -156,7 +162,7 @@ impl Service {
                         .or(seen.map(|seen| seen.firmware)),
                     is_proven: last.is_some_and(|last| last.proof.is_given),
                     power: last.and_then(|last| last.order.clone()),
-                    rescue: rescue(&view, machine, view.boots.get(&machine.mac)),
+                    rescue: rescue(&view, machine),
                     candidate: candidate.map(|last| Boot::clone(&last.boot)),
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
@@ -178,11 +184,14 @@ impl Service {
     }
 }
 
-fn rescue(view: &View, machine: &Machine, last: Option<&LastBoot>) -> Option<Rescue> {
+fn rescue(view: &View, machine: &Machine) -> Option<Rescue> {
     if let Some(password) = view.rescues.get(machine.name.as_str()) {
         return Some(Rescue { password: password.clone(), boot: None });
     }
-    let LastBoot { boot, rescue, .. } = last?;
+    // Somebody may have begun another boot, which was to stop there as well as long as none was known to be the machine's.
+    let mut boots = view.boots_of(machine.mac);
+    let stops = boots.find(|known| known.rescue.is_some() && known.proof.is_given);
+    let LastBoot { boot, rescue, .. } = stops?;
     let is_failed = boot.current().is_some_and(|last| last.stage == Stage::Failed);
     let is_over = boot.stages.iter().any(|event| event.stage >= Stage::Attach);
     let password = rescue.clone().filter(|_| is_failed || !is_over)?;

@@ -15,6 +15,17 @@ use wire::Mac;
 /// Boots that are kept of each NIC.
 const BOOTS_OF_NIC_MAX: u32 = 100;
 
+/// Boots from one NIC of a machine that may be on their way to their proof at once. A PC needs minutes at most from its loader to its
+/// proof; in that time fewer begin, as [`BEGIN_MAX`] says.
+const OPEN_MAX: u32 = 16;
+
+/// So many boots of one NIC begin within [`BEGIN_WITHIN_MS`]. A PC that hangs is switched off and on less often; what
+/// more there seems to be is somebody who sends its DHCP messages again and again.
+const BEGIN_MAX: u32 = 8;
+
+/// See [`BEGIN_MAX`].
+const BEGIN_WITHIN_MS: u64 = 300_000;
+
 /// Boots that are kept of PCs that are not machines. The oldest go first.
 const STRANGERS_BOOTS_MAX: u32 = 2048;
 
@@ -64,15 +75,52 @@ impl Transaction<'_> {
 
     /// The last boot from any of these NICs that has shown that it is the machine's, if another one began since.
     pub(super) fn earlier_proven_boot(&self, macs: &[Mac]) -> rusqlite::Result<Option<LastBoot>> {
+        let (proven, last) = (self.last_proven_id(macs)?, self.last_id(macs)?);
+        proven.filter(|_| proven < last).map_or(Ok(None), |id| self.with_secrets(id))
+    }
+
+    /// Number of the last boot from any of these NICs that has shown that it is the machine's.
+    fn last_proven_id(&self, macs: &[Mac]) -> rusqlite::Result<Option<BootId>> {
         let mut query = self
             .sql()
             .prepare_cached("SELECT max(id) FROM boot WHERE mac = ?1 AND is_proven = 1")?;
-        let mut proven: Option<BootId> = None;
+        let mut proven = None;
         for mac in macs {
             proven = proven.max(query.query_row([mac.to_string()], |row| row.get(0))?);
         }
-        let last = self.last_id(macs)?;
-        proven.filter(|_| proven < last).map_or(Ok(None), |id| self.with_secrets(id))
+        Ok(proven)
+    }
+
+    /// Boots of the machine with these NICs before its last one that nobody has proven to be the machine's, and that began
+    /// after the last proven one: whoever is in one of them may still prove it. The last first.
+    pub(super) fn open_boots(&self, macs: &[Mac]) -> rusqlite::Result<Vec<LastBoot>> {
+        let Some(last) = self.last_id(macs)? else { return Ok(Vec::new()) };
+        let proven = self.last_proven_id(macs)?.unwrap_or(0);
+        let mut query = self.sql().prepare_cached(
+            "SELECT id FROM boot WHERE mac = ?1 AND machine IS NOT NULL AND id > ?2 AND id < ?3 \
+             ORDER BY id DESC LIMIT ?4",
+        )?;
+        let mut ids: Vec<BootId> = Vec::new();
+        for mac in macs {
+            let of_nic = params![mac.to_string(), proven, last, OPEN_MAX];
+            for id in query.query_map(of_nic, |row| row.get(0))? {
+                ids.push(id?);
+            }
+        }
+        ids.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
+        ids.into_iter().filter_map(|id| self.with_secrets(id).transpose()).collect()
+    }
+
+    /// Whether so many boots of this NIC have begun lately that another one is none.
+    pub(crate) fn begin_too_often(&self, mac: Mac, now_unix_ms: u64) -> rusqlite::Result<bool> {
+        let nth: Option<u64> = self
+            .sql()
+            .prepare_cached(
+                "SELECT started_unix_ms FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2",
+            )?
+            .query_row(params![mac.to_string(), BEGIN_MAX - 1], |row| row.get(0))
+            .optional()?;
+        Ok(nth.is_some_and(|nth| now_unix_ms.abs_diff(nth) < BEGIN_WITHIN_MS))
     }
 
     fn with_secrets(&self, id: BootId) -> rusqlite::Result<Option<LastBoot>> {

@@ -36,17 +36,30 @@ impl Transaction<'_> {
         self.sql().execute(query, [machine.as_str()]).map(drop)
     }
 
-    /// This boot of the machine is the one that stops, if a shell is wanted.
+    /// This boot of the machine stops in a shell, if one is wanted. So do others until one of them is known to be the
+    /// machine's: anybody can begin a boot in its name.
     pub(super) fn bind_rescue(&self, machine: &MachineName, boot: BootId) -> rusqlite::Result<()> {
-        let mut taken = self
+        self.sql()
+            .prepare_cached(
+                "INSERT OR REPLACE INTO rescue SELECT ?2, password FROM rescue_wanted WHERE machine = ?1",
+            )?
+            .execute(params![machine.as_str(), boot])
+            .map(drop)
+    }
+
+    /// This boot is the machine's: if it is one of those that stop in the shell that is wanted, later ones go through.
+    pub(crate) fn note_rescue(&self, machine: &MachineName, boot: BootId) -> rusqlite::Result<()> {
+        let n_rows = self
             .sql()
-            .prepare_cached("DELETE FROM rescue_wanted WHERE machine = ?1 RETURNING password")?;
-        let password: Option<String> =
-            taken.query_row([machine.as_str()], |row| row.get(0)).optional()?;
-        let Some(password) = password else { return Ok(()) };
-        self.touch(Part::Rescues);
-        let bind = "INSERT OR REPLACE INTO rescue VALUES (?1, ?2)";
-        self.sql().execute(bind, params![boot, password]).map(drop)
+            .prepare_cached(
+                "DELETE FROM rescue_wanted WHERE machine = ?1 AND password = \
+                 (SELECT password FROM rescue WHERE boot = ?2)",
+            )?
+            .execute(params![machine.as_str(), boot])?;
+        if n_rows > 0 {
+            self.touch(Part::Rescues);
+        }
+        Ok(())
     }
 
     /// Password of the shell that this boot stops in.

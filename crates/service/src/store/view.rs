@@ -23,6 +23,9 @@ pub(crate) struct View {
     pub(crate) boots: HashTrieMapSync<Mac, LastBoot>,
     /// The last boot of each PC that has shown that it is the machine's, if another one began since; by each of its NICs.
     pub(crate) proven: HashTrieMapSync<Mac, LastBoot>,
+    /// Boots of each machine before its last one that nobody has proven yet, and that may still be on their way to a proof:
+    /// they began after the last proven one. By each of its NICs.
+    open: HashTrieMapSync<Mac, Arc<[LastBoot]>>,
     /// What each machine is made of, as it was when it booted from that NIC.
     pub(crate) hardware: HashTrieMapSync<Mac, Arc<Hardware>>,
     /// Passwords of the rescue shells that machines stop in at their next boot, by name.
@@ -66,12 +69,16 @@ impl View {
         self.owners.get(&address).copied()
     }
 
-    /// The boot from this NIC with this number, if it is one of those that matter: the machine's last one, or its last
-    /// proven one.
+    /// The boot from this NIC with this number, if it is one of those that matter: the machine's last one, its last
+    /// proven one, or one in between that may still prove itself.
     pub(crate) fn boot(&self, mac: Mac, boot: BootId) -> Option<&LastBoot> {
-        let both = [self.boots.get(&mac), self.proven.get(&mac)];
-        let mut both = both.into_iter().flatten();
-        both.find(|known| known.boot.id == boot && known.boot.mac == mac)
+        self.boots_of(mac).find(|known| known.boot.id == boot && known.boot.mac == mac)
+    }
+
+    /// The boots that matter of the PC with this NIC, the last first.
+    pub(crate) fn boots_of(&self, mac: Mac) -> impl Iterator<Item = &LastBoot> {
+        let open = self.open.get(&mac).into_iter().flat_map(|open| open.iter());
+        self.boots.get(&mac).into_iter().chain(open).chain(self.proven.get(&mac))
     }
 
     /// NICs of machines with a boot that has an order which was not obeyed.
@@ -109,7 +116,7 @@ impl View {
             view.put_earlier(earlier.boot.mac, Some(earlier));
         }
         let site = Arc::clone(&view.site);
-        for machine in site.machines.iter().filter(|machine| !machine.other_macs.is_empty()) {
+        for machine in &site.machines {
             view.load_part(tables, Part::Boot(machine.mac))?;
         }
         for seen in tables.all_seen()? {
@@ -152,8 +159,10 @@ impl View {
                 let macs = self.site.macs_beside(mac);
                 let last = tables.last_boot_with_secrets(&macs)?;
                 let earlier = tables.earlier_proven_boot(&macs)?;
+                let open = tables.open_boots(&macs)?;
                 for mac in macs {
                     self.put_boot(mac, last.clone(), earlier.clone());
+                    self.put_open(mac, open.clone());
                 }
             }
             Part::Seen(mac) => put(&mut self.seen, mac, tables.seen(mac)?.map(Arc::new)),
@@ -181,6 +190,10 @@ impl View {
     fn put_boot(&mut self, mac: Mac, last: Option<LastBoot>, earlier: Option<LastBoot>) {
         put(&mut self.boots, mac, last);
         self.put_earlier(mac, earlier);
+    }
+
+    fn put_open(&mut self, mac: Mac, open: Vec<LastBoot>) {
+        put(&mut self.open, mac, (!open.is_empty()).then(|| open.into()));
     }
 
     fn put_earlier(&mut self, mac: Mac, earlier: Option<LastBoot>) {

@@ -1,5 +1,6 @@
 //! What strangers can fill, and what it costs.
 
+use super::time::Hands;
 use super::*;
 
 fn forged(n: u32) -> Mac {
@@ -47,9 +48,12 @@ async fn forged_macs_push_each_other_out_and_no_machine() {
 #[tokio::test]
 async fn the_oldest_boots_of_a_nic_are_forgotten() {
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::open(options(folder.path())).unwrap();
+    let hands = Hands::at(1_800_000_000_000);
+    let options = Options { clock: hands.clock(), ..options(folder.path()) };
+    let service = Service::open(options).unwrap();
     let mut last = 0;
     for _ in 0..103 {
+        hands.pass(60_000);
         last = service.boot_started(MAC, Firmware::Bios).await.unwrap();
         reached(&service, Stage::Config).await;
     }

@@ -6,6 +6,7 @@ mod candidates;
 mod disks;
 mod initrds;
 mod macs;
+mod on_the_way;
 mod secrets;
 mod state;
 mod storage;

@@ -177,7 +177,15 @@ async fn one_boot_stops_in_a_rescue_shell() {
     let password: initcfg::RescuePassword = wanted.password.parse().unwrap();
     assert_eq!(host.rescue, Some(password.hash(&host.token)));
     assert!(!host.to_file().contains(&wanted.password), "the machine itself is not told");
-    let shown = service.machine(&name).unwrap().rescue.unwrap();
+    let shown = || service.machine(&name).unwrap().rescue;
+    assert_eq!(
+        shown(),
+        Some(wanted.clone()),
+        "nobody has shown yet that this boot is the machine's"
+    );
+    assert!(believes(&service, MAC, next, b"report", Some(host.token.tag(b"report"))).await);
+    service.database().write(|_| Ok(())).await.unwrap();
+    let shown = shown().unwrap();
     assert_eq!((&shown.password, shown.boot), (&wanted.password, Some(next)));
     let again = service.want_rescue(&name).await.unwrap();
     assert_ne!(again.password, wanted.password, "each boot has its own");

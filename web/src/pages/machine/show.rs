@@ -69,7 +69,7 @@ struct MachinePage {
     since: Option<When>,
     ram: Option<String>,
     /// That a boot began in its name while it runs, and when.
-    candidate: Option<(&'static str, When)>,
+    candidate: Option<(String, When)>,
     done: Option<&'static str>,
     nics: Vec<ShownNic>,
     address: String,
