@@ -1,10 +1,13 @@
 //! `bootlace machine …`
 
+use super::status::{findings, lines};
 use super::{open, root_kind, runtime, say, table, write_mode};
 use crate::config::Config;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
-use model::{ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode};
+use model::{
+    FindingKind, ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode,
+};
 use service::{MachineChange, Options, PowerVerb, Service};
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -304,6 +307,10 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
     } else if !machines.is_empty() {
         let rows: Vec<[String; 6]> = machines.into_iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));
+    }
+    let findings = runtime()?.block_on(findings(paths, &service))?;
+    for candidate in findings.iter().filter(|finding| finding.is(FindingKind::CandidateBoot)) {
+        say(format!("\n{}", lines(std::slice::from_ref(candidate))));
     }
     if !discovered.is_empty() {
         say("\nDiscovered, not adopted:");

@@ -4,6 +4,7 @@ use super::{open, runtime, say, table};
 use crate::boot_socket;
 use crate::paths::Paths;
 use clap::Args;
+use model::FindingKind;
 use service::Service;
 
 #[derive(Args)]
@@ -73,7 +74,7 @@ impl Status {
 
 /// A finding as the API tells it. A server of another version may have kinds that this program does not know.
 #[derive(serde::Deserialize, serde::Serialize)]
-struct Told {
+pub(super) struct Told {
     kind: String,
     level: String,
     about: String,
@@ -90,10 +91,14 @@ impl Told {
     fn is_like(&self, other: &Self) -> bool {
         self.kind == other.kind && self.cause == other.cause
     }
+
+    pub(super) fn is(&self, kind: FindingKind) -> bool {
+        self.kind == kind.word()
+    }
 }
 
 /// What findings with one cause say; they are not none.
-fn lines(alike: &[Told]) -> String {
+pub(super) fn lines(alike: &[Told]) -> String {
     let subjects = alike.iter().filter(|told| told.about != "server");
     let subjects: Vec<&str> = subjects.map(|told| told.subject.as_str()).collect();
     let about = match subjects.as_slice() {
@@ -111,7 +116,7 @@ fn lines(alike: &[Told]) -> String {
 }
 
 /// What the running boot server has found; if none runs, what the state shows.
-async fn findings(paths: &Paths, service: &Service) -> anyhow::Result<Vec<Told>> {
+pub(super) async fn findings(paths: &Paths, service: &Service) -> anyhow::Result<Vec<Told>> {
     let told = boot_socket::get(&paths.boot_socket(), "/api/v1/findings").await;
     let findings = match told {
         Ok(mut told) => told["findings"].take(),
