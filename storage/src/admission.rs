@@ -75,6 +75,12 @@ pub(crate) trait Admission: Send + Sync {
         stream: Arc<Socket>,
     ) -> Result<Opened, Refusal>;
 
+    /// What is told inside of TLS to who proves by this name that he is a machine, if there is something: see
+    /// [`model::Exchange`].
+    fn secret(&self, _name: &str, _nonce: Option<&Nonce>) -> Option<String> {
+        None
+    }
+
     /// Names of all that `peer` is told of.
     fn nbd_names(&self, peer: Peer) -> Vec<String>;
 

@@ -77,7 +77,7 @@ impl Preboot {
     /// # Errors
     /// Nothing was fetched, or there is no secret in it.
     pub fn secret(&self) -> Result<String> {
-        let segment = std::fs::read(self.folder.path().join("segment"))?;
+        let segment = self.segment()?;
         let text = String::from_utf8_lossy(&segment);
         let secret = text.lines().find_map(|line| line.strip_prefix("token="));
         secret.map(str::to_owned).context("the host segment holds no secret")
@@ -89,6 +89,14 @@ impl Preboot {
     /// It can't be fetched.
     pub fn config(&self) -> Result<String> {
         self.curl(&format!("tftp://{SERVER}/grub/machine.cfg"), "-")
+    }
+
+    /// What only this boot gets, as it came over the network when [`fetch`](Self::fetch) fetched it last.
+    ///
+    /// # Errors
+    /// Nothing was fetched.
+    pub fn segment(&self) -> Result<Vec<u8>> {
+        Ok(std::fs::read(self.folder.path().join("segment"))?)
     }
 
     /// Fetches what GRUB would; the boot server prepares the root disk.

@@ -11,8 +11,16 @@ const BYTES: usize = 32;
 /// Separates this use of a token from all others.
 const KEY_CONTEXT: &str = "bootlace 2026-11-27 disk key of a boot";
 
+/// Separates tokens that are made of two from all others.
+const MIX_CONTEXT: &str = "bootlace 2026-11-27 two tokens of a boot";
+
 /// What every proof begins with: a tag of something else is none.
 const PROOF_CONTEXT: &[u8] = b"bootlace nbd proof 1\n";
+
+/// Behind the name of a disk, whose proof it carries: the client does not want the disk, but what replaces the secret that
+/// it has proven, which came over the plain network. Answered inside of TLS only, with a [`HostConfig`](crate::HostConfig)
+/// whose token is to be [mixed](Token::mixed) into that secret.
+pub const SECRET_SUFFIX: &str = "&secret";
 
 /// What stands before the nonce in a challenge.
 const CHALLENGE_MARK: &str = "; challenge ";
@@ -56,6 +64,14 @@ impl Token {
     /// The key of this boot's disk. The token can't be found out from it.
     pub fn disk_key(&self) -> DiskKey {
         DiskKey(blake3::derive_key(KEY_CONTEXT, self.as_bytes()))
+    }
+
+    /// The token that only who knows both can make.
+    #[must_use]
+    pub fn mixed(&self, other: &Self) -> Self {
+        let mut hash = blake3::Hasher::new_derive_key(MIX_CONTEXT);
+        hash.update(self.as_bytes()).update(other.as_bytes());
+        Self::new(*hash.finalize().as_bytes())
     }
 }
 
@@ -209,6 +225,22 @@ mod tests {
         assert_ne!(key.to_hex(), TOKEN.to_hex());
         let as_token: Token = key.to_hex().parse().unwrap();
         assert_ne!(as_token.tag(b"line"), TOKEN.tag(b"line"));
+    }
+
+    #[test]
+    fn a_mixed_token_needs_both_in_their_order() {
+        let other = Token::new([8; 32]);
+        let mixed = TOKEN.mixed(&other);
+        assert_ne!(mixed, other.mixed(&TOKEN));
+        assert_ne!(mixed, TOKEN.mixed(&TOKEN));
+        assert!(![TOKEN, other].contains(&mixed));
+    }
+
+    #[test]
+    fn who_asks_for_a_secret_opens_no_disk() {
+        let name = alloc::format!("{}{SECRET_SUFFIX}", claim(42));
+        assert_eq!(DiskName::parse(&name), None);
+        assert_eq!(name.strip_suffix(SECRET_SUFFIX).and_then(DiskName::parse), Some(claim(42)));
     }
 
     #[test]

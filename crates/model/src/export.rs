@@ -21,9 +21,29 @@ pub struct ExportOrder {
     /// By this the boot proves over NBD that it is the machine. `None`: whoever has its address may open it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<DiskKey>,
+    /// What replaces the key, for a boot whose machine attaches its disk over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
     /// Whatever the machine wrote before is deleted when this boot gets its disk.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub reset: bool,
+}
+
+/// The key came to the machine over the plain network: who proves himself by it is told something inside of TLS, by which
+/// he then proves himself. When he has opened the disk by that, the former key is void.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exchange {
+    /// By this the boot proves itself then.
+    pub key: DiskKey,
+    /// What it is told.
+    pub text: String,
+}
+
+/// Shows neither.
+impl core::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Exchange(secret)")
+    }
 }
 
 /// The candidate of this boot shall have the machine's disk, if the former boot is silent: body of

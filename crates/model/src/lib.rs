@@ -21,15 +21,15 @@ mod uuid;
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use export::{
-    Admit, Descriptors, ExportCounters, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk,
-    NbdRefusals, Space, Stall, StallVerb, StorageHealth, StorageStarter, Times,
+    Admit, Descriptors, Exchange, ExportCounters, ExportOrder, ExportSpec, ExportStatus, HostCount,
+    KeptDisk, NbdRefusals, Space, Stall, StallVerb, StorageHealth, StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::ImageVersion;
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, Nonce, ParseChoiceError, RootKind, RootUrl,
-    Stage, iscsi_initiator,
+    SECRET_SUFFIX, Stage, iscsi_initiator,
 };
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName};

@@ -11,6 +11,11 @@ use wire::{Reader, Truncated};
 /// Longest option reply that is read, in bytes.
 const REPLY_MAX: u32 = 64 << 10;
 
+/// Longest words of a server that are kept, in characters: those that end a handshake, which people read, and those that
+/// answer INFO, which may hold a file of the machine.
+const WORDS_MAX: usize = 512;
+const ANSWER_MAX: usize = 2048;
+
 /// What the server said about the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export {
@@ -31,8 +36,9 @@ pub enum Step {
     Receive(usize),
     /// Begin TLS on the connection, call [`Handshake::on_tls`], and go on inside of it.
     StartTls,
-    /// INFO is answered: call [`Handshake::open`] with the name to open. A server that says no, or under which
-    /// condition, does so in words, of which at most 512 characters are here; `None` is that it told of the export.
+    /// INFO is answered: call [`Handshake::open`] with the name to open, or [`Handshake::ask`]. A server that says no, or
+    /// under which condition, does so in words, of which at most 2048 characters are here; `None` is that it told of the
+    /// export.
     Answered(Option<String>),
     /// The connection is in transmission: the next byte sent is a request's.
     Done(Export),
@@ -97,7 +103,7 @@ enum State {
 /// Call [`step`](Self::step) and do what it says until it is [`Step::Done`]: after [`Step::Send`] call `step` again
 /// at once; after [`Step::Receive`] hand exactly so many bytes to [`on_bytes`](Self::on_bytes) first; after
 /// [`Step::StartTls`] call [`on_tls`](Self::on_tls) first, when the TLS session is there; after [`Step::Answered`]
-/// call [`open`](Self::open) first. After an error of `step` or `on_bytes` the connection is of no use any more.
+/// call [`open`](Self::open) or [`ask`](Self::ask) first. After an error of `step` or `on_bytes` the connection is of no use any more.
 #[derive(Debug)]
 pub struct Handshake {
     export: String,
@@ -143,6 +149,14 @@ impl Handshake {
         self.export = export.into();
         self.size_and_flags = None;
         self.state = State::SendOption { option: OPT_GO, flags: None };
+    }
+
+    /// Asks for `export` once more before it opens it, by another name. Panics if [`Step::Answered`] has not come before.
+    pub fn ask(&mut self, export: &str) {
+        assert!(matches!(self.state, State::Answered), "ask follows Answered");
+        self.export = export.into();
+        self.no = None;
+        self.state = State::SendOption { option: OPT_INFO, flags: None };
     }
 
     /// What to do now.
@@ -260,8 +274,9 @@ impl Handshake {
                 }
             }
             error if error & REP_FLAG_ERROR != 0 => {
+                let words_max = if is_info { ANSWER_MAX } else { WORDS_MAX };
                 let (code, text) =
-                    (error, String::from_utf8_lossy(data).chars().take(512).collect());
+                    (error, String::from_utf8_lossy(data).chars().take(words_max).collect());
                 if is_info {
                     self.no = Some(text);
                     self.state = State::Answered;

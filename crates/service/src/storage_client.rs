@@ -60,16 +60,20 @@ pub enum StorageError {
 
 /// Makes the export of a machine what it shall be, at once or when its boot has proven itself: see
 /// [`ExportOrder`].
-pub(crate) async fn put_export(
-    socket: &Path,
-    order: &ExportOrder,
-) -> Result<ExportStatus, StorageError> {
+pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Taken, StorageError> {
     let path = format!("/v1/exports/{}", order.spec.machine);
     let put = async |order: &ExportOrder| {
         let body = serde_json::to_vec(order).map_err(StorageError::Answer)?;
         call(socket, Method::PUT, &path, body).await
     };
-    let answer = match put(order).await {
+    let mut is_exchanged = order.exchange.is_some();
+    let mut answer = put(order).await;
+    if is_exchanged && matches!(answer, Err(StorageError::Refused { status: NOT_UNDERSTOOD, .. })) {
+        // It knows keys, and not yet that they can be exchanged.
+        is_exchanged = false;
+        answer = put(&ExportOrder { exchange: None, ..order.clone() }).await;
+    }
+    let answer = match answer {
         // A storage server of before November 2026 knows neither keys nor resets at the first proof.
         Err(StorageError::Refused { status: NOT_UNDERSTOOD, .. })
             if order.key.is_some() || order.reset =>
@@ -77,11 +81,19 @@ pub(crate) async fn put_export(
             if order.reset {
                 delete_disk(socket, &order.spec.machine).await?;
             }
-            put(&ExportOrder { key: None, reset: false, ..order.clone() }).await?
+            put(&ExportOrder { key: None, exchange: None, reset: false, ..order.clone() }).await?
         }
         answer => answer?,
     };
-    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+    // That it is one of this API.
+    let _: ExportStatus = serde_json::from_slice(&answer).map_err(StorageError::Answer)?;
+    Ok(Taken { is_exchanged })
+}
+
+/// What the storage server has taken of an order.
+pub(crate) struct Taken {
+    /// The boot's key is exchanged inside of TLS.
+    pub(crate) is_exchanged: bool,
 }
 
 /// Gives the machine's disk to its candidate of this boot, which has proven itself to us.

@@ -19,7 +19,7 @@ use address::{Accepted, Listener};
 use half_open::HalfOpen;
 use images::Block;
 use link::{Link, Opening};
-use model::Nonce;
+use model::{Nonce, SECRET_SUFFIX};
 use nbd::TransmissionFlags;
 use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Refusal, Step, Tls, Way};
 use socket2::{SockAddr, Socket};
@@ -210,6 +210,8 @@ struct View<'a> {
     exports: &'a dyn Admission,
     peer: Peer,
     stream: &'a Arc<Socket>,
+    /// What is said is inside of TLS.
+    is_encrypted: Cell<bool>,
     /// Good for one attempt to open something.
     nonce: Cell<Option<Nonce>>,
     opened: Cell<Option<Opened>>,
@@ -225,6 +227,11 @@ impl View<'_> {
 impl nbd::server::Exports for View<'_> {
     fn look(&self, name: &str) -> Result<ExportInfo, Refusal> {
         let nonce = self.nonce.get();
+        let secret = name.strip_suffix(SECRET_SUFFIX).filter(|_| self.is_encrypted.get());
+        let secret = secret.and_then(|name| self.exports.secret(name, nonce.as_ref()));
+        if let Some(secret) = secret {
+            return Err(Refusal::Policy(secret));
+        }
         self.exports.look(name, self.peer, nonce.as_ref()).map(|export| info(&export))
     }
 
@@ -296,7 +303,8 @@ fn handshake<'a>(
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let (nonce, opened) = (Cell::default(), Cell::default());
-    let view = View { exports: &*shared.exports, peer, stream, nonce, opened };
+    let is_encrypted = Cell::new(false);
+    let view = View { exports: &*shared.exports, peer, stream, is_encrypted, nonce, opened };
     view.begin();
     let mut handshake = Handshake::new(match &shared.tls {
         None => Tls::Off,
@@ -325,6 +333,7 @@ fn handshake<'a>(
                     }
                 }
                 handshake.on_tls();
+                view.is_encrypted.set(true);
                 view.begin();
             }
             Step::Transmit { agreed, early, .. } => {

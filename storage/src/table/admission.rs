@@ -3,7 +3,7 @@
 use super::{Assigned, ExportError, Exports, SILENT_AFTER};
 use crate::admission::{Admission, AoeDisk, Listener, Opened, Peer};
 use crate::export::{Export, Generation};
-use model::{Claim, DiskKey, DiskName, ExportSpec, MachineName, Nonce, RootKind};
+use model::{Claim, DiskKey, DiskName, Exchange, ExportSpec, MachineName, Nonce, RootKind};
 use nbd::server::Refusal;
 use socket2::{Socket, TcpKeepalive};
 use std::sync::{Arc, PoisonError};
@@ -26,6 +26,14 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What everybody hears who is not the machine, whatever he asked for.
 const REFUSED: &str = "the disk is not given: it is not there, or the proof that it is this machine's is missing \
                        or wrong. A disk is for the machine's last boot";
+
+/// By what a boot has proven itself.
+#[derive(Clone, Copy)]
+enum ProvenBy {
+    Key,
+    /// By what it was told inside of TLS.
+    Exchanged,
+}
 
 impl Admission for Exports {
     /// Nobody learns which exports there are.
@@ -53,6 +61,19 @@ impl Admission for Exports {
             refusal(&why)
         })?;
         Ok(Opened { export: one.export, connection })
+    }
+
+    fn secret(&self, name: &str, nonce: Option<&Nonce>) -> Option<String> {
+        let name = DiskName::parse(name)?;
+        let (machine, claim) = (name.machine.parse().ok()?, name.claim?);
+        let held = self.read();
+        let assigned = held.exports.get(&machine).filter(|one| one.spec.boot == claim.boot);
+        let has = assigned.map(|one| (&one.spec, one.key, one.exchange.as_ref()));
+        let waiting = held.candidates.get(&machine, claim.boot);
+        let will_have = waiting.map(|one| (&one.spec, one.key, one.exchange.as_ref()));
+        let meant = has.or(will_have);
+        self.prove(&name, claim, nonce, meant)?;
+        meant?.2.map(|exchange| exchange.text.clone())
     }
 
     fn nbd_names(&self, _: Peer) -> Vec<String> {
@@ -109,16 +130,16 @@ impl Exports {
         let assigned = machine.as_ref().and_then(|machine| self.get(machine));
         let waiting = machine.as_ref().zip(name.claim).and_then(|(machine, claim)| {
             let held = self.read();
-            let order = held.candidates.get(machine, claim.boot)?;
-            Some((order.spec.clone(), order.key))
+            held.candidates.get(machine, claim.boot).cloned()
         });
-        let is_proven = name.claim.is_some_and(|claim| {
-            let has = assigned.as_ref().map(|one| (&one.spec, one.key));
-            let will_have = waiting.as_ref().map(|(spec, key)| (spec, *key));
+        let proven = name.claim.and_then(|claim| {
+            let has = assigned.as_ref().map(|one| (&one.spec, one.key, one.exchange.as_ref()));
+            let will_have = waiting.as_ref().map(|one| (&one.spec, one.key, one.exchange.as_ref()));
             let mut specs = [has, will_have].into_iter().flatten();
-            let meant = specs.find(|(spec, _)| spec.boot == claim.boot);
-            self.is_proven(&name, claim, nonce, meant)
+            let meant = specs.find(|(spec, ..)| spec.boot == claim.boot);
+            self.prove(&name, claim, nonce, meant)
         });
+        let is_proven = proven.is_some();
         let found = match (&assigned, name.claim, machine) {
             (Some(one), Some(claim), _) if is_proven && one.spec.boot == claim.boot => {
                 Some((one.clone(), Generation::Proven(name.generation)))
@@ -137,6 +158,9 @@ impl Exports {
             }
             _ => None,
         };
+        if let (Some((one, _)), Some(ProvenBy::Exchanged)) = (&found, proven) {
+            self.settle(one).map_err(|error| Refusal::Policy(wire::error_chain(&error)))?;
+        }
         if found.is_none() {
             if let Some(one) = &assigned {
                 one.export.counters.count(&one.export.counters.refused);
@@ -146,20 +170,28 @@ impl Exports {
         Ok(found)
     }
 
-    /// Whether the claim's proof is right for the export that it means. That takes as long for one that is not there.
-    fn is_proven(
+    /// By which key the claim's proof is right for the export that it means. That takes as long for one that is not there.
+    fn prove(
         &self,
         name: &DiskName<'_>,
         claim: Claim,
         nonce: Option<&Nonce>,
-        meant: Option<(&ExportSpec, Option<DiskKey>)>,
-    ) -> bool {
-        let over_nbd = meant.filter(|(spec, _)| spec.root == RootKind::Nbd);
-        let key = over_nbd.and_then(|(_, key)| key);
-        let (Some(nonce), has_key) = (nonce, key.is_some()) else { return false };
-        let key = key.unwrap_or(self.nobodys_key);
-        let proof = key.prove(nonce, name.machine, claim.boot, name.generation);
-        (proof == claim.proof) & has_key
+        meant: Option<(&ExportSpec, Option<DiskKey>, Option<&Exchange>)>,
+    ) -> Option<ProvenBy> {
+        let over_nbd = meant.filter(|(spec, ..)| spec.root == RootKind::Nbd);
+        let key = over_nbd.and_then(|(_, key, _)| key);
+        let exchanged = over_nbd.and_then(|(_, _, exchange)| exchange).map(|exchange| exchange.key);
+        let nonce = nonce?;
+        let is_by = |key: Option<DiskKey>| {
+            let prover = key.unwrap_or(self.nobodys_key);
+            let proof = prover.prove(nonce, name.machine, claim.boot, name.generation);
+            (proof == claim.proof) & key.is_some()
+        };
+        match (is_by(key), is_by(exchanged)) {
+            (true, _) => Some(ProvenBy::Key),
+            (false, true) => Some(ProvenBy::Exchanged),
+            (false, false) => None,
+        }
     }
 
     /// Gives the disk to the candidate that has proven itself, as soon as the former boot is silent.

@@ -64,7 +64,12 @@ mod tests {
     use model::DiskKey;
 
     fn order(boot: BootId, key: u8) -> ExportOrder {
-        ExportOrder { spec: spec(boot), key: Some(DiskKey::new([key; 32])), reset: false }
+        ExportOrder {
+            spec: spec(boot),
+            key: Some(DiskKey::new([key; 32])),
+            exchange: None,
+            reset: false,
+        }
     }
 
     #[test]

@@ -93,29 +93,50 @@ impl Exports {
         Ok(())
     }
 
+    /// The boot that has the export has opened it by the key that replaces the former, which is void now.
+    ///
+    /// # Errors
+    /// The keys can't be kept.
+    pub(super) fn settle(&self, one: &Assigned) -> Result<(), ExportError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_changed = {
+            let mut held = self.write();
+            let now = held.exports.get_mut(&one.spec.machine);
+            let now = now.filter(|now| now.spec.boot == one.spec.boot);
+            let exchanged = now.and_then(|now| {
+                now.key = Some(now.exchange.take()?.key);
+                Some(())
+            });
+            exchanged.is_some()
+        };
+        if is_changed { self.save_keys() } else { Ok(()) }
+    }
+
     /// The boot that has the export asks for it again.
     fn again(&self, former: Assigned, order: ExportOrder) -> Result<ExportStatus, ExportError> {
-        let ExportOrder { spec, key, .. } = order;
+        let ExportOrder { spec, key, exchange, .. } = order;
         let is_used = former.export.connections.was_used();
-        let key = match (former.key, key) {
-            (former, None) => former,
+        let (key, exchange) = match (former.key, key) {
+            (key, None) => (key, former.exchange.clone()),
             // Whoever runs without a key can't prove anything: it would lose its disk.
-            (None, Some(_)) if former.is_restored || is_used => None,
+            (None, Some(_)) if former.is_restored || is_used => (None, None),
             // Nor can whoever has opened the disk by the former.
             (Some(one), Some(other)) if one != other && is_used => {
                 return Err(ExportError::HasItsDisk(spec.machine));
             }
-            (_, key) => key,
+            // It is exchanged already.
+            (Some(_), key) if is_used => (key, former.exchange.clone()),
+            (_, key) => (key, exchange),
         };
         // The address only says who may open a disk without a key.
         let address = spec.address;
         let is_same = ExportSpec { address, ..former.spec.clone() } == spec;
         if !is_same || former.export.connections.is_closed() {
             self.close_former(&former)?;
-            return self.make_anew(ExportOrder { spec, key, reset: false });
+            return self.make_anew(ExportOrder { spec, key, exchange, reset: false });
         }
-        if former.spec != spec || former.key != key {
-            let changed = Assigned { spec, key, ..former };
+        if former.spec != spec || former.key != key || former.exchange != exchange {
+            let changed = Assigned { spec, key, exchange, ..former };
             self.write().exports.insert(changed.spec.machine.clone(), changed.clone());
             self.save()?;
             return Ok(self.status(&changed));
@@ -141,11 +162,12 @@ impl Exports {
 
     /// Makes the export of a boot that has none yet; nobody else has the machine's.
     fn make_anew(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
-        let ExportOrder { spec, key, reset } = order;
+        let ExportOrder { spec, key, exchange, reset } = order;
         let machine = spec.machine.clone();
         let is_reset = if reset { self.layers.reset(&machine) } else { Ok(()) };
         let made = is_reset.map_err(ExportError::from).and_then(|()| self.make(&spec, true));
-        let made = made.map(|export| Assigned::new(spec, key, export, self.aoe_mac));
+        let made = made
+            .map(|export| Assigned { exchange, ..Assigned::new(spec, key, export, self.aoe_mac) });
         if let Ok(assigned) = &made {
             let mut held = self.write();
             held.exports.insert(machine.clone(), assigned.clone());
@@ -203,7 +225,7 @@ impl Exports {
         let held = self.read();
         let key = |one: &Assigned| {
             let (machine, boot) = (one.spec.machine.clone(), one.spec.boot);
-            one.key.map(|key| Key { machine, boot, key })
+            one.key.map(|key| Key { machine, boot, key, exchange: one.exchange.clone() })
         };
         let key = held.exports.values().filter_map(key).collect();
         let candidate = held.candidates.iter().cloned().map(Waiting::from).collect();

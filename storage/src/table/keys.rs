@@ -3,7 +3,7 @@
 
 use super::ExportError;
 use super::file::{read_text, write_durably};
-use model::{BootId, DiskKey, ExportOrder, ExportSpec, MachineName};
+use model::{BootId, DiskKey, Exchange, ExportOrder, ExportSpec, MachineName};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ pub(super) struct Key {
     pub(super) machine: MachineName,
     pub(super) boot: BootId,
     pub(super) key: DiskKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) exchange: Option<Exchange>,
 }
 
 /// A candidate.
@@ -37,18 +39,20 @@ pub(super) struct Waiting {
     key: Option<DiskKey>,
     #[serde(default)]
     reset: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exchange: Option<Exchange>,
     spec: ExportSpec,
 }
 
 impl From<ExportOrder> for Waiting {
-    fn from(ExportOrder { spec, key, reset }: ExportOrder) -> Self {
-        Self { key, reset, spec }
+    fn from(ExportOrder { spec, key, exchange, reset }: ExportOrder) -> Self {
+        Self { key, reset, exchange, spec }
     }
 }
 
 impl From<Waiting> for ExportOrder {
-    fn from(Waiting { key, reset, spec }: Waiting) -> Self {
-        Self { spec, key, reset }
+    fn from(Waiting { key, reset, exchange, spec }: Waiting) -> Self {
+        Self { spec, key, exchange, reset }
     }
 }
 
@@ -74,15 +78,19 @@ impl Keys {
         write_durably(&path, text.as_bytes()).map_err(failed)
     }
 
-    /// The key for this boot of the machine.
-    pub(super) fn of(&self, spec: &ExportSpec) -> Option<DiskKey> {
+    /// The key for this boot of the machine, and what replaces it.
+    pub(super) fn of(&self, spec: &ExportSpec) -> Option<(DiskKey, Option<Exchange>)> {
         let mut kept = self.key.iter();
         let kept = kept.find(|one| one.machine == spec.machine && one.boot == spec.boot);
         let mut waiting = self.candidate.iter();
         // The table is written first when a candidate is admitted: this server may have died before the rest.
         let is_admitted =
             |one: &&Waiting| (&one.spec.machine, one.spec.boot) == (&spec.machine, spec.boot);
-        kept.map(|one| one.key).or_else(|| waiting.find(is_admitted)?.key)
+        let kept = kept.map(|one| (one.key, one.exchange.clone()));
+        kept.or_else(|| {
+            let waiting = waiting.find(is_admitted)?;
+            Some((waiting.key?, waiting.exchange.clone()))
+        })
     }
 }
 
@@ -117,8 +125,10 @@ pub(super) mod tests {
 
     /// What is kept for boot 4, while boot 5 waits.
     fn keys() -> Keys {
-        let kept = Key { machine: "lab-07".parse().unwrap(), boot: 4, key: key(4) };
-        let waiting = Waiting { key: Some(key(5)), reset: true, spec: spec(5) };
+        let exchange = Some(Exchange { key: key(6), text: "a file\nof the machine\n".to_owned() });
+        let (machine, waiting) = ("lab-07".parse().unwrap(), exchange.clone());
+        let kept = Key { machine, boot: 4, key: key(4), exchange };
+        let waiting = Waiting { key: Some(key(5)), reset: true, exchange: waiting, spec: spec(5) };
         Keys { key: vec![kept], candidate: vec![waiting] }
     }
 
@@ -129,11 +139,14 @@ pub(super) mod tests {
         assert!(Keys::read(&table).unwrap().of(&spec(4)).is_none(), "there is no file yet");
         keys().write(&table).unwrap();
         let read = Keys::read(&table).unwrap();
-        assert_eq!(read.of(&spec(4)), Some(key(4)));
-        assert_eq!(read.of(&spec(5)), Some(key(5)), "it died as it admitted the candidate");
+        let exchange = keys().key[0].exchange.clone();
+        assert_eq!(read.of(&spec(4)), Some((key(4), exchange.clone())));
+        let died = "it died as it admitted the candidate";
+        assert_eq!(read.of(&spec(5)), Some((key(5), exchange.clone())), "{died}");
         assert_eq!(read.of(&spec(6)), None, "the previous release has served another boot");
         let waiting: Vec<_> = read.candidate.into_iter().map(ExportOrder::from).collect();
-        assert_eq!(waiting, [ExportOrder { spec: spec(5), key: Some(key(5)), reset: true }]);
+        let key = Some(key(5));
+        assert_eq!(waiting, [ExportOrder { spec: spec(5), key, exchange, reset: true }]);
     }
 
     #[test]
@@ -147,7 +160,8 @@ pub(super) mod tests {
             .replace("boot = 4", "boot = 4\ncolor = 1");
         std::fs::write(path(&table), format!("color = 1\n{later}")).unwrap();
         let read = Keys::read(&table).unwrap();
-        assert_eq!((read.of(&spec(4)), read.candidate.len()), (Some(key(4)), 0));
+        let kept = read.of(&spec(4)).map(|(key, _)| key);
+        assert_eq!((kept, read.candidate.len()), (Some(key(4)), 0));
         std::fs::write(path(&table), text.replace(&key(4).to_hex(), "0404")).unwrap();
         let error = wire::error_chain(&Keys::read(&table).err().unwrap());
         assert!(error.contains("exports-keys.toml") && !error.contains("0404"), "{error}");

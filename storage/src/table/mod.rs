@@ -20,8 +20,8 @@ use candidates::Candidates;
 use images::{Base, Block, LayerMode, Layers, Store};
 use keys::Keys;
 use model::{
-    BootId, DiskKey, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk, MachineName,
-    RootKind, Space, StallVerb,
+    BootId, DiskKey, Exchange, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk,
+    MachineName, RootKind, Space, StallVerb,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,6 +42,8 @@ struct Assigned {
     spec: ExportSpec,
     /// By this its machine proves itself; `None`: by its address.
     key: Option<DiskKey>,
+    /// What replaces the key.
+    exchange: Option<Exchange>,
     /// It was there before this server started.
     is_restored: bool,
     export: Arc<Export>,
@@ -56,7 +58,8 @@ impl Assigned {
             told: vec![spec.mac],
             mac,
         };
-        Self { spec, key, is_restored: false, export, place: Arc::new(place) }
+        let place = Arc::new(place);
+        Self { spec, key, exchange: None, is_restored: false, export, place }
     }
 
     fn status(&self, candidate: Option<BootId>) -> ExportStatus {
@@ -129,9 +132,10 @@ impl Exports {
             match exports.make(&spec, false) {
                 Ok(export) => {
                     tracing::info!(%machine, "export restored");
-                    let key = keys.of(&spec);
+                    let (key, exchange) = keys.of(&spec).unzip();
                     let restored = Assigned::new(spec, key, export, exports.aoe_mac);
-                    let restored = Assigned { is_restored: true, ..restored };
+                    let exchange = exchange.flatten();
+                    let restored = Assigned { is_restored: true, exchange, ..restored };
                     exports.write().exports.insert(machine, restored);
                 }
                 Err(error) => {

@@ -3,7 +3,7 @@
 use crate::lan::CLIENT_MAC;
 use crate::server::{Server, spec};
 use crate::succeed;
-use model::{Claim, DiskKey, DiskName, Nonce};
+use model::{Claim, DiskKey, DiskName, Nonce, SECRET_SUFFIX};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::io::{Read, Write};
@@ -171,7 +171,7 @@ fn a_machine_s_disk_can_be_had_with_tls_and_without() {
 }
 
 /// Reads an option's reply: its kind and data.
-fn reply(stream: &mut impl Read) -> (u32, String) {
+fn reply(stream: &mut (impl Read + ?Sized)) -> (u32, String) {
     let number = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let mut head = [0; 20];
     stream.read_exact(&mut head).unwrap();
@@ -180,44 +180,121 @@ fn reply(stream: &mut impl Read) -> (u32, String) {
     (number(&head[12..]), String::from_utf8_lossy(&data).into_owned())
 }
 
-/// Somebody on the way has asked in clear text, for whatever he means to do with the answer.
-#[test]
-fn a_challenge_in_clear_text_is_void_inside_of_tls() {
-    let folder = tempfile::tempdir().unwrap();
-    let tls = files(folder.path());
+type Encrypted = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+fn named(name: &str) -> Vec<u8> {
+    [&(name.len() as u32).to_be_bytes()[..], name.as_bytes(), &[0, 0]].concat()
+}
+
+/// The name by which boot 1 of lab-01 proves itself.
+fn proven(key: &DiskKey, nonce: &Nonce, generation: u32) -> String {
+    let proof = key.prove(nonce, "lab-01", 1, generation);
+    let claim = Some(Claim { boot: 1, proof });
+    DiskName { machine: "lab-01", generation, claim }.to_string()
+}
+
+/// Who trusts the server's certificate.
+fn trusting(tls: &TlsConfig) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&tls.certificate).unwrap()).unwrap();
-    let server = Server::start_with_tls(tls);
-    let key = DiskKey::new([1; 32]);
-    let order = spec("lab-01", "nbd", "127.0.0.1", CLIENT_MAC, 1, "discard");
-    let order = order.replacen('{', &format!("{{\"key\":\"{}\",", key.to_hex()), 1);
-    let made = server.ask("PUT", "/v1/exports/lab-01", &order);
-    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
-    let named =
-        |name: &str| [&(name.len() as u32).to_be_bytes()[..], name.as_bytes(), &[0, 0]].concat();
-    let go = |nonce: &Nonce| {
-        let proof = key.prove(nonce, "lab-01", 1, 1);
-        let claim = Some(Claim { boot: 1, proof });
-        option(7, &named(&DiskName { machine: "lab-01", generation: 1, claim }.to_string()))
-    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let config = Arc::new(config);
+    Arc::new(config)
+}
+
+/// Begins TLS after a question in clear text; also returns what the server answered to that.
+fn encrypt(server: &Server, config: &Arc<rustls::ClientConfig>, name: &str) -> (String, Encrypted) {
+    let mut stream = server.connect();
+    stream.read_exact(&mut [0; 18]).unwrap();
+    stream.write_all(&[&[0, 0, 0, 3], &option(6, &named(name))[..]].concat()).unwrap();
+    let outside = reply(&mut stream).1;
+    stream.write_all(&option(5, b"")).unwrap();
+    assert_eq!(reply(&mut stream).0, 1, "STARTTLS is granted");
+    let session =
+        rustls::ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap();
+    (outside, rustls::StreamOwned::new(session, stream))
+}
+
+/// Who asks for the disk with this key.
+fn put(server: &Server, boot: u64, key: &DiskKey, more: &str) {
+    let order = spec("lab-01", "nbd", "127.0.0.1", CLIENT_MAC, boot, "discard");
+    let order = order.replacen('{', &format!("{{\"key\":\"{}\",{more}", key.to_hex()), 1);
+    let made = server.ask("PUT", "/v1/exports/lab-01", &order);
+    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
+}
+
+/// What replaces the key that came over the plain network is told to who proves himself by that, and inside of TLS.
+#[test]
+fn a_key_is_exchanged_inside_of_tls_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = files(folder.path());
+    let config = trusting(&tls);
+    let server = Server::start_with_tls(tls);
+    let (former, next) = (DiskKey::new([1; 32]), DiskKey::new([2; 32]));
+    let exchange = format!(
+        "\"exchange\":{{\"key\":\"{}\",\"text\":\"the machine's own\\n\"}},",
+        next.to_hex()
+    );
+    put(&server, 1, &former, &exchange);
+    let own = "the machine's own\n";
+    let ask = |stream: &mut dyn ReadWrite, name: &str| {
+        stream.write_all(&option(6, &named(name))).unwrap();
+        reply(stream).1
+    };
+    // In clear text nobody is told, whatever he proves.
+    let mut plain = server.connect();
+    plain.read_exact(&mut [0; 18]).unwrap();
+    plain.write_all(&[0, 0, 0, 3]).unwrap();
+    let nonce = Nonce::of_challenge(&ask(&mut plain, "lab-01")).unwrap();
+    let secret = |key: &DiskKey, nonce: &Nonce| proven(key, nonce, 1) + SECRET_SUFFIX;
+    assert!(Nonce::of_challenge(&ask(&mut plain, &secret(&former, &nonce))).is_some());
+
+    let (_, mut stream) = encrypt(&server, &config, "lab-01");
+    let nonce = Nonce::of_challenge(&ask(&mut stream, "lab-01")).unwrap();
+    let said = ask(&mut stream, &secret(&DiskKey::new([3; 32]), &nonce));
+    assert!(Nonce::of_challenge(&said).is_some(), "{said}");
+    assert_eq!(ask(&mut stream, &secret(&former, &nonce)), own);
+    // Its answer may be lost: it is told again, after a restart of the server, too.
+    assert_eq!(ask(&mut stream, &secret(&former, &nonce)), own);
+    drop(stream);
+    let server = server.restart();
+    let (_, mut stream) = encrypt(&server, &config, "lab-01");
+    let nonce = Nonce::of_challenge(&ask(&mut stream, "lab-01")).unwrap();
+    assert_eq!(ask(&mut stream, &secret(&former, &nonce)), own);
+    stream.write_all(&option(7, &named(&proven(&next, &nonce, 1)))).unwrap();
+    assert_eq!(reply(&mut stream).0, 3, "the disk's size");
+
+    // The former is void: it was heard on the wire.
+    let (_, mut thief) = encrypt(&server, &config, "lab-01");
+    let nonce = Nonce::of_challenge(&ask(&mut thief, "lab-01")).unwrap();
+    assert!(Nonce::of_challenge(&ask(&mut thief, &secret(&former, &nonce))).is_some());
+    thief.write_all(&option(7, &named(&proven(&former, &nonce, 9)))).unwrap();
+    assert!(reply(&mut thief).1.contains("the disk is not given"));
+    let kept = std::fs::read_to_string(server.folder().join("exports-keys.toml")).unwrap();
+    assert!(!kept.contains(&former.to_hex()) && kept.contains(&next.to_hex()));
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+/// Somebody on the way has asked in clear text, for whatever he means to do with the answer.
+#[test]
+fn a_challenge_in_clear_text_is_void_inside_of_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = files(folder.path());
+    let config = trusting(&tls);
+    let server = Server::start_with_tls(tls);
+    let key = DiskKey::new([1; 32]);
+    put(&server, 1, &key, "");
     let info = option(6, &named("lab-01"));
+    let go = |nonce: &Nonce| option(7, &named(&proven(&key, nonce, 1)));
     let connect = || {
-        let mut stream = server.connect();
-        stream.read_exact(&mut [0; 18]).unwrap();
-        stream.write_all(&[&[0, 0, 0, 3], &info[..]].concat()).unwrap();
-        let outside = Nonce::of_challenge(&reply(&mut stream).1).unwrap();
-        stream.write_all(&option(5, b"")).unwrap();
-        assert_eq!(reply(&mut stream).0, 1, "STARTTLS is granted");
-        let name = "localhost".try_into().unwrap();
-        let session = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
-        (outside, rustls::StreamOwned::new(session, stream))
+        let (outside, stream) = encrypt(&server, &config, "lab-01");
+        (Nonce::of_challenge(&outside).unwrap(), stream)
     };
     let (outside, mut stream) = connect();
     stream.write_all(&go(&outside)).unwrap();

@@ -33,7 +33,14 @@ fn root_over_tls() -> Result<()> {
     let servers = site.serve()?;
     let mut storage = site.storage()?;
 
-    let pc = boot(&site)?;
+    let preboot = Preboot::start(&site, MAC)?;
+    let kernel = preboot.fetch()?;
+    let mut heard = preboot.segment()?;
+    drop(preboot);
+    let wire = files.path().join("wire.pcap");
+    let dump = format!("filter-dump,id=wire,netdev=n0,maxlen=65536,file={}", wire.display());
+    let pc = Pc::builder("pc-1").mac(MAC).kernel(&kernel).extra(&["-object", &dump]);
+    let pc = pc.start(site.lan())?;
     let console = pc.console();
     console.wait_for("\n# ", BOOT)?;
     storage.wait_for_log("tls=\"TLSv1_3\"", COMMAND)?;
@@ -46,6 +53,8 @@ fn root_over_tls() -> Result<()> {
         .shell("grep -E 'Curr(Tx|Rx)Sw' /proc/net/tls_stat | tr -s ' \\t\\n' ' '", COMMAND)?;
     ensure!(sessions.trim() == "TlsCurrTxSw 1 TlsCurrRxSw 1", "{sessions:?}");
     writes_and_reads(console, "before")?;
+    heard.extend(std::fs::read(&wire)?);
+    check_secrets(console, &heard)?;
 
     console
         .shell("{ (cp /run/wanted /during; sync /during; echo done > /run/done) & }", COMMAND)?;
@@ -66,6 +75,24 @@ fn root_over_tls() -> Result<()> {
     drop(pc);
     storage.stop()?;
     servers.stop()
+}
+
+/// Who heard all that passed the network has neither the secret of this boot nor the machine's SSH host key.
+fn check_secrets(console: &Console, heard: &[u8]) -> Result<()> {
+    let token = console.shell("cat /run/bootlace/token", COMMAND)?;
+    let key = console.shell("sed '1d;$d' /etc/ssh/ssh_host_ed25519_key | head -n 1", COMMAND)?;
+    let (token, key) = (token.trim(), key.trim());
+    ensure!(token.len() == 64 && key.len() >= 64, "{token:?} {key:?}");
+    let has = |bytes: &[u8]| heard.windows(bytes.len()).any(|part| part == bytes);
+    ensure!(has(b"bootlace/1 report") && has(b"token="), "nothing was heard");
+    let bytes: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&token[at..at + 2], 16))
+        .collect::<Result<_, _>>()?;
+    ensure!(!has(token.as_bytes()) && !has(&bytes), "the secret of the boot was heard");
+    // Of the key's first bytes others have the same.
+    ensure!(!has(&key.as_bytes()[key.len() - 24..]), "the SSH host key was heard");
+    Ok(())
 }
 
 fn site(files: &Path) -> Result<Site> {

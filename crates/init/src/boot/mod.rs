@@ -8,7 +8,7 @@ use crate::boot_server::token::TokenCell;
 use crate::boot_server::{host_segment, kernel_log};
 use crate::console::Console;
 use crate::failure::Failure;
-use initcfg::{BootConfig, Stage};
+use initcfg::{BootConfig, NBD_CA_PATH, Root, Stage};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,6 +25,11 @@ const SEQUENCE_WAITING: u32 = 50;
 /// How long the boot server may take to note a failure, before the person at the machine gets the
 /// whole remaining minute to read.
 const FAILURE_REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether the secret that comes over the plain network is exchanged inside of TLS, before anything is proven by it.
+fn is_exchanged(config: &BootConfig) -> bool {
+    matches!(config.root, Root::Nbd { .. }) && Path::new(NBD_CA_PATH).exists()
+}
 
 /// Does everything, says everything, and exits with success if there is a root to switch to.
 pub(crate) fn run() -> ExitCode {
@@ -47,7 +52,10 @@ pub(crate) fn run() -> ExitCode {
         let _ = fs::create_dir_all(folder).and_then(|()| fs::write(STATE_PATH, target.to_line()));
     }
     let token = TokenCell::default();
-    let host = host_segment::read(config.boot, &token);
+    let host = host_segment::read(config.boot);
+    if let Some(host) = host.as_ref().filter(|_| !is_exchanged(&config)) {
+        host_segment::keep_token(host, &token);
+    }
     let mut waits = Reporter::start(target, Arc::clone(&token), SEQUENCE_WAITING);
     console.on_wait(move |text| waits.report_wait(text));
     let reporter = Reporter::start(target, Arc::clone(&token), 1);

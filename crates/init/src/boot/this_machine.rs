@@ -104,9 +104,12 @@ impl ThisMachine {
         let mut is_told = false;
         loop {
             if self.token.get().is_none() {
-                match host_segment::fetch(config, &self.token) {
-                    // What was reported before had no proof.
-                    Ok(_) => self.reporter.report(Stage::Address, "with the host segment"),
+                match host_segment::fetch(config) {
+                    Ok(host) => {
+                        host_segment::keep_token(&host, &self.token);
+                        // What was reported before had no proof.
+                        self.reporter.report(Stage::Address, "with the host segment");
+                    }
                     Err(_) => std::thread::sleep(FETCH_AGAIN),
                 }
             }
@@ -177,8 +180,11 @@ impl ThisMachine {
         if self.host.is_some() {
             return String::new();
         }
-        match host_segment::fetch(config, &self.token) {
+        match host_segment::fetch(config) {
             Ok(host) => {
+                if !super::is_exchanged(config) {
+                    host_segment::keep_token(&host, &self.token);
+                }
                 self.host = Some(host);
                 "; host segment lost, fetched by HTTP".to_owned()
             }
@@ -306,14 +312,25 @@ impl System for ThisMachine {
             Root::Nbd { servers, export } => {
                 let find_key = || {
                     // Whether it comes or not, the refusal is what people read.
-                    let _ = host_segment::fetch(config, &self.token);
+                    if let Ok(host) = host_segment::fetch(config) {
+                        host_segment::keep_token(&host, &self.token);
+                    }
                     self.token.get().map(Token::disk_key)
                 };
-                let key = self.token.get().map(Token::disk_key);
+                let plain = self.host.as_ref().map(|host| host.token);
+                let exchange = plain.filter(|_| super::is_exchanged(config));
+                let exchange = exchange.map(nbd::Exchange::of);
+                let key = plain.as_ref().map(Token::disk_key);
                 let (machine, boot) = (export.clone(), config.boot);
-                let request = nbd::Request { machine, boot, key, generation: 0 };
-                let nbd::Attached { disk, server, connection, generation } =
+                let request = nbd::Request { machine, boot, key, exchange, generation: 0 };
+                let nbd::Attached { disk, server, connection, generation, told } =
                     nbd::attach(servers, request, find_key, modules, console)?;
+                if let Some(told) = told {
+                    self.host = Some(told);
+                }
+                if let Some(host) = &self.host {
+                    host_segment::keep_token(host, &self.token);
+                }
                 self.start_keeper(Some((connection, generation)), own_lease);
                 (disk, format!("NBD {server} {export}"))
             }

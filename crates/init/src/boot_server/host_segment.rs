@@ -21,17 +21,15 @@ fn path() -> PathBuf {
 }
 
 /// What came with the initrd, if it did and is for this boot.
-pub(crate) fn read(boot: u64, token: &TokenCell) -> Option<HostConfig> {
-    let host = HostConfig::parse(&fs::read(path()).ok()?).ok().filter(|host| host.boot == boot)?;
-    keep_token(&host, token);
-    Some(host)
+pub(crate) fn read(boot: u64) -> Option<HostConfig> {
+    HostConfig::parse(&fs::read(path()).ok()?).ok().filter(|host| host.boot == boot)
 }
 
 /// Asks the boot server for it.
 ///
 /// # Errors
 /// In words, for the boot server.
-pub(crate) fn fetch(config: &BootConfig, token: &TokenCell) -> Result<HostConfig, String> {
+pub(crate) fn fetch(config: &BootConfig) -> Result<HostConfig, String> {
     let mut tried = 1;
     let file = loop {
         match http::get(config.server, &format!("{HOST_FILE_PATH}{}", config.boot), HOST_MAX) {
@@ -46,7 +44,6 @@ pub(crate) fn fetch(config: &BootConfig, token: &TokenCell) -> Result<HostConfig
     }
     // PID 1 reads it there. What can't be written is no reason to end a boot.
     let _ = write_secret(&path(), &file);
-    keep_token(&host, token);
     Ok(host)
 }
 
@@ -64,7 +61,7 @@ pub(crate) fn rescue() -> Option<(Token, Tag)> {
 }
 
 /// For this process, and for those that come later.
-fn keep_token(host: &HostConfig, token: &TokenCell) {
+pub(crate) fn keep_token(host: &HostConfig, token: &TokenCell) {
     let _ = write_secret(Path::new(TOKEN_PATH), host.token.to_hex().as_bytes());
     let _ = token.set(host.token);
 }

@@ -109,7 +109,7 @@ impl Keeper {
                 // From here on it is in this process's memory only.
                 let key = later_token().get().map(Token::disk_key);
                 let (machine, boot) = (export.clone(), config.boot);
-                let request = nbd::Request { machine, boot, key, generation };
+                let request = nbd::Request { machine, boot, key, exchange: None, generation };
                 Some(Kept::Nbd(nbd::Link::open(servers, request, connection)?))
             }
             Root::Foreign(RootUrl::Iscsi(root)) => {

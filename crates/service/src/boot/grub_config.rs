@@ -6,8 +6,8 @@ use crate::service::Service;
 use crate::storage_client;
 use crate::store::View;
 use model::{
-    BootId, BootPlan, DiskKey, ExportOrder, ExportSpec, ImageName, Machine, MachineName, Network,
-    Plan, RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
+    BootId, BootPlan, ExportOrder, ExportSpec, ImageName, Machine, MachineName, Network, Plan,
+    RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -119,11 +119,7 @@ impl Service {
         }
         boot.config.boot = id;
         boot.fitted = fitted;
-        boot.has_rescue = self
-            .view()
-            .boots
-            .get(&mac)
-            .is_some_and(|last| last.boot.id == id && last.rescue.is_some());
+        boot.has_rescue = self.view().boot(mac, id).is_some_and(|known| known.rescue.is_some());
         Ok((id, boot))
     }
 
@@ -149,10 +145,12 @@ impl Service {
                 machine.name
             )));
         };
-        let key = known.proof.token.map(|token| token.disk_key());
         let version = (&boot.image.image, boot.image.version);
         let nic = (boot.config.mac, address);
-        let order = export_order(&view, machine, version, machine.root, id, nic, key);
+        let order = export_order(&view, machine, version, machine.root, id, nic);
+        let proof = known.proof;
+        let order = self.with_keys(order, machine, &known.boot, proof.token, proof.mix).await;
+        let order = order.map_err(|error| not_ready(&error))?;
         storage_client::put_export(&self.options().storage_socket, &order)
             .await
             .map(drop)
@@ -202,7 +200,7 @@ impl Service {
     }
 }
 
-/// What the storage server is told about the disk of a machine in one boot, which came from this NIC.
+/// What the storage server is told about the disk of a machine in one boot, which came from this NIC, but for its keys.
 pub(super) fn export_order(
     view: &View,
     machine: &Machine,
@@ -210,7 +208,6 @@ pub(super) fn export_order(
     root: RootKind,
     boot: BootId,
     (mac, address): (Mac, Ipv4Addr),
-    key: Option<DiskKey>,
 ) -> ExportOrder {
     let spec = ExportSpec {
         machine: machine.name.clone(),
@@ -223,7 +220,8 @@ pub(super) fn export_order(
         mac,
         shelf_slot: machine.shelf_slot,
     };
-    ExportOrder { spec, key, reset: view.disk_resets.contains(&boot) }
+    let reset = view.disk_resets.contains(&boot);
+    ExportOrder { spec, key: None, exchange: None, reset }
 }
 
 fn not_ready(machine: &MachineName, error: &dyn std::error::Error) -> Waiting {

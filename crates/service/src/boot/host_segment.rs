@@ -7,13 +7,23 @@ use crate::error::Error;
 use crate::service::Service;
 use crate::storage_client;
 use initcfg::{HostConfig, Replaces, RescuePassword, SshHostKey, Token};
-use model::{Boot, BootId, FindingKind, Machine, MachineName, Stage, WriteMode};
+use model::{
+    Boot, BootId, Exchange, ExportOrder, FindingKind, Machine, MachineName, RootKind, Stage,
+    WriteMode,
+};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wire::Mac;
 
 /// The image's public host key.
 const IMAGE_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+
+/// A boot's new secret.
+struct Renewed {
+    token: Token,
+    /// It is exchanged inside of TLS, where the machine is also told what else nobody may hear.
+    is_exchanged: bool,
+}
 
 /// How who asks is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +88,8 @@ impl Service {
             // To the end, even if who asks goes away: boot server and storage server must know the same secret.
             tokio::spawn(async move { service.renew_token(mac, address, boot).await })
         };
-        let Some(token) = renewed.await.map_err(|_| Error::Stopping)?? else { return Ok(None) };
+        let Some(renewed) = renewed.await.map_err(|_| Error::Stopping)?? else { return Ok(None) };
+        let Renewed { token, is_exchanged } = renewed;
         let rescue = open.rescue.as_ref();
         let rescue: Option<RescuePassword> = rescue.and_then(|word| word.parse().ok());
         let config = HostConfig {
@@ -86,9 +97,38 @@ impl Service {
             token,
             reboot_seconds: self.options().reboot_after_failure_seconds,
             rescue: rescue.map(|password| password.hash(&token)),
-            ssh: Some(self.ssh_host_key(machine, &open.boot).await?),
+            ssh: match is_exchanged {
+                true => None,
+                false => Some(self.ssh_host_key(machine, &open.boot).await?),
+            },
         };
         Ok(Some(config.to_file()))
+    }
+
+    /// The order with the keys of a boot with this secret. With `mix` the secret is exchanged inside of TLS, and the
+    /// machine's SSH host key is told there.
+    pub(super) async fn with_keys(
+        &self,
+        order: ExportOrder,
+        machine: &Machine,
+        boot: &Boot,
+        token: Option<Token>,
+        mix: Option<Token>,
+    ) -> Result<ExportOrder, Error> {
+        let exchange = match token.zip(mix) {
+            Some((token, mix)) => {
+                let told = HostConfig {
+                    boot: boot.id,
+                    token: mix,
+                    reboot_seconds: self.options().reboot_after_failure_seconds,
+                    rescue: None,
+                    ssh: Some(self.ssh_host_key(machine, boot).await?),
+                };
+                Some(Exchange { key: token.mixed(&mix).disk_key(), text: told.to_file() })
+            }
+            None => None,
+        };
+        Ok(ExportOrder { key: token.map(|token| token.disk_key()), exchange, ..order })
     }
 
     /// The host segment of a boot of the machine at this address, as the archive that follows the initrd: one file in
@@ -114,7 +154,7 @@ impl Service {
         mac: Mac,
         address: Ipv4Addr,
         boot: BootId,
-    ) -> Result<Option<Token>, Error> {
+    ) -> Result<Option<Renewed>, Error> {
         loop {
             let view = self.view();
             let open = view.boot(mac, boot).filter(|known| !known.proof.is_given);
@@ -123,17 +163,23 @@ impl Service {
             let machine = view.site.machine_by_mac(mac);
             let root = open.boot.root.filter(|root| !root.is_foreign());
             let image = open.boot.image.as_ref();
+            let mut mix = None;
             if let (Some(machine), Some((image, version)), Some(root)) = (machine, image, root) {
-                let key = Some(token.disk_key());
+                if root == RootKind::Nbd && self.options().nbd_ca.is_some() {
+                    mix = Some(new_token()?);
+                }
                 let image = (image, *version);
-                let order = export_order(&view, machine, image, root, boot, (mac, address), key);
-                storage_client::put_export(&self.options().storage_socket, &order).await?;
+                let order = export_order(&view, machine, image, root, boot, (mac, address));
+                let order = self.with_keys(order, machine, &open.boot, Some(token), mix).await?;
+                let socket = &self.options().storage_socket;
+                let taken = storage_client::put_export(socket, &order).await?;
+                mix = mix.filter(|_| taken.is_exchanged);
             }
             let renewed = self
                 .database()
-                .write(move |tables| Ok(tables.renew_token(mac, boot, former, token)?));
+                .write(move |tables| Ok(tables.renew_token(mac, boot, former, token, mix)?));
             if renewed.await? {
-                return Ok(Some(token));
+                return Ok(Some(Renewed { token, is_exchanged: mix.is_some() }));
             }
             // Somebody else was faster: who asked last gets the secret that counts.
         }

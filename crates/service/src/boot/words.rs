@@ -96,9 +96,11 @@ impl Service {
             self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
             return Belief::Refused;
         }
-        let (Some(token), Some(_)) = (proof.token, tag) else { return Belief::Unproven };
-        if !proof.is_given {
-            // Nobody waits for it: if it can't be stored, the machine's next word is a proof as well.
+        let (Some(token), Some(tag)) = (proof.token, tag) else { return Belief::Unproven };
+        if let Some(mixed) = proof.mixed().filter(|mixed| mixed.tag(text) == tag) {
+            drop(self.database().write(move |tables| Ok(tables.note_mixed(mac, boot, mixed)?)));
+        } else if !proof.is_given {
+            // Nobody waits for either: if it can't be stored, the machine's next word is a proof as well.
             drop(self.database().write(move |tables| Ok(tables.note_proof(mac, boot, token)?)));
         }
         Belief::Proven

@@ -18,6 +18,9 @@ const GIVEN: u32 = 2;
 pub(crate) struct Proof {
     /// The boot's secret; `None`: it was opened by an older Bootlace.
     pub(crate) token: Option<Token>,
+    /// What is told inside of TLS only, and is mixed into that secret: the first word that the mixed one proves makes the
+    /// former void.
+    pub(crate) mix: Option<Token>,
     /// Whoever is in this boot has shown that he knows the secret: from then on, all that he says must be proven.
     pub(crate) is_given: bool,
     /// The boot is the machine's: none that it has proven before goes on any more.
@@ -30,8 +33,15 @@ impl Proof {
         match (&self.token, tag) {
             (None, _) => true,
             (Some(_), None) => !self.is_given,
-            (Some(token), Some(tag)) => token.tag(text) == tag,
+            (Some(token), Some(tag)) => {
+                token.tag(text) == tag || self.mixed().is_some_and(|mixed| mixed.tag(text) == tag)
+            }
         }
+    }
+
+    /// The secret that only a machine knows which was told the rest of it inside of TLS.
+    pub(crate) fn mixed(&self) -> Option<Token> {
+        Some(self.token?.mixed(&self.mix?))
     }
 }
 
@@ -39,7 +49,10 @@ impl Transaction<'_> {
     /// The proof of a boot of this NIC; `None`: there is no such boot.
     pub(crate) fn proof(&self, mac: Mac, boot: BootId) -> rusqlite::Result<Option<Proof>> {
         self.sql()
-            .prepare_cached("SELECT token, is_proven FROM boot WHERE id = ?1 AND mac = ?2")?
+            .prepare_cached(
+                "SELECT boot.token, is_proven, mixed_token.token FROM boot \
+                 LEFT JOIN mixed_token ON mixed_token.boot = boot.id WHERE id = ?1 AND mac = ?2",
+            )?
             .query_row(params![boot, mac.to_string()], proof)
             .optional()
     }
@@ -52,6 +65,7 @@ impl Transaction<'_> {
         boot: BootId,
         former: Option<Token>,
         token: Token,
+        mix: Option<Token>,
     ) -> rusqlite::Result<bool> {
         let n_rows = self
             .sql()
@@ -64,8 +78,24 @@ impl Transaction<'_> {
                 token.as_bytes(),
                 former.as_ref().map(Token::as_bytes)
             ])?;
+        if n_rows > 0 {
+            self.sql().execute("DELETE FROM mixed_token WHERE boot = ?1", [boot])?;
+        }
+        if let (Some(mix), 1..) = (mix, n_rows) {
+            let insert = "INSERT INTO mixed_token VALUES (?1, ?2)";
+            self.sql().execute(insert, params![boot, mix.as_bytes()])?;
+        }
         self.touch(Part::Boot(mac));
         Ok(n_rows > 0)
+    }
+
+    /// Somebody has shown that he knows what is told inside of TLS: from now on only who knows that is the machine.
+    pub(crate) fn note_mixed(&self, mac: Mac, boot: BootId, mixed: Token) -> rusqlite::Result<()> {
+        if self.sql().execute("DELETE FROM mixed_token WHERE boot = ?1", [boot])? > 0 {
+            let settle = "UPDATE boot SET token = ?2 WHERE id = ?1";
+            self.sql().execute(settle, params![boot, mixed.as_bytes()])?;
+        }
+        self.note_proof(mac, boot, mixed)
     }
 
     /// Somebody has shown that he knows this secret of this boot.
@@ -93,7 +123,9 @@ impl Transaction<'_> {
 fn proof(row: &Row<'_>) -> rusqlite::Result<Proof> {
     let token: Option<[u8; 32]> = row.get(0)?;
     let is_proven: u32 = row.get(1)?;
+    let mix: Option<[u8; 32]> = row.get(2)?;
     Ok(Proof {
+        mix: mix.map(Token::new),
         token: token.map(Token::new),
         is_given: is_proven != 0,
         is_admitted: is_proven == ADMITTED,

@@ -146,6 +146,11 @@ const ADDITIONS: &str = "
     CREATE TABLE IF NOT EXISTS disk_reset (
         boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE
     ) STRICT;
+    -- What is told to a boot inside of TLS only, 32 bytes, and is mixed into its token.
+    CREATE TABLE IF NOT EXISTS mixed_token (
+        boot  INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
+        token BLOB NOT NULL
+    ) STRICT;
     -- Addresses that nobody gets until then, since somebody uses them who has no lease.
     CREATE TABLE IF NOT EXISTS declined_address (
         address    TEXT PRIMARY KEY,

@@ -4,6 +4,7 @@ mod boots;
 mod bounds;
 mod candidates;
 mod disks;
+mod exchange;
 mod initrds;
 mod macs;
 mod on_the_way;

@@ -5,7 +5,7 @@ mod link;
 mod negotiate;
 
 pub(crate) use link::Link;
-pub(crate) use negotiate::Request;
+pub(crate) use negotiate::{Exchange, Request};
 
 use crate::console::Console;
 use crate::failure::Failure;
@@ -14,7 +14,7 @@ use crate::patience::Patience;
 use crate::root::disk::Disk;
 use crate::root::tls::Tls;
 use crate::sysfs;
-use initcfg::DiskKey;
+use initcfg::{DiskKey, HostConfig};
 use kernel::{DEVICE, Driver};
 use negotiate::{Connection, negotiate_any, why};
 use std::io;
@@ -50,6 +50,8 @@ pub(crate) struct Attached {
     pub(crate) connection: TcpStream,
     /// Number of that connection.
     pub(crate) generation: u32,
+    /// What it was told inside of TLS.
+    pub(crate) told: Option<HostConfig>,
 }
 
 /// Connects, for as long as it takes, and gives the connection to the kernel. If this boot has no key, `find_key` is
@@ -71,7 +73,8 @@ pub(crate) fn attach(
         .map_err(|error| cannot_load("NBD", &error, modules))?;
     let (server, (connection, found)) =
         wait_for_export(servers, &mut request, find_key, tls.as_ref(), console)?;
-    let Request { machine, generation, .. } = request;
+    let Request { machine, generation, exchange, .. } = request;
+    let told = exchange.as_ref().and_then(Exchange::told);
     // The kernel shows this name to everybody.
     let given = Driver::open().and_then(|driver| driver.connect(&connection, &machine, found));
     given.map_err(|error| {
@@ -93,7 +96,7 @@ pub(crate) fn attach(
             "import the image again",
         ));
     }
-    Ok(Attached { disk, server, connection, generation })
+    Ok(Attached { disk, server, connection, generation, told })
 }
 
 /// Tries until one of the addresses gives the export, or one has refused it for too long.

@@ -3,10 +3,10 @@
 use crate::net::tcp;
 use crate::root::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Step};
-use initcfg::{Claim, DiskKey, DiskName, Nonce};
+use initcfg::{Claim, DiskKey, DiskName, HostConfig, Nonce, SECRET_SUFFIX, Token};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 /// A server that has taken the connection answers in milliseconds, and in some seconds if this machine's former boot
@@ -64,15 +64,51 @@ pub(crate) struct Request {
     pub(crate) boot: u64,
     /// By this the boot proves itself; `None`: it can't.
     pub(crate) key: Option<DiskKey>,
+    /// The key came over the plain network and is exchanged inside of TLS, if the server does that.
+    pub(crate) exchange: Option<Exchange>,
     /// Number of the connection, from 1: larger with each try.
     pub(crate) generation: u32,
+}
+
+/// What a boot is told inside of TLS, in place of what it was told before.
+#[derive(Clone)]
+pub(crate) struct Exchange {
+    former: Token,
+    told: Arc<OnceLock<HostConfig>>,
+}
+
+impl Exchange {
+    /// Nothing is told yet. `former` is the boot's secret until then.
+    pub(crate) fn of(former: Token) -> Self {
+        Self { former, told: Arc::default() }
+    }
+
+    /// What was told: the boot's secret from now on, and the rest.
+    pub(crate) fn told(&self) -> Option<HostConfig> {
+        let told = self.told.get()?.clone();
+        Some(HostConfig { token: self.former.mixed(&told.token), ..told })
+    }
 }
 
 impl Request {
     /// The name to open, after a server has said this to whoever only asks. Those of before November 2026 want no
     /// proof, and tell of the disk.
     fn name(&self, said: Option<&str>) -> String {
-        let Self { machine, boot, key, generation } = self;
+        let told = self.exchange.as_ref().and_then(Exchange::told);
+        let key = told.map(|told| told.token.disk_key()).or(self.key);
+        self.name_with(key, said)
+    }
+
+    /// The name by which it asks what replaces its key; `None` if it knows, or can't ask.
+    fn secret_name(&self, said: &str) -> Option<String> {
+        let exchange = self.exchange.as_ref().filter(|exchange| exchange.told.get().is_none())?;
+        Nonce::of_challenge(said)?;
+        let key = Some(exchange.former.disk_key());
+        Some(format!("{}{SECRET_SUFFIX}", self.name_with(key, Some(said))))
+    }
+
+    fn name_with(&self, key: Option<DiskKey>, said: Option<&str>) -> String {
+        let Self { machine, boot, generation, .. } = self;
         let nonce = said.and_then(Nonce::of_challenge);
         let claim = key.zip(nonce).map(|(key, nonce)| {
             let proof = key.prove(&nonce, machine, *boot, *generation);
@@ -168,6 +204,8 @@ fn open_export(
         Some(_) => Handshake::with_tls(&request.machine),
         None => Handshake::new(&request.machine),
     };
+    // What the server said first; a question for the secret is answered next.
+    let mut challenge: Option<String> = None;
     loop {
         match handshake.step()? {
             Step::Send(bytes) => stream.write_all(&bytes)?,
@@ -182,7 +220,27 @@ fn open_export(
                 }
                 handshake.on_tls();
             }
-            Step::Answered(said) => handshake.open(&request.name(said.as_deref())),
+            Step::Answered(said) => match (&challenge, said) {
+                (None, said) => {
+                    let secret = said.as_deref().filter(|_| tls.is_some());
+                    match secret.and_then(|said| request.secret_name(said)) {
+                        Some(name) => {
+                            handshake.ask(&name);
+                            challenge = said;
+                        }
+                        None => handshake.open(&request.name(said.as_deref())),
+                    }
+                }
+                (Some(challenge), said) => {
+                    // A server that has nothing to tell says what it says to everybody.
+                    let told = said.and_then(|said| HostConfig::parse(said.as_bytes()).ok());
+                    let told = told.filter(|told| told.boot == request.boot);
+                    if let (Some(exchange), Some(told)) = (&request.exchange, told) {
+                        let _ = exchange.told.set(told);
+                    }
+                    handshake.open(&request.name(Some(challenge)));
+                }
+            },
             Step::Done(found) => return Ok(found),
         }
     }
@@ -231,7 +289,7 @@ mod tests {
     }
 
     fn ask(machine: &str, key: Option<DiskKey>) -> Request {
-        Request { machine: machine.into(), boot: 42, key, generation: 3 }
+        Request { machine: machine.into(), boot: 42, key, exchange: None, generation: 3 }
     }
 
     fn listen() -> (TcpListener, SocketAddrV4) {
