@@ -41,7 +41,9 @@ pub use entry::{Entry, EntryKind};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;
 pub use import::{Import, ImportRequest};
-pub use layer::{About, BadHeader, Header, LayerError, LayerMode, Layers, NoRoom, WriteLayer};
+pub use layer::{
+    About, BadHeader, Expected, ForBoot, Header, LayerError, LayerMode, Layers, NoRoom, WriteLayer,
+};
 pub use memory::Memory;
 pub use opened::check_source;
 pub use progress::{Progress, Step};

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{base, content};
-use images::{Block, LayerMode, Layers};
+use images::{Block, Expected, LayerMode, Layers};
 use model::WriteMode;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -22,7 +22,9 @@ fn open(dir: &Path, mode: WriteMode) -> (Layers, std::sync::Arc<images::WriteLay
     let layers = Layers::open(&dir.join("layers"), &dir.join("run"), None).unwrap();
     let base = base(vec![0xee; SIZE as usize]);
     let mode = LayerMode::of(mode).unwrap();
-    let layer = layers.open_or_create(&"lab-07".parse().unwrap(), &base, mode, 1).unwrap();
+    let layer = layers
+        .open_or_create(&"lab-07".parse().unwrap(), &base, mode, 1.into(), Expected::Perhaps)
+        .unwrap();
     (layers, layer)
 }
 

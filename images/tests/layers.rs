@@ -4,7 +4,7 @@
 mod common;
 
 use common::{base, content};
-use images::{Base, Block, LayerError, LayerMode, Layers, WriteLayer};
+use images::{Base, Block, Expected, ForBoot, LayerError, LayerMode, Layers, WriteLayer};
 use model::MachineName;
 use proptest::prelude::*;
 use std::fs;
@@ -23,7 +23,7 @@ fn layers(dir: &Path) -> Layers {
 }
 
 fn open(layers: &Layers, base: &Base, mode: LayerMode, boot: u64) -> Arc<WriteLayer> {
-    layers.open_or_create(&machine(), base, mode, boot).unwrap()
+    layers.open_or_create(&machine(), base, mode, boot.into(), Expected::Perhaps).unwrap()
 }
 
 /// As after a restart of the host: the volatile map is gone.
@@ -209,7 +209,10 @@ fn a_persistent_disk_is_not_put_on_another_version() {
     new.version.version = 2;
     let layers = layers(dir.path());
     open(&layers, &old, LayerMode::Persistent, 1).write_at(&[2; 10], 0).unwrap();
-    let error = layers.open_or_create(&machine(), &new, LayerMode::Persistent, 2).err().unwrap();
+    let error = layers
+        .open_or_create(&machine(), &new, LayerMode::Persistent, 2.into(), Expected::Perhaps)
+        .err()
+        .unwrap();
     assert!(matches!(error, LayerError::OtherParent { .. }));
     assert!(error.to_string().contains("debian-12/v1, not on debian-12/v2"), "{error}");
     assert_eq!(content(open(&layers, &old, LayerMode::Persistent, 3).as_ref())[0], 2);
@@ -227,7 +230,10 @@ fn what_a_host_restart_lost_is_said_and_a_new_boot_goes_on() {
     drop(store);
     forget_run(dir.path());
     let store = layers(dir.path());
-    let error = store.open_or_create(&machine(), &base, LayerMode::Discard, 7).err().unwrap();
+    let error = store
+        .open_or_create(&machine(), &base, LayerMode::Discard, 7.into(), Expected::Perhaps)
+        .err()
+        .unwrap();
     assert!(matches!(error, LayerError::Lost { boot: 7, .. }), "{error}");
     assert!(error.to_string().contains("lab-07 must boot again"), "{error}");
     assert_eq!(content(open(&store, &base, LayerMode::Discard, 8).as_ref())[0], 1);
@@ -246,8 +252,10 @@ fn damaged_files_of_a_persistent_disk_are_named() {
         forget_run(dir.path());
         fs::write(dir.path().join("layers/lab-07").join(file), bytes).unwrap();
         let store = layers(dir.path());
-        let error =
-            store.open_or_create(&machine(), &base, LayerMode::Persistent, 2).err().unwrap();
+        let error = store
+            .open_or_create(&machine(), &base, LayerMode::Persistent, 2.into(), Expected::Perhaps)
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("lab-07 is damaged"), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     };
@@ -339,4 +347,109 @@ fn threads_that_write_into_the_same_granules_lose_nothing() {
     for (sector, bytes) in content(layer.as_ref()).chunks(512).enumerate() {
         assert!(bytes.iter().all(|byte| usize::from(*byte) == sector % 8), "sector {sector}");
     }
+}
+
+/// After a database was lost, or an older one was restored, boots have numbers that others had.
+#[test]
+fn a_boot_never_has_what_another_one_with_its_number_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(vec![1; 8 * GRANULE]);
+    let store = layers(dir.path());
+    let boot = |byte: u8| {
+        let identity = Some(model::BootIdentity::new([byte; 16]));
+        ForBoot { number: 7, identity }
+    };
+    let first = |layers: &Layers, boot: ForBoot| {
+        let layer = layers
+            .open_or_create(&machine(), &base, LayerMode::Discard, boot, Expected::Perhaps)
+            .unwrap();
+        let first = content(layer.as_ref())[0];
+        layer.write_at(&[9; 10], 0).unwrap();
+        first
+    };
+    assert_eq!(first(&store, 7.into()), 1);
+    assert_eq!(first(&store, boot(1)), 1, "an earlier Bootlace did not tell its boots apart");
+    assert_eq!(first(&store, boot(1)), 9, "it is the same boot");
+    drop(store);
+    let store = layers(dir.path());
+    assert_eq!(first(&store, boot(1)), 9, "this server has restarted");
+    assert_eq!(first(&store, 7.into()), 9, "the boot server is an earlier one again");
+    assert_eq!(first(&store, boot(2)), 1);
+}
+
+#[test]
+fn a_layer_that_should_be_there_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(vec![1; 8 * GRANULE]);
+    let store = layers(dir.path());
+    let refused = |store: &Layers, mode: LayerMode, boot: u64| {
+        let opened = store.open_or_create(&machine(), &base, mode, boot.into(), Expected::There);
+        opened.err().unwrap().to_string()
+    };
+    assert!(refused(&store, LayerMode::Discard, 7).contains("must boot again"));
+    let error = refused(&store, LayerMode::Persistent, 7);
+    assert!(
+        error.contains("probably not mounted") && error.contains("machine reset lab-07"),
+        "{error}"
+    );
+    let checked = store.check(&machine(), &base, LayerMode::Persistent, 7.into(), Expected::There);
+    assert!(matches!(checked, Err(LayerError::Missing { .. })), "{checked:?}");
+    // The layer of another boot is not thrown away for it.
+    open(&store, &base, LayerMode::Discard, 8).write_at(&[2; 10], 0).unwrap();
+    refused(&store, LayerMode::Discard, 7);
+    assert_eq!(content(open(&store, &base, LayerMode::Discard, 8).as_ref())[0], 2);
+}
+
+#[test]
+fn a_persistent_disk_of_which_a_part_is_missing_is_left_as_it_is() {
+    for file in ["layer.toml", "data", "map"] {
+        let dir = tempfile::tempdir().unwrap();
+        let base = base(vec![1; 8 * GRANULE]);
+        let store = layers(dir.path());
+        drop(open(&store, &base, LayerMode::Persistent, 1));
+        drop(store);
+        forget_run(dir.path());
+        let folder = dir.path().join("layers/lab-07");
+        fs::remove_file(folder.join(file)).unwrap();
+        let store = layers(dir.path());
+        let opened = store.open_or_create(
+            &machine(),
+            &base,
+            LayerMode::Persistent,
+            2.into(),
+            Expected::Perhaps,
+        );
+        let error = opened.err().unwrap().to_string();
+        assert!(error.contains(file) && error.contains("it is missing"), "{error}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "the rest of it is there");
+        assert_eq!(store.kept().unwrap(), [machine()]);
+    }
+}
+
+#[test]
+fn the_disk_of_another_machine_is_no_machine_s_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(vec![1; 8 * GRANULE]);
+    let store = layers(dir.path());
+    drop(open(&store, &base, LayerMode::Persistent, 1));
+    fs::rename(dir.path().join("layers/lab-07"), dir.path().join("layers/lab-08")).unwrap();
+    let opened = store.open_or_create(
+        &"lab-08".parse().unwrap(),
+        &base,
+        LayerMode::Persistent,
+        2.into(),
+        Expected::Perhaps,
+    );
+    let error = opened.err().unwrap().to_string();
+    assert!(error.contains("it is the disk of lab-07"), "{error}");
+}
+
+#[test]
+fn what_is_not_ours_in_the_folder_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = dir.path().join("layers/.snapshots");
+    fs::create_dir_all(&theirs).unwrap();
+    fs::write(dir.path().join("layers/.new-note"), "a file").unwrap();
+    let _store = layers(dir.path());
+    assert!(theirs.exists() && dir.path().join("layers/.new-note").exists());
 }

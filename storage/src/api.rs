@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Admit, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, NbdRefusals, Space,
-    StallVerb,
+    Admit, Descriptors, DiskReport, ExportOrder, ExportStatus, KeptDisk, MachineName, NbdRefusals,
+    Space, StallVerb,
 };
 use socket2::Socket;
 use std::os::unix::fs::PermissionsExt;
@@ -76,6 +76,7 @@ impl Api {
             .route("/v1/exports/{machine}", put(prepare))
             .route("/v1/exports/{machine}/admit", post(admit))
             .route("/v1/exports/{machine}/stall", post(decide_stall))
+            .route("/v1/disks", get(disks))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -137,9 +138,9 @@ async fn prepare(
 async fn admit(
     State(exports): State<Arc<Exports>>,
     UrlPath(machine): UrlPath<MachineName>,
-    Json(Admit { boot }): Json<Admit>,
+    Json(Admit { boot, identity }): Json<Admit>,
 ) -> Result<Json<ExportStatus>, Failure> {
-    blocking(move || exports.admit_proven(&machine, boot)).await.map(Json)
+    blocking(move || exports.admit_proven(&machine, boot, identity)).await.map(Json)
 }
 
 async fn decide_stall(
@@ -148,6 +149,10 @@ async fn decide_stall(
     Json(verb): Json<StallVerb>,
 ) -> Result<Json<u32>, Failure> {
     blocking(move || exports.decide_stall(&machine, verb)).await.map(Json)
+}
+
+async fn disks(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<DiskReport>>, Failure> {
+    blocking(move || exports.disks()).await.map(Json)
 }
 
 async fn kept_disk(
@@ -192,6 +197,7 @@ async fn blocking<T: Send + 'static>(
                 ExportError::Busy(_) | ExportError::Runs { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 ExportError::Table { .. }
                 | ExportError::Damaged { .. }
+                | ExportError::Forgotten { .. }
                 | ExportError::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
             };
             Err(Failure { status, text: wire::error_chain(&error) })

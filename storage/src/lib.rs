@@ -71,8 +71,10 @@ pub async fn run(
         aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
     }
     ready();
+    let restoring = tokio::spawn(Arc::clone(&exports).restore_absent());
     let served =
         api.serve(Arc::clone(&exports), nbd.counts(), config.who, stop).await.map_err(Error::Api);
+    restoring.abort();
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
         nbd.stop_accepting();

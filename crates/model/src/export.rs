@@ -1,6 +1,8 @@
 //! What the boot server asks of the storage server, and what it hears back (storage API bodies).
 
-use crate::{BootId, DiskKey, ImageName, MachineName, RootKind, ShelfSlot, WriteMode};
+use crate::{
+    BootId, BootIdentity, DiskKey, ImageName, MachineName, RootKind, ShelfSlot, WriteMode,
+};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -27,6 +29,19 @@ pub struct ExportOrder {
     /// Whatever the machine wrote before is deleted when this boot gets its disk.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub reset: bool,
+    /// Tells this boot from another one with the same number. `None`: the number does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<BootIdentity>,
+    /// The machine has kept a disk before: without [`reset`](Self::reset) it gets that one, or none.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub has_disk: bool,
+}
+
+impl ExportOrder {
+    /// An order of which only the disk is known, so that whoever has its address may open it.
+    pub const fn new(spec: ExportSpec) -> Self {
+        Self { spec, key: None, exchange: None, reset: false, identity: None, has_disk: false }
+    }
 }
 
 /// The key came to the machine over the plain network: who proves himself by it is told something inside of TLS, by which
@@ -52,6 +67,9 @@ impl core::fmt::Debug for Exchange {
 pub struct Admit {
     /// The boot.
     pub boot: BootId,
+    /// Tells it from another one with the same number. `None`: the number does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<BootIdentity>,
 }
 
 /// The disk that one machine sees in one boot.
@@ -303,6 +321,9 @@ pub enum StallVerb {
 pub struct ExportStatus {
     /// What was asked for, of the boot that has the export.
     pub spec: ExportSpec,
+    /// Tells this boot from another one with the same number; `None`: it is not known, or the storage server is older.
+    #[serde(default)]
+    pub identity: Option<BootIdentity>,
     /// The boot that gets the export when it has proven itself and this one is silent, if there is one.
     #[serde(default)]
     pub candidate: Option<BootId>,
@@ -330,6 +351,17 @@ pub struct KeptDisk {
     pub image: ImageName,
     /// Version of that image.
     pub version: u32,
+}
+
+/// A disk that a machine keeps, or should have: entry of the answer of `GET /v1/disks`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiskReport {
+    /// The machine.
+    pub machine: MachineName,
+    /// What it was made on, if that can be read.
+    pub stands_on: Option<KeptDisk>,
+    /// Why the machine can't have it; `None`: it is there.
+    pub trouble: Option<String>,
 }
 
 #[cfg(test)]

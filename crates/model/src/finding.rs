@@ -107,6 +107,12 @@ kinds! {
     /// The storage server died and was started again.
     StorageDied = "storage-died", Warning, hours(24),
         "Look into the log for what it said last; if it says nothing, please report it.";
+    /// A disk that a machine keeps is not there, or damaged.
+    DiskMissing = "disk-missing", Alarm, Passes::WhenOver,
+        "Mount the file system with it, or put it back from a backup; bootlace machine reset begins a new one.";
+    /// Machines are to boot an image of which there is no version.
+    ImageMissing = "image-missing", Alarm, Passes::WhenOver,
+        "Mount the file system with /var/lib/bootlace/images, or import the image again.";
     /// Clients are sent away, as a server may have no more files and sockets open.
     NoDescriptors = "no-descriptors", Alarm, hours(1),
         "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates.";
@@ -187,7 +193,7 @@ kinds! {
         "None is needed: it starts with the initrd for all machines, and is only slower.";
     /// The storage server has a disk of no machine.
     DiskLeft = "disk-left", Notice, Passes::WhenOver,
-        "Add a machine of that name and remove it again, which removes the disk.";
+        "Add a machine of that name, which has the disk then; removing that machine deletes the disk.";
     /// The wall clock was set.
     ClockSet = "clock-set", Notice, hours(24),
         "Let NTP keep this server's clock, so that the times of boots and leases are right.";

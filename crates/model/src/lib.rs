@@ -8,6 +8,7 @@ extern crate alloc;
 
 mod boot;
 mod boot_file;
+mod boot_identity;
 mod export;
 mod finding;
 mod grub;
@@ -20,9 +21,11 @@ mod uuid;
 
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
+pub use boot_identity::{BootIdentity, NoBootIdentity};
 pub use export::{
-    Admit, Descriptors, Exchange, ExportCounters, ExportOrder, ExportSpec, ExportStatus, HostCount,
-    KeptDisk, NbdRefusals, Space, Stall, StallVerb, StorageHealth, StorageStarter, Times,
+    Admit, Descriptors, DiskReport, Exchange, ExportCounters, ExportOrder, ExportSpec,
+    ExportStatus, HostCount, KeptDisk, NbdRefusals, Space, Stall, StallVerb, StorageHealth,
+    StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};

@@ -6,8 +6,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::{
-    Admit, BootId, Descriptors, ExportOrder, ExportStatus, KeptDisk, MachineName, NbdRefusals,
-    Space, StallVerb,
+    Admit, BootId, BootIdentity, Descriptors, DiskReport, ExportOrder, ExportStatus, KeptDisk,
+    MachineName, NbdRefusals, Space, StallVerb, WriteMode,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +53,12 @@ pub enum StorageError {
         /// Its own words.
         message: String,
     },
+    /// It had a disk that it does not have any more.
+    #[error(
+        "the persistent disk of {0} is not there: the file system with it is probably not mounted. Mount it; to begin a \
+         new one, bootlace machine reset {0}"
+    )]
+    NoDisk(MachineName),
     /// The answer is not of this API.
     #[error("the storage server's answer can't be understood: are both of the same version?")]
     Answer(#[source] serde_json::Error),
@@ -66,28 +72,39 @@ pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Tak
         let body = serde_json::to_vec(order).map_err(StorageError::Answer)?;
         call(socket, Method::PUT, &path, body).await
     };
-    let mut is_exchanged = order.exchange.is_some();
-    let mut answer = put(order).await;
-    if is_exchanged && matches!(answer, Err(StorageError::Refused { status: NOT_UNDERSTOOD, .. })) {
-        // It knows keys, and not yet that they can be exchanged.
-        is_exchanged = false;
-        answer = put(&ExportOrder { exchange: None, ..order.clone() }).await;
-    }
-    let answer = match answer {
-        // A storage server of before November 2026 knows neither keys nor resets at the first proof.
-        Err(StorageError::Refused { status: NOT_UNDERSTOOD, .. })
-            if order.key.is_some() || order.reset =>
-        {
-            if order.reset {
-                delete_disk(socket, &order.spec.machine).await?;
-            }
-            put(&ExportOrder { key: None, exchange: None, reset: false, ..order.clone() }).await?
-        }
-        answer => answer?,
+    let is_not_understood = |answer: &Result<_, StorageError>| {
+        matches!(answer, Err(StorageError::Refused { status: NOT_UNDERSTOOD, .. }))
     };
+    let mut order = order.clone();
+    let mut answer = put(&order).await;
+    // An earlier storage server knows neither identities nor disks that are to be there.
+    if is_not_understood(&answer) && (order.identity.is_some() || order.has_disk) {
+        let is_kept = order.spec.write_mode == WriteMode::Persistent;
+        if order.has_disk && is_kept && !order.reset {
+            let machine = &order.spec.machine;
+            kept_disk(socket, machine)
+                .await?
+                .ok_or_else(|| StorageError::NoDisk(machine.clone()))?;
+        }
+        (order.identity, order.has_disk) = (None, false);
+        answer = put(&order).await;
+    }
+    // It knows keys, and not yet that they can be exchanged.
+    if is_not_understood(&answer) && order.exchange.is_some() {
+        order.exchange = None;
+        answer = put(&order).await;
+    }
+    // One of before November 2026 knows neither keys nor resets at the first proof.
+    if is_not_understood(&answer) && (order.key.is_some() || order.reset) {
+        if order.reset {
+            delete_disk(socket, &order.spec.machine).await?;
+        }
+        order = ExportOrder::new(order.spec);
+        answer = put(&order).await;
+    }
     // That it is one of this API.
-    let _: ExportStatus = serde_json::from_slice(&answer).map_err(StorageError::Answer)?;
-    Ok(Taken { is_exchanged })
+    let _: ExportStatus = serde_json::from_slice(&answer?).map_err(StorageError::Answer)?;
+    Ok(Taken { is_exchanged: order.exchange.is_some() })
 }
 
 /// What the storage server has taken of an order.
@@ -101,9 +118,10 @@ pub(crate) async fn admit(
     socket: &Path,
     machine: &MachineName,
     boot: BootId,
+    identity: Option<BootIdentity>,
 ) -> Result<ExportStatus, StorageError> {
     let path = format!("/v1/exports/{machine}/admit");
-    let body = serde_json::to_vec(&Admit { boot }).map_err(StorageError::Answer)?;
+    let body = serde_json::to_vec(&Admit { boot, identity }).map_err(StorageError::Answer)?;
     let answer = call(socket, Method::POST, &path, body).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
@@ -129,6 +147,12 @@ pub(crate) async fn descriptors(socket: &Path) -> Result<Descriptors, StorageErr
 /// Whom it could not serve over NBD. One of before November 2026 does not know.
 pub(crate) async fn refusals(socket: &Path) -> Result<NbdRefusals, StorageError> {
     let answer = call(socket, Method::GET, "/v1/nbd", Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Disks that machines keep, or should have. An earlier one does not tell.
+pub(crate) async fn disks(socket: &Path) -> Result<Vec<DiskReport>, StorageError> {
+    let answer = call(socket, Method::GET, "/v1/disks", Vec::new()).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 

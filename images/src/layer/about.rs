@@ -1,6 +1,6 @@
 //! `layer.toml`: a layer describes itself, so that any index can be rebuilt.
 
-use model::{BootId, ImageName, MachineName, WriteMode};
+use model::{BootId, BootIdentity, ImageName, MachineName, WriteMode};
 
 /// The format that this version of Bootlace writes and reads.
 pub(super) const FORMAT: u32 = 1;
@@ -26,13 +26,37 @@ impl LayerMode {
     }
 }
 
+/// The boot for which a layer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForBoot {
+    /// Its number.
+    pub number: BootId,
+    /// Tells it from another boot with the same number. `None`: the number does.
+    pub identity: Option<BootIdentity>,
+}
+
+impl From<BootId> for ForBoot {
+    fn from(number: BootId) -> Self {
+        Self { number, identity: None }
+    }
+}
+
+/// What is known of a layer before it is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There may be none yet.
+    Perhaps,
+    /// It was there: one that is missing is not made anew.
+    There,
+}
+
 /// What a write layer is, as kept beside its data.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
     /// Format of the layer's files; 1.
     pub format: u32,
-    /// Random identity in hexadecimal.
+    /// Random identity in hexadecimal; in mode `discard` that of the boot in which it was made, if that has one.
     pub id: String,
     /// Whose writes it holds.
     pub machine: MachineName,

@@ -54,8 +54,22 @@ pub enum LayerError {
         /// The boot whose writes are lost.
         boot: BootId,
     },
+    /// A persistent layer that was there is not.
+    #[error(
+        "the persistent disk of {machine} is not in {dir}, where it was: the file system with it is probably not \
+         mounted. Mount it, or put the disk back from a backup; to begin a new one, bootlace machine reset {machine}"
+    )]
+    Missing {
+        /// The machine.
+        machine: MachineName,
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// A persistent layer's files are damaged.
-    #[error("the persistent disk of {machine} is damaged: {path}: {why}")]
+    #[error(
+        "the persistent disk of {machine} is damaged: {path}: {why}. Put it back from a backup; to begin a new one, \
+         bootlace machine reset {machine}"
+    )]
     Damaged {
         /// The machine.
         machine: MachineName,

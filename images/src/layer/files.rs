@@ -16,8 +16,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Names in the layers folder that begin so are leftovers; a machine's name can't.
-const LEFTOVER: &str = ".";
+/// Folders of this name are layers that were not complete, or were thrown away. A machine's name can't begin so. What
+/// else begins with a dot is somebody else's.
+const NEW: &str = ".new-";
+const OLD: &str = ".old-";
 
 /// Where layers are.
 pub(super) struct Files {
@@ -66,9 +68,12 @@ impl Files {
     /// Removes what broken-off work left.
     pub(super) fn remove_leftovers(&self) -> Result<(), LayerError> {
         for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
-            let path = entry.map_err(io_error("list", &self.dir))?.path();
-            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            if name.starts_with(LEFTOVER.as_bytes()) && path != self.lock_path() {
+            let entry = entry.map_err(io_error("list", &self.dir))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let is_ours = [NEW, OLD]
+                .iter()
+                .any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
             }
         }
@@ -81,32 +86,51 @@ impl Files {
         machine: &MachineName,
         mode: LayerMode,
     ) -> Result<Option<About>, LayerError> {
-        let path = self.dir.join(folder(machine, mode)).join("layer.toml");
+        let folder = self.dir.join(folder(machine, mode));
+        let path = folder.join("layer.toml");
+        let damaged = |why: String| {
+            let path = path.clone();
+            Err(LayerError::Damaged { machine: machine.clone(), path, why })
+        };
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match (mode, folder.try_exists()) {
+                    (_, Ok(false)) | (LayerMode::Discard, Ok(true)) => Ok(None),
+                    (LayerMode::Persistent, Ok(true)) => damaged("it is missing".to_owned()),
+                    (_, Err(source)) => Err(io_error("read", &folder)(source)),
+                };
+            }
             Err(source) => return Err(io_error("read", &path)(source)),
         };
         match toml::from_str::<About>(&text) {
-            Ok(about) if about.format == FORMAT => Ok(Some(about)),
+            Ok(about) if (about.format, &about.machine) == (FORMAT, machine) => Ok(Some(about)),
             _ if mode == LayerMode::Discard => Ok(None),
-            Ok(about) => Err(LayerError::Damaged {
-                machine: machine.clone(),
-                path,
-                why: format!("it has format {}, not {FORMAT}", about.format),
-            }),
-            Err(error) => Err(LayerError::Damaged {
-                machine: machine.clone(),
-                path,
-                why: error.message().to_owned(),
-            }),
+            Ok(about) if about.format == FORMAT => {
+                damaged(format!("it is the disk of {}", about.machine))
+            }
+            Ok(about) => damaged(format!("it has format {}, not {FORMAT}", about.format)),
+            Err(error) => damaged(error.message().to_owned()),
         }
+    }
+
+    /// Machines with a folder for a persistent layer.
+    pub(super) fn kept(&self) -> Result<Vec<MachineName>, LayerError> {
+        let mut machines = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let entry = entry.map_err(io_error("list", &self.dir))?;
+            let name = entry.file_name().into_string().ok();
+            // A link to where there is more room counts, too.
+            let is_folder = entry.file_type().is_ok_and(|kind| !kind.is_file());
+            machines.extend(name.filter(|_| is_folder).and_then(|name| name.parse().ok()));
+        }
+        Ok(machines)
     }
 
     /// Makes a layer in place of none, as `about` says.
     pub(super) fn create(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
         let folder = folder(&about.machine, about.mode);
-        let new = self.dir.join(format!("{LEFTOVER}new-{folder}"));
+        let new = self.dir.join(format!("{NEW}{folder}"));
         if new.exists() {
             fs::remove_dir_all(&new).map_err(io_error("remove", &new))?;
         }
@@ -170,8 +194,14 @@ impl Files {
                 LayerError::Damaged { machine: about.machine.clone(), path: path.join(file), why }
             }
         };
+        let open = |file: &str| match open_file(&path.join(file)) {
+            Err(LayerError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(damaged(file, "it is missing".to_owned()))
+            }
+            opened => opened,
+        };
         let data_path = path.join("data");
-        let data = open_file(&data_path)?;
+        let data = open("data")?;
         let data_bytes = data.metadata().map_err(io_error("read", &path))?.len();
         if data_bytes != about.size_bytes {
             let why = format!("it has {data_bytes} bytes instead of {}", about.size_bytes);
@@ -196,7 +226,7 @@ impl Files {
         }
 
         let durable_path = path.join("map");
-        let durable = open_file(&durable_path)?;
+        let durable = open("map")?;
         match read_header(&durable) {
             Ok(found) if found == header(about, [0; 16])? => {}
             Ok(_) => return Err(damaged("map", "it is the map of another layer".to_owned())),
@@ -231,7 +261,7 @@ impl Files {
     /// Removes a layer, if there is one.
     pub(super) fn remove(&self, folder: &str) -> Result<(), LayerError> {
         let path = self.dir.join(folder);
-        let leftover = self.dir.join(format!("{LEFTOVER}old-{folder}"));
+        let leftover = self.dir.join(format!("{OLD}{folder}"));
         // First out of the way in one step, so that no half-removed layer is ever opened.
         match fs::rename(&path, &leftover) {
             Ok(()) => {}

@@ -1,12 +1,12 @@
 //! All write layers of one storage server, on disk and open.
 
-use super::about::{About, FORMAT, LayerMode};
+use super::about::{About, Expected, FORMAT, ForBoot, LayerMode};
 use super::error::{LayerError, io_error};
 use super::files::{Files, folder};
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::folder::{open_lock, space};
-use model::{BootId, MachineName, Space};
+use model::{MachineName, Space};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::Read;
@@ -73,7 +73,8 @@ impl Layers {
     ///
     /// A `discard` layer belongs to one boot: another `boot` begins with an empty one, and whoever
     /// still holds the former gets errors. A `persistent` one goes on whatever the boot. The same
-    /// request again gives the same open layer.
+    /// request again gives the same open layer. One that is expected to be there is never made, and nothing is
+    /// thrown away for it.
     ///
     /// # Errors
     /// See [`LayerError`]; the layer on disk is untouched then.
@@ -82,24 +83,28 @@ impl Layers {
         machine: &MachineName,
         base: &Base,
         mode: LayerMode,
-        boot: BootId,
+        boot: ForBoot,
+        expected: Expected,
     ) -> Result<Arc<WriteLayer>, LayerError> {
         let wanted = wanted(machine, base, mode, boot)?;
         let folder = folder(machine, mode);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = open.get(&folder)
             && let Some(layer) = entry.layer.upgrade()
-            && is_same(&entry.about, &wanted)
+            && is_same(&entry.about, &wanted, boot)
         {
             return Ok(layer);
         }
         if let Some(about) = self.files.about(machine, mode)? {
-            if is_same(&about, &wanted) {
+            if is_same(&about, &wanted, boot) {
                 let layer = Arc::new(self.files.reopen(&about, base)?);
                 open.insert(folder, Open { about, layer: Arc::downgrade(&layer) });
                 return Ok(layer);
             }
             check_parent(about, &wanted)?;
+        }
+        if expected == Expected::There {
+            return Err(self.absent(&wanted));
         }
         self.throw_away(&mut open, &folder)?;
         let created = self.files.create(&wanted, base);
@@ -109,7 +114,7 @@ impl Layers {
     }
 
     /// Whether [`open_or_create`](Self::open_or_create) would find that the machine's disk was made on another
-    /// version, or has a version of which no layer can be made, or that there is no room for a new one.
+    /// version or is missing, or has a version of which no layer can be made, or that there is no room for a new one.
     ///
     /// # Errors
     /// It would; or the description of the layer can't be read.
@@ -118,17 +123,41 @@ impl Layers {
         machine: &MachineName,
         base: &Base,
         mode: LayerMode,
-        boot: BootId,
+        boot: ForBoot,
+        expected: Expected,
     ) -> Result<(), LayerError> {
         let wanted = wanted(machine, base, mode, boot)?;
         match self.files.about(machine, mode)? {
             // It gives its room to the new one.
-            Some(about) if !is_same(&about, &wanted) => check_parent(about, &wanted),
+            Some(about) if !is_same(&about, &wanted, boot) => check_parent(about, &wanted),
             Some(_) => Ok(()),
+            None if expected == Expected::There => Err(self.absent(&wanted)),
             None if self.space()?.free_bytes < NEW_LAYER_BYTES => {
                 Err(LayerError::Full { path: self.files.dir().to_owned() })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Machines that have a persistent layer in the folder, whatever state that is in.
+    ///
+    /// # Errors
+    /// The folder can't be listed.
+    pub fn kept(&self) -> Result<Vec<MachineName>, LayerError> {
+        self.files.kept()
+    }
+
+    /// What is said of a layer that was there.
+    pub fn missing(&self, machine: &MachineName) -> LayerError {
+        LayerError::Missing { machine: machine.clone(), dir: self.files.dir().to_owned() }
+    }
+
+    fn absent(&self, wanted: &About) -> LayerError {
+        match wanted.mode {
+            LayerMode::Persistent => self.missing(&wanted.machine),
+            LayerMode::Discard => {
+                LayerError::Lost { machine: wanted.machine.clone(), boot: wanted.boot }
+            }
         }
     }
 
@@ -178,7 +207,7 @@ fn wanted(
     machine: &MachineName,
     base: &Base,
     mode: LayerMode,
-    boot: BootId,
+    boot: ForBoot,
 ) -> Result<About, LayerError> {
     let size_bytes = base.block.size_bytes();
     if !size_bytes.is_multiple_of(512) {
@@ -188,12 +217,17 @@ fn wanted(
             size_bytes,
         });
     }
+    // A boot that comes again gets what it had, and no other one does, whatever its number.
+    let id = match boot.identity.filter(|_| mode == LayerMode::Discard) {
+        Some(identity) => identity.to_string(),
+        None => blake3::Hash::from_bytes(random()?).to_hex()[..32].to_owned(),
+    };
     Ok(About {
         format: FORMAT,
-        id: blake3::Hash::from_bytes(random()?).to_hex()[..32].to_owned(),
+        id,
         machine: machine.clone(),
         mode,
-        boot,
+        boot: boot.number,
         image: base.version.image.clone(),
         version: base.version.version,
         parent_digest: base.version.digest.clone(),
@@ -215,10 +249,12 @@ fn check_parent(have: About, wanted: &About) -> Result<(), LayerError> {
 }
 
 /// Whether a layer on disk is the one that is asked for.
-fn is_same(have: &About, wanted: &About) -> bool {
+fn is_same(have: &About, wanted: &About, boot: ForBoot) -> bool {
+    let is_same_boot =
+        have.boot == wanted.boot && (boot.identity.is_none() || have.id == wanted.id);
     have.parent_digest == wanted.parent_digest
         && have.size_bytes == wanted.size_bytes
-        && (have.mode == LayerMode::Persistent || have.boot == wanted.boot)
+        && (have.mode == LayerMode::Persistent || is_same_boot)
 }
 
 fn random() -> Result<[u8; 32], LayerError> {

@@ -10,7 +10,7 @@ mod map;
 mod room;
 mod write;
 
-pub use about::{About, LayerMode};
+pub use about::{About, Expected, ForBoot, LayerMode};
 pub use error::LayerError;
 pub use header::{BadHeader, Header};
 pub use layers::Layers;

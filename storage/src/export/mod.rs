@@ -13,7 +13,7 @@ pub(crate) use counters::{Counters, Dropped, InFlight, Reads};
 use budget::Budgeted;
 use counted::Counted;
 use images::Block;
-use model::{BootId, ExportSpec, ExportStatus};
+use model::{ExportSpec, ExportStatus};
 use stall::{Patient, Stalls};
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,10 +51,11 @@ impl Export {
         Self { label, disk, counters, connections, stalls }
     }
 
-    pub(crate) fn status(&self, spec: &ExportSpec, candidate: Option<BootId>) -> ExportStatus {
+    pub(crate) fn status(&self, spec: &ExportSpec) -> ExportStatus {
         ExportStatus {
             spec: spec.clone(),
-            candidate,
+            identity: None,
+            candidate: None,
             size_bytes: self.disk.size_bytes(),
             connections: self.connections.count(),
             idle_seconds: self.counters.idle().map(|idle| idle.as_secs()),

@@ -3,7 +3,9 @@
 use super::{Assigned, ExportError, Exports, SILENT_AFTER};
 use crate::admission::{Admission, AoeDisk, Listener, Opened, Peer};
 use crate::export::{Export, Generation};
-use model::{Claim, DiskKey, DiskName, Exchange, ExportSpec, MachineName, Nonce, RootKind};
+use model::{
+    BootIdentity, Claim, DiskKey, DiskName, Exchange, ExportSpec, MachineName, Nonce, RootKind,
+};
 use nbd::server::Refusal;
 use socket2::{Socket, TcpKeepalive};
 use std::sync::{Arc, PoisonError};
@@ -132,20 +134,23 @@ impl Exports {
             let held = self.read();
             held.candidates.get(machine, claim.boot).cloned()
         });
-        let proven = name.claim.and_then(|claim| {
-            let has = assigned.as_ref().map(|one| (&one.spec, one.key, one.exchange.as_ref()));
-            let will_have = waiting.as_ref().map(|one| (&one.spec, one.key, one.exchange.as_ref()));
-            let mut specs = [has, will_have].into_iter().flatten();
-            let meant = specs.find(|(spec, ..)| spec.boot == claim.boot);
+        // Both are looked at, whatever the first is: their boots may have the same number.
+        let proves = |meant: Option<(&ExportSpec, Option<DiskKey>, Option<&Exchange>)>| {
+            let claim = name.claim?;
+            let meant = meant.filter(|(spec, ..)| spec.boot == claim.boot);
             self.prove(&name, claim, nonce, meant)
-        });
-        let is_proven = proven.is_some();
-        let found = match (&assigned, name.claim, machine) {
-            (Some(one), Some(claim), _) if is_proven && one.spec.boot == claim.boot => {
+        };
+        let has = proves(assigned.as_ref().map(|one| (&one.spec, one.key, one.exchange.as_ref())));
+        let will_have =
+            proves(waiting.as_ref().map(|one| (&one.spec, one.key, one.exchange.as_ref())));
+        let proven = has.or(will_have);
+        let (has, will_have) = (has.is_some(), will_have.is_some());
+        let found = match (&assigned, name.claim, &waiting) {
+            (Some(one), Some(_), _) if has => {
                 Some((one.clone(), Generation::Proven(name.generation)))
             }
-            (_, Some(claim), Some(machine)) if is_proven => {
-                let one = self.admit_patiently(&machine, claim)?;
+            (_, Some(claim), Some(order)) if will_have => {
+                let one = self.admit_patiently(&order.spec.machine, claim, order.identity)?;
                 Some((one, Generation::Proven(name.generation)))
             }
             // There is nothing to prove by: the address decides, as it always did.
@@ -195,10 +200,15 @@ impl Exports {
     }
 
     /// Gives the disk to the candidate that has proven itself, as soon as the former boot is silent.
-    fn admit_patiently(&self, machine: &MachineName, claim: Claim) -> Result<Assigned, Refusal> {
+    fn admit_patiently(
+        &self,
+        machine: &MachineName,
+        claim: Claim,
+        identity: Option<BootIdentity>,
+    ) -> Result<Assigned, Refusal> {
         let deadline = Instant::now() + AWAIT_SILENCE_MAX;
         loop {
-            match self.admit(machine, claim.boot) {
+            match self.admit(machine, claim.boot, identity) {
                 Err(ExportError::Runs { .. })
                     if Instant::now() < deadline && !self.is_closing() =>
                 {

@@ -64,12 +64,7 @@ mod tests {
     use model::DiskKey;
 
     fn order(boot: BootId, key: u8) -> ExportOrder {
-        ExportOrder {
-            spec: spec(boot),
-            key: Some(DiskKey::new([key; 32])),
-            exchange: None,
-            reset: false,
-        }
+        ExportOrder { key: Some(DiskKey::new([key; 32])), ..ExportOrder::new(spec(boot)) }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Who gets a machine's disk next, and when: what the boot server asks for, and what proofs bring about.
 
-use super::keys::{Key, Keys, Waiting};
+use super::keys::{Identity, Key, Keys, Waiting};
 use super::{Assigned, ExportError, Exports, file};
-use images::LayerMode;
-use model::{BootId, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind};
+use images::{ForBoot, LayerMode};
+use model::{BootId, BootIdentity, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind};
 use std::sync::PoisonError;
 
 impl Exports {
@@ -16,7 +16,9 @@ impl Exports {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_address(&order.spec)?;
         match self.get(&order.spec.machine) {
-            Some(former) if former.spec.boot == order.spec.boot => self.again(former, order),
+            Some(former) if former.is_for(order.spec.boot, order.identity) => {
+                self.again(former, order)
+            }
             Some(former) if order.key.is_some() => {
                 self.wait(order)?;
                 Ok(self.status(&former))
@@ -41,8 +43,9 @@ impl Exports {
         &self,
         machine: &MachineName,
         boot: BootId,
+        identity: Option<BootIdentity>,
     ) -> Result<ExportStatus, ExportError> {
-        self.admit(machine, boot).map(|assigned| self.status(&assigned))
+        self.admit(machine, boot, identity).map(|assigned| self.status(&assigned))
     }
 
     /// Gives the disk to the machine's candidate of this boot, if the former boot is silent. If it has it already,
@@ -54,14 +57,17 @@ impl Exports {
         &self,
         machine: &MachineName,
         boot: BootId,
+        identity: Option<BootIdentity>,
     ) -> Result<Assigned, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let former = self.get(machine);
-        if let Some(one) = former.as_ref().filter(|former| former.spec.boot == boot) {
+        if let Some(one) = former.as_ref().filter(|former| former.is_for(boot, identity)) {
             return Ok(one.clone());
         }
         let candidate = self.read().candidates.get(machine, boot).cloned();
-        let Some(order) = candidate else {
+        let Some(order) = candidate.filter(|candidate| {
+            super::is_same_boot((candidate.spec.boot, candidate.identity), (boot, identity))
+        }) else {
             return Err(ExportError::NoCandidate { machine: machine.clone(), boot });
         };
         if let Some(former) = former {
@@ -85,10 +91,11 @@ impl Exports {
         if let Some(former) = &former {
             self.close_former(former)?;
         }
-        if was_waiting || former.is_some() {
+        let absent = self.write().absent.remove(machine);
+        if was_waiting || former.is_some() || absent.is_some() {
             self.save()?;
         }
-        self.layers.reset(machine)?;
+        self.throw_away(machine)?;
         tracing::info!(%machine, "its disk was deleted");
         Ok(())
     }
@@ -114,7 +121,8 @@ impl Exports {
 
     /// The boot that has the export asks for it again.
     fn again(&self, former: Assigned, order: ExportOrder) -> Result<ExportStatus, ExportError> {
-        let ExportOrder { spec, key, exchange, .. } = order;
+        let ExportOrder { spec, key, exchange, identity, has_disk, .. } = order;
+        let identity = former.identity.or(identity);
         let is_used = former.export.connections.was_used();
         let (key, exchange) = match (former.key, key) {
             (key, None) => (key, former.exchange.clone()),
@@ -133,7 +141,8 @@ impl Exports {
         let is_same = ExportSpec { address, ..former.spec.clone() } == spec;
         if !is_same || former.export.connections.is_closed() {
             self.close_former(&former)?;
-            return self.make_anew(ExportOrder { spec, key, exchange, reset: false });
+            let again = ExportOrder { spec, key, exchange, reset: false, identity, has_disk };
+            return self.make_anew(again);
         }
         if former.spec != spec || former.key != key || former.exchange != exchange {
             let changed = Assigned { spec, key, exchange, ..former };
@@ -150,7 +159,8 @@ impl Exports {
         // What would go wrong then is told now.
         let base = self.store.open_base(image, *version)?;
         if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
-            self.layers.check(machine, &base, mode, *boot)?;
+            let boot = ForBoot { number: *boot, identity: order.identity };
+            self.layers.check(machine, &base, mode, boot, self.expected(&order))?;
         }
         let (machine, boot) = (machine.clone(), *boot);
         if self.write().candidates.put(order) {
@@ -162,12 +172,18 @@ impl Exports {
 
     /// Makes the export of a boot that has none yet; nobody else has the machine's.
     fn make_anew(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
-        let ExportOrder { spec, key, exchange, reset } = order;
+        let expected = self.expected(&order);
+        let ExportOrder { spec, key, exchange, reset, identity, .. } = order;
         let machine = spec.machine.clone();
-        let is_reset = if reset { self.layers.reset(&machine) } else { Ok(()) };
-        let made = is_reset.map_err(ExportError::from).and_then(|()| self.make(&spec, true));
-        let made = made
-            .map(|export| Assigned { exchange, ..Assigned::new(spec, key, export, self.aoe_mac) });
+        let is_reset = if reset { self.throw_away(&machine) } else { Ok(()) };
+        let made = is_reset.and_then(|()| self.make(&spec, identity, true, expected));
+        let made = made.map(|export| Assigned {
+            exchange,
+            identity,
+            ..Assigned::new(spec, key, export, self.aoe_mac)
+        });
+        // The machine boots: no former boot of it comes back.
+        self.write().absent.remove(&machine);
         if let Ok(assigned) = &made {
             let mut held = self.write();
             held.exports.insert(machine.clone(), assigned.clone());
@@ -176,15 +192,27 @@ impl Exports {
         // Also when it failed: the former export must not come back with a restart.
         self.save()?;
         let assigned = made?;
-        let ExportSpec { machine, image, version, boot, root, .. } = &assigned.spec;
+        let ExportSpec { machine, image, version, boot, .. } = &assigned.spec;
         let has_key = assigned.key.is_some();
         tracing::info!(%machine, %image, version, boot, has_key, "export ready");
-        if *root == RootKind::Aoe {
-            for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                listener(&assigned.aoe_disk());
-            }
-        }
+        self.announce(machine);
         Ok(self.status(&assigned))
+    }
+
+    /// Throws away what the machine ever wrote. If this server dies in between, the disk is there, and known.
+    fn throw_away(&self, machine: &MachineName) -> Result<(), ExportError> {
+        self.kept.forget(machine)?;
+        Ok(self.layers.reset(machine)?)
+    }
+
+    /// Tells of a new export who attaches it over AoE.
+    pub(super) fn announce(&self, machine: &MachineName) {
+        let Some(new) = self.get(machine).filter(|new| new.spec.root == RootKind::Aoe) else {
+            return;
+        };
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            listener(&new.aoe_disk());
+        }
     }
 
     /// Ends a former boot's export, and takes it out of the table when nothing can be written to its
@@ -197,7 +225,7 @@ impl Exports {
         Ok(())
     }
 
-    fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
+    pub(super) fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
         let is_other = |one: &&Assigned| {
             one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
         };
@@ -217,7 +245,11 @@ impl Exports {
     /// Keeps all on disk. The table comes first: the key of a boot that is new in it is in the file of keys already, as
     /// that of a candidate.
     fn save(&self) -> Result<(), ExportError> {
-        file::write(&self.path, self.all().into_iter().map(|one| one.spec).collect())?;
+        let held = self.read();
+        let absent = held.absent.values().map(|one| one.spec.clone());
+        let specs = held.exports.values().map(|one| one.spec.clone()).chain(absent).collect();
+        drop(held);
+        file::write(&self.path, specs)?;
         self.save_keys()
     }
 
@@ -227,9 +259,21 @@ impl Exports {
             let (machine, boot) = (one.spec.machine.clone(), one.spec.boot);
             one.key.map(|key| Key { machine, boot, key, exchange: one.exchange.clone() })
         };
-        let key = held.exports.values().filter_map(key).collect();
+        let absent_key = |one: &super::Absent| {
+            let (machine, boot) = (one.spec.machine.clone(), one.spec.boot);
+            one.key.map(|key| Key { machine, boot, key, exchange: one.exchange.clone() })
+        };
+        let of_absent = held.absent.values().filter_map(absent_key);
+        let key = held.exports.values().filter_map(key).chain(of_absent).collect();
+        let assigned = held.exports.values().map(|one| (&one.spec, one.identity));
+        let absent = held.absent.values().map(|one| (&one.spec, one.identity));
+        let identity = assigned.chain(absent).filter_map(|(spec, identity)| {
+            let (machine, boot) = (spec.machine.clone(), spec.boot);
+            identity.map(|identity| Identity { machine, boot, identity })
+        });
+        let identity = identity.collect();
         let candidate = held.candidates.iter().cloned().map(Waiting::from).collect();
         drop(held);
-        Keys { key, candidate }.write(&self.path)
+        Keys { key, candidate, identity }.write(&self.path)
     }
 }

@@ -68,6 +68,17 @@ pub enum ExportError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The file that says which machines keep a disk is not what this program wrote.
+    #[error(
+        "{path} is damaged: {why}. It says which machines keep a disk; if all disks are in place, remove the file, and \
+         it is made again"
+    )]
+    Forgotten {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The table's file is not what this program wrote.
     #[error(
         "the export table {path} is damaged: {why}. Running machines lose their disks without it; if \

@@ -3,7 +3,7 @@
 
 use super::ExportError;
 use super::file::{read_text, write_durably};
-use model::{BootId, DiskKey, Exchange, ExportOrder, ExportSpec, MachineName};
+use model::{BootId, BootIdentity, DiskKey, Exchange, ExportOrder, ExportSpec, MachineName};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Keys {
     pub(super) key: Vec<Key>,
     pub(super) candidate: Vec<Waiting>,
+    pub(super) identity: Vec<Identity>,
 }
 
 /// How it is read: what a later Bootlace has written and this one does not know is left out.
@@ -21,6 +22,8 @@ struct File {
     key: Vec<Key>,
     #[serde(default)]
     candidate: Vec<toml::Value>,
+    #[serde(default)]
+    identity: Vec<Identity>,
 }
 
 /// The key of an export of the table. If that is for another boot by now, the key is of no use any more.
@@ -33,6 +36,14 @@ pub(super) struct Key {
     pub(super) exchange: Option<Exchange>,
 }
 
+/// Tells the boot of an export of the table from others with its number.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Identity {
+    pub(super) machine: MachineName,
+    pub(super) boot: BootId,
+    pub(super) identity: BootIdentity,
+}
+
 /// A candidate.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Waiting {
@@ -41,18 +52,24 @@ pub(super) struct Waiting {
     reset: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exchange: Option<Exchange>,
+    #[serde(default)]
+    has_disk: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<BootIdentity>,
     spec: ExportSpec,
 }
 
 impl From<ExportOrder> for Waiting {
-    fn from(ExportOrder { spec, key, exchange, reset }: ExportOrder) -> Self {
-        Self { key, reset, exchange, spec }
+    fn from(order: ExportOrder) -> Self {
+        let ExportOrder { spec, key, exchange, reset, identity, has_disk } = order;
+        Self { key, reset, exchange, has_disk, identity, spec }
     }
 }
 
 impl From<Waiting> for ExportOrder {
-    fn from(Waiting { key, reset, exchange, spec }: Waiting) -> Self {
-        Self { spec, key, exchange, reset }
+    fn from(waiting: Waiting) -> Self {
+        let Waiting { key, reset, exchange, has_disk, identity, spec } = waiting;
+        Self { spec, key, exchange, reset, identity, has_disk }
     }
 }
 
@@ -63,10 +80,10 @@ impl Keys {
         let Some(text) = read_text(&path)? else { return Ok(Self::default()) };
         // Not the parser's words: they quote the line, and that may be a key.
         let why = "it is not what this program has written".to_owned();
-        let File { key, candidate } =
+        let File { key, candidate, identity } =
             toml::from_str(&text).map_err(|_| ExportError::Damaged { path, why })?;
         let candidate = candidate.into_iter().filter_map(|one| one.try_into().ok()).collect();
-        Ok(Self { key, candidate })
+        Ok(Self { key, candidate, identity })
     }
 
     /// Keeps these in place of the former ones.
@@ -76,6 +93,15 @@ impl Keys {
         let text = toml::to_string(self)
             .map_err(|_| failed(io::Error::other("a key can't be written as text")))?;
         write_durably(&path, text.as_bytes()).map_err(failed)
+    }
+
+    /// What tells this boot of the machine from others with its number.
+    pub(super) fn identity_of(&self, spec: &ExportSpec) -> Option<BootIdentity> {
+        let is_meant = |machine: &MachineName, boot| (machine, boot) == (&spec.machine, spec.boot);
+        let kept = self.identity.iter().find(|one| is_meant(&one.machine, one.boot));
+        let mut waiting = self.candidate.iter();
+        kept.map(|one| one.identity)
+            .or_else(|| waiting.find(|one| is_meant(&one.spec.machine, one.spec.boot))?.identity)
     }
 
     /// The key for this boot of the machine, and what replaces it.
@@ -126,10 +152,18 @@ pub(super) mod tests {
     /// What is kept for boot 4, while boot 5 waits.
     fn keys() -> Keys {
         let exchange = Some(Exchange { key: key(6), text: "a file\nof the machine\n".to_owned() });
-        let (machine, waiting) = ("lab-07".parse().unwrap(), exchange.clone());
-        let kept = Key { machine, boot: 4, key: key(4), exchange };
-        let waiting = Waiting { key: Some(key(5)), reset: true, exchange: waiting, spec: spec(5) };
-        Keys { key: vec![kept], candidate: vec![waiting] }
+        let (machine, waiting): (MachineName, _) = ("lab-07".parse().unwrap(), exchange.clone());
+        let kept = Key { machine: machine.clone(), boot: 4, key: key(4), exchange };
+        let waiting = Waiting {
+            key: Some(key(5)),
+            reset: true,
+            exchange: waiting,
+            has_disk: true,
+            identity: Some(BootIdentity::new([5; 16])),
+            spec: spec(5),
+        };
+        let identity = Identity { machine, boot: 4, identity: BootIdentity::new([4; 16]) };
+        Keys { key: vec![kept], candidate: vec![waiting], identity: vec![identity] }
     }
 
     #[test]
@@ -144,9 +178,20 @@ pub(super) mod tests {
         let died = "it died as it admitted the candidate";
         assert_eq!(read.of(&spec(5)), Some((key(5), exchange.clone())), "{died}");
         assert_eq!(read.of(&spec(6)), None, "the previous release has served another boot");
+        let identities = [4, 5, 6].map(|boot| read.identity_of(&spec(boot)));
+        let known = |byte| Some(BootIdentity::new([byte; 16]));
+        assert_eq!(identities, [known(4), known(5), None]);
         let waiting: Vec<_> = read.candidate.into_iter().map(ExportOrder::from).collect();
-        let key = Some(key(5));
-        assert_eq!(waiting, [ExportOrder { spec: spec(5), key, exchange, reset: true }]);
+        let identity = Some(BootIdentity::new([5; 16]));
+        let order = ExportOrder {
+            key: Some(key(5)),
+            exchange,
+            reset: true,
+            has_disk: true,
+            identity,
+            ..ExportOrder::new(spec(5))
+        };
+        assert_eq!(waiting, [order]);
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod candidates;
 mod change;
 mod error;
 mod file;
+mod kept;
 mod keys;
+mod restore;
 
 pub use error::ExportError;
 
@@ -17,11 +19,12 @@ use crate::export::{Export, Label};
 use crate::hosts::Hosts;
 use crate::random_bytes;
 use candidates::Candidates;
-use images::{Base, Block, LayerMode, Layers, Store};
+use images::{Base, Block, Expected, ForBoot, LayerMode, Layers, Store};
+use kept::Kept;
 use keys::Keys;
 use model::{
-    BootId, DiskKey, Exchange, ExportOrder, ExportSpec, ExportStatus, HostCount, KeptDisk,
-    MachineName, RootKind, Space, StallVerb,
+    BootId, BootIdentity, DiskKey, DiskReport, Exchange, ExportOrder, ExportSpec, ExportStatus,
+    HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,6 +47,8 @@ struct Assigned {
     key: Option<DiskKey>,
     /// What replaces the key.
     exchange: Option<Exchange>,
+    /// Tells its boot from others with the same number.
+    identity: Option<BootIdentity>,
     /// It was there before this server started.
     is_restored: bool,
     export: Arc<Export>,
@@ -59,11 +64,16 @@ impl Assigned {
             mac,
         };
         let place = Arc::new(place);
-        Self { spec, key, exchange: None, is_restored: false, export, place }
+        Self { spec, key, exchange: None, identity: None, is_restored: false, export, place }
     }
 
     fn status(&self, candidate: Option<BootId>) -> ExportStatus {
-        self.export.status(&self.spec, candidate)
+        let status = self.export.status(&self.spec);
+        ExportStatus { candidate, identity: self.identity, ..status }
+    }
+
+    fn is_for(&self, boot: BootId, identity: Option<BootIdentity>) -> bool {
+        is_same_boot((self.spec.boot, self.identity), (boot, identity))
     }
 
     fn aoe_disk(&self) -> AoeDisk {
@@ -76,6 +86,16 @@ impl Assigned {
 struct Held {
     exports: BTreeMap<MachineName, Assigned>,
     candidates: Candidates,
+    /// Exports of the table that could not be made again yet.
+    absent: BTreeMap<MachineName, Absent>,
+}
+
+/// An export without its disk.
+struct Absent {
+    spec: ExportSpec,
+    key: Option<DiskKey>,
+    exchange: Option<Exchange>,
+    identity: Option<BootIdentity>,
 }
 
 impl Held {
@@ -89,6 +109,8 @@ pub(crate) struct Exports {
     store: Store,
     layers: Layers,
     path: PathBuf,
+    /// Which machines keep a disk.
+    kept: Kept,
     aoe_mac: Option<Mac>,
     /// When this server started.
     began: Instant,
@@ -112,9 +134,11 @@ impl Exports {
     /// # Errors
     /// Something can't be opened. A single export that can't be made again is logged, not an error.
     pub(crate) fn open(config: &Config) -> Result<Self, ExportError> {
+        let layers = Layers::open(&config.layers, &config.volatile, config.layer_max_bytes)?;
         let exports = Self {
             store: Store::open(&config.images)?,
-            layers: Layers::open(&config.layers, &config.volatile, config.layer_max_bytes)?,
+            kept: Kept::open(&config.table, layers.kept()?)?,
+            layers,
             path: config.table.clone(),
             aoe_mac: config.aoe_mac,
             began: Instant::now(),
@@ -128,26 +152,17 @@ impl Exports {
         };
         let keys = Keys::read(&config.table)?;
         for spec in file::read(&config.table)? {
-            let machine = spec.machine.clone();
-            match exports.make(&spec, false) {
-                Ok(export) => {
-                    tracing::info!(%machine, "export restored");
-                    let (key, exchange) = keys.of(&spec).unzip();
-                    let restored = Assigned::new(spec, key, export, exports.aoe_mac);
-                    let exchange = exchange.flatten();
-                    let restored = Assigned { is_restored: true, exchange, ..restored };
-                    exports.write().exports.insert(machine, restored);
-                }
-                Err(error) => {
-                    let error = wire::error_chain(&error);
-                    tracing::error!(%machine, error, "the export could not be restored");
-                }
-            }
+            let ((key, exchange), identity) = (keys.of(&spec).unzip(), keys.identity_of(&spec));
+            let exchange = exchange.flatten();
+            exports.restore(Absent { spec, key, exchange, identity }, true);
         }
         let mut held = exports.write();
         for order in keys.candidate.into_iter().map(ExportOrder::from) {
-            let assigned = held.exports.get(&order.spec.machine);
-            if assigned.is_none_or(|assigned| assigned.spec.boot != order.spec.boot) {
+            let machine = &order.spec.machine;
+            let assigned = held.exports.get(machine).map(|one| (one.spec.boot, one.identity));
+            let absent = held.absent.get(machine).map(|one| (one.spec.boot, one.identity));
+            let boot = (order.spec.boot, order.identity);
+            if assigned.or(absent).is_none_or(|former| !is_same_boot(former, boot)) {
                 held.candidates.put(order);
             }
         }
@@ -175,6 +190,24 @@ impl Exports {
     pub(crate) fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
         let about = self.layers.about(machine, LayerMode::Persistent)?;
         Ok(about.map(|about| KeptDisk { image: about.image, version: about.version }))
+    }
+
+    /// Disks that machines keep, or should have.
+    ///
+    /// # Errors
+    /// The folder with the disks can't be listed.
+    pub(crate) fn disks(&self) -> Result<Vec<DiskReport>, ExportError> {
+        let mut machines = self.kept.all();
+        machines.extend(self.layers.kept()?);
+        let report = |machine: MachineName| {
+            let (stands_on, trouble) = match self.kept_disk(&machine) {
+                Ok(Some(disk)) => (Some(disk), None),
+                Ok(None) => (None, Some(self.layers.missing(&machine).to_string())),
+                Err(error) => (None, Some(wire::error_chain(&error))),
+            };
+            DiskReport { machine, stands_on, trouble }
+        };
+        Ok(machines.into_iter().map(report).collect())
     }
 
     /// All exports, by machine.
@@ -260,8 +293,24 @@ impl Exports {
         Arc::clone(trace)
     }
 
+    /// What is known of the machine's layer in this boot.
+    fn expected(&self, order: &ExportOrder) -> Expected {
+        let ExportOrder { spec, reset, has_disk, .. } = order;
+        let is_kept = LayerMode::of(spec.write_mode) == Some(LayerMode::Persistent);
+        match is_kept && !reset && (*has_disk || self.kept.has(&spec.machine)) {
+            true => Expected::There,
+            false => Expected::Perhaps,
+        }
+    }
+
     /// `is_boot`: the machine boots; otherwise it runs, and this server has restarted.
-    fn make(&self, spec: &ExportSpec, is_boot: bool) -> Result<Arc<Export>, ExportError> {
+    fn make(
+        &self,
+        spec: &ExportSpec,
+        identity: Option<BootIdentity>,
+        is_boot: bool,
+        expected: Expected,
+    ) -> Result<Arc<Export>, ExportError> {
         let mut base = self.store.open_base(&spec.image, spec.version)?;
         let trace = self.trace(&base);
         if is_boot {
@@ -273,9 +322,22 @@ impl Exports {
             self.layers.discard(&spec.machine)?;
             return Ok(Arc::new(Export::new(label(spec), base.block)));
         };
-        let layer = self.layers.open_or_create(&spec.machine, &base, mode, spec.boot)?;
+        let boot = ForBoot { number: spec.boot, identity };
+        let layer = self.layers.open_or_create(&spec.machine, &base, mode, boot, expected)?;
+        if mode == LayerMode::Persistent {
+            self.kept.add(&spec.machine)?;
+        }
         Ok(Arc::new(Export::new(label(spec), layer)))
     }
+}
+
+/// Whether these are one boot. Without an identity, which an earlier Bootlace does not give, the number decides when an
+/// order comes.
+fn is_same_boot(
+    have: (BootId, Option<BootIdentity>),
+    wanted: (BootId, Option<BootIdentity>),
+) -> bool {
+    have.0 == wanted.0 && (wanted.1.is_none() || have.1 == wanted.1)
 }
 
 fn label(spec: &ExportSpec) -> Label {

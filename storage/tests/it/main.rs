@@ -8,6 +8,7 @@ mod descriptors;
 mod full;
 mod kill;
 mod lan;
+mod lost;
 mod manners;
 mod nbd;
 mod proof;

@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::storage_client::{self, StorageError};
 use crate::store::{LastBoot, View};
 use initcfg::{Report, Word};
-use model::{Boot, BootId, ExportStatus, RootKind, Stage};
+use model::{Boot, BootId, ExportSpec, ExportStatus, RootKind, Stage, WriteMode};
 use std::time::Duration;
 use wire::Mac;
 
@@ -79,7 +79,9 @@ impl Service {
                     _ if runs => Ok(false),
                     (Some(machine), Some(RootKind::Aoe)) => {
                         let socket = &self.options().storage_socket;
-                        storage_client::admit(socket, machine, boot).await.map(|_| true)
+                        storage_client::admit(socket, machine, boot, known.identity)
+                            .await
+                            .map(|_| true)
                     }
                     _ => Ok(true),
                 }
@@ -128,8 +130,7 @@ impl Service {
     /// Whether the storage server says that this boot has its machine's disk.
     async fn has_export(&self, last: &LastBoot) -> bool {
         let is_his = |export: &ExportStatus| {
-            let spec = &export.spec;
-            Some(&spec.machine) == last.boot.machine.as_ref() && spec.boot == last.boot.id
+            Some(&export.spec.machine) == last.boot.machine.as_ref() && is_of(export, last)
         };
         let answer = self.exports().last();
         if answer.list.iter().any(is_his) {
@@ -146,16 +147,18 @@ impl Service {
     /// somebody has shown their secret; and disks that were to be thrown away are.
     pub(crate) async fn note_exports(&self) {
         let (view, answer) = (self.view(), self.exports().last());
+        self.count_beyond(&answer.list).await;
         for export in &answer.list {
             let (mac, boot) = (export.spec.mac, export.spec.boot);
-            let known = view.boot(mac, boot).map(|known| known.proof);
-            let is_new = known.is_some_and(|proof| proof.is_given && !proof.is_admitted);
+            let known = view.boot(mac, boot).filter(|known| is_of(export, known));
+            let is_new =
+                known.is_some_and(|known| known.proof.is_given && !known.proof.is_admitted);
             if export.connections == 0 && export.spec.root == RootKind::Nbd {
                 self.ask(boot);
             }
             if is_new && export.spec.root == RootKind::Nbd {
                 self.is_admitted(mac, boot).await;
-            } else if view.disk_resets.contains(&boot) {
+            } else if known.is_some() && view.disk_resets.contains(&boot) {
                 let machine = export.spec.machine.clone();
                 let noted = self
                     .database()
@@ -163,7 +166,49 @@ impl Service {
                 if let Err(error) = noted.await {
                     tracing::warn!(%mac, boot, error = error.chain(), "a disk that was reset is not noted");
                 }
+            } else {
+                self.note_kept_disk(&view, &export.spec).await;
             }
+        }
+    }
+
+    /// Boots that begin get larger numbers than those that the storage server knows, if this database was lost or is an
+    /// older one that was restored.
+    async fn count_beyond(&self, exports: &[ExportStatus]) {
+        let known = exports.iter().flat_map(|export| [Some(export.spec.boot), export.candidate]);
+        let Some(last) = known.flatten().max().filter(|last| self.exports().is_news(*last)) else {
+            return;
+        };
+        match self.database().write(move |tables| Ok(tables.count_boots_from(last)?)).await {
+            Ok(true) => tracing::warn!(
+                boot = last,
+                "the storage server knows later boots: this database was lost, or is a restored one. Boots are counted \
+                 from there"
+            ),
+            Ok(false) => {}
+            Err(error) => {
+                self.exports().forget_news();
+                tracing::warn!(
+                    error = error.chain(),
+                    "boots are not counted from the storage server's last one"
+                );
+            }
+        }
+    }
+
+    /// Remembers that the machine keeps a disk.
+    async fn note_kept_disk(&self, view: &View, spec: &ExportSpec) {
+        let is_kept = spec.write_mode == WriteMode::Persistent;
+        if !is_kept
+            || view.kept_disks.contains(&spec.machine)
+            || view.site.machine(&spec.machine).is_none()
+        {
+            return;
+        }
+        let machine = spec.machine.clone();
+        let noted = self.database().write(move |tables| Ok(tables.note_kept_disk(&machine)?));
+        if let Err(error) = noted.await {
+            tracing::warn!(machine = %spec.machine, error = error.chain(), "that it keeps a disk is not noted");
         }
     }
 
@@ -218,4 +263,10 @@ fn is_before_keeper(boot: &Boot, now: Now) -> bool {
         let is_in_init = (Stage::Start..Stage::Handover).contains(&last.stage);
         is_in_init && now.unix_ms.abs_diff(last.at_unix_ms) < STAGE_WITHIN_MS
     })
+}
+
+/// Whether an export is this boot's. An earlier storage server tells the number only.
+fn is_of(export: &ExportStatus, last: &LastBoot) -> bool {
+    let is_other = export.identity.is_some() && export.identity != last.identity;
+    export.spec.boot == last.boot.id && !is_other
 }

@@ -4,7 +4,7 @@ use super::stages::{NewStage, Prepared};
 use crate::initrds::{InitrdState, Recipe};
 use crate::service::Service;
 use crate::storage_client;
-use crate::store::View;
+use crate::store::{LastBoot, View};
 use model::{
     BootId, BootPlan, ExportOrder, ExportSpec, ImageName, Machine, MachineName, Network, Plan,
     RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
@@ -147,7 +147,7 @@ impl Service {
         };
         let version = (&boot.image.image, boot.image.version);
         let nic = (boot.config.mac, address);
-        let order = export_order(&view, machine, version, machine.root, id, nic);
+        let order = export_order(&view, machine, version, machine.root, known, nic);
         let proof = known.proof;
         let order = self.with_keys(order, machine, &known.boot, proof.token, proof.mix).await;
         let order = order.map_err(|error| not_ready(&error))?;
@@ -173,13 +173,17 @@ impl Service {
         let kept = storage_client::kept_disk(&self.options().storage_socket, name)
             .await
             .map_err(|error| not_ready(name, &error))?;
-        let version = kept
-            .filter(|kept| kept.image == boot.image.image)
-            .and_then(|kept| site.version(&kept.image, kept.version));
-        Ok(match version {
-            Some(version) => Box::new(boot.on_version(version)),
-            None => boot,
-        })
+        let Some(kept) = kept.filter(|kept| kept.image == boot.image.image) else {
+            return Ok(boot);
+        };
+        match site.version(&kept.image, kept.version) {
+            Some(version) => Ok(Box::new(boot.on_version(version))),
+            None => Err(Waiting::NotReady(format!(
+                "{name} can't start yet: its disk was made on {} version {}, which is not among the images any more. Put \
+                 that version back; to begin a new disk, bootlace machine reset {name}",
+                kept.image, kept.version
+            ))),
+        }
     }
 
     fn check_initrd(&self, boot: &BootPlan) -> Result<(), Waiting> {
@@ -206,7 +210,7 @@ pub(super) fn export_order(
     machine: &Machine,
     (image, version): (&ImageName, u32),
     root: RootKind,
-    boot: BootId,
+    known: &LastBoot,
     (mac, address): (Mac, Ipv4Addr),
 ) -> ExportOrder {
     let spec = ExportSpec {
@@ -214,14 +218,18 @@ pub(super) fn export_order(
         image: image.clone(),
         version,
         write_mode: machine.write_mode,
-        boot,
+        boot: known.boot.id,
         root,
         address,
         mac,
         shelf_slot: machine.shelf_slot,
     };
-    let reset = view.disk_resets.contains(&boot);
-    ExportOrder { spec, key: None, exchange: None, reset }
+    ExportOrder {
+        reset: view.disk_resets.contains(&known.boot.id),
+        identity: known.identity,
+        has_disk: view.kept_disks.contains(&machine.name),
+        ..ExportOrder::new(spec)
+    }
 }
 
 fn not_ready(machine: &MachineName, error: &dyn std::error::Error) -> Waiting {

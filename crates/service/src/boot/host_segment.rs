@@ -169,7 +169,7 @@ impl Service {
                     mix = Some(new_token()?);
                 }
                 let image = (image, *version);
-                let order = export_order(&view, machine, image, root, boot, (mac, address));
+                let order = export_order(&view, machine, image, root, open, (mac, address));
                 let order = self.with_keys(order, machine, &open.boot, Some(token), mix).await?;
                 let socket = &self.options().storage_socket;
                 let taken = storage_client::put_export(socket, &order).await?;

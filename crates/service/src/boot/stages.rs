@@ -5,7 +5,9 @@ use crate::error::Error;
 use crate::service::Service;
 use crate::store::NewBoot;
 use initcfg::Token;
-use model::{Boot, BootId, Firmware, ImageVersion, MachineName, RootKind, Stage, StageEvent};
+use model::{
+    Boot, BootId, BootIdentity, Firmware, ImageVersion, MachineName, RootKind, Stage, StageEvent,
+};
 use std::sync::Arc;
 use wire::Mac;
 
@@ -73,7 +75,8 @@ impl Service {
         if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, mac, now)) {
             return Ok(boot.id);
         }
-        let new = NewBoot { mac, firmware, started_unix_ms: now.unix_ms, token: new_token()? };
+        let (token, identity) = (new_token()?, new_identity()?);
+        let new = NewBoot { mac, firmware, started_unix_ms: now.unix_ms, token, identity };
         let opened = self.database().write(move |tables| {
             let last = tables.last_boot(mac)?;
             if let Some(boot) = last.filter(|boot| is_same_power_on(boot, mac, now)) {
@@ -144,6 +147,7 @@ impl Service {
         root: RootKind,
     ) -> Result<Prepared, Error> {
         let (started_unix_ms, token) = (self.now().unix_ms, new_token()?);
+        let identity = new_identity()?;
         let prepared = self.database().write(move |tables| {
             let Some(boot) = tables.last_boot_from(mac)? else { return Ok(Prepared::NeverStarted) };
             // Whoever is logged in on a machine has its other NICs, too.
@@ -164,7 +168,13 @@ impl Service {
                 // another NIC since, and the loader came from this one.
                 _ => {
                     let firmware = boot.firmware;
-                    tables.open_boot(&NewBoot { mac, firmware, started_unix_ms, token })?
+                    tables.open_boot(&NewBoot {
+                        mac,
+                        firmware,
+                        started_unix_ms,
+                        token,
+                        identity,
+                    })?
                 }
             };
             tables.assign(mac, id, &machine, &version, root)?;
@@ -186,6 +196,13 @@ pub(super) fn new_token() -> Result<Token, Error> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
     Ok(Token::new(random))
+}
+
+/// A number that no other boot has.
+fn new_identity() -> Result<BootIdentity, Error> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
+    Ok(BootIdentity::new(random))
 }
 
 /// Text of a stranger, fit for a log line and a page.

@@ -5,28 +5,41 @@ use crate::live::Answer;
 use crate::service::Service;
 use crate::storage_client;
 use model::{Descriptors, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the storage server is asked for its exports.
 const EXPORTS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often it is asked for disks that machines keep, for which it reads a file of each.
+const DISKS_INTERVAL: Duration = Duration::from_secs(20);
+
 impl Service {
     /// Asks the storage server for its exports. Pages show what it said last.
     pub async fn refresh_exports(&self) {
-        let asked = Some(self.now().moment);
+        let now = self.now().moment;
+        let asked = Some(now);
+        let before = self.exports().last();
+        let (mut disks, mut disks_asked) = (Arc::clone(&before.disks), before.disks_asked);
         let socket = &self.options().storage_socket;
         let answer = match storage_client::exports(socket).await {
             Ok(list) => {
                 let space = storage_client::space(socket).await.ok();
                 let descriptors = storage_client::descriptors(socket).await.ok();
                 let refusals = storage_client::refusals(socket).await.ok();
-                Answer { asked, list, space, descriptors, refusals, error: None }
+                if disks_asked.is_none_or(|asked| now.since(asked) >= DISKS_INTERVAL)
+                    && let Ok(told) = storage_client::disks(socket).await
+                {
+                    (disks, disks_asked) = (Arc::new(told), asked);
+                }
+                let error = None;
+                Answer { asked, list, space, descriptors, refusals, disks, disks_asked, error }
             }
             Err(error) => {
                 // What it said of its clients is compared with what it says next.
-                let Answer { descriptors, refusals, .. } = (*self.exports().last()).clone();
+                let Answer { descriptors, refusals, .. } = (*before).clone();
                 let error = Some(wire::error_chain(&error));
-                Answer { asked, descriptors, refusals, error, ..Answer::default() }
+                Answer { asked, descriptors, refusals, disks, error, ..Answer::default() }
             }
         };
         let error = answer.error.clone();

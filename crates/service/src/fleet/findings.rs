@@ -5,7 +5,9 @@ use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_cause};
 use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
-use model::{Finding, FindingKind, Space, Subject};
+use model::{Finding, FindingKind, ImageName, Site, Space, Subject};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 impl Service {
     /// All that a person should know now, the worst first. Asks the storage server if that was not done just now.
@@ -54,13 +56,24 @@ impl Service {
         });
         holds(FindingKind::NoInitrd, no_initrd.collect());
 
-        let left = exports.list.iter().map(|export| &export.spec.machine);
-        let left = left.filter(|name| site.machine(name).is_none()).map(|name| {
-            let cause = "The storage server has a disk of it, and it is no machine any more: probably it was \
-                         removed while the storage server did not run";
+        let missing = exports.disks.iter().filter_map(|disk| {
+            let why = disk.trouble.as_ref()?;
+            Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
+        });
+        holds(FindingKind::DiskMissing, missing.collect());
+        let kept = exports.disks.iter().filter(|disk| disk.trouble.is_none());
+        let mut left: Vec<_> = kept.map(|disk| &disk.machine).collect();
+        left.extend(exports.list.iter().map(|export| &export.spec.machine));
+        left.sort_unstable();
+        left.dedup();
+        let left = left.into_iter().filter(|name| site.machine(name).is_none()).map(|name| {
+            let cause = "The storage server has a disk of it, and it is no machine: probably it was removed while \
+                         the storage server did not run, or the database was lost";
             held(Subject::Machine(name.clone()), cause.to_owned())
         });
         holds(FindingKind::DiskLeft, left.collect());
+        let missing = missing_images(&site, &self.options().images);
+        holds(FindingKind::ImageMissing, server(missing).into_iter().collect());
 
         let machines = self.machines();
         for (kind, word) in [
@@ -87,6 +100,28 @@ impl Service {
         });
         holds(FindingKind::RamNearlyFull, short.collect());
     }
+}
+
+/// Images that machines are to boot and that have no version.
+pub(super) fn images_without_version(site: &Site) -> BTreeSet<&ImageName> {
+    let assigned = site.machines.iter().filter_map(|machine| machine.image.as_ref());
+    assigned.filter(|image| site.newest(image).is_none()).collect()
+}
+
+fn missing_images(site: &Site, folder: &Path) -> Option<String> {
+    let missing = images_without_version(site);
+    let names: Vec<&str> = missing.iter().map(|image| image.as_str()).collect();
+    let folder = folder.display();
+    let why = match site.images.is_empty() {
+        true => format!("{folder} is empty: its file system is probably not mounted"),
+        false => format!("there is no version of it in {folder}"),
+    };
+    (!names.is_empty()).then(|| format!("Machines are to boot {}, and {why}", names.join(", ")))
+}
+
+fn upper_first(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn subject(view: &MachineView) -> Subject {

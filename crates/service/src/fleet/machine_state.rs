@@ -400,6 +400,7 @@ mod tests {
                 mac: Mac([2, 0, 0, 0, 0, 1]),
                 shelf_slot: "1.0".parse().unwrap(),
             },
+            identity: None,
             candidate: None,
             size_bytes: 4096,
             connections: 1,

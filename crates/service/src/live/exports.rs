@@ -1,6 +1,7 @@
 //! What the storage server said last.
 
-use model::{Descriptors, ExportStatus, NbdRefusals, Space};
+use model::{BootId, Descriptors, DiskReport, ExportStatus, NbdRefusals, Space};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::Moment;
 
@@ -8,6 +9,8 @@ use wire::Moment;
 #[derive(Debug, Default)]
 pub(crate) struct Exports {
     last: Mutex<Arc<Answer>>,
+    /// Boots are counted beyond this number, as far as the storage server has seen any.
+    counted_from: AtomicU64,
 }
 
 /// An answer of the storage server.
@@ -22,6 +25,10 @@ pub(crate) struct Answer {
     pub(crate) descriptors: Option<Descriptors>,
     /// Whom it could not serve over NBD, if it is known.
     pub(crate) refusals: Option<NbdRefusals>,
+    /// Disks that machines keep or should have, as it said when it was asked last for that.
+    pub(crate) disks: Arc<Vec<DiskReport>>,
+    /// When that was; `None`: it is to be asked.
+    pub(crate) disks_asked: Option<Moment>,
     /// Why it did not answer.
     pub(crate) error: Option<String>,
 }
@@ -30,6 +37,16 @@ impl Exports {
     /// What it said last.
     pub(crate) fn last(&self) -> Arc<Answer> {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it was not said before that it has seen this boot, or a later one.
+    pub(crate) fn is_news(&self, boot: BootId) -> bool {
+        self.counted_from.fetch_max(boot, Ordering::Relaxed) < boot
+    }
+
+    /// What was news could not be stored.
+    pub(crate) fn forget_news(&self) {
+        self.counted_from.store(0, Ordering::Relaxed);
     }
 
     /// It says something. Returns what it said before.

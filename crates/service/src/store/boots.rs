@@ -5,7 +5,8 @@ use super::transaction::{Part, Transaction};
 use super::view::LastBoot;
 use initcfg::Token;
 use model::{
-    Boot, BootId, Firmware, ImageName, ImageVersion, MachineName, RootKind, Stage, StageEvent,
+    Boot, BootId, BootIdentity, Firmware, ImageName, ImageVersion, MachineName, RootKind, Stage,
+    StageEvent,
 };
 use rusqlite::{OptionalExtension as _, params};
 use std::ops::RangeInclusive;
@@ -39,6 +40,7 @@ pub(crate) struct NewBoot {
     pub(crate) firmware: Firmware,
     pub(crate) started_unix_ms: u64,
     pub(crate) token: Token,
+    pub(crate) identity: BootIdentity,
 }
 
 impl Transaction<'_> {
@@ -128,7 +130,8 @@ impl Transaction<'_> {
         let Some(proof) = self.proof(boot.mac, id)? else { return Ok(None) };
         let (order, rescue) = (self.order_of(id)?, self.rescue_of(id)?);
         let n_wordless = self.wordless_before(boot.mac, id)?;
-        Ok(Some(LastBoot { boot: Arc::new(boot), proof, order, rescue, n_wordless }))
+        let identity = self.identity_of(id)?;
+        Ok(Some(LastBoot { boot: Arc::new(boot), identity, proof, order, rescue, n_wordless }))
     }
 
     /// In how many boots right before this one a kernel was fetched and said nothing; at most [`WORDLESS_MAX`].
@@ -146,6 +149,28 @@ impl Transaction<'_> {
             n_wordless += 1;
         }
         Ok(n_wordless)
+    }
+
+    /// What tells a boot from others with its number; `None`: it was opened by an earlier Bootlace.
+    fn identity_of(&self, id: BootId) -> rusqlite::Result<Option<BootIdentity>> {
+        let bytes = self
+            .sql()
+            .prepare_cached("SELECT identity FROM boot_identity WHERE boot = ?1")?
+            .query_row([id], |row| row.get::<_, [u8; 16]>(0))
+            .optional()?;
+        Ok(bytes.map(BootIdentity::new))
+    }
+
+    /// The next boot gets a larger number than this one, which the storage server has seen. Returns whether it would not
+    /// have got one: this database is older than what the storage server knows.
+    pub(crate) fn count_boots_from(&self, seen: BootId) -> rusqlite::Result<bool> {
+        self.sql().execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT 'boot', 0 \
+             WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'boot')",
+            [],
+        )?;
+        let raise = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'boot' AND seq < ?1";
+        Ok(self.sql().execute(raise, [seen])? > 0)
     }
 
     /// The last boot of the PC with this NIC, from whichever of its NICs.
@@ -253,6 +278,9 @@ impl Transaction<'_> {
                 new.token.as_bytes(),
             ])?;
         let id = self.sql().last_insert_rowid();
+        self.sql()
+            .prepare_cached("INSERT INTO boot_identity (boot, identity) VALUES (?1, ?2)")?
+            .execute(params![id, new.identity.to_bytes()])?;
         self.touch(Part::Boot(new.mac));
         self.sql()
             .prepare_cached(

@@ -27,6 +27,7 @@ impl Transaction<'_> {
     ) -> rusqlite::Result<()> {
         if self.sql().execute("DELETE FROM disk_reset WHERE boot = ?1", [boot])? > 0 {
             self.touch(Part::DiskResets);
+            self.forget_kept_disk(machine)?;
             self.disk_was_reset(machine)?;
         }
         Ok(())

@@ -151,6 +151,7 @@ impl Transaction<'_> {
         self.sql().execute("DELETE FROM machine WHERE name = ?1", [name.as_str()])?;
         self.touch(Part::Machines);
         self.touch(Part::Rescues);
+        self.touch(Part::KeptDisks);
         self.forget_hardware_of_strangers()
     }
 }

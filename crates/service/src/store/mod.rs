@@ -8,6 +8,7 @@ mod database;
 mod disk_resets;
 mod hardware;
 mod images;
+mod kept_disks;
 mod leases;
 mod machines;
 mod orders;

@@ -142,6 +142,15 @@ const MIGRATIONS: &[&str] = &[
 
 /// What an older Bootlace ignores: made beside the steps, so that it still opens the database.
 const ADDITIONS: &str = "
+    -- What tells a boot from others with its number, 16 random bytes: numbers come again after a restore.
+    CREATE TABLE IF NOT EXISTS boot_identity (
+        boot     INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
+        identity BLOB NOT NULL
+    ) STRICT;
+    -- Machines of which the storage server has had a disk of their own.
+    CREATE TABLE IF NOT EXISTS kept_disk (
+        machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE
+    ) STRICT;
     -- Boots that throw their machine's disk away, and have not got it yet.
     CREATE TABLE IF NOT EXISTS disk_reset (
         boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE

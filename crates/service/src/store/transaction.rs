@@ -25,6 +25,8 @@ pub(super) enum Part {
     Rescues,
     /// Boots that throw their machine's disk away.
     DiskResets,
+    /// Machines that keep a disk.
+    KeptDisks,
     /// The lease of one NIC.
     Lease(Mac),
     /// All leases.

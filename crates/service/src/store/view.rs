@@ -7,7 +7,7 @@ use super::hardware::Hardware;
 use super::orders::PowerState;
 use super::proofs::Proof;
 use super::transaction::{Part, Transaction};
-use model::{Boot, BootId, Lease, Seen, Site};
+use model::{Boot, BootId, BootIdentity, Lease, MachineName, Seen, Site};
 use rpds::HashTrieMapSync;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub(crate) rescues: Arc<HashMap<String, String>>,
     /// Boots that throw their machine's disk away and have not got it yet.
     pub(crate) disk_resets: Arc<HashSet<BootId>>,
+    /// Machines of which the storage server has had a disk of their own.
+    pub(crate) kept_disks: Arc<HashSet<MachineName>>,
     /// PCs that asked for a loader, machines too.
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     leases: HashTrieMapSync<Mac, Arc<Lease>>,
@@ -44,6 +46,8 @@ pub(crate) struct View {
 #[derive(Clone, Debug)]
 pub(crate) struct LastBoot {
     pub(crate) boot: Arc<Boot>,
+    /// Tells it from other boots with its number; `None`: an earlier Bootlace has opened it.
+    pub(crate) identity: Option<BootIdentity>,
     pub(crate) proof: Proof,
     /// What the machine was asked to do.
     pub(crate) order: Option<PowerState>,
@@ -106,7 +110,14 @@ impl View {
     /// Reads everything.
     pub(super) fn load(tables: &Transaction<'_>) -> rusqlite::Result<Self> {
         let mut view = Self::default();
-        for part in [Part::Machines, Part::Images, Part::Rescues, Part::DiskResets, Part::Leases] {
+        for part in [
+            Part::Machines,
+            Part::Images,
+            Part::Rescues,
+            Part::DiskResets,
+            Part::KeptDisks,
+            Part::Leases,
+        ] {
             view.load_part(tables, part)?;
         }
         for boot in tables.last_boots()? {
@@ -145,6 +156,9 @@ impl View {
             }
             Part::DiskResets => {
                 self.disk_resets = Arc::new(tables.disk_resets()?.into_iter().collect());
+            }
+            Part::KeptDisks => {
+                self.kept_disks = Arc::new(tables.kept_disks()?.into_iter().collect());
             }
             Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),
             Part::Leases => {

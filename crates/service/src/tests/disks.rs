@@ -73,7 +73,7 @@ async fn answer(
             Value::Null
         }
         (Method::POST, Some("admit")) => {
-            let Admit { boot } = serde_json::from_slice(&body).unwrap();
+            let Admit { boot, .. } = serde_json::from_slice(&body).unwrap();
             if holder.runs && holder.boot != Some(boot) {
                 let mut refused = Response::new(Full::new(Bytes::from("it runs")));
                 *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -100,7 +100,7 @@ async fn answer(
 fn status(order: &ExportOrder) -> Value {
     let counters = model::ExportCounters::default();
     json!({
-        "spec": order.spec, "size_bytes": 4096, "connections": 1, "idle_seconds": null,
+        "spec": order.spec, "identity": order.identity, "size_bytes": 4096, "connections": 1, "idle_seconds": null,
         "layer_bytes": 0, "counters": counters,
     })
 }

@@ -6,6 +6,7 @@ mod candidates;
 mod disks;
 mod exchange;
 mod initrds;
+mod lost;
 mod macs;
 mod on_the_way;
 mod secrets;

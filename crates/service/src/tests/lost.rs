@@ -1,0 +1,195 @@
+//! A database that was lost, or is an older one; disks and images that are not there.
+
+use super::*;
+use crate::live::Answer;
+use model::{DiskReport, ExportOrder, FindingKind, MachineName};
+use rusqlite::Connection;
+
+fn name() -> MachineName {
+    "lab-07".parse().unwrap()
+}
+
+/// A site with one machine, of which the orders to the storage server are noted.
+async fn site(root: &Path, write_mode: WriteMode) -> Service {
+    add_image(root, "debian", 1);
+    let service = Service::open(options(root)).unwrap();
+    let change = MachineChange {
+        mac: Some(MAC),
+        image: Some(Some("debian".parse().unwrap())),
+        write_mode: Some(write_mode),
+        ..MachineChange::default()
+    };
+    service.set_machine(name(), change).await.unwrap();
+    pretend_initrds(&service);
+    lease(&service, MAC, ADDRESS).await;
+    service
+}
+
+/// The machine is switched on, and gets as far as its configuration.
+async fn boot(service: &Service, asked: &disks::Asked) -> ExportOrder {
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(screen(service).await, "");
+    asked.lock().unwrap().last().unwrap().clone()
+}
+
+/// The same with a database that was lost.
+async fn boot_with_lost_database(root: &Path, asked: &disks::Asked) -> (Service, ExportOrder) {
+    for file in ["state.db", "state.db-wal", "state.db-shm"] {
+        let _ = std::fs::remove_file(root.join("var/lib/bootlace").join(file));
+    }
+    let service = site(root, WriteMode::Discard).await;
+    let order = boot(&service, asked).await;
+    (service, order)
+}
+
+#[tokio::test]
+async fn boots_with_the_same_number_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Discard).await;
+    let before = boot(&service, &asked).await;
+    assert_eq!(order_of(&service, &asked).await, before, "it is the same boot");
+    drop(service);
+    let (service, after) = boot_with_lost_database(folder.path(), &asked).await;
+    assert_eq!((before.spec.boot, after.spec.boot), (1, 1));
+    assert!(before.identity.is_some() && after.identity.is_some());
+    assert_ne!(before.identity, after.identity);
+    // What an earlier Bootlace has opened has none.
+    let sql = Connection::open(&service.options().database).unwrap();
+    sql.execute("DELETE FROM boot_identity", []).unwrap();
+    drop(service);
+    let service = Service::open(options(folder.path())).unwrap();
+    pretend_initrds(&service);
+    assert_eq!(order_of(&service, &asked).await.identity, None);
+}
+
+#[tokio::test]
+async fn boots_are_counted_beyond_those_that_the_storage_server_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Discard).await;
+    let mut earlier = boot(&service, &asked).await;
+    earlier.spec.boot = 70;
+    asked.lock().unwrap().push(earlier);
+    service.refresh_exports().await;
+    service.note_exports().await;
+    let stranger = Mac([2, 0, 0, 0, 0, 9]);
+    assert_eq!(service.boot_started(stranger, Firmware::Bios).await.unwrap(), 71);
+    service.note_exports().await;
+    let stranger = Mac([2, 0, 0, 0, 0, 8]);
+    assert_eq!(service.boot_started(stranger, Firmware::Bios).await.unwrap(), 72);
+}
+
+#[tokio::test]
+async fn an_export_of_an_earlier_boot_with_that_number_is_not_this_one_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let order = boot(&service, &asked).await;
+    let before = ExportOrder { identity: Some(model::BootIdentity::new([9; 16])), ..order.clone() };
+    service
+        .database()
+        .write(move |tables| Ok(tables.want_disk_reset(order.spec.boot)?))
+        .await
+        .unwrap();
+    asked.lock().unwrap().push(before);
+    service.refresh_exports().await;
+    service.note_exports().await;
+    assert!(!service.view().disk_resets.is_empty(), "its disk was not thrown away");
+    order_of(&service, &asked).await;
+    service.refresh_exports().await;
+    service.note_exports().await;
+    assert!(service.view().disk_resets.is_empty());
+}
+
+async fn order_of(service: &Service, asked: &disks::Asked) -> ExportOrder {
+    assert_eq!(screen(service).await, "");
+    asked.lock().unwrap().last().unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_storage_server_is_told_that_a_machine_has_a_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    assert!(!boot(&service, &asked).await.has_disk, "it is its first boot");
+    service.refresh_exports().await;
+    service.note_exports().await;
+    assert!(order_of(&service, &asked).await.has_disk);
+    // It is as true after a restart, and until the disk is thrown away.
+    let again = Service::open(options(folder.path())).unwrap();
+    pretend_initrds(&again);
+    let order = order_of(&again, &asked).await;
+    assert!(order.has_disk);
+    again
+        .database()
+        .write(move |tables| {
+            tables.want_disk_reset(order.spec.boot)?;
+            Ok(tables.note_disk_reset(&name(), order.spec.boot)?)
+        })
+        .await
+        .unwrap();
+    assert!(again.view().kept_disks.is_empty());
+}
+
+#[tokio::test]
+async fn a_machine_whose_version_is_gone_waits_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(screen(&service).await, "");
+    add_image(folder.path(), "debian", 2);
+    std::fs::remove_dir_all(options(folder.path()).images.join("debian/1")).unwrap();
+    service.index_images().await;
+    let service = Service::open(options(folder.path())).unwrap();
+    pretend_initrds(&service);
+    let text = screen(&service).await;
+    assert!(text.contains("made on debian version 1") && text.contains("reset lab-07"), "{text}");
+}
+
+async fn cause(service: &Service, kind: FindingKind) -> Option<String> {
+    let findings = service.findings().await;
+    findings.into_iter().find(|finding| finding.kind == kind).map(|finding| finding.cause)
+}
+
+#[tokio::test]
+async fn images_that_are_not_mounted_are_missed_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Discard).await;
+    assert_eq!(cause(&service, FindingKind::ImageMissing).await, None);
+    drop(service);
+    let (images, away) = (options(folder.path()).images, folder.path().join("away"));
+    std::fs::rename(&images, &away).unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let text = cause(&service, FindingKind::ImageMissing).await.unwrap();
+    assert!(text.contains("debian") && text.contains("probably not mounted"), "{text}");
+    std::fs::remove_dir_all(&images).unwrap();
+    std::fs::rename(&away, &images).unwrap();
+    service.index_images().await;
+    for _ in 0..50 {
+        if cause(&service, FindingKind::ImageMissing).await.is_none() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the images are there, and nobody sees them");
+}
+
+#[tokio::test]
+async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let report = |name: &str, trouble: Option<&str>| DiskReport {
+        machine: name.parse().unwrap(),
+        stands_on: None,
+        trouble: trouble.map(str::to_owned),
+    };
+    let disks = vec![report("lab-07", Some("the disk is gone")), report("lab-08", None)];
+    let asked = Some(service.now().moment);
+    service.exports().put(Answer { asked, disks: Arc::new(disks), ..Answer::default() });
+    let text = cause(&service, FindingKind::DiskMissing).await;
+    assert_eq!(text.as_deref(), Some("The disk is gone."));
+    let text = cause(&service, FindingKind::DiskLeft).await.unwrap();
+    assert!(text.contains("the database was lost"), "{text}");
+}

@@ -1,0 +1,106 @@
+//! Which machines keep a disk: remembered beside the table, and so apart from the disks, whose file system may not be
+//! mounted.
+
+use super::ExportError;
+use super::file::{read_text, write_durably};
+use model::MachineName;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Machines of which a disk is to be there.
+pub(super) struct Kept {
+    path: PathBuf,
+    machines: Mutex<BTreeSet<MachineName>>,
+}
+
+/// What a later Bootlace adds is left out.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct File {
+    #[serde(default)]
+    machine: BTreeSet<MachineName>,
+}
+
+impl Kept {
+    /// Those that belong to this table, and `found`, which are there.
+    pub(super) fn open(
+        table: &Path,
+        found: impl IntoIterator<Item = MachineName>,
+    ) -> Result<Self, ExportError> {
+        let path = table.with_file_name("kept-disks.toml");
+        let file: File = match read_text(&path)? {
+            Some(text) => toml::from_str(&text).map_err(|error| ExportError::Forgotten {
+                path: path.clone(),
+                why: error.message().to_owned(),
+            })?,
+            None => File::default(),
+        };
+        let mut machines = file.machine;
+        let n_known = machines.len();
+        machines.extend(found);
+        let is_news = machines.len() > n_known;
+        let kept = Self { path, machines: Mutex::new(machines) };
+        if is_news {
+            kept.change(|_| true)?;
+        }
+        Ok(kept)
+    }
+
+    pub(super) fn has(&self, machine: &MachineName) -> bool {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).contains(machine)
+    }
+
+    pub(super) fn all(&self) -> BTreeSet<MachineName> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The machine has a disk now.
+    pub(super) fn add(&self, machine: &MachineName) -> Result<(), ExportError> {
+        self.change(|machines| machines.insert(machine.clone()))
+    }
+
+    /// Its disk is to be thrown away.
+    pub(super) fn forget(&self, machine: &MachineName) -> Result<(), ExportError> {
+        self.change(|machines| machines.remove(machine))
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&mut BTreeSet<MachineName>) -> bool,
+    ) -> Result<(), ExportError> {
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = machines.clone();
+        if !change(&mut changed) {
+            return Ok(());
+        }
+        let failed =
+            |source| ExportError::Table { action: "write", path: self.path.clone(), source };
+        let text = toml::to_string(&File { machine: changed.clone() })
+            .map_err(|error| failed(io::Error::other(error)))?;
+        write_durably(&self.path, text.as_bytes()).map_err(failed)?;
+        *machines = changed;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_remembered_until_they_are_thrown_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("exports.toml");
+        let name = |text: &str| text.parse::<MachineName>().unwrap();
+        let kept = Kept::open(&table, [name("lab-01")]).unwrap();
+        kept.add(&name("lab-02")).unwrap();
+        kept.add(&name("lab-03")).unwrap();
+        kept.forget(&name("lab-03")).unwrap();
+        let again = Kept::open(&table, []).unwrap();
+        assert_eq!(again.all(), [name("lab-01"), name("lab-02")].into());
+        std::fs::write(folder.path().join("kept-disks.toml"), "machine = 7").unwrap();
+        let error = Kept::open(&table, []).err().unwrap().to_string();
+        assert!(error.contains("kept-disks.toml") && error.contains("remove the file"), "{error}");
+    }
+}

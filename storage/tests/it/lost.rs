@@ -1,0 +1,201 @@
+//! What is lost, restored or not mounted: a machine gets its own disk, or is told why it gets none.
+
+use crate::lan::CLIENT_MAC;
+use crate::server::{Server, negotiate, spec};
+use model::{Claim, DiskKey, DiskName, Nonce};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// A boot of lab-01, whose number another one has had.
+#[derive(Clone, Copy)]
+struct Boot {
+    number: u64,
+    /// Of its identity and its key.
+    byte: u8,
+}
+
+impl Boot {
+    fn order(self, write_mode: &str, extra: &str) -> String {
+        let spec = spec("lab-01", "nbd", "127.0.0.1", CLIENT_MAC, self.number, write_mode);
+        let byte = format!("{:02x}", self.byte);
+        let (key, identity) = (byte.repeat(32), byte.repeat(16));
+        spec.replacen('{', &format!("{{\"key\":\"{key}\",\"identity\":\"{identity}\",{extra}"), 1)
+    }
+
+    fn put(self, server: &Server, write_mode: &str) -> String {
+        put(server, &self.order(write_mode, ""))
+    }
+
+    /// Its disk; waits until the former boot has been silent for long enough.
+    fn attach(self, server: &Server, generation: u32) -> TcpStream {
+        let key = DiskKey::new([self.byte; 32]);
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            let mut stream = server.connect();
+            let opened = negotiate(&mut stream, |said| {
+                let nonce = Nonce::of_challenge(said.unwrap()).unwrap();
+                let proof = key.prove(&nonce, "lab-01", self.number, generation);
+                let claim = Some(Claim { boot: self.number, proof });
+                DiskName { machine: "lab-01", generation, claim }.to_string()
+            });
+            match opened {
+                Ok(()) => return stream,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn put(server: &Server, order: &str) -> String {
+    server.ask("PUT", "/v1/exports/lab-01", order)
+}
+
+fn is_done(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 200")
+}
+
+fn write(stream: &mut TcpStream) {
+    let head = [&0x2560_9513u32.to_be_bytes()[..], &[0, 0, 0, 1], &[0; 16]].concat();
+    stream.write_all(&[&head[..], &4096u32.to_be_bytes(), &[0xaa; 4096]].concat()).unwrap();
+    stream.read_exact(&mut [0; 16]).unwrap();
+}
+
+fn first_byte(stream: &mut TcpStream) -> u8 {
+    let read = [&0x2560_9513u32.to_be_bytes()[..], &[0; 20], &512u32.to_be_bytes()].concat();
+    stream.write_all(&read).unwrap();
+    let mut reply = [0; 16 + 512];
+    stream.read_exact(&mut reply).unwrap();
+    reply[16]
+}
+
+/// Writes to the machine's own disk, and switches it off.
+fn use_disk(server: &Server, boot: Boot) {
+    let answer = boot.put(server, "persistent");
+    assert!(is_done(&answer), "{answer}");
+    write(&mut boot.attach(server, 1));
+}
+
+#[test]
+fn a_boot_number_that_comes_again_brings_no_earlier_writes() {
+    let server = Server::start();
+    let before = Boot { number: 5, byte: 1 };
+    assert!(is_done(&before.put(&server, "discard")));
+    let mut machine = before.attach(&server, 1);
+    write(&mut machine);
+    // The database was lost, and counts from one again.
+    let after = Boot { number: 5, byte: 2 };
+    let answer = after.put(&server, "discard");
+    assert!(answer.contains("\"candidate\":5"), "{answer}");
+    assert_eq!(first_byte(&mut machine), 0xaa, "a boot that has proven nothing took its disk");
+    drop(machine);
+    assert_eq!(first_byte(&mut after.attach(&server, 1)), 0x11);
+    let exports = server.exports();
+    assert!(exports.contains(&format!("\"identity\":\"{}\"", "02".repeat(16))), "{exports}");
+
+    // The same over a restart.
+    write(&mut after.attach(&server, 2));
+    let server = server.restart();
+    assert_eq!(first_byte(&mut after.attach(&server, 3)), 0xaa, "it is the same boot");
+    let again = Boot { number: 5, byte: 3 };
+    assert!(is_done(&again.put(&server, "discard")));
+    assert_eq!(first_byte(&mut again.attach(&server, 1)), 0x11);
+}
+
+#[test]
+fn the_boot_server_admits_one_of_two_boots_with_the_same_number() {
+    let server = Server::start();
+    let [first, second] = [1, 2].map(|byte| Boot { number: 5, byte });
+    assert!(is_done(&first.put(&server, "discard")) && is_done(&second.put(&server, "discard")));
+    let admit = |byte: &str| {
+        let body = format!("{{\"boot\":5,\"identity\":\"{}\"}}", byte.repeat(16));
+        server.ask("POST", "/v1/exports/lab-01/admit", &body)
+    };
+    assert!(admit("03").starts_with("HTTP/1.1 404"), "{}", admit("03"));
+    let answer = admit("02");
+    assert!(is_done(&answer) && answer.contains(&"02".repeat(16)), "{answer}");
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_is_not_taken_for_a_new_one() {
+    let server = Server::start();
+    use_disk(&server, Boot { number: 1, byte: 1 });
+    let (layers, away) = (server.folder().join("layers"), server.folder().join("away"));
+    let server = server.restart_after(|_| fs::rename(&layers, &away).unwrap());
+    // Neither after the restart nor for the next boot is one made.
+    let next = Boot { number: 2, byte: 2 };
+    let answer = next.put(&server, "persistent");
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("not mounted"), "{answer}");
+    assert!(server.exports().ends_with("[]") && !layers.join("lab-01").exists());
+    let told = server.ask("GET", "/v1/disks", "");
+    assert!(told.contains("\"machine\":\"lab-01\"") && told.contains("not mounted"), "{told}");
+    // Other machines go on, and what they do forgets nothing.
+    server.prepare("lab-02", "127.0.0.2", 1, "persistent");
+
+    fs::rename(layers.join("lab-02"), away.join("lab-02")).unwrap();
+    fs::remove_dir_all(&layers).unwrap();
+    fs::rename(&away, &layers).unwrap();
+    let before = Boot { number: 1, byte: 1 };
+    assert_eq!(first_byte(&mut before.attach(&server, 2)), 0xaa, "the machine that ran goes on");
+    assert!(is_done(&next.put(&server, "persistent")));
+    assert_eq!(first_byte(&mut next.attach(&server, 1)), 0xaa);
+}
+
+#[test]
+fn whichever_memory_of_a_disk_is_left_it_is_not_made_anew() {
+    let refused = |forget: &[&str], extra: &str| {
+        let server = Server::start();
+        use_disk(&server, Boot { number: 1, byte: 1 });
+        let server = server.restart_after(|server| {
+            fs::remove_dir_all(server.folder().join("layers")).unwrap();
+            for name in forget {
+                fs::remove_file(server.folder().join(name)).unwrap();
+            }
+        });
+        let answer = put(&server, &Boot { number: 2, byte: 2 }.order("persistent", extra));
+        assert!(answer.starts_with("HTTP/1.1 409"), "{forget:?}: {answer}");
+        // The way out that it names.
+        let answer =
+            put(&server, &Boot { number: 3, byte: 3 }.order("persistent", "\"reset\":true,"));
+        assert!(is_done(&answer), "{answer}");
+        assert_eq!(first_byte(&mut Boot { number: 3, byte: 3 }.attach(&server, 1)), 0x11);
+    };
+    refused(&[], "");
+    refused(&["exports.toml", "exports-keys.toml"], "");
+    let all = ["exports.toml", "exports-keys.toml", "kept-disks.toml"];
+    refused(&all, "\"has_disk\":true,");
+}
+
+#[test]
+fn disks_are_remembered_again_where_only_they_are_left() {
+    let server = Server::start();
+    use_disk(&server, Boot { number: 1, byte: 1 });
+    let server = server.restart_after(|server| {
+        for name in ["exports.toml", "exports-keys.toml", "kept-disks.toml"] {
+            fs::remove_file(server.folder().join(name)).unwrap();
+        }
+    });
+    let told = server.ask("GET", "/v1/disks", "");
+    assert!(told.contains("\"machine\":\"lab-01\"") && told.contains("\"trouble\":null"), "{told}");
+    let server = server.restart_after(|server| {
+        fs::remove_dir_all(server.folder().join("layers")).unwrap();
+    });
+    let answer = Boot { number: 1, byte: 2 }.put(&server, "persistent");
+    assert!(answer.contains("not mounted"), "{answer}");
+}
+
+#[test]
+fn a_machine_that_ran_gets_its_disk_when_its_image_is_there_again() {
+    let server = Server::start();
+    let boot = Boot { number: 1, byte: 1 };
+    assert!(is_done(&boot.put(&server, "discard")));
+    write(&mut boot.attach(&server, 1));
+    let (images, away) = (server.folder().join("images"), server.folder().join("away"));
+    let server = server.restart_after(|_| fs::rename(&images, &away).unwrap());
+    server.ask("DELETE", "/v1/disks/lab-02", "");
+    fs::remove_dir_all(&images).unwrap();
+    fs::rename(&away, &images).unwrap();
+    assert_eq!(first_byte(&mut boot.attach(&server, 2)), 0xaa);
+}
