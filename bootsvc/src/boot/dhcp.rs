@@ -20,6 +20,10 @@ use wire::Mac;
 /// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
 const ANSWERS_MAX: usize = 256;
 
+/// A PC gets its address so long after its request at the latest, though its boot is not recorded yet: firmware asks
+/// again after four seconds.
+const BOOT_WAIT: Duration = Duration::from_secs(1);
+
 /// HTTP connections of a PC whose firmware has just started are forgotten if it took nothing for so long. Who is in
 /// the middle of a download takes something all the time, also if somebody else sends DHCP messages in his name.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
@@ -212,14 +216,13 @@ async fn answer(
             None => Ok(()),
         }
     };
-    let (stored, noted) = tokio::join!(store, note_boot(&service, &request, &reply));
+    // What another program keeps from being stored keeps no known PC from its address.
+    let mut note = std::pin::pin!(note_boot(&service, &request, &reply));
+    let (stored, noted) = tokio::join!(store, tokio::time::timeout(BOOT_WAIT, note.as_mut()));
     // The lease is on the disk before the client hears of it.
     if let Err(error) = stored {
         tracing::error!(%mac, error = error.chain(), "no ACK: the lease could not be stored");
         return None;
-    }
-    if let Err(error) = noted {
-        tracing::warn!(%mac, error = error.chain(), "the boot could not be recorded");
     }
     match socket.send(&reply).await {
         Ok(()) => {
@@ -227,7 +230,14 @@ async fn answer(
         }
         Err(error) => tracing::warn!(%mac, %error, "a DHCP reply could not be sent"),
     }
-    reply.lease
+    let noted = match noted {
+        Ok(noted) => noted,
+        Err(_) => note.await,
+    };
+    if let Err(error) = noted {
+        tracing::warn!(%mac, error = error.chain(), "the boot could not be recorded");
+    }
+    reply.lease.clone()
 }
 
 /// Returns whether it is stored.

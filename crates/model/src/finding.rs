@@ -101,6 +101,12 @@ kinds! {
     /// The disk with the state is full.
     StateDiskFull = "state-disk-full", Alarm, Passes::WhenOver,
         "Make room on the disk with /var/lib/bootlace; machines that must write wait until then.";
+    /// The database was deleted or replaced while the boot server runs.
+    StateGone = "state-gone", Alarm, Passes::WhenOver,
+        "Save what the server has by bootlace backup create, stop it, and put the database back by bootlace backup restore.";
+    /// Another program keeps the database locked.
+    StateLocked = "state-locked", Alarm, Passes::WhenOver,
+        "Let that program end what it does, or stop it.";
     /// The storage server does not answer.
     StorageSilent = "storage-silent", Alarm, Passes::WhenOver,
         "Start the storage server; if it runs, its log says more.";

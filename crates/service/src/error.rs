@@ -30,6 +30,85 @@ pub enum Error {
         /// The newest format that this program knows.
         known: u32,
     },
+    /// There is a database no more.
+    #[error(
+        "the database {} is {}: to go on with it, restore a backup (bootlace backup restore FILE); to begin with an \
+         empty site, delete {}", path.display(), if *is_empty { "empty" } else { "missing" }, marker.display()
+    )]
+    DatabaseMissing {
+        /// The database.
+        path: PathBuf,
+        /// There is a file, with nothing in it.
+        is_empty: bool,
+        /// The file that tells that there was one.
+        marker: PathBuf,
+    },
+    /// There is no database yet.
+    #[error("there is no database {} yet: there is nothing to copy", path.display())]
+    NoDatabase {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The database is damaged.
+    #[error(
+        "the database {} is damaged ({why}); nothing in it was changed. Restore a backup: bootlace backup restore \
+         FILE{copy}", path.display()
+    )]
+    DatabaseDamaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+        /// What else there is to restore; may be empty.
+        copy: String,
+    },
+    /// The disk with the database gives errors.
+    #[error(
+        "the database {} can't be read or written, since its disk or file system gives an error: the kernel's log \
+         (dmesg) says more", path.display()
+    )]
+    DiskBroken {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no room for a copy of the database, without which its format is not changed.
+    #[error(
+        "the database is not upgraded, as there is no room for {} as it was: {} MB are needed, and {} MB are free",
+        path.display(), needed_bytes.div_ceil(1_000_000), free_bytes / 1_000_000
+    )]
+    NoRoomForCopy {
+        /// The copy.
+        path: PathBuf,
+        /// For copy and upgrade.
+        needed_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
+    /// The open database has its name no more.
+    #[error(
+        "the database {} is not the one that this server has open: {what}. Nothing is stored any more. Save what the \
+         server has by bootlace backup create FILE, then stop it and put the database back by bootlace backup restore FILE",
+        path.display()
+    )]
+    DatabaseGone {
+        /// Its name.
+        path: PathBuf,
+        /// What has become of it.
+        what: &'static str,
+    },
+    /// Another process keeps all others from writing.
+    #[error(
+        "nothing can be stored, as {} has locked the database {}: let it end what it does, or stop it",
+        by.as_deref().unwrap_or("another program"), path.display()
+    )]
+    DatabaseLocked {
+        /// The database.
+        path: PathBuf,
+        /// Who, if it is known.
+        by: Option<String>,
+    },
     /// A file or folder can't be used.
     #[error("can't {action} {}", path.display())]
     Io {

@@ -5,6 +5,7 @@
 //! second.
 #![forbid(unsafe_code)]
 
+pub mod backup;
 mod boot;
 mod clock;
 mod error;
@@ -31,6 +32,8 @@ pub use crate::live::{FindingCount, Life};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
-pub use crate::store::{Hardware, PowerState, Sighting, count_machines};
+pub use crate::store::{
+    Hardware, PowerState, Sighting, check_database, copy_database, count_machines,
+};
 pub use images::{ImportError, ImportRequest, Progress, Step, Stop};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

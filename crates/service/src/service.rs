@@ -62,6 +62,10 @@ impl Service {
     fn open_now(options: Options) -> Result<Self, Error> {
         let store = Arc::new(Store::open(&options.images)?);
         store::index(&options.database, || Ok(store.list()?))?;
+        if options.network.is_some() {
+            // A part that is missing would be noticed only when it is read.
+            store::check_database(&options.database)?;
+        }
         store::take_over_files(&options.database, &options.hardware)?;
         let database = Database::open(&options.database)?;
         let initrds = Initrds::new(&options, Arc::clone(&store), database.clone());

@@ -42,7 +42,8 @@ impl Kept {
         let is_news = machines.len() > n_known;
         let kept = Self { path, machines: Mutex::new(machines) };
         if is_news {
-            kept.change(|_| true)?;
+            let machines = kept.machines.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.write_if_possible(&machines);
         }
         Ok(kept)
     }
@@ -56,31 +57,38 @@ impl Kept {
     }
 
     /// The machine has a disk now.
-    pub(super) fn add(&self, machine: &MachineName) -> Result<(), ExportError> {
-        self.change(|machines| machines.insert(machine.clone()))
+    pub(super) fn add(&self, machine: &MachineName) {
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        if machines.insert(machine.clone()) {
+            self.write_if_possible(&machines);
+        }
     }
 
     /// Its disk is to be thrown away.
     pub(super) fn forget(&self, machine: &MachineName) -> Result<(), ExportError> {
-        self.change(|machines| machines.remove(machine))
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = machines.clone();
+        if left.remove(machine) {
+            self.write(&left)?;
+            *machines = left;
+        }
+        Ok(())
     }
 
-    fn change(
-        &self,
-        change: impl FnOnce(&mut BTreeSet<MachineName>) -> bool,
-    ) -> Result<(), ExportError> {
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = machines.clone();
-        if !change(&mut changed) {
-            return Ok(());
+    /// What can't be written now, such as on a full disk, is found among the disks at the next start.
+    fn write_if_possible(&self, machines: &BTreeSet<MachineName>) {
+        if let Err(error) = self.write(machines) {
+            let error = wire::error_chain(&error);
+            tracing::warn!(error, "which machines keep a disk is not noted");
         }
+    }
+
+    fn write(&self, machines: &BTreeSet<MachineName>) -> Result<(), ExportError> {
         let failed =
             |source| ExportError::Table { action: "write", path: self.path.clone(), source };
-        let text = toml::to_string(&File { machine: changed.clone() })
+        let text = toml::to_string(&File { machine: machines.clone() })
             .map_err(|error| failed(io::Error::other(error)))?;
-        write_durably(&self.path, text.as_bytes()).map_err(failed)?;
-        *machines = changed;
-        Ok(())
+        write_durably(&self.path, text.as_bytes()).map_err(failed)
     }
 }
 
@@ -94,8 +102,8 @@ mod tests {
         let table = folder.path().join("exports.toml");
         let name = |text: &str| text.parse::<MachineName>().unwrap();
         let kept = Kept::open(&table, [name("lab-01")]).unwrap();
-        kept.add(&name("lab-02")).unwrap();
-        kept.add(&name("lab-03")).unwrap();
+        kept.add(&name("lab-02"));
+        kept.add(&name("lab-03"));
         kept.forget(&name("lab-03")).unwrap();
         let again = Kept::open(&table, []).unwrap();
         assert_eq!(again.all(), [name("lab-01"), name("lab-02")].into());

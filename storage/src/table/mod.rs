@@ -325,7 +325,7 @@ impl Exports {
         let boot = ForBoot { number: spec.boot, identity };
         let layer = self.layers.open_or_create(&spec.machine, &base, mode, boot, expected)?;
         if mode == LayerMode::Persistent {
-            self.kept.add(&spec.machine)?;
+            self.kept.add(&spec.machine);
         }
         Ok(Arc::new(Export::new(label(spec), layer)))
     }

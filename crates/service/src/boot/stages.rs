@@ -3,10 +3,11 @@
 use crate::clock::Now;
 use crate::error::Error;
 use crate::service::Service;
-use crate::store::NewBoot;
+use crate::store::{self, NewBoot, Transaction};
 use initcfg::Token;
 use model::{
-    Boot, BootId, BootIdentity, Firmware, ImageVersion, MachineName, RootKind, Stage, StageEvent,
+    Boot, BootId, BootIdentity, Firmware, ImageName, ImageVersion, MachineName, RootKind, Stage,
+    StageEvent,
 };
 use std::sync::Arc;
 use wire::Mac;
@@ -146,35 +147,24 @@ impl Service {
         version: ImageVersion,
         root: RootKind,
     ) -> Result<Prepared, Error> {
+        let wanted = (version.image.clone(), version.version);
+        if self.database().locked().is_some() {
+            // Who asks once more changes nothing, and needs no database that can be written.
+            let wanted = wanted.clone();
+            let decided = self.database().read(move |tables| decide(tables, mac, &wanted, root));
+            if let Decided::Known(prepared) = decided.await? {
+                return Ok(prepared);
+            }
+        }
         let (started_unix_ms, token) = (self.now().unix_ms, new_token()?);
         let identity = new_identity()?;
         let prepared = self.database().write(move |tables| {
-            let Some(boot) = tables.last_boot_from(mac)? else { return Ok(Prepared::NeverStarted) };
-            // Whoever is logged in on a machine has its other NICs, too.
-            if tables.has_started_beside(mac, boot.id)? {
-                return Ok(Prepared::NeverStarted);
-            }
-            let is_last = tables.last_boot(mac)?.is_some_and(|last| last.id == boot.id);
-            let has = |stage| boot.stages.iter().any(|event| event.stage == stage);
-            let wanted = (version.image.clone(), version.version);
-            let is_same = boot.image.as_ref() == Some(&wanted) && boot.root == Some(root);
-            let is_configured = has(Stage::Config);
-            let id = match (is_configured, is_same) {
-                (true, true) if is_last => return Ok(Prepared::Boot(boot.id, true)),
-                (false, _) if is_last => boot.id,
-                // Its kernel runs: a new boot would throw away the disk under it.
-                (true, _) if has(Stage::Start) => return Ok(Prepared::Running(Box::new(boot))),
-                // It could not load what it was given, and was given something else since; or its firmware has asked from
-                // another NIC since, and the loader came from this one.
-                _ => {
-                    let firmware = boot.firmware;
-                    tables.open_boot(&NewBoot {
-                        mac,
-                        firmware,
-                        started_unix_ms,
-                        token,
-                        identity,
-                    })?
+            let id = match decide(tables, mac, &wanted, root)? {
+                Decided::Known(prepared) => return Ok(prepared),
+                Decided::Assign(id) => id,
+                Decided::Open(firmware) => {
+                    let new = NewBoot { mac, firmware, started_unix_ms, token, identity };
+                    tables.open_boot(&new)?
                 }
             };
             tables.assign(mac, id, &machine, &version, root)?;
@@ -182,6 +172,43 @@ impl Service {
         });
         prepared.await
     }
+}
+
+/// What becomes of a request for a configuration.
+enum Decided {
+    /// Nothing changes.
+    Known(Prepared),
+    /// This boot is to get what the machine is given.
+    Assign(BootId),
+    /// A new boot of this firmware is.
+    Open(Firmware),
+}
+
+fn decide(
+    tables: &Transaction<'_>,
+    mac: Mac,
+    wanted: &(ImageName, u32),
+    root: RootKind,
+) -> store::Result<Decided> {
+    let Some(boot) = tables.last_boot_from(mac)? else {
+        return Ok(Decided::Known(Prepared::NeverStarted));
+    };
+    // Whoever is logged in on a machine has its other NICs, too.
+    if tables.has_started_beside(mac, boot.id)? {
+        return Ok(Decided::Known(Prepared::NeverStarted));
+    }
+    let is_last = tables.last_boot(mac)?.is_some_and(|last| last.id == boot.id);
+    let has = |stage| boot.stages.iter().any(|event| event.stage == stage);
+    let is_same = boot.image.as_ref() == Some(wanted) && boot.root == Some(root);
+    Ok(match (has(Stage::Config), is_same) {
+        (true, true) if is_last => Decided::Known(Prepared::Boot(boot.id, true)),
+        (false, _) if is_last => Decided::Assign(boot.id),
+        // Its kernel runs: a new boot would throw away the disk under it.
+        (true, _) if has(Stage::Start) => Decided::Known(Prepared::Running(Box::new(boot))),
+        // It could not load what it was given, and was given something else since; or its firmware has asked from
+        // another NIC since, and the loader came from this one.
+        _ => Decided::Open(boot.firmware),
+    })
 }
 
 /// A boot whose last sign lies in the future is another one: the clock was set back.

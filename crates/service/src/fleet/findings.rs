@@ -27,6 +27,14 @@ impl Service {
             trouble.map(|why| format!("No machine can start: nothing can be stored, as {why}"));
         holds(FindingKind::StateNotStored, server(trouble).into_iter().collect());
 
+        let gone = self.database().gone().map(|gone| upper_first(&gone.to_string()));
+        holds(FindingKind::StateGone, server(gone).into_iter().collect());
+        let locked = self.database().locked().map(|locked| {
+            let by = locked.by.as_deref().unwrap_or("another program");
+            format!("No machine can start: nothing can be stored, as {by} has locked the database")
+        });
+        holds(FindingKind::StateLocked, server(locked).into_iter().collect());
+
         let full = self.database().is_disk_full().then_some(
             "The disk with the state is full: leases and boots are stored in the room that is kept for them"
         );

@@ -13,6 +13,7 @@ mod preview;
 mod rescue;
 mod run;
 mod site_status;
+mod state_copy;
 
 pub use discovered::Discovered;
 pub use images::Imported;

@@ -1,72 +1,43 @@
-//! The one writer: a thread that owns the database connection.
+//! The one writer: a handle of the thread that owns the database connection.
 //!
 //! Changes that arrive together are stored in one transaction, so that a class room of PCs that asks
 //! for addresses at once costs a few disk flushes and not one for each PC.
 
-use super::room::{Reserve, claim, is_full};
-use super::schema;
-use super::transaction::{ChangeError, Part, Transaction};
+use super::place::Place;
+use super::room::Reserve;
+use super::transaction::{ChangeError, Transaction};
 use super::view::View;
+use super::writer::{Applied, Change, Locked, Room, State, Work, Writer, data_version, lock};
+use super::{copies, damage, schema};
 use crate::error::Error;
-use rusqlite::{Connection, TransactionBehavior};
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use rusqlite::Connection;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Changes that may wait for the disk. A hundred PCs that power on at once make about 300.
 const WAITING_CHANGES_MAX: usize = 1024;
 
-/// Changes in one transaction, so that the first of them does not wait for too many others.
-const GROUP_MAX: usize = 64;
-
-/// How often the changes of other processes are looked for.
-const FOREIGN_CHANGES_INTERVAL: Duration = Duration::from_secs(1);
-
-/// So many idle intervals lie between two looks at the room on the disk.
-const ROOM_INTERVALS: u32 = 10;
-
 /// Handle of the writer. The thread ends when the last handle is dropped.
 #[derive(Clone)]
 pub(crate) struct Database {
     path: Arc<Path>,
-    queue: SyncSender<Change>,
+    queue: SyncSender<Work>,
     view: watch::Receiver<Arc<View>>,
     /// Why the last change could not be stored.
     trouble: Arc<Mutex<Option<String>>>,
+    state: Arc<Mutex<State>>,
     room: Arc<Room>,
-}
-
-/// What is known of the room on the disk.
-#[derive(Debug)]
-struct Room {
-    reserve: Reserve,
-    /// This process sees to it that there is some.
-    is_kept: AtomicBool,
-    is_disk_full: AtomicBool,
-    /// There is room that others would take if we don't.
-    is_claim_due: AtomicBool,
-}
-
-/// Runs inside the transaction; or hears why there is none.
-type Change = Box<dyn FnOnce(Result<&Transaction<'_>, Arc<rusqlite::Error>>) -> Applied + Send>;
-
-struct Applied {
-    /// Whether the change stands; else it is rolled back.
-    is_kept: bool,
-    /// Tells the caller how it ended, after the commit.
-    answer: Box<dyn FnOnce(Result<(), Error>) + Send>,
 }
 
 impl Database {
     /// Opens the database and starts its writer.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let connection = schema::open(path)?;
-        let failed = |source| Error::database(path, source);
-        let version = data_version(&connection).map_err(failed)?;
+        let failed = damage::failed(path);
+        let version = data_version(&connection).map_err(&failed)?;
         let view = View::load(&Transaction::new(&connection)).map_err(failed)?;
         let (publish, view) = watch::channel(Arc::new(view));
         let (queue, changes) = sync_channel(WAITING_CHANGES_MAX);
@@ -76,7 +47,10 @@ impl Database {
             is_disk_full: AtomicBool::new(false),
             is_claim_due: AtomicBool::new(false),
         });
+        let state = Arc::<Mutex<State>>::default();
         let writer = Writer {
+            place: Place::of(path),
+            state: Arc::clone(&state),
             path: path.to_owned(),
             connection,
             publish,
@@ -92,7 +66,7 @@ impl Database {
                 path: path.into(),
                 source,
             })?;
-        Ok(Self { path: path.into(), queue, view, trouble: Arc::default(), room })
+        Ok(Self { path: path.into(), queue, view, trouble: Arc::default(), state, room })
     }
 
     /// The state as of the last commit.
@@ -103,6 +77,32 @@ impl Database {
     /// Why the last change could not be stored; `None` if it was.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the open database is not the one of its name any more; `None`: it is.
+    pub(crate) fn gone(&self) -> Option<Error> {
+        Some(lock(&self.state).gone?.error(&self.path))
+    }
+
+    /// Another process keeps this one from writing.
+    pub(crate) fn locked(&self) -> Option<Locked> {
+        lock(&self.state).locked.clone()
+    }
+
+    /// Copies the database, as it is open here, into a new file.
+    pub(crate) async fn copy(&self, to: &Path) -> Result<(), Error> {
+        let (path, to) = (Arc::clone(&self.path), to.to_owned());
+        let (sender, receiver) = oneshot::channel();
+        // Through another connection, so that no change waits. That finds it by its name.
+        if self.gone().is_none() {
+            tokio::task::spawn_blocking(move || sender.send(copies::copy_database(&path, &to)));
+        } else {
+            let copy = move |connection: &Connection| {
+                let _ = sender.send(copies::copy(connection, &path, &to));
+            };
+            self.queue.try_send(Work::Copy(Box::new(copy))).map_err(|_| Error::Busy)?;
+        }
+        receiver.await.map_err(|_| Error::Stopping)?
     }
 
     /// From now on this process keeps room on the disk for what is stored.
@@ -151,7 +151,7 @@ impl Database {
                     room.on_failure(&source);
                     Err(failed(Arc::new(source)))
                 }
-                Err(source) => Err(failed(source)),
+                Err(why) => Err(why.error(&path)),
             };
             let is_kept = result.is_ok();
             let answer = Box::new(move |committed: Result<(), Error>| {
@@ -169,7 +169,7 @@ impl Database {
             });
             Applied { is_kept, answer }
         });
-        let queued = self.queue.try_send(change).map_err(|error| match error {
+        let queued = self.queue.try_send(Work::Change(change)).map_err(|error| match error {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Disconnected(_) => Error::Stopping,
         });
@@ -184,6 +184,9 @@ impl Database {
         &self,
         query: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
+        if let Some(gone) = self.gone() {
+            return Err(gone);
+        }
         let path = Arc::clone(&self.path);
         let result = tokio::task::spawn_blocking(move || {
             schema::open_reader(&path).and_then(|connection| query(&Transaction::new(&connection)))
@@ -193,173 +196,10 @@ impl Database {
     }
 }
 
-struct Writer {
-    path: PathBuf,
-    connection: Connection,
-    publish: watch::Sender<Arc<View>>,
-    /// Changes when another process has committed.
-    version: i64,
-    room: Arc<Room>,
-    /// Idle intervals since the last look at the room on the disk.
-    n_idle: u32,
-}
-
-impl Room {
-    /// Gives the reserve up, if a full disk is why something could not be stored.
-    fn on_failure(&self, error: &rusqlite::Error) {
-        if self.is_kept.load(Ordering::Relaxed) && is_full(error) && self.reserve.give_up() {
-            self.is_disk_full.store(true, Ordering::Relaxed);
-            self.is_claim_due.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Writer {
-    fn run(mut self, changes: &Receiver<Change>) {
-        loop {
-            match changes.recv_timeout(FOREIGN_CHANGES_INTERVAL) {
-                Ok(first) => self.store(first, changes),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.publish(&BTreeSet::new());
-                    self.look_after_room();
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    /// Stores the first change and those that wait behind it in one transaction.
-    fn store(&mut self, first: Change, changes: &Receiver<Change>) {
-        let mut applied = Vec::new();
-        let stored = self.transact(first, changes, &mut applied);
-        let failed = match stored {
-            Ok(touched) => {
-                self.publish(&touched);
-                None
-            }
-            Err(error) => {
-                tracing::error!(%error, "changes could not be stored");
-                self.room.on_failure(&error);
-                Some(error)
-            }
-        };
-        if self.room.is_claim_due.swap(false, Ordering::Relaxed) {
-            self.claim();
-        }
-        for change in applied {
-            (change.answer)(match &failed {
-                None => Ok(()),
-                Some(source) => {
-                    Err(Error::Database { path: self.path.clone(), source: source.clone() })
-                }
-            });
-        }
-    }
-
-    /// Returns what readers must see again.
-    fn transact(
-        &mut self,
-        first: Change,
-        changes: &Receiver<Change>,
-        applied: &mut Vec<Applied>,
-    ) -> Result<BTreeSet<Part>, Arc<rusqlite::Error>> {
-        // Immediate: a transaction that begins by reading can't become a writer while another
-        // process writes, whatever the timeout.
-        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let mut transaction = match begun.map_err(Arc::new) {
-            Ok(transaction) => transaction,
-            Err(error) => {
-                applied.push(first(Err(Arc::clone(&error))));
-                return Err(error);
-            }
-        };
-        let mut touched = BTreeSet::new();
-        let mut next = Some(first);
-        while let Some(change) = next {
-            let savepoint = match transaction.savepoint().map_err(Arc::new) {
-                Ok(savepoint) => savepoint,
-                Err(error) => {
-                    applied.push(change(Err(Arc::clone(&error))));
-                    return Err(error);
-                }
-            };
-            let tables = Transaction::new(&savepoint);
-            let done = change(Ok(&tables));
-            let parts = tables.into_touched();
-            let is_kept = done.is_kept;
-            applied.push(done);
-            // A savepoint that is dropped is rolled back.
-            if is_kept {
-                savepoint.commit()?;
-                touched.extend(parts);
-            }
-            next = if applied.len() < GROUP_MAX { changes.try_recv().ok() } else { None };
-        }
-        transaction.commit()?;
-        Ok(touched)
-    }
-
-    /// Sees to it that there is room on the disk for what comes.
-    fn look_after_room(&mut self) {
-        if !self.room.is_kept.load(Ordering::Relaxed) {
-            return;
-        }
-        self.n_idle += 1;
-        if self.n_idle % ROOM_INTERVALS != 1 {
-            return;
-        }
-        let reserve = &self.room.reserve;
-        match reserve.make().and_then(|()| reserve.is_needed()) {
-            Ok(is_needed) => self.room.is_disk_full.store(is_needed, Ordering::Relaxed),
-            Err(error) => tracing::debug!(%error, "no room could be kept on the disk"),
-        }
-        self.claim();
-    }
-
-    fn claim(&self) {
-        if let Err(error) = claim(&self.connection, &self.path) {
-            tracing::debug!(%error, "no room could be claimed on the disk");
-        }
-    }
-
-    /// Shows the new state to readers.
-    fn publish(&mut self, touched: &BTreeSet<Part>) {
-        let loaded = (|| {
-            let version = data_version(&self.connection)?;
-            let is_foreign = version != self.version;
-            if !is_foreign && touched.is_empty() {
-                return Ok(None);
-            }
-            self.version = version;
-            let tables = Transaction::new(&self.connection);
-            if is_foreign {
-                return View::load(&tables).map(Some);
-            }
-            let mut view = View::clone(&self.publish.borrow());
-            for part in touched {
-                view.load_part(&tables, *part)?;
-            }
-            Ok::<_, rusqlite::Error>(Some(view))
-        })();
-        match loaded {
-            Ok(None) => {}
-            Ok(Some(view)) => drop(self.publish.send_replace(Arc::new(view))),
-            Err(error) => {
-                // Load everything the next time.
-                self.version = -1;
-                tracing::error!(%error, "the database can't be read; the former state stays");
-            }
-        }
-    }
-}
-
-fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn a_disk_that_takes_nothing_is_told_until_it_does() {
@@ -392,5 +232,117 @@ mod tests {
         pages(100_000).await.unwrap();
         fill().await.unwrap();
         assert_eq!(database.trouble(), None);
+    }
+
+    /// Something that is stored, or why not.
+    async fn store(database: &Database) -> Result<(), Error> {
+        let insert = "INSERT INTO declined_address VALUES (random(), 1)";
+        database.write(move |tables| Ok(tables.sql().execute(insert, [])?)).await.map(drop)
+    }
+
+    /// Waits until it is so, which takes the writer a second or two.
+    async fn until(what: impl Fn() -> bool) {
+        for _ in 0..100 {
+            if what() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it did not happen within 10 s");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_database_that_was_deleted_or_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, away) = (folder.path().join("state.db"), folder.path().join("away"));
+        let database = Database::open(&path).unwrap();
+        store(&database).await.unwrap();
+        for replace in [false, true] {
+            std::fs::rename(&path, &away).unwrap();
+            if replace {
+                std::fs::copy(&away, &path).unwrap();
+            }
+            let before = std::fs::metadata(folder.path().join("state.db-wal")).unwrap().len();
+            let error = store(&database).await.unwrap_err().to_string();
+            let what = if replace { "another file in its place" } else { "it was deleted" };
+            assert!(error.contains(what) && error.contains("backup create"), "{error}");
+            let after = std::fs::metadata(folder.path().join("state.db-wal")).unwrap().len();
+            assert_eq!(before, after);
+            assert!(database.read(|_| Ok(())).await.is_err(), "another database was read");
+            // What this process still has can be saved.
+            let saved = folder.path().join("saved");
+            database.copy(&saved).await.unwrap();
+            assert_eq!(copies::check_database(&saved).unwrap(), 0);
+            std::fs::remove_file(saved).unwrap();
+            std::fs::rename(&away, &path).unwrap();
+            store(&database).await.unwrap();
+            assert!(database.gone().is_none(), "it is there again");
+        }
+        // It is noticed, too, if there is nothing to store.
+        std::fs::remove_file(folder.path().join("state.db-wal")).unwrap();
+        until(|| database.gone().is_some()).await;
+        assert!(database.gone().unwrap().to_string().contains("state.db-wal"));
+    }
+
+    /// Not a test by itself, but the program that others run to have a lock.
+    #[test]
+    fn another_process_that_has_the_lock() {
+        let Ok(path) = std::env::var("BOOTLACE_TEST_LOCK") else { return };
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        println!("locked");
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a real process has a real lock for real time")]
+    async fn a_lock_of_another_process_is_told_and_waited_for_once() {
+        use std::io::Read as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let database = Database::open(&path).unwrap();
+        let mut other = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--nocapture", "another_process_that_has_the_lock"])
+            .env("BOOTLACE_TEST_LOCK", &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut output = other.stdout.take().unwrap();
+        while !said.contains("locked") {
+            let mut byte = [0];
+            output.read_exact(&mut byte).unwrap();
+            said.push(byte[0].into());
+        }
+        let began = std::time::Instant::now();
+        let all = futures_of(&database, 20).await;
+        let error = all[0].as_ref().unwrap_err().to_string();
+        let process = format!("(process {})", other.id());
+        assert!(error.contains(&process) && error.contains("has locked"), "{error}");
+        assert!(all.iter().all(Result::is_err));
+        // The first waits as long as a writer of ours could take, and the others not once more each.
+        assert!(began.elapsed() < schema::BUSY_TIMEOUT * 2, "{:?}", began.elapsed());
+        let began = std::time::Instant::now();
+        assert!(store(&database).await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(database.locked().unwrap().by.unwrap().contains(&process));
+        assert!(database.read(|tables| tables.leases()).await.is_ok(), "readers go on");
+        Database::open(&path).expect("a server can start");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        until(|| database.locked().is_none()).await;
+        store(&database).await.unwrap();
+    }
+
+    async fn futures_of(database: &Database, n: usize) -> Vec<Result<(), Error>> {
+        let tasks = (0..n).map(|_| {
+            let database = database.clone();
+            tokio::spawn(async move { store(&database).await })
+        });
+        let mut results = Vec::new();
+        for task in tasks.collect::<Vec<_>>() {
+            results.push(task.await.unwrap());
+        }
+        results
     }
 }

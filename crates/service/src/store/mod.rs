@@ -4,14 +4,19 @@
 //! they are about. Readers see a [`View`], which is as of the last commit and never waits.
 
 mod boots;
+mod copies;
+mod damage;
 mod database;
 mod disk_resets;
 mod hardware;
 mod images;
 mod kept_disks;
 mod leases;
+mod lock_holder;
 mod machines;
+mod marker;
 mod orders;
+mod place;
 mod proofs;
 mod rescues;
 mod room;
@@ -21,8 +26,10 @@ mod seen;
 mod ssh_keys;
 mod transaction;
 mod view;
+mod writer;
 
 pub(crate) use boots::NewBoot;
+pub use copies::{check_database, copy_database};
 pub(crate) use database::Database;
 pub use hardware::Hardware;
 pub(crate) use hardware::take_over_files;
@@ -35,3 +42,6 @@ pub(crate) use transaction::{ChangeError, Transaction};
 pub(crate) use view::{LastBoot, View};
 
 pub(crate) use room::{Reserve, is_full_disk};
+
+/// What a query gives.
+pub(crate) type Result<T> = rusqlite::Result<T>;

@@ -75,7 +75,7 @@ pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
 /// Whether a site could not be opened because its disk is full.
 pub(crate) fn is_full_disk(error: &Error) -> bool {
     match error {
-        Error::Database { source, .. } => {
+        Error::Database { source, .. } | Error::DiskBroken { source, .. } => {
             (**source).downcast_ref::<rusqlite::Error>().is_some_and(is_full)
         }
         Error::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,

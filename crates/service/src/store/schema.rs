@@ -1,5 +1,6 @@
 //! Tables, and how older databases become newer ones.
 
+use super::{copies, damage, marker};
 use crate::error::{Error, io_error};
 use rusqlite::{Connection, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long a writer waits for the writer of another process. Each holds the lock for milliseconds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Statements that are kept prepared: all that boots need.
 const STATEMENTS_MAX: usize = 64;
@@ -140,6 +141,9 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
+/// The newest format that this program knows.
+pub(super) const KNOWN: u32 = MIGRATIONS.len() as u32;
+
 /// What an older Bootlace ignores: made beside the steps, so that it still opens the database.
 const ADDITIONS: &str = "
     -- What tells a boot from others with its number, 16 random bytes: numbers come again after a restore.
@@ -180,6 +184,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(folder).map_err(io_error("make the folder", folder))?;
+    marker::check(path)?;
     // SQLite would let everybody read it, and gives its WAL the same rights.
     OpenOptions::new()
         .create(true)
@@ -188,17 +193,18 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
         .mode(0o600)
         .open(path)
         .map_err(io_error("open the database", path))?;
-    let failed = |source| Error::database(path, source);
-    let mut connection = Connection::open(path).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    let failed = damage::failed(path);
+    let mut connection = Connection::open(path).map_err(&failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(&failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
         )
-        .map_err(failed)?;
+        .map_err(&failed)?;
     migrate(&mut connection, path)?;
     connection.execute_batch(ADDITIONS).map_err(failed)?;
+    marker::put(path)?;
     Ok(connection)
 }
 
@@ -210,30 +216,34 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::database(path, source);
-    let known = MIGRATIONS.len() as u32;
-    let version = |connection: &Connection| {
-        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).map_err(failed)
-    };
+    let failed = damage::failed(path);
     // Who finds nothing to do waits for no other process that writes.
-    if version(connection)? == known {
+    if format(connection).map_err(&failed)? == KNOWN {
         return Ok(());
     }
     // Two processes may start at once: who gets the lock second finds the work done.
     let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let found = version(&transaction)?;
-    if found > known {
-        return Err(Error::NewerDatabase { path: path.to_owned(), found, known });
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+    let found = format(&transaction).map_err(&failed)?;
+    if found > KNOWN {
+        return Err(Error::NewerDatabase { path: path.to_owned(), found, known: KNOWN });
     }
-    if found == known {
+    if found == KNOWN {
         return Ok(());
     }
-    for step in &MIGRATIONS[found as usize..] {
-        transaction.execute_batch(step).map_err(failed)?;
+    if found > 0 {
+        copies::keep_former(&transaction, path, found)?;
     }
-    transaction.pragma_update(None, "user_version", known).map_err(failed)?;
+    for step in &MIGRATIONS[found as usize..] {
+        transaction.execute_batch(step).map_err(&failed)?;
+    }
+    transaction.pragma_update(None, "user_version", KNOWN).map_err(&failed)?;
     transaction.commit().map_err(failed)
+}
+
+/// The format of a database; 0: it is empty.
+pub(super) fn format(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 #[cfg(test)]
@@ -281,6 +291,13 @@ mod tests {
             assert_eq!(view.owner([10, 0, 0, 7].into()), Some(mac));
             assert_eq!(view.boots.get(&mac).unwrap().boot.stages.len(), 1);
             assert_eq!(view.discovered()[0].last_unix, 8);
+            // What it was is kept.
+            let copies = copies::former_copies(&path);
+            assert_eq!(copies, [folder.path().join(format!("state.db.before-format-{KNOWN}"))]);
+            let former = Connection::open(&copies[0]).unwrap();
+            assert_eq!(super::format(&former).unwrap(), format as u32);
+            let name = former.query_row("SELECT name FROM machine", [], |row| row.get(0));
+            assert_eq!(name, Ok("lab-07".to_owned()));
         }
     }
 
@@ -291,5 +308,51 @@ mod tests {
         std::fs::write(&path, "no database at all, but text that is long enough").unwrap();
         let error = open(&path).unwrap_err().chain();
         assert!(error.contains("state.db") && error.contains("not a database"), "{error}");
+        assert!(error.contains("bootlace backup restore"), "{error}");
+    }
+
+    #[test]
+    fn a_database_that_is_missing_or_empty_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        drop(open(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let refused = || open(&path).unwrap_err().chain();
+        let error = refused();
+        assert!(
+            error.contains("is missing") && error.contains("bootlace backup restore"),
+            "{error}"
+        );
+        assert!(!path.exists());
+        std::fs::write(&path, "").unwrap();
+        assert!(refused().contains("is empty"), "{}", refused());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        // The way out that it names.
+        std::fs::remove_file(folder.path().join("state.was-here")).unwrap();
+        open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_truncated_database_is_told_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let database = crate::store::Database::open(&path);
+        drop(database.unwrap());
+        let whole = {
+            let connection = open(&path).unwrap();
+            connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+            std::fs::read(&path).unwrap()
+        };
+        for length in [100, 4096, whole.len() / 2, whole.len() - 4096] {
+            let cut = &whole[..length];
+            std::fs::write(&path, cut).unwrap();
+            for log in ["state.db-wal", "state.db-shm"] {
+                let _ = std::fs::remove_file(folder.path().join(log));
+            }
+            let opened = open(&path).and_then(|connection| damage::check(&connection, &path));
+            let error = opened.unwrap_err().chain();
+            assert!(error.contains("is damaged"), "{length}: {error}");
+            assert!(std::fs::read(&path).unwrap().starts_with(cut), "{length}");
+        }
     }
 }

@@ -34,7 +34,7 @@ async fn boot(service: &Service, asked: &disks::Asked) -> ExportOrder {
 
 /// The same with a database that was lost.
 async fn boot_with_lost_database(root: &Path, asked: &disks::Asked) -> (Service, ExportOrder) {
-    for file in ["state.db", "state.db-wal", "state.db-shm"] {
+    for file in ["state.db", "state.db-wal", "state.db-shm", "state.was-here"] {
         let _ = std::fs::remove_file(root.join("var/lib/bootlace").join(file));
     }
     let service = site(root, WriteMode::Discard).await;
@@ -192,4 +192,29 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
     assert_eq!(text.as_deref(), Some("The disk is gone."));
     let text = cause(&service, FindingKind::DiskLeft).await.unwrap();
     assert!(text.contains("the database was lost"), "{text}");
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+async fn while_another_program_has_the_lock_what_needs_no_write_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Discard).await;
+    boot(&service, &asked).await;
+    let other = Connection::open(&service.options().database).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let stranger = Mac([2, 0, 0, 0, 0, 9]);
+    let error = service.boot_started(stranger, Firmware::Bios).await.unwrap_err().to_string();
+    assert!(error.contains("has locked the database"), "{error}");
+    let began = std::time::Instant::now();
+    assert_eq!(screen(&service).await, "", "GRUB asks once more for what it has got");
+    assert_eq!((service.machines().len(), service.leases().len()), (1, 1));
+    assert!(service.boots_of(MAC, 9).await.unwrap().len() == 1, "history is shown");
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    let text = cause(&service, FindingKind::StateLocked).await.unwrap();
+    assert!(text.contains("nothing can be stored"), "{text}");
+    assert_eq!(cause(&service, FindingKind::StateNotStored).await, None, "it is said once");
+    other.execute_batch("ROLLBACK").unwrap();
+    service.boot_started(stranger, Firmware::Bios).await.unwrap();
+    assert_eq!(cause(&service, FindingKind::StateLocked).await, None);
 }

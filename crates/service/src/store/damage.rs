@@ -1,0 +1,36 @@
+//! What a damaged database and a broken disk say, and what helps.
+
+use super::copies::former_copies;
+use crate::error::Error;
+use rusqlite::{Connection, ErrorCode};
+use std::path::Path;
+
+/// What is said of an error of SQLite as the database is opened.
+pub(super) fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
+    move |source| match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            damaged(path, source.to_string())
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            Error::DiskBroken { path: path.to_owned(), source: std::sync::Arc::new(source) }
+        }
+        _ => Error::database(path, source),
+    }
+}
+
+fn damaged(path: &Path, why: String) -> Error {
+    let copies = former_copies(path);
+    let copy = copies.first().map_or_else(String::new, |copy| {
+        format!("; a copy from before the last upgrade is {}", copy.display())
+    });
+    Error::DatabaseDamaged { path: path.to_owned(), why, copy }
+}
+
+/// Looks at the whole database, of which a part may be missing.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let first = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match first.map_err(failed(path))?.as_str() {
+        "ok" => Ok(()),
+        why => Err(damaged(path, why.replace('\n', " "))),
+    }
+}
