@@ -1,19 +1,34 @@
 //! The boot server's pages and API on a Unix socket that only its own user may open: what commands on this host
 //! learn of it that is in its memory only.
 
+use axum::routing::post;
+use axum::{Json, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
 use hyper::header::HOST;
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use service::Service;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{UnixListener, UnixStream};
+
+/// Where copies are asked for.
+const STATE_COPY: &str = "/local/state-copy";
+
+/// How the names of copies begin.
+const COPY: &str = "state-copy-";
 
 /// A person waits.
 const DEADLINE: Duration = Duration::from_secs(3);
+
+/// A copy of a large database on a slow disk.
+const COPY_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Copies that nobody has fetched are removed after this time.
+const COPY_STAYS: Duration = Duration::from_secs(3600);
 
 /// Longest answer: all findings of all kinds, 1 KiB each.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -44,14 +59,66 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// None runs, or it does not answer as it should.
 pub(crate) async fn get(path: &Path, url: &str) -> anyhow::Result<serde_json::Value> {
-    tokio::time::timeout(DEADLINE, talk(path, url)).await?
+    let stream = UnixStream::connect(path).await?;
+    tokio::time::timeout(DEADLINE, talk(stream, Method::GET, url)).await?
 }
 
-async fn talk(path: &Path, url: &str) -> anyhow::Result<serde_json::Value> {
-    let stream = UnixStream::connect(path).await?;
+/// Has the running boot server copy its database: where the copy is, which belongs to the caller then. `None`: none runs,
+/// or it is an older one, which can't.
+///
+/// # Errors
+/// It runs, and can't.
+pub(crate) async fn copy_state(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let Ok(stream) = UnixStream::connect(path).await else { return Ok(None) };
+    let asked = talk(stream, Method::POST, STATE_COPY);
+    let Ok(answer) = tokio::time::timeout(COPY_DEADLINE, asked).await? else { return Ok(None) };
+    if let Some(why) = answer["error"].as_str() {
+        anyhow::bail!("the boot server can't copy its database: {why}");
+    }
+    Ok(answer["path"].as_str().map(PathBuf::from))
+}
+
+/// What only commands on this host may ask for. Copies are made in `folder`.
+pub(crate) fn router(service: Service, folder: PathBuf) -> Router {
+    let copy = async move || {
+        let _ = std::fs::create_dir_all(&folder);
+        remove_old_copies(&folder);
+        let path = new_copy(&folder);
+        Json(match service.copy_state(&path).await {
+            Ok(()) => serde_json::json!({ "path": path }),
+            Err(error) => serde_json::json!({ "error": error.chain() }),
+        })
+    };
+    Router::new().route(STATE_COPY, post(copy))
+}
+
+/// Where the next copy of a database is made.
+pub(crate) fn new_copy(folder: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    folder.join(format!("{COPY}{}-{now}", std::process::id()))
+}
+
+fn remove_old_copies(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_old = |entry: &std::fs::DirEntry| {
+        let made = entry.metadata().and_then(|about| about.modified()).ok();
+        let age = made.and_then(|made| made.elapsed().ok());
+        entry.file_name().as_encoded_bytes().starts_with(COPY.as_bytes())
+            && age.is_some_and(|age| age > COPY_STAYS)
+    };
+    for entry in entries.filter(is_old) {
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
+async fn talk(stream: UnixStream, method: Method, url: &str) -> anyhow::Result<serde_json::Value> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(url).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let request = Request::builder()
+        .method(method)
+        .uri(url)
+        .header(HOST, "localhost")
+        .body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

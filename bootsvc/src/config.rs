@@ -277,6 +277,16 @@ pub(crate) struct StorageConfig {
 }
 
 impl StorageConfig {
+    /// Files that the servers need with this configuration, such as keys.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let Some(tls) = &self.nbd_tls else { return Vec::new() };
+        let more = [&tls.client_ca, &tls.machine_ca].into_iter().flatten();
+        let mut files: Vec<PathBuf> =
+            [&tls.certificate, &tls.key].into_iter().chain(more).cloned().collect();
+        files.dedup();
+        files
+    }
+
     /// By whom machines know the storage server; `None` if they attach NBD roots without TLS.
     ///
     /// # Errors
@@ -410,7 +420,8 @@ impl Config {
         }
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// Reads what is or will be at this path.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text)
             .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))
     }

@@ -6,6 +6,7 @@ use crate::net::http_server::HttpServer;
 use crate::net::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
 use crate::net::port_holder::{Protocol, in_use};
 use anyhow::Context;
+use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use service::Service;
 use std::net::SocketAddr;
@@ -39,10 +40,10 @@ pub(crate) async fn listener(address: SocketAddr) -> anyhow::Result<TcpListener>
         .with_context(|| format!("can't show the web page on {address}"))
 }
 
-/// Shows pages until `stop`, and the same to this server's commands.
+/// Shows pages until `stop`, and the same and `local` to this server's commands.
 pub(crate) async fn run(
     door: Door<impl FnMut()>,
-    commands: UnixListener,
+    (commands, local): (UnixListener, Router),
     service: Service,
     stop: CancellationToken,
 ) {
@@ -50,7 +51,7 @@ pub(crate) async fn run(
     let router = web::router(service);
     let service = |_| TowerToHyperService::new(router.clone());
     let pages = HttpServer::for_browsers(door, places).run(PagesDoorkeeper, service, stop.clone());
-    let commands = axum::serve(commands, router.clone())
+    let commands = axum::serve(commands, router.clone().merge(local))
         .with_graceful_shutdown(stop.cancelled_owned())
         .into_future();
     let ((), commands) = tokio::join!(pages, commands);

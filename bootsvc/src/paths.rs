@@ -25,6 +25,11 @@ impl Paths {
         self.root.join("var/lib/bootlace")
     }
 
+    /// The database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.state().join("state.db")
+    }
+
     /// What can be made again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("var/cache/bootlace")

@@ -157,7 +157,8 @@ pub(crate) async fn run(
     tasks.spawn(boot::http::run(http_door, http, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
-    tasks.spawn(pages::run(pages, commands, service, stop.clone()));
+    let local = boot_socket::router(service.clone(), paths.cache());
+    tasks.spawn(pages::run(pages, (commands, local), service, stop.clone()));
     tracing::info!(
         interface = config.network.interface,
         %server,

@@ -1,5 +1,6 @@
 //! The command line, one file per noun.
 
+mod backup;
 #[cfg(test)]
 mod book;
 mod image;
@@ -67,6 +68,9 @@ enum Command {
     Check,
     /// Show machines, their boots, and what needs attention
     Status(status::Status),
+    /// Save the site in one file, and restore it
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Import and list images
     #[command(subcommand)]
     Image(image::Image),
@@ -95,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
         Command::Status(status) => become_command(&paths).and_then(|()| status.run(&paths)),
+        Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
         Command::Machine(machine) => become_command(&paths).and_then(|()| machine.run(&paths)),
         Command::Initrd(initrd) => initrd.run(&paths),

@@ -1,0 +1,175 @@
+//! Putting a backup in place.
+
+use super::{new_file, unpack};
+use crate::config::Config;
+use crate::paths::Paths;
+use anyhow::{Context, bail};
+use nix::unistd::Group;
+use service::backup::{BackupFile, Kind, Manifest, read_backup};
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What was done.
+pub(crate) struct Restored {
+    pub(crate) manifest: Manifest,
+    pub(crate) n_machines: u64,
+    /// Files that are as they are in the backup now, and were not.
+    pub(crate) placed: Vec<PathBuf>,
+    /// What was there before, under the names that it has now.
+    pub(crate) aside: Vec<PathBuf>,
+}
+
+/// A file that is to be there.
+struct Target {
+    path: PathBuf,
+    /// Where it lies, complete, on the same file system.
+    new: PathBuf,
+}
+
+/// Puts a backup in place. All of it is looked at before anything is touched; what is there already is put aside if
+/// `replace` says so, and else refused.
+///
+/// # Errors
+/// A boot server runs, the backup is damaged, something is there already, or can't be written.
+pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow::Result<Restored> {
+    if std::os::unix::net::UnixStream::connect(paths.boot_socket()).is_ok() {
+        bail!("the boot server is running: stop it, restore, and start it again");
+    }
+    let state = paths.state();
+    fs::create_dir_all(&state).with_context(|| format!("can't make {}", state.display()))?;
+    let database =
+        Target { path: paths.database(), new: with_suffix(&paths.database(), ".restored") };
+    let _ = fs::remove_file(&database.new);
+    let mut small: Vec<(BackupFile, Vec<u8>)> = Vec::new();
+    let read = read_backup(input, |_, file, content| match file.kind {
+        Kind::Database => unpack(content, &database.new),
+        Kind::Configuration | Kind::File => {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            small.push((file.clone(), bytes));
+            Ok(())
+        }
+    });
+    let mut made = vec![database.new.clone()];
+    let placed = (|| {
+        let manifest = read?;
+        let n_machines = service::check_database(&database.new)?;
+        let owner = fs::metadata(&state)?;
+        // A server that is not started as root takes nothing over.
+        chown(&database.new, Some(owner.uid()), Some(owner.gid()))?;
+        let mut targets = Vec::new();
+        for (file, bytes) in wanted(paths, &small)? {
+            let path = file.path.clone().unwrap_or_else(|| paths.config());
+            if fs::read(&path).is_ok_and(|former| former == *bytes) {
+                continue;
+            }
+            let new = with_suffix(&path, ".restored");
+            let _ = fs::remove_file(&new);
+            made.push(new.clone());
+            write_small(&new, file, bytes)?;
+            targets.push(Target { path, new });
+        }
+        targets.push(database);
+        let there: Vec<String> = targets
+            .iter()
+            .filter(|target| target.path.symlink_metadata().is_ok())
+            .map(|target| target.path.display().to_string())
+            .collect();
+        if !there.is_empty() && !replace {
+            bail!(
+                "{} there already; --replace puts that aside, and the backup in its place",
+                are(&there)
+            );
+        }
+        let mut restored = Restored { manifest, n_machines, placed: Vec::new(), aside: Vec::new() };
+        for target in targets {
+            put(target, &mut restored)?;
+        }
+        Ok(restored)
+    })();
+    // What was placed has another name by now.
+    for leftover in made {
+        let _ = fs::remove_file(leftover);
+    }
+    placed
+}
+
+/// The files that are put back besides the database: only what the configuration names.
+fn wanted<'a>(
+    paths: &Paths,
+    small: &'a [(BackupFile, Vec<u8>)],
+) -> anyhow::Result<Vec<&'a (BackupFile, Vec<u8>)>> {
+    let config = small.iter().find(|(file, _)| file.kind == Kind::Configuration);
+    let named = match config {
+        Some((_, text)) => {
+            let text = String::from_utf8_lossy(text);
+            let config = Config::parse(&paths.config(), &text);
+            config.context("the configuration in the backup can't be used")?.storage.files()
+        }
+        None => Vec::new(),
+    };
+    for (file, _) in small {
+        if let Some(path) = file.path.as_ref().filter(|path| !named.contains(path)) {
+            bail!(
+                "the backup has a file for {}, which its configuration does not name",
+                path.display()
+            );
+        }
+    }
+    Ok(small.iter().collect())
+}
+
+fn write_small(path: &Path, about: &BackupFile, bytes: &[u8]) -> anyhow::Result<()> {
+    let failed = || format!("can't write {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(failed)?;
+    }
+    let mut file = new_file(path).with_context(failed)?;
+    file.write_all(bytes).with_context(failed)?;
+    let group = about.group.as_deref().and_then(|name| Group::from_name(name).ok().flatten());
+    // Who is not root gives away nothing.
+    let is_given = group.is_some_and(|group| chown(path, None, Some(group.gid.as_raw())).is_ok());
+    let mode = if is_given { about.mode & 0o750 } else { about.mode & 0o700 };
+    file.set_permissions(Permissions::from_mode(mode)).with_context(failed)?;
+    file.sync_all().with_context(failed)
+}
+
+/// Puts aside what is there, and the new file in its place.
+fn put(target: Target, restored: &mut Restored) -> anyhow::Result<()> {
+    let Target { path, new } = target;
+    let failed = || format!("can't put {} in place", path.display());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    if path.symlink_metadata().is_ok() {
+        let aside = with_suffix(&path, &format!(".before-restore-{now}"));
+        fs::rename(&path, &aside).with_context(failed)?;
+        restored.aside.push(aside);
+    }
+    // The log of the former database belongs to that: beside another one it would spoil it.
+    for suffix in ["-wal", "-shm"] {
+        let log = with_suffix(&path, suffix);
+        if log.exists() {
+            let aside = with_suffix(&path, &format!(".before-restore-{now}{suffix}"));
+            fs::rename(&log, &aside).with_context(failed)?;
+        }
+    }
+    fs::rename(&new, &path).with_context(failed)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
+    }
+    restored.placed.push(path);
+    Ok(())
+}
+
+fn are(paths: &[String]) -> String {
+    let verb = if paths.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", paths.join(", "))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,174 @@
+//! `bootlace backup`
+
+use super::say;
+use crate::backup::{self, content};
+use crate::paths::Paths;
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+#[derive(Subcommand)]
+pub(super) enum Backup {
+    Create(Create),
+    Restore(Restore),
+    Verify(Verify),
+}
+
+/// Save configuration, keys and database in one file
+///
+/// The servers may run. The file holds secrets, such as the machines' SSH host keys, and only its owner can read it.
+/// Images and disks are not in it.
+#[derive(Args)]
+pub(super) struct Create {
+    /// The new file, such as site.tar.zst; - is standard output
+    file: PathBuf,
+}
+
+/// Put a backup in place, while the boot server is stopped
+#[derive(Args)]
+pub(super) struct Restore {
+    /// The backup; - is standard input
+    file: PathBuf,
+    /// Put aside what is there already, as FILE.before-restore-TIME
+    #[arg(long)]
+    replace: bool,
+}
+
+/// Check that a backup is whole, and could be restored
+#[derive(Args)]
+pub(super) struct Verify {
+    /// The backup; - is standard input
+    file: PathBuf,
+}
+
+impl Backup {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        match self {
+            Self::Create(create) => create.run(paths),
+            Self::Restore(restore) => restore.run(paths),
+            Self::Verify(verify) => verify.run(),
+        }
+    }
+}
+
+impl Create {
+    fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        if self.file == Path::new("-") {
+            if io::stdout().is_terminal() {
+                bail!("a backup is no text: name a file, or redirect standard output");
+            }
+            let (mut out, manifest, n_machines) =
+                backup::create(paths, BufWriter::new(io::stdout()), |_, _| {})?;
+            out.flush().context("can't write the backup")?;
+            note(format!("saved {}", content(&manifest, n_machines)));
+            note(LEFT_OUT);
+            return Ok(());
+        }
+        let (file, shown) = (&self.file, self.file.display());
+        if file.symlink_metadata().is_ok() {
+            bail!("{shown} is there already: name another file");
+        }
+        let mut part = file.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let failed = || format!("can't write {shown}");
+        let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+        let new = new.with_context(failed)?;
+        let written = (|| {
+            let progress = |done: u64, total: u64| show_progress(done, total);
+            let (out, manifest, n_machines) = backup::create(paths, BufWriter::new(new), progress)?;
+            let new =
+                out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+            new.sync_all().with_context(failed)?;
+            fs::rename(&part, file).with_context(failed)?;
+            let size = new.metadata().with_context(failed)?.len();
+            Ok::<_, anyhow::Error>((manifest, n_machines, size))
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        let (manifest, n_machines, size) = written?;
+        say(format!("{shown}: {}; {}", content(&manifest, n_machines), megabytes(size)));
+        say(LEFT_OUT);
+        Ok(())
+    }
+}
+
+/// What nobody may believe to be saved.
+const LEFT_OUT: &str = "Images and disks are not in it: copy /var/lib/bootlace/images, and layers while the storage server is \
+                        stopped (the book: Back up and restore)";
+
+impl Restore {
+    fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let shown = self.file.display();
+        let restored = backup::restore(paths, open(&self.file)?, self.replace)
+            .with_context(|| format!("{shown} was not restored"))?;
+        say(format!(
+            "restored {}, of {}",
+            content(&restored.manifest, restored.n_machines),
+            time(restored.manifest.made_unix)
+        ));
+        for path in &restored.placed {
+            say(format!("  {}", path.display()));
+        }
+        for path in &restored.aside {
+            say(format!("put aside: {}", path.display()));
+        }
+        say(
+            "Images and disks are as they are. Start the boot server; machines that run must be restarted",
+        );
+        Ok(())
+    }
+}
+
+impl Verify {
+    fn run(self) -> anyhow::Result<()> {
+        let shown = self.file.display();
+        let (manifest, n_machines) = backup::verify(open(&self.file)?)
+            .with_context(|| format!("{shown} can't be restored"))?;
+        say(format!(
+            "{shown} is good: {}; made {} by Bootlace {}",
+            content(&manifest, n_machines),
+            time(manifest.made_unix),
+            manifest.bootlace
+        ));
+        Ok(())
+    }
+}
+
+fn open(file: &Path) -> anyhow::Result<Box<dyn io::Read>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let opened = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
+    Ok(Box::new(BufReader::new(opened)))
+}
+
+/// To people who watch; standard output may be the backup.
+fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn show_progress(done: u64, total: u64) {
+    let percent = |bytes: u64| bytes.saturating_mul(100).checked_div(total).unwrap_or(100);
+    // Each 64 KiB would be too often.
+    if io::stderr().is_terminal() && percent(done) != percent(done.saturating_sub(64 << 10)) {
+        let end = if done >= total { "\n" } else { "" };
+        let _ = write!(io::stderr(), "\rsaving: {} %{end}", percent(done));
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn time(unix: u64) -> String {
+    let time = i64::try_from(unix).ok().and_then(|unix| jiff::Timestamp::from_second(unix).ok());
+    time.map_or_else(
+        || "an unknown time".to_owned(),
+        |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+    )
+}
