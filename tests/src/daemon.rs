@@ -107,6 +107,16 @@ impl Daemon {
         Ok(())
     }
 
+    /// Kills it, as a crash or a power cut would: nothing is finished.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     fn end(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);

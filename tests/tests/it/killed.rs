@@ -3,9 +3,7 @@
 use crate::boot::{COMMAND, MAC, OTHER_MAC, can_boot};
 use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Daemon, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require, run};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require, run};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -77,7 +75,7 @@ fn killed() -> Result<()> {
         // Not always at the same point of what the machines do.
         std::thread::sleep(Duration::from_millis(97 * (round as u64 % 11)));
         match round < KILLS {
-            true => end_at_once(storage)?,
+            true => storage.kill()?,
             false => storage.stop()?,
         }
         std::thread::sleep(AWAY[round % AWAY.len()]);
@@ -89,12 +87,6 @@ fn killed() -> Result<()> {
     }
     storage.stop()?;
     servers.stop()
-}
-
-fn end_at_once(storage: Daemon) -> Result<()> {
-    kill(Pid::from_raw(storage.id().try_into()?), Signal::SIGKILL)?;
-    drop(storage);
-    Ok(())
 }
 
 /// The number of the last file that was on the disk.

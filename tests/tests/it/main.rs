@@ -27,6 +27,7 @@ mod own_user;
 mod partitions;
 mod ram;
 mod rescue;
+mod restarted;
 mod sanboot;
 mod second_nic;
 mod segment;

@@ -3,8 +3,6 @@
 use crate::boot::{COMMAND, MAC, OTHER_MAC, QUICK, SHUTDOWN, can_boot, wait_for_login};
 use anyhow::{Context, Result, ensure};
 use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Site, require};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::time::Duration;
 
 /// The kernel's AoE driver gives disks up after this time, unless it is told otherwise; NBD's, at once.
@@ -54,8 +52,7 @@ fn outage() -> Result<()> {
         count(pc.console()).with_context(|| format!("{name} before the outage"))?;
     }
 
-    kill(Pid::from_raw(storage.id().try_into()?), Signal::SIGKILL)?;
-    drop(storage);
+    storage.kill()?;
     slots.lend(|| std::thread::sleep(OUTAGE))?;
     let _storage = site.storage()?;
 

@@ -18,6 +18,7 @@ const LONG: &[&str] = &[
     "tests handover::",
     "tests boot::",
     "tests foreign::",
+    "tests restarted::",
     "tests failures::",
     "tests segment::",
     "tests mtu::",
