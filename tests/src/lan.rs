@@ -13,6 +13,9 @@ pub const SERVER: &str = "10.77.0.1";
 /// Address of the server on each LAN, with the length of its network prefix.
 pub const SERVER_PREFIX: &str = "10.77.0.1/24";
 
+/// The server's NIC on each LAN.
+const SERVER_MAC: &str = "02:00:0a:4d:00:01";
+
 /// A bridge `br0` with the address [`SERVER`] in a namespace of its own.
 #[derive(Debug)]
 pub struct Lan {
@@ -38,7 +41,9 @@ impl Lan {
     }
 
     fn add_bridge(&self) -> Result<()> {
-        self.netns.ip("link add br0 type bridge stp_state 0 forward_delay 0")?;
+        // A bridge whose address was not chosen changes it with its ports, and then nobody finds the server for seconds.
+        let bridge = "type bridge stp_state 0 forward_delay 0";
+        self.netns.ip(&format!("link add br0 address {SERVER_MAC} {bridge}"))?;
         self.netns.ip(&format!("addr add {SERVER_PREFIX} dev br0"))?;
         self.netns.ip("link set br0 up")?;
         self.netns.ip("link set port0 master br0 up")
