@@ -1,7 +1,7 @@
 //! The sockets of the web page.
 
 use crate::net;
-use crate::net::door::Door;
+use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
 use crate::net::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
 use crate::net::port_holder::{Protocol, in_use};
@@ -47,7 +47,8 @@ pub(crate) async fn run(
     service: Service,
     stop: CancellationToken,
 ) {
-    let places = Places::new(LIMITS, Instant::now());
+    let places_max = Share::Pages.clients_max(CONNECTIONS_MAX);
+    let places = Places::new(Limits { places_max, ..LIMITS }, Instant::now());
     let router = web::router(service);
     let service = |_| TowerToHyperService::new(router.clone());
     let pages = HttpServer::for_browsers(door, places).run(PagesDoorkeeper, service, stop.clone());

@@ -3,7 +3,7 @@
 
 use crate::boot::doorkeeper::FilesDoorkeeper;
 use crate::boot::files::{BootFiles, Item, Told};
-use crate::net::door::Door;
+use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
 use crate::net::places::{Limits, Places};
 use bytes::Bytes;
@@ -49,7 +49,8 @@ const LIMITS: Limits = Limits {
 
 /// The places of boot clients, all free.
 pub(crate) fn places() -> Places {
-    Places::new(LIMITS, Instant::now())
+    let places_max = Share::Http.clients_max(CONNECTIONS_MAX);
+    Places::new(Limits { places_max, ..LIMITS }, Instant::now())
 }
 
 /// Serves boot files until `stop`.

@@ -15,6 +15,30 @@ const ASIDE: u64 = 128;
 /// When accepting fails for another reason it is tried again after this time.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Who takes descriptors, each for so many 24ths of those that clients may have: who fills the one must not keep
+/// everybody out of the others. What is left is for places that are just given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Share {
+    /// Boot clients over HTTP.
+    Http = 12,
+    /// TFTP transfers.
+    Tftp = 8,
+    /// Browsers.
+    Pages = 3,
+}
+
+impl Share {
+    /// How many of these clients may be here at once: so many, if there are descriptors for them.
+    pub fn clients_max(self, wanted: usize) -> usize {
+        self.of(usize::try_from(client_number_max()).unwrap_or(0), wanted)
+    }
+
+    fn of(self, descriptors: usize, wanted: usize) -> usize {
+        wanted.min(descriptors * usize::from(self as u8) / 24)
+    }
+}
+
 /// The highest number of a descriptor that a client may have. A process gets the smallest number that is free, so
 /// it tells how many are in use.
 pub fn client_number_max() -> RawFd {
@@ -87,6 +111,20 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::AsyncReadExt as _;
+
+    #[test]
+    fn with_few_descriptors_each_kind_of_client_has_its_share() {
+        let all = [(Share::Http, 1024), (Share::Tftp, 1024), (Share::Pages, 256)];
+        let places = |limit: u64| {
+            let descriptors = limit.saturating_sub(ASIDE) as usize;
+            all.map(|(share, wanted)| share.of(descriptors, wanted))
+        };
+        assert_eq!(places(65_536), [1024, 1024, 256]);
+        assert_eq!(places(1024), [448, 298, 112]);
+        assert_eq!(places(512), [192, 128, 48]);
+        assert_eq!(places(64), [0, 0, 0]);
+        assert!(all.iter().map(|(share, _)| *share as u8).sum::<u8>() < 24);
+    }
 
     /// Set only in the process that has few descriptors.
     const CHILD: &str = "BOOTLACE_TEST_DOOR";

@@ -1,5 +1,6 @@
 //! The TFTP server's sockets: one for requests, and one for each transfer.
 
+use super::door::Share;
 use super::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
 use super::port_holder::{BindError, Protocol, in_use};
 use super::tftp_transfer::{Job, serve};
@@ -120,12 +121,13 @@ impl Tftp {
         C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
     {
+        let places_max = Share::Tftp.clients_max(TRANSFERS_MAX);
         let mut server = Server {
             socket: self.socket,
             address: self.server,
             content: Arc::new(content),
             doorkeeper: Arc::new(doorkeeper),
-            places: Places::new(LIMITS, Instant::now()),
+            places: Places::new(Limits { places_max, ..LIMITS }, Instant::now()),
             strangers: Bucket::new(STRANGERS_MAX, STRANGERS_EVERY, Instant::now()),
             events,
             transfers: HashMap::new(),
