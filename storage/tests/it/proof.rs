@@ -233,7 +233,7 @@ fn a_new_boot_waits_for_the_former_one_and_then_begins_afresh() {
     let began = Instant::now();
     let text = boot(2).refusal(&server, 1);
     assert!(text.contains("is running in its boot 1"), "{text}");
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert!(is_alive(&mut former), "the machine that runs has lost its disk");
     // Another boot beside it.
     boot(3).put(&server, "discard");
@@ -244,7 +244,8 @@ fn a_new_boot_waits_for_the_former_one_and_then_begins_afresh() {
     let began = Instant::now();
     let mut next = boot(3).attach(&server, 1);
     let waited = began.elapsed();
-    assert!((2000..4500).contains(&waited.as_millis()), "{waited:?}");
+    // Not at once, and not as late as a server does that has just started.
+    assert!((2000..15_000).contains(&waited.as_millis()), "{waited:?}");
     assert_eq!(first_byte(&mut next), 0x11, "what the former boot wrote is still there");
     assert!(server.exports().contains("\"candidate\":null"), "{}", server.exports());
     for earlier in [1, 2] {
@@ -257,7 +258,8 @@ fn a_new_boot_waits_for_the_former_one_and_then_begins_afresh() {
     say_goodbye(next);
     let began = Instant::now();
     boot(4).attach(&server, 1);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // The time after which who says nothing is silent.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -432,10 +434,12 @@ fn wait_of_the_next_boot(server: &Server) -> Duration {
 #[test]
 fn a_machine_whose_link_is_cut_is_silent_after_three_seconds() {
     let (go, is_going) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
     let client = move |server: SocketAddr| {
         is_going.recv().unwrap();
         let stream = boot(1).try_over(TcpStream::connect(server).unwrap(), 1).unwrap();
         std::thread::sleep(Duration::from_secs(4));
+        tell.send(Instant::now()).unwrap();
         succeed("ip", &["link", "set", CLIENT, "down"]);
         stream
     };
@@ -446,8 +450,10 @@ fn a_machine_whose_link_is_cut_is_silent_after_three_seconds() {
         boot(2).put(server, "discard");
         let _stream = cut.recv().unwrap();
         assert!(server.exports().contains("\"connections\":1"), "the server can't know yet");
-        let waited = wait_of_the_next_boot(server);
-        assert!((1500..6000).contains(&waited.as_millis()), "{waited:?}");
+        wait_of_the_next_boot(server);
+        // The machine was heard for the last time a second before that at most.
+        let waited = told.recv().unwrap().elapsed();
+        assert!((2000..20_000).contains(&waited.as_millis()), "{waited:?}");
     });
 }
 
@@ -468,16 +474,16 @@ fn a_machine_that_starts_again_without_a_word_is_seen_by_its_reset() {
         go.send(()).unwrap();
         let attached = Instant::now();
         while !server.exports().contains("\"connections\":1") {
-            assert!(attached.elapsed() < Duration::from_secs(5));
+            assert!(attached.elapsed() < Duration::from_secs(20));
         }
         boot(2).put(server, "discard");
         let lost = Instant::now();
         while server.exports().contains("\"connections\":1") {
-            assert!(lost.elapsed() < Duration::from_secs(5), "nobody has asked the machine");
+            assert!(lost.elapsed() < Duration::from_secs(20), "nobody has asked the machine");
             std::thread::sleep(Duration::from_millis(50));
         }
         let waited = wait_of_the_next_boot(server);
-        assert!(waited < Duration::from_secs(5), "{waited:?}");
+        assert!(waited < Duration::from_secs(15), "{waited:?}");
         end.send(()).unwrap();
     });
 }

@@ -156,7 +156,7 @@ fn reads_of_one_connection_wait_for_the_disk_together() {
         (0..16).map(|at| request(at, Command::Read, SLOW_FROM + at * 4096)).collect();
     for has_tls in [false, true] {
         let (replies, took, _) = converse(&reads, has_tls);
-        assert!(took < 4 * SLOW, "{took:?}");
+        assert!(took < 8 * SLOW, "one after the other: {took:?}");
         assert!(replies.iter().all(|(cookie, data)| *data == vec![*cookie as u8; 4096]));
     }
 }
