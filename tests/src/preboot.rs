@@ -17,6 +17,8 @@ use tempfile::TempDir;
 const SCRIPT: &str =
     "#!/bin/sh\n[ $1 = bound ] && ip address replace $ip/$mask dev $interface\nexit 0\n";
 
+const SCRIPT_FILE: &str = "script";
+
 /// How long the boot server may take until the machine may boot: its initrd may be in the works.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -49,16 +51,35 @@ impl Preboot {
     /// # Errors
     /// There is no lease, or udhcpc is missing.
     pub fn start(site: &Site, mac: &str) -> Result<Self> {
+        let preboot = Self::plug_in(site, mac)?;
+        preboot.power_on()?;
+        Ok(preboot)
+    }
+
+    /// A PC that is plugged in, and off.
+    ///
+    /// # Errors
+    /// `ip` fails, or there is no room for files.
+    pub fn plug_in(site: &Site, mac: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("bootlace-preboot-").tempdir()?;
-        let script = folder.path().join("script");
+        let script = folder.path().join(SCRIPT_FILE);
         std::fs::write(&script, SCRIPT)?;
         std::fs::set_permissions(&script, Permissions::from_mode(0o755))?;
         let client = site.lan().add_client("preboot", mac)?;
-        let mut udhcpc = client.command("udhcpc");
+        Ok(Self { client, folder: Arc::new(folder), has_segment: true })
+    }
+
+    /// Asks for an address as a BIOS does, which opens a boot. An answer that does not come is asked for again each
+    /// second.
+    ///
+    /// # Errors
+    /// There is no lease, or udhcpc is missing.
+    pub fn power_on(&self) -> Result<()> {
+        let mut udhcpc = self.client.command("udhcpc");
         udhcpc.args(["-f", "-n", "-q", "-i", "eth0", "-t", "10", "-T", "1"]);
         udhcpc.args(["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000", "-s"]);
-        run(udhcpc.arg(&script)).context("the firmware gets no address")?;
-        Ok(Self { client, folder: Arc::new(folder), has_segment: true })
+        run(udhcpc.arg(self.folder.path().join(SCRIPT_FILE)))
+            .context("the firmware gets no address")
     }
 
     /// The PC's place on the LAN, with the PC's address.
@@ -99,11 +120,20 @@ impl Preboot {
         Ok(std::fs::read(self.folder.path().join("segment"))?)
     }
 
-    /// Fetches what GRUB would; the boot server prepares the root disk.
+    /// Fetches what GRUB would, with the kernel ready for QEMU; the boot server prepares the root disk.
     ///
     /// # Errors
     /// The machine has to wait in the loader; the error shows what it would show.
     pub fn fetch(&self) -> Result<Kernel> {
+        let kernel = self.load()?;
+        Ok(Kernel { image: unpacked(&kernel.image)?, ..kernel })
+    }
+
+    /// Fetches what GRUB would; the kernel stays as it comes.
+    ///
+    /// # Errors
+    /// As [`Preboot::fetch`].
+    pub fn load(&self) -> Result<Kernel> {
         let deadline = Instant::now() + READY_TIMEOUT;
         let (kernel, arguments, initrd, behind) = loop {
             let config = self.config()?;
@@ -115,7 +145,7 @@ impl Preboot {
             anyhow::ensure!(Instant::now() < deadline, "the loader waits:\n{config}");
             std::thread::sleep(Duration::from_millis(300));
         };
-        let mut files = Kernel {
+        let files = Kernel {
             image: self.folder.path().join("vmlinuz"),
             initrd: self.folder.path().join("initrd"),
             command_line: arguments,
@@ -132,11 +162,14 @@ impl Preboot {
             let mut initrd = std::fs::OpenOptions::new().append(true).open(&files.initrd)?;
             std::io::copy(&mut std::fs::File::open(segment)?, &mut initrd)?;
         }
-        files.image = unpacked(&files.image)?;
         Ok(files)
     }
 
-    fn curl(&self, url: &str, output: &str) -> Result<String> {
+    /// Fetches this URL; `-` as `output` returns it.
+    ///
+    /// # Errors
+    /// It does not come within a minute.
+    pub fn curl(&self, url: &str, output: &str) -> Result<String> {
         let mut curl = self.client.command("curl");
         curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "60"]);
         text_of(curl.args(["--output", output, url])).with_context(|| format!("can't fetch {url}"))

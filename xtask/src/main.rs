@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod interrupt;
 mod lint;
+mod matrix;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,11 @@ enum Task {
     Build,
     /// Measure initrd builds, boots, the NBD and the AoE server, beside what else there is
     Bench(bench::Bench),
+    /// Attack both servers in every way that the threat model names, while machines boot
+    Matrix(matrix::Matrix),
+    /// The attacker's process
+    #[command(hide = true)]
+    MatrixAttacker(matrix::Attacker),
     /// Feed random bytes to everything that reads foreign bytes
     Fuzz(fuzz::Fuzz),
     /// Install the Debian packages that the other commands need
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Build => build::run().map(drop),
         Task::Bench(bench) => bench.run(),
+        Task::Matrix(matrix) => matrix.run(),
+        Task::MatrixAttacker(attacker) => attacker.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Setup => setup(),
     };

@@ -1,8 +1,10 @@
 //! Clients in software, for tests and measurements.
 #![forbid(unsafe_code)]
 
+pub mod aoe_crowd;
 pub mod aoe_load;
 pub mod crowd;
+pub mod dhcp_crowd;
 pub mod forged;
 mod histogram;
 pub mod loader_tcp;
@@ -10,5 +12,6 @@ pub mod machine_disk;
 pub mod machine_words;
 mod packet;
 pub mod room;
+pub mod speaker;
 
 pub use histogram::Histogram;

@@ -41,6 +41,8 @@ pub enum MachineDiskError {
 pub struct MachineDisk {
     stream: TcpStream,
     size_bytes: u64,
+    name: String,
+    says_goodbye: bool,
 }
 
 impl MachineDisk {
@@ -57,7 +59,7 @@ impl MachineDisk {
     ) -> Result<Self, MachineDiskError> {
         let started = Instant::now();
         loop {
-            match Self::try_to_open(server, machine, boot, token) {
+            match Self::open_as(server, machine, boot, token, GENERATION) {
                 Err(MachineDiskError::Handshake(HandshakeError::Refused { .. }))
                     if started.elapsed() < REFUSED_MAX =>
                 {
@@ -68,15 +70,21 @@ impl MachineDisk {
         }
     }
 
-    fn try_to_open(
+    /// Opens the disk as the connection of this number, which ends those with smaller ones. Does not try again.
+    ///
+    /// # Errors
+    /// The server can't be reached, or does not give the disk.
+    pub fn open_as(
         server: SocketAddr,
         machine: &str,
         boot: u64,
         token: Token,
+        generation: u32,
     ) -> Result<Self, MachineDiskError> {
         let mut stream = TcpStream::connect(server)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
+        let mut opened = String::new();
         let mut handshake = Handshake::new(machine);
         loop {
             match handshake.step()? {
@@ -90,12 +98,16 @@ impl MachineDisk {
                     let nonce = said.as_deref().and_then(Nonce::of_challenge);
                     let nonce =
                         nonce.ok_or_else(|| MachineDiskError::NoChallenge(machine.to_owned()))?;
-                    let proof = token.disk_key().prove(&nonce, machine, boot, GENERATION);
+                    let proof = token.disk_key().prove(&nonce, machine, boot, generation);
                     let claim = Some(Claim { boot, proof });
-                    let name = DiskName { machine, generation: GENERATION, claim };
-                    handshake.open(&name.to_string());
+                    let name = DiskName { machine, generation, claim };
+                    opened = name.to_string();
+                    handshake.open(&opened);
                 }
-                Step::Done(export) => return Ok(Self { stream, size_bytes: export.size_bytes }),
+                Step::Done(export) => {
+                    let size_bytes = export.size_bytes;
+                    return Ok(Self { stream, size_bytes, name: opened, says_goodbye: true });
+                }
                 Step::StartTls => return Err(HandshakeError::NotNbd.into()),
             }
         }
@@ -109,11 +121,7 @@ impl MachineDisk {
         let mut offset = 0;
         while offset < self.size_bytes {
             let length = (self.size_bytes - offset).min(REQUEST_MAX as u64);
-            self.send(Command::Read, offset, length as u32)?;
-            self.receive_reply()?;
-            let mut bytes = vec![0; length as usize];
-            self.stream.read_exact(&mut bytes)?;
-            target.write_all(&bytes)?;
+            target.write_all(&self.read(offset, length as u32)?)?;
             offset += length;
         }
         Ok(())
@@ -137,13 +145,55 @@ impl MachineDisk {
     /// # Errors
     /// The connection breaks, or the disk can't be written.
     pub fn write_start(&mut self, bytes: &[u8]) -> Result<(), MachineDiskError> {
+        self.write(0, bytes)
+    }
+
+    /// Writes these bytes from this byte of the disk on, so that they last.
+    ///
+    /// # Errors
+    /// The connection breaks, or the disk can't be written.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), MachineDiskError> {
         for (index, part) in bytes.chunks(REQUEST_MAX).enumerate() {
-            self.send(Command::Write, (index * REQUEST_MAX) as u64, part.len() as u32)?;
+            let offset = offset + (index * REQUEST_MAX) as u64;
+            self.send(Command::Write, offset, part.len() as u32)?;
             self.stream.write_all(part)?;
             self.receive_reply()?;
         }
         self.send(Command::Flush, 0, 0)?;
         self.receive_reply()
+    }
+
+    /// Reads so many bytes, 1 MiB at most, from this byte of the disk on.
+    ///
+    /// # Errors
+    /// The connection breaks, or the disk can't be read.
+    pub fn read(&mut self, offset: u64, length: u32) -> Result<Vec<u8>, MachineDiskError> {
+        assert!(length as usize <= REQUEST_MAX, "{length} bytes are more than one request");
+        self.send(Command::Read, offset, length)?;
+        self.receive_reply()?;
+        let mut bytes = vec![0; length as usize];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Asks for so many parts of this length from the beginning of the disk on, and takes none of the replies.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn ask_and_leave(&mut self, count: u32, length: u32) -> io::Result<()> {
+        (0..count).try_for_each(|index| {
+            self.send(Command::Read, u64::from(index) * u64::from(length), length)
+        })
+    }
+
+    /// Ends the connection without a word, as a PC that is switched off.
+    pub fn abandon(mut self) {
+        self.says_goodbye = false;
+    }
+
+    /// The name by which the disk was opened, with the proof: what somebody hears who listens.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn send(&mut self, command: Command, offset: u64, length: u32) -> io::Result<()> {
@@ -163,10 +213,36 @@ impl MachineDisk {
     }
 }
 
+/// Whether the server opens a disk by `name`, said to its challenge as it stands; `asked` is what it is asked for first.
+///
+/// # Errors
+/// The connection breaks.
+pub fn opens(server: SocketAddr, asked: &str, name: &str) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut handshake = Handshake::new(asked);
+    while let Ok(step) = handshake.step() {
+        match step {
+            Step::Send(bytes) => stream.write_all(&bytes)?,
+            Step::Receive(length) => {
+                let mut bytes = vec![0; length];
+                stream.read_exact(&mut bytes)?;
+                if handshake.on_bytes(&bytes).is_err() {
+                    return Ok(false);
+                }
+            }
+            Step::Answered(_) => handshake.open(name),
+            Step::Done(_) => return Ok(true),
+            Step::StartTls => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
 impl Drop for MachineDisk {
     fn drop(&mut self) {
         // The server then waits for nobody; it ends the connection when all is done.
-        if self.send(Command::Disconnect, 0, 0).is_ok() {
+        if self.says_goodbye && self.send(Command::Disconnect, 0, 0).is_ok() {
             let _ = self.stream.read(&mut [0]);
         }
     }

@@ -132,7 +132,7 @@ impl Room {
 }
 
 /// What PXE firmware of a BIOS sends.
-fn message(mac: Mac, kind: MessageType) -> Message {
+pub(crate) fn message(mac: Mac, kind: MessageType) -> Message {
     let mut message = Message::default();
     message
         .set_opcode(Opcode::BootRequest)

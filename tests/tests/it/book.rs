@@ -245,7 +245,8 @@ fn rows(path: &Path) -> Vec<Vec<Cell>> {
 
 /// The sources of all that runs, with strings that are broken over lines put together again.
 fn code() -> String {
-    let folders = ["bootsvc", "crates", "images", "initrd-builder", "storage", "tests", "web"];
+    let folders =
+        ["bootsvc", "crates", "images", "initrd-builder", "storage", "tests", "web", "xtask"];
     let mut all = String::new();
     for folder in folders {
         for extension in ["rs", "html"] {

@@ -72,7 +72,7 @@ fn program(path: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// The middle one; of two in the middle, the lower.
-fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
+pub(crate) fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
     middle(values.to_vec(), T::cmp)
 }
 
