@@ -105,7 +105,6 @@ impl Attack {
         match self {
             Self::GuessDisks | Self::UserOfTheMachine | Self::Replay => &["disk-not-proven"],
             Self::NbdHalfOpen | Self::FewDescriptors => &["nbd-crowded"],
-            Self::NbdUnread => &["nbd-memory-short"],
             Self::HttpHalfOpen | Self::HttpDeaf => &["asks-too-much"],
             Self::TftpForged => &["no-place-left"],
             Self::DhcpDiscover | Self::DhcpLeases => &["strangers-share-full"],
