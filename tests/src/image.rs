@@ -1,6 +1,6 @@
 //! Disk images with a small Debian, for PCs to boot. Made once and kept.
 
-use crate::command::run;
+use crate::command::{run, text_of};
 use crate::lock::Lock;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -197,18 +197,28 @@ impl Recipe {
 /// # Errors
 /// No room, or `debugfs` fails.
 pub fn marked_copy(image: &Path, copy: &Path, mark: &str) -> Result<()> {
+    copy_with(image, copy, "/etc/issue", &format!("{mark} \\n \\l\n\n"))
+}
+
+/// A copy of the image at `copy` in which the file `path` holds `content`.
+///
+/// # Errors
+/// No room, or `debugfs` fails.
+pub fn copy_with(image: &Path, copy: &Path, path: &str, content: &str) -> Result<()> {
     run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).args([image, copy]))?;
-    let issue = tempfile::NamedTempFile::new()?;
-    std::fs::write(issue.path(), format!("{mark} \\n \\l\n\n"))?;
-    for request in
-        ["rm /etc/issue".to_owned(), format!("write {} /etc/issue", issue.path().display())]
-    {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), content)?;
+    for request in [format!("rm {path}"), format!("write {} {path}", file.path().display())] {
         run(Command::new("debugfs").args(["-w", "-R", &request]).arg(copy))?;
     }
     // debugfs ends with success, whatever happened.
-    let text =
-        crate::command::text_of(Command::new("debugfs").args(["-R", "cat /etc/issue"]).arg(copy))?;
-    ensure!(text.contains(mark), "debugfs did not write /etc/issue into {}", copy.display());
+    let request = format!("cat {path}");
+    let text = text_of(Command::new("debugfs").args(["-R", &request]).arg(copy))?;
+    ensure!(
+        text.contains(content.trim_end()),
+        "debugfs did not write {path} into {}",
+        copy.display()
+    );
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub use console::Console;
 pub use daemon::Daemon;
 pub use foreign::{ISCSI_LUN, ISCSI_TARGET, IscsiTarget, NFS_FOLDER, NfsServer};
 pub use http::{Answer, Browser};
-pub use image::{Init, Recipe, Release, marked_copy};
+pub use image::{Init, Recipe, Release, copy_with, marked_copy};
 pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};
 pub use lock::Lock;
 pub use netns::Netns;

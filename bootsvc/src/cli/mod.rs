@@ -85,6 +85,16 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(kind) = cli.root.to_str().filter(|_| !cli.root.exists())
+        && kind.parse::<RootKind>().is_ok()
+    {
+        // `machine set --root aoe` would make a site of its own in a folder of that name.
+        let text = format!(
+            "--root {kind} would be a folder with all state; the kind of a machine's root is --root-kind {kind}"
+        );
+        let _ = writeln!(std::io::stderr(), "bootlace: {text}");
+        return ExitCode::from(2);
+    }
     let program = match cli.command {
         Command::Up | Command::Serve | Command::Storage { .. } => Program::Server,
         Command::Share(_) => Program::Share,

@@ -10,7 +10,8 @@
 //! - PID 1 then makes that the root and becomes the image's init;
 //! - `shutdown` unmounts the root when the system is stopped, and ends the machine;
 //! - `modprobe` answers the kernel, which asks for modules by that name;
-//! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later.
+//! - `bootlace-init report STAGE [DETAIL]` tells the boot server something later;
+//! - `bootlace-init report-mode emergency|rescue` tells it that the system has stopped in that mode.
 //!
 //! Imports point to the right, and from everywhere to what comes last:
 //! ```text
@@ -38,6 +39,8 @@ mod shutdown;
 mod sysfs;
 
 use boot_server::reporter;
+use handover::emergency;
+use initcfg::Stage;
 use keeper::await_login;
 use std::process::ExitCode;
 
@@ -60,6 +63,10 @@ fn main() -> ExitCode {
         Some("await-login") => await_login::run(),
         Some("rescue") => rescue::run(&rest[1..]),
         Some("rescue-shell") => rescue::become_shell(),
+        Some("report-mode") => match rest.get(1).and_then(|service| emergency::detail(service)) {
+            Some(detail) => reporter::report_later(&[Stage::Failed.to_string(), detail]),
+            None => ExitCode::from(2),
+        },
         Some("report") => reporter::report_later(&rest[1..]),
         _ => {
             // Not print: this may be run by anything, with no standard error at all.

@@ -3,7 +3,7 @@
 
 use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
+use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, copy_with, require};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// From power-on to the first words of init, or to a shell: 6 s on an idle machine.
 const BOOT: Duration = Duration::from_secs(120);
+
+/// From power-on to a system that has given up: 45 s on an idle machine.
+const SYSTEM: Duration = Duration::from_secs(400);
 
 /// init gives up some things only after a minute.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -32,11 +35,16 @@ struct Room {
     slot: PcSlots,
 }
 
-fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
-    let programs = ["qemu-system-x86_64", "mmdebstrap", "grub-mkimage", "udhcpc", "curl"];
+fn can_be_in_a_room(name: &str) -> bool {
+    let programs =
+        ["qemu-system-x86_64", "mmdebstrap", "grub-mkimage", "udhcpc", "curl", "debugfs"];
     let needs: Vec<Need> =
         [Need::Root, Need::SlowTests].into_iter().chain(programs.map(Need::Program)).collect();
-    if !require(name, &needs) {
+    require(name, &needs)
+}
+
+fn in_a_room(name: &str, test: impl FnOnce(&mut Room) -> Result<()>) {
+    if !can_be_in_a_room(name) {
         return;
     }
     let mut room = Room::set_up(name).unwrap_or_else(|error| panic!("no room: {error:#}"));
@@ -50,6 +58,10 @@ impl Room {
     fn set_up(name: &str) -> Result<Self> {
         let slot = PcSlots::take(1)?;
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        Self::with_image(name, slot, &image)
+    }
+
+    fn with_image(name: &str, slot: PcSlots, image: &Path) -> Result<Self> {
         let site = Site::builder()
             .kernel_args("console=tty0 console=ttyS0,115200 quiet")
             .boot(&format!("reboot_after_failure_seconds = {REBOOT_SECONDS}"))
@@ -264,4 +276,29 @@ fn file_system(folder: &Path, init_mode: Option<u32>) -> Result<Vec<u8>> {
     let mut make = std::process::Command::new("mkfs.ext4");
     lab::run(make.args(["-q", "-F", "-d"]).arg(&tree).arg(&file))?;
     Ok(std::fs::read(&file)?)
+}
+
+#[test]
+fn a_system_in_emergency_mode_is_no_system_that_starts() {
+    if !can_be_in_a_room("emergency") {
+        return;
+    }
+    let run = || -> Result<()> {
+        let slot = PcSlots::take(1)?;
+        let folder = tempfile::tempdir()?;
+        let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        let copy = folder.path().join("image");
+        let fstab = "UUID=5dc6f2a4-gone /srv/data ext4 x-systemd.device-timeout=2 0 2\n";
+        copy_with(&image, &copy, "/etc/fstab", fstab)?;
+        let room = Room::with_image("emergency", slot, &copy)?;
+        let (preboot, kernel) = room.preboot()?;
+        drop(preboot);
+        let pc = room.pc(&kernel, "virtio-net-pci")?;
+        let why =
+            "its system is in emergency mode, its /etc/fstab wants UUID=5dc6f2a4-gone at /srv/data";
+        room.page_says("failed", why, SYSTEM)?;
+        drop(pc);
+        room.servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything goes to `/run`, which the real system keeps and every reboot forgets.
 
+pub(crate) mod emergency;
 mod find_init;
 mod resolve;
 pub(crate) mod ssh;
@@ -110,6 +111,7 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
             ),
         ),
     ];
+    files.extend(emergency::drop_ins(BINARY));
     if let [_, card] = interfaces[..] {
         let text = format!(
             "# Below the VLAN that the root disk is in: Bootlace has set it up.\n\
