@@ -38,7 +38,9 @@ fn wrong_usage_is_told_apart_from_failure() {
     assert_eq!(bootlace(root.path(), &["image", "imprt"]).status.code(), Some(2));
     assert_eq!(bootlace(root.path(), &["image", "ls"]).status.code(), Some(0));
     // The kind of a root is another option than the folder with all state.
-    let output = bootlace(root.path(), &["machine", "set", "pc-1", "--root", "aoe"]);
+    let mut command = Command::new(bootlace_binary().unwrap());
+    let output = command.current_dir(root.path()).args(["machine", "set", "pc-1", "--root", "aoe"]);
+    let output = output.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && text.contains("--root-kind aoe"), "{text}");
 }
