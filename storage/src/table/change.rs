@@ -109,7 +109,7 @@ impl Exports {
         let is_changed = {
             let mut held = self.write();
             let now = held.exports.get_mut(&one.spec.machine);
-            let now = now.filter(|now| now.spec.boot == one.spec.boot);
+            let now = now.filter(|now| now.is_for(one.spec.boot, one.identity));
             let exchanged = now.and_then(|now| {
                 now.key = Some(now.exchange.take()?.key);
                 Some(())

@@ -10,8 +10,12 @@ use crate::storage_client::{self, StorageError};
 use crate::store::{LastBoot, View};
 use initcfg::{Report, Word};
 use model::{Boot, BootId, ExportSpec, ExportStatus, RootKind, Stage, WriteMode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::Mac;
+
+/// A keeper that is asked answers in this time, or is silent; and how often it is looked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_POLL: Duration = Duration::from_millis(100);
 
 /// What the storage server said so long ago is asked again.
 const EXPORTS_FRESH: Duration = Duration::from_millis(500);
@@ -245,6 +249,24 @@ impl Service {
         match export {
             Some(export) if life == Life::Alive && is_gone(export) => Life::Silent(None),
             _ => life,
+        }
+    }
+
+    /// Whether the machine answers in an earlier boot than this one. Waits for the answer for as long as that may take.
+    pub(super) async fn runs_in_earlier_boot(&self, mac: Mac, boot: BootId) -> bool {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let (view, now) = (self.view(), self.now());
+            let earlier = view.proven.get(&mac).map(|earlier| earlier.boot.id);
+            let earlier =
+                earlier.filter(|&earlier| earlier < boot && self.keepers().can_answer(earlier));
+            let Some(earlier) = earlier else { return false };
+            match self.keepers().presence(earlier, now.moment) {
+                Presence::Here => return true,
+                Presence::Unknown if Instant::now() < deadline => self.ask(earlier),
+                Presence::Unknown | Presence::Gone => return false,
+            }
+            tokio::time::sleep(ANSWER_POLL).await;
         }
     }
 

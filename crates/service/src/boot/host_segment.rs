@@ -132,7 +132,7 @@ impl Service {
     }
 
     /// The host segment of a boot of the machine at this address, as the archive that follows the initrd: one file in
-    /// newc format.
+    /// newc format. None is given while the machine answers in an earlier boot.
     ///
     /// # Errors
     /// The database can't be used, or the archive can't be made.
@@ -142,6 +142,13 @@ impl Service {
         link: Link,
         boot: BootId,
     ) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(mac) = self.view().owner(address)
+            && self.runs_in_earlier_boot(mac, boot).await
+        {
+            // Any user of the running system could ask, from the machine's own NIC, and have the disk when it ends.
+            self.refuse_segment(mac, boot, "the secret of another boot is asked for while it runs");
+            return Ok(None);
+        }
         let Some(file) = self.host_file(address, link, boot).await? else { return Ok(None) };
         let archive = initrd_builder::host_segment(&file)
             .map_err(|error| Error::HostSegment { boot, why: wire::error_chain(&error) })?;

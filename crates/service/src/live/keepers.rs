@@ -195,6 +195,11 @@ impl Keepers {
         }
     }
 
+    /// Whether its keeper answers questions: that of an earlier Bootlace does not.
+    pub(crate) fn can_answer(&self, boot: BootId) -> bool {
+        self.lock().get(&boot).is_some_and(|keeper| keeper.answered.is_some())
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<BootId, Keeper>> {
         self.by_boot.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,7 @@ use super::*;
 use initcfg::{Answer, Heartbeat, HostConfig, PowerVerb, Question, Token, Word};
 use model::{BootId, MachineName};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A machine whose keeper is heard, on a site with a clock in the test's hand.
 pub(super) struct Lab {
@@ -353,4 +354,26 @@ async fn each_copy_of_the_secret_is_told_to_the_storage_server_first() {
         assert!(tokens.contains(&counts));
         assert_eq!(key(), Some(counts.disk_key()));
     }
+}
+
+#[tokio::test]
+async fn who_is_logged_in_gets_no_secret_of_a_boot_that_somebody_began() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let machine = lab.boot().await;
+    machine.comes_up().await;
+    machine.live(30, true);
+    let forged = lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(lab.service.loader_config(ADDRESS).await.boot, Some(forged));
+    let fetched = lab.service.host_archive(ADDRESS, OWN, forged);
+    let lives = async {
+        for _ in 0..4 {
+            machine.live(1, true);
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+    };
+    let (fetched, ()) = tokio::join!(fetched, lives);
+    assert_eq!(fetched.unwrap(), None);
+    // When the machine is off its next boot has one.
+    machine.live(5, false);
+    assert!(lab.service.host_archive(ADDRESS, OWN, forged).await.unwrap().is_some());
 }
