@@ -4,9 +4,9 @@
 use model::{BootId, ExportOrder, MachineName};
 use std::collections::BTreeMap;
 
-/// Boots of one machine that wait. The boot server lets fewer begin in the time that a machine needs from its loader
-/// to its disk.
-const PER_MACHINE_MAX: usize = 16;
+/// Boots of one machine that wait. In the time that a machine needs from its loader to its disk the boot server lets no
+/// more begin, 8 from each of its [`MACS_MAX`](model::Machine::MACS_MAX) NICs.
+const PER_MACHINE_MAX: usize = 64;
 
 /// Boots that get their machine's disk when they have proven themselves and the former boot is silent.
 #[derive(Default)]
@@ -75,17 +75,17 @@ mod tests {
         assert!(candidates.put(order(2, 2)));
         assert!(candidates.put(order(1, 3)), "it has another key");
         assert!(!candidates.put(order(1, 3)));
-        for boot in 3..18 {
+        for boot in 3..66 {
             candidates.put(order(boot, 0));
         }
         assert_eq!(candidates.get(&machine, 1), Some(&order(1, 3)));
         assert_eq!(candidates.get(&machine, 2), None, "one too many");
-        candidates.put(order(18, 0));
+        candidates.put(order(66, 0));
         assert_eq!(candidates.get(&machine, 1), None);
-        assert_eq!((candidates.iter().count(), candidates.last(&machine)), (16, Some(18)));
-        candidates.on_admitted(&machine, 17);
+        assert_eq!((candidates.iter().count(), candidates.last(&machine)), (64, Some(66)));
+        candidates.on_admitted(&machine, 65);
         let left: Vec<BootId> = candidates.iter().map(|order| order.spec.boot).collect();
-        assert_eq!(left, [18]);
+        assert_eq!(left, [66]);
         assert!(candidates.remove(&machine) && !candidates.remove(&machine));
     }
 }

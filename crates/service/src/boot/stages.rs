@@ -148,18 +148,20 @@ impl Service {
         root: RootKind,
     ) -> Result<Prepared, Error> {
         let wanted = (version.image.clone(), version.version);
+        let started_unix_ms = self.now().unix_ms;
         if self.database().locked().is_some() {
             // Who asks once more changes nothing, and needs no database that can be written.
             let wanted = wanted.clone();
-            let decided = self.database().read(move |tables| decide(tables, mac, &wanted, root));
+            let decided = self
+                .database()
+                .read(move |tables| decide(tables, mac, &wanted, root, started_unix_ms));
             if let Decided::Known(prepared) = decided.await? {
                 return Ok(prepared);
             }
         }
-        let (started_unix_ms, token) = (self.now().unix_ms, new_token()?);
-        let identity = new_identity()?;
+        let (token, identity) = (new_token()?, new_identity()?);
         let prepared = self.database().write(move |tables| {
-            let id = match decide(tables, mac, &wanted, root)? {
+            let id = match decide(tables, mac, &wanted, root, started_unix_ms)? {
                 Decided::Known(prepared) => return Ok(prepared),
                 Decided::Assign(id) => id,
                 Decided::Open(firmware) => {
@@ -189,6 +191,7 @@ fn decide(
     mac: Mac,
     wanted: &(ImageName, u32),
     root: RootKind,
+    now_unix_ms: u64,
 ) -> store::Result<Decided> {
     let Some(boot) = tables.last_boot_from(mac)? else {
         return Ok(Decided::Known(Prepared::NeverStarted));
@@ -205,6 +208,11 @@ fn decide(
         (false, _) if is_last => Decided::Assign(boot.id),
         // Its kernel runs: a new boot would throw away the disk under it.
         (true, _) if has(Stage::Start) => Decided::Known(Prepared::Running(Box::new(boot))),
+        // Somebody who asks from two NICs in turn begins no more boots than one who asks for addresses.
+        (true, true) if tables.begin_too_often(mac, now_unix_ms)? => {
+            Decided::Known(Prepared::Boot(boot.id, true))
+        }
+        (false, _) if tables.begin_too_often(mac, now_unix_ms)? => Decided::Assign(boot.id),
         // It could not load what it was given, and was given something else since; or its firmware has asked from
         // another NIC since, and the loader came from this one.
         _ => Decided::Open(boot.firmware),

@@ -193,11 +193,12 @@ impl Transaction<'_> {
         Ok(last)
     }
 
-    /// Whether a kernel has started on the machine with this NIC in a boot from another of its NICs after this one.
+    /// Whether a kernel has started on the machine with this NIC in a boot from another of its NICs after this one, as far
+    /// as that is proven: anybody can say it.
     pub(crate) fn has_started_beside(&self, mac: Mac, boot: BootId) -> rusqlite::Result<bool> {
         let mut query = self.sql().prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM boot WHERE mac = ?1 AND id > ?2 AND (is_proven <> 0 OR \
-             EXISTS (SELECT 1 FROM boot_stage WHERE boot_stage.boot = boot.id AND stage = ?3)))",
+             (token IS NULL AND EXISTS (SELECT 1 FROM boot_stage WHERE boot_stage.boot = boot.id AND stage = ?3))))",
         )?;
         for other in self.macs_beside(mac)?.into_iter().filter(|other| *other != mac) {
             let start = Stage::Start.word();

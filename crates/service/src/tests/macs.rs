@@ -347,3 +347,38 @@ async fn a_uuid_of_two_machines_or_of_one_that_ran_meanwhile_says_nothing() {
     service.set_machine(lab.name.clone(), add(DOCK)).await.unwrap();
     assert!(!proposed(service).iter().any(|(mac, _)| *mac == DOCK));
 }
+
+#[tokio::test]
+async fn questions_of_two_nics_in_turn_push_out_no_boot_that_is_on_its_way() {
+    let lab = laptop(RootKind::Nbd).await;
+    let boot = lab.boot_from(MAC, ADDRESS).await;
+    lab.service.boot_started(DOCK, Firmware::Bios).await.unwrap();
+    // Each needs one forged datagram.
+    for _ in 0..40 {
+        for address in [DOCK_ADDRESS, ADDRESS] {
+            lab.service.loader_config(address).await;
+        }
+        lab.hands.pass(1000);
+    }
+    assert!(lab.service.boots_of(MAC, 99).await.unwrap().len() <= 17);
+    let link = Link::Neighbour(MAC);
+    assert!(lab.service.host_file(ADDRESS, link, boot.boot).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_word_without_a_proof_keeps_no_loader_of_another_nic_waiting() {
+    let lab = laptop(RootKind::Nbd).await;
+    lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    // Somebody begins a boot by the other NIC, and says in its name that its kernel has started.
+    let forged = lab.service.boot_started(DOCK, Firmware::Bios).await.unwrap();
+    lab.service.loader_config(DOCK_ADDRESS).await;
+    let line = format!("bootlace/1 report {forged} {DOCK} 1 start 1 x");
+    let word = initcfg::Word::parse(line.as_bytes()).unwrap();
+    if lab.service.is_heard_unproven(&word, DOCK_ADDRESS) {
+        let start = NewStage::noticed(Stage::Start, "");
+        lab.service.stage(DOCK, Some(forged), start).await.unwrap();
+    }
+    let config = lab.service.loader_config(ADDRESS).await;
+    assert_eq!(config.waiting, None);
+    assert!(config.boot.is_some());
+}
