@@ -14,6 +14,9 @@ const MAC: &str = "52:54:00:00:00:07";
 const THIEF: &str = "52:54:00:00:00:66";
 
 /// What a BIOS says when it asks for an address.
+/// From a change at the storage server to the page.
+const EXPORTS: Duration = Duration::from_secs(15);
+
 const FIRMWARE: [&str; 4] = ["-x", "0x5d:0000", "-V", "PXEClient:Arch:00000:UNDI:002001"];
 
 #[test]
@@ -102,11 +105,16 @@ fn boot_meanwhile(site: &Site, preboot: &Preboot, forging: &Forging) -> Result<(
     let last = view()?["boot"]["id"].as_u64();
     ensure!(last > Some(boot), "nobody has begun another boot than {boot}: {last:?}");
     with_disk(preboot, &kernel, "lab-07", |disk| Ok(disk.write_start(&[0; 512])?))?;
-    // Who asks for these has the storage server asked.
-    site.browser().json("/api/v1/findings")?;
-    let export = &view()?["export"];
-    ensure!(export["spec"]["boot"].as_u64() == Some(boot), "it is not boot {boot}: {export}");
-    Ok(())
+    // The storage server is asked each two seconds.
+    let deadline = Instant::now() + EXPORTS;
+    loop {
+        let export = &view()?["export"];
+        if export["spec"]["boot"].as_u64() == Some(boot) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "it is not boot {boot}: {export}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Somebody who sends what a PC's firmware and its loader send, again and again.

@@ -13,8 +13,10 @@ use model::{Boot, BootId, ExportSpec, ExportStatus, RootKind, Stage, WriteMode};
 use std::time::{Duration, Instant};
 use wire::Mac;
 
-/// A keeper that is asked answers in this time, or is silent; and how often it is looked.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// In this time an answer from before counts no more, and a keeper that is asked again has answered or is silent; and how
+/// often it is looked.
+const EARLIER_ANSWER_HOLDS: Duration = Duration::from_millis(3200);
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 const ANSWER_POLL: Duration = Duration::from_millis(100);
 
 /// What the storage server said so long ago is asked again.
@@ -254,7 +256,7 @@ impl Service {
 
     /// Whether the machine answers in an earlier boot than this one. Waits for the answer for as long as that may take.
     pub(super) async fn runs_in_earlier_boot(&self, mac: Mac, boot: BootId) -> bool {
-        let deadline = Instant::now() + ANSWER_WITHIN;
+        let asked = Instant::now();
         loop {
             let (view, now) = (self.view(), self.now());
             let earlier = view.proven.get(&mac).map(|earlier| earlier.boot.id);
@@ -262,8 +264,10 @@ impl Service {
                 earlier.filter(|&earlier| earlier < boot && self.keepers().can_answer(earlier));
             let Some(earlier) = earlier else { return false };
             match self.keepers().presence(earlier, now.moment) {
-                Presence::Here => return true,
-                Presence::Unknown if Instant::now() < deadline => self.ask(earlier),
+                // A machine that was reset just now has answered before.
+                Presence::Here if asked.elapsed() > EARLIER_ANSWER_HOLDS => return true,
+                Presence::Unknown if asked.elapsed() < ANSWER_WITHIN => self.ask(earlier),
+                Presence::Here => {}
                 Presence::Unknown | Presence::Gone => return false,
             }
             tokio::time::sleep(ANSWER_POLL).await;

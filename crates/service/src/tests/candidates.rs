@@ -366,9 +366,9 @@ async fn who_is_logged_in_gets_no_secret_of_a_boot_that_somebody_began() {
     assert_eq!(lab.service.loader_config(ADDRESS).await.boot, Some(forged));
     let fetched = lab.service.host_archive(ADDRESS, OWN, forged);
     let lives = async {
-        for _ in 0..4 {
+        for _ in 0..5 {
             machine.live(1, true);
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            tokio::time::sleep(Duration::from_millis(1000)).await;
         }
     };
     let (fetched, ()) = tokio::join!(fetched, lives);
