@@ -123,6 +123,11 @@ pub enum Reason {
          has the same MAC address, or for who sends it"
     )]
     StillInUse(Ipv4Addr),
+    /// A client that is not known here goes on with an address that another server gave it.
+    #[error(
+        "a client that has no lease here goes on with {0}, which another DHCP server has probably given it"
+    )]
+    Others(Ipv4Addr),
     /// The message makes no sense.
     #[error("the request names no address: update the client's firmware if it does not boot")]
     NoAddress,
@@ -262,6 +267,12 @@ impl Server {
             let can_have = self.pool.is_free_for(request.mac, *other, now);
             can_have.then(|| format!("{other} is reserved for you"))
         } else if !self.pool.is_free_for(request.mac, address, now) {
+            let has_record =
+                self.pool.is_known(request.mac) || self.pool.lease(request.mac).is_some();
+            if request.server.is_none() && !has_record {
+                // Of whom we know nothing we must say nothing (RFC 2131 §4.3.2).
+                return Decision::Silent(Reason::Others(address));
+            }
             Some(format!("{address} is not yours"))
         } else {
             None

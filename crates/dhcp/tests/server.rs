@@ -371,6 +371,15 @@ fn another_server_s_clients_are_left_alone() {
     let reason =
         silence(&mut server, &message(RequestKind::Request, 1).wants(ip(100)).chooses(other));
     assert!(reason.to_string().contains("two servers answer"), "{reason}");
+    // Who comes back with an address of that one is unknown here.
+    let mut server = Server::new(config(), []);
+    let returns = message(RequestKind::Request, 1).wants(ip(250));
+    assert!(
+        matches!(silence(&mut server, &returns), Reason::Others(address) if address == ip(250))
+    );
+    // Who moved here from elsewhere must ask for another one.
+    let moved = message(RequestKind::Request, 1).wants(Ipv4Addr::new(192, 168, 1, 5));
+    assert_eq!(reply(&mut server, &moved).kind, ReplyKind::Nak);
     let foreign = Message { relay: Ipv4Addr::new(192, 168, 9, 1), ..message(Discover, 1) };
     assert!(matches!(silence(&mut server, &foreign), Reason::ForeignRelay(_)));
 }
