@@ -22,6 +22,7 @@ mod qmp;
 mod recipes;
 mod require;
 mod site;
+mod small_disk;
 mod vlan;
 mod vmlinux;
 
@@ -42,4 +43,5 @@ pub use preboot::{Kernel, Preboot};
 pub use qmp::Qmp;
 pub use require::{Need, require};
 pub use site::{SERVERS_UID, Site, SiteBuilder, StageLine, bootlace_binary};
+pub use small_disk::SmallDisk;
 pub use vlan::VlanSwitch;

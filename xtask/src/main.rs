@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that developers and continuous integration run.
 
 mod bench;
+mod booted;
 mod build;
 mod demo;
 mod fuzz;

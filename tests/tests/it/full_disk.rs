@@ -3,57 +3,8 @@
 use crate::boot::can_boot;
 use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Lan, Need, Preboot, Recipe, Site, require, text_of};
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use lab::{Client, Lan, Need, Preboot, Recipe, Site, SmallDisk, require};
 use std::time::{Duration, Instant};
-
-/// A small file system in memory, until it is dropped.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(path: &Path, size: &str) -> Result<Self> {
-        std::fs::create_dir_all(path)?;
-        let options = format!("size={size},mode=0755");
-        text_of(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path))?;
-        Ok(Self { path: path.to_owned() })
-    }
-
-    /// Something in it that lies on another disk.
-    fn lies_outside(&self, name: &str, outside: &Path) -> Result<()> {
-        let inside = self.path.join(name);
-        std::fs::create_dir_all(&inside)?;
-        std::fs::create_dir_all(outside)?;
-        lab::run(Command::new("mount").arg("--bind").args([outside, &inside]))
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.path.join("filler")
-    }
-
-    /// Leaves not one block free.
-    fn fill(&self) -> Result<()> {
-        let mut filler = File::options().create(true).append(true).open(self.filler())?;
-        loop {
-            match filler.write_all(&[1; 4096]) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // With what is mounted in it.
-        let _ = Command::new("umount").args(["-R", "-l"]).arg(&self.path).status();
-    }
-}
 
 fn wait_until(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(90);

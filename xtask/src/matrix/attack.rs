@@ -1,6 +1,6 @@
 //! Which attacks there are, and what an attacker knows.
 
-use super::working::Booted;
+use crate::booted::Booted;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Value, json};

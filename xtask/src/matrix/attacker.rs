@@ -3,7 +3,8 @@
 
 use super::attack::{Attack, Facts};
 use super::pace::Pace;
-use super::scene::{SERVER_IP, addresses};
+use super::scene::addresses;
+use crate::booted::SERVER_IP;
 use anyhow::{Context, Result};
 use clap::Args;
 use fakeclient::aoe_crowd::AoeCrowd;

@@ -1,8 +1,7 @@
 //! Machines that boot as usual: in software, and in QEMU.
 
-use super::scene::SERVER_IP;
-use super::working::{Named, load};
 use crate::bench::median;
+use crate::booted::{Named, SERVER_IP, load};
 use anyhow::{Context, Result};
 use lab::{Pc, Preboot, Site};
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 
 use super::attack::{Attack, Facts, Place, Rogue};
 use super::honest::{BEFORE, MEANWHILE, PCS, boot_all, boot_pc};
-use super::working::{Named, Working, load};
+use super::working::Working;
+use crate::booted::{Named, load};
 use crate::say;
 use anyhow::{Context, Result, ensure};
 use lab::{Client, Daemon, Lan, Preboot, Recipe, Site, run, text_of};
@@ -14,9 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-
-/// The servers' address.
-pub(super) const SERVER_IP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// The machine that runs.
 const WORKING: Named = Named { machine: "working", mac: "52:54:00:00:00:07" };

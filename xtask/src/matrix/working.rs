@@ -1,17 +1,15 @@
 //! A machine that runs: it writes to its disk, gives signs of life, and answers questions.
 
-use super::scene::SERVER_IP;
+use crate::booted::{Booted, Named, load};
 use anyhow::{Context, Result, ensure};
 use fakeclient::machine_disk::MachineDisk;
 use fakeclient::speaker::Speaker;
-use initcfg::Token;
 use lab::{Preboot, Site};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use wire::Mac;
 
 /// Bytes of each write, which then must be on the disk.
 const BLOCK_BYTES: usize = 4096;
@@ -21,44 +19,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A machine gives a sign of life each 20 s; ours more often, since an attack is short.
 const BEAT: Duration = Duration::from_secs(5);
-
-/// Who boots.
-#[derive(Clone, Copy)]
-pub(super) struct Named {
-    pub(super) machine: &'static str,
-    pub(super) mac: &'static str,
-}
-
-/// What a boot has got from the boot server.
-#[derive(Clone)]
-pub(super) struct Booted {
-    pub(super) machine: &'static str,
-    pub(super) mac: Mac,
-    pub(super) boot: u64,
-    pub(super) token: Token,
-}
-
-/// Boots up to the kernel.
-pub(super) fn load(preboot: &Preboot, of: Named) -> Result<Booted> {
-    let kernel = preboot.load()?;
-    let mut words = kernel.command_line.split(' ');
-    let boot = words.find_map(|word| word.strip_prefix("bootlace.boot=")).context("no boot")?;
-    let token = preboot.secret()?.parse().ok().context("no token")?;
-    Ok(Booted { machine: of.machine, mac: of.mac.parse()?, boot: boot.parse()?, token })
-}
-
-impl Booted {
-    /// Opens the disk. In the machine's namespace.
-    pub(super) fn disk(&self) -> Result<MachineDisk> {
-        let server = SocketAddr::from((SERVER_IP, 10809));
-        Ok(MachineDisk::open(server, self.machine, self.boot, self.token)?)
-    }
-
-    /// Its voice. In the machine's namespace.
-    pub(super) fn speaker(&self) -> Result<Speaker> {
-        Ok(Speaker::connect(SERVER_IP, self.mac, self.boot, self.token)?)
-    }
-}
 
 /// The machine, until it is asked to [end](Working::end).
 pub(super) struct Working {
