@@ -1,7 +1,7 @@
 //! Boots in software, up to the kernel, and what a machine then has in hand.
 
 use anyhow::{Context, Result};
-use fakeclient::machine_disk::MachineDisk;
+use fakeclient::machine_disk::{MachineDisk, MachineDiskError};
 use fakeclient::speaker::Speaker;
 use initcfg::Token;
 use lab::Preboot;
@@ -15,7 +15,7 @@ pub(crate) const SERVER_IP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const NBD_PORT: u16 = 10809;
 
 /// Who boots.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Named {
     pub(crate) machine: &'static str,
     pub(crate) mac: &'static str,
@@ -44,6 +44,12 @@ impl Booted {
     pub(crate) fn disk(&self) -> Result<MachineDisk> {
         let server = SocketAddr::from((SERVER_IP, NBD_PORT));
         Ok(MachineDisk::open(server, self.machine, self.boot, self.token)?)
+    }
+
+    /// Opens the disk as the connection of this number, once. In the machine's namespace.
+    pub(crate) fn disk_as(&self, generation: u32) -> Result<MachineDisk, MachineDiskError> {
+        let server = SocketAddr::from((SERVER_IP, NBD_PORT));
+        MachineDisk::open_as(server, self.machine, self.boot, self.token, generation)
     }
 
     /// Its voice. In the machine's namespace.

@@ -8,6 +8,7 @@ mod fuzz;
 mod interrupt;
 mod lint;
 mod matrix;
+mod soak;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Bench),
     /// Attack both servers in every way that the threat model names, while machines boot
     Matrix(matrix::Matrix),
+    /// Kill, cut off and fill up both servers at random under machines whose writes are checked
+    Soak(soak::Soak),
     /// The attacker's process
     #[command(hide = true)]
     MatrixAttacker(matrix::Attacker),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Build => build::run().map(drop),
         Task::Bench(bench) => bench.run(),
         Task::Matrix(matrix) => matrix.run(),
+        Task::Soak(soak) => soak.run(),
         Task::MatrixAttacker(attacker) => attacker.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Setup => setup(),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aoe_crowd;
+pub mod aoe_disk;
 pub mod aoe_load;
 pub mod crowd;
 pub mod dhcp_crowd;

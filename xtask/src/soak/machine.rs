@@ -1,0 +1,301 @@
+//! A machine that writes to its disk, reads what it has written, and gives signs of life.
+
+use super::block::{BLOCK_BYTES, Random, Written, difference};
+use super::disk::{Disk, FIRST_BYTE};
+use crate::booted::{Booted, Named, load};
+use anyhow::{Context, Result, ensure};
+use fakeclient::aoe_disk::Mishaps;
+use fakeclient::speaker::Speaker;
+use lab::{Preboot, Site};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the servers may be away for a machine, in all: each of them a start, and a connection that gives up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Blocks that a machine uses.
+const BLOCKS: usize = 64;
+
+/// Half of all writes go to so few of them, so that what comes late meets what is newer.
+const OFTEN: usize = 4;
+
+/// Between two blocks.
+const PAUSE: Duration = Duration::from_millis(15);
+
+/// A machine gives a sign of life each 20 s; ours more often.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// What becomes of what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Discard,
+    Persistent,
+    Ram,
+}
+
+/// How it attaches its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Root {
+    Nbd,
+    /// At this shelf and slot.
+    Aoe((u16, u8)),
+}
+
+/// One machine of the soak.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who {
+    pub(super) named: Named,
+    /// Its place in the list.
+    pub(super) number: u64,
+    pub(super) mode: Mode,
+    pub(super) is_aoe: bool,
+}
+
+const fn who(number: u64, machine: &'static str, mac: &'static str, mode: Mode) -> Who {
+    Who { named: Named { machine, mac }, number, mode, is_aoe: number > 3 }
+}
+
+/// All write modes over both protocols.
+pub(super) const MACHINES: [Who; 6] = [
+    who(1, "nbd-discard", "52:54:00:00:00:01", Mode::Discard),
+    who(2, "nbd-persistent", "52:54:00:00:00:02", Mode::Persistent),
+    who(3, "nbd-ram", "52:54:00:00:00:03", Mode::Ram),
+    who(4, "aoe-discard", "52:54:00:00:00:04", Mode::Discard),
+    who(5, "aoe-persistent", "52:54:00:00:00:05", Mode::Persistent),
+    who(6, "aoe-ram", "52:54:00:00:00:06", Mode::Ram),
+];
+
+impl Who {
+    /// Arguments of `bootlace machine set`.
+    pub(super) fn set(self) -> Vec<&'static str> {
+        let mode = match self.mode {
+            Mode::Discard => "discard",
+            Mode::Persistent => "persistent",
+            Mode::Ram => "ram",
+        };
+        let root = if self.is_aoe { "aoe" } else { "nbd" };
+        let Named { machine, mac } = self.named;
+        let set = ["machine", "set", machine, "--mac", mac, "--image", "debian"];
+        [&set[..], &["--write-mode", mode, "--root-kind", root]].concat()
+    }
+}
+
+/// What was done, by all machines.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Writes that were acknowledged.
+    pub(super) writes: AtomicU64,
+    /// Blocks that were read and compared.
+    pub(super) verified: AtomicU64,
+    pub(super) connections: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) repeated: AtomicU64,
+    pub(super) late: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, Mishaps { lost, repeated, late }: Mishaps, connections: u32) {
+        self.lost.fetch_add(lost, SeqCst);
+        self.repeated.fetch_add(repeated, SeqCst);
+        self.late.fetch_add(late, SeqCst);
+        self.connections.fetch_add(connections.into(), SeqCst);
+    }
+}
+
+/// What a machine is asked for while it runs.
+#[derive(Debug, Default)]
+struct Orders {
+    is_over: AtomicBool,
+    resets: AtomicBool,
+    /// Checks of the whole disk that are wanted, and those that were made.
+    wanted: AtomicU64,
+    made: AtomicU64,
+}
+
+/// What each block holds that a machine has written; `None` is the image's content.
+type Memory = Vec<Option<Written>>;
+
+/// A machine that runs.
+pub(super) struct Machine {
+    pub(super) who: Who,
+    pub(super) preboot: Arc<Preboot>,
+    orders: Arc<Orders>,
+    thread: JoinHandle<Result<Memory>>,
+}
+
+/// What machines share.
+pub(super) struct Ground<'a> {
+    pub(super) site: &'a Site,
+    pub(super) image: PathBuf,
+    pub(super) counts: Arc<Counts>,
+}
+
+impl Machine {
+    /// Switches it on for the first time.
+    pub(super) fn start(ground: &Ground<'_>, who: Who, seed: u64) -> Result<Self> {
+        Self::start_with(ground, who, seed, vec![None; BLOCKS])
+    }
+
+    fn start_with(ground: &Ground<'_>, who: Who, seed: u64, memory: Memory) -> Result<Self> {
+        let preboot = Arc::new(Preboot::start(ground.site, who.named.mac)?);
+        let booted = load(&preboot, who.named)?;
+        let orders = Arc::new(Orders::default());
+        let mut speaker = preboot.client().netns().inside(|| booted.speaker())?;
+        // Until then a disk over AoE may be somebody else's, who ran before.
+        let began = Instant::now();
+        while let Err(error) = speaker.report_up() {
+            ensure!(began.elapsed() < PATIENCE, "{} is not heard: {error}", who.named.machine);
+        }
+        let root = if who.is_aoe { Root::Aoe(address(ground.site, who)?) } else { Root::Nbd };
+        let thread = std::thread::spawn({
+            let (preboot, orders) = (Arc::clone(&preboot), Arc::clone(&orders));
+            let (image, counts) = (ground.image.clone(), Arc::clone(&ground.counts));
+            move || {
+                preboot.client().netns().inside(|| {
+                    let disk = Disk::open(&booted, root, seed ^ booted.boot)?;
+                    let image = File::open(image)?;
+                    let mut work = Work { who, booted, disk, memory, image, counts };
+                    let mut random = Random::new(seed ^ work.booted.boot);
+                    let done = work.run(&orders, speaker, &mut random);
+                    work.counts.add(work.disk.mishaps(), work.disk.n_connections());
+                    done.map(|()| work.memory)
+                })
+            }
+        });
+        Ok(Self { who, preboot, orders, thread })
+    }
+
+    /// Ends it with a goodbye, or as by a power cut, and switches it on again.
+    pub(super) fn reboot(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
+        let who = self.who;
+        let mut memory = self.end()?;
+        if who.mode != Mode::Persistent {
+            memory.fill(None);
+        }
+        Self::start_with(ground, who, seed, memory)
+    }
+
+    /// Ends it.
+    pub(super) fn end(self) -> Result<Memory> {
+        self.orders.is_over.store(true, SeqCst);
+        let done = self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.with_context(|| self.who.named.machine.to_owned())
+    }
+
+    /// Its connection is reset.
+    pub(super) fn reset(&self) {
+        self.orders.resets.store(true, SeqCst);
+    }
+
+    /// Asks it to check its whole disk.
+    pub(super) fn ask_for_check(&self) {
+        self.orders.wanted.fetch_add(1, SeqCst);
+    }
+
+    /// Whether it has done so, or has found something wrong; then [`end`](Self::end) tells.
+    pub(super) fn has_checked(&self) -> bool {
+        self.has_ended() || self.orders.made.load(SeqCst) == self.orders.wanted.load(SeqCst)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+struct Work {
+    who: Who,
+    booted: Booted,
+    disk: Disk,
+    memory: Memory,
+    image: File,
+    counts: Arc<Counts>,
+}
+
+impl Work {
+    fn run(&mut self, orders: &Orders, mut speaker: Speaker, random: &mut Random) -> Result<()> {
+        let mut beat = Instant::now();
+        self.check_all().context("after the boot")?;
+        while !orders.is_over.load(SeqCst) {
+            if orders.resets.swap(false, SeqCst) {
+                self.disk.reset();
+            }
+            let wanted = orders.wanted.load(SeqCst);
+            if wanted != orders.made.load(SeqCst) {
+                self.check_all()?;
+                orders.made.store(wanted, SeqCst);
+            }
+            let among = if random.below(2) == 0 { OFTEN } else { BLOCKS };
+            let block = random.below(among);
+            if self.who.mode != Mode::Ram {
+                self.write(block)?;
+            }
+            self.check(random.below(among))?;
+            if beat.elapsed() > BEAT {
+                beat = Instant::now();
+                // The way to the server may be gone now.
+                let _ = speaker.is_alive();
+            }
+            let _ = speaker.answer(PAUSE);
+        }
+        self.check_all()
+    }
+
+    fn write(&mut self, block: usize) -> Result<()> {
+        let generation = self.memory[block].map_or(0, |before| before.generation) + 1;
+        let (machine, boot) = (self.who.number, self.booted.boot);
+        let written = Written { machine, block: block as u64, boot, generation };
+        self.disk.write(block, &written.bytes()).with_context(|| format!("writing {written}"))?;
+        self.memory[block] = Some(written);
+        self.counts.writes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn check(&mut self, block: usize) -> Result<()> {
+        let wanted = match self.memory[block] {
+            Some(written) => written.bytes(),
+            None => {
+                let mut bytes = vec![0; BLOCK_BYTES];
+                let offset = FIRST_BYTE + (block * BLOCK_BYTES) as u64;
+                self.image.read_exact_at(&mut bytes, offset)?;
+                bytes
+            }
+        };
+        let found = self.disk.read(block).with_context(|| format!("reading block {block}"))?;
+        let difference = difference(&found, &wanted);
+        ensure!(
+            difference.is_none(),
+            "boot {}: block {block} {}",
+            self.booted.boot,
+            difference.unwrap_or_default()
+        );
+        self.counts.verified.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn check_all(&mut self) -> Result<()> {
+        (0..BLOCKS).try_for_each(|block| self.check(block))
+    }
+}
+
+/// Shelf and slot of its disk, as the storage server tells them.
+fn address(site: &Site, who: Who) -> Result<(u16, u8)> {
+    let mut stream = UnixStream::connect(site.root().join("run/bootlace/storage.sock"))?;
+    stream.write_all(b"GET /v1/exports HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let exports: serde_json::Value = serde_json::from_str(body)?;
+    let exports = exports.as_array().context("no list of exports")?;
+    let spec = exports.iter().map(|export| &export["spec"]);
+    let spec = spec.into_iter().find(|spec| spec["machine"] == who.named.machine);
+    let address = spec.and_then(|spec| spec["shelf_slot"].as_str()).context("no export")?;
+    let (shelf, slot) = address.split_once('.').context("no address")?;
+    Ok((shelf.parse()?, slot.parse()?))
+}
