@@ -41,7 +41,7 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if is_answered(path) {
         let text = "another boot server listens there; stop it first";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
     }
@@ -52,6 +52,25 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Whether a boot server listens there.
+pub(crate) fn is_answered(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path).is_ok()
+}
+
+/// The error for a person. While a boot server runs on without its database, what is left of the site is in its memory.
+pub(crate) fn explain(error: service::Error, path: &Path) -> anyhow::Error {
+    match error {
+        service::Error::DatabaseMissing { path: database, .. } if is_answered(path) => {
+            anyhow::anyhow!(
+                "the database {} is gone, and the boot server runs on with what was in it: save that by bootlace backup \
+                 create FILE before you stop it; then bootlace backup restore FILE",
+                database.display()
+            )
+        }
+        error => error.into(),
+    }
 }
 
 /// Asks the running boot server for what `url` shows, as JSON.

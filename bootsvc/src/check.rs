@@ -1,9 +1,10 @@
 //! `bootlace check`: could the server start?
 
 use crate::boot::{grub_images, other_dhcp};
+use crate::boot_socket;
 use crate::config::Config;
 use crate::net::dhcp_watch::DhcpWatch;
-use crate::net::port_holder::{Protocol, holder};
+use crate::net::port_holder::{Protocol, holder, in_use};
 use crate::net::tftp_server;
 use crate::network::network;
 use crate::paths::Paths;
@@ -127,7 +128,9 @@ fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {
                     address.port()
                 ))
             }
-            Err(error) => Err(format!("{what}: can't use {protocol} {address}: {error}")),
+            Err(error) => {
+                Err(format!("{what}: {}", error_chain(&in_use(protocol, address, error))))
+            }
         }
     };
     needed.into_iter().map(check).collect()
@@ -194,7 +197,8 @@ fn descriptors(paths: &Paths) -> Verdict {
         Err(error) => return Verdict::Wrong(error),
     };
     let needed = storage::descriptors_for(n_machines);
-    let sum = format!("{n_machines} machines need {needed} file descriptors of the storage server");
+    let machines = if n_machines == 1 { "machine needs" } else { "machines need" };
+    let sum = format!("{n_machines} {machines} {needed} file descriptors of the storage server");
     match limit < needed {
         false => {
             Verdict::Right(format!("{sum}, which may have {limit} if it is started from here"))
@@ -208,10 +212,8 @@ fn descriptors(paths: &Paths) -> Verdict {
 
 fn n_machines(paths: &Paths) -> Result<u64, String> {
     let database = service::Options::under(&paths.root).database;
-    match database.exists() {
-        true => service::count_machines(&database).map_err(|error| error_chain(&error)),
-        false => Ok(0),
-    }
+    service::count_machines(&database)
+        .map_err(|error| format!("{:#}", boot_socket::explain(error, &paths.boot_socket())))
 }
 
 /// Whether another DHCP server answers, if that matters.

@@ -16,7 +16,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
-    default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, size, vlan, yes,
+    default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, reserved, size,
+    vlan, yes,
 };
 use wire::Mac;
 
@@ -106,7 +107,7 @@ pub(crate) struct NetworkConfig {
     /// - Value: a table of MAC addresses, each with an IPv4 address
     /// - Default: `reserve = {}`
     /// - Example: `reserve = { "52:54:00:12:34:56" = "10.0.5.20" }`
-    #[serde(default, rename = "reserve")]
+    #[serde(default, rename = "reserve", deserialize_with = "reserved")]
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
     /// How a machine's kernel gets its address. With `lease` it takes the one that its firmware was leased from
     /// the kernel command line, without a second round of DHCP. With `dhcp` it asks by DHCP itself, and renews the
@@ -461,9 +462,55 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_the_wrong_section_is_sent_to_the_right_one() {
+        refuse("interface = \"br0\"\n", &["line 1", "`interface` belongs below [network]"]);
+        refuse(&format!("{GOOD}nbd_port = 10810\n"), &["line 4", "belongs below [storage]"]);
+        refuse("[network]\ninterface = \"br0\"\n", &["`pool` is missing below [network]"]);
+        refuse("", &["the section [network] is missing"]);
+    }
+
+    /// What libraries say of values is for programmers.
+    #[test]
+    fn values_of_the_wrong_kind_say_in_plain_words_what_to_write() {
+        let wrong = [
+            ("lease = 3600", "3600 can't stand here: write text in quotes"),
+            ("dns = \"10.77.0.1\"", "\"10.77.0.1\" can't stand here: write a list in brackets"),
+            ("dns = [\"dns.example\"]", "not an IPv4 address: write four numbers"),
+            ("router = 10", "write an address in quotes"),
+            ("mtu = \"9000\"", "\"9000\" can't stand here: write a whole number, without quotes"),
+            ("beside_others = \"yes\"", "write true or false, without quotes"),
+            ("address_by = \"static\"", "`static` can't stand here: write \"lease\" or \"dhcp\""),
+            ("domain = “lab.example”", "needs quotes, and straight ones"),
+            ("interface = \"br1\"", "there twice"),
+            ("reserve = []", "a list can't stand here: write a table in braces"),
+            ("reserve = { \"52:54:00\" = \"10.77.0.20\" }", "not a MAC address"),
+            (
+                "reserve = { \"52:54:00:12:34:56\" = \"10.77.0.20\", \"52-54-00-12-34-56\" = \"10.77.0.21\" }",
+                "52:54:00:12:34:56 has two addresses, 10.77.0.21 and 10.77.0.20",
+            ),
+            ("[web]\nlisten = 8080", "write ADDRESS:PORT in quotes"),
+            ("[web]\nlisten = \"8080\"", "write ADDRESS:PORT"),
+            (
+                "[storage]\nnbd_port = 70000",
+                "70000 can't stand here: write a number from 0 to 65535",
+            ),
+            ("[boot]\nkernel_args = [\"quiet\"]", "write text in quotes"),
+            ("[boot]\nrescue_busybox = 1", "write text in quotes"),
+            ("[boot]\nreboot_after_failure_seconds = -1", "write a number from 0 to"),
+            ("[storage]\nnbd_tls = \"cert.pem\"", "write a table in braces"),
+        ];
+        for (line, words) in wrong {
+            refuse(&format!("{GOOD}{line}\n"), &[words]);
+        }
+    }
+
+    #[test]
     fn wrong_values_say_what_would_be_right() {
         refuse(&GOOD.replace("-10", " to 10"), &["line 3", "write FIRST-LAST"]);
-        refuse(&GOOD.replace("100-", "250-"), &["write FIRST-LAST"]);
+        refuse(
+            &GOOD.replace("100-", "250-"),
+            &["10.77.0.250 comes after its last", "write \"10.77.0.199-10.77.0.250\""],
+        );
         refuse(&format!("{GOOD}lease = \"soon\"\n"), &["line 4", "like \"12h\""]);
         refuse(
             &format!("{GOOD}[boot]\nkernel_args = \"bootlace.boot=1\"\n"),

@@ -18,7 +18,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// There is no such version.
-    #[error("there is no {image}/v{version} in the image store")]
+    #[error(
+        "version {version} of the image {image} is not in the image store: its folder was deleted, or its file system is \
+         not mounted"
+    )]
     Missing {
         /// The image.
         image: ImageName,

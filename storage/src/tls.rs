@@ -6,7 +6,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{CertificateError, RootCertStore, ServerConfig};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -42,7 +42,7 @@ impl TlsConfig {
     pub fn check_names(&self, authorities: &Path, addresses: &[IpAddr]) -> Result<(), TlsError> {
         let chain = certificates(&self.certificate)?;
         check_names(&chain, certificates(authorities)?, addresses).map_err(|error| {
-            let why = format!("machines would refuse it: {error}");
+            let why = format!("machines would refuse it: {}", plain(&error, authorities));
             TlsError { path: self.certificate.clone(), why }
         })
     }
@@ -56,19 +56,41 @@ fn check_names(
     chain: &[CertificateDer<'_>],
     authorities: Vec<CertificateDer<'static>>,
     addresses: &[IpAddr],
-) -> Result<(), rustls::Error> {
+) -> Result<(), (IpAddr, rustls::Error)> {
+    let Some((certificate, intermediates)) = chain.split_first() else { return Ok(()) };
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(authorities);
     let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let Some((certificate, intermediates)) = chain.split_first() else { return Ok(()) };
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     addresses.iter().try_for_each(|&address| {
         let name = ServerName::from(address);
         let now = UnixTime::now();
-        verifier.verify_server_cert(certificate, intermediates, &name, &[], now).map(drop)
+        let verifier = verifier.as_ref().map_err(|error| rustls::Error::General(error.to_string()));
+        verifier
+            .and_then(|it| it.verify_server_cert(certificate, intermediates, &name, &[], now))
+            .map(drop)
+            .map_err(|error| (address, error))
     })
+}
+
+/// Why the certificate is refused by who asks for that address, in words.
+fn plain((address, error): &(IpAddr, rustls::Error), authorities: &Path) -> String {
+    let rustls::Error::InvalidCertificate(why) = error else { return error.to_string() };
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired: make a new one".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet: is this server's clock right".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("it does not name {address}: make one with subjectAltName=IP:{address}")
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("it is not from the authority in {}", authorities.display())
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A certificate or key is of no use.

@@ -29,7 +29,10 @@ pub(crate) async fn watch(
                     None => service.resolved(FindingKind::DhcpDeaf, &Subject::Server),
                 }
                 if former.is_some() {
-                    tracing::info!(interface, state = ?state, "the interface has changed");
+                    match state.trouble {
+                        Some(trouble) => tracing::info!("the interface {interface} {trouble}"),
+                        None => tracing::info!(interface, "the interface serves PCs"),
+                    }
                 }
                 former = Some(state);
                 states.send_replace(state);

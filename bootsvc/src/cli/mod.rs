@@ -10,6 +10,7 @@ mod server;
 mod share;
 mod status;
 
+use crate::boot_socket;
 use crate::log::{self, Program};
 use crate::paths::Paths;
 use crate::privileges::become_command;
@@ -131,7 +132,8 @@ fn say(line: impl std::fmt::Display) {
 
 /// The site's state, for commands that serve nothing.
 fn open(paths: &Paths) -> anyhow::Result<Service> {
-    Ok(Service::open(Options::under(&paths.root))?)
+    Service::open(Options::under(&paths.root))
+        .map_err(|error| boot_socket::explain(error, &paths.boot_socket()))
 }
 
 /// Takes one of these words, which `--help` lists, for what it means.

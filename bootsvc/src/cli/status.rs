@@ -7,6 +7,10 @@ use clap::Args;
 use model::FindingKind;
 use service::Service;
 
+/// Without it the rest may look as if all were well.
+const NO_BOOT_SERVER: &str = "boot server: none answers, so no PC can boot: start it by bootlace up, or by systemctl \
+                              start bootlace. What follows is what the disk shows";
+
 #[derive(Args)]
 pub(super) struct Status {
     /// Print JSON
@@ -17,17 +21,21 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let service = open(paths)?;
-        let (status, machines, findings) = runtime()?.block_on(async {
+        let (status, machines, told) = runtime()?.block_on(async {
             service.refresh_exports().await;
-            (service.status().await, service.machines(), findings(paths, &service).await)
+            (service.status().await, service.machines(), told(paths, &service).await)
         });
-        let findings = findings?;
+        let (findings, is_boot_server_running) = told?;
         if self.json {
             let mut status = serde_json::to_value(&status)?;
             // This process sees fewer.
             (status["findings"], status["n_findings_left_out"]) =
                 (serde_json::to_value(&findings)?, 0.into());
-            let all = serde_json::json!({ "status": status, "machines": machines });
+            let all = serde_json::json!({
+                "status": status,
+                "machines": machines,
+                "boot_server_is_running": is_boot_server_running,
+            });
             say(serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
@@ -37,6 +45,9 @@ impl Status {
             count(status.n_image_versions, "image version"),
             count(status.n_discovered, "discovered PC")
         ));
+        if !is_boot_server_running {
+            say(NO_BOOT_SERVER);
+        }
         match &status.storage_error {
             Some(error) => say(error),
             None => say(match status.space {
@@ -112,17 +123,23 @@ pub(super) fn lines(alike: &[Told]) -> String {
         false => String::new(),
     };
     let Told { level, cause, remedy, .. } = &alike[0];
-    format!("- {level}: {about}{cause}{times}\n  {remedy}")
+    let cause = cause.trim_end_matches('.');
+    format!("- {level}: {about}{cause}{times}.\n  {remedy}")
 }
 
 /// What the running boot server has found; if none runs, what the state shows.
 pub(super) async fn findings(paths: &Paths, service: &Service) -> anyhow::Result<Vec<Told>> {
+    Ok(told(paths, service).await?.0)
+}
+
+/// As [`findings`], and whether a boot server runs.
+async fn told(paths: &Paths, service: &Service) -> anyhow::Result<(Vec<Told>, bool)> {
     let told = boot_socket::get(&paths.boot_socket(), "/api/v1/findings").await;
-    let findings = match told {
-        Ok(mut told) => told["findings"].take(),
-        Err(_) => serde_json::to_value(service.findings().await)?,
+    let (findings, is_running) = match told {
+        Ok(mut told) => (told["findings"].take(), true),
+        Err(_) => (serde_json::to_value(service.findings().await)?, false),
     };
-    Ok(serde_json::from_value(findings)?)
+    Ok((serde_json::from_value(findings)?, is_running))
 }
 
 /// `1 machine`, `2 machines`.

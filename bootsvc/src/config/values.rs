@@ -2,6 +2,7 @@
 
 use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
 use serde::Deserialize as _;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,11 +25,33 @@ impl<'de> serde::Deserialize<'de> for Pool {
         });
         match ends {
             Some((first, last)) if first <= last => Ok(Self { first, last }),
-            _ => Err(serde::de::Error::custom(format!(
+            Some((first, last)) => Err(serde::de::Error::custom(format!(
+                "the pool's first address {first} comes after its last, {last}: write \"{last}-{first}\""
+            ))),
+            None => Err(serde::de::Error::custom(format!(
                 "{text:?} is not a pool: write FIRST-LAST, like \"10.0.5.100-10.0.5.199\""
             ))),
         }
     }
+}
+
+/// Addresses of network cards, each of which is there once, however it is written.
+pub(super) fn reserved<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Mac, Ipv4Addr>, D::Error> {
+    let written = BTreeMap::<String, Ipv4Addr>::deserialize(deserializer)?;
+    let mut reserved = BTreeMap::new();
+    for (text, address) in written {
+        let mac: Mac = text
+            .parse()
+            .map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))?;
+        if let Some(other) = reserved.insert(mac, address) {
+            return Err(serde::de::Error::custom(format!(
+                "{mac} has two addresses, {other} and {address}: leave one of them out"
+            )));
+        }
+    }
+    Ok(reserved)
 }
 
 pub(super) fn yes() -> bool {

@@ -42,11 +42,7 @@ impl fmt::Display for Holder {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another socket has the port.
-    #[error(
-        "{protocol} port {} is in use by {}; stop it, or let it leave the boot network to Bootlace",
-        address.port(),
-        holder.as_ref().map_or("another program".into(), ToString::to_string)
-    )]
+    #[error("{protocol} port {} is in use by {}", address.port(), used_by(holder.as_ref()))]
     InUse {
         /// TCP or UDP.
         protocol: Protocol,
@@ -64,6 +60,15 @@ pub enum BindError {
     NotAllowed {
         /// TCP or UDP.
         protocol: Protocol,
+        /// The address that we need.
+        address: SocketAddr,
+    },
+    /// It is no address of this host.
+    #[error(
+        "this server has no address {}: correct it in bootlace.toml, or give it to an interface",
+        address.ip()
+    )]
+    NoAddress {
         /// The address that we need.
         address: SocketAddr,
     },
@@ -86,7 +91,19 @@ pub fn in_use(protocol: Protocol, address: SocketAddr, error: io::Error) -> Bind
             BindError::InUse { protocol, address, holder: holder(protocol, address.port()) }
         }
         io::ErrorKind::PermissionDenied => BindError::NotAllowed { protocol, address },
+        io::ErrorKind::AddrNotAvailable => BindError::NoAddress { address },
         _ => BindError::Other { protocol, address, source: error },
+    }
+}
+
+/// Who has the port, and what helps.
+fn used_by(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(holder) if holder.name == "bootlace" => {
+            format!("{holder}: Bootlace is running already, perhaps from another folder (--root)")
+        }
+        Some(holder) => format!("{holder}; stop it, or let it leave the boot network to Bootlace"),
+        None => "another program; stop it, or let it leave the boot network to Bootlace".to_owned(),
     }
 }
 
@@ -159,9 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn other_failures_keep_their_cause() {
+    fn an_address_of_another_host_is_told_and_other_failures_keep_their_cause() {
         let address = "192.0.2.1:69".parse().unwrap();
         let error = UdpSocket::bind(address).unwrap_err();
+        let text = in_use(Protocol::Udp, address, error).to_string();
+        assert!(text.contains("this server has no address 192.0.2.1"), "{text}");
+        let error = io::Error::from(io::ErrorKind::OutOfMemory);
         let error = in_use(Protocol::Udp, address, error);
         assert!(std::error::Error::source(&error).is_some(), "{error}");
     }

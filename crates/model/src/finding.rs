@@ -139,7 +139,7 @@ kinds! {
         "Make the user bootlace and restart the servers; bootlace check shows how.";
     /// DHCP requests can't be received.
     DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
-        "Bring the boot server's network interface up, and look at its cable.";
+        "Bring the boot server's network interface up, with its address, and look at its cable.";
     /// Another DHCP server answers on the boot network.
     SecondDhcp = "second-dhcp", Alarm, hours(1),
         "Switch the other DHCP server off, or let it not answer on the boot network.";

@@ -32,8 +32,9 @@ pub enum Error {
     },
     /// There is a database no more.
     #[error(
-        "the database {} is {}: to go on with it, restore a backup (bootlace backup restore FILE); to begin with an \
-         empty site, delete {}", path.display(), if *is_empty { "empty" } else { "missing" }, marker.display()
+        "the database {} is {}: to go on with it, restore a backup (bootlace backup restore{} FILE); to begin with an \
+         empty site, delete {}", path.display(), if *is_empty { "empty" } else { "missing" },
+        if *is_empty { " --replace" } else { "" }, marker.display()
     )]
     DatabaseMissing {
         /// The database.
@@ -52,7 +53,7 @@ pub enum Error {
     /// The database is damaged.
     #[error(
         "the database {} is damaged ({why}); nothing in it was changed. Restore a backup: bootlace backup restore \
-         FILE{copy}", path.display()
+         --replace FILE{copy}", path.display()
     )]
     DatabaseDamaged {
         /// The database.

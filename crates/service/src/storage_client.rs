@@ -30,8 +30,8 @@ const NOT_UNDERSTOOD: u16 = 422;
 pub enum StorageError {
     /// Nobody listens.
     #[error(
-        "the storage server does not answer at {} ({cause}): start it by bootlace storage, or look into its \
-         log", socket.display()
+        "the storage server does not answer at {} ({cause}): start it by bootlace up, or by bootlace \
+         storage", socket.display()
     )]
     Unreachable {
         /// Its socket.

@@ -26,7 +26,9 @@ pub enum LayerError {
         path: PathBuf,
     },
     /// Another process has the folder.
-    #[error("the layers in {0} are in use by another storage server")]
+    #[error(
+        "the layers in {0} are in use by another storage server: it is running already; stop that one first"
+    )]
     InUse(PathBuf),
     /// The machine's own disk belongs to another version. Mixing them would destroy the file system.
     #[error(

@@ -60,6 +60,38 @@ fn without_a_configuration_it_says_what_to_write() {
 }
 
 #[test]
+fn check_tells_of_a_database_with_which_no_server_starts() {
+    let root = root(GOOD);
+    assert_eq!(bootlace(root.path(), &["machine", "ls"]).status.code(), Some(0));
+    let database = root.path().join("var/lib/bootlace/state.db");
+    let whole = std::fs::read(&database).unwrap();
+    std::fs::write(&database, &whole[..whole.len() / 2]).unwrap();
+    let words = ["state.db is damaged", "bootlace backup restore --replace FILE"];
+    refuse(&bootlace(root.path(), &["check"]), &words);
+    std::fs::remove_file(&database).unwrap();
+    let words = ["state.db is missing", "bootlace backup restore FILE", "state.was-here"];
+    refuse(&bootlace(root.path(), &["check"]), &words);
+    assert!(!database.exists(), "a check makes nothing");
+    // As long as a boot server runs, it has all of it.
+    let run = root.path().join("run/bootlace");
+    std::fs::create_dir_all(&run).unwrap();
+    let _server = std::os::unix::net::UnixListener::bind(run.join("boot.sock")).unwrap();
+    let words = ["the boot server runs on", "bootlace backup create FILE before you stop it"];
+    refuse(&bootlace(root.path(), &["check"]), &words);
+    refuse(&bootlace(root.path(), &["status"]), &words);
+}
+
+#[test]
+fn status_says_that_no_boot_server_runs() {
+    let root = root(GOOD);
+    let text = String::from_utf8(bootlace(root.path(), &["status"]).stdout).unwrap();
+    assert!(text.contains("boot server: none answers") && text.contains("bootlace up"), "{text}");
+    let json = bootlace(root.path(), &["status", "--json"]).stdout;
+    let status: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(status["boot_server_is_running"], false);
+}
+
+#[test]
 fn a_missing_interface_is_named_with_those_that_are_there() {
     let root = root(&GOOD.replace("br0", "enp77s0"));
     refuse(&bootlace(root.path(), &["up"]), &["enp77s0", "there are:", "lo"]);

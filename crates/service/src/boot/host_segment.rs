@@ -64,7 +64,7 @@ impl Service {
         let Some(machine) = view.site.machine_by_mac(mac) else { return Ok(None) };
         let why = match link {
             Link::Neighbour(other) if other != mac => Some(format!(
-                "{other} asks for its secret from its address {address}: that is not its NIC"
+                "{other} asks for its secret from its address {address}: that is not the NIC that boots"
             )),
             Link::Silent => {
                 Some(format!("its secret is asked for from {address}, where nobody answers"))

@@ -1,8 +1,8 @@
 //! Rows of machines.
 
 use super::row::{parse, parse_optional};
-use super::schema;
 use super::transaction::{Part, Transaction};
+use super::{copies, marker};
 use crate::error::Error;
 use model::{ImageName, Machine, MachineName, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
@@ -16,14 +16,17 @@ const COLUMNS: &str =
 /// NICs beside the first of each machine.
 const OTHER_MACS: &str = "machine_mac WHERE mac NOT IN (SELECT mac FROM machine)";
 
-/// How many machines the database has. It is only read: no file is made, and an older database stays as it is.
+/// How many machines the database has: none if there is none yet. All of it is looked at, and it is only read: no file is
+/// made, and an older database stays as it is.
 ///
 /// # Errors
-/// There is no such database, or it can't be read.
+/// A server would not start with it: it is gone, damaged, or of a newer Bootlace.
 pub fn count_machines(database: &Path) -> Result<u64, Error> {
-    let failed = |source| Error::database(database, source);
-    let connection = schema::open_reader(database).map_err(failed)?;
-    connection.query_row("SELECT count(*) FROM machine", [], |row| row.get(0)).map_err(failed)
+    marker::check(database)?;
+    match database.exists() {
+        true => copies::check_database(database),
+        false => Ok(0),
+    }
 }
 
 impl Transaction<'_> {
@@ -175,6 +178,7 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
 mod tests {
     use super::*;
     use crate::store::View;
+    use crate::store::schema;
 
     #[test]
     fn what_an_older_bootlace_did_with_a_second_nic_counts() {
