@@ -17,6 +17,10 @@ const STRANGERS_OFFER_SECONDS: u64 = 15;
 /// An address that a client found in use is left alone for so long (seconds).
 pub const DECLINED_SECONDS: u64 = 600;
 
+/// A known client that was given an address is on its way to use it for so long: nobody else gets it, nor does who speaks
+/// in its name get it another one, whatever he says.
+const HELD_SECONDS: u64 = 60;
+
 /// Offers that are held at once, so that strangers can't fill the memory. Beyond, an offer is made but
 /// not held: of two clients that got the same one, the slower is refused and asks again.
 const OFFERS_MAX: usize = 4096;
@@ -51,6 +55,8 @@ pub(crate) struct Pool {
     known: BTreeSet<Mac>,
     /// Clients that are known to use their address, whatever is said in their name.
     in_use: BTreeSet<Mac>,
+    /// Until when known clients hold the address that they were given last.
+    held: BTreeMap<Mac, u64>,
     by_mac: BTreeMap<Mac, Lease>,
     by_address: BTreeMap<Ipv4Addr, Mac>,
     /// Whose lease is stored for good.
@@ -98,6 +104,7 @@ impl Pool {
             owners: config.reserved.clone(),
             known: BTreeSet::new(),
             in_use: BTreeSet::new(),
+            held: BTreeMap::new(),
             by_mac: BTreeMap::new(),
             by_address: BTreeMap::new(),
             strangers: BTreeSet::new(),
@@ -133,6 +140,9 @@ impl Pool {
     /// These clients are known from now on, and all others strangers.
     pub(crate) fn know(&mut self, known: BTreeSet<Mac>) {
         self.known = known;
+        let mut held = core::mem::take(&mut self.held);
+        held.retain(|mac, _| self.is_known(*mac));
+        self.held = held;
         (self.strangers, self.acquainted) = Default::default();
         let leases: alloc::vec::Vec<_> = self.by_mac.values().cloned().collect();
         for lease in leases {
@@ -299,6 +309,19 @@ impl Pool {
         self.in_use.get(&mac).and_then(|mac| self.by_mac.get(mac)).map(|lease| lease.address)
     }
 
+    /// A known client was given its address just now.
+    pub(crate) fn hold(&mut self, mac: Mac, now: u64) {
+        if self.is_known(mac) {
+            self.held.insert(mac, now.saturating_add(HELD_SECONDS));
+        }
+    }
+
+    /// The address that this client was given just now, if it is known.
+    pub(crate) fn held_by(&self, mac: Mac, now: u64) -> Option<Ipv4Addr> {
+        self.held.get(&mac).filter(|until| **until > now)?;
+        self.by_mac.get(&mac).map(|lease| lease.address)
+    }
+
     pub(crate) fn lease(&self, mac: Mac) -> Option<&Lease> {
         self.by_mac.get(&mac)
     }
@@ -334,15 +357,22 @@ impl Pool {
             self.forget_lease(mac);
             self.by_address.remove(&address);
         }
+        self.held.remove(&mac);
         let until = now.saturating_add(DECLINED_SECONDS);
-        self.rest(address, until, !self.is_known(mac));
+        self.rest(address, until);
+        // Anybody can decline one address after the other in a known client's name.
+        while self.n_strangers_declined > 1 && self.n_strangers() > self.n_strangers_max() {
+            let mut resting = self.declined_ends.iter().map(|(_, address)| *address);
+            let Some(first) = resting.find(|address| self.is_for_anybody(*address)) else { break };
+            self.forget_declined(first);
+        }
         until
     }
 
     /// Leaves an address alone until then.
-    pub(crate) fn rest(&mut self, address: Ipv4Addr, until: u64, is_strangers: bool) {
+    pub(crate) fn rest(&mut self, address: Ipv4Addr, until: u64) {
         self.forget_declined(address);
-        let takes_share = is_strangers && self.is_for_anybody(address);
+        let takes_share = self.is_for_anybody(address);
         self.n_strangers_declined += u32::from(takes_share);
         self.declined.insert(address, (until, takes_share));
         self.declined_ends.insert((until, address));
@@ -370,7 +400,10 @@ impl Pool {
             .get(&address)
             .filter(|owner| **owner != mac)
             .and_then(|owner| self.by_mac.get(owner))
-            .is_some_and(|lease| lease.expires_unix > now || self.in_use.contains(&lease.mac));
+            .is_some_and(|lease| {
+                let is_used = self.in_use.contains(&lease.mac);
+                lease.expires_unix > now || is_used || self.held_by(lease.mac, now).is_some()
+            });
         let is_offered = self.offered.get(&address).is_some_and(|owner| *owner != mac);
         let is_declined = self.declined.contains_key(&address);
         !is_held && !is_offered && !is_declined && address != self.server

@@ -170,7 +170,7 @@ impl Server {
 
     /// Leaves an address alone until `until`, seconds since 1970, since it was declined before a restart.
     pub fn rest(&mut self, address: Ipv4Addr, until: u64) {
-        self.pool.rest(address, until, true);
+        self.pool.rest(address, until);
     }
 
     /// A lease that was to be stored is stored for good.
@@ -257,7 +257,8 @@ impl Server {
         };
         let reserved = self.config.reserved.get(&request.mac);
         // Who moved it elsewhere would take its disk away. A new reservation counts all the same.
-        let used = self.pool.used_by(request.mac).filter(|_| reserved != Some(&address));
+        let used = self.pool.used_by(request.mac).or(self.pool.held_by(request.mac, now));
+        let used = used.filter(|_| reserved != Some(&address));
         let why = if !self.config.is_local(address) {
             Some(format!("{address} is not on this network"))
         } else if let Some(used) = used.filter(|used| *used != address) {
@@ -302,6 +303,7 @@ impl Server {
             Some(lease) => self.pool.set(lease),
             None => self.pool.forget_offer(request.mac),
         }
+        self.pool.hold(request.mac, now);
         let reply = grant(&self.config, request, ReplyKind::Ack, address, seconds, lease);
         Decision::Reply(Box::new(reply))
     }

@@ -247,7 +247,9 @@ impl Service {
 /// Whether a machine is between its loader and its system, as far as it was heard. It uses its address then, and has no
 /// means yet to show who it is.
 fn is_loading(boot: &Boot, now: Now) -> bool {
-    boot.current().is_some_and(|last| {
+    // That it failed may be said by anybody.
+    let mut stages = boot.stages.iter().filter(|event| event.stage != Stage::Failed);
+    stages.next_back().is_some_and(|last| {
         let is_loading = (Stage::Loader..Stage::Handover).contains(&last.stage);
         is_loading && now.unix_ms.abs_diff(last.at_unix_ms) < LOADING_MAX_MS
     })

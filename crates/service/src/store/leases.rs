@@ -50,10 +50,15 @@ impl Transaction<'_> {
         for mac in former.into_iter().chain([lease.mac]) {
             self.touch(Part::Lease(mac));
         }
+        let forget = "DELETE FROM declined_by WHERE address = ?1";
+        if self.sql().prepare_cached(forget)?.execute([&address])? > 0 {
+            self.touch(Part::Declined);
+        }
         Ok(())
     }
 
-    /// Nobody gets the address until then, and its lease ends.
+    /// Nobody gets the address until then, and its lease ends. Whose it was is remembered as long: anybody can decline
+    /// it in his name.
     pub(crate) fn put_declined(
         &self,
         address: Ipv4Addr,
@@ -76,7 +81,24 @@ impl Transaction<'_> {
         self.sql()
             .prepare_cached("INSERT OR REPLACE INTO declined_address VALUES (?1, ?2)")?
             .execute(params![text, until_unix])?;
+        self.sql().execute(
+            "DELETE FROM declined_by WHERE address NOT IN (SELECT address FROM declined_address)",
+            [],
+        )?;
+        if let Some(mac) = former {
+            let insert = "INSERT OR REPLACE INTO declined_by VALUES (?1, ?2)";
+            self.sql().execute(insert, [text, mac.to_string()])?;
+        }
+        self.touch(Part::Declined);
         Ok(())
+    }
+
+    /// Addresses that were declined lately and that nobody had since, and in whose names.
+    pub(super) fn declined_by(&self) -> rusqlite::Result<Vec<(Ipv4Addr, Mac)>> {
+        self.sql()
+            .prepare_cached("SELECT address, mac FROM declined_by")?
+            .query_map([], |row| Ok((parse(row, 0)?, parse(row, 1)?)))?
+            .collect()
     }
 
     /// Addresses that nobody gets, and until when.

@@ -169,6 +169,11 @@ const ADDITIONS: &str = "
         address    TEXT PRIMARY KEY,
         until_unix INTEGER NOT NULL
     ) STRICT;
+    -- In whose name such an address was declined: that may have been somebody else, and its loader works there.
+    CREATE TABLE IF NOT EXISTS declined_by (
+        address TEXT PRIMARY KEY,
+        mac     TEXT NOT NULL
+    ) STRICT;
     -- Further NICs of machines, in the order in which they were added. An older Bootlace may have given one to another
     -- machine as its first, whose it is then.
     CREATE TABLE IF NOT EXISTS machine_mac (

@@ -38,6 +38,8 @@ pub(crate) struct View {
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     leases: HashTrieMapSync<Mac, Arc<Lease>>,
     owners: HashTrieMapSync<Ipv4Addr, Mac>,
+    /// In whose names addresses were declined that nobody had since.
+    declined: Arc<HashMap<Ipv4Addr, Mac>>,
     /// NICs of machines with a boot of these that has an order which was not obeyed.
     ordered: HashTrieMapSync<Mac, ()>,
 }
@@ -70,7 +72,7 @@ impl View {
 
     /// The NIC that has this address, or had it last.
     pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<Mac> {
-        self.owners.get(&address).copied()
+        self.owners.get(&address).or_else(|| self.declined.get(&address)).copied()
     }
 
     /// The boot from this NIC with this number, if it is one of those that matter: the machine's last one, its last
@@ -116,6 +118,7 @@ impl View {
             Part::Rescues,
             Part::DiskResets,
             Part::KeptDisks,
+            Part::Declined,
             Part::Leases,
         ] {
             view.load_part(tables, part)?;
@@ -160,6 +163,7 @@ impl View {
             Part::KeptDisks => {
                 self.kept_disks = Arc::new(tables.kept_disks()?.into_iter().collect());
             }
+            Part::Declined => self.declined = Arc::new(tables.declined_by()?.into_iter().collect()),
             Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),
             Part::Leases => {
                 (self.leases, self.owners) = Default::default();
@@ -191,7 +195,7 @@ impl View {
     fn put_lease(&mut self, mac: Mac, lease: Option<Lease>) {
         // The address may have gone to another NIC in the same commit, which was read first.
         if let Some(former) = self.leases.get(&mac)
-            && self.owner(former.address) == Some(mac)
+            && self.owners.get(&former.address) == Some(&mac)
         {
             self.owners.remove_mut(&former.address);
         }

@@ -145,6 +145,36 @@ async fn a_machine_keeps_its_address_from_its_loader_on() {
 }
 
 #[tokio::test]
+async fn a_machine_that_somebody_says_has_failed_keeps_its_address() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let boot = lab.in_loader().await;
+    let failed = NewStage::noticed(Stage::Failed, "forged");
+    assert!(lab.service.stage(MAC, Some(boot), failed).await.unwrap());
+    assert!(lab.service.machines_in_use().contains(&MAC));
+}
+
+#[tokio::test]
+async fn who_gives_up_a_machine_s_address_or_moves_it_does_not_stop_its_boot() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let until = lab.service.lease_clock_unix() + 600;
+    lab.service.commit_declined(ADDRESS, until).await.unwrap();
+    let elsewhere = Ipv4Addr::new(10, 77, 0, 177);
+    for moved in [false, true] {
+        if moved {
+            lease(&lab.service, MAC, elsewhere).await;
+        }
+        assert_eq!(lab.service.owner_of(ADDRESS), Some(MAC));
+        let boot = lab.service.loader_config(ADDRESS).await.boot.unwrap();
+        assert!(lab.fetch(boot).await.is_some());
+    }
+    // Until somebody else has it.
+    lease(&lab.service, THIEF, ADDRESS).await;
+    assert_eq!(lab.service.owner_of(ADDRESS), Some(THIEF));
+    assert_eq!(lab.service.owner_of(elsewhere), Some(MAC));
+}
+
+#[tokio::test]
 async fn a_rescue_shell_is_not_taken_away_by_a_boot_that_proves_nothing() {
     let lab = Lab::new(RootKind::Nbd).await;
     let wanted = lab

@@ -1,5 +1,7 @@
 //! Clients as they were seen on the wire, and what they are told.
 
+mod forged;
+
 use dhcp::RequestKind::{Decline, Discover, Inform, Release};
 use dhcp::option_codes::*;
 use dhcp::{
@@ -310,7 +312,14 @@ fn a_full_pool_reuses_what_ended_longest_ago_and_then_says_so() {
     assert!(
         matches!(decide(&mut server, &released), Decision::Released(lease) if lease.address == third)
     );
-    assert_eq!(lease(&mut server, 5), third);
+    // The machine may have been on its way to use it: anybody can say this in its name.
+    let asks = message(Discover, 5);
+    let early = decide_at(&mut server, &asks, NOW + 59);
+    assert!(matches!(early, Decision::Silent(Reason::PoolExhausted(..))), "{early:?}");
+    let Decision::Reply(offer) = decide_at(&mut server, &asks, NOW + 60) else {
+        panic!("no offer")
+    };
+    assert_eq!(offer.address, third);
 }
 
 #[test]
@@ -322,46 +331,6 @@ fn a_declined_address_rests() {
     assert_ne!(lease(&mut server, 1), address);
     let stranger = message(Decline, 9).wants(ip(103)).chooses(SERVER);
     assert_eq!(silence(&mut server, &stranger), Reason::NotLeased(ip(103)));
-}
-
-#[test]
-fn nobody_takes_the_address_of_a_machine_that_runs() {
-    let mut server = machines(config());
-    let address = lease(&mut server, 1);
-    server.protect(BTreeSet::from([mac(1)]));
-    let release = Message { client: address, ..message(Release, 1) };
-    let decline = message(Decline, 1).wants(address);
-    for forged in [&release, &decline] {
-        assert_eq!(silence(&mut server, forged), Reason::StillInUse(address));
-    }
-    let elsewhere = ip(if address == ip(100) { 101 } else { 100 });
-    let moved = reply(&mut server, &message(RequestKind::Request, 1).wants(elsewhere));
-    assert_eq!(moved.kind, ReplyKind::Nak);
-    let same = reply(&mut server, &message(RequestKind::Request, 1).wants(address));
-    assert_eq!((same.kind, same.address), (ReplyKind::Ack, address), "it may boot again");
-
-    // Its lease is over, and still nobody else gets the address, though no other is left.
-    let later = NOW + 3_600_000;
-    let ask = |server: &mut Server, message: &Message| {
-        let request = Request::parse(&message.bytes()).unwrap();
-        server.on_request(&request, later)
-    };
-    for last in 2..=4 {
-        let offer = ask(&mut server, &message(Discover, last).wants(address));
-        let Decision::Reply(offer) = offer else { panic!("{offer:?}") };
-        assert_ne!(offer.address, address);
-    }
-    let none = ask(&mut server, &message(Discover, 5).wants(address));
-    assert!(matches!(none, Decision::Silent(Reason::PoolExhausted(..))), "{none:?}");
-    let refused = ask(&mut server, &message(RequestKind::Request, 5).wants(address));
-    assert!(matches!(refused, Decision::Reply(reply) if reply.kind == ReplyKind::Nak));
-
-    // It is off: its address is as any other.
-    server.protect(BTreeSet::new());
-    let Decision::Reply(offer) = ask(&mut server, &message(Discover, 5).wants(address)) else {
-        panic!("no offer")
-    };
-    assert_eq!(offer.address, address);
 }
 
 #[test]
