@@ -108,6 +108,9 @@ impl Told {
     }
 }
 
+/// Subjects of one line; those beyond are counted.
+const SUBJECTS_SHOWN_MAX: usize = 12;
+
 /// What findings with one cause say; they are not none.
 pub(super) fn lines(alike: &[Told]) -> String {
     let subjects = alike.iter().filter(|told| told.about != "server");
@@ -115,7 +118,12 @@ pub(super) fn lines(alike: &[Told]) -> String {
     let about = match subjects.as_slice() {
         [] => String::new(),
         [one] => format!("{one}: "),
-        many => format!("{} ({}): ", many.join(", "), many.len()),
+        many => {
+            let n_more = many.len().saturating_sub(SUBJECTS_SHOWN_MAX);
+            let shown = many[..many.len() - n_more].join(", ");
+            let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
+            format!("{shown}{more} ({}): ", many.len())
+        }
     };
     let n_times: u64 = alike.iter().map(|told| told.count).sum();
     let times = match n_times > alike.len() as u64 {

@@ -10,13 +10,13 @@ use crate::storage_client::{self, StorageError};
 use crate::store::{LastBoot, View};
 use initcfg::{Report, Word};
 use model::{Boot, BootId, ExportSpec, ExportStatus, RootKind, Stage, WriteMode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wire::Mac;
 
-/// In this time an answer from before counts no more, and a keeper that is asked again has answered or is silent; and how
-/// often it is looked.
+/// After this time an answer from before counts no more. A keeper that is asked again has answered or is silent after so many
+/// looks, this far apart.
 const EARLIER_ANSWER_HOLDS: Duration = Duration::from_millis(3200);
-const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+const ANSWER_POLLS: u32 = 80;
 const ANSWER_POLL: Duration = Duration::from_millis(100);
 
 /// What the storage server said so long ago is asked again.
@@ -256,8 +256,8 @@ impl Service {
 
     /// Whether the machine answers in an earlier boot than this one. Waits for the answer for as long as that may take.
     pub(super) async fn runs_in_earlier_boot(&self, mac: Mac, boot: BootId) -> bool {
-        let asked = Instant::now();
-        loop {
+        let began = self.now().moment;
+        for _ in 0..ANSWER_POLLS {
             let (view, now) = (self.view(), self.now());
             let earlier = view.proven.get(&mac).map(|earlier| earlier.boot.id);
             let earlier =
@@ -265,13 +265,14 @@ impl Service {
             let Some(earlier) = earlier else { return false };
             match self.keepers().presence(earlier, now.moment) {
                 // A machine that was reset just now has answered before.
-                Presence::Here if asked.elapsed() > EARLIER_ANSWER_HOLDS => return true,
-                Presence::Unknown if asked.elapsed() < ANSWER_WITHIN => self.ask(earlier),
+                Presence::Here if now.moment.since(began) > EARLIER_ANSWER_HOLDS => return true,
                 Presence::Here => {}
-                Presence::Unknown | Presence::Gone => return false,
+                Presence::Unknown => self.ask(earlier),
+                Presence::Gone => return false,
             }
             tokio::time::sleep(ANSWER_POLL).await;
         }
+        false
     }
 
     /// A later boot has begun: does the machine still run in the one that it has proven?
