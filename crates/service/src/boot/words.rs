@@ -136,8 +136,9 @@ impl Service {
         let now = self.now().moment;
         let mut heard = Heard { is_alive: true, question: None };
         if let (Some(peer), Some(id), false) = (peer, new_question(), is_last) {
-            let (counts, id) =
-                self.keepers().on_heartbeat(mac, boot, peer, ram_used_percent, now, id);
+            let answers = self.view().boot(mac, boot).is_some_and(|known| known.answers);
+            let who = (mac, boot, answers);
+            let (counts, id) = self.keepers().on_heartbeat(who, peer, ram_used_percent, now, id);
             heard = Heard { is_alive: counts, question: self.question(mac, boot, id) };
         }
         if heard.is_alive {
@@ -148,13 +149,21 @@ impl Service {
 
     /// A machine answers a question; whether it is what it was asked last. The word must be proven.
     pub fn answered(&self, answer: Answer, peer: SocketAddr) -> bool {
-        let Answer { boot, mac: _, id } = answer;
+        let Answer { boot, mac, id } = answer;
         let now = self.now().moment;
         let Some(ram_used_percent) = self.keepers().on_answer(boot, peer, id, now) else {
             return false;
         };
         let heard = live::Heartbeat { at: now, is_last: false, ram_used_percent };
         self.heartbeats().note(boot, heard);
+        if self.view().boot(mac, boot).is_some_and(|known| !known.answers) {
+            let noted = self.database().write(move |tables| Ok(tables.note_answers(mac, boot)?));
+            tokio::spawn(async move {
+                if let Err(error) = noted.await {
+                    tracing::warn!(%mac, boot, error = error.chain(), "that it answers is not noted");
+                }
+            });
+        }
         true
     }
 

@@ -66,6 +66,8 @@ struct Keeper {
     peer: SocketAddr,
     /// Its last sign of life, which may be a repetition by somebody else.
     heard: Moment,
+    /// It answers questions: that of an earlier Bootlace does not.
+    can_answer: bool,
     /// Its last answer, which is not.
     answered: Option<Moment>,
     /// What its next answer must repeat.
@@ -94,11 +96,11 @@ impl Keepers {
     }
 
     /// A sign of life with the right tag. Returns whether it counts by itself, and what to ask at `peer`: who can
-    /// answer is alive if he does, and not because somebody repeats what he said before.
+    /// answer (`can_answer`: he has done so before a restart) is alive if he does, and not because somebody repeats what he
+    /// said before.
     pub(crate) fn on_heartbeat(
         &self,
-        mac: Mac,
-        boot: BootId,
+        (mac, boot, can_answer): (Mac, BootId, bool),
         peer: SocketAddr,
         ram_used_percent: Option<u8>,
         now: Moment,
@@ -114,12 +116,14 @@ impl Keepers {
             mac,
             peer,
             heard: now,
+            can_answer,
             answered: None,
             id: None,
             asked: None,
             ram_used_percent,
         });
         keeper.heard = now;
+        keeper.can_answer |= can_answer;
         keeper.ram_used_percent = ram_used_percent;
         if keeper.answered.is_none() {
             keeper.peer = peer;
@@ -129,7 +133,7 @@ impl Keepers {
             Some(id) => id,
             None => *keeper.id.insert(fresh),
         };
-        (keeper.answered.is_none(), id)
+        (!keeper.can_answer, id)
     }
 
     /// An answer with the right tag. Returns how full its memory for changes is, if it has one; the outer `None` if
@@ -146,6 +150,7 @@ impl Keepers {
         // It is said once.
         keeper.id = None;
         keeper.asked = None;
+        keeper.can_answer = true;
         keeper.answered = Some(now);
         keeper.heard = now;
         keeper.peer = peer;
@@ -161,7 +166,7 @@ impl Keepers {
     pub(crate) fn ask(&self, boot: BootId, now: Moment, fresh: QuestionId) {
         let mut by_boot = self.lock();
         let Some(keeper) = by_boot.get_mut(&boot) else { return };
-        if keeper.presence(now) == Presence::Unknown
+        if keeper.presence(self.listening_since, now) == Presence::Unknown
             && keeper.asked.is_none_or(|asked| asked.is_over(now))
         {
             keeper.id = Some(fresh);
@@ -189,7 +194,7 @@ impl Keepers {
     /// Whether the machine is still in this boot.
     pub(crate) fn presence(&self, boot: BootId, now: Moment) -> Presence {
         match self.lock().get(&boot) {
-            Some(keeper) => keeper.presence(now),
+            Some(keeper) => keeper.presence(self.listening_since, now),
             None if now.since(self.listening_since) > HEARD_WITHIN => Presence::Gone,
             None => Presence::Unknown,
         }
@@ -197,7 +202,7 @@ impl Keepers {
 
     /// Whether its keeper answers questions: that of an earlier Bootlace does not.
     pub(crate) fn can_answer(&self, boot: BootId) -> bool {
-        self.lock().get(&boot).is_some_and(|keeper| keeper.answered.is_some())
+        self.lock().get(&boot).is_some_and(|keeper| keeper.can_answer)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BootId, Keeper>> {
@@ -206,13 +211,18 @@ impl Keepers {
 }
 
 impl Keeper {
-    fn presence(&self, now: Moment) -> Presence {
-        let Some(answered) = self.answered else {
+    fn presence(&self, listening_since: Moment, now: Moment) -> Presence {
+        if !self.can_answer {
             let is_here = now.since(self.heard) <= SIGN_HOLDS;
             return if is_here { Presence::Here } else { Presence::Gone };
-        };
+        }
+        let is_fresh = |answered| now.since(answered) <= ANSWER_HOLDS;
         match self.asked {
-            None if now.since(answered) <= ANSWER_HOLDS => Presence::Here,
+            None if self.answered.is_some_and(is_fresh) => Presence::Here,
+            // Who was asked is perhaps somebody who repeats what it said: itself is heard soon after a restart.
+            _ if self.answered.is_none() && now.since(listening_since) <= HEARD_WITHIN => {
+                Presence::Unknown
+            }
             Some(Asked { first: Some(first), .. })
                 if (ANSWER_WITHIN..ANSWER_WITHIN + SILENCE_HOLDS).contains(&now.since(first)) =>
             {
@@ -249,7 +259,8 @@ mod tests {
     #[test]
     fn who_does_not_answer_three_questions_is_gone() {
         let keepers = Keepers::new(at(0));
-        let (counts, question) = keepers.on_heartbeat(MAC, BOOT, peer(1), Some(9), at(0), id(1));
+        let (counts, question) =
+            keepers.on_heartbeat((MAC, BOOT, false), peer(1), Some(9), at(0), id(1));
         assert!(counts, "it may be a keeper that can't answer");
         assert_eq!(keepers.on_answer(BOOT, peer(1), question, at(5)), Some(Some(9)));
         assert_eq!(keepers.presence(BOOT, at(3_005)), Presence::Here);
@@ -263,7 +274,8 @@ mod tests {
         }
         assert_eq!(keepers.presence(BOOT, at(13_100)), Presence::Gone);
         // It comes back.
-        let (counts, question) = keepers.on_heartbeat(MAC, BOOT, peer(1), None, at(20_000), id(4));
+        let (counts, question) =
+            keepers.on_heartbeat((MAC, BOOT, false), peer(1), None, at(20_000), id(4));
         assert!(!counts);
         assert_eq!(keepers.presence(BOOT, at(20_000)), Presence::Gone);
         keepers.on_answer(BOOT, peer(1), question, at(20_001)).unwrap();
@@ -273,13 +285,14 @@ mod tests {
     #[test]
     fn what_was_said_before_is_no_sign_of_life() {
         let keepers = Keepers::new(at(0));
-        let (_, question) = keepers.on_heartbeat(MAC, BOOT, peer(1), None, at(0), id(1));
+        let (_, question) = keepers.on_heartbeat((MAC, BOOT, false), peer(1), None, at(0), id(1));
         assert!(keepers.on_answer(BOOT, peer(1), question, at(1)).is_some());
         assert!(keepers.on_answer(BOOT, peer(2), question, at(2)).is_none(), "said again");
         keepers.ask(BOOT, at(50_000), id(2));
         assert_eq!(asked(&keepers, 50_000), [id(2)]);
         for ms in [50_001, 51_000, 54_000] {
-            let (counts, _) = keepers.on_heartbeat(MAC, BOOT, peer(2), None, at(ms), id(3));
+            let (counts, _) =
+                keepers.on_heartbeat((MAC, BOOT, false), peer(2), None, at(ms), id(3));
             assert!(!counts, "somebody repeats it");
             assert!(keepers.on_answer(BOOT, peer(2), id(1), at(ms)).is_none());
         }
@@ -292,7 +305,7 @@ mod tests {
         let keepers = Keepers::new(at(0));
         assert_eq!(keepers.presence(BOOT, at(25_000)), Presence::Unknown, "not heard yet");
         assert_eq!(keepers.presence(BOOT, at(25_001)), Presence::Gone);
-        keepers.on_heartbeat(MAC, BOOT, peer(1), None, at(30_000), id(1));
+        keepers.on_heartbeat((MAC, BOOT, false), peer(1), None, at(30_000), id(1));
         keepers.ask(BOOT, at(31_000), id(2));
         assert_eq!(keepers.presence(BOOT, at(60_000)), Presence::Here);
         assert_eq!(keepers.presence(BOOT, at(60_001)), Presence::Gone);
@@ -302,8 +315,25 @@ mod tests {
     fn a_crowd_takes_the_place_of_the_oldest_boot() {
         let keepers = Keepers::new(at(0));
         for boot in 0..=KEEPERS_MAX as u64 {
-            keepers.on_heartbeat(MAC, boot, peer(1), None, at(0), id(1));
+            keepers.on_heartbeat((MAC, boot, false), peer(1), None, at(0), id(1));
         }
         assert_eq!((keepers.peer(0), keepers.peer(1)), (None, Some(peer(1))));
+    }
+
+    #[test]
+    fn what_was_recorded_counts_for_nothing_after_a_restart_either() {
+        let keepers = Keepers::new(at(0));
+        let replay = |ms| keepers.on_heartbeat((MAC, BOOT, true), peer(9), None, at(ms), id(1)).0;
+        assert!(!replay(1000), "it has answered before the restart, so only answers count");
+        assert_eq!(keepers.presence(BOOT, at(1000)), Presence::Unknown);
+        keepers.ask(BOOT, at(22_000), id(2));
+        keepers.due(at(22_000));
+        assert_eq!(
+            keepers.presence(BOOT, at(25_000)),
+            Presence::Unknown,
+            "itself may yet be heard"
+        );
+        assert!(!replay(24_000));
+        assert_eq!(keepers.presence(BOOT, at(25_001)), Presence::Gone);
     }
 }

@@ -130,8 +130,30 @@ impl Transaction<'_> {
         let Some(proof) = self.proof(boot.mac, id)? else { return Ok(None) };
         let (order, rescue) = (self.order_of(id)?, self.rescue_of(id)?);
         let n_wordless = self.wordless_before(boot.mac, id)?;
+        let answers = self
+            .sql()
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM boot_answers WHERE boot = ?1)")?
+            .query_row([id], |row| row.get(0))?;
         let identity = self.identity_of(id)?;
-        Ok(Some(LastBoot { boot: Arc::new(boot), identity, proof, order, rescue, n_wordless }))
+        Ok(Some(LastBoot {
+            boot: Arc::new(boot),
+            identity,
+            proof,
+            order,
+            rescue,
+            n_wordless,
+            answers,
+        }))
+    }
+
+    /// The keeper of this boot has answered a question.
+    pub(crate) fn note_answers(&self, mac: Mac, id: BootId) -> rusqlite::Result<()> {
+        // Not of a boot that is forgotten.
+        let sql = "INSERT OR IGNORE INTO boot_answers (boot) SELECT id FROM boot WHERE id = ?1";
+        if self.sql().prepare_cached(sql)?.execute([id])? > 0 {
+            self.touch(Part::Boot(mac));
+        }
+        Ok(())
     }
 
     /// In how many boots right before this one a kernel was fetched and said nothing; at most [`WORDLESS_MAX`].

@@ -155,6 +155,10 @@ const ADDITIONS: &str = "
     CREATE TABLE IF NOT EXISTS kept_disk (
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE
     ) STRICT;
+    -- Boots whose keepers answer questions.
+    CREATE TABLE IF NOT EXISTS boot_answers (
+        boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE
+    ) STRICT;
     -- Boots that throw their machine's disk away, and have not got it yet.
     CREATE TABLE IF NOT EXISTS disk_reset (
         boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE

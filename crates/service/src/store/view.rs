@@ -57,6 +57,8 @@ pub(crate) struct LastBoot {
     pub(crate) rescue: Option<String>,
     /// In how many boots right before it a kernel was fetched and said nothing.
     pub(crate) n_wordless: u32,
+    /// Its keeper has answered a question: from then on only answers are signs that it runs.
+    pub(crate) answers: bool,
 }
 
 impl View {
