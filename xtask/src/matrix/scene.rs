@@ -41,8 +41,8 @@ pub(super) fn addresses() -> Vec<Ipv4Addr> {
     (32..96).chain(208..240).map(|host| Ipv4Addr::new(10, 77, 0, host)).collect()
 }
 
-/// The attack goes on for so long before others boot.
-const AHEAD: Duration = Duration::from_secs(3);
+/// The attack goes on for so long before others boot: each has reached what it goes up to by then.
+const AHEAD: Duration = Duration::from_secs(11);
 
 /// A user without rights.
 const NOBODY: &str = "65534";
