@@ -85,7 +85,7 @@ impl Attack {
             Self::Replay => "50 handshakes and 50 words a second, as heard",
             Self::ForgedRelease => "50 RELEASE, DECLINE and REQUEST a second",
             Self::ForgedBoot => "20 DHCP exchanges and TFTP requests a second",
-            Self::HostSegments => "100 requests/s over HTTP and TFTP",
+            Self::HostSegments => "100 requests/s over HTTP",
             Self::ForgedWords => "1000 datagrams/s in the machine's name",
             Self::NbdHalfOpen => "200 connections/s, up to 2000",
             Self::NbdUnread => "8 machines, each 64 reads of 8 MiB, again after 5 s",
