@@ -10,7 +10,6 @@ pub mod forged;
 mod histogram;
 pub mod loader_tcp;
 pub mod machine_disk;
-pub mod machine_words;
 mod packet;
 pub mod room;
 pub mod speaker;

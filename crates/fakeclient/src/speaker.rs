@@ -1,6 +1,8 @@
 //! What a machine says to the boot server, as its init and its keeper say it.
 
-use initcfg::{Ack, Answer, Heartbeat, Question, Report, Stage, Token, unseal};
+pub use initcfg::Stage;
+
+use initcfg::{Ack, Answer, Heartbeat, Question, Report, Token, unseal};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -49,6 +51,17 @@ impl Speaker {
     }
 
     fn report(&mut self, stage: Stage) -> io::Result<()> {
+        match self.report_times(stage, REPEATS_MAX)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Reports a stage until it is acknowledged, so many times at most, each second; whether it is.
+    ///
+    /// # Errors
+    /// There is no way to the server.
+    pub fn report_times(&mut self, stage: Stage, n_times: u32) -> io::Result<bool> {
         self.sequence += 1;
         let report = Report {
             boot: self.boot,
@@ -59,16 +72,16 @@ impl Speaker {
             detail: String::new(),
         };
         let acknowledged = Ack { boot: self.boot, sequence: self.sequence };
-        for _ in 0..REPEATS_MAX {
+        for _ in 0..n_times {
             self.say(&report.to_datagram())?;
             let deadline = Instant::now() + REPEAT;
             while let Some(line) = self.hear(deadline)? {
                 if Ack::parse(&line) == Ok(acknowledged) {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        Err(io::ErrorKind::TimedOut.into())
+        Ok(false)
     }
 
     /// Gives a sign of life.

@@ -1,10 +1,9 @@
 //! What is lost, restored or not mounted: a machine gets its own disk, or is told why it gets none.
 
 use crate::lan::CLIENT_MAC;
-use crate::server::{Server, negotiate, spec};
+use crate::server::{Server, first_byte, negotiate, spec, write};
 use model::{Claim, DiskKey, DiskName, Nonce};
 use std::fs;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -55,20 +54,6 @@ fn put(server: &Server, order: &str) -> String {
 
 fn is_done(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 200")
-}
-
-fn write(stream: &mut TcpStream) {
-    let head = [&0x2560_9513u32.to_be_bytes()[..], &[0, 0, 0, 1], &[0; 16]].concat();
-    stream.write_all(&[&head[..], &4096u32.to_be_bytes(), &[0xaa; 4096]].concat()).unwrap();
-    stream.read_exact(&mut [0; 16]).unwrap();
-}
-
-fn first_byte(stream: &mut TcpStream) -> u8 {
-    let read = [&0x2560_9513u32.to_be_bytes()[..], &[0; 20], &512u32.to_be_bytes()].concat();
-    stream.write_all(&read).unwrap();
-    let mut reply = [0; 16 + 512];
-    stream.read_exact(&mut reply).unwrap();
-    reply[16]
 }
 
 /// Writes to the machine's own disk, and switches it off.

@@ -1,7 +1,7 @@
 //! A machine's disk is for who proves to be the machine in its last boot, and only when the former one is silent.
 
 use crate::lan::{self, CLIENT, CLIENT_MAC, Initiator, SERVER};
-use crate::server::{Server, negotiate, spec};
+use crate::server::{Server, first_byte, negotiate, spec, write};
 use crate::{run, succeed};
 use model::{Claim, DiskKey, DiskName, Nonce};
 use nbd::client::HandshakeError;
@@ -75,22 +75,6 @@ const REFUSED: &str = "the disk is not given";
 fn is_alive(stream: &mut TcpStream) -> bool {
     let read = [&0x2560_9513u32.to_be_bytes()[..], &[0; 20], &512u32.to_be_bytes()].concat();
     stream.write_all(&read).is_ok() && stream.read_exact(&mut [0; 16 + 512]).is_ok()
-}
-
-/// Writes 0xaa to the beginning of the disk.
-fn write(stream: &mut TcpStream) {
-    let head = [&0x2560_9513u32.to_be_bytes()[..], &[0, 0, 0, 1], &[0; 16]].concat();
-    stream.write_all(&[&head[..], &4096u32.to_be_bytes(), &[0xaa; 4096]].concat()).unwrap();
-    stream.read_exact(&mut [0; 16]).unwrap();
-}
-
-/// The first byte of the disk.
-fn first_byte(stream: &mut TcpStream) -> u8 {
-    let read = [&0x2560_9513u32.to_be_bytes()[..], &[0; 20], &512u32.to_be_bytes()].concat();
-    stream.write_all(&read).unwrap();
-    let mut reply = [0; 16 + 512];
-    stream.read_exact(&mut reply).unwrap();
-    reply[16]
 }
 
 fn say_goodbye(mut stream: TcpStream) {

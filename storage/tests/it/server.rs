@@ -256,6 +256,22 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
     }
 }
 
+/// Writes 0xaa to the beginning of the disk.
+pub(crate) fn write(stream: &mut TcpStream) {
+    let head = [&0x2560_9513u32.to_be_bytes()[..], &[0, 0, 0, 1], &[0; 16]].concat();
+    stream.write_all(&[&head[..], &4096u32.to_be_bytes(), &[0xaa; 4096]].concat()).unwrap();
+    stream.read_exact(&mut [0; 16]).unwrap();
+}
+
+/// The first byte of the disk.
+pub(crate) fn first_byte(stream: &mut TcpStream) -> u8 {
+    let read = [&0x2560_9513u32.to_be_bytes()[..], &[0; 20], &512u32.to_be_bytes()].concat();
+    stream.write_all(&read).unwrap();
+    let mut reply = [0; 16 + 512];
+    stream.read_exact(&mut reply).unwrap();
+    reply[16]
+}
+
 pub(crate) fn serve(
     config: Config,
     ready: impl FnOnce(),

@@ -3,7 +3,7 @@
 use crate::boot::can_boot;
 use anyhow::{Context, Result, ensure};
 use fakeclient::aoe_load::{self, Load};
-use fakeclient::machine_words::{MachineWords, Stage};
+use fakeclient::speaker::{Speaker, Stage};
 use lab::{Kernel, Lan, Need, Preboot, Recipe, SERVER, Site, require};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -71,8 +71,9 @@ fn says(preboot: &Preboot, kernel: &Kernel) -> Result<bool> {
     let token = preboot.secret()?.parse().ok().context("no secret")?;
     let boot = boot_of(kernel)?;
     preboot.client().netns().inside(|| {
-        let mut words = MachineWords::open(SERVER.parse()?, aoe_load::mac(0), boot, token)?;
-        Ok(words.report(Stage::Start)?)
+        let mut machine = Speaker::connect(SERVER.parse()?, aoe_load::mac(0), boot, token)?;
+        // Its disk is silent meanwhile, and must not be for three seconds.
+        Ok(machine.report_times(Stage::Start, 2)?)
     })
 }
 
