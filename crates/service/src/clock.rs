@@ -2,8 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wire::Moment;
+
+/// By how much the wall clock must differ from what is expected of it to count as set. Time services set it by less,
+/// but slowly.
+const IS_SET_MS: u64 = 250;
 
 /// Tells the time. Clones tell the same.
 #[derive(Clone)]
@@ -22,15 +27,23 @@ pub struct Now {
 
 impl Clock {
     /// The computer's.
+    ///
+    /// The wall clock is told by the other one, as they stood to each other when this was made, so a past moment has
+    /// one date whenever it is asked for; once somebody has set the wall clock by [`IS_SET_MS`] or more, they are
+    /// compared again.
     #[expect(clippy::disallowed_methods, reason = "this is who others ask")]
     pub fn system() -> Self {
         let start = Instant::now();
+        let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let unix_at_start =
+            AtomicU64::new(ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
         Self::from_fn(move || {
-            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let ms = |duration: std::time::Duration| {
-                u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-            };
-            Now { unix_ms: ms(unix), moment: Moment::from_millis(ms(start.elapsed())) }
+            let before = ms(start.elapsed());
+            let unix = ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+            let after = ms(start.elapsed());
+            let anchor = anchored(unix_at_start.load(Ordering::Relaxed), before, unix, after);
+            unix_at_start.store(anchor, Ordering::Relaxed);
+            Now { unix_ms: anchor.saturating_add(after), moment: Moment::from_millis(after) }
         })
     }
 
@@ -61,5 +74,46 @@ impl Now {
     pub(crate) const fn unix_ms_at(self, moment: Moment) -> u64 {
         let ago_ms = self.moment.as_millis().saturating_sub(moment.as_millis());
         self.unix_ms.saturating_sub(ago_ms)
+    }
+}
+
+/// What the wall clock showed at the start, if it showed `unix` while the other clock went from `before` to `after`:
+/// `expected`, unless no moment between the two agrees with that.
+fn anchored(expected: u64, before: u64, unix: u64, after: u64) -> u64 {
+    let earliest = expected.saturating_add(before).saturating_sub(IS_SET_MS);
+    let latest = expected.saturating_add(after).saturating_add(IS_SET_MS);
+    if (earliest..=latest).contains(&unix) { expected } else { unix.saturating_sub(after) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_has_one_date() {
+        let clock = Clock::system();
+        let past = clock.now().moment;
+        let date = clock.now().unix_ms_at(past);
+        for _ in 0..100_000 {
+            assert_eq!(clock.now().unix_ms_at(past), date);
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_is_followed_and_one_that_was_read_late_is_not_taken_for_it() {
+        assert_eq!(anchored(50_000, 1_000, 51_001, 1_001), 50_000);
+        assert_eq!(
+            anchored(50_000, 1_000, 59_000, 9_000),
+            50_000,
+            "eight seconds without the processor"
+        );
+        assert_eq!(anchored(50_000, 1_000, 51_200, 1_001), 50_000, "a little by a time service");
+        assert_eq!(anchored(50_000, 1_000, 91_000, 1_000), 90_000, "set forward");
+        assert_eq!(anchored(50_000, 1_000, 11_000, 1_000), 10_000, "set back");
+        assert_eq!(
+            anchored(0, 5, 1_700_000_000_000, 5),
+            1_699_999_999_995,
+            "no clock at the start"
+        );
     }
 }
