@@ -1,4 +1,4 @@
-//! A machine's disk over AoE, behind a network that loses frames, repeats them, and delivers some late.
+//! A machine's disk over AoE, behind a network that loses frames and their answers, repeats them, and delivers some late.
 
 use crate::packet::Packets;
 use aoe::{
@@ -19,7 +19,7 @@ const RESEND: Duration = Duration::from_millis(250);
 /// Sectors of a frame: what an MTU of 1500 bytes has room for.
 const SECTORS: usize = 2;
 
-/// One of so many frames is lost, one is sent twice, and one comes late, too.
+/// One of so many frames and of their answers is lost, one frame is sent twice, and one comes late, too.
 const LOST_ONE_IN: u64 = 32;
 const REPEATED_ONE_IN: u64 = 16;
 const LATE_ONE_IN: u64 = 16;
@@ -47,6 +47,8 @@ pub enum AoeDiskError {
 pub struct Mishaps {
     /// Frames that never arrived.
     pub lost: u64,
+    /// Answers that never arrived, so that what was done already was asked for again.
+    pub answers_lost: u64,
     /// Frames that arrived twice.
     pub repeated: u64,
     /// Frames of which a copy arrived once more up to 300 ms later.
@@ -142,7 +144,7 @@ impl AoeDisk {
         let mut answers = BTreeMap::new();
         // By tag: the job's place in the list, and when it was sent.
         let mut in_flight: BTreeMap<u32, (usize, Instant)> = BTreeMap::new();
-        let turn = self.random() as usize % jobs.len().max(1);
+        let turn = next(&mut self.random) as usize % jobs.len().max(1);
         jobs.rotate_left(turn);
         for (index, job) in jobs.iter().enumerate() {
             self.send(*job, index, &mut in_flight);
@@ -160,6 +162,10 @@ impl AoeDisk {
                     return;
                 }
                 let tag = u32::from_be_bytes([frame[20], frame[21], frame[22], frame[23]]);
+                if one_in(&mut self.random, LOST_ONE_IN) {
+                    self.mishaps.answers_lost += 1;
+                    return;
+                }
                 let Some((index, _)) = in_flight.remove(&tag) else { return };
                 let (lba, data) = jobs[index];
                 // Neither an AoE error nor one of the disk (ERR, DF, BSY).
@@ -204,16 +210,16 @@ impl AoeDisk {
 
     /// Lets the network have the frame.
     fn transmit(&mut self, frame: Vec<u8>) {
-        if self.one_in(LATE_ONE_IN) {
-            let time = Duration::from_millis(self.random() % LATE_MAX_MS);
+        if one_in(&mut self.random, LATE_ONE_IN) {
+            let time = Duration::from_millis(next(&mut self.random) % LATE_MAX_MS);
             self.late.push((Instant::now() + time, frame.clone()));
             self.mishaps.late += 1;
         }
-        if self.one_in(LOST_ONE_IN) {
+        if one_in(&mut self.random, LOST_ONE_IN) {
             self.mishaps.lost += 1;
             return;
         }
-        let copies = 1 + usize::from(self.one_in(REPEATED_ONE_IN));
+        let copies = 1 + usize::from(one_in(&mut self.random, REPEATED_ONE_IN));
         self.mishaps.repeated += copies as u64 - 1;
         // What an interface does not take is lost.
         let _ = self.packets.send(&vec![frame; copies]);
@@ -234,15 +240,16 @@ impl AoeDisk {
         let ticks = self.began.elapsed().as_millis() as u32 / 4;
         (self.counter & 0x7fff) << 16 | ticks & 0xffff
     }
+}
 
-    fn one_in(&mut self, count: u64) -> bool {
-        self.random().is_multiple_of(count)
-    }
+fn one_in(random: &mut u64, count: u64) -> bool {
+    next(random).is_multiple_of(count)
+}
 
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
-    }
+/// The next of numbers without a pattern (xorshift); the first one is not 0.
+fn next(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
 }

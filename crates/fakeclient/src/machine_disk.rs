@@ -153,14 +153,41 @@ impl MachineDisk {
     /// # Errors
     /// The connection breaks, or the disk can't be written.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), MachineDiskError> {
+        self.write_only(offset, bytes)?;
+        self.flush()
+    }
+
+    /// Writes these bytes from this byte of the disk on. They last when [`flush`](Self::flush) has been called.
+    ///
+    /// # Errors
+    /// The connection breaks, or the disk can't be written.
+    pub fn write_only(&mut self, offset: u64, bytes: &[u8]) -> Result<(), MachineDiskError> {
         for (index, part) in bytes.chunks(REQUEST_MAX).enumerate() {
             let offset = offset + (index * REQUEST_MAX) as u64;
             self.send(Command::Write, offset, part.len() as u32)?;
             self.stream.write_all(part)?;
             self.receive_reply()?;
         }
+        Ok(())
+    }
+
+    /// Makes all last that was written over this connection.
+    ///
+    /// # Errors
+    /// The connection breaks, or the disk can't be written.
+    pub fn flush(&mut self) -> Result<(), MachineDiskError> {
         self.send(Command::Flush, 0, 0)?;
         self.receive_reply()
+    }
+
+    /// Sends a write of at most 1 MiB, and does not take the reply: call [`abandon`](Self::abandon) next.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn write_and_leave(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(bytes.len() <= REQUEST_MAX, "{} bytes are more than one request", bytes.len());
+        self.send(Command::Write, offset, bytes.len() as u32)?;
+        self.stream.write_all(bytes)
     }
 
     /// Reads so many bytes, 1 MiB at most, from this byte of the disk on.

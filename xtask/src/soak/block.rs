@@ -37,7 +37,7 @@ impl Written {
     }
 
     /// What a block says of itself; `None` if it is none of ours.
-    fn of(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let word = |index: usize| Some(u64::from_le_bytes(*bytes.as_chunks::<8>().0.get(index)?));
         let written =
             Self { machine: word(1)?, block: word(2)?, boot: word(3)?, generation: word(4)? };

@@ -6,6 +6,8 @@ use crate::booted::Booted;
 use anyhow::{Result, bail, ensure};
 use fakeclient::aoe_disk::{AoeDisk, Mishaps};
 use fakeclient::machine_disk::{MachineDisk, MachineDiskError};
+use lab::run;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Between two attempts to connect.
@@ -30,12 +32,38 @@ impl Disk {
         })
     }
 
-    /// Writes a block, so that it lasts.
+    /// Writes a block: over AoE so that it lasts, over NBD so that it lasts when it is [flushed](Self::flush).
     pub(super) fn write(&mut self, block: usize, bytes: &[u8]) -> Result<()> {
         match self {
-            Self::Nbd { .. } => self.nbd(|disk| disk.write(offset(block), bytes)),
+            Self::Nbd { .. } => self.nbd(|disk| disk.write_only(offset(block), bytes)),
             Self::Aoe(disk) => Ok(disk.write(offset(block) / 512, bytes, PATIENCE)?),
         }
+    }
+
+    /// Makes what was written over this connection last.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        match self {
+            Self::Nbd { .. } => self.nbd(MachineDisk::flush),
+            Self::Aoe(_) => Ok(()),
+        }
+    }
+
+    /// Ends as a PC that loses its power while it writes a block over NBD; whether that was begun.
+    pub(super) fn lose_power(&mut self, block: usize, bytes: &[u8]) -> Result<bool> {
+        let connection = match self {
+            Self::Nbd { connection, .. } => connection.take(),
+            Self::Aoe(_) => None,
+        };
+        let begun = connection.map(|mut disk| {
+            let is_begun = disk.write_and_leave(offset(block), bytes).is_ok();
+            (disk, is_begun)
+        });
+        // Nobody hears how the kernel closes the connection.
+        run(Command::new("ip").args(["link", "set", "eth0", "down"]))?;
+        Ok(begun.is_some_and(|(disk, is_begun)| {
+            disk.abandon();
+            is_begun
+        }))
     }
 
     pub(super) fn read(&mut self, block: usize) -> Result<Vec<u8>> {

@@ -28,12 +28,14 @@ pub(super) enum Event {
     DiskFullKillBoth,
     /// Another process holds the database's write lock.
     DatabaseLocked,
-    /// A machine boots again.
+    /// A machine stops, and boots again.
     Reboot,
+    /// A machine loses its power in the middle of a write, says goodbye to nobody, and boots again.
+    PowerCut,
 }
 
 impl Event {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::KillBoot,
         Self::StopBoot,
         Self::KillStorage,
@@ -47,6 +49,7 @@ impl Event {
         Self::DiskFullKillBoth,
         Self::DatabaseLocked,
         Self::Reboot,
+        Self::PowerCut,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Event {
             Self::DiskFullKillBoth => "disk full, both servers killed",
             Self::DatabaseLocked => "database locked",
             Self::Reboot => "machine boots again",
+            Self::PowerCut => "machine loses its power",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A machine that writes to its disk, reads what it has written, and gives signs of life.
 
-use super::block::{BLOCK_BYTES, Random, Written, difference};
+use super::block::{BLOCK_BYTES, Random, Written};
 use super::disk::{Disk, FIRST_BYTE};
+use super::kept::Kept;
 use crate::booted::{Booted, Named, load};
 use anyhow::{Context, Result, ensure};
 use fakeclient::aoe_disk::Mishaps;
@@ -21,10 +22,13 @@ use std::time::{Duration, Instant};
 pub(super) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Blocks that a machine uses.
-const BLOCKS: usize = 64;
+pub(super) const BLOCKS: usize = 64;
 
 /// Half of all writes go to so few of them, so that what comes late meets what is newer.
 const OFTEN: usize = 4;
+
+/// A kernel flushes what was written over NBD now and then: after one of so many writes.
+const FLUSHED_ONE_IN: usize = 8;
 
 /// Between two blocks.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -94,15 +98,20 @@ pub(super) struct Counts {
     pub(super) writes: AtomicU64,
     /// Blocks that were read and compared.
     pub(super) verified: AtomicU64,
+    /// Flushes that were acknowledged, over NBD.
+    pub(super) flushes: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) lost: AtomicU64,
+    pub(super) answers_lost: AtomicU64,
     pub(super) repeated: AtomicU64,
     pub(super) late: AtomicU64,
 }
 
 impl Counts {
-    fn add(&self, Mishaps { lost, repeated, late }: Mishaps, connections: u32) {
+    fn add(&self, mishaps: Mishaps, connections: u32) {
+        let Mishaps { lost, answers_lost, repeated, late } = mishaps;
         self.lost.fetch_add(lost, SeqCst);
+        self.answers_lost.fetch_add(answers_lost, SeqCst);
         self.repeated.fetch_add(repeated, SeqCst);
         self.late.fetch_add(late, SeqCst);
         self.connections.fetch_add(connections.into(), SeqCst);
@@ -113,14 +122,16 @@ impl Counts {
 #[derive(Debug, Default)]
 struct Orders {
     is_over: AtomicBool,
+    /// It loses its power then.
+    is_cut: AtomicBool,
     resets: AtomicBool,
     /// Checks of the whole disk that are wanted, and those that were made.
     wanted: AtomicU64,
     made: AtomicU64,
 }
 
-/// What each block holds that a machine has written; `None` is the image's content.
-type Memory = Vec<Option<Written>>;
+/// What each block holds.
+type Memory = Vec<Kept>;
 
 /// A machine that runs.
 pub(super) struct Machine {
@@ -140,7 +151,7 @@ pub(super) struct Ground<'a> {
 impl Machine {
     /// Switches it on for the first time.
     pub(super) fn start(ground: &Ground<'_>, who: Who, seed: u64) -> Result<Self> {
-        Self::start_with(ground, who, seed, vec![None; BLOCKS])
+        Self::start_with(ground, who, seed, vec![Kept::default(); BLOCKS])
     }
 
     fn start_with(ground: &Ground<'_>, who: Who, seed: u64, memory: Memory) -> Result<Self> {
@@ -172,12 +183,22 @@ impl Machine {
         Ok(Self { who, preboot, orders, thread })
     }
 
-    /// Ends it with a goodbye, or as by a power cut, and switches it on again.
+    /// Ends it with a goodbye, and switches it on again.
     pub(super) fn reboot(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
         let who = self.who;
-        let mut memory = self.end()?;
+        let memory = self.end()?;
+        Self::start_again(ground, who, seed, memory)
+    }
+
+    /// Takes its power away, and switches it on again.
+    pub(super) fn lose_power(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
+        self.orders.is_cut.store(true, SeqCst);
+        self.reboot(ground, seed)
+    }
+
+    fn start_again(ground: &Ground<'_>, who: Who, seed: u64, mut memory: Memory) -> Result<Self> {
         if who.mode != Mode::Persistent {
-            memory.fill(None);
+            memory.fill(Kept::default());
         }
         Self::start_with(ground, who, seed, memory)
     }
@@ -235,6 +256,9 @@ impl Work {
             let block = random.below(among);
             if self.who.mode != Mode::Ram {
                 self.write(block)?;
+                if random.below(FLUSHED_ONE_IN) == 0 {
+                    self.flush()?;
+                }
             }
             self.check(random.below(among))?;
             if beat.elapsed() > BEAT {
@@ -244,37 +268,85 @@ impl Work {
             }
             let _ = speaker.answer(PAUSE);
         }
-        self.check_all()
+        if orders.is_cut.load(SeqCst) {
+            return self.lose_power(random.below(OFTEN));
+        }
+        self.check_all()?;
+        self.flush()
     }
 
     fn write(&mut self, block: usize) -> Result<()> {
-        let generation = self.memory[block].map_or(0, |before| before.generation) + 1;
-        let (machine, boot) = (self.who.number, self.booted.boot);
-        let written = Written { machine, block: block as u64, boot, generation };
-        self.disk.write(block, &written.bytes()).with_context(|| format!("writing {written}"))?;
-        self.memory[block] = Some(written);
+        let written = self.next(block);
+        self.on_connection(|disk| disk.write(block, &written.bytes()))
+            .with_context(|| format!("writing {written}"))?;
+        self.memory[block].on_written(written);
+        if self.who.is_aoe {
+            self.memory[block].on_flushed();
+        }
         self.counts.writes.fetch_add(1, SeqCst);
         Ok(())
     }
 
-    fn check(&mut self, block: usize) -> Result<()> {
-        let wanted = match self.memory[block] {
-            Some(written) => written.bytes(),
-            None => {
-                let mut bytes = vec![0; BLOCK_BYTES];
-                let offset = FIRST_BYTE + (block * BLOCK_BYTES) as u64;
-                self.image.read_exact_at(&mut bytes, offset)?;
-                bytes
+    /// Makes last what is there.
+    fn flush(&mut self) -> Result<()> {
+        if self.who.is_aoe || self.who.mode == Mode::Ram {
+            return Ok(());
+        }
+        loop {
+            while let Some(block) = self.memory.iter().position(Kept::is_open) {
+                self.check(block)?;
             }
+            let before = self.disk.n_connections();
+            self.on_connection(Disk::flush).context("flushing")?;
+            // A new connection's flush is no promise for what an ended server had in hand.
+            if before == self.disk.n_connections() {
+                self.memory.iter_mut().for_each(Kept::on_flushed);
+                self.counts.flushes.fetch_add(1, SeqCst);
+                return Ok(());
+            }
+        }
+    }
+
+    fn lose_power(&mut self, block: usize) -> Result<()> {
+        let written = self.next(block);
+        self.memory.iter_mut().for_each(Kept::on_cut);
+        if self.disk.lose_power(block, &written.bytes())? {
+            self.memory[block].on_begun(written);
+        }
+        Ok(())
+    }
+
+    /// What is written next to a block.
+    fn next(&mut self, block: usize) -> Written {
+        let generation = self.memory[block].next_generation();
+        let (machine, boot) = (self.who.number, self.booted.boot);
+        Written { machine, block: block as u64, boot, generation }
+    }
+
+    /// Does something with the disk, and notes if its connection was lost meanwhile.
+    fn on_connection<T>(&mut self, work: impl FnOnce(&mut Disk) -> Result<T>) -> Result<T> {
+        let before = self.disk.n_connections();
+        let done = work(&mut self.disk);
+        if before != self.disk.n_connections() {
+            self.memory.iter_mut().for_each(Kept::on_cut);
+        }
+        done
+    }
+
+    fn check(&mut self, block: usize) -> Result<()> {
+        let found = self.on_connection(|disk| disk.read(block));
+        let found = found.with_context(|| format!("reading block {block}"))?;
+        let image = &self.image;
+        let bytes = |written: Option<Written>| {
+            if let Some(written) = written {
+                return Ok(written.bytes());
+            }
+            let mut bytes = vec![0; BLOCK_BYTES];
+            image.read_exact_at(&mut bytes, FIRST_BYTE + (block * BLOCK_BYTES) as u64)?;
+            Ok(bytes)
         };
-        let found = self.disk.read(block).with_context(|| format!("reading block {block}"))?;
-        let difference = difference(&found, &wanted);
-        ensure!(
-            difference.is_none(),
-            "boot {}: block {block} {}",
-            self.booted.boot,
-            difference.unwrap_or_default()
-        );
+        let seen = self.memory[block].on_read(&found, bytes);
+        seen.with_context(|| format!("boot {}: block {block}", self.booted.boot))?;
         self.counts.verified.fetch_add(1, SeqCst);
         Ok(())
     }

@@ -4,20 +4,24 @@
 
 mod block;
 mod checks;
+mod damage;
 mod disk;
 mod event;
+mod kept;
 mod machine;
 mod servers;
 
 use crate::interrupt::Interrupt;
 use crate::{build, say};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use block::Random;
 use checks::Records;
 use clap::Args;
+use damage::Damage;
 use event::Event;
+use kept::Differs;
 use lab::{Lan, Recipe, Site, SmallDisk, run, text_of};
-use machine::{Counts, Ground, MACHINES, Machine, PATIENCE};
+use machine::{BLOCKS, Counts, Ground, MACHINES, Machine, PATIENCE};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use servers::Servers;
@@ -33,6 +37,10 @@ const DISK_SIZE: &str = "256m";
 /// How long something lasts that is not a moment: this, or up to three times of it.
 const LASTS_MS: usize = 1500;
 
+/// With this event a disk is damaged, if that is asked for; whose.
+const DAMAGED_WITH: usize = 5;
+const DAMAGED: &str = "nbd-persistent";
+
 #[derive(Args)]
 pub(crate) struct Soak {
     /// How long
@@ -41,6 +49,9 @@ pub(crate) struct Soak {
     /// Which events come; a new number without it, which is told
     #[arg(long)]
     seed: Option<u64>,
+    /// Try the soak itself: damage what a machine was told is written, which must be found
+    #[arg(long, value_name = "HOW")]
+    damage: Option<Damage>,
 }
 
 impl Soak {
@@ -84,6 +95,10 @@ impl Soak {
                 *events.entry(next).or_insert(0) += 1;
                 let scene = Scene { ground: &ground, disk: &disk, seed };
                 scene.let_happen(next, &mut servers, &mut machines, &mut records, &mut random)?;
+                if let Some(damage) = self.damage.filter(|_| count == DAMAGED_WITH) {
+                    let layer = site.root().join("var/lib/bootlace/layers").join(DAMAGED);
+                    damage.happen(&layer.join("data"), BLOCKS)?;
+                }
                 check(&mut servers, &mut machines, &mut records, &site)?;
                 let seconds = began.elapsed().as_secs();
                 let (writes, verified) = done(&ground.counts);
@@ -102,6 +117,9 @@ impl Soak {
         // Those that still run end before the servers do.
         drop(machines.into_iter().map(Machine::end).collect::<Vec<_>>());
         let most = servers.most;
+        if self.damage.is_some() {
+            return found_damage(outcome, count);
+        }
         outcome?;
         servers.stop().with_context(|| context(count, event))?;
         drop(disk);
@@ -181,6 +199,25 @@ impl Scene<'_> {
                 machines.push(machine.reboot(self.ground, self.seed)?);
                 Ok(())
             }
+            Event::PowerCut => {
+                let machine = machines.remove(random.below(machines.len()));
+                machines.push(machine.lose_power(self.ground, self.seed)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A soak whose disk was damaged has to end there, by what the machine read.
+fn found_damage(outcome: Result<()>, count: usize) -> Result<()> {
+    match outcome {
+        Err(error) if count == DAMAGED_WITH && error.chain().any(|it| it.is::<Differs>()) => {
+            println!("the damage was found: {error:#}");
+            Ok(())
+        }
+        Err(error) => Err(error.context("not the damage")),
+        Ok(()) => {
+            bail!("{DAMAGED}'s disk was damaged with event {DAMAGED_WITH}, and nobody saw it")
         }
     }
 }
@@ -237,12 +274,12 @@ fn report(
         println!("| {} | {times} |", event.name());
     }
     let (writes, verified) = done(counts);
-    let [lost, repeated, late] =
-        [&counts.lost, &counts.repeated, &counts.late].map(|count| count.load(SeqCst));
+    let all = [&counts.lost, &counts.answers_lost, &counts.repeated, &counts.late, &counts.flushes];
+    let [lost, answers_lost, repeated, late, flushes] = all.map(|count| count.load(SeqCst));
     let [(boot_bytes, boot_files), (storage_bytes, storage_files)] = most;
     println!(
-        "\nseed {seed}, {} events in {} s: {writes} writes acknowledged, {verified} blocks verified, {} NBD connections, AoE \
-         frames lost {lost}, repeated {repeated}, late {late}; at most {} MiB and {boot_files} descriptors of the boot \
+        "\nseed {seed}, {} events in {} s: {writes} writes and {flushes} flushes acknowledged, {verified} blocks verified, {} NBD \
+         connections, AoE frames lost {lost}, answers lost {answers_lost}, repeated {repeated}, late {late}; at most {} MiB and {boot_files} descriptors of the boot \
          server, {} MiB and {storage_files} of the storage server; faults: 0",
         events.values().sum::<u64>(),
         time.as_secs(),
