@@ -192,6 +192,7 @@ async fn blocking<T: Send + 'static>(
                     StatusCode::NOT_FOUND
                 }
                 ExportError::Layer(_)
+                | ExportError::OtherFolder { .. }
                 | ExportError::AddressTaken { .. }
                 | ExportError::HasItsDisk(_) => StatusCode::CONFLICT,
                 ExportError::Busy(_) | ExportError::Runs { .. } => StatusCode::SERVICE_UNAVAILABLE,

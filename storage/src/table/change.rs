@@ -159,6 +159,7 @@ impl Exports {
         // What would go wrong then is told now.
         let base = self.store.open_base(image, *version)?;
         if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
+            self.check_place()?;
             let boot = ForBoot { number: *boot, identity: order.identity };
             self.layers.check(machine, &base, mode, boot, self.expected(&order))?;
         }
@@ -175,8 +176,13 @@ impl Exports {
         let expected = self.expected(&order);
         let ExportOrder { spec, key, exchange, reset, identity, .. } = order;
         let machine = spec.machine.clone();
-        let is_reset = if reset { self.throw_away(&machine) } else { Ok(()) };
-        let made = is_reset.and_then(|()| self.make(&spec, identity, true, expected));
+        let may_begin = match (reset, LayerMode::of(spec.write_mode)) {
+            // Whoever wants that has been told.
+            (true, _) => self.throw_away(&machine),
+            (false, Some(_)) => self.check_place(),
+            (false, None) => Ok(()),
+        };
+        let made = may_begin.and_then(|()| self.make(&spec, identity, true, expected));
         let made = made.map(|export| Assigned {
             exchange,
             identity,

@@ -68,6 +68,17 @@ pub enum ExportError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The folder of the layers is not the one that it was.
+    #[error(
+        "{dir} is not the folder in which machines' disks were: its file system is probably not mounted. Mount it; if it \
+         was exchanged for good, remove {note}, and machines begin with new disks"
+    )]
+    OtherFolder {
+        /// The folder.
+        dir: PathBuf,
+        /// What was noted of it.
+        note: PathBuf,
+    },
     /// The file that says which machines keep a disk is not what this program wrote.
     #[error(
         "{path} is damaged: {why}. It says which machines keep a disk; if all disks are in place, remove the file, and \

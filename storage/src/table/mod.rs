@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod kept;
 mod keys;
+mod place;
 mod restore;
 
 pub use error::ExportError;
@@ -26,6 +27,7 @@ use model::{
     BootId, BootIdentity, DiskKey, DiskReport, Exchange, ExportOrder, ExportSpec, ExportStatus,
     HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb,
 };
+use place::Place;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,6 +110,8 @@ impl Held {
 pub(crate) struct Exports {
     store: Store,
     layers: Layers,
+    /// Whether they are where they were.
+    place: Place,
     path: PathBuf,
     /// Which machines keep a disk.
     kept: Kept,
@@ -139,6 +143,7 @@ impl Exports {
             store: Store::open(&config.images)?,
             kept: Kept::open(&config.table, layers.kept()?)?,
             layers,
+            place: Place::new(&config.table, &config.layers),
             path: config.table.clone(),
             aoe_mac: config.aoe_mac,
             began: Instant::now(),
@@ -150,6 +155,9 @@ impl Exports {
             change: Mutex::default(),
             listeners: Mutex::default(),
         };
+        if let Err(error) = exports.check_place() {
+            tracing::error!(error = wire::error_chain(&error), "machines with disks can't start");
+        }
         let keys = Keys::read(&config.table)?;
         for spec in file::read(&config.table)? {
             let ((key, exchange), identity) = (keys.of(&spec).unzip(), keys.identity_of(&spec));
@@ -291,6 +299,16 @@ impl Exports {
             Arc::new(BootTrace::open(path, base.block.size_bytes()))
         });
         Arc::clone(trace)
+    }
+
+    /// No layer is made, nor looked for, where layers have never been. A folder of which nothing is known may hold them
+    /// unless disks that machines keep are not in it.
+    fn check_place(&self) -> Result<(), ExportError> {
+        self.place.check(|| {
+            let kept = self.kept.all();
+            let found = self.layers.kept().unwrap_or_default();
+            kept.is_empty() || found.iter().any(|machine| kept.contains(machine))
+        })
     }
 
     /// What is known of the machine's layer in this boot.

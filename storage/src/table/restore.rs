@@ -1,7 +1,7 @@
 //! Exports of the table that are made again after a restart: as soon as their disks are there.
 
 use super::{Absent, Assigned, Exports};
-use images::Expected;
+use images::{Expected, LayerMode};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +14,11 @@ impl Exports {
     pub(super) fn restore(&self, absent: Absent, is_first: bool) {
         let machine = absent.spec.machine.clone();
         let taken = self.check_address(&absent.spec);
-        let made =
-            taken.and_then(|()| self.make(&absent.spec, absent.identity, false, Expected::There));
+        let has_layer = LayerMode::of(absent.spec.write_mode).is_some();
+        let is_here = if has_layer { self.check_place() } else { Ok(()) };
+        let made = taken
+            .and(is_here)
+            .and_then(|()| self.make(&absent.spec, absent.identity, false, Expected::There));
         match made {
             Ok(export) => {
                 tracing::info!(%machine, "export restored");

@@ -5,6 +5,7 @@ use crate::server::{Server, first_byte, negotiate, spec, write};
 use model::{Claim, DiskKey, DiskName, Nonce};
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A boot of lab-01, whose number another one has had.
@@ -116,16 +117,75 @@ fn a_disk_that_is_not_mounted_is_not_taken_for_a_new_one() {
     assert!(server.exports().ends_with("[]") && !layers.join("lab-01").exists());
     let told = server.ask("GET", "/v1/disks", "");
     assert!(told.contains("\"machine\":\"lab-01\"") && told.contains("not mounted"), "{told}");
-    // Other machines go on, and what they do forgets nothing.
-    server.prepare("lab-02", "127.0.0.2", 1, "persistent");
+    // Nor is a new one begun on the disk below it, which would be gone as soon as it is mounted.
+    for write_mode in ["discard", "persistent"] {
+        let answer = put_lab_02(&server, write_mode);
+        assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("not mounted"), "{answer}");
+    }
+    assert_eq!(machines_in(&layers), 0);
+    // Machines that need none go on, and what they do forgets nothing.
+    assert!(is_done(&put_lab_02(&server, "ram")));
 
-    fs::rename(layers.join("lab-02"), away.join("lab-02")).unwrap();
     fs::remove_dir_all(&layers).unwrap();
     fs::rename(&away, &layers).unwrap();
     let before = Boot { number: 1, byte: 1 };
     assert_eq!(first_byte(&mut before.attach(&server, 2)), 0xaa, "the machine that ran goes on");
     assert!(is_done(&next.put(&server, "persistent")));
     assert_eq!(first_byte(&mut next.attach(&server, 1)), 0xaa);
+}
+
+fn put_lab_02(server: &Server, write_mode: &str) -> String {
+    let spec = spec("lab-02", "nbd", "127.0.0.2", "52:54:00:00:00:02", 1, write_mode);
+    server.ask("PUT", "/v1/exports/lab-02", &spec)
+}
+
+/// How many layers are in the folder.
+fn machines_in(layers: &Path) -> usize {
+    let names = fs::read_dir(layers).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.as_encoded_bytes().first() != Some(&b'.')).count()
+}
+
+#[test]
+fn machines_that_forget_write_only_where_they_did_before() {
+    let server = Server::start();
+    let boot = Boot { number: 1, byte: 1 };
+    assert!(is_done(&boot.put(&server, "discard")));
+    write(&mut boot.attach(&server, 1));
+    let (layers, away) = (server.folder().join("layers"), server.folder().join("away"));
+    let server = server.restart_after(|_| fs::rename(&layers, &away).unwrap());
+    let next = Boot { number: 2, byte: 2 };
+    let answer = next.put(&server, "discard");
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("not mounted"), "{answer}");
+    assert_eq!(machines_in(&layers), 0);
+
+    fs::remove_dir_all(&layers).unwrap();
+    fs::rename(&away, &layers).unwrap();
+    assert_eq!(first_byte(&mut boot.attach(&server, 2)), 0xaa, "the machine that ran goes on");
+    assert!(is_done(&next.put(&server, "discard")));
+    assert_eq!(first_byte(&mut next.attach(&server, 1)), 0x11);
+
+    // The way out that is told, if the folder is another one for good.
+    let server = server.restart_after(|_| fs::remove_dir_all(&layers).unwrap());
+    let last = Boot { number: 3, byte: 3 };
+    let answer = last.put(&server, "discard");
+    assert!(answer.contains("remove") && answer.contains("layers.was-here"), "{answer}");
+    let server = server
+        .restart_after(|server| fs::remove_file(server.folder().join("layers.was-here")).unwrap());
+    assert!(is_done(&last.put(&server, "discard")));
+}
+
+#[test]
+fn a_folder_without_the_disks_that_are_known_is_none_to_begin_in() {
+    let server = Server::start();
+    use_disk(&server, Boot { number: 1, byte: 1 });
+    let server = server.restart_after(|server| {
+        // As an earlier release leaves it.
+        fs::remove_file(server.folder().join("layers.was-here")).unwrap();
+        fs::remove_dir_all(server.folder().join("layers")).unwrap();
+    });
+    let answer = put_lab_02(&server, "discard");
+    assert!(answer.starts_with("HTTP/1.1 409"), "{answer}");
+    assert!(!server.folder().join("layers.was-here").exists());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn a_machine_that_writes_to_its_memory_leaves_nothing_on_the_server() {
     let mut reply = [0; 16];
     stream.read_exact(&mut reply).unwrap();
     assert_eq!(reply[4..8], [0, 0, 0, 1], "EPERM");
-    assert_eq!(server.layers(), [".lock"], "not even the layer of an earlier boot");
+    assert_eq!(server.layers(), [".layers-mark", ".lock"], "not even the layer of an earlier boot");
     assert!(server.exports().contains("\"layer_bytes\":0"));
 }
 

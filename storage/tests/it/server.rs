@@ -169,7 +169,10 @@ impl Server {
     /// Names of the files in the folder of write layers.
     pub(crate) fn layers(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder().join("layers")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names
     }
 
     pub(crate) fn exports(&self) -> String {
