@@ -1,12 +1,17 @@
 //! The JSON API.
 
+mod rooms;
+
 use crate::problem::Problem;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use model::{Finding, ImageName, ImageVersion, Machine, MachineName, RootKind, RootUrl, StallVerb};
+use model::{
+    Finding, ImageName, ImageVersion, Machine, MachineName, RoomName, RootKind, RootUrl, Seat,
+    Setting, StallVerb, Tag, WriteMode,
+};
 use service::{
     Discovered, FindingCount, Hardware, InitrdState, KernelLog, MachineChange, MachineView,
     PowerState, Rescue, Service, Status, UnknownVerb,
@@ -29,6 +34,7 @@ pub(crate) fn router() -> Router<Service> {
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
         .route("/images", get(images))
+        .merge(rooms::router())
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
         .fallback(|| async {
@@ -65,7 +71,7 @@ async fn machine(State(service): State<Service>, name: NamePath) -> Answer<Json<
     Ok(Json(service.machine(&name)?))
 }
 
-/// Adds a machine, or makes an existing one so: what the body leaves out gets its default.
+/// Adds a machine, or makes an existing one so: what the body leaves out is inherited, or gets its default.
 async fn put_machine(
     State(service): State<Service>,
     name: NamePath,
@@ -73,18 +79,18 @@ async fn put_machine(
 ) -> Answer<(StatusCode, Json<Machine>)> {
     let (Path(name), Json(body)) = (name?, body?);
     let is_new = service.site().machine(&name).is_none();
-    let root = body.root.or(body.root_url.as_ref().map(RootUrl::kind));
+    let gives_root = body.root.is_some() || body.root_url.is_some();
+    let left_out = [body.image.is_none(), !gives_root, body.write_mode.is_none()];
+    let left_out = Setting::ALL.into_iter().zip(left_out).filter(|(_, is_left_out)| *is_left_out);
     let whole = MachineChange {
-        mac: body.mac,
         other_macs: Some(body.other_macs.unwrap_or_default()),
-        add_macs: body.add_macs,
-        remove_macs: body.remove_macs,
-        image: Some(body.image.flatten()),
-        root: Some(root.unwrap_or_default()),
-        root_url: body.root_url,
-        write_mode: Some(body.write_mode.unwrap_or_default()),
         kernel_args: Some(body.kernel_args.unwrap_or_default()),
         reset_disk: Some(body.reset_disk.unwrap_or_default()),
+        inherit: left_out.map(|(setting, _)| setting).chain(body.inherit).collect(),
+        room: Some(body.room.flatten()),
+        seat: Some(body.seat.flatten()),
+        tags: Some(body.tags.unwrap_or_default()),
+        ..body
     };
     let machine = service.set_machine(name, whole).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
@@ -208,15 +214,37 @@ struct Adoption {
     #[serde(default)]
     image: Option<ImageName>,
     #[serde(default)]
-    root: RootKind,
+    root: Option<RootKind>,
+    #[serde(default)]
+    root_url: Option<RootUrl>,
+    #[serde(default)]
+    write_mode: Option<WriteMode>,
+    #[serde(default)]
+    room: Option<RoomName>,
+    #[serde(default)]
+    seat: Option<Seat>,
+    #[serde(default)]
+    tags: Option<Vec<Tag>>,
 }
 
+/// Makes a machine of a PC that asked; what the body leaves out is inherited, or gets its default.
 async fn adopt(
     State(service): State<Service>,
     mac: Result<Path<Mac>, PathRejection>,
     body: Body<Adoption>,
 ) -> Answer<(StatusCode, Json<Machine>)> {
     let (Path(mac), Json(body)) = (mac?, body?);
-    let machine = service.adopt(mac, body.name, body.image, body.root).await?;
+    let change = MachineChange {
+        mac: Some(mac),
+        image: body.image.map(Some),
+        root: body.root,
+        root_url: body.root_url,
+        write_mode: body.write_mode,
+        room: body.room.map(Some),
+        seat: body.seat.map(Some),
+        tags: body.tags,
+        ..MachineChange::default()
+    };
+    let machine = service.add_machine(body.name, change).await?;
     Ok((StatusCode::CREATED, Json(machine)))
 }

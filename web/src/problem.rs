@@ -23,6 +23,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
     match error {
         _ if error.is_not_found() => StatusCode::NOT_FOUND,
         Error::NameTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy | Error::Stopping | Error::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -596,3 +596,66 @@ async fn empty_pages_say_what_comes_next() {
     let (status, style) = site.get("/assets/app.css").await;
     assert!(status == StatusCode::OK && style.len() < 16 * 1024);
 }
+
+#[tokio::test]
+async fn a_room_gives_its_machines_what_they_do_not_say_themselves() {
+    let site = Site::new(&["debian-12", "kiosk"]);
+    let room = "/api/v1/rooms/r101";
+    let (status, body) = site.json("PUT", room, r#"{"image": "debian-12", "size": "3.8"}"#).await;
+    assert_eq!((status, body["size"].as_str()), (StatusCode::CREATED, Some("3.8")));
+    site.unknown_pc_asks(MAC).await;
+    let adopt = format!("/api/v1/discovered/{MAC}/adopt");
+    let body = r#"{"name": "lab-07", "room": "r101", "seat": "2.5", "tags": ["cad", "art"]}"#;
+    let (status, machine) = site.json("POST", &adopt, body).await;
+    assert_eq!((status, machine["image"].as_str()), (StatusCode::CREATED, Some("debian-12")));
+    assert_eq!(machine["set_by"]["image"], "room");
+    assert_eq!(machine["tags"], serde_json::json!(["art", "cad"]));
+
+    let (_, page) = site.get("/machines/lab-07?edit").await;
+    assert!(
+        page.contains("from the room r101: debian-12") && page.contains("default: NBD"),
+        "{page}"
+    );
+    // Who saves the form as it is makes nothing the machine's own.
+    let form = "image=%3D&root=%3D&write_mode=%3D&root_url=&kernel_args=quiet";
+    let (status, location, _) = site.post("/machines/lab-07", form).await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    site.json("PATCH", room, r#"{"image": "kiosk", "write_mode": "ram"}"#).await;
+    let (_, page) = site.get(&location).await;
+    let (_, machine) = site.json("GET", "/api/v1/machines/lab-07", "").await;
+    assert_eq!((&machine["image"], &machine["write_mode"]), (&"kiosk".into(), &"ram".into()));
+    assert!(page.contains("kiosk, version 1 <span class=\"muted\">from the room r101<"), "{page}");
+
+    site.post("/machines/lab-07", "image=debian-12&root=%3D&write_mode=%3D").await;
+    let (_, machine) = site.json("GET", "/api/v1/machines/lab-07", "").await;
+    assert_eq!(machine["set_by"]["image"], "machine");
+    assert_eq!((&machine["image"], &machine["write_mode"]), (&"debian-12".into(), &"ram".into()));
+
+    let (_, rooms) = site.json("GET", "/api/v1/rooms", "").await;
+    assert_eq!(rooms[0]["machines"], serde_json::json!(["lab-07"]));
+    for (method, path, body, status) in [
+        ("DELETE", room, "", StatusCode::CONFLICT),
+        ("PATCH", "/api/v1/rooms/r102", "{}", StatusCode::NOT_FOUND),
+        ("PATCH", room, r#"{"seats": "1.1"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        ("PATCH", room, r#"{"size": "1.1"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        ("PUT", room, r#"{"name": "r102"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        ("PATCH", "/api/v1/site", r#"{"image": "gone"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        let (answered, problem) = site.json(method, path, body).await;
+        assert_eq!(answered, status, "{method} {path}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 20), "{problem}");
+    }
+    // What PUT leaves out the room says no more.
+    let (_, body) = site.json("PUT", room, r#"{"kernel_args": "splash"}"#).await;
+    assert_eq!(
+        (&body["image"], &body["size"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    let (_, body) = site.json("PATCH", "/api/v1/site", r#"{"write_mode": "persistent"}"#).await;
+    assert_eq!(body, serde_json::json!({"write_mode": "persistent"}));
+    let (_, machine) = site.json("GET", "/api/v1/machines/lab-07", "").await;
+    assert_eq!(
+        (&machine["write_mode"], &machine["set_by"]["write_mode"]),
+        (&"persistent".into(), &"site".into())
+    );
+}

@@ -16,6 +16,7 @@ mod image;
 mod machine;
 mod names;
 mod plan;
+mod room;
 mod site;
 mod uuid;
 
@@ -35,8 +36,9 @@ pub use initcfg::{
     SECRET_SUFFIX, Stage, iscsi_initiator,
 };
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
-pub use names::{ImageName, InvalidName, MachineName};
+pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
+pub use room::{Origin, Origins, Room, Seat, Setting, Settings};
 pub use site::{AddressPool, Seen, Site};
 pub use uuid::is_real_uuid;
 pub use wire::{Firmware, Lease};

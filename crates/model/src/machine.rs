@@ -1,6 +1,6 @@
 //! A machine and what the administrator chose for it.
 
-use crate::{ImageName, MachineName};
+use crate::{ImageName, MachineName, Origins, RoomName, Seat, Tag};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -191,17 +191,32 @@ pub struct Machine {
     pub write_mode: WriteMode,
     /// AoE address of the machine's disk; allocated once, so that it stays the same.
     pub shelf_slot: ShelfSlot,
-    /// Kernel parameters for this machine, after the site's.
+    /// Kernel parameters for this machine, after the site's and its room's.
     #[serde(default)]
     pub kernel_args: KernelArgs,
     /// The machine's next boot begins with an empty write layer, whatever the write mode.
     #[serde(default)]
     pub reset_disk: bool,
+    /// The room that it is in.
+    #[serde(default)]
+    pub room: Option<RoomName>,
+    /// Where it stands there; nobody else does.
+    #[serde(default)]
+    pub seat: Option<Seat>,
+    /// By which it is found, in order, each once; at most [`Machine::TAGS_MAX`].
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// Whose image, root and write mode it has.
+    #[serde(default)]
+    pub set_by: Origins,
 }
 
 impl Machine {
     /// NICs that a machine may have. Each is looked up when the machine boots.
     pub const MACS_MAX: usize = 8;
+
+    /// Tags that a machine may have.
+    pub const TAGS_MAX: usize = 16;
 
     /// All NICs that it boots from.
     pub fn macs(&self) -> impl Iterator<Item = Mac> {

@@ -81,6 +81,28 @@ name!(
      a letter or digit"
 );
 
+name!(
+    /// Name of a room; it appears in URLs.
+    /// 1 to 63 lower-case letters, digits, hyphens, dots and underscores.
+    RoomName,
+    "a room",
+    63,
+    b"-._",
+    "use 1 to 63 lower-case letters, digits, hyphens, dots and underscores, starting and ending with \
+     a letter or digit"
+);
+
+name!(
+    /// A word that some machines have in common, by which people find them.
+    /// 1 to 32 lower-case letters, digits, hyphens, dots and underscores.
+    Tag,
+    "a tag",
+    32,
+    b"-._",
+    "use 1 to 32 lower-case letters, digits, hyphens, dots and underscores, starting and ending with \
+     a letter or digit"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -100,7 +100,7 @@ pub struct BootPlan {
     pub image: ImageVersion,
     /// What its init is told.
     pub config: BootConfig,
-    /// Kernel parameters: the site's, then the machine's.
+    /// Kernel parameters: the site's, then those of the machine's room, then its own.
     pub kernel_args: Vec<String>,
     /// Names the initrd made for hardware like the machine's; `None`: the one for all machines.
     pub fitted: Option<String>,
@@ -205,8 +205,9 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         partition: version.partition.filter(|_| !machine.root.is_foreign()),
         ram: is_in_memory.then_some(network.ram),
     };
-    let kernel_args =
-        network.kernel_args.words().chain(machine.kernel_args.words()).map(String::from).collect();
+    let of_room = site.room_of(machine).into_iter().flat_map(|room| room.kernel_args.words());
+    let kernel_args = network.kernel_args.words().chain(of_room).chain(machine.kernel_args.words());
+    let kernel_args = kernel_args.map(String::from).collect();
     let image = version.clone();
     Plan::Boot(Box::new(BootPlan {
         machine: machine.clone(),
@@ -221,7 +222,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{FileSystem, ShelfSlot};
+    use crate::{FileSystem, Origins, Room, ShelfSlot};
     use alloc::string::ToString;
     use alloc::vec;
 
@@ -260,21 +261,26 @@ pub(crate) mod tests {
             os_name: None,
             imported_unix: 0,
         };
-        Site::new(
-            vec![Machine {
-                name: "lab-07".parse().unwrap(),
-                mac: MAC,
-                other_macs: vec![SECOND],
-                image: Some(image.clone()),
-                root: RootKind::Nbd,
-                root_url: None,
-                write_mode: WriteMode::Discard,
-                shelf_slot: ShelfSlot { shelf: 1, slot: 7 },
-                kernel_args: "quiet".parse().unwrap(),
-                reset_disk: false,
-            }],
-            vec![version(1), version(2)],
-        )
+        Site::new(vec![lab_07()], vec![version(1), version(2)])
+    }
+
+    pub(crate) fn lab_07() -> Machine {
+        Machine {
+            name: "lab-07".parse().unwrap(),
+            mac: MAC,
+            other_macs: vec![SECOND],
+            image: Some("debian-12".parse().unwrap()),
+            root: RootKind::Nbd,
+            root_url: None,
+            write_mode: WriteMode::Discard,
+            shelf_slot: ShelfSlot { shelf: 1, slot: 7 },
+            kernel_args: "quiet".parse().unwrap(),
+            reset_disk: false,
+            room: None,
+            seat: None,
+            tags: Vec::new(),
+            set_by: Origins::OWN,
+        }
     }
 
     fn waits(site: &Site, mac: Mac, remedy: &str) {
@@ -300,6 +306,19 @@ pub(crate) mod tests {
             "{line}"
         );
         assert!(line.contains("bootlace.root=nbd:10.77.0.1:10809:lab-07"), "{line}");
+    }
+
+    #[test]
+    fn a_room_s_kernel_parameters_stand_between_the_site_s_and_the_machine_s() {
+        let mut room = Room::new("r101".parse().unwrap());
+        room.kernel_args = "splash vga=791".parse().unwrap();
+        let mut site = site().with_rooms(vec![room], Default::default());
+        site.machines[0].room = Some("r101".parse().unwrap());
+        let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
+            panic!("must boot");
+        };
+        let line = plan.command_line();
+        assert!(line.starts_with("console=ttyS0 splash vga=791 quiet "), "{line}");
     }
 
     #[test]

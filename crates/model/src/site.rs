@@ -1,6 +1,6 @@
 //! The site as the boot path sees it: an immutable view.
 
-use crate::{ImageName, ImageVersion, Machine, MachineName};
+use crate::{ImageName, ImageVersion, Machine, MachineName, Room, RoomName, Settings};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -46,17 +46,37 @@ pub struct Site {
     pub machines: Vec<Machine>,
     /// All image versions, by image and version.
     pub images: Vec<ImageVersion>,
+    /// All rooms, by name.
+    pub rooms: Vec<Room>,
+    /// What machines inherit whose room says nothing.
+    pub settings: Settings,
     /// Where in `machines` the one with each NIC is.
     by_mac: BTreeMap<Mac, usize>,
 }
 
 impl Site {
-    /// A site with these machines, by name, and these image versions.
+    /// A site with these machines, by name, and these image versions; it has no rooms.
     pub fn new(machines: Vec<Machine>, images: Vec<ImageVersion>) -> Self {
         let of_each = machines.iter().enumerate();
         let by_mac = of_each.flat_map(|(index, it)| it.macs().map(move |mac| (mac, index)));
         let by_mac = by_mac.collect();
-        Self { machines, images, by_mac }
+        Self { machines, images, rooms: Vec::new(), settings: Settings::default(), by_mac }
+    }
+
+    /// This site, with these rooms, by name, and settings. What machines inherit they have already.
+    #[must_use]
+    pub fn with_rooms(self, rooms: Vec<Room>, settings: Settings) -> Self {
+        Self { rooms, settings, ..self }
+    }
+
+    /// The room with this name.
+    pub fn room(&self, name: &RoomName) -> Option<&Room> {
+        self.rooms.iter().find(|room| room.name == *name)
+    }
+
+    /// The room that a machine is in.
+    pub fn room_of(&self, machine: &Machine) -> Option<&Room> {
+        self.room(machine.room.as_ref()?)
     }
 
     /// The machine that boots from this NIC, among others perhaps.

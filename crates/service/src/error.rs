@@ -1,5 +1,6 @@
 //! What can go wrong, in words for the person who asked.
 
+use crate::fleet::RoomError;
 use crate::storage_client::StorageError;
 use model::{ImageName, Machine, MachineName, RootKind, RootUrl};
 use std::path::{Path, PathBuf};
@@ -169,13 +170,13 @@ pub enum Error {
     TooManyMacs(MachineName),
     /// Nobody said where the root is.
     #[error(
-        "{machine} has no address of its {kind} root: give one, like {}",
+        "{whose} has no address of its {kind} root: give one, like {}",
         example_url(*kind)
     )]
     NoRootUrl {
-        /// The machine.
-        machine: MachineName,
-        /// How its root shall reach it.
+        /// The machine, the room or the site.
+        whose: String,
+        /// How the root shall reach machines.
         kind: RootKind,
     },
     /// Kind and address of a root contradict each other.
@@ -210,6 +211,9 @@ pub enum Error {
     /// The kernel gives no random bytes.
     #[error("the kernel gives no random bytes: no secret can be made")]
     NoRandomness,
+    /// Something can't be done with a room.
+    #[error(transparent)]
+    Room(#[from] RoomError),
     /// A machine can't be told to stop.
     #[error(
         "{0} can't be told to stop: its last boot has not begun, has failed, or runs an initrd of an older \
@@ -268,7 +272,11 @@ impl Error {
 
     /// Whether what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NoMachine(_) | Self::NoVersion { .. })
+        match self {
+            Self::NoMachine(_) | Self::NoVersion { .. } => true,
+            Self::Room(error) => error.is_not_found(),
+            _ => false,
+        }
     }
 
     /// Whether the person who asked can cure it by asking for something else.
@@ -285,6 +293,7 @@ impl Error {
                 | Self::NoKeeper(_)
                 | Self::NoBusybox { .. }
                 | Self::NoImage { .. }
+                | Self::Room(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }
         )

@@ -25,7 +25,7 @@ pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
 pub use crate::fleet::{
     Discovered, Imported, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
-    StateWord, Status, machine_state,
+    RoomChange, RoomError, RoomView, SettingsChange, StateWord, Status, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life};

@@ -1,8 +1,8 @@
 //! PCs that ask and are no machines yet.
 
 use super::{
-    Choice, Done, Failure, Frame, Page, When, image_choices, machine_name, own_root_choices,
-    render, see_other,
+    Choice, Done, Failure, Frame, INHERIT, Page, When, image_choices, machine_name, or_inherit,
+    own_root_choices, render, see_other,
 };
 use crate::problem::status_of;
 use crate::text;
@@ -77,14 +77,15 @@ pub(crate) async fn adopt(
     let mac: Mac = mac.parse().map_err(|error: wire::ParseMacError| {
         Failure::with(&service, StatusCode::NOT_FOUND, error.to_string())
     })?;
-    let (name, image, root) = match parse(&form) {
+    let (name, change) = match parse(&form) {
         Ok(parsed) => parsed,
         Err((name_error, form_error)) => {
             let refused = Refused { mac, form, name_error, form_error };
             return Ok(page(&service, StatusCode::UNPROCESSABLE_ENTITY, Some(&refused)));
         }
     };
-    match service.adopt(mac, name.clone(), image, root).await {
+    let change = MachineChange { mac: Some(mac), ..change };
+    match service.add_machine(name.clone(), change).await {
         Ok(_) => Ok(see_other(&format!("/machines/{name}"), Done::Adopted)),
         Err(error) if error.is_wrong_input() => {
             let is_name = matches!(error, Error::NameTaken(_));
@@ -130,19 +131,26 @@ pub(crate) async fn add(
 /// Errors of the name and of the rest of the form.
 type FormErrors = (String, String);
 
-fn parse(form: &Adoption) -> Result<(MachineName, Option<ImageName>, RootKind), FormErrors> {
+fn parse(form: &Adoption) -> Result<(MachineName, MachineChange), FormErrors> {
     let name = form.name.trim().parse();
     let name = name.map_err(|error: InvalidName| (error.to_string(), String::new()))?;
     let rest = |error: String| (String::new(), error);
     let image = match form.image.as_str() {
-        "" => None,
-        image => Some(image.parse().map_err(|error: InvalidName| rest(error.to_string()))?),
+        INHERIT => None,
+        "" => Some(None),
+        image => {
+            let image = image.parse().map_err(|error: InvalidName| rest(error.to_string()))?;
+            Some(Some(image))
+        }
     };
     let root = match form.root.as_str() {
-        "" => RootKind::default(),
-        root => root.parse().map_err(|error: model::ParseChoiceError| rest(error.to_string()))?,
+        "" | INHERIT => None,
+        root => {
+            let root = root.parse();
+            Some(root.map_err(|error: model::ParseChoiceError| rest(error.to_string()))?)
+        }
     };
-    Ok((name, image, root))
+    Ok((name, MachineChange { image, root, ..MachineChange::default() }))
 }
 
 fn page(
@@ -153,7 +161,11 @@ fn page(
     let site = service.site();
     let names: Vec<&str> = site.machines.iter().map(|machine| machine.name.as_str()).collect();
     let mut suggestions = suggestions(&names);
-    let image = usual_image(&site);
+    let image = match site.settings.image {
+        Some(_) => INHERIT,
+        None => usual_image(&site),
+    };
+    let root = if site.settings.root.is_some() { INHERIT } else { RootKind::default().word() };
     let discovered = service.discovered();
     let pcs: Vec<Pc> = discovered
         .iter()
@@ -167,7 +179,7 @@ fn page(
                     form_error: form_error.clone(),
                     ..pc(service, found, form.name.clone(), &form.image, &form.root)
                 },
-                None => pc(service, found, suggestion, image, "nbd"),
+                None => pc(service, found, suggestion, image, root),
             }
         })
         .collect();
@@ -194,9 +206,24 @@ fn pc(service: &Service, found: &Discovered, name: String, image: &str, root: &s
         name,
         name_error: String::new(),
         form_error: String::new(),
-        images: image_choices(service, image),
-        roots: own_root_choices(root),
+        images: match inherited_image(&service.site()) {
+            Some(inherited) => or_inherit(inherited, image, image_choices(service, image)),
+            None => image_choices(service, image),
+        },
+        roots: match service.site().settings.root {
+            Some(kind) => {
+                let inherited = format!("from the site: {}", kind.title());
+                or_inherit(inherited, root, own_root_choices(root))
+            }
+            None => own_root_choices(root),
+        },
     }
+}
+
+/// The image that the site gives to machines which have none of their own, if it says something of that.
+fn inherited_image(site: &Site) -> Option<String> {
+    let image = site.settings.image.as_ref()?.as_ref().map_or("none", ImageName::as_str);
+    Some(format!("from the site: {image}"))
 }
 
 /// The image that most machines have; with one image there is nothing to choose.

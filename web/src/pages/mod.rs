@@ -16,7 +16,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use done::Done;
-use model::{ImageName, MachineName, RootKind, WriteMode};
+use model::{ImageName, Machine, MachineName, Origin, RootKind, WriteMode};
 use service::{Error, MachineState, Now, Service};
 
 /// What the frame of every page shows.
@@ -99,6 +99,25 @@ impl Choice {
     }
 }
 
+/// Stands for no value of its own. No name has this character.
+pub(crate) const INHERIT: &str = "=";
+
+/// Before the others of `choices`: what is had without a value of one's own.
+pub(crate) fn or_inherit(inherited: String, chosen: &str, mut choices: Vec<Choice>) -> Vec<Choice> {
+    choices.insert(0, Choice::new(INHERIT, inherited, chosen));
+    choices
+}
+
+/// From whom a machine has a setting, for people.
+pub(crate) fn origin(machine: &Machine, origin: Origin) -> String {
+    match (origin, &machine.room) {
+        (Origin::Machine, _) => "set here".to_owned(),
+        (Origin::Room, Some(room)) => format!("from the room {room}"),
+        (Origin::Room, None) | (Origin::Default, _) => "default".to_owned(),
+        (Origin::Site, _) => "from the site".to_owned(),
+    }
+}
+
 /// The images to choose from, after `none`. An image that is gone stays visible as the choice it is.
 pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
     let site = service.site();
@@ -110,7 +129,8 @@ pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
         let newest = site.newest(name).map_or(0, |version| version.version);
         choices.push(choice(name.as_str(), format!("{name} (version {newest})")));
     }
-    if !chosen.is_empty() && !names.iter().any(|name| name.as_str() == chosen) {
+    let is_inherited = chosen == INHERIT;
+    if !is_inherited && !chosen.is_empty() && !names.iter().any(|name| name.as_str() == chosen) {
         choices.push(choice(chosen, format!("{chosen} (missing)")));
     }
     choices

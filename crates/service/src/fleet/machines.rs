@@ -1,10 +1,14 @@
 //! Adding, changing and removing machines.
 
+use super::rooms::{Move, give_up};
 use crate::error::Error;
 use crate::service::Service;
 use crate::storage_client;
 use crate::store::{ChangeError, Transaction};
-use model::{ImageName, KernelArgs, Machine, MachineName, RootKind, RootUrl, ShelfSlot, WriteMode};
+use model::{
+    ImageName, KernelArgs, Machine, MachineName, Origin, Origins, RoomName, RootKind, RootUrl,
+    Seat, Setting, ShelfSlot, Tag, WriteMode,
+};
 use wire::Mac;
 
 /// What to change of a machine; `None` leaves it as it is.
@@ -32,34 +36,36 @@ pub struct MachineChange {
     pub kernel_args: Option<KernelArgs>,
     /// Whether its next boot begins with an empty write layer; then this is `false` again.
     pub reset_disk: Option<bool>,
+    /// What it takes from its room or the site from now on.
+    pub inherit: Vec<Setting>,
+    /// The room that it is in; `Some(None)`: none. Whoever moves to another room has no seat there yet.
+    #[serde(deserialize_with = "present")]
+    pub room: Option<Option<RoomName>>,
+    /// Where it stands in its room; `Some(None)`: nobody knows.
+    #[serde(deserialize_with = "present")]
+    pub seat: Option<Option<Seat>>,
+    /// Words by which it is found, in place of those that it has.
+    pub tags: Option<Vec<Tag>>,
 }
 
 /// Tells `null` from a missing field (RFC 7396).
-fn present<'de, D: serde::Deserializer<'de>>(
+pub(super) fn present<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
     deserializer: D,
-) -> Result<Option<Option<ImageName>>, D::Error> {
+) -> Result<Option<Option<T>>, D::Error> {
     serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
 impl Service {
-    /// Makes a machine of a PC that asked.
+    /// Adds a machine, which inherits what `of_it` does not say.
     ///
     /// # Errors
-    /// Name or MAC are in use, the image does not exist, or the database can't be written.
-    pub async fn adopt(
+    /// As [`Self::set_machine`], and there is one of this name already.
+    pub async fn add_machine(
         &self,
-        mac: Mac,
         name: MachineName,
-        image: Option<ImageName>,
-        root: RootKind,
+        of_it: MachineChange,
     ) -> Result<Machine, Error> {
-        let change = MachineChange {
-            mac: Some(mac),
-            image: Some(image),
-            root: Some(root),
-            ..MachineChange::default()
-        };
-        self.write_machine(name, change, true).await
+        self.write_machine(name, of_it, true).await
     }
 
     /// Changes a machine, or adds it if there is none of this name and the change has a MAC.
@@ -137,6 +143,10 @@ fn apply(
             shelf_slot: free_shelf_slot(tables)?,
             kernel_args: KernelArgs::default(),
             reset_disk: false,
+            room: None,
+            seat: None,
+            tags: Vec::new(),
+            set_by: Origins::default(),
         },
     };
     let macs = new_macs(&machine, &change)?;
@@ -151,22 +161,42 @@ fn apply(
     if let [first, others @ ..] = &macs[..] {
         (machine.mac, machine.other_macs) = (*first, others.to_vec());
     }
-    if let Some(image) = change.image {
-        if let Some(image) = &image {
-            let mut known: Vec<ImageName> =
-                tables.image_versions()?.into_iter().map(|v| v.image).collect();
-            known.dedup();
-            if !known.contains(image) {
-                return Err(Error::NoImage { image: image.clone(), known }.into());
-            }
-        }
-        machine.image = image;
-    }
-    set_root(&mut machine, change.root, change.root_url)?;
-    machine.write_mode = change.write_mode.unwrap_or(machine.write_mode);
     machine.kernel_args = change.kernel_args.unwrap_or(machine.kernel_args);
     machine.reset_disk = change.reset_disk.unwrap_or(machine.reset_disk);
+    Move { room: change.room, seat: change.seat, tags: change.tags }.apply(tables, &mut machine)?;
+
+    let gives_root = change.root.is_some() || change.root_url.is_some();
+    let given = [change.image.is_some(), gives_root, change.write_mode.is_some()];
+    give_up(&change.inherit, given, |setting| machine.set_by.give_up(setting))?;
+    if let Some(image) = change.image {
+        check_image(tables, image.as_ref())?;
+        (machine.image, machine.set_by.image) = (image, Origin::Machine);
+    }
+    if gives_root {
+        let former = (machine.root, machine.root_url.take());
+        (machine.root, machine.root_url) =
+            fitting_root(former, change.root, change.root_url, machine.name.as_str())?;
+        machine.set_by.root = Origin::Machine;
+    }
+    if let Some(mode) = change.write_mode {
+        (machine.write_mode, machine.set_by.write_mode) = (mode, Origin::Machine);
+    }
+    tables.inherit(&mut machine)?;
     Ok(machine)
+}
+
+/// An image that machines shall boot must be there.
+pub(super) fn check_image(
+    tables: &Transaction<'_>,
+    image: Option<&ImageName>,
+) -> Result<(), ChangeError> {
+    let Some(image) = image else { return Ok(()) };
+    let mut known: Vec<ImageName> = tables.image_versions()?.into_iter().map(|v| v.image).collect();
+    known.dedup();
+    match known.contains(image) {
+        true => Ok(()),
+        false => Err(Error::NoImage { image: image.clone(), known }.into()),
+    }
 }
 
 /// The NICs that the machine shall have, each once, and at least one.
@@ -195,26 +225,23 @@ fn new_macs(machine: &Machine, change: &MachineChange) -> Result<Vec<Mac>, Error
     Ok(macs)
 }
 
-/// A root and its address go together: each change of one must fit the other.
-fn set_root(
-    machine: &mut Machine,
+/// The root of `whose` as it shall be. It and its address go together: each change of one must fit the other.
+pub(super) fn fitting_root(
+    (former, former_url): (RootKind, Option<RootUrl>),
     kind: Option<RootKind>,
     url: Option<RootUrl>,
-) -> Result<(), Error> {
-    let kind = kind.or(url.as_ref().map(RootUrl::kind)).unwrap_or(machine.root);
-    if let Some(url) = url {
-        if url.kind() != kind {
-            return Err(Error::RootUrlOfOtherKind { kind, url });
-        }
-        machine.root_url = Some(url);
+    whose: &str,
+) -> Result<(RootKind, Option<RootUrl>), Error> {
+    let kind = kind.or(url.as_ref().map(RootUrl::kind)).unwrap_or(former);
+    if let Some(url) = url.as_ref().filter(|url| url.kind() != kind) {
+        return Err(Error::RootUrlOfOtherKind { kind, url: url.clone() });
     }
     // What the storage server has needs no address, and another kind another one.
-    machine.root_url = machine.root_url.take().filter(|url| url.kind() == kind);
-    if kind.is_foreign() && machine.root_url.is_none() {
-        return Err(Error::NoRootUrl { machine: machine.name.clone(), kind });
+    let url = url.or(former_url).filter(|url| url.kind() == kind);
+    if kind.is_foreign() && url.is_none() {
+        return Err(Error::NoRootUrl { whose: whose.to_owned(), kind });
     }
-    machine.root = kind;
-    Ok(())
+    Ok((kind, url))
 }
 
 /// The first AoE address that no machine has.

@@ -4,7 +4,7 @@
 //! for addresses at once costs a few disk flushes and not one for each PC.
 
 use super::place::Place;
-use super::room::Reserve;
+use super::reserve::Reserve;
 use super::transaction::{ChangeError, Transaction};
 use super::view::View;
 use super::writer::{Applied, Change, Locked, Room, State, Work, Writer, data_version, lock};

@@ -4,7 +4,7 @@ use super::row::{parse, parse_optional};
 use super::transaction::{Part, Transaction};
 use super::{copies, marker};
 use crate::error::Error;
-use model::{ImageName, Machine, MachineName, RootUrl};
+use model::{ImageName, Machine, MachineName, Origins, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -40,10 +40,13 @@ impl Transaction<'_> {
             let (name, mac) = other?;
             others.entry(name).or_default().push(mac);
         }
+        let (inheritance, mut places) = (self.inheritance()?, self.places()?);
         let mut machines = self.sql().prepare_cached(&query)?;
         let machines = machines.query_map([], |row| {
             let mut machine = machine(row)?;
             machine.other_macs = others.remove(&machine.name).unwrap_or_default();
+            let place = places.remove(&machine.name).unwrap_or_default();
+            inheritance.complete(&mut machine, place);
             Ok(machine)
         });
         machines?.collect()
@@ -57,6 +60,7 @@ impl Transaction<'_> {
             return Ok(None);
         };
         machine.other_macs = self.other_macs(name)?;
+        self.inheritance()?.complete(&mut machine, self.place(name)?);
         Ok(Some(machine))
     }
 
@@ -117,6 +121,7 @@ impl Transaction<'_> {
         self.touch(Part::Machines);
         let macs: BTreeSet<Mac> = machine.macs().collect();
         self.put_other_macs(machine)?;
+        self.put_place(machine)?;
         if former != macs {
             self.touch_boots(former.union(&macs).copied());
         }
@@ -171,6 +176,10 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         shelf_slot: parse(row, 6)?,
         kernel_args: parse(row, 7)?,
         reset_disk: row.get(8)?,
+        room: None,
+        seat: None,
+        tags: Vec::new(),
+        set_by: Origins::OWN,
     })
 }
 

@@ -19,7 +19,8 @@ mod orders;
 mod place;
 mod proofs;
 mod rescues;
-mod room;
+mod reserve;
+mod rooms;
 mod row;
 mod schema;
 mod seen;
@@ -41,7 +42,7 @@ pub use seen::Sighting;
 pub(crate) use transaction::{ChangeError, Transaction};
 pub(crate) use view::{LastBoot, View};
 
-pub(crate) use room::{Reserve, is_full_disk};
+pub(crate) use reserve::{Reserve, is_full_disk};
 
 /// What a query gives.
 pub(crate) type Result<T> = rusqlite::Result<T>;

@@ -185,6 +185,35 @@ const ADDITIONS: &str = "
         mac     TEXT NOT NULL UNIQUE,
         machine TEXT NOT NULL REFERENCES machine ON DELETE CASCADE
     ) STRICT;
+    CREATE TABLE IF NOT EXISTS room (
+        name        TEXT PRIMARY KEY,
+        note        TEXT NOT NULL,
+        -- ROWS.PLACES
+        size        TEXT,
+        kernel_args TEXT NOT NULL
+    ) STRICT;
+    -- What machines of a room inherit, and by the empty name what all others do. NULL: it says nothing; an image may also
+    -- be said to be none.
+    CREATE TABLE IF NOT EXISTS setting (
+        room       TEXT PRIMARY KEY,
+        has_image  INTEGER NOT NULL,
+        image      TEXT,
+        root       TEXT,
+        root_url   TEXT,
+        write_mode TEXT
+    ) STRICT;
+    -- Where machines are, and which of their settings are not their own. What they inherit stands in their rows, too.
+    CREATE TABLE IF NOT EXISTS machine_place (
+        machine             TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        room                TEXT,
+        -- ROW.PLACE
+        seat                TEXT,
+        -- Separated by spaces.
+        tags                TEXT NOT NULL,
+        inherits_image      INTEGER NOT NULL,
+        inherits_root       INTEGER NOT NULL,
+        inherits_write_mode INTEGER NOT NULL
+    ) STRICT;
 ";
 
 /// Opens the database for writing, making it if it is missing.

@@ -153,11 +153,15 @@ impl View {
         match part {
             Part::Machines => {
                 let machines = tables.machines()?;
-                self.site = Arc::new(Site::new(machines, self.site.images.clone()));
+                let (rooms, settings) = (tables.rooms()?, tables.site_settings()?);
+                let site = Site::new(machines, self.site.images.clone());
+                self.site = Arc::new(site.with_rooms(rooms, settings));
             }
             Part::Images => {
                 let images = tables.image_versions()?;
-                self.site = Arc::new(Site::new(self.site.machines.clone(), images));
+                let (rooms, settings) = (self.site.rooms.clone(), self.site.settings.clone());
+                let site = Site::new(self.site.machines.clone(), images);
+                self.site = Arc::new(site.with_rooms(rooms, settings));
             }
             Part::DiskResets => {
                 self.disk_resets = Arc::new(tables.disk_resets()?.into_iter().collect());

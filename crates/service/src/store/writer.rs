@@ -2,7 +2,7 @@
 
 use super::lock_holder::lock_holder;
 use super::place::{Gone, Place};
-use super::room::{Reserve, claim, is_full};
+use super::reserve::{Reserve, claim, is_full};
 use super::schema;
 use super::transaction::{Part, Transaction};
 use super::view::View;

@@ -16,9 +16,9 @@ async fn a_pc_from_its_first_packet_to_its_root_disk() {
     reached(&service, Stage::Dhcp).await;
     assert!(screen(&service).await.contains("is not in the machine list"));
 
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let image = Some("debian-12".parse().unwrap());
-    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), image).await.unwrap();
     assert!(screen(&service).await.contains("is being built"));
     assert_eq!(service.machine(&name).unwrap().state.word, StateWord::Waiting);
     pretend_initrds(&service);
@@ -56,9 +56,9 @@ async fn a_running_machine_never_loses_its_disk_by_a_stray_request() {
     let service = Service::open(options(root)).unwrap();
     let asked = start_storage(root);
     pretend_initrds(&service);
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let image = Some("debian-12".parse().unwrap());
-    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), image).await.unwrap();
     lease(&service, MAC, ADDRESS).await;
     assert!(screen(&service).await.contains("its firmware never asked"));
     assert!(asked.lock().unwrap().is_empty());
@@ -90,7 +90,7 @@ async fn a_root_on_a_foreign_server_needs_no_storage_server() {
     add_image(root, "debian-12", 1);
     let service = Service::open(options(root)).unwrap();
     pretend_initrds(&service);
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let set = |change| service.set_machine(name.clone(), change);
     let url = "nfs://10.0.0.5/srv/debian-12?vers=3";
     let change = MachineChange {
@@ -138,7 +138,7 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     add_image(root, "debian-12", 1);
     let service = Service::open(options(root)).unwrap();
     let (asked, holder) = disks::start_disks(root);
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let change = MachineChange {
         mac: Some(MAC),
         image: Some(Some("debian-12".parse().unwrap())),
@@ -198,8 +198,8 @@ async fn the_kernel_log_of_a_failed_boot_is_kept_for_its_machine_only() {
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let log = "[ 1.0] first\n\u{1b}[2J[ 2.0] last\n".as_bytes();
     assert!(!service.keep_kernel_log(MAC, boot, log).await.unwrap(), "a stranger's");
-    let name: model::MachineName = "lab-07".parse().unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     assert!(service.kernel_log(&name).await.unwrap().is_none());
     assert!(!service.keep_kernel_log(MAC, boot + 1, log).await.unwrap(), "of another boot");
     assert!(service.keep_kernel_log(MAC, boot, log).await.unwrap());
@@ -218,9 +218,9 @@ async fn a_disk_under_a_running_system_is_not_thrown_away() {
     add_image(root, "debian-12", 1);
     let service = Service::open(options(root)).unwrap();
     let asked = start_storage(root);
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let image = Some("debian-12".parse().unwrap());
-    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), image).await.unwrap();
     pretend_initrds(&service);
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
@@ -241,9 +241,9 @@ async fn boots_whose_kernels_say_nothing_are_counted_in_a_row() {
     add_image(root, "debian-12", 1);
     let service = Service::open(options(root)).unwrap();
     lease(&service, MAC, ADDRESS).await;
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let image = Some("debian-12".parse().unwrap());
-    service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), image).await.unwrap();
     let state = |service: &Service| service.machine(&name).unwrap().state;
     for stages in [&[Stage::Initrd, Stage::Start][..], &[Stage::Initrd], &[Stage::Initrd]] {
         service.boot_started(MAC, Firmware::Bios).await.unwrap();

@@ -12,8 +12,8 @@ fn forged(n: u32) -> Mac {
 async fn forged_macs_push_each_other_out_and_no_machine() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();
-    let name: model::MachineName = "lab-07".parse().unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     const N_FORGED: u32 = 2100;
     for some in (0..N_FORGED).collect::<Vec<_>>().chunks(300) {
@@ -78,9 +78,9 @@ async fn stages_are_stored_in_the_order_in_which_they_are_said() {
 async fn hardware_of_an_older_bootlace_moves_in_and_goes_with_its_machine() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let service = Service::open(options(root)).unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     drop(service);
     let files = options(root).hardware;
     std::fs::create_dir_all(&files).unwrap();
@@ -98,7 +98,7 @@ async fn hardware_of_an_older_bootlace_moves_in_and_goes_with_its_machine() {
         std::fs::read_dir(&files).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(left, ["notes.txt"], "what is not ours stays");
     service.remove_machine(name.clone()).await.unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     assert_eq!(service.hardware(&name).unwrap(), None);
 }
 

@@ -28,7 +28,8 @@ impl Lab {
         let (asked, holder) = start_disks(folder.path());
         let name: MachineName = "lab-07".parse().unwrap();
         let image = Some("debian-12".parse().unwrap());
-        service.adopt(MAC, name.clone(), image, root).await.unwrap();
+        let machine = MachineChange { root: Some(root), ..adoption(MAC, image) };
+        service.add_machine(name.clone(), machine).await.unwrap();
         pretend_initrds(&service);
         lease(&service, MAC, ADDRESS).await;
         Self { _folder: folder, hands, service, name, asked, holder }

@@ -10,7 +10,7 @@ async fn lab(folder: &Path) -> (Service, disks::Asked) {
     let service = Service::open(options).unwrap();
     let asked = start_storage(folder);
     let image = Some("debian-12".parse().unwrap());
-    service.adopt(MAC, "lab-07".parse().unwrap(), image, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, "lab-07".parse().unwrap(), image).await.unwrap();
     pretend_initrds(&service);
     lease(&service, MAC, ADDRESS).await;
     (service, asked)

@@ -9,9 +9,9 @@ async fn an_emptied_cache_is_no_broken_boot() {
     add_image(root, "debian-12", 1);
     let service = Service::open(options(root)).unwrap();
     let asked = start_storage(root);
-    let image: model::ImageName = "debian-12".parse().unwrap();
-    let name: model::MachineName = "lab-07".parse().unwrap();
-    service.adopt(MAC, name, Some(image.clone()), RootKind::Nbd).await.unwrap();
+    let image: ImageName = "debian-12".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
+    adopt(&service, MAC, name, Some(image.clone())).await.unwrap();
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
@@ -102,8 +102,8 @@ async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
     add_image(root, "debian", 1);
     let service = Service::open(options(root)).unwrap();
     lease(&service, MAC, ADDRESS).await;
-    let name: model::MachineName = "lab-07".parse().unwrap();
-    service.adopt(MAC, name.clone(), Some("debian".parse().unwrap()), RootKind::Nbd).await.unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
+    adopt(&service, MAC, name.clone(), Some("debian".parse().unwrap())).await.unwrap();
     let site = service.site();
     let network = options(root).network.unwrap();
     let plan = |boot| match model::plan(&site, &network, MAC, ADDRESS, boot) {
@@ -144,7 +144,7 @@ async fn a_machine_that_keeps_its_disk_keeps_the_initrd_of_its_version() {
     add_image(root, "debian", 1);
     let service = Service::open(options(root)).unwrap();
     let _storage = start_storage(root);
-    let name: model::MachineName = "lab-07".parse().unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
     let change = MachineChange {
         mac: Some(MAC),
         image: Some(Some("debian".parse().unwrap())),

@@ -203,9 +203,9 @@ async fn nics_come_and_go_and_belong_to_one_machine() {
     assert_eq!(service.boot_of(MAC).unwrap().id, boot);
     assert!(service.discovered().is_empty());
     let other: MachineName = "lab-08".parse().unwrap();
-    let taken = service.adopt(DOCK, other.clone(), None, RootKind::Nbd).await;
+    let taken = adopt(service, DOCK, other.clone(), None).await;
     refused(taken, "belongs to the machine lab-07");
-    service.adopt(eighth(8), other.clone(), None, RootKind::Nbd).await.unwrap();
+    adopt(service, eighth(8), other.clone(), None).await.unwrap();
     refused(service.set_machine(other.clone(), add(DOCK)).await, "belongs to the machine lab-07");
 
     // The first goes, and the other is the first; then it is another machine's.
@@ -338,7 +338,7 @@ async fn a_uuid_of_two_machines_or_of_one_that_ran_meanwhile_says_nothing() {
 
     let second: MachineName = "lab-08".parse().unwrap();
     let mac = Mac([2, 0, 0, 0, 0, 8]);
-    service.adopt(mac, second.clone(), None, RootKind::Nbd).await.unwrap();
+    adopt(service, mac, second.clone(), None).await.unwrap();
     asks(service, mac, UUID).await;
     assert_eq!(proposed(service), [(DOCK, None)]);
     service.remove_machine(second).await.unwrap();

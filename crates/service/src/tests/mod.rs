@@ -9,6 +9,7 @@ mod initrds;
 mod lost;
 mod macs;
 mod on_the_way;
+mod rooms;
 mod secrets;
 mod state;
 mod storage;
@@ -17,7 +18,9 @@ mod time;
 use crate::initrds::{InitrdState, Recipe};
 use crate::{Error, Link, MachineChange, NewStage, Options, Service, Sighting, StateWord};
 use disks::start_storage;
-use model::{Firmware, Lease, Network, RootKind, Stage, WriteMode};
+use model::{
+    Firmware, ImageName, Lease, Machine, MachineName, Network, RootKind, Stage, WriteMode,
+};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -67,6 +70,20 @@ fn pretend_initrds(service: &Service) {
         };
         service.initrds().shelf().put(recipe, ready);
     }
+}
+
+/// What makes a machine of a PC.
+fn adoption(mac: Mac, image: Option<ImageName>) -> MachineChange {
+    MachineChange { mac: Some(mac), image: image.map(Some), ..MachineChange::default() }
+}
+
+async fn adopt(
+    service: &Service,
+    mac: Mac,
+    name: MachineName,
+    image: Option<ImageName>,
+) -> Result<Machine, Error> {
+    service.add_machine(name, adoption(mac, image)).await
 }
 
 async fn lease(service: &Service, mac: Mac, address: Ipv4Addr) {

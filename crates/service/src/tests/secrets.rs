@@ -10,7 +10,7 @@ async fn configured(root: &Path, service: &Service) -> u64 {
     let image = Some("debian-12".parse().unwrap());
     let known = service.site().machine_by_mac(MAC).is_some();
     if !known {
-        service.adopt(MAC, "lab-07".parse().unwrap(), image, RootKind::Nbd).await.unwrap();
+        adopt(service, MAC, "lab-07".parse().unwrap(), image).await.unwrap();
         pretend_initrds(service);
         if !options(root).storage_socket.exists() {
             start_storage(root);
@@ -206,11 +206,11 @@ async fn a_wanted_rescue_shell_goes_with_its_machine() {
     std::fs::write(&busybox, static_program()).unwrap();
     let with_busybox = Options { rescue_busybox: Some(busybox), ..options(folder.path()) };
     let service = Service::open(with_busybox).unwrap();
-    let name: model::MachineName = "lab-07".parse().unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     service.want_rescue(&name).await.unwrap();
     service.remove_machine(name.clone()).await.unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     assert_eq!(service.machine(&name).unwrap().rescue, None);
 }
 

@@ -76,9 +76,9 @@ async fn a_machine_boots_whatever_the_clock_does_meanwhile() {
         let hands = Hands::at(40 * YEAR_MS);
         let service = open(root, &hands);
         start_storage(root);
-        let name: model::MachineName = "lab-07".parse().unwrap();
+        let name: MachineName = "lab-07".parse().unwrap();
         let image = Some("debian-12".parse().unwrap());
-        service.adopt(MAC, name.clone(), image, RootKind::Nbd).await.unwrap();
+        adopt(&service, MAC, name.clone(), image).await.unwrap();
         pretend_initrds(&service);
         lease(&service, MAC, ADDRESS).await;
         let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
@@ -107,8 +107,8 @@ async fn an_order_is_given_for_two_minutes() {
     let root = folder.path();
     let hands = Hands::at(40 * YEAR_MS);
     let service = open(root, &hands);
-    let name: model::MachineName = "lab-07".parse().unwrap();
-    service.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+    let name: MachineName = "lab-07".parse().unwrap();
+    adopt(&service, MAC, name.clone(), None).await.unwrap();
     lease(&service, MAC, ADDRESS).await;
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let file = service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
@@ -259,8 +259,8 @@ async fn a_boot_that_is_under_way_is_not_given_up_because_the_clock_was_set() {
         let folder = tempfile::tempdir().unwrap();
         let hands = Hands::at(40 * YEAR_MS);
         let earlier = open(folder.path(), &hands);
-        let name: model::MachineName = "lab-07".parse().unwrap();
-        earlier.adopt(MAC, name.clone(), None, RootKind::Nbd).await.unwrap();
+        let name: MachineName = "lab-07".parse().unwrap();
+        adopt(&earlier, MAC, name.clone(), None).await.unwrap();
         let old = earlier.boot_started(MAC, Firmware::Bios).await.unwrap();
         reached(&earlier, Stage::Config).await;
         hands.pass(3_600_000);

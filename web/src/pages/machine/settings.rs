@@ -2,12 +2,14 @@
 
 use super::show::page;
 use crate::pages::{
-    Choice, Done, Failure, Page, image_choices, machine_name, root_choices, see_other,
-    write_mode_choices,
+    Choice, Done, Failure, INHERIT, Page, image_choices, machine_name, or_inherit, origin,
+    root_choices, see_other, write_mode_choices,
 };
 use axum::Form;
 use axum::extract::{Path, State};
-use model::{BadRootUrl, ImageName, InvalidName, Machine, ParseChoiceError, RootKind};
+use model::{
+    BadRootUrl, ImageName, InvalidName, Machine, Origin, ParseChoiceError, RootKind, Setting,
+};
 use service::{Error, MachineChange, Service};
 use wire::Mac;
 
@@ -65,23 +67,57 @@ impl SettingsForm {
         fn text(setting: Option<&impl ToString>) -> String {
             setting.map_or_else(String::new, ToString::to_string)
         }
-        let image = typed.image.unwrap_or_else(|| text(machine.image.as_ref()));
-        let root = typed.root.unwrap_or_else(|| machine.root.to_string());
-        let write_mode = typed.write_mode.unwrap_or_else(|| machine.write_mode.to_string());
+        let inherited = inherited(service, machine);
+        let label = |setting, value: &str| {
+            format!("{}: {value}", origin(&inherited, inherited.set_by.of(setting)))
+        };
+        let own = |setting, value: String| match machine.set_by.of(setting) {
+            Origin::Machine => value,
+            _ => INHERIT.to_owned(),
+        };
+        let image =
+            typed.image.unwrap_or_else(|| own(Setting::Image, text(machine.image.as_ref())));
+        let root = typed.root.unwrap_or_else(|| own(Setting::Root, machine.root.to_string()));
+        let write_mode = typed
+            .write_mode
+            .unwrap_or_else(|| own(Setting::WriteMode, machine.write_mode.to_string()));
+        let inherited_image = inherited.image.as_ref().map_or("none", ImageName::as_str);
+        let (inherited_root, inherited_mode) =
+            (inherited.root.title(), inherited.write_mode.title());
         let macs = typed.macs.unwrap_or_else(|| {
             machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join("\n")
         });
         Self {
             n_macs: macs.lines().count(),
             macs,
-            images: image_choices(service, &image),
-            roots: root_choices(&root),
-            root_url: typed.root_url.unwrap_or_else(|| text(machine.root_url.as_ref())),
-            write_modes: write_mode_choices(&write_mode),
+            images: or_inherit(
+                label(Setting::Image, inherited_image),
+                &image,
+                image_choices(service, &image),
+            ),
+            roots: or_inherit(label(Setting::Root, inherited_root), &root, root_choices(&root)),
+            root_url: typed
+                .root_url
+                .unwrap_or_else(|| text(machine.root_url.as_ref().filter(|_| root != INHERIT))),
+            write_modes: or_inherit(
+                label(Setting::WriteMode, inherited_mode),
+                &write_mode,
+                write_mode_choices(&write_mode),
+            ),
             kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
             errors,
         }
     }
+}
+
+/// The machine as it would be without settings of its own.
+fn inherited(service: &Service, machine: &Machine) -> Machine {
+    let site = service.site();
+    let mut machine = machine.clone();
+    Setting::ALL.into_iter().for_each(|setting| machine.set_by.give_up(setting));
+    let room = site.room_of(&machine).map(|room| &room.settings);
+    machine.inherit(room, &site.settings);
+    machine
 }
 
 pub(super) async fn save(
@@ -122,17 +158,30 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
         Some([first, others @ ..]) => (Some(*first), Some(others.to_vec())),
         _ => (None, None),
     };
-    let image = settings.image.as_deref().map(|image| match image {
+    let mut inherit = Vec::new();
+    let mut chosen = |setting, text: &Option<String>| match text.as_deref() {
+        Some(INHERIT) => {
+            inherit.push(setting);
+            None
+        }
+        _ => text.clone(),
+    };
+    let image = chosen(Setting::Image, &settings.image);
+    let write_mode = chosen(Setting::WriteMode, &settings.write_mode);
+    let inherits_root = settings.root.as_deref() == Some(INHERIT);
+    let root = chosen(Setting::Root, &settings.root);
+    let image = image.as_deref().map(|image| match image {
         "" => None,
         image => image
             .parse::<ImageName>()
             .map_err(|wrong: InvalidName| errors.image = wrong.to_string())
             .ok(),
     });
-    let root: Option<RootKind> = choice(settings.root.as_ref(), &mut errors.root);
+    let root: Option<RootKind> = choice(root.as_ref(), &mut errors.root);
     // The field keeps its text when somebody chooses another kind of root.
     let url = settings.root_url.as_deref().map(str::trim).filter(|url| !url.is_empty());
-    let root_url = url.filter(|_| root.is_none_or(RootKind::is_foreign)).and_then(|url| {
+    let url = url.filter(|_| !inherits_root && root.is_none_or(RootKind::is_foreign));
+    let root_url = url.and_then(|url| {
         url.parse().map_err(|wrong: BadRootUrl| errors.root_url = wrong.to_string()).ok()
     });
     MachineChange {
@@ -141,7 +190,8 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
         image,
         root,
         root_url,
-        write_mode: choice(settings.write_mode.as_ref(), &mut errors.write_mode),
+        write_mode: choice(write_mode.as_ref(), &mut errors.write_mode),
+        inherit,
         kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
         ..MachineChange::default()
     }

@@ -1,14 +1,14 @@
 //! One machine: its state, its last boot, its settings.
 
 use super::settings::{Settings, SettingsErrors, SettingsForm};
-use crate::pages::{Done, Failure, Frame, Page, StateMark, When, machine_name, render};
+use crate::pages::{Done, Failure, Frame, Page, StateMark, When, machine_name, origin, render};
 use crate::text;
 use crate::timeline::{Timeline, timeline};
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use model::MachineName;
+use model::{MachineName, Origin, Setting};
 use service::{MachineView, Now, PowerState, PowerVerb, Rescue, Service, StateWord};
 
 /// How often the page is reloaded while the machine boots.
@@ -77,11 +77,19 @@ struct MachinePage {
     firmware: String,
     shelf_slot: String,
     image: String,
+    /// From where it has its image, its root and its write mode, if others say them.
+    image_from: Option<String>,
     root: &'static str,
+    root_from: Option<String>,
     root_url: String,
     /// The machine's names for iSCSI targets, one for each NIC.
     initiators: Vec<String>,
     write_mode: &'static str,
+    write_mode_from: Option<String>,
+    /// Its room, and its seat there.
+    room: Option<String>,
+    /// Words by which it is found.
+    tags: String,
     keeps_disk: bool,
     reset_disk: bool,
     kernel_args: String,
@@ -178,10 +186,18 @@ pub(super) async fn page(
         firmware: text::firmware(view.firmware),
         shelf_slot: machine.shelf_slot.to_string(),
         image: chosen_image(&view),
+        image_from: inherited_from(machine, Setting::Image),
         root: machine.root.title(),
+        root_from: inherited_from(machine, Setting::Root),
         root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
         initiators: machine.macs().map(model::iscsi_initiator).collect(),
         write_mode: machine.write_mode.title(),
+        write_mode_from: inherited_from(machine, Setting::WriteMode),
+        room: machine.room.as_ref().map(|room| match machine.seat {
+            Some(seat) => format!("{room}, row {}, seat {}", seat.row, seat.column),
+            None => room.to_string(),
+        }),
+        tags: machine.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         reset_disk: machine.reset_disk,
         keeps_disk: machine.write_mode == model::WriteMode::Persistent
             && !machine.root.is_foreign(),
@@ -249,6 +265,14 @@ fn chosen_image(view: &MachineView) -> String {
         (None, _) => "none: it waits in the loader".to_owned(),
         (Some(image), Some(version)) => format!("{image}, version {version}"),
         (Some(image), None) => format!("{image}, which is missing"),
+    }
+}
+
+/// Who says it in the machine's place, if anybody does.
+fn inherited_from(machine: &model::Machine, setting: Setting) -> Option<String> {
+    match machine.set_by.of(setting) {
+        Origin::Machine | Origin::Default => None,
+        others => Some(origin(machine, others)),
     }
 }
 
@@ -340,15 +364,22 @@ fn times_sentence(what: &str, times: &model::Times) -> Option<String> {
 
 /// The command line that makes the machine what it is.
 fn command(machine: &model::Machine) -> String {
-    let image =
-        machine.image.as_ref().map_or_else(String::new, |image| format!(" --image {image}"));
-    let root = match &machine.root_url {
-        // Quotes: a shell has its own thoughts about ?.
-        Some(url) => format!("--root-url '{url}'"),
-        None => format!("--root-kind {}", machine.root),
-    };
-    let model::Machine { name, write_mode, .. } = machine;
-    format!("bootlace machine set {name}{image} {root} --write-mode {write_mode}")
+    let mut words = vec![format!("bootlace machine set {}", machine.name)];
+    let is_own = |setting| machine.set_by.of(setting) == Origin::Machine;
+    if let Some(image) = machine.image.as_ref().filter(|_| is_own(Setting::Image)) {
+        words.push(format!("--image {image}"));
+    }
+    if is_own(Setting::Root) {
+        words.push(match &machine.root_url {
+            // Quotes: a shell has its own thoughts about ?.
+            Some(url) => format!("--root-url '{url}'"),
+            None => format!("--root-kind {}", machine.root),
+        });
+    }
+    if is_own(Setting::WriteMode) {
+        words.push(format!("--write-mode {}", machine.write_mode));
+    }
+    words.join(" ")
 }
 
 /// The kernel's log of the last failed boot, as text.

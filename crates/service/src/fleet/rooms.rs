@@ -1,0 +1,408 @@
+//! Rooms, and what machines inherit.
+
+use super::machines::{check_image, fitting_root, present};
+use crate::error::Error;
+use crate::service::Service;
+use crate::store::{ChangeError, Transaction};
+use model::{
+    ImageName, KernelArgs, Machine, MachineName, Room, RoomName, RootKind, RootUrl, Seat, Setting,
+    Settings, Tag, WriteMode,
+};
+
+/// Why something can't be done with a room.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// There is no such room.
+    #[error("there is no room {0}: bootlace room ls shows all, and bootlace room set {0} adds it")]
+    NoRoom(RoomName),
+    /// The name is in use.
+    #[error("there is a room {0} already: choose another name")]
+    NameTaken(RoomName),
+    /// Machines are in it.
+    #[error("{} in the room {room}: move them to another one first, or out of it", are(machines))]
+    NotEmpty {
+        /// The room.
+        room: RoomName,
+        /// Who is in it; not empty.
+        machines: Vec<MachineName>,
+    },
+    /// The room has no such seat.
+    #[error("the room {room} has {} rows of {} seats: there is no seat {seat}", size.row, size.column)]
+    NoSeat {
+        /// The room.
+        room: RoomName,
+        /// Its size.
+        size: Seat,
+        /// The seat that was asked for.
+        seat: Seat,
+    },
+    /// Somebody else stands there.
+    #[error("seat {seat} of the room {room} is that of {machine}: move that one first")]
+    SeatTaken {
+        /// The room.
+        room: RoomName,
+        /// The seat.
+        seat: Seat,
+        /// Whose it is.
+        machine: MachineName,
+    },
+    /// Seats are in rooms.
+    #[error("{0} is in no room, so it has no seat: say which room, too")]
+    SeatWithoutRoom(MachineName),
+    /// Machines would stand outside.
+    #[error(
+        "the seat {seat} of {machine} would be outside: move it first, or make the room larger"
+    )]
+    TooSmall {
+        /// Who would.
+        machine: MachineName,
+        /// Where.
+        seat: Seat,
+    },
+    /// The note is too long.
+    #[error("a note has at most {} bytes", Room::NOTE_MAX)]
+    LongNote,
+    /// There are too many.
+    #[error("there are {} rooms already, which is the most: remove one first", Room::ROOMS_MAX)]
+    TooMany,
+    /// A machine can't have so many tags.
+    #[error("{0} would have more than {max} tags", max = Machine::TAGS_MAX)]
+    TooManyTags(MachineName),
+    /// Linux takes no command line of any length.
+    #[error(
+        "the kernel parameters of the room {room} and of {machine} together are longer than {} bytes",
+        KernelArgs::MAX
+    )]
+    LongKernelArgs {
+        /// The room.
+        room: RoomName,
+        /// A machine in it.
+        machine: MachineName,
+    },
+    /// A setting is to be set and not.
+    #[error("{0} is given, and to be inherited: say one of them")]
+    GivenAndInherited(Setting),
+    /// Machines would spoil each other's root.
+    #[error(
+        "all machines that inherit {0} would write there, and spoil it for each other: add the option ro, or set it at a \
+         single machine"
+    )]
+    SharedRoot(RootUrl),
+}
+
+impl RoomError {
+    /// Whether what was asked for does not exist.
+    pub(crate) const fn is_not_found(&self) -> bool {
+        matches!(self, Self::NoRoom(_))
+    }
+
+    /// Whether something else is in the way.
+    pub const fn is_conflict(&self) -> bool {
+        matches!(self, Self::NameTaken(_) | Self::NotEmpty { .. } | Self::SeatTaken { .. })
+    }
+}
+
+/// `lab-07 is`, `lab-07, lab-08 and 3 more are`.
+fn are(machines: &[MachineName]) -> String {
+    const SHOWN_MAX: usize = 8;
+    let names: Vec<&str> = machines.iter().take(SHOWN_MAX).map(MachineName::as_str).collect();
+    match machines.len().saturating_sub(SHOWN_MAX) {
+        0 if names.len() == 1 => format!("{} is", names[0]),
+        0 => format!("{} are", names.join(", ")),
+        n_more => format!("{} and {n_more} more are", names.join(", ")),
+    }
+}
+
+/// What to change of what machines inherit; `None` leaves it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SettingsChange {
+    /// Image to boot; `Some(None)`: none.
+    #[serde(deserialize_with = "present")]
+    pub image: Option<Option<ImageName>>,
+    /// How the root reaches machines.
+    pub root: Option<RootKind>,
+    /// Where a foreign server has the root, from which all read; says how it reaches machines, too.
+    pub root_url: Option<RootUrl>,
+    /// What becomes of what machines write.
+    pub write_mode: Option<WriteMode>,
+    /// What is said here no more.
+    pub inherit: Vec<Setting>,
+}
+
+/// What to change of a room; `None` leaves it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoomChange {
+    /// Another name.
+    pub name: Option<RoomName>,
+    /// A remark for people.
+    pub note: Option<String>,
+    /// How many rows it has, and seats in each; `Some(None)`: it is not said.
+    #[serde(deserialize_with = "present")]
+    pub size: Option<Option<Seat>>,
+    /// As in [`SettingsChange`].
+    #[serde(deserialize_with = "present")]
+    pub image: Option<Option<ImageName>>,
+    /// As in [`SettingsChange`].
+    pub root: Option<RootKind>,
+    /// As in [`SettingsChange`].
+    pub root_url: Option<RootUrl>,
+    /// As in [`SettingsChange`].
+    pub write_mode: Option<WriteMode>,
+    /// As in [`SettingsChange`].
+    pub inherit: Vec<Setting>,
+    /// Kernel parameters of its machines.
+    pub kernel_args: Option<KernelArgs>,
+}
+
+/// A room, and who is in it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct RoomView {
+    /// What the administrator chose.
+    #[serde(flatten)]
+    pub room: Room,
+    /// Its machines: by seat, and those without one after them, by name.
+    pub machines: Vec<MachineName>,
+}
+
+impl Service {
+    /// All rooms, by name.
+    pub fn rooms(&self) -> Vec<RoomView> {
+        let site = self.site();
+        let mut rooms: Vec<RoomView> = site
+            .rooms
+            .iter()
+            .map(|room| RoomView { room: room.clone(), machines: Vec::new() })
+            .collect();
+        let mut machines: Vec<&Machine> = site.machines.iter().collect();
+        machines.sort_by_key(|machine| (machine.seat.is_none(), machine.seat));
+        for machine in machines {
+            let room = machine.room.as_ref();
+            if let Some(room) = rooms.iter_mut().find(|it| Some(&it.room.name) == room) {
+                room.machines.push(machine.name.clone());
+            }
+        }
+        rooms
+    }
+
+    /// The room of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn room(&self, name: &RoomName) -> Result<RoomView, Error> {
+        let found = self.rooms().into_iter().find(|it| it.room.name == *name);
+        found.ok_or_else(|| RoomError::NoRoom(name.clone()).into())
+    }
+
+    /// Changes a room, or adds it if there is none of this name. Machines that inherit what changes have it from their next
+    /// boot on.
+    ///
+    /// # Errors
+    /// The change contradicts itself or what there is, or the database can't be written.
+    pub async fn set_room(&self, name: RoomName, change: RoomChange) -> Result<Room, Error> {
+        let written = self.database().write(move |tables| {
+            let room = apply(tables, name, change)?;
+            tables.put_room(&room)?;
+            Ok(room)
+        });
+        let room = written.await?;
+        tracing::info!(room = %room.name, "room stored");
+        Ok(room)
+    }
+
+    /// Removes a room.
+    ///
+    /// # Errors
+    /// There is none, machines are in it, or the database can't be written.
+    pub async fn remove_room(&self, name: RoomName) -> Result<(), Error> {
+        let room = name.clone();
+        let removing = self.database().write(move |tables| {
+            must_be(tables, &name)?;
+            let machines = machines_in(tables, &name)?;
+            if !machines.is_empty() {
+                let machines = machines.into_iter().map(|machine| machine.name).collect();
+                return Err(Error::from(RoomError::NotEmpty { room: name, machines }).into());
+            }
+            Ok(tables.delete_room(&name)?)
+        });
+        removing.await?;
+        tracing::info!(%room, "room removed");
+        Ok(())
+    }
+
+    /// Changes what machines inherit whose room says nothing. They have it from their next boot on.
+    ///
+    /// # Errors
+    /// The change contradicts itself, the image does not exist, or the database can't be written.
+    pub async fn set_site_settings(&self, change: SettingsChange) -> Result<Settings, Error> {
+        let written = self.database().write(move |tables| {
+            let settings = changed(tables, tables.site_settings()?, change, "the site")?;
+            tables.put_site_settings(&settings)?;
+            Ok(settings)
+        });
+        let settings = written.await?;
+        tracing::info!(?settings, "settings of the site stored");
+        Ok(settings)
+    }
+}
+
+/// The room as it shall be.
+fn apply(
+    tables: &Transaction<'_>,
+    name: RoomName,
+    change: RoomChange,
+) -> Result<Room, ChangeError> {
+    let mut room = match tables.room(&name)? {
+        Some(room) => room,
+        None if tables.rooms()?.len() >= Room::ROOMS_MAX => {
+            return Err(Error::from(RoomError::TooMany).into());
+        }
+        None => Room::new(name),
+    };
+    if let Some(new) = change.name.filter(|new| *new != room.name) {
+        if tables.room(&new)?.is_some() {
+            return Err(Error::from(RoomError::NameTaken(new)).into());
+        }
+        tables.rename_room(&room.name, &new)?;
+        room.name = new;
+    }
+    if let Some(note) = change.note {
+        if note.len() > Room::NOTE_MAX {
+            return Err(Error::from(RoomError::LongNote).into());
+        }
+        room.note = note;
+    }
+    room.size = change.size.unwrap_or(room.size);
+    room.kernel_args = change.kernel_args.unwrap_or(room.kernel_args);
+    let (image, root, root_url) = (change.image, change.root, change.root_url);
+    let (write_mode, inherit) = (change.write_mode, change.inherit);
+    let settings = SettingsChange { image, root, root_url, write_mode, inherit };
+    room.settings = changed(tables, room.settings, settings, &format!("the room {}", room.name))?;
+    for machine in machines_in(tables, &room.name)? {
+        if let Some(seat) = machine.seat.filter(|&seat| !room.has_seat(seat)) {
+            return Err(Error::from(RoomError::TooSmall { machine: machine.name, seat }).into());
+        }
+        check_kernel_args(&room, &machine)?;
+    }
+    Ok(room)
+}
+
+fn machines_in(tables: &Transaction<'_>, room: &RoomName) -> Result<Vec<Machine>, ChangeError> {
+    let mut machines = tables.machines()?;
+    machines.retain(|machine| machine.room.as_ref() == Some(room));
+    Ok(machines)
+}
+
+fn must_be(tables: &Transaction<'_>, name: &RoomName) -> Result<Room, ChangeError> {
+    Ok(tables.room(name)?.ok_or_else(|| Error::from(RoomError::NoRoom(name.clone())))?)
+}
+
+/// The settings of `whose` as they shall be.
+fn changed(
+    tables: &Transaction<'_>,
+    mut settings: Settings,
+    change: SettingsChange,
+    whose: &str,
+) -> Result<Settings, ChangeError> {
+    let SettingsChange { image, root, root_url, write_mode, inherit } = change;
+    let gives_root = root.is_some() || root_url.is_some();
+    give_up(
+        &inherit,
+        [image.is_some(), gives_root, write_mode.is_some()],
+        |setting| match setting {
+            Setting::Image => settings.image = None,
+            Setting::Root => (settings.root, settings.root_url) = (None, None),
+            Setting::WriteMode => settings.write_mode = None,
+        },
+    )?;
+    if let Some(image) = image {
+        check_image(tables, image.as_ref())?;
+        settings.image = Some(image);
+    }
+    if gives_root {
+        let former = (settings.root.unwrap_or_default(), settings.root_url.take());
+        let (kind, url) = fitting_root(former, root, root_url, whose)?;
+        if let Some(url) = url.as_ref().filter(|url| !url.is_read_only()) {
+            return Err(Error::from(RoomError::SharedRoot(url.clone())).into());
+        }
+        (settings.root, settings.root_url) = (Some(kind), url);
+    }
+    settings.write_mode = write_mode.or(settings.write_mode);
+    Ok(settings)
+}
+
+/// Gives up each of `inherit`, none of which may be among the `given` ones, told in the order of [`Setting::ALL`].
+pub(super) fn give_up(
+    inherit: &[Setting],
+    given: [bool; Setting::ALL.len()],
+    mut give_up: impl FnMut(Setting),
+) -> Result<(), Error> {
+    let given = || Setting::ALL.into_iter().zip(given).filter(|(_, is_given)| *is_given);
+    for &setting in inherit {
+        if given().any(|(it, _)| it == setting) {
+            return Err(RoomError::GivenAndInherited(setting).into());
+        }
+        give_up(setting);
+    }
+    Ok(())
+}
+
+/// Where a machine shall be; `None` leaves it as it is.
+pub(super) struct Move {
+    pub(super) room: Option<Option<RoomName>>,
+    pub(super) seat: Option<Option<Seat>>,
+    pub(super) tags: Option<Vec<Tag>>,
+}
+
+impl Move {
+    /// Moves the machine there.
+    pub(super) fn apply(
+        self,
+        tables: &Transaction<'_>,
+        machine: &mut Machine,
+    ) -> Result<(), ChangeError> {
+        let refuse = |error: RoomError| ChangeError::from(Error::from(error));
+        if let Some(room) = self.room.filter(|room| *room != machine.room) {
+            (machine.room, machine.seat) = (room, None);
+        }
+        machine.seat = self.seat.unwrap_or(machine.seat);
+        if let Some(mut tags) = self.tags {
+            tags.sort();
+            tags.dedup();
+            if tags.len() > Machine::TAGS_MAX {
+                return Err(refuse(RoomError::TooManyTags(machine.name.clone())));
+            }
+            machine.tags = tags;
+        }
+        let Some(name) = &machine.room else {
+            return match machine.seat {
+                Some(_) => Err(refuse(RoomError::SeatWithoutRoom(machine.name.clone()))),
+                None => Ok(()),
+            };
+        };
+        let room = must_be(tables, name)?;
+        check_kernel_args(&room, machine)?;
+        let Some(seat) = machine.seat else { return Ok(()) };
+        if let Some(size) = room.size.filter(|_| !room.has_seat(seat)) {
+            return Err(refuse(RoomError::NoSeat { room: room.name, size, seat }));
+        }
+        let mut others = machines_in(tables, &room.name)?.into_iter();
+        let other = others.find(|it| it.seat == Some(seat) && it.name != machine.name);
+        match other {
+            Some(Machine { name: machine, .. }) => {
+                Err(refuse(RoomError::SeatTaken { room: room.name, seat, machine }))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_kernel_args(room: &Room, machine: &Machine) -> Result<(), Error> {
+    let n_bytes = room.kernel_args.as_str().len() + machine.kernel_args.as_str().len();
+    if n_bytes <= KernelArgs::MAX {
+        return Ok(());
+    }
+    let (room, machine) = (room.name.clone(), machine.name.clone());
+    Err(RoomError::LongKernelArgs { room, machine }.into())
+}

@@ -1,0 +1,86 @@
+//! Rooms, and what machines inherit.
+
+use super::{Answer, Body};
+use crate::problem::Problem;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use model::{Room, RoomName, Setting, Settings};
+use service::{RoomChange, RoomView, Service, SettingsChange};
+
+type NamePath = Result<Path<RoomName>, PathRejection>;
+
+pub(super) fn router() -> Router<Service> {
+    Router::new()
+        .route("/rooms", get(rooms))
+        .route("/rooms/{name}", get(room).put(put).patch(patch).delete(remove))
+        .route("/site", get(settings).patch(set_settings))
+}
+
+async fn rooms(State(service): State<Service>) -> Json<Vec<RoomView>> {
+    Json(service.rooms())
+}
+
+async fn room(State(service): State<Service>, name: NamePath) -> Answer<Json<RoomView>> {
+    let Path(name) = name?;
+    Ok(Json(service.room(&name)?))
+}
+
+/// Adds a room, or makes an existing one so: what the body leaves out is not said by the room.
+async fn put(
+    State(service): State<Service>,
+    name: NamePath,
+    body: Body<RoomChange>,
+) -> Answer<(StatusCode, Json<Room>)> {
+    let (Path(name), Json(body)) = (name?, body?);
+    if body.name.as_ref().is_some_and(|new| *new != name) {
+        let detail = "PUT does not rename a room: use PATCH";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    let is_new = service.site().room(&name).is_none();
+    let gives_root = body.root.is_some() || body.root_url.is_some();
+    let left_out = [body.image.is_none(), !gives_root, body.write_mode.is_none()];
+    let left_out = Setting::ALL.into_iter().zip(left_out).filter(|(_, is_left_out)| *is_left_out);
+    let whole = RoomChange {
+        note: Some(body.note.unwrap_or_default()),
+        size: Some(body.size.flatten()),
+        kernel_args: Some(body.kernel_args.unwrap_or_default()),
+        inherit: left_out.map(|(setting, _)| setting).chain(body.inherit).collect(),
+        ..body
+    };
+    let room = service.set_room(name, whole).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(room)))
+}
+
+/// Changes what the body names (RFC 7396).
+async fn patch(
+    State(service): State<Service>,
+    name: NamePath,
+    body: Body<RoomChange>,
+) -> Answer<Json<Room>> {
+    let (Path(name), Json(body)) = (name?, body?);
+    service.room(&name)?;
+    Ok(Json(service.set_room(name, body).await?))
+}
+
+async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+    let Path(name) = name?;
+    service.remove_room(name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What machines inherit whose room says nothing.
+async fn settings(State(service): State<Service>) -> Json<Settings> {
+    Json(service.site().settings.clone())
+}
+
+/// Changes what the body names (RFC 7396).
+async fn set_settings(
+    State(service): State<Service>,
+    body: Body<SettingsChange>,
+) -> Answer<Json<Settings>> {
+    let Json(body) = body?;
+    Ok(Json(service.set_site_settings(body).await?))
+}
