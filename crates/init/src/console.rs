@@ -10,6 +10,10 @@ use std::time::Duration;
 const TRIES_MAX: u32 = 20;
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 
+/// Longest line that the kernel takes from a program, with room for its level: 976 bytes until Linux 6.5, 1024 since
+/// (kernel/printk/printk.c, LOG_LINE_MAX and PRINTKRB_RECORD_MAX). Longer ones it refuses.
+const LOG_LINE_MAX: usize = 960;
+
 /// Hears what the boot waits for.
 type OnWait = Box<dyn FnMut(&str) + Send>;
 
@@ -18,14 +22,15 @@ type OnWait = Box<dyn FnMut(&str) + Send>;
 pub(crate) struct Console {
     consoles: Arc<Mutex<Vec<File>>>,
     kernel_log: Option<Arc<File>>,
+    /// Whether paths may be opened at any time: they may not in the keeper.
+    opens_paths: bool,
     on_wait: Option<Arc<Mutex<OnWait>>>,
 }
 
 impl Console {
     /// Opens all consoles that the kernel has; needs `/dev`, and `/proc` to find more than one.
     pub(crate) fn open() -> Self {
-        let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
-        Self { consoles: Arc::new(Mutex::new(open_all())), kernel_log, on_wait: None }
+        Self { consoles: Arc::new(Mutex::new(open_all())), opens_paths: true, ..Self::log_only() }
     }
 
     /// Opens the consoles again: a shell that ends hangs up its terminal for all who have it open
@@ -57,10 +62,11 @@ impl Console {
         }
     }
 
-    /// Opens the kernel's log without any console: they belong to the real system by then.
+    /// Opens the kernel's log without any console: they belong to the real system by then. It stays open, so the
+    /// kernel takes ten lines in five seconds, and drops what is more.
     pub(crate) fn log_only() -> Self {
-        let kernel_log = OpenOptions::new().write(true).open("/dev/kmsg").ok().map(Arc::new);
-        Self { consoles: Arc::default(), kernel_log, on_wait: None }
+        let kernel_log = open_kernel_log().map(Arc::new);
+        Self { consoles: Arc::default(), kernel_log, opens_paths: false, on_wait: None }
     }
 
     /// `bootlace: TOPIC: TEXT (2.1 s)`.
@@ -90,9 +96,13 @@ impl Console {
         self.log_at(3, line);
     }
 
-    fn log_at(&self, level: u8, line: &str) {
-        if let Some(log) = &self.kernel_log {
-            let _ = log.as_ref().write_all(format!("<{level}>{line}\n").as_bytes());
+    fn log_at(&self, level: u8, text: &str) {
+        for piece in text.lines().flat_map(pieces) {
+            // The kernel counts lines for each time that its log was opened, and says nothing of those that it drops
+            // (printk_devkmsg, "ratelimit"). The last words of a failed boot are many at once, and must all be there.
+            let opened = if self.opens_paths { open_kernel_log() } else { None };
+            let Some(mut log) = opened.as_ref().or(self.kernel_log.as_deref()) else { return };
+            let _ = log.write_all(format!("<{level}>{piece}\n").as_bytes());
         }
     }
 }
@@ -114,6 +124,19 @@ fn console_names(list: &str) -> impl Iterator<Item = &str> {
     list.lines()
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn open_kernel_log() -> Option<File> {
+    OpenOptions::new().write(true).open("/dev/kmsg").ok()
+}
+
+/// The line in pieces of at most [`LOG_LINE_MAX`] bytes.
+fn pieces(mut line: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (piece, rest) = line.split_at(line.floor_char_boundary(LOG_LINE_MAX));
+        line = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn open_all() -> Vec<File> {
@@ -152,5 +175,15 @@ mod tests {
     fn every_console_of_the_kernel_is_used() {
         let list = "ttyS0                -W- (EC p a)    4:64\ntty0                 -WU (E  p  )    4:1\n../x y\n";
         assert_eq!(console_names(list).collect::<Vec<_>>(), ["ttyS0", "tty0"]);
+    }
+
+    #[test]
+    fn a_long_line_is_logged_in_pieces() {
+        assert_eq!(pieces("").count(), 0);
+        assert_eq!(pieces("short").collect::<Vec<_>>(), ["short"]);
+        let long = format!("x{}", "ä".repeat(1000));
+        let all: Vec<&str> = pieces(&long).collect();
+        assert_eq!(all.iter().map(|piece| piece.len()).collect::<Vec<_>>(), [959, 960, 82]);
+        assert_eq!(all.concat(), long);
     }
 }

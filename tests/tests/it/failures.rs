@@ -117,10 +117,40 @@ impl Room {
         let code = screen.lines().find_map(|line| line.strip_prefix("  Code:"));
         let code = code.context("no code")?.trim().split(',').next().unwrap_or_default().to_owned();
         self.page_says("failed", &format!("(code {code}): "), PAGE)?;
-        let log = self.site.run(&["machine", "log", "pc-1"])?;
-        ensure!(log.contains("Linux version") && log.contains("bootlace: attach"), "{log}");
-        Ok(())
+        self.log_has_all_that_was_said(&screen)
     }
+
+    /// Waits until the log of this boot has each line of init that the screen has, in their order.
+    fn log_has_all_that_was_said(&self, screen: &str) -> Result<()> {
+        let is_inits = |line: &&str| {
+            ["bootlace: ", "  What ", "  Code: "].iter().any(|start| line.starts_with(start))
+        };
+        // What comes after the code is said when the log has gone.
+        let end = screen.find("  Code: ").context("no code")?;
+        let end = screen[end..].find('\n').map_or(screen.len(), |length| end + length);
+        let said: Vec<&str> = screen[..end].lines().filter(is_inits).collect();
+        ensure!(said.len() > 8, "init has said little: {said:?}");
+        let deadline = Instant::now() + PAGE;
+        loop {
+            let log = self.site.run(&["machine", "log", "pc-1"]).unwrap_or_default();
+            let mut lines =
+                log.lines().filter_map(|line| line.split_once("] ").map(|(_, text)| text));
+            let missing = said.iter().find(|said| !lines.any(|line| line == **said));
+            let Some(missing) = missing else {
+                return ensure_kernel_spoke(&log);
+            };
+            ensure!(
+                Instant::now() < deadline,
+                "the log lacks {missing:?}, or has it too late: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+}
+
+fn ensure_kernel_spoke(log: &str) -> Result<()> {
+    ensure!(log.contains("Linux version"), "the log is not the kernel's: {log}");
+    Ok(())
 }
 
 /// Waits for the failure on the console.
@@ -297,6 +327,12 @@ fn a_system_in_emergency_mode_is_no_system_that_starts() {
         let why =
             "its system is in emergency mode, its /etc/fstab wants UUID=5dc6f2a4-gone at /srv/data";
         room.page_says("failed", why, SYSTEM)?;
+        let deadline = Instant::now() + PAGE;
+        while !room.site.run(&["machine", "log", "pc-1"]).is_ok_and(|log| log.contains("handover"))
+        {
+            ensure!(Instant::now() < deadline, "the log of the boot has not come");
+            std::thread::sleep(Duration::from_millis(300));
+        }
         drop(pc);
         room.servers.stop()
     };

@@ -70,8 +70,7 @@ pub(crate) fn run() -> ExitCode {
             machine.reporter.report(Stage::Failed, &failure.to_string());
             machine.reporter.finish(FAILURE_REPORT_TIMEOUT);
             // Before there is an address this fails at once, and the screen has said what counts.
-            let log = kernel_log::read();
-            let _ = kernel_log::send(config.server, config.boot, machine.token.get(), &log);
+            let _ = kernel_log::send(config.server, config.boot, machine.token.get());
             ExitCode::FAILURE
         }
     }

@@ -11,8 +11,13 @@ use std::os::unix::fs::OpenOptionsExt;
 /// Longest record of the kernel (kernel/printk/printk.c, PRINTKRB_RECORD_MAX).
 const RECORD_MAX: usize = 8192;
 
+/// Gives the newest lines of the kernel's log, at most [`KERNEL_LOG_MAX`] bytes, to the boot server.
+pub(crate) fn send(server: Ipv4Addr, boot: u64, token: Option<&Token>) -> io::Result<()> {
+    http::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), token, &read())
+}
+
 /// The newest lines of the kernel's log, at most [`KERNEL_LOG_MAX`] bytes.
-pub(crate) fn read() -> String {
+fn read() -> String {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let Ok(mut log) = OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg") else {
         return String::new();
@@ -44,18 +49,26 @@ fn line(record: &[u8]) -> Option<String> {
     let record = String::from_utf8_lossy(record);
     let (head, text) = record.split_once(';')?;
     let us: u64 = head.split(',').nth(2)?.parse().ok()?;
-    let text = text.lines().next().unwrap_or_default();
+    let text = unescape(text.lines().next().unwrap_or_default());
     Some(format!("[{:5}.{:06}] {text}\n", us / 1_000_000, us % 1_000_000))
 }
 
-/// Gives the log to the boot server.
-pub(crate) fn send(
-    server: Ipv4Addr,
-    boot: u64,
-    token: Option<&Token>,
-    log: &str,
-) -> io::Result<()> {
-    http::put(server, &format!("{KERNEL_LOG_PATH}{boot}"), token, log)
+/// A record's text without the kernel's escapes: all that is not ASCII, and `\\`, are `\\x` and two hexadecimal
+/// digits for each byte.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        bytes.extend_from_slice(before.as_bytes());
+        let digits = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match digits {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(b"\\x"),
+        }
+        rest = if digits.is_some() { &after[2..] } else { after };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -70,5 +83,11 @@ mod tests {
             assert_eq!(line(&record[..end.min(15)]), None, "{end}");
         }
         assert_eq!(line(b"x;y"), None);
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_shown_as_it_was_said() {
+        let record = br"7,340,5140900,-;bootlace: caf\xc3\xa9 \x5cx41 \x4";
+        assert_eq!(line(record).unwrap(), "[    5.140900] bootlace: café \\x41 \\x4\n");
     }
 }

@@ -1,5 +1,6 @@
 //! Tells the boot server which stage is reached, without ever holding up the boot.
 
+use super::kernel_log;
 use super::token::{TokenCell, later_token, sealed};
 use crate::console::uptime;
 use initcfg::{
@@ -245,10 +246,14 @@ pub(crate) fn report_later(arguments: &[String]) -> ExitCode {
         return report_off(target);
     }
     let Ok(stage) = word.parse::<Stage>() else { return ExitCode::from(2) };
-    let mut reporter = Reporter::start(target, later_token(), SEQUENCE_LATER);
+    let token = later_token();
+    let mut reporter = Reporter::start(target, token.clone(), SEQUENCE_LATER);
     reporter.report(stage, arguments.get(1).map(String::as_str).unwrap_or_default());
     // A boot server that is away is no fault of this machine.
-    reporter.finish(LATER_TIMEOUT);
+    let is_told = reporter.finish(LATER_TIMEOUT);
+    if stage == Stage::Failed && is_told {
+        let _ = kernel_log::send(target.server, target.boot, token.get());
+    }
     ExitCode::SUCCESS
 }
 
