@@ -6,6 +6,7 @@
 
 mod api;
 mod guard;
+mod health;
 mod metrics;
 mod pages;
 mod problem;
@@ -34,6 +35,8 @@ pub fn router(service: Service) -> Router {
         .route("/discovered/{mac}/add", post(pages::discovered::add))
         .route("/images", get(pages::images::show))
         .route("/metrics", get(metrics::show))
+        .route("/healthz", get(health::is_alive))
+        .route("/readyz", get(health::is_ready))
         .route("/assets/app.css", get(pages::style))
         .nest("/api/v1", api::router())
         .fallback(pages::not_found)

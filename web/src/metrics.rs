@@ -4,8 +4,8 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::{AddressPool, ExportStatus, Space, Times};
-use service::{FindingCount, MachineView, Service, StateWord};
+use model::{AddressPool, ExportStatus, Space, Stage, Times};
+use service::{FindingCount, MachineView, Service, StageTimes, StateWord};
 
 #[derive(Template)]
 #[template(path = "metrics.txt", escape = "none")]
@@ -18,6 +18,30 @@ struct Metrics<'a> {
     families: Vec<Family<'a>>,
     dropped: Vec<Drops<'a>>,
     times: Vec<Latencies<'a>>,
+    boots: [(&'static str, u64); 2],
+    boot_seconds: Seconds,
+    stages: Vec<(&'static str, Seconds)>,
+}
+
+/// How long something took.
+struct Seconds {
+    /// Upper bounds in seconds, and how many took at most so long.
+    buckets: Vec<(String, u64)>,
+    sum: f64,
+    count: u64,
+}
+
+impl Seconds {
+    fn of(times: &StageTimes) -> Self {
+        let mut n_within = 0;
+        let buckets = StageTimes::bounds_ms().zip(times.counts).map(|(bound_ms, count)| {
+            n_within += count;
+            let bound = bound_ms.map(|ms| (ms as f64 / 1e3).to_string());
+            (bound.unwrap_or_else(|| "+Inf".to_owned()), n_within)
+        });
+        let buckets = buckets.collect();
+        Self { buckets, sum: times.sum_ms as f64 / 1e3, count: times.count() }
+    }
 }
 
 /// One figure of all disks.
@@ -84,6 +108,11 @@ pub(crate) async fn show(State(service): State<Service>) -> Response {
     let status = service.status().await;
     let machines = service.machines();
     let disks: Vec<(&str, &ExportStatus)> = machines.iter().filter_map(disk).collect();
+    let stages = service.stage_times();
+    let n_reached = |wanted| {
+        let found = stages.iter().find(|(stage, _)| *stage == wanted);
+        found.map_or(0, |(_, times)| times.count())
+    };
     let metrics = Metrics {
         storage_up: status.storage_error.is_none().into(),
         space: status.space,
@@ -100,6 +129,13 @@ pub(crate) async fn show(State(service): State<Service>) -> Response {
             .into(),
         dropped: disks.iter().flat_map(|&(machine, disk)| drops(machine, disk)).collect(),
         times: disks.iter().flat_map(|&(machine, disk)| latencies(machine, disk)).collect(),
+        boots: [("up", n_reached(Stage::Up)), ("failed", n_reached(Stage::Failed))],
+        boot_seconds: Seconds::of(&service.whole_boot_times()),
+        stages: stages
+            .iter()
+            .filter(|(stage, _)| *stage != Stage::Failed)
+            .map(|(stage, times)| (stage.word(), Seconds::of(times)))
+            .collect(),
     };
     match metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)

@@ -549,11 +549,64 @@ async fn figures_are_there_for_prometheus() {
         assert!(text.lines().any(|found| found == line), "{text}");
     }
     // Each figure says what it is.
-    let named = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
-    for name in text.lines().filter(|line| !line.starts_with('#')).map(named) {
+    let named = |line: &str| {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let parts = ["_bucket", "_sum", "_count"].into_iter();
+        let of = parts
+            .filter_map(|part| name.strip_suffix(part))
+            .find(|histogram| text.contains(&format!("# TYPE {histogram} histogram")));
+        of.unwrap_or(name).to_owned()
+    };
+    let figures = text.lines().filter(|line| !line.starts_with('#'));
+    for name in figures.map(named) {
         assert!(text.contains(&format!("# HELP {name} ")), "{name}");
         assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
     }
+    // What is shipped for Prometheus and Grafana asks for figures that there are, some only with a storage server.
+    let known = text.clone() + include_str!("../templates/metrics.txt");
+    for (shipped, name) in [
+        (include_str!("../../packaging/prometheus/bootlace.rules.yml"), "alert rules"),
+        (include_str!("../../packaging/grafana/bootlace.json"), "dashboard"),
+    ] {
+        let words = shipped.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let asked: Vec<String> =
+            words.filter(|word| word.starts_with("bootlace_")).map(named).collect();
+        assert!(asked.len() > 5, "{name}: {asked:?}");
+        for figure in asked {
+            assert!(known.contains(&format!("# TYPE {figure} ")), "{name}: {figure}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn boots_are_counted_by_how_they_ended_and_how_long_they_took() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let mac = MAC.parse().unwrap();
+    for stage in [Stage::Dhcp, Stage::Loader, Stage::Config, Stage::Up, Stage::Up] {
+        site.service.stage(mac, None, NewStage::noticed(stage, "")).await.unwrap();
+    }
+    let (_, text) = site.get("/metrics").await;
+    for line in [
+        "bootlace_boots_total{end=\"up\"} 1",
+        "bootlace_boots_total{end=\"failed\"} 0",
+        "bootlace_boot_seconds_bucket{le=\"+Inf\"} 1",
+        "bootlace_boot_stage_seconds_count{stage=\"loader\"} 1",
+        "bootlace_boot_stage_seconds_count{stage=\"attach\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_watches_the_server_learns_whether_machines_can_boot_and_nothing_else() {
+    let site = Site::new(&[]);
+    assert_eq!(site.get("/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+    // There is no storage server.
+    let (status, text) = site.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(text, "not ready: bootlace status says why\n");
 }
 
 #[tokio::test]

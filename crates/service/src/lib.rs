@@ -28,7 +28,7 @@ pub use crate::fleet::{
     RoomChange, RoomError, RoomView, SettingsChange, StateWord, Status, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
-pub use crate::live::{FindingCount, Life};
+pub use crate::live::{FindingCount, Life, StageTimes};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;

@@ -4,7 +4,8 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    Exports, FindingCount, Findings, Heartbeats, Keepers, LastPool, LeaseClock, Refused, Waits,
+    BootTimes, Exports, FindingCount, Findings, Heartbeats, Keepers, LastPool, LeaseClock, Refused,
+    Waits,
 };
 use crate::options::Options;
 use crate::store::{self, Database, Reserve, View};
@@ -33,6 +34,7 @@ struct Inner {
     heartbeats: Heartbeats,
     keepers: Keepers,
     refused: Refused,
+    boot_times: BootTimes,
     exports: Exports,
     findings: Findings,
     pool: LastPool,
@@ -79,6 +81,7 @@ impl Service {
             heartbeats: Heartbeats::new(now.moment),
             keepers: Keepers::new(now.moment),
             refused: Refused::default(),
+            boot_times: BootTimes::default(),
             exports: Exports::default(),
             findings: Findings::default(),
             pool: LastPool::default(),
@@ -124,6 +127,10 @@ impl Service {
 
     pub(crate) fn refused(&self) -> &Refused {
         &self.inner.refused
+    }
+
+    pub(crate) fn boot_times(&self) -> &BootTimes {
+        &self.inner.boot_times
     }
 
     pub(crate) fn waits(&self) -> &Waits {

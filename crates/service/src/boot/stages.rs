@@ -2,6 +2,7 @@
 
 use crate::clock::Now;
 use crate::error::Error;
+use crate::live::StageTimes;
 use crate::service::Service;
 use crate::store::{self, NewBoot, Transaction};
 use initcfg::Token;
@@ -129,6 +130,9 @@ impl Service {
         async move {
             let stored = stored.await?;
             if let Some(boot) = stored {
+                if let Some(known) = service.view().boot(mac, boot) {
+                    service.boot_times().reached(&known.boot, stage);
+                }
                 let (machine, detail) = (service.name_or_mac(mac), event.detail);
                 match stage {
                     Stage::Failed => tracing::warn!(machine, boot, detail, "boot failed"),
@@ -137,6 +141,16 @@ impl Service {
             }
             Ok(stored.is_some())
         }
+    }
+
+    /// How long stages of boots took since this process started, each from the one before it.
+    pub fn stage_times(&self) -> Vec<(Stage, StageTimes)> {
+        self.boot_times().by_stage()
+    }
+
+    /// How long boots took since this process started, from the firmware's first packet until the system was up.
+    pub fn whole_boot_times(&self) -> StageTimes {
+        self.boot_times().whole()
     }
 
     /// Decides which boot a machine that asks for its configuration is in, and notes what it gets.

@@ -1,6 +1,7 @@
 //! What is forgotten at a restart: plain structs, which know neither the service nor the database.
 
 mod address_pool;
+mod boot_times;
 mod exports;
 mod findings;
 mod heartbeats;
@@ -10,6 +11,8 @@ mod refused;
 mod waits;
 
 pub(crate) use address_pool::LastPool;
+pub(crate) use boot_times::BootTimes;
+pub use boot_times::StageTimes;
 pub(crate) use exports::{Answer, Exports};
 pub use findings::FindingCount;
 pub(crate) use findings::{Findings, Held};
