@@ -110,6 +110,22 @@ mod tests {
     use crate::store::Database;
 
     #[test]
+    fn claiming_pages_drops_no_table_of_the_site() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let connection = crate::store::schema::open(&path).unwrap();
+        let tables = || -> Vec<String> {
+            let names = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
+            let mut query = connection.prepare(names).unwrap();
+            let names = query.query_map([], |row| row.get(0)).unwrap();
+            names.collect::<rusqlite::Result<_>>().unwrap()
+        };
+        let before = tables();
+        claim(&connection, &path).unwrap();
+        assert_eq!(tables(), before);
+    }
+
+    #[test]
     fn claimed_pages_take_what_is_written_without_the_file_growing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 const SITE: &str = "";
 
 const ROOM: &str = "SELECT r.name, r.note, r.size, r.kernel_args, coalesce(s.has_image, 0), s.image, s.root, s.root_url, \
-                    s.write_mode FROM room r LEFT JOIN setting s ON s.room = r.name";
+                    s.write_mode FROM site_room r LEFT JOIN setting s ON s.room = r.name";
 
 impl Transaction<'_> {
     /// All rooms, by name.
@@ -41,7 +41,7 @@ impl Transaction<'_> {
     pub(crate) fn put_room(&self, room: &Room) -> rusqlite::Result<()> {
         self.change_what_is_inherited(|| {
             self.sql().execute(
-                "INSERT INTO room (name, note, size, kernel_args) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) \
+                "INSERT INTO site_room (name, note, size, kernel_args) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) \
                  DO UPDATE SET note = excluded.note, size = excluded.size, \
                  kernel_args = excluded.kernel_args",
                 params![
@@ -63,7 +63,7 @@ impl Transaction<'_> {
     /// Removes a room in which no machine is.
     pub(crate) fn delete_room(&self, name: &RoomName) -> rusqlite::Result<()> {
         self.sql().execute("DELETE FROM setting WHERE room = ?1", [name.as_str()])?;
-        self.sql().execute("DELETE FROM room WHERE name = ?1", [name.as_str()])?;
+        self.sql().execute("DELETE FROM site_room WHERE name = ?1", [name.as_str()])?;
         self.touch(Part::Machines);
         Ok(())
     }
@@ -71,7 +71,7 @@ impl Transaction<'_> {
     /// Gives a room another name, which no room has. Its machines stay in it.
     pub(crate) fn rename_room(&self, from: &RoomName, to: &RoomName) -> rusqlite::Result<()> {
         for change in [
-            "UPDATE room SET name = ?2 WHERE name = ?1",
+            "UPDATE site_room SET name = ?2 WHERE name = ?1",
             "UPDATE setting SET room = ?2 WHERE room = ?1",
             "UPDATE machine_place SET room = ?2 WHERE room = ?1",
         ] {

@@ -185,7 +185,8 @@ const ADDITIONS: &str = "
         mac     TEXT NOT NULL UNIQUE,
         machine TEXT NOT NULL REFERENCES machine ON DELETE CASCADE
     ) STRICT;
-    CREATE TABLE IF NOT EXISTS room (
+    -- Not `room`: this is what the reserve on the disk makes and drops, in older releases as well.
+    CREATE TABLE IF NOT EXISTS site_room (
         name        TEXT PRIMARY KEY,
         note        TEXT NOT NULL,
         -- ROWS.PLACES
