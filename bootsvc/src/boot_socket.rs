@@ -1,105 +1,178 @@
-//! The boot server's pages and API on a Unix socket that only its own user may open: what commands on this host
-//! learn of it that is in its memory only.
+//! The boot server's pages and API on a Unix socket, for commands on this host, and what only they may ask for.
 
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use axum::{Json, Router};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::header::HOST;
-use hyper::{Method, Request};
+use axum::{Extension, Json, Router};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use model::ImageName;
+use nix::unistd::{Gid, Uid, User};
 use service::Service;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use web::{LocalAdmin, Problem};
 
-/// Where copies are asked for.
-const STATE_COPY: &str = "/local/state-copy";
+/// Where copies of the database are asked for.
+pub(crate) const STATE_COPY: &str = "/local/state-copy";
+
+/// Where it is told that there is a new version in the image store.
+pub(crate) const IMAGES: &str = "/local/images";
+
+/// The header of each answer that says of which version the server is.
+pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("bootlace-version");
 
 /// How the names of copies begin.
 const COPY: &str = "state-copy-";
 
-/// A person waits.
-const DEADLINE: Duration = Duration::from_secs(3);
-
-/// A copy of a large database on a slow disk.
-const COPY_DEADLINE: Duration = Duration::from_secs(600);
-
 /// Copies that nobody has fetched are removed after this time.
 const COPY_STAYS: Duration = Duration::from_secs(3600);
 
-/// Longest answer: all findings of all kinds, 1 KiB each.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Connections at once: each has one command. More wait in the kernel's queue.
+const COMMANDS_MAX: usize = 64;
 
-/// Listens on `path`. A socket that nobody listens on is a leftover and is replaced.
+/// After the kernel has refused a connection, time until the next is taken up.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Of the path of a request, characters in the log.
+const PATH_LOGGED_MAX: usize = 64;
+
+/// Listens on `path`, for root and our own user, and for the group if there is one. A socket that nobody listens on is a
+/// leftover and is replaced.
 ///
 /// # Errors
-/// The folder can't be written, or another boot server listens there.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+/// The folder can't be written, another boot server listens there, or the group is not ours to give.
+pub(crate) fn bind(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     if is_answered(path) {
         let text = "another boot server listens there; stop it first";
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        return Err(io::Error::new(ErrorKind::AddrInUse, text));
     }
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    if let Some(group) = group {
+        admit(path, group)?;
+    }
     Ok(listener)
+}
+
+/// Lets the group through to the socket. What else is in its folder has rights of its own.
+fn admit(path: &Path, group: Gid) -> io::Result<()> {
+    chown(path, None, Some(group.as_raw()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    if let Some(folder) = path.parent() {
+        let mode = std::fs::metadata(folder)?.permissions().mode();
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode | 0o011))?;
+    }
+    Ok(())
 }
 
 /// Whether a boot server listens there.
 pub(crate) fn is_answered(path: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(path).is_ok()
-}
-
-/// The error for a person. While a boot server runs on without its database, what is left of the site is in its memory.
-pub(crate) fn explain(error: service::Error, path: &Path) -> anyhow::Error {
-    match error {
-        service::Error::DatabaseMissing { path: database, .. } if is_answered(path) => {
-            anyhow::anyhow!(
-                "the database {} is gone, and the boot server runs on with what was in it: save that by bootlace backup \
-                 create FILE before you stop it; then bootlace backup restore FILE",
-                database.display()
-            )
-        }
-        error => error.into(),
+    match connect(path) {
+        Ok(_) => true,
+        // It has not taken those up that came before.
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
 }
 
-/// Asks the running boot server for what `url` shows, as JSON.
-///
-/// # Errors
-/// None runs, or it does not answer as it should.
-pub(crate) async fn get(path: &Path, url: &str) -> anyhow::Result<serde_json::Value> {
-    let stream = UnixStream::connect(path).await?;
-    tokio::time::timeout(DEADLINE, talk(stream, Method::GET, url)).await?
+/// Connects, and waits for nothing: who has too many waiting is `WouldBlock`.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
 }
 
-/// Has the running boot server copy its database: where the copy is, which belongs to the caller then. `None`: none runs,
-/// or it is an older one, which can't.
-///
-/// # Errors
-/// It runs, and can't.
-pub(crate) async fn copy_state(path: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let Ok(stream) = UnixStream::connect(path).await else { return Ok(None) };
-    let asked = talk(stream, Method::POST, STATE_COPY);
-    let Ok(answer) = tokio::time::timeout(COPY_DEADLINE, asked).await? else { return Ok(None) };
-    if let Some(why) = answer["error"].as_str() {
-        anyhow::bail!("the boot server can't copy its database: {why}");
+/// A version that a command has made in the image store.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct NewVersion {
+    pub(crate) image: ImageName,
+    pub(crate) version: u32,
+}
+
+/// What became of it. One of both is there.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Recorded {
+    /// Size of its initrd.
+    pub(crate) initrd_bytes: Option<u64>,
+    /// Why it has none.
+    pub(crate) initrd_error: Option<String>,
+}
+
+/// Who is at the other end of a connection, by the kernel; `None`: it does not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) Option<LocalAdmin>);
+
+/// Answers commands until `stop`; `router` is the one that this module makes.
+pub(crate) async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(COMMANDS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let taken = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            taken = taken => taken,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a command is not answered");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let peer = stream.peer_cred().ok().map(|peer| LocalAdmin { uid: peer.uid() });
+        let service = router.clone().layer(Extension(ConnectInfo(Peer(peer))));
+        let served = http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let _place = place;
+            let mut served = pin!(served);
+            let ended = tokio::select! {
+                ended = &mut served => ended,
+                () = stop.cancelled() => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "the connection of a command ended");
+            }
+        });
     }
-    Ok(answer["path"].as_str().map(PathBuf::from))
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
-/// What only commands on this host may ask for. Copies are made in `folder`.
+/// All that commands on this host may ask for: what pages and API do, and more. Each request has its [`Peer`] in a
+/// [`ConnectInfo`]. Copies are made in `folder`.
 pub(crate) fn router(service: Service, folder: PathBuf) -> Router {
-    let copy = async move || {
+    let copy = async move |State(service): State<Service>| {
         let _ = std::fs::create_dir_all(&folder);
         remove_old_copies(&folder);
         let path = new_copy(&folder);
@@ -108,7 +181,56 @@ pub(crate) fn router(service: Service, folder: PathBuf) -> Router {
             Err(error) => serde_json::json!({ "error": error.chain() }),
         })
     };
-    Router::new().route(STATE_COPY, post(copy))
+    let local = Router::new()
+        .route(STATE_COPY, post(copy))
+        .route(IMAGES, post(record))
+        .with_state(service.clone());
+    web::router(service).merge(local).layer(from_fn(from_command))
+}
+
+/// Records an image version, and builds its initrd.
+async fn record(
+    State(service): State<Service>,
+    Json(new): Json<NewVersion>,
+) -> Result<Json<Recorded>, Problem> {
+    let (_, initrd) = service.record_image_version(new.image, new.version).await?;
+    Ok(Json(match initrd {
+        Ok(path) => {
+            let initrd_bytes = Some(std::fs::metadata(path).map_or(0, |about| about.len()));
+            Recorded { initrd_bytes, initrd_error: None }
+        }
+        Err(error) => Recorded { initrd_bytes: None, initrd_error: Some(error.chain()) },
+    }))
+}
+
+/// Says who asks, to what answers and to the log.
+async fn from_command(mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().and_then(|peer| peer.0.0);
+    let Some(peer) = peer else {
+        return Problem::new(StatusCode::FORBIDDEN, "the kernel does not say who asks")
+            .into_response();
+    };
+    request.extensions_mut().insert(peer);
+    let method = request.method().clone();
+    let path = request.uri().path().chars().take(PATH_LOGGED_MAX);
+    let path: String = path.flat_map(char::escape_default).collect();
+    let mut response = next.run(request).await;
+    if method != Method::GET && method != Method::HEAD {
+        let (who, status) = (name(peer).await, response.status().as_u16());
+        tracing::info!(who, %method, path, status, "asked by a command");
+    }
+    let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+    response.headers_mut().insert(VERSION_HEADER, version);
+    response
+}
+
+/// The list of users may be on another server.
+async fn name(LocalAdmin { uid }: LocalAdmin) -> String {
+    let named = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid)));
+    match named.await {
+        Ok(Ok(Some(user))) => format!("{} ({uid})", user.name),
+        _ => uid.to_string(),
+    }
 }
 
 /// Where the next copy of a database is made.
@@ -127,59 +249,5 @@ fn remove_old_copies(folder: &Path) {
     };
     for entry in entries.filter(is_old) {
         let _ = std::fs::remove_file(entry.path());
-    }
-}
-
-async fn talk(stream: UnixStream, method: Method, url: &str) -> anyhow::Result<serde_json::Value> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(url)
-        .header(HOST, "localhost")
-        .body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
-        anyhow::ensure!(status.is_success(), "the boot server says {status}");
-        Ok(serde_json::from_slice(&body)?)
-    };
-    // The connection must be driven while the exchange waits; it ends with this function.
-    let mut connection = std::pin::pin!(connection);
-    let mut exchange = std::pin::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ = &mut connection => exchange.await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::{FindingKind, Subject};
-    use service::{Options, Service};
-
-    #[tokio::test]
-    async fn commands_see_what_the_running_boot_server_has_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/bootlace/boot.sock");
-        assert!(get(&path, "/api/v1/findings").await.is_err(), "none runs");
-        let options = Options { init: None, ..Options::under(folder.path()) };
-        let service = Service::open(options).unwrap();
-        service.found(FindingKind::ClockSet, &Subject::Server, "the clock was set");
-        let listener = bind(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(bind(&path).unwrap_err().to_string().contains("another boot server"));
-        let server = tokio::spawn(axum::serve(listener, web::router(service)).into_future());
-        let told = get(&path, "/api/v1/findings").await.unwrap();
-        let findings = told["findings"].as_array().unwrap();
-        assert!(findings.iter().any(|finding| finding["kind"] == "clock-set"), "{told}");
-        assert!(get(&path, "/api/v1/nothing").await.is_err());
-        server.abort();
-        let _ = server.await;
-        bind(&path).expect("a leftover is replaced");
     }
 }

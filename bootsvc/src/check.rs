@@ -1,7 +1,6 @@
 //! `bootlace check`: could the server start?
 
 use crate::boot::{grub_images, other_dhcp};
-use crate::boot_socket;
 use crate::config::Config;
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::port_holder::{Protocol, holder, in_use};
@@ -9,6 +8,7 @@ use crate::net::tftp_server;
 use crate::network::network;
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
+use crate::site::{self, Site};
 use model::Network;
 use nix::sys::resource::{Resource, getrlimit};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -94,6 +94,7 @@ fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
         )),
     });
     findings.push(images(paths));
+    findings.push(privileges::check_admins(config));
     findings
 }
 
@@ -210,10 +211,29 @@ fn descriptors(paths: &Paths) -> Verdict {
     }
 }
 
+/// Of the boot server, if one runs, or of the database.
 fn n_machines(paths: &Paths) -> Result<u64, String> {
-    let database = service::Options::under(&paths.root).database;
-    service::count_machines(&database)
-        .map_err(|error| format!("{:#}", boot_socket::explain(error, &paths.boot_socket())))
+    /// The site, as far as it is needed.
+    #[derive(serde::Deserialize)]
+    struct Glance {
+        n_machines: u64,
+    }
+    let database = paths.database();
+    let asked = match site::connect(paths) {
+        Ok(None) => return service::count_machines(&database).map_err(|error| error.chain()),
+        // It runs on, and what is left of the site is in its memory.
+        Ok(Some(_)) if !database.exists() => {
+            return Err(format!(
+                "the database {} is gone, and the boot server runs on with what was in it: save that by bootlace backup \
+                 create FILE before you stop it; then bootlace backup restore FILE",
+                database.display()
+            ));
+        }
+        Ok(Some(stream)) => Site::of_server(paths, stream),
+        Err(error) => Err(error),
+    };
+    let glance = asked.and_then(|site| site.get::<Glance>("/api/v1/status"));
+    glance.map(|glance| glance.n_machines).map_err(|error| format!("{error:#}"))
 }
 
 /// Whether another DHCP server answers, if that matters.
@@ -232,7 +252,7 @@ fn other_servers(config: &Config, network: &Network) -> Option<Result<String, St
 }
 
 fn images(paths: &Paths) -> Result<String, String> {
-    let folder = paths.state().join("images");
+    let folder = paths.images();
     let none = "no images yet; import one: bootlace image import FILE --name NAME";
     // A check changes nothing, so the store is not made here.
     if !folder.exists() {

@@ -323,6 +323,13 @@ pub(crate) struct ServiceConfig {
     ///   say so
     /// - Example: `user = "bootlace"`
     pub(crate) user: Option<String>,
+    /// The group whose members may use the boot server by commands, as root may: `bootlace status`, `bootlace machine`
+    /// and so on. They may do all that the page can, and need not be able to read state or configuration.
+    ///
+    /// - Value: the name or the number of a group
+    /// - Default: `bootlace-admin`; without such a group only root and the servers' user may
+    /// - Example: `admin_group = "lab-admins"`
+    pub(crate) admin_group: Option<String>,
 }
 
 /// `nbd_tls` in `[storage]`: files in PEM format.

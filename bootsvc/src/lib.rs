@@ -14,4 +14,6 @@ mod pages;
 mod paths;
 mod privileges;
 mod serve;
+mod site;
+mod state_lock;
 mod up;

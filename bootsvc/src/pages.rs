@@ -1,5 +1,6 @@
 //! The sockets of the web page.
 
+use crate::boot_socket;
 use crate::net;
 use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
@@ -40,7 +41,7 @@ pub(crate) async fn listener(address: SocketAddr) -> anyhow::Result<TcpListener>
         .with_context(|| format!("can't show the web page on {address}"))
 }
 
-/// Shows pages until `stop`, and the same and `local` to this server's commands.
+/// Shows pages until `stop`, and `local`, which is more, to commands on this host.
 pub(crate) async fn run(
     door: Door<impl FnMut()>,
     (commands, local): (UnixListener, Router),
@@ -52,13 +53,7 @@ pub(crate) async fn run(
     let router = web::router(service);
     let service = |_| TowerToHyperService::new(router.clone());
     let pages = HttpServer::for_browsers(door, places).run(PagesDoorkeeper, service, stop.clone());
-    let commands = axum::serve(commands, router.clone().merge(local))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .into_future();
-    let ((), commands) = tokio::join!(pages, commands);
-    if let Err(error) = commands {
-        tracing::error!(%error, "commands are not answered");
-    }
+    tokio::join!(pages, boot_socket::serve(commands, local, stop));
 }
 
 /// Who may look: the page itself looks at what he wants.

@@ -30,6 +30,16 @@ impl Paths {
         self.state().join("state.db")
     }
 
+    /// Held by whoever has the state open.
+    pub(crate) fn state_lock(&self) -> PathBuf {
+        self.state().join("state.lock")
+    }
+
+    /// The image store.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.state().join("images")
+    }
+
     /// What can be made again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("var/cache/bootlace")

@@ -14,6 +14,8 @@ use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
 use crate::pages;
 use crate::paths::Paths;
+use crate::privileges;
+use crate::state_lock::StateLock;
 use anyhow::Context;
 use model::{FindingKind, Subject};
 use service::{Options, Service};
@@ -78,6 +80,13 @@ pub(crate) async fn run(
              boot; cargo xtask build makes it"
         );
     }
+    // Before the state is opened, and until it is closed: commands leave it alone meanwhile.
+    let _lock = {
+        let paths = paths.clone();
+        let is_answered = move |paths: &Paths| boot_socket::is_answered(&paths.boot_socket());
+        let take = move || StateLock::take_for_server(&paths, || is_answered(&paths));
+        tokio::task::spawn_blocking(take).await.context("the state can't be locked")??
+    };
     let service = Service::open(options)?;
 
     if nix::unistd::geteuid().is_root() && config.service.user.is_none() {
@@ -104,7 +113,8 @@ pub(crate) async fn run(
     let pages = pages::listener(config.web.listen).await?;
     let pages_address = pages.local_addr()?;
     let boot_socket = paths.boot_socket();
-    let commands = boot_socket::bind(&boot_socket)
+    let admins = privileges::admins(config)?;
+    let commands = boot_socket::bind(&boot_socket, admins)
         .with_context(|| format!("can't answer commands at {}", boot_socket.display()))?;
 
     let others = match others {

@@ -13,14 +13,18 @@ use model::{
     Setting, StallVerb, Tag, WriteMode,
 };
 use service::{
-    Discovered, FindingCount, Hardware, InitrdState, KernelLog, MachineChange, MachineView,
-    PowerState, Rescue, Service, Status, UnknownVerb,
+    Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog, MachineChange,
+    MachineView, PowerState, Rescue, Service, Status, UnknownVerb,
 };
+use std::path::PathBuf;
 use wire::Mac;
 
 type Answer<T> = Result<T, Problem>;
 type NamePath = Result<Path<MachineName>, PathRejection>;
 type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// What stands for a path that there is not, as against a machine that there is not.
+pub const NOTHING_HERE: &str = "there is nothing here; try /api/v1/status";
 
 pub(crate) fn router() -> Router<Service> {
     Router::new()
@@ -34,12 +38,11 @@ pub(crate) fn router() -> Router<Service> {
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
         .route("/images", get(images))
+        .route("/initrds", get(initrds))
         .merge(rooms::router())
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
-        .fallback(|| async {
-            Problem::new(StatusCode::NOT_FOUND, "there is nothing here; try /api/v1/status")
-        })
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, NOTHING_HERE) })
 }
 
 async fn status(State(service): State<Service>) -> Json<Status> {
@@ -96,17 +99,20 @@ async fn put_machine(
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
 }
 
-/// Changes what the body names (RFC 7396).
+/// Changes what the body names (RFC 7396), or adds the machine if there is none and the body has its MAC.
 async fn patch(
     State(service): State<Service>,
     name: NamePath,
     body: Body<MachineChange>,
-) -> Answer<Json<Machine>> {
+) -> Answer<(StatusCode, Json<Machine>)> {
     let (Path(name), Json(body)) = (name?, body?);
-    if service.site().machine(&name).is_none() {
-        return Err(service::Error::NoMachine(name).into());
+    let is_new = service.site().machine(&name).is_none();
+    if is_new && body.mac.is_none() {
+        let detail = service::Error::NoMac(name).chain();
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
-    Ok(Json(service.set_machine(name, body).await?))
+    let machine = service.set_machine(name, body).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
 }
 
 async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
@@ -201,6 +207,34 @@ async fn images(State(service): State<Service>) -> Json<Vec<Version>> {
         Version { version, initrd, initrd_bytes, initrd_error }
     };
     Json(versions.into_iter().map(describe).collect())
+}
+
+/// An initrd of the cache, or an image version without one.
+#[derive(serde::Serialize)]
+struct Initrd {
+    image: String,
+    version: u32,
+    /// Release of its kernel; `null` if the image version is gone.
+    kernel: Option<String>,
+    size_bytes: Option<u64>,
+    path: Option<PathBuf>,
+    /// `unused`, `missing`, `outdated` or `ready`.
+    state: &'static str,
+}
+
+async fn initrds(State(service): State<Service>) -> Answer<Json<Vec<Initrd>>> {
+    let files = service.initrd_files().await?;
+    let describe = |file: InitrdFile| {
+        let state = match (file.kernel.is_some(), file.size_bytes.is_some(), file.is_current) {
+            (false, _, _) => "unused",
+            (_, false, _) => "missing",
+            (_, _, true) => "ready",
+            (_, _, false) => "outdated",
+        };
+        let InitrdFile { image, version, kernel, path, size_bytes, is_current: _ } = file;
+        Initrd { image, version, kernel, size_bytes, path, state }
+    };
+    Ok(Json(files.into_iter().map(describe).collect()))
 }
 
 async fn discovered(State(service): State<Service>) -> Json<Vec<Discovered>> {

@@ -7,11 +7,16 @@
 mod api;
 mod guard;
 mod health;
+mod local;
 mod metrics;
 mod pages;
 mod problem;
 mod text;
 mod timeline;
+
+pub use api::NOTHING_HERE;
+pub use local::LocalAdmin;
+pub use problem::Problem;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

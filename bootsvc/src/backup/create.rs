@@ -4,7 +4,9 @@ use crate::boot_socket;
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::privileges::as_command;
-use anyhow::Context;
+use crate::site::{Reached, Refused, Site, reach};
+use anyhow::{Context, bail};
+use hyper::StatusCode;
 use nix::unistd::{Gid, Group};
 use service::backup::{BackupFile, Kind, Manifest, digest, write_backup};
 use std::fs;
@@ -71,17 +73,41 @@ fn entry(kind: Kind, name: &str, source: &Path) -> anyhow::Result<BackupFile> {
     })
 }
 
-/// By the boot server that runs, which has it even if somebody has deleted it meanwhile; or of the file.
+/// Where the boot server has made a copy, or why not.
+#[derive(serde::Deserialize)]
+struct Copied {
+    path: Option<PathBuf>,
+    error: Option<String>,
+}
+
+/// By the boot server that runs, which has it even if somebody has deleted it meanwhile; or of the file, if none runs.
 fn copy_state(paths: &Paths) -> anyhow::Result<StateCopy> {
     as_command(paths, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        if let Some(copy) = runtime.block_on(boot_socket::copy_state(&paths.boot_socket()))? {
-            return Ok(StateCopy(copy));
-        }
+        let _lock = match reach(paths, None)? {
+            Reached::Lock(lock) => Some(lock),
+            Reached::Server(stream) => {
+                let site = Site::of_server(paths, stream)?;
+                match site.work::<Copied>(boot_socket::STATE_COPY, &()) {
+                    Ok(Copied { path: Some(path), .. }) => return Ok(StateCopy(path)),
+                    Ok(copied) => {
+                        let why = copied.error.unwrap_or_default();
+                        bail!("the boot server can't copy its database: {why}");
+                    }
+                    // An older one can't. SQLite copies what others write to, too.
+                    Err(error) if is_missing(&error) => None,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
         let cache = paths.cache();
         fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
         let copy = StateCopy(boot_socket::new_copy(&cache));
         service::copy_database(&paths.database(), &copy.0)?;
         Ok(copy)
     })
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| refused.status == StatusCode::NOT_IMPLEMENTED)
 }

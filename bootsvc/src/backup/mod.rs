@@ -169,10 +169,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = site(folder.path()).await;
         let service = open(&paths);
-        let listener = boot_socket::bind(&paths.boot_socket()).unwrap();
+        let listener = boot_socket::bind(&paths.boot_socket(), None).unwrap();
         let router = boot_socket::router(service.clone(), paths.cache());
-        let pages = web::router(service.clone());
-        let server = tokio::spawn(axum::serve(listener, pages.merge(router)).into_future());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let server = tokio::spawn(boot_socket::serve(listener, router, stop));
         fs::remove_file(paths.database()).unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let is_told = async || {

@@ -1,8 +1,10 @@
 //! Putting a backup in place.
 
 use super::{new_file, unpack};
+use crate::boot_socket;
 use crate::config::Config;
 use crate::paths::Paths;
+use crate::state_lock::StateLock;
 use anyhow::{Context, bail};
 use nix::unistd::Group;
 use service::backup::{BackupFile, Kind, Manifest, read_backup};
@@ -35,9 +37,15 @@ struct Target {
 /// # Errors
 /// A boot server runs, the backup is damaged, something is there already, or can't be written.
 pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow::Result<Restored> {
-    if std::os::unix::net::UnixStream::connect(paths.boot_socket()).is_ok() {
-        bail!("the boot server is running: stop it, restore, and start it again");
+    let running = "the boot server is running: stop it, restore, and start it again";
+    if boot_socket::is_answered(&paths.boot_socket()) {
+        bail!(running);
     }
+    let _lock = match StateLock::try_take(paths, false)? {
+        Ok(lock) => lock,
+        Err(holder) if holder.is_server => bail!(running),
+        Err(holder) => bail!("{holder} has the state: try again when it is done"),
+    };
     let state = paths.state();
     fs::create_dir_all(&state).with_context(|| format!("can't make {}", state.display()))?;
     let database =

@@ -1,13 +1,17 @@
 //! `bootlace image …`
 
-use super::{open, runtime, say, table};
+use super::{runtime, say, table};
+use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::paths::Paths;
-use crate::privileges::become_command;
-use anyhow::Context;
+use crate::privileges::{become_command, is_owner};
+use crate::site::{Refused, Site, connect};
+use anyhow::{Context, bail};
 use clap::Subcommand;
-use model::{ImageName, WriteMode};
-use service::{Error, ImportError, ImportRequest, MachineView, Progress, Step, Stop};
+use images::{Import, ImportError, ImportRequest, Progress, Step, Stop, Store};
+use model::{ImageName, ImageVersion, Machine, WriteMode};
+use serde::Deserialize;
 use std::io::{IsTerminal, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,16 +51,23 @@ impl Image {
                 // Only root sees that a program writes to the disk.
                 images::check_source(&file)
                     .with_context(|| format!("{} was not imported", file.display()))?;
+                // The boot server is to see who has called, and not who this process becomes.
+                let server = connect(paths)?;
                 become_command(paths)?;
-                import(paths, ImportRequest { source: file, name, note })
+                import(paths, server, ImportRequest { source: file, name, note })
             }
-            Self::Ls { json } => become_command(paths).and_then(|()| list(paths, json)),
+            Self::Ls { json } => list(paths, json),
         }
     }
 }
 
-fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
-    let service = open(paths)?;
+fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> anyhow::Result<()> {
+    if !is_owner(&paths.state()) {
+        bail!(
+            "an import writes to {}, which only root and the servers' user may: use sudo",
+            paths.images().display()
+        );
+    }
     let source = request.source.display().to_string();
     let mut last = None;
     let show = move |progress: Progress| {
@@ -77,18 +88,29 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
         let _in_runtime = runtime.enter();
         stop_by_signals(&stop)?;
     }
-    let imported = runtime.block_on(service.import_image(request, stop, show));
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
-    let imported = match imported {
-        Err(Error::Import(error @ ImportError::SameAsNewest { .. })) => {
-            say(format!("nothing to do: {error}"));
-            return Ok(());
+    // In the store as root's commands and the servers share it: a version is there when it is complete.
+    let store = Store::open(&paths.images())?;
+    let work = move || store.import(&request, &stop, &mut { show });
+    let imported = runtime.block_on(runtime.spawn_blocking(work)).context("the import died");
+    clear_progress();
+    let Import { version, passed_over } = match imported? {
+        Ok(import) => import,
+        Err(error) => {
+            if let ImportError::SameAsNewest { image, version } = &error {
+                // The command that imported it may have been ended before it was recorded.
+                record(paths, server, image, *version)?;
+                say(format!("nothing to do: {error}"));
+                return Ok(());
+            }
+            return Err(error).with_context(|| format!("{source} was not imported"));
         }
-        other => other.with_context(|| format!("{source} was not imported"))?,
     };
-    let version = &imported.version;
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "building its initrd");
+    }
+    let recorded = record(paths, server, &version.image, version.version);
+    clear_progress();
+    let recorded = recorded?;
     say(format!(
         "{}: version {} imported: {}, kernel {}, {:.1} GB",
         version.image,
@@ -97,18 +119,51 @@ fn import(paths: &Paths, request: ImportRequest) -> anyhow::Result<()> {
         version.kernel_version,
         version.size_bytes as f64 / 1e9
     ));
-    for passed_over in &imported.passed_over {
+    for passed_over in &passed_over {
         say(format!("passed over, in search of its kernel: {passed_over}"));
     }
-    let initrd =
-        imported.initrd.context("the image was imported, but its initrd could not be built")?;
-    let size = std::fs::metadata(&initrd).map_or(0, |about| about.len());
+    if let Some(why) = recorded.initrd_error {
+        bail!("the image was imported, but its initrd could not be built: {why}");
+    }
+    let size = recorded.initrd_bytes.unwrap_or_default();
     say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
     say(format!(
         "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
         version.image
     ));
     Ok(())
+}
+
+fn clear_progress() {
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+}
+
+/// Tells the boot server of a version that is in the store, or records it here if none runs. The one that ran when the
+/// import began may have ended since, or been restarted.
+fn record(
+    paths: &Paths,
+    server: Option<UnixStream>,
+    image: &ImageName,
+    version: u32,
+) -> anyhow::Result<Recorded> {
+    let new = NewVersion { image: image.clone(), version };
+    let tell = |server| Site::enter(paths, server)?.work::<Recorded>(IMAGES, &new);
+    let told = match server {
+        // What is recorded twice is recorded once.
+        Some(server) => tell(Some(server)).or_else(|error| match error.is::<Refused>() {
+            true => Err(error),
+            false => tell(None),
+        }),
+        None => tell(None),
+    };
+    told.with_context(|| {
+        format!(
+            "{image}/v{version} is in the image store, but machines don't get it yet: import it once more, which \
+             then takes no room, or restart the boot server"
+        )
+    })
 }
 
 /// The first signal stops the import, which then removes what it has made; the second ends the program, and what
@@ -130,27 +185,40 @@ fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A machine, as far as its image goes.
+#[derive(Deserialize)]
+struct Booted {
+    #[serde(flatten)]
+    machine: Machine,
+    next_version: Option<u32>,
+}
+
+/// The site, as far as the storage server goes.
+#[derive(Deserialize)]
+struct Storage {
+    storage_error: Option<String>,
+}
+
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
-    let service = open(paths)?;
-    let site = service.site();
+    let site = Site::open(paths)?;
+    let versions: Vec<ImageVersion> = site.get("/api/v1/images")?;
     if json {
-        say(serde_json::to_string_pretty(&site.images)?);
+        say(serde_json::to_string_pretty(&versions)?);
         return Ok(());
     }
-    if site.images.is_empty() {
+    if versions.is_empty() {
         say("No images yet. Import one: bootlace image import FILE --name NAME");
         return Ok(());
     }
     // Who keeps a disk stays on the version that it was made on, which the storage server knows.
-    runtime()?.block_on(service.refresh_exports());
-    let machines = service.machines();
-    let rows: Vec<[String; 6]> = site
-        .images
+    let storage: Storage = site.get("/api/v1/status")?;
+    let machines: Vec<Booted> = site.get("/api/v1/machines")?;
+    let rows: Vec<[String; 6]> = versions
         .iter()
         .map(|version| {
-            let used_by = machines.iter().filter(|view| {
-                view.machine.image.as_ref() == Some(&version.image)
-                    && view.next_version == Some(version.version)
+            let used_by = machines.iter().filter(|booted| {
+                booted.machine.image.as_ref() == Some(&version.image)
+                    && booted.next_version == Some(version.version)
             });
             [
                 version.image.to_string(),
@@ -163,11 +231,65 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         })
         .collect();
     say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES"], &rows));
-    let keeps_disk = |view: &MachineView| view.machine.write_mode == WriteMode::Persistent;
-    if let Some(error) = service.storage_error().filter(|_| machines.iter().any(keeps_disk)) {
+    let keeps_disk = |booted: &Booted| booted.machine.write_mode == WriteMode::Persistent;
+    if let Some(error) = storage.storage_error.filter(|_| machines.iter().any(keeps_disk)) {
         say(format!(
             "\nMachines that keep their disk may be on older versions than shown: {error}"
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::tests::Server;
+
+    /// A complete version in the store, as far as anybody looks.
+    fn make(paths: &Paths, version: u32) {
+        let folder = paths.images().join("debian").join(version.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let about = format!(
+            "image = \"debian\"\nversion = {version}\ndigest = \"00\"\nsize_bytes = 4096\n\
+             file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n"
+        );
+        std::fs::write(folder.join("image.toml"), about).unwrap();
+    }
+
+    fn versions(paths: &Paths) -> (bool, usize) {
+        let site = Site::enter(paths, None).unwrap();
+        let versions: Vec<ImageVersion> = site.get("/api/v1/images").unwrap();
+        (site.has_server(), versions.len())
+    }
+
+    #[test]
+    fn a_version_is_recorded_by_the_server_that_runs_or_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::under(folder.path());
+        let debian: ImageName = "debian".parse().unwrap();
+        let server = Server::start(&paths);
+        make(&paths, 1);
+        assert_eq!(versions(&paths), (true, 0), "nobody has told");
+        let recorded = record(&paths, connect(&paths).unwrap(), &debian, 1).unwrap();
+        assert!(recorded.initrd_error.unwrap().contains("bootlace-init"));
+        assert_eq!(versions(&paths), (true, 1));
+        let missing = record(&paths, None, &debian, 9).unwrap_err();
+        let text = format!("{missing:#}");
+        assert!(text.contains("debian/v9") && text.contains("import it once more"), "{text}");
+
+        // It ends between the import's beginning and its end.
+        let stream = connect(&paths).unwrap();
+        drop(server);
+        make(&paths, 2);
+        record(&paths, stream, &debian, 2).unwrap();
+        assert_eq!(versions(&paths), (false, 2));
+        // Or it is another one by then.
+        let server = Server::start(&paths);
+        let stream = connect(&paths).unwrap();
+        drop(server);
+        let _server = Server::start(&paths);
+        make(&paths, 3);
+        record(&paths, stream, &debian, 3).unwrap();
+        assert_eq!(versions(&paths), (true, 3));
+    }
 }

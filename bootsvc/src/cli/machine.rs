@@ -1,14 +1,19 @@
 //! `bootlace machine …`
 
 use super::status::{findings, lines};
-use super::{open, root_kind, runtime, say, table, write_mode};
-use crate::config::Config;
+use super::{root_kind, say, table, write_mode};
 use crate::paths::Paths;
+use crate::site::Site;
+use anyhow::bail;
 use clap::{Args, Subcommand};
+use hyper::Method;
 use model::{
     FindingKind, ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode,
 };
-use service::{MachineChange, Options, PowerVerb, Service};
+use serde::Deserialize;
+use serde_json::Value;
+use service::{MachineChange, PowerVerb};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use wire::Mac;
 
@@ -144,32 +149,34 @@ impl Machine {
         match self {
             Self::Ls { json, mac } => list(paths, json, mac),
             Self::Set(set) => set.run(paths),
-            Self::Reset { name, undo } => reset(paths, name, !undo),
-            Self::Power { name, verb } => runtime()?.block_on(power(&open(paths)?, &name, verb)),
+            Self::Reset { name, undo } => reset(paths, &name, !undo),
+            Self::Power { name, verb } => power(&Site::open(paths)?, &name, verb),
             Self::ResumeWrites { name } => decide_stall(paths, &name, StallVerb::Resume),
             Self::FailWrites { name } => decide_stall(paths, &name, StallVerb::Fail),
             Self::Rescue { name, off } => rescue(paths, &name, off),
             Self::Log { name } => {
-                let log = runtime()?.block_on(open(paths)?.kernel_log(&name))?;
+                let log: Option<KernelLog> =
+                    Site::open(paths)?.get(&format!("{}/log", url(&name)))?;
                 let Some(log) = log else {
-                    anyhow::bail!("no failed boot of {name} has sent its kernel log");
+                    bail!("no failed boot of {name} has sent its kernel log");
                 };
                 say(format!("# {name}, boot {}\n{}", log.boot, log.text.trim_end()));
                 Ok(())
             }
             Self::Hardware { name } => {
-                let hardware = open(paths)?.hardware(&name)?;
+                let hardware: Option<Hardware> =
+                    Site::open(paths)?.get(&format!("{}/hardware", url(&name)))?;
                 let Some(hardware) = hardware else {
-                    anyhow::bail!(
-                        "{name} has not reported its hardware yet: it does so at its next boot"
-                    );
+                    bail!("{name} has not reported its hardware yet: it does so at its next boot");
                 };
                 let list = hardware.modaliases.join("\n");
                 say(format!("# {name}, boot {}\n{list}", hardware.boot));
                 Ok(())
             }
             Self::Rm { name } => {
-                let removed = runtime()?.block_on(open(paths)?.remove_machine(name))?;
+                let site = Site::open(paths)?;
+                let removed: model::Machine = site.get(&url(&name))?;
+                let () = site.send(Method::DELETE, &url(&name), &())?;
                 say(format!(
                     "{}: removed; its PC is listed as discovered again ({})",
                     removed.name,
@@ -181,11 +188,29 @@ impl Machine {
     }
 }
 
+/// Where a machine is in the API.
+fn url(name: &MachineName) -> String {
+    format!("/api/v1/machines/{name}")
+}
+
+/// A kernel log, as far as it is printed.
+#[derive(Deserialize)]
+struct KernelLog {
+    boot: u64,
+    text: String,
+}
+
+/// What a machine is made of, as far as it is printed.
+#[derive(Deserialize)]
+struct Hardware {
+    boot: u64,
+    modaliases: Vec<String>,
+}
+
 impl Set {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let change = MachineChange {
             mac: self.mac,
-            other_macs: None,
             add_macs: self.add_mac,
             remove_macs: self.remove_mac,
             image: if self.no_image { Some(None) } else { self.image.map(Some) },
@@ -193,9 +218,10 @@ impl Set {
             root_url: self.root_url,
             write_mode: self.write_mode,
             kernel_args: self.kernel_args,
-            reset_disk: None,
+            ..MachineChange::default()
         };
-        let machine = runtime()?.block_on(open(paths)?.set_machine(self.name, change))?;
+        let url = url(&self.name);
+        let machine: model::Machine = Site::open(paths)?.send(Method::PATCH, &url, &change)?;
         let what = match (&machine.image, &machine.root_url) {
             (Some(image), Some(url)) => format!("boots the kernel of {image} with the root {url}"),
             (Some(image), None) => {
@@ -218,13 +244,13 @@ fn macs(machine: &model::Machine) -> String {
     machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<()> {
-    let service = open(paths)?;
-    if service.site().machine(&name).is_none() {
-        return Err(service::Error::NoMachine(name).into());
-    }
+fn reset(paths: &Paths, name: &MachineName, reset_disk: bool) -> anyhow::Result<()> {
+    let site = Site::open(paths)?;
+    let url = url(name);
+    // A machine that is not there is not added.
+    let _: model::Machine = site.get(&url)?;
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
-    let machine = runtime()?.block_on(service.set_machine(name, change))?;
+    let machine: model::Machine = site.send(Method::PATCH, &url, &change)?;
     say(match machine.reset_disk {
         true => format!("{}: what it has written will be discarded at its next boot", machine.name),
         false => format!("{}: keeps what it has written", machine.name),
@@ -233,7 +259,8 @@ fn reset(paths: &Paths, name: MachineName, reset_disk: bool) -> anyhow::Result<(
 }
 
 fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::Result<()> {
-    let n_requests = runtime()?.block_on(open(paths)?.decide_stall(name, verb))?;
+    let url = format!("{}/stall", url(name));
+    let n_requests: u32 = Site::open(paths)?.send(Method::POST, &url, &verb)?;
     let writes = if n_requests == 1 { "write" } else { "writes" };
     say(match (n_requests, verb) {
         (0, _) => format!("{name}: no writes are waiting"),
@@ -243,17 +270,20 @@ fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::R
     Ok(())
 }
 
+/// A rescue shell, as far as it is printed.
+#[derive(Deserialize)]
+struct Rescue {
+    password: String,
+}
+
 fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
-    // Whoever serves may read the configuration; whoever only asks need not.
-    let config = Config::load(&paths.config()).ok();
-    let rescue_busybox = config.and_then(|config| config.boot.rescue_busybox);
-    let service = Service::open(Options { rescue_busybox, ..Options::under(&paths.root) })?;
+    let (site, url) = (Site::open(paths)?, format!("{}/rescue", url(name)));
     if off {
-        runtime()?.block_on(service.forget_rescue(name))?;
+        let () = site.send(Method::DELETE, &url, &())?;
         say(format!("{name}: boots as usual"));
         return Ok(());
     }
-    let rescue = runtime()?.block_on(service.want_rescue(name))?;
+    let rescue: Rescue = site.send(Method::PUT, &url, &())?;
     say(format!(
         "{name}: its next boot stops in a rescue shell; password: {}\n(to restart it now: bootlace machine \
          power {name} reboot; to boot as usual: bootlace machine rescue {name} --off)",
@@ -266,32 +296,59 @@ fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
 /// sign of life, which comes every 20 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn power(service: &Service, name: &MachineName, verb: PowerVerb) -> anyhow::Result<()> {
-    let asked = service.order(name, verb).await?;
+/// What a machine was asked to do.
+#[derive(Deserialize)]
+struct Order {
+    counter: u64,
+    obeyed_unix_ms: Option<u64>,
+}
+
+/// A machine, as far as its orders go.
+#[derive(Deserialize)]
+struct Ordered {
+    power: Option<Order>,
+}
+
+fn power(site: &Site, name: &MachineName, verb: PowerVerb) -> anyhow::Result<()> {
+    let request = serde_json::json!({ "verb": verb.to_string() });
+    let asked: Order = site.send(Method::POST, &format!("{}/power", url(name)), &request)?;
+    if !site.has_server() {
+        bail!(
+            "{name} can't be told, as no boot server runs: start it within two minutes, for which the order stands"
+        );
+    }
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     while Instant::now() < deadline {
-        let now = service.machine(name)?.power;
+        let now = site.get::<Ordered>(&url(name))?.power;
         if now.is_some_and(|now| now.counter == asked.counter && now.obeyed_unix_ms.is_some()) {
             say(format!("{name}: acknowledged ({verb}); its services are stopping"));
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        std::thread::sleep(Duration::from_millis(200));
     }
-    anyhow::bail!(
-        "{name} has not answered; the order is repeated for two minutes (bootlace serve and the machine must be \
-         running)"
+    bail!(
+        "{name} has not answered; the order is repeated for two minutes (the machine must be running)"
     )
 }
 
+/// A PC that is no machine, as far as it is printed.
+#[derive(Deserialize)]
+struct Discovered {
+    mac: Mac,
+    firmware: wire::Firmware,
+    address: Option<Ipv4Addr>,
+    probable_machine: Option<String>,
+}
+
 fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
-    let service = open(paths)?;
-    let (site, mut discovered) = (service.site(), service.discovered());
-    let mut machines: Vec<&model::Machine> = site.machines.iter().collect();
+    let site = Site::open(paths)?;
+    let mut machines: Vec<model::Machine> = site.get("/api/v1/machines")?;
+    let mut discovered: Vec<Value> = site.get("/api/v1/discovered")?;
     if let Some(mac) = mac {
         machines.retain(|machine| machine.macs().any(|its| its == mac));
-        discovered.retain(|pc| pc.seen.mac == mac);
+        discovered.retain(|pc| pc["mac"] == mac.to_string());
         if machines.is_empty() && discovered.is_empty() {
-            anyhow::bail!("no machine has the MAC {mac}, and no PC has asked with it");
+            bail!("no machine has the MAC {mac}, and no PC has asked with it");
         }
     }
     if json {
@@ -305,24 +362,24 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
         );
         say("bootlace machine set NAME --mac MAC --image IMAGE");
     } else if !machines.is_empty() {
-        let rows: Vec<[String; 6]> = machines.into_iter().flat_map(rows).collect();
+        let rows: Vec<[String; 6]> = machines.iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));
     }
-    let findings = runtime()?.block_on(findings(paths, &service))?;
+    let findings = findings(&site)?;
     for candidate in findings.iter().filter(|finding| finding.is(FindingKind::CandidateBoot)) {
         say(format!("\n{}", lines(std::slice::from_ref(candidate))));
     }
     if !discovered.is_empty() {
         say("\nDiscovered, not adopted:");
-        for pc in &discovered {
-            let seen = &pc.seen;
-            let address = seen.address.map_or("no address".into(), |address| address.to_string());
-            say(format!("{}  {}  {}", seen.mac, address, seen.firmware));
+        for pc in discovered {
+            let pc: Discovered = serde_json::from_value(pc)?;
+            let address = pc.address.map_or("no address".into(), |address| address.to_string());
+            say(format!("{}  {}  {}", pc.mac, address, pc.firmware));
             if let Some(name) = &pc.probable_machine {
                 say(format!(
                     "  probably a second network card of {name}, as it sends the same UUID; if so: bootlace \
                      machine set {name} --add-mac {}",
-                    seen.mac
+                    pc.mac
                 ));
             }
         }

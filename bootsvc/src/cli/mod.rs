@@ -10,14 +10,13 @@ mod server;
 mod share;
 mod status;
 
-use crate::boot_socket;
 use crate::log::{self, Program};
 use crate::paths::Paths;
-use crate::privileges::become_command;
+use crate::site::Refused;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use hyper::StatusCode;
 use model::{ParseChoiceError, RootKind, WriteMode};
-use service::{Options, Service};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,10 +108,10 @@ pub fn run() -> ExitCode {
         Command::Storage { started_by_up } => server::storage(&paths, started_by_up, ration),
         Command::Share(share) => share.run(),
         Command::Check => server::check(&paths),
-        Command::Status(status) => become_command(&paths).and_then(|()| status.run(&paths)),
+        Command::Status(status) => status.run(&paths),
         Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
-        Command::Machine(machine) => become_command(&paths).and_then(|()| machine.run(&paths)),
+        Command::Machine(machine) => machine.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
     };
     match done {
@@ -120,20 +119,23 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // The chain of causes in one line; standard error may be closed.
             let _ = writeln!(std::io::stderr(), "bootlace: {error:#}");
-            ExitCode::FAILURE
+            exit_code(&error)
         }
+    }
+}
+
+/// What scripts tell failures apart by.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Refused>().map(|refused| refused.status) {
+        Some(StatusCode::NOT_FOUND) => ExitCode::from(3),
+        Some(StatusCode::FORBIDDEN) => ExitCode::from(4),
+        _ => ExitCode::FAILURE,
     }
 }
 
 /// A line on standard output. Who closed it does not want to know.
 fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// The site's state, for commands that serve nothing.
-fn open(paths: &Paths) -> anyhow::Result<Service> {
-    Service::open(Options::under(&paths.root))
-        .map_err(|error| boot_socket::explain(error, &paths.boot_socket()))
 }
 
 /// Takes one of these words, which `--help` lists, for what it means.

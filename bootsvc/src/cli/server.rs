@@ -39,7 +39,7 @@ fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storag
     let interfaces = config.storage.aoe_interfaces.clone();
     storage::Config {
         handed: Vec::new(),
-        images: paths.state().join("images"),
+        images: paths.images(),
         layers: paths.state().join("layers"),
         layer_max_bytes: config.storage.layer_max,
         volatile: paths.run().join("layers"),

@@ -1,11 +1,13 @@
 //! `bootlace status`
 
-use super::{open, runtime, say, table};
-use crate::boot_socket;
+use super::{say, table};
 use crate::paths::Paths;
+use crate::site::Site;
 use clap::Args;
-use model::FindingKind;
-use service::Service;
+use model::{FindingKind, Space};
+use serde::Deserialize;
+use serde_json::Value;
+use std::net::Ipv4Addr;
 
 /// Without it the rest may look as if all were well.
 const NO_BOOT_SERVER: &str = "boot server: none answers, so no PC can boot: start it by bootlace up, or by systemctl \
@@ -18,34 +20,56 @@ pub(super) struct Status {
     json: bool,
 }
 
+/// The site at a glance.
+#[derive(Deserialize)]
+struct Glance {
+    n_machines: usize,
+    n_image_versions: usize,
+    n_discovered: usize,
+    storage_error: Option<String>,
+    space: Option<Space>,
+}
+
+/// What a machine does.
+#[derive(Deserialize)]
+struct Doing {
+    name: String,
+    state: State,
+    address: Option<Ipv4Addr>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    word: String,
+    sentence: String,
+}
+
 impl Status {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let service = open(paths)?;
-        let (status, machines, told) = runtime()?.block_on(async {
-            service.refresh_exports().await;
-            (service.status().await, service.machines(), told(paths, &service).await)
-        });
-        let (findings, is_boot_server_running) = told?;
+        let site = Site::open(paths)?;
+        let mut status: Value = site.get("/api/v1/status")?;
+        let machines: Value = site.get("/api/v1/machines")?;
+        let findings = findings(&site)?;
         if self.json {
-            let mut status = serde_json::to_value(&status)?;
-            // This process sees fewer.
             (status["findings"], status["n_findings_left_out"]) =
                 (serde_json::to_value(&findings)?, 0.into());
             let all = serde_json::json!({
                 "status": status,
                 "machines": machines,
-                "boot_server_is_running": is_boot_server_running,
+                "boot_server_is_running": site.has_server(),
             });
             say(serde_json::to_string_pretty(&all)?);
             return Ok(());
         }
+        let status: Glance = serde_json::from_value(status)?;
+        let machines: Vec<Doing> = serde_json::from_value(machines)?;
         say(format!(
             "{}, {}, {}",
             count(status.n_machines, "machine"),
             count(status.n_image_versions, "image version"),
             count(status.n_discovered, "discovered PC")
         ));
-        if !is_boot_server_running {
+        if !site.has_server() {
             say(NO_BOOT_SERVER);
         }
         match &status.storage_error {
@@ -62,12 +86,12 @@ impl Status {
         if !machines.is_empty() {
             let rows: Vec<[String; 4]> = machines
                 .iter()
-                .map(|view| {
+                .map(|machine| {
                     [
-                        view.machine.name.to_string(),
-                        view.state.word.to_string(),
-                        view.address.map_or("-".into(), |address| address.to_string()),
-                        view.state.sentence.clone(),
+                        machine.name.clone(),
+                        machine.state.word.clone(),
+                        machine.address.map_or("-".into(), |address| address.to_string()),
+                        machine.state.sentence.clone(),
                     ]
                 })
                 .collect();
@@ -84,7 +108,7 @@ impl Status {
 }
 
 /// A finding as the API tells it. A server of another version may have kinds that this program does not know.
-#[derive(serde::Deserialize, serde::Serialize)]
+#[derive(Deserialize, serde::Serialize)]
 pub(super) struct Told {
     kind: String,
     level: String,
@@ -135,19 +159,10 @@ pub(super) fn lines(alike: &[Told]) -> String {
     format!("- {level}: {about}{cause}{times}.\n  {remedy}")
 }
 
-/// What the running boot server has found; if none runs, what the state shows.
-pub(super) async fn findings(paths: &Paths, service: &Service) -> anyhow::Result<Vec<Told>> {
-    Ok(told(paths, service).await?.0)
-}
-
-/// As [`findings`], and whether a boot server runs.
-async fn told(paths: &Paths, service: &Service) -> anyhow::Result<(Vec<Told>, bool)> {
-    let told = boot_socket::get(&paths.boot_socket(), "/api/v1/findings").await;
-    let (findings, is_running) = match told {
-        Ok(mut told) => (told["findings"].take(), true),
-        Err(_) => (serde_json::to_value(service.findings().await)?, false),
-    };
-    Ok((serde_json::from_value(findings)?, is_running))
+/// What the boot server has found; if none runs, what the state shows.
+pub(super) fn findings(site: &Site) -> anyhow::Result<Vec<Told>> {
+    let mut told: Value = site.get("/api/v1/findings")?;
+    Ok(serde_json::from_value(told["findings"].take())?)
 }
 
 /// `1 machine`, `2 machines`.

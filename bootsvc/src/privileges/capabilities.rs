@@ -1,7 +1,7 @@
 //! Changing the user, and giving up all that he need not have.
 
 use super::Account;
-use nix::unistd::{Gid, ROOT, initgroups, setegid, seteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, ROOT, getgrouplist, setegid, seteuid, setgroups, setresgid, setresuid};
 use rustix::io::Errno;
 use rustix::process::{parent_process_death_signal, set_parent_process_death_signal};
 use rustix::thread::{
@@ -12,13 +12,17 @@ use rustix::thread::{
 use std::ffi::CString;
 use std::io;
 
-/// Becomes the user for good. Of root's capabilities these are left, as far as we had them: here, in all threads that
+/// Becomes the user for good, and a member of one more group if there is one. Of root's capabilities these are left, as far as we had them: here, in all threads that
 /// are started from now on, and in programs that they start. Nothing can bring more back.
-pub(super) fn become_user(account: &Account, wanted: CapabilitySet) -> io::Result<()> {
+pub(super) fn become_user(
+    account: &Account,
+    group: Option<Gid>,
+    wanted: CapabilitySet,
+) -> io::Result<()> {
     // Who started us with it wants it still; the kernel forgets it when the user changes.
     let death_signal = parent_process_death_signal()?;
     let kept = capabilities(None)?.permitted & wanted;
-    set_groups(account)?;
+    set_groups(account, group)?;
     for_all_others(kept, remove_capability_from_bounding_set)?;
     set_keep_capabilities(true)?;
     setresgid(account.gid, account.gid, account.gid)?;
@@ -51,11 +55,13 @@ pub(super) fn end_as() -> io::Result<()> {
     Ok(())
 }
 
-fn set_groups(account: &Account) -> nix::Result<()> {
-    match account.user.as_deref().map(CString::new) {
-        Some(Ok(name)) => initgroups(&name, account.gid),
-        _ => setgroups(&[account.gid]),
-    }
+fn set_groups(account: &Account, more: Option<Gid>) -> nix::Result<()> {
+    let mut groups = match account.user.as_deref().map(CString::new) {
+        Some(Ok(name)) => getgrouplist(&name, account.gid)?,
+        _ => vec![account.gid],
+    };
+    groups.extend(more.filter(|more| !groups.contains(more)));
+    setgroups(&groups)
 }
 
 /// Calls this for each capability that the kernel knows and that is not kept.

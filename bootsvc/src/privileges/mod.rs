@@ -3,8 +3,11 @@
 //! Call these before the first thread is started: capabilities belong to threads, and new ones inherit them.
 
 mod account;
+mod admins;
 mod capabilities;
 mod take_over;
+
+pub(crate) use admins::admins;
 
 use account::{Account, Who};
 
@@ -12,7 +15,7 @@ use crate::config::Config;
 use crate::paths::Paths;
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, geteuid};
 use rustix::fs::{Access, Mode, access};
 use rustix::process::umask;
 use rustix::thread::CapabilitySet;
@@ -83,7 +86,12 @@ pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> a
             let reads = server.reads(paths, config);
             let folders = paths.own();
             folders.iter().try_for_each(|folder| make_own(folder, &account))?;
-            become_user(&account, server.capabilities())?;
+            // To which it gives its socket.
+            let group = match server {
+                Server::Storage => None,
+                Server::Boot | Server::Both => admins::configured(config)?,
+            };
+            become_user(&account, group, server.capabilities())?;
             let trouble = folders.iter().find_map(|folder| unusable(folder));
             if let Some(trouble) =
                 trouble.or_else(|| reads.iter().find_map(|file| unreadable(file)))
@@ -101,7 +109,7 @@ pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> a
 pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
     if let Some(account) = owner(paths)? {
         paths.own().iter().try_for_each(|folder| make_own(folder, &account))?;
-        become_user(&account, COMMAND)?;
+        become_user(&account, None, COMMAND)?;
     }
     close_files();
     Ok(())
@@ -143,8 +151,8 @@ fn owner(paths: &Paths) -> anyhow::Result<Option<Account>> {
     }
 }
 
-fn become_user(account: &Account, wanted: CapabilitySet) -> anyhow::Result<()> {
-    capabilities::become_user(account, wanted)
+fn become_user(account: &Account, group: Option<Gid>, wanted: CapabilitySet) -> anyhow::Result<()> {
+    capabilities::become_user(account, group, wanted)
         .with_context(|| format!("can't become the user {account}"))
 }
 
@@ -172,7 +180,7 @@ pub(crate) fn check(paths: &Paths, config: &Config) -> Result<String, Trouble> {
         ))),
         Who::Account(account) => {
             let reads = Server::Both.reads(paths, config);
-            become_user(&account, Server::Both.capabilities()).map_err(wrong)?;
+            become_user(&account, None, Server::Both.capabilities()).map_err(wrong)?;
             let troubles: Vec<String> = reads.iter().filter_map(|file| unreadable(file)).collect();
             match troubles.is_empty() {
                 true => {
@@ -182,6 +190,27 @@ pub(crate) fn check(paths: &Paths, config: &Config) -> Result<String, Trouble> {
             }
         }
     }
+}
+
+/// Who may use the boot server by commands.
+///
+/// # Errors
+/// What is wrong with the group that is configured.
+pub(crate) fn check_admins(config: &Config) -> Result<String, String> {
+    match admins::configured(config).map_err(|error| format!("{error:#}"))? {
+        Some(group) => {
+            let name = admins::name(group);
+            Ok(format!("commands: for root, and for members of the group {name}"))
+        }
+        None => Ok("commands: for root only; members of a group bootlace-admin might, too, if there were one".to_owned()),
+    }
+}
+
+/// Whether this process may write to the folder as the servers do, or make it.
+pub(crate) fn is_owner(folder: &Path) -> bool {
+    geteuid().is_root()
+        || Account::owning(folder)
+            .is_ok_and(|owner| owner.is_none_or(|owner| owner.uid == geteuid()))
 }
 
 /// What a check finds.

@@ -243,9 +243,6 @@ pub enum Error {
     /// The image store refuses.
     #[error(transparent)]
     Store(#[from] images::StoreError),
-    /// An image could not be imported.
-    #[error(transparent)]
-    Import(#[from] images::ImportError),
     /// The initrd of an image could not be built.
     #[error("no initrd can be built for {image}/v{version}: {why}")]
     Initrd {
@@ -273,7 +270,9 @@ impl Error {
     /// Whether what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         match self {
-            Self::NoMachine(_) | Self::NoVersion { .. } => true,
+            Self::NoMachine(_)
+            | Self::NoVersion { .. }
+            | Self::Store(images::StoreError::Missing { .. }) => true,
             Self::Room(error) => error.is_not_found(),
             _ => false,
         }

@@ -1,8 +1,8 @@
 //! The one door to a site: use cases, durable state, and what the boot path may read without waiting.
 //!
-//! Pages, command line and the boot server's sockets all go through [`Service`]. Several processes may
-//! open the same state at once: SQLite arbitrates, and each sees the changes of the others within a
-//! second.
+//! Pages, command line and the boot server's sockets all go through [`Service`]. Several processes that open the
+//! same state at once lose nothing by it: SQLite arbitrates, and each sees the changes of the others within a second.
+//! What is in the memory of one the others don't see, which is why commands ask the boot server.
 #![forbid(unsafe_code)]
 
 pub mod backup;
@@ -24,8 +24,8 @@ pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::error::Error;
 pub use crate::fleet::{
-    Discovered, Imported, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
-    RoomChange, RoomError, RoomView, SettingsChange, StateWord, Status, machine_state,
+    Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue, RoomChange,
+    RoomError, RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};
@@ -35,5 +35,4 @@ pub use crate::storage_client::StorageError;
 pub use crate::store::{
     Hardware, PowerState, Sighting, check_database, copy_database, count_machines,
 };
-pub use images::{ImportError, ImportRequest, Progress, Step, Stop};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

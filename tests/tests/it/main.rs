@@ -4,6 +4,7 @@ mod aoe_candidate;
 mod book;
 mod boot;
 mod cli;
+mod commands;
 mod crowds;
 mod dhcp;
 mod failures;

@@ -1,15 +1,16 @@
 //! `bootlace initrd build`
 
-use super::super::{one_of, open, root_kind, say, table};
+use super::super::{one_of, root_kind, say, table};
 use super::inspect::size;
 use crate::paths::Paths;
 use crate::privileges::as_command;
+use crate::site::Site;
 use anyhow::{Context, bail};
 use clap::Args;
 use initrd_builder::{
     Directory, Fit, Init, Initrd, KernelPackage, ModuleSource, Options, PackedModule,
 };
-use model::{FileSystem, ImageName, RootKind};
+use model::{FileSystem, ImageName, ImageVersion, RootKind};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -93,8 +94,10 @@ impl Build {
         let init = Init::parse(bytes).with_context(|| format!("can't use {}", init.display()))?;
         // The cache of modules is the servers', and the initrd the caller's.
         let initrd = as_command(paths, || {
-            let options = self.options(paths)?;
-            let source = self.source.open(paths)?;
+            let image = self.source.image.as_ref();
+            let version = image.map(|image| newest(paths, image)).transpose()?;
+            let options = self.options(paths, version.as_ref())?;
+            let source = self.source.open(paths, version.as_ref())?;
             Ok(initrd_builder::build(source.as_ref(), &init, &options)?)
         })?;
         write(&self.output, &initrd.bytes)
@@ -117,19 +120,17 @@ impl Build {
         Ok(())
     }
 
-    fn options(&self, paths: &Paths) -> anyhow::Result<Options> {
+    /// For a version of an image, if it is for one.
+    fn options(&self, paths: &Paths, version: Option<&ImageVersion>) -> anyhow::Result<Options> {
         let roots = self.roots.as_ref();
         let fit = self.fit.as_deref().map(read_fit).transpose()?;
-        let file_systems = match (&self.file_systems, &self.source.image) {
-            (Some(names), _) => Some(names.iter().copied().collect()),
-            (None, _) if fit.is_none() => None,
-            (None, Some(image)) => Some([file_system_of(paths, image)?].into()),
-            (None, None) => Some([FileSystem::Ext4].into()),
+        let of_image = version.map(|version| version.file_system);
+        let file_systems = match &self.file_systems {
+            Some(names) => Some(names.iter().copied().collect()),
+            None if fit.is_none() => None,
+            None => Some([of_image.unwrap_or(FileSystem::Ext4)].into()),
         };
-        let root_file_system = match &self.source.image {
-            Some(image) if file_systems.is_none() => Some(file_system_of(paths, image)?),
-            _ => None,
-        };
+        let root_file_system = of_image.filter(|_| file_systems.is_none());
         Ok(Options {
             roots: roots.map(|kinds| kinds.iter().copied().collect()),
             more_roots: BTreeSet::new(),
@@ -143,9 +144,15 @@ impl Build {
 }
 
 impl Source {
-    fn open(&self, paths: &Paths) -> anyhow::Result<Box<dyn ModuleSource>> {
+    fn open(
+        &self,
+        paths: &Paths,
+        version: Option<&ImageVersion>,
+    ) -> anyhow::Result<Box<dyn ModuleSource>> {
+        if let Some(version) = version {
+            return Ok(service::image_modules(&paths.images(), version)?);
+        }
         Ok(match self {
-            Self { image: Some(image), .. } => open(paths)?.module_source(image)?,
             Self { kernel_package, .. } if !kernel_package.is_empty() => {
                 Box::new(KernelPackage::open(kernel_package)?)
             }
@@ -161,10 +168,14 @@ fn read_fit(file: &Path) -> anyhow::Result<Fit> {
     Fit::parse(&text).with_context(|| format!("can't use {}", file.display()))
 }
 
-/// File system of the newest version's root. A missing image is for the source to report.
-fn file_system_of(paths: &Paths, image: &ImageName) -> anyhow::Result<FileSystem> {
-    let site = open(paths)?.site();
-    Ok(site.newest(image).map_or(FileSystem::Ext4, |version| version.file_system))
+/// The newest version of an image.
+fn newest(paths: &Paths, image: &ImageName) -> anyhow::Result<ImageVersion> {
+    let versions: Vec<ImageVersion> = Site::enter(paths, None)?.get("/api/v1/images")?;
+    let mut known: Vec<ImageName> = versions.iter().map(|version| version.image.clone()).collect();
+    known.dedup();
+    let of_image = versions.into_iter().filter(|version| version.image == *image);
+    let newest = of_image.max_by_key(|version| version.version);
+    Ok(newest.ok_or_else(|| service::Error::NoImage { image: image.clone(), known })?)
 }
 
 fn explain(initrd: &Initrd) -> String {

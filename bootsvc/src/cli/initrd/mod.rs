@@ -5,7 +5,6 @@ mod inspect;
 mod ls;
 
 use crate::paths::Paths;
-use crate::privileges::become_command;
 use clap::Subcommand;
 
 #[derive(Subcommand)]
@@ -36,7 +35,7 @@ impl Initrd {
         match self {
             Self::Build(build) => build.run(paths),
             Self::Inspect(inspect) => inspect.run(),
-            Self::Ls(ls) => become_command(paths).and_then(|()| ls.run(paths)),
+            Self::Ls(ls) => ls.run(paths),
         }
     }
 }

@@ -1,50 +1,37 @@
-//! Images: import, index, and the files that machines boot.
+//! Images: index, and the files that machines boot.
 
 use crate::error::Error;
 use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
 use crate::service::Service;
-use images::{ImportRequest, Progress, Stop};
+use images::Store;
 use initrd_builder::ModuleSource;
 use model::{BootFile, BootPart, ImageName, ImageVersion};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An image version that was imported.
-#[derive(Debug)]
-pub struct Imported {
-    /// The version.
-    pub version: ImageVersion,
-    /// Kernels of its system that were not taken, and why.
-    pub passed_over: Vec<String>,
-    /// Its initrd, or why machines can't boot it yet.
-    pub initrd: Result<PathBuf, Error>,
-}
-
 impl Service {
-    /// Imports a disk image as the next version of an image, and builds its initrd.
+    /// Records a version that somebody has made in the image store, and builds its initrd. Who records it again changes
+    /// nothing.
     ///
-    /// Takes minutes; `progress` is called about once for each MiB, on another thread.
+    /// The second result is where its initrd is, or why machines can't boot it yet.
     ///
     /// # Errors
-    /// The import failed or was stopped; nothing of it stays. See [`images::ImportError`].
-    pub async fn import_image(
+    /// There is no such version in the store, or the database can't be written.
+    pub async fn record_image_version(
         &self,
-        request: ImportRequest,
-        stop: Stop,
-        mut progress: impl FnMut(Progress) + Send + 'static,
-    ) -> Result<Imported, Error> {
+        image: ImageName,
+        version: u32,
+    ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
         let store = Arc::clone(self.store());
-        let import =
-            tokio::task::spawn_blocking(move || store.import(&request, &stop, &mut progress));
-        let import = import.await.map_err(|_| Error::Stopping)??;
-        let version = import.version;
-        // First the initrd, then the index: a server that runs finds it built.
+        let described = tokio::task::spawn_blocking(move || store.version(&image, version));
+        let version = described.await.map_err(|_| Error::Stopping)??;
+        // First the initrd, then the index: who boots the version finds it built.
         let initrd = self.initrds().ensure(&version).await;
         let indexed = version.clone();
         let stored = self.database().write(move |tables| Ok(tables.put_image_version(&indexed)?));
         stored.await?;
         tracing::info!(image = %version.image, version = version.version, "image imported");
-        Ok(Imported { version, passed_over: import.passed_over, initrd })
+        Ok((version, initrd))
     }
 
     /// Where a file that machines boot is on this server's disk.
@@ -90,20 +77,20 @@ impl Service {
     ///
     /// # Errors
     /// The folder or `bootlace-init` can't be read.
-    pub fn initrd_files(&self) -> Result<Vec<InitrdFile>, Error> {
-        self.initrds().files()
+    pub async fn initrd_files(&self) -> Result<Vec<InitrdFile>, Error> {
+        let service = self.clone();
+        let files = tokio::task::spawn_blocking(move || service.initrds().files());
+        files.await.map_err(|_| Error::Stopping)?
     }
+}
 
-    /// The kernel modules of the newest version of an image, for building an initrd by hand.
-    ///
-    /// # Errors
-    /// There is no such image, or its file system can't be read.
-    pub fn module_source(&self, image: &ImageName) -> Result<Box<dyn ModuleSource>, Error> {
-        let site = self.site();
-        let version = site.newest(image).ok_or_else(|| Error::NoImage {
-            image: image.clone(),
-            known: site.images.iter().map(|version| version.image.clone()).collect(),
-        })?;
-        Ok(Box::new(ImageModules::open(self.store(), version)?))
-    }
+/// The kernel modules of a version in the image store `images`, for building an initrd by hand.
+///
+/// # Errors
+/// There is no such version, or its file system can't be read.
+pub fn image_modules(
+    images: &Path,
+    version: &ImageVersion,
+) -> Result<Box<dyn ModuleSource>, Error> {
+    Ok(Box::new(ImageModules::open(&Store::open(images)?, version)?))
 }

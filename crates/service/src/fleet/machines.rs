@@ -12,39 +12,50 @@ use model::{
 use wire::Mac;
 
 /// What to change of a machine; `None` leaves it as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MachineChange {
     /// The NIC that it boots from, of several the first. Needed for a new machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
     /// Other NICs that it boots from, in place of those that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub other_macs: Option<Vec<Mac>>,
     /// NICs that it boots from, too, from now on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add_macs: Vec<Mac>,
     /// NICs that it boots from no more. If the first is among them, the next one is the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove_macs: Vec<Mac>,
     /// Image to boot; `Some(None)` takes it away.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub image: Option<Option<ImageName>>,
     /// How its root disk reaches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<RootKind>,
     /// Where a foreign server has its root; says how it reaches the machine, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub root_url: Option<RootUrl>,
     /// What becomes of what it writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub write_mode: Option<WriteMode>,
     /// Kernel parameters for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_args: Option<KernelArgs>,
     /// Whether its next boot begins with an empty write layer; then this is `false` again.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_disk: Option<bool>,
     /// What it takes from its room or the site from now on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inherit: Vec<Setting>,
     /// The room that it is in; `Some(None)`: none. Whoever moves to another room has no seat there yet.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub room: Option<Option<RoomName>>,
     /// Where it stands in its room; `Some(None)`: nobody knows.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub seat: Option<Option<Seat>>,
     /// Words by which it is found, in place of those that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<Tag>>,
 }
 

@@ -17,7 +17,7 @@ mod site_status;
 mod state_copy;
 
 pub use discovered::Discovered;
-pub use images::Imported;
+pub use images::image_modules;
 pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;

@@ -43,15 +43,15 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     let options = Options { init: Some(init), ..options(root.path()) };
     let folder = options.initrds.clone();
     let service = Service::open(options).unwrap();
-    let names = |service: &Service| -> Vec<String> {
-        let files = service.initrd_files().unwrap();
+    let names = async |service: &Service| -> Vec<String> {
+        let files = service.initrd_files().await.unwrap();
         let word = |file: &crate::InitrdFile| {
             let size = file.size_bytes.map_or("-".to_owned(), |size| size.to_string());
             format!("{}/{} {size} {}", file.image, file.version, file.is_current)
         };
         files.iter().map(word).collect()
     };
-    assert_eq!(names(&service), ["debian/1 - false", "debian/2 - false", "debian/3 - false"]);
+    assert_eq!(names(&service).await, ["debian/1 - false", "debian/2 - false", "debian/3 - false"]);
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
@@ -62,7 +62,7 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     }
     let size = current.len();
     assert_eq!(
-        names(&service),
+        names(&service).await,
         [
             &format!("debian/1 {size} true"),
             "debian/2 17 false",
@@ -237,7 +237,7 @@ fn images_and_folders_are_read_alike() {
         .output();
     assert!(made.unwrap().status.success());
     let service = Service::open(options(root)).unwrap();
-    let of_image = service.module_source(&"debian".parse().unwrap()).unwrap();
+    let of_image = crate::image_modules(&options(root).images, &service.site().images[0]).unwrap();
     let of_folder = Directory::open(&files).unwrap();
     let expected = [
         "extra/r8125.ko",

@@ -1,0 +1,229 @@
+//! The site as commands see it: the JSON API of the boot server that runs here, or, as long as none does, the same API
+//! of this process, which has the state for itself meanwhile.
+
+mod connection;
+mod refused;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use connection::connect;
+pub(crate) use refused::Refused;
+
+use crate::boot_socket::{self, Peer};
+use crate::config::Config;
+use crate::paths::Paths;
+use crate::privileges::become_command;
+use crate::state_lock::{StateLock, TRY_INTERVAL, Wait, is_denied};
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use connection::Answer;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
+use hyper_util::service::TowerToHyperService;
+use nix::unistd::geteuid;
+use refused::only_these;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::{Options, Service};
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use web::LocalAdmin;
+
+/// How long the boot server may take to answer. Itself it waits up to five seconds for another program's lock on its
+/// database, and for its storage server.
+const DEADLINE: Duration = Duration::from_secs(12);
+
+/// The same, for work: an initrd, or a copy of a large database on a slow disk.
+const WORK_DEADLINE: Duration = Duration::from_secs(600);
+
+/// A site, as long as a command needs it.
+pub(crate) struct Site {
+    paths: Paths,
+    runtime: Runtime,
+    way: Way,
+}
+
+enum Way {
+    /// A boot server runs here. The connection is for the first request.
+    Server(RefCell<Option<UnixStream>>),
+    /// None runs. Fields are dropped in this order.
+    Here(Router, #[expect(dead_code, reason = "it is kept")] StateLock),
+}
+
+/// Who has the state.
+pub(crate) enum Reached {
+    /// A boot server, which answers here.
+    Server(UnixStream),
+    /// This process.
+    Lock(StateLock),
+}
+
+impl Site {
+    /// The site for a command, which has not started a thread yet: without a boot server it goes on as the servers' user.
+    ///
+    /// # Errors
+    /// This user may not, or the state can't be opened.
+    pub(crate) fn open(paths: &Paths) -> anyhow::Result<Self> {
+        let stream = connect(paths)?;
+        if stream.is_none() {
+            become_command(paths)?;
+        }
+        Self::enter(paths, stream)
+    }
+
+    /// The site for a process that is the user already that it is to be. The connection is one that it has made before.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn enter(paths: &Paths, stream: Option<UnixStream>) -> anyhow::Result<Self> {
+        let lock = match reach(paths, stream)? {
+            Reached::Server(stream) => return Self::of_server(paths, stream),
+            Reached::Lock(lock) => lock,
+        };
+        let runtime = runtime()?;
+        let service = {
+            let _in_runtime = runtime.enter();
+            Service::open(options(paths))?
+        };
+        let router = boot_socket::router(service, paths.cache());
+        Ok(Self { paths: paths.clone(), runtime, way: Way::Here(router, lock) })
+    }
+
+    /// The site of the boot server at the other end.
+    ///
+    /// # Errors
+    /// No threads can be started.
+    pub(crate) fn of_server(paths: &Paths, stream: UnixStream) -> anyhow::Result<Self> {
+        let way = Way::Server(RefCell::new(Some(stream)));
+        Ok(Self { paths: paths.clone(), runtime: runtime()?, way })
+    }
+
+    /// Whether a boot server runs.
+    pub(crate) fn has_server(&self) -> bool {
+        matches!(self.way, Way::Server(_))
+    }
+
+    /// What is at `url`.
+    ///
+    /// # Errors
+    /// [`Refused`], or there is no answer.
+    pub(crate) fn get<T: DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {
+        self.ask(Method::GET, url, None, DEADLINE)
+    }
+
+    /// Has something done.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(method, url, Some(serde_json::to_vec(body)?), DEADLINE)
+    }
+
+    /// Has work done, which takes longer.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn work<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::POST, url, Some(serde_json::to_vec(body)?), WORK_DEADLINE)
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Vec<u8>>,
+        deadline: Duration,
+    ) -> anyhow::Result<T> {
+        let mut request = Request::builder().method(method).uri(url).header(HOST, "localhost");
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let mut request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        match &self.way {
+            Way::Server(first) => {
+                let first = first.borrow_mut().take();
+                let stream = first.map_or_else(|| connect(&self.paths), |first| Ok(Some(first)))?;
+                let stream = stream.context("the boot server has ended meanwhile")?;
+                self.runtime.block_on(connection::exchange(stream, request, deadline))?.read()
+            }
+            Way::Here(router, _) => {
+                let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
+                request.extensions_mut().insert(ConnectInfo(us));
+                let router = TowerToHyperService::new(router.clone());
+                let answer = self.runtime.block_on(async {
+                    let response = hyper::service::Service::call(&router, request).await;
+                    let Ok(response) = response;
+                    Answer::receive(response).await
+                });
+                answer?.read()
+            }
+        }
+    }
+}
+
+/// The boot server that runs, or the state for this process.
+///
+/// # Errors
+/// This user may not, or somebody has the state for so long.
+pub(crate) fn reach(paths: &Paths, stream: Option<UnixStream>) -> anyhow::Result<Reached> {
+    if let Some(stream) = stream {
+        return Ok(Reached::Server(stream));
+    }
+    let mut wait = Wait::new();
+    loop {
+        // One that has just started holds the lock, and answers a moment later.
+        if let Some(stream) = connect(paths)? {
+            return Ok(Reached::Server(stream));
+        }
+        let holder = match StateLock::try_take(paths, false) {
+            Ok(Ok(lock)) => return Ok(Reached::Lock(lock)),
+            Ok(Err(holder)) => holder,
+            Err(error) if is_denied(&error) && !geteuid().is_root() => {
+                return Err(only_these(paths, &error).into());
+            }
+            Err(error) => return Err(error),
+        };
+        if wait.is_over() {
+            match holder.is_server {
+                true => {
+                    bail!("{holder} has started or is stopping, and does not answer yet: try again")
+                }
+                false => bail!("{holder} is not done yet: try again when it is"),
+            }
+        }
+        if wait.is_to_be_told() {
+            let _ = writeln!(std::io::stderr(), "waiting for {holder}");
+        }
+        std::thread::sleep(TRY_INTERVAL);
+    }
+}
+
+/// As the boot server has them, as far as commands need that. What is wrong with the configuration it will report.
+fn options(paths: &Paths) -> Options {
+    let options = Options::under(&paths.root);
+    let Ok(config) = Config::load(&paths.config()) else { return options };
+    let nbd_ca = config.storage.machine_ca().unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "note: {error:#}");
+        None
+    });
+    Options { rescue_busybox: config.boot.rescue_busybox, ..options.with_nbd_ca(nbd_ca) }
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
