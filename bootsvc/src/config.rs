@@ -422,7 +422,7 @@ impl Config {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(ConfigError::Missing { path: path.into() })
+                Err(ConfigError::Missing { path: path.into(), what: "there is nothing" })
             }
             Err(source) => Err(ConfigError::Unreadable { path: path.into(), source }),
         }
@@ -430,6 +430,10 @@ impl Config {
 
     /// Reads what is or will be at this path.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        if toml::from_str(text).is_ok_and(|table: toml::Table| table.is_empty()) {
+            let what = "the section [network] is missing";
+            return Err(ConfigError::Missing { path: path.into(), what });
+        }
         toml::from_str(text)
             .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))
     }

@@ -16,4 +16,5 @@ mod privileges;
 mod serve;
 mod site;
 mod state_lock;
+mod systemd;
 mod up;

@@ -1,11 +1,11 @@
 //! The sockets of the web page.
 
 use crate::boot_socket;
-use crate::net;
 use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
 use crate::net::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
-use crate::net::port_holder::{Protocol, in_use};
+use crate::net::{self, Handed};
+use crate::systemd;
 use anyhow::Context;
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
@@ -28,16 +28,14 @@ const LIMITS: Limits = Limits {
     silent_stays: Duration::from_secs(1),
 };
 
-/// The listener for the pages: one that was handed to us (systemd's LISTEN_FDS), or our own.
-pub(crate) async fn listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let mut handed =
-        sd_notify::listen_fds().context("can't take over the sockets in LISTEN_FDS")?;
-    if let Some(descriptor) = handed.next() {
-        return net::listener_from(descriptor).context("can't use the socket in LISTEN_FDS");
-    }
-    TcpListener::bind(address)
+/// The listener for the pages: one that was handed to us (a socket unit's, or ours from before a restart), or a new one.
+pub(crate) async fn listener(
+    mut handed: Vec<Handed>,
+    address: SocketAddr,
+) -> anyhow::Result<TcpListener> {
+    handed.retain(|handed| handed.name != systemd::PAGES || handed.is_at(address));
+    net::listener(handed, address)
         .await
-        .map_err(|error| in_use(Protocol::Tcp, address, error))
         .with_context(|| format!("can't show the web page on {address}"))
 }
 

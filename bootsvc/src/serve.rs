@@ -7,6 +7,7 @@ use crate::boot::reports::ReportListener;
 use crate::boot_socket;
 use crate::config::Config;
 use crate::net;
+use crate::net::Handed;
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::link::{Link, LinkWatch};
@@ -16,12 +17,13 @@ use crate::pages;
 use crate::paths::Paths;
 use crate::privileges;
 use crate::state_lock::StateLock;
+use crate::systemd;
 use anyhow::Context;
 use model::{FindingKind, Subject};
 use service::{Options, Service};
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -43,12 +45,12 @@ pub(crate) fn ports(config: &Config) -> [(Protocol, u16); 5] {
     ]
 }
 
-/// Runs the boot server until `stop`; `ready` is called when it serves. `storage_deaths` tells how a storage server that is
-/// started with it has ended.
+/// Runs the boot server until `stop`; `ready` is called when it serves. `handed` are sockets that whoever started us has
+/// opened; `storage_deaths` tells how a storage server that is started with it has ended.
 pub(crate) async fn run(
     paths: &Paths,
     config: &Config,
-    storage_deaths: Option<mpsc::Receiver<String>>,
+    (handed, storage_deaths): (Vec<Handed>, Option<mpsc::Receiver<String>>),
     ready: impl FnOnce(),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -100,17 +102,18 @@ pub(crate) async fn run(
     let dhcp = net::dhcp_socket::DhcpSocket::bind(&config.network.interface, server)?;
     let tftp = net::tftp_server::Tftp::bind(server)?;
     let http_address = SocketAddr::from((server, initcfg::HTTP_PORT));
-    let http_listener = TcpListener::bind(http_address)
-        .await
-        .map_err(|error| in_use(Protocol::Tcp, http_address, error))
-        .context("can't serve boot files by HTTP")?;
+    let (mut boot_files, handed): (Vec<_>, Vec<_>) =
+        handed.into_iter().partition(|handed| handed.name == systemd::BOOT_FILES);
+    boot_files.retain(|handed| handed.is_at(http_address));
+    let http_listener =
+        net::listener(boot_files, http_address).await.context("can't serve boot files by HTTP")?;
     let reports_address = SocketAddr::from((server, initcfg::REPORT_PORT));
     let (alive, machines_alive) = mpsc::channel(ALIVE_MAX);
     let reports = ReportListener::bind(server, service.clone(), alive.clone())
         .await
         .map_err(|error| in_use(Protocol::Udp, reports_address, error))
         .context("can't listen for reports")?;
-    let pages = pages::listener(config.web.listen).await?;
+    let pages = pages::listener(handed, config.web.listen).await?;
     let pages_address = pages.local_addr()?;
     let boot_socket = paths.boot_socket();
     let admins = privileges::admins(config)?;
@@ -122,6 +125,8 @@ pub(crate) async fn run(
         None => None,
     };
 
+    systemd::keep(systemd::BOOT_FILES, &[http_listener.as_fd()]);
+    systemd::keep(systemd::PAGES, &[pages.as_fd()]);
     let neighbours =
         net::neighbours::Neighbours::new(&config.network.interface, server, network.prefix);
     let files = BootFiles::new(service.clone(), grub, server, neighbours, alive);
@@ -175,7 +180,7 @@ pub(crate) async fn run(
         loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}"),
         "boot server ready; the web page is http://{pages_address}/"
     );
-    tell_systemd("boot server ready");
+    systemd::ready("boot server ready");
     ready();
 
     // A task that ends by itself has panicked: better to be restarted than to serve half.
@@ -223,13 +228,5 @@ fn sent_away(service: &Service, what: &'static str) -> impl FnMut() + Send + use
             "{what} are refused to clients: the boot server may have only {limit} connections and files"
         );
         service.found(FindingKind::NoDescriptors, &Subject::Server, cause);
-    }
-}
-
-/// Tells systemd, if it started us, that we serve.
-pub(crate) fn tell_systemd(status: &str) {
-    let states = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)];
-    if let Err(error) = sd_notify::notify(&states) {
-        tracing::debug!(%error, "systemd was not told");
     }
 }

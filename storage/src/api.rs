@@ -15,6 +15,7 @@ use model::{
     Space, StallVerb,
 };
 use socket2::Socket;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,6 +56,10 @@ impl Api {
     pub(crate) fn handed(socket: Socket) -> std::io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self { listener: UnixListener::from_std(socket.into())? })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// Answers until `stop` is done, and then for as long as requests take, but not for ever.

@@ -32,8 +32,18 @@ pub use tls::{TlsConfig, TlsError, read_authorities};
 
 use socket2::{Domain, Socket};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use table::Exports;
+
+/// Sockets that listen, of a storage server that serves. Whoever duplicates them can hand them to its successor.
+#[derive(Debug)]
+pub struct Listening<'a> {
+    /// NBD's.
+    pub nbd: Vec<BorrowedFd<'a>>,
+    /// The storage API's.
+    pub api: BorrowedFd<'a>,
+}
 
 /// Runs the storage server until `stop` is done; `ready` is called when it serves.
 ///
@@ -44,7 +54,7 @@ use table::Exports;
 /// Something can't be opened; nothing is served then.
 pub async fn run(
     config: Config,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(Listening<'_>),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let exports = Arc::new(Exports::open(&config)?);
@@ -70,7 +80,7 @@ pub async fn run(
     for interface in &config.aoe_interfaces {
         aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
     }
-    ready();
+    ready(Listening { nbd: nbd.sockets(), api: api.as_fd() });
     let restoring = tokio::spawn(Arc::clone(&exports).restore_absent());
     let served =
         api.serve(Arc::clone(&exports), nbd.counts(), config.who, stop).await.map_err(Error::Api);

@@ -6,6 +6,7 @@ mod book;
 mod image;
 mod initrd;
 mod machine;
+mod manual;
 mod server;
 mod share;
 mod status;
@@ -35,7 +36,7 @@ const GLOBAL: usize = 900;
 ///
 /// Then switch on a PC with network boot, and adopt it at http://127.0.0.1:8080/discovered
 #[derive(Parser)]
-#[command(name = "bootlace", version, verbatim_doc_comment, max_term_width = 100)]
+#[command(name = "bootlace", version = version(), verbatim_doc_comment, max_term_width = 100)]
 struct Cli {
     /// Keep all configuration and state below DIR, for trials
     #[arg(long, value_name = "DIR", default_value = "/", global = true, display_order = GLOBAL)]
@@ -65,7 +66,11 @@ enum Command {
     },
     Share(share::Share),
     /// Check the configuration, and whether the server could start
-    Check,
+    Check {
+        /// Only tell by the exit code whether Bootlace is configured yet: 0 if it is, or 1
+        #[arg(long)]
+        configured: bool,
+    },
     /// Show machines, their boots, and what needs attention
     Status(status::Status),
     /// Save the site in one file, and restore it
@@ -80,6 +85,16 @@ enum Command {
     /// Build, inspect and list initrds
     #[command(subcommand)]
     Initrd(initrd::Initrd),
+    #[command(hide = true)]
+    Manual(manual::Manual),
+}
+
+/// The release, and the commit that it was built from if whoever built it has told.
+fn version() -> &'static str {
+    match option_env!("BOOTLACE_COMMIT") {
+        Some(commit) => format!("{} (commit {commit})", env!("CARGO_PKG_VERSION")).leak(),
+        None => concat!(env!("CARGO_PKG_VERSION"), " (commit unknown)"),
+    }
 }
 
 /// Runs the command line of this process.
@@ -107,12 +122,14 @@ pub fn run() -> ExitCode {
         Command::Serve => server::serve(&paths, ration),
         Command::Storage { started_by_up } => server::storage(&paths, started_by_up, ration),
         Command::Share(share) => share.run(),
-        Command::Check => server::check(&paths),
+        Command::Check { configured: true } => server::check_configured(&paths),
+        Command::Check { configured: false } => server::check(&paths),
         Command::Status(status) => status.run(&paths),
         Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
         Command::Machine(machine) => machine.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
+        Command::Manual(manual) => manual.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,29 +2,32 @@
 
 use super::{runtime, say};
 use crate::check::Verdict;
-use crate::config::{Config, NbdTls};
+use crate::config::{Config, ConfigError, NbdTls};
 use crate::log::Ration;
-use crate::net::handed_sockets;
 use crate::net::holders::Holders;
+use crate::net::{Handed, handed_sockets};
 use crate::network::network;
 use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
-use crate::{check, serve, up};
+use crate::{check, serve, systemd, up};
 use anyhow::{Context, bail};
 use model::Network;
 use nix::sys::signal::Signal;
 use rustix::process::Pid;
+use socket2::Socket;
 use std::net::SocketAddr;
 use std::path::Path;
-use storage::Who;
+use storage::{Listening, Who};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub(super) fn serve(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     let holders = Holders::find(&serve::ports(&config));
+    let handed = handed()?;
     begin(Server::Boot, paths, &config)?;
-    let served = until_stopped(ration, |stop| serve::run(paths, &config, None, || (), stop));
+    let served =
+        until_stopped(ration, |stop| serve::run(paths, &config, (handed, None), || (), stop));
     served.map_err(|error| holders.name_in(error))
 }
 
@@ -32,6 +35,11 @@ pub(super) fn serve(paths: &Paths, ration: Ration) -> anyhow::Result<()> {
 fn begin(server: Server, paths: &Paths, config: &Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
     become_server(server, paths, config)
+}
+
+/// Sockets that whoever started us has opened.
+fn handed() -> anyhow::Result<Vec<Handed>> {
+    handed_sockets().context("can't take over the sockets in LISTEN_FDS")
 }
 
 /// What the storage server is told.
@@ -59,19 +67,34 @@ pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow:
     let network = network(&config)?;
     begin(Server::Storage, paths, &config)?;
     let mut storage = storage_settings(paths, &config, &network);
-    storage.handed = handed_sockets().context("a socket of LISTEN_FDS")?;
+    storage.handed = for_storage(handed()?, paths, &storage.nbd);
     storage.who = Who {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         identity: up::identity(&storage)?,
         up: up.and_then(Pid::from_raw),
     };
     until_stopped(ration, async |stop| {
-        let ready = || {
+        let ready = |listening: Listening<'_>| {
+            systemd::keep(systemd::NBD, &listening.nbd);
+            systemd::keep(systemd::STORAGE_API, &[listening.api]);
             tracing::info!(nbd = ?network.nbd, "storage server ready");
-            serve::tell_systemd("storage server ready");
+            systemd::ready("storage server ready");
         };
         Ok(storage::run(storage, ready, stop.cancelled_owned()).await?)
     })
+}
+
+/// Those of the sockets on which the storage server shall serve: what was kept from before a restart, as far as the
+/// configuration and the folder for sockets are still the same, and what somebody else has opened for it.
+fn for_storage(handed: Vec<Handed>, paths: &Paths, nbd: &[SocketAddr]) -> Vec<Socket> {
+    let socket = paths.storage_socket();
+    let is_wanted = |handed: &Handed| match handed.name.as_str() {
+        systemd::NBD => nbd.iter().any(|address| handed.is_at(*address)),
+        // Whose file is gone is reached by nobody.
+        systemd::STORAGE_API => handed.is_on(&socket) && socket.exists(),
+        _ => true,
+    };
+    handed.into_iter().filter(is_wanted).map(|handed| handed.socket).collect()
 }
 
 pub(super) fn up(paths: &Paths, root: &Path, verbose: u8, ration: Ration) -> anyhow::Result<()> {
@@ -79,9 +102,11 @@ pub(super) fn up(paths: &Paths, root: &Path, verbose: u8, ration: Ration) -> any
     // A wrong network is reported once, by us, and not by the storage server too.
     let settings = storage_settings(paths, &config, &network(&config)?);
     let holders = Holders::find(&serve::ports(&config));
+    let handed = handed()?;
     begin(Server::Both, paths, &config)?;
-    let served =
-        until_stopped(ration, |stop| up::run(paths, &config, &settings, (root, verbose), stop));
+    let served = until_stopped(ration, |stop| {
+        up::run(paths, &config, &settings, (root, verbose), handed, stop)
+    });
     served.map_err(|error| holders.name_in(error))
 }
 
@@ -93,11 +118,24 @@ fn until_stopped(
     runtime()?.block_on(async {
         let stop = stop_signal()?;
         let told = tokio::spawn(ration.tell(stop.clone()));
-        let done = server(stop.clone()).await;
+        let served = server(stop.clone());
+        let done = tokio::select! {
+            biased;
+            done = served => done,
+            never = systemd::watchdog() => match never {},
+        };
         stop.cancel();
         told.await.context("what the log leaves out is not told")?;
         done
     })
+}
+
+/// Fails as long as nothing is configured. What is wrong with a configuration is for the servers to say.
+pub(super) fn check_configured(paths: &Paths) -> anyhow::Result<()> {
+    match Config::load(&paths.config()) {
+        Err(error @ ConfigError::Missing { .. }) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {

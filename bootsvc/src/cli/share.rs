@@ -4,7 +4,7 @@ use super::{runtime, say, server};
 use crate::config::check_local;
 use crate::net::handed_sockets;
 use crate::privileges::raise_descriptor_limit;
-use crate::serve;
+use crate::systemd;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use model::ShelfSlot;
@@ -118,7 +118,8 @@ impl Share {
     pub(super) fn run(self) -> anyhow::Result<()> {
         raise_descriptor_limit();
         let mut config = self.config();
-        config.nbd_sockets = handed_sockets().context("a socket of LISTEN_FDS")?;
+        let handed = handed_sockets().context("a socket of LISTEN_FDS")?;
+        config.nbd_sockets = handed.into_iter().map(|handed| handed.socket).collect();
         let has_address = !config.nbd_sockets.is_empty() || !config.aoe.is_empty();
         if !has_address && config.nbd.is_empty() {
             config.nbd.push(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 10809))));
@@ -127,7 +128,7 @@ impl Share {
             let stop = server::stop_signal()?;
             let share = storage::Share::start(config)?;
             share.addresses().iter().for_each(say);
-            serve::tell_systemd("sharing");
+            systemd::ready("sharing");
             let mut looks = tokio::time::interval(GROWTH_INTERVAL);
             while stop.run_until_cancelled(looks.tick()).await.is_some() {
                 if let Err(error) = share.grow() {

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 /// The configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// There is no file yet.
+    /// There is no file yet, or it sets nothing, as the one that a package brings.
     #[error(
-        "there is no configuration {path}; write at least:\n\n  [network]\n  interface = \"enp3s0\"\n  \
+        "Bootlace is not configured yet: {what} in {path}; write there at least:\n\n  [network]\n  interface = \"enp3s0\"\n  \
          pool = \"10.0.5.100-10.0.5.199\"\n\nwith the interface and a range of free addresses of your \
          boot network"
     )]
     Missing {
         /// Where it should be.
         path: PathBuf,
+        /// What is not there.
+        what: &'static str,
     },
     /// The file can't be read.
     #[error("can't read the configuration {path}")]

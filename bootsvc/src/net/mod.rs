@@ -18,4 +18,4 @@ mod handed;
 mod tftp_transfer;
 mod watched;
 
-pub use handed::{handed_sockets, listener_from};
+pub use handed::{Handed, handed_sockets, listener};

@@ -5,6 +5,7 @@ mod storage;
 pub(crate) use storage::identity;
 
 use crate::config::Config;
+use crate::net::Handed;
 use crate::paths::Paths;
 use crate::serve;
 use ::storage::Config as StorageConfig;
@@ -27,6 +28,7 @@ pub(crate) async fn run(
     config: &Config,
     settings: &StorageConfig,
     (root, verbose): (&Path, u8),
+    handed: Vec<Handed>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let identity = identity(settings)?;
@@ -48,7 +50,7 @@ pub(crate) async fn run(
     let ready = || {
         let _ = ready.send(());
     };
-    let served = serve::run(paths, config, Some(storage_deaths), ready, stop).await;
+    let served = serve::run(paths, config, (handed, Some(storage_deaths)), ready, stop).await;
     storage_stop.cancel();
     keeper.await.context("the keeper of the storage server died")?;
     served

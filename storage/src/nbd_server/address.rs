@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -135,6 +135,10 @@ impl Listener {
     pub(super) fn stop(&self) {
         // It only counts, and can't overflow.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Where it listens: with the port that was chosen, if it was asked for any.

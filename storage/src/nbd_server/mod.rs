@@ -25,7 +25,7 @@ use nbd::server::{Agreed, ExportInfo, Handshake, Reason, Refusal, Step, Tls, Way
 use socket2::{SockAddr, Socket};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -104,6 +104,11 @@ impl NbdServer {
     /// Where it listens.
     pub(crate) fn addresses(&self) -> io::Result<Vec<Address>> {
         self.doors.iter().map(|door| door.listener.address()).collect()
+    }
+
+    /// The sockets that listen.
+    pub(crate) fn sockets(&self) -> Vec<BorrowedFd<'_>> {
+        self.doors.iter().map(|door| door.listener.as_fd()).collect()
     }
 
     /// What it could not do.

@@ -281,7 +281,7 @@ pub(crate) fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(storage::run(config, ready, stop)).unwrap();
+    runtime.block_on(storage::run(config, |_| ready(), stop)).unwrap();
 }
 
 /// Body of a PUT. The AoE address is 1.N, with the last digit of the machine's name.
