@@ -261,8 +261,7 @@ impl Site {
         }
     }
 
-    /// Stages of a machine's last boot; empty if it never booted, or if the server does not know it
-    /// yet: it looks for changes of others each second.
+    /// Stages of a machine's last boot; empty if it never booted, or if there is no such machine.
     ///
     /// # Errors
     /// The API does not answer.

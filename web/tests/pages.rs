@@ -514,6 +514,15 @@ async fn the_api_does_what_the_pages_do() {
     let taken = format!("{{\"mac\":\"{MAC}\"}}");
     let (status, body) = site.json("PUT", "/api/v1/machines/lab-08", &taken).await;
     assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    let (status, body) = site.json("PATCH", "/api/v1/machines/lab-08", "{\"image\":null}").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("give the MAC"), "{body}");
+    let added = "{\"mac\":\"52:54:00:00:00:08\"}";
+    let (status, body) = site.json("PATCH", "/api/v1/machines/lab-08", added).await;
+    assert_eq!((status, &body["name"]), (StatusCode::CREATED, &"lab-08".into()), "{body}");
+    site.json("DELETE", "/api/v1/machines/lab-08", "").await;
+    let (_, body) = site.json("GET", "/api/v1/initrds", "").await;
+    assert_eq!((&body[0]["image"], &body[0]["state"]), (&"debian-12".into(), &"missing".into()));
     let (status, _) = site.json("PUT", "/api/v1/machines/Bad%20Name", &taken).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 
