@@ -438,7 +438,7 @@ async fn a_machine_has_several_network_cards() {
         ("", "a machine needs the MAC"),
         ("52:54:00:00:00:01+nonsense", "nonsense is not a MAC address"),
         ("52:54:00:00:00:01,52:54:00:00:00:03", "belongs to the machine lab-08"),
-        ("ff:ff:ff:ff:ff:ff", "no NIC has it"),
+        ("ff:ff:ff:ff:ff:ff", "no network card has it"),
     ] {
         let (status, _, page) = site.post("/machines/lab-07", &format!("macs={macs}")).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{macs}");
@@ -450,7 +450,7 @@ async fn a_machine_has_several_network_cards() {
     let change = |body: &'static str| site.json("PATCH", machine, body);
     let (status, body) = change("{\"remove_macs\":[\"52:54:00:00:00:04\"]}").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(body["detail"].as_str().unwrap().contains("is no MAC of lab-07"), "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("is not a MAC of lab-07"), "{body}");
     let (status, _) = change("{\"add_macs\":[\"52:54:00:00:00:03\"]}").await;
     assert_eq!(status, StatusCode::CONFLICT);
     let (status, body) = change("{\"remove_macs\":[\"52:54:00:00:00:01\"]}").await;

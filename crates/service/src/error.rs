@@ -90,9 +90,9 @@ pub enum Error {
     },
     /// The open database has its name no more.
     #[error(
-        "the database {} is not the one that this server has open: {what}. Nothing is stored any more. Save what the \
-         server has by bootlace backup create FILE, then stop it and put the database back by bootlace backup restore FILE",
-        path.display()
+        "{}. Save what the server has by bootlace backup create FILE, then stop it and put the database back by bootlace \
+         backup restore FILE",
+        self.fact()
     )]
     DatabaseGone {
         /// Its name.
@@ -102,7 +102,7 @@ pub enum Error {
     },
     /// Another process keeps all others from writing.
     #[error(
-        "nothing can be stored, as {} has locked the database {}: let it end what it does, or stop it",
+        "nothing can be stored, as {} has locked the database {}: wait for it to finish, or stop it",
         by.as_deref().unwrap_or("another program"), path.display()
     )]
     DatabaseLocked {
@@ -146,7 +146,7 @@ pub enum Error {
     },
     /// A machine without a hardware address could never boot.
     #[error(
-        "{mac} is the only MAC of {machine}: give it another one before you take this one away, or remove the \
+        "{mac} is the only MAC of {machine}: give it another one before you remove this one, or remove the \
          machine"
     )]
     LastMac {
@@ -156,7 +156,7 @@ pub enum Error {
         machine: MachineName,
     },
     /// A hardware address is to be taken away from a machine that does not have it.
-    #[error("{mac} is no MAC of {machine}: it has {}", macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{mac} is not a MAC of {machine}: it has {}", macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", "))]
     NotItsMac {
         /// The address.
         mac: Mac,
@@ -166,7 +166,7 @@ pub enum Error {
         macs: Vec<Mac>,
     },
     /// No PC has so many NICs.
-    #[error("{0} would have more than {max} MACs: take one away that it does not boot from any more", max = Machine::MACS_MAX)]
+    #[error("{0} would have more than {max} MACs: remove one that it no longer boots from", max = Machine::MACS_MAX)]
     TooManyMacs(MachineName),
     /// Nobody said where the root is.
     #[error(
@@ -189,7 +189,7 @@ pub enum Error {
     },
     /// No NIC has such an address.
     #[error(
-        "{0} is a group's address or none at all: no NIC has it; look at the sticker of the PC, or adopt it when it asks"
+        "{0} is a multicast address or no address at all, so no network card has it: see the sticker on the PC, or adopt the PC when it asks"
     )]
     GroupMac(Mac),
     /// There is no such image.
@@ -259,14 +259,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// SQLite refuses to use the database at `path`.
-    pub(crate) fn database(
-        path: &Path,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Self {
-        Self::Database { path: path.to_owned(), source: Arc::new(source) }
-    }
-
     /// Whether what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         match self {
@@ -296,6 +288,18 @@ impl Error {
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }
         )
+    }
+
+    /// What is so, without what helps: findings have a remedy of their own.
+    pub(crate) fn fact(&self) -> String {
+        match self {
+            Self::DatabaseGone { path, what } => format!(
+                "the database {} is not the one that this server has open: {what}. Nothing is stored any more",
+                path.display()
+            ),
+            Self::Storage(error) => error.fact(),
+            _ => self.chain(),
+        }
     }
 
     /// The whole chain of causes in one line.

@@ -29,10 +29,7 @@ const NOT_UNDERSTOOD: u16 = 422;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// Nobody listens.
-    #[error(
-        "the storage server does not answer at {} ({cause}): start it by bootlace up, or by bootlace \
-         storage", socket.display()
-    )]
+    #[error("{}: start it by bootlace up, or by bootlace storage", silence(socket, cause))]
     Unreachable {
         /// Its socket.
         socket: PathBuf,
@@ -55,13 +52,27 @@ pub enum StorageError {
     },
     /// It had a disk that it does not have any more.
     #[error(
-        "the persistent disk of {0} is not there: the file system with it is probably not mounted. Mount it; to begin a \
+        "the persistent disk of {0} is not there: the file system that holds it is probably not mounted. Mount it; to begin a \
          new one, bootlace machine reset {0}"
     )]
     NoDisk(MachineName),
     /// The answer is not of this API.
     #[error("the storage server's answer can't be understood: are both of the same version?")]
     Answer(#[source] serde_json::Error),
+}
+
+impl StorageError {
+    /// What is so, without what helps: findings have a remedy of their own.
+    pub(crate) fn fact(&self) -> String {
+        match self {
+            Self::Unreachable { socket, cause } => silence(socket, cause),
+            _ => wire::error_chain(self),
+        }
+    }
+}
+
+fn silence(socket: &Path, cause: &std::io::Error) -> String {
+    format!("the storage server does not answer at {} ({cause})", socket.display())
 }
 
 /// Makes the export of a machine what it shall be, at once or when its boot has proven itself: see

@@ -5,14 +5,20 @@ use core::error::Error;
 
 /// An error and its causes in one line, the outermost first: `can't read /etc/x: permission denied`.
 ///
-/// A cause whose text stands in the line already is left out: some errors of other libraries repeat theirs.
+/// Nothing is said twice, as some errors repeat their causes, and others what is said of them: a cause whose text stands
+/// in the line already is left out, and one that begins with what was said last replaces that.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
+    let mut last = 0;
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        if !line.contains(&more) {
+        if more.starts_with(&line[last..]) {
+            line.truncate(last);
+            line.push_str(&more);
+        } else if !line.contains(&more) {
             line.push_str(": ");
+            last = line.len();
             line.push_str(&more);
         }
         cause = error.source();
@@ -36,6 +42,13 @@ mod tests {
     #[error("cut short")]
     struct Inner(#[source] Truncated);
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("{said}")]
+    struct Repeated {
+        said: &'static str,
+        source: Truncated,
+    }
+
     #[test]
     fn causes_follow_and_nothing_is_said_twice() {
         let cause = Truncated { field: "xid", wanted: 4, left: 1 };
@@ -48,6 +61,12 @@ mod tests {
         assert_eq!(
             error_chain(&outer("packet, it is cut short")),
             "no packet, it is cut short: truncated: xid needs 4 bytes, 1 are left"
+        );
+        let cause = Repeated { said: "cut short", source: cause };
+        assert_eq!(error_chain(&cause), "cut short: truncated: xid needs 4 bytes, 1 are left");
+        assert_eq!(
+            error_chain(&Repeated { said: "truncated", ..cause }),
+            "truncated: xid needs 4 bytes, 1 are left"
         );
     }
 }

@@ -58,8 +58,8 @@ pub enum LayerError {
     },
     /// A persistent layer that was there is not.
     #[error(
-        "the persistent disk of {machine} is not in {dir}, where it was: the file system with it is probably not \
-         mounted. Mount it, or put the disk back from a backup; to begin a new one, bootlace machine reset {machine}"
+        "{fact}. Mount it, or put the disk back from a backup; to begin a new one, bootlace machine reset {machine}",
+        fact = missing(machine, dir)
     )]
     Missing {
         /// The machine.
@@ -69,8 +69,8 @@ pub enum LayerError {
     },
     /// A persistent layer's files are damaged.
     #[error(
-        "the persistent disk of {machine} is damaged: {path}: {why}. Put it back from a backup; to begin a new one, \
-         bootlace machine reset {machine}"
+        "{fact}. Put it back from a backup; to begin a new one, bootlace machine reset {machine}",
+        fact = damaged(machine, path, why)
     )]
     Damaged {
         /// The machine.
@@ -93,6 +93,29 @@ pub enum LayerError {
     /// The digest of the base is no BLAKE3.
     #[error("the digest {0:?} of the image version is not 64 hexadecimal digits")]
     Digest(String),
+}
+
+impl LayerError {
+    /// What is so of a disk that a machine keeps, without what helps: who lists such disks says that once. `None`: it is
+    /// another error.
+    pub fn fact(&self) -> Option<String> {
+        match self {
+            Self::Missing { machine, dir } => Some(missing(machine, dir)),
+            Self::Damaged { machine, path, why } => Some(damaged(machine, path, why)),
+            _ => None,
+        }
+    }
+}
+
+fn missing(machine: &MachineName, dir: &Path) -> String {
+    format!(
+        "the persistent disk of {machine} is not in {}, where it was: the file system that holds it is probably not mounted",
+        dir.display()
+    )
+}
+
+fn damaged(machine: &MachineName, path: &Path, why: &str) -> String {
+    format!("the persistent disk of {machine} is damaged: {}: {why}", path.display())
 }
 
 pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayerError {

@@ -102,3 +102,14 @@ pub enum ExportError {
         why: String,
     },
 }
+
+impl ExportError {
+    /// What is so, in one line with its causes; without what helps if that is the same for each disk that machines keep.
+    pub(crate) fn fact(&self) -> String {
+        let fact = match self {
+            Self::Layer(error) => error.fact(),
+            _ => None,
+        };
+        fact.unwrap_or_else(|| wire::error_chain(self))
+    }
+}

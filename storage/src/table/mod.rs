@@ -210,8 +210,8 @@ impl Exports {
         let report = |machine: MachineName| {
             let (stands_on, trouble) = match self.kept_disk(&machine) {
                 Ok(Some(disk)) => (Some(disk), None),
-                Ok(None) => (None, Some(self.layers.missing(&machine).to_string())),
-                Err(error) => (None, Some(wire::error_chain(&error))),
+                Ok(None) => (None, self.layers.missing(&machine).fact()),
+                Err(error) => (None, Some(error.fact())),
             };
             DiskReport { machine, stands_on, trouble }
         };

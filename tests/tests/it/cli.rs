@@ -202,7 +202,7 @@ fn a_machine_gets_a_second_network_card_and_loses_it_again() {
 
     says(&["set", "lab-01", "--remove-mac", port, "--remove-mac", "52:54:00:00:00:03"]);
     refuse(&machine(&["set", "lab-01", "--remove-mac", dock]), &["only MAC of lab-01"]);
-    refuse(&machine(&["set", "lab-01", "--remove-mac", port]), &["is no MAC of lab-01", dock]);
+    refuse(&machine(&["set", "lab-01", "--remove-mac", port]), &["is not a MAC of lab-01", dock]);
     assert!(says(&["rm", "lab-01"]).contains(dock));
 }
 

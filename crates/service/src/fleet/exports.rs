@@ -38,7 +38,7 @@ impl Service {
             Err(error) => {
                 // What it said of its clients is compared with what it says next.
                 let Answer { descriptors, refusals, .. } = (*before).clone();
-                let error = Some(wire::error_chain(&error));
+                let error = Some(error.fact());
                 Answer { asked, descriptors, refusals, disks, error, ..Answer::default() }
             }
         };

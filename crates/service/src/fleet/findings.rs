@@ -27,7 +27,7 @@ impl Service {
             trouble.map(|why| format!("No machine can start: nothing can be stored, as {why}"));
         holds(FindingKind::StateNotStored, server(trouble).into_iter().collect());
 
-        let gone = self.database().gone().map(|gone| upper_first(&gone.to_string()));
+        let gone = self.database().gone().map(|gone| upper_first(&gone.fact()));
         holds(FindingKind::StateGone, server(gone).into_iter().collect());
         let locked = self.database().locked().map(|locked| {
             let by = locked.by.as_deref().unwrap_or("another program");
@@ -36,7 +36,7 @@ impl Service {
         holds(FindingKind::StateLocked, server(locked).into_iter().collect());
 
         let full = self.database().is_disk_full().then_some(
-            "The disk with the state is full: leases and boots are stored in the room that is kept for them"
+            "The disk that holds the state is full: leases and boots are still stored, in space that is reserved for them"
         );
         holds(FindingKind::StateDiskFull, server(full.map(str::to_owned)).into_iter().collect());
 

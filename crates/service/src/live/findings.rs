@@ -113,6 +113,9 @@ impl Findings {
         list.sort_by(|one: &Finding, other| {
             (one.level, one.kind, &one.cause).cmp(&(other.level, other.kind, &other.cause))
         });
+        // Whatever a test of this crate finds must be said once.
+        #[cfg(test)]
+        list.iter().for_each(tests::assert_said_once);
         list
     }
 
@@ -189,6 +192,29 @@ fn plain(cause: &str) -> String {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+
+    /// Words in a row that are no accident.
+    const REPEATED_WORDS: usize = 5;
+
+    /// A cause says what is so, and its remedy what helps: neither says what the other does, nor anything twice.
+    pub(super) fn assert_said_once(finding: &Finding) {
+        let word = |text: &str| text.trim_matches(|it: char| !it.is_alphanumeric()).to_lowercase();
+        let text = format!("{} | {}", finding.cause, finding.remedy);
+        let words: Vec<String> = text.split_whitespace().map(word).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for run in words.windows(REPEATED_WORDS) {
+            assert!(seen.insert(run), "{}: {run:?} is said twice: {text}", finding.kind);
+        }
+        let advice = [
+            "bootlace backup",
+            "bootlace machine reset",
+            "bootlace up",
+            "bootlace storage",
+            ". Mount ",
+        ];
+        let given = advice.iter().find(|advice| finding.cause.contains(*advice));
+        assert_eq!(given, None, "{}: the remedy is in the cause: {text}", finding.kind);
+    }
 
     const KIND: FindingKind = FindingKind::AddressInUse;
 

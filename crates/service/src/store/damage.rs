@@ -4,6 +4,17 @@ use super::copies::former_copies;
 use crate::error::Error;
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
+use std::sync::Arc;
+
+/// What SQLite says. The source of its error says the same in other words, so this has none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct SqliteError(pub(super) Arc<rusqlite::Error>);
+
+/// SQLite refuses to use the database at `path`.
+pub(super) fn refused(path: &Path, error: impl Into<Arc<rusqlite::Error>>) -> Error {
+    Error::Database { path: path.to_owned(), source: Arc::new(SqliteError(error.into())) }
+}
 
 /// What is said of an error of SQLite as the database is opened.
 pub(super) fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
@@ -12,9 +23,10 @@ pub(super) fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
             damaged(path, source.to_string())
         }
         Some(ErrorCode::SystemIoFailure) => {
-            Error::DiskBroken { path: path.to_owned(), source: std::sync::Arc::new(source) }
+            let source = Arc::new(SqliteError(Arc::new(source)));
+            Error::DiskBroken { path: path.to_owned(), source }
         }
-        _ => Error::database(path, source),
+        _ => refused(path, source),
     }
 }
 

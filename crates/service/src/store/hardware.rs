@@ -1,5 +1,6 @@
 //! Rows of what machines are made of, as their init tells at each boot.
 
+use super::damage::refused;
 use super::row::parse;
 use super::schema;
 use super::transaction::{Part, Transaction};
@@ -185,7 +186,7 @@ fn keep_all<'a>(
     database: &Path,
     all: impl Iterator<Item = (Mac, &'a Hardware)>,
 ) -> Result<(), Error> {
-    let failed = |source| Error::database(database, source);
+    let failed = |source| refused(database, source);
     let mut connection = schema::open(database)?;
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

@@ -1,5 +1,6 @@
 //! Rows of image versions: an index of the image store.
 
+use super::damage::refused;
 use super::row::{parse, wrong};
 use super::schema;
 use super::transaction::{Part, Transaction};
@@ -58,8 +59,8 @@ impl Transaction<'_> {
 pub(crate) fn index(
     database: &Path,
     list: impl Fn() -> Result<Vec<ImageVersion>, Error>,
-) -> Result<(), Error> {
-    let failed = |source| Error::database(database, source);
+) -> Result<Vec<ImageVersion>, Error> {
+    let failed = |source| refused(database, source);
     let mut connection = schema::open(database)?;
     if Transaction::new(&connection).image_versions().map_err(failed)? == list()? {
         return Ok(());

@@ -4,6 +4,7 @@
 //! them lies a file that is given up if it needs some after all. The pages are taken from what becomes free then at once,
 //! before others do.
 
+use super::damage::SqliteError;
 use crate::error::Error;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::fs::{self, File};
@@ -76,7 +77,7 @@ pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
 pub(crate) fn is_full_disk(error: &Error) -> bool {
     match error {
         Error::Database { source, .. } | Error::DiskBroken { source, .. } => {
-            (**source).downcast_ref::<rusqlite::Error>().is_some_and(is_full)
+            (**source).downcast_ref::<SqliteError>().is_some_and(|error| is_full(&error.0))
         }
         Error::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
         _ => false,

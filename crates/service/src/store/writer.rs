@@ -1,5 +1,6 @@
 //! The thread that writes: it takes changes out of a queue and stores those that wait together in one transaction.
 
+use super::damage::refused;
 use super::lock_holder::lock_holder;
 use super::place::{Gone, Place};
 use super::reserve::{Reserve, claim, is_full};
@@ -74,9 +75,7 @@ pub(super) enum Unstored {
 impl Unstored {
     pub(super) fn error(&self, path: &Path) -> Error {
         match self {
-            Self::Sqlite(source) => {
-                Error::Database { path: path.to_owned(), source: source.clone() }
-            }
+            Self::Sqlite(source) => refused(path, Arc::clone(source)),
             Self::Gone(gone) => gone.error(path),
             Self::Locked(by) => Error::DatabaseLocked { path: path.to_owned(), by: by.clone() },
         }

@@ -189,8 +189,8 @@ async fn nics_come_and_go_and_belong_to_one_machine() {
     };
     let boot = service.boot_started(DOCK, Firmware::Bios).await.unwrap();
     refused(set(take_away(MAC)).await, "is the only MAC of lab-07");
-    refused(set(take_away(DOCK)).await, "is no MAC of lab-07: it has 52:54:00:00:00:01");
-    refused(set(add(Mac::BROADCAST)).await, "no NIC has it");
+    refused(set(take_away(DOCK)).await, "is not a MAC of lab-07: it has 52:54:00:00:00:01");
+    refused(set(add(Mac::BROADCAST)).await, "no network card has it");
     let eighth = |n: u8| Mac([2, 0, 0, 0, 0, n]);
     let many = MachineChange { add_macs: (0..8).map(eighth).collect(), ..Default::default() };
     refused(set(many).await, "more than 8 MACs");
