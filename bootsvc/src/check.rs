@@ -17,7 +17,7 @@ use wire::error_chain;
 /// One thing that was checked, in words.
 pub(crate) enum Verdict {
     Right(String),
-    /// The servers start, but there is a better way.
+    /// The servers start, but something should be done about it.
     Better(String),
     /// It keeps a server from starting.
     Wrong(String),
@@ -38,6 +38,7 @@ pub(crate) fn run(paths: &Paths) -> Vec<Verdict> {
     let mut findings: Vec<Verdict> = checked(paths, &config).into_iter().map(Into::into).collect();
     findings.push(descriptors(paths));
     findings.extend(pool(paths, &config));
+    findings.extend(damaged_images(paths));
     // Last, since this process is not root any more then.
     findings.push(match privileges::check(paths, &config) {
         Ok(text) => Verdict::Right(text),
@@ -234,6 +235,21 @@ fn n_machines(paths: &Paths) -> Result<u64, String> {
     };
     let glance = asked.and_then(|site| site.get::<Glance>("/api/v1/status"));
     glance.map(|glance| glance.n_machines).map_err(|error| format!("{error:#}"))
+}
+
+/// Image versions with which machines can't start, if there are any.
+fn damaged_images(paths: &Paths) -> Option<Verdict> {
+    // A check changes nothing, so the store is not made here.
+    let store = paths.images().exists().then(|| images::Store::open(&paths.images()))?;
+    // Whether it can be read is checked with the images.
+    let troubles = store.and_then(|store| store.troubles()).unwrap_or_default();
+    (!troubles.is_empty()).then(|| {
+        Verdict::Better(format!(
+            "machines can't start with damaged images: {}. Mount the file system that holds them, put them back from a \
+             backup, or import them again",
+            troubles.join("; ")
+        ))
+    })
 }
 
 /// Whether another DHCP server answers, if that matters.

@@ -188,25 +188,42 @@ async fn forget_rescue(State(service): State<Service>, name: NamePath) -> Answer
 struct Version {
     #[serde(flatten)]
     version: ImageVersion,
+    /// What people wanted to remember about it.
+    note: Option<String>,
+    /// What is wrong with its files.
+    damage: Option<String>,
     /// `missing`, `building`, `ready` or `failed`.
     initrd: &'static str,
     initrd_bytes: Option<u64>,
     initrd_error: Option<String>,
+    /// What was left out of the initrd, and why.
+    initrd_warnings: Vec<String>,
 }
 
 async fn images(State(service): State<Service>) -> Json<Vec<Version>> {
-    let versions = service.site().images.clone();
-    let describe = |version: ImageVersion| {
-        let (initrd, initrd_bytes, initrd_error) =
-            match service.initrd_state(&version.image, version.version) {
-                InitrdState::Missing => ("missing", None, None),
-                InitrdState::Building => ("building", None, None),
-                InitrdState::Ready { size_bytes, .. } => ("ready", Some(size_bytes), None),
-                InitrdState::Failed(why) => ("failed", None, Some(why)),
-            };
-        Version { version, initrd, initrd_bytes, initrd_error }
-    };
-    Json(versions.into_iter().map(describe).collect())
+    let mut versions = Vec::new();
+    for version in service.site().images.clone() {
+        let (image, number) = (version.image.clone(), version.version);
+        let (initrd, initrd_bytes, initrd_error) = match service.initrd_state(&image, number) {
+            InitrdState::Missing => ("missing", None, None),
+            InitrdState::Building => ("building", None, None),
+            InitrdState::Ready { size_bytes, .. } => ("ready", Some(size_bytes), None),
+            InitrdState::Failed(why) => ("failed", None, Some(why)),
+        };
+        let initrd_warnings = service.initrd_warnings(&image, number).await;
+        let damage = service.version_trouble(&image, number);
+        let note = service.image_note(image, number).await;
+        versions.push(Version {
+            version,
+            note,
+            damage,
+            initrd,
+            initrd_bytes,
+            initrd_error,
+            initrd_warnings,
+        });
+    }
+    Json(versions)
 }
 
 /// An initrd of the cache, or an image version without one.
@@ -220,6 +237,8 @@ struct Initrd {
     path: Option<PathBuf>,
     /// `unused`, `missing`, `outdated` or `ready`.
     state: &'static str,
+    /// What was left out of it, and why.
+    warnings: Vec<String>,
 }
 
 async fn initrds(State(service): State<Service>) -> Answer<Json<Vec<Initrd>>> {
@@ -231,8 +250,8 @@ async fn initrds(State(service): State<Service>) -> Answer<Json<Vec<Initrd>>> {
             (_, _, true) => "ready",
             (_, _, false) => "outdated",
         };
-        let InitrdFile { image, version, kernel, path, size_bytes, is_current: _ } = file;
-        Initrd { image, version, kernel, size_bytes, path, state }
+        let InitrdFile { image, version, kernel, path, size_bytes, is_current: _, warnings } = file;
+        Initrd { image, version, kernel, size_bytes, path, state, warnings }
     };
     Ok(Json(files.into_iter().map(describe).collect()))
 }

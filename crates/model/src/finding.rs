@@ -97,37 +97,40 @@ const fn hours(n: u64) -> Passes {
 kinds! {
     /// The database takes nothing.
     StateNotStored = "state-not-stored", Alarm, Passes::WhenOver,
-        "Make room on the disk with /var/lib/bootlace, or look at that disk.";
+        "Free space on the disk that holds /var/lib/bootlace, or check that disk.";
     /// The disk with the state is full.
     StateDiskFull = "state-disk-full", Alarm, Passes::WhenOver,
-        "Make room on the disk with /var/lib/bootlace; machines that must write wait until then.";
+        "Free space on the disk that holds /var/lib/bootlace; machines that must write wait until then.";
     /// The database was deleted or replaced while the boot server runs.
     StateGone = "state-gone", Alarm, Passes::WhenOver,
         "Save what the server has by bootlace backup create, stop it, and put the database back by bootlace backup restore.";
     /// Another program keeps the database locked.
     StateLocked = "state-locked", Alarm, Passes::WhenOver,
-        "Let that program end what it does, or stop it.";
+        "Wait for that program to finish, or stop it.";
     /// The storage server does not answer.
     StorageSilent = "storage-silent", Alarm, Passes::WhenOver,
         "Start the storage server; if it runs, its log says more.";
     /// The storage server died and was started again.
     StorageDied = "storage-died", Warning, hours(24),
-        "Look into the log for what it said last; if it says nothing, please report it.";
+        "See the log for what it said last; if it says nothing, please report it.";
     /// A disk that a machine keeps is not there, or damaged.
     DiskMissing = "disk-missing", Alarm, Passes::WhenOver,
-        "Mount the file system with it, or put it back from a backup; bootlace machine reset begins a new one.";
+        "Mount the file system that holds it, or put it back from a backup; bootlace machine reset begins a new one.";
     /// Machines are to boot an image of which there is no version.
     ImageMissing = "image-missing", Alarm, Passes::WhenOver,
-        "Mount the file system with /var/lib/bootlace/images, or import the image again.";
+        "Mount the file system that holds /var/lib/bootlace/images, or import the image again.";
+    /// The files of an image version that machines are to boot are damaged or gone.
+    ImageDamaged = "image-damaged", Alarm, Passes::WhenOver,
+        "Mount the file system that holds it, put it back from a backup, or import the image again.";
     /// Clients are sent away, as a server may have no more files and sockets open.
     NoDescriptors = "no-descriptors", Alarm, hours(1),
-        "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates.";
+        "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates how many.";
     /// The storage server has as many NBD connections as it may have.
     NbdFull = "nbd-full", Alarm, minutes(10),
         "Look on the storage server for a host with many connections (ss -tn sport = :10809), and switch it off.";
     /// A host's NBD connections were closed, as too many open nothing.
     NbdCrowded = "nbd-crowded", Warning, minutes(10),
-        "Look for the PC with that address: a program on it is broken, or keeps others out on purpose.";
+        "Look for the PC with that address: a program on it is broken, or it keeps others out on purpose.";
     /// NBD clients do not take their replies.
     NbdMemoryShort = "nbd-memory-short", Warning, minutes(10),
         "Look on the storage server for a host that takes nothing (ss -tn sport = :10809, Send-Q), and for a slow network.";
@@ -139,10 +142,10 @@ kinds! {
         "Make the user bootlace and restart the servers; bootlace check shows how.";
     /// DHCP requests can't be received.
     DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
-        "Bring the boot server's network interface up, with its address, and look at its cable.";
+        "Bring the boot server's network interface up, with its address, and check its cable.";
     /// Another DHCP server answers on the boot network.
     SecondDhcp = "second-dhcp", Alarm, hours(1),
-        "Switch the other DHCP server off, or let it not answer on the boot network.";
+        "Switch the other DHCP server off, or keep it from answering on the boot network.";
     /// No address is left for PCs that asked.
     NoAddressLeft = "no-address-left", Alarm, minutes(10),
         "Make the pool larger or the lease shorter in bootlace.toml.";
@@ -151,13 +154,13 @@ kinds! {
         "Adopt the PCs that belong here; if you don't know them, somebody probably invents them: look for who it is.";
     /// The address that is reserved for a machine is somebody else's still.
     ReservedInUse = "reserved-in-use", Warning, minutes(10),
-        "Switch off who has the address, or wait until its lease ends.";
+        "Switch off the device that has the address, or wait until its lease ends.";
     /// Somebody uses an address that was given to a PC.
     AddressInUse = "address-in-use", Warning, hours(1),
         "Look for a PC with that fixed address, or leave the address out of the pool.";
     /// A relay asks for a network that is not served.
     ForeignRelay = "foreign-relay", Warning, hours(1),
-        "Only the network of the boot server's interface is served: move the PCs there, or take the relay away.";
+        "Only the network of the boot server's interface is served: move the PCs there, or remove the relay.";
     /// An image version has no initrd.
     NoInitrd = "no-initrd", Alarm, Passes::WhenOver,
         "Do what the reason says; often the image lacks a driver.";
@@ -166,7 +169,7 @@ kinds! {
         "Look at the file and the disk that it is on.";
     /// A machine's boot failed.
     MachineFailed = "machine-failed", Warning, Passes::WhenOver,
-        "Its page and the log of its kernel say more.";
+        "Its page and its kernel log say more.";
     /// A machine hangs.
     MachineStuck = "machine-stuck", Warning, Passes::WhenOver,
         "Its page says how far it got.";
@@ -190,7 +193,7 @@ kinds! {
         "If nobody restarted it, look for a PC or a dock with the same MAC address; switches with port security show where.";
     /// One host asks for files by far more often than a PC does.
     AsksTooMuch = "asks-too-much", Warning, minutes(10),
-        "Look for the PC with that address: a program on it is broken, or keeps others out on purpose.";
+        "Look for the PC with that address: a program on it is broken, or it keeps others out on purpose.";
     /// There are more requests for files than are answered.
     NoPlaceLeft = "no-place-left", Warning, minutes(10),
         "Look for a PC that sends requests in invented names; switches with port security stop that.";

@@ -8,6 +8,7 @@ use crate::{Network, Plan};
 use alloc::string::String;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
+use core::time::Duration;
 use initcfg::RESCUE_ARCHIVE_PATH;
 
 /// The first file that GRUB asks for, by TFTP.
@@ -16,8 +17,10 @@ pub const ENTRY_PATH: &str = "/grub/grub.cfg";
 /// The file that is rendered for the machine that asks, by TFTP.
 pub const MACHINE_PATH: &str = "/grub/machine.cfg";
 
-/// Seconds after which a PC that waits in the loader asks again.
-const ASK_AGAIN_SECONDS: u32 = 10;
+/// After which time a PC that waits in the loader asks again.
+pub const ASK_AGAIN: Duration = Duration::from_secs(ASK_AGAIN_SECONDS);
+
+const ASK_AGAIN_SECONDS: u64 = 10;
 
 /// What [`ENTRY_PATH`] holds. Needs the GRUB modules `echo`, `sleep`, `test`, `configfile`, `serial` and
 /// `terminal`. Messages go to the serial port too, where there is one.

@@ -29,7 +29,7 @@ pub use export::{
     StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
+pub use grub::{ASK_AGAIN, ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::ImageVersion;
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, Nonce, ParseChoiceError, RootKind, RootUrl,

@@ -4,13 +4,13 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    BootTimes, Exports, FindingCount, Findings, Heartbeats, Keepers, LastPool, LeaseClock, Refused,
-    Waits,
+    BootTimes, Exports, FindingCount, Findings, Heartbeats, ImageTroubles, Keepers, LastPool,
+    LeaseClock, Refused, Waits,
 };
 use crate::options::Options;
 use crate::store::{self, Database, Reserve, View};
 use images::Store;
-use model::{AddressPool, FindingKind, Level, Site, Subject};
+use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use wire::Mac;
@@ -39,6 +39,9 @@ struct Inner {
     findings: Findings,
     pool: LastPool,
     lease_clock: Arc<LeaseClock>,
+    image_troubles: ImageTroubles,
+    /// Image versions that were in the store when it was looked at the last time before this process.
+    lost_versions: Arc<Vec<ImageVersion>>,
     lookups: Semaphore,
 }
 
@@ -63,7 +66,7 @@ impl Service {
 
     fn open_now(options: Options) -> Result<Self, Error> {
         let store = Arc::new(Store::open(&options.images)?);
-        store::index(&options.database, || Ok(store.list()?))?;
+        let lost = store::index(&options.database, || Ok(store.list()?))?;
         if options.network.is_some() {
             // A part that is missing would be noticed only when it is read.
             store::check_database(&options.database)?;
@@ -86,6 +89,8 @@ impl Service {
             findings: Findings::default(),
             pool: LastPool::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
+            image_troubles: ImageTroubles::default(),
+            lost_versions: Arc::new(lost),
             lookups: Semaphore::new(LOOKUPS_MAX),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -139,6 +144,14 @@ impl Service {
 
     pub(crate) fn exports(&self) -> &Exports {
         &self.inner.exports
+    }
+
+    pub(crate) fn lost_versions(&self) -> &Arc<Vec<ImageVersion>> {
+        &self.inner.lost_versions
+    }
+
+    pub(crate) fn image_troubles(&self) -> &ImageTroubles {
+        &self.inner.image_troubles
     }
 
     pub(crate) fn live_findings(&self) -> &Findings {

@@ -4,8 +4,10 @@
 //! by one rename, and never changes after.
 
 mod draft;
+mod trouble;
 
 pub(crate) use draft::{Draft, Published};
+pub use trouble::VersionTrouble;
 
 use crate::base::Base;
 use crate::block::Block;

@@ -20,8 +20,10 @@ struct Version {
     imported: When,
     initrd_class: &'static str,
     initrd: String,
-    /// Why it has no initrd.
-    error: Option<String>,
+    /// Why machines can't boot it.
+    errors: Vec<String>,
+    /// What was left out of its initrd.
+    warnings: Vec<String>,
     note: Option<String>,
     n_running: usize,
 }
@@ -48,7 +50,8 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
         let state = service.initrd_state(&version.image, version.version);
         is_building |= state == InitrdState::Building;
         let is_newest = site.newest(&version.image) == Some(version);
-        let mut error = None;
+        let damage = service.version_trouble(&version.image, version.version);
+        let mut errors: Vec<String> = damage.into_iter().collect();
         let (initrd_class, initrd) = match state {
             InitrdState::Ready { size_bytes, .. } => {
                 ("ok", format!("● ready, {}", text::bytes(size_bytes)))
@@ -57,7 +60,7 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             InitrdState::Missing if is_newest => ("busy", "◐ not built yet".to_owned()),
             InitrdState::Missing => ("off", "○ not needed".to_owned()),
             InitrdState::Failed(why) => {
-                error = Some(why);
+                errors.push(why);
                 ("fail", "✕ can't be built".to_owned())
             }
         };
@@ -72,7 +75,8 @@ pub(crate) async fn show(State(service): State<Service>) -> Page {
             imported: When::seconds(version.imported_unix, service.now()),
             initrd_class,
             initrd,
-            error,
+            errors,
+            warnings: service.initrd_warnings(&version.image, version.version).await,
             note: service.image_note(version.image.clone(), version.version).await,
             n_running: machines
                 .iter()

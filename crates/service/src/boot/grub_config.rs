@@ -56,7 +56,11 @@ impl Service {
             }
         };
         match (mac, &waiting) {
-            (Some(mac), Some(why)) => self.pc_waits(mac, why),
+            (Some(mac), Some(why)) => {
+                if self.waits_in_loader(mac, why) {
+                    tracing::info!(%mac, why, "waits");
+                }
+            }
             (Some(mac), None) => self.waits().clear(mac),
             (None, _) => {}
         }

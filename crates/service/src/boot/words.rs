@@ -218,14 +218,10 @@ impl Service {
         let view = self.view();
         let current = self.boots(&view, mac, self.now()).map(|boots| boots.current.boot.id);
         if current == Some(boot) {
-            self.pc_waits(mac, &clean(why));
-        }
-    }
-
-    /// A PC waits in its loader or initrd.
-    pub(super) fn pc_waits(&self, mac: Mac, why: &str) {
-        if self.waits().set(mac, why, self.now().moment) {
-            tracing::info!(%mac, why, "waits");
+            let why = clean(why);
+            if self.waits().set(mac, &why, live::WaitsIn::Initrd, self.now().moment) {
+                tracing::info!(%mac, why, "waits");
+            }
         }
     }
 

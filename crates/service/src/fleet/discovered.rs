@@ -37,8 +37,19 @@ impl Service {
             let probable = |seen: &Seen| self.probable_machine(&view, &owners, seen);
             strangers.iter().map(probable).collect()
         };
+        let now = self.now();
         let all = strangers.into_iter().zip(probable);
-        all.map(|(seen, probable_machine)| Discovered { seen, probable_machine }).collect()
+        let mut all: Vec<_> = all
+            .map(|(mut seen, probable_machine)| {
+                // Its firmware has asked once, and its loader does so again and again.
+                if let Some(wait) = self.waits().get(seen.mac, now.moment) {
+                    seen.last_unix = seen.last_unix.max(now.unix_ms_at(wait.at) / 1000);
+                }
+                Discovered { seen, probable_machine }
+            })
+            .collect();
+        all.sort_by_key(|it| (std::cmp::Reverse(it.seen.last_unix), it.seen.mac));
+        all
     }
 
     /// How many PCs asked for a loader and are no machines.

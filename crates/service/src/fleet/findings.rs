@@ -83,6 +83,12 @@ impl Service {
         let missing = missing_images(&site, &self.options().images);
         holds(FindingKind::ImageMissing, server(missing).into_iter().collect());
 
+        let damaged = self
+            .damaged_versions()
+            .into_iter()
+            .map(|((image, version), cause)| held(Subject::Version(image, version), cause));
+        holds(FindingKind::ImageDamaged, damaged.collect());
+
         let machines = self.machines();
         for (kind, word) in [
             (FindingKind::MachineFailed, StateWord::Failed),
@@ -127,7 +133,7 @@ fn missing_images(site: &Site, folder: &Path) -> Option<String> {
     (!names.is_empty()).then(|| format!("Machines are to boot {}, and {why}", names.join(", ")))
 }
 
-fn upper_first(text: &str) -> String {
+pub(super) fn upper_first(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

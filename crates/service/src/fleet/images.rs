@@ -61,6 +61,20 @@ impl Service {
         self.initrds().shelf().state(&Recipe::for_all(&self.site(), image, version))
     }
 
+    /// What was left out of the initrd of an image version, and why; empty as long as it is not built.
+    pub async fn initrd_warnings(&self, image: &ImageName, version: u32) -> Vec<String> {
+        match self.initrd_state(image, version) {
+            InitrdState::Ready { path, .. } => self.initrds().warnings(path).await,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show. Never waits.
+    pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<String> {
+        let troubles = self.image_troubles().last();
+        troubles.get(&(image.clone(), version)).map(|trouble| trouble.why.clone())
+    }
+
     /// The initrd of an image version; builds it if it is not in the cache.
     ///
     /// # Errors

@@ -1,14 +1,13 @@
 //! A machine with everything that is known of it.
 
-use super::machine_state::{MachineState, machine_state};
+use super::machine_state::{MachineState, StateWord, machine_state};
 use super::rescue::Rescue;
 use crate::error::Error;
 use crate::live::Life;
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, ImageName, Machine, MachineName, Site, Stage,
-    WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, Machine, MachineName, Site, Stage, WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -49,6 +48,8 @@ pub struct MachineView {
     pub n_refused: u64,
     /// The image version that it gets at its next boot.
     pub next_version: Option<u32>,
+    /// What is wrong with that version, so that it can't start until somebody does something about it.
+    pub start_trouble: Option<String>,
     /// How full its memory for changes is, in percent; `None` if it has none, or is off.
     pub ram_used_percent: Option<u8>,
     /// Its disk as the storage server sees it.
@@ -126,7 +127,6 @@ impl Service {
                 let of_boot = export
                     .filter(|export| boot.as_ref().is_some_and(|boot| boot.id == export.spec.boot));
                 let nic = boot.as_ref().map_or(machine.mac, |boot| boot.mac);
-                let waiting = self.waits().get(nic, now.moment);
                 let address = |mac| view.lease(mac).map(|lease| lease.address);
                 let seen = machine.macs().filter_map(|mac| view.seen.get(&mac));
                 let seen = seen.max_by_key(|seen| seen.last_unix);
@@ -138,18 +138,20 @@ impl Service {
                     .filter(|_| life == Life::Alive)
                     .and_then(|boot| self.heartbeats().ram_used_percent(boot.id));
                 let life = self.life_without_disk(life, of_boot, now);
-                let state = machine_state(
+                let next = next_version(&view.site, machine, export);
+                let waiting = self.waiting(&view.site, machine, next, nic, now.moment);
+                let mut state = machine_state(
                     boot.as_ref(),
-                    waiting.as_deref(),
+                    waiting.as_ref().map(|(why, _)| why.as_str()),
                     of_boot,
                     life,
                     last.map_or(0, |last| last.n_wordless),
                     now.unix_ms,
                 );
-                let next = machine
-                    .image
-                    .as_ref()
-                    .and_then(|image| kept(machine, export).or_else(|| newest(&view.site, image)));
+                if waiting.is_some_and(|(_, is_over)| is_over) && state.word == StateWord::Waiting {
+                    // It needs nobody any more.
+                    state.word = StateWord::Loading;
+                }
                 MachineView {
                     machine: machine.clone(),
                     state,
@@ -167,11 +169,19 @@ impl Service {
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
+                    start_trouble: self.start_trouble(machine, next),
                     ram_used_percent,
                     export: export.cloned(),
                 }
             })
             .collect()
+    }
+
+    /// The version that a machine gets at its next boot, by what the storage server said last.
+    pub(super) fn next_version(&self, site: &Site, machine: &Machine) -> Option<u32> {
+        let answer = self.exports().last();
+        let export = answer.list.iter().find(|export| export.spec.machine == machine.name);
+        next_version(site, machine, export)
     }
 
     /// One machine with everything that is known of it. Never waits.
@@ -207,8 +217,10 @@ pub(super) fn ram_cause(percent: u8) -> String {
     format!("Its memory for changes is {percent} % full; {then}")
 }
 
-fn newest(site: &Site, image: &ImageName) -> Option<u32> {
-    site.newest(image).map(|version| version.version)
+/// The version that a machine gets at its next boot.
+fn next_version(site: &Site, machine: &Machine, export: Option<&ExportStatus>) -> Option<u32> {
+    let image = machine.image.as_ref()?;
+    kept(machine, export).or_else(|| site.newest(image).map(|version| version.version))
 }
 
 /// The version that a machine stays on because it keeps its disk.

@@ -8,6 +8,7 @@ mod images;
 mod machine_state;
 mod machine_view;
 mod machines;
+mod obstacle;
 mod power;
 mod preview;
 mod rescue;

@@ -2,11 +2,9 @@
 
 use super::findings::images_without_version;
 use crate::service::Service;
-use crate::store;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether images that machines are to boot are there again.
+/// How often it is looked whether the image versions that machines are to boot are there.
 const IMAGES_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Service {
@@ -30,23 +28,15 @@ impl Service {
         }
     }
 
-    /// Finds images whose file system was not mounted when this server started. Never ends.
+    /// Finds image versions that are damaged or gone, and those that are there again. Never ends.
     async fn look_for_images(&self) {
+        self.look_at_images().await;
         loop {
             tokio::time::sleep(IMAGES_INTERVAL).await;
             if !images_without_version(&self.site()).is_empty() {
                 self.index_images().await;
             }
-        }
-    }
-
-    /// What is in the image store now is what machines can boot.
-    pub(crate) async fn index_images(&self) {
-        let (database, store) = (self.options().database.clone(), Arc::clone(self.store()));
-        let indexed =
-            tokio::task::spawn_blocking(move || store::index(&database, || Ok(store.list()?)));
-        if let Ok(Err(error)) = indexed.await {
-            tracing::debug!(error = error.chain(), "images can't be listed");
+            self.look_at_images().await;
         }
     }
 }

@@ -90,6 +90,10 @@ pub(super) fn build(
         .and_then(|()| file.as_file().sync_all())
         .map_err(io_error("write in", folder))?;
     file.persist(&path).map_err(|error| io_error("write", &path)(error.error))?;
+    if recipe.fit.is_none() && !initrd.warnings.is_empty() {
+        let beside = warnings_path(&path);
+        fs::write(&beside, initrd.warnings.join("\n")).map_err(io_error("write", &beside))?;
+    }
     remove_others(folder, &recipe.prefix(), &name);
     let (bytes, n_modules, ms) =
         (initrd.bytes.len(), initrd.modules.len(), initrd.took.as_millis());
@@ -125,9 +129,19 @@ fn key(base: &[u8], version: &ImageVersion, recipe: &Recipe) -> String {
     hash.finalize().to_hex()[..16].to_owned()
 }
 
+/// What was left out of an initrd, and why, a line each: beside it, so that it is known after a restart, too.
+pub(super) fn warnings(initrd: &Path) -> Vec<String> {
+    let text = fs::read_to_string(warnings_path(initrd)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn warnings_path(initrd: &Path) -> PathBuf {
+    initrd.with_added_extension("warnings")
+}
+
 /// Initrds that this one replaces.
 fn remove_others(folder: &Path, prefix: &str, keep: &str) {
-    remove(folder, |name| name.starts_with(prefix) && name != keep);
+    remove(folder, |name| name.starts_with(prefix) && !name.starts_with(keep));
 }
 
 /// Removes files of the cache. One that stays wastes a few megabytes of it.

@@ -1,6 +1,6 @@
 //! What the cache of initrds holds; needs no running server.
 
-use super::build::{base, file_name};
+use super::build::{base, file_name, warnings};
 use super::keep::Initrds;
 use super::recipe::Recipe;
 use crate::error::{Error, io_error};
@@ -22,8 +22,10 @@ pub struct InitrdFile {
     pub path: Option<PathBuf>,
     /// Size of the file.
     pub size_bytes: Option<u64>,
-    /// `false` for what another Bootlace has built: it is built again before a machine boots it.
+    /// `false` for what another Bootlace has built, or with other settings: it is built again before a machine boots it.
     pub is_current: bool,
+    /// What was left out of it, and why.
+    pub warnings: Vec<String>,
 }
 
 impl Initrds {
@@ -50,6 +52,7 @@ impl Initrds {
                 path: None,
                 size_bytes: None,
                 is_current: false,
+                warnings: Vec::new(),
             };
             files.insert((image, version.version), missing);
         }
@@ -75,11 +78,13 @@ impl Initrds {
                 path: None,
                 size_bytes: None,
                 is_current: false,
+                warnings: Vec::new(),
             });
             if file.path.is_none() || is_current {
                 file.path = Some(entry.path());
                 file.size_bytes = Some(about.len());
                 file.is_current = is_current;
+                file.warnings = warnings(&entry.path());
             }
         }
         Ok(files.into_values().collect())

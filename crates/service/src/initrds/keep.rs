@@ -1,6 +1,6 @@
 //! The builder: has ready what machines may ask for.
 
-use super::build::{Settings, build, remove, wrong};
+use super::build::{Settings, build, remove, warnings, wrong};
 use super::fit::{Fitted, Wanted, fitted_of};
 use super::recipe::{FITTED_MARK, Recipe};
 use super::shelf::{InitrdState, Shelf};
@@ -59,6 +59,11 @@ impl Initrds {
     /// How far each is.
     pub(crate) const fn shelf(&self) -> &Shelf {
         &self.shelf
+    }
+
+    /// What was left out of an initrd that is built, and why.
+    pub(crate) async fn warnings(&self, initrd: PathBuf) -> Vec<String> {
+        tokio::task::spawn_blocking(move || warnings(&initrd)).await.unwrap_or_default()
     }
 
     /// Has this one built now, and not at the next look; from then on it is kept built.

@@ -1,5 +1,6 @@
 //! Why PCs wait, as of their last question.
 
+use model::Machine;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,24 +13,48 @@ const PCS_MAX: usize = 1024;
 /// this time it is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
+/// Why a PC waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Wait {
+    /// When it asked last.
+    pub(crate) at: Moment,
+    /// What it was told, or says.
+    pub(crate) why: String,
+    pub(crate) waits_in: WaitsIn,
+}
+
+/// Where a PC waits.
+#[derive(Clone, Debug)]
+pub(crate) enum WaitsIn {
+    /// In its loader, as it was told to.
+    Loader {
+        /// What keeps it can be seen at any time, and not only when it asks.
+        is_seen: bool,
+        /// What it was set to when it asked; `None`: it was no machine.
+        settings: Option<Box<Machine>>,
+    },
+    /// In its initrd, which says what for.
+    Initrd,
+}
+
 /// Why PCs wait.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
-    by_mac: Mutex<HashMap<Mac, (Moment, String)>>,
+    by_mac: Mutex<HashMap<Mac, Wait>>,
 }
 
 impl Waits {
     /// A PC waits. Returns whether that is news.
-    pub(crate) fn set(&self, mac: Mac, why: &str, now: Moment) -> bool {
+    pub(crate) fn set(&self, mac: Mac, why: &str, waits_in: WaitsIn, now: Moment) -> bool {
         let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
         if by_mac.len() >= PCS_MAX && !by_mac.contains_key(&mac) {
-            by_mac.retain(|_, (at, _)| now.since(*at) < FORGOTTEN_AFTER);
+            by_mac.retain(|_, wait| now.since(wait.at) < FORGOTTEN_AFTER);
         }
         if by_mac.len() >= PCS_MAX && !by_mac.contains_key(&mac) {
             return false;
         }
-        let former = by_mac.insert(mac, (now, why.to_owned()));
-        former.is_none_or(|(_, former)| former != why)
+        let wait = Wait { at: now, why: why.to_owned(), waits_in };
+        by_mac.insert(mac, wait).is_none_or(|former| former.why != why)
     }
 
     /// A PC goes on.
@@ -38,10 +63,9 @@ impl Waits {
     }
 
     /// Why a PC waits, if it does.
-    pub(crate) fn get(&self, mac: Mac, now: Moment) -> Option<String> {
+    pub(crate) fn get(&self, mac: Mac, now: Moment) -> Option<Wait> {
         let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, why) = by_mac.get(&mac)?;
-        (now.since(*at) < FORGOTTEN_AFTER).then(|| why.clone())
+        by_mac.get(&mac).filter(|wait| now.since(wait.at) < FORGOTTEN_AFTER).cloned()
     }
 }
 
@@ -54,13 +78,13 @@ mod tests {
         let waits = Waits::default();
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         let at = Moment::from_millis;
-        assert!(waits.set(mac, "no image", at(1000)));
-        assert!(!waits.set(mac, "no image", at(11_000)), "that is known");
-        assert_eq!(waits.get(mac, at(40_999)).as_deref(), Some("no image"));
-        assert_eq!(waits.get(mac, at(41_000)), None);
-        waits.set(mac, "no disk", at(50_000));
+        assert!(waits.set(mac, "no image", WaitsIn::Initrd, at(1000)));
+        assert!(!waits.set(mac, "no image", WaitsIn::Initrd, at(11_000)), "that is known");
+        assert_eq!(waits.get(mac, at(40_999)).map(|wait| wait.why).as_deref(), Some("no image"));
+        assert!(waits.get(mac, at(41_000)).is_none());
+        waits.set(mac, "no disk", WaitsIn::Initrd, at(50_000));
         waits.clear(mac);
-        assert_eq!(waits.get(mac, at(50_000)), None);
+        assert!(waits.get(mac, at(50_000)).is_none());
     }
 
     #[test]
@@ -69,15 +93,21 @@ mod tests {
         let mac = |n: usize| Mac([2, 0, 0, 0, (n >> 8) as u8, n as u8]);
         let at = Moment::from_millis;
         for n in 0..PCS_MAX {
-            assert!(waits.set(mac(n), "waits", at(0)));
+            assert!(waits.set(mac(n), "waits", WaitsIn::Initrd, at(0)));
         }
-        assert!(!waits.set(mac(PCS_MAX), "waits", at(29_999)), "all places are taken");
-        assert_eq!(waits.get(mac(PCS_MAX), at(29_999)), None);
         assert!(
-            waits.set(mac(0), "waits for something else", at(29_999)),
+            !waits.set(mac(PCS_MAX), "waits", WaitsIn::Initrd, at(29_999)),
+            "all places are taken"
+        );
+        assert!(waits.get(mac(PCS_MAX), at(29_999)).is_none());
+        assert!(
+            waits.set(mac(0), "waits for something else", WaitsIn::Initrd, at(29_999)),
             "who has a place keeps it"
         );
-        assert!(waits.set(mac(PCS_MAX), "waits", at(30_000)));
-        assert_eq!(waits.get(mac(0), at(30_000)).as_deref(), Some("waits for something else"));
+        assert!(waits.set(mac(PCS_MAX), "waits", WaitsIn::Initrd, at(30_000)));
+        assert_eq!(
+            waits.get(mac(0), at(30_000)).map(|wait| wait.why).as_deref(),
+            Some("waits for something else")
+        );
     }
 }

@@ -55,7 +55,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Makes the index say what the store holds, which `list` tells.
+/// Makes the index say what the store holds, which `list` tells; returns what fell out of it.
 pub(crate) fn index(
     database: &Path,
     list: impl Fn() -> Result<Vec<ImageVersion>, Error>,
@@ -63,19 +63,22 @@ pub(crate) fn index(
     let failed = |source| refused(database, source);
     let mut connection = schema::open(database)?;
     if Transaction::new(&connection).image_versions().map_err(failed)? == list()? {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Looked at again under the lock: what another process imported since is in the store before it
     // is in the index, and must not fall out of the index by an older look.
     let versions = list()?;
+    let mut lost = Transaction::new(&transaction).image_versions().map_err(failed)?;
+    lost.retain(|known| !versions.contains(known));
     transaction.execute("DELETE FROM image_version", []).map_err(failed)?;
     let tables = Transaction::new(&transaction);
     for version in &versions {
         tables.put_image_version(version).map_err(failed)?;
     }
-    transaction.commit().map_err(failed)
+    transaction.commit().map_err(failed)?;
+    Ok(lost)
 }
 
 #[cfg(test)]

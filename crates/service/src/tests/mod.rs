@@ -14,6 +14,7 @@ mod secrets;
 mod state;
 mod storage;
 mod time;
+mod waiting;
 
 use crate::initrds::{InitrdState, Recipe};
 use crate::{Error, Link, MachineChange, NewStage, Options, Service, Sighting, StateWord};

@@ -79,7 +79,9 @@ struct MachinePage {
     image: String,
     /// From where it has its image, its root and its write mode, if others say them.
     image_from: Option<String>,
-    root: &'static str,
+    root: String,
+    /// Whether it reads its disk over TLS.
+    has_tls: bool,
     root_from: Option<String>,
     root_url: String,
     /// The machine's names for iSCSI targets, one for each NIC.
@@ -101,6 +103,8 @@ struct MachinePage {
     /// What it was asked to do, and what became of that.
     power: Option<String>,
     rescue: Option<Rescue>,
+    /// Why its image can't be booted, unless its state says so already.
+    start_trouble: Option<String>,
     /// How many messages in its name were refused, if any.
     refused: Option<String>,
     /// While it boots the page is loaded again and again, which would lose what somebody types.
@@ -171,6 +175,7 @@ pub(super) async fn page(
         took: view.took_ms().map(text::duration_ms),
         timeline: timeline(boot, &earlier, boot_end(&view, now)),
     });
+    let has_tls = service.options().nbd_ca.is_some() && machine.root == model::RootKind::Nbd;
     let page = MachinePage {
         frame: if form.is_none() { frame.refreshed(REFRESH_SECONDS) } else { frame },
         state: StateMark::from(&view.state),
@@ -187,7 +192,11 @@ pub(super) async fn page(
         shelf_slot: machine.shelf_slot.to_string(),
         image: chosen_image(&view),
         image_from: inherited_from(machine, Setting::Image),
-        root: machine.root.title(),
+        root: match has_tls {
+            true => format!("{} over TLS", machine.root.title()),
+            false => machine.root.title().to_owned(),
+        },
+        has_tls,
         root_from: inherited_from(machine, Setting::Root),
         root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
         initiators: machine.macs().map(model::iscsi_initiator).collect(),
@@ -208,10 +217,18 @@ pub(super) async fn page(
         can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
+        start_trouble: view
+            .start_trouble
+            .as_ref()
+            .filter(|trouble| !view.state.sentence.contains(*trouble))
+            .map(|trouble| format!("It can't start: {trouble}")),
         refused: (view.n_refused > 0).then(|| text::count(view.n_refused, "message", "messages")),
         form,
         disk: view.export.as_ref().map(disk),
-        hardware: service.hardware(name).map_err(failed)?.map(|known| hardware(&known)),
+        hardware: service
+            .hardware(name)
+            .map_err(failed)?
+            .map(|known| hardware(&known, service.options().fitted_initrds, machine.root)),
         kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
         grub_cfg: preview.map(|preview| preview.grub_cfg),
@@ -235,9 +252,13 @@ fn nics(view: &MachineView) -> Vec<ShownNic> {
 }
 
 /// What is known of the hardware, and what follows from it.
-fn hardware(hardware: &service::Hardware) -> String {
+fn hardware(hardware: &service::Hardware, are_fitted: bool, root: model::RootKind) -> String {
     let n_devices = hardware.modaliases.len();
     let initrd = match (hardware.is_trusted(), hardware.fitted_boot) {
+        _ if root.is_foreign() => {
+            "it boots the general initrd, which can attach a root on another server"
+        }
+        _ if !are_fitted => "it boots the general initrd, as all machines of this site do",
         (false, _) => "it boots the general initrd, since one made for it failed twice",
         (true, Some(_)) => "it boots a small initrd made for it",
         (true, None) => "a small initrd is being made for its next boots",
@@ -297,7 +318,7 @@ fn earlier_boot(boot: &model::Boot, now: Now) -> EarlierBoot {
     let (end, class) = match last.map(|event| event.stage) {
         Some(Stage::Up) => ("● came up", "ok"),
         Some(Stage::Failed) => ("✕ failed", "fail"),
-        Some(Stage::Handover) => ("● system started", "ok"),
+        Some(Stage::Handover) => ("○ system started, not up", "off"),
         _ => ("○ unfinished", "off"),
     };
     let detail = match last {
@@ -392,4 +413,29 @@ pub(super) async fn kernel_log(State(service): State<Service>, Path(name): Path<
     };
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok((headers, format!("# {name}, boot {}\n{}", log.boot, log.text)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::RootKind;
+
+    #[test]
+    fn what_is_said_of_its_initrd_is_what_it_boots() {
+        let told = |fitted_boot, failures| service::Hardware {
+            boot: 7,
+            modaliases: vec!["pci:v00008086d0000100Esv".to_owned()],
+            fitted_boot,
+            failures,
+        };
+        let check = |known, are_fitted, root, says: &str| {
+            let said = hardware(&known, are_fitted, root);
+            assert!(said.contains(says), "{said}");
+        };
+        check(told(None, 0), true, RootKind::Nbd, "is being made for its next boots");
+        check(told(Some(7), 0), true, RootKind::Aoe, "boots a small initrd made for it");
+        check(told(Some(7), 2), true, RootKind::Nbd, "since one made for it failed twice");
+        check(told(None, 0), false, RootKind::Nbd, "as all machines of this site do");
+        check(told(None, 0), true, RootKind::Nfs, "which can attach a root on another server");
+    }
 }

@@ -1,0 +1,163 @@
+//! What keeps a machine from starting, by what is so now and not by what was so when it asked.
+
+use crate::initrds::InitrdState;
+use crate::live::{Wait, WaitsIn};
+use crate::service::Service;
+use crate::store;
+use model::{ImageName, ImageVersion, Machine, Plan, Site, plan};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use wire::{Mac, Moment};
+
+/// Machines that are named in a sentence; the others are counted.
+const NAMED_MAX: usize = 8;
+
+impl Service {
+    /// What keeps the machine from starting, as far as the boot server knows it without asking others. `version` is the
+    /// one that it would boot.
+    fn obstacle(&self, site: &Site, machine: &Machine, version: Option<u32>) -> Option<String> {
+        let network = self.options().network.as_ref()?;
+        if let Plan::Wait(why) = plan(site, network, machine.mac, Ipv4Addr::UNSPECIFIED, 0) {
+            return Some(why.to_string());
+        }
+        let (image, version) = (machine.image.as_ref()?, version?);
+        self.start_trouble(machine, Some(version)).or_else(|| {
+            match self.initrd_state(image, version) {
+                InitrdState::Missing | InitrdState::Building => Some(format!(
+                    "the initrd of {image} version {version} is being built; that takes seconds"
+                )),
+                InitrdState::Ready { .. } | InitrdState::Failed(_) => None,
+            }
+        })
+    }
+
+    /// What is wrong with the image version that the machine would boot, so that it can't start until somebody does
+    /// something about it.
+    pub(super) fn start_trouble(&self, machine: &Machine, version: Option<u32>) -> Option<String> {
+        let (image, version) = (machine.image.as_ref()?, version?);
+        let troubles = self.image_troubles().last();
+        if let Some(trouble) = troubles.get(&(image.clone(), version))
+            && trouble.concerns(machine)
+        {
+            let why = &trouble.why;
+            let helps = "mount the file system with it, put it back from a backup, or import the image again";
+            return Some(format!("{image} version {version} is damaged, as {why}: {helps}"));
+        }
+        match self.initrd_state(image, version) {
+            InitrdState::Failed(why) => {
+                Some(format!("{image} version {version} has no initrd: {why}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes that a PC waits in its loader, and what for. Returns whether that is news.
+    pub(crate) fn waits_in_loader(&self, mac: Mac, why: &str) -> bool {
+        let site = self.site();
+        let machine = site.machine_by_mac(mac);
+        let is_seen = machine.is_none_or(|machine| {
+            self.obstacle(&site, machine, self.next_version(&site, machine)).is_some()
+        });
+        let waits_in = WaitsIn::Loader { is_seen, settings: machine.cloned().map(Box::new) };
+        self.waits().set(mac, why, waits_in, self.now().moment)
+    }
+
+    /// Why the machine waits, if it does, and whether that is over: what was cured since it asked last is not said any more.
+    pub(super) fn waiting(
+        &self,
+        site: &Site,
+        machine: &Machine,
+        version: Option<u32>,
+        nic: Mac,
+        now: Moment,
+    ) -> Option<(String, bool)> {
+        let Wait { at, why, waits_in } = self.waits().get(nic, now)?;
+        let WaitsIn::Loader { is_seen, settings } = waits_in else { return Some((why, false)) };
+        if let Some(obstacle) = self.obstacle(site, machine, version) {
+            return Some((obstacle, false));
+        }
+        if !is_seen && settings.as_deref() == Some(machine) {
+            return Some((why, false));
+        }
+        let left = model::ASK_AGAIN.saturating_sub(now.since(at));
+        let when = match left.as_secs() {
+            0 => "at any moment".to_owned(),
+            seconds => format!("within {seconds} s"),
+        };
+        Some((format!("what kept it is cured, and it asks again {when}"), true))
+    }
+
+    /// Looks at the files of all image versions, and takes those up again that were missing when this server started.
+    pub(crate) async fn look_at_images(&self) {
+        let (store, site) = (Arc::clone(self.store()), self.site());
+        let lost = Arc::clone(self.lost_versions());
+        let looked = tokio::task::spawn_blocking(move || {
+            let is_back = |version: &ImageVersion| {
+                site.version(&version.image, version.version).is_none()
+                    && store.trouble(version).is_none()
+            };
+            let are_back = lost.iter().any(is_back);
+            let all = site.images.iter().chain(lost.iter());
+            let troubles = all.filter_map(|version| {
+                let trouble = store.trouble(version)?;
+                Some(((version.image.clone(), version.version), trouble))
+            });
+            (troubles.collect(), are_back)
+        });
+        let Ok((troubles, are_back)) = looked.await else { return };
+        self.image_troubles().put(troubles);
+        if are_back {
+            self.index_images().await;
+        }
+    }
+
+    /// What is in the image store now is what machines can boot.
+    pub(crate) async fn index_images(&self) {
+        let (database, store) = (self.options().database.clone(), Arc::clone(self.store()));
+        let indexed =
+            tokio::task::spawn_blocking(move || store::index(&database, || Ok(store.list()?)));
+        if let Ok(Err(error)) = indexed.await {
+            tracing::debug!(error = error.chain(), "images can't be listed");
+        }
+    }
+
+    /// Image versions that are damaged or gone and that machines would boot, and what that means for these.
+    pub(super) fn damaged_versions(&self) -> Vec<((ImageName, u32), String)> {
+        let troubles = self.image_troubles().last();
+        if troubles.is_empty() {
+            return Vec::new();
+        }
+        let (site, views) = (self.site(), self.machines());
+        let found = troubles.iter().filter_map(|((image, version), trouble)| {
+            let is_known = site.version(image, *version).is_some();
+            let newest = site.newest(image).map(|newest| newest.version);
+            // One that fell out of the index concerns those who would boot it, and get an older one.
+            let booted =
+                if is_known { Some(*version) } else { newest.filter(|newest| newest < version) };
+            let concerned = views.iter().filter(|view| {
+                view.machine.image.as_ref() == Some(image)
+                    && view.next_version == booted
+                    && trouble.concerns(&view.machine)
+            });
+            let names: Vec<&str> = concerned.map(|view| view.machine.name.as_str()).collect();
+            let (why, who) = (&trouble.why, listed(&names)?);
+            let then = match booted {
+                _ if is_known => format!("These machines can't start: {who}"),
+                Some(older) => format!("These machines start with version {older} instead: {who}"),
+                None => format!("These machines can't start: {who}"),
+            };
+            Some((
+                (image.clone(), *version),
+                format!("{}. {then}", super::findings::upper_first(why)),
+            ))
+        });
+        found.collect()
+    }
+}
+
+/// `a, b and 7 more`; `None` for nobody.
+fn listed(names: &[&str]) -> Option<String> {
+    let (shown, left) = names.split_at(names.len().min(NAMED_MAX));
+    let more = if left.is_empty() { String::new() } else { format!(" and {} more", left.len()) };
+    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+}

@@ -1,0 +1,143 @@
+//! Versions whose files are not what they were.
+
+use super::{Store, names_in};
+use crate::error::StoreError;
+use model::{ImageName, ImageVersion, Machine};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+/// What is wrong with the files of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionTrouble {
+    /// What is so, and why.
+    pub why: String,
+    /// The kernel is there, which is all that machines with a root on a foreign server need.
+    pub has_kernel: bool,
+}
+
+impl VersionTrouble {
+    /// Whether the machine can't start with that version.
+    pub const fn concerns(&self, machine: &Machine) -> bool {
+        !(self.has_kernel && machine.root.is_foreign())
+    }
+}
+
+impl Store {
+    /// What is wrong with a version, as far as the names and sizes of its files show; `None`: they are as they were.
+    /// Reads no disk's content.
+    pub fn trouble(&self, version: &ImageVersion) -> Option<VersionTrouble> {
+        let ImageVersion { image, version: number, size_bytes, digest, .. } = version;
+        let without_kernel = |why: String| Some(VersionTrouble { why, has_kernel: false });
+        match self.version(image, *number) {
+            Ok(found) if found.digest == *digest => {}
+            Ok(_) => {
+                return without_kernel("another disk has its number in the image store".to_owned());
+            }
+            Err(StoreError::Missing { .. }) if !self.has_images() => {
+                let dir = self.dir.display();
+                return without_kernel(format!(
+                    "{dir} is empty: its file system is probably not mounted"
+                ));
+            }
+            Err(StoreError::Missing { .. }) => {
+                let dir = self.version_dir(image, *number);
+                return without_kernel(format!("{} is gone", dir.display()));
+            }
+            Err(StoreError::Io { action, path, source }) => {
+                return without_kernel(format!("can't {action} {}: {source}", path.display()));
+            }
+            Err(error) => return without_kernel(error.to_string()),
+        }
+        match size_of(self.vmlinuz_path(image, *number)) {
+            Err(why) => return without_kernel(why),
+            Ok((path, 0)) => return without_kernel(format!("{} is empty", path.display())),
+            Ok(_) => {}
+        }
+        let why = match size_of(self.disk_path(image, *number)) {
+            Ok((_, found)) if found == *size_bytes => return None,
+            Ok((path, found)) => {
+                format!("{} has {found} bytes instead of {size_bytes}", path.display())
+            }
+            Err(why) => why,
+        };
+        Some(VersionTrouble { why, has_kernel: true })
+    }
+
+    /// Versions that are in the store and with which machines can't start, and why: `debian-12/v3: … is gone`.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn troubles(&self) -> Result<Vec<String>, StoreError> {
+        let mut troubles = Vec::new();
+        for name in names_in(&self.dir)? {
+            let Ok(image) = name.parse::<ImageName>() else { continue };
+            for number in self.numbers(&image)? {
+                let why = match self.version(&image, number) {
+                    Ok(version) => self.trouble(&version).map(|trouble| trouble.why),
+                    Err(StoreError::Io { action, path, source }) => {
+                        Some(format!("can't {action} {}: {source}", path.display()))
+                    }
+                    Err(error) => Some(error.to_string()),
+                };
+                troubles.extend(why.map(|why| format!("{image}/v{number}: {why}")));
+            }
+        }
+        troubles.sort();
+        Ok(troubles)
+    }
+
+    /// Whether there is any image, as far as folders show.
+    fn has_images(&self) -> bool {
+        let names = names_in(&self.dir).unwrap_or_default();
+        names.iter().any(|name| name.parse::<ImageName>().is_ok())
+    }
+}
+
+fn size_of(path: PathBuf) -> Result<(PathBuf, u64), String> {
+    match fs::metadata(&path) {
+        Ok(file) => Ok((path, file.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(format!("{} is gone", path.display()))
+        }
+        Err(error) => Err(format!("can't read {}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_damaged_version_is_named_with_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let add = |number: u32, files: &[(&str, usize)]| {
+            let version = folder.path().join(format!("debian/{number}"));
+            fs::create_dir_all(&version).unwrap();
+            let about = format!(
+                "image = \"debian\"\nversion = {number}\ndigest = \"00\"\nsize_bytes = 4096\n\
+                 file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n"
+            );
+            fs::write(version.join("image.toml"), about).unwrap();
+            for (name, length) in files {
+                fs::write(version.join(name), vec![1; *length]).unwrap();
+            }
+            version
+        };
+        add(1, &[("vmlinuz", 9), ("disk.raw", 4096)]);
+        add(2, &[("vmlinuz", 9), ("disk.raw", 512)]);
+        add(3, &[("disk.raw", 4096)]);
+        let damaged = add(4, &[("vmlinuz", 9), ("disk.raw", 4096)]);
+        fs::write(damaged.join("image.toml"), "version = 4").unwrap();
+        fs::create_dir(folder.path().join("debian/5")).unwrap();
+        let troubles = Store::open(folder.path()).unwrap().troubles().unwrap();
+        let said = ["v2: ", "v3: ", "v4: ", "v5: version 5 of the image debian is not in"];
+        assert_eq!(troubles.len(), said.len(), "{troubles:?}");
+        for (trouble, says) in troubles.iter().zip(said) {
+            assert!(trouble.contains(says), "{troubles:?}");
+        }
+        let (cut, gone) = (&troubles[0], &troubles[1]);
+        assert!(cut.ends_with("disk.raw has 512 bytes instead of 4096"), "{cut}");
+        assert!(gone.ends_with("vmlinuz is gone"), "{gone}");
+    }
+}
