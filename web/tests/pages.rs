@@ -302,7 +302,9 @@ async fn what_is_found_is_the_same_on_page_api_and_metrics() {
     }
     for path in ["/", "/findings"] {
         let (_, page) = site.get(path).await;
-        assert!(page.contains("<a href=\"/machines/lab-07\"><strong>lab-07</strong></a> probably"));
+        assert!(
+            page.contains("<a href=\"/machines/lab-07\"><strong>lab-07</strong></a>: probably")
+        );
         assert!(page.contains("&#60;b&#62;somebody") && page.contains("3 times, "), "{page}");
         assert!(page.contains("Look for the PC that has the machine"), "what helps: {page}");
     }
