@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod commands;
 mod guard;
 mod health;
 mod local;
@@ -45,6 +46,7 @@ pub fn router(service: Service) -> Router {
         .route("/assets/app.css", get(pages::style))
         .nest("/api/v1", api::router())
         .fallback(pages::not_found)
+        .layer(axum::middleware::from_fn_with_state(service.clone(), commands::complete))
         .layer(CsrfLayer::new())
         .layer(axum::middleware::from_fn(guard::guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -25,7 +25,7 @@ fn static_program() -> Vec<u8> {
 struct Site {
     router: Router,
     service: Service,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Site {
@@ -40,7 +40,7 @@ impl Site {
             add_image(&options.images, image);
         }
         let service = Service::open(options).unwrap();
-        Self { router: web::router(service.clone()), service, _folder: folder }
+        Self { router: web::router(service.clone()), service, folder }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
@@ -657,10 +657,10 @@ async fn strangers_pages_can_neither_post_nor_read() {
 async fn empty_pages_say_what_comes_next() {
     let site = Site::new(&[]);
     for (path, says) in [
-        ("/", "bootlace image import debian-12.qcow2"),
+        ("/", " image import debian-12.qcow2"),
         ("/machines", "network boot first in its boot order"),
         ("/discovered", "switch on a PC"),
-        ("/images", "bootlace image import"),
+        ("/images", " image import"),
     ] {
         let (status, page) = site.get(path).await;
         assert!(status == StatusCode::OK && page.contains(says), "{path}: {page}");
@@ -730,4 +730,41 @@ async fn a_room_gives_its_machines_what_they_do_not_say_themselves() {
         (&machine["write_mode"], &machine["set_by"]["write_mode"]),
         (&"persistent".into(), &"site".into())
     );
+}
+
+#[tokio::test]
+async fn commands_on_pages_and_in_answers_work_as_they_are_printed() {
+    let site = Site::new(&[]);
+    let root = site.folder.path().display();
+    let (_, page) = site.get("/images").await;
+    let import = format!("bootlace --root {root} image import debian-12.qcow2");
+    assert!(page.contains(&import) && !page.contains("bootlace image"), "{page}");
+    let (status, problem) = site.json("GET", "/api/v1/machines/lab-07", "").await;
+    let ls = format!("bootlace --root {root} machine ls");
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(problem["detail"].as_str().unwrap().contains(&ls), "{problem}");
+}
+
+#[tokio::test]
+async fn a_damaged_image_version_is_told_on_its_page_and_on_those_of_its_machines() {
+    let site = Site::new(&["debian-12"]);
+    site.unknown_pc_asks(MAC).await;
+    site.post(&format!("/discovered/{MAC}/adopt"), "name=lab-07&image=debian-12").await;
+    let running = site.service.clone();
+    let server = tokio::spawn(async move { running.run().await });
+    let mut pages = (String::new(), String::new());
+    for _ in 0..100 {
+        pages = (site.get("/images").await.1, site.get("/machines/lab-07").await.1);
+        if pages.0.contains("vmlinuz is gone") && pages.1.contains("vmlinuz is gone") {
+            server.abort();
+            assert!(
+                pages.1.contains("It can&#39;t start: debian-12 version 1 is damaged"),
+                "{}",
+                pages.1
+            );
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("nobody is told: {} {}", pages.0, pages.1);
 }

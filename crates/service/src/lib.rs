@@ -8,6 +8,7 @@
 pub mod backup;
 mod boot;
 mod clock;
+mod commands;
 mod error;
 mod fleet;
 mod initrds;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
+pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::Error;
 pub use crate::fleet::{
     Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue, RoomChange,

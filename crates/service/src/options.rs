@@ -1,6 +1,7 @@
 //! Where the state of a site is.
 
 use crate::clock::Clock;
+use crate::commands::Commands;
 use model::Network;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub rescue_busybox: Option<PathBuf>,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
+    /// How commands begin that are printed as advice.
+    pub commands: Commands,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -55,6 +58,7 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            commands: Commands::of(root),
             clock: Clock::system(),
         }
     }

@@ -56,7 +56,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
 
 /// The rooms of `service`, inside out: what is in one uses only those in the lines before it.
 const ROOMS: &[&[&str]] = &[
-    &["backup", "clock", "storage_client"],
+    &["backup", "clock", "commands", "storage_client"],
     &["error", "options"],
     &["store", "live"],
     &["initrds"],

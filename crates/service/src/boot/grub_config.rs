@@ -52,7 +52,9 @@ impl Service {
             Ok((boot, plan)) => (Plan::Boot(plan), Some(boot), None),
             Err(why) => {
                 let text = why.to_string();
-                (Plan::Wait(why), None, Some(text))
+                // Commands work as the screen shows them.
+                let shown = self.options().commands.complete(&text);
+                (Plan::Wait(Waiting::NotReady(shown)), None, Some(text))
             }
         };
         match (mac, &waiting) {
