@@ -102,8 +102,8 @@ fn used_by(holder: Option<&Holder>) -> String {
         Some(holder) if holder.name == "bootlace" => {
             format!("{holder}: Bootlace is running already, perhaps from another folder (--root)")
         }
-        Some(holder) => format!("{holder}; stop it, or let it leave the boot network to Bootlace"),
-        None => "another program; stop it, or let it leave the boot network to Bootlace".to_owned(),
+        Some(holder) => format!("{holder}; stop it, or keep it off the boot network"),
+        None => "another program; stop it, or keep it off the boot network".to_owned(),
     }
 }
 

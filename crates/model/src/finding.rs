@@ -151,7 +151,7 @@ kinds! {
         "Make the pool larger or the lease shorter in bootlace.toml.";
     /// PCs that are no machines have all addresses that they may have.
     StrangersShareFull = "strangers-share-full", Warning, minutes(10),
-        "Adopt the PCs that belong here; if you don't know them, somebody probably invents them: look for who it is.";
+        "Adopt the PCs that belong here; if you don't know them, somebody probably invents them: find out who.";
     /// The address that is reserved for a machine is somebody else's still.
     ReservedInUse = "reserved-in-use", Warning, minutes(10),
         "Switch off the device that has the address, or wait until its lease ends.";
@@ -175,7 +175,7 @@ kinds! {
         "Its page says how far it got.";
     /// A machine waits for something that mostly a person has to do.
     MachineWaiting = "machine-waiting", Warning, Passes::WhenOver,
-        "It goes on by itself when the reason is gone.";
+        "It goes on by itself once that is over.";
     /// A machine's memory for changes is nearly full.
     RamNearlyFull = "ram-nearly-full", Warning, Passes::WhenOver,
         "Delete files there, or restart it, which forgets them.";

@@ -68,7 +68,7 @@ pub(crate) enum NotEntered {
     Busy,
     #[error("the disk was taken away just now")]
     Closed,
-    #[error("{0} connections to this disk are open, and there may be no more")]
+    #[error("{0} connections to this disk are open, which is as many as there may be")]
     Full(usize),
 }
 

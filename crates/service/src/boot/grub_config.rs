@@ -105,7 +105,7 @@ impl Service {
                     format!(" {image} version {version}")
                 });
                 return Err(Waiting::NotReady(format!(
-                    "{} runs{what} already, and was given something else since: switch it off and on",
+                    "{} still runs{what}, and has been given something else since: switch it off and on",
                     machine.name
                 )));
             }

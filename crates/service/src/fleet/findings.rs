@@ -149,8 +149,8 @@ const fn held(subject: Subject, cause: String) -> Held {
 /// What it means that a machine has written so much.
 fn layer_sentence(layer_bytes: u64, layer_max_bytes: u64) -> String {
     format!(
-        "What it has written takes {:.1} GB on the storage server, and may take {:.1} GB: its writes wait when it takes \
-         as much",
+        "What it has written takes {:.1} GB on the storage server, of the {:.1} GB that it may take: beyond that its \
+         writes wait",
         layer_bytes as f64 / 1e9,
         layer_max_bytes as f64 / 1e9
     )

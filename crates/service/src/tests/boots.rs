@@ -165,7 +165,7 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     let reset = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
     service.set_machine(name.clone(), reset).await.unwrap();
     reached(&service, Stage::Start).await;
-    assert!(screen(&service).await.contains("already, and was given something else"));
+    assert!(screen(&service).await.contains("has been given something else since"));
     assert_eq!(asked.lock().unwrap().len(), 2, "the disk of a running machine was thrown away");
     holder.lock().unwrap().boot = service.boot_of(MAC).map(|boot| boot.id);
     let second = service.boot_started(MAC, Firmware::Bios).await.unwrap();
