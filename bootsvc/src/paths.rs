@@ -1,5 +1,6 @@
 //! Where state lives, below one root.
 
+use service::Commands;
 use std::path::{Path, PathBuf};
 
 /// The places of one installation.
@@ -13,6 +14,11 @@ impl Paths {
     /// The places below `root`.
     pub(crate) fn under(root: &Path) -> Self {
         Self { root: root.to_owned() }
+    }
+
+    /// How commands begin that are printed as advice.
+    pub(crate) fn commands(&self) -> Commands {
+        Commands::of(&self.root)
     }
 
     /// The daemon's settings.

@@ -1,6 +1,6 @@
 //! `bootlace image …`
 
-use super::{runtime, say, table};
+use super::{advise, runtime, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::paths::Paths;
 use crate::privileges::{become_command, is_owner};
@@ -10,6 +10,7 @@ use clap::Subcommand;
 use images::{Import, ImportError, ImportRequest, Progress, Step, Stop, Store};
 use model::{ImageName, ImageVersion, Machine, WriteMode};
 use serde::Deserialize;
+use serde_json::Value;
 use std::io::{IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -127,10 +128,11 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     }
     let size = recorded.initrd_bytes.unwrap_or_default();
     say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
-    say(format!(
+    let next = format!(
         "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
         version.image
-    ));
+    );
+    advise(paths, &next);
     Ok(())
 }
 
@@ -199,23 +201,33 @@ struct Storage {
     storage_error: Option<String>,
 }
 
+/// An image version, and what people wanted to remember about it.
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(flatten)]
+    version: ImageVersion,
+    #[serde(default)]
+    note: Option<String>,
+}
+
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
-    let versions: Vec<ImageVersion> = site.get("/api/v1/images")?;
+    let versions: Value = site.get("/api/v1/images")?;
     if json {
         say(serde_json::to_string_pretty(&versions)?);
         return Ok(());
     }
+    let versions: Vec<Listed> = serde_json::from_value(versions)?;
     if versions.is_empty() {
-        say("No images yet. Import one: bootlace image import FILE --name NAME");
+        advise(paths, "No images yet. Import one: bootlace image import FILE --name NAME");
         return Ok(());
     }
     // Who keeps a disk stays on the version that it was made on, which the storage server knows.
     let storage: Storage = site.get("/api/v1/status")?;
     let machines: Vec<Booted> = site.get("/api/v1/machines")?;
-    let rows: Vec<[String; 6]> = versions
+    let rows: Vec<[String; 7]> = versions
         .iter()
-        .map(|version| {
+        .map(|Listed { version, note }| {
             let used_by = machines.iter().filter(|booted| {
                 booted.machine.image.as_ref() == Some(&version.image)
                     && booted.next_version == Some(version.version)
@@ -227,10 +239,11 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
                 version.kernel_version.clone(),
                 format!("{:.1} GB", version.size_bytes as f64 / 1e9),
                 used_by.count().to_string(),
+                note.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES"], &rows));
+    say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES", "NOTE"], &rows));
     let keeps_disk = |booted: &Booted| booted.machine.write_mode == WriteMode::Persistent;
     if let Some(error) = storage.storage_error.filter(|_| machines.iter().any(keeps_disk)) {
         say(format!(

@@ -1,7 +1,7 @@
 //! `bootlace machine …`
 
 use super::status::{findings, lines};
-use super::{root_kind, say, table, write_mode};
+use super::{advise, root_kind, say, table, write_mode};
 use crate::paths::Paths;
 use crate::site::Site;
 use anyhow::bail;
@@ -284,11 +284,12 @@ fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let rescue: Rescue = site.send(Method::PUT, &url, &())?;
-    say(format!(
+    let told = format!(
         "{name}: its next boot stops in a rescue shell; password: {}\n(to restart it now: bootlace machine \
          power {name} reboot; to boot as usual: bootlace machine rescue {name} --off)",
         rescue.password
-    ));
+    );
+    advise(paths, &told);
     Ok(())
 }
 
@@ -360,7 +361,7 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
         say(
             "No machines yet. Switch on a PC with network boot, then adopt it on the web page, or:",
         );
-        say("bootlace machine set NAME --mac MAC --image IMAGE");
+        advise(paths, "bootlace machine set NAME --mac MAC --image IMAGE");
     } else if !machines.is_empty() {
         let rows: Vec<[String; 6]> = machines.iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));

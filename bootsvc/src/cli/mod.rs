@@ -135,7 +135,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The chain of causes in one line; standard error may be closed.
-            let _ = writeln!(std::io::stderr(), "bootlace: {error:#}");
+            let told = paths.commands().complete(&wire::error_chain(error.as_ref()));
+            let _ = writeln!(std::io::stderr(), "bootlace: {told}");
             exit_code(&error)
         }
     }
@@ -153,6 +154,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// A line on standard output. Who closed it does not want to know.
 fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The same for a text that names commands, which are to work as they are printed.
+fn advise(paths: &Paths, text: &str) {
+    say(paths.commands().complete(text));
 }
 
 /// Takes one of these words, which `--help` lists, for what it means.
@@ -202,6 +208,14 @@ mod tests {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
         assert!(help.lines().count() <= 24, "{help}");
+    }
+
+    #[test]
+    fn advice_names_commands_that_exist() {
+        let known = Cli::command();
+        for name in service::COMMANDS {
+            assert!(known.find_subcommand(name).is_some(), "there is no bootlace {name}");
+        }
     }
 
     #[test]

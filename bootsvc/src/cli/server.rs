@@ -1,6 +1,6 @@
 //! `bootlace up|serve|storage|check`
 
-use super::{runtime, say};
+use super::{advise, runtime};
 use crate::check::Verdict;
 use crate::config::{Config, ConfigError, NbdTls};
 use crate::log::Ration;
@@ -143,9 +143,9 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     let n_bad = findings.iter().filter(|finding| matches!(finding, Verdict::Wrong(_))).count();
     for finding in findings {
         match finding {
-            Verdict::Right(text) => say(format!("ok    {text}")),
-            Verdict::Better(text) => say(format!("note  {text}")),
-            Verdict::Wrong(text) => say(format!("WRONG {text}")),
+            Verdict::Right(text) => advise(paths, &format!("ok    {text}")),
+            Verdict::Better(text) => advise(paths, &format!("note  {text}")),
+            Verdict::Wrong(text) => advise(paths, &format!("WRONG {text}")),
         }
     }
     match n_bad {

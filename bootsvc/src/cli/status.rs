@@ -1,6 +1,6 @@
 //! `bootlace status`
 
-use super::{say, table};
+use super::{advise, say, table};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::Args;
@@ -70,7 +70,7 @@ impl Status {
             count(status.n_discovered, "discovered PC")
         ));
         if !site.has_server() {
-            say(NO_BOOT_SERVER);
+            advise(paths, NO_BOOT_SERVER);
         }
         match &status.storage_error {
             Some(error) => say(error),

@@ -1,6 +1,6 @@
 //! `bootlace initrd ls`
 
-use super::super::{say, table};
+use super::super::{advise, say, table};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::Args;
@@ -22,6 +22,8 @@ struct Listed {
     kernel: Option<String>,
     size_bytes: Option<u64>,
     state: String,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 impl Ls {
@@ -33,9 +35,17 @@ impl Ls {
         }
         let initrds: Vec<Listed> = serde_json::from_value(initrds)?;
         if initrds.is_empty() {
-            say("No images yet, so no initrds. Import one: bootlace image import FILE --name NAME");
+            let import =
+                "No images yet, so no initrds. Import one: bootlace image import FILE --name NAME";
+            advise(paths, import);
             return Ok(());
         }
+        let warnings: Vec<String> = initrds
+            .iter()
+            .flat_map(|it| {
+                it.warnings.iter().map(|warning| format!("{}/v{}: {warning}", it.image, it.version))
+            })
+            .collect();
         let rows: Vec<[String; 5]> = initrds
             .into_iter()
             .map(|listed| {
@@ -50,6 +60,9 @@ impl Ls {
             })
             .collect();
         say(table(["IMAGE", "VERSION", "KERNEL", "SIZE", "STATE"], &rows));
+        for warning in warnings {
+            say(warning);
+        }
         Ok(())
     }
 }
@@ -59,7 +72,9 @@ fn sentence(state: String) -> String {
     let more = match state.as_str() {
         "unused" => ": the image version is gone",
         "missing" => ": will be built when the server runs or a machine asks for it",
-        "outdated" => ": built by another version of Bootlace, replaced at its next use",
+        "outdated" => {
+            ": built by another Bootlace or with other settings, replaced at its next use"
+        }
         _ => "",
     };
     state + more
