@@ -377,11 +377,12 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
             let address = pc.address.map_or("no address".into(), |address| address.to_string());
             say(format!("{}  {}  {}", pc.mac, address, pc.firmware));
             if let Some(name) = &pc.probable_machine {
-                say(format!(
+                let told = format!(
                     "  probably a second network card of {name}, as it sends the same UUID; if so: bootlace \
                      machine set {name} --add-mac {}",
                     pc.mac
-                ));
+                );
+                advise(paths, &told);
             }
         }
     }

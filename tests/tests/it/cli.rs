@@ -66,17 +66,22 @@ fn check_tells_of_a_database_with_which_no_server_starts() {
     let database = root.path().join("var/lib/bootlace/state.db");
     let whole = std::fs::read(&database).unwrap();
     std::fs::write(&database, &whole[..whole.len() / 2]).unwrap();
-    let words = ["state.db is damaged", "bootlace backup restore --replace FILE"];
+    // Commands work as they are printed.
+    let backup = format!("bootlace --root {} backup", root.path().display());
+    let restore = format!("{backup} restore --replace FILE");
+    let words = ["state.db is damaged", &restore];
     refuse(&bootlace(root.path(), &["check"]), &words);
     std::fs::remove_file(&database).unwrap();
-    let words = ["state.db is missing", "bootlace backup restore FILE", "state.was-here"];
+    let restore = format!("{backup} restore FILE");
+    let words = ["state.db is missing", &restore, "state.was-here"];
     refuse(&bootlace(root.path(), &["check"]), &words);
     assert!(!database.exists(), "a check makes nothing");
     // As long as a boot server runs, it has all of it.
     let run = root.path().join("run/bootlace");
     std::fs::create_dir_all(&run).unwrap();
     let _server = std::os::unix::net::UnixListener::bind(run.join("boot.sock")).unwrap();
-    let words = ["the boot server runs on", "bootlace backup create FILE before you stop it"];
+    let create = format!("{backup} create FILE before you stop it");
+    let words = ["the boot server runs on", &create];
     refuse(&bootlace(root.path(), &["check"]), &words);
     // It is asked even so; this one never answers.
     let words = ["the boot server has not answered within", "restart it"];
@@ -87,7 +92,8 @@ fn check_tells_of_a_database_with_which_no_server_starts() {
 fn status_says_that_no_boot_server_runs() {
     let root = root(GOOD);
     let text = String::from_utf8(bootlace(root.path(), &["status"]).stdout).unwrap();
-    assert!(text.contains("boot server: none answers") && text.contains("bootlace up"), "{text}");
+    let up = format!("bootlace --root {} up", root.path().display());
+    assert!(text.contains("boot server: none answers") && text.contains(&up), "{text}");
     let json = bootlace(root.path(), &["status", "--json"]).stdout;
     let status: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(status["boot_server_is_running"], false);

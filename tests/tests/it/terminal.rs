@@ -172,7 +172,7 @@ fn a_storage_server_of_its_own_stays_and_one_that_dies_is_started_again() {
         kill(Pid::from_raw(left_over), Signal::SIGKILL)?;
         wait_until("it is started again", || storage_pid(site).is_some_and(|it| it != left_over))?;
         let error = format!("{:#}", site.run(&["up"]).err().context("two at once")?);
-        ensure!(error.contains("bootlace up is running already"), "{error}");
+        ensure!(error.contains("up is running already"), "{error}");
         second.stop()?;
         ensure!(health(site).is_none(), "what it had started goes on");
         Ok(())
