@@ -88,6 +88,15 @@ pub trait Block: Send + Sync {
     /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes the whole of `data` at `offset` if that need not wait for room; otherwise `false`, and any part of it is
+    /// written.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        self.write_at(data, offset).map(|()| true)
+    }
+
     /// Makes all acknowledged writes durable (a no-op where nothing durable is promised).
     ///
     /// # Errors

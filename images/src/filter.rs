@@ -44,6 +44,10 @@ pub trait Filter: Send + Sync {
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.below().write_at(data, offset)
     }
+    /// Not the one below: who changes writes changes these, too.
+    fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        self.write_at(data, offset).map(|()| true)
+    }
     fn flush(&self) -> io::Result<()> {
         self.below().flush()
     }
@@ -97,6 +101,9 @@ impl<F: Filter + ?Sized> Block for F {
     }
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         Filter::write_at(self, data, offset)
+    }
+    fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        Filter::write_at_once(self, data, offset)
     }
     fn flush(&self) -> io::Result<()> {
         Filter::flush(self)

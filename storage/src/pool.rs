@@ -16,9 +16,16 @@ const IDLE_TIME: Duration = Duration::from_secs(10);
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads are made when they are needed.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Pool {
+    threads_max: usize,
     shared: Arc<Shared>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::of(THREADS_MAX)
+    }
 }
 
 #[derive(Default)]
@@ -69,6 +76,11 @@ impl Jobs {
 }
 
 impl Pool {
+    /// One with so many threads at most. With one, each user's jobs are done in order.
+    pub(crate) fn of(threads_max: usize) -> Self {
+        Self { threads_max, shared: Arc::default() }
+    }
+
     /// Has the job done for this user, if need be before it returns.
     pub(crate) fn submit(&self, user: usize, job: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.lock();
@@ -76,7 +88,7 @@ impl Pool {
             drop(state);
             return job();
         }
-        if state.n_idle <= state.jobs.length && state.n_threads < THREADS_MAX {
+        if state.n_idle <= state.jobs.length && state.n_threads < self.threads_max {
             let shared = Arc::clone(&self.shared);
             let spawned = std::thread::Builder::new().name("disk".into()).spawn(move || {
                 let _leaving = Leaving(&shared);

@@ -59,6 +59,14 @@ impl<B: Block + 'static> Filter for Budgeted<B> {
         Ok(())
     }
 
+    fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        let is_done = self.below().write_at_once(data, offset)?;
+        if is_done && self.dirty.add(data.len() as u64) {
+            self.begin_write_back();
+        }
+        Ok(is_done)
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.dirty.clean(|| self.below().flush())
     }

@@ -33,6 +33,11 @@ impl<B: Block> Counted<B> {
         self.has_failed.load(Ordering::Relaxed)
     }
 
+    fn count_write(&self, n_bytes: usize) {
+        self.counters.count(&self.counters.writes);
+        self.counters.written_bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
+    }
+
     fn failed(&self, action: &'static str, error: &io::Error) {
         self.counters.count(&self.counters.errors);
         // A write to a disk that is read-only is the client's mistake.
@@ -66,9 +71,18 @@ impl<B: Block> Filter for Counted<B> {
         self.counters.touch();
         let done = self.below.write_at(data, offset);
         done.inspect_err(|error| self.failed("write", error))?;
-        self.counters.count(&self.counters.writes);
-        self.counters.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        self.count_write(data.len());
         Ok(())
+    }
+
+    fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        self.counters.touch();
+        let done = self.below.write_at_once(data, offset);
+        let is_done = done.inspect_err(|error| self.failed("write", error))?;
+        if is_done {
+            self.count_write(data.len());
+        }
+        Ok(is_done)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {

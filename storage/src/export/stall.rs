@@ -50,6 +50,13 @@ impl<B: Block> Filter for Patient<B> {
         self.patiently(|disk| disk.write_at(data, offset))
     }
 
+    fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        match self.below.write_at(data, offset) {
+            Err(error) if !self.connections.is_closed() && Lack::of(&error).is_some() => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
     fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()> {
         self.patiently(|disk| disk.write_zeroes(offset, length, how))
     }

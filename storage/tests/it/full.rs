@@ -120,6 +120,66 @@ fn a_machine_whose_layer_is_full_waits_and_goes_on_with_a_larger_bound() {
     assert_eq!(reply(&mut machine), 0);
 }
 
+/// Asks for one piece of the disk to be forgotten.
+fn trim(stream: &mut TcpStream, cookie: u64, offset: u64, length: u32) {
+    let (command, flags) = (Command::Trim, CommandFlags::default());
+    stream.write_all(&Request { command, flags, cookie, offset, length }.emit()).unwrap();
+}
+
+/// The request that is answered next, and well.
+fn answered(stream: &mut TcpStream) -> u64 {
+    let mut reply = [0; 16];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[4..8], [0; 4], "{reply:?}");
+    u64::from_be_bytes(reply[8..].try_into().unwrap())
+}
+
+#[test]
+fn what_frees_room_does_not_wait_behind_what_waits_for_room() {
+    let server = Server::start_with_layers_of(2 * u64::from(MIB));
+    server.prepare("lab-01", "127.0.0.1", 1, "persistent");
+    let mut machine = server.attach("lab-01");
+    write(&mut machine, 0, 2 * MIB);
+    assert_eq!(reply(&mut machine), 0);
+    let mib = u64::from(MIB);
+    write(&mut machine, 4 * mib, MIB);
+    write(&mut machine, 5 * mib, MIB / 2);
+    wait_for(&server, "as layer_max allows");
+    // A flush is about what was answered, and both are.
+    let (command, flags) = (Command::Flush, CommandFlags::default());
+    let flush = Request { command, flags, cookie: 1, offset: 0, length: 0 };
+    machine.write_all(&flush.emit()).unwrap();
+    assert_eq!(answered(&mut machine), 1);
+    trim(&mut machine, 2, 0, 2 * MIB);
+    assert_eq!([answered(&mut machine), answered(&mut machine), answered(&mut machine)], [2, 7, 7]);
+    wait_for(&server, "\"stall\":null");
+}
+
+#[test]
+fn what_is_about_the_blocks_of_a_write_that_waits_comes_after_it() {
+    let server = Server::start_with_layers_of(2 * u64::from(MIB));
+    server.prepare("lab-01", "127.0.0.1", 1, "persistent");
+    let mut machine = server.attach("lab-01?g=1");
+    write(&mut machine, 0, 2 * MIB);
+    assert_eq!(reply(&mut machine), 0);
+    let mib = u64::from(MIB);
+    write(&mut machine, 4 * mib, MIB);
+    wait_for(&server, "as layer_max allows");
+    // Were this done first, the write would find the blocks as it left them.
+    trim(&mut machine, 2, 4 * mib, MIB);
+    trim(&mut machine, 3, 0, MIB);
+    machine.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(machine.peek(&mut [0]).is_err(), "it was overtaken");
+    machine.set_read_timeout(None).unwrap();
+    let told = decide(&server, "fail");
+    assert!(told.ends_with('1'), "{told}");
+    let mut replies = [0; 48];
+    machine.read_exact(&mut replies).unwrap();
+    let cookies = [15, 31, 47].map(|at| replies[at]);
+    let are_errors = [0, 16, 32].map(|at| replies[at + 4..at + 8] != [0; 4]);
+    assert_eq!((cookies, are_errors), ([7, 2, 3], [true, false, false]));
+}
+
 #[test]
 fn the_rest_of_the_disk_is_for_those_that_have_written_little() {
     // Of this 2 MiB are kept.

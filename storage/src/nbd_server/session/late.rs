@@ -76,10 +76,16 @@ impl Late {
 
     /// Memory for one more request that waits and brings so many bytes; `None` if it may not wait.
     pub(super) fn room(&mut self, bytes: usize) -> Option<Loan> {
+        let memory = Arc::clone(&self.memory);
+        self.room_of(&memory, bytes)
+    }
+
+    /// The same, of other memory.
+    pub(super) fn room_of(&mut self, memory: &Arc<Memory>, bytes: usize) -> Option<Loan> {
         let may_wait = self.n_waiting < WAITING_MAX
             && self.waiting_bytes + bytes <= WAITING_BYTES_MAX
             && self.shared().is_some();
-        if may_wait { self.memory.lend(bytes) } else { None }
+        if may_wait { memory.lend(bytes) } else { None }
     }
 
     /// Has `work`, which brings no more bytes than there is [`room`](Self::room) for, done by the pool.

@@ -6,6 +6,7 @@ mod late;
 mod output;
 mod read;
 mod refusal;
+mod stalled;
 mod write;
 
 use super::link::Link;
@@ -20,6 +21,7 @@ use nbd::server::Agreed;
 use nbd::{Command, CommandFlags, REQUEST_BYTES, Request};
 use output::{Output, REPLY_BYTES_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use stalled::{STALLED_BYTES_OF_ALL_MAX, Stalled};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +56,7 @@ pub(super) fn run(
         input: Input::new(early),
         output: Output::new(agreed, pools.replies.borrower()),
         late: Late::new(Arc::clone(&pools.wakers), Arc::clone(&pools.waiting)),
+        stalled: Stalled::default(),
         reads: Reads::default(),
         began: Instant::now(),
         turn_began: Instant::now(),
@@ -76,6 +79,8 @@ pub(super) struct Pools {
     pub(super) replies: Arc<Memory>,
     /// For what is read from disks.
     pub(super) waiting: Arc<Memory>,
+    /// For what is to be written, and finds no room.
+    stalled: Arc<Memory>,
 }
 
 impl Default for Pools {
@@ -86,6 +91,7 @@ impl Default for Pools {
             wakers: Arc::default(),
             replies: Memory::new(REPLY_BYTES_MAX),
             waiting: Memory::new(WAITING_BYTES_OF_ALL_MAX),
+            stalled: Memory::new(STALLED_BYTES_OF_ALL_MAX),
         }
     }
 }
@@ -103,6 +109,7 @@ struct Session<'a> {
     input: Input,
     output: Output,
     late: Late,
+    stalled: Stalled,
     /// Reads of the last batch, to be counted.
     reads: Reads,
     /// When the last bytes came.
@@ -205,6 +212,9 @@ impl Session<'_> {
     /// Replies to requests that had to wait.
     fn collect(&mut self) -> io::Result<()> {
         for Finished { request, position, result, began, .. } in self.late.take() {
+            if request.command == Command::Write {
+                self.stalled.on_done(&request);
+            }
             match result {
                 Ok(data) if request.command == Command::Read => {
                     let end = position + data.len() as u64;
@@ -246,6 +256,12 @@ impl Session<'_> {
 
     fn answer(&mut self, request: &Request) -> io::Result<()> {
         let refusal = refusal::check(request, self.export.disk.size_bytes(), self.agreed).err();
+        // What it is about is not overtaken.
+        while self.stalled.overlaps(request) {
+            self.send()?;
+            self.late.wait(None)?;
+            self.collect()?;
+        }
         if request.command == Command::Write {
             return self.write(request, refusal);
         }

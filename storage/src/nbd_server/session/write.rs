@@ -3,6 +3,7 @@
 use super::Session;
 use super::refusal::Refusal;
 use crate::export::InFlight;
+use crate::nbd_server::memory::Loan;
 use images::Block;
 use nbd::{Command, CommandFlags, Request};
 use std::io;
@@ -46,12 +47,56 @@ impl Session<'_> {
                 there => whole_blocks(offset, there),
             };
             written += piece;
-            if let Err(error) = self.export.disk.write_at(self.input.take(piece), offset) {
+            let data = self.input.take(piece);
+            let done = match self.export.disk.write_at_once(data, offset) {
+                Ok(false) => match self.late.room_of(&self.pools.stalled, left) {
+                    Some(room) => {
+                        let data = data.to_vec();
+                        return self.write_later(request, (offset, room), data);
+                    }
+                    None => self.export.disk.write_at(data, offset),
+                },
+                done => done.map(drop),
+            };
+            if let Err(error) = done {
                 self.drain(length - written)?;
                 return self.finish(request, Err(error));
             }
         }
         self.finish(request, Ok(()))
+    }
+
+    /// Receives the rest of a write for which there is no room, and has it wait: what comes after it may free some.
+    fn write_later(
+        &mut self,
+        request: &Request,
+        (offset, room): (u64, Loan),
+        mut data: Vec<u8>,
+    ) -> io::Result<()> {
+        let length = room.bytes();
+        data.reserve_exact(length - data.len());
+        while data.len() < length {
+            if !self.await_bytes(1)? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if self.connection.is_cut() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            let there = self.input.len().min(length - data.len());
+            data.extend_from_slice(self.input.take(there));
+        }
+        let export = Arc::clone(self.export);
+        let in_flight = InFlight::begin(&export.counters, self.began);
+        let is_fua = request.flags.has(CommandFlags::FUA);
+        let pool = self.stalled.begin(request);
+        self.late.submit(&pool, (*request, offset, room), in_flight, move || {
+            export.disk.write_at(&data, offset)?;
+            if is_fua {
+                export.disk.flush()?;
+            }
+            Ok(Vec::new())
+        });
+        Ok(())
     }
 
     /// Throws a payload away, so that the client can be told what is wrong.
