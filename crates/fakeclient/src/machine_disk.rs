@@ -1,7 +1,7 @@
 //! A machine's disk over NBD, opened as its init opens it: with the proof of its boot.
 
 use initcfg::{Claim, DiskName, Nonce, Token};
-use nbd::client::{Handshake, HandshakeError, Step};
+use nbd::client::{Handshake, HandshakeError, Transfer, Turn};
 use nbd::{Command, CommandFlags, REPLY_BYTES, Request};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -87,14 +87,8 @@ impl MachineDisk {
         let mut opened = String::new();
         let mut handshake = Handshake::new(machine);
         loop {
-            match handshake.step()? {
-                Step::Send(bytes) => stream.write_all(&bytes)?,
-                Step::Receive(length) => {
-                    let mut bytes = vec![0; length];
-                    stream.read_exact(&mut bytes)?;
-                    handshake.on_bytes(&bytes)?;
-                }
-                Step::Answered(said) => {
+            match turn(&mut handshake, &mut stream)? {
+                Turn::Answered(said) => {
                     let nonce = said.as_deref().and_then(Nonce::of_challenge);
                     let nonce =
                         nonce.ok_or_else(|| MachineDiskError::NoChallenge(machine.to_owned()))?;
@@ -104,11 +98,11 @@ impl MachineDisk {
                     opened = name.to_string();
                     handshake.open(&opened);
                 }
-                Step::Done(export) => {
+                Turn::Done(export) => {
                     let size_bytes = export.size_bytes;
                     return Ok(Self { stream, size_bytes, name: opened, says_goodbye: true });
                 }
-                Step::StartTls => return Err(HandshakeError::NotNbd.into()),
+                Turn::StartTls => return Err(HandshakeError::NotNbd.into()),
             }
         }
     }
@@ -248,22 +242,22 @@ pub fn opens(server: SocketAddr, asked: &str, name: &str) -> io::Result<bool> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let mut handshake = Handshake::new(asked);
-    while let Ok(step) = handshake.step() {
-        match step {
-            Step::Send(bytes) => stream.write_all(&bytes)?,
-            Step::Receive(length) => {
-                let mut bytes = vec![0; length];
-                stream.read_exact(&mut bytes)?;
-                if handshake.on_bytes(&bytes).is_err() {
-                    return Ok(false);
-                }
-            }
-            Step::Answered(_) => handshake.open(name),
-            Step::Done(_) => return Ok(true),
-            Step::StartTls => return Ok(false),
+    loop {
+        match turn(&mut handshake, &mut stream) {
+            Ok(Turn::Answered(_)) => handshake.open(name),
+            Ok(Turn::Done(_)) => return Ok(true),
+            Err(MachineDiskError::Io(error)) => return Err(error),
+            Ok(Turn::StartTls) | Err(_) => return Ok(false),
         }
     }
-    Ok(false)
+}
+
+/// Goes on with a handshake until there is something to say.
+fn turn(handshake: &mut Handshake, stream: &mut TcpStream) -> Result<Turn, MachineDiskError> {
+    handshake.run(|transfer| match transfer {
+        Transfer::Send(bytes) => Ok(stream.write_all(bytes)?),
+        Transfer::Receive(bytes) => Ok(stream.read_exact(bytes)?),
+    })
 }
 
 impl Drop for MachineDisk {

@@ -5,6 +5,7 @@ use crate::constants::{
     OPTION_MAGIC, OPTION_REPLY_MAGIC, REP_ACK, REP_FLAG_ERROR, REP_INFO, TransmissionFlags,
 };
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use wire::{Reader, Truncated};
 
@@ -41,6 +42,26 @@ pub enum Step {
     /// export.
     Answered(Option<String>),
     /// The connection is in transmission: the next byte sent is a request's.
+    Done(Export),
+}
+
+/// Bytes that the shell moves for [`Handshake::run`].
+#[derive(Debug)]
+pub enum Transfer<'a> {
+    /// Send all of these.
+    Send(&'a [u8]),
+    /// Fill all of this with what comes.
+    Receive(&'a mut [u8]),
+}
+
+/// What the shell decides or does: those of [`Step`] that are more than moving bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// See [`Step::StartTls`].
+    StartTls,
+    /// See [`Step::Answered`].
+    Answered(Option<String>),
+    /// See [`Step::Done`].
     Done(Export),
 }
 
@@ -135,6 +156,29 @@ impl Handshake {
     /// [`HandshakeError::NoTls`] if the server has none.
     pub fn with_tls(export: &str) -> Self {
         Self { has_tls: true, ..Self::new(export) }
+    }
+
+    /// Takes all steps up to one that is more than moving bytes, which `carry` does: do what it says, and call this again.
+    ///
+    /// # Errors
+    /// What `carry` says; or the server refuses or does not keep to the protocol. The connection is of no use then.
+    pub fn run<E: From<HandshakeError>>(
+        &mut self,
+        mut carry: impl FnMut(Transfer<'_>) -> Result<(), E>,
+    ) -> Result<Turn, E> {
+        loop {
+            match self.step()? {
+                Step::Send(bytes) => carry(Transfer::Send(&bytes))?,
+                Step::Receive(length) => {
+                    let mut bytes = vec![0; length];
+                    carry(Transfer::Receive(&mut bytes))?;
+                    self.on_bytes(&bytes)?;
+                }
+                Step::StartTls => return Ok(Turn::StartTls),
+                Step::Answered(said) => return Ok(Turn::Answered(said)),
+                Step::Done(export) => return Ok(Turn::Done(export)),
+            }
+        }
     }
 
     /// The TLS session that [`Step::StartTls`] asked for is there. Panics if nothing asked for one.

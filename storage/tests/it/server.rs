@@ -1,6 +1,6 @@
 //! A storage server in this process, with one image of 8 MiB of the byte 0x11.
 
-use nbd::client::HandshakeError;
+use nbd::client::{HandshakeError, Transfer, Turn};
 use socket2::{Domain, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -207,16 +207,17 @@ pub(crate) fn negotiate(
 ) -> Result<(), HandshakeError> {
     let mut handshake = nbd::client::Handshake::new("anything");
     loop {
-        match handshake.step()? {
-            nbd::client::Step::Send(bytes) => stream.write_all(&bytes).unwrap(),
-            nbd::client::Step::StartTls => panic!("nobody asked for TLS"),
-            nbd::client::Step::Answered(said) => handshake.open(&name(said.as_deref())),
-            nbd::client::Step::Done(_) => return Ok(()),
-            nbd::client::Step::Receive(count) => {
-                let mut bytes = vec![0; count];
-                stream.read_exact(&mut bytes).unwrap();
-                handshake.on_bytes(&bytes)?;
+        let turn = handshake.run(|transfer| {
+            match transfer {
+                Transfer::Send(bytes) => stream.write_all(bytes).unwrap(),
+                Transfer::Receive(bytes) => stream.read_exact(bytes).unwrap(),
             }
+            Ok::<_, HandshakeError>(())
+        })?;
+        match turn {
+            Turn::StartTls => panic!("nobody asked for TLS"),
+            Turn::Answered(said) => handshake.open(&name(said.as_deref())),
+            Turn::Done(_) => return Ok(()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::net::tcp;
 use crate::root::tls::Tls;
-use ::nbd::client::{Export, Handshake, HandshakeError, Step};
+use ::nbd::client::{Export, Handshake, HandshakeError, Transfer, Turn};
 use initcfg::{Claim, DiskKey, DiskName, HostConfig, Nonce, SECRET_SUFFIX, Token};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
@@ -207,20 +207,18 @@ fn open_export(
     // What the server said first; a question for the secret is answered next.
     let mut challenge: Option<String> = None;
     loop {
-        match handshake.step()? {
-            Step::Send(bytes) => stream.write_all(&bytes)?,
-            Step::Receive(length) => {
-                let mut bytes = vec![0; length];
-                stream.read_exact(&mut bytes)?;
-                handshake.on_bytes(&bytes)?;
-            }
-            Step::StartTls => {
+        let turn = handshake.run(|transfer| match transfer {
+            Transfer::Send(bytes) => Ok::<_, NegotiationError>(stream.write_all(bytes)?),
+            Transfer::Receive(bytes) => Ok(stream.read_exact(bytes)?),
+        })?;
+        match turn {
+            Turn::StartTls => {
                 if let Some(tls) = tls {
                     tls.start(stream, *server.ip()).map_err(NegotiationError::Tls)?;
                 }
                 handshake.on_tls();
             }
-            Step::Answered(said) => match (&challenge, said) {
+            Turn::Answered(said) => match (&challenge, said) {
                 (None, said) => {
                     let secret = said.as_deref().filter(|_| tls.is_some());
                     match secret.and_then(|said| request.secret_name(said)) {
@@ -241,7 +239,7 @@ fn open_export(
                     handshake.open(&request.name(Some(challenge)));
                 }
             },
-            Step::Done(found) => return Ok(found),
+            Turn::Done(found) => return Ok(found),
         }
     }
 }
