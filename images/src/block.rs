@@ -23,6 +23,8 @@ pub struct Zeroes {
 
 /// A disk as seen by an export: bytes at offsets, with explicit durability.
 ///
+/// One that says nothing of writes is read-only: they are refused, and nothing is to be flushed.
+///
 /// Calls are synchronous and take `&self`; many threads may use one `Block` at once. Two writes that
 /// overlap and run at the same time end in some order, byte by byte, but never disturb bytes outside
 /// of both. Bounds: every range must lie inside `0..size_bytes()`, else [`io::ErrorKind::InvalidInput`]
@@ -86,7 +88,9 @@ pub trait Block: Send + Sync {
     ///
     /// # Errors
     /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`.
-    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
 
     /// Writes the whole of `data` at `offset` if that need not wait for room; otherwise `false`, and any part of it is
     /// written.
@@ -101,7 +105,9 @@ pub trait Block: Send + Sync {
     ///
     /// # Errors
     /// After an error the block refuses further writes and flushes: a failed fsync can't be retried.
-    fn flush(&self) -> io::Result<()>;
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Writes to the disk what only the server's memory holds, whatever `flush` promises: so that it does
     /// not grow too much.
@@ -116,14 +122,18 @@ pub trait Block: Send + Sync {
     ///
     /// # Errors
     /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`.
-    fn trim(&self, offset: u64, length: u64) -> io::Result<()>;
+    fn trim(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(read_only_error())
+    }
 
     /// Makes the range read as zeroes.
     ///
     /// # Errors
     /// Out of range: `InvalidInput`; read-only: `PermissionDenied`; full disk: `StorageFull`; `Unsupported`
     /// if it can't be done fast and must be.
-    fn write_zeroes(&self, offset: u64, length: u64, how: Zeroes) -> io::Result<()>;
+    fn write_zeroes(&self, _offset: u64, _length: u64, _how: Zeroes) -> io::Result<()> {
+        Err(read_only_error())
+    }
 
     /// What is at `offset`, for at most `length` bytes, which is not 0.
     ///
@@ -147,7 +157,9 @@ pub trait Block: Send + Sync {
     fn prefetch(&self, _offset: u64, _length: u64) {}
 
     /// `true` if every write is refused with `PermissionDenied`.
-    fn is_read_only(&self) -> bool;
+    fn is_read_only(&self) -> bool {
+        true
+    }
 
     /// `false` if `flush` promises nothing: the content is meant to be thrown away (discard layers).
     ///
@@ -172,6 +184,6 @@ pub(crate) fn check_range(offset: u64, length: u64, size_bytes: u64) -> io::Resu
 }
 
 /// The error of a write to something that is read-only.
-pub(crate) fn read_only_error() -> io::Error {
+fn read_only_error() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "the disk is read-only")
 }

@@ -1,6 +1,6 @@
 //! `qemu-img`, for formats of others.
 
-use crate::block::{Block, Zeroes, check_range, read_only_error};
+use crate::block::{Block, check_range};
 use crate::progress::{Progress, Step};
 use crate::source::Format;
 use crate::stop::Stop;
@@ -263,26 +263,6 @@ impl Block for Peek {
             done += length;
         }
         Ok(())
-    }
-
-    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
-        Err(read_only_error())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn trim(&self, _offset: u64, _length: u64) -> io::Result<()> {
-        Err(read_only_error())
-    }
-
-    fn write_zeroes(&self, _offset: u64, _length: u64, _how: Zeroes) -> io::Result<()> {
-        Err(read_only_error())
-    }
-
-    fn is_read_only(&self) -> bool {
-        true
     }
 }
 

@@ -1,6 +1,6 @@
 //! A raw disk image in a file, read-only: the base that all machines share.
 
-use crate::block::{Block, Extent, Zeroes, check_range, read_only_error};
+use crate::block::{Block, Extent, check_range};
 use crate::cached::CachedReads;
 use crate::sparse;
 use std::fs::File;
@@ -73,22 +73,6 @@ impl Block for RawFile {
         Some(&self.file)
     }
 
-    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
-        Err(read_only_error())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn trim(&self, _offset: u64, _length: u64) -> io::Result<()> {
-        Err(read_only_error())
-    }
-
-    fn write_zeroes(&self, _offset: u64, _length: u64, _how: Zeroes) -> io::Result<()> {
-        Err(read_only_error())
-    }
-
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
         self.check_range(offset, length)?;
         sparse::extent(&self.file, offset, length)
@@ -101,9 +85,5 @@ impl Block for RawFile {
 
     fn prefetch(&self, offset: u64, length: u64) {
         sparse::prefetch(&self.file, offset, length);
-    }
-
-    fn is_read_only(&self) -> bool {
-        true
     }
 }
