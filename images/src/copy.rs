@@ -1,5 +1,6 @@
 //! Reading a whole disk once: sparse copy and digest.
 
+use crate::digest::{Digest, PIECE_BYTES};
 use crate::progress::{Progress, Step};
 use crate::stop::Stop;
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
@@ -7,8 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes per read; big enough that the progress callback costs nothing.
-const CHUNK_BYTES: usize = 1024 * 1024;
 /// Zeroes of this size, aligned, become holes.
 const HOLE_BYTES: usize = 4096;
 
@@ -46,37 +45,41 @@ impl Read<'_> {
         }
         // Only advice: read ahead more.
         let _ = fadvise(source, 0, None, Advice::Sequential);
-        let zeroes = vec![0; CHUNK_BYTES];
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let mut digest = blake3::Hasher::new();
+        let zeroes = vec![0; PIECE_BYTES];
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut digest = Digest::new();
         let mut position = 0;
         let mut data = 0..0;
-        while position < size_bytes {
-            progress(Progress { step, done_bytes: position, total_bytes: size_bytes });
+        while position < padded_bytes {
+            let done_bytes = position.min(size_bytes);
+            progress(Progress { step, done_bytes, total_bytes: size_bytes });
             if stop.is_stopping() {
                 return Err(CopyError::Stopped);
             }
-            if position >= data.end {
+            if position >= data.end && position < size_bytes {
                 data = next_data(source, position, size_bytes).map_err(CopyError::Read)?;
             }
-            let is_data = data.contains(&position);
-            let end = if is_data { data.end } else { data.start };
-            let length = (end - position).min(CHUNK_BYTES as u64) as usize;
-            if is_data {
-                let bytes = &mut chunk[..length];
-                source.read_exact_at(bytes, position).map_err(CopyError::Read)?;
-                digest.update(bytes);
-                if let Some(target) = target {
-                    write_sparse(target, bytes, position, &zeroes).map_err(CopyError::Write)?;
-                }
-            } else {
-                digest.update(&zeroes[..length]);
+            let empty_until = if data.start > position { data.start } else { position };
+            let n_empty = (empty_until - position) / PIECE_BYTES as u64;
+            if n_empty > 0 {
+                let count = n_empty.min(digest.zeroes_max());
+                digest.zeroes(count);
+                position += count * PIECE_BYTES as u64;
+                continue;
             }
-            position += length as u64;
+            let bytes = &mut piece[..(padded_bytes - position).min(PIECE_BYTES as u64) as usize];
+            // Where it has holes, and behind its end, this is as good.
+            let there = size_bytes.saturating_sub(position).min(bytes.len() as u64) as usize;
+            bytes[there..].fill(0);
+            source.read_exact_at(&mut bytes[..there], position).map_err(CopyError::Read)?;
+            digest.piece(bytes);
+            if let Some(target) = target {
+                write_sparse(target, bytes, position, &zeroes).map_err(CopyError::Write)?;
+            }
+            position += bytes.len() as u64;
         }
-        digest.update(&zeroes[..(padded_bytes - size_bytes) as usize]);
         progress(Progress { step, done_bytes: size_bytes, total_bytes: size_bytes });
-        Ok(digest.finalize().to_hex().to_string())
+        Ok(digest.finish().to_hex().to_string())
     }
 }
 

@@ -7,6 +7,7 @@ mod boot_header;
 mod cached;
 mod container;
 mod copy;
+mod digest;
 mod disk_file;
 mod entry;
 mod error;
