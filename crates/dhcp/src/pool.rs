@@ -53,8 +53,10 @@ pub(crate) struct Pool {
     reserved: BTreeMap<Ipv4Addr, Mac>,
     owners: BTreeMap<Mac, Ipv4Addr>,
     known: BTreeSet<Mac>,
-    /// Clients that are known to use their address, whatever is said in their name.
-    in_use: BTreeSet<Mac>,
+    /// Clients that are known to use their address, whatever is said in their name; which one, if that is known, too.
+    in_use: BTreeMap<Mac, Option<Ipv4Addr>>,
+    /// The same by address.
+    used_at: BTreeMap<Ipv4Addr, Mac>,
     /// Until when known clients hold the address that they were given last.
     held: BTreeMap<Mac, u64>,
     by_mac: BTreeMap<Mac, Lease>,
@@ -103,7 +105,8 @@ impl Pool {
             reserved,
             owners: config.reserved.clone(),
             known: BTreeSet::new(),
-            in_use: BTreeSet::new(),
+            in_use: BTreeMap::new(),
+            used_at: BTreeMap::new(),
             held: BTreeMap::new(),
             by_mac: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -286,7 +289,9 @@ impl Pool {
             Some((is_known, end)) => drop(self.used.remove(&(is_known, end, address))),
             None => self.unused.remove(address.to_bits()),
         }
-        let is_busy = self.offered.contains_key(&address) || self.declined.contains_key(&address);
+        let is_busy = self.offered.contains_key(&address)
+            || self.declined.contains_key(&address)
+            || self.used_at.contains_key(&address);
         if is_busy || !self.is_for_anybody(address) {
             return;
         }
@@ -300,13 +305,19 @@ impl Pool {
         }
     }
 
-    pub(crate) fn protect(&mut self, in_use: BTreeSet<Mac>) {
+    pub(crate) fn protect(&mut self, in_use: BTreeMap<Mac, Option<Ipv4Addr>>) {
+        let by_address = in_use.iter().filter_map(|(mac, address)| Some(((*address)?, *mac)));
+        let former = core::mem::replace(&mut self.used_at, by_address.collect());
         self.in_use = in_use;
+        let both = former.keys().chain(self.used_at.keys());
+        let changed = both.filter(|one| former.contains_key(one) != self.used_at.contains_key(one));
+        let changed: alloc::vec::Vec<Ipv4Addr> = changed.copied().collect();
+        changed.into_iter().for_each(|address| self.file(address));
     }
 
-    /// The address that this client is known to use.
+    /// The leased address that this client is known to use.
     pub(crate) fn used_by(&self, mac: Mac) -> Option<Ipv4Addr> {
-        self.in_use.get(&mac).and_then(|mac| self.by_mac.get(mac)).map(|lease| lease.address)
+        self.in_use.get(&mac).and_then(|_| self.by_mac.get(&mac)).map(|lease| lease.address)
     }
 
     /// A known client was given its address just now.
@@ -401,12 +412,13 @@ impl Pool {
             .filter(|owner| **owner != mac)
             .and_then(|owner| self.by_mac.get(owner))
             .is_some_and(|lease| {
-                let is_used = self.in_use.contains(&lease.mac);
+                let is_used = self.in_use.contains_key(&lease.mac);
                 lease.expires_unix > now || is_used || self.held_by(lease.mac, now).is_some()
             });
         let is_offered = self.offered.get(&address).is_some_and(|owner| *owner != mac);
         let is_declined = self.declined.contains_key(&address);
-        !is_held && !is_offered && !is_declined && address != self.server
+        let is_used = self.used_at.get(&address).is_some_and(|owner| *owner != mac);
+        !is_held && !is_offered && !is_declined && !is_used && address != self.server
     }
 
     /// The address for a client that looks for one: its reservation, its former address, what it was
@@ -428,7 +440,9 @@ impl Pool {
             is_known || self.filed.get(address).is_none_or(|(is_known, _)| !is_known)
         });
         let is_free = |address: &Ipv4Addr| self.is_free_for(mac, *address, now);
-        if let Some(address) = [former, offered, wanted].into_iter().flatten().find(is_free) {
+        let used = self.in_use.get(&mac).copied().flatten();
+        let likely = [used, former, offered, wanted];
+        if let Some(address) = likely.into_iter().flatten().find(is_free) {
             return Some(address);
         }
         // Where a MAC starts looking is its own, so that it gets the same address again even if its

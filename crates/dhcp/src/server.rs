@@ -190,8 +190,9 @@ impl Server {
     }
 
     /// From now on these clients are known to use their addresses, and no others: they keep them until that changes.
+    /// `None` is the address of the client's lease; one that is told is kept for it whatever becomes of the lease.
     /// Anybody can send a DHCP message in anybody's name.
-    pub fn protect(&mut self, in_use: BTreeSet<Mac>) {
+    pub fn protect(&mut self, in_use: BTreeMap<Mac, Option<Ipv4Addr>>) {
         self.pool.protect(in_use);
     }
 

@@ -6,7 +6,7 @@ use super::*;
 fn nobody_takes_the_address_of_a_machine_that_runs() {
     let mut server = machines(config());
     let address = lease(&mut server, 1);
-    server.protect(BTreeSet::from([mac(1)]));
+    server.protect(BTreeMap::from([(mac(1), None)]));
     let release = Message { client: address, ..message(Release, 1) };
     let decline = message(Decline, 1).wants(address);
     for forged in [&release, &decline] {
@@ -35,11 +35,40 @@ fn nobody_takes_the_address_of_a_machine_that_runs() {
     assert!(matches!(refused, Decision::Reply(reply) if reply.kind == ReplyKind::Nak));
 
     // It is off: its address is as any other.
-    server.protect(BTreeSet::new());
+    server.protect(BTreeMap::new());
     let Decision::Reply(offer) = ask(&mut server, &message(Discover, 5).wants(address)) else {
         panic!("no offer")
     };
     assert_eq!(offer.address, address);
+}
+
+#[test]
+fn the_address_that_a_machine_was_seen_at_is_kept_for_it_without_a_lease() {
+    let mut server = machines(Config { pool: (ip(100), ip(103)), ..config() });
+    let address = lease(&mut server, 1);
+    // Somebody else has declined it before anybody knew that the machine runs.
+    let declined = decide(&mut server, &message(Decline, 1).wants(address).chooses(SERVER));
+    assert!(matches!(declined, Decision::Declined(..)), "{declined:?}");
+    server.protect(BTreeMap::from([(mac(1), Some(address))]));
+    let later = NOW + dhcp::DECLINED_SECONDS + 1;
+    let offered = |server: &mut Server, last: u8, now| {
+        let message = message(Discover, last).wants(address);
+        match server.on_request(&Request::parse(&message.bytes()).unwrap(), now) {
+            Decision::Reply(offer) => Some(offer.address),
+            _ => None,
+        }
+    };
+    let others: Vec<_> = (2..=6).map(|last| offered(&mut server, last, later)).collect();
+    assert!(others.iter().flatten().count() >= 2 && !others.contains(&Some(address)), "{others:?}");
+    let refused = decide_at(&mut server, &message(RequestKind::Request, 7).wants(address), later);
+    assert!(!matches!(refused, Decision::Reply(reply) if reply.kind == ReplyKind::Ack));
+    assert_eq!(offered(&mut server, 1, later), Some(address), "it boots again");
+
+    // It is off.
+    server.protect(BTreeMap::new());
+    let off = later + 3600;
+    let others: Vec<_> = (2..=6).filter_map(|last| offered(&mut server, last, off)).collect();
+    assert!(others.contains(&address), "{others:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use dhcp::{
     RequestKind, Server, Usage,
 };
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use wire::{Lease, Mac};
 

@@ -8,8 +8,8 @@ use crate::service::Service;
 use crate::store::{LastBoot, Proof, View};
 use initcfg::{Answer, Heartbeat, Question, QuestionId, Tag, Word};
 use model::{Boot, BootId, FindingKind, RootKind, Stage};
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use wire::Mac;
 
 /// A machine that has its loader says in this time that it goes on, or was switched off.
@@ -186,12 +186,13 @@ impl Service {
     }
 
     /// NICs of machines that use their address as far as is known: they have shown who they are and may still run, or
-    /// their disk is in use, or they have their loader since a few minutes.
-    pub fn machines_in_use(&self) -> BTreeSet<Mac> {
+    /// their disk is in use, or they have their loader since a few minutes. With the address that they use, where that is
+    /// known: it is no longer their lease's once somebody has given that up in their name.
+    pub fn machines_in_use(&self) -> BTreeMap<Mac, Option<Ipv4Addr>> {
         let (view, now) = (self.view(), self.now());
         let exports = self.exports().last();
         let in_use = exports.list.iter().filter(|export| export.connections > 0);
-        let in_use = in_use.map(|export| export.spec.mac);
+        let in_use = in_use.map(|export| (export.spec.mac, Some(export.spec.address)));
         let boots = view.site.machines.iter().flat_map(|machine| {
             [view.boots.get(&machine.mac), view.proven.get(&machine.mac)].into_iter().flatten()
         });
@@ -200,7 +201,16 @@ impl Service {
             let runs = matches!(life, live::Life::Alive | live::Life::Unknown);
             (boot.proof.is_given && runs) || is_loading(&boot.boot, now)
         });
-        alive.map(|boot| boot.boot.mac).chain(in_use).collect()
+        let alive = alive.map(|boot| {
+            let peer = self.keepers().peer(boot.boot.id).map(|peer| peer.ip());
+            let address = match peer {
+                Some(IpAddr::V4(address)) => Some(address),
+                _ => None,
+            };
+            (boot.boot.mac, address)
+        });
+        // What the storage server gives a disk to counts more.
+        alive.chain(in_use).collect()
     }
 
     /// Somebody gave up a machine's address in its name while it runs.

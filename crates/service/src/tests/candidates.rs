@@ -164,7 +164,8 @@ async fn a_boot_in_the_name_of_a_machine_that_runs_changes_nothing_of_it() {
     assert!(machine.live(60, true) > 0, "it was asked");
     assert_eq!((lab.shown_boot(), lab.word()), (machine.boot, StateWord::Up));
     assert_eq!(lab.candidate(), Some(forged));
-    assert!(lab.service.machines_in_use().contains(&MAC));
+    let in_use = lab.service.machines_in_use();
+    assert_eq!(in_use.get(&MAC), Some(&Some(machine.address)), "where it was heard");
 
     // Words without a proof change nothing of either.
     for text in ["bootlace/1 off", "bootlace/1 alive"] {

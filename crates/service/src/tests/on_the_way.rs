@@ -53,7 +53,7 @@ async fn a_boot_that_begins_while_the_machine_is_in_its_loader_takes_nothing_of_
         assert_eq!(lab.holder.lock().unwrap().boot, Some(boot));
         lab.service.stage(MAC, Some(boot), NewStage::noticed(Stage::Start, "")).await.unwrap();
         assert_eq!((lab.shown_boot(), lab.candidate()), (boot, Some(another)));
-        assert!(lab.service.machines_in_use().contains(&MAC));
+        assert!(lab.service.machines_in_use().contains_key(&MAC));
         let findings = lab.service.findings().await;
         let kinds = || findings.iter().map(|finding| finding.kind);
         assert!(kinds().any(|kind| kind == FindingKind::CandidateBoot), "{findings:?}");
@@ -134,7 +134,7 @@ async fn who_asks_for_a_secret_when_there_is_no_boot_changes_nothing() {
 async fn a_machine_keeps_its_address_from_its_loader_on() {
     let lab = Lab::new(RootKind::Nbd).await;
     lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    let is_in_use = || lab.service.machines_in_use().contains(&MAC);
+    let is_in_use = || lab.service.machines_in_use().contains_key(&MAC);
     assert!(!is_in_use(), "its firmware may find somebody else at the address");
     reached(&lab.service, Stage::Loader).await;
     assert!(is_in_use());
@@ -150,7 +150,7 @@ async fn a_machine_that_somebody_says_has_failed_keeps_its_address() {
     let boot = lab.in_loader().await;
     let failed = NewStage::noticed(Stage::Failed, "forged");
     assert!(lab.service.stage(MAC, Some(boot), failed).await.unwrap());
-    assert!(lab.service.machines_in_use().contains(&MAC));
+    assert!(lab.service.machines_in_use().contains_key(&MAC));
 }
 
 #[tokio::test]
