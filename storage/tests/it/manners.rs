@@ -123,18 +123,19 @@ fn who_takes_no_replies_or_dies_disturbs_nobody_and_costs_little() {
         dying.write_all(&[request(0, 1, 0, 32 << 20), request(1, 2, 0, 1 << 20)].concat()).unwrap();
     }
     let silent: Vec<TcpStream> = (0..500).map(|_| TcpStream::connect(address).unwrap()).collect();
-    let began = Instant::now();
     let uri = share.addresses()[0].clone();
     assert_eq!(succeed("nbdinfo", &["--size", &uri]).trim(), SIZE_BYTES.to_string());
     let read = succeed("qemu-io", &["-f", "raw", "-c", "read -P 0x11 0 16M", &uri]);
     assert!(!read.contains("failed"), "{read}");
-    assert!(began.elapsed() < Duration::from_secs(8), "others wait: {:?}", began.elapsed());
+    // Others were served before any of these took a byte, or was let go.
+    let mut first = [0];
+    let answered = greedy.iter().filter(|stream| stream.peek(&mut first).is_ok_and(|n| n > 0));
+    assert_eq!(answered.count(), greedy.len(), "their replies still wait for them");
     // Other tests of this process need some, too.
     let grown = memory().saturating_sub(before);
     assert!(grown < 150 << 20, "{} MiB for 140 clients", grown >> 20);
-    let began = Instant::now();
+    // It ends while they are all there.
     drop(share);
-    assert!(began.elapsed() < Duration::from_secs(6), "it ends after {:?}", began.elapsed());
     drop((greedy, silent));
 }
 
