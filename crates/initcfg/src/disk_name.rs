@@ -22,6 +22,10 @@ const PROOF_CONTEXT: &[u8] = b"bootlace nbd proof 1\n";
 /// whose token is to be [mixed](Token::mixed) into that secret.
 pub const SECRET_SUFFIX: &str = "&secret";
 
+/// What a refusal begins with that passes without anybody's new boot: the storage server has no room for what the machine
+/// will write. Whoever reads that waits, for as long as it takes.
+pub const NO_ROOM_YET: &str = "no room yet: ";
+
 /// What stands before the nonce in a challenge.
 const CHALLENGE_MARK: &str = "; challenge ";
 

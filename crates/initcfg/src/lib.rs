@@ -27,7 +27,7 @@ mod word;
 
 pub use choice::ParseChoiceError;
 pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root, VLAN_RANGE};
-pub use disk_name::{Claim, DiskKey, DiskName, Nonce, Proof, SECRET_SUFFIX};
+pub use disk_name::{Claim, DiskKey, DiskName, NO_ROOM_YET, Nonce, Proof, SECRET_SUFFIX};
 pub use file_system::FileSystem;
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
 pub use heartbeat::Heartbeat;

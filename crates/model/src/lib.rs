@@ -32,8 +32,8 @@ pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ASK_AGAIN, ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use image::ImageVersion;
 pub use initcfg::{
-    BadRootUrl, Claim, DiskKey, DiskName, FileSystem, Nonce, ParseChoiceError, RootKind, RootUrl,
-    SECRET_SUFFIX, Stage, iscsi_initiator,
+    BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,
+    RootKind, RootUrl, SECRET_SUFFIX, Stage, iscsi_initiator,
 };
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag};

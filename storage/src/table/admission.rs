@@ -4,7 +4,8 @@ use super::{Assigned, ExportError, Exports, SILENT_AFTER};
 use crate::admission::{Admission, AoeDisk, Listener, Opened, Peer};
 use crate::export::{Export, Generation};
 use model::{
-    BootIdentity, Claim, DiskKey, DiskName, Exchange, ExportSpec, MachineName, Nonce, RootKind,
+    BootIdentity, Claim, DiskKey, DiskName, Exchange, ExportSpec, MachineName, NO_ROOM_YET, Nonce,
+    RootKind,
 };
 use nbd::server::Refusal;
 use socket2::{Socket, TcpKeepalive};
@@ -215,7 +216,8 @@ impl Exports {
                     std::thread::sleep(AWAIT_SILENCE_STEP);
                 }
                 Err(error) => {
-                    let why = wire::error_chain(&error);
+                    let mark = if error.is_lack_of_room() { NO_ROOM_YET } else { "" };
+                    let why = format!("{mark}{}", wire::error_chain(&error));
                     tracing::warn!(%machine, boot = claim.boot, why, "a boot does not get its disk");
                     return Err(Refusal::Policy(why));
                 }

@@ -112,4 +112,16 @@ impl ExportError {
         };
         fact.unwrap_or_else(|| wire::error_chain(self))
     }
+
+    /// Whether it is only that the server's disk is full.
+    pub(crate) fn is_lack_of_room(&self) -> bool {
+        let is_full = |source: &io::Error| source.kind() == io::ErrorKind::StorageFull;
+        match self {
+            Self::Layer(LayerError::Full { .. }) => true,
+            Self::Layer(LayerError::Io { source, .. }) | Self::Table { source, .. } => {
+                is_full(source)
+            }
+            _ => false,
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The server's disk is full: machines wait, and nobody's root turns read-only.
 
+use crate::lost::Boot;
 use crate::server::Server;
 use crate::succeed;
 use nbd::{Command, CommandFlags, Request};
@@ -132,6 +133,31 @@ fn answered(stream: &mut TcpStream) -> u64 {
     stream.read_exact(&mut reply).unwrap();
     assert_eq!(reply[4..8], [0; 4], "{reply:?}");
     u64::from_be_bytes(reply[8..].try_into().unwrap())
+}
+
+#[test]
+fn a_boot_that_finds_no_room_for_its_layer_is_told_to_wait() {
+    let server = start_with_room("2m");
+    let boot = Boot { number: 1, byte: 1 };
+    let waiting = Boot { number: 2, byte: 2 };
+    assert!(boot.put(&server, "discard").starts_with("HTTP/1.1 200"));
+    // It was there when the loader asked, and is not when init does.
+    assert!(waiting.put(&server, "persistent").starts_with("HTTP/1.1 200"));
+    let filler = server.folder().join("layers/filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let said = loop {
+        let said = waiting.try_attach(&server, 1).err().unwrap();
+        if said.contains(model::NO_ROOM_YET) {
+            break said;
+        }
+        assert!(Instant::now() < deadline, "{said}");
+    };
+    assert!(said.contains("is full: delete files"), "{said}");
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(crate::server::first_byte(&mut waiting.attach(&server, 1)), 0x11);
 }
 
 #[test]

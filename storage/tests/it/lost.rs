@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 /// A boot of lab-01, whose number another one has had.
 #[derive(Clone, Copy)]
-struct Boot {
-    number: u64,
+pub(crate) struct Boot {
+    pub(crate) number: u64,
     /// Of its identity and its key.
-    byte: u8,
+    pub(crate) byte: u8,
 }
 
 impl Boot {
@@ -24,28 +24,33 @@ impl Boot {
         spec.replacen('{', &format!("{{\"key\":\"{key}\",\"identity\":\"{identity}\",{extra}"), 1)
     }
 
-    fn put(self, server: &Server, write_mode: &str) -> String {
+    pub(crate) fn put(self, server: &Server, write_mode: &str) -> String {
         put(server, &self.order(write_mode, ""))
     }
 
     /// Its disk; waits until the former boot has been silent for long enough.
-    fn attach(self, server: &Server, generation: u32) -> TcpStream {
-        let key = DiskKey::new([self.byte; 32]);
+    pub(crate) fn attach(self, server: &Server, generation: u32) -> TcpStream {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
-            let mut stream = server.connect();
-            let opened = negotiate(&mut stream, |said| {
-                let nonce = Nonce::of_challenge(said.unwrap()).unwrap();
-                let proof = key.prove(&nonce, "lab-01", self.number, generation);
-                let claim = Some(Claim { boot: self.number, proof });
-                DiskName { machine: "lab-01", generation, claim }.to_string()
-            });
-            match opened {
-                Ok(()) => return stream,
+            match self.try_attach(server, generation) {
+                Ok(stream) => return stream,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Its disk, or what the server says.
+    pub(crate) fn try_attach(self, server: &Server, generation: u32) -> Result<TcpStream, String> {
+        let key = DiskKey::new([self.byte; 32]);
+        let mut stream = server.connect();
+        let opened = negotiate(&mut stream, |said| {
+            let nonce = Nonce::of_challenge(said.unwrap()).unwrap();
+            let proof = key.prove(&nonce, "lab-01", self.number, generation);
+            let claim = Some(Claim { boot: self.number, proof });
+            DiskName { machine: "lab-01", generation, claim }.to_string()
+        });
+        opened.map(|()| stream).map_err(|error| error.to_string())
     }
 }
 

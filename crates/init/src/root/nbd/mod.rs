@@ -124,7 +124,7 @@ fn wait_for_export(
         }
         let text = why(server, &request.machine, &error);
         let since = *refused_since.get_or_insert_with(Instant::now);
-        if !is_refused {
+        if !is_refused || error.passes().is_some() {
             refused_since = None;
         } else if since.elapsed() > REFUSED_MAX {
             let remedy = "look at the storage server's log; the machine restarts and asks again";

@@ -3,7 +3,7 @@
 use crate::net::tcp;
 use crate::root::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Transfer, Turn};
-use initcfg::{Claim, DiskKey, DiskName, HostConfig, Nonce, SECRET_SUFFIX, Token};
+use initcfg::{Claim, DiskKey, DiskName, HostConfig, NO_ROOM_YET, Nonce, SECRET_SUFFIX, Token};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -32,10 +32,21 @@ impl NegotiationError {
     pub(crate) const fn is_word(&self) -> bool {
         !matches!(self, Self::Io(_))
     }
+
+    /// What the server waits for, if it will give the disk then: only room on its own disk.
+    pub(crate) fn passes(&self) -> Option<&str> {
+        match self {
+            Self::Handshake(HandshakeError::Refused { text, .. }) => text.strip_prefix(NO_ROOM_YET),
+            _ => None,
+        }
+    }
 }
 
 /// What an error means for the person who waits.
 pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) -> String {
+    if let Some(why) = error.passes() {
+        return format!("waiting for the storage server {server}: {why}");
+    }
     match error {
         NegotiationError::Handshake(error) => {
             format!("the storage server {server} does not give the disk {export}: {error}")
@@ -277,6 +288,9 @@ mod tests {
                 (Some(_), Some(Claim { boot: 42, proof })) if proof == proven => {
                     Self(None).look("lab-07")
                 }
+                (_, Some(Claim { boot: 43, .. })) => {
+                    Err(Refusal::Policy(format!("{NO_ROOM_YET}its disk is full: delete files")))
+                }
                 _ => Err(Refusal::Policy("wrong proof".into())),
             }
         }
@@ -370,6 +384,20 @@ mod tests {
         for key in [None, Some(DiskKey::new([8; 32]))] {
             let (_, error) = open(Some(NONCE), key).unwrap_err();
             assert!(error.to_string().contains("wrong proof"), "{error}");
+            assert_eq!(error.passes(), None);
         }
+    }
+
+    #[test]
+    fn a_server_that_has_no_room_is_waited_for() {
+        let server = server_that_wants(Some(NONCE));
+        let request = Request { boot: 43, ..ask("lab-07", Some(KEY)) };
+        let (from, error) = negotiate_any(&[server], &request, None, TIMEOUT).unwrap_err();
+        assert_eq!(error.passes(), Some("its disk is full: delete files"));
+        let said = why(from, "lab-07", &error);
+        assert_eq!(
+            said,
+            format!("waiting for the storage server {server}: its disk is full: delete files")
+        );
     }
 }
