@@ -30,6 +30,30 @@ pub struct HttpServer<F> {
     style: Style,
 }
 
+/// What answers one client.
+pub trait Answers:
+    Service<
+        Request<Incoming>,
+        Response = hyper::Response<Self::Content>,
+        Error: Into<Box<dyn Error + Send + Sync>>,
+        Future: Send + 'static,
+    > + Send
+    + 'static
+{
+    /// The body of its answers.
+    type Content: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+}
+
+impl<S, B> Answers for S
+where
+    S: Service<Request<Incoming>, Response = hyper::Response<B>> + Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    type Content = B;
+}
+
 /// What differs between kinds of clients.
 #[derive(Clone, Copy)]
 struct Style {
@@ -51,19 +75,12 @@ impl<F: FnMut()> HttpServer<F> {
     }
 
     /// Serves until `stop`; `service` makes what answers the client at an address.
-    pub async fn run<S, B>(
+    pub async fn run<S: Answers>(
         mut self,
         doorkeeper: impl Doorkeeper,
         service: impl Fn(SocketAddr) -> S,
         stop: CancellationToken,
-    ) where
-        S: Service<Request<Incoming>, Response = hyper::Response<B>> + Send + 'static,
-        <S as Service<Request<Incoming>>>::Future: Send + 'static,
-        <S as Service<Request<Incoming>>>::Error: Into<Box<dyn Error + Send + Sync>>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+    ) {
         bound(self.door.listener());
         let doorkeeper = Arc::new(doorkeeper);
         let mut connections = JoinSet::new();
@@ -102,21 +119,13 @@ impl<F: FnMut()> HttpServer<F> {
 }
 
 /// Serves one connection until it ends or `stop`.
-fn serve<S, B>(
+fn serve<S: Answers>(
     style: Style,
     stream: TcpStream,
     place: Place,
     service: S,
     stop: CancellationToken,
-) -> impl Future<Output = ()> + Send + 'static + use<S, B>
-where
-    S: Service<Request<Incoming>, Response = hyper::Response<B>> + Send + 'static,
-    <S as Service<Request<Incoming>>>::Future: Send + 'static,
-    <S as Service<Request<Incoming>>>::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+) -> impl Future<Output = ()> + Send + 'static + use<S> {
     let io = TokioIo::new(Watched::new(stream, place.clone()));
     let service = service_fn(move |request| {
         place.prove(Instant::now());
