@@ -71,7 +71,7 @@ pub enum ExportError {
     /// The folder of the layers is not the one that it was.
     #[error(
         "{dir} is not the folder in which machines' disks were: its file system is probably not mounted. Mount it; if it \
-         was exchanged for good, remove {note}, and machines begin with new disks"
+         was exchanged for good, remove {note}, and the folder is taken as it is now"
     )]
     OtherFolder {
         /// The folder.
