@@ -464,6 +464,22 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_that_a_package_brings_sets_nothing_and_all_in_it_is_right() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/bootlace.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        refuse(&text, &["not configured yet", "[network]", "bootlace.toml"]);
+        // What stands behind a `#` without a space is a setting.
+        let line = |line: &str| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+            _ => String::new(),
+        };
+        let all: String = text.lines().map(line).collect();
+        let config = Config::parse(Path::new("x"), &all).unwrap();
+        assert_eq!(config.network.interface, "enp3s0");
+        assert!(all.lines().count() > 10, "{all}");
+    }
+
+    #[test]
     fn an_unknown_key_is_shown_with_its_line_and_the_nearest_right_one() {
         refuse(
             "[network]\ninterfaec = \"br0\"\n",

@@ -60,14 +60,14 @@ pub enum Release {
 }
 
 impl Release {
-    fn number(self) -> u32 {
+    pub(crate) fn number(self) -> u32 {
         match self {
             Self::Debian12 => 12,
             Self::Debian13 => 13,
         }
     }
 
-    fn suite(self) -> &'static str {
+    pub(crate) fn suite(self) -> &'static str {
         match self {
             Self::Debian12 => "bookworm",
             Self::Debian13 => "trixie",

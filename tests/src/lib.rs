@@ -6,10 +6,13 @@
 
 mod command;
 mod console;
+mod container;
 mod daemon;
 mod foreign;
 mod http;
 mod image;
+mod installed;
+mod knocker;
 mod lan;
 mod lock;
 mod netns;
@@ -28,14 +31,17 @@ mod vmlinux;
 
 pub use command::{run, text_of};
 pub use console::Console;
+pub use container::Container;
 pub use daemon::Daemon;
 pub use foreign::{ISCSI_LUN, ISCSI_TARGET, IscsiTarget, NFS_FOLDER, NfsServer};
 pub use http::{Answer, Browser};
 pub use image::{Init, Recipe, Release, copy_with, marked_copy};
+pub use installed::{Installed, UNITS};
+pub use knocker::{Knocked, Knocker};
 pub use lan::{Client, Lan, SERVER, SERVER_PREFIX};
 pub use lock::Lock;
 pub use netns::Netns;
-pub use packages::{BUILD, LAB, Package, install};
+pub use packages::{BUILD, LAB, PACKAGING, Package, install};
 pub use pc::{Firmware, Pc, PcBuilder};
 pub use pc_slots::PcSlots;
 pub use pki::Authority;

@@ -36,6 +36,12 @@ pub const BUILD: &[Package] = &[
     package("libc6-dev", "linking, and the static init of the initrd"),
 ];
 
+/// For the Debian package.
+pub const PACKAGING: &[Package] = &[
+    package("binutils", "stripping programs (strip)"),
+    package("lintian", "checking the package"),
+];
+
 /// For the demo, the tests and the benchmarks.
 pub const LAB: &[Package] = &[
     package("aoetools", "a foreign AoE client in tests"),

@@ -11,6 +11,8 @@ pub enum Need {
     SlowTests,
     /// A program on the search path.
     Program(&'static str),
+    /// A variable of the environment, which `cargo xtask test` sets.
+    Variable(&'static str),
 }
 
 /// Whether all needs are met. Says on standard error what is skipped and why; with
@@ -24,6 +26,7 @@ pub fn require(test: &str, needs: &[Need]) -> bool {
         Need::Root => "it needs root".to_owned(),
         Need::SlowTests => "it is slow: set RUN_SLOW_TESTS=1".to_owned(),
         Need::Program(name) => format!("there is no program {name}: cargo xtask setup"),
+        Need::Variable(name) => format!("{name} is not set: cargo xtask test sets it"),
     };
     assert!(std::env::var_os("CI_REQUIRE_ALL").is_none(), "{test} can't run: {text}");
     eprintln!("skipped: {test}: {text}");
@@ -34,6 +37,7 @@ fn is_met(need: Need) -> bool {
     match need {
         Need::Root => nix::unistd::geteuid().is_root(),
         Need::SlowTests => std::env::var_os("RUN_SLOW_TESTS").is_some_and(|value| value == "1"),
+        Need::Variable(name) => std::env::var_os(name).is_some(),
         Need::Program(name) => {
             let path = std::env::var("PATH").unwrap_or_default();
             let administration = ["/usr/sbin", "/sbin"];

@@ -2,6 +2,7 @@
 
 use crate::say;
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,10 +19,72 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// A source tree, and where it is built.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    /// The commit, if it is known.
+    pub(crate) commit: Option<String>,
+    /// When the source was written, in seconds since 1970: the time that goes into archives.
+    pub(crate) date: u64,
+}
+
+impl Place {
+    /// This tree.
+    pub(crate) fn here() -> Self {
+        Self { root: root(), target: target(), commit: commit(), date: source_date() }
+    }
+
+    /// Folders whose names end up in programs, in messages of panics, with what stands for them.
+    fn folders(&self) -> [(PathBuf, &'static str); 3] {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let cargo =
+            std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+        // The last one that fits counts (rustc, --remap-path-prefix).
+        [
+            (self.root.clone(), "/bootlace"),
+            (self.target.clone(), "/bootlace/target"),
+            (cargo, "/cargo"),
+        ]
+    }
+
+    /// Flags by which the compiler forgets where it was.
+    fn same_anywhere(&self) -> Vec<String> {
+        let remap =
+            |(from, to): (PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+        self.folders().map(remap).into()
+    }
+
+    /// The same for C.
+    fn same_c(&self, command: &mut Command) {
+        let map =
+            |(from, to): (PathBuf, &str)| format!("-ffile-prefix-map={}={to}", from.display());
+        command.env("CFLAGS", self.folders().map(map).join(" "));
+    }
+}
+
+/// The release of this source.
+pub(crate) fn version() -> &'static str {
+    // All packages of the workspace have the same.
+    env!("CARGO_PKG_VERSION")
+}
+
 /// A cargo command in the source tree, without what `cargo run` has set for us.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    cargo_at(&root(), arguments)
+}
+
+/// A cargo command in another source tree.
+pub(crate) fn cargo_in(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = cargo_at(&place.root, arguments);
+    command.env("CARGO_TARGET_DIR", &place.target);
+    command
+}
+
+fn cargo_at(root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root());
+    command.args(arguments).current_dir(root);
     without_ours(&mut command);
     command
 }
@@ -42,55 +105,128 @@ pub(crate) fn run_loudly(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
+#[derive(Args)]
+pub(crate) struct Build {
+    /// Build what is shipped: fast, stripped, with the commit inside
+    #[arg(long)]
+    release: bool,
+}
+
+impl Build {
+    pub(crate) fn run(self) -> Result<()> {
+        if self.release { run_release() } else { run() }.map(drop)
+    }
+}
+
 /// Builds `bootlace`, `bootlace-init` and the one with TLS; returns the path of `bootlace`.
 pub(crate) fn run() -> Result<PathBuf> {
-    build(&[], "debug")
+    say("building bootlace, bootlace-init and bootlace-init-tls (debug)");
+    run_loudly(bootlace().arg("--quiet"), "cargo build")?;
+    build_inits()?;
+    Ok(target().join("debug/bootlace"))
 }
 
-/// Builds the release programs, as they are shipped, for measurements; returns the path of `bootlace`.
+/// Builds the release programs, as they are shipped; returns the path of `bootlace`.
 pub(crate) fn run_release() -> Result<PathBuf> {
-    build(&["--release"], "release")
+    let place = Place::here();
+    release(&place)?;
+    Ok(place.target.join("release/bootlace"))
 }
 
-fn build(options: &[&str], profile: &str) -> Result<PathBuf> {
-    say(&format!("building bootlace, bootlace-init and bootlace-init-tls ({profile})"));
-    run_loudly(bootlace(options).arg("--quiet"), "cargo build")?;
-    build_inits(profile)?;
-    Ok(target().join(profile).join("bootlace"))
+/// Builds the release programs of a tree. The same source gives the same bytes, in whatever folder it is.
+pub(crate) fn release(place: &Place) -> Result<()> {
+    say("building bootlace, bootlace-init and bootlace-init-tls (release)");
+    let flags = place.same_anywhere();
+    let mut command = cargo_in(place, &BOOTLACE);
+    command.args(["--release", "--locked", "--quiet"]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join(FLAG_END));
+    place.same_c(&mut command);
+    if let Some(commit) = &place.commit {
+        command.env("BOOTLACE_COMMIT", commit);
+    }
+    run_loudly(&mut command, "cargo build")?;
+    let flags = [&[STATIC.to_owned()], &flags[..]].concat().join(FLAG_END);
+    let of_init = place.target.join("init-release");
+    for_inits(&of_init, &place.target.join("release"), |arguments| {
+        let mut command = cargo_in(place, arguments);
+        command.arg("--locked").env("CARGO_ENCODED_RUSTFLAGS", &flags);
+        place.same_c(&mut command);
+        command
+    })
+}
+
+/// Between two compiler flags in `CARGO_ENCODED_RUSTFLAGS`.
+const FLAG_END: &str = "\x1f";
+
+/// The compiler flag for programs of the initrd.
+const STATIC: &str = "-Ctarget-feature=+crt-static";
+
+/// The commit that is built: as whoever has only an archive of the source says in `BOOTLACE_COMMIT`, or as git knows it.
+pub(crate) fn commit() -> Option<String> {
+    if let Ok(commit) = std::env::var("BOOTLACE_COMMIT") {
+        return Some(commit);
+    }
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let is_changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if is_changed.is_empty() { commit } else { commit + "-changed" })
+}
+
+/// When what is built was written, in seconds since 1970: the time that goes into archives.
+pub(crate) fn source_date() -> u64 {
+    let told = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let told = told.or_else(|| git(&["log", "-1", "--format=%ct"]));
+    told.and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
+}
+
+/// What git says; `None` without git, or outside of a repository.
+fn git(arguments: &[&str]) -> Option<String> {
+    // A tree that lies in somebody else's repository is not in that one.
+    let mut command = Command::new("git");
+    command.args(arguments).current_dir(root()).env("GIT_CEILING_DIRECTORIES", root().parent()?);
+    let output = command.stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Builds what [`run`] builds and all programs with tests; returns the path of `bootlace`, and cargo's
 /// messages about what it has built, a JSON object a line.
 pub(crate) fn run_with_tests() -> Result<(PathBuf, String)> {
     say("building bootlace, its init and the tests");
-    let mut command = bootlace(&["--quiet", "--tests"]);
+    let mut command = bootlace();
+    command.args(["--quiet", "--tests"]);
     command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = command.output().context("can't start cargo build")?;
     ensure!(output.status.success(), "cargo build failed; it says why above");
-    build_inits("debug")?;
+    build_inits()?;
     Ok((target().join("debug/bootlace"), String::from_utf8(output.stdout)?))
 }
 
-/// The command that builds `bootlace`. It selects all packages, so that each dependency is built once, with
+/// How `bootlace` is built. It selects all packages, so that each dependency is built once, with
 /// the features that all of them together want, and not once more for each selection.
-fn bootlace(options: &[&str]) -> Command {
-    let mut command = cargo(&["build", "--workspace", "--bin", "bootlace"]);
-    command.args(options);
-    command
+const BOOTLACE: [&str; 4] = ["build", "--workspace", "--bin", "bootlace"];
+
+fn bootlace() -> Command {
+    cargo(&BOOTLACE)
 }
 
 /// Builds the static programs of the initrd and puts them beside `bootlace`.
-fn build_inits(profile: &str) -> Result<()> {
+fn build_inits() -> Result<()> {
     // In a folder of their own: other flags in the same one would build everything again each time.
-    let of_init = target().join("init");
+    for_inits(&target().join("init"), &target().join("debug"), |arguments| {
+        let mut command = cargo(arguments);
+        command.env("CARGO_ENCODED_RUSTFLAGS", STATIC);
+        command
+    })
+}
+
+/// Builds both inits below `folder` by this command, and puts them into `beside`.
+fn for_inits(folder: &Path, beside: &Path, command: impl Fn(&[&str]) -> Command) -> Result<()> {
     for (name, features) in [("bootlace-init", ""), ("bootlace-init-tls", "tls")] {
         let mut init =
-            cargo(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
-        init.args(["--features", features, "--target", INIT_TARGET, "--target-dir"]).arg(&of_init);
-        init.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+            command(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
+        init.args(["--features", features, "--target", INIT_TARGET, "--target-dir"]).arg(folder);
         run_loudly(&mut init, &format!("cargo build of {name}"))?;
-        let built = of_init.join(INIT_TARGET).join("init/bootlace-init");
-        place(&built, &target().join(profile).join(name))?;
+        let built = folder.join(INIT_TARGET).join("init/bootlace-init");
+        place(&built, &beside.join(name))?;
     }
     Ok(())
 }

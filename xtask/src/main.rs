@@ -3,7 +3,9 @@
 mod bench;
 mod booted;
 mod build;
+mod deb;
 mod demo;
+mod dist;
 mod fuzz;
 mod interrupt;
 mod lint;
@@ -31,7 +33,11 @@ enum Task {
     /// Check format, lints and dependencies
     Lint,
     /// Build bootlace, and the static bootlace-init beside it
-    Build,
+    Build(build::Build),
+    /// Build what a release consists of: programs, licenses, bill of materials, checksums
+    Dist(dist::Dist),
+    /// Build the Debian package
+    Deb(deb::Deb),
     /// Measure initrd builds, boots, the NBD and the AoE server, beside what else there is
     Bench(bench::Bench),
     /// Attack both servers in every way that the threat model names, while machines boot
@@ -52,7 +58,9 @@ fn main() -> ExitCode {
         Task::Demo(demo) => demo.run(),
         Task::Test(test) => return test.run().unwrap_or_else(failure),
         Task::Lint => lint::run(),
-        Task::Build => build::run().map(drop),
+        Task::Build(build) => build.run(),
+        Task::Dist(dist) => dist.run(),
+        Task::Deb(deb) => deb.run(),
         Task::Bench(bench) => bench.run(),
         Task::Matrix(matrix) => matrix.run(),
         Task::Soak(soak) => soak.run(),
@@ -72,6 +80,7 @@ fn failure(error: anyhow::Error) -> ExitCode {
 /// Installs what building and the lab need.
 fn setup() -> anyhow::Result<()> {
     lab::install(lab::BUILD, say)?;
+    lab::install(lab::PACKAGING, say)?;
     lab::install(lab::LAB, say)
 }
 

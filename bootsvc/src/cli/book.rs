@@ -35,7 +35,8 @@ fn commands_are_understood() {
                         | ErrorKind::MissingSubcommand
                         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
                 );
-                let is_help = matches!(error.kind(), ErrorKind::DisplayHelp);
+                let is_help =
+                    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
                 assert!(
                     is_help || (is_named_only && !is_whole),
                     "{}: `{line}` is not understood:\n{error}",

@@ -25,6 +25,7 @@ mod nics;
 mod outage;
 mod own_dhcp;
 mod own_user;
+mod package;
 mod partitions;
 mod ram;
 mod rescue;

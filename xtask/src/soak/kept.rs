@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 /// What was written to one block.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     /// What must last; `None` is the image's content.
     lasts: Option<Written>,
     /// What was written since, the last one last.

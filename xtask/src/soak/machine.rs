@@ -19,10 +19,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long the servers may be away for a machine, in all: each of them a start, and a connection that gives up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Blocks that a machine uses.
-pub(super) const BLOCKS: usize = 64;
+pub(crate) const BLOCKS: usize = 64;
 
 /// Half of all writes go to so few of them, so that what comes late meets what is newer.
 const OFTEN: usize = 4;
@@ -38,7 +38,7 @@ const BEAT: Duration = Duration::from_secs(5);
 
 /// What becomes of what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Discard,
     Persistent,
     Ram,
@@ -46,7 +46,7 @@ pub(super) enum Mode {
 
 /// How it attaches its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Root {
+pub(crate) enum Root {
     Nbd,
     /// At this shelf and slot.
     Aoe((u16, u8)),
@@ -54,12 +54,12 @@ pub(super) enum Root {
 
 /// One machine of the soak.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Who {
-    pub(super) named: Named,
+pub(crate) struct Who {
+    pub(crate) named: Named,
     /// Its place in the list.
-    pub(super) number: u64,
-    pub(super) mode: Mode,
-    pub(super) is_aoe: bool,
+    pub(crate) number: u64,
+    pub(crate) mode: Mode,
+    pub(crate) is_aoe: bool,
 }
 
 const fn who(number: u64, machine: &'static str, mac: &'static str, mode: Mode) -> Who {
@@ -67,7 +67,7 @@ const fn who(number: u64, machine: &'static str, mac: &'static str, mode: Mode) 
 }
 
 /// All write modes over both protocols.
-pub(super) const MACHINES: [Who; 6] = [
+pub(crate) const MACHINES: [Who; 6] = [
     who(1, "nbd-discard", "52:54:00:00:00:01", Mode::Discard),
     who(2, "nbd-persistent", "52:54:00:00:00:02", Mode::Persistent),
     who(3, "nbd-ram", "52:54:00:00:00:03", Mode::Ram),
@@ -78,7 +78,7 @@ pub(super) const MACHINES: [Who; 6] = [
 
 impl Who {
     /// Arguments of `bootlace machine set`.
-    pub(super) fn set(self) -> Vec<&'static str> {
+    pub(crate) fn set(self) -> Vec<&'static str> {
         let mode = match self.mode {
             Mode::Discard => "discard",
             Mode::Persistent => "persistent",
@@ -93,18 +93,18 @@ impl Who {
 
 /// What was done, by all machines.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Writes that were acknowledged.
-    pub(super) writes: AtomicU64,
+    pub(crate) writes: AtomicU64,
     /// Blocks that were read and compared.
-    pub(super) verified: AtomicU64,
+    pub(crate) verified: AtomicU64,
     /// Flushes that were acknowledged, over NBD.
-    pub(super) flushes: AtomicU64,
-    pub(super) connections: AtomicU64,
-    pub(super) lost: AtomicU64,
-    pub(super) answers_lost: AtomicU64,
-    pub(super) repeated: AtomicU64,
-    pub(super) late: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) answers_lost: AtomicU64,
+    pub(crate) repeated: AtomicU64,
+    pub(crate) late: AtomicU64,
 }
 
 impl Counts {
@@ -134,23 +134,23 @@ struct Orders {
 type Memory = Vec<Kept>;
 
 /// A machine that runs.
-pub(super) struct Machine {
-    pub(super) who: Who,
-    pub(super) preboot: Arc<Preboot>,
+pub(crate) struct Machine {
+    pub(crate) who: Who,
+    pub(crate) preboot: Arc<Preboot>,
     orders: Arc<Orders>,
     thread: JoinHandle<Result<Memory>>,
 }
 
 /// What machines share.
-pub(super) struct Ground<'a> {
-    pub(super) site: &'a Site,
-    pub(super) image: PathBuf,
-    pub(super) counts: Arc<Counts>,
+pub(crate) struct Ground<'a> {
+    pub(crate) site: &'a Site,
+    pub(crate) image: PathBuf,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Machine {
     /// Switches it on for the first time.
-    pub(super) fn start(ground: &Ground<'_>, who: Who, seed: u64) -> Result<Self> {
+    pub(crate) fn start(ground: &Ground<'_>, who: Who, seed: u64) -> Result<Self> {
         Self::start_with(ground, who, seed, vec![Kept::default(); BLOCKS])
     }
 
@@ -184,14 +184,14 @@ impl Machine {
     }
 
     /// Ends it with a goodbye, and switches it on again.
-    pub(super) fn reboot(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
+    pub(crate) fn reboot(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
         let who = self.who;
         let memory = self.end()?;
         Self::start_again(ground, who, seed, memory)
     }
 
     /// Takes its power away, and switches it on again.
-    pub(super) fn lose_power(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
+    pub(crate) fn lose_power(self, ground: &Ground<'_>, seed: u64) -> Result<Self> {
         self.orders.is_cut.store(true, SeqCst);
         self.reboot(ground, seed)
     }
@@ -204,28 +204,28 @@ impl Machine {
     }
 
     /// Ends it.
-    pub(super) fn end(self) -> Result<Memory> {
+    pub(crate) fn end(self) -> Result<Memory> {
         self.orders.is_over.store(true, SeqCst);
         let done = self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         done.with_context(|| self.who.named.machine.to_owned())
     }
 
     /// Its connection is reset.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.orders.resets.store(true, SeqCst);
     }
 
     /// Asks it to check its whole disk.
-    pub(super) fn ask_for_check(&self) {
+    pub(crate) fn ask_for_check(&self) {
         self.orders.wanted.fetch_add(1, SeqCst);
     }
 
     /// Whether it has done so, or has found something wrong; then [`end`](Self::end) tells.
-    pub(super) fn has_checked(&self) -> bool {
+    pub(crate) fn has_checked(&self) -> bool {
         self.has_ended() || self.orders.made.load(SeqCst) == self.orders.wanted.load(SeqCst)
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 }

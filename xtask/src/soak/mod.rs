@@ -8,7 +8,7 @@ mod damage;
 mod disk;
 mod event;
 mod kept;
-mod machine;
+pub(crate) mod machine;
 mod servers;
 
 use crate::interrupt::Interrupt;

@@ -29,6 +29,7 @@ const LONG: &[&str] = &[
     "tests vlan::",
     "tests two_addresses::",
     "tests own_dhcp::",
+    "tests package::",
     "tests partitions::",
     "tests sanboot::",
 ];

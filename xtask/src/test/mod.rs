@@ -5,10 +5,11 @@ mod jobs;
 mod report;
 mod run;
 
+use crate::deb::Package;
 use crate::{build, lint, say, setup};
 use anyhow::Result;
 use clap::Args;
-use lab::Recipe;
+use lab::{Container, Recipe, Release};
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -39,8 +40,10 @@ impl Test {
         })?;
         let jobs = jobs::all(&messages, self.filter.as_deref())?;
         say("testing");
+        let package = if self.quick { None } else { Some(Package::of_tests().pack()?) };
         let mut environment = vec![("BOOTLACE_BIN", binary.as_os_str())];
-        if !self.quick {
+        if let Some(package) = &package {
+            environment.push(("BOOTLACE_DEB", package.as_os_str()));
             environment.push(("RUN_SLOW_TESTS", "1".as_ref()));
         }
         let outcomes = run::all(jobs, &environment)?;
@@ -48,13 +51,14 @@ impl Test {
     }
 }
 
-/// Makes all images side by side, so that no test's time limit includes it.
+/// Makes all images and the server for the package side by side, so that no test's time limit includes it.
 fn make_images() -> Result<()> {
     std::thread::scope(|scope| {
-        let make = |recipe: Recipe| scope.spawn(move || recipe.image(say));
-        let makers = Recipe::all().map(make);
+        let make = |recipe: Recipe| scope.spawn(move || recipe.image(say).map(drop));
+        let mut makers = Vec::from(Recipe::all().map(make));
+        makers.push(scope.spawn(|| Container::prepare(Release::Debian12, say)));
         makers.into_iter().try_for_each(|maker| match maker.join() {
-            Ok(made) => made.map(drop),
+            Ok(made) => made,
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })
