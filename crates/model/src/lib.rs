@@ -15,6 +15,7 @@ mod grub;
 mod image;
 mod machine;
 mod names;
+mod people;
 mod plan;
 mod room;
 mod site;
@@ -36,7 +37,8 @@ pub use initcfg::{
     RootKind, RootUrl, SECRET_SUFFIX, Stage, iscsi_initiator,
 };
 pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
-pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag};
+pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
+pub use people::{Right, Role};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use room::{Origin, Origins, Room, Seat, Setting, Settings};
 pub use site::{AddressPool, Seen, Site};

@@ -93,6 +93,17 @@ name!(
 );
 
 name!(
+    /// Name by which a person logs in.
+    /// 1 to 63 lower-case letters, digits, hyphens, dots and underscores.
+    UserName,
+    "an account",
+    63,
+    b"-._",
+    "use 1 to 63 lower-case letters, digits, hyphens, dots and underscores, starting and ending with \
+     a letter or digit"
+);
+
+name!(
     /// A word that some machines have in common, by which people find them.
     /// 1 to 32 lower-case letters, digits, hyphens, dots and underscores.
     Tag,

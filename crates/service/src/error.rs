@@ -2,7 +2,7 @@
 
 use crate::fleet::RoomError;
 use crate::storage_client::StorageError;
-use model::{ImageName, Machine, MachineName, RootKind, RootUrl};
+use model::{ImageName, Machine, MachineName, Right, RootKind, RootUrl, UserName};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wire::Mac;
@@ -237,6 +237,64 @@ pub enum Error {
         /// What is wrong with those that there are.
         why: String,
     },
+    /// Name or password are wrong.
+    #[error("name or password is wrong")]
+    LoginRefused,
+    /// Logins have failed before.
+    #[error("logins have failed too often: try again in {}", seconds_in_words(*seconds))]
+    LoginDelayed {
+        /// How long nobody looks at another attempt.
+        seconds: u64,
+    },
+    /// As many passwords as may be are being looked at.
+    #[error("too many people are logging in: try again in a few seconds")]
+    TooManyLogins,
+    /// A link for logging in is not good any more.
+    #[error(
+        "this link has been used, or is older than 30 minutes: bootlace login, on the server, prints a new one"
+    )]
+    LoginCodeVoid,
+    /// Somebody may not do this.
+    #[error("this needs the right to {}", needed.title())]
+    NotAllowed {
+        /// What he would have to have.
+        needed: Right,
+    },
+    /// Somebody is not logged in by an account of his own.
+    #[error("only who is logged in by an account of his own can do this")]
+    NoAccount,
+    /// Only commands on the server may do this.
+    #[error("only a command on the server can do this")]
+    OnlyOnServer,
+    /// There is no such account.
+    #[error("there is no account {0}: bootlace user ls shows all")]
+    NoUser(UserName),
+    /// The name is in use.
+    #[error("there is an account {0} already: choose another name")]
+    UserTaken(UserName),
+    /// Nobody could change anything any more.
+    #[error(
+        "{0} is the only administrator: make another one first, so that somebody can log in who may change everything"
+    )]
+    LastAdmin(UserName),
+    /// Nobody has so many.
+    #[error("there are 1000 accounts: remove some that nobody uses")]
+    TooManyUsers,
+    /// The password is too easy to guess, or too long.
+    #[error("this can't be the password: {0}")]
+    BadPassword(&'static str),
+    /// There is no such session.
+    #[error("there is no session {0}: it has probably ended already")]
+    NoSession(u64),
+    /// There is no such token.
+    #[error("there is no token {0}: bootlace token ls shows all")]
+    NoToken(u64),
+    /// Nobody keeps track of so many.
+    #[error("there are 256 tokens: remove some that nothing uses")]
+    TooManyTokens,
+    /// The label of a token says nothing, or too much.
+    #[error("say in 1 to 64 characters what the token is for")]
+    BadLabel,
     /// All AoE addresses are given out.
     #[error("all AoE addresses are given out: remove machines that are gone")]
     NoShelfSlot,
@@ -264,7 +322,10 @@ impl Error {
         match self {
             Self::NoMachine(_)
             | Self::NoVersion { .. }
-            | Self::Store(images::StoreError::Missing { .. }) => true,
+            | Self::Store(images::StoreError::Missing { .. })
+            | Self::NoUser(_)
+            | Self::NoSession(_)
+            | Self::NoToken(_) => true,
             Self::Room(error) => error.is_not_found(),
             _ => false,
         }
@@ -287,6 +348,12 @@ impl Error {
                 | Self::Room(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }
+                | Self::UserTaken(_)
+                | Self::LastAdmin(_)
+                | Self::TooManyUsers
+                | Self::BadPassword(_)
+                | Self::TooManyTokens
+                | Self::BadLabel
         )
     }
 
@@ -305,6 +372,14 @@ impl Error {
     /// The whole chain of causes in one line.
     pub fn chain(&self) -> String {
         wire::error_chain(self)
+    }
+}
+
+fn seconds_in_words(seconds: u64) -> String {
+    match seconds {
+        1 => "a second".to_owned(),
+        seconds @ 0..=119 => format!("{seconds} seconds"),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
     }
 }
 

@@ -14,6 +14,8 @@ mod fleet;
 mod initrds;
 mod live;
 mod options;
+mod passwords;
+mod people;
 mod service;
 mod storage_client;
 mod store;
@@ -32,9 +34,14 @@ pub use crate::fleet::{
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
+pub use crate::people::{
+    AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken, Operator,
+    SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer,
+};
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{
-    Hardware, PowerState, Sighting, check_database, copy_database, count_machines,
+    AuditEntry, FieldChange, Hardware, PowerState, Session, Sighting, Token, User, check_database,
+    copy_database, count_machines,
 };
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

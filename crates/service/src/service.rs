@@ -5,9 +5,10 @@ use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
     BootTimes, Exports, FindingCount, Findings, Heartbeats, ImageTroubles, Keepers, LastPool,
-    LeaseClock, Refused, Waits,
+    LeaseClock, LoginCodes, Refused, Waits,
 };
 use crate::options::Options;
+use crate::passwords::Passwords;
 use crate::store::{self, Database, Reserve, View};
 use images::Store;
 use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject};
@@ -43,6 +44,8 @@ struct Inner {
     /// Image versions that were in the store when it was looked at the last time before this process.
     lost_versions: Arc<Vec<ImageVersion>>,
     lookups: Semaphore,
+    passwords: Passwords,
+    login_codes: LoginCodes,
 }
 
 impl Service {
@@ -92,6 +95,8 @@ impl Service {
             image_troubles: ImageTroubles::default(),
             lost_versions: Arc::new(lost),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            passwords: Passwords::default(),
+            login_codes: LoginCodes::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -201,6 +206,16 @@ impl Service {
     /// Places of those who look up proofs of earlier boots.
     pub(crate) fn lookups(&self) -> &Semaphore {
         &self.inner.lookups
+    }
+
+    /// Bounds how many passwords are looked at.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.inner.passwords
+    }
+
+    /// Codes of links for logging in that nobody has used yet.
+    pub(crate) fn login_codes(&self) -> &LoginCodes {
+        &self.inner.login_codes
     }
 
     /// What time it is.

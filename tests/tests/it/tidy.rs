@@ -58,9 +58,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
 const ROOMS: &[&[&str]] = &[
     &["backup", "clock", "commands", "storage_client"],
     &["error", "options"],
-    &["store", "live"],
+    &["store", "live", "passwords"],
     &["initrds"],
     &["service"],
+    &["people"],
     &["boot", "fleet"],
 ];
 

@@ -8,6 +8,7 @@ mod heartbeats;
 mod image_troubles;
 mod keepers;
 mod lease_clock;
+mod login_codes;
 mod refused;
 mod waits;
 
@@ -22,5 +23,6 @@ pub(crate) use heartbeats::{Heartbeat, Heartbeats};
 pub(crate) use image_troubles::ImageTroubles;
 pub(crate) use keepers::{Keepers, Presence};
 pub(crate) use lease_clock::LeaseClock;
+pub(crate) use login_codes::LoginCodes;
 pub(crate) use refused::Refused;
 pub(crate) use waits::{Wait, Waits, WaitsIn};

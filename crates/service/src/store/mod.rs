@@ -3,6 +3,7 @@
 //! What the tables hold is read and changed through [`Transaction`], whose methods stand in the files of what
 //! they are about. Readers see a [`View`], which is as of the last commit and never waits.
 
+mod audit;
 mod boots;
 mod copies;
 mod damage;
@@ -13,6 +14,7 @@ mod images;
 mod kept_disks;
 mod leases;
 mod lock_holder;
+mod login_failures;
 mod machines;
 mod marker;
 mod orders;
@@ -24,11 +26,15 @@ mod rooms;
 mod row;
 mod schema;
 mod seen;
+mod sessions;
 mod ssh_keys;
+mod tokens;
 mod transaction;
+mod users;
 mod view;
 mod writer;
 
+pub use audit::{AuditEntry, FieldChange};
 pub(crate) use boots::NewBoot;
 pub use copies::{check_database, copy_database};
 pub(crate) use database::Database;
@@ -39,7 +45,11 @@ pub use machines::count_machines;
 pub use orders::PowerState;
 pub(crate) use proofs::Proof;
 pub use seen::Sighting;
+pub(crate) use sessions::SecretHash;
+pub use sessions::Session;
+pub use tokens::Token;
 pub(crate) use transaction::{ChangeError, Transaction};
+pub use users::User;
 pub(crate) use view::{LastBoot, View};
 
 pub(crate) use reserve::{Reserve, is_full_disk};

@@ -215,6 +215,59 @@ const ADDITIONS: &str = "
         inherits_root       INTEGER NOT NULL,
         inherits_write_mode INTEGER NOT NULL
     ) STRICT;
+    -- Accounts, with the hashes of their passwords.
+    CREATE TABLE IF NOT EXISTS user (
+        name          TEXT PRIMARY KEY,
+        role          TEXT NOT NULL,
+        password      TEXT NOT NULL,
+        added_unix    INTEGER NOT NULL,
+        password_unix INTEGER NOT NULL
+    ) STRICT;
+    -- Browsers that are logged in. What the browser keeps is here as a hash; a number is never used again.
+    CREATE TABLE IF NOT EXISTS session (
+        id           INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash         BLOB NOT NULL UNIQUE,
+        user         TEXT REFERENCES user ON DELETE CASCADE,
+        created_unix INTEGER NOT NULL,
+        last_unix    INTEGER NOT NULL,
+        address      TEXT NOT NULL,
+        browser      TEXT NOT NULL
+    ) STRICT;
+    -- Tokens of scripts, as hashes.
+    CREATE TABLE IF NOT EXISTS token (
+        id           INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash         BLOB NOT NULL UNIQUE,
+        label        TEXT NOT NULL,
+        user         TEXT REFERENCES user ON DELETE CASCADE,
+        scope        TEXT NOT NULL,
+        created_unix INTEGER NOT NULL,
+        expires_unix INTEGER,
+        last_unix    INTEGER
+    ) STRICT;
+    -- How often logins have failed in a row, by account and by address.
+    CREATE TABLE IF NOT EXISTS login_failure (
+        subject   TEXT PRIMARY KEY,
+        n         INTEGER NOT NULL,
+        last_unix INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS login_failure_by_age ON login_failure (last_unix DESC, subject);
+    -- Who has changed what.
+    CREATE TABLE IF NOT EXISTS audit (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_unix_ms INTEGER NOT NULL,
+        who        TEXT NOT NULL,
+        via        TEXT NOT NULL,
+        address    TEXT,
+        action     TEXT NOT NULL,
+        subject    TEXT NOT NULL,
+        -- JSON: a list of fields with what they were and what they are.
+        changes    TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS audit_of_subject ON audit (subject, id);
+    CREATE TRIGGER IF NOT EXISTS audit_is_not_changed BEFORE UPDATE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+    CREATE TRIGGER IF NOT EXISTS audit_is_not_removed BEFORE DELETE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
 ";
 
 /// Opens the database for writing, making it if it is missing.

@@ -39,6 +39,8 @@ pub(super) enum Part {
     Seen(Mac),
     /// What the PC with one NIC is made of.
     Hardware(Mac),
+    /// Accounts, sessions and tokens.
+    People,
     /// All of it.
     Everything,
 }

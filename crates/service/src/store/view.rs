@@ -6,10 +6,13 @@
 use super::hardware::Hardware;
 use super::orders::PowerState;
 use super::proofs::Proof;
+use super::sessions::{SecretHash, Session};
+use super::tokens::Token;
 use super::transaction::{Part, Transaction};
-use model::{Boot, BootId, BootIdentity, Lease, MachineName, Seen, Site};
+use super::users::User;
+use model::{Boot, BootId, BootIdentity, Lease, MachineName, Seen, Site, UserName};
 use rpds::HashTrieMapSync;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -36,12 +39,22 @@ pub(crate) struct View {
     pub(crate) kept_disks: Arc<HashSet<MachineName>>,
     /// PCs that asked for a loader, machines too.
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
+    /// Who may use pages and API.
+    pub(crate) people: Arc<People>,
     leases: HashTrieMapSync<Mac, Arc<Lease>>,
     owners: HashTrieMapSync<Ipv4Addr, Mac>,
     /// In whose names addresses were declined that nobody had since.
     declined: Arc<HashMap<Ipv4Addr, Mac>>,
     /// NICs of machines with a boot of these that has an order which was not obeyed.
     ordered: HashTrieMapSync<Mac, ()>,
+}
+
+/// Accounts, and what lets somebody in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct People {
+    pub(crate) users: BTreeMap<UserName, User>,
+    pub(crate) sessions: HashMap<SecretHash, Session>,
+    pub(crate) tokens: HashMap<SecretHash, Token>,
 }
 
 /// A boot of a NIC, with what only the boot server and the machine know of it.
@@ -122,6 +135,7 @@ impl View {
             Part::KeptDisks,
             Part::Declined,
             Part::Leases,
+            Part::People,
         ] {
             view.load_part(tables, part)?;
         }
@@ -171,6 +185,14 @@ impl View {
             }
             Part::Declined => self.declined = Arc::new(tables.declined_by()?.into_iter().collect()),
             Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),
+            Part::People => {
+                let users = tables.users()?.into_iter().map(|user| (user.name.clone(), user));
+                self.people = Arc::new(People {
+                    users: users.collect(),
+                    sessions: tables.sessions()?.into_iter().collect(),
+                    tokens: tables.tokens()?.into_iter().collect(),
+                });
+            }
             Part::Leases => {
                 (self.leases, self.owners) = Default::default();
                 for lease in tables.leases()? {

@@ -9,6 +9,7 @@ mod initrds;
 mod lost;
 mod macs;
 mod on_the_way;
+mod people;
 mod rooms;
 mod secrets;
 mod state;

@@ -1,0 +1,279 @@
+//! Logging in: by name and password, or by a link that root of this server got.
+
+use super::actor::{Actor, Via};
+use super::rights::Admin;
+use super::secret::{hash, new_secret};
+use super::sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
+use crate::error::Error;
+use crate::service::Service;
+use crate::store::{Session, Transaction, User};
+use model::{Right, UserName};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+/// How long a link for logging in is good, if nobody uses it before.
+pub const LOGIN_CODE_STAYS: Duration = Duration::from_secs(30 * 60);
+
+/// Failures in a row after which each further attempt must wait, each twice as long as the one before.
+const FAILURES_FREE: u32 = 4;
+
+/// Longest wait of an address. It has two attempts each half an hour then.
+const ADDRESS_WAIT_MAX: u64 = 15 * 60;
+
+/// Longest wait of an account whose failures come from many addresses. Its owner is not to be kept out: he does not wait
+/// where he has been logged in lately.
+const ACCOUNT_WAIT_MAX: u64 = 60;
+
+/// Failures are forgotten when there was none for so long.
+const FAILURES_STAY: u64 = 24 * 3600;
+
+/// As much of what a browser calls itself is kept.
+const BROWSER_CHARS_MAX: usize = 120;
+
+/// A browser that has just been logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSession {
+    /// What the browser keeps. It is new with each login, so nobody can have given it to the browser before.
+    pub secret: String,
+    /// Who it is.
+    pub actor: Actor,
+}
+
+/// Whose failures are counted for one attempt.
+struct Subjects {
+    account: Option<String>,
+    address: Option<String>,
+}
+
+impl Subjects {
+    fn new(user: Option<&UserName>, address: Option<IpAddr>) -> Self {
+        Self {
+            account: user.map(|user| format!("account {user}")),
+            address: address.map(|address| format!("address {}", whose(address))),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&String, u64)> {
+        let account = self.account.as_ref().map(|subject| (subject, ACCOUNT_WAIT_MAX));
+        account.into_iter().chain(self.address.as_ref().map(|it| (it, ADDRESS_WAIT_MAX)))
+    }
+}
+
+/// Who has one IPv6 address has all of its network.
+fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        address => address,
+    }
+}
+
+/// How long the next attempt must wait after so many failures, in seconds.
+fn wait(n_failures: u32, max: u64) -> u64 {
+    match n_failures.checked_sub(FAILURES_FREE) {
+        None => 0,
+        Some(n) => (1u64 << n.min(20)).min(max),
+    }
+}
+
+impl Service {
+    /// Logs a browser in by name and password. `address` is where it is.
+    ///
+    /// # Errors
+    /// Name or password are wrong, which of both is not said; earlier attempts failed just now; too many people log in
+    /// now; or the database can't be written.
+    pub async fn log_in(
+        &self,
+        name: &str,
+        password: String,
+        address: Option<IpAddr>,
+        browser: &str,
+    ) -> Result<NewSession, Error> {
+        let name: Option<UserName> = name.trim().parse().ok();
+        let user = self.prove_password(name.as_ref(), password, address).await?;
+        let right = user.role.right();
+        self.begin_session(Some(user), right, address, browser).await
+    }
+
+    /// Who has this account and password. Attempts that fail make the next ones wait.
+    pub(super) async fn prove_password(
+        &self,
+        name: Option<&UserName>,
+        password: String,
+        address: Option<IpAddr>,
+    ) -> Result<User, Error> {
+        let user = name.and_then(|name| self.view().people.users.get(name).cloned());
+        let n_failures = self.count_attempt(name, address).await?;
+        let hash = user.as_ref().map(|user| user.password.clone());
+        let is_right = self.passwords().is_right(password, hash).await?;
+        if let Some(user) = user.filter(|_| is_right) {
+            let subjects = Subjects::new(name, address);
+            let forgotten = self.database().write(move |tables| {
+                subjects.account.iter().try_for_each(|it| tables.forget_login_failures(it))?;
+                // What the address has failed with other accounts counts on.
+                subjects.address.iter().try_for_each(|it| tables.uncount_login_failure(it))?;
+                Ok(())
+            });
+            forgotten.await?;
+            return Ok(user);
+        }
+        let name = name.map_or("-", UserName::as_str);
+        let from = address.map_or_else(String::new, |address| address.to_string());
+        tracing::warn!(account = name, from, "login refused");
+        // Few entries for many attempts: the log is never cut.
+        if n_failures >= FAILURES_FREE && n_failures.is_power_of_two() {
+            let actor = Actor { user: None, right: Right::Read, via: Via::Session(0), address };
+            let mut entry = actor.does("login.refused", name, Vec::new(), self.now().unix_ms);
+            "nobody".clone_into(&mut entry.who);
+            self.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
+        }
+        Err(Error::LoginRefused)
+    }
+
+    /// Counts an attempt as failed before it is made, so that many at once are no more than many one after the other. Returns
+    /// how often the account has failed.
+    async fn count_attempt(
+        &self,
+        name: Option<&UserName>,
+        address: Option<IpAddr>,
+    ) -> Result<u32, Error> {
+        let now = self.now().unix();
+        let subjects = Subjects::new(name, address);
+        let is_known = name.zip(address).is_some_and(|(name, address)| {
+            let address = address.to_string();
+            let view = self.view();
+            let mut sessions = view.people.sessions.values();
+            sessions.any(|it| it.user.as_ref() == Some(name) && it.address == address)
+        });
+        let counted = self.database().write(move |tables| {
+            let mut wait_seconds = 0;
+            for (subject, max) in subjects.all() {
+                if is_known && Some(subject) == subjects.account.as_ref() {
+                    continue;
+                }
+                wait_seconds = wait_seconds.max(wait_left(tables, subject, max, now)?);
+            }
+            if wait_seconds > 0 {
+                return Err(Error::LoginDelayed { seconds: wait_seconds }.into());
+            }
+            let mut n_failures = 0;
+            for (subject, _) in subjects.all() {
+                let n = tables.count_login_failure(subject, now)?;
+                n_failures = n_failures.max(n);
+            }
+            Ok(n_failures)
+        });
+        counted.await
+    }
+
+    /// Logs a browser in by the code of a link that root of this server got. It is good once.
+    ///
+    /// # Errors
+    /// The code is not good, or not any more; or the database can't be written.
+    pub async fn log_in_by_code(
+        &self,
+        code: &str,
+        address: Option<IpAddr>,
+        browser: &str,
+    ) -> Result<NewSession, Error> {
+        if !self.login_codes().take(&hash(code), self.now().moment) {
+            return Err(Error::LoginCodeVoid);
+        }
+        self.begin_session(None, Right::Admin, address, browser).await
+    }
+
+    async fn begin_session(
+        &self,
+        user: Option<User>,
+        right: Right,
+        address: Option<IpAddr>,
+        browser: &str,
+    ) -> Result<NewSession, Error> {
+        let (secret, hash) = new_secret("")?;
+        let now = self.now();
+        let now_unix = now.unix();
+        let is_shown = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
+        let session = Session {
+            id: 0,
+            user: user.as_ref().map(|user| user.name.clone()),
+            created_unix: now_unix,
+            last_unix: now_unix,
+            address: address.map_or_else(String::new, |address| address.to_string()),
+            browser: browser.chars().filter(is_shown).take(BROWSER_CHARS_MAX).collect(),
+        };
+        let name = session.user.clone();
+        let mut actor = Actor { user: name, right, via: Via::Session(0), address };
+        let entry = actor.does("login", actor.name(), Vec::new(), now.unix_ms);
+        let ended = (
+            now_unix.saturating_sub(SESSION_IDLE_MAX.as_secs()),
+            now_unix.saturating_sub(SESSION_ENDS.as_secs()),
+        );
+        let written = self.database().write(move |tables| {
+            // The password may have been changed while it was looked at.
+            if let Some(user) = user
+                && tables.user(&user.name)?.is_none_or(|now| now.password != user.password)
+            {
+                return Err(Error::LoginRefused.into());
+            }
+            let id = tables.put_session(&hash, &session, ended)?;
+            tables.put_audit(&entry)?;
+            Ok(id)
+        });
+        actor.via = Via::Session(written.await?);
+        tracing::info!(account = actor.name(), "logged in");
+        Ok(NewSession { secret, actor })
+    }
+}
+
+/// How long an attempt must wait, in seconds.
+fn wait_left(
+    tables: &Transaction<'_>,
+    subject: &str,
+    max: u64,
+    now: u64,
+) -> crate::store::Result<u64> {
+    let failures = tables.login_failures(subject)?;
+    // A failure of the future tells of a clock that was ahead.
+    let Some(elapsed) = now.checked_sub(failures.last_unix) else { return Ok(0) };
+    if elapsed >= FAILURES_STAY {
+        tables.forget_login_failures(subject)?;
+        return Ok(0);
+    }
+    Ok(wait(failures.n, max).saturating_sub(elapsed))
+}
+
+impl Admin {
+    /// A code that logs a browser in as root, once, within [`LOGIN_CODE_STAYS`]. Only commands on the server get one.
+    ///
+    /// # Errors
+    /// Somebody asks who is not on the server, or the kernel gives no random bytes.
+    pub fn new_login_code(&self) -> Result<String, Error> {
+        if self.actor().via() != Via::Command {
+            return Err(Error::OnlyOnServer);
+        }
+        let (code, hash) = new_secret("")?;
+        let now = self.service().now().moment;
+        self.service().login_codes().put(hash, now + LOGIN_CODE_STAYS, now);
+        Ok(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_bound_and_networks_count_as_one_address() {
+        let waits: Vec<u64> = (0..9).map(|n| wait(n, 60)).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16]);
+        assert_eq!((wait(12, 60), wait(1000, 900)), (60, 900));
+        let address = |text: &str| whose(text.parse().unwrap()).to_string();
+        assert_eq!(address("2001:db8::1:2:3:4"), "2001:db8::");
+        assert_eq!(
+            (address("::ffff:10.0.0.7"), address("10.0.0.7")),
+            ("10.0.0.7".into(), "10.0.0.7".into())
+        );
+    }
+}

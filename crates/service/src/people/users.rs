@@ -1,0 +1,171 @@
+//! Accounts.
+
+use super::rights::{AccountOwner, Admin};
+use crate::error::Error;
+use crate::passwords;
+use crate::service::Service;
+use crate::store::{FieldChange, User};
+use model::{Role, UserName};
+
+/// Accounts of a site.
+const USERS_MAX: usize = 1000;
+
+impl Service {
+    /// Whether somebody may log in who may change everything.
+    pub fn has_admin(&self) -> bool {
+        self.view().people.users.values().any(|user| user.role == Role::Admin)
+    }
+
+    /// Whether there is any account.
+    pub fn has_account(&self) -> bool {
+        !self.view().people.users.is_empty()
+    }
+}
+
+impl Admin {
+    /// All accounts, by name.
+    pub fn users(&self) -> Vec<User> {
+        self.service().view().people.users.values().cloned().collect()
+    }
+
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// The name is in use, the password too weak, or the database can't be written.
+    pub async fn add_user(
+        &self,
+        name: UserName,
+        role: Role,
+        password: String,
+    ) -> Result<User, Error> {
+        passwords::check(&password, &name)?;
+        let password = self.service().passwords().hash(password).await?;
+        let now = self.service().now();
+        let (added_unix, password_unix) = (now.unix(), now.unix());
+        let user = User { name, role, password, added_unix, password_unix };
+        let changes = FieldChange::between("role", None, Some(role.to_string()));
+        let changes = changes.into_iter().collect();
+        let entry = self.actor().does("user.add", &user.name, changes, now.unix_ms);
+        let added = user.clone();
+        let written = self.service().database().write(move |tables| {
+            if tables.user(&user.name)?.is_some() {
+                return Err(Error::UserTaken(user.name).into());
+            }
+            if tables.users()?.len() >= USERS_MAX {
+                return Err(Error::TooManyUsers.into());
+            }
+            tables.put_user(&user)?;
+            tables.put_audit(&entry)?;
+            Ok(())
+        });
+        written.await?;
+        tracing::info!(account = %added.name, %role, "account added");
+        Ok(added)
+    }
+
+    /// Gives an account another role, with effect at once.
+    ///
+    /// # Errors
+    /// There is no such account, it is the last administrator's, or the database can't be written.
+    pub async fn set_role(&self, name: UserName, role: Role) -> Result<User, Error> {
+        let (actor, now_unix_ms) = (self.shared_actor(), self.service().now().unix_ms);
+        let written = self.service().database().write(move |tables| {
+            let mut user = tables.user(&name)?.ok_or(Error::NoUser(name))?;
+            if user.role == Role::Admin && role != Role::Admin {
+                keep_an_admin(tables.n_users_with(Role::Admin)?, &user.name)?;
+            }
+            let (old, new) = (user.role.to_string(), role.to_string());
+            let change = FieldChange::between("role", Some(old), Some(new));
+            user.role = role;
+            tables.put_user(&user)?;
+            let changes = change.into_iter().collect();
+            tables.put_audit(&actor.does("user.role", &user.name, changes, now_unix_ms))?;
+            Ok(user)
+        });
+        written.await
+    }
+
+    /// Gives an account another password, and ends its sessions.
+    ///
+    /// # Errors
+    /// There is no such account, the password is too weak, or the database can't be written.
+    pub async fn set_password(&self, name: UserName, password: String) -> Result<(), Error> {
+        passwords::check(&password, &name)?;
+        if !self.service().view().people.users.contains_key(&name) {
+            return Err(Error::NoUser(name));
+        }
+        let password = self.service().passwords().hash(password).await?;
+        let now = self.service().now();
+        let entry = self.actor().does("user.password", &name, Vec::new(), now.unix_ms);
+        let written = self.service().database().write(move |tables| {
+            let user = tables.user(&name)?.ok_or(Error::NoUser(name))?;
+            tables.put_user(&User { password, password_unix: now.unix(), ..user.clone() })?;
+            tables.delete_sessions(&user.name, None)?;
+            tables.put_audit(&entry)?;
+            Ok(())
+        });
+        written.await
+    }
+
+    /// Removes an account; its sessions end, and its tokens are void at once.
+    ///
+    /// # Errors
+    /// There is no such account, it is the last administrator's, or the database can't be written.
+    pub async fn remove_user(&self, name: UserName) -> Result<(), Error> {
+        let (actor, now_unix_ms) = (self.shared_actor(), self.service().now().unix_ms);
+        let written = self.service().database().write(move |tables| {
+            let user = tables.user(&name)?.ok_or(Error::NoUser(name))?;
+            if user.role == Role::Admin {
+                keep_an_admin(tables.n_users_with(Role::Admin)?, &user.name)?;
+            }
+            tables.delete_user(&user.name)?;
+            let change = FieldChange::between("role", Some(user.role.to_string()), None);
+            let changes = change.into_iter().collect();
+            tables.put_audit(&actor.does("user.remove", &user.name, changes, now_unix_ms))?;
+            Ok(())
+        });
+        written.await
+    }
+}
+
+fn keep_an_admin(n_admins: u64, name: &UserName) -> Result<(), Error> {
+    if n_admins > 1 { Ok(()) } else { Err(Error::LastAdmin(name.clone())) }
+}
+
+impl AccountOwner {
+    /// His account.
+    ///
+    /// # Errors
+    /// It was removed just now.
+    pub fn account(&self) -> Result<User, Error> {
+        let view = self.service().view();
+        view.people
+            .users
+            .get(self.user())
+            .cloned()
+            .ok_or_else(|| Error::NoUser(self.user().clone()))
+    }
+
+    /// Changes his password, and ends his other sessions.
+    ///
+    /// # Errors
+    /// The former one is wrong, or was so too often; the new one is too weak; or the database can't be written.
+    pub async fn change_password(&self, former: String, new: String) -> Result<(), Error> {
+        passwords::check(&new, self.user())?;
+        let address = self.actor().address;
+        let service = self.service();
+        let user = service.prove_password(Some(self.user()), former, address).await?;
+        let password = service.passwords().hash(new).await?;
+        let now = service.now();
+        let entry = self.actor().does("user.password", &user.name, Vec::new(), now.unix_ms);
+        let session = self.session();
+        let written = service.database().write(move |tables| {
+            let user = tables.user(&user.name)?.ok_or(Error::NoUser(user.name))?;
+            tables.put_user(&User { password, password_unix: now.unix(), ..user.clone() })?;
+            tables.delete_sessions(&user.name, Some(session))?;
+            tables.put_audit(&entry)?;
+            Ok(())
+        });
+        written.await
+    }
+}
