@@ -185,7 +185,7 @@ pub(crate) fn router(service: Service, folder: PathBuf) -> Router {
         .route(STATE_COPY, post(copy))
         .route(IMAGES, post(record))
         .with_state(service.clone());
-    web::router(service).merge(local).layer(from_fn(from_command))
+    web::router(service, &[]).merge(local).layer(from_fn(from_command))
 }
 
 /// Records an image version, and builds its initrd.

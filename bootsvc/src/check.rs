@@ -9,6 +9,7 @@ use crate::network::network;
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::site::{self, Site};
+use crate::web_tls::{WebTls, fingerprint};
 use model::Network;
 use nix::sys::resource::{Resource, getrlimit};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -77,6 +78,7 @@ fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
             Err(error) => Err(error_chain(&error)),
         });
     }
+    findings.push(web_tls(paths, config).map_err(|error| format!("{error:#}")));
     findings.push(match grub_images::check() {
         Ok(version) => Ok(format!("loaders can be made by {version}")),
         Err(error) => Err(error_chain(&error)),
@@ -97,6 +99,31 @@ fn checked(paths: &Paths, config: &Config) -> Vec<Result<String, String>> {
     findings.push(images(paths));
     findings.push(privileges::check_admins(config));
     findings
+}
+
+/// How browsers are talked to, and by what they know this server.
+fn web_tls(paths: &Paths, config: &Config) -> anyhow::Result<String> {
+    let listen = config.web.listen;
+    Ok(match WebTls::of(&config.web, paths, listen)? {
+        WebTls::Off => format!("web page: http://{listen}, for this host only"),
+        WebTls::Files(files) => {
+            files.check()?;
+            format!("web page: https://{listen}, certificate {}", files.certificate.display())
+        }
+        WebTls::Own(folder) => {
+            let authority = folder.join("authority.pem");
+            match authority.exists() {
+                true => format!(
+                    "web page: https://{listen}, authority {}, SHA-256 {}",
+                    authority.display(),
+                    fingerprint(&authority)?
+                ),
+                false => format!(
+                    "web page: https://{listen}, by an authority that is made at the first start"
+                ),
+            }
+        }
+    })
 }
 
 fn ports(config: &Config, network: &Network) -> Vec<Result<String, String>> {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
     default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, reserved, size,
-    vlan, yes,
+    vlan, web_names, yes,
 };
 use wire::Mac;
 
@@ -220,11 +220,46 @@ pub(crate) struct WebConfig {
     /// - Default: `listen = "127.0.0.1:8080"`
     /// - Example: `listen = "127.0.0.1:8000"`
     pub(crate) listen: SocketAddr,
+    /// By which names browsers may call the server, beside its IP addresses, `localhost` and its own host name. They
+    /// stand in its certificate, too, if that is our own. Other names are refused: a stranger's page could have them.
+    ///
+    /// - Value: a list of names
+    /// - Default: `names = []`
+    /// - Example: `names = ["boot.school.example"]`
+    #[serde(deserialize_with = "web_names")]
+    pub(crate) names: Vec<String>,
+    /// Whether browsers are talked to by TLS (`https`). Without `certificate` Bootlace makes an authority of its own,
+    /// of which `bootlace check` shows the fingerprint, and renews its certificate by itself.
+    /// [What browsers say to that](how-to/tls.md#the-web-page).
+    ///
+    /// - Value: `true` or `false`; with `false` only a loopback address is possible
+    /// - Default: `false` on loopback addresses such as `127.0.0.1`, `true` on all others
+    /// - Example: `tls = true`
+    pub(crate) tls: Option<bool>,
+    /// The certificate for browsers, with those of intermediate authorities behind it. It is read again when the file
+    /// changes.
+    ///
+    /// - Value: the path of a PEM file
+    /// - Default: none; with TLS Bootlace makes one
+    /// - Example: `certificate = "/etc/bootlace/web.pem"`
+    pub(crate) certificate: Option<PathBuf>,
+    /// The private key of `certificate`. It is read again when the file changes.
+    ///
+    /// - Value: the path of a PEM file
+    /// - Default: none
+    /// - Example: `key = "/etc/bootlace/web-key.pem"`
+    pub(crate) key: Option<PathBuf>,
 }
 
 impl Default for WebConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            names: Vec::new(),
+            tls: None,
+            certificate: None,
+            key: None,
+        }
     }
 }
 
@@ -278,16 +313,6 @@ pub(crate) struct StorageConfig {
 }
 
 impl StorageConfig {
-    /// Files that the servers need with this configuration, such as keys.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let Some(tls) = &self.nbd_tls else { return Vec::new() };
-        let more = [&tls.client_ca, &tls.machine_ca].into_iter().flatten();
-        let mut files: Vec<PathBuf> =
-            [&tls.certificate, &tls.key].into_iter().chain(more).cloned().collect();
-        files.dedup();
-        files
-    }
-
     /// By whom machines know the storage server; `None` if they attach NBD roots without TLS.
     ///
     /// # Errors
@@ -414,6 +439,22 @@ impl NbdTls {
 }
 
 impl Config {
+    /// Files that the servers need with this configuration, such as keys.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let storage = self.storage.nbd_tls.iter().flat_map(|tls| {
+            let more = [&tls.client_ca, &tls.machine_ca].into_iter().flatten();
+            [&tls.certificate, &tls.key].into_iter().chain(more)
+        });
+        let web = [&self.web.certificate, &self.web.key].into_iter().flatten();
+        let mut files = Vec::new();
+        for file in storage.chain(web) {
+            if !files.contains(file) {
+                files.push(file.clone());
+            }
+        }
+        files
+    }
+
     /// Reads the file.
     ///
     /// # Errors

@@ -18,3 +18,4 @@ mod site;
 mod state_lock;
 mod systemd;
 mod up;
+mod web_tls;

@@ -11,7 +11,9 @@ use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use service::Service;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::Credentials;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -42,15 +44,17 @@ pub(crate) async fn listener(
 /// Shows pages until `stop`, and `local`, which is more, to commands on this host.
 pub(crate) async fn run(
     door: Door<impl FnMut()>,
+    tls: Option<Arc<Credentials>>,
     (commands, local): (UnixListener, Router),
-    service: Service,
+    (service, names): (Service, &[String]),
     stop: CancellationToken,
 ) {
     let places_max = Share::Pages.clients_max(CONNECTIONS_MAX);
     let places = Places::new(Limits { places_max, ..LIMITS }, Instant::now());
-    let router = web::router(service);
+    let router = web::router(service, names);
     let service = |_| TowerToHyperService::new(router.clone());
-    let pages = HttpServer::for_browsers(door, places).run(PagesDoorkeeper, service, stop.clone());
+    let pages =
+        HttpServer::for_browsers(door, places, tls).run(PagesDoorkeeper, service, stop.clone());
     tokio::join!(pages, boot_socket::serve(commands, local, stop));
 }
 

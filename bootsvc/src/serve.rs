@@ -18,12 +18,14 @@ use crate::paths::Paths;
 use crate::privileges;
 use crate::state_lock::StateLock;
 use crate::systemd;
+use crate::web_tls::WebTls;
 use anyhow::Context;
 use model::{FindingKind, Subject};
 use service::{Options, Service};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
+use storage::Credentials;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +117,10 @@ pub(crate) async fn run(
         .context("can't listen for reports")?;
     let pages = pages::listener(handed, config.web.listen).await?;
     let pages_address = pages.local_addr()?;
+    let web_tls = WebTls::of(&config.web, paths, pages_address)?;
+    let files = web_tls.files(&config.web, pages_address)?;
+    let scheme = if files.is_some() { "https" } else { "http" };
+    let credentials = Credentials::from(files).context("the web page can't be shown by TLS")?;
     let boot_socket = paths.boot_socket();
     let admins = privileges::admins(config)?;
     let commands = boot_socket::bind(&boot_socket, admins)
@@ -173,12 +179,21 @@ pub(crate) async fn run(
     tasks.spawn(reports.run(stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
     let local = boot_socket::router(service.clone(), paths.cache());
-    tasks.spawn(pages::run(pages, (commands, local), service, stop.clone()));
+    tasks.spawn({
+        let (names, stop) = (config.web.names.clone(), stop.clone());
+        async move {
+            pages::run(pages, credentials, (commands, local), (service, &names), stop).await;
+        }
+    });
+    tasks.spawn({
+        let (web, stop) = (config.web.clone(), stop.clone());
+        async move { web_tls.keep(&web, pages_address, stop).await }
+    });
     tracing::info!(
         interface = config.network.interface,
         %server,
         loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}"),
-        "boot server ready; the web page is http://{pages_address}/"
+        "boot server ready; the web page is {scheme}://{pages_address}/"
     );
     systemd::ready("boot server ready");
     ready();

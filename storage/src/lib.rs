@@ -28,7 +28,7 @@ pub use images::Durability;
 pub use nbd_server::Address;
 pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
 pub use table::ExportError;
-pub use tls::{TlsConfig, TlsError, read_authorities};
+pub use tls::{Credentials, TlsConfig, TlsError, read_authorities};
 
 use socket2::{Domain, Socket};
 use std::net::SocketAddr;
@@ -59,7 +59,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let exports = Arc::new(Exports::open(&config)?);
     descriptors::check(exports.count())?;
-    let tls = tls::Credentials::from(config.nbd_tls.clone())?;
+    let tls = Credentials::from(config.nbd_tls.clone())?;
     let is_local = |socket: &Socket| socket.domain().is_ok_and(|it| it == Domain::UNIX);
     let (for_api, for_nbd): (Vec<_>, Vec<_>) = config.handed.into_iter().partition(is_local);
     let api = match for_api.into_iter().next() {

@@ -102,7 +102,7 @@ pub struct TlsError {
 }
 
 /// Certificates and keys in use.
-pub(crate) struct Credentials {
+pub struct Credentials {
     config: TlsConfig,
     loaded: Mutex<Loaded>,
 }
@@ -117,7 +117,10 @@ type Stamps = Vec<Option<(u64, u64, i64, i64)>>;
 
 impl Credentials {
     /// Reads the files, if there is TLS at all.
-    pub(crate) fn from(config: Option<TlsConfig>) -> Result<Option<Arc<Self>>, TlsError> {
+    ///
+    /// # Errors
+    /// One can't be read, or is of no use.
+    pub fn from(config: Option<TlsConfig>) -> Result<Option<Arc<Self>>, TlsError> {
         let Some(config) = config else { return Ok(None) };
         let stamps = stamps(&config);
         let server = Arc::new(load(&config)?);
@@ -129,7 +132,7 @@ impl Credentials {
     }
 
     /// What is in the files now; if that is of no use, what was in them before.
-    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+    pub fn current(&self) -> Arc<ServerConfig> {
         let stamps = stamps(&self.config);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.stamps != stamps {

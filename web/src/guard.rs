@@ -1,6 +1,6 @@
 //! What holds for every answer: who may ask, and what browsers may do with it.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, REFERRER_POLICY,
@@ -9,21 +9,26 @@ use axum::http::header::{
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// No scripts, no frames, nothing from elsewhere. Icons are part of the style sheet.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Refuses foreign names and adds the security headers.
-pub(crate) async fn guard(request: Request, next: Next) -> Response {
+pub(crate) async fn guard(
+    State(names): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
     // A page of a stranger whose name leads to our address could read everything here (DNS rebinding);
     // the browser then sends that name.
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
     let mut response = match host {
-        Some(host) if !is_own_name(host) => (
+        Some(host) if !is_own_name(host, &names) => (
             StatusCode::MISDIRECTED_REQUEST,
-            "This is a Bootlace server. It answers only to its IP address, localhost and its own host name: \
-             open the page under one of those.\n",
+            "This is a Bootlace server. It answers only to its IP address, localhost, its own host name, and the \
+             names below [web] in its configuration: open the page under one of those.\n",
         )
             .into_response(),
         _ => next.run(request).await,
@@ -47,7 +52,7 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
     clippy::disallowed_methods,
     reason = "what this computer is called is no state of the site"
 )]
-fn is_own_name(host: &[u8]) -> bool {
+fn is_own_name(host: &[u8], names: &[String]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
@@ -57,7 +62,7 @@ fn is_own_name(host: &[u8]) -> bool {
         return true;
     }
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    if name == "localhost" || name.ends_with(".localhost") {
+    if name == "localhost" || name.ends_with(".localhost") || names.contains(&name) {
         return true;
     }
     let Ok(own) = std::fs::read_to_string("/proc/sys/kernel/hostname") else { return false };
@@ -108,13 +113,16 @@ mod tests {
     #[test]
     fn only_own_names_are_answered() {
         for host in ["127.0.0.1:8080", "[::1]:8080", "10.0.0.1", "localhost:8080", "a.localhost"] {
-            assert!(is_own_name(host.as_bytes()), "{host}");
+            assert!(is_own_name(host.as_bytes(), &[]), "{host}");
         }
         for host in ["evil.example", "evil.example:8080", "", "localhost.evil.example", "[::1"] {
             let expected = host == "[::1";
-            assert_eq!(is_own_name(host.as_bytes()), expected, "{host}");
+            assert_eq!(is_own_name(host.as_bytes(), &[]), expected, "{host}");
         }
-        assert!(!is_own_name(&[0xff, 0xfe]));
+        assert!(!is_own_name(&[0xff, 0xfe], &[]));
+        let names = ["boot.school.example".to_owned()];
+        assert!(is_own_name(b"Boot.school.example.:8443", &names));
+        assert!(!is_own_name(b"evil.boot.school.example", &names));
     }
 
     #[test]

@@ -23,14 +23,17 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use service::Service;
+use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 
 /// Longest body of a request: our forms have a few hundred bytes, kernel parameters 1024 at most.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Pages and API of a site.
-pub fn router(service: Service) -> Router {
+/// Pages and API of a site. `names` are those by which browsers may call it beside addresses, `localhost` and the host's
+/// own name.
+pub fn router(service: Service, names: &[String]) -> Router {
+    let names: Arc<[String]> = names.into();
     Router::new()
         .route("/", get(pages::overview::show))
         .route("/findings", get(pages::findings::show))
@@ -48,7 +51,7 @@ pub fn router(service: Service) -> Router {
         .fallback(pages::not_found)
         .layer(axum::middleware::from_fn_with_state(service.clone(), commands::complete))
         .layer(CsrfLayer::new())
-        .layer(axum::middleware::from_fn(guard::guard))
+        .layer(axum::middleware::from_fn_with_state(names, guard::guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::new())
         .with_state(service)

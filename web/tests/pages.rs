@@ -40,7 +40,7 @@ impl Site {
             add_image(&options.images, image);
         }
         let service = Service::open(options).unwrap();
-        Self { router: web::router(service.clone()), service, folder }
+        Self { router: web::router(service.clone(), &[]), service, folder }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, String) {

@@ -39,7 +39,7 @@ pub(crate) fn create<W: Write>(
     let config = paths.config();
     if config.try_exists().with_context(|| format!("can't read {}", config.display()))? {
         sources.push((Kind::Configuration, "bootlace.toml".to_owned(), config.clone()));
-        let named = Config::load(&config).map(|config| config.storage.files());
+        let named = Config::load(&config).map(|config| config.files());
         let named = named.context("the configuration must be right, to know what belongs to it")?;
         let named = named.into_iter().enumerate();
         sources.extend(named.map(|(n, path)| (Kind::File, format!("files/{n}"), path)));

@@ -115,7 +115,7 @@ fn wanted<'a>(
         Some((_, text)) => {
             let text = String::from_utf8_lossy(text);
             let config = Config::parse(&paths.config(), &text);
-            config.context("the configuration in the backup can't be used")?.storage.files()
+            config.context("the configuration in the backup can't be used")?.files()
         }
         None => Vec::new(),
     };

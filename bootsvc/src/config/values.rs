@@ -170,7 +170,19 @@ pub(super) fn duration<'de, D: serde::Deserializer<'de>>(
 pub(super) fn domain<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
-    let mut text = String::deserialize(deserializer)?;
+    dns_name(String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// Names by which browsers call the server, as they send them.
+pub(super) fn web_names<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let names = names.into_iter().map(|name| dns_name(name.to_ascii_lowercase()));
+    names.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+}
+
+fn dns_name(mut text: String) -> Result<String, String> {
     // The root, which such names end with in zone files.
     if text.ends_with('.') {
         text.pop();
@@ -180,11 +192,11 @@ pub(super) fn domain<'de, D: serde::Deserializer<'de>>(
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     match text.len() <= 253 && text.split('.').all(is_label) {
-        true => Ok(Some(text)),
-        false => Err(serde::de::Error::custom(format!(
+        true => Ok(text),
+        false => Err(format!(
             "{text:?} is not a domain name: write letters, digits and hyphens with dots between them, like \
              \"lab.example\""
-        ))),
+        )),
     }
 }
 

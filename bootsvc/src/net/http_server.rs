@@ -1,6 +1,7 @@
 //! HTTP connections, each in a place that it may lose to others.
 
 use super::door::Door;
+use super::https::{Greeting, greeting, send_to_https};
 use super::places::{Doorkeeper, Place, Places};
 use super::watched::{Watched, bound, reset};
 use hyper::Request;
@@ -13,8 +14,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::Credentials;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// A client that sends no whole request head in this time is let go; so is one that asks for nothing more.
@@ -28,6 +32,7 @@ pub struct HttpServer<F> {
     door: Door<F>,
     places: Places,
     style: Style,
+    tls: Option<Arc<Credentials>>,
 }
 
 /// What answers one client.
@@ -66,12 +71,12 @@ struct Style {
 impl<F: FnMut()> HttpServer<F> {
     /// Serves boot clients.
     pub fn for_boot_clients(door: Door<F>, places: Places) -> Self {
-        Self { door, places, style: Style { title_case: true, finishes: false } }
+        Self { door, places, style: Style { title_case: true, finishes: false }, tls: None }
     }
 
-    /// Serves browsers.
-    pub fn for_browsers(door: Door<F>, places: Places) -> Self {
-        Self { door, places, style: Style { title_case: false, finishes: true } }
+    /// Serves browsers, by TLS if there are credentials for that.
+    pub fn for_browsers(door: Door<F>, places: Places, tls: Option<Arc<Credentials>>) -> Self {
+        Self { door, places, style: Style { title_case: false, finishes: true }, tls }
     }
 
     /// Serves until `stop`; `service` makes what answers the client at an address.
@@ -92,8 +97,14 @@ impl<F: FnMut()> HttpServer<F> {
             };
             match self.places.take(doorkeeper.guest(peer), Instant::now()) {
                 Ok(place) => {
-                    let served =
-                        serve(self.style, stream, place.clone(), service(peer), stop.clone());
+                    let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+                    let served = serve(
+                        self.style,
+                        (stream, tls),
+                        place.clone(),
+                        service(peer),
+                        stop.clone(),
+                    );
                     let doorkeeper = Arc::clone(&doorkeeper);
                     connections.spawn(async move {
                         tokio::select! {
@@ -121,12 +132,47 @@ impl<F: FnMut()> HttpServer<F> {
 /// Serves one connection until it ends or `stop`.
 fn serve<S: Answers>(
     style: Style,
-    stream: TcpStream,
+    (stream, tls): (TcpStream, Option<TlsAcceptor>),
     place: Place,
     service: S,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static + use<S> {
-    let io = TokioIo::new(Watched::new(stream, place.clone()));
+    async move {
+        let Some(tls) = tls else {
+            let stream = Watched::new(stream, place.clone());
+            return talk(style, stream, place, service, stop).await;
+        };
+        // The handshake must be done as soon as a request would have to be.
+        let greeted = tokio::time::timeout(HEAD_DEADLINE, async {
+            match greeting(&stream).await? {
+                Greeting::Plain => {
+                    send_to_https(Watched::new(stream, place.clone())).await;
+                    Ok(None)
+                }
+                Greeting::Tls => tls.accept(Watched::new(stream, place.clone())).await.map(Some),
+            }
+        });
+        let greeted = tokio::select! {
+            () = stop.cancelled() => return,
+            greeted = greeted => greeted,
+        };
+        match greeted {
+            Ok(Ok(Some(stream))) => talk(style, stream, place, service, stop).await,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        }
+    }
+}
+
+/// HTTP on one connection until it ends or `stop`.
+async fn talk<S: Answers>(
+    style: Style,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    place: Place,
+    service: S,
+    stop: CancellationToken,
+) {
     let service = service_fn(move |request| {
         place.prove(Instant::now());
         service.call(request)
@@ -136,21 +182,19 @@ fn serve<S: Answers>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(io, service);
-    async move {
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = stop.cancelled() => {
-                if !style.finishes {
-                    return;
-                }
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            if !style.finishes {
+                return;
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "HTTP connection ended");
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "HTTP connection ended");
     }
 }

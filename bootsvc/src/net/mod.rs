@@ -5,6 +5,7 @@ pub mod dhcp_watch;
 pub mod door;
 pub mod holders;
 pub mod http_server;
+mod https;
 pub mod link;
 pub mod places;
 pub mod port_holder;

@@ -55,7 +55,7 @@ impl Actor {
     pub(crate) fn does(
         &self,
         action: &str,
-        subject: impl ToString,
+        subject: &(impl ToString + ?Sized),
         changes: Vec<FieldChange>,
         now_unix_ms: u64,
     ) -> AuditEntry {
