@@ -696,6 +696,7 @@ async fn a_room_gives_its_machines_what_they_do_not_say_themselves() {
     let (_, page) = site.get(&location).await;
     let (_, machine) = site.json("GET", "/api/v1/machines/lab-07", "").await;
     assert_eq!((&machine["image"], &machine["write_mode"]), (&"kiosk".into(), &"ram".into()));
+    assert!(page.contains("--room r101 --seat 2.5 --tag art --tag cad"), "{page}");
     assert!(page.contains("kiosk, version 1 <span class=\"muted\">from the room r101<"), "{page}");
 
     site.post("/machines/lab-07", "image=debian-12&root=%3D&write_mode=%3D").await;

@@ -8,7 +8,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    FindingKind, ImageName, KernelArgs, MachineName, RootKind, RootUrl, StallVerb, WriteMode,
+    FindingKind, ImageName, KernelArgs, MachineName, RoomName, RootKind, RootUrl, Seat, Setting,
+    StallVerb, Tag, WriteMode,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,9 +25,8 @@ pub(super) enum Machine {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Only the machine or PC with this MAC address
-        #[arg(long)]
-        mac: Option<Mac>,
+        #[command(flatten)]
+        which: Which,
     },
     /// Add a machine, or change one with effect from its next boot
     ///
@@ -96,6 +96,20 @@ pub(super) enum Machine {
     },
 }
 
+/// Which machines to list.
+#[derive(Args)]
+pub(super) struct Which {
+    /// Only the machine or PC with this MAC address
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// Only machines in this room
+    #[arg(long)]
+    room: Option<RoomName>,
+    /// Only machines with this tag; of several, with all of them
+    #[arg(long, value_name = "WORD")]
+    tag: Vec<Tag>,
+}
+
 #[derive(Args)]
 pub(super) struct Set {
     /// Name of the machine; it is also its host name
@@ -139,15 +153,36 @@ pub(super) struct Set {
     /// What becomes of its writes
     #[arg(long, value_name = "MODE", value_parser = write_mode())]
     write_mode: Option<WriteMode>,
-    /// Kernel parameters for this machine, after the site's
+    /// Kernel parameters for this machine, after the site's and its room's
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     kernel_args: Option<KernelArgs>,
+    /// Take this from its room or the site: image, root or write_mode; may be repeated
+    #[arg(long, value_name = "SETTING")]
+    inherit: Vec<Setting>,
+    /// Room that it is in
+    #[arg(long, conflicts_with = "no_room")]
+    room: Option<RoomName>,
+    /// Take it out of its room
+    #[arg(long)]
+    no_room: bool,
+    /// Where it stands in its room: 2.5 is row 2, fifth seat
+    #[arg(long, value_name = "ROW.SEAT", conflicts_with = "no_seat")]
+    seat: Option<Seat>,
+    /// It has no seat in its room
+    #[arg(long)]
+    no_seat: bool,
+    /// Word by which it is found, in place of those that it has; may be repeated
+    #[arg(long, value_name = "WORD", conflicts_with = "no_tags")]
+    tag: Vec<Tag>,
+    /// Take all its tags away
+    #[arg(long)]
+    no_tags: bool,
 }
 
 impl Machine {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Ls { json, mac } => list(paths, json, mac),
+            Self::Ls { json, which } => list(paths, json, &which),
             Self::Set(set) => set.run(paths),
             Self::Reset { name, undo } => reset(paths, &name, !undo),
             Self::Power { name, verb } => power(&Site::open(paths)?, &name, verb),
@@ -218,6 +253,10 @@ impl Set {
             root_url: self.root_url,
             write_mode: self.write_mode,
             kernel_args: self.kernel_args,
+            inherit: self.inherit,
+            room: if self.no_room { Some(None) } else { self.room.map(Some) },
+            seat: if self.no_seat { Some(None) } else { self.seat.map(Some) },
+            tags: (self.no_tags || !self.tag.is_empty()).then_some(self.tag),
             ..MachineChange::default()
         };
         let url = url(&self.name);
@@ -341,15 +380,34 @@ struct Discovered {
     probable_machine: Option<String>,
 }
 
-fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
+impl Which {
+    fn is_all(&self) -> bool {
+        self.mac.is_none() && self.is_any_place()
+    }
+
+    fn is_any_place(&self) -> bool {
+        self.room.is_none() && self.tag.is_empty()
+    }
+
+    fn has(&self, machine: &model::Machine) -> bool {
+        self.mac.is_none_or(|mac| machine.macs().any(|its| its == mac))
+            && (self.room.is_none() || machine.room == self.room)
+            && self.tag.iter().all(|tag| machine.tags.contains(tag))
+    }
+}
+
+fn list(paths: &Paths, json: bool, which: &Which) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
     let mut machines: Vec<model::Machine> = site.get("/api/v1/machines")?;
     let mut discovered: Vec<Value> = site.get("/api/v1/discovered")?;
-    if let Some(mac) = mac {
-        machines.retain(|machine| machine.macs().any(|its| its == mac));
-        discovered.retain(|pc| pc["mac"] == mac.to_string());
-        if machines.is_empty() && discovered.is_empty() {
-            bail!("no machine has the MAC {mac}, and no PC has asked with it");
+    machines.retain(|machine| which.has(machine));
+    // A PC that is no machine is in no room, and has no tags.
+    let of_mac = |pc: &Value| which.mac.is_none_or(|mac| pc["mac"] == mac.to_string());
+    discovered.retain(|pc| which.is_any_place() && of_mac(pc));
+    if machines.is_empty() && discovered.is_empty() && !which.is_all() {
+        match which.mac.filter(|_| which.is_any_place()) {
+            Some(mac) => bail!("no machine has the MAC {mac}, and no PC has asked with it"),
+            None => bail!("there is no such machine: bootlace machine ls shows all"),
         }
     }
     if json {
@@ -357,14 +415,14 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
         say(serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
-    if machines.is_empty() && mac.is_none() {
+    if machines.is_empty() && which.is_all() {
         say(
             "No machines yet. Switch on a PC with network boot, then adopt it on the web page, or:",
         );
         advise(paths, "bootlace machine set NAME --mac MAC --image IMAGE");
     } else if !machines.is_empty() {
-        let rows: Vec<[String; 6]> = machines.iter().flat_map(rows).collect();
-        say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE"], &rows));
+        let rows: Vec<[String; 7]> = machines.iter().flat_map(rows).collect();
+        say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE", "ROOM"], &rows));
     }
     let findings = findings(&site)?;
     for candidate in findings.iter().filter(|finding| finding.is(FindingKind::CandidateBoot)) {
@@ -390,7 +448,7 @@ fn list(paths: &Paths, json: bool, mac: Option<Mac>) -> anyhow::Result<()> {
 }
 
 /// A line of the list, and one for each further NIC below it.
-fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 6]> {
+fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 7]> {
     let first = [
         machine.name.to_string(),
         machine.mac.to_string(),
@@ -398,9 +456,13 @@ fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 6]> {
         machine.root.to_string(),
         machine.write_mode.to_string(),
         machine.shelf_slot.to_string(),
+        match (&machine.room, machine.seat) {
+            (Some(room), Some(seat)) => format!("{room} {seat}"),
+            (room, _) => room.as_ref().map(ToString::to_string).unwrap_or_default(),
+        },
     ];
     let others = machine.other_macs.iter().map(|mac| {
-        let mut row: [String; 6] = Default::default();
+        let mut row: [String; 7] = Default::default();
         row[1] = mac.to_string();
         row
     });

@@ -7,6 +7,7 @@ mod image;
 mod initrd;
 mod machine;
 mod manual;
+mod room;
 mod server;
 mod share;
 mod status;
@@ -82,6 +83,12 @@ enum Command {
     /// List and change machines
     #[command(subcommand)]
     Machine(machine::Machine),
+    /// List and change rooms, from which machines inherit
+    #[command(subcommand)]
+    Room(room::Room),
+    /// Show and change what machines inherit whose room says nothing
+    #[command(subcommand)]
+    Site(room::SiteSettings),
     /// Build, inspect and list initrds
     #[command(subcommand)]
     Initrd(initrd::Initrd),
@@ -128,6 +135,8 @@ pub fn run() -> ExitCode {
         Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
         Command::Machine(machine) => machine.run(&paths),
+        Command::Room(room) => room.run(&paths),
+        Command::Site(site) => site.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Manual(manual) => manual.run(),
     };

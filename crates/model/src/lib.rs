@@ -13,13 +13,16 @@ mod export;
 mod finding;
 mod grub;
 mod image;
+mod kernel_args;
 mod machine;
 mod names;
 mod people;
 mod plan;
 mod room;
+mod settings;
 mod site;
 mod uuid;
+mod write_mode;
 
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
@@ -36,11 +39,14 @@ pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,
     RootKind, RootUrl, SECRET_SUFFIX, Stage, iscsi_initiator,
 };
-pub use machine::{KernelArgs, Machine, ShelfSlot, WriteMode};
+pub use kernel_args::KernelArgs;
+pub use machine::{Machine, ShelfSlot};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
 pub use people::{Right, Role};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
-pub use room::{Origin, Origins, Room, Seat, Setting, Settings};
+pub use room::{Room, Seat};
+pub use settings::{Origin, Origins, Setting, Settings};
 pub use site::{AddressPool, Seen, Site};
 pub use uuid::is_real_uuid;
 pub use wire::{Firmware, Lease};
+pub use write_mode::WriteMode;

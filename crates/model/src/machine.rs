@@ -1,67 +1,14 @@
 //! A machine and what the administrator chose for it.
 
-use crate::{ImageName, MachineName, Origins, RoomName, Seat, Tag};
-use alloc::borrow::ToOwned;
+use crate::{
+    ImageName, KernelArgs, MachineName, Origin, Origins, RoomName, Seat, Settings, Tag, WriteMode,
+};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 use initcfg::{ParseChoiceError, RootKind, RootUrl};
 use wire::Mac;
-
-/// What becomes of the blocks that a machine writes.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum WriteMode {
-    /// Thrown away when the machine boots again.
-    #[default]
-    Discard,
-    /// Kept, for as long as the machine stays on the image version.
-    Persistent,
-    /// Kept in the machine's own memory until it is switched off: the server writes nothing.
-    Ram,
-}
-
-impl WriteMode {
-    /// All modes, the default first.
-    pub const ALL: [Self; 3] = [Self::Discard, Self::Persistent, Self::Ram];
-
-    /// The mode's word on the command line, in the API and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Discard => "discard",
-            Self::Persistent => "persistent",
-            Self::Ram => "ram",
-        }
-    }
-
-    /// What becomes of the writes, for people: "discarded at each boot".
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Discard => "discarded at each boot",
-            Self::Persistent => "kept on a disk of its own",
-            Self::Ram => "kept in its own memory until it restarts",
-        }
-    }
-}
-
-impl fmt::Display for WriteMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
-    }
-}
-
-impl FromStr for WriteMode {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
-        Self::ALL.into_iter().find(|mode| mode.word() == text).ok_or_else(|| {
-            ParseChoiceError::new(text, "a write mode: use discard, persistent or ram")
-        })
-    }
-}
 
 /// AoE address of a disk, displayed as `1.7`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,60 +62,6 @@ impl<'de> serde::Deserialize<'de> for ShelfSlot {
     }
 }
 
-/// Additional kernel parameters: printable ASCII, at most [`KernelArgs::MAX`] bytes, and none of
-/// the `bootlace.` parameters that the boot server sets itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(transparent)]
-pub struct KernelArgs(String);
-
-impl KernelArgs {
-    /// Longest text in bytes. x86 kernels take a command line of 2,047 bytes in all.
-    pub const MAX: usize = 1024;
-
-    /// The parameters as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The parameters one by one.
-    pub fn words(&self) -> impl Iterator<Item = &str> {
-        self.0.split_ascii_whitespace()
-    }
-}
-
-impl FromStr for KernelArgs {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
-        if text.len() > Self::MAX || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return Err(ParseChoiceError::new(
-                text,
-                "a list of kernel parameters: use at most 1024 printable ASCII characters",
-            ));
-        }
-        if text.split_ascii_whitespace().any(|word| word.starts_with("bootlace.")) {
-            return Err(ParseChoiceError::new(
-                text,
-                "a list of kernel parameters for a machine: those that begin with bootlace. are set by the \
-                 boot server",
-            ));
-        }
-        Ok(Self(text.trim().to_owned()))
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for KernelArgs {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl fmt::Display for KernelArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// A PC that the administrator knows.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
@@ -218,6 +111,25 @@ impl Machine {
     /// Tags that a machine may have.
     pub const TAGS_MAX: usize = 16;
 
+    /// Takes what the machine does not say itself from its room, from the site, or else the default.
+    pub fn inherit(&mut self, room: Option<&Settings>, site: &Settings) {
+        let from = [(Origin::Room, room), (Origin::Site, Some(site))];
+        let mut levels = from.into_iter().filter_map(|(origin, it)| Some((origin, it?)));
+        if self.set_by.image != Origin::Machine {
+            let found = levels.clone().find_map(|(origin, it)| Some((origin, it.image.clone()?)));
+            (self.set_by.image, self.image) = found.unwrap_or_default();
+        }
+        if self.set_by.write_mode != Origin::Machine {
+            let found = levels.clone().find_map(|(origin, it)| Some((origin, it.write_mode?)));
+            (self.set_by.write_mode, self.write_mode) = found.unwrap_or_default();
+        }
+        if self.set_by.root != Origin::Machine {
+            let found =
+                levels.find_map(|(origin, it)| Some((origin, it.root?, it.root_url.clone())));
+            (self.set_by.root, self.root, self.root_url) = found.unwrap_or_default();
+        }
+    }
+
     /// All NICs that it boots from.
     pub fn macs(&self) -> impl Iterator<Item = Mac> {
         core::iter::once(self.mac).chain(self.other_macs.iter().copied())
@@ -227,7 +139,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FileSystem, Stage};
+    use crate::plan::tests::lab_07;
+    use crate::{FileSystem, Setting, Stage};
     use alloc::string::ToString;
     use serde::Deserialize;
     use serde::de::IntoDeserializer;
@@ -236,6 +149,50 @@ mod tests {
     /// What stands in the API, in the database and beside an image for one of a few words.
     fn read<'a, T: Deserialize<'a>>(word: &'a str) -> Result<T, Refused> {
         T::deserialize(word.into_deserializer())
+    }
+
+    fn image(name: &str) -> Option<Option<ImageName>> {
+        Some(Some(name.parse().unwrap()))
+    }
+
+    #[test]
+    fn the_nearest_that_says_something_wins() {
+        let site = Settings {
+            image: image("site"),
+            write_mode: Some(WriteMode::Ram),
+            root: Some(RootKind::Nfs),
+            root_url: Some("nfs://10.0.0.5/srv?ro".parse().unwrap()),
+        };
+        let room =
+            Settings { image: image("room"), root: Some(RootKind::Aoe), ..Settings::default() };
+        let mut machine = lab_07();
+        machine.set_by = Origins { write_mode: Origin::Machine, ..Origins::default() };
+        machine.write_mode = WriteMode::Persistent;
+
+        machine.inherit(Some(&room), &site);
+        assert_eq!(machine.image.as_ref().unwrap().as_str(), "room");
+        assert_eq!((machine.root, &machine.root_url), (RootKind::Aoe, &None), "they go together");
+        assert_eq!(machine.write_mode, WriteMode::Persistent);
+        let origins =
+            Origins { image: Origin::Room, root: Origin::Room, write_mode: Origin::Machine };
+        assert_eq!(machine.set_by, origins);
+
+        machine.set_by.give_up(Setting::WriteMode);
+        machine.inherit(None, &site);
+        assert_eq!(machine.image.as_ref().unwrap().as_str(), "site");
+        assert_eq!(machine.root_url, site.root_url);
+        assert_eq!((machine.write_mode, machine.set_by.write_mode), (WriteMode::Ram, Origin::Site));
+
+        machine.inherit(Some(&Settings { image: Some(None), ..room }), &site);
+        assert_eq!(
+            (machine.image.take(), machine.set_by.image),
+            (None, Origin::Room),
+            "none is said"
+        );
+
+        machine.inherit(None, &Settings::default());
+        assert_eq!(machine.set_by, Origins::default());
+        assert_eq!((machine.root, machine.root_url), (RootKind::Nbd, None));
     }
 
     #[test]
@@ -262,13 +219,5 @@ mod tests {
         assert_eq!("2.1".parse(), Ok(ShelfSlot { shelf: 2, slot: 1 }));
         assert!("65535.1".parse::<ShelfSlot>().is_err());
         assert!("1.255".parse::<ShelfSlot>().is_err());
-    }
-
-    #[test]
-    fn kernel_parameters_can_not_override_the_boot_server() {
-        assert!("quiet console=ttyS0".parse::<KernelArgs>().is_ok());
-        let error = "quiet bootlace.root=nbd:x".parse::<KernelArgs>().unwrap_err();
-        assert!(error.to_string().contains("set by the boot server"), "{error}");
-        assert!("a\nb".parse::<KernelArgs>().is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! What can go wrong, in words for the person who asked.
 
-use crate::fleet::RoomError;
+mod room;
+
+pub use room::RoomError;
+
 use crate::storage_client::StorageError;
 use model::{ImageName, Machine, MachineName, Right, RootKind, RootUrl, UserName};
 use std::path::{Path, PathBuf};

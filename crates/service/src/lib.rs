@@ -26,10 +26,10 @@ mod tests;
 pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
-pub use crate::error::Error;
+pub use crate::error::{Error, RoomError};
 pub use crate::fleet::{
     Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue, RoomChange,
-    RoomError, RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,
+    RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};

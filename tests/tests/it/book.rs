@@ -126,7 +126,10 @@ fn figures_for_prometheus_have_their_names() {
 
 #[test]
 fn the_api_has_the_paths_and_methods_of_the_book() {
-    let source = std::fs::read_to_string(root().join("web/src/api.rs")).expect("source");
+    let mut sources = files(&root().join("web/src/api"), "rs");
+    sources.push(root().join("web/src/api.rs"));
+    let read = |path| std::fs::read_to_string(path).expect("source");
+    let source: String = sources.into_iter().map(read).collect();
     let routes = source.split(".route(\"").skip(1).filter_map(|rest| {
         let (path, rest) = rest.split_once("\", ")?;
         // `get(show).put(add)`: what stands before a parenthesis is a method.

@@ -24,5 +24,5 @@ pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;
 pub use preview::Preview;
 pub use rescue::Rescue;
-pub use rooms::{RoomChange, RoomError, RoomView, SettingsChange};
+pub use rooms::{RoomChange, RoomView, SettingsChange};
 pub use site_status::Status;

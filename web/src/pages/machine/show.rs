@@ -400,6 +400,9 @@ fn command(machine: &model::Machine) -> String {
     if is_own(Setting::WriteMode) {
         words.push(format!("--write-mode {}", machine.write_mode));
     }
+    words.extend(machine.room.iter().map(|room| format!("--room {room}")));
+    words.extend(machine.seat.iter().map(|seat| format!("--seat {seat}")));
+    words.extend(machine.tags.iter().map(|tag| format!("--tag {tag}")));
     words.join(" ")
 }
 

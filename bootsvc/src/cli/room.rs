@@ -1,0 +1,257 @@
+//! `bootlace room …` and `bootlace site …`
+
+use super::{root_kind, say, table, write_mode};
+use crate::paths::Paths;
+use crate::site::Site;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use model::{
+    ImageName, KernelArgs, MachineName, RoomName, RootKind, RootUrl, Seat, Setting, WriteMode,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use service::{RoomChange, SettingsChange};
+
+#[derive(Subcommand)]
+pub(super) enum Room {
+    /// List rooms, what they say, and their machines
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a room, or change one with effect from the next boot of its machines
+    ///
+    /// Example: bootlace room set r101 --image debian-12 --size 3.8
+    ///
+    /// Machines have from it what they don't say themselves. They come into it by bootlace machine set NAME --room ROOM.
+    Set(Box<SetRoom>),
+    /// Remove a room that no machine is in
+    Rm {
+        /// Name of the room
+        name: RoomName,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum SiteSettings {
+    /// Show what machines inherit whose room says nothing
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change what machines inherit whose room says nothing, with effect from their next boot
+    ///
+    /// Example: bootlace site set --image debian-12
+    ///
+    /// Kernel parameters of all machines are set in the configuration: kernel_args below [boot].
+    Set(Box<Inherited>),
+}
+
+/// What rooms and the site say to their machines.
+#[derive(Args)]
+pub(super) struct Inherited {
+    /// Image to boot
+    #[arg(long, conflicts_with = "no_image")]
+    image: Option<ImageName>,
+    /// Boot nothing: wait in the loader
+    #[arg(long)]
+    no_image: bool,
+    /// How root disks reach machines; nfs and iscsi need --root-url
+    #[arg(long, value_name = "KIND", value_parser = root_kind())]
+    root_kind: Option<RootKind>,
+    /// Root on another server, which all machines read: with the option ro
+    #[arg(long, value_name = "URL")]
+    root_url: Option<RootUrl>,
+    /// What becomes of machines' writes
+    #[arg(long, value_name = "MODE", value_parser = write_mode())]
+    write_mode: Option<WriteMode>,
+    /// Say nothing more of this setting: image, root or write_mode; may be repeated
+    #[arg(long, value_name = "SETTING")]
+    inherit: Vec<Setting>,
+}
+
+#[derive(Args)]
+pub(super) struct SetRoom {
+    /// Name of the room
+    name: RoomName,
+    /// Another name for it
+    #[arg(long, value_name = "NAME")]
+    rename: Option<RoomName>,
+    /// A remark for people
+    #[arg(long)]
+    note: Option<String>,
+    /// How many rows of seats it has, and how many seats a row, like 3.8
+    #[arg(long, value_name = "ROWS.SEATS", conflicts_with = "no_size")]
+    size: Option<Seat>,
+    /// Seats may have any numbers
+    #[arg(long)]
+    no_size: bool,
+    #[command(flatten)]
+    inherited: Inherited,
+    /// Kernel parameters of its machines, after the site's and before their own
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    kernel_args: Option<KernelArgs>,
+}
+
+/// What a room or the site says, as far as it is printed.
+#[derive(Deserialize, Serialize)]
+struct Says {
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    image: Option<Option<ImageName>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<RootKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_url: Option<RootUrl>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_mode: Option<WriteMode>,
+}
+
+/// `null` says that there is none; a field that is missing says nothing.
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<ImageName>>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// A room, as far as it is printed.
+#[derive(Deserialize)]
+struct Printed {
+    name: RoomName,
+    #[serde(default)]
+    note: String,
+    #[serde(flatten)]
+    says: Says,
+    #[serde(default)]
+    machines: Vec<MachineName>,
+}
+
+impl Room {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        match self {
+            Self::Ls { json } => list(paths, json),
+            Self::Set(set) => set.run(paths),
+            Self::Rm { name } => {
+                let () = Site::open(paths)?.send(Method::DELETE, &url(&name), &())?;
+                say(format!("{name}: removed"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl SiteSettings {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let says: Says = match self {
+            Self::Show { json } => {
+                let says: Says = Site::open(paths)?.get("/api/v1/site")?;
+                if json {
+                    say(serde_json::to_string_pretty(&says)?);
+                    return Ok(());
+                }
+                says
+            }
+            Self::Set(change) => {
+                let change = change.change();
+                Site::open(paths)?.send(Method::PATCH, "/api/v1/site", &change)?
+            }
+        };
+        say(format!("machines whose room says nothing: {}", says.in_words()));
+        Ok(())
+    }
+}
+
+impl Inherited {
+    fn change(self) -> SettingsChange {
+        SettingsChange {
+            image: if self.no_image { Some(None) } else { self.image.map(Some) },
+            root: self.root_kind,
+            root_url: self.root_url,
+            write_mode: self.write_mode,
+            inherit: self.inherit,
+        }
+    }
+}
+
+impl SetRoom {
+    fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let SettingsChange { image, root, root_url, write_mode, inherit } = self.inherited.change();
+        let change = RoomChange {
+            name: self.rename,
+            note: self.note,
+            size: if self.no_size { Some(None) } else { self.size.map(Some) },
+            image,
+            root,
+            root_url,
+            write_mode,
+            inherit,
+            kernel_args: self.kernel_args,
+        };
+        let site = Site::open(paths)?;
+        let rooms: Vec<Printed> = site.get("/api/v1/rooms")?;
+        let method = match rooms.iter().any(|room| room.name == self.name) {
+            true => Method::PATCH,
+            false => Method::PUT,
+        };
+        let room: Printed = site.send(method, &url(&self.name), &change)?;
+        say(format!(
+            "{}: {}; takes effect at the next boot of its machines",
+            room.name,
+            room.says.in_words()
+        ));
+        Ok(())
+    }
+}
+
+/// Where a room is in the API.
+fn url(name: &RoomName) -> String {
+    format!("/api/v1/rooms/{name}")
+}
+
+impl Says {
+    /// `image debian-12, write mode ram`.
+    fn in_words(&self) -> String {
+        let image = self.image.as_ref().map(|image| match image {
+            Some(image) => format!("image {image}"),
+            None => "no image".to_owned(),
+        });
+        let root = match (&self.root_url, self.root) {
+            (Some(url), _) => Some(format!("root {url}")),
+            (None, root) => root.map(|root| format!("root over {root}")),
+        };
+        let mode = self.write_mode.map(|mode| format!("write mode {mode}"));
+        let words: Vec<String> = [image, root, mode].into_iter().flatten().collect();
+        match words.is_empty() {
+            true => "nothing is said".to_owned(),
+            false => words.join(", "),
+        }
+    }
+}
+
+fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
+    let site = Site::open(paths)?;
+    if json {
+        let rooms: Value = site.get("/api/v1/rooms")?;
+        say(serde_json::to_string_pretty(&rooms)?);
+        return Ok(());
+    }
+    let rooms: Vec<Printed> = site.get("/api/v1/rooms")?;
+    if rooms.is_empty() {
+        say("No rooms yet. Add one: bootlace room set NAME --image IMAGE");
+        return Ok(());
+    }
+    let rows: Vec<[String; 4]> = rooms
+        .iter()
+        .map(|room| {
+            [
+                room.name.to_string(),
+                room.machines.len().to_string(),
+                room.says.in_words(),
+                room.note.clone(),
+            ]
+        })
+        .collect();
+    say(table(["ROOM", "MACHINES", "SAYS", "NOTE"], &rows));
+    Ok(())
+}
