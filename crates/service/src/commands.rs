@@ -3,8 +3,10 @@
 use std::path::Path;
 
 /// Commands that texts name, behind `bootlace`.
-pub const COMMANDS: [&str; 9] =
-    ["up", "serve", "storage", "check", "status", "backup", "image", "machine", "initrd"];
+pub const COMMANDS: [&str; 11] = [
+    "up", "serve", "storage", "check", "status", "backup", "image", "machine", "room", "site",
+    "initrd",
+];
 
 /// How commands that are printed as advice begin on this site. Texts name them without `--root`; whoever shows a text
 /// completes it at the end, by [`complete`](Self::complete).
