@@ -79,7 +79,7 @@ async fn a_running_machine_never_loses_its_disk_by_a_stray_request() {
         ..MachineChange::default()
     };
     service.set_machine(name, back).await.unwrap();
-    assert!(screen(&service).await.contains("runs kiosk version 1 already"));
+    assert!(screen(&service).await.contains("still runs kiosk version 1"));
     assert_eq!(asked.lock().unwrap().len(), n_asked);
 }
 
