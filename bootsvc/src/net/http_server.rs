@@ -130,38 +130,36 @@ impl<F: FnMut()> HttpServer<F> {
 }
 
 /// Serves one connection until it ends or `stop`.
-fn serve<S: Answers>(
+async fn serve<S: Answers>(
     style: Style,
     (stream, tls): (TcpStream, Option<TlsAcceptor>),
     place: Place,
     service: S,
     stop: CancellationToken,
-) -> impl Future<Output = ()> + Send + 'static + use<S> {
-    async move {
-        let Some(tls) = tls else {
-            let stream = Watched::new(stream, place.clone());
-            return talk(style, stream, place, service, stop).await;
-        };
-        // The handshake must be done as soon as a request would have to be.
-        let greeted = tokio::time::timeout(HEAD_DEADLINE, async {
-            match greeting(&stream).await? {
-                Greeting::Plain => {
-                    send_to_https(Watched::new(stream, place.clone())).await;
-                    Ok(None)
-                }
-                Greeting::Tls => tls.accept(Watched::new(stream, place.clone())).await.map(Some),
+) {
+    let Some(tls) = tls else {
+        let stream = Watched::new(stream, place.clone());
+        return talk(style, stream, place, service, stop).await;
+    };
+    // The handshake must be done as soon as a request would have to be.
+    let greeted = tokio::time::timeout(HEAD_DEADLINE, async {
+        match greeting(&stream).await? {
+            Greeting::Plain => {
+                send_to_https(Watched::new(stream, place.clone())).await;
+                Ok(None)
             }
-        });
-        let greeted = tokio::select! {
-            () = stop.cancelled() => return,
-            greeted = greeted => greeted,
-        };
-        match greeted {
-            Ok(Ok(Some(stream))) => talk(style, stream, place, service, stop).await,
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => tracing::debug!("TLS handshake took too long"),
+            Greeting::Tls => tls.accept(Watched::new(stream, place.clone())).await.map(Some),
         }
+    });
+    let greeted = tokio::select! {
+        () = stop.cancelled() => return,
+        greeted = greeted => greeted,
+    };
+    match greeted {
+        Ok(Ok(Some(stream))) => talk(style, stream, place, service, stop).await,
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
     }
 }
 
