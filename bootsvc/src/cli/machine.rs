@@ -400,15 +400,19 @@ fn list(paths: &Paths, json: bool, which: &Which) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
     let mut machines: Vec<model::Machine> = site.get("/api/v1/machines")?;
     let mut discovered: Vec<Value> = site.get("/api/v1/discovered")?;
+    if let Some(room) = &which.room {
+        // One that there is not is a mistake, one that is empty is none.
+        let _: Value = site.get(&format!("/api/v1/rooms/{room}"))?;
+    }
     machines.retain(|machine| which.has(machine));
     // A PC that is no machine is in no room, and has no tags.
     let of_mac = |pc: &Value| which.mac.is_none_or(|mac| pc["mac"] == mac.to_string());
     discovered.retain(|pc| which.is_any_place() && of_mac(pc));
-    if machines.is_empty() && discovered.is_empty() && !which.is_all() {
-        match which.mac.filter(|_| which.is_any_place()) {
-            Some(mac) => bail!("no machine has the MAC {mac}, and no PC has asked with it"),
-            None => bail!("there is no such machine: bootlace machine ls shows all"),
-        }
+    if let Some(mac) = which.mac
+        && machines.is_empty()
+        && discovered.is_empty()
+    {
+        bail!("no machine has the MAC {mac}, and no PC has asked with it");
     }
     if json {
         let all = serde_json::json!({ "machines": machines, "discovered": discovered });
@@ -420,6 +424,8 @@ fn list(paths: &Paths, json: bool, which: &Which) -> anyhow::Result<()> {
             "No machines yet. Switch on a PC with network boot, then adopt it on the web page, or:",
         );
         advise(paths, "bootlace machine set NAME --mac MAC --image IMAGE");
+    } else if machines.is_empty() && discovered.is_empty() {
+        say("No such machines.");
     } else if !machines.is_empty() {
         let rows: Vec<[String; 7]> = machines.iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE", "ROOM"], &rows));

@@ -56,7 +56,7 @@ fn a_broken_configuration_is_shown_where_it_is_broken() {
 #[test]
 fn without_a_configuration_it_says_what_to_write() {
     let root = tempfile::tempdir().unwrap();
-    refuse(&bootlace(root.path(), &["serve"]), &["there is no configuration", "interface ="]);
+    refuse(&bootlace(root.path(), &["serve"]), &["is not configured yet", "interface ="]);
 }
 
 #[test]

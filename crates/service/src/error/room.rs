@@ -6,7 +6,7 @@ use model::{KernelArgs, Machine, MachineName, Room, RoomName, RootUrl, Seat, Set
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
     /// There is no such room.
-    #[error("there is no room {0}: bootlace room ls shows all, and bootlace room set {0} adds it")]
+    #[error("there is no room {0}: bootlace room ls shows all")]
     NoRoom(RoomName),
     /// The name is in use.
     #[error("there is a room {0} already: choose another name")]

@@ -9,6 +9,7 @@ use model::{
     ImageName, KernelArgs, Machine, MachineName, Origin, Origins, RoomName, RootKind, RootUrl,
     Seat, Setting, ShelfSlot, Tag, WriteMode,
 };
+use std::collections::HashMap;
 use wire::Mac;
 
 /// What to change of a machine; `None` leaves it as it is.
@@ -113,6 +114,14 @@ impl Service {
         Ok(removed)
     }
 
+    /// What the storage server has: with a database that was lost or restored its table knows machines that the database
+    /// does not. If it does not answer, nothing is known to be held.
+    async fn held_addresses(&self) -> HeldAddresses {
+        let told = storage_client::exports(&self.options().storage_socket).await;
+        let specs = told.unwrap_or_default().into_iter().map(|export| export.spec);
+        specs.map(|spec| (spec.shelf_slot, spec.machine)).collect()
+    }
+
     async fn write_machine(
         &self,
         name: MachineName,
@@ -120,8 +129,12 @@ impl Service {
         must_be_new: bool,
     ) -> Result<Machine, Error> {
         let now = self.now().unix();
+        let held = match self.site().machine(&name) {
+            Some(_) => HeldAddresses::default(),
+            None => self.held_addresses().await,
+        };
         let written = self.database().write(move |tables| {
-            let machine = apply(tables, name, change, must_be_new)?;
+            let machine = apply(tables, name, change, must_be_new, &held)?;
             tables.put_machine(&machine, now)?;
             Ok(machine)
         });
@@ -133,12 +146,16 @@ impl Service {
     }
 }
 
+/// AoE addresses that the storage server has in its table, and whose they are there.
+type HeldAddresses = HashMap<ShelfSlot, MachineName>;
+
 /// The machine as it shall be.
 fn apply(
     tables: &Transaction<'_>,
     name: MachineName,
     change: MachineChange,
     must_be_new: bool,
+    held: &HeldAddresses,
 ) -> Result<Machine, ChangeError> {
     let mut machine = match tables.machine(&name)? {
         Some(_) if must_be_new => return Err(Error::NameTaken(name).into()),
@@ -146,12 +163,12 @@ fn apply(
         None => Machine {
             mac: change.mac.ok_or_else(|| Error::NoMac(name.clone()))?,
             other_macs: Vec::new(),
+            shelf_slot: free_shelf_slot(tables, &name, held)?,
             name,
             image: None,
             root: RootKind::default(),
             root_url: None,
             write_mode: WriteMode::default(),
-            shelf_slot: free_shelf_slot(tables)?,
             kernel_args: KernelArgs::default(),
             reset_disk: false,
             room: None,
@@ -255,10 +272,17 @@ pub(super) fn fitting_root(
     Ok((kind, url))
 }
 
-/// The first AoE address that no machine has.
-fn free_shelf_slot(tables: &Transaction<'_>) -> Result<ShelfSlot, ChangeError> {
+/// The AoE address of a new machine: the one that it had, if the storage server knows that from a database that was lost or
+/// replaced by an older one, or else the first that nobody has.
+fn free_shelf_slot(
+    tables: &Transaction<'_>,
+    name: &MachineName,
+    held: &HeldAddresses,
+) -> Result<ShelfSlot, ChangeError> {
     let taken: Vec<ShelfSlot> =
         tables.machines()?.into_iter().map(|machine| machine.shelf_slot).collect();
-    let free = (0..).map_while(ShelfSlot::nth).find(|address| !taken.contains(address));
-    Ok(free.ok_or(Error::NoShelfSlot)?)
+    let is_free = |address: &ShelfSlot| !taken.contains(address);
+    let former = held.iter().find(|(address, owner)| *owner == name && is_free(address));
+    let first = || (0..).map_while(ShelfSlot::nth).find(|it| is_free(it) && !held.contains_key(it));
+    Ok(former.map(|(address, _)| *address).or_else(first).ok_or(Error::NoShelfSlot)?)
 }

@@ -32,11 +32,15 @@ async fn boot(service: &Service, asked: &disks::Asked) -> ExportOrder {
     asked.lock().unwrap().last().unwrap().clone()
 }
 
-/// The same with a database that was lost.
-async fn boot_with_lost_database(root: &Path, asked: &disks::Asked) -> (Service, ExportOrder) {
+fn lose_database(root: &Path) {
     for file in ["state.db", "state.db-wal", "state.db-shm", "state.was-here"] {
         let _ = std::fs::remove_file(root.join("var/lib/bootlace").join(file));
     }
+}
+
+/// The same with a database that was lost.
+async fn boot_with_lost_database(root: &Path, asked: &disks::Asked) -> (Service, ExportOrder) {
+    lose_database(root);
     let service = site(root, WriteMode::Discard).await;
     let order = boot(&service, asked).await;
     (service, order)
@@ -217,4 +221,19 @@ async fn while_another_program_has_the_lock_what_needs_no_write_goes_on() {
     other.execute_batch("ROLLBACK").unwrap();
     service.boot_started(stranger, Firmware::Bios).await.unwrap();
     assert_eq!(cause(&service, FindingKind::StateLocked).await, None);
+}
+
+#[tokio::test]
+async fn machines_that_are_added_again_have_the_addresses_that_their_disks_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let before = boot(&service, &asked).await.spec;
+    drop(service);
+    lose_database(folder.path());
+    let service = Service::open(options(folder.path())).unwrap();
+    let other = adopt(&service, Mac([2, 0, 0, 0, 0, 9]), "lab-00".parse().unwrap(), None).await;
+    assert_eq!(other.unwrap().shelf_slot.to_string(), "1.1", "another machine's disk has 1.0");
+    let again = adopt(&service, MAC, before.machine, None).await.unwrap();
+    assert_eq!((again.shelf_slot, again.shelf_slot.to_string()), (before.shelf_slot, "1.0".into()));
 }

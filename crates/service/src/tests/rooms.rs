@@ -123,7 +123,7 @@ async fn what_contradicts_itself_is_refused_and_changes_nothing() {
     let other: RoomName = "r102".parse().unwrap();
 
     let error = set(MachineChange { room: Some(Some(other.clone())), ..change() }).await;
-    assert!(error.contains("no room r102") && error.contains("bootlace room set r102"), "{error}");
+    assert!(error.contains("no room r102: bootlace room ls shows all"), "{error}");
     let error = set(MachineChange { seat: Some("1.1".parse().ok()), ..change() }).await;
     assert!(error.contains("seat 1.1 of the room r101 is that of r101-01"), "{error}");
     let error =
