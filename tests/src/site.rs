@@ -302,8 +302,12 @@ impl Site {
     /// The command by which somebody starts a server at a terminal, which is to be its standard input.
     pub fn in_session(&self, server: &str) -> Command {
         let inner = self.command();
-        let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
+        // A test run that nohup(1) has started ignores that its terminal is closed, and so would all that it starts.
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal=HUP", "setsid", "--ctty", "--wait"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.arg(server);
         command
     }

@@ -17,6 +17,10 @@ use wire::Mac;
 /// How long nothing may come before the room gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// After so long without any answer firmware asks again: a frame may be lost, by a bridge for instance whose port has just
+/// come up.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Longest answer; Ethernet carries no longer one in one piece.
 const DATAGRAM_BYTES: usize = 1500;
 
@@ -63,7 +67,7 @@ impl Room {
         socket.set_recv_buffer_size(macs.len() * 4 * DATAGRAM_BYTES)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
         let socket = UdpSocket::from(socket);
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(ASK_AGAIN))?;
         Ok(Self { socket, macs })
     }
 
@@ -72,10 +76,8 @@ impl Room {
     /// # Errors
     /// Not everybody gets one.
     pub fn discover(&self) -> Result<Vec<Placed>, RoomError> {
-        for &mac in &self.macs {
-            self.send(&message(mac, MessageType::Discover))?;
-        }
-        let offers = self.answers(MessageType::Offer)?;
+        let questions = self.macs.iter().map(|&mac| message(mac, MessageType::Discover));
+        let offers = self.answers(MessageType::Offer, &questions.collect::<Vec<_>>())?;
         let placed = |&mac: &Mac| {
             let offer = &offers[&mac];
             let address = offer.yiaddr();
@@ -95,14 +97,14 @@ impl Room {
     /// Not everybody gets one.
     pub fn request(&self, placed: &[Placed]) -> Result<Duration, RoomError> {
         let begin = Instant::now();
-        for pc in placed {
+        let questions = placed.iter().map(|pc| {
             let mut request = message(pc.mac, MessageType::Request);
             let options = request.opts_mut();
             options.insert(DhcpOption::RequestedIpAddress(pc.address));
             options.insert(DhcpOption::ServerIdentifier(pc.server));
-            self.send(&request)?;
-        }
-        self.answers(MessageType::Ack)?;
+            request
+        });
+        self.answers(MessageType::Ack, &questions.collect::<Vec<_>>())?;
         Ok(begin.elapsed())
     }
 
@@ -112,12 +114,34 @@ impl Room {
         Ok(())
     }
 
-    /// One answer of this kind for each PC.
-    fn answers(&self, kind: MessageType) -> Result<HashMap<Mac, Message>, RoomError> {
-        let mut answers = HashMap::new();
+    /// Asks, and gets one answer of this kind for each PC.
+    fn answers(
+        &self,
+        kind: MessageType,
+        questions: &[Message],
+    ) -> Result<HashMap<Mac, Message>, RoomError> {
+        let mut answers: HashMap<Mac, Message> = HashMap::new();
         let mut buffer = [0; DATAGRAM_BYTES];
-        while answers.len() < self.macs.len() {
-            let (length, _) = self.socket.recv_from(&mut buffer)?;
+        for question in questions {
+            self.send(question)?;
+        }
+        let mut last = Instant::now();
+        while answers.len() < questions.len() {
+            let length = match self.socket.recv(&mut buffer) {
+                Ok(length) => length,
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && last.elapsed() < PATIENCE =>
+                {
+                    let is_open = |question: &&Message| {
+                        !answers.keys().any(|mac| question.chaddr().starts_with(&mac.0))
+                    };
+                    for question in questions.iter().filter(is_open) {
+                        self.send(question)?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let answer = Message::decode(&mut Decoder::new(&buffer[..length]))
                 .map_err(|error| RoomError::Answer(error.to_string()))?;
             let mac = answer.chaddr().try_into().map(Mac);
@@ -125,6 +149,7 @@ impl Room {
                 && answer.opts().has_msg_type(kind)
             {
                 answers.insert(mac, answer);
+                last = Instant::now();
             }
         }
         Ok(answers)
