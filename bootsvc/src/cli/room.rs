@@ -124,7 +124,26 @@ struct Printed {
     #[serde(flatten)]
     says: Says,
     #[serde(default)]
+    kernel_args: String,
+    #[serde(default)]
+    size: Option<Seat>,
+    #[serde(default)]
     machines: Vec<MachineName>,
+}
+
+impl Printed {
+    /// `image debian-12, kernel parameters "quiet", 3 rows of 8 seats`.
+    fn in_words(&self) -> String {
+        let args = Some(&self.kernel_args).filter(|args| !args.is_empty());
+        let args = args.map(|args| format!("kernel parameters {args:?}"));
+        let size = self.size.map(|size| format!("{} rows of {} seats", size.row, size.column));
+        said(self.says.words().into_iter().chain(args).chain(size))
+    }
+}
+
+fn said(words: impl IntoIterator<Item = String>) -> String {
+    let words: Vec<String> = words.into_iter().collect();
+    if words.is_empty() { "nothing is said".to_owned() } else { words.join(", ") }
 }
 
 impl Room {
@@ -157,7 +176,7 @@ impl SiteSettings {
                 Site::open(paths)?.send(Method::PATCH, "/api/v1/site", &change)?
             }
         };
-        say(format!("machines whose room says nothing: {}", says.in_words()));
+        say(format!("machines whose room says nothing: {}", said(says.words())));
         Ok(())
     }
 }
@@ -190,15 +209,14 @@ impl SetRoom {
         };
         let site = Site::open(paths)?;
         let rooms: Vec<Printed> = site.get("/api/v1/rooms")?;
-        let method = match rooms.iter().any(|room| room.name == self.name) {
-            true => Method::PATCH,
-            false => Method::PUT,
-        };
+        let is_there = rooms.iter().any(|room| room.name == self.name);
+        // Another name is for a room that there is.
+        let method = if is_there || change.name.is_some() { Method::PATCH } else { Method::PUT };
         let room: Printed = site.send(method, &url(&self.name), &change)?;
         say(format!(
             "{}: {}; takes effect at the next boot of its machines",
             room.name,
-            room.says.in_words()
+            room.in_words()
         ));
         Ok(())
     }
@@ -210,8 +228,8 @@ fn url(name: &RoomName) -> String {
 }
 
 impl Says {
-    /// `image debian-12, write mode ram`.
-    fn in_words(&self) -> String {
+    /// Each of what is said: `image debian-12`, `write mode ram`.
+    fn words(&self) -> Vec<String> {
         let image = self.image.as_ref().map(|image| match image {
             Some(image) => format!("image {image}"),
             None => "no image".to_owned(),
@@ -221,11 +239,7 @@ impl Says {
             (None, root) => root.map(|root| format!("root over {root}")),
         };
         let mode = self.write_mode.map(|mode| format!("write mode {mode}"));
-        let words: Vec<String> = [image, root, mode].into_iter().flatten().collect();
-        match words.is_empty() {
-            true => "nothing is said".to_owned(),
-            false => words.join(", "),
-        }
+        [image, root, mode].into_iter().flatten().collect()
     }
 }
 
@@ -247,7 +261,7 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
             [
                 room.name.to_string(),
                 room.machines.len().to_string(),
-                room.says.in_words(),
+                room.in_words(),
                 room.note.clone(),
             ]
         })

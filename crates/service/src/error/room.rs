@@ -52,9 +52,9 @@ pub enum RoomError {
         /// Where.
         seat: Seat,
     },
-    /// The note is too long.
-    #[error("a note has at most {} bytes", Room::NOTE_MAX)]
-    LongNote,
+    /// The note is too long, or would break the tables that it stands in.
+    #[error("a note is one line of at most {} bytes, without control characters", Room::NOTE_MAX)]
+    BadNote,
     /// There are too many.
     #[error("there are {} rooms already, which is the most: remove one first", Room::ROOMS_MAX)]
     TooMany,

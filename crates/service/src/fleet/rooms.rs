@@ -175,8 +175,8 @@ fn apply(
         room.name = new;
     }
     if let Some(note) = change.note {
-        if note.len() > Room::NOTE_MAX {
-            return Err(Error::from(RoomError::LongNote).into());
+        if note.len() > Room::NOTE_MAX || note.chars().any(char::is_control) {
+            return Err(Error::from(RoomError::BadNote).into());
         }
         room.note = note;
     }

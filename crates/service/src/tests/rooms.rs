@@ -152,6 +152,8 @@ async fn what_contradicts_itself_is_refused_and_changes_nothing() {
     assert!(error.contains("the room r101 has no address of its iscsi root"), "{error}");
     let note = Some("x".repeat(Room::NOTE_MAX + 1));
     assert!(set(RoomChange { note, ..change() }).await.contains("at most 200 bytes"));
+    let note = Some("two\nlines".to_owned());
+    assert!(set(RoomChange { note, ..change() }).await.contains("without control characters"));
     let error = text_of(service.remove_room(room()).await);
     assert!(error.contains("r101-01, r101-02 are in the room r101"), "{error}");
     let error = text_of(service.remove_room(other.clone()).await);
