@@ -83,13 +83,12 @@ async fn put_machine(
     let (Path(name), Json(body)) = (name?, body?);
     let is_new = service.site().machine(&name).is_none();
     let gives_root = body.root.is_some() || body.root_url.is_some();
-    let left_out = [body.image.is_none(), !gives_root, body.write_mode.is_none()];
-    let left_out = Setting::ALL.into_iter().zip(left_out).filter(|(_, is_left_out)| *is_left_out);
+    let left_out = left_out([body.image.is_some(), gives_root, body.write_mode.is_some()]);
     let whole = MachineChange {
         other_macs: Some(body.other_macs.unwrap_or_default()),
         kernel_args: Some(body.kernel_args.unwrap_or_default()),
         reset_disk: Some(body.reset_disk.unwrap_or_default()),
-        inherit: left_out.map(|(setting, _)| setting).chain(body.inherit).collect(),
+        inherit: left_out.chain(body.inherit).collect(),
         room: Some(body.room.flatten()),
         seat: Some(body.seat.flatten()),
         tags: Some(body.tags.unwrap_or_default()),
@@ -97,6 +96,15 @@ async fn put_machine(
     };
     let machine = service.set_machine(name, whole).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
+}
+
+/// Settings that a body does not give, told in the order of [`Setting::ALL`] which it gives.
+fn left_out(given: [bool; Setting::ALL.len()]) -> impl Iterator<Item = Setting> {
+    Setting::ALL
+        .into_iter()
+        .zip(given)
+        .filter(|(_, is_given)| !is_given)
+        .map(|(setting, _)| setting)
 }
 
 /// Changes what the body names (RFC 7396), or adds the machine if there is none and the body has its MAC.

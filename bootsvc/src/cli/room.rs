@@ -6,9 +6,10 @@ use crate::site::Site;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    ImageName, KernelArgs, MachineName, RoomName, RootKind, RootUrl, Seat, Setting, WriteMode,
+    ImageName, KernelArgs, MachineName, RoomName, RootKind, RootUrl, Seat, Setting, Settings,
+    WriteMode,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use service::{RoomChange, SettingsChange};
 
@@ -95,26 +96,6 @@ pub(super) struct SetRoom {
     kernel_args: Option<KernelArgs>,
 }
 
-/// What a room or the site says, as far as it is printed.
-#[derive(Deserialize, Serialize)]
-struct Says {
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    image: Option<Option<ImageName>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root: Option<RootKind>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root_url: Option<RootUrl>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    write_mode: Option<WriteMode>,
-}
-
-/// `null` says that there is none; a field that is missing says nothing.
-fn present<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<ImageName>>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
 /// A room, as far as it is printed.
 #[derive(Deserialize)]
 struct Printed {
@@ -122,7 +103,7 @@ struct Printed {
     #[serde(default)]
     note: String,
     #[serde(flatten)]
-    says: Says,
+    says: Settings,
     #[serde(default)]
     kernel_args: String,
     #[serde(default)]
@@ -137,7 +118,7 @@ impl Printed {
         let args = Some(&self.kernel_args).filter(|args| !args.is_empty());
         let args = args.map(|args| format!("kernel parameters {args:?}"));
         let size = self.size.map(|size| format!("{} rows of {} seats", size.row, size.column));
-        said(self.says.words().into_iter().chain(args).chain(size))
+        said(words(&self.says).into_iter().chain(args).chain(size))
     }
 }
 
@@ -162,9 +143,9 @@ impl Room {
 
 impl SiteSettings {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let says: Says = match self {
+        let says: Settings = match self {
             Self::Show { json } => {
-                let says: Says = Site::open(paths)?.get("/api/v1/site")?;
+                let says: Settings = Site::open(paths)?.get("/api/v1/site")?;
                 if json {
                     say(serde_json::to_string_pretty(&says)?);
                     return Ok(());
@@ -176,7 +157,7 @@ impl SiteSettings {
                 Site::open(paths)?.send(Method::PATCH, "/api/v1/site", &change)?
             }
         };
-        say(format!("machines whose room says nothing: {}", said(says.words())));
+        say(format!("machines whose room says nothing: {}", said(words(&says))));
         Ok(())
     }
 }
@@ -227,20 +208,18 @@ fn url(name: &RoomName) -> String {
     format!("/api/v1/rooms/{name}")
 }
 
-impl Says {
-    /// Each of what is said: `image debian-12`, `write mode ram`.
-    fn words(&self) -> Vec<String> {
-        let image = self.image.as_ref().map(|image| match image {
-            Some(image) => format!("image {image}"),
-            None => "no image".to_owned(),
-        });
-        let root = match (&self.root_url, self.root) {
-            (Some(url), _) => Some(format!("root {url}")),
-            (None, root) => root.map(|root| format!("root over {root}")),
-        };
-        let mode = self.write_mode.map(|mode| format!("write mode {mode}"));
-        [image, root, mode].into_iter().flatten().collect()
-    }
+/// Each of what is said: `image debian-12`, `write mode ram`.
+fn words(says: &Settings) -> Vec<String> {
+    let image = says.image.as_ref().map(|image| match image {
+        Some(image) => format!("image {image}"),
+        None => "no image".to_owned(),
+    });
+    let root = match (&says.root_url, says.root) {
+        (Some(url), _) => Some(format!("root {url}")),
+        (None, root) => root.map(|root| format!("root over {root}")),
+    };
+    let mode = says.write_mode.map(|mode| format!("write mode {mode}"));
+    [image, root, mode].into_iter().flatten().collect()
 }
 
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {

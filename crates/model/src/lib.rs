@@ -45,7 +45,7 @@ pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
 pub use people::{Right, Role};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use room::{Room, Seat};
-pub use settings::{Origin, Origins, Setting, Settings};
+pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
 pub use uuid::is_real_uuid;
 pub use wire::{Firmware, Lease};

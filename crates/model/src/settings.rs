@@ -7,10 +7,11 @@ use initcfg::{ParseChoiceError, RootKind, RootUrl};
 
 /// What each machine below gets unless something nearer says otherwise: of the site, of a room, or of one machine. What
 /// is `None` is inherited.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Image to boot; `Some(None)`: none, the machine waits in the loader.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub image: Option<Option<ImageName>>,
     /// How the root reaches the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,6 +22,16 @@ pub struct Settings {
     /// What becomes of what the machine writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_mode: Option<WriteMode>,
+}
+
+/// Tells `null` from a missing field (RFC 7396).
+///
+/// # Errors
+/// What is there is no such value.
+pub fn present<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// Something that machines inherit.

@@ -1,13 +1,13 @@
 //! Rooms, and what machines inherit.
 
-use super::{Answer, Body};
+use super::{Answer, Body, left_out};
 use crate::problem::Problem;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use model::{Room, RoomName, Setting, Settings};
+use model::{Room, RoomName, Settings};
 use service::{RoomChange, RoomView, Service, SettingsChange};
 
 type NamePath = Result<Path<RoomName>, PathRejection>;
@@ -41,13 +41,12 @@ async fn put(
     }
     let is_new = service.site().room(&name).is_none();
     let gives_root = body.root.is_some() || body.root_url.is_some();
-    let left_out = [body.image.is_none(), !gives_root, body.write_mode.is_none()];
-    let left_out = Setting::ALL.into_iter().zip(left_out).filter(|(_, is_left_out)| *is_left_out);
+    let left_out = left_out([body.image.is_some(), gives_root, body.write_mode.is_some()]);
     let whole = RoomChange {
         note: Some(body.note.unwrap_or_default()),
         size: Some(body.size.flatten()),
         kernel_args: Some(body.kernel_args.unwrap_or_default()),
-        inherit: left_out.map(|(setting, _)| setting).chain(body.inherit).collect(),
+        inherit: left_out.chain(body.inherit).collect(),
         ..body
     };
     let room = service.set_room(name, whole).await?;

@@ -7,7 +7,7 @@ use crate::storage_client;
 use crate::store::{ChangeError, Transaction};
 use model::{
     ImageName, KernelArgs, Machine, MachineName, Origin, Origins, RoomName, RootKind, RootUrl,
-    Seat, Setting, ShelfSlot, Tag, WriteMode,
+    Seat, Setting, ShelfSlot, Tag, WriteMode, present,
 };
 use std::collections::HashMap;
 use wire::Mac;
@@ -58,13 +58,6 @@ pub struct MachineChange {
     /// Words by which it is found, in place of those that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<Tag>>,
-}
-
-/// Tells `null` from a missing field (RFC 7396).
-pub(super) fn present<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
 impl Service {

@@ -1,12 +1,12 @@
 //! Rooms, and what machines inherit.
 
-use super::machines::{check_image, fitting_root, present};
+use super::machines::{check_image, fitting_root};
 use crate::error::{Error, RoomError};
 use crate::service::Service;
 use crate::store::{ChangeError, Transaction};
 use model::{
     ImageName, KernelArgs, Machine, MachineName, Room, RoomName, RootKind, RootUrl, Seat, Setting,
-    Settings, Tag, WriteMode,
+    Settings, Tag, WriteMode, present,
 };
 
 /// What to change of what machines inherit; `None` leaves it as it is.
@@ -85,9 +85,9 @@ impl Service {
         let mut machines: Vec<&Machine> = site.machines.iter().collect();
         machines.sort_by_key(|machine| (machine.seat.is_none(), machine.seat));
         for machine in machines {
-            let room = machine.room.as_ref();
-            if let Some(room) = rooms.iter_mut().find(|it| Some(&it.room.name) == room) {
-                room.machines.push(machine.name.clone());
+            let Some(room) = &machine.room else { continue };
+            if let Ok(index) = rooms.binary_search_by(|it| it.room.name.cmp(room)) {
+                rooms[index].machines.push(machine.name.clone());
             }
         }
         rooms
