@@ -11,9 +11,10 @@ const OUTAGE: Duration = Duration::from_secs(185);
 /// How long a machine may need to find its disk again; TCP is tried each two seconds, AoE each second.
 const BACK: Duration = Duration::from_secs(60);
 
-/// Writes and waits for the disk, for ever; `/run/load` counts what is done.
+/// Writes and waits for the disk, for ever. The last line of `/run/load` says how much is done: it only grows,
+/// so that a reader never meets it between being emptied and being written.
 const LOAD: &str = "{ (n=0; while dd if=/dev/urandom of=/root/load bs=4k count=8 conv=fsync 2>/dev/null; \
-                    do n=$((n+1)); echo $n > /run/load; done; echo failed > /run/load) & }";
+                    do n=$((n+1)); echo $n >> /run/load; done; echo failed >> /run/load) & }";
 
 #[test]
 fn an_outage_of_the_storage_server_only_makes_machines_wait() {
@@ -68,8 +69,8 @@ fn outage() -> Result<()> {
 
 /// Writes that the load has done so far; waits until there is one.
 fn count(console: &Console) -> Result<u64> {
-    let text =
-        console.shell("until [ -s /run/load ]; do sleep 0.1; done; cat /run/load", COMMAND)?;
+    let text = console
+        .shell("until [ -s /run/load ]; do sleep 0.1; done; tail -n 1 /run/load", COMMAND)?;
     text.trim().parse().with_context(|| format!("the load ended: {text:?}"))
 }
 

@@ -20,10 +20,11 @@ const SHUTDOWN: Duration = Duration::from_secs(60);
 /// How long machines write before and after a change of the package.
 const LOAD: Duration = Duration::from_secs(10);
 
-/// Writes and waits for the disk, for ever; `/run/load` has how often, and the longest time that it took, in milliseconds.
+/// Writes and waits for the disk, for ever. The last line of `/run/load` has how often, and the longest time that it took, in
+/// milliseconds; the file only grows, so that a reader never meets it empty.
 const WRITES: &str = "{ (n=0; m=0; a=$(date +%s%3N); while dd if=/dev/urandom of=/root/load bs=4k count=8 conv=fsync \
                       2>/dev/null; do n=$((n+1)); b=$(date +%s%3N); d=$((b-a)); [ $d -gt $m ] && m=$d; a=$b; \
-                      echo $n $m > /run/load; done; echo failed > /run/load) & }";
+                      echo $n $m >> /run/load; done; echo failed >> /run/load) & }";
 
 /// A step, and what was seen.
 type Row = (&'static str, String);
@@ -136,7 +137,7 @@ fn change(
 
 /// How many writes the PC has done, and the longest in milliseconds.
 fn load(pc: &Pc) -> Result<(u64, u64)> {
-    let text = "until [ -s /run/load ]; do sleep 0.1; done; cat /run/load";
+    let text = "until [ -s /run/load ]; do sleep 0.1; done; tail -n 1 /run/load";
     let text = pc.console().shell(text, COMMAND)?;
     let numbers =
         text.trim().split_once(' ').and_then(|(n, ms)| n.parse().ok().zip(ms.parse().ok()));
