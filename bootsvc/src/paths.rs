@@ -46,6 +46,11 @@ impl Paths {
         self.state().join("images")
     }
 
+    /// What machines write.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.state().join("layers")
+    }
+
     /// What can be made again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("var/cache/bootlace")

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use images::Durability;
 pub use nbd_server::Address;
 pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
-pub use table::ExportError;
+pub use table::{ExportError, KeptDisks, kept_disks};
 pub use tls::{Credentials, TlsConfig, TlsError, read_authorities};
 
 use socket2::{Domain, Socket};

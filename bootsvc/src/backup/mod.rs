@@ -135,12 +135,12 @@ mod tests {
         add_machine(&paths, "lab-08").await;
         let refused = restore(&paths, &backup[..], false).err().unwrap().to_string();
         assert!(refused.contains("state.db is there already; --replace"), "{refused}");
-        assert_eq!(service::count_machines(&paths.database()).unwrap(), 2, "it was touched");
+        assert_eq!(service::expected(&paths.database()).unwrap().n_machines, 2, "it was touched");
         let restored = restore(&paths, &backup[..], true).unwrap();
         // Configuration and key are the same.
         assert_eq!((restored.placed.len(), restored.aside.len()), (1, 1));
         assert_eq!(open(&paths).site().machines.len(), 1);
-        assert_eq!(service::count_machines(&restored.aside[0]).unwrap(), 2);
+        assert_eq!(service::expected(&restored.aside[0]).unwrap().n_machines, 2);
     }
 
     #[tokio::test]

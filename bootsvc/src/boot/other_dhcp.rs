@@ -1,9 +1,10 @@
 //! Other DHCP servers on the boot network: none may be there at the start, and one that comes later is told of.
 
 use crate::net::dhcp_watch::{DhcpWatch, Other};
-use crate::net::link::Link;
+use crate::net::link::{Link, LinkTrouble};
 use model::{FindingKind, Subject};
 use service::Service;
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -19,9 +20,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// # Errors
 /// One does, or nobody can be asked.
 pub(crate) async fn refuse(watch: &DhcpWatch, interface: &str) -> anyhow::Result<()> {
-    match watch.probe().await? {
-        None => Ok(()),
-        Some(other) => anyhow::bail!(told(&other, interface)),
+    match watch.probe().await {
+        Ok(None) => Ok(()),
+        Ok(Some(other)) => anyhow::bail!(told(&other, interface)),
+        Err(error) => anyhow::bail!(not_asked(interface, &error)),
+    }
+}
+
+/// Why nobody could be asked, and what to do.
+pub(crate) fn not_asked(interface: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NetworkDown => {
+            let (down, advice) = (LinkTrouble::Down, LinkTrouble::Down.advice(interface));
+            format!("the interface {interface} {down}{advice}")
+        }
+        _ => format!("can't ask for other DHCP servers on {interface}: {error}"),
     }
 }
 

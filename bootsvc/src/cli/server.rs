@@ -48,7 +48,7 @@ fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storag
     storage::Config {
         handed: Vec::new(),
         images: paths.images(),
-        layers: paths.state().join("layers"),
+        layers: paths.layers(),
         layer_max_bytes: config.storage.layer_max,
         volatile: paths.run().join("layers"),
         table: paths.state().join("exports.toml"),
@@ -141,14 +141,21 @@ pub(super) fn check_configured(paths: &Paths) -> anyhow::Result<()> {
 pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     let findings = check::run(paths);
     let n_bad = findings.iter().filter(|finding| matches!(finding, Verdict::Wrong(_))).count();
+    let n_unseen = findings.iter().filter(|it| matches!(it, Verdict::Unseen(_))).count();
     for finding in findings {
         match finding {
             Verdict::Right(text) => advise(paths, &format!("ok    {text}")),
             Verdict::Better(text) => advise(paths, &format!("note  {text}")),
             Verdict::Wrong(text) => advise(paths, &format!("WRONG {text}")),
+            Verdict::Unseen(text) => {
+                advise(paths, &format!("?     can't look, for lack of permission: {text}"));
+            }
         }
     }
     match n_bad {
+        0 if n_unseen > 0 => {
+            bail!("{n_unseen} of these could not be looked at as this user: check as root (sudo)")
+        }
         0 => {}
         1 => bail!("one thing must be fixed before bootlace can start"),
         _ => bail!("{n_bad} things must be fixed before bootlace can start"),

@@ -45,6 +45,19 @@ pub enum LinkTrouble {
     NoCarrier,
 }
 
+impl LinkTrouble {
+    /// What a person can do about it, behind a statement of it; empty: nothing more than that says.
+    pub fn advice(self, interface: &str) -> String {
+        match self {
+            Self::Down => format!(": switch it on (ip link set {interface} up)"),
+            Self::NoAddress(address) => {
+                format!(": give it that (ip address add {address}/24 dev {interface})")
+            }
+            Self::Gone | Self::NoCarrier => String::new(),
+        }
+    }
+}
+
 impl fmt::Display for LinkTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,29 +98,7 @@ impl LinkWatch {
     /// # Errors
     /// The kernel does not tell.
     pub fn look(&self) -> io::Result<LinkState> {
-        let mut state = LinkState { trouble: Some(LinkTrouble::Gone), ..LinkState::default() };
-        let mut flags = None;
-        let mut has_address = false;
-        for entry in getifaddrs()?.filter(|entry| entry.interface_name == self.interface) {
-            flags = Some(entry.flags);
-            let Some(address) = entry.address else { continue };
-            if let Some(link) = address.as_link_addr() {
-                state.index = u32::try_from(link.ifindex()).ok();
-                state.mac = link.addr().map(Mac);
-            }
-            has_address |= address.as_sockaddr_in().is_some_and(|it| it.ip() == self.server);
-        }
-        let Some(flags) = flags else { return Ok(state) };
-        state.trouble = if !flags.contains(InterfaceFlags::IFF_UP) {
-            Some(LinkTrouble::Down)
-        } else if !has_address {
-            Some(LinkTrouble::NoAddress(self.server))
-        } else if !flags.contains(InterfaceFlags::IFF_RUNNING) {
-            Some(LinkTrouble::NoCarrier)
-        } else {
-            None
-        };
-        Ok(state)
+        look_at(&self.interface, self.server)
     }
 
     /// Waits until something has changed somewhere. What the kernel says is not read: it is looked at.
@@ -117,6 +108,36 @@ impl LinkWatch {
         let _ = tokio::time::timeout(LOOK_INTERVAL, self.changes.recv(&mut message)).await;
         while self.changes.try_recv(&mut message).is_ok() {}
     }
+}
+
+/// What `interface` is like, on which the server's address is `server`.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn look_at(interface: &str, server: Ipv4Addr) -> io::Result<LinkState> {
+    let mut state = LinkState { trouble: Some(LinkTrouble::Gone), ..LinkState::default() };
+    let mut flags = None;
+    let mut has_address = false;
+    for entry in getifaddrs()?.filter(|entry| entry.interface_name == interface) {
+        flags = Some(entry.flags);
+        let Some(address) = entry.address else { continue };
+        if let Some(link) = address.as_link_addr() {
+            state.index = u32::try_from(link.ifindex()).ok();
+            state.mac = link.addr().map(Mac);
+        }
+        has_address |= address.as_sockaddr_in().is_some_and(|it| it.ip() == server);
+    }
+    let Some(flags) = flags else { return Ok(state) };
+    state.trouble = if !flags.contains(InterfaceFlags::IFF_UP) {
+        Some(LinkTrouble::Down)
+    } else if !has_address {
+        Some(LinkTrouble::NoAddress(server))
+    } else if !flags.contains(InterfaceFlags::IFF_RUNNING) {
+        Some(LinkTrouble::NoCarrier)
+    } else {
+        None
+    };
+    Ok(state)
 }
 
 /// The interface for who has sockets that are bound to it.

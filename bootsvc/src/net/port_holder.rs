@@ -107,37 +107,46 @@ fn used_by(holder: Option<&Holder>) -> String {
     }
 }
 
-/// The process that holds `port`, if there is one and we may see it. Reads `/proc`.
+/// A process that holds `port`, if there is one and we may see it. Reads `/proc`.
 pub fn holder(protocol: Protocol, port: u16) -> Option<Holder> {
+    holders(protocol, port).into_iter().next()
+}
+
+/// Whether there is a socket at `port`, whoever has it and at whichever address.
+pub fn is_taken(protocol: Protocol, port: u16) -> bool {
+    !sockets(protocol, port).is_empty()
+}
+
+/// All processes that hold `port`, as far as we may see them: sockets can be in many hands.
+pub fn holders(protocol: Protocol, port: u16) -> Vec<Holder> {
+    let inodes = sockets(protocol, port);
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    if links.is_empty() {
+        return Vec::new();
+    }
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let holder = |process: fs::DirEntry| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        // Processes end while we look, and those of others may be closed to us.
+        let mut descriptors = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        let has_socket = descriptors.any(|descriptor| {
+            fs::read_link(descriptor.path())
+                .is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
+        });
+        let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        has_socket.then(|| Holder { pid, name: name.trim_end().into() })
+    };
+    processes.filter_map(holder).collect()
+}
+
+/// Inodes of the sockets at `port`.
+fn sockets(protocol: Protocol, port: u16) -> Vec<String> {
     let tables = match protocol {
         Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
         Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
     };
-    let inodes: Vec<String> = tables
-        .into_iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| inodes_of(&table, protocol, port))
-        .collect();
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
-    if links.is_empty() {
-        return None;
-    }
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // Processes end while we look, and those of others may be closed to us.
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
-        let has_socket = descriptors.flatten().any(|descriptor| {
-            fs::read_link(descriptor.path())
-                .is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
-        });
-        if has_socket {
-            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(Holder { pid, name: name.trim_end().into() });
-        }
-    }
-    None
+    let tables = tables.into_iter().filter_map(|table| fs::read_to_string(table).ok());
+    tables.flat_map(|table| inodes_of(&table, protocol, port)).collect()
 }
 
 /// Inodes of the sockets bound to `port`, from a table of `/proc/net`.

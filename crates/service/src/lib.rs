@@ -41,7 +41,7 @@ pub use crate::people::{
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{
-    AuditEntry, FieldChange, Hardware, PowerState, Session, Sighting, Token, User, check_database,
-    copy_database, count_machines,
+    AuditEntry, Expected, FieldChange, Hardware, PowerState, Session, Sighting, Token, User,
+    check_database, copy_database, expected,
 };
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

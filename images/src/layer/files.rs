@@ -116,15 +116,7 @@ impl Files {
 
     /// Machines with a folder for a persistent layer.
     pub(super) fn kept(&self) -> Result<Vec<MachineName>, LayerError> {
-        let mut machines = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
-            let entry = entry.map_err(io_error("list", &self.dir))?;
-            let name = entry.file_name().into_string().ok();
-            // A link to where there is more room counts, too.
-            let is_folder = entry.file_type().is_ok_and(|kind| !kind.is_file());
-            machines.extend(name.filter(|_| is_folder).and_then(|name| name.parse().ok()));
-        }
-        Ok(machines)
+        kept_in(&self.dir)
     }
 
     /// Makes a layer in place of none, as `about` says.
@@ -293,6 +285,19 @@ impl Files {
             .map_err(io_error("write", &path))?;
         Ok(file)
     }
+}
+
+/// Machines with a folder for a persistent layer in `dir`.
+pub(super) fn kept_in(dir: &Path) -> Result<Vec<MachineName>, LayerError> {
+    let mut machines = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let entry = entry.map_err(io_error("list", dir))?;
+        let name = entry.file_name().into_string().ok();
+        // A link to where there is more room counts, too.
+        let is_folder = entry.file_type().is_ok_and(|kind| !kind.is_file());
+        machines.extend(name.filter(|_| is_folder).and_then(|name| name.parse().ok()));
+    }
+    Ok(machines)
 }
 
 /// A layer's name on disk. A machine's name holds no dot, so the two modes never collide.

@@ -2,14 +2,14 @@
 
 use super::about::{About, Expected, FORMAT, ForBoot, LayerMode};
 use super::error::{LayerError, io_error};
-use super::files::{Files, folder};
+use super::files::{Files, folder, kept_in};
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::folder::{open_lock, space};
 use model::{MachineName, Space};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -136,6 +136,20 @@ impl Layers {
                 Err(LayerError::Full { path: self.files.dir().to_owned() })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Machines that have a persistent layer in `dir`, for who has not opened it: nothing is made there. None, if there is
+    /// no such folder.
+    ///
+    /// # Errors
+    /// The folder can't be listed.
+    pub fn look(dir: &Path) -> Result<Vec<MachineName>, LayerError> {
+        match kept_in(dir) {
+            Err(LayerError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Ok(vec![])
+            }
+            kept => kept,
         }
     }
 

@@ -57,6 +57,15 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the store for who only reads: nothing is made or removed in it.
+    ///
+    /// # Errors
+    /// There is no such folder, or the operating system refuses.
+    pub fn look(dir: &Path) -> Result<Self, StoreError> {
+        let dir = dir.canonicalize().map_err(io_error("find", dir))?;
+        Ok(Self { dir, open: Mutex::default() })
+    }
+
     /// The folder that holds the store, absolute.
     pub fn dir(&self) -> &Path {
         &self.dir

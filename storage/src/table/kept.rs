@@ -3,6 +3,8 @@
 
 use super::ExportError;
 use super::file::{read_text, write_durably};
+use super::place::Place;
+use images::Layers;
 use model::MachineName;
 use std::collections::BTreeSet;
 use std::io;
@@ -28,15 +30,8 @@ impl Kept {
         table: &Path,
         found: impl IntoIterator<Item = MachineName>,
     ) -> Result<Self, ExportError> {
-        let path = table.with_file_name("kept-disks.toml");
-        let file: File = match read_text(&path)? {
-            Some(text) => toml::from_str(&text).map_err(|error| ExportError::Forgotten {
-                path: path.clone(),
-                why: error.message().to_owned(),
-            })?,
-            None => File::default(),
-        };
-        let mut machines = file.machine;
+        let path = file_of(table);
+        let mut machines = read(&path)?;
         let n_known = machines.len();
         machines.extend(found);
         let is_news = machines.len() > n_known;
@@ -92,9 +87,74 @@ impl Kept {
     }
 }
 
+/// Disks that machines keep, by who only looks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeptDisks {
+    /// How many are there.
+    pub n_there: usize,
+    /// Machines of which one was there, and is not.
+    pub missing: BTreeSet<MachineName>,
+}
+
+/// Which disks are in the folder `layers`, and which are missing of those that are noted beside `table` or are `known`
+/// otherwise. Nothing is made or noted.
+///
+/// # Errors
+/// The folder is not the one that it was, or can't be looked at.
+pub fn kept_disks(
+    table: &Path,
+    layers: &Path,
+    known: &[MachineName],
+) -> Result<KeptDisks, ExportError> {
+    let mut missing = read(&file_of(table))?;
+    missing.extend(known.iter().cloned());
+    Place::new(table, layers).look()?;
+    let there = Layers::look(layers)?;
+    missing.retain(|machine| !there.contains(machine));
+    Ok(KeptDisks { n_there: there.len(), missing })
+}
+
+fn file_of(table: &Path) -> PathBuf {
+    table.with_file_name("kept-disks.toml")
+}
+
+fn read(path: &Path) -> Result<BTreeSet<MachineName>, ExportError> {
+    let Some(text) = read_text(path)? else { return Ok(BTreeSet::new()) };
+    let file: Result<File, _> = toml::from_str(&text);
+    file.map(|file| file.machine).map_err(|error| ExportError::Forgotten {
+        path: path.to_owned(),
+        why: error.message().to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_tells_what_is_not_there_and_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (table, layers) = (folder.path().join("exports.toml"), folder.path().join("layers"));
+        let name = |text: &str| text.parse::<MachineName>().unwrap();
+        let look = |known: &[MachineName]| kept_disks(&table, &layers, known);
+        let of = |n_there, missing: &[&str]| KeptDisks {
+            n_there,
+            missing: missing.iter().map(|text| name(text)).collect(),
+        };
+        assert_eq!(look(&[]).unwrap(), of(0, &[]));
+        assert_eq!(look(&[name("lab-01")]).unwrap(), of(0, &["lab-01"]));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::create_dir_all(layers.join("lab-01")).unwrap();
+        Kept::open(&table, [name("lab-01"), name("lab-02")]).unwrap();
+        assert_eq!(look(&[]).unwrap(), of(1, &["lab-02"]));
+        // Its file system is not mounted.
+        std::fs::write(folder.path().join("layers.was-here"), "0123").unwrap();
+        for is_there in [true, false] {
+            let error = look(&[]).unwrap_err().to_string();
+            assert!(error.contains("not the folder in which"), "{is_there}: {error}");
+            let _ = std::fs::remove_dir_all(&layers);
+        }
+    }
 
     #[test]
     fn disks_are_remembered_until_they_are_thrown_away() {

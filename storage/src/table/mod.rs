@@ -12,6 +12,7 @@ mod place;
 mod restore;
 
 pub use error::ExportError;
+pub use kept::{KeptDisks, kept_disks};
 
 use crate::admission::{AoeDisk, AoePlace, Listener};
 use crate::boot_trace::{BootTrace, Traced};

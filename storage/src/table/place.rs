@@ -60,6 +60,21 @@ impl Place {
         }
     }
 
+    /// The same, without noting anything: a folder of which nothing is noted is it. What is missing is another one.
+    ///
+    /// # Errors
+    /// It is another one, or can't be looked at.
+    pub(super) fn look(&self) -> Result<(), ExportError> {
+        let Some(noted) = read_text(&self.note)? else { return Ok(()) };
+        let here = match self.here() {
+            Err(ExportError::Table { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                None
+            }
+            here => here?,
+        };
+        if here.as_deref() == Some(noted.trim()) { Ok(()) } else { Err(self.other()) }
+    }
+
     fn other(&self) -> ExportError {
         ExportError::OtherFolder { dir: self.dir.clone(), note: self.note.clone() }
     }

@@ -4,11 +4,16 @@
 
 use lab::{Lan, Need, bootlace_binary, require};
 use nix::sys::signal::Signal;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const GOOD: &str = "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n";
+
+/// A user who owns nothing.
+const NOBODY: u32 = 60_995;
 
 /// A folder for `--root` with this configuration.
 fn root(config: &str) -> TempDir {
@@ -86,6 +91,59 @@ fn check_tells_of_a_database_with_which_no_server_starts() {
     // It is asked even so; this one never answers.
     let words = ["the boot server has not answered within", "restart it"];
     refuse(&bootlace(root.path(), &["status"]), &words);
+}
+
+#[test]
+fn check_does_not_take_what_it_may_not_see_for_missing() {
+    if !require("check_does_not_take_what_it_may_not_see_for_missing", &[Need::Root]) {
+        return;
+    }
+    let root = root(GOOD);
+    let open_to_all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(root.path(), open_to_all).unwrap();
+    assert_eq!(bootlace(root.path(), &["machine", "ls"]).status.code(), Some(0));
+    for closed in ["var/lib/bootlace", "run/bootlace"] {
+        let closed = root.path().join(closed);
+        std::fs::create_dir_all(&closed).unwrap();
+        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let mut command = Command::new(bootlace_binary().unwrap());
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let output = command.arg("--root").arg(root.path()).arg("check").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    for unseen in ["state.db", "images", "kept-disks", "storage server"] {
+        let is_told = |line: &&str| line.starts_with("?     can't look") && line.contains(unseen);
+        assert!(text.lines().any(|line| is_told(&line)), "{unseen} is not in:\n{text}");
+    }
+    assert!(!text.contains("no images yet") && !text.contains("0 machines"), "{text}");
+    refuse(&output, &["check as root"]);
+}
+
+#[test]
+fn check_names_an_interface_that_reaches_no_pc() {
+    let local = "[network]\ninterface = \"lo\"\npool = \"127.0.0.100-127.0.0.199\"\n";
+    let root = root(local);
+    refuse(&bootlace(root.path(), &["check"]), &["the interface lo leads to this host alone"]);
+}
+
+#[test]
+fn an_interface_that_is_down_is_told_with_what_helps() {
+    let test = "an_interface_that_is_down_is_told_with_what_helps";
+    if !require(test, &[Need::Root]) {
+        return;
+    }
+    let lan = Lan::lay("link-down").unwrap();
+    let root = root(GOOD);
+    let run = |program: &Path, arguments: &[&str]| {
+        let mut command = lan.netns().command(program, Signal::SIGKILL);
+        command.args(arguments).output().unwrap()
+    };
+    assert!(run(Path::new("ip"), &["link", "set", "br0", "down"]).status.success());
+    let binary = bootlace_binary().unwrap();
+    for subcommand in ["check", "up"] {
+        let output = run(&binary, &["--root", root.path().to_str().unwrap(), subcommand]);
+        refuse(&output, &["interface br0 is down", "ip link set br0 up"]);
+    }
 }
 
 #[test]

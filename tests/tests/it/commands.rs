@@ -210,3 +210,37 @@ fn a_server_that_lost_its_database_is_still_asked() {
         server.stop()
     });
 }
+
+#[test]
+fn check_tells_this_site_s_own_servers_from_another_bootlace() {
+    let test = "check_tells_this_site_s_own_servers_from_another_bootlace";
+    if !require(test, &[Need::Root, Need::Program("grub-mkimage")]) {
+        return;
+    }
+    on_a_site("check-own", |site| {
+        let _servers = site.up()?;
+        let own = told(&command(site, &["check"])?, site);
+        for port in ["DHCP: UDP port 67", "NBD: TCP port 10809"] {
+            let is_own = |line: &&str| line.starts_with(&format!("ok    {port} is this site's"));
+            ensure!(own.lines().any(|line| is_own(&line)), "{port}: {own}");
+        }
+        ensure!(own.contains("storage server: it runs, and answers"), "{own}");
+        // Another site on the same host.
+        let other = tempfile::tempdir()?;
+        let etc = Path::new("etc/bootlace");
+        fs::create_dir_all(other.path().join(etc))?;
+        let config = etc.join("bootlace.toml");
+        fs::copy(site.root().join(&config), other.path().join(&config))?;
+        let mut check = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
+        let output = check.arg("--root").arg(other.path()).arg("check").output()?;
+        let text = told(&output, site);
+        ensure!(output.status.code() == Some(1), "{text}");
+        for port in ["DHCP: UDP port 67", "web page: TCP port"] {
+            let words = "in use by another Bootlace than this site's, bootlace (pid ";
+            let is_told = |line: &&str| line.contains(port) && line.contains(words);
+            let line = text.lines().find(is_told);
+            ensure!(line.is_some_and(|it| it.contains("--root ROOT")), "{port}: {text}");
+        }
+        Ok(())
+    });
+}

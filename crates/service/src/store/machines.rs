@@ -2,12 +2,9 @@
 
 use super::row::{parse, parse_optional};
 use super::transaction::{Part, Transaction};
-use super::{copies, marker};
-use crate::error::Error;
 use model::{ImageName, Machine, MachineName, Origins, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use wire::Mac;
 
 const COLUMNS: &str =
@@ -15,19 +12,6 @@ const COLUMNS: &str =
 
 /// NICs beside the first of each machine.
 const OTHER_MACS: &str = "machine_mac WHERE mac NOT IN (SELECT mac FROM machine)";
-
-/// How many machines the database has: none if there is none yet. All of it is looked at, and it is only read: no file is
-/// made, and an older database stays as it is.
-///
-/// # Errors
-/// A server would not start with it: it is gone, damaged, or of a newer Bootlace.
-pub fn count_machines(database: &Path) -> Result<u64, Error> {
-    marker::check(database)?;
-    match database.exists() {
-        true => copies::check_database(database),
-        false => Ok(0),
-    }
-}
 
 impl Transaction<'_> {
     /// All machines, by name.

@@ -1,0 +1,90 @@
+//! Whether the interfaces serve PCs.
+
+use super::Verdict;
+use crate::boot::other_dhcp;
+use crate::config::Config;
+use crate::net::dhcp_watch::DhcpWatch;
+use crate::net::link::{LinkTrouble, look_at};
+use model::Network;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use std::io::ErrorKind;
+
+/// Why no PC is reached on the interface of the boot network; `None`: one would be.
+pub(super) fn interface(config: &Config, network: &Network) -> Option<Verdict> {
+    let interface = &config.network.interface;
+    if is_loopback(interface) {
+        return Some(Verdict::Wrong(format!(
+            "the interface {interface} leads to this host alone, and to no PC: name the network card to which the PCs are \
+             connected (interface below [network]; ip -brief link lists all)"
+        )));
+    }
+    let trouble = look_at(interface, network.server).ok()?.trouble?;
+    let told = format!("the interface {interface} {trouble}{}", trouble.advice(interface));
+    Some(match trouble {
+        LinkTrouble::NoCarrier => Verdict::Better(told),
+        LinkTrouble::Gone | LinkTrouble::Down | LinkTrouble::NoAddress(_) => Verdict::Wrong(told),
+    })
+}
+
+fn is_loopback(interface: &str) -> bool {
+    let mut all = getifaddrs().into_iter().flatten().filter(|it| it.interface_name == interface);
+    all.any(|it| it.flags.contains(InterfaceFlags::IFF_LOOPBACK))
+}
+
+fn is_down(interface: &str) -> bool {
+    let mut all = getifaddrs().into_iter().flatten().filter(|it| it.interface_name == interface);
+    all.any(|it| !it.flags.contains(InterfaceFlags::IFF_UP))
+}
+
+/// Whether the interfaces for AoE are there.
+pub(super) fn aoe(config: &Config) -> Option<Verdict> {
+    let wanted = config.storage.aoe_interfaces.as_ref().filter(|it| !it.is_empty())?;
+    let present = match nix::net::if_::if_nameindex() {
+        Ok(present) => present,
+        Err(error) => {
+            return Some(Verdict::Wrong(format!(
+                "AoE: can't list the network interfaces: {error}"
+            )));
+        }
+    };
+    let present: Vec<_> =
+        present.iter().map(|it| it.name().to_string_lossy().into_owned()).collect();
+    if let Some(missing) = wanted.iter().find(|wanted| !present.contains(wanted)) {
+        return Some(Verdict::Wrong(format!(
+            "AoE: there is no network interface {missing:?} (aoe_interfaces); there are: {}",
+            present.join(", ")
+        )));
+    }
+    if let Some(local) = wanted.iter().find(|wanted| is_loopback(wanted)) {
+        return Some(Verdict::Wrong(format!(
+            "AoE: the interface {local} leads to this host alone, and to no PC: name another one (aoe_interfaces)"
+        )));
+    }
+    Some(match wanted.iter().find(|wanted| is_down(wanted)) {
+        None => Verdict::Right(format!("AoE: served on {}", wanted.join(", "))),
+        Some(down) => Verdict::Better(format!(
+            "AoE: the interface {down} {}{}",
+            LinkTrouble::Down,
+            LinkTrouble::Down.advice(down)
+        )),
+    })
+}
+
+/// Whether another DHCP server answers, if that matters.
+pub(super) fn other_servers(config: &Config, network: &Network) -> Option<Verdict> {
+    if config.network.beside_others {
+        return None;
+    }
+    let interface = &config.network.interface;
+    let probe = async { DhcpWatch::open(interface, network.server)?.probe().await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Some(match runtime.and_then(|runtime| runtime.block_on(probe)) {
+        Ok(None) => Verdict::Right(format!("DHCP: no other server answers on {interface}")),
+        Ok(Some(other)) => Verdict::Wrong(other_dhcp::told(&other, interface)),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Verdict::Unseen(format!("whether another DHCP server answers on {interface}"))
+        }
+        Err(error) => Verdict::Wrong(format!("DHCP: {}", other_dhcp::not_asked(interface, &error))),
+    })
+}

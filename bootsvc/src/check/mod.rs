@@ -1,0 +1,167 @@
+//! `bootlace check`: could the server start?
+
+mod link;
+mod ours;
+mod ports;
+mod state;
+
+use crate::boot::grub_images;
+use crate::config::Config;
+use crate::network::network;
+use crate::paths::Paths;
+use crate::privileges::{self, Trouble};
+use crate::web_tls::{WebTls, fingerprint};
+use anyhow::Context as _;
+use ours::Ours;
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use wire::error_chain;
+
+/// One thing that was checked, in words.
+pub(crate) enum Verdict {
+    Right(String),
+    /// The servers start, but something should be done about it.
+    Better(String),
+    /// It keeps a server from starting, or machines from what is theirs.
+    Wrong(String),
+    /// This user may not look at it.
+    Unseen(String),
+}
+
+impl From<Result<String, String>> for Verdict {
+    fn from(checked: Result<String, String>) -> Self {
+        checked.map_or_else(Self::Wrong, Self::Right)
+    }
+}
+
+/// All that the servers need, in the order in which they need it.
+pub(crate) fn run(paths: &Paths) -> Vec<Verdict> {
+    let config = match Config::load(&paths.config()) {
+        Ok(config) => config,
+        Err(error) => return vec![Viewer::of(paths).failed(&error)],
+    };
+    let ours = Ours::find(paths);
+    let mut findings = checked(paths, &config, &ours);
+    findings.extend(state::all(paths, &config));
+    // Last, since this process is not root any more then.
+    findings.push(match privileges::check(paths, &config) {
+        Ok(text) => Verdict::Right(text),
+        Err(Trouble::Unsafe(text)) => Verdict::Better(text),
+        Err(Trouble::Wrong(text)) => Verdict::Wrong(text),
+    });
+    findings
+}
+
+fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
+    let viewer = Viewer::of(paths);
+    let right = Verdict::Right;
+    let mut findings = vec![right(format!("configuration {}", paths.config().display()))];
+    match network(config) {
+        Ok(network) => {
+            findings.push(right(format!(
+                "interface {} has the address {}/{}",
+                config.network.interface, network.server, network.prefix
+            )));
+            let trouble = link::interface(config, &network);
+            let serves = !matches!(trouble, Some(Verdict::Wrong(_)));
+            findings.extend(trouble);
+            findings.extend(ports::clashes(config, &network));
+            findings.extend(ports::ports(config, &network, ours, viewer));
+            findings.extend(link::aoe(config));
+            findings.extend(serves.then(|| link::other_servers(config, &network)).flatten());
+        }
+        Err(error) => findings.push(Verdict::Wrong(error_chain(&error))),
+    }
+    findings.extend(ours.storage_verdict());
+    if let Some(tls) = &config.storage.nbd_tls {
+        let addresses = network(config).map(|network| {
+            network.nbd.iter().map(|address| IpAddr::V4(*address.ip())).collect::<Vec<_>>()
+        });
+        let checked = tls.files().check().and_then(|()| match (&tls.machine_ca, addresses) {
+            (Some(ca), Ok(addresses)) => tls.files().check_names(ca, &addresses),
+            _ => Ok(()),
+        });
+        findings.push(match checked {
+            Ok(()) => right(format!("NBD over TLS: certificate {}", tls.certificate.display())),
+            Err(error) => viewer.failed(&error),
+        });
+    }
+    findings.push(match web_tls(paths, config) {
+        Ok(text) => right(text),
+        Err(error) => viewer.failed(error.as_ref()),
+    });
+    findings.push(match grub_images::check() {
+        Ok(version) => right(format!("loaders can be made by {version}")),
+        Err(error) => viewer.failed(&error),
+    });
+    let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
+    let init = if has_ca { service::INIT_TLS } else { service::INIT };
+    findings.push(match service::find_init(init) {
+        Some(path) => match std::fs::read(&path).map(initrd_builder::Init::parse) {
+            Ok(Ok(_)) => right(format!("init for initrds: {}", path.display())),
+            Ok(Err(error)) => {
+                Verdict::Wrong(format!("{}: {}", path.display(), error_chain(&error)))
+            }
+            Err(error) => Verdict::Wrong(format!("can't read {}: {error}", path.display())),
+        },
+        None => Verdict::Wrong(format!(
+            "{init} is neither beside this program nor in /usr/lib/bootlace: no initrd can be built; \
+             cargo xtask build makes it"
+        )),
+    });
+    findings.push(privileges::check_admins(config).into());
+    findings
+}
+
+/// Who looks.
+#[derive(Clone, Copy)]
+struct Viewer {
+    /// The servers would run as this user, if they were started from here.
+    is_theirs: bool,
+}
+
+impl Viewer {
+    fn of(paths: &Paths) -> Self {
+        Self { is_theirs: privileges::is_owner(&paths.state()) }
+    }
+
+    /// What a failure means: that something is wrong, or that this user may not see it.
+    fn failed(self, error: &(dyn Error + 'static)) -> Verdict {
+        let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+        let is_denied = causes.any(|cause| {
+            let cause = cause.downcast_ref::<io::Error>();
+            cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied)
+        });
+        let told = error_chain(error);
+        if is_denied && !self.is_theirs { Verdict::Unseen(told) } else { Verdict::Wrong(told) }
+    }
+}
+
+/// How browsers are talked to, and by what they know this server.
+fn web_tls(paths: &Paths, config: &Config) -> anyhow::Result<String> {
+    let listen = config.web.listen;
+    Ok(match WebTls::of(&config.web, paths, listen)? {
+        WebTls::Off => format!("web page: http://{listen}, for this host only"),
+        WebTls::Files(files) => {
+            files.check()?;
+            format!("web page: https://{listen}, certificate {}", files.certificate.display())
+        }
+        WebTls::Own(folder) => {
+            let authority = folder.join("authority.pem");
+            match authority
+                .try_exists()
+                .with_context(|| format!("can't find {}", authority.display()))?
+            {
+                true => format!(
+                    "web page: https://{listen}, authority {}, SHA-256 {}",
+                    authority.display(),
+                    fingerprint(&authority)?
+                ),
+                false => format!(
+                    "web page: https://{listen}, by an authority that is made at the first start"
+                ),
+            }
+        }
+    })
+}

@@ -1,0 +1,228 @@
+//! Whether images, disks and database are there, and have room.
+
+use super::{Verdict, Viewer};
+use crate::config::Config;
+use crate::paths::Paths;
+use crate::privileges;
+use crate::site::{self, Site};
+use images::StoreError;
+use nix::sys::resource::{Resource, getrlimit};
+use service::Expected;
+
+/// Names that are listed of many.
+const NAMED_MAX: usize = 5;
+
+pub(super) fn all(paths: &Paths, config: &Config) -> Vec<Verdict> {
+    let viewer = Viewer::of(paths);
+    let expected = match service::expected(&paths.database()) {
+        Ok(expected) => Ok(expected),
+        Err(error) => Err(viewer.failed(&error)),
+    };
+    let mut findings = vec![images(paths, expected.as_ref().ok(), viewer)];
+    findings.extend(damaged_images(paths));
+    findings.extend(disks(paths, expected.as_ref().ok(), viewer));
+    let n_machines = match (n_machines(paths), expected) {
+        (Ok(Some(n_machines)), _) => Ok(n_machines),
+        (Ok(None), Ok(expected)) => Ok(expected.n_machines),
+        (Ok(None), Err(verdict)) => Err(verdict),
+        (Err(error), _) => Err(Verdict::Wrong(error)),
+    };
+    match n_machines {
+        Ok(n_machines) => {
+            findings.push(descriptors(n_machines));
+            findings.extend(pool(config, n_machines));
+        }
+        Err(verdict) => findings.push(verdict),
+    }
+    findings
+}
+
+/// Whether all machines can have an address at once.
+fn pool(config: &Config, n_machines: u64) -> Option<Verdict> {
+    let pool = config.network.pool;
+    let n_addresses = u64::from(pool.last.to_bits() - pool.first.to_bits()) + 1;
+    // Those that are reserved elsewhere need none of the pool; how many of the machines have one is not looked at.
+    let n_elsewhere =
+        config.network.reserved.values().filter(|it| !(pool.first..=pool.last).contains(*it));
+    (n_machines > n_addresses + n_elsewhere.count() as u64).then(|| {
+        Verdict::Better(format!(
+            "the pool {}-{} has {n_addresses} addresses for {n_machines} machines: not all can run at once. Make it larger",
+            pool.first, pool.last
+        ))
+    })
+}
+
+/// Whether all machines can be attached at once.
+fn descriptors(n_machines: u64) -> Verdict {
+    privileges::raise_descriptor_limit();
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let needed = storage::descriptors_for(n_machines);
+    let machines = if n_machines == 1 { "machine needs" } else { "machines need" };
+    let sum = format!("{n_machines} {machines} {needed} file descriptors of the storage server");
+    match limit < needed {
+        false => {
+            Verdict::Right(format!("{sum}, which may have {limit} if it is started from here"))
+        }
+        true => Verdict::Better(format!(
+            "{sum}, which may have only {limit} if it is started from here: not all can be attached at once. Allow it \
+             {needed} or more: LimitNOFILE= in systemd, ulimit -n"
+        )),
+    }
+}
+
+/// Of the boot server, if one runs that answers this user; `None`: it is for the database to say.
+fn n_machines(paths: &Paths) -> Result<Option<u64>, String> {
+    /// The site, as far as it is needed.
+    #[derive(serde::Deserialize)]
+    struct Glance {
+        n_machines: u64,
+    }
+    let database = paths.database();
+    let asked = match site::connect(paths) {
+        Ok(None) => return Ok(None),
+        // It runs on, and what is left of the site is in its memory.
+        Ok(Some(_)) if database.try_exists().is_ok_and(|exists| !exists) => {
+            return Err(format!(
+                "the database {} is gone, and the boot server runs on with what was in it: save that by bootlace backup \
+                 create FILE before you stop it; then bootlace backup restore FILE",
+                database.display()
+            ));
+        }
+        Ok(Some(stream)) => Site::of_server(paths, stream),
+        // Whoever may not ask it may not read the database either.
+        Err(error) if error.is::<site::Refused>() => return Ok(None),
+        Err(error) => Err(error),
+    };
+    let glance = asked.and_then(|site| site.get::<Glance>("/api/v1/status"));
+    glance.map(|glance| Some(glance.n_machines)).map_err(|error| format!("{error:#}"))
+}
+
+/// Image versions with which machines can't start, if there are any.
+fn damaged_images(paths: &Paths) -> Option<Verdict> {
+    // Whether it can be read is checked with the images.
+    let store = images::Store::look(&paths.images()).ok()?;
+    let troubles = store.troubles().unwrap_or_default();
+    (!troubles.is_empty()).then(|| {
+        Verdict::Better(format!(
+            "machines can't start with damaged images: {}. Mount the file system that holds them, put them back from a \
+             backup, or import them again",
+            troubles.join("; ")
+        ))
+    })
+}
+
+/// Whether the image versions are there that the database knows.
+fn images(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Verdict {
+    let folder = paths.images();
+    let there =
+        images::Store::look(&folder).and_then(|store| Ok((store.list()?, store.dir().to_owned())));
+    let versions = match there {
+        Ok((versions, _)) => versions,
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Vec::new()
+        }
+        Err(error) => return viewer.failed(&error),
+    };
+    let known = expected.map_or(&[][..], |expected| &expected.images);
+    let is_there = |known: &(String, u32)| {
+        versions.iter().any(|it| (it.image.as_str(), it.version) == (&known.0, known.1))
+    };
+    let missing: Vec<String> = known
+        .iter()
+        .filter(|known| !is_there(known))
+        .map(|(image, version)| format!("{image}/v{version}"))
+        .collect();
+    match (missing.len(), versions.len()) {
+        (0, 0) => Verdict::Right(
+            "no images yet; import one: bootlace image import FILE --name NAME".into(),
+        ),
+        (0, 1) => Verdict::Right(format!("1 image version in {}", folder.display())),
+        (0, n) => Verdict::Right(format!("{n} image versions in {}", folder.display())),
+        (_, 0) => Verdict::Wrong(format!(
+            "no image is in {}, where the database has {}: the file system that holds them is probably not mounted. Mount \
+             it, or put them back from a backup",
+            folder.display(),
+            listed(&missing)
+        )),
+        _ => Verdict::Better(format!(
+            "of the images that the database knows, {} {} not in {}, or damaged: machines don't start with what is \
+             missing. Mount the file system that holds them, or put them back from a backup",
+            listed(&missing),
+            if missing.len() == 1 { "is" } else { "are" },
+            folder.display()
+        )),
+    }
+}
+
+/// Whether the disks that machines keep are where they were.
+fn disks(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Option<Verdict> {
+    let (table, layers) = (paths.state().join("exports.toml"), paths.layers());
+    let known = expected.map_or(&[][..], |expected| &expected.disks);
+    let kept = match storage::kept_disks(&table, &layers, known) {
+        Ok(kept) => kept,
+        Err(error) => return Some(viewer.failed(&error)),
+    };
+    let missing: Vec<String> = kept.missing.iter().map(ToString::to_string).collect();
+    match (missing.len(), kept.n_there) {
+        (0, 0) => None,
+        (0, 1) => Some(Verdict::Right(format!("1 disk of a machine in {}", layers.display()))),
+        (0, n) => Some(Verdict::Right(format!("{n} disks of machines in {}", layers.display()))),
+        (_, n) => {
+            let told = format!(
+                "persistent disks that were in {} are not there: of {}. The file system that holds them is probably not \
+                 mounted: mount it, or put them back from a backup",
+                layers.display(),
+                listed(&missing)
+            );
+            Some(if n == 0 { Verdict::Wrong(told) } else { Verdict::Better(told) })
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMED_MAX => names.join(", "),
+        n => format!("{} and {} more", names[..NAMED_MAX].join(", "), n - NAMED_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const THEIRS: Viewer = Viewer { is_theirs: true };
+
+    /// What the database expects: two versions, and a disk.
+    fn expected() -> Expected {
+        let versions = [1, 2].map(|version| ("debian-12".to_owned(), version));
+        let disks = vec!["lab-07".parse().unwrap()];
+        Expected { n_machines: 1, images: versions.into(), disks }
+    }
+
+    #[test]
+    fn images_and_disks_that_are_not_mounted_are_told_of() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        let wrong = |verdict: Verdict| match verdict {
+            Verdict::Wrong(text) => text,
+            _ => panic!("it passes"),
+        };
+        // The mount points are missing, and then empty.
+        for _ in 0..2 {
+            let told = wrong(images(&paths, Some(&expected()), THEIRS));
+            assert!(
+                told.contains("debian-12/v1, debian-12/v2") && told.contains("Mount"),
+                "{told}"
+            );
+            let told = wrong(disks(&paths, Some(&expected()), THEIRS).unwrap());
+            assert!(told.contains("of lab-07") && told.contains("mount it"), "{told}");
+            assert!(matches!(images(&paths, None, THEIRS), Verdict::Right(_)), "none are known");
+            fs::create_dir_all(paths.images()).unwrap();
+            fs::create_dir_all(paths.layers()).unwrap();
+        }
+        assert_eq!(fs::read_dir(paths.images()).unwrap().count(), 0, "a check makes nothing");
+        fs::create_dir(paths.layers().join("lab-07")).unwrap();
+        assert!(matches!(disks(&paths, Some(&expected()), THEIRS), Some(Verdict::Right(_))));
+    }
+}
