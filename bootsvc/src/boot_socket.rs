@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use model::ImageName;
 use nix::unistd::{Gid, Uid, User};
-use service::Service;
+use service::{Actor, Service};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -191,9 +191,11 @@ pub(crate) fn router(service: Service, folder: PathBuf) -> Router {
 /// Records an image version, and builds its initrd.
 async fn record(
     State(service): State<Service>,
+    Extension(LocalAdmin { uid }): Extension<LocalAdmin>,
     Json(new): Json<NewVersion>,
 ) -> Result<Json<Recorded>, Problem> {
-    let (_, initrd) = service.record_image_version(new.image, new.version).await?;
+    let admin = service.admin(&Actor::command(uid))?;
+    let (_, initrd) = admin.record_image_version(new.image, new.version).await?;
     Ok(Json(match initrd {
         Ok(path) => {
             let initrd_bytes = Some(std::fs::metadata(path).map_or(0, |about| about.len()));

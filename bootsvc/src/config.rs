@@ -213,8 +213,8 @@ impl Default for BootSettings {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WebConfig {
-    /// Where the pages, the API and `/metrics` are. There is no login: whoever reaches this address can change
-    /// everything.
+    /// Where the pages, the API and `/metrics` are. On another address than a loopback one they are encrypted, and the
+    /// server starts only if there is [an account](how-to/accounts.md) of an administrator.
     ///
     /// - Value: `ADDRESS:PORT`
     /// - Default: `listen = "127.0.0.1:8080"`

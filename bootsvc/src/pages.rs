@@ -8,6 +8,9 @@ use crate::net::{self, Handed};
 use crate::systemd;
 use anyhow::Context;
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use service::Service;
 use std::net::SocketAddr;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use storage::Credentials;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+use web::Browser;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -51,8 +55,15 @@ pub(crate) async fn run(
 ) {
     let places_max = Share::Pages.clients_max(CONNECTIONS_MAX);
     let places = Places::new(Limits { places_max, ..LIMITS }, Instant::now());
-    let router = web::router(service, names);
-    let service = |_| TowerToHyperService::new(router.clone());
+    let (router, is_encrypted) = (web::router(service, names), tls.is_some());
+    let service = move |peer: SocketAddr| {
+        let browser = Browser { address: peer.ip().to_canonical(), is_encrypted };
+        let pages = TowerToHyperService::new(router.clone());
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(browser);
+            pages.call(request)
+        })
+    };
     let pages =
         HttpServer::for_browsers(door, places, tls).run(PagesDoorkeeper, service, stop.clone());
     tokio::join!(pages, boot_socket::serve(commands, local, stop));

@@ -21,7 +21,8 @@ use crate::systemd;
 use crate::web_tls::WebTls;
 use anyhow::Context;
 use model::{FindingKind, Subject};
-use service::{Options, Service};
+use service::{Actor, Options, Service};
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub(crate) async fn run(
     ready: impl FnOnce(),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let is_up = storage_deaths.is_some();
     let network = network(config)?;
     let server = network.server;
     // Asked while the rest starts, which takes as long.
@@ -117,6 +119,9 @@ pub(crate) async fn run(
         .context("can't listen for reports")?;
     let pages = pages::listener(handed, config.web.listen).await?;
     let pages_address = pages.local_addr()?;
+    if !pages_address.ip().to_canonical().is_loopback() && !service.has_admin() {
+        anyhow::bail!(nobody_may(pages_address));
+    }
     let web_tls = WebTls::of(&config.web, paths, pages_address)?;
     let files = web_tls.files(&config.web, pages_address)?;
     let scheme = if files.is_some() { "https" } else { "http" };
@@ -179,6 +184,7 @@ pub(crate) async fn run(
     tasks.spawn(reports.run(stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
     let local = boot_socket::router(service.clone(), paths.cache());
+    let link = is_up.then(|| login_link(&service)).flatten();
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());
         async move {
@@ -195,6 +201,11 @@ pub(crate) async fn run(
         loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}"),
         "boot server ready; the web page is {scheme}://{pages_address}/"
     );
+    if let Some(path) = link {
+        // Not into the log, which others may read.
+        let url = format!("{scheme}://{pages_address}{path}");
+        let _ = writeln!(std::io::stdout(), "There is no account yet. To log in, open {url}");
+    }
     systemd::ready("boot server ready");
     ready();
 
@@ -215,6 +226,23 @@ pub(crate) async fn run(
         Some(Ok(())) => anyhow::bail!("a part of the boot server ended"),
         None => Ok(()),
     }
+}
+
+/// Why pages are not shown to everybody on a network.
+pub(crate) fn nobody_may(listen: SocketAddr) -> String {
+    format!(
+        "the web page would be on {listen}, for others than this host, and there is no account of an administrator yet: add \
+         one (bootlace user add NAME --role admin), or let it listen on 127.0.0.1"
+    )
+}
+
+/// The path of a link that logs somebody in, as long as there is no account, if somebody reads it at a terminal.
+fn login_link(service: &Service) -> Option<String> {
+    if service.has_account() || !std::io::stdout().is_terminal() {
+        return None;
+    }
+    let root = service.admin(&Actor::command(nix::unistd::geteuid().as_raw())).ok()?;
+    root.new_login_code().ok().map(|code| format!("/login?code={code}"))
 }
 
 /// Tells of the storage server's deaths until `stop`.

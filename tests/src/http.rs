@@ -15,6 +15,7 @@ const PAGE_SECONDS: &str = "20";
 pub struct Browser<'a> {
     netns: Option<&'a Netns>,
     base: String,
+    token: Option<String>,
 }
 
 /// A page, or what came instead of it.
@@ -29,7 +30,13 @@ pub struct Answer {
 impl<'a> Browser<'a> {
     /// `base` is like `http://127.0.0.1:8080`; without a namespace it is one of the host.
     pub fn new(netns: Option<&'a Netns>, base: &str) -> Self {
-        Self { netns, base: base.to_owned() }
+        Self { netns, base: base.to_owned(), token: None }
+    }
+
+    /// Shows this token with each request.
+    #[must_use]
+    pub fn with_token(self, token: Option<String>) -> Self {
+        Self { token, ..self }
     }
 
     /// Fetches a page; does not follow redirects.
@@ -71,6 +78,9 @@ impl<'a> Browser<'a> {
             None => Command::new("curl"),
         };
         command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", PAGE_SECONDS]);
+        if let Some(token) = &self.token {
+            command.arg("--header").arg(format!("Authorization: Bearer {token}"));
+        }
         command.args(["--write-out", "\n%{http_code}"]).args(arguments).arg(&url);
         let text = text_of(&mut command)?;
         let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -131,7 +132,14 @@ impl SiteBuilder {
         } else {
             eprintln!("the servers stay root: others can't reach {}", binary.display());
         }
-        Ok(Site { lan, root, binary, verbose: self.verbose, pages_outside: None })
+        Ok(Site {
+            lan,
+            root,
+            binary,
+            verbose: self.verbose,
+            pages_outside: None,
+            token: Mutex::default(),
+        })
     }
 }
 
@@ -161,6 +169,8 @@ pub struct Site {
     binary: PathBuf,
     verbose: bool,
     pages_outside: Option<String>,
+    /// By which the API lets us do everything; made when it is needed first.
+    token: Mutex<Option<String>>,
 }
 
 /// A stage of a boot, as the API tells it.
@@ -253,8 +263,34 @@ impl Site {
         self.start(self.command().arg("serve").stdin(Stdio::null()))
     }
 
-    /// Looks at the pages.
+    /// Looks at the pages, as somebody who may do everything.
     pub fn browser(&self) -> Browser<'_> {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.is_none() {
+            *token = self.new_token();
+        }
+        self.stranger().with_token(token.clone())
+    }
+
+    /// A token for everything; `None`: no server runs yet, or one that knows none.
+    fn new_token(&self) -> Option<String> {
+        let printed = self.run(&["token", "add", "tests", "--scope", "admin"]).ok()?;
+        printed.lines().find(|line| line.starts_with("bl_")).map(str::to_owned)
+    }
+
+    /// The link that logs a browser in once, for pages at this address.
+    ///
+    /// # Errors
+    /// No server runs.
+    pub fn login_link(&self, pages: &str) -> Result<String> {
+        let printed = self.run(&["login"])?;
+        let link = printed.lines().find_map(|line| line.split_once("/login?code="));
+        let (_, code) = link.context("bootlace login prints no link")?;
+        Ok(format!("{}/login?code={code}", pages.trim_end_matches('/')))
+    }
+
+    /// Looks at the pages as somebody whom nobody knows.
+    pub fn stranger(&self) -> Browser<'_> {
         match &self.pages_outside {
             Some(base) => Browser::new(None, base),
             None => Browser::new(Some(self.lan.netns()), &format!("http://{PAGES}")),
@@ -325,8 +361,12 @@ impl Site {
         let log = self.root().join("bootlace.log");
         let mut daemon = Daemon::start("bootlace up", command, &log)?;
         daemon.wait_until("answer on the web page", START_TIMEOUT, |_| {
-            self.browser().get("/api/v1/status").is_ok_and(|answer| answer.status == 200)
+            self.stranger().get("/healthz").is_ok_and(|answer| answer.status == 200)
         })?;
+        // The database may be another one than before.
+        if self.browser().get("/api/v1/status")?.status != 200 {
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         Ok(daemon)
     }
 }

@@ -1,10 +1,12 @@
 //! The JSON API.
 
+mod people;
 mod rooms;
 
+use crate::front::Front;
 use crate::problem::Problem;
+use axum::extract::Path;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -13,8 +15,8 @@ use model::{
     Setting, StallVerb, Tag, WriteMode,
 };
 use service::{
-    Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog, MachineChange,
-    MachineView, PowerState, Rescue, Service, Status, UnknownVerb,
+    Admin, Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog, MachineChange,
+    MachineView, Operator, PowerState, Rescue, Status, UnknownVerb, Viewer,
 };
 use std::path::PathBuf;
 use wire::Mac;
@@ -26,7 +28,7 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 /// What stands for a path that there is not, as against a machine that there is not.
 pub const NOTHING_HERE: &str = "there is nothing here; try /api/v1/status";
 
-pub(crate) fn router() -> Router<Service> {
+pub(crate) fn router() -> Router<Front> {
     Router::new()
         .route("/status", get(status))
         .route("/findings", get(findings))
@@ -40,12 +42,13 @@ pub(crate) fn router() -> Router<Service> {
         .route("/images", get(images))
         .route("/initrds", get(initrds))
         .merge(rooms::router())
+        .merge(people::router())
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, NOTHING_HERE) })
 }
 
-async fn status(State(service): State<Service>) -> Json<Status> {
+async fn status(service: Viewer) -> Json<Status> {
     Json(service.status().await)
 }
 
@@ -58,25 +61,25 @@ struct Findings {
     counts: Vec<FindingCount>,
 }
 
-async fn findings(State(service): State<Service>) -> Json<Findings> {
+async fn findings(service: Viewer) -> Json<Findings> {
     let findings = service.findings().await;
     let mut counts = service.finding_counts();
     counts.retain(|count| count.n_found > 0);
     Json(Findings { findings, counts })
 }
 
-async fn machines(State(service): State<Service>) -> Json<Vec<MachineView>> {
+async fn machines(service: Viewer) -> Json<Vec<MachineView>> {
     Json(service.machines())
 }
 
-async fn machine(State(service): State<Service>, name: NamePath) -> Answer<Json<MachineView>> {
+async fn machine(service: Viewer, name: NamePath) -> Answer<Json<MachineView>> {
     let Path(name) = name?;
     Ok(Json(service.machine(&name)?))
 }
 
 /// Adds a machine, or makes an existing one so: what the body leaves out is inherited, or gets its default.
 async fn put_machine(
-    State(service): State<Service>,
+    service: Admin,
     name: NamePath,
     body: Body<MachineChange>,
 ) -> Answer<(StatusCode, Json<Machine>)> {
@@ -109,7 +112,7 @@ fn left_out(given: [bool; Setting::ALL.len()]) -> impl Iterator<Item = Setting> 
 
 /// Changes what the body names (RFC 7396), or adds the machine if there is none and the body has its MAC.
 async fn patch(
-    State(service): State<Service>,
+    service: Admin,
     name: NamePath,
     body: Body<MachineChange>,
 ) -> Answer<(StatusCode, Json<Machine>)> {
@@ -123,26 +126,20 @@ async fn patch(
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
 }
 
-async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+async fn remove(service: Admin, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     service.remove_machine(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The kernel log of the last failed boot; `null` if none failed.
-async fn kernel_log(
-    State(service): State<Service>,
-    name: NamePath,
-) -> Answer<Json<Option<KernelLog>>> {
+async fn kernel_log(service: Viewer, name: NamePath) -> Answer<Json<Option<KernelLog>>> {
     let Path(name) = name?;
     Ok(Json(service.kernel_log(&name).await?))
 }
 
 /// The machine's hardware; `null` until it has reported it, in its first boot.
-async fn hardware(
-    State(service): State<Service>,
-    name: NamePath,
-) -> Answer<Json<Option<Hardware>>> {
+async fn hardware(service: Viewer, name: NamePath) -> Answer<Json<Option<Hardware>>> {
     let Path(name) = name?;
     Ok(Json(service.hardware(&name)?.map(|hardware| Hardware::clone(&hardware))))
 }
@@ -156,7 +153,7 @@ struct PowerRequest {
 
 /// Asks a running machine to stop; whether it obeys is then shown with the machine.
 async fn power(
-    State(service): State<Service>,
+    service: Operator,
     name: NamePath,
     body: Body<PowerRequest>,
 ) -> Answer<(StatusCode, Json<PowerState>)> {
@@ -169,23 +166,19 @@ async fn power(
 
 /// Decides what becomes of the machine's writes that are waiting for room, `"resume"` or `"fail"`; answers
 /// how many there are.
-async fn decide_stall(
-    State(service): State<Service>,
-    name: NamePath,
-    body: Body<StallVerb>,
-) -> Answer<Json<u32>> {
+async fn decide_stall(service: Admin, name: NamePath, body: Body<StallVerb>) -> Answer<Json<u32>> {
     let (Path(name), Json(verb)) = (name?, body?);
     Ok(Json(service.decide_stall(&name, verb).await?))
 }
 
 /// Lets the machine's next boot stop in a rescue shell.
-async fn want_rescue(State(service): State<Service>, name: NamePath) -> Answer<Json<Rescue>> {
+async fn want_rescue(service: Admin, name: NamePath) -> Answer<Json<Rescue>> {
     let Path(name) = name?;
     Ok(Json(service.want_rescue(&name).await?))
 }
 
 /// Takes the order for a rescue shell back.
-async fn forget_rescue(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+async fn forget_rescue(service: Admin, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     service.forget_rescue(&name).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -208,7 +201,7 @@ struct Version {
     initrd_warnings: Vec<String>,
 }
 
-async fn images(State(service): State<Service>) -> Json<Vec<Version>> {
+async fn images(service: Viewer) -> Json<Vec<Version>> {
     let mut versions = Vec::new();
     for version in service.site().images.clone() {
         let (image, number) = (version.image.clone(), version.version);
@@ -249,7 +242,7 @@ struct Initrd {
     warnings: Vec<String>,
 }
 
-async fn initrds(State(service): State<Service>) -> Answer<Json<Vec<Initrd>>> {
+async fn initrds(service: Viewer) -> Answer<Json<Vec<Initrd>>> {
     let files = service.initrd_files().await?;
     let describe = |file: InitrdFile| {
         let state = match (file.kernel.is_some(), file.size_bytes.is_some(), file.is_current) {
@@ -264,7 +257,7 @@ async fn initrds(State(service): State<Service>) -> Answer<Json<Vec<Initrd>>> {
     Ok(Json(files.into_iter().map(describe).collect()))
 }
 
-async fn discovered(State(service): State<Service>) -> Json<Vec<Discovered>> {
+async fn discovered(service: Viewer) -> Json<Vec<Discovered>> {
     Json(service.discovered())
 }
 
@@ -290,7 +283,7 @@ struct Adoption {
 
 /// Makes a machine of a PC that asked; what the body leaves out is inherited, or gets its default.
 async fn adopt(
-    State(service): State<Service>,
+    service: Admin,
     mac: Result<Path<Mac>, PathRejection>,
     body: Body<Adoption>,
 ) -> Answer<(StatusCode, Json<Machine>)> {

@@ -1,10 +1,9 @@
 //! Whether the server is alive, and whether machines can boot: for programs that watch it. Why not stands on the pages,
 //! which not everybody may read.
 
+use crate::front::Front;
 use axum::extract::State;
 use axum::http::StatusCode;
-use model::{Finding, Level, Subject};
-use service::Service;
 
 /// The process answers.
 pub(crate) async fn is_alive() -> &'static str {
@@ -12,12 +11,9 @@ pub(crate) async fn is_alive() -> &'static str {
 }
 
 /// Whether nothing keeps all machines from booting.
-pub(crate) async fn is_ready(State(service): State<Service>) -> (StatusCode, &'static str) {
-    let findings = service.findings().await;
-    let stops_all =
-        |found: &Finding| found.level == Level::Alarm && matches!(found.subject, Subject::Server);
-    match findings.iter().any(stops_all) {
-        false => (StatusCode::OK, "ready\n"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "not ready: bootlace status says why\n"),
+pub(crate) async fn is_ready(State(front): State<Front>) -> (StatusCode, &'static str) {
+    match front.is_ready().await {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready: bootlace status says why\n"),
     }
 }

@@ -6,6 +6,7 @@
 
 mod api;
 mod commands;
+mod front;
 mod guard;
 mod health;
 mod local;
@@ -16,26 +17,40 @@ mod text;
 mod timeline;
 
 pub use api::NOTHING_HERE;
+pub use front::Browser;
 pub use local::LocalAdmin;
 pub use problem::Problem;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use front::Front;
 use service::Service;
-use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 
 /// Longest body of a request: our forms have a few hundred bytes, kernel parameters 1024 at most.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Pages and API of a site. `names` are those by which browsers may call it beside addresses, `localhost` and the host's
-/// own name.
+/// Pages and API of a site. Who asks stands in the extensions of each request: a [`Browser`] or a [`LocalAdmin`].
+///
+/// `names` are those by which browsers may call it beside addresses, `localhost` and the host's own name.
 pub fn router(service: Service, names: &[String]) -> Router {
-    let names: Arc<[String]> = names.into();
+    let front = Front::new(service.clone(), names);
     Router::new()
         .route("/", get(pages::overview::show))
+        .route("/login", get(pages::login::show).post(pages::login::log_in))
+        .route("/logout", post(pages::login::log_out))
+        .route("/account", get(pages::account::show))
+        .route("/account/password", post(pages::account::change_password))
+        .route("/account/sessions/{id}/end", post(pages::account::end_session))
+        .route("/account/tokens", post(pages::account::add_token))
+        .route("/account/tokens/{id}/remove", post(pages::account::remove_token))
+        .route("/users", get(pages::users::show).post(pages::users::add))
+        .route("/users/{name}", post(pages::users::change))
+        .route("/users/{name}/remove", get(pages::users::ask_remove))
+        .route("/audit", get(pages::audit::show))
         .route("/findings", get(pages::findings::show))
         .route("/machines", get(pages::machines::show))
         .merge(pages::machine::router())
@@ -49,10 +64,11 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .route("/assets/app.css", get(pages::style))
         .nest("/api/v1", api::router())
         .fallback(pages::not_found)
-        .layer(axum::middleware::from_fn_with_state(service.clone(), commands::complete))
+        .layer(from_fn_with_state(service, commands::complete))
+        .layer(from_fn_with_state(front.clone(), front::identify))
         .layer(CsrfLayer::new())
-        .layer(axum::middleware::from_fn_with_state(names, guard::guard))
+        .layer(from_fn_with_state(front.clone(), guard::guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::new())
-        .with_state(service)
+        .with_state(front)
 }

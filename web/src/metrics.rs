@@ -1,11 +1,10 @@
 //! Figures for Prometheus, in its text format 0.0.4.
 
 use askama::Template;
-use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{AddressPool, ExportStatus, Space, Stage, Times};
-use service::{FindingCount, MachineView, Service, StageTimes, StateWord};
+use service::{FindingCount, MachineView, StageTimes, StateWord, Viewer};
 
 #[derive(Template)]
 #[template(path = "metrics.txt", escape = "none")]
@@ -104,7 +103,7 @@ const FIGURES: [Figure; 12] = [
 ];
 
 /// Answers a Prometheus server.
-pub(crate) async fn show(State(service): State<Service>) -> Response {
+pub(crate) async fn show(service: Viewer) -> Response {
     let status = service.status().await;
     let machines = service.machines();
     let disks: Vec<(&str, &ExportStatus)> = machines.iter().filter_map(disk).collect();

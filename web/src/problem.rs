@@ -23,7 +23,11 @@ impl Problem {
 pub(crate) fn status_of(error: &Error) -> StatusCode {
     match error {
         _ if error.is_not_found() => StatusCode::NOT_FOUND,
-        Error::NameTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        Error::NotAllowed { .. } | Error::NoAccount | Error::OnlyOnServer => StatusCode::FORBIDDEN,
+        Error::LoginRefused | Error::LoginCodeVoid => StatusCode::UNAUTHORIZED,
+        Error::LoginDelayed { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
+        Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy | Error::Stopping | Error::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,

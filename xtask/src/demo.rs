@@ -86,7 +86,7 @@ impl Demo {
             .context("no port is free for the web page")?;
         let url = format!("http://{}/", listener.local_addr()?);
         let mut servers = site.up_with_pages_on(listener)?;
-        say(&format!("web page: {url}"));
+        say(&format!("web page: {}", site.login_link(&url)?));
 
         let result = self.boot_all(&site, &mut servers, &interrupt, &url);
         say("taking everything down");

@@ -85,7 +85,12 @@ mod tests {
         let n = name.bytes().last().unwrap();
         let mac = Some(wire::Mac([2, 0, 0, 0, 0, n]));
         let change = MachineChange { mac, ..MachineChange::default() };
-        service.set_machine(name.parse().unwrap(), change).await.unwrap();
+        service
+            .admin(&service::Actor::command(0))
+            .unwrap()
+            .set_machine(name.parse().unwrap(), change)
+            .await
+            .unwrap();
     }
 
     fn open(paths: &Paths) -> Service {

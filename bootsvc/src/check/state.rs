@@ -4,6 +4,7 @@ use super::{Verdict, Viewer};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::privileges;
+use crate::serve;
 use crate::site::{self, Site};
 use images::StoreError;
 use nix::sys::resource::{Resource, getrlimit};
@@ -21,6 +22,7 @@ pub(super) fn all(paths: &Paths, config: &Config) -> Vec<Verdict> {
     let mut findings = vec![images(paths, expected.as_ref().ok(), viewer)];
     findings.extend(damaged_images(paths));
     findings.extend(disks(paths, expected.as_ref().ok(), viewer));
+    findings.extend(expected.as_ref().ok().and_then(|expected| admins(config, expected)));
     let n_machines = match (n_machines(paths), expected) {
         (Ok(Some(n_machines)), _) => Ok(n_machines),
         (Ok(None), Ok(expected)) => Ok(expected.n_machines),
@@ -35,6 +37,17 @@ pub(super) fn all(paths: &Paths, config: &Config) -> Vec<Verdict> {
         Err(verdict) => findings.push(verdict),
     }
     findings
+}
+
+/// Whether somebody may log in, if others than this host reach the page.
+fn admins(config: &Config, expected: &Expected) -> Option<Verdict> {
+    let listen = config.web.listen;
+    let verdict = match expected.n_admins {
+        0 => Verdict::Wrong(serve::nobody_may(listen)),
+        1 => Verdict::Right("accounts: one administrator".to_owned()),
+        n => Verdict::Right(format!("accounts: {n} administrators")),
+    };
+    (!listen.ip().to_canonical().is_loopback()).then_some(verdict)
 }
 
 /// Whether all machines can have an address at once.
@@ -197,7 +210,7 @@ mod tests {
     fn expected() -> Expected {
         let versions = [1, 2].map(|version| ("debian-12".to_owned(), version));
         let disks = vec!["lab-07".parse().unwrap()];
-        Expected { n_machines: 1, images: versions.into(), disks }
+        Expected { n_machines: 1, n_admins: 0, images: versions.into(), disks }
     }
 
     #[test]

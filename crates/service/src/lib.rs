@@ -23,7 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use crate::boot::{Belief, Heard, KernelLog, Link, LoaderConfig, NewStage};
+pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, RoomError};
@@ -41,7 +41,7 @@ pub use crate::people::{
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{
-    AuditEntry, Expected, FieldChange, Hardware, PowerState, Session, Sighting, Token, User,
-    check_database, copy_database, expected,
+    AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Session, Sighting, Token,
+    User, check_database, copy_database, expected,
 };
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

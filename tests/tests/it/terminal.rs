@@ -49,7 +49,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
 }
 
 fn serves(site: &Site) -> bool {
-    site.browser().get("/api/v1/status").is_ok_and(|answer| answer.status == 200)
+    site.stranger().get("/healthz").is_ok_and(|answer| answer.status == 200)
 }
 
 fn end_at_once(up: Daemon) -> Result<()> {

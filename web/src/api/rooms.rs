@@ -1,36 +1,37 @@
 //! Rooms, and what machines inherit.
 
 use super::{Answer, Body, left_out};
+use crate::front::Front;
 use crate::problem::Problem;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use model::{Room, RoomName, Settings};
-use service::{RoomChange, RoomView, Service, SettingsChange};
+use service::{Admin, RoomChange, RoomView, SettingsChange, Viewer};
 
 type NamePath = Result<Path<RoomName>, PathRejection>;
 
-pub(super) fn router() -> Router<Service> {
+pub(super) fn router() -> Router<Front> {
     Router::new()
         .route("/rooms", get(rooms))
         .route("/rooms/{name}", get(room).put(put).patch(patch).delete(remove))
         .route("/site", get(settings).patch(set_settings))
 }
 
-async fn rooms(State(service): State<Service>) -> Json<Vec<RoomView>> {
+async fn rooms(service: Viewer) -> Json<Vec<RoomView>> {
     Json(service.rooms())
 }
 
-async fn room(State(service): State<Service>, name: NamePath) -> Answer<Json<RoomView>> {
+async fn room(service: Viewer, name: NamePath) -> Answer<Json<RoomView>> {
     let Path(name) = name?;
     Ok(Json(service.room(&name)?))
 }
 
 /// Adds a room, or makes an existing one so: what the body leaves out is not said by the room.
 async fn put(
-    State(service): State<Service>,
+    service: Admin,
     name: NamePath,
     body: Body<RoomChange>,
 ) -> Answer<(StatusCode, Json<Room>)> {
@@ -54,32 +55,25 @@ async fn put(
 }
 
 /// Changes what the body names (RFC 7396).
-async fn patch(
-    State(service): State<Service>,
-    name: NamePath,
-    body: Body<RoomChange>,
-) -> Answer<Json<Room>> {
+async fn patch(service: Admin, name: NamePath, body: Body<RoomChange>) -> Answer<Json<Room>> {
     let (Path(name), Json(body)) = (name?, body?);
     service.room(&name)?;
     Ok(Json(service.set_room(name, body).await?))
 }
 
-async fn remove(State(service): State<Service>, name: NamePath) -> Answer<StatusCode> {
+async fn remove(service: Admin, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     service.remove_room(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// What machines inherit whose room says nothing.
-async fn settings(State(service): State<Service>) -> Json<Settings> {
+async fn settings(service: Viewer) -> Json<Settings> {
     Json(service.site().settings.clone())
 }
 
 /// Changes what the body names (RFC 7396).
-async fn set_settings(
-    State(service): State<Service>,
-    body: Body<SettingsChange>,
-) -> Answer<Json<Settings>> {
+async fn set_settings(service: Admin, body: Body<SettingsChange>) -> Answer<Json<Settings>> {
     let Json(body) = body?;
     Ok(Json(service.set_site_settings(body).await?))
 }

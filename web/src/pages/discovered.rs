@@ -8,10 +8,10 @@ use crate::problem::status_of;
 use crate::text;
 use askama::Template;
 use axum::Form;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use model::{ImageName, InvalidName, MachineName, RootKind, Site};
-use service::{Discovered, Error, MachineChange, Service};
+use service::{Admin, Discovered, Error, MachineChange, Viewer};
 use std::collections::BTreeSet;
 use wire::Mac;
 
@@ -65,12 +65,12 @@ struct Refused {
     form_error: String,
 }
 
-pub(crate) async fn show(State(service): State<Service>) -> Page {
+pub(crate) async fn show(service: Viewer) -> Page {
     Ok(page(&service, StatusCode::OK, None))
 }
 
 pub(crate) async fn adopt(
-    State(service): State<Service>,
+    service: Admin,
     Path(mac): Path<String>,
     Form(form): Form<Adoption>,
 ) -> Page {
@@ -110,11 +110,7 @@ pub(crate) struct Owner {
 }
 
 /// Gives the NIC to a machine.
-pub(crate) async fn add(
-    State(service): State<Service>,
-    Path(mac): Path<String>,
-    Form(form): Form<Owner>,
-) -> Page {
+pub(crate) async fn add(service: Admin, Path(mac): Path<String>, Form(form): Form<Owner>) -> Page {
     let mac: Mac = mac.parse().map_err(|error: wire::ParseMacError| {
         Failure::with(&service, StatusCode::NOT_FOUND, error.to_string())
     })?;
@@ -154,7 +150,7 @@ fn parse(form: &Adoption) -> Result<(MachineName, MachineChange), FormErrors> {
 }
 
 fn page(
-    service: &Service,
+    service: &Viewer,
     status: StatusCode,
     refused: Option<&Refused>,
 ) -> axum::response::Response {
@@ -193,7 +189,7 @@ fn page(
     render(status, &page)
 }
 
-fn pc(service: &Service, found: &Discovered, name: String, image: &str, root: &str) -> Pc {
+fn pc(service: &Viewer, found: &Discovered, name: String, image: &str, root: &str) -> Pc {
     let seen = &found.seen;
     Pc {
         probable_machine: found.probable_machine.as_ref().map(MachineName::to_string),

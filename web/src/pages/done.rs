@@ -15,11 +15,18 @@ pub(crate) enum Done {
     WritesResumed,
     WritesFailed,
     Removed,
+    PasswordChanged,
+    SessionEnded,
+    TokenRemoved,
+    UserAdded,
+    RoleChanged,
+    OtherPasswordSet,
+    UserRemoved,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 12] = [
+    const TABLE: [(Self, &str, &str); 19] = [
         (
             Self::Adopted,
             "adopted",
@@ -40,6 +47,21 @@ impl Done {
         (Self::WritesResumed, "resumed", "Its writes are being tried again."),
         (Self::WritesFailed, "failed", "Its writes have failed."),
         (Self::Removed, "removed", "Removed. If its PC asks again, it appears under Discovered."),
+        (
+            Self::PasswordChanged,
+            "password",
+            "The password is changed; all other sessions have ended.",
+        ),
+        (Self::SessionEnded, "ended", "That browser is logged out."),
+        (Self::TokenRemoved, "token-removed", "The token is void."),
+        (Self::UserAdded, "added", "The account is added."),
+        (Self::RoleChanged, "role", "The role is changed, with effect at once."),
+        (
+            Self::OtherPasswordSet,
+            "password-set",
+            "The password is set; all sessions of the account have ended.",
+        ),
+        (Self::UserRemoved, "user-removed", "The account is removed."),
     ];
 
     /// The word in an address.

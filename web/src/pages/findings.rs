@@ -2,10 +2,9 @@
 
 use super::{Frame, Page, When, render};
 use askama::Template;
-use axum::extract::State;
 use axum::http::StatusCode;
 use model::{Finding, Level, Subject};
-use service::{Now, Service};
+use service::{Now, Viewer};
 
 /// As often as the overview.
 const REFRESH_SECONDS: u32 = 5;
@@ -93,7 +92,7 @@ struct Findings {
     left_out: Vec<String>,
 }
 
-pub(crate) async fn show(State(service): State<Service>) -> Page {
+pub(crate) async fn show(service: Viewer) -> Page {
     let now = service.now();
     let findings = service.findings().await;
     let findings = lines(&findings, now);

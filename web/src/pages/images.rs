@@ -3,9 +3,8 @@
 use super::{Frame, Page, When, render};
 use crate::text;
 use askama::Template;
-use axum::extract::State;
 use axum::http::StatusCode;
-use service::{InitrdState, Service};
+use service::{InitrdState, Viewer};
 
 /// While an initrd is built.
 const REFRESH_SECONDS: u32 = 3;
@@ -41,7 +40,7 @@ struct Images {
     images: Vec<Image>,
 }
 
-pub(crate) async fn show(State(service): State<Service>) -> Page {
+pub(crate) async fn show(service: Viewer) -> Page {
     let site = service.site();
     let machines = service.machines();
     let mut images: Vec<Image> = Vec::new();

@@ -3,9 +3,9 @@
 use super::{Done, Frame, Page, StateMark, When, render};
 use crate::text;
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use axum::http::StatusCode;
-use service::{MachineView, Now, Service, StateWord};
+use service::{MachineView, Now, StateWord, Viewer};
 
 /// While something boots, and while nothing does.
 const REFRESH_SECONDS: (u32, u32) = (2, 15);
@@ -38,7 +38,7 @@ struct Machines {
     done: Option<&'static str>,
 }
 
-pub(crate) async fn show(State(service): State<Service>, Query(filter): Query<Filter>) -> Page {
+pub(crate) async fn show(service: Viewer, Query(filter): Query<Filter>) -> Page {
     let machines = service.machines();
     let is_passing = machines.iter().any(|view| view.state.word.is_passing());
     let seconds = if is_passing { REFRESH_SECONDS.0 } else { REFRESH_SECONDS.1 };

@@ -1,23 +1,27 @@
 //! Pages.
 
 mod done;
+mod refused;
 
+pub(crate) mod account;
+pub(crate) mod audit;
 pub(crate) mod discovered;
 pub(crate) mod findings;
 pub(crate) mod images;
+pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod machines;
 pub(crate) mod overview;
+pub(crate) mod users;
 
 use crate::problem::status_of;
 use crate::text;
 use askama::Template;
-use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use done::Done;
-use model::{ImageName, Machine, MachineName, Origin, RootKind, WriteMode};
-use service::{Error, MachineState, Now, Service};
+use model::{ImageName, Machine, MachineName, Origin, Right, RootKind, WriteMode};
+use service::{Error, MachineState, Now, Via, Viewer};
 
 /// What the frame of every page shows.
 pub(crate) struct Frame {
@@ -30,18 +34,32 @@ pub(crate) struct Frame {
     pub(crate) refresh_seconds: u32,
     pub(crate) now: String,
     pub(crate) version: &'static str,
+    /// Who looks at it.
+    pub(crate) who: String,
+    /// Whether he has an account of his own.
+    pub(crate) has_account: bool,
+    /// Whether he is logged in, and not a command.
+    pub(crate) is_logged_in: bool,
+    pub(crate) may_operate: bool,
+    pub(crate) may_admin: bool,
 }
 
 impl Frame {
-    fn new(service: &Service, here: &'static str, title: impl Into<String>) -> Self {
+    fn new(viewer: &Viewer, here: &'static str, title: impl Into<String>) -> Self {
+        let actor = viewer.actor();
         Self {
             title: title.into(),
             here,
-            n_discovered: service.n_discovered(),
-            n_findings: service.finding_counts().iter().map(|count| count.n_now).sum(),
+            n_discovered: viewer.n_discovered(),
+            n_findings: viewer.finding_counts().iter().map(|count| count.n_now).sum(),
             refresh_seconds: 0,
-            now: text::exact(service.now().unix_ms),
+            now: text::exact(viewer.now().unix_ms),
             version: env!("CARGO_PKG_VERSION"),
+            who: actor.name().to_owned(),
+            has_account: actor.user().is_some(),
+            is_logged_in: matches!(actor.via(), Via::Session(_)),
+            may_operate: actor.right() >= Right::Operate,
+            may_admin: actor.right() >= Right::Admin,
         }
     }
 
@@ -119,8 +137,8 @@ pub(crate) fn origin(machine: &Machine, origin: Origin) -> String {
 }
 
 /// The images to choose from, after `none`. An image that is gone stays visible as the choice it is.
-pub(crate) fn image_choices(service: &Service, chosen: &str) -> Vec<Choice> {
-    let site = service.site();
+pub(crate) fn image_choices(viewer: &Viewer, chosen: &str) -> Vec<Choice> {
+    let site = viewer.site();
     let mut names: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
     names.dedup();
     let choice = |value, label| Choice::new(value, label, chosen);
@@ -167,16 +185,17 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn new(service: &Service, error: &Error) -> Self {
-        Self::with(service, status_of(error), error.chain())
+    fn new(viewer: &Viewer, error: &Error) -> Self {
+        Self::with(viewer, status_of(error), error.chain())
     }
 
-    fn with(service: &Service, status: StatusCode, detail: String) -> Self {
+    fn with(viewer: &Viewer, status: StatusCode, detail: String) -> Self {
         let title = match status {
             StatusCode::NOT_FOUND => "Not found",
+            StatusCode::FORBIDDEN => "Not allowed",
             _ => "That did not work",
         };
-        Self { frame: Box::new(Frame::new(service, "", title)), status, detail }
+        Self { frame: Box::new(Frame::new(viewer, "", title)), status, detail }
     }
 }
 
@@ -210,9 +229,9 @@ fn see_other(path: &str, done: Done) -> Response {
 }
 
 /// The machine that an address names.
-fn machine_name(service: &Service, name: &str) -> Result<MachineName, Failure> {
+fn machine_name(viewer: &Viewer, name: &str) -> Result<MachineName, Failure> {
     name.parse().map_err(|error: model::InvalidName| {
-        Failure::with(service, StatusCode::NOT_FOUND, error.to_string())
+        Failure::with(viewer, StatusCode::NOT_FOUND, error.to_string())
     })
 }
 
@@ -223,7 +242,7 @@ pub(crate) async fn style() -> impl IntoResponse {
     (headers, include_str!("../../assets/app.css"))
 }
 
-pub(crate) async fn not_found(State(service): State<Service>) -> Failure {
+pub(crate) async fn not_found(viewer: Viewer) -> Failure {
     let detail = "There is no such page. The menu shows all there are.";
-    Failure::with(&service, StatusCode::NOT_FOUND, detail.to_owned())
+    Failure::with(&viewer, StatusCode::NOT_FOUND, detail.to_owned())
 }

@@ -4,9 +4,8 @@ use super::findings::{FindingLine, lines};
 use super::{Frame, Page, render};
 use crate::text;
 use askama::Template;
-use axum::extract::State;
 use axum::http::StatusCode;
-use service::{Service, StateWord};
+use service::{StateWord, Viewer};
 
 /// The page is loaded again, so that it can hang on a wall.
 const REFRESH_SECONDS: u32 = 5;
@@ -40,7 +39,7 @@ struct Overview {
     tiles: Vec<Tile>,
 }
 
-pub(crate) async fn show(State(service): State<Service>) -> Page {
+pub(crate) async fn show(service: Viewer) -> Page {
     let status = service.status().await;
     let now = service.now();
     let counts = StateWord::ALL

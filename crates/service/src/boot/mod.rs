@@ -13,6 +13,5 @@ mod words;
 
 pub use grub_config::LoaderConfig;
 pub use host_segment::Link;
-pub use kernel_logs::KernelLog;
 pub use stages::NewStage;
 pub use words::{Belief, Heard};

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::live::Answer;
+use crate::people::Admin;
 use crate::service::Service;
 use crate::storage_client;
 use model::{Descriptors, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject};
@@ -130,7 +131,9 @@ impl Service {
             self.refresh_exports().await;
         }
     }
+}
 
+impl Admin {
     /// Decides what becomes of the machine's writes that wait, for instance for room on the storage
     /// server's disk; how many there are.
     ///
@@ -140,9 +143,17 @@ impl Service {
         if self.site().machine(name).is_none() {
             return Err(Error::NoMachine(name.clone()));
         }
-        let decided = storage_client::decide_stall(&self.options().storage_socket, name, verb);
+        let action = match verb {
+            StallVerb::Resume => "machine.resume-writes",
+            StallVerb::Fail => "machine.fail-writes",
+        };
+        let entry = self.actor().does(action, name, Vec::new(), self.now().unix_ms);
+        let service = self.service();
+        // Noted first: a full disk is when it is asked for, and then the room that is kept has to do.
+        service.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
+        let decided = storage_client::decide_stall(&service.options().storage_socket, name, verb);
         let n_requests = decided.await?;
-        self.refresh_exports().await;
+        service.refresh_exports().await;
         Ok(n_requests)
     }
 }

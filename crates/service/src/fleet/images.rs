@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
+use crate::people::Admin;
 use crate::service::Service;
 use images::Store;
 use initrd_builder::ModuleSource;
@@ -9,7 +10,7 @@ use model::{BootFile, BootPart, ImageName, ImageVersion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-impl Service {
+impl Admin {
     /// Records a version that somebody has made in the image store, and builds its initrd. Who records it again changes
     /// nothing.
     ///
@@ -22,18 +23,29 @@ impl Service {
         image: ImageName,
         version: u32,
     ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
-        let store = Arc::clone(self.store());
+        let service = self.service();
+        let store = Arc::clone(service.store());
         let described = tokio::task::spawn_blocking(move || store.version(&image, version));
         let version = described.await.map_err(|_| Error::Stopping)??;
         // First the initrd, then the index: who boots the version finds it built.
-        let initrd = self.initrds().ensure(&version).await;
+        let initrd = service.initrds().ensure(&version).await;
         let indexed = version.clone();
-        let stored = self.database().write(move |tables| Ok(tables.put_image_version(&indexed)?));
+        let subject = format!("{}/v{}", version.image, version.version);
+        let entry = self.actor().does("image.add", &subject, Vec::new(), self.now().unix_ms);
+        let is_known = self.site().version(&version.image, version.version).is_some();
+        let stored = service.database().write(move |tables| {
+            if !is_known {
+                tables.put_audit(&entry)?;
+            }
+            Ok(tables.put_image_version(&indexed)?)
+        });
         stored.await?;
         tracing::info!(image = %version.image, version = version.version, "image imported");
         Ok((version, initrd))
     }
+}
 
+impl Service {
     /// Where a file that machines boot is on this server's disk.
     ///
     /// `None`: there is no such version, or the initrd is not built yet. Never waits.

@@ -196,7 +196,7 @@ impl Service {
 
 fn rescue(view: &View, machine: &Machine) -> Option<Rescue> {
     if let Some(password) = view.rescues.get(machine.name.as_str()) {
-        return Some(Rescue { password: password.clone(), boot: None });
+        return Some(Rescue { password: Some(password.clone()), boot: None });
     }
     // Somebody may have begun another boot, which was to stop there as well as long as none was known to be the machine's.
     let mut boots = view.boots_of(machine.mac);
@@ -205,7 +205,7 @@ fn rescue(view: &View, machine: &Machine) -> Option<Rescue> {
     let is_failed = boot.current().is_some_and(|last| last.stage == Stage::Failed);
     let is_over = boot.stages.iter().any(|event| event.stage >= Stage::Attach);
     let password = rescue.clone().filter(|_| is_failed || !is_over)?;
-    Some(Rescue { password, boot: Some(boot.id) })
+    Some(Rescue { password: Some(password), boot: Some(boot.id) })
 }
 
 /// What it means that a machine's memory for changes is so full.

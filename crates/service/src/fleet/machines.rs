@@ -2,9 +2,9 @@
 
 use super::rooms::{Move, give_up};
 use crate::error::Error;
-use crate::service::Service;
+use crate::people::Admin;
 use crate::storage_client;
-use crate::store::{ChangeError, Transaction};
+use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
     ImageName, KernelArgs, Machine, MachineName, Origin, Origins, RoomName, RootKind, RootUrl,
     Seat, Setting, ShelfSlot, Tag, WriteMode, present,
@@ -60,7 +60,7 @@ pub struct MachineChange {
     pub tags: Option<Vec<Tag>>,
 }
 
-impl Service {
+impl Admin {
     /// Adds a machine, which inherits what `of_it` does not say.
     ///
     /// # Errors
@@ -92,15 +92,19 @@ impl Service {
     /// # Errors
     /// There is no such machine, or the database can't be written.
     pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
-        let removing = self.database().write(move |tables| {
+        let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let removing = self.service().database().write(move |tables| {
             let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
             tables.delete_machine(&machine.name)?;
+            let changes = FieldChange::all(Some(&machine), None);
+            tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
             Ok(machine)
         });
         let removed = removing.await?;
         tracing::info!(machine = %removed.name, macs = ?removed.macs().collect::<Vec<_>>(), "machine removed");
         // The storage server may be down now; a disk that nobody asks for does no harm.
-        let deleted = storage_client::delete_disk(&self.options().storage_socket, &removed.name);
+        let deleted =
+            storage_client::delete_disk(&self.service().options().storage_socket, &removed.name);
         if let Err(error) = deleted.await {
             tracing::warn!(machine = %removed.name, %error, "the machine's disk stays");
         }
@@ -110,7 +114,7 @@ impl Service {
     /// What the storage server has: with a database that was lost or restored its table knows machines that the database
     /// does not. If it does not answer, nothing is known to be held.
     async fn held_addresses(&self) -> HeldAddresses {
-        let told = storage_client::exports(&self.options().storage_socket).await;
+        let told = storage_client::exports(&self.service().options().storage_socket).await;
         let specs = told.unwrap_or_default().into_iter().map(|export| export.spec);
         specs.map(|spec| (spec.shelf_slot, spec.machine)).collect()
     }
@@ -121,14 +125,20 @@ impl Service {
         change: MachineChange,
         must_be_new: bool,
     ) -> Result<Machine, Error> {
-        let now = self.now().unix();
+        let (actor, now) = (self.shared_actor(), self.now());
         let held = match self.site().machine(&name) {
             Some(_) => HeldAddresses::default(),
             None => self.held_addresses().await,
         };
-        let written = self.database().write(move |tables| {
+        let written = self.service().database().write(move |tables| {
+            let former = tables.machine(&name)?;
             let machine = apply(tables, name, change, must_be_new, &held)?;
-            tables.put_machine(&machine, now)?;
+            tables.put_machine(&machine, now.unix())?;
+            let changes = FieldChange::all(former.as_ref(), Some(&machine));
+            if !changes.is_empty() {
+                let action = if former.is_some() { "machine.set" } else { "machine.add" };
+                tables.put_audit(&actor.does(action, &machine.name, changes, now.unix_ms))?;
+            }
             Ok(machine)
         });
         let machine = written.await?;

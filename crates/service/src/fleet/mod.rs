@@ -5,6 +5,7 @@ mod exports;
 mod findings;
 mod hardware;
 mod images;
+mod kernel_logs;
 mod machine_state;
 mod machine_view;
 mod machines;
@@ -16,6 +17,7 @@ mod rooms;
 mod run;
 mod site_status;
 mod state_copy;
+mod viewer;
 
 pub use discovered::Discovered;
 pub use images::image_modules;

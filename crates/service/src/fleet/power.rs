@@ -1,33 +1,43 @@
 //! Orders to running machines.
 
 use crate::error::Error;
+use crate::people::Operator;
 use crate::service::Service;
 use crate::store::PowerState;
 use initcfg::{PowerOrder, PowerVerb};
 use model::{BootId, MachineName};
 
-impl Service {
+impl Operator {
     /// Asks a running machine to stop. The boot server tells it within a second, and again until the
     /// machine answers or two minutes have passed.
     ///
     /// # Errors
     /// There is no such machine, it can't be told, or the database can't be written.
     pub async fn order(&self, name: &MachineName, verb: PowerVerb) -> Result<PowerState, Error> {
+        let service = self.service();
         let mac = self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?.mac;
         // Who has proven nothing has no keeper that could check an order.
-        let view = self.view();
-        let current = self.boots(&view, mac, self.now()).map(|boots| boots.current);
+        let view = service.view();
+        let current = service.boots(&view, mac, self.now()).map(|boots| boots.current);
         let current = current.filter(|current| current.proof.is_given);
         let boot = current.ok_or_else(|| Error::NoKeeper(name.clone()))?.boot.id;
         let asked_unix_ms = self.now().unix_ms;
-        let counter = self
-            .database()
-            .write(move |tables| Ok(tables.put_order(mac, boot, verb, asked_unix_ms)?))
-            .await?;
+        let action = match verb {
+            PowerVerb::Reboot => "machine.reboot",
+            PowerVerb::Poweroff => "machine.poweroff",
+        };
+        let entry = self.actor().does(action, name, Vec::new(), asked_unix_ms);
+        let counter = service.database().write(move |tables| {
+            tables.put_audit(&entry)?;
+            Ok(tables.put_order(mac, boot, verb, asked_unix_ms)?)
+        });
+        let counter = counter.await?;
         tracing::info!(machine = %name, boot, %verb, "asked to stop");
         Ok(PowerState { counter, verb, asked_unix_ms, obeyed_unix_ms: None })
     }
+}
 
+impl Service {
     /// Orders that machines have not obeyed yet, as datagrams, each with its boot.
     pub(crate) fn open_orders(&self) -> Vec<(BootId, String)> {
         let now = self.now();

@@ -1,6 +1,7 @@
 //! Rescue shells: one boot of a machine stops in a shell, which a password opens.
 
 use crate::error::{Error, io_error};
+use crate::people::Admin;
 use crate::service::Service;
 use initcfg::{RESCUE_BUSYBOX_MAX, RescuePassword};
 use model::{BootId, MachineName};
@@ -12,13 +13,13 @@ const BUSYBOXES: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 /// A rescue shell that somebody asked for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Rescue {
-    /// What opens it on the machine's console.
-    pub password: String,
+    /// What opens it on the machine's console; `None`: not shown to who asks.
+    pub password: Option<String>,
     /// The boot that stops in it; `None`: the machine's next one.
     pub boot: Option<BootId>,
 }
 
-impl Service {
+impl Admin {
     /// Lets the next boot of a machine stop in a rescue shell. Who asks again before that boot gets the
     /// same password.
     ///
@@ -27,15 +28,17 @@ impl Service {
     pub async fn want_rescue(&self, name: &MachineName) -> Result<Rescue, Error> {
         self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
         // Now, while somebody listens.
-        self.busybox().await?;
+        self.service().busybox().await?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
         let password = RescuePassword::new(u64::from_le_bytes(random));
         let machine = name.clone();
-        let wanted = self
-            .database()
-            .write(move |tables| Ok(tables.want_rescue(&machine, password.as_str())?));
-        let password = wanted.await?;
+        let entry = self.actor().does("machine.rescue", name, Vec::new(), self.now().unix_ms);
+        let wanted = self.service().database().write(move |tables| {
+            tables.put_audit(&entry)?;
+            Ok(tables.want_rescue(&machine, password.as_str())?)
+        });
+        let password = Some(wanted.await?);
         tracing::info!(machine = %name, "its next boot stops in a rescue shell");
         Ok(Rescue { password, boot: None })
     }
@@ -47,9 +50,16 @@ impl Service {
     pub async fn forget_rescue(&self, name: &MachineName) -> Result<(), Error> {
         self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
         let machine = name.clone();
-        self.database().write(move |tables| Ok(tables.forget_rescue(&machine)?)).await
+        let entry = self.actor().does("machine.no-rescue", name, Vec::new(), self.now().unix_ms);
+        let forgotten = self.service().database().write(move |tables| {
+            tables.put_audit(&entry)?;
+            Ok(tables.forget_rescue(&machine)?)
+        });
+        forgotten.await
     }
+}
 
+impl Service {
     /// The archive with the rescue shell, the same for all machines.
     ///
     /// # Errors

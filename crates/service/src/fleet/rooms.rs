@@ -2,8 +2,9 @@
 
 use super::machines::{check_image, fitting_root};
 use crate::error::{Error, RoomError};
+use crate::people::Admin;
 use crate::service::Service;
-use crate::store::{ChangeError, Transaction};
+use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
     ImageName, KernelArgs, Machine, MachineName, Room, RoomName, RootKind, RootUrl, Seat, Setting,
     Settings, Tag, WriteMode, present,
@@ -101,16 +102,25 @@ impl Service {
         let found = self.rooms().into_iter().find(|it| it.room.name == *name);
         found.ok_or_else(|| RoomError::NoRoom(name.clone()).into())
     }
+}
 
+impl Admin {
     /// Changes a room, or adds it if there is none of this name. Machines that inherit what changes have it from their next
     /// boot on.
     ///
     /// # Errors
     /// The change contradicts itself or what there is, or the database can't be written.
     pub async fn set_room(&self, name: RoomName, change: RoomChange) -> Result<Room, Error> {
-        let written = self.database().write(move |tables| {
+        let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let written = self.service().database().write(move |tables| {
+            let former = tables.room(&name)?;
             let room = apply(tables, name, change)?;
             tables.put_room(&room)?;
+            let changes = FieldChange::all(former.as_ref(), Some(&room));
+            if !changes.is_empty() {
+                let action = if former.is_some() { "room.set" } else { "room.add" };
+                tables.put_audit(&actor.does(action, &room.name, changes, now_unix_ms))?;
+            }
             Ok(room)
         });
         let room = written.await?;
@@ -124,13 +134,16 @@ impl Service {
     /// There is none, machines are in it, or the database can't be written.
     pub async fn remove_room(&self, name: RoomName) -> Result<(), Error> {
         let room = name.clone();
-        let removing = self.database().write(move |tables| {
-            must_be(tables, &name)?;
+        let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let removing = self.service().database().write(move |tables| {
+            let former = must_be(tables, &name)?;
             let machines = machines_in(tables, &name)?;
             if !machines.is_empty() {
                 let machines = machines.into_iter().map(|machine| machine.name).collect();
                 return Err(Error::from(RoomError::NotEmpty { room: name, machines }).into());
             }
+            let changes = FieldChange::all(Some(&former), None);
+            tables.put_audit(&actor.does("room.remove", &name, changes, now_unix_ms))?;
             Ok(tables.delete_room(&name)?)
         });
         removing.await?;
@@ -143,9 +156,15 @@ impl Service {
     /// # Errors
     /// The change contradicts itself, the image does not exist, or the database can't be written.
     pub async fn set_site_settings(&self, change: SettingsChange) -> Result<Settings, Error> {
-        let written = self.database().write(move |tables| {
-            let settings = changed(tables, tables.site_settings()?, change, "the site")?;
+        let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let written = self.service().database().write(move |tables| {
+            let former = tables.site_settings()?;
+            let settings = changed(tables, former.clone(), change, "the site")?;
             tables.put_site_settings(&settings)?;
+            let changes = FieldChange::all(Some(&former), Some(&settings));
+            if !changes.is_empty() {
+                tables.put_audit(&actor.does("site.set", "site", changes, now_unix_ms))?;
+            }
             Ok(settings)
         });
         let settings = written.await?;

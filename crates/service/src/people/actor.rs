@@ -2,6 +2,7 @@
 
 use crate::store::{AuditEntry, FieldChange};
 use model::{Right, UserName};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Who asks, how, and what he may do.
@@ -16,8 +17,10 @@ pub struct Actor {
 /// How somebody asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// By a command on the server, as somebody who may open its socket or its database.
-    Command,
+    /// By a command on the server, as a user who may open its socket or its database: this one, by number.
+    Command(u32),
+    /// Without a proof, on the server itself.
+    Watching,
     /// By a browser in the session with this number.
     Session(u64),
     /// By the API token with this number.
@@ -27,8 +30,13 @@ pub enum Via {
 impl Actor {
     /// Who runs a command on the server and may open its socket or its database may do everything: root, and those whom
     /// root has let in.
-    pub const fn command() -> Self {
-        Self { user: None, right: Right::Admin, via: Via::Command, address: None }
+    pub const fn command(uid: u32) -> Self {
+        Self { user: None, right: Right::Admin, via: Via::Command(uid), address: None }
+    }
+
+    /// A program on the server that watches it, of whom nobody knows more.
+    pub const fn watcher() -> Self {
+        Self { user: None, right: Right::Read, via: Via::Watching, address: None }
     }
 
     /// The account in whose name this is; `None`: root of this server.
@@ -64,7 +72,9 @@ impl Actor {
             at_unix_ms: now_unix_ms,
             who: self.name().to_owned(),
             via: match self.via {
-                Via::Command => "command".to_owned(),
+                Via::Command(0) => "command".to_owned(),
+                Via::Command(uid) => format!("command of user {uid}"),
+                Via::Watching => "watching".to_owned(),
                 Via::Session(_) => "page".to_owned(),
                 Via::Token(id) => format!("token {id}"),
             },
@@ -77,8 +87,37 @@ impl Actor {
 }
 
 impl FieldChange {
+    /// All fields by which two of a kind differ; one that is not there has none.
+    pub(crate) fn all<T: serde::Serialize>(old: Option<&T>, new: Option<&T>) -> Vec<Self> {
+        let fields = |one: Option<&T>| match one.map(serde_json::to_value) {
+            Some(Ok(serde_json::Value::Object(fields))) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let (old, new) = (fields(old), fields(new));
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let change =
+            |name: &String| Self::between(name, words(old.get(name)), words(new.get(name)));
+        names.into_iter().filter_map(change).collect()
+    }
+
     /// `None` if nothing is otherwise than before.
     pub(crate) fn between(field: &str, old: Option<String>, new: Option<String>) -> Option<Self> {
         (old != new).then(|| Self { field: field.to_owned(), old, new })
+    }
+}
+
+/// A value as people read it; `None` if it says nothing.
+fn words(value: Option<&serde_json::Value>) -> Option<String> {
+    use serde_json::Value;
+    match value? {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(list) if list.is_empty() => None,
+        Value::Array(list) => {
+            let words: Vec<String> = list.iter().filter_map(|one| words(Some(one))).collect();
+            Some(words.join(", "))
+        }
+        other => Some(other.to_string()),
     }
 }

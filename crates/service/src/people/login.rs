@@ -250,7 +250,7 @@ impl Admin {
     /// # Errors
     /// Somebody asks who is not on the server, or the kernel gives no random bytes.
     pub fn new_login_code(&self) -> Result<String, Error> {
-        if self.actor().via() != Via::Command {
+        if !matches!(self.actor().via(), Via::Command(_)) {
             return Err(Error::OnlyOnServer);
         }
         let (code, hash) = new_secret("")?;

@@ -1,9 +1,9 @@
 //! What the database says there must be elsewhere, for who only looks.
 
 use super::row::parse;
-use super::{copies, damage, marker, schema};
+use super::{Transaction, copies, damage, marker, schema};
 use crate::error::{Error, io_error};
-use model::MachineName;
+use model::{MachineName, Role};
 use rusqlite::Connection;
 use std::fs::File;
 use std::path::Path;
@@ -13,6 +13,8 @@ use std::path::Path;
 pub struct Expected {
     /// How many machines there are.
     pub n_machines: u64,
+    /// How many accounts of administrators there are.
+    pub n_admins: u64,
     /// Image versions, by name and number.
     pub images: Vec<(String, u32)>,
     /// Machines of which the storage server has a disk that they keep.
@@ -35,14 +37,23 @@ pub fn expected(database: &Path) -> Result<Expected, Error> {
     let failed = damage::failed(database);
     let connection = schema::open_reader(database).map_err(&failed)?;
     let images = images(&connection).map_err(&failed)?;
-    let disks = disks(&connection).map_err(failed)?;
-    Ok(Expected { n_machines, images, disks })
+    let disks = disks(&connection).map_err(&failed)?;
+    let n_admins = n_admins(&connection).map_err(failed)?;
+    Ok(Expected { n_machines, n_admins, images, disks })
 }
 
 fn images(connection: &Connection) -> rusqlite::Result<Vec<(String, u32)>> {
     let mut query =
         connection.prepare("SELECT image, version FROM image_version ORDER BY image, version")?;
     query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+fn n_admins(connection: &Connection) -> rusqlite::Result<u64> {
+    // Older releases had no accounts.
+    match connection.table_exists(None, "user")? {
+        true => Transaction::new(connection).n_users_with(Role::Admin),
+        false => Ok(0),
+    }
 }
 
 fn disks(connection: &Connection) -> rusqlite::Result<Vec<MachineName>> {
@@ -83,7 +94,8 @@ mod tests {
         connection.execute_batch(image).unwrap();
         let found = expected(&path).unwrap();
         let disks = vec!["a".parse().unwrap()];
-        assert_eq!(found, Expected { n_machines: 4, images: vec![("debian-12".into(), 3)], disks });
+        let images = vec![("debian-12".into(), 3)];
+        assert_eq!(found, Expected { n_machines: 4, n_admins: 0, images, disks });
         connection.execute_batch("DROP TABLE kept_disk").unwrap();
         assert_eq!(expected(&path).unwrap().disks, []);
     }

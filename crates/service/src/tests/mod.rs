@@ -1,5 +1,6 @@
 //! A site as the boot server uses it, with a storage server that only takes notes.
 
+mod as_root;
 mod boots;
 mod bounds;
 mod candidates;

@@ -188,7 +188,7 @@ async fn a_rescue_shell_is_not_taken_away_by_a_boot_that_proves_nothing() {
         .unwrap();
     let forged = lab.forge_boot().await;
     let shown = || lab.service.machine(&lab.name).unwrap().rescue.unwrap();
-    assert_eq!((shown().password, shown().boot), (wanted.clone(), None));
+    assert_eq!((shown().password, shown().boot), (Some(wanted.clone()), None));
     let boot = lab.in_loader().await;
     assert_ne!(boot, forged);
     assert!(lab.service.loader_config(ADDRESS).await.text.contains("/boot/rescue"));
@@ -199,12 +199,12 @@ async fn a_rescue_shell_is_not_taken_away_by_a_boot_that_proves_nothing() {
     // It stops there, before it has a disk.
     machine.says("report").await;
     lab.service.database().write(|_| Ok(())).await.unwrap();
-    assert_eq!((shown().password, shown().boot), (wanted.clone(), Some(boot)));
+    assert_eq!((shown().password, shown().boot), (Some(wanted.clone()), Some(boot)));
     assert_ne!(another, boot);
     let later = lab.forge_boot().await;
     assert_eq!(lab.service.view().boots[&MAC].boot.id, later);
     assert_eq!(lab.service.view().boots[&MAC].rescue, None, "one boot stops");
-    assert_eq!((shown().password, shown().boot), (wanted, Some(boot)));
+    assert_eq!((shown().password, shown().boot), (Some(wanted), Some(boot)));
 }
 
 #[tokio::test]

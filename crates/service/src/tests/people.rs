@@ -33,7 +33,7 @@ impl Site {
 
     /// Commands of root.
     fn root(&self) -> Admin {
-        self.service.admin(&Actor::command()).unwrap()
+        self.service.admin(&Actor::command(0)).unwrap()
     }
 
     async fn log_in(
@@ -89,7 +89,7 @@ async fn who_logs_in_may_do_what_his_role_says_and_no_more() {
     site.root().set_role(user("vera"), Role::Teacher).await.unwrap();
     let actor = site.service.session_of(&session.secret, HERE).unwrap();
     assert_eq!(actor.right(), Right::Operate);
-    assert!(site.service.account_owner(&Actor::command()).is_err(), "root has no account");
+    assert!(site.service.account_owner(&Actor::command(0)).is_err(), "root has no account");
 }
 
 #[tokio::test]

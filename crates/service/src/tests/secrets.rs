@@ -174,9 +174,10 @@ async fn one_boot_stops_in_a_rescue_shell() {
     let next = configured(folder.path(), &service).await;
     assert!(service.loader_config(ADDRESS).await.text.contains("/boot/rescue;"));
     let host = segment(&service, next).await.unwrap();
-    let password: initcfg::RescuePassword = wanted.password.parse().unwrap();
+    let shown_password = wanted.password.clone().unwrap();
+    let password: initcfg::RescuePassword = shown_password.parse().unwrap();
     assert_eq!(host.rescue, Some(password.hash(&host.token)));
-    assert!(!host.to_file().contains(&wanted.password), "the machine itself is not told");
+    assert!(!host.to_file().contains(&shown_password), "the machine itself is not told");
     let shown = || service.machine(&name).unwrap().rescue;
     assert_eq!(
         shown(),

@@ -2,11 +2,11 @@
 
 use crate::pages::{Done, Failure, Frame, Page, StateMark, machine_name, render, see_other};
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::{MachineName, StallVerb};
-use service::{MachineChange, MachineView, PowerVerb, Service};
+use service::{Admin, MachineChange, MachineView, Operator, PowerVerb, Viewer};
 
 /// Asks before something is lost.
 #[derive(Template)]
@@ -33,7 +33,7 @@ struct Question {
 
 /// Asks before something is done to a machine.
 fn ask(
-    service: &Service,
+    service: &Viewer,
     name: &str,
     about: impl FnOnce(&MachineName, &MachineView) -> Question,
 ) -> Page {
@@ -53,7 +53,7 @@ fn ask(
 }
 
 /// Asks before the machine is removed.
-pub(super) async fn ask_remove(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn ask_remove(service: Admin, Path(name): Path<String>) -> Page {
     ask(&service, &name, |name, view| Question {
         action: "remove",
         question: format!("Remove {name}?"),
@@ -67,7 +67,7 @@ pub(super) async fn ask_remove(State(service): State<Service>, Path(name): Path<
 }
 
 /// Asks before the system of whoever works with the machine is stopped.
-fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
+fn ask_power(service: &Viewer, name: &str, verb: PowerVerb) -> Page {
     ask(service, name, |name, _| {
         let button = match verb {
             PowerVerb::Reboot => format!("Restart {name}"),
@@ -84,7 +84,7 @@ fn ask_power(service: &Service, name: &str, verb: PowerVerb) -> Page {
     })
 }
 
-async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
+async fn stop(service: &Operator, name: &str, verb: PowerVerb) -> Page {
     let name = machine_name(service, name)?;
     service.order(&name, verb).await.map_err(|error| Failure::new(service, &error))?;
     let done = match verb {
@@ -95,30 +95,27 @@ async fn stop(service: &Service, name: &str, verb: PowerVerb) -> Page {
 }
 
 /// Asks before the machine is restarted.
-pub(super) async fn ask_reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn ask_reboot(service: Operator, Path(name): Path<String>) -> Page {
     ask_power(&service, &name, PowerVerb::Reboot)
 }
 
 /// Restarts the machine.
-pub(super) async fn reboot(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn reboot(service: Operator, Path(name): Path<String>) -> Page {
     stop(&service, &name, PowerVerb::Reboot).await
 }
 
 /// Asks before the machine is shut down.
-pub(super) async fn ask_poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn ask_poweroff(service: Operator, Path(name): Path<String>) -> Page {
     ask_power(&service, &name, PowerVerb::Poweroff)
 }
 
 /// Shuts the machine down.
-pub(super) async fn poweroff(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn poweroff(service: Operator, Path(name): Path<String>) -> Page {
     stop(&service, &name, PowerVerb::Poweroff).await
 }
 
 /// Asks before a machine gets an error for the writes that are waiting.
-pub(super) async fn ask_fail_writes(
-    State(service): State<Service>,
-    Path(name): Path<String>,
-) -> Page {
+pub(super) async fn ask_fail_writes(service: Admin, Path(name): Path<String>) -> Page {
     ask(&service, &name, |name, _| {
         Question {
         action: "fail-writes",
@@ -133,19 +130,16 @@ pub(super) async fn ask_fail_writes(
 }
 
 /// Gives the machine an error for the writes that are waiting.
-pub(super) async fn fail_writes(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn fail_writes(service: Admin, Path(name): Path<String>) -> Page {
     decide_stall(&service, &name, StallVerb::Fail).await
 }
 
 /// Retries the machine's writes that are waiting.
-pub(super) async fn resume_writes(
-    State(service): State<Service>,
-    Path(name): Path<String>,
-) -> Page {
+pub(super) async fn resume_writes(service: Admin, Path(name): Path<String>) -> Page {
     decide_stall(&service, &name, StallVerb::Resume).await
 }
 
-async fn decide_stall(service: &Service, name: &str, verb: StallVerb) -> Page {
+async fn decide_stall(service: &Admin, name: &str, verb: StallVerb) -> Page {
     let name = machine_name(service, name)?;
     let decided = service.decide_stall(&name, verb).await;
     decided.map_err(|error| Failure::new(service, &error))?;
@@ -157,7 +151,7 @@ async fn decide_stall(service: &Service, name: &str, verb: StallVerb) -> Page {
 }
 
 /// Lets the machine's next boot stop in a rescue shell.
-pub(super) async fn want_rescue(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn want_rescue(service: Admin, Path(name): Path<String>) -> Page {
     let name = machine_name(&service, &name)?;
     let wanted = service.want_rescue(&name).await;
     wanted.map_err(|error| Failure::new(&service, &error))?;
@@ -165,10 +159,7 @@ pub(super) async fn want_rescue(State(service): State<Service>, Path(name): Path
 }
 
 /// Lets it boot as usual after all.
-pub(super) async fn forget_rescue(
-    State(service): State<Service>,
-    Path(name): Path<String>,
-) -> Page {
+pub(super) async fn forget_rescue(service: Admin, Path(name): Path<String>) -> Page {
     let name = machine_name(&service, &name)?;
     let forgotten = service.forget_rescue(&name).await;
     forgotten.map_err(|error| Failure::new(&service, &error))?;
@@ -176,7 +167,7 @@ pub(super) async fn forget_rescue(
 }
 
 /// Asks before the machine's disk is reset.
-pub(super) async fn ask_reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn ask_reset(service: Admin, Path(name): Path<String>) -> Page {
     ask(&service, &name, |name, _| {
         Question {
         action: "reset",
@@ -190,16 +181,16 @@ pub(super) async fn ask_reset(State(service): State<Service>, Path(name): Path<S
     })
 }
 
-pub(super) async fn reset(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn reset(service: Admin, Path(name): Path<String>) -> Page {
     set_reset(&service, &name, true).await
 }
 
 /// Takes a reset back that has not happened yet.
-pub(super) async fn keep(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn keep(service: Admin, Path(name): Path<String>) -> Page {
     set_reset(&service, &name, false).await
 }
 
-async fn set_reset(service: &Service, name: &str, reset_disk: bool) -> Page {
+async fn set_reset(service: &Admin, name: &str, reset_disk: bool) -> Page {
     let name = machine_name(service, name)?;
     service.machine(&name).map_err(|error| Failure::new(service, &error))?;
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
@@ -209,10 +200,7 @@ async fn set_reset(service: &Service, name: &str, reset_disk: bool) -> Page {
     Ok(see_other(&format!("/machines/{name}"), done))
 }
 
-pub(super) async fn remove(
-    State(service): State<Service>,
-    Path(name): Path<String>,
-) -> Result<Response, Failure> {
+pub(super) async fn remove(service: Admin, Path(name): Path<String>) -> Result<Response, Failure> {
     let name = machine_name(&service, &name)?;
     service.remove_machine(name).await.map_err(|error| Failure::new(&service, &error))?;
     Ok(see_other("/machines", Done::Removed))

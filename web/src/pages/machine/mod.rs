@@ -4,12 +4,12 @@ mod actions;
 mod settings;
 mod show;
 
+use crate::front::Front;
 use axum::Router;
 use axum::routing::{get, post};
-use service::Service;
 
 /// All addresses of one machine. What may lose something asks first, by GET.
-pub(crate) fn router() -> Router<Service> {
+pub(crate) fn router() -> Router<Front> {
     let routes = Router::new()
         .route("/", get(show::show).post(settings::save))
         .route("/log", get(show::kernel_log))

@@ -6,11 +6,11 @@ use crate::pages::{
     root_choices, see_other, write_mode_choices,
 };
 use axum::Form;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use model::{
     BadRootUrl, ImageName, InvalidName, Machine, Origin, ParseChoiceError, RootKind, Setting,
 };
-use service::{Error, MachineChange, Service};
+use service::{Admin, Error, MachineChange, Viewer};
 use wire::Mac;
 
 /// The settings as somebody typed them. A field that a script leaves out stays as it is.
@@ -59,7 +59,7 @@ pub(super) struct SettingsForm {
 impl SettingsForm {
     /// Shows what somebody typed, and the machine's own settings in all other fields.
     pub(super) fn new(
-        service: &Service,
+        service: &Viewer,
         machine: &Machine,
         typed: Settings,
         errors: SettingsErrors,
@@ -111,7 +111,7 @@ impl SettingsForm {
 }
 
 /// The machine as it would be without settings of its own.
-fn inherited(service: &Service, machine: &Machine) -> Machine {
+fn inherited(service: &Viewer, machine: &Machine) -> Machine {
     let site = service.site();
     let mut machine = machine.clone();
     Setting::ALL.into_iter().for_each(|setting| machine.set_by.give_up(setting));
@@ -121,7 +121,7 @@ fn inherited(service: &Service, machine: &Machine) -> Machine {
 }
 
 pub(super) async fn save(
-    State(service): State<Service>,
+    service: Admin,
     Path(name): Path<String>,
     Form(settings): Form<Settings>,
 ) -> Page {

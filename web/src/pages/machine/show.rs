@@ -5,11 +5,11 @@ use crate::pages::{Done, Failure, Frame, Page, StateMark, When, machine_name, or
 use crate::text;
 use crate::timeline::{Timeline, timeline};
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use model::{MachineName, Origin, Setting};
-use service::{MachineView, Now, PowerState, PowerVerb, Rescue, Service, StateWord};
+use service::{MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
 
 /// How often the page is reloaded while the machine boots.
 const REFRESH_SECONDS: u32 = 2;
@@ -130,7 +130,7 @@ struct BootDrawing {
 }
 
 pub(super) async fn show(
-    State(service): State<Service>,
+    service: Viewer,
     Path(name): Path<String>,
     Query(options): Query<Options>,
 ) -> Page {
@@ -141,7 +141,7 @@ pub(super) async fn show(
 
 /// The page, with what was just `done`; with `typed` it has the form even while the machine boots.
 pub(super) async fn page(
-    service: &Service,
+    service: &Viewer,
     name: &MachineName,
     done: Option<&'static str>,
     typed: Option<(Settings, SettingsErrors)>,
@@ -154,7 +154,8 @@ pub(super) async fn page(
     let is_booting = view.state.word.is_passing();
     let frame = Frame::new(service, "machines", name.as_str());
     let machine = &view.machine;
-    let form = (!is_booting || typed.is_some()).then(|| {
+    let is_reloaded = is_booting && typed.is_none();
+    let form = (frame.may_admin && !is_reloaded).then(|| {
         let (typed, errors) = typed.unwrap_or_default();
         SettingsForm::new(service, machine, typed, errors)
     });
@@ -175,9 +176,9 @@ pub(super) async fn page(
         took: view.took_ms().map(text::duration_ms),
         timeline: timeline(boot, &earlier, boot_end(&view, now)),
     });
-    let has_tls = service.options().nbd_ca.is_some() && machine.root == model::RootKind::Nbd;
+    let has_tls = service.has_nbd_tls() && machine.root == model::RootKind::Nbd;
     let page = MachinePage {
-        frame: if form.is_none() { frame.refreshed(REFRESH_SECONDS) } else { frame },
+        frame: if is_reloaded { frame.refreshed(REFRESH_SECONDS) } else { frame },
         state: StateMark::from(&view.state),
         since: view.state.since_unix_ms.map(|since| When::ms(since, now)),
         ram: view.ram_sentence(),
@@ -228,7 +229,7 @@ pub(super) async fn page(
         hardware: service
             .hardware(name)
             .map_err(failed)?
-            .map(|known| hardware(&known, service.options().fitted_initrds, machine.root)),
+            .map(|known| hardware(&known, service.fits_initrds(), machine.root)),
         kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
         grub_cfg: preview.map(|preview| preview.grub_cfg),
@@ -407,7 +408,7 @@ fn command(machine: &model::Machine) -> String {
 }
 
 /// The kernel's log of the last failed boot, as text.
-pub(super) async fn kernel_log(State(service): State<Service>, Path(name): Path<String>) -> Page {
+pub(super) async fn kernel_log(service: Viewer, Path(name): Path<String>) -> Page {
     let name = machine_name(&service, &name)?;
     let log = service.kernel_log(&name).await.map_err(|error| Failure::new(&service, &error))?;
     let Some(log) = log else {

@@ -1,0 +1,365 @@
+//! `bootlace login|user|token|audit`
+
+use super::{one_of, say, table};
+use crate::config::Config;
+use crate::paths::Paths;
+use crate::site::Site;
+use crate::web_tls::WebTls;
+use anyhow::{Context, bail, ensure};
+use clap::builder::PossibleValue;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use jiff::Timestamp;
+use model::{Right, Role, UserName};
+use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::{BufRead as _, Write as _};
+
+/// Of the audit log, if nobody says how many.
+const AUDIT_ENTRIES: u32 = 50;
+
+#[derive(Subcommand)]
+pub(super) enum User {
+    /// List accounts
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add an account; asks for its password, or reads it from standard input
+    ///
+    /// Example: bootlace user add anna --role admin
+    Add {
+        /// Name by which its owner logs in
+        name: UserName,
+        /// What it is for
+        #[arg(long, value_parser = role())]
+        role: Role,
+    },
+    /// Set the password of an account, and end its sessions
+    Passwd {
+        /// Name of the account
+        name: UserName,
+    },
+    /// Give an account another role, with effect at once
+    Role {
+        /// Name of the account
+        name: UserName,
+        /// What it is for
+        #[arg(value_parser = role())]
+        role: Role,
+    },
+    /// Remove an account with its sessions and tokens
+    Rm {
+        /// Name of the account
+        name: UserName,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Token {
+    /// List tokens
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a token for a script, and print it: it is not shown again
+    ///
+    /// Example: bootlace token add prometheus --scope read
+    Add {
+        /// What it is for, in a word or two
+        label: String,
+        /// What it may do
+        #[arg(long, value_parser = scope())]
+        scope: Right,
+        /// Days for which it is good; without it for ever
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    /// Make a token void, with effect at once
+    Rm {
+        /// Its number
+        number: u64,
+    },
+}
+
+/// Show who has changed what
+///
+/// The last comes first.
+#[derive(Args)]
+pub(super) struct Audit {
+    /// Only what is about this machine, room or account
+    #[arg(long, value_name = "NAME")]
+    about: Option<String>,
+    /// Print so many entries
+    #[arg(short, value_name = "COUNT", default_value_t = AUDIT_ENTRIES)]
+    n: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn role() -> impl clap::builder::TypedValueParser<Value = Role> {
+    one_of(Role::ALL.iter().map(|role| PossibleValue::new(role.word()).help(role.title())))
+}
+
+fn scope() -> impl clap::builder::TypedValueParser<Value = Right> {
+    one_of(Right::ALL.iter().map(|right| PossibleValue::new(right.word()).help(right.title())))
+}
+
+/// Prints a link that logs a browser in once.
+pub(super) fn login(paths: &Paths) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Link {
+        path: String,
+    }
+    let site = Site::open(paths)?;
+    ensure!(
+        site.has_server(),
+        "no boot server runs here: start it first (bootlace up, or bootlace serve)"
+    );
+    let link: Link = site.send(Method::POST, "/api/v1/login-links", &())?;
+    say(format!("{}{}", pages(paths), link.path));
+    say("This link logs one browser in as root, once, within 30 minutes.");
+    Ok(())
+}
+
+/// Where the pages are, as a browser on this host reaches them.
+fn pages(paths: &Paths) -> String {
+    let Ok(config) = Config::load(&paths.config()) else {
+        return "http://127.0.0.1:8080".to_owned();
+    };
+    let listen = config.web.listen;
+    let scheme = match WebTls::of(&config.web, paths, listen) {
+        Ok(WebTls::Off) => "http",
+        _ => "https",
+    };
+    match (listen.ip().is_unspecified(), config.web.names.first()) {
+        (false, _) => format!("{scheme}://{listen}"),
+        (true, Some(name)) => format!("{scheme}://{name}:{}", listen.port()),
+        (true, None) => format!("{scheme}://localhost:{}", listen.port()),
+    }
+}
+
+impl User {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let url = |name: &UserName| format!("/api/v1/users/{name}");
+        match self {
+            Self::Ls { json } => list_users(paths, json),
+            Self::Add { name, role } => {
+                let password = new_password(&name)?;
+                let site = Site::open(paths)?;
+                let user = json!({ "name": name, "role": role, "password": password });
+                let _: Value = site.send(Method::POST, "/api/v1/users", &user)?;
+                say(format!("{name}: added; it {}", role.title()));
+                Ok(())
+            }
+            Self::Passwd { name } => {
+                let password = new_password(&name)?;
+                let site = Site::open(paths)?;
+                let change = json!({ "password": password });
+                let _: Value = site.send(Method::PATCH, &url(&name), &change)?;
+                say(format!("{name}: its password is set, and all its sessions have ended"));
+                Ok(())
+            }
+            Self::Role { name, role } => {
+                let site = Site::open(paths)?;
+                let change = json!({ "role": role });
+                let _: Value = site.send(Method::PATCH, &url(&name), &change)?;
+                say(format!("{name}: now {role}; it {}", role.title()));
+                Ok(())
+            }
+            Self::Rm { name } => {
+                let site = Site::open(paths)?;
+                let _: Value = site.send(Method::DELETE, &url(&name), &())?;
+                say(format!("{name}: removed, with its sessions and tokens"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list_users(paths: &Paths, json: bool) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Account {
+        name: String,
+        role: Role,
+        password_unix: i64,
+    }
+    let users: Value = Site::open(paths)?.get("/api/v1/users")?;
+    if json {
+        say(serde_json::to_string_pretty(&users)?);
+        return Ok(());
+    }
+    let users: Vec<Account> = serde_json::from_value(users)?;
+    if users.is_empty() {
+        say("No accounts. Add one: bootlace user add NAME --role admin");
+        return Ok(());
+    }
+    let rows: Vec<[String; 3]> = users
+        .into_iter()
+        .map(|user| [user.name, user.role.to_string(), date(user.password_unix)])
+        .collect();
+    say(table(["NAME", "ROLE", "PASSWORD SET"], &rows));
+    Ok(())
+}
+
+impl Token {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        match self {
+            Self::Ls { json } => list_tokens(paths, json),
+            Self::Add { label, scope, days } => {
+                #[derive(Deserialize)]
+                struct New {
+                    id: u64,
+                    secret: String,
+                }
+                let wanted = json!({ "label": label, "scope": scope, "days": days });
+                let new: New = Site::open(paths)?.send(Method::POST, "/api/v1/tokens", &wanted)?;
+                say(&new.secret);
+                let until = match days {
+                    Some(days) => format!("for {days} days"),
+                    None => "until it is removed".to_owned(),
+                };
+                say(format!(
+                    "Token {} is good {until}: {}. It is not shown again.",
+                    new.id,
+                    scope.title()
+                ));
+                Ok(())
+            }
+            Self::Rm { number } => {
+                let url = format!("/api/v1/tokens/{number}");
+                let _: Value = Site::open(paths)?.send(Method::DELETE, &url, &())?;
+                say(format!("token {number}: void"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list_tokens(paths: &Paths, json: bool) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Known {
+        id: u64,
+        label: String,
+        user: Option<String>,
+        scope: Right,
+        expires_unix: Option<i64>,
+        last_unix: Option<i64>,
+    }
+    let tokens: Value = Site::open(paths)?.get("/api/v1/tokens")?;
+    if json {
+        say(serde_json::to_string_pretty(&tokens)?);
+        return Ok(());
+    }
+    let tokens: Vec<Known> = serde_json::from_value(tokens)?;
+    if tokens.is_empty() {
+        say("No tokens. Make one: bootlace token add LABEL --scope read");
+        return Ok(());
+    }
+    let rows: Vec<[String; 6]> = tokens
+        .into_iter()
+        .map(|token| {
+            [
+                token.id.to_string(),
+                token.label,
+                token.user.unwrap_or_else(|| "root".to_owned()),
+                token.scope.to_string(),
+                token.last_unix.map_or_else(|| "never".to_owned(), date),
+                token.expires_unix.map_or_else(|| "never".to_owned(), date),
+            ]
+        })
+        .collect();
+    say(table(["NUMBER", "FOR", "WHOSE", "MAY", "LAST USED", "EXPIRES"], &rows));
+    Ok(())
+}
+
+impl Audit {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        #[derive(Deserialize)]
+        struct Page {
+            entries: Vec<Entry>,
+        }
+        #[derive(Deserialize)]
+        struct Entry {
+            at_unix_ms: i64,
+            who: String,
+            via: String,
+            action: String,
+            subject: String,
+            changes: Vec<Change>,
+        }
+        #[derive(Deserialize)]
+        struct Change {
+            field: String,
+            old: Option<String>,
+            new: Option<String>,
+        }
+        let about = self.about.map_or_else(String::new, |about| format!("&subject={about}"));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._&=".contains(c);
+        ensure!(
+            about.chars().all(is_plain),
+            "names have letters, digits, hyphens, dots and underscores only"
+        );
+        let page: Value = Site::open(paths)?.get(&format!("/api/v1/audit?n={}{about}", self.n))?;
+        if self.json {
+            say(serde_json::to_string_pretty(&page["entries"])?);
+            return Ok(());
+        }
+        let page: Page = serde_json::from_value(page)?;
+        for entry in page.entries {
+            let when = Timestamp::from_millisecond(entry.at_unix_ms)?;
+            say(format!(
+                "{when:.0}  {} ({})  {}  {}",
+                entry.who, entry.via, entry.action, entry.subject
+            ));
+            for Change { field, old, new } in entry.changes {
+                let nothing = || "nothing".to_owned();
+                let (old, new) = (old.unwrap_or_else(nothing), new.unwrap_or_else(nothing));
+                say(format!("    {field}: {old} → {new}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn date(unix: i64) -> String {
+    Timestamp::from_second(unix).map_or_else(|_| unix.to_string(), |time| time.to_string())
+}
+
+/// A password that somebody types twice, unseen; or the first line of standard input, if that is no terminal.
+fn new_password(name: &UserName) -> anyhow::Result<String> {
+    if !isatty(std::io::stdin()) {
+        return line();
+    }
+    let first = unseen(&format!("Password for {name}: "))?;
+    let second = unseen("Again: ")?;
+    if first != second {
+        bail!("these are two passwords: nothing was changed");
+    }
+    Ok(first)
+}
+
+fn unseen(prompt: &str) -> anyhow::Result<String> {
+    let terminal = std::io::stdin();
+    let former = tcgetattr(&terminal).context("can't read from the terminal")?;
+    let mut silent = former.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ECHONL);
+    let mut out = std::io::stderr();
+    let _ = write!(out, "{prompt}").and_then(|()| out.flush());
+    tcsetattr(&terminal, OptionalActions::Flush, &silent).context("can't hide what is typed")?;
+    let typed = line();
+    let restored = tcsetattr(&terminal, OptionalActions::Flush, &former);
+    restored.context("what is typed stays hidden: run stty echo")?;
+    typed
+}
+
+fn line() -> anyhow::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("can't read the password")?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}

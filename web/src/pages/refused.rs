@@ -1,0 +1,35 @@
+//! What somebody gets who is not known, or may not do what he asks for.
+
+use super::Failure;
+use crate::front::{Refused, encoded};
+use crate::problem::{Problem, status_of};
+use axum::http::header::{LOCATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self { asked, error, viewer } = self;
+        match (error, viewer) {
+            (Some(error), _) if asked.is_for_programs() => Problem::from(error).into_response(),
+            (Some(error), Some(viewer)) => {
+                Failure::with(&viewer, status_of(&error), error.chain()).into_response()
+            }
+            (Some(error), None) => (status_of(&error), error.chain()).into_response(),
+            (None, _) if asked.is_for_programs() => {
+                let detail = "log in, or send a token: bootlace token add makes one";
+                let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+                let scheme = HeaderValue::from_static("Bearer");
+                response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+                response
+            }
+            (None, _) => {
+                let location = match asked.next() {
+                    "/" => "/login".to_owned(),
+                    next => format!("/login?next={}", encoded(next)),
+                };
+                (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response()
+            }
+        }
+    }
+}

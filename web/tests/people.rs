@@ -1,0 +1,567 @@
+//! Who is let in, and what each may do.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use model::{Firmware, Right, Role};
+use service::{Actor, Admin, Clock, NewSession, Options, Service};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use tower::ServiceExt as _;
+use web::{Browser, LocalAdmin};
+
+const PASSWORD: &str = "three blue doors";
+const FAR: Browser =
+    Browser { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7)), is_encrypted: true };
+const NEAR: Browser = Browser { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_encrypted: false };
+const MAC: &str = "52:54:00:00:00:01";
+
+struct Site {
+    router: Router,
+    service: Service,
+    _folder: tempfile::TempDir,
+}
+
+/// By what somebody shows who he is.
+#[derive(Clone)]
+enum Proof {
+    Nothing,
+    Cookie(String),
+    Token(String),
+    Command,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn location(&self) -> &str {
+        self.headers.get(header::LOCATION).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The secret and the attributes of the session's cookie.
+    fn cookie(&self) -> (&str, &str) {
+        let set = self.headers[header::SET_COOKIE].to_str().unwrap();
+        set.split_once('=').unwrap().1.split_once(';').unwrap()
+    }
+}
+
+impl Site {
+    async fn new() -> Self {
+        Self::with_clock(Clock::system()).await
+    }
+
+    async fn with_clock(clock: Clock) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { init: None, clock, ..Options::under(folder.path()) };
+        let service = Service::open(options).unwrap();
+        let names = ["boot.example".to_owned()];
+        let router = web::router(service.clone(), &names);
+        let site = Self { router, service, _folder: folder };
+        for (name, role) in [("anna", Role::Admin), ("tom", Role::Teacher), ("vera", Role::Viewer)]
+        {
+            let name = name.parse().unwrap();
+            site.root().add_user(name, role, PASSWORD.to_owned()).await.unwrap();
+        }
+        site
+    }
+
+    fn root(&self) -> Admin {
+        self.service.admin(&Actor::command(0)).unwrap()
+    }
+
+    async fn log_in(&self, name: &str) -> NewSession {
+        let from = Some(FAR.address);
+        self.service.log_in(name, PASSWORD.to_owned(), from, "Firefox/1").await.unwrap()
+    }
+
+    async fn send(&self, browser: Browser, proof: &Proof, mut request: Request<Body>) -> Answer {
+        match proof {
+            Proof::Nothing => {}
+            Proof::Cookie(secret) => {
+                let name = if browser.is_encrypted { "__Host-session" } else { "session" };
+                let cookie = format!("{name}={secret}").parse().unwrap();
+                request.headers_mut().insert(header::COOKIE, cookie);
+            }
+            Proof::Token(secret) => {
+                let value = format!("Bearer {secret}").parse().unwrap();
+                request.headers_mut().insert(header::AUTHORIZATION, value);
+            }
+            Proof::Command => drop(request.extensions_mut().insert(LocalAdmin { uid: 0 })),
+        }
+        request.extensions_mut().insert(browser);
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    async fn get(&self, proof: &Proof, path: &str) -> Answer {
+        self.send(FAR, proof, Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, proof: &Proof, path: &str, form: &str) -> Answer {
+        self.send(FAR, proof, form_request(path, form)).await
+    }
+
+    async fn add_machine(&self) {
+        let mac = MAC.parse().unwrap();
+        let change = service::MachineChange { mac: Some(mac), ..Default::default() };
+        self.root().set_machine("lab-07".parse().unwrap(), change).await.unwrap();
+        self.service.boot_started(mac, Firmware::UefiX64).await.unwrap();
+    }
+}
+
+fn form_request(path: &str, form: &str) -> Request<Body> {
+    Request::post(path)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from(form.to_owned()))
+        .unwrap()
+}
+
+/// What a route needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    Right(Right),
+    /// A session of somebody who has an account.
+    Account,
+}
+
+const OPEN: Needs = Needs::Nothing;
+const READ: Needs = Needs::Right(Right::Read);
+const OPERATE: Needs = Needs::Right(Right::Operate);
+const ADMIN: Needs = Needs::Right(Right::Admin);
+
+/// Every route, and what it needs. `{}` stands for something that is not there.
+const ROUTES: &[(&str, &str, Needs)] = &[
+    ("GET", "/", READ),
+    ("GET", "/login", OPEN),
+    ("POST", "/login", OPEN),
+    ("POST", "/logout", OPEN),
+    ("GET", "/account", Needs::Account),
+    ("POST", "/account/password", Needs::Account),
+    ("POST", "/account/sessions/{id}/end", Needs::Account),
+    ("POST", "/account/tokens", Needs::Account),
+    ("POST", "/account/tokens/{id}/remove", Needs::Account),
+    ("GET", "/users", ADMIN),
+    ("POST", "/users", ADMIN),
+    ("POST", "/users/{name}", ADMIN),
+    ("GET", "/users/{name}/remove", ADMIN),
+    ("GET", "/audit", ADMIN),
+    ("GET", "/findings", READ),
+    ("GET", "/machines", READ),
+    ("GET", "/machines/{name}/", READ),
+    ("POST", "/machines/{name}/", ADMIN),
+    ("GET", "/machines/{name}/log", READ),
+    ("GET", "/machines/{name}/remove", ADMIN),
+    ("POST", "/machines/{name}/remove", ADMIN),
+    ("GET", "/machines/{name}/reset", ADMIN),
+    ("POST", "/machines/{name}/reset", ADMIN),
+    ("POST", "/machines/{name}/keep", ADMIN),
+    ("GET", "/machines/{name}/reboot", OPERATE),
+    ("POST", "/machines/{name}/reboot", OPERATE),
+    ("GET", "/machines/{name}/poweroff", OPERATE),
+    ("POST", "/machines/{name}/poweroff", OPERATE),
+    ("POST", "/machines/{name}/resume-writes", ADMIN),
+    ("GET", "/machines/{name}/fail-writes", ADMIN),
+    ("POST", "/machines/{name}/fail-writes", ADMIN),
+    ("POST", "/machines/{name}/rescue", ADMIN),
+    ("POST", "/machines/{name}/rescue/off", ADMIN),
+    ("GET", "/discovered", READ),
+    ("POST", "/discovered/{mac}/adopt", ADMIN),
+    ("POST", "/discovered/{mac}/add", ADMIN),
+    ("GET", "/images", READ),
+    ("GET", "/metrics", READ),
+    ("GET", "/healthz", OPEN),
+    ("GET", "/readyz", OPEN),
+    ("GET", "/assets/app.css", OPEN),
+    ("GET", "/api/v1/status", READ),
+    ("GET", "/api/v1/findings", READ),
+    ("GET", "/api/v1/machines", READ),
+    ("GET", "/api/v1/machines/{name}", READ),
+    ("PUT", "/api/v1/machines/{name}", ADMIN),
+    ("PATCH", "/api/v1/machines/{name}", ADMIN),
+    ("DELETE", "/api/v1/machines/{name}", ADMIN),
+    ("GET", "/api/v1/machines/{name}/log", READ),
+    ("GET", "/api/v1/machines/{name}/hardware", READ),
+    ("POST", "/api/v1/machines/{name}/power", OPERATE),
+    ("POST", "/api/v1/machines/{name}/stall", ADMIN),
+    ("PUT", "/api/v1/machines/{name}/rescue", ADMIN),
+    ("DELETE", "/api/v1/machines/{name}/rescue", ADMIN),
+    ("GET", "/api/v1/images", READ),
+    ("GET", "/api/v1/initrds", READ),
+    ("GET", "/api/v1/discovered", READ),
+    ("POST", "/api/v1/discovered/{mac}/adopt", ADMIN),
+    ("GET", "/api/v1/rooms", READ),
+    ("GET", "/api/v1/rooms/{name}", READ),
+    ("PUT", "/api/v1/rooms/{name}", ADMIN),
+    ("PATCH", "/api/v1/rooms/{name}", ADMIN),
+    ("DELETE", "/api/v1/rooms/{name}", ADMIN),
+    ("GET", "/api/v1/site", READ),
+    ("PATCH", "/api/v1/site", ADMIN),
+    ("GET", "/api/v1/me", READ),
+    ("GET", "/api/v1/users", ADMIN),
+    ("POST", "/api/v1/users", ADMIN),
+    ("PATCH", "/api/v1/users/{name}", ADMIN),
+    ("DELETE", "/api/v1/users/{name}", ADMIN),
+    ("GET", "/api/v1/sessions", ADMIN),
+    ("DELETE", "/api/v1/sessions/{id}", ADMIN),
+    ("GET", "/api/v1/tokens", ADMIN),
+    ("POST", "/api/v1/tokens", ADMIN),
+    ("DELETE", "/api/v1/tokens/{id}", ADMIN),
+    ("POST", "/api/v1/login-links", ADMIN),
+    ("GET", "/api/v1/audit", ADMIN),
+];
+
+/// Routes as the sources name them.
+fn routes_of(source: &str, prefix: &str) -> Vec<(String, String)> {
+    let mut routes = Vec::new();
+    for route in source.split(".route(").skip(1) {
+        let mut quoted = route.split('"');
+        let path = quoted.nth(1).unwrap();
+        let handlers = route.split("\n        .").next().unwrap();
+        let handlers = handlers.split("\n}").next().unwrap();
+        for (word, method) in [
+            ("get(", "GET"),
+            ("post(", "POST"),
+            ("put(", "PUT"),
+            ("patch(", "PATCH"),
+            ("delete(", "DELETE"),
+        ] {
+            let is_method = |(at, _): (usize, &str)| {
+                let before = handlers[..at].chars().next_back();
+                before.is_none_or(|letter| " .:(\n".contains(letter))
+            };
+            if handlers.match_indices(word).any(is_method) {
+                routes.push((method.to_owned(), format!("{prefix}{path}")));
+            }
+        }
+    }
+    routes
+}
+
+#[test]
+fn every_route_is_in_the_table() {
+    let sources = [
+        (include_str!("../src/lib.rs"), ""),
+        (include_str!("../src/pages/machine/mod.rs"), "/machines/{name}"),
+        (include_str!("../src/api.rs"), "/api/v1"),
+        (include_str!("../src/api/rooms.rs"), "/api/v1"),
+        (include_str!("../src/api/people.rs"), "/api/v1"),
+    ];
+    let found: BTreeSet<(String, String)> =
+        sources.into_iter().flat_map(|(source, prefix)| routes_of(source, prefix)).collect();
+    let known: BTreeSet<(String, String)> =
+        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert!(found.len() > 70, "the sources are not understood any more");
+    assert_eq!(found, known, "say in ROUTES what the new ones need");
+}
+
+#[tokio::test]
+async fn each_route_does_for_each_what_he_may_and_no_more() {
+    let site = Site::new().await;
+    let mut everybody = vec![("nobody", Proof::Nothing, None, false)];
+    for (name, right) in [("anna", Right::Admin), ("tom", Right::Operate), ("vera", Right::Read)] {
+        everybody.push((name, Proof::Cookie(String::new()), Some(right), true));
+        let token = site.root().add_token(name.to_owned(), right, None).await.unwrap();
+        everybody.push(("a token", Proof::Token(token.secret), Some(right), false));
+    }
+    everybody.push(("a command", Proof::Command, Some(Right::Admin), false));
+    let mut sessions = std::collections::BTreeMap::new();
+    for &(method, pattern, needs) in ROUTES {
+        let path = pattern
+            .replace("{name}", "nothing")
+            .replace("{mac}", "02:00:00:00:00:01")
+            .replace("{id}", "999999");
+        let path = path.strip_suffix('/').filter(|it| !it.is_empty()).unwrap_or(&path).to_owned();
+        // It would be a wrong password, which makes others wait.
+        if (method, pattern) == ("POST", "/login") {
+            continue;
+        }
+        for (name, proof, right, has_account) in &everybody {
+            let proof = match proof {
+                // Logging out ends it.
+                Proof::Cookie(_) => {
+                    if !sessions.contains_key(name) {
+                        sessions.insert(*name, site.log_in(name).await.secret);
+                    }
+                    Proof::Cookie(sessions[name].clone())
+                }
+                other => other.clone(),
+            };
+            let form = if path.starts_with("/api/") { "{}" } else { "" };
+            let kind = match path.starts_with("/api/") {
+                true => "application/json",
+                false => "application/x-www-form-urlencoded",
+            };
+            let request = Request::builder()
+                .method(method)
+                .uri(&path)
+                .header(header::CONTENT_TYPE, kind)
+                .body(Body::from(form))
+                .unwrap();
+            let answer = site.send(FAR, &proof, request).await;
+            let what = format!("{method} {path} by {name} ({right:?}): {}", answer.status);
+            if path == "/logout" {
+                sessions.clear();
+            }
+            let is_for_programs = path.starts_with("/api/") || path == "/metrics";
+            let to_login = answer.location().starts_with("/login");
+            let is_allowed = match needs {
+                Needs::Nothing => continue,
+                Needs::Right(needed) => right.is_some_and(|right| right >= needed),
+                Needs::Account => *has_account,
+            };
+            match (is_allowed, right) {
+                (true, _) if path == "/api/v1/login-links" && *name != "a command" => {
+                    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}");
+                }
+                (true, _) => {
+                    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+                    assert!(!refused.contains(&answer.status) && !to_login, "{what}");
+                    assert!(!answer.status.is_server_error() || path.contains("rescue"), "{what}");
+                }
+                (false, Some(_)) => assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}"),
+                (false, None) if is_for_programs => {
+                    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}");
+                    assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer");
+                }
+                (false, None) => {
+                    assert!(to_login && answer.status == StatusCode::SEE_OTHER, "{what}")
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn somebody_logs_in_goes_on_where_he_wanted_to_and_logs_out() {
+    let site = Site::new().await;
+    let nobody = Proof::Nothing;
+    let wanted = site.get(&nobody, "/machines?state=failed").await;
+    assert_eq!(wanted.location(), "/login?next=/machines%3Fstate%3Dfailed");
+    let form = site.get(&nobody, wanted.location()).await;
+    assert!(form.body.contains("value=\"/machines?state=failed\""), "{}", form.body);
+    let wrong = site.post(&nobody, "/login", "name=anna&password=wrong&next=/machines").await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert!(wrong.body.contains("name or password is wrong") && !wrong.body.contains("wrong\""));
+    let unknown = site.post(&nobody, "/login", "name=nobody&password=wrong&next=/machines").await;
+    let same = |answer: &Answer, name: &str| answer.body.replace(&format!("\"{name}\""), "");
+    assert_eq!(same(&wrong, "anna"), same(&unknown, "nobody"), "it tells who has an account");
+
+    let form = format!("name=anna&password={}&next=/machines", PASSWORD.replace(' ', "+"));
+    let done = site.post(&nobody, "/login", &form).await;
+    assert_eq!((done.status, done.location()), (StatusCode::SEE_OTHER, "/machines"));
+    let set = done.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(set.starts_with("__Host-session="), "{set}");
+    for attribute in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
+        assert!(done.cookie().1.split("; ").any(|it| it.trim() == attribute), "{attribute}: {set}");
+    }
+    assert!(!set.contains("Domain"), "{set}");
+    let anna = Proof::Cookie(done.cookie().0.to_owned());
+    let page = site.get(&anna, "/machines").await;
+    assert!(page.status == StatusCode::OK && page.body.contains(">anna</a>"), "{}", page.body);
+    assert!(page.body.contains("action=\"/logout\"") && !page.body.contains("<script"));
+    let out = site.post(&anna, "/logout", "").await;
+    assert_eq!(out.location(), "/login");
+    assert!(out.headers[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    assert_eq!(site.get(&anna, "/machines").await.status, StatusCode::SEE_OTHER, "it goes on");
+
+    let evil = site.post(&nobody, "/login", &form.replace("/machines", "//evil.example")).await;
+    assert_eq!(evil.location(), "/", "it leads elsewhere");
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_else_has_given_to_the_browser_is_not_taken() {
+    let site = Site::new().await;
+    let form = format!("name=vera&password={}", PASSWORD.replace(' ', "+"));
+    let given = Proof::Cookie("chosen-by-somebody-else".to_owned());
+    let done = site.post(&given, "/login", &form).await;
+    assert_ne!(done.cookie().0, "chosen-by-somebody-else");
+    assert_eq!(site.get(&given, "/").await.status, StatusCode::SEE_OTHER);
+    let other = site.post(&given, "/login", &form).await;
+    assert_ne!(done.cookie().0, other.cookie().0, "each login has its own");
+    // A cookie that came in plain text is none over TLS, and the other way round.
+    let plain = site.send(NEAR, &Proof::Nothing, form_request("/login", &form)).await;
+    let set = plain.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(set.starts_with("session=") && !set.contains("Secure"), "{set}");
+    let get = Request::get("/").header(header::COOKIE, format!("session={}", done.cookie().0));
+    let answer = site.send(FAR, &Proof::Nothing, get.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn strangers_pages_can_neither_log_in_nor_read() {
+    let site = Site::new().await;
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    for path in ["/login", "/logout", "/users", "/machines/lab-07/remove"] {
+        let mut request = form_request(path, "");
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, "10.0.0.1:8443".parse().unwrap());
+        headers.insert(header::ORIGIN, "https://evil.example".parse().unwrap());
+        let answer = site.send(FAR, &anna, request).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(site.get(&anna, "/").await.status, StatusCode::OK, "somebody was logged out");
+    for (host, status) in [
+        ("boot.example:8443", StatusCode::OK),
+        ("10.0.0.1", StatusCode::OK),
+        ("evil.example", StatusCode::MISDIRECTED_REQUEST),
+        ("boot.example.evil.example", StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let request = Request::get("/").header(header::HOST, host).body(Body::empty()).unwrap();
+        assert_eq!(site.send(FAR, &anna, request).await.status, status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_and_says_until_when() {
+    let now = Clock::system().now();
+    let site = Site::with_clock(Clock::from_fn(move || now)).await;
+    for _ in 0..4 {
+        let refused = site.post(&Proof::Nothing, "/login", "name=anna&password=wrong").await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    }
+    let form = format!("name=anna&password={}", PASSWORD.replace(' ', "+"));
+    let waits = site.post(&Proof::Nothing, "/login", &form).await;
+    assert_eq!(waits.status, StatusCode::TOO_MANY_REQUESTS, "{}", waits.body);
+    assert_eq!(waits.headers[header::RETRY_AFTER], "1");
+    assert!(waits.headers.get(header::SET_COOKIE).is_none());
+}
+
+#[tokio::test]
+async fn who_only_looks_sees_no_secret_and_no_button_that_he_may_not_press() {
+    let site = Site::new().await;
+    site.add_machine().await;
+    let busybox = std::path::Path::new("/bin/busybox").exists();
+    if !busybox {
+        eprintln!("skipped: no busybox for a rescue shell");
+        return;
+    }
+    let rescue = site.root().want_rescue(&"lab-07".parse().unwrap()).await.unwrap();
+    let password = rescue.password.unwrap();
+    for (name, sees) in [("anna", true), ("tom", false), ("vera", false)] {
+        let proof = Proof::Cookie(site.log_in(name).await.secret);
+        for path in [
+            "/machines/lab-07?edit",
+            "/api/v1/machines/lab-07",
+            "/api/v1/machines",
+            "/",
+            "/machines",
+        ] {
+            let answer = site.get(&proof, path).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            let is_shown = answer.body.contains(&password);
+            assert!(!is_shown || sees, "{name} reads a password at {path}");
+        }
+        let page = site.get(&proof, "/machines/lab-07?edit").await.body;
+        assert_eq!(page.contains(&password), sees, "{name}");
+        for action in
+            ["Remove this machine", "action=\"/machines/lab-07\"", "/rescue/off", "/users"]
+        {
+            assert_eq!(page.contains(action), sees, "{name}: {action}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_account_is_managed_on_its_page() {
+    let site = Site::new().await;
+    let (here, there) = (site.log_in("vera").await, site.log_in("vera").await);
+    let vera = Proof::Cookie(here.secret);
+    let page = site.get(&vera, "/account").await;
+    assert!(page.body.contains("this one") && page.body.contains("Firefox"), "{}", page.body);
+    let service::Via::Session(id) = there.actor.via() else { panic!("{there:?}") };
+    let end = format!("/account/sessions/{id}/end");
+    assert_eq!(site.post(&vera, &end, "").await.location(), "/account?done=ended");
+    let there = Proof::Cookie(there.secret);
+    assert_eq!(site.get(&there, "/").await.status, StatusCode::SEE_OTHER, "it goes on");
+
+    let more = site.post(&vera, "/account/tokens", "label=x&scope=admin&days=1").await;
+    assert_eq!(more.status, StatusCode::FORBIDDEN, "{}", more.body);
+    let made = site.post(&vera, "/account/tokens", "label=night&scope=read&days=1").await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    let secret = made.body.split("<code>bl_").nth(1).unwrap().split('<').next().unwrap();
+    let token = Proof::Token(format!("bl_{secret}"));
+    assert_eq!(site.get(&token, "/api/v1/status").await.status, StatusCode::OK);
+    assert!(!site.get(&vera, "/account").await.body.contains(secret), "it is shown again");
+    let id = site.root().tokens()[0].id;
+    site.post(&vera, &format!("/account/tokens/{id}/remove"), "").await;
+    assert_eq!(site.get(&token, "/api/v1/status").await.status, StatusCode::UNAUTHORIZED);
+
+    let form = format!("former={}&new=four+green+hats&again=", PASSWORD.replace(' ', "+"));
+    let unequal = site.post(&vera, "/account/password", &format!("{form}other")).await;
+    assert!(unequal.body.contains("must be the same"), "{}", unequal.body);
+    let changed = site.post(&vera, "/account/password", &format!("{form}four+green+hats")).await;
+    assert_eq!(changed.location(), "/account?done=password");
+    let again = site.post(&Proof::Nothing, "/login", "name=vera&password=four+green+hats").await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn accounts_are_managed_and_what_was_done_is_in_the_log() {
+    let site = Site::new().await;
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    let weak = site.post(&anna, "/users", "name=bert&role=teacher&password=short").await;
+    assert!(weak.body.contains("at least 10 characters"), "{}", weak.body);
+    assert!(weak.body.contains("value=\"bert\""), "what was typed is lost");
+    let added = site.post(&anna, "/users", "name=bert&role=teacher&password=five+red+boats").await;
+    assert_eq!(added.location(), "/users?done=added");
+    let lowered = site.post(&anna, "/users/anna", "what=role&role=viewer").await;
+    assert!(lowered.body.contains("only administrator"), "{}", lowered.body);
+    site.post(&anna, "/users/bert", "what=role&role=viewer").await;
+    assert!(site.get(&anna, "/users/bert/remove").await.body.contains("Remove bert?"));
+    site.post(&anna, "/users/bert", "what=remove").await;
+    let log = site.get(&anna, "/audit?about=bert").await.body;
+    for words in ["user.add", "user.role", "user.remove", "teacher → viewer", "anna"] {
+        assert!(log.contains(words), "{words} is not in {log}");
+    }
+    assert!(!log.contains("five red boats"));
+    let api = site.get(&anna, "/api/v1/audit?subject=bert&n=1").await.body;
+    let api: serde_json::Value = serde_json::from_str(&api).unwrap();
+    assert_eq!(api["entries"][0]["action"], "user.remove");
+    assert!(api["before"].is_u64(), "{api}");
+}
+
+#[tokio::test]
+async fn a_link_from_the_server_logs_a_browser_in_once() {
+    let site = Site::new().await;
+    let request = Request::post("/api/v1/login-links").body(Body::empty()).unwrap();
+    let link = site.send(FAR, &Proof::Command, request).await;
+    assert_eq!(link.status, StatusCode::CREATED, "{}", link.body);
+    let link: serde_json::Value = serde_json::from_str(&link.body).unwrap();
+    let path = link["path"].as_str().unwrap();
+    let done = site.get(&Proof::Nothing, path).await;
+    assert_eq!((done.status, done.location()), (StatusCode::SEE_OTHER, "/"));
+    let root = Proof::Cookie(done.cookie().0.to_owned());
+    let page = site.get(&root, "/users").await;
+    assert!(page.status == StatusCode::OK && page.body.contains("<span>root</span>"));
+    let again = site.get(&Proof::Nothing, path).await;
+    assert_eq!(again.status, StatusCode::UNAUTHORIZED);
+    assert!(again.body.contains("has been used"), "{}", again.body);
+}
+
+#[tokio::test]
+async fn figures_are_for_programs_on_the_server_and_for_those_with_a_token() {
+    let site = Site::new().await;
+    let get = || Request::get("/metrics").body(Body::empty()).unwrap();
+    assert_eq!(site.send(NEAR, &Proof::Nothing, get()).await.status, StatusCode::OK);
+    assert_eq!(site.send(FAR, &Proof::Nothing, get()).await.status, StatusCode::UNAUTHORIZED);
+    let mut passed_on = get();
+    passed_on.headers_mut().insert("x-forwarded-for", "10.0.0.9".parse().unwrap());
+    let answer = site.send(NEAR, &Proof::Nothing, passed_on).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "a proxy lets everybody in");
+    let status = Request::get("/api/v1/status").body(Body::empty()).unwrap();
+    let answer = site.send(NEAR, &Proof::Nothing, status).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "only the figures");
+    let token = site.root().add_token("prometheus".into(), Right::Read, None).await.unwrap();
+    let answer = site.send(FAR, &Proof::Token(token.secret), get()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
