@@ -3,9 +3,9 @@
 use std::path::Path;
 
 /// Commands that texts name, behind `bootlace`.
-pub const COMMANDS: [&str; 11] = [
-    "up", "serve", "storage", "check", "status", "backup", "image", "machine", "room", "site",
-    "initrd",
+pub const COMMANDS: &[&str] = &[
+    "up", "serve", "storage", "share", "check", "status", "backup", "image", "machine", "room",
+    "site", "initrd", "login", "user", "token", "audit",
 ];
 
 /// How commands that are printed as advice begin on this site. Texts name them without `--root`; whoever shows a text

@@ -264,7 +264,7 @@ pub enum Error {
         needed: Right,
     },
     /// Somebody is not logged in by an account of his own.
-    #[error("only who is logged in by an account of his own can do this")]
+    #[error("only somebody who is logged in to an account of his own can do this")]
     NoAccount,
     /// Only commands on the server may do this.
     #[error("only a command on the server can do this")]

@@ -118,6 +118,11 @@ fn words(value: Option<&serde_json::Value>) -> Option<String> {
             let words: Vec<String> = list.iter().filter_map(|one| words(Some(one))).collect();
             Some(words.join(", "))
         }
+        Value::Object(fields) => {
+            let words = |(name, value)| words(Some(value)).map(|value| format!("{name} {value}"));
+            let words: Vec<String> = fields.iter().filter_map(words).collect();
+            (!words.is_empty()).then(|| words.join(", "))
+        }
         other => Some(other.to_string()),
     }
 }
