@@ -4,7 +4,7 @@ use crate::boot::dhcp_silence::{InVain, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
-use crate::net::link::Link;
+use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
 use dhcp::{Decision, Reply, ReplyKind, Request, Server, Usage};
 use model::{AddressPool, FindingKind, Lease, Network, Site, Stage, Subject};
@@ -145,6 +145,12 @@ pub(crate) async fn serve(
         tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
         // Our own search for other servers, which a relay brings back.
         if is_alone && link.mac() == Some(request.mac) {
+            continue;
+        }
+        // A PC that got an address from us could not fetch its loader. Perhaps somebody else answers.
+        if let Some(trouble @ LinkTrouble::NoAddress(_)) = link.trouble() {
+            let interface = link.interface();
+            tracing::info!(mac = %request.mac, "DHCP request not answered: {interface} {trouble}");
             continue;
         }
         know(&mut server, &mut site, &service);

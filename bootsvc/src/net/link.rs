@@ -166,6 +166,11 @@ impl Link {
         self.states.borrow().mac
     }
 
+    /// Why nothing can be served there now.
+    pub fn trouble(&self) -> Option<LinkTrouble> {
+        self.states.borrow().trouble
+    }
+
     /// Waits until there is another interface of this name than the one that sockets are bound to, and takes it for that.
     pub async fn made_again(&mut self) {
         let bound = self.index;

@@ -57,6 +57,8 @@ fn made_again() -> Result<()> {
     }
     lan.netns().ip(&format!("addr del {SERVER_PREFIX} dev br0"))?;
     wait_for(&site, Some("does not have the server's address 10.77.0.1"))?;
+    ensure!(serves(&site, "52:54:00:00:00:02").is_err(), "an address without a server behind it");
+    ensure!(servers.log().contains("not answered: br0 does not have"), "{}", servers.log());
     lan.netns().ip(&format!("addr add {SERVER_PREFIX} dev br0"))?;
     wait_for(&site, None)?;
     serves(&site, "52:54:00:00:00:02").context("after its address was away")?;
