@@ -1,6 +1,7 @@
 //! Running programs to their end.
 
 use anyhow::{Context, Result, bail};
+use std::io::{Seek as _, Write as _};
 use std::process::{Command, Stdio};
 
 /// Characters of a command that errors show.
@@ -19,8 +20,23 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// The program can't be started, or fails.
 pub fn text_of(command: &mut Command) -> Result<String> {
+    ended(command, Stdio::null())
+}
+
+/// Runs the program with a line on its standard input; its failure is an error with what it said.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_with_line(command: &mut Command, line: &str) -> Result<()> {
+    let mut file = tempfile::tempfile()?;
+    writeln!(file, "{line}")?;
+    file.rewind()?;
+    ended(command, file.into()).map(drop)
+}
+
+fn ended(command: &mut Command, stdin: Stdio) -> Result<String> {
     let output = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .output()
         .with_context(|| format!("can't start {}", command.get_program().display()))?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

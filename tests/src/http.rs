@@ -5,10 +5,15 @@ use crate::netns::Netns;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
 /// Seconds that a page may take.
 const PAGE_SECONDS: &str = "20";
+
+/// Name of the file with cookies.
+const JAR: &str = "cookies";
 
 /// Looks at pages at one address.
 #[derive(Debug)]
@@ -16,6 +21,8 @@ pub struct Browser<'a> {
     netns: Option<&'a Netns>,
     base: String,
     token: Option<String>,
+    authority: Option<PathBuf>,
+    cookies: Option<TempDir>,
 }
 
 /// A page, or what came instead of it.
@@ -23,6 +30,8 @@ pub struct Browser<'a> {
 pub struct Answer {
     /// The HTTP status, like 200.
     pub status: u16,
+    /// Where the browser is sent to; empty: nowhere.
+    pub location: String,
     /// The body.
     pub body: String,
 }
@@ -30,7 +39,30 @@ pub struct Answer {
 impl<'a> Browser<'a> {
     /// `base` is like `http://127.0.0.1:8080`; without a namespace it is one of the host.
     pub fn new(netns: Option<&'a Netns>, base: &str) -> Self {
-        Self { netns, base: base.to_owned(), token: None }
+        Self { netns, base: base.to_owned(), token: None, authority: None, cookies: None }
+    }
+
+    /// Takes certificates of this authority only, a file in PEM.
+    #[must_use]
+    pub fn trusting(self, authority: &Path) -> Self {
+        Self { authority: Some(authority.to_owned()), ..self }
+    }
+
+    /// Keeps cookies.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub fn with_cookies(self) -> Result<Self> {
+        Ok(Self { cookies: Some(tempfile::tempdir()?), ..self })
+    }
+
+    /// The cookies that are kept, as curl writes them: a line each, with tabs between the fields.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn cookies(&self) -> Result<String> {
+        let jar = self.cookies.as_ref().context("it keeps no cookies")?.path().join(JAR);
+        std::fs::read_to_string(jar).context("there is no cookie")
     }
 
     /// Shows this token with each request.
@@ -81,11 +113,20 @@ impl<'a> Browser<'a> {
         if let Some(token) = &self.token {
             command.arg("--header").arg(format!("Authorization: Bearer {token}"));
         }
-        command.args(["--write-out", "\n%{http_code}"]).args(arguments).arg(&url);
+        if let Some(authority) = &self.authority {
+            command.arg("--cacert").arg(authority);
+        }
+        if let Some(cookies) = &self.cookies {
+            let jar = cookies.path().join(JAR);
+            command.arg("--cookie").arg(&jar).arg("--cookie-jar").arg(jar);
+        }
+        command.args(["--write-out", "\n%{http_code} %{redirect_url}"]).args(arguments).arg(&url);
         let text = text_of(&mut command)?;
-        let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
+        let (body, end) = text.rsplit_once('\n').unwrap_or(("", &text));
+        let (status, location) = end.split_once(' ').unwrap_or((end, ""));
         Ok(Answer {
             status: status.parse().context("curl names no status")?,
+            location: location.to_owned(),
             body: body.to_owned(),
         })
     }

@@ -1,10 +1,11 @@
 //! A Bootlace site on a LAN: its state, its servers, what it says of its machines.
 
-use crate::command::text_of;
+use crate::command::{run_with_line, text_of};
 use crate::daemon::Daemon;
 use crate::http::Browser;
 use crate::image::CACHE;
 use crate::lan::Lan;
+use crate::netns::Netns;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -52,11 +53,19 @@ pub struct SiteBuilder {
     network: String,
     boot: String,
     storage: String,
+    pages: String,
     binary: Option<PathBuf>,
     verbose: bool,
 }
 
 impl SiteBuilder {
+    /// Sets where the pages are, such as `10.77.0.1:8443`; without it they are for programs on the server.
+    #[must_use]
+    pub fn pages(mut self, listen: &str) -> Self {
+        listen.clone_into(&mut self.pages);
+        self
+    }
+
     /// Sets the kernel parameters of all machines; a serial console without it.
     #[must_use]
     pub fn kernel_args(mut self, kernel_args: &str) -> Self {
@@ -122,8 +131,8 @@ impl SiteBuilder {
             .unwrap_or_default();
         let config = format!(
             "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n\
-             [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{PAGES}\"\n\n[storage]\n{}",
-            self.network, self.kernel_args, self.boot, self.storage
+             [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{}\"\n\n[storage]\n{}",
+            self.network, self.kernel_args, self.boot, self.pages, self.storage
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         share_modules(root.path())?;
@@ -137,6 +146,7 @@ impl SiteBuilder {
             root,
             binary,
             verbose: self.verbose,
+            pages: self.pages.clone(),
             pages_outside: None,
             token: Mutex::default(),
         })
@@ -168,6 +178,7 @@ pub struct Site {
     root: TempDir,
     binary: PathBuf,
     verbose: bool,
+    pages: String,
     pages_outside: Option<String>,
     /// By which the API lets us do everything; made when it is needed first.
     token: Mutex<Option<String>>,
@@ -196,6 +207,7 @@ impl Site {
             network: String::new(),
             boot: String::new(),
             storage: String::new(),
+            pages: PAGES.to_owned(),
             binary: None,
             verbose: false,
         }
@@ -217,6 +229,14 @@ impl Site {
     /// It fails.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         text_of(self.command().args(arguments))
+    }
+
+    /// Adds an account with this password.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn add_user(&self, name: &str, role: &str, password: &str) -> Result<()> {
+        run_with_line(self.command().args(["user", "add", name, "--role", role]), password)
     }
 
     /// Starts both servers and waits until the pages answer. The state must not be deleted before
@@ -293,8 +313,17 @@ impl Site {
     pub fn stranger(&self) -> Browser<'_> {
         match &self.pages_outside {
             Some(base) => Browser::new(None, base),
-            None => Browser::new(Some(self.lan.netns()), &format!("http://{PAGES}")),
+            None => self.stranger_in(self.lan.netns()),
         }
+    }
+
+    /// Looks at the pages from a place on the LAN as somebody whom nobody knows.
+    pub fn stranger_in<'a>(&self, netns: &'a Netns) -> Browser<'a> {
+        if self.pages.starts_with("127.") {
+            return Browser::new(Some(netns), &format!("http://{}", self.pages));
+        }
+        let authority = self.root().join("var/lib/bootlace/web/authority.pem");
+        Browser::new(Some(netns), &format!("https://{}", self.pages)).trusting(&authority)
     }
 
     /// Stages of a machine's last boot; empty if it never booted, or if there is no such machine.

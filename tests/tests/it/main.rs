@@ -1,5 +1,6 @@
 //! Tests of the whole: foreign clients in namespaces, QEMU PCs, and rules about the tree.
 
+mod accounts;
 mod aoe_candidate;
 mod book;
 mod boot;
