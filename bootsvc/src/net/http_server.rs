@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 /// A client that sends no whole request head in this time is let go; so is one that asks for nothing more.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A server that stops waits so long for the first request of who is connected: closed at once, a program that has just
+/// connected would meet an end without an answer, which nobody repeats.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
+
 /// Longest request head that is read. GRUB's has some hundred bytes, a browser's a few thousand.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
@@ -151,8 +155,14 @@ async fn serve<S: Answers>(
             Greeting::Tls => tls.accept(Watched::new(stream, place.clone())).await.map(Some),
         }
     });
+    let too_late = async {
+        stop.cancelled().await;
+        if style.finishes {
+            tokio::time::sleep(FIRST_REQUEST_WAIT).await;
+        }
+    };
     let greeted = tokio::select! {
-        () = stop.cancelled() => return,
+        () = too_late => return,
         greeted = greeted => greeted,
     };
     match greeted {
@@ -171,10 +181,15 @@ async fn talk<S: Answers>(
     service: S,
     stop: CancellationToken,
 ) {
-    let service = service_fn(move |request| {
-        place.prove(Instant::now());
-        service.call(request)
-    });
+    let asked = CancellationToken::new();
+    let service = {
+        let asked = asked.clone();
+        service_fn(move |request| {
+            asked.cancel();
+            place.prove(Instant::now());
+            service.call(request)
+        })
+    };
     let connection = http1::Builder::new()
         .title_case_headers(style.title_case)
         .timer(TokioTimer::new())
@@ -188,11 +203,75 @@ async fn talk<S: Answers>(
             if !style.finishes {
                 return;
             }
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            let first_request = tokio::time::timeout(FIRST_REQUEST_WAIT, asked.cancelled());
+            tokio::select! {
+                ended = &mut connection => ended,
+                _ = first_request => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "HTTP connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::places::{Guest, Limits, NoPlace};
+    use super::*;
+    use http_body_util::Full;
+    use hyper::body::Bytes;
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// Says that somebody has come.
+    struct Bell(CancellationToken);
+
+    impl Doorkeeper for Bell {
+        fn guest(&self, peer: SocketAddr) -> Guest {
+            self.0.cancel();
+            Guest { address: peer.ip(), is_stranger: false }
+        }
+
+        fn on_refused(&self, _: SocketAddr, _: NoPlace) {}
+
+        fn on_lost(&self, _: SocketAddr) {}
+    }
+
+    #[tokio::test]
+    async fn who_has_connected_before_the_server_stops_is_answered() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits {
+            places_max: 8,
+            per_host_max: 8,
+            unproven_stays: Duration::ZERO,
+            silent_stays: Duration::ZERO,
+        };
+        let (stop, has_come) = (CancellationToken::new(), CancellationToken::new());
+        let server = HttpServer::for_browsers(
+            Door::new(listener, || {}),
+            Places::new(limits, Instant::now()),
+            None,
+        );
+        let answer = |_| async {
+            Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from_static(b"here"))))
+        };
+        let service = move |_| service_fn(answer);
+        let served = tokio::spawn(server.run(Bell(has_come.clone()), service, stop.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        has_come.cancelled().await;
+        stop.cancel();
+        tokio::time::sleep(FIRST_REQUEST_WAIT / 10).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut told = String::new();
+        client.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 200") && told.ends_with("here"), "{told:?}");
+        served.await.unwrap();
     }
 }
