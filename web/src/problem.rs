@@ -30,7 +30,9 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
-        Error::Busy | Error::Stopping | Error::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Busy | Error::Stopping | Error::Storage(_) | Error::DiskLeft { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -89,7 +89,7 @@ pub(super) enum Machine {
         /// Name of the machine
         name: MachineName,
     },
-    /// Remove a machine and everything it has written; its PC is listed as discovered again
+    /// Remove a machine and everything it has written; its PC is listed as discovered when it asks again
     Rm {
         /// Name of the machine
         name: MachineName,
@@ -212,15 +212,31 @@ impl Machine {
                 let site = Site::open(paths)?;
                 let removed: model::Machine = site.get(&url(&name))?;
                 let () = site.send(Method::DELETE, &url(&name), &())?;
-                say(format!(
-                    "{}: removed; its PC is listed as discovered again ({})",
-                    removed.name,
-                    macs(&removed)
-                ));
+                say(said_of_removed(&site, &removed)?);
                 Ok(())
             }
         }
     }
+}
+
+/// What has become of a machine that was removed, of its PC and of its disk.
+fn said_of_removed(site: &Site, removed: &model::Machine) -> anyhow::Result<String> {
+    let discovered: Vec<Discovered> = site.get("/api/v1/discovered")?;
+    let is_seen = discovered.iter().any(|pc| removed.macs().any(|mac| mac == pc.mac));
+    let pc = match is_seen {
+        true => "its PC is listed as discovered again",
+        false => "its PC is listed as discovered when it asks",
+    };
+    let mut said = format!("{}: removed; {pc} ({})", removed.name, macs(removed));
+    let findings = findings(site)?;
+    if let Some(left) = findings
+        .iter()
+        .find(|told| told.is(FindingKind::DiskNotDeleted) && told.is_about(removed.name.as_str()))
+    {
+        said.push('\n');
+        said.push_str(&left.sentences());
+    }
+    Ok(said)
 }
 
 /// Where a machine is in the API.
@@ -473,4 +489,23 @@ fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 7]> {
         row
     });
     std::iter::once(first).chain(others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_what_becomes_of_a_removed_machine_and_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::enter(&Paths::under(folder.path()), None).unwrap();
+        let name: MachineName = "lab-07".parse().unwrap();
+        let change = serde_json::json!({ "mac": "52:54:00:00:00:01" });
+        let machine: model::Machine = site.send(Method::PATCH, &url(&name), &change).unwrap();
+        let () = site.send(Method::DELETE, &url(&name), &()).unwrap();
+        let said = said_of_removed(&site, &machine).unwrap();
+        assert!(said.contains("discovered when it asks"), "it was never seen: {said}");
+        assert!(said.contains("is not deleted yet: the storage server does not answer"), "{said}");
+        assert!(said.contains("Have both servers run: its disk is deleted then"), "{said}");
+    }
 }

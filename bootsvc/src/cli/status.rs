@@ -130,6 +130,16 @@ impl Told {
     pub(super) fn is(&self, kind: FindingKind) -> bool {
         self.kind == kind.word()
     }
+
+    /// Whether its subject has this name.
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        self.subject == name
+    }
+
+    /// Cause and remedy.
+    pub(super) fn sentences(&self) -> String {
+        format!("{}. {}", self.cause.trim_end_matches('.'), self.remedy)
+    }
 }
 
 /// Subjects of one line; those beyond are counted.

@@ -203,6 +203,9 @@ kinds! {
     /// The storage server has a disk of no machine.
     DiskLeft = "disk-left", Notice, Passes::WhenOver,
         "Add a machine of that name, which has the disk then; removing that machine deletes the disk.";
+    /// The storage server still has the disk of a machine that was removed.
+    DiskNotDeleted = "disk-not-deleted", Notice, Passes::WhenOver,
+        "Have both servers run: its disk is deleted then, and before another machine of that name gets one.";
     /// The wall clock was set.
     ClockSet = "clock-set", Notice, hours(24),
         "Let NTP keep this server's clock, so that the times of boots and leases are right.";

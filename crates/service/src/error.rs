@@ -317,6 +317,14 @@ pub enum Error {
     /// The storage server does not do what it was asked.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A machine of this name was removed, and its disk can't be deleted.
+    #[error("the disk of a former machine {machine} must be deleted first")]
+    DiskLeft {
+        /// The name.
+        machine: MachineName,
+        /// Why it can't.
+        source: StorageError,
+    },
 }
 
 impl Error {

@@ -4,8 +4,8 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    BootTimes, Exports, FindingCount, Findings, Heartbeats, ImageTroubles, Keepers, LastPool,
-    LeaseClock, LoginCodes, Refused, Waits,
+    BootTimes, DiskDeletions, Exports, FindingCount, Findings, Heartbeats, ImageTroubles, Keepers,
+    LastPool, LeaseClock, LoginCodes, Refused, Waits,
 };
 use crate::options::Options;
 use crate::passwords::Passwords;
@@ -41,6 +41,7 @@ struct Inner {
     pool: LastPool,
     lease_clock: Arc<LeaseClock>,
     image_troubles: ImageTroubles,
+    disk_deletions: DiskDeletions,
     /// Image versions that were in the store when it was looked at the last time before this process.
     lost_versions: Arc<Vec<ImageVersion>>,
     lookups: Semaphore,
@@ -93,6 +94,7 @@ impl Service {
             pool: LastPool::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
             image_troubles: ImageTroubles::default(),
+            disk_deletions: DiskDeletions::default(),
             lost_versions: Arc::new(lost),
             lookups: Semaphore::new(LOOKUPS_MAX),
             passwords: Passwords::default(),
@@ -157,6 +159,10 @@ impl Service {
 
     pub(crate) fn image_troubles(&self) -> &ImageTroubles {
         &self.inner.image_troubles
+    }
+
+    pub(crate) fn disk_deletions(&self) -> &DiskDeletions {
+        &self.inner.disk_deletions
     }
 
     pub(crate) fn live_findings(&self) -> &Findings {

@@ -250,18 +250,19 @@ impl Files {
         WriteLayer::new(Arc::clone(&base.block), data, map, durable, room)
     }
 
-    /// Removes a layer, if there is one.
-    pub(super) fn remove(&self, folder: &str) -> Result<(), LayerError> {
+    /// Removes a layer. Returns whether there was one.
+    pub(super) fn remove(&self, folder: &str) -> Result<bool, LayerError> {
         let path = self.dir.join(folder);
         let leftover = self.dir.join(format!("{OLD}{folder}"));
         // First out of the way in one step, so that no half-removed layer is ever opened.
         match fs::rename(&path, &leftover) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(io_error("remove", &path)(error)),
         }
         let _ = fs::remove_file(self.volatile_dir.join(format!("{folder}.map")));
-        fs::remove_dir_all(&leftover).map_err(io_error("remove", &leftover))
+        fs::remove_dir_all(&leftover).map_err(io_error("remove", &leftover))?;
+        Ok(true)
     }
 
     fn volatile_path(&self, about: &About) -> PathBuf {

@@ -181,17 +181,18 @@ impl Layers {
     /// The operating system refuses.
     pub fn discard(&self, machine: &MachineName) -> Result<(), LayerError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.throw_away(&mut open, &folder(machine, LayerMode::Discard))
+        self.throw_away(&mut open, &folder(machine, LayerMode::Discard)).map(drop)
     }
 
-    /// Throws everything away that the machine ever wrote, its persistent disk too.
+    /// Throws everything away that the machine ever wrote, its persistent disk too. Returns whether there was anything.
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn reset(&self, machine: &MachineName) -> Result<(), LayerError> {
-        self.discard(machine)?;
+    pub fn reset(&self, machine: &MachineName) -> Result<bool, LayerError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.throw_away(&mut open, &folder(machine, LayerMode::Persistent))
+        let written = self.throw_away(&mut open, &folder(machine, LayerMode::Discard))?;
+        let kept = self.throw_away(&mut open, &folder(machine, LayerMode::Persistent))?;
+        Ok(written || kept)
     }
 
     /// What the layer on disk says about itself; `None` if the machine has none in this mode.
@@ -208,7 +209,11 @@ impl Layers {
         self.files.about(machine, mode)
     }
 
-    fn throw_away(&self, open: &mut HashMap<String, Open>, folder: &str) -> Result<(), LayerError> {
+    fn throw_away(
+        &self,
+        open: &mut HashMap<String, Open>,
+        folder: &str,
+    ) -> Result<bool, LayerError> {
         if let Some(layer) = open.remove(folder).and_then(|entry| entry.layer.upgrade()) {
             layer.retire();
         }

@@ -14,7 +14,7 @@ impl Exports {
     /// candidate is then closed, but its layer is as it was.
     pub(crate) fn prepare(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_address(&order.spec)?;
+        self.free_address(&order.spec)?;
         match self.get(&order.spec.machine) {
             Some(former) if former.is_for(order.spec.boot, order.identity) => {
                 self.again(former, order)
@@ -83,7 +83,7 @@ impl Exports {
     /// Takes the export away, and everything that the machine ever wrote.
     ///
     /// # Errors
-    /// The table can't be written, or the disk is stuck.
+    /// The table can't be written, the disk is stuck, or the layers are not where they were: then they come back.
     pub(crate) fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let was_waiting = self.write().candidates.remove(machine);
@@ -95,8 +95,10 @@ impl Exports {
         if was_waiting || former.is_some() || absent.is_some() {
             self.save()?;
         }
-        self.throw_away(machine)?;
-        tracing::info!(%machine, "its disk was deleted");
+        self.check_place()?;
+        if self.throw_away(machine)? {
+            tracing::info!(%machine, "its disk was deleted");
+        }
         Ok(())
     }
 
@@ -178,7 +180,7 @@ impl Exports {
         let machine = spec.machine.clone();
         let may_begin = match (reset, LayerMode::of(spec.write_mode)) {
             // Whoever wants that has been told.
-            (true, _) => self.throw_away(&machine),
+            (true, _) => self.throw_away(&machine).map(drop),
             (false, Some(_)) => self.check_place(),
             (false, None) => Ok(()),
         };
@@ -205,8 +207,9 @@ impl Exports {
         Ok(self.status(&assigned))
     }
 
-    /// Throws away what the machine ever wrote. If this server dies in between, the disk is there, and known.
-    fn throw_away(&self, machine: &MachineName) -> Result<(), ExportError> {
+    /// Throws away what the machine ever wrote, if anything. If this server dies in between, the disk is there, and
+    /// known.
+    fn throw_away(&self, machine: &MachineName) -> Result<bool, ExportError> {
         self.kept.forget(machine)?;
         Ok(self.layers.reset(machine)?)
     }
@@ -231,17 +234,28 @@ impl Exports {
         Ok(())
     }
 
-    pub(super) fn check_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
-        let is_other = |one: &&Assigned| {
-            one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
-        };
-        match self.all().iter().find(is_other) {
-            Some(other) => Err(ExportError::AddressTaken {
-                address: spec.shelf_slot,
-                other: other.spec.machine.clone(),
-            }),
-            None => Ok(()),
+    /// Makes the AoE address free for whom the boot server gives it to. That gives it to one machine at a time: who else
+    /// has it here has it no more, as after a restore of the database. If that one is silent its export ends, and its
+    /// layer stays.
+    fn free_address(&self, spec: &ExportSpec) -> Result<(), ExportError> {
+        let Some(other) = self.other_at_address(spec) else { return Ok(()) };
+        if !self.is_silent(&other) {
+            return Err(ExportError::address_taken(&other.spec));
         }
+        self.close_former(&other)?;
+        self.write().candidates.remove(&other.spec.machine);
+        self.save()?;
+        tracing::warn!(
+            machine = %other.spec.machine, address = %spec.shelf_slot, new_owner = %spec.machine,
+            "its AoE address is another machine's now: its export has ended, and its disk is kept"
+        );
+        Ok(())
+    }
+
+    pub(super) fn other_at_address(&self, spec: &ExportSpec) -> Option<Assigned> {
+        self.all()
+            .into_iter()
+            .find(|one| one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine)
     }
 
     fn status(&self, one: &Assigned) -> ExportStatus {

@@ -1,7 +1,7 @@
 //! Why there is no export.
 
 use images::{LayerError, StoreError};
-use model::{BootId, MachineName};
+use model::{BootId, ExportSpec, MachineName};
 use std::io;
 use std::path::PathBuf;
 
@@ -18,7 +18,9 @@ pub enum ExportError {
     #[error("{0} has no disk here: it gets one when it boots")]
     None(MachineName),
     /// Another machine has this AoE address.
-    #[error("the AoE address {address} is already {other}'s")]
+    #[error(
+        "the AoE address {address} is still in use by {other}: shut that PC down, and this one goes on by itself"
+    )]
     AddressTaken {
         /// The address.
         address: model::ShelfSlot,
@@ -104,6 +106,11 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// Whoever this export is for has the address.
+    pub(super) fn address_taken(other: &ExportSpec) -> Self {
+        Self::AddressTaken { address: other.shelf_slot, other: other.machine.clone() }
+    }
+
     /// What is so, in one line with its causes; without what helps if that is the same for each disk that machines keep.
     pub(crate) fn fact(&self) -> String {
         let fact = match self {

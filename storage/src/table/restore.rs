@@ -1,6 +1,6 @@
 //! Exports of the table that are made again after a restart: as soon as their disks are there.
 
-use super::{Absent, Assigned, Exports};
+use super::{Absent, Assigned, ExportError, Exports};
 use images::{Expected, LayerMode};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,10 @@ impl Exports {
     /// another disk under its file system. It stays in the table until it is there, or the machine boots.
     pub(super) fn restore(&self, absent: Absent, is_first: bool) {
         let machine = absent.spec.machine.clone();
-        let taken = self.check_address(&absent.spec);
+        let taken = match self.other_at_address(&absent.spec) {
+            Some(other) => Err(ExportError::address_taken(&other.spec)),
+            None => Ok(()),
+        };
         let has_layer = LayerMode::of(absent.spec.write_mode).is_some();
         let is_here = if has_layer { self.check_place() } else { Ok(()) };
         let made = taken

@@ -8,6 +8,7 @@ use model::{StorageHealth, StorageStarter};
 fn refusals_say_why() {
     let server = Server::start();
     server.prepare("lab-01", "127.0.0.1", 1, "discard");
+    let _running = server.attach("lab-01");
     let good = spec("lab-02", "nbd", "127.0.0.2", CLIENT_MAC, 1, "discard");
     let check = |machine: &str, body: &str, status: u16, text: &str| {
         let reply = server.ask("PUT", &format!("/v1/exports/{machine}"), body);
@@ -15,7 +16,7 @@ fn refusals_say_why() {
         assert!(reply.contains(text), "{reply}");
     };
     check("lab-02", &good.replace("debian-12", "fedora"), 404, "fedora");
-    check("lab-02", &good.replace("\"1.2\"", "\"1.1\""), 409, "already lab-01's");
+    check("lab-02", &good.replace("\"1.2\"", "\"1.1\""), 409, "1.1 is still in use by lab-01");
     check("lab-03", &good, 400, "the path names lab-03, the body lab-02");
     check("lab-02", "{", 400, "");
     check("lab-02", &good.replace("\"boot\"", "\"boots\""), 422, "missing field `boot`");

@@ -249,3 +249,41 @@ fn a_machine_that_ran_gets_its_disk_when_its_image_is_there_again() {
     fs::rename(&away, &images).unwrap();
     assert_eq!(first_byte(&mut boot.attach(&server, 2)), 0xaa);
 }
+
+#[test]
+fn a_machine_that_is_gone_keeps_its_disk_and_not_its_address() {
+    let server = Server::start();
+    let gone = Boot { number: 1, byte: 1 };
+    use_disk(&server, gone);
+    // A database that was restored gives its address to another machine.
+    let other = spec("lab-02", "aoe", "127.0.0.2", CLIENT_MAC, 2, "discard");
+    let other = other.replace("\"1.2\"", "\"1.1\"");
+    let asked = |server: &Server| server.ask("PUT", "/v1/exports/lab-02", &other);
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while !is_done(&asked(&server)) {
+        assert!(asked(&server).contains("still in use by lab-01"), "{}", asked(&server));
+        assert!(Instant::now() < deadline, "{}", asked(&server));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let server = server.restart();
+    let exports = server.exports();
+    assert!(exports.contains("lab-02") && !exports.contains("lab-01"), "{exports}");
+    let told = server.ask("GET", "/v1/disks/lab-01", "");
+    assert!(told.contains("debian-12"), "its disk is gone: {told}");
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_is_not_said_to_be_deleted() {
+    let server = Server::start();
+    use_disk(&server, Boot { number: 1, byte: 1 });
+    let (layers, away) = (server.folder().join("layers"), server.folder().join("away"));
+    let server = server.restart_after(|_| fs::rename(&layers, &away).unwrap());
+    let answer = server.ask("DELETE", "/v1/disks/lab-01", "");
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("not mounted"), "{answer}");
+    let server = server.restart_after(|_| {
+        fs::remove_dir_all(&layers).unwrap();
+        fs::rename(&away, &layers).unwrap();
+    });
+    assert!(server.ask("DELETE", "/v1/disks/lab-01", "").starts_with("HTTP/1.1 204"));
+    assert!(!layers.join("lab-01").exists());
+}

@@ -300,8 +300,9 @@ fn what_would_go_wrong_is_told_when_the_boot_is_announced() {
         assert!(!answer.starts_with("HTTP/1.1 200") && answer.contains(word), "{answer}");
     };
     refused(&order.replace("debian-12", "fedora"), "fedora");
-    server.prepare("lab-02", "127.0.0.2", 1, "discard");
-    refused(&order.replace("\"1.1\"", "\"1.2\""), "already lab-02's");
+    server.prepare("lab-02", "127.0.0.1", 1, "discard");
+    let _running = server.attach("lab-02");
+    refused(&order.replace("\"1.1\"", "\"1.2\""), "1.2 is still in use by lab-02");
     assert!(server.exports().contains("\"candidate\":null"));
     assert!(is_alive(&mut former));
 }

@@ -15,6 +15,7 @@ pub(crate) enum Done {
     WritesResumed,
     WritesFailed,
     Removed,
+    RemovedDiskLater,
     PasswordChanged,
     SessionEnded,
     TokenRemoved,
@@ -26,7 +27,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 19] = [
+    const TABLE: [(Self, &str, &str); 20] = [
         (
             Self::Adopted,
             "adopted",
@@ -47,6 +48,12 @@ impl Done {
         (Self::WritesResumed, "resumed", "Its writes are being tried again."),
         (Self::WritesFailed, "failed", "Its writes have failed."),
         (Self::Removed, "removed", "Removed. If its PC asks again, it appears under Discovered."),
+        (
+            Self::RemovedDiskLater,
+            "removed-later",
+            "Removed. The storage server has not deleted its disk yet: that is tried again until it has, and nobody gets \
+             that disk.",
+        ),
         (
             Self::PasswordChanged,
             "password",

@@ -207,6 +207,8 @@ impl Service {
         let is_kept = spec.write_mode == WriteMode::Persistent;
         if !is_kept
             || view.kept_disks.contains(&spec.machine)
+            // That is the former machine's of that name.
+            || view.disk_deletions.contains(&spec.machine)
             || view.site.machine(&spec.machine).is_none()
         {
             return;

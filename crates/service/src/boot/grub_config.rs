@@ -139,6 +139,7 @@ impl Service {
     ) -> Result<(), Waiting> {
         let machine = &boot.machine;
         let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);
+        self.delete_left_disk(&machine.name).await.map_err(|error| not_ready(&error))?;
         if machine.reset_disk && !is_configured {
             // The storage server does it when the boot gets the disk: now a system may run on it.
             let wanted = self.database().write(move |tables| Ok(tables.want_disk_reset(id)?));
@@ -176,6 +177,7 @@ impl Service {
             return Ok(boot);
         }
         let name = &boot.machine.name;
+        self.delete_left_disk(name).await.map_err(|error| not_ready(name, &error))?;
         let kept = storage_client::kept_disk(&self.options().storage_socket, name)
             .await
             .map_err(|error| not_ready(name, &error))?;

@@ -115,6 +115,7 @@ impl Service {
     /// Keeps what pages show of the storage server fresh. Never ends.
     pub(super) async fn keep_exports_fresh(&self) {
         loop {
+            self.delete_left_disks().await;
             self.refresh_exports().await;
             self.note_exports().await;
             // So that it is known since when it is so, though nobody looks at a page.

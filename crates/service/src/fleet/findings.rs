@@ -5,7 +5,7 @@ use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_cause};
 use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
-use model::{Finding, FindingKind, ImageName, Site, Space, Subject};
+use model::{Finding, FindingKind, ImageName, MachineName, Site, Space, Subject};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -74,12 +74,18 @@ impl Service {
         left.extend(exports.list.iter().map(|export| &export.spec.machine));
         left.sort_unstable();
         left.dedup();
-        let left = left.into_iter().filter(|name| site.machine(name).is_none()).map(|name| {
-            let cause = "The storage server has a disk of it, and it is no machine: probably it was removed while \
-                         the storage server did not run, or the database was lost";
+        let deletions = &self.view().disk_deletions;
+        let is_nobodys =
+            |name: &&&MachineName| site.machine(name).is_none() && !deletions.contains(**name);
+        let left = left.iter().filter(is_nobodys).map(|&name| {
+            let cause = "The storage server has a disk of it, and it is no machine: probably the database was lost, or \
+                         is an older one that was restored";
             held(Subject::Machine(name.clone()), cause.to_owned())
         });
         holds(FindingKind::DiskLeft, left.collect());
+        let not_deleted = self.left_disks().into_iter();
+        let not_deleted = not_deleted.map(|(name, cause)| held(Subject::Machine(name), cause));
+        holds(FindingKind::DiskNotDeleted, not_deleted.collect());
         let missing = missing_images(&site, &self.options().images);
         holds(FindingKind::ImageMissing, server(missing).into_iter().collect());
 

@@ -89,6 +89,9 @@ impl Admin {
 
     /// Removes a machine and its disk. Its boots stay in the history of its NIC.
     ///
+    /// If the storage server does not delete the disk now, it does so later, and before another machine of that name
+    /// gets one; a [finding](model::FindingKind::DiskNotDeleted) says so meanwhile.
+    ///
     /// # Errors
     /// There is no such machine, or the database can't be written.
     pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
@@ -98,15 +101,13 @@ impl Admin {
             tables.delete_machine(&machine.name)?;
             let changes = FieldChange::all(Some(&machine), None);
             tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
+            tables.want_disk_deletion(&machine.name)?;
             Ok(machine)
         });
         let removed = removing.await?;
         tracing::info!(machine = %removed.name, macs = ?removed.macs().collect::<Vec<_>>(), "machine removed");
-        // The storage server may be down now; a disk that nobody asks for does no harm.
-        let deleted =
-            storage_client::delete_disk(&self.service().options().storage_socket, &removed.name);
-        if let Err(error) = deleted.await {
-            tracing::warn!(machine = %removed.name, %error, "the machine's disk stays");
+        if let Err(error) = self.service().delete_left_disk(&removed.name).await {
+            tracing::warn!(machine = %removed.name, error = error.chain(), "its disk is deleted later");
         }
         Ok(removed)
     }

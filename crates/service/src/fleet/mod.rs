@@ -1,6 +1,7 @@
 //! What people ask: machines, images, orders, and how all of that is.
 
 mod discovered;
+mod disk_deletions;
 mod exports;
 mod findings;
 mod hardware;

@@ -149,6 +149,11 @@ impl Viewer {
         self.service().initrd_warnings(image, version).await
     }
 
+    /// Whether the storage server may still have the disk of a removed machine of this name. Never waits.
+    pub fn has_left_disk(&self, machine: &MachineName) -> bool {
+        self.service().has_left_disk(machine)
+    }
+
     /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show.
     pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<String> {
         self.service().version_trouble(image, version)

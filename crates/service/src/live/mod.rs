@@ -2,6 +2,7 @@
 
 mod address_pool;
 mod boot_times;
+mod disk_deletions;
 mod exports;
 mod findings;
 mod heartbeats;
@@ -15,6 +16,7 @@ mod waits;
 pub(crate) use address_pool::LastPool;
 pub(crate) use boot_times::BootTimes;
 pub use boot_times::StageTimes;
+pub(crate) use disk_deletions::DiskDeletions;
 pub(crate) use exports::{Answer, Exports};
 pub use findings::FindingCount;
 pub(crate) use findings::{Findings, Held};

@@ -8,6 +8,7 @@ mod boots;
 mod copies;
 mod damage;
 mod database;
+mod disk_deletions;
 mod disk_resets;
 mod expected;
 mod hardware;

@@ -155,6 +155,10 @@ const ADDITIONS: &str = "
     CREATE TABLE IF NOT EXISTS kept_disk (
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE
     ) STRICT;
+    -- Machines that were removed, and of which the storage server may still have a disk.
+    CREATE TABLE IF NOT EXISTS disk_deletion (
+        machine TEXT PRIMARY KEY
+    ) STRICT;
     -- Boots whose keepers answer questions.
     CREATE TABLE IF NOT EXISTS boot_answers (
         boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE

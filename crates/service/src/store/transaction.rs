@@ -27,6 +27,8 @@ pub(super) enum Part {
     DiskResets,
     /// Machines that keep a disk.
     KeptDisks,
+    /// Removed machines whose disks are to be deleted.
+    DiskDeletions,
     /// In whose names addresses were declined.
     Declined,
     /// The lease of one NIC.

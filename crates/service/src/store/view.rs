@@ -12,7 +12,7 @@ use super::transaction::{Part, Transaction};
 use super::users::User;
 use model::{Boot, BootId, BootIdentity, Lease, MachineName, Seen, Site, UserName};
 use rpds::HashTrieMapSync;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(crate) struct View {
     pub(crate) disk_resets: Arc<HashSet<BootId>>,
     /// Machines of which the storage server has had a disk of their own.
     pub(crate) kept_disks: Arc<HashSet<MachineName>>,
+    /// Machines that were removed, and of which the storage server may still have a disk.
+    pub(crate) disk_deletions: Arc<BTreeSet<MachineName>>,
     /// PCs that asked for a loader, machines too.
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     /// Who may use pages and API.
@@ -133,6 +135,7 @@ impl View {
             Part::Rescues,
             Part::DiskResets,
             Part::KeptDisks,
+            Part::DiskDeletions,
             Part::Declined,
             Part::Leases,
             Part::People,
@@ -182,6 +185,9 @@ impl View {
             }
             Part::KeptDisks => {
                 self.kept_disks = Arc::new(tables.kept_disks()?.into_iter().collect());
+            }
+            Part::DiskDeletions => {
+                self.disk_deletions = Arc::new(tables.disk_deletions()?.into_iter().collect());
             }
             Part::Declined => self.declined = Arc::new(tables.declined_by()?.into_iter().collect()),
             Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),

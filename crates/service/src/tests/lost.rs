@@ -237,3 +237,78 @@ async fn machines_that_are_added_again_have_the_addresses_that_their_disks_have(
     let again = adopt(&service, MAC, before.machine, None).await.unwrap();
     assert_eq!((again.shelf_slot, again.shelf_slot.to_string()), (before.shelf_slot, "1.0".into()));
 }
+
+/// The storage server does not answer for as long as this lives.
+struct Away(std::path::PathBuf);
+
+impl Away {
+    fn new(root: &Path) -> Self {
+        let socket = options(root).storage_socket;
+        std::fs::rename(&socket, socket.with_extension("away")).unwrap();
+        Self(socket)
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_the_disk_of_a_machine_that_was_removed_while_the_storage_server_was_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    boot(&service, &asked).await;
+    service.refresh_exports().await;
+    service.note_exports().await;
+    let away = Away::new(folder.path());
+    service.remove_machine(name()).await.unwrap();
+    service.refresh_exports().await;
+    let text = cause(&service, FindingKind::DiskNotDeleted).await.unwrap();
+    assert!(text.contains("was removed") && text.contains("does not answer"), "{text}");
+
+    // It is remembered over a restart; a new machine of that name waits, and has no disk.
+    drop(service);
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let text = screen(&service).await;
+    assert!(text.contains("the disk of a former machine lab-07 must be deleted first"), "{text}");
+    assert!(text.contains("does not answer"), "{text}");
+    assert_eq!(asked.lock().unwrap().len(), 1, "its disk is still there");
+    drop(away);
+    // What the storage server has is the former machine's.
+    service.refresh_exports().await;
+    service.note_exports().await;
+    let order = boot(&service, &asked).await;
+    assert_eq!(asked.lock().unwrap().len(), 1, "the former one was deleted before");
+    assert!(!order.has_disk);
+    assert_eq!(cause(&service, FindingKind::DiskNotDeleted).await, None);
+    assert_eq!(order_of(&service, &asked).await.spec.boot, order.spec.boot);
+    assert_eq!(asked.lock().unwrap().len(), 2, "the new disk was deleted, too");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_to_be_deleted_goes_when_the_storage_server_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    boot(&service, &asked).await;
+    let away = Away::new(folder.path());
+    service.remove_machine(name()).await.unwrap();
+    drop(service);
+    let service = Service::open(options(folder.path())).unwrap();
+    assert!(service.has_left_disk(&name()));
+    drop(away);
+    let running = service.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    for _ in 0..100 {
+        if !service.has_left_disk(&name()) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    running.abort();
+    assert!(asked.lock().unwrap().is_empty() && !service.has_left_disk(&name()));
+}

@@ -202,6 +202,11 @@ async fn set_reset(service: &Admin, name: &str, reset_disk: bool) -> Page {
 
 pub(super) async fn remove(service: Admin, Path(name): Path<String>) -> Result<Response, Failure> {
     let name = machine_name(&service, &name)?;
-    service.remove_machine(name).await.map_err(|error| Failure::new(&service, &error))?;
-    Ok(see_other("/machines", Done::Removed))
+    let removed = service.remove_machine(name).await;
+    let removed = removed.map_err(|error| Failure::new(&service, &error))?;
+    let done = match service.has_left_disk(&removed.name) {
+        true => Done::RemovedDiskLater,
+        false => Done::Removed,
+    };
+    Ok(see_other("/machines", done))
 }
