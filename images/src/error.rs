@@ -1,6 +1,6 @@
 //! Why an image can't be stored, read or imported.
 
-use model::{FileSystem, ImageName};
+use model::{FileSystem, ImageName, NOTE_MAX};
 use std::io;
 use std::path::PathBuf;
 
@@ -152,6 +152,9 @@ pub enum ImportError {
         /// What is missing, and what to do.
         why: String,
     },
+    /// The note is not one that lists can show.
+    #[error("a note is one line of at most {NOTE_MAX} bytes, without control characters")]
+    BadNote,
     /// The newest version has the same content.
     #[error("{image}/v{version} has exactly this content already: nothing was imported")]
     SameAsNewest {

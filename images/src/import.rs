@@ -13,7 +13,7 @@ use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
 use crate::store::{Draft, Published, Store};
 use crate::system::find_system;
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, is_note};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -33,15 +33,17 @@ pub struct ImportRequest {
     pub source: PathBuf,
     /// The image of which it becomes the next version.
     pub name: ImageName,
-    /// What people want to remember about it.
+    /// What people want to remember about it: see [`is_note`].
     pub note: Option<String>,
 }
 
 /// What came of an import.
 #[derive(Clone, Debug)]
 pub struct Import {
-    /// The version that it made.
+    /// The version that it made, or whose files it put back.
     pub version: ImageVersion,
+    /// Files of a version that was damaged or gone, which are there again; empty: the version is new.
+    pub put_back: Vec<&'static str>,
     /// Kernels of the system that were not taken, and why, for people: `/boot/vmlinuz-7.0: it is empty`.
     pub passed_over: Vec<String>,
 }
@@ -60,6 +62,9 @@ impl Store {
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Import, ImportError> {
+        if !request.note.as_deref().is_none_or(is_note) {
+            return Err(ImportError::BadNote);
+        }
         let source = Opened::open(&request.source)?;
         let (format, disk_bytes) = what_it_is(&source, &request.source)?;
         self.check_room(source.allocated_bytes)?;
@@ -73,7 +78,7 @@ impl Store {
         // Whatever it led to: an import that was told to stop stopped.
         .map_err(|error| if stop.is_stopping() { ImportError::Stopped } else { error })?;
         source.check_unchanged()?;
-        self.describe(draft, request, size_bytes, digest, progress)
+        self.describe(draft, request, (size_bytes, digest), stop, progress)
     }
 
     /// Looks at the copy, writes what was found beside it, and publishes all of it.
@@ -81,8 +86,8 @@ impl Store {
         &self,
         draft: Draft,
         request: &ImportRequest,
-        size_bytes: u64,
-        digest: String,
+        (size_bytes, digest): (u64, String),
+        stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Import, ImportError> {
         let disk_path = draft.path().join("disk.raw");
@@ -107,16 +112,18 @@ impl Store {
         let vmlinuz_path = draft.path().join("vmlinuz");
         std::fs::write(&vmlinuz_path, &system.vmlinuz)
             .map_err(|error| self.write_error(&vmlinuz_path, error))?;
+        let same = self.find_same(&version, &system.vmlinuz, stop, progress)?;
         progress(Progress { step: Step::Sync, done_bytes: 0, total_bytes: size_bytes });
-        let published =
-            self.publish(draft, version, request.note.clone()).map_err(|error| match error {
-                StoreError::Io { path, source, .. } if is_full(&source) => {
-                    self.write_error(&path, source)
-                }
-                other => other.into(),
-            })?;
-        let version = match published {
-            Published::New(version) => version,
+        let note = request.note.clone();
+        let published = self.publish(draft, version, note, same).map_err(|error| match error {
+            StoreError::Io { path, source, .. } if is_full(&source) => {
+                self.write_error(&path, source)
+            }
+            other => other.into(),
+        })?;
+        let (version, put_back) = match published {
+            Published::New(version) => (version, Vec::new()),
+            Published::PutBack(version, files) => (version, files),
             Published::Same(newest) => {
                 return Err(ImportError::SameAsNewest {
                     image: newest.image,
@@ -125,7 +132,7 @@ impl Store {
             }
         };
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
-        Ok(Import { version, passed_over: system.passed_over })
+        Ok(Import { version, put_back, passed_over: system.passed_over })
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {

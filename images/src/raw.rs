@@ -3,9 +3,9 @@
 use crate::block::{Block, Extent, check_range};
 use crate::cached::CachedReads;
 use crate::sparse;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,6 +40,13 @@ impl RawFile {
     /// The file, for who writes to it, too.
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether this file is the one that has this name now.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        let id = |file: Metadata| (file.dev(), file.ino());
+        let named = std::fs::metadata(path).map(id);
+        self.file.metadata().map(id).ok().is_some_and(|open| named.is_ok_and(|named| named == open))
     }
 
     fn check_range(&self, offset: u64, length: u64) -> io::Result<()> {

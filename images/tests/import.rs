@@ -24,12 +24,12 @@ fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
     Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
 
-/// All that is in the store, apart from its lock.
+/// All that is in the store, apart from its lock and the numbers that it has given out.
 fn files_in(store: &Store) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(store.dir())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != ".lock")
+        .filter(|name| name != ".lock" && name != ".numbers.toml")
         .collect();
     names.sort();
     names
@@ -107,6 +107,132 @@ fn the_same_content_is_not_stored_twice_and_numbers_never_come_back() {
     assert!(matches!(store.remove(&name(), 2), Err(StoreError::Missing { .. })));
     assert_eq!(import(&store, &source).unwrap().version, 3);
     assert_eq!(files_in(&store), ["debian-12"]);
+}
+
+#[test]
+fn notes_are_one_line_whoever_wrote_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    let import = |note: &str| {
+        let note = Some(note.to_owned());
+        let request = ImportRequest { source: source.clone(), name: name(), note };
+        store.import(&request, &Stop::default(), &mut |_| ()).map(|import| import.version.version)
+    };
+    for note in ["two\nlines", "\u{1b}[2Jgone", &"x".repeat(201)] {
+        let error = import(note).unwrap_err();
+        assert!(error.to_string().contains("without control characters"), "{error}");
+    }
+    assert_eq!(import("as installed").unwrap(), 1);
+    let about = store.dir().join("debian-12/1/image.toml");
+    let text = fs::read_to_string(&about).unwrap();
+    fs::remove_file(&about).unwrap();
+    fs::write(about, text.replace("as installed", "\\u001b[2Jas\\ninstalled")).unwrap();
+    let note = store.note(&name(), 1).unwrap();
+    assert_eq!(note.as_deref(), Some(" [2Jas installed"), "an earlier Bootlace took it");
+}
+
+#[test]
+fn numbers_never_come_back_whoever_deletes_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    import(&store, &source).unwrap();
+    // Somebody has removed the image as he removes files; the disks of machines still name its version.
+    fs::remove_dir_all(store.dir().join("debian-12")).unwrap();
+    File::options().write(true).open(&source).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
+    assert_eq!(import(&store, &source).unwrap().version, 2, "it has other content");
+    fs::write(store.dir().join(".numbers.toml"), "given = 7").unwrap();
+    let error = full_text(&import(&store, &other_disk(dir.path())).unwrap_err());
+    assert!(error.contains(".numbers.toml is damaged") && error.contains("backup"), "{error}");
+    assert_eq!(files_in(&store), ["debian-12"]);
+}
+
+/// A system disk that is none of those that were imported.
+fn other_disk(dir: &Path) -> PathBuf {
+    let folder = dir.join("other");
+    fs::create_dir(&folder).unwrap();
+    system_disk(&folder)
+}
+
+/// Imports a disk again after something was done to the files of its version; what is put back, and that it is whole.
+fn check_put_back(damage: impl Fn(&Path), expected: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    let version = import(&store, &source).unwrap();
+    let folder = store.dir().join("debian-12/1");
+    let running = store.open_base(&name(), 1).unwrap();
+    damage(&folder);
+    let request = ImportRequest { source: source.clone(), name: name(), note: None };
+    let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
+    assert_eq!((again.version.version, again.version.digest), (1, version.digest));
+    assert_eq!(again.put_back, expected);
+    assert_eq!(files_in(&store), ["debian-12"]);
+    let disk = fs::read(&source).unwrap();
+    assert!(fs::read(folder.join("disk.raw")).unwrap() == disk);
+    assert_eq!(fs::read(folder.join("vmlinuz")).unwrap(), kernel_file(KERNEL));
+    assert_eq!(folder.join("disk.raw").metadata().unwrap().mode() & 0o777, 0o400);
+    // Who boots gets what is there now, also while somebody has the former file open.
+    let booting = store.open_base(&name(), 1).unwrap();
+    assert!(content(booting.block.as_ref()) == disk);
+    drop(running);
+    assert!(store.troubles().unwrap().is_empty());
+    let error = import(&store, &source).unwrap_err();
+    assert!(matches!(error, ImportError::SameAsNewest { version: 1, .. }), "{error}");
+}
+
+#[test]
+fn files_of_a_version_that_are_damaged_or_missing_are_put_back_by_importing_it_again() {
+    let write = |path: PathBuf, bytes: &[u8]| {
+        let _ = fs::remove_file(&path);
+        fs::write(path, bytes).unwrap();
+    };
+    check_put_back(|folder| fs::remove_file(folder.join("vmlinuz")).unwrap(), &["vmlinuz"]);
+    check_put_back(|folder| write(folder.join("vmlinuz"), b""), &["vmlinuz"]);
+    check_put_back(|folder| write(folder.join("vmlinuz"), &kernel_file("6.1")), &["vmlinuz"]);
+    check_put_back(|folder| fs::remove_file(folder.join("disk.raw")).unwrap(), &["disk.raw"]);
+    // One byte, of which neither names nor sizes tell.
+    let flip = |folder: &Path| {
+        let path = folder.join("disk.raw");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[5 << 20] ^= 1;
+        write(path, &bytes);
+    };
+    check_put_back(flip, &["disk.raw"]);
+    let cut = |folder: &Path| write(folder.join("disk.raw"), &[0; 4096]);
+    check_put_back(cut, &["disk.raw"]);
+    check_put_back(|folder| write(folder.join("image.toml"), b""), &["image.toml"]);
+    check_put_back(|folder| write(folder.join("image.toml"), b"\xff\xfe"), &["image.toml"]);
+    check_put_back(|folder| fs::remove_file(folder.join("image.toml")).unwrap(), &["image.toml"]);
+    let all = ["disk.raw", "vmlinuz", "image.toml"];
+    let empty = |folder: &Path| all.iter().for_each(|name| write(folder.join(name), b""));
+    check_put_back(empty, &all);
+    check_put_back(|folder| fs::remove_dir_all(folder).unwrap(), &all);
+    let with_image = |folder: &Path| fs::remove_dir_all(folder.parent().unwrap()).unwrap();
+    check_put_back(with_image, &all);
+    // Of a store that an earlier Bootlace has made no numbers are noted.
+    let unnoted = |folder: &Path| {
+        fs::remove_file(folder.join("../../.numbers.toml")).unwrap();
+        write(folder.join("image.toml"), b"");
+    };
+    check_put_back(unnoted, &["image.toml"]);
+}
+
+#[test]
+fn an_older_version_is_put_back_if_it_is_damaged_and_comes_as_a_new_one_if_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    import(&store, &source).unwrap();
+    let other = other_disk(dir.path());
+    File::options().write(true).open(&other).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
+    assert_eq!(import(&store, &other).unwrap().version, 2);
+    fs::remove_file(store.vmlinuz_path(&name(), 1)).unwrap();
+    let request = ImportRequest { source: source.clone(), name: name(), note: None };
+    let put_back = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
+    assert_eq!((put_back.version.version, put_back.put_back), (1, vec!["vmlinuz"]));
+    assert_eq!(import(&store, &source).unwrap().version, 3);
 }
 
 #[test]

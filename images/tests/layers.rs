@@ -215,6 +215,15 @@ fn a_persistent_disk_is_not_put_on_another_version() {
         .unwrap();
     assert!(matches!(error, LayerError::OtherParent { .. }));
     assert!(error.to_string().contains("debian-12/v1, not on debian-12/v2"), "{error}");
+    // Another disk has the same number.
+    new.version.version = 1;
+    let error = layers
+        .check(&machine(), &new, LayerMode::Persistent, 2.into(), Expected::There)
+        .unwrap_err()
+        .to_string();
+    let digests = [&old, &new].map(|base| base.version.digest[..12].to_owned());
+    assert!(error.contains("debian-12/v1 when that had other content"), "{error}");
+    assert!(digests.iter().all(|digest| error.contains(digest)), "{error}");
     assert_eq!(content(open(&layers, &old, LayerMode::Persistent, 3).as_ref())[0], 2);
 
     open(&layers, &old, LayerMode::Discard, 4).write_at(&[2; 10], 0).unwrap();

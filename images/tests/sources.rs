@@ -39,7 +39,7 @@ fn left_in(store: &Store) -> Vec<String> {
     let names = fs::read_dir(store.dir()).unwrap();
     let mut names: Vec<String> =
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| name != ".lock");
+    names.retain(|name| name != ".lock" && name != ".numbers.toml");
     names.sort();
     names
 }

@@ -15,8 +15,8 @@ use model::{
     Setting, StallVerb, Tag, WriteMode,
 };
 use service::{
-    Admin, Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog, MachineChange,
-    MachineView, Operator, PowerState, Rescue, Status, UnknownVerb, Viewer,
+    Admin, DamagedVersion, Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog,
+    MachineChange, MachineView, Operator, PowerState, Rescue, Status, UnknownVerb, Viewer,
 };
 use std::path::PathBuf;
 use wire::Mac;
@@ -40,6 +40,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
         .route("/images", get(images))
+        .route("/images/damaged", get(damaged_images))
         .route("/initrds", get(initrds))
         .merge(rooms::router())
         .merge(people::router())
@@ -184,6 +185,11 @@ async fn forget_rescue(service: Admin, name: NamePath) -> Answer<StatusCode> {
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Image versions with which machines can't start; those that are no versions any more, too.
+async fn damaged_images(service: Viewer) -> Json<Vec<DamagedVersion>> {
+    Json(service.damaged_images().await)
+}
+
 /// An image version with what the boot server made of it.
 #[derive(serde::Serialize)]
 struct Version {
@@ -203,6 +209,8 @@ struct Version {
 
 async fn images(service: Viewer) -> Json<Vec<Version>> {
     let mut versions = Vec::new();
+    // Else it is not known what is wrong with their files.
+    service.damaged_images().await;
     for version in service.site().images.clone() {
         let (image, number) = (version.image.clone(), version.version);
         let (initrd, initrd_bytes, initrd_error) = match service.initrd_state(&image, number) {

@@ -196,6 +196,7 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("PUT", "/api/v1/machines/{name}/rescue", ADMIN),
     ("DELETE", "/api/v1/machines/{name}/rescue", ADMIN),
     ("GET", "/api/v1/images", READ),
+    ("GET", "/api/v1/images/damaged", READ),
     ("GET", "/api/v1/initrds", READ),
     ("GET", "/api/v1/discovered", READ),
     ("POST", "/api/v1/discovered/{mac}/adopt", ADMIN),

@@ -115,6 +115,10 @@ fn damaged_images(paths: &Paths) -> Option<Verdict> {
     // Whether it can be read is checked with the images.
     let store = images::Store::look(&paths.images()).ok()?;
     let troubles = store.troubles().unwrap_or_default();
+    let troubles: Vec<String> = troubles
+        .iter()
+        .map(|((image, version), trouble)| format!("{image}/v{version}: {}", trouble.why))
+        .collect();
     (!troubles.is_empty()).then(|| {
         Verdict::Better(format!(
             "machines can't start with damaged images: {}. Mount the file system that holds them, put them back from a \

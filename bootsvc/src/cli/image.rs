@@ -7,6 +7,7 @@ use crate::privileges::{become_command, is_owner};
 use crate::site::{Refused, Site, connect};
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use hyper::StatusCode;
 use images::{Import, ImportError, ImportRequest, Progress, Step, Stop, Store};
 use model::{ImageName, ImageVersion, Machine, WriteMode};
 use serde::Deserialize;
@@ -94,7 +95,7 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     let work = move || store.import(&request, &stop, &mut { show });
     let imported = runtime.block_on(runtime.spawn_blocking(work)).context("the import died");
     clear_progress();
-    let Import { version, passed_over } = match imported? {
+    let Import { version, put_back, passed_over } = match imported? {
         Ok(import) => import,
         Err(error) => {
             if let ImportError::SameAsNewest { image, version } = &error {
@@ -112,14 +113,7 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     let recorded = record(paths, server, &version.image, version.version);
     clear_progress();
     let recorded = recorded?;
-    say(format!(
-        "{}: version {} imported: {}, kernel {}, {:.1} GB",
-        version.image,
-        version.version,
-        version.os_name.as_deref().unwrap_or("unknown system"),
-        version.kernel_version,
-        version.size_bytes as f64 / 1e9
-    ));
+    say(said_of_import(&version, &put_back));
     for passed_over in &passed_over {
         say(format!("passed over, in search of its kernel: {passed_over}"));
     }
@@ -134,6 +128,23 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     );
     advise(paths, &next);
     Ok(())
+}
+
+fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
+    let ImageVersion { image, version: number, .. } = version;
+    if !put_back.is_empty() {
+        return format!(
+            "{image}: version {number} has this content, and was damaged: put back {}. A machine that runs keeps the files \
+             that it has open until it starts again",
+            put_back.join(", ")
+        );
+    }
+    format!(
+        "{image}: version {number} imported: {}, kernel {}, {:.1} GB",
+        version.os_name.as_deref().unwrap_or("unknown system"),
+        version.kernel_version,
+        version.size_bytes as f64 / 1e9
+    )
 }
 
 fn clear_progress() {
@@ -210,6 +221,26 @@ struct Listed {
     note: Option<String>,
 }
 
+/// An image version with which machines can't start.
+#[derive(Deserialize)]
+struct Damaged {
+    image: ImageName,
+    version: u32,
+    why: String,
+}
+
+/// What helps a damaged version.
+const REPAIR: &str = "Import the same disk again under its name, which puts back what is missing; or mount the file system \
+                      that holds it, or put it back from a backup.";
+
+/// Image versions with which machines can't start. A server of an earlier Bootlace does not tell.
+fn damaged(site: &Site) -> anyhow::Result<Vec<Damaged>> {
+    site.get("/api/v1/images/damaged").or_else(|error| match error.downcast_ref::<Refused>() {
+        Some(refused) if refused.status == StatusCode::NOT_FOUND => Ok(Vec::new()),
+        _ => Err(error),
+    })
+}
+
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
     let versions: Value = site.get("/api/v1/images")?;
@@ -218,23 +249,28 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let versions: Vec<Listed> = serde_json::from_value(versions)?;
-    if versions.is_empty() {
+    let damaged = damaged(&site)?;
+    if versions.is_empty() && damaged.is_empty() {
         advise(paths, "No images yet. Import one: bootlace image import FILE --name NAME");
         return Ok(());
     }
     // Who keeps a disk stays on the version that it was made on, which the storage server knows.
     let storage: Storage = site.get("/api/v1/status")?;
     let machines: Vec<Booted> = site.get("/api/v1/machines")?;
-    let rows: Vec<[String; 7]> = versions
+    let is_damaged = |image: &ImageName, version: u32| {
+        damaged.iter().any(|it| (&it.image, it.version) == (image, version))
+    };
+    let mut rows: Vec<[String; 7]> = versions
         .iter()
         .map(|Listed { version, note }| {
+            let mark = if is_damaged(&version.image, version.version) { " damaged" } else { "" };
             let used_by = machines.iter().filter(|booted| {
                 booted.machine.image.as_ref() == Some(&version.image)
                     && booted.next_version == Some(version.version)
             });
             [
                 version.image.to_string(),
-                version.version.to_string(),
+                format!("{}{mark}", version.version),
                 version.os_name.clone().unwrap_or_default(),
                 version.kernel_version.clone(),
                 format!("{:.1} GB", version.size_bytes as f64 / 1e9),
@@ -243,7 +279,24 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
             ]
         })
         .collect();
+    // Of these no more is known.
+    let is_listed = |it: &Damaged| {
+        let of_it = |Listed { version, .. }: &Listed| {
+            (&version.image, version.version) == (&it.image, it.version)
+        };
+        versions.iter().any(of_it)
+    };
+    rows.extend(damaged.iter().filter(|it| !is_listed(it)).map(|it| {
+        let mut row: [String; 7] = Default::default();
+        (row[0], row[1]) = (it.image.to_string(), format!("{} damaged", it.version));
+        row
+    }));
     say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES", "NOTE"], &rows));
+    if !damaged.is_empty() {
+        let told =
+            damaged.iter().map(|it| format!("\n- {}/v{}: {}.", it.image, it.version, it.why));
+        say(format!("\nDamaged:{}\n{REPAIR}", told.collect::<String>()));
+    }
     let keeps_disk = |booted: &Booted| booted.machine.write_mode == WriteMode::Persistent;
     if let Some(error) = storage.storage_error.filter(|_| machines.iter().any(keeps_disk)) {
         say(format!(

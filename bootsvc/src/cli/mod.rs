@@ -161,7 +161,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // The chain of causes in one line; standard error may be closed.
             let told = paths.commands().complete(&wire::error_chain(error.as_ref()));
-            let _ = writeln!(std::io::stderr(), "bootlace: {told}");
+            let _ = writeln!(std::io::stderr(), "bootlace: {}", plain(&told));
             exit_code(&error)
         }
     }
@@ -178,7 +178,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// A line on standard output. Who closed it does not want to know.
 fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", plain(&line.to_string()));
+}
+
+/// Some of what is printed others have written: names of files in an image, kernel logs, answers of other servers. None of it
+/// does anything to the terminal.
+fn plain(text: &str) -> String {
+    let shown =
+        |it: char| if it.is_control() && it != '\n' && it != '\t' { '\u{fffd}' } else { it };
+    text.chars().map(shown).collect()
 }
 
 /// The same for a text that names commands, which are to work as they are printed.
@@ -241,6 +249,12 @@ mod tests {
         let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
         let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
         assert_eq!(names, service::COMMANDS);
+    }
+
+    #[test]
+    fn what_others_have_written_does_nothing_to_the_terminal() {
+        assert_eq!(plain("a\tb\nc"), "a\tb\nc");
+        assert_eq!(plain("\u{1b}[2J\u{9b}31m\r\u{7}"), "\u{fffd}[2J\u{fffd}31m\u{fffd}\u{fffd}");
     }
 
     #[test]

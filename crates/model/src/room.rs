@@ -52,7 +52,7 @@ impl<'de> serde::Deserialize<'de> for Seat {
 pub struct Room {
     /// Its name.
     pub name: RoomName,
-    /// A remark for people, at most [`Room::NOTE_MAX`] bytes; may be empty.
+    /// A remark for people, see [`is_note`](crate::is_note); may be empty.
     pub note: String,
     /// How many rows of seats it has, and how many seats a row; `None`: nobody has said, and seats may be anywhere.
     pub size: Option<Seat>,
@@ -66,9 +66,6 @@ pub struct Room {
 impl Room {
     /// Rooms of a site at most.
     pub const ROOMS_MAX: usize = 1000;
-
-    /// Longest note, in bytes.
-    pub const NOTE_MAX: usize = 200;
 
     /// A room of which nothing is said yet.
     pub fn new(name: RoomName) -> Self {

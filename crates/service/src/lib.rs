@@ -28,8 +28,8 @@ pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, RoomError};
 pub use crate::fleet::{
-    Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue, RoomChange,
-    RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,
+    DamagedVersion, Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
+    RoomChange, RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};

@@ -45,6 +45,23 @@ pub enum LayerError {
         /// Version that is asked for, as `image/v2`.
         wanted: String,
     },
+    /// The version that a persistent layer was made on has other content now.
+    #[error(
+        "the persistent disk of {machine} was made on {image}/v{version} when that had other content (BLAKE3 {made_on}…, \
+         now {found}…): put the former files of that version back, or start over by bootlace machine reset {machine}"
+    )]
+    OtherContent {
+        /// The machine.
+        machine: MachineName,
+        /// Image that the layer was made on.
+        image: ImageName,
+        /// Version that it was made on, and that is asked for.
+        version: u32,
+        /// Begin of the digest of what it was made on.
+        made_on: String,
+        /// Begin of the digest of what is there.
+        found: String,
+    },
     /// A discard layer did not survive a restart of the host.
     #[error(
         "what {machine} wrote in its boot {boot} was lost when this server restarted: {machine} must boot \

@@ -258,6 +258,16 @@ fn wanted(
 fn check_parent(have: About, wanted: &About) -> Result<(), LayerError> {
     match have.mode {
         LayerMode::Discard => Ok(()),
+        LayerMode::Persistent if (&have.image, have.version) == (&wanted.image, wanted.version) => {
+            let begin = |digest: &str| digest.chars().take(12).collect();
+            Err(LayerError::OtherContent {
+                machine: have.machine,
+                image: have.image,
+                version: have.version,
+                made_on: begin(&have.parent_digest),
+                found: begin(&wanted.parent_digest),
+            })
+        }
         LayerMode::Persistent => Err(LayerError::OtherParent {
             machine: have.machine,
             image: have.image,

@@ -1,9 +1,9 @@
 //! Versions that are being made: a folder of their own, until one rename makes them a version.
 
-use super::{Description, Store, names_in};
+use super::{Description, FILES, Same, Store, names_in};
 use crate::error::{StoreError, io_error};
 use crate::folder::{open_lock, sync};
-use model::ImageVersion;
+use model::{ImageName, ImageVersion};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,29 +28,36 @@ impl Store {
         Ok(Draft { folder, _lock: lock })
     }
 
-    /// Makes a draft the next version of its image, durably; unless the newest has the same content.
+    /// Makes a draft the next version of its image, durably; unless one has the same content, of which files are put
+    /// back if they are flawed.
     pub(crate) fn publish(
         &self,
         draft: Draft,
         mut version: ImageVersion,
         note: Option<String>,
+        same: Option<Same>,
     ) -> Result<Published, StoreError> {
         // One at a time: the number is free until we have taken it, and the newest is the newest.
         let _lock = self.lock()?;
         let image = version.image.clone();
-        if let Some(newest) = self.newest(&image)?
+        let flawed = same.filter(|same| !same.flawed.is_empty());
+        if flawed.is_none()
+            && let Some(&number) = self.numbers(&image)?.last()
+            && let Ok(newest) = self.version(&image, number)
             && newest.digest == version.digest
         {
             return Ok(Published::Same(newest));
         }
-        version.version = self.next_number(&image)?;
+        version.version = match &flawed {
+            Some(same) => same.version,
+            None => self.next_number(&image)?,
+        };
         let about_path = draft.path().join("image.toml");
         let description = Description { version, note };
         let text = toml::to_string(&description)
             .map_err(|error| io_error("write", &about_path)(io::Error::other(error)))?;
         fs::write(&about_path, text).map_err(io_error("write", &about_path))?;
-        // The disk holds the image's secrets; kernel and description don't.
-        for (name, mode) in [("disk.raw", 0o400), ("vmlinuz", 0o444), ("image.toml", 0o444)] {
+        for (name, mode) in FILES {
             let path = draft.path().join(name);
             fs::set_permissions(&path, Permissions::from_mode(mode))
                 .and_then(|()| File::open(&path)?.sync_all())
@@ -59,17 +66,37 @@ impl Store {
         fs::set_permissions(draft.path(), Permissions::from_mode(0o755))
             .and_then(|()| sync(draft.path()))
             .map_err(io_error("sync", draft.path()))?;
+        let version = description.version;
+        self.note_number(&image, version.version, Some(&version.digest))?;
+        match flawed {
+            Some(Same { flawed, .. }) => {
+                self.put_back(draft, &image, version.version, &flawed)?;
+                Ok(Published::PutBack(version, flawed))
+            }
+            None => {
+                self.rename_draft(draft, &image, version.version)?;
+                Ok(Published::New(version))
+            }
+        }
+    }
+
+    /// Gives a draft that is complete the name of a version, durably.
+    pub(super) fn rename_draft(
+        &self,
+        draft: Draft,
+        image: &ImageName,
+        number: u32,
+    ) -> Result<(), StoreError> {
         let image_dir = self.dir.join(image.as_str());
         fs::create_dir_all(&image_dir).map_err(io_error("make the folder", &image_dir))?;
-        let path = self.version_dir(&image, description.version.version);
+        let path = self.version_dir(image, number);
         if let Err(error) = fs::rename(draft.path(), &path) {
             let _ = fs::remove_dir(&image_dir);
             return Err(io_error("make", &path)(error));
         }
         draft.keep();
         sync(&image_dir).map_err(io_error("sync", &image_dir))?;
-        sync(&self.dir).map_err(io_error("sync", &self.dir))?;
-        Ok(Published::New(description.version))
+        sync(&self.dir).map_err(io_error("sync", &self.dir))
     }
 
     /// Held while drafts are made and published; ends with the file.
@@ -103,6 +130,8 @@ pub(crate) enum Published {
     New(ImageVersion),
     /// Nothing: this version has the same content.
     Same(ImageVersion),
+    /// These files of a version that was damaged, or gone.
+    PutBack(ImageVersion, Vec<&'static str>),
 }
 
 /// A version that is being made.

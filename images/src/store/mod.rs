@@ -4,9 +4,12 @@
 //! by one rename, and never changes after.
 
 mod draft;
+mod numbers;
+mod put_back;
 mod trouble;
 
 pub(crate) use draft::{Draft, Published};
+pub(crate) use put_back::Same;
 pub use trouble::VersionTrouble;
 
 use crate::base::Base;
@@ -15,13 +18,17 @@ use crate::error::{StoreError, io_error};
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
 use crate::volumes::find_volumes;
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, one_line};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// The files of a version and who may read them, in the order in which they are put in place. The disk holds the image's
+/// secrets; kernel and description don't.
+const FILES: [(&str, u32); 3] = [("disk.raw", 0o400), ("vmlinuz", 0o444), ("image.toml", 0o444)];
 
 /// The image store of one server. Several processes may use one folder at once.
 pub struct Store {
@@ -101,23 +108,13 @@ impl Store {
         Ok(self.description(image, version)?.version)
     }
 
-    /// What people wanted to remember about a version.
+    /// What people wanted to remember about a version, in one line.
     ///
     /// # Errors
     /// There is no such version, or its description can't be read.
     pub fn note(&self, image: &ImageName, version: u32) -> Result<Option<String>, StoreError> {
-        Ok(self.description(image, version)?.note)
-    }
-
-    /// The version with the highest number; `None` if the image has none.
-    ///
-    /// # Errors
-    /// The store can't be read, or the version's description.
-    pub fn newest(&self, image: &ImageName) -> Result<Option<ImageVersion>, StoreError> {
-        match self.numbers(image)?.last() {
-            Some(&number) => self.version(image, number).map(Some),
-            None => Ok(None),
-        }
+        // An earlier Bootlace took any text.
+        Ok(self.description(image, version)?.note.as_deref().map(one_line))
     }
 
     /// Opens a version's disk, read-only. All who open the same version share one open file.
@@ -128,10 +125,13 @@ impl Store {
         let described = self.version(image, version)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (image.clone(), version);
-        if let Some(block) = open.get(&key).and_then(Weak::upgrade) {
+        let path = self.disk_path(image, version);
+        // Not one that was put back since: who has the damaged one open keeps that.
+        if let Some(block) = open.get(&key).and_then(Weak::upgrade)
+            && block.is_at(&path)
+        {
             return Ok(Base { version: described, block });
         }
-        let path = self.disk_path(image, version);
         let block = Arc::new(RawFile::open(&path).map_err(io_error("open", &path))?);
         let size_bytes = block.size_bytes();
         if size_bytes != described.size_bytes {
@@ -184,9 +184,7 @@ impl Store {
         {
             let _lock = self.lock()?;
             // A number never comes back: people remember what v7 was.
-            let used_path = self.used_path(image);
-            let used = self.next_number(image)? - 1;
-            fs::write(&used_path, used.to_string()).map_err(io_error("write", &used_path))?;
+            self.note_number(image, version, None)?;
             fs::rename(&path, target).map_err(io_error("remove", &path))?;
         }
         draft.remove()
@@ -194,16 +192,22 @@ impl Store {
 
     fn description(&self, image: &ImageName, version: u32) -> Result<Description, StoreError> {
         let path = self.version_dir(image, version).join("image.toml");
+        let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Missing { image: image.clone(), version });
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(damaged("it is not text".to_owned()));
+            }
             Err(error) => return Err(io_error("read", &path)(error)),
         };
-        let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
-        let description: Description =
-            toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
+        if text.trim().is_empty() {
+            return Err(damaged("it is empty".to_owned()));
+        }
+        let description: Description = toml::from_str(&text)
+            .map_err(|_| damaged("it is not what an import wrote".to_owned()))?;
         if description.version.image != *image || description.version.version != version {
             return Err(damaged(format!(
                 "it describes {}/v{}",
@@ -223,26 +227,6 @@ impl Store {
             names_in(&dir)?.iter().filter_map(|name| name.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
-    }
-
-    /// One more than the highest number that was ever given out.
-    fn next_number(&self, image: &ImageName) -> Result<u32, StoreError> {
-        let path = self.used_path(image);
-        let used = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| StoreError::Damaged {
-                path,
-                why: format!("{text:?} is not a version number"),
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(io_error("read", &path)(error)),
-        };
-        let last = self.numbers(image)?.last().copied().unwrap_or(0);
-        Ok(last.max(used).saturating_add(1))
-    }
-
-    /// Holds the highest number that was given out, once a version was removed.
-    fn used_path(&self, image: &ImageName) -> PathBuf {
-        self.dir.join(image.as_str()).join("last-number")
     }
 
     fn version_dir(&self, image: &ImageName, version: u32) -> PathBuf {

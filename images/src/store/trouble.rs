@@ -3,6 +3,7 @@
 use super::{Store, names_in};
 use crate::error::StoreError;
 use model::{ImageName, ImageVersion, Machine};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -34,20 +35,7 @@ impl Store {
             Ok(_) => {
                 return without_kernel("another disk has its number in the image store".to_owned());
             }
-            Err(StoreError::Missing { .. }) if !self.has_images() => {
-                let dir = self.dir.display();
-                return without_kernel(format!(
-                    "{dir} is empty: its file system is probably not mounted"
-                ));
-            }
-            Err(StoreError::Missing { .. }) => {
-                let dir = self.version_dir(image, *number);
-                return without_kernel(format!("{} is gone", dir.display()));
-            }
-            Err(StoreError::Io { action, path, source }) => {
-                return without_kernel(format!("can't {action} {}: {source}", path.display()));
-            }
-            Err(error) => return without_kernel(error.to_string()),
+            Err(error) => return Some(self.unreadable(image, *number, error)),
         }
         match size_of(self.vmlinuz_path(image, *number)) {
             Err(why) => return without_kernel(why),
@@ -64,27 +52,44 @@ impl Store {
         Some(VersionTrouble { why, has_kernel: true })
     }
 
-    /// Versions that are in the store and with which machines can't start, and why: `debian-12/v3: … is gone`.
+    /// Versions that are in the store and with which machines can't start, by image and number.
     ///
     /// # Errors
     /// The store can't be read.
-    pub fn troubles(&self) -> Result<Vec<String>, StoreError> {
-        let mut troubles = Vec::new();
+    pub fn troubles(&self) -> Result<BTreeMap<(ImageName, u32), VersionTrouble>, StoreError> {
+        let mut troubles = BTreeMap::new();
         for name in names_in(&self.dir)? {
             let Ok(image) = name.parse::<ImageName>() else { continue };
             for number in self.numbers(&image)? {
-                let why = match self.version(&image, number) {
-                    Ok(version) => self.trouble(&version).map(|trouble| trouble.why),
-                    Err(StoreError::Io { action, path, source }) => {
-                        Some(format!("can't {action} {}: {source}", path.display()))
-                    }
-                    Err(error) => Some(error.to_string()),
+                let trouble = match self.version(&image, number) {
+                    Ok(version) => self.trouble(&version),
+                    Err(error) => Some(self.unreadable(&image, number, error)),
                 };
-                troubles.extend(why.map(|why| format!("{image}/v{number}: {why}")));
+                troubles.extend(trouble.map(|trouble| ((image.clone(), number), trouble)));
             }
         }
-        troubles.sort();
         Ok(troubles)
+    }
+
+    /// What it means that a version's description can't be read.
+    fn unreadable(&self, image: &ImageName, number: u32, error: StoreError) -> VersionTrouble {
+        let why = match error {
+            StoreError::Missing { .. } if !self.has_images() => {
+                let dir = self.dir.display();
+                format!("{dir} is empty: its file system is probably not mounted")
+            }
+            StoreError::Missing { .. } => {
+                let dir = self.version_dir(image, number);
+                let about = dir.join("image.toml");
+                let gone = if dir.is_dir() { about } else { dir };
+                format!("{} is gone", gone.display())
+            }
+            StoreError::Io { action, path, source } => {
+                format!("can't {action} {}: {source}", path.display())
+            }
+            error => error.to_string(),
+        };
+        VersionTrouble { why, has_kernel: false }
     }
 
     /// Whether there is any image, as far as folders show.
@@ -130,14 +135,23 @@ mod tests {
         let damaged = add(4, &[("vmlinuz", 9), ("disk.raw", 4096)]);
         fs::write(damaged.join("image.toml"), "version = 4").unwrap();
         fs::create_dir(folder.path().join("debian/5")).unwrap();
+        let empty = add(6, &[]);
+        fs::write(empty.join("image.toml"), "").unwrap();
+        let foreign = add(7, &[]);
+        fs::write(foreign.join("image.toml"), [0xff, 0xfe]).unwrap();
         let troubles = Store::open(folder.path()).unwrap().troubles().unwrap();
-        let said = ["v2: ", "v3: ", "v4: ", "v5: version 5 of the image debian is not in"];
+        let said = [
+            (2, "disk.raw has 512 bytes instead of 4096"),
+            (3, "vmlinuz is gone"),
+            (4, "image.toml is damaged: it is not what an import wrote"),
+            (5, "5/image.toml is gone"),
+            (6, "image.toml is damaged: it is empty"),
+            (7, "image.toml is damaged: it is not text"),
+        ];
         assert_eq!(troubles.len(), said.len(), "{troubles:?}");
-        for (trouble, says) in troubles.iter().zip(said) {
-            assert!(trouble.contains(says), "{troubles:?}");
+        for (((image, number), trouble), (version, says)) in troubles.iter().zip(said) {
+            assert_eq!((image.as_str(), *number), ("debian", version));
+            assert!(trouble.why.ends_with(says), "{troubles:?}");
         }
-        let (cut, gone) = (&troubles[0], &troubles[1]);
-        assert!(cut.ends_with("disk.raw has 512 bytes instead of 4096"), "{cut}");
-        assert!(gone.ends_with("vmlinuz is gone"), "{gone}");
     }
 }

@@ -38,6 +38,8 @@ struct Image {
 struct Images {
     frame: Frame,
     images: Vec<Image>,
+    /// What is so damaged that nothing else is known of it, and why.
+    unreadable: Vec<(String, String)>,
 }
 
 pub(crate) async fn show(service: Viewer) -> Page {
@@ -97,7 +99,11 @@ pub(crate) async fn show(service: Viewer) -> Page {
         }
     }
     images.reverse();
+    let damaged = service.damaged_images().await.into_iter();
+    let unreadable = damaged.filter(|it| site.version(&it.image, it.version).is_none());
+    let unreadable = unreadable.map(|it| (format!("{} v{}", it.image, it.version), it.why));
+    let unreadable = unreadable.collect();
     let frame = Frame::new(&service, "images", "Images");
     let frame = if is_building { frame.refreshed(REFRESH_SECONDS) } else { frame };
-    Ok(render(StatusCode::OK, &Images { frame, images }))
+    Ok(render(StatusCode::OK, &Images { frame, images, unreadable }))
 }

@@ -53,7 +53,7 @@ pub enum RoomError {
         seat: Seat,
     },
     /// The note is too long, or would break the tables that it stands in.
-    #[error("a note is one line of at most {} bytes, without control characters", Room::NOTE_MAX)]
+    #[error("a note is one line of at most {} bytes, without control characters", model::NOTE_MAX)]
     BadNote,
     /// There are too many.
     #[error("there are {} rooms already, which is the most: remove one first", Room::ROOMS_MAX)]

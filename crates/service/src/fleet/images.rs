@@ -4,11 +4,22 @@ use crate::error::Error;
 use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
 use crate::people::Admin;
 use crate::service::Service;
-use images::Store;
+use images::{Store, VersionTrouble};
 use initrd_builder::ModuleSource;
 use model::{BootFile, BootPart, ImageName, ImageVersion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// An image version with which machines can't start.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DamagedVersion {
+    /// The image.
+    pub image: ImageName,
+    /// The version's number.
+    pub version: u32,
+    /// What is wrong with its files.
+    pub why: String,
+}
 
 impl Admin {
     /// Records a version that somebody has made in the image store, and builds its initrd. Who records it again changes
@@ -85,6 +96,17 @@ impl Service {
     pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<String> {
         let troubles = self.image_troubles().last();
         troubles.get(&(image.clone(), version)).map(|trouble| trouble.why.clone())
+    }
+
+    /// Image versions with which machines can't start, and why, whether machines are to boot them or not; also those that
+    /// are so damaged that they are no versions any more. Looks at their files if nobody has done so yet.
+    pub async fn damaged_images(&self) -> Vec<DamagedVersion> {
+        self.know_images().await;
+        let troubles = self.image_troubles().last();
+        let told = |((image, version), trouble): (&(ImageName, u32), &VersionTrouble)| {
+            DamagedVersion { image: image.clone(), version: *version, why: trouble.why.clone() }
+        };
+        troubles.iter().map(told).collect()
     }
 
     /// The initrd of an image version; builds it if it is not in the cache.

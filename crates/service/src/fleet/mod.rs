@@ -21,7 +21,7 @@ mod state_copy;
 mod viewer;
 
 pub use discovered::Discovered;
-pub use images::image_modules;
+pub use images::{DamagedVersion, image_modules};
 pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;

@@ -97,17 +97,26 @@ impl Service {
                     && store.trouble(version).is_none()
             };
             let are_back = lost.iter().any(is_back);
+            // Also what no index knows: a description that can't be read is in none since the last start but one.
+            let mut troubles = store.troubles().unwrap_or_default();
             let all = site.images.iter().chain(lost.iter());
-            let troubles = all.filter_map(|version| {
+            troubles.extend(all.filter_map(|version| {
                 let trouble = store.trouble(version)?;
                 Some(((version.image.clone(), version.version), trouble))
-            });
-            (troubles.collect(), are_back)
+            }));
+            (troubles, are_back)
         });
         let Ok((troubles, are_back)) = looked.await else { return };
         self.image_troubles().put(troubles);
         if are_back {
             self.index_images().await;
+        }
+    }
+
+    /// The same if nobody has looked yet, as where no boot server runs.
+    pub(super) async fn know_images(&self) {
+        if !self.image_troubles().are_known() {
+            self.look_at_images().await;
         }
     }
 

@@ -7,7 +7,7 @@ use crate::service::Service;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
     ImageName, KernelArgs, Machine, MachineName, Room, RoomName, RootKind, RootUrl, Seat, Setting,
-    Settings, Tag, WriteMode, present,
+    Settings, Tag, WriteMode, is_note, present,
 };
 
 /// What to change of what machines inherit; `None` leaves it as it is.
@@ -194,7 +194,7 @@ fn apply(
         room.name = new;
     }
     if let Some(note) = change.note {
-        if note.len() > Room::NOTE_MAX || note.chars().any(char::is_control) {
+        if !is_note(&note) {
             return Err(Error::from(RoomError::BadNote).into());
         }
         room.note = note;

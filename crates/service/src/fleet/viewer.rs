@@ -1,6 +1,7 @@
 //! What whoever may look is shown.
 
 use super::discovered::Discovered;
+use super::images::DamagedVersion;
 use super::machine_view::MachineView;
 use super::preview::Preview;
 use super::rooms::RoomView;
@@ -152,6 +153,12 @@ impl Viewer {
     /// Whether the storage server may still have the disk of a removed machine of this name. Never waits.
     pub fn has_left_disk(&self, machine: &MachineName) -> bool {
         self.service().has_left_disk(machine)
+    }
+
+    /// Image versions with which machines can't start, and why; also those that are so damaged that they are no versions
+    /// any more.
+    pub async fn damaged_images(&self) -> Vec<DamagedVersion> {
+        self.service().damaged_images().await
     }
 
     /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show.

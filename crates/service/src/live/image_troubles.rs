@@ -3,22 +3,34 @@
 use images::VersionTrouble;
 use model::ImageName;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+type Troubles = Arc<BTreeMap<(ImageName, u32), VersionTrouble>>;
 
 /// What the last look at the image store has found.
 #[derive(Debug, Default)]
 pub(crate) struct ImageTroubles {
-    last: Mutex<Arc<BTreeMap<(ImageName, u32), VersionTrouble>>>,
+    /// `None`: nobody has looked yet.
+    last: Mutex<Option<Troubles>>,
 }
 
 impl ImageTroubles {
     /// What the last look has found, by image and version. Never waits.
-    pub(crate) fn last(&self) -> Arc<BTreeMap<(ImageName, u32), VersionTrouble>> {
-        Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn last(&self) -> Troubles {
+        self.lock().clone().unwrap_or_default()
+    }
+
+    /// Whether somebody has looked.
+    pub(crate) fn are_known(&self) -> bool {
+        self.lock().is_some()
     }
 
     /// A look has found exactly these.
     pub(crate) fn put(&self, found: BTreeMap<(ImageName, u32), VersionTrouble>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+        *self.lock() = Some(Arc::new(found));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Troubles>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

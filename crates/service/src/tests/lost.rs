@@ -1,6 +1,7 @@
 //! A database that was lost, or is an older one; disks and images that are not there.
 
 use super::*;
+use crate::DamagedVersion;
 use crate::live::Answer;
 use model::{DiskReport, ExportOrder, FindingKind, MachineName};
 use rusqlite::Connection;
@@ -311,4 +312,26 @@ async fn a_disk_that_was_to_be_deleted_goes_when_the_storage_server_is_back() {
     }
     running.abort();
     assert!(asked.lock().unwrap().is_empty() && !service.has_left_disk(&name()));
+}
+
+#[tokio::test]
+async fn a_version_whose_description_is_damaged_does_not_vanish() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Discard).await;
+    drop(service);
+    add_image(folder.path(), "debian", 2);
+    add_files(folder.path(), "debian", 1);
+    add_files(folder.path(), "debian", 2);
+    let about = options(folder.path()).images.join("debian/2/image.toml");
+    drop(Service::open(options(folder.path())).unwrap());
+    std::fs::write(about, "").unwrap();
+    // The first start takes it out of the index, and the second one knows nothing of it. No boot server runs.
+    for _ in 0..2 {
+        let service = Service::open(options(folder.path())).unwrap();
+        let damaged = service.damaged_images().await;
+        let [DamagedVersion { version: 2, why, .. }] = &damaged[..] else { panic!("{damaged:?}") };
+        assert!(why.ends_with("debian/2/image.toml is damaged: it is empty"), "{why}");
+        let text = cause(&service, FindingKind::ImageDamaged).await.unwrap();
+        assert!(text.contains("it is empty") && text.contains("with version 1 instead"), "{text}");
+    }
 }

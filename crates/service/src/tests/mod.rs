@@ -61,6 +61,13 @@ fn add_image(root: &Path, name: &str, version: u32) {
     std::fs::write(folder.join("image.toml"), about).unwrap();
 }
 
+/// Adds the files that a version has beside its description.
+fn add_files(root: &Path, name: &str, version: u32) {
+    let folder = options(root).images.join(name).join(version.to_string());
+    std::fs::write(folder.join("vmlinuz"), "kernel").unwrap();
+    std::fs::write(folder.join("disk.raw"), [0; 4096]).unwrap();
+}
+
 /// Pretends that the initrds are built.
 fn pretend_initrds(service: &Service) {
     for version in &service.site().images {

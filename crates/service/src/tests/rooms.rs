@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{RoomChange, SettingsChange};
-use model::{Origin, Origins, Room, RoomName, Setting};
+use model::{Origin, Origins, RoomName, Setting};
 
 fn mac(n: u8) -> Mac {
     Mac([0x52, 0x54, 0, 0, 1, n])
@@ -150,7 +150,7 @@ async fn what_contradicts_itself_is_refused_and_changes_nothing() {
     assert!(error.contains("spoil it for each other: add the option ro"), "{error}");
     let error = set(RoomChange { root: Some(RootKind::Iscsi), ..change() }).await;
     assert!(error.contains("the room r101 has no address of its iscsi root"), "{error}");
-    let note = Some("x".repeat(Room::NOTE_MAX + 1));
+    let note = Some("x".repeat(model::NOTE_MAX + 1));
     assert!(set(RoomChange { note, ..change() }).await.contains("at most 200 bytes"));
     let note = Some("two\nlines".to_owned());
     assert!(set(RoomChange { note, ..change() }).await.contains("without control characters"));

@@ -25,6 +25,7 @@ fn image(image: &str) -> MachineChange {
 async fn what_was_cured_is_not_said_any_more() {
     let folder = tempfile::tempdir().unwrap();
     add_image(folder.path(), "debian", 1);
+    add_files(folder.path(), "debian", 1);
     let hands = Hands::at(1_000_000_000_000);
     let clock = hands.clock();
     let service = Service::open(Options { clock, ..options(folder.path()) }).unwrap();

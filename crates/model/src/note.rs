@@ -1,0 +1,31 @@
+//! Remarks of people, as they are shown in lists and on terminals.
+
+use alloc::string::String;
+
+/// Longest note, in bytes.
+pub const NOTE_MAX: usize = 200;
+
+/// Whether a text may be a note: one line, without control characters.
+pub fn is_note(text: &str) -> bool {
+    text.len() <= NOTE_MAX && !text.chars().any(char::is_control)
+}
+
+/// A text that others have written as one line that does nothing to a terminal: control characters are spaces there.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_one_line_that_does_nothing() {
+        assert!(is_note("") && is_note("as installed, für alle") && is_note(&"x".repeat(NOTE_MAX)));
+        assert!(!is_note(&"x".repeat(NOTE_MAX + 1)));
+        for text in ["a\nb", "\u{1b}[2J", "a\tb", "\u{9b}31m", "a\0"] {
+            assert!(!is_note(text), "{text:?}");
+            assert!(is_note(&one_line(text)), "{text:?}");
+        }
+    }
+}
