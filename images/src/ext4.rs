@@ -12,6 +12,9 @@ const INODE_BYTES_CHECKED: u16 = 256;
 /// mke2fs makes no smaller groups; a file system of smaller ones would be a table of groups, gigabytes long.
 const BLOCKS_PER_GROUP_MIN: u32 = 256;
 
+/// In `s_state`; `s_error_count` says the same since Linux 2.6.36. e2fsck takes both back.
+const STATE_ERRORS: u16 = 2;
+
 const FILETYPE: u32 = 0x2;
 const RECOVER: u32 = 0x4;
 const HAS_64BIT: u32 = 0x80;
@@ -42,6 +45,10 @@ pub(crate) struct Superblock {
     pub(crate) not_read: Vec<&'static str>,
     /// It was not unmounted, and what its journal holds is not in its place.
     pub(crate) needs_recovery: bool,
+    /// Linux has met errors in it, and nobody has repaired them since.
+    pub(crate) has_errors: bool,
+    /// How many files and folders it has room for.
+    pub(crate) n_inodes: u32,
     /// It has checksums, of which its inodes hold one half only.
     pub(crate) has_half_checksums: bool,
 }
@@ -77,6 +84,8 @@ impl Superblock {
             size_bytes: n_blocks.saturating_mul(block_bytes),
             not_read,
             needs_recovery: features & RECOVER != 0,
+            has_errors: u16_at(0x3a) & STATE_ERRORS != 0 || u32_at(0x194) != 0,
+            n_inodes: u32_at(0),
             has_half_checksums: has_checksums && u16_at(0x58) < INODE_BYTES_CHECKED,
         })
     }
@@ -132,6 +141,17 @@ mod tests {
         check(0x2_83d2, "(meta_bg, mmp, inline_data, casefold): copy its files");
         check(0x2c0, "(no filetype)");
         check(0x4000_02c2, "newer than this program");
+    }
+
+    #[test]
+    fn errors_that_linux_has_met_are_seen() {
+        let has_errors = |at: usize, value: u8| {
+            let mut bytes = superblock(2, false, 256);
+            bytes[at] = value;
+            Superblock::parse(&bytes).unwrap().has_errors
+        };
+        assert!(has_errors(0x3a, 3) && has_errors(0x194, 1));
+        assert!(!has_errors(0x3a, 1) && !has_errors(0x3a, 0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::raw::RawFile;
 use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
 use crate::store::{Draft, Published, Store};
-use crate::system::find_system;
+use crate::system::{System, check_root, find_system};
 use model::{ImageName, ImageVersion, is_note};
 use std::fs::File;
 use std::io;
@@ -46,6 +46,8 @@ pub struct Import {
     pub put_back: Vec<&'static str>,
     /// Kernels of the system that were not taken, and why, for people: `/boot/vmlinuz-7.0: it is empty`.
     pub passed_over: Vec<String>,
+    /// What is wrong with the system, though machines start with it, for people.
+    pub warnings: Vec<String>,
 }
 
 impl Store {
@@ -94,6 +96,7 @@ impl Store {
         let disk: Arc<dyn Block> =
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
         let system = find_system(&disk, &request.source)?;
+        check_root(&disk, &system.volume, &request.source, stop)?;
         drop(disk);
         let version = ImageVersion {
             image: request.name.clone(),
@@ -103,8 +106,8 @@ impl Store {
             size_bytes,
             partition: system.volume.partition,
             file_system: system.file_system,
-            kernel_version: system.kernel_version,
-            os_name: system.os_name,
+            kernel_version: system.kernel_version.clone(),
+            os_name: system.os_name.clone(),
             imported_unix: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
@@ -132,7 +135,8 @@ impl Store {
             }
         };
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
-        Ok(Import { version, put_back, passed_over: system.passed_over })
+        let System { passed_over, warnings, .. } = system;
+        Ok(Import { version, put_back, passed_over, warnings })
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {

@@ -29,14 +29,14 @@ pub(crate) struct Search {
 
 /// Looks for a kernel in these folders, and in those of modules below `/`.
 ///
-/// `has_modules` says whether a kernel of this version is of any use.
+/// `trouble` says why a kernel of this version is of no use; `None`: it is.
 ///
 /// # Errors
 /// A folder or a file can't be read: what is damaged is not passed over.
 pub(crate) fn find_kernel(
     root: &Rootfs,
     folders: &[&str],
-    has_modules: &dyn Fn(&str) -> Result<bool, RootfsError>,
+    trouble: &dyn Fn(&str) -> Result<Option<String>, RootfsError>,
 ) -> Result<Search, RootfsError> {
     let mut paths: Vec<String> = Vec::new();
     for folder in folders {
@@ -63,8 +63,7 @@ pub(crate) fn find_kernel(
     // Those that links name first, in their order.
     kernels.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| compare_versions(&b.1, &a.1)));
     for (_, version, path) in kernels {
-        if !has_modules(&version)? {
-            let why = format!("its modules are missing: there are none in /lib/modules/{version}");
+        if let Some(why) = trouble(&version)? {
             search.passed_over.push(format!("{path}: {why}"));
             continue;
         }

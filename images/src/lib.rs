@@ -1,5 +1,4 @@
 //! Where bits live: image versions, write layers of machines, and import of foreign disk images.
-#![forbid(unsafe_code)]
 
 mod base;
 mod block;
@@ -19,6 +18,7 @@ mod folder;
 mod import;
 mod kernel;
 mod layer;
+mod lease;
 mod memory;
 mod opened;
 mod partitions;

@@ -1,6 +1,7 @@
 //! A file or device that is imported: opened without a wait, and used by nobody who writes.
 
 use crate::error::ImportError;
+use crate::lease;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::OFlags;
@@ -8,6 +9,12 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// So often, and this far apart, is looked again whether a writer is still there: a child that is about to start a program is
+/// one for milliseconds, on a busy machine for tenths of a second.
+const WRITER_LOOKS: u32 = 8;
+const WRITER_LOOK_INTERVAL: Duration = Duration::from_millis(60);
 
 /// A source of an import.
 pub(crate) struct Opened {
@@ -60,6 +67,10 @@ impl Opened {
             },
             _ => source_error(error),
         })?;
+        if let Some(Writer { name, help }) = lasting_writer(&file, &kind, path) {
+            let how = format!("open for writing by {name}");
+            return Err(ImportError::InUse { path: path.to_owned(), how, help });
+        }
         let metadata = file.metadata().map_err(source_error)?;
         // A block device has no length of its own, but an end.
         let size_bytes = file.seek(SeekFrom::End(0)).map_err(source_error)?;
@@ -67,10 +78,6 @@ impl Opened {
             0 => size_bytes,
             bytes => bytes.min(size_bytes),
         };
-        if let Some(Writer { name, help }) = writer(&file, &metadata, path) {
-            let how = format!("open for writing by {name}");
-            return Err(ImportError::InUse { path: path.to_owned(), how, help });
-        }
         let before = Stamp::of(&metadata);
         Ok(Self { file, size_bytes, allocated_bytes, path: path.to_owned(), before })
     }
@@ -119,17 +126,33 @@ struct Writer {
     help: String,
 }
 
-/// Who has the file open for writing, as far as that can be seen from here.
+/// Who has the file open for writing and keeps it so. Whoever has just closed it may have a child that has not done so yet: one
+/// that starts another program, and has all files of its parent until then.
+fn lasting_writer(file: &File, metadata: &Metadata, path: &Path) -> Option<Writer> {
+    for _ in 0..WRITER_LOOKS {
+        writer(file, metadata, path)?;
+        std::thread::sleep(WRITER_LOOK_INTERVAL);
+    }
+    writer(file, metadata, path)
+}
+
+/// Who has the file open for writing, as far as that can be seen from here. Who is in a container, or is another user's, may
+/// have no name here, and the kernel still counts him.
 fn writer(file: &File, metadata: &Metadata, path: &Path) -> Option<Writer> {
     let program =
         |name| Writer { name, help: "shut the machine down, or end the program".to_owned() };
     let device = |name| Writer { help: format!("detach it with `losetup -d {name}`"), name };
     let locked =
         || has_qemu_lock(file).then(|| "a virtual machine, or a tool of QEMU's".to_owned());
+    let nameless = || Writer {
+        name: "a program that can't be seen from here, such as one in a container".to_owned(),
+        help: "shut the machine down, or end the program (`lsof` as root may name it)".to_owned(),
+    };
     writing_process(metadata, path)
         .map(program)
         .or_else(|| writing_loop_device(metadata).map(device))
         .or_else(|| locked().map(program))
+        .or_else(|| (lease::has_writer(file) == Some(true)).then(nameless))
 }
 
 /// QEMU locks bytes of the images that it uses: for each permission that it has one from 100 on
@@ -151,7 +174,7 @@ fn has_qemu_lock(file: &File) -> bool {
     })
 }
 
-/// A process with a descriptor for writing, by `/proc`.
+/// A process with a descriptor for writing, by `/proc`, under whatever name it has opened the file.
 fn writing_process(metadata: &Metadata, path: &Path) -> Option<String> {
     let name = path.canonicalize().ok()?.file_name()?.to_owned();
     for process in fs::read_dir("/proc").ok()?.flatten() {
@@ -164,15 +187,23 @@ fn writing_process(metadata: &Metadata, path: &Path) -> Option<String> {
         // Processes end while we look, and those of others may be closed to us.
         let Ok(descriptors) = fs::read_dir(folder.join("fd")) else { continue };
         for descriptor in descriptors.flatten() {
-            // By name first: to ask a file itself may take for ever, if its server is away.
-            let has_name = fs::read_link(descriptor.path())
-                .is_ok_and(|target| target.file_name() == Some(name.as_os_str()));
+            let about = folder.join("fdinfo").join(descriptor.file_name());
+            let Ok(about) = fs::read_to_string(about) else { continue };
+            if !may_write(&about) {
+                continue;
+            }
+            // To ask a file itself may take for ever, if its server is away: only one that is probably ours.
+            let may_be_it = match inode(&about) {
+                Some(inode) if !metadata.file_type().is_block_device() => inode == metadata.ino(),
+                // Each name of a device has an inode of its own; and Linux before 5.14 does not tell.
+                _ => fs::read_link(descriptor.path()).is_ok_and(|target| {
+                    target.starts_with("/dev") || target.file_name() == Some(name.as_os_str())
+                }),
+            };
             let is_same = || {
                 fs::metadata(descriptor.path()).is_ok_and(|other| is_same_file(&other, metadata))
             };
-            let about = folder.join("fdinfo").join(descriptor.file_name());
-            if has_name && is_same() && fs::read_to_string(about).is_ok_and(|text| may_write(&text))
-            {
+            if may_be_it && is_same() {
                 let program = fs::read_to_string(folder.join("comm")).unwrap_or_default();
                 let pid = process.file_name();
                 return Some(format!("{} (pid {})", program.trim().escape_debug(), pid.display()));
@@ -180,6 +211,11 @@ fn writing_process(metadata: &Metadata, path: &Path) -> Option<String> {
         }
     }
     None
+}
+
+/// The file's inode by `/proc/PID/fdinfo/N`.
+fn inode(about: &str) -> Option<u64> {
+    about.lines().find_map(|line| line.strip_prefix("ino:")?.trim().parse().ok())
 }
 
 /// Whether `/proc/PID/fdinfo/N` is that of a descriptor for writing.
@@ -224,5 +260,7 @@ mod tests {
         assert!(may_write("pos:\t0\nflags:\t0100001\n"));
         assert!(!may_write("pos:\t0\nflags:\t0100000\n"));
         assert!(!may_write("") && !may_write("flags:\tx"));
+        assert_eq!(inode("flags:\t01\nino:\t1234\n"), Some(1234));
+        assert_eq!((inode("flags:\t01\n"), inode("ino:\tx")), (None, None));
     }
 }

@@ -6,12 +6,24 @@ use crate::error::RootfsError;
 use crate::ext4::{CHECKSUMS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock};
 use crate::fat::Fat;
 use crate::partitions::read_if_there;
+use crate::stop::Stop;
 use crate::volumes::{Content, FAT, Volume};
-use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
+use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType, PathBuf};
 use std::sync::Arc;
 
 /// A file of this size or more is not read into memory: no kernel or module is that big.
 const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// A folder has one name in a sound file system: many more of them are a circle.
+const LINKS_PER_INODE: u32 = 2;
+
+/// Why a look at a whole file system ended.
+pub(crate) enum CheckError {
+    /// It was told to.
+    Stopped,
+    /// Something there is damaged.
+    Damaged(RootfsError),
+}
 
 /// A file system of an image: its root, or that of `/boot`.
 ///
@@ -19,6 +31,9 @@ const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// per thread, that takes well under a millisecond.
 pub struct Rootfs {
     file_system: Files,
+    /// Linux has met errors in it, and nobody has repaired them since.
+    pub(crate) has_errors: bool,
+    n_inodes: u32,
 }
 
 enum Files {
@@ -36,7 +51,7 @@ impl Rootfs {
         let &Volume { offset, size_bytes, .. } = volume;
         if volume.content == Content::Other(FAT) {
             let file_system = Files::Fat(Fat::open(disk, offset, size_bytes)?);
-            return Ok(Self { file_system });
+            return Ok(Self { file_system, has_errors: false, n_inodes: 0 });
         }
         let superblock = superblock(disk.as_ref(), offset)?;
         if let Some(why) = superblock.unreadable() {
@@ -59,7 +74,50 @@ impl Rootfs {
                 other => what_is_wrong(&other),
             })
         })?;
-        Ok(Self { file_system: Files::Ext4(file_system) })
+        let Superblock { has_errors, n_inodes, .. } = superblock;
+        Ok(Self { file_system: Files::Ext4(file_system), has_errors, n_inodes })
+    }
+
+    /// Looks at all folders and at what they name, as far as their checksums tell: what is damaged there would be found
+    /// by machines.
+    ///
+    /// # Errors
+    /// The first that is damaged, or it was told to stop.
+    pub(crate) fn check(&self, stop: &Stop) -> Result<(), CheckError> {
+        let Files::Ext4(file_system) = &self.file_system else { return Ok(()) };
+        let damaged = |path: &PathBuf, why: String| {
+            let path = path.as_path().display().to_string();
+            CheckError::Damaged(RootfsError::Read { path, why })
+        };
+        let mut left = self.n_inodes.saturating_mul(LINKS_PER_INODE);
+        let mut folders = vec![PathBuf::new("/")];
+        while let Some(folder) = folders.pop() {
+            if stop.is_stopping() {
+                return Err(CheckError::Stopped);
+            }
+            let entries = match file_system.read_dir(&folder) {
+                Ok(entries) => entries,
+                // Whoever has the key can read it.
+                Err(Ext4Error::Encrypted) => continue,
+                Err(error) => return Err(damaged(&folder, what_is_wrong(&error))),
+            };
+            for entry in entries {
+                let entry = entry.map_err(|error| damaged(&folder, what_is_wrong(&error)))?;
+                let path = entry.path();
+                let about = entry.metadata();
+                let about = about.map_err(|error| damaged(&path, what_is_wrong(&error)))?;
+                let name = entry.file_name();
+                if !about.is_dir() || [&b"."[..], b".."].contains(&name.as_ref()) {
+                    continue;
+                }
+                left = left.saturating_sub(1);
+                if left == 0 {
+                    return Err(damaged(&path, "its folders run in circles".to_owned()));
+                }
+                folders.push(path);
+            }
+        }
+        Ok(())
     }
 
     /// The whole content of a file; links are followed.

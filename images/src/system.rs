@@ -4,7 +4,8 @@ use crate::block::Block;
 use crate::error::{ImportError, RootfsError};
 use crate::kernel::{Search, find_kernel};
 use crate::partitions::trouble;
-use crate::rootfs::Rootfs;
+use crate::rootfs::{CheckError, Rootfs};
+use crate::stop::Stop;
 use crate::volumes::{
     Content, FAT, ISO, LUKS, LVM, RAID, Volume, find_volumes, volumes_of_large_sectors,
 };
@@ -22,6 +23,8 @@ pub(crate) struct System {
     pub(crate) os_name: Option<String>,
     /// Kernels that were passed over, and why, for people.
     pub(crate) passed_over: Vec<String>,
+    /// What does not keep machines from starting now.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Looks into a disk; `path` is what the errors call it.
@@ -29,20 +32,10 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
     let volumes = find_volumes(disk.as_ref()).map_err(source_error(path))?;
     let (volume, root) = find_root(disk, &volumes, path)?;
     let in_root = |error: RootfsError| unreadable(path, &volume, &error);
-    let has_modules = |version: &str| -> Result<bool, RootfsError> {
-        // Of a kernel that was removed the folder may stay, with what others have put there (DKMS).
-        for library in ["/lib/modules", "/usr/lib/modules"] {
-            for part in ["kernel", "modules.builtin"] {
-                if root.exists(&format!("{library}/{version}/{part}"))? {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    };
-    let mut search = find_kernel(&root, &["/boot", "/"], &has_modules).map_err(in_root)?;
+    let trouble = |version: &str| modules_trouble(&root, version);
+    let mut search = find_kernel(&root, &["/boot", "/"], &trouble).map_err(in_root)?;
     if search.kernel.is_none() {
-        look_elsewhere(disk, &volumes, volume, &has_modules, &mut search, path)?;
+        look_elsewhere(disk, &volumes, volume, &trouble, &mut search, path)?;
     }
     let Some(kernel) = search.kernel else {
         return Err(not_bootable(path, &no_kernel(&search.passed_over)));
@@ -54,7 +47,67 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
         vmlinuz: kernel.bytes,
         os_name: os_name(&root).map_err(in_root)?,
         passed_over: search.passed_over,
+        warnings: root.has_errors.then(|| warning(&volume)).into_iter().collect(),
     })
+}
+
+/// Looks at the whole file system of the root.
+pub(crate) fn check_root(
+    disk: &Arc<dyn Block>,
+    volume: &Volume,
+    path: &Path,
+    stop: &Stop,
+) -> Result<(), ImportError> {
+    let root = Rootfs::open(Arc::clone(disk), volume);
+    let root = root.map_err(|error| unreadable(path, volume, &error))?;
+    root.check(stop).map_err(|error| match error {
+        CheckError::Stopped => ImportError::Stopped,
+        CheckError::Damaged(error) => unreadable(path, volume, &error),
+    })
+}
+
+fn warning(volume: &Volume) -> String {
+    format!(
+        "Linux has met errors in the file system of {}, and nobody has repaired them: run `e2fsck -f` on it, and import \
+         it again",
+        place_of(volume)
+    )
+}
+
+/// Why the kernel of this version can't bring the system up, by its modules; `None`: it can, as far as can be told.
+fn modules_trouble(root: &Rootfs, version: &str) -> Result<Option<String>, RootfsError> {
+    // Of a kernel that was removed the folder may stay, with what others have put there (DKMS).
+    for library in ["/lib/modules", "/usr/lib/modules"] {
+        let folder = format!("{library}/{version}");
+        let built_in = format!("{folder}/modules.builtin");
+        let has_list = root.exists(&built_in)?;
+        if !has_list && !root.exists(&format!("{folder}/kernel"))? {
+            continue;
+        }
+        if !has_list || has_ext4(root, &folder, &built_in)? {
+            return Ok(None);
+        }
+        return Ok(Some(format!(
+            "it has no ext4, neither inside nor in {folder}, and could not mount its root"
+        )));
+    }
+    Ok(Some(format!("its modules are missing: there are none in /lib/modules/{version}")))
+}
+
+/// Whether a kernel reads ext4, which has its place in the tree since 2006; what is elsewhere stands in the index.
+fn has_ext4(root: &Rootfs, folder: &str, built_in: &str) -> Result<bool, RootfsError> {
+    let names_it = |list: &str| -> Result<bool, RootfsError> {
+        let list = root.read(list)?;
+        Ok(String::from_utf8_lossy(&list).lines().any(|line| {
+            let module = line.split(':').next().unwrap_or_default();
+            module.rsplit('/').next().is_some_and(|file| file.starts_with("ext4.ko"))
+        }))
+    };
+    let place = format!("{folder}/kernel/fs/ext4");
+    let is_in_place = root.exists(&place)?
+        && root.list(&place)?.iter().any(|entry| entry.name.starts_with("ext4.ko"));
+    let index = format!("{folder}/modules.dep");
+    Ok(is_in_place || names_it(built_in)? || (root.exists(&index)? && names_it(&index)?))
 }
 
 /// A system with a `/boot` of its own has its kernels at the top of another partition.
@@ -62,7 +115,7 @@ fn look_elsewhere(
     disk: &Arc<dyn Block>,
     volumes: &[Volume],
     root: Volume,
-    has_modules: &dyn Fn(&str) -> Result<bool, RootfsError>,
+    trouble: &dyn Fn(&str) -> Result<Option<String>, RootfsError>,
     search: &mut Search,
     path: &Path,
 ) -> Result<(), ImportError> {
@@ -86,7 +139,7 @@ fn look_elsewhere(
                 continue;
             }
         };
-        let found = find_kernel(&boot, &["/"], has_modules)
+        let found = find_kernel(&boot, &["/"], trouble)
             .map_err(|error| unreadable(path, volume, &error))?;
         let named = found.passed_over.iter().map(|passed_over| format!("{place}, {passed_over}"));
         search.passed_over.extend(named);

@@ -153,6 +153,21 @@ fn damage_is_called_damage_wherever_it_is() {
         workshop.check_refused(&disk, "the file system is damaged (invalid checksum for inode");
         workshop.check_refused(&disk, "`e2fsck -f`");
     }
+    // Of what an import does not need to read itself.
+    for path in ["/usr/lib/modules/6.1.0-10-test/kernel/drivers/net/nic.ko", "/etc", "/usr/sbin"] {
+        let disk = workshop.disk(&["-t", "ext4", "-b", "4096"]);
+        damage_inode(&disk, path);
+        workshop.check_refused(&disk, "the file system is damaged (invalid checksum for inode");
+    }
+    let disk = workshop.disk(&["-t", "ext4", "-b", "4096"]);
+    let told = debugfs(&disk, "blocks /usr/lib/modules/6.1.0-10-test/kernel/drivers\n");
+    let block: u64 = told.split_whitespace().last().unwrap().parse().unwrap();
+    // Behind its last entry is its checksum.
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.write_all_at(&[0x5a], block * 4096 + 4095).unwrap();
+    drop(file);
+    workshop.check_refused(&disk, "/usr/lib/modules/6.1.0-10-test/kernel/drivers");
+    workshop.check_refused(&disk, "the file system is damaged");
     // Without its checksum, too, a superblock that says nonsense is damage.
     let disk = workshop.disk(&["-t", "ext4"]);
     File::options().write(true).open(&disk).unwrap().write_all_at(&[0xff; 4], 1024 + 0x18).unwrap();
@@ -349,4 +364,48 @@ fn what_other_installers_make_is_named_part_by_part() {
     File::options().write(true).open(&disk).unwrap().write_all_at(&old[1024..], 1024).unwrap();
     let version = workshop.import(&disk).unwrap();
     assert_eq!((version.partition, &*version.kernel_version), (Some(2), KERNEL));
+}
+
+#[test]
+fn errors_that_linux_has_met_are_told_and_gone_when_they_are_repaired() {
+    let workshop = Workshop::new();
+    let disk = workshop.disk(&["-t", "ext4"]);
+    debugfs(&disk, "set_super_value state 3\n");
+    let import = workshop.import_with_all_told(&disk).unwrap();
+    let [warning] = &import.warnings[..] else { panic!("{:?}", import.warnings) };
+    assert!(warning.contains("met errors") && warning.contains("`e2fsck -f`"), "{warning}");
+    let _ = Command::new("e2fsck").args(["-f", "-y"]).arg(&disk).output().unwrap();
+    assert!(workshop.import_with_all_told(&disk).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn a_kernel_that_can_not_mount_the_root_is_passed_over() {
+    let workshop = Workshop::new();
+    let modules = workshop.path("files/usr/lib/modules").join(KERNEL);
+    let older = workshop.path("files/usr/lib/modules/6.1.0-9-test");
+    let list = "kernel/fs/fuse/fuse.ko\n";
+    fs::write(modules.join("modules.builtin"), list).unwrap();
+    let disk = workshop.disk(&["-t", "ext4"]);
+    let import = workshop.import_with_all_told(&disk).unwrap();
+    assert_eq!(import.version.kernel_version, "6.1.0-9-test", "of this nobody has lists");
+    let told = import.passed_over.join("; ");
+    assert!(
+        told.contains("vmlinuz-6.1.0-10-test: it has no ext4, neither inside nor in"),
+        "{told}"
+    );
+    fs::write(older.join("modules.builtin"), "").unwrap();
+    workshop.check_refused(&workshop.disk(&["-t", "ext4"]), "it has no ext4");
+    let boots = |what: &str| {
+        let version = workshop.import(&workshop.disk(&["-t", "ext4"]));
+        assert_eq!(version.unwrap().kernel_version, KERNEL, "{what}");
+    };
+    fs::write(modules.join("modules.builtin"), format!("{list}kernel/fs/ext4/ext4.ko\n")).unwrap();
+    boots("inside");
+    fs::write(modules.join("modules.builtin"), list).unwrap();
+    fs::create_dir_all(modules.join("kernel/fs/ext4")).unwrap();
+    fs::write(modules.join("kernel/fs/ext4/ext4.ko.xz"), "module").unwrap();
+    boots("a module in its place");
+    fs::remove_file(modules.join("kernel/fs/ext4/ext4.ko.xz")).unwrap();
+    fs::write(modules.join("modules.dep"), "updates/ext4.ko.zst: updates/jbd2.ko.zst\n").unwrap();
+    boots("a module elsewhere");
 }

@@ -9,10 +9,13 @@ use images::{ImportError, ImportRequest, Progress, Step, Stop, Store};
 use model::{ImageName, ImageVersion};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{IoSlice, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt, FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -208,6 +211,45 @@ fn a_disk_that_another_program_may_write_to_is_refused_by_the_programs_name() {
     let _reader = open("<");
     let store = store(dir.path());
     assert_eq!(import(&store, &source, &mut |_| ()).unwrap().version, 1);
+}
+
+#[test]
+fn a_writer_is_seen_by_whatever_name_and_wherever_he_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let script = "exec 3<>\"$1\"; echo open; read end";
+    let other_name = dir.path().join("other-name");
+    fs::hard_link(&source, &other_name).unwrap();
+    {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(&other_name);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+        let _writer = Running(child);
+        check_refused(&source, "is open for writing by sh (pid");
+    }
+    {
+        // On its way from one process to another it is nobody's: only the kernel knows of it, as if its owner were in a
+        // container that is closed to us.
+        let (sender, _receiver) = UnixStream::pair().unwrap();
+        let writer = File::options().write(true).open(&source).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut message = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [writer.as_fd()];
+        assert!(message.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        sendmsg(&sender, &[IoSlice::new(b"x")], &mut message, SendFlags::empty()).unwrap();
+        drop(writer);
+        check_refused(&source, "is open for writing by a program that can't be seen from here");
+    }
+    // Who is about to close it, as a child that is about to start another program, is not waited for in vain.
+    let writer = File::options().write(true).open(&source).unwrap();
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(writer);
+    });
+    let store = store(dir.path());
+    assert_eq!(import(&store, &source, &mut |_| ()).unwrap().version, 1);
+    closing.join().unwrap();
 }
 
 /// A loop device, until it is dropped.

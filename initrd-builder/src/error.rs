@@ -1,7 +1,7 @@
 //! What can go wrong when an initrd is built.
 
 use crate::ModInfoError;
-use initcfg::RootKind;
+use initcfg::{FileSystem, RootKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -126,6 +126,21 @@ pub enum BuildError {
         origin: String,
         /// Release of the kernel.
         kernel: String,
+        /// Drivers that are there and can't be used, each with a semicolon before it; may be empty.
+        left_out: String,
+    },
+    /// The kernel can't read the root file system of the image.
+    #[error(
+        "kernel {kernel} in {origin} has no {file_system}, neither as a module nor inside, and could not mount the image's \
+         root: give a kernel with all of its modules{left_out}"
+    )]
+    NoRootFileSystem {
+        /// Where modules were looked for.
+        origin: String,
+        /// Release of the kernel.
+        kernel: String,
+        /// What the root is.
+        file_system: FileSystem,
         /// Drivers that are there and can't be used, each with a semicolon before it; may be empty.
         left_out: String,
     },

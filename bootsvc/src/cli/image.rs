@@ -95,7 +95,7 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     let work = move || store.import(&request, &stop, &mut { show });
     let imported = runtime.block_on(runtime.spawn_blocking(work)).context("the import died");
     clear_progress();
-    let Import { version, put_back, passed_over } = match imported? {
+    let Import { version, put_back, passed_over, warnings } = match imported? {
         Ok(import) => import,
         Err(error) => {
             if let ImportError::SameAsNewest { image, version } = &error {
@@ -114,6 +114,9 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     clear_progress();
     let recorded = recorded?;
     say(said_of_import(&version, &put_back));
+    for warning in &warnings {
+        say(format!("warning: {warning}"));
+    }
     for passed_over in &passed_over {
         say(format!("passed over, in search of its kernel: {passed_over}"));
     }

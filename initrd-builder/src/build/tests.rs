@@ -246,6 +246,26 @@ fn what_no_root_needs_ends_no_build_whatever_is_wrong_with_it() {
 }
 
 #[test]
+fn a_kernel_that_can_not_mount_the_images_root_gets_no_initrd() {
+    let options = || Options { root_file_system: Some(FileSystem::Ext4), ..Options::default() };
+    let mut kernel = Kernel::new();
+    kernel.files.remove("kernel/fs/ext4/ext4.ko");
+    let error = build(&kernel, &init(b""), &options()).unwrap_err().to_string();
+    assert!(error.contains("6.1-test") && error.contains("has no ext4"), "{error}");
+    assert!(
+        build(&kernel, &init(b""), &Options::default()).is_ok(),
+        "for no image it may be right"
+    );
+    let list = b"kernel/fs/ext4/ext4.ko\nkernel/drivers/pps/pps_core.ko\n".to_vec();
+    kernel.files.insert("modules.builtin".to_owned(), list);
+    assert!(build(&kernel, &init(b""), &options()).is_ok(), "it is inside");
+    kernel.files.remove("modules.builtin");
+    let inside = b"pps-core.license=GPL\0".to_vec();
+    kernel.files.insert("modules.builtin.modinfo".to_owned(), inside);
+    assert!(build(&kernel, &init(b""), &options()).is_ok(), "it may be inside");
+}
+
+#[test]
 fn what_all_machines_need_is_refused_in_words() {
     for (path, options) in [
         ("kernel/drivers/block/nbd.ko", Options::default()),

@@ -128,6 +128,16 @@ pub(crate) fn select(
             None => BuildError::NoNetwork { origin, kernel, left_out },
         });
     }
+    if let Some(file_system) = options.root_file_system {
+        let name = file_system.word();
+        // Where no list tells what is inside, it may be there.
+        let is_missing = !modules.contains_key(name) && !tree.built_in.contains(name);
+        if is_missing && tree.knows_what_is_inside() {
+            let (origin, kernel) = (source.origin(), source.kernel().to_owned());
+            let left_out = tree.left_out().for_error();
+            return Err(BuildError::NoRootFileSystem { origin, kernel, file_system, left_out });
+        }
+    }
     for Wanted { name, purpose, .. } in &wanted[of_roots] {
         if !modules.contains_key(name) && !tree.built_in.contains(name) {
             let kernel = source.kernel();

@@ -78,6 +78,11 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Whether there is a list of the modules that the kernel has inside.
+    pub(super) fn knows_what_is_inside(&self) -> bool {
+        self.files.iter().any(|path| path == "modules.builtin")
+    }
+
     fn read_algorithms(&self) -> Vec<(String, String)> {
         let mut algorithms = Vec::new();
         for (name, paths) in &self.paths {
