@@ -1,6 +1,7 @@
 //! Why an image can't be stored, read or imported.
 
 use model::{FileSystem, ImageName, NOTE_MAX};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -99,8 +100,12 @@ pub enum ImportError {
     Stopped,
     /// Before the copy: it would not fit.
     #[error(
-        "the image needs about {needed_bytes} bytes and the image store in {path} has {free_bytes} free, of which \
-         {reserve_bytes} are kept for machines that start: make room there and import again"
+        "the image needs at least {}, and the disk of the image store in {path} has {} free, of which {} are kept for \
+         machines that start: free at least {} there, and import again",
+        Bytes(*needed_bytes),
+        Bytes(*free_bytes),
+        Bytes(*reserve_bytes),
+        Bytes(needed_bytes.saturating_add(*reserve_bytes).saturating_sub(*free_bytes))
     )]
     NoRoom {
         /// The image store.
@@ -114,11 +119,18 @@ pub enum ImportError {
     },
     /// During the copy.
     #[error(
-        "the disk of the image store in {path} became full: nothing was imported; make room there and import again"
+        "the disk of the image store in {path} became full: nothing was imported. The image needs up to {}, less what is \
+         empty of it, and {} were free: make room there, and import again",
+        Bytes(*needed_bytes),
+        Bytes(*free_bytes)
     )]
     DiskFull {
         /// The image store.
         path: PathBuf,
+        /// What is needed at most: the size of the disk.
+        needed_bytes: u64,
+        /// What was free before.
+        free_bytes: u64,
     },
     /// `qemu-img` failed or is missing.
     #[error("{0}")]
@@ -184,10 +196,35 @@ pub enum RootfsError {
     },
 }
 
+/// A size as people say it, rounded up: `3.2 GB`, `12 MB`.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = self;
+        match bytes.div_ceil(1_000_000) {
+            megabytes @ 0..1000 => write!(f, "{megabytes} MB"),
+            _ => write!(f, "{:.1} GB", bytes.div_ceil(100_000_000) as f64 / 10.0),
+        }
+    }
+}
+
 pub(crate) fn io_error(
     action: &'static str,
     path: &std::path::Path,
 ) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_as_people_say_them() {
+        let said = [0, 1, 999_000_001, 1_000_000_000, 3_210_000_000, 42_000_000_000].map(Bytes);
+        let said = said.map(|bytes| bytes.to_string());
+        assert_eq!(said, ["0 MB", "1 MB", "1.0 GB", "1.0 GB", "3.3 GB", "42.0 GB"]);
+    }
 }

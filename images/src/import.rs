@@ -16,7 +16,7 @@ use crate::system::{System, check_root, find_system};
 use model::{ImageName, ImageVersion, is_note};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -72,10 +72,10 @@ impl Store {
         self.check_room(source.allocated_bytes)?;
 
         let draft = self.draft()?;
-        let work = Work { store: self, request, source: &source, draft: &draft, stop };
+        let work = Work { store: self, request, source: &source, draft: &draft, disk_bytes, stop };
         let (size_bytes, digest) = match format {
-            Format::Raw => work.copy_raw(disk_bytes, progress),
-            _ => work.convert(format, disk_bytes, progress),
+            Format::Raw => work.copy_raw(progress),
+            _ => work.convert(format, progress),
         }
         // Whatever it led to: an import that was told to stop stopped.
         .map_err(|error| if stop.is_stopping() { ImportError::Stopped } else { error })?;
@@ -112,15 +112,16 @@ impl Store {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
         };
-        let vmlinuz_path = draft.path().join("vmlinuz");
+        let draft_path = draft.path().to_owned();
+        let vmlinuz_path = draft_path.join("vmlinuz");
         std::fs::write(&vmlinuz_path, &system.vmlinuz)
-            .map_err(|error| self.write_error(&vmlinuz_path, error))?;
+            .map_err(|error| self.write_error(&vmlinuz_path, error, &draft_path, size_bytes))?;
         let same = self.find_same(&version, &system.vmlinuz, stop, progress)?;
         progress(Progress { step: Step::Sync, done_bytes: 0, total_bytes: size_bytes });
         let note = request.note.clone();
         let published = self.publish(draft, version, note, same).map_err(|error| match error {
             StoreError::Io { path, source, .. } if is_full(&source) => {
-                self.write_error(&path, source)
+                self.write_error(&path, source, &draft_path, size_bytes)
             }
             other => other.into(),
         })?;
@@ -153,11 +154,29 @@ impl Store {
         Ok(())
     }
 
-    fn write_error(&self, path: &Path, source: io::Error) -> ImportError {
+    fn write_error(
+        &self,
+        path: &Path,
+        source: io::Error,
+        draft: &Path,
+        disk_bytes: u64,
+    ) -> ImportError {
         if is_full(&source) {
-            ImportError::DiskFull { path: self.dir().to_owned() }
+            self.disk_full(draft, disk_bytes)
         } else {
             io_error("write", path)(source).into()
+        }
+    }
+
+    /// The disk became full by this draft of a disk of so many bytes, which is free again when it is gone.
+    fn disk_full(&self, draft: &Path, disk_bytes: u64) -> ImportError {
+        let files = std::fs::read_dir(draft).into_iter().flatten().flatten();
+        let taken = files.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512));
+        let free_bytes = space(self.dir()).map_or(0, |space| space.free_bytes);
+        ImportError::DiskFull {
+            path: self.dir().to_owned(),
+            needed_bytes: disk_bytes,
+            free_bytes: free_bytes.saturating_add(taken.sum()),
         }
     }
 }
@@ -168,17 +187,15 @@ struct Work<'a> {
     request: &'a ImportRequest,
     source: &'a Opened,
     draft: &'a Draft,
+    /// Of the disk in the source.
+    disk_bytes: u64,
     stop: &'a Stop,
 }
 
 impl Work<'_> {
     /// Copies the first bytes of the source, which are the disk. Returns its size, filled up, and its digest.
-    fn copy_raw(
-        &self,
-        disk_bytes: u64,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<(u64, String), ImportError> {
-        let path = &self.request.source;
+    fn copy_raw(&self, progress: &mut dyn FnMut(Progress)) -> Result<(u64, String), ImportError> {
+        let (path, disk_bytes) = (&self.request.source, self.disk_bytes);
         let source_error = |source| ImportError::Source { path: path.clone(), source };
         // Before copying gigabytes: is there anything on it?
         let file = self.source.file.try_clone().map_err(source_error)?;
@@ -197,23 +214,20 @@ impl Work<'_> {
                 ImportError::Changed { path: path.clone() }
             }
             CopyError::Read(error) => source_error(error),
-            CopyError::Write(error) => self.store.write_error(&disk_path, error),
+            CopyError::Write(error) => self.write_error(&disk_path, error),
         })?;
         Ok((size_bytes, digest))
     }
 
-    /// As [`copy_raw`](Self::copy_raw), of a disk of `disk_bytes` in another format.
+    /// As [`copy_raw`](Self::copy_raw), of a disk in another format.
     fn convert(
         &self,
         format: Format,
-        disk_bytes: u64,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(u64, String), ImportError> {
-        let path = &self.request.source;
+        let (path, disk_bytes) = (&self.request.source, self.disk_bytes);
         let failed = |failed| match failed {
-            qemu_img::Failed::DiskFull => {
-                ImportError::DiskFull { path: self.store.dir().to_owned() }
-            }
+            qemu_img::Failed::DiskFull => self.disk_full(),
             qemu_img::Failed::Stopped => ImportError::Stopped,
             qemu_img::Failed::Other(text) => ImportError::Convert(text),
         };
@@ -224,9 +238,7 @@ impl Work<'_> {
         let block: Arc<dyn Block> = Arc::new(peek);
         find_system(&block, path).map_err(|error| match error {
             // For a moment, pieces of it are put into the store.
-            ImportError::Source { source, .. } if is_full(&source) => {
-                ImportError::DiskFull { path: self.store.dir().to_owned() }
-            }
+            ImportError::Source { source, .. } if is_full(&source) => self.disk_full(),
             other => other,
         })?;
         drop(block);
@@ -240,15 +252,21 @@ impl Work<'_> {
             .map_err(io_error("open", &disk_path))?;
         let converted_bytes = disk.metadata().map_err(io_error("read", &disk_path))?.len();
         let size_bytes = padded(converted_bytes, path)?;
-        disk.set_len(size_bytes).map_err(|error| self.store.write_error(&disk_path, error))?;
+        disk.set_len(size_bytes).map_err(|error| self.write_error(&disk_path, error))?;
         let read = Read { source: &disk, size_bytes, padded_bytes: size_bytes };
         let digest = read.run(None, self.stop, progress).map_err(|error| match error {
             CopyError::Stopped => ImportError::Stopped,
-            CopyError::Read(error) | CopyError::Write(error) => {
-                self.store.write_error(&disk_path, error)
-            }
+            CopyError::Read(error) | CopyError::Write(error) => self.write_error(&disk_path, error),
         })?;
         Ok((size_bytes, digest))
+    }
+
+    fn write_error(&self, path: &Path, source: io::Error) -> ImportError {
+        self.store.write_error(path, source, self.draft.path(), self.disk_bytes)
+    }
+
+    fn disk_full(&self) -> ImportError {
+        self.store.disk_full(self.draft.path(), self.disk_bytes)
     }
 
     fn disk_path(&self) -> PathBuf {

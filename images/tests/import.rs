@@ -456,7 +456,11 @@ fn a_full_disk_stops_an_import_and_nothing_stays() {
 
     let error = import(&store, &raw).unwrap_err();
     assert!(matches!(error, ImportError::NoRoom { .. }), "{error}");
-    assert!(error.to_string().contains("make room there"), "{error}");
+    // 8 MiB of one byte, and the system, but for what is empty.
+    let text = error.to_string();
+    assert!(text.contains("needs at least 1") && text.contains(" MB, and the disk of"), "{text}");
+    assert!(text.contains("has 7 MB free, of which 1 MB are kept"), "{text}");
+    assert!(text.contains("free at least ") && text.contains("and import again"), "{text}");
     assert_eq!(files_in(&store), [""; 0]);
 
     let compressed = dir.path().join("disk.qcow2");
@@ -467,7 +471,9 @@ fn a_full_disk_stops_an_import_and_nothing_stays() {
     assert!(compressed.metadata().unwrap().len() < 6 << 20);
     let error = import(&store, &compressed).unwrap_err();
     assert!(matches!(error, ImportError::DiskFull { .. }), "{error}");
-    assert!(error.to_string().contains("nothing was imported"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("nothing was imported. The image needs up to 26 MB"), "{text}");
+    assert!(text.contains("and 7 MB were free: make room there"), "{text}");
     assert_eq!(files_in(&store), [""; 0]);
 }
 

@@ -185,7 +185,14 @@ fn record(
 /// The first signal stops the import, which then removes what it has made; the second ends the program, and what
 /// stays is removed when the store is opened next.
 fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+    // The last one is Ctrl-\, of which nobody wants a memory dump here.
+    let ends = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ];
+    for kind in ends {
         let mut signals = signal(kind)?;
         let stop = stop.clone();
         tokio::spawn(async move {
@@ -313,6 +320,8 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use crate::site::tests::Server;
+    use nix::sys::signal::{Signal, raise};
+    use std::time::Duration;
 
     /// A complete version in the store, as far as anybody looks.
     fn make(paths: &Paths, version: u32) {
@@ -329,6 +338,23 @@ mod tests {
         let site = Site::enter(paths, None).unwrap();
         let versions: Vec<ImageVersion> = site.get("/api/v1/images").unwrap();
         (site.has_server(), versions.len())
+    }
+
+    #[test]
+    fn each_signal_that_ends_programs_stops_an_import_first() {
+        for end in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+            let (stop, runtime) = (Stop::default(), runtime().unwrap());
+            {
+                let _in_runtime = runtime.enter();
+                stop_by_signals(&stop).unwrap();
+            }
+            raise(end).unwrap();
+            let is_told = (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                stop.is_stopping()
+            });
+            assert!(is_told, "{end}");
+        }
     }
 
     #[test]
