@@ -19,7 +19,15 @@ pub(crate) const TRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The state is this process's, until this is dropped or the process ends, however it does.
 #[derive(Debug)]
-pub(crate) struct StateLock(#[expect(dead_code, reason = "it is kept open")] File);
+pub(crate) struct StateLock(File);
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // A child that is being started has the file open, too, until it is another program: closing it alone would
+        // leave the state to nobody for that moment.
+        let _ = self.0.unlock();
+    }
+}
 
 /// Who has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

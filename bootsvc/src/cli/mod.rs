@@ -7,6 +7,7 @@ mod image;
 mod initrd;
 mod machine;
 mod manual;
+mod nagios;
 mod people;
 mod room;
 mod server;
@@ -77,6 +78,7 @@ enum Command {
     },
     /// Show machines, their boots, and what needs attention
     Status(status::Status),
+    Nagios(nagios::Nagios),
     /// Save the site in one file, and restore it
     #[command(subcommand)]
     Backup(backup::Backup),
@@ -137,6 +139,7 @@ pub fn run() -> ExitCode {
     let ration = log::start(program, cli.verbose);
     let paths = Paths::under(&cli.root);
     let done = match cli.command {
+        Command::Nagios(nagios) => return nagios.run(&paths),
         Command::Up => server::up(&paths, &cli.root, cli.verbose, ration),
         Command::Serve => server::serve(&paths, ration),
         Command::Storage { started_by_up } => server::storage(&paths, started_by_up, ration),

@@ -4,7 +4,7 @@ use super::{advise, say, table};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::Args;
-use model::{FindingKind, Space};
+use model::{FindingKind, Level, Space};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -123,12 +123,27 @@ pub(super) struct Told {
 
 impl Told {
     /// Whether a person fixes both at once.
-    fn is_like(&self, other: &Self) -> bool {
+    pub(super) fn is_like(&self, other: &Self) -> bool {
         self.kind == other.kind && self.cause == other.cause
     }
 
     pub(super) fn is(&self, kind: FindingKind) -> bool {
-        self.kind == kind.word()
+        self.is_called(kind.word())
+    }
+
+    /// Whether this is its kind.
+    pub(super) fn is_called(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
+    /// Whether it is so bad.
+    pub(super) fn has(&self, level: Level) -> bool {
+        self.level == level.word()
+    }
+
+    /// What is the matter.
+    pub(super) fn cause(&self) -> &str {
+        &self.cause
     }
 
     /// Whether its subject has this name.

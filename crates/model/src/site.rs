@@ -25,7 +25,7 @@ pub struct Seen {
 }
 
 /// How full the pool of addresses is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AddressPool {
     /// Addresses that any PC may have: those of the pool that are reserved for no NIC.
     pub n_addresses: u32,

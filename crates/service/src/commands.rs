@@ -4,8 +4,8 @@ use std::path::Path;
 
 /// Commands that texts name, behind `bootlace`.
 pub const COMMANDS: &[&str] = &[
-    "up", "serve", "storage", "share", "check", "status", "backup", "image", "machine", "room",
-    "site", "initrd", "login", "user", "token", "audit",
+    "up", "serve", "storage", "share", "check", "status", "nagios", "backup", "image", "machine",
+    "room", "site", "initrd", "login", "user", "token", "audit",
 ];
 
 /// How commands that are printed as advice begin on this site. Texts name them without `--root`; whoever shows a text
