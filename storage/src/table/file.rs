@@ -57,8 +57,7 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let new = path.with_extension("new");
-    let mut padded = bytes.to_vec();
-    padded.resize(bytes.len().next_multiple_of(STEP_BYTES), b'\n');
+    let padded = padded(bytes);
     overwrite(&new, &padded)?;
     match renameat_with(CWD, &new, CWD, path, RenameFlags::EXCHANGE) {
         Ok(()) => {}
@@ -71,6 +70,14 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = overwrite(&new, &padded);
     }
     Ok(())
+}
+
+/// The text, and behind it one line of blanks, which takes room for what comes later and which readers pass over.
+fn padded(text: &[u8]) -> Vec<u8> {
+    let mut padded = text.to_vec();
+    padded.resize((text.len() + 1).next_multiple_of(STEP_BYTES) - 1, b' ');
+    padded.push(b'\n');
+    padded
 }
 
 /// Writes a file of that content, in the place of what was in it.
@@ -91,6 +98,21 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     #[test]
+    fn what_is_kept_can_be_read_by_people() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("exports.toml");
+        write_durably(&path, b"n = 1\n").unwrap();
+        let text = read_text(&path).unwrap().unwrap();
+        assert_eq!(
+            (text.len(), text.lines().count()),
+            (STEP_BYTES, 2),
+            "no screens of blank lines"
+        );
+        assert_eq!(toml::from_str::<toml::Table>(&text).unwrap().len(), 1);
+        assert_eq!(text.trim(), "n = 1");
+    }
+
+    #[test]
     fn a_table_is_written_on_a_full_disk() {
         let folder = tempfile::tempdir().unwrap();
         // Mounts of this thread only.
@@ -106,7 +128,8 @@ mod tests {
         for n in 0..9 {
             let text = format!("n = {n}\n{}", "# as long as a room's table\n".repeat(n * 200));
             write_durably(&path, text.as_bytes()).unwrap();
-            assert_eq!(read_text(&path).unwrap().unwrap().trim_end(), text.trim_end());
+            let kept = read_text(&path).unwrap().unwrap();
+            assert!(kept.starts_with(text.trim_end()) && kept.len() == STEP_BYTES, "{n}");
         }
         let longer = vec![b'#'; 2 * STEP_BYTES];
         assert!(write_durably(&path, &longer).is_err(), "that needs room");
