@@ -130,6 +130,18 @@ impl Machine {
         }
     }
 
+    /// What becomes of what it writes. A foreign server knows no write modes: to a root that it gives out for reading nothing
+    /// is written, and any other one it keeps.
+    pub fn writes(&self) -> WriteMode {
+        let is_read_only = self.root_url.as_ref().is_some_and(RootUrl::is_read_only);
+        match (self.root.is_foreign(), self.write_mode) {
+            (false, mode) => mode,
+            (true, WriteMode::Ram) => WriteMode::Ram,
+            (true, _) if is_read_only => WriteMode::Ram,
+            (true, _) => WriteMode::Persistent,
+        }
+    }
+
     /// All NICs that it boots from.
     pub fn macs(&self) -> impl Iterator<Item = Mac> {
         core::iter::once(self.mac).chain(self.other_macs.iter().copied())

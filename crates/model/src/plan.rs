@@ -186,9 +186,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
             _ => return Plan::Wait(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
         },
     };
-    let is_read_only = machine.root_url.as_ref().is_some_and(|url| url.is_read_only());
-    let is_in_memory =
-        machine.write_mode == WriteMode::Ram || (machine.root.is_foreign() && is_read_only);
+    let is_in_memory = machine.writes() == WriteMode::Ram;
     let config = BootConfig {
         server: network.server,
         boot,

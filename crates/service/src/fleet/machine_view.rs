@@ -48,6 +48,8 @@ pub struct MachineView {
     pub n_refused: u64,
     /// The image version that it gets at its next boot.
     pub next_version: Option<u32>,
+    /// What becomes of what it writes there: `write_mode`, unless a foreign server has the root.
+    pub writes: WriteMode,
     /// What is wrong with that version, so that it can't start until somebody does something about it.
     pub start_trouble: Option<String>,
     /// How full its memory for changes is, in percent; `None` if it has none, or is off.
@@ -169,6 +171,7 @@ impl Service {
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
+                    writes: machine.writes(),
                     start_trouble: self.start_trouble(machine, next),
                     ram_used_percent,
                     export: export.cloned(),

@@ -201,8 +201,9 @@ pub(super) async fn page(
         root_from: inherited_from(machine, Setting::Root),
         root_url: machine.root_url.as_ref().map_or_else(String::new, ToString::to_string),
         initiators: machine.macs().map(model::iscsi_initiator).collect(),
-        write_mode: machine.write_mode.title(),
-        write_mode_from: inherited_from(machine, Setting::WriteMode),
+        write_mode: machine.writes().title(),
+        write_mode_from: inherited_from(machine, Setting::WriteMode)
+            .filter(|_| machine.writes() == machine.write_mode),
         room: machine.room.as_ref().map(|room| match machine.seat {
             Some(seat) => format!("{room}, row {}, seat {}", seat.row, seat.column),
             None => room.to_string(),
