@@ -103,7 +103,7 @@ kinds! {
         "Free space on the disk that holds /var/lib/bootlace; machines that must write wait until then.";
     /// The database was deleted or replaced while the boot server runs.
     StateGone = "state-gone", Alarm, Passes::WhenOver,
-        "Save what the server has by bootlace backup create, stop it, and put the database back by bootlace backup restore.";
+        "Save what the server has by bootlace backup create FILE, stop it, and put the database back by bootlace backup restore --replace FILE.";
     /// Another program keeps the database locked.
     StateLocked = "state-locked", Alarm, Passes::WhenOver,
         "Wait for that program to finish, or stop it.";
@@ -115,7 +115,7 @@ kinds! {
         "See the log for what it said last; if it says nothing, please report it.";
     /// A disk that a machine keeps is not there, or damaged.
     DiskMissing = "disk-missing", Alarm, Passes::WhenOver,
-        "Mount the file system that holds it, or put it back from a backup; bootlace machine reset begins a new one.";
+        "Mount the file system that holds it, or put it back from a backup; bootlace machine reset NAME begins a new one.";
     /// Machines are to boot an image of which there is no version.
     ImageMissing = "image-missing", Alarm, Passes::WhenOver,
         "Mount the file system that holds /var/lib/bootlace/images, or import the image again.";

@@ -8,12 +8,22 @@ pub const COMMANDS: &[&str] = &[
     "room", "site", "initrd", "login", "user", "token", "audit",
 ];
 
-/// How commands that are printed as advice begin on this site. Texts name them without `--root`; whoever shows a text
-/// completes it at the end, by [`complete`](Self::complete).
+/// Where texts say that the state is.
+const STATE: &str = "/var/lib/bootlace";
+
+/// How commands that are printed as advice begin on this site, and where its state is. Texts name both without `--root`;
+/// whoever shows a text completes it at the end, by [`complete`](Self::complete).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// `--root DIR`, quoted for a shell; `None`: all is at its usual place.
-    root: Option<String>,
+    /// `None`: all is at its usual place.
+    root: Option<Root>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Root {
+    /// `--root DIR`, quoted for a shell.
+    option: String,
+    state: String,
 }
 
 impl Commands {
@@ -22,10 +32,21 @@ impl Commands {
         // Whoever follows the advice is perhaps in another folder.
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         let is_usual = root == Path::new("/");
-        Self { root: (!is_usual).then(|| format!("--root {}", quoted(&root.to_string_lossy()))) }
+        let text = root.to_string_lossy();
+        Self {
+            root: (!is_usual).then(|| Root {
+                option: format!("--root {}", quoted(&text)),
+                state: format!("{}{STATE}", text.trim_end_matches('/')),
+            }),
+        }
     }
 
-    /// The text with each command such as it works when it is typed.
+    /// Whether all is at its usual place: then systemd's units are this site's.
+    pub fn are_usual(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// The text with each command such as it works when it is typed, and the state where it is.
     pub fn complete(&self, text: &str) -> String {
         self.complete_in(text, |root| root.to_owned())
     }
@@ -34,21 +55,36 @@ impl Commands {
     pub fn complete_in(&self, text: &str, escape: impl Fn(&str) -> String) -> String {
         const PROGRAM: &str = "bootlace ";
         let Some(root) = &self.root else { return text.to_owned() };
-        let root = escape(root);
+        let (option, state) = (escape(&root.option), escape(&root.state));
+        let is_apart = |before: &str| before.chars().next_back().is_none_or(|it| !is_of_word(it));
         let (mut complete, mut rest) = (String::with_capacity(text.len()), text);
-        while let Some(at) = rest.find(PROGRAM) {
-            let (before, after) = rest.split_at(at + PROGRAM.len());
-            let is_program = rest[..at].chars().next_back().is_none_or(|it| !is_of_word(it));
+        while let Some(at) = first_of(rest, [PROGRAM, STATE]) {
+            let (before, found) = rest.split_at(at);
             complete.push_str(before);
-            if is_program && COMMANDS.iter().any(|command| begins_with_word(after, command)) {
-                complete.push_str(&root);
-                complete.push(' ');
-            }
-            rest = after;
+            // What is complete already has the root before it.
+            let is_apart = is_apart(before) && (!before.is_empty() || is_apart(&complete));
+            rest = match found.strip_prefix(PROGRAM) {
+                Some(after) => {
+                    complete.push_str(PROGRAM);
+                    if is_apart && COMMANDS.iter().any(|it| begins_with_word(after, it)) {
+                        complete.push_str(&option);
+                        complete.push(' ');
+                    }
+                    after
+                }
+                None => {
+                    complete.push_str(if is_apart { &state } else { STATE });
+                    &found[STATE.len()..]
+                }
+            };
         }
         complete.push_str(rest);
         complete
     }
+}
+
+fn first_of(text: &str, words: [&str; 2]) -> Option<usize> {
+    words.into_iter().filter_map(|word| text.find(word)).min()
 }
 
 fn begins_with_word(text: &str, word: &str) -> bool {
@@ -71,6 +107,17 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_in_a_text_is_the_one_of_the_site() {
+        let complete = |root: &str, text: &str| Commands::of(Path::new(root)).complete(text);
+        let text = "Mount the file system that holds /var/lib/bootlace/images, or bootlace up.";
+        assert_eq!(complete("/", text), text);
+        let in_trial = "Mount the file system that holds /tmp/trial/var/lib/bootlace/images, or bootlace --root \
+                        /tmp/trial up.";
+        assert_eq!(complete("/tmp/trial", text), in_trial);
+        assert_eq!(complete("/tmp/trial", in_trial), in_trial, "it is complete");
+    }
 
     #[test]
     fn a_command_in_a_text_works_as_it_is_printed() {
