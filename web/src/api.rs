@@ -296,6 +296,16 @@ async fn adopt(
     body: Body<Adoption>,
 ) -> Answer<(StatusCode, Json<Machine>)> {
     let (Path(mac), Json(body)) = (mac?, body?);
+    let is_known = service.site().machine_by_mac(mac).is_some()
+        || service.discovered().iter().any(|pc| pc.seen.mac == mac);
+    if !is_known {
+        let detail = format!(
+            "no PC has asked with the MAC {mac} lately; to add a machine that has not asked yet, PUT \
+             /api/v1/machines/{}",
+            body.name
+        );
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
     let change = MachineChange {
         mac: Some(mac),
         image: body.image.map(Some),

@@ -543,6 +543,10 @@ async fn the_api_does_what_the_pages_do() {
     let (status, _) = site.json("PUT", "/api/v1/machines/Bad%20Name", &taken).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 
+    let never_seen = "/api/v1/discovered/52:54:00:00:00:0f/adopt";
+    let (status, body) = site.json("POST", never_seen, "{\"name\":\"lab-0f\"}").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("PUT /api/v1/machines/lab-0f"), "{body}");
     site.unknown_pc_asks("52:54:00:00:00:02").await;
     let (_, body) = site.json("GET", "/api/v1/discovered", "").await;
     assert_eq!(

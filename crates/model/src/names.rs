@@ -70,6 +70,26 @@ name!(
     "use 1 to 63 lower-case letters, digits and hyphens, starting and ending with a letter or digit"
 );
 
+impl MachineName {
+    /// Whether hosts take the name for another one than the machine: for themselves (RFC 6761 §6.3), for a group of
+    /// addresses that their `/etc/hosts` has, or for a domain.
+    pub fn means_else(&self) -> bool {
+        const NAMES: [&str; 10] = [
+            "localhost",
+            "localhost4",
+            "localhost6",
+            "localdomain",
+            "local",
+            "broadcasthost",
+            "ip6-localhost",
+            "ip6-loopback",
+            "ip6-allnodes",
+            "ip6-allrouters",
+        ];
+        NAMES.contains(&self.as_str())
+    }
+}
+
 name!(
     /// Name of an image; it appears in URLs and folder names.
     /// 1 to 63 lower-case letters, digits, hyphens, dots and underscores.
@@ -118,6 +138,13 @@ name!(
 mod tests {
     use super::*;
     use alloc::string::ToString;
+
+    #[test]
+    fn a_name_that_is_every_hosts_own_is_known() {
+        let means_else = |text: &str| text.parse::<MachineName>().unwrap().means_else();
+        assert!(means_else("localhost") && means_else("ip6-loopback"));
+        assert!(!means_else("lab-07") && !means_else("localhost-7"));
+    }
 
     #[test]
     fn names_are_safe_in_urls_paths_and_command_lines() {

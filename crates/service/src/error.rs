@@ -5,10 +5,37 @@ mod room;
 pub use room::RoomError;
 
 use crate::storage_client::StorageError;
+use images::StoreError;
 use model::{ImageName, Machine, MachineName, Right, RootKind, RootUrl, UserName};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wire::Mac;
+
+/// Why nothing can be written to a disk that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwritable {
+    /// There is no room.
+    #[error("its disk is full; make room on it, which df shows")]
+    Full,
+    /// Its file system is mounted so, or the kernel has made it so after an error.
+    #[error(
+        "its file system is read-only; if it should not be, dmesg says what happened, and mount -o remount,rw makes it \
+         writable"
+    )]
+    ReadOnly,
+}
+
+impl Unwritable {
+    /// What this error of the operating system says, if it is that.
+    pub(crate) fn of(kind: io::ErrorKind) -> Option<Self> {
+        match kind {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Self::Full),
+            io::ErrorKind::ReadOnlyFilesystem => Some(Self::ReadOnly),
+            _ => None,
+        }
+    }
+}
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +105,14 @@ pub enum Error {
         /// What SQLite says.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// Nothing can be written where the state is.
+    #[error("nothing can be stored in {}: {why}", path.display())]
+    Unwritable {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why not.
+        why: Unwritable,
+    },
     /// There is no room for a copy of the database, without which its format is not changed.
     #[error(
         "the database is not upgraded, as there is no room for {} as it was: {} MB are needed, and {} MB are free",
@@ -122,7 +157,7 @@ pub enum Error {
         /// With what.
         path: PathBuf,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// More changes wait than the disk can take.
     #[error("too many changes are waiting to be stored: try again in a moment")]
@@ -136,6 +171,15 @@ pub enum Error {
     /// A new machine needs the hardware address of its NIC.
     #[error("there is no machine {0} yet: to add it, give the MAC of the NIC that it boots from")]
     NoMac(MachineName),
+    /// Whoever asks for this name gets another host.
+    #[error(
+        "a machine can't be called {0}, since hosts know that name as something else, most of them as themselves: choose \
+         another one"
+    )]
+    NameMeansElse(MachineName),
+    /// The storage server has no disk of this machine now.
+    #[error("{0} has no disk at the storage server now, so none of its writes wait there")]
+    NoDiskNow(MachineName),
     /// The name is in use.
     #[error("there is a machine {0} already: choose another name")]
     NameTaken(MachineName),
@@ -173,8 +217,8 @@ pub enum Error {
     TooManyMacs(MachineName),
     /// Nobody said where the root is.
     #[error(
-        "{whose} has no address of its {kind} root: give one, like {}",
-        example_url(*kind)
+        "{whose} has no address of its {kind} root: give one{}",
+        example_url(*kind).map(|url| format!(", like {url}")).unwrap_or_default()
     )]
     NoRootUrl {
         /// The machine, the room or the site.
@@ -183,7 +227,7 @@ pub enum Error {
         kind: RootKind,
     },
     /// Kind and address of a root contradict each other.
-    #[error("{url} is not an address for the root kind {kind}: give one like {}", example_url(*kind))]
+    #[error("{url} is not an address for the root kind {kind}: {}", other_url(*kind))]
     RootUrlOfOtherKind {
         /// How the root shall reach the machine.
         kind: RootKind,
@@ -303,7 +347,7 @@ pub enum Error {
     NoShelfSlot,
     /// The image store refuses.
     #[error(transparent)]
-    Store(#[from] images::StoreError),
+    Store(StoreError),
     /// The initrd of an image could not be built.
     #[error("no initrd can be built for {image}/v{version}: {why}")]
     Initrd {
@@ -333,7 +377,7 @@ impl Error {
         match self {
             Self::NoMachine(_)
             | Self::NoVersion { .. }
-            | Self::Store(images::StoreError::Missing { .. })
+            | Self::Store(StoreError::Missing { .. })
             | Self::NoUser(_)
             | Self::NoSession(_)
             | Self::NoToken(_) => true,
@@ -347,6 +391,8 @@ impl Error {
         matches!(
             self,
             Self::NoMac(_)
+                | Self::NameMeansElse(_)
+                | Self::NoDiskNow(_)
                 | Self::NameTaken(_)
                 | Self::MacTaken { .. }
                 | Self::LastMac { .. }
@@ -368,6 +414,11 @@ impl Error {
         )
     }
 
+    /// Whether it is only that nothing can be written where the state is: what is there can be looked at.
+    pub fn is_unwritable(&self) -> bool {
+        matches!(self, Self::Unwritable { .. })
+    }
+
     /// What is so, without what helps: findings have a remedy of their own.
     pub(crate) fn fact(&self) -> String {
         match self {
@@ -386,6 +437,18 @@ impl Error {
     }
 }
 
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io { action, path, source } => match Unwritable::of(source.kind()) {
+                Some(why) => Self::Unwritable { path, why },
+                None => Self::Store(StoreError::Io { action, path, source }),
+            },
+            other => Self::Store(other),
+        }
+    }
+}
+
 fn seconds_in_words(seconds: u64) -> String {
     match seconds {
         1 => "a second".to_owned(),
@@ -394,11 +457,20 @@ fn seconds_in_words(seconds: u64) -> String {
     }
 }
 
-const fn example_url(kind: RootKind) -> &'static str {
+/// `None`: the storage server has such roots.
+const fn example_url(kind: RootKind) -> Option<&'static str> {
     match kind {
-        RootKind::Nfs => "nfs://10.0.0.5/srv/debian-12",
-        RootKind::Iscsi => "iscsi://10.0.0.5/iqn.2026-11.example:disk/0",
-        RootKind::Nbd | RootKind::Aoe => "none, since the storage server has it",
+        RootKind::Nfs => Some("nfs://10.0.0.5/srv/debian-12"),
+        RootKind::Iscsi => Some("iscsi://10.0.0.5/iqn.2026-11.example:disk/0"),
+        RootKind::Nbd | RootKind::Aoe => None,
+    }
+}
+
+fn other_url(kind: RootKind) -> String {
+    match example_url(kind) {
+        Some(url) => format!("give one like {url}"),
+        None => "such a root is at the storage server, and has none: leave it out, or choose the root kind nfs or iscsi"
+            .to_owned(),
     }
 }
 
@@ -410,7 +482,10 @@ fn known_images(known: &[ImageName]) -> String {
     format!("choose one of {}", names.join(", "))
 }
 
-pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Io { action, path, source }
+    move |source| match Unwritable::of(source.kind()) {
+        Some(why) => Error::Unwritable { path, why },
+        None => Error::Io { action, path, source },
+    }
 }

@@ -26,7 +26,7 @@ mod tests;
 pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
-pub use crate::error::{Error, RoomError};
+pub use crate::error::{Error, RoomError, Unwritable};
 pub use crate::fleet::{
     DamagedVersion, Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
     RoomChange, RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,

@@ -10,8 +10,10 @@ use crate::live::{
 use crate::options::Options;
 use crate::passwords::Passwords;
 use crate::store::{self, Database, Reserve, View};
-use images::Store;
+use images::{Store, StoreError};
 use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use wire::Mac;
@@ -68,8 +70,34 @@ impl Service {
         }
     }
 
+    /// Opens a copy of the state in `folder`, an empty one, for who only looks: where the state is nothing can be written,
+    /// and nothing is. What is changed in the copy is lost.
+    ///
+    /// # Errors
+    /// Database or image store can't be read, or there is no room in `folder`.
+    pub fn look(options: Options, folder: &Path) -> Result<Self, Error> {
+        let database = folder.join("state.db");
+        match store::copy_files(&options.database, &database) {
+            // A site that has not begun.
+            Ok(()) | Err(Error::NoDatabase { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let store = match Store::look(&options.images) {
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Store::open(&folder.join("images"))?
+            }
+            store => store?,
+        };
+        let (hardware, network) = (folder.join("hardware"), None);
+        Self::of_store(store, Options { database, hardware, network, ..options })
+    }
+
     fn open_now(options: Options) -> Result<Self, Error> {
-        let store = Arc::new(Store::open(&options.images)?);
+        Self::of_store(Store::open(&options.images)?, options)
+    }
+
+    fn of_store(store: Store, options: Options) -> Result<Self, Error> {
+        let store = Arc::new(store);
         let lost = store::index(&options.database, || Ok(store.list()?))?;
         if options.network.is_some() {
             // A part that is missing would be noticed only when it is read.

@@ -43,7 +43,7 @@ pub enum StorageError {
     #[error("the connection to the storage server broke off")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It says no.
-    #[error("the storage server refuses ({status}): {message}")]
+    #[error("the storage server refuses: {message}")]
     Refused {
         /// HTTP status.
         status: u16,

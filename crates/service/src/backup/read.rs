@@ -85,7 +85,16 @@ pub fn read_backup(
 fn cut_off(name: &str, error: &io::Error) -> BackupError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => BackupError::CutOff(name.to_owned()),
-        _ => BackupError::Damaged { name: name.to_owned(), why: error.to_string() },
+        // The disk or the network that it is read from.
+        _ if error.raw_os_error().is_some() => {
+            BackupError::Damaged { name: name.to_owned(), why: error.to_string() }
+        }
+        // What the libraries say of bytes tells nobody anything.
+        _ => BackupError::Damaged {
+            name: name.to_owned(),
+            why: "there are bytes that make no sense. Copy it again, or take another one"
+                .to_owned(),
+        },
     }
 }
 
@@ -106,7 +115,9 @@ impl<R: Read> Read for Content<R> {
                 Ok(n_bytes)
             }
             Err(error) => {
-                self.error = Some(io::Error::new(error.kind(), error.to_string()));
+                let same = || io::Error::new(error.kind(), error.to_string());
+                self.error =
+                    Some(error.raw_os_error().map_or_else(same, io::Error::from_raw_os_error));
                 Err(error)
             }
         }

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::live::Answer;
 use crate::people::Admin;
 use crate::service::Service;
-use crate::storage_client;
+use crate::storage_client::{self, StorageError};
 use model::{Descriptors, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject};
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +153,12 @@ impl Admin {
         // Noted first: a full disk is when it is asked for, and then the room that is kept has to do.
         service.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
         let decided = storage_client::decide_stall(&service.options().storage_socket, name, verb);
-        let n_requests = decided.await?;
+        let n_requests = match decided.await {
+            Err(StorageError::Refused { status: 404, .. }) => {
+                return Err(Error::NoDiskNow(name.clone()));
+            }
+            decided => decided?,
+        };
         service.refresh_exports().await;
         Ok(n_requests)
     }

@@ -164,6 +164,8 @@ fn apply(
     let mut machine = match tables.machine(&name)? {
         Some(_) if must_be_new => return Err(Error::NameTaken(name).into()),
         Some(machine) => machine,
+        // An older Bootlace may have added such machines, which are what they are.
+        None if name.means_else() => return Err(Error::NameMeansElse(name).into()),
         None => Machine {
             mac: change.mac.ok_or_else(|| Error::NoMac(name.clone()))?,
             other_macs: Vec::new(),

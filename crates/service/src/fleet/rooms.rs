@@ -168,7 +168,15 @@ impl Admin {
             Ok(settings)
         });
         let settings = written.await?;
-        tracing::info!(?settings, "settings of the site stored");
+        let image =
+            settings.image.as_ref().map(|image| image.as_ref().map_or("none", ImageName::as_str));
+        tracing::info!(
+            image,
+            root = settings.root.map(tracing::field::display),
+            root_url = settings.root_url.as_ref().map(tracing::field::display),
+            write_mode = settings.write_mode.map(tracing::field::display),
+            "settings of the site stored"
+        );
         Ok(settings)
     }
 }

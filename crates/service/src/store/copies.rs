@@ -1,11 +1,11 @@
 //! Copies of the database.
 
-use super::damage;
-use super::schema;
+use super::{damage, marker, schema};
 use crate::error::{Error, io_error};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,11 +21,55 @@ const LOCKED_WAIT: Duration = Duration::from_millis(50);
 /// # Errors
 /// There is none, it is damaged, or the copy can't be written.
 pub fn copy_database(from: &Path, to: &Path) -> Result<(), Error> {
+    marker::check(from)?;
+    match fs::metadata(from) {
+        Ok(file) if file.len() == 0 => return Err(Error::NoDatabase { path: from.to_owned() }),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NoDatabase { path: from.to_owned() });
+        }
+        Err(error) => return Err(io_error("find the database", from)(error)),
+    }
+    // SQLite would not say why it can't.
+    File::open(from).map_err(io_error("read the database", from))?;
+    let connection = schema::open_reader(from).map_err(damage::failed(from))?;
+    match copy(&connection, from, to) {
+        // It can't begin a log there. Where nothing can be written nobody writes.
+        Err(error) if error.is_unwritable() => copy_files(from, to),
+        copied => copied,
+    }
+}
+
+/// Copies a database that nobody writes to, byte for byte: reading it through SQLite would want to write a log beside it.
+/// What is in its log is in the copy, too.
+pub(crate) fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
+    marker::check(from)?;
     if !from.try_exists().map_err(io_error("find the database", from))? {
         return Err(Error::NoDatabase { path: from.to_owned() });
     }
-    let connection = schema::open_reader(from).map_err(damage::failed(from))?;
-    copy(&connection, from, to)
+    let copied = (|| {
+        copy_file(from, to)?;
+        let (log, log_copy) = (with_suffix(from, "-wal"), with_suffix(to, "-wal"));
+        if log.try_exists().map_err(io_error("find", &log))? {
+            copy_file(&log, &log_copy)?;
+        }
+        let failed = damage::failed(to);
+        let connection = Connection::open(to).map_err(&failed)?;
+        connection.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(failed)
+    })();
+    if copied.is_err() {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(with_suffix(to, suffix));
+        }
+    }
+    copied
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
+    let mut source = File::open(from).map_err(io_error("read", from))?;
+    let new = OpenOptions::new().create_new(true).write(true).mode(0o600).open(to);
+    let mut new = new.map_err(io_error("make", to))?;
+    io::copy(&mut source, &mut new).map(drop).map_err(io_error("write", to))
 }
 
 /// The same through a connection.
@@ -71,6 +115,9 @@ pub fn check_database(path: &Path) -> Result<u64, Error> {
         return Err(Error::NewerDatabase { path: path.to_owned(), found, known: schema::KNOWN });
     }
     damage::check(&connection, path)?;
+    if found == 0 {
+        return Err(Error::NoDatabase { path: path.to_owned() });
+    }
     let count = |row: &rusqlite::Row<'_>| row.get(0);
     connection.query_row("SELECT count(*) FROM machine", [], count).map_err(failed)
 }

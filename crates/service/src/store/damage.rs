@@ -1,8 +1,10 @@
 //! What a damaged database and a broken disk say, and what helps.
 
 use super::copies::former_copies;
-use crate::error::Error;
+use crate::error::{Error, Unwritable};
 use rusqlite::{Connection, ErrorCode};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +15,11 @@ pub(super) struct SqliteError(pub(super) Arc<rusqlite::Error>);
 
 /// SQLite refuses to use the database at `path`.
 pub(super) fn refused(path: &Path, error: impl Into<Arc<rusqlite::Error>>) -> Error {
-    Error::Database { path: path.to_owned(), source: Arc::new(SqliteError(error.into())) }
+    let error = error.into();
+    match unwritable(path, &error) {
+        Some(why) => Error::Unwritable { path: path.to_owned(), why },
+        None => Error::Database { path: path.to_owned(), source: Arc::new(SqliteError(error)) },
+    }
 }
 
 /// What is said of an error of SQLite as the database is opened.
@@ -22,12 +28,32 @@ pub(super) fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             damaged(path, source.to_string())
         }
-        Some(ErrorCode::SystemIoFailure) => {
-            let source = Arc::new(SqliteError(Arc::new(source)));
-            Error::DiskBroken { path: path.to_owned(), source }
-        }
+        Some(ErrorCode::SystemIoFailure) => match refused(path, source) {
+            Error::Database { path, source } => Error::DiskBroken { path, source },
+            refused => refused,
+        },
         _ => refused(path, source),
     }
+}
+
+/// Whether the disk is full or read-only, of which SQLite says the first clearly only if it has its log already.
+fn unwritable(path: &Path, error: &rusqlite::Error) -> Option<Unwritable> {
+    match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => Some(Unwritable::Full),
+        ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly => {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            Unwritable::of(write_something(folder).err()?.kind())
+        }
+        _ => None,
+    }
+}
+
+/// Writes as much as SQLite needs to begin a log, and removes it.
+fn write_something(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".probe-{}", std::process::id()));
+    let written = fs::write(&path, [0; 64 << 10]);
+    let _ = fs::remove_file(path);
+    written
 }
 
 fn damaged(path: &Path, why: String) -> Error {

@@ -158,7 +158,9 @@ impl Database {
                 let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
                 match &result {
                     Ok(_) => *trouble = None,
-                    Err(error @ Error::Database { .. }) => *trouble = Some(error.chain()),
+                    Err(error @ (Error::Database { .. } | Error::Unwritable { .. })) => {
+                        *trouble = Some(error.chain());
+                    }
                     // What makes no sense says nothing about the disk.
                     Err(_) => {}
                 }

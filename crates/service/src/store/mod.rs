@@ -39,6 +39,7 @@ mod writer;
 
 pub use audit::{AuditEntry, FieldChange};
 pub(crate) use boots::NewBoot;
+pub(crate) use copies::copy_files;
 pub use copies::{check_database, copy_database};
 pub(crate) use database::Database;
 pub use expected::{Expected, expected};

@@ -5,7 +5,7 @@
 //! before others do.
 
 use super::damage::SqliteError;
-use crate::error::Error;
+use crate::error::{Error, Unwritable};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::fs::{self, File};
 use std::io;
@@ -79,7 +79,7 @@ pub(crate) fn is_full_disk(error: &Error) -> bool {
         Error::Database { source, .. } | Error::DiskBroken { source, .. } => {
             (**source).downcast_ref::<SqliteError>().is_some_and(|error| is_full(&error.0))
         }
-        Error::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+        Error::Unwritable { why, .. } => *why == Unwritable::Full,
         _ => false,
     }
 }
