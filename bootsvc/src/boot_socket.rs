@@ -170,16 +170,20 @@ pub(crate) async fn serve(listener: UnixListener, router: Router, stop: Cancella
 }
 
 /// All that commands on this host may ask for: what pages and API do, and more. Each request has its [`Peer`] in a
-/// [`ConnectInfo`]. Copies are made in `folder`.
-pub(crate) fn router(service: Service, folder: PathBuf) -> Router {
+/// [`ConnectInfo`]. Copies are made in the first of `folders` that takes them.
+pub(crate) fn router(service: Service, folders: [PathBuf; 2]) -> Router {
     let copy = async move |State(service): State<Service>| {
-        let _ = std::fs::create_dir_all(&folder);
-        remove_old_copies(&folder);
-        let path = new_copy(&folder);
-        Json(match service.copy_state(&path).await {
-            Ok(()) => serde_json::json!({ "path": path }),
-            Err(error) => serde_json::json!({ "error": error.chain() }),
-        })
+        let mut why = None;
+        for folder in &folders {
+            let _ = std::fs::create_dir_all(folder);
+            remove_old_copies(folder);
+            let path = new_copy(folder);
+            match service.copy_state(&path).await {
+                Ok(()) => return Json(serde_json::json!({ "path": path })),
+                Err(error) => why = why.or(Some(error.chain())),
+            }
+        }
+        Json(serde_json::json!({ "error": why }))
     };
     let local = Router::new()
         .route(STATE_COPY, post(copy))

@@ -460,8 +460,25 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`]; unknown keys are errors and name the nearest right one.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        // One that is a pipe would be waited for.
+        if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+            let source = std::io::Error::other("it is no file");
+            return Err(ConfigError::Unreadable { path: path.into(), source });
+        }
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, &text),
+            Ok(text) => {
+                let config = Self::parse(path, &text)?;
+                let is_strange =
+                    |file: &PathBuf| std::fs::metadata(file).is_ok_and(|about| !about.is_file());
+                match config.files().into_iter().find(is_strange) {
+                    Some(file) => Err(ConfigError::Wrong(format!(
+                        "{}: it names {}, which is no file",
+                        path.display(),
+                        file.display()
+                    ))),
+                    None => Ok(config),
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(ConfigError::Missing { path: path.into(), what: "there is nothing" })
             }

@@ -13,6 +13,7 @@ mod network;
 mod pages;
 mod paths;
 mod privileges;
+mod scratch;
 mod serve;
 mod site;
 mod state_lock;

@@ -3,6 +3,17 @@
 use service::Commands;
 use std::path::{Path, PathBuf};
 
+/// Longest path of a Unix socket: what `sockaddr_un` has room for, less the byte that ends it (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// The folder for `--root` is too deep.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the socket {} would have a path of {} characters, and Linux takes {SOCKET_PATH_MAX}: choose a shorter folder for --root",
+    .0.display(), .0.as_os_str().len()
+)]
+pub(crate) struct TooLong(PathBuf);
+
 /// The places of one installation.
 #[derive(Clone, Debug)]
 pub(crate) struct Paths {
@@ -14,6 +25,21 @@ impl Paths {
     /// The places below `root`.
     pub(crate) fn under(root: &Path) -> Self {
         Self { root: root.to_owned() }
+    }
+
+    /// Whether the servers' sockets can be where they belong.
+    ///
+    /// # Errors
+    /// The path of one is too long.
+    pub(crate) fn check_length(&self) -> Result<(), TooLong> {
+        let sockets = [self.boot_socket(), self.storage_socket()];
+        let long = sockets.into_iter().find(|it| it.as_os_str().len() > SOCKET_PATH_MAX);
+        long.map_or(Ok(()), |path| Err(TooLong(path)))
+    }
+
+    /// Where copies of the state may lie for a moment, the first that has room: on the disk, and in memory.
+    pub(crate) fn for_copies(&self) -> [PathBuf; 2] {
+        [self.cache(), self.run()]
     }
 
     /// How commands begin that are printed as advice.

@@ -183,7 +183,7 @@ pub(crate) async fn run(
     tasks.spawn(boot::http::run(http_door, http, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
-    let local = boot_socket::router(service.clone(), paths.cache());
+    let local = boot_socket::router(service.clone(), paths.for_copies());
     let link = is_up.then(|| login_link(&service)).flatten();
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());

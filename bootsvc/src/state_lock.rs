@@ -19,13 +19,13 @@ pub(crate) const TRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The state is this process's, until this is dropped or the process ends, however it does.
 #[derive(Debug)]
-pub(crate) struct StateLock(File);
+pub(crate) struct StateLock(Option<File>);
 
 impl Drop for StateLock {
     fn drop(&mut self) {
         // A child that is being started has the file open, too, until it is another program: closing it alone would
         // leave the state to nobody for that moment.
-        let _ = self.0.unlock();
+        let _ = self.0.as_ref().map(File::unlock);
     }
 }
 
@@ -48,17 +48,31 @@ impl fmt::Display for Holder {
 }
 
 impl StateLock {
-    /// Takes it, or tells who has it. The folder of the state is made if it is missing.
+    /// Takes it, or tells who has it. The folder of the state is made if it is missing. Where nothing can be written and no
+    /// lock is, nobody has it, and nobody needs it.
     ///
     /// # Errors
     /// The file can't be opened: most often, this user may not.
     pub(crate) fn try_take(paths: &Paths, is_server: bool) -> anyhow::Result<Result<Self, Holder>> {
         let (folder, path) = (paths.state(), paths.state_lock());
         let failed = || format!("can't use {}", path.display());
-        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        match fs::create_dir_all(&folder) {
+            Err(error) if !is_unwritable(error.kind()) => {
+                return Err(error).with_context(|| format!("can't make {}", folder.display()));
+            }
+            _ => {}
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(&path).with_context(failed)?;
+        let mut file = match options.open(&path) {
+            Ok(file) => file,
+            Err(error) if is_unwritable(error.kind()) => match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(Self(None))),
+                Err(error) => return Err(error).with_context(failed),
+            },
+            Err(error) => return Err(error).with_context(failed),
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Err(holder(&mut file))),
@@ -72,7 +86,7 @@ impl StateLock {
         let kind = if is_server { "server" } else { "command" };
         // On a full disk it is a lock nevertheless.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{} {kind}", std::process::id()));
-        Ok(Ok(Self(file)))
+        Ok(Ok(Self(Some(file))))
     }
 
     /// Takes it for the boot server, when the commands that have it are done.
@@ -136,6 +150,12 @@ impl Wait {
         self.is_told |= is_now;
         is_now
     }
+}
+
+/// Whether this is what a full disk or a read-only file system says.
+pub(crate) fn is_unwritable(kind: ErrorKind) -> bool {
+    use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 /// Whether this error is that the user may not.

@@ -1,9 +1,10 @@
 //! Making a backup, while the boot server runs or not.
 
 use crate::boot_socket;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::paths::Paths;
-use crate::privileges::as_command;
+use crate::privileges::{as_command, is_owner};
+use crate::scratch;
 use crate::site::{Reached, Refused, Site, reach};
 use anyhow::{Context, bail};
 use hyper::StatusCode;
@@ -14,49 +15,99 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use wire::error_chain;
 
 /// A copy of the database, which goes when this does.
-struct StateCopy(PathBuf);
+enum StateCopy {
+    /// The boot server's.
+    Servers(PathBuf),
+    /// In a folder of this process.
+    Ours { path: PathBuf, _folder: TempDir },
+}
 
-impl Drop for StateCopy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+impl StateCopy {
+    fn path(&self) -> &Path {
+        let (Self::Servers(path) | Self::Ours { path, .. }) = self;
+        path
     }
 }
 
-/// Writes a backup; what is in it, and how many machines it has. `progress` hears how many bytes of how many are done.
+impl Drop for StateCopy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path());
+    }
+}
+
+/// A backup that is written.
+pub(crate) struct Saved<W> {
+    pub(crate) out: W,
+    pub(crate) manifest: Manifest,
+    pub(crate) n_machines: u64,
+    /// What belongs to the site and is not in the backup, and why.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Writes a backup. `progress` hears how many bytes of how many are done. The database must be in it; what else can't be
+/// read or understood is left out, since a backup is wanted most when something is broken.
 ///
 /// # Errors
-/// Something can't be read or written. What is written then is no backup.
+/// The database can't be read, or something not be written. What is written then is no backup.
 pub(crate) fn create<W: Write>(
     paths: &Paths,
     out: W,
     mut progress: impl FnMut(u64, u64),
-) -> anyhow::Result<(W, Manifest, u64)> {
-    let copy = copy_state(paths)?;
-    let n_machines = service::check_database(&copy.0)?;
-    let mut sources = Vec::new();
-    let config = paths.config();
-    if config.try_exists().with_context(|| format!("can't read {}", config.display()))? {
-        sources.push((Kind::Configuration, "bootlace.toml".to_owned(), config.clone()));
-        let named = Config::load(&config).map(|config| config.files());
-        let named = named.context("the configuration must be right, to know what belongs to it")?;
-        let named = named.into_iter().enumerate();
-        sources.extend(named.map(|(n, path)| (Kind::File, format!("files/{n}"), path)));
+) -> anyhow::Result<Saved<W>> {
+    if !is_owner(&paths.state()) {
+        let told =
+            "a backup holds secrets, so only root and the servers' user can make one: use sudo";
+        return Err(Refused::forbidden(told).into());
     }
-    sources.push((Kind::Database, "state.db".to_owned(), copy.0.clone()));
-    let files = sources.iter().map(|(kind, name, source)| entry(*kind, name, source));
-    let files = files.collect::<anyhow::Result<Vec<_>>>()?;
+    let copy = copy_state(paths)?;
+    let n_machines = service::check_database(copy.path())?;
+    let (mut sources, mut left_out) = (Vec::new(), Vec::new());
+    let config = paths.config();
+    let mut named = Vec::new();
+    match Config::load(&config) {
+        Ok(config) => named = config.files(),
+        Err(ConfigError::Missing { .. }) => {}
+        Err(error @ ConfigError::Wrong(_)) => left_out.push(format!(
+            "the files that the configuration names, as it can't be used: {}",
+            error_chain(&error)
+        )),
+        // That is told of the file itself.
+        Err(ConfigError::Unreadable { .. }) => {}
+    }
+    let is_there =
+        config.try_exists().with_context(|| format!("can't read {}", config.display()))?;
+    let config = is_there.then_some((Kind::Configuration, "bootlace.toml".to_owned(), config));
+    let named =
+        named.into_iter().enumerate().map(|(n, path)| (Kind::File, format!("files/{n}"), path));
+    let mut files = Vec::new();
+    for (kind, name, source) in config.into_iter().chain(named) {
+        match entry(kind, &name, &source) {
+            Ok(file) => {
+                files.push(file);
+                sources.push(source);
+            }
+            Err(error) => left_out.push(format!("{}: {error:#}", source.display())),
+        }
+    }
+    files.push(entry(Kind::Database, "state.db", copy.path())?);
+    sources.push(copy.path().to_owned());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let manifest = Manifest::new(now, files);
     let total = manifest.size_bytes();
-    let sources: Vec<&Path> = sources.iter().map(|(_, _, source)| source.as_path()).collect();
+    let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
     let out = write_backup(out, &manifest, &sources, |done| progress(done, total))?;
-    Ok((out, manifest, n_machines))
+    Ok(Saved { out, manifest, n_machines, left_out })
 }
 
 fn entry(kind: Kind, name: &str, source: &Path) -> anyhow::Result<BackupFile> {
     let about = fs::metadata(source).with_context(|| format!("can't read {}", source.display()))?;
+    if !about.is_file() {
+        bail!("it is no file");
+    }
     let (size_bytes, blake3) = digest(source)?;
     let group = match kind {
         Kind::Database => None,
@@ -88,7 +139,7 @@ fn copy_state(paths: &Paths) -> anyhow::Result<StateCopy> {
             Reached::Server(stream) => {
                 let site = Site::of_server(paths, stream)?;
                 match site.work::<Copied>(boot_socket::STATE_COPY, &()) {
-                    Ok(Copied { path: Some(path), .. }) => return Ok(StateCopy(path)),
+                    Ok(Copied { path: Some(path), .. }) => return Ok(StateCopy::Servers(path)),
                     Ok(copied) => {
                         let why = copied.error.unwrap_or_default();
                         bail!("the boot server can't copy its database: {why}");
@@ -99,11 +150,12 @@ fn copy_state(paths: &Paths) -> anyhow::Result<StateCopy> {
                 }
             }
         };
-        let cache = paths.cache();
-        fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
-        let copy = StateCopy(boot_socket::new_copy(&cache));
-        service::copy_database(&paths.database(), &copy.0)?;
-        Ok(copy)
+        let needed_bytes = scratch::database_bytes(&paths.database());
+        let folder = scratch::folder(needed_bytes, &paths.for_copies())
+            .context("there is no room for a copy of the database")?;
+        let copy = folder.path().join("state.db");
+        service::copy_database(&paths.database(), &copy)?;
+        Ok(StateCopy::Ours { path: copy, _folder: folder })
     })
 }
 

@@ -3,29 +3,39 @@
 mod create;
 mod restore;
 
-pub(crate) use create::create;
+pub(crate) use create::{Saved, create};
 pub(crate) use restore::restore;
 
+use crate::scratch;
 use anyhow::Context;
 use service::backup::{Kind, Manifest, read_backup};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Reads a backup as a whole, and each page of the database in it; what is in it, and how many machines it has.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn verify(input: impl Read) -> anyhow::Result<(Manifest, u64)> {
-    let folder = tempfile::tempdir().context("there is no room for temporary files")?;
-    let database = folder.path().join("state.db");
+    // Where there is room for the database is looked for when its size is known.
+    let mut unpacked: Option<TempDir> = None;
     let manifest = read_backup(input, |_, file, content| match file.kind {
-        Kind::Database => unpack(content, &database),
+        Kind::Database => {
+            let folder = scratch::folder(file.size_bytes, &[])?;
+            unpack(content, &database_in(unpacked.insert(folder)))
+        }
         Kind::Configuration | Kind::File => Ok(()),
     })?;
-    let n_machines = service::check_database(&database)?;
+    let unpacked = unpacked.context("there is no database in it")?;
+    let n_machines = service::check_database(&database_in(&unpacked))?;
     Ok((manifest, n_machines))
+}
+
+fn database_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("state.db")
 }
 
 /// Writes what only its owner may read.
@@ -100,7 +110,7 @@ mod tests {
     fn saved(paths: &Paths) -> Vec<u8> {
         // As a command, which has no runtime of its own yet.
         let paths = paths.clone();
-        let save = std::thread::spawn(move || create(&paths, Vec::new(), |_, _| {}).unwrap().0);
+        let save = std::thread::spawn(move || create(&paths, Vec::new(), |_, _| {}).unwrap().out);
         save.join().unwrap()
     }
 
@@ -117,8 +127,10 @@ mod tests {
         assert!(
             content(&manifest, 1).contains("1 file that it names, the database with 1 machine")
         );
-        // Nothing of it is left in the cache.
-        assert_eq!(fs::read_dir(paths.cache()).unwrap().count(), 0);
+        // Nothing of it is left where copies are made.
+        for folder in paths.for_copies() {
+            assert_eq!(fs::read_dir(folder).map_or(0, Iterator::count), 0);
+        }
 
         let key = folder.path().join("etc/bootlace/key.pem");
         fs::remove_file(&key).unwrap();
@@ -175,7 +187,7 @@ mod tests {
         let paths = site(folder.path()).await;
         let service = open(&paths);
         let listener = boot_socket::bind(&paths.boot_socket(), None).unwrap();
-        let router = boot_socket::router(service.clone(), paths.cache());
+        let router = boot_socket::router(service.clone(), paths.for_copies());
         let stop = tokio_util::sync::CancellationToken::new();
         let server = tokio::spawn(boot_socket::serve(listener, router, stop));
         fs::remove_file(paths.database()).unwrap();
@@ -190,7 +202,7 @@ mod tests {
         }
         let backup = {
             let paths = paths.clone();
-            let save = move || create(&paths, Vec::new(), |_, _| {}).unwrap().0;
+            let save = move || create(&paths, Vec::new(), |_, _| {}).unwrap().out;
             tokio::task::spawn_blocking(move || std::thread::spawn(save).join().unwrap()).await
         };
         let backup = backup.unwrap();
@@ -202,6 +214,45 @@ mod tests {
         fs::remove_file(paths.boot_socket()).unwrap();
         restore(&paths, &backup[..], false).unwrap();
         assert_eq!(open(&paths).site().machines.len(), 1);
+    }
+
+    #[test]
+    fn a_running_server_saves_where_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::under(folder.path());
+        let server = crate::site::tests::Server::start(&paths);
+        // The disk with the state takes no copy.
+        fs::create_dir_all(paths.cache().parent().unwrap()).unwrap();
+        fs::write(paths.cache(), "").unwrap();
+        let backup = create(&paths, Vec::new(), |_, _| {}).unwrap().out;
+        assert_eq!(verify(&backup[..]).unwrap().1, 0);
+        let names = fs::read_dir(paths.run()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["boot.sock"], "the copy is gone");
+        drop(server);
+    }
+
+    #[tokio::test]
+    async fn a_site_with_a_broken_configuration_is_saved_and_restored() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = site(folder.path()).await;
+        let save = |paths: &Paths| {
+            let paths = paths.clone();
+            std::thread::spawn(move || create(&paths, Vec::new(), |_, _| {}).unwrap())
+                .join()
+                .unwrap()
+        };
+        fs::remove_file(folder.path().join("etc/bootlace/key.pem")).unwrap();
+        let saved = save(&paths);
+        assert!(saved.left_out[0].contains("key.pem"), "{:?}", saved.left_out);
+        fs::write(paths.config(), "[network").unwrap();
+        let saved = save(&paths);
+        assert!(saved.left_out[0].contains("can't be used"), "{:?}", saved.left_out);
+        assert_eq!(saved.manifest.files.len(), 2);
+        let fresh = tempfile::tempdir().unwrap();
+        let target = Paths::under(fresh.path());
+        restore(&target, &saved.out[..], false).unwrap();
+        assert_eq!(fs::read_to_string(target.config()).unwrap(), "[network");
+        assert_eq!(open(&target).site().machines.len(), 1);
     }
 
     #[tokio::test]

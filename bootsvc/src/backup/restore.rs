@@ -114,8 +114,14 @@ fn wanted<'a>(
     let named = match config {
         Some((_, text)) => {
             let text = String::from_utf8_lossy(text);
-            let config = Config::parse(&paths.config(), &text);
-            config.context("the configuration in the backup can't be used")?.files()
+            match Config::parse(&paths.config(), &text) {
+                Ok(config) => config.files(),
+                // It was broken when it was saved, and no files with it.
+                Err(_) if !small.iter().any(|(file, _)| file.kind == Kind::File) => Vec::new(),
+                Err(error) => {
+                    return Err(error).context("the configuration in the backup can't be used");
+                }
+            }
         }
         None => Vec::new(),
     };

@@ -4,11 +4,19 @@ use super::{Verdict, Viewer};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::privileges;
+use crate::scratch;
 use crate::serve;
 use crate::site::{self, Site};
 use images::StoreError;
 use nix::sys::resource::{Resource, getrlimit};
-use service::Expected;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use service::{Expected, Unwritable};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+/// With less room a database can't be opened for writing: its log begins with as much.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// Names that are listed of many.
 const NAMED_MAX: usize = 5;
@@ -17,9 +25,11 @@ pub(super) fn all(paths: &Paths, config: &Config) -> Vec<Verdict> {
     let viewer = Viewer::of(paths);
     let expected = match service::expected(&paths.database()) {
         Ok(expected) => Ok(expected),
+        Err(error) if error.is_unwritable() => expected_of_copy(paths),
         Err(error) => Err(viewer.failed(&error)),
     };
-    let mut findings = vec![images(paths, expected.as_ref().ok(), viewer)];
+    let mut findings = unwritable(paths);
+    findings.push(images(paths, expected.as_ref().ok(), viewer));
     findings.extend(damaged_images(paths));
     findings.extend(disks(paths, expected.as_ref().ok(), viewer));
     findings.extend(expected.as_ref().ok().and_then(|expected| admins(config, expected)));
@@ -48,6 +58,36 @@ fn admins(config: &Config, expected: &Expected) -> Option<Verdict> {
         n => Verdict::Right(format!("accounts: {n} administrators")),
     };
     (!listen.ip().to_canonical().is_loopback()).then_some(verdict)
+}
+
+/// File systems on which nothing can be written, and the first of our folders there.
+fn unwritable(paths: &Paths) -> Vec<Verdict> {
+    let mut seen = BTreeSet::new();
+    let folders = [paths.state(), paths.images(), paths.layers(), paths.cache()];
+    let told = folders.into_iter().filter_map(|folder| {
+        // One that is missing is made in the next one above it that there is.
+        let there = folder.ancestors().find(|folder| folder.exists())?;
+        let why = match statvfs(there).ok()? {
+            about if about.f_flag.contains(StatVfsMountFlags::RDONLY) => Unwritable::ReadOnly,
+            about if about.f_bavail.saturating_mul(about.f_frsize) < ROOM_BYTES => Unwritable::Full,
+            _ => return None,
+        };
+        let is_first = seen.insert(fs::metadata(there).ok()?.dev());
+        is_first.then(|| format!("nothing can be stored in {}: {why}", folder.display()))
+    });
+    told.map(Verdict::Wrong).collect()
+}
+
+/// What a database expects that can't be opened where it is, since nothing can be written there.
+fn expected_of_copy(paths: &Paths) -> Result<Expected, Verdict> {
+    let database = paths.database();
+    let folder = scratch::folder(scratch::database_bytes(&database), &[]).map_err(|error| {
+        Verdict::Wrong(format!("there is no room for a copy of {}: {error}", database.display()))
+    })?;
+    let copy = folder.path().join("state.db");
+    service::copy_database(&database, &copy)
+        .and_then(|()| service::expected(&copy))
+        .map_err(|error| Verdict::Wrong(error.chain()))
 }
 
 /// Whether all machines can have an address at once.
@@ -206,7 +246,6 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     const THEIRS: Viewer = Viewer { is_theirs: true };
 

@@ -1,13 +1,14 @@
 //! `bootlace backup`
 
+use super::output::leads_nowhere;
 use super::say;
-use crate::backup::{self, content};
+use crate::backup::{self, Saved, content};
 use crate::paths::Paths;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
@@ -60,11 +61,14 @@ impl Create {
             if io::stdout().is_terminal() {
                 bail!("a backup is no text: name a file, or redirect standard output");
             }
-            let (mut out, manifest, n_machines) =
-                backup::create(paths, BufWriter::new(io::stdout()), |_, _| {})?;
-            out.flush().context("can't write the backup")?;
-            note(format!("saved {}", content(&manifest, n_machines)));
-            note(LEFT_OUT);
+            if leads_nowhere() {
+                bail!("standard output is closed, or thrown away: name a file, or redirect it");
+            }
+            let mut saved = backup::create(paths, BufWriter::new(io::stdout()), |_, _| {})?;
+            saved.out.flush().context("can't write the backup")?;
+            warn(&saved.left_out);
+            note(format!("saved {}", content(&saved.manifest, saved.n_machines)));
+            note(left_out(paths));
             return Ok(());
         }
         let (file, shown) = (&self.file, self.file.display());
@@ -79,27 +83,41 @@ impl Create {
         let new = new.with_context(failed)?;
         let written = (|| {
             let progress = |done: u64, total: u64| show_progress(done, total);
-            let (out, manifest, n_machines) = backup::create(paths, BufWriter::new(new), progress)?;
+            let Saved { out, manifest, n_machines, left_out } =
+                backup::create(paths, BufWriter::new(new), progress)?;
             let new =
                 out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
             new.sync_all().with_context(failed)?;
             fs::rename(&part, file).with_context(failed)?;
             let size = new.metadata().with_context(failed)?.len();
-            Ok::<_, anyhow::Error>((manifest, n_machines, size))
+            Ok::<_, anyhow::Error>((manifest, n_machines, left_out, size))
         })();
         if written.is_err() {
             let _ = fs::remove_file(&part);
         }
-        let (manifest, n_machines, size) = written?;
-        say(format!("{shown}: {}; {}", content(&manifest, n_machines), megabytes(size)));
-        say(LEFT_OUT);
+        let (manifest, n_machines, not_saved, size) = written?;
+        warn(&not_saved);
+        say(format!("{shown}: {}; {}", content(&manifest, n_machines), in_words(size)));
+        say(left_out(paths));
         Ok(())
     }
 }
 
 /// What nobody may believe to be saved.
-const LEFT_OUT: &str = "Images and disks are not in it: copy /var/lib/bootlace/images, and layers while the storage server is \
-                        stopped (the book: Back up and restore)";
+fn left_out(paths: &Paths) -> String {
+    format!(
+        "Images and disks are not in it: copy {}, and {} while the storage server is stopped (the book: Back up and restore)",
+        paths.images().display(),
+        paths.layers().display()
+    )
+}
+
+/// Tells what is not in a backup and should be.
+fn warn(left_out: &[String]) {
+    for what in left_out {
+        note(format!("warning: not saved: {what}"));
+    }
+}
 
 impl Restore {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
@@ -143,8 +161,13 @@ fn open(file: &Path) -> anyhow::Result<Box<dyn io::Read>> {
     if file == Path::new("-") {
         return Ok(Box::new(io::stdin().lock()));
     }
-    let opened = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
-    Ok(Box::new(BufReader::new(opened)))
+    let failed = || format!("can't read {}", file.display());
+    // One that is a pipe would be waited for.
+    let kind = fs::metadata(file).with_context(failed)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        bail!("{} is no file; - reads a backup from standard input", file.display());
+    }
+    Ok(Box::new(BufReader::new(File::open(file).with_context(failed)?)))
 }
 
 /// To people who watch; standard output may be the backup.
@@ -161,8 +184,12 @@ fn show_progress(done: u64, total: u64) {
     }
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+/// A size with a unit that leaves something of it.
+fn in_words(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }
 
 fn time(unix: u64) -> String {

@@ -1,7 +1,7 @@
 //! `bootlace machine …`
 
 use super::status::{findings, lines};
-use super::{advise, root_kind, say, table, write_mode};
+use super::{advise, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
 use crate::site::Site;
 use anyhow::bail;
@@ -260,6 +260,9 @@ struct Hardware {
 
 impl Set {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let gives_root = self.root_kind.is_some() || self.root_url.is_some();
+        let gives_image = self.image.is_some() || self.no_image;
+        check_inherit(&self.inherit, [gives_image, gives_root, self.write_mode.is_some()])?;
         let change = MachineChange {
             mac: self.mac,
             add_macs: self.add_mac,
@@ -476,7 +479,7 @@ fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 7]> {
         machine.mac.to_string(),
         machine.image.as_ref().map_or("-".into(), ImageName::to_string),
         machine.root.to_string(),
-        machine.write_mode.to_string(),
+        machine.writes().to_string(),
         machine.shelf_slot.to_string(),
         match (&machine.room, machine.seat) {
             (Some(room), Some(seat)) => format!("{room} {seat}"),

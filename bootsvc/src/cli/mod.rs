@@ -8,6 +8,7 @@ mod initrd;
 mod machine;
 mod manual;
 mod nagios;
+mod output;
 mod people;
 mod room;
 mod server;
@@ -20,7 +21,8 @@ use crate::site::Refused;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use hyper::StatusCode;
-use model::{ParseChoiceError, RootKind, WriteMode};
+use model::{ParseChoiceError, RootKind, Setting, WriteMode};
+use output::{advise, plain, say, table};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -120,7 +122,11 @@ fn version() -> &'static str {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version, too, are told so.
+        Err(told) => return ExitCode::from(print(&told)),
+    };
     if let Some(kind) = cli.root.to_str().filter(|_| !cli.root.exists())
         && kind.parse::<RootKind>().is_ok()
     {
@@ -138,6 +144,10 @@ pub fn run() -> ExitCode {
     };
     let ration = log::start(program, cli.verbose);
     let paths = Paths::under(&cli.root);
+    if let (Program::Server | Program::Command, Err(error)) = (program, paths.check_length()) {
+        let _ = writeln!(std::io::stderr(), "bootlace: {error}");
+        return ExitCode::from(2);
+    }
     let done = match cli.command {
         Command::Nagios(nagios) => return nagios.run(&paths),
         Command::Up => server::up(&paths, &cli.root, cli.verbose, ration),
@@ -170,8 +180,24 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Prints what is to be told instead of a command's output; the exit code.
+fn print(told: &clap::Error) -> u8 {
+    match told.print() {
+        Ok(()) => told.exit_code().try_into().unwrap_or(1),
+        Err(error) => output::unwritten(&error),
+    }
+}
+
+/// Options contradict each other, as only their values show.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
 /// What scripts tell failures apart by.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<WrongUsage>() {
+        return ExitCode::from(2);
+    }
     match error.downcast_ref::<Refused>().map(|refused| refused.status) {
         Some(StatusCode::NOT_FOUND) => ExitCode::from(3),
         Some(StatusCode::FORBIDDEN) => ExitCode::from(4),
@@ -179,29 +205,23 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// A line on standard output. Who closed it does not want to know.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{}", plain(&line.to_string()));
-}
-
-/// Some of what is printed others have written: names of files in an image, kernel logs, answers of other servers. None of it
-/// does anything to the terminal.
-fn plain(text: &str) -> String {
-    let shown =
-        |it: char| if it.is_control() && it != '\n' && it != '\t' { '\u{fffd}' } else { it };
-    text.chars().map(shown).collect()
-}
-
-/// The same for a text that names commands, which are to work as they are printed.
-fn advise(paths: &Paths, text: &str) {
-    say(paths.commands().complete(text));
-}
-
 /// Takes one of these words, which `--help` lists, for what it means.
 fn one_of<T: FromStr<Err = ParseChoiceError> + Clone + Send + Sync + 'static>(
     words: impl IntoIterator<Item: Into<PossibleValue>>,
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(words).try_map(|word| word.parse())
+}
+
+/// Refuses that something is given and inherited at once; `given` are the settings in the order of [`Setting::ALL`].
+fn check_inherit(inherit: &[Setting], given: [bool; Setting::ALL.len()]) -> Result<(), WrongUsage> {
+    let both =
+        Setting::ALL.into_iter().zip(given).find(|(it, given)| *given && inherit.contains(it));
+    match both {
+        Some((setting, _)) => Err(WrongUsage(format!(
+            "--inherit {setting} contradicts what else is said of it: leave one of both out"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn root_kind() -> impl TypedValueParser<Value = RootKind> {
@@ -214,24 +234,6 @@ fn write_mode() -> impl TypedValueParser<Value = WriteMode> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
-}
-
-/// Rows below headings, in columns two spaces apart.
-fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = headings.map(str::len);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: [&str; N]| {
-        let padded: Vec<String> =
-            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        padded.join("  ").trim_end().to_owned()
-    };
-    let mut lines = vec![line(headings)];
-    lines.extend(rows.iter().map(|row| line(row.each_ref().map(String::as_str))));
-    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -252,17 +254,5 @@ mod tests {
         let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
         let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
         assert_eq!(names, service::COMMANDS);
-    }
-
-    #[test]
-    fn what_others_have_written_does_nothing_to_the_terminal() {
-        assert_eq!(plain("a\tb\nc"), "a\tb\nc");
-        assert_eq!(plain("\u{1b}[2J\u{9b}31m\r\u{7}"), "\u{fffd}[2J\u{fffd}31m\u{fffd}\u{fffd}");
-    }
-
-    #[test]
-    fn tables_line_up() {
-        let rows = [["pc-1".into(), "x".into()], ["a".into(), "y".into()]];
-        assert_eq!(table(["NAME", "IMAGE"], &rows), "NAME  IMAGE\npc-1  x\na     y");
     }
 }

@@ -1,6 +1,6 @@
 //! `bootlace room …` and `bootlace site …`
 
-use super::{root_kind, say, table, write_mode};
+use super::{WrongUsage, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::{Args, Subcommand};
@@ -153,7 +153,7 @@ impl SiteSettings {
                 says
             }
             Self::Set(change) => {
-                let change = change.change();
+                let change = change.change()?;
                 Site::open(paths)?.send(Method::PATCH, "/api/v1/site", &change)?
             }
         };
@@ -163,20 +163,24 @@ impl SiteSettings {
 }
 
 impl Inherited {
-    fn change(self) -> SettingsChange {
-        SettingsChange {
+    fn change(self) -> Result<SettingsChange, WrongUsage> {
+        let gives_root = self.root_kind.is_some() || self.root_url.is_some();
+        let gives_image = self.image.is_some() || self.no_image;
+        check_inherit(&self.inherit, [gives_image, gives_root, self.write_mode.is_some()])?;
+        Ok(SettingsChange {
             image: if self.no_image { Some(None) } else { self.image.map(Some) },
             root: self.root_kind,
             root_url: self.root_url,
             write_mode: self.write_mode,
             inherit: self.inherit,
-        }
+        })
     }
 }
 
 impl SetRoom {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let SettingsChange { image, root, root_url, write_mode, inherit } = self.inherited.change();
+        let SettingsChange { image, root, root_url, write_mode, inherit } =
+            self.inherited.change()?;
         let change = RoomChange {
             name: self.rename,
             note: self.note,

@@ -152,13 +152,17 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
             }
         }
     }
-    match n_bad {
-        0 if n_unseen > 0 => {
-            bail!("{n_unseen} of these could not be looked at as this user: check as root (sudo)")
-        }
-        0 => {}
-        1 => bail!("one thing must be fixed before bootlace can start"),
-        _ => bail!("{n_bad} things must be fixed before bootlace can start"),
+    let wrong = match n_bad {
+        0 => None,
+        1 => Some("one thing must be fixed before bootlace can start".to_owned()),
+        _ => Some(format!("{n_bad} things must be fixed before bootlace can start")),
+    };
+    let unseen = (n_unseen > 0).then(|| {
+        format!("{n_unseen} of these could not be looked at as this user: check as root (sudo)")
+    });
+    let told: Vec<String> = wrong.into_iter().chain(unseen).collect();
+    if !told.is_empty() {
+        bail!(told.join(", and "));
     }
     Ok(())
 }

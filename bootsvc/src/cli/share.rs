@@ -1,6 +1,7 @@
 //! `bootlace share`
 
-use super::{runtime, say, server};
+use super::output::announce;
+use super::{runtime, server};
 use crate::config::check_local;
 use crate::net::handed_sockets;
 use crate::privileges::raise_descriptor_limit;
@@ -127,7 +128,7 @@ impl Share {
         runtime()?.block_on(async {
             let stop = server::stop_signal()?;
             let share = storage::Share::start(config)?;
-            share.addresses().iter().for_each(say);
+            share.addresses().iter().for_each(announce);
             systemd::ready("sharing");
             let mut looks = tokio::time::interval(GROWTH_INTERVAL);
             while stop.run_until_cancelled(looks.tick()).await.is_some() {

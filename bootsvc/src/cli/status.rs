@@ -10,8 +10,13 @@ use serde_json::Value;
 use std::net::Ipv4Addr;
 
 /// Without it the rest may look as if all were well.
-const NO_BOOT_SERVER: &str = "boot server: none answers, so no PC can boot: start it by bootlace up, or by systemctl \
-                              start bootlace. What follows is what the disk shows";
+fn no_boot_server(paths: &Paths) -> String {
+    // Its units start the usual site.
+    let or = if paths.commands().are_usual() { ", or by systemctl start bootlace" } else { "" };
+    format!(
+        "boot server: none answers, so no PC can boot: start it by bootlace up{or}. What follows is what the disk shows"
+    )
+}
 
 #[derive(Args)]
 pub(super) struct Status {
@@ -70,7 +75,7 @@ impl Status {
             count(status.n_discovered, "discovered PC")
         ));
         if !site.has_server() {
-            advise(paths, NO_BOOT_SERVER);
+            advise(paths, &no_boot_server(paths));
         }
         match &status.storage_error {
             Some(error) => say(error),

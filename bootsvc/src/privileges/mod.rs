@@ -13,6 +13,7 @@ use account::{Account, Who};
 
 use crate::config::Config;
 use crate::paths::Paths;
+use crate::state_lock::is_unwritable;
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, geteuid};
@@ -108,7 +109,7 @@ pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> a
 /// Makes this process a command: what root's commands write belongs to the servers' user.
 pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
     if let Some(account) = owner(paths)? {
-        paths.own().iter().try_for_each(|folder| make_own(folder, &account))?;
+        paths.own().iter().try_for_each(|folder| make_own_if_possible(folder, &account))?;
         become_user(&account, None, COMMAND)?;
     }
     close_files();
@@ -127,7 +128,7 @@ pub(crate) fn as_command<T>(
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let Some(account) = owner(paths)? else { return work() };
-    make_own(&paths.cache(), &account)?;
+    make_own_if_possible(&paths.cache(), &account)?;
     let failed = || format!("can't work as the user {account}");
     capabilities::begin_as(&account, COMMAND).with_context(failed)?;
     let done = work();
@@ -166,6 +167,18 @@ fn make_own(folder: &Path, account: &Account) -> anyhow::Result<()> {
         tracing::info!(folder = %folder.display(), user = account.to_string(), taken, "files taken over");
     }
     Ok(())
+}
+
+/// The same for commands, which look at what is on a full disk or a read-only file system, too.
+fn make_own_if_possible(folder: &Path, account: &Account) -> anyhow::Result<()> {
+    let is_unwritable = |error: &anyhow::Error| {
+        let mut causes = error.chain().filter_map(|it| it.downcast_ref::<std::io::Error>());
+        causes.any(|cause| is_unwritable(cause.kind()))
+    };
+    match make_own(folder, account) {
+        Err(error) if is_unwritable(&error) => Ok(()),
+        made => made,
+    }
 }
 
 /// What is wrong with the user whom `bootlace up` would become. If this process is root it becomes that user, so

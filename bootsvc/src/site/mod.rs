@@ -13,6 +13,7 @@ use crate::boot_socket::{self, Peer};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::privileges::become_command;
+use crate::scratch;
 use crate::state_lock::{StateLock, TRY_INTERVAL, Wait, is_denied};
 use anyhow::{Context, bail};
 use axum::Router;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use connection::Answer;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::geteuid;
 use refused::only_these;
@@ -32,6 +33,7 @@ use std::cell::RefCell;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use web::LocalAdmin;
 
@@ -52,8 +54,16 @@ pub(crate) struct Site {
 enum Way {
     /// A boot server runs here. The connection is for the first request.
     Server(RefCell<Option<UnixStream>>),
-    /// None runs. Fields are dropped in this order.
-    Here(Router, #[expect(dead_code, reason = "it is kept")] StateLock),
+    /// None runs.
+    Here(Box<Here>),
+}
+
+/// The state in this process. Fields are dropped in this order.
+struct Here {
+    router: Router,
+    /// Nothing can be stored, and this is why: what is shown is a copy.
+    unwritable: Option<(TempDir, String)>,
+    _lock: StateLock,
 }
 
 /// Who has the state.
@@ -87,12 +97,13 @@ impl Site {
             Reached::Lock(lock) => lock,
         };
         let runtime = runtime()?;
-        let service = {
+        let (service, unwritable) = {
             let _in_runtime = runtime.enter();
-            Service::open(options(paths))?
+            open_or_look(paths)?
         };
-        let router = boot_socket::router(service, paths.cache());
-        Ok(Self { paths: paths.clone(), runtime, way: Way::Here(router, lock) })
+        let router = boot_socket::router(service, paths.for_copies());
+        let here = Here { router, unwritable, _lock: lock };
+        Ok(Self { paths: paths.clone(), runtime, way: Way::Here(Box::new(here)) })
     }
 
     /// The site of the boot server at the other end.
@@ -161,10 +172,15 @@ impl Site {
                 let stream = stream.context("the boot server has ended meanwhile")?;
                 self.runtime.block_on(connection::exchange(stream, request, deadline))?.read()
             }
-            Way::Here(router, _) => {
+            Way::Here(here) => {
+                let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
+                if let Some((_, why)) = here.unwritable.as_ref().filter(|_| is_change) {
+                    let detail = format!("{why}. Nothing was changed");
+                    return Err(Refused::new(StatusCode::INSUFFICIENT_STORAGE, detail).into());
+                }
                 let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
                 request.extensions_mut().insert(ConnectInfo(us));
-                let router = TowerToHyperService::new(router.clone());
+                let router = TowerToHyperService::new(here.router.clone());
                 let answer = self.runtime.block_on(async {
                     let response = hyper::service::Service::call(&router, request).await;
                     let Ok(response) = response;
@@ -211,6 +227,21 @@ pub(crate) fn reach(paths: &Paths, stream: Option<UnixStream>) -> anyhow::Result
         }
         std::thread::sleep(TRY_INTERVAL);
     }
+}
+
+/// The state, or, if nothing can be stored where it is, a copy for those who only look, and why.
+fn open_or_look(paths: &Paths) -> anyhow::Result<(Service, Option<(TempDir, String)>)> {
+    let options = options(paths);
+    let error = match Service::open(options.clone()) {
+        Ok(service) => return Ok((service, None)),
+        Err(error) if error.is_unwritable() => error,
+        Err(error) => return Err(error.into()),
+    };
+    let folder = scratch::folder(scratch::database_bytes(&paths.database()), &[paths.run()]);
+    // Without room for a copy it stays what it is.
+    let Ok(folder) = folder else { return Err(error.into()) };
+    let service = Service::look(options, folder.path())?;
+    Ok((service, Some((folder, error.chain()))))
 }
 
 /// As the boot server has them, as far as commands need that. What is wrong with the configuration it will report.

@@ -19,6 +19,11 @@ impl Refused {
     pub(super) fn new(status: StatusCode, detail: String) -> Self {
         Self { status, detail }
     }
+
+    /// This user may not do it.
+    pub(crate) fn forbidden(detail: &str) -> Self {
+        forbidden(detail.to_owned())
+    }
 }
 
 impl fmt::Display for Refused {

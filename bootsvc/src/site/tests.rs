@@ -22,7 +22,7 @@ impl Server {
     pub(crate) fn start(paths: &Paths) -> Self {
         let lock = StateLock::try_take(paths, true).unwrap().expect("somebody has the state");
         let service = Service::open(Options { init: None, ..Options::under(&paths.root) }).unwrap();
-        let router = boot_socket::router(service.clone(), paths.cache());
+        let router = boot_socket::router(service.clone(), paths.for_copies());
         let mut server = Self::answering(paths, router, Some(lock));
         server.service = Some(service);
         server
@@ -62,7 +62,7 @@ fn site(paths: &Paths) -> anyhow::Result<Site> {
     Site::enter(paths, None)
 }
 
-fn place() -> (tempfile::TempDir, Paths) {
+fn place() -> (TempDir, Paths) {
     let folder = tempfile::tempdir().unwrap();
     let paths = Paths::under(folder.path());
     (folder, paths)
@@ -181,7 +181,7 @@ fn a_command_waits_for_another_one_and_for_a_server_that_starts() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(!command.is_finished());
     let service = Service::open(Options { init: None, ..Options::under(&paths.root) }).unwrap();
-    let router = boot_socket::router(service, paths.cache());
+    let router = boot_socket::router(service, paths.for_copies());
     let _server = Server::answering(&paths, router, Some(lock));
     assert!(command.join().unwrap(), "it has gone past the server");
 }
@@ -238,7 +238,7 @@ fn a_server_of_another_version_is_named_where_it_matters() {
 fn what_is_asked_over_the_network_is_not_asked_by_a_local_admin() {
     let (_folder, paths) = place();
     let service = Service::open(Options { init: None, ..Options::under(&paths.root) }).unwrap();
-    let router = TowerToHyperService::new(boot_socket::router(service, paths.cache()));
+    let router = TowerToHyperService::new(boot_socket::router(service, paths.for_copies()));
     let status = |peer: Option<Peer>| {
         let mut request = Request::get("/api/v1/status").body(Full::new(Bytes::new())).unwrap();
         if let Some(peer) = peer {

@@ -212,6 +212,24 @@ fn a_server_that_lost_its_database_is_still_asked() {
 }
 
 #[test]
+fn a_machine_without_a_disk_has_no_writes_that_wait() {
+    let test = "a_machine_without_a_disk_has_no_writes_that_wait";
+    if !require(test, &[Need::Root, Need::Program("grub-mkimage")]) {
+        return;
+    }
+    on_a_site("no-disk-now", |site| {
+        let _servers = site.up()?;
+        site.run(&["machine", "set", "lab-01", "--mac", MAC])?;
+        for verb in ["resume-writes", "fail-writes"] {
+            let text = told(&command(site, &["machine", verb, "lab-01"])?, site);
+            let words = "lab-01 has no disk at the storage server now";
+            ensure!(text.starts_with("Some(1)") && text.contains(words), "{text}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn check_tells_this_site_s_own_servers_from_another_bootlace() {
     let test = "check_tells_this_site_s_own_servers_from_another_bootlace";
     if !require(test, &[Need::Root, Need::Program("grub-mkimage")]) {

@@ -38,4 +38,5 @@ mod terminal;
 mod tftp;
 mod tidy;
 mod two_addresses;
+mod unwritable;
 mod vlan;
