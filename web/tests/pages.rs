@@ -758,6 +758,21 @@ async fn commands_on_pages_and_in_answers_work_as_they_are_printed() {
 }
 
 #[tokio::test]
+async fn a_version_of_which_nothing_is_known_any_more_is_told_on_the_images_page() {
+    let site = Site::new(&["debian-12"]);
+    let folder = site.service.options().images.join("debian-12/2");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("image.toml"), "").unwrap();
+    let (_, body) = site.json("GET", "/api/v1/images/damaged", "").await;
+    assert_eq!((&body[0]["version"], &body[1]["version"]), (&1.into(), &2.into()), "{body}");
+    let (_, body) = site.json("GET", "/api/v1/images", "").await;
+    assert!(body[0]["damage"].as_str().unwrap().ends_with("vmlinuz is gone"), "{body}");
+    let (_, page) = site.get("/images").await;
+    assert!(page.contains("No machine can boot debian-12 v2:"), "{page}");
+    assert!(page.contains("image.toml is damaged: it is empty. Import the image again"), "{page}");
+}
+
+#[tokio::test]
 async fn a_damaged_image_version_is_told_on_its_page_and_on_those_of_its_machines() {
     let site = Site::new(&["debian-12"]);
     site.unknown_pc_asks(MAC).await;
