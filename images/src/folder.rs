@@ -23,6 +23,18 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
+/// A file that is locked, until this is dropped or the process ends, however it does.
+#[derive(Debug)]
+pub(crate) struct Locked(pub(crate) File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // A child that is being started has the file open, too, until it is another program: closing it alone would
+        // keep others out for that moment.
+        let _ = self.0.unlock();
+    }
+}
+
 /// The file system that holds a folder.
 pub(crate) fn space(path: &Path) -> io::Result<Space> {
     let told = rustix::fs::statvfs(path)?;
@@ -52,5 +64,17 @@ mod tests {
         assert_eq!(mode(), 0o600);
         lock.try_lock().unwrap();
         open_lock(&path).unwrap().try_lock().unwrap_err();
+    }
+
+    #[test]
+    fn a_lock_ends_though_a_child_that_is_being_started_has_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lock");
+        let lock = open_lock(&path).unwrap();
+        lock.try_lock().unwrap();
+        let of_child = lock.try_clone().unwrap();
+        drop(Locked(lock));
+        open_lock(&path).unwrap().try_lock().unwrap();
+        drop(of_child);
     }
 }

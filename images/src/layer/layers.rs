@@ -5,7 +5,7 @@ use super::error::{LayerError, io_error};
 use super::files::{Files, folder, kept_in};
 use super::write::WriteLayer;
 use crate::base::Base;
-use crate::folder::{open_lock, space};
+use crate::folder::{Locked, open_lock, space};
 use model::{MachineName, Space};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -22,8 +22,7 @@ const NEW_LAYER_BYTES: u64 = 1 << 20;
 /// out discard mode does not cost a machine its own disk.
 pub struct Layers {
     files: Files,
-    /// Held open: its lock ends with this process.
-    _lock: File,
+    _lock: Locked,
     /// Layers that somebody holds open, by folder name: a second request gets the same one.
     open: Mutex<HashMap<String, Open>>,
 }
@@ -56,7 +55,7 @@ impl Layers {
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &lock_path)(error)),
         }
         files.remove_leftovers()?;
-        Ok(Self { files, _lock: lock, open: Mutex::default() })
+        Ok(Self { files, _lock: Locked(lock), open: Mutex::default() })
     }
 
     /// The file system that holds the layers, and how large one may be.

@@ -2,7 +2,7 @@
 
 use super::{Description, FILES, Same, Store, names_in};
 use crate::error::{StoreError, io_error};
-use crate::folder::{open_lock, sync};
+use crate::folder::{Locked, open_lock, sync};
 use model::{ImageName, ImageVersion};
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -25,7 +25,7 @@ impl Store {
         let lock = File::open(folder.path())
             .and_then(|lock| lock.lock().map(|()| lock))
             .map_err(io_error("lock", folder.path()))?;
-        Ok(Draft { folder, _lock: lock })
+        Ok(Draft { folder, _lock: Locked(lock) })
     }
 
     /// Makes a draft the next version of its image, durably; unless one has the same content, of which files are put
@@ -100,10 +100,10 @@ impl Store {
     }
 
     /// Held while drafts are made and published; ends with the file.
-    pub(super) fn lock(&self) -> Result<File, StoreError> {
+    pub(super) fn lock(&self) -> Result<Locked, StoreError> {
         let path = self.dir.join(".lock");
         open_lock(&path)
-            .and_then(|file| file.lock().map(|()| file))
+            .and_then(|file| file.lock().map(|()| Locked(file)))
             .map_err(io_error("lock", &path))
     }
 
@@ -137,7 +137,7 @@ pub(crate) enum Published {
 /// A version that is being made.
 pub(crate) struct Draft {
     folder: tempfile::TempDir,
-    _lock: File,
+    _lock: Locked,
 }
 
 impl Draft {
