@@ -1,6 +1,6 @@
 //! `bootlace nagios`
 
-use super::say;
+use super::output::{unwritten, write_line};
 use super::status::{Told, findings, lines};
 use crate::paths::Paths;
 use crate::site::Site;
@@ -67,8 +67,14 @@ impl Nagios {
         let (verdict, text) = self
             .look(paths)
             .unwrap_or_else(|error| (Verdict::Unknown, plain(&wire::error_chain(error.as_ref()))));
-        say(paths.commands().complete(&format!("BOOTLACE {}: {text}", verdict.word())));
-        ExitCode::from(verdict as u8)
+        let told = paths.commands().complete(&format!("BOOTLACE {}: {text}", verdict.word()));
+        match write_line(told) {
+            Ok(()) => ExitCode::from(verdict as u8),
+            Err(error) => {
+                unwritten(&error);
+                ExitCode::from(Verdict::Unknown as u8)
+            }
+        }
     }
 
     fn look(&self, paths: &Paths) -> anyhow::Result<(Verdict, String)> {

@@ -30,7 +30,11 @@ pub(super) fn advise(paths: &Paths, text: &str) {
     say(paths.commands().complete(text));
 }
 
-fn write_line(line: impl Display) -> io::Result<()> {
+/// A line on standard output.
+///
+/// # Errors
+/// It can't be written.
+pub(super) fn write_line(line: impl Display) -> io::Result<()> {
     writeln!(io::stdout(), "{}", plain(&line.to_string()))
 }
 
