@@ -52,5 +52,5 @@ pub use raw::RawFile;
 pub use rootfs::Rootfs;
 pub use source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 pub use stop::Stop;
-pub use store::{Store, VersionTrouble};
+pub use store::{Store, Verified, VerifyError, VersionTrouble};
 pub use volumes::{Content, Volume, find_volumes};

@@ -4,7 +4,10 @@
 mod common;
 
 use common::{KERNEL, content, kernel_file, make_ext4, run, system_disk, system_files};
-use images::{EntryKind, ImportError, ImportRequest, Progress, Step, Stop, Store, StoreError};
+use images::{
+    EntryKind, ImportError, ImportRequest, Progress, Step, Stop, Store, StoreError, Verified,
+    VerifyError,
+};
 use model::{FileSystem, ImageName, ImageVersion};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -24,12 +27,12 @@ fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
     Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
 
-/// All that is in the store, apart from its lock and the numbers that it has given out.
+/// All that is in the store, apart from its lock and what it notes for itself.
 fn files_in(store: &Store) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(store.dir())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != ".lock" && name != ".numbers.toml")
+        .filter(|name| ![".lock", ".numbers.toml", ".verified"].contains(&name.as_str()))
         .collect();
     names.sort();
     names
@@ -503,4 +506,58 @@ fn a_damaged_version_does_not_hide_the_others() {
     fs::write(damaged.join("image.toml"), "image = \"other\"").unwrap();
     assert_eq!(store.list().unwrap().len(), 1);
     assert!(store.open_base(&name(), 7).unwrap_err().to_string().contains("image.toml is damaged"));
+}
+
+#[test]
+fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = system_disk(dir.path());
+    let store = store(dir.path());
+    let version = import(&store, &source).unwrap();
+    let verify = |at_unix: u64| -> Verified {
+        store.verify(&name(), 1, at_unix, &Stop::default(), &mut |_| ()).unwrap()
+    };
+    assert_eq!(store.verified(&name(), 1), None);
+    assert_eq!(verify(5).flaw, None);
+    assert_eq!(store.verified(&name(), 1).unwrap().at_unix, 5);
+
+    let stop = Stop::default();
+    stop.stop();
+    let stopped = store.verify(&name(), 1, 6, &stop, &mut |_| ()).unwrap_err();
+    assert!(matches!(stopped, VerifyError::Stopped), "{stopped}");
+    assert_eq!(store.verified(&name(), 1).unwrap().at_unix, 5, "what was known is known");
+
+    for (file, at, says) in
+        [("disk.raw", 5 << 20, "has changed"), ("vmlinuz", 1000, "not the kernel")]
+    {
+        let path = store.dir().join("debian-12/1").join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(store.verified(&name(), 1), None, "it is another file");
+        assert_eq!(store.trouble(&version), None, "nobody has read it yet");
+        let flaw = verify(7).flaw.unwrap();
+        assert!(flaw.contains(file) && flaw.contains(says), "{flaw}");
+        let trouble = store.trouble(&version).unwrap();
+        assert!(trouble.has_changed && trouble.why == flaw, "{trouble:?}");
+        assert_eq!(store.troubles().unwrap().len(), 1);
+
+        let request = ImportRequest { source: source.clone(), name: name(), note: None };
+        let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
+        assert_eq!(again.put_back, [file]);
+        assert_eq!(store.trouble(&version), None);
+        assert_eq!(verify(8).flaw, None);
+    }
+
+    let disk = store.dir().join("debian-12/1/disk.raw");
+    fs::remove_file(&disk).unwrap();
+    assert!(verify(9).flaw.unwrap().contains("can't read"));
+    assert!(!store.trouble(&version).unwrap().has_changed, "machines can't start without it");
+    store.remove(&name(), 1).unwrap();
+    let number = import(&store, &source).unwrap().version;
+    assert_eq!(number, 2, "a number that was removed on purpose never comes back");
+    store.verify(&name(), number, 10, &Stop::default(), &mut |_| ()).unwrap();
+    let kept = fs::read_dir(store.dir().join(".verified")).unwrap().count();
+    assert_eq!(kept, 1, "what was found of a version that is gone is forgotten");
 }

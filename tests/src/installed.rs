@@ -30,6 +30,10 @@ pub struct Installed {
     version: String,
 }
 
+/// Reads images as a whole, and when.
+const VERIFY: &str = "bootlace-verify.service";
+const VERIFY_TIMER: &str = "bootlace-verify.timer";
+
 impl Installed {
     /// Installs the package on a new server.
     ///
@@ -105,12 +109,13 @@ impl Installed {
     /// # Errors
     /// It does.
     pub fn check_units(&self) -> Result<String> {
-        let verify = [&["systemd-analyze", "verify", "--man=no"][..], &UNITS].concat();
+        let verify = ["systemd-analyze", "verify", "--man=no"];
+        let verify = [&verify[..], &UNITS, &[VERIFY, VERIFY_TIMER]].concat();
         let output = self.server.command(&verify).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success() && !said.contains("bootlace"), "{said}");
         let mut exposures = Vec::new();
-        for unit in &UNITS[1..] {
+        for unit in UNITS[1..].iter().chain([&VERIFY]) {
             let path = format!("/usr/lib/systemd/system/{unit}");
             let security =
                 ["systemd-analyze", "security", "--offline=yes", "--no-pager", EXPOSURE_MAX, &path];
@@ -157,7 +162,7 @@ impl Installed {
     /// They don't; the error shows the journal's end.
     pub fn wait_for_servers(&self) -> Result<()> {
         self.server.wait_until("starts Bootlace", START_TIMEOUT, |server| {
-            UNITS.iter().all(|unit| {
+            UNITS.iter().chain([&VERIFY_TIMER]).all(|unit| {
                 let state = server.ask(&["systemctl", "is-active", unit]);
                 state.is_ok_and(|state| state.trim() == "active")
             })

@@ -220,7 +220,7 @@ async fn images(service: Viewer) -> Json<Vec<Version>> {
             InitrdState::Failed(why) => ("failed", None, Some(why)),
         };
         let initrd_warnings = service.initrd_warnings(&image, number).await;
-        let damage = service.version_trouble(&image, number);
+        let damage = service.version_trouble(&image, number).map(|damage| damage.why);
         let note = service.image_note(image, number).await;
         versions.push(Version {
             version,

@@ -1,5 +1,6 @@
 //! `bootlace image …`
 
+use super::verify::{Which, verify};
 use super::{advise, runtime, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::paths::Paths;
@@ -38,6 +39,20 @@ pub(super) enum Image {
         #[arg(long)]
         note: Option<String>,
     },
+    /// Read versions as a whole, and compare them with what was imported
+    ///
+    /// Disks rot without a word, and nobody reads all of an image for months. What has changed is printed, is told by
+    /// bootlace status from then on, and makes this command fail. Importing the same disk again puts it back. Versions that
+    /// were read longest ago come first; who stops it goes on there the next time.
+    ///
+    /// Example: bootlace image verify --older-than 7
+    Verify {
+        /// Images, like debian-12, or versions, like debian-12/v3; all without
+        which: Vec<Which>,
+        /// Only versions that were not read in the last so many days
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u32>,
+    },
     /// List images and their versions
     Ls {
         /// Print JSON
@@ -58,6 +73,10 @@ impl Image {
                 become_command(paths)?;
                 import(paths, server, ImportRequest { source: file, name, note })
             }
+            Self::Verify { which, older_than } => {
+                become_command(paths)?;
+                verify(paths, &which, older_than)
+            }
             Self::Ls { json } => list(paths, json),
         }
     }
@@ -71,19 +90,7 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
         );
     }
     let source = request.source.display().to_string();
-    let mut last = None;
-    let show = move |progress: Progress| {
-        let percent = progress.done_bytes * 100 / progress.total_bytes.max(1);
-        if std::io::stderr().is_terminal() && last != Some((progress.step, percent)) {
-            last = Some((progress.step, percent));
-            let step = match progress.step {
-                Step::Copy => "copying",
-                Step::Digest => "computing its digest",
-                Step::Sync => "writing to disk",
-            };
-            let _ = write!(std::io::stderr(), "\r\x1b[K{step} {percent} %");
-        }
-    };
+    let show = progress_line();
     let stop = Stop::default();
     let runtime = runtime()?;
     {
@@ -133,6 +140,23 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     Ok(())
 }
 
+/// Shows at a terminal how far an import or a verification is.
+pub(super) fn progress_line() -> impl FnMut(Progress) {
+    let mut last = None;
+    move |progress: Progress| {
+        let percent = progress.done_bytes * 100 / progress.total_bytes.max(1);
+        if std::io::stderr().is_terminal() && last != Some((progress.step, percent)) {
+            last = Some((progress.step, percent));
+            let step = match progress.step {
+                Step::Copy => "copying",
+                Step::Digest => "computing its digest",
+                Step::Sync => "writing to disk",
+            };
+            let _ = write!(std::io::stderr(), "\r\x1b[K{step} {percent} %");
+        }
+    }
+}
+
 fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
     let ImageVersion { image, version: number, .. } = version;
     if !put_back.is_empty() {
@@ -150,7 +174,7 @@ fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
     )
 }
 
-fn clear_progress() {
+pub(super) fn clear_progress() {
     if std::io::stderr().is_terminal() {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
@@ -184,7 +208,7 @@ fn record(
 
 /// The first signal stops the import, which then removes what it has made; the second ends the program, and what
 /// stays is removed when the store is opened next.
-fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
+pub(super) fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
     // The last one is Ctrl-\, of which nobody wants a memory dump here.
     let ends = [
         SignalKind::interrupt(),
@@ -240,7 +264,7 @@ struct Damaged {
 }
 
 /// What helps a damaged version.
-const REPAIR: &str = "Import the same disk again under its name, which puts back what is missing; or mount the file system \
+pub(super) const REPAIR: &str = "Import the same disk again under its name, which puts back what is missing; or mount the file system \
                       that holds it, or put it back from a backup.";
 
 /// Image versions with which machines can't start. A server of an earlier Bootlace does not tell.

@@ -14,6 +14,7 @@ mod room;
 mod server;
 mod share;
 mod status;
+mod verify;
 
 use crate::log::{self, Program};
 use crate::paths::Paths;

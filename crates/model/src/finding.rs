@@ -122,6 +122,9 @@ kinds! {
     /// The files of an image version that machines are to boot are damaged or gone.
     ImageDamaged = "image-damaged", Alarm, Passes::WhenOver,
         "Mount the file system that holds it, put it back from a backup, or import the image again.";
+    /// The content of an image version is not what was imported; machines start with it all the same.
+    ImageChanged = "image-changed", Warning, Passes::WhenOver,
+        "Check the disk that holds it (dmesg, smartctl), and import the same disk again, which puts the version back.";
     /// Clients are sent away, as a server may have no more files and sockets open.
     NoDescriptors = "no-descriptors", Alarm, hours(1),
         "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates how many.";

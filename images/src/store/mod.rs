@@ -7,10 +7,12 @@ mod draft;
 mod numbers;
 mod put_back;
 mod trouble;
+mod verify;
 
 pub(crate) use draft::{Draft, Published};
 pub(crate) use put_back::Same;
 pub use trouble::VersionTrouble;
+pub use verify::{Verified, VerifyError};
 
 use crate::base::Base;
 use crate::block::Block;

@@ -15,21 +15,24 @@ pub struct VersionTrouble {
     pub why: String,
     /// The kernel is there, which is all that machines with a root on a foreign server need.
     pub has_kernel: bool,
+    /// All files are there, and machines start with them; their content is not what was imported.
+    pub has_changed: bool,
 }
 
 impl VersionTrouble {
     /// Whether the machine can't start with that version.
     pub const fn concerns(&self, machine: &Machine) -> bool {
-        !(self.has_kernel && machine.root.is_foreign())
+        !(self.has_changed || self.has_kernel && machine.root.is_foreign())
     }
 }
 
 impl Store {
-    /// What is wrong with a version, as far as the names and sizes of its files show; `None`: they are as they were.
-    /// Reads no disk's content.
+    /// What is wrong with a version, as far as the names and sizes of its files show, and what was found when it was
+    /// [verified](Self::verify) last; `None`: its files are as they were. Reads no disk's content.
     pub fn trouble(&self, version: &ImageVersion) -> Option<VersionTrouble> {
         let ImageVersion { image, version: number, size_bytes, digest, .. } = version;
-        let without_kernel = |why: String| Some(VersionTrouble { why, has_kernel: false });
+        let without_kernel =
+            |why: String| Some(VersionTrouble { why, has_kernel: false, has_changed: false });
         match self.version(image, *number) {
             Ok(found) if found.digest == *digest => {}
             Ok(_) => {
@@ -43,13 +46,16 @@ impl Store {
             Ok(_) => {}
         }
         let why = match size_of(self.disk_path(image, *number)) {
-            Ok((_, found)) if found == *size_bytes => return None,
+            Ok((_, found)) if found == *size_bytes => {
+                let flaw = self.verified(image, *number)?.flaw?;
+                return Some(VersionTrouble { why: flaw, has_kernel: true, has_changed: true });
+            }
             Ok((path, found)) => {
                 format!("{} has {found} bytes instead of {size_bytes}", path.display())
             }
             Err(why) => why,
         };
-        Some(VersionTrouble { why, has_kernel: true })
+        Some(VersionTrouble { why, has_kernel: true, has_changed: false })
     }
 
     /// Versions that are in the store and with which machines can't start, by image and number.
@@ -89,7 +95,7 @@ impl Store {
             }
             error => error.to_string(),
         };
-        VersionTrouble { why, has_kernel: false }
+        VersionTrouble { why, has_kernel: false, has_changed: false }
     }
 
     /// Whether there is any image, as far as folders show.

@@ -52,7 +52,19 @@ pub(crate) async fn show(service: Viewer) -> Page {
         is_building |= state == InitrdState::Building;
         let is_newest = site.newest(&version.image) == Some(version);
         let damage = service.version_trouble(&version.image, version.version);
-        let mut errors: Vec<String> = damage.into_iter().collect();
+        let number = version.version;
+        let not_booted = |why: &str| format!("No machine can boot v{number}: {why}.");
+        let mut errors: Vec<String> = damage
+            .map(|damage| match damage.starts {
+                false => not_booted(&damage.why),
+                true => format!(
+                    "v{number} is not what was imported: {}. Machines start with it all the same; import the same disk \
+                     again, which puts it back.",
+                    damage.why
+                ),
+            })
+            .into_iter()
+            .collect();
         let (initrd_class, initrd) = match state {
             InitrdState::Ready { size_bytes, .. } => {
                 ("ok", format!("● ready, {}", text::bytes(size_bytes)))
@@ -61,7 +73,7 @@ pub(crate) async fn show(service: Viewer) -> Page {
             InitrdState::Missing if is_newest => ("busy", "◐ not built yet".to_owned()),
             InitrdState::Missing => ("off", "○ not needed".to_owned()),
             InitrdState::Failed(why) => {
-                errors.push(why);
+                errors.push(not_booted(&why));
                 ("fail", "✕ can't be built".to_owned())
             }
         };

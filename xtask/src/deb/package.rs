@@ -143,11 +143,10 @@ const MAINTAINER: &str = "The Bootlace developers <bootlace@bootlace.example>";
 fn lay_settings(tree: &Tree, place: &Place) -> Result<()> {
     let packaging = place.root.join("packaging");
     tree.copy(&packaging.join("bootlace.toml"), "etc/bootlace/bootlace.toml")?;
-    for unit in ["bootlace.target", "bootlace.service", "bootlace-storage.service"] {
-        tree.copy(
-            &packaging.join("systemd").join(unit),
-            &format!("usr/lib/systemd/system/{unit}"),
-        )?;
+    for entry in fs::read_dir(packaging.join("systemd"))? {
+        let path = entry?.path();
+        let unit = path.file_name().context("it has a name")?.to_string_lossy();
+        tree.copy(&path, &format!("usr/lib/systemd/system/{unit}"))?;
     }
     tree.copy(&packaging.join("debian/lintian-overrides"), "usr/share/lintian/overrides/bootlace")
 }

@@ -95,6 +95,11 @@ impl Service {
             .into_iter()
             .map(|((image, version), cause)| held(Subject::Version(image, version), cause));
         holds(FindingKind::ImageDamaged, damaged.collect());
+        let changed = self
+            .changed_versions()
+            .into_iter()
+            .map(|((image, version), cause)| held(Subject::Version(image, version), cause));
+        holds(FindingKind::ImageChanged, changed.collect());
 
         let machines = self.machines();
         for (kind, word) in [

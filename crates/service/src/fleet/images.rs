@@ -10,7 +10,7 @@ use model::{BootFile, BootPart, ImageName, ImageVersion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An image version with which machines can't start.
+/// An image version whose files are not as they were imported.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DamagedVersion {
     /// The image.
@@ -19,6 +19,15 @@ pub struct DamagedVersion {
     pub version: u32,
     /// What is wrong with its files.
     pub why: String,
+    /// Machines start with it all the same: its files are there, and their content is another one.
+    pub starts: bool,
+}
+
+impl DamagedVersion {
+    fn of(((image, version), trouble): (&(ImageName, u32), &VersionTrouble)) -> Self {
+        let VersionTrouble { why, has_changed, .. } = trouble;
+        Self { image: image.clone(), version: *version, why: why.clone(), starts: *has_changed }
+    }
 }
 
 impl Admin {
@@ -92,21 +101,19 @@ impl Service {
         }
     }
 
-    /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show. Never waits.
-    pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<String> {
+    /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show, or that was
+    /// found when all of them was read last. Never waits.
+    pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<DamagedVersion> {
         let troubles = self.image_troubles().last();
-        troubles.get(&(image.clone(), version)).map(|trouble| trouble.why.clone())
+        troubles.get_key_value(&(image.clone(), version)).map(DamagedVersion::of)
     }
 
-    /// Image versions with which machines can't start, and why, whether machines are to boot them or not; also those that
+    /// Image versions whose files are not as they were imported, and why, whether machines are to boot them or not; also those that
     /// are so damaged that they are no versions any more. Looks at their files if nobody has done so yet.
     pub async fn damaged_images(&self) -> Vec<DamagedVersion> {
         self.know_images().await;
         let troubles = self.image_troubles().last();
-        let told = |((image, version), trouble): (&(ImageName, u32), &VersionTrouble)| {
-            DamagedVersion { image: image.clone(), version: *version, why: trouble.why.clone() }
-        };
-        troubles.iter().map(told).collect()
+        troubles.iter().map(DamagedVersion::of).collect()
     }
 
     /// The initrd of an image version; builds it if it is not in the cache.

@@ -94,7 +94,7 @@ impl Service {
         let looked = tokio::task::spawn_blocking(move || {
             let is_back = |version: &ImageVersion| {
                 site.version(&version.image, version.version).is_none()
-                    && store.trouble(version).is_none()
+                    && store.trouble(version).is_none_or(|trouble| trouble.has_changed)
             };
             let are_back = lost.iter().any(is_back);
             // Also what no index knows: a description that can't be read is in none since the last start but one.
@@ -128,6 +128,15 @@ impl Service {
         if let Ok(Err(error)) = indexed.await {
             tracing::debug!(error = error.chain(), "images can't be listed");
         }
+    }
+
+    /// Image versions whose content is not what was imported, and what that is.
+    pub(super) fn changed_versions(&self) -> Vec<((ImageName, u32), String)> {
+        let troubles = self.image_troubles().last();
+        let changed = troubles.iter().filter(|(_, trouble)| trouble.has_changed);
+        changed
+            .map(|(version, trouble)| (version.clone(), super::findings::upper_first(&trouble.why)))
+            .collect()
     }
 
     /// Image versions that are damaged or gone and that machines would boot, and what that means for these.

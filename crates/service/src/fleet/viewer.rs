@@ -161,8 +161,9 @@ impl Viewer {
         self.service().damaged_images().await
     }
 
-    /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show.
-    pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<String> {
+    /// What is wrong with the files of an image version; `None`: nothing that their names and sizes show, or that was found
+    /// when all of them was read last.
+    pub fn version_trouble(&self, image: &ImageName, version: u32) -> Option<DamagedVersion> {
         self.service().version_trouble(image, version)
     }
 

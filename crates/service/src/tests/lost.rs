@@ -335,3 +335,22 @@ async fn a_version_whose_description_is_damaged_does_not_vanish() {
         assert!(text.contains("it is empty") && text.contains("with version 1 instead"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_version_whose_content_has_changed_is_told_and_booted() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Discard).await;
+    add_files(folder.path(), "debian", 1);
+    service.look_at_images().await;
+    assert_eq!(cause(&service, FindingKind::ImageChanged).await, None);
+    let store = images::Store::look(&options(folder.path()).images).unwrap();
+    let debian = "debian".parse().unwrap();
+    // Its digest is none.
+    store.verify(&debian, 1, 0, &images::Stop::default(), &mut |_| ()).unwrap();
+    service.look_at_images().await;
+    let text = cause(&service, FindingKind::ImageChanged).await.unwrap();
+    assert!(text.contains("debian/1/disk.raw has changed"), "{text}");
+    assert_eq!(cause(&service, FindingKind::ImageDamaged).await, None);
+    assert_eq!(service.machine(&name()).unwrap().start_trouble, None);
+    assert!(service.version_trouble(&debian, 1).unwrap().starts);
+}

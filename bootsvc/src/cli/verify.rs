@@ -1,0 +1,134 @@
+//! `bootlace image verify`
+
+use super::image::{REPAIR, clear_progress, progress_line, stop_by_signals};
+use super::{runtime, say};
+use crate::paths::Paths;
+use crate::privileges::is_owner;
+use anyhow::{Context, bail};
+use images::{Stop, Store, VerifyError};
+use model::{ImageName, ImageVersion};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An image, or one of its versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Which {
+    image: ImageName,
+    version: Option<u32>,
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (image, version) = match text.split_once('/') {
+            Some((image, version)) => (image, Some(version)),
+            None => (text, None),
+        };
+        let number = |text: &str| text.strip_prefix('v').unwrap_or(text).parse().ok();
+        let version = match version.map(number) {
+            None => None,
+            Some(Some(number)) => Some(number),
+            Some(None) => return Err("a version is like debian-12/v3".to_owned()),
+        };
+        let image = image.parse().map_err(|error: model::InvalidName| error.to_string())?;
+        Ok(Self { image, version })
+    }
+}
+
+impl Which {
+    fn means(&self, version: &ImageVersion) -> bool {
+        self.image == version.image && self.version.is_none_or(|number| number == version.version)
+    }
+}
+
+pub(super) fn verify(
+    paths: &Paths,
+    which: &[Which],
+    older_than: Option<u32>,
+) -> anyhow::Result<()> {
+    if !is_owner(&paths.state()) {
+        bail!(
+            "a verification reads all of {}, which only root and the servers' user may: use sudo",
+            paths.images().display()
+        );
+    }
+    let store = Store::open(&paths.images())?;
+    let mut versions = store.list()?;
+    for wanted in which {
+        if !versions.iter().any(|version| wanted.means(version)) {
+            let number = wanted.version.map(|number| format!("/v{number}")).unwrap_or_default();
+            bail!("there is no image {}{number}: bootlace image ls shows all", wanted.image);
+        }
+    }
+    versions.retain(|version| which.is_empty() || which.iter().any(|it| it.means(version)));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let read_at = |version: &ImageVersion| {
+        store.verified(&version.image, version.version).map_or(0, |verified| verified.at_unix)
+    };
+    if let Some(days) = older_than {
+        let before = now.saturating_sub(DAY * days).as_secs();
+        versions.retain(|version| read_at(version) <= before);
+    }
+    versions.sort_by_cached_key(read_at);
+    if versions.is_empty() {
+        say("nothing to read");
+        return Ok(());
+    }
+
+    let stop = Stop::default();
+    let runtime = runtime()?;
+    {
+        let _in_runtime = runtime.enter();
+        stop_by_signals(&stop)?;
+    }
+    let mut n_changed = 0;
+    for (n_done, version) in versions.iter().enumerate() {
+        let ImageVersion { image, version: number, size_bytes, .. } = version;
+        let verified = store.verify(image, *number, now.as_secs(), &stop, &mut progress_line());
+        clear_progress();
+        match verified {
+            Ok(verified) => match verified.flaw {
+                None => {
+                    say(format!("{image}/v{number}: whole, {:.1} GB", *size_bytes as f64 / 1e9))
+                }
+                Some(flaw) => {
+                    n_changed += 1;
+                    say(format!("{image}/v{number}: {flaw}"));
+                }
+            },
+            Err(VerifyError::Stopped) => {
+                bail!(
+                    "stopped after {n_done} of {}: the next time it goes on there",
+                    versions.len()
+                )
+            }
+            Err(error) => return Err(error).with_context(|| format!("{image}/v{number}")),
+        }
+    }
+    match n_changed {
+        0 => Ok(()),
+        1 => bail!("one version is not what was imported. {REPAIR}"),
+        n => bail!("{n} versions are not what was imported. {REPAIR}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_or_one_of_its_versions_is_meant() {
+        let which = |text: &str| text.parse::<Which>();
+        let image: ImageName = "debian-12".parse().unwrap();
+        assert_eq!(which("debian-12").unwrap(), Which { image: image.clone(), version: None });
+        for text in ["debian-12/v3", "debian-12/3"] {
+            assert_eq!(which(text).unwrap(), Which { image: image.clone(), version: Some(3) });
+        }
+        for text in ["", "/v3", "debian-12/", "debian-12/x", "debian-12/v-1", "a b"] {
+            which(text).unwrap_err();
+        }
+    }
+}
