@@ -184,7 +184,7 @@ pub(crate) async fn run(
     tasks.spawn(reports.run(stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
     let local = boot_socket::router(service.clone(), paths.for_copies());
-    let link = is_up.then(|| login_link(&service)).flatten();
+    let link = if is_up { login_link(&service).await } else { None };
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());
         async move {
@@ -237,12 +237,12 @@ pub(crate) fn nobody_may(listen: SocketAddr) -> String {
 }
 
 /// The path of a link that logs somebody in, as long as there is no account, if somebody reads it at a terminal.
-fn login_link(service: &Service) -> Option<String> {
+async fn login_link(service: &Service) -> Option<String> {
     if service.has_account() || !std::io::stdout().is_terminal() {
         return None;
     }
     let root = service.admin(&Actor::command(nix::unistd::geteuid().as_raw())).ok()?;
-    root.new_login_code().ok().map(|code| format!("/login?code={code}"))
+    root.new_login_code().await.ok().map(|code| format!("/login?code={code}"))
 }
 
 /// Tells of the storage server's deaths until `stop`.

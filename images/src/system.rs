@@ -162,32 +162,73 @@ fn no_kernel(passed_over: &[String]) -> String {
     format!("{start}: {advice}. What was looked at: {}", passed_over.join("; "))
 }
 
-/// The first ext4 file system with an init in it.
+/// What an ext4 file system is to machines.
+enum Role {
+    /// A root that can be started.
+    Root(Rootfs),
+    /// A root whose `/usr`, with the init in it, is somewhere else.
+    WithoutUsr,
+    /// A `/usr`: there is an init in it, and none of the folders that the kernel's file systems are mounted on.
+    Usr,
+    /// Neither.
+    Other,
+}
+
+fn role_of(root: Rootfs) -> Result<Role, RootfsError> {
+    // A dangling link does not count: absolute ones are resolved inside of the image anyway.
+    let has_init = root.exists("/sbin/init")? || root.exists("/usr/lib/systemd/systemd")?;
+    let mut can_be_usr = true;
+    for of_root in ["/dev", "/proc", "/sys", "/usr"] {
+        can_be_usr &= !root.exists(of_root)?;
+    }
+    Ok(match has_init {
+        true if can_be_usr => Role::Usr,
+        true => Role::Root(root),
+        // In a /usr of its own it is at the top.
+        false if can_be_usr && root.exists("/lib/systemd/systemd")? => Role::Usr,
+        false if root.exists("/etc")? && root.exists("/usr")? => Role::WithoutUsr,
+        false => Role::Other,
+    })
+}
+
+/// The first ext4 file system with a root in it that can be started.
 fn find_root(
     disk: &Arc<dyn Block>,
     volumes: &[Volume],
     path: &Path,
 ) -> Result<(Volume, Rootfs), ImportError> {
-    let mut damage = None;
+    let (mut damage, mut without_usr, mut usr) = (None, None, None);
     for volume in volumes {
         if volume.content != Content::Root(FileSystem::Ext4) {
             continue;
         }
-        let opened = Rootfs::open(Arc::clone(disk), volume).and_then(|root| {
-            // A dangling link does not count: absolute ones are resolved inside of the image anyway.
-            let has_init = root.exists("/sbin/init")? || root.exists("/usr/lib/systemd/systemd")?;
-            Ok(has_init.then_some(root))
-        });
-        match opened {
-            Ok(Some(root)) => return Ok((*volume, root)),
-            Ok(None) => {}
+        match Rootfs::open(Arc::clone(disk), volume).and_then(role_of) {
+            Ok(Role::Root(root)) => return Ok((*volume, root)),
+            Ok(Role::WithoutUsr) => without_usr = without_usr.or(Some(volume)),
+            Ok(Role::Usr) => usr = usr.or(Some(volume)),
+            Ok(Role::Other) => {}
             Err(error) => damage = damage.or(Some(unreadable(path, volume, &error))),
         }
     }
-    Err(match damage {
-        Some(damage) => damage,
-        None => no_root(disk.as_ref(), volumes, path)?,
+    Err(match (damage, usr) {
+        (Some(damage), _) => damage,
+        (None, Some(usr)) => not_bootable(path, &usr_alone(without_usr, usr)),
+        (None, None) => no_root(disk.as_ref(), volumes, path)?,
     })
+}
+
+fn usr_alone(without_usr: Option<&Volume>, usr: &Volume) -> String {
+    let usr = place_of(usr);
+    match without_usr {
+        Some(root) => format!(
+            "its root in {} has its /usr in {usr}, and machines attach one file system: copy the files of both into one, \
+             delete /usr from its /etc/fstab, and import that",
+            place_of(root)
+        ),
+        None => format!(
+            "{usr} is a /usr, whose root is not on this disk: import the disk with the root"
+        ),
+    }
 }
 
 /// What is there instead of a root that could be read, and what helps.

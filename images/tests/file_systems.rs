@@ -409,3 +409,33 @@ fn a_kernel_that_can_not_mount_the_root_is_passed_over() {
     fs::write(modules.join("modules.dep"), "updates/ext4.ko.zst: updates/jbd2.ko.zst\n").unwrap();
     boots("a module elsewhere");
 }
+
+#[test]
+fn a_usr_of_its_own_is_not_taken_for_the_root() {
+    let workshop = Workshop::new();
+    let made = |name: &str, files: &Path| {
+        let disk = workshop.path(name);
+        let mut mke2fs = Command::new("mke2fs");
+        mke2fs.args(["-q", "-t", "ext4", "-b", "1024", "-d"]).arg(files).arg(&disk);
+        run(mke2fs.arg("16M"));
+        fs::read(disk).unwrap()
+    };
+    let usr = made("usr.raw", &workshop.path("files/usr"));
+    let whole = made("whole.raw", &workshop.path("files"));
+    // The modules are in /usr, and so is the init.
+    let split = workshop.path("split");
+    run(Command::new("cp").arg("-a").arg(workshop.path("files")).arg(&split));
+    fs::remove_dir_all(split.join("usr")).unwrap();
+    for folder in ["usr", "dev", "proc", "sys"] {
+        fs::create_dir(split.join(folder)).unwrap();
+    }
+    let root = made("root.raw", &split);
+    let check = |parts: &[&[u8]], expected: &str| {
+        workshop.check_refused(&partitioned(&workshop, parts), expected);
+    };
+    check(&[&root, &usr], "its root in partition 1 has its /usr in partition 2");
+    check(&[&usr, &root], "its root in partition 2 has its /usr in partition 1");
+    check(&[&usr], "partition 1 is a /usr, whose root is not on this disk");
+    let version = workshop.import(&partitioned(&workshop, &[&usr, &whole])).unwrap();
+    assert_eq!(version.partition, Some(2));
+}

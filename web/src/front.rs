@@ -9,7 +9,9 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use model::{Finding, Level, Subject};
-use service::{AccountOwner, Actor, Admin, Error, NewSession, Operator, Service, Viewer};
+use service::{
+    AccountKeeper, AccountOwner, Actor, Admin, Error, NewSession, Operator, Service, Viewer,
+};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -252,6 +254,7 @@ extracted! {
     Viewer, Service::viewer;
     Operator, Service::operator;
     Admin, Service::admin;
+    AccountKeeper, Service::account_keeper;
     AccountOwner, Service::account_owner;
 }
 

@@ -23,7 +23,11 @@ impl Problem {
 pub(crate) fn status_of(error: &Error) -> StatusCode {
     match error {
         _ if error.is_not_found() => StatusCode::NOT_FOUND,
-        Error::NotAllowed { .. } | Error::NoAccount | Error::OnlyOnServer => StatusCode::FORBIDDEN,
+        Error::NotAllowed { .. }
+        | Error::NoAccount
+        | Error::NotByToken
+        | Error::OwnPassword
+        | Error::OnlyOnServer => StatusCode::FORBIDDEN,
         Error::LoginRefused | Error::LoginCodeVoid => StatusCode::UNAUTHORIZED,
         Error::LoginDelayed { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,

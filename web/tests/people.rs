@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use model::{Firmware, Right, Role};
-use service::{Actor, Admin, Clock, NewSession, Options, Service};
+use service::{AccountKeeper, Actor, Clock, NewSession, Options, Service};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use tower::ServiceExt as _;
@@ -71,8 +71,8 @@ impl Site {
         site
     }
 
-    fn root(&self) -> Admin {
-        self.service.admin(&Actor::command(0)).unwrap()
+    fn root(&self) -> AccountKeeper {
+        self.service.account_keeper(&Actor::command(0)).unwrap()
     }
 
     async fn log_in(&self, name: &str) -> NewSession {
@@ -130,6 +130,8 @@ fn form_request(path: &str, form: &str) -> Request<Body> {
 enum Needs {
     Nothing,
     Right(Right),
+    /// An administrator, and not by a token.
+    Keeper,
     /// A session of somebody who has an account.
     Account,
 }
@@ -151,8 +153,8 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("POST", "/account/tokens", Needs::Account),
     ("POST", "/account/tokens/{id}/remove", Needs::Account),
     ("GET", "/users", ADMIN),
-    ("POST", "/users", ADMIN),
-    ("POST", "/users/{name}", ADMIN),
+    ("POST", "/users", Needs::Keeper),
+    ("POST", "/users/{name}", Needs::Keeper),
     ("GET", "/users/{name}/remove", ADMIN),
     ("GET", "/audit", ADMIN),
     ("GET", "/findings", READ),
@@ -209,13 +211,13 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("PATCH", "/api/v1/site", ADMIN),
     ("GET", "/api/v1/me", READ),
     ("GET", "/api/v1/users", ADMIN),
-    ("POST", "/api/v1/users", ADMIN),
-    ("PATCH", "/api/v1/users/{name}", ADMIN),
-    ("DELETE", "/api/v1/users/{name}", ADMIN),
+    ("POST", "/api/v1/users", Needs::Keeper),
+    ("PATCH", "/api/v1/users/{name}", Needs::Keeper),
+    ("DELETE", "/api/v1/users/{name}", Needs::Keeper),
     ("GET", "/api/v1/sessions", ADMIN),
     ("DELETE", "/api/v1/sessions/{id}", ADMIN),
     ("GET", "/api/v1/tokens", ADMIN),
-    ("POST", "/api/v1/tokens", ADMIN),
+    ("POST", "/api/v1/tokens", Needs::Keeper),
     ("DELETE", "/api/v1/tokens/{id}", ADMIN),
     ("POST", "/api/v1/login-links", ADMIN),
     ("GET", "/api/v1/audit", ADMIN),
@@ -318,6 +320,7 @@ async fn each_route_does_for_each_what_he_may_and_no_more() {
             let is_allowed = match needs {
                 Needs::Nothing => continue,
                 Needs::Right(needed) => right.is_some_and(|right| right >= needed),
+                Needs::Keeper => *right == Some(Right::Admin) && *name != "a token",
                 Needs::Account => *has_account,
             };
             match (is_allowed, right) {

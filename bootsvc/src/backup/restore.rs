@@ -6,7 +6,8 @@ use crate::config::Config;
 use crate::paths::Paths;
 use crate::state_lock::StateLock;
 use anyhow::{Context, bail};
-use nix::unistd::Group;
+use nix::unistd::{Group, geteuid};
+use service::Actor;
 use service::backup::{BackupFile, Kind, Manifest, read_backup};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write as _};
@@ -18,6 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Restored {
     pub(crate) manifest: Manifest,
     pub(crate) n_machines: u64,
+    /// What came back with the database, and what did not.
+    pub(crate) database: service::Restored,
     /// Files that are as they are in the backup now, and were not.
     pub(crate) placed: Vec<PathBuf>,
     /// What was there before, under the names that it has now.
@@ -65,6 +68,10 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     let placed = (|| {
         let manifest = read?;
         let n_machines = service::check_database(&database.new)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let actor = Actor::command(geteuid().as_raw());
+        let database_of_then = service::prepare_restored(&database.new, &actor, now_unix_ms)?;
         let owner = fs::metadata(&state)?;
         // A server that is not started as root takes nothing over.
         chown(&database.new, Some(owner.uid()), Some(owner.gid()))?;
@@ -92,7 +99,13 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
                 are(&there)
             );
         }
-        let mut restored = Restored { manifest, n_machines, placed: Vec::new(), aside: Vec::new() };
+        let mut restored = Restored {
+            manifest,
+            n_machines,
+            database: database_of_then,
+            placed: Vec::new(),
+            aside: Vec::new(),
+        };
         for target in targets {
             put(target, &mut restored)?;
         }

@@ -1,7 +1,7 @@
 //! `bootlace backup`
 
 use super::output::leads_nowhere;
-use super::say;
+use super::{advise, say};
 use crate::backup::{self, Saved, content};
 use crate::paths::Paths;
 use anyhow::{Context, bail};
@@ -135,11 +135,44 @@ impl Restore {
         for path in &restored.aside {
             say(format!("put aside: {}", path.display()));
         }
+        for line in of_then(&restored.database) {
+            advise(paths, &line);
+        }
         say(
             "Images and disks are as they are. Start the boot server; machines that run must be restarted",
         );
         Ok(())
     }
+}
+
+/// What a person should know who goes back to a database of another time.
+fn of_then(database: &service::Restored) -> Vec<String> {
+    let service::Restored { n_users, n_tokens, kept, not_deleted } = database;
+    let mut lines = Vec::new();
+    if n_users + n_tokens > 0 {
+        let (users, tokens) = (plural(*n_users, "account"), plural(*n_tokens, "token"));
+        lines.push(format!(
+            "Back as they were then: {users} with their roles and passwords, and {tokens}, also those that were removed or \
+             changed since. Look at bootlace user ls and bootlace token ls. Nobody is logged in any more"
+        ));
+    }
+    for machine in kept {
+        lines.push(format!(
+            "{machine} was to get a new disk at its next boot, and keeps the one that it has: bootlace machine reset \
+             {machine} orders it again"
+        ));
+    }
+    for machine in not_deleted {
+        lines.push(format!(
+            "{machine} had been removed, and its disk was still to be deleted. That is not done any more, since another \
+             machine may have the name by now; if there is a disk, bootlace status tells of it"
+        ));
+    }
+    lines
+}
+
+fn plural(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl Verify {

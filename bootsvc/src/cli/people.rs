@@ -14,7 +14,10 @@ use model::{Right, Role, UserName};
 use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
+
+/// Of a password more is not read, and is refused as too long.
+const LINE_BYTES_MAX: u64 = 4096;
 
 /// Of the audit log, if nobody says how many.
 const AUDIT_ENTRIES: u32 = 50;
@@ -75,7 +78,7 @@ pub(super) enum Token {
         #[arg(long, value_parser = scope())]
         scope: Right,
         /// Days for which it is good; without it for ever
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: Option<u32>,
     },
     /// Make a token void, with effect at once
@@ -360,6 +363,7 @@ fn unseen(prompt: &str) -> anyhow::Result<String> {
 
 fn line() -> anyhow::Result<String> {
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("can't read the password")?;
+    let input = std::io::stdin().lock();
+    input.take(LINE_BYTES_MAX).read_line(&mut line).context("can't read the password")?;
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }

@@ -43,7 +43,7 @@ pub use initcfg::{
 pub use kernel_args::KernelArgs;
 pub use machine::{Machine, ShelfSlot};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
-pub use note::{NOTE_MAX, is_note, one_line};
+pub use note::{NOTE_MAX, does_something, is_note, one_line};
 pub use people::{Right, Role};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use room::{Room, Seat};

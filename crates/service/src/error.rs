@@ -310,6 +310,17 @@ pub enum Error {
     /// Somebody is not logged in by an account of his own.
     #[error("only somebody who is logged in to an account of his own can do this")]
     NoAccount,
+    /// A token is not enough to let others in.
+    #[error("a token can't manage accounts and tokens: log in, or use a command on the server")]
+    NotByToken,
+    /// A session is not enough to take the account over.
+    #[error(
+        "your own password is changed on the page of your account, which asks for the former one"
+    )]
+    OwnPassword,
+    /// The name means somebody else.
+    #[error("{0} is what the audit log calls somebody without an account: choose another name")]
+    UserReserved(UserName),
     /// Only commands on the server may do this.
     #[error("only a command on the server can do this")]
     OnlyOnServer,
@@ -406,6 +417,8 @@ impl Error {
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }
                 | Self::UserTaken(_)
+                | Self::UserReserved(_)
+                | Self::OwnPassword
                 | Self::LastAdmin(_)
                 | Self::TooManyUsers
                 | Self::BadPassword(_)

@@ -35,13 +35,13 @@ pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::people::{
-    AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken, Operator,
-    SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer,
+    AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,
+    Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer,
 };
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{
-    AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Session, Sighting, Token,
-    User, check_database, copy_database, expected,
+    AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Restored, Session,
+    Sighting, Token, User, check_database, copy_database, expected, prepare_restored,
 };
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

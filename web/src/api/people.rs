@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use model::{Right, Role, UserName};
-use service::{Admin, AuditPage, NewToken, Session, Token, User, Viewer};
+use service::{AccountKeeper, Admin, AuditPage, NewToken, Session, Token, User, Viewer};
 
 type NamePath = Result<Path<UserName>, PathRejection>;
 type NumberPath = Result<Path<u64>, PathRejection>;
@@ -55,7 +55,7 @@ struct NewUser {
     password: String,
 }
 
-async fn add_user(admin: Admin, body: Body<NewUser>) -> Answer<(StatusCode, Json<User>)> {
+async fn add_user(admin: AccountKeeper, body: Body<NewUser>) -> Answer<(StatusCode, Json<User>)> {
     let Json(new) = body?;
     let user = admin.add_user(new.name, new.role, new.password).await?;
     Ok((StatusCode::CREATED, Json(user)))
@@ -69,7 +69,11 @@ struct UserChange {
 }
 
 /// Changes what the body names.
-async fn change_user(admin: Admin, name: NamePath, body: Body<UserChange>) -> Answer<StatusCode> {
+async fn change_user(
+    admin: AccountKeeper,
+    name: NamePath,
+    body: Body<UserChange>,
+) -> Answer<StatusCode> {
     let (Path(name), Json(change)) = (name?, body?);
     if let Some(password) = change.password {
         admin.set_password(name.clone(), password).await?;
@@ -80,7 +84,7 @@ async fn change_user(admin: Admin, name: NamePath, body: Body<UserChange>) -> An
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove_user(admin: Admin, name: NamePath) -> Answer<StatusCode> {
+async fn remove_user(admin: AccountKeeper, name: NamePath) -> Answer<StatusCode> {
     let Path(name) = name?;
     admin.remove_user(name).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -100,6 +104,9 @@ async fn tokens(admin: Admin) -> Json<Vec<Token>> {
     Json(admin.tokens())
 }
 
+/// A hundred years.
+const TOKEN_DAYS_MAX: u32 = 36_500;
+
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedToken {
@@ -110,8 +117,16 @@ struct WantedToken {
 }
 
 /// Makes a token. Its secret is in this answer, and nowhere else.
-async fn add_token(admin: Admin, body: Body<WantedToken>) -> Answer<(StatusCode, Json<NewToken>)> {
+async fn add_token(
+    admin: AccountKeeper,
+    body: Body<WantedToken>,
+) -> Answer<(StatusCode, Json<NewToken>)> {
     let Json(wanted) = body?;
+    if wanted.days.is_some_and(|days| !(1..=TOKEN_DAYS_MAX).contains(&days)) {
+        let detail =
+            format!("a token is good for 1 to {TOKEN_DAYS_MAX} days, or without days for ever");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
     let expires_unix = wanted.days.map(|days| admin.now().unix() + u64::from(days) * 86_400);
     let token = admin.add_token(wanted.label, wanted.scope, expires_unix).await?;
     Ok((StatusCode::CREATED, Json(token)))
@@ -131,7 +146,7 @@ struct LoginLink {
 
 /// Makes a link that logs a browser in once; for commands on the server only.
 async fn login_link(admin: Admin) -> Answer<(StatusCode, Json<LoginLink>)> {
-    let code = admin.new_login_code()?;
+    let code = admin.new_login_code().await?;
     Ok((StatusCode::CREATED, Json(LoginLink { path: format!("/login?code={code}") })))
 }
 

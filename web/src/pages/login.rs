@@ -7,7 +7,7 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Query, State};
 use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use service::{Error, NewSession};
 
@@ -57,10 +57,12 @@ pub(crate) async fn show(
     State(front): State<Front>,
     asked: Asked,
     Who(who): Who,
+    method: Method,
     Query(options): Query<Options>,
 ) -> Response {
     let mut page = LoginPage::new(&front, &options.next);
-    if let Some(code) = &options.code {
+    // HEAD is sent by programs that show what a link is, which must not use it up.
+    if let Some(code) = options.code.as_ref().filter(|_| method == Method::GET) {
         return match front.log_in_by_code(code, &asked).await {
             Ok(session) => logged_in(&asked, &session, &page.next),
             Err(error) => {

@@ -7,7 +7,7 @@ use axum::Form;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use model::{InvalidName, Role, UserName};
-use service::Admin;
+use service::{AccountKeeper, Admin};
 
 #[derive(serde::Deserialize)]
 pub(crate) struct Options {
@@ -85,7 +85,7 @@ pub(crate) struct NewUser {
     password: String,
 }
 
-pub(crate) async fn add(admin: Admin, Form(form): Form<NewUser>) -> Page {
+pub(crate) async fn add(admin: AccountKeeper, Form(form): Form<NewUser>) -> Page {
     let added = async {
         let name: UserName =
             form.name.trim().parse().map_err(|error: InvalidName| error.to_string())?;
@@ -113,7 +113,7 @@ pub(crate) struct Change {
 }
 
 pub(crate) async fn change(
-    admin: Admin,
+    admin: AccountKeeper,
     Path(name): Path<String>,
     Form(form): Form<Change>,
 ) -> Page {

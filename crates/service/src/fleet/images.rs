@@ -60,6 +60,8 @@ impl Admin {
             Ok(tables.put_image_version(&indexed)?)
         });
         stored.await?;
+        // What was wrong with its files is perhaps mended.
+        service.look_at_images().await;
         tracing::info!(image = %version.image, version = version.version, "image imported");
         Ok((version, initrd))
     }

@@ -25,9 +25,9 @@ impl LoginCodes {
         codes.insert(hash, until);
     }
 
-    /// Whether the code with this hash is good, for the only time.
-    pub(crate) fn take(&self, hash: &[u8; 32], now: Moment) -> bool {
+    /// Until when the code with this hash is good, for the only time; `None`: it is not.
+    pub(crate) fn take(&self, hash: &[u8; 32], now: Moment) -> Option<Moment> {
         let mut codes = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        codes.remove(hash).is_some_and(|until| until > now)
+        codes.remove(hash).filter(|until| *until > now)
     }
 }

@@ -6,7 +6,7 @@ use super::secret::{hash, new_secret};
 use super::sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
 use crate::error::Error;
 use crate::service::Service;
-use crate::store::{Session, Transaction, User};
+use crate::store::{LoginFailures, Session, Transaction, User};
 use model::{Right, UserName};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -53,10 +53,26 @@ impl Subjects {
         }
     }
 
+    /// Of an account that has a session at this address: what others fail with there, or with this account elsewhere, does
+    /// not count.
+    fn of_known(user: &UserName, address: IpAddr) -> Self {
+        Self { account: Some(format!("account {user} at {}", whose(address))), address: None }
+    }
+
     fn all(&self) -> impl Iterator<Item = (&String, u64)> {
         let account = self.account.as_ref().map(|subject| (subject, ACCOUNT_WAIT_MAX));
         account.into_iter().chain(self.address.as_ref().map(|it| (it, ADDRESS_WAIT_MAX)))
     }
+}
+
+/// An attempt that is counted as failed until it is known that it did not.
+struct Attempt {
+    subjects: Subjects,
+    at_unix: u64,
+    /// What was counted before it.
+    former: Vec<(String, LoginFailures)>,
+    /// How often the account or the address has failed in a row, with it.
+    n_failures: u32,
 }
 
 /// Who has one IPv6 address has all of its network.
@@ -105,16 +121,21 @@ impl Service {
         address: Option<IpAddr>,
     ) -> Result<User, Error> {
         let user = name.and_then(|name| self.view().people.users.get(name).cloned());
-        let n_failures = self.count_attempt(name, address).await?;
+        let attempt = self.count_attempt(name, address).await?;
         let hash = user.as_ref().map(|user| user.password.clone());
-        let is_right = self.passwords().is_right(password, hash).await?;
+        let is_right = match self.passwords().is_right(password, hash).await {
+            Ok(is_right) => is_right,
+            Err(error) => {
+                // Nobody has looked at it.
+                self.take_back(attempt).await?;
+                return Err(error.into());
+            }
+        };
         if let Some(user) = user.filter(|_| is_right) {
-            let subjects = Subjects::new(name, address);
+            let account = attempt.subjects.account.clone();
+            self.take_back(attempt).await?;
             let forgotten = self.database().write(move |tables| {
-                subjects.account.iter().try_for_each(|it| tables.forget_login_failures(it))?;
-                // What the address has failed with other accounts counts on.
-                subjects.address.iter().try_for_each(|it| tables.uncount_login_failure(it))?;
-                Ok(())
+                Ok(account.iter().try_for_each(|it| tables.forget_login_failures(it))?)
             });
             forgotten.await?;
             return Ok(user);
@@ -123,6 +144,7 @@ impl Service {
         let from = address.map_or_else(String::new, |address| address.to_string());
         tracing::warn!(account = name, from, "login refused");
         // Few entries for many attempts: the log is never cut.
+        let n_failures = attempt.n_failures;
         if n_failures >= FAILURES_FREE && n_failures.is_power_of_two() {
             let actor = Actor { user: None, right: Right::Read, via: Via::Session(0), address };
             let mut entry = actor.does("login.refused", name, Vec::new(), self.now().unix_ms);
@@ -132,38 +154,50 @@ impl Service {
         Err(Error::LoginRefused)
     }
 
-    /// Counts an attempt as failed before it is made, so that many at once are no more than many one after the other. Returns
-    /// how often the account has failed.
+    /// An attempt did not fail: what was counted before it counts on, as if it had not been.
+    async fn take_back(&self, attempt: Attempt) -> Result<(), Error> {
+        let written = self.database().write(move |tables| {
+            let Attempt { former, at_unix, .. } = attempt;
+            let mut former = former.into_iter();
+            Ok(former.try_for_each(|(subject, former)| {
+                tables.uncount_login_failure(&subject, at_unix, former)
+            })?)
+        });
+        written.await
+    }
+
+    /// Counts an attempt as failed before it is made, so that many at once are no more than many one after the other.
     async fn count_attempt(
         &self,
         name: Option<&UserName>,
         address: Option<IpAddr>,
-    ) -> Result<u32, Error> {
+    ) -> Result<Attempt, Error> {
         let now = self.now().unix();
-        let subjects = Subjects::new(name, address);
-        let is_known = name.zip(address).is_some_and(|(name, address)| {
+        let known = name.zip(address).filter(|(name, address)| {
             let address = address.to_string();
             let view = self.view();
             let mut sessions = view.people.sessions.values();
-            sessions.any(|it| it.user.as_ref() == Some(name) && it.address == address)
+            sessions.any(|it| it.user.as_ref() == Some(*name) && it.address == address)
         });
+        let subjects = match known {
+            Some((name, address)) => Subjects::of_known(name, address),
+            None => Subjects::new(name, address),
+        };
         let counted = self.database().write(move |tables| {
             let mut wait_seconds = 0;
             for (subject, max) in subjects.all() {
-                if is_known && Some(subject) == subjects.account.as_ref() {
-                    continue;
-                }
                 wait_seconds = wait_seconds.max(wait_left(tables, subject, max, now)?);
             }
             if wait_seconds > 0 {
                 return Err(Error::LoginDelayed { seconds: wait_seconds }.into());
             }
-            let mut n_failures = 0;
+            let (mut n_failures, mut former) = (0, Vec::new());
             for (subject, _) in subjects.all() {
+                former.push((subject.clone(), tables.login_failures(subject)?));
                 let n = tables.count_login_failure(subject, now)?;
                 n_failures = n_failures.max(n);
             }
-            Ok(n_failures)
+            Ok(Attempt { subjects, at_unix: now, former, n_failures })
         });
         counted.await
     }
@@ -178,10 +212,14 @@ impl Service {
         address: Option<IpAddr>,
         browser: &str,
     ) -> Result<NewSession, Error> {
-        if !self.login_codes().take(&hash(code), self.now().moment) {
-            return Err(Error::LoginCodeVoid);
+        let (code, now) = (hash(code), self.now().moment);
+        let until = self.login_codes().take(&code, now).ok_or(Error::LoginCodeVoid)?;
+        let begun = self.begin_session(None, Right::Admin, address, browser).await;
+        if begun.is_err() {
+            // Nobody has used it.
+            self.login_codes().put(code, until, now);
         }
-        self.begin_session(None, Right::Admin, address, browser).await
+        begun
     }
 
     async fn begin_session(
@@ -248,13 +286,16 @@ impl Admin {
     /// A code that logs a browser in as root, once, within [`LOGIN_CODE_STAYS`]. Only commands on the server get one.
     ///
     /// # Errors
-    /// Somebody asks who is not on the server, or the kernel gives no random bytes.
-    pub fn new_login_code(&self) -> Result<String, Error> {
+    /// Somebody asks who is not on the server, the database can't be written, or the kernel gives no random bytes.
+    pub async fn new_login_code(&self) -> Result<String, Error> {
         if !matches!(self.actor().via(), Via::Command(_)) {
             return Err(Error::OnlyOnServer);
         }
         let (code, hash) = new_secret("")?;
-        let now = self.service().now().moment;
+        let now = self.service().now();
+        let entry = self.actor().does("login.link", self.actor().name(), Vec::new(), now.unix_ms);
+        self.service().database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
+        let now = now.moment;
         self.service().login_codes().put(hash, now + LOGIN_CODE_STAYS, now);
         Ok(code)
     }

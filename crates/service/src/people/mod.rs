@@ -15,6 +15,6 @@ mod users;
 pub use actor::{Actor, Via};
 pub use audit::AuditPage;
 pub use login::{LOGIN_CODE_STAYS, NewSession};
-pub use rights::{AccountOwner, Admin, Operator, Viewer};
+pub use rights::{AccountKeeper, AccountOwner, Admin, Operator, Viewer};
 pub use sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
 pub use tokens::NewToken;

@@ -22,6 +22,11 @@ pub struct Operator(Viewer);
 #[derive(Clone)]
 pub struct Admin(Operator);
 
+/// Somebody who may let others in: an administrator who is logged in, or a command on the server. A token is not enough: who
+/// has found one must not make himself others that outlive it.
+#[derive(Clone)]
+pub struct AccountKeeper(Admin);
+
 /// Somebody who is logged in by an account of his own, and may change that.
 #[derive(Clone)]
 pub struct AccountOwner {
@@ -53,6 +58,18 @@ impl Service {
     /// He may not.
     pub fn admin(&self, actor: &Actor) -> Result<Admin, Error> {
         self.with_right(actor, Right::Admin).map(|viewer| Admin(Operator(viewer)))
+    }
+
+    /// The actor, if he may let others in.
+    ///
+    /// # Errors
+    /// He may not, or not by what he shows.
+    pub fn account_keeper(&self, actor: &Actor) -> Result<AccountKeeper, Error> {
+        let admin = self.admin(actor)?;
+        match actor.via {
+            Via::Token(_) => Err(Error::NotByToken),
+            Via::Command(_) | Via::Session(_) | Via::Watching => Ok(AccountKeeper(admin)),
+        }
     }
 
     /// The actor, if he is logged in by an account of his own. A token is not enough: who has found one must not keep its
@@ -101,6 +118,14 @@ impl AccountOwner {
     /// Number of the session in which he asks.
     pub const fn session(&self) -> u64 {
         self.session
+    }
+}
+
+impl Deref for AccountKeeper {
+    type Target = Admin;
+
+    fn deref(&self) -> &Admin {
+        &self.0
     }
 }
 

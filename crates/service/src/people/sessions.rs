@@ -40,6 +40,9 @@ impl Service {
         let (view, now) = (self.view(), self.now().unix());
         let session = view.people.sessions.get(&hash(secret))?;
         if session.has_ended(now) {
+            // Also for a clock that is set back.
+            let id = session.id;
+            drop(self.database().write(move |tables| Ok(tables.delete_session(id)?)));
             return None;
         }
         let right = self.right_of(session.user.as_ref())?;
@@ -56,6 +59,10 @@ impl Service {
         let (view, now) = (self.view(), self.now().unix());
         let token = view.people.tokens.get(&hash(secret))?;
         if token.has_expired(now) {
+            let id = token.id;
+            if !token.has_expired(token.created_unix) {
+                drop(self.database().write(move |tables| Ok(tables.expire_token(id)?)));
+            }
             return None;
         }
         let right = token.scope.min(self.right_of(token.user.as_ref())?);

@@ -1,10 +1,10 @@
 //! API tokens.
 
-use super::rights::{AccountOwner, Admin, Viewer};
+use super::rights::{AccountKeeper, AccountOwner, Admin, Viewer};
 use super::secret::new_secret;
 use crate::error::Error;
 use crate::store::{FieldChange, Token};
-use model::{Right, UserName};
+use model::{Right, UserName, does_something};
 
 /// How tokens begin, so that they are known where they should not be.
 const PREFIX: &str = "bl_";
@@ -34,7 +34,7 @@ impl Viewer {
         expires_unix: Option<u64>,
     ) -> Result<NewToken, Error> {
         let label = label.trim().to_owned();
-        let is_shown = |letter: char| !letter.is_control();
+        let is_shown = |letter: char| !does_something(letter);
         if label.is_empty() || label.chars().count() > LABEL_MAX || !label.chars().all(is_shown) {
             return Err(Error::BadLabel);
         }
@@ -115,7 +115,9 @@ impl Admin {
     pub fn tokens(&self) -> Vec<Token> {
         self.tokens_of(|_| true)
     }
+}
 
+impl AccountKeeper {
     /// Makes a token: of his own account, or of root if he has none.
     ///
     /// # Errors
@@ -128,7 +130,9 @@ impl Admin {
     ) -> Result<NewToken, Error> {
         self.make_token(label, self.actor().user().cloned(), scope, expires_unix).await
     }
+}
 
+impl Admin {
     /// Makes a token void at once.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Accounts.
 
-use super::rights::{AccountOwner, Admin};
+use super::actor::Via;
+use super::rights::{AccountKeeper, AccountOwner, Admin};
 use crate::error::Error;
 use crate::passwords;
 use crate::service::Service;
@@ -9,6 +10,9 @@ use model::{Role, UserName};
 
 /// Accounts of a site.
 const USERS_MAX: usize = 1000;
+
+/// What the audit log calls those who have no account.
+const RESERVED: [&str; 2] = ["root", "nobody"];
 
 impl Service {
     /// Whether somebody may log in who may change everything.
@@ -27,17 +31,22 @@ impl Admin {
     pub fn users(&self) -> Vec<User> {
         self.service().view().people.users.values().cloned().collect()
     }
+}
 
+impl AccountKeeper {
     /// Adds an account.
     ///
     /// # Errors
-    /// The name is in use, the password too weak, or the database can't be written.
+    /// The name is in use or means somebody else, the password too weak, or the database can't be written.
     pub async fn add_user(
         &self,
         name: UserName,
         role: Role,
         password: String,
     ) -> Result<User, Error> {
+        if RESERVED.contains(&name.as_str()) {
+            return Err(Error::UserReserved(name));
+        }
         passwords::check(&password, &name)?;
         let password = self.service().passwords().hash(password).await?;
         let now = self.service().now();
@@ -88,8 +97,12 @@ impl Admin {
     /// Gives an account another password, and ends its sessions.
     ///
     /// # Errors
-    /// There is no such account, the password is too weak, or the database can't be written.
+    /// There is no such account, it is his own in whose session he asks, the password is too weak, or the database can't be
+    /// written.
     pub async fn set_password(&self, name: UserName, password: String) -> Result<(), Error> {
+        if matches!(self.actor().via(), Via::Session(_)) && self.actor().user() == Some(&name) {
+            return Err(Error::OwnPassword);
+        }
         passwords::check(&password, &name)?;
         if !self.service().view().people.users.contains_key(&name) {
             return Err(Error::NoUser(name));

@@ -44,10 +44,22 @@ impl Transaction<'_> {
         Ok(n)
     }
 
-    /// The last attempt did not fail after all.
-    pub(crate) fn uncount_login_failure(&self, of: &str) -> rusqlite::Result<()> {
+    /// The attempt of `at_unix` did not fail after all: all is as it would be without it. Before it, it was `former`.
+    pub(crate) fn uncount_login_failure(
+        &self,
+        of: &str,
+        at_unix: u64,
+        former: LoginFailures,
+    ) -> rusqlite::Result<()> {
+        // Others may have failed since.
         self.sql()
-            .prepare_cached("UPDATE login_failure SET n = n - 1 WHERE subject = ?1 AND n > 0")?
+            .prepare_cached(
+                "UPDATE login_failure SET n = n - 1, last_unix = iif(last_unix = ?2, ?3, last_unix) \
+                 WHERE subject = ?1 AND n > 0",
+            )?
+            .execute(params![of, at_unix, former.last_unix])?;
+        self.sql()
+            .prepare_cached("DELETE FROM login_failure WHERE subject = ?1 AND n = 0")?
             .execute([of])
             .map(drop)
     }

@@ -25,6 +25,7 @@ mod place;
 mod proofs;
 mod rescues;
 mod reserve;
+mod restored;
 mod rooms;
 mod row;
 mod schema;
@@ -47,6 +48,7 @@ pub use hardware::Hardware;
 pub(crate) use hardware::take_over_files;
 pub(crate) use images::index;
 pub use kernel_logs::KernelLog;
+pub(crate) use login_failures::LoginFailures;
 pub use orders::PowerState;
 pub(crate) use proofs::Proof;
 pub use seen::Sighting;
@@ -58,6 +60,7 @@ pub use users::User;
 pub(crate) use view::{LastBoot, View};
 
 pub(crate) use reserve::{Reserve, is_full_disk};
+pub use restored::{Restored, prepare_restored};
 
 /// What a query gives.
 pub(crate) type Result<T> = rusqlite::Result<T>;

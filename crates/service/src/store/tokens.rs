@@ -61,6 +61,14 @@ impl Transaction<'_> {
             .map(drop)
     }
 
+    /// A token is void whatever the time: it was, once.
+    pub(crate) fn expire_token(&self, id: u64) -> rusqlite::Result<()> {
+        self.touch(Part::People);
+        self.sql()
+            .execute("UPDATE token SET expires_unix = created_unix WHERE id = ?1", [id])
+            .map(drop)
+    }
+
     /// Makes a token void.
     pub(crate) fn delete_token(&self, id: u64) -> rusqlite::Result<()> {
         self.touch(Part::People);

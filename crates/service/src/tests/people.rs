@@ -2,7 +2,7 @@
 
 use super::time::Hands;
 use super::*;
-use crate::{Actor, Admin, LOGIN_CODE_STAYS, NewSession, Via};
+use crate::{AccountKeeper, Actor, LOGIN_CODE_STAYS, NewSession, Via};
 use model::{Right, Role, UserName};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -32,8 +32,8 @@ impl Site {
     }
 
     /// Commands of root.
-    fn root(&self) -> Admin {
-        self.service.admin(&Actor::command(0)).unwrap()
+    fn root(&self) -> AccountKeeper {
+        self.service.account_keeper(&Actor::command(0)).unwrap()
     }
 
     async fn log_in(
@@ -165,6 +165,52 @@ async fn nobody_keeps_the_owner_of_an_account_out_where_he_was_logged_in() {
 }
 
 #[tokio::test]
+async fn a_login_is_as_if_it_had_not_been_for_others_at_its_address() {
+    let site = Site::with(&[("anna", Role::Admin), ("bert", Role::Viewer)]).await;
+    for _ in 0..20 {
+        let _ = site.log_in("eve", "wrong", HERE).await;
+        site.hands.pass(16 * 60_000);
+    }
+    // None of them begins the wait of the address again.
+    for name in ["anna", "bert", "anna", "bert"] {
+        site.log_in(name, PASSWORD, HERE).await.unwrap();
+    }
+    // What others fail with later does not keep out who is logged in there, and he has no more attempts for that.
+    let _ = site.log_in("eve", "wrong", HERE).await;
+    let waits = site.log_in("eve", "wrong", HERE).await;
+    assert!(matches!(waits, Err(Error::LoginDelayed { seconds: 900 })), "{waits:?}");
+    site.log_in("anna", PASSWORD, HERE).await.unwrap();
+    for _ in 0..4 {
+        let refused = site.log_in("anna", "wrong", HERE).await;
+        assert!(matches!(refused, Err(Error::LoginRefused)), "{refused:?}");
+    }
+    let waits = site.log_in("anna", PASSWORD, HERE).await;
+    assert!(matches!(waits, Err(Error::LoginDelayed { seconds: 1 })), "{waits:?}");
+    // A day after the last failure all is forgotten, whoever has logged in meanwhile.
+    site.hands.pass(13 * 3_600_000);
+    site.log_in("bert", PASSWORD, HERE).await.unwrap();
+    site.hands.pass(12 * 3_600_000);
+    for _ in 0..4 {
+        let refused = site.log_in("eve", "wrong", HERE).await;
+        assert!(matches!(refused, Err(Error::LoginRefused)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_ended_stays_so_if_the_clock_is_set_back() {
+    let site = Site::with(&[("anna", Role::Admin)]).await;
+    let session = site.log_in("anna", PASSWORD, HERE).await.unwrap();
+    let expires = Some(START_MS / 1000 + 86_400);
+    let token = site.root().add_token("backup".to_owned(), Right::Read, expires).await.unwrap();
+    site.hands.pass(25 * 3_600_000);
+    let is_good = || site.service.token_of(&token.secret, HERE).is_some();
+    assert!(!site.is_in(&session) && !is_good());
+    site.settle().await;
+    site.hands.set(START_MS);
+    assert!(!site.is_in(&session) && !is_good());
+}
+
+#[tokio::test]
 async fn sessions_end_by_lack_of_use_by_age_and_at_once_if_somebody_ends_them() {
     let site = Site::with(&[("anna", Role::Admin), ("vera", Role::Viewer)]).await;
     let hour = Duration::from_secs(3600).as_millis() as u64;
@@ -247,17 +293,17 @@ async fn a_token_does_no_more_than_its_scope_and_its_owner() {
 #[tokio::test]
 async fn a_link_logs_in_once_and_only_commands_get_one() {
     let site = Site::with(&[("anna", Role::Admin)]).await;
-    let code = site.root().new_login_code().unwrap();
+    let code = site.root().new_login_code().await.unwrap();
     let session = site.service.log_in_by_code(&code, HERE, "").await.unwrap();
     assert_eq!((session.actor.name(), session.actor.right()), ("root", Right::Admin));
     assert!(site.is_in(&session));
     let again = site.service.log_in_by_code(&code, HERE, "").await;
     assert!(matches!(again, Err(Error::LoginCodeVoid)), "{again:?}");
-    let late = site.root().new_login_code().unwrap();
+    let late = site.root().new_login_code().await.unwrap();
     site.hands.pass(LOGIN_CODE_STAYS.as_millis() as u64);
     assert!(site.service.log_in_by_code(&late, HERE, "").await.is_err());
     let anna = site.log_in("anna", PASSWORD, HERE).await.unwrap();
-    let refused = site.service.admin(&anna.actor).unwrap().new_login_code();
+    let refused = site.service.admin(&anna.actor).unwrap().new_login_code().await;
     assert!(matches!(refused, Err(Error::OnlyOnServer)), "{refused:?}");
 }
 
@@ -281,6 +327,7 @@ async fn the_audit_log_says_who_did_what_and_is_only_added_to() {
     let site = Site::with(&[("anna", Role::Admin), ("vera", Role::Viewer)]).await;
     let session = site.log_in("anna", PASSWORD, HERE).await.unwrap();
     let anna = site.service.admin(&session.actor).unwrap();
+    let anna = site.service.account_keeper(anna.actor()).unwrap();
     anna.set_role(user("vera"), Role::Teacher).await.unwrap();
     anna.set_role(user("gone"), Role::Teacher).await.unwrap_err();
     let page = anna.audit(None, Some("vera".into()), 10).await.unwrap();

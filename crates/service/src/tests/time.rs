@@ -32,7 +32,7 @@ impl Hands {
     }
 
     /// Somebody sets the wall clock.
-    fn set(&self, unix_ms: u64) {
+    pub(super) fn set(&self, unix_ms: u64) {
         self.0.lock().unwrap().unix_ms = unix_ms;
     }
 }

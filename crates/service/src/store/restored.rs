@@ -1,0 +1,136 @@
+//! A database that is put back from a backup: what it does not go on with.
+
+use super::audit::AuditEntry;
+use super::row::parse;
+use super::{damage, transaction::Transaction};
+use crate::error::Error;
+use crate::people::Actor;
+use model::MachineName;
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+
+/// What came back with a database, and what did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Accounts, with the passwords that they had.
+    pub n_users: u64,
+    /// Tokens for scripts, also those that were made void since.
+    pub n_tokens: u64,
+    /// Machines that were to get a new disk at their next boot, and keep theirs now.
+    pub kept: Vec<MachineName>,
+    /// Machines that were removed, and whose disks were still to be deleted.
+    pub not_deleted: Vec<MachineName>,
+}
+
+/// Makes a database from a backup ready, which nobody uses: it is of another time, so that nobody is logged in, and orders
+/// that would throw disks away are dropped: there may be others of these names by now. It is noted in the audit log that
+/// `actor` has restored it.
+///
+/// # Errors
+/// It is damaged, or can't be written.
+pub fn prepare_restored(path: &Path, actor: &Actor, now_unix_ms: u64) -> Result<Restored, Error> {
+    let failed = damage::failed(path);
+    let entry = actor.does("restore", "database", Vec::new(), now_unix_ms);
+    let prepared = (|| {
+        let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let transaction = connection.transaction()?;
+        let restored = prepare(&transaction, &entry)?;
+        transaction.commit()?;
+        // Its log is gone when it is closed.
+        connection.close().map_err(|(_, error)| error)?;
+        Ok(restored)
+    })();
+    prepared.map_err(failed)
+}
+
+fn prepare(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<Restored> {
+    // Older releases do not have all of them.
+    let has = |table: &str| connection.table_exists(None, table);
+    let count = |table: &str| match has(table)? {
+        true => {
+            connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+        }
+        false => Ok(0),
+    };
+    let names = |query: &str| -> rusqlite::Result<Vec<MachineName>> {
+        connection.prepare(query)?.query_map([], |row| parse(row, 0))?.collect()
+    };
+    let mut restored =
+        Restored { n_users: count("user")?, n_tokens: count("token")?, ..Restored::default() };
+    restored.kept = names("SELECT name FROM machine WHERE reset_disk ORDER BY name")?;
+    connection.execute_batch("UPDATE machine SET reset_disk = 0 WHERE reset_disk")?;
+    if has("disk_deletion")? {
+        restored.not_deleted = names("SELECT machine FROM disk_deletion ORDER BY machine")?;
+    }
+    for table in ["session", "disk_reset", "disk_deletion"] {
+        if has(table)? {
+            connection.execute_batch(&format!("DELETE FROM {table}"))?;
+        }
+    }
+    if has("audit")? {
+        Transaction::new(connection).put_audit(entry)?;
+    }
+    Ok(restored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    #[test]
+    fn a_database_of_another_time_throws_nothing_away_and_nobody_is_logged_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let connection = schema::open(&path).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA foreign_keys = OFF;
+                 INSERT INTO machine (name, mac, root, write_mode, shelf_slot, kernel_args, reset_disk, added_unix) \
+                 VALUES ('a', 'a', 'nbd', 'persistent', '1.0', '', 1, 0), ('b', 'b', 'nbd', 'discard', '1.1', '', 0, 0);
+                 INSERT INTO disk_deletion VALUES ('c');
+                 INSERT INTO disk_reset VALUES (7);
+                 INSERT INTO user VALUES ('anna', 'admin', 'x', 0, 0);
+                 INSERT INTO session (hash, user, created_unix, last_unix, address, browser) \
+                 VALUES (x'00', 'anna', 0, 0, '', '');
+                 INSERT INTO token (hash, label, user, scope, created_unix) VALUES (x'01', 'x', 'anna', 'read', 0);",
+            )
+            .unwrap();
+        drop(connection);
+        let restored = prepare_restored(&path, &Actor::command(0), 5).unwrap();
+        let name = |text: &str| vec![text.parse().unwrap()];
+        let expected =
+            Restored { n_users: 1, n_tokens: 1, kept: name("a"), not_deleted: name("c") };
+        assert_eq!(restored, expected);
+        assert!(
+            !folder.path().join("state.db-wal").exists(),
+            "it would be put in place without its log"
+        );
+
+        let connection = schema::open(&path).unwrap();
+        let count = |what: &str| -> u64 {
+            let query = format!("SELECT count(*) FROM {what}");
+            connection.query_row(&query, [], |row| row.get(0)).unwrap()
+        };
+        for gone in ["session", "disk_reset", "disk_deletion", "machine WHERE reset_disk"] {
+            assert_eq!(count(gone), 0, "{gone}");
+        }
+        for there in ["user", "token", "audit WHERE action = 'restore' AND who = 'root'"] {
+            assert_eq!(count(there), 1, "{there}");
+        }
+        drop(connection);
+        let again = prepare_restored(&path, &Actor::command(0), 6).unwrap();
+        assert_eq!((again.kept, again.not_deleted), (vec![], vec![]));
+
+        // An older release had neither accounts nor these orders.
+        let connection = schema::open(&path).unwrap();
+        connection
+            .execute_batch(
+                "DROP TABLE session; DROP TABLE token; DROP TABLE user; DROP TABLE audit; \
+                 DROP TABLE disk_reset; DROP TABLE disk_deletion;",
+            )
+            .unwrap();
+        drop(connection);
+        assert_eq!(prepare_restored(&path, &Actor::command(0), 7).unwrap(), Restored::default());
+    }
+}
