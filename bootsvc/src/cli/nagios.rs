@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 /// Print what Nagios, Icinga and others like them read, for a check that they run on this server
 ///
-/// Ends with 0 if all is well, 1 for a warning, 2 if machines can't start or go on, 3 if it can't be told. Notices are
+/// Ends with 0 if all is well, 1 for a warning, such as a single machine that needs somebody, 2 if machines can't start or go on,
+/// 3 if it can't be told. Notices are
 /// printed, and are no warning. The figures behind the bar are machines by state, room for their writes, and addresses.
 #[derive(Args)]
 pub(super) struct Nagios {

@@ -140,9 +140,6 @@ kinds! {
     /// A host asked for a disk and did not prove that it is its own.
     DiskNotProven = "disk-not-proven", Warning, hours(1),
         "Look for the PC with that address; if it is a machine, restart it.";
-    /// The boot server is root.
-    RunsAsRoot = "runs-as-root", Warning, Passes::WhenOver,
-        "Make the user bootlace and restart the servers; bootlace check shows how.";
     /// DHCP requests can't be received.
     DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
         "Bring the boot server's network interface up, with its address, and check its cable.";
@@ -212,6 +209,9 @@ kinds! {
     /// The wall clock was set.
     ClockSet = "clock-set", Notice, hours(24),
         "Let NTP keep this server's clock, so that the times of boots and leases are right.";
+    /// The boot server is root.
+    RunsAsRoot = "runs-as-root", Warning, Passes::WhenOver,
+        "Make the user bootlace and restart the servers; bootlace check shows how.";
 }
 
 impl fmt::Display for FindingKind {

@@ -36,12 +36,12 @@ pub use crate::live::{FindingCount, Life, StageTimes};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
 pub use crate::people::{
     AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,
-    Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer,
+    Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer, prepare_restored,
 };
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{
     AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Restored, Session,
-    Sighting, Token, User, check_database, copy_database, expected, prepare_restored,
+    Sighting, Token, User, check_database, copy_database, expected,
 };
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
     BootTimes, DiskDeletions, Exports, FindingCount, Findings, Heartbeats, ImageTroubles, Keepers,
-    LastPool, LeaseClock, LoginCodes, Refused, Waits,
+    LastPool, LeaseClock, LoginCodes, News, Refused, Waits,
 };
 use crate::options::Options;
 use crate::passwords::Passwords;
@@ -201,13 +201,18 @@ impl Service {
     /// proven. It goes away as [`FindingKind::passes`] says; the same again counts.
     pub fn found(&self, kind: FindingKind, subject: &Subject, cause: impl AsRef<str>) {
         let cause = cause.as_ref();
-        if !self.inner.findings.found(kind, subject, cause, self.now().moment) {
-            return;
+        if self.inner.findings.found(kind, subject, cause, self.now().moment) {
+            log_found(kind, subject, cause);
         }
-        match kind.level() {
-            Level::Alarm => tracing::error!(finding = %kind, %subject, cause, "found"),
-            Level::Warning => tracing::warn!(finding = %kind, %subject, cause, "found"),
-            Level::Notice => tracing::info!(finding = %kind, %subject, cause, "found"),
+    }
+
+    /// Logs what was found, and what is over, of all that is looked at and not told by whoever meets it.
+    pub(crate) fn log_findings(&self) {
+        for News { kind, subject, cause } in self.inner.findings.take_news() {
+            match cause {
+                Some(cause) => log_found(kind, &subject, &cause),
+                None => tracing::info!(finding = %kind, %subject, "resolved"),
+            }
         }
     }
 
@@ -271,5 +276,13 @@ impl Service {
             Some(machine) => machine.name.to_string(),
             None => mac.to_string(),
         }
+    }
+}
+
+fn log_found(kind: FindingKind, subject: &Subject, cause: &str) {
+    match kind.level() {
+        Level::Alarm => tracing::error!(finding = %kind, %subject, cause, "found"),
+        Level::Warning => tracing::warn!(finding = %kind, %subject, cause, "found"),
+        Level::Notice => tracing::info!(finding = %kind, %subject, cause, "found"),
     }
 }

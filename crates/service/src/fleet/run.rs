@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How often it is looked whether the image versions that machines are to boot are there.
 const IMAGES_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often it is looked what there is to find.
+const FINDINGS_INTERVAL: Duration = Duration::from_secs(5);
+
 impl Service {
     /// Keeps initrds built, the storage server's view fresh, and leases in step with the wall clock. A boot server
     /// needs it.
@@ -19,12 +22,23 @@ impl Service {
                 self.keep_exports_fresh(),
                 self.initrds().keep_built(),
                 self.look_for_images(),
+                self.tell_findings(),
                 self.follow_wall_clock()
             )
         };
         tokio::select! {
             () = self.database().ended() => {}
             _ = tasks => {}
+        }
+    }
+
+    /// Logs what is found and what is over, whether somebody looks at it or not. Never ends.
+    async fn tell_findings(&self) {
+        loop {
+            // At the start the storage server starts, too.
+            tokio::time::sleep(FINDINGS_INTERVAL).await;
+            self.findings().await;
+            self.log_findings();
         }
     }
 

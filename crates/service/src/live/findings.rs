@@ -9,6 +9,9 @@ use wire::Moment;
 /// Findings of one kind that are kept, each about something else: a large room whose switch has died.
 const FINDINGS_OF_KIND_MAX: usize = 256;
 
+/// News that wait for who tells them; a process without a boot server has nobody.
+const NEWS_MAX: usize = 1024;
+
 /// Longest cause in characters. It may quote what a stranger sent.
 const CAUSE_CHARS_MAX: usize = 400;
 
@@ -16,6 +19,17 @@ const CAUSE_CHARS_MAX: usize = 400;
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     by_kind: Mutex<BTreeMap<FindingKind, OfKind>>,
+    /// What has come and gone by [`Findings::holds`], and was not told yet.
+    news: Mutex<Vec<News>>,
+}
+
+/// Something is so now, or is so no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) kind: FindingKind,
+    pub(crate) subject: Subject,
+    /// `None`: it is over.
+    pub(crate) cause: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -84,12 +98,32 @@ impl Findings {
     pub(crate) fn holds(&self, kind: FindingKind, held: Vec<Held>, now: Moment) {
         let mut by_kind = self.lock();
         let of_kind = by_kind.entry(kind).or_default();
-        of_kind.by_subject.retain(|subject, _| held.iter().any(|held| held.subject == *subject));
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tell = |subject: &Subject, cause: Option<&str>| {
+            if news.len() < NEWS_MAX {
+                let cause = cause.map(plain);
+                news.push(News { kind, subject: subject.clone(), cause });
+            }
+        };
+        of_kind.by_subject.retain(|subject, _| {
+            let stays = held.iter().any(|held| held.subject == *subject);
+            if !stays {
+                tell(subject, None);
+            }
+            stays
+        });
         of_kind.n_left_out = 0;
         for Held { subject, cause, since_unix_ms } in held {
-            let is_new = of_kind.put(&subject, plain(&cause), since_unix_ms, now, 0);
-            of_kind.n_found += u64::from(is_new);
+            if of_kind.put(&subject, plain(&cause), since_unix_ms, now, 0) {
+                of_kind.n_found += 1;
+                tell(&subject, Some(&cause));
+            }
         }
+    }
+
+    /// What has come and gone since this was asked last.
+    pub(crate) fn take_news(&self) -> Vec<News> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// All there are now, the worst first.
@@ -298,5 +332,25 @@ mod tests {
         }
         let kinds: Vec<_> = findings.list(at(0)).into_iter().map(|it| it.kind).collect();
         assert_eq!(kinds, [FindingKind::SecondDhcp, KIND, FindingKind::ClockSet]);
+    }
+
+    #[test]
+    fn what_holds_is_news_when_it_comes_and_when_it_goes() {
+        let findings = Findings::default();
+        let now = Moment::from_millis(5);
+        let kind = FindingKind::DiskNearlyFull;
+        let held = || Held {
+            subject: Subject::Server,
+            cause: "The disk is nearly full".to_owned(),
+            since_unix_ms: None,
+        };
+        let hold = |held: Vec<Held>| {
+            findings.holds(kind, held, now);
+            findings.take_news().into_iter().map(|news| news.cause).collect::<Vec<_>>()
+        };
+        assert_eq!(hold(vec![]), []);
+        assert_eq!(hold(vec![held()]), [Some("The disk is nearly full.".to_owned())]);
+        assert_eq!(hold(vec![held()]), []);
+        assert_eq!(hold(vec![]), [None]);
     }
 }

@@ -19,7 +19,7 @@ pub use boot_times::StageTimes;
 pub(crate) use disk_deletions::DiskDeletions;
 pub(crate) use exports::{Answer, Exports};
 pub use findings::FindingCount;
-pub(crate) use findings::{Findings, Held};
+pub(crate) use findings::{Findings, Held, News};
 pub use heartbeats::Life;
 pub(crate) use heartbeats::{Heartbeat, Heartbeats};
 pub(crate) use image_troubles::ImageTroubles;

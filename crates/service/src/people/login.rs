@@ -128,7 +128,7 @@ impl Service {
             Err(error) => {
                 // Nobody has looked at it.
                 self.take_back(attempt).await?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         if let Some(user) = user.filter(|_| is_right) {

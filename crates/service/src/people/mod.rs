@@ -6,6 +6,7 @@
 mod actor;
 mod audit;
 mod login;
+mod restore;
 mod rights;
 mod secret;
 mod sessions;
@@ -15,6 +16,7 @@ mod users;
 pub use actor::{Actor, Via};
 pub use audit::AuditPage;
 pub use login::{LOGIN_CODE_STAYS, NewSession};
+pub use restore::prepare_restored;
 pub use rights::{AccountKeeper, AccountOwner, Admin, Operator, Viewer};
 pub use sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
 pub use tokens::NewToken;

@@ -60,7 +60,8 @@ pub use users::User;
 pub(crate) use view::{LastBoot, View};
 
 pub(crate) use reserve::{Reserve, is_full_disk};
-pub use restored::{Restored, prepare_restored};
+pub use restored::Restored;
+pub(crate) use restored::prepare_restored;
 
 /// What a query gives.
 pub(crate) type Result<T> = rusqlite::Result<T>;

@@ -4,7 +4,6 @@ use super::audit::AuditEntry;
 use super::row::parse;
 use super::{damage, transaction::Transaction};
 use crate::error::Error;
-use crate::people::Actor;
 use model::MachineName;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -23,18 +22,16 @@ pub struct Restored {
 }
 
 /// Makes a database from a backup ready, which nobody uses: it is of another time, so that nobody is logged in, and orders
-/// that would throw disks away are dropped: there may be others of these names by now. It is noted in the audit log that
-/// `actor` has restored it.
+/// that would throw disks away are dropped: there may be others of these names by now. The entry goes into its audit log.
 ///
 /// # Errors
 /// It is damaged, or can't be written.
-pub fn prepare_restored(path: &Path, actor: &Actor, now_unix_ms: u64) -> Result<Restored, Error> {
+pub(crate) fn prepare_restored(path: &Path, entry: &AuditEntry) -> Result<Restored, Error> {
     let failed = damage::failed(path);
-    let entry = actor.does("restore", "database", Vec::new(), now_unix_ms);
     let prepared = (|| {
         let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let transaction = connection.transaction()?;
-        let restored = prepare(&transaction, &entry)?;
+        let restored = prepare(&transaction, entry)?;
         transaction.commit()?;
         // Its log is gone when it is closed.
         connection.close().map_err(|(_, error)| error)?;
@@ -97,7 +94,17 @@ mod tests {
             )
             .unwrap();
         drop(connection);
-        let restored = prepare_restored(&path, &Actor::command(0), 5).unwrap();
+        let entry = AuditEntry {
+            id: 0,
+            at_unix_ms: 5,
+            who: "root".to_owned(),
+            via: "command".to_owned(),
+            address: None,
+            action: "restore".to_owned(),
+            subject: "database".to_owned(),
+            changes: Vec::new(),
+        };
+        let restored = prepare_restored(&path, &entry).unwrap();
         let name = |text: &str| vec![text.parse().unwrap()];
         let expected =
             Restored { n_users: 1, n_tokens: 1, kept: name("a"), not_deleted: name("c") };
@@ -119,7 +126,7 @@ mod tests {
             assert_eq!(count(there), 1, "{there}");
         }
         drop(connection);
-        let again = prepare_restored(&path, &Actor::command(0), 6).unwrap();
+        let again = prepare_restored(&path, &entry).unwrap();
         assert_eq!((again.kept, again.not_deleted), (vec![], vec![]));
 
         // An older release had neither accounts nor these orders.
@@ -131,6 +138,6 @@ mod tests {
             )
             .unwrap();
         drop(connection);
-        assert_eq!(prepare_restored(&path, &Actor::command(0), 7).unwrap(), Restored::default());
+        assert_eq!(prepare_restored(&path, &entry).unwrap(), Restored::default());
     }
 }
