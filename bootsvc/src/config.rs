@@ -552,6 +552,13 @@ mod tests {
         refuse(&format!("{GOOD}nbd_port = 10810\n"), &["line 4", "belongs below [storage]"]);
         refuse("[network]\ninterface = \"br0\"\n", &["`pool` is missing below [network]"]);
         refuse("", &["the section [network] is missing"]);
+        let tls = "[storage.nbd_tls]\ncertificate = \"/c\"\n[web]\nlisten = \"127.0.0.1:8080\"\n";
+        refuse(
+            &format!("{GOOD}{tls}"),
+            &["`key` is missing below [storage.nbd_tls]", "4 | [storage.nbd_tls]"],
+        );
+        let tls = "[storage]\nnbd_tls = { certificate = \"/c\" }\n";
+        refuse(&format!("{GOOD}{tls}"), &["`key` is missing in the braces of `nbd_tls`"]);
     }
 
     /// What libraries say of values is for programmers.

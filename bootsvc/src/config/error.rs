@@ -38,8 +38,9 @@ pub(super) fn show(path: &Path, text: &str, span: Option<Range<usize>>, message:
     let start = span.map_or(0, |span| span.start.min(text.len()));
     let before = text.get(..start).unwrap_or_default();
     let number = before.matches('\n').count() + 1;
-    let mut shown = format!("{}, line {number}: {}", path.display(), plain(message));
-    if let Some(line) = text.lines().nth(number - 1) {
+    let line = text.lines().nth(number - 1);
+    let mut shown = format!("{}, line {number}: {}", path.display(), plain(message, line));
+    if let Some(line) = line {
         let _ = write!(shown, "\n  {number} | {}", line.trim_end());
     }
     let Some((unknown, known)) = unknown_key(message) else { return shown };
@@ -71,15 +72,29 @@ fn section_of(key: &str) -> Option<String> {
     sections.into_iter().find(has_key).map(str::to_owned)
 }
 
+/// Where the table is that begins in this line: below a header, or in braces.
+fn place_in(line: &str) -> Option<String> {
+    let line = line.trim();
+    if let Some(header) = line.strip_prefix('[') {
+        let header = header.trim_start_matches('[').split(']').next()?;
+        return Some(format!("below [{}]", header.trim()));
+    }
+    let (key, value) = line.split_once('=')?;
+    value.trim_start().starts_with('{').then(|| format!("in the braces of `{}`", key.trim()))
+}
+
 /// What a library says of a value, as a person would. Our own messages stay as they are.
-fn plain(message: &str) -> String {
+fn plain(message: &str, line: Option<&str>) -> String {
     if let Some((unknown, known)) = unknown_key(message) {
         return format!("there is no `{unknown}` here; there are: {}", known.join(", "));
     }
     if let Some(missing) = message.strip_prefix("missing field `") {
         let missing = missing.trim_end_matches('`');
-        return match section_of(missing) {
-            Some(section) => format!("`{missing}` is missing below [{section}]"),
+        return match line
+            .and_then(place_in)
+            .or_else(|| section_of(missing).map(|section| format!("below [{section}]")))
+        {
+            Some(place) => format!("`{missing}` is missing {place}"),
             None if missing == "network" => "the section [network] is missing".to_owned(),
             None => format!("`{missing}` is missing"),
         };
