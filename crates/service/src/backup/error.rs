@@ -8,6 +8,9 @@ pub enum BackupError {
     /// It is something else.
     #[error("it is not a backup of Bootlace")]
     NoBackup,
+    /// There is nothing in it.
+    #[error("it is empty: probably its disk was full when it was written. Take another one")]
+    Empty,
     /// It ends too early.
     #[error("it is cut off: {0} is not all there. Copy it again, or take another one")]
     CutOff(String),

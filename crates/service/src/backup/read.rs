@@ -8,22 +8,40 @@ use tar::{Archive, EntryType};
 /// Zstandard may look back so far, as a power of two: what our writer uses, and not what a file asks for.
 const WINDOW_LOG_MAX: u32 = 23;
 
+/// By which a file of Zstandard begins: RFC 8878, section 3.1.1.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 /// Reads a backup as a whole, and tells what is wrong with it. `keep` hears first of the manifest alone, and then gets
 /// each file with its content, which it may leave; what it has got is right only when all is read.
 ///
 /// # Errors
 /// The file is no backup, is damaged, or `keep` fails.
 pub fn read_backup(
-    input: impl Read,
+    mut input: impl Read,
     mut keep: impl FnMut(&Manifest, &BackupFile, &mut dyn Read) -> io::Result<()>,
 ) -> Result<Manifest, BackupError> {
+    let mut magic = Vec::new();
+    let begun = input.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut magic);
+    begun.map_err(|error| cut_off(MANIFEST, &error))?;
+    match &magic[..] {
+        [] => return Err(BackupError::Empty),
+        all if all == ZSTD_MAGIC => {}
+        part if ZSTD_MAGIC.starts_with(part) => {
+            return Err(BackupError::CutOff(MANIFEST.to_owned()));
+        }
+        _ => return Err(BackupError::NoBackup),
+    }
+    let input = io::Cursor::new(magic).chain(input);
     let mut decoder = zstd::stream::read::Decoder::new(input).map_err(|_| BackupError::NoBackup)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(|_| BackupError::NoBackup)?;
     let mut archive = Archive::new(decoder);
     // Raw: what follows a header is no more than it says.
     let mut entries = archive.entries().map_err(|_| BackupError::NoBackup)?.raw(true);
     let first = entries.next().ok_or(BackupError::NoBackup)?;
-    let mut first = first.map_err(|_| BackupError::NoBackup)?;
+    let mut first = first.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => BackupError::CutOff(MANIFEST.to_owned()),
+        _ => BackupError::NoBackup,
+    })?;
     let is_manifest = &*first.path_bytes() == MANIFEST.as_bytes()
         && first.header().entry_type() == EntryType::Regular;
     if !is_manifest || first.size() > MANIFEST_BYTES_MAX {
@@ -182,12 +200,18 @@ mod tests {
         assert_eq!(kept, expected);
         for length in (0..bytes.len()).step_by(7).chain(bytes.len() - 40..bytes.len()) {
             let error = read(&bytes[..length]).expect_err("a prefix was taken for a whole");
-            let is_told = matches!(
-                error,
-                BackupError::NoBackup | BackupError::CutOff(_) | BackupError::Damaged { .. }
-            );
+            let is_told = match length {
+                0 => matches!(error, BackupError::Empty),
+                _ => matches!(error, BackupError::CutOff(_)),
+            };
             assert!(is_told, "{length}: {error}");
         }
+        for length in 1..1024.min(bytes.len()) {
+            let error = read(&bytes[..length]).unwrap_err().to_string();
+            assert!(error.contains("it is cut off"), "{length}: {error}");
+        }
+        assert!(matches!(read(b"garbage"), Err(BackupError::NoBackup)));
+        assert!(matches!(read(b"\x28\xb5g"), Err(BackupError::NoBackup)));
     }
 
     #[test]
