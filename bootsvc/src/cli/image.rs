@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::StatusCode;
 use images::{Import, ImportError, ImportRequest, Progress, Step, Stop, Store};
-use model::{ImageName, ImageVersion, Machine, WriteMode};
+use model::{ImageName, ImageVersion, Machine, Size, WriteMode};
 use serde::Deserialize;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
@@ -90,6 +90,7 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
         );
     }
     let source = request.source.display().to_string();
+    let has_note = request.note.is_some();
     let show = progress_line();
     let stop = Stop::default();
     let runtime = runtime()?;
@@ -108,7 +109,8 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
             if let ImportError::SameAsNewest { image, version } = &error {
                 // The command that imported it may have been ended before it was recorded.
                 record(paths, server, image, *version)?;
-                say(format!("nothing to do: {error}"));
+                let note = if has_note { ". Its note is what it was" } else { "" };
+                say(format!("nothing to do: {error}{note}"));
                 return Ok(());
             }
             return Err(error).with_context(|| format!("{source} was not imported"));
@@ -121,6 +123,9 @@ fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> 
     clear_progress();
     let recorded = recorded?;
     say(said_of_import(&version, &put_back));
+    if has_note && !put_back.is_empty() {
+        say("Its note is what it was.");
+    }
     for warning in &warnings {
         say(format!("warning: {warning}"));
     }
@@ -167,10 +172,10 @@ fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
         );
     }
     format!(
-        "{image}: version {number} imported: {}, kernel {}, {:.1} GB",
+        "{image}: version {number} imported: {}, kernel {}, {}",
         version.os_name.as_deref().unwrap_or("unknown system"),
         version.kernel_version,
-        version.size_bytes as f64 / 1e9
+        Size(version.size_bytes)
     )
 }
 
@@ -307,7 +312,7 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
                 format!("{}{mark}", version.version),
                 version.os_name.clone().unwrap_or_default(),
                 version.kernel_version.clone(),
-                format!("{:.1} GB", version.size_bytes as f64 / 1e9),
+                Size(version.size_bytes).to_string(),
                 used_by.count().to_string(),
                 note.clone().unwrap_or_default(),
             ]

@@ -6,7 +6,7 @@ use crate::paths::Paths;
 use crate::privileges::is_owner;
 use anyhow::{Context, bail};
 use images::{Stop, Store, VerifyError};
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, Size};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -91,9 +91,7 @@ pub(super) fn verify(
         clear_progress();
         match verified {
             Ok(verified) => match verified.flaw {
-                None => {
-                    say(format!("{image}/v{number}: whole, {:.1} GB", *size_bytes as f64 / 1e9))
-                }
+                None => say(format!("{image}/v{number}: whole, {}", Size(*size_bytes))),
                 Some(flaw) => {
                     n_changed += 1;
                     say(format!("{image}/v{number}: {flaw}"));

@@ -22,6 +22,7 @@ mod plan;
 mod room;
 mod settings;
 mod site;
+mod size;
 mod uuid;
 mod write_mode;
 
@@ -49,6 +50,7 @@ pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
+pub use size::Size;
 pub use uuid::is_real_uuid;
 pub use wire::{Firmware, Lease};
 pub use write_mode::WriteMode;

@@ -5,7 +5,7 @@ use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_cause};
 use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
-use model::{Finding, FindingKind, ImageName, MachineName, Site, Space, Subject};
+use model::{Finding, FindingKind, ImageName, MachineName, Site, Size, Space, Subject};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -161,19 +161,17 @@ const fn held(subject: Subject, cause: String) -> Held {
 /// What it means that a machine has written so much.
 fn layer_sentence(layer_bytes: u64, layer_max_bytes: u64) -> String {
     format!(
-        "What it has written takes {:.1} GB on the storage server, of the {:.1} GB that it may take: beyond that its \
-         writes wait",
-        layer_bytes as f64 / 1e9,
-        layer_max_bytes as f64 / 1e9
+        "What it has written takes {} on the storage server, of the {} that it may take: beyond that its writes wait",
+        Size(layer_bytes),
+        Size(layer_max_bytes)
     )
 }
 
 /// What it means that the storage server has so little room.
 fn space_sentence(space: Space) -> String {
     format!(
-        "The storage server's disk is nearly full: {:.1} GB of {:.0} GB are left. Machines that write wait \
-         when it is full",
-        space.free_bytes as f64 / 1e9,
-        space.total_bytes as f64 / 1e9
+        "The storage server's disk is nearly full: {} of {} are left. Machines that write wait when it is full",
+        Size(space.free_bytes),
+        Size(space.total_bytes)
     )
 }
