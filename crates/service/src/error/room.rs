@@ -8,6 +8,9 @@ pub enum RoomError {
     /// There is no such room.
     #[error("there is no room {0}: bootlace room ls shows all")]
     NoRoom(RoomName),
+    /// A machine is to be in a room that there is not.
+    #[error("there is no room {0}: bootlace room ls shows all, and bootlace room set {0} adds it")]
+    NoRoomToBeIn(RoomName),
     /// The name is in use.
     #[error("there is a room {0} already: choose another name")]
     NameTaken(RoomName),

@@ -315,7 +315,8 @@ impl Move {
                 None => Ok(()),
             };
         };
-        let room = must_be(tables, name)?;
+        let room = tables.room(name)?;
+        let room = room.ok_or_else(|| refuse(RoomError::NoRoomToBeIn(name.clone())))?;
         check_kernel_args(&room, machine)?;
         let Some(seat) = machine.seat else { return Ok(()) };
         if let Some(size) = room.size.filter(|_| !room.has_seat(seat)) {

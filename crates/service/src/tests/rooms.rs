@@ -40,6 +40,20 @@ fn text_of<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     result.unwrap_err().chain()
 }
 
+/// As an image that there is not: the machine was found, and its setting is wrong.
+#[tokio::test]
+async fn a_room_that_there_is_not_is_a_wrong_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let (service, [first, _]) = site(folder.path()).await;
+    let nowhere = || Some(Some("nosuch".parse::<RoomName>().unwrap()));
+    let to_it = MachineChange { room: nowhere(), ..MachineChange::default() };
+    let error = service.set_machine(first, to_it).await.unwrap_err();
+    assert!(error.is_wrong_input() && !error.is_not_found(), "{error}");
+    assert!(error.chain().contains("no room nosuch"), "{error}");
+    let removed = service.remove_room("nosuch".parse().unwrap()).await.unwrap_err();
+    assert!(removed.is_not_found(), "{removed}");
+}
+
 #[tokio::test]
 async fn a_whole_room_gets_an_image_and_who_has_its_own_keeps_it() {
     let folder = tempfile::tempdir().unwrap();
