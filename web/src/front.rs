@@ -139,6 +139,11 @@ impl Asked {
         if self.is_read { &self.target } else { "/" }
     }
 
+    /// Whether somebody only looks.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read
+    }
+
     pub(crate) fn is_for_programs(&self) -> bool {
         self.target.starts_with("/api/") || self.is_for_metrics()
     }

@@ -528,6 +528,8 @@ async fn accounts_are_managed_and_what_was_done_is_in_the_log() {
         assert!(log.contains(words), "{words} is not in {log}");
     }
     assert!(!log.contains("five red boats"));
+    let year = jiff::Zoned::now().strftime("<time>%Y-").to_string();
+    assert!(log.contains(&year), "a phone shows no titles: {log}");
     let api = site.get(&anna, "/api/v1/audit?subject=bert&n=1").await.body;
     let api: serde_json::Value = serde_json::from_str(&api).unwrap();
     assert_eq!(api["entries"][0]["action"], "user.remove");
@@ -547,6 +549,11 @@ async fn a_link_from_the_server_logs_a_browser_in_once() {
     let root = Proof::Cookie(done.cookie().0.to_owned());
     let page = site.get(&root, "/users").await;
     assert!(page.status == StatusCode::OK && page.body.contains("<span>root</span>"));
+    // Who only looks is told what this is, and what to do.
+    let account = site.get(&root, "/account").await;
+    assert_eq!(account.status, StatusCode::FORBIDDEN);
+    assert!(account.body.contains("root has no account. Add one for yourself"), "{}", account.body);
+    assert!(!account.body.contains("Nothing was changed"), "{}", account.body);
     let again = site.get(&Proof::Nothing, path).await;
     assert_eq!(again.status, StatusCode::UNAUTHORIZED);
     assert!(again.body.contains("has been used"), "{}", again.body);

@@ -137,7 +137,7 @@ fn n_machines(paths: &Paths) -> Result<Option<u64>, String> {
         Ok(Some(_)) if database.try_exists().is_ok_and(|exists| !exists) => {
             return Err(format!(
                 "the database {} is gone, and the boot server runs on with what was in it: save that by bootlace backup \
-                 create FILE before you stop it; then bootlace backup restore FILE",
+                 create FILE before you stop it; then bootlace backup restore --replace FILE",
                 database.display()
             ));
         }
@@ -201,7 +201,7 @@ fn images(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Verdict
             folder.display(),
             listed(&missing)
         )),
-        _ => Verdict::Better(format!(
+        _ => Verdict::Wrong(format!(
             "of the images that the database knows, {} {} not in {}, or damaged: machines don't start with what is \
              missing. Mount the file system that holds them, or put them back from a backup",
             listed(&missing),

@@ -97,7 +97,7 @@ pub(super) struct Audit {
     #[arg(long, value_name = "NAME")]
     about: Option<String>,
     /// Print so many entries
-    #[arg(short, value_name = "COUNT", default_value_t = AUDIT_ENTRIES)]
+    #[arg(short, value_name = "COUNT", default_value_t = AUDIT_ENTRIES, value_parser = clap::value_parser!(u32).range(1..=1000))]
     n: u32,
     /// Print JSON
     #[arg(long)]
@@ -156,7 +156,7 @@ impl User {
                 let site = Site::open(paths)?;
                 let user = json!({ "name": name, "role": role, "password": password });
                 let _: Value = site.send(Method::POST, "/api/v1/users", &user)?;
-                say(format!("{name}: added; it {}", role.title()));
+                say(format!("{name}: added as {role}, and may {}", role.right().title()));
                 Ok(())
             }
             Self::Passwd { name } => {
@@ -171,7 +171,7 @@ impl User {
                 let site = Site::open(paths)?;
                 let change = json!({ "role": role });
                 let _: Value = site.send(Method::PATCH, &url(&name), &change)?;
-                say(format!("{name}: now {role}; it {}", role.title()));
+                say(format!("{name}: now {role}, and may {}", role.right().title()));
                 Ok(())
             }
             Self::Rm { name } => {
@@ -227,7 +227,7 @@ impl Token {
                     None => "until it is removed".to_owned(),
                 };
                 say(format!(
-                    "Token {} is good {until}: {}. It is not shown again.",
+                    "Token {} is valid {until}, and may {}. It is not shown again.",
                     new.id,
                     scope.title()
                 ));
@@ -291,6 +291,7 @@ impl Audit {
             at_unix_ms: i64,
             who: String,
             via: String,
+            address: Option<String>,
             action: String,
             subject: String,
             changes: Vec<Change>,
@@ -301,6 +302,10 @@ impl Audit {
             old: Option<String>,
             new: Option<String>,
         }
+        let none = match &self.about {
+            Some(about) => format!("The audit log has no entry about {about}."),
+            None => "The audit log is empty.".to_owned(),
+        };
         let about = self.about.map_or_else(String::new, |about| format!("&subject={about}"));
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._&=".contains(c);
         ensure!(
@@ -313,10 +318,14 @@ impl Audit {
             return Ok(());
         }
         let page: Page = serde_json::from_value(page)?;
+        if page.entries.is_empty() {
+            say(none);
+        }
         for entry in page.entries {
             let when = Timestamp::from_millisecond(entry.at_unix_ms)?;
+            let from = entry.address.map_or_else(String::new, |address| format!(", {address}"));
             say(format!(
-                "{when:.0}  {} ({})  {}  {}",
+                "{when:.0}  {} ({}{from})  {}  {}",
                 entry.who, entry.via, entry.action, entry.subject
             ));
             for Change { field, old, new } in entry.changes {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use nix::unistd::{Gid, Group, getegid, geteuid, getgroups};
 
 /// The group, unless the configuration names another one.
-const GROUP: &str = "bootlace-admin";
+pub(crate) const GROUP: &str = "bootlace-admin";
 
 /// The group, if there is one: the one that is configured, or else `bootlace-admin`.
 ///

@@ -7,7 +7,7 @@ mod admins;
 mod capabilities;
 mod take_over;
 
-pub(crate) use admins::admins;
+pub(crate) use admins::{GROUP, admins};
 
 use account::{Account, Who};
 

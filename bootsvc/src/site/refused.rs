@@ -1,6 +1,7 @@
 //! Why a command is not carried out, in words for who gave it.
 
 use crate::paths::Paths;
+use crate::privileges::GROUP;
 use hyper::StatusCode;
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use std::fmt;
@@ -39,15 +40,19 @@ pub(super) fn denied(socket: &Path) -> Refused {
     let me = user(geteuid());
     let Ok(about) = std::fs::metadata(socket) else {
         let folder = socket.parent().unwrap_or(socket).display();
-        return forbidden(format!("only root and the servers' user may use {folder}: use sudo"));
+        return forbidden(format!(
+            "only root, the servers' user and a group may use {folder}: use sudo, or become a member of that group (sudo \
+             usermod -aG {GROUP} {me}, and log in again, unless admin_group below [service] in bootlace.toml names \
+             another one)"
+        ));
     };
     if about.mode() & 0o060 != 0o060 {
         let owner = user(Uid::from_raw(about.uid()));
         let these =
             if about.uid() == 0 { "root".to_owned() } else { format!("root and the user {owner}") };
         return forbidden(format!(
-            "only {these} may use the boot server: use sudo, or let a group use it (admin_group below [service] in \
-             bootlace.toml)"
+            "only {these} may use the boot server: use sudo, or let a group use it: make the group {GROUP} (or that of \
+             admin_group below [service] in bootlace.toml), restart the boot server, and make {me} a member of it"
         ));
     }
     let group = Group::from_gid(Gid::from_raw(about.gid())).ok().flatten();

@@ -129,7 +129,7 @@ pub enum Error {
     /// The open database has its name no more.
     #[error(
         "{}. Save what the server has by bootlace backup create FILE, then stop it and put the database back by bootlace \
-         backup restore FILE",
+         backup restore --replace FILE",
         self.fact()
     )]
     DatabaseGone {
@@ -169,7 +169,9 @@ pub enum Error {
     #[error("there is no machine {0}: bootlace machine ls shows all")]
     NoMachine(MachineName),
     /// A new machine needs the hardware address of its NIC.
-    #[error("there is no machine {0} yet: to add it, give the MAC of the NIC that it boots from")]
+    #[error(
+        "there is no machine {0} yet: to add it, give the MAC of the NIC that it boots from, by bootlace machine set {0} --mac MAC"
+    )]
     NoMac(MachineName),
     /// Whoever asks for this name gets another host.
     #[error(
@@ -302,7 +304,7 @@ pub enum Error {
     )]
     LoginCodeVoid,
     /// Somebody may not do this.
-    #[error("this needs the right to {}", needed.title())]
+    #[error("only {} may do this", who_may(*needed))]
     NotAllowed {
         /// What he would have to have.
         needed: Right,
@@ -459,6 +461,16 @@ impl From<StoreError> for Error {
             },
             other => Self::Store(other),
         }
+    }
+}
+
+const fn who_may(needed: Right) -> &'static str {
+    match needed {
+        Right::Read => "people with an account, and tokens,",
+        Right::Operate => {
+            "teachers and administrators, and tokens with the scope operate or admin,"
+        }
+        Right::Admin => "administrators, and tokens with the scope admin,",
     }
 }
 

@@ -204,11 +204,14 @@ impl Failure {
 struct FailurePage<'a> {
     frame: &'a Frame,
     detail: &'a str,
+    /// Somebody may ask himself whether a part of it was done.
+    was_tried: bool,
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        render(self.status, &FailurePage { frame: &self.frame, detail: &self.detail })
+        let was_tried = !matches!(self.status, StatusCode::NOT_FOUND | StatusCode::FORBIDDEN);
+        render(self.status, &FailurePage { frame: &self.frame, detail: &self.detail, was_tried })
     }
 }
 

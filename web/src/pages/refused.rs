@@ -1,11 +1,25 @@
 //! What somebody gets who is not known, or may not do what he asks for.
 
 use super::Failure;
-use crate::front::{Refused, encoded};
+use crate::front::{Asked, Refused, encoded};
 use crate::problem::{Problem, status_of};
 use axum::http::header::{LOCATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use service::Error;
+
+/// Why somebody may not, on a page of its own.
+fn sentence(error: &Error, asked: &Asked) -> String {
+    if matches!(error, Error::NoAccount) && asked.is_read() {
+        return "This page shows an account: its password, sessions and tokens. You are root here, by a link of bootlace \
+                login, and root has no account. Add one for yourself on the page Accounts, and log in with it."
+            .to_owned();
+    }
+    let text = error.chain();
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    format!("{}.", first.into_iter().chain(letters).collect::<String>())
+}
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -13,7 +27,7 @@ impl IntoResponse for Refused {
         match (error, viewer) {
             (Some(error), _) if asked.is_for_programs() => Problem::from(error).into_response(),
             (Some(error), Some(viewer)) => {
-                Failure::with(&viewer, status_of(&error), error.chain()).into_response()
+                Failure::with(&viewer, status_of(&error), sentence(&error, &asked)).into_response()
             }
             (Some(error), None) => (status_of(&error), error.chain()).into_response(),
             (None, _) if asked.is_for_programs() => {

@@ -150,8 +150,6 @@ impl Admin {
         };
         let entry = self.actor().does(action, name, Vec::new(), self.now().unix_ms);
         let service = self.service();
-        // Noted first: a full disk is when it is asked for, and then the room that is kept has to do.
-        service.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
         let decided = storage_client::decide_stall(&service.options().storage_socket, name, verb);
         let n_requests = match decided.await {
             Err(StorageError::Refused { status: 404, .. }) => {
@@ -159,6 +157,12 @@ impl Admin {
             }
             decided => decided?,
         };
+        // Only what was done. That it was can't be taken back if it can't be noted, and is in the log then.
+        let noted = service.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await;
+        if let Err(error) = noted {
+            let (who, error) = (self.actor().name(), error.chain());
+            tracing::error!(machine = %name, action, who, error, "this is done, and is not in the audit log");
+        }
         service.refresh_exports().await;
         Ok(n_requests)
     }

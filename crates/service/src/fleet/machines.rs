@@ -99,7 +99,7 @@ impl Admin {
         let removing = self.service().database().write(move |tables| {
             let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
             tables.delete_machine(&machine.name)?;
-            let changes = FieldChange::all(Some(&machine), None);
+            let changes = audited(Some(&machine), None);
             tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
             tables.want_disk_deletion(&machine.name)?;
             Ok(machine)
@@ -135,7 +135,7 @@ impl Admin {
             let former = tables.machine(&name)?;
             let machine = apply(tables, name, change, must_be_new, &held)?;
             tables.put_machine(&machine, now.unix())?;
-            let changes = FieldChange::all(former.as_ref(), Some(&machine));
+            let changes = audited(former.as_ref(), Some(&machine));
             if !changes.is_empty() {
                 let action = if former.is_some() { "machine.set" } else { "machine.add" };
                 tables.put_audit(&actor.does(action, &machine.name, changes, now.unix_ms))?;
@@ -148,6 +148,16 @@ impl Admin {
         tracing::info!(machine = %machine.name, ?macs, image, root = %machine.root, "machine stored");
         Ok(machine)
     }
+}
+
+/// What the audit log says of a change.
+fn audited(former: Option<&Machine>, machine: Option<&Machine>) -> Vec<FieldChange> {
+    let mut changes = FieldChange::all(former, machine);
+    if former.is_none() || machine.is_none() {
+        // The entry is about the name, and nobody has chosen the others.
+        changes.retain(|change| !["name", "set_by", "shelf_slot"].contains(&change.field.as_str()));
+    }
+    changes
 }
 
 /// AoE addresses that the storage server has in its table, and whose they are there.

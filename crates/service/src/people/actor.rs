@@ -95,9 +95,15 @@ impl FieldChange {
         };
         let (old, new) = (fields(old), fields(new));
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        // Where there is nothing to compare with, a setting that is off says nothing.
+        let is_off = |value: Option<&serde_json::Value>| value == Some(&false.into());
+        let says = |name: &String| match (old.get(name), new.get(name)) {
+            (None, one) | (one, None) => !is_off(one),
+            _ => true,
+        };
         let change =
             |name: &String| Self::between(name, words(old.get(name)), words(new.get(name)));
-        names.into_iter().filter_map(change).collect()
+        names.into_iter().filter(|name| says(name)).filter_map(change).collect()
     }
 
     /// `None` if nothing is otherwise than before.

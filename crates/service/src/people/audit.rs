@@ -27,7 +27,7 @@ impl Admin {
         subject: Option<String>,
         n_entries: u32,
     ) -> Result<AuditPage, Error> {
-        let n_entries = n_entries.clamp(1, ENTRIES_MAX);
+        let n_entries = n_entries.min(ENTRIES_MAX);
         let read = self.service().database().read(move |tables| {
             // One more tells whether there are others.
             tables.audit(before, subject.as_deref(), n_entries + 1)

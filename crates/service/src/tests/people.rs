@@ -350,6 +350,25 @@ async fn the_audit_log_says_who_did_what_and_is_only_added_to() {
 }
 
 #[tokio::test]
+async fn an_entry_has_what_was_chosen_and_only_what_was_done() {
+    let site = Site::with(&[]).await;
+    let (root, name) = (site.root(), "lab-07".parse::<MachineName>().unwrap());
+    let change = MachineChange { mac: Some(MAC), ..Default::default() };
+    root.set_machine(name.clone(), change).await.unwrap();
+    // There is no storage server that could do it.
+    root.decide_stall(&name, model::StallVerb::Fail).await.unwrap_err();
+    root.remove_machine(name.clone()).await.unwrap();
+    let entries = root.audit(None, Some(name.to_string()), 10).await.unwrap().entries;
+    let actions: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["machine.remove", "machine.add"]);
+    for entry in entries {
+        let fields: Vec<&str> = entry.changes.iter().map(|change| change.field.as_str()).collect();
+        assert_eq!(fields, ["mac", "root", "write_mode"]);
+    }
+    assert!(root.audit(None, None, 0).await.unwrap().entries.is_empty());
+}
+
+#[tokio::test]
 async fn slow_logins_keep_no_machine_waiting() {
     let site = Site::with(&[("anna", Role::Admin)]).await;
     let logins = (0..60u8).map(|n| {
