@@ -75,6 +75,13 @@ impl Create {
         if file.symlink_metadata().is_ok() {
             bail!("{shown} is there already: name another file");
         }
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+            let folder = folder.display();
+            bail!(
+                "can't write {shown}: there is no folder {folder}: make it first, by mkdir -p {folder}"
+            );
+        }
         let mut part = file.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);

@@ -334,6 +334,18 @@ struct Rescue {
     password: String,
 }
 
+/// A machine, as far as it can be restarted.
+#[derive(Deserialize)]
+struct Restarts {
+    state: Doing,
+    is_proven: bool,
+}
+
+#[derive(Deserialize)]
+struct Doing {
+    word: String,
+}
+
 fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
     let (site, url) = (Site::open(paths)?, format!("{}/rescue", url(name)));
     if off {
@@ -342,9 +354,16 @@ fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let rescue: Rescue = site.send(Method::PUT, &url, &())?;
+    // Only a machine that has proven itself, and runs, can be told to restart.
+    let machine: Restarts = site.get(&self::url(name))?;
+    let begin = match (machine.is_proven, machine.state.word.as_str()) {
+        (true, "up") => format!("to restart it now: bootlace machine power {name} reboot"),
+        (_, "off") => "to begin: switch it on".to_owned(),
+        _ => "to begin: switch it off and on again".to_owned(),
+    };
     let told = format!(
-        "{name}: its next boot stops in a rescue shell; password: {}\n(to restart it now: bootlace machine \
-         power {name} reboot; to boot as usual: bootlace machine rescue {name} --off)",
+        "{name}: its next boot stops in a rescue shell; password: {}\n({begin}; to boot as usual: bootlace machine \
+         rescue {name} --off)",
         rescue.password
     );
     advise(paths, &told);
@@ -509,6 +528,6 @@ mod tests {
         let said = said_of_removed(&site, &machine).unwrap();
         assert!(said.contains("discovered when it asks"), "it was never seen: {said}");
         assert!(said.contains("is not deleted yet: the storage server does not answer"), "{said}");
-        assert!(said.contains("Have both servers run: its disk is deleted then"), "{said}");
+        assert!(said.contains("Start both servers if they don't run"), "{said}");
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Room {
     ///
     /// Example: bootlace room set r101 --image debian-12 --size 3.8
     ///
-    /// Machines have from it what they don't say themselves. They come into it by bootlace machine set NAME --room ROOM.
+    /// Its machines inherit its settings, unless they have their own. To put a machine in it: bootlace machine set NAME --room ROOM.
     Set(Box<SetRoom>),
     /// Remove a room that no machine is in
     Rm {
@@ -124,7 +124,7 @@ impl Printed {
 
 fn said(words: impl IntoIterator<Item = String>) -> String {
     let words: Vec<String> = words.into_iter().collect();
-    if words.is_empty() { "nothing is said".to_owned() } else { words.join(", ") }
+    if words.is_empty() { "no settings of its own".to_owned() } else { words.join(", ") }
 }
 
 impl Room {

@@ -1,10 +1,11 @@
 //! `bootlace status`
 
 use super::{advise, say, table};
+use crate::config::{Config, ConfigError};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::Args;
-use model::{FindingKind, Level, Space};
+use model::{FindingKind, Level, Size, Space};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -16,6 +17,13 @@ fn no_boot_server(paths: &Paths) -> String {
     format!(
         "boot server: none answers, so no PC can boot: start it by bootlace up{or}. What follows is what the disk shows"
     )
+}
+
+/// How to begin, where nobody has yet.
+fn not_configured(paths: &Paths) -> Option<String> {
+    let error = Config::load(&paths.config()).err()?;
+    let begin = "Then bootlace check says whether the server can start, and bootlace up starts it";
+    matches!(error, ConfigError::Missing { .. }).then(|| format!("{error}. {begin}."))
 }
 
 #[derive(Args)]
@@ -67,6 +75,11 @@ impl Status {
             return Ok(());
         }
         let status: Glance = serde_json::from_value(status)?;
+        if let Some(what) = not_configured(paths).filter(|_| !site.has_server()) {
+            // Nothing runs, and all that follows from it is no news.
+            advise(paths, &what);
+            return Ok(());
+        }
         let machines: Vec<Doing> = serde_json::from_value(machines)?;
         say(format!(
             "{}, {}, {}",
@@ -78,12 +91,14 @@ impl Status {
             advise(paths, &no_boot_server(paths));
         }
         match &status.storage_error {
+            // One of the findings says so, and what to do.
+            Some(_) if findings.iter().any(|told| told.is(FindingKind::StorageSilent)) => {}
             Some(error) => say(error),
             None => say(match status.space {
                 Some(space) => format!(
-                    "storage server: running, {:.1} GB of {:.0} GB free",
-                    space.free_bytes as f64 / 1e9,
-                    space.total_bytes as f64 / 1e9
+                    "storage server: running, {} of {} free",
+                    Size(space.free_bytes),
+                    Size(space.total_bytes)
                 ),
                 None => "storage server: running".to_owned(),
             }),

@@ -205,7 +205,7 @@ kinds! {
         "Add a machine of that name, which has the disk then; removing that machine deletes the disk.";
     /// The storage server still has the disk of a machine that was removed.
     DiskNotDeleted = "disk-not-deleted", Notice, Passes::WhenOver,
-        "Have both servers run: its disk is deleted then, and before another machine of that name gets one.";
+        "Start both servers if they don't run; if they do, fix what the cause names. The disk is then deleted without your help.";
     /// The wall clock was set.
     ClockSet = "clock-set", Notice, hours(24),
         "Let NTP keep this server's clock, so that the times of boots and leases are right.";

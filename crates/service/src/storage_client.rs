@@ -72,7 +72,14 @@ impl StorageError {
 }
 
 fn silence(socket: &Path, cause: &std::io::Error) -> String {
-    format!("the storage server does not answer at {} ({cause})", socket.display())
+    use std::io::ErrorKind;
+    let socket = socket.display();
+    match cause.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            format!("the storage server does not answer at {socket}, as it does not run")
+        }
+        _ => format!("the storage server does not answer at {socket} ({cause})"),
+    }
 }
 
 /// Makes the export of a machine what it shall be, at once or when its boot has proven itself: see

@@ -84,7 +84,7 @@ impl Service {
             0 => "at any moment".to_owned(),
             seconds => format!("within {seconds} s"),
         };
-        Some((format!("what kept it is cured, and it asks again {when}"), true))
+        Some((format!("what it waited for is fixed, and it asks again {when}"), true))
     }
 
     /// Looks at the files of all image versions, and takes those up again that were missing when this server started.

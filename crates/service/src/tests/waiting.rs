@@ -42,7 +42,7 @@ async fn what_was_cured_is_not_said_any_more() {
 
     hands.pass(3_500);
     set(&service, image("debian")).await;
-    let over = "It waits in the loader: what kept it is cured, and it asks again within 6 s.";
+    let over = "It waits in the loader: what it waited for is fixed, and it asks again within 6 s.";
     assert_eq!(said(&service), (StateWord::Loading, over.to_owned()));
     let findings = service.findings().await;
     assert!(findings.iter().all(|finding| finding.kind != FindingKind::MachineWaiting));
