@@ -65,6 +65,37 @@ fn without_a_configuration_it_says_what_to_write() {
 }
 
 #[test]
+fn status_without_a_configuration_says_how_to_begin() {
+    let root = tempfile::tempdir().unwrap();
+    let output = bootlace(root.path(), &["status"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("is not configured yet") && text.contains("interface ="), "{text}");
+    assert!(!text.contains("os error") && !text.contains("alarm"), "{text}");
+}
+
+#[test]
+fn commands_that_find_nothing_or_miss_something_say_so() {
+    let root = root(GOOD);
+    let said = |arguments: &[&str]| {
+        let output = bootlace(root.path(), arguments);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(said(&["audit"]), "The audit log is empty.\n");
+    let nobody = said(&["audit", "--about", "nosuch"]);
+    assert_eq!(nobody, "The audit log has no entry about nosuch.\n");
+    assert_eq!(bootlace(root.path(), &["audit", "-n", "0"]).status.code(), Some(2));
+    let mac = ["machine", "set", "lab-07", "--mac", "52:54:00:12:34:56"];
+    assert_eq!(bootlace(root.path(), &mac).status.code(), Some(0));
+    for setting in [["--room", "nosuch"], ["--image", "nosuch"]] {
+        let output = bootlace(root.path(), &[&["machine", "set", "lab-07"][..], &setting].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    }
+    let nowhere = root.path().join("nowhere/site.tar.zst");
+    let output = bootlace(root.path(), &["backup", "create", nowhere.to_str().unwrap()]);
+    refuse(&output, &["there is no folder", "nowhere"]);
+}
+
+#[test]
 fn check_tells_of_a_database_with_which_no_server_starts() {
     let root = root(GOOD);
     assert_eq!(bootlace(root.path(), &["machine", "ls"]).status.code(), Some(0));
