@@ -65,7 +65,7 @@ fn in_the_network() -> Result<()> {
     ensure!(refused.status == 403, "{refused:?}");
 
     let log = site.run(&["audit"])?;
-    ensure!(log.contains("anna (page)") && log.contains("user.add  tom"), "{log}");
+    ensure!(log.contains("anna (page, 10.77.0.") && log.contains("user.add  tom"), "{log}");
     ensure!(!log.contains("eve"), "{log}");
     anna.post("/logout", &[])?;
     ensure!(anna.get("/machines")?.status == 303, "a session goes on after the logout");

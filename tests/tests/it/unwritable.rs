@@ -153,12 +153,15 @@ fn no_internals_reach_people() {
     fs::write(state.join("state.db"), "").unwrap();
     let output = run(root.path(), &["backup", "create", &at("saved")]);
     ends(&output, 1, &["there is no database", "state.db"]);
-    for garbage in
-        [&b"no backup at all, but text that is long enough"[..], &[0x28, 0xb5, 0x2f, 0xfd, 9, 9]]
-    {
+    let cut = &[0x28, 0xb5, 0x2f, 0xfd, 9, 9][..];
+    for (garbage, why) in [
+        (&b"no backup at all, but text that is long enough"[..], "it is not a backup"),
+        (cut, "it is cut off"),
+        (b"", "it is empty"),
+    ] {
         fs::write(at("garbage"), garbage).unwrap();
         let output = run(root.path(), &["backup", "verify", &at("garbage")]);
-        ends(&output, 1, &["garbage can't be restored: it is not a backup"]);
+        ends(&output, 1, &[&format!("garbage can't be restored: {why}")]);
     }
     fs::remove_file(state.join("state.db")).unwrap();
     ends(&run(root.path(), &SET), 0, &[]);
