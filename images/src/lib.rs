@@ -43,7 +43,8 @@ pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;
 pub use import::{Import, ImportRequest};
 pub use layer::{
-    About, BadHeader, Expected, ForBoot, Header, LayerError, LayerMode, Layers, NoRoom, WriteLayer,
+    About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,
+    OtherCopy, WriteLayer,
 };
 pub use memory::Memory;
 pub use opened::check_source;

@@ -1,5 +1,7 @@
 //! Why there is no write layer.
 
+use super::about::LayerMode;
+use super::last_use::LastUse;
 use model::{BootId, ImageName, MachineName};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,6 +86,9 @@ pub enum LayerError {
         /// Where it should be.
         dir: PathBuf,
     },
+    /// The layer that is there is not the one that the machine had last.
+    #[error(transparent)]
+    OtherCopy(Box<OtherCopy>),
     /// A persistent layer's files are damaged.
     #[error(
         "{fact}. Put it back from a backup; to begin a new one, bootlace machine reset {machine}",
@@ -112,6 +117,53 @@ pub enum LayerError {
     Digest(String),
 }
 
+/// The layer that is there is not the one that the machine had last: an older copy of it, or another one.
+#[derive(Debug, thiserror::Error)]
+#[error("{fact}. {remedy}", fact = self.fact(), remedy = self.remedy())]
+pub struct OtherCopy {
+    /// The machine.
+    pub machine: MachineName,
+    /// What becomes of its writes.
+    pub mode: LayerMode,
+    /// The folder of the layers.
+    pub dir: PathBuf,
+    /// What is there.
+    pub found: LastUse,
+    /// What was noted when the machine had it last.
+    pub noted: LastUse,
+    /// The file that says that what is there is to be taken all the same.
+    pub put_back: PathBuf,
+}
+
+impl OtherCopy {
+    fn fact(&self) -> String {
+        let Self { machine, dir, found, noted, .. } = self;
+        let disk = match self.mode {
+            LayerMode::Persistent => "the persistent disk",
+            LayerMode::Discard => "the disk",
+        };
+        format!(
+            "{disk} of {machine} in {} ({found}) is an older copy, or another one, and not the one that it had last \
+             ({noted}): the file system that holds that one is probably not mounted",
+            dir.display()
+        )
+    }
+
+    fn remedy(&self) -> String {
+        let Self { machine, put_back, .. } = self;
+        match self.mode {
+            LayerMode::Discard => {
+                format!("Mount it, or restart {machine}, which forgets what it wrote")
+            }
+            LayerMode::Persistent => format!(
+                "Mount it; if the older one was put back on purpose, touch {}, and it is taken; to begin a new one, bootlace \
+                 machine reset {machine}",
+                put_back.display()
+            ),
+        }
+    }
+}
+
 impl LayerError {
     /// What is so of a disk that a machine keeps, without what helps: who lists such disks says that once. `None`: it is
     /// another error.
@@ -119,6 +171,8 @@ impl LayerError {
         match self {
             Self::Missing { machine, dir } => Some(missing(machine, dir)),
             Self::Damaged { machine, path, why } => Some(damaged(machine, path, why)),
+            // What helps is not the same for all: only who has put it back knows.
+            Self::OtherCopy(other) => Some(other.to_string()),
             _ => None,
         }
     }

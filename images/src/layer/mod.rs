@@ -5,14 +5,16 @@ mod error;
 mod file;
 mod files;
 mod header;
+mod last_use;
 mod layers;
 mod map;
 mod room;
 mod write;
 
 pub use about::{About, Expected, ForBoot, LayerMode};
-pub use error::LayerError;
+pub use error::{LayerError, OtherCopy};
 pub use header::{BadHeader, Header};
+pub use last_use::LastUse;
 pub use layers::Layers;
 pub use room::NoRoom;
 pub use write::WriteLayer;

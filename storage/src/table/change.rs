@@ -163,6 +163,7 @@ impl Exports {
         if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
             self.check_place()?;
             let boot = ForBoot { number: *boot, identity: order.identity };
+            self.check_copy(machine, mode, boot)?;
             self.layers.check(machine, &base, mode, boot, self.expected(&order))?;
         }
         let (machine, boot) = (machine.clone(), *boot);
@@ -185,6 +186,7 @@ impl Exports {
             (false, None) => Ok(()),
         };
         let made = may_begin.and_then(|()| self.make(&spec, identity, true, expected));
+        self.kept.keep();
         let made = made.map(|export| Assigned {
             exchange,
             identity,

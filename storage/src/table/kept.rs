@@ -1,27 +1,44 @@
-//! Which machines keep a disk: remembered beside the table, and so apart from the disks, whose file system may not be
-//! mounted.
+//! Which machines keep a disk, and how far machines' layers have come: remembered beside the table, and so apart from the
+//! disks, whose file system may not be mounted.
 
 use super::ExportError;
 use super::file::{read_text, write_durably};
 use super::place::Place;
-use images::Layers;
+use images::{LastUse, LayerMode, Layers};
 use model::MachineName;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Machines of which a disk is to be there.
+/// Machines of which a disk is to be there, and which one.
 pub(super) struct Kept {
     path: PathBuf,
-    machines: Mutex<BTreeSet<MachineName>>,
+    known: Mutex<Known>,
 }
 
-/// What a later Bootlace adds is left out.
+struct Known {
+    file: File,
+    /// Whether the file on disk is another one.
+    is_changed: bool,
+}
+
+/// What a later Bootlace adds is left out. An earlier one leaves `last` out where it changes `machine`.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 struct File {
     #[serde(default)]
     machine: BTreeSet<MachineName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    last: Vec<Last>,
+}
+
+/// The layer that a machine had last; two of a machine at most, one in each mode.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Last {
+    machine: MachineName,
+    mode: LayerMode,
+    #[serde(flatten)]
+    layer: LastUse,
 }
 
 impl Kept {
@@ -31,59 +48,87 @@ impl Kept {
         found: impl IntoIterator<Item = MachineName>,
     ) -> Result<Self, ExportError> {
         let path = file_of(table);
-        let mut machines = read(&path)?;
-        let n_known = machines.len();
-        machines.extend(found);
-        let is_news = machines.len() > n_known;
-        let kept = Self { path, machines: Mutex::new(machines) };
-        if is_news {
-            let machines = kept.machines.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.write_if_possible(&machines);
-        }
+        let mut file = read(&path)?;
+        let n_known = file.machine.len();
+        file.machine.extend(found);
+        let is_changed = file.machine.len() > n_known;
+        let kept = Self { path, known: Mutex::new(Known { file, is_changed }) };
+        kept.keep();
         Ok(kept)
     }
 
     pub(super) fn has(&self, machine: &MachineName) -> bool {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).contains(machine)
+        self.lock().file.machine.contains(machine)
     }
 
     pub(super) fn all(&self) -> BTreeSet<MachineName> {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().file.machine.clone()
     }
 
-    /// The machine has a disk now.
-    pub(super) fn add(&self, machine: &MachineName) {
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        if machines.insert(machine.clone()) {
-            self.write_if_possible(&machines);
+    /// The layer that the machine had last, if that was noted.
+    pub(super) fn last(&self, machine: &MachineName, mode: LayerMode) -> Option<LastUse> {
+        let known = self.lock();
+        let mut last = known.file.last.iter();
+        Some(last.find(|last| (&last.machine, last.mode) == (machine, mode))?.layer.clone())
+    }
+
+    /// The machine has this layer now. It is on disk after [`keep`](Self::keep).
+    pub(super) fn note(&self, machine: &MachineName, mode: LayerMode, layer: LastUse) {
+        let mut known = self.lock();
+        known.is_changed |=
+            mode == LayerMode::Persistent && known.file.machine.insert(machine.clone());
+        let mut last = known.file.last.iter_mut();
+        match last.find(|last| (&last.machine, last.mode) == (machine, mode)) {
+            Some(last) if last.layer == layer => return,
+            Some(last) => last.layer = layer,
+            None => known.file.last.push(Last { machine: machine.clone(), mode, layer }),
         }
+        known.is_changed = true;
     }
 
     /// Its disk is to be thrown away.
     pub(super) fn forget(&self, machine: &MachineName) -> Result<(), ExportError> {
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = machines.clone();
-        if left.remove(machine) {
+        let mut known = self.lock();
+        let is_other = |one: &MachineName| one != machine;
+        let machines = &known.file.machine;
+        let left = File {
+            machine: machines.iter().filter(|one| is_other(one)).cloned().collect(),
+            last: known.file.last.iter().filter(|last| is_other(&last.machine)).cloned().collect(),
+        };
+        let n_known = known.file.machine.len() + known.file.last.len();
+        if left.machine.len() + left.last.len() < n_known {
             self.write(&left)?;
-            *machines = left;
+            *known = Known { file: left, is_changed: false };
         }
         Ok(())
     }
 
-    /// What can't be written now, such as on a full disk, is found among the disks at the next start.
-    fn write_if_possible(&self, machines: &BTreeSet<MachineName>) {
-        if let Err(error) = self.write(machines) {
-            let error = wire::error_chain(&error);
-            tracing::warn!(error, "which machines keep a disk is not noted");
+    /// Writes what has changed. What can't be written now, such as on a full disk, is tried again with the next change,
+    /// and which machines keep a disk is found among the disks at the next start.
+    pub(super) fn keep(&self) {
+        let mut known = self.lock();
+        if !known.is_changed {
+            return;
+        }
+        match self.write(&known.file) {
+            Ok(()) => known.is_changed = false,
+            Err(error) => {
+                let error = wire::error_chain(&error);
+                tracing::warn!(error, "which machines keep a disk is not noted");
+            }
         }
     }
 
-    fn write(&self, machines: &BTreeSet<MachineName>) -> Result<(), ExportError> {
+    fn write(&self, file: &File) -> Result<(), ExportError> {
         let failed =
             |source| ExportError::Table { action: "write", path: self.path.clone(), source };
-        let text = toml::to_string(&File { machine: machines.clone() })
-            .map_err(|error| failed(io::Error::other(error)))?;
+        let text = toml::to_string(file).map_err(|error| failed(io::Error::other(error)))?;
         write_durably(&self.path, text.as_bytes()).map_err(failed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // It is changed by single calls, and is right whatever panicked.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,7 +151,7 @@ pub fn kept_disks(
     layers: &Path,
     known: &[MachineName],
 ) -> Result<KeptDisks, ExportError> {
-    let mut missing = read(&file_of(table))?;
+    let mut missing = read(&file_of(table))?.machine;
     missing.extend(known.iter().cloned());
     Place::new(table, layers).look()?;
     let there = Layers::look(layers)?;
@@ -118,10 +163,9 @@ fn file_of(table: &Path) -> PathBuf {
     table.with_file_name("kept-disks.toml")
 }
 
-fn read(path: &Path) -> Result<BTreeSet<MachineName>, ExportError> {
-    let Some(text) = read_text(path)? else { return Ok(BTreeSet::new()) };
-    let file: Result<File, _> = toml::from_str(&text);
-    file.map(|file| file.machine).map_err(|error| ExportError::Forgotten {
+fn read(path: &Path) -> Result<File, ExportError> {
+    let Some(text) = read_text(path)? else { return Ok(File::default()) };
+    toml::from_str(&text).map_err(|error: toml::de::Error| ExportError::Forgotten {
         path: path.to_owned(),
         why: error.message().to_owned(),
     })
@@ -162,11 +206,26 @@ mod tests {
         let table = folder.path().join("exports.toml");
         let name = |text: &str| text.parse::<MachineName>().unwrap();
         let kept = Kept::open(&table, [name("lab-01")]).unwrap();
-        kept.add(&name("lab-02"));
-        kept.add(&name("lab-03"));
+        let last = |count| LastUse { id: "9215".into(), count, boot: 4 };
+        for (machine, count) in [("lab-02", 0), ("lab-02", 1), ("lab-03", 0)] {
+            kept.note(&name(machine), LayerMode::Persistent, last(count));
+        }
+        kept.note(&name("lab-04"), LayerMode::Discard, last(7));
+        kept.keep();
         kept.forget(&name("lab-03")).unwrap();
         let again = Kept::open(&table, []).unwrap();
         assert_eq!(again.all(), [name("lab-01"), name("lab-02")].into());
+        let noted = |machine: &str, mode| again.last(&name(machine), mode);
+        assert_eq!(noted("lab-02", LayerMode::Persistent), Some(last(1)));
+        assert_eq!(noted("lab-03", LayerMode::Persistent), None);
+        assert_eq!(noted("lab-04", LayerMode::Discard), Some(last(7)), "it keeps no disk");
+        // As an earlier Bootlace writes it.
+        std::fs::write(folder.path().join("kept-disks.toml"), "machine = [\"lab-01\"]\n").unwrap();
+        let earlier = Kept::open(&table, []).unwrap();
+        assert_eq!(
+            (earlier.all().len(), earlier.last(&name("lab-02"), LayerMode::Persistent)),
+            (1, None)
+        );
         std::fs::write(folder.path().join("kept-disks.toml"), "machine = 7").unwrap();
         let error = Kept::open(&table, []).err().unwrap().to_string();
         assert!(error.contains("kept-disks.toml") && error.contains("remove the file"), "{error}");

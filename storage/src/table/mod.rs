@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod kept;
 mod keys;
+mod layer;
 mod place;
 mod restore;
 
@@ -165,6 +166,7 @@ impl Exports {
             let exchange = exchange.flatten();
             exports.restore(Absent { spec, key, exchange, identity }, true);
         }
+        exports.kept.keep();
         let mut held = exports.write();
         for order in keys.candidate.into_iter().map(ExportOrder::from) {
             let machine = &order.spec.machine;
@@ -210,7 +212,10 @@ impl Exports {
         machines.extend(self.layers.kept()?);
         let report = |machine: MachineName| {
             let (stands_on, trouble) = match self.kept_disk(&machine) {
-                Ok(Some(disk)) => (Some(disk), None),
+                Ok(Some(disk)) => {
+                    let other = self.check_copy(&machine, LayerMode::Persistent, 0.into());
+                    (Some(disk), other.err().and_then(|error| error.fact()))
+                }
                 Ok(None) => (None, self.layers.missing(&machine).fact()),
                 Err(error) => (None, Some(error.fact())),
             };
@@ -322,7 +327,8 @@ impl Exports {
         }
     }
 
-    /// `is_boot`: the machine boots; otherwise it runs, and this server has restarted.
+    /// `is_boot`: the machine boots; otherwise it runs, and this server has restarted. Which layer it has is to be
+    /// [kept](Kept::keep) before it gets the export.
     fn make(
         &self,
         spec: &ExportSpec,
@@ -342,10 +348,7 @@ impl Exports {
             return Ok(Arc::new(Export::new(label(spec), base.block)));
         };
         let boot = ForBoot { number: spec.boot, identity };
-        let layer = self.layers.open_or_create(&spec.machine, &base, mode, boot, expected)?;
-        if mode == LayerMode::Persistent {
-            self.kept.add(&spec.machine);
-        }
+        let layer = self.layer(&spec.machine, &base, mode, boot, expected, is_boot)?;
         Ok(Arc::new(Export::new(label(spec), layer)))
     }
 }

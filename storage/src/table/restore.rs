@@ -56,6 +56,7 @@ impl Exports {
                 let _change = exports.change.lock().unwrap_or_else(PoisonError::into_inner);
                 let absent = std::mem::take(&mut exports.write().absent);
                 absent.into_values().for_each(|one| exports.restore(one, false));
+                exports.kept.keep();
             });
             if let Err(error) = tried.await {
                 tracing::error!(%error, "exports could not be restored");

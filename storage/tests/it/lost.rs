@@ -58,7 +58,7 @@ fn put(server: &Server, order: &str) -> String {
     server.ask("PUT", "/v1/exports/lab-01", order)
 }
 
-fn is_done(answer: &str) -> bool {
+pub(crate) fn is_done(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 200")
 }
 

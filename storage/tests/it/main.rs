@@ -4,6 +4,7 @@
 mod aoe;
 mod aoe_share;
 mod api;
+mod copies;
 mod descriptors;
 mod full;
 mod kill;
