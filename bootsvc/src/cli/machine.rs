@@ -61,8 +61,9 @@ pub(super) enum Machine {
     },
     /// Fail a machine's writes that are waiting for room on the storage server's disk
     ///
-    /// Most systems then make their root read-only and have to be restarted. Without this, the writes wait
-    /// for as long as it takes, and nothing is lost.
+    /// Later writes that find no room fail, too, until there is room again, resume-writes, or the machine's next boot. Most
+    /// systems then make their root read-only and have to be restarted. Without this, the writes wait for as long as it
+    /// takes, and nothing is lost.
     FailWrites {
         /// Name of the machine
         name: MachineName,
@@ -321,9 +322,15 @@ fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::R
     let n_requests: u32 = Site::open(paths)?.send(Method::POST, &url, &verb)?;
     let writes = if n_requests == 1 { "write" } else { "writes" };
     say(match (n_requests, verb) {
-        (0, _) => format!("{name}: no writes are waiting"),
+        (0, StallVerb::Resume) => {
+            format!("{name}: no writes are waiting; those that find no room will wait")
+        }
+        (0, StallVerb::Fail) => format!("{name}: no writes are waiting"),
         (_, StallVerb::Resume) => format!("{name}: {n_requests} {writes} retried"),
-        (_, StallVerb::Fail) => format!("{name}: {n_requests} {writes} failed"),
+        (_, StallVerb::Fail) => format!(
+            "{name}: {n_requests} {writes} failed, and so do later ones until there is room, it boots again, or bootlace machine \
+             resume-writes {name}"
+        ),
     });
     Ok(())
 }

@@ -312,7 +312,8 @@ pub struct Stall {
 pub enum StallVerb {
     /// The writes are tried again at once.
     Resume,
-    /// The writes fail: the machine gets an error, and mostly makes its root read-only.
+    /// The writes fail, and so do later ones until there is room again, or the machine boots again: it gets errors, and
+    /// mostly makes its root read-only.
     Fail,
 }
 

@@ -5,6 +5,7 @@ use images::{Block, Filter, NoRoom, Zeroes};
 use model::StallVerb;
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,9 +27,12 @@ impl<B: Block> Patient<B> {
     fn patiently(&self, operation: impl Fn(&B) -> io::Result<()>) -> io::Result<()> {
         let mut stalled = None;
         loop {
-            match operation(&self.below) {
+            match self.attempt(&operation) {
                 Err(error) if !self.connections.is_closed() => {
                     let Some(lack) = Lack::of(&error) else { return Err(error) };
+                    if self.stalls.are_failed() {
+                        return Err(error);
+                    }
                     if !stalled.get_or_insert_with(|| self.stalls.begin(lack)).wait() {
                         return Err(error);
                     }
@@ -36,6 +40,22 @@ impl<B: Block> Patient<B> {
                 done => return done,
             }
         }
+    }
+}
+
+impl<B: Block> Patient<B> {
+    /// Does it. While writes fail by decision, one that has got more room shows that there is some again. One that needs
+    /// none shows nothing.
+    fn attempt(&self, operation: impl Fn(&B) -> io::Result<()>) -> io::Result<()> {
+        if !self.stalls.are_failed() {
+            return operation(&self.below);
+        }
+        let before = self.below.layer_bytes().ok();
+        operation(&self.below)?;
+        if self.below.layer_bytes().ok() > before {
+            self.stalls.wait_again();
+        }
+        Ok(())
     }
 }
 
@@ -51,7 +71,7 @@ impl<B: Block> Filter for Patient<B> {
     }
 
     fn write_at_once(&self, data: &[u8], offset: u64) -> io::Result<bool> {
-        match self.below.write_at(data, offset) {
+        match self.attempt(|disk| disk.write_at(data, offset)) {
             Err(error) if !self.connections.is_closed() && Lack::of(&error).is_some() => Ok(false),
             done => done.map(|()| true),
         }
@@ -76,6 +96,8 @@ pub(crate) struct Stalls {
     export: String,
     state: Mutex<State>,
     told: Condvar,
+    /// What would have to wait fails.
+    are_failed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -149,7 +171,12 @@ impl Lack {
 
 impl Stalls {
     pub(crate) fn new(export: String) -> Self {
-        Self { export, state: Mutex::default(), told: Condvar::new() }
+        Self {
+            export,
+            state: Mutex::default(),
+            told: Condvar::new(),
+            are_failed: AtomicBool::new(false),
+        }
     }
 
     fn begin(&self, lack: Lack) -> Stalled<'_> {
@@ -168,12 +195,36 @@ impl Stalls {
         Stalled { stalls: self, n_resumed: state.n_resumed, n_failed: state.n_failed }
     }
 
-    /// What the administrator wants to become of the requests that wait; how many there are.
+    fn are_failed(&self) -> bool {
+        self.are_failed.load(Ordering::Acquire)
+    }
+
+    /// There is room again: what finds none the next time waits.
+    fn wait_again(&self) {
+        if self.are_failed.swap(false, Ordering::AcqRel) {
+            tracing::info!(
+                export = self.export,
+                "there is room again: its writes don't fail any more"
+            );
+        }
+    }
+
+    /// What the administrator wants to become of the requests that wait; how many there are. If they are to fail, so do
+    /// those that come later, until there is room again or he has them wait: the machine sends the next as soon as one has
+    /// failed. Where none waits, none is failed later.
     pub(crate) fn decide(&self, verb: StallVerb) -> u32 {
         let mut state = self.lock();
         match verb {
-            StallVerb::Resume => state.n_resumed += 1,
-            StallVerb::Fail => state.n_failed += 1,
+            StallVerb::Resume => {
+                state.n_resumed += 1;
+                self.are_failed.store(false, Ordering::Release);
+            }
+            StallVerb::Fail => {
+                state.n_failed += 1;
+                if state.requests > 0 {
+                    self.are_failed.store(true, Ordering::Release);
+                }
+            }
         }
         self.told.notify_all();
         let n_requests = state.requests;

@@ -121,6 +121,45 @@ fn a_machine_whose_layer_is_full_waits_and_goes_on_with_a_larger_bound() {
     assert_eq!(reply(&mut machine), 0);
 }
 
+#[test]
+fn a_machine_that_gets_errors_gets_them_until_there_is_room_again() {
+    let server = start_with_room("2m");
+    let mut stream = stalled(&server);
+    assert!(decide(&server, "fail").ends_with('1'));
+    assert_eq!(reply(&mut stream), 28, "ENOSPC");
+    // It wants to write on, and need not be failed again.
+    for offset in [0, 1, 2] {
+        write(&mut stream, u64::from(offset * MIB), 4 * MIB);
+        assert_ne!(reply(&mut stream), 0);
+    }
+    assert!(server.exports().contains("\"stall\":null"));
+    // What is in its place already needs no room, and shows nothing.
+    write(&mut stream, 0, 4096);
+    assert_eq!(reply(&mut stream), 0);
+    write(&mut stream, 0, 4 * MIB);
+    assert_ne!(reply(&mut stream), 0);
+
+    // There is room, and then there is none again: it waits.
+    let room = |size: &str| {
+        let none: Option<&Path> = None;
+        let layers = server.folder().join("layers");
+        mount(none, &layers, none, MsFlags::MS_REMOUNT, Some(size)).unwrap();
+    };
+    room("size=6m");
+    write(&mut stream, 0, 4 * MIB);
+    assert_eq!(reply(&mut stream), 0);
+    write(&mut stream, 4 * u64::from(MIB), 4 * MIB);
+    wait_for(&server, "\"why\":\"the storage server's disk is full\"");
+    // The same by decision.
+    assert!(decide(&server, "fail").ends_with('1'));
+    assert_ne!(reply(&mut stream), 0);
+    decide(&server, "resume");
+    write(&mut stream, 4 * u64::from(MIB), 4 * MIB);
+    wait_for(&server, "\"why\":\"the storage server's disk is full\"");
+    room("size=16m");
+    assert_eq!(reply(&mut stream), 0);
+}
+
 /// Asks for one piece of the disk to be forgotten.
 fn trim(stream: &mut TcpStream, cookie: u64, offset: u64, length: u32) {
     let (command, flags) = (Command::Trim, CommandFlags::default());

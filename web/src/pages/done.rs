@@ -46,7 +46,11 @@ impl Done {
         (Self::RescueWanted, "rescue", "It will stop in a rescue shell the next time it boots."),
         (Self::RescueForgotten, "no-rescue", "It boots as usual the next time."),
         (Self::WritesResumed, "resumed", "Its writes are being tried again."),
-        (Self::WritesFailed, "failed", "Its writes have failed."),
+        (
+            Self::WritesFailed,
+            "failed",
+            "Its writes fail until there is room again, or it boots again.",
+        ),
         (Self::Removed, "removed", "Removed. If its PC asks again, it appears under Discovered."),
         (
             Self::RemovedDiskLater,

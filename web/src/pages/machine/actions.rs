@@ -121,7 +121,7 @@ pub(super) async fn ask_fail_writes(service: Admin, Path(name): Path<String>) ->
         action: "fail-writes",
         question: format!("Fail the writes of {name}?"),
         consequence:
-            "It gets an error for every write that is waiting. Most systems then make their root read-only and \
+            "It gets an error for every write that is waiting, and for later ones until there is room again. Most systems then make their root read-only and \
              have to be restarted. If you let it wait, nothing is lost."
                 .to_owned(),
         button: "Fail its writes".to_owned(),
