@@ -341,6 +341,10 @@ pub struct ExportStatus {
     /// Writes that wait, for instance because the server's disk is full.
     #[serde(default)]
     pub stall: Option<Stall>,
+    /// The server's own disk has lost something that the machine had written: the export is read-only until the machine
+    /// boots again.
+    #[serde(default)]
+    pub has_lost_writes: bool,
 }
 
 /// What a machine in mode `persistent` stands on: answer of `GET /v1/disks/{machine}`.

@@ -6,6 +6,7 @@ use super::files::{Files, folder, kept_in};
 use super::last_use::LastUse;
 use super::write::WriteLayer;
 use crate::base::Base;
+use crate::block::Block;
 use crate::folder::{Locked, open_lock, space};
 use model::{BootId, MachineName, Space};
 use std::collections::HashMap;
@@ -73,7 +74,8 @@ impl Layers {
     ///
     /// A `discard` layer belongs to one boot: another `boot` begins with an empty one, and whoever
     /// still holds the former gets errors. A `persistent` one goes on whatever the boot. The same
-    /// request again gives the same open layer. One that is expected to be there is never made, and nothing is
+    /// request again gives the same open layer, unless that is read-only since a flush of it failed and is to last: then it
+    /// is opened again, and who holds the former gets errors. One that is expected to be there is never made, and nothing is
     /// thrown away for it.
     ///
     /// # Errors
@@ -93,7 +95,11 @@ impl Layers {
             && let Some(layer) = entry.layer.upgrade()
             && is_same(&entry.about, &wanted, boot)
         {
-            return Ok(layer);
+            if mode == LayerMode::Discard || !layer.is_read_only() {
+                return Ok(layer);
+            }
+            // Its files are opened again: what could not be flushed then may be flushed now.
+            layer.retire();
         }
         if let Some(about) = self.files.about(machine, mode)? {
             if is_same(&about, &wanted, boot) {

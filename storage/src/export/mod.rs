@@ -12,7 +12,7 @@ pub(crate) use counters::{Counters, Dropped, InFlight, Reads};
 
 use budget::Budgeted;
 use counted::Counted;
-use images::Block;
+use images::{Block, LayerMode};
 use model::{ExportSpec, ExportStatus};
 use stall::{Patient, Stalls};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ impl Export {
             layer_bytes: self.disk.layer_bytes().unwrap_or(0),
             counters: self.counters.snapshot(),
             stall: self.stalls.status(),
+            // Without a layer nothing is written in the first place.
+            has_lost_writes: LayerMode::of(spec.write_mode).is_some() && self.disk.is_read_only(),
         }
     }
 

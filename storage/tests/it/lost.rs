@@ -273,6 +273,26 @@ fn a_machine_that_is_gone_keeps_its_disk_and_not_its_address() {
 }
 
 #[test]
+fn a_machine_whose_layer_was_moved_away_is_known_to_have_lost_writes_until_it_boots_again() {
+    let server = Server::start();
+    let boot = Boot { number: 1, byte: 1 };
+    assert!(is_done(&boot.put(&server, "persistent")));
+    let mut machine = boot.attach(&server, 1);
+    write(&mut machine);
+    assert!(server.exports().contains("\"has_lost_writes\":false"));
+    let (layer, away) = (server.folder().join("layers/lab-01"), server.folder().join("away"));
+    fs::rename(&layer, &away).unwrap();
+    crate::server::flush_fails(&mut machine);
+    assert!(server.exports().contains("\"has_lost_writes\":true"), "{}", server.exports());
+    drop(machine);
+    fs::rename(&away, &layer).unwrap();
+    let next = Boot { number: 2, byte: 2 };
+    assert!(is_done(&next.put(&server, "persistent")));
+    assert_eq!(first_byte(&mut next.attach(&server, 1)), 0xaa);
+    assert!(server.exports().contains("\"has_lost_writes\":false"));
+}
+
+#[test]
 fn a_disk_that_is_not_mounted_is_not_said_to_be_deleted() {
     let server = Server::start();
     use_disk(&server, Boot { number: 1, byte: 1 });

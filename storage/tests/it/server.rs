@@ -267,6 +267,15 @@ pub(crate) fn write(stream: &mut TcpStream) {
     stream.read_exact(&mut [0; 16]).unwrap();
 }
 
+/// A flush, which gets an error.
+pub(crate) fn flush_fails(stream: &mut TcpStream) {
+    let flush = [&0x2560_9513u32.to_be_bytes()[..], &[0, 0, 0, 3], &[0; 20]].concat();
+    stream.write_all(&flush).unwrap();
+    let mut reply = [0; 16];
+    stream.read_exact(&mut reply).unwrap();
+    assert_ne!(reply[4..8], [0; 4]);
+}
+
 /// The first byte of the disk.
 pub(crate) fn first_byte(stream: &mut TcpStream) -> u8 {
     let read = [&0x2560_9513u32.to_be_bytes()[..], &[0; 20], &512u32.to_be_bytes()].concat();

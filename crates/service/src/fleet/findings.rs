@@ -70,6 +70,12 @@ impl Service {
             Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
         });
         holds(FindingKind::DiskMissing, missing.collect());
+        let broken = exports.list.iter().filter(|export| export.has_lost_writes).map(|export| {
+            let cause = "The storage server could not write to its own disk what the machine had written: the machine's disk \
+                         is read-only until it boots again, and what it wrote last may be lost";
+            held(Subject::Machine(export.spec.machine.clone()), cause.to_owned())
+        });
+        holds(FindingKind::WritesLost, broken.collect());
         let kept = exports.disks.iter().filter(|disk| disk.trouble.is_none());
         let mut left: Vec<_> = kept.map(|disk| &disk.machine).collect();
         left.extend(exports.list.iter().map(|export| &export.spec.machine));

@@ -408,6 +408,7 @@ mod tests {
             layer_bytes: 0,
             counters: ExportCounters::default(),
             stall: Some(Stall { seconds: 12, requests: 3, why, remedy: "delete files".to_owned() }),
+            has_lost_writes: false,
         };
         let boot = boot(&[(Stage::Up, 9000)]);
         let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 0, 100_000);

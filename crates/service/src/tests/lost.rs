@@ -200,6 +200,35 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
 }
 
 #[tokio::test]
+async fn a_machine_of_which_the_storage_server_has_lost_writes_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let mut export = serde_json::json!({
+        "spec": {
+            "machine": "lab-07", "image": "debian", "version": 1, "write_mode": "persistent", "boot": 1, "root": "nbd",
+            "address": "10.0.0.7", "mac": "02:00:00:00:00:01", "shelf_slot": "1.0",
+        },
+        "size_bytes": 4096, "connections": 1, "idle_seconds": 1, "layer_bytes": 0,
+        "counters": model::ExportCounters::default(),
+    });
+    let told = |export: &serde_json::Value| {
+        let list = vec![serde_json::from_value(export.clone()).unwrap()];
+        service.exports().put(Answer {
+            asked: Some(service.now().moment),
+            list,
+            ..Answer::default()
+        });
+    };
+    told(&export);
+    let text = cause(&service, FindingKind::WritesLost).await;
+    assert_eq!(text, None, "an older storage server does not say it");
+    export["has_lost_writes"] = true.into();
+    told(&export);
+    let text = cause(&service, FindingKind::WritesLost).await.unwrap();
+    assert!(text.contains("read-only until it boots again"), "{text}");
+}
+
+#[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
 async fn while_another_program_has_the_lock_what_needs_no_write_goes_on() {
     let folder = tempfile::tempdir().unwrap();
