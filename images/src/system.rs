@@ -168,7 +168,7 @@ enum Role {
     Root(Rootfs),
     /// A root whose `/usr`, with the init in it, is somewhere else.
     WithoutUsr,
-    /// A `/usr`: there is an init in it, and none of the folders that the kernel's file systems are mounted on.
+    /// A `/usr`: there is an init in it, and nothing of what a root has at its top.
     Usr,
     /// Neither.
     Other,
@@ -177,7 +177,8 @@ enum Role {
 fn role_of(root: Rootfs) -> Result<Role, RootfsError> {
     // A dangling link does not count: absolute ones are resolved inside of the image anyway.
     let has_init = root.exists("/sbin/init")? || root.exists("/usr/lib/systemd/systemd")?;
-    let mut can_be_usr = true;
+    // Each has it at its top, and no root does.
+    let mut can_be_usr = root.exists("/share")?;
     for of_root in ["/dev", "/proc", "/sys", "/usr"] {
         can_be_usr &= !root.exists(of_root)?;
     }

@@ -420,6 +420,7 @@ fn a_usr_of_its_own_is_not_taken_for_the_root() {
         run(mke2fs.arg("16M"));
         fs::read(disk).unwrap()
     };
+    fs::create_dir(workshop.path("files/usr/share")).unwrap();
     let usr = made("usr.raw", &workshop.path("files/usr"));
     let whole = made("whole.raw", &workshop.path("files"));
     // The modules are in /usr, and so is the init.
