@@ -1,6 +1,7 @@
 //! `bootlace backup`
 
 use super::output::leads_nowhere;
+use super::status::count;
 use super::{advise, say};
 use crate::backup::{self, Saved, content};
 use crate::paths::Paths;
@@ -157,7 +158,7 @@ fn of_then(database: &service::Restored) -> Vec<String> {
     let service::Restored { n_users, n_tokens, kept, not_deleted } = database;
     let mut lines = Vec::new();
     if n_users + n_tokens > 0 {
-        let (users, tokens) = (plural(*n_users, "account"), plural(*n_tokens, "token"));
+        let (users, tokens) = (count(*n_users, "account"), count(*n_tokens, "token"));
         lines.push(format!(
             "Back as they were then: {users} with their roles and passwords, and {tokens}, also those that were removed or \
              changed since. Look at bootlace user ls and bootlace token ls. Nobody is logged in any more"
@@ -176,10 +177,6 @@ fn of_then(database: &service::Restored) -> Vec<String> {
         ));
     }
     lines
-}
-
-fn plural(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl Verify {

@@ -36,9 +36,9 @@ pub(super) struct Status {
 /// The site at a glance.
 #[derive(Deserialize)]
 struct Glance {
-    n_machines: usize,
-    n_image_versions: usize,
-    n_discovered: usize,
+    n_machines: u64,
+    n_image_versions: u64,
+    n_discovered: u64,
     storage_error: Option<String>,
     space: Option<Space>,
 }
@@ -211,6 +211,6 @@ pub(super) fn findings(site: &Site) -> anyhow::Result<Vec<Told>> {
 }
 
 /// `1 machine`, `2 machines`.
-fn count(n: usize, what: &str) -> String {
+pub(super) fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -3,11 +3,11 @@
 
 use super::Store;
 use crate::error::{StoreError, io_error};
-use crate::folder::sync;
+use crate::folder::replace;
 use model::ImageName;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 /// An image's name can't begin so.
@@ -68,15 +68,7 @@ impl Store {
         numbers.given.push(Given { image: image.clone(), version, digest });
         let text = toml::to_string(&numbers)
             .map_err(|error| io_error("write", &path)(io::Error::other(error)))?;
-        let new = path.with_extension("new");
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync(&self.dir)
-        };
-        write().map_err(io_error("write", &path))
+        replace(&path, text.as_bytes()).map_err(io_error("write", &path))
     }
 
     fn noted(&self) -> Result<Numbers, StoreError> {

@@ -1,13 +1,13 @@
 //! Versions whose files were damaged or lost, and whose content is imported again: the files are put back.
 
+use super::verify::Stopped;
 use super::{Draft, FILES, Store};
-use crate::copy::{CopyError, Read};
 use crate::error::{ImportError, StoreError, io_error};
 use crate::folder::sync;
 use crate::progress::Progress;
 use crate::stop::Stop;
 use model::{ImageName, ImageVersion};
-use std::fs::{self, File};
+use std::fs;
 
 /// A version that has the content which is imported, or is to have it.
 pub(crate) struct Same {
@@ -35,7 +35,7 @@ impl Store {
             let has_content = match digest {
                 Some(digest) => digest == imported.digest,
                 // Its description is damaged, and was made before numbers were noted; or it was removed.
-                None => self.has_content(image, number, imported, stop, progress)?,
+                None => self.has_content(number, imported, stop, progress)?,
             };
             if !has_content {
                 continue;
@@ -82,7 +82,7 @@ impl Store {
         let described = self.version(image, number).ok().filter(|described| {
             described.digest == imported.digest && described.size_bytes == imported.size_bytes
         });
-        let has_disk = self.has_content(image, number, imported, stop, progress)?;
+        let has_disk = self.has_content(number, imported, stop, progress)?;
         let is_same_kernel = described
             .as_ref()
             .is_none_or(|described| described.kernel_version == imported.kernel_version);
@@ -97,22 +97,12 @@ impl Store {
     /// Whether the version's disk can be read, and is the one that is imported.
     fn has_content(
         &self,
-        image: &ImageName,
         number: u32,
         imported: &ImageVersion,
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<bool, ImportError> {
-        let size_bytes = imported.size_bytes;
-        let Ok(disk) = File::open(self.disk_path(image, number)) else { return Ok(false) };
-        if !disk.metadata().is_ok_and(|found| found.is_file() && found.len() == size_bytes) {
-            return Ok(false);
-        }
-        let read = Read { source: &disk, size_bytes, padded_bytes: size_bytes };
-        match read.run(None, stop, progress) {
-            Ok(digest) => Ok(digest == imported.digest),
-            Err(CopyError::Stopped) => Err(ImportError::Stopped),
-            Err(CopyError::Read(_) | CopyError::Write(_)) => Ok(false),
-        }
+        let flaw = self.disk_flaw(number, imported, stop, progress);
+        flaw.map(|flaw| flaw.is_none()).map_err(|Stopped| ImportError::Stopped)
     }
 }

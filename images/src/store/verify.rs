@@ -4,14 +4,14 @@ use super::{Store, names_in};
 use crate::block::Block;
 use crate::copy::{CopyError, Read};
 use crate::error::{StoreError, io_error};
-use crate::folder::sync;
+use crate::folder::replace;
 use crate::progress::Progress;
 use crate::raw::RawFile;
 use crate::stop::Stop;
 use crate::system::find_system;
 use model::{ImageName, ImageVersion};
 use std::fs::{self, DirBuilder, File, Metadata};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +56,9 @@ impl Stamp {
     }
 }
 
+/// Reading was told to stop.
+pub(super) struct Stopped;
+
 /// A version was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
@@ -83,10 +86,9 @@ impl Store {
     ) -> Result<Verified, VerifyError> {
         let described = self.version(image, number)?;
         let (disk, kernel) = self.stamps(image, number);
-        let flaw = match self.disk_flaw(&described, stop, progress)? {
-            Some(flaw) => Some(flaw),
-            None => self.kernel_flaw(&described),
-        };
+        let of_disk = self.disk_flaw(number, &described, stop, progress);
+        let of_disk = of_disk.map_err(|Stopped| VerifyError::Stopped)?;
+        let flaw = of_disk.or_else(|| self.kernel_flaw(&described));
         let verified = Verified { at_unix: now_unix, flaw, disk, kernel };
         self.note_verified(image, number, &verified)?;
         Ok(verified)
@@ -105,13 +107,15 @@ impl Store {
         (stamp(self.disk_path(image, number)), stamp(self.vmlinuz_path(image, number)))
     }
 
-    fn disk_flaw(
+    /// Why the disk with this number is not the described one, whose number is not looked at; `None`: it is that.
+    pub(super) fn disk_flaw(
         &self,
+        number: u32,
         described: &ImageVersion,
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Option<String>, VerifyError> {
-        let path = self.disk_path(&described.image, described.version);
+    ) -> Result<Option<String>, Stopped> {
+        let path = self.disk_path(&described.image, number);
         let told = |error: io::Error| Ok(Some(format!("can't read {}: {error}", path.display())));
         let disk = match File::open(&path) {
             Ok(disk) => disk,
@@ -131,7 +135,7 @@ impl Store {
         match read.run(None, stop, progress) {
             Ok(digest) if digest == described.digest => Ok(None),
             Ok(_) => Ok(Some(format!("the content of {} has changed", path.display()))),
-            Err(CopyError::Stopped) => Err(VerifyError::Stopped),
+            Err(CopyError::Stopped) => Err(Stopped),
             Err(CopyError::Read(error) | CopyError::Write(error)) => told(error),
         }
     }
@@ -162,16 +166,8 @@ impl Store {
         let text = toml::to_string(verified)
             .map_err(|error| io_error("write", &path)(io::Error::other(error)))?;
         let folder = self.dir().join(FOLDER);
-        let new = path.with_extension("new");
-        let write = || {
-            DirBuilder::new().recursive(true).mode(0o755).create(&folder)?;
-            let mut file = File::create(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync(&folder)
-        };
-        write().map_err(io_error("write", &path))?;
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(&folder);
+        made.and_then(|()| replace(&path, text.as_bytes())).map_err(io_error("write", &path))?;
         self.forget_removed(&folder);
         Ok(())
     }
