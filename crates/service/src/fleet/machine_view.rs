@@ -32,8 +32,11 @@ pub struct MachineView {
     pub uuid: Option<String>,
     /// Its firmware, once it has asked.
     pub firmware: Option<Firmware>,
-    /// A boot that began in its name while it runs: a PC with its MAC address, or somebody who speaks in its name.
+    /// A later boot that began in its name, and has not shown that it is the machine's.
     pub candidate: Option<Boot>,
+    /// The machine was heard in its own boot since that one began: it is another PC with its MAC address, or somebody who
+    /// speaks in its name.
+    pub has_double: bool,
     /// Its last boot, but for that one.
     pub boot: Option<Boot>,
     /// Whether it has shown in its last boot that it knows the secret of that boot; then it can be told to
@@ -85,7 +88,7 @@ impl MachineView {
 
     /// Why somebody should know that.
     pub(super) fn candidate_cause(&self) -> Option<&'static str> {
-        let candidate = self.candidate.as_ref()?;
+        let candidate = self.candidate.as_ref().filter(|_| self.has_double)?;
         let is_same_nic = self.boot.as_ref().is_none_or(|boot| boot.mac == candidate.mac);
         Some(match is_same_nic {
             true => {
@@ -123,6 +126,12 @@ impl Service {
                 let boots = self.boots(&view, machine.mac, now);
                 let last = boots.map(|boots| boots.current);
                 let candidate = boots.and_then(|boots| boots.candidate);
+                let has_double = boots.is_some_and(|boots| {
+                    let own = &boots.current.boot;
+                    let heard = self.heartbeats().heard_unix_ms(own.id, now);
+                    let heard = heard.max(own.current().map(|event| event.at_unix_ms));
+                    boots.candidate.is_some_and(|last| heard >= Some(last.boot.started_unix_ms))
+                });
                 let boot = last.map(|last| Boot::clone(&last.boot));
                 let export = exports.get(&machine.name).copied();
                 // What an earlier boot has of it says nothing about this one.
@@ -168,6 +177,7 @@ impl Service {
                     power: last.and_then(|last| last.order.clone()),
                     rescue: rescue(&view, machine),
                     candidate: candidate.map(|last| Boot::clone(&last.boot)),
+                    has_double,
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,

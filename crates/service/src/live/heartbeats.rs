@@ -86,6 +86,11 @@ impl Heartbeats {
         }
     }
 
+    /// When the machine was heard last in this boot, in milliseconds since 1970.
+    pub(crate) fn heard_unix_ms(&self, boot: BootId, now: Now) -> Option<u64> {
+        Some(now.unix_ms_at(self.last(boot)?.at))
+    }
+
     /// How full the machine's memory for changes is in this boot, in percent.
     pub(crate) fn ram_used_percent(&self, boot: BootId) -> Option<u8> {
         self.last(boot).filter(|last| !last.is_last)?.ram_used_percent

@@ -164,6 +164,7 @@ async fn a_boot_in_the_name_of_a_machine_that_runs_changes_nothing_of_it() {
     assert!(machine.live(60, true) > 0, "it was asked");
     assert_eq!((lab.shown_boot(), lab.word()), (machine.boot, StateWord::Up));
     assert_eq!(lab.candidate(), Some(forged));
+    assert!(lab.service.machine(&lab.name).unwrap().candidate_sentence().is_some());
     let in_use = lab.service.machines_in_use();
     assert_eq!(in_use.get(&MAC), Some(&Some(machine.address)), "where it was heard");
 
@@ -191,6 +192,7 @@ async fn a_boot_in_the_name_of_a_machine_that_runs_changes_nothing_of_it() {
     let options = lab.service.options().clone();
     let again = Service::open(options).unwrap();
     let view = again.machine(&lab.name).unwrap();
+    assert!(view.candidate_sentence().is_none(), "it may have been switched off and on meanwhile");
     assert_eq!((view.boot.unwrap().id, view.state.word), (machine.boot, StateWord::Up));
     assert_eq!(view.candidate.unwrap().id, forged);
 }
@@ -202,7 +204,12 @@ async fn a_machine_that_was_switched_off_and_on_is_seen_after_three_seconds() {
     first.comes_up().await;
     first.live(30, true);
     let second = lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    assert_eq!(first.live(3, false), 3);
+    let suspects = || lab.service.machine(&lab.name).unwrap().candidate_sentence();
+    // Whether it is gone is not known yet, so nobody is suspected.
+    for _ in 0..3 {
+        assert_eq!((lab.candidate(), suspects()), (Some(second), None));
+        assert_eq!(first.live(1, false), 1);
+    }
     assert_eq!((lab.shown_boot(), lab.candidate()), (second, None), "it answers no more");
     assert_eq!(lab.word(), StateWord::Loading);
     let error = lab.service.order(&lab.name, PowerVerb::Reboot).await.unwrap_err().to_string();
