@@ -24,6 +24,7 @@ impl Service {
         let holds = |kind, held| self.live_findings().holds(kind, held, now);
         let server = |cause: Option<String>| cause.map(|cause| held(Subject::Server, cause));
         let trouble = self.database().trouble();
+        let is_stored = trouble.is_none();
         let trouble =
             trouble.map(|why| format!("No machine can start: nothing can be stored, as {why}"));
         holds(FindingKind::StateNotStored, server(trouble).into_iter().collect());
@@ -36,7 +37,7 @@ impl Service {
         });
         holds(FindingKind::StateLocked, server(locked).into_iter().collect());
 
-        let full = self.database().is_disk_full().then_some(
+        let full = (is_stored && self.database().is_disk_full()).then_some(
             "The disk that holds the state is full: leases and boots are still stored, in space that is reserved for them"
         );
         holds(FindingKind::StateDiskFull, server(full.map(str::to_owned)).into_iter().collect());

@@ -56,7 +56,7 @@ impl Database {
             publish,
             version,
             room: Arc::clone(&room),
-            n_idle: 0,
+            n_looks: 0,
         };
         std::thread::Builder::new()
             .name("database".to_owned())

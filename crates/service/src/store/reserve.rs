@@ -170,4 +170,18 @@ mod tests {
         reserve.make().unwrap();
         assert!(reserve.is_kept());
     }
+
+    #[tokio::test]
+    async fn a_database_that_is_never_idle_keeps_room_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (database, reserve) = (Database::open(&path).unwrap(), Reserve::beside(&path));
+        database.keep_room();
+        let busy = async {
+            while !reserve.is_kept() {
+                database.write(|_| Ok(())).await.unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), busy).await.unwrap();
+    }
 }

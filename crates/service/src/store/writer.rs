@@ -14,19 +14,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Changes in one transaction, so that the first of them does not wait for too many others.
 const GROUP_MAX: usize = 64;
 
-/// How often the changes of other processes are looked for.
-const FOREIGN_CHANGES_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked for the changes of other processes, and whether the database is there and has room.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long changes wait once another process has kept the lock for longer than any of ours does.
 const LOCKED_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// So many idle intervals lie between two looks at the room on the disk.
+/// It is looked at the room on the disk at the first look, and then at one of so many.
 const ROOM_INTERVALS: u32 = 10;
 
 /// What is known of the room on the disk.
@@ -104,8 +104,8 @@ pub(super) struct Writer {
     /// Changes when another process has committed.
     pub(super) version: i64,
     pub(super) room: Arc<Room>,
-    /// Idle intervals since the last look at the room on the disk.
-    pub(super) n_idle: u32,
+    /// Looks while this process keeps room.
+    pub(super) n_looks: u32,
 }
 
 impl Room {
@@ -119,18 +119,23 @@ impl Room {
 }
 
 impl Writer {
+    #[expect(clippy::disallowed_methods, reason = "a thread waits for real time")]
     pub(super) fn run(mut self, changes: &Receiver<Work>) {
+        // However busy it is.
+        let mut next_look = Instant::now() + LOOK_INTERVAL;
         loop {
-            match changes.recv_timeout(FOREIGN_CHANGES_INTERVAL) {
+            match changes.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
                 Ok(Work::Change(first)) => self.store(first, changes),
                 Ok(Work::Copy(copy)) => copy(&self.connection),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.look_at_place();
-                    self.look_at_lock();
-                    self.publish(&BTreeSet::new());
-                    self.look_after_room();
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= next_look {
+                self.look_at_place();
+                self.look_at_lock();
+                self.publish(&BTreeSet::new());
+                self.look_after_room();
+                next_look = Instant::now() + LOOK_INTERVAL;
             }
         }
     }
@@ -288,8 +293,8 @@ impl Writer {
         if is_useless || !self.room.is_kept.load(Ordering::Relaxed) {
             return;
         }
-        self.n_idle += 1;
-        if self.n_idle % ROOM_INTERVALS != 1 {
+        self.n_looks += 1;
+        if self.n_looks % ROOM_INTERVALS != 1 {
             return;
         }
         let reserve = &self.room.reserve;

@@ -1,6 +1,7 @@
 //! What is kept, who sees it, and what is refused.
 
 use super::*;
+use model::FindingKind;
 
 #[tokio::test]
 async fn what_is_acknowledged_is_there_after_a_restart() {
@@ -31,6 +32,32 @@ async fn a_server_that_can_store_nothing_any_more_ends() {
     assert!(matches!(change.await, Err(Error::Stopping)));
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), service.run());
     ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_without_any_room_left_is_not_said_to_have_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let database = service.database();
+    database.keep_room();
+    while !crate::store::Reserve::beside(&service.options().database).is_kept() {
+        database.write(|_| Ok(())).await.unwrap();
+    }
+    let full = || {
+        database.write(|_| {
+            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            Err::<(), _>(rusqlite::Error::SqliteFailure(full, None).into())
+        })
+    };
+    assert!(full().await.is_err());
+    let kinds = async || -> Vec<FindingKind> {
+        let found = service.findings().await.into_iter().map(|finding| finding.kind);
+        let about_room = [FindingKind::StateNotStored, FindingKind::StateDiskFull];
+        found.filter(|kind| about_room.contains(kind)).collect()
+    };
+    assert_eq!(kinds().await, [FindingKind::StateNotStored]);
+    database.write(|_| Ok(())).await.unwrap();
+    assert_eq!(kinds().await, [FindingKind::StateDiskFull]);
 }
 
 #[tokio::test]
