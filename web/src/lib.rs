@@ -23,7 +23,7 @@ pub use problem::Problem;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use front::Front;
 use service::Service;
@@ -69,6 +69,7 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .layer(CsrfLayer::new())
         .layer(from_fn_with_state(front.clone(), guard::guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(map_response(problem::in_our_words))
         .layer(CatchPanicLayer::new())
         .with_state(front)
 }

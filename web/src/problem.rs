@@ -5,6 +5,22 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use service::Error;
 
+/// What is told who sends too much.
+const TOO_LARGE: &str =
+    "this is longer than the 64 KiB that are read of a request; nothing of it was done";
+
+/// The same for forms, which say it in their library's words.
+pub(crate) async fn in_our_words(response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_text = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE if is_text => {
+            (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE).into_response()
+        }
+        _ => response,
+    }
+}
+
 /// Why a request of the API was not carried out.
 #[derive(Debug)]
 pub struct Problem {
@@ -49,7 +65,10 @@ impl From<Error> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self { status: rejection.status(), detail: rejection.body_text() }
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
+            status => Self::new(status, rejection.body_text()),
+        }
     }
 }
 

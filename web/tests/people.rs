@@ -576,3 +576,19 @@ async fn figures_are_for_programs_on_the_server_and_for_those_with_a_token() {
     let answer = site.send(FAR, &Proof::Token(token.secret), get()).await;
     assert_eq!(answer.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_is_too_long_is_refused_in_our_words() {
+    let site = Site::new().await;
+    let long = "x".repeat(100_000);
+    let answer = site.post(&Proof::Nothing, "/login", &format!("name=anna&password={long}")).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.body.contains("64 KiB"), "{}", answer.body);
+    let change = format!(r#"{{"kernel_args": "{long}"}}"#);
+    let request = Request::patch("/api/v1/machines/lab-07")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(change));
+    let answer = site.send(FAR, &Proof::Command, request.unwrap()).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.body.contains("64 KiB"), "{}", answer.body);
+}

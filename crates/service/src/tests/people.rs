@@ -375,7 +375,8 @@ async fn slow_logins_keep_no_machine_waiting() {
         let service = site.service.clone();
         let from = Some(IpAddr::from([10, 1, 0, n]));
         let name = format!("nobody-{n}");
-        tokio::spawn(async move { service.log_in(&name, "wrong".into(), from, "").await })
+        let login = async move { service.log_in(&name, "wrong".into(), from, "").await };
+        (n, tokio::spawn(login))
     });
     let logins: Vec<_> = logins.collect();
     tokio::task::yield_now().await;
@@ -385,10 +386,16 @@ async fn slow_logins_keep_no_machine_waiting() {
         lease(&site.service, Mac([2, 0, 0, 0, 0, n]), Ipv4Addr::new(10, 77, 0, n)).await;
     }
     let took = began.elapsed();
-    let mut n_sent_away = 0;
-    for login in logins {
-        n_sent_away += u32::from(matches!(login.await.unwrap(), Err(Error::TooManyLogins)));
+    let mut sent_away = Vec::new();
+    for (n, login) in logins {
+        sent_away.extend(matches!(login.await.unwrap(), Err(Error::TooManyLogins)).then_some(n));
     }
     assert!(took < Duration::from_secs(5), "50 leases took {took:?} while people logged in");
-    assert!(n_sent_away > 0, "not all can wait");
+    // Not all can wait; who was sent away has as many attempts left as before.
+    let n = *sent_away.first().unwrap();
+    for _ in 0..4 {
+        let from = Some(IpAddr::from([10, 1, 0, n]));
+        let refused = site.log_in(&format!("nobody-{n}"), "wrong", from).await;
+        assert!(matches!(refused, Err(Error::LoginRefused)), "{refused:?}");
+    }
 }
