@@ -1,6 +1,7 @@
 //! Where state lives, below one root.
 
 use service::Commands;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest path of a Unix socket: what `sockaddr_un` has room for, less the byte that ends it (unix(7)).
@@ -13,6 +14,40 @@ const SOCKET_PATH_MAX: usize = 107;
     .0.display(), .0.as_os_str().len()
 )]
 pub(crate) struct TooLong(PathBuf);
+
+/// What is where a folder should be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotAFolder {
+    /// A symbolic link that leads nowhere.
+    #[error(
+        "{} is a link to {}, which is not there: its file system is probably not mounted. Mount it, or remove the link if the \
+         folder is to begin empty",
+        .link.display(), .target.display()
+    )]
+    Dangling { link: PathBuf, target: PathBuf },
+    /// Something else.
+    #[error("{} is no folder, and one must be there: move it away", .0.display())]
+    Other(PathBuf),
+}
+
+/// Whether `folder` is one, or can be made.
+///
+/// # Errors
+/// Something else is in its place, or in that of one above it.
+fn check_folder(folder: &Path) -> Result<(), NotAFolder> {
+    let Some(there) = folder.ancestors().find(|it| fs::symlink_metadata(it).is_ok()) else {
+        return Ok(());
+    };
+    match fs::metadata(there) {
+        Ok(file) if !file.is_dir() => Err(NotAFolder::Other(there.to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(NotAFolder::Dangling {
+            link: there.to_owned(),
+            target: fs::read_link(there).unwrap_or_default(),
+        }),
+        // What may not be seen is for who opens it to say.
+        _ => Ok(()),
+    }
+}
 
 /// The places of one installation.
 #[derive(Clone, Debug)]
@@ -35,6 +70,16 @@ impl Paths {
         let sockets = [self.boot_socket(), self.storage_socket()];
         let long = sockets.into_iter().find(|it| it.as_os_str().len() > SOCKET_PATH_MAX);
         long.map_or(Ok(()), |path| Err(TooLong(path)))
+    }
+
+    /// Whether the servers' own folders, and those of images and layers, are folders, or can be made.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub(crate) fn check_folders(&self) -> Result<(), NotAFolder> {
+        let [state, cache, run] = self.own();
+        let all = [state, self.images(), self.layers(), cache, run];
+        all.iter().try_for_each(|folder| check_folder(folder))
     }
 
     /// Where copies of the state may lie for a moment, the first that has room: on the disk, and in memory.
@@ -100,5 +145,26 @@ impl Paths {
     /// Socket of the storage API.
     pub(crate) fn storage_socket(&self) -> PathBuf {
         self.run().join("storage.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_or_a_link_to_nothing_is_no_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        paths.check_folders().unwrap();
+        fs::create_dir_all(paths.state()).unwrap();
+        fs::write(root.path().join("run"), "").unwrap();
+        assert_eq!(paths.check_folders(), Err(NotAFolder::Other(root.path().join("run"))));
+        fs::remove_dir(paths.state()).unwrap();
+        std::os::unix::fs::symlink("/gone/away", paths.state()).unwrap();
+        let told = paths.check_folders().unwrap_err().to_string();
+        assert!(told.contains("is a link to /gone/away") && told.contains("Mount it"), "{told}");
+        let below = check_folder(&paths.images()).unwrap_err();
+        assert!(matches!(below, NotAFolder::Dangling { link, .. } if link == paths.state()));
     }
 }

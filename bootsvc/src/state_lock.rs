@@ -2,6 +2,7 @@
 
 use crate::paths::Paths;
 use anyhow::{Context, bail};
+use service::Unwritable;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
@@ -54,19 +55,15 @@ impl StateLock {
     /// # Errors
     /// The file can't be opened: most often, this user may not.
     pub(crate) fn try_take(paths: &Paths, is_server: bool) -> anyhow::Result<Result<Self, Holder>> {
+        paths.check_folders()?;
         let (folder, path) = (paths.state(), paths.state_lock());
         let failed = || format!("can't use {}", path.display());
-        match fs::create_dir_all(&folder) {
-            Err(error) if !is_unwritable(error.kind()) => {
-                return Err(error).with_context(|| format!("can't make {}", folder.display()));
-            }
-            _ => {}
-        }
+        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = match options.open(&path) {
             Ok(file) => file,
-            Err(error) if is_unwritable(error.kind()) => match File::open(&path) {
+            Err(error) if Unwritable::of(error.kind()).is_some() => match File::open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(Self(None))),
                 Err(error) => return Err(error).with_context(failed),
@@ -150,12 +147,6 @@ impl Wait {
         self.is_told |= is_now;
         is_now
     }
-}
-
-/// Whether this is what a full disk or a read-only file system says.
-pub(crate) fn is_unwritable(kind: ErrorKind) -> bool {
-    use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 /// Whether this error is that the user may not.

@@ -28,6 +28,10 @@ pub(super) fn all(paths: &Paths, config: &Config) -> Vec<Verdict> {
         Err(error) if error.is_unwritable() => expected_of_copy(paths),
         Err(error) => Err(viewer.failed(&error)),
     };
+    // Nothing that is said of what is in them would be true.
+    if let Err(error) = paths.check_folders() {
+        return vec![Verdict::Wrong(error.to_string())];
+    }
     let mut findings = unwritable(paths);
     findings.push(images(paths, expected.as_ref().ok(), viewer));
     findings.extend(damaged_images(paths));

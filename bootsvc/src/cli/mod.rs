@@ -24,7 +24,8 @@ use clap::{Parser, Subcommand};
 use hyper::StatusCode;
 use model::{ParseChoiceError, RootKind, Setting, WriteMode};
 use output::{advise, plain, say, table};
-use std::io::Write;
+use service::Unwritable;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -135,7 +136,7 @@ pub fn run() -> ExitCode {
         let text = format!(
             "--root {kind} would be a folder with all state; the kind of a machine's root is --root-kind {kind}"
         );
-        let _ = writeln!(std::io::stderr(), "bootlace: {text}");
+        let _ = writeln!(io::stderr(), "bootlace: {text}");
         return ExitCode::from(2);
     }
     let program = match cli.command {
@@ -146,7 +147,7 @@ pub fn run() -> ExitCode {
     let ration = log::start(program, cli.verbose);
     let paths = Paths::under(&cli.root);
     if let (Program::Server | Program::Command, Err(error)) = (program, paths.check_length()) {
-        let _ = writeln!(std::io::stderr(), "bootlace: {error}");
+        let _ = writeln!(io::stderr(), "bootlace: {error}");
         return ExitCode::from(2);
     }
     let done = match cli.command {
@@ -174,8 +175,13 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The chain of causes in one line; standard error may be closed.
-            let told = paths.commands().complete(&wire::error_chain(error.as_ref()));
-            let _ = writeln!(std::io::stderr(), "bootlace: {}", plain(&told));
+            let mut told = wire::error_chain(error.as_ref());
+            let mut causes = error.chain().filter_map(|it| it.downcast_ref::<io::Error>());
+            if let Some(why) = causes.find_map(|cause| Unwritable::of(cause.kind())) {
+                told = format!("{told}: {why}");
+            }
+            let told = paths.commands().complete(&told);
+            let _ = writeln!(io::stderr(), "bootlace: {}", plain(&told));
             exit_code(&error)
         }
     }

@@ -83,9 +83,13 @@ impl Nagios {
         let glance: Glance = site.get("/api/v1/status")?;
         let found = findings(&site)?;
         if !site.has_server() {
-            let text =
-                "no boot server runs here, so no PC can boot: start it by systemctl start bootlace";
-            return Ok((Verdict::Critical, text.to_owned()));
+            // Its units start the usual site.
+            let start = match paths.commands().are_usual() {
+                true => "systemctl start bootlace",
+                false => "bootlace up",
+            };
+            let text = format!("no boot server runs here, so no PC can boot: start it by {start}");
+            return Ok((Verdict::Critical, text));
         }
         Ok(self.tell(&glance, &found))
     }

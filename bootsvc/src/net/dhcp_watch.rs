@@ -4,6 +4,7 @@
 //! address. Bootlace never answers it: who answers is another server, even if a relay passes the question on.
 
 use super::frame::{FrameSender, hear_ip};
+use super::link::look_at;
 use dhcp::{Answer, CLIENT_PORT, Client, Next, ReplyKind};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -54,7 +55,9 @@ impl DhcpWatch {
             // What arrives are whole packets, as datagrams are, so tokio's socket for those serves.
             socket: UdpSocket::from_std(hear_ip(interface, CLIENT_PORT)?.into())?,
             frames: FrameSender::open(interface, server)?,
-            mac: mac_of(interface)?,
+            mac: look_at(interface, server)?.mac.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "there is no network card of that name")
+            })?,
             server,
         })
     }
@@ -131,11 +134,6 @@ fn payload(packet: &[u8]) -> Option<&[u8]> {
     let is_to_client = udp.get(2..4)? == CLIENT_PORT.to_be_bytes();
     let is_udp = packet[0] >> 4 == 4 && header >= 20 && packet.get(9) == Some(&17);
     (is_udp && is_to_client).then(|| udp.get(8..))?
-}
-
-fn mac_of(interface: &str) -> io::Result<Mac> {
-    let path = format!("/sys/class/net/{interface}/address");
-    std::fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
 }
 
 #[cfg(test)]

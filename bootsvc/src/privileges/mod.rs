@@ -13,13 +13,13 @@ use account::{Account, Who};
 
 use crate::config::Config;
 use crate::paths::Paths;
-use crate::state_lock::is_unwritable;
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, geteuid};
 use rustix::fs::{Access, Mode, access};
 use rustix::process::umask;
 use rustix::thread::CapabilitySet;
+use service::Unwritable;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,7 @@ const USERADD: &str = "useradd --system --user-group --no-create-home --home-dir
 /// Makes this process a server: if it is root it takes over the state, and becomes the servers' user for good, with
 /// the capabilities of this server alone.
 pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> anyhow::Result<()> {
+    paths.check_folders()?;
     match Who::of_servers(paths, config.service.user.as_deref())? {
         Who::Unprivileged | Who::Root => {}
         Who::Missing => tracing::warn!(
@@ -108,6 +109,7 @@ pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> a
 
 /// Makes this process a command: what root's commands write belongs to the servers' user.
 pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
+    paths.check_folders()?;
     if let Some(account) = owner(paths)? {
         paths.own().iter().try_for_each(|folder| make_own_if_possible(folder, &account))?;
         become_user(&account, None, COMMAND)?;
@@ -173,7 +175,7 @@ fn make_own(folder: &Path, account: &Account) -> anyhow::Result<()> {
 fn make_own_if_possible(folder: &Path, account: &Account) -> anyhow::Result<()> {
     let is_unwritable = |error: &anyhow::Error| {
         let mut causes = error.chain().filter_map(|it| it.downcast_ref::<std::io::Error>());
-        causes.any(|cause| is_unwritable(cause.kind()))
+        causes.any(|cause| Unwritable::of(cause.kind()).is_some())
     };
     match make_own(folder, account) {
         Err(error) if is_unwritable(&error) => Ok(()),

@@ -28,7 +28,7 @@ pub enum Unwritable {
 
 impl Unwritable {
     /// What this error of the operating system says, if it is that.
-    pub(crate) fn of(kind: io::ErrorKind) -> Option<Self> {
+    pub fn of(kind: io::ErrorKind) -> Option<Self> {
         match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Self::Full),
             io::ErrorKind::ReadOnlyFilesystem => Some(Self::ReadOnly),

@@ -151,6 +151,23 @@ fn check_does_not_take_what_it_may_not_see_for_missing() {
 }
 
 #[test]
+fn what_is_no_folder_is_named_by_each_command() {
+    let root = root(GOOD);
+    let [state, cache] = ["var/lib/bootlace", "var/cache/bootlace"].map(|it| root.path().join(it));
+    std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
+    std::os::unix::fs::symlink("/not/mounted", &state).unwrap();
+    for command in [&["check"][..], &["status"], &["machine", "ls"], &["image", "ls"]] {
+        refuse(&bootlace(root.path(), command), &["is a link to /not/mounted", "Mount it"]);
+    }
+    std::fs::remove_file(&state).unwrap();
+    std::fs::create_dir_all(cache.parent().unwrap()).unwrap();
+    std::fs::write(&cache, "").unwrap();
+    for command in [&["check"][..], &["image", "ls"]] {
+        refuse(&bootlace(root.path(), command), &["var/cache/bootlace is no folder"]);
+    }
+}
+
+#[test]
 fn check_names_an_interface_that_reaches_no_pc() {
     let local = "[network]\ninterface = \"lo\"\npool = \"127.0.0.100-127.0.0.199\"\n";
     let root = root(local);

@@ -88,7 +88,12 @@ fn commands_look_at_what_is_on_a_full_disk_or_a_read_only_one() {
         assert!(mount.status().unwrap().success());
     };
     remount("ro");
-    check_commands(root.path(), &["its file system is read-only", "remount,rw"]);
+    let why = ["its file system is read-only", "remount,rw"];
+    check_commands(root.path(), &why);
+    let image = saved.to_owned();
+    for command in [&["image", "import", &image, "--name", "debian"][..], &["image", "verify"]] {
+        ends(&run(root.path(), command), 1, &why);
+    }
     remount("rw");
     ends(&run(root.path(), &["machine", "rm", "lab-07"]), 0, &["removed"]);
 }
