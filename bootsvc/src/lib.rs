@@ -15,6 +15,7 @@ mod paths;
 mod privileges;
 mod scratch;
 mod serve;
+mod setup;
 mod site;
 mod state_lock;
 mod systemd;

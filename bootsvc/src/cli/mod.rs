@@ -12,6 +12,7 @@ mod output;
 mod people;
 mod room;
 mod server;
+mod setup;
 mod share;
 mod status;
 mod verify;
@@ -36,12 +37,11 @@ const GLOBAL: usize = 900;
 /// Network boot for diskless workstations
 ///
 /// Bootlace hands PCs an address, a loader, a kernel and an initrd, and exports their root disks over
-/// NBD or AoE. A first image and the first machine:
+/// NBD or AoE. To begin, which asks what it must know:
 ///
-///   bootlace image import debian.qcow2 --name debian-12
-///   bootlace up
+///   bootlace setup
 ///
-/// Then open the link that it prints, and switch on a PC with network boot.
+/// Then switch on a PC with network boot.
 #[derive(Parser)]
 #[command(name = "bootlace", version = version(), verbatim_doc_comment, max_term_width = 100)]
 // Without empty lines before the commands, so that it fits a screen.
@@ -59,6 +59,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Setup(setup::Setup),
     /// Start boot server and storage server together
     Up,
     /// Start the boot server: DHCP, TFTP, HTTP, web page
@@ -156,6 +157,7 @@ pub fn run() -> ExitCode {
         Command::Serve => server::serve(&paths, ration),
         Command::Storage { started_by_up } => server::storage(&paths, started_by_up, ration),
         Command::Share(share) => share.run(),
+        Command::Setup(setup) => setup.run(&paths),
         Command::Check { configured: true } => server::check_configured(&paths),
         Command::Check { configured: false } => server::check(&paths),
         Command::Status(status) => status.run(&paths),

@@ -343,7 +343,7 @@ fn date(unix: i64) -> String {
 }
 
 /// A password that somebody types twice, unseen; or the first line of standard input, if that is no terminal.
-fn new_password(name: &UserName) -> anyhow::Result<String> {
+pub(super) fn new_password(name: &UserName) -> anyhow::Result<String> {
     if !isatty(std::io::stdin()) {
         return line();
     }
@@ -370,7 +370,7 @@ fn unseen(prompt: &str) -> anyhow::Result<String> {
     typed
 }
 
-fn line() -> anyhow::Result<String> {
+pub(super) fn line() -> anyhow::Result<String> {
     let mut line = String::new();
     let input = std::io::stdin().lock();
     input.take(LINE_BYTES_MAX).read_line(&mut line).context("can't read the password")?;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum ConfigError {
     /// There is no file yet, or it sets nothing, as the one that a package brings.
     #[error(
-        "Bootlace is not configured yet: {what} in {path}; write there at least:\n\n  [network]\n  interface = \"enp3s0\"\n  \
+        "Bootlace is not configured yet: {what} in {path}; bootlace setup asks what it must know, or write there at \
+         least:\n\n  [network]\n  interface = \"enp3s0\"\n  \
          pool = \"10.0.5.100-10.0.5.199\"\n\nwith the interface and a range of free addresses of your \
          boot network"
     )]

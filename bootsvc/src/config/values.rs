@@ -3,8 +3,10 @@
 use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 use wire::Mac;
 
@@ -19,19 +21,32 @@ pub(crate) struct Pool {
 
 impl<'de> serde::Deserialize<'de> for Pool {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for Pool {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
         let ends = text.split_once('-').and_then(|(first, last)| {
             Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
         });
         match ends {
             Some((first, last)) if first <= last => Ok(Self { first, last }),
-            Some((first, last)) => Err(serde::de::Error::custom(format!(
+            Some((first, last)) => Err(format!(
                 "the pool's first address {first} comes after its last, {last}: write \"{last}-{first}\""
-            ))),
-            None => Err(serde::de::Error::custom(format!(
+            )),
+            None => Err(format!(
                 "{text:?} is not a pool: write FIRST-LAST, like \"10.0.5.100-10.0.5.199\""
-            ))),
+            )),
         }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
     }
 }
 

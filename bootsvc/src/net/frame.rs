@@ -1,10 +1,11 @@
 //! UDP to clients that do not answer ARP for their address yet: the headers are written here, and the
-//! kernel puts the frame on the wire. Unsafe code is here because no library can name a link-layer
-//! address.
+//! kernel puts the frame on the wire; and frames as they come. Unsafe code is here because no library can name a
+//! link-layer address, or join a group of stations.
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
 use wire::Mac;
 
 const IP_HEADER_BYTES: usize = 20;
@@ -68,6 +69,44 @@ pub(super) fn hear_ip(interface: &str, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket that hears all frames that come to `interface` for this host, for all stations or for any group of them, without
+/// their VLAN tags; or, if `is_tagged`, those that have one only.
+pub(super) fn hear_frames(interface: &str, is_tagged: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    let instruction = |code: u32, k: u32, jump_true: u8, jump_false: u8| {
+        SockFilter::new(code as u16, jump_true, jump_false, k)
+    };
+    let (load, jump_equal, end) = (libc::BPF_LD, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+    let of_packet = |field: i32| (libc::SKF_AD_OFF + field) as u32;
+    socket.attach_filter(&[
+        instruction(load | libc::BPF_W | libc::BPF_ABS, of_packet(libc::SKF_AD_PKTTYPE), 0, 0),
+        instruction(jump_equal, libc::PACKET_OUTGOING.into(), 3, 0),
+        instruction(load | libc::BPF_W | libc::BPF_ABS, of_packet(VLAN_TAG_PRESENT), 0, 0),
+        instruction(jump_equal, 0, u8::from(is_tagged), 0),
+        instruction(end, u32::MAX, 0, 0),
+        instruction(end, 0, 0, 0),
+    ])?;
+    let interface = nix::net::if_::if_nametoindex(interface)?.cast_signed();
+    socket.bind(&address_of(interface, Mac([0; 6]), libc::ETH_P_ALL as u16))?;
+    let groups = libc::packet_mreq {
+        mr_ifindex: interface,
+        mr_type: libc::PACKET_MR_ALLMULTI as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    let (level, option) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
+    let length = size_of::<libc::packet_mreq>() as libc::socklen_t;
+    // SAFETY: the kernel reads a packet_mreq of this length, which lives until the call returns.
+    let joined = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const groups).cast(), length)
+    };
+    if joined == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Of `linux/filter.h`: whether the kernel has taken a VLAN tag off a frame.
+const VLAN_TAG_PRESENT: i32 = 48;
+
 /// An IPv4 packet (RFC 791) with a UDP datagram (RFC 768), from and to these ports.
 fn datagram(
     source: Ipv4Addr,
@@ -119,11 +158,15 @@ fn checksum(parts: &[&[u8]]) -> u16 {
 }
 
 fn link_address(interface: i32, mac: Mac) -> SockAddr {
+    address_of(interface, mac, libc::ETH_P_IP as u16)
+}
+
+fn address_of(interface: i32, mac: Mac, protocol: u16) -> SockAddr {
     let mut address = [0; 8];
     address[..6].copy_from_slice(&mac.0);
     let link = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_IP as u16).to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: interface,
         sll_hatype: 0,
         sll_pkttype: 0,

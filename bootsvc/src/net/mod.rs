@@ -7,6 +7,7 @@ pub mod holders;
 pub mod http_server;
 mod https;
 pub mod link;
+pub mod overheard;
 pub mod places;
 pub mod port_holder;
 pub mod router_solicitations;

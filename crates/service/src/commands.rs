@@ -4,8 +4,8 @@ use std::path::Path;
 
 /// Commands that texts name, behind `bootlace`.
 pub const COMMANDS: &[&str] = &[
-    "up", "serve", "storage", "share", "check", "status", "nagios", "backup", "image", "machine",
-    "room", "site", "initrd", "login", "user", "token", "audit",
+    "setup", "up", "serve", "storage", "share", "check", "status", "nagios", "backup", "image",
+    "machine", "room", "site", "initrd", "login", "user", "token", "audit",
 ];
 
 /// Where texts say that the state is.

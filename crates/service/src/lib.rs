@@ -34,6 +34,7 @@ pub use crate::fleet::{
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};
 pub use crate::options::{INIT, INIT_TLS, Options, find_init};
+pub use crate::passwords::check as check_password;
 pub use crate::people::{
     AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,
     Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer, prepare_restored,

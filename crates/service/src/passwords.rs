@@ -74,8 +74,11 @@ impl Passwords {
     }
 }
 
-/// Whether somebody may have this password.
-pub(crate) fn check(password: &str, user: &UserName) -> Result<(), Error> {
+/// Whether this is a password that the account may have.
+///
+/// # Errors
+/// [`Error::BadPassword`], with the reason.
+pub fn check(password: &str, user: &UserName) -> Result<(), Error> {
     let refused = |why| Err(Error::BadPassword(why));
     if password.chars().count() < PASSWORD_CHARS_MIN {
         return refused(

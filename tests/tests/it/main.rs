@@ -34,6 +34,7 @@ mod restarted;
 mod sanboot;
 mod second_nic;
 mod segment;
+mod setup;
 mod terminal;
 mod tftp;
 mod tidy;

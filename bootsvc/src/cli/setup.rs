@@ -1,0 +1,428 @@
+//! `bootlace setup`
+
+use super::output::{advise, say};
+use super::people::{line, new_password};
+use super::{WrongUsage, runtime};
+use crate::config::{Config, Pool};
+use crate::network::network;
+use crate::paths::Paths;
+use crate::setup::{self, Answers, Card, Heard};
+use crate::site::Site;
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use model::{ImageName, UserName};
+use nix::unistd::geteuid;
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Set Bootlace up: network, account, first image, start
+///
+/// Asks step by step, and changes nothing before it has shown what it will write. What is done already is left as it is, so it can
+/// be run again. With --yes it asks nothing, and takes what it would propose for each option that is missing.
+#[derive(Args)]
+pub(super) struct Setup {
+    /// Ask nothing
+    #[arg(long)]
+    yes: bool,
+    /// Put back the configuration that was there before the last setup; accounts and images stay
+    #[arg(long, conflicts_with_all = ["yes", "again", "interface", "pool", "admin", "image"])]
+    undo: bool,
+    /// Set the network up once more, though it is configured
+    #[arg(long)]
+    again: bool,
+    /// Network card that leads to the PCs
+    #[arg(long)]
+    interface: Option<String>,
+    /// Addresses for PCs: FIRST-LAST
+    #[arg(long, value_parser = pool)]
+    pool: Option<Pool>,
+    /// Default route of the PCs, or none
+    #[arg(long, value_parser = router)]
+    router: Option<Router>,
+    /// Name server of the PCs; may be given several times
+    #[arg(long)]
+    dns: Vec<Ipv4Addr>,
+    /// Give addresses though another DHCP server answers, which leaves these PCs alone
+    #[arg(long)]
+    beside_others: bool,
+    /// Show the pages to the network, encrypted, at port 8443
+    #[arg(long)]
+    open_pages: bool,
+    /// Name of the first administrator's account, whose password is read from standard input
+    #[arg(long)]
+    admin: Option<UserName>,
+    /// Disk image to import
+    #[arg(long, requires = "name", value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Its name
+    #[arg(long, requires = "image")]
+    name: Option<ImageName>,
+}
+
+#[derive(Clone, Copy)]
+struct Router(Option<Ipv4Addr>);
+
+fn router(text: &str) -> Result<Router, std::net::AddrParseError> {
+    if text == "none" { Ok(Router(None)) } else { text.parse().map(|it| Router(Some(it))) }
+}
+
+fn pool(text: &str) -> Result<Pool, String> {
+    text.parse()
+}
+
+impl Setup {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        ensure!(
+            geteuid().is_root(),
+            "setup writes the configuration, and listens on network cards: use sudo"
+        );
+        paths.check_folders()?;
+        if self.undo {
+            return undo(paths);
+        }
+        let asks = !self.yes;
+        if asks && !io::stdin().is_terminal() {
+            let text = "setup asks questions, and there is no terminal: give --yes, and options for what is not to be as proposed";
+            return Err(WrongUsage(text.to_owned()).into());
+        }
+        let former = setup::configured(paths)?;
+        let text = match &former {
+            Some(config) if !self.again => {
+                say(format!(
+                    "The network is configured: {} leases {}-{} (setup --again changes that).",
+                    config.network.interface, config.network.pool.first, config.network.pool.last
+                ));
+                None
+            }
+            _ => Some(self.network(paths, asks)?),
+        };
+        let admin = self.admin(paths, asks, text.as_deref())?;
+        let image = self.image(paths, asks)?;
+
+        if let Some(text) = &text {
+            say(format!("\n{} will be:\n", paths.config().display()));
+            say(text.lines().map(|line| format!("  {line}\n")).collect::<String>());
+        }
+        if text.is_none() && admin.is_none() && image.is_none() && former.is_some() && !asks {
+            say("Nothing to change.");
+        }
+        if asks && text.is_some() && !agrees("Write it, and go on", true)? {
+            bail!("nothing was changed");
+        }
+        if let Some(text) = &text {
+            setup::write(paths, text)?;
+        }
+        if let Some((name, password)) = admin {
+            setup::add_admin(paths, &name, &password)?;
+            say(format!("Added {name}, an administrator."));
+        }
+        if let Some((file, name)) = image {
+            setup::import(paths, &file, name.as_str())?;
+        }
+        let config = setup::configured(paths)?.context("the configuration is gone again")?;
+        finish(paths, &config, text.is_some())
+    }
+
+    /// The configuration that is wanted, once it is known that servers would start with it.
+    fn network(&self, paths: &Paths, asks: bool) -> anyhow::Result<String> {
+        let cards = setup::cards().context("can't list the network cards")?;
+        let card = self.card(&cards, asks)?;
+        let (server, prefix) = card.address.with_context(|| {
+            format!(
+                "{} has no IPv4 address, and Bootlace serves from a fixed one. Give it one in this host's own network \
+                 configuration (for a try: ip address add 10.0.5.1/24 dev {}), and run setup again",
+                card.name, card.name
+            )
+        })?;
+        if let Some(trouble) = card.trouble {
+            bail!("{} {trouble}{}", card.name, trouble.advice(&card.name));
+        }
+        say(format!(
+            "Listening on {} ({server}/{prefix}) for {} s …",
+            card.name,
+            setup::LISTEN_TIME.as_secs()
+        ));
+        let heard = runtime()?.block_on(setup::hear(&card.name, server))?;
+        for sentence in heard.sentences(&card.name) {
+            say(format!("  {sentence}"));
+        }
+        let beside_others = self.beside_others(&heard, asks)?;
+        let mut answers = heard.propose(card).or_else(|| self.given(card)).with_context(|| {
+            format!(
+                "there are hardly any free addresses in {server}/{prefix}: give --pool FIRST-LAST"
+            )
+        })?;
+        answers.beside_others = beside_others;
+        answers.has_open_pages = self.open_pages;
+        answers.pool = self.pool.unwrap_or(answers.pool);
+        answers.router = self.router.map_or(answers.router, |router| router.0);
+        if !self.dns.is_empty() {
+            answers.dns.clone_from(&self.dns);
+        }
+        if !asks {
+            return answers.checked(paths);
+        }
+        loop {
+            self.ask(&mut answers)?;
+            match answers.checked(paths) {
+                Ok(text) => return Ok(text),
+                Err(error) => say(format!("That does not fit: {error:#}.")),
+            }
+        }
+    }
+
+    /// What is not given as an option.
+    fn ask(&self, answers: &mut Answers) -> anyhow::Result<()> {
+        if self.pool.is_none() {
+            answers.pool = asked("Addresses for PCs", &answers.pool)?;
+        }
+        if self.router.is_none() {
+            let proposed = answers.router.map_or_else(|| "none".to_owned(), |it| it.to_string());
+            answers.router = asked_by("Default route of the PCs", &proposed, router)?.0;
+        }
+        if self.dns.is_empty() {
+            let proposed: Vec<String> = answers.dns.iter().map(ToString::to_string).collect();
+            let proposed = if proposed.is_empty() { "none".to_owned() } else { proposed.join(" ") };
+            answers.dns = asked_by("Name servers of the PCs", &proposed, name_servers)?;
+        }
+        if !self.open_pages {
+            let question = "Show the pages to the network, encrypted, and not to this host alone";
+            answers.has_open_pages = agrees(question, false)?;
+        }
+        Ok(())
+    }
+
+    fn card<'a>(&self, cards: &'a [Card], asks: bool) -> anyhow::Result<&'a Card> {
+        let named = |name: &str| cards.iter().find(|card| card.name == name);
+        if let Some(name) = &self.interface {
+            let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
+            return named(name).with_context(|| {
+                format!("there is no network card {name:?}; there are: {}", names.join(", "))
+            });
+        }
+        let first = cards.first().context("this host has no network card")?;
+        let n_addressed = cards.iter().filter(|card| card.address.is_some()).count();
+        if !asks {
+            ensure!(
+                n_addressed <= 1,
+                "this host has {n_addressed} network cards with addresses: say by --interface which one leads to the PCs"
+            );
+            return Ok(first);
+        }
+        say("Network cards of this host:");
+        for card in cards {
+            say(format!("  {}", described(card)));
+        }
+        loop {
+            let name: String = asked("Which one leads to the PCs", &first.name)?;
+            match named(&name) {
+                Some(card) => return Ok(card),
+                None => say("There is no such card."),
+            }
+        }
+    }
+
+    /// Whether to go on beside another DHCP server.
+    fn beside_others(&self, heard: &Heard, asks: bool) -> anyhow::Result<bool> {
+        let Some(other) = &heard.other else { return Ok(false) };
+        if self.beside_others {
+            return Ok(true);
+        }
+        say(format!(
+            "\nPCs would take an address and a loader from whichever of both is faster. Either switch off DHCP on {}, or keep it \
+             from these PCs (a network card and a switch, or a VLAN, of their own), and run setup again.",
+            other.server
+        ));
+        ensure!(
+            asks && agrees("Is the other one configured to leave these PCs alone", false)?,
+            "another DHCP server answers, {}; nothing was changed",
+            other.server
+        );
+        Ok(true)
+    }
+
+    /// Where nothing can be proposed.
+    fn given(&self, card: &Card) -> Option<Answers> {
+        Some(Answers {
+            interface: card.name.clone(),
+            pool: self.pool?,
+            router: card.gateway,
+            dns: setup::name_servers(),
+            beside_others: false,
+            has_open_pages: false,
+        })
+    }
+
+    /// The first administrator, with his password; `None`: there is one, or none is wanted.
+    fn admin(
+        &self,
+        paths: &Paths,
+        asks: bool,
+        text: Option<&str>,
+    ) -> anyhow::Result<Option<(UserName, String)>> {
+        let expected = service::expected(&paths.database())?;
+        if expected.n_admins > 0 {
+            return Ok(None);
+        }
+        let is_needed = match text {
+            Some(text) => !Config::parse(&paths.config(), text)?.web.listen.ip().is_loopback(),
+            None => false,
+        };
+        let name = match &self.admin {
+            Some(name) => name.clone(),
+            None if !asks => {
+                ensure!(
+                    !is_needed,
+                    "who opens the pages to the network needs an account: give --admin NAME, and its password on standard input"
+                );
+                return Ok(None);
+            }
+            None => asked("Name of the administrator's account", &"admin".parse()?)?,
+        };
+        loop {
+            let password = if asks { new_password(&name) } else { line() };
+            let judged = password.and_then(|password| {
+                service::check_password(&password, &name)?;
+                Ok(password)
+            });
+            match judged {
+                Ok(password) => return Ok(Some((name, password))),
+                Err(error) if asks => say(format!("{error:#}. Once more.")),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The first image; `None`: there is one, or it comes later.
+    fn image(&self, paths: &Paths, asks: bool) -> anyhow::Result<Option<(PathBuf, ImageName)>> {
+        if let (Some(file), Some(name)) = (&self.image, &self.name) {
+            images::check_source(file)
+                .with_context(|| format!("{} can't be imported", file.display()))?;
+            return Ok(Some((file.clone(), name.clone())));
+        }
+        let has_images = images::Store::look(&paths.images())
+            .and_then(|store| store.list())
+            .is_ok_and(|versions| !versions.is_empty());
+        if !asks || has_images {
+            return Ok(None);
+        }
+        loop {
+            let question = "First image: a disk with an installed Linux (raw, qcow2, vmdk, vhd, vdi), or later";
+            let file: String = asked(question, &"later".to_owned())?;
+            if file == "later" {
+                return Ok(None);
+            }
+            let file = PathBuf::from(file);
+            match images::check_source(&file) {
+                Ok(()) => return Ok(Some((file, asked("Its name", &"desktop".parse()?)?))),
+                Err(error) => {
+                    say(format!("That can't be imported: {}.", wire::error_chain(&error)))
+                }
+            }
+        }
+    }
+}
+
+/// Starts the servers, and says what comes next.
+fn finish(paths: &Paths, config: &Config, is_new: bool) -> anyhow::Result<()> {
+    let server = network(config)?.server;
+    let is_running = crate::boot_socket::is_answered(&paths.boot_socket());
+    let has_units = setup::has_units(paths);
+    if has_units && (is_new || !is_running) {
+        say("Starting …");
+        setup::start(paths)?;
+    }
+    let has_images = Site::open(paths)?.get::<Vec<serde::de::IgnoredAny>>("/api/v1/images")?;
+    say("");
+    if !has_units && !is_running {
+        advise(paths, "Start it: bootlace up");
+    }
+    if has_images.is_empty() {
+        advise(paths, "Import an image: bootlace image import FILE --name NAME");
+    }
+    advise(
+        paths,
+        &format!(
+            "Pages: {}; bootlace login prints a link that logs you in.\nThen switch on a PC with network boot: it shows up \
+             as discovered.",
+            setup::pages(config, server)
+        ),
+    );
+    Ok(())
+}
+
+fn undo(paths: &Paths) -> anyhow::Result<()> {
+    let is_configured = setup::undo(paths)?;
+    if setup::has_units(paths) {
+        setup::after_undo(is_configured)?;
+    }
+    say(match is_configured {
+        true => "The former configuration is back.",
+        false => {
+            "Bootlace is not configured any more, and answers nobody. Accounts and images are kept."
+        }
+    });
+    Ok(())
+}
+
+fn described(card: &Card) -> String {
+    let address = card.address.map_or_else(
+        || "no IPv4 address".to_owned(),
+        |(address, prefix)| format!("{address}/{prefix}"),
+    );
+    let trouble = card.trouble.map_or_else(String::new, |trouble| format!(", {trouble}"));
+    let way_out = card.gateway.map_or_else(String::new, |it| format!(", to others by {it}"));
+    format!("{:<12} {address}{trouble}{way_out}", card.name)
+}
+
+fn name_servers(text: &str) -> Result<Vec<Ipv4Addr>, std::net::AddrParseError> {
+    match text {
+        "none" => Ok(Vec::new()),
+        _ => text.split([' ', ',']).filter(|it| !it.is_empty()).map(str::parse).collect(),
+    }
+}
+
+/// An answer, or what is proposed.
+fn asked<T: FromStr<Err: Display> + Display>(question: &str, proposed: &T) -> anyhow::Result<T> {
+    asked_by(question, &proposed.to_string(), str::parse)
+}
+
+fn asked_by<T, E: Display>(
+    question: &str,
+    proposed: &str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> anyhow::Result<T> {
+    loop {
+        let answer = answer(&format!("{question} [{proposed}]: "))?;
+        let answer = if answer.is_empty() { proposed } else { &answer };
+        match read(answer) {
+            Ok(value) => return Ok(value),
+            Err(error) => say(format!("{answer:?} can't be taken: {error}.")),
+        }
+    }
+}
+
+fn agrees(question: &str, proposed: bool) -> anyhow::Result<bool> {
+    let choice = if proposed { "Y/n" } else { "y/N" };
+    loop {
+        match answer(&format!("{question}? [{choice}] "))?.to_lowercase().as_str() {
+            "" => return Ok(proposed),
+            "y" | "yes" => return Ok(true),
+            "n" | "no" => return Ok(false),
+            _ => say("Please answer y or n."),
+        }
+    }
+}
+
+/// A line from the terminal, without the spaces around it.
+fn answer(prompt: &str) -> anyhow::Result<String> {
+    let mut out = io::stdout();
+    write!(out, "{prompt}").and_then(|()| out.flush()).context("can't ask")?;
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line).context("can't read the answer")?;
+    ensure!(read > 0, "the answers ended; nothing was changed");
+    Ok(line.trim().to_owned())
+}
