@@ -44,7 +44,7 @@ pub use filter::Filter;
 pub use import::{Import, ImportRequest};
 pub use layer::{
     About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,
-    OtherCopy, WriteLayer,
+    OtherCopy, OtherOwner, WriteLayer,
 };
 pub use memory::Memory;
 pub use opened::check_source;

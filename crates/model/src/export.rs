@@ -1,7 +1,8 @@
 //! What the boot server asks of the storage server, and what it hears back (storage API bodies).
 
 use crate::{
-    BootId, BootIdentity, DiskKey, ImageName, MachineName, RootKind, ShelfSlot, WriteMode,
+    BootId, BootIdentity, DiskKey, DiskOwner, ImageName, MachineName, RootKind, ShelfSlot,
+    WriteMode,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -35,12 +36,23 @@ pub struct ExportOrder {
     /// The machine has kept a disk before: without [`reset`](Self::reset) it gets that one, or none.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub has_disk: bool,
+    /// The machine, of which a persistent disk must be: another one's of that name is not given. `None`: the name decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<DiskOwner>,
 }
 
 impl ExportOrder {
     /// An order of which only the disk is known, so that whoever has its address may open it.
     pub const fn new(spec: ExportSpec) -> Self {
-        Self { spec, key: None, exchange: None, reset: false, identity: None, has_disk: false }
+        Self {
+            spec,
+            key: None,
+            exchange: None,
+            reset: false,
+            identity: None,
+            has_disk: false,
+            owner: None,
+        }
     }
 }
 
@@ -356,6 +368,9 @@ pub struct KeptDisk {
     pub image: ImageName,
     /// Version of that image.
     pub version: u32,
+    /// Random identity of the disk. An earlier storage server does not tell.
+    #[serde(default)]
+    pub id: Option<String>,
 }
 
 /// A disk that a machine keeps, or should have: entry of the answer of `GET /v1/disks`.
@@ -367,6 +382,15 @@ pub struct DiskReport {
     pub stands_on: Option<KeptDisk>,
     /// Why the machine can't have it; `None`: it is there.
     pub trouble: Option<String>,
+    /// The machine that has had it last, if that is known.
+    #[serde(default)]
+    pub owner: Option<DiskOwner>,
+    /// How much the machine has written to it, if that can be read.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
+    /// When it was begun, in seconds since 1970, if that can be read.
+    #[serde(default)]
+    pub made_unix: Option<u64>,
 }
 
 #[cfg(test)]

@@ -116,6 +116,9 @@ kinds! {
     /// A disk that a machine keeps is not there, or damaged.
     DiskMissing = "disk-missing", Alarm, Passes::WhenOver,
         "Mount the file system that holds it, or put it back from a backup; bootlace machine reset NAME begins a new one.";
+    /// A disk is of another machine that had the name of this one.
+    DiskOfAnother = "disk-of-another", Alarm, Passes::WhenOver,
+        "If it is the machine's disk all the same, touch /var/lib/bootlace/layers/NAME/take-over; bootlace machine reset NAME deletes that disk, and begins a new one.";
     /// The storage server's disk has lost what a machine has written.
     WritesLost = "writes-lost", Alarm, Passes::WhenOver,
         "Check the disk with /var/lib/bootlace/layers (dmesg, smartctl), and that nobody has moved or unmounted that folder; then restart the machine.";

@@ -8,10 +8,11 @@ extern crate alloc;
 
 mod boot;
 mod boot_file;
-mod boot_identity;
+mod disk_owner;
 mod export;
 mod finding;
 mod grub;
+mod identity;
 mod image;
 mod kernel_args;
 mod machine;
@@ -28,7 +29,7 @@ mod write_mode;
 
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
-pub use boot_identity::{BootIdentity, NoBootIdentity};
+pub use disk_owner::DiskOwner;
 pub use export::{
     Admit, Descriptors, DiskReport, Exchange, ExportCounters, ExportOrder, ExportSpec,
     ExportStatus, HostCount, KeptDisk, NbdRefusals, Space, Stall, StallVerb, StorageHealth,
@@ -36,6 +37,7 @@ pub use export::{
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ASK_AGAIN, ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
+pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,

@@ -95,7 +95,12 @@ pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Tak
     };
     let mut order = order.clone();
     let mut answer = put(&order).await;
-    // An earlier storage server knows neither identities nor disks that are to be there.
+    // An earlier storage server gives disks to names.
+    if is_not_understood(&answer) && order.owner.is_some() {
+        order.owner = None;
+        answer = put(&order).await;
+    }
+    // An earlier one knows neither identities nor disks that are to be there.
     if is_not_understood(&answer) && (order.identity.is_some() || order.has_disk) {
         let is_kept = order.spec.write_mode == WriteMode::Persistent;
         if order.has_disk && is_kept && !order.reset {

@@ -2,7 +2,7 @@
 
 use super::about::LayerMode;
 use super::last_use::LastUse;
-use model::{BootId, ImageName, MachineName};
+use model::{BootId, DiskOwner, ImageName, MachineName};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +89,9 @@ pub enum LayerError {
     /// The layer that is there is not the one that the machine had last.
     #[error(transparent)]
     OtherCopy(Box<OtherCopy>),
+    /// The layer that is there is of another machine, which had the name when it wrote it.
+    #[error(transparent)]
+    OtherOwner(Box<OtherOwner>),
     /// A persistent layer's files are damaged.
     #[error(
         "{fact}. Put it back from a backup; to begin a new one, bootlace machine reset {machine}",
@@ -164,6 +167,28 @@ impl OtherCopy {
     }
 }
 
+/// The persistent layer that is there is of another machine, which had the name when it wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the persistent disk of {machine} in {dir} is of another machine that had this name ({noted}), and not of this one \
+     ({asked}): an older database was probably restored. If it is to have that disk all the same, touch {take_over}, and it \
+     gets it; to delete it and begin a new one, bootlace machine reset {machine}",
+    dir = dir.display(),
+    take_over = take_over.display()
+)]
+pub struct OtherOwner {
+    /// The machine that asks.
+    pub machine: MachineName,
+    /// The folder of the layers.
+    pub dir: PathBuf,
+    /// Who has had it last.
+    pub noted: DiskOwner,
+    /// Who asks.
+    pub asked: DiskOwner,
+    /// The file that says that it is to be given all the same.
+    pub take_over: PathBuf,
+}
+
 impl LayerError {
     /// What is so of a disk that a machine keeps, without what helps: who lists such disks says that once. `None`: it is
     /// another error.
@@ -173,6 +198,7 @@ impl LayerError {
             Self::Damaged { machine, path, why } => Some(damaged(machine, path, why)),
             // What helps is not the same for all: only who has put it back knows.
             Self::OtherCopy(other) => Some(other.to_string()),
+            Self::OtherOwner(other) => Some(other.to_string()),
             _ => None,
         }
     }

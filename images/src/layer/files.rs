@@ -1,16 +1,17 @@
 //! The files of write layers: a folder for each, and a volatile map that outlives this process only.
 
+mod notes;
+
 use super::about::{About, FORMAT, LayerMode};
 use super::error::{LayerError, io_error};
 use super::file::{LayerFile, Recent};
 use super::header::{HEADER_BYTES, Header};
-use super::last_use::{self, LastUse};
 use super::map::{self, Map};
 use super::room::Room;
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::folder::sync;
-use model::{BootId, MachineName};
+use model::MachineName;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -21,9 +22,6 @@ use std::sync::Arc;
 /// else begins with a dot is somebody else's.
 const NEW: &str = ".new-";
 const OLD: &str = ".old-";
-
-/// See [`Files::put_back_path`].
-const PUT_BACK: &str = "put-back";
 
 /// Where layers are.
 pub(super) struct Files {
@@ -115,53 +113,6 @@ impl Files {
             }
             Ok(about) => damaged(format!("it has format {}, not {FORMAT}", about.format)),
             Err(error) => damaged(error.message().to_owned()),
-        }
-    }
-
-    /// How far a layer has come, of which `about` is the description.
-    pub(super) fn last_use(&self, about: &About) -> Result<LastUse, LayerError> {
-        let folder = self.dir.join(folder(&about.machine, about.mode));
-        let path = last_use::path(&folder);
-        let (count, boot) = match last_use::read(&folder) {
-            Ok(known) => known.unwrap_or((0, about.boot)),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let (machine, why) = (about.machine.clone(), error.to_string());
-                return Err(LayerError::Damaged { machine, path, why });
-            }
-            Err(source) => return Err(io_error("read", &path)(source)),
-        };
-        Ok(LastUse { id: about.id.clone(), count, boot })
-    }
-
-    /// Keeps that a layer was opened in this boot, for the so manieth time.
-    pub(super) fn note_use(
-        &self,
-        about: &About,
-        count: u64,
-        boot: BootId,
-    ) -> Result<LastUse, LayerError> {
-        let folder = self.dir.join(folder(&about.machine, about.mode));
-        last_use::write(&folder, count, boot)?;
-        Ok(LastUse { id: about.id.clone(), count, boot })
-    }
-
-    /// The file by which a person says that an older copy of the layer was put back on purpose.
-    pub(super) fn put_back_path(&self, machine: &MachineName, mode: LayerMode) -> PathBuf {
-        self.dir.join(folder(machine, mode)).join(PUT_BACK)
-    }
-
-    /// What was not flushed into the layer is that of another copy.
-    pub(super) fn forget_volatile(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-    ) -> Result<(), LayerError> {
-        let path = self.volatile_dir.join(format!("{}.map", folder(machine, mode)));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path)(error))
-            }
-            _ => Ok(()),
         }
     }
 

@@ -1,15 +1,12 @@
 //! `last-use.toml` in a layer's folder: how far the layer has come, so that it can be told from an older copy of it.
 
-use super::error::{LayerError, io_error};
-use crate::folder::sync;
+use super::error::LayerError;
+use super::in_place;
 use model::BootId;
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::Path;
 
-/// The file is always that long, and is overwritten in place: this needs no room on a full disk, and a power cut leaves
-/// the one content or the other.
+/// The file is always that long.
 const FILE_BYTES: usize = 128;
 
 /// A layer as it was when somebody opened it last.
@@ -49,37 +46,15 @@ struct Content {
 /// Count and boot from the layer's folder; `None` if it was never opened again, or by an earlier Bootlace only.
 ///
 /// # Errors
-/// The file can't be read (`Err` of the operating system), or is not what was written (`InvalidData`).
+/// As [`in_place::read`].
 pub(super) fn read(folder: &Path) -> io::Result<Option<(u64, BootId)>> {
-    let text = match fs::read_to_string(path(folder)) {
-        Ok(text) if text.trim().is_empty() => return Ok(None),
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let content: Content = toml::from_str(&text)
-        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.message().to_owned()))?;
-    Ok(Some((content.count, content.boot)))
+    let content: Option<Content> = in_place::read(&path(folder))?;
+    Ok(content.map(|content| (content.count, content.boot)))
 }
 
 /// Keeps count and boot in the layer's folder, durably.
 pub(super) fn write(folder: &Path, count: u64, boot: BootId) -> Result<(), LayerError> {
-    let path = path(folder);
-    let failed = io_error("write", &path);
-    let content = Content { count, boot };
-    let keep = || {
-        let text = toml::to_string(&content).map_err(io::Error::other)?;
-        let mut bytes = text.into_bytes();
-        bytes.resize(FILE_BYTES - 1, b' ');
-        bytes.push(b'\n');
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path)?;
-        file.write_all_at(&bytes, 0)?;
-        file.sync_all()?;
-        sync(folder)
-    };
-    keep().map_err(failed)
+    in_place::write(&path(folder), &Content { count, boot }, FILE_BYTES)
 }
 
 pub(super) fn path(folder: &Path) -> std::path::PathBuf {
@@ -89,6 +64,8 @@ pub(super) fn path(folder: &Path) -> std::path::PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::io::ErrorKind;
 
     #[test]
     fn an_older_copy_and_another_layer_are_told_from_the_one_that_was_noted() {

@@ -1,16 +1,17 @@
 //! All write layers of one storage server, on disk and open.
 
+mod which;
+
 use super::about::{About, Expected, FORMAT, ForBoot, LayerMode};
-use super::error::{LayerError, OtherCopy, io_error};
+use super::error::{LayerError, io_error};
 use super::files::{Files, folder, kept_in};
-use super::last_use::LastUse;
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::block::Block;
 use crate::folder::{Locked, open_lock, space};
-use model::{BootId, MachineName, Space};
+use model::{MachineName, Space};
 use std::collections::HashMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -213,93 +214,6 @@ impl Layers {
         mode: LayerMode,
     ) -> Result<Option<About>, LayerError> {
         self.files.about(machine, mode)
-    }
-
-    /// How far the layer on disk has come; `None` if the machine has none in this mode.
-    ///
-    /// # Errors
-    /// Its description, or the file that says it, can't be read.
-    pub fn last_use(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-    ) -> Result<Option<LastUse>, LayerError> {
-        self.about(machine, mode)?.map(|about| self.files.last_use(&about)).transpose()
-    }
-
-    /// Keeps that the layer was opened in this boot: its count is larger than it was, and than `beyond`. What a former
-    /// copy of it has is less from now on.
-    ///
-    /// # Errors
-    /// There is no layer, or that can't be written: then the layer is what it was.
-    pub fn begin_use(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-        boot: BootId,
-        beyond: u64,
-    ) -> Result<LastUse, LayerError> {
-        let about = self.about(machine, mode)?.ok_or_else(|| self.missing(machine))?;
-        let count = self.files.last_use(&about)?.count.max(beyond).saturating_add(1);
-        self.files.note_use(&about, count, boot)
-    }
-
-    /// Says that the layer on disk, which is as `found`, is not the one that was `noted`.
-    pub fn other(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-        found: LastUse,
-        noted: LastUse,
-    ) -> LayerError {
-        let put_back = self.files.put_back_path(machine, mode);
-        let (dir, machine) = (self.files.dir().to_owned(), machine.clone());
-        LayerError::OtherCopy(Box::new(OtherCopy { machine, mode, dir, found, noted, put_back }))
-    }
-
-    /// Whether a person has said, by a file in its folder, that this layer is to be taken although it is not the one that
-    /// was there last.
-    ///
-    /// # Errors
-    /// The operating system refuses.
-    pub fn is_put_back(&self, machine: &MachineName, mode: LayerMode) -> Result<bool, LayerError> {
-        let path = self.files.put_back_path(machine, mode);
-        path.try_exists().map_err(io_error("read", &path))
-    }
-
-    /// The same; if it is so, nothing is kept of the one that was there last: who holds it open gets errors, and what was
-    /// not flushed is forgotten. [`settle_put_back`](Self::settle_put_back) takes the file away.
-    ///
-    /// # Errors
-    /// The operating system refuses.
-    pub fn take_put_back(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-    ) -> Result<bool, LayerError> {
-        if !self.is_put_back(machine, mode)? {
-            return Ok(false);
-        }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(layer) = open.remove(&folder(machine, mode)).and_then(|one| one.layer.upgrade())
-        {
-            layer.retire();
-        }
-        self.files.forget_volatile(machine, mode)?;
-        Ok(true)
-    }
-
-    /// Takes away the file that said so: it counts once.
-    ///
-    /// # Errors
-    /// The operating system refuses.
-    pub fn settle_put_back(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-    ) -> Result<(), LayerError> {
-        let path = self.files.put_back_path(machine, mode);
-        fs::remove_file(&path).map_err(io_error("remove", &path))
     }
 
     fn throw_away(

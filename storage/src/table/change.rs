@@ -1,7 +1,7 @@
 //! Who gets a machine's disk next, and when: what the boot server asks for, and what proofs bring about.
 
 use super::keys::{Identity, Key, Keys, Waiting};
-use super::{Assigned, ExportError, Exports, file};
+use super::{Assigned, ExportError, Exports, When, file};
 use images::{ForBoot, LayerMode};
 use model::{BootId, BootIdentity, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind};
 use std::sync::PoisonError;
@@ -123,7 +123,7 @@ impl Exports {
 
     /// The boot that has the export asks for it again.
     fn again(&self, former: Assigned, order: ExportOrder) -> Result<ExportStatus, ExportError> {
-        let ExportOrder { spec, key, exchange, identity, has_disk, .. } = order;
+        let ExportOrder { spec, key, exchange, identity, has_disk, owner, .. } = order;
         let identity = former.identity.or(identity);
         let is_used = former.export.connections.was_used();
         let (key, exchange) = match (former.key, key) {
@@ -143,7 +143,8 @@ impl Exports {
         let is_same = ExportSpec { address, ..former.spec.clone() } == spec;
         if !is_same || former.export.connections.is_closed() {
             self.close_former(&former)?;
-            let again = ExportOrder { spec, key, exchange, reset: false, identity, has_disk };
+            let again =
+                ExportOrder { spec, key, exchange, reset: false, identity, has_disk, owner };
             return self.make_anew(again);
         }
         if former.spec != spec || former.key != key || former.exchange != exchange {
@@ -164,6 +165,7 @@ impl Exports {
             self.check_place()?;
             let boot = ForBoot { number: *boot, identity: order.identity };
             self.check_copy(machine, mode, boot)?;
+            self.check_owner(&order.spec, mode, order.owner.as_ref())?;
             self.layers.check(machine, &base, mode, boot, self.expected(&order))?;
         }
         let (machine, boot) = (machine.clone(), *boot);
@@ -177,7 +179,7 @@ impl Exports {
     /// Makes the export of a boot that has none yet; nobody else has the machine's.
     fn make_anew(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
         let expected = self.expected(&order);
-        let ExportOrder { spec, key, exchange, reset, identity, .. } = order;
+        let ExportOrder { spec, key, exchange, reset, identity, owner, .. } = order;
         let machine = spec.machine.clone();
         let may_begin = match (reset, LayerMode::of(spec.write_mode)) {
             // Whoever wants that has been told.
@@ -185,7 +187,8 @@ impl Exports {
             (false, Some(_)) => self.check_place(),
             (false, None) => Ok(()),
         };
-        let made = may_begin.and_then(|()| self.make(&spec, identity, true, expected));
+        let when = When::Boots(owner.as_ref());
+        let made = may_begin.and_then(|()| self.make(&spec, identity, when, expected));
         self.kept.keep();
         let made = made.map(|export| Assigned {
             exchange,

@@ -3,7 +3,9 @@
 
 use super::ExportError;
 use super::file::{read_text, write_durably};
-use model::{BootId, BootIdentity, DiskKey, Exchange, ExportOrder, ExportSpec, MachineName};
+use model::{
+    BootId, BootIdentity, DiskKey, DiskOwner, Exchange, ExportOrder, ExportSpec, MachineName,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -56,20 +58,22 @@ pub(super) struct Waiting {
     has_disk: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<BootIdentity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<DiskOwner>,
     spec: ExportSpec,
 }
 
 impl From<ExportOrder> for Waiting {
     fn from(order: ExportOrder) -> Self {
-        let ExportOrder { spec, key, exchange, reset, identity, has_disk } = order;
-        Self { key, reset, exchange, has_disk, identity, spec }
+        let ExportOrder { spec, key, exchange, reset, identity, has_disk, owner } = order;
+        Self { key, reset, exchange, has_disk, identity, owner, spec }
     }
 }
 
 impl From<Waiting> for ExportOrder {
     fn from(waiting: Waiting) -> Self {
-        let Waiting { key, reset, exchange, has_disk, identity, spec } = waiting;
-        Self { spec, key, exchange, reset, identity, has_disk }
+        let Waiting { key, reset, exchange, has_disk, identity, owner, spec } = waiting;
+        Self { spec, key, exchange, reset, identity, has_disk, owner }
     }
 }
 
@@ -129,7 +133,7 @@ fn path(table: &Path) -> PathBuf {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use model::{RootKind, WriteMode};
+    use model::{MachineIdentity, RootKind, WriteMode};
 
     pub(in crate::table) fn spec(boot: BootId) -> ExportSpec {
         ExportSpec {
@@ -149,6 +153,11 @@ pub(super) mod tests {
         DiskKey::new([byte; 32])
     }
 
+    fn owner() -> DiskOwner {
+        let mac = wire::Mac([2, 0, 0, 0, 0, 1]);
+        DiskOwner { identity: MachineIdentity::new([9; 16]), macs: vec![mac] }
+    }
+
     /// What is kept for boot 4, while boot 5 waits.
     fn keys() -> Keys {
         let exchange = Some(Exchange { key: key(6), text: "a file\nof the machine\n".to_owned() });
@@ -160,6 +169,7 @@ pub(super) mod tests {
             exchange: waiting,
             has_disk: true,
             identity: Some(BootIdentity::new([5; 16])),
+            owner: Some(owner()),
             spec: spec(5),
         };
         let identity = Identity { machine, boot: 4, identity: BootIdentity::new([4; 16]) };
@@ -189,6 +199,7 @@ pub(super) mod tests {
             reset: true,
             has_disk: true,
             identity,
+            owner: Some(owner()),
             ..ExportOrder::new(spec(5))
         };
         assert_eq!(waiting, [order]);

@@ -1,9 +1,9 @@
 //! A machine's layer is the one that it had last, and not an older copy, such as one that is below the file system that
-//! should be mounted there.
+//! should be mounted there; and not that of another machine that had its name.
 
-use super::Exports;
+use super::{Exports, When};
 use images::{Base, Expected, ForBoot, LastUse, LayerError, LayerMode, WriteLayer};
-use model::MachineName;
+use model::{BootIdentity, DiskOwner, ExportSpec, MachineName};
 use std::sync::Arc;
 
 /// The layer that is there, and what was noted of it.
@@ -21,25 +21,31 @@ impl Copy {
 }
 
 impl Exports {
-    /// The machine's layer in this boot. `is_boot`: it begins; a machine that runs can't have an older copy, whatever
-    /// somebody says.
+    /// The machine's layer in this boot. A machine that runs can't have an older copy, whatever somebody says.
     ///
     /// Its count of uses is raised on its own disk first, and then noted on this server's: whatever is between them at a
     /// crash, what is there has at least the count that is noted. An older copy has less.
     pub(super) fn layer(
         &self,
-        machine: &MachineName,
+        spec: &ExportSpec,
+        identity: Option<BootIdentity>,
         base: &Base,
         mode: LayerMode,
-        boot: ForBoot,
         expected: Expected,
-        is_boot: bool,
+        when: When<'_>,
     ) -> Result<Arc<WriteLayer>, LayerError> {
+        let machine = &spec.machine;
+        let boot = ForBoot { number: spec.boot, identity };
         let copy = self.copy(machine, mode, boot)?;
         let other = copy.as_ref().and_then(Copy::other);
         let is_put_back = other.is_some();
+        let owner = match when {
+            When::Boots(owner) => owner,
+            When::Runs => None,
+        };
+        self.check_owner(spec, mode, owner)?;
         if let Some((found, noted)) = other
-            && !(is_boot && self.layers.take_put_back(machine, mode)?)
+            && !(matches!(when, When::Boots(_)) && self.layers.take_put_back(machine, mode)?)
         {
             return Err(self.layers.other(machine, mode, found, noted));
         }
@@ -67,7 +73,48 @@ impl Exports {
             self.kept.keep();
             self.layers.settle_put_back(machine, mode)?;
         }
+        if let Some(owner) = owner.filter(|_| mode == LayerMode::Persistent) {
+            self.note_owner(machine, owner)?;
+        }
         Ok(layer)
+    }
+
+    /// Notes whose the machine's persistent layer is. What a person has said of that has been done then.
+    fn note_owner(&self, machine: &MachineName, owner: &DiskOwner) -> Result<(), LayerError> {
+        let noted = self.layers.owner(machine)?;
+        if noted.as_ref() != Some(owner)
+            && let Err(error) = self.layers.note_owner(machine, owner)
+        {
+            // Such as on a full disk.
+            let error = wire::error_chain(&error);
+            tracing::warn!(%machine, error, "whose its layer is, is not noted");
+            return Ok(());
+        }
+        if self.layers.is_taken_over(machine)? {
+            let former = noted.map_or_else(String::new, |noted| noted.to_string());
+            tracing::warn!(%machine, former, "it has taken over the disk of another machine of its name");
+            self.layers.settle_take_over(machine)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the machine's layer, if it keeps one, is its own, and not that of another machine that had its name, as far as
+    /// is known; or somebody has said that it is to have it.
+    pub(super) fn check_owner(
+        &self,
+        spec: &ExportSpec,
+        mode: LayerMode,
+        owner: Option<&DiskOwner>,
+    ) -> Result<(), LayerError> {
+        let (LayerMode::Persistent, Some(asked)) = (mode, owner) else { return Ok(()) };
+        match self.layers.owner(&spec.machine)? {
+            Some(noted)
+                if !noted.is(asked, spec.mac) && !self.layers.is_taken_over(&spec.machine)? =>
+            {
+                Err(self.layers.other_owner(&spec.machine, noted, asked.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the machine's layer is the one that it had last, or was put back on purpose, or is to be a new one.

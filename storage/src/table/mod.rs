@@ -22,12 +22,12 @@ use crate::export::{Export, Label};
 use crate::hosts::Hosts;
 use crate::random_bytes;
 use candidates::Candidates;
-use images::{Base, Block, Expected, ForBoot, LayerMode, Layers, Store};
+use images::{Base, Block, Expected, LayerMode, Layers, Store};
 use kept::Kept;
 use keys::Keys;
 use model::{
-    BootId, BootIdentity, DiskKey, DiskReport, Exchange, ExportOrder, ExportSpec, ExportStatus,
-    HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb,
+    BootId, BootIdentity, DiskKey, DiskOwner, DiskReport, Exchange, ExportOrder, ExportSpec,
+    ExportStatus, HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb,
 };
 use place::Place;
 use std::collections::BTreeMap;
@@ -92,6 +92,15 @@ struct Held {
     candidates: Candidates,
     /// Exports of the table that could not be made again yet.
     absent: BTreeMap<MachineName, Absent>,
+}
+
+/// When a machine gets its export.
+#[derive(Clone, Copy)]
+enum When<'a> {
+    /// It boots, and is this one, as far as is known.
+    Boots(Option<&'a DiskOwner>),
+    /// It runs, and this server has restarted.
+    Runs,
 }
 
 /// An export without its disk.
@@ -200,7 +209,11 @@ impl Exports {
     /// The disk's description is damaged.
     pub(crate) fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
         let about = self.layers.about(machine, LayerMode::Persistent)?;
-        Ok(about.map(|about| KeptDisk { image: about.image, version: about.version }))
+        Ok(about.map(|about| KeptDisk {
+            image: about.image,
+            version: about.version,
+            id: Some(about.id),
+        }))
     }
 
     /// Disks that machines keep, or should have.
@@ -219,7 +232,10 @@ impl Exports {
                 Ok(None) => (None, self.layers.missing(&machine).fact()),
                 Err(error) => (None, Some(error.fact())),
             };
-            DiskReport { machine, stands_on, trouble }
+            // What is damaged is told when the machine asks for its disk.
+            let owner = self.layers.owner(&machine).ok().flatten();
+            let (written_bytes, made_unix) = self.layers.extent(&machine).unzip();
+            DiskReport { machine, stands_on, trouble, owner, written_bytes, made_unix }
         };
         Ok(machines.into_iter().map(report).collect())
     }
@@ -327,18 +343,17 @@ impl Exports {
         }
     }
 
-    /// `is_boot`: the machine boots; otherwise it runs, and this server has restarted. Which layer it has is to be
-    /// [kept](Kept::keep) before it gets the export.
+    /// Which layer the machine has is to be [kept](Kept::keep) before it gets the export.
     fn make(
         &self,
         spec: &ExportSpec,
         identity: Option<BootIdentity>,
-        is_boot: bool,
+        when: When<'_>,
         expected: Expected,
     ) -> Result<Arc<Export>, ExportError> {
         let mut base = self.store.open_base(&spec.image, spec.version)?;
         let trace = self.trace(&base);
-        if is_boot {
+        if matches!(when, When::Boots(_)) {
             trace.boot_begins(&base.block);
         }
         base.block = Arc::new(Traced::new(base.block, trace));
@@ -347,8 +362,7 @@ impl Exports {
             self.layers.discard(&spec.machine)?;
             return Ok(Arc::new(Export::new(label(spec), base.block)));
         };
-        let boot = ForBoot { number: spec.boot, identity };
-        let layer = self.layer(&spec.machine, &base, mode, boot, expected, is_boot)?;
+        let layer = self.layer(spec, identity, &base, mode, expected, when)?;
         Ok(Arc::new(Export::new(label(spec), layer)))
     }
 }

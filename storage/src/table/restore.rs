@@ -1,6 +1,6 @@
 //! Exports of the table that are made again after a restart: as soon as their disks are there.
 
-use super::{Absent, Assigned, ExportError, Exports};
+use super::{Absent, Assigned, ExportError, Exports, When};
 use images::{Expected, LayerMode};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Exports {
         let is_here = if has_layer { self.check_place() } else { Ok(()) };
         let made = taken
             .and(is_here)
-            .and_then(|()| self.make(&absent.spec, absent.identity, false, Expected::There));
+            .and_then(|()| self.make(&absent.spec, absent.identity, When::Runs, Expected::There));
         match made {
             Ok(export) => {
                 tracing::info!(%machine, "export restored");

@@ -12,6 +12,7 @@ mod lan;
 mod lost;
 mod manners;
 mod nbd;
+mod owners;
 mod proof;
 mod server;
 mod tls;

@@ -236,6 +236,10 @@ pub(super) fn export_order(
         reset: view.disk_resets.contains(&known.boot.id),
         identity: known.identity,
         has_disk: view.kept_disks.contains(&machine.name),
+        owner: match machine.write_mode {
+            WriteMode::Persistent => view.as_owner(machine),
+            WriteMode::Discard | WriteMode::Ram => None,
+        },
         ..ExportOrder::new(spec)
     }
 }

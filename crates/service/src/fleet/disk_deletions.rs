@@ -28,6 +28,7 @@ impl Service {
         deleted.map_err(|source| Error::DiskLeft { machine: machine.clone(), source })?;
         let name = machine.clone();
         self.database().write(move |tables| Ok(tables.note_disk_deletion(&name)?)).await?;
+        self.exports().forget_disk(machine);
         tracing::info!(%machine, "nothing is left of the disk of a removed machine");
         Ok(())
     }

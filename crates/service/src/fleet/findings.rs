@@ -71,6 +71,7 @@ impl Service {
             Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
         });
         holds(FindingKind::DiskMissing, missing.collect());
+        holds(FindingKind::DiskOfAnother, self.disks_of_others(&site));
         let broken = exports.list.iter().filter(|export| export.has_lost_writes).map(|export| {
             let cause = "The storage server could not write to its own disk what the machine had written: the machine's disk \
                          is read-only until it boots again, and what it wrote last may be lost";

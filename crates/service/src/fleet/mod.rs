@@ -6,6 +6,7 @@ mod exports;
 mod findings;
 mod hardware;
 mod images;
+mod kept_disks;
 mod kernel_logs;
 mod machine_state;
 mod machine_view;

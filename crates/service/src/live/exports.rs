@@ -1,6 +1,6 @@
 //! What the storage server said last.
 
-use model::{BootId, Descriptors, DiskReport, ExportStatus, NbdRefusals, Space};
+use model::{BootId, Descriptors, DiskReport, ExportStatus, MachineName, NbdRefusals, Space};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::Moment;
@@ -47,6 +47,15 @@ impl Exports {
     /// What was news could not be stored.
     pub(crate) fn forget_news(&self) {
         self.counted_from.store(0, Ordering::Relaxed);
+    }
+
+    /// The machine's disk was deleted: what was said of it is over, and is asked again.
+    pub(crate) fn forget_disk(&self, machine: &MachineName) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = (**last).clone();
+        Arc::make_mut(&mut answer.disks).retain(|disk| disk.machine != *machine);
+        answer.disks_asked = None;
+        *last = Arc::new(answer);
     }
 
     /// It says something. Returns what it said before.

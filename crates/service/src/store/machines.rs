@@ -102,6 +102,7 @@ impl Transaction<'_> {
                 machine.root_url.as_ref().map(RootUrl::to_string),
             ],
         )?;
+        self.identify(&machine.name)?;
         self.touch(Part::Machines);
         let macs: BTreeSet<Mac> = machine.macs().collect();
         self.put_other_macs(machine)?;

@@ -18,6 +18,7 @@ mod kernel_logs;
 mod leases;
 mod lock_holder;
 mod login_failures;
+mod machine_identities;
 mod machines;
 mod marker;
 mod orders;

@@ -1,6 +1,6 @@
 //! Tables, and how older databases become newer ones.
 
-use super::{copies, damage, marker};
+use super::{Transaction, copies, damage, marker};
 use crate::error::{Error, io_error};
 use rusqlite::{Connection, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
@@ -151,6 +151,11 @@ const ADDITIONS: &str = "
         boot     INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
         identity BLOB NOT NULL
     ) STRICT;
+    -- What tells a machine from others that have its name at another time, 16 random bytes.
+    CREATE TABLE IF NOT EXISTS machine_identity (
+        machine  TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        identity BLOB NOT NULL
+    ) STRICT;
     -- Machines of which the storage server has had a disk of their own.
     CREATE TABLE IF NOT EXISTS kept_disk (
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE
@@ -299,7 +304,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
         )
         .map_err(&failed)?;
     migrate(&mut connection, path)?;
-    connection.execute_batch(ADDITIONS).map_err(failed)?;
+    connection.execute_batch(ADDITIONS).map_err(&failed)?;
+    Transaction::new(&connection).identify_machines().map_err(failed)?;
     marker::put(path)?;
     Ok(connection)
 }
@@ -345,7 +351,7 @@ pub(super) fn format(connection: &Connection) -> rusqlite::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Transaction, View};
+    use crate::store::View;
     use wire::Mac;
 
     #[test]

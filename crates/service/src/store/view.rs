@@ -10,7 +10,10 @@ use super::sessions::{SecretHash, Session};
 use super::tokens::Token;
 use super::transaction::{Part, Transaction};
 use super::users::User;
-use model::{Boot, BootId, BootIdentity, Lease, MachineName, Seen, Site, UserName};
+use model::{
+    Boot, BootId, BootIdentity, DiskOwner, Lease, Machine, MachineIdentity, MachineName, Seen,
+    Site, UserName,
+};
 use rpds::HashTrieMapSync;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
@@ -33,6 +36,8 @@ pub(crate) struct View {
     pub(crate) hardware: HashTrieMapSync<Mac, Arc<Hardware>>,
     /// Passwords of the rescue shells that machines stop in at their next boot, by name.
     pub(crate) rescues: Arc<HashMap<String, String>>,
+    /// What tells each machine from others of its name.
+    identities: Arc<HashMap<MachineName, MachineIdentity>>,
     /// Boots that throw their machine's disk away and have not got it yet.
     pub(crate) disk_resets: Arc<HashSet<BootId>>,
     /// Machines of which the storage server has had a disk of their own.
@@ -109,6 +114,12 @@ impl View {
         self.ordered.keys().copied()
     }
 
+    /// The machine as the owner of the disk that it keeps.
+    pub(crate) fn as_owner(&self, machine: &Machine) -> Option<DiskOwner> {
+        let &identity = self.identities.get(&machine.name)?;
+        Some(DiskOwner { identity, macs: machine.macs().collect() })
+    }
+
     fn strangers(&self) -> impl Iterator<Item = &Seen> {
         let seen = self.seen.values().map(|seen| &**seen);
         seen.filter(|seen| self.site.machine_by_mac(seen.mac).is_none())
@@ -173,6 +184,7 @@ impl View {
                 let (rooms, settings) = (tables.rooms()?, tables.site_settings()?);
                 let site = Site::new(machines, self.site.images.clone());
                 self.site = Arc::new(site.with_rooms(rooms, settings));
+                self.identities = Arc::new(tables.machine_identities()?.into_iter().collect());
             }
             Part::Images => {
                 let images = tables.image_versions()?;

@@ -109,6 +109,7 @@ fn status(order: &ExportOrder) -> Value {
 fn kept_disk(asked: &[ExportOrder]) -> Value {
     let mut specs = asked.iter().map(|order| &order.spec);
     let first = specs.find(|spec| spec.write_mode == WriteMode::Persistent);
-    let disk = first.map(|spec| KeptDisk { image: spec.image.clone(), version: spec.version });
+    let disk =
+        first.map(|spec| KeptDisk { image: spec.image.clone(), version: spec.version, id: None });
     serde_json::to_value(disk).unwrap()
 }

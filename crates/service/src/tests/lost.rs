@@ -6,12 +6,12 @@ use crate::live::Answer;
 use model::{DiskReport, ExportOrder, FindingKind, MachineName};
 use rusqlite::Connection;
 
-fn name() -> MachineName {
+pub(super) fn name() -> MachineName {
     "lab-07".parse().unwrap()
 }
 
 /// A site with one machine, of which the orders to the storage server are noted.
-async fn site(root: &Path, write_mode: WriteMode) -> Service {
+pub(super) async fn site(root: &Path, write_mode: WriteMode) -> Service {
     add_image(root, "debian", 1);
     let service = Service::open(options(root)).unwrap();
     let change = MachineChange {
@@ -27,13 +27,13 @@ async fn site(root: &Path, write_mode: WriteMode) -> Service {
 }
 
 /// The machine is switched on, and gets as far as its configuration.
-async fn boot(service: &Service, asked: &disks::Asked) -> ExportOrder {
+pub(super) async fn boot(service: &Service, asked: &disks::Asked) -> ExportOrder {
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     assert_eq!(screen(service).await, "");
     asked.lock().unwrap().last().unwrap().clone()
 }
 
-fn lose_database(root: &Path) {
+pub(super) fn lose_database(root: &Path) {
     for file in ["state.db", "state.db-wal", "state.db-shm", "state.was-here"] {
         let _ = std::fs::remove_file(root.join("var/lib/bootlace").join(file));
     }
@@ -107,7 +107,7 @@ async fn an_export_of_an_earlier_boot_with_that_number_is_not_this_one_s() {
     assert!(service.view().disk_resets.is_empty());
 }
 
-async fn order_of(service: &Service, asked: &disks::Asked) -> ExportOrder {
+pub(super) async fn order_of(service: &Service, asked: &disks::Asked) -> ExportOrder {
     assert_eq!(screen(service).await, "");
     asked.lock().unwrap().last().unwrap().clone()
 }
@@ -153,7 +153,7 @@ async fn a_machine_whose_version_is_gone_waits_and_says_so() {
     assert!(text.contains("made on debian version 1") && text.contains("reset lab-07"), "{text}");
 }
 
-async fn cause(service: &Service, kind: FindingKind) -> Option<String> {
+pub(super) async fn cause(service: &Service, kind: FindingKind) -> Option<String> {
     let findings = service.findings().await;
     findings.into_iter().find(|finding| finding.kind == kind).map(|finding| finding.cause)
 }
@@ -189,6 +189,9 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
         machine: name.parse().unwrap(),
         stands_on: None,
         trouble: trouble.map(str::to_owned),
+        owner: None,
+        written_bytes: None,
+        made_unix: None,
     };
     let disks = vec![report("lab-07", Some("the disk is gone")), report("lab-08", None)];
     let asked = Some(service.now().moment);

@@ -10,6 +10,7 @@ mod initrds;
 mod lost;
 mod macs;
 mod on_the_way;
+mod owners;
 mod people;
 mod rooms;
 mod secrets;

@@ -1,0 +1,112 @@
+//! What is noted of a layer in its folder, and what people say there.
+
+use super::{Files, folder};
+use crate::layer::about::{About, LayerMode};
+use crate::layer::error::{LayerError, io_error};
+use crate::layer::last_use::{self, LastUse};
+use crate::layer::owner;
+use model::{BootId, DiskOwner, MachineName};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// See [`Files::put_back_path`].
+const PUT_BACK: &str = "put-back";
+
+/// See [`Files::take_over_path`].
+const TAKE_OVER: &str = "take-over";
+
+impl Files {
+    /// How far a layer has come, of which `about` is the description.
+    pub(in crate::layer) fn last_use(&self, about: &About) -> Result<LastUse, LayerError> {
+        let folder = self.dir.join(folder(&about.machine, about.mode));
+        let path = last_use::path(&folder);
+        let (count, boot) = match last_use::read(&folder) {
+            Ok(known) => known.unwrap_or((0, about.boot)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let (machine, why) = (about.machine.clone(), error.to_string());
+                return Err(LayerError::Damaged { machine, path, why });
+            }
+            Err(source) => return Err(io_error("read", &path)(source)),
+        };
+        Ok(LastUse { id: about.id.clone(), count, boot })
+    }
+
+    /// Keeps that a layer was opened in this boot, for the so manieth time.
+    pub(in crate::layer) fn note_use(
+        &self,
+        about: &About,
+        count: u64,
+        boot: BootId,
+    ) -> Result<LastUse, LayerError> {
+        let folder = self.dir.join(folder(&about.machine, about.mode));
+        last_use::write(&folder, count, boot)?;
+        Ok(LastUse { id: about.id.clone(), count, boot })
+    }
+
+    /// Which machine has had the machine's persistent layer last, if there is one and that is known.
+    pub(in crate::layer) fn owner(
+        &self,
+        machine: &MachineName,
+    ) -> Result<Option<DiskOwner>, LayerError> {
+        let folder = self.dir.join(folder(machine, LayerMode::Persistent));
+        owner::read(&folder).map_err(|source| {
+            let path = owner::path(&folder);
+            match source.kind() {
+                io::ErrorKind::InvalidData => {
+                    let (machine, why) = (machine.clone(), source.to_string());
+                    LayerError::Damaged { machine, path, why }
+                }
+                _ => io_error("read", &path)(source),
+            }
+        })
+    }
+
+    /// Keeps which machine has the machine's persistent layer.
+    pub(in crate::layer) fn note_owner(
+        &self,
+        machine: &MachineName,
+        owner: &DiskOwner,
+    ) -> Result<(), LayerError> {
+        owner::write(&self.dir.join(folder(machine, LayerMode::Persistent)), owner)
+    }
+
+    /// The file by which a person says that the machine's persistent layer is to be given to another machine of that name.
+    pub(in crate::layer) fn take_over_path(&self, machine: &MachineName) -> PathBuf {
+        self.dir.join(folder(machine, LayerMode::Persistent)).join(TAKE_OVER)
+    }
+
+    /// How much the machine has written to its persistent layer, in bytes, and when that was begun, in seconds since 1970.
+    pub(in crate::layer) fn extent(&self, machine: &MachineName) -> io::Result<(u64, u64)> {
+        let folder = self.dir.join(folder(machine, LayerMode::Persistent));
+        let data = fs::metadata(folder.join("data"))?;
+        // The description is written once.
+        let made = fs::metadata(folder.join("layer.toml"))?.mtime();
+        Ok((data.blocks() * 512, made.max(0).unsigned_abs()))
+    }
+
+    /// The file by which a person says that an older copy of the layer was put back on purpose.
+    pub(in crate::layer) fn put_back_path(
+        &self,
+        machine: &MachineName,
+        mode: LayerMode,
+    ) -> PathBuf {
+        self.dir.join(folder(machine, mode)).join(PUT_BACK)
+    }
+
+    /// What was not flushed into the layer is that of another copy.
+    pub(in crate::layer) fn forget_volatile(
+        &self,
+        machine: &MachineName,
+        mode: LayerMode,
+    ) -> Result<(), LayerError> {
+        let path = self.volatile_dir.join(format!("{}.map", folder(machine, mode)));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
