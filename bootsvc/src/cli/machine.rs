@@ -1,6 +1,6 @@
 //! `bootlace machine …`
 
-use super::status::{findings, lines};
+use super::status::{findings, lines, resets_to_come};
 use super::{advise, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
 use crate::site::Site;
@@ -474,6 +474,10 @@ fn list(paths: &Paths, json: bool, which: &Which) -> anyhow::Result<()> {
     } else if !machines.is_empty() {
         let rows: Vec<[String; 7]> = machines.iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE", "ROOM"], &rows));
+    }
+    let resets = machines.iter().filter(|machine| machine.reset_disk);
+    if let Some(told) = resets_to_come(resets.map(|machine| machine.name.as_str())) {
+        advise(paths, &format!("\n{told}"));
     }
     let findings = findings(&site)?;
     for candidate in findings.iter().filter(|finding| finding.is(FindingKind::CandidateBoot)) {

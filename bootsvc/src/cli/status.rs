@@ -49,6 +49,8 @@ struct Doing {
     name: String,
     state: State,
     address: Option<Ipv4Addr>,
+    #[serde(default)]
+    reset_disk: bool,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +119,10 @@ impl Status {
                 .collect();
             say(format!("\n{}", table(["MACHINE", "STATE", "ADDRESS", ""], &rows)));
         }
+        let resets = machines.iter().filter(|machine| machine.reset_disk);
+        if let Some(told) = resets_to_come(resets.map(|machine| machine.name.as_str())) {
+            advise(paths, &format!("\n{told}"));
+        }
         if !findings.is_empty() {
             say("\nNeeds attention:");
         }
@@ -174,6 +180,23 @@ impl Told {
     /// Cause and remedy.
     pub(super) fn sentences(&self) -> String {
         format!("{}. {}", self.cause.trim_end_matches('.'), self.remedy)
+    }
+}
+
+/// What is said of these machines, whose disks are to be reset; `None` if they are none.
+pub(super) fn resets_to_come<'a>(machines: impl Iterator<Item = &'a str>) -> Option<String> {
+    let machines: Vec<&str> = machines.collect();
+    let undo = "bootlace machine reset NAME --undo";
+    match machines.as_slice() {
+        [] => None,
+        [one] => Some(format!(
+            "{one}: its disk will be reset at its next boot ({} calls it off)",
+            undo.replace("NAME", one)
+        )),
+        many => Some(format!(
+            "{}: their disks will be reset at their next boot ({undo} calls it off)",
+            many.join(", ")
+        )),
     }
 }
 

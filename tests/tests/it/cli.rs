@@ -374,3 +374,27 @@ fn initrds_are_listed_without_a_server() {
     let output = bootlace(root.path(), &["initrd", "ls", "--json"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "[]");
 }
+
+#[test]
+fn a_reset_that_is_to_come_is_told() {
+    let root = root(GOOD);
+    for name in ["lab-07", "lab-08"] {
+        let mac = format!("52:54:00:00:00:{}", &name[4..]);
+        bootlace(root.path(), &["machine", "set", name, "--mac", &mac]);
+    }
+    let told = |words: &str| {
+        for command in [["machine", "ls"].as_slice(), &["status"]] {
+            let output = bootlace(root.path(), command);
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(text.contains("will be reset"), !words.is_empty(), "{text}");
+            assert!(text.contains(words), "{command:?}: {text}");
+        }
+    };
+    told("");
+    bootlace(root.path(), &["machine", "reset", "lab-07"]);
+    told("lab-07: its disk will be reset at its next boot (bootlace");
+    bootlace(root.path(), &["machine", "reset", "lab-08"]);
+    told("lab-07, lab-08: their disks will be reset at their next boot");
+    bootlace(root.path(), &["machine", "reset", "lab-07", "--undo"]);
+    told("lab-08: its disk will be reset");
+}

@@ -208,7 +208,7 @@ impl Service {
         if !is_kept
             || view.kept_disks.contains(&spec.machine)
             // That is the former machine's of that name.
-            || view.disk_deletions.contains(&spec.machine)
+            || view.disk_deletions.contains_key(&spec.machine)
             || view.site.machine(&spec.machine).is_none()
         {
             return;

@@ -76,10 +76,12 @@ impl Service {
         address: Ipv4Addr,
     ) -> Result<(BootId, Box<BootPlan>), Waiting> {
         let mut site = self.site();
-        if site.machine_by_mac(mac).is_some_and(|machine| machine.reset_disk) {
+        if let Some(machine) = site.machine_by_mac(mac).filter(|machine| machine.reset_disk) {
             // Its last boot may have done that while this server was away.
             self.refresh_exports().await;
             self.note_exports().await;
+            let settled = self.settle_reset(&machine.name).await;
+            settled.map_err(|error| not_ready(&machine.name, &error))?;
             site = self.site();
         }
         let mut boot = match plan(&site, network, mac, address, 0) {

@@ -85,7 +85,7 @@ impl Service {
         left.dedup();
         let deletions = &self.view().disk_deletions;
         let is_nobodys =
-            |name: &&&MachineName| site.machine(name).is_none() && !deletions.contains(**name);
+            |name: &&&MachineName| site.machine(name).is_none() && !deletions.contains_key(**name);
         let left = left.iter().filter(is_nobodys).map(|&name| {
             let cause = "The storage server has a disk of it, and it is no machine: probably the database was lost, or \
                          is an older one that was restored";

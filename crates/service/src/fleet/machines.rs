@@ -96,12 +96,13 @@ impl Admin {
     /// There is no such machine, or the database can't be written.
     pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
         let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let disk = self.service().disk_id(&name).await;
         let removing = self.service().database().write(move |tables| {
             let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
             tables.delete_machine(&machine.name)?;
             let changes = audited(Some(&machine), None);
             tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
-            tables.want_disk_deletion(&machine.name)?;
+            tables.want_disk_deletion(&machine.name, disk.as_deref())?;
             Ok(machine)
         });
         let removed = removing.await?;
@@ -131,10 +132,18 @@ impl Admin {
             Some(_) => HeldAddresses::default(),
             None => self.held_addresses().await,
         };
+        let disk = match change.reset_disk {
+            Some(true) => self.service().disk_id(&name).await,
+            _ => None,
+        };
         let written = self.service().database().write(move |tables| {
             let former = tables.machine(&name)?;
+            let resets = change.reset_disk;
             let machine = apply(tables, name, change, must_be_new, &held)?;
             tables.put_machine(&machine, now.unix())?;
+            if resets.is_some() {
+                tables.set_disk_reset_of(&machine.name, disk.as_deref())?;
+            }
             let changes = audited(former.as_ref(), Some(&machine));
             if !changes.is_empty() {
                 let action = if former.is_some() { "machine.set" } else { "machine.add" };

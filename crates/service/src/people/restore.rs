@@ -6,7 +6,7 @@ use crate::store::{self, Restored};
 use std::path::Path;
 
 /// Makes a database from a backup ready, which nobody uses: it is of another time, so that nobody is logged in, and orders
-/// that would throw disks away are dropped: there may be others of these names by now. It is noted in its audit log that
+/// that would throw disks away are dropped, if they don't say which disk they mean: there may be others of these names by now. It is noted in its audit log that
 /// `actor` has restored it.
 ///
 /// # Errors

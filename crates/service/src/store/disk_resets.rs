@@ -2,6 +2,7 @@
 
 use super::transaction::{Part, Transaction};
 use model::{BootId, MachineName};
+use rusqlite::{OptionalExtension as _, params};
 
 impl Transaction<'_> {
     /// The storage server is told to throw the machine's disk away when this boot gets it.
@@ -31,5 +32,27 @@ impl Transaction<'_> {
             self.disk_was_reset(machine)?;
         }
         Ok(())
+    }
+
+    /// Which disk the machine's reset means; `None`: whichever it has.
+    pub(crate) fn set_disk_reset_of(
+        &self,
+        machine: &MachineName,
+        id: Option<&str>,
+    ) -> rusqlite::Result<()> {
+        self.sql().execute("DELETE FROM disk_reset_of WHERE machine = ?1", [machine.as_str()])?;
+        if let Some(id) = id {
+            let insert = "INSERT INTO disk_reset_of (machine, id) VALUES (?1, ?2)";
+            self.sql().execute(insert, params![machine.as_str(), id])?;
+        }
+        Ok(())
+    }
+
+    /// The disk that the machine's reset means, if it is known.
+    pub(crate) fn disk_reset_of(&self, machine: &MachineName) -> rusqlite::Result<Option<String>> {
+        self.sql()
+            .prepare_cached("SELECT id FROM disk_reset_of WHERE machine = ?1")?
+            .query_row([machine.as_str()], |row| row.get(0))
+            .optional()
     }
 }

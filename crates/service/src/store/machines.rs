@@ -134,6 +134,7 @@ impl Transaction<'_> {
     /// The machine's disk has been thrown away, as it was asked for.
     pub(crate) fn disk_was_reset(&self, name: &MachineName) -> rusqlite::Result<()> {
         self.sql().execute("UPDATE machine SET reset_disk = 0 WHERE name = ?1", [name.as_str()])?;
+        self.set_disk_reset_of(name, None)?;
         self.touch(Part::Machines);
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct Restored {
 }
 
 /// Makes a database from a backup ready, which nobody uses: it is of another time, so that nobody is logged in, and orders
-/// that would throw disks away are dropped: there may be others of these names by now. The entry goes into its audit log.
+/// that would throw disks away are dropped, if they don't say which disk they mean: there may be others of these names by now. The entry goes into its audit log.
 ///
 /// # Errors
 /// It is damaged, or can't be written.
@@ -54,12 +54,28 @@ fn prepare(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<Rest
     };
     let mut restored =
         Restored { n_users: count("user")?, n_tokens: count("token")?, ..Restored::default() };
-    restored.kept = names("SELECT name FROM machine WHERE reset_disk ORDER BY name")?;
-    connection.execute_batch("UPDATE machine SET reset_disk = 0 WHERE reset_disk")?;
+    // Orders that say which disk they mean go on: they hit no other one of that name.
+    let unknown_reset = match has("disk_reset_of")? {
+        true => "reset_disk AND name NOT IN (SELECT machine FROM disk_reset_of)",
+        false => "reset_disk",
+    };
+    restored.kept =
+        names(&format!("SELECT name FROM machine WHERE {unknown_reset} ORDER BY name"))?;
+    connection
+        .execute_batch(&format!("UPDATE machine SET reset_disk = 0 WHERE {unknown_reset}"))?;
     if has("disk_deletion")? {
-        restored.not_deleted = names("SELECT machine FROM disk_deletion ORDER BY machine")?;
+        let unknown = match has("disk_deletion_of")? {
+            true => "machine NOT IN (SELECT machine FROM disk_deletion_of)",
+            false => "TRUE",
+        };
+        restored.not_deleted =
+            names(&format!("SELECT machine FROM disk_deletion WHERE {unknown} ORDER BY machine"))?;
+        connection.execute_batch(&format!("DELETE FROM disk_deletion WHERE {unknown}"))?;
     }
-    for table in ["session", "disk_reset", "disk_deletion"] {
+    if has("disk_deletion_of")? {
+        connection.execute_batch("UPDATE disk_deletion_of SET is_restored = 1")?;
+    }
+    for table in ["session", "disk_reset"] {
         if has(table)? {
             connection.execute_batch(&format!("DELETE FROM {table}"))?;
         }

@@ -164,6 +164,17 @@ const ADDITIONS: &str = "
     CREATE TABLE IF NOT EXISTS disk_deletion (
         machine TEXT PRIMARY KEY
     ) STRICT;
+    -- Which disk such an order means, by its random identity, if that was known; and whether it came with a backup.
+    CREATE TABLE IF NOT EXISTS disk_deletion_of (
+        machine     TEXT PRIMARY KEY REFERENCES disk_deletion ON DELETE CASCADE,
+        id          TEXT NOT NULL,
+        is_restored INTEGER NOT NULL
+    ) STRICT;
+    -- Which disk of a machine is to be reset at its next boot, if that was known.
+    CREATE TABLE IF NOT EXISTS disk_reset_of (
+        machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        id      TEXT NOT NULL
+    ) STRICT;
     -- Boots whose keepers answer questions.
     CREATE TABLE IF NOT EXISTS boot_answers (
         boot INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE

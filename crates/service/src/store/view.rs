@@ -3,6 +3,7 @@
 //! Maps share what did not change with those of the former view: a commit costs what it changes, not what is
 //! there.
 
+use super::disk_deletions::DeletionOf;
 use super::hardware::Hardware;
 use super::orders::PowerState;
 use super::proofs::Proof;
@@ -15,7 +16,7 @@ use model::{
     Site, UserName,
 };
 use rpds::HashTrieMapSync;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ pub(crate) struct View {
     pub(crate) disk_resets: Arc<HashSet<BootId>>,
     /// Machines of which the storage server has had a disk of their own.
     pub(crate) kept_disks: Arc<HashSet<MachineName>>,
-    /// Machines that were removed, and of which the storage server may still have a disk.
-    pub(crate) disk_deletions: Arc<BTreeSet<MachineName>>,
+    /// Machines that were removed, and of which the storage server may still have a disk; and which, if that is known.
+    pub(crate) disk_deletions: Arc<BTreeMap<MachineName, Option<DeletionOf>>>,
     /// PCs that asked for a loader, machines too.
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     /// Who may use pages and API.

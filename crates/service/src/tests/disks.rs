@@ -90,7 +90,7 @@ async fn answer(
             asked.push(order);
             status(asked.last().unwrap())
         }
-        _ if path.starts_with("/v1/disks/") => kept_disk(&asked),
+        _ if path.starts_with("/v1/disks/") => kept_disk(&asked, &holder),
         (_, Some("exports")) => Value::Array(held(&asked, &holder).into_iter().collect()),
         _ => Value::Null,
     };
@@ -105,11 +105,16 @@ fn status(order: &ExportOrder) -> Value {
     })
 }
 
-/// A persistent disk stays what it was when it was made.
-fn kept_disk(asked: &[ExportOrder]) -> Value {
+/// A persistent disk stays what it was when it was made. Which one it is isn't known while a boot has it that was asked for
+/// before a reset which has not been done.
+fn kept_disk(asked: &[ExportOrder], holder: &Holder) -> Value {
     let mut specs = asked.iter().map(|order| &order.spec);
+    let is_known = holder.boot.is_none_or(|boot| specs.clone().any(|spec| spec.boot == boot));
     let first = specs.find(|spec| spec.write_mode == WriteMode::Persistent);
-    let disk =
-        first.map(|spec| KeptDisk { image: spec.image.clone(), version: spec.version, id: None });
+    let disk = first.map(|spec| KeptDisk {
+        image: spec.image.clone(),
+        version: spec.version,
+        id: is_known.then(|| format!("of boot {}", spec.boot)),
+    });
     serde_json::to_value(disk).unwrap()
 }

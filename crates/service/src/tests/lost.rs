@@ -272,10 +272,10 @@ async fn machines_that_are_added_again_have_the_addresses_that_their_disks_have(
 }
 
 /// The storage server does not answer for as long as this lives.
-struct Away(std::path::PathBuf);
+pub(super) struct Away(std::path::PathBuf);
 
 impl Away {
-    fn new(root: &Path) -> Self {
+    pub(super) fn new(root: &Path) -> Self {
         let socket = options(root).storage_socket;
         std::fs::rename(&socket, socket.with_extension("away")).unwrap();
         Self(socket)

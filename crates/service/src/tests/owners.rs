@@ -1,6 +1,6 @@
-//! Whose the disk of a name is: the storage server is told, and what it says is compared.
+//! Which disk of a name is meant: whose it is, and which one an order means.
 
-use super::lost::{boot, cause, lose_database, name, order_of, site};
+use super::lost::{Away, boot, cause, lose_database, name, order_of, site};
 use super::{MAC, adopt, disks::start_storage, options};
 use crate::live::Answer;
 use crate::{MachineChange, Service};
@@ -77,4 +77,104 @@ async fn a_disk_of_another_machine_of_the_name_is_found() {
     let change = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
     service.set_machine(name(), change).await.unwrap();
     assert_eq!(cause(&service, FindingKind::DiskOfAnother).await, None);
+}
+
+/// What the database is now, made ready as from a backup.
+fn back_up(root: &std::path::Path, service: &Service) -> std::path::PathBuf {
+    let copy = root.join("copy.db");
+    let _ = std::fs::remove_file(&copy);
+    crate::copy_database(&service.options().database, &copy).unwrap();
+    copy
+}
+
+fn restore(root: &std::path::Path, copy: &std::path::Path) -> (Service, crate::Restored) {
+    let restored = crate::prepare_restored(copy, &crate::Actor::command(0), 0).unwrap();
+    lose_database(root);
+    std::fs::copy(copy, options(root).database).unwrap();
+    let service = Service::open(options(root)).unwrap();
+    super::pretend_initrds(&service);
+    (service, restored)
+}
+
+async fn resets(service: &Service) -> bool {
+    service.refresh_exports().await;
+    service.note_exports().await;
+    service.site().machine(&name()).unwrap().reset_disk
+}
+
+async fn order_reset(service: &Service) {
+    let change = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
+    service.set_machine(name(), change).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_that_comes_back_with_a_database_hits_no_other_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    boot(&service, &asked).await;
+    assert!(!resets(&service).await);
+    order_reset(&service).await;
+    let copy = back_up(folder.path(), &service);
+    // It has not been done yet, and is.
+    let (service, restored) = restore(folder.path(), &copy);
+    assert_eq!((restored.kept, resets(&service).await), (vec![], true));
+    let order = boot(&service, &asked).await;
+    assert!(order.reset && asked.lock().unwrap().len() == 1);
+    assert!(!resets(&service).await);
+    // It has been done.
+    let (service, _) = restore(folder.path(), &copy);
+    assert!(resets(&service).await);
+    let order = boot(&service, &asked).await;
+    assert!(!order.reset && asked.lock().unwrap().len() == 2, "{order:?}");
+    assert!(!resets(&service).await);
+    // One that does not know which disk it means is dropped.
+    asked.lock().unwrap().clear();
+    order_reset(&service).await;
+    let copy = back_up(folder.path(), &service);
+    let (service, restored) = restore(folder.path(), &copy);
+    assert_eq!((restored.kept, resets(&service).await), (vec![name()], false));
+}
+
+#[tokio::test]
+async fn a_deletion_that_comes_back_with_a_database_hits_no_other_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    boot(&service, &asked).await;
+    service.refresh_exports().await;
+    service.exports().put(Answer {
+        disks: Arc::new(vec![DiskReport {
+            machine: name(),
+            stands_on: Some(model::KeptDisk {
+                image: "debian".parse().unwrap(),
+                version: 1,
+                id: Some("of boot 1".to_owned()),
+            }),
+            trouble: None,
+            owner: None,
+            written_bytes: None,
+            made_unix: None,
+        }]),
+        ..Answer::default()
+    });
+    let away = Away::new(folder.path());
+    service.remove_machine(name()).await.unwrap();
+    drop(away);
+    let copy = back_up(folder.path(), &service);
+    let deletes = async |service: &Service| {
+        assert!(service.has_left_disk(&name()));
+        service.delete_left_disk(&name()).await.unwrap();
+        assert!(!service.has_left_disk(&name()));
+        asked.lock().unwrap().is_empty()
+    };
+    let before = asked.lock().unwrap().clone();
+    let (service, restored) = restore(folder.path(), &copy);
+    assert_eq!(restored.not_deleted, []);
+    assert!(deletes(&service).await, "it is the disk that was meant");
+    // There is none; and then another machine's.
+    asked.lock().unwrap().extend(before);
+    asked.lock().unwrap()[0].spec.boot = 9;
+    let (service, _) = restore(folder.path(), &copy);
+    assert!(!deletes(&service).await, "it is another one");
 }
