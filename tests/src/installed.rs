@@ -19,9 +19,11 @@ const EXPOSURE_MAX: &str = "--threshold=25";
 /// How long servers may take to start: a debug build makes loaders first.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The configuration for a [`Lan`].
-const CONFIG: &str = "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n\n\
-                      [boot]\nkernel_args = \"console=tty0 console=ttyS0,115200\"\n";
+/// The addresses that are leased on a [`Lan`].
+const POOL: &str = "10.77.0.100-10.77.0.199";
+
+/// What a virtual PC needs besides.
+const BOOT: &str = "\n[boot]\nkernel_args = \"console=tty0 console=ttyS0,115200\"\n";
 
 /// The server, and what is known of the package.
 pub struct Installed {
@@ -30,9 +32,11 @@ pub struct Installed {
     version: String,
 }
 
-/// Reads images as a whole, and when.
-const VERIFY: &str = "bootlace-verify.service";
-const VERIFY_TIMER: &str = "bootlace-verify.timer";
+/// What is done now and then: reading images as a whole, and backups.
+const JOBS: [&str; 2] = ["bootlace-verify.service", "bootlace-backup.service"];
+
+/// When.
+const TIMERS: [&str; 2] = ["bootlace-verify.timer", "bootlace-backup.timer"];
 
 impl Installed {
     /// Installs the package on a new server.
@@ -110,12 +114,12 @@ impl Installed {
     /// It does.
     pub fn check_units(&self) -> Result<String> {
         let verify = ["systemd-analyze", "verify", "--man=no"];
-        let verify = [&verify[..], &UNITS, &[VERIFY, VERIFY_TIMER]].concat();
+        let verify = [&verify[..], &UNITS, &JOBS, &TIMERS].concat();
         let output = self.server.command(&verify).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success() && !said.contains("bootlace"), "{said}");
         let mut exposures = Vec::new();
-        for unit in UNITS[1..].iter().chain([&VERIFY]) {
+        for unit in UNITS[1..].iter().chain(&JOBS) {
             let path = format!("/usr/lib/systemd/system/{unit}");
             let security =
                 ["systemd-analyze", "security", "--offline=yes", "--no-pager", EXPOSURE_MAX, &path];
@@ -145,12 +149,25 @@ impl Installed {
         ])
     }
 
-    /// Writes the configuration, and starts the servers.
+    /// Sets Bootlace up, as a script would; the servers serve then.
     ///
     /// # Errors
-    /// They don't start; the error shows the journal's end.
+    /// It is refused, or they don't start; the error shows the journal's end.
+    pub fn set_up(&self) -> Result<()> {
+        let network = ["--interface", "br0", "--pool", POOL, "--router", "none"];
+        self.server.run(&[&["bootlace", "setup", "--yes"][..], &network].concat())?;
+        self.wait_for_servers()
+    }
+
+    /// The same, with a configuration for virtual PCs.
+    ///
+    /// # Errors
+    /// As [`set_up`](Self::set_up).
     pub fn configure(&self) -> Result<()> {
-        fs::write(self.server.path("/etc/bootlace/bootlace.toml"), CONFIG)?;
+        self.set_up()?;
+        let path = self.server.path("/etc/bootlace/bootlace.toml");
+        let written = fs::read_to_string(&path)?;
+        fs::write(path, written + BOOT)?;
         self.server.run(&["bootlace", "check"])?;
         self.server.run(&["systemctl", "restart", "bootlace.target"])?;
         self.wait_for_servers()
@@ -162,7 +179,7 @@ impl Installed {
     /// They don't; the error shows the journal's end.
     pub fn wait_for_servers(&self) -> Result<()> {
         self.server.wait_until("starts Bootlace", START_TIMEOUT, |server| {
-            UNITS.iter().chain([&VERIFY_TIMER]).all(|unit| {
+            UNITS.iter().chain(&TIMERS).all(|unit| {
                 let state = server.ask(&["systemctl", "is-active", unit]);
                 state.is_ok_and(|state| state.trim() == "active")
             })

@@ -2,6 +2,7 @@
 
 mod create;
 mod restore;
+pub(crate) mod rotation;
 
 pub(crate) use create::{Saved, create};
 pub(crate) use restore::restore;

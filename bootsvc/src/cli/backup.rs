@@ -3,12 +3,16 @@
 use super::output::leads_nowhere;
 use super::status::count;
 use super::{advise, say};
-use crate::backup::{self, Saved, content};
+use crate::backup::{self, Saved, content, rotation};
 use crate::paths::Paths;
+use crate::privileges::as_command;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use service::backup::note_backup;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -26,7 +30,12 @@ pub(super) enum Backup {
 #[derive(Args)]
 pub(super) struct Create {
     /// The new file, such as site.tar.zst; - is standard output
+    #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// FILE is a folder in which backups are kept, each named by its time: make one more, see that it could be restored, and delete
+    /// all but the newest N
+    #[arg(long, value_name = "N")]
+    keep: Option<NonZeroUsize>,
 }
 
 /// Put a backup in place, while the boot server is stopped
@@ -72,43 +81,73 @@ impl Create {
             note(left_out(paths));
             return Ok(());
         }
-        let (file, shown) = (&self.file, self.file.display());
-        if file.symlink_metadata().is_ok() {
-            bail!("{shown} is there already: name another file");
+        match self.keep {
+            None => save(paths, &self.file).map(drop),
+            Some(n_kept) => rotate(paths, &self.file, n_kept.get()),
         }
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.exists()) {
-            let folder = folder.display();
-            bail!(
-                "can't write {shown}: there is no folder {folder}: make it first, by mkdir -p {folder}"
-            );
-        }
-        let mut part = file.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let failed = || format!("can't write {shown}");
-        let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
-        let new = new.with_context(failed)?;
-        let written = (|| {
-            let progress = |done: u64, total: u64| show_progress(done, total);
-            let Saved { out, manifest, n_machines, left_out } =
-                backup::create(paths, BufWriter::new(new), progress)?;
-            let new =
-                out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
-            new.sync_all().with_context(failed)?;
-            fs::rename(&part, file).with_context(failed)?;
-            let size = new.metadata().with_context(failed)?.len();
-            Ok::<_, anyhow::Error>((manifest, n_machines, left_out, size))
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        let (manifest, n_machines, not_saved, size) = written?;
-        warn(&not_saved);
-        say(format!("{shown}: {}; {}", content(&manifest, n_machines), in_words(size)));
-        say(left_out(paths));
-        Ok(())
     }
+}
+
+/// One more backup in a folder, and fewer old ones.
+fn rotate(paths: &Paths, folder: &Path, n_kept: usize) -> anyhow::Result<()> {
+    if !folder.is_dir() {
+        let folder = folder.display();
+        bail!(
+            "--keep keeps backups in a folder, and {folder} is none: make it first, by mkdir -p {folder}"
+        );
+    }
+    let file = folder.join(rotation::name(Timestamp::now()));
+    let made_unix = save(paths, &file)?;
+    // Before others go.
+    let verified = backup::verify(open(&file)?);
+    verified.with_context(|| format!("{} was made, and can't be restored", file.display()))?;
+    let old = rotation::superfluous(folder, n_kept, &file);
+    let old = old.with_context(|| format!("can't list {}", folder.display()))?;
+    for old in old {
+        fs::remove_file(&old).with_context(|| format!("can't delete {}", old.display()))?;
+        say(format!("{}: deleted, as there are {n_kept} newer ones", old.display()));
+    }
+    as_command(paths, || Ok(note_backup(&paths.database(), made_unix)?))
+        .context("the backup is made, and that is not noted")
+}
+
+/// Makes a backup; when, in seconds since 1970.
+fn save(paths: &Paths, file: &Path) -> anyhow::Result<u64> {
+    let shown = file.display();
+    if file.symlink_metadata().is_ok() {
+        bail!("{shown} is there already: name another file");
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+        let folder = folder.display();
+        bail!(
+            "can't write {shown}: there is no folder {folder}: make it first, by mkdir -p {folder}"
+        );
+    }
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let failed = || format!("can't write {shown}");
+    let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+    let new = new.with_context(failed)?;
+    let written = (|| {
+        let progress = |done: u64, total: u64| show_progress(done, total);
+        let Saved { out, manifest, n_machines, left_out } =
+            backup::create(paths, BufWriter::new(new), progress)?;
+        let new = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+        new.sync_all().with_context(failed)?;
+        fs::rename(&part, file).with_context(failed)?;
+        let size = new.metadata().with_context(failed)?.len();
+        Ok::<_, anyhow::Error>((manifest, n_machines, left_out, size))
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    let (manifest, n_machines, not_saved, size) = written?;
+    warn(&not_saved);
+    say(format!("{shown}: {}; {}", content(&manifest, n_machines), in_words(size)));
+    say(left_out(paths));
+    Ok(manifest.made_unix)
 }
 
 /// What nobody may believe to be saved.
@@ -230,7 +269,7 @@ fn in_words(bytes: u64) -> String {
 }
 
 fn time(unix: u64) -> String {
-    let time = i64::try_from(unix).ok().and_then(|unix| jiff::Timestamp::from_second(unix).ok());
+    let time = i64::try_from(unix).ok().and_then(|unix| Timestamp::from_second(unix).ok());
     time.map_or_else(
         || "an unknown time".to_owned(),
         |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),

@@ -215,6 +215,9 @@ kinds! {
     /// The wall clock was set.
     ClockSet = "clock-set", Notice, hours(24),
         "Let NTP keep this server's clock, so that the times of boots and leases are right.";
+    /// Backups are not made any more.
+    BackupOld = "backup-old", Warning, Passes::WhenOver,
+        "See why by systemctl status bootlace-backup; bootlace backup create FOLDER --keep 14 makes one at once.";
     /// The boot server is root.
     RunsAsRoot = "runs-as-root", Warning, Passes::WhenOver,
         "Make the user bootlace and restart the servers; bootlace check shows how.";

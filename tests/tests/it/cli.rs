@@ -151,6 +151,44 @@ fn check_does_not_take_what_it_may_not_see_for_missing() {
 }
 
 #[test]
+fn backups_are_kept_until_there_are_newer_ones_and_missed_when_none_is_made() {
+    let root = root(GOOD);
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("bootlace-20200101T000000Z.tar.zst");
+    std::fs::write(&old, "").unwrap();
+    std::fs::write(folder.path().join("of-another.tar.zst"), "").unwrap();
+    let keep = ["backup", "create", folder.path().to_str().unwrap(), "--keep", "1"];
+    refuse(&bootlace(root.path(), &keep), &["there is nothing to copy"]);
+    assert!(old.exists(), "nothing goes before there is another one");
+    assert_eq!(bootlace(root.path(), &["machine", "ls"]).status.code(), Some(0));
+    let output = bootlace(root.path(), &keep);
+    assert!(output.status.success(), "{output:?}");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let [new, other] = <[String; 2]>::try_from(names()).unwrap();
+    assert!(new.starts_with("bootlace-2") && !new.contains("20200101"), "{new}");
+    assert_eq!(other, "of-another.tar.zst");
+    let new = folder.path().join(new);
+    let verify = bootlace(root.path(), &["backup", "verify", new.to_str().unwrap()]);
+    assert!(verify.status.success(), "{verify:?}");
+
+    let status = || {
+        let output = bootlace(root.path(), &["status"]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!status().contains("backup"), "{}", status());
+    let note = root.path().join("var/lib/bootlace/state.last-backup");
+    let made: u64 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+    std::fs::write(&note, format!("{}\n", made - 61 * 3600)).unwrap();
+    assert!(status().contains("The last backup was made 2 days ago"), "{}", status());
+}
+
+#[test]
 fn what_is_no_folder_is_named_by_each_command() {
     let root = root(GOOD);
     let [state, cache] = ["var/lib/bootlace", "var/cache/bootlace"].map(|it| root.path().join(it));

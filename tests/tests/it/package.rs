@@ -55,6 +55,10 @@ fn on_a_server(package: &Path) -> Result<()> {
     }
     installed.server().run(&["bash", "-n", "/usr/share/bash-completion/completions/bootlace"])?;
 
+    installed.set_up()?;
+    let undone = installed.server().run(&["bootlace", "setup", "--undo"])?;
+    ensure!(undone.contains("answers nobody"), "{undone}");
+    nobody(&installed).context("after the setup was undone")?;
     installed.configure()?;
     installed.server().run(&[
         "bootlace",
@@ -67,6 +71,9 @@ fn on_a_server(package: &Path) -> Result<()> {
     has_only_its_rights(&installed)?;
     upgrades(&installed, &lan)?;
     hangs(&installed)?;
+    installed.server().run(&["systemctl", "start", "bootlace-backup.service"])?;
+    let backups = installed.server().path("/var/backups/bootlace");
+    ensure!(fs::read_dir(&backups)?.count() == 1, "there is no backup");
     installed.check_health()?;
 
     installed.server().run(&["dpkg", "--remove", "bootlace"])?;
@@ -90,6 +97,7 @@ fn on_a_server(package: &Path) -> Result<()> {
         !installed.server().path("/var/lib/bootlace").exists(),
         "images shall go, and are there"
     );
+    ensure!(!backups.exists(), "backups have the secrets of what went");
     installed.check_health()
 }
 

@@ -4,11 +4,14 @@
 //! all others with their size and digest; they follow in its order, and nothing else does.
 
 mod error;
+mod last;
 mod manifest;
 mod read;
 mod write;
 
 pub use error::BackupError;
+pub use last::note_backup;
+pub(crate) use last::{LAST_BACKUP_MAX_SECONDS, last_backup};
 pub use manifest::{BackupFile, Kind, Manifest};
 pub use read::read_backup;
 pub use write::{digest, write_backup};

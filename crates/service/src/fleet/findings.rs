@@ -2,6 +2,7 @@
 
 use super::machine_state::StateWord;
 use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_cause};
+use crate::backup::{LAST_BACKUP_MAX_SECONDS, last_backup};
 use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
@@ -20,7 +21,7 @@ impl Service {
 
     /// Finds what the state shows, and resolves what it no longer does.
     pub(super) fn look_at_state(&self) {
-        let now = self.now().moment;
+        let (now, now_unix) = (self.now().moment, self.now().unix());
         let holds = |kind, held| self.live_findings().holds(kind, held, now);
         let server = |cause: Option<String>| cause.map(|cause| held(Subject::Server, cause));
         let trouble = self.database().trouble();
@@ -41,6 +42,14 @@ impl Service {
             "The disk that holds the state is full: leases and boots are still stored, in space that is reserved for them"
         );
         holds(FindingKind::StateDiskFull, server(full.map(str::to_owned)).into_iter().collect());
+
+        let made_unix = last_backup(&self.options().database);
+        let old = made_unix.map(|made| now_unix.saturating_sub(made));
+        let old = old.filter(|&seconds| seconds > LAST_BACKUP_MAX_SECONDS).map(|seconds| {
+            let days = seconds / 86_400;
+            format!("The last backup was made {days} days ago, and there was one each day before")
+        });
+        holds(FindingKind::BackupOld, server(old).into_iter().collect());
 
         let exports = self.exports().last();
         let silent = exports.error.as_ref().map(|error| format!("No machine can start: {error}"));

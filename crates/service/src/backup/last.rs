@@ -1,0 +1,31 @@
+//! When the last backup was made of those that are made again and again, so that somebody is told when none is any more.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Older ones are worth a warning: that is two that were not made, if one is made each day.
+pub(crate) const LAST_BACKUP_MAX_SECONDS: u64 = 60 * 3600;
+
+fn note(database: &Path) -> PathBuf {
+    database.with_extension("last-backup")
+}
+
+/// Notes beside the database that a backup of it was made at this time, in seconds since 1970.
+///
+/// # Errors
+/// It can't be written.
+pub fn note_backup(database: &Path, made_unix: u64) -> io::Result<()> {
+    let note = note(database);
+    let new = note.with_extension("last-backup.new");
+    let mut file =
+        File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    writeln!(file, "{made_unix}")?;
+    fs::rename(new, note)
+}
+
+/// When the last one was made; `None` if none is made again and again.
+pub(crate) fn last_backup(database: &Path) -> Option<u64> {
+    fs::read_to_string(note(database)).ok()?.trim().parse().ok()
+}
