@@ -1,5 +1,9 @@
 //! The superblock of ext2, ext3 and ext4: what their reader can't tell, and what it can't read.
 
+mod mounts;
+
+pub(crate) use mounts::{NotMounted, check as check_mounts};
+
 /// Where the superblock begins, from the file system's start, and how long it is.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;
 pub(crate) const SUPERBLOCK_BYTES: usize = 1024;

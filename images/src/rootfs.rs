@@ -3,12 +3,15 @@
 use crate::block::Block;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
-use crate::ext4::{CHECKSUMS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock};
+use crate::ext4::{
+    CHECKSUMS, NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, check_mounts,
+};
 use crate::fat::Fat;
 use crate::partitions::read_if_there;
 use crate::stop::Stop;
 use crate::volumes::{Content, FAT, Volume};
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType, PathBuf};
+use std::io;
 use std::sync::Arc;
 
 /// A file of this size or more is not read into memory: no kernel or module is that big.
@@ -34,6 +37,8 @@ pub struct Rootfs {
     /// Linux has met errors in it, and nobody has repaired them since.
     pub(crate) has_errors: bool,
     n_inodes: u32,
+    disk: Arc<dyn Block>,
+    offset: u64,
 }
 
 enum Files {
@@ -50,8 +55,8 @@ impl Rootfs {
     pub fn open(disk: Arc<dyn Block>, volume: &Volume) -> Result<Self, RootfsError> {
         let &Volume { offset, size_bytes, .. } = volume;
         if volume.content == Content::Other(FAT) {
-            let file_system = Files::Fat(Fat::open(disk, offset, size_bytes)?);
-            return Ok(Self { file_system, has_errors: false, n_inodes: 0 });
+            let file_system = Files::Fat(Fat::open(Arc::clone(&disk), offset, size_bytes)?);
+            return Ok(Self { file_system, has_errors: false, n_inodes: 0, disk, offset });
         }
         let superblock = superblock(disk.as_ref(), offset)?;
         if let Some(why) = superblock.unreadable() {
@@ -64,8 +69,12 @@ impl Rootfs {
                 superblock.size_bytes
             )));
         }
-        let window =
-            Window { disk, offset, size_bytes, hides_checksums: superblock.has_half_checksums };
+        let window = Window {
+            disk: Arc::clone(&disk),
+            offset,
+            size_bytes,
+            hides_checksums: superblock.has_half_checksums,
+        };
         let file_system = Ext4::load(Box::new(window)).map_err(|error| {
             RootfsError::FileSystem(match error {
                 Ext4Error::Incompatible(_) if superblock.needs_recovery => format!(
@@ -75,7 +84,33 @@ impl Rootfs {
             })
         })?;
         let Superblock { has_errors, n_inodes, .. } = superblock;
-        Ok(Self { file_system: Files::Ext4(file_system), has_errors, n_inodes })
+        Ok(Self { file_system: Files::Ext4(file_system), has_errors, n_inodes, disk, offset })
+    }
+
+    /// Whether Linux mounts it, as far as that can be told without it.
+    ///
+    /// # Errors
+    /// It does not, and why.
+    pub fn check_mounts(&self) -> Result<(), RootfsError> {
+        if let Files::Fat(_) = self.file_system {
+            return Ok(());
+        }
+        let read = |buffer: &mut [u8], at: u64| {
+            let at = self.offset.checked_add(at);
+            match at.map(|at| read_if_there(self.disk.as_ref(), at, buffer)) {
+                Some(Ok(true)) => Ok(()),
+                Some(Err(error)) => Err(error),
+                Some(Ok(false)) | None => {
+                    Err(io::Error::other("it leads beyond the end of the file system"))
+                }
+            }
+        };
+        check_mounts(&read).map_err(|why| {
+            RootfsError::FileSystem(match why {
+                NotMounted::Io(error) => error.to_string(),
+                NotMounted::Because(why) => format!("no kernel would mount it, as {why}: {CHECK}"),
+            })
+        })
     }
 
     /// Looks at all folders and at what they name, as far as their checksums tell: what is damaged there would be found
@@ -85,6 +120,7 @@ impl Rootfs {
     /// The first that is damaged, or it was told to stop.
     pub(crate) fn check(&self, stop: &Stop) -> Result<(), CheckError> {
         let Files::Ext4(file_system) = &self.file_system else { return Ok(()) };
+        self.check_mounts().map_err(CheckError::Damaged)?;
         let damaged = |path: &PathBuf, why: String| {
             let path = path.as_path().display().to_string();
             CheckError::Damaged(RootfsError::Read { path, why })

@@ -122,6 +122,11 @@ fn debugfs(disk: &Path, commands: &str) -> String {
 
 /// Changes a byte of an inode, so that its checksum is wrong.
 fn damage_inode(disk: &Path, path: &str) {
+    damage_inode_at(disk, path, 4096);
+}
+
+/// The same where blocks have this size.
+fn damage_inode_at(disk: &Path, path: &str, block_bytes: u64) {
     // "located at block 6, offset 0x0700"
     let told = debugfs(disk, &format!("imap {path}\n"));
     let (_, place) = told.split_once("located at block ").unwrap();
@@ -129,7 +134,7 @@ fn damage_inode(disk: &Path, path: &str) {
     let block: u64 = block.parse().unwrap();
     let offset = u64::from_str_radix(offset.split_whitespace().next().unwrap(), 16).unwrap();
     let file = File::options().read(true).write(true).open(disk).unwrap();
-    let at = block * 4096 + offset + 0x64;
+    let at = block * block_bytes + offset + 0x64;
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[!byte[0]], at).unwrap();
@@ -172,6 +177,43 @@ fn damage_is_called_damage_wherever_it_is() {
     let disk = workshop.disk(&["-t", "ext4"]);
     File::options().write(true).open(&disk).unwrap().write_all_at(&[0xff; 4], 1024 + 0x18).unwrap();
     workshop.check_refused(&disk, "its superblock is damaged: repair it with `e2fsck -f`");
+}
+
+#[test]
+fn what_no_kernel_mounts_is_not_imported() {
+    let workshop = Workshop::new();
+    let damaged = |options: &[&str], at: u64, bytes: &[u8], expected: &str| {
+        let disk = workshop.disk(options);
+        File::options().write(true).open(&disk).unwrap().write_all_at(bytes, at).unwrap();
+        workshop.check_refused(&disk, expected);
+        workshop.check_refused(&disk, "`e2fsck -f`");
+    };
+    let ext4: &[&str] = &["-t", "ext4", "-b", "1024"];
+    let old: &[&str] = &["-t", "ext3", "-b", "1024", "-O", "^metadata_csum,uninit_bg"];
+    let plain: &[&str] = &["-t", "ext3", "-b", "1024"];
+    // Of the fourth of five groups: where its inodes are, and the checksum.
+    let (of_64, of_32) = (2048 + 3 * 64, 2048 + 3 * 32);
+    damaged(ext4, of_64 + 12, &[0x5a], "invalid checksum for block group descriptor 3");
+    damaged(old, of_32 + 12, &[0x5a], "the checksum of the descriptor of its group 3 is wrong");
+    damaged(plain, of_32, &[0; 4], "the block bitmap of its group 3 lies outside");
+    damaged(plain, 1024 + 0x14, &[0], "its first data block is 0");
+    damaged(plain, 1024, &[0x11; 2], "its number of inodes does not fit its groups");
+    damaged(plain, 1024 + 0xe0, &[11], "its journal is no file");
+    let journal = |options: &[&str]| -> u64 {
+        let told = debugfs(&workshop.disk(options), "blocks <8>\n");
+        let block = told.lines().last().unwrap().split_whitespace().next().unwrap();
+        block.parse::<u64>().unwrap() * 1024
+    };
+    for options in [ext4, plain] {
+        damaged(options, journal(options), &[0; 4], "its journal does not begin as one");
+        damaged(options, journal(options) + 0x10, &[0xff], "its journal does not have the size");
+    }
+    let disk = workshop.disk(&["-t", "ext4", "-O", "^metadata_csum"]);
+    debugfs(&disk, "sif <8> links_count 0\n");
+    workshop.check_refused(&disk, "its journal is no file");
+    let disk = workshop.disk(ext4);
+    damage_inode_at(&disk, "<8>", 1024);
+    workshop.check_refused(&disk, "the checksum of its journal's inode is wrong");
 }
 
 #[test]
