@@ -17,6 +17,7 @@ use model::{
 use service::{
     Admin, DamagedVersion, Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog,
     MachineChange, MachineView, Operator, PowerState, Rescue, Status, UnknownVerb, Viewer,
+    WrittenDisk,
 };
 use std::path::PathBuf;
 use wire::Mac;
@@ -36,6 +37,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/machines/{name}", get(machine).put(put_machine).patch(patch).delete(remove))
         .route("/machines/{name}/log", get(kernel_log))
         .route("/machines/{name}/hardware", get(hardware))
+        .route("/machines/{name}/disk", get(disk))
         .route("/machines/{name}/power", post(power))
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
@@ -137,6 +139,12 @@ async fn remove(service: Admin, name: NamePath) -> Answer<StatusCode> {
 async fn kernel_log(service: Viewer, name: NamePath) -> Answer<Json<Option<KernelLog>>> {
     let Path(name) = name?;
     Ok(Json(service.kernel_log(&name).await?))
+}
+
+/// The disk that the machine keeps; `null` if it keeps none.
+async fn disk(service: Viewer, name: NamePath) -> Answer<Json<Option<WrittenDisk>>> {
+    let Path(name) = name?;
+    Ok(Json(service.written_disk(&name).await?))
 }
 
 /// The machine's hardware; `null` until it has reported it, in its first boot.

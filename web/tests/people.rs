@@ -193,6 +193,7 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("DELETE", "/api/v1/machines/{name}", ADMIN),
     ("GET", "/api/v1/machines/{name}/log", READ),
     ("GET", "/api/v1/machines/{name}/hardware", READ),
+    ("GET", "/api/v1/machines/{name}/disk", READ),
     ("POST", "/api/v1/machines/{name}/power", OPERATE),
     ("POST", "/api/v1/machines/{name}/stall", ADMIN),
     ("PUT", "/api/v1/machines/{name}/rescue", ADMIN),

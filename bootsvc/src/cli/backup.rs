@@ -268,7 +268,7 @@ fn in_words(bytes: u64) -> String {
     }
 }
 
-fn time(unix: u64) -> String {
+pub(super) fn time(unix: u64) -> String {
     let time = i64::try_from(unix).ok().and_then(|unix| Timestamp::from_second(unix).ok());
     time.map_or_else(
         || "an unknown time".to_owned(),

@@ -1,5 +1,7 @@
 //! `bootlace machine …`
 
+mod rm;
+
 use super::status::{findings, lines, resets_to_come};
 use super::{advise, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
@@ -91,9 +93,14 @@ pub(super) enum Machine {
         name: MachineName,
     },
     /// Remove a machine and everything it has written; its PC is listed as discovered when it asks again
+    ///
+    /// Asks first if it keeps a disk.
     Rm {
         /// Name of the machine
         name: MachineName,
+        /// Don't ask: delete its disk, too
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -209,35 +216,9 @@ impl Machine {
                 say(format!("# {name}, boot {}\n{list}", hardware.boot));
                 Ok(())
             }
-            Self::Rm { name } => {
-                let site = Site::open(paths)?;
-                let removed: model::Machine = site.get(&url(&name))?;
-                let () = site.send(Method::DELETE, &url(&name), &())?;
-                say(said_of_removed(&site, &removed)?);
-                Ok(())
-            }
+            Self::Rm { name, yes } => rm::remove(paths, &name, yes),
         }
     }
-}
-
-/// What has become of a machine that was removed, of its PC and of its disk.
-fn said_of_removed(site: &Site, removed: &model::Machine) -> anyhow::Result<String> {
-    let discovered: Vec<Discovered> = site.get("/api/v1/discovered")?;
-    let is_seen = discovered.iter().any(|pc| removed.macs().any(|mac| mac == pc.mac));
-    let pc = match is_seen {
-        true => "its PC is listed as discovered again",
-        false => "its PC is listed as discovered when it asks",
-    };
-    let mut said = format!("{}: removed; {pc} ({})", removed.name, macs(removed));
-    let findings = findings(site)?;
-    if let Some(left) = findings
-        .iter()
-        .find(|told| told.is(FindingKind::DiskNotDeleted) && told.is_about(removed.name.as_str()))
-    {
-        said.push('\n');
-        said.push_str(&left.sentences());
-    }
-    Ok(said)
 }
 
 /// Where a machine is in the API.
@@ -311,7 +292,10 @@ fn reset(paths: &Paths, name: &MachineName, reset_disk: bool) -> anyhow::Result<
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
     let machine: model::Machine = site.send(Method::PATCH, &url, &change)?;
     say(match machine.reset_disk {
-        true => format!("{}: what it has written will be discarded at its next boot", machine.name),
+        true => format!(
+            "{0}: what it has written will be discarded at its next boot (bootlace machine reset {0} --undo calls it off)",
+            machine.name
+        ),
         false => format!("{}: keeps what it has written", machine.name),
     });
     Ok(())
@@ -522,23 +506,4 @@ fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 7]> {
         row
     });
     std::iter::once(first).chain(others)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_said_what_becomes_of_a_removed_machine_and_its_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let site = Site::enter(&Paths::under(folder.path()), None).unwrap();
-        let name: MachineName = "lab-07".parse().unwrap();
-        let change = serde_json::json!({ "mac": "52:54:00:00:00:01" });
-        let machine: model::Machine = site.send(Method::PATCH, &url(&name), &change).unwrap();
-        let () = site.send(Method::DELETE, &url(&name), &()).unwrap();
-        let said = said_of_removed(&site, &machine).unwrap();
-        assert!(said.contains("discovered when it asks"), "it was never seen: {said}");
-        assert!(said.contains("is not deleted yet: the storage server does not answer"), "{said}");
-        assert!(said.contains("Start both servers if they don't run"), "{said}");
-    }
 }

@@ -405,7 +405,8 @@ fn asked_by<T, E: Display>(
     }
 }
 
-fn agrees(question: &str, proposed: bool) -> anyhow::Result<bool> {
+/// Whether a person at the terminal agrees; an empty answer is what is `proposed`.
+pub(super) fn agrees(question: &str, proposed: bool) -> anyhow::Result<bool> {
     let choice = if proposed { "Y/n" } else { "y/N" };
     loop {
         match answer(&format!("{question}? [{choice}] "))?.to_lowercase().as_str() {

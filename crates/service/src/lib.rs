@@ -29,7 +29,8 @@ pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, RoomError, Unwritable};
 pub use crate::fleet::{
     DamagedVersion, Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
-    RoomChange, RoomView, SettingsChange, StateWord, Status, image_modules, machine_state,
+    RoomChange, RoomView, SettingsChange, StateWord, Status, WrittenDisk, image_modules,
+    machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{FindingCount, Life, StageTimes};

@@ -230,6 +230,57 @@ fn a_machine_without_a_disk_has_no_writes_that_wait() {
 }
 
 #[test]
+fn a_disk_that_is_kept_is_not_deleted_without_a_question() {
+    let test = "a_disk_that_is_kept_is_not_deleted_without_a_question";
+    let needs = [Need::Root, Need::Program("grub-mkimage"), Need::Program("script")];
+    if !require(test, &needs) {
+        return;
+    }
+    on_a_site("rm-asks", |site| {
+        let layers = site.root().join("var/lib/bootlace/layers");
+        let disk = layers.join("lab-01");
+        fs::create_dir_all(&disk)?;
+        fs::write(disk.join("data"), vec![1; 3_000_000])?;
+        fs::write(disk.join("layer.toml"), "")?;
+        let servers = site.up()?;
+        for (name, mac) in [("lab-01", MAC), ("lab-02", OTHER_MAC)] {
+            site.run(&["machine", "set", name, "--mac", mac])?;
+        }
+        site.run(&["machine", "rm", "lab-02"])?;
+
+        let remove = ["machine", "rm", "lab-01"];
+        let text = told(&command(site, &remove)?, site);
+        ensure!(text.starts_with("Some(2)") && text.contains("--yes"), "{text}");
+        ensure!(text.contains("lab-01 keeps a disk (3.0 MB, written since 20"), "{text}");
+        let at_terminal = |answer: &str| -> Result<Output> {
+            let root = site.root().display();
+            let binary = bootlace_binary()?;
+            let line = format!("{} --root {root} machine rm lab-01", binary.display());
+            let mut script = site.lan().netns().command("script", Signal::SIGKILL);
+            let answers = tempfile::NamedTempFile::new()?;
+            fs::write(&answers, answer)?;
+            script.args(["-qec", &line, "/dev/null"]).stdin(fs::File::open(answers.path())?);
+            Ok(script.output()?)
+        };
+        let text = told(&at_terminal("n\n")?, site);
+        ensure!(text.starts_with("Some(1)") && text.contains("nothing was changed"), "{text}");
+        ensure!(disk.exists(), "it is still there");
+        site.run(&["machine", "set", "lab-01", "--kernel-args", "quiet"])?;
+        let text = told(&at_terminal("y\n")?, site);
+        ensure!(text.starts_with("Some(0)") && text.contains("lab-01: removed"), "{text}");
+        ensure!(!disk.exists(), "{text}");
+
+        fs::create_dir_all(&disk)?;
+        site.run(&["machine", "set", "lab-01", "--mac", MAC])?;
+        let text = told(&command(site, &remove)?, site);
+        ensure!(text.contains("keeps a disk with what it has written"), "{text}");
+        site.run(&[remove.as_slice(), &["--yes"]].concat())?;
+        ensure!(!disk.exists());
+        servers.stop()
+    });
+}
+
+#[test]
 fn check_tells_this_site_s_own_servers_from_another_bootlace() {
     let test = "check_tells_this_site_s_own_servers_from_another_bootlace";
     if !require(test, &[Need::Root, Need::Program("grub-mkimage")]) {

@@ -6,7 +6,35 @@ use crate::service::Service;
 use crate::storage_client;
 use model::{KeptDisk, Machine, MachineName, Site, Subject, WriteMode};
 
+/// The disk that a machine keeps, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct WrittenDisk {
+    /// How much the machine has written to it.
+    pub written_bytes: Option<u64>,
+    /// When it was begun, in seconds since 1970.
+    pub made_unix: Option<u64>,
+}
+
 impl Service {
+    /// The disk that the machine keeps, or should have, as the storage server says, or said last; `None` if it keeps none.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub async fn written_disk(&self, name: &MachineName) -> Result<Option<WrittenDisk>, Error> {
+        if self.site().machine(name).is_none() {
+            return Err(Error::NoMachine(name.clone()));
+        }
+        let told = storage_client::disks(&self.options().storage_socket).await;
+        let is_told = told.is_ok();
+        let disks = told.unwrap_or_else(|_| self.exports().last().disks.to_vec());
+        let disk = disks.iter().find(|disk| disk.machine == *name).map(|disk| WrittenDisk {
+            written_bytes: disk.written_bytes,
+            made_unix: disk.made_unix,
+        });
+        let was_there = !is_told && self.view().kept_disks.contains(name);
+        Ok(disk.or_else(|| was_there.then(WrittenDisk::default)))
+    }
+
     /// The random identity of the disk that the machine keeps, as the storage server says, or said last; `None` if it keeps
     /// none, or that is not known.
     pub(super) async fn disk_id(&self, machine: &MachineName) -> Option<String> {

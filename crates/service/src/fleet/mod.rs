@@ -23,6 +23,7 @@ mod viewer;
 
 pub use discovered::Discovered;
 pub use images::{DamagedVersion, image_modules};
+pub use kept_disks::WrittenDisk;
 pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;

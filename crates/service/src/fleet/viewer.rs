@@ -2,6 +2,7 @@
 
 use super::discovered::Discovered;
 use super::images::DamagedVersion;
+use super::kept_disks::WrittenDisk;
 use super::machine_view::MachineView;
 use super::preview::Preview;
 use super::rooms::RoomView;
@@ -66,6 +67,14 @@ impl Viewer {
     /// The database can't be read.
     pub async fn boots_of(&self, mac: Mac, n_boots: u32) -> Result<Vec<Boot>, Error> {
         self.service().boots_of(mac, n_boots).await
+    }
+
+    /// The disk that the machine keeps, or should have; `None` if it keeps none. Asks the storage server.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub async fn written_disk(&self, name: &MachineName) -> Result<Option<WrittenDisk>, Error> {
+        self.service().written_disk(name).await
     }
 
     /// What a machine is made of; `None`: it has not told.

@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
-use model::{MachineName, StallVerb};
+use model::{MachineName, Size, StallVerb};
 use service::{Admin, MachineChange, MachineView, Operator, PowerVerb, Viewer};
 
 /// Asks before something is lost.
@@ -54,11 +54,16 @@ fn ask(
 
 /// Asks before the machine is removed.
 pub(super) async fn ask_remove(service: Admin, Path(name): Path<String>) -> Page {
+    let parsed = machine_name(&service, &name)?;
+    let disk = service.written_disk(&parsed).await;
+    let disk = disk.map_err(|error| Failure::new(&service, &error))?;
+    let written = disk.and_then(|disk| disk.written_bytes);
+    let kept = written.map_or_else(String::new, |bytes| format!(" ({} on its disk)", Size(bytes)));
     ask(&service, &name, |name, view| Question {
         action: "remove",
         question: format!("Remove {name}?"),
         consequence: format!(
-            "Its disk is closed, and everything it has written is lost. A system that is running from it stops \
+            "Its disk is closed, and everything it has written{kept} is lost. A system that is running from it stops \
              working at once. If the PC {} asks again, it appears under Discovered.",
             view.machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join(", ")
         ),
