@@ -157,6 +157,11 @@ mod tests {
         let restored = restore(&paths, &backup[..], true).unwrap();
         // Configuration and key are the same.
         assert_eq!((restored.placed.len(), restored.aside.len()), (1, 1));
+        let aside = restored.aside[0].to_str().unwrap();
+        let (_, when) = aside.split_once("state.db.before-restore-").unwrap();
+        let pattern: String =
+            when.chars().map(|it| if it.is_ascii_digit() { '0' } else { it }).collect();
+        assert_eq!(pattern, "0000-00-00T00-00-00Z", "{aside}");
         assert_eq!(open(&paths).site().machines.len(), 1);
         assert_eq!(service::expected(&restored.aside[0]).unwrap().n_machines, 2);
     }

@@ -168,7 +168,7 @@ fn write_small(path: &Path, about: &BackupFile, bytes: &[u8]) -> anyhow::Result<
 fn put(target: Target, restored: &mut Restored) -> anyhow::Result<()> {
     let Target { path, new } = target;
     let failed = || format!("can't put {} in place", path.display());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
     if path.symlink_metadata().is_ok() {
         let aside = with_suffix(&path, &format!(".before-restore-{now}"));
         fs::rename(&path, &aside).with_context(failed)?;

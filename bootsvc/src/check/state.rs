@@ -8,6 +8,7 @@ use crate::scratch;
 use crate::serve;
 use crate::site::{self, Site};
 use images::StoreError;
+use model::MachineName;
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use service::{Expected, Unwritable};
@@ -223,7 +224,19 @@ fn disks(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Option<V
         Ok(kept) => kept,
         Err(error) => return Some(viewer.failed(&error)),
     };
-    let missing: Vec<String> = kept.missing.iter().map(ToString::to_string).collect();
+    let names = |machines: &BTreeSet<MachineName>| -> Vec<String> {
+        machines.iter().map(ToString::to_string).collect()
+    };
+    let (missing, older) = (names(&kept.missing), names(&kept.older));
+    if !older.is_empty() {
+        return Some(Verdict::Wrong(format!(
+            "older copies of persistent disks are in {}, or other ones, and not those that the machines had last: of {}. These \
+             machines don't start. The file system that holds the right ones is probably not mounted: mount it. If an older one \
+             was put back on purpose, touch put-back in its folder, and it is taken",
+            layers.display(),
+            listed(&older)
+        )));
+    }
     match (missing.len(), kept.n_there) {
         (0, 0) => None,
         (0, 1) => Some(Verdict::Right(format!("1 disk of a machine in {}", layers.display()))),

@@ -353,6 +353,9 @@ pub struct ExportStatus {
     /// Writes that wait, for instance because the server's disk is full.
     #[serde(default)]
     pub stall: Option<Stall>,
+    /// Writes that find no room fail, by [`StallVerb::Fail`]. Storage servers of before December 2026 don't say it.
+    #[serde(default)]
+    pub fails_writes: bool,
     /// The server's own disk has lost something that the machine had written: the export is read-only until the machine
     /// boots again.
     #[serde(default)]

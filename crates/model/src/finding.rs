@@ -178,7 +178,7 @@ kinds! {
         "Its page and its kernel log say more.";
     /// A machine hangs.
     MachineStuck = "machine-stuck", Warning, Passes::WhenOver,
-        "Its page says how far it got.";
+        "Its page says how far it got, and what helps.";
     /// A machine waits for something that mostly a person has to do.
     MachineWaiting = "machine-waiting", Warning, Passes::WhenOver,
         "It goes on by itself once that is over.";

@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Longest message of the storage server that is shown.
-const MESSAGE_CHARS_MAX: usize = 400;
+const MESSAGE_CHARS_MAX: usize = 600;
 
 /// HTTP status of a body that is JSON, and not what is expected.
 const NOT_UNDERSTOOD: u16 = 422;

@@ -2,6 +2,8 @@
 
 mod notes;
 
+pub(super) use notes::look_at_use;
+
 use super::about::{About, FORMAT, LayerMode};
 use super::error::{LayerError, io_error};
 use super::file::{LayerFile, Recent};

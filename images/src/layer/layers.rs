@@ -4,7 +4,8 @@ mod which;
 
 use super::about::{About, Expected, FORMAT, ForBoot, LayerMode};
 use super::error::{LayerError, io_error};
-use super::files::{Files, folder, kept_in};
+use super::files::{Files, folder, kept_in, look_at_use};
+use super::last_use::LastUse;
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::block::Block;
@@ -158,6 +159,12 @@ impl Layers {
             }
             kept => kept,
         }
+    }
+
+    /// How far the machine's persistent layer in `dir` has come, for who has not opened it; and whether a person has said that
+    /// it is to be taken although it is not the one that was there last. `None`: there is none, or that can't be read.
+    pub fn look_at_use(dir: &Path, machine: &MachineName) -> Option<(LastUse, bool)> {
+        look_at_use(dir, machine)
     }
 
     /// Machines that have a persistent layer in the folder, whatever state that is in.

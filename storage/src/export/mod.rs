@@ -62,6 +62,7 @@ impl Export {
             layer_bytes: self.disk.layer_bytes().unwrap_or(0),
             counters: self.counters.snapshot(),
             stall: self.stalls.status(),
+            fails_writes: self.stalls.are_failed(),
             // Without a layer nothing is written in the first place.
             has_lost_writes: LayerMode::of(spec.write_mode).is_some() && self.disk.is_read_only(),
         }

@@ -195,7 +195,8 @@ impl Stalls {
         Stalled { stalls: self, n_resumed: state.n_resumed, n_failed: state.n_failed }
     }
 
-    fn are_failed(&self) -> bool {
+    /// Whether requests that find no room fail, as was decided.
+    pub(crate) fn are_failed(&self) -> bool {
         self.are_failed.load(Ordering::Acquire)
     }
 

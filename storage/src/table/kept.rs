@@ -139,6 +139,8 @@ pub struct KeptDisks {
     pub n_there: usize,
     /// Machines of which one was there, and is not.
     pub missing: BTreeSet<MachineName>,
+    /// Machines of which an older copy is there, or another one, and not the one that they had last.
+    pub older: BTreeSet<MachineName>,
 }
 
 /// Which disks are in the folder `layers`, and which are missing of those that are noted beside `table` or are `known`
@@ -151,12 +153,22 @@ pub fn kept_disks(
     layers: &Path,
     known: &[MachineName],
 ) -> Result<KeptDisks, ExportError> {
-    let mut missing = read(&file_of(table))?.machine;
+    let File { machine: mut missing, last } = read(&file_of(table))?;
     missing.extend(known.iter().cloned());
     Place::new(table, layers).look()?;
     let there = Layers::look(layers)?;
     missing.retain(|machine| !there.contains(machine));
-    Ok(KeptDisks { n_there: there.len(), missing })
+    let is_older = |machine: &MachineName| {
+        let mut last = last.iter();
+        let noted =
+            last.find(|last| (&last.machine, last.mode) == (machine, LayerMode::Persistent));
+        let found = Layers::look_at_use(layers, machine);
+        noted
+            .zip(found)
+            .is_some_and(|(noted, (found, is_put_back))| !is_put_back && found.is_not(&noted.layer))
+    };
+    let older: BTreeSet<_> = there.iter().filter(|machine| is_older(machine)).cloned().collect();
+    Ok(KeptDisks { n_there: there.len() - older.len(), missing, older })
 }
 
 fn file_of(table: &Path) -> PathBuf {
@@ -184,6 +196,7 @@ mod tests {
         let of = |n_there, missing: &[&str]| KeptDisks {
             n_there,
             missing: missing.iter().map(|text| name(text)).collect(),
+            older: BTreeSet::new(),
         };
         assert_eq!(look(&[]).unwrap(), of(0, &[]));
         assert_eq!(look(&[name("lab-01")]).unwrap(), of(0, &["lab-01"]));

@@ -54,9 +54,20 @@ fn an_older_copy_of_a_disk_that_is_kept_is_given_to_nobody() {
     assert!(refused(&answer).contains("layers/lab-01/put-back"), "{answer}");
     let told = server.ask("GET", "/v1/disks", "");
     assert!(told.contains("the persistent disk of lab-01") && told.contains("put-back"), "{told}");
+    let look = || {
+        let (table, layers) =
+            (server.folder().join("exports.toml"), server.folder().join("layers"));
+        let kept = storage::kept_disks(&table, &layers, &[]).unwrap();
+        (kept.n_there, kept.missing.len(), kept.older.len())
+    };
+    assert_eq!(look(), (0, 0, 1));
+    fs::write(server.folder().join("layers/lab-01/put-back"), "").unwrap();
+    assert_eq!(look(), (1, 0, 0), "a person says that it is to be taken");
+    fs::remove_file(server.folder().join("layers/lab-01/put-back")).unwrap();
 
     // It is mounted, and both go on by themselves.
     exchange(&server);
+    assert_eq!(look(), (1, 0, 0));
     assert_eq!(first_byte(&mut FIRST.attach(&server, 3)), 0xaa);
     assert!(is_done(&NEXT.put(&server, "persistent")));
     assert_eq!(first_byte(&mut NEXT.attach(&server, 1)), 0xaa);

@@ -132,7 +132,8 @@ fn a_machine_that_gets_errors_gets_them_until_there_is_room_again() {
         write(&mut stream, u64::from(offset * MIB), 4 * MIB);
         assert_ne!(reply(&mut stream), 0);
     }
-    assert!(server.exports().contains("\"stall\":null"));
+    let told = server.exports();
+    assert!(told.contains("\"stall\":null,\"fails_writes\":true"), "{told}");
     // What is in its place already needs no room, and shows nothing.
     write(&mut stream, 0, 4096);
     assert_eq!(reply(&mut stream), 0);
@@ -148,6 +149,7 @@ fn a_machine_that_gets_errors_gets_them_until_there_is_room_again() {
     room("size=6m");
     write(&mut stream, 0, 4 * MIB);
     assert_eq!(reply(&mut stream), 0);
+    assert!(server.exports().contains("\"fails_writes\":false"));
     write(&mut stream, 4 * u64::from(MIB), 4 * MIB);
     wait_for(&server, "\"why\":\"the storage server's disk is full\"");
     // The same by decision.

@@ -75,12 +75,18 @@ impl Service {
         });
         holds(FindingKind::NoInitrd, no_initrd.collect());
 
+        let mut without_disk = BTreeSet::new();
         let missing = exports.disks.iter().filter_map(|disk| {
             let why = disk.trouble.as_ref()?;
             Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
         });
-        holds(FindingKind::DiskMissing, missing.collect());
-        holds(FindingKind::DiskOfAnother, self.disks_of_others(&site));
+        for (kind, found) in [
+            (FindingKind::DiskMissing, missing.collect()),
+            (FindingKind::DiskOfAnother, self.disks_of_others(&site)),
+        ] {
+            without_disk.extend(found.iter().map(|held: &Held| held.subject.clone()));
+            holds(kind, found);
+        }
         let broken = exports.list.iter().filter(|export| export.has_lost_writes).map(|export| {
             let cause = "The storage server could not write to its own disk what the machine had written: the machine's disk \
                          is read-only until it boots again, and what it wrote last may be lost";
@@ -124,7 +130,14 @@ impl Service {
             (FindingKind::MachineStuck, StateWord::Stuck),
             (FindingKind::MachineWaiting, StateWord::Waiting),
         ] {
-            let needy = machines.iter().filter(|view| view.state.word == word);
+            // What is wrong with its disk is told already.
+            let is_told = |view: &MachineView| {
+                let name = &view.machine.name;
+                let is_for_it =
+                    view.state.cause.contains(&format!("the persistent disk of {name}"));
+                word == StateWord::Waiting && is_for_it && without_disk.contains(&subject(view))
+            };
+            let needy = machines.iter().filter(|view| view.state.word == word && !is_told(view));
             let needy = needy.map(|view| Held {
                 since_unix_ms: view.state.since_unix_ms,
                 ..held(subject(view), view.state.cause.clone())

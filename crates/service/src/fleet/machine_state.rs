@@ -137,18 +137,25 @@ pub fn machine_state(
         export.is_some_and(|export| export.spec.root == RootKind::Nbd && export.connections == 0);
     let disk_open = export.is_some_and(|export| export.connections > 0);
     if let Some(stall) = export.and_then(|export| export.stall.as_ref()) {
-        let stalled = state(
-            StateWord::Stuck,
-            format!(
-                "Its writes have been waiting for {} s, because {}. It goes on by itself when that is over{}{}.",
-                stall.seconds,
-                stall.why,
-                if stall.remedy.is_empty() { "" } else { ": " },
-                stall.remedy
+        let helps = if stall.remedy.is_empty() { "" } else { ": " };
+        let over = format!("It goes on by itself when that is over{helps}{}.", stall.remedy);
+        let (seconds, why) = (stall.seconds, &stall.why);
+        return MachineState {
+            word: StateWord::Stuck,
+            sentence: format!(
+                "Its writes have been waiting for {seconds} s, because {why}. {over}"
             ),
+            since_unix_ms: Some(now_unix_ms.saturating_sub(seconds.saturating_mul(1000))),
+            cause: format!("Its writes wait, because {why}. {over}"),
+        };
+    }
+    if export.is_some_and(|export| export.fails_writes) {
+        return state(
+            StateWord::Stuck,
+            "Its writes that find no room get errors, as somebody has decided: until there is room again, they are to wait, or it \
+             boots again."
+                .to_owned(),
         );
-        let cause = format!("Its writes wait, because {}.", stall.why);
-        return MachineState { cause, ..stalled };
     }
     match last.stage {
         _ if n_wordless >= WORDLESS_BOOTS && last.stage <= Stage::Initrd => {
@@ -408,12 +415,20 @@ mod tests {
             layer_bytes: 0,
             counters: ExportCounters::default(),
             stall: Some(Stall { seconds: 12, requests: 3, why, remedy: "delete files".to_owned() }),
+            fails_writes: false,
             has_lost_writes: false,
         };
         let boot = boot(&[(Stage::Up, 9000)]);
         let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 0, 100_000);
         assert_eq!(state.word, StateWord::Stuck);
         assert!(state.sentence.contains("for 12 s, because the storage server's disk is full"));
+        assert_eq!(state.since_unix_ms, Some(88_000), "that is 12 s ago");
+        assert!(state.cause.contains("full. It goes on by itself when that is over: delete files"));
+        // Somebody decides that they fail: none waits, and that is not all right.
+        let failing = ExportStatus { stall: None, fails_writes: true, ..export };
+        let state = machine_state(Some(&boot), None, Some(&failing), Life::Alive, 0, 100_000);
+        assert_eq!(state.word, StateWord::Stuck);
+        assert!(state.sentence.contains("get errors, as somebody has decided"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ const FINDINGS_OF_KIND_MAX: usize = 256;
 const NEWS_MAX: usize = 1024;
 
 /// Longest cause in characters. It may quote what a stranger sent.
-const CAUSE_CHARS_MAX: usize = 400;
+const CAUSE_CHARS_MAX: usize = 600;
 
 /// All findings.
 #[derive(Debug, Default)]

@@ -178,3 +178,31 @@ async fn a_deletion_that_comes_back_with_a_database_hits_no_other_disk() {
     let (service, _) = restore(folder.path(), &copy);
     assert!(!deletes(&service).await, "it is another one");
 }
+
+#[tokio::test]
+async fn a_disk_that_is_missing_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    super::add_files(folder.path(), "debian", 1);
+    service.boot_started(MAC, model::Firmware::Bios).await.unwrap();
+    let why = "lab-07 can't start yet: the storage server refuses: the persistent disk of lab-07 is not there";
+    service.waits_in_loader(MAC, why);
+    let told = |trouble: Option<&str>| {
+        let report = DiskReport {
+            machine: name(),
+            stands_on: None,
+            trouble: trouble.map(str::to_owned),
+            owner: None,
+            written_bytes: None,
+            made_unix: None,
+        };
+        let asked = Some(service.now().moment);
+        service.exports().put(Answer { asked, disks: Arc::new(vec![report]), ..Answer::default() });
+    };
+    told(None);
+    let text = cause(&service, FindingKind::MachineWaiting).await.unwrap();
+    assert!(text.contains("the persistent disk of lab-07"), "{text}");
+    told(Some("the persistent disk of lab-07 is not there"));
+    assert_eq!(cause(&service, FindingKind::MachineWaiting).await, None);
+    assert!(cause(&service, FindingKind::DiskMissing).await.is_some());
+}

@@ -9,7 +9,7 @@ use model::{BootId, DiskOwner, MachineName};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// See [`Files::put_back_path`].
 const PUT_BACK: &str = "put-back";
@@ -109,4 +109,13 @@ impl Files {
             _ => Ok(()),
         }
     }
+}
+
+/// See [`Layers::look_at_use`](crate::layer::Layers::look_at_use).
+pub(in crate::layer) fn look_at_use(dir: &Path, machine: &MachineName) -> Option<(LastUse, bool)> {
+    let folder = dir.join(folder(machine, LayerMode::Persistent));
+    let about: About = toml::from_str(&fs::read_to_string(folder.join("layer.toml")).ok()?).ok()?;
+    let (count, boot) = last_use::read(&folder).ok()?.unwrap_or((0, about.boot));
+    let is_put_back = folder.join(PUT_BACK).exists();
+    Some((LastUse { id: about.id, count, boot }, is_put_back))
 }

@@ -100,6 +100,7 @@ struct MachinePage {
     can_stop: bool,
     /// Whether its writes are waiting for room.
     is_stalled: bool,
+    fails_writes: bool,
     /// What it was asked to do, and what became of that.
     power: Option<String>,
     rescue: Option<Rescue>,
@@ -216,6 +217,7 @@ pub(super) async fn page(
         boot,
         earlier: earlier.iter().map(|boot| earlier_boot(boot, now)).collect(),
         is_stalled: view.export.as_ref().is_some_and(|export| export.stall.is_some()),
+        fails_writes: view.export.as_ref().is_some_and(|export| export.fails_writes),
         can_stop: view.state.word == StateWord::Up && view.is_proven,
         power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
