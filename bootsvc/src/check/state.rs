@@ -176,10 +176,9 @@ fn damaged_images(paths: &Paths) -> Option<Verdict> {
 /// Whether the image versions are there that the database knows.
 fn images(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Verdict {
     let folder = paths.images();
-    let there =
-        images::Store::look(&folder).and_then(|store| Ok((store.list()?, store.dir().to_owned())));
+    let there = images::Store::look(&folder).and_then(|store| store.given_out().and(store.list()));
     let versions = match there {
-        Ok((versions, _)) => versions,
+        Ok(versions) => versions,
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Vec::new()
         }
@@ -194,6 +193,10 @@ fn images(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Verdict
         .filter(|known| !is_there(known))
         .map(|(image, version)| format!("{image}/v{version}"))
         .collect();
+    // Machines that keep no disk boot the newest one.
+    let are_older = known.iter().filter(|known| !is_there(known)).all(|known| {
+        versions.iter().any(|it| it.image.as_str() == known.0 && it.version > known.1)
+    });
     match (missing.len(), versions.len()) {
         (0, 0) => Verdict::Right(
             "no images yet; import one: bootlace image import FILE --name NAME".into(),
@@ -205,6 +208,14 @@ fn images(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Verdict
              it, or put them back from a backup",
             folder.display(),
             listed(&missing)
+        )),
+        _ if are_older => Verdict::Better(format!(
+            "of the images that the database knows, {} {} not in {}, or damaged; newer versions are there. Only machines \
+             whose persistent disk was made on what is missing don't start. Mount the file system that holds it, put it \
+             back from a backup, or import the same disk again",
+            listed(&missing),
+            if missing.len() == 1 { "is" } else { "are" },
+            folder.display()
         )),
         _ => Verdict::Wrong(format!(
             "of the images that the database knows, {} {} not in {}, or damaged: machines don't start with what is \
@@ -295,6 +306,24 @@ mod tests {
             fs::create_dir_all(paths.layers()).unwrap();
         }
         assert_eq!(fs::read_dir(paths.images()).unwrap().count(), 0, "a check makes nothing");
+        let add = |version: u32| {
+            let folder = paths.images().join(format!("debian-12/{version}"));
+            fs::create_dir_all(&folder).unwrap();
+            let about = format!(
+                "image = \"debian-12\"\nversion = {version}\ndigest = \"00\"\nsize_bytes = 4096\n\
+                 file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n"
+            );
+            fs::write(folder.join("image.toml"), about).unwrap();
+        };
+        add(1);
+        let told = wrong(images(&paths, Some(&expected()), THEIRS));
+        assert!(told.contains("debian-12/v2 is not in"), "{told}");
+        fs::remove_dir_all(paths.images().join("debian-12")).unwrap();
+        add(2);
+        let verdict = images(&paths, Some(&expected()), THEIRS);
+        assert!(matches!(&verdict, Verdict::Better(told) if told.contains("debian-12/v1 is not")));
+        fs::write(paths.images().join(".numbers.toml"), "").unwrap();
+        assert!(wrong(images(&paths, Some(&expected()), THEIRS)).contains("it is empty"));
         fs::create_dir(paths.layers().join("lab-07")).unwrap();
         assert!(matches!(disks(&paths, Some(&expected()), THEIRS), Some(Verdict::Right(_))));
     }

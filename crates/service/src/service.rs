@@ -44,7 +44,7 @@ struct Inner {
     lease_clock: Arc<LeaseClock>,
     image_troubles: ImageTroubles,
     disk_deletions: DiskDeletions,
-    /// Image versions that were in the store when it was looked at the last time before this process.
+    /// Image versions that were in the store once, and were not when this process began.
     lost_versions: Arc<Vec<ImageVersion>>,
     lookups: Semaphore,
     passwords: Passwords,

@@ -225,8 +225,9 @@ impl Store {
         if !dir.try_exists().map_err(io_error("read", &dir))? {
             return Ok(Vec::new());
         }
-        let mut numbers: Vec<u32> =
-            names_in(&dir)?.iter().filter_map(|name| name.parse().ok()).collect();
+        // `007` is not where version 7 is.
+        let number = |name: &String| name.parse().ok().filter(|it: &u32| it.to_string() == *name);
+        let mut numbers: Vec<u32> = names_in(&dir)?.iter().filter_map(number).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }

@@ -51,7 +51,15 @@ impl Store {
     pub(super) fn next_number(&self, image: &ImageName) -> Result<u32, StoreError> {
         let given = self.given(image)?;
         let last = given.keys().next_back().copied().unwrap_or(0);
-        Ok(last.max(self.last_removed(image)?).saturating_add(1))
+        let last = last.max(self.last_removed(image)?);
+        last.checked_add(1).ok_or_else(|| StoreError::Damaged {
+            path: self.dir.join(image.as_str()),
+            why: format!(
+                "there is no number after {last}. No import has made a version with that: move its folder away, and its \
+                 lines out of {}",
+                self.numbers_path().display()
+            ),
+        })
     }
 
     /// The number is given out for this content, or its version is removed on purpose. To be called under the lock.
@@ -71,9 +79,20 @@ impl Store {
         replace(&path, text.as_bytes()).map_err(io_error("write", &path))
     }
 
+    /// Versions that an import has made and nobody has removed on purpose, as far as that was noted.
+    ///
+    /// # Errors
+    /// What was noted can't be read.
+    pub fn given_out(&self) -> Result<Vec<(ImageName, u32)>, StoreError> {
+        let kept = self.noted()?.given.into_iter().filter(|given| given.digest.is_some());
+        Ok(kept.map(|given| (given.image, given.version)).collect())
+    }
+
     fn noted(&self) -> Result<Numbers, StoreError> {
         let path = self.numbers_path();
         let why = match fs::read_to_string(&path) {
+            // Nobody writes it so: a crash of the host has left it.
+            Ok(text) if text.trim().is_empty() => "it is empty",
             Ok(text) => match toml::from_str(&text) {
                 Ok(numbers) => return Ok(numbers),
                 Err(_) => "it is not what an import wrote",

@@ -58,7 +58,7 @@ impl Store {
         Some(VersionTrouble { why, has_kernel: true, has_changed: false })
     }
 
-    /// Versions that are in the store and with which machines can't start, by image and number.
+    /// Versions that are in the store, or were and are to be, and with which machines can't start, by image and number.
     ///
     /// # Errors
     /// The store can't be read.
@@ -72,6 +72,13 @@ impl Store {
                     Err(error) => Some(self.unreadable(&image, number, error)),
                 };
                 troubles.extend(trouble.map(|trouble| ((image.clone(), number), trouble)));
+            }
+        }
+        // That the notes can't be read is for who imports: what is known of the others is told all the same.
+        for (image, number) in self.given_out().unwrap_or_default() {
+            if let Err(error @ StoreError::Missing { .. }) = self.version(&image, number) {
+                let gone = self.unreadable(&image, number, error);
+                troubles.entry((image, number)).or_insert(gone);
             }
         }
         Ok(troubles)
@@ -107,7 +114,8 @@ impl Store {
 
 fn size_of(path: PathBuf) -> Result<(PathBuf, u64), String> {
     match fs::metadata(&path) {
-        Ok(file) => Ok((path, file.len())),
+        Ok(file) if file.is_file() => Ok((path, file.len())),
+        Ok(_) => Err(format!("{} is no file", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(format!("{} is gone", path.display()))
         }
@@ -159,5 +167,44 @@ mod tests {
             assert_eq!((image.as_str(), *number), ("debian", version));
             assert!(trouble.why.ends_with(says), "{troubles:?}");
         }
+    }
+
+    #[test]
+    fn a_version_that_was_given_out_and_is_gone_is_missed_until_it_is_removed_on_purpose() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = folder.path().join(".numbers.toml");
+        let given = "[[given]]\nimage = \"debian\"\nversion = 3\ndigest = \"00\"\n\
+                     [[given]]\nimage = \"debian\"\nversion = 2\n";
+        fs::write(&notes, given).unwrap();
+        fs::create_dir_all(folder.path().join("debian/007")).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let troubles: Vec<_> = store.troubles().unwrap().into_iter().collect();
+        let [((image, 3), trouble)] = &troubles[..] else { panic!("{troubles:?}") };
+        assert_eq!(image.as_str(), "debian");
+        assert!(trouble.why.ends_with("debian/3 is gone"), "{trouble:?}");
+        assert_eq!(store.next_number(image).unwrap(), 4);
+        fs::create_dir_all(folder.path().join("debian/4294967295")).unwrap();
+        store.next_number(image).unwrap_err();
+        fs::remove_dir_all(folder.path().join("debian/4294967295")).unwrap();
+        fs::write(&notes, "\n").unwrap();
+        let error = store.given_out().unwrap_err().to_string();
+        assert!(error.contains("it is empty") && error.contains("backup"), "{error}");
+        assert_eq!(store.troubles().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_folder_in_place_of_a_file_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join("debian/1");
+        fs::create_dir_all(version.join("disk.raw")).unwrap();
+        let about = "image = \"debian\"\nversion = 1\ndigest = \"00\"\nsize_bytes = 4096\n\
+                     file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n";
+        fs::write(version.join("image.toml"), about).unwrap();
+        fs::write(version.join("vmlinuz"), "kernel").unwrap();
+        fs::create_dir_all(folder.path().join("debian/2/image.toml")).unwrap();
+        let troubles = Store::open(folder.path()).unwrap().troubles().unwrap();
+        let why: Vec<_> = troubles.values().map(|trouble| &trouble.why).collect();
+        assert!(why[0].ends_with("disk.raw is no file"), "{why:?}");
+        assert!(why[1].contains("image.toml"), "{why:?}");
     }
 }

@@ -15,7 +15,7 @@ pub struct Expected {
     pub n_machines: u64,
     /// How many accounts of administrators there are.
     pub n_admins: u64,
-    /// Image versions, by name and number.
+    /// Image versions, by name and number; those that were lost, too.
     pub images: Vec<(String, u32)>,
     /// Machines of which the storage server has a disk that they keep.
     pub disks: Vec<MachineName>,
@@ -43,8 +43,14 @@ pub fn expected(database: &Path) -> Result<Expected, Error> {
 }
 
 fn images(connection: &Connection) -> rusqlite::Result<Vec<(String, u32)>> {
-    let mut query =
-        connection.prepare("SELECT image, version FROM image_version ORDER BY image, version")?;
+    // Older releases forgot what was lost.
+    let lost = match connection.table_exists(None, "lost_image_version")? {
+        true => "UNION SELECT image, version FROM lost_image_version",
+        false => "",
+    };
+    let mut query = connection.prepare(&format!(
+        "SELECT image, version FROM image_version {lost} ORDER BY image, version"
+    ))?;
     query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 

@@ -12,10 +12,19 @@ use std::path::Path;
 impl Transaction<'_> {
     /// All image versions, by image and version.
     pub(crate) fn image_versions(&self) -> rusqlite::Result<Vec<ImageVersion>> {
-        let mut query = self.sql().prepare_cached(
+        self.versions_of("image_version")
+    }
+
+    /// Versions that were in the store and are not, by image and version.
+    pub(crate) fn lost_image_versions(&self) -> rusqlite::Result<Vec<ImageVersion>> {
+        self.versions_of("lost_image_version")
+    }
+
+    fn versions_of(&self, table: &str) -> rusqlite::Result<Vec<ImageVersion>> {
+        let mut query = self.sql().prepare_cached(&format!(
             "SELECT image, version, digest, size_bytes, partition, file_system, kernel_version, os_name, \
-             imported_unix FROM image_version ORDER BY image, version",
-        )?;
+             imported_unix FROM {table} ORDER BY image, version",
+        ))?;
         let rows = query.query_map([], |row| {
             let file_system = row.get::<_, String>(5)?;
             Ok(ImageVersion {
@@ -34,7 +43,7 @@ impl Transaction<'_> {
         rows.collect()
     }
 
-    /// Adds an image version, in place of the one with the same number.
+    /// Adds an image version, in place of the one with the same number. It is lost no more.
     pub(crate) fn put_image_version(&self, version: &ImageVersion) -> rusqlite::Result<()> {
         self.sql().execute(
             "INSERT OR REPLACE INTO image_version VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -50,12 +59,16 @@ impl Transaction<'_> {
                 version.imported_unix,
             ],
         )?;
+        self.sql().execute(
+            "DELETE FROM lost_image_version WHERE (image, version, digest) = (?1, ?2, ?3)",
+            params![version.image.as_str(), version.version, version.digest],
+        )?;
         self.touch(Part::Images);
         Ok(())
     }
 }
 
-/// Makes the index say what the store holds, which `list` tells; returns what fell out of it.
+/// Makes the index say what the store holds, which `list` tells; returns what was in it once, and is in the store no more.
 pub(crate) fn index(
     database: &Path,
     list: impl Fn() -> Result<Vec<ImageVersion>, Error>,
@@ -63,20 +76,25 @@ pub(crate) fn index(
     let failed = |source| refused(database, source);
     let mut connection = schema::open(database)?;
     if Transaction::new(&connection).image_versions().map_err(failed)? == list()? {
-        return Ok(Vec::new());
+        return Transaction::new(&connection).lost_image_versions().map_err(failed);
     }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Looked at again under the lock: what another process imported since is in the store before it
     // is in the index, and must not fall out of the index by an older look.
     let versions = list()?;
-    let mut lost = Transaction::new(&transaction).image_versions().map_err(failed)?;
-    lost.retain(|known| !versions.contains(known));
-    transaction.execute("DELETE FROM image_version", []).map_err(failed)?;
+    // What is there is taken out of these again.
+    transaction
+        .execute_batch(
+            "INSERT OR REPLACE INTO lost_image_version SELECT image, version, digest, size_bytes, partition, \
+             file_system, kernel_version, os_name, imported_unix FROM image_version; DELETE FROM image_version",
+        )
+        .map_err(failed)?;
     let tables = Transaction::new(&transaction);
     for version in &versions {
         tables.put_image_version(version).map_err(failed)?;
     }
+    let lost = tables.lost_image_versions().map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok(lost)
 }

@@ -205,6 +205,19 @@ const ADDITIONS: &str = "
         mac     TEXT NOT NULL UNIQUE,
         machine TEXT NOT NULL REFERENCES machine ON DELETE CASCADE
     ) STRICT;
+    -- Image versions that were in the image store and are not, as they were.
+    CREATE TABLE IF NOT EXISTS lost_image_version (
+        image          TEXT NOT NULL,
+        version        INTEGER NOT NULL,
+        digest         TEXT NOT NULL,
+        size_bytes     INTEGER NOT NULL,
+        partition      INTEGER,
+        file_system    TEXT NOT NULL,
+        kernel_version TEXT NOT NULL,
+        os_name        TEXT,
+        imported_unix  INTEGER NOT NULL,
+        PRIMARY KEY (image, version)
+    ) STRICT;
     -- Not `room`: this is what the reserve on the disk makes and drops, in older releases as well.
     CREATE TABLE IF NOT EXISTS site_room (
         name        TEXT PRIMARY KEY,

@@ -182,6 +182,32 @@ async fn images_that_are_not_mounted_are_missed_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_lost_is_missed_at_each_start_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    drop(site(folder.path(), WriteMode::Discard).await);
+    let (version, away) = (options.images.join("debian/1"), folder.path().join("away"));
+    std::fs::rename(&version, &away).unwrap();
+    for _ in 0..3 {
+        let service = Service::open(options.clone()).unwrap();
+        let damaged = service.damaged_images().await;
+        let [DamagedVersion { version: 1, why, starts: false, .. }] = &damaged[..] else {
+            panic!("{damaged:?}");
+        };
+        assert!(why.ends_with("debian/1 is gone"), "{why}");
+        assert!(cause(&service, FindingKind::ImageDamaged).await.is_some());
+        let expected = crate::expected(&options.database).unwrap();
+        assert_eq!(expected.images, [("debian".to_owned(), 1)]);
+    }
+    std::fs::rename(&away, &version).unwrap();
+    add_files(folder.path(), "debian", 1);
+    for _ in 0..2 {
+        let service = Service::open(options.clone()).unwrap();
+        assert_eq!(service.damaged_images().await, []);
+    }
+}
+
+#[tokio::test]
 async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let service = site(folder.path(), WriteMode::Persistent).await;
