@@ -76,6 +76,11 @@ impl Store {
         }
         // That the notes can't be read is for who imports: what is known of the others is told all the same.
         for (image, number) in self.given_out().unwrap_or_default() {
+            // Where there is a newer one, somebody has probably deleted this to make room; whose disk was made on it hears of
+            // it from that.
+            if self.numbers(&image).unwrap_or_default().iter().any(|there| *there > number) {
+                continue;
+            }
             if let Err(error @ StoreError::Missing { .. }) = self.version(&image, number) {
                 let gone = self.unreadable(&image, number, error);
                 troubles.entry((image, number)).or_insert(gone);
@@ -183,6 +188,10 @@ mod tests {
         assert_eq!(image.as_str(), "debian");
         assert!(trouble.why.ends_with("debian/3 is gone"), "{trouble:?}");
         assert_eq!(store.next_number(image).unwrap(), 4);
+        fs::create_dir_all(folder.path().join("debian/4")).unwrap();
+        let newer: Vec<_> = store.troubles().unwrap().into_keys().map(|it| it.1).collect();
+        assert_eq!(newer, [4], "the third was deleted, as there is a newer one");
+        fs::remove_dir_all(folder.path().join("debian/4")).unwrap();
         fs::create_dir_all(folder.path().join("debian/4294967295")).unwrap();
         store.next_number(image).unwrap_err();
         fs::remove_dir_all(folder.path().join("debian/4294967295")).unwrap();

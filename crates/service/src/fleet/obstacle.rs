@@ -99,7 +99,11 @@ impl Service {
             let are_back = lost.iter().any(is_back);
             // Also what no index knows: a description that can't be read is in none since the last start but one.
             let mut troubles = store.troubles().unwrap_or_default();
-            let all = site.images.iter().chain(lost.iter());
+            let has_newer = |lost: &&ImageVersion| {
+                site.newest(&lost.image).is_some_and(|newest| newest.version > lost.version)
+            };
+            let lost = lost.iter().filter(|lost| !has_newer(lost));
+            let all = site.images.iter().chain(lost);
             troubles.extend(all.filter_map(|version| {
                 let trouble = store.trouble(version)?;
                 Some(((version.image.clone(), version.version), trouble))
