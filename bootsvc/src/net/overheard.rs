@@ -61,8 +61,8 @@ impl Overheard {
         let (mut frame, mut of_vlan) = (vec![0; FRAME_MAX], [0; 64]);
         let end = Instant::now() + time;
         loop {
+            // In no order: who floods the network keeps no question from being asked.
             tokio::select! {
-                biased;
                 () = sleep_until(end) => return Ok(heard),
                 read = frames.recv(&mut frame) => heard.hear(&frame[..read?]),
                 _ = turns.tick() => if let Some(address) = wanted.next() {
