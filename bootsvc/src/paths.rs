@@ -117,6 +117,11 @@ impl Paths {
         self.state().join("images")
     }
 
+    /// Long work, as others see it.
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.state().join("jobs")
+    }
+
     /// What machines write.
     pub(crate) fn layers(&self) -> PathBuf {
         self.state().join("layers")

@@ -244,7 +244,15 @@ impl Work<'_> {
         drop(block);
 
         let disk_path = self.disk_path();
-        image.convert(&disk_path, progress).map_err(failed)?;
+        let in_bytes = |bytes: u64, of: u64| {
+            let share = u128::from(bytes) * u128::from(disk_bytes) / u128::from(of.max(1));
+            u64::try_from(share).unwrap_or(disk_bytes)
+        };
+        let mut convert_progress = |share: Progress| {
+            let done_bytes = in_bytes(share.done_bytes, share.total_bytes);
+            progress(Progress { step: share.step, done_bytes, total_bytes: disk_bytes });
+        };
+        image.convert(&disk_path, &mut convert_progress).map_err(failed)?;
         let disk = std::fs::OpenOptions::new()
             .read(true)
             .write(true)

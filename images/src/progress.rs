@@ -7,8 +7,7 @@ pub struct Progress {
     pub step: Step,
     /// Bytes of the step that are done, from 0 to `total_bytes`.
     pub done_bytes: u64,
-    /// Bytes that the step has to do. A conversion tells only its share, in hundredths of a percent: of
-    /// 10,000.
+    /// Bytes that the step has to do.
     pub total_bytes: u64,
 }
 

@@ -1,5 +1,6 @@
 //! The JSON API.
 
+mod jobs;
 mod people;
 mod rooms;
 
@@ -44,6 +45,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/images", get(images))
         .route("/images/damaged", get(damaged_images))
         .route("/initrds", get(initrds))
+        .merge(jobs::router())
         .merge(rooms::router())
         .merge(people::router())
         .route("/discovered", get(discovered))

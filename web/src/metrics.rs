@@ -4,6 +4,7 @@ use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{AddressPool, ExportStatus, Space, Stage, Times};
+use service::jobs::{Job, JobState};
 use service::{FindingCount, MachineView, StageTimes, StateWord, Viewer};
 
 #[derive(Template)]
@@ -17,6 +18,7 @@ struct Metrics<'a> {
     families: Vec<Family<'a>>,
     dropped: Vec<Drops<'a>>,
     times: Vec<Latencies<'a>>,
+    jobs: Vec<(&'static str, usize)>,
     boots: [(&'static str, u64); 2],
     boot_seconds: Seconds,
     stages: Vec<(&'static str, Seconds)>,
@@ -112,7 +114,10 @@ pub(crate) async fn show(service: Viewer) -> Response {
         let found = stages.iter().find(|(stage, _)| *stage == wanted);
         found.map_or(0, |(_, times)| times.count())
     };
+    let jobs: Vec<Job> = service.jobs().await.unwrap_or_default();
+    let n_jobs = |state: JobState| jobs.iter().filter(|job| job.state == state).count();
     let metrics = Metrics {
+        jobs: JobState::ALL.map(|state| (state.word(), n_jobs(state))).to_vec(),
         storage_up: status.storage_error.is_none().into(),
         space: status.space,
         machines: StateWord::ALL

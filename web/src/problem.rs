@@ -4,6 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use service::Error;
+use service::jobs::JobError;
 
 /// What is told who sends too much.
 const TOO_LARGE: &str =
@@ -49,6 +50,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
         Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
+        Error::Job(JobError::HasEnded { .. }) => StatusCode::CONFLICT,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy | Error::Stopping | Error::Storage(_) | Error::DiskLeft { .. } => {
             StatusCode::SERVICE_UNAVAILABLE

@@ -180,6 +180,9 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("POST", "/discovered/{mac}/adopt", ADMIN),
     ("POST", "/discovered/{mac}/add", ADMIN),
     ("GET", "/images", READ),
+    ("GET", "/jobs", READ),
+    ("GET", "/jobs/{number}", READ),
+    ("POST", "/jobs/{number}/cancel", ADMIN),
     ("GET", "/metrics", READ),
     ("GET", "/healthz", OPEN),
     ("GET", "/readyz", OPEN),
@@ -203,6 +206,9 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/api/v1/initrds", READ),
     ("GET", "/api/v1/discovered", READ),
     ("POST", "/api/v1/discovered/{mac}/adopt", ADMIN),
+    ("GET", "/api/v1/jobs", READ),
+    ("GET", "/api/v1/jobs/{number}", READ),
+    ("DELETE", "/api/v1/jobs/{number}", ADMIN),
     ("GET", "/api/v1/rooms", READ),
     ("GET", "/api/v1/rooms/{name}", READ),
     ("PUT", "/api/v1/rooms/{name}", ADMIN),
@@ -257,6 +263,7 @@ fn every_route_is_in_the_table() {
         (include_str!("../src/lib.rs"), ""),
         (include_str!("../src/pages/machine/mod.rs"), "/machines/{name}"),
         (include_str!("../src/api.rs"), "/api/v1"),
+        (include_str!("../src/api/jobs.rs"), "/api/v1"),
         (include_str!("../src/api/rooms.rs"), "/api/v1"),
         (include_str!("../src/api/people.rs"), "/api/v1"),
     ];
@@ -283,7 +290,8 @@ async fn each_route_does_for_each_what_he_may_and_no_more() {
         let path = pattern
             .replace("{name}", "nothing")
             .replace("{mac}", "02:00:00:00:00:01")
-            .replace("{id}", "999999");
+            .replace("{id}", "999999")
+            .replace("{number}", "999999");
         let path = path.strip_suffix('/').filter(|it| !it.is_empty()).unwrap_or(&path).to_owned();
         // It would be a wrong password, which makes others wait.
         if (method, pattern) == ("POST", "/login") {

@@ -1,7 +1,8 @@
 //! `bootlace image …`
 
+use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
-use super::{advise, runtime, say, table};
+use super::{advise, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::paths::Paths;
 use crate::privileges::{become_command, is_owner};
@@ -9,17 +10,13 @@ use crate::site::{Refused, Site, connect};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::StatusCode;
-use images::{Import, ImportError, ImportRequest, Progress, Step, Stop, Store};
+use images::{Import, ImportError, ImportRequest, Progress, Store};
 use model::{ImageName, ImageVersion, Machine, Size, WriteMode};
 use serde::Deserialize;
 use serde_json::Value;
-use std::io::{IsTerminal, Write};
+use service::jobs::{JobKind, NewJob};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
-
-/// What shells call a program that Ctrl-C ended.
-const ENDED_BY_SIGNAL: i32 = 130;
 
 #[derive(Subcommand)]
 pub(super) enum Image {
@@ -69,97 +66,91 @@ impl Image {
                 images::check_source(&file)
                     .with_context(|| format!("{} was not imported", file.display()))?;
                 // The boot server is to see who has called, and not who this process becomes.
-                let server = connect(paths)?;
+                let (server, by) = (connect(paths)?, caller());
                 become_command(paths)?;
-                import(paths, server, ImportRequest { source: file, name, note })
+                import(paths, server, &ImportRequest { source: file, name, note }, by)
             }
             Self::Verify { which, older_than } => {
+                let by = caller();
                 become_command(paths)?;
-                verify(paths, &which, older_than)
+                verify(paths, &which, older_than, by)
             }
             Self::Ls { json } => list(paths, json),
         }
     }
 }
 
-fn import(paths: &Paths, server: Option<UnixStream>, request: ImportRequest) -> anyhow::Result<()> {
+fn import(
+    paths: &Paths,
+    server: Option<UnixStream>,
+    request: &ImportRequest,
+    by: String,
+) -> anyhow::Result<()> {
     if !is_owner(&paths.state()) {
         bail!(
             "an import writes to {}, which only root and the servers' user may: use sudo",
             paths.images().display()
         );
     }
-    let source = request.source.display().to_string();
+    let what = format!("{} from {}", request.name, request.source.display());
+    let new = NewJob { kind: JobKind::ImageImport, what, by };
+    as_job(paths, new, |work| import_now(paths, server, request, work))?;
+    let next = format!(
+        "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
+        request.name
+    );
+    advise(paths, &next);
+    Ok(())
+}
+
+/// Returns what became of it, in a sentence.
+fn import_now(
+    paths: &Paths,
+    server: Option<UnixStream>,
+    request: &ImportRequest,
+    work: &mut Work,
+) -> anyhow::Result<String> {
     let has_note = request.note.is_some();
-    let show = progress_line();
-    let stop = Stop::default();
-    let runtime = runtime()?;
-    {
-        let _in_runtime = runtime.enter();
-        stop_by_signals(&stop)?;
-    }
     // In the store as root's commands and the servers share it: a version is there when it is complete.
     let store = Store::open(&paths.images())?;
-    let work = move || store.import(&request, &stop, &mut { show });
-    let imported = runtime.block_on(runtime.spawn_blocking(work)).context("the import died");
-    clear_progress();
-    let Import { version, put_back, passed_over, warnings } = match imported? {
+    let stop = work.stop.clone();
+    let imported = store.import(request, &stop, &mut |progress: Progress| {
+        work.show(word(progress.step), progress.done_bytes, progress.total_bytes);
+    });
+    let Import { version, put_back, passed_over, warnings } = match imported {
         Ok(import) => import,
         Err(error) => {
             if let ImportError::SameAsNewest { image, version } = &error {
                 // The command that imported it may have been ended before it was recorded.
                 record(paths, server, image, *version)?;
                 let note = if has_note { ". Its note is what it was" } else { "" };
-                say(format!("nothing to do: {error}{note}"));
-                return Ok(());
+                let told = format!("nothing to do: {error}{note}");
+                work.say(&told);
+                return Ok(told);
             }
+            let source = request.source.display();
             return Err(error).with_context(|| format!("{source} was not imported"));
         }
     };
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "building its initrd");
-    }
-    let recorded = record(paths, server, &version.image, version.version);
-    clear_progress();
-    let recorded = recorded?;
-    say(said_of_import(&version, &put_back));
+    work.show("building its initrd", 0, 1);
+    let recorded = record(paths, server, &version.image, version.version)?;
+    let told = said_of_import(&version, &put_back);
+    work.say(&told);
     if has_note && !put_back.is_empty() {
-        say("Its note is what it was.");
+        work.say("Its note is what it was.");
     }
     for warning in &warnings {
-        say(format!("warning: {warning}"));
+        work.say(format!("warning: {warning}"));
     }
     for passed_over in &passed_over {
-        say(format!("passed over, in search of its kernel: {passed_over}"));
+        work.say(format!("passed over, in search of its kernel: {passed_over}"));
     }
     if let Some(why) = recorded.initrd_error {
         bail!("the image was imported, but its initrd could not be built: {why}");
     }
     let size = recorded.initrd_bytes.unwrap_or_default();
-    say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
-    let next = format!(
-        "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
-        version.image
-    );
-    advise(paths, &next);
-    Ok(())
-}
-
-/// Shows at a terminal how far an import or a verification is.
-pub(super) fn progress_line() -> impl FnMut(Progress) {
-    let mut last = None;
-    move |progress: Progress| {
-        let percent = progress.done_bytes * 100 / progress.total_bytes.max(1);
-        if std::io::stderr().is_terminal() && last != Some((progress.step, percent)) {
-            last = Some((progress.step, percent));
-            let step = match progress.step {
-                Step::Copy => "copying",
-                Step::Digest => "computing its digest",
-                Step::Sync => "writing to disk",
-            };
-            let _ = write!(std::io::stderr(), "\r\x1b[K{step} {percent} %");
-        }
-    }
+    work.say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
+    Ok(told)
 }
 
 fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
@@ -177,12 +168,6 @@ fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
         version.kernel_version,
         Size(version.size_bytes)
     )
-}
-
-pub(super) fn clear_progress() {
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
 }
 
 /// Tells the boot server of a version that is in the store, or records it here if none runs. The one that ran when the
@@ -209,32 +194,6 @@ fn record(
              then takes no room, or restart the boot server"
         )
     })
-}
-
-/// The first signal stops the import, which then removes what it has made; the second ends the program, and what
-/// stays is removed when the store is opened next.
-pub(super) fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
-    // The last one is Ctrl-\, of which nobody wants a memory dump here.
-    let ends = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-        SignalKind::quit(),
-    ];
-    for kind in ends {
-        let mut signals = signal(kind)?;
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if stop.is_stopping() {
-                    std::process::exit(ENDED_BY_SIGNAL);
-                }
-                stop.stop();
-                let _ = writeln!(std::io::stderr(), "\nstopping; Ctrl-C again ends at once");
-            }
-        });
-    }
-    Ok(())
 }
 
 /// A machine, as far as its image goes.
@@ -349,8 +308,6 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use crate::site::tests::Server;
-    use nix::sys::signal::{Signal, raise};
-    use std::time::Duration;
 
     /// A complete version in the store, as far as anybody looks.
     fn make(paths: &Paths, version: u32) {
@@ -367,23 +324,6 @@ mod tests {
         let site = Site::enter(paths, None).unwrap();
         let versions: Vec<ImageVersion> = site.get("/api/v1/images").unwrap();
         (site.has_server(), versions.len())
-    }
-
-    #[test]
-    fn each_signal_that_ends_programs_stops_an_import_first() {
-        for end in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
-            let (stop, runtime) = (Stop::default(), runtime().unwrap());
-            {
-                let _in_runtime = runtime.enter();
-                stop_by_signals(&stop).unwrap();
-            }
-            raise(end).unwrap();
-            let is_told = (0..200).any(|_| {
-                std::thread::sleep(Duration::from_millis(10));
-                stop.is_stopping()
-            });
-            assert!(is_told, "{end}");
-        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The command line, one file per noun.
 
+mod as_job;
 mod backup;
 #[cfg(test)]
 mod book;
 mod image;
 mod initrd;
+mod job;
 mod machine;
 mod manual;
 mod nagios;
@@ -90,6 +92,9 @@ enum Command {
     /// Import and list images
     #[command(subcommand)]
     Image(image::Image),
+    /// List, show and cancel jobs: imports, verifications
+    #[command(subcommand)]
+    Job(job::Job),
     /// List and change machines
     #[command(subcommand)]
     Machine(machine::Machine),
@@ -163,6 +168,7 @@ pub fn run() -> ExitCode {
         Command::Status(status) => status.run(&paths),
         Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
+        Command::Job(job) => job.run(&paths),
         Command::Machine(machine) => machine.run(&paths),
         Command::Room(room) => room.run(&paths),
         Command::Site(site) => site.run(&paths),

@@ -1,12 +1,14 @@
 //! `bootlace image verify`
 
-use super::image::{REPAIR, clear_progress, progress_line, stop_by_signals};
-use super::{runtime, say};
+use super::as_job::{Work, as_job};
+use super::image::REPAIR;
+use super::say;
 use crate::paths::Paths;
 use crate::privileges::is_owner;
 use anyhow::{Context, bail};
-use images::{Stop, Store, VerifyError};
+use images::{Progress, Store, VerifyError};
 use model::{ImageName, ImageVersion, Size};
+use service::jobs::{JobKind, NewJob};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +50,7 @@ pub(super) fn verify(
     paths: &Paths,
     which: &[Which],
     older_than: Option<u32>,
+    by: String,
 ) -> anyhow::Result<()> {
     if !is_owner(&paths.state()) {
         bail!(
@@ -78,23 +81,37 @@ pub(super) fn verify(
         return Ok(());
     }
 
-    let stop = Stop::default();
-    let runtime = runtime()?;
-    {
-        let _in_runtime = runtime.enter();
-        stop_by_signals(&stop)?;
-    }
-    let mut n_changed = 0;
+    let what = match &versions[..] {
+        [version] => format!("{}/v{}", version.image, version.version),
+        several => format!("{} versions", several.len()),
+    };
+    let new = NewJob { kind: JobKind::ImageVerify, what, by };
+    as_job(paths, new, |work| verify_now(&store, &versions, now, work))
+}
+
+/// Returns what became of it, in a sentence.
+fn verify_now(
+    store: &Store,
+    versions: &[ImageVersion],
+    now: Duration,
+    work: &mut Work,
+) -> anyhow::Result<String> {
+    let (mut n_changed, mut done_bytes) = (0, 0);
+    let total_bytes = versions.iter().map(|version| version.size_bytes).sum();
+    let stop = work.stop.clone();
     for (n_done, version) in versions.iter().enumerate() {
         let ImageVersion { image, version: number, size_bytes, .. } = version;
-        let verified = store.verify(image, *number, now.as_secs(), &stop, &mut progress_line());
-        clear_progress();
+        let mut on_progress = |progress: Progress| {
+            work.show("reading", done_bytes + progress.done_bytes, total_bytes);
+        };
+        let verified = store.verify(image, *number, now.as_secs(), &stop, &mut on_progress);
+        done_bytes += size_bytes;
         match verified {
             Ok(verified) => match verified.flaw {
-                None => say(format!("{image}/v{number}: whole, {}", Size(*size_bytes))),
+                None => work.say(format!("{image}/v{number}: whole, {}", Size(*size_bytes))),
                 Some(flaw) => {
                     n_changed += 1;
-                    say(format!("{image}/v{number}: {flaw}"));
+                    work.say(format!("{image}/v{number}: {flaw}"));
                 }
             },
             Err(VerifyError::Stopped) => {
@@ -107,7 +124,7 @@ pub(super) fn verify(
         }
     }
     match n_changed {
-        0 => Ok(()),
+        0 => Ok("all is as it was imported".to_owned()),
         1 => bail!("one version is not what was imported. {REPAIR}"),
         n => bail!("{n} versions are not what was imported. {REPAIR}"),
     }

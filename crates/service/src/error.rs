@@ -4,6 +4,7 @@ mod room;
 
 pub use room::RoomError;
 
+use crate::jobs::JobError;
 use crate::storage_client::StorageError;
 use images::StoreError;
 use model::{ImageName, Machine, MachineName, Right, RootKind, RootUrl, UserName};
@@ -48,6 +49,9 @@ pub enum Error {
         /// What SQLite says. Shared by all who waited for the same transaction.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A job can't be cancelled.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// The database was made by a newer Bootlace.
     #[error(
         "the database {} has format {found}, but this Bootlace knows only up to {known}: start the newer \
@@ -393,7 +397,8 @@ impl Error {
             | Self::Store(StoreError::Missing { .. })
             | Self::NoUser(_)
             | Self::NoSession(_)
-            | Self::NoToken(_) => true,
+            | Self::NoToken(_)
+            | Self::Job(JobError::Missing(_)) => true,
             Self::Room(error) => error.is_not_found(),
             _ => false,
         }

@@ -12,6 +12,7 @@ mod commands;
 mod error;
 mod fleet;
 mod initrds;
+pub mod jobs;
 mod live;
 mod options;
 mod passwords;

@@ -14,6 +14,7 @@ mod foreign;
 mod full_disk;
 mod handover;
 mod impostors;
+mod jobs;
 mod killed;
 mod link;
 mod machine_disk;

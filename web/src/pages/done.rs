@@ -23,11 +23,12 @@ pub(crate) enum Done {
     RoleChanged,
     OtherPasswordSet,
     UserRemoved,
+    JobCancelled,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 20] = [
+    const TABLE: [(Self, &str, &str); 21] = [
         (
             Self::Adopted,
             "adopted",
@@ -73,6 +74,7 @@ impl Done {
             "The password is set; all sessions of the account have ended.",
         ),
         (Self::UserRemoved, "user-removed", "The account is removed."),
+        (Self::JobCancelled, "cancelled", "The job is being cancelled."),
     ];
 
     /// The word in an address.

@@ -6,6 +6,7 @@ mod exports;
 mod findings;
 mod hardware;
 mod images;
+mod jobs;
 mod kept_disks;
 mod kernel_logs;
 mod machine_state;

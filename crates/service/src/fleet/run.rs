@@ -10,6 +10,9 @@ const IMAGES_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked what there is to find.
 const FINDINGS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the process of a job has died.
+const JOBS_INTERVAL: Duration = Duration::from_secs(5);
+
 impl Service {
     /// Keeps initrds built, the storage server's view fresh, and leases in step with the wall clock. A boot server
     /// needs it.
@@ -23,12 +26,21 @@ impl Service {
                 self.initrds().keep_built(),
                 self.look_for_images(),
                 self.tell_findings(),
+                self.settle_jobs(),
                 self.follow_wall_clock()
             )
         };
         tokio::select! {
             () = self.database().ended() => {}
             _ = tasks => {}
+        }
+    }
+
+    /// Cleans up after jobs whose process has died. Never ends.
+    async fn settle_jobs(&self) {
+        loop {
+            self.settle_jobs_now().await;
+            tokio::time::sleep(JOBS_INTERVAL).await;
         }
     }
 

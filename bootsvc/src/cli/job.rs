@@ -1,0 +1,150 @@
+//! `bootlace job …`
+
+use super::{say, table};
+use crate::paths::Paths;
+use crate::site::Site;
+use clap::Subcommand;
+use hyper::Method;
+use jiff::Timestamp;
+use model::Size;
+use serde::Deserialize;
+use serde_json::Value;
+use service::jobs::{JobKind, JobState};
+
+#[derive(Subcommand)]
+pub(super) enum Job {
+    /// List jobs, the newest first: all that run, and those that ended last
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how far a job is or how it ended, and its log
+    Show {
+        /// Its number, which bootlace job ls shows
+        number: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a job stop; nothing half done stays
+    Cancel {
+        /// Its number, which bootlace job ls shows
+        number: u64,
+    },
+}
+
+/// A job, as far as it is printed.
+#[derive(Deserialize)]
+struct Printed {
+    number: u64,
+    state: JobState,
+    kind: Option<JobKind>,
+    what: String,
+    by: String,
+    begun_unix_ms: i64,
+    ended_unix_ms: Option<i64>,
+    told: Option<String>,
+    cancelled_by: Option<String>,
+    progress: Option<Progress>,
+    #[serde(default)]
+    log: String,
+}
+
+#[derive(Deserialize)]
+struct Progress {
+    step: String,
+    done_bytes: u64,
+    total_bytes: u64,
+    bytes_per_second: Option<u64>,
+    seconds_left: Option<u64>,
+}
+
+impl Progress {
+    /// `copying 41 %, 210 MB/s, 23 s left`.
+    fn in_words(&self) -> String {
+        let percent = u128::from(self.done_bytes) * 100 / u128::from(self.total_bytes.max(1));
+        let rate = self.bytes_per_second.map(|rate| format!(", {}/s", Size(rate)));
+        let left = self.seconds_left.map(|left| format!(", {left} s left"));
+        format!("{} {percent} %{}{}", self.step, rate.unwrap_or_default(), left.unwrap_or_default())
+    }
+}
+
+impl Printed {
+    fn title(&self) -> String {
+        let kind = self.kind.map_or("unknown", JobKind::title);
+        format!("{kind} {}", self.what)
+    }
+
+    /// How far it is, or how it ended.
+    fn in_words(&self) -> String {
+        let progress = self.progress.as_ref().map(Progress::in_words);
+        let told = progress.or_else(|| self.told.clone()).unwrap_or_default();
+        match &self.cancelled_by {
+            Some(who) if !self.state.has_ended() => format!("{told} (being cancelled by {who})"),
+            _ => told,
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let site = Site::open(paths)?;
+        match self {
+            Self::Ls { json } => list(&site, json),
+            Self::Show { number, json } => show(&site, number, json),
+            Self::Cancel { number } => {
+                let url = format!("/api/v1/jobs/{number}");
+                let job: Printed = site.send(Method::DELETE, &url, &Value::Null)?;
+                say(format!("Job {number} ({}) is being cancelled.", job.title()));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list(site: &Site, json: bool) -> anyhow::Result<()> {
+    let jobs: Value = site.get("/api/v1/jobs")?;
+    if json {
+        say(serde_json::to_string_pretty(&jobs)?);
+        return Ok(());
+    }
+    let jobs: Vec<Printed> = serde_json::from_value(jobs)?;
+    if jobs.is_empty() {
+        say("No jobs yet.");
+        return Ok(());
+    }
+    let row = |job: &Printed| {
+        let words = [job.state.word().to_owned(), job.title(), job.by.clone(), job.in_words()];
+        let [state, title, by, told] = words;
+        [job.number.to_string(), state, title, by, date(job.begun_unix_ms), told]
+    };
+    let rows: Vec<[String; 6]> = jobs.iter().map(row).collect();
+    say(table(["JOB", "STATE", "WHAT", "BY", "BEGUN", "HOW"], &rows));
+    Ok(())
+}
+
+fn show(site: &Site, number: u64, json: bool) -> anyhow::Result<()> {
+    let job: Value = site.get(&format!("/api/v1/jobs/{number}"))?;
+    if json {
+        say(serde_json::to_string_pretty(&job)?);
+        return Ok(());
+    }
+    let job: Printed = serde_json::from_value(job)?;
+    say(format!("Job {number}: {}, {}", job.title(), job.state.word()));
+    if !job.in_words().is_empty() {
+        say(job.in_words());
+    }
+    let ended = job.ended_unix_ms.map(|ended| format!(", ended {}", date(ended)));
+    let begun = date(job.begun_unix_ms);
+    say(format!("begun {begun} by {}{}", job.by, ended.unwrap_or_default()));
+    if !job.log.is_empty() {
+        say(format!("\n{}", job.log.trim_end()));
+    }
+    Ok(())
+}
+
+fn date(unix_ms: i64) -> String {
+    let time = Timestamp::from_second(unix_ms.div_euclid(1000));
+    time.map_or_else(|_| unix_ms.to_string(), |time| time.to_string())
+}

@@ -1,0 +1,83 @@
+//! Long work, as people see it.
+
+use crate::error::Error;
+use crate::jobs::{Job, JobKind, Jobs};
+use crate::people::{Admin, Viewer};
+use crate::service::Service;
+use images::Store;
+use model::{FindingKind, Subject};
+
+impl Viewer {
+    /// Jobs, the newest first: all that run, and those that ended last.
+    ///
+    /// # Errors
+    /// This process is ending.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
+        self.service().with_jobs(|jobs| jobs.list()).await
+    }
+
+    /// One job, and its log.
+    ///
+    /// # Errors
+    /// There is none of this number.
+    pub async fn job(&self, number: u64) -> Result<(Job, String), Error> {
+        let read = move |jobs: &Jobs| jobs.get(number).map(|job| (job, jobs.log(number)));
+        Ok(self.service().with_jobs(read).await??)
+    }
+}
+
+impl Admin {
+    /// Has a job stop. It does so within a second, but for a step that can't be left.
+    ///
+    /// # Errors
+    /// There is none of this number, it has ended, or nothing can be written.
+    pub async fn cancel_job(&self, number: u64) -> Result<Job, Error> {
+        let (job, _) = self.job(number).await?;
+        let who = self.actor().name().to_owned();
+        let subject = format!("job {number}");
+        let entry = self.actor().does("job.cancel", &subject, Vec::new(), self.now().unix_ms);
+        let jobs = self.service().job_folder();
+        let is_wanted_already = job.cancelled_by.is_some();
+        let cancelled = self.service().database().write(move |tables| {
+            if !is_wanted_already {
+                tables.put_audit(&entry)?;
+            }
+            jobs.cancel(number, &who).map_err(|error| Error::from(error).into())
+        });
+        cancelled.await?;
+        Ok(self.job(number).await?.0)
+    }
+}
+
+impl Service {
+    fn job_folder(&self) -> Jobs {
+        Jobs::in_folder(self.options().jobs.clone())
+    }
+
+    async fn with_jobs<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Jobs) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let jobs = self.job_folder();
+        tokio::task::spawn_blocking(move || read(&jobs)).await.map_err(|_| Error::Stopping)
+    }
+
+    /// Cleans up after jobs whose process has died, and says so.
+    pub(super) async fn settle_jobs_now(&self) {
+        let (now, images) = (self.now(), self.options().images.clone());
+        let settled = self.with_jobs(move |jobs| {
+            let settled = jobs.settle(now);
+            if settled.iter().any(|job| job.kind == Some(JobKind::ImageImport)) {
+                // Which removes what nobody works on any more.
+                let _ = Store::open(&images);
+            }
+            settled
+        });
+        for job in settled.await.into_iter().flatten() {
+            let Job { number, kind, what, .. } = job;
+            let kind = kind.map_or("", JobKind::title);
+            let cause = format!("Job {number} ({kind} {what}) ended without a word");
+            self.found(FindingKind::JobDied, &Subject::Server, cause);
+        }
+    }
+}

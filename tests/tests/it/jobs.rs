@@ -1,0 +1,103 @@
+//! Long work: seen, cancelled, killed.
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{Lan, Need, Recipe, Site, bootlace_binary, require};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long something may take that takes a second.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Begins an import in a process of its own.
+fn import(site: &Site, image: &str) -> Result<Child> {
+    let mut command = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
+    command.arg("--root").arg(site.root()).args(["image", "import", image, "--name", "debian"]);
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
+}
+
+/// What becomes of a job: its state is so, sooner or later.
+fn wait_for(site: &Site, number: u64, state: &str) -> Result<Value> {
+    let end = Instant::now() + SOON;
+    loop {
+        let jobs: Value = serde_json::from_str(&site.run(&["job", "ls", "--json"])?)?;
+        let job = jobs.as_array().into_iter().flatten().find(|job| job["number"] == number);
+        if let Some(job) = job.filter(|job| job["state"] == state) {
+            return Ok(job.clone());
+        }
+        ensure!(Instant::now() < end, "job {number} is not {state}: {jobs:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn drafts(site: &Site) -> Result<usize> {
+    let images = fs::read_dir(site.root().join("var/lib/bootlace/images"))?;
+    let names = images.flatten().map(|entry| entry.file_name());
+    Ok(names.filter(|name| name.as_encoded_bytes().starts_with(b".import-")).count())
+}
+
+#[test]
+fn an_import_is_a_job_that_can_be_cancelled_and_is_cleaned_up_after_if_it_is_killed() {
+    let test = "an_import_is_a_job_that_can_be_cancelled_and_is_cleaned_up_after_if_it_is_killed";
+    let needs = [Need::Root, Need::Program("grub-mkimage"), Need::Program("mmdebstrap")];
+    if !require(test, &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        let image = image.to_string_lossy().into_owned();
+        let site = Site::builder().create(Lan::lay("jobs")?)?;
+        let storage = site.storage()?;
+        let server = site.serve()?;
+
+        let child = import(&site, &image)?;
+        let job = wait_for(&site, 1, "running")?;
+        // It would be done before a server has stopped.
+        let process = Pid::from_raw(child.id().try_into()?);
+        kill(process, Signal::SIGSTOP)?;
+        ensure!(job["what"] == format!("debian from {image}"), "{job:#}");
+        // The boot server may go meanwhile, and come back.
+        server.stop()?;
+        wait_for(&site, 1, "running").context("without the boot server")?;
+        let server = site.serve()?;
+        site.run(&["job", "cancel", "1"])?;
+        kill(process, Signal::SIGCONT)?;
+        let output = child.wait_with_output()?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1) && told.contains("cancelled by root"), "{told}");
+        let job = wait_for(&site, 1, "cancelled")?;
+        ensure!(job["told"] == "cancelled by root", "{job:#}");
+        let again = site.run(&["job", "cancel", "1"]).unwrap_err().to_string();
+        ensure!(again.contains("has ended"), "{again}");
+        let none = site.run(&["job", "cancel", "99"]).unwrap_err().to_string();
+        ensure!(none.contains("there is no job 99"), "{none}");
+        ensure!(drafts(&site)? == 0, "something half done stays");
+        let audit = site.run(&["audit"])?;
+        ensure!(audit.matches("job.cancel").count() == 1, "{audit}");
+
+        let mut child = import(&site, &image)?;
+        wait_for(&site, 2, "running")?;
+        child.kill()?;
+        child.wait()?;
+        let job = wait_for(&site, 2, "died")?;
+        ensure!(job["told"].as_str().is_some_and(|told| told.contains("killed")), "{job:#}");
+        let end = Instant::now() + SOON;
+        while drafts(&site)? > 0 || !site.run(&["status"])?.contains("ended without a word") {
+            ensure!(Instant::now() < end, "nobody cleans up, or says it");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+
+        ensure!(import(&site, &image)?.wait()?.success());
+        let job = wait_for(&site, 3, "done")?;
+        ensure!(job["told"].as_str().is_some_and(|told| told.contains("version 1")), "{job:#}");
+        site.run(&["image", "verify"])?;
+        let shown = site.run(&["job", "show", "4"])?;
+        ensure!(shown.contains("debian/v1: whole"), "{shown}");
+        server.stop()?;
+        storage.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}
