@@ -140,18 +140,24 @@ fn read_kernel(root: &Rootfs, path: &str) -> Result<Result<Kernel, String>, Root
 
 fn check_kernel(bytes: Vec<u8>) -> Result<Kernel, String> {
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { unpack(&bytes)? } else { bytes };
-    let header = BootHeader::parse(&bytes).map_err(|not_bootable| not_bootable.to_string())?;
-    let n_bytes = bytes.len() as u64;
-    if n_bytes < header.size_bytes {
-        return Err(format!(
-            "it is cut off: it says that it has {} bytes, and there are {n_bytes}",
-            header.size_bytes
-        ));
+    if let Some(flaw) = flaw(&bytes, bytes.len() as u64) {
+        return Err(flaw);
     }
     match boot_header::kernel_version(&bytes).filter(|version| is_plain(version)) {
         Some(version) => Ok(Kernel { version, bytes }),
         None => Err("it does not say which version it is".to_owned()),
     }
+}
+
+/// Why PCs can't start a kernel that begins so and has so many bytes, as far as that shows; `None`: they can.
+pub(crate) fn flaw(start: &[u8], n_bytes: u64) -> Option<String> {
+    let needed = match BootHeader::parse(start) {
+        Ok(header) => header.size_bytes,
+        Err(not_bootable) => return Some(not_bootable.to_string()),
+    };
+    (n_bytes < needed).then(|| {
+        format!("it is cut off: it says that it has {needed} bytes, and there are {n_bytes}")
+    })
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {

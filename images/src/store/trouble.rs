@@ -2,11 +2,15 @@
 
 use super::{Store, names_in};
 use crate::error::StoreError;
+use crate::kernel;
 use model::{ImageName, ImageVersion, Machine};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::PathBuf;
+
+/// What a kernel says of itself is in so many of its first bytes.
+const KERNEL_START: u64 = 4096;
 
 /// What is wrong with the files of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +31,8 @@ impl VersionTrouble {
 }
 
 impl Store {
-    /// What is wrong with a version, as far as the names and sizes of its files show, and what was found when it was
-    /// [verified](Self::verify) last; `None`: its files are as they were. Reads no disk's content.
+    /// What is wrong with a version, as far as the names and sizes of its files and the first bytes of its kernel show, and
+    /// what was found when it was [verified](Self::verify) last; `None`: its files are as they were. Reads no disk's content.
     pub fn trouble(&self, version: &ImageVersion) -> Option<VersionTrouble> {
         let ImageVersion { image, version: number, size_bytes, digest, .. } = version;
         let without_kernel =
@@ -40,10 +44,8 @@ impl Store {
             }
             Err(error) => return Some(self.unreadable(image, *number, error)),
         }
-        match size_of(self.vmlinuz_path(image, *number)) {
-            Err(why) => return without_kernel(why),
-            Ok((path, 0)) => return without_kernel(format!("{} is empty", path.display())),
-            Ok(_) => {}
+        if let Err(why) = check_kernel(self.vmlinuz_path(image, *number)) {
+            return without_kernel(why);
         }
         let why = match size_of(self.disk_path(image, *number)) {
             Ok((_, found)) if found == *size_bytes => {
@@ -117,6 +119,18 @@ impl Store {
     }
 }
 
+/// Looks whether this is a kernel that PCs can start, as far as its first bytes show.
+fn check_kernel(path: PathBuf) -> Result<(), String> {
+    let (path, n_bytes) = size_of(path)?;
+    let mut start = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(KERNEL_START).read_to_end(&mut start));
+    read.map_err(|error| format!("can't read {}: {error}", path.display()))?;
+    match kernel::flaw(&start, n_bytes) {
+        Some(flaw) => Err(format!("{} can't be started: {flaw}", path.display())),
+        None => Ok(()),
+    }
+}
+
 fn size_of(path: PathBuf) -> Result<(PathBuf, u64), String> {
     match fs::metadata(&path) {
         Ok(file) if file.is_file() => Ok((path, file.len())),
@@ -132,6 +146,16 @@ fn size_of(path: PathBuf) -> Result<(PathBuf, u64), String> {
 mod tests {
     use super::*;
 
+    /// Makes a kernel of 1024 bytes of this, as far as they are there.
+    fn put_header(bytes: &mut [u8]) {
+        let header = [(0x1f1, &[1u8][..]), (0x1f4, &[0; 4]), (0x202, b"HdrS\x04\x02")];
+        for (at, value) in header {
+            if let Some(place) = bytes.get_mut(at..at + value.len()) {
+                place.copy_from_slice(value);
+            }
+        }
+    }
+
     #[test]
     fn each_damaged_version_is_named_with_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
@@ -144,20 +168,28 @@ mod tests {
             );
             fs::write(version.join("image.toml"), about).unwrap();
             for (name, length) in files {
-                fs::write(version.join(name), vec![1; *length]).unwrap();
+                let mut bytes = vec![1; *length];
+                if *name == "vmlinuz" {
+                    put_header(&mut bytes);
+                }
+                fs::write(version.join(name), bytes).unwrap();
             }
             version
         };
-        add(1, &[("vmlinuz", 9), ("disk.raw", 4096)]);
-        add(2, &[("vmlinuz", 9), ("disk.raw", 512)]);
+        add(1, &[("vmlinuz", 1024), ("disk.raw", 4096)]);
+        add(2, &[("vmlinuz", 1024), ("disk.raw", 512)]);
         add(3, &[("disk.raw", 4096)]);
-        let damaged = add(4, &[("vmlinuz", 9), ("disk.raw", 4096)]);
+        let damaged = add(4, &[("vmlinuz", 1024), ("disk.raw", 4096)]);
         fs::write(damaged.join("image.toml"), "version = 4").unwrap();
         fs::create_dir(folder.path().join("debian/5")).unwrap();
         let empty = add(6, &[]);
         fs::write(empty.join("image.toml"), "").unwrap();
         let foreign = add(7, &[]);
         fs::write(foreign.join("image.toml"), [0xff, 0xfe]).unwrap();
+        add(8, &[("vmlinuz", 1023), ("disk.raw", 4096)]);
+        add(9, &[("vmlinuz", 0), ("disk.raw", 4096)]);
+        let replaced = add(10, &[("disk.raw", 4096)]);
+        fs::write(replaced.join("vmlinuz"), b"\x7fELF".repeat(1000)).unwrap();
         let troubles = Store::open(folder.path()).unwrap().troubles().unwrap();
         let said = [
             (2, "disk.raw has 512 bytes instead of 4096"),
@@ -166,6 +198,9 @@ mod tests {
             (5, "5/image.toml is gone"),
             (6, "image.toml is damaged: it is empty"),
             (7, "image.toml is damaged: it is not text"),
+            (8, "it is cut off: it says that it has 1024 bytes, and there are 1023"),
+            (9, "vmlinuz can't be started: it is empty"),
+            (10, "vmlinuz can't be started: it is no kernel for x86, or cut off"),
         ];
         assert_eq!(troubles.len(), said.len(), "{troubles:?}");
         for (((image, number), trouble), (version, says)) in troubles.iter().zip(said) {
@@ -209,7 +244,9 @@ mod tests {
         let about = "image = \"debian\"\nversion = 1\ndigest = \"00\"\nsize_bytes = 4096\n\
                      file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n";
         fs::write(version.join("image.toml"), about).unwrap();
-        fs::write(version.join("vmlinuz"), "kernel").unwrap();
+        let mut kernel = [0; 1024];
+        put_header(&mut kernel);
+        fs::write(version.join("vmlinuz"), kernel).unwrap();
         fs::create_dir_all(folder.path().join("debian/2/image.toml")).unwrap();
         let troubles = Store::open(folder.path()).unwrap().troubles().unwrap();
         let why: Vec<_> = troubles.values().map(|trouble| &trouble.why).collect();

@@ -65,7 +65,11 @@ fn add_image(root: &Path, name: &str, version: u32) {
 /// Adds the files that a version has beside its description.
 fn add_files(root: &Path, name: &str, version: u32) {
     let folder = options(root).images.join(name).join(version.to_string());
-    std::fs::write(folder.join("vmlinuz"), "kernel").unwrap();
+    // What the header of a kernel must have: sectors of setup code, magic number, version 2.3.
+    let mut kernel = [0; 1024];
+    kernel[0x1f1] = 1;
+    kernel[0x202..0x208].copy_from_slice(b"HdrS\x03\x02");
+    std::fs::write(folder.join("vmlinuz"), kernel).unwrap();
     std::fs::write(folder.join("disk.raw"), [0; 4096]).unwrap();
 }
 

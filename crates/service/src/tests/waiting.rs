@@ -90,8 +90,7 @@ async fn a_version_whose_files_are_damaged_or_gone_is_a_finding_with_its_machine
     let whole = || {
         std::fs::create_dir_all(&version).unwrap();
         add_image(root, "debian", 1);
-        std::fs::write(version.join("vmlinuz"), "kernel").unwrap();
-        std::fs::write(version.join("disk.raw"), [0; 4096]).unwrap();
+        add_files(root, "debian", 1);
     };
     whole();
     let service = Service::open(options(root)).unwrap();
@@ -116,7 +115,7 @@ async fn a_version_whose_files_are_damaged_or_gone_is_a_finding_with_its_machine
         (&|| remove("disk.raw"), "disk.raw is gone"),
         (&cut, "disk.raw has 512 bytes instead of 4096"),
         (&|| remove("vmlinuz"), "vmlinuz is gone"),
-        (&empty, "vmlinuz is empty"),
+        (&empty, "vmlinuz can't be started: it is empty"),
         (&|| std::fs::write(version.join("image.toml"), "x").unwrap(), "image.toml is damaged"),
         (&|| std::fs::remove_dir_all(version.parent().unwrap()).unwrap(), "probably not mounted"),
     ];
@@ -146,7 +145,6 @@ async fn a_version_whose_files_are_damaged_or_gone_is_a_finding_with_its_machine
     assert_eq!(subject, "debian/v2");
     assert!(cause.ends_with("These machines start with version 1 instead: lab-07."), "{cause}");
     std::fs::rename(root.join("away"), &newest).unwrap();
-    std::fs::write(newest.join("vmlinuz"), "kernel").unwrap();
-    std::fs::write(newest.join("disk.raw"), [0; 4096]).unwrap();
+    add_files(root, "debian", 2);
     assert_eq!(found(&service).await, None, "it is back");
 }
