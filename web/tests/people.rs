@@ -553,7 +553,14 @@ async fn a_link_from_the_server_logs_a_browser_in_once() {
     assert_eq!(link.status, StatusCode::CREATED, "{}", link.body);
     let link: serde_json::Value = serde_json::from_str(&link.body).unwrap();
     let path = link["path"].as_str().unwrap();
-    let done = site.get(&Proof::Nothing, path).await;
+    let code = path.strip_prefix("/login?").unwrap();
+    // Programs that show what is behind a link read it.
+    for _ in 0..2 {
+        let looked_at = site.get(&Proof::Nothing, path).await;
+        assert_eq!(looked_at.status, StatusCode::OK);
+        assert!(looked_at.body.contains("good once"), "{}", looked_at.body);
+    }
+    let done = site.post(&Proof::Nothing, "/login", code).await;
     assert_eq!((done.status, done.location()), (StatusCode::SEE_OTHER, "/"));
     let root = Proof::Cookie(done.cookie().0.to_owned());
     let page = site.get(&root, "/users").await;
@@ -563,7 +570,7 @@ async fn a_link_from_the_server_logs_a_browser_in_once() {
     assert_eq!(account.status, StatusCode::FORBIDDEN);
     assert!(account.body.contains("root has no account. Add one for yourself"), "{}", account.body);
     assert!(!account.body.contains("Nothing was changed"), "{}", account.body);
-    let again = site.get(&Proof::Nothing, path).await;
+    let again = site.post(&Proof::Nothing, "/login", code).await;
     assert_eq!(again.status, StatusCode::UNAUTHORIZED);
     assert!(again.body.contains("has been used"), "{}", again.body);
 }

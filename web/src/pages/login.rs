@@ -7,7 +7,7 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Query, State};
 use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use service::{Error, NewSession};
 
@@ -28,6 +28,8 @@ pub(crate) struct Credentials {
     password: String,
     #[serde(default)]
     next: String,
+    /// The code of a link, in place of name and password.
+    code: Option<String>,
 }
 
 #[derive(Template)]
@@ -37,6 +39,8 @@ struct LoginPage {
     next: String,
     error: String,
     has_account: bool,
+    /// Of the link that was followed; empty: of none.
+    code: String,
     version: &'static str,
 }
 
@@ -47,34 +51,25 @@ impl LoginPage {
             next: next_page(next).to_owned(),
             error: String::new(),
             has_account: front.has_account(),
+            code: String::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
 }
 
-/// The form; or with the code of a link, which root of the server got, what it leads to.
+/// The form. For who follows a link, which root of the server got, it is a button: programs that show what is behind a link,
+/// such as those of mail and chat, only read it, and must not use it up.
 pub(crate) async fn show(
     State(front): State<Front>,
-    asked: Asked,
     Who(who): Who,
-    method: Method,
     Query(options): Query<Options>,
 ) -> Response {
     let mut page = LoginPage::new(&front, &options.next);
-    // HEAD is sent by programs that show what a link is, which must not use it up.
-    if let Some(code) = options.code.as_ref().filter(|_| method == Method::GET) {
-        return match front.log_in_by_code(code, &asked).await {
-            Ok(session) => logged_in(&asked, &session, &page.next),
-            Err(error) => {
-                page.error = error.chain();
-                render(status_of(&error), &page)
-            }
-        };
+    page.code = options.code.unwrap_or_default();
+    if who.is_some() && page.code.is_empty() {
+        return (StatusCode::SEE_OTHER, [(LOCATION, page.next)]).into_response();
     }
-    match who {
-        Some(_) => (StatusCode::SEE_OTHER, [(LOCATION, page.next)]).into_response(),
-        None => render(StatusCode::OK, &page),
-    }
+    render(StatusCode::OK, &page)
 }
 
 pub(crate) async fn log_in(
@@ -82,7 +77,11 @@ pub(crate) async fn log_in(
     asked: Asked,
     Form(form): Form<Credentials>,
 ) -> Response {
-    let error = match front.log_in(&form.name, form.password, &asked).await {
+    let session = match form.code.filter(|code| !code.is_empty()) {
+        Some(code) => front.log_in_by_code(&code, &asked).await,
+        None => front.log_in(&form.name, form.password, &asked).await,
+    };
+    let error = match session {
         Ok(session) => return logged_in(&asked, &session, next_page(&form.next)),
         Err(error) => error,
     };
