@@ -186,6 +186,14 @@ pub enum RootfsError {
     /// There is no such file or folder.
     #[error("{0} is not in the image")]
     NotFound(String),
+    /// What is to be read as a file is a folder, a device, a pipe or a socket.
+    #[error("can't read {path} in the image: {why}")]
+    NoFile {
+        /// The path in the image.
+        path: String,
+        /// What it is.
+        why: &'static str,
+    },
     /// A file or folder can't be read.
     #[error("can't read {path} in the image: {why}")]
     Read {

@@ -40,6 +40,9 @@ const READ: u32 = 0x2 | 0x4 | 0x40 | 0x80 | 0x200 | 0x2000 | 0x1_0000;
 /// tune2fs(8) can take these off again.
 const REMOVABLE: [&str; 2] = ["mmp", "casefold"];
 
+/// In the place of a name.
+const NEWER: &str = "features that are newer than this program";
+
 /// What a superblock says about its file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -78,7 +81,7 @@ impl Superblock {
             .collect();
         let known = NOT_READ.iter().fold(READ, |known, (bit, _)| known | bit);
         if features & !known != 0 {
-            not_read.push("features that are newer than this program");
+            not_read.push(NEWER);
         }
         if features & FILETYPE == 0 {
             not_read.push("no filetype");
@@ -106,8 +109,12 @@ impl Superblock {
         } else {
             "copy its files".to_owned()
         };
+        let damage = match self.not_read.contains(&NEWER) {
+            true => ". Or its superblock is damaged, which `e2fsck -fn` tells",
+            false => "",
+        };
         Some(format!(
-            "it is an ext4 with features that Bootlace can't read ({names}): {help} to a new ext4 with `mkfs.ext4 -d`"
+            "it is an ext4 with features that Bootlace can't read ({names}): {help} to a new ext4 with `mkfs.ext4 -d`{damage}"
         ))
     }
 }
@@ -145,6 +152,7 @@ mod tests {
         check(0x2_83d2, "(meta_bg, mmp, inline_data, casefold): copy its files");
         check(0x2c0, "(no filetype)");
         check(0x4000_02c2, "newer than this program");
+        check(0x4000_02c2, "Or its superblock is damaged");
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Fat {
     pub(crate) fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, RootfsError> {
         let found = match self.find(path)? {
             Some(found) if !found.is_folder => found,
-            _ => return Err(unreadable(path, "it is a folder")),
+            _ => return Err(RootfsError::NoFile { path: path.to_owned(), why: "it is a folder" }),
         };
         if found.size_bytes > bytes_max {
             let why = format!("it has {} bytes, more than {bytes_max}", found.size_bytes);

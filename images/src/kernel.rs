@@ -47,7 +47,8 @@ pub(crate) fn find_kernel(
         }
     }
     let n_named = paths.len();
-    for path in candidates(root, folders)? {
+    let mut not_taken = Vec::new();
+    for path in candidates(root, folders, &mut not_taken)? {
         if !paths.contains(&path) {
             paths.push(path);
         }
@@ -61,7 +62,7 @@ pub(crate) fn find_kernel(
         }
     }
     // Those that links name first, in their order.
-    kernels.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| compare_versions(&b.1, &a.1)));
+    kernels.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| compare_releases(&b.1, &a.1)));
     for (_, version, path) in kernels {
         if let Some(why) = trouble(&version)? {
             search.passed_over.push(format!("{path}: {why}"));
@@ -75,11 +76,22 @@ pub(crate) fn find_kernel(
             Err(why) => search.passed_over.push(format!("{path}: {why}")),
         }
     }
+    // Nobody wonders about these where there is a better one.
+    if search.kernel.is_none() {
+        search.passed_over.extend(not_taken);
+    }
     Ok(search)
 }
 
-/// Files that may be kernels, by name.
-fn candidates(root: &Rootfs, folders: &[&str]) -> Result<Vec<String>, RootfsError> {
+/// Where the Boot Loader Specification has kernels that are one file with their initrd (type 2).
+const UNIFIED: &str = "EFI/Linux";
+
+/// Files that may be kernels, by name; `not_taken` gets those that are none to start, and why.
+fn candidates(
+    root: &Rootfs,
+    folders: &[&str],
+    not_taken: &mut Vec<String>,
+) -> Result<Vec<String>, RootfsError> {
     let mut paths = Vec::new();
     for folder in folders {
         if !root.exists(folder)? {
@@ -88,10 +100,12 @@ fn candidates(root: &Rootfs, folders: &[&str]) -> Result<Vec<String>, RootfsErro
         for entry in root.list(folder)? {
             let path = join(folder, &entry.name);
             match entry.kind {
-                EntryKind::File if is_kernel_name(&entry.name) => paths.push(path),
-                EntryKind::Link if is_kernel_name(&entry.name) && root.exists(&path)? => {
-                    paths.push(root.canonicalize(&path)?);
-                }
+                EntryKind::File | EntryKind::Link => match named(&entry.name) {
+                    Named::Kernel if entry.kind == EntryKind::File => paths.push(path),
+                    Named::Kernel if root.exists(&path)? => paths.push(root.canonicalize(&path)?),
+                    Named::NotMeant(why) => not_taken.push(format!("{path}: {why}")),
+                    Named::Kernel | Named::Other => {}
+                },
                 // As kernel-install makes it (Boot Loader Specification, type 1): TOKEN/VERSION/linux, where the
                 // token is mostly the machine's id, but may be anything.
                 EntryKind::Folder if *folder == "/boot" => {
@@ -104,6 +118,15 @@ fn candidates(root: &Rootfs, folders: &[&str]) -> Result<Vec<String>, RootfsErro
                 }
                 _ => {}
             }
+        }
+    }
+    for folder in folders.iter().map(|folder| join(folder, UNIFIED)) {
+        if root.exists(&folder)? {
+            let files = root.list(&folder)?.into_iter().filter(|it| it.name.ends_with(".efi"));
+            not_taken.extend(files.map(|file| {
+                let path = join(&folder, &file.name);
+                format!("{path}: it is one file with its own initrd: install its kernel as a file of its own, too")
+            }));
         }
     }
     // Fedora's packages bring the kernel beside its modules.
@@ -121,12 +144,34 @@ fn candidates(root: &Rootfs, folders: &[&str]) -> Result<Vec<String>, RootfsErro
     Ok(paths)
 }
 
-fn is_kernel_name(name: &str) -> bool {
+/// What a file is by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    Kernel,
+    /// A kernel, and not the one that is meant to be started; why.
+    NotMeant(&'static str),
+    /// Something else.
+    Other,
+}
+
+fn named(name: &str) -> Named {
     let is_kernel =
         ["vmlinuz-", "kernel-", "linux-", "bzImage"].iter().any(|prefix| name.starts_with(prefix))
             || name == "vmlinuz.gz";
-    let is_other = ["rescue", ".old", ".bak", "-bak", ".hmac", ".sig", ".img"];
-    is_kernel && !is_other.iter().any(|word| name.contains(word))
+    let is_no_file_of_kernel = [".hmac", ".sig", ".img"].iter().any(|word| name.contains(word));
+    if !is_kernel || is_no_file_of_kernel {
+        return Named::Other;
+    }
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    if has(&["rescue"]) {
+        Named::NotMeant("it is for rescue")
+    } else if has(&[".old", "-old.", ".bak", "-bak"]) || name.ends_with("-old") {
+        Named::NotMeant("it is a former one, by its name")
+    } else if has(&[".dpkg-", ".rpm", ".ucf-", ";"]) {
+        Named::NotMeant("it is of a package that was not installed to its end")
+    } else {
+        Named::Kernel
+    }
 }
 
 fn join(folder: &str, name: &str) -> String {
@@ -135,7 +180,11 @@ fn join(folder: &str, name: &str) -> String {
 
 /// A kernel that PCs can start, all of it; or why it is none.
 fn read_kernel(root: &Rootfs, path: &str) -> Result<Result<Kernel, String>, RootfsError> {
-    Ok(check_kernel(root.read(path)?))
+    match root.read(path) {
+        Ok(bytes) => Ok(check_kernel(bytes)),
+        Err(RootfsError::NoFile { why, .. }) => Ok(Err(why.to_owned())),
+        Err(error) => Err(error),
+    }
 }
 
 fn check_kernel(bytes: Vec<u8>) -> Result<Kernel, String> {
@@ -177,7 +226,22 @@ fn is_plain(version: &str) -> bool {
         && !version.starts_with('.')
 }
 
-/// Orders `6.1.0-9` before `6.1.0-10`: runs of digits are numbers.
+/// Orders kernels by their release, as GRUB's menu does: `6.1.0-9` before `6.1.0-10`, since runs of digits are numbers, and
+/// what leads to a release (`-rc`, `~rc`) before that. Those for finding faults come before all others.
+fn compare_releases(a: &str, b: &str) -> Ordering {
+    let is_normal = |release: &str| !release.ends_with("+debug");
+    is_normal(a).cmp(&is_normal(b)).then_with(|| compare_versions(&ranked(a), &ranked(b)))
+}
+
+/// A release in which what comes before one is written with the sign that sorts so.
+fn ranked(release: &str) -> String {
+    let words = ["-rc", "-pre", "-test", "-git", "-old"];
+    words
+        .into_iter()
+        .fold(release.to_owned(), |release, word| release.replace(word, &word.replace('-', "~")))
+}
+
+/// By runs of digits and single other characters; `~` is before everything, and the end too.
 fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
@@ -194,6 +258,12 @@ fn compare_versions(a: &str, b: &str) -> Ordering {
         } else {
             match (a.split_first(), b.split_first()) {
                 (None, None) => return Ordering::Equal,
+                (Some((b'~', a_rest)), Some((b'~', b_rest))) => {
+                    (a, b) = (a_rest, b_rest);
+                    Ordering::Equal
+                }
+                (Some((b'~', _)), _) => Ordering::Less,
+                (_, Some((b'~', _))) => Ordering::Greater,
                 (None, Some(_)) => return Ordering::Less,
                 (Some(_), None) => return Ordering::Greater,
                 (Some((x, a_rest)), Some((y, b_rest))) => {
@@ -215,13 +285,25 @@ mod tests {
 
     #[test]
     fn the_newest_kernel_is_not_the_last_by_letters() {
-        let mut versions =
-            ["6.1.0-10-amd64", "6.1.0-9-amd64", "6.12.1", "6.1.0", "5.20.0", "6.1.010-amd64"];
-        versions.sort_by(|a, b| compare_versions(a, b));
-        assert_eq!(
-            versions,
-            ["5.20.0", "6.1.0", "6.1.0-9-amd64", "6.1.0-10-amd64", "6.1.010-amd64", "6.12.1"]
-        );
+        let in_order = [
+            "6.12.1-300.fc41.x86_64+debug",
+            "5.20.0",
+            "6.1.0-rc9",
+            "6.1.0",
+            "6.1.0-9-amd64",
+            "6.1.0-10-amd64",
+            "6.1.010-amd64",
+            "6.12.1",
+            "6.12.1-300.fc41.x86_64",
+            "6.19~rc4+deb14-amd64",
+            "6.19-amd64",
+            "7.1.0-rc2-arch",
+            "7.1.0-arch1",
+        ];
+        let mut releases = in_order;
+        releases.reverse();
+        releases.sort_by(|a, b| compare_releases(a, b));
+        assert_eq!(releases, in_order);
     }
 
     #[test]
@@ -233,22 +315,36 @@ mod tests {
 
     #[test]
     fn names_of_kernels() {
-        for name in
-            ["vmlinuz-6.1.0-56-amd64", "vmlinuz-linux", "kernel-6.6", "bzImage", "vmlinuz.gz"]
-        {
-            assert!(is_kernel_name(name), "{name}");
+        for name in [
+            "vmlinuz-6.1.0-56-amd64",
+            "vmlinuz-linux",
+            "kernel-6.6",
+            "bzImage",
+            "vmlinuz.gz",
+            "vmlinuz-6.6.32-gentoo-dist.efi",
+            "vmlinuz-6.1-olddefconfig",
+        ] {
+            assert_eq!(named(name), Named::Kernel, "{name}");
         }
-        for name in
-            ["vmlinuz-0-rescue-0123", "vmlinuz-6.1.dpkg-bak", "initrd.img-6.1", "config-6.1"]
-        {
-            assert!(!is_kernel_name(name), "{name}");
+        for name in [
+            "vmlinuz-0-rescue-0123",
+            "vmlinuz-6.1.dpkg-bak",
+            "vmlinuz-6.1.0-11-amd64.dpkg-new",
+            "vmlinuz-6.1.0-11-amd64;65a1b2c3",
+            "vmlinuz-6.6.32-gentoo-dist-old.efi",
+            "vmlinuz-6.6.32-old",
+        ] {
+            assert!(matches!(named(name), Named::NotMeant(_)), "{name}");
+        }
+        for name in ["initrd.img-6.1", "config-6.1", ".vmlinuz-6.1.hmac", "kernel-6.1.img"] {
+            assert_eq!(named(name), Named::Other, "{name}");
         }
     }
 
     proptest! {
         #[test]
-        fn versions_have_one_order(a in "[0-9.a-]{0,8}", b in "[0-9.a-]{0,8}") {
-            prop_assert_eq!(compare_versions(&a, &b), compare_versions(&b, &a).reverse());
+        fn versions_have_one_order(a in "[0-9.a~-]{0,8}", b in "[0-9.a~-]{0,8}") {
+            prop_assert_eq!(compare_releases(&a, &b), compare_releases(&b, &a).reverse());
         }
     }
 }

@@ -291,6 +291,10 @@ fn error(path: &str) -> impl FnOnce(Ext4Error) -> RootfsError {
     let path = path.to_owned();
     move |error| match error {
         Ext4Error::NotFound => RootfsError::NotFound(path),
+        Ext4Error::IsADirectory => RootfsError::NoFile { path, why: "it is a folder" },
+        Ext4Error::IsASpecialFile => {
+            RootfsError::NoFile { path, why: "it is a device, pipe or socket" }
+        }
         other => RootfsError::Read { path, why: what_is_wrong(&other) },
     }
 }
@@ -308,9 +312,7 @@ fn what_is_wrong(error: &Ext4Error) -> String {
         Ext4Error::NotAbsolute => "the path does not begin with /",
         Ext4Error::NotASymlink => "it is no link",
         Ext4Error::NotFound => "it is not there",
-        Ext4Error::IsADirectory => "it is a folder",
         Ext4Error::NotADirectory => "something on the way to it is no folder",
-        Ext4Error::IsASpecialFile => "it is a device, pipe or socket",
         Ext4Error::FileTooLarge => "it is too large",
         Ext4Error::NotUtf8 => "its name is not UTF-8",
         Ext4Error::MalformedPath | Ext4Error::PathTooLong => "its path is too long or malformed",

@@ -31,6 +31,7 @@ pub(crate) struct System {
 pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, ImportError> {
     let volumes = find_volumes(disk.as_ref()).map_err(source_error(path))?;
     let (volume, root) = find_root(disk, &volumes, path)?;
+    let others = other_systems(disk, &volumes, volume);
     let in_root = |error: RootfsError| unreadable(path, &volume, &error);
     let trouble = |version: &str| modules_trouble(&root, version);
     let mut search = find_kernel(&root, &["/boot", "/"], &trouble).map_err(in_root)?;
@@ -47,7 +48,7 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
         vmlinuz: kernel.bytes,
         os_name: os_name(&root).map_err(in_root)?,
         passed_over: search.passed_over,
-        warnings: root.has_errors.then(|| warning(&volume)).into_iter().collect(),
+        warnings: root.has_errors.then(|| warning(&volume)).into_iter().chain(others).collect(),
     })
 }
 
@@ -94,20 +95,34 @@ fn modules_trouble(root: &Rootfs, version: &str) -> Result<Option<String>, Rootf
     Ok(Some(format!("its modules are missing: there are none in /lib/modules/{version}")))
 }
 
-/// Whether a kernel reads ext4, which has its place in the tree since 2006; what is elsewhere stands in the index.
+/// Whether a kernel reads ext4, which has its place in the tree since 2006; what is elsewhere stands in the index, and is there.
 fn has_ext4(root: &Rootfs, folder: &str, built_in: &str) -> Result<bool, RootfsError> {
-    let names_it = |list: &str| -> Result<bool, RootfsError> {
+    let paths_in = |list: &str| -> Result<Vec<String>, RootfsError> {
         let list = root.read(list)?;
-        Ok(String::from_utf8_lossy(&list).lines().any(|line| {
-            let module = line.split(':').next().unwrap_or_default();
-            module.rsplit('/').next().is_some_and(|file| file.starts_with("ext4.ko"))
-        }))
+        let list = String::from_utf8_lossy(&list);
+        let paths = list.lines().map(|line| line.split(':').next().unwrap_or_default());
+        let is_it =
+            |path: &&str| path.rsplit('/').next().is_some_and(|it| it.starts_with("ext4.ko"));
+        Ok(paths.filter(is_it).map(str::to_owned).collect())
     };
     let place = format!("{folder}/kernel/fs/ext4");
     let is_in_place = root.exists(&place)?
         && root.list(&place)?.iter().any(|entry| entry.name.starts_with("ext4.ko"));
     let index = format!("{folder}/modules.dep");
-    Ok(is_in_place || names_it(built_in)? || (root.exists(&index)? && names_it(&index)?))
+    if is_in_place || !paths_in(built_in)?.is_empty() {
+        return Ok(true);
+    }
+    if !root.exists(&index)? {
+        return Ok(false);
+    }
+    // depmod of old wrote whole paths.
+    for path in paths_in(&index)? {
+        let whole = if path.starts_with('/') { path } else { format!("{folder}/{path}") };
+        if root.exists(&whole)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A system with a `/boot` of its own has its kernels at the top of another partition.
@@ -215,6 +230,30 @@ fn find_root(
         (Some(damage), _) => damage,
         (None, Some(usr)) => not_bootable(path, &usr_alone(without_usr, usr)),
         (None, None) => no_root(disk.as_ref(), volumes, path)?,
+    })
+}
+
+/// What is said of roots on the disk beside the one that machines get. One that can't be read is none.
+fn other_systems(disk: &Arc<dyn Block>, volumes: &[Volume], taken: Volume) -> Option<String> {
+    let others = volumes
+        .iter()
+        .filter(|volume| **volume != taken && volume.content == Content::Root(FileSystem::Ext4));
+    let others = others.filter_map(|volume| {
+        let Ok(Role::Root(root)) = Rootfs::open(Arc::clone(disk), volume).and_then(role_of) else {
+            return None;
+        };
+        let place = place_of(volume);
+        let name = os_name(&root).ok().flatten();
+        Some(name.map_or_else(|| place.clone(), |name| format!("{place} ({name})")))
+    });
+    let others: Vec<String> = others.collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "there is more than one system on the disk: machines start the first, in {}, and not what is in {}. To get another \
+             one, import its partition: `losetup -fP --show FILE` makes devices of all",
+            place_of(&taken),
+            others.join(" and ")
+        )
     })
 }
 

@@ -449,7 +449,60 @@ fn a_kernel_that_can_not_mount_the_root_is_passed_over() {
     boots("a module in its place");
     fs::remove_file(modules.join("kernel/fs/ext4/ext4.ko.xz")).unwrap();
     fs::write(modules.join("modules.dep"), "updates/ext4.ko.zst: updates/jbd2.ko.zst\n").unwrap();
+    workshop.check_refused(&workshop.disk(&["-t", "ext4"]), "it has no ext4");
+    fs::create_dir(modules.join("updates")).unwrap();
+    fs::write(modules.join("updates/ext4.ko.zst"), "module").unwrap();
     boots("a module elsewhere");
+}
+
+#[test]
+fn what_is_no_kernel_to_start_is_passed_over_and_named_where_there_is_no_other() {
+    let workshop = Workshop::new();
+    let boot = workshop.path("files/boot");
+    // An upgrade that has not ended, what it has put aside, and folders in the places of kernels.
+    for name in ["vmlinuz-6.1.0-10-test.dpkg-new", "vmlinuz-6.9-old", "vmlinuz-6.9;65a1b2c3"] {
+        fs::write(boot.join(name), kernel_file("6.9")).unwrap();
+    }
+    fs::create_dir(workshop.path("files/vmlinuz")).unwrap();
+    fs::create_dir_all(workshop.path("files/usr/lib/modules/9.9.9/vmlinuz")).unwrap();
+    let import = workshop.import_with_all_told(&workshop.disk(&["-t", "ext4"])).unwrap();
+    assert_eq!(import.version.kernel_version, KERNEL);
+    let told = import.passed_over.join("\n");
+    for says in ["/vmlinuz: it is a folder", "/9.9.9/vmlinuz: it is a folder"] {
+        assert!(told.contains(says), "{told}");
+    }
+    assert!(!told.contains("dpkg"), "there is a better one: {told}");
+
+    fs::remove_dir_all(&boot).unwrap();
+    fs::create_dir_all(boot.join("EFI/Linux")).unwrap();
+    fs::write(boot.join("vmlinuz-0-rescue-abc"), kernel_file("6.9")).unwrap();
+    fs::write(boot.join("EFI/Linux/arch.efi"), "unified").unwrap();
+    let disk = workshop.disk(&["-t", "ext4"]);
+    workshop.check_refused(&disk, "/boot/vmlinuz-0-rescue-abc: it is for rescue");
+    workshop.check_refused(&disk, "/boot/EFI/Linux/arch.efi: it is one file with its own initrd");
+}
+
+#[test]
+fn a_second_system_on_the_disk_is_named() {
+    let workshop = Workshop::new();
+    let made = || {
+        let disk = workshop.path("one.raw");
+        let _ = fs::remove_file(&disk);
+        let mut mke2fs = Command::new("mke2fs");
+        mke2fs.args(["-q", "-t", "ext4", "-b", "1024", "-d"]).arg(workshop.path("files"));
+        run(mke2fs.arg(&disk).arg("16M"));
+        fs::read(disk).unwrap()
+    };
+    let one = made();
+    fs::write(workshop.path("files/usr/lib/os-release"), "PRETTY_NAME=\"Other 2\"\n").unwrap();
+    let other = made();
+    let disk = partitioned(&workshop, &[&one, &other]);
+    let import = workshop.import_with_all_told(&disk).unwrap();
+    assert_eq!(import.version.partition, Some(1));
+    let told = import.warnings.join("\n");
+    for says in ["the first, in partition 1", "partition 2 (Other 2)", "losetup"] {
+        assert!(told.contains(says), "{told}");
+    }
 }
 
 #[test]

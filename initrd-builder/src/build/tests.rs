@@ -188,6 +188,18 @@ fn a_missing_module_is_named_with_who_needs_it() {
         &|kernel| kernel.files.retain(|path, _| !path.contains("ethernet")),
         &["no driver of any network card"],
     );
+    // What network cards need besides their drivers is none.
+    check(
+        &|kernel| {
+            kernel.files.retain(|path, _| !path.contains("ethernet"));
+            let library = example_module(&["vermagic=6.1-test SMP"]);
+            for path in ["kernel/drivers/net/phy/realtek.ko", "kernel/drivers/usb/core/usbcore.ko"]
+            {
+                kernel.files.insert(path.to_owned(), library.clone());
+            }
+        },
+        &["no driver of any network card"],
+    );
     check(&|kernel| drop(kernel.files.insert(ptp.to_owned(), b"text".to_vec())), &["ptp.ko"]);
 }
 

@@ -19,6 +19,13 @@ pub(super) enum Fitting {
     Library,
 }
 
+impl Fitting {
+    /// Whether it is a driver of a network card.
+    pub(super) const fn is_network(self) -> bool {
+        matches!(self, Self::Network | Self::NetworkUsb)
+    }
+}
+
 /// Folders below `kernel/` that are taken, and what for.
 const FOLDERS: [(&str, &str, Fitting); 8] = [
     ("drivers/net/ethernet/", "network drivers", Fitting::Network),

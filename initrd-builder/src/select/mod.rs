@@ -84,10 +84,10 @@ pub(crate) fn select(
     let network = match &options.fit {
         None => {
             let of_all = all_drivers.iter().map(|(name, purpose, _)| optional(name, purpose));
-            let of_all: Vec<Wanted> = of_all.collect();
-            let names = of_all.iter().map(|driver| driver.name.clone()).collect();
             wanted.extend(of_all);
-            Network { drivers: names, is_built_in: false }
+            let of_cards = all_drivers.iter().filter(|(_, _, fitting)| fitting.is_network());
+            let names = of_cards.map(|(name, _, _)| name.clone()).collect();
+            Network { drivers: names, is_built_in: tree.has_network_inside() }
         }
         Some(fit) => fitting_drivers(&tree, &all_drivers, fit, &mut wanted, &mut warnings),
     };

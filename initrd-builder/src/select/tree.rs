@@ -1,6 +1,7 @@
 //! The modules of a source, by name.
 
 use super::left_out::{LeftOut, Problem};
+use super::lists::{DRIVERS, purpose_of_folder};
 use crate::modinfo::ModInfo;
 use crate::program::Processor;
 use crate::{BuildError, Listing, ModuleSource, codec};
@@ -105,6 +106,18 @@ impl<'a> Tree<'a> {
         let list = self.read_list("modules.builtin.modinfo").unwrap_or_default();
         let fields = list.split('\0').filter_map(|field| field.split_once(".alias="));
         fields.map(|(_, pattern)| pattern.to_owned()).collect()
+    }
+
+    /// Whether the kernel has a driver of a network card inside, as far as its list tells.
+    pub(super) fn has_network_inside(&self) -> bool {
+        let list = self.read_list("modules.builtin").unwrap_or_default();
+        list.lines().any(|path| {
+            let in_folder = purpose_of_folder(path).is_some_and(|(_, it)| it.is_network());
+            let is_named = |name: &str| {
+                DRIVERS.iter().any(|(driver, _, fitting)| *driver == name && fitting.is_network())
+            };
+            in_folder || name_of_file(path).is_some_and(|name| is_named(&name))
+        })
     }
 
     /// Content of a list; `None`: the kernel has none, or it can't be read.

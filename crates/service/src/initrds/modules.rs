@@ -98,7 +98,9 @@ impl ModuleSource for ImageModules {
 fn io_error(error: RootfsError) -> io::Error {
     let kind = match error {
         RootfsError::NotFound(_) => io::ErrorKind::NotFound,
-        RootfsError::FileSystem(_) | RootfsError::Read { .. } => io::ErrorKind::InvalidData,
+        RootfsError::FileSystem(_) | RootfsError::NoFile { .. } | RootfsError::Read { .. } => {
+            io::ErrorKind::InvalidData
+        }
     };
     io::Error::new(kind, error)
 }
