@@ -32,6 +32,7 @@ mod partitions;
 mod ram;
 mod rescue;
 mod restarted;
+mod restored;
 mod sanboot;
 mod second_nic;
 mod segment;

@@ -218,6 +218,8 @@ impl Service {
         if let Err(error) = noted.await {
             tracing::warn!(machine = %spec.machine, error = error.chain(), "that it keeps a disk is not noted");
         }
+        // What the storage server has said of all disks was before this one.
+        self.exports().ask_for_disks();
     }
 
     /// Whether the machine is known not to run in this boot, which it has proven, any more.

@@ -44,10 +44,19 @@ impl Service {
         holds(FindingKind::StateDiskFull, server(full.map(str::to_owned)).into_iter().collect());
 
         let made_unix = last_backup(&self.options().database);
-        let old = made_unix.map(|made| now_unix.saturating_sub(made));
-        let old = old.filter(|&seconds| seconds > LAST_BACKUP_MAX_SECONDS).map(|seconds| {
-            let days = seconds / 86_400;
-            format!("The last backup was made {days} days ago, and there was one each day before")
+        let old = made_unix.and_then(|made| match now_unix.checked_sub(made) {
+            // Seconds by which a clock is corrected.
+            None if made - now_unix < 3600 => None,
+            None => Some(
+                "Nobody knows how old the last backup is: it says that it was made at a time that is yet to come, so the \
+                 clock was wrong"
+                    .to_owned(),
+            ),
+            Some(seconds) if seconds > LAST_BACKUP_MAX_SECONDS => Some(format!(
+                "The last backup was made {} days ago, and there was one each day before",
+                seconds / 86_400
+            )),
+            Some(_) => None,
         });
         holds(FindingKind::BackupOld, server(old).into_iter().collect());
 
@@ -81,7 +90,7 @@ impl Service {
             Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
         });
         for (kind, found) in [
-            (FindingKind::DiskMissing, missing.collect()),
+            (FindingKind::DiskMissing, missing.chain(self.unknown_disks(&site)).collect()),
             (FindingKind::DiskOfAnother, self.disks_of_others(&site)),
         ] {
             without_disk.extend(found.iter().map(|held: &Held| held.subject.clone()));

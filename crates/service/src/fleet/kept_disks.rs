@@ -64,17 +64,37 @@ impl Service {
         Ok(())
     }
 
+    /// Machines that have kept a disk of which the storage server knows nothing, as after its own was exchanged.
+    pub(super) fn unknown_disks(&self, site: &Site) -> Vec<Held> {
+        let (view, answer) = (self.view(), self.exports().last());
+        if answer.disks_asked.is_none() || answer.error.is_some() {
+            return Vec::new();
+        }
+        let is_there = |name: &MachineName| {
+            answer.disks.iter().any(|disk| disk.machine == *name)
+                || answer.list.iter().any(|export| export.spec.machine == *name)
+        };
+        let gone = view.kept_disks.iter().filter(|name| {
+            site.machine(name).is_some_and(keeps_disk)
+                && !view.disk_deletions.contains_key(*name)
+                && !is_there(name)
+        });
+        let cause = "The storage server knows nothing of the disk that it has kept: the server was probably replaced, or its \
+                     state and disks lost";
+        gone.map(|name| Held {
+            subject: Subject::Machine(name.clone()),
+            cause: cause.to_owned(),
+            since_unix_ms: None,
+        })
+        .collect()
+    }
+
     /// Machines that get no disk, as the one of their name is another machine's.
     pub(super) fn disks_of_others(&self, site: &Site) -> Vec<Held> {
         let (view, answer) = (self.view(), self.exports().last());
-        let keeps = |machine: &&Machine| {
-            machine.write_mode == WriteMode::Persistent
-                && !machine.root.is_foreign()
-                && !machine.reset_disk
-        };
         let of_another = answer.disks.iter().filter_map(|disk| {
             let noted = disk.owner.as_ref().filter(|_| disk.trouble.is_none())?;
-            let machine = site.machine(&disk.machine).filter(keeps)?;
+            let machine = site.machine(&disk.machine).filter(|machine| keeps_disk(machine))?;
             let asked = view.as_owner(machine)?;
             let is_his = machine.macs().any(|mac| noted.is(&asked, mac));
             if is_his || view.disk_deletions.contains_key(&machine.name) {
@@ -88,4 +108,9 @@ impl Service {
         });
         of_another.collect()
     }
+}
+
+/// Whether the machine is to start with the disk that it has kept.
+fn keeps_disk(machine: &Machine) -> bool {
+    machine.write_mode == WriteMode::Persistent && !machine.root.is_foreign() && !machine.reset_disk
 }

@@ -58,6 +58,12 @@ impl Exports {
         *last = Arc::new(answer);
     }
 
+    /// There is a disk of which it has not told yet.
+    pub(crate) fn ask_for_disks(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Arc::new(Answer { disks_asked: None, ..(**last).clone() });
+    }
+
     /// It says something. Returns what it said before.
     pub(crate) fn put(&self, answer: Answer) -> Arc<Answer> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -229,6 +229,27 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
 }
 
 #[tokio::test]
+async fn a_kept_disk_of_which_a_storage_server_knows_nothing_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let kept = service.database().write(|tables| Ok(tables.note_kept_disk(&name())?));
+    kept.await.unwrap();
+    let told = |disks_asked| {
+        let asked = Some(service.now().moment);
+        service.exports().put(Answer { asked, disks_asked, ..Answer::default() });
+    };
+    told(None);
+    assert_eq!(cause(&service, FindingKind::DiskMissing).await, None, "it was not asked");
+    told(Some(service.now().moment));
+    let text = cause(&service, FindingKind::DiskMissing).await.unwrap();
+    assert!(text.contains("knows nothing of the disk"), "{text}");
+    let change = MachineChange { reset_disk: Some(true), ..MachineChange::default() };
+    service.set_machine(name(), change).await.unwrap();
+    told(Some(service.now().moment));
+    assert_eq!(cause(&service, FindingKind::DiskMissing).await, None, "it gets a new one");
+}
+
+#[tokio::test]
 async fn a_machine_of_which_the_storage_server_has_lost_writes_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let service = site(folder.path(), WriteMode::Persistent).await;
