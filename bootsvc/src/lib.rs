@@ -10,6 +10,7 @@ mod config;
 mod log;
 pub mod net;
 mod network;
+mod new_file;
 mod pages;
 mod paths;
 mod privileges;

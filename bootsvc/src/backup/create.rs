@@ -70,7 +70,9 @@ pub(crate) fn create<W: Write>(
     let mut named = Vec::new();
     match Config::load(&config) {
         Ok(config) => named = config.files(),
-        Err(ConfigError::Missing { .. }) => {}
+        Err(ConfigError::Missing { .. }) => {
+            left_out.push(format!("the configuration: there is no {}", config.display()));
+        }
         Err(error @ ConfigError::Wrong(_)) => left_out.push(format!(
             "the files that the configuration names, as it can't be used: {}",
             error_chain(&error)

@@ -4,13 +4,14 @@ use super::{new_file, unpack};
 use crate::boot_socket;
 use crate::config::Config;
 use crate::paths::Paths;
+use crate::privileges::give_to_servers;
 use crate::state_lock::StateLock;
 use anyhow::{Context, bail};
 use nix::unistd::{Group, geteuid};
 use service::Actor;
 use service::backup::{BackupFile, Kind, Manifest, read_backup};
 use std::fs::{self, File, Permissions};
-use std::io::{Read, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,12 +45,13 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     if boot_socket::is_answered(&paths.boot_socket()) {
         bail!(running);
     }
+    let state = paths.state();
+    let is_new = !state.try_exists().unwrap_or(true);
     let _lock = match StateLock::try_take(paths, false)? {
         Ok(lock) => lock,
         Err(holder) if holder.is_server => bail!(running),
         Err(holder) => bail!("{holder} has the state: try again when it is done"),
     };
-    let state = paths.state();
     fs::create_dir_all(&state).with_context(|| format!("can't make {}", state.display()))?;
     let database =
         Target { path: paths.database(), new: with_suffix(&paths.database(), ".restored") };
@@ -77,7 +79,9 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
         chown(&database.new, Some(owner.uid()), Some(owner.gid()))?;
         let mut targets = Vec::new();
         for (file, bytes) in wanted(paths, &small)? {
+            // What is a link stays one, and what it leads to is replaced.
             let path = file.path.clone().unwrap_or_else(|| paths.config());
+            let path = fs::canonicalize(&path).unwrap_or(path);
             if fs::read(&path).is_ok_and(|former| former == *bytes) {
                 continue;
             }
@@ -108,6 +112,9 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
         };
         for target in targets {
             put(target, &mut restored)?;
+        }
+        if is_new {
+            give_to_servers(paths)?;
         }
         Ok(restored)
     })();
@@ -159,7 +166,10 @@ fn write_small(path: &Path, about: &BackupFile, bytes: &[u8]) -> anyhow::Result<
     let group = about.group.as_deref().and_then(|name| Group::from_name(name).ok().flatten());
     // Who is not root gives away nothing.
     let is_given = group.is_some_and(|group| chown(path, None, Some(group.gid.as_raw())).is_ok());
-    let mode = if is_given { about.mode & 0o750 } else { about.mode & 0o700 };
+    // Files that the configuration names may be keys. It has none, and the servers' user must read it: where all could, all can.
+    let of_all = if about.kind == Kind::Configuration { 0o005 } else { 0 };
+    let of_group = if is_given { 0o050 } else { 0 };
+    let mode = about.mode & (0o700 | of_group | of_all);
     file.set_permissions(Permissions::from_mode(mode)).with_context(failed)?;
     file.sync_all().with_context(failed)
 }
@@ -171,7 +181,7 @@ fn put(target: Target, restored: &mut Restored) -> anyhow::Result<()> {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
     if path.symlink_metadata().is_ok() {
         let aside = with_suffix(&path, &format!(".before-restore-{now}"));
-        fs::rename(&path, &aside).with_context(failed)?;
+        fs::rename(&path, &aside).map_err(|error| of_mount(error, &path)).with_context(failed)?;
         restored.aside.push(aside);
     }
     // The log of the former database belongs to that: beside another one it would spoil it.
@@ -188,6 +198,17 @@ fn put(target: Target, restored: &mut Restored) -> anyhow::Result<()> {
     }
     restored.placed.push(path);
     Ok(())
+}
+
+/// Containers often get such a file by a mount of its own.
+fn of_mount(error: std::io::Error, path: &Path) -> anyhow::Error {
+    if error.kind() != ErrorKind::ResourceBusy {
+        return error.into();
+    }
+    anyhow::anyhow!(
+        "{} is mounted by itself, and can't be replaced by another file: unmount it, or mount the folder that has it",
+        path.display()
+    )
 }
 
 fn are(paths: &[String]) -> String {

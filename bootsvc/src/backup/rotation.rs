@@ -1,5 +1,6 @@
 //! Backups in a folder, one beside the other: how they are named, and which of them go.
 
+use crate::new_file;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::path::{Path, PathBuf};
@@ -22,23 +23,46 @@ fn is_ours(name: &str) -> bool {
     time.is_some_and(|time| jiff::civil::DateTime::strptime(TIME, time).is_ok())
 }
 
-/// Those of our backups in a folder that are older than the newest `n_kept`, but for the one that was made just now: the
-/// clock may have been set back.
+/// What is in a folder of backups and takes room for nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Older than the newest ones.
+    pub(crate) superfluous: Vec<PathBuf>,
+    /// Of a time that is yet to come, as they say: nobody knows how old these are.
+    pub(crate) ahead: Vec<PathBuf>,
+    /// Of backups that were never completed.
+    pub(crate) unfinished: Vec<PathBuf>,
+}
+
+/// Looks at our backups in a folder, of which the newest `n_kept` are to stay.
 ///
 /// # Errors
 /// It can't be listed.
-pub(crate) fn superfluous(folder: &Path, n_kept: usize, new: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn look(folder: &Path, n_kept: usize, now: Timestamp) -> io::Result<Kept> {
+    let mut kept = Kept::default();
+    let this = name(now);
     let mut ours = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_ours) && entry.file_type()?.is_file() {
-            ours.push(entry.path());
+        let file_name = entry.file_name();
+        let Some(found) =
+            file_name.to_str().filter(|_| entry.file_type().is_ok_and(|it| it.is_file()))
+        else {
+            continue;
+        };
+        if is_ours(found) {
+            if found > this.as_str() { &mut kept.ahead } else { &mut ours }.push(entry.path());
+        } else if new_file::unfinished(found).is_some_and(is_ours)
+            && new_file::is_abandoned(&entry.path())
+        {
+            kept.unfinished.push(entry.path());
         }
     }
     ours.sort_unstable();
     ours.truncate(ours.len().saturating_sub(n_kept));
-    ours.retain(|path| path != new);
-    Ok(ours)
+    kept.superfluous = ours;
+    kept.ahead.sort_unstable();
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -50,17 +74,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |seconds: i64| name(Timestamp::from_second(1_795_000_000 + seconds).unwrap());
         assert_eq!(at(0), "bootlace-20261118T110640Z.tar.zst");
-        let foreign =
-            ["site.tar.zst", "bootlace-old.tar.zst", "bootlace-20261118T110640Z.tar.zst.part"];
+        let foreign = ["site.tar.zst", "bootlace-old.tar.zst", ".bootlace-old.tar.zst.x.part"];
         for name in foreign.map(str::to_owned).into_iter().chain([0, 86_400, 3600].map(at)) {
             fs::write(folder.path().join(name), "").unwrap();
         }
         fs::create_dir(folder.path().join(at(-86_400))).unwrap();
         let path = |seconds| folder.path().join(at(seconds));
-        let superfluous = |n_kept, new| superfluous(folder.path(), n_kept, &path(new)).unwrap();
-        assert_eq!(superfluous(2, 86_400), [path(0)]);
-        assert_eq!(superfluous(1, 86_400), [path(0), path(3600)]);
-        assert!(superfluous(3, 86_400).is_empty());
-        assert_eq!(superfluous(1, 0), [path(3600)], "the clock was set back");
+        let look = |n_kept, now: i64| {
+            let now = Timestamp::from_second(1_795_000_000 + now).unwrap();
+            look(folder.path(), n_kept, now).unwrap()
+        };
+        let superfluous = |n_kept| look(n_kept, 86_400).superfluous;
+        assert_eq!(superfluous(2), [path(0)]);
+        assert_eq!(superfluous(1), [path(0), path(3600)]);
+        assert!(superfluous(3).is_empty());
+        let set_back = look(1, 0);
+        assert_eq!(
+            (set_back.superfluous, set_back.ahead),
+            (vec![], vec![path(3600), path(86_400)])
+        );
+        let unfinished = folder.path().join(format!(".{}.Xyz012.part", at(60)));
+        fs::write(&unfinished, "").unwrap();
+        assert_eq!(look(3, 86_400), Kept { unfinished: vec![unfinished], ..Kept::default() });
     }
 }

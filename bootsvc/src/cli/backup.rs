@@ -2,18 +2,19 @@
 
 use super::output::leads_nowhere;
 use super::status::count;
-use super::{advise, say};
+use super::{advise, note, say};
 use crate::backup::{self, Saved, content, rotation};
+use crate::new_file::NewFile;
 use crate::paths::Paths;
 use crate::privileges::as_command;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use service::backup::note_backup;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
@@ -96,23 +97,51 @@ fn rotate(paths: &Paths, folder: &Path, n_kept: usize) -> anyhow::Result<()> {
             "--keep keeps backups in a folder, and {folder} is none: make it first, by mkdir -p {folder}"
         );
     }
-    let file = folder.join(rotation::name(Timestamp::now()));
-    let made_unix = save(paths, &file)?;
+    let now = Timestamp::now();
+    let file = folder.join(rotation::name(now));
+    let made = save(paths, &file)?;
     // Before others go.
     let verified = backup::verify(open(&file)?);
     verified.with_context(|| format!("{} was made, and can't be restored", file.display()))?;
-    let old = rotation::superfluous(folder, n_kept, &file);
-    let old = old.with_context(|| format!("can't list {}", folder.display()))?;
-    for old in old {
-        fs::remove_file(&old).with_context(|| format!("can't delete {}", old.display()))?;
-        say(format!("{}: deleted, as there are {n_kept} newer ones", old.display()));
+    if !made.is_complete {
+        bail!(
+            "{} lacks what is named above, which older ones may have: none of these was deleted",
+            file.display()
+        );
     }
-    as_command(paths, || Ok(note_backup(&paths.database(), made_unix)?))
+    let kept = rotation::look(folder, n_kept, now);
+    let kept = kept.with_context(|| format!("can't list {}", folder.display()))?;
+    let delete = |old: &Path, why: &str| {
+        fs::remove_file(old).with_context(|| format!("can't delete {}", old.display()))?;
+        say(format!("{}: deleted, {why}", old.display()));
+        Ok::<_, anyhow::Error>(())
+    };
+    for old in kept.superfluous {
+        delete(&old, &format!("as there are {n_kept} newer ones"))?;
+    }
+    for unfinished in kept.unfinished {
+        delete(&unfinished, "as whoever made it was ended before it was complete")?;
+    }
+    for ahead in kept.ahead {
+        note(format!(
+            "warning: {} says that it is of a time that is yet to come, so it takes no other one's place, and is never \
+             deleted: the clock was wrong. Delete or rename it",
+            ahead.display()
+        ));
+    }
+    as_command(paths, || Ok(note_backup(&paths.database(), made.at_unix)?))
         .context("the backup is made, and that is not noted")
 }
 
-/// Makes a backup; when, in seconds since 1970.
-fn save(paths: &Paths, file: &Path) -> anyhow::Result<u64> {
+/// A backup that is written.
+struct Made {
+    /// When, seconds since 1970.
+    at_unix: u64,
+    /// All that belongs to the site is in it.
+    is_complete: bool,
+}
+
+fn save(paths: &Paths, file: &Path) -> anyhow::Result<Made> {
     let shown = file.display();
     if file.symlink_metadata().is_ok() {
         bail!("{shown} is there already: name another file");
@@ -124,30 +153,17 @@ fn save(paths: &Paths, file: &Path) -> anyhow::Result<u64> {
             "can't write {shown}: there is no folder {folder}: make it first, by mkdir -p {folder}"
         );
     }
-    let mut part = file.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
     let failed = || format!("can't write {shown}");
-    let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
-    let new = new.with_context(failed)?;
-    let written = (|| {
-        let progress = |done: u64, total: u64| show_progress(done, total);
-        let Saved { out, manifest, n_machines, left_out } =
-            backup::create(paths, BufWriter::new(new), progress)?;
-        let new = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
-        new.sync_all().with_context(failed)?;
-        fs::rename(&part, file).with_context(failed)?;
-        let size = new.metadata().with_context(failed)?.len();
-        Ok::<_, anyhow::Error>((manifest, n_machines, left_out, size))
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    let (manifest, n_machines, not_saved, size) = written?;
+    let new = NewFile::create(file, 0o600).with_context(failed)?;
+    let progress = |done: u64, total: u64| show_progress(done, total);
+    let Saved { out, manifest, n_machines, left_out: not_saved } =
+        backup::create(paths, BufWriter::new(new), progress)?;
+    let new = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+    let size = new.put().with_context(failed)?;
     warn(&not_saved);
     say(format!("{shown}: {}; {}", content(&manifest, n_machines), in_words(size)));
     say(left_out(paths));
-    Ok(manifest.made_unix)
+    Ok(Made { at_unix: manifest.made_unix, is_complete: not_saved.is_empty() })
 }
 
 /// What nobody may believe to be saved.
@@ -244,11 +260,6 @@ fn open(file: &Path) -> anyhow::Result<Box<dyn io::Read>> {
         bail!("{} is no file; - reads a backup from standard input", file.display());
     }
     Ok(Box::new(BufReader::new(File::open(file).with_context(failed)?)))
-}
-
-/// To people who watch; standard output may be the backup.
-fn note(line: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn show_progress(done: u64, total: u64) {

@@ -26,7 +26,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use hyper::StatusCode;
 use model::{ParseChoiceError, RootKind, Setting, WriteMode};
-use output::{advise, plain, say, table};
+use output::{advise, note, plain, say, table};
 use service::Unwritable;
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -30,6 +30,11 @@ pub(super) fn advise(paths: &Paths, text: &str) {
     say(paths.commands().complete(text));
 }
 
+/// A line on standard error, for people: standard output may be what was asked for.
+pub(super) fn note(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// A line on standard output.
 ///
 /// # Errors

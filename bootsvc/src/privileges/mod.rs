@@ -154,6 +154,16 @@ fn owner(paths: &Paths) -> anyhow::Result<Option<Account>> {
     }
 }
 
+/// Gives folders of the state that this process has made to the user whom servers of this configuration become, if root
+/// is to become anybody: the next commands are his already, as if a server had run.
+pub(crate) fn give_to_servers(paths: &Paths) -> anyhow::Result<()> {
+    let user = Config::load(&paths.config()).ok().and_then(|config| config.service.user);
+    match Who::of_servers(paths, user.as_deref())? {
+        Who::Account(account) => make_own(&paths.state(), &account),
+        Who::Unprivileged | Who::Root | Who::Missing => Ok(()),
+    }
+}
+
 fn become_user(account: &Account, group: Option<Gid>, wanted: CapabilitySet) -> anyhow::Result<()> {
     capabilities::become_user(account, group, wanted)
         .with_context(|| format!("can't become the user {account}"))

@@ -186,6 +186,31 @@ fn backups_are_kept_until_there_are_newer_ones_and_missed_when_none_is_made() {
     let made: u64 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
     std::fs::write(&note, format!("{}\n", made - 61 * 3600)).unwrap();
     assert!(status().contains("The last backup was made 2 days ago"), "{}", status());
+    std::fs::write(&note, format!("{}\n", made + 1_000_000)).unwrap();
+    assert!(status().contains("at a time that is yet to come"), "{}", status());
+
+    // One without the configuration takes no place of one that has it.
+    let config = root.path().join("etc/bootlace/bootlace.toml");
+    std::fs::rename(&config, config.with_extension("away")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    refuse(
+        &bootlace(root.path(), &keep),
+        &["not saved: the configuration", "none of these was deleted"],
+    );
+    assert!(new.exists());
+    std::fs::rename(config.with_extension("away"), &config).unwrap();
+    // What a crash has left, and what a wrong clock has made.
+    let left = folder.path().join(".bootlace-20260101T000000Z.tar.zst.aB3xyz.part");
+    let ahead = folder.path().join("bootlace-20990101T000000Z.tar.zst");
+    for path in [&left, &ahead] {
+        std::fs::write(path, "").unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let output = bootlace(root.path(), &keep);
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && warning.contains("bootlace-20990101"), "{warning}");
+    assert!(ahead.exists() && !left.exists() && !new.exists());
+    assert_eq!(names().len(), 3, "{:?}", names());
 }
 
 #[test]
