@@ -30,9 +30,9 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// An open file or device of that size.
-    pub fn new(file: File, size_bytes: u64, durability: Durability) -> Self {
-        Self { raw: RawFile::of_size(file, size_bytes), durability, flushes: Flushes::default() }
+    /// An open file or device of so many bytes, see [`RawFile::in_sectors`].
+    pub fn new(file: File, file_bytes: u64, durability: Durability) -> Self {
+        Self { raw: RawFile::in_sectors(file, file_bytes), durability, flushes: Flushes::default() }
     }
 
     fn check_writable(&self, offset: u64, length: u64) -> io::Result<()> {
