@@ -82,6 +82,7 @@ impl Api {
             .route("/v1/exports/{machine}/admit", post(admit))
             .route("/v1/exports/{machine}/stall", post(decide_stall))
             .route("/v1/disks", get(disks))
+            .route("/v1/place", get(place))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -158,6 +159,10 @@ async fn decide_stall(
 
 async fn disks(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<DiskReport>>, Failure> {
     blocking(move || exports.disks()).await.map(Json)
+}
+
+async fn place(State(exports): State<Arc<Exports>>) -> Result<Json<Option<String>>, Failure> {
+    blocking(move || Ok(exports.place_trouble())).await.map(Json)
 }
 
 async fn kept_disk(

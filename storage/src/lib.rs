@@ -30,11 +30,24 @@ pub use share::{AoeAddress, Share, ShareConfig, ShareError, Writes};
 pub use table::{ExportError, KeptDisks, kept_disks};
 pub use tls::{Credentials, TlsConfig, TlsError, read_authorities};
 
+use images::LayerError;
 use socket2::{Domain, Socket};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use table::Exports;
+
+/// How long it is waited for a storage server that was stopped and has the layers still.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+
+/// How long nothing is said of that.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How often it is tried.
+const TRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Sockets that listen, of a storage server that serves. Whoever duplicates them can hand them to its successor.
 #[derive(Debug)]
@@ -57,7 +70,9 @@ pub async fn run(
     ready: impl FnOnce(Listening<'_>),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let exports = Arc::new(Exports::open(&config)?);
+    let mut stop = Box::pin(stop);
+    let Some(exports) = open_when_free(&config, stop.as_mut()).await? else { return Ok(()) };
+    let exports = Arc::new(exports);
     descriptors::check(exports.count())?;
     let tls = Credentials::from(config.nbd_tls.clone())?;
     let is_local = |socket: &Socket| socket.domain().is_ok_and(|it| it == Domain::UNIX);
@@ -96,6 +111,39 @@ pub async fn run(
         tracing::error!(%error, "the storage server did not stop cleanly");
     }
     served
+}
+
+/// Opens the layers, for which it waits while another storage server that serves nobody any more has them: it was
+/// stopped, and finishes what was read. `None`: this one was stopped meanwhile.
+async fn open_when_free(
+    config: &Config,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<Exports>, Error> {
+    // A socket that was handed to us is there whoever serves on it.
+    let has_api = config.handed.iter().any(|it| it.domain().is_ok_and(|it| it == Domain::UNIX));
+    let is_ending = || has_api || UnixStream::connect(&config.socket).is_err();
+    let begun = Instant::now();
+    let mut is_told = false;
+    loop {
+        match Exports::open(config) {
+            Err(ExportError::Layer(LayerError::InUse(layers)))
+                if begun.elapsed() < ENDING_MAX && is_ending() =>
+            {
+                if !is_told && begun.elapsed() >= QUIET {
+                    is_told = true;
+                    tracing::warn!(
+                        layers = %layers.display(),
+                        "waiting for the storage server that was stopped and has the layers still"
+                    );
+                }
+            }
+            opened => return Ok(Some(opened?)),
+        }
+        tokio::select! {
+            () = stop.as_mut() => return Ok(None),
+            () = tokio::time::sleep(TRY_INTERVAL) => {}
+        }
+    }
 }
 
 /// Whether one of these sockets takes the connections to this address.

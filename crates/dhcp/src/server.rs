@@ -104,7 +104,7 @@ pub enum Reason {
     PoolExhausted(Ipv4Addr, Ipv4Addr),
     /// Strangers have all addresses that they may have.
     #[error(
-        "strangers have all {0} addresses that they may have: adopt this PC if it belongs here; the others are for \
+        "strangers have as many addresses as they may have ({0}): adopt this PC if it belongs here; the others are for \
          the machines"
     )]
     StrangersShareExhausted(u32),

@@ -180,30 +180,61 @@ impl Files {
         }
     }
 
-    /// Opens a layer that is there and fits.
-    pub(super) fn reopen(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
-        let path = self.dir.join(folder(&about.machine, about.mode));
-        let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
-        let damaged = |file: &str, why: String| match about.mode {
-            LayerMode::Discard => lost(),
+    /// Whether a persistent layer's files are there and belong to it, as far as is seen without reading what was written.
+    pub(super) fn check(&self, about: &About) -> Result<(), LayerError> {
+        self.open_data(about)?;
+        self.open_durable(about).map(drop)
+    }
+
+    /// What it means that a file of a layer is not as it must be.
+    fn damaged(&self, about: &About, file: &str, why: String) -> LayerError {
+        let machine = about.machine.clone();
+        match about.mode {
+            LayerMode::Discard => LayerError::Lost { machine, boot: about.boot },
             LayerMode::Persistent => {
-                LayerError::Damaged { machine: about.machine.clone(), path: path.join(file), why }
+                LayerError::Damaged { machine, path: self.path(about).join(file), why }
             }
-        };
-        let open = |file: &str| match open_file(&path.join(file)) {
+        }
+    }
+
+    fn path(&self, about: &About) -> PathBuf {
+        self.dir.join(folder(&about.machine, about.mode))
+    }
+
+    fn open_part(&self, about: &About, file: &str) -> Result<File, LayerError> {
+        match open_file(&self.path(about).join(file)) {
             Err(LayerError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Err(damaged(file, "it is missing".to_owned()))
+                Err(self.damaged(about, file, "it is missing".to_owned()))
             }
             opened => opened,
-        };
-        let data_path = path.join("data");
-        let data = open("data")?;
-        let data_bytes = data.metadata().map_err(io_error("read", &path))?.len();
+        }
+    }
+
+    fn open_data(&self, about: &About) -> Result<File, LayerError> {
+        let data = self.open_part(about, "data")?;
+        let data_bytes = data.metadata().map_err(io_error("read", &self.path(about)))?.len();
         if data_bytes != about.size_bytes {
             let why = format!("it has {data_bytes} bytes instead of {}", about.size_bytes);
-            return Err(damaged("data", why));
+            return Err(self.damaged(about, "data", why));
         }
-        let data = layer_file(&data_path, &data)?;
+        Ok(data)
+    }
+
+    fn open_durable(&self, about: &About) -> Result<File, LayerError> {
+        let durable = self.open_part(about, "map")?;
+        match read_header(&durable) {
+            Ok(found) if found == header(about, [0; 16])? => Ok(durable),
+            Ok(_) => Err(self.damaged(about, "map", "it is the map of another layer".to_owned())),
+            Err(why) => Err(self.damaged(about, "map", why)),
+        }
+    }
+
+    /// Opens a layer that is there and fits.
+    pub(super) fn reopen(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
+        let path = self.path(about);
+        let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
+        let damaged = |file: &str, why: String| self.damaged(about, file, why);
+        let data = layer_file(&path.join("data"), &self.open_data(about)?)?;
 
         let volatile_path = self.volatile_path(about);
         let kept = match open_file(&volatile_path) {
@@ -221,13 +252,7 @@ impl Files {
             return Ok(self.layer(base, data, map, None));
         }
 
-        let durable_path = path.join("map");
-        let durable = open("map")?;
-        match read_header(&durable) {
-            Ok(found) if found == header(about, [0; 16])? => {}
-            Ok(_) => return Err(damaged("map", "it is the map of another layer".to_owned())),
-            Err(why) => return Err(damaged("map", why)),
-        }
+        let durable = self.open_durable(about)?;
         let map = if let Some((file, _)) = kept {
             let map = self.map(about, &file)?;
             // All of it counts as changed: the process may have died before a flush.
@@ -239,7 +264,7 @@ impl Files {
             map.fill_volatile().map_err(io_error("write", &volatile_path))?;
             map
         };
-        let durable = layer_file(&durable_path, &durable)?;
+        let durable = layer_file(&path.join("map"), &durable)?;
         Ok(self.layer(base, data, map, Some(durable)))
     }
 

@@ -223,6 +223,17 @@ impl Layers {
         self.files.about(machine, mode)
     }
 
+    /// Whether the files of the machine's persistent layer, if it has one, are there and belong to it.
+    ///
+    /// # Errors
+    /// They don't, or can't be looked at.
+    pub fn check_files(&self, machine: &MachineName) -> Result<(), LayerError> {
+        match self.files.about(machine, LayerMode::Persistent)? {
+            Some(about) => self.files.check(&about),
+            None => Ok(()),
+        }
+    }
+
     fn throw_away(
         &self,
         open: &mut HashMap<String, Open>,

@@ -3,7 +3,7 @@
 use images::{LayerError, StoreError};
 use model::{BootId, ExportSpec, MachineName};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An export can't be made, or the table can't be kept.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +72,9 @@ pub enum ExportError {
     },
     /// The folder of the layers is not the one that it was.
     #[error(
-        "{dir} is not the folder in which machines' disks were: its file system is probably not mounted. Mount it; if it \
-         was exchanged for good, remove {note}, and the folder is taken as it is now"
+        "{fact}. Mount it; if it was exchanged for good, remove {note}, and the folder is taken as it is now; disks that \
+         are not in it are begun again by bootlace machine reset NAME",
+        fact = other_folder(dir)
     )]
     OtherFolder {
         /// The folder.
@@ -105,6 +106,13 @@ pub enum ExportError {
     },
 }
 
+fn other_folder(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "{dir} is not the folder in which machines' disks were: its file system is probably not mounted"
+    )
+}
+
 impl ExportError {
     /// Whoever this export is for has the address.
     pub(super) fn address_taken(other: &ExportSpec) -> Self {
@@ -115,6 +123,7 @@ impl ExportError {
     pub(crate) fn fact(&self) -> String {
         let fact = match self {
             Self::Layer(error) => error.fact(),
+            Self::OtherFolder { dir, .. } => Some(other_folder(dir)),
             _ => None,
         };
         fact.unwrap_or_else(|| wire::error_chain(self))

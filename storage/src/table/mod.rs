@@ -22,7 +22,7 @@ use crate::export::{Export, Label};
 use crate::hosts::Hosts;
 use crate::random_bytes;
 use candidates::Candidates;
-use images::{Base, Block, Expected, LayerMode, Layers, Store};
+use images::{Base, Block, Expected, LayerError, LayerMode, Layers, Store};
 use kept::Kept;
 use keys::Keys;
 use model::{
@@ -227,17 +227,26 @@ impl Exports {
             let (stands_on, trouble) = match self.kept_disk(&machine) {
                 Ok(Some(disk)) => {
                     let other = self.check_copy(&machine, LayerMode::Persistent, 0.into());
-                    (Some(disk), other.err().and_then(|error| error.fact()))
+                    let trouble = other.err().and_then(|error| error.fact());
+                    (Some(disk), trouble.or_else(|| self.damage(&machine)))
                 }
                 Ok(None) => (None, self.layers.missing(&machine).fact()),
                 Err(error) => (None, Some(error.fact())),
             };
-            // What is damaged is told when the machine asks for its disk.
             let owner = self.layers.owner(&machine).ok().flatten();
             let (written_bytes, made_unix) = self.layers.extent(&machine).unzip();
             DiskReport { machine, stands_on, trouble, owner, written_bytes, made_unix }
         };
         Ok(machines.into_iter().map(report).collect())
+    }
+
+    /// What is damaged of the machine's persistent disk, as a sentence.
+    fn damage(&self, machine: &MachineName) -> Option<String> {
+        match self.layers.check_files(machine).map_err(ExportError::from) {
+            Err(error @ ExportError::Layer(LayerError::Damaged { .. })) => Some(error.fact()),
+            // What keeps files from being opened may pass, and is told when the machine asks for its disk.
+            _ => None,
+        }
     }
 
     /// All exports, by machine.
@@ -331,6 +340,11 @@ impl Exports {
             let found = self.layers.kept().unwrap_or_default();
             kept.is_empty() || found.iter().any(|machine| kept.contains(machine))
         })
+    }
+
+    /// Why no machine gets a disk, as a sentence; `None`: the folder with the disks is the one that it was.
+    pub(crate) fn place_trouble(&self) -> Option<String> {
+        self.check_place().err().map(|error| error.fact())
     }
 
     /// What is known of the machine's layer in this boot.

@@ -39,10 +39,11 @@ impl Place {
     /// It is another one, or can't be looked at.
     pub(super) fn check(&self, may_be_it: impl FnOnce() -> bool) -> Result<(), ExportError> {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.is_none() {
+        let here = self.here()?;
+        // A person removes the note to say that the folder is the right one.
+        if noted.is_none() || *noted != here {
             *noted = read_text(&self.note)?.map(|text| text.trim().to_owned());
         }
-        let here = self.here()?;
         match (&*noted, here) {
             (Some(noted), Some(here)) if *noted == here => Ok(()),
             (Some(_), _) => Err(self.other()),

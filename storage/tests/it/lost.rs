@@ -128,15 +128,41 @@ fn a_disk_that_is_not_mounted_is_not_taken_for_a_new_one() {
         assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("not mounted"), "{answer}");
     }
     assert_eq!(machines_in(&layers), 0);
+    let told = |server: &Server| server.ask("GET", "/v1/place", "");
+    assert!(told(&server).contains("is not the folder in which"), "{}", told(&server));
     // Machines that need none go on, and what they do forgets nothing.
     assert!(is_done(&put_lab_02(&server, "ram")));
 
     fs::remove_dir_all(&layers).unwrap();
     fs::rename(&away, &layers).unwrap();
+    assert!(told(&server).ends_with("null"), "{}", told(&server));
     let before = Boot { number: 1, byte: 1 };
     assert_eq!(first_byte(&mut before.attach(&server, 2)), 0xaa, "the machine that ran goes on");
     assert!(is_done(&next.put(&server, "persistent")));
     assert_eq!(first_byte(&mut next.attach(&server, 1)), 0xaa);
+}
+
+#[test]
+fn a_damaged_disk_is_told_before_its_machine_asks_for_it() {
+    let server = Server::start();
+    use_disk(&server, Boot { number: 1, byte: 1 });
+    let disk = server.folder().join("layers/lab-01");
+    let told = || server.ask("GET", "/v1/disks", "");
+    assert!(told().contains("\"trouble\":null"), "{}", told());
+    for (file, expected) in [("data", "bytes instead of"), ("map", "damaged")] {
+        let path = disk.join(file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        if file == "map" {
+            fs::write(&path, vec![0x55; whole.len()]).unwrap();
+        }
+        let told = told();
+        assert!(told.contains("damaged") && told.contains(expected), "{file}: {told}");
+        fs::remove_file(&path).unwrap();
+        assert!(server.ask("GET", "/v1/disks", "").contains("it is missing"), "{file}");
+        fs::write(&path, whole).unwrap();
+    }
+    assert!(told().contains("\"trouble\":null"), "{}", told());
 }
 
 fn put_lab_02(server: &Server, write_mode: &str) -> String {
@@ -174,9 +200,8 @@ fn machines_that_forget_write_only_where_they_did_before() {
     let last = Boot { number: 3, byte: 3 };
     let answer = last.put(&server, "discard");
     assert!(answer.contains("remove") && answer.contains("layers.was-here"), "{answer}");
-    let server = server
-        .restart_after(|server| fs::remove_file(server.folder().join("layers.was-here")).unwrap());
-    assert!(is_done(&last.put(&server, "discard")));
+    fs::remove_file(server.folder().join("layers.was-here")).unwrap();
+    assert!(is_done(&last.put(&server, "discard")), "at once");
 }
 
 #[test]

@@ -237,6 +237,32 @@ pub(crate) fn folder() -> TempDir {
     folder
 }
 
+#[test]
+fn a_server_that_ends_is_waited_for_and_one_that_serves_is_not() {
+    let folder = folder();
+    let config = || config(folder.path(), free_address(), Vec::new());
+    let layers = config().layers;
+    let ending = images::Layers::open(&layers, &config().volatile, None).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let first = config();
+    let next = std::thread::spawn(move || {
+        serve(first, move || ready.send(()).unwrap(), async { drop(stopped.await) });
+    });
+    assert!(is_ready.recv_timeout(Duration::from_millis(300)).is_err());
+    assert!(!next.is_finished(), "it waits");
+    drop(ending);
+    is_ready.recv_timeout(Duration::from_secs(5)).expect("it has the layers now");
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let begun = Instant::now();
+    let refused = runtime.block_on(storage::run(config(), |_| (), std::future::pending()));
+    assert!(refused.unwrap_err().to_string().contains("in use by another storage server"));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    stop.send(()).unwrap();
+    next.join().unwrap();
+}
+
 /// Free now; nobody else asks for ports of this loopback between here and the bind.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
