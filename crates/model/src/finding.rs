@@ -113,6 +113,9 @@ kinds! {
     /// The storage server died and was started again.
     StorageDied = "storage-died", Warning, hours(24),
         "See the log for what it said last; if it says nothing, please report it.";
+    /// The folder with machines' disks is not the one that it was.
+    LayersElsewhere = "layers-elsewhere", Alarm, Passes::WhenOver,
+        "Mount the file system that holds /var/lib/bootlace/layers; a copy of it needs its .layers-mark. If it was exchanged for good, remove /var/lib/bootlace/layers.was-here, and reset machines whose disks are lost.";
     /// A disk that a machine keeps is not there, or damaged.
     DiskMissing = "disk-missing", Alarm, Passes::WhenOver,
         "Mount the file system that holds it, or put it back from a backup; bootlace machine reset NAME begins a new one.";
@@ -314,7 +317,7 @@ pub struct Finding {
 impl Finding {
     /// Whether a person fixes both at once: only their subjects differ. Lists have such findings side by side.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.cause == other.cause
+        self.kind == other.kind && self.cause == other.cause && self.remedy == other.remedy
     }
 }
 

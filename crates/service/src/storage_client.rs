@@ -179,6 +179,13 @@ pub(crate) async fn disks(socket: &Path) -> Result<Vec<DiskReport>, StorageError
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 
+/// Why no machine gets a disk, as a sentence: the folder with the disks is another one. One of before December 2026 does
+/// not tell.
+pub(crate) async fn place_trouble(socket: &Path) -> Result<Option<String>, StorageError> {
+    let answer = call(socket, Method::GET, "/v1/place", Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
 /// What the machine's persistent disk stands on; `None` if it has none.
 pub(crate) async fn kept_disk(
     socket: &Path,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// A PC that asked and is no machine.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Discovered {
-    /// What it said.
+    /// What it said. Its address is that of its lease, which may have ended; `None` once another PC has that.
     #[serde(flatten)]
     pub seen: Seen,
     /// The machine of which it is probably another NIC: that one, and no other, has sent the same SMBIOS UUID. It proves
@@ -41,6 +41,8 @@ impl Service {
         let all = strangers.into_iter().zip(probable);
         let mut all: Vec<_> = all
             .map(|(mut seen, probable_machine)| {
+                // The one that it was given may be another PC's since.
+                seen.address = view.lease(seen.mac).map(|lease| lease.address);
                 // Its firmware has asked once, and its loader does so again and again.
                 if let Some(wait) = self.waits().get(seen.mac, now.moment) {
                     seen.last_unix = seen.last_unix.max(now.unix_ms_at(wait.at) / 1000);

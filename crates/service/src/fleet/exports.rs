@@ -26,6 +26,7 @@ impl Service {
         let answer = match storage_client::exports(socket).await {
             Ok(list) => {
                 let space = storage_client::space(socket).await.ok();
+                let place_trouble = storage_client::place_trouble(socket).await.ok().flatten();
                 let descriptors = storage_client::descriptors(socket).await.ok();
                 let refusals = storage_client::refusals(socket).await.ok();
                 if disks_asked.is_none_or(|asked| now.since(asked) >= DISKS_INTERVAL)
@@ -34,7 +35,8 @@ impl Service {
                     (disks, disks_asked) = (Arc::new(told), asked);
                 }
                 let error = None;
-                Answer { asked, list, space, descriptors, refusals, disks, disks_asked, error }
+                let about = Answer { asked, list, space, place_trouble, ..Answer::default() };
+                Answer { descriptors, refusals, disks, disks_asked, error, ..about }
             }
             Err(error) => {
                 // What it said of its clients is compared with what it says next.
@@ -98,10 +100,14 @@ impl Service {
                 Some(machine) => format!("the disk of {machine}"),
                 None => "a disk that is not there".to_owned(),
             };
+            let or = match machine {
+                Some(_) => "an earlier boot of the machine",
+                None => "a PC that was removed as a machine",
+            };
             let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
             let cause = format!(
                 "It asked for a disk {times}, last for {disk}, and did not prove that it is its own: probably a program \
-                 there looks for disks, or an earlier boot of the machine still runs"
+                 there looks for disks, or {or} still runs"
             );
             self.found(FindingKind::DiskNotProven, &Subject::Address(*address), cause);
         }

@@ -63,6 +63,9 @@ impl Service {
         let exports = self.exports().last();
         let silent = exports.error.as_ref().map(|error| format!("No machine can start: {error}"));
         holds(FindingKind::StorageSilent, server(silent).into_iter().collect());
+        let elsewhere =
+            exports.place_trouble.as_ref().map(|why| format!("No machine gets a disk: {why}"));
+        holds(FindingKind::LayersElsewhere, server(elsewhere).into_iter().collect());
         let short = exports.space.filter(Space::is_short).map(space_sentence);
         holds(FindingKind::DiskNearlyFull, server(short).into_iter().collect());
 

@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     pub(crate) list: Vec<ExportStatus>,
     /// The room that is left there, if it is known.
     pub(crate) space: Option<Space>,
+    /// Why no machine gets a disk, if that is so and known.
+    pub(crate) place_trouble: Option<String>,
     /// Whom it refuses for lack of descriptors, if it is known.
     pub(crate) descriptors: Option<Descriptors>,
     /// Whom it could not serve over NBD, if it is known.
@@ -54,6 +56,7 @@ impl Exports {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = (**last).clone();
         Arc::make_mut(&mut answer.disks).retain(|disk| disk.machine != *machine);
+        answer.list.retain(|export| export.spec.machine != *machine);
         answer.disks_asked = None;
         *last = Arc::new(answer);
     }

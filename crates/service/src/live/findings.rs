@@ -140,7 +140,7 @@ impl Findings {
                 last_unix_ms: now.unix_ms_at(entry.last),
                 count: entry.count,
                 cause: entry.cause.clone(),
-                remedy: kind.remedy().to_owned(),
+                remedy: remedy(kind, subject),
             }));
         }
         // Those with one cause stand together. Kinds and subjects are in order already.
@@ -207,6 +207,14 @@ impl OfKind {
         let entry = Entry { since: now, since_unix_ms, last: now, count: 1, cause };
         self.by_subject.insert(subject.clone(), entry);
         true
+    }
+}
+
+/// What to do about it, with the machine's name where it is known.
+fn remedy(kind: FindingKind, subject: &Subject) -> String {
+    match subject {
+        Subject::Machine(name) => kind.remedy().replace("NAME", name.as_str()),
+        _ => kind.remedy().to_owned(),
     }
 }
 
@@ -322,6 +330,18 @@ mod tests {
         assert!(list.iter().all(|it| it.cause.chars().count() <= CAUSE_CHARS_MAX + 1));
         assert_eq!(count(at(3600)).n_left_out, 0, "they have passed");
         assert!(findings.found(KIND, &address(9999), "now there is room", at(3600).moment));
+    }
+
+    #[test]
+    fn what_helps_names_the_machine() {
+        let findings = Findings::default();
+        let machine = Subject::Machine("lab-07".parse().unwrap());
+        findings.found(FindingKind::DiskOfAnother, &machine, "it is so", at(0).moment);
+        let remedy = findings.list(at(0)).remove(0).remedy;
+        assert!(
+            remedy.contains("layers/lab-07/take-over; bootlace machine reset lab-07"),
+            "{remedy}"
+        );
     }
 
     #[test]

@@ -276,6 +276,12 @@ async fn a_machine_of_which_the_storage_server_has_lost_writes_is_found() {
     told(&export);
     let text = cause(&service, FindingKind::WritesLost).await.unwrap();
     assert!(text.contains("read-only until it boots again"), "{text}");
+
+    export["spec"]["machine"] = "lab-08".into();
+    told(&export);
+    assert!(cause(&service, FindingKind::DiskLeft).await.is_some());
+    service.exports().forget_disk(&"lab-08".parse().unwrap());
+    assert_eq!(cause(&service, FindingKind::DiskLeft).await, None, "it was just deleted");
 }
 
 #[tokio::test]

@@ -107,6 +107,30 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_address_is_shown_for_the_pc_that_has_it_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    let other = Mac([2, 0, 0, 0, 0, 2]);
+    for mac in [MAC, other] {
+        lease(&service, mac, ADDRESS).await;
+        let sighting = Sighting {
+            mac,
+            firmware: Firmware::Bios,
+            address: Some(ADDRESS),
+            uuid: None,
+            host_name: None,
+        };
+        service.saw(sighting).await.unwrap();
+    }
+    let mut shown: Vec<_> =
+        service.discovered().into_iter().map(|it| (it.seen.mac, it.seen.address)).collect();
+    shown.sort_unstable();
+    let mut expected = [(MAC, None), (other, Some(ADDRESS))];
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
+}
+
+#[tokio::test]
 async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();

@@ -102,3 +102,13 @@ async fn whom_it_can_t_serve_over_nbd_is_found_with_who_it_was() {
     );
     assert_eq!(found(FindingKind::NbdFull, 1, 0, "", "").await.len(), 1);
 }
+
+#[tokio::test]
+async fn that_no_machine_gets_a_disk_is_found() {
+    let storage = Storage::start();
+    let kind = FindingKind::LayersElsewhere;
+    let found = storage.found(kind, "/v1/place", "\"the folder is another one\"").await;
+    let cause = "No machine gets a disk: the folder is another one.".to_owned();
+    assert_eq!(found, [("server".to_owned(), cause)]);
+    assert_eq!(storage.found(kind, "/v1/place", "null").await, []);
+}
