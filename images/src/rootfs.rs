@@ -3,9 +3,7 @@
 use crate::block::Block;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
-use crate::ext4::{
-    CHECKSUMS, NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, check_mounts,
-};
+use crate::ext4::{NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, check_mounts};
 use crate::fat::Fat;
 use crate::partitions::read_if_there;
 use crate::stop::Stop;
@@ -73,7 +71,7 @@ impl Rootfs {
             disk: Arc::clone(&disk),
             offset,
             size_bytes,
-            hides_checksums: superblock.has_half_checksums,
+            hidden: superblock.hidden.clone(),
         };
         let file_system = Ext4::load(Box::new(window)).map_err(|error| {
             RootfsError::FileSystem(match error {
@@ -108,7 +106,8 @@ impl Rootfs {
         check_mounts(&read).map_err(|why| {
             RootfsError::FileSystem(match why {
                 NotMounted::Io(error) => error.to_string(),
-                NotMounted::Because(why) => format!("no kernel would mount it, as {why}: {CHECK}"),
+                NotMounted::Damaged(why) => format!("no kernel would mount it, as {why}: {CHECK}"),
+                NotMounted::Unfit(why) => format!("no machine could use it, as {why}"),
             })
         })
     }
@@ -256,9 +255,8 @@ struct Window {
     disk: Arc<dyn Block>,
     offset: u64,
     size_bytes: u64,
-    /// The reader refuses file systems with checksums whose inodes are too small for the upper half of theirs
-    /// (mke2fs made them for small partitions until 2021). Without this feature it reads them, unchecked.
-    hides_checksums: bool,
+    /// Bytes of the superblock, and the bits of them, that the reader must not see.
+    hidden: Vec<(usize, u8)>,
 }
 
 impl Ext4Read for Window {
@@ -272,12 +270,11 @@ impl Ext4Read for Window {
         let offset = self.offset.checked_add(start).filter(|_| is_inside);
         let offset = offset.ok_or("it leads beyond the end of the file system")?;
         self.disk.read_at(buffer, offset)?;
-        let (at, bit) = CHECKSUMS;
-        let feature = (SUPERBLOCK_OFFSET + at as u64).checked_sub(start);
-        if self.hides_checksums
-            && let Some(byte) = feature.and_then(|at| buffer.get_mut(usize::try_from(at).ok()?))
-        {
-            *byte &= !bit;
+        for &(at, bits) in &self.hidden {
+            let at = (SUPERBLOCK_OFFSET + at as u64).checked_sub(start);
+            if let Some(byte) = at.and_then(|at| buffer.get_mut(usize::try_from(at).ok()?)) {
+                *byte &= !bits;
+            }
         }
         Ok(())
     }

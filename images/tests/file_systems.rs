@@ -210,7 +210,7 @@ fn what_no_kernel_mounts_is_not_imported() {
     }
     let disk = workshop.disk(&["-t", "ext4", "-O", "^metadata_csum"]);
     debugfs(&disk, "sif <8> links_count 0\n");
-    workshop.check_refused(&disk, "its journal is no file");
+    workshop.check_refused(&disk, "the inode of its journal is a deleted one");
     let disk = workshop.disk(ext4);
     damage_inode_at(&disk, "<8>", 1024);
     workshop.check_refused(&disk, "the checksum of its journal's inode is wrong");
