@@ -2,26 +2,53 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use crate::common::run;
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+const LOOP_DEVICE_WAIT: Duration = Duration::from_secs(60);
 
 /// A place to mount at.
 pub(crate) struct Mounts {
-    pub(crate) folder: PathBuf,
-    pub(crate) disk: PathBuf,
+    folder: PathBuf,
+    disk: PathBuf,
+    /// Something was mounted.
+    is_possible: Cell<bool>,
 }
 
 impl Mounts {
+    pub(crate) fn new(folder: &Path) -> Self {
+        let mounted = folder.join("mounted");
+        fs::create_dir(&mounted).unwrap();
+        Self { folder: mounted, disk: folder.join("disk.raw"), is_possible: Cell::new(false) }
+    }
+
     /// Whether Linux mounts it with these options, and as these options say.
     fn mounts(&self, options: &str) -> bool {
+        let mut waited = Duration::ZERO;
         let mut mount = Command::new("mount");
         mount.args(["-t", "ext4", "-o", options]).arg(&self.disk).arg(&self.folder);
-        if !mount.output().unwrap().status.success() {
+        let told = loop {
+            let told = mount.output().unwrap();
+            // Others have all loop devices: that says nothing of the disk.
+            if !String::from_utf8_lossy(&told.stderr).contains("loop device") {
+                break told;
+            }
+            if !self.is_possible.get() {
+                return false;
+            }
+            assert!(waited < LOOP_DEVICE_WAIT, "no loop device is free");
+            std::thread::sleep(Duration::from_millis(100));
+            waited += Duration::from_millis(100);
+        };
+        if !told.status.success() {
             return false;
         }
+        self.is_possible.set(true);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let place = format!(" {} ", self.folder.display());
         let is_writable = mounts.lines().any(|line| line.contains(&place) && line.contains(" rw,"));

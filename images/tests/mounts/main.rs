@@ -12,7 +12,6 @@ use images::{Block, Memory, Rootfs, find_volumes};
 use linux::Mounts;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use std::fs;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -159,8 +158,7 @@ fn no_change_panics() {
 fn what_is_taken_is_what_linux_mounts() {
     let dir = TempDir::new().unwrap();
     system_files(&dir.path().join("files"));
-    let mounts = Mounts { folder: dir.path().join("mounted"), disk: dir.path().join("disk.raw") };
-    fs::create_dir(&mounts.folder).unwrap();
+    let mounts = Mounts::new(dir.path());
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
     let is_slow = std::env::var_os("RUN_SLOW_TESTS").is_some();
     let mut random = Random(seed);
