@@ -92,6 +92,11 @@ impl Disk {
         self.inodes + (number - 1) * self.inode_bytes
     }
 
+    /// Whether it has the feature quota, or project.
+    pub(crate) fn has_quotas(&self) -> bool {
+        self.u32_at(1024 + 0x64) & 0x2100 != 0
+    }
+
     /// Changes one field; returns which, and where bytes differ now.
     pub(crate) fn change(&mut self, random: &mut Random) -> Change {
         let (what, begin, field, length) = match random.below(10) {
