@@ -56,8 +56,8 @@ pub(crate) fn check(read: Read<'_>) -> Result<(), NotMounted> {
     let mut used = file_system.check_groups()?;
     file_system.check_journal(&mut used)?;
     file_system.check_root()?;
-    file_system.check_orphan_file()?;
-    file_system.check_quota_files()
+    file_system.check_orphan_file(&used)?;
+    file_system.check_quota_files(&used)
 }
 
 fn u16_of(bytes: &[u8], at: usize) -> u16 {

@@ -97,6 +97,14 @@ impl Disk {
         self.u32_at(1024 + 0x64) & 0x2100 != 0
     }
 
+    /// The same, but the attributes of its file of orphans are in this block.
+    pub(crate) fn with_attributes_of_orphans(mut self, block: u8) -> Self {
+        let at = self.inode(self.u32_at(1024 + 0x280) as usize) + 0x68;
+        self.bytes[at] = block;
+        self.correct_checksums();
+        self
+    }
+
     /// Changes one field; returns which, and where bytes differ now.
     pub(crate) fn change(&mut self, random: &mut Random) -> Change {
         let (what, begin, field, length) = match random.below(10) {

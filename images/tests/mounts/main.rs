@@ -51,7 +51,7 @@ fn what_linux_does_not_mount_is_refused_by_name() {
     use At::{Descriptor, Inode, Journal, Superblock};
     let dir = TempDir::new().unwrap();
     system_files(&dir.path().join("files"));
-    let [plain, sums, old, ext3, ..] = KINDS.map(|options| Disk::make(dir.path(), options));
+    let [plain, sums, old, ext3, orphans, _] = KINDS.map(|options| Disk::make(dir.path(), options));
     let check = |disk: &Disk, at: At, bytes: &[u8], expected: &str| {
         let place = match at {
             Superblock(at) => 1024 + at,
@@ -71,8 +71,11 @@ fn what_linux_does_not_mount_is_refused_by_name() {
     check(&ext3, Superblock(0x24), &[0, 0x20, 0x40], "its groups have an impossible size");
     check(&plain, Superblock(0x14), &[3], "lies where something else is");
     check(&plain, Superblock(0x54), &[2, 0], "its first inode for files is 2");
+    check(&plain, Superblock(0x54), &[0xff; 4], "its first inode for files is 4294967295");
     check(&plain, Superblock(0x4c), &[2], "its revision is 2");
     check(&plain, Superblock(0x5d), &[0x10], "the inode of its file of orphans is not there (0)");
+    let inside = "its file of orphans lies where something else is";
+    check(&orphans.with_attributes_of_orphans(1), Superblock(0x38), &[0x53], inside);
     check(&ext3, Superblock(0x5c), &[0xff, 0xff, 0xff, 0x7f], "256 are for fast commits");
     check(&ext3, Superblock(0x64), &[2], "lies where something else is");
     check(&old, Superblock(0x64), &[0xff], "features with which Linux does not write to it");

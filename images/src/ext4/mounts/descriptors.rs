@@ -12,6 +12,12 @@ const GROUPS_AT_ONCE: u64 = 4096;
 pub(super) struct Used(BTreeMap<u64, u64>);
 
 impl Used {
+    /// Whether any of these blocks is taken.
+    pub(super) fn has(&self, first: u64, n: u64) -> bool {
+        let before = self.0.range(..first.saturating_add(n)).next_back();
+        before.is_some_and(|(_, &end)| end > first)
+    }
+
     /// Takes blocks for `what`.
     ///
     /// Stricter than `add_system_zone`, which does not see blocks that begin before others and run into them.
@@ -24,16 +30,12 @@ impl Used {
         n: u64,
         what: &dyn Fn() -> String,
     ) -> Result<(), NotMounted> {
-        let mut end = first.saturating_add(n);
-        let before = self.0.range(..end).next_back().map(|(&first, &end)| (first, end));
-        let mut begin = first;
-        if let Some((other, other_end)) = before {
-            if other_end > first {
-                return damaged(format!("the {} lies where something else is", what()));
-            }
-            if other_end == first {
-                begin = other;
-            }
+        if self.has(first, n) {
+            return damaged(format!("the {} lies where something else is", what()));
+        }
+        let (mut begin, mut end) = (first, first.saturating_add(n));
+        if let Some((&other, _)) = self.0.range(..end).next_back().filter(|it| *it.1 == first) {
+            begin = other;
         }
         // What lies side by side is one: a file system of many groups would be too many.
         if let Some(behind) = self.0.remove(&end) {

@@ -1,6 +1,8 @@
 //! What else Linux reads when it mounts: the root folder, the file of orphans, and quotas.
 
 use super::checksums::crc32c;
+use super::descriptors::Used;
+use super::inodes::Inode;
 use super::superblock::{FileSystem, ORPHAN_FILE, QUOTA};
 use super::{NotMounted, damaged, u32_of};
 
@@ -27,11 +29,11 @@ impl FileSystem<'_> {
     }
 
     /// As `ext4_init_orphan_info`.
-    pub(super) fn check_orphan_file(&self) -> Result<(), NotMounted> {
+    pub(super) fn check_orphan_file(&self, used: &Used) -> Result<(), NotMounted> {
         if !self.has_compatible(ORPHAN_FILE) {
             return Ok(());
         }
-        let inode = self.inode(self.u32_at(0x280), "its file of orphans")?;
+        let inode = self.inode_beside(used, self.u32_at(0x280), "its file of orphans")?;
         let n_blocks = inode.size_bytes / self.block_bytes;
         if inode.size_bytes > ORPHAN_BYTES_MAX {
             return damaged(format!(
@@ -53,6 +55,27 @@ impl FileSystem<'_> {
         Ok(())
     }
 
+    /// An inode whose blocks are not the file system's own: by the time that it is read Linux knows which those are.
+    fn inode_beside(
+        &self,
+        used: &Used,
+        number: u32,
+        what: &'static str,
+    ) -> Result<Inode, NotMounted> {
+        let inode = self.inode(number, what)?;
+        let attributes = self.attributes_of(&inode);
+        let mut is_inside = attributes != 0 && used.has(attributes, 1);
+        let n_blocks = inode.size_bytes.min(ORPHAN_BYTES_MAX).div_ceil(self.block_bytes);
+        self.runs(&inode, n_blocks, &mut |run| {
+            is_inside |= used.has(run.first, run.n);
+            Ok(())
+        })?;
+        if is_inside {
+            return damaged(format!("{what} lies where something else is"));
+        }
+        Ok(inode)
+    }
+
     fn check_orphans(&self, number: u64, seed: Option<u32>) -> Result<(), NotMounted> {
         let block = self.block(number)?;
         let tail = block.len() - 8;
@@ -68,7 +91,7 @@ impl FileSystem<'_> {
     }
 
     /// As `ext4_enable_quotas` and `v2_check_quota_file`.
-    pub(super) fn check_quota_files(&self) -> Result<(), NotMounted> {
+    pub(super) fn check_quota_files(&self, used: &Used) -> Result<(), NotMounted> {
         if !self.has_read_only(QUOTA) {
             return Ok(());
         }
@@ -82,7 +105,7 @@ impl FileSystem<'_> {
                     "its quotas are in the inode {number}, where they can't be"
                 ));
             }
-            let inode = self.inode(number, "its quotas")?;
+            let inode = self.inode_beside(used, number, "its quotas")?;
             let mut begin = None;
             self.runs(&inode, 1, &mut |run| {
                 begin = Some(run.first);

@@ -111,10 +111,7 @@ impl FileSystem<'_> {
 
     /// As `ext4_ext_check_inode` and `ext4_ind_check_inode`.
     fn check_references(&self, inode: &Inode) -> Result<(), NotMounted> {
-        let mut attributes = u64::from(u32_of(&inode.bytes, 0x68));
-        if self.has_incompatible(HAS_64BIT) {
-            attributes |= u64::from(u16_of(&inode.bytes, 0x76)) << 32;
-        }
+        let attributes = self.attributes_of(inode);
         if attributes != 0 && !self.has_blocks(attributes, 1) {
             return damaged(format!("the attributes of {} lie outside", inode.what));
         }
@@ -133,6 +130,15 @@ impl FileSystem<'_> {
             return damaged(format!("a block of {} lies outside", inode.what));
         }
         Ok(())
+    }
+
+    /// The block with its attributes, if it is not 0.
+    pub(super) fn attributes_of(&self, inode: &Inode) -> u64 {
+        let low = u64::from(u32_of(&inode.bytes, 0x68));
+        match self.has_incompatible(HAS_64BIT) {
+            true => u64::from(u16_of(&inode.bytes, 0x76)) << 32 | low,
+            false => low,
+        }
     }
 
     /// How many sectors, or blocks, an inode says that it has (`ext4_inode_blocks`); only 0 matters.

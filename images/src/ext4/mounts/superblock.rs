@@ -37,7 +37,7 @@ const CHECKSUM_KIND: u8 = 1;
 /// Of `s_def_hash_version`: the last that may be a file system's (`DX_HASH_TEA_UNSIGNED`).
 const HASH_MAX: u8 = 5;
 /// `EXT4_GOOD_OLD_FIRST_INO`.
-const FIRST_INODE_MIN: u32 = 11;
+const FIRST_INODE_MIN: i32 = 11;
 /// Blocks have no more bytes than a page of memory.
 const BLOCK_BYTES_MAX: u64 = 4096;
 /// `EXT4_MAX_CLUSTER_LOG_SIZE`, less the 10 bits of the smallest block.
@@ -226,8 +226,9 @@ impl Fields<'_> {
             }
         }
         let first = self.u32_at(0x54);
-        if first < FIRST_INODE_MIN {
-            return damaged(format!("its first inode for files is {first}, which is reserved"));
+        // Linux takes it for a number with a sign.
+        if first.cast_signed() < FIRST_INODE_MIN {
+            return damaged(format!("its first inode for files is {first}, which can't be"));
         }
         let bytes = u64::from(self.u16_at(0x58));
         if !bytes.is_power_of_two() || !(128..=block_bytes).contains(&bytes) {
