@@ -1,10 +1,12 @@
 //! `bootlace.toml`.
 
+mod alerts;
 mod error;
 #[cfg(test)]
 mod reference;
 mod values;
 
+pub(crate) use alerts::{AlertsConfig, MailConfig, MailTls, WebhookConfig};
 pub(crate) use error::ConfigError;
 pub(crate) use values::{Pool, check_local};
 
@@ -44,6 +46,10 @@ pub(crate) struct Config {
     /// What the servers may do on their host.
     #[serde(default)]
     pub(crate) service: ServiceConfig,
+    /// Who is told of [findings](findings.md) without looking at a page, by mail or by a webhook.
+    /// [How that is set up](how-to/alerts.md).
+    #[serde(default)]
+    pub(crate) alerts: AlertsConfig,
 }
 
 /// `[network]`.
@@ -447,7 +453,7 @@ impl Config {
         });
         let web = [&self.web.certificate, &self.web.key].into_iter().flatten();
         let mut files = Vec::new();
-        for file in storage.chain(web) {
+        for file in storage.chain(web).chain(self.alerts.files()) {
             if !files.contains(file) {
                 files.push(file.clone());
             }
@@ -631,6 +637,13 @@ mod tests {
         refuse(&format!("{GOOD}[storage]\n{tls}"), &["line 5", "leave `require` out"]);
         let tls = tls.replace("require = true", "machine_ca = \"a.pem\", client_ca = \"a.pem\"");
         refuse(&format!("{GOOD}[storage]\n{tls}"), &["no certificates of their own"]);
+        let mail = "[alerts.mail]\nhost = \"mail.lab.example\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n";
+        let user = "user = \"me\"\n";
+        refuse(&format!("{GOOD}{mail}{user}"), &["give both `user` and `password_file`"]);
+        let password = "password_file = \"/p\"\ntls = \"none\"\n";
+        refuse(&format!("{GOOD}{mail}{user}{password}"), &["in clear text"]);
+        let hook = "[alerts.webhook]\nurl = \"http://lab.example/\"\ntoken_file = \"/t\"\n";
+        refuse(&format!("{GOOD}{hook}"), &["in clear text", "https://"]);
         refuse("[network\n", &["line 1"]);
         refuse("", &["network"]);
     }

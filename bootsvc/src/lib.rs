@@ -1,5 +1,6 @@
 //! The binary `bootlace`: command line, configuration, sockets and tasks of the boot server.
 
+mod alerts;
 mod backup;
 mod boot;
 mod boot_socket;

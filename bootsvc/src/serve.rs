@@ -1,5 +1,6 @@
 //! `bootlace serve`: the boot server's sockets and tasks.
 
+use crate::alerts;
 use crate::boot;
 use crate::boot::files::BootFiles;
 use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
@@ -77,6 +78,7 @@ pub(crate) async fn run(
         fitted_initrds: config.boot.fitted_initrds && config.network.vlan.is_none(),
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         rescue_busybox: config.boot.rescue_busybox.clone(),
+        alerts: config.alerts.options(),
         ..Options::under(&paths.root).with_nbd_ca(config.storage.machine_ca()?)
     };
     if options.init.is_none() {
@@ -151,6 +153,9 @@ pub(crate) async fn run(
             }
         }
     });
+    for way in alerts::ways(&config.alerts) {
+        tasks.spawn(alerts::run(way, service.clone(), stop.clone()));
+    }
     if let Some(deaths) = storage_deaths {
         tasks.spawn(tell_deaths(deaths, service.clone(), stop.clone()));
     }

@@ -69,6 +69,7 @@ pub const LAB: &[Package] = &[
     package("openssh-client", "reading the SSH host keys that we make, in tests"),
     package("ovmf", "UEFI firmware of QEMU PCs"),
     package("python3-libnbd", "illegal NBD requests in tests"),
+    package("python3-aiosmtpd", "a mail server that takes alerts in tests"),
     package("qemu-system-x86", "PCs to boot"),
     package("qemu-utils", "converting disk images"),
     package("rpcbind", "NFS 3 in tests"),

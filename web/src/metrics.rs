@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{AddressPool, ExportStatus, Space, Stage, Times};
 use service::jobs::{Job, JobState};
-use service::{FindingCount, MachineView, StageTimes, StateWord, Viewer};
+use service::{AlertCount, FindingCount, MachineView, StageTimes, StateWord, Viewer};
 
 #[derive(Template)]
 #[template(path = "metrics.txt", escape = "none")]
@@ -15,6 +15,7 @@ struct Metrics<'a> {
     machines: Vec<(&'static str, usize)>,
     pool: Option<AddressPool>,
     findings: Vec<FindingCount>,
+    alerts: Vec<AlertCount>,
     families: Vec<Family<'a>>,
     dropped: Vec<Drops<'a>>,
     times: Vec<Latencies<'a>>,
@@ -125,6 +126,7 @@ pub(crate) async fn show(service: Viewer) -> Response {
             .to_vec(),
         pool: status.pool,
         findings: service.finding_counts(),
+        alerts: service.alert_counts(),
         families: FIGURES
             .map(|(name, kind, help, figure)| {
                 let values = disks.iter().map(|&(machine, disk)| (machine, figure(disk)));

@@ -1,5 +1,6 @@
 //! The command line, one file per noun.
 
+mod alert;
 mod as_job;
 mod backup;
 #[cfg(test)]
@@ -116,6 +117,9 @@ enum Command {
     #[command(subcommand)]
     Token(people::Token),
     Audit(people::Audit),
+    /// Tell people by mail or webhook what needs attention
+    #[command(subcommand)]
+    Alert(alert::Alert),
     #[command(hide = true)]
     Manual(manual::Manual),
 }
@@ -177,6 +181,7 @@ pub fn run() -> ExitCode {
         Command::Login => people::login(&paths),
         Command::User(user) => user.run(&paths),
         Command::Token(token) => token.run(&paths),
+        Command::Alert(alert) => alert.run(&paths),
         Command::Audit(audit) => audit.run(&paths),
     };
     match done {

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use syn::{Attribute, Expr, Field, Item, Lit, LitStr, Meta};
 
 /// The structures, and where their keys are.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("NetworkConfig", "network"),
     ("BootSettings", "boot"),
     ("WebConfig", "web"),
     ("StorageConfig", "storage"),
     ("NbdTls", "nbd_tls"),
     ("ServiceConfig", "service"),
+    ("AlertsConfig", "alerts"),
+    ("MailConfig", "mail"),
+    ("WebhookConfig", "webhook"),
 ];
 
 /// Replaces what the page says before the first section.
@@ -60,9 +63,9 @@ fn the_page_of_the_configuration_is_up_to_date() {
     let page = root().join("docs/configuration.md");
     let mut wanted = INTRODUCTION.to_owned();
     for (structure, section) in SECTIONS {
-        let title = match section {
-            "nbd_tls" => "`nbd_tls` in `[storage]`".to_owned(),
-            _ => format!("`[{section}]`"),
+        let title = match parent(section) {
+            Some(parent) => format!("`{section}` in `[{parent}]`"),
+            None => format!("`[{section}]`"),
         };
         let _ = write!(wanted, "\n## {title}\n\n{}\n", about(section));
         for key in keys(structure) {
@@ -81,8 +84,11 @@ fn the_page_of_the_configuration_is_up_to_date() {
 
 #[test]
 fn the_reference_names_every_key_that_is_read_and_no_other() {
-    let sections: Vec<&str> =
-        SECTIONS.iter().map(|(_, section)| *section).filter(|name| *name != "nbd_tls").collect();
+    let sections: Vec<&str> = SECTIONS
+        .iter()
+        .map(|(_, section)| *section)
+        .filter(|name| parent(name).is_none())
+        .collect();
     assert_eq!(read_keys("none = 1"), sections);
     for (structure, section) in SECTIONS {
         let named: Vec<String> = keys(structure).into_iter().map(|key| key.name).collect();
@@ -140,6 +146,21 @@ fn bounds_are_where_the_reference_says() {
     let addresses = |n: usize| format!("nbd_addresses = [{}]", "\"10.0.5.1\", ".repeat(n));
     check("storage", &[&addresses(1), &addresses(8)], &[&addresses(0), &addresses(9)]);
     check("storage", &["layer_max = \"64M\"", "layer_max = \"2T\""], &["layer_max = \"1M\""]);
+    check(
+        "alerts",
+        &["messages_per_hour = 1", "messages_per_hour = 60"],
+        &["messages_per_hour = 0"],
+    );
+    check("alerts", &[], &["messages_per_hour = 61", "level = \"all\""]);
+    let people = |n: usize| format!("to = [{}]", "\"me@lab.example\", ".repeat(n));
+    check("mail", &[&people(1), &people(20)], &[&people(0), &people(21), "to = [\"me\"]"]);
+    check("mail", &["host = \"10.0.5.2\""], &["host = \"mail server\""]);
+    check(
+        "webhook",
+        &["url = \"http://10.0.5.2:8065/x\""],
+        &["url = \"ftp://x/\"", "url = \"/x\""],
+    );
+    check("webhook", &[], &["url = \"https://me:secret@lab.example/\""]);
     check("storage", &["aoe_mac = \"02:00:00:00:00:01\""], &["aoe_mac = \"00:00:00:00:00:01\""]);
 }
 
@@ -152,6 +173,20 @@ fn config(section: &str, key: &str, line: &str) -> String {
         ("nbd_tls", "key", "key = \"k.pem\""),
         // Without it machines could not attach their roots.
         ("nbd_tls", "machine_ca", if key == "require" { "machine_ca = \"a.pem\"" } else { "" }),
+        ("mail", "host", "host = \"mail.example\""),
+        ("mail", "from", "from = \"bootlace@lab.example\""),
+        ("mail", "to", "to = [\"me@lab.example\"]"),
+        (
+            "mail",
+            "user",
+            if key == "password_file" && !line.is_empty() { "user = \"me\"" } else { "" },
+        ),
+        (
+            "mail",
+            "password_file",
+            if key == "user" && !line.is_empty() { "password_file = \"p\"" } else { "" },
+        ),
+        ("webhook", "url", "url = \"https://lab.example/\""),
     ];
     let lines = |of: &str| {
         let is_other = |name: &str| of != section || name != key;
@@ -171,9 +206,18 @@ fn config(section: &str, key: &str, line: &str) -> String {
 }
 
 fn within(section: &str, lines: &str) -> String {
+    match parent(section) {
+        Some(parent) => format!("[{parent}.{section}]\n{lines}\n"),
+        None => format!("[{section}]\n{lines}\n"),
+    }
+}
+
+/// In which section it is, if it is within one.
+fn parent(section: &str) -> Option<&'static str> {
     match section {
-        "nbd_tls" => format!("[storage.nbd_tls]\n{lines}\n"),
-        _ => format!("[{section}]\n{lines}\n"),
+        "nbd_tls" => Some("storage"),
+        "mail" | "webhook" => Some("alerts"),
+        _ => None,
     }
 }
 
@@ -188,14 +232,22 @@ fn read_keys(text: &str) -> Vec<String> {
 fn about(section: &str) -> String {
     let all = keys("Config").into_iter().find(|key| key.name == section);
     all.map_or_else(
-        || "Files in PEM format. [How to make them](how-to/tls.md).".into(),
+        || match section {
+            "mail" => "The mail server that takes alerts.".into(),
+            "webhook" => {
+                "The server that takes alerts as JSON. [What is sent](how-to/alerts.md#by-webhook)."
+                    .into()
+            }
+            _ => "Files in PEM format. [How to make them](how-to/tls.md).".into(),
+        },
         |it| it.text,
     )
 }
 
 fn keys(structure: &str) -> Vec<Key> {
-    let file = syn::parse_file(include_str!("../config.rs")).expect("config.rs is Rust");
-    let found = file.items.into_iter().find_map(|item| match item {
+    let texts = [include_str!("../config.rs"), include_str!("alerts.rs")];
+    let files = texts.map(|text| syn::parse_file(text).expect("it is Rust"));
+    let found = files.into_iter().flat_map(|file| file.items).find_map(|item| match item {
         Item::Struct(found) if found.ident == structure => Some(found),
         _ => None,
     });

@@ -1,10 +1,12 @@
 //! Values of `bootlace.toml` that are checked as they are read.
 
+use hyper::Uri;
 use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
+use lettre::message::Mailbox;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -222,6 +224,86 @@ pub(super) fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
         }
         port => Ok(port),
     }
+}
+
+pub(super) fn port_or_usual<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u16>, D::Error> {
+    port(deserializer).map(Some)
+}
+
+/// A name or an address of a server.
+pub(super) fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => dns_name(text).map_err(serde::de::Error::custom),
+    }
+}
+
+/// People to whom one message goes.
+const RECIPIENTS_MAX: usize = 20;
+
+pub(super) fn mailbox<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Mailbox, D::Error> {
+    parse_mailbox(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+pub(super) fn mailboxes<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Mailbox>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    match texts.len() {
+        1..=RECIPIENTS_MAX => {
+            let boxes = texts.iter().map(|text| parse_mailbox(text));
+            boxes.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+        }
+        n => Err(serde::de::Error::custom(format!(
+            "there are {n} mail addresses: write 1 to {RECIPIENTS_MAX}"
+        ))),
+    }
+}
+
+fn parse_mailbox(text: &str) -> Result<Mailbox, String> {
+    let is_plain = !text.chars().any(char::is_control);
+    text.parse().ok().filter(|_| is_plain).ok_or_else(|| {
+        format!("{text:?} is not a mail address: write one like \"admin@school.example\"")
+    })
+}
+
+/// A message in each minute is more than anybody reads.
+const MESSAGES_PER_HOUR: RangeInclusive<u32> = 1..=60;
+
+pub(super) fn messages_per_hour<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    match MESSAGES_PER_HOUR.contains(&number) {
+        true => Ok(number),
+        false => Err(serde::de::Error::custom(format!(
+            "{number} is not a number of messages: write {} to {}",
+            MESSAGES_PER_HOUR.start(),
+            MESSAGES_PER_HOUR.end()
+        ))),
+    }
+}
+
+/// An address of a server that is talked to by HTTP.
+pub(super) fn url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed: Option<Uri> = text.parse().ok();
+    let is_right = |uri: &Uri| {
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        is_http && !authority.is_empty() && !authority.contains('@')
+    };
+    parsed.filter(is_right).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not an address for alerts: write one like \"https://chat.school.example/hooks/bootlace\", \
+             without an account in it"
+        ))
+    })
 }
 
 /// `12h`, `90 s`, `1 day 6 hours`. A month has 31 days here, a year 365.

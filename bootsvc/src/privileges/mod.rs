@@ -57,6 +57,7 @@ impl Server {
             files.extend(service::find_init(init));
             files.extend(config.boot.rescue_busybox.clone());
             files.extend(authority);
+            files.extend(config.alerts.files().cloned());
         }
         if let Some(tls) = tls.filter(|_| self != Self::Boot) {
             files.extend([tls.certificate.clone(), tls.key.clone()]);
@@ -116,6 +117,14 @@ pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
     }
     close_files();
     Ok(())
+}
+
+/// Makes this process one that can read what the servers can, and no more.
+pub(crate) fn become_servers_user(paths: &Paths) -> anyhow::Result<()> {
+    match owner(paths)? {
+        Some(account) => become_user(&account, None, CapabilitySet::empty()),
+        None => Ok(()),
+    }
 }
 
 /// From now on what this process makes (state, caches, sockets, logs) is its user's alone, but for what it opens to

@@ -68,6 +68,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $word),* }
             }
 
+            /// The kind of this word.
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.word() == word)
+            }
+
             /// How bad it is.
             pub const fn level(self) -> Level {
                 match self { $(Self::$kind => Level::$level),* }
@@ -224,6 +229,9 @@ kinds! {
     /// The process of a job ended without a word.
     JobDied = "job-died", Warning, hours(24),
         "See its log by bootlace job show NUMBER, and whether the kernel ended it for want of memory (dmesg); then begin it again.";
+    /// Nobody is told of findings.
+    AlertsNotSent = "alerts-not-sent", Warning, Passes::WhenOver,
+        "See what fails by bootlace alert test; what is to be told is tried again by itself, and is on this page.";
     /// The boot server is root.
     RunsAsRoot = "runs-as-root", Warning, Passes::WhenOver,
         "Make the user bootlace and restart the servers; bootlace check shows how.";

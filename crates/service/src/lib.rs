@@ -34,8 +34,8 @@ pub use crate::fleet::{
     machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
-pub use crate::live::{FindingCount, Life, StageTimes};
-pub use crate::options::{INIT, INIT_TLS, Options, find_init};
+pub use crate::live::{Alert, AlertCount, AlertItem, FindingCount, Life, StageTimes};
+pub use crate::options::{AlertOptions, Channel, INIT, INIT_TLS, Options, find_init};
 pub use crate::passwords::check as check_password;
 pub use crate::people::{
     AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::commands::Commands;
-use model::Network;
+use model::{Level, Network};
 use std::path::{Path, PathBuf};
 
 /// What [`crate::Service::open`] needs to know.
@@ -37,6 +37,8 @@ pub struct Options {
     pub rescue_busybox: Option<PathBuf>,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
+    /// Of what alerts are sent, and how.
+    pub alerts: AlertOptions,
     /// How commands begin that are printed as advice.
     pub commands: Commands,
     /// Tells the time.
@@ -61,6 +63,7 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            alerts: AlertOptions::default(),
             commands: Commands::of(root),
             clock: Clock::system(),
         }
@@ -71,6 +74,42 @@ impl Options {
     pub fn with_nbd_ca(self, nbd_ca: Option<Vec<u8>>) -> Self {
         let init = find_init(if nbd_ca.is_some() { INIT_TLS } else { INIT });
         Self { init, nbd_ca, ..self }
+    }
+}
+
+/// By which way alerts go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Channel {
+    /// A mail server.
+    Mail,
+    /// A server that takes JSON by HTTP.
+    Webhook,
+}
+
+impl Channel {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Mail => "mail",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// What alerts are sent of, and by which ways.
+#[derive(Clone, Debug)]
+pub struct AlertOptions {
+    /// Findings of this level and worse are told.
+    pub least: Level,
+    /// Messages in an hour, for each way; the last one is kept for alarms.
+    pub per_hour: u32,
+    /// The ways.
+    pub channels: Vec<Channel>,
+}
+
+impl Default for AlertOptions {
+    fn default() -> Self {
+        Self { least: Level::Warning, per_hour: 10, channels: Vec::new() }
     }
 }
 

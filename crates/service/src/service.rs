@@ -4,8 +4,8 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    BootTimes, DiskDeletions, Exports, FindingCount, Findings, Heartbeats, ImageTroubles, Keepers,
-    LastPool, LeaseClock, LoginCodes, News, Refused, Waits,
+    Alerts, BootTimes, DiskDeletions, Exports, FindingCount, Findings, Heartbeats, ImageTroubles,
+    Keepers, LastPool, LeaseClock, LoginCodes, News, Refused, Waits,
 };
 use crate::options::Options;
 use crate::passwords::Passwords;
@@ -40,6 +40,7 @@ struct Inner {
     boot_times: BootTimes,
     exports: Exports,
     findings: Findings,
+    alerts: Alerts,
     pool: LastPool,
     lease_clock: Arc<LeaseClock>,
     image_troubles: ImageTroubles,
@@ -107,6 +108,7 @@ impl Service {
         let database = Database::open(&options.database)?;
         let initrds = Initrds::new(&options, Arc::clone(&store), database.clone());
         let now = options.clock.now();
+        let alerts = Alerts::new(options.alerts.clone());
         let inner = Inner {
             options,
             database,
@@ -119,6 +121,7 @@ impl Service {
             boot_times: BootTimes::default(),
             exports: Exports::default(),
             findings: Findings::default(),
+            alerts,
             pool: LastPool::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
             image_troubles: ImageTroubles::default(),
@@ -195,6 +198,10 @@ impl Service {
 
     pub(crate) fn live_findings(&self) -> &Findings {
         &self.inner.findings
+    }
+
+    pub(crate) fn alerts(&self) -> &Alerts {
+        &self.inner.alerts
     }
 
     /// Something was found that a person should know. `cause` is a sentence, which says "probably" if it is not

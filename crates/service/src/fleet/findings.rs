@@ -60,6 +60,13 @@ impl Service {
         });
         holds(FindingKind::BackupOld, server(old).into_iter().collect());
 
+        let not_sent = self.alerts().troubles().into_iter();
+        let not_sent: Vec<String> = not_sent
+            .map(|(channel, why)| format!("No alert can be sent by {}: {why}", channel.word()))
+            .collect();
+        let not_sent = (!not_sent.is_empty()).then(|| not_sent.join(". "));
+        holds(FindingKind::AlertsNotSent, server(not_sent).into_iter().collect());
+
         let exports = self.exports().last();
         let silent = exports.error.as_ref().map(|error| format!("No machine can start: {error}"));
         holds(FindingKind::StorageSilent, server(silent).into_iter().collect());

@@ -1,5 +1,6 @@
 //! What people ask: machines, images, orders, and how all of that is.
 
+mod alerts;
 mod discovered;
 mod disk_deletions;
 mod exports;

@@ -44,12 +44,14 @@ impl Service {
         }
     }
 
-    /// Logs what is found and what is over, whether somebody looks at it or not. Never ends.
+    /// Logs what is found and what is over, and has it told by alerts, whether somebody looks at it or not. Never ends.
     async fn tell_findings(&self) {
+        self.remember_alerts().await;
         loop {
             // At the start the storage server starts, too.
             tokio::time::sleep(FINDINGS_INTERVAL).await;
-            self.findings().await;
+            let findings = self.findings().await;
+            self.look_for_alerts(&findings);
             self.log_findings();
         }
     }

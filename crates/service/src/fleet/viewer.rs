@@ -10,7 +10,7 @@ use super::site_status::Status;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::{InitrdFile, InitrdState};
-use crate::live::{FindingCount, StageTimes};
+use crate::live::{AlertCount, FindingCount, StageTimes};
 use crate::people::Viewer;
 use crate::store::{Hardware, KernelLog};
 use model::{Boot, Finding, ImageName, MachineName, Right, RoomName, Site, Stage};
@@ -106,6 +106,11 @@ impl Viewer {
     /// How often what was found, all kinds.
     pub fn finding_counts(&self) -> Vec<FindingCount> {
         self.service().finding_counts()
+    }
+
+    /// How many alerts went by each way.
+    pub fn alert_counts(&self) -> Vec<AlertCount> {
+        self.service().alert_counts()
     }
 
     /// How long stages of boots took since the server started, each from the one before it.

@@ -1,6 +1,7 @@
 //! What is forgotten at a restart: plain structs, which know neither the service nor the database.
 
 mod address_pool;
+mod alerts;
 mod boot_times;
 mod disk_deletions;
 mod exports;
@@ -14,6 +15,8 @@ mod refused;
 mod waits;
 
 pub(crate) use address_pool::LastPool;
+pub(crate) use alerts::Alerts;
+pub use alerts::{Alert, AlertCount, AlertItem};
 pub(crate) use boot_times::BootTimes;
 pub use boot_times::StageTimes;
 pub(crate) use disk_deletions::DiskDeletions;

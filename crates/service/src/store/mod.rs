@@ -3,6 +3,7 @@
 //! What the tables hold is read and changed through [`Transaction`], whose methods stand in the files of what
 //! they are about. Readers see a [`View`], which is as of the last commit and never waits.
 
+mod alerts;
 mod audit;
 mod boots;
 mod copies;
@@ -39,6 +40,7 @@ mod users;
 mod view;
 mod writer;
 
+pub(crate) use alerts::ToldAlert;
 pub use audit::{AuditEntry, FieldChange};
 pub(crate) use boots::NewBoot;
 pub(crate) use copies::copy_files;

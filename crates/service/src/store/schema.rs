@@ -284,6 +284,16 @@ const ADDITIONS: &str = "
         last_unix INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX IF NOT EXISTS login_failure_by_age ON login_failure (last_unix DESC, subject);
+    -- What alerts have told, by which way, and not told to be over.
+    CREATE TABLE IF NOT EXISTS alert_told (
+        channel       TEXT NOT NULL,
+        kind          TEXT NOT NULL,
+        about         TEXT NOT NULL,
+        subject       TEXT NOT NULL,
+        cause         TEXT NOT NULL,
+        since_unix_ms INTEGER NOT NULL,
+        PRIMARY KEY (channel, kind, about, subject)
+    ) STRICT;
     -- Who has changed what.
     CREATE TABLE IF NOT EXISTS audit (
         id         INTEGER PRIMARY KEY AUTOINCREMENT,
