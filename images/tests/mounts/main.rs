@@ -96,6 +96,8 @@ fn what_linux_does_not_mount_is_refused_by_name() {
     }
     check(&ext3, Inode(8, 0x5a), &[0xff, 0xff], "a block of its journal lies outside");
     check(&ext3, Inode(8, 0x58), &[0; 4], "its journal has a hole at its block 12");
+    check(&old, Inode(8, 0x23), &[0x10], "its journal is in its inode and elsewhere");
+    check(&old, Inode(8, 0x23), &[0x40], "its journal has casefold");
     check(&old, Inode(8, 0x2c), &[0xff], "its map has an impossible length");
     check(&old, Inode(8, 0x3a), &[0xff], "its map leads outside, or in circles");
     check(&old, Inode(8, 0x6f), &[0x7f], "its journal has an impossible size");

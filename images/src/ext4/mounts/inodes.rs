@@ -12,6 +12,7 @@ const HASHED_FOLDER: u32 = 0x1000;
 const COUNTS_BLOCKS: u32 = 0x4_0000;
 pub(super) const BY_EXTENTS: u32 = 0x8_0000;
 const ATTRIBUTE: u32 = 0x20_0000;
+const HOLDS_CONTENT: u32 = 0x1000_0000;
 const CASE_FOLDED: u32 = 0x4000_0000;
 
 const FOLDER: u16 = 0x4000;
@@ -87,6 +88,9 @@ impl FileSystem<'_> {
         }
         if inode.flags() & ATTRIBUTE != 0 {
             return damaged(format!("the inode of {what} is an attribute's"));
+        }
+        if inode.is_by_extents() && inode.flags() & HOLDS_CONTENT != 0 {
+            return damaged(format!("{what} is in its inode and elsewhere"));
         }
         // With the feature of this name it would not have been read.
         if inode.flags() & CASE_FOLDED != 0 {
