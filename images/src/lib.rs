@@ -26,6 +26,7 @@ mod progress;
 mod qemu_img;
 mod raw;
 mod rootfs;
+mod small_file;
 mod source;
 mod sparse;
 mod stop;
@@ -44,13 +45,14 @@ pub use filter::Filter;
 pub use import::{Import, ImportRequest};
 pub use layer::{
     About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,
-    OtherCopy, OtherOwner, WriteLayer,
+    OtherCopy, OtherOwner, OwnerUnknown, WriteLayer,
 };
 pub use memory::Memory;
 pub use opened::check_source;
 pub use progress::{Progress, Step};
 pub use raw::RawFile;
 pub use rootfs::Rootfs;
+pub use small_file::read_small;
 pub use source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 pub use stop::Stop;
 pub use store::{Store, Verified, VerifyError, VersionTrouble};

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Admit, Descriptors, DiskReport, ExportOrder, ExportStatus, KeptDisk, MachineName, NbdRefusals,
-    Space, StallVerb,
+    Admit, Descriptors, DiskMeant, DiskReport, ExportOrder, ExportStatus, KeptDisk, MachineName,
+    NbdRefusals, Space, StallVerb,
 };
 use socket2::Socket;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -84,6 +84,7 @@ impl Api {
             .route("/v1/disks", get(disks))
             .route("/v1/place", get(place))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
+            .route("/v1/disks/{machine}/delete", post(delete_meant))
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let stop = async move {
@@ -176,7 +177,17 @@ async fn reset(
     State(exports): State<Arc<Exports>>,
     UrlPath(machine): UrlPath<MachineName>,
 ) -> Result<StatusCode, Failure> {
-    blocking(move || exports.reset(&machine)).await?;
+    blocking(move || exports.reset(&machine, None)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// As [`reset`], by who says which disk he means: an earlier server does not know the path, and so deletes no other one.
+async fn delete_meant(
+    State(exports): State<Arc<Exports>>,
+    UrlPath(machine): UrlPath<MachineName>,
+    Json(meant): Json<DiskMeant>,
+) -> Result<StatusCode, Failure> {
+    blocking(move || exports.reset(&machine, Some(&meant))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -205,6 +216,8 @@ async fn blocking<T: Send + 'static>(
                 | ExportError::OtherFolder { .. }
                 | ExportError::AddressTaken { .. }
                 | ExportError::HasItsDisk(_) => StatusCode::CONFLICT,
+                ExportError::OtherDisk(_) => StatusCode::PRECONDITION_FAILED,
+                ExportError::NoDisk(_) => StatusCode::GONE,
                 ExportError::Busy(_) | ExportError::Runs { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 ExportError::Table { .. }
                 | ExportError::Damaged { .. }

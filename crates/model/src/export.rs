@@ -1,8 +1,8 @@
 //! What the boot server asks of the storage server, and what it hears back (storage API bodies).
 
 use crate::{
-    BootId, BootIdentity, DiskKey, DiskOwner, ImageName, MachineName, RootKind, ShelfSlot,
-    WriteMode,
+    BootId, BootIdentity, DiskKey, DiskMeant, DiskOwner, ImageName, MachineName, RootKind,
+    ShelfSlot, WriteMode,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,6 +30,9 @@ pub struct ExportOrder {
     /// Whatever the machine wrote before is deleted when this boot gets its disk.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub reset: bool,
+    /// Which disk a [`reset`](Self::reset) means: another one is not thrown away, and the order is refused. `None`: whichever is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_of: Option<DiskMeant>,
     /// Tells this boot from another one with the same number. `None`: the number does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<BootIdentity>,
@@ -49,6 +52,7 @@ impl ExportOrder {
             key: None,
             exchange: None,
             reset: false,
+            reset_of: None,
             identity: None,
             has_disk: false,
             owner: None,
@@ -388,6 +392,9 @@ pub struct DiskReport {
     /// The machine that has had it last, if that is known.
     #[serde(default)]
     pub owner: Option<DiskOwner>,
+    /// A person has said that whoever has the name now is to have it, and gets it at his next boot.
+    #[serde(default)]
+    pub is_taken_over: bool,
     /// How much the machine has written to it, if that can be read.
     #[serde(default)]
     pub written_bytes: Option<u64>,

@@ -220,6 +220,9 @@ kinds! {
     /// The storage server still has the disk of a machine that was removed.
     DiskNotDeleted = "disk-not-deleted", Notice, Passes::WhenOver,
         "Start both servers if they don't run; if they do, fix what the cause names. The disk is then deleted without your help.";
+    /// A machine is to have the disk of another one that had its name.
+    DiskTakenOver = "disk-taken-over", Notice, Passes::WhenOver,
+        "Restart the machine; if it is not to have that disk, remove the file take-over in its folder before.";
     /// The wall clock was set.
     ClockSet = "clock-set", Notice, hours(24),
         "Let NTP keep this server's clock, so that the times of boots and leases are right.";

@@ -8,6 +8,7 @@ extern crate alloc;
 
 mod boot;
 mod boot_file;
+mod disk_meant;
 mod disk_owner;
 mod export;
 mod finding;
@@ -29,6 +30,7 @@ mod write_mode;
 
 pub use boot::{Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
+pub use disk_meant::{DiskFound, DiskMeant};
 pub use disk_owner::DiskOwner;
 pub use export::{
     Admit, Descriptors, DiskReport, Exchange, ExportCounters, ExportOrder, ExportSpec,

@@ -6,8 +6,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::{
-    Admit, BootId, BootIdentity, Descriptors, DiskReport, ExportOrder, ExportStatus, KeptDisk,
-    MachineName, NbdRefusals, Space, StallVerb, WriteMode,
+    Admit, BootId, BootIdentity, Descriptors, DiskMeant, DiskReport, ExportOrder, ExportStatus,
+    KeptDisk, MachineName, NbdRefusals, Space, StallVerb, WriteMode,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +50,15 @@ pub enum StorageError {
         /// Its own words.
         message: String,
     },
+    /// What has the name is not the disk that was to be thrown away.
+    #[error("another disk has the name, and is left alone")]
+    OtherDisk,
+    /// The disk that was to be thrown away is not there.
+    #[error("the disk is gone")]
+    GoneDisk,
+    /// It is an earlier one, and can't do that.
+    #[error("the storage server is of an earlier version, and can't do that")]
+    NotKnown,
     /// It had a disk that it does not have any more.
     #[error(
         "the persistent disk of {0} is not there: the file system that holds it is probably not mounted. Mount it; to begin a \
@@ -95,7 +104,12 @@ pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Tak
     };
     let mut order = order.clone();
     let mut answer = put(&order).await;
-    // An earlier storage server gives disks to names.
+    // An earlier storage server throws away what has the name; what that is was asked before.
+    if is_not_understood(&answer) && order.reset_of.is_some() {
+        order.reset_of = None;
+        answer = put(&order).await;
+    }
+    // An earlier one gives disks to names.
     if is_not_understood(&answer) && order.owner.is_some() {
         order.owner = None;
         answer = put(&order).await;
@@ -193,6 +207,27 @@ pub(crate) async fn kept_disk(
 ) -> Result<Option<KeptDisk>, StorageError> {
     let answer = call(socket, Method::GET, &format!("/v1/disks/{machine}"), Vec::new()).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
+}
+
+/// Ends the export of a machine, and throws everything away that it ever wrote, if that is the disk that is meant.
+///
+/// # Errors
+/// It is another one ([`StorageError::OtherDisk`]) or gone ([`StorageError::GoneDisk`]); an earlier storage server can't tell
+/// ([`StorageError::NotKnown`]).
+pub(crate) async fn delete_meant(
+    socket: &Path,
+    machine: &MachineName,
+    meant: &DiskMeant,
+) -> Result<(), StorageError> {
+    let body = serde_json::to_vec(meant).map_err(StorageError::Answer)?;
+    match call(socket, Method::POST, &format!("/v1/disks/{machine}/delete"), body).await {
+        Err(StorageError::Refused { status: 412, .. }) => Err(StorageError::OtherDisk),
+        Err(StorageError::Refused { status: 410, .. }) => Err(StorageError::GoneDisk),
+        Err(StorageError::Refused { status: 404 | 405 | NOT_UNDERSTOOD, .. }) => {
+            Err(StorageError::NotKnown)
+        }
+        answer => answer.map(drop),
+    }
 }
 
 /// Ends the export of a machine, and throws everything away that it ever wrote.

@@ -92,6 +92,9 @@ pub enum LayerError {
     /// The layer that is there is of another machine, which had the name when it wrote it.
     #[error(transparent)]
     OtherOwner(Box<OtherOwner>),
+    /// Of which machine the persistent layer is that is there can't be told.
+    #[error(transparent)]
+    OwnerUnknown(Box<OwnerUnknown>),
     /// A persistent layer's files are damaged.
     #[error(
         "{fact}. Put it back from a backup; to begin a new one, bootlace machine reset {machine}",
@@ -189,6 +192,25 @@ pub struct OtherOwner {
     pub take_over: PathBuf,
 }
 
+/// What says of which machine a persistent layer is can't be read; the layer itself may be as it should be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "whose the persistent disk of {machine} is can't be read: {path}: {why}. If {machine} is to have that disk, touch {take_over}, \
+     and it gets it; to delete it and begin a new one, bootlace machine reset {machine}",
+    path = path.display(),
+    take_over = take_over.display()
+)]
+pub struct OwnerUnknown {
+    /// The machine that has the name.
+    pub machine: MachineName,
+    /// What should say it.
+    pub path: PathBuf,
+    /// What is wrong with that.
+    pub why: String,
+    /// The file that says that the machine is to have the layer all the same.
+    pub take_over: PathBuf,
+}
+
 impl LayerError {
     /// What is so of a disk that a machine keeps, without what helps: who lists such disks says that once. `None`: it is
     /// another error.
@@ -199,6 +221,7 @@ impl LayerError {
             // What helps is not the same for all: only who has put it back knows.
             Self::OtherCopy(other) => Some(other.to_string()),
             Self::OtherOwner(other) => Some(other.to_string()),
+            Self::OwnerUnknown(unknown) => Some(unknown.to_string()),
             _ => None,
         }
     }

@@ -2,12 +2,13 @@
 
 mod notes;
 
-pub(super) use notes::look_at_use;
+pub(super) use notes::{is_said, look_at_use};
 
 use super::about::{About, FORMAT, LayerMode};
 use super::error::{LayerError, io_error};
 use super::file::{LayerFile, Recent};
 use super::header::{HEADER_BYTES, Header};
+use super::in_place;
 use super::map::{self, Map};
 use super::room::Room;
 use super::write::WriteLayer;
@@ -96,25 +97,31 @@ impl Files {
             let path = path.clone();
             Err(LayerError::Damaged { machine: machine.clone(), path, why })
         };
-        let text = match fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let text = match in_place::read(&path) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
                 return match (mode, folder.try_exists()) {
                     (_, Ok(false)) | (LayerMode::Discard, Ok(true)) => Ok(None),
                     (LayerMode::Persistent, Ok(true)) => damaged("it is missing".to_owned()),
                     (_, Err(source)) => Err(io_error("read", &folder)(source)),
                 };
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return match mode {
+                    LayerMode::Discard => Ok(None),
+                    LayerMode::Persistent => damaged(error.to_string()),
+                };
+            }
             Err(source) => return Err(io_error("read", &path)(source)),
         };
-        match toml::from_str::<About>(&text) {
+        match in_place::parse::<About>(&text) {
             Ok(about) if (about.format, &about.machine) == (FORMAT, machine) => Ok(Some(about)),
             _ if mode == LayerMode::Discard => Ok(None),
             Ok(about) if about.format == FORMAT => {
                 damaged(format!("it is the disk of {}", about.machine))
             }
             Ok(about) => damaged(format!("it has format {}, not {FORMAT}", about.format)),
-            Err(error) => damaged(error.message().to_owned()),
+            Err(error) => damaged(error.to_string()),
         }
     }
 

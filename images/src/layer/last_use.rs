@@ -46,9 +46,11 @@ struct Content {
 /// Count and boot from the layer's folder; `None` if it was never opened again, or by an earlier Bootlace only.
 ///
 /// # Errors
-/// As [`in_place::read`].
+/// As [`in_place::read`] and [`in_place::parse`].
 pub(super) fn read(folder: &Path) -> io::Result<Option<(u64, BootId)>> {
-    let content: Option<Content> = in_place::read(&path(folder))?;
+    // A power cut may have left an empty file to an earlier release, before it was ever written.
+    let text = in_place::read(&path(folder))?.filter(|text| !text.trim().is_empty());
+    let content: Option<Content> = text.map(|text| in_place::parse(&text)).transpose()?;
     Ok(content.map(|content| (content.count, content.boot)))
 }
 

@@ -175,6 +175,19 @@ impl Layers {
         self.files.kept()
     }
 
+    /// Whether the machine has a folder for a persistent layer, whatever state that is in.
+    ///
+    /// # Errors
+    /// The folder of the layers can't be looked at.
+    pub fn has_folder(&self, machine: &MachineName) -> Result<bool, LayerError> {
+        let path = self.files.dir().join(folder(machine, LayerMode::Persistent));
+        match path.symlink_metadata() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
     /// What is said of a layer that was there.
     pub fn missing(&self, machine: &MachineName) -> LayerError {
         LayerError::Missing { machine: machine.clone(), dir: self.files.dir().to_owned() }

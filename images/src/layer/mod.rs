@@ -14,7 +14,7 @@ mod room;
 mod write;
 
 pub use about::{About, Expected, ForBoot, LayerMode};
-pub use error::{LayerError, OtherCopy, OtherOwner};
+pub use error::{LayerError, OtherCopy, OtherOwner, OwnerUnknown};
 pub use header::{BadHeader, Header};
 pub use last_use::LastUse;
 pub use layers::Layers;

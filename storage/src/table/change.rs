@@ -3,7 +3,9 @@
 use super::keys::{Identity, Key, Keys, Waiting};
 use super::{Assigned, ExportError, Exports, When, file};
 use images::{ForBoot, LayerMode};
-use model::{BootId, BootIdentity, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind};
+use model::{
+    BootId, BootIdentity, DiskMeant, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind,
+};
 use std::sync::PoisonError;
 
 impl Exports {
@@ -80,12 +82,29 @@ impl Exports {
         self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))
     }
 
-    /// Takes the export away, and everything that the machine ever wrote.
+    /// Takes the export away, and everything that the machine ever wrote; or, if it is not what is `meant`, nothing.
     ///
     /// # Errors
-    /// The table can't be written, the disk is stuck, or the layers are not where they were: then they come back.
-    pub(crate) fn reset(&self, machine: &MachineName) -> Result<(), ExportError> {
+    /// It is another disk; the table can't be written, the disk is stuck, or the layers are not where they were: then they
+    /// come back.
+    pub(crate) fn reset(
+        &self,
+        machine: &MachineName,
+        meant: Option<&DiskMeant>,
+    ) -> Result<(), ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meant) = meant {
+            self.check_place()?;
+            let is_proven = self.check_meant(machine, meant)?;
+            // What it runs on may keep nothing, and is its own all the same.
+            let is_of_another = |one: &Assigned| {
+                let mut owners = meant.owner.iter();
+                owners.any(|owner| !owner.macs.contains(&one.spec.mac)) && !self.is_silent(one)
+            };
+            if !is_proven && self.get(machine).is_some_and(|one| is_of_another(&one)) {
+                return Err(ExportError::OtherDisk(machine.clone()));
+            }
+        }
         let was_waiting = self.write().candidates.remove(machine);
         let former = self.get(machine);
         if let Some(former) = &former {
@@ -144,7 +163,7 @@ impl Exports {
         if !is_same || former.export.connections.is_closed() {
             self.close_former(&former)?;
             let again =
-                ExportOrder { spec, key, exchange, reset: false, identity, has_disk, owner };
+                ExportOrder { key, exchange, identity, has_disk, owner, ..ExportOrder::new(spec) };
             return self.make_anew(again);
         }
         if former.spec != spec || former.key != key || former.exchange != exchange {
@@ -161,6 +180,9 @@ impl Exports {
         let ExportSpec { machine, image, version, write_mode, boot, .. } = &order.spec;
         // What would go wrong then is told now.
         let base = self.store.open_base(image, *version)?;
+        if let Some(meant) = order.reset_of.as_ref().filter(|_| order.reset) {
+            self.check_meant(machine, meant)?;
+        }
         if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
             self.check_place()?;
             let boot = ForBoot { number: *boot, identity: order.identity };
@@ -179,11 +201,13 @@ impl Exports {
     /// Makes the export of a boot that has none yet; nobody else has the machine's.
     fn make_anew(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
         let expected = self.expected(&order);
-        let ExportOrder { spec, key, exchange, reset, identity, owner, .. } = order;
+        let ExportOrder { spec, key, exchange, reset, reset_of, identity, owner, .. } = order;
         let machine = spec.machine.clone();
         let may_begin = match (reset, LayerMode::of(spec.write_mode)) {
             // Whoever wants that has been told.
-            (true, _) => self.throw_away(&machine).map(drop),
+            (true, _) => reset_of
+                .map_or(Ok(()), |meant| self.check_meant(&machine, &meant).map(drop))
+                .and_then(|()| self.throw_away(&machine).map(drop)),
             (false, Some(_)) => self.check_place(),
             (false, None) => Ok(()),
         };

@@ -17,6 +17,14 @@ pub enum ExportError {
     /// The machine has no export.
     #[error("{0} has no disk here: it gets one when it boots")]
     None(MachineName),
+    /// The disk that was to be thrown away is not the one that has the name.
+    #[error(
+        "the disk that has the name {0} now is not the one that was to be thrown away: it is left alone"
+    )]
+    OtherDisk(MachineName),
+    /// The disk that was to be thrown away is not there, nor anything else of the name.
+    #[error("the disk of {0} that was to be thrown away is gone")]
+    NoDisk(MachineName),
     /// Another machine has this AoE address.
     #[error(
         "the AoE address {address} is still in use by {other}: shut that PC down, and this one goes on by itself"

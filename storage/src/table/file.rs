@@ -11,6 +11,9 @@ use std::path::Path;
 /// Files are a multiple of this long: what is written next mostly is no longer. A room's table takes 10 KiB.
 const STEP_BYTES: usize = 64 << 10;
 
+/// No file is longer: 4,000 exports of 2 KiB, several times.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
+
 /// Addresses and MACs of machines, and in the file beside it their keys, are nobody else's business.
 const OWNER_ONLY: u32 = 0o600;
 
@@ -41,11 +44,11 @@ pub(super) fn write(path: &Path, export: Vec<ExportSpec>) -> Result<(), ExportEr
 
 /// What is in a file; `None` if there is none yet.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, ExportError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ExportError::Table { action: "read", path: path.into(), source }),
-    }
+    images::read_small(path, TEXT_BYTES_MAX).map_err(|source| ExportError::Table {
+        action: "read",
+        path: path.into(),
+        source,
+    })
 }
 
 /// Replaces the file as a whole: after a power cut there is the old one or the new one. Only its owner can

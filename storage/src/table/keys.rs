@@ -4,7 +4,8 @@
 use super::ExportError;
 use super::file::{read_text, write_durably};
 use model::{
-    BootId, BootIdentity, DiskKey, DiskOwner, Exchange, ExportOrder, ExportSpec, MachineName,
+    BootId, BootIdentity, DiskKey, DiskMeant, DiskOwner, Exchange, ExportOrder, ExportSpec,
+    MachineName,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,20 +61,22 @@ pub(super) struct Waiting {
     identity: Option<BootIdentity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<DiskOwner>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reset_of: Option<DiskMeant>,
     spec: ExportSpec,
 }
 
 impl From<ExportOrder> for Waiting {
     fn from(order: ExportOrder) -> Self {
-        let ExportOrder { spec, key, exchange, reset, identity, has_disk, owner } = order;
-        Self { key, reset, exchange, has_disk, identity, owner, spec }
+        let ExportOrder { spec, key, exchange, reset, reset_of, identity, has_disk, owner } = order;
+        Self { key, reset, exchange, has_disk, identity, owner, reset_of, spec }
     }
 }
 
 impl From<Waiting> for ExportOrder {
     fn from(waiting: Waiting) -> Self {
-        let Waiting { key, reset, exchange, has_disk, identity, owner, spec } = waiting;
-        Self { spec, key, exchange, reset, identity, has_disk, owner }
+        let Waiting { key, reset, exchange, has_disk, identity, owner, reset_of, spec } = waiting;
+        Self { spec, key, exchange, reset, reset_of, identity, has_disk, owner }
     }
 }
 
@@ -158,6 +161,10 @@ pub(super) mod tests {
         DiskOwner { identity: MachineIdentity::new([9; 16]), macs: vec![mac] }
     }
 
+    fn meant() -> DiskMeant {
+        DiskMeant { id: Some("9215".to_owned()), owner: Some(owner()), must_be_known: true }
+    }
+
     /// What is kept for boot 4, while boot 5 waits.
     fn keys() -> Keys {
         let exchange = Some(Exchange { key: key(6), text: "a file\nof the machine\n".to_owned() });
@@ -170,6 +177,7 @@ pub(super) mod tests {
             has_disk: true,
             identity: Some(BootIdentity::new([5; 16])),
             owner: Some(owner()),
+            reset_of: Some(meant()),
             spec: spec(5),
         };
         let identity = Identity { machine, boot: 4, identity: BootIdentity::new([4; 16]) };
@@ -197,6 +205,7 @@ pub(super) mod tests {
             key: Some(key(5)),
             exchange,
             reset: true,
+            reset_of: Some(meant()),
             has_disk: true,
             identity,
             owner: Some(owner()),

@@ -1,9 +1,9 @@
 //! A machine's layer is the one that it had last, and not an older copy, such as one that is below the file system that
 //! should be mounted there; and not that of another machine that had its name.
 
-use super::{Exports, When};
+use super::{ExportError, Exports, When};
 use images::{Base, Expected, ForBoot, LastUse, LayerError, LayerMode, WriteLayer};
-use model::{BootIdentity, DiskOwner, ExportSpec, MachineName};
+use model::{BootIdentity, DiskFound, DiskMeant, DiskOwner, ExportSpec, MachineName};
 use std::sync::Arc;
 
 /// The layer that is there, and what was noted of it.
@@ -81,7 +81,12 @@ impl Exports {
 
     /// Notes whose the machine's persistent layer is. What a person has said of that has been done then.
     fn note_owner(&self, machine: &MachineName, owner: &DiskOwner) -> Result<(), LayerError> {
-        let noted = self.layers.owner(machine)?;
+        let noted = match self.layers.owner(machine) {
+            Ok(noted) => noted,
+            // A person has said that it is to be had all the same.
+            Err(LayerError::OwnerUnknown(_)) => None,
+            Err(error) => return Err(error),
+        };
         if noted.as_ref() != Some(owner)
             && let Err(error) = self.layers.note_owner(machine, owner)
         {
@@ -107,14 +112,50 @@ impl Exports {
         owner: Option<&DiskOwner>,
     ) -> Result<(), LayerError> {
         let (LayerMode::Persistent, Some(asked)) = (mode, owner) else { return Ok(()) };
-        match self.layers.owner(&spec.machine)? {
-            Some(noted)
-                if !noted.is(asked, spec.mac) && !self.layers.is_taken_over(&spec.machine)? =>
-            {
-                Err(self.layers.other_owner(&spec.machine, noted, asked.clone()))
+        let error = match self.layers.owner(&spec.machine) {
+            Ok(Some(noted)) if !noted.is(asked, spec.mac) => {
+                self.layers.other_owner(&spec.machine, noted, asked.clone())
             }
-            _ => Ok(()),
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if self.layers.is_taken_over(&spec.machine)? { Ok(()) } else { Err(error) }
+    }
+
+    /// Whether what is to be thrown away is the disk that the machine has here, if it has any. Returns whether something proves that,
+    /// or only nothing speaks against it.
+    ///
+    /// # Errors
+    /// It is not, or that can't be told.
+    pub(super) fn check_meant(
+        &self,
+        machine: &MachineName,
+        meant: &DiskMeant,
+    ) -> Result<bool, ExportError> {
+        let about = match self.layers.about(machine, LayerMode::Persistent) {
+            Ok(about) => about.map(|about| about.id),
+            // By whose it is, it may still be told.
+            Err(LayerError::Damaged { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_there = self.layers.has_folder(machine)?;
+        let noted = || self.kept.last(machine, LayerMode::Persistent).map(|last| last.id);
+        let id = if is_there { about } else { noted() };
+        let is_same = meant.id.is_some() && meant.id == id;
+        let owner = match self.layers.owner(machine) {
+            Ok(owner) => owner,
+            // Of what says nothing at all, nothing is to be kept.
+            Err(_) if is_same || is_there && id.is_none() && !meant.must_be_known => None,
+            Err(error) => return Err(error.into()),
+        };
+        let found = DiskFound { id: id.as_deref(), owner: owner.as_ref() };
+        if (is_there || id.is_some()) && !meant.is(found) {
+            return Err(ExportError::OtherDisk(machine.clone()));
         }
+        if meant.must_be_known && !is_there && !is_same {
+            return Err(ExportError::NoDisk(machine.clone()));
+        }
+        Ok(is_same || owner.is_some() && meant.owner.is_some())
     }
 
     /// Whether the machine's layer is the one that it had last, or was put back on purpose, or is to be a new one.

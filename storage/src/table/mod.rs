@@ -206,9 +206,12 @@ impl Exports {
     /// What the machine's persistent disk stands on; `None` if it has none.
     ///
     /// # Errors
-    /// The disk's description is damaged.
+    /// The disk's description is damaged, or the folder of the layers is not the one that it was.
     pub(crate) fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
         let about = self.layers.about(machine, LayerMode::Persistent)?;
+        if about.is_none() {
+            self.check_place()?;
+        }
         Ok(about.map(|about| KeptDisk {
             image: about.image,
             version: about.version,
@@ -231,11 +234,27 @@ impl Exports {
                     (Some(disk), trouble.or_else(|| self.damage(&machine)))
                 }
                 Ok(None) => (None, self.layers.missing(&machine).fact()),
+                Err(ExportError::OtherFolder { .. }) => {
+                    (None, self.layers.missing(&machine).fact())
+                }
                 Err(error) => (None, Some(error.fact())),
             };
-            let owner = self.layers.owner(&machine).ok().flatten();
+            let is_taken_over = self.layers.is_taken_over(&machine).unwrap_or(false);
+            let (owner, unknown) = match self.layers.owner(&machine) {
+                Ok(owner) => (owner, None),
+                Err(error) => (None, error.fact().filter(|_| !is_taken_over)),
+            };
+            let trouble = trouble.or(unknown);
             let (written_bytes, made_unix) = self.layers.extent(&machine).unzip();
-            DiskReport { machine, stands_on, trouble, owner, written_bytes, made_unix }
+            DiskReport {
+                machine,
+                stands_on,
+                trouble,
+                owner,
+                is_taken_over,
+                written_bytes,
+                made_unix,
+            }
         };
         Ok(machines.into_iter().map(report).collect())
     }

@@ -127,3 +127,128 @@ fn a_disk_of_an_earlier_release_is_its_machines_and_so_is_one_that_an_earlier_bo
     let answer = ask(&server, Machine(0x0a, &[A]), Boot { number: 5, byte: 5 }, "");
     assert!(answer.contains("owner.toml"), "{answer}");
 }
+
+/// What the server answers to a deletion of what was the disk of this machine.
+fn delete(server: &Server, Machine(identity, macs): Machine<'_>, extra: &str) -> String {
+    let (identity, macs) = (format!("{identity:02x}").repeat(16), macs.join("\",\""));
+    let meant =
+        format!("{{{extra}\"owner\":{{\"identity\":\"{identity}\",\"macs\":[\"{macs}\"]}}}}");
+    server.ask("POST", "/v1/disks/lab-01/delete", &meant)
+}
+
+fn has_layer(server: &Server) -> bool {
+    server.layers().contains(&"lab-01".to_owned())
+}
+
+#[test]
+fn a_deletion_hits_the_disk_of_the_machine_that_was_removed_and_no_other() {
+    let server = server_with_the_disk_of_b();
+    // Another machine; and one that is the same PC, but was added later.
+    for of in [Machine(0x0a, &[A]), Machine(0x0e, &[B])] {
+        let answer = delete(&server, of, "");
+        assert!(answer.starts_with("HTTP/1.1 412"), "{answer}");
+        assert!(answer.contains("is left alone"), "{answer}");
+    }
+    let answer = delete(&server, Machine(0x0b, &[B]), "\"id\":\"of another day\",");
+    assert!(answer.starts_with("HTTP/1.1 412"), "{answer}");
+    gets(&server, Machine(0x0b, &[B]), 2, 0xaa);
+    let answer = delete(&server, Machine(0x0b, &[C]), "");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    assert!(!has_layer(&server));
+    let answer = delete(&server, Machine(0x0b, &[C]), "\"must_be_known\":true,");
+    assert!(answer.starts_with("HTTP/1.1 410"), "{answer}");
+}
+
+#[test]
+fn a_deletion_waits_for_the_folder_with_the_disks() {
+    let server = server_with_the_disk_of_b();
+    let (layers, away) = (server.folder().join("layers"), server.folder().join("away"));
+    let server = server.restart_after(|_| fs::rename(&layers, &away).unwrap());
+    let is_told = |answer: &str| answer.contains("is not the folder in which machines' disks were");
+    for answer in [
+        delete(&server, Machine(0x0b, &[B]), "\"must_be_known\":true,"),
+        server.ask("GET", "/v1/disks/lab-01", ""),
+    ] {
+        assert!(answer.starts_with("HTTP/1.1 409") && is_told(&answer), "{answer}");
+    }
+    let server = server.restart_after(|_| {
+        fs::remove_dir_all(&layers).unwrap();
+        fs::rename(&away, &layers).unwrap();
+    });
+    // What stands in the place of its mark makes nobody wait.
+    let (mark, aside) = (layers.join(".layers-mark"), layers.join(".aside"));
+    fs::rename(&mark, &aside).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&mark).status().unwrap().success());
+    let answer = delete(&server, Machine(0x0b, &[B]), "");
+    assert!(answer.contains("it is a pipe, and not a file") && has_layer(&server), "{answer}");
+    fs::rename(&aside, &mark).unwrap();
+    let answer = delete(&server, Machine(0x0b, &[B]), "\"must_be_known\":true,");
+    assert!(answer.starts_with("HTTP/1.1 204") && !has_layer(&server), "{answer}");
+}
+
+#[test]
+fn a_reset_hits_the_disk_that_it_means() {
+    let server = server_with_the_disk_of_b();
+    let told = server.ask("GET", "/v1/disks/lab-01", "");
+    let id = told.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let a = Machine(0x0a, &[A]);
+    let owner = format!("\"owner\":{{\"identity\":\"{}\",\"macs\":[\"{A}\"]}}", "0a".repeat(16));
+    // It was given when nobody knew the disk that is there now.
+    for meant in [owner, "\"id\":\"of another day\"".to_owned()] {
+        let order = format!("\"reset\":true,\"reset_of\":{{{meant}}},");
+        let answer = ask(&server, a, Boot { number: 2, byte: 2 }, &order);
+        assert!(answer.starts_with("HTTP/1.1 412"), "{answer}");
+    }
+    gets(&server, Machine(0x0b, &[B]), 3, 0xaa);
+    // This one is what a person wants who has been told whose it is.
+    let order = format!("\"reset\":true,\"reset_of\":{{\"id\":\"{id}\"}},");
+    let boot = Boot { number: 4, byte: 4 };
+    assert!(is_done(&ask(&server, a, boot, &order)));
+    assert_eq!(first_byte(&mut boot.attach(&server, 1)), 0x11);
+}
+
+#[test]
+fn what_does_not_say_whose_a_disk_is_holds_nobody_else_and_gives_it_to_nobody() {
+    let server = server_with_the_disk_of_b();
+    let folder = server.folder().join("layers/lab-01");
+    let owner = folder.join("owner.toml");
+    let b = Machine(0x0b, &[B]);
+    let make_pipe = || {
+        let made = std::process::Command::new("mkfifo").arg(&owner).status().unwrap();
+        assert!(made.success());
+    };
+    let number = std::cell::Cell::new(1);
+    let next = || {
+        number.set(number.get() + 1);
+        number.get()
+    };
+    let make: [&dyn Fn(); 5] = [
+        &make_pipe,
+        &|| fs::create_dir(&owner).unwrap(),
+        &|| std::os::unix::fs::symlink("/dev/zero", &owner).unwrap(),
+        &|| fs::write(&owner, "").unwrap(),
+        &|| fs::write(&owner, "identity\n").unwrap(),
+    ];
+    for make in make {
+        fs::remove_file(&owner).unwrap();
+        make();
+        let number = next();
+        let answer = ask(&server, b, Boot { number, byte: number as u8 }, "");
+        assert!(answer.starts_with("HTTP/1.1 409"), "{answer}");
+        for word in ["whose the persistent disk of lab-01 is can't be read", "lab-01/take-over"] {
+            assert!(answer.contains(word), "{word}: {answer}");
+        }
+        assert!(!answer.contains("damaged") && !answer.contains("os error"), "{answer}");
+        let told = server.ask("GET", "/v1/disks", "");
+        assert!(told.contains("whose the persistent disk of lab-01 is can't be read"), "{told}");
+        let answer = delete(&server, b, "");
+        assert!(answer.contains("can't be read") && has_layer(&server), "{answer}");
+        server.prepare("lab-02", "127.0.0.1", number, "persistent");
+        // A person says whose it is.
+        fs::write(folder.join("take-over"), "").unwrap();
+        let told = server.ask("GET", "/v1/disks", "");
+        assert!(told.contains("\"is_taken_over\":true") && !told.contains("can't be"), "{told}");
+        gets(&server, b, next(), 0xaa);
+        assert!(owner.metadata().unwrap().is_file() && !folder.join("take-over").exists());
+    }
+}

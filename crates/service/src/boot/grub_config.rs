@@ -80,7 +80,7 @@ impl Service {
             // Its last boot may have done that while this server was away.
             self.refresh_exports().await;
             self.note_exports().await;
-            let settled = self.settle_reset(&machine.name).await;
+            let settled = self.settle_reset(machine).await;
             settled.map_err(|error| not_ready(&machine.name, &error))?;
             site = self.site();
         }
@@ -157,6 +157,7 @@ impl Service {
         let version = (&boot.image.image, boot.image.version);
         let nic = (boot.config.mac, address);
         let order = export_order(&view, machine, version, machine.root, known, nic);
+        let order = self.with_reset(order, machine).await.map_err(|error| not_ready(&error))?;
         let proof = known.proof;
         let order = self.with_keys(order, machine, &known.boot, proof.token, proof.mix).await;
         let order = order.map_err(|error| not_ready(&error))?;

@@ -177,6 +177,7 @@ impl Service {
                 }
                 let image = (image, *version);
                 let order = export_order(&view, machine, image, root, open, (mac, address));
+                let order = self.with_reset(order, machine).await?;
                 let order = self.with_keys(order, machine, &open.boot, Some(token), mix).await?;
                 let socket = &self.options().storage_socket;
                 let taken = storage_client::put_export(socket, &order).await?;

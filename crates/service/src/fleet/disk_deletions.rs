@@ -3,8 +3,7 @@
 use crate::error::Error;
 use crate::service::Service;
 use crate::storage_client::{self, StorageError};
-use crate::store::DeletionOf;
-use model::{KeptDisk, MachineName};
+use model::{DiskFound, DiskMeant, MachineName};
 
 impl Service {
     /// Has the storage server delete what is left of a removed machine of this name, if anything may be. Until that is
@@ -20,11 +19,17 @@ impl Service {
         if !self.view().disk_deletions.contains_key(machine) {
             return Ok(());
         }
-        let of = self.view().disk_deletions.get(machine).cloned().flatten();
-        let deleted = match self.is_meant(machine, of.as_ref()).await {
-            Ok(false) => return self.leave_disk(machine).await,
-            Ok(true) => storage_client::delete_disk(&self.options().storage_socket, machine).await,
-            Err(error) => Err(error),
+        let meant = self.view().disk_deletions.get(machine).cloned().unwrap_or_default();
+        let deleted = match self.delete_meant(machine, &meant).await {
+            Err(StorageError::OtherDisk) => {
+                let what =
+                    "what has the name of a removed machine is not its disk, and is left alone";
+                return self.leave_disk(machine, what).await;
+            }
+            Err(StorageError::GoneDisk) => {
+                return self.leave_disk(machine, "the disk of a removed machine is gone").await;
+            }
+            deleted => deleted,
         };
         let refusal = deleted.as_ref().err().map(StorageError::fact);
         let is_news = self.disk_deletions().tried(machine, refusal.as_deref());
@@ -39,29 +44,41 @@ impl Service {
         Ok(())
     }
 
-    /// Whether a deletion means what the storage server has by the name now. What is not known is deleted, if the order did
-    /// not come with a backup.
-    async fn is_meant(
+    /// Has the storage server delete the disk that is meant, and no other one.
+    async fn delete_meant(
         &self,
         machine: &MachineName,
-        of: Option<&DeletionOf>,
-    ) -> Result<bool, StorageError> {
-        let Some(of) = of else { return Ok(true) };
-        match storage_client::kept_disk(&self.options().storage_socket, machine).await {
-            Ok(Some(KeptDisk { id: Some(id), .. })) => Ok(id == of.id),
+        meant: &DiskMeant,
+    ) -> Result<(), StorageError> {
+        let socket = &self.options().storage_socket;
+        match storage_client::delete_meant(socket, machine, meant).await {
+            Err(StorageError::NotKnown) => {}
+            deleted => return deleted,
+        }
+        // An earlier one deletes what has the name.
+        let disk = match storage_client::kept_disk(socket, machine).await {
+            Ok(disk) => disk,
             // It is damaged.
-            Err(StorageError::Refused { .. }) if !of.is_restored => Ok(true),
-            Ok(_) => Ok(!of.is_restored),
-            Err(error) => Err(error),
+            Err(StorageError::Refused { .. }) if !meant.must_be_known => None,
+            Err(error) => return Err(error),
+        };
+        let told = storage_client::disks(socket).await.unwrap_or_default();
+        let told = told.into_iter().find(|told| told.machine == *machine);
+        let id = disk.as_ref().and_then(|disk| disk.id.as_deref());
+        let owner = told.as_ref().and_then(|told| told.owner.as_ref());
+        match (disk.is_some() || owner.is_some(), meant.is(DiskFound { id, owner })) {
+            (true, false) => Err(StorageError::OtherDisk),
+            (false, _) if meant.must_be_known => Err(StorageError::GoneDisk),
+            _ => storage_client::delete_disk(socket, machine).await,
         }
     }
 
-    /// What was to be deleted is not there any more, and what is there by the name is left alone.
-    async fn leave_disk(&self, machine: &MachineName) -> Result<(), Error> {
+    /// What was to be deleted is not there any more; if something is there by the name, it is left alone.
+    async fn leave_disk(&self, machine: &MachineName, what: &'static str) -> Result<(), Error> {
         let name = machine.clone();
         self.database().write(move |tables| Ok(tables.forget_disk_deletion(&name)?)).await?;
         self.disk_deletions().tried(machine, None);
-        tracing::warn!(%machine, "the disk of a removed machine is gone; another one that has its name is left alone");
+        tracing::warn!(%machine, "{what}");
         Ok(())
     }
 

@@ -97,6 +97,8 @@ impl Service {
         let mut without_disk = BTreeSet::new();
         let missing = exports.disks.iter().filter_map(|disk| {
             let why = disk.trouble.as_ref()?;
+            // Of a machine that is gone, nobody misses it: what is still to be deleted is told as such.
+            site.machine(&disk.machine)?;
             Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
         });
         for (kind, found) in [
@@ -106,6 +108,7 @@ impl Service {
             without_disk.extend(found.iter().map(|held: &Held| held.subject.clone()));
             holds(kind, found);
         }
+        holds(FindingKind::DiskTakenOver, self.disks_taken_over(&site));
         let broken = exports.list.iter().filter(|export| export.has_lost_writes).map(|export| {
             let cause = "The storage server could not write to its own disk what the machine had written: the machine's disk \
                          is read-only until it boots again, and what it wrote last may be lost";

@@ -3,8 +3,12 @@
 use crate::error::Error;
 use crate::live::Held;
 use crate::service::Service;
-use crate::storage_client;
-use model::{KeptDisk, Machine, MachineName, Site, Subject, WriteMode};
+use crate::storage_client::{self, StorageError};
+use model::{
+    DiskFound, DiskMeant, DiskOwner, ExportOrder, KeptDisk, Machine, MachineName, Site, Subject,
+    WriteMode,
+};
+use wire::Mac;
 
 /// The disk that a machine keeps, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -47,21 +51,54 @@ impl Service {
         }
     }
 
+    /// An order for the machine's disk which says what a reset means; one that was called off since does not reset it.
+    pub(crate) async fn with_reset(
+        &self,
+        order: ExportOrder,
+        machine: &Machine,
+    ) -> Result<ExportOrder, Error> {
+        let reset = order.reset && machine.reset_disk;
+        let reset_of = if reset { Some(self.reset_of(machine).await?) } else { None };
+        Ok(ExportOrder { reset, reset_of, ..order })
+    }
+
+    /// Which disk the machine's reset means: by its identity if that was known, or else by whose it is.
+    async fn reset_of(&self, machine: &Machine) -> Result<DiskMeant, Error> {
+        let name = machine.name.clone();
+        let id = self.database().read(move |tables| tables.disk_reset_of(&name)).await?;
+        // Who has given the order while he saw a disk may have meant that of another machine.
+        let owner = if id.is_some() { None } else { self.view().as_owner(machine) };
+        Ok(DiskMeant { id, owner, must_be_known: false })
+    }
+
     /// Notes that a machine's reset is done, if the disk that it means is not the one that the machine has now: it was done
     /// before an older database was restored, or the disk was exchanged.
-    pub(crate) async fn settle_reset(&self, machine: &MachineName) -> Result<(), Error> {
-        let name = machine.clone();
-        let meant = self.database().read(move |tables| tables.disk_reset_of(&name)).await?;
-        let Some(meant) = meant else { return Ok(()) };
-        let now = storage_client::kept_disk(&self.options().storage_socket, machine).await?;
-        if let Some(KeptDisk { id: Some(id), .. }) = now
-            && id != meant
-        {
-            let name = machine.clone();
+    pub(crate) async fn settle_reset(&self, machine: &Machine) -> Result<(), Error> {
+        let meant = self.reset_of(machine).await?;
+        let socket = &self.options().storage_socket;
+        let now = match storage_client::kept_disk(socket, &machine.name).await {
+            Ok(now) => now,
+            // What can't be read, or is not mounted, is what the reset is for.
+            Err(StorageError::Refused { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(KeptDisk { id, .. }) = now else { return Ok(()) };
+        let owner = match &meant.owner {
+            Some(_) => self.noted_owner(&machine.name).await,
+            None => None,
+        };
+        if !meant.is(DiskFound { id: id.as_deref(), owner: owner.as_ref() }) {
+            let name = machine.name.clone();
             self.database().write(move |tables| Ok(tables.disk_was_reset(&name)?)).await?;
-            tracing::warn!(%machine, "the disk that was to be reset is gone; the one that is there is left alone");
+            tracing::warn!(machine = %machine.name, "the disk that was to be reset is gone; the one that is there is left alone");
         }
         Ok(())
+    }
+
+    /// Whose the disk of this name is, as the storage server says now.
+    async fn noted_owner(&self, machine: &MachineName) -> Option<DiskOwner> {
+        let told = storage_client::disks(&self.options().storage_socket).await.ok()?;
+        told.into_iter().find(|told| told.machine == *machine)?.owner
     }
 
     /// Machines that have kept a disk of which the storage server knows nothing, as after its own was exchanged.
@@ -96,17 +133,49 @@ impl Service {
             let noted = disk.owner.as_ref().filter(|_| disk.trouble.is_none())?;
             let machine = site.machine(&disk.machine).filter(|machine| keeps_disk(machine))?;
             let asked = view.as_owner(machine)?;
-            let is_his = machine.macs().any(|mac| noted.is(&asked, mac));
-            if is_his || view.disk_deletions.contains_key(&machine.name) {
+            // It is told by the NIC that it boots from, and that may be any of them.
+            let others: Vec<Mac> = machine.macs().filter(|&mac| !noted.is(&asked, mac)).collect();
+            if others.is_empty() || disk.is_taken_over || view.disk_deletions.contains_key(&machine.name) {
                 return None;
             }
+            let when = match others.len() == machine.macs().count() {
+                true => String::new(),
+                false => {
+                    let others: Vec<String> = others.iter().map(Mac::to_string).collect();
+                    format!(" when it boots from {}", others.join(", "))
+                }
+            };
             let cause = format!(
-                "It gets no disk: the one of its name is of another machine that had this name ({noted}), and not of this one \
+                "It gets no disk{when}: the one of its name is of another machine that had this name ({noted}), and not of this one \
                  ({asked}). An older database was probably restored"
             );
             Some(Held { subject: Subject::Machine(machine.name.clone()), cause, since_unix_ms: None })
         });
         of_another.collect()
+    }
+
+    /// Machines that take over another one's disk at their next boot, as somebody has said.
+    pub(super) fn disks_taken_over(&self, site: &Site) -> Vec<Held> {
+        let (view, answer) = (self.view(), self.exports().last());
+        let taken = answer.disks.iter().filter_map(|disk| {
+            let machine = site.machine(&disk.machine).filter(|machine| keeps_disk(machine))?;
+            let asked = view.as_owner(machine).filter(|_| disk.is_taken_over)?;
+            let noted = disk.owner.as_ref();
+            if noted.is_some_and(|noted| machine.macs().all(|mac| noted.is(&asked, mac))) {
+                return None;
+            }
+            let which = match noted {
+                Some(noted) => format!("of another machine that had this name ({noted})"),
+                None => "of its name, whichever machine that is of,".to_owned(),
+            };
+            let cause = format!("It will take over the disk {which} at its next boot");
+            Some(Held {
+                subject: Subject::Machine(machine.name.clone()),
+                cause,
+                since_unix_ms: None,
+            })
+        });
+        taken.collect()
     }
 }
 

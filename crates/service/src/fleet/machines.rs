@@ -99,10 +99,11 @@ impl Admin {
         let disk = self.service().disk_id(&name).await;
         let removing = self.service().database().write(move |tables| {
             let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
+            let meant = tables.disk_meant(&machine.name, disk)?;
             tables.delete_machine(&machine.name)?;
             let changes = audited(Some(&machine), None);
             tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
-            tables.want_disk_deletion(&machine.name, disk.as_deref())?;
+            tables.want_disk_deletion(&machine.name, &meant)?;
             Ok(machine)
         });
         let removed = removing.await?;

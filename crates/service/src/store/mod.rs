@@ -46,7 +46,6 @@ pub(crate) use boots::NewBoot;
 pub(crate) use copies::copy_files;
 pub use copies::{check_database, copy_database};
 pub(crate) use database::Database;
-pub(crate) use disk_deletions::DeletionOf;
 pub use expected::{Expected, expected};
 pub use hardware::Hardware;
 pub(crate) use hardware::take_over_files;

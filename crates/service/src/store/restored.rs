@@ -64,16 +64,17 @@ fn prepare(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<Rest
     connection
         .execute_batch(&format!("UPDATE machine SET reset_disk = 0 WHERE {unknown_reset}"))?;
     if has("disk_deletion")? {
-        let unknown = match has("disk_deletion_of")? {
-            true => "machine NOT IN (SELECT machine FROM disk_deletion_of)",
-            false => "TRUE",
-        };
+        // Each of them says which disk is meant.
+        let mut unknown = "TRUE".to_owned();
+        for table in ["disk_deletion_of", "disk_deletion_owner"] {
+            if has(table)? {
+                connection.execute_batch(&format!("UPDATE {table} SET is_restored = 1"))?;
+                unknown.push_str(&format!(" AND machine NOT IN (SELECT machine FROM {table})"));
+            }
+        }
         restored.not_deleted =
             names(&format!("SELECT machine FROM disk_deletion WHERE {unknown} ORDER BY machine"))?;
         connection.execute_batch(&format!("DELETE FROM disk_deletion WHERE {unknown}"))?;
-    }
-    if has("disk_deletion_of")? {
-        connection.execute_batch("UPDATE disk_deletion_of SET is_restored = 1")?;
     }
     for table in ["session", "disk_reset"] {
         if has(table)? {
@@ -101,7 +102,9 @@ mod tests {
                 "PRAGMA foreign_keys = OFF;
                  INSERT INTO machine (name, mac, root, write_mode, shelf_slot, kernel_args, reset_disk, added_unix) \
                  VALUES ('a', 'a', 'nbd', 'persistent', '1.0', '', 1, 0), ('b', 'b', 'nbd', 'discard', '1.1', '', 0, 0);
-                 INSERT INTO disk_deletion VALUES ('c');
+                 INSERT INTO disk_deletion VALUES ('c'), ('d'), ('e');
+                 INSERT INTO disk_deletion_of VALUES ('d', 'x', 0);
+                 INSERT INTO disk_deletion_owner VALUES ('e', randomblob(16), '02:00:00:00:00:01', 0);
                  INSERT INTO disk_reset VALUES (7);
                  INSERT INTO user VALUES ('anna', 'admin', 'x', 0, 0);
                  INSERT INTO session (hash, user, created_unix, last_unix, address, browser) \
@@ -135,8 +138,17 @@ mod tests {
             let query = format!("SELECT count(*) FROM {what}");
             connection.query_row(&query, [], |row| row.get(0)).unwrap()
         };
-        for gone in ["session", "disk_reset", "disk_deletion", "machine WHERE reset_disk"] {
+        for gone in [
+            "session",
+            "disk_reset",
+            "disk_deletion WHERE machine = 'c'",
+            "machine WHERE reset_disk",
+        ] {
             assert_eq!(count(gone), 0, "{gone}");
+        }
+        for there in ["disk_deletion_of WHERE is_restored", "disk_deletion_owner WHERE is_restored"]
+        {
+            assert_eq!(count(there), 1, "{there}");
         }
         for there in ["user", "token", "audit WHERE action = 'restore' AND who = 'root'"] {
             assert_eq!(count(there), 1, "{there}");
@@ -150,7 +162,7 @@ mod tests {
         connection
             .execute_batch(
                 "DROP TABLE session; DROP TABLE token; DROP TABLE user; DROP TABLE audit; \
-                 DROP TABLE disk_reset; DROP TABLE disk_deletion;",
+                 DROP TABLE disk_reset; DROP TABLE disk_deletion_of; DROP TABLE disk_deletion_owner; DROP TABLE disk_deletion;",
             )
             .unwrap();
         drop(connection);

@@ -170,6 +170,14 @@ const ADDITIONS: &str = "
         id          TEXT NOT NULL,
         is_restored INTEGER NOT NULL
     ) STRICT;
+    -- Of which machine the disk is that such an order means: its identity, its NICs, one behind the other with a space between
+    -- them, and whether the order came with a backup.
+    CREATE TABLE IF NOT EXISTS disk_deletion_owner (
+        machine     TEXT PRIMARY KEY REFERENCES disk_deletion ON DELETE CASCADE,
+        identity    BLOB NOT NULL,
+        macs        TEXT NOT NULL,
+        is_restored INTEGER NOT NULL
+    ) STRICT;
     -- Which disk of a machine is to be reset at its next boot, if that was known.
     CREATE TABLE IF NOT EXISTS disk_reset_of (
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,

@@ -3,7 +3,6 @@
 //! Maps share what did not change with those of the former view: a commit costs what it changes, not what is
 //! there.
 
-use super::disk_deletions::DeletionOf;
 use super::hardware::Hardware;
 use super::orders::PowerState;
 use super::proofs::Proof;
@@ -12,8 +11,8 @@ use super::tokens::Token;
 use super::transaction::{Part, Transaction};
 use super::users::User;
 use model::{
-    Boot, BootId, BootIdentity, DiskOwner, Lease, Machine, MachineIdentity, MachineName, Seen,
-    Site, UserName,
+    Boot, BootId, BootIdentity, DiskMeant, DiskOwner, Lease, Machine, MachineIdentity, MachineName,
+    Seen, Site, UserName,
 };
 use rpds::HashTrieMapSync;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -44,7 +43,7 @@ pub(crate) struct View {
     /// Machines of which the storage server has had a disk of their own.
     pub(crate) kept_disks: Arc<HashSet<MachineName>>,
     /// Machines that were removed, and of which the storage server may still have a disk; and which, if that is known.
-    pub(crate) disk_deletions: Arc<BTreeMap<MachineName, Option<DeletionOf>>>,
+    pub(crate) disk_deletions: Arc<BTreeMap<MachineName, DiskMeant>>,
     /// PCs that asked for a loader, machines too.
     pub(crate) seen: HashTrieMapSync<Mac, Arc<Seen>>,
     /// Who may use pages and API.

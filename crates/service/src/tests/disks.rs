@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use model::{Admit, BootId, ExportOrder, KeptDisk, WriteMode};
+use model::{Admit, BootId, DiskFound, DiskMeant, ExportOrder, KeptDisk, WriteMode};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::Path;
@@ -68,6 +68,21 @@ async fn answer(
         asked.iter().rfind(is_held).map(status)
     };
     let answer = match (method, path.rsplit('/').next()) {
+        (Method::POST, Some("delete")) => {
+            let meant: DiskMeant = serde_json::from_slice(&body).unwrap();
+            let disk: Option<KeptDisk> =
+                serde_json::from_value(kept_disk(&asked, &holder)).unwrap();
+            let owner = asked.last().and_then(|order| order.owner.as_ref());
+            let found = DiskFound { id: disk.as_ref().and_then(|disk| disk.id.as_deref()), owner };
+            if disk.is_some() && !meant.is(found) {
+                let mut refused = Response::new(Full::new(Bytes::from("it is another one")));
+                *refused.status_mut() = StatusCode::PRECONDITION_FAILED;
+                return refused;
+            }
+            asked.clear();
+            Value::Null
+        }
+        (Method::GET, Some("disks")) => told(&asked, &holder),
         (Method::DELETE, _) => {
             asked.clear();
             Value::Null
@@ -103,6 +118,18 @@ fn status(order: &ExportOrder) -> Value {
         "spec": order.spec, "identity": order.identity, "size_bytes": 4096, "connections": 1, "idle_seconds": null,
         "layer_bytes": 0, "counters": counters,
     })
+}
+
+/// All disks that are kept.
+fn told(asked: &[ExportOrder], holder: &Holder) -> Value {
+    let disk = kept_disk(asked, holder);
+    let last = asked.last().filter(|_| !disk.is_null());
+    let report = last.map(|order| {
+        json!({
+            "machine": order.spec.machine, "stands_on": disk, "trouble": null, "owner": order.owner,
+        })
+    });
+    Value::Array(report.into_iter().collect())
 }
 
 /// A persistent disk stays what it was when it was made. Which one it is isn't known while a boot has it that was asked for

@@ -216,6 +216,7 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
         stands_on: None,
         trouble: trouble.map(str::to_owned),
         owner: None,
+        is_taken_over: false,
         written_bytes: None,
         made_unix: None,
     };

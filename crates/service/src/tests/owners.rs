@@ -1,7 +1,7 @@
 //! Which disk of a name is meant: whose it is, and which one an order means.
 
 use super::lost::{Away, boot, cause, lose_database, name, order_of, site};
-use super::{MAC, adopt, disks::start_storage, options};
+use super::{MAC, adopt, disks::start_storage, options, screen};
 use crate::live::Answer;
 use crate::{MachineChange, Service};
 use model::{DiskOwner, DiskReport, FindingKind, MachineIdentity, WriteMode};
@@ -51,6 +51,7 @@ async fn a_disk_of_another_machine_of_the_name_is_found() {
             stands_on: None,
             trouble: None,
             owner,
+            is_taken_over: false,
             written_bytes: None,
             made_unix: None,
         };
@@ -153,6 +154,7 @@ async fn a_deletion_that_comes_back_with_a_database_hits_no_other_disk() {
             }),
             trouble: None,
             owner: None,
+            is_taken_over: false,
             written_bytes: None,
             made_unix: None,
         }]),
@@ -180,6 +182,86 @@ async fn a_deletion_that_comes_back_with_a_database_hits_no_other_disk() {
 }
 
 #[tokio::test]
+async fn orders_that_come_back_by_hand_hit_no_disk_of_another_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    // Nobody knew a disk when they were given: the storage server was away, and there was none.
+    let away = Away::new(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    order_reset(&service).await;
+    let reset = copy_by_hand(folder.path(), &service, "reset.db");
+    let former = service.view().as_owner(&service.site().machines[0]).unwrap();
+    service.remove_machine(name()).await.unwrap();
+    let removed = copy_by_hand(folder.path(), &service, "removed.db");
+    let meant = service.view().disk_deletions[&name()].clone();
+    assert_eq!((meant.id, meant.owner, meant.must_be_known), (None, Some(former), false));
+    drop(away);
+    service.delete_left_disk(&name()).await.unwrap();
+    // The next machine of that name is the same PC, and has a disk now.
+    drop(service);
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let order = boot(&service, &asked).await;
+    drop(service);
+    let put_back = |copy: &std::path::Path| {
+        lose_database(folder.path());
+        std::fs::copy(copy, options(folder.path()).database).unwrap();
+        let service = Service::open(options(folder.path())).unwrap();
+        super::pretend_initrds(&service);
+        service
+    };
+    let service = put_back(&removed);
+    assert!(service.has_left_disk(&name()));
+    service.delete_left_disk(&name()).await.unwrap();
+    assert!(!service.has_left_disk(&name()));
+    assert_eq!(*asked.lock().unwrap(), [order.clone()], "it is left alone");
+    drop(service);
+    let service = put_back(&reset);
+    assert!(resets(&service).await);
+    service.boot_started(MAC, model::Firmware::Bios).await.unwrap();
+    screen(&service).await;
+    assert!(!resets(&service).await, "what it meant is gone");
+    let asked = asked.lock().unwrap();
+    assert!(asked[0] == order && asked.iter().all(|order| !order.reset), "{asked:?}");
+}
+
+/// What somebody has who copies the database while nobody has it open.
+fn copy_by_hand(root: &std::path::Path, service: &Service, to: &str) -> std::path::PathBuf {
+    let copy = root.join(to);
+    crate::copy_database(&service.options().database, &copy).unwrap();
+    copy
+}
+
+#[tokio::test]
+async fn a_disk_that_another_nic_does_not_get_is_found_and_so_is_one_that_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    let change = MachineChange { add_macs: vec![OTHER], ..MachineChange::default() };
+    service.set_machine(name(), change).await.unwrap();
+    let told = |macs: &[Mac], is_taken_over| {
+        let report = DiskReport {
+            machine: name(),
+            stands_on: None,
+            trouble: None,
+            owner: Some(DiskOwner { identity: MachineIdentity::new([7; 16]), macs: macs.to_vec() }),
+            is_taken_over,
+            written_bytes: None,
+            made_unix: None,
+        };
+        let asked = Some(service.now().moment);
+        service.exports().put(Answer { asked, disks: Arc::new(vec![report]), ..Answer::default() });
+    };
+    told(&[MAC, OTHER], false);
+    assert_eq!(cause(&service, FindingKind::DiskOfAnother).await, None);
+    told(&[MAC], false);
+    let text = cause(&service, FindingKind::DiskOfAnother).await.unwrap();
+    assert!(text.contains("no disk when it boots from 02:00:00:00:00:09: "), "{text}");
+    told(&[Mac([2, 0, 0, 0, 0, 8])], true);
+    assert_eq!(cause(&service, FindingKind::DiskOfAnother).await, None);
+    let text = cause(&service, FindingKind::DiskTakenOver).await.unwrap();
+    assert!(text.contains("will take over") && text.contains("at its next boot"), "{text}");
+}
+
+#[tokio::test]
 async fn a_disk_that_is_missing_is_told_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = site(folder.path(), WriteMode::Persistent).await;
@@ -193,6 +275,7 @@ async fn a_disk_that_is_missing_is_told_once() {
             stands_on: None,
             trouble: trouble.map(str::to_owned),
             owner: None,
+            is_taken_over: false,
             written_bytes: None,
             made_unix: None,
         };

@@ -2,7 +2,8 @@
 
 use super::{Files, folder};
 use crate::layer::about::{About, LayerMode};
-use crate::layer::error::{LayerError, io_error};
+use crate::layer::error::{LayerError, OwnerUnknown, io_error};
+use crate::layer::in_place;
 use crate::layer::last_use::{self, LastUse};
 use crate::layer::owner;
 use model::{BootId, DiskOwner, MachineName};
@@ -51,15 +52,13 @@ impl Files {
         machine: &MachineName,
     ) -> Result<Option<DiskOwner>, LayerError> {
         let folder = self.dir.join(folder(machine, LayerMode::Persistent));
-        owner::read(&folder).map_err(|source| {
-            let path = owner::path(&folder);
-            match source.kind() {
-                io::ErrorKind::InvalidData => {
-                    let (machine, why) = (machine.clone(), source.to_string());
-                    LayerError::Damaged { machine, path, why }
-                }
-                _ => io_error("read", &path)(source),
-            }
+        owner::read(&folder).map_err(|error| {
+            LayerError::OwnerUnknown(Box::new(OwnerUnknown {
+                machine: machine.clone(),
+                path: owner::path(&folder),
+                why: error.to_string(),
+                take_over: self.take_over_path(machine),
+            }))
         })
     }
 
@@ -111,11 +110,20 @@ impl Files {
     }
 }
 
+/// Whether a person has put this file there. A folder of its name says nothing: it would never go.
+pub(in crate::layer) fn is_said(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(!found.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// See [`Layers::look_at_use`](crate::layer::Layers::look_at_use).
 pub(in crate::layer) fn look_at_use(dir: &Path, machine: &MachineName) -> Option<(LastUse, bool)> {
     let folder = dir.join(folder(machine, LayerMode::Persistent));
-    let about: About = toml::from_str(&fs::read_to_string(folder.join("layer.toml")).ok()?).ok()?;
+    let about: About = in_place::parse(&in_place::read(&folder.join("layer.toml")).ok()??).ok()?;
     let (count, boot) = last_use::read(&folder).ok()?.unwrap_or((0, about.boot));
-    let is_put_back = folder.join(PUT_BACK).exists();
+    let is_put_back = is_said(&folder.join(PUT_BACK)).unwrap_or(false);
     Some((LastUse { id: about.id, count, boot }, is_put_back))
 }

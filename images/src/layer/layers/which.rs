@@ -3,7 +3,7 @@
 use super::Layers;
 use crate::layer::about::LayerMode;
 use crate::layer::error::{LayerError, OtherCopy, OtherOwner, io_error};
-use crate::layer::files::folder;
+use crate::layer::files::{folder, is_said};
 use crate::layer::last_use::LastUse;
 use model::{BootId, DiskOwner, MachineName};
 use std::fs;
@@ -59,7 +59,7 @@ impl Layers {
     /// The operating system refuses.
     pub fn is_put_back(&self, machine: &MachineName, mode: LayerMode) -> Result<bool, LayerError> {
         let path = self.files.put_back_path(machine, mode);
-        path.try_exists().map_err(io_error("read", &path))
+        is_said(&path).map_err(io_error("read", &path))
     }
 
     /// The same; if it is so, nothing is kept of the one that was there last: who holds it open gets errors, and what was
@@ -131,7 +131,7 @@ impl Layers {
     /// The operating system refuses.
     pub fn is_taken_over(&self, machine: &MachineName) -> Result<bool, LayerError> {
         let path = self.files.take_over_path(machine);
-        path.try_exists().map_err(io_error("read", &path))
+        is_said(&path).map_err(io_error("read", &path))
     }
 
     /// Takes away the file that said so: it counts once.
