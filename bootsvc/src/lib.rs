@@ -12,6 +12,7 @@ mod log;
 pub mod net;
 mod network;
 mod new_file;
+mod orders;
 mod pages;
 mod paths;
 mod privileges;

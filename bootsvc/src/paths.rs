@@ -117,6 +117,11 @@ impl Paths {
         self.state().join("images")
     }
 
+    /// Disk files that wait to be imported.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.state().join("incoming")
+    }
+
     /// Long work, as others see it.
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state().join("jobs")

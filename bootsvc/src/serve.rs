@@ -14,6 +14,7 @@ use crate::net::door::Door;
 use crate::net::link::{Link, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
 use crate::network::network;
+use crate::orders;
 use crate::pages;
 use crate::paths::Paths;
 use crate::privileges;
@@ -159,6 +160,7 @@ pub(crate) async fn run(
     if let Some(deaths) = storage_deaths {
         tasks.spawn(tell_deaths(deaths, service.clone(), stop.clone()));
     }
+    tasks.spawn(orders::run(paths.clone(), service.clone(), stop.clone()));
     let http = boot::http::places();
     let interface = config.network.interface.clone();
     let (states, link) =

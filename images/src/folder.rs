@@ -45,8 +45,11 @@ impl Drop for Locked {
     }
 }
 
-/// The file system that holds a folder.
-pub(crate) fn space(path: &Path) -> io::Result<Space> {
+/// The file system that holds a folder: its size, what is free, and what large files leave free.
+///
+/// # Errors
+/// There is no such folder.
+pub fn space(path: &Path) -> io::Result<Space> {
     let told = rustix::fs::statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
     let total_bytes = bytes(told.f_blocks);

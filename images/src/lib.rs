@@ -42,6 +42,7 @@ pub use disk_file::{DiskFile, Durability};
 pub use entry::{Entry, EntryKind};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;
+pub use folder::space;
 pub use import::{Import, ImportRequest};
 pub use layer::{
     About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,

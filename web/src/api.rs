@@ -1,5 +1,6 @@
 //! The JSON API.
 
+mod images;
 mod jobs;
 mod people;
 mod rooms;
@@ -12,11 +13,11 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Finding, ImageName, ImageVersion, Machine, MachineName, RoomName, RootKind, RootUrl, Seat,
-    Setting, StallVerb, Tag, WriteMode,
+    Finding, ImageName, Machine, MachineName, RoomName, RootKind, RootUrl, Seat, Setting,
+    StallVerb, Tag, WriteMode,
 };
 use service::{
-    Admin, DamagedVersion, Discovered, FindingCount, Hardware, InitrdFile, InitrdState, KernelLog,
+    Admin, DamagedVersion, Discovered, FindingCount, Hardware, InitrdFile, KernelLog,
     MachineChange, MachineView, Operator, PowerState, Rescue, Status, UnknownVerb, Viewer,
     WrittenDisk,
 };
@@ -42,9 +43,9 @@ pub(crate) fn router() -> Router<Front> {
         .route("/machines/{name}/power", post(power))
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
-        .route("/images", get(images))
         .route("/images/damaged", get(damaged_images))
         .route("/initrds", get(initrds))
+        .merge(images::router())
         .merge(jobs::router())
         .merge(rooms::router())
         .merge(people::router())
@@ -198,51 +199,6 @@ async fn forget_rescue(service: Admin, name: NamePath) -> Answer<StatusCode> {
 /// Image versions with which machines can't start; those that are no versions any more, too.
 async fn damaged_images(service: Viewer) -> Json<Vec<DamagedVersion>> {
     Json(service.damaged_images().await)
-}
-
-/// An image version with what the boot server made of it.
-#[derive(serde::Serialize)]
-struct Version {
-    #[serde(flatten)]
-    version: ImageVersion,
-    /// What people wanted to remember about it.
-    note: Option<String>,
-    /// What is wrong with its files.
-    damage: Option<String>,
-    /// `missing`, `building`, `ready` or `failed`.
-    initrd: &'static str,
-    initrd_bytes: Option<u64>,
-    initrd_error: Option<String>,
-    /// What was left out of the initrd, and why.
-    initrd_warnings: Vec<String>,
-}
-
-async fn images(service: Viewer) -> Json<Vec<Version>> {
-    let mut versions = Vec::new();
-    // Else it is not known what is wrong with their files.
-    service.damaged_images().await;
-    for version in service.site().images.clone() {
-        let (image, number) = (version.image.clone(), version.version);
-        let (initrd, initrd_bytes, initrd_error) = match service.initrd_state(&image, number) {
-            InitrdState::Missing => ("missing", None, None),
-            InitrdState::Building => ("building", None, None),
-            InitrdState::Ready { size_bytes, .. } => ("ready", Some(size_bytes), None),
-            InitrdState::Failed(why) => ("failed", None, Some(why)),
-        };
-        let initrd_warnings = service.initrd_warnings(&image, number).await;
-        let damage = service.version_trouble(&image, number).map(|damage| damage.why);
-        let note = service.image_note(image, number).await;
-        versions.push(Version {
-            version,
-            note,
-            damage,
-            initrd,
-            initrd_bytes,
-            initrd_error,
-            initrd_warnings,
-        });
-    }
-    Json(versions)
 }
 
 /// An initrd of the cache, or an image version without one.

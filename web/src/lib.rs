@@ -15,6 +15,7 @@ mod pages;
 mod problem;
 mod text;
 mod timeline;
+mod upload;
 
 pub use api::NOTHING_HERE;
 pub use front::Browser;
@@ -58,6 +59,9 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .route("/discovered/{mac}/adopt", post(pages::discovered::adopt))
         .route("/discovered/{mac}/add", post(pages::discovered::add))
         .route("/images", get(pages::images::show))
+        .route("/images/import", get(pages::incoming::show).post(pages::incoming::import))
+        .route("/images/upload", post(pages::incoming::upload).layer(DefaultBodyLimit::disable()))
+        .route("/images/incoming/remove", post(pages::incoming::remove))
         .route("/jobs", get(pages::jobs::show_all))
         .route("/jobs/{number}", get(pages::jobs::show))
         .route("/jobs/{number}/cancel", post(pages::jobs::cancel))

@@ -4,6 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use service::Error;
+use service::incoming::IncomingError;
 use service::jobs::JobError;
 
 /// What is told who sends too much.
@@ -50,7 +51,14 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
         Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
-        Error::Job(JobError::HasEnded { .. }) => StatusCode::CONFLICT,
+        Error::Job(JobError::HasEnded { .. }) | Error::Incoming(IncomingError::Taken(_)) => {
+            StatusCode::CONFLICT
+        }
+        Error::Job(JobError::TooMany) | Error::Incoming(IncomingError::TooMany) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Error::Incoming(IncomingError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+        Error::Incoming(IncomingError::CutOff) => StatusCode::BAD_REQUEST,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy | Error::Stopping | Error::Storage(_) | Error::DiskLeft { .. } => {
             StatusCode::SERVICE_UNAVAILABLE

@@ -7,7 +7,7 @@ use images::{Step, Stop};
 use model::does_something;
 use nix::unistd::{Uid, User, getuid};
 use service::Clock;
-use service::jobs::{JobState, Jobs, NewJob, Worker};
+use service::jobs::{ImportOrder, JobState, Jobs, NewJob, Worker};
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use tokio::runtime::Runtime;
@@ -55,7 +55,41 @@ pub(super) fn as_job(
     jobs.settle(clock.now());
     let worker = jobs.begin(new, clock, &stop).context("this is not shown as a job");
     let worker = worker.map_err(|error| writeln!(std::io::stderr(), "note: {error:#}")).ok();
-    let mut doing = Work { stop, worker, shown: None, _runtime: runtime };
+    do_job(Work { stop, worker, shown: None, _runtime: runtime }, IfStopped::Ends, work)
+}
+
+/// Does a job that somebody has ordered of the boot server, as [`as_job`]. A signal leaves it to be begun again.
+///
+/// # Errors
+/// Those of `work`, or the job does not wait to be done.
+pub(super) fn do_order(
+    paths: &Paths,
+    number: u64,
+    work: impl FnOnce(ImportOrder, &mut Work) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let (jobs, clock, stop) = (Jobs::in_folder(paths.jobs()), Clock::system(), Stop::default());
+    let runtime = super::runtime()?;
+    {
+        let _in_runtime = runtime.enter();
+        stop_by_signals(&stop)?;
+    }
+    let (worker, order) = jobs.take(number, clock, &stop)?;
+    let doing = Work { stop, worker: Some(worker), shown: None, _runtime: runtime };
+    do_job(doing, IfStopped::BeginsAgain, |doing| work(order, doing))
+}
+
+/// What becomes of a job that a signal has stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfStopped {
+    Ends,
+    BeginsAgain,
+}
+
+fn do_job(
+    mut doing: Work,
+    if_stopped: IfStopped,
+    work: impl FnOnce(&mut Work) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
     let done = work(&mut doing);
     doing.clear();
     let Work { stop, worker, .. } = doing;
@@ -68,6 +102,7 @@ pub(super) fn as_job(
                 let _ = writeln!(std::io::stderr(), "{}", super::plain(&told));
                 worker.end(JobState::Cancelled, &told);
             }
+            None if if_stopped == IfStopped::BeginsAgain => {}
             None => worker.end(JobState::Cancelled, "stopped by a signal, such as Ctrl-C"),
         },
         Err(error) => worker.end(JobState::Failed, &wire::error_chain(error.as_ref())),

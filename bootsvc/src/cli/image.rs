@@ -104,7 +104,7 @@ fn import(
 }
 
 /// Returns what became of it, in a sentence.
-fn import_now(
+pub(super) fn import_now(
     paths: &Paths,
     server: Option<UnixStream>,
     request: &ImportRequest,

@@ -1,15 +1,20 @@
 //! `bootlace job …`
 
+use super::as_job::do_order;
+use super::image::import_now;
 use super::{say, table};
 use crate::paths::Paths;
-use crate::site::Site;
+use crate::privileges::{become_command, give_up_capabilities};
+use crate::site::{Site, connect};
 use clap::Subcommand;
 use hyper::Method;
+use images::ImportRequest;
 use jiff::Timestamp;
 use model::Size;
 use serde::Deserialize;
 use serde_json::Value;
-use service::jobs::{JobKind, JobState};
+use service::incoming::Incoming;
+use service::jobs::{ImportOrder, JobKind, JobState};
 
 #[derive(Subcommand)]
 pub(super) enum Job {
@@ -26,6 +31,12 @@ pub(super) enum Job {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Do what was ordered of the boot server, which calls this
+    #[command(hide = true)]
+    Run {
+        /// Number of the job
+        number: u64,
     },
     /// Have a job stop; nothing half done stays
     Cancel {
@@ -89,18 +100,36 @@ impl Printed {
 
 impl Job {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let site = Site::open(paths)?;
         match self {
-            Self::Ls { json } => list(&site, json),
-            Self::Show { number, json } => show(&site, number, json),
+            Self::Run { number } => run(paths, number),
+            Self::Ls { json } => list(&Site::open(paths)?, json),
+            Self::Show { number, json } => show(&Site::open(paths)?, number, json),
             Self::Cancel { number } => {
                 let url = format!("/api/v1/jobs/{number}");
+                let site = Site::open(paths)?;
                 let job: Printed = site.send(Method::DELETE, &url, &Value::Null)?;
                 say(format!("Job {number} ({}) is being cancelled.", job.title()));
                 Ok(())
             }
         }
     }
+}
+
+/// Imports a disk file for the boot server, whose child this is.
+fn run(paths: &Paths, number: u64) -> anyhow::Result<()> {
+    become_command(paths)?;
+    // It reads what others have sent.
+    give_up_capabilities()?;
+    do_order(paths, number, |order, work| {
+        let ImportOrder { file, image, note, removes_file } = order;
+        let incoming = Incoming::in_folder(paths.incoming());
+        let request = ImportRequest { source: incoming.path(&file)?, name: image, note };
+        let told = import_now(paths, connect(paths)?, &request, work)?;
+        if removes_file && let Err(error) = incoming.remove(&file) {
+            work.say(format!("note: {}", wire::error_chain(&error)));
+        }
+        Ok(told)
+    })
 }
 
 fn list(site: &Site, json: bool) -> anyhow::Result<()> {

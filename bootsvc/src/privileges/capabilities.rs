@@ -38,6 +38,15 @@ pub(super) fn become_user(
     Ok(())
 }
 
+/// Keeps no capability: what root's user id brings comes back with no program that is started, either.
+pub(super) fn give_up() -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_no_new_privs(true)?;
+    Ok(())
+}
+
 /// Works as the user until `seteuid` makes this process root again.
 pub(super) fn begin_as(account: &Account, wanted: CapabilitySet) -> io::Result<()> {
     setegid(account.gid)?;

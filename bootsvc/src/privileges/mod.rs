@@ -127,6 +127,11 @@ pub(crate) fn become_servers_user(paths: &Paths) -> anyhow::Result<()> {
     }
 }
 
+/// From now on this process, which need not be root's, may do nothing that its user may not.
+pub(crate) fn give_up_capabilities() -> anyhow::Result<()> {
+    capabilities::give_up().context("can't give up capabilities")
+}
+
 /// From now on what this process makes (state, caches, sockets, logs) is its user's alone, but for what it opens to
 /// others on purpose. Who can read a file can lock it, too.
 fn close_files() {

@@ -4,10 +4,11 @@ mod room;
 
 pub use room::RoomError;
 
+use crate::incoming::IncomingError;
 use crate::jobs::JobError;
 use crate::storage_client::StorageError;
 use images::StoreError;
-use model::{ImageName, Machine, MachineName, Right, RootKind, RootUrl, UserName};
+use model::{ImageName, Machine, MachineName, NOTE_MAX, Right, RootKind, RootUrl, UserName};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +50,10 @@ pub enum Error {
         /// What SQLite says. Shared by all who waited for the same transaction.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// A job can't be cancelled.
+    /// A disk file can't be received, found or removed.
+    #[error(transparent)]
+    Incoming(#[from] IncomingError),
+    /// A job can't be cancelled or begun.
     #[error(transparent)]
     Job(#[from] JobError),
     /// The database was made by a newer Bootlace.
@@ -359,6 +363,9 @@ pub enum Error {
     /// The label of a token says nothing, or too much.
     #[error("say in 1 to 64 characters what the token is for")]
     BadLabel,
+    /// A remark about an image version is none.
+    #[error("a note is one line of at most {NOTE_MAX} bytes, without control characters")]
+    BadNote,
     /// All AoE addresses are given out.
     #[error("all AoE addresses are given out: remove machines that are gone")]
     NoShelfSlot,
@@ -398,7 +405,8 @@ impl Error {
             | Self::NoUser(_)
             | Self::NoSession(_)
             | Self::NoToken(_)
-            | Self::Job(JobError::Missing(_)) => true,
+            | Self::Job(JobError::Missing(_))
+            | Self::Incoming(IncomingError::Missing(_)) => true,
             Self::Room(error) => error.is_not_found(),
             _ => false,
         }
@@ -431,6 +439,8 @@ impl Error {
                 | Self::BadPassword(_)
                 | Self::TooManyTokens
                 | Self::BadLabel
+                | Self::BadNote
+                | Self::Incoming(IncomingError::BadName(_) | IncomingError::Taken(_))
         )
     }
 

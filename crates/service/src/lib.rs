@@ -11,6 +11,7 @@ mod clock;
 mod commands;
 mod error;
 mod fleet;
+pub mod incoming;
 mod initrds;
 pub mod jobs;
 mod live;
@@ -29,9 +30,9 @@ pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, RoomError, Unwritable};
 pub use crate::fleet::{
-    DamagedVersion, Discovered, MachineChange, MachineState, MachineView, Nic, Preview, Rescue,
-    RoomChange, RoomView, SettingsChange, StateWord, Status, WrittenDisk, image_modules,
-    machine_state,
+    DamagedVersion, Discovered, MachineChange, MachineState, MachineView, NewImport, Nic, Preview,
+    Receiving, Rescue, RoomChange, RoomView, SettingsChange, StateWord, Status, WrittenDisk,
+    image_modules, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{Alert, AlertCount, AlertItem, FindingCount, Life, StageTimes};

@@ -18,6 +18,8 @@ pub struct Options {
     pub modules: PathBuf,
     /// Kernel logs of failed boots.
     pub kernel_logs: PathBuf,
+    /// Disk files that wait to be imported: [`Incoming`](crate::incoming::Incoming).
+    pub incoming: PathBuf,
     /// Long work: [`Jobs`](crate::jobs::Jobs).
     pub jobs: PathBuf,
     /// Where an older Bootlace kept what machines are made of: it is moved into the database.
@@ -54,6 +56,7 @@ impl Options {
             initrds: root.join("var/cache/bootlace/initrd"),
             modules: root.join("var/cache/bootlace/modules"),
             kernel_logs: root.join("var/lib/bootlace/kernel-logs"),
+            incoming: root.join("var/lib/bootlace/incoming"),
             jobs: root.join("var/lib/bootlace/jobs"),
             hardware: root.join("var/lib/bootlace/hardware"),
             fitted_initrds: true,

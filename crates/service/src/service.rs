@@ -15,12 +15,15 @@ use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use wire::Mac;
 
 /// Proofs of earlier boots that are looked up at once; each opens the database. Anybody who has an address can ask
 /// for one by one datagram.
 const LOOKUPS_MAX: usize = 8;
+
+/// Disk files that are received at once.
+const UPLOADS_MAX: usize = 4;
 
 /// A site. Cheap to clone; all clones are the same site.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ struct Inner {
     lookups: Semaphore,
     passwords: Passwords,
     login_codes: LoginCodes,
+    uploads: Arc<Semaphore>,
+    ordered: Notify,
 }
 
 impl Service {
@@ -130,6 +135,8 @@ impl Service {
             lookups: Semaphore::new(LOOKUPS_MAX),
             passwords: Passwords::default(),
             login_codes: LoginCodes::default(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            ordered: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -262,6 +269,16 @@ impl Service {
     /// Codes of links for logging in that nobody has used yet.
     pub(crate) fn login_codes(&self) -> &LoginCodes {
         &self.inner.login_codes
+    }
+
+    /// Places of those who send disk files.
+    pub(crate) fn uploads(&self) -> &Arc<Semaphore> {
+        &self.inner.uploads
+    }
+
+    /// Tells that there is an order for the boot server.
+    pub(crate) fn ordered(&self) -> &Notify {
+        &self.inner.ordered
     }
 
     /// What time it is.

@@ -101,3 +101,112 @@ fn an_import_is_a_job_that_can_be_cancelled_and_is_cleaned_up_after_if_it_is_kil
     };
     run().unwrap_or_else(|error| panic!("{error:?}"));
 }
+
+/// What the API answers to a request through the boot server's socket.
+fn ask(site: &Site, arguments: &[&str]) -> Result<String> {
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "--max-time", "60", "--unix-socket"]);
+    command.arg(site.root().join("run/bootlace/boot.sock")).args(arguments);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Orders an import as the page does.
+fn order(site: &Site, file: &str) -> Result<u64> {
+    let body = format!("{{\"file\":\"{file}\",\"image\":\"debian\",\"removes_file\":true}}");
+    let json = "Content-Type: application/json";
+    let answer = ask(site, &["-H", json, "-d", &body, "http://localhost/api/v1/images"])?;
+    let job: Value = serde_json::from_str(&answer)?;
+    job["number"].as_u64().with_context(|| format!("no job: {answer}"))
+}
+
+/// The process that does a job.
+fn process_of(number: u64) -> Result<Pid> {
+    let end = Instant::now() + SOON;
+    let wanted = format!("\0job\0run\0{number}\0");
+    loop {
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let is_it = String::from_utf8_lossy(&line).ends_with(&wanted);
+            if let Some(process) = entry.file_name().to_str().filter(|_| is_it) {
+                return Ok(Pid::from_raw(process.parse()?));
+            }
+        }
+        ensure!(Instant::now() < end, "nobody does job {number}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_import_that_was_ordered_is_begun_again_after_an_interruption_and_no_more_than_once() {
+    let test =
+        "an_import_that_was_ordered_is_begun_again_after_an_interruption_and_no_more_than_once";
+    let needs = [
+        Need::Root,
+        Need::Program("grub-mkimage"),
+        Need::Program("mmdebstrap"),
+        Need::Program("curl"),
+    ];
+    if !require(test, &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let image = Recipe::default().image(|text| eprintln!("{text}"))?;
+        let site = Site::builder().create(Lan::lay("job-orders")?)?;
+        let storage = site.storage()?;
+        let server = site.serve()?;
+        // As a browser without script sends it.
+        let part = format!("disk=@{};filename=debian.raw", image.display());
+        let status = ["-o", "/dev/null", "-w", "%{http_code}"];
+        let form = ["-F", &part, "http://localhost/images/upload"];
+        let sent = ask(&site, &[&status[..], &form[..]].concat())?;
+        ensure!(sent == "303", "{sent}");
+        let incoming = site.root().join("var/lib/bootlace/incoming/debian.raw");
+        ensure!(fs::metadata(&incoming)?.len() == fs::metadata(&image)?.len());
+
+        // The boot server stops in the middle, and another one goes on.
+        let number = order(&site, "debian.raw")?;
+        let process = process_of(number)?;
+        wait_for(&site, number, "running")?;
+        kill(process, Signal::SIGSTOP)?;
+        let stopping = std::thread::spawn(move || server.stop());
+        std::thread::sleep(Duration::from_millis(500));
+        kill(process, Signal::SIGCONT)?;
+        stopping.join().unwrap()?;
+        ensure!(drafts(&site)? == 0, "something half done stays");
+        wait_for(&site, number, "waiting").context("after the boot server has stopped")?;
+        let server = site.serve()?;
+        let job = wait_for(&site, number, "done")?;
+        ensure!(job["by"] == "root" && !incoming.exists(), "{job:#}");
+        ensure!(site.run(&["image", "ls"])?.contains("debian"));
+
+        // A process that is killed twice is not begun a third time.
+        fs::copy(&image, &incoming)?;
+        let number = order(&site, "debian.raw")?;
+        for _ in 0..2 {
+            let process = process_of(number)?;
+            kill(process, Signal::SIGKILL)?;
+            while kill(process, None).is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let job = wait_for(&site, number, "died")?;
+        ensure!(job["told"].as_str().is_some_and(|told| told.contains("killed")), "{job:#}");
+        ensure!(incoming.exists(), "the file is lost");
+
+        // The server is killed: the process goes on, and tells the next server.
+        let number = order(&site, "debian.raw")?;
+        let process = process_of(number)?;
+        wait_for(&site, number, "running")?;
+        kill(process, Signal::SIGSTOP)?;
+        server.kill()?;
+        wait_for(&site, number, "running")?;
+        let server = site.serve()?;
+        kill(process, Signal::SIGCONT)?;
+        wait_for(&site, number, "done")?;
+        server.stop()?;
+        storage.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}

@@ -57,7 +57,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
 /// The rooms of `service`, inside out: what is in one uses only those in the lines before it.
 const ROOMS: &[&[&str]] = &[
     &["backup", "clock", "commands", "storage_client"],
-    &["jobs"],
+    &["incoming", "jobs"],
     &["error", "options"],
     &["store", "live", "passwords"],
     &["initrds"],

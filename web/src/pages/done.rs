@@ -24,11 +24,14 @@ pub(crate) enum Done {
     OtherPasswordSet,
     UserRemoved,
     JobCancelled,
+    ImportOrdered,
+    FileReceived,
+    FileRemoved,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 21] = [
+    const TABLE: [(Self, &str, &str); 24] = [
         (
             Self::Adopted,
             "adopted",
@@ -75,6 +78,13 @@ impl Done {
         ),
         (Self::UserRemoved, "user-removed", "The account is removed."),
         (Self::JobCancelled, "cancelled", "The job is being cancelled."),
+        (
+            Self::ImportOrdered,
+            "import",
+            "The boot server imports it; this page may be closed meanwhile.",
+        ),
+        (Self::FileReceived, "received", "The file is here. It can be imported now."),
+        (Self::FileRemoved, "file-removed", "The file is removed."),
     ];
 
     /// The word in an address.

@@ -1,12 +1,13 @@
 //! All images.
 
+use super::jobs::ShownJob;
 use super::{Frame, Page, When, render};
 use crate::text;
 use askama::Template;
 use axum::http::StatusCode;
 use service::{InitrdState, Viewer};
 
-/// While an initrd is built.
+/// While an initrd is built, or an image imported.
 const REFRESH_SECONDS: u32 = 3;
 
 struct Version {
@@ -40,9 +41,14 @@ struct Images {
     images: Vec<Image>,
     /// What is so damaged that nothing else is known of it, and why.
     unreadable: Vec<(String, String)>,
+    /// Imports that run or wait.
+    jobs: Vec<ShownJob>,
 }
 
 pub(crate) async fn show(service: Viewer) -> Page {
+    let jobs = service.jobs().await.unwrap_or_default().into_iter();
+    let jobs = jobs.filter(|job| !job.state.has_ended());
+    let jobs: Vec<ShownJob> = jobs.map(|job| ShownJob::new(job, &service)).collect();
     let site = service.site();
     let machines = service.machines();
     let mut images: Vec<Image> = Vec::new();
@@ -116,6 +122,7 @@ pub(crate) async fn show(service: Viewer) -> Page {
     let unreadable = unreadable.map(|it| (format!("{} v{}", it.image, it.version), it.why));
     let unreadable = unreadable.collect();
     let frame = Frame::new(&service, "images", "Images");
-    let frame = if is_building { frame.refreshed(REFRESH_SECONDS) } else { frame };
-    Ok(render(StatusCode::OK, &Images { frame, images, unreadable }))
+    let refreshes = is_building || !jobs.is_empty();
+    let frame = if refreshes { frame.refreshed(REFRESH_SECONDS) } else { frame };
+    Ok(render(StatusCode::OK, &Images { frame, images, unreadable, jobs }))
 }

@@ -52,13 +52,14 @@ impl Bar {
 impl ShownJob {
     pub(crate) fn new(job: Job, viewer: &Viewer) -> Self {
         let (glyph, class) = match job.state {
+            JobState::Waiting => ("○", "busy"),
             JobState::Running => ("◐", "busy"),
             JobState::Done => ("●", "ok"),
             JobState::Failed => ("✕", "fail"),
             JobState::Died | JobState::Unreadable => ("▲", "warn"),
             JobState::Cancelled => ("○", "off"),
         };
-        let is_running = job.state == JobState::Running;
+        let is_running = !job.state.has_ended();
         let now = viewer.now();
         Self {
             number: job.number,

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod discovered;
 pub(crate) mod findings;
 pub(crate) mod images;
+pub(crate) mod incoming;
 pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod machine;

@@ -45,16 +45,18 @@ impl Admin {
             jobs.cancel(number, &who).map_err(|error| Error::from(error).into())
         });
         cancelled.await?;
+        // One that waits ends at once.
+        self.service().settle_jobs_now().await;
         Ok(self.job(number).await?.0)
     }
 }
 
 impl Service {
-    fn job_folder(&self) -> Jobs {
+    pub(super) fn job_folder(&self) -> Jobs {
         Jobs::in_folder(self.options().jobs.clone())
     }
 
-    async fn with_jobs<T: Send + 'static>(
+    pub(super) async fn with_jobs<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Jobs) -> T + Send + 'static,
     ) -> Result<T, Error> {

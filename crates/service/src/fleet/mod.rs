@@ -7,6 +7,7 @@ mod exports;
 mod findings;
 mod hardware;
 mod images;
+mod incoming;
 mod jobs;
 mod kept_disks;
 mod kernel_logs;
@@ -25,6 +26,7 @@ mod viewer;
 
 pub use discovered::Discovered;
 pub use images::{DamagedVersion, image_modules};
+pub use incoming::{NewImport, Receiving};
 pub use kept_disks::WrittenDisk;
 pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::{MachineView, Nic};

@@ -38,6 +38,7 @@ impl Service {
 
     /// Cleans up after jobs whose process has died. Never ends.
     async fn settle_jobs(&self) {
+        self.begin_incoming().await;
         loop {
             self.settle_jobs_now().await;
             tokio::time::sleep(JOBS_INTERVAL).await;

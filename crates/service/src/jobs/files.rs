@@ -1,6 +1,6 @@
 //! The files of a job. They may be anything: who reads one gets what is understood, or nothing.
 
-use super::{JobKind, JobState};
+use super::{ImportOrder, JobKind, JobState};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,9 @@ pub(super) struct About {
     pub(super) what: String,
     pub(super) by: String,
     pub(super) begun_unix_ms: u64,
+    /// What the boot server has done by a process of its own; `None`: whoever has begun it does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) order: Option<ImportOrder>,
 }
 
 /// How far it is.

@@ -10,6 +10,7 @@ pub use worker::{NewJob, Worker};
 
 use crate::clock::Now;
 use files::{About, End, Progress, read_json, read_text};
+use model::ImageName;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,14 @@ const PROGRESS: &str = "progress.json";
 const LOG: &str = "log";
 const CANCEL: &str = "cancel";
 const END: &str = "end.json";
+/// How often the process of an order has begun.
+const BEGINS: &str = "begins.json";
+
+/// So often the process of an order is begun: once more after an interruption, by a restart most often.
+const BEGINS_MAX: u32 = 2;
+
+/// Orders that wait for their turn.
+const WAITING_MAX: usize = 16;
 
 /// The end of a job that nobody has written.
 const DIED: &str = "its process ended without a word: it was killed, or the server was switched off. Nothing half done stays; begin it again";
@@ -67,6 +76,8 @@ impl JobKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
+    /// The boot server begins it as soon as others are done, or begins it again.
+    Waiting,
     /// Its process works.
     Running,
     /// It has done what it should.
@@ -83,12 +94,20 @@ pub enum JobState {
 
 impl JobState {
     /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Died, Self::Unreadable];
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Done,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Died,
+        Self::Unreadable,
+    ];
 
     /// As people and programs read it.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Done => "done",
             Self::Failed => "failed",
@@ -100,7 +119,7 @@ impl JobState {
 
     /// Whether nothing more becomes of it.
     pub const fn has_ended(self) -> bool {
-        !matches!(self, Self::Running)
+        !matches!(self, Self::Waiting | Self::Running)
     }
 }
 
@@ -162,7 +181,20 @@ pub struct Job {
     pub progress: Option<JobProgress>,
 }
 
-/// Why a job can't be cancelled.
+/// An import that the boot server does.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImportOrder {
+    /// Name of the file in the folder of incoming disks.
+    pub file: String,
+    /// The image of which it becomes a version.
+    pub image: ImageName,
+    /// What people want to remember about the version.
+    pub note: Option<String>,
+    /// Whether the file is removed when that is done.
+    pub removes_file: bool,
+}
+
+/// Why a job can't be cancelled or begun.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// There is none.
@@ -176,6 +208,9 @@ pub enum JobError {
         /// How it is.
         state: JobState,
     },
+    /// Orders wait already.
+    #[error("{WAITING_MAX} imports are waiting already: try again when one is done")]
+    TooMany,
     /// Nothing can be written there.
     #[error("can't write to {}", path.display())]
     Unwritable {
@@ -232,6 +267,64 @@ impl Jobs {
         }
     }
 
+    /// Orders an import, which the boot server begins. Returns the number of the job.
+    ///
+    /// # Errors
+    /// Too many wait, or its folder can't be made.
+    pub fn order(&self, order: ImportOrder, by: &str, now: Now) -> Result<u64, JobError> {
+        let waiting = self.list().into_iter().filter(|job| job.state == JobState::Waiting);
+        if waiting.count() >= WAITING_MAX {
+            return Err(JobError::TooMany);
+        }
+        let what = format!("{} from {}", order.image, order.file);
+        let about = About {
+            kind: JobKind::ImageImport,
+            what,
+            by: by.to_owned(),
+            begun_unix_ms: now.unix_ms,
+            order: Some(order),
+        };
+        let made = self.make(&about).map(|(number, _lock)| number);
+        let path = self.folder.clone();
+        made.map_err(|source| JobError::Unwritable { path, source })
+    }
+
+    /// The order that is to be begun now: the first of those that wait, unless one runs.
+    pub fn next_order(&self) -> Option<u64> {
+        let mut next = None;
+        for number in self.numbers() {
+            let job = self.read(number);
+            match job.state {
+                JobState::Waiting => next = Some(number),
+                JobState::Running if self.order_of(number).is_some() => return None,
+                _ => {}
+            }
+        }
+        next
+    }
+
+    /// What is ordered by a job; `None`: somebody else does it.
+    pub fn order_of(&self, number: u64) -> Option<ImportOrder> {
+        read_json::<About>(&self.path(number).join(ABOUT))?.order
+    }
+
+    /// How often the process of an order has begun.
+    pub fn n_begins(&self, number: u64) -> u32 {
+        let path = self.path(number).join(BEGINS);
+        // What can't be read must not be begun for ever.
+        let is_there = fs::symlink_metadata(&path).is_ok();
+        read_json(&path).unwrap_or(if is_there { BEGINS_MAX } else { 0 })
+    }
+
+    /// The process of an order begins, or could not even be started.
+    ///
+    /// # Errors
+    /// That can't be written.
+    pub fn note_begin(&self, number: u64) -> io::Result<()> {
+        let n_begins = self.n_begins(number).saturating_add(1);
+        files::replace(&self.path(number).join(BEGINS), &n_begins)
+    }
+
     /// Writes the end of those whose process ended without a word, and removes those that ended long ago. Returns the former: what
     /// they have left half done is to be cleaned up.
     pub fn settle(&self, now: Now) -> Vec<Job> {
@@ -239,6 +332,14 @@ impl Jobs {
         let mut n_ended = 0;
         for number in self.numbers() {
             let mut job = self.read(number);
+            if job.state == JobState::Waiting
+                && let Some(who) = &job.cancelled_by
+                && let Some(_lock) = self.lock(number)
+            {
+                let told = format!("cancelled by {who}");
+                let end = End { state: JobState::Cancelled, at_unix_ms: now.unix_ms, told };
+                let _ = files::replace(&self.path(number).join(END), &end);
+            }
             if job.state == JobState::Died && job.ended_unix_ms.is_none() {
                 let end =
                     End { state: JobState::Died, at_unix_ms: now.unix_ms, told: DIED.to_owned() };
@@ -285,12 +386,15 @@ impl Jobs {
             (Some(_), _) if is_running => JobState::Running,
             (None, _) => JobState::Unreadable,
             (_, Some(end)) if end.state.has_ended() => end.state,
+            (Some(about), _) if about.order.is_some() && self.n_begins(number) < BEGINS_MAX => {
+                JobState::Waiting
+            }
             _ => JobState::Died,
         };
         let cancel = read_text(&folder.join(CANCEL), files::JSON_BYTES_MAX);
         let progress = read_json::<Progress>(&folder.join(PROGRESS)).filter(|_| is_running);
         let (kind, what, by, begun_unix_ms) = match about {
-            Some(About { kind, what, by, begun_unix_ms }) => (Some(kind), what, by, begun_unix_ms),
+            Some(about) => (Some(about.kind), about.what, about.by, about.begun_unix_ms),
             None => (None, String::new(), String::new(), 0),
         };
         let (ended_unix_ms, told) = match end.filter(|_| state.has_ended()) {

@@ -153,3 +153,66 @@ fn a_folder_may_hold_anything() {
     drop(worker);
     assert_eq!(states(&jobs)[0], (12, JobState::Died));
 }
+
+fn order(jobs: &Jobs, file: &str) -> u64 {
+    let order = ImportOrder {
+        file: file.to_owned(),
+        image: "debian".parse().unwrap(),
+        note: None,
+        removes_file: false,
+    };
+    jobs.order(order, "anna", Clock::system().now()).unwrap()
+}
+
+#[test]
+fn what_is_ordered_waits_and_is_begun_once_more_after_an_interruption() {
+    let (_folder, jobs) = jobs();
+    let (first, second) = (order(&jobs, "a"), order(&jobs, "b"));
+    assert_eq!(states(&jobs), [(second, JobState::Waiting), (first, JobState::Waiting)]);
+    assert_eq!(jobs.next_order(), Some(first));
+    let take = |number| jobs.take(number, Clock::system(), &Stop::default());
+    let (worker, taken) = take(first).unwrap();
+    assert_eq!((taken.file.as_str(), jobs.next_order()), ("a", None), "one after the other");
+    take(first).unwrap_err();
+    drop(worker);
+    assert!(jobs.settle(Clock::system().now()).is_empty());
+    assert_eq!(jobs.next_order(), Some(first));
+    drop(take(first).unwrap());
+    // Then it is said, and the next one's turn.
+    assert_eq!(jobs.settle(Clock::system().now()).len(), 1);
+    assert_eq!(jobs.next_order(), Some(second));
+    take(first).unwrap_err();
+    // One that waits ends at once when it is cancelled.
+    jobs.cancel(second, "tom").unwrap();
+    jobs.settle(Clock::system().now());
+    assert_eq!(states(&jobs), [(second, JobState::Cancelled), (first, JobState::Died)]);
+    assert_eq!(jobs.next_order(), None);
+    take(second).unwrap_err();
+    // One that does not even begin is not begun for ever.
+    let third = order(&jobs, "c");
+    (0..BEGINS_MAX).for_each(|_| jobs.note_begin(third).unwrap());
+    assert_eq!(jobs.next_order(), None);
+    // Nor one of which nobody knows how often it has.
+    let fourth = order(&jobs, "d");
+    fs::write(jobs.path(fourth).join(BEGINS), "-1").unwrap();
+    assert_eq!(jobs.next_order(), None);
+    // Not by whoever does not mean it for the boot server.
+    drop(begin(&jobs, "of a command"));
+    assert_eq!(states(&jobs)[0].1, JobState::Died);
+}
+
+#[test]
+fn only_so_many_orders_wait() {
+    let (_folder, jobs) = jobs();
+    for _ in 0..WAITING_MAX {
+        order(&jobs, "a");
+    }
+    let one_more = ImportOrder {
+        file: "a".to_owned(),
+        image: "debian".parse().unwrap(),
+        note: None,
+        removes_file: false,
+    };
+    let refused = jobs.order(one_more, "anna", Clock::system().now());
+    assert!(matches!(refused, Err(JobError::TooMany)));
+}

@@ -1,7 +1,7 @@
 //! The process that does a job, as others see it.
 
 use super::files::{self, About, End, LOG_BYTES_MAX, LOG_END, Progress, read_text};
-use super::{ABOUT, CANCEL, END, JobKind, JobState, Jobs, LOCK, LOG, NEW, PROGRESS};
+use super::{ABOUT, CANCEL, END, ImportOrder, JobKind, JobState, Jobs, LOCK, LOG, NEW, PROGRESS};
 use crate::clock::Clock;
 use images::Stop;
 use std::fs::{self, File, OpenOptions};
@@ -42,8 +42,12 @@ pub struct Worker {
     log_bytes: usize,
     /// Ends the watch for who wants it to stop.
     _watched: mpsc::Sender<()>,
-    lock: File,
+    _lock: Locked,
 }
+
+/// A lock, until this is dropped or the process ends.
+#[derive(Debug)]
+pub(super) struct Locked(File);
 
 #[derive(Debug)]
 struct Step {
@@ -57,21 +61,56 @@ impl Jobs {
     /// # Errors
     /// Its folder can't be made.
     pub fn begin(&self, new: NewJob, clock: Clock, stop: &Stop) -> io::Result<Worker> {
+        let NewJob { kind, what, by } = new;
+        let begun_unix_ms = clock.now().unix_ms;
+        let (number, lock) = self.make(&About { kind, what, by, begun_unix_ms, order: None })?;
+        Ok(self.work(number, lock, clock, stop))
+    }
+
+    /// This process does what was ordered. `stop` is told when somebody wants it to end.
+    ///
+    /// # Errors
+    /// There is no such order, it does not wait any more, or that can't be written.
+    pub fn take(
+        &self,
+        number: u64,
+        clock: Clock,
+        stop: &Stop,
+    ) -> io::Result<(Worker, ImportOrder)> {
+        let taken = || io::Error::new(ErrorKind::InvalidInput, "this job does not wait to be done");
+        let is_waiting = self.get(number).is_ok_and(|job| job.state == JobState::Waiting);
+        let order = self.order_of(number).filter(|_| is_waiting).ok_or_else(taken)?;
+        let lock = files::open_lock(&self.path(number).join(LOCK))?;
+        // Somebody may be looking whether it is held, which takes no time.
+        lock.lock()?;
+        let lock = Locked(lock);
+        // It may have been cancelled in the meantime.
+        if fs::symlink_metadata(self.path(number).join(END)).is_ok() {
+            return Err(taken());
+        }
+        self.note_begin(number)?;
+        Ok((self.work(number, lock, clock, stop), order))
+    }
+
+    /// Makes the folder of a job, and holds its lock.
+    pub(super) fn make(&self, about: &About) -> io::Result<(u64, Locked)> {
         fs::create_dir_all(&self.folder)?;
         let folder = tempfile::Builder::new().prefix(NEW).tempdir_in(&self.folder)?;
         let lock = files::open_lock(&folder.path().join(LOCK))?;
         lock.lock()?;
-        let NewJob { kind, what, by } = new;
-        let about = About { kind, what, by, begun_unix_ms: clock.now().unix_ms };
-        files::replace(&folder.path().join(ABOUT), &about)?;
+        files::replace(&folder.path().join(ABOUT), about)?;
         let number = self.give_number(folder.path())?;
         // It has its name now.
         let _ = folder.keep();
+        Ok((number, Locked(lock)))
+    }
+
+    fn work(&self, number: u64, lock: Locked, clock: Clock, stop: &Stop) -> Worker {
         let folder = self.path(number);
         let watched = watch(folder.join(CANCEL), stop.clone());
         let step = Step { word: String::new(), since_ms: 0 };
         let (told_ms, log_bytes) = (None, 0);
-        Ok(Worker { number, folder, clock, step, told_ms, log_bytes, _watched: watched, lock })
+        Worker { number, folder, clock, step, told_ms, log_bytes, _watched: watched, _lock: lock }
     }
 
     /// Makes a folder the job with the next number.
@@ -151,10 +190,10 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for Locked {
     fn drop(&mut self) {
         // A child that is being started has the file open, too, until it is another program.
-        let _ = self.lock.unlock();
+        let _ = self.0.unlock();
     }
 }
 

@@ -1,0 +1,112 @@
+//! Images, and disk files to make them of, in the JSON API.
+
+use super::{Answer, Body};
+use crate::front::Front;
+use crate::upload::{Source, receive};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use model::{ImageName, ImageVersion};
+use service::incoming::IncomingFile;
+use service::jobs::Job;
+use service::{Admin, InitrdState, NewImport, Viewer};
+
+type FilePath = Result<Path<String>, PathRejection>;
+
+pub(super) fn router() -> Router<Front> {
+    Router::new()
+        .route("/images", get(images).post(import))
+        .route("/incoming", get(incoming))
+        .route("/incoming/{file}", put(send).delete(remove))
+}
+
+/// An image version with what the boot server made of it.
+#[derive(serde::Serialize)]
+struct Version {
+    #[serde(flatten)]
+    version: ImageVersion,
+    /// What people wanted to remember about it.
+    note: Option<String>,
+    /// What is wrong with its files.
+    damage: Option<String>,
+    /// `missing`, `building`, `ready` or `failed`.
+    initrd: &'static str,
+    initrd_bytes: Option<u64>,
+    initrd_error: Option<String>,
+    /// What was left out of the initrd, and why.
+    initrd_warnings: Vec<String>,
+}
+
+async fn images(service: Viewer) -> Json<Vec<Version>> {
+    let mut versions = Vec::new();
+    // Else it is not known what is wrong with their files.
+    service.damaged_images().await;
+    for version in service.site().images.clone() {
+        let (image, number) = (version.image.clone(), version.version);
+        let (initrd, initrd_bytes, initrd_error) = match service.initrd_state(&image, number) {
+            InitrdState::Missing => ("missing", None, None),
+            InitrdState::Building => ("building", None, None),
+            InitrdState::Ready { size_bytes, .. } => ("ready", Some(size_bytes), None),
+            InitrdState::Failed(why) => ("failed", None, Some(why)),
+        };
+        let initrd_warnings = service.initrd_warnings(&image, number).await;
+        let damage = service.version_trouble(&image, number).map(|damage| damage.why);
+        let note = service.image_note(image, number).await;
+        versions.push(Version {
+            version,
+            note,
+            damage,
+            initrd,
+            initrd_bytes,
+            initrd_error,
+            initrd_warnings,
+        });
+    }
+    Json(versions)
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedImport {
+    /// Name of a file in the folder of incoming disks.
+    file: String,
+    image: ImageName,
+    note: Option<String>,
+    #[serde(default)]
+    removes_file: bool,
+}
+
+/// Has the boot server import a disk file.
+async fn import(admin: Admin, body: Body<WantedImport>) -> Answer<(StatusCode, Json<Job>)> {
+    let Json(WantedImport { file, image, note, removes_file }) = body?;
+    let job = admin.import(NewImport { file, image, note, removes_file }).await?;
+    Ok((StatusCode::ACCEPTED, Json(job)))
+}
+
+/// Disk files that wait to be imported.
+async fn incoming(admin: Admin) -> Answer<Json<Vec<IncomingFile>>> {
+    Ok(Json(admin.incoming().await?))
+}
+
+/// Receives a disk file, which is the body.
+async fn send(
+    admin: Admin,
+    file: FilePath,
+    request: Request,
+) -> Answer<(StatusCode, Json<IncomingFile>)> {
+    let Path(file) = file?;
+    let length =
+        request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+    let receiving = admin.receive(file, length).await?;
+    let received = receive(receiving, Source::Body(request.into_body())).await?;
+    Ok((StatusCode::CREATED, Json(received)))
+}
+
+async fn remove(admin: Admin, file: FilePath) -> Answer<StatusCode> {
+    let Path(file) = file?;
+    admin.remove_incoming(file).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
