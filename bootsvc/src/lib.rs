@@ -8,6 +8,7 @@ mod bucket;
 mod check;
 pub mod cli;
 mod config;
+mod help;
 mod log;
 pub mod net;
 mod network;

@@ -44,7 +44,7 @@ impl Message {
             }
         }
         let _ = writeln!(body, "All that is so now: bootlace status on {host}.");
-        Self::new(host, subject, body, alert)
+        Self::new(&host, subject, body, alert)
     }
 
     /// One that only shows that messages arrive.
@@ -54,10 +54,10 @@ impl Message {
         let body = format!(
             "This is a test: bootlace alert test on {host} has sent it. Alerts of this server will come to you.\n"
         );
-        Self::new(host, subject, body, &Alert::default())
+        Self::new(&host, subject, body, &Alert::default())
     }
 
-    fn new(host: String, subject: String, body: String, alert: &Alert) -> Self {
+    fn new(host: &str, subject: String, body: String, alert: &Alert) -> Self {
         let first = |items: &[AlertItem]| items[..items.len().min(ITEMS_MAX)].to_vec();
         let lists = [&alert.found, &alert.resolved, &alert.passed];
         let n_left_out: usize = lists.iter().map(|it| it.len().saturating_sub(ITEMS_MAX)).sum();

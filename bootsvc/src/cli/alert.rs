@@ -28,7 +28,7 @@ impl Alert {
         let ways = alerts::ways(&config.alerts);
         if ways.is_empty() {
             bail!(
-                "no alerts are configured: write [alerts.mail] or [alerts.webhook] into {}, as the book shows (how-to/alerts.md)",
+                "no alerts are configured: write [alerts.mail] or [alerts.webhook] into {}, as bootlace help alerts shows",
                 paths.config().display()
             );
         }

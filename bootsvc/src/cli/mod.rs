@@ -5,6 +5,7 @@ mod as_job;
 mod backup;
 #[cfg(test)]
 mod book;
+mod help;
 mod image;
 mod initrd;
 mod job;
@@ -47,6 +48,7 @@ const GLOBAL: usize = 900;
 /// Then switch on a PC with network boot.
 #[derive(Parser)]
 #[command(name = "bootlace", version = version(), verbatim_doc_comment, max_term_width = 100)]
+#[command(disable_help_subcommand = true)]
 // Without empty lines before the commands, so that it fits a screen.
 #[command(help_template = "{about}\n{usage-heading} {usage}\n{all-args}")]
 struct Cli {
@@ -120,6 +122,7 @@ enum Command {
     /// Tell people by mail or webhook what needs attention
     #[command(subcommand)]
     Alert(alert::Alert),
+    Help(help::Help),
     #[command(hide = true)]
     Manual(manual::Manual),
 }
@@ -181,6 +184,7 @@ pub fn run() -> ExitCode {
         Command::Login => people::login(&paths),
         Command::User(user) => user.run(&paths),
         Command::Token(token) => token.run(&paths),
+        Command::Help(help) => help.run(&paths),
         Command::Alert(alert) => alert.run(&paths),
         Command::Audit(audit) => audit.run(&paths),
     };

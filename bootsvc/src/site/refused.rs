@@ -17,7 +17,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    pub(super) fn new(status: StatusCode, detail: String) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: String) -> Self {
         Self { status, detail }
     }
 

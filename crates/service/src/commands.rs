@@ -5,7 +5,7 @@ use std::path::Path;
 /// Commands that texts name, behind `bootlace`.
 pub const COMMANDS: &[&str] = &[
     "setup", "up", "serve", "storage", "share", "check", "status", "nagios", "backup", "image",
-    "job", "machine", "room", "site", "initrd", "login", "user", "token", "audit", "alert",
+    "job", "machine", "room", "site", "initrd", "login", "user", "token", "audit", "alert", "help",
 ];
 
 /// Where texts say that the state is.
