@@ -27,7 +27,7 @@ pub fn text_of(command: &mut Command) -> Result<String> {
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn run_with_line(command: &mut Command, line: &str) -> Result<()> {
+pub fn run_with_line(command: &mut Command, line: &str) -> Result<()> {
     let mut file = tempfile::tempfile()?;
     writeln!(file, "{line}")?;
     file.rewind()?;

@@ -29,7 +29,7 @@ mod small_disk;
 mod vlan;
 mod vmlinux;
 
-pub use command::{run, text_of};
+pub use command::{run, run_with_line, text_of};
 pub use console::Console;
 pub use container::Container;
 pub use daemon::Daemon;

@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod crowds;
 mod dhcp;
+mod docs;
 mod failures;
 mod file_systems;
 mod foreign;
