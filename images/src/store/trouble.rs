@@ -60,6 +60,14 @@ impl Store {
         Some(VersionTrouble { why, has_kernel: true, has_changed: false })
     }
 
+    /// The same of a version of which nothing else is known; one that is not there has a trouble, too.
+    pub fn trouble_of(&self, image: &ImageName, number: u32) -> Option<VersionTrouble> {
+        match self.version(image, number) {
+            Ok(version) => self.trouble(&version),
+            Err(error) => Some(self.unreadable(image, number, error)),
+        }
+    }
+
     /// Versions that are in the store, or were and are to be, and with which machines can't start, by image and number.
     ///
     /// # Errors
@@ -69,10 +77,7 @@ impl Store {
         for name in names_in(&self.dir)? {
             let Ok(image) = name.parse::<ImageName>() else { continue };
             for number in self.numbers(&image)? {
-                let trouble = match self.version(&image, number) {
-                    Ok(version) => self.trouble(&version),
-                    Err(error) => Some(self.unreadable(&image, number, error)),
-                };
+                let trouble = self.trouble_of(&image, number);
                 troubles.extend(trouble.map(|trouble| ((image.clone(), number), trouble)));
             }
         }

@@ -7,7 +7,7 @@ use crate::live::Life;
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, Machine, MachineName, Site, Stage, WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, Site, Stage, WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -119,6 +119,11 @@ impl Service {
         let answer = self.exports().last();
         let exports: HashMap<&MachineName, &ExportStatus> =
             answer.list.iter().map(|export| (&export.spec.machine, export)).collect();
+        let disks: HashMap<&MachineName, &KeptDisk> = answer
+            .disks
+            .iter()
+            .filter_map(|disk| Some((&disk.machine, disk.stands_on.as_ref()?)))
+            .collect();
         let now = self.now();
         let machines = view.site.machines.iter();
         machines
@@ -149,7 +154,8 @@ impl Service {
                     .filter(|_| life == Life::Alive)
                     .and_then(|boot| self.heartbeats().ram_used_percent(boot.id));
                 let life = self.life_without_disk(life, of_boot, now);
-                let next = next_version(&view.site, machine, export);
+                let disk = disks.get(&machine.name).copied();
+                let next = next_version(&view.site, machine, export, disk);
                 let waiting = self.waiting(&view.site, machine, next, nic, now.moment);
                 let mut state = machine_state(
                     boot.as_ref(),
@@ -194,7 +200,8 @@ impl Service {
     pub(super) fn next_version(&self, site: &Site, machine: &Machine) -> Option<u32> {
         let answer = self.exports().last();
         let export = answer.list.iter().find(|export| export.spec.machine == machine.name);
-        next_version(site, machine, export)
+        let disk = answer.disks.iter().find(|disk| disk.machine == machine.name);
+        next_version(site, machine, export, disk.and_then(|disk| disk.stands_on.as_ref()))
     }
 
     /// One machine with everything that is known of it. Never waits.
@@ -230,18 +237,33 @@ pub(super) fn ram_cause(percent: u8) -> String {
     format!("Its memory for changes is {percent} % full; {then}")
 }
 
-/// The version that a machine gets at its next boot.
-fn next_version(site: &Site, machine: &Machine, export: Option<&ExportStatus>) -> Option<u32> {
+/// The version that a machine gets at its next boot; one that it stays on may be gone.
+fn next_version(
+    site: &Site,
+    machine: &Machine,
+    export: Option<&ExportStatus>,
+    disk: Option<&KeptDisk>,
+) -> Option<u32> {
     let image = machine.image.as_ref()?;
-    kept(machine, export).or_else(|| site.newest(image).map(|version| version.version))
+    let kept = kept(machine, export, disk);
+    kept.or_else(|| site.newest(image).map(|version| version.version))
 }
 
 /// The version that a machine stays on because it keeps its disk.
-fn kept(machine: &Machine, export: Option<&ExportStatus>) -> Option<u32> {
-    let spec = &export?.spec;
-    let is_kept = machine.write_mode == WriteMode::Persistent
-        && spec.write_mode == WriteMode::Persistent
-        && !machine.reset_disk
-        && machine.image.as_ref() == Some(&spec.image);
-    is_kept.then_some(spec.version)
+fn kept(
+    machine: &Machine,
+    export: Option<&ExportStatus>,
+    disk: Option<&KeptDisk>,
+) -> Option<u32> {
+    if machine.write_mode != WriteMode::Persistent
+        || machine.root.is_foreign()
+        || machine.reset_disk
+    {
+        return None;
+    }
+    let exported = export.map(|export| &export.spec);
+    let exported = exported.filter(|spec| spec.write_mode == WriteMode::Persistent);
+    let made_on = exported.map(|spec| (&spec.image, spec.version));
+    let made_on = made_on.or_else(|| disk.map(|disk| (&disk.image, disk.version)));
+    made_on.filter(|(image, _)| machine.image.as_ref() == Some(*image)).map(|(_, version)| version)
 }

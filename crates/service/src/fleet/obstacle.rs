@@ -5,6 +5,7 @@ use crate::live::{Wait, WaitsIn};
 use crate::service::Service;
 use crate::store;
 use model::{ImageName, ImageVersion, Machine, Plan, Site, plan};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wire::{Mac, Moment};
@@ -91,6 +92,7 @@ impl Service {
     pub(crate) async fn look_at_images(&self) {
         let (store, site) = (Arc::clone(self.store()), self.site());
         let lost = Arc::clone(self.lost_versions());
+        let needed = self.needed_versions();
         let looked = tokio::task::spawn_blocking(move || {
             let is_back = |version: &ImageVersion| {
                 site.version(&version.image, version.version).is_none()
@@ -102,12 +104,21 @@ impl Service {
             let has_newer = |lost: &&ImageVersion| {
                 site.newest(&lost.image).is_some_and(|newest| newest.version > lost.version)
             };
-            let lost = lost.iter().filter(|lost| !has_newer(lost));
+            let is_needed = |lost: &&ImageVersion| {
+                needed.contains(&(lost.image.clone(), lost.version))
+            };
+            let lost = lost.iter().filter(|lost| !has_newer(lost) || is_needed(lost));
             let all = site.images.iter().chain(lost);
             troubles.extend(all.filter_map(|version| {
                 let trouble = store.trouble(version)?;
                 Some(((version.image.clone(), version.version), trouble))
             }));
+            // Of these no book may know any more, but a disk does.
+            for (image, number) in needed {
+                if let Some(trouble) = store.trouble_of(&image, number) {
+                    troubles.entry((image, number)).or_insert(trouble);
+                }
+            }
             (troubles, are_back)
         });
         let Ok((troubles, are_back)) = looked.await else { return };
@@ -115,6 +126,13 @@ impl Service {
         if are_back {
             self.index_images().await;
         }
+    }
+
+    /// Versions on which disks stand that machines keep, as far as the storage server has told.
+    fn needed_versions(&self) -> BTreeSet<(ImageName, u32)> {
+        let answer = self.exports().last();
+        let stands_on = answer.disks.iter().filter_map(|disk| disk.stands_on.as_ref());
+        stands_on.map(|disk| (disk.image.clone(), disk.version)).collect()
     }
 
     /// The same if nobody has looked yet, as where no boot server runs.
@@ -153,21 +171,34 @@ impl Service {
         let found = troubles.iter().filter_map(|((image, version), trouble)| {
             let is_known = site.version(image, *version).is_some();
             let newest = site.newest(image).map(|newest| newest.version);
-            // One that fell out of the index concerns those who would boot it, and get an older one.
-            let booted =
-                if is_known { Some(*version) } else { newest.filter(|newest| newest < version) };
-            let concerned = views.iter().filter(|view| {
-                view.machine.image.as_ref() == Some(image)
-                    && view.next_version == booted
-                    && trouble.concerns(&view.machine)
-            });
-            let names: Vec<&str> = concerned.map(|view| view.machine.name.as_str()).collect();
-            let (why, who) = (&trouble.why, listed(&names)?);
-            let then = match booted {
-                _ if is_known => format!("These machines can't start: {who}"),
-                Some(older) => format!("These machines start with version {older} instead: {who}"),
-                None => format!("These machines can't start: {who}"),
+            let names = |booted: Option<u32>| -> Vec<String> {
+                let concerned = views.iter().filter(|view| {
+                    view.machine.image.as_ref() == Some(image)
+                        && view.next_version == booted
+                        && trouble.concerns(&view.machine)
+                });
+                concerned.map(|view| view.machine.name.to_string()).collect()
             };
+            let why = &trouble.why;
+            let mut then = Vec::new();
+            if let Some(who) = listed(&names(Some(*version))) {
+                then.push(format!("These machines can't start: {who}"));
+            }
+            if !is_known {
+                // One that fell out of the index concerns those, too, who would boot it, and get an older one or none.
+                let older = newest.filter(|newest| newest < version);
+                match (older, listed(&names(older))) {
+                    (Some(older), Some(who)) => {
+                        then.push(format!("These machines start with version {older} instead: {who}"));
+                    }
+                    (None, Some(who)) => then.push(format!("These machines can't start: {who}")),
+                    (_, None) => {}
+                }
+            }
+            if then.is_empty() {
+                return None;
+            }
+            let then = then.join(". ");
             Some((
                 (image.clone(), *version),
                 format!("{}. {then}", super::findings::upper_first(why)),
@@ -178,7 +209,7 @@ impl Service {
 }
 
 /// `a, b and 7 more`; `None` for nobody.
-fn listed(names: &[&str]) -> Option<String> {
+fn listed(names: &[String]) -> Option<String> {
     let (shown, left) = names.split_at(names.len().min(NAMED_MAX));
     let more = if left.is_empty() { String::new() } else { format!(" and {} more", left.len()) };
     (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))

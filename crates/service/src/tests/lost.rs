@@ -3,7 +3,7 @@
 use super::*;
 use crate::DamagedVersion;
 use crate::live::Answer;
-use model::{DiskReport, ExportOrder, FindingKind, MachineName};
+use model::{DiskReport, ExportOrder, FindingKind, ImageName, KeptDisk, MachineName};
 use rusqlite::Connection;
 
 pub(super) fn name() -> MachineName {
@@ -204,6 +204,42 @@ async fn a_version_that_is_lost_is_missed_at_each_start_until_it_is_back() {
     for _ in 0..2 {
         let service = Service::open(options.clone()).unwrap();
         assert_eq!(service.damaged_images().await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_version_on_which_a_disk_stands_is_missed_whatever_newer_one_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    drop(service);
+    for version in [1, 2] {
+        add_image(folder.path(), "debian", version);
+        add_files(folder.path(), "debian", version);
+    }
+    let image: ImageName = "debian".parse().unwrap();
+    let open = || {
+        let service = Service::open(options(folder.path())).unwrap();
+        let stands_on = KeptDisk { image: image.clone(), version: 1, id: None };
+        let disk = DiskReport {
+            machine: name(),
+            stands_on: Some(stands_on),
+            trouble: None,
+            owner: None,
+            written_bytes: None,
+            made_unix: None,
+        };
+        let asked = Some(service.now().moment);
+        service.exports().put(Answer { asked, disks: Arc::new(vec![disk]), ..Answer::default() });
+        service
+    };
+    assert_eq!(open().machine(&name()).unwrap().next_version, Some(1), "as if it were off");
+    std::fs::remove_dir_all(options(folder.path()).images.join("debian/1")).unwrap();
+    for _ in 0..3 {
+        let service = open();
+        service.look_at_images().await;
+        assert_eq!(service.damaged_images().await.len(), 1);
+        let text = cause(&service, FindingKind::ImageDamaged).await.unwrap();
+        assert!(text.contains("1 is gone. These machines can't start: lab-07."), "{text}");
     }
 }
 
