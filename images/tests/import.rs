@@ -151,6 +151,27 @@ fn numbers_never_come_back_whoever_deletes_what() {
     assert_eq!(files_in(&store), ["debian-12"]);
 }
 
+#[test]
+fn numbers_that_others_know_are_given_to_their_content_in_whatever_order_it_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let sources = [system_disk(dir.path()), other_disk(dir.path())];
+    File::options().write(true).open(&sources[1]).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
+    let known = sources.each_ref().map(|source| import(&store, source).unwrap());
+    assert_eq!(known.each_ref().map(|it| it.version), [1, 2]);
+    // The file system of the store is another one.
+    fs::remove_dir_all(store.dir()).unwrap();
+    let store = Store::open(store.dir()).unwrap();
+    store.note_given(&known).unwrap();
+    store.note_given(&known[..1]).unwrap();
+    assert_eq!(store.troubles().unwrap().len(), 2, "both are missed");
+    for (source, known) in sources.iter().zip(&known).rev() {
+        let again = import(&store, source).unwrap();
+        assert_eq!((again.version, again.digest), (known.version, known.digest.clone()));
+    }
+    assert!(store.troubles().unwrap().is_empty());
+}
+
 /// A system disk that is none of those that were imported.
 fn other_disk(dir: &Path) -> PathBuf {
     let folder = dir.join("other");

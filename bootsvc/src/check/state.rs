@@ -238,6 +238,9 @@ fn disks(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Option<V
     let names = |machines: &BTreeSet<MachineName>| -> Vec<String> {
         machines.iter().map(ToString::to_string).collect()
     };
+    if let Some(verdict) = without_version(paths, &kept) {
+        return Some(verdict);
+    }
     let (missing, older) = (names(&kept.missing), names(&kept.older));
     if !older.is_empty() {
         return Some(Verdict::Wrong(format!(
@@ -264,6 +267,27 @@ fn disks(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Option<V
     }
 }
 
+/// Disks whose image version is not there, whatever newer ones there are.
+fn without_version(paths: &Paths, kept: &storage::KeptDisks) -> Option<Verdict> {
+    // Whether it can be read is checked with the images.
+    let store = images::Store::look(&paths.images()).ok()?;
+    let without: Vec<String> = kept
+        .stands_on
+        .iter()
+        .filter_map(|(machine, (image, version))| {
+            let trouble = store.trouble_of(image, *version).filter(|it| !it.has_changed)?;
+            Some(format!("{machine} ({image}/v{version}: {})", trouble.why))
+        })
+        .collect();
+    (!without.is_empty()).then(|| {
+        Verdict::Wrong(format!(
+            "machines can't start, as the image version on which their disk was made is not there: {}. Mount the file system that \
+             holds it, put it back from a backup, or import the same disk again",
+            listed(&without)
+        ))
+    })
+}
+
 fn listed(names: &[String]) -> String {
     match names.len() {
         0..=NAMED_MAX => names.join(", "),
@@ -282,6 +306,24 @@ mod tests {
         let versions = [1, 2].map(|version| ("debian-12".to_owned(), version));
         let disks = vec!["lab-07".parse().unwrap()];
         Expected { n_machines: 1, n_admins: 0, images: versions.into(), disks }
+    }
+
+    #[test]
+    fn a_disk_whose_version_is_gone_is_wrong() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        fs::create_dir_all(paths.images()).unwrap();
+        let stands_on = [("lab-07".parse().unwrap(), ("debian-12".parse().unwrap(), 1))].into();
+        let kept = storage::KeptDisks {
+            n_there: 1,
+            missing: BTreeSet::new(),
+            older: BTreeSet::new(),
+            stands_on,
+        };
+        let Some(Verdict::Wrong(told)) = without_version(&paths, &kept) else {
+            panic!("it passes");
+        };
+        assert!(told.contains("lab-07 (debian-12/v1: "), "{told}");
     }
 
     #[test]

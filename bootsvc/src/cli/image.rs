@@ -111,6 +111,10 @@ pub(super) fn import_now(
     work: &mut Work,
 ) -> anyhow::Result<String> {
     let has_note = request.note.is_some();
+    if server.is_none() {
+        // Whoever opens the state tells the store which numbers were given out, if that was lost with the versions.
+        drop(Site::enter(paths, None)?);
+    }
     // In the store as root's commands and the servers share it: a version is there when it is complete.
     let store = Store::open(&paths.images())?;
     let stop = work.stop.clone();

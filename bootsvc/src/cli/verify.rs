@@ -41,8 +41,8 @@ impl FromStr for Which {
 }
 
 impl Which {
-    fn means(&self, version: &ImageVersion) -> bool {
-        self.image == version.image && self.version.is_none_or(|number| number == version.version)
+    fn means(&self, image: &ImageName, version: u32) -> bool {
+        self.image == *image && self.version.is_none_or(|number| number == version)
     }
 }
 
@@ -61,12 +61,25 @@ pub(super) fn verify(
     let store = Store::open(&paths.images())?;
     let mut versions = store.list()?;
     for wanted in which {
-        if !versions.iter().any(|version| wanted.means(version)) {
+        if !versions.iter().any(|version| wanted.means(&version.image, version.version)) {
             let number = wanted.version.map(|number| format!("/v{number}")).unwrap_or_default();
             bail!("there is no image {}{number}: bootlace image ls shows all", wanted.image);
         }
     }
-    versions.retain(|version| which.is_empty() || which.iter().any(|it| it.means(version)));
+    let is_meant = |image: &ImageName, number: u32| {
+        which.is_empty() || which.iter().any(|it| it.means(image, number))
+    };
+    versions.retain(|version| is_meant(&version.image, version.version));
+    // Of these there is nothing to read.
+    let is_listed = |image: &ImageName, number: u32| {
+        versions.iter().any(|it| (&it.image, it.version) == (image, number))
+    };
+    let lost: Vec<String> = store
+        .troubles()?
+        .into_iter()
+        .filter(|((image, number), _)| is_meant(image, *number) && !is_listed(image, *number))
+        .map(|((image, number), trouble)| format!("{image}/v{number}: {}", trouble.why))
+        .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let read_at = |version: &ImageVersion| {
         store.verified(&version.image, version.version).map_or(0, |verified| verified.at_unix)
@@ -76,7 +89,7 @@ pub(super) fn verify(
         versions.retain(|version| read_at(version) <= before);
     }
     versions.sort_by_cached_key(read_at);
-    if versions.is_empty() {
+    if versions.is_empty() && lost.is_empty() {
         say("nothing to read");
         return Ok(());
     }
@@ -86,17 +99,21 @@ pub(super) fn verify(
         several => format!("{} versions", several.len()),
     };
     let new = NewJob { kind: JobKind::ImageVerify, what, by };
-    as_job(paths, new, |work| verify_now(&store, &versions, now, work))
+    as_job(paths, new, |work| verify_now(&store, &versions, &lost, now, work))
 }
 
 /// Returns what became of it, in a sentence.
 fn verify_now(
     store: &Store,
     versions: &[ImageVersion],
+    lost: &[String],
     now: Duration,
     work: &mut Work,
 ) -> anyhow::Result<String> {
-    let (mut n_changed, mut done_bytes) = (0, 0);
+    let (mut n_changed, mut done_bytes) = (lost.len(), 0);
+    for lost in lost {
+        work.say(lost);
+    }
     let total_bytes = versions.iter().map(|version| version.size_bytes).sum();
     let stop = work.stop.clone();
     for (n_done, version) in versions.iter().enumerate() {

@@ -105,6 +105,7 @@ impl Service {
     fn of_store(store: Store, options: Options) -> Result<Self, Error> {
         let store = Arc::new(store);
         let lost = store::index(&options.database, || Ok(store.list()?))?;
+        note_given(&store, &lost);
         if options.network.is_some() {
             // A part that is missing would be noticed only when it is read.
             store::check_database(&options.database)?;
@@ -308,5 +309,12 @@ fn log_found(kind: FindingKind, subject: &Subject, cause: &str) {
         Level::Alarm => tracing::error!(finding = %kind, %subject, cause, "found"),
         Level::Warning => tracing::warn!(finding = %kind, %subject, cause, "found"),
         Level::Notice => tracing::info!(finding = %kind, %subject, cause, "found"),
+    }
+}
+
+/// Tells the image store which versions there were, so that their numbers are not given to other content.
+pub(crate) fn note_given<'a>(store: &Store, known: impl IntoIterator<Item = &'a ImageVersion>) {
+    if let Err(error) = store.note_given(known) {
+        tracing::debug!(error = wire::error_chain(&error), "numbers of image versions are not noted");
     }
 }

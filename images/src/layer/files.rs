@@ -2,7 +2,7 @@
 
 mod notes;
 
-pub(super) use notes::{is_said, look_at_use};
+pub(super) use notes::{is_said, look_at_parent, look_at_use};
 
 use super::about::{About, FORMAT, LayerMode};
 use super::error::{LayerError, io_error};

@@ -4,13 +4,13 @@ mod which;
 
 use super::about::{About, Expected, FORMAT, ForBoot, LayerMode};
 use super::error::{LayerError, io_error};
-use super::files::{Files, folder, kept_in, look_at_use};
+use super::files::{Files, folder, kept_in, look_at_parent, look_at_use};
 use super::last_use::LastUse;
 use super::write::WriteLayer;
 use crate::base::Base;
 use crate::block::Block;
 use crate::folder::{Locked, open_lock, space};
-use model::{MachineName, Space};
+use model::{ImageName, MachineName, Space};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read};
@@ -165,6 +165,11 @@ impl Layers {
     /// it is to be taken although it is not the one that was there last. `None`: there is none, or that can't be read.
     pub fn look_at_use(dir: &Path, machine: &MachineName) -> Option<(LastUse, bool)> {
         look_at_use(dir, machine)
+    }
+
+    /// The image version on which the machine's persistent layer in `dir` stands. `None`: there is none, or that can't be read.
+    pub fn look_at_parent(dir: &Path, machine: &MachineName) -> Option<(ImageName, u32)> {
+        look_at_parent(dir, machine)
     }
 
     /// Machines that have a persistent layer in the folder, whatever state that is in.

@@ -4,7 +4,7 @@
 use super::Store;
 use crate::error::{StoreError, io_error};
 use crate::folder::replace;
-use model::ImageName;
+use model::{ImageName, ImageVersion};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -69,14 +69,49 @@ impl Store {
         version: u32,
         digest: Option<&str>,
     ) -> Result<(), StoreError> {
-        let path = self.numbers_path();
         let mut numbers = self.noted()?;
         numbers.given.retain(|given| (&given.image, given.version) != (image, version));
         let digest = digest.map(str::to_owned);
         numbers.given.push(Given { image: image.clone(), version, digest });
-        let text = toml::to_string(&numbers)
+        self.write_numbers(&numbers)
+    }
+
+    fn write_numbers(&self, numbers: &Numbers) -> Result<(), StoreError> {
+        let path = self.numbers_path();
+        let text = toml::to_string(numbers)
             .map_err(|error| io_error("write", &path)(io::Error::other(error)))?;
         replace(&path, text.as_bytes()).map_err(io_error("write", &path))
+    }
+
+    /// Notes that these versions were given out once, as others know it: what was noted here may be lost with them. Of a number
+    /// that is noted already nothing is changed.
+    ///
+    /// # Errors
+    /// What was noted can't be read, or this not be written.
+    pub fn note_given<'a>(
+        &self,
+        known: impl IntoIterator<Item = &'a ImageVersion>,
+    ) -> Result<(), StoreError> {
+        let known: Vec<&ImageVersion> = known.into_iter().collect();
+        let is_new = |numbers: &Numbers, known: &ImageVersion| {
+            !numbers.given.iter().any(|it| (&it.image, it.version) == (&known.image, known.version))
+        };
+        let noted = self.noted()?;
+        if !known.iter().any(|known| is_new(&noted, known)) {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        let mut noted = self.noted()?;
+        for known in known {
+            if is_new(&noted, known) {
+                noted.given.push(Given {
+                    image: known.image.clone(),
+                    version: known.version,
+                    digest: Some(known.digest.clone()),
+                });
+            }
+        }
+        self.write_numbers(&noted)
     }
 
     /// Versions that an import has made and nobody has removed on purpose, as far as that was noted.

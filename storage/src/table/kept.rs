@@ -5,8 +5,8 @@ use super::ExportError;
 use super::file::{read_text, write_durably};
 use super::place::Place;
 use images::{LastUse, LayerMode, Layers};
-use model::MachineName;
-use std::collections::BTreeSet;
+use model::{ImageName, MachineName};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -141,6 +141,8 @@ pub struct KeptDisks {
     pub missing: BTreeSet<MachineName>,
     /// Machines of which an older copy is there, or another one, and not the one that they had last.
     pub older: BTreeSet<MachineName>,
+    /// The image versions on which those that are there stand, as far as that can be read.
+    pub stands_on: BTreeMap<MachineName, (ImageName, u32)>,
 }
 
 /// Which disks are in the folder `layers`, and which are missing of those that are noted beside `table` or are `known`
@@ -168,7 +170,11 @@ pub fn kept_disks(
             .is_some_and(|(noted, (found, is_put_back))| !is_put_back && found.is_not(&noted.layer))
     };
     let older: BTreeSet<_> = there.iter().filter(|machine| is_older(machine)).cloned().collect();
-    Ok(KeptDisks { n_there: there.len() - older.len(), missing, older })
+    let parent = |machine: &MachineName| {
+        Some((machine.clone(), Layers::look_at_parent(layers, machine)?))
+    };
+    let stands_on = there.iter().filter_map(parent).collect();
+    Ok(KeptDisks { n_there: there.len() - older.len(), missing, older, stands_on })
 }
 
 fn file_of(table: &Path) -> PathBuf {
@@ -197,6 +203,7 @@ mod tests {
             n_there,
             missing: missing.iter().map(|text| name(text)).collect(),
             older: BTreeSet::new(),
+            stands_on: BTreeMap::new(),
         };
         assert_eq!(look(&[]).unwrap(), of(0, &[]));
         assert_eq!(look(&[name("lab-01")]).unwrap(), of(0, &["lab-01"]));

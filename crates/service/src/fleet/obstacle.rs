@@ -2,7 +2,7 @@
 
 use crate::initrds::InitrdState;
 use crate::live::{Wait, WaitsIn};
-use crate::service::Service;
+use crate::service::{Service, note_given};
 use crate::store;
 use model::{ImageName, ImageVersion, Machine, Plan, Site, plan};
 use std::collections::BTreeSet;
@@ -99,6 +99,7 @@ impl Service {
                     && store.trouble(version).is_none_or(|trouble| trouble.has_changed)
             };
             let are_back = lost.iter().any(is_back);
+            note_given(&store, site.images.iter().chain(lost.iter()));
             // Also what no index knows: a description that can't be read is in none since the last start but one.
             let mut troubles = store.troubles().unwrap_or_default();
             let has_newer = |lost: &&ImageVersion| {

@@ -6,7 +6,7 @@ use crate::layer::error::{LayerError, OwnerUnknown, io_error};
 use crate::layer::in_place;
 use crate::layer::last_use::{self, LastUse};
 use crate::layer::owner;
-use model::{BootId, DiskOwner, MachineName};
+use model::{BootId, DiskOwner, ImageName, MachineName};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -117,6 +117,16 @@ pub(in crate::layer) fn is_said(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// See [`Layers::look_at_parent`](crate::layer::Layers::look_at_parent).
+pub(in crate::layer) fn look_at_parent(
+    dir: &Path,
+    machine: &MachineName,
+) -> Option<(ImageName, u32)> {
+    let about = dir.join(folder(machine, LayerMode::Persistent)).join("layer.toml");
+    let about: About = toml::from_str(&fs::read_to_string(about).ok()?).ok()?;
+    Some((about.image, about.version))
 }
 
 /// See [`Layers::look_at_use`](crate::layer::Layers::look_at_use).
