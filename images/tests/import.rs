@@ -156,7 +156,12 @@ fn numbers_that_others_know_are_given_to_their_content_in_whatever_order_it_come
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     let sources = [system_disk(dir.path()), other_disk(dir.path())];
-    File::options().write(true).open(&sources[1]).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
+    File::options()
+        .write(true)
+        .open(&sources[1])
+        .unwrap()
+        .write_all_at(b"x", (24 << 20) - 1)
+        .unwrap();
     let known = sources.each_ref().map(|source| import(&store, source).unwrap());
     assert_eq!(known.each_ref().map(|it| it.version), [1, 2]);
     // The file system of the store is another one.

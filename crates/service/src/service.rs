@@ -315,6 +315,9 @@ fn log_found(kind: FindingKind, subject: &Subject, cause: &str) {
 /// Tells the image store which versions there were, so that their numbers are not given to other content.
 pub(crate) fn note_given<'a>(store: &Store, known: impl IntoIterator<Item = &'a ImageVersion>) {
     if let Err(error) = store.note_given(known) {
-        tracing::debug!(error = wire::error_chain(&error), "numbers of image versions are not noted");
+        tracing::debug!(
+            error = wire::error_chain(&error),
+            "numbers of image versions are not noted"
+        );
     }
 }

@@ -170,9 +170,8 @@ pub fn kept_disks(
             .is_some_and(|(noted, (found, is_put_back))| !is_put_back && found.is_not(&noted.layer))
     };
     let older: BTreeSet<_> = there.iter().filter(|machine| is_older(machine)).cloned().collect();
-    let parent = |machine: &MachineName| {
-        Some((machine.clone(), Layers::look_at_parent(layers, machine)?))
-    };
+    let parent =
+        |machine: &MachineName| Some((machine.clone(), Layers::look_at_parent(layers, machine)?));
     let stands_on = there.iter().filter_map(parent).collect();
     Ok(KeptDisks { n_there: there.len() - older.len(), missing, older, stands_on })
 }

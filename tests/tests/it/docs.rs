@@ -61,8 +61,14 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
 
 /// What there is before the commands of a page are typed.
 const BEFORE: &[(&str, &str)] = &[
-    ("accounts.md", "bootlace user add tom --role viewer; for n in 1 2 3; do bootlace token add t$n --scope read; done"),
-    ("full-disk.md", "mkdir -p /var/lib/bootlace/layers/lab-07; echo 'image = \"debian-12\"' > /var/lib/bootlace/layers/lab-07/layer.toml; : >> /var/lib/bootlace/exports.toml"),
+    (
+        "accounts.md",
+        "bootlace user add tom --role viewer; for n in 1 2 3; do bootlace token add t$n --scope read; done",
+    ),
+    (
+        "full-disk.md",
+        "mkdir -p /var/lib/bootlace/layers/lab-07; echo 'image = \"debian-12\"' > /var/lib/bootlace/layers/lab-07/layer.toml; : >> /var/lib/bootlace/exports.toml",
+    ),
     ("persistent-disks.md", "mkdir -p /var/lib/bootlace/layers/lab-07"),
     ("rooms.md", "bootlace room set r101"),
 ];
@@ -72,7 +78,12 @@ const TYPED: &str = "a password of some words";
 
 #[test]
 fn what_the_book_says_to_type_works() {
-    let needs = [Need::Root, Need::Program("grub-mkimage"), Need::Program("curl"), Need::Program("openssl")];
+    let needs = [
+        Need::Root,
+        Need::Program("grub-mkimage"),
+        Need::Program("curl"),
+        Need::Program("openssl"),
+    ];
     if require("docs", &needs) {
         check().unwrap_or_else(|error| panic!("{error:#}"));
     }
@@ -130,7 +141,8 @@ impl<'a> Book<'a> {
         fs::create_dir_all(folder.join("bin"))?;
         fs::create_dir_all(folder.join("backups"))?;
         let (binary, root) = (lab::bootlace_binary()?, site.root());
-        let script = format!("#!/bin/sh\nexec {} --root {} \"$@\"\n", binary.display(), root.display());
+        let script =
+            format!("#!/bin/sh\nexec {} --root {} \"$@\"\n", binary.display(), root.display());
         fs::write(&bootlace, script)?;
         fs::set_permissions(&bootlace, Permissions::from_mode(0o755))?;
         let work = folder.join("work");
@@ -214,7 +226,9 @@ fn blocks(text: &str) -> Vec<String> {
     let mut block: Option<String> = None;
     for event in Parser::new(text) {
         match event {
-            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) if language.is_empty() => {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language)))
+                if language.is_empty() =>
+            {
                 block = Some(String::new());
             }
             Event::End(TagEnd::CodeBlock) => blocks.extend(block.take()),

@@ -19,6 +19,9 @@ use std::io::{self, IsTerminal as _};
 struct Disk {
     written_bytes: Option<u64>,
     made_unix: Option<u64>,
+    /// An earlier boot server does not tell.
+    #[serde(default)]
+    of_another: Option<String>,
 }
 
 /// Removes the machine, after a question if it keeps a disk and `is_said` does not answer that.
@@ -26,7 +29,8 @@ pub(super) fn remove(paths: &Paths, name: &MachineName, is_said: bool) -> anyhow
     let site = Site::open(paths)?;
     let machine: model::Machine = site.get(&url(name))?;
     let disk: Option<Disk> = site.get(&format!("{}/disk", url(name)))?;
-    if let Some(disk) = disk.filter(|_| !is_said) {
+    let of_another = disk.as_ref().and_then(|disk| disk.of_another.clone());
+    if let Some(disk) = disk.filter(|disk| !is_said && disk.of_another.is_none()) {
         let lost = disk.in_words(name);
         if !io::stdin().is_terminal() {
             let text = format!(
@@ -40,6 +44,12 @@ pub(super) fn remove(paths: &Paths, name: &MachineName, is_said: bool) -> anyhow
     }
     let () = site.send(Method::DELETE, &url(name), &())?;
     say(said_of_removed(&site, &machine)?);
+    if let Some(owner) = of_another {
+        say(format!(
+            "The disk of that name stays: it is not of this machine, but of another one that had this name ({owner}). A machine \
+             {name} with its network card has it again; bootlace status tells of it until then"
+        ));
+    }
     Ok(())
 }
 

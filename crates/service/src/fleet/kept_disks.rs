@@ -5,18 +5,20 @@ use crate::live::Held;
 use crate::service::Service;
 use crate::storage_client::{self, StorageError};
 use model::{
-    DiskFound, DiskMeant, DiskOwner, ExportOrder, KeptDisk, Machine, MachineName, Site, Subject,
-    WriteMode,
+    DiskFound, DiskMeant, DiskOwner, DiskReport, ExportOrder, KeptDisk, Machine, MachineName, Site,
+    Subject, WriteMode,
 };
 use wire::Mac;
 
 /// The disk that a machine keeps, as far as it is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct WrittenDisk {
     /// How much the machine has written to it.
     pub written_bytes: Option<u64>,
     /// When it was begun, in seconds since 1970.
     pub made_unix: Option<u64>,
+    /// The machine whose disk it is, if that is another one, which had this name: nobody but that one may delete it.
+    pub of_another: Option<String>,
 }
 
 impl Service {
@@ -25,15 +27,15 @@ impl Service {
     /// # Errors
     /// There is no such machine.
     pub async fn written_disk(&self, name: &MachineName) -> Result<Option<WrittenDisk>, Error> {
-        if self.site().machine(name).is_none() {
-            return Err(Error::NoMachine(name.clone()));
-        }
+        let site = self.site();
+        let machine = site.machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
         let told = storage_client::disks(&self.options().storage_socket).await;
         let is_told = told.is_ok();
         let disks = told.unwrap_or_else(|_| self.exports().last().disks.to_vec());
         let disk = disks.iter().find(|disk| disk.machine == *name).map(|disk| WrittenDisk {
             written_bytes: disk.written_bytes,
             made_unix: disk.made_unix,
+            of_another: self.owner_beside(machine, disk).map(ToString::to_string),
         });
         let was_there = !is_told && self.view().kept_disks.contains(name);
         Ok(disk.or_else(|| was_there.then(WrittenDisk::default)))
@@ -126,12 +128,20 @@ impl Service {
         .collect()
     }
 
+    /// The machine whose disk the one of this name is, if it is not this machine's.
+    fn owner_beside<'a>(&self, machine: &Machine, disk: &'a DiskReport) -> Option<&'a DiskOwner> {
+        let noted = disk.owner.as_ref()?;
+        let asked = self.view().as_owner(machine)?;
+        let is_his = machine.macs().any(|mac| noted.is(&asked, mac));
+        (!is_his).then_some(noted)
+    }
+
     /// Machines that get no disk, as the one of their name is another machine's.
     pub(super) fn disks_of_others(&self, site: &Site) -> Vec<Held> {
         let (view, answer) = (self.view(), self.exports().last());
         let of_another = answer.disks.iter().filter_map(|disk| {
-            let noted = disk.owner.as_ref().filter(|_| disk.trouble.is_none())?;
             let machine = site.machine(&disk.machine).filter(|machine| keeps_disk(machine))?;
+            let noted = disk.owner.as_ref().filter(|_| disk.trouble.is_none())?;
             let asked = view.as_owner(machine)?;
             // It is told by the NIC that it boots from, and that may be any of them.
             let others: Vec<Mac> = machine.macs().filter(|&mac| !noted.is(&asked, mac)).collect();

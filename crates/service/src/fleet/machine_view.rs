@@ -7,7 +7,8 @@ use crate::live::Life;
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, Site, Stage, WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, Site, Stage,
+    WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -250,11 +251,7 @@ fn next_version(
 }
 
 /// The version that a machine stays on because it keeps its disk.
-fn kept(
-    machine: &Machine,
-    export: Option<&ExportStatus>,
-    disk: Option<&KeptDisk>,
-) -> Option<u32> {
+fn kept(machine: &Machine, export: Option<&ExportStatus>, disk: Option<&KeptDisk>) -> Option<u32> {
     if machine.write_mode != WriteMode::Persistent
         || machine.root.is_foreign()
         || machine.reset_disk

@@ -97,18 +97,25 @@ impl Admin {
     pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
         let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
         let disk = self.service().disk_id(&name).await;
+        let written = self.service().written_disk(&name).await?;
+        // It stays, and is found as a disk that is left.
+        let is_of_another = written.is_some_and(|disk| disk.of_another.is_some());
         let removing = self.service().database().write(move |tables| {
             let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
             let meant = tables.disk_meant(&machine.name, disk)?;
             tables.delete_machine(&machine.name)?;
             let changes = audited(Some(&machine), None);
             tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
-            tables.want_disk_deletion(&machine.name, &meant)?;
+            if !is_of_another {
+                tables.want_disk_deletion(&machine.name, &meant)?;
+            }
             Ok(machine)
         });
         let removed = removing.await?;
         tracing::info!(machine = %removed.name, macs = ?removed.macs().collect::<Vec<_>>(), "machine removed");
-        if let Err(error) = self.service().delete_left_disk(&removed.name).await {
+        if is_of_another {
+            tracing::warn!(machine = %removed.name, "the disk of its name is another machine's, and stays");
+        } else if let Err(error) = self.service().delete_left_disk(&removed.name).await {
             tracing::warn!(machine = %removed.name, error = error.chain(), "its disk is deleted later");
         }
         Ok(removed)

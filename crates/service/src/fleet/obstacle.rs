@@ -105,9 +105,8 @@ impl Service {
             let has_newer = |lost: &&ImageVersion| {
                 site.newest(&lost.image).is_some_and(|newest| newest.version > lost.version)
             };
-            let is_needed = |lost: &&ImageVersion| {
-                needed.contains(&(lost.image.clone(), lost.version))
-            };
+            let is_needed =
+                |lost: &&ImageVersion| needed.contains(&(lost.image.clone(), lost.version));
             let lost = lost.iter().filter(|lost| !has_newer(lost) || is_needed(lost));
             let all = site.images.iter().chain(lost);
             troubles.extend(all.filter_map(|version| {
@@ -190,7 +189,9 @@ impl Service {
                 let older = newest.filter(|newest| newest < version);
                 match (older, listed(&names(older))) {
                     (Some(older), Some(who)) => {
-                        then.push(format!("These machines start with version {older} instead: {who}"));
+                        then.push(format!(
+                            "These machines start with version {older} instead: {who}"
+                        ));
                     }
                     (None, Some(who)) => then.push(format!("These machines can't start: {who}")),
                     (_, None) => {}

@@ -289,3 +289,32 @@ async fn a_disk_that_is_missing_is_told_once() {
     assert_eq!(cause(&service, FindingKind::MachineWaiting).await, None);
     assert!(cause(&service, FindingKind::DiskMissing).await.is_some());
 }
+
+#[tokio::test]
+async fn a_machine_that_is_removed_takes_no_other_one_s_disk_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    let service = site(folder.path(), WriteMode::Persistent).await;
+    boot(&service, &asked).await;
+    let another = DiskOwner { identity: MachineIdentity::new([7; 16]), macs: vec![OTHER] };
+    let report = DiskReport {
+        machine: name(),
+        stands_on: None,
+        trouble: None,
+        owner: Some(another),
+        written_bytes: Some(1),
+        made_unix: None,
+    };
+    let told = Some(service.now().moment);
+    // The one that answers here knows no disks at all.
+    std::fs::remove_file(&service.options().storage_socket).unwrap();
+    service.exports().put(Answer {
+        asked: told,
+        disks: Arc::new(vec![report]),
+        ..Answer::default()
+    });
+    let disk = service.written_disk(&name()).await.unwrap().unwrap();
+    assert!(disk.of_another.unwrap().contains(&OTHER.to_string()));
+    service.remove_machine(name()).await.unwrap();
+    assert!(service.view().disk_deletions.is_empty(), "it is not deleted later either");
+}

@@ -57,14 +57,22 @@ pub(super) async fn ask_remove(service: Admin, Path(name): Path<String>) -> Page
     let parsed = machine_name(&service, &name)?;
     let disk = service.written_disk(&parsed).await;
     let disk = disk.map_err(|error| Failure::new(&service, &error))?;
-    let written = disk.and_then(|disk| disk.written_bytes);
-    let kept = written.map_or_else(String::new, |bytes| format!(" ({} on its disk)", Size(bytes)));
+    let (written, of_another) = disk.map_or((None, None), |it| (it.written_bytes, it.of_another));
+    let lost = match (of_another, written) {
+        (Some(owner), _) => format!(
+            "Its disk is closed. The disk of its name is kept, as it is of another machine that had this name ({owner})."
+        ),
+        (None, Some(bytes)) => format!(
+            "Its disk is closed, and everything it has written ({} on its disk) is lost.",
+            Size(bytes)
+        ),
+        (None, None) => "Its disk is closed, and everything it has written is lost.".to_owned(),
+    };
     ask(&service, &name, |name, view| Question {
         action: "remove",
         question: format!("Remove {name}?"),
         consequence: format!(
-            "Its disk is closed, and everything it has written{kept} is lost. A system that is running from it stops \
-             working at once. If the PC {} asks again, it appears under Discovered.",
+            "{lost} A system that is running from it stops working at once. If the PC {} asks again, it appears under Discovered.",
             view.machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join(", ")
         ),
         button: format!("Remove {name}"),
