@@ -36,6 +36,9 @@ use tokio_util::sync::CancellationToken;
 /// How long tasks may take to end; a browser may still hold a page's connection.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long those that did not may take to let go of their sockets.
+const ABORT_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Signs of life that wait for DHCP: of a whole room that came up together.
 const ALIVE_MAX: usize = 256;
 
@@ -227,6 +230,8 @@ pub(crate) async fn run(
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_DEADLINE, all).await.is_err() {
         tracing::debug!("some connections did not end in time");
+        // Whoever takes the state next finds the ports free.
+        let _ = tokio::time::timeout(ABORT_DEADLINE, tasks.shutdown()).await;
     }
     match ended {
         Some(Err(error)) => Err(error).context("a part of the boot server died"),

@@ -70,6 +70,7 @@ pub(crate) async fn serve(
         );
     }
     let address = config.server;
+    let mut in_vain = InVain::new(!is_alone, config.reserved.clone());
     let mut server = Server::new(config, service.leases());
     let mut in_use = tokio::time::interval(IN_USE_INTERVAL);
     in_use.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -82,7 +83,6 @@ pub(crate) async fn serve(
     }
     let mut site = service.site();
     server.know(machines(&site));
-    let mut in_vain = InVain::new(!is_alone);
     let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
     let mut socket = Arc::new(socket);
     let mut is_deaf = false;
@@ -159,6 +159,9 @@ pub(crate) async fn serve(
                 if request.firmware.is_some() && reply.kind == ReplyKind::Ack {
                     // It may ask from a port that it had before, of which we would still think that it is open.
                     http.clear(reply.address.into(), FORGOTTEN_AFTER, Instant::now());
+                }
+                if reply.kind == ReplyKind::Ack {
+                    in_vain.has_address(&service, request.mac, reply.address);
                 }
                 let stored = reply.lease.clone().map(|lease| service.commit_lease(lease));
                 let (socket, service) = (Arc::clone(&socket), service.clone());

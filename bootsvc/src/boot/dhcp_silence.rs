@@ -3,7 +3,7 @@
 use dhcp::Reason;
 use model::{FindingKind, Subject};
 use service::Service;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use wire::Mac;
 
@@ -17,11 +17,31 @@ pub(super) struct InVain {
     is_beside_others: bool,
     machines: VecDeque<Mac>,
     strangers: VecDeque<Mac>,
+    /// Addresses that only these NICs get.
+    reserved: BTreeMap<Mac, Ipv4Addr>,
 }
 
 impl InVain {
-    pub(super) fn new(is_beside_others: bool) -> Self {
-        Self { is_beside_others, machines: VecDeque::new(), strangers: VecDeque::new() }
+    pub(super) fn new(is_beside_others: bool, reserved: BTreeMap<Mac, Ipv4Addr>) -> Self {
+        Self { is_beside_others, machines: VecDeque::new(), strangers: VecDeque::new(), reserved }
+    }
+
+    /// The PC has this address: what kept it from having one is over.
+    pub(super) fn has_address(&mut self, service: &Service, mac: Mac, address: Ipv4Addr) {
+        if self.reserved.get(&mac) == Some(&address) {
+            service.resolved(FindingKind::ReservedInUse, &Subject::Address(address));
+        }
+        for (waiting, kind) in [
+            (&mut self.machines, FindingKind::NoAddressLeft),
+            (&mut self.strangers, FindingKind::StrangersShareFull),
+        ] {
+            let n_before = waiting.len();
+            waiting.retain(|other| *other != mac);
+            // Whoever else asks in vain asks again.
+            if waiting.is_empty() && n_before > 0 {
+                service.resolved(kind, &Subject::Server);
+            }
+        }
     }
 
     /// A request gets no answer, for this reason.
@@ -48,8 +68,8 @@ impl InVain {
                 FindingKind::StrangersShareFull,
                 Subject::Server,
                 format!(
-                    "PCs that are no machines have all {n_max} addresses that they may have. Asked in vain, the \
-                     last first: {}",
+                    "PCs that are no machines have as many addresses as they may have ({n_max}). Asked in vain, \
+                     the last first: {}",
                     names(service, &mut self.strangers, mac)
                 ),
             ),
@@ -84,4 +104,49 @@ fn names(service: &Service, last: &mut VecDeque<Mac>, mac: Mac) -> String {
     last.push_front(mac);
     let names: Vec<String> = last.iter().map(|&mac| service.subject_of(mac).to_string()).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service::Options;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
+
+    fn mac(n: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, n])
+    }
+
+    async fn found(service: &Service) -> Vec<(FindingKind, String)> {
+        service.findings().await.into_iter().map(|it| (it.kind, it.cause)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_kept_a_pc_from_its_address_is_over_when_it_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { init: None, ..Options::under(folder.path()) };
+        let service = Service::open(options).unwrap();
+        let before = found(&service).await.len();
+        let mut in_vain = InVain::new(false, [(mac(1), ADDRESS)].into());
+        in_vain.note(&service, mac(1), &Reason::ReservedInUse(ADDRESS));
+        assert_eq!(found(&service).await.len(), before + 1);
+        in_vain.has_address(&service, mac(2), ADDRESS);
+        assert_eq!(found(&service).await.len(), before + 1, "its holder has prolonged it");
+        in_vain.has_address(&service, mac(1), Ipv4Addr::new(10, 77, 0, 102));
+        assert_eq!(found(&service).await.len(), before + 1, "it has another one meanwhile");
+        in_vain.has_address(&service, mac(1), ADDRESS);
+        assert_eq!(found(&service).await.len(), before);
+
+        for n in [2, 3] {
+            in_vain.note(&service, mac(n), &Reason::StrangersShareExhausted(1));
+            in_vain.note(&service, mac(n), &Reason::PoolExhausted(ADDRESS, ADDRESS));
+        }
+        let text = "PCs that are no machines have as many addresses as they may have (1).";
+        let is_told = found(&service).await.iter().any(|(_, cause)| cause.starts_with(text));
+        assert!(is_told, "{:?}", found(&service).await);
+        in_vain.has_address(&service, mac(2), ADDRESS);
+        assert_eq!(found(&service).await.len(), before + 2, "the other one asks still");
+        in_vain.has_address(&service, mac(3), ADDRESS);
+        assert_eq!(found(&service).await.len(), before);
+    }
 }

@@ -2,7 +2,7 @@
 
 mod rm;
 
-use super::status::{findings, lines, resets_to_come};
+use super::status::{Next, findings, lines, to_come};
 use super::{advise, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
 use crate::site::Site;
@@ -288,17 +288,30 @@ fn reset(paths: &Paths, name: &MachineName, reset_disk: bool) -> anyhow::Result<
     let site = Site::open(paths)?;
     let url = url(name);
     // A machine that is not there is not added.
-    let _: model::Machine = site.get(&url)?;
+    let before: model::Machine = site.get(&url)?;
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
     let machine: model::Machine = site.send(Method::PATCH, &url, &change)?;
-    say(match machine.reset_disk {
-        true => format!(
-            "{0}: what it has written will be discarded at its next boot (bootlace machine reset {0} --undo calls it off)",
-            machine.name
-        ),
-        false => format!("{}: keeps what it has written", machine.name),
-    });
+    advise(paths, &said_of_reset(&before, &machine));
     Ok(())
+}
+
+/// What a change of the order to reset the machine's disk has come to.
+fn said_of_reset(before: &model::Machine, machine: &model::Machine) -> String {
+    let name = &machine.name;
+    let forgets = match machine.write_mode {
+        WriteMode::Persistent => String::new(),
+        mode => format!(
+            "; in write mode {mode} it forgets what it writes anyway, and only a disk from when it was persistent is kept"
+        ),
+    };
+    match (before.reset_disk, machine.reset_disk) {
+        (_, true) => format!(
+            "{name}: what it has written will be discarded at its next boot (bootlace machine reset {name} --undo calls \
+             it off){forgets}"
+        ),
+        (true, false) => format!("{name}: keeps what it has written{forgets}"),
+        (false, false) => format!("{name}: no reset was ordered, so nothing changes{forgets}"),
+    }
 }
 
 fn decide_stall(paths: &Paths, name: &MachineName, verb: StallVerb) -> anyhow::Result<()> {
@@ -340,8 +353,14 @@ struct Doing {
 fn rescue(paths: &Paths, name: &MachineName, off: bool) -> anyhow::Result<()> {
     let (site, url) = (Site::open(paths)?, format!("{}/rescue", url(name)));
     if off {
+        let next: Next = site.get(&self::url(name))?;
         let () = site.send(Method::DELETE, &url, &())?;
-        say(format!("{name}: boots as usual"));
+        say(match next.has_rescue() {
+            true => format!("{name}: boots as usual"),
+            false => {
+                format!("{name}: no rescue shell was ordered, so its next boot is as usual already")
+            }
+        });
         return Ok(());
     }
     let rescue: Rescue = site.send(Method::PUT, &url, &())?;
@@ -427,7 +446,9 @@ impl Which {
 
 fn list(paths: &Paths, json: bool, which: &Which) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
-    let mut machines: Vec<model::Machine> = site.get("/api/v1/machines")?;
+    let listed: Value = site.get("/api/v1/machines")?;
+    let mut next: Vec<Next> = serde_json::from_value(listed.clone())?;
+    let mut machines: Vec<model::Machine> = serde_json::from_value(listed)?;
     let mut discovered: Vec<Value> = site.get("/api/v1/discovered")?;
     if let Some(room) = &which.room {
         // One that there is not is a mistake, one that is empty is none.
@@ -459,8 +480,8 @@ fn list(paths: &Paths, json: bool, which: &Which) -> anyhow::Result<()> {
         let rows: Vec<[String; 7]> = machines.iter().flat_map(rows).collect();
         say(table(["NAME", "MAC", "IMAGE", "ROOT", "WRITES", "AOE", "ROOM"], &rows));
     }
-    let resets = machines.iter().filter(|machine| machine.reset_disk);
-    if let Some(told) = resets_to_come(resets.map(|machine| machine.name.as_str())) {
+    next.retain(|next| machines.iter().any(|machine| machine.name.as_str() == next.name));
+    for told in to_come(&next) {
         advise(paths, &format!("\n{told}"));
     }
     let findings = findings(&site)?;
@@ -506,4 +527,27 @@ fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 7]> {
         row
     });
     std::iter::once(first).chain(others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reset_means_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::enter(&Paths::under(folder.path()), None).unwrap();
+        let change = serde_json::json!({ "mac": "52:54:00:00:00:01" });
+        let url = url(&"lab-07".parse().unwrap());
+        let machine: model::Machine = site.send(Method::PATCH, &url, &change).unwrap();
+        let as_is =
+            |reset_disk, write_mode| model::Machine { reset_disk, write_mode, ..machine.clone() };
+        let said = |before, after, mode| said_of_reset(&as_is(before, mode), &as_is(after, mode));
+        let kept = WriteMode::Persistent;
+        assert!(said(false, true, kept).ends_with("machine reset lab-07 --undo calls it off)"));
+        assert_eq!(said(true, false, kept), "lab-07: keeps what it has written");
+        assert_eq!(said(false, false, kept), "lab-07: no reset was ordered, so nothing changes");
+        let text = said(false, true, WriteMode::Discard);
+        assert!(text.contains("in write mode discard it forgets what it writes anyway"), "{text}");
+    }
 }

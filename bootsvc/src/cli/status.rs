@@ -49,8 +49,6 @@ struct Doing {
     name: String,
     state: State,
     address: Option<Ipv4Addr>,
-    #[serde(default)]
-    reset_disk: bool,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +80,7 @@ impl Status {
             advise(paths, &what);
             return Ok(());
         }
+        let next: Vec<Next> = serde_json::from_value(machines.clone())?;
         let machines: Vec<Doing> = serde_json::from_value(machines)?;
         say(format!(
             "{}, {}, {}",
@@ -119,8 +118,7 @@ impl Status {
                 .collect();
             say(format!("\n{}", table(["MACHINE", "STATE", "ADDRESS", ""], &rows)));
         }
-        let resets = machines.iter().filter(|machine| machine.reset_disk);
-        if let Some(told) = resets_to_come(resets.map(|machine| machine.name.as_str())) {
+        for told in to_come(&next) {
             advise(paths, &format!("\n{told}"));
         }
         if !findings.is_empty() {
@@ -150,7 +148,7 @@ pub(super) struct Told {
 impl Told {
     /// Whether a person fixes both at once.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.cause == other.cause
+        self.kind == other.kind && self.cause == other.cause && self.remedy == other.remedy
     }
 
     pub(super) fn is(&self, kind: FindingKind) -> bool {
@@ -183,21 +181,50 @@ impl Told {
     }
 }
 
-/// What is said of these machines, whose disks are to be reset; `None` if they are none.
-pub(super) fn resets_to_come<'a>(machines: impl Iterator<Item = &'a str>) -> Option<String> {
-    let machines: Vec<&str> = machines.collect();
-    let undo = "bootlace machine reset NAME --undo";
-    match machines.as_slice() {
-        [] => None,
-        [one] => Some(format!(
-            "{one}: its disk will be reset at its next boot ({} calls it off)",
-            undo.replace("NAME", one)
-        )),
-        many => Some(format!(
-            "{}: their disks will be reset at their next boot ({undo} calls it off)",
-            many.join(", ")
-        )),
+/// What was ordered for a machine's next boot.
+#[derive(Deserialize)]
+pub(super) struct Next {
+    pub(super) name: String,
+    #[serde(default)]
+    reset_disk: bool,
+    #[serde(default)]
+    rescue: Option<Shell>,
+}
+
+impl Next {
+    /// Whether its next boot stops in a rescue shell.
+    pub(super) fn has_rescue(&self) -> bool {
+        self.rescue.as_ref().is_some_and(|shell| shell.boot.is_none())
     }
+}
+
+/// A rescue shell; of no boot it is the next one's.
+#[derive(Deserialize)]
+struct Shell {
+    boot: Option<u64>,
+}
+
+/// What is said of these machines' next boots, a line for each kind of order.
+pub(super) fn to_come(machines: &[Next]) -> Vec<String> {
+    let names = |is_so: fn(&Next) -> bool| -> Vec<&str> {
+        machines.iter().filter(|it| is_so(it)).map(|machine| machine.name.as_str()).collect()
+    };
+    let line = |names: Vec<&str>, (one, many): (&str, &str), undo: &str| match names.as_slice() {
+        [] => None,
+        [name] => Some(format!("{name}: {one} ({} calls it off)", undo.replace("NAME", name))),
+        names => Some(format!("{}: {many} ({undo} calls it off)", names.join(", "))),
+    };
+    let resets = line(
+        names(|next| next.reset_disk),
+        ("its disk will be reset at its next boot", "their disks will be reset at their next boot"),
+        "bootlace machine reset NAME --undo",
+    );
+    let shells = line(
+        names(Next::has_rescue),
+        ("its next boot stops in a rescue shell", "their next boots stop in a rescue shell"),
+        "bootlace machine rescue NAME --off",
+    );
+    resets.into_iter().chain(shells).collect()
 }
 
 /// Subjects of one line; those beyond are counted.
@@ -236,4 +263,28 @@ pub(super) fn findings(site: &Site) -> anyhow::Result<Vec<Told>> {
 /// `1 machine`, `2 machines`.
 pub(super) fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_ordered_for_the_next_boot_is_told() {
+        let next = |text: &str| -> Vec<String> {
+            to_come(&serde_json::from_str::<Vec<Next>>(text).unwrap())
+        };
+        assert_eq!(
+            next(r#"[{"name":"lab-01"},{"name":"lab-02","rescue":{"password":null,"boot":7}}]"#),
+            [""; 0]
+        );
+        let told = next(
+            r#"[{"name":"lab-01","reset_disk":true,"rescue":{"password":"x","boot":null}},
+                {"name":"lab-02","reset_disk":false,"rescue":{"password":null,"boot":null}}]"#,
+        );
+        let reset = "lab-01: its disk will be reset at its next boot (bootlace machine reset lab-01 --undo calls it off)";
+        let shells = "lab-01, lab-02: their next boots stop in a rescue shell (bootlace machine rescue NAME --off calls \
+                      it off)";
+        assert_eq!(told, [reset, shells]);
+    }
 }

@@ -33,7 +33,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let identity = identity(settings)?;
     let socket = paths.storage_socket();
-    let storage = Storage { root: root.to_owned(), verbose, socket, identity };
+    let boot_socket = paths.boot_socket();
+    let storage = Storage { root: root.to_owned(), verbose, socket, boot_socket, identity };
     let running = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         running = storage.find_or_start() => running?,

@@ -1,5 +1,7 @@
 //! The storage server's process: started here, or found running.
 
+use crate::boot_socket;
+use crate::state_lock::Wait;
 use anyhow::{Context, bail};
 use model::{StorageHealth, StorageStarter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +35,8 @@ pub(super) struct Storage {
     pub(super) root: PathBuf,
     pub(super) verbose: u8,
     pub(super) socket: PathBuf,
+    /// Where the boot server of this root answers.
+    pub(super) boot_socket: PathBuf,
     /// What a storage server has that is the same program with the same settings.
     pub(super) identity: String,
 }
@@ -43,6 +47,14 @@ pub(super) enum Running {
     Child(Child),
     /// It ran before us, and goes on after us.
     Found(Found),
+}
+
+/// Who answers where the storage server does.
+enum Serving {
+    Nobody,
+    Found(Found),
+    /// The one of a `bootlace up` that lives; which, if that is known.
+    OfUp(Option<Pid>),
 }
 
 /// A storage server that somebody else has started.
@@ -68,8 +80,28 @@ impl Storage {
         }
     }
 
+    /// The one that serves. That of a `bootlace up` which was stopped ends with it: that is waited for.
     async fn find(&self) -> anyhow::Result<Option<Found>> {
-        let Some((health, listener)) = self.ask().await else { return Ok(None) };
+        let mut wait = Wait::new();
+        loop {
+            let up = match self.look().await? {
+                Serving::Nobody => return Ok(None),
+                Serving::Found(found) => return Ok(Some(found)),
+                Serving::OfUp(up) => name(up),
+            };
+            // Its boot server stops first.
+            if wait.is_over() || boot_socket::is_answered(&self.boot_socket) {
+                bail!("bootlace up is running already ({up})");
+            }
+            if wait.is_to_be_told() {
+                tracing::warn!(up, "waiting for the bootlace up that was stopped");
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    async fn look(&self) -> anyhow::Result<Serving> {
+        let Some((health, listener)) = self.ask().await else { return Ok(Serving::Nobody) };
         // One of an older release does not tell its process, which has opened the socket itself if not systemd has.
         let listener = listener.filter(|&pid| is_bootlace(pid));
         let pid = health.pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).or(listener);
@@ -83,17 +115,16 @@ impl Storage {
         let is_left_over = match health.started_by {
             Some(StorageStarter::Service) => false,
             Some(StorageStarter::DeadUp) => true,
-            Some(StorageStarter::Up) => bail!("bootlace up is running already ({})", name(parent)),
-            None if parent.is_some_and(is_bootlace) => {
-                bail!("bootlace up is running already ({})", name(parent))
-            }
+            Some(StorageStarter::Up) => return Ok(Serving::OfUp(parent)),
+            None if parent.is_some_and(is_bootlace) => return Ok(Serving::OfUp(parent)),
             None => true,
         };
         let process = pidfd_open(pid, PidfdFlags::empty()).with_context(|| {
             format!("can't look after the storage server ({})", name(Some(pid)))
         })?;
         let is_another = health.identity != self.identity;
-        Ok(Some(Found { pid, process, is_left_over, is_another, version: health.version }))
+        let version = health.version;
+        Ok(Serving::Found(Found { pid, process, is_left_over, is_another, version }))
     }
 
     /// Starts the process and waits until it answers.
@@ -244,4 +275,55 @@ fn parent(pid: Pid) -> Option<Pid> {
 fn is_bootlace(pid: Pid) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()));
     name.is_ok_and(|name| name.trim() == "bootlace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    fn storage(root: &std::path::Path) -> Storage {
+        Storage {
+            root: root.to_owned(),
+            verbose: 0,
+            socket: root.join("storage.sock"),
+            boot_socket: root.join("boot.sock"),
+            identity: String::new(),
+        }
+    }
+
+    /// Answers so often as the storage server of a `bootlace up` that lives.
+    fn answer_of_up(socket: &std::path::Path, n_answers: usize) -> std::thread::JoinHandle<()> {
+        let listener = UnixListener::bind(socket).unwrap();
+        let health = StorageHealth {
+            pid: Some(std::process::id()),
+            started_by: Some(StorageStarter::Up),
+            ..StorageHealth::default()
+        };
+        let body = serde_json::to_string(&health).unwrap();
+        std::thread::spawn(move || {
+            for _ in 0..n_answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 512]).unwrap();
+                write!(stream, "HTTP/1.0 200 OK\r\n\r\n{body}").unwrap();
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn an_up_that_ends_is_waited_for_and_one_that_serves_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage(folder.path());
+        let ending = answer_of_up(&storage.socket, 5);
+        assert!(storage.find().await.unwrap().is_none());
+        ending.join().unwrap();
+        std::fs::remove_file(&storage.socket).unwrap();
+
+        let serving = answer_of_up(&storage.socket, 1);
+        let _boot = UnixListener::bind(&storage.boot_socket).unwrap();
+        let error = storage.find().await.err().unwrap().to_string();
+        assert!(error.starts_with("bootlace up is running already (process "), "{error}");
+        serving.join().unwrap();
+    }
 }

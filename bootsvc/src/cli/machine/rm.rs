@@ -24,21 +24,35 @@ struct Disk {
     of_another: Option<String>,
 }
 
-/// Removes the machine, after a question if it keeps a disk and `is_said` does not answer that.
+/// What the machine does.
+#[derive(Deserialize)]
+struct Now {
+    state: State,
+}
+
+#[derive(Deserialize)]
+struct State {
+    word: String,
+}
+
+/// Removes the machine, after a question if it keeps a disk or runs, and `is_said` does not answer that.
 pub(super) fn remove(paths: &Paths, name: &MachineName, is_said: bool) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
     let machine: model::Machine = site.get(&url(name))?;
     let disk: Option<Disk> = site.get(&format!("{}/disk", url(name)))?;
-    let of_another = disk.as_ref().and_then(|disk| disk.of_another.clone());
-    if let Some(disk) = disk.filter(|disk| !is_said && disk.of_another.is_none()) {
-        let lost = disk.in_words(name);
+    let (own, of_another) = match disk {
+        Some(Disk { of_another: Some(owner), .. }) => (None, Some(owner)),
+        own => (own, None),
+    };
+    let now: Now = site.get(&url(name))?;
+    // Who has the root elsewhere keeps it.
+    let runs = now.state.word == "up" && machine.root_url.is_none();
+    if let Some((lost, removal)) = question(name, own.as_ref(), runs).filter(|_| !is_said) {
         if !io::stdin().is_terminal() {
-            let text = format!(
-                "{lost}, which would be deleted, and there is no terminal to ask: give --yes to delete it"
-            );
+            let text = format!("{lost}, and there is no terminal to ask: give --yes to {removal}");
             return Err(WrongUsage(text).into());
         }
-        if !agrees(&format!("{lost}. Remove the machine, and delete that disk"), false)? {
+        if !agrees(&format!("{lost}. Do you want to {removal}"), false)? {
             bail!("nothing was changed");
         }
     }
@@ -50,7 +64,23 @@ pub(super) fn remove(paths: &Paths, name: &MachineName, is_said: bool) -> anyhow
              {name} with its network card has it again; bootlace status tells of it until then"
         ));
     }
+    if runs {
+        say(format!("{name} still runs, and has no root disk any more: switch it off"));
+    }
     Ok(())
+}
+
+/// What is lost by removing the machine, and what is then asked for; `None`: nothing is.
+fn question(name: &MachineName, disk: Option<&Disk>, runs: bool) -> Option<(String, &'static str)> {
+    let has_disk = "remove the machine, and delete that disk";
+    match (disk.map(|disk| disk.in_words(name)), runs) {
+        (None, false) => None,
+        (None, true) => Some((format!("{name} runs, and would lose its root disk"), "remove it")),
+        (Some(disk), false) => Some((format!("{disk}, which would be deleted"), has_disk)),
+        (Some(disk), true) => {
+            Some((format!("{disk}, which would be deleted, and runs with it"), has_disk))
+        }
+    }
 }
 
 impl Disk {
@@ -89,6 +119,18 @@ fn said_of_removed(site: &Site, removed: &model::Machine) -> anyhow::Result<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_be_lost_is_asked_about() {
+        let name: MachineName = "lab-07".parse().unwrap();
+        let disk = Disk { written_bytes: None, made_unix: None };
+        let lost = |disk, runs| question(&name, disk, runs).map(|(lost, _)| lost);
+        assert_eq!(lost(None, false), None);
+        assert_eq!(lost(None, true).unwrap(), "lab-07 runs, and would lose its root disk");
+        let text = "lab-07 keeps a disk with what it has written, which would be deleted";
+        assert_eq!(lost(Some(&disk), false).unwrap(), text);
+        assert_eq!(lost(Some(&disk), true).unwrap(), format!("{text}, and runs with it"));
+    }
 
     #[test]
     fn it_is_said_what_becomes_of_a_removed_machine_and_its_disk() {
