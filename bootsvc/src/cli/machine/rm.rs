@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn what_would_be_lost_is_asked_about() {
         let name: MachineName = "lab-07".parse().unwrap();
-        let disk = Disk { written_bytes: None, made_unix: None };
+        let disk = Disk { written_bytes: None, made_unix: None, of_another: None };
         let lost = |disk, runs| question(&name, disk, runs).map(|(lost, _)| lost);
         assert_eq!(lost(None, false), None);
         assert_eq!(lost(None, true).unwrap(), "lab-07 runs, and would lose its root disk");
