@@ -224,6 +224,7 @@ async fn a_lost_version_on_which_a_disk_stands_is_missed_whatever_newer_one_ther
             machine: name(),
             stands_on: Some(stands_on),
             trouble: None,
+            is_taken_over: false,
             owner: None,
             written_bytes: None,
             made_unix: None,

@@ -301,6 +301,7 @@ async fn a_machine_that_is_removed_takes_no_other_one_s_disk_along() {
         machine: name(),
         stands_on: None,
         trouble: None,
+        is_taken_over: false,
         owner: Some(another),
         written_bytes: Some(1),
         made_unix: None,

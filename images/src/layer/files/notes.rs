@@ -125,7 +125,7 @@ pub(in crate::layer) fn look_at_parent(
     machine: &MachineName,
 ) -> Option<(ImageName, u32)> {
     let about = dir.join(folder(machine, LayerMode::Persistent)).join("layer.toml");
-    let about: About = toml::from_str(&fs::read_to_string(about).ok()?).ok()?;
+    let about: About = in_place::parse(&in_place::read(&about).ok()??).ok()?;
     Some((about.image, about.version))
 }
 
