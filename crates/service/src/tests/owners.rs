@@ -213,7 +213,7 @@ async fn orders_that_come_back_by_hand_hit_no_disk_of_another_machine() {
     assert!(service.has_left_disk(&name()));
     service.delete_left_disk(&name()).await.unwrap();
     assert!(!service.has_left_disk(&name()));
-    assert_eq!(*asked.lock().unwrap(), [order.clone()], "it is left alone");
+    assert_eq!(*asked.lock().unwrap(), std::slice::from_ref(&order), "it is left alone");
     drop(service);
     let service = put_back(&reset);
     assert!(resets(&service).await);
