@@ -65,6 +65,21 @@ pub(crate) fn look(folder: &Path, n_kept: usize, now: Timestamp) -> io::Result<K
     Ok(kept)
 }
 
+/// The newest of our backups in a folder, by its name.
+///
+/// # Errors
+/// It can't be listed.
+pub(crate) fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest = None;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_ours) && entry.file_type()?.is_file() {
+            newest = newest.max(Some(entry.path()));
+        }
+    }
+    Ok(newest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +99,7 @@ mod tests {
             let now = Timestamp::from_second(1_795_000_000 + now).unwrap();
             look(folder.path(), n_kept, now).unwrap()
         };
+        assert_eq!(newest(folder.path()).unwrap(), Some(path(86_400)));
         let superfluous = |n_kept| look(n_kept, 86_400).superfluous;
         assert_eq!(superfluous(2), [path(0)]);
         assert_eq!(superfluous(1), [path(0), path(3600)]);

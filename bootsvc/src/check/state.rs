@@ -78,9 +78,17 @@ fn unwritable(paths: &Paths) -> Vec<Verdict> {
             _ => return None,
         };
         let is_first = seen.insert(fs::metadata(there).ok()?.dev());
-        is_first.then(|| format!("nothing can be stored in {}: {why}", folder.display()))
+        let has_reserve = paths.database().with_extension("reserve").exists();
+        is_first.then(|| match why {
+            Unwritable::Full if has_reserve && folder == paths.state() => Verdict::Wrong(format!(
+                "the disk of {} is full: a boot server that runs still stores leases, boots and changes, in space that is \
+                 reserved for them, and nothing else can be stored. Free space there",
+                folder.display()
+            )),
+            _ => Verdict::Wrong(format!("nothing can be stored in {}: {why}", folder.display())),
+        })
     });
-    told.map(Verdict::Wrong).collect()
+    told.collect()
 }
 
 /// What a database expects that can't be opened where it is, since nothing can be written there.

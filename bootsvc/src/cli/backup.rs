@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use service::backup::note_backup;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
@@ -35,8 +34,8 @@ pub(super) struct Create {
     file: PathBuf,
     /// FILE is a folder in which backups are kept, each named by its time: make one more, see that it could be restored, and delete
     /// all but the newest N
-    #[arg(long, value_name = "N")]
-    keep: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = kept)]
+    keep: Option<usize>,
 }
 
 /// Put a backup in place, while the boot server is stopped
@@ -52,7 +51,7 @@ pub(super) struct Restore {
 /// Check that a backup is whole, and could be restored
 #[derive(Args)]
 pub(super) struct Verify {
-    /// The backup; - is standard input
+    /// The backup; - is standard input. Of a folder in which backups are kept it is the newest one
     file: PathBuf,
 }
 
@@ -84,8 +83,17 @@ impl Create {
         }
         match self.keep {
             None => save(paths, &self.file).map(drop),
-            Some(n_kept) => rotate(paths, &self.file, n_kept.get()),
+            Some(n_kept) => rotate(paths, &self.file, n_kept),
         }
+    }
+}
+
+/// How many backups are kept.
+fn kept(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 must be kept, the one that is made".to_owned()),
+        Ok(n_kept) => Ok(n_kept),
+        Err(_) => Err("it is no number of backups, like 14".to_owned()),
     }
 }
 
@@ -202,7 +210,7 @@ impl Restore {
             advise(paths, &line);
         }
         say(
-            "Images and disks are as they are. Start the boot server; machines that run must be restarted",
+            "Images and disks are not in a backup, and were left alone. Start the boot server; machines that run must be restarted",
         );
         Ok(())
     }
@@ -236,9 +244,13 @@ fn of_then(database: &service::Restored) -> Vec<String> {
 
 impl Verify {
     fn run(self) -> anyhow::Result<()> {
-        let shown = self.file.display();
-        let (manifest, n_machines) = backup::verify(open(&self.file)?)
-            .with_context(|| format!("{shown} can't be restored"))?;
+        let file = match self.file.is_dir() {
+            true => newest_in(&self.file)?,
+            false => self.file,
+        };
+        let shown = file.display();
+        let (manifest, n_machines) =
+            backup::verify(open(&file)?).with_context(|| format!("{shown} can't be restored"))?;
         say(format!(
             "{shown} is good: {}; made {} by Bootlace {}",
             content(&manifest, n_machines),
@@ -247,6 +259,13 @@ impl Verify {
         ));
         Ok(())
     }
+}
+
+/// The newest of the backups that are kept in a folder.
+fn newest_in(folder: &Path) -> anyhow::Result<PathBuf> {
+    let shown = folder.display();
+    let newest = rotation::newest(folder).with_context(|| format!("can't list {shown}"))?;
+    newest.with_context(|| format!("no backup is in {shown} that backup create --keep has made"))
 }
 
 fn open(file: &Path) -> anyhow::Result<Box<dyn io::Read>> {

@@ -1,10 +1,12 @@
 //! One power-on of one machine, with its stages.
 
-use crate::{ImageName, MachineName, RootKind};
+use crate::{ASK_AGAIN, ImageName, MachineName, RootKind};
 use alloc::string::String;
 use alloc::vec::Vec;
 use initcfg::Stage;
 use wire::{Firmware, Mac};
+
+const ASK_AGAIN_MS: u64 = ASK_AGAIN.as_secs() * 1000;
 
 /// Number of a boot. It counts up over the life of a site.
 pub type BootId = u64;
@@ -47,8 +49,56 @@ impl Boot {
         self.stages.last()
     }
 
+    /// How long it took from the firmware's first packet until the system was up, in milliseconds, without the time for
+    /// which it waited in its loader, as for somebody who says what it boots; `None`: it is not up.
+    pub fn took_ms(&self) -> Option<u64> {
+        let at = |stage: Stage| Some(self.stages.iter().find(|it| it.stage == stage)?.at_unix_ms);
+        let up = at(Stage::Up)?;
+        let before = self.stages.iter().filter(|event| event.stage < Stage::Config);
+        let before = before.map(|event| event.at_unix_ms).max().unwrap_or(self.started_unix_ms);
+        // Whoever does not wait asks for its configuration at once, and who waits asks after so long again.
+        let asked_after = at(Stage::Config).map_or(0, |config| config.saturating_sub(before));
+        let waited = if asked_after >= ASK_AGAIN_MS { asked_after } else { 0 };
+        Some(up.saturating_sub(self.started_unix_ms).saturating_sub(waited))
+    }
+
     /// Whether the boot has ended, well or badly.
     pub fn is_over(&self) -> bool {
         self.current().is_some_and(|event| matches!(event.stage, Stage::Up | Stage::Failed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::String;
+
+    #[test]
+    fn a_boot_does_not_take_as_long_as_it_waits_for_somebody() {
+        let boot = |stages: &[(Stage, u64)]| Boot {
+            stages: stages
+                .iter()
+                .map(|&(stage, at_unix_ms)| StageEvent { stage, at_unix_ms, detail: String::new() })
+                .collect(),
+            id: 1,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            machine: None,
+            firmware: Firmware::Bios,
+            started_unix_ms: 1_000,
+            image: None,
+            root: None,
+        };
+        let asked_at_once =
+            boot(&[(Stage::Loader, 2_000), (Stage::Config, 9_000), (Stage::Up, 30_000)]);
+        assert_eq!(asked_at_once.took_ms(), Some(29_000));
+        let waited =
+            boot(&[(Stage::Loader, 2_000), (Stage::Config, 602_000), (Stage::Up, 630_000)]);
+        assert_eq!(waited.took_ms(), Some(29_000));
+        assert_eq!(boot(&[(Stage::Loader, 2_000)]).took_ms(), None);
+        assert_eq!(
+            boot(&[(Stage::Up, 9_000)]).took_ms(),
+            Some(8_000),
+            "of the others nothing is known"
+        );
     }
 }

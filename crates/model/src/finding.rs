@@ -102,7 +102,7 @@ const fn hours(n: u64) -> Passes {
 kinds! {
     /// The database takes nothing.
     StateNotStored = "state-not-stored", Alarm, Passes::WhenOver,
-        "Free space on the disk that holds /var/lib/bootlace, or check that disk.";
+        "Free space on the disk that holds /var/lib/bootlace, or check that disk; if the database is damaged, stop the boot server and put a backup in its place: bootlace backup restore --replace FILE.";
     /// The disk with the state is full.
     StateDiskFull = "state-disk-full", Alarm, Passes::WhenOver,
         "Free space on the disk that holds /var/lib/bootlace; machines that must write wait until then.";
@@ -216,7 +216,7 @@ kinds! {
         "None is needed: it starts with the initrd for all machines, and is only slower.";
     /// The storage server has a disk of no machine.
     DiskLeft = "disk-left", Notice, Passes::WhenOver,
-        "Add a machine of that name, which has the disk then; removing that machine deletes the disk.";
+        "Add a machine of that name with its network card, which has the disk then; removing that machine deletes the disk.";
     /// The storage server still has the disk of a machine that was removed.
     DiskNotDeleted = "disk-not-deleted", Notice, Passes::WhenOver,
         "Start both servers if they don't run; if they do, fix what the cause names. The disk is then deleted without your help.";

@@ -176,6 +176,10 @@ fn backups_are_kept_until_there_are_newer_ones_and_missed_when_none_is_made() {
     let new = folder.path().join(new);
     let verify = bootlace(root.path(), &["backup", "verify", new.to_str().unwrap()]);
     assert!(verify.status.success(), "{verify:?}");
+    let verify = bootlace(root.path(), &["backup", "verify", folder.path().to_str().unwrap()]);
+    assert!(verify.status.success(), "{verify:?}");
+    let none = bootlace(root.path(), &["backup", "create", "/nowhere", "--keep", "0"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("at least 1 must be kept"), "{none:?}");
 
     let status = || {
         let output = bootlace(root.path(), &["status"]);

@@ -185,7 +185,7 @@ pub fn machine_state(
              storage server again."
                 .to_owned(),
         ),
-        Stage::Up => state(StateWord::Up, up_sentence(boot, last)),
+        Stage::Up => state(StateWord::Up, up_sentence(boot)),
         Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_open => state(
             StateWord::Stuck,
             "It runs, but its system has not told that it is up: probably it hangs while it starts; look at its screen."
@@ -246,8 +246,8 @@ fn why_off(life: Life, disk_open: bool, disk_closed: bool) -> Option<(Option<u64
     }
 }
 
-fn up_sentence(boot: &Boot, up: &StageEvent) -> String {
-    let took_ms = up.at_unix_ms.saturating_sub(boot.started_unix_ms);
+fn up_sentence(boot: &Boot) -> String {
+    let took_ms = boot.took_ms().unwrap_or_default();
     let took = format!("{}.{} s", took_ms / 1000, took_ms % 1000 / 100);
     match &boot.image {
         Some((image, version)) => {

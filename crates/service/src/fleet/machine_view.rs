@@ -105,11 +105,9 @@ impl MachineView {
         })
     }
 
-    /// From the firmware's first packet to the end of the system's start, in milliseconds.
+    /// How long its last boot took, in milliseconds: see [`Boot::took_ms`].
     pub fn took_ms(&self) -> Option<u64> {
-        let boot = self.boot.as_ref()?;
-        let up = boot.stages.iter().find(|event| event.stage == Stage::Up)?;
-        Some(up.at_unix_ms.saturating_sub(boot.started_unix_ms))
+        self.boot.as_ref()?.took_ms()
     }
 }
 

@@ -57,9 +57,8 @@ impl BootTimes {
             times.add(took_ms);
         }
         drop(stages);
-        if stage == Stage::Up {
-            let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-            whole.add(event.at_unix_ms.saturating_sub(boot.started_unix_ms));
+        if let Some(took_ms) = boot.took_ms().filter(|_| stage == Stage::Up) {
+            self.whole.lock().unwrap_or_else(PoisonError::into_inner).add(took_ms);
         }
     }
 

@@ -26,7 +26,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long changes wait once another process has kept the lock for longer than any of ours does.
 const LOCKED_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// It is looked at the room on the disk at the first look, and then at one of so many.
+/// Room is made on the disk at the first look, and then at one of so many.
 const ROOM_INTERVALS: u32 = 10;
 
 /// What is known of the room on the disk.
@@ -294,15 +294,18 @@ impl Writer {
             return;
         }
         self.n_looks += 1;
-        if self.n_looks % ROOM_INTERVALS != 1 {
-            return;
-        }
         let reserve = &self.room.reserve;
-        match reserve.make().and_then(|()| reserve.is_needed()) {
-            Ok(is_needed) => self.room.is_disk_full.store(is_needed, Ordering::Relaxed),
-            Err(error) => tracing::debug!(%error, "no room could be kept on the disk"),
+        let is_due = self.n_looks % ROOM_INTERVALS == 1;
+        if is_due && let Err(error) = reserve.make() {
+            tracing::debug!(%error, "no room could be kept on the disk");
         }
-        self.claim();
+        match reserve.is_needed() {
+            Ok(is_needed) => self.room.is_disk_full.store(is_needed, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "it is not known how full the disk is"),
+        }
+        if is_due {
+            self.claim();
+        }
     }
 
     fn claim(&self) {
