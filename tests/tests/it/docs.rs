@@ -220,7 +220,7 @@ fn pages() -> Result<Vec<PathBuf>> {
     Ok(pages)
 }
 
-/// Blocks that are to be typed: those without a language.
+/// Blocks that are to be typed: those without a language, and of the shell.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut block: Option<String> = None;
