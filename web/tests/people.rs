@@ -567,7 +567,11 @@ async fn a_link_from_the_server_logs_a_browser_in_once() {
     for _ in 0..2 {
         let looked_at = site.get(&Proof::Nothing, path).await;
         assert_eq!(looked_at.status, StatusCode::OK);
-        assert!(looked_at.body.contains("logs you in as root of this server, once"), "{}", looked_at.body);
+        assert!(
+            looked_at.body.contains("logs you in as root of this server, once"),
+            "{}",
+            looked_at.body
+        );
     }
     let done = site.post(&Proof::Nothing, "/login", code).await;
     assert_eq!((done.status, done.location()), (StatusCode::SEE_OTHER, "/"));

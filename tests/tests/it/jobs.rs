@@ -19,13 +19,36 @@ fn import(site: &Site, image: &str) -> Result<Child> {
     Ok(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
 }
 
+fn pid_of(child: &Child) -> Result<Pid> {
+    Ok(Pid::from_raw(child.id().try_into()?))
+}
+
+/// Stops a process in the middle of its job, however fast it is.
+fn stop_at_work(site: &Site, number: u64, process: Pid) -> Result<Value> {
+    loop {
+        kill(process, Signal::SIGSTOP).context("the job has ended before it was seen to run")?;
+        let job = job(site, number)?;
+        let state = job.as_ref().map_or("", |job| job["state"].as_str().unwrap_or_default());
+        ensure!(["", "waiting", "running"].contains(&state), "it ended too early: {job:#?}");
+        if let Some(job) = job.filter(|job| job["state"] == "running") {
+            return Ok(job);
+        }
+        kill(process, Signal::SIGCONT)?;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn job(site: &Site, number: u64) -> Result<Option<Value>> {
+    let jobs: Value = serde_json::from_str(&site.run(&["job", "ls", "--json"])?)?;
+    Ok(jobs.as_array().into_iter().flatten().find(|job| job["number"] == number).cloned())
+}
+
 /// What becomes of a job: its state is so, sooner or later.
 fn wait_for(site: &Site, number: u64, state: &str) -> Result<Value> {
     let end = Instant::now() + SOON;
     loop {
-        let jobs: Value = serde_json::from_str(&site.run(&["job", "ls", "--json"])?)?;
-        let job = jobs.as_array().into_iter().flatten().find(|job| job["number"] == number);
-        if let Some(job) = job.filter(|job| job["state"] == state) {
+        let job = job(site, number)?;
+        if let Some(job) = job.as_ref().filter(|job| job["state"] == state) {
             return Ok(job.clone());
         }
         ensure!(Instant::now() < end, "job {number} is not {state}: {jobs:#}");
@@ -54,10 +77,8 @@ fn an_import_is_a_job_that_can_be_cancelled_and_is_cleaned_up_after_if_it_is_kil
         let server = site.serve()?;
 
         let child = import(&site, &image)?;
-        let job = wait_for(&site, 1, "running")?;
-        // It would be done before a server has stopped.
-        let process = Pid::from_raw(child.id().try_into()?);
-        kill(process, Signal::SIGSTOP)?;
+        let process = pid_of(&child)?;
+        let job = stop_at_work(&site, 1, process)?;
         ensure!(job["what"] == format!("debian from {image}"), "{job:#}");
         // The boot server may go meanwhile, and come back.
         server.stop()?;
@@ -79,7 +100,7 @@ fn an_import_is_a_job_that_can_be_cancelled_and_is_cleaned_up_after_if_it_is_kil
         ensure!(audit.matches("job.cancel").count() == 1, "{audit}");
 
         let mut child = import(&site, &image)?;
-        wait_for(&site, 2, "running")?;
+        stop_at_work(&site, 2, pid_of(&child)?)?;
         child.kill()?;
         child.wait()?;
         let job = wait_for(&site, 2, "died")?;
@@ -168,8 +189,7 @@ fn an_import_that_was_ordered_is_begun_again_after_an_interruption_and_no_more_t
         // The boot server stops in the middle, and another one goes on.
         let number = order(&site, "debian.raw")?;
         let process = process_of(number)?;
-        wait_for(&site, number, "running")?;
-        kill(process, Signal::SIGSTOP)?;
+        stop_at_work(&site, number, process)?;
         let stopping = std::thread::spawn(move || server.stop());
         std::thread::sleep(Duration::from_millis(500));
         kill(process, Signal::SIGCONT)?;
@@ -198,8 +218,7 @@ fn an_import_that_was_ordered_is_begun_again_after_an_interruption_and_no_more_t
         // The server is killed: the process goes on, and tells the next server.
         let number = order(&site, "debian.raw")?;
         let process = process_of(number)?;
-        wait_for(&site, number, "running")?;
-        kill(process, Signal::SIGSTOP)?;
+        stop_at_work(&site, number, process)?;
         server.kill()?;
         wait_for(&site, number, "running")?;
         let server = site.serve()?;
