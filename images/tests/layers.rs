@@ -268,7 +268,7 @@ fn damaged_files_of_a_persistent_disk_are_named() {
         assert!(error.to_string().contains("lab-07 is damaged"), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     };
-    check("layer.toml", b"format = 1", "missing field");
+    check("layer.toml", b"format = 1", "it is not what was written there");
     check("layer.toml", b"\xff", "layer.toml");
     check("data", b"short", "it has 5 bytes instead of 32768");
     check("map", &[0; 8192], "not the map of a write layer");

@@ -76,7 +76,8 @@ impl Service {
         address: Ipv4Addr,
     ) -> Result<(BootId, Box<BootPlan>), Waiting> {
         let mut site = self.site();
-        if let Some(machine) = site.machine_by_mac(mac).filter(|machine| machine.reset_disk) {
+        let resets = |machine: &&Machine| machine.reset_disk && !machine.root.is_foreign();
+        if let Some(machine) = site.machine_by_mac(mac).filter(resets) {
             // Its last boot may have done that while this server was away.
             self.refresh_exports().await;
             self.note_exports().await;
