@@ -227,7 +227,7 @@ fn blocks(text: &str) -> Vec<String> {
     for event in Parser::new(text) {
         match event {
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language)))
-                if language.is_empty() =>
+                if ["", "sh"].contains(&&*language) =>
             {
                 block = Some(String::new());
             }
