@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use images::{Progress, Store, VerifyError};
 use model::{ImageName, ImageVersion, Size};
 use service::jobs::{JobKind, NewJob};
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -60,8 +61,14 @@ pub(super) fn verify(
     }
     let store = Store::open(&paths.images())?;
     let mut versions = store.list()?;
+    // That disks can't be looked at is for check to say.
+    let disks = storage::kept_disks(&paths.state().join("exports.toml"), &paths.layers(), &[]);
+    let needed = disks.map(|disks| disks.stands_on.into_values().collect()).unwrap_or_default();
+    let mut lost = lost_versions(&store, &versions, needed)?;
     for wanted in which {
-        if !versions.iter().any(|version| wanted.means(&version.image, version.version)) {
+        let is_known = versions.iter().any(|it| wanted.means(&it.image, it.version))
+            || lost.keys().any(|(image, number)| wanted.means(image, *number));
+        if !is_known {
             let number = wanted.version.map(|number| format!("/v{number}")).unwrap_or_default();
             bail!("there is no image {}{number}: bootlace image ls shows all", wanted.image);
         }
@@ -70,15 +77,10 @@ pub(super) fn verify(
         which.is_empty() || which.iter().any(|it| it.means(image, number))
     };
     versions.retain(|version| is_meant(&version.image, version.version));
-    // Of these there is nothing to read.
-    let is_listed = |image: &ImageName, number: u32| {
-        versions.iter().any(|it| (&it.image, it.version) == (image, number))
-    };
-    let lost: Vec<String> = store
-        .troubles()?
+    lost.retain(|(image, number), _| is_meant(image, *number));
+    let lost: Vec<String> = lost
         .into_iter()
-        .filter(|((image, number), _)| is_meant(image, *number) && !is_listed(image, *number))
-        .map(|((image, number), trouble)| format!("{image}/v{number}: {}", trouble.why))
+        .map(|((image, number), why)| format!("{image}/v{number}: {why}"))
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let read_at = |version: &ImageVersion| {
@@ -100,6 +102,26 @@ pub(super) fn verify(
     };
     let new = NewJob { kind: JobKind::ImageVerify, what, by };
     as_job(paths, new, |work| verify_now(&store, &versions, &lost, now, work))
+}
+
+/// Versions of which there is nothing to read, and why: those that were given out and are missed, and those that are `needed`,
+/// as disks stand on them, whatever newer ones there are.
+fn lost_versions(
+    store: &Store,
+    there: &[ImageVersion],
+    needed: BTreeSet<(ImageName, u32)>,
+) -> anyhow::Result<BTreeMap<(ImageName, u32), String>> {
+    let mut lost = store.troubles()?;
+    for (image, number) in needed {
+        if let Some(trouble) = store.trouble_of(&image, number) {
+            lost.insert((image, number), trouble);
+        }
+    }
+    let is_there = |image: &ImageName, number: u32| {
+        there.iter().any(|it| (&it.image, it.version) == (image, number))
+    };
+    lost.retain(|(image, number), _| !is_there(image, *number));
+    Ok(lost.into_iter().map(|(version, trouble)| (version, trouble.why)).collect())
 }
 
 /// Returns what became of it, in a sentence.
@@ -150,6 +172,28 @@ fn verify_now(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_is_gone_is_lost_if_it_is_the_newest_or_a_disk_stands_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = [1, 2, 3]
+            .map(|n| format!("[[given]]\nimage = \"debian\"\nversion = {n}\ndigest = \"00\"\n"));
+        std::fs::write(folder.path().join(".numbers.toml"), given.concat()).unwrap();
+        std::fs::create_dir_all(folder.path().join("debian/2")).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let image: ImageName = "debian".parse().unwrap();
+        let lost = |needed: &[u32]| {
+            let needed = needed.iter().map(|number| (image.clone(), *number)).collect();
+            let lost = lost_versions(&store, &[], needed).unwrap();
+            lost.into_keys().map(|(_, number)| number).collect::<Vec<u32>>()
+        };
+        assert_eq!(
+            lost(&[]),
+            [2, 3],
+            "the second is damaged, and of the first there is a newer one"
+        );
+        assert_eq!(lost(&[1]), [1, 2, 3]);
+    }
 
     #[test]
     fn an_image_or_one_of_its_versions_is_meant() {

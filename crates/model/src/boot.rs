@@ -1,10 +1,14 @@
 //! One power-on of one machine, with its stages.
 
-use crate::{ASK_AGAIN, ImageName, MachineName, RootKind};
+use crate::{ImageName, MachineName, RootKind};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 use initcfg::Stage;
 use wire::{Firmware, Mac};
+
+/// After which time a PC that waits in the loader asks again.
+pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 const ASK_AGAIN_MS: u64 = ASK_AGAIN.as_secs() * 1000;
 

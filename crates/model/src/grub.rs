@@ -4,11 +4,10 @@
 //! again until that boots. A loop rather than files that name each other: each `configfile` nests
 //! in the former, and a PC that waits over a week-end would run out of memory.
 
-use crate::{Network, Plan};
+use crate::{ASK_AGAIN, Network, Plan};
 use alloc::string::String;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
-use core::time::Duration;
 use initcfg::RESCUE_ARCHIVE_PATH;
 
 /// The first file that GRUB asks for, by TFTP.
@@ -17,10 +16,7 @@ pub const ENTRY_PATH: &str = "/grub/grub.cfg";
 /// The file that is rendered for the machine that asks, by TFTP.
 pub const MACHINE_PATH: &str = "/grub/machine.cfg";
 
-/// After which time a PC that waits in the loader asks again.
-pub const ASK_AGAIN: Duration = Duration::from_secs(ASK_AGAIN_SECONDS);
-
-const ASK_AGAIN_SECONDS: u64 = 10;
+const ASK_AGAIN_SECONDS: u64 = ASK_AGAIN.as_secs();
 
 /// What [`ENTRY_PATH`] holds. Needs the GRUB modules `echo`, `sleep`, `test`, `configfile`, `serial` and
 /// `terminal`. Messages go to the serial port too, where there is one.

@@ -28,7 +28,7 @@ mod size;
 mod uuid;
 mod write_mode;
 
-pub use boot::{Boot, BootId, StageEvent};
+pub use boot::{ASK_AGAIN, Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use disk_meant::{DiskFound, DiskMeant};
 pub use disk_owner::DiskOwner;
@@ -38,7 +38,7 @@ pub use export::{
     StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{ASK_AGAIN, ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
+pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{
