@@ -42,20 +42,12 @@ pub(crate) fn look(folder: &Path, n_kept: usize, now: Timestamp) -> io::Result<K
     let mut kept = Kept::default();
     let this = name(now);
     let mut ours = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let Some(found) =
-            file_name.to_str().filter(|_| entry.file_type().is_ok_and(|it| it.is_file()))
-        else {
-            continue;
-        };
-        if is_ours(found) {
-            if found > this.as_str() { &mut kept.ahead } else { &mut ours }.push(entry.path());
-        } else if new_file::unfinished(found).is_some_and(is_ours)
-            && new_file::is_abandoned(&entry.path())
+    for (found, path) in files(folder)? {
+        if is_ours(&found) {
+            if found > this { &mut kept.ahead } else { &mut ours }.push(path);
+        } else if new_file::unfinished(&found).is_some_and(is_ours) && new_file::is_abandoned(&path)
         {
-            kept.unfinished.push(entry.path());
+            kept.unfinished.push(path);
         }
     }
     ours.sort_unstable();
@@ -70,14 +62,22 @@ pub(crate) fn look(folder: &Path, n_kept: usize, now: Timestamp) -> io::Result<K
 /// # Errors
 /// It can't be listed.
 pub(crate) fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
-    let mut newest = None;
+    let ours = files(folder)?.into_iter().filter(|(name, _)| is_ours(name));
+    Ok(ours.map(|(_, path)| path).max())
+}
+
+/// Files in a folder, by name; links and folders are none.
+fn files(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_ours) && entry.file_type()?.is_file() {
-            newest = newest.max(Some(entry.path()));
+        if let Ok(name) = entry.file_name().into_string()
+            && entry.file_type()?.is_file()
+        {
+            files.push((name, entry.path()));
         }
     }
-    Ok(newest)
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -46,12 +46,8 @@ pub(super) fn as_job(
     new: NewJob,
     work: impl FnOnce(&mut Work) -> anyhow::Result<String>,
 ) -> anyhow::Result<()> {
-    let (jobs, clock, stop) = (Jobs::in_folder(paths.jobs()), Clock::system(), Stop::default());
-    let runtime = super::runtime()?;
-    {
-        let _in_runtime = runtime.enter();
-        stop_by_signals(&stop)?;
-    }
+    let (jobs, clock) = (Jobs::in_folder(paths.jobs()), Clock::system());
+    let (stop, runtime) = stopped_by_signals()?;
     jobs.settle(clock.now());
     let worker = jobs.begin(new, clock, &stop).context("this is not shown as a job");
     let worker = worker.map_err(|error| writeln!(std::io::stderr(), "note: {error:#}")).ok();
@@ -67,12 +63,8 @@ pub(super) fn do_order(
     number: u64,
     work: impl FnOnce(ImportOrder, &mut Work) -> anyhow::Result<String>,
 ) -> anyhow::Result<()> {
-    let (jobs, clock, stop) = (Jobs::in_folder(paths.jobs()), Clock::system(), Stop::default());
-    let runtime = super::runtime()?;
-    {
-        let _in_runtime = runtime.enter();
-        stop_by_signals(&stop)?;
-    }
+    let (jobs, clock) = (Jobs::in_folder(paths.jobs()), Clock::system());
+    let (stop, runtime) = stopped_by_signals()?;
     let (worker, order) = jobs.take(number, clock, &stop)?;
     let doing = Work { stop, worker: Some(worker), shown: None, _runtime: runtime };
     do_job(doing, IfStopped::BeginsAgain, |doing| work(order, doing))
@@ -151,6 +143,16 @@ pub(super) const fn word(step: Step) -> &'static str {
     }
 }
 
+/// What signals stop, as long as the runtime lives.
+fn stopped_by_signals() -> anyhow::Result<(Stop, Runtime)> {
+    let (stop, runtime) = (Stop::default(), super::runtime()?);
+    {
+        let _in_runtime = runtime.enter();
+        stop_by_signals(&stop)?;
+    }
+    Ok((stop, runtime))
+}
+
 /// The first signal stops the work, which then removes what it has made; the second ends the program, and what
 /// stays is removed when the store is opened next.
 fn stop_by_signals(stop: &Stop) -> std::io::Result<()> {
@@ -187,11 +189,7 @@ mod tests {
     #[test]
     fn each_signal_that_ends_programs_stops_an_import_first() {
         for end in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
-            let (stop, runtime) = (Stop::default(), super::super::runtime().unwrap());
-            {
-                let _in_runtime = runtime.enter();
-                stop_by_signals(&stop).unwrap();
-            }
+            let (stop, _runtime) = stopped_by_signals().unwrap();
             raise(end).unwrap();
             let is_told = (0..200).any(|_| {
                 std::thread::sleep(Duration::from_millis(10));

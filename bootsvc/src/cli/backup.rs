@@ -149,6 +149,7 @@ struct Made {
     is_complete: bool,
 }
 
+/// Makes a backup in a new file.
 fn save(paths: &Paths, file: &Path) -> anyhow::Result<Made> {
     let shown = file.display();
     if file.symlink_metadata().is_ok() {
