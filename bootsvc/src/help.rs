@@ -41,6 +41,7 @@ pages!(
     "how-to/share-a-disk",
     "how-to/build-an-initrd",
     "how-to/back-up-and-restore",
+    "how-to/find-out-what-is-wrong",
     "how-to/full-disk",
     "how-to/alerts",
     "how-to/monitoring",

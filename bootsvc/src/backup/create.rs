@@ -105,6 +105,14 @@ pub(crate) fn create<W: Write>(
     Ok(Saved { out, manifest, n_machines, left_out })
 }
 
+/// Checks each page of the database, in a copy of it; how many machines it has. The boot server may run.
+///
+/// # Errors
+/// It is damaged, or can't be copied.
+pub(crate) fn check_state(paths: &Paths) -> anyhow::Result<u64> {
+    Ok(service::check_database(copy_state(paths)?.path())?)
+}
+
 fn entry(kind: Kind, name: &str, source: &Path) -> anyhow::Result<BackupFile> {
     let about = fs::metadata(source).with_context(|| format!("can't read {}", source.display()))?;
     if !about.is_file() {

@@ -4,7 +4,7 @@ mod create;
 mod restore;
 pub(crate) mod rotation;
 
-pub(crate) use create::{Saved, create};
+pub(crate) use create::{Saved, check_state, create};
 pub(crate) use restore::restore;
 
 use crate::scratch;

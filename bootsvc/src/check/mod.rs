@@ -5,6 +5,8 @@ mod ours;
 mod ports;
 mod state;
 
+pub(crate) use ours::{Ours, Server};
+
 use crate::boot::grub_images;
 use crate::config::Config;
 use crate::network::network;
@@ -12,7 +14,6 @@ use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::web_tls::{WebTls, fingerprint};
 use anyhow::Context as _;
-use ours::Ours;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -27,6 +28,28 @@ pub(crate) enum Verdict {
     Wrong(String),
     /// This user may not look at it.
     Unseen(String),
+}
+
+impl Verdict {
+    /// Its word for programs, and what is told.
+    pub(crate) fn in_words(&self) -> (&'static str, &str) {
+        match self {
+            Self::Right(text) => ("ok", text),
+            Self::Better(text) => ("note", text),
+            Self::Wrong(text) => ("wrong", text),
+            Self::Unseen(text) => ("unseen", text),
+        }
+    }
+
+    /// As a line for people.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Right(text) => format!("ok    {text}"),
+            Self::Better(text) => format!("note  {text}"),
+            Self::Wrong(text) => format!("WRONG {text}"),
+            Self::Unseen(text) => format!("?     can't look, for lack of permission: {text}"),
+        }
+    }
 }
 
 impl From<Result<String, String>> for Verdict {

@@ -17,13 +17,15 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Both servers.
-pub(super) struct Ours {
-    pub(super) boot: Server,
-    pub(super) storage: Server,
+pub(crate) struct Ours {
+    pub(crate) boot: Server,
+    pub(crate) storage: Server,
+    /// Of which version the storage server is; `None`: none tells.
+    pub(crate) storage_version: Option<String>,
 }
 
 /// What is known of one.
-pub(super) enum Server {
+pub(crate) enum Server {
     /// It does not run.
     Absent,
     /// It runs, as this process if it tells.
@@ -35,14 +37,19 @@ pub(super) enum Server {
 }
 
 impl Ours {
-    pub(super) fn find(paths: &Paths) -> Self {
+    pub(crate) fn find(paths: &Paths) -> Self {
         let (boot, storage) = (paths.boot_socket(), paths.storage_socket());
+        let mut storage_version = None;
         Self {
             boot: Server::at(&boot, |stream| Server::Runs(peer(stream))),
             storage: Server::at(&storage, |stream| match health(stream) {
-                Ok(health) => Server::Runs(health.pid.or_else(|| peer(stream))),
+                Ok(health) => {
+                    storage_version = Some(health.version).filter(|it| !it.is_empty());
+                    Server::Runs(health.pid.or_else(|| peer(stream)))
+                }
                 Err(_) => Server::Hangs(peer(stream)),
             }),
+            storage_version,
         }
     }
 
@@ -84,7 +91,8 @@ impl Server {
         }
     }
 
-    fn process(&self) -> Option<u32> {
+    /// The process that it is.
+    pub(crate) fn process(&self) -> Option<u32> {
         match self {
             Self::Runs(process) | Self::Hangs(process) => *process,
             Self::Absent | Self::Unseen => None,

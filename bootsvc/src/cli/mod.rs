@@ -5,10 +5,13 @@ mod as_job;
 mod backup;
 #[cfg(test)]
 mod book;
+mod debug;
+mod doctor;
 mod help;
 mod image;
 mod initrd;
 mod job;
+mod logs;
 mod machine;
 mod manual;
 mod nagios;
@@ -30,6 +33,7 @@ use hyper::StatusCode;
 use model::{ParseChoiceError, RootKind, Setting, WriteMode};
 use output::{advise, note, plain, say, table};
 use service::Unwritable;
+use status::count;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,16 +52,23 @@ const GLOBAL: usize = 900;
 /// Then switch on a PC with network boot.
 #[derive(Parser)]
 #[command(name = "bootlace", version = version(), verbatim_doc_comment, max_term_width = 100)]
-#[command(disable_help_subcommand = true)]
-// Without empty lines before the commands, so that it fits a screen.
-#[command(help_template = "{about}\n{usage-heading} {usage}\n{all-args}")]
+#[command(disable_help_subcommand = true, disable_version_flag = true)]
+// With few empty lines, so that it fits a screen.
+#[command(
+    help_template = "{about}\n{usage-heading} {usage}\nCommands:\n{subcommands}\nOptions:\n{options}"
+)]
 struct Cli {
     /// Keep all configuration and state below DIR, for trials
     #[arg(long, value_name = "DIR", default_value = "/", global = true, display_order = GLOBAL)]
     root: PathBuf,
     /// Log more; give it twice to log what libraries say, too
+    // Who looks for it looks longer.
     #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = GLOBAL)]
+    #[arg(hide_short_help = true)]
     verbose: u8,
+    /// Print version
+    #[arg(short = 'V', long, display_order = GLOBAL, action = clap::ArgAction::Version, hide_short_help = true)]
+    version: (),
     #[command(subcommand)]
     command: Command,
 }
@@ -88,6 +99,11 @@ enum Command {
     },
     /// Show machines, their boots, and what needs attention
     Status(status::Status),
+    Doctor(doctor::Doctor),
+    Logs(logs::Logs),
+    /// Collect what a maintainer must know, without secrets
+    #[command(subcommand)]
+    Debug(debug::Debug),
     Nagios(nagios::Nagios),
     /// Save the site in one file, and restore it
     #[command(subcommand)]
@@ -157,7 +173,7 @@ pub fn run() -> ExitCode {
         Command::Share(_) => Program::Share,
         _ => Program::Command,
     };
-    let ration = log::start(program, cli.verbose);
+    let ration = log::start(program, cli.verbose, &cli.root);
     let paths = Paths::under(&cli.root);
     if let (Program::Server | Program::Command, Err(error)) = (program, paths.check_length()) {
         let _ = writeln!(io::stderr(), "bootlace: {error}");
@@ -173,6 +189,9 @@ pub fn run() -> ExitCode {
         Command::Check { configured: true } => server::check_configured(&paths),
         Command::Check { configured: false } => server::check(&paths),
         Command::Status(status) => status.run(&paths),
+        Command::Doctor(doctor) => doctor.run(&paths),
+        Command::Logs(logs) => logs.run(&paths),
+        Command::Debug(debug) => debug.run(&paths),
         Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
         Command::Job(job) => job.run(&paths),

@@ -143,14 +143,7 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     let n_bad = findings.iter().filter(|finding| matches!(finding, Verdict::Wrong(_))).count();
     let n_unseen = findings.iter().filter(|it| matches!(it, Verdict::Unseen(_))).count();
     for finding in findings {
-        match finding {
-            Verdict::Right(text) => advise(paths, &format!("ok    {text}")),
-            Verdict::Better(text) => advise(paths, &format!("note  {text}")),
-            Verdict::Wrong(text) => advise(paths, &format!("WRONG {text}")),
-            Verdict::Unseen(text) => {
-                advise(paths, &format!("?     can't look, for lack of permission: {text}"));
-            }
-        }
+        advise(paths, &finding.line());
     }
     let wrong = match n_bad {
         0 => None,

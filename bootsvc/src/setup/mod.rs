@@ -286,7 +286,7 @@ pub(crate) fn start(paths: &Paths) -> anyhow::Result<()> {
     while !boot_socket::is_answered(&paths.boot_socket()) {
         ensure!(
             Instant::now() < end,
-            "the boot server does not answer after {} s: journalctl -u bootlace -u bootlace-storage says why",
+            "the boot server does not answer after {} s: bootlace logs says why",
             START_WITHIN.as_secs()
         );
         std::thread::sleep(Duration::from_millis(200));

@@ -96,6 +96,11 @@ impl Answer {
         Ok(Self { status, body, version })
     }
 
+    /// Of which version the server is, if it says so.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
     /// What is in it, if what was asked is done.
     pub(super) fn read<T: DeserializeOwned>(self) -> anyhow::Result<T> {
         if self.status.is_success() {

@@ -128,6 +128,16 @@ impl Site {
         self.ask(Method::GET, url, None, DEADLINE)
     }
 
+    /// Of which version the boot server is; `None`: none runs, or it does not say.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) fn server_version(&self) -> anyhow::Result<Option<String>> {
+        let Way::Server(_) = &self.way else { return Ok(None) };
+        let answer = self.answer(Method::GET, "/api/v1/status", None, DEADLINE)?;
+        Ok(answer.version().map(str::to_owned))
+    }
+
     /// Has something done.
     ///
     /// # Errors
@@ -160,6 +170,16 @@ impl Site {
         body: Option<Vec<u8>>,
         deadline: Duration,
     ) -> anyhow::Result<T> {
+        self.answer(method, url, body, deadline)?.read()
+    }
+
+    fn answer(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Vec<u8>>,
+        deadline: Duration,
+    ) -> anyhow::Result<Answer> {
         let mut request = Request::builder().method(method).uri(url).header(HOST, "localhost");
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -170,7 +190,7 @@ impl Site {
                 let first = first.borrow_mut().take();
                 let stream = first.map_or_else(|| connect(&self.paths), |first| Ok(Some(first)))?;
                 let stream = stream.context("the boot server has ended meanwhile")?;
-                self.runtime.block_on(connection::exchange(stream, request, deadline))?.read()
+                self.runtime.block_on(connection::exchange(stream, request, deadline))
             }
             Way::Here(here) => {
                 let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
@@ -181,12 +201,11 @@ impl Site {
                 let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
                 request.extensions_mut().insert(ConnectInfo(us));
                 let router = TowerToHyperService::new(here.router.clone());
-                let answer = self.runtime.block_on(async {
+                self.runtime.block_on(async {
                     let response = hyper::service::Service::call(&router, request).await;
                     let Ok(response) = response;
                     Answer::receive(response).await
-                });
-                answer?.read()
+                })
             }
         }
     }

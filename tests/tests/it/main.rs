@@ -42,6 +42,7 @@ mod setup;
 mod terminal;
 mod tftp;
 mod tidy;
+mod trouble;
 mod two_addresses;
 mod unwritable;
 mod vlan;

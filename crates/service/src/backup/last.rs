@@ -25,7 +25,22 @@ pub fn note_backup(database: &Path, made_unix: u64) -> io::Result<()> {
     fs::rename(new, note)
 }
 
-/// When the last one was made; `None` if none is made again and again.
+/// When the last one was made, in seconds since 1970; `None` if none is made again and again.
+///
+/// # Errors
+/// What is noted can't be read, or is no time.
+pub fn newest_backup(database: &Path) -> io::Result<Option<u64>> {
+    match fs::read_to_string(note(database)) {
+        Ok(text) => match text.trim().parse() {
+            Ok(made_unix) => Ok(Some(made_unix)),
+            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no time")),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, with what can't be read taken for none.
 pub(crate) fn last_backup(database: &Path) -> Option<u64> {
-    fs::read_to_string(note(database)).ok()?.trim().parse().ok()
+    newest_backup(database).ok().flatten()
 }

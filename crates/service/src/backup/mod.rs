@@ -10,8 +10,8 @@ mod read;
 mod write;
 
 pub use error::BackupError;
-pub use last::note_backup;
 pub(crate) use last::{LAST_BACKUP_MAX_SECONDS, last_backup};
+pub use last::{newest_backup, note_backup};
 pub use manifest::{BackupFile, Kind, Manifest};
 pub use read::read_backup;
 pub use write::{digest, write_backup};
