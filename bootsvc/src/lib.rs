@@ -9,7 +9,6 @@ mod check;
 pub mod cli;
 mod config;
 mod doctor;
-mod help;
 mod log;
 pub mod net;
 mod network;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod book;
 mod commands;
 mod front;
 mod guard;
@@ -65,6 +66,8 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .route("/jobs", get(pages::jobs::show_all))
         .route("/jobs/{number}", get(pages::jobs::show))
         .route("/jobs/{number}/cancel", post(pages::jobs::cancel))
+        .route("/help", get(pages::help::contents))
+        .route("/help/{page}", get(pages::help::show))
         .route("/metrics", get(metrics::show))
         .route("/healthz", get(health::is_alive))
         .route("/readyz", get(health::is_ready))

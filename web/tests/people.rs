@@ -187,6 +187,8 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/jobs", READ),
     ("GET", "/jobs/{number}", READ),
     ("POST", "/jobs/{number}/cancel", ADMIN),
+    ("GET", "/help", READ),
+    ("GET", "/help/{page}", READ),
     ("GET", "/metrics", READ),
     ("GET", "/healthz", OPEN),
     ("GET", "/readyz", OPEN),
@@ -300,7 +302,8 @@ async fn each_route_does_for_each_what_he_may_and_no_more() {
             .replace("{name}", "nothing")
             .replace("{mac}", "02:00:00:00:00:01")
             .replace("{id}", "999999")
-            .replace("{number}", "999999");
+            .replace("{number}", "999999")
+            .replace("{page}", "nothing");
         let path = path.strip_suffix('/').filter(|it| !it.is_empty()).unwrap_or(&path).to_owned();
         // It would be a wrong password, which makes others wait.
         if (method, pattern) == ("POST", "/login") {

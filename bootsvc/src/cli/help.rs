@@ -1,16 +1,10 @@
 //! `bootlace help`
 
 use super::{Cli, Refused, advise, say};
-use crate::help::{PAGES, Page};
 use crate::paths::Paths;
 use clap::{Args, CommandFactory as _};
 use hyper::StatusCode;
-
-/// Lines that a search shows of one page.
-const LINES_MAX: usize = 8;
-
-/// Characters of such a line.
-const CHARS_MAX: usize = 300;
+use web::book::{self, PAGES, Page};
 
 /// Show a page of the book, or look for words of a screen in it
 ///
@@ -55,32 +49,23 @@ fn list() {
 }
 
 fn find(words: &[String]) -> anyhow::Result<()> {
-    // Somebody may have quoted them.
-    let words: Vec<String> =
-        words.iter().flat_map(|word| word.split_whitespace()).map(str::to_owned).collect();
-    let mut is_found = false;
-    for page in PAGES {
-        let lines = page.lines_with(&words);
-        if lines.is_empty() {
-            continue;
+    let words = words.join(" ");
+    let found = book::search(&words);
+    if found.is_empty() {
+        return Err(not_found(format!(
+            "no line of the book has all of these words: {words}. Try fewer of them"
+        )));
+    }
+    for found in found {
+        say(format!("{} (bootlace help {})", found.page.title(), found.page.topic));
+        for (heading, line) in found.lines {
+            say(format!("  {heading}: {line}"));
         }
-        is_found = true;
-        say(format!("{} (bootlace help {})", page.title(), page.topic));
-        for (heading, line) in lines.iter().take(LINES_MAX) {
-            let short: String = line.trim().chars().take(CHARS_MAX).collect();
-            say(format!("  {heading}: {short}"));
-        }
-        if let Some(n) = lines.len().checked_sub(LINES_MAX).filter(|&n| n > 0) {
-            say(format!("  and {n} more lines"));
+        if found.n_more > 0 {
+            say(format!("  and {} more lines", found.n_more));
         }
     }
-    match is_found {
-        true => Ok(()),
-        false => Err(not_found(format!(
-            "no line of the book has all of these words: {}. Try fewer of them",
-            words.join(" ")
-        ))),
-    }
+    Ok(())
 }
 
 fn of_command(words: &[String]) -> anyhow::Result<()> {

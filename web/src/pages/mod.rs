@@ -7,6 +7,7 @@ pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod discovered;
 pub(crate) mod findings;
+pub(crate) mod help;
 pub(crate) mod images;
 pub(crate) mod incoming;
 pub(crate) mod jobs;

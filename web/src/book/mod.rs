@@ -1,22 +1,29 @@
 //! The book, as it is in the program: for servers that have no way to the Internet, and people who stand at one.
 
+mod html;
+
+/// Lines that a search shows of one page.
+const LINES_MAX: usize = 8;
+
+/// Characters of such a line.
+const CHARS_MAX: usize = 300;
+
 /// A page of the book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Page {
-    /// By what it is asked for: its file without `.md`.
-    pub(crate) topic: &'static str,
+pub struct Page {
+    /// Its file below `docs`, without `.md`.
+    path: &'static str,
+    /// By what it is asked for: what stands behind the last slash of it.
+    pub topic: &'static str,
     /// Markdown.
-    pub(crate) text: &'static str,
+    pub text: &'static str,
 }
 
 macro_rules! pages {
     ($($path:literal),* $(,)?) => {
         /// Those that people use, in the order of the book. Decisions are for developers.
-        pub(crate) const PAGES: &[Page] =
-            &[$(Page { topic: topic($path), text: include_str!(concat!("../../docs/", $path, ".md")) }),*];
-
-        #[cfg(test)]
-        const PATHS: &[&str] = &[$($path),*];
+        pub const PAGES: &[Page] =
+            &[$(Page { path: $path, topic: topic($path), text: include_str!(concat!("../../../docs/", $path, ".md")) }),*];
     };
 }
 
@@ -77,23 +84,24 @@ const fn topic(path: &'static str) -> &'static str {
 
 impl Page {
     /// The page of this topic.
-    pub(crate) fn of(topic: &str) -> Option<Self> {
+    pub fn of(topic: &str) -> Option<Self> {
         let topic = topic.trim_end_matches(".md").to_ascii_lowercase();
         PAGES.iter().copied().find(|page| page.topic == topic)
     }
 
     /// Its heading.
-    pub(crate) fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         self.text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or(self.topic)
     }
 
-    /// Lines in which all of the words stand, each with the heading above it.
-    pub(crate) fn lines_with(self, words: &[String]) -> Vec<(&'static str, &'static str)> {
-        let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    /// Lines in which all of the words, which are in lower case, stand, each with the heading above it.
+    fn lines_with(self, words: &[String]) -> Vec<(&'static str, &'static str)> {
         let mut heading = self.title();
         let mut found = Vec::new();
+        let mut is_code = false;
         for line in self.text.lines() {
-            if line.starts_with('#') {
+            is_code ^= line.trim_start().starts_with("```");
+            if line.starts_with('#') && !is_code {
                 heading = line.trim_start_matches('#').trim();
             }
             let small = line.to_lowercase();
@@ -105,21 +113,48 @@ impl Page {
     }
 }
 
+/// Where words were found on a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The page.
+    pub page: Page,
+    /// The first lines, each below the heading that it has on the page.
+    pub lines: Vec<(&'static str, String)>,
+    /// Lines beyond these.
+    pub n_more: usize,
+}
+
+/// Lines in which all words of `words` stand, page by page, in the order of the book.
+pub fn search(words: &str) -> Vec<Found> {
+    let mut words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
+    words.sort();
+    words.dedup();
+    if words.is_empty() {
+        return Vec::new();
+    }
+    let of_page = |page: &Page| {
+        let all = page.lines_with(&words);
+        let short = |line: &str| line.trim().chars().take(CHARS_MAX).collect();
+        let first = all.iter().take(LINES_MAX);
+        let lines: Vec<_> = first.map(|(heading, line)| (*heading, short(line))).collect();
+        let n_more = all.len() - lines.len();
+        (!lines.is_empty()).then_some(Found { page: *page, lines, n_more })
+    };
+    PAGES.iter().filter_map(of_page).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use model::FindingKind;
-    use std::path::Path;
 
     fn is_found(words: &str) -> bool {
-        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-        PAGES.iter().any(|page| !page.lines_with(&words).is_empty())
+        !search(words).is_empty()
     }
 
     #[test]
     fn all_pages_of_the_book_are_in_the_program() {
-        let summary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SUMMARY.md");
-        let summary = std::fs::read_to_string(summary).unwrap();
+        let summary = include_str!("../../../docs/SUMMARY.md");
         let of_book: Vec<&str> = summary
             .split("](")
             .filter_map(|rest| rest.split_once(".md)"))
@@ -127,9 +162,10 @@ mod tests {
             .filter(|path| !path.starts_with("decisions/"))
             .collect();
         for path in &of_book {
-            assert!(PATHS.contains(path), "{path} is in docs/SUMMARY.md, and not in help.rs");
+            let is_here = PAGES.iter().any(|page| page.path == *path);
+            assert!(is_here, "{path} is in docs/SUMMARY.md, and not in web/src/book/mod.rs");
         }
-        assert_eq!(of_book.len(), PATHS.len());
+        assert_eq!(of_book.len(), PAGES.len());
         for page in PAGES {
             assert_eq!(Page::of(page.topic), Some(*page), "two pages are called {}", page.topic);
         }
@@ -154,13 +190,16 @@ mod tests {
             "TFTP timeout",
             "NBP file downloaded successfully",
         ] {
-            let symptoms = Page::of("symptoms").unwrap();
-            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-            assert!(!symptoms.lines_with(&words).is_empty(), "{words:?}");
+            let found = search(words);
+            assert!(found.iter().any(|found| found.page.topic == "symptoms"), "{words}");
         }
         for kind in FindingKind::ALL {
             assert!(is_found(kind.word()), "{kind}");
         }
+        assert!(!is_found("") && !is_found(" ") && !is_found("such words are nowhere"));
+        // A line that begins with # in a block of code is no heading.
+        let headings = PAGES.iter().flat_map(|page| page.lines_with(&[]));
+        assert!(headings.into_iter().all(|(heading, _)| !heading.contains("prints")));
         // Stages and messages of ours are on that page, which another test compares with the code.
         assert!(Page::of("messages").is_some());
     }
