@@ -55,6 +55,7 @@ pages!(
     "how-to/scripts",
     "booting",
     "threat-model",
+    "comparison",
     "operating",
     "findings",
     "symptoms",
