@@ -1,13 +1,15 @@
 //! The sockets of the web page.
 
 use crate::boot_socket;
+use crate::config::WebConfig;
 use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
 use crate::net::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
 use crate::net::{self, Handed};
 use crate::systemd;
 use anyhow::Context;
-use axum::Router;
+use axum::routing::get;
+use axum::{Json, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
@@ -45,6 +47,24 @@ pub(crate) async fn listener(
         .with_context(|| format!("can't show the web page on {address}"))
 }
 
+/// Where commands are told the address of the pages.
+pub(crate) const ADDRESS: &str = "/local/pages";
+
+/// The address of the pages, as a browser on this host or, if there is a name, any other calls them.
+pub(crate) fn address(web: &WebConfig, listen: SocketAddr, is_encrypted: bool) -> String {
+    let scheme = if is_encrypted { "https" } else { "http" };
+    match (listen.ip().is_unspecified(), web.names.first()) {
+        (false, _) => format!("{scheme}://{listen}"),
+        (true, Some(name)) => format!("{scheme}://{name}:{}", listen.port()),
+        (true, None) => format!("{scheme}://localhost:{}", listen.port()),
+    }
+}
+
+/// What tells commands this address.
+pub(crate) fn told(address: String) -> Router {
+    Router::new().route(ADDRESS, get(async move || Json(address.clone())))
+}
+
 /// Shows pages until `stop`, and `local`, which is more, to commands on this host.
 pub(crate) async fn run(
     door: Door<impl FnMut()>,
@@ -53,20 +73,29 @@ pub(crate) async fn run(
     (service, names): (Service, &[String]),
     stop: CancellationToken,
 ) {
+    let pages = show(door, tls, web::router(service, names), stop.clone());
+    tokio::join!(pages, boot_socket::serve(commands, local, stop));
+}
+
+/// Shows these pages until `stop`. Each request has a [`Browser`] in its extensions.
+pub(crate) async fn show(
+    door: Door<impl FnMut()>,
+    tls: Option<Arc<Credentials>>,
+    pages: Router,
+    stop: CancellationToken,
+) {
     let places_max = Share::Pages.clients_max(CONNECTIONS_MAX);
     let places = Places::new(Limits { places_max, ..LIMITS }, Instant::now());
-    let (router, is_encrypted) = (web::router(service, names), tls.is_some());
+    let is_encrypted = tls.is_some();
     let service = move |peer: SocketAddr| {
         let browser = Browser { address: peer.ip().to_canonical(), is_encrypted };
-        let pages = TowerToHyperService::new(router.clone());
+        let pages = TowerToHyperService::new(pages.clone());
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(browser);
             pages.call(request)
         })
     };
-    let pages =
-        HttpServer::for_browsers(door, places, tls).run(PagesDoorkeeper, service, stop.clone());
-    tokio::join!(pages, boot_socket::serve(commands, local, stop));
+    HttpServer::for_browsers(door, places, tls).run(PagesDoorkeeper, service, stop).await;
 }
 
 /// Who may look: the page itself looks at what he wants.

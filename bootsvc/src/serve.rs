@@ -130,7 +130,7 @@ pub(crate) async fn run(
     }
     let web_tls = WebTls::of(&config.web, paths, pages_address)?;
     let files = web_tls.files(&config.web, pages_address)?;
-    let scheme = if files.is_some() { "https" } else { "http" };
+    let pages_url = pages::address(&config.web, pages_address, files.is_some());
     let credentials = Credentials::from(files).context("the web page can't be shown by TLS")?;
     let boot_socket = paths.boot_socket();
     let admins = privileges::admins(config)?;
@@ -193,7 +193,8 @@ pub(crate) async fn run(
     tasks.spawn(boot::http::run(http_door, http, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
-    let local = boot_socket::router(service.clone(), paths.for_copies());
+    let local = boot_socket::router(service.clone(), paths.for_copies())
+        .merge(pages::told(pages_url.clone()));
     let link = if is_up { login_link(&service).await } else { None };
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());
@@ -209,11 +210,11 @@ pub(crate) async fn run(
         interface = config.network.interface,
         %server,
         loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}"),
-        "boot server ready; the web page is {scheme}://{pages_address}/"
+        "boot server ready; the web page is {pages_url}/"
     );
     if let Some(path) = link {
         // Not into the log, which others may read.
-        let url = format!("{scheme}://{pages_address}{path}");
+        let url = format!("{pages_url}{path}");
         let _ = writeln!(std::io::stdout(), "There is no account yet. To log in, open {url}");
     }
     systemd::ready("boot server ready");

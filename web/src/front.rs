@@ -14,7 +14,6 @@ use service::{
 };
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// Where figures for Prometheus are.
 const METRICS: &str = "/metrics";
@@ -32,12 +31,11 @@ pub struct Browser {
 #[derive(Clone)]
 pub(crate) struct Front {
     service: Service,
-    pub(crate) names: Arc<[String]>,
 }
 
 impl Front {
-    pub(crate) fn new(service: Service, names: &[String]) -> Self {
-        Self { service, names: names.into() }
+    pub(crate) fn new(service: Service) -> Self {
+        Self { service }
     }
 
     /// Logs a browser in.
@@ -100,7 +98,7 @@ const fn cookie_name(browser: Browser) -> &'static str {
     if browser.is_encrypted { "__Host-session" } else { "session" }
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let all = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))

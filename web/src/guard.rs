@@ -1,6 +1,5 @@
 //! What holds for every answer: who may ask, and what browsers may do with it.
 
-use crate::front::Front;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
@@ -10,18 +9,23 @@ use axum::http::header::{
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// No scripts, no frames, nothing from elsewhere. Icons are part of the style sheet.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Refuses foreign names and adds the security headers.
-pub(crate) async fn guard(State(front): State<Front>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(
+    State(names): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
     // A page of a stranger whose name leads to our address could read everything here (DNS rebinding);
     // the browser then sends that name.
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
     let mut response = match host {
-        Some(host) if !is_own_name(host, &front.names) => (
+        Some(host) if !is_own_name(host, &names) => (
             StatusCode::MISDIRECTED_REQUEST,
             "This is a Bootlace server. It answers only to its IP address, localhost, its own host name, and the \
              names below [web] in its configuration: open the page under one of those.\n",

@@ -14,6 +14,7 @@ mod local;
 mod metrics;
 mod pages;
 mod problem;
+pub mod setup;
 mod text;
 mod timeline;
 mod upload;
@@ -29,6 +30,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use front::Front;
 use service::Service;
+use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 
@@ -39,7 +41,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 ///
 /// `names` are those by which browsers may call it beside addresses, `localhost` and the host's own name.
 pub fn router(service: Service, names: &[String]) -> Router {
-    let front = Front::new(service.clone(), names);
+    let front = Front::new(service.clone());
     Router::new()
         .route("/", get(pages::overview::show))
         .route("/login", get(pages::login::show).post(pages::login::log_in))
@@ -77,7 +79,7 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .layer(from_fn_with_state(service, commands::complete))
         .layer(from_fn_with_state(front.clone(), front::identify))
         .layer(CsrfLayer::new())
-        .layer(from_fn_with_state(front.clone(), guard::guard))
+        .layer(from_fn_with_state(Arc::from(names), guard::guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(map_response(problem::in_our_words))
         .layer(CatchPanicLayer::new())

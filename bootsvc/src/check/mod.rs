@@ -7,6 +7,7 @@ mod state;
 
 pub(crate) use ours::{Ours, Server};
 
+use crate::alerts::ways;
 use crate::boot::grub_images;
 use crate::config::Config;
 use crate::network::network;
@@ -15,6 +16,7 @@ use crate::privileges::{self, Trouble};
 use crate::web_tls::{WebTls, fingerprint};
 use anyhow::Context as _;
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use wire::error_chain;
@@ -114,6 +116,7 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         Ok(text) => right(text),
         Err(error) => viewer.failed(error.as_ref()),
     });
+    findings.extend(alerts(config));
     findings.push(match grub_images::check() {
         Ok(version) => right(format!("loaders can be made by {version}")),
         Err(error) => viewer.failed(&error),
@@ -159,6 +162,19 @@ impl Viewer {
         let told = error_chain(error);
         if is_denied && !self.is_theirs { Verdict::Unseen(told) } else { Verdict::Wrong(told) }
     }
+}
+
+/// By what ways findings are told, and which of the files for that can't be read: the servers start all the same.
+fn alerts(config: &Config) -> impl Iterator<Item = Verdict> {
+    let ways = ways(&config.alerts).into_iter();
+    let unreadable = config.alerts.files().filter_map(|file| {
+        let error = File::open(file).err()?;
+        Some(Verdict::Better(format!(
+            "alerts: can't read {}: {error}; none is sent without it",
+            file.display()
+        )))
+    });
+    ways.map(|way| Verdict::Right(format!("alerts: {}", way.whither()))).chain(unreadable)
 }
 
 /// How browsers are talked to, and by what they know this server.

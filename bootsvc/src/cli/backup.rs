@@ -68,6 +68,9 @@ impl Backup {
 impl Create {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
         if self.file == Path::new("-") {
+            if self.keep.is_some() {
+                bail!("--keep keeps backups in a folder, and - is standard output: name a folder");
+            }
             if io::stdout().is_terminal() {
                 bail!("a backup is no text: name a file, or redirect standard output");
             }
@@ -125,7 +128,7 @@ fn rotate(paths: &Paths, folder: &Path, n_kept: usize) -> anyhow::Result<()> {
         Ok::<_, anyhow::Error>(())
     };
     for old in kept.superfluous {
-        delete(&old, &format!("as there are {n_kept} newer ones"))?;
+        delete(&old, &format!("as newer ones are there ({n_kept} are kept)"))?;
     }
     for unfinished in kept.unfinished {
         delete(&unfinished, "as whoever made it was ended before it was complete")?;
@@ -153,7 +156,7 @@ struct Made {
 fn save(paths: &Paths, file: &Path) -> anyhow::Result<Made> {
     let shown = file.display();
     if file.symlink_metadata().is_ok() {
-        bail!("{shown} is there already: name another file");
+        bail!("{shown} is there already, and is not written over");
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.exists()) {
@@ -230,7 +233,7 @@ fn of_then(database: &service::Restored) -> Vec<String> {
     }
     for machine in kept {
         lines.push(format!(
-            "{machine} was to get a new disk at its next boot, and keeps the one that it has: bootlace machine reset \
+            "{machine} was to get a new disk at its next boot, and keeps the one that it has, if it has one: bootlace machine reset \
              {machine} orders it again"
         ));
     }

@@ -2,7 +2,7 @@
 
 use super::as_job::do_order;
 use super::image::import_now;
-use super::{say, table};
+use super::{number, say, table};
 use crate::paths::Paths;
 use crate::privileges::{become_command, give_up_capabilities};
 use crate::site::{Site, connect};
@@ -27,6 +27,7 @@ pub(super) enum Job {
     /// Show how far a job is or how it ended, and its log
     Show {
         /// Its number, which bootlace job ls shows
+        #[arg(value_parser = number)]
         number: u64,
         /// Print JSON
         #[arg(long)]
@@ -41,6 +42,7 @@ pub(super) enum Job {
     /// Have a job stop; nothing half done stays
     Cancel {
         /// Its number, which bootlace job ls shows
+        #[arg(value_parser = number)]
         number: u64,
     },
 }

@@ -275,6 +275,11 @@ fn write_mode() -> impl TypedValueParser<Value = WriteMode> {
     one_of(WriteMode::ALL.map(|mode| PossibleValue::new(mode.word()).help(mode.title())))
 }
 
+/// A number by which something is called, as a list of such things shows it.
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "it is called by its number, such as 3".to_owned())
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

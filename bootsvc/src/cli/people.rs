@@ -1,10 +1,9 @@
 //! `bootlace login|user|token|audit`
 
-use super::{one_of, say, table};
-use crate::config::Config;
+use super::{advise, note, number, one_of, say, table};
+use crate::pages;
 use crate::paths::Paths;
 use crate::site::Site;
-use crate::web_tls::WebTls;
 use anyhow::{Context, bail, ensure};
 use clap::builder::PossibleValue;
 use clap::{Args, Subcommand};
@@ -83,7 +82,8 @@ pub(super) enum Token {
     },
     /// Make a token void, with effect at once
     Rm {
-        /// Its number
+        /// Its number, which bootlace token ls shows
+        #[arg(value_parser = number)]
         number: u64,
     },
 }
@@ -124,26 +124,11 @@ pub(super) fn login(paths: &Paths) -> anyhow::Result<()> {
         "no boot server runs here: start it first (bootlace up, or bootlace serve)"
     );
     let link: Link = site.send(Method::POST, "/api/v1/login-links", &())?;
-    say(format!("{}{}", pages(paths), link.path));
+    // The server's own word: its configuration may have been changed since it started.
+    let pages: String = site.get(pages::ADDRESS)?;
+    say(format!("{pages}{}", link.path));
     say("This link logs one browser in as root, once, within 30 minutes.");
     Ok(())
-}
-
-/// Where the pages are, as a browser on this host reaches them.
-fn pages(paths: &Paths) -> String {
-    let Ok(config) = Config::load(&paths.config()) else {
-        return "http://127.0.0.1:8080".to_owned();
-    };
-    let listen = config.web.listen;
-    let scheme = match WebTls::of(&config.web, paths, listen) {
-        Ok(WebTls::Off) => "http",
-        _ => "https",
-    };
-    match (listen.ip().is_unspecified(), config.web.names.first()) {
-        (false, _) => format!("{scheme}://{listen}"),
-        (true, Some(name)) => format!("{scheme}://{name}:{}", listen.port()),
-        (true, None) => format!("{scheme}://localhost:{}", listen.port()),
-    }
 }
 
 impl User {
@@ -198,7 +183,7 @@ fn list_users(paths: &Paths, json: bool) -> anyhow::Result<()> {
     }
     let users: Vec<Account> = serde_json::from_value(users)?;
     if users.is_empty() {
-        say("No accounts. Add one: bootlace user add NAME --role admin");
+        advise(paths, "No accounts. Add one: bootlace user add NAME --role admin");
         return Ok(());
     }
     let rows: Vec<[String; 3]> = users
@@ -226,7 +211,8 @@ impl Token {
                     Some(days) => format!("for {days} days"),
                     None => "until it is removed".to_owned(),
                 };
-                say(format!(
+                // The token alone is what scripts take.
+                note(format!(
                     "Token {} is valid {until}, and may {}. It is not shown again.",
                     new.id,
                     scope.title()
@@ -373,6 +359,8 @@ fn unseen(prompt: &str) -> anyhow::Result<String> {
 pub(super) fn line() -> anyhow::Result<String> {
     let mut line = String::new();
     let input = std::io::stdin().lock();
-    input.take(LINE_BYTES_MAX).read_line(&mut line).context("can't read the password")?;
+    let n_bytes =
+        input.take(LINE_BYTES_MAX).read_line(&mut line).context("can't read the password")?;
+    ensure!(n_bytes > 0, "no password came: it is the first line of standard input");
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }

@@ -1,5 +1,6 @@
 //! `bootlace room …` and `bootlace site …`
 
+use super::status::count;
 use super::{WrongUsage, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
 use crate::site::Site;
@@ -117,7 +118,11 @@ impl Printed {
     fn in_words(&self) -> String {
         let args = Some(&self.kernel_args).filter(|args| !args.is_empty());
         let args = args.map(|args| format!("kernel parameters {args:?}"));
-        let size = self.size.map(|size| format!("{} rows of {} seats", size.row, size.column));
+        let size = self.size.map(|size| {
+            let [rows, seats] = [(size.row, "row"), (size.column, "seat")]
+                .map(|(n, what)| count(n.get().into(), what));
+            format!("{rows} of {seats}")
+        });
         said(words(&self.says).into_iter().chain(args).chain(size))
     }
 }

@@ -6,7 +6,8 @@ use super::{WrongUsage, runtime};
 use crate::config::{Config, Pool};
 use crate::network::network;
 use crate::paths::Paths;
-use crate::setup::{self, Answers, Card, Heard};
+use crate::setup::browser::{Page, Reach};
+use crate::setup::{self, Answers, Card, Heard, Told, Wanted};
 use crate::site::Site;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -27,6 +28,12 @@ pub(super) struct Setup {
     /// Ask nothing
     #[arg(long)]
     yes: bool,
+    /// Ask on a page, for a browser on this server
+    #[arg(long, conflicts_with_all = ["yes", "undo"])]
+    page: bool,
+    /// Ask on a page, for a browser on the network: encrypted, and for who has the link
+    #[arg(long, conflicts_with_all = ["yes", "undo", "page"])]
+    lan: bool,
     /// Put back the configuration that was there before the last setup; accounts and images stay
     #[arg(long, conflicts_with_all = ["yes", "again", "interface", "pool", "admin", "image"])]
     undo: bool,
@@ -81,65 +88,78 @@ impl Setup {
         );
         paths.check_folders()?;
         if self.undo {
-            return undo(paths);
+            say(setup::undo(paths)?);
+            return Ok(());
+        }
+        if self.page || self.lan {
+            return self.on_page(paths);
         }
         let asks = !self.yes;
         if asks && !io::stdin().is_terminal() {
-            let text = "setup asks questions, and there is no terminal: give --yes, and options for what is not to be as proposed";
+            let text = "setup asks questions, and there is no terminal: give --yes, and options for what is not to be as proposed, or --page or --lan to be asked in a browser";
             return Err(WrongUsage(text.to_owned()).into());
         }
         let former = setup::configured(paths)?;
         let text = match &former {
             Some(config) if !self.again => {
+                self.agrees_with(config)?;
                 say(format!(
                     "The network is configured: {} leases {}-{} (setup --again changes that).",
                     config.network.interface, config.network.pool.first, config.network.pool.last
                 ));
                 None
             }
-            _ => Some(self.network(paths, asks)?),
+            _ => Some(self.network(paths, former.as_ref(), asks)?),
         };
         let admin = self.admin(paths, asks, text.as_deref())?;
         let image = self.image(paths, asks)?;
+        let mut wanted = Wanted::new(text, admin, image);
 
-        if let Some(text) = &text {
+        if let Some(text) = &wanted.text {
             say(format!("\n{} will be:\n", paths.config().display()));
             say(text.lines().map(|line| format!("  {line}\n")).collect::<String>());
         }
-        if text.is_none() && admin.is_none() && image.is_none() && former.is_some() && !asks {
+        if wanted.is_nothing() && former.is_some() && !asks {
             say("Nothing to change.");
         }
-        if asks && text.is_some() && !agrees("Write it, and go on", true)? {
+        if asks && wanted.text.is_some() && !agrees("Write it, and go on", true)? {
             bail!("nothing was changed");
         }
-        if let Some(text) = &text {
-            setup::write(paths, text)?;
-        }
-        if let Some((name, password)) = admin {
-            setup::add_admin(paths, &name, &password)?;
-            say(format!("Added {name}, an administrator."));
-        }
-        if let Some((file, name)) = image {
-            setup::import(paths, &file, name.as_str())?;
-        }
-        let config = setup::configured(paths)?.context("the configuration is gone again")?;
-        finish(paths, &config, text.is_some())
+        wanted.carry_out(paths, true, |told| match told {
+            Told::Now(now) => say(format!("{now} …")),
+            Told::Done(done) => say(done),
+        })?;
+        finish(paths)
+    }
+
+    /// Asks on a page, and tells here where that is.
+    fn on_page(&self, paths: &Paths) -> anyhow::Result<()> {
+        let reach = match &self.interface {
+            _ if self.page => Reach::Host,
+            None => Reach::Lan,
+            Some(name) => {
+                let cards = setup::cards().context("can't list the network cards")?;
+                let card = cards.iter().find(|card| card.name == *name);
+                let card = card.with_context(|| format!("there is no network card {name:?}"))?;
+                Reach::Address(setup::servable(card)?.0)
+            }
+        };
+        let page = Page::prepare(paths, reach, self.again, say)?;
+        runtime()?.block_on(page.run())?;
+        say("The setup has ended.");
+        Ok(())
     }
 
     /// The configuration that is wanted, once it is known that servers would start with it.
-    fn network(&self, paths: &Paths, asks: bool) -> anyhow::Result<String> {
+    fn network(
+        &self,
+        paths: &Paths,
+        former: Option<&Config>,
+        asks: bool,
+    ) -> anyhow::Result<String> {
         let cards = setup::cards().context("can't list the network cards")?;
         let card = self.card(&cards, asks)?;
-        let (server, prefix) = card.address.with_context(|| {
-            format!(
-                "{} has no IPv4 address, and Bootlace serves from a fixed one. Give it one in this host's own network \
-                 configuration (for a try: ip address add 10.0.5.1/24 dev {}), and run setup again",
-                card.name, card.name
-            )
-        })?;
-        if let Some(trouble) = card.trouble {
-            bail!("{} {trouble}{}", card.name, trouble.advice(&card.name));
-        }
+        let (server, prefix) = setup::servable(card)?;
         say(format!(
             "Listening on {} ({server}/{prefix}) for {} s …",
             card.name,
@@ -150,13 +170,13 @@ impl Setup {
             say(format!("  {sentence}"));
         }
         let beside_others = self.beside_others(&heard, asks)?;
-        let mut answers = heard.propose(card).or_else(|| self.given(card)).with_context(|| {
+        let mut answers = heard.propose(card, former).or_else(|| self.given(card)).with_context(|| {
             format!(
                 "there are hardly any free addresses in {server}/{prefix}: give --pool FIRST-LAST"
             )
         })?;
-        answers.beside_others = beside_others;
-        answers.has_open_pages = self.open_pages;
+        answers.beside_others |= beside_others;
+        answers.has_open_pages |= self.open_pages;
         answers.pool = self.pool.unwrap_or(answers.pool);
         answers.router = self.router.map_or(answers.router, |router| router.0);
         if !self.dns.is_empty() {
@@ -165,33 +185,55 @@ impl Setup {
         if !asks {
             return answers.checked(paths);
         }
+        let mut is_first = true;
         loop {
-            self.ask(&mut answers)?;
+            self.ask(&mut answers, is_first)?;
             match answers.checked(paths) {
                 Ok(text) => return Ok(text),
-                Err(error) => say(format!("That does not fit: {error:#}.")),
+                Err(error) => say(format!("That does not fit: {error:#}. Once more.")),
             }
+            is_first = false;
         }
     }
 
-    /// What is not given as an option.
-    fn ask(&self, answers: &mut Answers) -> anyhow::Result<()> {
-        if self.pool.is_none() {
+    /// What is not given as an option; all, if what was given does not fit.
+    fn ask(&self, answers: &mut Answers, is_first: bool) -> anyhow::Result<()> {
+        if self.pool.is_none() || !is_first {
             answers.pool = asked("Addresses for PCs", &answers.pool)?;
         }
-        if self.router.is_none() {
+        if self.router.is_none() || !is_first {
             let proposed = answers.router.map_or_else(|| "none".to_owned(), |it| it.to_string());
             answers.router = asked_by("Default route of the PCs", &proposed, router)?.0;
         }
-        if self.dns.is_empty() {
+        if self.dns.is_empty() || !is_first {
             let proposed: Vec<String> = answers.dns.iter().map(ToString::to_string).collect();
             let proposed = if proposed.is_empty() { "none".to_owned() } else { proposed.join(" ") };
             answers.dns = asked_by("Name servers of the PCs", &proposed, name_servers)?;
         }
-        if !self.open_pages {
+        if !self.open_pages && is_first {
             let question = "Show the pages to the network, encrypted, and not to this host alone";
-            answers.has_open_pages = agrees(question, false)?;
+            answers.has_open_pages = agrees(question, answers.has_open_pages)?;
         }
+        Ok(())
+    }
+
+    /// What is given as an option is what is configured already.
+    fn agrees_with(&self, config: &Config) -> anyhow::Result<()> {
+        let network = &config.network;
+        let mut others = Vec::new();
+        let mut differs =
+            |option: &'static str, differs: bool| others.extend(differs.then_some(option));
+        differs("--interface", self.interface.as_ref().is_some_and(|it| *it != network.interface));
+        differs("--pool", self.pool.is_some_and(|it| it != network.pool));
+        differs("--router", self.router.is_some_and(|it| it.0 != network.router));
+        differs("--dns", !self.dns.is_empty() && self.dns != network.dns);
+        differs("--beside-others", self.beside_others && !network.beside_others);
+        differs("--open-pages", self.open_pages && config.web.listen.ip().is_loopback());
+        ensure!(
+            others.is_empty(),
+            "the network is configured otherwise than {} says; nothing was changed. setup --again changes it",
+            others.join(", ")
+        );
         Ok(())
     }
 
@@ -214,7 +256,7 @@ impl Setup {
         }
         say("Network cards of this host:");
         for card in cards {
-            say(format!("  {}", described(card)));
+            say(format!("  {:<12} {}", card.name, card.about()));
         }
         loop {
             let name: String = asked("Which one leads to the PCs", &first.name)?;
@@ -263,8 +305,12 @@ impl Setup {
         asks: bool,
         text: Option<&str>,
     ) -> anyhow::Result<Option<(UserName, String)>> {
-        let expected = service::expected(&paths.database())?;
-        if expected.n_admins > 0 {
+        if setup::has_admin(paths)? {
+            if let Some(name) = &self.admin {
+                say(format!(
+                    "There is an administrator already, so nobody is added (bootlace user add {name} --role admin does that)."
+                ));
+            }
             return Ok(None);
         }
         let is_needed = match text {
@@ -303,10 +349,7 @@ impl Setup {
                 .with_context(|| format!("{} can't be imported", file.display()))?;
             return Ok(Some((file.clone(), name.clone())));
         }
-        let has_images = images::Store::look(&paths.images())
-            .and_then(|store| store.list())
-            .is_ok_and(|versions| !versions.is_empty());
-        if !asks || has_images {
+        if !asks || setup::has_images(paths) {
             return Ok(None);
         }
         loop {
@@ -326,18 +369,14 @@ impl Setup {
     }
 }
 
-/// Starts the servers, and says what comes next.
-fn finish(paths: &Paths, config: &Config, is_new: bool) -> anyhow::Result<()> {
-    let server = network(config)?.server;
-    let is_running = crate::boot_socket::is_answered(&paths.boot_socket());
-    let has_units = setup::has_units(paths);
-    if has_units && (is_new || !is_running) {
-        say("Starting …");
-        setup::start(paths)?;
-    }
+/// Says what comes next.
+fn finish(paths: &Paths) -> anyhow::Result<()> {
+    let config = setup::configured(paths)?.context("the configuration is gone again")?;
+    let server = network(&config)?.server;
+    let is_running = setup::is_served(paths);
     let has_images = Site::open(paths)?.get::<Vec<serde::de::IgnoredAny>>("/api/v1/images")?;
     say("");
-    if !has_units && !is_running {
+    if !is_running {
         advise(paths, "Start it: bootlace up");
     }
     if has_images.is_empty() {
@@ -348,34 +387,10 @@ fn finish(paths: &Paths, config: &Config, is_new: bool) -> anyhow::Result<()> {
         &format!(
             "Pages: {}; bootlace login prints a link that logs you in.\nThen switch on a PC with network boot: it shows up \
              as discovered.",
-            setup::pages(config, server)
+            setup::pages(&config, server)
         ),
     );
     Ok(())
-}
-
-fn undo(paths: &Paths) -> anyhow::Result<()> {
-    let is_configured = setup::undo(paths)?;
-    if setup::has_units(paths) {
-        setup::after_undo(is_configured)?;
-    }
-    say(match is_configured {
-        true => "The former configuration is back.",
-        false => {
-            "Bootlace is not configured any more, and answers nobody. Accounts and images are kept."
-        }
-    });
-    Ok(())
-}
-
-fn described(card: &Card) -> String {
-    let address = card.address.map_or_else(
-        || "no IPv4 address".to_owned(),
-        |(address, prefix)| format!("{address}/{prefix}"),
-    );
-    let trouble = card.trouble.map_or_else(String::new, |trouble| format!(", {trouble}"));
-    let way_out = card.gateway.map_or_else(String::new, |it| format!(", to others by {it}"));
-    format!("{:<12} {address}{trouble}{way_out}", card.name)
 }
 
 fn name_servers(text: &str) -> Result<Vec<Ipv4Addr>, std::net::AddrParseError> {

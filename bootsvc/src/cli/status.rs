@@ -1,6 +1,6 @@
 //! `bootlace status`
 
-use super::{advise, say, table};
+use super::{advise, note, say, table};
 use crate::config::{Config, ConfigError};
 use crate::paths::Paths;
 use crate::site::Site;
@@ -9,6 +9,7 @@ use model::{FindingKind, Level, Size, Space};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::Ipv4Addr;
+use wire::error_chain;
 
 /// Without it the rest may look as if all were well.
 fn no_boot_server(paths: &Paths) -> String {
@@ -24,6 +25,12 @@ fn not_configured(paths: &Paths) -> Option<String> {
     let error = Config::load(&paths.config()).err()?;
     let begin = "Then bootlace check says whether the server can start, and bootlace up starts it";
     matches!(error, ConfigError::Missing { .. }).then(|| format!("{error}. {begin}."))
+}
+
+/// What is wrong with the configuration. A server that runs has read it when it was not.
+fn unreadable_configuration(paths: &Paths) -> Option<String> {
+    let error = Config::load(&paths.config()).err()?;
+    (!matches!(error, ConfigError::Missing { .. })).then(|| error_chain(&error))
 }
 
 #[derive(Args)]
@@ -75,6 +82,9 @@ impl Status {
             return Ok(());
         }
         let status: Glance = serde_json::from_value(status)?;
+        if let Some(error) = unreadable_configuration(paths) {
+            note(format!("warning: {error}. Servers don't start with it"));
+        }
         if let Some(what) = not_configured(paths).filter(|_| !site.has_server()) {
             // Nothing runs, and all that follows from it is no news.
             advise(paths, &what);

@@ -2,10 +2,11 @@
 
 use super::as_job::{Work, as_job};
 use super::image::REPAIR;
-use super::say;
+use super::{Refused, say};
 use crate::paths::Paths;
 use crate::privileges::is_owner;
 use anyhow::{Context, bail};
+use hyper::StatusCode;
 use images::{Progress, Store, VerifyError};
 use model::{ImageName, ImageVersion, Size};
 use service::jobs::{JobKind, NewJob};
@@ -70,7 +71,9 @@ pub(super) fn verify(
             || lost.keys().any(|(image, number)| wanted.means(image, *number));
         if !is_known {
             let number = wanted.version.map(|number| format!("/v{number}")).unwrap_or_default();
-            bail!("there is no image {}{number}: bootlace image ls shows all", wanted.image);
+            let image = &wanted.image;
+            let text = format!("there is no image {image}{number}: bootlace image ls shows all");
+            return Err(Refused::new(StatusCode::NOT_FOUND, text).into());
         }
     }
     let is_meant = |image: &ImageName, number: u32| {
@@ -155,7 +158,7 @@ fn verify_now(
             },
             Err(VerifyError::Stopped) => {
                 bail!(
-                    "stopped after {n_done} of {}: the next time it goes on there",
+                    "stopped after {n_done} of {}: the next time it begins with those that were not read whole",
                     versions.len()
                 )
             }

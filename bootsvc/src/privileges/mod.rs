@@ -144,7 +144,7 @@ pub(crate) fn as_command<T>(
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let Some(account) = owner(paths)? else { return work() };
-    make_own_if_possible(&paths.cache(), &account)?;
+    paths.own().iter().try_for_each(|folder| make_own_if_possible(folder, &account))?;
     let failed = || format!("can't work as the user {account}");
     capabilities::begin_as(&account, COMMAND).with_context(failed)?;
     let done = work();

@@ -21,6 +21,25 @@ pub(crate) struct Card {
 }
 
 impl Card {
+    /// Whether an address is in its network.
+    pub(crate) fn has_beside_it(&self, other: Ipv4Addr) -> bool {
+        self.address.is_some_and(|(own, prefix)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            (own.to_bits() ^ other.to_bits()) & mask == 0
+        })
+    }
+
+    /// What is known of it, for people.
+    pub(crate) fn about(&self) -> String {
+        let address = self.address.map_or_else(
+            || "no IPv4 address".to_owned(),
+            |(address, prefix)| format!("{address}/{prefix}"),
+        );
+        let trouble = self.trouble.map_or_else(String::new, |trouble| format!(", {trouble}"));
+        let way_out = self.gateway.map_or_else(String::new, |it| format!(", to others by {it}"));
+        format!("{address}{trouble}{way_out}")
+    }
+
     /// How likely it is that it leads to the PCs: a server has its way to others on another card, if it has two.
     fn likelihood(&self) -> (bool, bool, bool) {
         (self.address.is_some(), self.trouble.is_none(), self.gateway.is_none())

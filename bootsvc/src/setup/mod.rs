@@ -1,9 +1,14 @@
 //! From an installed Bootlace to one that waits for PCs: what is asked is the same in a terminal and on a page.
 
+pub(crate) mod browser;
 mod cards;
+mod file;
 mod proposal;
+mod wanted;
 
 pub(crate) use cards::{Card, cards, name_servers};
+pub(crate) use file::{is_undoable, undo};
+pub(crate) use wanted::{Told, Wanted};
 
 use crate::boot::other_dhcp;
 use crate::boot_socket;
@@ -14,14 +19,13 @@ use crate::network::network;
 use crate::paths::Paths;
 use anyhow::{Context as _, bail, ensure};
 use model::UserName;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use toml_edit::{DocumentMut, TableLike};
 
 /// How long it is listened what others say on a network.
 pub(crate) const LISTEN_TIME: Duration = Duration::from_secs(5);
@@ -31,6 +35,9 @@ pub(crate) const PAGES_PORT: u16 = 8443;
 
 /// The boot server answers in this time after its start.
 const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a new configuration begins.
+const BEGINNING: &str = "# Written by bootlace setup. What each key means: /usr/share/doc/bootlace/configuration.md\n\n";
 
 /// What is heard on a network.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +59,38 @@ pub(crate) struct Answers {
     pub(crate) has_open_pages: bool,
 }
 
+/// The server's address on a card on which PCs can be served, and the length of its network's prefix.
+///
+/// # Errors
+/// They can't, and what helps.
+pub(crate) fn servable(card: &Card) -> anyhow::Result<(Ipv4Addr, u8)> {
+    let address = card.address.with_context(|| {
+        format!(
+            "{} has no IPv4 address, and Bootlace serves from a fixed one. Give it one in this host's own network \
+             configuration (for a try: ip address add 10.0.5.1/24 dev {}), and run setup again",
+            card.name, card.name
+        )
+    })?;
+    if let Some(trouble) = card.trouble {
+        bail!("{} {trouble}{}", card.name, trouble.advice(&card.name));
+    }
+    Ok(address)
+}
+
+/// Whether there is an account of an administrator.
+///
+/// # Errors
+/// The database can't be read.
+pub(crate) fn has_admin(paths: &Paths) -> anyhow::Result<bool> {
+    Ok(service::expected(&paths.database())?.n_admins > 0)
+}
+
+/// Whether there is any image.
+pub(crate) fn has_images(paths: &Paths) -> bool {
+    let store = images::Store::look(&paths.images());
+    store.and_then(|store| store.list()).is_ok_and(|versions| !versions.is_empty())
+}
+
 /// Listens on a card, on which the server has this address.
 ///
 /// # Errors
@@ -69,8 +108,19 @@ pub(crate) async fn hear(card: &str, server: Ipv4Addr) -> anyhow::Result<Heard> 
 }
 
 impl Heard {
-    /// What PCs of this card's network can be told.
-    pub(crate) fn propose(&self, card: &Card) -> Option<Answers> {
+    /// What PCs of this card's network can be told: what they are told now by the configuration that there is, or else by what was
+    /// heard. `None`: hardly any address is free.
+    pub(crate) fn propose(&self, card: &Card, now: Option<&Config>) -> Option<Answers> {
+        if let Some(now) = now.filter(|now| now.network.interface == card.name) {
+            return Some(Answers {
+                interface: card.name.clone(),
+                pool: now.network.pool,
+                router: now.network.router,
+                dns: now.network.dns.clone(),
+                beside_others: now.network.beside_others,
+                has_open_pages: has_open_pages(now),
+            });
+        }
         let (server, prefix) = card.address?;
         let mut used = self.overheard.addresses.clone();
         used.extend(card.gateway);
@@ -79,9 +129,13 @@ impl Heard {
             interface: card.name.clone(),
             pool,
             router: card.gateway,
-            dns: name_servers(),
+            // Others are out of reach without a default route.
+            dns: name_servers()
+                .into_iter()
+                .filter(|dns| card.gateway.is_some() || card.has_beside_it(*dns))
+                .collect(),
             beside_others: false,
-            has_open_pages: false,
+            has_open_pages: now.is_some_and(has_open_pages),
         })
     }
 
@@ -122,31 +176,36 @@ impl Heard {
     }
 }
 
+/// Whether pages are for others than this host.
+fn has_open_pages(config: &Config) -> bool {
+    !config.web.listen.ip().to_canonical().is_loopback()
+}
+
 impl Answers {
-    /// The text of the configuration.
-    pub(crate) fn configuration(&self) -> String {
-        let mut text = "# Written by bootlace setup. What each key means: /usr/share/doc/bootlace/configuration.md\n\n\
-                        [network]\n"
-            .to_owned();
-        let mut line = |line: String| {
-            let _ = writeln!(text, "{line}");
+    /// The text of the configuration. What there is in it beside the answers stays.
+    fn configuration(&self, former: Option<&str>) -> anyhow::Result<String> {
+        let mut text: DocumentMut = former.unwrap_or(BEGINNING).parse()?;
+        let network = text.entry("network").or_insert_with(toml_edit::table);
+        let network = network.as_table_like_mut().context("[network] is no table")?;
+        let address = |address: &Ipv4Addr| address.to_string();
+        set(network, "interface", Some(self.interface.clone().into()));
+        set(network, "pool", Some(self.pool.to_string().into()));
+        set(network, "router", self.router.as_ref().map(|router| address(router).into()));
+        let dns: toml_edit::Array = self.dns.iter().map(address).collect();
+        set(network, "dns", Some(dns.into()).filter(|_| !self.dns.is_empty()));
+        set(network, "beside_others", self.beside_others.then(|| true.into()));
+
+        let was_open = match former {
+            Some(former) => has_open_pages(&Config::parse(Path::new(""), former)?),
+            None => false,
         };
-        line(format!("interface = {}", toml::Value::from(self.interface.as_str())));
-        line(format!("pool = \"{}-{}\"", self.pool.first, self.pool.last));
-        if let Some(router) = self.router {
-            line(format!("router = \"{router}\""));
+        if self.has_open_pages != was_open {
+            let web = text.entry("web").or_insert_with(toml_edit::table);
+            let web = web.as_table_like_mut().context("[web] is no table")?;
+            let open = || format!("0.0.0.0:{PAGES_PORT}").into();
+            set(web, "listen", self.has_open_pages.then(open));
         }
-        if !self.dns.is_empty() {
-            let dns: Vec<String> = self.dns.iter().map(|it| format!("\"{it}\"")).collect();
-            line(format!("dns = [{}]", dns.join(", ")));
-        }
-        if self.beside_others {
-            line("beside_others = true".to_owned());
-        }
-        if self.has_open_pages {
-            line(format!("\n[web]\nlisten = \"0.0.0.0:{PAGES_PORT}\""));
-        }
-        text
+        Ok(text.to_string())
     }
 
     /// The same, once it is known that the servers take it.
@@ -154,9 +213,32 @@ impl Answers {
     /// # Errors
     /// An address does not fit the network, with what helps.
     pub(crate) fn checked(&self, paths: &Paths) -> anyhow::Result<String> {
-        let text = self.configuration();
-        network(&Config::parse(&paths.config(), &text)?)?;
+        let path = paths.config();
+        let former = match configured(paths)? {
+            Some(_) => Some(fs::read_to_string(&path)?),
+            None => None,
+        };
+        let text = self.configuration(former.as_deref())?;
+        network(&Config::parse(&path, &text)?)?;
         Ok(text)
+    }
+}
+
+/// Sets a key, or removes it.
+fn set(table: &mut dyn TableLike, key: &str, value: Option<toml_edit::Value>) {
+    match (value, table.get_mut(key).and_then(toml_edit::Item::as_value_mut)) {
+        // With the comment behind it.
+        (Some(value), Some(there)) => {
+            let decor = there.decor().clone();
+            *there = value;
+            *there.decor_mut() = decor;
+        }
+        (Some(value), None) => {
+            table.insert(key, toml_edit::Item::Value(value));
+        }
+        (None, _) => {
+            table.remove(key);
+        }
     }
 }
 
@@ -172,55 +254,6 @@ pub(crate) fn configured(paths: &Paths) -> Result<Option<Config>, ConfigError> {
     }
 }
 
-/// Where the former configuration is.
-fn former(paths: &Paths) -> PathBuf {
-    paths.config().with_extension("toml.before-setup")
-}
-
-/// Puts this configuration in the place of the one that is there, which is kept beside it.
-///
-/// # Errors
-/// It can't be written; nothing is changed then.
-pub(crate) fn write(paths: &Paths, text: &str) -> anyhow::Result<()> {
-    let (path, former) = (paths.config(), former(paths));
-    let failed = || format!("can't write {}", path.display());
-    let folder = path.parent().context("a configuration lies in a folder")?;
-    fs::create_dir_all(folder).with_context(failed)?;
-    match fs::copy(&path, &former) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("can't keep {}", path.display()));
-        }
-        _ => {}
-    }
-    let mut new = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
-    new.write_all(text.as_bytes()).with_context(failed)?;
-    new.as_file().set_permissions(fs::Permissions::from_mode(0o644)).with_context(failed)?;
-    new.as_file().sync_all().with_context(failed)?;
-    new.persist(&path).with_context(failed)?;
-    Ok(())
-}
-
-/// Puts the configuration back that was there before; `false`: it was none, so that the servers answer nobody any more.
-///
-/// # Errors
-/// There was no setup, or the file can't be put back.
-pub(crate) fn undo(paths: &Paths) -> anyhow::Result<bool> {
-    let (path, former) = (paths.config(), former(paths));
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    ensure!(
-        written.starts_with("# Written by bootlace setup."),
-        "{} was not written by bootlace setup: nothing to undo",
-        path.display()
-    );
-    let undone = match fs::rename(&former, &path) {
-        // There was no file.
-        Err(error) if error.kind() == ErrorKind::NotFound => fs::remove_file(&path),
-        renamed => renamed,
-    };
-    undone.with_context(|| format!("can't put {} back", path.display()))?;
-    Ok(configured(paths)?.is_some())
-}
-
 /// A command of this program for the same site.
 fn command(paths: &Paths, arguments: &[&str]) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("can't find this program")?;
@@ -233,7 +266,7 @@ fn command(paths: &Paths, arguments: &[&str]) -> anyhow::Result<Command> {
 ///
 /// # Errors
 /// As the command `user add` says.
-pub(crate) fn add_admin(paths: &Paths, name: &UserName, password: &str) -> anyhow::Result<()> {
+fn add_admin(paths: &Paths, name: &UserName, password: &str) -> anyhow::Result<()> {
     let mut command = command(paths, &["user", "add", name.as_str(), "--role", "admin"])?;
     let mut child = command
         .stdin(Stdio::piped())
@@ -250,14 +283,19 @@ pub(crate) fn add_admin(paths: &Paths, name: &UserName, password: &str) -> anyho
     Ok(())
 }
 
-/// Imports the first image, showing how far that is on this terminal.
+/// Imports the first image: how far that is it shows on this terminal, or nowhere.
 ///
 /// # Errors
-/// As the command `image import` says, on the terminal.
-pub(crate) fn import(paths: &Paths, file: &Path, name: &str) -> anyhow::Result<()> {
+/// As the command `image import` says.
+fn import(paths: &Paths, file: &Path, name: &str, is_in_terminal: bool) -> anyhow::Result<()> {
     let file = file.to_string_lossy();
-    let done = command(paths, &["image", "import", &file, "--name", name])?.status()?;
-    ensure!(done.success(), "the image was not imported");
+    let mut command = command(paths, &["image", "import", &file, "--name", name])?;
+    if is_in_terminal {
+        ensure!(command.status()?.success(), "the image was not imported");
+        return Ok(());
+    }
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "the image was not imported: {}", told(&output.stderr));
     Ok(())
 }
 
@@ -265,6 +303,11 @@ pub(crate) fn import(paths: &Paths, file: &Path, name: &str) -> anyhow::Result<(
 fn told(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     text.trim().trim_start_matches("bootlace: ").to_owned()
+}
+
+/// Whether a boot server of this site runs.
+pub(crate) fn is_served(paths: &Paths) -> bool {
+    boot_socket::is_answered(&paths.boot_socket())
 }
 
 /// Whether systemd starts the servers of this site.
@@ -279,11 +322,11 @@ pub(crate) fn has_units(paths: &Paths) -> bool {
 ///
 /// # Errors
 /// It does not, and where it says why.
-pub(crate) fn start(paths: &Paths) -> anyhow::Result<()> {
+fn start(paths: &Paths) -> anyhow::Result<()> {
     systemctl(&["enable", "--quiet", "bootlace.target"])?;
     systemctl(&["restart", "bootlace.target"])?;
     let end = Instant::now() + START_WITHIN;
-    while !boot_socket::is_answered(&paths.boot_socket()) {
+    while !is_served(paths) {
         ensure!(
             Instant::now() < end,
             "the boot server does not answer after {} s: bootlace logs says why",
@@ -298,7 +341,7 @@ pub(crate) fn start(paths: &Paths) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As systemctl says.
-pub(crate) fn after_undo(is_configured: bool) -> anyhow::Result<()> {
+fn after_undo(is_configured: bool) -> anyhow::Result<()> {
     let verb = if is_configured { "restart" } else { "stop" };
     systemctl(&[verb, "bootlace.service", "bootlace-storage.service"])
 }
@@ -354,24 +397,27 @@ mod tests {
         assert!(error.contains("router 10.0.0.1"), "{error}");
         let plain = Answers { router: None, dns: Vec::new(), ..answers() };
         let few = Answers { beside_others: false, has_open_pages: false, ..plain };
-        assert_eq!(few.checked(&paths).unwrap().lines().count(), 5);
+        assert_eq!(
+            few.checked(&paths).unwrap().lines().count(),
+            5,
+            "{}",
+            few.checked(&paths).unwrap()
+        );
     }
 
     #[test]
-    fn a_setup_can_be_undone() {
-        let root = tempfile::tempdir().unwrap();
-        let paths = Paths::under(root.path());
-        assert!(undo(&paths).unwrap_err().to_string().contains("nothing to undo"));
-        write(&paths, &answers().configuration()).unwrap();
-        assert!(configured(&paths).unwrap().is_some());
-        assert!(!undo(&paths).unwrap());
-        assert!(!paths.config().exists());
-
-        let by_hand = "[network]\ninterface = \"br0\"\npool = \"10.0.5.2-10.0.5.9\"\n";
-        fs::write(paths.config(), by_hand).unwrap();
-        write(&paths, &answers().configuration()).unwrap();
-        assert!(undo(&paths).unwrap());
-        assert_eq!(fs::read_to_string(paths.config()).unwrap(), by_hand);
-        assert!(undo(&paths).is_err(), "what was written by hand is not touched");
+    fn what_is_not_asked_for_stays_in_a_configuration() {
+        let former = "# mine\n[network]\ninterface = \"br0\" # to the lab\npool = \"10.0.0.2-10.0.0.9\"\nmtu = 1500\n\n\
+                      [boot]\nkernel_args = \"quiet\"\n\n[web]\nlisten = \"10.0.0.1:443\"\n";
+        let text = answers().configuration(Some(former)).unwrap();
+        for kept in
+            ["# mine", "interface = \"lo\" # to the lab", "mtu = 1500", "\"quiet\"", "10.0.0.1:443"]
+        {
+            assert!(text.contains(kept), "{kept}: {text}");
+        }
+        assert!(text.contains("pool = \"127.0.5.2-127.0.5.200\"") && text.contains("9.9.9.9"));
+        let closed = Answers { has_open_pages: false, router: None, ..answers() };
+        let text = closed.configuration(Some(&text)).unwrap();
+        assert!(!text.contains("listen") && !text.contains("router"), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 const STATION: &str = "52:54:00:00:00:09";
@@ -94,6 +94,114 @@ fn a_setup_takes_no_address_that_somebody_has_and_serves_at_once() {
         Ok(())
     };
     run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+/// A browser on another host, which keeps its cookies.
+struct Browser<'a> {
+    station: &'a Client,
+    jar: &'a Path,
+}
+
+impl Browser<'_> {
+    /// The page, after a form of these fields was sent if there are any; curl fails if the server refuses.
+    fn ask(&self, url: &str, fields: &[&str]) -> Result<String> {
+        let mut command = self.station.command("curl");
+        command.args(["--insecure", "--silent", "--show-error", "--location", "--max-time", "60"]);
+        command.arg("--cookie").arg(self.jar).arg("--cookie-jar").arg(self.jar);
+        for field in fields {
+            command.args(["--data-urlencode", field]);
+        }
+        let output = command.arg(url).output()?;
+        ensure!(output.status.success(), "{url}: {}", told(&output));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The same, where the page must say this.
+    fn sees(&self, url: &str, fields: &[&str], words: &str) -> Result<()> {
+        let page = self.ask(url, fields)?;
+        ensure!(page.contains(words), "{fields:?}: no {words:?} in {page}");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_setup_on_a_page_is_for_the_one_browser_that_has_the_link() {
+    let test = "a_setup_on_a_page_is_for_the_one_browser_that_has_the_link";
+    if !require(test, &[Need::Root, Need::Program("curl")]) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let lan = Lan::lay("setup-page")?;
+        let station = station(&lan, "setup-desk", "10.77.0.200")?;
+        let folder = tempfile::tempdir()?;
+        let root = folder.path();
+        let by_hand =
+            "[network]\ninterface = \"br0\"\npool = \"10.77.0.2-10.77.0.3\"\nmtu = 1400\n";
+        fs::create_dir_all(root.join("etc/bootlace"))?;
+        fs::write(root.join("etc/bootlace/bootlace.toml"), by_hand)?;
+        let mut command = lan.netns().command(bootlace_binary()?, Signal::SIGKILL);
+        command.arg("--root").arg(root).args(["setup", "--again", "--lan", "--interface", "br0"]);
+        let log = root.join("setup.log");
+        let mut page = Daemon::start_detached("bootlace", &mut command, &log)?;
+        page.wait_for_log("Waiting", Duration::from_secs(30))?;
+        let said = fs::read_to_string(&log)?;
+        let link = said.split_whitespace().find(|word| word.starts_with("https://10.77.0.1:"));
+        let (url, code) = link.unwrap().split_once("?code=").unwrap();
+
+        let [jar, strangers] = ["jar", "strangers"].map(|name| root.join(name));
+        let stranger = Browser { station: &station, jar: &strangers };
+        let browser = Browser { station: &station, jar: &jar };
+        stranger.sees(url, &[], "Open the link")?;
+        stranger.sees(url, &["step=begin"], "Open the link")?;
+        stranger.sees(url, &["code=0"], "has been used, or is not of this setup")?;
+        // What a chat program does that shows what is behind a link.
+        stranger.sees(&format!("{url}?code={code}"), &[], "Begin")?;
+        browser.sees(url, &[&format!("code={code}")], "Which network card")?;
+        stranger.sees(url, &[&format!("code={code}")], "has been used")?;
+        stranger.sees(url, &[], "Open the link")?;
+
+        browser.sees(url, &["step=card", "card=br7"], "There is no network card")?;
+        browser.sees(url, &["step=card", "card=br0"], "10.77.0.2-10.77.0.3")?;
+        let pool = "pool=10.77.0.50-10.77.0.60";
+        let fields = ["step=network", pool, "router=10.9.9.9", "dns=", "open_pages=yes"];
+        browser.sees(url, &fields, "That does not fit: router 10.9.9.9")?;
+        let fields = ["step=network", pool, "router=", "dns=", "open_pages=yes"];
+        browser.sees(url, &fields, "Name of the administrator")?;
+        let passwords = ["password=three blue doors", "again=three blue door"];
+        let account = [&["step=account", "name=anna"], &passwords[..]].concat();
+        browser.sees(url, &account, "passwords differ")?;
+        let passwords = ["password=three blue doors", "again=three blue doors"];
+        browser.sees(
+            url,
+            &[&["step=account", "name=anna"], &passwords[..]].concat(),
+            "first image",
+        )?;
+        browser.sees(url, &["step=image", "file=/nowhere", "name=x"], "be imported")?;
+        browser.sees(url, &["step=image", "file=", "name=x"], "The account anna is added")?;
+        ensure!(config(root) == by_hand, "nothing may be written before all is said");
+        browser.ask(url, &["step=begin"])?;
+        page.wait_for_log("Added anna", Duration::from_secs(60))?;
+        browser.sees(url, &[], "Start it on the server")?;
+        for words in ["10.77.0.50-10.77.0.60", "mtu = 1400", "0.0.0.0:8443"] {
+            ensure!(config(root).contains(words), "{words}: {}", config(root));
+        }
+        let users = lan.netns().command(bootlace_binary()?, Signal::SIGKILL);
+        ensure!(listed(users, root)?.contains("anna"));
+
+        browser.sees(url, &["step=undo"], "The former configuration is back")?;
+        ensure!(config(root) == by_hand);
+        drop(page);
+        let output = setup(&lan, root, &["--undo"], "")?;
+        ensure!(told(&output).contains("nothing to undo"), "{}", told(&output));
+        Ok(())
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+/// All accounts.
+fn listed(mut command: Command, root: &Path) -> Result<String> {
+    let output = command.arg("--root").arg(root).args(["user", "ls"]).output()?;
+    Ok(told(&output))
 }
 
 #[test]
