@@ -149,6 +149,36 @@ fn a_log_that_can_not_be_read_is_not_taken_for_an_empty_one() {
 }
 
 #[test]
+fn the_logs_of_a_machine_end_with_the_kernel_log_of_its_failed_boot() {
+    let (root, fakes) = (tempfile::tempdir().unwrap(), Fakes::new());
+    let line =
+        r#"{"__REALTIME_TIMESTAMP":"1795874403000000","PRIORITY":"4","MESSAGE":"the boot failed"}"#;
+    fakes.add("journalctl", &format!("echo '{line}'"));
+    let logs = |machine: &str| told(&fakes.bootlace(root.path(), &["logs", machine]));
+    let set = ["machine", "set", "lab-07", "--mac", MAC];
+    assert!(fakes.bootlace(root.path(), &set).status.success());
+    let text = logs("lab-07");
+    assert!(text.contains("the boot failed") && !text.contains("kernel log of"), "{text}");
+    let folder = root.path().join("var/lib/bootlace/kernel-logs");
+    fs::create_dir_all(&folder).unwrap();
+    let lines: Vec<String> = (1..100).map(|n| format!("[ {n}.0] line {n}.")).collect();
+    fs::write(folder.join("525400123456.log"), format!("12\n{}\n", lines.join("\n"))).unwrap();
+    let text = logs("lab-07");
+    let parts = [
+        "the boot failed",
+        "its last failed boot, 12",
+        "machine log lab-07",
+        "line 60.",
+        "line 99.",
+    ];
+    let places: Vec<_> = parts.iter().map(|part| text.find(part)).collect();
+    assert!(places.is_sorted() && places[0].is_some() && !text.contains("line 59."), "{text}");
+    // Lines of a machine that was removed are there, and that it was is told.
+    let text = logs("lab-09");
+    assert!(text.contains("the boot failed") && text.contains("no machine lab-09 now"), "{text}");
+}
+
+#[test]
 fn lines_about_a_machine_are_found_by_fields() {
     const JOURNALD: &str = "/usr/lib/systemd/systemd-journald";
     let needs = [Need::Root, Need::Program("systemd-cat"), Need::Program("grub-mkimage")];
