@@ -42,6 +42,8 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
     match error {
         _ if error.is_not_found() => StatusCode::NOT_FOUND,
         Error::NotAllowed { .. }
+        | Error::NotThisMachine { .. }
+        | Error::NotNow { .. }
         | Error::NoAccount
         | Error::NotByToken
         | Error::OwnPassword

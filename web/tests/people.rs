@@ -1,11 +1,14 @@
 //! Who is let in, and what each may do.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod routes;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use model::{Firmware, Right, Role};
+use routes::{Needs, OPERATE, ROUTES};
 use service::{AccountKeeper, Actor, Clock, NewSession, Options, Service};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -124,121 +127,6 @@ fn form_request(path: &str, form: &str) -> Request<Body> {
         .body(Body::from(form.to_owned()))
         .unwrap()
 }
-
-/// What a route needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Needs {
-    Nothing,
-    Right(Right),
-    /// An administrator, and not by a token.
-    Keeper,
-    /// A session of somebody who has an account.
-    Account,
-}
-
-const OPEN: Needs = Needs::Nothing;
-const READ: Needs = Needs::Right(Right::Read);
-const OPERATE: Needs = Needs::Right(Right::Operate);
-const ADMIN: Needs = Needs::Right(Right::Admin);
-
-/// Every route, and what it needs. `{}` stands for something that is not there.
-const ROUTES: &[(&str, &str, Needs)] = &[
-    ("GET", "/", READ),
-    ("GET", "/login", OPEN),
-    ("POST", "/login", OPEN),
-    ("POST", "/logout", OPEN),
-    ("GET", "/account", Needs::Account),
-    ("POST", "/account/password", Needs::Account),
-    ("POST", "/account/sessions/{id}/end", Needs::Account),
-    ("POST", "/account/tokens", Needs::Account),
-    ("POST", "/account/tokens/{id}/remove", Needs::Account),
-    ("GET", "/users", ADMIN),
-    ("POST", "/users", Needs::Keeper),
-    ("POST", "/users/{name}", Needs::Keeper),
-    ("GET", "/users/{name}/remove", ADMIN),
-    ("GET", "/audit", ADMIN),
-    ("GET", "/findings", READ),
-    ("GET", "/machines", READ),
-    ("GET", "/machines/{name}/", READ),
-    ("POST", "/machines/{name}/", ADMIN),
-    ("GET", "/machines/{name}/log", READ),
-    ("GET", "/machines/{name}/remove", ADMIN),
-    ("POST", "/machines/{name}/remove", ADMIN),
-    ("GET", "/machines/{name}/reset", ADMIN),
-    ("POST", "/machines/{name}/reset", ADMIN),
-    ("POST", "/machines/{name}/keep", ADMIN),
-    ("GET", "/machines/{name}/reboot", OPERATE),
-    ("POST", "/machines/{name}/reboot", OPERATE),
-    ("GET", "/machines/{name}/poweroff", OPERATE),
-    ("POST", "/machines/{name}/poweroff", OPERATE),
-    ("POST", "/machines/{name}/resume-writes", ADMIN),
-    ("GET", "/machines/{name}/fail-writes", ADMIN),
-    ("POST", "/machines/{name}/fail-writes", ADMIN),
-    ("POST", "/machines/{name}/rescue", ADMIN),
-    ("POST", "/machines/{name}/rescue/off", ADMIN),
-    ("GET", "/discovered", READ),
-    ("POST", "/discovered/{mac}/adopt", ADMIN),
-    ("POST", "/discovered/{mac}/add", ADMIN),
-    ("GET", "/images", READ),
-    ("GET", "/images/import", ADMIN),
-    ("POST", "/images/import", ADMIN),
-    ("POST", "/images/upload", ADMIN),
-    ("POST", "/images/incoming/remove", ADMIN),
-    ("GET", "/jobs", READ),
-    ("GET", "/jobs/{number}", READ),
-    ("POST", "/jobs/{number}/cancel", ADMIN),
-    ("GET", "/help", READ),
-    ("GET", "/help/{page}", READ),
-    ("GET", "/metrics", READ),
-    ("GET", "/healthz", OPEN),
-    ("GET", "/readyz", OPEN),
-    ("GET", "/assets/app.css", OPEN),
-    ("GET", "/api/v1/status", READ),
-    ("GET", "/api/v1/findings", READ),
-    ("GET", "/api/v1/machines", READ),
-    ("GET", "/api/v1/machines/{name}", READ),
-    ("PUT", "/api/v1/machines/{name}", ADMIN),
-    ("PATCH", "/api/v1/machines/{name}", ADMIN),
-    ("DELETE", "/api/v1/machines/{name}", ADMIN),
-    ("GET", "/api/v1/machines/{name}/log", READ),
-    ("GET", "/api/v1/machines/{name}/hardware", READ),
-    ("GET", "/api/v1/machines/{name}/disk", READ),
-    ("POST", "/api/v1/machines/{name}/power", OPERATE),
-    ("POST", "/api/v1/machines/{name}/stall", ADMIN),
-    ("PUT", "/api/v1/machines/{name}/rescue", ADMIN),
-    ("DELETE", "/api/v1/machines/{name}/rescue", ADMIN),
-    ("GET", "/api/v1/images", READ),
-    ("POST", "/api/v1/images", ADMIN),
-    ("GET", "/api/v1/images/damaged", READ),
-    ("GET", "/api/v1/incoming", ADMIN),
-    ("PUT", "/api/v1/incoming/{file}", ADMIN),
-    ("DELETE", "/api/v1/incoming/{file}", ADMIN),
-    ("GET", "/api/v1/initrds", READ),
-    ("GET", "/api/v1/discovered", READ),
-    ("POST", "/api/v1/discovered/{mac}/adopt", ADMIN),
-    ("GET", "/api/v1/jobs", READ),
-    ("GET", "/api/v1/jobs/{number}", READ),
-    ("DELETE", "/api/v1/jobs/{number}", ADMIN),
-    ("GET", "/api/v1/rooms", READ),
-    ("GET", "/api/v1/rooms/{name}", READ),
-    ("PUT", "/api/v1/rooms/{name}", ADMIN),
-    ("PATCH", "/api/v1/rooms/{name}", ADMIN),
-    ("DELETE", "/api/v1/rooms/{name}", ADMIN),
-    ("GET", "/api/v1/site", READ),
-    ("PATCH", "/api/v1/site", ADMIN),
-    ("GET", "/api/v1/me", READ),
-    ("GET", "/api/v1/users", ADMIN),
-    ("POST", "/api/v1/users", Needs::Keeper),
-    ("PATCH", "/api/v1/users/{name}", Needs::Keeper),
-    ("DELETE", "/api/v1/users/{name}", Needs::Keeper),
-    ("GET", "/api/v1/sessions", ADMIN),
-    ("DELETE", "/api/v1/sessions/{id}", ADMIN),
-    ("GET", "/api/v1/tokens", ADMIN),
-    ("POST", "/api/v1/tokens", Needs::Keeper),
-    ("DELETE", "/api/v1/tokens/{id}", ADMIN),
-    ("POST", "/api/v1/login-links", ADMIN),
-    ("GET", "/api/v1/audit", ADMIN),
-];
 
 /// Routes as the sources name them.
 fn routes_of(source: &str, prefix: &str) -> Vec<(String, String)> {
@@ -364,6 +252,192 @@ async fn each_route_does_for_each_what_he_may_and_no_more() {
             }
         }
     }
+}
+
+/// A machine in a room, whose system can be told to stop.
+async fn running_machine(site: &Site, n: u8, room: Option<&str>) -> String {
+    let (root, name) = (site.root(), format!("pc-{n}"));
+    if let Some(room) = room {
+        root.set_room(room.parse().unwrap(), service::RoomChange::default()).await.unwrap();
+    }
+    let mac = wire::Mac([2, 0, 0, 0, 0, n]);
+    let room = Some(room.map(|room| room.parse().unwrap()));
+    let change = service::MachineChange { mac: Some(mac), room, ..Default::default() };
+    root.set_machine(name.parse().unwrap(), change).await.unwrap();
+    let boot = site.service.boot_started(mac, Firmware::UefiX64).await.unwrap();
+    let address = Ipv4Addr::new(10, 77, 0, n);
+    let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
+    site.service.commit_lease(lease).await.unwrap();
+    let file = site.service.host_file(address, service::Link::Neighbour(mac), boot).await;
+    let token = initcfg::HostConfig::parse(file.unwrap().unwrap().as_bytes()).unwrap().token;
+    assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
+    let up = service::NewStage::noticed(model::Stage::Up, "");
+    site.service.stage(mac, None, up).await.unwrap();
+    name
+}
+
+#[tokio::test]
+async fn each_route_that_works_with_machines_is_bound_to_the_rooms_of_a_teacher() {
+    let noon = "2026-11-30T12:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond() as u64;
+    let now = service::Now { unix_ms: noon, ..Clock::system().now() };
+    let clock = Clock::from_fn(move || now).in_zone(jiff::tz::TimeZone::UTC);
+    let site = Site::with_clock(clock).await;
+    let his = running_machine(&site, 1, Some("r101")).await;
+    let others = running_machine(&site, 2, Some("r102")).await;
+    let of_nobody = running_machine(&site, 3, None).await;
+    let tom = Proof::Cookie(site.log_in("tom").await.secret);
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    let form = "name=bert&role=teacher&password=five+red+boats&rooms=these&room=r101&hours=";
+    assert_eq!(site.post(&anna, "/users", form).await.location(), "/users?done=added");
+    let form = "name=bert&password=five+red+boats";
+    let login = site.post(&Proof::Nothing, "/login", form).await;
+    let bert = Proof::Cookie(login.cookie().0.to_owned());
+    let token = site.post(&bert, "/account/tokens", "label=bell&scope=operate&days=1").await.body;
+    let token = token.split("<code>bl_").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let berts_token = Proof::Token(format!("bl_{token}"));
+    let rooms = ["r101".parse().unwrap()].into_iter().collect();
+    let token = site.root().add_token_for("x".into(), Right::Operate, rooms, None).await.unwrap();
+    let bound_token = Proof::Token(token.secret);
+    let bound = [("bert", &bert), ("his token", &berts_token), ("a token", &bound_token)];
+
+    let operate: Vec<_> = ROUTES.iter().filter(|(_, _, needs)| *needs == OPERATE).collect();
+    assert!(operate.len() >= 5);
+    let ask = async |proof: &Proof, method: &str, pattern: &str, machine: &str| {
+        let path = pattern.replace("{name}", machine);
+        let is_api = path.starts_with("/api/");
+        let kind = if is_api { "application/json" } else { "application/x-www-form-urlencoded" };
+        let body = if is_api { r#"{"verb":"reboot"}"# } else { "" };
+        let request = Request::builder().method(method).uri(&path);
+        let request = request.header(header::CONTENT_TYPE, kind).body(Body::from(body)).unwrap();
+        site.send(FAR, proof, request).await
+    };
+    for (who, proof) in bound {
+        for (method, pattern, _) in &operate {
+            let done = ask(proof, method, pattern, &his).await;
+            let is_done = done.status.is_success() || done.status == StatusCode::SEE_OTHER;
+            assert!(is_done, "{method} {pattern} by {who}: {} {}", done.status, done.body);
+            for (machine, place) in [(&others, "in the room r102"), (&of_nobody, "in no room")] {
+                let refused = ask(proof, method, pattern, machine).await;
+                let what = format!("{method} {pattern} of {machine} by {who}: {}", refused.body);
+                assert_eq!(refused.status, StatusCode::FORBIDDEN, "{what}");
+                assert!(refused.body.contains(place) && refused.body.contains("in r101"), "{what}");
+            }
+            let unknown = ask(proof, method, pattern, "nothing").await;
+            assert_eq!(unknown.status, StatusCode::NOT_FOUND, "{method} {pattern} by {who}");
+        }
+    }
+    // Nothing that was refused was asked of a machine.
+    for machine in [&others, &of_nobody] {
+        let view = site.get(&bert, &format!("/api/v1/machines/{machine}")).await;
+        assert!(
+            view.status == StatusCode::OK && view.body.contains(r#""power":null"#),
+            "{}",
+            view.body
+        );
+    }
+
+    // Buttons are where they do something.
+    for (proof, machine, has) in [
+        (&bert, &his, true),
+        (&bert, &others, false),
+        (&bert, &of_nobody, false),
+        (&tom, &others, true),
+        (&anna, &others, true),
+    ] {
+        let page = site.get(proof, &format!("/machines/{machine}")).await.body;
+        assert_eq!(page.contains("/reboot\""), has, "{machine}: {page}");
+        assert_eq!(page.contains("/poweroff\""), has, "{machine}");
+        assert_eq!(page.contains("it works with machines in r101"), !has, "{machine}");
+    }
+    let account = site.get(&bert, "/account").await.body;
+    assert!(account.contains("It works with machines in r101."), "{account}");
+    let me = site.get(&bert, "/api/v1/me").await.body;
+    assert!(me.contains(r#""rooms":["r101"],"hours":null"#), "{me}");
+
+    // Outside of his hours he looks at all of them.
+    let hours = "what=reach&rooms=these&room=r101&hours=mon-fri+7:00-12:00";
+    assert_eq!(site.post(&anna, "/users/bert", hours).await.location(), "/users?done=reach");
+    for (method, pattern, _) in &operate {
+        for (who, proof) in &bound[..2] {
+            let refused = ask(proof, method, pattern, &his).await;
+            let what = format!("{method} {pattern} by {who}: {}", refused.body);
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{what}");
+            assert!(
+                refused.body.contains("at mon 12:00") && refused.body.contains("7:00-12:00"),
+                "{what}"
+            );
+        }
+    }
+    let page = site.get(&bert, &format!("/machines/{his}")).await;
+    assert!(page.status == StatusCode::OK && !page.body.contains("/reboot\""), "{}", page.body);
+}
+
+#[tokio::test]
+async fn rooms_and_hours_of_teachers_are_set_on_the_page_and_by_the_api() {
+    let site = Site::new().await;
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    for room in ["r101", "r102"] {
+        let change = service::RoomChange::default();
+        site.root().set_room(room.parse().unwrap(), change).await.unwrap();
+    }
+    let page = site.get(&anna, "/users").await.body;
+    assert_eq!(page.matches("what\" value=\"reach\"").count(), 1, "only tom is a teacher: {page}");
+    let tom = || site.root().users().into_iter().find(|user| user.name.as_str() == "tom").unwrap();
+    let set = async |form: &str| site.post(&anna, "/users/tom", form).await;
+    set("what=reach&rooms=these&room=r101&room=r102&hours=sat+8:00-12:00").await;
+    assert_eq!(tom().reach.rooms.to_string(), "r101, r102");
+    for (form, words) in [
+        ("what=reach&hours=", "all rooms"),
+        ("what=reach&rooms=these&room=R+1&hours=", "name of a room"),
+        ("what=reach&rooms=these&room=r999&hours=", "no room r999"),
+        ("what=reach&rooms=all&hours=at+noon", "mon-fri 7:00-18:00"),
+    ] {
+        let refused = set(form).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{form}");
+        assert!(refused.body.contains(words), "{form}: {}", refused.body);
+    }
+    let page = site.get(&anna, "/users").await.body;
+    assert!(page.contains("value=\"r101\" checked") && page.contains("sat 8:00-12:00"), "{page}");
+    set("what=reach&rooms=these&hours=").await;
+    assert_eq!((tom().reach.rooms.to_string().as_str(), tom().reach.hours), ("no room", None));
+    set("what=reach&rooms=all&hours=").await;
+    assert_eq!(tom().reach, model::Reach::EVERYWHERE);
+    // What was typed is not lost.
+    let form = "name=bert&role=teacher&password=short&rooms=these&room=r102&hours=sun+1:00-2:00";
+    let weak = site.post(&anna, "/users", form).await.body;
+    assert!(weak.contains("value=\"r102\" checked") && weak.contains("sun 1:00-2:00"), "{weak}");
+
+    let patch = async |body: &str| {
+        let request =
+            Request::patch("/api/v1/users/tom").header(header::CONTENT_TYPE, "application/json");
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        site.send(FAR, &Proof::Command, request).await
+    };
+    assert_eq!(
+        patch(r#"{"rooms":["r101"],"hours":"sat 8:00-9:00"}"#).await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(patch(r#"{"hours":null}"#).await.status, StatusCode::NO_CONTENT);
+    let users = site.get(&anna, "/api/v1/users").await.body;
+    assert!(
+        users.contains(r#""name":"tom","role":"teacher","rooms":["r101"],"hours":null"#),
+        "{users}"
+    );
+    for (body, words) in [
+        (r#"{"rooms":"r101"}"#, "a list of names of rooms"),
+        (r#"{"rooms":null,"hours":"24/7"}"#, "can't be hours"),
+        (r#"{"rooms":["r101","r999"]}"#, "no room r999"),
+    ] {
+        let refused = patch(body).await;
+        assert!(
+            refused.status.is_client_error() && refused.body.contains(words),
+            "{}",
+            refused.body
+        );
+    }
+    assert_eq!(tom().reach.rooms.to_string(), "r101", "what was refused has changed nothing");
+    let log = site.get(&anna, "/audit?about=tom").await.body;
+    assert!(log.contains("user.reach") && log.contains("all rooms → r101"), "{log}");
 }
 
 #[tokio::test]
@@ -534,10 +608,12 @@ async fn an_account_is_managed_on_its_page() {
 async fn accounts_are_managed_and_what_was_done_is_in_the_log() {
     let site = Site::new().await;
     let anna = Proof::Cookie(site.log_in("anna").await.secret);
-    let weak = site.post(&anna, "/users", "name=bert&role=teacher&password=short").await;
+    let weak = site.post(&anna, "/users", "name=bert&role=teacher&password=short&rooms=all").await;
     assert!(weak.body.contains("at least 10 characters"), "{}", weak.body);
     assert!(weak.body.contains("value=\"bert\""), "what was typed is lost");
-    let added = site.post(&anna, "/users", "name=bert&role=teacher&password=five+red+boats").await;
+    let added = site
+        .post(&anna, "/users", "name=bert&role=teacher&password=five+red+boats&rooms=all")
+        .await;
     assert_eq!(added.location(), "/users?done=added");
     let lowered = site.post(&anna, "/users/anna", "what=role&role=viewer").await;
     assert!(lowered.body.contains("only administrator"), "{}", lowered.body);

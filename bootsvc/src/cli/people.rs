@@ -1,6 +1,6 @@
 //! `bootlace login|user|token|audit`
 
-use super::{advise, note, number, one_of, say, table};
+use super::{WrongUsage, advise, note, number, one_of, say, table};
 use crate::pages;
 use crate::paths::Paths;
 use crate::site::Site;
@@ -9,7 +9,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use jiff::Timestamp;
-use model::{Right, Role, UserName};
+use model::{Hours, Reach, Right, Role, RoomName, Rooms, UserName};
 use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,6 +38,35 @@ pub(super) enum User {
         /// What it is for
         #[arg(long, value_parser = role())]
         role: Role,
+        /// Room with whose machines a teacher works; may be repeated. Without it he works with all machines
+        #[arg(long, value_name = "ROOM")]
+        room: Vec<RoomName>,
+        /// When a teacher works with machines, by the server's clock: "mon-fri 7:00-18:00, sat 8:00-12:00"
+        #[arg(long)]
+        hours: Option<Hours>,
+    },
+    /// Say with which machines a teacher works, and when, with effect at once
+    ///
+    /// Example: bootlace user rooms tom r101 r102 --hours "mon-fri 7:00-18:00"
+    ///
+    /// He restarts the machines of these rooms and shuts them down, and looks at all. What is not named stays as it is.
+    Rooms {
+        /// Name of the account
+        name: UserName,
+        /// Rooms with whose machines he works, in place of the former ones
+        rooms: Vec<RoomName>,
+        /// He works with all machines, also with those that are in no room
+        #[arg(long, conflicts_with_all = ["rooms", "none"])]
+        all: bool,
+        /// He works with no machine
+        #[arg(long, conflicts_with = "rooms")]
+        none: bool,
+        /// When he works with them, by the server's clock: "mon-fri 7:00-18:00, sat 8:00-12:00"
+        #[arg(long, conflicts_with = "any_time")]
+        hours: Option<Hours>,
+        /// He works with them at any time
+        #[arg(long)]
+        any_time: bool,
     },
     /// Set the password of an account, and end its sessions
     Passwd {
@@ -76,6 +105,9 @@ pub(super) enum Token {
         /// What it may do
         #[arg(long, value_parser = scope())]
         scope: Right,
+        /// Room with whose machines it works, with the scope operate; may be repeated. Without it it works with all
+        #[arg(long, value_name = "ROOM")]
+        room: Vec<RoomName>,
         /// Days for which it is good; without it for ever
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: Option<u32>,
@@ -136,12 +168,58 @@ impl User {
         let url = |name: &UserName| format!("/api/v1/users/{name}");
         match self {
             Self::Ls { json } => list_users(paths, json),
-            Self::Add { name, role } => {
+            Self::Add { name, role, room, hours } => {
+                if role != Role::Teacher && (!room.is_empty() || hours.is_some()) {
+                    let text = format!(
+                        "--room and --hours are limits of teachers, and {name} is to be {role}"
+                    );
+                    return Err(WrongUsage(text).into());
+                }
                 let password = new_password(&name)?;
                 let site = Site::open(paths)?;
-                let user = json!({ "name": name, "role": role, "password": password });
+                let reach = Reach { rooms: some_rooms(room).unwrap_or(Rooms::All), hours };
+                let mut user = json!({ "name": name, "role": role, "password": password });
+                if reach != Reach::EVERYWHERE {
+                    // Only then, so that a server of the version before understands it.
+                    (user["rooms"], user["hours"]) = (json!(reach.rooms), json!(reach.hours));
+                }
                 let _: Value = site.send(Method::POST, "/api/v1/users", &user)?;
                 say(format!("{name}: added as {role}, and may {}", role.right().title()));
+                if role == Role::Teacher {
+                    say(format!("{name}: {}", works_with(&reach)));
+                }
+                Ok(())
+            }
+            Self::Rooms { name, rooms, all, none, hours, any_time } => {
+                let rooms = match (all, none) {
+                    (true, _) => Some(Rooms::All),
+                    (_, true) => Some(Rooms::from_iter([])),
+                    _ => some_rooms(rooms),
+                };
+                let mut change = serde_json::Map::new();
+                if let Some(rooms) = rooms {
+                    change.insert("rooms".to_owned(), json!(rooms));
+                }
+                if hours.is_some() || any_time {
+                    change.insert("hours".to_owned(), json!(hours));
+                }
+                if change.is_empty() {
+                    let text = "name the rooms, or say --all or --none; or the hours, by --hours or --any-time";
+                    return Err(WrongUsage(text.to_owned()).into());
+                }
+                let site = Site::open(paths)?;
+                let _: Value = site.send(Method::PATCH, &url(&name), &change)?;
+                let user = account(&site, &name)?;
+                let (role, words) = (user.role, works_with(&user.reach()));
+                say(match role {
+                    Role::Teacher => format!("{name}: {words}"),
+                    // It is no mistake: so he has them from the beginning.
+                    Role::Viewer | Role::Admin => {
+                        format!(
+                            "{name}: as a teacher {words}; {name} is {role}, for whom that does not count"
+                        )
+                    }
+                });
                 Ok(())
             }
             Self::Passwd { name } => {
@@ -157,6 +235,9 @@ impl User {
                 let change = json!({ "role": role });
                 let _: Value = site.send(Method::PATCH, &url(&name), &change)?;
                 say(format!("{name}: now {role}, and may {}", role.right().title()));
+                if role == Role::Teacher {
+                    say(format!("{name}: {}", works_with(&account(&site, &name)?.reach())));
+                }
                 Ok(())
             }
             Self::Rm { name } => {
@@ -169,13 +250,45 @@ impl User {
     }
 }
 
-fn list_users(paths: &Paths, json: bool) -> anyhow::Result<()> {
-    #[derive(Deserialize)]
-    struct Account {
-        name: String,
-        role: Role,
-        password_unix: i64,
+/// An account as the API tells it.
+#[derive(Deserialize)]
+struct Account {
+    name: String,
+    role: Role,
+    password_unix: i64,
+    /// A boot server of the version before has neither.
+    rooms: Option<Rooms>,
+    hours: Option<Hours>,
+}
+
+impl Account {
+    fn reach(&self) -> Reach {
+        let rooms = self.rooms.clone().unwrap_or(Rooms::All);
+        Reach { rooms, hours: self.hours.clone() }
     }
+}
+
+fn account(site: &Site, name: &UserName) -> anyhow::Result<Account> {
+    let users: Vec<Account> = site.get("/api/v1/users")?;
+    let user = users.into_iter().find(|user| user.name == name.as_str());
+    user.with_context(|| format!("{name} was removed just now"))
+}
+
+/// Those that were named; `None`: none was.
+fn some_rooms(rooms: Vec<RoomName>) -> Option<Rooms> {
+    (!rooms.is_empty()).then(|| rooms.into_iter().collect())
+}
+
+/// `works with machines in r101, r102, at mon-fri 7:00-18:00`.
+fn works_with(reach: &Reach) -> String {
+    let rooms = &reach.rooms;
+    match &reach.hours {
+        Some(hours) => format!("works with machines in {rooms}, at {hours}"),
+        None => format!("works with machines in {rooms}, at any time"),
+    }
+}
+
+fn list_users(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let users: Value = Site::open(paths)?.get("/api/v1/users")?;
     if json {
         say(serde_json::to_string_pretty(&users)?);
@@ -186,11 +299,19 @@ fn list_users(paths: &Paths, json: bool) -> anyhow::Result<()> {
         advise(paths, "No accounts. Add one: bootlace user add NAME --role admin");
         return Ok(());
     }
-    let rows: Vec<[String; 3]> = users
+    let rows: Vec<[String; 4]> = users
         .into_iter()
-        .map(|user| [user.name, user.role.to_string(), date(user.password_unix)])
+        .map(|user| {
+            let Reach { rooms, hours } = user.reach();
+            let works_in = match (user.role, hours) {
+                (Role::Teacher, Some(hours)) => format!("{rooms}; {hours}"),
+                (Role::Teacher, None) => rooms.to_string(),
+                _ => "-".to_owned(),
+            };
+            [user.name, user.role.to_string(), date(user.password_unix), works_in]
+        })
         .collect();
-    say(table(["NAME", "ROLE", "PASSWORD SET"], &rows));
+    say(table(["NAME", "ROLE", "PASSWORD SET", "WORKS IN"], &rows));
     Ok(())
 }
 
@@ -198,13 +319,21 @@ impl Token {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
             Self::Ls { json } => list_tokens(paths, json),
-            Self::Add { label, scope, days } => {
+            Self::Add { label, scope, room, days } => {
+                if !room.is_empty() && scope != Right::Operate {
+                    let text = "--room is for tokens with the scope operate: leave it out, or say --scope operate";
+                    return Err(WrongUsage(text.to_owned()).into());
+                }
                 #[derive(Deserialize)]
                 struct New {
                     id: u64,
                     secret: String,
                 }
-                let wanted = json!({ "label": label, "scope": scope, "days": days });
+                let mut wanted = json!({ "label": label, "scope": scope, "days": days });
+                let rooms = some_rooms(room);
+                if let Some(rooms) = &rooms {
+                    wanted["rooms"] = json!(rooms);
+                }
                 let new: New = Site::open(paths)?.send(Method::POST, "/api/v1/tokens", &wanted)?;
                 say(&new.secret);
                 let until = match days {
@@ -213,9 +342,10 @@ impl Token {
                 };
                 // The token alone is what scripts take.
                 note(format!(
-                    "Token {} is valid {until}, and may {}. It is not shown again.",
+                    "Token {} is valid {until}, and may {}{}. It is not shown again.",
                     new.id,
-                    scope.title()
+                    scope.title(),
+                    rooms.map(|rooms| format!(", in {rooms}")).unwrap_or_default()
                 ));
                 Ok(())
             }
@@ -236,6 +366,7 @@ fn list_tokens(paths: &Paths, json: bool) -> anyhow::Result<()> {
         label: String,
         user: Option<String>,
         scope: Right,
+        rooms: Option<Rooms>,
         expires_unix: Option<i64>,
         last_unix: Option<i64>,
     }
@@ -256,7 +387,10 @@ fn list_tokens(paths: &Paths, json: bool) -> anyhow::Result<()> {
                 token.id.to_string(),
                 token.label,
                 token.user.unwrap_or_else(|| "root".to_owned()),
-                token.scope.to_string(),
+                match token.rooms {
+                    None | Some(Rooms::All) => token.scope.to_string(),
+                    Some(rooms) => format!("{} in {rooms}", token.scope),
+                },
                 token.last_unix.map_or_else(|| "never".to_owned(), date),
                 token.expires_unix.map_or_else(|| "never".to_owned(), date),
             ]

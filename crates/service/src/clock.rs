@@ -1,5 +1,8 @@
 //! What time it is.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use model::WeekTime;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +17,8 @@ const IS_SET_MS: u64 = 250;
 #[derive(Clone)]
 pub struct Clock {
     read: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// `None`: the computer's.
+    zone: Option<TimeZone>,
 }
 
 /// One look at both clocks of a computer.
@@ -49,12 +54,28 @@ impl Clock {
 
     /// One that tells what `read` tells, for tests.
     pub fn from_fn(read: impl Fn() -> Now + Send + Sync + 'static) -> Self {
-        Self { read: Arc::new(read) }
+        Self { read: Arc::new(read), zone: None }
+    }
+
+    /// One that hangs in this time zone, for tests.
+    #[must_use]
+    pub fn in_zone(self, zone: TimeZone) -> Self {
+        Self { zone: Some(zone), ..self }
     }
 
     /// What time it is.
     pub fn now(&self) -> Now {
         (self.read)()
+    }
+
+    /// What a clock on the wall shows here; `None`: it is no year that it could show.
+    pub(crate) fn on_the_wall(&self) -> Option<WeekTime> {
+        let time = Timestamp::from_millisecond(i64::try_from(self.now().unix_ms).ok()?).ok()?;
+        let shown = time.to_zoned(self.zone.clone().unwrap_or_else(TimeZone::system));
+        let days = shown.weekday().to_monday_zero_offset();
+        let minutes =
+            u16::try_from(shown.hour()).ok()? * 60 + u16::try_from(shown.minute()).ok()?;
+        WeekTime::new(u8::try_from(days).ok()?, minutes)
     }
 }
 
@@ -97,6 +118,23 @@ mod tests {
         for _ in 0..100_000 {
             assert_eq!(clock.now().unix_ms_at(past), date);
         }
+    }
+
+    #[test]
+    fn the_wall_shows_summer_and_winter_time() {
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let shown = |text: &str| {
+            let unix_ms = text.parse::<Timestamp>().unwrap().as_millisecond() as u64;
+            let now = Now { unix_ms, moment: Moment::from_millis(0) };
+            let clock = Clock::from_fn(move || now).in_zone(zone.clone());
+            clock.on_the_wall().unwrap().to_string()
+        };
+        assert_eq!(shown("2026-03-29T00:59:59Z"), "sun 1:59");
+        assert_eq!(shown("2026-03-29T01:00:00Z"), "sun 3:00", "an hour is left out");
+        assert_eq!(shown("2026-10-25T00:30:00Z"), "sun 2:30");
+        assert_eq!(shown("2026-10-25T01:30:00Z"), "sun 2:30", "an hour comes twice");
+        assert_eq!(shown("2026-11-30T06:00:00Z"), "mon 7:00");
+        assert_eq!(shown("2026-07-05T22:00:00Z"), "mon 0:00");
     }
 
     #[test]

@@ -8,7 +8,10 @@ use crate::incoming::IncomingError;
 use crate::jobs::JobError;
 use crate::storage_client::StorageError;
 use images::StoreError;
-use model::{ImageName, Machine, MachineName, NOTE_MAX, Right, RootKind, RootUrl, UserName};
+use model::{
+    Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role, RoomName, Rooms, RootKind,
+    RootUrl, UserName, WeekTime,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -317,6 +320,49 @@ pub enum Error {
         /// What he would have to have.
         needed: Right,
     },
+    /// Somebody may work with machines, and not with this one.
+    #[error(
+        "{who} can't restart or shut down {machine}, which is {}: it works with machines in {rooms}. An administrator can \
+         change that",
+        room.as_ref().map_or_else(|| "in no room".to_owned(), |room| format!("in the room {room}"))
+    )]
+    NotThisMachine {
+        /// What has these limits.
+        who: &'static str,
+        /// The machine.
+        machine: MachineName,
+        /// Where it is.
+        room: Option<RoomName>,
+        /// Where he may.
+        rooms: Rooms,
+    },
+    /// Somebody may work with machines, and not at this time.
+    #[error(
+        "{who} can't restart or shut down machines now{}: it can at {hours}, by the server's clock. An administrator can \
+         change that",
+        now.map(|now| format!(", at {now}")).unwrap_or_default()
+    )]
+    NotNow {
+        /// What has these limits.
+        who: &'static str,
+        /// When he may.
+        hours: Hours,
+        /// What the server's clock shows.
+        now: Option<WeekTime>,
+    },
+    /// Rooms and hours are for those who work with machines and change none.
+    #[error("rooms and hours are limits of teachers, and {user} is to be {role}: leave them out")]
+    NoTeacher {
+        /// Who.
+        user: UserName,
+        /// What he is to be.
+        role: Role,
+    },
+    /// The same of a token.
+    #[error(
+        "only a token with the scope operate can be for some rooms: leave the rooms out, or the scope {0}"
+    )]
+    NoRoomsFor(Right),
     /// Somebody is not logged in by an account of his own.
     #[error("only somebody who is logged in to an account of his own can do this")]
     NoAccount,
@@ -440,6 +486,8 @@ impl Error {
                 | Self::TooManyTokens
                 | Self::BadLabel
                 | Self::BadNote
+                | Self::NoTeacher { .. }
+                | Self::NoRoomsFor(_)
                 | Self::Incoming(IncomingError::BadName(_) | IncomingError::Taken(_))
         )
     }

@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::passwords::Passwords;
 use crate::store::{self, Database, Reserve, View};
 use images::{Store, StoreError};
-use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject};
+use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject, WeekTime};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -285,6 +285,11 @@ impl Service {
     /// What time it is.
     pub fn now(&self) -> Now {
         self.inner.options.clock.now()
+    }
+
+    /// What a clock on the wall shows at the server.
+    pub(crate) fn on_the_wall(&self) -> Option<WeekTime> {
+        self.inner.options.clock.on_the_wall()
     }
 
     /// What a finding about the PC with this NIC is about.

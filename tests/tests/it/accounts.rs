@@ -53,8 +53,8 @@ fn in_the_network() -> Result<()> {
         cookies.lines().find(|line| line.contains("__Host-session")).context("no cookie")?;
     // For this host alone, below all paths, over TLS alone; not for scripts.
     ensure!(cookie.starts_with(&format!("#HttpOnly_{SERVER}\tFALSE\t/\tTRUE\t")), "{cookie:?}");
-    let added =
-        anna.post("/users", &[("name", "tom"), ("role", "teacher"), ("password", PASSWORD)])?;
+    let tom = [("name", "tom"), ("role", "teacher"), ("password", PASSWORD), ("rooms", "all")];
+    let added = anna.post("/users", &tom)?;
     ensure!(added.status == 303, "{added:?}");
 
     let vera = nobody().with_cookies()?;

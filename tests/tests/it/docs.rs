@@ -70,7 +70,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
 const BEFORE: &[(&str, &str)] = &[
     (
         "accounts.md",
-        "bootlace user add tom --role viewer; for n in 1 2 3; do bootlace token add t$n --scope read; done",
+        "bootlace user add tom --role viewer; for n in 1 2; do bootlace room set r10$n; done; for n in 1 2 3; do bootlace token add t$n --scope read; done",
     ),
     (
         "full-disk.md",

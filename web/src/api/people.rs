@@ -8,7 +8,7 @@ use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
-use model::{Right, Role, UserName};
+use model::{Hours, Reach, Right, Role, Rooms, UserName, present};
 use service::{AccountKeeper, Admin, AuditPage, NewToken, Session, Token, User, Viewer};
 
 type NamePath = Result<Path<UserName>, PathRejection>;
@@ -36,11 +36,14 @@ struct Me {
     /// Name of the account; `null`: root of the server.
     user: Option<UserName>,
     right: Right,
+    /// With which machines he may work, if he may work with any, and when.
+    #[serde(flatten)]
+    reach: Reach,
 }
 
 async fn me(viewer: Viewer) -> Json<Me> {
     let actor = viewer.actor();
-    Json(Me { user: actor.user().cloned(), right: actor.right() })
+    Json(Me { user: actor.user().cloned(), right: actor.right(), reach: actor.reach().clone() })
 }
 
 async fn users(admin: Admin) -> Json<Vec<User>> {
@@ -53,22 +56,32 @@ struct NewUser {
     name: UserName,
     role: Role,
     password: String,
+    /// Of a teacher: `"all"`, or a list of rooms; without it all.
+    rooms: Option<Rooms>,
+    /// Of a teacher; without them at any time.
+    hours: Option<Hours>,
 }
 
 async fn add_user(admin: AccountKeeper, body: Body<NewUser>) -> Answer<(StatusCode, Json<User>)> {
     let Json(new) = body?;
-    let user = admin.add_user(new.name, new.role, new.password).await?;
+    let reach = Reach { rooms: new.rooms.unwrap_or(Rooms::All), hours: new.hours };
+    let user = admin.add_user_within(new.name, new.role, reach, new.password).await?;
     Ok((StatusCode::CREATED, Json(user)))
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct UserChange {
     role: Option<Role>,
     password: Option<String>,
+    /// `"all"`, or a list of rooms.
+    rooms: Option<Rooms>,
+    /// `null`: at any time.
+    #[serde(deserialize_with = "present")]
+    hours: Option<Option<Hours>>,
 }
 
-/// Changes what the body names.
+/// Changes what the body names. Who becomes a teacher has his limits before.
 async fn change_user(
     admin: AccountKeeper,
     name: NamePath,
@@ -77,6 +90,9 @@ async fn change_user(
     let (Path(name), Json(change)) = (name?, body?);
     if let Some(password) = change.password {
         admin.set_password(name.clone(), password).await?;
+    }
+    if change.rooms.is_some() || change.hours.is_some() {
+        admin.set_reach(name.clone(), change.rooms, change.hours).await?;
     }
     if let Some(role) = change.role {
         admin.set_role(name, role).await?;
@@ -112,6 +128,8 @@ const TOKEN_DAYS_MAX: u32 = 36_500;
 struct WantedToken {
     label: String,
     scope: Right,
+    /// The rooms with whose machines it works, `"all"` or a list; without it with all that its owner may.
+    rooms: Option<Rooms>,
     /// For how many days it is good; without it for ever.
     days: Option<u32>,
 }
@@ -128,7 +146,8 @@ async fn add_token(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let expires_unix = wanted.days.map(|days| admin.now().unix() + u64::from(days) * 86_400);
-    let token = admin.add_token(wanted.label, wanted.scope, expires_unix).await?;
+    let rooms = wanted.rooms.unwrap_or(Rooms::All);
+    let token = admin.add_token_for(wanted.label, wanted.scope, rooms, expires_unix).await?;
     Ok((StatusCode::CREATED, Json(token)))
 }
 

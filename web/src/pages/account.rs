@@ -5,8 +5,8 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
-use model::Right;
-use service::{AccountOwner, Error, Token};
+use model::{Reach, Right, Role, Rooms};
+use service::{AccountOwner, Error, Token, User};
 
 /// How long a token is good if nobody says otherwise.
 const TOKEN_DAYS: u64 = 365;
@@ -29,7 +29,7 @@ struct ShownSession {
 struct ShownToken {
     id: u64,
     label: String,
-    scope: &'static str,
+    scope: String,
     made: When,
     last: Option<When>,
     expires: String,
@@ -43,6 +43,8 @@ struct AccountPage {
     name: String,
     role: &'static str,
     may: &'static str,
+    /// With which machines it works, if not with all, and when.
+    reach: Option<String>,
     password_set: When,
     password_error: String,
     token_error: String,
@@ -89,6 +91,7 @@ fn page(owner: &AccountOwner, status: StatusCode, news: News) -> Page {
         name: account.name.to_string(),
         role: account.role.word(),
         may: account.role.right().title(),
+        reach: reach(&account),
         password_set: When::seconds(account.password_unix, now),
         password_error: news.password_error,
         token_error: news.token_error,
@@ -101,6 +104,17 @@ fn page(owner: &AccountOwner, status: StatusCode, news: News) -> Page {
     Ok(render(status, &page))
 }
 
+fn reach(account: &User) -> Option<String> {
+    let Reach { rooms, hours } = &account.reach;
+    if account.role != Role::Teacher || account.reach == Reach::EVERYWHERE {
+        return None;
+    }
+    Some(match hours {
+        Some(hours) => format!("It works with machines in {rooms}, at {hours}."),
+        None => format!("It works with machines in {rooms}."),
+    })
+}
+
 fn shown(token: Token, now: service::Now) -> ShownToken {
     ShownToken {
         id: token.id,
@@ -109,7 +123,10 @@ fn shown(token: Token, now: service::Now) -> ShownToken {
             None => "never".to_owned(),
             Some(unix) => crate::text::exact(unix.saturating_mul(1000)),
         },
-        scope: token.scope.word(),
+        scope: match &token.rooms {
+            Rooms::All => token.scope.to_string(),
+            rooms => format!("{} in {rooms}", token.scope),
+        },
         made: When::seconds(token.created_unix, now),
         last: token.last_unix.map(|last| When::seconds(last, now)),
         label: token.label,

@@ -21,6 +21,7 @@ pub(crate) enum Done {
     TokenRemoved,
     UserAdded,
     RoleChanged,
+    ReachChanged,
     OtherPasswordSet,
     UserRemoved,
     JobCancelled,
@@ -31,7 +32,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 24] = [
+    const TABLE: [(Self, &str, &str); 25] = [
         (
             Self::Adopted,
             "adopted",
@@ -71,6 +72,7 @@ impl Done {
         (Self::TokenRemoved, "token-removed", "The token is void."),
         (Self::UserAdded, "added", "The account is added."),
         (Self::RoleChanged, "role", "The role is changed, with effect at once."),
+        (Self::ReachChanged, "reach", "Rooms and hours are changed, with effect at once."),
         (
             Self::OtherPasswordSet,
             "password-set",

@@ -43,7 +43,6 @@ pub(crate) struct Frame {
     pub(crate) has_account: bool,
     /// Whether he is logged in, and not a command.
     pub(crate) is_logged_in: bool,
-    pub(crate) may_operate: bool,
     pub(crate) may_admin: bool,
 }
 
@@ -61,7 +60,6 @@ impl Frame {
             who: actor.name().to_owned(),
             has_account: actor.user().is_some(),
             is_logged_in: matches!(actor.via(), Via::Session(_)),
-            may_operate: actor.right() >= Right::Operate,
             may_admin: actor.right() >= Right::Admin,
         }
     }

@@ -15,6 +15,11 @@ fn sentence(error: &Error, asked: &Asked) -> String {
                 login, and root has no account. Add one for yourself on the page Accounts, and log in with it."
             .to_owned();
     }
+    as_sentence(error)
+}
+
+/// What is wrong, as it may stand among sentences.
+pub(super) fn as_sentence(error: &Error) -> String {
     let text = error.chain();
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_ascii_uppercase());

@@ -12,10 +12,10 @@ impl Operator {
     /// machine answers or two minutes have passed.
     ///
     /// # Errors
-    /// There is no such machine, it can't be told, or the database can't be written.
+    /// There is no such machine, he may not work with it, it can't be told, or the database can't be written.
     pub async fn order(&self, name: &MachineName, verb: PowerVerb) -> Result<PowerState, Error> {
         let service = self.service();
-        let mac = self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?.mac;
+        let mac = self.work_with(name)?.mac;
         // Who has proven nothing has no keeper that could check an order.
         let view = service.view();
         let current = service.boots(&view, mac, self.now()).map(|boots| boots.current);

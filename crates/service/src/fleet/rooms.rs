@@ -6,8 +6,8 @@ use crate::people::Admin;
 use crate::service::Service;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
-    ImageName, KernelArgs, Machine, MachineName, Room, RoomName, RootKind, RootUrl, Seat, Setting,
-    Settings, Tag, WriteMode, is_note, present,
+    ImageName, KernelArgs, Machine, MachineName, Room, RoomName, Rooms, RootKind, RootUrl, Seat,
+    Setting, Settings, Tag, WriteMode, is_note, present,
 };
 
 /// What to change of what machines inherit; `None` leaves it as it is.
@@ -128,7 +128,7 @@ impl Admin {
         Ok(room)
     }
 
-    /// Removes a room.
+    /// Removes a room. Teachers who work in it have one room less.
     ///
     /// # Errors
     /// There is none, machines are in it, or the database can't be written.
@@ -142,7 +142,14 @@ impl Admin {
                 let machines = machines.into_iter().map(|machine| machine.name).collect();
                 return Err(Error::from(RoomError::NotEmpty { room: name, machines }).into());
             }
-            let changes = FieldChange::all(Some(&former), None);
+            let mut changes = FieldChange::all(Some(&former), None);
+            let teachers = tables.users()?.into_iter().filter(|user| match &user.reach.rooms {
+                Rooms::These(rooms) => rooms.contains(&name),
+                Rooms::All => false,
+            });
+            let teachers: Vec<String> = teachers.map(|user| user.name.to_string()).collect();
+            let teachers = Some(teachers.join(", ")).filter(|teachers| !teachers.is_empty());
+            changes.extend(FieldChange::between("teachers", teachers, None));
             tables.put_audit(&actor.does("room.remove", &name, changes, now_unix_ms))?;
             Ok(tables.delete_room(&name)?)
         });

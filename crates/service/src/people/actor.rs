@@ -1,7 +1,7 @@
 //! Somebody who asks for something.
 
 use crate::store::{AuditEntry, FieldChange};
-use model::{Right, UserName};
+use model::{Reach, Right, UserName};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -10,6 +10,8 @@ use std::net::IpAddr;
 pub struct Actor {
     pub(super) user: Option<UserName>,
     pub(super) right: Right,
+    /// With which machines he may work, and when. Who may change everything is bound by nothing.
+    pub(super) reach: Reach,
     pub(super) via: Via,
     pub(super) address: Option<IpAddr>,
 }
@@ -31,12 +33,24 @@ impl Actor {
     /// Who runs a command on the server and may open its socket or its database may do everything: root, and those whom
     /// root has let in.
     pub const fn command(uid: u32) -> Self {
-        Self { user: None, right: Right::Admin, via: Via::Command(uid), address: None }
+        Self {
+            user: None,
+            right: Right::Admin,
+            reach: Reach::EVERYWHERE,
+            via: Via::Command(uid),
+            address: None,
+        }
     }
 
     /// A program on the server that watches it, of whom nobody knows more.
     pub const fn watcher() -> Self {
-        Self { user: None, right: Right::Read, via: Via::Watching, address: None }
+        Self {
+            user: None,
+            right: Right::Read,
+            reach: Reach::EVERYWHERE,
+            via: Via::Watching,
+            address: None,
+        }
     }
 
     /// The account in whose name this is; `None`: root of this server.
@@ -49,6 +63,11 @@ impl Actor {
         self.right
     }
 
+    /// With which machines he may work, and when.
+    pub const fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// How he asks.
     pub const fn via(&self) -> Via {
         self.via
@@ -57,6 +76,14 @@ impl Actor {
     /// What people call him.
     pub fn name(&self) -> &str {
         self.user.as_ref().map_or("root", UserName::as_str)
+    }
+
+    /// What has the limits that he has.
+    pub(super) const fn by_what(&self) -> &'static str {
+        match self.via {
+            Via::Token(_) => "this token",
+            Via::Command(_) | Via::Watching | Via::Session(_) => "this account",
+        }
     }
 
     /// He does this now.

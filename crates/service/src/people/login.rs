@@ -7,7 +7,7 @@ use super::sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
 use crate::error::Error;
 use crate::service::Service;
 use crate::store::{LoginFailures, Session, Transaction, User};
-use model::{Right, UserName};
+use model::{Reach, Right, UserName};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -109,8 +109,7 @@ impl Service {
     ) -> Result<NewSession, Error> {
         let name: Option<UserName> = name.trim().parse().ok();
         let user = self.prove_password(name.as_ref(), password, address).await?;
-        let right = user.role.right();
-        self.begin_session(Some(user), right, address, browser).await
+        self.begin_session(Some(user), address, browser).await
     }
 
     /// Who has this account and password. Attempts that fail make the next ones wait.
@@ -146,7 +145,7 @@ impl Service {
         // Few entries for many attempts: the log is never cut.
         let n_failures = attempt.n_failures;
         if n_failures >= FAILURES_FREE && n_failures.is_power_of_two() {
-            let actor = Actor { user: None, right: Right::Read, via: Via::Session(0), address };
+            let actor = Actor { via: Via::Session(0), address, ..Actor::watcher() };
             let mut entry = actor.does("login.refused", name, Vec::new(), self.now().unix_ms);
             "nobody".clone_into(&mut entry.who);
             self.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
@@ -214,7 +213,7 @@ impl Service {
     ) -> Result<NewSession, Error> {
         let (code, now) = (hash(code), self.now().moment);
         let until = self.login_codes().take(&code, now).ok_or(Error::LoginCodeVoid)?;
-        let begun = self.begin_session(None, Right::Admin, address, browser).await;
+        let begun = self.begin_session(None, address, browser).await;
         if begun.is_err() {
             // Nobody has used it.
             self.login_codes().put(code, until, now);
@@ -225,7 +224,6 @@ impl Service {
     async fn begin_session(
         &self,
         user: Option<User>,
-        right: Right,
         address: Option<IpAddr>,
         browser: &str,
     ) -> Result<NewSession, Error> {
@@ -242,7 +240,11 @@ impl Service {
             browser: browser.chars().filter(is_shown).take(BROWSER_CHARS_MAX).collect(),
         };
         let name = session.user.clone();
-        let mut actor = Actor { user: name, right, via: Via::Session(0), address };
+        let (right, reach) = match &user {
+            Some(user) => user.limits(),
+            None => (Right::Admin, Reach::EVERYWHERE),
+        };
+        let mut actor = Actor { user: name, right, reach, via: Via::Session(0), address };
         let entry = actor.does("login", actor.name(), Vec::new(), now.unix_ms);
         let ended = (
             now_unix.saturating_sub(SESSION_IDLE_MAX.as_secs()),

@@ -3,7 +3,7 @@
 use super::actor::{Actor, Via};
 use crate::error::Error;
 use crate::service::Service;
-use model::{Right, UserName};
+use model::{Machine, MachineName, Reach, Right, UserName};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -44,12 +44,18 @@ impl Service {
         self.with_right(actor, Right::Read)
     }
 
-    /// The actor, if he may work with machines.
+    /// The actor, if he may work with machines now. With which ones [`Operator::work_with`] decides.
     ///
     /// # Errors
-    /// He may not.
+    /// He may not, or not at this time.
     pub fn operator(&self, actor: &Actor) -> Result<Operator, Error> {
-        self.with_right(actor, Right::Operate).map(Operator)
+        let viewer = self.with_right(actor, Right::Operate)?;
+        let Some(hours) = &actor.reach.hours else { return Ok(Operator(viewer)) };
+        let now = self.on_the_wall();
+        match now.is_some_and(|now| hours.have(now)) {
+            true => Ok(Operator(viewer)),
+            false => Err(Error::NotNow { who: actor.by_what(), hours: hours.clone(), now }),
+        }
     }
 
     /// The actor, if he may change everything.
@@ -99,6 +105,14 @@ impl Viewer {
         &self.actor
     }
 
+    /// Whether he may work with this machine now.
+    ///
+    /// # Errors
+    /// He may not.
+    pub fn check_work_with(&self, machine: &Machine) -> Result<(), Error> {
+        self.service.operator(&self.actor)?.check(machine)
+    }
+
     pub(crate) const fn service(&self) -> &Service {
         &self.service
     }
@@ -106,6 +120,32 @@ impl Viewer {
     /// For changes, which note who made them.
     pub(crate) fn shared_actor(&self) -> Arc<Actor> {
         Arc::clone(&self.actor)
+    }
+}
+
+impl Operator {
+    /// The machine of this name, for whatever is done to it.
+    ///
+    /// # Errors
+    /// There is none, or he may not work with it.
+    pub fn work_with(&self, name: &MachineName) -> Result<Machine, Error> {
+        let site = self.service.site();
+        let machine = site.machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
+        self.check(machine)?;
+        Ok(machine.clone())
+    }
+
+    fn check(&self, machine: &Machine) -> Result<(), Error> {
+        let Reach { rooms, hours: _ } = &self.actor.reach;
+        if rooms.have(machine.room.as_ref()) {
+            return Ok(());
+        }
+        Err(Error::NotThisMachine {
+            who: self.actor.by_what(),
+            machine: machine.name.clone(),
+            room: machine.room.clone(),
+            rooms: rooms.clone(),
+        })
     }
 }
 

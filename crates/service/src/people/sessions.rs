@@ -5,8 +5,8 @@ use super::rights::{AccountOwner, Admin};
 use super::secret::hash;
 use crate::error::Error;
 use crate::service::Service;
-use crate::store::{Session, Token};
-use model::{Right, UserName};
+use crate::store::{Session, Token, User};
+use model::{Reach, Right, Role, UserName};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -34,6 +34,17 @@ impl Token {
     }
 }
 
+impl User {
+    /// What it may do, and how far that reaches.
+    pub(super) fn limits(&self) -> (Right, Reach) {
+        let reach = match self.role {
+            Role::Teacher => self.reach.clone(),
+            Role::Viewer | Role::Admin => Reach::EVERYWHERE,
+        };
+        (self.role.right(), reach)
+    }
+}
+
 impl Service {
     /// Who has this secret of a session, if that goes on. Never waits.
     pub fn session_of(&self, secret: &str, address: Option<IpAddr>) -> Option<Actor> {
@@ -45,13 +56,13 @@ impl Service {
             drop(self.database().write(move |tables| Ok(tables.delete_session(id)?)));
             return None;
         }
-        let right = self.right_of(session.user.as_ref())?;
+        let (right, reach) = self.limits_of(session.user.as_ref())?;
         let id = session.id;
         if now.saturating_sub(session.last_unix) >= NOTE_SECONDS {
             // If it can't be stored, the session ends earlier. Nobody waits for that.
             drop(self.database().write(move |tables| Ok(tables.note_session(id, now)?)));
         }
-        Some(Actor { user: session.user.clone(), right, via: Via::Session(id), address })
+        Some(Actor { user: session.user.clone(), right, reach, via: Via::Session(id), address })
     }
 
     /// Who has this token, if it is good. Never waits.
@@ -65,19 +76,21 @@ impl Service {
             }
             return None;
         }
-        let right = token.scope.min(self.right_of(token.user.as_ref())?);
+        let (right, mut reach) = self.limits_of(token.user.as_ref())?;
+        let right = token.scope.min(right);
+        reach.rooms = reach.rooms.and(&token.rooms);
         let id = token.id;
         if token.last_unix.is_none_or(|last| now.saturating_sub(last) >= NOTE_SECONDS) {
             drop(self.database().write(move |tables| Ok(tables.note_token(id, now)?)));
         }
-        Some(Actor { user: token.user.clone(), right, via: Via::Token(id), address })
+        Some(Actor { user: token.user.clone(), right, reach, via: Via::Token(id), address })
     }
 
-    /// What an account may do; `None`: it is gone.
-    fn right_of(&self, user: Option<&UserName>) -> Option<Right> {
+    /// What an account may do, and how far that reaches; `None`: it is gone.
+    fn limits_of(&self, user: Option<&UserName>) -> Option<(Right, Reach)> {
         match user {
-            None => Some(Right::Admin),
-            Some(user) => self.view().people.users.get(user).map(|user| user.role.right()),
+            None => Some((Right::Admin, Reach::EVERYWHERE)),
+            Some(user) => self.view().people.users.get(user).map(User::limits),
         }
     }
 

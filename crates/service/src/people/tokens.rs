@@ -2,9 +2,10 @@
 
 use super::rights::{AccountKeeper, AccountOwner, Admin, Viewer};
 use super::secret::new_secret;
+use super::users::check_rooms;
 use crate::error::Error;
 use crate::store::{FieldChange, Token};
-use model::{Right, UserName, does_something};
+use model::{Right, Rooms, UserName, does_something};
 
 /// How tokens begin, so that they are known where they should not be.
 const PREFIX: &str = "bl_";
@@ -31,6 +32,7 @@ impl Viewer {
         label: String,
         user: Option<UserName>,
         scope: Right,
+        rooms: Rooms,
         expires_unix: Option<u64>,
     ) -> Result<NewToken, Error> {
         let label = label.trim().to_owned();
@@ -41,12 +43,20 @@ impl Viewer {
         if scope > self.actor().right() {
             return Err(Error::NotAllowed { needed: scope });
         }
+        if rooms != Rooms::All && scope != Right::Operate {
+            return Err(Error::NoRoomsFor(scope));
+        }
         let (secret, hash) = new_secret(PREFIX)?;
         let now = self.service().now();
         let created_unix = now.unix();
+        let last_unix = None;
         let mut token =
-            Token { id: 0, label, user, scope, created_unix, expires_unix, last_unix: None };
-        let changes = [FieldChange::between("scope", None, Some(scope.to_string()))];
+            Token { id: 0, label, user, scope, rooms, created_unix, expires_unix, last_unix };
+        let limit = Some(&token.rooms).filter(|rooms| **rooms != Rooms::All);
+        let changes = [
+            FieldChange::between("scope", None, Some(scope.to_string())),
+            FieldChange::between("rooms", None, limit.map(Rooms::to_string)),
+        ];
         let changes = changes.into_iter().flatten().collect();
         let entry = self.actor().does("token.add", &token.label, changes, now.unix_ms);
         let stored = token.clone();
@@ -54,6 +64,7 @@ impl Viewer {
             if tables.tokens()?.len() >= TOKENS_MAX {
                 return Err(Error::TooManyTokens.into());
             }
+            check_rooms(tables, &stored.rooms)?;
             let id = tables.put_token(&hash, &stored)?;
             tables.put_audit(&entry)?;
             Ok(id)
@@ -98,7 +109,7 @@ impl AccountOwner {
         scope: Right,
         expires_unix: Option<u64>,
     ) -> Result<NewToken, Error> {
-        self.make_token(label, Some(self.user().clone()), scope, expires_unix).await
+        self.make_token(label, Some(self.user().clone()), scope, Rooms::All, expires_unix).await
     }
 
     /// Makes one of his tokens void at once.
@@ -128,7 +139,21 @@ impl AccountKeeper {
         scope: Right,
         expires_unix: Option<u64>,
     ) -> Result<NewToken, Error> {
-        self.make_token(label, self.actor().user().cloned(), scope, expires_unix).await
+        self.add_token_for(label, scope, Rooms::All, expires_unix).await
+    }
+
+    /// The same, of a token that works with machines of some rooms.
+    ///
+    /// # Errors
+    /// As [`Self::add_token`]; there is no such room, or the scope is another one.
+    pub async fn add_token_for(
+        &self,
+        label: String,
+        scope: Right,
+        rooms: Rooms,
+        expires_unix: Option<u64>,
+    ) -> Result<NewToken, Error> {
+        self.make_token(label, self.actor().user().cloned(), scope, rooms, expires_unix).await
     }
 }
 

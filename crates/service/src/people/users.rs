@@ -3,10 +3,11 @@
 use super::actor::Via;
 use super::rights::{AccountKeeper, AccountOwner, Admin};
 use crate::error::Error;
+use crate::error::RoomError;
 use crate::passwords;
 use crate::service::Service;
-use crate::store::{FieldChange, User};
-use model::{Role, UserName};
+use crate::store::{ChangeError, FieldChange, Transaction, User};
+use model::{Hours, Reach, Role, Rooms, UserName};
 
 /// Accounts of a site.
 const USERS_MAX: usize = 1000;
@@ -34,7 +35,7 @@ impl Admin {
 }
 
 impl AccountKeeper {
-    /// Adds an account.
+    /// Adds an account. As a teacher it works with all machines.
     ///
     /// # Errors
     /// The name is in use or means somebody else, the password too weak, or the database can't be written.
@@ -44,6 +45,23 @@ impl AccountKeeper {
         role: Role,
         password: String,
     ) -> Result<User, Error> {
+        self.add_user_within(name, role, Reach::EVERYWHERE, password).await
+    }
+
+    /// Adds an account; of a teacher `reach` says with which machines he works, and when.
+    ///
+    /// # Errors
+    /// As [`Self::add_user`]; and there is no such room, or limits for who is no teacher.
+    pub async fn add_user_within(
+        &self,
+        name: UserName,
+        role: Role,
+        reach: Reach,
+        password: String,
+    ) -> Result<User, Error> {
+        if role != Role::Teacher && reach != Reach::EVERYWHERE {
+            return Err(Error::NoTeacher { user: name, role });
+        }
         if RESERVED.contains(&name.as_str()) {
             return Err(Error::UserReserved(name));
         }
@@ -51,9 +69,10 @@ impl AccountKeeper {
         let password = self.service().passwords().hash(password).await?;
         let now = self.service().now();
         let (added_unix, password_unix) = (now.unix(), now.unix());
-        let user = User { name, role, password, added_unix, password_unix };
         let changes = FieldChange::between("role", None, Some(role.to_string()));
-        let changes = changes.into_iter().collect();
+        let changes = changes.into_iter().chain(reach_changes(&Reach::EVERYWHERE, &reach));
+        let changes = changes.collect();
+        let user = User { name, role, reach, password, added_unix, password_unix };
         let entry = self.actor().does("user.add", &user.name, changes, now.unix_ms);
         let added = user.clone();
         let written = self.service().database().write(move |tables| {
@@ -63,12 +82,13 @@ impl AccountKeeper {
             if tables.users()?.len() >= USERS_MAX {
                 return Err(Error::TooManyUsers.into());
             }
+            check_rooms(tables, &user.reach.rooms)?;
             tables.put_user(&user)?;
             tables.put_audit(&entry)?;
             Ok(())
         });
         written.await?;
-        tracing::info!(account = %added.name, %role, "account added");
+        tracing::info!(account = %added.name, %role, rooms = %added.reach.rooms, "account added");
         Ok(added)
     }
 
@@ -81,7 +101,7 @@ impl AccountKeeper {
         let written = self.service().database().write(move |tables| {
             let mut user = tables.user(&name)?.ok_or(Error::NoUser(name))?;
             if user.role == Role::Admin && role != Role::Admin {
-                keep_an_admin(tables.n_users_with(Role::Admin)?, &user.name)?;
+                keep_an_admin(tables.n_admins()?, &user.name)?;
             }
             let (old, new) = (user.role.to_string(), role.to_string());
             let change = FieldChange::between("role", Some(old), Some(new));
@@ -89,6 +109,35 @@ impl AccountKeeper {
             tables.put_user(&user)?;
             let changes = change.into_iter().collect();
             tables.put_audit(&actor.does("user.role", &user.name, changes, now_unix_ms))?;
+            Ok(user)
+        });
+        written.await
+    }
+
+    /// Says with which machines an account works as a teacher, and when, with effect at once; `None` leaves it as it is.
+    ///
+    /// # Errors
+    /// There is no such account or room, or the database can't be written.
+    pub async fn set_reach(
+        &self,
+        name: UserName,
+        rooms: Option<Rooms>,
+        hours: Option<Option<Hours>>,
+    ) -> Result<User, Error> {
+        let (actor, now_unix_ms) = (self.shared_actor(), self.service().now().unix_ms);
+        let written = self.service().database().write(move |tables| {
+            let mut user = tables.user(&name)?.ok_or(Error::NoUser(name))?;
+            let former = user.reach.clone();
+            if let Some(rooms) = rooms {
+                check_rooms(tables, &rooms)?;
+                user.reach.rooms = rooms;
+            }
+            user.reach.hours = hours.unwrap_or(user.reach.hours);
+            let changes: Vec<FieldChange> = reach_changes(&former, &user.reach).collect();
+            tables.put_user(&user)?;
+            if !changes.is_empty() {
+                tables.put_audit(&actor.does("user.reach", &user.name, changes, now_unix_ms))?;
+            }
             Ok(user)
         });
         written.await
@@ -129,7 +178,7 @@ impl AccountKeeper {
         let written = self.service().database().write(move |tables| {
             let user = tables.user(&name)?.ok_or(Error::NoUser(name))?;
             if user.role == Role::Admin {
-                keep_an_admin(tables.n_users_with(Role::Admin)?, &user.name)?;
+                keep_an_admin(tables.n_admins()?, &user.name)?;
             }
             tables.delete_user(&user.name)?;
             let change = FieldChange::between("role", Some(user.role.to_string()), None);
@@ -139,6 +188,25 @@ impl AccountKeeper {
         });
         written.await
     }
+}
+
+/// What is otherwise now.
+fn reach_changes(old: &Reach, new: &Reach) -> impl Iterator<Item = FieldChange> {
+    let rooms = |reach: &Reach| Some(reach.rooms.to_string());
+    let hours = |reach: &Reach| reach.hours.as_ref().map(Hours::to_string);
+    let rooms = FieldChange::between("rooms", rooms(old), rooms(new));
+    rooms.into_iter().chain(FieldChange::between("hours", hours(old), hours(new)))
+}
+
+/// Whether all of them are there.
+pub(super) fn check_rooms(tables: &Transaction<'_>, rooms: &Rooms) -> Result<(), ChangeError> {
+    let Rooms::These(rooms) = rooms else { return Ok(()) };
+    for name in rooms {
+        if tables.room(name)?.is_none() {
+            return Err(Error::from(RoomError::NoRoomToBeIn(name.clone())).into());
+        }
+    }
+    Ok(())
 }
 
 fn keep_an_admin(n_admins: u64, name: &UserName) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use super::row::parse;
 use super::{Transaction, copies, damage, marker, schema};
 use crate::error::{Error, io_error};
-use model::{MachineName, Role};
+use model::MachineName;
 use rusqlite::Connection;
 use std::fs::File;
 use std::path::Path;
@@ -57,7 +57,7 @@ fn images(connection: &Connection) -> rusqlite::Result<Vec<(String, u32)>> {
 fn n_admins(connection: &Connection) -> rusqlite::Result<u64> {
     // Older releases had no accounts.
     match connection.table_exists(None, "user")? {
-        true => Transaction::new(connection).n_users_with(Role::Admin),
+        true => Transaction::new(connection).n_admins(),
         false => Ok(0),
     }
 }

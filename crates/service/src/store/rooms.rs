@@ -63,7 +63,9 @@ impl Transaction<'_> {
     /// Removes a room in which no machine is.
     pub(crate) fn delete_room(&self, name: &RoomName) -> rusqlite::Result<()> {
         self.sql().execute("DELETE FROM setting WHERE room = ?1", [name.as_str()])?;
+        // Who works there has a room less.
         self.sql().execute("DELETE FROM site_room WHERE name = ?1", [name.as_str()])?;
+        self.touch(Part::People);
         self.touch(Part::Machines);
         Ok(())
     }
@@ -77,6 +79,7 @@ impl Transaction<'_> {
         ] {
             self.sql().execute(change, [from.as_str(), to.as_str()])?;
         }
+        self.touch(Part::People);
         self.touch(Part::Machines);
         Ok(())
     }

@@ -285,6 +285,35 @@ const ADDITIONS: &str = "
         expires_unix INTEGER,
         last_unix    INTEGER
     ) STRICT;
+    -- How far teachers' rights reach, of those who may not work with all machines at any time. An older Bootlace knows no
+    -- such teachers: in its table they are viewers. Whom it makes a teacher is bound as he was.
+    CREATE TABLE IF NOT EXISTS user_reach (
+        user       TEXT PRIMARY KEY REFERENCES user ON DELETE CASCADE,
+        is_teacher INTEGER NOT NULL,
+        all_rooms  INTEGER NOT NULL,
+        hours      TEXT
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS user_room (
+        user TEXT NOT NULL REFERENCES user_reach ON DELETE CASCADE,
+        room TEXT NOT NULL REFERENCES site_room ON DELETE CASCADE ON UPDATE CASCADE,
+        PRIMARY KEY (user, room)
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS user_room_of_room ON user_room (room);
+    -- Whom an older Bootlace makes somebody else is no teacher any more.
+    CREATE TRIGGER IF NOT EXISTS user_is_no_teacher AFTER UPDATE OF role ON user
+        WHEN old.role <> new.role AND new.role <> 'teacher'
+        BEGIN UPDATE user_reach SET is_teacher = 0 WHERE user = new.name; END;
+    -- Tokens that work with machines of some rooms only. For an older Bootlace they only read.
+    CREATE TABLE IF NOT EXISTS token_reach (
+        token INTEGER PRIMARY KEY REFERENCES token ON DELETE CASCADE,
+        scope TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS token_room (
+        token INTEGER NOT NULL REFERENCES token_reach ON DELETE CASCADE,
+        room  TEXT NOT NULL REFERENCES site_room ON DELETE CASCADE ON UPDATE CASCADE,
+        PRIMARY KEY (token, room)
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS token_room_of_room ON token_room (room);
     -- How often logins have failed in a row, by account and by address.
     CREATE TABLE IF NOT EXISTS login_failure (
         subject   TEXT PRIMARY KEY,

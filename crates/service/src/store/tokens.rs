@@ -3,10 +3,12 @@
 use super::row::{parse, parse_optional};
 use super::sessions::SecretHash;
 use super::transaction::{Part, Transaction};
-use model::{Right, UserName};
+use model::{Right, RoomName, Rooms, UserName};
 use rusqlite::{Row, params};
+use std::collections::{BTreeSet, HashMap};
 
-const COLUMNS: &str = "hash, id, label, user, scope, created_unix, expires_unix, last_unix";
+const TOKEN: &str = "SELECT t.hash, t.id, t.label, t.user, coalesce(r.scope, t.scope), t.created_unix, t.expires_unix, \
+                     t.last_unix, r.token IS NULL FROM token t LEFT JOIN token_reach r ON r.token = t.id";
 
 /// A token by which a script uses the API.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -19,6 +21,8 @@ pub struct Token {
     pub user: Option<UserName>,
     /// What it is good for at most. It never does more than its owner may.
     pub scope: Right,
+    /// The rooms with whose machines it works at most.
+    pub rooms: Rooms,
     /// When it was made, seconds since 1970.
     pub created_unix: u64,
     /// From when on it is void; `None`: never.
@@ -30,26 +34,54 @@ pub struct Token {
 impl Transaction<'_> {
     /// All tokens, void ones too, by the hash of their secret.
     pub(crate) fn tokens(&self) -> rusqlite::Result<Vec<(SecretHash, Token)>> {
-        let query = format!("SELECT {COLUMNS} FROM token ORDER BY id");
-        self.sql().prepare_cached(&query)?.query_map([], token)?.collect()
+        let mut rooms: HashMap<u64, BTreeSet<RoomName>> = HashMap::new();
+        let mut query = self.sql().prepare_cached("SELECT token, room FROM token_room")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, parse(row, 1)?)))?;
+        for row in rows {
+            let (token, room) = row?;
+            rooms.entry(token).or_default().insert(room);
+        }
+        let mut query = self.sql().prepare_cached(&format!("{TOKEN} ORDER BY t.id"))?;
+        let tokens: rusqlite::Result<Vec<_>> = query.query_map([], token)?.collect();
+        let mut tokens = tokens?;
+        for (_, token) in &mut tokens {
+            if let Rooms::These(these) = &mut token.rooms {
+                *these = rooms.remove(&token.id).unwrap_or_default();
+            }
+        }
+        Ok(tokens)
     }
 
-    /// Adds a token; its number is given.
+    /// Adds a token; its number is given. Its rooms must be there.
     pub(crate) fn put_token(&self, hash: &SecretHash, token: &Token) -> rusqlite::Result<u64> {
         self.touch(Part::People);
-        self.sql().query_row(
+        let is_bound = token.rooms != Rooms::All;
+        // An older Bootlace would let it work with all machines.
+        let scope = if is_bound { token.scope.min(Right::Read) } else { token.scope };
+        let id = self.sql().query_row(
             "INSERT INTO token (hash, label, user, scope, created_unix, expires_unix) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",
             params![
                 hash,
                 token.label,
                 token.user.as_ref().map(UserName::as_str),
-                token.scope.word(),
+                scope.word(),
                 token.created_unix,
                 token.expires_unix
             ],
             |row| row.get(0),
-        )
+        )?;
+        if let Rooms::These(rooms) = &token.rooms {
+            self.sql().execute(
+                "INSERT INTO token_reach (token, scope) VALUES (?1, ?2)",
+                params![id, token.scope.word()],
+            )?;
+            for room in rooms {
+                let insert = "INSERT INTO token_room (token, room) VALUES (?1, ?2)";
+                self.sql().execute(insert, params![id, room.as_str()])?;
+            }
+        }
+        Ok(id)
     }
 
     /// A token is being used.
@@ -76,6 +108,7 @@ impl Transaction<'_> {
     }
 }
 
+/// Without its rooms.
 fn token(row: &Row<'_>) -> rusqlite::Result<(SecretHash, Token)> {
     let token = Token {
         id: row.get(1)?,
@@ -85,6 +118,10 @@ fn token(row: &Row<'_>) -> rusqlite::Result<(SecretHash, Token)> {
         created_unix: row.get(5)?,
         expires_unix: row.get(6)?,
         last_unix: row.get(7)?,
+        rooms: match row.get(8)? {
+            true => Rooms::All,
+            false => Rooms::These(BTreeSet::new()),
+        },
     };
     Ok((row.get(0)?, token))
 }

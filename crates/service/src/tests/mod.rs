@@ -12,6 +12,7 @@ mod macs;
 mod on_the_way;
 mod owners;
 mod people;
+mod reach;
 mod rooms;
 mod secrets;
 mod state;

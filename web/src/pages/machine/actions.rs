@@ -80,7 +80,9 @@ pub(super) async fn ask_remove(service: Admin, Path(name): Path<String>) -> Page
 }
 
 /// Asks before the system of whoever works with the machine is stopped.
-fn ask_power(service: &Viewer, name: &str, verb: PowerVerb) -> Page {
+fn ask_power(service: &Operator, name: &str, verb: PowerVerb) -> Page {
+    let parsed = machine_name(service, name)?;
+    service.work_with(&parsed).map_err(|error| Failure::new(service, &error))?;
     ask(service, name, |name, _| {
         let button = match verb {
             PowerVerb::Reboot => format!("Restart {name}"),

@@ -1,6 +1,7 @@
 //! One machine: its state, its last boot, its settings.
 
 use super::settings::{Settings, SettingsErrors, SettingsForm};
+use crate::pages::refused::as_sentence;
 use crate::pages::{Done, Failure, Frame, Page, StateMark, When, machine_name, origin, render};
 use crate::text;
 use crate::timeline::{Timeline, timeline};
@@ -9,7 +10,7 @@ use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use model::{MachineName, Origin, Setting};
-use service::{MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
+use service::{Error, MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
 
 /// How often the page is reloaded while the machine boots.
 const REFRESH_SECONDS: u32 = 2;
@@ -97,7 +98,10 @@ struct MachinePage {
     kernel_args: String,
     boot: Option<BootDrawing>,
     earlier: Vec<EarlierBoot>,
-    can_stop: bool,
+    /// It can be stopped, and who looks may do that.
+    may_stop: bool,
+    /// Why not, if he may stop others.
+    may_not_stop: Option<String>,
     /// Whether its writes are waiting for room.
     is_stalled: bool,
     fails_writes: bool,
@@ -177,6 +181,8 @@ pub(super) async fn page(
         took: view.took_ms().map(text::duration_ms),
         timeline: timeline(boot, &earlier, boot_end(&view, now)),
     });
+    let can_stop = view.state.word == StateWord::Up && view.is_proven;
+    let stopping = can_stop.then(|| service.check_work_with(machine));
     let has_tls = service.has_nbd_tls() && machine.root == model::RootKind::Nbd;
     let page = MachinePage {
         frame: if is_reloaded { frame.refreshed(REFRESH_SECONDS) } else { frame },
@@ -218,7 +224,13 @@ pub(super) async fn page(
         earlier: earlier.iter().map(|boot| earlier_boot(boot, now)).collect(),
         is_stalled: view.export.as_ref().is_some_and(|export| export.stall.is_some()),
         fails_writes: view.export.as_ref().is_some_and(|export| export.fails_writes),
-        can_stop: view.state.word == StateWord::Up && view.is_proven,
+        may_stop: matches!(stopping, Some(Ok(()))),
+        may_not_stop: match &stopping {
+            Some(Err(error @ (Error::NotThisMachine { .. } | Error::NotNow { .. }))) => {
+                Some(as_sentence(error))
+            }
+            _ => None,
+        },
         power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
         start_trouble: view
