@@ -1,11 +1,6 @@
 //! `bootlace help`
 
-<<<<<<< HEAD
-use super::{Cli, Refused, advise, say};
-=======
 use super::{Cli, Refused, WrongUsage, advise, say};
-use crate::help::{PAGES, Page};
->>>>>>> 4243e80 (setup: in a browser, and nothing of a configuration is lost)
 use crate::paths::Paths;
 use clap::{Args, CommandFactory as _};
 use hyper::StatusCode;
@@ -54,8 +49,11 @@ fn list() {
 }
 
 fn find(words: &[String]) -> anyhow::Result<()> {
-<<<<<<< HEAD
     let words = words.join(" ");
+    if words.trim().is_empty() {
+        let text = "say what to look for: bootlace help search WORDS";
+        return Err(WrongUsage(text.to_owned()).into());
+    }
     let found = book::search(&words);
     if found.is_empty() {
         return Err(not_found(format!(
@@ -66,20 +64,6 @@ fn find(words: &[String]) -> anyhow::Result<()> {
         say(format!("{} (bootlace help {})", found.page.title(), found.page.topic));
         for (heading, line) in found.lines {
             say(format!("  {heading}: {line}"));
-=======
-    // Somebody may have quoted them.
-    let words: Vec<String> =
-        words.iter().flat_map(|word| word.split_whitespace()).map(str::to_owned).collect();
-    if words.is_empty() {
-        let text = "say what to look for: bootlace help search WORDS";
-        return Err(WrongUsage(text.to_owned()).into());
-    }
-    let mut is_found = false;
-    for page in PAGES {
-        let lines = page.lines_with(&words);
-        if lines.is_empty() {
-            continue;
->>>>>>> 4243e80 (setup: in a browser, and nothing of a configuration is lost)
         }
         if found.n_more > 0 {
             say(format!("  and {} more lines", found.n_more));
