@@ -1,16 +1,24 @@
 //! `bootlace nagios`
 
+mod far;
+
 use super::output::{unwritten, write_line};
 use super::status::{Told, findings, lines};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::Args;
+use far::{Far, Trouble};
 use model::{AddressPool, Level, Space};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Print what Nagios, Icinga and others like them read, for a check that they run on this server
+/// Print what Nagios, Icinga and others like them read, for a check that they run
+///
+/// On the server it asks the boot server, as all commands do. With --url it asks the pages, on whichever host it runs, and needs
+/// no more than a token with the scope read.
 ///
 /// Ends with 0 if all is well, 1 for a warning, such as a single machine that needs somebody, 2 if machines can't start or go on,
 /// 3 if it can't be told. Notices are
@@ -20,6 +28,19 @@ pub(super) struct Nagios {
     /// Take this kind of finding for a notice; may be given several times
     #[arg(long, value_name = "KIND")]
     ignore: Vec<String>,
+    /// Ask the pages at this address instead, like https://boot1:8443
+    #[arg(long, requires = "token_file")]
+    url: Option<String>,
+    /// File with a token in its first line
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the authority of the pages' certificate; without it those that this host trusts
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
+    /// Seconds after which the pages have not answered
+    #[arg(long, value_name = "SECONDS", requires = "url", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=600))]
+    timeout: u32,
 }
 
 /// What a check may say, with its exit code.
@@ -53,7 +74,7 @@ impl Verdict {
 }
 
 /// The site at a glance.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Glance {
     n_machines: usize,
     /// How many are in which state; states in which none is are missing.
@@ -65,16 +86,36 @@ struct Glance {
 impl Nagios {
     /// Ends with what the check found, whatever that is.
     pub(super) fn run(self, paths: &Paths) -> ExitCode {
-        let (verdict, text) = self
-            .look(paths)
-            .unwrap_or_else(|error| (Verdict::Unknown, plain(&wire::error_chain(error.as_ref()))));
-        let told = paths.commands().complete(&format!("BOOTLACE {}: {text}", verdict.word()));
+        let (verdict, told) = match (&self.url, &self.token_file) {
+            (Some(url), Some(token_file)) => {
+                let timeout = Duration::from_secs(self.timeout.into());
+                let (url, token_file) = (url.clone(), token_file.clone());
+                let (verdict, text) =
+                    self.look_far(&Far { url, token_file, ca: self.ca.clone(), timeout });
+                (verdict, format!("BOOTLACE {}: {text}", verdict.word()))
+            }
+            _ => {
+                let (verdict, text) = self.look(paths).unwrap_or_else(|error| {
+                    (Verdict::Unknown, plain(&wire::error_chain(error.as_ref())))
+                });
+                // What it names to be typed is to be typed here.
+                let told = format!("BOOTLACE {}: {text}", verdict.word());
+                (verdict, paths.commands().complete(&told))
+            }
+        };
         match write_line(told) {
             Ok(()) => ExitCode::from(verdict as u8),
             Err(error) => {
                 unwritten(&error);
                 ExitCode::from(Verdict::Unknown as u8)
             }
+        }
+    }
+
+    fn look_far(&self, far: &Far) -> (Verdict, String) {
+        match far.ask() {
+            Ok((glance, found)) => self.tell(&glance, &found),
+            Err(Trouble { verdict, text }) => (verdict, plain(&text)),
         }
     }
 
@@ -152,6 +193,11 @@ mod tests {
         .unwrap()
     }
 
+    fn nagios(ignored: &[&str]) -> Nagios {
+        let ignore = ignored.iter().map(|&kind| kind.to_owned()).collect();
+        Nagios { ignore, url: None, token_file: None, ca: None, timeout: 10 }
+    }
+
     fn glance() -> Glance {
         serde_json::from_value(json!({
             "n_machines": 30,
@@ -167,10 +213,10 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first_and_the_figures_stand_behind_one_bar() {
-        let nagios = Nagios { ignore: Vec::new() };
+        let check = nagios(&[]);
         let found =
             [told("alarm", "full", "The disk | is full"), told("warning", "slow", "It is slow")];
-        let (verdict, text) = nagios.tell(&glance(), &found);
+        let (verdict, text) = check.tell(&glance(), &found);
         assert_eq!(verdict, Verdict::Critical);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
@@ -181,9 +227,9 @@ mod tests {
         assert_eq!(lines[1], "- alarm: lab-07: The disk / is full.");
         assert_eq!(text.matches('|').count(), 1);
 
-        let nagios = Nagios { ignore: vec!["full".to_owned()] };
-        assert_eq!(nagios.tell(&glance(), &found).0, Verdict::Warning);
-        assert_eq!(nagios.tell(&glance(), &[told("notice", "new", "A PC is new")]).0, Verdict::Ok);
-        assert_eq!(nagios.tell(&glance(), &[]).0, Verdict::Ok);
+        let check = nagios(&["full"]);
+        assert_eq!(check.tell(&glance(), &found).0, Verdict::Warning);
+        assert_eq!(check.tell(&glance(), &[told("notice", "new", "A PC is new")]).0, Verdict::Ok);
+        assert_eq!(check.tell(&glance(), &[]).0, Verdict::Ok);
     }
 }

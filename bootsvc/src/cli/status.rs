@@ -142,7 +142,7 @@ impl Status {
 }
 
 /// A finding as the API tells it. A server of another version may have kinds that this program does not know.
-#[derive(Deserialize, serde::Serialize)]
+#[derive(Debug, Deserialize, serde::Serialize)]
 pub(super) struct Told {
     kind: String,
     level: String,

@@ -1,7 +1,9 @@
 //! Pages for who is let in, as somebody in the network meets them.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Browser, Lan, Need, SERVER, Site, require};
+use lab::{Browser, Lan, Need, Netns, SERVER, Site, require};
+use nix::sys::signal::Signal;
+use std::fs;
 
 const PASSWORD: &str = "three blue doors";
 const PC: &str = "10.77.0.50";
@@ -53,8 +55,10 @@ fn in_the_network() -> Result<()> {
         cookies.lines().find(|line| line.contains("__Host-session")).context("no cookie")?;
     // For this host alone, below all paths, over TLS alone; not for scripts.
     ensure!(cookie.starts_with(&format!("#HttpOnly_{SERVER}\tFALSE\t/\tTRUE\t")), "{cookie:?}");
-    let tom = [("name", "tom"), ("role", "teacher"), ("password", PASSWORD), ("rooms", "all")];
-    let added = anna.post("/users", &tom)?;
+    let added = anna.post(
+        "/users",
+        &[("name", "tom"), ("role", "teacher"), ("password", PASSWORD), ("rooms", "all")],
+    )?;
     ensure!(added.status == 303, "{added:?}");
 
     let vera = nobody().with_cookies()?;
@@ -69,5 +73,40 @@ fn in_the_network() -> Result<()> {
     ensure!(!log.contains("eve"), "{log}");
     anna.post("/logout", &[])?;
     ensure!(anna.get("/machines")?.status == 303, "a session goes on after the logout");
-    servers.stop()
+    watch_from(client.netns(), &site, &pages)?;
+    servers.stop()?;
+    // Nobody answers there any more.
+    let (code, told) = check(client.netns(), &site, &pages)?;
+    ensure!(code == Some(2) && told.contains("can't be connected to"), "{code:?}: {told}");
+    Ok(())
+}
+
+/// Another host watches the site, by a token that only reads.
+fn watch_from(netns: &Netns, site: &Site, pages: &str) -> Result<()> {
+    let folder = site.root().join("watcher");
+    fs::create_dir(&folder)?;
+    let made = site.run(&["token", "add", "nagios", "--scope", "read"])?;
+    let token = made.lines().next().context("no token")?;
+    fs::write(folder.join("token"), format!("{token}\n"))?;
+    fs::copy(site.root().join("var/lib/bootlace/web/authority.pem"), folder.join("ca.pem"))?;
+    let (code, told) = check(netns, site, pages)?;
+    // It is a site without machines, which may have findings.
+    ensure!(matches!(code, Some(0..=2)) && told.contains("0 of 0 machines are up"), "{told}");
+    ensure!(told.contains(" | failed=0;;;0;0"), "{told}");
+    fs::write(folder.join("token"), "bl_wrong\n")?;
+    let (code, told) = check(netns, site, pages)?;
+    ensure!(code == Some(3) && told.contains("does not know the token"), "{code:?}: {told}");
+    fs::write(folder.join("token"), format!("{token}\n"))?;
+    Ok(())
+}
+
+/// The exit code of the check, and what it prints.
+fn check(netns: &Netns, site: &Site, pages: &str) -> Result<(Option<i32>, String)> {
+    let folder = site.root().join("watcher");
+    let mut command = netns.command(lab::bootlace_binary()?, Signal::SIGKILL);
+    // There is no Bootlace.
+    command.arg("--root").arg(&folder).args(["nagios", "--url", &format!("https://{pages}")]);
+    command.arg("--token-file").arg(folder.join("token")).arg("--ca").arg(folder.join("ca.pem"));
+    let output = command.output()?;
+    Ok((output.status.code(), String::from_utf8(output.stdout)?))
 }

@@ -54,6 +54,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("jobs.md", "bootlace job show", "it needs so many jobs; jobs::"),
     ("jobs.md", "bootlace job cancel", "it needs a job that runs; jobs::"),
     ("large-packets.md", "ip link", "mtu::"),
+    ("monitoring.md", "bootlace nagios --url", "it needs pages on the network; accounts::"),
     ("power.md", "bootlace machine power", "it needs a PC that runs; boot::"),
     ("rescue-shell.md", "bootlace machine power", "it needs a PC that runs; rescue::"),
     ("rescue-shell.md", "apt-get", "it would change the host"),
