@@ -4,6 +4,7 @@ use crate::alerts;
 use crate::boot;
 use crate::boot::files::BootFiles;
 use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
+use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
 use crate::boot_socket;
 use crate::config::Config;
@@ -68,11 +69,16 @@ pub(crate) async fn run(
     // Asked while the rest starts, which takes as long.
     let others = (!config.network.beside_others).then(|| {
         let interface = config.network.interface.clone();
+        let alone = Alone::on(&interface, server, paths);
         tokio::spawn(async move {
             let watch = DhcpWatch::open(&interface, server)
                 .with_context(|| format!("can't hear other DHCP servers on {interface}"))?;
-            boot::other_dhcp::refuse(&watch, &interface).await?;
-            anyhow::Ok(watch)
+            let is_restart = alone.is_noted();
+            if !is_restart {
+                boot::other_dhcp::refuse(&watch, &interface).await?;
+                alone.note();
+            }
+            anyhow::Ok((watch, (alone, is_restart)))
         })
     });
     let grub = GrubImages::make(server, &paths.cache())?;
@@ -170,10 +176,9 @@ pub(crate) async fn run(
         Link::new(&interface, link_watch.look().context("can't look at the interfaces")?);
     tasks.spawn(boot::link::watch(link_watch, interface, states, service.clone(), stop.clone()));
     let is_alone = others.is_some();
-    if let Some(watch) = others {
-        let watch =
-            boot::other_dhcp::watch(watch, server, link.clone(), service.clone(), stop.clone());
-        tasks.spawn(watch);
+    if let Some((watch, alone)) = others {
+        let (link, service) = (link.clone(), service.clone());
+        tasks.spawn(boot::other_dhcp::watch(watch, alone, server, link, service, stop.clone()));
     }
     let dhcp_config = boot::dhcp::config(config, &network);
     tasks.spawn(boot::dhcp::serve(

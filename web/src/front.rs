@@ -5,7 +5,7 @@ use crate::local::LocalAdmin;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, FORWARDED};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use model::{Finding, Level, Subject};
@@ -175,6 +175,23 @@ impl Asked {
         let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{more}");
         HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
     }
+}
+
+/// Counts what is refused to whoever asks.
+pub(crate) async fn count_refused(
+    State(front): State<Front>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let reason = match response.status() {
+        StatusCode::UNAUTHORIZED => "login",
+        StatusCode::FORBIDDEN => "right",
+        StatusCode::TOO_MANY_REQUESTS => "delay",
+        _ => return response,
+    };
+    front.service.traffic().refused("pages", reason);
+    response
 }
 
 /// Who asks, if anybody is known.

@@ -78,6 +78,7 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .fallback(pages::not_found)
         .layer(from_fn_with_state(service, commands::complete))
         .layer(from_fn_with_state(front.clone(), front::identify))
+        .layer(from_fn_with_state(front.clone(), front::count_refused))
         .layer(CsrfLayer::new())
         .layer(from_fn_with_state(Arc::from(names), guard::guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

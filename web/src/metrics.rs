@@ -5,7 +5,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::{AddressPool, ExportStatus, Space, Stage, Times};
 use service::jobs::{Job, JobState};
-use service::{AlertCount, FindingCount, MachineView, StageTimes, StateWord, Viewer};
+use service::{
+    AlertCount, FindingCount, MachineView, Refusals, StageTimes, StateWord, Transfers, Viewer,
+};
 
 #[derive(Template)]
 #[template(path = "metrics.txt", escape = "none")]
@@ -20,6 +22,8 @@ struct Metrics<'a> {
     dropped: Vec<Drops<'a>>,
     times: Vec<Latencies<'a>>,
     jobs: Vec<(&'static str, usize)>,
+    transfers: Vec<Transfers>,
+    refusals: Vec<Refusals>,
     boots: [(&'static str, u64); 2],
     boot_seconds: Seconds,
     stages: Vec<(&'static str, Seconds)>,
@@ -135,6 +139,8 @@ pub(crate) async fn show(service: Viewer) -> Response {
             .into(),
         dropped: disks.iter().flat_map(|&(machine, disk)| drops(machine, disk)).collect(),
         times: disks.iter().flat_map(|&(machine, disk)| latencies(machine, disk)).collect(),
+        transfers: service.traffic().transfers(),
+        refusals: service.traffic().refusals(),
         boots: [("up", n_reached(Stage::Up)), ("failed", n_reached(Stage::Failed))],
         boot_seconds: Seconds::of(&service.whole_boot_times()),
         stages: stages

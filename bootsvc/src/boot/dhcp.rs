@@ -181,6 +181,7 @@ pub(crate) async fn serve(
             }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
+                service.traffic().refused("dhcp", reason.word());
                 in_vain.note(&service, request.mac, &reason);
             }
         }

@@ -13,6 +13,15 @@ enum Protocol {
     Tftp,
 }
 
+impl Protocol {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tftp => "tftp",
+        }
+    }
+}
+
 /// Stands at the door of one protocol.
 pub(crate) struct FilesDoorkeeper {
     files: BootFiles,
@@ -61,6 +70,7 @@ impl Doorkeeper for FilesDoorkeeper {
 
     fn on_refused(&self, peer: SocketAddr, why: NoPlace) {
         tracing::debug!(%peer, protocol = ?self.protocol, %why, "refused");
+        self.files.traffic().refused(self.protocol.word(), why.word());
         match why {
             NoPlace::HostAsksOften | NoPlace::HostIsFull => self.one_asks_too_much(peer),
             NoPlace::Full | NoPlace::Strangers => self.all_ask_too_much(why),

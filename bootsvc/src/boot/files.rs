@@ -6,7 +6,7 @@ use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subject};
-use service::{NewStage, Service};
+use service::{NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -236,6 +236,11 @@ impl BootFiles {
     }
 
     /// Tells people of something.
+    /// What was sent and refused.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        self.inner.service.traffic()
+    }
+
     pub(crate) fn found(&self, kind: FindingKind, subject: &Subject, cause: String) {
         self.inner.service.found(kind, subject, cause);
     }

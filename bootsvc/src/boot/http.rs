@@ -67,14 +67,29 @@ pub(crate) async fn run(
             let files = files.clone();
             async move {
                 let reply = match peer.ip().to_canonical() {
-                    IpAddr::V4(address) => answer(request, address, files).await,
+                    IpAddr::V4(address) => answer(request, address, files.clone()).await,
                     IpAddr::V6(_) => refusal(StatusCode::NOT_FOUND),
                 };
+                if let Some(reason) = reason(reply.status()) {
+                    files.traffic().refused("http", reason);
+                }
                 Ok::<_, Infallible>(reply)
             }
         })
     };
     HttpServer::for_boot_clients(door, places).run(doorkeeper, service, stop).await;
+}
+
+/// Why a request was refused, if it was.
+fn reason(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::NOT_FOUND => Some("not-found"),
+        StatusCode::FORBIDDEN => Some("denied"),
+        StatusCode::METHOD_NOT_ALLOWED => Some("method"),
+        StatusCode::SERVICE_UNAVAILABLE => Some("busy"),
+        _ if status.is_client_error() => Some("bad-request"),
+        _ => None,
+    }
 }
 
 type Reply = Response<Either<FileBody, Empty<Bytes>>>;
@@ -195,6 +210,7 @@ struct FileBody {
     item: Item,
     left: Range<usize>,
     is_whole: bool,
+    n_bytes: usize,
     started: Instant,
     peer: Ipv4Addr,
     files: BootFiles,
@@ -203,7 +219,8 @@ struct FileBody {
 impl FileBody {
     fn new(item: Item, range: Range<usize>, peer: Ipv4Addr, files: BootFiles) -> Self {
         let is_whole = range == (0..item.bytes.len());
-        Self { item, left: range, is_whole, started: Instant::now(), peer, files }
+        let n_bytes = range.len();
+        Self { item, left: range, is_whole, n_bytes, started: Instant::now(), peer, files }
     }
 }
 
@@ -235,6 +252,8 @@ impl Body for FileBody {
 
 impl Drop for FileBody {
     fn drop(&mut self) {
+        let n_sent = self.n_bytes - self.left.len();
+        self.files.traffic().sent("http", self.left.is_empty(), n_sent as u64);
         let (Some(stage), true, true) = (self.item.stage, self.left.is_empty(), self.is_whole)
         else {
             return;

@@ -2,10 +2,13 @@
 
 use crate::net::dhcp_watch::{DhcpWatch, Other};
 use crate::net::link::{Link, LinkTrouble};
+use crate::paths::Paths;
 use model::{FindingKind, Subject};
 use service::Service;
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +17,40 @@ const ASK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long it is waited after an error.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// For so long a boot server that is started again believes that it is still the only one.
+const BELIEVED_FOR: Duration = Duration::from_secs(900);
+
+/// A note that nobody else answered a short time ago. With it a boot server that is restarted answers PCs at once, and asks meanwhile.
+pub(crate) struct Alone {
+    path: PathBuf,
+    /// On which interface, and who we are there.
+    whom: String,
+}
+
+impl Alone {
+    pub(crate) fn on(interface: &str, server: Ipv4Addr, paths: &Paths) -> Self {
+        Self { path: paths.run().join("alone"), whom: format!("{server} on {interface}\n") }
+    }
+
+    pub(crate) fn is_noted(&self) -> bool {
+        let age =
+            fs::metadata(&self.path).and_then(|about| about.modified()).map(|at| at.elapsed());
+        matches!(age, Ok(Ok(age)) if age <= BELIEVED_FOR)
+            && fs::read_to_string(&self.path).is_ok_and(|whom| whom == self.whom)
+    }
+
+    /// Without the note the next start only takes longer.
+    pub(crate) fn note(&self) {
+        if let Err(error) = fs::write(&self.path, &self.whom) {
+            tracing::debug!(%error, "it can't be noted that no other DHCP server answers");
+        }
+    }
+
+    fn forget(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
 
 /// Asks whether another server answers on `interface`, which is refused.
 ///
@@ -48,17 +85,19 @@ pub(crate) fn told(other: &Other, interface: &str) -> String {
     )
 }
 
-/// Tells of each other server that is heard, until `stop`.
+/// Tells of each other server that is heard, until `stop`; `asks_now`: nobody was asked at the start.
 pub(crate) async fn watch(
     mut watch: DhcpWatch,
+    (alone, asks_now): (Alone, bool),
     server: Ipv4Addr,
     mut link: Link,
     service: Service,
     stop: CancellationToken,
 ) {
     let mut ask = tokio::time::interval(ASK_INTERVAL);
-    // It was asked just now.
-    ask.reset();
+    if !asks_now {
+        ask.reset();
+    }
     loop {
         let heard = tokio::select! {
             () = stop.cancelled() => return,
@@ -77,8 +116,9 @@ pub(crate) async fn watch(
             _ = ask.tick() => watch.probe().await,
         };
         match heard {
-            Ok(None) => {}
+            Ok(None) => alone.note(),
             Ok(Some(other)) => {
+                alone.forget();
                 let whom = service.subject_of(other.to);
                 let cause = format!(
                     "This DHCP server answers on {}, too: it offered {} to {whom}",
@@ -92,5 +132,36 @@ pub(crate) async fn watch(
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    #[test]
+    fn who_was_alone_a_short_time_ago_believes_it_of_this_interface_and_address() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        let on = |interface, last| Alone::on(interface, [10, 0, 5, last].into(), &paths);
+        let alone = on("br0", 1);
+        alone.note();
+        assert!(!alone.is_noted(), "there is no folder");
+        fs::create_dir_all(paths.run()).unwrap();
+        alone.note();
+        assert!(alone.is_noted() && !on("br1", 1).is_noted() && !on("br0", 2).is_noted());
+        let file = File::options().write(true).open(paths.run().join("alone")).unwrap();
+        for (at, is_noted) in [
+            (SystemTime::now() - BELIEVED_FOR - RETRY, false),
+            (SystemTime::now() + BELIEVED_FOR, false),
+            (SystemTime::now() - BELIEVED_FOR / 2, true),
+        ] {
+            file.set_modified(at).unwrap();
+            assert_eq!(alone.is_noted(), is_noted, "{at:?}");
+        }
+        alone.forget();
+        assert!(!alone.is_noted());
     }
 }

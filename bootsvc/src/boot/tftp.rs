@@ -54,6 +54,7 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
     let TftpEvent { peer, path, kind } = event;
     match kind {
         TftpEventKind::Done { size_bytes, ms, n_retransmits } => {
+            files.traffic().sent("tftp", true, size_bytes);
             let stage = files.stage_of(&path)?;
             let mut detail =
                 format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
@@ -64,11 +65,15 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
             return files.fetched(stage, *peer.ip(), detail);
         }
         TftpEventKind::GaveUp { acked_bytes } => {
+            files.traffic().sent("tftp", false, acked_bytes);
             tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");
         }
         // GRUB asks for these lists although all its modules are inside of it.
         TftpEventKind::Refused(NotServed::NotFound) if path.ends_with(".lst") => {}
-        TftpEventKind::Refused(reason) => tracing::info!(%peer, path, %reason, "TFTP refused"),
+        TftpEventKind::Refused(reason) => {
+            files.traffic().refused("tftp", reason.word());
+            tracing::info!(%peer, path, %reason, "TFTP refused");
+        }
         TftpEventKind::Started { .. } | TftpEventKind::Aborted => {}
     }
     None

@@ -48,6 +48,18 @@ pub enum NoPlace {
     Strangers,
 }
 
+impl NoPlace {
+    /// A word for it, for counting.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::HostAsksOften => "host-asks-often",
+            Self::HostIsFull => "host-is-full",
+            Self::Full => "full",
+            Self::Strangers => "strangers",
+        }
+    }
+}
+
 /// Who knows the hosts, and is told what becomes of them.
 pub trait Doorkeeper: Send + Sync + 'static {
     /// Who comes from there.

@@ -139,6 +139,23 @@ pub enum Reason {
     ForeignRelay(Ipv4Addr),
 }
 
+impl Reason {
+    /// A word for it, for counting.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::OtherServer(_) => "other-server",
+            Self::PoolExhausted(..) => "pool-exhausted",
+            Self::StrangersShareExhausted(_) => "strangers-share-exhausted",
+            Self::ReservedInUse(_) => "reserved-in-use",
+            Self::NotLeased(_) => "not-leased",
+            Self::StillInUse(_) => "still-in-use",
+            Self::Others(_) => "of-others",
+            Self::NoAddress => "no-address",
+            Self::ForeignRelay(_) => "foreign-relay",
+        }
+    }
+}
+
 /// The server's memory: who has which address.
 ///
 /// Hand each request to [`on_request`](Self::on_request) and obey the [`Decision`]; hand each sign that a machine runs

@@ -35,7 +35,9 @@ pub use crate::fleet::{
     image_modules, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
-pub use crate::live::{Alert, AlertCount, AlertItem, FindingCount, Life, StageTimes};
+pub use crate::live::{
+    Alert, AlertCount, AlertItem, FindingCount, Life, Refusals, StageTimes, Traffic, Transfers,
+};
 pub use crate::options::{AlertOptions, Channel, INIT, INIT_TLS, Options, find_init};
 pub use crate::passwords::check as check_password;
 pub use crate::people::{

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
     Alerts, BootTimes, DiskDeletions, Exports, FindingCount, Findings, Heartbeats, ImageTroubles,
-    Keepers, LastPool, LeaseClock, LoginCodes, News, Refused, Waits,
+    Keepers, LastPool, LeaseClock, LoginCodes, News, Refused, Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::Passwords;
@@ -40,6 +40,7 @@ struct Inner {
     heartbeats: Heartbeats,
     keepers: Keepers,
     refused: Refused,
+    traffic: Traffic,
     boot_times: BootTimes,
     exports: Exports,
     findings: Findings,
@@ -124,6 +125,7 @@ impl Service {
             heartbeats: Heartbeats::new(now.moment),
             keepers: Keepers::new(now.moment),
             refused: Refused::default(),
+            traffic: Traffic::default(),
             boot_times: BootTimes::default(),
             exports: Exports::default(),
             findings: Findings::default(),
@@ -174,6 +176,11 @@ impl Service {
 
     pub(crate) fn keepers(&self) -> &Keepers {
         &self.inner.keepers
+    }
+
+    /// What was sent and refused since the start.
+    pub fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
     }
 
     pub(crate) fn refused(&self) -> &Refused {

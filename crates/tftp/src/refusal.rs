@@ -43,6 +43,21 @@ pub enum NotServed {
 }
 
 impl NotServed {
+    /// A word for it, for counting.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
+            Self::BadPath => "bad-path",
+            Self::ReadOnly => "read-only",
+            Self::Mode => "mode",
+            Self::TooLongForText => "too-long-for-text",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::UnknownTransfer => "unknown-transfer",
+        }
+    }
+
     /// Error code of RFC 1350 section 5.
     pub fn code(self) -> u16 {
         match self {

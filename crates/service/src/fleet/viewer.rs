@@ -10,7 +10,7 @@ use super::site_status::Status;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::{InitrdFile, InitrdState};
-use crate::live::{AlertCount, FindingCount, StageTimes};
+use crate::live::{AlertCount, FindingCount, StageTimes, Traffic};
 use crate::people::Viewer;
 use crate::store::{Hardware, KernelLog};
 use model::{Boot, Finding, ImageName, MachineName, Right, RoomName, Site, Stage};
@@ -106,6 +106,11 @@ impl Viewer {
     /// How often what was found, all kinds.
     pub fn finding_counts(&self) -> Vec<FindingCount> {
         self.service().finding_counts()
+    }
+
+    /// What was sent and refused since the server started.
+    pub fn traffic(&self) -> &Traffic {
+        self.service().traffic()
     }
 
     /// How many alerts went by each way.

@@ -12,6 +12,7 @@ mod keepers;
 mod lease_clock;
 mod login_codes;
 mod refused;
+mod traffic;
 mod waits;
 
 pub(crate) use address_pool::LastPool;
@@ -30,4 +31,5 @@ pub(crate) use keepers::{Keepers, Presence};
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use login_codes::LoginCodes;
 pub(crate) use refused::Refused;
+pub use traffic::{Refusals, Traffic, Transfers};
 pub(crate) use waits::{Wait, Waits, WaitsIn};
