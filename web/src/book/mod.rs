@@ -31,6 +31,7 @@ pages!(
     "introduction",
     "how-to/install",
     "tutorial",
+    "how-to/air-gap",
     "how-to/import-an-image",
     "how-to/jobs",
     "how-to/persistent-disks",
