@@ -150,6 +150,8 @@ pub enum Shown {
         text: String,
         /// Its path.
         path: String,
+        /// Whether nothing was done so far.
+        is_untouched: bool,
     },
     /// Something is being done.
     Working {

@@ -3,16 +3,16 @@
 use super::{after_undo, configured, has_units, is_served};
 use crate::paths::Paths;
 use anyhow::{Context as _, bail};
-use jiff::Zoned;
-use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
-/// What a former configuration is called, with the time behind it. An empty one: there was none.
+/// What a former configuration is called, with a number behind it: the highest is the last. An empty one: there was none.
 const BEFORE: &str = "bootlace.toml.before-setup-";
 
-/// What one is called that was undone.
+/// What one is called that was undone, with a number behind it.
 const UNDONE: &str = "bootlace.toml.undone-";
 
 /// Puts this configuration in the place of the one that is there. That is kept beside it if `keeps_former`, so that an undo finds it.
@@ -20,20 +20,26 @@ const UNDONE: &str = "bootlace.toml.undone-";
 /// # Errors
 /// It can't be written; nothing is changed then.
 pub(super) fn write(paths: &Paths, text: &str, keeps_former: bool) -> anyhow::Result<()> {
-    let path = paths.config();
-    let folder = folder(paths)?;
-    let failed = || format!("can't write {}", path.display());
-    fs::create_dir_all(&folder).with_context(failed)?;
-    let former = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        read => read.with_context(|| format!("can't keep {}", path.display()))?,
+    let failed = || format!("can't write {}", paths.config().display());
+    fs::create_dir_all(folder_of(&paths.config())?).with_context(failed)?;
+    let path = real(paths)?;
+    let folder = folder_of(&path)?;
+    let former = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        opened => Some(opened.with_context(failed)?),
     };
-    let new = new_file(&folder, text.as_bytes()).with_context(failed)?;
+    let mut content = Vec::new();
+    let about = match former {
+        Some(mut file) => {
+            file.read_to_end(&mut content).with_context(failed)?;
+            Some(file.metadata().with_context(failed)?)
+        }
+        None => None,
+    };
+    let new = new_file(folder, text.as_bytes(), about.as_ref()).with_context(failed)?;
     if keeps_former {
-        let kept = new_file(&folder, &former).with_context(failed)?;
-        let mode = fs::metadata(&path).map_or(0o644, |it| it.permissions().mode() & 0o777);
-        kept.as_file().set_permissions(fs::Permissions::from_mode(mode)).with_context(failed)?;
-        kept.persist_noclobber(free_name(&folder, BEFORE)).with_context(failed)?;
+        let kept = new_file(folder, &content, about.as_ref()).with_context(failed)?;
+        kept.persist_noclobber(next_name(folder, BEFORE)?).with_context(failed)?;
     }
     new.persist(&path).with_context(failed)?;
     Ok(())
@@ -74,12 +80,12 @@ pub(crate) fn undo(paths: &Paths) -> anyhow::Result<String> {
 
 /// Puts the configuration back. Returns where the one that was there is now, if it was there.
 fn put_back(paths: &Paths) -> anyhow::Result<Option<PathBuf>> {
-    let path = paths.config();
+    let path = real(paths)?;
     let Some(former) = newest_former(paths)? else {
         bail!("no setup has written {}: there is nothing to undo", path.display());
     };
     let failed = || format!("can't put {} back", path.display());
-    let undone = free_name(&folder(paths)?, UNDONE);
+    let undone = next_name(folder_of(&path)?, UNDONE)?;
     let kept = match fs::hard_link(&path, &undone) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         linked => linked.map(|()| Some(undone)).with_context(failed)?,
@@ -97,39 +103,56 @@ fn put_back(paths: &Paths) -> anyhow::Result<Option<PathBuf>> {
     Ok(kept)
 }
 
-fn folder(paths: &Paths) -> anyhow::Result<PathBuf> {
-    let folder = paths.config().parent().map(Path::to_owned);
-    folder.context("a configuration lies in a folder")
+/// Where the file really is, if the path is a link.
+fn real(paths: &Paths) -> anyhow::Result<PathBuf> {
+    let path = paths.config();
+    match path.canonicalize() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(path),
+        real => real.with_context(|| format!("can't find {}", path.display())),
+    }
+}
+
+fn folder_of(path: &Path) -> anyhow::Result<&Path> {
+    path.parent().context("a configuration lies in a folder")
 }
 
 /// What the last setup that was not undone has replaced.
 fn newest_former(paths: &Paths) -> anyhow::Result<Option<PathBuf>> {
-    let folder = folder(paths)?;
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+    let path = real(paths)?;
+    let folder = folder_of(&path)?;
+    let last = numbers(folder, BEFORE)?.into_iter().max();
+    Ok(last.map(|number| folder.join(format!("{BEFORE}{number}"))))
+}
+
+/// The name behind all of them.
+fn next_name(folder: &Path, beginning: &str) -> anyhow::Result<PathBuf> {
+    let last = numbers(folder, beginning)?.into_iter().max().unwrap_or(0);
+    Ok(folder.join(format!("{beginning}{}", last.saturating_add(1))))
+}
+
+fn numbers(folder: &Path, beginning: &str) -> anyhow::Result<Vec<u32>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("can't look into {}", folder.display()))?,
     };
-    let mut newest = None;
+    let mut numbers = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with(BEFORE)) {
-            newest = newest.max(Some(name));
-        }
+        let number = name.to_str().and_then(|name| name.strip_prefix(beginning));
+        numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
     }
-    Ok(newest.map(|name| folder.join(name)))
+    Ok(numbers)
 }
 
-/// A name that no file has, and that comes behind those that were made before it.
-fn free_name(folder: &Path, beginning: &str) -> PathBuf {
-    let now = Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
-    let named = |n: u32| folder.join(format!("{beginning}{now}-{n}"));
-    (1..).map(named).find(|path| fs::symlink_metadata(path).is_err()).unwrap_or_else(|| named(0))
-}
-
-fn new_file(folder: &Path, content: &[u8]) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+/// A file with the owner and the rights of the one that it replaces, or is a copy of.
+fn new_file(folder: &Path, content: &[u8], like: Option<&Metadata>) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    if let Some(like) = like {
+        fchown(file.as_file(), Some(like.uid()), Some(like.gid()))?;
+    }
+    let mode = like.map_or(0o644, |like| like.mode() & 0o7777);
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     Ok(file)
 }
@@ -161,5 +184,28 @@ mod tests {
         assert_eq!(undone().unwrap().as_deref(), Some("two, and edited"));
         assert_eq!(read().as_deref(), Some("mine"));
         assert!(undone().is_err() && read().as_deref() == Some("mine"));
+    }
+
+    #[test]
+    fn links_and_rights_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        let real = root.path().join("real.toml");
+        fs::write(&real, "mine").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::create_dir_all(folder_of(&paths.config()).unwrap()).unwrap();
+        std::os::unix::fs::symlink(&real, paths.config()).unwrap();
+        for n in 1..=12 {
+            write(&paths, &n.to_string(), true).unwrap();
+        }
+        let mode = || fs::metadata(&real).unwrap().mode() & 0o777;
+        assert!(fs::symlink_metadata(paths.config()).unwrap().is_symlink());
+        assert_eq!((fs::read_to_string(&real).unwrap().as_str(), mode()), ("12", 0o640));
+        for n in (1..=11).rev() {
+            put_back(&paths).unwrap();
+            assert_eq!((fs::read_to_string(&real).unwrap(), mode()), (n.to_string(), 0o640));
+        }
+        put_back(&paths).unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), "mine");
     }
 }

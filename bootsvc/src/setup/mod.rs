@@ -184,7 +184,7 @@ fn has_open_pages(config: &Config) -> bool {
 impl Answers {
     /// The text of the configuration. What there is in it beside the answers stays.
     fn configuration(&self, former: Option<&str>) -> anyhow::Result<String> {
-        let mut text: DocumentMut = former.unwrap_or(BEGINNING).parse()?;
+        let mut text: DocumentMut = former.unwrap_or_default().parse()?;
         let network = text.entry("network").or_insert_with(toml_edit::table);
         let network = network.as_table_like_mut().context("[network] is no table")?;
         let address = |address: &Ipv4Addr| address.to_string();
@@ -205,7 +205,10 @@ impl Answers {
             let open = || format!("0.0.0.0:{PAGES_PORT}").into();
             set(web, "listen", self.has_open_pages.then(open));
         }
-        Ok(text.to_string())
+        Ok(match former {
+            Some(_) => text.to_string(),
+            None => format!("{BEGINNING}{text}"),
+        })
     }
 
     /// The same, once it is known that the servers take it.

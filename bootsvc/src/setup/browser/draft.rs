@@ -94,6 +94,8 @@ struct Work {
     has_ended: bool,
     /// Why it did not.
     error: String,
+    /// A part of it was done, so that other steps are left than were shown.
+    is_half_done: bool,
 }
 
 impl Draft {
@@ -157,6 +159,7 @@ impl Draft {
                 typed.admin = name;
                 let name = typed.admin.trim().parse()?;
                 ensure!(password == again, "The two passwords differ: type the same twice");
+                ensure!(!password.contains(['\n', '\r']), "A password is one line");
                 service::check_password(&password, &name)?;
                 self.work().wanted.admin = Some((name, password));
                 typed.here += 1;
@@ -224,7 +227,6 @@ impl Draft {
                 return;
             }
             (work.is_going_on, work.has_ended) = (true, false);
-            work.told.clear();
             work.error.clear();
             "Writing".clone_into(&mut work.now);
             std::mem::take(&mut work.wanted)
@@ -247,6 +249,7 @@ impl Draft {
             work.is_going_on = false;
             work.has_ended = done.is_ok();
             if let Err(error) = done {
+                work.is_half_done = !work.told.is_empty();
                 work.error = sentence(&error);
                 say(work.error.clone());
             }
@@ -337,6 +340,7 @@ impl Draft {
                     does: self.sentences(&work.wanted),
                     text: work.wanted.text.clone().unwrap_or_default(),
                     path: self.paths.config().display().to_string(),
+                    is_untouched: work.told.is_empty(),
                 }
             }
         })
@@ -384,7 +388,8 @@ impl Setup for Draft {
     }
 
     async fn view(&self) -> View {
-        let typed = self.typed.lock().await;
+        let mut typed = self.typed.lock().await;
+        typed.look_again(&self.paths, &mut self.work());
         let (shown, failed) = match self.shown(&typed) {
             Ok(shown) => (shown, String::new()),
             Err(error) => (Shown::Card { cards: Vec::new(), seconds: 0 }, sentence(&error)),
@@ -406,6 +411,7 @@ impl Setup for Draft {
         let mut typed = self.typed.lock().await;
         typed.error.clear();
         self.work().error.clear();
+        typed.look_again(&self.paths, &mut self.work());
         typed.error = match answer {
             Answer::Undo if setup::is_undoable(&self.paths) => match self.undo(&mut typed).await {
                 Ok(told) => format!("That was undone. {told}"),
@@ -436,6 +442,19 @@ impl Typed {
             fields: NetworkFields::default(),
             admin: "admin".to_owned(),
             image: (String::new(), "desktop".to_owned()),
+        }
+    }
+
+    /// After a part was done, what is left: of the rest, first what could not be done.
+    fn look_again(&mut self, paths: &Paths, work: &mut Work) {
+        if !std::mem::take(&mut work.is_half_done) {
+            return;
+        }
+        let again = work.wanted.text.is_some();
+        if let Ok(steps) = Step::left(paths, again) {
+            let at = steps.iter().position(|step| *step == Step::Image);
+            self.here = at.unwrap_or(steps.len() - 1);
+            self.steps = steps;
         }
     }
 

@@ -8,7 +8,7 @@ use crate::net::door::Door;
 use crate::pages;
 use crate::paths::Paths;
 use crate::privileges::as_command;
-use crate::web_tls::{Authority, WebTls};
+use crate::web_tls::{WebTls, fingerprint};
 use anyhow::{Context as _, bail};
 use draft::Draft;
 use nix::ifaddrs::getifaddrs;
@@ -92,7 +92,9 @@ impl Page {
                 // The authority of the pages, too: a browser that trusts it does so for good.
                 let (files, fingerprint) = as_command(paths, || {
                     let files = WebTls::Own(folder.clone()).files(&WebConfig::default(), listen)?;
-                    Ok((files, Authority::open_or_make(&folder)?.fingerprint().to_owned()))
+                    let page = files.as_ref().context("it is encrypted")?.certificate.clone();
+                    // What a browser shows that does not know the authority.
+                    Ok((files, fingerprint(&page)?))
                 })?;
                 (Credentials::from(files).context("no TLS")?, Some(fingerprint))
             }
@@ -120,8 +122,8 @@ impl Page {
         }
         match &self.fingerprint {
             Some(fingerprint) => say(format!(
-                "\nThe browser warns of a certificate that it does not know: it is of this server's own authority. Compare its \
-                 SHA-256 fingerprint:\n  {fingerprint}"
+                "\nThe browser warns, as it does not know the server's own authority. Compare the SHA-256 fingerprint of the \
+                 certificate that it shows with\n  {fingerprint}"
             )),
             None => say(format!(
                 "\nOn another computer, ssh -L {port}:127.0.0.1:{port} root@SERVER leads there; --lan shows the page to the network."
