@@ -11,16 +11,23 @@ use tokio_util::sync::CancellationToken;
 /// How long such a process may take to remove what it has made, when the boot server stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// After a process could not be started, or ended at once, time until the next is.
+/// After a process could not be started, or ended at once, time until the next is; it doubles as long as that is for the same order, whose
+/// end can't be written on a full disk.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// It doubles so often at most.
+const DOUBLED_MAX: u32 = 6;
 
 /// Has orders done until `stop`. What is interrupted then is begun again by the next boot server.
 pub(crate) async fn run(paths: Paths, service: Service, stop: CancellationToken) {
+    let (mut last, mut n_again) = (None, 0);
     loop {
         let number = tokio::select! {
             () = stop.cancelled() => return,
             number = service.next_order() => number,
         };
+        n_again = if last == Some(number) { DOUBLED_MAX.min(n_again + 1) } else { 0 };
+        last = Some(number);
         let n_begins = service.n_begins(number).await;
         tracing::info!(job = number, "job begins");
         match start(&paths, number) {
@@ -34,7 +41,7 @@ pub(crate) async fn run(paths: Paths, service: Service, stop: CancellationToken)
         service.after_order(number, n_begins).await;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(PAUSE * 2_u32.pow(n_again)) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::paths::Paths;
 use anyhow::{Context, bail};
+use rustix::fs::OFlags;
 use service::Unwritable;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -61,6 +62,8 @@ impl StateLock {
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // The folder is the servers' user's, who could lead root elsewhere.
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
         let mut file = match options.open(&path) {
             Ok(file) => file,
             Err(error) if Unwritable::of(error.kind()).is_some() => match File::open(&path) {
@@ -70,14 +73,21 @@ impl StateLock {
             },
             Err(error) => return Err(error).with_context(failed),
         };
+        let about = file.metadata()?;
+        if !about.is_file() || about.nlink() != 1 {
+            bail!(
+                "{} is no file of its own: remove it, as it only says who has the state",
+                path.display()
+            );
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Err(holder(&mut file))),
             Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
         }
         // Root's would keep the servers out, who are another user.
-        let (owner, ours) = (fs::metadata(&folder)?, file.metadata()?);
-        if (owner.uid(), owner.gid()) != (ours.uid(), ours.gid()) {
+        let owner = fs::metadata(&folder)?;
+        if (owner.uid(), owner.gid()) != (about.uid(), about.gid()) {
             let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
         }
         let kind = if is_server { "server" } else { "command" };

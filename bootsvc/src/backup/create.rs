@@ -1,41 +1,33 @@
 //! Making a backup, while the boot server runs or not.
 
+use super::new_file;
 use crate::boot_socket;
 use crate::config::{Config, ConfigError};
 use crate::paths::Paths;
-use crate::privileges::{as_command, is_owner};
+use crate::privileges::{as_owner, is_owner};
 use crate::scratch;
 use crate::site::{Reached, Refused, Site, reach};
 use anyhow::{Context, bail};
 use hyper::StatusCode;
 use nix::unistd::{Gid, Group};
+use rustix::fs::OFlags;
 use service::backup::{BackupFile, Kind, Manifest, digest, write_backup};
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use wire::error_chain;
 
-/// A copy of the database, which goes when this does.
-enum StateCopy {
-    /// The boot server's.
-    Servers(PathBuf),
-    /// In a folder of this process.
-    Ours { path: PathBuf, _folder: TempDir },
+/// A copy of the database in a folder of this process, where nobody else can put anything in its place. It goes when this does.
+struct StateCopy {
+    folder: TempDir,
 }
 
 impl StateCopy {
-    fn path(&self) -> &Path {
-        let (Self::Servers(path) | Self::Ours { path, .. }) = self;
-        path
-    }
-}
-
-impl Drop for StateCopy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.path());
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("state.db")
     }
 }
 
@@ -64,7 +56,7 @@ pub(crate) fn create<W: Write>(
         return Err(Refused::forbidden(told).into());
     }
     let copy = copy_state(paths)?;
-    let n_machines = service::check_database(copy.path())?;
+    let n_machines = service::check_database(&copy.path())?;
     let (mut sources, mut left_out) = (Vec::new(), Vec::new());
     let config = paths.config();
     let mut named = Vec::new();
@@ -95,8 +87,8 @@ pub(crate) fn create<W: Write>(
             Err(error) => left_out.push(format!("{}: {error:#}", source.display())),
         }
     }
-    files.push(entry(Kind::Database, "state.db", copy.path())?);
-    sources.push(copy.path().to_owned());
+    files.push(entry(Kind::Database, "state.db", &copy.path())?);
+    sources.push(copy.path());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let manifest = Manifest::new(now, files);
     let total = manifest.size_bytes();
@@ -110,7 +102,7 @@ pub(crate) fn create<W: Write>(
 /// # Errors
 /// It is damaged, or can't be copied.
 pub(crate) fn check_state(paths: &Paths) -> anyhow::Result<u64> {
-    Ok(service::check_database(copy_state(paths)?.path())?)
+    Ok(service::check_database(&copy_state(paths)?.path())?)
 }
 
 fn entry(kind: Kind, name: &str, source: &Path) -> anyhow::Result<BackupFile> {
@@ -141,32 +133,55 @@ struct Copied {
     error: Option<String>,
 }
 
-/// By the boot server that runs, which has it even if somebody has deleted it meanwhile; or of the file, if none runs.
 fn copy_state(paths: &Paths) -> anyhow::Result<StateCopy> {
-    as_command(paths, || {
-        let _lock = match reach(paths, None)? {
-            Reached::Lock(lock) => Some(lock),
-            Reached::Server(stream) => {
-                let site = Site::of_server(paths, stream)?;
-                match site.work::<Copied>(boot_socket::STATE_COPY, &()) {
-                    Ok(Copied { path: Some(path), .. }) => return Ok(StateCopy::Servers(path)),
-                    Ok(copied) => {
-                        let why = copied.error.unwrap_or_default();
-                        bail!("the boot server can't copy its database: {why}");
-                    }
-                    // An older one can't. SQLite copies what others write to, too.
-                    Err(error) if is_missing(&error) => None,
-                    Err(error) => return Err(error),
+    let mut theirs = as_owner(paths, || copy_of_theirs(paths))?;
+    let folder = scratch::folder(theirs.metadata()?.len(), &[])
+        .context("there is no room for a copy of the database")?;
+    let copy = StateCopy { folder };
+    let mut ours = new_file(&copy.path()).context("the database can't be copied")?;
+    io::copy(&mut theirs, &mut ours).context("the database can't be copied")?;
+    Ok(copy)
+}
+
+/// A copy that has no name any more: by the boot server that runs, which has the database even if somebody has deleted it meanwhile; or of
+/// the file, if none runs.
+fn copy_of_theirs(paths: &Paths) -> anyhow::Result<File> {
+    let _lock = match reach(paths, None)? {
+        Reached::Lock(lock) => Some(lock),
+        Reached::Server(stream) => {
+            let site = Site::of_server(paths, stream)?;
+            match site.work::<Copied>(boot_socket::STATE_COPY, &()) {
+                Ok(Copied { path: Some(path), .. }) => {
+                    let opened = open_plain(&path);
+                    let _ = fs::remove_file(&path);
+                    return opened.with_context(|| format!("can't read {}", path.display()));
                 }
+                Ok(copied) => {
+                    let why = copied.error.unwrap_or_default();
+                    bail!("the boot server can't copy its database: {why}");
+                }
+                // An older one can't. SQLite copies what others write to, too.
+                Err(error) if is_missing(&error) => None,
+                Err(error) => return Err(error),
             }
-        };
-        let needed_bytes = scratch::database_bytes(&paths.database());
-        let folder = scratch::folder(needed_bytes, &paths.for_copies())
-            .context("there is no room for a copy of the database")?;
-        let copy = folder.path().join("state.db");
-        service::copy_database(&paths.database(), &copy)?;
-        Ok(StateCopy::Ours { path: copy, _folder: folder })
-    })
+        }
+    };
+    let needed_bytes = scratch::database_bytes(&paths.database());
+    let folder = scratch::folder(needed_bytes, &paths.for_copies())
+        .context("there is no room for a copy of the database")?;
+    let copy = folder.path().join("state.db");
+    service::copy_database(&paths.database(), &copy)?;
+    open_plain(&copy).with_context(|| format!("can't read {}", copy.display()))
+}
+
+/// A file, and nothing that somebody put in its place.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no file")),
+    }
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {

@@ -4,7 +4,7 @@ use super::{new_file, unpack};
 use crate::boot_socket;
 use crate::config::Config;
 use crate::paths::Paths;
-use crate::privileges::give_to_servers;
+use crate::privileges::{as_owner, give_to_servers};
 use crate::state_lock::StateLock;
 use anyhow::{Context, bail};
 use nix::unistd::{Group, geteuid};
@@ -12,7 +12,7 @@ use service::Actor;
 use service::backup::{BackupFile, Kind, Manifest, read_backup};
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Read, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     }
     let state = paths.state();
     let is_new = !state.try_exists().unwrap_or(true);
-    let _lock = match StateLock::try_take(paths, false)? {
+    let _lock = match as_owner(paths, || StateLock::try_take(paths, false))? {
         Ok(lock) => lock,
         Err(holder) if holder.is_server => bail!(running),
         Err(holder) => bail!("{holder} has the state: try again when it is done"),
@@ -55,10 +55,19 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     fs::create_dir_all(&state).with_context(|| format!("can't make {}", state.display()))?;
     let database =
         Target { path: paths.database(), new: with_suffix(&paths.database(), ".restored") };
-    let _ = fs::remove_file(&database.new);
+    let database_new = database.new.clone();
+    let remove_new = || {
+        as_owner(paths, || {
+            let _ = fs::remove_file(&database_new);
+            Ok(())
+        })
+    };
+    remove_new()?;
     let mut small: Vec<(BackupFile, Vec<u8>)> = Vec::new();
     let read = read_backup(input, |_, file, content| match file.kind {
-        Kind::Database => unpack(content, &database.new),
+        Kind::Database => {
+            as_owner(paths, || Ok(unpack(content, &database.new)?)).map_err(std::io::Error::other)
+        }
         Kind::Configuration | Kind::File => {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes)?;
@@ -66,17 +75,16 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
             Ok(())
         }
     });
-    let mut made = vec![database.new.clone()];
+    let mut made = Vec::new();
     let placed = (|| {
         let manifest = read?;
-        let n_machines = service::check_database(&database.new)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let actor = Actor::command(geteuid().as_raw());
-        let database_of_then = service::prepare_restored(&database.new, &actor, now_unix_ms)?;
-        let owner = fs::metadata(&state)?;
-        // A server that is not started as root takes nothing over.
-        chown(&database.new, Some(owner.uid()), Some(owner.gid()))?;
+        let (n_machines, database_of_then) = as_owner(paths, || {
+            let n_machines = service::check_database(&database.new)?;
+            Ok((n_machines, service::prepare_restored(&database.new, &actor, now_unix_ms)?))
+        })?;
         let mut targets = Vec::new();
         for (file, bytes) in wanted(paths, &small)? {
             // What is a link stays one, and what it leads to is replaced.
@@ -91,9 +99,9 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
             write_small(&new, file, bytes)?;
             targets.push(Target { path, new });
         }
-        targets.push(database);
         let there: Vec<String> = targets
             .iter()
+            .chain([&database])
             .filter(|target| target.path.symlink_metadata().is_ok())
             .map(|target| target.path.display().to_string())
             .collect();
@@ -113,6 +121,7 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
         for target in targets {
             put(target, &mut restored)?;
         }
+        as_owner(paths, || put(database, &mut restored))?;
         if is_new {
             give_to_servers(paths)?;
         }
@@ -122,6 +131,7 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     for leftover in made {
         let _ = fs::remove_file(leftover);
     }
+    remove_new()?;
     placed
 }
 
@@ -165,7 +175,7 @@ fn write_small(path: &Path, about: &BackupFile, bytes: &[u8]) -> anyhow::Result<
     file.write_all(bytes).with_context(failed)?;
     let group = about.group.as_deref().and_then(|name| Group::from_name(name).ok().flatten());
     // Who is not root gives away nothing.
-    let is_given = group.is_some_and(|group| chown(path, None, Some(group.gid.as_raw())).is_ok());
+    let is_given = group.is_some_and(|group| fchown(&file, None, Some(group.gid.as_raw())).is_ok());
     // Files that the configuration names may be keys. It has none, and the servers' user must read it: where all could, all can.
     let of_all = if about.kind == Kind::Configuration { 0o005 } else { 0 };
     let of_group = if is_given { 0o050 } else { 0 };

@@ -143,10 +143,27 @@ pub(crate) fn as_command<T>(
     paths: &Paths,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    as_owner_with(COMMAND, paths, work)
+}
+
+/// Does something with files of the state, and is root again. Whoever broke into a server can put anything in their place, such as
+/// links: so it is done as that user, who can do to others no more by this than he can anyway.
+pub(crate) fn as_owner<T>(
+    paths: &Paths,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    as_owner_with(CapabilitySet::empty(), paths, work)
+}
+
+fn as_owner_with<T>(
+    kept: CapabilitySet,
+    paths: &Paths,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let Some(account) = owner(paths)? else { return work() };
     paths.own().iter().try_for_each(|folder| make_own_if_possible(folder, &account))?;
     let failed = || format!("can't work as the user {account}");
-    capabilities::begin_as(&account, COMMAND).with_context(failed)?;
+    capabilities::begin_as(&account, kept).with_context(failed)?;
     let done = work();
     capabilities::end_as().with_context(failed)?;
     done

@@ -1,12 +1,16 @@
 //! When the last backup was made of those that are made again and again, so that somebody is told when none is any more.
 
+use rustix::fs::OFlags;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Older ones are worth a warning: that is two that were not made, if one is made each day.
 pub(crate) const LAST_BACKUP_MAX_SECONDS: u64 = 60 * 3600;
+
+/// Longer is no time.
+const NOTE_BYTES_MAX: u64 = 64;
 
 fn note(database: &Path) -> PathBuf {
     database.with_extension("last-backup")
@@ -30,7 +34,18 @@ pub fn note_backup(database: &Path, made_unix: u64) -> io::Result<()> {
 /// # Errors
 /// What is noted can't be read, or is no time.
 pub fn newest_backup(database: &Path) -> io::Result<Option<u64>> {
-    match fs::read_to_string(note(database)) {
+    let read = || {
+        // Root reads it in a folder of the servers' user, who could put a pipe there, or a file without end.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = File::options().read(true).custom_flags(flags).open(note(database))?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+        }
+        let mut text = String::new();
+        file.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match read() {
         Ok(text) => match text.trim().parse() {
             Ok(made_unix) => Ok(Some(made_unix)),
             Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no time")),
