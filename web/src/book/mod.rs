@@ -32,6 +32,7 @@ pages!(
     "how-to/install",
     "tutorial",
     "how-to/air-gap",
+    "how-to/container",
     "how-to/import-an-image",
     "how-to/jobs",
     "how-to/persistent-disks",
