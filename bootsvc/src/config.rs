@@ -2,6 +2,16 @@
 
 mod alerts;
 mod error;
+/// Where a file is no UTF-8, such as one with umlauts of an old editor, or one of Windows that is UTF-16.
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> ConfigError {
+    let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    ConfigError::Wrong(format!(
+        "{}, line {line}: this is no UTF-8: have your editor save the file as UTF-8",
+        path.display()
+    ))
+}
+
 #[cfg(test)]
 mod reference;
 mod values;
@@ -471,8 +481,9 @@ impl Config {
             let source = std::io::Error::other("it is no file");
             return Err(ConfigError::Unreadable { path: path.into(), source });
         }
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
                 let config = Self::parse(path, &text)?;
                 let is_strange =
                     |file: &PathBuf| std::fs::metadata(file).is_ok_and(|about| !about.is_file());

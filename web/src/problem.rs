@@ -3,9 +3,9 @@
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use service::Error;
 use service::incoming::IncomingError;
 use service::jobs::JobError;
+use service::{Error, Unwritable};
 
 /// What is told who sends too much.
 const TOO_LARGE: &str =
@@ -62,6 +62,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::Incoming(IncomingError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
         Error::Incoming(IncomingError::CutOff) => StatusCode::BAD_REQUEST,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Unwritable { why: Unwritable::Full, .. } => StatusCode::INSUFFICIENT_STORAGE,
         Error::Busy | Error::Stopping | Error::Storage(_) | Error::DiskLeft { .. } => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -79,7 +80,13 @@ impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
-            status => Self::new(status, rejection.body_text()),
+            status => {
+                let text = rejection.body_text();
+                // What people read begins behind what the library does.
+                let told =
+                    text.strip_prefix("Failed to deserialize the JSON body into the target type: ");
+                Self::new(status, told.unwrap_or(&text))
+            }
         }
     }
 }

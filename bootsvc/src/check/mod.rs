@@ -15,6 +15,7 @@ use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::web_tls::{WebTls, fingerprint};
 use anyhow::Context as _;
+use model::Network;
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -138,6 +139,15 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
     });
     findings.push(privileges::check_admins(config).into());
     findings
+}
+
+/// Why a port can't be had that a server with this configuration needs.
+pub(crate) fn port_trouble(paths: &Paths, config: &Config, network: &Network) -> Option<String> {
+    let verdicts = ports::ports(config, network, &Ours::find(paths), Viewer::of(paths));
+    verdicts.into_iter().find_map(|verdict| match verdict {
+        Verdict::Wrong(text) => Some(text),
+        Verdict::Right(_) | Verdict::Better(_) | Verdict::Unseen(_) => None,
+    })
 }
 
 /// Who looks.

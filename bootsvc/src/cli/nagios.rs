@@ -7,8 +7,9 @@ use super::status::{Told, findings, lines};
 use crate::paths::Paths;
 use crate::site::Site;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use far::{Far, Trouble};
-use model::{AddressPool, Level, Space};
+use model::{AddressPool, FindingKind, Level, Space};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +27,8 @@ use std::time::Duration;
 #[derive(Args)]
 pub(super) struct Nagios {
     /// Take this kind of finding for a notice; may be given several times
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(FindingKind::ALL.iter().map(|kind| kind.word())))]
     ignore: Vec<String>,
     /// Ask the pages at this address instead, like https://boot1:8443
     #[arg(long, requires = "token_file")]

@@ -85,7 +85,7 @@ pub(super) struct SetRoom {
     #[arg(long)]
     note: Option<String>,
     /// How many rows of seats it has, and how many seats a row, like 3.8
-    #[arg(long, value_name = "ROWS.SEATS", conflicts_with = "no_size")]
+    #[arg(long, value_name = "ROWS.SEATS", conflicts_with = "no_size", value_parser = size)]
     size: Option<Seat>,
     /// Seats may have any numbers
     #[arg(long)]
@@ -95,6 +95,12 @@ pub(super) struct SetRoom {
     /// Kernel parameters of its machines, after the site's and before their own
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     kernel_args: Option<KernelArgs>,
+}
+
+fn size(text: &str) -> Result<Seat, String> {
+    text.parse().map_err(|_| {
+        "it is ROWS.SEATS, both from 1 to 255, like 3.8 for three rows of eight".to_owned()
+    })
 }
 
 /// A room, as far as it is printed.

@@ -111,6 +111,9 @@ impl Setup {
             }
             _ => Some(self.network(paths, former.as_ref(), asks)?),
         };
+        if let Some(text) = &text {
+            setup::check_ports(paths, text)?;
+        }
         let admin = self.admin(paths, asks, text.as_deref())?;
         let image = self.image(paths, asks)?;
         let mut wanted = Wanted::new(text, admin, image);

@@ -12,6 +12,7 @@ pub(crate) use wanted::{Told, Wanted};
 
 use crate::boot::other_dhcp;
 use crate::boot_socket;
+use crate::check;
 use crate::config::{Config, ConfigError, Pool};
 use crate::net::dhcp_watch::{DhcpWatch, Other};
 use crate::net::overheard::Overheard;
@@ -224,6 +225,18 @@ impl Answers {
         let text = self.configuration(former.as_deref())?;
         network(&Config::parse(&path, &text)?)?;
         Ok(text)
+    }
+}
+
+/// Looks whether the servers would get their ports with this configuration.
+///
+/// # Errors
+/// Another program has one.
+pub(crate) fn check_ports(paths: &Paths, text: &str) -> anyhow::Result<()> {
+    let config = Config::parse(&paths.config(), text)?;
+    match check::port_trouble(paths, &config, &network(&config)?) {
+        Some(trouble) => bail!(trouble),
+        None => Ok(()),
     }
 }
 

@@ -151,6 +151,7 @@ impl Draft {
             Answer::Network(fields) if step == Some(Step::Network) => {
                 typed.fields = fields;
                 let text = typed.configuration(&self.paths).context("That does not fit")?;
+                setup::check_ports(&self.paths, &text)?;
                 self.work().wanted.text = Some(text);
                 typed.here += 1;
                 Ok(())
