@@ -19,7 +19,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+
+/// What a mail server may say in all, also as TLS: a hundred recipients take some thousand bytes.
+const ANSWERS_BYTES_MAX: usize = 256 << 10;
 
 /// How long it is waited for a farewell that changes nothing.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -74,9 +76,10 @@ async fn open(config: &MailConfig) -> Result<AsyncSmtpConnection, Failed> {
     let MailConfig { host, port, tls, ca, .. } = config;
     let stream = connect(host, *port).await?;
     let hello = hello(&stream);
+    let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], *port)));
     let stream: Box<dyn AsyncTokioStream> = match tls {
-        MailTls::Tls => Box::new(Encrypted(encrypt(stream, host, ca.as_deref()).await?)),
-        MailTls::Starttls | MailTls::None => Box::new(stream),
+        MailTls::Tls => Box::new(Bounded::new(encrypt(stream, host, ca.as_deref()).await?, peer)),
+        MailTls::Starttls | MailTls::None => Box::new(Bounded::new(stream, peer)),
     };
     let what = format!("{host} does not answer as a mail server does on port {port}");
     let help = "Look whether host and port are those of the mail server, and tls as it wants it: mostly \"starttls\" for port \
@@ -170,40 +173,64 @@ fn compose(config: &MailConfig, message: &Message) -> Result<Vec<u8>, Failed> {
     Ok(mail.formatted())
 }
 
-/// A connection that is encrypted from its first byte.
+/// A connection on which a mail server says so much and no more: `lettre` keeps a line until it ends.
 #[derive(Debug)]
-struct Encrypted(TlsStream<TcpStream>);
+struct Bounded<S> {
+    stream: S,
+    peer: SocketAddr,
+    left: usize,
+}
 
-impl AsyncTokioStream for Encrypted {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().0.peer_addr()
+impl<S> Bounded<S> {
+    fn new(stream: S, peer: SocketAddr) -> Self {
+        Self { stream, peer, left: ANSWERS_BYTES_MAX }
     }
 }
 
-impl AsyncRead for Encrypted {
+impl<S> AsyncTokioStream for Bounded<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug,
+{
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.peer)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let n_read = buffer.filled().len() - before;
+        match self.left.checked_sub(n_read) {
+            Some(left) => self.left = left,
+            None => {
+                return Poll::Ready(Err(io::Error::other(
+                    "it says more than any mail server does",
+                )));
+            }
+        }
+        read
     }
 }
 
-impl AsyncWrite for Encrypted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

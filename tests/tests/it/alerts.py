@@ -9,6 +9,7 @@ Each thing that arrives is a line of JSON in LOG.
 """
 
 import asyncio
+import contextlib
 import http.server
 import json
 import socket
@@ -94,7 +95,8 @@ def plain(greeting):
     while True:
         stream, _ = listener.accept()
         if greeting:
-            stream.sendall(greeting)
+            with contextlib.suppress(OSError):
+                stream.sendall(greeting)
             stream.close()
         else:
             note(connected=True)
@@ -106,4 +108,5 @@ if what in ("mail", "smtps"):
 elif what == "web":
     web()
 else:
-    plain(b"220 mail.test ESMTP\r\n" if what == "cut" else b"")
+    greetings = {"cut": b"220 mail.test ESMTP\r\n", "endless": b"220 " + b"x" * (64 << 20)}
+    plain(greetings.get(what, b""))

@@ -104,7 +104,8 @@ fn a_test_message_says_at_which_step_it_fails() {
         return;
     }
     on_a_site("alert-test", |site| {
-        let sinks = [("mail", 2525), ("smtps", 2465), ("web", 2580), ("cut", 2526)];
+        let sinks =
+            [("mail", 2525), ("smtps", 2465), ("web", 2580), ("cut", 2526), ("endless", 2528)];
         let sinks: Vec<Sink> = sinks
             .into_iter()
             .map(|(kind, port)| Sink::start(site, kind, port))
@@ -150,6 +151,7 @@ fn a_test_message_says_at_which_step_it_fails() {
             (good.replace(&right, ""), "refuses the sender bootlace@lab.test: "),
             (with("host = \"127.0.0.1\"\nport = 2526"), "does not answer as a mail server does"),
             (with("host = \"127.0.0.1\"\nport = 2527"), "no answer within 20 s"),
+            (with("host = \"127.0.0.1\"\nport = 2528"), "it says more than any mail server does"),
             (with("host = \"127.0.0.1\"\nport = 2580"), "does not answer as a mail server does"),
             (hook.replace("sinks/token", "sinks/password"), "127.0.0.1 refuses what is sent: 401"),
             (hook.replace(":2580", ":2525"), "does not answer as a web server does"),
