@@ -1,6 +1,6 @@
 //! Long work of a command, which others see as a job.
 
-use super::say;
+use super::output::{unwritten, write_line};
 use crate::paths::Paths;
 use anyhow::Context as _;
 use images::{Step, Stop};
@@ -32,6 +32,8 @@ pub(super) struct Work {
     worker: Option<Worker>,
     /// What the terminal shows of it.
     shown: Option<(String, u64)>,
+    /// With what the process ends, as standard output could not be written: the work is done all the same.
+    unwritten: Option<u8>,
     /// It hears signals.
     _runtime: Runtime,
 }
@@ -51,7 +53,8 @@ pub(super) fn as_job(
     jobs.settle(clock.now());
     let worker = jobs.begin(new, clock, &stop).context("this is not shown as a job");
     let worker = worker.map_err(|error| writeln!(std::io::stderr(), "note: {error:#}")).ok();
-    do_job(Work { stop, worker, shown: None, _runtime: runtime }, IfStopped::Ends, work)
+    let doing = Work { stop, worker, shown: None, unwritten: None, _runtime: runtime };
+    do_job(doing, IfStopped::Ends, work)
 }
 
 /// Does a job that somebody has ordered of the boot server, as [`as_job`]. A signal leaves it to be begun again.
@@ -66,7 +69,8 @@ pub(super) fn do_order(
     let (jobs, clock) = (Jobs::in_folder(paths.jobs()), Clock::system());
     let (stop, runtime) = stopped_by_signals()?;
     let (worker, order) = jobs.take(number, clock, &stop)?;
-    let doing = Work { stop, worker: Some(worker), shown: None, _runtime: runtime };
+    let doing =
+        Work { stop, worker: Some(worker), shown: None, unwritten: None, _runtime: runtime };
     do_job(doing, IfStopped::BeginsAgain, |doing| work(order, doing))
 }
 
@@ -84,9 +88,18 @@ fn do_job(
 ) -> anyhow::Result<()> {
     let done = work(&mut doing);
     doing.clear();
-    let Work { stop, worker, .. } = doing;
-    let Some(worker) = worker else { return done.map(drop) };
-    match &done {
+    let Work { stop, worker, unwritten, .. } = doing;
+    if let Some(worker) = worker {
+        note_end(worker, &stop, if_stopped, &done);
+    }
+    if let Some(code) = unwritten {
+        std::process::exit(code.into());
+    }
+    done.map(drop)
+}
+
+fn note_end(worker: Worker, stop: &Stop, if_stopped: IfStopped, done: &anyhow::Result<String>) {
+    match done {
         Ok(told) => worker.end(JobState::Done, told),
         Err(_) if stop.is_stopping() => match worker.cancelled_by() {
             Some(who) => {
@@ -99,7 +112,6 @@ fn do_job(
         },
         Err(error) => worker.end(JobState::Failed, &wire::error_chain(error.as_ref())),
     }
-    done.map(drop)
 }
 
 impl Work {
@@ -110,7 +122,11 @@ impl Work {
         if let Some(worker) = &mut self.worker {
             worker.log(&line);
         }
-        say(line);
+        if let Err(error) = write_line(line)
+            && self.unwritten.is_none()
+        {
+            self.unwritten = Some(unwritten(&error));
+        }
     }
 
     /// How far it is: at a terminal, and as a job. `step` begins a line.

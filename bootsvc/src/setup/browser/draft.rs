@@ -414,10 +414,13 @@ impl Setup for Draft {
         self.work().error.clear();
         typed.look_again(&self.paths, &mut self.work());
         typed.error = match answer {
-            Answer::Undo if setup::is_undoable(&self.paths) => match self.undo(&mut typed).await {
-                Ok(told) => format!("That was undone. {told}"),
-                Err(error) => sentence(&error),
-            },
+            // Once, and what this setup has done.
+            Answer::Undo if self.has_ended() && setup::is_undoable(&self.paths) => {
+                match self.undo(&mut typed).await {
+                    Ok(told) => format!("That was undone. {told}"),
+                    Err(error) => sentence(&error),
+                }
+            }
             Answer::Finish if self.has_ended() => {
                 self.finished.cancel();
                 String::new()
