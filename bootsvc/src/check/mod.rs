@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::network::network;
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
-use crate::web_tls::{WebTls, fingerprint};
+use crate::web_tls::{PAGE_CERTIFICATE, WebTls, fingerprint};
 use anyhow::Context as _;
 use model::Network;
 use std::error::Error;
@@ -202,11 +202,18 @@ fn web_tls(paths: &Paths, config: &Config) -> anyhow::Result<String> {
                 .try_exists()
                 .with_context(|| format!("can't find {}", authority.display()))?
             {
-                true => format!(
-                    "web page: https://{listen}, authority {}, SHA-256 {}",
-                    authority.display(),
-                    fingerprint(&authority)?
-                ),
+                true => {
+                    let page = folder.join(PAGE_CERTIFICATE);
+                    let page = match page.try_exists()? {
+                        true => format!("certificate with SHA-256 {}, ", fingerprint(&page)?),
+                        false => String::new(),
+                    };
+                    format!(
+                        "web page: https://{listen}, {page}authority {}, SHA-256 {}",
+                        authority.display(),
+                        fingerprint(&authority)?
+                    )
+                }
                 false => format!(
                     "web page: https://{listen}, by an authority that is made at the first start"
                 ),

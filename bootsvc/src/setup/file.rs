@@ -24,6 +24,7 @@ pub(super) fn write(paths: &Paths, text: &str, keeps_former: bool) -> anyhow::Re
     fs::create_dir_all(folder_of(&paths.config())?).with_context(failed)?;
     let path = real(paths)?;
     let folder = folder_of(&path)?;
+    let _lock = lock(folder)?;
     let former = match File::open(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         opened => Some(opened.with_context(failed)?),
@@ -81,6 +82,7 @@ pub(crate) fn undo(paths: &Paths) -> anyhow::Result<String> {
 /// Puts the configuration back. Returns where the one that was there is now, if it was there.
 fn put_back(paths: &Paths) -> anyhow::Result<Option<PathBuf>> {
     let path = real(paths)?;
+    let _lock = lock(folder_of(&path)?)?;
     let Some(former) = newest_former(paths)? else {
         bail!("no setup has written {}: there is nothing to undo", path.display());
     };
@@ -101,6 +103,15 @@ fn put_back(paths: &Paths) -> anyhow::Result<Option<PathBuf>> {
         }
     }
     Ok(kept)
+}
+
+/// One setup writes or puts back after the other; until this is dropped.
+fn lock(folder: &Path) -> anyhow::Result<Option<File>> {
+    let opened = match File::open(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.and_then(|folder| folder.lock().map(|()| folder)),
+    };
+    opened.map(Some).with_context(|| format!("can't use {}", folder.display()))
 }
 
 /// Where the file really is, if the path is a link.

@@ -27,6 +27,9 @@ const CERTIFICATE_DAYS: i32 = 365;
 /// A certificate is renewed when it has been good for so long: then two months are left to notice that it is not.
 const RENEWED_AFTER_DAYS: i32 = 300;
 
+/// The page's certificate, in the folder of the authority.
+pub(crate) const PAGE_CERTIFICATE: &str = "page.pem";
+
 /// The authority, in a folder that only the servers may read.
 pub(crate) struct Authority {
     folder: PathBuf,
@@ -107,7 +110,7 @@ impl Authority {
     /// The page's certificate.
     pub(crate) fn files(&self) -> TlsConfig {
         TlsConfig {
-            certificate: self.folder.join("page.pem"),
+            certificate: self.folder.join(PAGE_CERTIFICATE),
             key: self.folder.join("page-key.pem"),
             client_ca: None,
             is_required: true,

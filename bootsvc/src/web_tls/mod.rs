@@ -3,7 +3,7 @@
 mod authority;
 mod names;
 
-pub(crate) use authority::{Authority, fingerprint};
+pub(crate) use authority::{Authority, PAGE_CERTIFICATE, fingerprint};
 pub(crate) use names::names;
 
 use crate::config::WebConfig;

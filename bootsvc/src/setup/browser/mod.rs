@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Credentials;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// How long a setup goes on: who has gone away leaves no door open.
@@ -139,10 +140,13 @@ impl Page {
             stop.clone(),
         );
         let mut shown = std::pin::pin!(shown);
+        let mut is_stopped = false;
         tokio::select! {
             () = &mut shown => {}
             () = self.draft.finished() => {}
             () = tokio::time::sleep(GOOD_FOR) => {}
+            // Also as the first process of a container, which the kernel ends by no signal that it does not take.
+            () = signaled() => is_stopped = true,
         }
         // What was begun is done.
         tokio::select! {
@@ -153,6 +157,7 @@ impl Page {
         shown.await;
         match self.draft.has_ended() {
             true => Ok(()),
+            false if is_stopped => bail!("stopped; what was not told as done was not done"),
             false => bail!(
                 "{} minutes are over, and nothing was done on the page: begin again",
                 GOOD_FOR.as_secs() / 60
@@ -169,5 +174,19 @@ impl Page {
             bound => bound,
         }
         .with_context(|| format!("can't show a page on {address}"))
+    }
+}
+
+/// Waits for Ctrl-C, or for somebody who ends this process.
+async fn signaled() {
+    let hear = |kind| signal(kind).map_err(|error| tracing::warn!(%error, "signals are not heard"));
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (hear(SignalKind::interrupt()), hear(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
