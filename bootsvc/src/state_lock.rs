@@ -170,6 +170,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_file_of_its_own_is_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::under(folder.path());
+        drop(StateLock::try_take(&paths, false).unwrap().unwrap());
+        let other = folder.path().join("other");
+        fs::write(&other, "mine").unwrap();
+        for is_link in [true, false] {
+            let lock = paths.state_lock();
+            fs::remove_file(&lock).unwrap();
+            let planted = if is_link {
+                std::os::unix::fs::symlink(&other, &lock)
+            } else {
+                fs::hard_link(&other, &lock)
+            };
+            planted.unwrap();
+            assert!(StateLock::try_take(&paths, false).is_err());
+            assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
+        }
+    }
+
+    #[test]
     fn one_has_it_and_the_others_know_who() {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::under(folder.path());

@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use lab::{Daemon, Lan, Need, SERVERS_UID, Site, require};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// Bits of a set of capabilities, as `/proc` shows it: ports below 1024, and raw sockets; and a larger buffer for
@@ -228,5 +229,75 @@ fn a_file_that_the_user_can_t_read_is_named() {
             ensure!(text.contains("chgrp"), "{text}");
         }
         Ok(())
+    });
+}
+
+/// Puts a link of the servers' user in place of a file of theirs.
+fn plant(site: &Site, name: &str, leads_to: &Path) -> Result<()> {
+    let path = site.root().join(name);
+    let _ = fs::remove_file(&path);
+    symlink(leads_to, &path)?;
+    Ok(std::os::unix::fs::lchown(&path, Some(SERVERS_UID), Some(SERVERS_UID))?)
+}
+
+/// What somebody who has broken into the boot server answers, whatever is asked.
+fn impostor(site: &Site, answer: &str) -> Result<()> {
+    let path = site.root().join("run/bootlace/boot.sock");
+    fs::create_dir_all(path.parent().context("no folder")?)?;
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    chown(&path, Some(SERVERS_UID), Some(SERVERS_UID))?;
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
+        answer.len()
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    Ok(())
+}
+
+#[test]
+fn what_the_servers_user_has_planted_leads_root_nowhere() {
+    on_a_site("own-planted", |site| {
+        site.run(&["machine", "set", "pc-1", "--mac", "52:54:00:00:00:01"])?;
+        let of_root = tempfile::tempdir()?;
+        let (backup, victim) = (of_root.path().join("backup"), of_root.path().join("victim"));
+        let backup_name = backup.to_str().context("no text")?;
+        site.run(&["backup", "create", backup_name])?;
+        let is_untouched = |after: &str| {
+            let about = fs::metadata(&victim).with_context(|| format!("gone after {after}"))?;
+            let content = fs::read_to_string(&victim)?;
+            ensure!(content == "root's" && about.uid() == 0, "{after}: {content:?}, {about:?}");
+            anyhow::Ok(())
+        };
+        fs::write(&victim, "root's")?;
+        let database = fs::read(state(site).join("state.db"))?;
+        for name in
+            ["state.lock", "state.db.restored", "state.last-backup", "state.last-backup.new"]
+        {
+            plant(site, &format!("var/lib/bootlace/{name}"), &victim)?;
+            for command in [
+                &["backup", "restore", backup_name, "--replace"][..],
+                &["backup", "create", "--keep", "2", of_root.path().to_str().context("no text")?],
+                &["status"],
+            ] {
+                // Whether it does that or refuses.
+                let _ = site.run(command);
+                is_untouched(&format!("{name}: {command:?}"))?;
+            }
+            let _ = fs::remove_file(state(site).join(name));
+        }
+        fs::write(state(site).join("state.db"), database)?;
+        chown(state(site).join("state.db"), Some(SERVERS_UID), Some(SERVERS_UID))?;
+        impostor(site, &format!("{{\"path\": {:?}}}", victim.display()))?;
+        let made = of_root.path().join("made");
+        let saved = site.run(&["backup", "create", made.to_str().context("no text")?]);
+        ensure!(saved.is_err(), "a file of root's was saved as the database");
+        is_untouched("the answer of a server that was broken into")
     });
 }
