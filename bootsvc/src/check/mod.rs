@@ -7,7 +7,7 @@ mod state;
 
 pub(crate) use ours::{Ours, Server};
 
-use crate::alerts::ways;
+use crate::alerts::{Way, ways};
 use crate::boot::grub_images;
 use crate::config::Config;
 use crate::network::network;
@@ -184,7 +184,15 @@ fn alerts(config: &Config) -> impl Iterator<Item = Verdict> {
             file.display()
         )))
     });
-    ways.map(|way| Verdict::Right(format!("alerts: {}", way.whither()))).chain(unreadable)
+    let told = ways.map(|way| match &way {
+        // Who is told is nobody's business who only looks whether all is well.
+        Way::Mail(mail) => {
+            let n_persons = mail.to.len();
+            format!("alerts: mail by {}:{}, to {n_persons} in all", mail.host, mail.port)
+        }
+        Way::Webhook(_) => format!("alerts: {}", way.whither()),
+    });
+    told.map(Verdict::Right).chain(unreadable)
 }
 
 /// How browsers are talked to, and by what they know this server.
