@@ -10,11 +10,11 @@ use crate::site::{Reached, Refused, Site, reach};
 use anyhow::{Context, bail};
 use hyper::StatusCode;
 use nix::unistd::{Gid, Group};
-use rustix::fs::OFlags;
 use service::backup::{BackupFile, Kind, Manifest, digest, write_backup};
+use service::open_plain;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -172,16 +172,6 @@ fn copy_of_theirs(paths: &Paths) -> anyhow::Result<File> {
     let copy = folder.path().join("state.db");
     service::copy_database(&paths.database(), &copy)?;
     open_plain(&copy).with_context(|| format!("can't read {}", copy.display()))
-}
-
-/// A file, and nothing that somebody put in its place.
-fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no file")),
-    }
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {

@@ -18,6 +18,7 @@ mod live;
 mod options;
 mod passwords;
 mod people;
+mod plain_file;
 mod service;
 mod storage_client;
 mod store;
@@ -44,6 +45,7 @@ pub use crate::people::{
     AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,
     Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer, prepare_restored,
 };
+pub use crate::plain_file::open_plain;
 pub use crate::service::Service;
 pub use crate::storage_client::StorageError;
 pub use crate::store::{

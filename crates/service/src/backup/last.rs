@@ -1,6 +1,6 @@
 //! When the last backup was made of those that are made again and again, so that somebody is told when none is any more.
 
-use rustix::fs::OFlags;
+use crate::plain_file::open_plain;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -36,14 +36,9 @@ pub fn note_backup(database: &Path, made_unix: u64) -> io::Result<()> {
 pub fn newest_backup(database: &Path) -> io::Result<Option<u64>> {
     let read = || {
         // Root reads it in a folder of the servers' user, who could put a pipe there, or a file without end.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = File::options().read(true).custom_flags(flags).open(note(database))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
-        }
         let mut text = String::new();
-        file.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
+        open_plain(&note(database))?.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
+        io::Result::Ok(text)
     };
     match read() {
         Ok(text) => match text.trim().parse() {

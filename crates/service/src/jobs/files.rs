@@ -1,6 +1,7 @@
 //! The files of a job. They may be anything: who reads one gets what is understood, or nothing.
 
 use super::{ImportOrder, JobKind, JobState};
+use crate::plain_file::open_plain;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,16 +47,6 @@ pub(super) struct End {
     pub(super) state: JobState,
     pub(super) at_unix_ms: u64,
     pub(super) told: String,
-}
-
-/// A file, and nothing that one could wait at or that leads elsewhere.
-pub(super) fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(ErrorKind::InvalidInput.into()),
-    }
 }
 
 /// The file whose lock says that a process works; made if it is missing.

@@ -9,6 +9,7 @@ mod worker;
 pub use worker::{NewJob, Worker};
 
 use crate::clock::Now;
+use crate::plain_file::open_plain;
 use files::{About, End, Progress, read_json, read_text};
 use model::ImageName;
 use std::fs::{self, File};
@@ -448,7 +449,7 @@ fn number_of(name: &str) -> Option<u64> {
 
 /// Whether somebody holds the lock. That is looked at by a lock which others may have, too.
 fn is_held(path: &Path) -> bool {
-    let Ok(file) = files::open_plain(path) else { return false };
+    let Ok(file) = open_plain(path) else { return false };
     match file.try_lock_shared() {
         Ok(()) => {
             let _ = file.unlock();
