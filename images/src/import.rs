@@ -5,7 +5,7 @@ use crate::container::{Unfit, inspect};
 use crate::copy::{CopyError, Read};
 use crate::error::{ImportError, StoreError, io_error};
 use crate::folder::space;
-use crate::opened::Opened;
+use crate::opened::Source;
 use crate::progress::{Progress, Step};
 use crate::qemu_img;
 use crate::raw::RawFile;
@@ -27,10 +27,10 @@ const SIZE_UNIT_BYTES: u64 = 4096;
 const SIZE_BYTES_MAX: u64 = 16 << 40;
 
 /// What to import.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ImportRequest {
     /// The disk image: raw, qcow2, VMDK, VHDX, VHD or VDI; or a block device.
-    pub source: PathBuf,
+    pub source: Source,
     /// The image of which it becomes the next version.
     pub name: ImageName,
     /// What people want to remember about it: see [`is_note`].
@@ -67,12 +67,12 @@ impl Store {
         if !request.note.as_deref().is_none_or(is_note) {
             return Err(ImportError::BadNote);
         }
-        let source = Opened::open(&request.source)?;
-        let (format, disk_bytes) = what_it_is(&source, &request.source)?;
+        let source = &request.source;
+        let (format, disk_bytes) = what_it_is(source)?;
         self.check_room(source.allocated_bytes)?;
 
         let draft = self.draft()?;
-        let work = Work { store: self, request, source: &source, draft: &draft, disk_bytes, stop };
+        let work = Work { store: self, source, draft: &draft, disk_bytes, stop };
         let (size_bytes, digest) = match format {
             Format::Raw => work.copy_raw(progress),
             _ => work.convert(format, progress),
@@ -92,11 +92,12 @@ impl Store {
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Import, ImportError> {
+        let path = request.source.path();
         let disk_path = draft.path().join("disk.raw");
         let disk: Arc<dyn Block> =
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
-        let system = find_system(&disk, &request.source)?;
-        check_root(&disk, &system.volume, &request.source, stop)?;
+        let system = find_system(&disk, path)?;
+        check_root(&disk, &system.volume, path, stop)?;
         drop(disk);
         let version = ImageVersion {
             image: request.name.clone(),
@@ -184,8 +185,7 @@ impl Store {
 /// An import under way.
 struct Work<'a> {
     store: &'a Store,
-    request: &'a ImportRequest,
-    source: &'a Opened,
+    source: &'a Source,
     draft: &'a Draft,
     /// Of the disk in the source.
     disk_bytes: u64,
@@ -195,8 +195,8 @@ struct Work<'a> {
 impl Work<'_> {
     /// Copies the first bytes of the source, which are the disk. Returns its size, filled up, and its digest.
     fn copy_raw(&self, progress: &mut dyn FnMut(Progress)) -> Result<(u64, String), ImportError> {
-        let (path, disk_bytes) = (&self.request.source, self.disk_bytes);
-        let source_error = |source| ImportError::Source { path: path.clone(), source };
+        let (path, disk_bytes) = (self.source.path(), self.disk_bytes);
+        let source_error = |source| ImportError::Source { path: path.to_owned(), source };
         // Before copying gigabytes: is there anything on it?
         let file = self.source.file.try_clone().map_err(source_error)?;
         let block: Arc<dyn Block> = Arc::new(RawFile::of_size(file, disk_bytes));
@@ -211,7 +211,7 @@ impl Work<'_> {
             CopyError::Stopped => ImportError::Stopped,
             // It became shorter meanwhile.
             CopyError::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                ImportError::Changed { path: path.clone() }
+                ImportError::Changed { path: path.to_owned() }
             }
             CopyError::Read(error) => source_error(error),
             CopyError::Write(error) => self.write_error(&disk_path, error),
@@ -225,7 +225,7 @@ impl Work<'_> {
         format: Format,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(u64, String), ImportError> {
-        let (path, disk_bytes) = (&self.request.source, self.disk_bytes);
+        let (path, disk_bytes) = (self.source.path(), self.disk_bytes);
         let failed = |failed| match failed {
             qemu_img::Failed::DiskFull => self.disk_full(),
             qemu_img::Failed::Stopped => ImportError::Stopped,
@@ -287,7 +287,8 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// The format of a disk image that is all there, and the size of the disk in it.
-fn what_it_is(source: &Opened, path: &Path) -> Result<(Format, u64), ImportError> {
+fn what_it_is(source: &Source) -> Result<(Format, u64), ImportError> {
+    let path = source.path();
     let source_error = |source| ImportError::Source { path: path.to_owned(), source };
     let mut head = vec![0; source.size_bytes.min(HEAD_BYTES_MAX as u64) as usize];
     source.file.read_exact_at(&mut head, 0).map_err(source_error)?;

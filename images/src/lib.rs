@@ -49,7 +49,7 @@ pub use layer::{
     OtherCopy, OtherOwner, OwnerUnknown, WriteLayer,
 };
 pub use memory::Memory;
-pub use opened::check_source;
+pub use opened::Source;
 pub use progress::{Progress, Step};
 pub use raw::RawFile;
 pub use rootfs::Rootfs;

@@ -16,8 +16,9 @@ use std::time::Duration;
 const WRITER_LOOKS: u32 = 8;
 const WRITER_LOOK_INTERVAL: Duration = Duration::from_millis(60);
 
-/// A source of an import.
-pub(crate) struct Opened {
+/// A disk that is to be imported: a file or a block device, opened.
+#[derive(Debug)]
+pub struct Source {
     pub(crate) file: File,
     pub(crate) size_bytes: u64,
     /// Bytes that the file takes, as far as can be told.
@@ -39,9 +40,13 @@ impl Stamp {
     }
 }
 
-impl Opened {
-    /// Opens a regular file or a block device; never waits for another program, as a pipe would.
-    pub(crate) fn open(path: &Path) -> Result<Self, ImportError> {
+impl Source {
+    /// Opens a regular file or a block device; never waits for another program, as a pipe would. Only root sees all who might
+    /// write to it.
+    ///
+    /// # Errors
+    /// It can't be read, is surely no disk, or somebody writes to it.
+    pub fn open(path: &Path) -> Result<Self, ImportError> {
         let source_error = |source| ImportError::Source { path: path.to_owned(), source };
         // Looked at before it is opened: opening may do something with a device.
         let kind = fs::metadata(path).map_err(source_error)?;
@@ -82,6 +87,11 @@ impl Opened {
         Ok(Self { file, size_bytes, allocated_bytes, path: path.to_owned(), before })
     }
 
+    /// By which name it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// To be called when all of it was read.
     pub(crate) fn check_unchanged(&self) -> Result<(), ImportError> {
         let source_error = |source| ImportError::Source { path: self.path.clone(), source };
@@ -92,15 +102,6 @@ impl Opened {
             Err(ImportError::Changed { path: self.path.clone() })
         }
     }
-}
-
-/// Looks whether a file or device can be imported now: what it is, and whether somebody writes to it. An import does
-/// so itself; a process that is about to give root's rights up sees more before.
-///
-/// # Errors
-/// It can't be imported.
-pub fn check_source(path: &Path) -> Result<(), ImportError> {
-    Opened::open(path).map(drop)
 }
 
 /// What is surely no disk, and what helps.

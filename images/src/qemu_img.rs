@@ -52,8 +52,7 @@ impl Image {
     /// The format is given, so that `qemu-img` does not guess; the name is absolute, so that it is never
     /// taken for a protocol (`nbd:…`).
     pub(crate) fn new(format: Format, path: &Path, stop: &Stop) -> Result<Self, Failed> {
-        let path = path
-            .canonicalize()
+        let path = std::path::absolute(path)
             .map_err(|error| Failed::Other(format!("can't find {}: {error}", path.display())))?;
         Ok(Self { format, path, stop: stop.clone() })
     }

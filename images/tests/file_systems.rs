@@ -5,7 +5,7 @@
 mod common;
 
 use common::{KERNEL, kernel_file, run, system_files};
-use images::{Import, ImportError, ImportRequest, Stop, Store};
+use images::{Import, ImportError, ImportRequest, Source, Stop, Store};
 use model::ImageVersion;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -51,7 +51,7 @@ impl Workshop {
         let folder = tempfile::tempdir_in(self.dir.path()).unwrap();
         let store = Store::open(folder.path()).unwrap();
         let request = ImportRequest {
-            source: disk.to_owned(),
+            source: Source::open(disk)?,
             name: "debian-12".parse().unwrap(),
             note: None,
         };
@@ -322,7 +322,8 @@ fn a_packed_kernel_is_stored_unpacked() {
     let disk = workshop.disk(&["-t", "ext4"]);
     let store = Store::open(&workshop.path("images")).unwrap();
     let name: model::ImageName = "debian-12".parse().unwrap();
-    let request = ImportRequest { source: disk, name: name.clone(), note: None };
+    let request =
+        ImportRequest { source: Source::open(&disk).unwrap(), name: name.clone(), note: None };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));
 }

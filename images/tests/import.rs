@@ -5,8 +5,8 @@ mod common;
 
 use common::{KERNEL, content, kernel_file, make_ext4, run, system_disk, system_files};
 use images::{
-    EntryKind, ImportError, ImportRequest, Progress, Step, Stop, Store, StoreError, Verified,
-    VerifyError,
+    EntryKind, ImportError, ImportRequest, Progress, Source, Step, Stop, Store, StoreError,
+    Verified, VerifyError,
 };
 use model::{FileSystem, ImageName, ImageVersion};
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ fn store(dir: &Path) -> Store {
 }
 
 fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
-    let request = ImportRequest { source: source.to_owned(), name: name(), note: None };
+    let request = ImportRequest { source: Source::open(source)?, name: name(), note: None };
     Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
 
@@ -62,8 +62,11 @@ fn a_raw_disk_becomes_version_1() {
     let source = system_disk(dir.path());
     let store = store(dir.path());
     let mut steps = Vec::new();
-    let request =
-        ImportRequest { source: source.clone(), name: name(), note: Some("first try".to_owned()) };
+    let request = ImportRequest {
+        source: Source::open(&source).unwrap(),
+        name: name(),
+        note: Some("first try".to_owned()),
+    };
     let version = store
         .import(&request, &Stop::default(), &mut |progress| steps.push(progress))
         .unwrap()
@@ -119,7 +122,7 @@ fn notes_are_one_line_whoever_wrote_them() {
     let store = store(dir.path());
     let import = |note: &str| {
         let note = Some(note.to_owned());
-        let request = ImportRequest { source: source.clone(), name: name(), note };
+        let request = ImportRequest { source: Source::open(&source).unwrap(), name: name(), note };
         store.import(&request, &Stop::default(), &mut |_| ()).map(|import| import.version.version)
     };
     for note in ["two\nlines", "\u{1b}[2Jgone", &"x".repeat(201)] {
@@ -193,7 +196,8 @@ fn check_put_back(damage: impl Fn(&Path), expected: &[&str]) {
     let folder = store.dir().join("debian-12/1");
     let running = store.open_base(&name(), 1).unwrap();
     damage(&folder);
-    let request = ImportRequest { source: source.clone(), name: name(), note: None };
+    let request =
+        ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
     let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((again.version.version, again.version.digest), (1, version.digest));
     assert_eq!(again.put_back, expected);
@@ -258,7 +262,8 @@ fn an_older_version_is_put_back_if_it_is_damaged_and_comes_as_a_new_one_if_not()
     File::options().write(true).open(&other).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
     assert_eq!(import(&store, &other).unwrap().version, 2);
     fs::remove_file(store.vmlinuz_path(&name(), 1)).unwrap();
-    let request = ImportRequest { source: source.clone(), name: name(), note: None };
+    let request =
+        ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
     let put_back = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((put_back.version.version, put_back.put_back), (1, vec!["vmlinuz"]));
     assert_eq!(import(&store, &source).unwrap().version, 3);
@@ -320,7 +325,8 @@ fn foreign_formats_have_the_same_content_as_the_raw_disk() {
         }
         let store = Store::open(&dir.path().join(format!("images-{format}"))).unwrap();
         let mut last = None;
-        let request = ImportRequest { source, name: name(), note: None };
+        let request =
+            ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
         let version = store
             .import(&request, &Stop::default(), &mut |progress| last = Some(progress))
             .unwrap()
@@ -569,7 +575,8 @@ fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
         assert!(trouble.has_changed && trouble.why == flaw, "{trouble:?}");
         assert_eq!(store.troubles().unwrap().len(), 1);
 
-        let request = ImportRequest { source: source.clone(), name: name(), note: None };
+        let request =
+            ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
         let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
         assert_eq!(again.put_back, [file]);
         assert_eq!(store.trouble(&version), None);

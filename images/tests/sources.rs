@@ -5,7 +5,7 @@
 mod common;
 
 use common::{run, system_disk};
-use images::{ImportError, ImportRequest, Progress, Step, Stop, Store};
+use images::{ImportError, ImportRequest, Progress, Source, Step, Stop, Store};
 use model::{ImageName, ImageVersion};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -33,7 +33,7 @@ fn import(
     source: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImageVersion, ImportError> {
-    let request = ImportRequest { source: source.to_owned(), name: name(), note: None };
+    let request = ImportRequest { source: Source::open(source)?, name: name(), note: None };
     Ok(store.import(&request, &Stop::default(), progress)?.version)
 }
 
@@ -298,7 +298,8 @@ fn an_import_that_is_stopped_leaves_nothing() {
         for step in [Step::Copy, Step::Digest] {
             let store = store(dir.path());
             let stop = Stop::default();
-            let request = ImportRequest { source: source.clone(), name: name(), note: None };
+            let request =
+                ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
             let mut has_step = false;
             let stopped = store.import(&request, &stop, &mut |progress| {
                 if progress.step == step {

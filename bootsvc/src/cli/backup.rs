@@ -6,7 +6,7 @@ use super::{advise, note, say};
 use crate::backup::{self, Saved, content, rotation};
 use crate::new_file::NewFile;
 use crate::paths::Paths;
-use crate::privileges::as_command;
+use crate::privileges::as_owner;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -140,7 +140,7 @@ fn rotate(paths: &Paths, folder: &Path, n_kept: usize) -> anyhow::Result<()> {
             ahead.display()
         ));
     }
-    as_command(paths, || Ok(note_backup(&paths.database(), made.at_unix)?))
+    as_owner(paths, || Ok(note_backup(&paths.database(), made.at_unix)?))
         .context("the backup is made, and that is not noted")
 }
 

@@ -5,18 +5,18 @@ use super::verify::{Which, verify};
 use super::{advise, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::paths::Paths;
-use crate::privileges::{become_command, is_owner};
+use crate::privileges::{become_command, become_command_with_readers, is_owner};
 use crate::site::{Refused, Site, connect};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::StatusCode;
-use images::{Import, ImportError, ImportRequest, Progress, Store};
+use images::{Import, ImportError, ImportRequest, Progress, Source, Store};
 use model::{ImageName, ImageVersion, Machine, Size, WriteMode};
 use serde::Deserialize;
 use serde_json::Value;
 use service::jobs::{JobKind, NewJob};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub(super) enum Image {
@@ -62,13 +62,12 @@ impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
             Self::Import { file, name, note } => {
-                // Only root sees that a program writes to the disk.
-                images::check_source(&file)
-                    .with_context(|| format!("{} was not imported", file.display()))?;
+                // As root, who may read it, and sees whether a program writes to it.
+                let request = request(&file, name, note)?;
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
-                become_command(paths)?;
-                import(paths, server, &ImportRequest { source: file, name, note }, by)
+                become_command_with_readers(paths)?;
+                import(paths, server, &request, by)
             }
             Self::Verify { which, older_than } => {
                 let by = caller();
@@ -78,6 +77,17 @@ impl Image {
             Self::Ls { json } => list(paths, json),
         }
     }
+}
+
+/// What is to be imported, which is opened for it.
+pub(super) fn request(
+    file: &Path,
+    name: ImageName,
+    note: Option<String>,
+) -> anyhow::Result<ImportRequest> {
+    let source =
+        Source::open(file).with_context(|| format!("{} was not imported", file.display()))?;
+    Ok(ImportRequest { source, name, note })
 }
 
 fn import(
@@ -92,7 +102,7 @@ fn import(
             paths.images().display()
         );
     }
-    let what = format!("{} from {}", request.name, request.source.display());
+    let what = format!("{} from {}", request.name, request.source.path().display());
     let new = NewJob { kind: JobKind::ImageImport, what, by };
     as_job(paths, new, |work| import_now(paths, server, request, work))?;
     let next = format!(
@@ -132,7 +142,7 @@ pub(super) fn import_now(
                 work.say(&told);
                 return Ok(told);
             }
-            let source = request.source.display();
+            let source = request.source.path().display();
             return Err(error).with_context(|| format!("{source} was not imported"));
         }
     };

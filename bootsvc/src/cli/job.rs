@@ -1,14 +1,13 @@
 //! `bootlace job …`
 
 use super::as_job::do_order;
-use super::image::import_now;
+use super::image::{import_now, request};
 use super::{number, say, table};
 use crate::paths::Paths;
 use crate::privileges::{become_command, give_up_capabilities};
 use crate::site::{Site, connect};
 use clap::Subcommand;
 use hyper::Method;
-use images::ImportRequest;
 use jiff::Timestamp;
 use model::Size;
 use serde::Deserialize;
@@ -125,7 +124,7 @@ fn run(paths: &Paths, number: u64) -> anyhow::Result<()> {
     do_order(paths, number, |order, work| {
         let ImportOrder { file, image, note, removes_file } = order;
         let incoming = Incoming::in_folder(paths.incoming());
-        let request = ImportRequest { source: incoming.path(&file)?, name: image, note };
+        let request = request(&incoming.path(&file)?, image, note)?;
         let told = import_now(paths, connect(paths)?, &request, work)?;
         if removes_file && let Err(error) = incoming.remove(&file) {
             work.say(format!("note: {}", wire::error_chain(&error)));

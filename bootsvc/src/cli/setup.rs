@@ -348,7 +348,7 @@ impl Setup {
     /// The first image; `None`: there is one, or it comes later.
     fn image(&self, paths: &Paths, asks: bool) -> anyhow::Result<Option<(PathBuf, ImageName)>> {
         if let (Some(file), Some(name)) = (&self.image, &self.name) {
-            images::check_source(file)
+            images::Source::open(file)
                 .with_context(|| format!("{} can't be imported", file.display()))?;
             return Ok(Some((file.clone(), name.clone())));
         }
@@ -362,8 +362,8 @@ impl Setup {
                 return Ok(None);
             }
             let file = PathBuf::from(file);
-            match images::check_source(&file) {
-                Ok(()) => return Ok(Some((file, asked("Its name", &"desktop".parse()?)?))),
+            match images::Source::open(&file) {
+                Ok(_) => return Ok(Some((file, asked("Its name", &"desktop".parse()?)?))),
                 Err(error) => {
                     say(format!("That can't be imported: {}.", wire::error_chain(&error)))
                 }

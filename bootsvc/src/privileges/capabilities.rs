@@ -1,7 +1,9 @@
 //! Changing the user, and giving up all that he need not have.
 
 use super::Account;
-use nix::unistd::{Gid, ROOT, getgrouplist, setegid, seteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, ROOT, geteuid, getgrouplist, setegid, seteuid, setgroups, setresgid, setresuid,
+};
 use rustix::io::Errno;
 use rustix::process::{parent_process_death_signal, set_parent_process_death_signal};
 use rustix::thread::{
@@ -35,6 +37,16 @@ pub(super) fn become_user(
     }
     set_no_new_privs(true)?;
     set_parent_process_death_signal(death_signal)?;
+    Ok(())
+}
+
+/// Uses no capability any more; programs that are started have them all the same.
+pub(super) fn use_none() -> io::Result<()> {
+    let sets = capabilities(None)?;
+    // Root's own are his user id's.
+    if !geteuid().is_root() {
+        set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })?;
+    }
     Ok(())
 }
 

@@ -67,8 +67,8 @@ impl Server {
     }
 }
 
-/// Commands read what root names to them, such as a block device to import, and write as the servers' user only.
-const COMMAND: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+/// Reads what root has named, such as a disk to import, whoever may do so.
+const READER: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
 /// How a user is made; Debian and Fedora alike.
 const USERADD: &str = "useradd --system --user-group --no-create-home --home-dir /var/lib/bootlace \
@@ -108,12 +108,23 @@ pub(crate) fn become_server(server: Server, paths: &Paths, config: &Config) -> a
     Ok(())
 }
 
-/// Makes this process a command: what root's commands write belongs to the servers' user.
+/// Makes this process a command: what root's commands write belongs to the servers' user, and of the state they read no more than
+/// he can, who may have laid links to the files of others there.
 pub(crate) fn become_command(paths: &Paths) -> anyhow::Result<()> {
+    become_command_with(paths, CapabilitySet::empty())
+}
+
+/// As [`become_command`]; the programs that it starts read what root has named to it.
+pub(crate) fn become_command_with_readers(paths: &Paths) -> anyhow::Result<()> {
+    become_command_with(paths, READER)?;
+    capabilities::use_none().context("can't put capabilities aside")
+}
+
+fn become_command_with(paths: &Paths, kept: CapabilitySet) -> anyhow::Result<()> {
     paths.check_folders()?;
     if let Some(account) = owner(paths)? {
         paths.own().iter().try_for_each(|folder| make_own_if_possible(folder, &account))?;
-        become_user(&account, None, COMMAND)?;
+        become_user(&account, None, kept)?;
     }
     close_files();
     Ok(())
@@ -138,12 +149,12 @@ fn close_files() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Does something that writes into the state as [`become_command`] would, and is root again.
-pub(crate) fn as_command<T>(
+/// As [`as_owner`], and reads what root has named meanwhile: for work that does not read files of the state whose content it tells.
+pub(crate) fn as_owner_who_reads<T>(
     paths: &Paths,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    as_owner_with(COMMAND, paths, work)
+    as_owner_with(READER, paths, work)
 }
 
 /// Does something with files of the state, and is root again. Whoever broke into a server can put anything in their place, such as

@@ -2,6 +2,7 @@
 //! gives to the web page.
 
 use anyhow::{Context, ensure};
+use images::read_small;
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
@@ -9,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 use ring::digest::{SHA256, digest};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ const CERTIFICATE_DAYS: i32 = 365;
 
 /// A certificate is renewed when it has been good for so long: then two months are left to notice that it is not.
 const RENEWED_AFTER_DAYS: i32 = 300;
+
+/// No file of ours here is longer.
+const FILE_BYTES_MAX: u64 = 1 << 16;
 
 /// The page's certificate, in the folder of the authority.
 pub(crate) const PAGE_CERTIFICATE: &str = "page.pem";
@@ -58,13 +62,11 @@ impl Authority {
             .create(folder)
             .with_context(|| format!("can't make {}", folder.display()))?;
         let path = folder.join("authority-key.pem");
-        let key = match fs::read_to_string(&path) {
-            Ok(text) => KeyPair::from_pem(&text)
+        let known = read_small(&path, FILE_BYTES_MAX);
+        let key = match known.with_context(|| format!("can't read {}", path.display()))? {
+            Some(text) => KeyPair::from_pem(&text)
                 .with_context(|| format!("{} is damaged", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(folder)?,
-            Err(error) => {
-                return Err(error).with_context(|| format!("can't read {}", path.display()));
-            }
+            None => make(folder)?,
         };
         let fingerprint = fingerprint(&folder.join("authority.pem"))?;
         let issuer = Issuer::new(about_authority(&key), key);
@@ -78,7 +80,8 @@ impl Authority {
     pub(crate) fn renew(&self, names: &[String]) -> anyhow::Result<()> {
         let today = today();
         let path = self.folder.join("about.json");
-        let known = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let known = read_small(&path, FILE_BYTES_MAX).ok().flatten();
+        let known = known.and_then(|text| serde_json::from_str(&text).ok());
         let files = self.files();
         let is_there = files.certificate.exists() && files.key.exists();
         let is_good = |about: &About| {
@@ -155,8 +158,9 @@ fn about_authority(key: &KeyPair) -> CertificateParams {
 /// # Errors
 /// There is none.
 pub(crate) fn fingerprint(path: &Path) -> anyhow::Result<String> {
-    let certificate = CertificateDer::from_pem_file(path);
-    let certificate = certificate.with_context(|| format!("can't use {}", path.display()))?;
+    let failed = || format!("can't use {}", path.display());
+    let text = read_small(path, FILE_BYTES_MAX).with_context(failed)?.with_context(failed)?;
+    let certificate = CertificateDer::from_pem_slice(text.as_bytes()).with_context(failed)?;
     let hash = digest(&SHA256, &certificate);
     let bytes: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     ensure!(bytes.len() == 32, "SHA-256 has 32 bytes");
@@ -175,8 +179,9 @@ fn midnight(date: Date) -> OffsetDateTime {
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let written = (|| {
-        let mut file: File =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // One that was left over; or what somebody has put there, at which one would wait.
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)

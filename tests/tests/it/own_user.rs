@@ -301,3 +301,57 @@ fn what_the_servers_user_has_planted_leads_root_nowhere() {
         is_untouched("the answer of a server that was broken into")
     });
 }
+
+/// Makes a file, or a folder with all in it, root's alone.
+fn close(path: &Path) -> Result<()> {
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
+}
+
+#[test]
+fn root_s_commands_read_what_root_names_and_of_the_state_only_what_is_the_servers() {
+    on_a_site("own-named", |site| {
+        let of_root = tempfile::tempdir()?;
+        close(of_root.path())?;
+        let named = |name: &str| of_root.path().join(name).to_string_lossy().into_owned();
+        site.run(&["machine", "set", "secret-pc", "--mac", "52:54:00:00:00:01"])?;
+        fs::copy(state(site).join("state.db"), named("state.db"))?;
+        fs::File::create(named("disk.raw"))?.set_len(1 << 20)?;
+        let made = std::process::Command::new("qemu-img")
+            .args(["convert", "-O", "qcow2", &named("disk.raw"), &named("disk.qcow2")])
+            .status()?;
+        ensure!(made.success(), "no qcow2");
+        for file in ["state.db", "disk.raw", "disk.qcow2"] {
+            close(Path::new(&named(file)))?;
+        }
+        let refused = |command: &[&str]| {
+            let answer = site.run(command);
+            match answer {
+                Ok(answer) => anyhow::bail!("{command:?} went well: {answer}"),
+                Err(error) => Ok(format!("{error:#}")),
+            }
+        };
+        for disk in ["disk.raw", "disk.qcow2"] {
+            let text = refused(&["image", "import", &named(disk), "--name", "one"])?;
+            ensure!(text.contains("without partition table"), "it was not read: {text}");
+        }
+        let modules = refused(&["initrd", "build", "--modules", &named(""), "--output", "-"])?;
+        ensure!(!modules.contains("denied"), "it was not read: {modules}");
+
+        plant(site, "var/lib/bootlace/state.db", Path::new(&named("state.db")))?;
+        for command in [
+            &["machine", "ls"][..],
+            &["status"],
+            &["initrd", "build", "--image", "one", "--output", "-"],
+            &["image", "import", &named("disk.raw"), "--name", "one"],
+        ] {
+            let text = refused(command)?;
+            ensure!(text.contains("state.db"), "{command:?}: {text}");
+        }
+        let copies =
+            fs::read_dir(state(site))?.filter_map(|entry| fs::read(entry.ok()?.path()).ok());
+        let has_secret = |copy: Vec<u8>| copy.windows(9).any(|bytes| bytes == b"secret-pc");
+        fs::remove_file(state(site).join("state.db"))?;
+        ensure!(copies.map(has_secret).all(|it| !it), "a copy was made");
+        Ok(())
+    });
+}

@@ -4,7 +4,7 @@ use super::super::{note, one_of, root_kind, say, table};
 use super::inspect::size;
 use crate::new_file::NewFile;
 use crate::paths::Paths;
-use crate::privileges::as_command;
+use crate::privileges::{as_owner, as_owner_who_reads};
 use crate::site::Site;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -94,14 +94,20 @@ impl Build {
         let bytes =
             std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
         let init = Init::parse(bytes).with_context(|| format!("can't use {}", init.display()))?;
+        let options = self.options(paths)?;
         // The cache of modules is the servers', and the initrd the caller's.
-        let initrd = as_command(paths, || {
-            let image = self.source.image.as_ref();
-            let version = image.map(|image| newest(paths, image)).transpose()?;
-            let options = self.options(paths, version.as_ref())?;
-            let source = self.source.open(paths, version.as_ref())?;
-            Ok(initrd_builder::build(source.as_ref(), &init, &options)?)
-        })?;
+        let initrd = match &self.source.image {
+            Some(image) => as_owner(paths, || {
+                let version = newest(paths, image)?;
+                let options = self.for_version(options, &version);
+                let modules = service::image_modules(&paths.images(), &version)?;
+                Ok(initrd_builder::build(modules.as_ref(), &init, &options)?)
+            }),
+            None => as_owner_who_reads(paths, || {
+                let modules = self.source.open()?;
+                Ok(initrd_builder::build(modules.as_ref(), &init, &options)?)
+            }),
+        }?;
         write(&self.output, &initrd.bytes)
             .with_context(|| format!("can't write {}", self.output.display()))?;
         for warning in &initrd.warnings {
@@ -124,38 +130,38 @@ impl Build {
         Ok(())
     }
 
-    /// For a version of an image, if it is for one.
-    fn options(&self, paths: &Paths, version: Option<&ImageVersion>) -> anyhow::Result<Options> {
+    fn options(&self, paths: &Paths) -> anyhow::Result<Options> {
         let roots = self.roots.as_ref();
         let fit = self.fit.as_deref().map(read_fit).transpose()?;
-        let of_image = version.map(|version| version.file_system);
         let file_systems = match &self.file_systems {
             Some(names) => Some(names.iter().copied().collect()),
-            None if fit.is_none() => None,
-            None => Some([of_image.unwrap_or(FileSystem::Ext4)].into()),
+            None => fit.as_ref().map(|_| [FileSystem::Ext4].into()),
         };
-        let root_file_system = of_image.filter(|_| file_systems.is_none());
         Ok(Options {
             roots: roots.map(|kinds| kinds.iter().copied().collect()),
             more_roots: BTreeSet::new(),
             file_systems,
-            root_file_system,
+            root_file_system: None,
             fit,
             nbd_ca: self.nbd_ca.as_deref().map(storage::read_authorities).transpose()?,
             cache: (!self.no_cache).then(|| paths.cache().join("modules")),
         })
     }
+
+    /// The same for a version of an image, of whose root more is known.
+    fn for_version(&self, options: Options, version: &ImageVersion) -> Options {
+        let of_image = version.file_system;
+        match (&self.file_systems, &options.fit) {
+            (Some(_), _) => options,
+            (None, Some(_)) => Options { file_systems: Some([of_image].into()), ..options },
+            (None, None) => Options { root_file_system: Some(of_image), ..options },
+        }
+    }
 }
 
 impl Source {
-    fn open(
-        &self,
-        paths: &Paths,
-        version: Option<&ImageVersion>,
-    ) -> anyhow::Result<Box<dyn ModuleSource>> {
-        if let Some(version) = version {
-            return Ok(service::image_modules(&paths.images(), version)?);
-        }
+    /// Modules of no image.
+    fn open(&self) -> anyhow::Result<Box<dyn ModuleSource>> {
         Ok(match self {
             Self { kernel_package, .. } if !kernel_package.is_empty() => {
                 Box::new(KernelPackage::open(kernel_package)?)

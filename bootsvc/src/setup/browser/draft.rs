@@ -510,9 +510,9 @@ async fn importable(file: &str) -> anyhow::Result<PathBuf> {
         "Give the whole path of the file on the server, such as /srv/{file}"
     );
     let look = |path: &Path| {
-        images::check_source(path).with_context(|| format!("{} can't be imported", path.display()))
+        images::Source::open(path).with_context(|| format!("{} can't be imported", path.display()))
     };
-    tokio::task::spawn_blocking(move || look(&path).map(|()| path)).await?
+    tokio::task::spawn_blocking(move || look(&path).map(|_| path)).await?
 }
 
 fn sentence(error: &anyhow::Error) -> String {

@@ -7,7 +7,7 @@ use crate::config::WebConfig;
 use crate::net::door::Door;
 use crate::pages;
 use crate::paths::Paths;
-use crate::privileges::as_command;
+use crate::privileges::as_owner;
 use crate::web_tls::{WebTls, fingerprint};
 use anyhow::{Context as _, bail};
 use draft::Draft;
@@ -91,7 +91,7 @@ impl Page {
                 let folder = paths.state().join("web");
                 let listen = SocketAddr::from((reach.listen(), PORT));
                 // The authority of the pages, too: a browser that trusts it does so for good.
-                let (files, fingerprint) = as_command(paths, || {
+                let (files, fingerprint) = as_owner(paths, || {
                     let files = WebTls::Own(folder.clone()).files(&WebConfig::default(), listen)?;
                     let page = files.as_ref().context("it is encrypted")?.certificate.clone();
                     // What a browser shows that does not know the authority.
