@@ -73,13 +73,25 @@ pub(crate) struct NetworkConfig {
     /// - Required
     /// - Example: `interface = "enp3s0"`
     pub(crate) interface: String,
+    /// Who gives PCs their addresses. With `dhcp` Bootlace does, and must be alone in that. With `proxy` another DHCP server does,
+    /// and Bootlace beside it only tells PCs in their firmware where their loader is; nothing need be changed on the other one.
+    /// With `external` Bootlace answers no DHCP at all, and the other server is told to name the loader (`bootlace net recipe`
+    /// prints how). `auto` is `dhcp`, and Bootlace does not start beside another server; with `dhcp` it starts and tells of it.
+    /// `bootlace setup` writes what fits. [All about it](how-to/another-dhcp-server.md).
+    ///
+    /// - Value: `auto`, `dhcp`, `proxy` or `external`
+    /// - Default: `mode = "auto"`
+    /// - Example: `mode = "proxy"`
+    #[serde(default)]
+    pub(crate) mode: Mode,
     /// The addresses that Bootlace leases. They must lie in the interface's network, and must not include the
     /// server's own address.
     ///
     /// - Value: `FIRST-LAST`, both included
-    /// - Required
+    /// - Required, but with `mode = "proxy"` and `mode = "external"`, where it means nothing
     /// - Example: `pool = "10.0.5.100-10.0.5.199"`
-    pub(crate) pool: Pool,
+    #[serde(default)]
+    pub(crate) pool: Option<Pool>,
     /// The default route of the machines.
     ///
     /// - Value: an IPv4 address
@@ -127,7 +139,7 @@ pub(crate) struct NetworkConfig {
     pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
     /// How a machine's kernel gets its address. With `lease` it takes the one that its firmware was leased from
     /// the kernel command line, without a second round of DHCP. With `dhcp` it asks by DHCP itself, and renews the
-    /// lease while it runs.
+    /// lease while it runs; so it does in any case if another server gives the addresses (`mode`).
     ///
     /// - Value: `lease` or `dhcp`
     /// - Default: `address_by = "lease"`
@@ -160,6 +172,37 @@ pub(crate) struct NetworkConfig {
     /// - Example: `answer_router_solicitations = false`
     #[serde(default = "yes")]
     pub(crate) answer_router_solicitations: bool,
+}
+
+/// Who gives PCs their addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// We do, and don't start beside somebody else.
+    #[default]
+    Auto,
+    /// We do.
+    Dhcp,
+    /// Somebody else does, and we name the loader.
+    Proxy,
+    /// Somebody else does both.
+    External,
+}
+
+impl Mode {
+    /// Whether it is us.
+    pub(crate) fn leases(self) -> bool {
+        matches!(self, Self::Auto | Self::Dhcp)
+    }
+
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Dhcp => "dhcp",
+            Self::Proxy => "proxy",
+            Self::External => "external",
+        }
+    }
 }
 
 /// How a machine's kernel comes to its address.
@@ -509,8 +552,14 @@ impl Config {
             let what = "the section [network] is missing";
             return Err(ConfigError::Missing { path: path.into(), what });
         }
-        toml::from_str(text)
-            .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))?;
+        if config.network.mode.leases() && config.network.pool.is_none() {
+            let section = text.find("[network]").map(|at| at..at);
+            let missing = show(path, text, section, "missing field `pool`");
+            return Err(ConfigError::Wrong(missing));
+        }
+        Ok(config)
     }
 }
 

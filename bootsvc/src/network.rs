@@ -138,7 +138,8 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
                 .collect(),
         },
         kernel_args: config.boot.kernel_args.clone(),
-        own_dhcp: config.network.address_by == AddressBy::Dhcp,
+        foreign_dhcp: !config.network.mode.leases(),
+        own_dhcp: config.network.address_by == AddressBy::Dhcp || !config.network.mode.leases(),
         ram: config.boot.ram,
     })
 }
@@ -170,11 +171,12 @@ fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
 }
 
 fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
-    let pool = config.network.pool;
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     let network = Ipv4Addr::from_bits(server.to_bits() & mask);
     let is_inside = |address: Ipv4Addr| address.to_bits() & mask == network.to_bits();
-    if !is_inside(pool.first) || !is_inside(pool.last) {
+    // Without a pool of ours none of it is given to anybody.
+    let pool = config.network.pool.filter(|_| config.network.mode.leases());
+    if let Some(pool) = pool.filter(|pool| !is_inside(pool.first) || !is_inside(pool.last)) {
         return Err(NetworkError::PoolOutside {
             first: pool.first,
             last: pool.last,
@@ -184,21 +186,22 @@ fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), 
             server,
         });
     }
-    if (pool.first..=pool.last).contains(&server) {
+    let in_pool =
+        |address: Ipv4Addr| pool.is_some_and(|pool| (pool.first..=pool.last).contains(&address));
+    if in_pool(server) {
         return Err(NetworkError::PoolHasServer(server));
     }
     let broadcast = Ipv4Addr::from_bits(network.to_bits() | !mask);
     let reserved = &config.network.reserved;
     // An address that a PC has for ever may lie in the pool: the PC's own NIC gets it from there.
-    let is_leased = |address: Ipv4Addr| {
-        (pool.first..=pool.last).contains(&address) && !reserved.values().any(|it| *it == address)
-    };
+    let is_leased =
+        |address: Ipv4Addr| in_pool(address) && !reserved.values().any(|it| *it == address);
     let leave_out = |what: String, address| Err(NetworkError::InPool { what, address });
     if prefix < 31 {
         for (what, address) in
             [("the network's own address", network), ("the broadcast address", broadcast)]
         {
-            if (pool.first..=pool.last).contains(&address) {
+            if in_pool(address) {
                 return leave_out(what.to_owned(), address);
             }
         }

@@ -3,13 +3,15 @@
 use crate::alerts;
 use crate::boot;
 use crate::boot::files::BootFiles;
+use crate::boot::foreign_dhcp::ProxySockets;
 use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
 use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
 use crate::boot_socket;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::net;
 use crate::net::Handed;
+use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::link::{Link, LinkWatch};
@@ -44,14 +46,24 @@ const ABORT_DEADLINE: Duration = Duration::from_secs(1);
 const ALIVE_MAX: usize = 256;
 
 /// Ports that it needs.
-pub(crate) fn ports(config: &Config) -> [(Protocol, u16); 5] {
-    [
-        (Protocol::Udp, dhcp::SERVER_PORT),
+pub(crate) fn ports(config: &Config) -> Vec<(Protocol, u16)> {
+    let dhcp = dhcp_ports(config.network.mode).iter().map(|&port| (Protocol::Udp, port));
+    let others = [
         (Protocol::Udp, net::tftp_server::PORT),
         (Protocol::Tcp, initcfg::HTTP_PORT),
         (Protocol::Udp, initcfg::REPORT_PORT),
         (Protocol::Tcp, config.web.listen.port()),
-    ]
+    ];
+    dhcp.chain(others).collect()
+}
+
+/// Ports of DHCP in this mode.
+pub(crate) const fn dhcp_ports(mode: Mode) -> &'static [u16] {
+    match mode {
+        Mode::Auto | Mode::Dhcp => &[dhcp::SERVER_PORT],
+        Mode::Proxy => &[dhcp::SERVER_PORT, dhcp::PROXY_PORT],
+        Mode::External => &[],
+    }
 }
 
 /// Runs the boot server until `stop`; `ready` is called when it serves. `handed` are sockets that whoever started us has
@@ -67,18 +79,20 @@ pub(crate) async fn run(
     let network = network(config)?;
     let server = network.server;
     // Asked while the rest starts, which takes as long.
-    let others = (!config.network.beside_others).then(|| {
+    let mode = config.network.mode;
+    let others = (mode.leases() && !config.network.beside_others).then(|| {
         let interface = config.network.interface.clone();
         let alone = Alone::on(&interface, server, paths);
         tokio::spawn(async move {
             let watch = DhcpWatch::open(&interface, server)
                 .with_context(|| format!("can't hear other DHCP servers on {interface}"))?;
-            let is_restart = alone.is_noted();
-            if !is_restart {
+            // Who has decided on it is told of others, and serves all the same.
+            let is_decided = mode == Mode::Dhcp || alone.is_noted();
+            if !is_decided {
                 boot::other_dhcp::refuse(&watch, &interface).await?;
                 alone.note();
             }
-            anyhow::Ok((watch, (alone, is_restart)))
+            anyhow::Ok((watch, (alone, is_decided)))
         })
     });
     let grub = GrubImages::make(server, &paths.cache())?;
@@ -115,7 +129,15 @@ pub(crate) async fn run(
     // Every socket is there before the first client is answered. What changes from here on is not missed.
     let link_watch = LinkWatch::open(&config.network.interface, server)
         .context("can't hear what happens to network interfaces")?;
-    let dhcp = net::dhcp_socket::DhcpSocket::bind(&config.network.interface, server)?;
+    let interface = &config.network.interface;
+    let dhcp = match (mode, config.network.pool) {
+        (Mode::Proxy, _) => Addresses::Proxy(ProxySockets::bind(interface, server)?),
+        (Mode::Auto | Mode::Dhcp, Some(pool)) => {
+            let socket = DhcpSocket::bind(interface, server)?;
+            Addresses::Leased(socket, boot::dhcp::config(config, &network, pool))
+        }
+        (Mode::External, _) | (_, None) => Addresses::External,
+    };
     let tftp = net::tftp_server::Tftp::bind(server)?;
     let http_address = SocketAddr::from((server, initcfg::HTTP_PORT));
     let (mut boot_files, handed): (Vec<_>, Vec<_>) =
@@ -152,7 +174,7 @@ pub(crate) async fn run(
     systemd::keep(systemd::PAGES, &[pages.as_fd()]);
     let neighbours =
         net::neighbours::Neighbours::new(&config.network.interface, server, network.prefix);
-    let files = BootFiles::new(service.clone(), grub, server, neighbours, alive);
+    let files = BootFiles::new(service.clone(), grub, network.clone(), neighbours, alive);
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let (service, stop) = (service.clone(), stop.clone());
@@ -180,16 +202,28 @@ pub(crate) async fn run(
         let (link, service) = (link.clone(), service.clone());
         tasks.spawn(boot::other_dhcp::watch(watch, alone, server, link, service, stop.clone()));
     }
-    let dhcp_config = boot::dhcp::config(config, &network);
-    tasks.spawn(boot::dhcp::serve(
-        (dhcp, link.clone()),
-        dhcp_config,
-        is_alone,
-        machines_alive,
-        http.clone(),
-        service.clone(),
-        stop.clone(),
-    ));
+    let (of_service, of_stop) = (service.clone(), stop.clone());
+    match dhcp {
+        Addresses::Leased(socket, config) => tasks.spawn(boot::dhcp::serve(
+            (socket, link.clone()),
+            config,
+            is_alone,
+            machines_alive,
+            http.clone(),
+            of_service,
+            of_stop,
+        )),
+        Addresses::Proxy(sockets) => tasks.spawn(boot::foreign_dhcp::serve_proxy(
+            (sockets, link.clone()),
+            server,
+            machines_alive,
+            of_service,
+            of_stop,
+        )),
+        Addresses::External => {
+            tasks.spawn(boot::foreign_dhcp::keep_addresses(machines_alive, of_service, of_stop))
+        }
+    };
     if config.network.answer_router_solicitations {
         tasks.spawn(boot::router_solicitations::serve(link, service.clone(), stop.clone()));
     }
@@ -244,6 +278,16 @@ pub(crate) async fn run(
         Some(Ok(())) => anyhow::bail!("a part of the boot server ended"),
         None => Ok(()),
     }
+}
+
+/// From whom PCs have their addresses.
+enum Addresses {
+    /// From us.
+    Leased(DhcpSocket, dhcp::Config),
+    /// From another server, beside which we name the loader.
+    Proxy(ProxySockets),
+    /// From another server, which names the loader, too.
+    External,
 }
 
 /// Why pages are not shown to everybody on a network.

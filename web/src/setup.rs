@@ -84,8 +84,9 @@ pub struct NetworkFields {
     pub router: String,
     /// Their name servers, with blanks between them; empty: none.
     pub dns: String,
-    /// Present if another DHCP server leaves these PCs alone.
-    pub beside_others: Option<String>,
+    /// Who gives the addresses if another DHCP server answers: `proxy`, the other one; `dhcp`, Bootlace, and the other one leaves
+    /// these PCs alone.
+    pub addresses: Option<String>,
     /// Present if the pages are for the network.
     pub open_pages: Option<String>,
 }

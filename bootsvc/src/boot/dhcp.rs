@@ -2,7 +2,7 @@
 
 use crate::boot::dhcp_silence::{InVain, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
-use crate::config::Config;
+use crate::config::{Config, Pool};
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
@@ -34,11 +34,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The configuration of DHCP, from the site's.
-pub(crate) fn config(config: &Config, network: &Network) -> dhcp::Config {
+pub(crate) fn config(config: &Config, network: &Network, pool: Pool) -> dhcp::Config {
     dhcp::Config {
         server: network.server,
         prefix: network.prefix,
-        pool: (config.network.pool.first, config.network.pool.last),
+        pool: (pool.first, pool.last),
         reserved: config.network.reserved.clone(),
         router: network.router,
         dns: network.dns.clone(),
@@ -286,11 +286,7 @@ async fn note_boot(
         mac: request.mac,
         firmware,
         address: Some(reply.address),
-        // Boards whose maker has set none send zeros, or ones.
-        uuid: request
-            .uuid
-            .filter(|uuid| uuid[1..].iter().any(|&byte| byte != 0 && byte != 0xff))
-            .map(|uuid| uuid_text(&uuid)),
+        uuid: uuid_of(request),
         host_name: request.host_name.clone(),
     };
     let ((), boot) =
@@ -298,6 +294,12 @@ async fn note_boot(
     let stage = NewStage::noticed(Stage::Dhcp, format!("{}, {firmware}", reply.address));
     service.stage(request.mac, Some(boot), stage).await?;
     Ok(())
+}
+
+/// The PC's SMBIOS UUID. Boards whose maker has set none send zeros, or ones.
+pub(super) fn uuid_of(request: &Request) -> Option<String> {
+    let uuid = request.uuid.filter(|uuid| uuid[1..].iter().any(|&it| it != 0 && it != 0xff));
+    uuid.map(|uuid| uuid_text(&uuid))
 }
 
 /// As SMBIOS tools print it: the first three fields are little-endian on the wire.

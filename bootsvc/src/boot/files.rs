@@ -5,8 +5,10 @@ use crate::boot::grub_images::GrubImages;
 use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
-use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subject};
-use service::{NewStage, Service, Traffic};
+use model::{
+    BootFile, BootId, ENTRY_PATH, FindingKind, LoaderClaim, MACHINE_PATH, Network, Stage, Subject,
+};
+use service::{Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -24,7 +26,7 @@ pub(crate) struct BootFiles {
 struct Inner {
     service: Service,
     grub: GrubImages,
-    server: Ipv4Addr,
+    network: Network,
     /// PCs that wait in their loader: nothing there renews their lease.
     alive: mpsc::Sender<Mac>,
     neighbours: Neighbours,
@@ -78,32 +80,60 @@ impl Told {
 }
 
 impl BootFiles {
-    /// The boot files of `service`, for clients of the boot server at `server`, which are its `neighbours`. PCs that wait
+    /// The boot files of `service`, for clients of the boot server on `network`, which are its `neighbours`. PCs that wait
     /// in their loader go to `alive`.
     pub(crate) fn new(
         service: Service,
         grub: GrubImages,
-        server: Ipv4Addr,
+        network: Network,
         neighbours: Neighbours,
         alive: mpsc::Sender<Mac>,
     ) -> Self {
         let cache = FileCache::default();
-        let inner = Inner { service, grub, server, alive, neighbours, cache };
+        let inner = Inner { service, grub, network, alive, neighbours, cache };
         Self { inner: Arc::new(inner) }
     }
 
     /// What the client at `peer` gets for `path` by TFTP: a file, or its machine's configuration.
     pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr) -> Option<Item> {
-        if normalize(path) == MACHINE_PATH {
-            if let Some(mac) = self.inner.service.owner_of(peer) {
-                // If so many wait to be heard, it asks again before its lease ends.
-                let _ = self.inner.alive.try_send(mac);
-            }
-            // The service itself notes the stage: it knows whether the machine boots or waits.
-            let config = self.inner.service.loader_config(peer).await;
-            return Some(Item { bytes: Bytes::from(config.text), stage: None });
+        let claim =
+            LoaderClaim::parse(&normalize(path)).filter(|_| self.inner.network.foreign_dhcp);
+        let text = match claim {
+            Some(claim) => self.claimed(claim, peer).await,
+            None if normalize(path) == MACHINE_PATH => self.machine_config(peer).await,
+            None => return self.file(path).await,
+        };
+        Some(Item { bytes: Bytes::from(text), stage: None })
+    }
+
+    async fn machine_config(&self, peer: Ipv4Addr) -> String {
+        if let Some(mac) = self.inner.service.owner_of(peer) {
+            // If so many wait to be heard, it asks again before its lease ends.
+            let _ = self.inner.alive.try_send(mac);
         }
-        self.file(path).await
+        // The service itself notes the stage: it knows whether the machine boots or waits.
+        self.inner.service.loader_config(peer).await.text
+    }
+
+    /// What a PC gets that says who it is. Who is on the link is seen; of who is behind a router nothing is known but that.
+    async fn claimed(&self, claim: LoaderClaim, peer: Ipv4Addr) -> String {
+        let LoaderClaim { is_start, firmware, mac } = claim;
+        let service = &self.inner.service;
+        let link = self.inner.neighbours.link_to(peer).await;
+        if !matches!(link, Link::Routed) && link != Link::Neighbour(mac) {
+            return service.loader_is_mistaken(peer, mac, link);
+        }
+        let noted = match is_start {
+            true => service.loader_runs(mac, firmware, peer).await,
+            false => service.has_address(mac, peer).await,
+        };
+        if let Err(error) = noted {
+            tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
+        }
+        match is_start {
+            true => "# Noted.\n".to_owned(),
+            false => self.machine_config(peer).await,
+        }
     }
 
     /// Whether only one boot of one machine gets what is at this path.
@@ -137,7 +167,9 @@ impl BootFiles {
         let path = normalize(path);
         let stage = self.stage_of(&path);
         if path == ENTRY_PATH {
-            return Some(Item { bytes: Bytes::from(model::entry_cfg(self.inner.server)), stage });
+            let Network { server, foreign_dhcp, .. } = self.inner.network;
+            let text = model::entry_cfg(server, foreign_dhcp);
+            return Some(Item { bytes: Bytes::from(text), stage });
         }
         if let Some(loader) = self.inner.grub.get(&path[1..]) {
             return Some(Item { bytes: loader, stage });

@@ -5,6 +5,7 @@ mod dhcp_silence;
 mod doorkeeper;
 mod file_cache;
 pub(crate) mod files;
+pub(crate) mod foreign_dhcp;
 pub(crate) mod grub_images;
 pub(crate) mod http;
 pub(crate) mod link;

@@ -79,8 +79,9 @@ pub(crate) fn not_asked(interface: &str, error: &io::Error) -> String {
 pub(crate) fn told(other: &Other, interface: &str) -> String {
     format!(
         "another DHCP server answers on {interface}: {}, which offers {}. PCs would take an address and a loader from \
-         whichever is faster, so DHCP is not started. Switch the other one off, or keep it out of this network; if it is \
-         meant to answer here as well, set beside_others = true below [network] in bootlace.toml",
+         whichever is faster, so DHCP is not started. If the other one is to go on giving addresses, set mode = \"proxy\" below \
+         [network] in bootlace.toml: then Bootlace only tells PCs where their loader is. Otherwise switch the other one off, or keep \
+         it out of this network; if it leaves the machines alone, set beside_others = true",
         other.server, other.address
     )
 }

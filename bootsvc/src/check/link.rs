@@ -73,13 +73,23 @@ pub(super) fn aoe(config: &Config) -> Option<Verdict> {
 
 /// Whether another DHCP server answers, if that matters.
 pub(super) fn other_servers(config: &Config, network: &Network) -> Option<Verdict> {
-    if config.network.beside_others {
+    if config.network.beside_others && config.network.mode.leases() {
         return None;
     }
     let interface = &config.network.interface;
     let probe = async { DhcpWatch::open(interface, network.server)?.probe().await };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mode = config.network.mode;
     Some(match runtime.and_then(|runtime| runtime.block_on(probe)) {
+        Ok(None) if !mode.leases() => Verdict::Better(format!(
+            "DHCP: nobody gives addresses on {interface}, and Bootlace does not with mode = \"{}\": switch the other DHCP server on, \
+             or set mode = \"dhcp\" and a pool below [network]",
+            mode.word()
+        )),
+        Ok(Some(other)) if !mode.leases() => Verdict::Right(format!(
+            "DHCP: {} gives addresses on {interface}, such as {}",
+            other.server, other.address
+        )),
         Ok(None) => Verdict::Right(format!("DHCP: no other server answers on {interface}")),
         Ok(Some(other)) => Verdict::Wrong(other_dhcp::told(&other, interface)),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -5,6 +5,7 @@ use super::{Verdict, Viewer};
 use crate::config::Config;
 use crate::net::port_holder::{Holder, Protocol, holders, in_use, is_taken};
 use crate::net::tftp_server;
+use crate::serve::dhcp_ports;
 use model::Network;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -28,14 +29,16 @@ pub(super) fn ports(
 ) -> Vec<Verdict> {
     let at = |port| SocketAddr::from((network.server, port));
     let boot = |protocol, address, what| Port { protocol, address, what, server: &ours.boot };
-    let any = SocketAddr::from(([0, 0, 0, 0], dhcp::SERVER_PORT));
-    let mut needed = vec![
-        boot(Protocol::Udp, any, "DHCP"),
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let dhcp = dhcp_ports(config.network.mode).iter();
+    let mut needed: Vec<Port<'_>> =
+        dhcp.map(|&port| boot(Protocol::Udp, any(port), "DHCP")).collect();
+    needed.extend([
         boot(Protocol::Udp, at(tftp_server::PORT), "TFTP"),
         boot(Protocol::Tcp, at(initcfg::HTTP_PORT), "HTTP boot"),
         boot(Protocol::Udp, at(initcfg::REPORT_PORT), "reports"),
         boot(Protocol::Tcp, config.web.listen, "web page"),
-    ];
+    ]);
     needed.extend(network.nbd.iter().map(|&nbd| Port {
         protocol: Protocol::Tcp,
         address: SocketAddr::V4(nbd),

@@ -105,7 +105,7 @@ fn expected_of_copy(paths: &Paths) -> Result<Expected, Verdict> {
 
 /// Whether all machines can have an address at once.
 fn pool(config: &Config, n_machines: u64) -> Option<Verdict> {
-    let pool = config.network.pool;
+    let pool = config.network.pool.filter(|_| config.network.mode.leases())?;
     let n_addresses = u64::from(pool.last.to_bits() - pool.first.to_bits()) + 1;
     // Those that are reserved elsewhere need none of the pool; how many of the machines have one is not looked at.
     let n_elsewhere =

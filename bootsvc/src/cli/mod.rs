@@ -15,6 +15,7 @@ mod logs;
 mod machine;
 mod manual;
 mod nagios;
+mod net;
 mod output;
 mod people;
 mod room;
@@ -105,6 +106,9 @@ enum Command {
     #[command(subcommand)]
     Debug(debug::Debug),
     Nagios(nagios::Nagios),
+    /// How this server and its network go together
+    #[command(subcommand)]
+    Net(net::Net),
     /// Save the site in one file, and restore it
     #[command(subcommand)]
     Backup(backup::Backup),
@@ -192,6 +196,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(&paths),
         Command::Logs(logs) => logs.run(&paths),
         Command::Debug(debug) => debug.run(&paths),
+        Command::Net(net) => net.run(&paths),
         Command::Backup(backup) => backup.run(&paths),
         Command::Image(image) => image.run(&paths),
         Command::Job(job) => job.run(&paths),

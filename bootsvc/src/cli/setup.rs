@@ -7,7 +7,7 @@ use crate::config::{Config, Pool};
 use crate::network::network;
 use crate::paths::Paths;
 use crate::setup::browser::{Page, Reach};
-use crate::setup::{self, Answers, Card, Heard, Told, Wanted};
+use crate::setup::{self, Addresses, Answers, Card, Heard, Told, Wanted};
 use crate::site::Site;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -52,6 +52,12 @@ pub(super) struct Setup {
     /// Name server of the PCs; may be given several times
     #[arg(long)]
     dns: Vec<Ipv4Addr>,
+    /// Who gives PCs their addresses; without it Bootlace does, unless another DHCP server answers
+    ///
+    /// dhcp: Bootlace. proxy: another server, and Bootlace only tells PCs where their loader is. external: another server, which is
+    /// told to name the loader, too.
+    #[arg(long, value_name = "WHO", value_parser = ["dhcp", "proxy", "external"])]
+    mode: Option<String>,
     /// Give addresses though another DHCP server answers, which leaves these PCs alone
     #[arg(long)]
     beside_others: bool,
@@ -67,6 +73,13 @@ pub(super) struct Setup {
     /// Its name
     #[arg(long, requires = "image")]
     name: Option<ImageName>,
+}
+
+/// Who is to give PCs their addresses.
+enum Who {
+    Us { beside_others: bool },
+    Others,
+    External,
 }
 
 #[derive(Clone, Copy)]
@@ -104,8 +117,9 @@ impl Setup {
             Some(config) if !self.again => {
                 self.agrees_with(config)?;
                 say(format!(
-                    "The network is configured: {} leases {}-{} (setup --again changes that).",
-                    config.network.interface, config.network.pool.first, config.network.pool.last
+                    "The network is configured: {} on {} (setup --again changes that).",
+                    setup::whose_addresses(&config.network),
+                    config.network.interface
                 ));
                 None
             }
@@ -172,15 +186,27 @@ impl Setup {
         for sentence in heard.sentences(&card.name) {
             say(format!("  {sentence}"));
         }
-        let beside_others = self.beside_others(&heard, asks)?;
-        let mut answers = heard.propose(card, former).or_else(|| self.given(card)).with_context(|| {
+        let none_is_free = || {
             format!(
                 "there are hardly any free addresses in {server}/{prefix}: give --pool FIRST-LAST"
             )
-        })?;
-        answers.beside_others |= beside_others;
+        };
+        let proposed = heard.propose(card, former).or_else(|| self.given(card));
+        let mut answers = proposed.with_context(none_is_free)?;
+        let mode = self.who_leases(&heard, answers.addresses, asks)?;
+        answers.addresses = match (mode, answers.addresses) {
+            (Who::Others, _) => Addresses::Others,
+            (Who::External, _) => Addresses::External,
+            (Who::Us { beside_others }, proposed) => {
+                let proposed = match proposed {
+                    Addresses::Leased { pool, .. } => Some(pool),
+                    Addresses::Others | Addresses::External => heard.free(card),
+                };
+                let pool = self.pool.or(proposed).with_context(none_is_free)?;
+                Addresses::Leased { pool, beside_others }
+            }
+        };
         answers.has_open_pages |= self.open_pages;
-        answers.pool = self.pool.unwrap_or(answers.pool);
         answers.router = self.router.map_or(answers.router, |router| router.0);
         if !self.dns.is_empty() {
             answers.dns.clone_from(&self.dns);
@@ -201,8 +227,10 @@ impl Setup {
 
     /// What is not given as an option; all, if what was given does not fit.
     fn ask(&self, answers: &mut Answers, is_first: bool) -> anyhow::Result<()> {
-        if self.pool.is_none() || !is_first {
-            answers.pool = asked("Addresses for PCs", &answers.pool)?;
+        if let Addresses::Leased { pool, .. } = &mut answers.addresses
+            && (self.pool.is_none() || !is_first)
+        {
+            *pool = asked("Addresses for PCs", pool)?;
         }
         if self.router.is_none() || !is_first {
             let proposed = answers.router.map_or_else(|| "none".to_owned(), |it| it.to_string());
@@ -227,7 +255,8 @@ impl Setup {
         let mut differs =
             |option: &'static str, differs: bool| others.extend(differs.then_some(option));
         differs("--interface", self.interface.as_ref().is_some_and(|it| *it != network.interface));
-        differs("--pool", self.pool.is_some_and(|it| it != network.pool));
+        differs("--mode", self.mode.as_deref().is_some_and(|it| !setup::is_mode(network, it)));
+        differs("--pool", self.pool.is_some_and(|it| Some(it) != network.pool));
         differs("--router", self.router.is_some_and(|it| it.0 != network.router));
         differs("--dns", !self.dns.is_empty() && self.dns != network.dns);
         differs("--beside-others", self.beside_others && !network.beside_others);
@@ -270,33 +299,51 @@ impl Setup {
         }
     }
 
-    /// Whether to go on beside another DHCP server.
-    fn beside_others(&self, heard: &Heard, asks: bool) -> anyhow::Result<bool> {
-        let Some(other) = &heard.other else { return Ok(false) };
-        if self.beside_others {
-            return Ok(true);
+    /// Who is to give PCs their addresses, of which this is proposed.
+    fn who_leases(&self, heard: &Heard, proposed: Addresses, asks: bool) -> anyhow::Result<Who> {
+        let us = |beside_others| Ok(Who::Us { beside_others });
+        let is_ours = match self.mode.as_deref() {
+            Some("proxy") => return Ok(Who::Others),
+            Some("external") => return Ok(Who::External),
+            wanted => wanted.is_some() || self.beside_others,
+        };
+        let Some(other) = heard.other.as_ref().map(|other| other.server) else {
+            return match proposed {
+                Addresses::Others if !is_ours => Ok(Who::Others),
+                Addresses::External if !is_ours => Ok(Who::External),
+                _ => us(self.beside_others),
+            };
+        };
+        if self.beside_others || matches!(proposed, Addresses::Leased { beside_others: true, .. }) {
+            return us(true);
+        }
+        if !is_ours {
+            say(format!(
+                "\n{other} can go on giving the addresses: then Bootlace only tells PCs in their firmware where their loader is \
+                 (proxyDHCP), and nothing need be changed on {other}."
+            ));
+            if !asks || agrees("Shall it", true)? {
+                return Ok(Who::Others);
+            }
         }
         say(format!(
-            "\nPCs would take an address and a loader from whichever of both is faster. Either switch off DHCP on {}, or keep it \
-             from these PCs (a network card and a switch, or a VLAN, of their own), and run setup again.",
-            other.server
+            "\nPCs would take an address and a loader from whichever of both is faster. Either switch off DHCP on {other}, or keep it \
+             from these PCs (a network card and a switch, or a VLAN, of their own), and run setup again."
         ));
         ensure!(
             asks && agrees("Is the other one configured to leave these PCs alone", false)?,
-            "another DHCP server answers, {}; nothing was changed",
-            other.server
+            "another DHCP server answers, {other}; nothing was changed"
         );
-        Ok(true)
+        us(true)
     }
 
     /// Where nothing can be proposed.
     fn given(&self, card: &Card) -> Option<Answers> {
         Some(Answers {
             interface: card.name.clone(),
-            pool: self.pool?,
+            addresses: Addresses::Leased { pool: self.pool?, beside_others: false },
             router: card.gateway,
             dns: setup::name_servers(),
-            beside_others: false,
             has_open_pages: false,
         })
     }

@@ -2,7 +2,7 @@
 
 use super::frame::FrameSender;
 use super::port_holder::{BindError, Protocol, in_use};
-use dhcp::{CLIENT_PORT, Destination, Reply, Request, SERVER_PORT};
+use dhcp::{CLIENT_PORT, Destination, PROXY_PORT, Reply, Request, SERVER_PORT};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -18,6 +18,11 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 pub struct DhcpSocket {
     socket: UdpSocket,
     frames: FrameSender,
+}
+
+/// The socket at which firmware asks for its loader that has an address from another server.
+pub struct BootServerSocket {
+    socket: UdpSocket,
 }
 
 /// The boot network can't be listened to.
@@ -47,20 +52,8 @@ impl DhcpSocket {
     /// # Errors
     /// The port is taken (the error says by whom), or the interface can't be used.
     pub fn bind(interface: &str, server: Ipv4Addr) -> Result<Self, DhcpError> {
-        let unusable = |source| DhcpError::Interface { interface: interface.to_owned(), source };
-        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVER_PORT));
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(unusable)?;
-        socket.bind_device(Some(interface.as_bytes())).map_err(unusable)?;
-        socket.set_broadcast(true).map_err(unusable)?;
-        // The system's limit may hold; then fewer requests can wait.
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-        socket.set_nonblocking(true).map_err(unusable)?;
-        socket.bind(&address.into()).map_err(|error| DhcpError::Bind {
-            interface: interface.to_owned(),
-            source: in_use(Protocol::Udp, address, error),
-        })?;
-        let socket = UdpSocket::from_std(socket.into()).map_err(unusable)?;
-        let frames = FrameSender::open(interface, server).map_err(unusable)?;
+        let socket = bind(interface, SERVER_PORT)?;
+        let frames = FrameSender::open(interface, server).map_err(unusable(interface))?;
         Ok(Self { socket, frames })
     }
 
@@ -69,14 +62,7 @@ impl DhcpSocket {
     /// # Errors
     /// The interface is down or gone.
     pub async fn receive(&self) -> io::Result<Request> {
-        let mut buffer = [0; REQUEST_MAX];
-        loop {
-            let (length, peer) = self.socket.recv_from(&mut buffer).await?;
-            match Request::parse(&buffer[..length]) {
-                Ok(request) => return Ok(request),
-                Err(error) => tracing::debug!(%peer, %error, "not a DHCP request"),
-            }
-        }
+        receive(&self.socket).await.map(|(request, _)| request)
     }
 
     /// Sends a reply to where it goes.
@@ -93,5 +79,62 @@ impl DhcpSocket {
             }
         };
         self.socket.send_to(&reply.bytes, to).await.map(drop)
+    }
+}
+
+impl BootServerSocket {
+    /// Listens on port 4011 of `interface`.
+    ///
+    /// # Errors
+    /// The port is taken (the error says by whom), or the interface can't be used.
+    pub fn bind(interface: &str) -> Result<Self, DhcpError> {
+        bind(interface, PROXY_PORT).map(|socket| Self { socket })
+    }
+
+    /// The next request, and from where it came; what is none is passed over.
+    ///
+    /// # Errors
+    /// The interface is down or gone.
+    pub async fn receive(&self) -> io::Result<(Request, SocketAddr)> {
+        receive(&self.socket).await
+    }
+
+    /// Sends a reply back to where its request came from: some firmware asks from a client's port, and some from this one.
+    ///
+    /// # Errors
+    /// The reply could not be sent; the client will ask again.
+    pub async fn send(&self, reply: &Reply, peer: SocketAddr) -> io::Result<()> {
+        self.socket.send_to(&reply.bytes, peer).await.map(drop)
+    }
+}
+
+fn unusable(interface: &str) -> impl Fn(io::Error) -> DhcpError {
+    move |source| DhcpError::Interface { interface: interface.to_owned(), source }
+}
+
+fn bind(interface: &str, port: u16) -> Result<UdpSocket, DhcpError> {
+    let unusable = unusable(interface);
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(&unusable)?;
+    socket.bind_device(Some(interface.as_bytes())).map_err(&unusable)?;
+    socket.set_broadcast(true).map_err(&unusable)?;
+    // The system's limit may hold; then fewer requests can wait.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    socket.set_nonblocking(true).map_err(&unusable)?;
+    socket.bind(&address.into()).map_err(|error| DhcpError::Bind {
+        interface: interface.to_owned(),
+        source: in_use(Protocol::Udp, address, error),
+    })?;
+    UdpSocket::from_std(socket.into()).map_err(unusable)
+}
+
+async fn receive(socket: &UdpSocket) -> io::Result<(Request, SocketAddr)> {
+    let mut buffer = [0; REQUEST_MAX];
+    loop {
+        let (length, peer) = socket.recv_from(&mut buffer).await?;
+        match Request::parse(&buffer[..length]) {
+            Ok(request) => return Ok((request, peer)),
+            Err(error) => tracing::debug!(%peer, %error, "not a DHCP request"),
+        }
     }
 }

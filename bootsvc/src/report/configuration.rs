@@ -31,6 +31,7 @@ const RULES: &[(&str, Rule)] = &[
     ("network.vlan", Rule::Show),
     ("network.reserve", Rule::Show),
     ("network.address_by", Rule::Show),
+    ("network.mode", Rule::Show),
     ("network.beside_others", Rule::Show),
     ("network.lease", Rule::Show),
     ("network.answer_router_solicitations", Rule::Show),

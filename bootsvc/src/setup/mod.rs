@@ -13,7 +13,7 @@ pub(crate) use wanted::{Told, Wanted};
 use crate::boot::other_dhcp;
 use crate::boot_socket;
 use crate::check;
-use crate::config::{Config, ConfigError, Pool};
+use crate::config::{Config, ConfigError, Mode, NetworkConfig, Pool};
 use crate::net::dhcp_watch::{DhcpWatch, Other};
 use crate::net::overheard::Overheard;
 use crate::network::network;
@@ -47,15 +47,66 @@ pub(crate) struct Heard {
     pub(crate) overheard: Overheard,
 }
 
+/// From whom PCs get their addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    /// From us, of this pool.
+    Leased {
+        pool: Pool,
+        /// Another DHCP server answers, and leaves the PCs alone.
+        beside_others: bool,
+    },
+    /// From another server, which does not name their loader.
+    Others,
+    /// From another server, which names it.
+    External,
+}
+
+impl Addresses {
+    const fn mode(self) -> Mode {
+        match self {
+            Self::Leased { .. } => Mode::Dhcp,
+            Self::Others => Mode::Proxy,
+            Self::External => Mode::External,
+        }
+    }
+
+    fn configured(network: &NetworkConfig) -> Option<Self> {
+        match network.mode {
+            Mode::Auto | Mode::Dhcp => {
+                Some(Self::Leased { pool: network.pool?, beside_others: network.beside_others })
+            }
+            Mode::Proxy => Some(Self::Others),
+            Mode::External => Some(Self::External),
+        }
+    }
+}
+
+/// For people: who gives the addresses.
+pub(crate) fn whose_addresses(network: &NetworkConfig) -> String {
+    match (network.mode, network.pool) {
+        (Mode::Auto | Mode::Dhcp, Some(pool)) => format!("Bootlace leases {pool}"),
+        (Mode::External, _) => {
+            "another DHCP server gives addresses, and names the loader".to_owned()
+        }
+        (Mode::Auto | Mode::Dhcp | Mode::Proxy, _) => {
+            "another DHCP server gives addresses, and Bootlace names the loader".to_owned()
+        }
+    }
+}
+
+/// Whether the network is configured for this mode.
+pub(crate) fn is_mode(network: &NetworkConfig, word: &str) -> bool {
+    network.mode.word() == word || (network.mode == Mode::Auto && word == Mode::Dhcp.word())
+}
+
 /// What somebody wants.
 #[derive(Clone, Debug)]
 pub(crate) struct Answers {
     pub(crate) interface: String,
-    pub(crate) pool: Pool,
+    pub(crate) addresses: Addresses,
     pub(crate) router: Option<Ipv4Addr>,
     pub(crate) dns: Vec<Ipv4Addr>,
-    /// Another DHCP server answers, and is meant to.
-    pub(crate) beside_others: bool,
     /// Whether pages are for the network, and not for this host alone.
     pub(crate) has_open_pages: bool,
 }
@@ -115,29 +166,35 @@ impl Heard {
         if let Some(now) = now.filter(|now| now.network.interface == card.name) {
             return Some(Answers {
                 interface: card.name.clone(),
-                pool: now.network.pool,
+                addresses: Addresses::configured(&now.network)?,
                 router: now.network.router,
                 dns: now.network.dns.clone(),
-                beside_others: now.network.beside_others,
                 has_open_pages: has_open_pages(now),
             });
         }
-        let (server, prefix) = card.address?;
-        let mut used = self.overheard.addresses.clone();
-        used.extend(card.gateway);
-        let pool = proposal::pool(server, prefix, &used)?;
+        let addresses = match self.other {
+            Some(_) => Addresses::Others,
+            None => Addresses::Leased { pool: self.free(card)?, beside_others: false },
+        };
         Some(Answers {
             interface: card.name.clone(),
-            pool,
+            addresses,
             router: card.gateway,
             // Others are out of reach without a default route.
             dns: name_servers()
                 .into_iter()
                 .filter(|dns| card.gateway.is_some() || card.has_beside_it(*dns))
                 .collect(),
-            beside_others: false,
             has_open_pages: now.is_some_and(has_open_pages),
         })
+    }
+
+    /// Addresses of the card's network that seem to be free; `None`: hardly any.
+    pub(crate) fn free(&self, card: &Card) -> Option<Pool> {
+        let (server, prefix) = card.address?;
+        let mut used = self.overheard.addresses.clone();
+        used.extend(card.gateway);
+        proposal::pool(server, prefix, &used)
     }
 
     /// Each in a sentence: what it means for PCs.
@@ -190,11 +247,18 @@ impl Answers {
         let network = network.as_table_like_mut().context("[network] is no table")?;
         let address = |address: &Ipv4Addr| address.to_string();
         set(network, "interface", Some(self.interface.clone().into()));
-        set(network, "pool", Some(self.pool.to_string().into()));
+        set(network, "mode", Some(self.addresses.mode().word().into()));
+        let (pool, beside_others) = match self.addresses {
+            Addresses::Leased { pool, beside_others } => (Some(pool), beside_others),
+            Addresses::Others | Addresses::External => (None, false),
+        };
+        if let Some(pool) = pool {
+            set(network, "pool", Some(pool.to_string().into()));
+        }
         set(network, "router", self.router.as_ref().map(|router| address(router).into()));
         let dns: toml_edit::Array = self.dns.iter().map(address).collect();
         set(network, "dns", Some(dns.into()).filter(|_| !self.dns.is_empty()));
-        set(network, "beside_others", self.beside_others.then(|| true.into()));
+        set(network, "beside_others", beside_others.then(|| true.into()));
 
         let was_open = match former {
             Some(former) => has_open_pages(&Config::parse(Path::new(""), former)?),
@@ -390,13 +454,15 @@ mod tests {
     fn answers() -> Answers {
         Answers {
             interface: "lo".to_owned(),
-            pool: Pool { first: [127, 0, 5, 2].into(), last: [127, 0, 5, 200].into() },
+            addresses: Addresses::Leased { pool: POOL, beside_others: true },
             router: Some([127, 0, 0, 9].into()),
             dns: vec![[10, 0, 5, 1].into(), [9, 9, 9, 9].into()],
-            beside_others: true,
             has_open_pages: true,
         }
     }
+
+    const POOL: Pool =
+        Pool { first: Ipv4Addr::new(127, 0, 5, 2), last: Ipv4Addr::new(127, 0, 5, 200) };
 
     #[test]
     fn what_was_answered_is_what_the_servers_read() {
@@ -404,7 +470,7 @@ mod tests {
         let text = answers().checked(&paths).unwrap();
         let config = Config::parse(&paths.config(), &text).unwrap();
         assert_eq!(config.network.interface, "lo");
-        assert_eq!(config.network.pool, answers().pool);
+        assert_eq!((config.network.pool, config.network.mode), (Some(POOL), Mode::Dhcp));
         assert_eq!((config.network.router, config.network.dns), (answers().router, answers().dns));
         assert!(config.network.beside_others);
         assert_eq!(config.web.listen.port(), PAGES_PORT);
@@ -412,7 +478,8 @@ mod tests {
         let error = wrong.checked(&paths).unwrap_err().to_string();
         assert!(error.contains("router 10.0.0.1"), "{error}");
         let plain = Answers { router: None, dns: Vec::new(), ..answers() };
-        let few = Answers { beside_others: false, has_open_pages: false, ..plain };
+        let alone = Addresses::Leased { pool: POOL, beside_others: false };
+        let few = Answers { addresses: alone, has_open_pages: false, ..plain };
         assert_eq!(
             few.checked(&paths).unwrap().lines().count(),
             5,

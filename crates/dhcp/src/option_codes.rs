@@ -55,6 +55,8 @@ pub const OPT_IPXE: u8 = 175;
 
 /// In [`OPT_VENDOR_SPECIFIC`] of PXE: how the client finds boot servers (PXE 2.1, table 2-1).
 pub const PXE_DISCOVERY_CONTROL: u8 = 6;
+/// In [`OPT_VENDOR_SPECIFIC`] of PXE: the item of a boot menu that the client has chosen, which the answer repeats (PXE 2.1, table 2-1).
+pub const PXE_BOOT_ITEM: u8 = 71;
 /// In [`OPT_IPXE`]: whether iPXE shall not wait for a proxy.
 pub const IPXE_NO_PROXY: u8 = 0xb0;
 

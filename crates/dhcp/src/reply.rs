@@ -17,7 +17,7 @@ use core::net::Ipv4Addr;
 use wire::{Firmware, Lease, Mac};
 
 /// In [`PXE_DISCOVERY_CONTROL`], bit 3: the client boots the file that the offer names, and looks no further.
-const PXE_BOOT_FILE_AT_ONCE: u8 = 8;
+pub(crate) const PXE_BOOT_FILE_AT_ONCE: u8 = 8;
 
 /// Where a reply goes (RFC 2131 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::message::{FLAG_BROADCAST, Message, MessageKind, NotDhcp, RequestKind}
 use crate::option_codes::{
     OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME, OPT_IPXE,
     OPT_PARAMETER_LIST, OPT_RELAY_INFORMATION, OPT_REQUESTED_ADDRESS, OPT_SERVER_ID,
-    OPT_USER_CLASS, OPT_VENDOR_CLASS,
+    OPT_USER_CLASS, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_BOOT_ITEM,
 };
 use crate::options::Options;
 use alloc::string::String;
@@ -37,6 +37,8 @@ pub struct Request {
     pub is_ipxe: bool,
     /// SMBIOS UUID as sent (option 97): a type byte and 16 bytes.
     pub uuid: Option<[u8; 17]>,
+    /// Item of a boot menu that it has chosen, as sent: its type and layer (in option 43).
+    pub boot_item: Option<[u8; 4]>,
     /// Host name (option 12), printable characters only, at most 63.
     pub host_name: Option<String>,
     /// Client identifier (option 61), which the reply repeats.
@@ -86,6 +88,7 @@ impl Request {
             firmware: firmware(&options),
             is_ipxe: is_ipxe(&options),
             uuid: options.array(OPT_CLIENT_UUID),
+            boot_item: boot_item(&options),
             host_name: options.bytes(OPT_HOST_NAME).and_then(host_name),
             client_id: options.bytes(OPT_CLIENT_ID).map(<[u8]>::to_vec),
             relay_information: options.bytes(OPT_RELAY_INFORMATION).map(<[u8]>::to_vec),
@@ -114,6 +117,13 @@ fn firmware(options: &Options) -> Option<Firmware> {
         .chunks_exact(2)
         .map(|pair| Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])));
     kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())
+}
+
+/// Options of PXE stand in option 43 as options do in a message.
+fn boot_item(options: &Options) -> Option<[u8; 4]> {
+    let mut of_pxe = Options::default();
+    of_pxe.read(options.bytes(OPT_VENDOR_SPECIFIC)?);
+    of_pxe.array(PXE_BOOT_ITEM)
 }
 
 /// iPXE sends its name bare or as counted strings (RFC 3004), and its own option 175.

@@ -9,6 +9,7 @@ use alloc::string::String;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
 use initcfg::RESCUE_ARCHIVE_PATH;
+use wire::{Firmware, Mac};
 
 /// The first file that GRUB asks for, by TFTP.
 pub const ENTRY_PATH: &str = "/grub/grub.cfg";
@@ -18,15 +19,58 @@ pub const MACHINE_PATH: &str = "/grub/machine.cfg";
 
 const ASK_AGAIN_SECONDS: u64 = ASK_AGAIN.as_secs();
 
-/// What [`ENTRY_PATH`] holds. Needs the GRUB modules `echo`, `sleep`, `test`, `configfile`, `serial` and
-/// `terminal`. Messages go to the serial port too, where there is one.
-pub fn entry_cfg(server: Ipv4Addr) -> String {
+/// Below this, by TFTP, PCs ask that must say who they are, since another server gave their address: [`LoaderClaim`].
+const CLAIM_FOLDER: &str = "/grub/pc/";
+
+/// What a PC says of itself whose address another server gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderClaim {
+    /// Its loader has just started; otherwise it asks for its configuration.
+    pub is_start: bool,
+    /// Its firmware, as the loader knows it.
+    pub firmware: Firmware,
+    /// The NIC from which it boots.
+    pub mac: Mac,
+}
+
+impl LoaderClaim {
+    /// Reads the path at which such a PC asks, as [`entry_cfg`] has it ask: `/grub/pc/machine/x86_64-efi/52:54:00:00:00:01`.
+    pub fn parse(path: &str) -> Option<Self> {
+        let mut parts = path.strip_prefix(CLAIM_FOLDER)?.split('/');
+        let is_start = match parts.next()? {
+            "start" => true,
+            "machine" => false,
+            _ => return None,
+        };
+        let firmware = match parts.next()? {
+            "i386-pc" => Firmware::Bios,
+            "x86_64-efi" => Firmware::UefiX64,
+            "i386-efi" => Firmware::Other(6),
+            "arm64-efi" => Firmware::Other(11),
+            _ => return None,
+        };
+        let mac = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(Self { is_start, firmware, mac })
+    }
+}
+
+/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Needs the GRUB modules `echo`, `sleep`, `test`,
+/// `configfile`, `serial` and `terminal`. Messages go to the serial port too, where there is one.
+pub fn entry_cfg(server: Ipv4Addr, says_who: bool) -> String {
+    let pc = "$grub_cpu-$grub_platform/$net_default_mac";
+    let (start, machine) = match says_who {
+        true => (
+            alloc::format!("source (tftp,{server}){CLAIM_FOLDER}start/{pc}\n"),
+            alloc::format!("{CLAIM_FOLDER}machine/{pc}"),
+        ),
+        false => (String::new(), MACHINE_PATH.into()),
+    };
     alloc::format!(
         "# Served by Bootlace. Asks for this machine's configuration until it boots.\n\
          set pager=0\n\
          if serial --unit=0 --speed=115200; then terminal_output --append serial; fi\n\
-         while [ 1 = 1 ]; do\n\
-         \x20 if ! source (tftp,{server}){MACHINE_PATH}; then\n\
+         {start}while [ 1 = 1 ]; do\n\
+         \x20 if ! source (tftp,{server}){machine}; then\n\
          \x20   echo 'Bootlace: the boot server {server} does not answer. Asking again.'\n\
          \x20   sleep 5\n\
          \x20 fi\n\
@@ -161,6 +205,32 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
 
     #[test]
     fn the_loop_names_the_server_itself() {
-        assert!(entry_cfg(network().server).contains("source (tftp,10.77.0.1)/grub/machine.cfg"));
+        let text = entry_cfg(network().server, false);
+        assert!(text.contains("source (tftp,10.77.0.1)/grub/machine.cfg"), "{text}");
+    }
+
+    #[test]
+    fn a_pc_whose_address_is_another_server_s_says_who_it_is() {
+        let text = entry_cfg(network().server, true);
+        let asks = text.lines().filter_map(|line| {
+            let (_, path) = line.split_once("(tftp,10.77.0.1)")?;
+            let path =
+                path.trim_end_matches("; then").replace("$grub_cpu-$grub_platform", "x86_64-efi");
+            LoaderClaim::parse(&path.replace("$net_default_mac", &MAC.to_string()))
+        });
+        let claim = |is_start| LoaderClaim { is_start, firmware: Firmware::UefiX64, mac: MAC };
+        assert!(asks.eq([claim(true), claim(false)]), "{text}");
+        let good = "/grub/pc/start/i386-pc/52:54:00:00:00:01";
+        assert_eq!(LoaderClaim::parse(good).unwrap().firmware, Firmware::Bios);
+        for end in 0..good.len() {
+            assert_eq!(LoaderClaim::parse(&good[..end]), None);
+        }
+        for bad in [
+            "/grub/pc/stop/i386-pc/52:54:00:00:00:01",
+            &format!("{good}/"),
+            "/grub/pc/start/vax/52:54:00:00:00:01",
+        ] {
+            assert_eq!(LoaderClaim::parse(bad), None, "{bad}");
+        }
     }
 }

@@ -39,7 +39,7 @@ pub use export::{
     StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{ENTRY_PATH, MACHINE_PATH, entry_cfg, grub_cfg};
+pub use grub::{ENTRY_PATH, LoaderClaim, MACHINE_PATH, entry_cfg, grub_cfg};
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{

@@ -33,6 +33,8 @@ pub struct Network {
     pub nbd: Vec<SocketAddrV4>,
     /// Kernel parameters for all machines.
     pub kernel_args: KernelArgs,
+    /// Addresses are another server's to give: a PC's is known by what it says and is seen to have.
+    pub foreign_dhcp: bool,
     /// Machines ask for their address by DHCP once more when their kernel runs, and keep that lease.
     pub own_dhcp: bool,
     /// How much of their memory machines in write mode `ram` give to what they write.
@@ -241,6 +243,7 @@ pub(crate) mod tests {
             vlan: None,
             nbd: vec![SocketAddrV4::new(server, 10809)],
             kernel_args: "console=ttyS0".parse().unwrap(),
+            foreign_dhcp: false,
             own_dhcp: false,
             ram: RamSize::default(),
         }

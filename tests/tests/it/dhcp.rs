@@ -205,10 +205,10 @@ fn a_second_dhcp_server_is_named() {
 }
 
 /// dnsmasq at 10.77.0.9 on a LAN, as it is installed: it pings an address for 3 s before it offers it.
-fn start_dnsmasq(site: &Site, place: &Client) -> Result<lab::Daemon> {
+pub(crate) fn start_dnsmasq(site: &Site, place: &Client, more: &[&str]) -> Result<lab::Daemon> {
     let mut command = place.command("dnsmasq");
-    command.args(["-k", "-p", "0", "-C", "/dev/null", "-i", "eth0", "--leasefile-ro"]);
-    command.args(["--log-facility=-", "--pid-file=", "-F", "10.77.0.10,10.77.0.20"]);
+    command.args(["-k", "-p", "0", "-i", "eth0", "--leasefile-ro"]);
+    command.args(["--log-facility=-", "--pid-file=", "-F", "10.77.0.10,10.77.0.20"]).args(more);
     let log = site.root().join("dnsmasq.log");
     let mut dnsmasq = lab::Daemon::start_detached("dnsmasq", &mut command, &log)?;
     dnsmasq.wait_for_log("DHCP, IP range", Duration::from_secs(20))?;
@@ -225,7 +225,7 @@ fn beside_another_dhcp_server_it_does_not_start_and_one_that_comes_later_is_told
         let site = Site::builder().create(Lan::lay("beside")?)?;
         let place = site.lan().add_client("dnsmasq", "52:54:00:00:00:09")?;
         place.netns().ip("address add 10.77.0.9/24 dev eth0")?;
-        let dnsmasq = start_dnsmasq(&site, &place)?;
+        let dnsmasq = start_dnsmasq(&site, &place, &["-C", "/dev/null"])?;
         let says = "another DHCP server answers on br0: 10.77.0.9, which offers 10.77.0.";
         let error = format!("{:?}", site.up().err().context("it starts beside another one")?);
         ensure!(error.contains(says) && error.contains("beside_others = true"), "{error}");
@@ -242,7 +242,7 @@ fn beside_another_dhcp_server_it_does_not_start_and_one_that_comes_later_is_told
         let servers = site.up()?;
         let findings = || -> Result<String> { Ok(site.browser().get("/api/v1/findings")?.body) };
         ensure!(!findings()?.contains("second-dhcp"), "it takes itself for another one");
-        let dnsmasq = start_dnsmasq(&site, &place)?;
+        let dnsmasq = start_dnsmasq(&site, &place, &["-C", "/dev/null"])?;
         let client = site.lan().add_client("client", MAC)?;
         let deadline = Instant::now() + Duration::from_secs(60);
         while !findings()?.contains("second-dhcp") {

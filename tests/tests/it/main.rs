@@ -13,6 +13,7 @@ mod docs;
 mod failures;
 mod file_systems;
 mod foreign;
+mod foreign_dhcp;
 mod full_disk;
 mod handover;
 mod impostors;

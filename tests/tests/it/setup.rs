@@ -230,15 +230,24 @@ fn a_setup_beside_another_dhcp_server_changes_nothing() {
         let mut dnsmasq =
             Daemon::start_detached("dnsmasq", &mut command, &root.join("dnsmasq.log"))?;
         dnsmasq.wait_for_log("DHCP, IP range", Duration::from_secs(20))?;
-        let options = ["--yes", "--interface", "br0"];
+        let options = ["--yes", "--interface", "br0", "--mode", "dhcp"];
         let output = setup(&lan, root, &options, "")?;
-        ensure!(!output.status.success(), "{}", told(&output));
         ensure!(
             told(&output).contains("another DHCP server answers, 10.77.0.9"),
             "{}",
             told(&output)
         );
-        ensure!(config(root).is_empty(), "nothing may be written");
+        ensure!(!output.status.success() && config(root).is_empty(), "it is written");
+        let proxy = tempfile::tempdir()?;
+        let output = setup(&lan, proxy.path(), &["--yes", "--interface", "br0"], "")?;
+        let written = config(proxy.path());
+        ensure!(
+            output.status.success()
+                && written.contains("mode = \"proxy\"")
+                && !written.contains("pool"),
+            "{}",
+            told(&output)
+        );
         let output = setup(&lan, root, &[&options[..], &["--beside-others"]].concat(), "")?;
         ensure!(
             output.status.success() && config(root).contains("beside_others = true"),

@@ -1,9 +1,10 @@
 //! What was answered so far.
 
 use super::door::Door;
+use crate::config::Pool;
 use crate::net::dhcp_watch::Other;
 use crate::paths::Paths;
-use crate::setup::{self, Answers, Card, Told, Wanted};
+use crate::setup::{self, Addresses, Answers, Card, Told, Wanted};
 use anyhow::{Context as _, bail, ensure};
 use service::jobs::{JobKind, JobState, Jobs};
 use std::net::{IpAddr, Ipv4Addr};
@@ -209,7 +210,7 @@ impl Draft {
         typed.other.clone_from(&heard.other);
         let now = setup::configured(&self.paths)?;
         typed.fields = match heard.propose(&card, now.as_ref()) {
-            Some(answers) => fields(&answers, self.is_open),
+            Some(answers) => fields(&answers, heard.free(&card), self.is_open),
             None => {
                 typed.heard.push("Hardly any address is free there.".to_owned());
                 NetworkFields::default()
@@ -466,38 +467,48 @@ impl Typed {
     fn configuration(&self, paths: &Paths) -> anyhow::Result<String> {
         let card = self.card.as_ref().context("no network card was chosen")?;
         let fields = &self.fields;
-        let beside_others = match &self.other {
-            Some(other) if fields.beside_others.is_none() => bail!(
-                "another DHCP server answers, {}: switch it off there, or say that it leaves these PCs alone",
-                other.server
-            ),
-            other => other.is_some(),
-        };
         let address = |text: &str| -> anyhow::Result<Ipv4Addr> {
             text.parse().with_context(|| format!("{text:?} is no address such as 10.0.5.1"))
         };
-        let pool = fields.pool.trim().parse().map_err(anyhow::Error::msg)?;
+        let addresses = match (&self.other, fields.addresses.as_deref()) {
+            (_, Some("proxy")) => Addresses::Others,
+            (_, Some("external")) => Addresses::External,
+            (Some(other), None) => {
+                bail!(
+                    "another DHCP server answers, {}: say who is to give the addresses",
+                    other.server
+                )
+            }
+            (other, _) => Addresses::Leased {
+                pool: fields.pool.trim().parse().map_err(anyhow::Error::msg)?,
+                beside_others: other.is_some(),
+            },
+        };
         let router = Some(fields.router.trim()).filter(|text| !text.is_empty() && *text != "none");
         let dns = fields.dns.split([' ', ',']).filter(|it| !it.is_empty() && *it != "none");
         let answers = Answers {
             interface: card.name.clone(),
-            pool,
+            addresses,
             router: router.map(address).transpose().context("the default route")?,
             dns: dns.map(address).collect::<Result<_, _>>().context("the name servers")?,
-            beside_others,
             has_open_pages: fields.open_pages.is_some(),
         };
         answers.checked(paths)
     }
 }
 
-fn fields(answers: &Answers, opens_pages: bool) -> NetworkFields {
+fn fields(answers: &Answers, free: Option<Pool>, opens_pages: bool) -> NetworkFields {
     let dns: Vec<String> = answers.dns.iter().map(ToString::to_string).collect();
+    let (pool, who) = match answers.addresses {
+        Addresses::Leased { pool, beside_others } => (Some(pool), beside_others.then_some("dhcp")),
+        Addresses::Others => (None, Some("proxy")),
+        Addresses::External => (None, Some("external")),
+    };
     NetworkFields {
-        pool: answers.pool.to_string(),
+        pool: pool.or(free).map_or_else(String::new, |pool| pool.to_string()),
         router: answers.router.map_or_else(String::new, |it| it.to_string()),
         dns: dns.join(" "),
-        beside_others: answers.beside_others.then(String::new),
+        addresses: who.map(str::to_owned),
         open_pages: (opens_pages || answers.has_open_pages).then(String::new),
     }
 }

@@ -1,6 +1,7 @@
 //! Clients as they were seen on the wire, and what they are told.
 
 mod forged;
+mod proxy;
 
 use dhcp::RequestKind::{Decline, Discover, Inform, Release};
 use dhcp::option_codes::*;

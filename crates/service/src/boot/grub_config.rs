@@ -1,5 +1,6 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
+use super::host_segment::Link;
 use super::stages::{NewStage, Prepared};
 use crate::initrds::{InitrdState, Recipe};
 use crate::service::Service;
@@ -43,6 +44,9 @@ impl Service {
         let mac = self.owner_of(address);
         let decided = match mac {
             Some(mac) => self.prepare(network, mac, address).await,
+            None if network.foreign_dhcp => Err(Waiting::NotReady(format!(
+                "no PC is known at {address}: switch this PC off and on"
+            ))),
             None => Err(Waiting::NotReady(format!(
                 "{address} is not leased by this boot server: another DHCP server answers on this \
                  network; switch it off, and this PC off and on"
@@ -67,6 +71,22 @@ impl Service {
             (None, _) => {}
         }
         LoaderConfig { text: grub_cfg(&plan, network), mac, boot, waiting }
+    }
+
+    /// What is shown to a PC at this address that says that it has another NIC than is seen there.
+    pub fn loader_is_mistaken(&self, address: Ipv4Addr, says: Mac, link: Link) -> String {
+        let is_not = match link {
+            Link::Neighbour(mac) => format!("{mac} answers"),
+            Link::Silent | Link::Routed => "nobody answers".to_owned(),
+        };
+        let why = format!(
+            "this PC says that its network card is {says}, but {is_not} at its address {address}"
+        );
+        tracing::warn!(%address, mac = %says, why, "refused");
+        match &self.options().network {
+            Some(network) => grub_cfg(&Plan::Wait(Waiting::NotReady(why)), network),
+            None => String::new(),
+        }
     }
 
     async fn prepare(

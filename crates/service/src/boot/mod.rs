@@ -1,6 +1,7 @@
 //! What machines ask: addresses, configurations, secrets; and what they tell.
 
 mod candidates;
+mod foreign_dhcp;
 mod grub_config;
 mod hardware;
 mod host_segment;

@@ -47,6 +47,7 @@ fn options(root: &Path) -> Options {
         vlan: None,
         nbd: vec![SocketAddrV4::new(server, 10809)],
         kernel_args: "".parse().unwrap(),
+        foreign_dhcp: false,
         own_dhcp: false,
         ram: Default::default(),
     };

@@ -1,0 +1,83 @@
+//! PCs whose address another DHCP server gave: what they say of it, and are seen to have, is noted as a lease, so that everything else
+//! finds them as if it were ours.
+
+use super::stages::NewStage;
+use crate::error::Error;
+use crate::service::Service;
+use crate::store::Sighting;
+use model::{Lease, Stage};
+use std::net::Ipv4Addr;
+use wire::{Firmware, Mac};
+
+/// An address is believed to be its PC's for so long after it was seen there, in seconds. Who has it next says so himself.
+const BELIEVED_SECONDS: u64 = 86_400;
+
+impl Service {
+    /// A NIC has this address by another DHCP server.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn has_address(&self, mac: Mac, address: Ipv4Addr) -> Result<(), Error> {
+        let now = self.lease_clock_unix();
+        let (is_known, host_name) = {
+            let view = self.view();
+            let former = view.lease(mac).map(|lease| self.lease_clock().counted(lease));
+            let is_fresh = |lease: &Lease| {
+                lease.address == address && lease.expires_unix > now + BELIEVED_SECONDS / 2
+            };
+            let is_known =
+                view.owner(address) == Some(mac) && former.as_ref().is_some_and(is_fresh);
+            (is_known, former.and_then(|lease| lease.host_name))
+        };
+        if is_known {
+            return Ok(());
+        }
+        let expires_unix = now + BELIEVED_SECONDS;
+        self.commit_lease(Lease { mac, address, expires_unix, host_name }).await
+    }
+
+    /// A machine answers: it has the address still at which it was seen last.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn keeps_address(&self, mac: Mac) -> Result<(), Error> {
+        let address = self.view().lease(mac).map(|lease| lease.address);
+        match address {
+            Some(address) => self.has_address(mac, address).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The firmware of a PC has this address by another DHCP server: it was seen, and a boot begins.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn firmware_has_address(
+        &self,
+        sighting: Sighting,
+        address: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let Sighting { mac, firmware, .. } = sighting;
+        self.has_address(mac, address).await?;
+        let ((), boot) = tokio::try_join!(self.saw(sighting), self.boot_started(mac, firmware))?;
+        let detail = format!("{address} by another DHCP server, {firmware}");
+        self.stage(mac, Some(boot), NewStage::noticed(Stage::Dhcp, detail)).await.map(drop)
+    }
+
+    /// Our loader runs on a PC that says that this is its NIC. If its firmware was not heard, its boot begins now.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn loader_runs(
+        &self,
+        mac: Mac,
+        firmware: Firmware,
+        address: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let sighting =
+            Sighting { mac, firmware, address: Some(address), uuid: None, host_name: None };
+        self.firmware_has_address(sighting, address).await?;
+        let event = NewStage::noticed(Stage::Loader, "it runs".to_owned());
+        self.stage(mac, None, event).await.map(drop)
+    }
+}
