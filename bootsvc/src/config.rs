@@ -2,6 +2,7 @@
 
 mod alerts;
 mod error;
+mod ldap;
 /// Where a file is no UTF-8, such as one with umlauts of an old editor, or one of Windows that is UTF-16.
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> ConfigError {
     let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -18,6 +19,7 @@ mod values;
 
 pub(crate) use alerts::{AlertsConfig, MailConfig, MailTls, WebhookConfig};
 pub(crate) use error::ConfigError;
+pub(crate) use ldap::LdapConfig;
 pub(crate) use values::{Pool, check_local};
 
 use error::show;
@@ -56,6 +58,10 @@ pub(crate) struct Config {
     /// What the servers may do on their host.
     #[serde(default)]
     pub(crate) service: ServiceConfig,
+    /// A directory whose people are let in beside those who have an account here.
+    /// [How that is set up](how-to/directory.md).
+    #[serde(default)]
+    pub(crate) ldap: Option<LdapConfig>,
     /// Who is told of [findings](findings.md) without looking at a page, by mail or by a webhook.
     /// [How that is set up](how-to/alerts.md).
     #[serde(default)]
@@ -505,8 +511,9 @@ impl Config {
             [&tls.certificate, &tls.key].into_iter().chain(more)
         });
         let web = [&self.web.certificate, &self.web.key].into_iter().flatten();
+        let ldap = self.ldap.iter().flat_map(LdapConfig::files);
         let mut files = Vec::new();
-        for file in storage.chain(web).chain(self.alerts.files()) {
+        for file in storage.chain(web).chain(self.alerts.files()).chain(ldap) {
             if !files.contains(file) {
                 files.push(file.clone());
             }

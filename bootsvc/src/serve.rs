@@ -9,6 +9,7 @@ use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
 use crate::boot_socket;
 use crate::config::{Config, Mode};
+use crate::directory;
 use crate::net;
 use crate::net::Handed;
 use crate::net::dhcp_socket::DhcpSocket;
@@ -103,6 +104,7 @@ pub(crate) async fn run(
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         rescue_busybox: config.boot.rescue_busybox.clone(),
         alerts: config.alerts.options(),
+        directory: directory::options(config.ldap.as_ref()),
         ..Options::under(&paths.root).with_nbd_ca(config.storage.machine_ca()?)
     };
     if options.init.is_none() {

@@ -50,7 +50,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         | Error::OnlyOnServer => StatusCode::FORBIDDEN,
         Error::LoginRefused | Error::LoginCodeVoid => StatusCode::UNAUTHORIZED,
         Error::LoginDelayed { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Error::TooManyLogins => StatusCode::SERVICE_UNAVAILABLE,
+        Error::TooManyLogins | Error::DirectoryAway => StatusCode::SERVICE_UNAVAILABLE,
         Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Job(JobError::HasEnded { .. }) | Error::Incoming(IncomingError::Taken(_)) => {

@@ -1,9 +1,9 @@
 //! Alerts by SMTP.
 
-use super::connect::{HELP_TLS, authorities, connect, encrypt, secret};
-use super::failed::{Failed, step};
+use super::PATIENCE;
 use super::text::Message;
 use crate::config::{MailConfig, MailTls};
+use crate::outbound::{Failed, HELP_TLS, authorities, connect, encrypt, secret, step};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -36,7 +36,7 @@ pub(super) async fn send(config: &MailConfig, message: &Message) -> Result<Vec<F
         let credentials = Credentials::new(user.clone(), password);
         let help = "Look at user and at the first line of password_file; some servers want a password for programs.";
         let mechanisms = [Mechanism::Plain, Mechanism::Login];
-        step(&what, async {
+        step(PATIENCE, &what, async {
             let done = connection.auth(&mechanisms, &credentials).await;
             done.map_err(|error| failed(&what, &error, help))
         })
@@ -63,7 +63,7 @@ pub(super) async fn send(config: &MailConfig, message: &Message) -> Result<Vec<F
     let help =
         "Look into the log of the mail server: it may hold the message for unwanted advertising.";
     command(&mut connection, &what, help, Data).await?;
-    step(&what, async {
+    step(PATIENCE, &what, async {
         connection.message(&mail).await.map_err(|error| failed(&what, &error, help))
     })
     .await?;
@@ -74,17 +74,19 @@ pub(super) async fn send(config: &MailConfig, message: &Message) -> Result<Vec<F
 /// A connection that is ready for commands, encrypted if it is to be.
 async fn open(config: &MailConfig) -> Result<AsyncSmtpConnection, Failed> {
     let MailConfig { host, port, tls, ca, .. } = config;
-    let stream = connect(host, *port).await?;
+    let stream = connect(host, *port, PATIENCE).await?;
     let hello = hello(&stream);
     let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], *port)));
     let stream: Box<dyn AsyncTokioStream> = match tls {
-        MailTls::Tls => Box::new(Bounded::new(encrypt(stream, host, ca.as_deref()).await?, peer)),
+        MailTls::Tls => {
+            Box::new(Bounded::new(encrypt(stream, host, ca.as_deref(), PATIENCE).await?, peer))
+        }
         MailTls::Starttls | MailTls::None => Box::new(Bounded::new(stream, peer)),
     };
     let what = format!("{host} does not answer as a mail server does on port {port}");
     let help = "Look whether host and port are those of the mail server, and tls as it wants it: mostly \"starttls\" for port \
                 587, and \"tls\" for port 465.";
-    let mut connection = step(&what, async {
+    let mut connection = step(PATIENCE, &what, async {
         let opened = AsyncSmtpConnection::connect_with_transport(stream, &hello).await;
         opened.map_err(|error| failed(&what, &error, help))
     })
@@ -97,7 +99,7 @@ async fn open(config: &MailConfig) -> Result<AsyncSmtpConnection, Failed> {
             return Err(Failed::new(what, "it does not offer STARTTLS", help));
         }
         let parameters = parameters(config)?;
-        step(&what, async {
+        step(PATIENCE, &what, async {
             let upgraded = connection.starttls(parameters, &hello).await;
             upgraded.map_err(|error| failed(&what, &error, HELP_TLS))
         })
@@ -125,7 +127,7 @@ async fn command(
     help: &str,
     command: impl std::fmt::Display,
 ) -> Result<(), Failed> {
-    step(what, async {
+    step(PATIENCE, what, async {
         let done = connection.command(command).await;
         done.map(drop).map_err(|error| failed(what, &error, help))
     })

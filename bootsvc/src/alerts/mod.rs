@@ -1,21 +1,22 @@
 //! Sends alerts, by mail and by webhook. What is sent, and when, `service` decides.
 
-mod connect;
-mod failed;
 mod mail;
 mod text;
 mod webhook;
 
-pub(crate) use failed::Failed;
 pub(crate) use text::Message;
 
 use crate::config::{AlertsConfig, MailConfig, WebhookConfig};
+use crate::outbound::{Failed, Patience};
 use service::{Channel, Service};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is asked whether something is to be sent.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long finding a name, connecting and each answer may take.
+const PATIENCE: Patience = Patience::Each(Duration::from_secs(20));
 
 /// A way by which alerts go.
 pub(crate) enum Way {

@@ -1,9 +1,9 @@
 //! Alerts by HTTP.
 
-use super::connect::{connect, encrypt, secret};
-use super::failed::{Failed, step};
+use super::PATIENCE;
 use super::text::Message;
 use crate::config::WebhookConfig;
+use crate::outbound::{Failed, connect, encrypt, secret, step};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
@@ -32,11 +32,11 @@ pub(super) async fn send(config: &WebhookConfig, message: &Message) -> Result<()
     let request = request.map_err(|error| {
         Failed::new("the request can't be made", error.to_string(), "Look at url and token.")
     })?;
-    let stream = connect(bare, port).await?;
+    let stream = connect(bare, port, PATIENCE).await?;
     match is_tls {
         true => {
             let ca = config.ca.as_deref();
-            exchange(encrypt(stream, bare, ca).await?, request, host).await
+            exchange(encrypt(stream, bare, ca, PATIENCE).await?, request, host).await
         }
         false => exchange(stream, request, host).await,
     }
@@ -49,7 +49,7 @@ async fn exchange(
 ) -> Result<(), Failed> {
     let what = format!("{host} does not answer as a web server does");
     let help = "Look whether address and port are those of the webhook.";
-    step(&what, async {
+    step(PATIENCE, &what, async {
         let broken = |error: hyper::Error| Failed::new(&what, wire::error_chain(&error), help);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

@@ -9,7 +9,8 @@ pub(crate) use ours::{Ours, Server};
 
 use crate::alerts::{Way, ways};
 use crate::boot::grub_images;
-use crate::config::Config;
+use crate::config::{Config, LdapConfig};
+use crate::directory;
 use crate::network::network;
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
@@ -118,6 +119,7 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         Err(error) => viewer.failed(error.as_ref()),
     });
     findings.extend(alerts(config));
+    findings.extend(config.ldap.as_ref().map(|ldap| self::ldap(ldap, viewer)));
     findings.push(match grub_images::check() {
         Ok(version) => right(format!("loaders can be made by {version}")),
         Err(error) => viewer.failed(&error),
@@ -193,6 +195,36 @@ fn alerts(config: &Config) -> impl Iterator<Item = Verdict> {
         Way::Webhook(_) => format!("alerts: {}", way.whither()),
     });
     told.map(Verdict::Right).chain(unreadable)
+}
+
+/// Whether the directory answers: the servers start all the same.
+fn ldap(config: &LdapConfig, viewer: Viewer) -> Verdict {
+    let url = &config.url;
+    for file in config.files() {
+        match File::open(file) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !viewer.is_theirs => {
+                let file = file.display();
+                return Verdict::Unseen(format!(
+                    "whether the directory {url} answers, without {file}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Verdict::Wrong(format!("the directory {url} can't be asked: {error}"));
+        }
+    };
+    match runtime.block_on(directory::check(config)) {
+        Ok(done) => Verdict::Right(format!("directory {url}: it answers ({})", done.join(", "))),
+        Err(failed) => Verdict::Better(format!(
+            "directory {url}: only accounts of this server can log in, since {failed}. {}",
+            failed.help
+        )),
+    }
 }
 
 /// How browsers are talked to, and by what they know this server.

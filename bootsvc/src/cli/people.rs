@@ -1,8 +1,11 @@
 //! `bootlace login|user|token|audit`
 
-use super::{WrongUsage, advise, note, number, one_of, say, table};
+use super::{WrongUsage, advise, note, number, one_of, runtime, say, table};
+use crate::config::Config;
+use crate::directory::{self, Answer};
 use crate::pages;
 use crate::paths::Paths;
+use crate::privileges;
 use crate::site::Site;
 use anyhow::{Context, bail, ensure};
 use clap::builder::PossibleValue;
@@ -80,6 +83,17 @@ pub(super) enum User {
         /// What it is for
         #[arg(value_parser = role())]
         role: Role,
+    },
+    /// Ask the directory as a login does, and say which step fails; asks for the password, or reads it from standard input
+    ///
+    /// It goes by the settings in the file, [ldap] in bootlace.toml; a boot server that runs takes changed ones when it is
+    /// restarted. Nobody is logged in, and nothing is counted here; the directory counts wrong passwords.
+    ///
+    ///   bootlace user test-login anna
+    #[command(verbatim_doc_comment)]
+    TestLogin {
+        /// Name by which somebody logs in whom the directory knows
+        name: UserName,
     },
     /// Remove an account with its sessions and tokens
     Rm {
@@ -240,6 +254,7 @@ impl User {
                 }
                 Ok(())
             }
+            Self::TestLogin { name } => test_login(paths, &name),
             Self::Rm { name } => {
                 let site = Site::open(paths)?;
                 let _: Value = site.send(Method::DELETE, &url(&name), &())?;
@@ -247,6 +262,49 @@ impl User {
                 Ok(())
             }
         }
+    }
+}
+
+/// Asks the directory as a login does.
+fn test_login(paths: &Paths, name: &UserName) -> anyhow::Result<()> {
+    let config = Config::load(&paths.config())?;
+    let Some(ldap) = &config.ldap else {
+        bail!(
+            "no directory is configured: write [ldap] into {}, as bootlace help directory shows",
+            paths.config().display()
+        );
+    };
+    let users: Vec<Account> = Site::open(paths)?.get("/api/v1/users")?;
+    if users.iter().any(|user| user.name == name.as_str()) {
+        bail!(
+            "{name} has an account of this server, which comes first: the directory is not asked at a login, and \
+             another {name} whom it knows is not let in"
+        );
+    }
+    ensure!(
+        !service::is_reserved(name),
+        "{name} is what the audit log calls others: nobody whom the directory calls so is let in"
+    );
+    let password = match isatty(std::io::stdin()) {
+        true => unseen(&format!("Password of {name} in the directory: "))?,
+        false => line()?,
+    };
+    // Files must be readable as they are to the boot server.
+    privileges::become_servers_user(paths)?;
+    let mut done = Vec::new();
+    let answer = runtime()?.block_on(directory::prove(ldap, name, &password, &mut done));
+    for step in done {
+        say(step);
+    }
+    match answer {
+        Ok(Answer::In { dn, groups }) => {
+            let roles = groups.into_iter().filter_map(|index| ldap.group.get(index));
+            let role = roles.map(|group| group.role).max().context("it is in no group")?;
+            say(format!("{name}: would be let in as {role}, being {dn}"));
+            Ok(())
+        }
+        Ok(out) => bail!("{name} would not be let in: {out}"),
+        Err(failed) => bail!("the directory can't be asked: {failed}. {}", failed.help),
     }
 }
 

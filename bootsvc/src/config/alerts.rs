@@ -239,7 +239,7 @@ impl TryFrom<WebhookText> for WebhookConfig {
 }
 
 /// Whether what is said to this host stays here.
-fn is_here(host: &str) -> bool {
+pub(super) fn is_here(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use syn::{Attribute, Expr, Field, Item, Lit, LitStr, Meta};
 
 /// The structures, and where their keys are.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("NetworkConfig", "network"),
     ("BootSettings", "boot"),
     ("WebConfig", "web"),
     ("StorageConfig", "storage"),
     ("NbdTls", "nbd_tls"),
     ("ServiceConfig", "service"),
+    ("LdapConfig", "ldap"),
+    ("LdapGroup", "group"),
     ("AlertsConfig", "alerts"),
     ("MailConfig", "mail"),
     ("WebhookConfig", "webhook"),
@@ -161,6 +163,9 @@ fn bounds_are_where_the_reference_says() {
         &["url = \"ftp://x/\"", "url = \"/x\""],
     );
     check("webhook", &[], &["url = \"https://me:secret@lab.example/\""]);
+    let groups =
+        |n: usize| format!("group = [{}]", "{ dn = \"cn=it\", role = \"admin\" }, ".repeat(n));
+    check("ldap", &[&groups(1), &groups(32)], &[&groups(0), &groups(33)]);
     check("storage", &["aoe_mac = \"02:00:00:00:00:01\""], &["aoe_mac = \"00:00:00:00:00:01\""]);
 }
 
@@ -187,6 +192,35 @@ fn config(section: &str, key: &str, line: &str) -> String {
             if key == "user" && !line.is_empty() { "password_file = \"p\"" } else { "" },
         ),
         ("webhook", "url", "url = \"https://lab.example/\""),
+        (
+            "ldap",
+            "url",
+            if key == "starttls" { "url = \"ldap://127.0.0.1\"" } else { "url = \"ldaps://x\"" },
+        ),
+        // Of these there is one.
+        ("ldap", "base", if key == "user_dn" && !line.is_empty() { "" } else { "base = \"dc=x\"" }),
+        (
+            "ldap",
+            "user_dn",
+            if key == "base" && line.is_empty() { "user_dn = \"uid={name}\"" } else { "" },
+        ),
+        (
+            "ldap",
+            "bind_dn",
+            if key == "password_file" && !line.is_empty() { "bind_dn = \"cn=b\"" } else { "" },
+        ),
+        (
+            "ldap",
+            "password_file",
+            if key == "bind_dn" && !line.is_empty() { "password_file = \"p\"" } else { "" },
+        ),
+        (
+            "ldap",
+            "group",
+            if section == "group" { "" } else { "group = [{ dn = \"cn=it\", role = \"admin\" }]" },
+        ),
+        ("group", "dn", "dn = \"cn=it\""),
+        ("group", "role", "role = \"teacher\""),
     ];
     let lines = |of: &str| {
         let is_other = |name: &str| of != section || name != key;
@@ -199,6 +233,9 @@ fn config(section: &str, key: &str, line: &str) -> String {
         lines.join("\n")
     };
     let mut text = format!("[network]\n{}\n", lines("network"));
+    if section == "group" {
+        text += &within("ldap", &lines("ldap"));
+    }
     if section != "network" {
         text += &within(section, &lines(section));
     }
@@ -207,6 +244,7 @@ fn config(section: &str, key: &str, line: &str) -> String {
 
 fn within(section: &str, lines: &str) -> String {
     match parent(section) {
+        Some(parent) if section == "group" => format!("[[{parent}.{section}]]\n{lines}\n"),
         Some(parent) => format!("[{parent}.{section}]\n{lines}\n"),
         None => format!("[{section}]\n{lines}\n"),
     }
@@ -217,6 +255,7 @@ fn parent(section: &str) -> Option<&'static str> {
     match section {
         "nbd_tls" => Some("storage"),
         "mail" | "webhook" => Some("alerts"),
+        "group" => Some("ldap"),
         _ => None,
     }
 }
@@ -234,6 +273,7 @@ fn about(section: &str) -> String {
     all.map_or_else(
         || match section {
             "mail" => "The mail server that takes alerts.".into(),
+            "group" => "A group of the directory, and what its members are here.".into(),
             "webhook" => {
                 "The server that takes alerts as JSON. [What is sent](how-to/alerts.md#by-webhook)."
                     .into()
@@ -245,7 +285,7 @@ fn about(section: &str) -> String {
 }
 
 fn keys(structure: &str) -> Vec<Key> {
-    let texts = [include_str!("../config.rs"), include_str!("alerts.rs")];
+    let texts = [include_str!("../config.rs"), include_str!("alerts.rs"), include_str!("ldap.rs")];
     let files = texts.map(|text| syn::parse_file(text).expect("it is Rust"));
     let found = files.into_iter().flat_map(|file| file.items).find_map(|item| match item {
         Item::Struct(found) if found.ident == structure => Some(found),

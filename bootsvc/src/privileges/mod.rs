@@ -11,7 +11,7 @@ pub(crate) use admins::{GROUP, admins};
 
 use account::{Account, Who};
 
-use crate::config::Config;
+use crate::config::{Config, LdapConfig};
 use crate::paths::Paths;
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -58,6 +58,7 @@ impl Server {
             files.extend(config.boot.rescue_busybox.clone());
             files.extend(authority);
             files.extend(config.alerts.files().cloned());
+            files.extend(config.ldap.iter().flat_map(LdapConfig::files).cloned());
         }
         if let Some(tls) = tls.filter(|_| self != Self::Boot) {
             files.extend([tls.certificate.clone(), tls.key.clone()]);

@@ -309,6 +309,11 @@ pub enum Error {
     /// As many passwords as may be are being looked at.
     #[error("too many people are logging in: try again in a few seconds")]
     TooManyLogins,
+    /// The directory did not answer, and there is no account of that name here.
+    #[error(
+        "the directory that knows the others can't be asked now: only accounts of this server can log in until it answers"
+    )]
+    DirectoryAway,
     /// A link for logging in is not good any more.
     #[error(
         "this link has been used, or is older than 30 minutes: bootlace login, on the server, prints a new one"

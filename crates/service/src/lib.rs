@@ -39,11 +39,14 @@ pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
     Alert, AlertCount, AlertItem, FindingCount, Life, Refusals, StageTimes, Traffic, Transfers,
 };
-pub use crate::options::{AlertOptions, Channel, INIT, INIT_TLS, Options, find_init};
+pub use crate::options::{
+    AlertOptions, Channel, Directory, DirectoryAnswer, DirectoryAsked, DirectoryGroup,
+    DirectoryOptions, DirectoryTrouble, INIT, INIT_TLS, Options, find_init,
+};
 pub use crate::passwords::check as check_password;
 pub use crate::people::{
     AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,
-    Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer, prepare_restored,
+    Operator, SESSION_ENDS, SESSION_IDLE_MAX, Via, Viewer, is_reserved, prepare_restored,
 };
 pub use crate::plain_file::open_plain;
 pub use crate::service::Service;

@@ -2,8 +2,11 @@
 
 use crate::clock::Clock;
 use crate::commands::Commands;
-use model::{Level, Network};
+use model::{Level, Network, Role, Rooms, UserName};
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 
 /// What [`crate::Service::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// Of what alerts are sent, and how.
     pub alerts: AlertOptions,
+    /// Who is let in beside those who have an account here; `None`: nobody.
+    pub directory: Option<DirectoryOptions>,
     /// How commands begin that are printed as advice.
     pub commands: Commands,
     /// Tells the time.
@@ -67,6 +72,7 @@ impl Options {
             rescue_busybox: None,
             network: None,
             alerts: AlertOptions::default(),
+            directory: None,
             commands: Commands::of(root),
             clock: Clock::system(),
         }
@@ -79,6 +85,49 @@ impl Options {
         Self { init, nbd_ca, ..self }
     }
 }
+
+/// A directory that knows people, such as one that speaks LDAP, and what its groups may do here.
+#[derive(Clone, Debug)]
+pub struct DirectoryOptions {
+    /// Who asks it.
+    pub directory: Arc<dyn Directory>,
+    /// Who is in none of these is not let in.
+    pub groups: Vec<DirectoryGroup>,
+}
+
+/// A group of the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryGroup {
+    /// As the directory calls it.
+    pub name: String,
+    /// What its members are here.
+    pub role: Role,
+    /// With which machines they work as teachers.
+    pub rooms: Rooms,
+}
+
+/// Asks a directory. It must answer, or say that it can't, within some seconds.
+pub trait Directory: Debug + Send + Sync {
+    /// Whether this is the password of who has this name, and in which groups he is.
+    fn prove<'a>(&'a self, name: &'a UserName, password: &'a str) -> DirectoryAsked<'a>;
+}
+
+/// What [`Directory::prove`] ends with.
+pub type DirectoryAsked<'a> =
+    Pin<Box<dyn Future<Output = Result<DirectoryAnswer, DirectoryTrouble>> + Send + 'a>>;
+
+/// What a directory says of somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectoryAnswer {
+    /// He is in these of [`DirectoryOptions::groups`], by index; in one at least.
+    In(Vec<usize>),
+    /// He is not to be let in, for this reason, which the log has and he is not told.
+    Out(String),
+}
+
+/// Why a directory can't be asked, and what helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryTrouble(pub String);
 
 /// By which way alerts go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,23 +16,40 @@ const WAITING_MAX: usize = 16;
 const PASSWORD_CHARS_MIN: usize = 10;
 
 /// Longest password, in bytes.
-const PASSWORD_BYTES_MAX: usize = 1024;
+pub(crate) const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Looks like the hash of a password that nobody has: who has no account is let wait as long as who has one.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$Ym9vdGxhY2Utbm9ib2R5$3Kv1Xr8eQ9o0y6cJ4m2b7sZtVwLqPnHdGfUaRiEk5T0";
 
-/// Bounds how many passwords are hashed.
-pub(crate) struct Passwords {
+/// A bound of how many passwords are looked at.
+pub(crate) struct Places {
     at_once: Semaphore,
     waiting: Semaphore,
 }
 
+impl Places {
+    /// So many are looked at, and as many as usual wait for that.
+    pub(crate) fn new(at_once_max: usize) -> Self {
+        Self {
+            at_once: Semaphore::new(at_once_max),
+            waiting: Semaphore::new(at_once_max + WAITING_MAX),
+        }
+    }
+
+    /// Does work that is bounded.
+    pub(crate) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| Error::TooManyLogins)?;
+        let _place = self.at_once.acquire().await.map_err(|_| Error::Stopping)?;
+        Ok(work.await)
+    }
+}
+
+/// Bounds how many passwords are hashed.
+pub(crate) struct Passwords(Places);
+
 impl Default for Passwords {
     fn default() -> Self {
-        Self {
-            at_once: Semaphore::new(AT_ONCE_MAX),
-            waiting: Semaphore::new(AT_ONCE_MAX + WAITING_MAX),
-        }
+        Self(Places::new(AT_ONCE_MAX))
     }
 }
 
@@ -68,9 +85,8 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| Error::TooManyLogins)?;
-        let _place = self.at_once.acquire().await.map_err(|_| Error::Stopping)?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopping)
+        let work = async { tokio::task::spawn_blocking(work).await };
+        self.0.bounded(work).await?.map_err(|_| Error::Stopping)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::live::{
     Keepers, LastPool, LeaseClock, LoginCodes, News, Refused, Traffic, Waits,
 };
 use crate::options::Options;
-use crate::passwords::Passwords;
+use crate::passwords::{Passwords, Places};
 use crate::store::{self, Database, Reserve, View};
 use images::{Store, StoreError};
 use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject, WeekTime};
@@ -24,6 +24,9 @@ const LOOKUPS_MAX: usize = 8;
 
 /// Disk files that are received at once.
 const UPLOADS_MAX: usize = 4;
+
+/// People whom the directory is asked of at once.
+const DIRECTORY_AT_ONCE_MAX: usize = 4;
 
 /// A site. Cheap to clone; all clones are the same site.
 #[derive(Clone)]
@@ -53,6 +56,7 @@ struct Inner {
     lost_versions: Arc<Vec<ImageVersion>>,
     lookups: Semaphore,
     passwords: Passwords,
+    directory_places: Places,
     login_codes: LoginCodes,
     uploads: Arc<Semaphore>,
     ordered: Notify,
@@ -137,6 +141,7 @@ impl Service {
             lost_versions: Arc::new(lost),
             lookups: Semaphore::new(LOOKUPS_MAX),
             passwords: Passwords::default(),
+            directory_places: Places::new(DIRECTORY_AT_ONCE_MAX),
             login_codes: LoginCodes::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             ordered: Notify::new(),
@@ -272,6 +277,11 @@ impl Service {
     /// Bounds how many passwords are looked at.
     pub(crate) fn passwords(&self) -> &Passwords {
         &self.inner.passwords
+    }
+
+    /// Bounds how many people the directory is asked of.
+    pub(crate) fn directory_places(&self) -> &Places {
+        &self.inner.directory_places
     }
 
     /// Codes of links for logging in that nobody has used yet.

@@ -19,6 +19,7 @@ mod handover;
 mod impostors;
 mod jobs;
 mod killed;
+mod ldap;
 mod link;
 mod machine_disk;
 mod modes;

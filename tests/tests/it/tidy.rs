@@ -16,6 +16,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("nbd", &["wire"]),
     ("aoe", &["wire"]),
     ("iscsi", &["wire"]),
+    ("ldap", &["wire"]),
     ("fakeclient", &["aoe", "initcfg", "nbd", "wire"]),
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
@@ -31,6 +32,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "images",
             "initcfg",
             "initrd-builder",
+            "ldap",
             "model",
             "service",
             "storage",
@@ -68,7 +70,7 @@ const ROOMS: &[&[&str]] = &[
 ];
 
 /// Crates that must compile without the standard library, which proves that they do no I/O.
-const PURE: &[&str] = &["wire", "initcfg", "dhcp", "tftp", "nbd", "aoe", "iscsi", "model"];
+const PURE: &[&str] = &["wire", "initcfg", "dhcp", "tftp", "nbd", "aoe", "iscsi", "ldap", "model"];
 
 /// Lines of a source file beyond which it must be split by thing.
 const FILE_LINES_MAX: usize = 800;

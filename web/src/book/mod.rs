@@ -44,6 +44,7 @@ pages!(
     "how-to/vlan",
     "how-to/foreign-roots",
     "how-to/accounts",
+    "how-to/directory",
     "how-to/tls",
     "how-to/rescue-shell",
     "how-to/power",

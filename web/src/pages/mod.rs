@@ -24,7 +24,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use done::Done;
 use model::{ImageName, Machine, MachineName, Origin, Right, RootKind, WriteMode};
-use service::{Error, MachineState, Now, Via, Viewer};
+use service::{Error, MachineState, Now, Viewer};
 
 /// What the frame of every page shows.
 pub(crate) struct Frame {
@@ -58,8 +58,8 @@ impl Frame {
             now: text::exact(viewer.now().unix_ms),
             version: env!("CARGO_PKG_VERSION"),
             who: actor.name().to_owned(),
-            has_account: actor.user().is_some(),
-            is_logged_in: matches!(actor.via(), Via::Session(_)),
+            has_account: actor.has_account(),
+            is_logged_in: actor.is_logged_in(),
             may_admin: actor.right() >= Right::Admin,
         }
     }

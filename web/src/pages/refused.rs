@@ -6,11 +6,17 @@ use crate::problem::{Problem, status_of};
 use axum::http::header::{LOCATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use service::Error;
+use service::{Error, Via, Viewer};
 
 /// Why somebody may not, on a page of its own.
-fn sentence(error: &Error, asked: &Asked) -> String {
-    if matches!(error, Error::NoAccount) && asked.is_read() {
+fn sentence(error: &Error, asked: &Asked, viewer: &Viewer) -> String {
+    let is_no_account = matches!(error, Error::NoAccount) && asked.is_read();
+    if is_no_account && matches!(viewer.actor().via(), Via::Directory(_)) {
+        return "This page shows an account of this server. Yours is the directory's: its password is changed there, and tokens \
+                are for accounts of this server only."
+            .to_owned();
+    }
+    if is_no_account {
         return "This page shows an account: its password, sessions and tokens. You are root here, by a link of bootlace \
                 login, and root has no account. Add one for yourself on the page Accounts, and log in with it."
             .to_owned();
@@ -32,7 +38,8 @@ impl IntoResponse for Refused {
         match (error, viewer) {
             (Some(error), _) if asked.is_for_programs() => Problem::from(error).into_response(),
             (Some(error), Some(viewer)) => {
-                Failure::with(&viewer, status_of(&error), sentence(&error, &asked)).into_response()
+                Failure::with(&viewer, status_of(&error), sentence(&error, &asked, &viewer))
+                    .into_response()
             }
             (Some(error), None) => (status_of(&error), error.chain()).into_response(),
             (None, _) if asked.is_for_programs() => {

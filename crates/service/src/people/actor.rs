@@ -25,6 +25,8 @@ pub enum Via {
     Watching,
     /// By a browser in the session with this number.
     Session(u64),
+    /// By a browser in the session with this number, of somebody whom the directory knows, and who has no account here.
+    Directory(u64),
     /// By the API token with this number.
     Token(u64),
 }
@@ -53,7 +55,17 @@ impl Actor {
         }
     }
 
-    /// The account in whose name this is; `None`: root of this server.
+    /// Whether he is logged in by an account of this server.
+    pub const fn has_account(&self) -> bool {
+        self.user.is_some() && !matches!(self.via, Via::Directory(_))
+    }
+
+    /// Whether he is logged in, and not a command or a script.
+    pub const fn is_logged_in(&self) -> bool {
+        matches!(self.via, Via::Session(_) | Via::Directory(_))
+    }
+
+    /// Who this is, by his account here or in the directory; `None`: root of this server.
     pub const fn user(&self) -> Option<&UserName> {
         self.user.as_ref()
     }
@@ -82,7 +94,7 @@ impl Actor {
     pub(super) const fn by_what(&self) -> &'static str {
         match self.via {
             Via::Token(_) => "this token",
-            Via::Command(_) | Via::Watching | Via::Session(_) => "this account",
+            Via::Command(_) | Via::Watching | Via::Session(_) | Via::Directory(_) => "this account",
         }
     }
 
@@ -103,6 +115,7 @@ impl Actor {
                 Via::Command(uid) => format!("command of user {uid}"),
                 Via::Watching => "watching".to_owned(),
                 Via::Session(_) => "page".to_owned(),
+                Via::Directory(_) => "page, by the directory".to_owned(),
                 Via::Token(id) => format!("token {id}"),
             },
             address: self.address.map(|address| address.to_string()),

@@ -1,6 +1,7 @@
 //! Logging in: by name and password, or by a link that root of this server got.
 
 use super::actor::{Actor, Via};
+use super::directory::Known;
 use super::rights::Admin;
 use super::secret::{hash, new_secret};
 use super::sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
@@ -95,11 +96,12 @@ fn wait(n_failures: u32, max: u64) -> u64 {
 }
 
 impl Service {
-    /// Logs a browser in by name and password. `address` is where it is.
+    /// Logs a browser in by name and password. `address` is where it is. Who has no account here is asked of the directory,
+    /// if there is one.
     ///
     /// # Errors
     /// Name or password are wrong, which of both is not said; earlier attempts failed just now; too many people log in
-    /// now; or the database can't be written.
+    /// now; the directory does not answer; or the database can't be written.
     pub async fn log_in(
         &self,
         name: &str,
@@ -108,8 +110,34 @@ impl Service {
         browser: &str,
     ) -> Result<NewSession, Error> {
         let name: Option<UserName> = name.trim().parse().ok();
-        let user = self.prove_password(name.as_ref(), password, address).await?;
-        self.begin_session(Some(user), address, browser).await
+        let known = match name.as_ref().filter(|name| self.directory_of(name).is_some()) {
+            Some(name) => self.prove_by_directory(name, &password, address).await?,
+            None => Known::Account(self.prove_password(name.as_ref(), password, address).await?),
+        };
+        self.begin_session(Some(known), address, browser).await
+    }
+
+    /// Who has this name and password in the directory. Attempts that fail make the next ones wait.
+    async fn prove_by_directory(
+        &self,
+        name: &UserName,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Known, Error> {
+        let directory = self.directory_of(name).ok_or(Error::LoginRefused)?;
+        let attempt = self.count_attempt(Some(name), address).await?;
+        match self.ask_directory(directory, name, password).await {
+            Ok(Ok(groups)) => {
+                self.forgive(attempt).await?;
+                Ok(Known::ByDirectory(name.clone(), groups))
+            }
+            Ok(Err(why)) => Err(self.refuse(&attempt, Some(name), address, &why).await?),
+            Err(error) => {
+                // Nobody has looked at it.
+                self.take_back(attempt).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Who has this account and password. Attempts that fail make the next ones wait.
@@ -131,17 +159,33 @@ impl Service {
             }
         };
         if let Some(user) = user.filter(|_| is_right) {
-            let account = attempt.subjects.account.clone();
-            self.take_back(attempt).await?;
-            let forgotten = self.database().write(move |tables| {
-                Ok(account.iter().try_for_each(|it| tables.forget_login_failures(it))?)
-            });
-            forgotten.await?;
+            self.forgive(attempt).await?;
             return Ok(user);
         }
+        Err(self.refuse(&attempt, name, address, "wrong name or password").await?)
+    }
+
+    /// An attempt was right: what the account has failed with before is forgotten.
+    async fn forgive(&self, attempt: Attempt) -> Result<(), Error> {
+        let account = attempt.subjects.account.clone();
+        self.take_back(attempt).await?;
+        let forgotten = self.database().write(move |tables| {
+            Ok(account.iter().try_for_each(|it| tables.forget_login_failures(it))?)
+        });
+        forgotten.await
+    }
+
+    /// Tells the log that an attempt has failed, and returns what is told to who made it.
+    async fn refuse(
+        &self,
+        attempt: &Attempt,
+        name: Option<&UserName>,
+        address: Option<IpAddr>,
+        why: &str,
+    ) -> Result<Error, Error> {
         let name = name.map_or("-", UserName::as_str);
         let from = address.map_or_else(String::new, |address| address.to_string());
-        tracing::warn!(account = name, from, "login refused");
+        tracing::warn!(account = name, from, why, "login refused");
         // Few entries for many attempts: the log is never cut.
         let n_failures = attempt.n_failures;
         if n_failures >= FAILURES_FREE && n_failures.is_power_of_two() {
@@ -150,7 +194,7 @@ impl Service {
             "nobody".clone_into(&mut entry.who);
             self.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await?;
         }
-        Err(Error::LoginRefused)
+        Ok(Error::LoginRefused)
     }
 
     /// An attempt did not fail: what was counted before it counts on, as if it had not been.
@@ -223,7 +267,7 @@ impl Service {
 
     async fn begin_session(
         &self,
-        user: Option<User>,
+        known: Option<Known>,
         address: Option<IpAddr>,
         browser: &str,
     ) -> Result<NewSession, Error> {
@@ -233,35 +277,51 @@ impl Service {
         let is_shown = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
         let session = Session {
             id: 0,
-            user: user.as_ref().map(|user| user.name.clone()),
+            user: known.as_ref().map(|known| known.name().clone()),
+            directory_groups: match &known {
+                Some(Known::ByDirectory(_, groups)) => Some(groups.clone()),
+                Some(Known::Account(_)) | None => None,
+            },
             created_unix: now_unix,
             last_unix: now_unix,
             address: address.map_or_else(String::new, |address| address.to_string()),
             browser: browser.chars().filter(is_shown).take(BROWSER_CHARS_MAX).collect(),
         };
         let name = session.user.clone();
-        let (right, reach) = match &user {
-            Some(user) => user.limits(),
+        let (right, reach) = match &known {
+            Some(Known::Account(user)) => user.limits(),
+            Some(Known::ByDirectory(..)) => {
+                self.limits_of_session(&session).ok_or(Error::LoginRefused)?
+            }
             None => (Right::Admin, Reach::EVERYWHERE),
         };
-        let mut actor = Actor { user: name, right, reach, via: Via::Session(0), address };
+        let via: fn(u64) -> Via = match session.directory_groups {
+            Some(_) => Via::Directory,
+            None => Via::Session,
+        };
+        let mut actor = Actor { user: name, right, reach, via: via(0), address };
         let entry = actor.does("login", actor.name(), Vec::new(), now.unix_ms);
         let ended = (
             now_unix.saturating_sub(SESSION_IDLE_MAX.as_secs()),
             now_unix.saturating_sub(SESSION_ENDS.as_secs()),
         );
         let written = self.database().write(move |tables| {
-            // The password may have been changed while it was looked at.
-            if let Some(user) = user
-                && tables.user(&user.name)?.is_none_or(|now| now.password != user.password)
-            {
+            // The password may have been changed while it was looked at, or an account made of this name.
+            let is_void = match known {
+                Some(Known::Account(user)) => {
+                    tables.user(&user.name)?.is_none_or(|now| now.password != user.password)
+                }
+                Some(Known::ByDirectory(name, _)) => tables.user(&name)?.is_some(),
+                None => false,
+            };
+            if is_void {
                 return Err(Error::LoginRefused.into());
             }
             let id = tables.put_session(&hash, &session, ended)?;
             tables.put_audit(&entry)?;
             Ok(id)
         });
-        actor.via = Via::Session(written.await?);
+        actor.via = via(written.await?);
         tracing::info!(account = actor.name(), "logged in");
         Ok(NewSession { secret, actor })
     }

@@ -5,6 +5,7 @@
 
 mod actor;
 mod audit;
+mod directory;
 mod login;
 mod restore;
 mod rights;
@@ -20,3 +21,4 @@ pub use restore::prepare_restored;
 pub use rights::{AccountKeeper, AccountOwner, Admin, Operator, Viewer};
 pub use sessions::{SESSION_ENDS, SESSION_IDLE_MAX};
 pub use tokens::NewToken;
+pub use users::is_reserved;

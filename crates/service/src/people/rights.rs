@@ -74,7 +74,9 @@ impl Service {
         let admin = self.admin(actor)?;
         match actor.via {
             Via::Token(_) => Err(Error::NotByToken),
-            Via::Command(_) | Via::Session(_) | Via::Watching => Ok(AccountKeeper(admin)),
+            Via::Command(_) | Via::Session(_) | Via::Directory(_) | Via::Watching => {
+                Ok(AccountKeeper(admin))
+            }
         }
     }
 

@@ -56,13 +56,17 @@ impl Service {
             drop(self.database().write(move |tables| Ok(tables.delete_session(id)?)));
             return None;
         }
-        let (right, reach) = self.limits_of(session.user.as_ref())?;
+        let (right, reach) = self.limits_of_session(session)?;
         let id = session.id;
+        let via = match session.directory_groups {
+            Some(_) => Via::Directory(id),
+            None => Via::Session(id),
+        };
         if now.saturating_sub(session.last_unix) >= NOTE_SECONDS {
             // If it can't be stored, the session ends earlier. Nobody waits for that.
             drop(self.database().write(move |tables| Ok(tables.note_session(id, now)?)));
         }
-        Some(Actor { user: session.user.clone(), right, reach, via: Via::Session(id), address })
+        Some(Actor { user: session.user.clone(), right, reach, via, address })
     }
 
     /// Who has this token, if it is good. Never waits.
@@ -87,7 +91,7 @@ impl Service {
     }
 
     /// What an account may do, and how far that reaches; `None`: it is gone.
-    fn limits_of(&self, user: Option<&UserName>) -> Option<(Right, Reach)> {
+    pub(super) fn limits_of(&self, user: Option<&UserName>) -> Option<(Right, Reach)> {
         match user {
             None => Some((Right::Admin, Reach::EVERYWHERE)),
             Some(user) => self.view().people.users.get(user).map(User::limits),
@@ -98,8 +102,9 @@ impl Service {
     fn sessions(&self, is_wanted: impl Fn(&Session) -> bool) -> Vec<Session> {
         let (view, now) = (self.view(), self.now().unix());
         let all = view.people.sessions.values();
+        let goes_on = |it: &&Session| !it.has_ended(now) && self.limits_of_session(it).is_some();
         let mut sessions: Vec<Session> =
-            all.filter(|it| !it.has_ended(now) && is_wanted(it)).cloned().collect();
+            all.filter(goes_on).filter(|it| is_wanted(it)).cloned().collect();
         sessions.sort_by_key(|session| (std::cmp::Reverse(session.last_unix), session.id));
         sessions
     }
@@ -119,7 +124,7 @@ impl Service {
     /// # Errors
     /// The database can't be written.
     pub async fn log_out(&self, actor: &Actor) -> Result<(), Error> {
-        let Via::Session(id) = actor.via else { return Ok(()) };
+        let (Via::Session(id) | Via::Directory(id)) = actor.via else { return Ok(()) };
         let entry = actor.does("logout", actor.name(), Vec::new(), self.now().unix_ms);
         let ended = self.database().write(move |tables| {
             tables.put_audit(&entry)?;

@@ -15,15 +15,20 @@ const USERS_MAX: usize = 1000;
 /// What the audit log calls those who have no account.
 const RESERVED: [&str; 2] = ["root", "nobody"];
 
+/// Whether the audit log calls others so.
+pub fn is_reserved(name: &UserName) -> bool {
+    RESERVED.contains(&name.as_str())
+}
+
 impl Service {
     /// Whether somebody may log in who may change everything.
     pub fn has_admin(&self) -> bool {
         self.view().people.users.values().any(|user| user.role == Role::Admin)
     }
 
-    /// Whether there is any account.
+    /// Whether anybody can log in: there is any account, or a directory that knows some.
     pub fn has_account(&self) -> bool {
-        !self.view().people.users.is_empty()
+        !self.view().people.users.is_empty() || self.options().directory.is_some()
     }
 }
 
@@ -62,7 +67,7 @@ impl AccountKeeper {
         if role != Role::Teacher && reach != Reach::EVERYWHERE {
             return Err(Error::NoTeacher { user: name, role });
         }
-        if RESERVED.contains(&name.as_str()) {
+        if is_reserved(&name) {
             return Err(Error::UserReserved(name));
         }
         passwords::check(&password, &name)?;

@@ -76,7 +76,7 @@ fn prepare(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<Rest
             names(&format!("SELECT machine FROM disk_deletion WHERE {unknown} ORDER BY machine"))?;
         connection.execute_batch(&format!("DELETE FROM disk_deletion WHERE {unknown}"))?;
     }
-    for table in ["session", "disk_reset"] {
+    for table in ["session", "directory_session", "disk_reset"] {
         if has(table)? {
             connection.execute_batch(&format!("DELETE FROM {table}"))?;
         }

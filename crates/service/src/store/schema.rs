@@ -314,6 +314,19 @@ const ADDITIONS: &str = "
         PRIMARY KEY (token, room)
     ) STRICT;
     CREATE INDEX IF NOT EXISTS token_room_of_room ON token_room (room);
+    -- Browsers in which somebody is logged in whom a directory knows, and who has no account here. Not in `session`, where an
+    -- older Bootlace would take him for root. The numbers are those of `session`.
+    CREATE TABLE IF NOT EXISTS directory_session (
+        id           INTEGER PRIMARY KEY,
+        hash         BLOB NOT NULL UNIQUE,
+        user         TEXT NOT NULL,
+        -- JSON: in which groups of the configuration he was when he logged in.
+        groups       TEXT NOT NULL,
+        created_unix INTEGER NOT NULL,
+        last_unix    INTEGER NOT NULL,
+        address      TEXT NOT NULL,
+        browser      TEXT NOT NULL
+    ) STRICT;
     -- How often logins have failed in a row, by account and by address.
     CREATE TABLE IF NOT EXISTS login_failure (
         subject   TEXT PRIMARY KEY,

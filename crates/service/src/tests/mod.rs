@@ -4,6 +4,7 @@ mod as_root;
 mod boots;
 mod bounds;
 mod candidates;
+mod directory;
 mod disks;
 mod exchange;
 mod initrds;

@@ -1,6 +1,6 @@
-//! Connections to servers that take alerts.
+//! Opening connections.
 
-use super::failed::{Failed, step};
+use super::failed::{Failed, Patience, step, try_step};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -15,19 +15,24 @@ use tokio_rustls::client::TlsStream;
 const SECRET_BYTES_MAX: u64 = 4096;
 
 /// Opens a TCP connection to the first of the host's addresses that answers.
-pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failed> {
+pub(crate) async fn connect(
+    host: &str,
+    port: u16,
+    patience: Patience,
+) -> Result<TcpStream, Failed> {
     let what = format!("the address of {host} can't be found");
     let help = "Look for a typing error in the name, and whether this server has a name server (/etc/resolv.conf).";
-    let addresses: Vec<SocketAddr> = step(&what, async {
+    let addresses: Vec<SocketAddr> = step(patience, &what, async {
         let found = lookup_host((host, port)).await;
         found.map(Iterator::collect).map_err(|error| Failed::new(&what, error.to_string(), help))
     })
     .await?;
     let mut failed = Failed::new(&what, "it has none", help);
+    let mut n_left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
         let what = format!("{address} can't be connected to");
         let help = "Look whether that server runs and listens on this port, and whether a firewall is between.";
-        let opened = step(&what, async {
+        let opened = try_step(patience, n_left, &what, async {
             let opened = TcpStream::connect(address).await;
             opened.map_err(|error| Failed::new(&what, error.to_string(), help))
         });
@@ -35,21 +40,27 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failed> 
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error,
         }
+        n_left -= 1;
     }
     Err(failed)
 }
 
 /// Encrypts a connection.
-pub(super) async fn encrypt(
+pub(crate) async fn encrypt(
     stream: TcpStream,
     host: &str,
     ca: Option<&Path>,
+    patience: Patience,
 ) -> Result<TlsStream<TcpStream>, Failed> {
     let what = format!("no TLS with {host}");
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| Failed::new(&what, error.to_string(), HELP_TLS))?;
-    let connector = TlsConnector::from(Arc::new(client(ca)?));
-    step(&what, async {
+    // It reads what the host trusts, which may be a hundred files.
+    let ca = ca.map(Path::to_owned);
+    let client = tokio::task::spawn_blocking(move || client(ca.as_deref())).await;
+    let client = client.map_err(|error| Failed::new(&what, error.to_string(), HELP_TLS))??;
+    let connector = TlsConnector::from(Arc::new(client));
+    step(patience, &what, async {
         let connected = connector.connect(name, stream).await;
         connected.map_err(|error| Failed::new(&what, error.to_string(), HELP_TLS))
     })
@@ -57,7 +68,7 @@ pub(super) async fn encrypt(
 }
 
 /// What helps if TLS fails.
-pub(super) const HELP_TLS: &str = "Look whether the port is the right one for TLS, and whether the certificate is for this name and of an authority that \
+pub(crate) const HELP_TLS: &str = "Look whether the port is the right one for TLS, and whether the certificate is for this name and of an authority that \
      this host trusts (package ca-certificates); name an authority of your own by ca.";
 
 fn client(ca: Option<&Path>) -> Result<ClientConfig, Failed> {
@@ -74,7 +85,7 @@ fn client(ca: Option<&Path>) -> Result<ClientConfig, Failed> {
 }
 
 /// The certificates in a PEM file.
-pub(super) fn authorities(ca: &Path) -> Result<Vec<CertificateDer<'static>>, Failed> {
+pub(crate) fn authorities(ca: &Path) -> Result<Vec<CertificateDer<'static>>, Failed> {
     let read = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect);
     read.map_err(|error| {
         let what = format!("{} can't be read as certificates", ca.display());
@@ -87,7 +98,7 @@ pub(super) fn authorities(ca: &Path) -> Result<Vec<CertificateDer<'static>>, Fai
 }
 
 /// The first line of a file with a secret.
-pub(super) fn secret(path: &Path) -> Result<String, Failed> {
+pub(crate) fn secret(path: &Path) -> Result<String, Failed> {
     use std::io::Read as _;
     let what = format!("{} can't be read", path.display());
     let help = "It must have the password or token in its first line, and be readable to the servers' user: chgrp bootlace \
