@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use model::{Finding, Level, Subject};
+use model::{Finding, FindingKind, Level, Subject};
 use service::{
     AccountKeeper, AccountOwner, Actor, Admin, Error, NewSession, Operator, Service, Viewer,
 };
@@ -69,8 +69,11 @@ impl Front {
 
     /// Whether nothing keeps all machines from booting.
     pub(crate) async fn is_ready(&self) -> bool {
-        let stops_all = |found: &Finding| {
-            found.level == Level::Alarm && matches!(found.subject, Subject::Server)
+        let has_nbd_tls = self.service.options().nbd_ca.is_some();
+        let stops_all = |found: &Finding| match found.kind {
+            FindingKind::WebCertificateInvalid => false,
+            FindingKind::NbdCertificateInvalid => has_nbd_tls,
+            _ => found.level == Level::Alarm && matches!(found.subject, Subject::Server),
         };
         !self.service.findings().await.iter().any(stops_all)
     }

@@ -7,9 +7,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use model::{Firmware, Right, Role};
+use model::{FindingKind, Firmware, Right, Role};
 use routes::{Needs, OPERATE, ROUTES};
-use service::{AccountKeeper, Actor, Clock, NewSession, Options, Service};
+use service::{AccountKeeper, Actor, Certificate, Clock, NewSession, Options, Service};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use tower::ServiceExt as _;
@@ -683,6 +683,37 @@ async fn figures_are_for_programs_on_the_server_and_for_those_with_a_token() {
     let token = site.root().add_token("prometheus".into(), Right::Read, None).await.unwrap();
     let answer = site.send(FAR, &Proof::Token(token.secret), get()).await;
     assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn figures_say_when_certificates_expire_and_findings_that_they_have() {
+    let site = Site::new().await;
+    let cause = "Browsers refuse the page: the certificate /etc/web.pem has expired on 2026-11-27";
+    let certificate = |file: &str, is_for_pages, trouble| Certificate {
+        file: file.to_owned(),
+        is_for_pages,
+        ends_unix: Some(1_800_000_000),
+        trouble,
+    };
+    site.service.note_certificates(vec![
+        certificate("/etc/nbd \"1\".pem", false, None),
+        certificate(
+            "/etc/web.pem",
+            true,
+            Some((FindingKind::WebCertificateInvalid, cause.to_owned())),
+        ),
+    ]);
+    let get = Request::get("/metrics").body(Body::empty()).unwrap();
+    let text = site.send(NEAR, &Proof::Nothing, get).await.body;
+    for line in [
+        r#"bootlace_certificate_expiry_timestamp_seconds{for="web",file="/etc/web.pem"} 1800000000"#,
+        r#"bootlace_certificate_expiry_timestamp_seconds{for="nbd",file="/etc/nbd \"1\".pem"} 1800000000"#,
+        r#"bootlace_findings{kind="web-certificate-invalid",level="alarm"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    assert!(site.get(&anna, "/findings").await.body.contains(cause));
 }
 
 #[tokio::test]
