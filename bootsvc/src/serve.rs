@@ -8,6 +8,7 @@ use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
 use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
 use crate::boot_socket;
+use crate::certificates;
 use crate::config::{Config, Mode};
 use crate::directory;
 use crate::net;
@@ -233,6 +234,8 @@ pub(crate) async fn run(
     let http_door = Door::new(http_listener, sent_away(&service, "Boot files"));
     tasks.spawn(boot::http::run(http_door, http, files, stop.clone()));
     tasks.spawn(reports.run(stop.clone()));
+    let used = certificates::used(paths, config, pages_address);
+    tasks.spawn(certificates::watch(used, service.clone(), stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
     let local = boot_socket::router(service.clone(), paths.for_copies())
         .merge(pages::told(pages_url.clone()));

@@ -89,8 +89,29 @@ fn plain((address, error): &(IpAddr, rustls::Error), authorities: &Path) -> Stri
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             format!("it is not from the authority in {}", authorities.display())
         }
-        _ => error.to_string(),
+        _ => in_words(error),
     }
+}
+
+/// As people know it.
+fn in_words(error: &rustls::Error) -> String {
+    let told = error.to_string();
+    // What it is exactly is known to the library behind the library only.
+    if told.contains("UnsupportedCertVersion") {
+        return "it is a certificate of X.509 version 1, which nobody takes any more: make one of version 3, which has \
+                subjectAltName (openssl req -x509 -addext, or openssl x509 -req -extfile)"
+            .to_owned();
+    }
+    told
+}
+
+/// Whether a key is encrypted in the format of old OpenSSL, whose first lines are no base64.
+fn has_password(key: &Path) -> bool {
+    fs::read_to_string(key).is_ok_and(|text| text.contains("Proc-Type: 4,ENCRYPTED"))
+}
+
+fn with_password(what: &str) -> String {
+    format!("{what}, store it without: openssl pkey -in FILE -out NEW")
 }
 
 /// A certificate or key is of no use.
@@ -170,7 +191,7 @@ fn load(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| refuse(path, error.to_string()))?;
+                roots.add(certificate).map_err(|error| refuse(path, in_words(&error)))?;
             }
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -180,21 +201,22 @@ fn load(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
         }
     };
     let chain = certificates(&config.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| match error {
-        pem::Error::NoItemsFound => refuse(
-            &config.key,
-            "there is no private key in PEM format in it. If it has a password, store it without: \
-             openssl pkey -in FILE -out NEW"
-                .to_owned(),
-        ),
-        other => refuse(&config.key, pem_text(&other)),
+    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| {
+        let why = match error {
+            _ if has_password(&config.key) => with_password("it has a password"),
+            pem::Error::NoItemsFound => {
+                with_password("there is no private key in PEM format in it. If it has a password")
+            }
+            other => pem_text(&other),
+        };
+        refuse(&config.key, why)
     })?;
     let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => refuse(
             &config.key,
             format!("it is not the key of the certificate {}", config.certificate.display()),
         ),
-        other => refuse(&config.certificate, other.to_string()),
+        other => refuse(&config.certificate, in_words(&other)),
     })?;
     // Disks stay connected for days: there is nothing to resume. And a kernel that is handed a session
     // takes nothing but data.

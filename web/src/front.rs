@@ -3,20 +3,49 @@
 
 use crate::local::LocalAdmin;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, FORWARDED};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use model::{Finding, Level, Subject};
+use model::{Finding, FindingKind, Level, Subject};
 use service::{
     AccountKeeper, AccountOwner, Actor, Admin, Error, NewSession, Operator, Service, Viewer,
 };
 use std::convert::Infallible;
 use std::net::IpAddr;
 
+/// What pages that load themselves again have in the address by which they do so: nobody uses a browser because of that.
+pub(crate) const RELOAD: &str = "reload";
+
 /// Where figures for Prometheus are.
 const METRICS: &str = "/metrics";
+
+/// What proxies add to what they pass on.
+const PASSED_ON: [&str; 9] = [
+    "forwarded",
+    "via",
+    "x-forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-original-forwarded-for",
+    "x-real-ip",
+];
+
+/// Whether a `Host` header names this host as only itself can.
+fn is_loopback_name(host: &HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => name.eq_ignore_ascii_case("localhost"),
+    }
+}
 
 /// Where a browser is that asks over the network. It stands in the extensions of a request; without it nobody is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +98,11 @@ impl Front {
 
     /// Whether nothing keeps all machines from booting.
     pub(crate) async fn is_ready(&self) -> bool {
-        let stops_all = |found: &Finding| {
-            found.level == Level::Alarm && matches!(found.subject, Subject::Server)
+        let has_nbd_tls = self.service.options().nbd_ca.is_some();
+        let stops_all = |found: &Finding| match found.kind {
+            FindingKind::WebCertificateInvalid => false,
+            FindingKind::NbdCertificateInvalid => has_nbd_tls,
+            _ => found.level == Level::Alarm && matches!(found.subject, Subject::Server),
         };
         !self.service.findings().await.iter().any(stops_all)
     }
@@ -86,8 +118,11 @@ impl Front {
             return self.service.token_of(token.trim(), asked.address()).filter(|_| is_bearer);
         }
         let browser = asked.browser?;
-        let session = cookie(headers, cookie_name(browser))
-            .and_then(|secret| self.service.session_of(secret, Some(browser.address)));
+        let session =
+            cookie(headers, cookie_name(browser)).and_then(|secret| match asked.is_reload() {
+                true => self.service.session_left_open(secret, Some(browser.address)),
+                false => self.service.session_of(secret, Some(browser.address)),
+            });
         session.or_else(|| asked.is_watcher(headers).then(Actor::watcher))
     }
 }
@@ -137,6 +172,12 @@ impl Asked {
         if self.is_read { &self.target } else { "/" }
     }
 
+    /// Whether the browser asks by itself for a page that it shows already.
+    fn is_reload(&self) -> bool {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        self.is_read && query.split('&').any(|part| part == RELOAD)
+    }
+
     /// Whether somebody only looks.
     pub(crate) fn is_read(&self) -> bool {
         self.is_read
@@ -153,9 +194,10 @@ impl Asked {
     /// Whether a program on this host watches. Behind a proxy on this host everybody would look like that.
     fn is_watcher(&self, headers: &HeaderMap) -> bool {
         let is_here = self.address().is_some_and(|it| it.to_canonical().is_loopback());
-        let is_passed_on =
-            headers.contains_key(FORWARDED) || headers.contains_key("x-forwarded-for");
-        self.is_for_metrics() && is_here && !is_passed_on
+        let is_passed_on = PASSED_ON.iter().any(|name| headers.contains_key(*name));
+        // A proxy may say nothing of itself, and passes on what its own clients call it.
+        let is_called_here = headers.get(HOST).is_none_or(is_loopback_name);
+        self.is_for_metrics() && is_here && is_called_here && !is_passed_on
     }
 
     /// The header that has the browser keep its session.

@@ -3,17 +3,21 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
+use tower_http::csrf::ProtectionError;
 
 /// No scripts, no frames, nothing from elsewhere. Icons are part of the style sheet.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Longest name of a host or origin that is told.
+const TOLD_BYTES_MAX: usize = 64;
 
 /// Refuses foreign names and adds the security headers.
 pub(crate) async fn guard(
@@ -24,6 +28,7 @@ pub(crate) async fn guard(
     // A page of a stranger whose name leads to our address could read everything here (DNS rebinding);
     // the browser then sends that name.
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let (host_told, origin_told) = (told(host), told(origin(&request)));
     let mut response = match host {
         Some(host) if !is_own_name(host, &names) => (
             StatusCode::MISDIRECTED_REQUEST,
@@ -33,6 +38,20 @@ pub(crate) async fn guard(
             .into_response(),
         _ => next.run(request).await,
     };
+    if response.extensions().get::<ProtectionError>().is_some() {
+        tracing::warn!(
+            host = host_told,
+            origin = origin_told,
+            "a page of another server wanted to change something: refused. If a proxy is before this one, have it pass \
+             on the Host header that browsers send, and add that name to names below [web]"
+        );
+        let text = format!(
+            "Nothing was done: a page at {origin_told} sent this, and it came to this server as one for {host_told}. If a \
+             proxy is before this Bootlace server, have it pass on the Host header that browsers send, and add that name \
+             to names below [web] in bootlace.toml: bootlace help tls.\n"
+        );
+        response = (StatusCode::FORBIDDEN, text).into_response();
+    }
     let fixed: [(HeaderName, &'static str); 5] = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -46,6 +65,17 @@ pub(crate) async fn guard(
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+fn origin(request: &Request) -> Option<&[u8]> {
+    request.headers().get(ORIGIN).map(HeaderValue::as_bytes)
+}
+
+/// What a stranger sent, as logs and terminals can show it.
+fn told(sent: Option<&[u8]>) -> String {
+    let Some(sent) = sent else { return "nowhere".to_owned() };
+    let shown = &sent[..sent.len().min(TOLD_BYTES_MAX)];
+    shown.escape_ascii().to_string()
 }
 
 #[expect(

@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use model::{AddressPool, ExportStatus, Space, Stage, Times};
 use service::jobs::{Job, JobState};
 use service::{
-    AlertCount, FindingCount, MachineView, Refusals, StageTimes, StateWord, Transfers, Viewer,
+    AlertCount, Certificate, FindingCount, MachineView, Refusals, StageTimes, StateWord, Transfers,
+    Viewer,
 };
 
 #[derive(Template)]
@@ -18,6 +19,7 @@ struct Metrics<'a> {
     pool: Option<AddressPool>,
     findings: Vec<FindingCount>,
     alerts: Vec<AlertCount>,
+    certificates: Vec<Ends>,
     families: Vec<Family<'a>>,
     dropped: Vec<Drops<'a>>,
     times: Vec<Latencies<'a>>,
@@ -27,6 +29,13 @@ struct Metrics<'a> {
     boots: [(&'static str, u64); 2],
     boot_seconds: Seconds,
     stages: Vec<(&'static str, Seconds)>,
+}
+
+/// When a certificate ends.
+struct Ends {
+    used_by: &'static str,
+    file: String,
+    unix: i64,
 }
 
 /// How long something took.
@@ -131,6 +140,7 @@ pub(crate) async fn show(service: Viewer) -> Response {
         pool: status.pool,
         findings: service.finding_counts(),
         alerts: service.alert_counts(),
+        certificates: service.certificates().iter().filter_map(ends).collect(),
         families: FIGURES
             .map(|(name, kind, help, figure)| {
                 let values = disks.iter().map(|&(machine, disk)| (machine, figure(disk)));
@@ -154,6 +164,12 @@ pub(crate) async fn show(service: Viewer) -> Response {
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn ends(certificate: &Certificate) -> Option<Ends> {
+    let used_by = if certificate.is_for_pages { "web" } else { "nbd" };
+    let file = certificate.file.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    Some(Ends { used_by, file, unix: certificate.ends_unix? })
 }
 
 fn disk(view: &MachineView) -> Option<(&str, &ExportStatus)> {

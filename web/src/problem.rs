@@ -46,6 +46,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         | Error::NotNow { .. }
         | Error::NoAccount
         | Error::NotByToken
+        | Error::NotKeeper
         | Error::OwnPassword
         | Error::OnlyOnServer => StatusCode::FORBIDDEN,
         Error::LoginRefused | Error::LoginCodeVoid => StatusCode::UNAUTHORIZED,

@@ -272,7 +272,7 @@ async fn a_boot_is_watched_without_a_script() {
         site.service.stage(mac, None, NewStage::noticed(stage, "<b>bold</b>")).await.unwrap();
     }
     let (_, page) = site.get("/machines/lab-07").await;
-    assert!(page.contains("http-equiv=\"refresh\" content=\"2\""), "{page}");
+    assert!(page.contains("http-equiv=\"refresh\" content=\"2; url=?reload\""), "{page}");
     // A page that is loaded again and again has nothing to type.
     for field in ["<input", "<select", "<textarea"] {
         assert!(!page.contains(field), "{page}");

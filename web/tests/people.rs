@@ -7,13 +7,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use model::{Firmware, Right, Role};
+use model::{FindingKind, Firmware, Right, Role};
 use routes::{Needs, OPERATE, ROUTES};
-use service::{AccountKeeper, Actor, Clock, NewSession, Options, Service};
+use service::{AccountKeeper, Actor, Certificate, Clock, NewSession, Now, Options, Service};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tower::ServiceExt as _;
 use web::{Browser, LocalAdmin};
+use wire::Moment;
 
 const PASSWORD: &str = "three blue doors";
 const FAR: Browser =
@@ -279,7 +282,7 @@ async fn running_machine(site: &Site, n: u8, room: Option<&str>) -> String {
 #[tokio::test]
 async fn each_route_that_works_with_machines_is_bound_to_the_rooms_of_a_teacher() {
     let noon = "2026-11-30T12:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond() as u64;
-    let now = service::Now { unix_ms: noon, ..Clock::system().now() };
+    let now = Now { unix_ms: noon, ..Clock::system().now() };
     let clock = Clock::from_fn(move || now).in_zone(jiff::tz::TimeZone::UTC);
     let site = Site::with_clock(clock).await;
     let his = running_machine(&site, 1, Some("r101")).await;
@@ -673,16 +676,110 @@ async fn figures_are_for_programs_on_the_server_and_for_those_with_a_token() {
     let get = || Request::get("/metrics").body(Body::empty()).unwrap();
     assert_eq!(site.send(NEAR, &Proof::Nothing, get()).await.status, StatusCode::OK);
     assert_eq!(site.send(FAR, &Proof::Nothing, get()).await.status, StatusCode::UNAUTHORIZED);
-    let mut passed_on = get();
-    passed_on.headers_mut().insert("x-forwarded-for", "10.0.0.9".parse().unwrap());
-    let answer = site.send(NEAR, &Proof::Nothing, passed_on).await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "a proxy lets everybody in");
+    for (name, value) in [
+        ("x-forwarded-for", "10.0.0.9"),
+        ("x-real-ip", "10.0.0.9"),
+        ("forwarded", "for=10.0.0.9"),
+        ("via", "1.1 proxy"),
+        ("host", "boot.example"),
+        ("host", "10.0.0.1:8080"),
+    ] {
+        let mut passed_on = get();
+        passed_on.headers_mut().insert(name, value.parse().unwrap());
+        let answer = site.send(NEAR, &Proof::Nothing, passed_on).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{name}: a proxy lets everybody in");
+    }
+    for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080"] {
+        let mut here = get();
+        here.headers_mut().insert(header::HOST, host.parse().unwrap());
+        assert_eq!(site.send(NEAR, &Proof::Nothing, here).await.status, StatusCode::OK, "{host}");
+    }
     let status = Request::get("/api/v1/status").body(Body::empty()).unwrap();
     let answer = site.send(NEAR, &Proof::Nothing, status).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "only the figures");
     let token = site.root().add_token("prometheus".into(), Right::Read, None).await.unwrap();
     let answer = site.send(FAR, &Proof::Token(token.secret), get()).await;
     assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_proxy_that_passes_on_another_name_is_told_of() {
+    let site = Site::new().await;
+    let post = |host: &str| {
+        Request::post("/login")
+            .header(header::HOST, host)
+            .header(header::ORIGIN, "https://boot.example")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(format!("name=anna&password={}", PASSWORD.replace(' ', "+"))))
+            .unwrap()
+    };
+    let refused = site.send(NEAR, &Proof::Nothing, post("127.0.0.1:8080")).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    for word in ["https://boot.example", "127.0.0.1:8080", "Host header", "names"] {
+        assert!(refused.body.contains(word), "{word}: {}", refused.body);
+    }
+    assert!(refused.headers.contains_key(header::CONTENT_SECURITY_POLICY));
+    let passed = site.send(NEAR, &Proof::Nothing, post("boot.example")).await;
+    assert_eq!(passed.status, StatusCode::SEE_OTHER, "{}", passed.body);
+}
+
+#[tokio::test]
+async fn figures_say_when_certificates_expire_and_findings_that_they_have() {
+    let site = Site::new().await;
+    let cause = "Browsers refuse the page: the certificate /etc/web.pem has expired on 2026-11-27";
+    let certificate = |file: &str, is_for_pages, trouble| Certificate {
+        file: file.to_owned(),
+        is_for_pages,
+        ends_unix: Some(1_800_000_000),
+        trouble,
+    };
+    site.service.note_certificates(vec![
+        certificate("/etc/nbd \"1\".pem", false, None),
+        certificate(
+            "/etc/web.pem",
+            true,
+            Some((FindingKind::WebCertificateInvalid, cause.to_owned())),
+        ),
+    ]);
+    let get = Request::get("/metrics").body(Body::empty()).unwrap();
+    let text = site.send(NEAR, &Proof::Nothing, get).await.body;
+    for line in [
+        r#"bootlace_certificate_expiry_timestamp_seconds{for="web",file="/etc/web.pem"} 1800000000"#,
+        r#"bootlace_certificate_expiry_timestamp_seconds{for="nbd",file="/etc/nbd \"1\".pem"} 1800000000"#,
+        r#"bootlace_findings{kind="web-certificate-invalid",level="alarm"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    assert!(site.get(&anna, "/findings").await.body.contains(cause));
+}
+
+#[tokio::test]
+async fn a_page_that_is_left_open_does_not_keep_its_session() {
+    let hours = Arc::new(AtomicU64::new(0));
+    let now = {
+        let hours = Arc::clone(&hours);
+        move || Now {
+            moment: Moment::from_millis(0),
+            unix_ms: (1_000_000 + hours.load(Ordering::Relaxed) * 3600) * 1000,
+        }
+    };
+    let site = Site::with_clock(Clock::from_fn(now)).await;
+    let anna = Proof::Cookie(site.log_in("anna").await.secret);
+    let asks = async |path: &str, at_hours: u64| {
+        hours.store(at_hours, Ordering::Relaxed);
+        site.get(&anna, path).await.status
+    };
+    assert_eq!(asks("/machines?state=up&reload", 6).await, StatusCode::OK);
+    assert_eq!(asks("/machines", 11).await, StatusCode::OK);
+    // Nobody waits until that is stored; what is written after it does.
+    site.root().set_role("vera".parse().unwrap(), Role::Teacher).await.unwrap();
+    assert_eq!(asks("/?reload", 22).await, StatusCode::OK, "a person was here 11 hours ago");
+    assert_ne!(asks("/", 24).await, StatusCode::OK);
+    let page = site.get(&Proof::Command, "/machines?state=off").await.body;
+    let again = page.split("http-equiv=\"refresh\"").nth(1).unwrap();
+    let again = again.split('>').next().unwrap();
+    assert!(again.contains("url=?state=off&") && again.contains("reload\""), "{again}");
 }
 
 #[tokio::test]

@@ -10,10 +10,10 @@ use crate::site::{Reached, Refused, Site, reach};
 use anyhow::{Context, bail};
 use hyper::StatusCode;
 use nix::unistd::{Gid, Group};
-use service::backup::{BackupFile, Kind, Manifest, digest, write_backup};
+use service::backup::{AUTHORITY_FILES, BackupFile, Kind, Manifest, digest, write_backup};
 use service::open_plain;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Read as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -89,6 +89,15 @@ pub(crate) fn create<W: Write>(
     }
     files.push(entry(Kind::Database, "state.db", &copy.path())?);
     sources.push(copy.path());
+    match copy_authority(paths, copy.folder.path()) {
+        Ok(copies) => {
+            for (name, source) in copies {
+                files.push(entry(Kind::Authority, name, &source)?);
+                sources.push(source);
+            }
+        }
+        Err(error) => left_out.push(format!("the authority of the web page: {error:#}")),
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let manifest = Manifest::new(now, files);
     let total = manifest.size_bytes();
@@ -112,7 +121,7 @@ fn entry(kind: Kind, name: &str, source: &Path) -> anyhow::Result<BackupFile> {
     }
     let (size_bytes, blake3) = digest(source)?;
     let group = match kind {
-        Kind::Database => None,
+        Kind::Database | Kind::Authority => None,
         _ => Group::from_gid(Gid::from_raw(about.gid())).ok().flatten().map(|group| group.name),
     };
     Ok(BackupFile {
@@ -124,6 +133,41 @@ fn entry(kind: Kind, name: &str, source: &Path) -> anyhow::Result<BackupFile> {
         mode: about.mode() & 0o777,
         group,
     })
+}
+
+/// No file of the authority is longer.
+const AUTHORITY_BYTES_MAX: u64 = 1 << 16;
+
+/// Copies the files of the pages' own authority to a folder of ours, if there is one; their names in a backup, and the copies.
+fn copy_authority(paths: &Paths, folder: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let mut copies = Vec::new();
+    let mut missing = Vec::new();
+    for name in AUTHORITY_FILES {
+        let path = paths.state().join(name);
+        let failed = || format!("can't read {}", path.display());
+        let opened = as_owner(paths, || match open_plain(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        });
+        let Some(theirs) = opened.with_context(failed)? else {
+            missing.push(path);
+            continue;
+        };
+        let mut bytes = Vec::new();
+        let n_bytes = theirs.take(AUTHORITY_BYTES_MAX + 1).read_to_end(&mut bytes);
+        if n_bytes.with_context(failed)? as u64 > AUTHORITY_BYTES_MAX {
+            bail!("{} is too long for what it should be", path.display());
+        }
+        let copy = folder.join(Path::new(name).file_name().context("it has a name")?);
+        let mut ours = new_file(&copy).with_context(failed)?;
+        ours.write_all(&bytes).with_context(failed)?;
+        copies.push((name, copy));
+    }
+    match missing.as_slice() {
+        [one] => bail!("there is no {}", one.display()),
+        _ => Ok(copies),
+    }
 }
 
 /// Where the boot server has made a copy, or why not.

@@ -28,7 +28,7 @@ pub(crate) fn verify(input: impl Read) -> anyhow::Result<(Manifest, u64)> {
             let folder = scratch::folder(file.size_bytes, &[])?;
             unpack(content, &database_in(unpacked.insert(folder)))
         }
-        Kind::Configuration | Kind::File => Ok(()),
+        Kind::Configuration | Kind::File | Kind::Authority => Ok(()),
     })?;
     let unpacked = unpacked.context("there is no database in it")?;
     let n_machines = service::check_database(&database_in(&unpacked))?;
@@ -62,6 +62,9 @@ pub(crate) fn content(manifest: &Manifest, n_machines: u64) -> String {
         1 => parts.push("1 file that it names".to_owned()),
         n => parts.push(format!("{n} files that it names")),
     }
+    if manifest.find(Kind::Authority).is_some() {
+        parts.push("the authority of the web page".to_owned());
+    }
     let machines = if n_machines == 1 { "machine" } else { "machines" };
     parts.push(format!("the database with {n_machines} {machines}"));
     parts.join(", ")
@@ -72,6 +75,7 @@ mod tests {
     use super::*;
     use crate::boot_socket;
     use crate::paths::Paths;
+    use crate::web_tls::Authority;
     use service::{MachineChange, Options, Service};
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
@@ -143,6 +147,69 @@ mod tests {
         assert_eq!((mode(&key), mode(&target.database())), (0o640, 0o600));
         assert_eq!(fs::read(target.config()).unwrap(), fs::read(paths.config()).unwrap());
         assert_eq!(open(&target).site().machines.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_authority_that_browsers_trust_comes_back() {
+        let (folder, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let paths = site(folder.path()).await;
+        let authority = |paths: &Paths| {
+            let authority = Authority::open_or_make(&paths.state().join("web")).unwrap();
+            authority.renew(&["boot.example".to_owned()]).unwrap();
+            authority
+        };
+        let address = |paths: &Paths| {
+            let authority = authority(paths);
+            authority.renew(&["10.0.0.1".to_owned()]).unwrap();
+            let addresses = ["10.0.0.1".parse().unwrap()];
+            authority.files().check_names(&authority.certificate(), &addresses)
+        };
+        let before = saved(&paths);
+        assert_eq!(verify(&before[..]).unwrap().0.format, 1, "older versions read it");
+        let fingerprint = authority(&paths).fingerprint().to_owned();
+        let backup = saved(&paths);
+        let (manifest, _) = verify(&backup[..]).unwrap();
+        assert_eq!((manifest.format, manifest.files.len()), (2, 5));
+        assert!(content(&manifest, 1).contains("the authority of the web page"));
+
+        let target = Paths::under(fresh.path());
+        restore(&target, &backup[..], false).unwrap();
+        for name in ["authority.pem", "authority-key.pem"] {
+            let path = target.state().join("web").join(name);
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        let folder = fs::metadata(target.state().join("web")).unwrap();
+        assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+        assert_eq!(authority(&target).fingerprint(), fingerprint);
+        address(&target).unwrap();
+
+        // On a server that has made another one already, whose page is no longer shown.
+        let other = tempfile::tempdir().unwrap();
+        let other = Paths::under(other.path());
+        assert_ne!(authority(&other).fingerprint(), fingerprint);
+        let refused = restore(&other, &backup[..], false).err().unwrap().to_string();
+        assert!(refused.contains("authority-key.pem"), "{refused}");
+        restore(&other, &backup[..], true).unwrap();
+        assert_eq!(authority(&other).fingerprint(), fingerprint);
+        let page = other.state().join("web/page.pem");
+        let trusted = storage::read_authorities(&other.state().join("web/authority.pem"));
+        assert_eq!(trusted.unwrap(), fs::read(paths.state().join("web/authority.pem")).unwrap());
+        assert!(page.exists());
+        address(&other).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_place_of_the_authority_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = site(folder.path()).await;
+        Authority::open_or_make(&paths.state().join("web")).unwrap();
+        let key = paths.state().join("web/authority-key.pem");
+        fs::remove_file(&key).unwrap();
+        nix::unistd::mkfifo(&key, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let save = std::thread::spawn(move || create(&paths, Vec::new(), |_, _| {}).unwrap());
+        let saved = save.join().unwrap();
+        assert!(saved.left_out[0].contains("authority-key.pem"), "{:?}", saved.left_out);
+        assert_eq!(saved.manifest.format, 1);
     }
 
     #[tokio::test]

@@ -8,11 +8,11 @@ use crate::privileges::{as_owner, give_to_servers};
 use crate::state_lock::StateLock;
 use anyhow::{Context, bail};
 use nix::unistd::{Group, geteuid};
-use service::Actor;
 use service::backup::{BackupFile, Kind, Manifest, read_backup};
-use std::fs::{self, File, Permissions};
+use service::{Actor, open_plain};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Read, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,11 +64,12 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     };
     remove_new()?;
     let mut small: Vec<(BackupFile, Vec<u8>)> = Vec::new();
+    let mut made_by_owner = Vec::new();
     let read = read_backup(input, |_, file, content| match file.kind {
         Kind::Database => {
             as_owner(paths, || Ok(unpack(content, &database.new)?)).map_err(std::io::Error::other)
         }
-        Kind::Configuration | Kind::File => {
+        Kind::Configuration | Kind::File | Kind::Authority => {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes)?;
             small.push((file.clone(), bytes));
@@ -99,8 +100,17 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
             write_small(&new, file, bytes)?;
             targets.push(Target { path, new });
         }
+        let mut of_authority = Vec::new();
+        for (file, bytes) in small.iter().filter(|(file, _)| file.kind == Kind::Authority) {
+            let path = paths.state().join(&file.name);
+            let new = with_suffix(&path, ".restored");
+            made_by_owner.push(new.clone());
+            let is_new = as_owner(paths, || write_of_authority(&path, &new, bytes))?;
+            of_authority.extend(is_new.then_some(Target { path, new }));
+        }
         let there: Vec<String> = targets
             .iter()
+            .chain(&of_authority)
             .chain([&database])
             .filter(|target| target.path.symlink_metadata().is_ok())
             .map(|target| target.path.display().to_string())
@@ -121,7 +131,21 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
         for target in targets {
             put(target, &mut restored)?;
         }
-        as_owner(paths, || put(database, &mut restored))?;
+        as_owner(paths, || {
+            if !of_authority.is_empty() {
+                // The page's certificate is of another authority: without what is noted of it, a new one is made.
+                match fs::remove_file(paths.state().join("web/about.json")) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(error).context("the page's former certificate stays");
+                    }
+                    _ => {}
+                }
+            }
+            for target in of_authority {
+                put(target, &mut restored)?;
+            }
+            put(database, &mut restored)
+        })?;
         if is_new {
             give_to_servers(paths)?;
         }
@@ -131,8 +155,34 @@ pub(crate) fn restore(paths: &Paths, input: impl Read, replace: bool) -> anyhow:
     for leftover in made {
         let _ = fs::remove_file(leftover);
     }
+    as_owner(paths, || {
+        for leftover in made_by_owner {
+            let _ = fs::remove_file(leftover);
+        }
+        Ok(())
+    })?;
     remove_new()?;
     placed
+}
+
+/// Writes a file of the pages' authority beside its place, as whoever owns the state; `false`: it is there already.
+fn write_of_authority(path: &Path, new: &Path, bytes: &[u8]) -> anyhow::Result<bool> {
+    let failed = || format!("can't write {}", new.display());
+    let mut former = Vec::new();
+    let read = open_plain(path)
+        .and_then(|file| file.take(bytes.len() as u64 + 1).read_to_end(&mut former));
+    if read.is_ok() && former == bytes {
+        return Ok(false);
+    }
+    if let Some(folder) = path.parent() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.with_context(failed)?;
+    }
+    let _ = fs::remove_file(new);
+    let mut file = new_file(new).with_context(failed)?;
+    file.write_all(bytes).with_context(failed)?;
+    file.sync_all().with_context(failed)?;
+    Ok(true)
 }
 
 /// The files that are put back besides the database: only what the configuration names.
@@ -163,7 +213,7 @@ fn wanted<'a>(
             );
         }
     }
-    Ok(small.iter().collect())
+    Ok(small.iter().filter(|(file, _)| file.kind != Kind::Authority).collect())
 }
 
 fn write_small(path: &Path, about: &BackupFile, bytes: &[u8]) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ pub(crate) use ours::{Ours, Server};
 
 use crate::alerts::{Way, ways};
 use crate::boot::grub_images;
+use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
 use crate::directory;
 use crate::network::network;
@@ -16,6 +17,7 @@ use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::web_tls::{PAGE_CERTIFICATE, WebTls, fingerprint};
 use anyhow::Context as _;
+use jiff::Timestamp;
 use model::Network;
 use std::error::Error;
 use std::fs::File;
@@ -118,6 +120,7 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         Ok(text) => right(text),
         Err(error) => viewer.failed(error.as_ref()),
     });
+    findings.extend(certificates(paths, config));
     findings.extend(alerts(config));
     findings.extend(config.ldap.as_ref().map(|ldap| self::ldap(ldap, viewer)));
     findings.push(match grub_images::check() {
@@ -225,6 +228,50 @@ fn ldap(config: &LdapConfig, viewer: Viewer) -> Verdict {
             failed.help
         )),
     }
+}
+
+/// What is wrong with certificates that can be read: servers start with them, and are refused by their clients.
+fn certificates(paths: &Paths, config: &Config) -> Vec<Verdict> {
+    let now = Timestamp::now();
+    let web = &config.web;
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    for used in certificates::used(paths, config, web.listen) {
+        let (how, _) = used.look(now);
+        let remedy = used.remedy;
+        let told = used.trouble(&how);
+        verdicts.extend(told.and_then(|told| match how {
+            How::Soon(..) => Some(Verdict::Better(format!("{told}: {remedy}"))),
+            How::Over(_) => Some(Verdict::Wrong(format!(
+                "{told}: {remedy}. If that day is yet to come, the clock of this computer is wrong"
+            ))),
+            How::NotYet(_) => Some(Verdict::Wrong(format!(
+                "{told}: {remedy}. If that day has come, the clock of this computer is wrong"
+            ))),
+            // Told already.
+            _ if web.certificate.as_ref() == Some(&used.path) => None,
+            How::NotUnderstood | How::Unreadable(_) => {
+                Some(Verdict::Wrong(format!("{told}: {remedy}")))
+            }
+            How::Good(_) | How::Unseen => None,
+        }));
+    }
+    if let Some(path) = &web.certificate {
+        let listen = web.listen.ip();
+        let is_one = !listen.is_unspecified() && !listen.to_canonical().is_loopback();
+        // Who has given names has browsers call them.
+        let address = (web.names.is_empty() && is_one).then(|| listen.to_string());
+        let wanted = web.names.iter().map(String::as_str).chain(address.as_deref());
+        let lacking = certificates::lacking(path, wanted);
+        if !lacking.is_empty() {
+            verdicts.push(Verdict::Better(format!(
+                "browsers that open the page as {} refuse it: the certificate {} does not name that; make one that does, \
+                 in its subjectAltName",
+                lacking.join(" or "),
+                path.display()
+            )));
+        }
+    }
+    verdicts
 }
 
 /// How browsers are talked to, and by what they know this server.

@@ -29,7 +29,7 @@ use crate::log::{self, Program};
 use crate::paths::Paths;
 use crate::site::Refused;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hyper::StatusCode;
 use model::{ParseChoiceError, RootKind, Setting, WriteMode};
 use output::{advise, note, plain, say, table};
@@ -157,8 +157,10 @@ fn version() -> &'static str {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches();
+    let parsed = parsed.and_then(|found| Ok((only_looks(&found), Cli::from_arg_matches(&found)?)));
+    let (only_looks, cli) = match parsed {
+        Ok(parsed) => parsed,
         // Help and version, too, are told so.
         Err(told) => return ExitCode::from(print(&told)),
     };
@@ -171,6 +173,15 @@ pub fn run() -> ExitCode {
         );
         let _ = writeln!(io::stderr(), "bootlace: {text}");
         return ExitCode::from(2);
+    }
+    if only_looks && matches!(cli.root.try_exists(), Ok(false)) {
+        let root = cli.root.display().to_string();
+        let _ = writeln!(
+            io::stderr(),
+            "bootlace: there is no site in {}: no such folder",
+            plain(&root)
+        );
+        return ExitCode::FAILURE;
     }
     let program = match cli.command {
         Command::Up | Command::Serve | Command::Storage { .. } => Program::Server,
@@ -225,6 +236,16 @@ pub fn run() -> ExitCode {
             let _ = writeln!(io::stderr(), "bootlace: {}", plain(&told));
             exit_code(&error)
         }
+    }
+}
+
+/// Whether the command only looks at a site, and must make none where there is nothing: its folder is probably misspelt.
+fn only_looks(found: &ArgMatches) -> bool {
+    let Some((command, found)) = found.subcommand() else { return false };
+    match (command, found.subcommand_name()) {
+        ("audit" | "logs" | "status", _) | ("backup", Some("create")) => true,
+        (_, Some(what)) => matches!(what, "hardware" | "log" | "ls" | "show"),
+        _ => false,
     }
 }
 
@@ -292,13 +313,26 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
         assert!(help.lines().count() <= 30, "{help}");
+    }
+
+    #[test]
+    fn what_only_looks_is_known() {
+        let looks = |line: &str| {
+            let words = ["bootlace"].into_iter().chain(line.split(' '));
+            only_looks(&Cli::command().try_get_matches_from(words).unwrap())
+        };
+        for line in ["machine ls", "room ls", "status", "audit", "user ls", "backup create x"] {
+            assert!(looks(line), "{line}");
+        }
+        for line in ["serve", "setup", "machine rm pc", "user rm anna", "backup verify x"] {
+            assert!(!looks(line), "{line}");
+        }
     }
 
     #[test]

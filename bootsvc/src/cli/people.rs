@@ -1,6 +1,6 @@
 //! `bootlace login|user|token|audit`
 
-use super::{WrongUsage, advise, note, number, one_of, runtime, say, table};
+use super::{WrongUsage, advise, count, note, number, one_of, runtime, say, table};
 use crate::config::Config;
 use crate::directory::{self, Answer};
 use crate::pages;
@@ -47,6 +47,9 @@ pub(super) enum User {
         /// When a teacher works with machines, by the server's clock: "mon-fri 7:00-18:00, sat 8:00-12:00"
         #[arg(long)]
         hours: Option<Hours>,
+        /// End well, and change nothing, if there is an account of this name and role; no password is read then
+        #[arg(long)]
+        if_missing: bool,
     },
     /// Say with which machines a teacher works, and when, with effect at once
     ///
@@ -182,12 +185,16 @@ impl User {
         let url = |name: &UserName| format!("/api/v1/users/{name}");
         match self {
             Self::Ls { json } => list_users(paths, json),
-            Self::Add { name, role, room, hours } => {
+            Self::Add { name, role, room, hours, if_missing } => {
                 if role != Role::Teacher && (!room.is_empty() || hours.is_some()) {
                     let text = format!(
                         "--room and --hours are limits of teachers, and {name} is to be {role}"
                     );
                     return Err(WrongUsage(text).into());
+                }
+                if if_missing && is_there(&Site::open(paths)?, &name, role)? {
+                    say(format!("{name}: is there already as {role}; nothing was changed"));
+                    return Ok(());
                 }
                 let password = new_password(&name)?;
                 let site = Site::open(paths)?;
@@ -326,6 +333,23 @@ impl Account {
     }
 }
 
+/// Whether there is an account of this name and role.
+///
+/// # Errors
+/// There is one with another role.
+fn is_there(site: &Site, name: &UserName, role: Role) -> anyhow::Result<bool> {
+    let users: Vec<Account> = site.get("/api/v1/users")?;
+    let user = users.into_iter().find(|user| user.name == name.as_str());
+    match user {
+        None => Ok(false),
+        Some(user) if user.role == role => Ok(true),
+        Some(user) => bail!(
+            "{name} is there already as {}; nothing was changed. bootlace user role {name} {role} changes that",
+            user.role
+        ),
+    }
+}
+
 fn account(site: &Site, name: &UserName) -> anyhow::Result<Account> {
     let users: Vec<Account> = site.get("/api/v1/users")?;
     let user = users.into_iter().find(|user| user.name == name.as_str());
@@ -395,7 +419,7 @@ impl Token {
                 let new: New = Site::open(paths)?.send(Method::POST, "/api/v1/tokens", &wanted)?;
                 say(&new.secret);
                 let until = match days {
-                    Some(days) => format!("for {days} days"),
+                    Some(days) => format!("for {}", count(days.into(), "day")),
                     None => "until it is removed".to_owned(),
                 };
                 // The token alone is what scripts take.

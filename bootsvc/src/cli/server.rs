@@ -147,8 +147,10 @@ pub(super) fn check(paths: &Paths) -> anyhow::Result<()> {
     }
     let wrong = match n_bad {
         0 => None,
-        1 => Some("one thing must be fixed before bootlace can start".to_owned()),
-        _ => Some(format!("{n_bad} things must be fixed before bootlace can start")),
+        1 => Some("one thing must be fixed: bootlace does not start with it, or does not work as it should".to_owned()),
+        _ => Some(format!(
+            "{n_bad} things must be fixed: bootlace does not start with them, or does not work as it should"
+        )),
     };
     let unseen = (n_unseen > 0).then(|| {
         format!("{n_unseen} of these could not be looked at as this user: check as root (sudo)")

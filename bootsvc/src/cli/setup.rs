@@ -8,7 +8,7 @@ use crate::network::network;
 use crate::paths::Paths;
 use crate::setup::browser::{Page, Reach};
 use crate::setup::{self, Addresses, Answers, Card, Heard, Told, Wanted};
-use crate::site::Site;
+use crate::site::{Refused, Site};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use model::{ImageName, UserName};
@@ -95,10 +95,10 @@ fn pool(text: &str) -> Result<Pool, String> {
 
 impl Setup {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        ensure!(
-            geteuid().is_root(),
-            "setup writes the configuration, and listens on network cards: use sudo"
-        );
+        if !geteuid().is_root() {
+            let told = "setup writes the configuration, and listens on network cards: use sudo";
+            return Err(Refused::forbidden(told).into());
+        }
         paths.check_folders()?;
         if self.undo {
             say(setup::undo(paths)?);
@@ -356,11 +356,20 @@ impl Setup {
         text: Option<&str>,
     ) -> anyhow::Result<Option<(UserName, String)>> {
         if setup::has_admin(paths)? {
-            if let Some(name) = &self.admin {
+            let Some(name) = &self.admin else { return Ok(None) };
+            // With the same options once more it is as it should be.
+            if setup::is_admin(paths, name)? {
                 say(format!(
-                    "There is an administrator already, so nobody is added (bootlace user add {name} --role admin does that)."
+                    "{name} is an administrator already, with the password that is set (bootlace user passwd {name} sets another)."
                 ));
+                return Ok(None);
             }
+            let told = format!(
+                "there is another administrator already, so {name} can't be the first one: leave --admin out, and add the \
+                 account by bootlace user add {name} --role admin"
+            );
+            ensure!(asks, "{told}; nothing was changed");
+            say(told);
             return Ok(None);
         }
         let is_needed = match text {

@@ -19,7 +19,7 @@ use crate::net::overheard::Overheard;
 use crate::network::network;
 use crate::paths::Paths;
 use anyhow::{Context as _, bail, ensure};
-use model::UserName;
+use model::{Role, UserName};
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -135,6 +135,22 @@ pub(crate) fn servable(card: &Card) -> anyhow::Result<(Ipv4Addr, u8)> {
 /// The database can't be read.
 pub(crate) fn has_admin(paths: &Paths) -> anyhow::Result<bool> {
     Ok(service::expected(&paths.database())?.n_admins > 0)
+}
+
+/// Whether this is the account of an administrator, by a command of ours: what looks into the state is the servers' user from then on.
+pub(crate) fn is_admin(paths: &Paths, name: &UserName) -> anyhow::Result<bool> {
+    #[derive(serde::Deserialize)]
+    struct Account {
+        name: String,
+        role: Role,
+    }
+    let mut command = command(paths, &["user", "ls", "--json"])?;
+    let output = command.stdin(Stdio::null()).output().context("can't list the accounts")?;
+    ensure!(output.status.success(), "{}", told(&output.stderr));
+    let accounts: Vec<Account> =
+        serde_json::from_slice(&output.stdout).context("can't list the accounts")?;
+    let is_it = |account: &Account| account.name == name.as_str() && account.role == Role::Admin;
+    Ok(accounts.iter().any(is_it))
 }
 
 /// Whether there is any image.

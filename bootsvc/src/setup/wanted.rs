@@ -62,7 +62,8 @@ impl Wanted {
         if let Some((file, name)) = &self.image {
             tell(Told::Now(format!("Importing {}", file.display())));
             import(paths, file, name.as_str(), is_in_terminal)?;
-            tell(Told::Done(format!("Imported {name}.")));
+            // Perhaps it was there before, with the same content.
+            tell(Told::Done(format!("The image {name} is there.")));
         }
         self.image = None;
         match (has_units(paths), is_served(paths)) {

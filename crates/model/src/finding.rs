@@ -154,6 +154,15 @@ kinds! {
     /// A host asked for a disk and did not prove that it is its own.
     DiskNotProven = "disk-not-proven", Warning, hours(1),
         "Look for the PC with that address; if it is a machine, restart it.";
+    /// A certificate by which machines or NBD clients know the storage server is not valid now.
+    NbdCertificateInvalid = "nbd-certificate-invalid", Alarm, Passes::WhenOver,
+        "Put a new certificate and its key in place, which are taken at once; a new authority needs a restart of both servers. If the certificate is as it should be, set this server's clock.";
+    /// A certificate by which browsers know the page is not valid now.
+    WebCertificateInvalid = "web-certificate-invalid", Alarm, Passes::WhenOver,
+        "Put a new certificate and its key in place, which are taken at once; one below /var/lib/bootlace/web the boot server makes by itself, and bootlace doctor says what keeps it from that. If the certificate is as it should be, set this server's clock.";
+    /// A certificate ends soon, or can't be read.
+    CertificateTrouble = "certificate-trouble", Warning, Passes::WhenOver,
+        "Put a new certificate and its key in place before it ends; they are taken at once, and a new authority after a restart of both servers.";
     /// DHCP requests can't be received.
     DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
         "Bring the boot server's network interface up, with its address, and check its cable.";

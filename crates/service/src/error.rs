@@ -374,6 +374,11 @@ pub enum Error {
     /// A token is not enough to let others in.
     #[error("a token can't manage accounts and tokens: log in, or use a command on the server")]
     NotByToken,
+    /// Somebody may not have a say in who may do what.
+    #[error(
+        "only administrators who are logged in, and commands of root on the server, may do this: no token may"
+    )]
+    NotKeeper,
     /// A session is not enough to take the account over.
     #[error(
         "your own password is changed on the page of your account, which asks for the former one"

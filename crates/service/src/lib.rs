@@ -37,7 +37,8 @@ pub use crate::fleet::{
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
-    Alert, AlertCount, AlertItem, FindingCount, Life, Refusals, StageTimes, Traffic, Transfers,
+    Alert, AlertCount, AlertItem, Certificate, FindingCount, Life, Refusals, StageTimes, Traffic,
+    Transfers,
 };
 pub use crate::options::{
     AlertOptions, Channel, Directory, DirectoryAnswer, DirectoryAsked, DirectoryGroup,

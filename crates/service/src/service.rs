@@ -4,8 +4,9 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    Alerts, BootTimes, DiskDeletions, Exports, FindingCount, Findings, Heartbeats, ImageTroubles,
-    Keepers, LastPool, LeaseClock, LoginCodes, News, Refused, Traffic, Waits,
+    Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Exports, FindingCount, Findings,
+    Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LoginCodes, News, Refused,
+    Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::{Passwords, Places};
@@ -48,6 +49,7 @@ struct Inner {
     exports: Exports,
     findings: Findings,
     alerts: Alerts,
+    certificates: Certificates,
     pool: LastPool,
     lease_clock: Arc<LeaseClock>,
     image_troubles: ImageTroubles,
@@ -134,6 +136,7 @@ impl Service {
             exports: Exports::default(),
             findings: Findings::default(),
             alerts,
+            certificates: Certificates::default(),
             pool: LastPool::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
             image_troubles: ImageTroubles::default(),
@@ -253,6 +256,30 @@ impl Service {
     /// How often what was found, all kinds.
     pub fn finding_counts(&self) -> Vec<FindingCount> {
         self.inner.findings.counts(self.now().moment)
+    }
+
+    /// Certificates of this site, as they were seen last.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.inner.certificates.get()
+    }
+
+    /// Exactly these certificates are in use, and so they are now.
+    pub fn note_certificates(&self, certificates: Vec<Certificate>) {
+        for kind in [
+            FindingKind::NbdCertificateInvalid,
+            FindingKind::WebCertificateInvalid,
+            FindingKind::CertificateTrouble,
+        ] {
+            let troubles = certificates.iter().filter_map(|it| it.trouble.as_ref());
+            let causes: Vec<&str> =
+                troubles.filter(|(of, _)| *of == kind).map(|(_, cause)| cause.as_str()).collect();
+            let held =
+                Held { subject: Subject::Server, cause: causes.join(". "), since_unix_ms: None };
+            let held = if causes.is_empty() { Vec::new() } else { vec![held] };
+            self.inner.findings.holds(kind, held, self.now().moment);
+        }
+        self.inner.certificates.put(certificates);
+        self.log_findings();
     }
 
     /// How full the pool of addresses is, if this process gives addresses.

@@ -14,6 +14,35 @@ use std::time::{Duration, Instant};
 use storage::{Address, Durability, Share, ShareConfig, TlsConfig, Writes};
 use tempfile::TempDir;
 
+/// As `openssl x509 -req` makes it without extensions, and its key.
+const X509_V1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBFTCBvQIUSvROkPfmTOkZITbCiMzztmPMtSswCgYIKoZIzj0EAwIwDTELMAkG
+A1UEAwwCdjEwIBcNMjYxMTI4MTg0NzA1WhgPMjEyNjExMDQxODQ3MDVaMA0xCzAJ
+BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEOKJrDzb1EJ+P4KHB
+FbqMHS+livY5rJrdxk8XU4snurYO6T5lfxfoQuJsHo3X9sjEvog9ExsZ0hdCvspC
+FCSGAjAKBggqhkjOPQQDAgNHADBEAiBU/z5YyELoGmhleotSYuxTMyNy0KUNKT7Z
+rxJf+8GOQgIgD2/NnY15kEQE74jR+hkx53jt4NWPqMHg084LrRWSrZw=
+-----END CERTIFICATE-----
+";
+const X509_V1_KEY: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEII/KDNaxJxfvd7FPcB30tcGivPei3QWyBmnHuXBymOivoAoGCCqGSM49
+AwEHoUQDQgAEOKJrDzb1EJ+P4KHBFbqMHS+livY5rJrdxk8XU4snurYO6T5lfxfo
+QuJsHo3X9sjEvog9ExsZ0hdCvspCFCSGAg==
+-----END EC PRIVATE KEY-----
+";
+
+/// As `openssl ec -aes128` made it once; its content is none.
+const OLD_ENCRYPTED_KEY: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-128-CBC,1F8A23C1D1A0A7A2C0FFEE0123456789
+
+5TbK8Vb8c2FtcGxl
+-----END EC PRIVATE KEY-----
+";
+
 const ACK: &[u8] = &[0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0];
 
 /// A certificate for `localhost` in `cert.pem`, its key in `key.pem`.
@@ -135,7 +164,15 @@ fn files_that_are_of_no_use_are_named_with_what_is_wrong() {
     let text = folder.path().join("text");
     std::fs::write(&text, "no PEM").unwrap();
     let nowhere = folder.path().join("nowhere");
+    let (first, first_key) = (folder.path().join("v1"), folder.path().join("v1-key"));
+    std::fs::write(&first, X509_V1).unwrap();
+    std::fs::write(&first_key, X509_V1_KEY).unwrap();
+    let v1 = TlsConfig { certificate: first.clone(), key: first_key, ..good.clone() };
+    let old = folder.path().join("old");
+    std::fs::write(&old, OLD_ENCRYPTED_KEY).unwrap();
     for (tls, path, word) in [
+        (v1, &first, "make one of version 3"),
+        (TlsConfig { key: old.clone(), ..good.clone() }, &old, "openssl pkey"),
         (TlsConfig { certificate: nowhere.clone(), ..good.clone() }, &nowhere, "No such file"),
         (TlsConfig { certificate: text.clone(), ..good.clone() }, &text, "no certificate in PEM"),
         (TlsConfig { certificate: good.key.clone(), ..good.clone() }, &good.key, "no certificate"),

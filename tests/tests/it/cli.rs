@@ -42,6 +42,12 @@ fn wrong_usage_is_told_apart_from_failure() {
     let root = root(GOOD);
     assert_eq!(bootlace(root.path(), &["image", "imprt"]).status.code(), Some(2));
     assert_eq!(bootlace(root.path(), &["image", "ls"]).status.code(), Some(0));
+    // Who only looks makes no site.
+    let misspelt = root.path().join("misspelt");
+    for command in [&["machine", "ls"][..], &["status"], &["backup", "create", "x.tar.zst"]] {
+        refuse(&bootlace(&misspelt, command), &["there is no site in"]);
+        assert!(!misspelt.exists(), "{command:?}");
+    }
     // The kind of a root is another option than the folder with all state.
     let mut command = Command::new(bootlace_binary().unwrap());
     let output = command.current_dir(root.path()).args(["machine", "set", "pc-1", "--root", "aoe"]);

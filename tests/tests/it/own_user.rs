@@ -268,6 +268,13 @@ fn what_the_servers_user_has_planted_leads_root_nowhere() {
         let of_root = tempfile::tempdir()?;
         let (backup, victim) = (of_root.path().join("backup"), of_root.path().join("victim"));
         let backup_name = backup.to_str().context("no text")?;
+        let web = state(site).join("web");
+        fs::create_dir(&web)?;
+        for name in ["authority.pem", "authority-key.pem"] {
+            fs::write(web.join(name), name)?;
+            chown(web.join(name), Some(SERVERS_UID), Some(SERVERS_UID))?;
+        }
+        chown(&web, Some(SERVERS_UID), Some(SERVERS_UID))?;
         site.run(&["backup", "create", backup_name])?;
         let is_untouched = |after: &str| {
             let about = fs::metadata(&victim).with_context(|| format!("gone after {after}"))?;
@@ -277,9 +284,16 @@ fn what_the_servers_user_has_planted_leads_root_nowhere() {
         };
         fs::write(&victim, "root's")?;
         let database = fs::read(state(site).join("state.db"))?;
-        for name in
-            ["state.lock", "state.db.restored", "state.last-backup", "state.last-backup.new"]
-        {
+        for name in [
+            "state.lock",
+            "state.db.restored",
+            "state.last-backup",
+            "state.last-backup.new",
+            "web/authority.pem",
+            "web/authority-key.pem",
+            "web/authority-key.pem.restored",
+            "web/about.json",
+        ] {
             plant(site, &format!("var/lib/bootlace/{name}"), &victim)?;
             for command in [
                 &["backup", "restore", backup_name, "--replace"][..],

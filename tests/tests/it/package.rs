@@ -49,6 +49,10 @@ fn on_a_server(package: &Path) -> Result<()> {
     let journal = installed.server().run(&["journalctl", "--no-pager", "--unit=bootlace"])?;
     ensure!(journal.contains("not configured yet"), "{journal}");
     installed.check_units()?;
+    // As a conffile it would have dpkg ask at an upgrade, once setup has written it.
+    let conffiles = ["dpkg-query", "--show", "--showformat=${Conffiles}", "bootlace"];
+    let conffiles = installed.server().run(&conffiles)?;
+    ensure!(conffiles.trim().is_empty(), "dpkg asks what to do about {conffiles}");
     for page in ["bootlace", "bootlace-machine-set"] {
         let path = format!("/usr/share/man/man1/{page}.1.gz");
         ensure!(installed.server().path(&path).exists(), "there is no {path}");
@@ -84,10 +88,14 @@ fn on_a_server(package: &Path) -> Result<()> {
     installed.wait_for_servers().context("with the configuration that was kept")?;
     let machines = installed.server().run(&["bootlace", "machine", "ls"])?;
     ensure!(machines.contains("lab-07"), "{machines}");
+    let aside = installed.server().path("/etc/bootlace");
+    let is_aside = |name: &str| name.starts_with("bootlace.toml.");
+    let mut names = fs::read_dir(aside)?.filter_map(|it| it.ok()?.file_name().into_string().ok());
+    ensure!(names.any(|name| is_aside(&name)), "setup has put nothing aside");
 
     installed.server().run(&["dpkg", "--purge", "bootlace"])?;
     ensure!(state.exists(), "nobody has said that images may go");
-    ensure!(!installed.server().path("/etc/bootlace/bootlace.toml").exists(), "it is configured");
+    ensure!(!installed.server().path("/etc/bootlace").exists(), "the configuration is there");
     installed.install()?;
     nobody(&installed).context("installed again")?;
     let yes = "echo bootlace bootlace/purge-images boolean true | debconf-set-selections";

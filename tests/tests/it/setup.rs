@@ -76,6 +76,12 @@ fn a_setup_takes_no_address_that_somebody_has_and_serves_at_once() {
         ensure!(told(&output).contains("One station was heard"), "{}", told(&output));
         ensure!(config(root).contains("pool = \"10.77.0.2-10.77.0.149\""), "{}", config(root));
 
+        // Another administrator than the one that there is was never added, and his password dropped.
+        let other = setup(&lan, root, &["--yes", "--admin", "ben"], "four red boats\n")?;
+        ensure!(other.status.code() == Some(1), "{}", told(&other));
+        ensure!(told(&other).contains("user add ben --role admin"), "{}", told(&other));
+        let same = setup(&lan, root, &["--yes", "--admin", "anna"], "four red boats\n")?;
+        ensure!(same.status.success(), "{}", told(&same));
         let again = setup(&lan, root, &["--yes"], "")?;
         ensure!(
             again.status.success() && told(&again).contains("Nothing to change"),

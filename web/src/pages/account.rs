@@ -217,8 +217,8 @@ pub(crate) async fn add_token(owner: AccountOwner, Form(form): Form<WantedToken>
         "" => Some(TOKEN_DAYS),
         "never" => None,
         days => match days.parse() {
-            Ok(days @ 1..=3650) => Some(days),
-            _ => return refused("it is good for 1 to 3650 days".to_owned()),
+            Ok(days @ 1..=36_500) => Some(days),
+            _ => return refused("it is good for 1 to 36500 days".to_owned()),
         },
     };
     let expires_unix = days.map(|days| owner.now().unix() + days * 86_400);

@@ -1,6 +1,7 @@
 //! All machines.
 
 use super::{Done, Frame, Page, StateMark, When, render};
+use crate::front::encoded;
 use crate::text;
 use askama::Template;
 use axum::extract::Query;
@@ -46,8 +47,13 @@ pub(crate) async fn show(service: Viewer, Query(filter): Query<Filter>) -> Page 
     let shown =
         |view: &MachineView| filter.state.is_empty() || view.state.word.word() == filter.state;
     let now = service.now();
+    let frame = Frame::new(&service, "machines", "Machines").refreshed(seconds);
+    let frame = match filter.state.as_str() {
+        "" => frame,
+        state => frame.refreshed_with(&format!("state={}", encoded(state))),
+    };
     let page = Machines {
-        frame: Frame::new(&service, "machines", "Machines").refreshed(seconds),
+        frame,
         rows: machines.iter().filter(|view| shown(view)).map(|view| row(view, now)).collect(),
         n_machines,
         filter: filter.state,

@@ -17,6 +17,7 @@ pub(crate) mod machines;
 pub(crate) mod overview;
 pub(crate) mod users;
 
+use crate::front::RELOAD;
 use crate::problem::status_of;
 use crate::text;
 use askama::Template;
@@ -35,6 +36,8 @@ pub(crate) struct Frame {
     pub(crate) n_findings: usize,
     /// Seconds until the page is loaded again; 0 is never.
     pub(crate) refresh_seconds: u32,
+    /// By what address the browser asks for it then, which says that no person did.
+    pub(crate) refresh_to: String,
     pub(crate) now: String,
     pub(crate) version: &'static str,
     /// Who looks at it.
@@ -55,6 +58,7 @@ impl Frame {
             n_discovered: viewer.n_discovered(),
             n_findings: viewer.finding_counts().iter().map(|count| count.n_now).sum(),
             refresh_seconds: 0,
+            refresh_to: format!("?{RELOAD}"),
             now: text::exact(viewer.now().unix_ms),
             version: env!("CARGO_PKG_VERSION"),
             who: actor.name().to_owned(),
@@ -66,6 +70,12 @@ impl Frame {
 
     fn refreshed(mut self, seconds: u32) -> Self {
         self.refresh_seconds = seconds;
+        self
+    }
+
+    /// The page has this in its address, and is loaded again with it.
+    fn refreshed_with(mut self, query: &str) -> Self {
+        self.refresh_to = format!("?{query}&{RELOAD}");
         self
     }
 }

@@ -70,7 +70,6 @@ impl Package {
             )?;
         }
         tree.copy(&place.root.join("packaging/debian/templates"), "DEBIAN/templates")?;
-        tree.write("DEBIAN/conffiles", "/etc/bootlace/bootlace.toml\n")?;
         tree.write("DEBIAN/md5sums", tree.sums()?)?;
         let package = folder.join(format!("bootlace_{}_amd64.deb", self.version));
         let mut pack = Command::new("dpkg-deb");
@@ -142,7 +141,9 @@ const MAINTAINER: &str = "The Bootlace developers <bootlace@bootlace.example>";
 
 fn lay_settings(tree: &Tree, place: &Place) -> Result<()> {
     let packaging = place.root.join("packaging");
-    tree.copy(&packaging.join("bootlace.toml"), "etc/bootlace/bootlace.toml")?;
+    // No conffile: setup writes it, and dpkg would ask at each upgrade that brings another one.
+    tree.copy(&packaging.join("bootlace.toml"), "usr/share/bootlace/bootlace.toml")?;
+    tree.make_folder(&tree.path("etc/bootlace"))?;
     for entry in fs::read_dir(packaging.join("systemd"))? {
         let path = entry?.path();
         let unit = path.file_name().context("it has a name")?.to_string_lossy();

@@ -94,7 +94,7 @@ impl Tree {
     }
 
     /// Whatever the umask of whoever packs is.
-    fn make_folder(&self, folder: &Path) -> Result<()> {
+    pub(super) fn make_folder(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.root)) {
             fs::set_permissions(folder, Permissions::from_mode(0o755))?;

@@ -4,8 +4,14 @@ use super::BackupError;
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-/// The format that this program writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The newest format that this program reads.
+const FORMAT: u32 = 2;
+
+/// The format of a backup without authority, which versions before read, too.
+const FORMAT_WITHOUT_AUTHORITY: u32 = 1;
+
+/// Files of the pages' own authority, by their names in a backup: its certificate and its key.
+pub const AUTHORITY_FILES: [&str; 2] = ["web/authority.pem", "web/authority-key.pem"];
 
 /// Longest manifest; one names a handful of files.
 pub(super) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
@@ -19,7 +25,7 @@ const SMALL_BYTES_MAX: u64 = 16 << 20;
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Manifest {
-    /// Format of the backup; 1.
+    /// Format of the backup: 2 if the pages' own authority is in it, and else 1.
     pub format: u32,
     /// When it was made, seconds since 1970.
     pub made_unix: u64,
@@ -39,6 +45,8 @@ pub enum Kind {
     File,
     /// The database.
     Database,
+    /// Of the pages' own authority, below the state.
+    Authority,
 }
 
 /// A file of a backup.
@@ -65,7 +73,9 @@ pub struct BackupFile {
 impl Manifest {
     /// One that is made now.
     pub fn new(made_unix: u64, files: Vec<BackupFile>) -> Self {
-        Self { format: FORMAT, made_unix, bootlace: env!("CARGO_PKG_VERSION").to_owned(), files }
+        let has_authority = files.iter().any(|file| file.kind == Kind::Authority);
+        let format = if has_authority { FORMAT } else { FORMAT_WITHOUT_AUTHORITY };
+        Self { format, made_unix, bootlace: env!("CARGO_PKG_VERSION").to_owned(), files }
     }
 
     /// Of what one kind of file there is in it, the first.
@@ -115,6 +125,9 @@ impl Manifest {
             }
             if file.kind != Kind::Database && file.size_bytes > SMALL_BYTES_MAX {
                 return Err(format!("{name} has {} bytes", file.size_bytes));
+            }
+            if file.kind == Kind::Authority && !AUTHORITY_FILES.contains(&name.as_str()) {
+                return Err(format!("{name} is no file of an authority"));
             }
             let is_fit = match &file.path {
                 Some(path) => file.kind == Kind::File && is_canonical(path),

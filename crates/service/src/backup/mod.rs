@@ -12,7 +12,7 @@ mod write;
 pub use error::BackupError;
 pub(crate) use last::{LAST_BACKUP_MAX_SECONDS, last_backup};
 pub use last::{newest_backup, note_backup};
-pub use manifest::{BackupFile, Kind, Manifest};
+pub use manifest::{AUTHORITY_FILES, BackupFile, Kind, Manifest};
 pub use read::read_backup;
 pub use write::{digest, write_backup};
 

@@ -10,7 +10,7 @@ use super::site_status::Status;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::{InitrdFile, InitrdState};
-use crate::live::{AlertCount, FindingCount, StageTimes, Traffic};
+use crate::live::{AlertCount, Certificate, FindingCount, StageTimes, Traffic};
 use crate::people::Viewer;
 use crate::store::{Hardware, KernelLog};
 use model::{Boot, Finding, ImageName, MachineName, Right, RoomName, Site, Stage};
@@ -189,6 +189,11 @@ impl Viewer {
     /// Whether machines attach NBD roots over TLS.
     pub fn has_nbd_tls(&self) -> bool {
         self.service().options().nbd_ca.is_some()
+    }
+
+    /// Certificates of this site, as they were seen last.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.service().certificates()
     }
 
     /// Whether machines get initrds made for their hardware.

@@ -3,6 +3,7 @@
 mod address_pool;
 mod alerts;
 mod boot_times;
+mod certificates;
 mod disk_deletions;
 mod exports;
 mod findings;
@@ -20,6 +21,8 @@ pub(crate) use alerts::Alerts;
 pub use alerts::{Alert, AlertCount, AlertItem};
 pub(crate) use boot_times::BootTimes;
 pub use boot_times::StageTimes;
+pub use certificates::Certificate;
+pub(crate) use certificates::Certificates;
 pub(crate) use disk_deletions::DiskDeletions;
 pub(crate) use exports::{Answer, Exports};
 pub use findings::FindingCount;

@@ -71,7 +71,10 @@ impl Service {
     /// # Errors
     /// He may not, or not by what he shows.
     pub fn account_keeper(&self, actor: &Actor) -> Result<AccountKeeper, Error> {
-        let admin = self.admin(actor)?;
+        let admin = self.admin(actor).map_err(|error| match error {
+            Error::NotAllowed { .. } => Error::NotKeeper,
+            other => other,
+        })?;
         match actor.via {
             Via::Token(_) => Err(Error::NotByToken),
             Via::Command(_) | Via::Session(_) | Via::Directory(_) | Via::Watching => {

@@ -48,6 +48,15 @@ impl User {
 impl Service {
     /// Who has this secret of a session, if that goes on. Never waits.
     pub fn session_of(&self, secret: &str, address: Option<IpAddr>) -> Option<Actor> {
+        self.session(secret, address, true)
+    }
+
+    /// The same for what a browser asks by itself: the session is not used by it, and ends in time.
+    pub fn session_left_open(&self, secret: &str, address: Option<IpAddr>) -> Option<Actor> {
+        self.session(secret, address, false)
+    }
+
+    fn session(&self, secret: &str, address: Option<IpAddr>, is_used: bool) -> Option<Actor> {
         let (view, now) = (self.view(), self.now().unix());
         let session = view.people.sessions.get(&hash(secret))?;
         if session.has_ended(now) {
@@ -62,7 +71,7 @@ impl Service {
             Some(_) => Via::Directory(id),
             None => Via::Session(id),
         };
-        if now.saturating_sub(session.last_unix) >= NOTE_SECONDS {
+        if is_used && now.saturating_sub(session.last_unix) >= NOTE_SECONDS {
             // If it can't be stored, the session ends earlier. Nobody waits for that.
             drop(self.database().write(move |tables| Ok(tables.note_session(id, now)?)));
         }
