@@ -2,10 +2,14 @@
 
 use crate::boot::file_cache::FileCache;
 use crate::boot::grub_images::GrubImages;
+use crate::boot::signed_loader::SignedLoader;
 use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
-use model::{BootFile, BootId, ENTRY_PATH, FindingKind, MACHINE_PATH, Stage, Subject};
+use model::{
+    BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, MACHINE_PATH, SIGNED_ENTRY_PATH, Stage,
+    Subject,
+};
 use service::{NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,12 +27,29 @@ pub(crate) struct BootFiles {
 
 struct Inner {
     service: Service,
-    grub: GrubImages,
+    loaders: Loaders,
     server: Ipv4Addr,
     /// PCs that wait in their loader: nothing there renews their lease.
     alive: mpsc::Sender<Mac>,
     neighbours: Neighbours,
     cache: FileCache,
+}
+
+/// What firmware can load.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaders {
+    /// Our own.
+    pub(crate) grub: GrubImages,
+    /// The distribution's, if the server has it.
+    pub(crate) signed: Option<SignedLoader>,
+}
+
+impl Loaders {
+    /// The file of that name, and how it is called.
+    fn get(&self, file: &str) -> Option<(&'static str, Bytes)> {
+        let signed = || self.signed.as_ref()?.get(file);
+        self.grub.get(file).or_else(signed)
+    }
 }
 
 /// A file and what fetching it means for a boot.
@@ -82,28 +103,33 @@ impl BootFiles {
     /// in their loader go to `alive`.
     pub(crate) fn new(
         service: Service,
-        grub: GrubImages,
+        loaders: Loaders,
         server: Ipv4Addr,
         neighbours: Neighbours,
         alive: mpsc::Sender<Mac>,
     ) -> Self {
         let cache = FileCache::default();
-        let inner = Inner { service, grub, server, alive, neighbours, cache };
+        let inner = Inner { service, loaders, server, alive, neighbours, cache };
         Self { inner: Arc::new(inner) }
     }
 
-    /// What the client at `peer` gets for `path` by TFTP: a file, or its machine's configuration.
-    pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr) -> Option<Item> {
-        if normalize(path) == MACHINE_PATH {
-            if let Some(mac) = self.inner.service.owner_of(peer) {
-                // If so many wait to be heard, it asks again before its lease ends.
-                let _ = self.inner.alive.try_send(mac);
-            }
-            // The service itself notes the stage: it knows whether the machine boots or waits.
-            let config = self.inner.service.loader_config(peer).await;
-            return Some(Item { bytes: Bytes::from(config.text), stage: None });
+    /// What the client at `peer` gets for `path`: a file, or its machine's configuration. That is had by TFTP, where GRUB itself
+    /// asks, or else only as long as the machine is in its loader: any program of a running system could ask by HTTP.
+    pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr, fetch: Fetch) -> Option<Item> {
+        let service = &self.inner.service;
+        if normalize(path) != MACHINE_PATH {
+            return self.file(path, fetch).await;
         }
-        self.file(path).await
+        if let Some(mac) = service.owner_of(peer) {
+            // If so many wait to be heard, it asks again before its lease ends.
+            let _ = self.inner.alive.try_send(mac);
+        }
+        // The service itself notes the stage: it knows whether the machine boots or waits.
+        let config = match fetch {
+            Fetch::Itself => service.loader_config(peer).await,
+            Fetch::ByFirmware => service.loader_config_by_http(peer).await?,
+        };
+        Some(Item { bytes: Bytes::from(config.text), stage: None })
     }
 
     /// Whether only one boot of one machine gets what is at this path.
@@ -133,13 +159,14 @@ impl BootFiles {
     }
 
     /// The file at `path`, the same for everybody; `None` if there is none.
-    pub(crate) async fn file(&self, path: &str) -> Option<Item> {
+    async fn file(&self, path: &str, fetch: Fetch) -> Option<Item> {
         let path = normalize(path);
         let stage = self.stage_of(&path);
-        if path == ENTRY_PATH {
-            return Some(Item { bytes: Bytes::from(model::entry_cfg(self.inner.server)), stage });
+        if path == ENTRY_PATH || path == SIGNED_ENTRY_PATH {
+            let text = model::entry_cfg(self.inner.server, fetch);
+            return Some(Item { bytes: Bytes::from(text), stage });
         }
-        if let Some(loader) = self.inner.grub.get(&path[1..]) {
+        if let Some((_, loader)) = self.inner.loaders.get(&path[1..]) {
             return Some(Item { bytes: loader, stage });
         }
         if path == initcfg::RESCUE_ARCHIVE_PATH {
@@ -171,10 +198,18 @@ impl BootFiles {
     /// Stage that a boot has reached when it has the whole of `path`.
     pub(crate) fn stage_of(&self, path: &str) -> Option<Stage> {
         let path = normalize(path);
-        if self.inner.grub.get(&path[1..]).is_some() {
+        if self.inner.loaders.get(&path[1..]).is_some() {
             return Some(Stage::Loader);
         }
         path.parse().ok().map(|file: BootFile| file.part.stage())
+    }
+
+    /// What a stage says about how `path` was fetched.
+    pub(crate) fn detail(&self, path: &str, how: String) -> String {
+        match self.inner.loaders.get(&normalize(path)[1..]) {
+            Some((file, _)) => model::loader_detail(file, &how),
+            None => how,
+        }
     }
 
     /// Notes that the client at `peer` has fetched something whole; `None` if its address is nobody's. It is

