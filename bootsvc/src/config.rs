@@ -24,14 +24,14 @@ pub(crate) use values::{Pool, check_local};
 
 use error::show;
 use initcfg::RamSize;
-use model::KernelArgs;
+use model::{KernelArgs, SignedLoader};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
-    default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size, reserved, size,
-    vlan, web_names, yes,
+    by_mac, choice, default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size,
+    reserved, size, vlan, web_names, yes,
 };
 use wire::Mac;
 
@@ -260,6 +260,38 @@ pub(crate) struct BootSettings {
     /// - Default: `/bin/busybox` or `/usr/bin/busybox`, whichever is there
     /// - Example: `rescue_busybox = "/opt/busybox-static"`
     pub(crate) rescue_busybox: Option<PathBuf>,
+    /// When PCs with 64-bit UEFI get the distribution's signed loader, shim, which PCs with [Secure Boot](how-to/secure-boot.md)
+    /// need. With `auto` they get it unless it is known that their Secure Boot is off, or iPXE asks, or the server has none.
+    ///
+    /// - Value: `auto`, `always` or `never`
+    /// - Default: `secure_boot = "auto"`
+    /// - Example: `secure_boot = "never"`
+    #[serde(deserialize_with = "choice")]
+    pub(crate) secure_boot: SignedLoader,
+    /// The same for single PCs.
+    ///
+    /// - Value: MAC addresses, each with `auto`, `always` or `never`
+    /// - Default: `secure_boot_of = {}`
+    /// - Example: `secure_boot_of = { "52:54:00:12:34:56" = "never" }`
+    #[serde(deserialize_with = "by_mac")]
+    pub(crate) secure_boot_of: BTreeMap<Mac, SignedLoader>,
+    /// Where the signed loader is: a folder with `shimx64.efi` and `grubx64.efi`, or as Debian's packages name them,
+    /// `shimx64.efi.signed` and `grubnetx64.efi.signed`. It starts the kernels that its own distribution has signed.
+    ///
+    /// - Value: the path of a folder
+    /// - Default: where the packages `shim-signed` and `grub-efi-amd64-signed` put it
+    /// - Example: `signed_loader = "/srv/debian-13-loader"`
+    pub(crate) signed_loader: Option<PathBuf>,
+}
+
+impl BootSettings {
+    /// Whether some PC must get the signed loader, so that there must be one.
+    pub(crate) fn needs_signed_loader(&self) -> bool {
+        let says = |it: &SignedLoader| *it == SignedLoader::Always;
+        self.signed_loader.is_some()
+            || says(&self.secure_boot)
+            || self.secure_boot_of.values().any(says)
+    }
 }
 
 impl Default for BootSettings {
@@ -270,6 +302,9 @@ impl Default for BootSettings {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
             rescue_busybox: None,
+            secure_boot: SignedLoader::default(),
+            secure_boot_of: BTreeMap::new(),
+            signed_loader: None,
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::alerts;
 use crate::boot;
-use crate::boot::files::BootFiles;
+use crate::boot::files::{BootFiles, Loaders};
 use crate::boot::foreign_dhcp::ProxySockets;
 use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
 use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
+use crate::boot::signed_loader::SignedLoader;
 use crate::boot_socket;
 use crate::certificates;
 use crate::config::{Config, Mode};
@@ -28,9 +29,9 @@ use crate::systemd;
 use crate::web_tls::WebTls;
 use anyhow::Context;
 use model::{FindingKind, Subject};
-use service::{Actor, Options, Service};
+use service::{Actor, LoaderRules, Options, Service};
 use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 use storage::Credentials;
@@ -97,13 +98,18 @@ pub(crate) async fn run(
             anyhow::Ok((watch, (alone, is_decided)))
         })
     });
-    let grub = GrubImages::make(server, &paths.cache())?;
+    let loaders = loaders(config, server, paths)?;
     let options = Options {
         network: Some(network.clone()),
         // They lack the driver for VLANs.
         fitted_initrds: config.boot.fitted_initrds && config.network.vlan.is_none(),
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         rescue_busybox: config.boot.rescue_busybox.clone(),
+        loader_rules: LoaderRules {
+            site: config.boot.secure_boot,
+            of: config.boot.secure_boot_of.clone(),
+            signed: loaders.signed.as_ref().map(SignedLoader::starts_by_http),
+        },
         alerts: config.alerts.options(),
         directory: directory::options(config.ldap.as_ref()),
         ..Options::under(&paths.root).with_nbd_ca(config.storage.machine_ca()?)
@@ -175,9 +181,10 @@ pub(crate) async fn run(
 
     systemd::keep(systemd::BOOT_FILES, &[http_listener.as_fd()]);
     systemd::keep(systemd::PAGES, &[pages.as_fd()]);
+    let has_signed = loaders.signed.is_some();
     let neighbours =
         net::neighbours::Neighbours::new(&config.network.interface, server, network.prefix);
-    let files = BootFiles::new(service.clone(), grub, network.clone(), neighbours, alive);
+    let files = BootFiles::new(service.clone(), loaders, network.clone(), neighbours, alive);
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let (service, stop) = (service.clone(), stop.clone());
@@ -253,7 +260,7 @@ pub(crate) async fn run(
     tracing::info!(
         interface = config.network.interface,
         %server,
-        loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}"),
+        loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}{}", if has_signed { ", shimx64.efi" } else { "" }),
         "boot server ready; the web page is {pages_url}/"
     );
     if let Some(path) = link {
@@ -293,6 +300,20 @@ enum Addresses {
     Proxy(ProxySockets),
     /// From another server, which names the loader, too.
     External,
+}
+
+/// What firmware can load: ours, and the distribution's if there is one or one must be.
+fn loaders(config: &Config, server: Ipv4Addr, paths: &Paths) -> anyhow::Result<Loaders> {
+    let grub = GrubImages::make(server, &paths.cache())?;
+    let signed = match SignedLoader::find(config.boot.signed_loader.as_deref()) {
+        Ok(signed) => Some(signed),
+        Err(error) if config.boot.needs_signed_loader() => return Err(error.into()),
+        Err(error) => {
+            tracing::info!("{}", wire::error_chain(&error));
+            None
+        }
+    };
+    Ok(Loaders { grub, signed })
 }
 
 /// Why pages are not shown to everybody on a network.

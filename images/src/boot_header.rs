@@ -78,8 +78,16 @@ impl BootHeader {
     }
 }
 
-/// Bytes of the file that a program of the firmware needs: its sections, and its signature (PE/COFF, 3 and 4).
-fn firmware_program_bytes(bytes: &[u8]) -> Option<u64> {
+/// Whether these bytes are a program of the firmware with a signature (Authenticode). By whom, is not looked at. The rest of the
+/// file may be missing. Never panics.
+pub fn is_signed(bytes: &[u8]) -> bool {
+    optional_header(bytes)
+        .and_then(|optional| signature(bytes, optional))
+        .is_some_and(|(_, length)| length > 0)
+}
+
+/// Where the optional header of a program of the firmware is (PE/COFF, 3.4).
+fn optional_header(bytes: &[u8]) -> Option<usize> {
     if bytes.get(..2)? != b"MZ" {
         return None;
     }
@@ -87,9 +95,20 @@ fn firmware_program_bytes(bytes: &[u8]) -> Option<u64> {
     if bytes.get(at..at.checked_add(4)?)? != b"PE\0\0" {
         return None;
     }
-    let n_sections = usize::from(u16_at(bytes, at + 6)?);
-    let optional = at + 24;
-    let sections = optional + usize::from(u16_at(bytes, at + 20)?);
+    Some(at + 24)
+}
+
+/// Offset and length of its signature. PE32+: the fifth directory, the only one with an offset in the file.
+fn signature(bytes: &[u8], optional: usize) -> Option<(u32, u32)> {
+    let has_one = u16_at(bytes, optional)? == 0x20b && u32_at(bytes, optional + 108)? > 4;
+    has_one.then(|| u32_at(bytes, optional + 144).zip(u32_at(bytes, optional + 148)))?
+}
+
+/// Bytes of the file that a program of the firmware needs: its sections, and its signature (PE/COFF, 3 and 4).
+fn firmware_program_bytes(bytes: &[u8]) -> Option<u64> {
+    let optional = optional_header(bytes)?;
+    let n_sections = usize::from(u16_at(bytes, optional - 18)?);
+    let sections = optional + usize::from(u16_at(bytes, optional - 4)?);
     let mut end = 0;
     for index in 0..n_sections {
         let section = sections + index * 40;
@@ -98,9 +117,7 @@ fn firmware_program_bytes(bytes: &[u8]) -> Option<u64> {
             end = end.max(u64::from(offset) + u64::from(length));
         }
     }
-    // PE32+: the fifth directory is the signature, the only one with an offset in the file.
-    if u16_at(bytes, optional)? == 0x20b && u32_at(bytes, optional + 108)? > 4 {
-        let (offset, length) = (u32_at(bytes, optional + 144)?, u32_at(bytes, optional + 148)?);
+    if let Some((offset, length)) = signature(bytes, optional) {
         end = end.max(u64::from(offset) + u64::from(length));
     }
     Some(end)

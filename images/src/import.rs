@@ -48,6 +48,8 @@ pub struct Import {
     pub passed_over: Vec<String>,
     /// What is wrong with the system, though machines start with it, for people.
     pub warnings: Vec<String>,
+    /// Whether its kernel has a signature, without which PCs with Secure Boot don't start it.
+    pub is_signed: bool,
 }
 
 impl Store {
@@ -137,8 +139,9 @@ impl Store {
             }
         };
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
-        let System { passed_over, warnings, .. } = system;
-        Ok(Import { version, put_back, passed_over, warnings })
+        let System { passed_over, warnings, vmlinuz, .. } = system;
+        let is_signed = crate::is_signed(&vmlinuz);
+        Ok(Import { version, put_back, passed_over, warnings, is_signed })
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {

@@ -36,7 +36,7 @@ mod volumes;
 
 pub use base::Base;
 pub use block::{Block, Extent, Zeroes};
-pub use boot_header::{BootHeader, NotBootable, kernel_version};
+pub use boot_header::{BootHeader, NotBootable, is_signed, kernel_version};
 pub use container::{Container, Unfit, inspect};
 pub use disk_file::{DiskFile, Durability};
 pub use entry::{Entry, EntryKind};

@@ -23,6 +23,8 @@ pub enum Firmware {
     Bios,
     /// OVMF, which is the firmware that vendors build upon, with its own PXE client.
     Uefi,
+    /// The same with Secure Boot and Microsoft's keys, as PCs are sold.
+    UefiSecureBoot,
 }
 
 /// What the PC is made of.
@@ -155,14 +157,25 @@ impl PcBuilder {
             Firmware::Bios => {
                 command.args(["-machine", "pc"]);
             }
-            Firmware::Uefi => {
+            Firmware::Uefi | Firmware::UefiSecureBoot => {
+                let (code, known) = match self.firmware {
+                    Firmware::UefiSecureBoot => ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
+                    _ => ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
+                };
                 let variables = folder.path().join("variables");
-                std::fs::copy(Path::new(OVMF).join("OVMF_VARS_4M.fd"), &variables)
+                std::fs::copy(Path::new(OVMF).join(known), &variables)
                     .context("can't copy OVMF's variables")?;
-                command.args(["-machine", "q35"]);
-                command.arg("-drive").arg(format!(
-                    "if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/OVMF_CODE_4M.fd"
-                ));
+                // The build with Secure Boot keeps its variables from the system by SMM.
+                let secure = "driver=cfi.pflash01,property=secure,value=on";
+                match self.firmware {
+                    Firmware::UefiSecureBoot => {
+                        command.args(["-machine", "q35,smm=on", "-global", secure])
+                    }
+                    _ => command.args(["-machine", "q35"]),
+                };
+                command
+                    .arg("-drive")
+                    .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/{code}"));
                 command
                     .arg("-drive")
                     .arg(format!("if=pflash,format=raw,unit=1,file={}", variables.display()));

@@ -11,6 +11,8 @@ pub enum Need {
     SlowTests,
     /// A program on the search path.
     Program(&'static str),
+    /// A file of a package that the set-up installs.
+    File(&'static str),
     /// A variable of the environment, which `cargo xtask test` sets.
     Variable(&'static str),
 }
@@ -26,6 +28,7 @@ pub fn require(test: &str, needs: &[Need]) -> bool {
         Need::Root => "it needs root".to_owned(),
         Need::SlowTests => "it is slow: set RUN_SLOW_TESTS=1".to_owned(),
         Need::Program(name) => format!("there is no program {name}: cargo xtask setup"),
+        Need::File(path) => format!("there is no {path}: cargo xtask setup"),
         Need::Variable(name) => format!("{name} is not set: cargo xtask test sets it"),
     };
     assert!(std::env::var_os("CI_REQUIRE_ALL").is_none(), "{test} can't run: {text}");
@@ -38,6 +41,7 @@ fn is_met(need: Need) -> bool {
         Need::Root => nix::unistd::geteuid().is_root(),
         Need::SlowTests => std::env::var_os("RUN_SLOW_TESTS").is_some_and(|value| value == "1"),
         Need::Variable(name) => std::env::var_os(name).is_some(),
+        Need::File(path) => Path::new(path).exists(),
         Need::Program(name) => {
             let path = std::env::var("PATH").unwrap_or_default();
             let administration = ["/usr/sbin", "/sbin"];

@@ -128,7 +128,7 @@ pub(crate) async fn serve(
             }
             received = socket.receive(), if answers.len() < ANSWERS_MAX => received,
         };
-        let request = match received {
+        let mut request = match received {
             Ok(request) => request,
             Err(error) => {
                 is_deaf = true;
@@ -154,6 +154,11 @@ pub(crate) async fn serve(
             continue;
         }
         know(&mut server, &mut site, &service);
+        if let Some(firmware) = request.firmware {
+            let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
+            tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
+            request.loader = choice.loader.map(|loader| loader.file().to_owned());
+        }
         match server.on_request(&request, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
                 if request.firmware.is_some() && reply.kind == ReplyKind::Ack {

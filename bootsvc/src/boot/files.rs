@@ -2,11 +2,13 @@
 
 use crate::boot::file_cache::FileCache;
 use crate::boot::grub_images::GrubImages;
+use crate::boot::signed_loader::SignedLoader;
 use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{
-    BootFile, BootId, ENTRY_PATH, FindingKind, LoaderClaim, MACHINE_PATH, Network, Stage, Subject,
+    BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, LoaderClaim, MACHINE_PATH, Network,
+    SIGNED_ENTRY_PATH, Stage, Subject,
 };
 use service::{Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,12 +27,29 @@ pub(crate) struct BootFiles {
 
 struct Inner {
     service: Service,
-    grub: GrubImages,
+    loaders: Loaders,
     network: Network,
     /// PCs that wait in their loader: nothing there renews their lease.
     alive: mpsc::Sender<Mac>,
     neighbours: Neighbours,
     cache: FileCache,
+}
+
+/// What firmware can load.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaders {
+    /// Our own.
+    pub(crate) grub: GrubImages,
+    /// The distribution's, if the server has it.
+    pub(crate) signed: Option<SignedLoader>,
+}
+
+impl Loaders {
+    /// The file of that name, and how it is called.
+    fn get(&self, file: &str) -> Option<(&'static str, Bytes)> {
+        let signed = || self.signed.as_ref()?.get(file);
+        self.grub.get(file).or_else(signed)
+    }
 }
 
 /// A file and what fetching it means for a boot.
@@ -84,55 +103,62 @@ impl BootFiles {
     /// in their loader go to `alive`.
     pub(crate) fn new(
         service: Service,
-        grub: GrubImages,
+        loaders: Loaders,
         network: Network,
         neighbours: Neighbours,
         alive: mpsc::Sender<Mac>,
     ) -> Self {
         let cache = FileCache::default();
-        let inner = Inner { service, grub, network, alive, neighbours, cache };
+        let inner = Inner { service, loaders, network, alive, neighbours, cache };
         Self { inner: Arc::new(inner) }
     }
 
-    /// What the client at `peer` gets for `path` by TFTP: a file, or its machine's configuration.
-    pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr) -> Option<Item> {
+    /// What the client at `peer` gets for `path`: a file, or its machine's configuration. That is had by TFTP, where GRUB itself
+    /// asks, or else only as long as the machine is in its loader: any program of a running system could ask by HTTP.
+    pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr, fetch: Fetch) -> Option<Item> {
         let claim =
             LoaderClaim::parse(&normalize(path)).filter(|_| self.inner.network.foreign_dhcp);
         let text = match claim {
-            Some(claim) => self.claimed(claim, peer).await,
-            None if normalize(path) == MACHINE_PATH => self.machine_config(peer).await,
-            None => return self.file(path).await,
+            Some(claim) => self.claimed(claim, peer, fetch).await?,
+            None if normalize(path) == MACHINE_PATH => self.machine_config(peer, fetch).await?,
+            None => return self.file(path, fetch).await,
         };
         Some(Item { bytes: Bytes::from(text), stage: None })
     }
 
-    async fn machine_config(&self, peer: Ipv4Addr) -> String {
-        if let Some(mac) = self.inner.service.owner_of(peer) {
+    async fn machine_config(&self, peer: Ipv4Addr, fetch: Fetch) -> Option<String> {
+        let service = &self.inner.service;
+        if let Some(mac) = service.owner_of(peer) {
             // If so many wait to be heard, it asks again before its lease ends.
             let _ = self.inner.alive.try_send(mac);
         }
         // The service itself notes the stage: it knows whether the machine boots or waits.
-        self.inner.service.loader_config(peer).await.text
+        let config = match fetch {
+            Fetch::Itself => service.loader_config(peer).await,
+            Fetch::ByFirmware => service.loader_config_by_http(peer).await?,
+        };
+        Some(config.text)
     }
 
     /// What a PC gets that says who it is. Who is on the link is seen; of who is behind a router nothing is known but that.
-    async fn claimed(&self, claim: LoaderClaim, peer: Ipv4Addr) -> String {
+    async fn claimed(&self, claim: LoaderClaim, peer: Ipv4Addr, fetch: Fetch) -> Option<String> {
         let LoaderClaim { is_start, firmware, mac } = claim;
         let service = &self.inner.service;
         let link = self.inner.neighbours.link_to(peer).await;
         if !matches!(link, Link::Routed) && link != Link::Neighbour(mac) {
-            return service.loader_is_mistaken(peer, mac, link);
+            return Some(service.loader_is_mistaken(peer, mac, link, fetch));
         }
-        let noted = match is_start {
-            true => service.loader_runs(mac, firmware, peer).await,
-            false => service.has_address(mac, peer).await,
+        // By HTTP any program of a running system could say so, too.
+        let noted = match (is_start, fetch) {
+            (true, Fetch::Itself) => service.loader_runs(mac, firmware, peer).await,
+            _ => service.has_address(mac, peer).await,
         };
         if let Err(error) = noted {
             tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
         }
         match is_start {
-            true => "# Noted.\n".to_owned(),
-            false => self.machine_config(peer).await,
+            true => Some("# Noted.\n".to_owned()),
+            false => self.machine_config(peer, fetch).await,
         }
     }
 
@@ -163,15 +189,15 @@ impl BootFiles {
     }
 
     /// The file at `path`, the same for everybody; `None` if there is none.
-    pub(crate) async fn file(&self, path: &str) -> Option<Item> {
+    async fn file(&self, path: &str, fetch: Fetch) -> Option<Item> {
         let path = normalize(path);
         let stage = self.stage_of(&path);
-        if path == ENTRY_PATH {
+        if path == ENTRY_PATH || path == SIGNED_ENTRY_PATH {
             let Network { server, foreign_dhcp, .. } = self.inner.network;
-            let text = model::entry_cfg(server, foreign_dhcp);
+            let text = model::entry_cfg(server, fetch, foreign_dhcp);
             return Some(Item { bytes: Bytes::from(text), stage });
         }
-        if let Some(loader) = self.inner.grub.get(&path[1..]) {
+        if let Some((_, loader)) = self.inner.loaders.get(&path[1..]) {
             return Some(Item { bytes: loader, stage });
         }
         if path == initcfg::RESCUE_ARCHIVE_PATH {
@@ -203,10 +229,18 @@ impl BootFiles {
     /// Stage that a boot has reached when it has the whole of `path`.
     pub(crate) fn stage_of(&self, path: &str) -> Option<Stage> {
         let path = normalize(path);
-        if self.inner.grub.get(&path[1..]).is_some() {
+        if self.inner.loaders.get(&path[1..]).is_some() {
             return Some(Stage::Loader);
         }
         path.parse().ok().map(|file: BootFile| file.part.stage())
+    }
+
+    /// What a stage says about how `path` was fetched.
+    pub(crate) fn detail(&self, path: &str, how: String) -> String {
+        match self.inner.loaders.get(&normalize(path)[1..]) {
+            Some((file, _)) => model::loader_detail(file, &how),
+            None => how,
+        }
     }
 
     /// Notes that the client at `peer` has fetched something whole; `None` if its address is nobody's. It is

@@ -85,7 +85,7 @@ pub(crate) async fn serve_proxy(
             }
             received = sockets.receive(), if notes.len() < NOTES_MAX => received,
         };
-        let (request, peer) = match received {
+        let (mut request, peer) = match received {
             Ok(received) => received,
             Err(error) => {
                 is_deaf = true;
@@ -102,6 +102,11 @@ pub(crate) async fn serve_proxy(
             let interface = link.interface();
             tracing::info!(mac = %request.mac, "DHCP request not answered: {interface} {trouble}");
             continue;
+        }
+        if let Some(firmware) = request.firmware {
+            let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
+            tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
+            request.loader = choice.loader.map(|loader| loader.file().to_owned());
         }
         let decision = match peer {
             Some(_) => proxy.on_boot_request(&request),

@@ -1,15 +1,16 @@
 //! Our GRUB images, made with the address of this server inside.
 
 use bytes::Bytes;
+use model::Loader;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// File name under which a PC BIOS asks for its loader.
-pub(crate) const BIOS_FILE: &str = "bl.0";
-/// File name under which 64-bit UEFI asks for its loader.
-pub(crate) const UEFI_X64_FILE: &str = "bl.efi";
+pub(crate) const BIOS_FILE: &str = Loader::Bios.file();
+/// File name under which 64-bit UEFI asks for our own loader.
+pub(crate) const UEFI_X64_FILE: &str = Loader::Own.file();
 
 /// Modules that both images hold: with all of them inside, a loader is one transfer instead of sixteen.
 const MODULES: &[&str] = &[
@@ -120,8 +121,8 @@ impl GrubImages {
     }
 
     /// The loader of that name.
-    pub(crate) fn get(&self, file: &str) -> Option<Bytes> {
-        self.files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| bytes.clone())
+    pub(crate) fn get(&self, file: &str) -> Option<(&'static str, Bytes)> {
+        self.files.iter().find(|(name, _)| *name == file).cloned()
     }
 }
 
@@ -187,8 +188,8 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let server = Ipv4Addr::new(10, 77, 0, 1);
         let loaders = GrubImages::make(server, cache.path()).unwrap();
-        assert!(loaders.get(BIOS_FILE).unwrap().len() > 100_000);
-        let efi = loaders.get(UEFI_X64_FILE).unwrap();
+        assert!(loaders.get(BIOS_FILE).unwrap().1.len() > 100_000);
+        let (_, efi) = loaders.get(UEFI_X64_FILE).unwrap();
         assert!(efi.windows(16).any(|bytes| bytes == b"(tftp,10.77.0.1)"));
         assert!(loaders.get("other").is_none());
         std::fs::read_dir(cache.path().join("loader")).unwrap().for_each(|entry| {
@@ -198,6 +199,6 @@ mod tests {
             }
         });
         let again = GrubImages::make(server, cache.path()).unwrap();
-        assert_eq!(again.get(BIOS_FILE).unwrap(), "from the cache");
+        assert_eq!(again.get(BIOS_FILE).unwrap().1, "from the cache");
     }
 }

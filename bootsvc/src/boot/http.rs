@@ -7,7 +7,7 @@ use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
 use crate::net::places::{Limits, Places};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Either, Empty, Limited};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
@@ -15,6 +15,7 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use initcfg::Tag;
+use model::Fetch;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -92,7 +93,11 @@ fn reason(status: StatusCode) -> Option<&'static str> {
     }
 }
 
-type Reply = Response<Either<FileBody, Empty<Bytes>>>;
+type Reply = Response<Either<FileBody, Full<Bytes>>>;
+
+/// EDK2 takes a refusal without a body for one that goes on, and waits until the connection is closed: for 10 s each time that
+/// shim asks for a file that may be missing.
+const REFUSED: &str = "refused\n";
 
 async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) -> Reply {
     let path = request.uri().path();
@@ -111,11 +116,10 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
     if *request.method() == Method::HEAD && BootFiles::is_host(path) {
         return refusal(StatusCode::METHOD_NOT_ALLOWED);
     }
-    // Machines' configurations are had by TFTP only: here a running system could ask for one.
     let found = async {
         match files.host(path, peer).await {
             Some(item) => (item, true),
-            None => (files.file(path).await, false),
+            None => (files.get(path, peer, Fetch::ByFirmware).await, false),
         }
     };
     let Ok((item, is_secret)) = tokio::time::timeout(FILE_DEADLINE, found).await else {
@@ -123,7 +127,10 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
     };
     let Some(item) = item else {
         let shown: String = path.chars().take(64).collect();
-        tracing::info!(%peer, path = shown, "HTTP: no such boot file");
+        // GRUB asks for these lists although all its modules are inside of it.
+        if !path.ends_with(".lst") {
+            tracing::info!(%peer, path = shown, "HTTP: no such boot file");
+        }
         return refusal(StatusCode::NOT_FOUND);
     };
     let size = item.bytes.len();
@@ -138,9 +145,10 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
     };
     let is_part = range != (0..size);
     let body = if request.method() == Method::HEAD {
-        Either::Right(Empty::new())
+        Either::Right(Full::default())
     } else {
-        Either::Left(FileBody::new(item, range.clone(), peer, files))
+        let path = path.to_owned();
+        Either::Left(FileBody::new(item, path, range.clone(), peer, files))
     };
     let mut reply = Response::new(body);
     if is_part {
@@ -175,11 +183,12 @@ async fn take(
     }
 }
 
-/// An answer without a body.
+/// An answer that says no more than its status.
 fn refusal(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Either::Right(Empty::new()));
+    let text = if status == StatusCode::NO_CONTENT { "" } else { REFUSED };
+    let mut reply = Response::new(Either::Right(Full::from(text)));
     *reply.status_mut() = status;
-    set(&mut reply, CONTENT_LENGTH, "0");
+    set(&mut reply, CONTENT_LENGTH, &text.len().to_string());
     reply
 }
 
@@ -208,6 +217,7 @@ fn parse_range(value: &HeaderValue, size: usize) -> Result<Range<usize>, ()> {
 /// boot has reached the file's stage.
 struct FileBody {
     item: Item,
+    path: String,
     left: Range<usize>,
     is_whole: bool,
     n_bytes: usize,
@@ -217,10 +227,16 @@ struct FileBody {
 }
 
 impl FileBody {
-    fn new(item: Item, range: Range<usize>, peer: Ipv4Addr, files: BootFiles) -> Self {
+    fn new(
+        item: Item,
+        path: String,
+        range: Range<usize>,
+        peer: Ipv4Addr,
+        files: BootFiles,
+    ) -> Self {
         let is_whole = range == (0..item.bytes.len());
         let n_bytes = range.len();
-        Self { item, left: range, is_whole, n_bytes, started: Instant::now(), peer, files }
+        Self { item, path, left: range, is_whole, n_bytes, started: Instant::now(), peer, files }
     }
 }
 
@@ -261,6 +277,7 @@ impl Drop for FileBody {
         let bytes = self.item.bytes.len();
         let seconds = self.started.elapsed().as_secs_f64();
         let detail = format!("{:.1} MB by HTTP in {seconds:.1} s", bytes as f64 / 1e6);
+        let detail = self.files.detail(&self.path, detail);
         if let Some(noted) = self.files.fetched(stage, self.peer, detail) {
             tokio::spawn(noted);
         }
@@ -270,6 +287,17 @@ impl Drop for FileBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_has_a_body() {
+        let length = |reply: &Reply| {
+            let length = reply.headers()[CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+            assert_eq!(reply.body().size_hint().exact(), Some(length));
+            length
+        };
+        assert!(length(&refusal(StatusCode::NOT_FOUND)) > 0);
+        assert_eq!(length(&refusal(StatusCode::NO_CONTENT)), 0, "it is none");
+    }
 
     #[test]
     fn ranges_are_cut_to_the_file() {

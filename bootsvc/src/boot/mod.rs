@@ -12,4 +12,5 @@ pub(crate) mod link;
 pub(crate) mod other_dhcp;
 pub(crate) mod reports;
 pub(crate) mod router_solicitations;
+pub(crate) mod signed_loader;
 pub(crate) mod tftp;

@@ -3,6 +3,7 @@
 use crate::boot::doorkeeper::FilesDoorkeeper;
 use crate::boot::files::BootFiles;
 use crate::net::tftp_server::{Tftp, TftpEvent, TftpEventKind};
+use model::Fetch;
 use std::net::SocketAddrV4;
 use tftp::NotServed;
 use tokio::sync::mpsc;
@@ -23,7 +24,7 @@ pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken)
         move |path: String, peer: SocketAddrV4| {
             let files = files.clone();
             async move {
-                let item = files.get(&path, *peer.ip()).await;
+                let item = files.get(&path, *peer.ip(), Fetch::Itself).await;
                 item.map(|item| item.bytes).ok_or(NotServed::NotFound)
             }
         }
@@ -62,7 +63,7 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
                 let packets = if n_retransmits == 1 { "packet" } else { "packets" };
                 detail = format!("{detail}, {n_retransmits} {packets} sent again");
             }
-            return files.fetched(stage, *peer.ip(), detail);
+            return files.fetched(stage, *peer.ip(), files.detail(&path, detail));
         }
         TftpEventKind::GaveUp { acked_bytes } => {
             files.traffic().sent("tftp", false, acked_bytes);

@@ -9,6 +9,7 @@ pub(crate) use ours::{Ours, Server};
 
 use crate::alerts::{Way, ways};
 use crate::boot::grub_images;
+use crate::boot::signed_loader::SignedLoader;
 use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
 use crate::directory;
@@ -126,6 +127,11 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
     findings.push(match grub_images::check() {
         Ok(version) => right(format!("loaders can be made by {version}")),
         Err(error) => viewer.failed(&error),
+    });
+    findings.push(match SignedLoader::find(config.boot.signed_loader.as_deref()) {
+        Ok(signed) => right(format!("loader for PCs with Secure Boot: {}", signed.origin())),
+        Err(error) if config.boot.needs_signed_loader() => viewer.failed(&error),
+        Err(error) => Verdict::Better(error_chain(&error)),
     });
     let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
     let init = if has_ca { service::INIT_TLS } else { service::INIT };

@@ -12,12 +12,16 @@ use model::MachineName;
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use service::{Expected, Unwritable};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 
 /// With less room a database can't be opened for writing: its log begins with as much.
 const ROOM_BYTES: u64 = 64 << 10;
+
+/// So much of a kernel holds its headers.
+const KERNEL_START: u64 = 64 << 10;
 
 /// Names that are listed of many.
 const NAMED_MAX: usize = 5;
@@ -36,6 +40,7 @@ pub(super) fn all(paths: &Paths, config: &Config) -> Vec<Verdict> {
     let mut findings = unwritable(paths);
     findings.push(images(paths, expected.as_ref().ok(), viewer));
     findings.extend(damaged_images(paths));
+    findings.extend(unsigned_kernels(paths));
     findings.extend(disks(paths, expected.as_ref().ok(), viewer));
     findings.extend(expected.as_ref().ok().and_then(|expected| admins(config, expected)));
     let n_machines = match (n_machines(paths), expected) {
@@ -177,6 +182,32 @@ fn damaged_images(paths: &Paths) -> Option<Verdict> {
             "machines can't start with damaged images: {}. Mount the file system that holds them, put them back from a \
              backup, or import them again",
             troubles.join("; ")
+        ))
+    })
+}
+
+/// Newest versions with a kernel that PCs with Secure Boot can't start, if there are any.
+fn unsigned_kernels(paths: &Paths) -> Option<Verdict> {
+    let store = images::Store::look(&paths.images()).ok()?;
+    let mut newest: BTreeMap<_, u32> = BTreeMap::new();
+    for version in store.list().ok()? {
+        let number = newest.entry(version.image).or_default();
+        *number = (*number).max(version.version);
+    }
+    let is_unsigned = |(image, version): &(_, u32)| {
+        let mut start = Vec::new();
+        let file = fs::File::open(store.vmlinuz_path(image, *version));
+        let read = file.and_then(|file| file.take(KERNEL_START).read_to_end(&mut start));
+        read.is_ok() && !images::is_signed(&start)
+    };
+    let unsigned = newest.into_iter().filter(is_unsigned);
+    let names: Vec<String> =
+        unsigned.map(|(image, number)| format!("{image} version {number}")).collect();
+    (!names.is_empty()).then(|| {
+        Verdict::Better(format!(
+            "PCs with Secure Boot can't start {}: the kernel has no signature. Other PCs can; to change it, install the \
+             distribution's signed kernel in the image, and import it again",
+            listed(&names)
         ))
     })
 }

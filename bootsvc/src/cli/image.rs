@@ -131,7 +131,7 @@ pub(super) fn import_now(
     let imported = store.import(request, &stop, &mut |progress: Progress| {
         work.show(word(progress.step), progress.done_bytes, progress.total_bytes);
     });
-    let Import { version, put_back, passed_over, warnings } = match imported {
+    let Import { version, put_back, passed_over, warnings, is_signed } = match imported {
         Ok(import) => import,
         Err(error) => {
             if let ImportError::SameAsNewest { image, version } = &error {
@@ -155,6 +155,9 @@ pub(super) fn import_now(
     }
     for warning in &warnings {
         work.say(format!("warning: {warning}"));
+    }
+    if !is_signed {
+        work.say("note: its kernel has no signature, so PCs with Secure Boot can't start it");
     }
     for passed_over in &passed_over {
         work.say(format!("passed over, in search of its kernel: {passed_over}"));

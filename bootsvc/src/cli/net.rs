@@ -1,15 +1,25 @@
-//! `bootlace net …`
+//! `bootlace net`: how PCs are answered when they boot.
 
-use super::say;
-use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
-use crate::config::{Config, Mode};
-use crate::network::network;
+mod recipe;
+
+use crate::cli::output::say;
 use crate::paths::Paths;
-use clap::{Subcommand, ValueEnum};
-use std::net::Ipv4Addr;
+use crate::site::Site;
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use model::{MachineName, SecureBoot};
+use serde::Deserialize;
+use wire::{Firmware, Mac};
 
 #[derive(Subcommand)]
 pub(super) enum Net {
+    /// Show which loader a PC gets when it boots the next time, and by which rule
+    ///
+    /// Example: bootlace net why lab-07
+    Why {
+        /// The PC: a machine's name, or a MAC address
+        pc: String,
+    },
     /// Print what another DHCP server must be told so that its PCs boot from here
     ///
     /// For mode = "external", in which Bootlace answers no DHCP itself.
@@ -17,111 +27,92 @@ pub(super) enum Net {
     /// Example: bootlace net recipe kea
     Recipe {
         /// Whose configuration
-        server: Server,
+        server: recipe::Server,
     },
 }
 
-/// A DHCP server of somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Server {
-    /// dnsmasq, also on OpenWrt and Pi-hole
-    Dnsmasq,
-    /// ISC dhcpd
-    Isc,
-    /// Kea
-    Kea,
-    /// OPNsense and pfSense
-    Opnsense,
-    /// Windows Server, by PowerShell
-    Windows,
-    /// MikroTik RouterOS 7
-    Mikrotik,
+/// A PC that has asked, as far as it is printed.
+#[derive(Deserialize)]
+struct Pc {
+    firmware: Option<Firmware>,
+    #[serde(default)]
+    secure_boot: Option<SecureBoot>,
+    loader: Option<GivenLoader>,
+}
+
+#[derive(Deserialize)]
+struct GivenLoader {
+    file: Option<String>,
+    rule: String,
+}
+
+/// How a PC is found among the machines.
+#[derive(Deserialize)]
+struct Nics {
+    name: MachineName,
+    mac: Mac,
+    #[serde(default)]
+    other_macs: Vec<Mac>,
 }
 
 impl Net {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let Self::Recipe { server } = self;
-        let config = Config::load(&paths.config())?;
-        let own = network(&config)?.server;
-        say(recipe(server, own));
-        if config.network.mode != Mode::External {
-            super::note(format!(
-                "note: this server has mode = \"{}\". What is printed is for mode = \"external\"; beside another DHCP server that is \
-                 not changed, mode = \"proxy\" needs none of it",
-                config.network.mode.word()
-            ));
+        let pc = match self {
+            Self::Why { pc } => pc,
+            Self::Recipe { server } => return recipe::print(server, paths),
+        };
+        let site = Site::open(paths)?;
+        let (who, found) = match pc.parse::<Mac>() {
+            Ok(mac) => of_mac(&site, mac)?,
+            Err(_) => {
+                let name: MachineName = pc
+                    .parse()
+                    .with_context(|| format!("{pc:?} is neither a MAC address nor a name"))?;
+                (name.to_string(), site.get(&format!("/api/v1/machines/{name}"))?)
+            }
+        };
+        for line in told(&who, &found)? {
+            say(line);
         }
         Ok(())
     }
 }
 
-/// What is to be told, as comments and lines of that server.
-fn recipe(server: Server, own: Ipv4Addr) -> String {
-    let (bios, uefi) = (BIOS_FILE, UEFI_X64_FILE);
-    match server {
-        Server::Dnsmasq => format!(
-            "# /etc/dnsmasq.d/bootlace.conf\n\
-             dhcp-vendorclass=set:bootlace-pc,PXEClient\n\
-             dhcp-match=set:bootlace-uefi,option:client-arch,7\n\
-             dhcp-match=set:bootlace-uefi,option:client-arch,9\n\
-             dhcp-boot=tag:bootlace-pc,tag:!bootlace-uefi,{bios},{own},{own}\n\
-             dhcp-boot=tag:bootlace-pc,tag:bootlace-uefi,{uefi},{own},{own}"
-        ),
-        Server::Isc => format!(
-            "# /etc/dhcp/dhcpd.conf, outside of any subnet\n\
-             option bootlace-firmware code 93 = unsigned integer 16;\n\
-             class \"bootlace\" {{\n\
-             \x20 match if substring (option vendor-class-identifier, 0, 9) = \"PXEClient\";\n\
-             \x20 next-server {own};\n\
-             \x20 if option bootlace-firmware = 7 or option bootlace-firmware = 9 {{\n\
-             \x20   filename \"{uefi}\";\n\
-             \x20 }} else {{\n\
-             \x20   filename \"{bios}\";\n\
-             \x20 }}\n\
-             }}"
-        ),
-        Server::Kea => {
-            let class = |name: &str, test: &str, file: &str| {
-                format!(
-                    "  {{\n    \"name\": \"{name}\",\n    \"test\": \"substring(option[60].hex,0,9) == 'PXEClient' and {test}\",\n    \
-                     \"next-server\": \"{own}\",\n    \"boot-file-name\": \"{file}\"\n  }}"
-                )
-            };
-            let uefi_test = "(option[93].hex == 0x0007 or option[93].hex == 0x0009)";
-            format!(
-                "// kea-dhcp4.conf, in \"Dhcp4\"\n\"client-classes\": [\n{},\n{}\n]",
-                class("bootlace-uefi", uefi_test, uefi),
-                class("bootlace-bios", "option[93].hex == 0x0000", bios)
-            )
+fn of_mac(site: &Site, mac: Mac) -> anyhow::Result<(String, Pc)> {
+    let machines: Vec<serde_json::Value> = site.get("/api/v1/machines")?;
+    for machine in machines {
+        let nics: Nics = serde_json::from_value(machine.clone())?;
+        if nics.mac == mac || nics.other_macs.contains(&mac) {
+            return Ok((format!("{} ({mac})", nics.name), serde_json::from_value(machine)?));
         }
-        Server::Opnsense => format!(
-            "Services, DHCPv4 (ISC or Kea), the network of the PCs, network booting:\n\
-             \x20 Enable network booting            yes\n\
-             \x20 Next server                       {own}\n\
-             \x20 Default BIOS file name            {bios}\n\
-             \x20 x64 UEFI/EBC (64-bit) file name   {uefi}\n\
-             Where only one file can be named, choose that of your PCs."
-        ),
-        Server::Windows => format!(
-            "# PowerShell, on the DHCP server\n\
-             Add-DhcpServerv4Class -Name \"Bootlace BIOS\" -Type Vendor -Data \"PXEClient:Arch:00000\"\n\
-             Add-DhcpServerv4Class -Name \"Bootlace UEFI\" -Type Vendor -Data \"PXEClient:Arch:00007\"\n\
-             Add-DhcpServerv4Policy -Name \"Bootlace BIOS\" -Condition OR -VendorClass EQ,\"Bootlace BIOS*\"\n\
-             Add-DhcpServerv4Policy -Name \"Bootlace UEFI\" -Condition OR -VendorClass EQ,\"Bootlace UEFI*\"\n\
-             Set-DhcpServerv4OptionValue -PolicyName \"Bootlace BIOS\" -OptionId 66 -Value \"{own}\"\n\
-             Set-DhcpServerv4OptionValue -PolicyName \"Bootlace BIOS\" -OptionId 67 -Value \"{bios}\"\n\
-             Set-DhcpServerv4OptionValue -PolicyName \"Bootlace UEFI\" -OptionId 66 -Value \"{own}\"\n\
-             Set-DhcpServerv4OptionValue -PolicyName \"Bootlace UEFI\" -OptionId 67 -Value \"{uefi}\"\n\
-             # Option 60 must not be set on the server: PCs would ask it for their loader."
-        ),
-        Server::Mikrotik => format!(
-            "# RouterOS 7; SERVER is the name of the DHCP server on the network of the PCs\n\
-             /ip dhcp-server network set [find] next-server={own} boot-file-name={bios}\n\
-             /ip dhcp-server option add name=bootlace-uefi code=67 value=\"'{uefi}'\"\n\
-             /ip dhcp-server option sets add name=bootlace-uefi options=bootlace-uefi\n\
-             /ip dhcp-server matcher add name=bootlace-uefi server=SERVER code=93 value=0x0007 option-set=bootlace-uefi"
-        ),
     }
+    let strangers: Vec<serde_json::Value> = site.get("/api/v1/discovered")?;
+    match strangers.into_iter().find(|pc| pc["mac"] == mac.to_string()) {
+        Some(pc) => Ok((format!("{mac} (not adopted)"), serde_json::from_value(pc)?)),
+        None => bail!("no machine has the MAC {mac}, and no PC has asked with it"),
+    }
+}
+
+/// What is said of it, line by line.
+fn told(who: &str, pc: &Pc) -> anyhow::Result<Vec<String>> {
+    let Some(firmware) = pc.firmware else {
+        bail!(
+            "{who} has never asked for a loader: switch it on, with network boot first in its boot order"
+        );
+    };
+    let Some(loader) = &pc.loader else {
+        bail!("no boot server runs that could say so: bootlace serve");
+    };
+    let secure_boot = match (firmware, pc.secure_boot) {
+        (Firmware::Bios | Firmware::Other(_), _) => None,
+        (_, Some(state)) => Some(state.to_string()),
+        (_, None) => Some("not known: the machine says so when it boots".to_owned()),
+    };
+    let mut lines = vec![format!("{who}: {firmware}")];
+    lines.extend(secure_boot.map(|state| format!("Secure Boot: {state}")));
+    lines.push(format!("Loader:      {}", loader.file.as_deref().unwrap_or("none")));
+    lines.push(format!("Rule:        {}", loader.rule));
+    Ok(lines)
 }
 
 #[cfg(test)]
@@ -129,12 +120,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_recipe_names_this_server_and_both_loaders() {
-        for server in Server::value_variants() {
-            let text = recipe(*server, [10, 0, 5, 1].into());
-            for word in ["10.0.5.1", BIOS_FILE, UEFI_X64_FILE] {
-                assert!(text.contains(word), "{server:?} lacks {word}:\n{text}");
-            }
-        }
+    fn a_pc_s_loader_is_told_with_its_rule() {
+        let pc = |json: &str| serde_json::from_str::<Pc>(json).unwrap();
+        let asked = pc(
+            r#"{"firmware":"uefi-x64","secure_boot":"on","loader":{"file":"shimx64.efi","rule":"its Secure Boot was on"}}"#,
+        );
+        let lines = told("lab-07", &asked).unwrap();
+        let expected = [
+            "lab-07: UEFI x64",
+            "Secure Boot: on",
+            "Loader:      shimx64.efi",
+            "Rule:        its Secure Boot was on",
+        ];
+        assert_eq!(lines, expected);
+        let arm = r#"{"firmware":{"other":11},"loader":{"file":null,"rule":"there is none"}}"#;
+        assert_eq!(told("x", &pc(arm)).unwrap()[1], "Loader:      none");
+        let never = told("x", &pc(r#"{"firmware":null,"loader":null}"#)).unwrap_err().to_string();
+        assert!(never.contains("never asked"), "{never}");
     }
 }

@@ -5,7 +5,7 @@ use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
 use lettre::message::Mailbox;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -46,7 +46,7 @@ impl FromStr for Pool {
     }
 }
 
-impl fmt::Display for Pool {
+impl Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.first, self.last)
     }
@@ -69,6 +69,33 @@ pub(super) fn reserved<'de, D: serde::Deserializer<'de>>(
         }
     }
     Ok(reserved)
+}
+
+/// One of a few words.
+pub(super) fn choice<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// One of a few words for each of some NICs.
+pub(super) fn by_mac<'de, D, T>(deserializer: D) -> Result<BTreeMap<Mac, T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let mut all = BTreeMap::new();
+    for (text, word) in BTreeMap::<String, String>::deserialize(deserializer)? {
+        let wrong = |why: String| serde::de::Error::custom(why);
+        let mac: Mac = text.parse().map_err(|error| wrong(format!("{text:?} is {error}")))?;
+        let word = word.parse().map_err(|error: T::Err| wrong(error.to_string()))?;
+        if all.insert(mac, word).is_some() {
+            return Err(wrong(format!("{mac} is there twice: leave one of them out")));
+        }
+    }
+    Ok(all)
 }
 
 pub(super) fn yes() -> bool {

@@ -34,7 +34,7 @@ pub const OPT_MESSAGE_SIZE_MAX: u8 = 57;
 pub const OPT_RENEWAL_TIME: u8 = 58;
 /// When the lease is to be sought from any server (T2), in seconds.
 pub const OPT_REBINDING_TIME: u8 = 59;
-/// What the client is: `PXEClient…` is firmware.
+/// What the client is: firmware says [`PXE_CLASS`] or [`HTTP_CLASS`].
 pub const OPT_VENDOR_CLASS: u8 = 60;
 /// By what the client wants to be known.
 pub const OPT_CLIENT_ID: u8 = 61;
@@ -59,6 +59,14 @@ pub const PXE_DISCOVERY_CONTROL: u8 = 6;
 pub const PXE_BOOT_ITEM: u8 = 71;
 /// In [`OPT_IPXE`]: whether iPXE shall not wait for a proxy.
 pub const IPXE_NO_PROXY: u8 = 0xb0;
+
+/// How [`OPT_VENDOR_CLASS`] of firmware begins that fetches its loader by TFTP.
+pub const PXE_CLASS: &[u8] = b"PXEClient";
+/// How [`OPT_VENDOR_CLASS`] of firmware begins that fetches its loader by HTTP (UEFI 2.5 and later, HTTP Boot). It heeds no offer
+/// without it.
+pub const HTTP_CLASS: &[u8] = b"HTTPClient";
+/// In [`OPT_CLIENT_ARCHITECTURE`]: PC BIOS that boots by HTTP.
+pub(crate) const BIOS_HTTP: u16 = 0x14;
 
 /// One byte of nothing.
 pub const OPT_PAD: u8 = 0;

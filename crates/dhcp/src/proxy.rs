@@ -5,9 +5,9 @@
 
 use crate::message::{Fields, MessageKind, ReplyKind, RequestKind, emit};
 use crate::option_codes::{
-    IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_END, OPT_IPXE,
+    HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_END, OPT_IPXE,
     OPT_RELAY_INFORMATION, OPT_SERVER_ID, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC,
-    PXE_BOOT_ITEM, PXE_DISCOVERY_CONTROL,
+    PXE_BOOT_ITEM, PXE_CLASS, PXE_DISCOVERY_CONTROL,
 };
 use crate::options::OptionWriter;
 use crate::reply::{Destination, PXE_BOOT_FILE_AT_ONCE, Reply};
@@ -29,7 +29,7 @@ pub struct ProxyConfig {
     pub server: Ipv4Addr,
     /// Loader for PC BIOS, by TFTP from us; less than 128 bytes.
     pub bios_file: String,
-    /// Loader for 64-bit UEFI, by TFTP from us; less than 128 bytes.
+    /// Loader for 64-bit UEFI, by TFTP or by HTTP from us; less than 100 bytes.
     pub uefi_x64_file: String,
 }
 
@@ -116,30 +116,34 @@ impl Proxy {
         match self.loader(request) {
             Ok((firmware, file)) => {
                 let to = Destination::Unicast(request.client);
-                let options = self.options(request, firmware, Some(file));
-                ProxyDecision::Reply(Box::new(self.reply(
-                    request,
-                    (ReplyKind::Ack, to),
-                    Some(file),
-                    options,
-                )))
+                let options = self.options(request, firmware, Some(&file));
+                let ack = self.reply(request, (ReplyKind::Ack, to), Some(&file), options);
+                ProxyDecision::Reply(Box::new(ack))
             }
             Err(why) => ProxyDecision::Silent(why),
         }
     }
 
-    fn loader(&self, request: &Request) -> Result<(Firmware, &str), ProxySilence> {
-        match request.firmware {
-            Some(Firmware::Bios) => Ok((Firmware::Bios, &self.config.bios_file)),
-            Some(Firmware::UefiX64) => Ok((Firmware::UefiX64, &self.config.uefi_x64_file)),
-            Some(other) => Err(ProxySilence::NoLoader(other)),
-            None => Err(ProxySilence::NoFirmware),
-        }
+    /// The firmware, and its loader as it must be named to it.
+    fn loader(&self, request: &Request) -> Result<(Firmware, String), ProxySilence> {
+        let firmware = request.firmware.ok_or(ProxySilence::NoFirmware)?;
+        let usual = match firmware {
+            Firmware::Bios => &self.config.bios_file,
+            Firmware::UefiX64 | Firmware::UefiX64Http => &self.config.uefi_x64_file,
+            Firmware::Other(_) => return Err(ProxySilence::NoLoader(firmware)),
+        };
+        let file = request.loader.as_ref().unwrap_or(usual);
+        Ok(match firmware {
+            // With the address: the proxy tells of no name server.
+            Firmware::UefiX64Http => (firmware, format!("http://{}/{file}", self.config.server)),
+            _ => (firmware, file.clone()),
+        })
     }
 
-    fn offer(&self, request: &Request, (firmware, file): (Firmware, &str)) -> Reply {
+    fn offer(&self, request: &Request, (firmware, file): (Firmware, String)) -> Reply {
         // iPXE takes what is named at once on any firmware, and would ask at the other port otherwise, too.
-        let file = Some(file).filter(|_| firmware == Firmware::Bios || request.is_ipxe);
+        let at_once = firmware != Firmware::UefiX64 || request.is_ipxe;
+        let file = Some(file.as_str()).filter(|_| at_once);
         let to = match request.relay {
             relay if relay.is_unspecified() => Destination::Broadcast,
             relay => Destination::Relay(relay),
@@ -151,7 +155,8 @@ impl Proxy {
     fn options(&self, request: &Request, firmware: Firmware, file: Option<&str>) -> OptionWriter {
         let mut options = OptionWriter::default();
         options.put_addresses(OPT_SERVER_ID, &[self.config.server]);
-        options.put(OPT_VENDOR_CLASS, b"PXEClient");
+        let class = if firmware == Firmware::UefiX64Http { HTTP_CLASS } else { PXE_CLASS };
+        options.put(OPT_VENDOR_CLASS, class);
         if let Some(uuid) = request.uuid {
             options.put(OPT_CLIENT_UUID, &uuid);
         }

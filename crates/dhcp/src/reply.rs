@@ -2,16 +2,17 @@
 
 use crate::message::{Fields, MessageKind, ReplyKind, emit};
 use crate::option_codes::{
-    IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLIENT_ID, OPT_CLIENT_UUID,
-    OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_IPXE, OPT_LEASE_TIME, OPT_MESSAGE,
-    OPT_REBINDING_TIME, OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID,
-    OPT_SUBNET_MASK, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_DISCOVERY_CONTROL,
+    HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLIENT_ID,
+    OPT_CLIENT_UUID, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_IPXE, OPT_LEASE_TIME,
+    OPT_MESSAGE, OPT_REBINDING_TIME, OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER,
+    OPT_SERVER_ID, OPT_SUBNET_MASK, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC,
+    PXE_CLASS, PXE_DISCOVERY_CONTROL,
 };
 use crate::options::OptionWriter;
 use crate::request::Request;
 use crate::server::Config;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::{Firmware, Lease, Mac};
@@ -73,7 +74,7 @@ pub(crate) fn grant(
     } else {
         Destination::Frame(request.mac, address)
     };
-    let bytes = finish(config, request, kind, address, file, options);
+    let bytes = finish(config, request, kind, address, file.as_deref(), options);
     Reply { kind, bytes, to, address, lease }
 }
 
@@ -84,6 +85,7 @@ pub(crate) fn inform(config: &Config, request: &Request) -> Reply {
     options.put_addresses(OPT_BROADCAST_ADDRESS, &[config.broadcast()]);
     settings(config, request, &mut options);
     let file = boot(config, request, &mut options);
+    let file = file.as_deref();
     let bytes = finish(config, request, ReplyKind::Ack, Ipv4Addr::UNSPECIFIED, file, options);
     let to = Destination::Unicast(request.client);
     Reply { kind: ReplyKind::Ack, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None }
@@ -121,28 +123,41 @@ fn settings(config: &Config, request: &Request, options: &mut OptionWriter) {
     }
 }
 
-/// What firmware needs to fetch its loader; returns the file's name.
-fn boot<'a>(config: &'a Config, request: &Request, options: &mut OptionWriter) -> Option<&'a str> {
-    let file = match request.firmware? {
+/// What firmware needs to fetch its loader; returns what stands in the field for the file's name.
+fn boot(config: &Config, request: &Request, options: &mut OptionWriter) -> Option<String> {
+    let firmware = request.firmware?;
+    let usual = match firmware {
         Firmware::Bios => &config.bios_file,
-        Firmware::UefiX64 => &config.uefi_x64_file,
+        Firmware::UefiX64 | Firmware::UefiX64Http => &config.uefi_x64_file,
         Firmware::Other(_) => return None,
+    };
+    let file = request.loader.as_ref().unwrap_or(usual);
+    let place = match firmware {
+        // With the address: firmware asks no name server unless it is told one.
+        Firmware::UefiX64Http => format!("http://{}/{file}", config.server),
+        _ => file.clone(),
     };
     // With a NUL: some ROMs read on behind the option (and EDK2 writes one there).
     options.put(OPT_TFTP_SERVER, format!("{}\0", config.server).as_bytes());
-    options.put(OPT_BOOT_FILE, format!("{file}\0").as_bytes());
-    if request.firmware == Some(Firmware::Bios) {
-        // A BIOS ROM waits for a proxy unless it is told to boot the file. UEFI gets neither option: with a
+    options.put(OPT_BOOT_FILE, format!("{place}\0").as_bytes());
+    match firmware {
+        // A BIOS ROM waits for a proxy unless it is told to boot the file. UEFI gets neither option by PXE: with a
         // vendor class it takes the offer for a boot server's and asks port 4011 first.
-        options.put(OPT_VENDOR_CLASS, b"PXEClient");
-        options
-            .put(OPT_VENDOR_SPECIFIC, &[PXE_DISCOVERY_CONTROL, 1, PXE_BOOT_FILE_AT_ONCE, OPT_END]);
+        Firmware::Bios => {
+            options.put(OPT_VENDOR_CLASS, PXE_CLASS);
+            options.put(
+                OPT_VENDOR_SPECIFIC,
+                &[PXE_DISCOVERY_CONTROL, 1, PXE_BOOT_FILE_AT_ONCE, OPT_END],
+            );
+        }
+        Firmware::UefiX64Http => options.put(OPT_VENDOR_CLASS, HTTP_CLASS),
+        Firmware::UefiX64 | Firmware::Other(_) => {}
     }
     if request.is_ipxe {
         // It saves three seconds of waiting for a proxy.
         options.put(OPT_IPXE, &[IPXE_NO_PROXY, 1, 1]);
     }
-    Some(file)
+    Some(place)
 }
 
 fn finish(

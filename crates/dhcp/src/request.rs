@@ -2,9 +2,9 @@
 
 use crate::message::{FLAG_BROADCAST, Message, MessageKind, NotDhcp, RequestKind};
 use crate::option_codes::{
-    OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME, OPT_IPXE,
-    OPT_PARAMETER_LIST, OPT_RELAY_INFORMATION, OPT_REQUESTED_ADDRESS, OPT_SERVER_ID,
-    OPT_USER_CLASS, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_BOOT_ITEM,
+    BIOS_HTTP, HTTP_CLASS, OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME,
+    OPT_IPXE, OPT_PARAMETER_LIST, OPT_RELAY_INFORMATION, OPT_REQUESTED_ADDRESS, OPT_SERVER_ID,
+    OPT_USER_CLASS, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_BOOT_ITEM, PXE_CLASS,
 };
 use crate::options::Options;
 use alloc::string::String;
@@ -31,8 +31,11 @@ pub struct Request {
     pub wanted: Option<Ipv4Addr>,
     /// Server that it has chosen (option 54).
     pub server: Option<Ipv4Addr>,
-    /// Kind of the PXE firmware that asks; `None` if it is no firmware.
+    /// Kind of the firmware that asks, by PXE or by UEFI HTTP Boot; `None` if it is no firmware.
     pub firmware: Option<Firmware>,
+    /// Loader that it gets, below 100 bytes. Nothing of the message: whoever has the request answered may set it; `None`: the
+    /// configuration's for this firmware.
+    pub loader: Option<String>,
     /// Whether it is iPXE, which waits for a proxy unless it is told not to.
     pub is_ipxe: bool,
     /// SMBIOS UUID as sent (option 97): a type byte and 16 bytes.
@@ -86,6 +89,7 @@ impl Request {
             wanted: options.address(OPT_REQUESTED_ADDRESS).filter(is_set),
             server: options.address(OPT_SERVER_ID).filter(is_set),
             firmware: firmware(&options),
+            loader: None,
             is_ipxe: is_ipxe(&options),
             uuid: options.array(OPT_CLIENT_UUID),
             boot_item: boot_item(&options),
@@ -108,14 +112,21 @@ impl Request {
 }
 
 fn firmware(options: &Options) -> Option<Firmware> {
-    if !options.bytes(OPT_VENDOR_CLASS)?.starts_with(b"PXEClient") {
+    let class = options.bytes(OPT_VENDOR_CLASS)?;
+    let is_http = class.starts_with(HTTP_CLASS);
+    if !is_http && !class.starts_with(PXE_CLASS) {
         return None;
     }
-    // It is a list; the first that we have a loader for counts.
-    let kinds = options
-        .bytes(OPT_CLIENT_ARCHITECTURE)?
-        .chunks_exact(2)
-        .map(|pair| Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])));
+    // It is a list; the first that we have a loader for counts. How it is fetched, the class says.
+    let kinds =
+        options.bytes(OPT_CLIENT_ARCHITECTURE)?.chunks_exact(2).map(
+            |pair| match Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])) {
+                kind if kind.is_uefi_x64() && is_http => Firmware::UefiX64Http,
+                kind if kind.is_uefi_x64() => Firmware::UefiX64,
+                Firmware::Bios if is_http => Firmware::Other(BIOS_HTTP),
+                kind => kind,
+            },
+        );
     kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())
 }
 

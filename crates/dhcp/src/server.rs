@@ -41,7 +41,7 @@ pub struct Config {
     pub lease_seconds: u32,
     /// Loader for PC BIOS, by TFTP from us; less than 128 bytes.
     pub bios_file: String,
-    /// Loader for 64-bit UEFI, by TFTP from us; less than 128 bytes.
+    /// Loader for 64-bit UEFI, by TFTP or by HTTP from us; less than 100 bytes.
     pub uefi_x64_file: String,
 }
 

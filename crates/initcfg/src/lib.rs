@@ -21,6 +21,7 @@ mod ram;
 mod report;
 mod rescue;
 mod root_kind;
+mod secure_boot;
 mod stage;
 mod token;
 mod word;
@@ -47,6 +48,7 @@ pub use rescue::{
     NotAPassword, RESCUE_ARCHIVE_PATH, RESCUE_BUSYBOX, RESCUE_BUSYBOX_MAX, RescuePassword,
 };
 pub use root_kind::RootKind;
+pub use secure_boot::SecureBoot;
 pub use stage::Stage;
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 pub use word::{LineError, Word};

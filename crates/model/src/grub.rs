@@ -14,6 +14,9 @@ use wire::{Firmware, Mac};
 /// The first file that GRUB asks for, by TFTP.
 pub const ENTRY_PATH: &str = "/grub/grub.cfg";
 
+/// What a signed GRUB asks for before that, in the folder of its modules. It is the same file.
+pub const SIGNED_ENTRY_PATH: &str = "/grub/x86_64-efi/grub.cfg";
+
 /// The file that is rendered for the machine that asks, by TFTP.
 pub const MACHINE_PATH: &str = "/grub/machine.cfg";
 
@@ -54,13 +57,33 @@ impl LoaderClaim {
     }
 }
 
-/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Needs the GRUB modules `echo`, `sleep`, `test`,
-/// `configfile`, `serial` and `terminal`. Messages go to the serial port too, where there is one.
-pub fn entry_cfg(server: Ipv4Addr, says_who: bool) -> String {
+/// How GRUB fetches files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// By its own TFTP, and its own HTTP if it has it.
+    Itself,
+    /// By the firmware's HTTP, as signed GRUBs that were started by UEFI HTTP Boot do. There is no TFTP then: GRUB 2.12 crashes
+    /// if it is asked for a file by that.
+    ByFirmware,
+}
+
+impl Fetch {
+    const fn protocol(self) -> &'static str {
+        match self {
+            Self::Itself => "tftp",
+            Self::ByFirmware => "http",
+        }
+    }
+}
+
+/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Needs the GRUB modules `echo`, `sleep`, `test` and `configfile`; without `serial` and `terminal` there is
+/// no text on the serial port, where all messages go otherwise, too, if there is one.
+pub fn entry_cfg(server: Ipv4Addr, fetch: Fetch, says_who: bool) -> String {
+    let protocol = fetch.protocol();
     let pc = "$grub_cpu-$grub_platform/$net_default_mac";
     let (start, machine) = match says_who {
         true => (
-            alloc::format!("source (tftp,{server}){CLAIM_FOLDER}start/{pc}\n"),
+            alloc::format!("source ({protocol},{server}){CLAIM_FOLDER}start/{pc}\n"),
             alloc::format!("{CLAIM_FOLDER}machine/{pc}"),
         ),
         false => (String::new(), MACHINE_PATH.into()),
@@ -70,7 +93,7 @@ pub fn entry_cfg(server: Ipv4Addr, says_who: bool) -> String {
          set pager=0\n\
          if serial --unit=0 --speed=115200; then terminal_output --append serial; fi\n\
          {start}while [ 1 = 1 ]; do\n\
-         \x20 if ! source (tftp,{server}){machine}; then\n\
+         \x20 if ! source ({protocol},{server}){machine}; then\n\
          \x20   echo 'Bootlace: the boot server {server} does not answer. Asking again.'\n\
          \x20   sleep 5\n\
          \x20 fi\n\
@@ -80,7 +103,7 @@ pub fn entry_cfg(server: Ipv4Addr, says_who: bool) -> String {
 
 /// What [`MACHINE_PATH`] holds for one machine. The server's address is written out everywhere:
 /// GRUB's own idea of it is another DHCP server's in some networks.
-pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
+pub fn grub_cfg(plan: &Plan, network: &Network, fetch: Fetch) -> String {
     let server = network.server;
     match plan {
         Plan::Boot(plan) => {
@@ -97,6 +120,21 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
                 plan.config.boot
             );
             let mut text = alloc::format!("echo {}\n", quote(&title));
+            let rescue = |protocol: &str| match plan.has_rescue {
+                true => alloc::format!(" ({protocol},{server}){RESCUE_ARCHIVE_PATH}"),
+                false => String::new(),
+            };
+            let (by_http, by_tftp) = (rescue("http"), rescue("tftp"));
+            if fetch == Fetch::ByFirmware {
+                // It asks for the length first, which nobody gets told of a host segment: init fetches that itself.
+                let _ = write!(
+                    text,
+                    "linux (http,{server}){kernel}{arguments}\n\
+                     initrd (http,{server}){initrd}{by_http}\n"
+                );
+                text.push_str(&end());
+                return text;
+            }
             let _ = write!(
                 text,
                 "if ! linux (http,{server}){kernel}{arguments}; then\n\
@@ -107,11 +145,6 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
             // A machine starts without its host segment, too: its init asks for it again. By TFTP it is not to be had,
             // since anybody can ask for a file by TFTP in the machine's name.
             let host = plan.host_path();
-            let rescue = |protocol: &str| match plan.has_rescue {
-                true => alloc::format!(" ({protocol},{server}){RESCUE_ARCHIVE_PATH}"),
-                false => String::new(),
-            };
-            let (by_http, by_tftp) = (rescue("http"), rescue("tftp"));
             let _ = write!(
                 text,
                 "if ! initrd (http,{server}){initrd} (http,{server}){host}{by_http}; then\n\
@@ -119,9 +152,7 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
                  \x20 initrd (tftp,{server}){initrd}{by_tftp}\n\
                  fi\n"
             );
-            text.push_str("boot\n");
-            text.push_str("echo 'Bootlace: the kernel could not be started. Asking again.'\n");
-            let _ = writeln!(text, "sleep {ASK_AGAIN_SECONDS}");
+            text.push_str(&end());
             text
         }
         Plan::Wait(why) => {
@@ -134,6 +165,15 @@ pub fn grub_cfg(plan: &Plan, network: &Network) -> String {
             )
         }
     }
+}
+
+/// Starts what was loaded. The kernel of another distribution than the signed loader's is refused here, too.
+fn end() -> String {
+    alloc::format!(
+        "boot\n\
+         echo 'Bootlace: the kernel could not be started. Asking again.'\n\
+         sleep {ASK_AGAIN_SECONDS}\n"
+    )
 }
 
 /// Quotes a text as one word of GRUB's script language (GRUB manual, "Quoting").
@@ -162,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_machine_that_boots_tries_http_then_tftp() {
-        let text = grub_cfg(&plan(&site(), &network(), MAC, ADDRESS, 42), &network());
+        let text =
+            grub_cfg(&plan(&site(), &network(), MAC, ADDRESS, 42), &network(), Fetch::Itself);
         let expected = "\
 echo 'Bootlace: lab-07 starts debian-12 version 2 (boot 42)'
 if ! linux (http,10.77.0.1)/boot/debian-12/2/vmlinuz console=ttyS0 quiet panic=30 \
@@ -186,7 +227,7 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
     fn a_rescue_shell_follows_all_that_a_machine_gets() {
         let Plan::Boot(mut boot) = plan(&site(), &network(), MAC, ADDRESS, 42) else { panic!() };
         boot.has_rescue = true;
-        let text = grub_cfg(&Plan::Boot(boot), &network());
+        let text = grub_cfg(&Plan::Boot(boot), &network(), Fetch::Itself);
         for end in [
             "(http,10.77.0.1)/boot/host/42 (http,10.77.0.1)/boot/rescue; then\n",
             "(tftp,10.77.0.1)/boot/debian-12/2/initrd (tftp,10.77.0.1)/boot/rescue\nfi\n",
@@ -196,22 +237,35 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
     }
 
     #[test]
+    fn a_grub_that_fetches_by_the_firmware_is_told_of_http_only() {
+        let plan = plan(&site(), &network(), MAC, ADDRESS, 42);
+        let text = grub_cfg(&plan, &network(), Fetch::ByFirmware);
+        assert!(text.contains("\nlinux (http,10.77.0.1)/boot/debian-12/2/vmlinuz "), "{text}");
+        assert!(
+            text.contains("\ninitrd (http,10.77.0.1)/boot/debian-12/2/initrd\nboot\n"),
+            "{text}"
+        );
+        assert!(!text.contains("tftp"), "{text}");
+    }
+
+    #[test]
     fn no_text_breaks_out_of_its_quotes() {
         let trouble = Waiting::NotReady("'; reboot; echo \n'".into());
-        let text = grub_cfg(&Plan::Wait(trouble), &network());
+        let text = grub_cfg(&Plan::Wait(trouble), &network(), Fetch::Itself);
         assert!(text.contains(r"'Bootlace: '\''; reboot; echo  '\'''"), "{text}");
         assert_eq!(text.lines().count(), 4, "{text}");
     }
 
     #[test]
     fn the_loop_names_the_server_itself() {
-        let text = entry_cfg(network().server, false);
-        assert!(text.contains("source (tftp,10.77.0.1)/grub/machine.cfg"), "{text}");
+        let entry = |fetch| entry_cfg(network().server, fetch, false);
+        assert!(entry(Fetch::Itself).contains("source (tftp,10.77.0.1)/grub/machine.cfg"));
+        assert!(entry(Fetch::ByFirmware).contains("source (http,10.77.0.1)/grub/machine.cfg"));
     }
 
     #[test]
     fn a_pc_whose_address_is_another_server_s_says_who_it_is() {
-        let text = entry_cfg(network().server, true);
+        let text = entry_cfg(network().server, Fetch::Itself, true);
         let asks = text.lines().filter_map(|line| {
             let (_, path) = line.split_once("(tftp,10.77.0.1)")?;
             let path =

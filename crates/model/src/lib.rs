@@ -16,6 +16,7 @@ mod grub;
 mod identity;
 mod image;
 mod kernel_args;
+mod loader;
 mod machine;
 mod names;
 mod note;
@@ -39,14 +40,20 @@ pub use export::{
     StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{ENTRY_PATH, LoaderClaim, MACHINE_PATH, entry_cfg, grub_cfg};
+pub use grub::{
+    ENTRY_PATH, Fetch, LoaderClaim, MACHINE_PATH, SIGNED_ENTRY_PATH, entry_cfg, grub_cfg,
+};
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,
-    RootKind, RootUrl, SECRET_SUFFIX, Stage, iscsi_initiator,
+    RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,
 };
 pub use kernel_args::KernelArgs;
+pub use loader::{
+    Asker, Loader, LoaderChoice, LoaderRule, SHIM_FILE, SIGNED_GRUB_FILE, SignedLoader,
+    choose_loader, last_loader_file, loader_detail,
+};
 pub use machine::{Machine, ShelfSlot};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
 pub use note::{NOTE_MAX, does_something, is_note, one_line};

@@ -15,6 +15,7 @@ pub mod incoming;
 mod initrds;
 pub mod jobs;
 mod live;
+mod loader;
 mod options;
 mod passwords;
 mod people;
@@ -40,9 +41,10 @@ pub use crate::live::{
     Alert, AlertCount, AlertItem, Certificate, FindingCount, Life, Refusals, StageTimes, Traffic,
     Transfers,
 };
+pub use crate::loader::GivenLoader;
 pub use crate::options::{
     AlertOptions, Channel, Directory, DirectoryAnswer, DirectoryAsked, DirectoryGroup,
-    DirectoryOptions, DirectoryTrouble, INIT, INIT_TLS, Options, find_init,
+    DirectoryOptions, DirectoryTrouble, INIT, INIT_TLS, LoaderRules, Options, find_init,
 };
 pub use crate::passwords::check as check_password;
 pub use crate::people::{

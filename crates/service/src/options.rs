@@ -2,11 +2,13 @@
 
 use crate::clock::Clock;
 use crate::commands::Commands;
-use model::{Level, Network, Role, Rooms, UserName};
+use model::{Level, Network, Role, Rooms, SignedLoader, UserName};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use wire::Mac;
 
 /// What [`crate::Service::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Options {
     pub rescue_busybox: Option<PathBuf>,
     /// The boot network; `None` in processes that serve no machine.
     pub network: Option<Network>,
+    /// Which PCs get which loader.
+    pub loader_rules: LoaderRules,
     /// Of what alerts are sent, and how.
     pub alerts: AlertOptions,
     /// Who is let in beside those who have an account here; `None`: nobody.
@@ -71,6 +75,7 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            loader_rules: LoaderRules::default(),
             alerts: AlertOptions::default(),
             directory: None,
             commands: Commands::of(root),
@@ -84,6 +89,17 @@ impl Options {
         let init = find_init(if nbd_ca.is_some() { INIT_TLS } else { INIT });
         Self { init, nbd_ca, ..self }
     }
+}
+
+/// What the site says about loaders, and which there are.
+#[derive(Clone, Debug, Default)]
+pub struct LoaderRules {
+    /// For all PCs.
+    pub site: SignedLoader,
+    /// For single ones.
+    pub of: BTreeMap<Mac, SignedLoader>,
+    /// Whether the signed loader starts by HTTP, too; `None`: there is none.
+    pub signed: Option<bool>,
 }
 
 /// A directory that knows people, such as one that speaks LDAP, and what its groups may do here.

@@ -62,12 +62,13 @@ const FOLDERS_LEFT_OUT: [&str; 5] = [
 ];
 
 /// Modules that are always taken when the kernel has them, and what for.
-pub(super) const WANTED: [(&str, &str); 5] = [
+pub(super) const WANTED: [(&str, &str); 6] = [
     ("af_packet", "packet sockets"),
     ("overlay", "read-only root file systems"),
     ("crc32c_generic", "checksums of file systems"),
     ("crc32c_intel", "checksums of file systems"),
     ("efi_pstore", "kernel messages after a crash"),
+    ("efivarfs", "whether Secure Boot is on"),
 ];
 
 /// A module that initrds for known hardware leave out, and what for: few networks have VLANs.

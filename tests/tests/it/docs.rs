@@ -29,6 +29,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("tutorial.md", "ip ", "the lab's LAN is made so"),
     ("tutorial.md", "bootlace setup", "setup::"),
     ("tutorial.md", "bootlace machine power", "it needs a PC that runs; boot::"),
+    ("secure-boot.md", "apt-get", "cargo xtask setup installs them"),
     ("air-gap.md", "sh collect.sh", "it needs the Internet, and a disk"),
     ("air-gap.md", "cat > /etc/apt", "it would change the host"),
     ("air-gap.md", "deb [", "it is of that file"),

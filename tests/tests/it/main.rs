@@ -39,6 +39,7 @@ mod restarted;
 mod restored;
 mod sanboot;
 mod second_nic;
+mod secure_boot;
 mod segment;
 mod setup;
 mod terminal;

@@ -65,7 +65,7 @@ const ROOMS: &[&[&str]] = &[
     &["store", "live", "passwords"],
     &["initrds"],
     &["service"],
-    &["people"],
+    &["loader", "people"],
     &["boot", "fleet"],
 ];
 

@@ -71,6 +71,18 @@ fn a_uefi_pc_is_sent_to_the_boot_server_s_port_and_told_its_loader_there() {
 }
 
 #[test]
+fn a_uefi_pc_that_boots_by_http_is_told_an_address_at_once_and_each_the_loader_that_was_chosen() {
+    let discover = message(Discover, 1)
+        .with(OPT_CLIENT_ARCHITECTURE, &[0, 16])
+        .with(OPT_VENDOR_CLASS, b"HTTPClient:Arch:00016:UNDI:003001");
+    let offer = told(proxy().on_request(&request(&discover)));
+    assert_eq!(option(&offer, OPT_VENDOR_CLASS).unwrap(), b"HTTPClient");
+    assert_eq!(option(&offer, OPT_BOOT_FILE).unwrap(), b"http://10.77.0.1/bl.efi\0");
+    let chosen = Request { loader: Some("shim.efi".to_owned()), ..request(&discover) };
+    assert_eq!(file(&told(proxy().on_request(&chosen))), "http://10.77.0.1/shim.efi");
+}
+
+#[test]
 fn who_is_no_firmware_is_the_other_server_s() {
     let discover = message(Discover, 1);
     let silent = proxy().on_request(&request(&discover));

@@ -1,6 +1,6 @@
 //! What the machine is made of, for the boot server: it makes a smaller initrd of it.
 
-use super::http;
+use super::{http, secure_boot};
 use crate::boot_server::token::TokenCell;
 use crate::modules::coldplug;
 use initcfg::{HARDWARE_MAX, HARDWARE_PATH};
@@ -25,9 +25,12 @@ pub(crate) fn finish(is_done: &Receiver<()>, limit: Duration) {
     let _ = is_done.recv_timeout(limit);
 }
 
-/// All hardware names, sorted, one a line, at most [`HARDWARE_MAX`] bytes.
+/// All hardware names, sorted, one a line, at most [`HARDWARE_MAX`] bytes; and whether Secure Boot is on.
 fn list() -> String {
     let mut names = BTreeSet::new();
+    if let Some(state) = secure_boot::state() {
+        names.insert(state.hardware_name().to_owned());
+    }
     coldplug::for_each_alias(&mut |alias| {
         if !alias.is_empty() {
             names.insert(alias.to_owned());

@@ -5,4 +5,5 @@ pub(crate) mod host_segment;
 mod http;
 pub(crate) mod kernel_log;
 pub(crate) mod reporter;
+mod secure_boot;
 pub(crate) mod token;

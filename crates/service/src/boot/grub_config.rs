@@ -7,8 +7,8 @@ use crate::service::Service;
 use crate::storage_client;
 use crate::store::{LastBoot, View};
 use model::{
-    BootId, BootPlan, ExportOrder, ExportSpec, ImageName, Machine, MachineName, Network, Plan,
-    RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
+    BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, Machine, MachineName,
+    Network, Plan, RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -32,6 +32,18 @@ impl Service {
     /// Whatever is wrong, the text shows it on the PC's screen and lets it ask again. Waits for the
     /// storage server, at most 5 seconds.
     pub async fn loader_config(&self, address: Ipv4Addr) -> LoaderConfig {
+        self.loader_config_for(address, Fetch::Itself).await
+    }
+
+    /// The same by HTTP, for a PC that was started by UEFI HTTP Boot and is in its loader: nobody else asks for it that way.
+    pub async fn loader_config_by_http(&self, address: Ipv4Addr) -> Option<LoaderConfig> {
+        let boot = self.boot_of(self.owner_of(address)?)?;
+        let is_in_loader = boot.stages.iter().all(|event| event.stage < Stage::Start);
+        let may = is_in_loader && boot.firmware == Firmware::UefiX64Http;
+        if may { Some(self.loader_config_for(address, Fetch::ByFirmware).await) } else { None }
+    }
+
+    async fn loader_config_for(&self, address: Ipv4Addr, fetch: Fetch) -> LoaderConfig {
         let Some(network) = &self.options().network else {
             let why = "this boot server has no boot network: set [network] in bootlace.toml";
             return LoaderConfig {
@@ -70,11 +82,17 @@ impl Service {
             (Some(mac), None) => self.waits().clear(mac),
             (None, _) => {}
         }
-        LoaderConfig { text: grub_cfg(&plan, network), mac, boot, waiting }
+        LoaderConfig { text: grub_cfg(&plan, network, fetch), mac, boot, waiting }
     }
 
     /// What is shown to a PC at this address that says that it has another NIC than is seen there.
-    pub fn loader_is_mistaken(&self, address: Ipv4Addr, says: Mac, link: Link) -> String {
+    pub fn loader_is_mistaken(
+        &self,
+        address: Ipv4Addr,
+        says: Mac,
+        link: Link,
+        fetch: Fetch,
+    ) -> String {
         let is_not = match link {
             Link::Neighbour(mac) => format!("{mac} answers"),
             Link::Silent | Link::Routed => "nobody answers".to_owned(),
@@ -84,7 +102,7 @@ impl Service {
         );
         tracing::warn!(%address, mac = %says, why, "refused");
         match &self.options().network {
-            Some(network) => grub_cfg(&Plan::Wait(Waiting::NotReady(why)), network),
+            Some(network) => grub_cfg(&Plan::Wait(Waiting::NotReady(why)), network, fetch),
             None => String::new(),
         }
     }

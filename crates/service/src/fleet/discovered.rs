@@ -1,6 +1,7 @@
 //! PCs that ask and are no machines, and which of them are probably another NIC of one.
 
 use crate::live::Life;
+use crate::loader::GivenLoader;
 use crate::service::Service;
 use crate::store::View;
 use model::{Machine, MachineName, Seen, is_real_uuid};
@@ -15,6 +16,8 @@ pub struct Discovered {
     /// The machine of which it is probably another NIC: that one, and no other, has sent the same SMBIOS UUID. It proves
     /// nothing, since anybody can send any, and makers give many boards the same.
     pub probable_machine: Option<MachineName>,
+    /// The loader that it gets when it asks the next time; `None`: no boot server says so.
+    pub loader: Option<GivenLoader>,
 }
 
 /// Who has a UUID.
@@ -47,7 +50,8 @@ impl Service {
                 if let Some(wait) = self.waits().get(seen.mac, now.moment) {
                     seen.last_unix = seen.last_unix.max(now.unix_ms_at(wait.at) / 1000);
                 }
-                Discovered { seen, probable_machine }
+                let loader = self.given_loader(&view, seen.mac, seen.firmware);
+                Discovered { seen, probable_machine, loader }
             })
             .collect();
         all.sort_by_key(|it| (std::cmp::Reverse(it.seen.last_unix), it.seen.mac));

@@ -1,7 +1,10 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
 use crate::live::Life;
-use model::{Boot, ExportStatus, RootKind, Stage, StageEvent};
+use model::{
+    Boot, ExportStatus, Loader, RootKind, SHIM_FILE, SIGNED_GRUB_FILE, Stage, StageEvent,
+    last_loader_file,
+};
 use std::fmt;
 
 /// A stage that takes longer hangs. Files and drivers take seconds on any hardware; a slow network
@@ -210,7 +213,7 @@ pub fn machine_state(
                     format!(
                         "It got as far as “{}”, and “{next}” did not follow: {}.",
                         stage.title(),
-                        remedy(stage)
+                        refused_loader(last).unwrap_or_else(|| remedy(stage))
                     ),
                 );
             }
@@ -263,6 +266,28 @@ fn next_title(boot: &Boot, stage: Stage) -> &'static str {
         .into_iter()
         .find(|next| *next > stage && !reached(next))
         .map_or("nothing", Stage::title)
+}
+
+/// What helps when firmware has fetched the whole of a loader for UEFI, and nothing came of it.
+fn refused_loader(last: &StageEvent) -> Option<&'static str> {
+    if last.stage != Stage::Loader {
+        return None;
+    }
+    Some(match last_loader_file(&last.detail)? {
+        file if file == Loader::Own.file() => {
+            "probably its Secure Boot has refused that loader (“Access Denied” on its screen): the next time it gets the signed one, if \
+             the server has it and the settings allow it (bootlace check); or switch Secure Boot off"
+        }
+        SHIM_FILE => {
+            "probably its Secure Boot has refused the signed loader (“Access Denied” on its screen): its firmware setup must allow the \
+             “Microsoft 3rd Party UEFI CA”; or switch Secure Boot off"
+        }
+        SIGNED_GRUB_FILE => {
+            "the signed GRUB was refused by shim, as an old one is (“Verification failed” or “SBAT” on its screen), or it can't reach \
+             the boot server: update grub-efi-amd64-signed and shim-signed on the server, and start the boot server again"
+        }
+        _ => return None,
+    })
 }
 
 /// What usually helps when nothing follows a stage.
@@ -364,6 +389,22 @@ mod tests {
         assert!(third.sentence.starts_with("3 boots in a row: "), "{}", third.sentence);
         assert!(state(2, Stage::Loader).sentence.starts_with("2 boots in a row: "));
         assert_eq!(state(2, Stage::Start).word, StateWord::Starting, "it has spoken");
+    }
+
+    #[test]
+    fn firmware_that_refuses_a_loader_is_named() {
+        for (file, says) in [
+            ("bl.efi", "Secure Boot has refused that loader"),
+            ("shimx64.efi", "“Microsoft 3rd Party UEFI CA”"),
+            ("grubx64.efi", "refused by shim"),
+            ("bl.0", "the loader has no network"),
+        ] {
+            let mut boot = boot(&[(Stage::Dhcp, 0), (Stage::Loader, 1000)]);
+            boot.stages[1].detail = model::loader_detail(file, "0.8 MB by TFTP in 0.1 s");
+            let state = machine_state(Some(&boot), None, None, Life::Unknown, 0, 70_000);
+            assert_eq!(state.word, StateWord::Stuck);
+            assert!(state.sentence.contains(says), "{file}: {}", state.sentence);
+        }
     }
 
     #[test]

@@ -4,11 +4,12 @@ use super::machine_state::{MachineState, StateWord, machine_state};
 use super::rescue::Rescue;
 use crate::error::Error;
 use crate::live::Life;
+use crate::loader::{GivenLoader, secure_boot};
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, Site, Stage,
-    WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, SecureBoot, Site,
+    Stage, WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -33,6 +34,10 @@ pub struct MachineView {
     pub uuid: Option<String>,
     /// Its firmware, once it has asked.
     pub firmware: Option<Firmware>,
+    /// Whether its firmware starts only what is signed, as it said in its last boot that came so far.
+    pub secure_boot: Option<SecureBoot>,
+    /// The loader that it gets at its next boot; `None` if it never asked, or no boot server says so.
+    pub loader: Option<GivenLoader>,
     /// A later boot that began in its name, and has not shown that it is the machine's.
     pub candidate: Option<Boot>,
     /// The machine was heard in its own boot since that one began: it is another PC with its MAC address, or somebody who
@@ -168,16 +173,17 @@ impl Service {
                     // It needs nobody any more.
                     state.word = StateWord::Loading;
                 }
+                let firmware = boot.as_ref().map(|boot| boot.firmware);
+                let firmware = firmware.or(seen.map(|seen| seen.firmware));
                 MachineView {
                     machine: machine.clone(),
                     state,
                     address: [nic].into_iter().chain(machine.macs()).find_map(address),
                     nics: machine.macs().map(|mac| Nic { mac, address: address(mac) }).collect(),
                     uuid: seen.and_then(|seen| seen.uuid.clone()),
-                    firmware: boot
-                        .as_ref()
-                        .map(|boot| boot.firmware)
-                        .or(seen.map(|seen| seen.firmware)),
+                    firmware,
+                    secure_boot: secure_boot(&view, nic),
+                    loader: firmware.and_then(|firmware| self.given_loader(&view, nic, firmware)),
                     is_proven: last.is_some_and(|last| last.proof.is_given),
                     power: last.and_then(|last| last.order.clone()),
                     rescue: rescue(&view, machine),

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::service::Service;
-use model::{MachineName, Network, Plan, grub_cfg, plan};
+use model::{Fetch, MachineName, Network, Plan, grub_cfg, plan};
 use std::net::Ipv4Addr;
 use wire::Mac;
 
@@ -47,6 +47,6 @@ impl Service {
             },
             wait @ Plan::Wait(_) => wait,
         };
-        grub_cfg(&plan, network)
+        grub_cfg(&plan, network, Fetch::Itself)
     }
 }

@@ -389,6 +389,10 @@ impl Transaction<'_> {
             None => self.last_id(&[mac])?,
         };
         let Some(id) = id else { return Ok(None) };
+        if event.stage == Stage::Loader && self.add_loader(id, event)? {
+            self.touch(Part::Boot(mac));
+            return Ok(Some(id));
+        }
         let n_rows = self
             .sql()
             .prepare_cached(
@@ -401,6 +405,17 @@ impl Transaction<'_> {
         }
         self.touch(Part::Boot(mac));
         Ok(Some(id))
+    }
+
+    /// A boot that has fetched a loader fetched another file of one: shim loads GRUB, and firmware that refuses one file may
+    /// be given another. Whether that is new.
+    fn add_loader(&self, id: BootId, event: &StageEvent) -> rusqlite::Result<bool> {
+        let Some(file) = model::last_loader_file(&event.detail) else { return Ok(false) };
+        let add = "UPDATE boot_stage SET detail = detail || '; ' || ?2, at_unix_ms = ?3 \
+                   WHERE boot = ?1 AND stage = 'loader' AND instr(detail, ?4 || ', ') = 0 AND NOT EXISTS \
+                   (SELECT 1 FROM boot_stage WHERE boot = ?1 AND stage NOT IN ('dhcp', 'loader'))";
+        let values = params![id, event.detail, event.at_unix_ms, file];
+        Ok(self.sql().prepare_cached(add)?.execute(values)? > 0)
     }
 }
 

@@ -5,7 +5,7 @@ use super::row::parse;
 use super::schema;
 use super::transaction::{Part, Transaction};
 use crate::error::{Error, io_error};
-use model::BootId;
+use model::{BootId, SecureBoot};
 use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
 use std::fs;
 use std::io;
@@ -46,6 +46,17 @@ impl Hardware {
     /// What decides which drivers an initrd needs; not the mouse that is plugged in today.
     pub(crate) fn fitting(&self) -> impl Iterator<Item = &str> {
         self.modaliases.iter().map(String::as_str).filter(|name| decides(name))
+    }
+
+    /// Names of devices.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        let names = self.modaliases.iter().map(String::as_str);
+        names.filter(|name| SecureBoot::of_hardware_name(name).is_none())
+    }
+
+    /// Whether its firmware starts only what is signed, if it said.
+    pub fn secure_boot(&self) -> Option<SecureBoot> {
+        self.modaliases.iter().find_map(|name| SecureBoot::of_hardware_name(name))
     }
 
     /// Names the initrd for this hardware: the same for all machines that are alike.

@@ -1,6 +1,8 @@
 //! What a machine gets that boots.
 
 use super::*;
+use crate::LoaderRules;
+use model::LoaderRule;
 
 #[tokio::test]
 async fn a_pc_from_its_first_packet_to_its_root_disk() {
@@ -261,4 +263,58 @@ async fn boots_whose_kernels_say_nothing_are_counted_in_a_row() {
     assert_eq!(state(&service).word, StateWord::Failed);
     reached(&service, Stage::Start).await;
     assert_eq!(state(&service).word, StateWord::Starting);
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_pc_decides_its_loader() {
+    let folder = tempfile::tempdir().unwrap();
+    let loader_rules = LoaderRules { signed: Some(false), ..LoaderRules::default() };
+    let service = Service::open(Options { loader_rules, ..options(folder.path()) }).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    adopt(&service, MAC, "lab-07".parse().unwrap(), None).await.unwrap();
+    let given = || service.choose_loader(MAC, Firmware::UefiX64, false);
+    assert_eq!(given().rule, LoaderRule::Unknown);
+
+    // Its firmware refuses ours.
+    service.boot_started(MAC, Firmware::UefiX64).await.unwrap();
+    let fetched = |file: &str| {
+        let detail = model::loader_detail(file, "0.8 MB by TFTP in 0.1 s");
+        service.stage(MAC, None, NewStage::noticed(Stage::Loader, detail))
+    };
+    assert!(fetched("bl.efi").await.unwrap());
+    assert_eq!(given().rule, LoaderRule::RefusedOwn);
+    // In the same power-on it takes the other.
+    for (file, is_new) in [("shimx64.efi", true), ("grubx64.efi", true), ("shimx64.efi", false)] {
+        assert_eq!(fetched(file).await.unwrap(), is_new, "{file}");
+    }
+    let boot = service.boot_of(MAC).unwrap();
+    let files: Vec<_> = boot.stages.last().unwrap().detail.split("; ").collect();
+    assert_eq!((boot.stages.len(), files.len()), (1, 3), "{files:?}");
+    assert_eq!(given().rule, LoaderRule::Unknown);
+
+    // Its init tells.
+    for (told, rule) in [("on", LoaderRule::IsOn), ("off", LoaderRule::IsOff)] {
+        let list = format!("pci:v00008086d0000100E\nuefi:secure-boot-{told}\n");
+        assert!(service.keep_hardware(MAC, boot.id, list.as_bytes()).await.unwrap());
+        assert_eq!(given().rule, rule);
+        let view = service.machine(&"lab-07".parse().unwrap()).unwrap();
+        assert_eq!(view.loader.unwrap().rule, rule.to_string());
+        assert_eq!(view.secure_boot.unwrap().to_string(), told);
+    }
+    let by_http = service.choose_loader(MAC, Firmware::UefiX64Http, false);
+    assert_eq!(by_http.rule, LoaderRule::SignedNeedsPxe);
+}
+
+#[tokio::test]
+async fn a_configuration_is_had_by_http_in_a_loader_that_came_by_http_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(options(folder.path())).unwrap();
+    lease(&service, MAC, ADDRESS).await;
+    let by_http = || service.loader_config_by_http(ADDRESS);
+    assert!(by_http().await.is_none());
+    service.boot_started(MAC, Firmware::UefiX64Http).await.unwrap();
+    let waiting = by_http().await.unwrap().waiting.unwrap();
+    assert!(waiting.contains("is not in the machine list"), "{waiting}");
+    reached(&service, Stage::Start).await;
+    assert!(by_http().await.is_none(), "any program of its system could ask");
 }

@@ -76,6 +76,7 @@ struct MachinePage {
     address: String,
     uuid: String,
     firmware: String,
+    secure_boot: Option<String>,
     shelf_slot: String,
     image: String,
     /// From where it has its image, its root and its write mode, if others say them.
@@ -197,6 +198,7 @@ pub(super) async fn page(
         uuid: view.uuid.clone().unwrap_or_else(|| "not sent".to_owned()),
         address: view.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string()),
         firmware: text::firmware(view.firmware),
+        secure_boot: view.secure_boot.map(|state| state.to_string()),
         shelf_slot: machine.shelf_slot.to_string(),
         image: chosen_image(&view),
         image_from: inherited_from(machine, Setting::Image),
@@ -269,7 +271,7 @@ fn nics(view: &MachineView) -> Vec<ShownNic> {
 
 /// What is known of the hardware, and what follows from it.
 fn hardware(hardware: &service::Hardware, are_fitted: bool, root: model::RootKind) -> String {
-    let n_devices = hardware.modaliases.len();
+    let n_devices = hardware.devices().count();
     let initrd = match (hardware.is_trusted(), hardware.fitted_boot) {
         _ if root.is_foreign() => {
             "it boots the general initrd, which can attach a root on another server"

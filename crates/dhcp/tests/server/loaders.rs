@@ -1,0 +1,47 @@
+//! Which loader firmware is told, and how.
+
+use super::*;
+use wire::Firmware;
+
+#[test]
+fn uefi_http_boot_gets_a_url_and_the_class_that_it_wants_to_see() {
+    let mut server = machines(config());
+    let ask = |architecture, class: &[u8]| {
+        message(Discover, 4)
+            .with(OPT_CLIENT_ARCHITECTURE, &[0, architecture])
+            .with(OPT_VENDOR_CLASS, class)
+    };
+    let mut request = Request::parse(&ask(16, b"HTTPClient:Arch:00016").bytes()).unwrap();
+    assert_eq!(request.firmware, Some(Firmware::UefiX64Http));
+    request.loader = Some("shimx64.efi".into());
+    for (loader, url) in [(request.loader.clone(), "shimx64.efi"), (None, "bl.efi")] {
+        request.loader = loader;
+        let Decision::Reply(offer) = server.on_request(&request, NOW) else { panic!("no offer") };
+        let url = format!("http://10.77.0.1/{url}\0");
+        assert_eq!(option(&offer, OPT_BOOT_FILE).as_deref(), Some(url.as_bytes()));
+        assert_eq!(option(&offer, OPT_VENDOR_CLASS).as_deref(), Some(HTTP_CLASS));
+        assert_eq!(option(&offer, OPT_VENDOR_SPECIFIC), None);
+        assert_eq!(&offer.bytes[108..108 + url.len()], url.as_bytes(), "GRUB reads the field");
+    }
+    // 32 bits, ARM, BIOS: an address, and nothing to boot.
+    for architecture in [0, 15, 18, 19] {
+        let offer = reply(&mut server, &ask(architecture, b"HTTPClient:Arch:00015"));
+        assert_eq!(option(&offer, OPT_BOOT_FILE), None, "{architecture}");
+    }
+    // How it is fetched, the class says.
+    let firmware = |architecture, class: &[u8]| {
+        Request::parse(&ask(architecture, class).bytes()).unwrap().firmware
+    };
+    assert_eq!(firmware(7, b"HTTPClient"), Some(Firmware::UefiX64Http));
+    assert_eq!(firmware(16, b"PXEClient"), Some(Firmware::UefiX64));
+}
+
+#[test]
+fn a_pc_gets_the_loader_that_was_chosen_for_it() {
+    let mut server = machines(config());
+    let mut request = Request::parse(&message(Discover, 2).uefi().bytes()).unwrap();
+    request.loader = Some("shimx64.efi".into());
+    let Decision::Reply(offer) = server.on_request(&request, NOW) else { panic!("no offer") };
+    assert_eq!(option(&offer, OPT_BOOT_FILE).as_deref(), Some(&b"shimx64.efi\0"[..]));
+    assert_eq!(option(&offer, OPT_VENDOR_CLASS), None);
+}

@@ -1,0 +1,261 @@
+//! Which loader a PC gets, and by which rule.
+
+use crate::Firmware;
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+use initcfg::{ParseChoiceError, SecureBoot};
+
+/// What firmware is given to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loader {
+    /// Our GRUB for PC BIOS.
+    Bios,
+    /// Our GRUB for 64-bit UEFI: one small file with all that it needs inside. Secure Boot refuses it.
+    Own,
+    /// The distribution's shim, which Microsoft has signed; it loads the distribution's GRUB. PCs with Secure Boot take it, and
+    /// those without too.
+    Signed,
+}
+
+impl Loader {
+    /// File name under which the firmware asks for it, by TFTP and by HTTP.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Bios => "bl.0",
+            Self::Own => "bl.efi",
+            Self::Signed => SHIM_FILE,
+        }
+    }
+}
+
+/// What firmware loads first of [`Loader::Signed`].
+pub const SHIM_FILE: &str = "shimx64.efi";
+
+/// What shim loads then: it asks for this name beside its own.
+pub const SIGNED_GRUB_FILE: &str = "grubx64.efi";
+
+/// When PCs with 64-bit UEFI get the signed loader: of the site, and of single machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SignedLoader {
+    /// Unless it is known that the PC's Secure Boot is off.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl SignedLoader {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Always, Self::Never];
+
+    /// The word in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl FromStr for SignedLoader {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let found = Self::ALL.into_iter().find(|it| it.word() == text);
+        found.ok_or_else(|| {
+            ParseChoiceError::new(text, "when to use the signed loader: use auto, always or never")
+        })
+    }
+}
+
+/// What is known of a PC that asks for a loader, and of what there is for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Its firmware.
+    pub firmware: Firmware,
+    /// iPXE asks, be it from the network card's ROM or from a medium.
+    pub is_ipxe: bool,
+    /// What the site says.
+    pub site: SignedLoader,
+    /// What is said for this PC alone.
+    pub own: Option<SignedLoader>,
+    /// Whether the server has a signed loader.
+    pub has_signed: bool,
+    /// Whether that can be started by HTTP: GRUB has to ask the firmware for its files then, as Debian 13's does and Debian 12's
+    /// does not.
+    pub signed_by_http: bool,
+    /// What its init told in its last boot.
+    pub secure_boot: Option<SecureBoot>,
+    /// It fetched [`Loader::Own`] in its last boot, and asked for nothing then.
+    pub has_refused_own: bool,
+}
+
+/// A loader, and why this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderChoice {
+    /// `None`: there is none for this firmware.
+    pub loader: Option<Loader>,
+    /// Why.
+    pub rule: LoaderRule,
+}
+
+/// Why a PC gets its loader. Its text is a sentence for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoaderRule {
+    /// A kind of firmware that we have nothing for.
+    #[error("there is no loader for this firmware")]
+    NoLoader,
+    /// There is one for BIOS.
+    #[error("BIOS has one loader only")]
+    BiosHasOne,
+    /// The setting of the PC.
+    #[error("secure_boot_of says \"{}\" for this PC", .0.word())]
+    OwnSetting(SignedLoader),
+    /// The setting of the site.
+    #[error("secure_boot says \"{}\"", .0.word())]
+    SiteSetting(SignedLoader),
+    /// There is none.
+    #[error("the server has no signed loader (bootlace check says what is missing)")]
+    NoneSigned,
+    /// The signed GRUB can't.
+    #[error(
+        "it asks by UEFI HTTP Boot, and the server's signed loader starts by PXE only (Debian 13's starts by both)"
+    )]
+    SignedNeedsPxe,
+    /// iPXE of 2020 and earlier hands shim a file with padding, which shim refuses.
+    #[error("iPXE asks, of which many hand shim a padded file that it refuses")]
+    Ipxe,
+    /// It said so.
+    #[error("its Secure Boot was on in its last boot")]
+    IsOn,
+    /// It loaded ours, and was silent.
+    #[error(
+        "it fetched the server's own loader in its last boot and asked for nothing then, as if its Secure Boot had refused it"
+    )]
+    RefusedOwn,
+    /// It said so, and ours is faster.
+    #[error("its Secure Boot was off in its last boot, and the server's own loader is faster")]
+    IsOff,
+    /// Nothing is known.
+    #[error(
+        "nothing is known of its Secure Boot, and the signed loader starts with and without it"
+    )]
+    Unknown,
+}
+
+/// Chooses the loader for a PC. The first rule that fits counts.
+pub fn choose_loader(asker: &Asker) -> LoaderChoice {
+    let choice = |loader, rule| LoaderChoice { loader: Some(loader), rule };
+    let said = asker.own.unwrap_or(asker.site);
+    let setting = match asker.own {
+        Some(own) => LoaderRule::OwnSetting(own),
+        None => LoaderRule::SiteSetting(said),
+    };
+    match asker.firmware {
+        Firmware::Bios => choice(Loader::Bios, LoaderRule::BiosHasOne),
+        Firmware::Other(_) => LoaderChoice { loader: None, rule: LoaderRule::NoLoader },
+        Firmware::UefiX64 | Firmware::UefiX64Http => match said {
+            SignedLoader::Never => choice(Loader::Own, setting),
+            _ if !asker.has_signed => choice(Loader::Own, LoaderRule::NoneSigned),
+            _ if asker.firmware == Firmware::UefiX64Http && !asker.signed_by_http => {
+                choice(Loader::Own, LoaderRule::SignedNeedsPxe)
+            }
+            SignedLoader::Always => choice(Loader::Signed, setting),
+            SignedLoader::Auto if asker.is_ipxe => choice(Loader::Own, LoaderRule::Ipxe),
+            SignedLoader::Auto => match asker.secure_boot {
+                Some(SecureBoot::On) => choice(Loader::Signed, LoaderRule::IsOn),
+                _ if asker.has_refused_own => choice(Loader::Signed, LoaderRule::RefusedOwn),
+                Some(SecureBoot::Off | SecureBoot::Setup) => choice(Loader::Own, LoaderRule::IsOff),
+                None => choice(Loader::Signed, LoaderRule::Unknown),
+            },
+        },
+    }
+}
+
+/// What a loader's stage says that was fetched: the file's name first.
+pub fn loader_detail(file: &str, rest: &str) -> String {
+    alloc::format!("{file}, {rest}")
+}
+
+/// The file that was fetched last, by what [`loader_detail`] has made, once or more often, with `; ` between.
+pub fn last_loader_file(detail: &str) -> Option<&str> {
+    let (file, _) = detail.rsplit("; ").next()?.split_once(", ")?;
+    Some(file)
+}
+
+impl fmt::Display for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bios => f.write_str("bl.0, the server's own GRUB for BIOS"),
+            Self::Own => f.write_str("bl.efi, the server's own GRUB"),
+            Self::Signed => f.write_str("shimx64.efi, the distribution's signed loader"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UEFI: Asker = Asker {
+        firmware: Firmware::UefiX64,
+        is_ipxe: false,
+        site: SignedLoader::Auto,
+        own: None,
+        has_signed: true,
+        signed_by_http: true,
+        secure_boot: None,
+        has_refused_own: false,
+    };
+
+    fn check(asker: &Asker, loader: Loader, rule: LoaderRule) {
+        assert_eq!(choose_loader(asker), LoaderChoice { loader: Some(loader), rule });
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_counts() {
+        use LoaderRule as Rule;
+        let (own, signed) = (Loader::Own, Loader::Signed);
+        check(&UEFI, signed, Rule::Unknown);
+        let http = Asker { firmware: Firmware::UefiX64Http, ..UEFI };
+        check(&http, signed, Rule::Unknown);
+        check(&Asker { signed_by_http: false, ..http }, own, Rule::SignedNeedsPxe);
+        check(&Asker { signed_by_http: false, ..UEFI }, signed, Rule::Unknown);
+        check(&Asker { firmware: Firmware::Bios, ..UEFI }, Loader::Bios, Rule::BiosHasOne);
+        check(&Asker { has_signed: false, ..UEFI }, own, Rule::NoneSigned);
+        check(&Asker { is_ipxe: true, ..UEFI }, own, Rule::Ipxe);
+
+        let (is_on, is_off) = (
+            Asker { secure_boot: Some(SecureBoot::On), ..UEFI },
+            Asker { secure_boot: Some(SecureBoot::Off), ..UEFI },
+        );
+        check(&is_on, signed, Rule::IsOn);
+        check(&is_off, own, Rule::IsOff);
+        check(&Asker { secure_boot: Some(SecureBoot::Setup), ..UEFI }, own, Rule::IsOff);
+        check(&Asker { has_refused_own: true, ..is_off }, signed, Rule::RefusedOwn);
+
+        let never = SignedLoader::Never;
+        check(&Asker { site: never, ..is_on }, own, Rule::SiteSetting(never));
+        let always = SignedLoader::Always;
+        check(&Asker { site: always, is_ipxe: true, ..is_off }, signed, Rule::SiteSetting(always));
+        check(&Asker { site: never, own: Some(always), ..UEFI }, signed, Rule::OwnSetting(always));
+        check(&Asker { own: Some(SignedLoader::Auto), site: never, ..is_off }, own, Rule::IsOff);
+        check(&Asker { site: always, has_signed: false, ..UEFI }, own, Rule::NoneSigned);
+        let other = choose_loader(&Asker { firmware: Firmware::Other(11), ..UEFI });
+        assert_eq!(other, LoaderChoice { loader: None, rule: Rule::NoLoader });
+    }
+
+    #[test]
+    fn what_was_fetched_last_is_known() {
+        let shim = loader_detail(SHIM_FILE, "1.0 MB by TFTP in 0.1 s, 2 packets sent again");
+        assert_eq!(last_loader_file(&shim), Some(SHIM_FILE));
+        let both = alloc::format!("{shim}; {}", loader_detail(SIGNED_GRUB_FILE, "2 MB by TFTP"));
+        assert_eq!(last_loader_file(&both), Some(SIGNED_GRUB_FILE));
+        assert_eq!(last_loader_file(""), None);
+        assert_eq!(last_loader_file("0.8 MB by TFTP in 0.1 s"), None);
+    }
+}
