@@ -91,10 +91,10 @@ pub(crate) struct NetworkConfig {
     #[serde(default)]
     pub(crate) mode: Mode,
     /// The addresses that Bootlace leases. They must lie in the interface's network, and must not include the
-    /// server's own address.
+    /// server's own address. Where another server gives the addresses (`mode`) it means nothing, and may be missing.
     ///
     /// - Value: `FIRST-LAST`, both included
-    /// - Required, but with `mode = "proxy"` and `mode = "external"`, where it means nothing
+    /// - Required
     /// - Example: `pool = "10.0.5.100-10.0.5.199"`
     #[serde(default)]
     pub(crate) pool: Option<Pool>,

@@ -498,7 +498,7 @@ mod tests {
         let few = Answers { addresses: alone, has_open_pages: false, ..plain };
         assert_eq!(
             few.checked(&paths).unwrap().lines().count(),
-            5,
+            6,
             "{}",
             few.checked(&paths).unwrap()
         );

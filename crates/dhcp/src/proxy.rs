@@ -117,7 +117,7 @@ impl Proxy {
             Ok((firmware, file)) => {
                 let to = Destination::Unicast(request.client);
                 let options = self.options(request, firmware, Some(&file));
-                let ack = self.reply(request, (ReplyKind::Ack, to), Some(&file), options);
+                let ack = self.reply(request, (ReplyKind::Ack, to), Some(&file), &options);
                 ProxyDecision::Reply(Box::new(ack))
             }
             Err(why) => ProxyDecision::Silent(why),
@@ -149,7 +149,7 @@ impl Proxy {
             relay => Destination::Relay(relay),
         };
         let options = self.options(request, firmware, file);
-        self.reply(request, (ReplyKind::Offer, to), file, options)
+        self.reply(request, (ReplyKind::Offer, to), file, &options)
     }
 
     fn options(&self, request: &Request, firmware: Firmware, file: Option<&str>) -> OptionWriter {
@@ -196,7 +196,7 @@ impl Proxy {
         request: &Request,
         (kind, to): (ReplyKind, Destination),
         file: Option<&str>,
-        options: OptionWriter,
+        options: &OptionWriter,
     ) -> Reply {
         let fields = Fields {
             transaction: request.transaction,
@@ -209,7 +209,7 @@ impl Proxy {
         };
         let name = file.map(|_| self.config.server.to_string()).unwrap_or_default();
         let file = file.unwrap_or_default();
-        let bytes = emit(MessageKind::Reply(kind), &fields, &name, file, &options);
+        let bytes = emit(MessageKind::Reply(kind), &fields, &name, file, options);
         Reply { kind, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None }
     }
 }

@@ -4,7 +4,9 @@ use ldap::{DnPattern, Filter, Malformed, Message, Outcome, Request, Response, Sc
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<char> = text.chars().filter(|it| !it.is_whitespace()).collect();
-    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
+    let byte = |pair: &[char]| {
+        u8::from_str_radix(&pair.iter().collect::<String>(), 16).expect("two digits")
+    };
     digits.chunks(2).map(byte).collect()
 }
 

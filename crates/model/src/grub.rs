@@ -199,6 +199,7 @@ mod tests {
     use super::*;
     use crate::plan::tests::{ADDRESS, MAC, network, site};
     use crate::{Waiting, plan};
+    use alloc::string::ToString as _;
 
     #[test]
     fn a_machine_that_boots_tries_http_then_tftp() {
@@ -281,7 +282,7 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
         }
         for bad in [
             "/grub/pc/stop/i386-pc/52:54:00:00:00:01",
-            &format!("{good}/"),
+            &alloc::format!("{good}/"),
             "/grub/pc/start/vax/52:54:00:00:00:01",
         ] {
             assert_eq!(LoaderClaim::parse(bad), None, "{bad}");

@@ -11,7 +11,7 @@ fn proxy() -> Proxy {
 }
 
 fn request(message: &Message) -> Request {
-    Request::parse(&message.bytes()).unwrap()
+    Request::parse(&message.bytes()).expect("a request")
 }
 
 fn told(decision: ProxyDecision) -> Reply {
@@ -23,11 +23,11 @@ fn told(decision: ProxyDecision) -> Reply {
 
 /// The addresses in the message: the client's, the one that it gets, and where it finds its loader.
 fn addresses(reply: &Reply) -> [Ipv4Addr; 3] {
-    [12, 16, 20].map(|at| <[u8; 4]>::try_from(&reply.bytes[at..at + 4]).unwrap().into())
+    [12, 16, 20].map(|at| <[u8; 4]>::try_from(&reply.bytes[at..at + 4]).expect("four bytes").into())
 }
 
 fn file(reply: &Reply) -> &str {
-    std::str::from_utf8(&reply.bytes[108..236]).unwrap().trim_end_matches('\0')
+    std::str::from_utf8(&reply.bytes[108..236]).expect("text").trim_end_matches('\0')
 }
 
 #[test]
