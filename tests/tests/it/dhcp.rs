@@ -74,7 +74,8 @@ fn on_a_lan(
         return;
     }
     let run = || -> Result<()> {
-        let site = Site::builder().verbose().create(Lan::lay(name)?)?;
+        let site =
+            Site::builder().verbose().boot("secure_boot = \"never\"").create(Lan::lay(name)?)?;
         let servers = site.up()?;
         let client = site.lan().add_client(name, MAC)?;
         let folder = tempfile::tempdir()?;
