@@ -88,6 +88,8 @@ pub struct Asker {
     /// Whether that can be started by HTTP: GRUB has to ask the firmware for its files then, as Debian 13's does and Debian 12's
     /// does not.
     pub signed_by_http: bool,
+    /// Another server gives the addresses: a GRUB that can't be started by HTTP, as Debian 12's, asks that one for its files.
+    pub foreign_dhcp: bool,
     /// What its init told in its last boot.
     pub secure_boot: Option<SecureBoot>,
     /// It fetched [`Loader::Own`] in its last boot, and asked for nothing then.
@@ -126,6 +128,11 @@ pub enum LoaderRule {
         "it asks by UEFI HTTP Boot, and the server's signed loader starts by PXE only (Debian 13's starts by both)"
     )]
     SignedNeedsPxe,
+    /// The signed GRUB would ask the wrong server.
+    #[error(
+        "another DHCP server gives the addresses, and the server's signed loader would ask that one for its files (Debian 13's does not)"
+    )]
+    SignedNeedsOwnDhcp,
     /// iPXE of 2020 and earlier hands shim a file with padding, which shim refuses.
     #[error("iPXE asks, of which many hand shim a padded file that it refuses")]
     Ipxe,
@@ -168,6 +175,9 @@ pub fn choose_loader(asker: &Asker) -> LoaderChoice {
             SignedLoader::Auto if asker.is_ipxe => choice(Loader::Own, LoaderRule::Ipxe),
             SignedLoader::Auto => match asker.secure_boot {
                 Some(SecureBoot::On) => choice(Loader::Signed, LoaderRule::IsOn),
+                _ if asker.foreign_dhcp && !asker.signed_by_http => {
+                    choice(Loader::Own, LoaderRule::SignedNeedsOwnDhcp)
+                }
                 _ if asker.has_refused_own => choice(Loader::Signed, LoaderRule::RefusedOwn),
                 Some(SecureBoot::Off | SecureBoot::Setup) => choice(Loader::Own, LoaderRule::IsOff),
                 None => choice(Loader::Signed, LoaderRule::Unknown),
@@ -208,6 +218,7 @@ mod tests {
         own: None,
         has_signed: true,
         signed_by_http: true,
+        foreign_dhcp: false,
         secure_boot: None,
         has_refused_own: false,
     };
@@ -225,6 +236,9 @@ mod tests {
         check(&http, signed, Rule::Unknown);
         check(&Asker { signed_by_http: false, ..http }, own, Rule::SignedNeedsPxe);
         check(&Asker { signed_by_http: false, ..UEFI }, signed, Rule::Unknown);
+        let beside = Asker { foreign_dhcp: true, ..UEFI };
+        check(&beside, signed, Rule::Unknown);
+        check(&Asker { signed_by_http: false, ..beside }, own, Rule::SignedNeedsOwnDhcp);
         check(&Asker { firmware: Firmware::Bios, ..UEFI }, Loader::Bios, Rule::BiosHasOne);
         check(&Asker { has_signed: false, ..UEFI }, own, Rule::NoneSigned);
         check(&Asker { is_ipxe: true, ..UEFI }, own, Rule::Ipxe);

@@ -43,6 +43,7 @@ impl Service {
             own: rules.of.get(&mac).copied(),
             has_signed: rules.signed.is_some(),
             signed_by_http: rules.signed == Some(true),
+            foreign_dhcp: self.options().network.as_ref().is_some_and(|it| it.foreign_dhcp),
             secure_boot: secure_boot(view, mac),
             has_refused_own: has_refused_own(view, mac),
         })
