@@ -48,7 +48,8 @@ impl Service {
         }
     }
 
-    /// The firmware of a PC has this address by another DHCP server: it was seen, and a boot begins.
+    /// The firmware of a PC has this address by another DHCP server: it was seen, and a boot begins. Anybody can say so in anybody's
+    /// name, and in that of PCs that there are not: of these no address is kept that was not seen on the network.
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
@@ -58,7 +59,9 @@ impl Service {
         address: Ipv4Addr,
     ) -> Result<(), Error> {
         let Sighting { mac, firmware, .. } = sighting;
-        self.has_address(mac, address).await?;
+        if self.site().machine_by_mac(mac).is_some() {
+            self.has_address(mac, address).await?;
+        }
         let ((), boot) = tokio::try_join!(self.saw(sighting), self.boot_started(mac, firmware))?;
         let detail = format!("{address} by another DHCP server, {firmware}");
         self.stage(mac, Some(boot), NewStage::noticed(Stage::Dhcp, detail)).await.map(drop)
@@ -76,6 +79,7 @@ impl Service {
     ) -> Result<(), Error> {
         let sighting =
             Sighting { mac, firmware, address: Some(address), uuid: None, host_name: None };
+        self.has_address(mac, address).await?;
         self.firmware_has_address(sighting, address).await?;
         let event = NewStage::noticed(Stage::Loader, "it runs".to_owned());
         self.stage(mac, None, event).await.map(drop)
