@@ -52,7 +52,7 @@ pub(super) async fn send(config: &MailConfig, message: &Message) -> Result<Vec<F
         let help = "Look at to; for addresses elsewhere the server may want a login (user and password_file).";
         let rcpt = Rcpt::new(to.email.clone(), vec![]);
         if let Err(error) = command(&mut connection, &what, help, rcpt).await {
-            refused.push(error);
+            refused.push(error.about(to.email.to_string()));
         }
     }
     if refused.len() == config.to.len() {

@@ -50,6 +50,14 @@ impl Way {
         }
     }
 
+    /// To whom it went, in words, when the server has refused these.
+    pub(crate) fn whither_but(&self, refused: &[Failed]) -> String {
+        let Self::Mail(mail) = self else { return self.whither() };
+        let is_refused = |to: &str| refused.iter().any(|failed| failed.whom.as_deref() == Some(to));
+        let to = mail.to.iter().map(|to| to.email.to_string()).filter(|to| !is_refused(to));
+        format!("mail to {} by {}:{}", to.collect::<Vec<_>>().join(", "), mail.host, mail.port)
+    }
+
     /// Sends a message. Returns what is odd about it all the same, each with what helps. Each step has a deadline.
     ///
     /// # Errors
@@ -81,7 +89,9 @@ pub(crate) async fn run(way: Way, service: Service, stop: CancellationToken) {
                     tracing::warn!(by = way.channel().word(), "alert not sent: {failed}");
                 }
             }
-            let sent = sent.map(drop).map_err(|failed| failed.to_string());
+            let sent = sent
+                .map(|odd| u32::try_from(odd.len()).unwrap_or(u32::MAX))
+                .map_err(|failed| failed.to_string());
             service.alert_done(way.channel(), alert, sent).await;
         }
     };

@@ -39,10 +39,14 @@ impl Alert {
             for way in ways {
                 match way.send(&Message::trial()).await {
                     Ok(odd) => {
-                        say(format!("{}: sent", way.whither()));
+                        say(format!("{}: sent", way.whither_but(&odd)));
                         for odd in odd {
                             n_failed += 1;
-                            advise(paths, &format!("  but {odd}. {}", odd.help));
+                            let whom = odd.whom.as_deref().unwrap_or_default();
+                            advise(
+                                paths,
+                                &format!("mail to {whom}: NOT sent: {odd}. {}", odd.help),
+                            );
                         }
                     }
                     Err(failed) => {
@@ -57,8 +61,7 @@ impl Alert {
         });
         match n_failed {
             0 => Ok(()),
-            1 => bail!("a message was not sent"),
-            n => bail!("{n} messages were not sent"),
+            _ => bail!("not all was sent: see above"),
         }
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Failed {
     cause: String,
     /// What a person can do, as a sentence.
     pub(crate) help: String,
+    /// The recipient that was refused, if it is about one.
+    pub(crate) whom: Option<String>,
 }
 
 impl Failed {
@@ -63,7 +65,12 @@ impl Failed {
         let plain = cause.as_ref().trim().chars();
         let plain = plain.map(|it| if it.is_control() { ' ' } else { it });
         let cause = plain.take(SAID_CHARS_MAX).collect();
-        Self { what: what.into(), cause, help: help.into() }
+        Self { what: what.into(), cause, help: help.into(), whom: None }
+    }
+
+    /// The same, about this recipient.
+    pub(crate) fn about(self, whom: impl Into<String>) -> Self {
+        Self { whom: Some(whom.into()), ..self }
     }
 }
 

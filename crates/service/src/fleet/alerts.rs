@@ -40,8 +40,8 @@ impl Service {
         self.alerts().due(channel, self.now().moment)
     }
 
-    /// It was sent, or why not. What was told is kept.
-    pub async fn alert_done(&self, channel: Channel, alert: Alert, sent: Result<(), String>) {
+    /// It was sent, and to how many recipients of several it was not; or why not. What was told is kept.
+    pub async fn alert_done(&self, channel: Channel, alert: Alert, sent: Result<u32, String>) {
         let is_sent = sent.is_ok();
         self.alerts().done(channel, &alert, sent, self.now().moment);
         if !is_sent {

@@ -61,9 +61,16 @@ impl Service {
         holds(FindingKind::BackupOld, server(old).into_iter().collect());
 
         let not_sent = self.alerts().troubles().into_iter();
-        let not_sent: Vec<String> = not_sent
+        let mut not_sent: Vec<String> = not_sent
             .map(|(channel, why)| format!("No alert can be sent by {}: {why}", channel.word()))
             .collect();
+        match self.alerts().n_left_out() {
+            0 => {}
+            1 => not_sent
+                .push("The mail server refuses one of the recipients, who got no alert".to_owned()),
+            n => not_sent
+                .push(format!("The mail server refuses {n} of the recipients, who got no alert")),
+        }
         let not_sent = (!not_sent.is_empty()).then(|| not_sent.join(". "));
         holds(FindingKind::AlertsNotSent, server(not_sent).into_iter().collect());
 

@@ -70,7 +70,7 @@ pub struct AlertCount {
     pub channel: Channel,
     /// Messages that were taken.
     pub n_sent: u64,
-    /// Attempts that failed.
+    /// Attempts that failed, and recipients to whom a message did not go that others got.
     pub n_failed: u64,
 }
 
@@ -91,6 +91,8 @@ struct Outbox {
     n_failures: u32,
     retry_at: Option<Moment>,
     trouble: Option<String>,
+    /// Recipients who did not get the last message, which others got.
+    n_left_out: u32,
     n_sent: u64,
     n_failed: u64,
 }
@@ -167,12 +169,12 @@ impl Alerts {
         self.lock().get_mut(&channel)?.due(self.options.per_hour, now)
     }
 
-    /// It was sent, or why not.
+    /// It was sent, and to how many recipients of several it was not; or why not.
     pub(crate) fn done(
         &self,
         channel: Channel,
         alert: &Alert,
-        sent: Result<(), String>,
+        sent: Result<u32, String>,
         now: Moment,
     ) {
         if let Some(outbox) = self.lock().get_mut(&channel) {
@@ -185,6 +187,11 @@ impl Alerts {
         let channels = self.lock();
         let troubles = channels.iter().filter(|(_, it)| it.n_failures >= FAILURES_UNTOLD);
         troubles.filter_map(|(&channel, it)| Some((channel, it.trouble.clone()?))).collect()
+    }
+
+    /// How many recipients did not get the last message, which others got.
+    pub(crate) fn n_left_out(&self) -> u32 {
+        self.lock().values().map(|outbox| outbox.n_left_out).sum()
     }
 
     pub(crate) fn counts(&self) -> Vec<AlertCount> {
@@ -267,7 +274,7 @@ impl Outbox {
         Some(alert)
     }
 
-    fn done(&mut self, alert: &Alert, sent: Result<(), String>, now: Moment) {
+    fn done(&mut self, alert: &Alert, sent: Result<u32, String>, now: Moment) {
         if let Err(trouble) = sent {
             self.n_failed += 1;
             let doubled = RETRY_FIRST.saturating_mul(1 << self.n_failures.min(16));
@@ -276,6 +283,8 @@ impl Outbox {
             self.trouble = Some(trouble);
             return;
         }
+        self.n_left_out = sent.unwrap_or_default();
+        self.n_failed += u64::from(self.n_left_out);
         self.n_sent += 1;
         (self.n_failures, self.retry_at, self.trouble) = (0, None, None);
         self.sent.push_back(now);
@@ -371,7 +380,7 @@ mod tests {
                         let _ = write!(text, "{sign}{}", item.subject);
                     }
                 }
-                let result = if works { Ok(()) } else { Err("It is away".to_owned()) };
+                let result = if works { Ok(0) } else { Err("It is away".to_owned()) };
                 self.alerts.done(Channel::Mail, &alert, result, self.moment());
                 told.push(text);
             }
@@ -445,6 +454,23 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_while_others_are_not_is_counted_until_nobody_is() {
+        let mut trial = Trial::new();
+        for n_left_out in [2, 0] {
+            trial.set(KIND, if n_left_out > 0 { &["a"] } else { &["b"] });
+            trial.alerts.look(&trial.findings, trial.moment());
+            trial.now += 600;
+            trial.alerts.look(&trial.findings, trial.moment());
+            let alert = trial.alerts.due(Channel::Mail, trial.moment()).unwrap();
+            trial.alerts.done(Channel::Mail, &alert, Ok(n_left_out), trial.moment());
+            assert_eq!(trial.alerts.n_left_out(), n_left_out);
+        }
+        let count = trial.alerts.counts()[0];
+        assert_eq!((count.n_sent, count.n_failed), (2, 2));
+        assert_eq!(trial.alerts.troubles(), [], "others are told");
+    }
+
+    #[test]
     fn after_a_restart_nothing_is_told_again_and_ends_are_told() {
         let mut trial = Trial::new();
         for name in ["a", "b"] {
@@ -478,7 +504,7 @@ mod tests {
         assert_eq!(alert.resolved.len(), 1);
         trial.set(KIND, &["a"]);
         trial.alerts.look(&trial.findings, trial.moment());
-        trial.alerts.done(Channel::Mail, &alert, Ok(()), trial.moment());
+        trial.alerts.done(Channel::Mail, &alert, Ok(0), trial.moment());
         assert_eq!(trial.pass(600, true), ["+a"]);
     }
 }
