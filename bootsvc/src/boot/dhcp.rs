@@ -168,6 +168,9 @@ pub(crate) async fn serve(
                 if reply.kind == ReplyKind::Ack {
                     in_vain.has_address(&service, request.mac, reply.address);
                 }
+                if let Some(why) = &reply.why {
+                    tracing::info!(mac = %request.mac, reason = why, "DHCP request refused");
+                }
                 let stored = reply.lease.clone().map(|lease| service.commit_lease(lease));
                 let (socket, service) = (Arc::clone(&socket), service.clone());
                 answers.spawn(answer(socket, service, request, reply, stored));

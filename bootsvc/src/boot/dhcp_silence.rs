@@ -84,7 +84,10 @@ impl InVain {
                 format!("This relay asks for {who}, and is not on the boot network"),
             ),
             Reason::StillInUse(_) => return service.refused_release(mac),
-            Reason::NotLeased(_) | Reason::Others(_) | Reason::NoAddress => return,
+            Reason::NotLeased(_)
+            | Reason::NotDeclined(_)
+            | Reason::Others(_)
+            | Reason::NoAddress(_) => return,
         };
         service.found(kind, &subject, cause);
     }

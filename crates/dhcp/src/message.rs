@@ -69,6 +69,19 @@ impl RequestKind {
     }
 }
 
+impl core::fmt::Display for RequestKind {
+    /// As the RFC writes it.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Discover => "DISCOVER",
+            Self::Request => "REQUEST",
+            Self::Decline => "DECLINE",
+            Self::Release => "RELEASE",
+            Self::Inform => "INFORM",
+        })
+    }
+}
+
 impl ReplyKind {
     /// The number of this kind in the option [`OPT_MESSAGE_TYPE`].
     pub const fn code(self) -> u8 {

@@ -398,13 +398,36 @@ impl Pool {
         }
     }
 
+    /// Whether nobody but us gives this address: it lies in the pool, is reserved, or was leased by us.
+    pub(crate) fn is_ours(&self, address: Ipv4Addr) -> bool {
+        self.is_in_pool(address)
+            || self.reserved.contains_key(&address)
+            || self.by_address.contains_key(&address)
+    }
+
     /// Whether `mac` may have `address` now: it lies in the pool or is reserved for it, and nobody
     /// else has it.
     pub(crate) fn is_free_for(&self, mac: Mac, address: Ipv4Addr, now: u64) -> bool {
+        self.why_not_for(mac, address, now).is_none()
+    }
+
+    /// Why `mac` may not have `address` now, behind the address; `None`: it may.
+    pub(crate) fn why_not_for(
+        &self,
+        mac: Mac,
+        address: Ipv4Addr,
+        now: u64,
+    ) -> Option<&'static str> {
+        if address == self.server {
+            return Some("is the server's own");
+        }
         match self.reserved.get(&address) {
-            Some(owner) if *owner != mac => return false,
-            None if !self.is_in_pool(address) => return false,
+            Some(owner) if *owner != mac => return Some("is reserved for another client"),
+            None if !self.is_in_pool(address) => return Some("is not in the pool"),
             _ => {}
+        }
+        if self.declined.contains_key(&address) {
+            return Some("was found to be used by somebody else");
         }
         let is_held = self
             .by_address
@@ -416,9 +439,8 @@ impl Pool {
                 lease.expires_unix > now || is_used || self.held_by(lease.mac, now).is_some()
             });
         let is_offered = self.offered.get(&address).is_some_and(|owner| *owner != mac);
-        let is_declined = self.declined.contains_key(&address);
         let is_used = self.used_at.get(&address).is_some_and(|owner| *owner != mac);
-        !is_held && !is_offered && !is_declined && !is_used && address != self.server
+        (is_held || is_offered || is_used).then_some("is another client's")
     }
 
     /// The address for a client that looks for one: its reservation, its former address, what it was

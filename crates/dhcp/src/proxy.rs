@@ -210,6 +210,6 @@ impl Proxy {
         let name = file.map(|_| self.config.server.to_string()).unwrap_or_default();
         let file = file.unwrap_or_default();
         let bytes = emit(MessageKind::Reply(kind), &fields, &name, file, options);
-        Reply { kind, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None }
+        Reply { kind, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None, why: None }
     }
 }

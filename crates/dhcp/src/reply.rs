@@ -1,6 +1,6 @@
 //! Replies, as bytes and where to send them.
 
-use crate::message::{Fields, MessageKind, ReplyKind, emit};
+use crate::message::{FLAG_BROADCAST, Fields, MessageKind, ReplyKind, emit};
 use crate::option_codes::{
     HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLIENT_ID,
     OPT_CLIENT_UUID, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_IPXE, OPT_LEASE_TIME,
@@ -46,6 +46,8 @@ pub struct Reply {
     pub address: Ipv4Addr,
     /// Must be stored for good before the reply leaves; `None`: what is stored already says enough.
     pub lease: Option<Lease>,
+    /// Why the client is refused what it wants; `None` in other replies than a NAK.
+    pub why: Option<String>,
 }
 
 /// Offers or gives `address` for `seconds`.
@@ -67,15 +69,15 @@ pub(crate) fn grant(
     let file = boot(config, request, &mut options);
     let to = if !request.relay.is_unspecified() {
         Destination::Relay(request.relay)
-    } else if !request.client.is_unspecified() {
-        Destination::Unicast(request.client)
+    } else if let Some(client) = request.address_in_use() {
+        Destination::Unicast(client)
     } else if request.wants_broadcast() {
         Destination::Broadcast
     } else {
         Destination::Frame(request.mac, address)
     };
     let bytes = finish(config, request, kind, address, file.as_deref(), options);
-    Reply { kind, bytes, to, address, lease }
+    Reply { kind, bytes, to, address, lease, why: None }
 }
 
 /// Answers INFORM: everything but an address and its times.
@@ -88,11 +90,18 @@ pub(crate) fn inform(config: &Config, request: &Request) -> Reply {
     let file = file.as_deref();
     let bytes = finish(config, request, ReplyKind::Ack, Ipv4Addr::UNSPECIFIED, file, options);
     let to = Destination::Unicast(request.client);
-    Reply { kind: ReplyKind::Ack, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None }
+    Reply {
+        kind: ReplyKind::Ack,
+        bytes,
+        to,
+        address: Ipv4Addr::UNSPECIFIED,
+        lease: None,
+        why: None,
+    }
 }
 
 /// Refuses what the client wants, with a reason for its log.
-pub(crate) fn refuse(config: &Config, request: &Request, why: &str) -> Reply {
+pub(crate) fn refuse(config: &Config, request: &Request, why: String) -> Reply {
     let mut options = head(config);
     options.put(OPT_MESSAGE, why.as_bytes());
     let bytes = finish(config, request, ReplyKind::Nak, Ipv4Addr::UNSPECIFIED, None, options);
@@ -100,7 +109,8 @@ pub(crate) fn refuse(config: &Config, request: &Request, why: &str) -> Reply {
         relay if relay.is_unspecified() => Destination::Broadcast,
         relay => Destination::Relay(relay),
     };
-    Reply { kind: ReplyKind::Nak, bytes, to, address: Ipv4Addr::UNSPECIFIED, lease: None }
+    let address = Ipv4Addr::UNSPECIFIED;
+    Reply { kind: ReplyKind::Nak, bytes, to, address, lease: None, why: Some(why) }
 }
 
 /// What every reply begins with, behind its kind.
@@ -168,7 +178,9 @@ fn finish(
     file: Option<&str>,
     mut options: OptionWriter,
 ) -> Vec<u8> {
-    if let Some(uuid) = request.uuid {
+    let is_refusal = kind == ReplyKind::Nak;
+    // Table 3 allows it in no NAK.
+    if let Some(uuid) = request.uuid.filter(|_| !is_refusal) {
         options.put(OPT_CLIENT_UUID, &uuid);
     }
     if let Some(id) = &request.client_id {
@@ -181,8 +193,12 @@ fn finish(
     }
     let fields = Fields {
         transaction: request.transaction,
-        flags: request.flags,
-        client: request.client,
+        // The client takes no address from a relay that speaks to the one that it is refused (RFC 2131 §4.3.2).
+        flags: match is_refusal && !request.relay.is_unspecified() {
+            true => request.flags | FLAG_BROADCAST,
+            false => request.flags,
+        },
+        client: request.address_in_use().filter(|_| !is_refusal).unwrap_or(Ipv4Addr::UNSPECIFIED),
         yours: address,
         next_server: if file.is_some() { config.server } else { Ipv4Addr::UNSPECIFIED },
         relay: request.relay,

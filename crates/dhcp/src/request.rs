@@ -100,6 +100,17 @@ impl Request {
         })
     }
 
+    /// The address that the client has, and answers ARP for. One that asks for an address (option 50) has none yet, whatever
+    /// stands in `ciaddr` (table 5): some firmware leaves a former one there.
+    pub fn address_in_use(&self) -> Option<Ipv4Addr> {
+        let may_have = match self.kind {
+            RequestKind::Discover | RequestKind::Decline => false,
+            RequestKind::Request => self.wanted.is_none(),
+            RequestKind::Release | RequestKind::Inform => true,
+        };
+        Some(self.client).filter(|client| may_have && !client.is_unspecified())
+    }
+
     /// Whether the client can only hear broadcasts.
     pub fn wants_broadcast(&self) -> bool {
         self.flags & FLAG_BROADCAST != 0

@@ -117,20 +117,26 @@ pub enum Reason {
     /// A client releases an address that it does not have.
     #[error("the client releases {0}, which it does not have: nothing to do")]
     NotLeased(Ipv4Addr),
+    /// A client has found somebody else at an address that it does not have.
+    #[error(
+        "the client says that somebody else uses {0}, which it was not given here: nothing to do"
+    )]
+    NotDeclined(Ipv4Addr),
     /// A client gives up an address that it is known to use.
     #[error(
         "{0} is in use by the client in whose name it is given up: that is probably forged; look for a PC that \
          has the same MAC address, or for who sends it"
     )]
     StillInUse(Ipv4Addr),
-    /// A client that is not known here goes on with an address that another server gave it.
+    /// A client goes on with an address that another server gave it.
     #[error(
-        "a client that has no lease here goes on with {0}, which another DHCP server has probably given it"
+        "the client goes on with {0}, which is neither in the pool nor reserved and was never leased here: another DHCP \
+         server has probably given it"
     )]
     Others(Ipv4Addr),
     /// The message makes no sense.
-    #[error("the request names no address: update the client's firmware if it does not boot")]
-    NoAddress,
+    #[error("the {0} names no address: update the client's firmware if it does not boot")]
+    NoAddress(RequestKind),
     /// A relay asks for a network that is not configured.
     #[error(
         "the relay {0} is not on the boot network: only the interface's own network is served; put the \
@@ -148,9 +154,10 @@ impl Reason {
             Self::StrangersShareExhausted(_) => "strangers-share-exhausted",
             Self::ReservedInUse(_) => "reserved-in-use",
             Self::NotLeased(_) => "not-leased",
+            Self::NotDeclined(_) => "not-declined",
             Self::StillInUse(_) => "still-in-use",
             Self::Others(_) => "of-others",
-            Self::NoAddress => "no-address",
+            Self::NoAddress(_) => "no-address",
             Self::ForeignRelay(_) => "foreign-relay",
         }
     }
@@ -225,7 +232,7 @@ impl Server {
             RequestKind::Decline => self.on_decline(request, now),
             RequestKind::Release => self.on_release(request, now),
             RequestKind::Inform if request.client.is_unspecified() => {
-                Decision::Silent(Reason::NoAddress)
+                Decision::Silent(Reason::NoAddress(request.kind))
             }
             RequestKind::Inform => Decision::Reply(Box::new(inform(&self.config, request))),
         }
@@ -269,15 +276,20 @@ impl Server {
             return Decision::Silent(Reason::OtherServer(other));
         }
         // Selecting and init-reboot name the address in option 50, renewing and rebinding in ciaddr.
-        let in_use = Some(request.client).filter(|client| !client.is_unspecified());
-        let Some(address) = request.wanted.or(in_use) else {
-            return Decision::Silent(Reason::NoAddress);
+        let Some(address) = request.wanted.or(request.address_in_use()) else {
+            return Decision::Silent(Reason::NoAddress(request.kind));
         };
+        let is_local = self.config.is_local(address);
+        // Another server's client keeps its address, even if we are the one that must be alone here. Who has chosen us
+        // is ours.
+        if request.server.is_none() && is_local && !self.pool.is_ours(address) {
+            return Decision::Silent(Reason::Others(address));
+        }
         let reserved = self.config.reserved.get(&request.mac);
         // Who moved it elsewhere would take its disk away. A new reservation counts all the same.
         let used = self.pool.used_by(request.mac).or(self.pool.held_by(request.mac, now));
         let used = used.filter(|_| reserved != Some(&address));
-        let why = if !self.config.is_local(address) {
+        let why = if !is_local {
             Some(format!("{address} is not on this network"))
         } else if let Some(used) = used.filter(|used| *used != address) {
             Some(format!("{used} is yours, and in use"))
@@ -285,19 +297,12 @@ impl Server {
             // Only if it can really have the other one; else it would ask and be refused for ever.
             let can_have = self.pool.is_free_for(request.mac, *other, now);
             can_have.then(|| format!("{other} is reserved for you"))
-        } else if !self.pool.is_free_for(request.mac, address, now) {
-            let has_record =
-                self.pool.is_known(request.mac) || self.pool.lease(request.mac).is_some();
-            if request.server.is_none() && !has_record {
-                // Of whom we know nothing we must say nothing (RFC 2131 §4.3.2).
-                return Decision::Silent(Reason::Others(address));
-            }
-            Some(format!("{address} is not yours"))
         } else {
-            None
+            let why = self.pool.why_not_for(request.mac, address, now);
+            why.map(|why| format!("{address} {why}"))
         };
         if let Some(why) = why {
-            return Decision::Reply(Box::new(refuse(&self.config, request, &why)));
+            return Decision::Reply(Box::new(refuse(&self.config, request, why)));
         }
         if !self.pool.has_room_for(request.mac) {
             return Decision::Silent(self.why_none(request.mac));
@@ -328,7 +333,7 @@ impl Server {
 
     fn on_decline(&mut self, request: &Request, now: u64) -> Decision {
         let Some(address) = request.wanted else {
-            return Decision::Silent(Reason::NoAddress);
+            return Decision::Silent(Reason::NoAddress(request.kind));
         };
         if self.pool.used_by(request.mac) == Some(address) {
             return Decision::Silent(Reason::StillInUse(address));
@@ -337,7 +342,7 @@ impl Server {
         if self.pool.lease(request.mac).is_some_and(|lease| lease.address == address) {
             return Decision::Declined(address, self.pool.decline(request.mac, address, now));
         }
-        Decision::Silent(Reason::NotLeased(address))
+        Decision::Silent(Reason::NotDeclined(address))
     }
 
     fn on_release(&mut self, request: &Request, now: u64) -> Decision {

@@ -3,6 +3,7 @@
 mod forged;
 mod loaders;
 mod proxy;
+mod replies;
 
 use dhcp::RequestKind::{Decline, Discover, Inform, Release};
 use dhcp::option_codes::*;
@@ -328,7 +329,7 @@ fn a_declined_address_rests() {
     assert_eq!(declined, Decision::Declined(address, NOW + 600));
     assert_ne!(lease(&mut server, 1), address);
     let stranger = message(Decline, 9).wants(ip(103)).chooses(SERVER);
-    assert_eq!(silence(&mut server, &stranger), Reason::NotLeased(ip(103)));
+    assert_eq!(silence(&mut server, &stranger), Reason::NotDeclined(ip(103)));
 }
 
 #[test]
@@ -384,8 +385,9 @@ fn every_reason_says_what_to_do() {
         Reason::ReservedInUse(address),
         Reason::StrangersShareExhausted(7),
         Reason::NotLeased(address),
+        Reason::NotDeclined(address),
         Reason::StillInUse(address),
-        Reason::NoAddress,
+        Reason::NoAddress(RequestKind::Request),
         Reason::ForeignRelay(address),
     ] {
         assert!(reason.to_string().contains(':'), "{reason}");
