@@ -13,7 +13,7 @@ fn relayed(message: Message) -> Message {
 /// The four fields of addresses, and whether the broadcast bit is set.
 fn fields(reply: &Reply) -> ([Ipv4Addr; 4], bool) {
     let field = |at: usize| {
-        let bytes: [u8; 4] = reply.bytes[at..at + 4].try_into().unwrap();
+        let bytes: [u8; 4] = reply.bytes[at..at + 4].try_into().expect("four bytes");
         Ipv4Addr::from(bytes)
     };
     ([12, 16, 20, 24].map(field), reply.bytes[10] & 0x80 != 0)
