@@ -24,14 +24,14 @@ pub(crate) use values::{Pool, check_local};
 
 use error::show;
 use initcfg::RamSize;
-use model::{KernelArgs, SignedLoader};
+use model::{KernelArgs, SignedLoader, Strangers};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
-    by_mac, choice, default_lease, domain, duration, local_mac, mtu, nbd_addresses, port, ram_size,
-    reserved, size, vlan, web_names, yes,
+    by_mac, choice, default_lease, domain, duration, local_mac, menu_password, mtu, nbd_addresses,
+    port, ram_size, reserved, size, vlan, web_names, yes,
 };
 use wire::Mac;
 
@@ -260,6 +260,23 @@ pub(crate) struct BootSettings {
     /// - Default: `/bin/busybox` or `/usr/bin/busybox`, whichever is there
     /// - Example: `rescue_busybox = "/opt/busybox-static"`
     pub(crate) rescue_busybox: Option<PathBuf>,
+    /// What PCs do that are [no machines](how-to/boot-menus.md#pcs-that-are-no-machines) and boot from the network. With `wait` they
+    /// wait in the loader until somebody adopts them; with `local-disk` they start from their own disk after ten seconds, unless
+    /// somebody at the PC presses Esc; with `nothing` they get no loader.
+    ///
+    /// - Value: `wait`, `local-disk` or `nothing`
+    /// - Default: `strangers = "wait"`, and where another server gives the addresses (`mode`) `strangers = "local-disk"`
+    /// - Example: `strangers = "nothing"`
+    pub(crate) strangers: Option<Strangers>,
+    /// What opens the locked lines of [menus](how-to/boot-menus.md). The user's name is `admin`. PCs get this text without a
+    /// proof of who they are, so anybody in their network can try to guess the password from it: take a long one, and one that opens
+    /// nothing else.
+    ///
+    /// - Value: a line that the command `grub-mkpasswd-pbkdf2` prints
+    /// - Default: there is none, and no menu can have locked lines
+    /// - Example: `menu_password = "grub.pbkdf2.sha512.10000.5A82.C0FF"`
+    #[serde(deserialize_with = "menu_password")]
+    pub(crate) menu_password: Option<String>,
     /// When PCs with 64-bit UEFI get the distribution's signed loader, shim, which PCs with [Secure Boot](how-to/secure-boot.md)
     /// need. With `auto` they get it unless it is known that their Secure Boot is off, or iPXE asks, or the server has none.
     ///
@@ -302,6 +319,8 @@ impl Default for BootSettings {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
             rescue_busybox: None,
+            strangers: None,
+            menu_password: None,
             secure_boot: SignedLoader::default(),
             secure_boot_of: BTreeMap::new(),
             signed_loader: None,

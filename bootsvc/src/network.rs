@@ -1,7 +1,7 @@
 //! The boot network, as the interface and the configuration have it.
 
 use crate::config::{AddressBy, Config};
-use model::Network;
+use model::{Network, Strangers};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use wire::Mac;
@@ -141,6 +141,11 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
         foreign_dhcp: !config.network.mode.leases(),
         own_dhcp: config.network.address_by == AddressBy::Dhcp || !config.network.mode.leases(),
         ram: config.boot.ram,
+        strangers: config.boot.strangers.unwrap_or(match config.network.mode.leases() {
+            true => Strangers::Wait,
+            false => Strangers::LocalDisk,
+        }),
+        menu_password: config.boot.menu_password.clone(),
     })
 }
 

@@ -225,7 +225,7 @@ pub(crate) async fn run(
         )),
         Addresses::Proxy(sockets) => tasks.spawn(boot::foreign_dhcp::serve_proxy(
             (sockets, link.clone()),
-            server,
+            (server, files.neighbours()),
             machines_alive,
             of_service,
             of_stop,

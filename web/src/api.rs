@@ -92,11 +92,17 @@ async fn put_machine(
     let (Path(name), Json(body)) = (name?, body?);
     let is_new = service.site().machine(&name).is_none();
     let gives_root = body.root.is_some() || body.root_url.is_some();
-    let left_out = left_out([body.image.is_some(), gives_root, body.write_mode.is_some()]);
+    let left_out = left_out([
+        body.image.is_some(),
+        gives_root,
+        body.write_mode.is_some(),
+        body.menu.is_some(),
+    ]);
     let whole = MachineChange {
         other_macs: Some(body.other_macs.unwrap_or_default()),
         kernel_args: Some(body.kernel_args.unwrap_or_default()),
         reset_disk: Some(body.reset_disk.unwrap_or_default()),
+        next_boot: Some(body.next_boot.flatten()),
         inherit: left_out.chain(body.inherit).collect(),
         room: Some(body.room.flatten()),
         seat: Some(body.seat.flatten()),

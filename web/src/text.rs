@@ -61,7 +61,7 @@ pub(crate) const fn glyph(word: StateWord) -> &'static str {
         StateWord::Loading | StateWord::Starting => "◐",
         StateWord::Waiting | StateWord::Stuck => "▲",
         StateWord::Failed => "✕",
-        StateWord::Off => "○",
+        StateWord::Local | StateWord::Off => "○",
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) const fn class(word: StateWord) -> &'static str {
         StateWord::Loading | StateWord::Starting => "busy",
         StateWord::Waiting | StateWord::Stuck => "warn",
         StateWord::Failed => "fail",
-        StateWord::Off => "off",
+        StateWord::Local | StateWord::Off => "off",
     }
 }
 

@@ -7,17 +7,22 @@ use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{
-    BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, LoaderClaim, MACHINE_PATH, Network,
-    SIGNED_ENTRY_PATH, Stage, Subject,
+    BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, LoaderAsk, LoaderClaim, MEMORY_TEST_FOLDER,
+    Network, SIGNED_ENTRY_PATH, Stage, Subject,
 };
 use service::{Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::Mac;
 
 /// Longest archive with the rescue shell: its busybox, and the archive around it.
 const RESCUE_ARCHIVE_MAX: usize = initcfg::RESCUE_BUSYBOX_MAX + (64 << 10);
+
+/// Memtest86+ by kind of firmware, where Debian's package memtest86+ puts it.
+const MEMORY_TESTS: [(&str, &str); 2] =
+    [("i386-pc", "/boot/memtest86+x64.bin"), ("x86_64-efi", "/boot/memtest86+x64.efi")];
 
 /// Everything that boot clients can fetch, by TFTP or HTTP.
 #[derive(Clone)]
@@ -120,13 +125,25 @@ impl BootFiles {
             LoaderClaim::parse(&normalize(path)).filter(|_| self.inner.network.foreign_dhcp);
         let text = match claim {
             Some(claim) => self.claimed(claim, peer, fetch).await?,
-            None if normalize(path) == MACHINE_PATH => self.machine_config(peer, fetch).await?,
-            None => return self.file(path, fetch).await,
+            None => match LoaderAsk::parse(&normalize(path)) {
+                Some(ask) => self.machine_config(peer, &ask, fetch).await?,
+                None => return self.file(path, fetch).await,
+            },
         };
         Some(Item { bytes: Bytes::from(text), stage: None })
     }
 
-    async fn machine_config(&self, peer: Ipv4Addr, fetch: Fetch) -> Option<String> {
+    /// Who is on the boot network.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        self.inner.neighbours.clone()
+    }
+
+    async fn machine_config(
+        &self,
+        peer: Ipv4Addr,
+        ask: &LoaderAsk,
+        fetch: Fetch,
+    ) -> Option<String> {
         let service = &self.inner.service;
         if let Some(mac) = service.owner_of(peer) {
             // If so many wait to be heard, it asks again before its lease ends.
@@ -134,31 +151,31 @@ impl BootFiles {
         }
         // The service itself notes the stage: it knows whether the machine boots or waits.
         let config = match fetch {
-            Fetch::Itself => service.loader_config(peer).await,
-            Fetch::ByFirmware => service.loader_config_by_http(peer).await?,
+            Fetch::Itself => service.loader_config(peer, ask).await,
+            Fetch::ByFirmware => service.loader_config_by_http(peer, ask).await?,
         };
         Some(config.text)
     }
 
     /// What a PC gets that says who it is. Who is on the link is seen; of who is behind a router nothing is known but that.
     async fn claimed(&self, claim: LoaderClaim, peer: Ipv4Addr, fetch: Fetch) -> Option<String> {
-        let LoaderClaim { is_start, firmware, mac } = claim;
+        let LoaderClaim { ask, firmware, mac } = claim;
         let service = &self.inner.service;
         let link = self.inner.neighbours.link_to(peer).await;
         if !matches!(link, Link::Routed) && link != Link::Neighbour(mac) {
             return Some(service.loader_is_mistaken(peer, mac, link, fetch));
         }
         // By HTTP any program of a running system could say so, too.
-        let noted = match (is_start, fetch) {
-            (true, Fetch::Itself) => service.loader_runs(mac, firmware, peer).await,
+        let noted = match (&ask, fetch) {
+            (LoaderAsk::Start, Fetch::Itself) => service.loader_runs(mac, firmware, peer).await,
             _ => service.has_address(mac, peer).await,
         };
         if let Err(error) = noted {
             tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
         }
-        match is_start {
-            true => Some("# Noted.\n".to_owned()),
-            false => self.machine_config(peer, fetch).await,
+        match ask {
+            LoaderAsk::Start => Some("# Noted.\n".to_owned()),
+            ask => self.machine_config(peer, &ask, fetch).await,
         }
     }
 
@@ -203,12 +220,27 @@ impl BootFiles {
         if path == initcfg::RESCUE_ARCHIVE_PATH {
             return self.rescue_archive().await;
         }
+        if let Some(platform) = path.strip_prefix(MEMORY_TEST_FOLDER) {
+            return self.memory_test(platform).await;
+        }
         let file_path = self.inner.service.boot_file(&path.parse().ok()?)?;
         match self.inner.cache.read(&file_path).await {
             Ok(bytes) => Some(Item { bytes, stage }),
             Err(error) => {
                 let cause = format!("A boot file can't be read: {}: {error}", file_path.display());
                 self.inner.service.found(FindingKind::FileUnreadable, &Subject::Server, cause);
+                None
+            }
+        }
+    }
+
+    /// Memtest86+ for this kind of firmware, as the host has it.
+    async fn memory_test(&self, platform: &str) -> Option<Item> {
+        let (_, file) = MEMORY_TESTS.iter().find(|(of, _)| *of == platform)?;
+        match self.inner.cache.read(Path::new(file)).await {
+            Ok(bytes) => Some(Item { bytes, stage: None }),
+            Err(error) => {
+                tracing::warn!(file, %error, "the memory test can't be handed out: apt-get install memtest86+");
                 None
             }
         }
@@ -311,8 +343,13 @@ impl BootFiles {
         self.inner.service.found(kind, subject, cause);
     }
 
+    /// Whose address it is. Where another server gives them, one may have gone to somebody else since, so it is seen who has it.
     fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {
-        self.inner.service.owner_of(address)
+        let owner = || self.inner.service.owner_of(address);
+        match self.inner.network.foreign_dhcp && self.inner.neighbours.is_on_link(address) {
+            true => self.inner.neighbours.known(address).or_else(owner),
+            false => owner(),
+        }
     }
 }
 

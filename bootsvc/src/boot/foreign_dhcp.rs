@@ -2,13 +2,15 @@
 
 use crate::boot::dhcp::uuid_of;
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::offers::Offers;
 use crate::net::dhcp_socket::{BootServerSocket, DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
+use crate::net::neighbours::Neighbours;
 use dhcp::{Proxy, ProxyConfig, ProxyDecision, Request};
 use model::{FindingKind, Subject};
-use service::{Service, Sighting};
+use service::{Link as Reached, Service, Sighting};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -20,6 +22,12 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Notes that wait for the disk. Requests beyond wait in the sockets' buffers.
 const NOTES_MAX: usize = 256;
+
+/// How often it is looked who has asked for nothing.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A PC uses its address at once: when it is looked at after a request for it, in milliseconds.
+const LOOKS_AFTER_MS: [u64; 5] = [50, 100, 200, 400, 800];
 
 /// The proxy's sockets.
 pub(crate) struct ProxySockets {
@@ -51,7 +59,7 @@ impl ProxySockets {
 /// Names loaders to firmware until `stop`, and notes who takes which address; machines that are `alive` keep theirs.
 pub(crate) async fn serve_proxy(
     (mut sockets, mut link): (ProxySockets, Link),
-    server: Ipv4Addr,
+    (server, neighbours): (Ipv4Addr, Neighbours),
     mut alive: mpsc::Receiver<Mac>,
     service: Service,
     stop: CancellationToken,
@@ -62,6 +70,8 @@ pub(crate) async fn serve_proxy(
         uefi_x64_file: UEFI_X64_FILE.into(),
     });
     let mut notes = JoinSet::new();
+    let mut offers = Offers::default();
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
     let mut is_deaf = false;
     loop {
         let received = tokio::select! {
@@ -78,6 +88,10 @@ pub(crate) async fn serve_proxy(
                 continue;
             }
             Some(_) = notes.join_next() => continue,
+            _ = look.tick() => {
+                tell_silent(&mut offers, &service);
+                continue;
+            }
             Some(mac) = alive.recv() => {
                 let service = service.clone();
                 notes.spawn(async move { keep(&service, mac).await });
@@ -108,6 +122,7 @@ pub(crate) async fn serve_proxy(
             tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
             request.loader = choice.loader.map(|loader| loader.file().to_owned());
         }
+        let mac = request.mac;
         let decision = match peer {
             Some(_) => proxy.on_boot_request(&request),
             None => proxy.on_request(&request),
@@ -126,14 +141,30 @@ pub(crate) async fn serve_proxy(
                         tracing::warn!(mac = %request.mac, %error, "a proxyDHCP reply could not be sent");
                     }
                 }
-                if peer.is_some() {
-                    let (service, address) = (service.clone(), request.client);
-                    notes.spawn(async move { note(&service, request, address).await });
+                let address = match peer {
+                    None => {
+                        offers.offered(mac, service.now().moment);
+                        None
+                    }
+                    // Somebody else's word about its address is none.
+                    Some(peer) if peer.ip() != IpAddr::V4(request.client) => {
+                        service.traffic().refused("dhcp", "not-its-address");
+                        continue;
+                    }
+                    Some(_) => Some(request.client),
+                };
+                if address.is_some() {
+                    takes(&mut offers, &service, mac);
                 }
+                let (service, neighbours) = (service.clone(), neighbours.clone());
+                notes.spawn(async move { note(&service, &neighbours, request, address).await });
             }
             ProxyDecision::Takes(address) => {
-                let service = service.clone();
-                notes.spawn(async move { note(&service, request, address).await });
+                takes(&mut offers, &service, mac);
+                let (service, neighbours) = (service.clone(), neighbours.clone());
+                notes.spawn(
+                    async move { note(&service, &neighbours, request, Some(address)).await },
+                );
             }
             ProxyDecision::Silent(reason) => {
                 tracing::debug!(mac = %request.mac, %reason, "DHCP request not answered");
@@ -164,26 +195,68 @@ async fn keep(service: &Service, mac: Mac) {
     }
 }
 
-/// A client takes an address. Of those that are neither firmware nor ours nothing is noted.
-async fn note(service: &Service, request: Request, address: Ipv4Addr) {
+/// It takes what it is told, after all.
+fn takes(offers: &mut Offers, service: &Service, mac: Mac) {
+    if offers.takes(mac) {
+        service.resolved(FindingKind::LoaderNotAsked, &service.subject_of(mac));
+    }
+}
+
+/// Tells of those that were told of their loader and took nothing.
+fn tell_silent(offers: &mut Offers, service: &Service) {
+    for (mac, n) in offers.silent(service.now().moment) {
+        let cause = format!(
+            "It was told {n} times where its loader is, and asked neither for that nor for an address: no DHCP server gives it one, or its \
+             firmware does not take two answers together"
+        );
+        service.found(FindingKind::LoaderNotAsked, &service.subject_of(mac), cause);
+    }
+}
+
+/// A client asks for an address, or takes one. Of those that are neither firmware nor ours nothing is noted.
+async fn note(
+    service: &Service,
+    neighbours: &Neighbours,
+    request: Request,
+    address: Option<Ipv4Addr>,
+) {
     let mac = request.mac;
-    let noted = match request.firmware {
-        Some(firmware) => {
-            let sighting = Sighting {
-                mac,
-                firmware,
-                address: Some(address),
-                uuid: uuid_of(&request),
-                host_name: request.host_name,
-            };
-            service.firmware_has_address(sighting, address).await
+    let is_machine = service.site().machine_by_mac(mac).is_some();
+    let uuid = uuid_of(&request);
+    let noted = async {
+        if let Some(firmware) = request.firmware {
+            let sighting = Sighting { mac, firmware, address, uuid, host_name: request.host_name };
+            match address {
+                Some(address) => service.firmware_has_address(sighting, address).await?,
+                None => service.saw(sighting).await?,
+            }
         }
-        None if service.site().machine_by_mac(mac).is_some() => {
-            service.has_address(mac, address).await
+        match address {
+            Some(address) if is_machine && is_seen(service, neighbours, mac, address).await => {
+                service.has_address(mac, address).await
+            }
+            _ => Ok(()),
         }
-        None => return,
     };
-    if let Err(error) = noted {
+    if let Err(error) = noted.await {
         tracing::warn!(%mac, error = error.chain(), "that a PC takes an address could not be noted");
     }
+}
+
+/// Whether the NIC answers at this address. Anybody can ask for an address in its name.
+async fn is_seen(service: &Service, neighbours: &Neighbours, mac: Mac, address: Ipv4Addr) -> bool {
+    if service.owner_of(address) == Some(mac) {
+        return true;
+    }
+    for after_ms in LOOKS_AFTER_MS {
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        match neighbours.link_to(address).await {
+            Reached::Neighbour(other) if other != mac => {}
+            Reached::Silent => {}
+            Reached::Neighbour(_) | Reached::Routed => return true,
+        }
+    }
+    tracing::info!(%mac, %address, "it asked for this address, where it was not seen");
+    service.traffic().refused("dhcp", "not-its-address");
+    false
 }

@@ -15,8 +15,10 @@ pub(crate) const UEFI_X64_FILE: &str = Loader::Own.file();
 /// Modules that both images hold: with all of them inside, a loader is one transfer instead of sixteen.
 const MODULES: &[&str] = &[
     "boot",
+    "chain",
     "configfile",
     "echo",
+    "fat",
     "gzio",
     "halt",
     "http",
@@ -24,6 +26,9 @@ const MODULES: &[&str] = &[
     "minicmd",
     "net",
     "normal",
+    "part_gpt",
+    "part_msdos",
+    "password_pbkdf2",
     "reboot",
     "regexp",
     "serial",

@@ -9,6 +9,7 @@ pub(crate) mod foreign_dhcp;
 pub(crate) mod grub_images;
 pub(crate) mod http;
 pub(crate) mod link;
+mod offers;
 pub(crate) mod other_dhcp;
 pub(crate) mod reports;
 pub(crate) mod router_solicitations;

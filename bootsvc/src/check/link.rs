@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use crate::boot::other_dhcp;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::link::{LinkTrouble, look_at};
 use model::Network;
@@ -71,13 +71,30 @@ pub(super) fn aoe(config: &Config) -> Option<Verdict> {
     })
 }
 
+/// BIOS and UEFI, as firmware says it (RFC 4578 §2.1).
+const FIRMWARE: [u16; 2] = [0, 7];
+
 /// Whether another DHCP server answers, if that matters.
 pub(super) fn other_servers(config: &Config, network: &Network) -> Option<Verdict> {
     if config.network.beside_others && config.network.mode.leases() {
         return None;
     }
     let interface = &config.network.interface;
-    let probe = async { DhcpWatch::open(interface, network.server)?.probe().await };
+    let probe = async {
+        let watch = DhcpWatch::open(interface, network.server)?;
+        let found = watch.probe().await?;
+        if found.is_none() || config.network.mode != Mode::Proxy {
+            return Ok(found);
+        }
+        // What it tells firmware, it tells nobody else.
+        for architecture in FIRMWARE {
+            let told = watch.probe_as_firmware(architecture).await?;
+            if let Some(told) = told.filter(|it| it.serves_firmware || it.boot_file.is_some()) {
+                return Ok(Some(told));
+            }
+        }
+        Ok(found)
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let mode = config.network.mode;
     Some(match runtime.and_then(|runtime| runtime.block_on(probe)) {
@@ -86,10 +103,25 @@ pub(super) fn other_servers(config: &Config, network: &Network) -> Option<Verdic
              or set mode = \"dhcp\" and a pool below [network]",
             mode.word()
         )),
-        Ok(Some(other)) if !mode.leases() => Verdict::Right(format!(
-            "DHCP: {} gives addresses on {interface}, such as {}",
-            other.server, other.address
-        )),
+        Ok(Some(other)) if !mode.leases() => {
+            let loader = mode == Mode::Proxy && other.serves_firmware;
+            match other.boot_file.as_ref().filter(|_| mode == Mode::Proxy) {
+                _ if loader => Verdict::Wrong(format!(
+                    "DHCP: {} sends option 60 \"PXEClient\": PCs ask it for their loader, at port 4011, and not Bootlace. Remove option 60 \
+                     there",
+                    other.server
+                )),
+                Some(file) => Verdict::Wrong(format!(
+                    "DHCP: {} names the loader {file:?}, which some PCs take and not Bootlace's. Remove it there (next server, file name, \
+                     options 66 and 67), or let it name Bootlace's: mode = \"external\", and bootlace net recipe",
+                    other.server
+                )),
+                None => Verdict::Right(format!(
+                    "DHCP: {} gives addresses on {interface}, such as {}",
+                    other.server, other.address
+                )),
+            }
+        }
         Ok(None) => Verdict::Right(format!("DHCP: no other server answers on {interface}")),
         Ok(Some(other)) => Verdict::Wrong(other_dhcp::told(&other, interface)),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

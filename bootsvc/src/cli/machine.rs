@@ -10,8 +10,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    FindingKind, ImageName, KernelArgs, MachineName, RoomName, RootKind, RootUrl, Seat, Setting,
-    StallVerb, Tag, WriteMode,
+    BootChoice, FindingKind, ImageName, KernelArgs, MachineName, Menu, RoomName, RootKind, RootUrl,
+    Seat, Setting, StallVerb, Tag, WriteMode,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub(super) enum Machine {
     /// Add a machine, or change one with effect from its next boot
     ///
     /// Example: bootlace machine set lab-07 --mac 52:54:00:12:34:56 --image debian-12
-    Set(Set),
+    Set(Box<Set>),
     /// Discard everything a machine has written, at its next boot
     ///
     /// It then starts afresh from the newest version of its image.
@@ -80,6 +80,19 @@ pub(super) enum Machine {
         name: MachineName,
         /// Take that back: boot as usual
         #[arg(long)]
+        off: bool,
+    },
+    /// Start something else the next time, once
+    ///
+    /// Example: bootlace machine next lab-07 local-disk
+    Next {
+        /// Name of the machine
+        name: MachineName,
+        /// What it starts: image, image:NAME for another image, local-disk or memory-test
+        #[arg(required_unless_present = "off")]
+        choice: Option<BootChoice>,
+        /// Take that back
+        #[arg(long, conflicts_with = "choice")]
         off: bool,
     },
     /// Print the kernel log of a machine's last failed boot
@@ -164,7 +177,13 @@ pub(super) struct Set {
     /// Kernel parameters for this machine, after the site's and its room's
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     kernel_args: Option<KernelArgs>,
-    /// Take this from its room or the site: image, root or write_mode; may be repeated
+    /// What can be chosen in its loader; the first starts if nobody chooses. `bootlace help boot-menus` tells all of it
+    ///
+    /// Lines with commas between them: image, local-disk, memory-test, image:NAME for another image; NAME/locked for a line that
+    /// needs the menu's password; and how long it waits, like 10s. Example: --menu image,local-disk,10s
+    #[arg(long, value_name = "LINES")]
+    menu: Option<Menu>,
+    /// Take this from its room or the site: image, root, write_mode or menu; may be repeated
     #[arg(long, value_name = "SETTING")]
     inherit: Vec<Setting>,
     /// Room that it is in
@@ -197,6 +216,7 @@ impl Machine {
             Self::ResumeWrites { name } => decide_stall(paths, &name, StallVerb::Resume),
             Self::FailWrites { name } => decide_stall(paths, &name, StallVerb::Fail),
             Self::Rescue { name, off } => rescue(paths, &name, off),
+            Self::Next { name, choice, off: _ } => next(paths, &name, choice),
             Self::Log { name } => {
                 let log: Option<KernelLog> =
                     Site::open(paths)?.get(&format!("{}/log", url(&name)))?;
@@ -244,7 +264,8 @@ impl Set {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let gives_root = self.root_kind.is_some() || self.root_url.is_some();
         let gives_image = self.image.is_some() || self.no_image;
-        check_inherit(&self.inherit, [gives_image, gives_root, self.write_mode.is_some()])?;
+        let given = [gives_image, gives_root, self.write_mode.is_some(), self.menu.is_some()];
+        check_inherit(&self.inherit, given)?;
         let change = MachineChange {
             mac: self.mac,
             add_macs: self.add_mac,
@@ -253,6 +274,7 @@ impl Set {
             root: self.root_kind,
             root_url: self.root_url,
             write_mode: self.write_mode,
+            menu: self.menu,
             kernel_args: self.kernel_args,
             inherit: self.inherit,
             room: if self.no_room { Some(None) } else { self.room.map(Some) },
@@ -271,13 +293,34 @@ impl Set {
                 format!("boots nothing: it has no image, write mode {}", machine.write_mode)
             }
         };
+        let menu = match machine.menu == Menu::default() {
+            true => String::new(),
+            false => format!("; in its loader: {}", machine.menu.in_words()),
+        };
         say(format!(
-            "{} ({}): {what}; takes effect at its next boot",
+            "{} ({}): {what}{menu}; takes effect at its next boot",
             machine.name,
             macs(&machine)
         ));
         Ok(())
     }
+}
+
+fn next(paths: &Paths, name: &MachineName, choice: Option<BootChoice>) -> anyhow::Result<()> {
+    let site = Site::open(paths)?;
+    let url = url(name);
+    // A machine that is not there is not added.
+    let _: model::Machine = site.get(&url)?;
+    let change = MachineChange { next_boot: Some(choice), ..MachineChange::default() };
+    let machine: model::Machine = site.send(Method::PATCH, &url, &change)?;
+    let then = machine.menu.in_words();
+    say(match machine.next_boot {
+        Some(choice) => {
+            format!("{name}: the next time it starts {}, then again {then}", choice.in_words())
+        }
+        None => format!("{name}: starts {then}"),
+    });
+    Ok(())
 }
 
 fn macs(machine: &model::Machine) -> String {

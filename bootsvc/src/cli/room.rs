@@ -7,7 +7,7 @@ use crate::site::Site;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    ImageName, KernelArgs, MachineName, RoomName, RootKind, RootUrl, Seat, Setting, Settings,
+    ImageName, KernelArgs, MachineName, Menu, RoomName, RootKind, RootUrl, Seat, Setting, Settings,
     WriteMode,
 };
 use serde::Deserialize;
@@ -69,7 +69,13 @@ pub(super) struct Inherited {
     /// What becomes of machines' writes
     #[arg(long, value_name = "MODE", value_parser = write_mode())]
     write_mode: Option<WriteMode>,
-    /// Say nothing more of this setting: image, root or write_mode; may be repeated
+    /// What can be chosen in machines' loaders; the first starts if nobody chooses. `bootlace help boot-menus` tells all of it
+    ///
+    /// Lines with commas between them: image, local-disk, memory-test, image:NAME for another image; NAME/locked for a line that
+    /// needs the menu's password; and how long it waits, like 10s. Example: --menu image,local-disk,10s
+    #[arg(long, value_name = "LINES")]
+    menu: Option<Menu>,
+    /// Say nothing more of this setting: image, root, write_mode or menu; may be repeated
     #[arg(long, value_name = "SETTING")]
     inherit: Vec<Setting>,
 }
@@ -177,12 +183,14 @@ impl Inherited {
     fn change(self) -> Result<SettingsChange, WrongUsage> {
         let gives_root = self.root_kind.is_some() || self.root_url.is_some();
         let gives_image = self.image.is_some() || self.no_image;
-        check_inherit(&self.inherit, [gives_image, gives_root, self.write_mode.is_some()])?;
+        let given = [gives_image, gives_root, self.write_mode.is_some(), self.menu.is_some()];
+        check_inherit(&self.inherit, given)?;
         Ok(SettingsChange {
             image: if self.no_image { Some(None) } else { self.image.map(Some) },
             root: self.root_kind,
             root_url: self.root_url,
             write_mode: self.write_mode,
+            menu: self.menu,
             inherit: self.inherit,
         })
     }
@@ -190,7 +198,7 @@ impl Inherited {
 
 impl SetRoom {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let SettingsChange { image, root, root_url, write_mode, inherit } =
+        let SettingsChange { image, root, root_url, write_mode, menu, inherit } =
             self.inherited.change()?;
         let change = RoomChange {
             name: self.rename,
@@ -200,6 +208,7 @@ impl SetRoom {
             root,
             root_url,
             write_mode,
+            menu,
             inherit,
             kernel_args: self.kernel_args,
         };
@@ -234,7 +243,8 @@ fn words(says: &Settings) -> Vec<String> {
         (None, root) => root.map(|root| format!("root over {root}")),
     };
     let mode = says.write_mode.map(|mode| format!("write mode {mode}"));
-    [image, root, mode].into_iter().flatten().collect()
+    let menu = says.menu.as_ref().map(|menu| format!("in the loader {}", menu.in_words()));
+    [image, root, mode, menu].into_iter().flatten().collect()
 }
 
 fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {

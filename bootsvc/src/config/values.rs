@@ -141,6 +141,33 @@ pub(super) fn ram_size<'de, D: serde::Deserializer<'de>>(
     text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
 }
 
+/// A line of `grub-mkpasswd-pbkdf2`: `grub.pbkdf2.sha512.ROUNDS.SALT.HASH`, the last two in hexadecimal digits.
+pub(super) fn menu_password<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parts = text.strip_prefix("grub.pbkdf2.sha512.").map(|rest| rest.split('.'));
+    let is_hash = parts.is_some_and(|mut parts| {
+        let rounds = parts.next().and_then(|rounds| rounds.parse::<u32>().ok());
+        let mut is_hex = || {
+            parts.next().is_some_and(|part| {
+                !part.is_empty()
+                    && part.len() % 2 == 0
+                    && part.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
+        };
+        rounds.is_some_and(|rounds| rounds > 0) && is_hex() && is_hex() && parts.next().is_none()
+    });
+    match is_hash {
+        true => Ok(Some(text)),
+        // Not the text itself: it may be the password.
+        false => Err(serde::de::Error::custom(
+            "this is no line of grub-mkpasswd-pbkdf2: run that command, and write down here what begins with \
+             grub.pbkdf2.sha512.",
+        )),
+    }
+}
+
 pub(super) fn nbd_addresses<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Ipv4Addr>, D::Error> {

@@ -5,7 +5,7 @@
 
 use super::frame::{FrameSender, hear_ip};
 use super::link::look_at;
-use dhcp::{Answer, CLIENT_PORT, Client, Next, ReplyKind};
+use dhcp::{Answer, CLIENT_PORT, Client, Next, ReplyKind, firmware_question};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::Ipv4Addr;
@@ -35,6 +35,10 @@ pub struct Other {
     pub address: Ipv4Addr,
     /// To whom.
     pub to: Mac,
+    /// It says that it serves firmware itself (option 60).
+    pub serves_firmware: bool,
+    /// The loader that it names.
+    pub boot_file: Option<String>,
 }
 
 /// Hears what DHCP servers say on one interface.
@@ -67,11 +71,28 @@ impl DhcpWatch {
     /// # Errors
     /// The interface is down or gone.
     pub async fn probe(&self) -> io::Result<Option<Other>> {
-        let transaction = RandomState::new().hash_one(self.mac.0) as u32;
+        let transaction = self.transaction();
         let mut client = Client::new(self.mac, NAME, transaction, Moment::default());
         let Next::Send(question, _) = client.next(Moment::default()) else {
             unreachable!("who has no address asks at once");
         };
+        self.ask(&question, transaction).await
+    }
+
+    /// The same as firmware of this architecture (RFC 4578 §2.1) would ask.
+    ///
+    /// # Errors
+    /// The interface is down or gone.
+    pub async fn probe_as_firmware(&self, architecture: u16) -> io::Result<Option<Other>> {
+        let transaction = self.transaction();
+        self.ask(&firmware_question(self.mac, transaction, architecture), transaction).await
+    }
+
+    fn transaction(&self) -> u32 {
+        RandomState::new().hash_one(self.mac.0) as u32
+    }
+
+    async fn ask(&self, question: &[u8], transaction: u32) -> io::Result<Option<Other>> {
         let start = Instant::now();
         let end = start + PROBE_TIME;
         let mut again = start;
@@ -79,7 +100,7 @@ impl DhcpWatch {
             tokio::select! {
                 () = sleep_until(end) => return Ok(None),
                 () = sleep_until(again) => {
-                    self.frames.ask(&question)?;
+                    self.frames.ask(question)?;
                     again += REPEAT;
                 }
                 heard = self.hear() => {
@@ -119,7 +140,13 @@ impl DhcpWatch {
                 continue;
             };
             if lease.server != self.server {
-                let other = Other { server: lease.server, address: lease.address, to: answer.mac };
+                let other = Other {
+                    server: lease.server,
+                    address: lease.address,
+                    to: answer.mac,
+                    serves_firmware: answer.serves_firmware,
+                    boot_file: answer.boot_file.clone(),
+                };
                 return Ok((answer, other));
             }
         }

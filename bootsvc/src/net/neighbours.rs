@@ -56,7 +56,13 @@ impl Neighbours {
         tokio::time::timeout(ANSWER_TIMEOUT, look).await.unwrap_or(Link::Silent)
     }
 
-    fn is_on_link(&self, address: Ipv4Addr) -> bool {
+    /// Who answers at this address, if that is known already. Never waits.
+    pub(crate) fn known(&self, address: Ipv4Addr) -> Option<Mac> {
+        neighbour(&std::fs::read_to_string(TABLE).ok()?, &self.interface, address)
+    }
+
+    /// Whether this address is of the boot network.
+    pub(crate) fn is_on_link(&self, address: Ipv4Addr) -> bool {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
         address.to_bits() & mask == self.server.to_bits() & mask
     }

@@ -1,9 +1,10 @@
 //! What a server says to a client, read from foreign bytes.
 
-use crate::message::{Fields, Message, MessageKind, NotDhcp, ReplyKind};
+use crate::message::{FILE_FIELD, Fields, Message, MessageKind, NotDhcp, OVERLOAD_FILE, ReplyKind};
 use crate::option_codes::{
-    OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME, OPT_REBINDING_TIME, OPT_RENEWAL_TIME,
-    OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
+    OPT_BOOT_FILE, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME, OPT_OVERLOAD,
+    OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
+    OPT_VENDOR_CLASS, PXE_CLASS,
 };
 use crate::options::Options;
 use alloc::string::String;
@@ -50,6 +51,10 @@ pub struct Answer {
     pub relay: Ipv4Addr,
     /// The lease; of a refusal there is none.
     pub lease: Option<ClientLease>,
+    /// The server says that it serves firmware itself: option 60 begins with `PXEClient`. Firmware asks it for its loader then.
+    pub serves_firmware: bool,
+    /// The loader that it names, by option 67 or the field `file`; never empty.
+    pub boot_file: Option<String>,
 }
 
 /// The datagram is nothing that a client heeds.
@@ -78,8 +83,22 @@ impl Answer {
             }
         };
         let Fields { transaction, mac, relay, .. } = message.fields;
-        Ok(Self { kind, transaction, mac, relay, lease })
+        let options = &message.options;
+        let class = options.bytes(OPT_VENDOR_CLASS);
+        let serves_firmware = class.is_some_and(|class| class.starts_with(PXE_CLASS));
+        let overload = options.array(OPT_OVERLOAD).map_or(0, |[fields]| fields);
+        let field = datagram.get(FILE_FIELD).filter(|_| overload & OVERLOAD_FILE == 0);
+        let boot_file = options.bytes(OPT_BOOT_FILE).or(field).and_then(shown);
+        Ok(Self { kind, transaction, mac, relay, lease, serves_firmware, boot_file })
     }
+}
+
+/// Text up to a NUL; `None` if there is none.
+fn shown(bytes: &[u8]) -> Option<String> {
+    let text = bytes.split(|byte| *byte == 0).next()?;
+    let text = String::from_utf8_lossy(text);
+    let text: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {

@@ -3,9 +3,9 @@
 use crate::answer::{Answer, ClientLease};
 use crate::message::{FLAG_BROADCAST, Fields, MessageKind, ReplyKind, RequestKind, emit};
 use crate::option_codes::{
-    OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_HOST_NAME, OPT_LEASE_TIME, OPT_MESSAGE_SIZE_MAX,
-    OPT_PARAMETER_LIST, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_REQUESTED_ADDRESS, OPT_ROUTER,
-    OPT_SERVER_ID, OPT_SUBNET_MASK,
+    OPT_BOOT_FILE, OPT_CLIENT_ARCHITECTURE, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_HOST_NAME,
+    OPT_LEASE_TIME, OPT_MESSAGE_SIZE_MAX, OPT_PARAMETER_LIST, OPT_REBINDING_TIME, OPT_RENEWAL_TIME,
+    OPT_REQUESTED_ADDRESS, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK, OPT_VENDOR_CLASS,
 };
 use crate::options::OptionWriter;
 use alloc::string::String;
@@ -231,6 +231,28 @@ impl Client {
         let message = emit(MessageKind::Request(kind), &fields, "", "", &options);
         Next::Send(message, Ipv4Addr::BROADCAST)
     }
+}
+
+/// What firmware of this architecture (RFC 4578 §2.1) asks for an address with: a DISCOVER, to be sent by broadcast.
+pub fn firmware_question(mac: Mac, transaction: u32, architecture: u16) -> Vec<u8> {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let fields = Fields {
+        transaction,
+        flags: FLAG_BROADCAST,
+        client: none,
+        yours: none,
+        next_server: none,
+        relay: none,
+        mac,
+    };
+    let mut options = OptionWriter::default();
+    let class = alloc::format!("PXEClient:Arch:{architecture:05}:UNDI:003016");
+    options.put(OPT_VENDOR_CLASS, class.as_bytes());
+    options.put(OPT_CLIENT_ARCHITECTURE, &architecture.to_be_bytes());
+    options.put(OPT_MESSAGE_SIZE_MAX, &ANSWER_MAX.to_be_bytes());
+    options
+        .put(OPT_PARAMETER_LIST, &[&PARAMETERS[..], &[OPT_VENDOR_CLASS, OPT_BOOT_FILE]].concat());
+    emit(MessageKind::Request(RequestKind::Discover), &fields, "", "", &options)
 }
 
 fn pause(n_sent: u32) -> Duration {

@@ -22,7 +22,7 @@ mod request;
 mod server;
 
 pub use answer::{Answer, ClientLease, NotAnAnswer};
-pub use client::{Change, Client, Next};
+pub use client::{Change, Client, Next, firmware_question};
 pub use message::{NotDhcp, ReplyKind, RequestKind};
 pub use ndp::{NO_ROUTER, solicitor};
 pub use pool::{DECLINED_SECONDS, Usage};

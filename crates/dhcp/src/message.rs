@@ -4,6 +4,7 @@ use crate::option_codes::{OPT_MESSAGE_TYPE, OPT_OVERLOAD};
 use crate::options::{OptionWriter, Options};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::Range;
 use wire::{Mac, Reader, Truncated};
 
 /// Shortest message in bytes that is sent: some clients and relays drop what is shorter than BOOTP's (RFC 951 §3).
@@ -22,9 +23,11 @@ const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const CHADDR_PADDING: usize = 10;
 const SNAME_BYTES: usize = 64;
 const FILE_BYTES: usize = 128;
+/// Where the field `file` is.
+pub(crate) const FILE_FIELD: Range<usize> = 108..108 + FILE_BYTES;
 
 /// In [`OPT_OVERLOAD`]: the field holds options.
-const OVERLOAD_FILE: u8 = 1;
+pub(crate) const OVERLOAD_FILE: u8 = 1;
 const OVERLOAD_SNAME: u8 = 2;
 
 /// In [`Fields::flags`]: the client can only hear broadcasts.

@@ -3,7 +3,7 @@
 //! BIOS ROMs take the loader from the offer. UEFI ROMs take an offer only for the news that there is a boot server, and ask that on
 //! [`PROXY_PORT`] once they have their address: so their offer names no file.
 
-use crate::message::{Fields, MessageKind, ReplyKind, RequestKind, emit};
+use crate::message::{FLAG_BROADCAST, Fields, MessageKind, ReplyKind, RequestKind, emit};
 use crate::option_codes::{
     HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_END, OPT_IPXE,
     OPT_RELAY_INFORMATION, OPT_SERVER_ID, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC,
@@ -200,7 +200,11 @@ impl Proxy {
     ) -> Reply {
         let fields = Fields {
             transaction: request.transaction,
-            flags: request.flags,
+            // There is no address in the offer by which a relay could send it otherwise.
+            flags: match to {
+                Destination::Relay(_) => request.flags | FLAG_BROADCAST,
+                _ => request.flags,
+            },
             client: request.client,
             yours: Ipv4Addr::UNSPECIFIED,
             next_server: self.config.server,

@@ -163,6 +163,26 @@ fn offer() -> Vec<u8> {
     reply(&mut server(1), &discover).bytes
 }
 
+/// Firmware asks such a server for its loader, and nobody else.
+#[test]
+fn what_a_server_tells_firmware_is_read() {
+    let question = dhcp::firmware_question(MAC, 77, 7);
+    let request = dhcp::Request::parse(&question).unwrap();
+    assert_eq!(request.firmware, Some(wire::Firmware::UefiX64));
+    let told = dhcp::Answer::parse(&offer()).unwrap();
+    assert_eq!((told.serves_firmware, told.boot_file), (false, None));
+
+    let mut field = offer();
+    field[108..115].copy_from_slice(b"old.0\0x");
+    let told = dhcp::Answer::parse(&field).unwrap();
+    assert_eq!(told.boot_file.as_deref(), Some("old.0"));
+    let end = field.iter().rposition(|byte| *byte == dhcp::OPT_END).unwrap();
+    field.truncate(end);
+    field.extend(b"\x3c\x09PXEClient\x43\x06new.0\0\xff");
+    let told = dhcp::Answer::parse(&field).unwrap();
+    assert_eq!((told.serves_firmware, told.boot_file.as_deref()), (true, Some("new.0")));
+}
+
 #[test]
 fn a_question_is_no_answer() {
     let (_, question, _) = sent(&mut client(), s(0));

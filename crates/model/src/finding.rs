@@ -169,6 +169,9 @@ kinds! {
     /// Another DHCP server answers on the boot network.
     SecondDhcp = "second-dhcp", Alarm, hours(1),
         "Switch the other DHCP server off, or keep it from answering on the boot network.";
+    /// A PC was told of its loader beside another DHCP server, and took nothing.
+    LoaderNotAsked = "loader-not-asked", Warning, hours(1),
+        "If another DHCP server gives it an address, let that one name the loader: mode = \"external\", and what bootlace net recipe prints; see also that it does not send option 60 (bootlace check).";
     /// No address is left for PCs that asked.
     NoAddressLeft = "no-address-left", Alarm, minutes(10),
         "Make the pool larger or the lease shorter in bootlace.toml.";

@@ -4,12 +4,18 @@
 //! again until that boots. A loop rather than files that name each other: each `configfile` nests
 //! in the former, and a PC that waits over a week-end would run out of memory.
 
+mod ask;
+mod local_disk;
+mod menu;
+
+pub use ask::{LoaderAsk, LoaderClaim};
+pub use menu::ShownMenu;
+
 use crate::{ASK_AGAIN, Network, Plan};
 use alloc::string::String;
 use core::fmt::Write;
 use core::net::Ipv4Addr;
 use initcfg::RESCUE_ARCHIVE_PATH;
-use wire::{Firmware, Mac};
 
 /// The first file that GRUB asks for, by TFTP.
 pub const ENTRY_PATH: &str = "/grub/grub.cfg";
@@ -20,42 +26,10 @@ pub const SIGNED_ENTRY_PATH: &str = "/grub/x86_64-efi/grub.cfg";
 /// The file that is rendered for the machine that asks, by TFTP.
 pub const MACHINE_PATH: &str = "/grub/machine.cfg";
 
+/// Below this is Memtest86+, for each kind of firmware as GRUB names it: `i386-pc`, `x86_64-efi`.
+pub const MEMORY_TEST_FOLDER: &str = "/boot/memory-test/";
+
 const ASK_AGAIN_SECONDS: u64 = ASK_AGAIN.as_secs();
-
-/// Below this, by TFTP, PCs ask that must say who they are, since another server gave their address: [`LoaderClaim`].
-const CLAIM_FOLDER: &str = "/grub/pc/";
-
-/// What a PC says of itself whose address another server gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoaderClaim {
-    /// Its loader has just started; otherwise it asks for its configuration.
-    pub is_start: bool,
-    /// Its firmware, as the loader knows it.
-    pub firmware: Firmware,
-    /// The NIC from which it boots.
-    pub mac: Mac,
-}
-
-impl LoaderClaim {
-    /// Reads the path at which such a PC asks, as [`entry_cfg`] has it ask: `/grub/pc/machine/x86_64-efi/52:54:00:00:00:01`.
-    pub fn parse(path: &str) -> Option<Self> {
-        let mut parts = path.strip_prefix(CLAIM_FOLDER)?.split('/');
-        let is_start = match parts.next()? {
-            "start" => true,
-            "machine" => false,
-            _ => return None,
-        };
-        let firmware = match parts.next()? {
-            "i386-pc" => Firmware::Bios,
-            "x86_64-efi" => Firmware::UefiX64,
-            "i386-efi" => Firmware::Other(6),
-            "arm64-efi" => Firmware::Other(11),
-            _ => return None,
-        };
-        let mac = parts.next()?.parse().ok()?;
-        parts.next().is_none().then_some(Self { is_start, firmware, mac })
-    }
-}
 
 /// How GRUB fetches files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,29 +50,56 @@ impl Fetch {
     }
 }
 
-/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Needs the GRUB modules `echo`, `sleep`, `test` and `configfile`; without `serial` and `terminal` there is
-/// no text on the serial port, where all messages go otherwise, too, if there is one.
+/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Needs the GRUB modules `echo`, `sleep`, `test`
+/// and `configfile`; without `serial` and `terminal` there is no text on the serial port, where all messages go otherwise, too, if
+/// there is one.
 pub fn entry_cfg(server: Ipv4Addr, fetch: Fetch, says_who: bool) -> String {
-    let protocol = fetch.protocol();
-    let pc = "$grub_cpu-$grub_platform/$net_default_mac";
-    let (start, machine) = match says_who {
-        true => (
-            alloc::format!("source ({protocol},{server}){CLAIM_FOLDER}start/{pc}\n"),
-            alloc::format!("{CLAIM_FOLDER}machine/{pc}"),
-        ),
-        false => (String::new(), MACHINE_PATH.into()),
+    let asker = AsksBy { server, fetch, says_who };
+    let start = match says_who {
+        true => alloc::format!("source {}\n", asker.file(&LoaderAsk::Start)),
+        false => String::new(),
     };
     alloc::format!(
         "# Served by Bootlace. Asks for this machine's configuration until it boots.\n\
          set pager=0\n\
          if serial --unit=0 --speed=115200; then terminal_output --append serial; fi\n\
-         {start}while [ 1 = 1 ]; do\n\
-         \x20 if ! source ({protocol},{server}){machine}; then\n\
-         \x20   echo 'Bootlace: the boot server {server} does not answer. Asking again.'\n\
-         \x20   sleep 5\n\
-         \x20 fi\n\
-         done\n"
+         {start}{}",
+        asker.asks_until_it_boots(&LoaderAsk::Machine)
     )
+}
+
+/// How a loader asks.
+#[derive(Clone, Copy)]
+struct AsksBy {
+    server: Ipv4Addr,
+    fetch: Fetch,
+    /// It says who it is.
+    says_who: bool,
+}
+
+impl AsksBy {
+    fn of(network: &Network, fetch: Fetch) -> Self {
+        Self { server: network.server, fetch, says_who: network.foreign_dhcp }
+    }
+
+    /// What it asks for, as GRUB's name of a file.
+    fn file(self, ask: &LoaderAsk) -> String {
+        alloc::format!("({},{}){}", self.fetch.protocol(), self.server, ask.path(self.says_who))
+    }
+
+    /// A loop rather than files that name each other, as above.
+    fn asks_until_it_boots(self, ask: &LoaderAsk) -> String {
+        alloc::format!(
+            "while [ 1 = 1 ]; do\n\
+             \x20 if ! source {}; then\n\
+             \x20   echo 'Bootlace: the boot server {} does not answer. Asking again.'\n\
+             \x20   sleep 5\n\
+             \x20 fi\n\
+             done\n",
+            self.file(ask),
+            self.server
+        )
+    }
 }
 
 /// What [`MACHINE_PATH`] holds for one machine. The server's address is written out everywhere:
@@ -164,6 +165,18 @@ pub fn grub_cfg(plan: &Plan, network: &Network, fetch: Fetch) -> String {
                 quote(&again)
             )
         }
+        Plan::ShowMenu => {
+            alloc::format!("configfile {}\n", AsksBy::of(network, fetch).file(&LoaderAsk::Menu))
+        }
+        Plan::Menu(shown) => menu::menu_cfg(shown, network, AsksBy::of(network, fetch)),
+        Plan::LocalDisk => local_disk::local_disk_cfg(),
+        Plan::LeaveStranger(why) => local_disk::stranger_cfg(why),
+        Plan::MemoryTest => {
+            let protocol = fetch.protocol();
+            let file =
+                alloc::format!("({protocol},{server}){MEMORY_TEST_FOLDER}$grub_cpu-$grub_platform");
+            alloc::format!("echo 'Bootlace: memory test'\nlinux {file}\n{}", end())
+        }
     }
 }
 
@@ -200,11 +213,12 @@ mod tests {
     use crate::plan::tests::{ADDRESS, MAC, network, site};
     use crate::{Waiting, plan};
     use alloc::string::ToString as _;
+    use wire::Firmware;
 
     #[test]
     fn a_machine_that_boots_tries_http_then_tftp() {
-        let text =
-            grub_cfg(&plan(&site(), &network(), MAC, ADDRESS, 42), &network(), Fetch::Itself);
+        let plan = plan(&site(), &network(), (MAC, ADDRESS), 42, None).unwrap();
+        let text = grub_cfg(&Plan::Boot(plan), &network(), Fetch::Itself);
         let expected = "\
 echo 'Bootlace: lab-07 starts debian-12 version 2 (boot 42)'
 if ! linux (http,10.77.0.1)/boot/debian-12/2/vmlinuz console=ttyS0 quiet panic=30 \
@@ -226,7 +240,7 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
 
     #[test]
     fn a_rescue_shell_follows_all_that_a_machine_gets() {
-        let Plan::Boot(mut boot) = plan(&site(), &network(), MAC, ADDRESS, 42) else { panic!() };
+        let mut boot = plan(&site(), &network(), (MAC, ADDRESS), 42, None).unwrap();
         boot.has_rescue = true;
         let text = grub_cfg(&Plan::Boot(boot), &network(), Fetch::Itself);
         for end in [
@@ -239,8 +253,8 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
 
     #[test]
     fn a_grub_that_fetches_by_the_firmware_is_told_of_http_only() {
-        let plan = plan(&site(), &network(), MAC, ADDRESS, 42);
-        let text = grub_cfg(&plan, &network(), Fetch::ByFirmware);
+        let plan = plan(&site(), &network(), (MAC, ADDRESS), 42, None).unwrap();
+        let text = grub_cfg(&Plan::Boot(plan), &network(), Fetch::ByFirmware);
         assert!(text.contains("\nlinux (http,10.77.0.1)/boot/debian-12/2/vmlinuz "), "{text}");
         assert!(
             text.contains("\ninitrd (http,10.77.0.1)/boot/debian-12/2/initrd\nboot\n"),
@@ -273,19 +287,18 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
                 path.trim_end_matches("; then").replace("$grub_cpu-$grub_platform", "x86_64-efi");
             LoaderClaim::parse(&path.replace("$net_default_mac", &MAC.to_string()))
         });
-        let claim = |is_start| LoaderClaim { is_start, firmware: Firmware::UefiX64, mac: MAC };
-        assert!(asks.eq([claim(true), claim(false)]), "{text}");
-        let good = "/grub/pc/start/i386-pc/52:54:00:00:00:01";
-        assert_eq!(LoaderClaim::parse(good).unwrap().firmware, Firmware::Bios);
-        for end in 0..good.len() {
-            assert_eq!(LoaderClaim::parse(&good[..end]), None);
-        }
-        for bad in [
-            "/grub/pc/stop/i386-pc/52:54:00:00:00:01",
-            &alloc::format!("{good}/"),
-            "/grub/pc/start/vax/52:54:00:00:00:01",
-        ] {
-            assert_eq!(LoaderClaim::parse(bad), None, "{bad}");
-        }
+        let claim = |ask| LoaderClaim { ask, firmware: Firmware::UefiX64, mac: MAC };
+        assert!(asks.eq([claim(LoaderAsk::Start), claim(LoaderAsk::Machine)]), "{text}");
+    }
+
+    #[test]
+    fn a_memory_test_is_the_one_for_the_firmware() {
+        let text = grub_cfg(&Plan::MemoryTest, &network(), Fetch::Itself);
+        assert!(
+            text.contains(
+                "linux (tftp,10.77.0.1)/boot/memory-test/$grub_cpu-$grub_platform\nboot\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -18,6 +18,7 @@ mod image;
 mod kernel_args;
 mod loader;
 mod machine;
+mod menu;
 mod names;
 mod note;
 mod people;
@@ -41,7 +42,8 @@ pub use export::{
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{
-    ENTRY_PATH, Fetch, LoaderClaim, MACHINE_PATH, SIGNED_ENTRY_PATH, entry_cfg, grub_cfg,
+    ENTRY_PATH, Fetch, LoaderAsk, LoaderClaim, MACHINE_PATH, MEMORY_TEST_FOLDER, SIGNED_ENTRY_PATH,
+    ShownMenu, entry_cfg, grub_cfg,
 };
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
@@ -55,6 +57,7 @@ pub use loader::{
     choose_loader, last_loader_file, loader_detail,
 };
 pub use machine::{Machine, ShelfSlot};
+pub use menu::{BadMenu, BootChoice, Menu, MenuItem, Strangers};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
 pub use note::{NOTE_MAX, does_something, is_note, one_line};
 pub use people::{Right, Role};

@@ -111,6 +111,9 @@ pub enum LoaderRule {
     /// A kind of firmware that we have nothing for.
     #[error("there is no loader for this firmware")]
     NoLoader,
+    /// It is no machine, and such PCs get nothing.
+    #[error("it is no machine, and strangers says \"nothing\"")]
+    Stranger,
     /// There is one for BIOS.
     #[error("BIOS has one loader only")]
     BiosHasOne,

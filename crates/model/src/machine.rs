@@ -1,7 +1,8 @@
 //! A machine and what the administrator chose for it.
 
 use crate::{
-    ImageName, KernelArgs, MachineName, Origin, Origins, RoomName, Seat, Settings, Tag, WriteMode,
+    BootChoice, ImageName, KernelArgs, MachineName, Menu, Origin, Origins, RoomName, Seat,
+    Settings, Tag, WriteMode,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -99,7 +100,13 @@ pub struct Machine {
     /// By which it is found, in order, each once; at most [`Machine::TAGS_MAX`].
     #[serde(default)]
     pub tags: Vec<Tag>,
-    /// Whose image, root and write mode it has.
+    /// What can be chosen in its loader.
+    #[serde(default)]
+    pub menu: Menu,
+    /// What it starts the next time, once, whatever its menu says.
+    #[serde(default)]
+    pub next_boot: Option<BootChoice>,
+    /// Whose image, root, write mode and menu it has.
     #[serde(default)]
     pub set_by: Origins,
 }
@@ -122,6 +129,10 @@ impl Machine {
         if self.set_by.write_mode != Origin::Machine {
             let found = levels.clone().find_map(|(origin, it)| Some((origin, it.write_mode?)));
             (self.set_by.write_mode, self.write_mode) = found.unwrap_or_default();
+        }
+        if self.set_by.menu != Origin::Machine {
+            let found = levels.clone().find_map(|(origin, it)| Some((origin, it.menu.clone()?)));
+            (self.set_by.menu, self.menu) = found.unwrap_or_default();
         }
         if self.set_by.root != Origin::Machine {
             let found =
@@ -174,6 +185,7 @@ mod tests {
             write_mode: Some(WriteMode::Ram),
             root: Some(RootKind::Nfs),
             root_url: Some("nfs://10.0.0.5/srv?ro".parse().unwrap()),
+            menu: Some("local-disk".parse().unwrap()),
         };
         let room =
             Settings { image: image("room"), root: Some(RootKind::Aoe), ..Settings::default() };
@@ -185,8 +197,13 @@ mod tests {
         assert_eq!(machine.image.as_ref().unwrap().as_str(), "room");
         assert_eq!((machine.root, &machine.root_url), (RootKind::Aoe, &None), "they go together");
         assert_eq!(machine.write_mode, WriteMode::Persistent);
-        let origins =
-            Origins { image: Origin::Room, root: Origin::Room, write_mode: Origin::Machine };
+        assert_eq!(machine.menu.first(), &BootChoice::LocalDisk);
+        let origins = Origins {
+            image: Origin::Room,
+            root: Origin::Room,
+            write_mode: Origin::Machine,
+            menu: Origin::Site,
+        };
         assert_eq!(machine.set_by, origins);
 
         machine.set_by.give_up(Setting::WriteMode);

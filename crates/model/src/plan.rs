@@ -1,8 +1,8 @@
 //! Which machine boots what, and why not.
 
 use crate::{
-    BootFile, BootId, BootPart, ImageName, ImageVersion, KernelArgs, Machine, RootKind, Site,
-    WriteMode,
+    BootFile, BootId, BootPart, ImageName, ImageVersion, KernelArgs, Machine, RootKind, ShownMenu,
+    Site, Strangers, WriteMode,
 };
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -39,6 +39,10 @@ pub struct Network {
     pub own_dhcp: bool,
     /// How much of their memory machines in write mode `ram` give to what they write.
     pub ram: RamSize,
+    /// What becomes of PCs that are no machines.
+    pub strangers: Strangers,
+    /// Opens the locked lines of menus, as `grub-mkpasswd-pbkdf2` has made it.
+    pub menu_password: Option<String>,
 }
 
 /// What a machine that asks for its configuration gets.
@@ -48,6 +52,16 @@ pub enum Plan {
     Boot(Box<BootPlan>),
     /// The machine waits in the loader and asks again.
     Wait(Waiting),
+    /// Its loader asks for the machine's menu.
+    ShowMenu,
+    /// The menu.
+    Menu(ShownMenu),
+    /// It starts from its own disk.
+    LocalDisk,
+    /// The same, after some seconds, of a PC that is no machine; it could wait instead, and why.
+    LeaveStranger(Waiting),
+    /// It tests its memory.
+    MemoryTest,
 }
 
 /// Why a machine waits in the loader. Its `Display` says what to do.
@@ -165,16 +179,24 @@ fn machine_id(mac: Mac) -> String {
     alloc::format!("b0071ace5eed4d1cab1e{}", mac.compact())
 }
 
-/// Decides what the PC with `mac`, which has leased `address`, boots as boot number `boot`.
-pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: BootId) -> Plan {
-    let Some(machine) = site.machine_by_mac(mac) else {
-        return Plan::Wait(Waiting::UnknownMachine(mac));
-    };
-    let Some(image) = &machine.image else {
-        return Plan::Wait(Waiting::NoImage(machine.name.clone()));
+/// Decides how the PC with `mac`, which has leased `address`, boots its image, or the `other` one, as boot number `boot`; or why it
+/// can't yet.
+///
+/// # Errors
+/// It has to wait.
+pub fn plan(
+    site: &Site,
+    network: &Network,
+    (mac, address): (Mac, Ipv4Addr),
+    boot: BootId,
+    other: Option<&ImageName>,
+) -> Result<Box<BootPlan>, Waiting> {
+    let machine = site.machine_by_mac(mac).ok_or(Waiting::UnknownMachine(mac))?;
+    let Some(image) = other.or(machine.image.as_ref()) else {
+        return Err(Waiting::NoImage(machine.name.clone()));
     };
     let Some(version) = site.newest(image) else {
-        return Plan::Wait(Waiting::ImageMissing(machine.name.clone(), image.clone()));
+        return Err(Waiting::ImageMissing(machine.name.clone(), image.clone()));
     };
     let root = match machine.root {
         RootKind::Nbd => {
@@ -185,7 +207,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
         }
         RootKind::Nfs | RootKind::Iscsi => match &machine.root_url {
             Some(url) if url.kind() == machine.root => Root::Foreign(url.clone()),
-            _ => return Plan::Wait(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
+            _ => return Err(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
         },
     };
     let is_in_memory = machine.writes() == WriteMode::Ram;
@@ -209,7 +231,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
     let kernel_args = network.kernel_args.words().chain(of_room).chain(machine.kernel_args.words());
     let kernel_args = kernel_args.map(String::from).collect();
     let image = version.clone();
-    Plan::Boot(Box::new(BootPlan {
+    Ok(Box::new(BootPlan {
         machine: machine.clone(),
         image,
         config,
@@ -222,7 +244,7 @@ pub fn plan(site: &Site, network: &Network, mac: Mac, address: Ipv4Addr, boot: B
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{FileSystem, Origins, Room, ShelfSlot};
+    use crate::{FileSystem, Menu, Origins, Room, ShelfSlot};
     use alloc::string::ToString;
     use alloc::vec;
 
@@ -246,6 +268,8 @@ pub(crate) mod tests {
             foreign_dhcp: false,
             own_dhcp: false,
             ram: RamSize::default(),
+            strangers: Strangers::Wait,
+            menu_password: None,
         }
     }
 
@@ -280,22 +304,20 @@ pub(crate) mod tests {
             room: None,
             seat: None,
             tags: Vec::new(),
+            menu: Menu::default(),
+            next_boot: None,
             set_by: Origins::OWN,
         }
     }
 
     fn waits(site: &Site, mac: Mac, remedy: &str) {
-        match plan(site, &network(), mac, ADDRESS, 1) {
-            Plan::Wait(why) => assert!(why.to_string().contains(remedy), "{why}"),
-            Plan::Boot(plan) => panic!("boots {plan:?}"),
-        }
+        let why = plan(site, &network(), (mac, ADDRESS), 1, None).unwrap_err().to_string();
+        assert!(why.contains(remedy), "{why}");
     }
 
     #[test]
     fn a_machine_boots_the_newest_version_of_its_image() {
-        let Plan::Boot(plan) = plan(&site(), &network(), MAC, ADDRESS, 42) else {
-            panic!("must boot");
-        };
+        let plan = plan(&site(), &network(), (MAC, ADDRESS), 42, None).unwrap();
         assert_eq!(plan.image.version, 2);
         assert_eq!(plan.initrd().to_string(), "/boot/debian-12/2/initrd");
         let line = plan.command_line();
@@ -315,19 +337,15 @@ pub(crate) mod tests {
         room.kernel_args = "splash vga=791".parse().unwrap();
         let mut site = site().with_rooms(vec![room], Default::default());
         site.machines[0].room = Some("r101".parse().unwrap());
-        let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
-            panic!("must boot");
-        };
+        let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
         let line = plan.command_line();
         assert!(line.starts_with("console=ttyS0 splash vga=791 quiet "), "{line}");
     }
 
     #[test]
     fn a_machine_is_the_same_whichever_of_its_nics_it_boots_from() {
-        let lines = [MAC, SECOND].map(|mac| match plan(&site(), &network(), mac, ADDRESS, 42) {
-            Plan::Boot(plan) => plan.command_line(),
-            Plan::Wait(why) => panic!("{why}"),
-        });
+        let lines = [MAC, SECOND]
+            .map(|mac| plan(&site(), &network(), (mac, ADDRESS), 42, None).unwrap().command_line());
         let nic = |mac: Mac| alloc::format!("bootlace.mac={mac}");
         assert!(lines[1].contains(&nic(SECOND)), "init takes the NIC that the firmware had");
         assert_eq!(lines[0], lines[1].replace(&nic(SECOND), &nic(MAC)));
@@ -337,9 +355,7 @@ pub(crate) mod tests {
     fn a_machine_with_an_aoe_root_gets_its_shelf_and_slot() {
         let mut site = site();
         site.machines[0].root = RootKind::Aoe;
-        let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
-            panic!("must boot");
-        };
+        let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
         let line = plan.command_line();
         assert!(line.contains("bootlace.root=aoe:1.7") && !line.contains("bootlace.ram"), "{line}");
     }
@@ -348,9 +364,7 @@ pub(crate) mod tests {
     fn a_machine_that_writes_to_its_memory_is_told_how_much() {
         let mut site = site();
         site.machines[0].write_mode = WriteMode::Ram;
-        let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
-            panic!("must boot");
-        };
+        let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
         assert!(plan.command_line().contains(" bootlace.ram=50%"));
     }
 
@@ -364,9 +378,7 @@ pub(crate) mod tests {
             site.images[1].partition = Some(7);
             let url: crate::RootUrl = url.parse().unwrap();
             (site.machines[0].root, site.machines[0].root_url) = (url.kind(), Some(url.clone()));
-            let Plan::Boot(plan) = plan(&site, &network(), MAC, ADDRESS, 42) else {
-                panic!("must boot");
-            };
+            let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
             let (line, root) = (plan.command_line(), alloc::format!("bootlace.root={url}"));
             assert!(line.split(' ').any(|word| word == root), "{line}");
         }

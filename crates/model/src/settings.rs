@@ -1,6 +1,6 @@
 //! What machines inherit.
 
-use crate::{ImageName, WriteMode};
+use crate::{ImageName, Menu, WriteMode};
 use core::fmt;
 use core::str::FromStr;
 use initcfg::{ParseChoiceError, RootKind, RootUrl};
@@ -22,6 +22,9 @@ pub struct Settings {
     /// What becomes of what the machine writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_mode: Option<WriteMode>,
+    /// What can be chosen in the loader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub menu: Option<Menu>,
 }
 
 /// Tells `null` from a missing field (RFC 7396).
@@ -44,11 +47,13 @@ pub enum Setting {
     Root,
     /// What becomes of its writes.
     WriteMode,
+    /// What can be chosen in its loader.
+    Menu,
 }
 
 impl Setting {
     /// All settings.
-    pub const ALL: [Self; 3] = [Self::Image, Self::Root, Self::WriteMode];
+    pub const ALL: [Self; 4] = [Self::Image, Self::Root, Self::WriteMode, Self::Menu];
 
     /// The setting's word on the command line and in the API.
     pub const fn word(self) -> &'static str {
@@ -56,6 +61,7 @@ impl Setting {
             Self::Image => "image",
             Self::Root => "root",
             Self::WriteMode => "write_mode",
+            Self::Menu => "menu",
         }
     }
 }
@@ -74,7 +80,7 @@ impl FromStr for Setting {
         found.ok_or_else(|| {
             ParseChoiceError::new(
                 text,
-                "a setting that is inherited: use image, root or write_mode",
+                "a setting that is inherited: use image, root, write_mode or menu",
             )
         })
     }
@@ -123,12 +129,18 @@ pub struct Origins {
     pub root: Origin,
     /// Of the write mode.
     pub write_mode: Origin,
+    /// Of the menu.
+    pub menu: Origin,
 }
 
 impl Origins {
     /// All settings are the machine's own.
-    pub const OWN: Self =
-        Self { image: Origin::Machine, root: Origin::Machine, write_mode: Origin::Machine };
+    pub const OWN: Self = Self {
+        image: Origin::Machine,
+        root: Origin::Machine,
+        write_mode: Origin::Machine,
+        menu: Origin::Machine,
+    };
 
     /// Whose value this setting has.
     pub const fn of(&self, setting: Setting) -> Origin {
@@ -136,6 +148,7 @@ impl Origins {
             Setting::Image => self.image,
             Setting::Root => self.root,
             Setting::WriteMode => self.write_mode,
+            Setting::Menu => self.menu,
         }
     }
 
@@ -145,6 +158,7 @@ impl Origins {
             Setting::Image => &mut self.image,
             Setting::Root => &mut self.root,
             Setting::WriteMode => &mut self.write_mode,
+            Setting::Menu => &mut self.menu,
         };
         *origin = Origin::Default;
     }

@@ -9,8 +9,8 @@ use crate::jobs::JobError;
 use crate::storage_client::StorageError;
 use images::StoreError;
 use model::{
-    Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role, RoomName, Rooms, RootKind,
-    RootUrl, UserName, WeekTime,
+    BootChoice, Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role, RoomName, Rooms,
+    RootKind, RootUrl, UserName, WeekTime,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -260,6 +260,11 @@ pub enum Error {
         /// The images that are there.
         known: Vec<ImageName>,
     },
+    /// Nobody could choose that line of a menu.
+    #[error(
+        "{0}/locked is for those who know the menu's password, and there is none: set menu_password below [boot] in bootlace.toml first"
+    )]
+    NoMenuPassword(BootChoice),
     /// There is no such version.
     #[error("there is no {image}/v{version}: bootlace image ls shows all")]
     NoVersion {
@@ -484,6 +489,7 @@ impl Error {
                 | Self::NoKeeper(_)
                 | Self::NoBusybox { .. }
                 | Self::NoImage { .. }
+                | Self::NoMenuPassword(_)
                 | Self::Room(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }

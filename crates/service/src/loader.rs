@@ -3,7 +3,8 @@
 use crate::service::Service;
 use crate::store::View;
 use model::{
-    Asker, Firmware, Loader, LoaderChoice, SecureBoot, Stage, choose_loader, last_loader_file,
+    Asker, Firmware, Loader, LoaderChoice, LoaderRule, SecureBoot, Stage, Strangers, choose_loader,
+    last_loader_file,
 };
 use wire::Mac;
 
@@ -34,8 +35,19 @@ impl Service {
         Some(GivenLoader { file: choice.loader.map(Loader::file), rule: choice.rule.to_string() })
     }
 
+    /// Whether somebody can open locked lines of menus, as far as this process knows.
+    pub(crate) fn has_menu_password(&self) -> bool {
+        self.options().network.as_ref().is_none_or(|network| network.menu_password.is_some())
+    }
+
     fn choose(&self, view: &View, mac: Mac, firmware: Firmware, is_ipxe: bool) -> LoaderChoice {
         let rules = &self.options().loader_rules;
+        let network = self.options().network.as_ref();
+        if network.is_some_and(|it| it.strangers == Strangers::Nothing)
+            && view.site.machine_by_mac(mac).is_none()
+        {
+            return LoaderChoice { loader: None, rule: LoaderRule::Stranger };
+        }
         choose_loader(&Asker {
             firmware,
             is_ipxe,
@@ -43,7 +55,7 @@ impl Service {
             own: rules.of.get(&mac).copied(),
             has_signed: rules.signed.is_some(),
             signed_by_http: rules.signed == Some(true),
-            foreign_dhcp: self.options().network.as_ref().is_some_and(|it| it.foreign_dhcp),
+            foreign_dhcp: network.is_some_and(|it| it.foreign_dhcp),
             secure_boot: secure_boot(view, mac),
             has_refused_own: has_refused_own(view, mac),
         })

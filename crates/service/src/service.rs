@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
     Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Exports, FindingCount, Findings,
-    Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LoginCodes, News, Refused,
-    Traffic, Waits,
+    Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LoginCodes, Newcomers, News,
+    Refused, Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::{Passwords, Places};
@@ -41,6 +41,7 @@ struct Inner {
     store: Arc<Store>,
     initrds: Initrds,
     waits: Waits,
+    newcomers: Newcomers,
     heartbeats: Heartbeats,
     keepers: Keepers,
     refused: Refused,
@@ -128,6 +129,7 @@ impl Service {
             store,
             initrds,
             waits: Waits::default(),
+            newcomers: Newcomers::default(),
             heartbeats: Heartbeats::new(now.moment),
             keepers: Keepers::new(now.moment),
             refused: Refused::default(),
@@ -197,6 +199,10 @@ impl Service {
 
     pub(crate) fn boot_times(&self) -> &BootTimes {
         &self.inner.boot_times
+    }
+
+    pub(crate) fn newcomers(&self) -> &Newcomers {
+        &self.inner.newcomers
     }
 
     pub(crate) fn waits(&self) -> &Waits {

@@ -40,6 +40,8 @@ const VERBS: [&[&str]; 34] = [
     &["machine", "power", "lab-09", "poweroff"],
     &["machine", "resume-writes", "lab-01"],
     &["machine", "fail-writes", "lab-09"],
+    &["machine", "next", "lab-01", "local-disk"],
+    &["machine", "next", "lab-01", "--off"],
     &["machine", "rescue", "lab-09"],
     &["machine", "rescue", "lab-01", "--off"],
     &["machine", "log", "lab-01"],

@@ -87,6 +87,8 @@ fn where_another_server_names_the_loader_pcs_boot_without_dhcp_of_ours() {
         let recipe = site.root().join("recipe.conf");
         std::fs::write(&recipe, site.run(&["net", "recipe", "dnsmasq"])?)?;
         let place = Place::on(site, &["-C", &recipe.to_string_lossy()])?;
+        // Who chooses nothing in a menu boots the image.
+        place.site.run(&["machine", "set", "pc-1", "--menu", "image,local-disk,3s"])?;
         let bios = place.power_on("pc-1", MAC, Firmware::Bios)?;
         let uefi = place.power_on("pc-2", OTHER_MAC, Firmware::Uefi)?;
         place.has_booted(&bios, "pc-1")?;

@@ -22,6 +22,7 @@ mod killed;
 mod ldap;
 mod link;
 mod machine_disk;
+mod menus;
 mod modes;
 mod mtu;
 mod nbd_clients;

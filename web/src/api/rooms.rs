@@ -42,7 +42,12 @@ async fn put(
     }
     let is_new = service.site().room(&name).is_none();
     let gives_root = body.root.is_some() || body.root_url.is_some();
-    let left_out = left_out([body.image.is_some(), gives_root, body.write_mode.is_some()]);
+    let left_out = left_out([
+        body.image.is_some(),
+        gives_root,
+        body.write_mode.is_some(),
+        body.menu.is_some(),
+    ]);
     let whole = RoomChange {
         note: Some(body.note.unwrap_or_default()),
         size: Some(body.size.flatten()),

@@ -40,6 +40,7 @@ pages!(
     "how-to/second-network-card",
     "how-to/secure-boot",
     "how-to/rooms",
+    "how-to/boot-menus",
     "how-to/nbd-or-aoe",
     "how-to/another-dhcp-server",
     "how-to/large-packets",

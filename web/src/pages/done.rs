@@ -10,6 +10,8 @@ pub(crate) enum Done {
     ShuttingDown,
     DiskReset,
     DiskKept,
+    NextChosen,
+    NextForgotten,
     RescueWanted,
     RescueForgotten,
     WritesResumed,
@@ -32,7 +34,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 25] = [
+    const TABLE: [(Self, &str, &str); 27] = [
         (
             Self::Adopted,
             "adopted",
@@ -48,6 +50,8 @@ impl Done {
         (Self::ShuttingDown, "poweroff", "The machine is being asked to shut down."),
         (Self::DiskReset, "reset", "Its disk will be reset the next time it boots."),
         (Self::DiskKept, "kept", "Its disk stays as it is."),
+        (Self::NextChosen, "next", "It starts that the next time, once."),
+        (Self::NextForgotten, "no-next", "It starts what it always does."),
         (Self::RescueWanted, "rescue", "It will stop in a rescue shell the next time it boots."),
         (Self::RescueForgotten, "no-rescue", "It boots as usual the next time."),
         (Self::WritesResumed, "resumed", "Its writes are being tried again."),

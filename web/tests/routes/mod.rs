@@ -52,6 +52,7 @@ pub(crate) const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/machines/{name}/fail-writes", ADMIN),
     ("POST", "/machines/{name}/fail-writes", ADMIN),
     ("POST", "/machines/{name}/rescue", ADMIN),
+    ("POST", "/machines/{name}/next", ADMIN),
     ("POST", "/machines/{name}/rescue/off", ADMIN),
     ("GET", "/discovered", READ),
     ("POST", "/discovered/{mac}/adopt", ADMIN),

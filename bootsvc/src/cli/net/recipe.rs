@@ -1,6 +1,7 @@
 //! `bootlace net recipe`: what other DHCP servers must be told.
 
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::signed_loader::SignedLoader;
 use crate::cli::{note, say};
 use crate::config::{Config, Mode};
 use crate::network::network;
@@ -28,7 +29,13 @@ pub(in crate::cli) enum Server {
 /// Prints it.
 pub(super) fn print(server: Server, paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    say(recipe(server, network(&config)?.server));
+    let signed = SignedLoader::find(config.boot.signed_loader.as_deref());
+    // It starts with Secure Boot and without. Whoever asks for it by another server's word can't be given another one.
+    let uefi = match signed {
+        Ok(_) if config.boot.secure_boot != model::SignedLoader::Never => model::SHIM_FILE,
+        _ => UEFI_X64_FILE,
+    };
+    say(recipe(server, network(&config)?.server, uefi));
     if config.network.mode != Mode::External {
         note(format!(
             "note: this server has mode = \"{}\". What is printed is for mode = \"external\"; beside another DHCP server that is \
@@ -39,9 +46,10 @@ pub(super) fn print(server: Server, paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be told, as comments and lines of that server.
-fn recipe(server: Server, own: Ipv4Addr) -> String {
-    let (bios, uefi) = (BIOS_FILE, UEFI_X64_FILE);
+/// What is to be told, as comments and lines of that server: `uefi` is the loader of 64-bit UEFI.
+fn recipe(server: Server, own: Ipv4Addr, uefi: &str) -> String {
+    let bios = BIOS_FILE;
+    let by_http = format!("http://{own}/{UEFI_X64_FILE}");
     match server {
         Server::Dnsmasq => format!(
             "# /etc/dnsmasq.d/bootlace.conf\n\
@@ -49,61 +57,102 @@ fn recipe(server: Server, own: Ipv4Addr) -> String {
              dhcp-match=set:bootlace-uefi,option:client-arch,7\n\
              dhcp-match=set:bootlace-uefi,option:client-arch,9\n\
              dhcp-boot=tag:bootlace-pc,tag:!bootlace-uefi,{bios},{own},{own}\n\
-             dhcp-boot=tag:bootlace-pc,tag:bootlace-uefi,{uefi},{own},{own}"
+             dhcp-boot=tag:bootlace-pc,tag:bootlace-uefi,{uefi},{own},{own}\n\
+             dhcp-vendorclass=set:bootlace-http,HTTPClient:Arch:00016\n\
+             dhcp-option-force=tag:bootlace-http,60,HTTPClient\n\
+             dhcp-boot=tag:bootlace-http,{by_http}"
         ),
         Server::Isc => format!(
             "# /etc/dhcp/dhcpd.conf, outside of any subnet\n\
-             option bootlace-firmware code 93 = unsigned integer 16;\n\
+             option bootlace-firmware code 93 = string;\n\
              class \"bootlace\" {{\n\
              \x20 match if substring (option vendor-class-identifier, 0, 9) = \"PXEClient\";\n\
-             \x20 next-server {own};\n\
-             \x20 if option bootlace-firmware = 7 or option bootlace-firmware = 9 {{\n\
+             \x20 if substring (option bootlace-firmware, 0, 2) = 00:07 or substring (option bootlace-firmware, 0, 2) = 00:09 {{\n\
+             \x20   next-server {own};\n\
              \x20   filename \"{uefi}\";\n\
-             \x20 }} else {{\n\
+             \x20 }} elsif not exists bootlace-firmware or substring (option bootlace-firmware, 0, 2) = 00:00 {{\n\
+             \x20   next-server {own};\n\
              \x20   filename \"{bios}\";\n\
              \x20 }}\n\
+             }}\n\
+             class \"bootlace-http\" {{\n\
+             \x20 match if substring (option vendor-class-identifier, 0, 10) = \"HTTPClient\" and substring (option bootlace-firmware, 0, 2) = 00:10;\n\
+             \x20 option vendor-class-identifier \"HTTPClient\";\n\
+             \x20 filename \"{by_http}\";\n\
              }}"
         ),
         Server::Kea => {
-            let class = |name: &str, test: &str, file: &str| {
+            let class = |name: &str, test: &str, then: &str| {
                 format!(
-                    "  {{\n    \"name\": \"{name}\",\n    \"test\": \"substring(option[60].hex,0,9) == 'PXEClient' and {test}\",\n    \
-                     \"next-server\": \"{own}\",\n    \"boot-file-name\": \"{file}\"\n  }}"
+                    "  {{\n    \"name\": \"{name}\",\n    \"test\": \"{test}\",\n    {then}\n  }}"
                 )
             };
-            let uefi_test = "(option[93].hex == 0x0007 or option[93].hex == 0x0009)";
+            let is_pxe = "substring(option[60].hex,0,9) == 'PXEClient'";
+            let has = |arch: &str| format!("substring(option[93].hex,0,2) == 0x{arch}");
+            let loads =
+                |file: &str| format!("\"next-server\": \"{own}\", \"boot-file-name\": \"{file}\"");
+            let by_http = format!(
+                "\"boot-file-name\": \"{by_http}\",\n    \"option-data\": [ {{ \"name\": \"vendor-class-identifier\", \"data\": \"HTTPClient\", \
+                 \"always-send\": true }} ]"
+            );
+            let classes = [
+                class(
+                    "bootlace-uefi",
+                    &format!("{is_pxe} and ({} or {})", has("0007"), has("0009")),
+                    &loads(uefi),
+                ),
+                class(
+                    "bootlace-bios",
+                    &format!("{is_pxe} and (not option[93].exists or {})", has("0000")),
+                    &loads(bios),
+                ),
+                class(
+                    "bootlace-http",
+                    &format!("substring(option[60].hex,0,10) == 'HTTPClient' and {}", has("0010")),
+                    &by_http,
+                ),
+            ];
             format!(
-                "// kea-dhcp4.conf, in \"Dhcp4\"\n\"client-classes\": [\n{},\n{}\n]",
-                class("bootlace-uefi", uefi_test, uefi),
-                class("bootlace-bios", "option[93].hex == 0x0000", bios)
+                "// kea-dhcp4.conf, in \"Dhcp4\". If there is a \"client-classes\" already, add these three to its list: a second one stops Kea.\n\
+                 \"client-classes\": [\n{}\n]",
+                classes.join(",\n")
             )
         }
         Server::Opnsense => format!(
-            "Services, DHCPv4 (ISC or Kea), the network of the PCs, network booting:\n\
-             \x20 Enable network booting            yes\n\
-             \x20 Next server                       {own}\n\
-             \x20 Default BIOS file name            {bios}\n\
-             \x20 x64 UEFI/EBC (64-bit) file name   {uefi}\n\
+            "OPNsense, ISC DHCPv4, the network of the PCs, Network booting:\n\
+             \x20 Enable; Next-server IP {own}; Default BIOS filename {bios}; x64 UEFI/EBC (64-bit) filename {uefi}\n\
+             OPNsense, Kea DHCPv4:\n\
+             \x20 Options: two entries with Match Code client-system [93], Match Encoding uint16, Match Data 0 or 7,\n\
+             \x20          Set Code bootfile-name [67], Set Encoding string, Set Data {bios} or {uefi}\n\
+             \x20 Subnets: Next server {own}; Options: both entries\n\
+             OPNsense, Dnsmasq DNS & DHCP:\n\
+             \x20 DHCP tags: two. DHCP options: two with Type Match, client-arch [93], Value 0 or 7; each sets its tag\n\
+             \x20 DHCP boot: two entries, each with its tag; Filename {bios} or {uefi}; Servername and Server address {own}\n\
+             pfSense, DHCP Server, Network Booting:\n\
+             \x20 Enable; Next Server {own}; Default BIOS File Name {bios}; UEFI 64 bit File Name {uefi}\n\
              Where only one file can be named, choose that of your PCs."
         ),
         Server::Windows => format!(
             "# PowerShell, on the DHCP server\n\
              Add-DhcpServerv4Class -Name \"Bootlace BIOS\" -Type Vendor -Data \"PXEClient:Arch:00000\"\n\
              Add-DhcpServerv4Class -Name \"Bootlace UEFI\" -Type Vendor -Data \"PXEClient:Arch:00007\"\n\
+             Add-DhcpServerv4Class -Name \"Bootlace UEFI 9\" -Type Vendor -Data \"PXEClient:Arch:00009\"\n\
              Add-DhcpServerv4Policy -Name \"Bootlace BIOS\" -Condition OR -VendorClass EQ,\"Bootlace BIOS*\"\n\
-             Add-DhcpServerv4Policy -Name \"Bootlace UEFI\" -Condition OR -VendorClass EQ,\"Bootlace UEFI*\"\n\
+             Add-DhcpServerv4Policy -Name \"Bootlace UEFI\" -Condition OR -VendorClass EQ,\"Bootlace UEFI*\",EQ,\"Bootlace UEFI 9*\"\n\
              Set-DhcpServerv4OptionValue -PolicyName \"Bootlace BIOS\" -OptionId 66 -Value \"{own}\"\n\
              Set-DhcpServerv4OptionValue -PolicyName \"Bootlace BIOS\" -OptionId 67 -Value \"{bios}\"\n\
              Set-DhcpServerv4OptionValue -PolicyName \"Bootlace UEFI\" -OptionId 66 -Value \"{own}\"\n\
              Set-DhcpServerv4OptionValue -PolicyName \"Bootlace UEFI\" -OptionId 67 -Value \"{uefi}\"\n\
-             # Option 60 must not be set on the server: PCs would ask it for their loader."
+             # Option 60 must not be set on the server: PCs would ask it for their loader. Remove options 66 and 67 of the scope, too."
         ),
         Server::Mikrotik => format!(
-            "# RouterOS 7; SERVER is the name of the DHCP server on the network of the PCs\n\
-             /ip dhcp-server network set [find] next-server={own} boot-file-name={bios}\n\
-             /ip dhcp-server option add name=bootlace-uefi code=67 value=\"'{uefi}'\"\n\
+            "# RouterOS 7; SERVER and POOL: name and address-pool of the DHCP server on the network of the PCs; NETWORK: that network,\n\
+             # such as 10.0.5.0/24. Older versions don't know matching-type: leave it out there.\n\
+             /ip dhcp-server network set [find address=NETWORK] next-server={own} boot-file-name={bios}\n\
+             /ip dhcp-server option add name=bootlace-uefi code=67 value=\"s'{uefi}'\"\n\
              /ip dhcp-server option sets add name=bootlace-uefi options=bootlace-uefi\n\
-             /ip dhcp-server matcher add name=bootlace-uefi server=SERVER code=93 value=0x0007 option-set=bootlace-uefi"
+             /ip dhcp-server matcher add name=bootlace-uefi-7 server=SERVER address-pool=POOL code=93 value=0x0007 matching-type=exact option-set=bootlace-uefi\n\
+             /ip dhcp-server matcher add name=bootlace-uefi-9 server=SERVER address-pool=POOL code=93 value=0x0009 matching-type=exact option-set=bootlace-uefi"
         ),
     }
 }
@@ -115,7 +164,7 @@ mod tests {
     #[test]
     fn each_recipe_names_this_server_and_both_loaders() {
         for server in Server::value_variants() {
-            let text = recipe(*server, [10, 0, 5, 1].into());
+            let text = recipe(*server, [10, 0, 5, 1].into(), UEFI_X64_FILE);
             for word in ["10.0.5.1", BIOS_FILE, UEFI_X64_FILE] {
                 assert!(text.contains(word), "{server:?} lacks {word}:\n{text}");
             }

@@ -105,6 +105,11 @@ fn a_relay_gets_the_offer_to_pass_on() {
     discover.relay = Ipv4Addr::new(10, 99, 0, 1);
     let offer = told(proxy().on_request(&request(&discover)));
     assert_eq!(offer.to, Destination::Relay(discover.relay));
+    assert_eq!(
+        offer.bytes[10..12],
+        [0x80, 0],
+        "there is no address to which the relay could send it"
+    );
     assert_eq!(option(&offer, OPT_RELAY_INFORMATION).unwrap(), [1, 1, 7]);
 }
 

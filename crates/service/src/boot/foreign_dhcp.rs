@@ -48,8 +48,8 @@ impl Service {
         }
     }
 
-    /// The firmware of a PC has this address by another DHCP server: it was seen, and a boot begins. Anybody can say so in anybody's
-    /// name, and in that of PCs that there are not: of these no address is kept that was not seen on the network.
+    /// The firmware of a PC asks for this address of another DHCP server: it was seen, and a boot begins. Anybody can say so in anybody's
+    /// name, and in that of PCs that there are not: the address is not kept before it [is seen](Self::has_address).
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
@@ -59,9 +59,6 @@ impl Service {
         address: Ipv4Addr,
     ) -> Result<(), Error> {
         let Sighting { mac, firmware, .. } = sighting;
-        if self.site().machine_by_mac(mac).is_some() {
-            self.has_address(mac, address).await?;
-        }
         let ((), boot) = tokio::try_join!(self.saw(sighting), self.boot_started(mac, firmware))?;
         let detail = format!("{address} by another DHCP server, {firmware}");
         self.stage(mac, Some(boot), NewStage::noticed(Stage::Dhcp, detail)).await.map(drop)

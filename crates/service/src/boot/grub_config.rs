@@ -2,18 +2,26 @@
 
 use super::host_segment::Link;
 use super::stages::{NewStage, Prepared};
+use crate::error::Error;
 use crate::initrds::{InitrdState, Recipe};
 use crate::service::Service;
 use crate::storage_client;
 use crate::store::{LastBoot, View};
 use model::{
-    BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, Machine, MachineName,
-    Network, Plan, RootKind, Site, Stage, Waiting, WriteMode, grub_cfg, plan,
+    BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
+    Machine, MachineName, MenuItem, Network, Plan, RootKind, ShownMenu, Site, Stage, Strangers,
+    Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
 
-/// The answer to a PC that asks for [`model::MACHINE_PATH`].
+/// What stands in the time line of a boot that goes on to a disk of the PC.
+pub(crate) const OWN_DISK: &str = "its own disk";
+
+/// The same of one that tests its memory.
+pub(crate) const MEMORY_TEST: &str = "memory test";
+
+/// The answer to a PC that asks for [`model::MACHINE_PATH`], or for its menu, or for what was chosen there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
     /// GRUB's configuration.
@@ -31,19 +39,31 @@ impl Service {
     ///
     /// Whatever is wrong, the text shows it on the PC's screen and lets it ask again. Waits for the
     /// storage server, at most 5 seconds.
-    pub async fn loader_config(&self, address: Ipv4Addr) -> LoaderConfig {
-        self.loader_config_for(address, Fetch::Itself).await
+    pub async fn loader_config(&self, address: Ipv4Addr, ask: &LoaderAsk) -> LoaderConfig {
+        self.loader_config_for(address, ask, Fetch::Itself).await
     }
 
     /// The same by HTTP, for a PC that was started by UEFI HTTP Boot and is in its loader: nobody else asks for it that way.
-    pub async fn loader_config_by_http(&self, address: Ipv4Addr) -> Option<LoaderConfig> {
+    pub async fn loader_config_by_http(
+        &self,
+        address: Ipv4Addr,
+        ask: &LoaderAsk,
+    ) -> Option<LoaderConfig> {
         let boot = self.boot_of(self.owner_of(address)?)?;
         let is_in_loader = boot.stages.iter().all(|event| event.stage < Stage::Start);
         let may = is_in_loader && boot.firmware == Firmware::UefiX64Http;
-        if may { Some(self.loader_config_for(address, Fetch::ByFirmware).await) } else { None }
+        if !may {
+            return None;
+        }
+        Some(self.loader_config_for(address, ask, Fetch::ByFirmware).await)
     }
 
-    async fn loader_config_for(&self, address: Ipv4Addr, fetch: Fetch) -> LoaderConfig {
+    async fn loader_config_for(
+        &self,
+        address: Ipv4Addr,
+        ask: &LoaderAsk,
+        fetch: Fetch,
+    ) -> LoaderConfig {
         let Some(network) = &self.options().network else {
             let why = "this boot server has no boot network: set [network] in bootlace.toml";
             return LoaderConfig {
@@ -55,7 +75,7 @@ impl Service {
         };
         let mac = self.owner_of(address);
         let decided = match mac {
-            Some(mac) => self.prepare(network, mac, address).await,
+            Some(mac) => self.decide(network, mac, address, ask).await,
             None if network.foreign_dhcp => Err(Waiting::NotReady(format!(
                 "no PC is known at {address}: switch this PC off and on"
             ))),
@@ -65,7 +85,13 @@ impl Service {
             ))),
         };
         let (plan, boot, waiting) = match decided {
-            Ok((boot, plan)) => (Plan::Boot(plan), Some(boot), None),
+            Ok((plan, boot)) => {
+                let waiting = match &plan {
+                    Plan::LeaveStranger(why) => Some(why.to_string()),
+                    _ => None,
+                };
+                (plan, boot, waiting)
+            }
             Err(why) => {
                 let text = why.to_string();
                 // Commands work as the screen shows them.
@@ -107,11 +133,96 @@ impl Service {
         }
     }
 
+    /// What the PC with this NIC does that asks so.
+    async fn decide(
+        &self,
+        network: &Network,
+        mac: Mac,
+        address: Ipv4Addr,
+        ask: &LoaderAsk,
+    ) -> Result<(Plan, Option<BootId>), Waiting> {
+        let site = self.site();
+        let Some(machine) = site.machine_by_mac(mac) else {
+            let why = Waiting::UnknownMachine(mac);
+            if network.strangers == Strangers::Wait {
+                return Err(why);
+            }
+            self.note_what_starts(mac, OWN_DISK).await;
+            return Ok((Plan::LeaveStranger(why), None));
+        };
+        let choice = match ask {
+            LoaderAsk::Chosen(choice) => {
+                let offers = |item: &MenuItem| item.choice == *choice;
+                if !machine.menu.items().iter().any(offers) {
+                    return Err(Waiting::NotReady(format!(
+                        "{choice} is not in the menu of {} any more: switch this PC off and on",
+                        machine.name
+                    )));
+                }
+                choice.clone()
+            }
+            LoaderAsk::Start | LoaderAsk::Machine | LoaderAsk::Menu => {
+                match self
+                    .once(mac, machine)
+                    .await
+                    .map_err(|error| not_ready(&machine.name, &error))?
+                {
+                    Some(choice) => choice,
+                    None if machine.menu.items().len() == 1 => machine.menu.first().clone(),
+                    None if *ask != LoaderAsk::Menu => return Ok((Plan::ShowMenu, None)),
+                    None => {
+                        let image = machine.image.as_ref().map(ToString::to_string);
+                        let image = image.unwrap_or_else(|| "The image of this PC".to_owned());
+                        let menu = machine.menu.clone();
+                        return Ok((Plan::Menu(ShownMenu { menu, image }), None));
+                    }
+                }
+            }
+        };
+        let other = match choice {
+            BootChoice::Image => None,
+            BootChoice::OtherImage(image) => Some(image),
+            BootChoice::LocalDisk => {
+                self.note_what_starts(mac, OWN_DISK).await;
+                return Ok((Plan::LocalDisk, None));
+            }
+            BootChoice::MemoryTest => {
+                self.note_what_starts(mac, MEMORY_TEST).await;
+                return Ok((Plan::MemoryTest, None));
+            }
+        };
+        let (boot, plan) = self.prepare(network, mac, address, other).await?;
+        Ok((Plan::Boot(plan), Some(boot)))
+    }
+
+    /// What the machine was to start once, if this is that time.
+    async fn once(&self, mac: Mac, machine: &Machine) -> Result<Option<BootChoice>, Error> {
+        let view = self.view();
+        let last = view.boots.get(&mac).filter(|last| last.boot.mac == mac);
+        if let Some(choice) = last.and_then(|last| last.choice.as_ref()) {
+            return Ok(Some(choice.clone()));
+        }
+        if machine.next_boot.is_none() {
+            return Ok(None);
+        }
+        let name = machine.name.clone();
+        self.database().write(move |tables| Ok(tables.begin_next_boot(mac, &name)?)).await
+    }
+
+    /// A PC starts something of which nothing more is heard.
+    async fn note_what_starts(&self, mac: Mac, what: &str) {
+        let noted = self.stage(mac, None, NewStage::noticed(Stage::Config, what)).await;
+        if let Err(error) = noted {
+            tracing::warn!(%mac, what, error = error.chain(), "what a PC starts could not be noted");
+        }
+    }
+
     async fn prepare(
         &self,
         network: &Network,
         mac: Mac,
         address: Ipv4Addr,
+        other: Option<ImageName>,
     ) -> Result<(BootId, Box<BootPlan>), Waiting> {
         let mut site = self.site();
         let resets = |machine: &&Machine| machine.reset_disk && !machine.root.is_foreign();
@@ -123,10 +234,8 @@ impl Service {
             settled.map_err(|error| not_ready(&machine.name, &error))?;
             site = self.site();
         }
-        let mut boot = match plan(&site, network, mac, address, 0) {
-            Plan::Boot(plan) => self.stay_on_version(&site, plan).await?,
-            Plan::Wait(why) => return Err(why),
-        };
+        let mut boot = plan(&site, network, (mac, address), 0, other.as_ref())?;
+        boot = self.stay_on_version(&site, boot).await?;
         self.check_initrd(&boot)?;
         let machine = &boot.machine;
         let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);

@@ -1,5 +1,6 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
+use crate::boot::{MEMORY_TEST, OWN_DISK};
 use crate::live::Life;
 use model::{
     Boot, ExportStatus, Loader, RootKind, SHIM_FILE, SIGNED_GRUB_FILE, Stage, StageEvent,
@@ -41,19 +42,22 @@ pub enum StateWord {
     Starting,
     /// Its system is up.
     Up,
+    /// It was sent to a system on a disk of its own, of which nothing is heard.
+    Local,
     /// It is switched off, as far as can be seen.
     Off,
 }
 
 impl StateWord {
     /// All words, those that need a person first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Failed,
         Self::Stuck,
         Self::Waiting,
         Self::Loading,
         Self::Starting,
         Self::Up,
+        Self::Local,
         Self::Off,
     ];
 
@@ -66,6 +70,7 @@ impl StateWord {
             Self::Loading => "loading",
             Self::Starting => "starting",
             Self::Up => "up",
+            Self::Local => "local",
             Self::Off => "off",
         }
     }
@@ -197,6 +202,13 @@ pub fn machine_state(
         Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_closed => {
             state(StateWord::Off, "It has closed its disk: it is probably switched off.".to_owned())
         }
+        Stage::Config if boot.image.is_none() => state(
+            StateWord::Local,
+            format!("It was sent to {} by its loader. Nothing is heard of it from then on.", match last.detail.as_str() {
+                MEMORY_TEST => "a memory test",
+                _ => OWN_DISK,
+            }),
+        ),
         stage if lasts_ms > given_up_ms(stage) => state(
             StateWord::Off,
             format!(

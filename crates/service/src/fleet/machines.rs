@@ -6,8 +6,8 @@ use crate::people::Admin;
 use crate::storage_client;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
-    ImageName, KernelArgs, Machine, MachineName, Origin, Origins, RoomName, RootKind, RootUrl,
-    Seat, Setting, ShelfSlot, Tag, WriteMode, present,
+    BootChoice, ImageName, KernelArgs, Machine, MachineName, Menu, Origin, Origins, RoomName,
+    RootKind, RootUrl, Seat, Setting, ShelfSlot, Tag, WriteMode, present,
 };
 use std::collections::HashMap;
 use wire::Mac;
@@ -40,6 +40,12 @@ pub struct MachineChange {
     /// What becomes of what it writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_mode: Option<WriteMode>,
+    /// What can be chosen in its loader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub menu: Option<Menu>,
+    /// What it starts the next time, once; `Some(None)`: what it always starts.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub next_boot: Option<Option<BootChoice>>,
     /// Kernel parameters for this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_args: Option<KernelArgs>,
@@ -144,10 +150,11 @@ impl Admin {
             Some(true) => self.service().disk_id(&name).await,
             _ => None,
         };
+        let has_menu_password = self.service().has_menu_password();
         let written = self.service().database().write(move |tables| {
             let former = tables.machine(&name)?;
             let resets = change.reset_disk;
-            let machine = apply(tables, name, change, must_be_new, &held)?;
+            let machine = apply(tables, name, change, (must_be_new, has_menu_password), &held)?;
             tables.put_machine(&machine, now.unix())?;
             if resets.is_some() {
                 tables.set_disk_reset_of(&machine.name, disk.as_deref())?;
@@ -185,7 +192,7 @@ fn apply(
     tables: &Transaction<'_>,
     name: MachineName,
     change: MachineChange,
-    must_be_new: bool,
+    (must_be_new, has_menu_password): (bool, bool),
     held: &HeldAddresses,
 ) -> Result<Machine, ChangeError> {
     let mut machine = match tables.machine(&name)? {
@@ -207,6 +214,8 @@ fn apply(
             room: None,
             seat: None,
             tags: Vec::new(),
+            menu: Menu::default(),
+            next_boot: None,
             set_by: Origins::default(),
         },
     };
@@ -227,7 +236,8 @@ fn apply(
     Move { room: change.room, seat: change.seat, tags: change.tags }.apply(tables, &mut machine)?;
 
     let gives_root = change.root.is_some() || change.root_url.is_some();
-    let given = [change.image.is_some(), gives_root, change.write_mode.is_some()];
+    let given =
+        [change.image.is_some(), gives_root, change.write_mode.is_some(), change.menu.is_some()];
     give_up(&change.inherit, given, |setting| machine.set_by.give_up(setting))?;
     if let Some(image) = change.image {
         check_image(tables, image.as_ref())?;
@@ -242,8 +252,35 @@ fn apply(
     if let Some(mode) = change.write_mode {
         (machine.write_mode, machine.set_by.write_mode) = (mode, Origin::Machine);
     }
+    if let Some(menu) = change.menu {
+        check_menu(tables, &menu, has_menu_password)?;
+        (machine.menu, machine.set_by.menu) = (menu, Origin::Machine);
+    }
+    if let Some(next) = change.next_boot {
+        if let Some(BootChoice::OtherImage(image)) = &next {
+            check_image(tables, Some(image))?;
+        }
+        machine.next_boot = next;
+    }
     tables.inherit(&mut machine)?;
     Ok(machine)
+}
+
+/// What a menu offers must be there, and somebody must be able to open its locked lines.
+pub(super) fn check_menu(
+    tables: &Transaction<'_>,
+    menu: &Menu,
+    has_password: bool,
+) -> Result<(), ChangeError> {
+    for item in menu.items() {
+        if let BootChoice::OtherImage(image) = &item.choice {
+            check_image(tables, Some(image))?;
+        }
+        if item.is_locked && !has_password {
+            return Err(Error::NoMenuPassword(item.choice.clone()).into());
+        }
+    }
+    Ok(())
 }
 
 /// An image that machines shall boot must be there.

@@ -4,7 +4,7 @@ use crate::initrds::InitrdState;
 use crate::live::{Wait, WaitsIn};
 use crate::service::{Service, note_given};
 use crate::store;
-use model::{ImageName, ImageVersion, Machine, Plan, Site, plan};
+use model::{ImageName, ImageVersion, Machine, Site, plan};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ impl Service {
     /// one that it would boot.
     fn obstacle(&self, site: &Site, machine: &Machine, version: Option<u32>) -> Option<String> {
         let network = self.options().network.as_ref()?;
-        if let Plan::Wait(why) = plan(site, network, machine.mac, Ipv4Addr::UNSPECIFIED, 0) {
+        let nic = (machine.mac, Ipv4Addr::UNSPECIFIED);
+        if let Err(why) = plan(site, network, nic, 0, None) {
             return Some(why.to_string());
         }
         let (image, version) = (machine.image.as_ref()?, version?);

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::service::Service;
-use model::{Fetch, MachineName, Network, Plan, grub_cfg, plan};
+use model::{BootChoice, Fetch, MachineName, Network, Plan, grub_cfg, plan};
 use std::net::Ipv4Addr;
 use wire::Mac;
 
@@ -36,16 +36,29 @@ impl Service {
     async fn preview_config(&self, network: &Network, mac: Mac, address: Ipv4Addr) -> String {
         let id = self.boot_of(mac).map_or(0, |boot| boot.id);
         let site = self.site();
-        let plan = match plan(&site, network, mac, address, id) {
-            Plan::Boot(boot) => match self.stay_on_version(&site, boot).await {
-                Ok(mut boot) => {
-                    boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
-                    boot.fitted = self.likely_fitted(&boot);
-                    Plan::Boot(boot)
-                }
-                Err(why) => Plan::Wait(why),
-            },
-            wait @ Plan::Wait(_) => wait,
+        let machine = site.machine_by_mac(mac);
+        let starts = machine.map(|it| it.next_boot.as_ref().unwrap_or(it.menu.first()));
+        let other = match starts {
+            None | Some(BootChoice::Image) => None,
+            Some(BootChoice::OtherImage(image)) => Some(image),
+            Some(BootChoice::LocalDisk) => {
+                return grub_cfg(&Plan::LocalDisk, network, Fetch::Itself);
+            }
+            Some(BootChoice::MemoryTest) => {
+                return grub_cfg(&Plan::MemoryTest, network, Fetch::Itself);
+            }
+        };
+        let planned = match plan(&site, network, (mac, address), id, other) {
+            Ok(boot) => self.stay_on_version(&site, boot).await,
+            Err(why) => Err(why),
+        };
+        let plan = match planned {
+            Ok(mut boot) => {
+                boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
+                boot.fitted = self.likely_fitted(&boot);
+                Plan::Boot(boot)
+            }
+            Err(why) => Plan::Wait(why),
         };
         grub_cfg(&plan, network, Fetch::Itself)
     }

@@ -1,13 +1,13 @@
 //! Rooms, and what machines inherit.
 
-use super::machines::{check_image, fitting_root};
+use super::machines::{check_image, check_menu, fitting_root};
 use crate::error::{Error, RoomError};
 use crate::people::Admin;
 use crate::service::Service;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
-    ImageName, KernelArgs, Machine, MachineName, Room, RoomName, Rooms, RootKind, RootUrl, Seat,
-    Setting, Settings, Tag, WriteMode, is_note, present,
+    ImageName, KernelArgs, Machine, MachineName, Menu, Room, RoomName, Rooms, RootKind, RootUrl,
+    Seat, Setting, Settings, Tag, WriteMode, is_note, present,
 };
 
 /// What to change of what machines inherit; `None` leaves it as it is.
@@ -26,6 +26,9 @@ pub struct SettingsChange {
     /// What becomes of what machines write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_mode: Option<WriteMode>,
+    /// What can be chosen in machines' loaders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub menu: Option<Menu>,
     /// What is said here no more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inherit: Vec<Setting>,
@@ -56,6 +59,9 @@ pub struct RoomChange {
     /// As in [`SettingsChange`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_mode: Option<WriteMode>,
+    /// As in [`SettingsChange`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub menu: Option<Menu>,
     /// As in [`SettingsChange`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inherit: Vec<Setting>,
@@ -112,9 +118,10 @@ impl Admin {
     /// The change contradicts itself or what there is, or the database can't be written.
     pub async fn set_room(&self, name: RoomName, change: RoomChange) -> Result<Room, Error> {
         let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let has_menu_password = self.service().has_menu_password();
         let written = self.service().database().write(move |tables| {
             let former = tables.room(&name)?;
-            let room = apply(tables, name, change)?;
+            let room = apply(tables, name, change, has_menu_password)?;
             tables.put_room(&room)?;
             let changes = FieldChange::all(former.as_ref(), Some(&room));
             if !changes.is_empty() {
@@ -164,9 +171,11 @@ impl Admin {
     /// The change contradicts itself, the image does not exist, or the database can't be written.
     pub async fn set_site_settings(&self, change: SettingsChange) -> Result<Settings, Error> {
         let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let has_menu_password = self.service().has_menu_password();
         let written = self.service().database().write(move |tables| {
             let former = tables.site_settings()?;
-            let settings = changed(tables, former.clone(), change, "the site")?;
+            let settings =
+                changed(tables, former.clone(), change, ("the site", has_menu_password))?;
             tables.put_site_settings(&settings)?;
             let changes = FieldChange::all(Some(&former), Some(&settings));
             if !changes.is_empty() {
@@ -193,6 +202,7 @@ fn apply(
     tables: &Transaction<'_>,
     name: RoomName,
     change: RoomChange,
+    has_menu_password: bool,
 ) -> Result<Room, ChangeError> {
     let mut room = match tables.room(&name)? {
         Some(room) => room,
@@ -217,9 +227,10 @@ fn apply(
     room.size = change.size.unwrap_or(room.size);
     room.kernel_args = change.kernel_args.unwrap_or(room.kernel_args);
     let (image, root, root_url) = (change.image, change.root, change.root_url);
-    let (write_mode, inherit) = (change.write_mode, change.inherit);
-    let settings = SettingsChange { image, root, root_url, write_mode, inherit };
-    room.settings = changed(tables, room.settings, settings, &format!("the room {}", room.name))?;
+    let (write_mode, menu, inherit) = (change.write_mode, change.menu, change.inherit);
+    let settings = SettingsChange { image, root, root_url, write_mode, menu, inherit };
+    let whose = format!("the room {}", room.name);
+    room.settings = changed(tables, room.settings, settings, (&whose, has_menu_password))?;
     for machine in machines_in(tables, &room.name)? {
         if let Some(seat) = machine.seat.filter(|&seat| !room.has_seat(seat)) {
             return Err(Error::from(RoomError::TooSmall { machine: machine.name, seat }).into());
@@ -244,17 +255,18 @@ fn changed(
     tables: &Transaction<'_>,
     mut settings: Settings,
     change: SettingsChange,
-    whose: &str,
+    (whose, has_menu_password): (&str, bool),
 ) -> Result<Settings, ChangeError> {
-    let SettingsChange { image, root, root_url, write_mode, inherit } = change;
+    let SettingsChange { image, root, root_url, write_mode, menu, inherit } = change;
     let gives_root = root.is_some() || root_url.is_some();
     give_up(
         &inherit,
-        [image.is_some(), gives_root, write_mode.is_some()],
+        [image.is_some(), gives_root, write_mode.is_some(), menu.is_some()],
         |setting| match setting {
             Setting::Image => settings.image = None,
             Setting::Root => (settings.root, settings.root_url) = (None, None),
             Setting::WriteMode => settings.write_mode = None,
+            Setting::Menu => settings.menu = None,
         },
     )?;
     if let Some(image) = image {
@@ -270,6 +282,10 @@ fn changed(
         (settings.root, settings.root_url) = (Some(kind), url);
     }
     settings.write_mode = write_mode.or(settings.write_mode);
+    if let Some(menu) = menu {
+        check_menu(tables, &menu, has_menu_password)?;
+        settings.menu = Some(menu);
+    }
     Ok(settings)
 }
 

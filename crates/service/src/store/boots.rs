@@ -135,12 +135,14 @@ impl Transaction<'_> {
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM boot_answers WHERE boot = ?1)")?
             .query_row([id], |row| row.get(0))?;
         let identity = self.identity_of(id)?;
+        let choice = self.choice_of(id)?;
         Ok(Some(LastBoot {
             boot: Arc::new(boot),
             identity,
             proof,
             order,
             rescue,
+            choice,
             n_wordless,
             answers,
         }))

@@ -2,7 +2,7 @@
 
 use super::row::{parse, parse_optional};
 use super::transaction::{Part, Transaction};
-use model::{ImageName, Machine, MachineName, Origins, RootUrl};
+use model::{ImageName, Machine, MachineName, Menu, Origins, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::{BTreeSet, HashMap};
 use wire::Mac;
@@ -165,6 +165,8 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         room: None,
         seat: None,
         tags: Vec::new(),
+        menu: Menu::default(),
+        next_boot: None,
         set_by: Origins::OWN,
     })
 }

@@ -22,6 +22,7 @@ mod login_failures;
 mod machine_identities;
 mod machines;
 mod marker;
+mod menus;
 mod orders;
 mod place;
 mod proofs;

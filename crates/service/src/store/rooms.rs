@@ -3,8 +3,8 @@
 use super::row::{parse, parse_optional, wrong};
 use super::transaction::{Part, Transaction};
 use model::{
-    ImageName, Machine, MachineName, Origin, Origins, Room, RoomName, RootUrl, Seat, Setting,
-    Settings, Tag,
+    BootChoice, ImageName, Machine, MachineName, Menu, Origin, Origins, Room, RoomName, RootUrl,
+    Seat, Setting, Settings, Tag,
 };
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::HashMap;
@@ -13,7 +13,8 @@ use std::collections::HashMap;
 const SITE: &str = "";
 
 const ROOM: &str = "SELECT r.name, r.note, r.size, r.kernel_args, coalesce(s.has_image, 0), s.image, s.root, s.root_url, \
-                    s.write_mode FROM site_room r LEFT JOIN setting s ON s.room = r.name";
+                    s.write_mode, m.menu FROM site_room r LEFT JOIN setting s ON s.room = r.name \
+                    LEFT JOIN setting_menu m ON m.room = r.name";
 
 impl Transaction<'_> {
     /// All rooms, by name.
@@ -30,8 +31,8 @@ impl Transaction<'_> {
 
     /// What machines inherit whose room says nothing.
     pub(crate) fn site_settings(&self) -> rusqlite::Result<Settings> {
-        let query =
-            "SELECT has_image, image, root, root_url, write_mode FROM setting WHERE room = ?1";
+        let query = "SELECT has_image, image, root, root_url, write_mode, \
+                     (SELECT menu FROM setting_menu WHERE room = ?1) FROM setting WHERE room = ?1";
         let mut query = self.sql().prepare_cached(query)?;
         let found = query.query_row([SITE], |row| settings(row, 0)).optional()?;
         Ok(found.unwrap_or_default())
@@ -62,7 +63,9 @@ impl Transaction<'_> {
 
     /// Removes a room in which no machine is.
     pub(crate) fn delete_room(&self, name: &RoomName) -> rusqlite::Result<()> {
-        self.sql().execute("DELETE FROM setting WHERE room = ?1", [name.as_str()])?;
+        for table in ["setting", "setting_menu"] {
+            self.sql().execute(&format!("DELETE FROM {table} WHERE room = ?1"), [name.as_str()])?;
+        }
         // Who works there has a room less.
         self.sql().execute("DELETE FROM site_room WHERE name = ?1", [name.as_str()])?;
         self.touch(Part::People);
@@ -75,6 +78,7 @@ impl Transaction<'_> {
         for change in [
             "UPDATE site_room SET name = ?2 WHERE name = ?1",
             "UPDATE setting SET room = ?2 WHERE room = ?1",
+            "UPDATE setting_menu SET room = ?2 WHERE room = ?1",
             "UPDATE machine_place SET room = ?2 WHERE room = ?1",
         ] {
             self.sql().execute(change, [from.as_str(), to.as_str()])?;
@@ -97,7 +101,7 @@ impl Transaction<'_> {
                 to.write_mode.map(|mode| mode.to_string()),
             ],
         )?;
-        Ok(())
+        self.put_setting_menu(room, to.menu.as_ref())
     }
 
     /// Changes a room or the site, and then the rows of machines that inherit of it: an older Bootlace reads only those.
@@ -142,13 +146,14 @@ impl Transaction<'_> {
 
     /// Where machines are, and what they inherit, by their names.
     pub(super) fn places(&self) -> rusqlite::Result<HashMap<MachineName, Place>> {
-        let mut query = self.sql().prepare_cached(&format!("SELECT machine, {PLACE}"))?;
+        let mut query = self.sql().prepare_cached(&format!("SELECT p.machine, {PLACE}"))?;
         query.query_map([], |row| Ok((parse(row, 0)?, place(row, 1)?)))?.collect()
     }
 
     /// Where a machine is, and what it inherits.
     pub(super) fn place(&self, name: &MachineName) -> rusqlite::Result<Place> {
-        let mut query = self.sql().prepare_cached(&format!("SELECT {PLACE} WHERE machine = ?1"))?;
+        let mut query =
+            self.sql().prepare_cached(&format!("SELECT {PLACE} WHERE p.machine = ?1"))?;
         Ok(query.query_row([name.as_str()], |row| place(row, 0)).optional()?.unwrap_or_default())
     }
 
@@ -170,12 +175,16 @@ impl Transaction<'_> {
                 inherits(Setting::Root),
                 inherits(Setting::WriteMode),
             ])?;
-        Ok(())
+        self.put_machine_menu(machine)
     }
 }
 
-const PLACE: &str =
-    "room, seat, tags, inherits_image, inherits_root, inherits_write_mode FROM machine_place";
+const PLACE: &str = "room, seat, tags, inherits_image, inherits_root, inherits_write_mode, \
+    (SELECT menu FROM machine_menu m WHERE m.machine = p.machine), \
+    (SELECT choice FROM next_boot n WHERE n.machine = p.machine) FROM machine_place p";
+
+/// Those of which a column of it says whether they are inherited.
+const INHERITS: [Setting; 3] = [Setting::Image, Setting::Root, Setting::WriteMode];
 
 /// Where a machine is, and which settings are not its own. Of a machine that an older Bootlace has added there is none.
 #[derive(Default)]
@@ -184,12 +193,14 @@ pub(super) struct Place {
     seat: Option<Seat>,
     tags: Vec<Tag>,
     inherited: Vec<Setting>,
+    menu: Option<Menu>,
+    next_boot: Option<BootChoice>,
 }
 
 fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
     let words = row.get_ref(first + 2)?.as_str()?.split_whitespace().map(str::parse);
     let mut inherited = Vec::new();
-    for (setting, column) in Setting::ALL.into_iter().zip(first + 3..) {
+    for (setting, column) in INHERITS.into_iter().zip(first + 3..) {
         if row.get(column)? {
             inherited.push(setting);
         }
@@ -199,6 +210,8 @@ fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
         seat: parse_optional(row, first + 1)?,
         tags: words.collect::<Result<_, _>>().map_err(|error| wrong(first + 2, error))?,
         inherited,
+        menu: parse_optional(row, first + 6)?,
+        next_boot: parse_optional(row, first + 7)?,
     })
 }
 
@@ -220,6 +233,11 @@ impl Inheritance {
         let mut machine = of_row.clone();
         machine.set_by = Origins::OWN;
         place.inherited.into_iter().for_each(|setting| machine.set_by.give_up(setting));
+        machine.next_boot = place.next_boot;
+        match place.menu {
+            Some(menu) => machine.menu = menu,
+            None => machine.set_by.give_up(Setting::Menu),
+        }
         self.give(&mut machine);
         if machine.image != of_row.image {
             (machine.image, machine.set_by.image) = (of_row.image.clone(), Origin::Machine);
@@ -252,5 +270,6 @@ fn settings(row: &Row<'_>, first: usize) -> rusqlite::Result<Settings> {
         root: parse_optional(row, first + 2)?,
         root_url: parse_optional(row, first + 3)?,
         write_mode: parse_optional(row, first + 4)?,
+        menu: parse_optional(row, first + 5)?,
     })
 }

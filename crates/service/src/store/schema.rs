@@ -256,6 +256,24 @@ const ADDITIONS: &str = "
         inherits_root       INTEGER NOT NULL,
         inherits_write_mode INTEGER NOT NULL
     ) STRICT;
+    -- Menus that machines of a room inherit, as in `setting`; machines' own; and what machines start the next time, once.
+    CREATE TABLE IF NOT EXISTS setting_menu (
+        room TEXT PRIMARY KEY,
+        menu TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS machine_menu (
+        machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        menu    TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS next_boot (
+        machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        choice  TEXT NOT NULL
+    ) STRICT;
+    -- What such a boot starts.
+    CREATE TABLE IF NOT EXISTS boot_choice (
+        boot   INTEGER PRIMARY KEY REFERENCES boot ON DELETE CASCADE,
+        choice TEXT NOT NULL
+    ) STRICT;
     -- Accounts, with the hashes of their passwords.
     CREATE TABLE IF NOT EXISTS user (
         name          TEXT PRIMARY KEY,

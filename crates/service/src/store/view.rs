@@ -11,8 +11,8 @@ use super::tokens::Token;
 use super::transaction::{Part, Transaction};
 use super::users::User;
 use model::{
-    Boot, BootId, BootIdentity, DiskMeant, DiskOwner, Lease, Machine, MachineIdentity, MachineName,
-    Seen, Site, UserName,
+    Boot, BootChoice, BootId, BootIdentity, DiskMeant, DiskOwner, Lease, Machine, MachineIdentity,
+    MachineName, Seen, Site, UserName,
 };
 use rpds::HashTrieMapSync;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -75,6 +75,8 @@ pub(crate) struct LastBoot {
     pub(crate) order: Option<PowerState>,
     /// Password of the rescue shell that the boot stops in.
     pub(crate) rescue: Option<String>,
+    /// What it starts, if the machine was to start something once.
+    pub(crate) choice: Option<BootChoice>,
     /// In how many boots right before it a kernel was fetched and said nothing.
     pub(crate) n_wordless: u32,
     /// Its keeper has answered a question: from then on only answers are signs that it runs.

@@ -28,7 +28,7 @@ async fn a_pc_from_its_first_packet_to_its_root_disk() {
     assert!(text.contains("the storage server does not answer"), "{text}");
 
     let asked = start_storage(root);
-    let config = service.loader_config(ADDRESS).await;
+    let config = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
     assert_eq!((config.mac, config.boot, config.waiting), (Some(MAC), Some(first), None));
     assert!(config.text.contains("/boot/debian-12/1/vmlinuz"), "{}", config.text);
     assert!(config.text.contains(&format!("bootlace.boot={first}")), "{}", config.text);
@@ -42,11 +42,11 @@ async fn a_pc_from_its_first_packet_to_its_root_disk() {
     assert_eq!(boot.image.as_ref().unwrap().1, 1);
 
     // GRUB asks again after a failed fetch: the same boot, so that the disk stays.
-    assert_eq!(service.loader_config(ADDRESS).await.boot, Some(first));
+    assert_eq!(service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot, Some(first));
     // The next power-on is another.
     let second = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     assert_ne!(first, second);
-    assert_eq!(service.loader_config(ADDRESS).await.boot, Some(second));
+    assert_eq!(service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot, Some(second));
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_running_machine_never_loses_its_disk_by_a_stray_request() {
     let to_kiosk =
         MachineChange { image: Some(Some("kiosk".parse().unwrap())), ..MachineChange::default() };
     service.set_machine(name.clone(), to_kiosk).await.unwrap();
-    let config = service.loader_config(ADDRESS).await;
+    let config = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
     assert!(config.boot.unwrap() > first && config.text.contains("kiosk"));
     // Its kernel runs: whatever is asked from its address now, its export stays as it is.
     reached(&service, Stage::Start).await;
@@ -106,7 +106,7 @@ async fn a_root_on_a_foreign_server_needs_no_storage_server() {
     assert_eq!(set(change).await.unwrap().root, RootKind::Nfs);
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    let config = service.loader_config(ADDRESS).await;
+    let config = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
     assert_eq!(config.waiting, None);
     assert!(config.text.contains(&format!("bootlace.root={url}")), "{}", config.text);
     assert_eq!(service.boot_of(MAC).unwrap().root, Some(RootKind::Nfs));
@@ -158,7 +158,7 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     assert!(screen(&service).await.contains("debian-12 version 1 is being built"));
     pretend_initrds(&service);
-    let config = service.loader_config(ADDRESS).await;
+    let config = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
     assert!(config.text.contains("/boot/debian-12/1/vmlinuz"), "{}", config.text);
     assert_eq!(asked.lock().unwrap().last().unwrap().spec.version, 1);
     assert_eq!(service.boot_of(MAC).unwrap().image.as_ref().unwrap().1, 1);
@@ -172,7 +172,7 @@ async fn a_machine_that_keeps_its_disk_stays_on_the_version_it_was_made_on() {
     holder.lock().unwrap().boot = service.boot_of(MAC).map(|boot| boot.id);
     let second = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     for n_asked in [1, 2] {
-        let config = service.loader_config(ADDRESS).await;
+        let config = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
         assert!(config.text.contains("/boot/debian-12/2/vmlinuz"), "{}", config.text);
         assert_eq!(asked.lock().unwrap().len(), n_asked);
         assert!(asked.lock().unwrap().last().unwrap().reset, "when this boot gets its disk");
@@ -310,7 +310,7 @@ async fn a_configuration_is_had_by_http_in_a_loader_that_came_by_http_only() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();
     lease(&service, MAC, ADDRESS).await;
-    let by_http = || service.loader_config_by_http(ADDRESS);
+    let by_http = || service.loader_config_by_http(ADDRESS, &model::LoaderAsk::Machine);
     assert!(by_http().await.is_none());
     service.boot_started(MAC, Firmware::UefiX64Http).await.unwrap();
     let waiting = by_http().await.unwrap().waiting.unwrap();

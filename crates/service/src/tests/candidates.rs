@@ -43,7 +43,7 @@ impl Lab {
     /// The same from this NIC.
     pub(super) async fn boot_from(&self, mac: Mac, address: Ipv4Addr) -> Machine<'_> {
         let boot = self.service.boot_started(mac, Firmware::Bios).await.unwrap();
-        let config = self.service.loader_config(address).await;
+        let config = self.service.loader_config(address, &model::LoaderAsk::Machine).await;
         assert_eq!((config.boot, config.waiting), (Some(boot), None));
         let link = Link::Neighbour(mac);
         let file = self.service.host_file(address, link, boot).await.unwrap().unwrap();
@@ -372,7 +372,10 @@ async fn who_is_logged_in_gets_no_secret_of_a_boot_that_somebody_began() {
     machine.comes_up().await;
     machine.live(30, true);
     let forged = lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    assert_eq!(lab.service.loader_config(ADDRESS).await.boot, Some(forged));
+    assert_eq!(
+        lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot,
+        Some(forged)
+    );
     let fetched = lab.service.host_archive(ADDRESS, OWN, forged);
     let lives = async {
         for _ in 0..5 {

@@ -106,10 +106,7 @@ async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
     adopt(&service, MAC, name.clone(), Some("debian".parse().unwrap())).await.unwrap();
     let site = service.site();
     let network = options(root).network.unwrap();
-    let plan = |boot| match model::plan(&site, &network, MAC, ADDRESS, boot) {
-        model::Plan::Boot(plan) => plan,
-        model::Plan::Wait(why) => panic!("{why}"),
-    };
+    let plan = |boot| model::plan(&site, &network, (MAC, ADDRESS), boot, None).unwrap();
     let first = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let list = b"pci:v00008086d0000100Ebc02sc00i00\nusb:v1ic03\n";
     assert!(!service.keep_hardware(MAC, first + 1, list).await.unwrap(), "of another boot");
@@ -189,7 +186,7 @@ async fn a_machine_that_keeps_its_disk_keeps_the_initrd_of_its_version() {
     assert!(shown.contains("/boot/debian/1/vmlinuz"), "{shown}");
     assert!(shown.contains(&key), "{shown}");
     pretend_initrds(&service);
-    let given = service.loader_config(ADDRESS).await.text;
+    let given = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.text;
     assert!(given.contains("/boot/debian/1/vmlinuz") && given.contains(&key), "{given}");
 
     // Its disk is to be reset: then it stands on the newest.

@@ -144,13 +144,16 @@ async fn firmware_that_tries_one_nic_after_the_other_boots_from_where_its_loader
     let second = start(DOCK).await.unwrap();
     assert!(second > first);
     assert!(service.is_in_firmware(DOCK) && !service.is_in_firmware(MAC));
-    assert_eq!(service.loader_config(DOCK_ADDRESS).await.boot, Some(second));
+    assert_eq!(
+        service.loader_config(DOCK_ADDRESS, &model::LoaderAsk::Machine).await.boot,
+        Some(second)
+    );
     assert_eq!(service.machine(&lab.name).unwrap().state.word, StateWord::Loading);
 
     // The loader came from the first all the same: it has a boot of its own, once.
-    let third = service.loader_config(ADDRESS).await.boot.unwrap();
+    let third = service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot.unwrap();
     assert!(third > second);
-    assert_eq!(service.loader_config(ADDRESS).await.boot, Some(third));
+    assert_eq!(service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot, Some(third));
     assert_eq!(lab.shown_boot(), third);
     let stages = [(MAC, third), (DOCK, second)].map(|(mac, boot)| async move {
         service.stage(mac, None, NewStage::noticed(Stage::Kernel, "")).await.unwrap();
@@ -171,7 +174,7 @@ async fn who_is_logged_in_on_a_machine_begins_no_boot_by_its_other_nic() {
     let machine = lab.boot_from(MAC, ADDRESS).await;
     machine.comes_up().await;
     machine.live(30, true);
-    let asks = || lab.service.loader_config(DOCK_ADDRESS);
+    let asks = || lab.service.loader_config(DOCK_ADDRESS, &model::LoaderAsk::Machine);
     assert!(asks().await.waiting.unwrap().contains("its firmware never asked"));
     // Neither when somebody else has begun one in its name.
     lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
@@ -357,7 +360,7 @@ async fn questions_of_two_nics_in_turn_push_out_no_boot_that_is_on_its_way() {
     // Each needs one forged datagram.
     for _ in 0..40 {
         for address in [DOCK_ADDRESS, ADDRESS] {
-            lab.service.loader_config(address).await;
+            lab.service.loader_config(address, &model::LoaderAsk::Machine).await;
         }
         lab.hands.pass(1000);
     }
@@ -372,14 +375,14 @@ async fn a_word_without_a_proof_keeps_no_loader_of_another_nic_waiting() {
     lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
     // Somebody begins a boot by the other NIC, and says in its name that its kernel has started.
     let forged = lab.service.boot_started(DOCK, Firmware::Bios).await.unwrap();
-    lab.service.loader_config(DOCK_ADDRESS).await;
+    lab.service.loader_config(DOCK_ADDRESS, &model::LoaderAsk::Machine).await;
     let line = format!("bootlace/1 report {forged} {DOCK} 1 start 1 x");
     let word = initcfg::Word::parse(line.as_bytes()).unwrap();
     if lab.service.is_heard_unproven(&word, DOCK_ADDRESS) {
         let start = NewStage::noticed(Stage::Start, "");
         lab.service.stage(DOCK, Some(forged), start).await.unwrap();
     }
-    let config = lab.service.loader_config(ADDRESS).await;
+    let config = lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
     assert_eq!(config.waiting, None);
     assert!(config.boot.is_some());
 }

@@ -10,6 +10,7 @@ mod exchange;
 mod initrds;
 mod lost;
 mod macs;
+mod menus;
 mod on_the_way;
 mod owners;
 mod people;
@@ -51,6 +52,8 @@ fn options(root: &Path) -> Options {
         foreign_dhcp: false,
         own_dhcp: false,
         ram: Default::default(),
+        strangers: model::Strangers::Wait,
+        menu_password: None,
     };
     Options { init: None, network: Some(network), ..Options::under(root) }
 }
@@ -115,5 +118,5 @@ async fn reached(service: &Service, stage: Stage) {
 
 /// What the PC's screen shows while it waits; empty if it boots.
 async fn screen(service: &Service) -> String {
-    service.loader_config(ADDRESS).await.waiting.unwrap_or_default()
+    service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.waiting.unwrap_or_default()
 }

@@ -11,7 +11,7 @@ impl Lab {
     /// What DHCP and TFTP messages in a machine's name begin: a boot that has its configuration.
     async fn forge_boot(&self) -> BootId {
         let boot = self.service.boot_started(MAC, Firmware::Bios).await.unwrap();
-        self.service.loader_config(ADDRESS).await;
+        self.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
         boot
     }
 
@@ -165,7 +165,8 @@ async fn who_gives_up_a_machine_s_address_or_moves_it_does_not_stop_its_boot() {
             lease(&lab.service, MAC, elsewhere).await;
         }
         assert_eq!(lab.service.owner_of(ADDRESS), Some(MAC));
-        let boot = lab.service.loader_config(ADDRESS).await.boot.unwrap();
+        let boot =
+            lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot.unwrap();
         assert!(lab.fetch(boot).await.is_some());
     }
     // Until somebody else has it.
@@ -191,7 +192,13 @@ async fn a_rescue_shell_is_not_taken_away_by_a_boot_that_proves_nothing() {
     assert_eq!((shown().password, shown().boot), (Some(wanted.clone()), None));
     let boot = lab.in_loader().await;
     assert_ne!(boot, forged);
-    assert!(lab.service.loader_config(ADDRESS).await.text.contains("/boot/rescue"));
+    assert!(
+        lab.service
+            .loader_config(ADDRESS, &model::LoaderAsk::Machine)
+            .await
+            .text
+            .contains("/boot/rescue")
+    );
     let (machine, host) = lab.fetch(boot).await.unwrap();
     let password: RescuePassword = wanted.parse().unwrap();
     assert_eq!(host.rescue, Some(password.hash(&host.token)));

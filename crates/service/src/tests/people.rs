@@ -363,7 +363,7 @@ async fn an_entry_has_what_was_chosen_and_only_what_was_done() {
     assert_eq!(actions, ["machine.remove", "machine.add"]);
     for entry in entries {
         let fields: Vec<&str> = entry.changes.iter().map(|change| change.field.as_str()).collect();
-        assert_eq!(fields, ["mac", "root", "write_mode"]);
+        assert_eq!(fields, ["mac", "menu", "root", "write_mode"]);
     }
     assert!(root.audit(None, None, 0).await.unwrap().entries.is_empty());
 }

@@ -75,8 +75,12 @@ async fn a_whole_room_gets_an_image_and_who_has_its_own_keeps_it() {
     let check = |service: &Service| {
         let (first, second) = (now(service, &first), now(service, &second));
         assert_eq!(first.image.unwrap().as_str(), "debian-12");
-        let origins =
-            Origins { image: Origin::Room, root: Origin::Default, write_mode: Origin::Site };
+        let origins = Origins {
+            image: Origin::Room,
+            root: Origin::Default,
+            write_mode: Origin::Site,
+            menu: Origin::Default,
+        };
         assert_eq!((first.set_by, first.write_mode), (origins, WriteMode::Ram));
         assert_eq!(second.image.unwrap().as_str(), "debian-13");
         assert_eq!(second.set_by, Origins { image: Origin::Machine, ..origins });

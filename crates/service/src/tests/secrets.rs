@@ -168,11 +168,23 @@ async fn one_boot_stops_in_a_rescue_shell() {
     assert_eq!(service.machine(&name).unwrap().rescue, Some(wanted.clone()));
     assert!(service.preview(&name).await.unwrap().unwrap().grub_cfg.contains("/boot/rescue;"));
     assert_eq!(segment(&service, first).await.unwrap().rescue, None, "that boot is on its way");
-    assert!(!service.loader_config(ADDRESS).await.text.contains("/boot/rescue"));
+    assert!(
+        !service
+            .loader_config(ADDRESS, &model::LoaderAsk::Machine)
+            .await
+            .text
+            .contains("/boot/rescue")
+    );
 
     reached(&service, Stage::Handover).await;
     let next = configured(folder.path(), &service).await;
-    assert!(service.loader_config(ADDRESS).await.text.contains("/boot/rescue;"));
+    assert!(
+        service
+            .loader_config(ADDRESS, &model::LoaderAsk::Machine)
+            .await
+            .text
+            .contains("/boot/rescue;")
+    );
     let host = segment(&service, next).await.unwrap();
     let shown_password = wanted.password.clone().unwrap();
     let password: initcfg::RescuePassword = shown_password.parse().unwrap();

@@ -84,7 +84,10 @@ async fn a_machine_boots_whatever_the_clock_does_meanwhile() {
         let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
         hands.set(set_to);
         service.look_at_wall_clock().await;
-        assert_eq!(service.loader_config(ADDRESS).await.boot, Some(boot));
+        assert_eq!(
+            service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await.boot,
+            Some(boot)
+        );
         for stage in [Stage::Start, Stage::Attach, Stage::Up] {
             hands.pass(1000);
             reached(&service, stage).await;

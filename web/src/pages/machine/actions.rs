@@ -2,10 +2,11 @@
 
 use crate::pages::{Done, Failure, Frame, Page, StateMark, machine_name, render, see_other};
 use askama::Template;
+use axum::Form;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
-use model::{MachineName, Size, StallVerb};
+use model::{BootChoice, MachineName, Size, StallVerb};
 use service::{Admin, MachineChange, MachineView, Operator, PowerVerb, Viewer};
 
 /// Asks before something is lost.
@@ -212,6 +213,36 @@ async fn set_reset(service: &Admin, name: &str, reset_disk: bool) -> Page {
     let changed = service.set_machine(name.clone(), change).await;
     changed.map_err(|error| Failure::new(service, &error))?;
     let done = if reset_disk { Done::DiskReset } else { Done::DiskKept };
+    Ok(see_other(&format!("/machines/{name}"), done))
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Next {
+    /// Empty: what it always starts.
+    choice: String,
+}
+
+/// The machine starts something else the next time, once.
+pub(super) async fn set_next(
+    service: Admin,
+    Path(name): Path<String>,
+    Form(next): Form<Next>,
+) -> Page {
+    let name = machine_name(&service, &name)?;
+    service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    let choice: Option<BootChoice> = match next.choice.as_str() {
+        "" => None,
+        choice => {
+            let parsed = choice.parse::<BootChoice>().map_err(|error| error.to_string());
+            Some(parsed.map_err(|error| {
+                Failure::with(&service, StatusCode::UNPROCESSABLE_ENTITY, error)
+            })?)
+        }
+    };
+    let done = if choice.is_some() { Done::NextChosen } else { Done::NextForgotten };
+    let change = MachineChange { next_boot: Some(choice), ..MachineChange::default() };
+    let changed = service.set_machine(name.clone(), change).await;
+    changed.map_err(|error| Failure::new(&service, &error))?;
     Ok(see_other(&format!("/machines/{name}"), done))
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/poweroff", get(actions::ask_poweroff).post(actions::poweroff))
         .route("/resume-writes", post(actions::resume_writes))
         .route("/fail-writes", get(actions::ask_fail_writes).post(actions::fail_writes))
+        .route("/next", post(actions::set_next))
         .route("/rescue", post(actions::want_rescue))
         .route("/rescue/off", post(actions::forget_rescue));
     Router::new().nest("/machines/{name}", routes)

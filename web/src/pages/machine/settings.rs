@@ -8,7 +8,8 @@ use crate::pages::{
 use axum::Form;
 use axum::extract::Path;
 use model::{
-    BadRootUrl, ImageName, InvalidName, Machine, Origin, ParseChoiceError, RootKind, Setting,
+    BadMenu, BadRootUrl, ImageName, InvalidName, Machine, Origin, ParseChoiceError, RootKind,
+    Setting,
 };
 use service::{Admin, Error, MachineChange, Viewer};
 use wire::Mac;
@@ -21,6 +22,7 @@ pub(super) struct Settings {
     root: Option<String>,
     root_url: Option<String>,
     write_mode: Option<String>,
+    menu: Option<String>,
     kernel_args: Option<String>,
 }
 
@@ -32,13 +34,14 @@ pub(super) struct SettingsErrors {
     pub(super) root: String,
     pub(super) root_url: String,
     pub(super) write_mode: String,
+    pub(super) menu: String,
     pub(super) kernel_args: String,
 }
 
 impl SettingsErrors {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { macs, image, root, root_url, write_mode, kernel_args } = self;
-        let all = [macs, image, root, root_url, write_mode, kernel_args];
+        let Self { macs, image, root, root_url, write_mode, menu, kernel_args } = self;
+        let all = [macs, image, root, root_url, write_mode, menu, kernel_args];
         all.into_iter().all(String::is_empty)
     }
 }
@@ -52,6 +55,10 @@ pub(super) struct SettingsForm {
     pub(super) roots: Vec<Choice>,
     pub(super) root_url: String,
     pub(super) write_modes: Vec<Choice>,
+    /// Empty: it is inherited.
+    pub(super) menu: String,
+    /// What it is then.
+    pub(super) inherited_menu: String,
     pub(super) kernel_args: String,
     pub(super) errors: SettingsErrors,
 }
@@ -104,6 +111,11 @@ impl SettingsForm {
                 &write_mode,
                 write_mode_choices(&write_mode),
             ),
+            menu: typed.menu.unwrap_or_else(|| match machine.set_by.menu {
+                Origin::Machine => machine.menu.to_string(),
+                _ => String::new(),
+            }),
+            inherited_menu: label(Setting::Menu, &inherited.menu.in_words()),
             kernel_args: typed.kernel_args.unwrap_or_else(|| machine.kernel_args.to_string()),
             errors,
         }
@@ -138,6 +150,12 @@ pub(super) async fn save(
             Err(error @ (Error::NoRootUrl { .. } | Error::RootUrlOfOtherKind { .. })) => {
                 errors.root_url = error.chain();
             }
+            Err(error @ Error::NoMenuPassword(_)) => errors.menu = error.chain(),
+            Err(error @ Error::NoImage { .. })
+                if settings.menu.as_deref().is_some_and(|menu| menu.contains("image:")) =>
+            {
+                errors.menu = error.chain();
+            }
             // Of what the form holds, only the image can be refused then.
             Err(error) if error.is_wrong_input() => errors.image = error.chain(),
             Err(error) => return Err(Failure::new(&service, &error)),
@@ -170,6 +188,13 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
     let write_mode = chosen(Setting::WriteMode, &settings.write_mode);
     let inherits_root = settings.root.as_deref() == Some(INHERIT);
     let root = chosen(Setting::Root, &settings.root);
+    let menu = settings.menu.as_deref().map(str::trim).and_then(|menu| match menu {
+        "" => {
+            inherit.push(Setting::Menu);
+            None
+        }
+        menu => menu.parse().map_err(|wrong: BadMenu| errors.menu = wrong.to_string()).ok(),
+    });
     let image = image.as_deref().map(|image| match image {
         "" => None,
         image => image
@@ -191,6 +216,7 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
         root,
         root_url,
         write_mode: choice(write_mode.as_ref(), &mut errors.write_mode),
+        menu,
         inherit,
         kernel_args: choice(settings.kernel_args.as_ref(), &mut errors.kernel_args),
         ..MachineChange::default()

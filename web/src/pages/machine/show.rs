@@ -2,14 +2,16 @@
 
 use super::settings::{Settings, SettingsErrors, SettingsForm};
 use crate::pages::refused::as_sentence;
-use crate::pages::{Done, Failure, Frame, Page, StateMark, When, machine_name, origin, render};
+use crate::pages::{
+    Choice, Done, Failure, Frame, Page, StateMark, When, machine_name, origin, render,
+};
 use crate::text;
 use crate::timeline::{Timeline, timeline};
 use askama::Template;
 use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use model::{MachineName, Origin, Setting};
+use model::{BootChoice, ImageName, MachineName, Origin, Setting, Site};
 use service::{Error, MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
 
 /// How often the page is reloaded while the machine boots.
@@ -90,6 +92,12 @@ struct MachinePage {
     initiators: Vec<String>,
     write_mode: &'static str,
     write_mode_from: Option<String>,
+    menu: String,
+    menu_from: Option<String>,
+    /// What it starts the next time, once.
+    next_boot: Option<String>,
+    /// What it could start then.
+    next_choices: Vec<Choice>,
     /// Its room, and its seat there.
     room: Option<String>,
     /// Words by which it is found.
@@ -213,6 +221,10 @@ pub(super) async fn page(
         write_mode: machine.writes().title(),
         write_mode_from: inherited_from(machine, Setting::WriteMode)
             .filter(|_| machine.writes() == machine.write_mode),
+        menu: machine.menu.in_words(),
+        menu_from: inherited_from(machine, Setting::Menu),
+        next_boot: machine.next_boot.as_ref().map(BootChoice::in_words),
+        next_choices: next_choices(&service.site(), machine),
         room: machine.room.as_ref().map(|room| match machine.seat {
             Some(seat) => format!("{room}, row {}, seat {}", seat.row, seat.column),
             None => room.to_string(),
@@ -305,6 +317,20 @@ fn chosen_image(view: &MachineView) -> String {
         (Some(image), Some(version)) => format!("{image}, version {version}"),
         (Some(image), None) => format!("{image}, which is missing"),
     }
+}
+
+/// What the machine could start once: all but what it starts in any case.
+fn next_choices(site: &Site, machine: &model::Machine) -> Vec<Choice> {
+    let mut images: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
+    images.dedup();
+    images.retain(|image| machine.image.as_ref() != Some(image));
+    let others = images.into_iter().cloned().map(BootChoice::OtherImage);
+    [BootChoice::Image, BootChoice::LocalDisk, BootChoice::MemoryTest]
+        .into_iter()
+        .chain(others)
+        .filter(|choice| choice != machine.menu.first())
+        .map(|choice| Choice::new(&choice.to_string(), choice.in_words(), ""))
+        .collect()
 }
 
 /// Who says it in the machine's place, if anybody does.
@@ -417,6 +443,9 @@ fn command(machine: &model::Machine) -> String {
     }
     if is_own(Setting::WriteMode) {
         words.push(format!("--write-mode {}", machine.write_mode));
+    }
+    if is_own(Setting::Menu) {
+        words.push(format!("--menu {}", machine.menu));
     }
     words.extend(machine.room.iter().map(|room| format!("--room {room}")));
     words.extend(machine.seat.iter().map(|seat| format!("--seat {seat}")));
