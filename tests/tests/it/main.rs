@@ -1,6 +1,7 @@
 //! Tests of the whole: foreign clients in namespaces, QEMU PCs, and rules about the tree.
 
 mod accounts;
+mod air_gap;
 mod alerts;
 mod aoe_candidate;
 mod book;
