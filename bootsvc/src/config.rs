@@ -3,6 +3,7 @@
 mod alerts;
 mod error;
 mod ldap;
+mod networks;
 /// Where a file is no UTF-8, such as one with umlauts of an old editor, or one of Windows that is UTF-16.
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> ConfigError {
     let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -20,7 +21,8 @@ mod values;
 pub(crate) use alerts::{AlertsConfig, MailConfig, MailTls, WebhookConfig};
 pub(crate) use error::ConfigError;
 pub(crate) use ldap::LdapConfig;
-pub(crate) use values::{Pool, check_local};
+pub(crate) use networks::NetworkConfigs;
+pub(crate) use values::{Pool, Subnet, check_local};
 
 use error::show;
 use initcfg::RamSize;
@@ -44,8 +46,9 @@ use wire::Mac;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// The boot network: which interface it is on, and what machines are told about it. The only section that
-    /// must be there.
-    pub(crate) network: NetworkConfig,
+    /// must be there. A site with several networks has one `[[network]]` for each, with two brackets; what holds for
+    /// the whole site stands in the first. [How to serve several networks](how-to/several-networks.md).
+    pub(crate) network: NetworkConfigs,
     /// What machines are given when they boot.
     #[serde(default)]
     pub(crate) boot: BootSettings,
@@ -79,6 +82,15 @@ pub(crate) struct NetworkConfig {
     /// - Required
     /// - Example: `interface = "enp3s0"`
     pub(crate) interface: String,
+    /// The network of PCs that are not on the interface itself but behind a relay, such as a router or a switch with
+    /// `ip helper-address`. The relay reaches the boot server at the interface's address, and so do the PCs; `router`
+    /// must be set.
+    ///
+    /// - Value: a network in CIDR notation
+    /// - Default: none; the PCs are on the interface, in the network of its first address
+    /// - Example: `subnet = "10.20.0.0/16"`
+    #[serde(default)]
+    pub(crate) subnet: Option<Subnet>,
     /// Who gives PCs their addresses. With `dhcp` Bootlace does, and must be alone in that. With `proxy` another DHCP server does,
     /// and Bootlace beside it only tells PCs in their firmware where their loader is; nothing need be changed on the other one.
     /// With `external` Bootlace answers no DHCP at all, and the other server is told to name the loader (`bootlace net recipe`
@@ -615,10 +627,8 @@ impl Config {
         }
         let config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::Wrong(show(path, text, error.span(), error.message())))?;
-        if config.network.mode.leases() && config.network.pool.is_none() {
-            let section = text.find("[network]").map(|at| at..at);
-            let missing = show(path, text, section, "missing field `pool`");
-            return Err(ConfigError::Wrong(missing));
+        if let Some((at, message)) = config.network.misplaced(text) {
+            return Err(ConfigError::Wrong(show(path, text, Some(at..at), &message)));
         }
         Ok(config)
     }
@@ -678,6 +688,20 @@ mod tests {
         refuse("interface = \"br0\"\n", &["line 1", "`interface` belongs below [network]"]);
         refuse(&format!("{GOOD}nbd_port = 10810\n"), &["line 4", "belongs below [storage]"]);
         refuse("[network]\ninterface = \"br0\"\n", &["`pool` is missing below [network]"]);
+        let several = GOOD.replace("[network]", "[[network]]");
+        let second = |lines: &str| format!("{several}\n[[network]]\ninterface = \"br1\"\n{lines}");
+        refuse(&second(""), &["line 5", "`pool` is missing below [network]", "[[network]]"]);
+        let site = second("pool = \"10.78.0.2-10.78.0.9\"\nmode = \"proxy\"\n");
+        refuse(&site, &["line 8", "`mode` holds for the whole site", "the first [[network]]"]);
+        refuse(&format!("{several}[[network]]\n"), &["`interface` is missing below [network]"]);
+        refuse(
+            &format!("{GOOD}[[network]]\n"),
+            &["line 4", "[[network]] with two brackets for each"],
+        );
+        refuse("network = []\n", &["[network] is missing"]);
+        let subnet = |value: &str| format!("{GOOD}subnet = \"{value}\"\n");
+        refuse(&subnet("10.20.0.0"), &["line 4", "write ADDRESS/LENGTH"]);
+        refuse(&subnet("10.20.0.1/16"), &["line 4", "write \"10.20.0.0/16\""]);
         refuse("", &["the section [network] is missing"]);
         let tls = "[storage.nbd_tls]\ncertificate = \"/c\"\n[web]\nlisten = \"127.0.0.1:8080\"\n";
         refuse(

@@ -1,9 +1,10 @@
-//! The boot network, as the interface and the configuration have it.
+//! The boot networks, as the interfaces and the configuration have them.
 
-use crate::config::{AddressBy, Config};
+use crate::config::{AddressBy, Config, NetworkConfig, Pool, Subnet};
 use model::{Network, Strangers};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 use wire::Mac;
 
 /// The boot network can't be served.
@@ -29,7 +30,7 @@ pub(crate) enum NetworkError {
     /// The pool is not part of the interface's network.
     #[error(
         "the pool {first}-{last} is not inside the network {network}/{prefix} of interface \
-         {interface:?}; the server's address there is {server}"
+         {interface:?} (the server's address is {server}): write addresses of that network"
     )]
     PoolOutside {
         /// First address of the pool.
@@ -69,6 +70,14 @@ pub(crate) enum NetworkError {
         what: String,
         /// The server's own address.
         server: Ipv4Addr,
+    },
+    /// An address is a PC's and the router's.
+    #[error("{what}, {address}, is the router's: choose another one, or correct router")]
+    IsRouter {
+        /// What it is configured as.
+        what: String,
+        /// The address.
+        address: Ipv4Addr,
     },
     /// The pool would give an address away that somebody has.
     #[error("the pool contains {what} {address}: leave it out of the pool")]
@@ -113,40 +122,195 @@ pub(crate) enum NetworkError {
     /// The pool would give the server's address away.
     #[error("the pool contains the server's own address {0}; leave it out")]
     PoolHasServer(Ipv4Addr),
+    /// PCs behind a relay would not reach the server.
+    #[error(
+        "the network {0} is behind a relay (subnet), and its PCs reach the boot server by a router only: set router to its \
+         address there"
+    )]
+    NoRouter(Subnet),
+    /// The network that is said to be behind a relay is not.
+    #[error(
+        "the network {subnet} is said to be behind a relay (subnet), but the interface {interface:?} has the address {server} \
+         in it: leave subnet out, or correct it"
+    )]
+    NotRelayed {
+        /// As configured.
+        subnet: Subnet,
+        /// The interface.
+        interface: String,
+        /// Its address.
+        server: Ipv4Addr,
+    },
+    /// Two networks are configured for one interface.
+    #[error(
+        "the interface {0:?} has a [[network]] already: name another interface, or the subnet that is behind a relay"
+    )]
+    InterfaceTwice(String),
+    /// Two networks have addresses in common.
+    #[error(
+        "the network {this} overlaps {other}, which another [[network]] has: an address must say in which network its PC is; \
+         correct one of them"
+    )]
+    Overlap {
+        /// This one.
+        this: Subnet,
+        /// The other.
+        other: Subnet,
+    },
+    /// One of several networks can't be served.
+    #[error("in the [[network]] number {number} of bootlace.toml: {source}")]
+    In {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        source: Box<Self>,
+    },
 }
 
-/// Reads the server's address from the interface and checks the configured addresses against it.
+/// A network that is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    /// What its machines are told.
+    pub(crate) network: Network,
+    /// Addresses to lease; `None` if another server does.
+    pub(crate) pool: Option<Pool>,
+    /// Addresses that belong to one NIC.
+    pub(crate) reserved: BTreeMap<Mac, Ipv4Addr>,
+    /// How long a lease lasts.
+    pub(crate) lease: Duration,
+    /// On which interface it is, or by which it is reached.
+    pub(crate) interface: String,
+}
+
+/// The first network: see [`networks`].
 ///
 /// # Errors
-/// The interface is not there or has no IPv4 address, or a configured address does not fit its network.
+/// As there.
 pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
-    let (server, prefix) = address_of(&config.network.interface)?;
-    check_addresses(config, server, prefix)?;
-    Ok(Network {
+    Ok(networks(config)?.remove(0).network)
+}
+
+/// Reads the server's addresses from the interfaces and checks the configured addresses against them. There is one network
+/// at least.
+///
+/// # Errors
+/// An interface is not there or has no IPv4 address, or a configured address does not fit its network.
+pub(crate) fn networks(config: &Config) -> Result<Vec<Served>, NetworkError> {
+    look(config).map_err(|mut all| all.remove(0))
+}
+
+/// The same, with all that is wrong.
+///
+/// # Errors
+/// As there; there is one at least.
+pub(crate) fn look(config: &Config) -> Result<Vec<Served>, Vec<NetworkError>> {
+    let is_one = config.network.all().count() == 1;
+    let mut troubles = Vec::new();
+    let mut found: Vec<(&NetworkConfig, Ipv4Addr, Subnet)> = Vec::new();
+    for (index, one) in config.network.all().enumerate() {
+        let tell = |source: NetworkError| match is_one {
+            true => source,
+            false => NetworkError::In { number: index + 1, source: Box::new(source) },
+        };
+        match address_of(&one.interface) {
+            Ok((server, prefix)) => {
+                let own = Subnet::of(server, prefix);
+                let subnet = one.subnet.unwrap_or(own);
+                let pool = one.pool.filter(|_| config.network.mode.leases());
+                let wrong = check_place(one, server, subnet).into_iter();
+                let wrong = wrong.chain(check_addresses(&Checked { one, pool, server, subnet }));
+                troubles.extend(wrong.map(tell));
+                for (other, _, of_other) in &found {
+                    let is_same =
+                        one.subnet.or(other.subnet).is_none() && one.interface == other.interface;
+                    if is_same {
+                        troubles.push(tell(NetworkError::InterfaceTwice(one.interface.clone())));
+                    } else if subnet.overlaps(*of_other) {
+                        troubles
+                            .push(tell(NetworkError::Overlap { this: subnet, other: *of_other }));
+                    }
+                }
+                found.push((one, server, subnet));
+            }
+            Err(error) => troubles.push(tell(error)),
+        }
+    }
+    if !troubles.is_empty() {
+        return Err(troubles);
+    }
+    Ok(found.into_iter().map(|(one, server, subnet)| served(config, one, server, subnet)).collect())
+}
+
+fn served(config: &Config, one: &NetworkConfig, server: Ipv4Addr, subnet: Subnet) -> Served {
+    let leases = config.network.mode.leases();
+    let port = config.storage.nbd_port;
+    let network = Network {
         server,
-        prefix,
-        router: config.network.router,
-        dns: config.network.dns.clone(),
-        domain: config.network.domain.clone(),
-        mtu: config.network.mtu,
-        vlan: config.network.vlan,
+        subnet: subnet.address,
+        prefix: subnet.prefix,
+        is_relayed: one.subnet.is_some(),
+        router: one.router,
+        dns: one.dns.clone(),
+        domain: one.domain.clone(),
+        mtu: one.mtu,
+        vlan: one.vlan,
         nbd: match config.storage.nbd_addresses.as_slice() {
-            [] => vec![SocketAddrV4::new(server, config.storage.nbd_port)],
-            addresses => addresses
-                .iter()
-                .map(|&address| SocketAddrV4::new(address, config.storage.nbd_port))
-                .collect(),
+            [] => vec![SocketAddrV4::new(server, port)],
+            addresses => {
+                addresses.iter().map(|&address| SocketAddrV4::new(address, port)).collect()
+            }
         },
         kernel_args: config.boot.kernel_args.clone(),
-        foreign_dhcp: !config.network.mode.leases(),
-        own_dhcp: config.network.address_by == AddressBy::Dhcp || !config.network.mode.leases(),
+        foreign_dhcp: !leases,
+        own_dhcp: config.network.address_by == AddressBy::Dhcp || !leases,
         ram: config.boot.ram,
-        strangers: config.boot.strangers.unwrap_or(match config.network.mode.leases() {
+        strangers: config.boot.strangers.unwrap_or(match leases {
             true => Strangers::Wait,
             false => Strangers::LocalDisk,
         }),
         menu_password: config.boot.menu_password.clone(),
-    })
+    };
+    Served {
+        network,
+        pool: one.pool.filter(|_| leases),
+        reserved: one.reserved.clone(),
+        lease: one.lease,
+        interface: one.interface.clone(),
+    }
+}
+
+/// Addresses of ours, each once, and where we have them: the first network's first.
+pub(crate) fn interfaces(networks: &[Served]) -> Vec<(&str, Ipv4Addr)> {
+    let mut all: Vec<(&str, Ipv4Addr)> = Vec::new();
+    for served in networks {
+        let place = (served.interface.as_str(), served.network.server);
+        if !all.contains(&place) {
+            all.push(place);
+        }
+    }
+    all
+}
+
+/// Addresses of ours, each once.
+pub(crate) fn servers(networks: &[Served]) -> Vec<Ipv4Addr> {
+    let mut all = Vec::new();
+    for served in networks {
+        if !all.contains(&served.network.server) {
+            all.push(served.network.server);
+        }
+    }
+    all
+}
+
+/// Where NBD is served, for machines of all networks.
+pub(crate) fn nbd_addresses(networks: &[Served]) -> Vec<SocketAddrV4> {
+    let mut all = Vec::new();
+    for &address in networks.iter().flat_map(|served| &served.network.nbd) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    all
 }
 
 fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
@@ -175,43 +339,51 @@ fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
     }
 }
 
-fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    let network = Ipv4Addr::from_bits(server.to_bits() & mask);
-    let is_inside = |address: Ipv4Addr| address.to_bits() & mask == network.to_bits();
-    // Without a pool of ours none of it is given to anybody.
-    let pool = config.network.pool.filter(|_| config.network.mode.leases());
-    if let Some(pool) = pool.filter(|pool| !is_inside(pool.first) || !is_inside(pool.last)) {
-        return Err(NetworkError::PoolOutside {
-            first: pool.first,
-            last: pool.last,
-            network,
-            prefix,
-            interface: config.network.interface.clone(),
-            server,
-        });
+/// Whether the network is where it is said to be.
+fn check_place(one: &NetworkConfig, server: Ipv4Addr, subnet: Subnet) -> Option<NetworkError> {
+    one.subnet?;
+    if subnet.holds(server) {
+        let interface = one.interface.clone();
+        return Some(NetworkError::NotRelayed { subnet, interface, server });
     }
+    one.router.is_none().then_some(NetworkError::NoRouter(subnet))
+}
+
+/// Whose addresses are checked.
+struct Checked<'a> {
+    one: &'a NetworkConfig,
+    /// Those that we give.
+    pool: Option<Pool>,
+    server: Ipv4Addr,
+    subnet: Subnet,
+}
+
+/// What is wrong with the addresses of one network.
+fn check_addresses(checked: &Checked<'_>) -> Vec<NetworkError> {
+    let Checked { one, pool, server, subnet } = *checked;
+    let (network, broadcast, prefix) = (subnet.address, subnet.broadcast(), subnet.prefix);
+    let interface = || one.interface.clone();
+    let mut wrong = Vec::new();
     let in_pool =
         |address: Ipv4Addr| pool.is_some_and(|pool| (pool.first..=pool.last).contains(&address));
-    if in_pool(server) {
-        return Err(NetworkError::PoolHasServer(server));
-    }
-    let broadcast = Ipv4Addr::from_bits(network.to_bits() | !mask);
-    let reserved = &config.network.reserved;
     // An address that a PC has for ever may lie in the pool: the PC's own NIC gets it from there.
     let is_leased =
-        |address: Ipv4Addr| in_pool(address) && !reserved.values().any(|it| *it == address);
-    let leave_out = |what: String, address| Err(NetworkError::InPool { what, address });
-    if prefix < 31 {
-        for (what, address) in
-            [("the network's own address", network), ("the broadcast address", broadcast)]
-        {
-            if in_pool(address) {
-                return leave_out(what.to_owned(), address);
-            }
-        }
+        |address: Ipv4Addr| in_pool(address) && !one.reserved.values().any(|it| *it == address);
+    let in_our_pool = |what: &str, address| NetworkError::InPool { what: what.to_owned(), address };
+    if let Some(Pool { first, last }) =
+        pool.filter(|pool| !subnet.holds(pool.first) || !subnet.holds(pool.last))
+    {
+        let interface = interface();
+        wrong.push(NetworkError::PoolOutside { first, last, network, prefix, interface, server });
+    } else if prefix < 31 {
+        let own = [("the network's own address", network), ("the broadcast address", broadcast)];
+        let given = own.into_iter().filter(|(_, address)| in_pool(*address));
+        wrong.extend(given.map(|(what, address)| in_our_pool(what, address)));
     }
-    for &address in config.network.dns.iter().filter(|address| **address != server) {
+    if in_pool(server) {
+        wrong.push(NetworkError::PoolHasServer(server));
+    }
+    for &address in one.dns.iter().filter(|address| **address != server) {
         let is_of_one_host = address.is_loopback()
             || address.is_unspecified()
             || address.is_multicast()
@@ -219,39 +391,47 @@ fn check_addresses(config: &Config, server: Ipv4Addr, prefix: u8) -> Result<(), 
             || address == network
             || address == broadcast;
         if is_of_one_host && !server.is_loopback() {
-            return Err(NetworkError::Unreachable { what: "the name server".to_owned(), address });
-        }
-        if is_leased(address) {
-            return leave_out("the name server".to_owned(), address);
+            let what = "the name server".to_owned();
+            wrong.push(NetworkError::Unreachable { what, address });
+        } else if is_leased(address) {
+            wrong.push(in_our_pool("the name server", address));
         }
     }
     let check = |what: String, address: Ipv4Addr| {
         if address == server {
-            return Err(NetworkError::IsServer { what, server });
+            return Some(NetworkError::IsServer { what, server });
         }
-        if is_inside(address) && address != network && address != broadcast {
-            return Ok(());
-        }
-        let interface = config.network.interface.clone();
-        Err(NetworkError::NoAddressOfPc { what, address, network, prefix, interface })
+        let is_of_pc = subnet.holds(address) && address != network && address != broadcast;
+        let interface = interface();
+        (!is_of_pc).then_some(NetworkError::NoAddressOfPc {
+            what,
+            address,
+            network,
+            prefix,
+            interface,
+        })
     };
-    if let Some(router) = config.network.router.filter(|router| *router != server) {
-        check("router".to_owned(), router)?;
+    if let Some(router) = one.router.filter(|router| *router != server || one.subnet.is_some()) {
+        wrong.extend(check("router".to_owned(), router));
         if is_leased(router) {
-            return leave_out("the router".to_owned(), router);
+            wrong.push(in_our_pool("the router", router));
         }
     }
     let mut owners: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
-    for (&mac, &address) in &config.network.reserved {
+    for (&mac, &address) in &one.reserved {
         if !mac.is_of_a_nic() {
-            return Err(NetworkError::NoNic { address, mac });
+            wrong.push(NetworkError::NoNic { address, mac });
         }
-        check(format!("the address reserved for {mac}"), address)?;
+        wrong.extend(check(format!("the address reserved for {mac}"), address));
+        if one.router == Some(address) && address != server {
+            let what = format!("the address reserved for {mac}");
+            wrong.push(NetworkError::IsRouter { what, address });
+        }
         if let Some(first) = owners.insert(address, mac) {
-            return Err(NetworkError::ReservedTwice { address, first, second: mac });
+            wrong.push(NetworkError::ReservedTwice { address, first, second: mac });
         }
     }
-    Ok(())
+    wrong
 }
 
 #[cfg(test)]
@@ -279,15 +459,15 @@ mod tests {
 
     #[test]
     fn a_pool_has_no_address_that_is_somebody_s() {
-        let check = |pool: &str, lines: &str| {
+        let check_lines = |pool: &str, lines: &str| {
             let interface = "interface = \"br0\"";
             let text = format!("[network]\n{interface}\npool = \"{pool}\"\n{lines}\n");
-            let config = toml::from_str(&text).unwrap();
-            let checked = check_addresses(&config, Ipv4Addr::new(10, 0, 5, 1), 24);
-            checked.map_err(|error| error.to_string())
+            let config: Config = toml::from_str(&text).unwrap();
+            let wrong = check(&config, Ipv4Addr::new(10, 0, 5, 1));
+            wrong.first().map_or(Ok(()), |error| Err(error.to_string()))
         };
         let refused = |pool: &str, lines: &str, words: &str| {
-            let error = check(pool, lines).unwrap_err();
+            let error = check_lines(pool, lines).unwrap_err();
             assert!(error.contains(words), "{error}");
         };
         refused("10.0.5.100-10.0.5.255", "", "the broadcast address 10.0.5.255");
@@ -299,7 +479,77 @@ mod tests {
         }
         let reserved = "dns = [\"10.0.5.150\", \"9.9.9.9\", \"10.0.5.1\"]\n\
                         reserve = { \"52:54:00:00:00:01\" = \"10.0.5.150\" }";
-        check("10.0.5.2-10.0.5.254", reserved).unwrap();
+        check_lines("10.0.5.2-10.0.5.254", reserved).unwrap();
+        let router = "router = \"10.0.5.9\"\nreserve = { \"52:54:00:00:00:01\" = \"10.0.5.9\" }";
+        refused("10.0.5.100-10.0.5.199", router, "the router's: choose another one");
+    }
+
+    fn check(config: &Config, server: Ipv4Addr) -> Vec<NetworkError> {
+        let one = config.network.all().next().unwrap();
+        let subnet = one.subnet.unwrap_or(Subnet::of(server, 24));
+        let place = check_place(one, server, subnet);
+        let checked = Checked { one, pool: one.pool, server, subnet };
+        place.into_iter().chain(check_addresses(&checked)).collect()
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let text = "[network]\ninterface = \"br0\"\npool = \"10.0.5.1-10.0.5.255\"\n\
+                    router = \"10.0.6.1\"\ndns = [\"10.0.5.7\"]\n\
+                    reserve = { \"52:54:00:00:00:01\" = \"10.0.9.9\" }\n";
+        let wrong = check(&toml::from_str(text).unwrap(), Ipv4Addr::new(10, 0, 5, 1));
+        let text: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        let words = ["broadcast", "server's own", "name server", "router 10.0.6.1", "10.0.9.9"];
+        for (text, word) in text.iter().zip(words) {
+            assert!(text.contains(word) && (text.contains(':') || text.contains(';')), "{text}");
+        }
+        assert_eq!(text.len(), words.len(), "{text:?}");
+    }
+
+    #[test]
+    fn a_network_behind_a_relay_has_a_router_and_is_elsewhere() {
+        let check = |lines: &str| {
+            let text = format!(
+                "[network]\ninterface = \"br0\"\npool = \"10.20.0.100-10.20.3.199\"\n{lines}"
+            );
+            let wrong = check(&toml::from_str(&text).unwrap(), Ipv4Addr::new(10, 0, 5, 1));
+            wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let subnet = "subnet = \"10.20.0.0/16\"\n";
+        assert_eq!(check(&format!("{subnet}router = \"10.20.0.1\"\n")), "");
+        assert!(check(subnet).contains("set router"));
+        assert!(check("subnet = \"10.0.0.0/8\"\n").contains("leave subnet out"));
+        let router = check(&format!("{subnet}router = \"10.0.5.1\"\n"));
+        assert!(router.contains("the server's own address"), "{router}");
+    }
+
+    #[test]
+    fn networks_don_t_overlap_and_each_interface_has_one() {
+        let block = |lines: &str| format!("[[network]]\ninterface = \"lo\"\n{lines}\n");
+        let here = block("pool = \"127.0.0.100-127.0.0.199\"");
+        let far = |net: &str| {
+            block(&format!(
+                "subnet = \"{net}.0/24\"\nrouter = \"{net}.1\"\npool = \"{net}.100-{net}.199\""
+            ))
+        };
+        let read = |text: &str| networks(&toml::from_str(text).unwrap());
+        let all = read(&format!("{here}{}{}", far("10.20.0"), far("10.20.1"))).unwrap();
+        let seen: Vec<_> =
+            all.iter().map(|it| (it.network.subnet, it.network.is_relayed)).collect();
+        let ip = Ipv4Addr::new;
+        let wanted =
+            [(ip(127, 0, 0, 0), false), (ip(10, 20, 0, 0), true), (ip(10, 20, 1, 0), true)];
+        assert_eq!(seen, wanted);
+        assert_eq!(interfaces(&all), [("lo", Ipv4Addr::LOCALHOST)]);
+        assert_eq!(nbd_addresses(&all).len(), 1);
+        let error = |text: String| read(&text).unwrap_err().to_string();
+        assert!(
+            error(format!("{here}{here}")).contains("number 2 of bootlace.toml: the interface")
+        );
+        assert!(error(format!("{here}{}{}", far("10.20.0"), far("10.20.0"))).contains("number 3"));
+        assert!(error(far("10.20.0") + &far("10.20.0")).contains("overlaps 10.20.0.0/24"));
+        // Those that are reached by it are all that there is.
+        assert!(read(&far("10.20.0")).unwrap()[0].network.is_relayed);
     }
 
     #[test]

@@ -17,9 +17,9 @@ use crate::net::Handed;
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
-use crate::net::link::{Link, LinkWatch};
+use crate::net::link::{Link, LinkState, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
-use crate::network::network;
+use crate::network::{interfaces, networks, servers};
 use crate::orders;
 use crate::pages;
 use crate::paths::Paths;
@@ -35,7 +35,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 use storage::Credentials;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -79,12 +79,17 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let is_up = storage_deaths.is_some();
-    let network = network(config)?;
-    let server = network.server;
+    let networks = networks(config)?;
+    let network = networks[0].network.clone();
+    let interfaces: Vec<(String, Ipv4Addr)> = interfaces(&networks)
+        .into_iter()
+        .map(|(name, address)| (name.to_owned(), address))
+        .collect();
     // Asked while the rest starts, which takes as long.
     let mode = config.network.mode;
-    let others = (mode.leases() && !config.network.beside_others).then(|| {
-        let interface = config.network.interface.clone();
+    let asks = mode.leases() && !config.network.beside_others;
+    let others = interfaces.iter().filter(|_| asks).map(|(interface, server)| {
+        let (interface, server) = (interface.clone(), *server);
         let alone = Alone::on(&interface, server, paths);
         tokio::spawn(async move {
             let watch = DhcpWatch::open(&interface, server)
@@ -98,11 +103,15 @@ pub(crate) async fn run(
             anyhow::Ok((watch, (alone, is_decided)))
         })
     });
-    let loaders = loaders(config, server, paths)?;
+    let others: Vec<_> = others.collect();
+    let servers = servers(&networks);
+    let loaders = loaders(config, &servers, paths)?;
     let options = Options {
         network: Some(network.clone()),
+        more_networks: networks[1..].iter().map(|it| it.network.clone()).collect(),
         // They lack the driver for VLANs.
-        fitted_initrds: config.boot.fitted_initrds && config.network.vlan.is_none(),
+        fitted_initrds: config.boot.fitted_initrds
+            && networks.iter().all(|it| it.network.vlan.is_none()),
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         rescue_busybox: config.boot.rescue_busybox.clone(),
         loader_rules: LoaderRules {
@@ -136,27 +145,40 @@ pub(crate) async fn run(
     }
 
     // Every socket is there before the first client is answered. What changes from here on is not missed.
-    let link_watch = LinkWatch::open(&config.network.interface, server)
-        .context("can't hear what happens to network interfaces")?;
-    let interface = &config.network.interface;
-    let dhcp = match (mode, config.network.pool) {
-        (Mode::Proxy, _) => Addresses::Proxy(ProxySockets::bind(interface, server)?),
-        (Mode::Auto | Mode::Dhcp, Some(pool)) => {
-            let socket = DhcpSocket::bind(interface, server)?;
-            Addresses::Leased(socket, boot::dhcp::config(config, &network, pool))
-        }
-        (Mode::External, _) | (_, None) => Addresses::External,
-    };
-    let tftp = net::tftp_server::Tftp::bind(server)?;
-    let http_address = SocketAddr::from((server, initcfg::HTTP_PORT));
-    let (mut boot_files, handed): (Vec<_>, Vec<_>) =
+    let mut places = Vec::new();
+    for (index, (interface, server)) in interfaces.iter().enumerate() {
+        let watch = LinkWatch::open(interface, *server)
+            .context("can't hear what happens to network interfaces")?;
+        let (states, link) =
+            Link::new(interface, watch.look().context("can't look at the interfaces")?);
+        let subject = if index == 0 { Subject::Server } else { Subject::Address(*server) };
+        let dhcp = match mode {
+            Mode::Proxy => DhcpSockets::Proxy(ProxySockets::bind(interface, *server)?),
+            Mode::Auto | Mode::Dhcp => DhcpSockets::Leases(DhcpSocket::bind(interface, *server)?),
+            Mode::External => DhcpSockets::None,
+        };
+        let interface = interface.clone();
+        places.push(PlaceOfOurs { interface, server: *server, subject, link, watch, states, dhcp });
+    }
+    let (boot_files, handed): (Vec<_>, Vec<_>) =
         handed.into_iter().partition(|handed| handed.name == systemd::BOOT_FILES);
-    boot_files.retain(|handed| handed.is_at(http_address));
-    let http_listener =
-        net::listener(boot_files, http_address).await.context("can't serve boot files by HTTP")?;
-    let reports_address = SocketAddr::from((server, initcfg::REPORT_PORT));
+    let mut boot_files = boot_files;
+    let mut file_servers = Vec::new();
+    for &server in &servers {
+        let tftp = net::tftp_server::Tftp::bind(server)?;
+        let address = SocketAddr::from((server, initcfg::HTTP_PORT));
+        let (of_this, others) = boot_files.into_iter().partition(|handed| handed.is_at(address));
+        boot_files = others;
+        let http =
+            net::listener(of_this, address).await.context("can't serve boot files by HTTP")?;
+        file_servers.push((server, tftp, http));
+    }
+    drop(boot_files);
+    // Machines know the server by the address that it has where they are, and the kernel answers from there.
+    let reports_at = if servers.len() == 1 { network.server } else { Ipv4Addr::UNSPECIFIED };
+    let reports_address = SocketAddr::from((reports_at, initcfg::REPORT_PORT));
     let (alive, machines_alive) = mpsc::channel(ALIVE_MAX);
-    let reports = ReportListener::bind(server, service.clone(), alive.clone())
+    let reports = ReportListener::bind(reports_at, service.clone(), alive.clone())
         .await
         .map_err(|error| in_use(Protocol::Udp, reports_address, error))
         .context("can't listen for reports")?;
@@ -174,17 +196,20 @@ pub(crate) async fn run(
     let commands = boot_socket::bind(&boot_socket, admins)
         .with_context(|| format!("can't answer commands at {}", boot_socket.display()))?;
 
-    let others = match others {
-        Some(others) => Some(others.await.context("the search for other DHCP servers died")??),
-        None => None,
-    };
+    let mut searches = Vec::new();
+    for search in others {
+        searches.push(search.await.context("the search for other DHCP servers died")??);
+    }
 
-    systemd::keep(systemd::BOOT_FILES, &[http_listener.as_fd()]);
+    let kept: Vec<_> = file_servers.iter().map(|(_, _, http)| http.as_fd()).collect();
+    systemd::keep(systemd::BOOT_FILES, &kept);
     systemd::keep(systemd::PAGES, &[pages.as_fd()]);
     let has_signed = loaders.signed.is_some();
-    let neighbours =
-        net::neighbours::Neighbours::new(&config.network.interface, server, network.prefix);
-    let files = BootFiles::new(service.clone(), loaders, network.clone(), neighbours, alive);
+    let on_link = networks.iter().filter(|it| !it.network.is_relayed);
+    let neighbours = net::neighbours::Neighbours::new(
+        on_link.map(|it| (it.interface.clone(), it.network.clone())),
+    );
+    let files = BootFiles::new(service.clone(), loaders, &network, neighbours, alive);
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let (service, stop) = (service.clone(), stop.clone());
@@ -203,43 +228,58 @@ pub(crate) async fn run(
     }
     tasks.spawn(orders::run(paths.clone(), service.clone(), stop.clone()));
     let http = boot::http::places();
-    let interface = config.network.interface.clone();
-    let (states, link) =
-        Link::new(&interface, link_watch.look().context("can't look at the interfaces")?);
-    tasks.spawn(boot::link::watch(link_watch, interface, states, service.clone(), stop.clone()));
-    let is_alone = others.is_some();
-    if let Some((watch, alone)) = others {
-        let (link, service) = (link.clone(), service.clone());
+    let is_alone = !searches.is_empty();
+    for ((watch, alone), place) in searches.into_iter().zip(&places) {
+        let (link, service) = (place.link.clone(), service.clone());
+        let server = place.server;
         tasks.spawn(boot::other_dhcp::watch(watch, alone, server, link, service, stop.clone()));
     }
+    let mut ears = Vec::new();
+    let mut proxies = Vec::new();
+    for place in places {
+        let PlaceOfOurs { interface, server, subject, link, watch, states, dhcp } = place;
+        let of_link = (interface, subject.clone());
+        tasks.spawn(boot::link::watch(watch, of_link, states, service.clone(), stop.clone()));
+        if config.network.answer_router_solicitations {
+            let (link, service) = (link.clone(), service.clone());
+            tasks.spawn(boot::router_solicitations::serve(link, service, stop.clone()));
+        }
+        match dhcp {
+            DhcpSockets::Leases(socket) => {
+                ears.push(boot::dhcp::Ear { socket, link, address: server, subject });
+            }
+            DhcpSockets::Proxy(sockets) => {
+                proxies.push(((sockets, link), (server, subject, files.neighbours())));
+            }
+            DhcpSockets::None => {}
+        }
+    }
     let (of_service, of_stop) = (service.clone(), stop.clone());
-    match dhcp {
-        Addresses::Leased(socket, config) => tasks.spawn(boot::dhcp::serve(
-            (socket, link.clone()),
-            config,
+    if ears.is_empty() {
+        tasks.spawn(boot::foreign_dhcp::keep_addresses(machines_alive, of_service, of_stop));
+    } else {
+        let configs = boot::dhcp::configs(&networks);
+        let http = http.clone();
+        tasks.spawn(boot::dhcp::serve(
+            ears,
+            configs,
             is_alone,
             machines_alive,
-            http.clone(),
+            http,
             of_service,
             of_stop,
-        )),
-        Addresses::Proxy(sockets) => tasks.spawn(boot::foreign_dhcp::serve_proxy(
-            (sockets, link.clone()),
-            (server, files.neighbours()),
-            machines_alive,
-            of_service,
-            of_stop,
-        )),
-        Addresses::External => {
-            tasks.spawn(boot::foreign_dhcp::keep_addresses(machines_alive, of_service, of_stop))
-        }
-    };
-    if config.network.answer_router_solicitations {
-        tasks.spawn(boot::router_solicitations::serve(link, service.clone(), stop.clone()));
+        ));
     }
-    tasks.spawn(boot::tftp::serve(tftp, files.clone(), stop.clone()));
-    let http_door = Door::new(http_listener, sent_away(&service, "Boot files"));
-    tasks.spawn(boot::http::run(http_door, http, files, stop.clone()));
+    for (sockets, place) in proxies {
+        let (service, stop) = (service.clone(), stop.clone());
+        tasks.spawn(boot::foreign_dhcp::serve_proxy(sockets, place, service, stop));
+    }
+    for (server, tftp, listener) in file_servers {
+        let files = files.at(server);
+        tasks.spawn(boot::tftp::serve(tftp, files.clone(), stop.clone()));
+        let http_door = Door::new(listener, sent_away(&service, "Boot files"));
+        tasks.spawn(boot::http::run(http_door, http.clone(), files, stop.clone()));
+    }
     tasks.spawn(reports.run(stop.clone()));
     let used = certificates::used(paths, config, pages_address);
     tasks.spawn(certificates::watch(used, service.clone(), stop.clone()));
@@ -258,9 +298,12 @@ pub(crate) async fn run(
         async move { web_tls.keep(&web, pages_address, stop).await }
     });
     tracing::info!(
-        interface = config.network.interface,
-        %server,
-        loaders = format!("{BIOS_FILE}, {UEFI_X64_FILE}{}", if has_signed { ", shimx64.efi" } else { "" }),
+        interface = interfaces.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
+        server = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        loaders = format!(
+            "{BIOS_FILE}, {UEFI_X64_FILE}{}",
+            if has_signed { ", shimx64.efi" } else { "" }
+        ),
         "boot server ready; the web page is {pages_url}/"
     );
     if let Some(path) = link {
@@ -292,19 +335,32 @@ pub(crate) async fn run(
     }
 }
 
+/// An interface of ours, and our address there.
+struct PlaceOfOurs {
+    interface: String,
+    server: Ipv4Addr,
+    /// What a finding about it is about.
+    subject: Subject,
+    link: Link,
+    watch: LinkWatch,
+    states: watch::Sender<LinkState>,
+    dhcp: DhcpSockets,
+}
+
 /// From whom PCs have their addresses.
-enum Addresses {
+enum DhcpSockets {
     /// From us.
-    Leased(DhcpSocket, dhcp::Config),
+    Leases(DhcpSocket),
     /// From another server, beside which we name the loader.
     Proxy(ProxySockets),
     /// From another server, which names the loader, too.
-    External,
+    None,
 }
 
 /// What firmware can load: ours, and the distribution's if there is one or one must be.
-fn loaders(config: &Config, server: Ipv4Addr, paths: &Paths) -> anyhow::Result<Loaders> {
-    let grub = GrubImages::make(server, &paths.cache())?;
+fn loaders(config: &Config, servers: &[Ipv4Addr], paths: &Paths) -> anyhow::Result<Loaders> {
+    let make = |&server| Ok((server, GrubImages::make(server, &paths.cache())?));
+    let grub = servers.iter().map(make).collect::<anyhow::Result<_>>()?;
     let signed = match SignedLoader::find(config.boot.signed_loader.as_deref()) {
         Ok(signed) => Some(signed),
         Err(error) if config.boot.needs_signed_loader() => return Err(error.into()),

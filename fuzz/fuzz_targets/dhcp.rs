@@ -36,6 +36,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 fn config() -> dhcp::Config {
     dhcp::Config {
         server: Ipv4Addr::new(10, 0, 0, 1),
+        subnet: Ipv4Addr::new(10, 0, 0, 0),
         prefix: 29,
         pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 4)),
         reserved: Default::default(),

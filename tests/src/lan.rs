@@ -92,14 +92,38 @@ impl Lan {
     /// # Errors
     /// `ip` fails.
     pub fn add_client(&self, purpose: &str, mac: &str) -> Result<Client> {
-        let client = Netns::create(purpose)?;
+        let client = Client { netns: Netns::create(purpose)? };
+        self.plug("br0", &client, "eth0", mac)?;
+        Ok(client)
+    }
+
+    /// Lays another bridge of that name in the server's namespace. Without an address (`ADDRESS/LENGTH`) the server is not on it.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn add_bridge_of(&self, bridge: &str, address: Option<&str>) -> Result<()> {
+        let (port, end) = (self.next_port("port"), self.next_port("end"));
+        self.netns.ip(&format!("link add {port} type veth peer name {end}"))?;
+        self.netns.ip(&format!("link set {end} up"))?;
+        self.netns.ip(&format!("link add {bridge} type bridge stp_state 0 forward_delay 0"))?;
+        if let Some(address) = address {
+            self.netns.ip(&format!("addr add {address} dev {bridge}"))?;
+        }
+        self.netns.ip(&format!("link set {bridge} up"))?;
+        self.netns.ip(&format!("link set {port} master {bridge} up"))
+    }
+
+    /// Plugs a client into one of the bridges, with an interface of that name, which is up and has no address.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn plug(&self, bridge: &str, client: &Client, interface: &str, mac: &str) -> Result<()> {
         let port = self.next_port("veth");
-        let peer = client.name();
-        self.netns
-            .ip(&format!("link add {port} type veth peer name eth0 address {mac} netns {peer}"))?;
-        self.netns.ip(&format!("link set {port} master br0 up"))?;
-        client.ip("link set eth0 up")?;
-        Ok(Client { netns: client })
+        let peer = client.netns.name();
+        let end = format!("peer name {interface} address {mac} netns {peer}");
+        self.netns.ip(&format!("link add {port} type veth {end}"))?;
+        self.netns.ip(&format!("link set {port} master {bridge} up"))?;
+        client.netns.ip(&format!("link set {interface} up"))
     }
 
     fn next_port(&self, kind: &str) -> String {
@@ -119,6 +143,14 @@ impl Client {
     /// Its namespace.
     pub fn netns(&self) -> &Netns {
         &self.netns
+    }
+
+    /// A client that is not plugged in yet.
+    ///
+    /// # Errors
+    /// Not root, or `ip` fails.
+    pub fn unplugged(purpose: &str) -> Result<Self> {
+        Ok(Self { netns: Netns::create(purpose)? })
     }
 
     /// A command that runs there.

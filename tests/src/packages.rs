@@ -60,6 +60,7 @@ pub const LAB: &[Package] = &[
     package("ipxe-qemu", "network boot of QEMU's NICs"),
     package("iproute2", "network namespaces"),
     package("isc-dhcp-client", "a foreign DHCP client in tests"),
+    package("isc-dhcp-relay", "a foreign DHCP relay in tests"),
     package("ldap-utils", "a foreign LDAP client in tests"),
     package("libnbd-bin", "foreign NBD clients in tests"),
     package("mmdebstrap", "making the demo image"),

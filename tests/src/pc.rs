@@ -37,6 +37,7 @@ pub struct PcBuilder {
     n_cpus: u32,
     nic_model: String,
     netdev: Option<String>,
+    bridge: Option<String>,
     kernel: Option<Kernel>,
     counts_instructions: bool,
     extra: Vec<String>,
@@ -86,6 +87,13 @@ impl PcBuilder {
         self
     }
 
+    /// Plugs the PC into this bridge of the LAN, not into the first one.
+    #[must_use]
+    pub fn on(mut self, bridge: &str) -> Self {
+        self.bridge = Some(bridge.to_owned());
+        self
+    }
+
     /// Starts this kernel at once: no network boot by the firmware.
     #[must_use]
     pub fn kernel(mut self, kernel: &Kernel) -> Self {
@@ -123,7 +131,13 @@ impl PcBuilder {
         let folder = tempfile::Builder::new().prefix("bootlace-pc-").tempdir()?;
         let netdev = match &self.netdev {
             Some(netdev) => netdev.clone(),
-            None => format!("tap,id=n0,ifname={},script=no,downscript=no", lan.add_tap()?),
+            None => {
+                let tap = lan.add_tap()?;
+                if let Some(bridge) = &self.bridge {
+                    lan.netns().ip(&format!("link set {tap} master {bridge}"))?;
+                }
+                format!("tap,id=n0,ifname={tap},script=no,downscript=no")
+            }
         };
         let mut command = lan.netns().command("qemu-system-x86_64", Signal::SIGKILL);
         command.args(["-name", &self.name, "-nodefaults", "-display", "none", "-vga", "std"]);
@@ -231,6 +245,7 @@ impl Pc {
             n_cpus: 1,
             nic_model: "virtio-net-pci".to_owned(),
             netdev: None,
+            bridge: None,
             kernel: None,
             counts_instructions: false,
             extra: Vec::new(),

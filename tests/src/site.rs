@@ -51,6 +51,7 @@ pub struct SiteBuilder {
     kernel_args: String,
     name_server: Option<String>,
     network: String,
+    more_networks: String,
     boot: String,
     storage: String,
     pages: String,
@@ -84,6 +85,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn network(mut self, line: &str) -> Self {
         self.network += &format!("{line}\n");
+        self
+    }
+
+    /// Adds a `[[network]]` with these lines to the configuration, of which the first one is [`SERVER_PREFIX`](crate::SERVER_PREFIX)'s.
+    #[must_use]
+    pub fn another_network(mut self, lines: &str) -> Self {
+        self.more_networks += &format!("[[network]]\n{lines}\n");
         self
     }
 
@@ -129,10 +137,11 @@ impl SiteBuilder {
             .as_ref()
             .map(|server| format!("dns = [\"{server}\"]\n"))
             .unwrap_or_default();
+        let header = if self.more_networks.is_empty() { "[network]" } else { "[[network]]" };
         let config = format!(
-            "[network]\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n\
+            "{header}\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n{}\n\
              [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{}\"\n\n[storage]\n{}",
-            self.network, self.kernel_args, self.boot, self.pages, self.storage
+            self.network, self.more_networks, self.kernel_args, self.boot, self.pages, self.storage
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         share_modules(root.path())?;
@@ -205,6 +214,7 @@ impl Site {
             kernel_args,
             name_server: None,
             network: String::new(),
+            more_networks: String::new(),
             boot: String::new(),
             storage: String::new(),
             pages: PAGES.to_owned(),

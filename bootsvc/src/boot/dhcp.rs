@@ -2,14 +2,15 @@
 
 use crate::boot::dhcp_silence::{InVain, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
-use crate::config::{Config, Pool};
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
-use dhcp::{Decision, Reply, ReplyKind, Request, Server, Usage};
-use model::{AddressPool, FindingKind, Lease, Network, Site, Stage, Subject};
+use crate::network::{Served, interfaces};
+use dhcp::{Arrival, Decision, Networks, Place, Reply, ReplyKind, Request, Usage};
+use model::{AddressPool, FindingKind, Lease, Site, Stage, Subject};
 use service::{NewStage, Service, Sighting};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -33,30 +34,129 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often it is told how full the pool is.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The configuration of DHCP, from the site's.
-pub(crate) fn config(config: &Config, network: &Network, pool: Pool) -> dhcp::Config {
-    dhcp::Config {
-        server: network.server,
-        prefix: network.prefix,
-        pool: (pool.first, pool.last),
-        reserved: config.network.reserved.clone(),
-        router: network.router,
-        dns: network.dns.clone(),
-        domain: network.domain.clone(),
-        lease_seconds: u32::try_from(config.network.lease.as_secs()).unwrap_or(u32::MAX),
-        bios_file: BIOS_FILE.into(),
-        uefi_x64_file: UEFI_X64_FILE.into(),
+/// What is leased in these networks, and where each is. An interface's number is its place in [`interfaces`].
+pub(crate) fn configs(networks: &[Served]) -> Vec<(Place, dhcp::Config)> {
+    let interfaces = interfaces(networks);
+    let config = |served: &Served| {
+        let Served { network, pool, reserved, lease, interface } = served;
+        let pool = (*pool)?;
+        let here = (interface.as_str(), network.server);
+        let place = match interfaces.iter().position(|place| *place == here) {
+            Some(number) if !network.is_relayed => Place::Link(number),
+            _ => Place::Relayed,
+        };
+        let config = dhcp::Config {
+            server: network.server,
+            subnet: network.subnet,
+            prefix: network.prefix,
+            pool: (pool.first, pool.last),
+            reserved: reserved.clone(),
+            router: network.router,
+            dns: network.dns.clone(),
+            domain: network.domain.clone(),
+            lease_seconds: u32::try_from(lease.as_secs()).unwrap_or(u32::MAX),
+            bios_file: BIOS_FILE.into(),
+            uefi_x64_file: UEFI_X64_FILE.into(),
+        };
+        Some((place, config))
+    };
+    networks.iter().filter_map(config).collect()
+}
+
+/// Requests that wait between an interface and the decision; others wait in the socket's buffer.
+const REQUESTS_MAX: usize = 16;
+
+/// One of our interfaces.
+pub(crate) struct Ear {
+    /// Its socket.
+    pub(crate) socket: DhcpSocket,
+    /// What it is like.
+    pub(crate) link: Link,
+    /// Our address there.
+    pub(crate) address: Ipv4Addr,
+    /// What a finding about it is about.
+    pub(crate) subject: Subject,
+}
+
+/// What an interface has heard.
+struct Heard {
+    request: Request,
+    arrival: Arrival,
+    /// Where the answer goes out.
+    socket: Arc<DhcpSocket>,
+}
+
+/// Hears requests on the interface with this number until nobody wants them.
+async fn hear(
+    ear: Ear,
+    interface: usize,
+    is_alone: bool,
+    service: Service,
+    to: mpsc::Sender<Heard>,
+) {
+    let Ear { socket, mut link, address, subject } = ear;
+    let mut socket = Arc::new(socket);
+    let mut is_deaf = false;
+    loop {
+        let received = tokio::select! {
+            () = to.closed() => return,
+            () = link.made_again() => {
+                match DhcpSocket::bind(link.interface(), address) {
+                    Ok(again) => socket = Arc::new(again),
+                    Err(error) => {
+                        tracing::warn!(error = wire::error_chain(&error), "DHCP can't be served yet");
+                        link.forget();
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+                continue;
+            }
+            received = socket.receive() => received,
+        };
+        let (request, is_unicast) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                is_deaf = true;
+                let cause = format!("DHCP can't receive on {} ({error})", link.interface());
+                service.found(FindingKind::DhcpDeaf, &subject, cause);
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        if is_deaf {
+            is_deaf = false;
+            service.resolved(FindingKind::DhcpDeaf, &subject);
+        }
+        tracing::debug!(
+            mac = %request.mac, kind = %request.kind, wanted = ?request.wanted, relay = %request.relay,
+            interface = link.interface(), "DHCP request"
+        );
+        // Our own search for other servers, which a relay brings back.
+        if is_alone && link.mac() == Some(request.mac) {
+            continue;
+        }
+        // A PC that got an address from us could not fetch its loader. Perhaps somebody else answers.
+        if let Some(trouble @ LinkTrouble::NoAddress(_)) = link.trouble() {
+            let interface = link.interface();
+            tracing::info!(mac = %request.mac, "DHCP request not answered: {interface} {trouble}");
+            continue;
+        }
+        let arrival = Arrival { interface, is_unicast };
+        let heard = Heard { request, arrival, socket: Arc::clone(&socket) };
+        if to.send(heard).await.is_err() {
+            return;
+        }
     }
 }
 
 /// How often it is looked which machines run: their addresses are theirs whatever is said in their name.
 const IN_USE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers requests until `stop`, but for those of our own NIC, and prolongs the leases of machines that are `alive`.
+/// Answers requests that `ears` hear until `stop`, but for those of our own NICs, and prolongs the leases of machines that are `alive`.
 /// `is_alone` unless others may answer here, too, which is nothing to tell then.
 pub(crate) async fn serve(
-    (socket, mut link): (DhcpSocket, Link),
-    config: dhcp::Config,
+    ears: Vec<Ear>,
+    configs: Vec<(Place, dhcp::Config)>,
     is_alone: bool,
     mut alive: mpsc::Receiver<Mac>,
     http: Places,
@@ -69,9 +169,10 @@ pub(crate) async fn serve(
             "leases of a clock that was ahead may last too long"
         );
     }
-    let address = config.server;
-    let mut in_vain = InVain::new(!is_alone, config.reserved.clone());
-    let mut server = Server::new(config, service.leases());
+    let reserved = configs.iter().flat_map(|(_, config)| &config.reserved);
+    let reserved = reserved.map(|(mac, address)| (*mac, *address)).collect();
+    let mut in_vain = InVain::new(!is_alone, reserved);
+    let mut server = Networks::new(configs, service.leases());
     let mut in_use = tokio::time::interval(IN_USE_INTERVAL);
     in_use.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     match service.declined(dhcp::DECLINED_SECONDS).await {
@@ -82,29 +183,22 @@ pub(crate) async fn serve(
         ),
     }
     let mut site = service.site();
-    server.know(machines(&site));
+    server.know(&machines(&site));
     let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
-    let mut socket = Arc::new(socket);
-    let mut is_deaf = false;
+    let (to, mut requests) = mpsc::channel(REQUESTS_MAX);
+    let mut hearing = JoinSet::new();
+    for (interface, ear) in ears.into_iter().enumerate() {
+        hearing.spawn(hear(ear, interface, is_alone, service.clone(), to.clone()));
+    }
+    drop(to);
     // Decisions are made one by one, and their leases queued for the database in this order: tasks run in any. What
     // waits for the disk are tasks, so that what is decided together is stored together.
     let mut answers = JoinSet::new();
     loop {
-        let received = tokio::select! {
+        let heard = tokio::select! {
             () = stop.cancelled() => return,
-            () = link.made_again() => {
-                match DhcpSocket::bind(link.interface(), address) {
-                    Ok(again) => socket = Arc::new(again),
-                    Err(error) => {
-                        tracing::warn!(error = wire::error_chain(&error), "DHCP can't be served yet");
-                        link.forget();
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
-                continue;
-            }
             _ = in_use.tick() => {
-                server.protect(service.machines_in_use());
+                server.protect(&service.machines_in_use());
                 continue;
             }
             Some(stored) = answers.join_next() => {
@@ -126,40 +220,17 @@ pub(crate) async fn serve(
                 service.note_address_pool(pool(&usage));
                 continue;
             }
-            received = socket.receive(), if answers.len() < ANSWERS_MAX => received,
+            heard = requests.recv(), if answers.len() < ANSWERS_MAX => heard,
         };
-        let mut request = match received {
-            Ok(request) => request,
-            Err(error) => {
-                is_deaf = true;
-                let cause = format!("DHCP can't receive ({error})");
-                service.found(FindingKind::DhcpDeaf, &Subject::Server, cause);
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        };
-        if is_deaf {
-            is_deaf = false;
-            service.resolved(FindingKind::DhcpDeaf, &Subject::Server);
-        }
-        tracing::debug!(mac = %request.mac, kind = ?request.kind, wanted = ?request.wanted, "DHCP request");
-        // Our own search for other servers, which a relay brings back.
-        if is_alone && link.mac() == Some(request.mac) {
-            continue;
-        }
-        // A PC that got an address from us could not fetch its loader. Perhaps somebody else answers.
-        if let Some(trouble @ LinkTrouble::NoAddress(_)) = link.trouble() {
-            let interface = link.interface();
-            tracing::info!(mac = %request.mac, "DHCP request not answered: {interface} {trouble}");
-            continue;
-        }
+        // Whoever hears ends by a panic only.
+        let Some(Heard { mut request, arrival, socket }) = heard else { return };
         know(&mut server, &mut site, &service);
         if let Some(firmware) = request.firmware {
             let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
             tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
             request.loader = choice.loader.map(|loader| loader.file().to_owned());
         }
-        match server.on_request(&request, service.lease_clock_unix()) {
+        match server.on_request(&request, arrival, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
                 if request.firmware.is_some() && reply.kind == ReplyKind::Ack {
                     // It may ask from a port that it had before, of which we would still think that it is open.
@@ -172,7 +243,7 @@ pub(crate) async fn serve(
                     tracing::info!(mac = %request.mac, reason = why, "DHCP request refused");
                 }
                 let stored = reply.lease.clone().map(|lease| service.commit_lease(lease));
-                let (socket, service) = (Arc::clone(&socket), service.clone());
+                let service = service.clone();
                 answers.spawn(answer(socket, service, request, reply, stored));
             }
             Decision::Released(lease) => {
@@ -197,11 +268,11 @@ pub(crate) async fn serve(
 }
 
 /// Machines are no strangers. Looks whether they are others now.
-fn know(server: &mut Server, site: &mut Arc<Site>, service: &Service) {
+fn know(server: &mut Networks, site: &mut Arc<Site>, service: &Service) {
     let now = service.site();
     if !Arc::ptr_eq(site, &now) {
         *site = now;
-        server.know(machines(site));
+        server.know(&machines(site));
     }
 }
 

@@ -78,15 +78,18 @@ impl InVain {
                 Subject::Address(*address),
                 format!("The address is reserved for {who}, but somebody else holds it"),
             ),
-            Reason::ForeignRelay(relay) => (
+            Reason::ForeignRelay(relay) | Reason::ForeignLink(relay, _) => (
                 FindingKind::ForeignRelay,
                 Subject::Address(*relay),
-                format!("This relay asks for {who}, and is not on the boot network"),
+                format!("A relay asks for {who}: {reason}"),
             ),
-            Reason::StillInUse(_) => return service.refused_release(mac),
+            Reason::StillInUse(_) | Reason::InUseElsewhere(_) => {
+                return service.refused_release(mac);
+            }
             Reason::NotLeased(_)
             | Reason::NotDeclined(_)
             | Reason::Others(_)
+            | Reason::NoNetworkHere
             | Reason::NoAddress(_) => return,
         };
         service.found(kind, &subject, cause);

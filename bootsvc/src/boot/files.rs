@@ -28,12 +28,14 @@ const MEMORY_TESTS: [(&str, &str); 2] =
 #[derive(Clone)]
 pub(crate) struct BootFiles {
     inner: Arc<Inner>,
+    /// At which of our addresses they are asked for.
+    server: Ipv4Addr,
 }
 
 struct Inner {
     service: Service,
     loaders: Loaders,
-    network: Network,
+    foreign_dhcp: bool,
     /// PCs that wait in their loader: nothing there renews their lease.
     alive: mpsc::Sender<Mac>,
     neighbours: Neighbours,
@@ -43,17 +45,18 @@ struct Inner {
 /// What firmware can load.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaders {
-    /// Our own.
-    pub(crate) grub: GrubImages,
+    /// Our own, each with an address of ours inside.
+    pub(crate) grub: Vec<(Ipv4Addr, GrubImages)>,
     /// The distribution's, if the server has it.
     pub(crate) signed: Option<SignedLoader>,
 }
 
 impl Loaders {
-    /// The file of that name, and how it is called.
-    fn get(&self, file: &str) -> Option<(&'static str, Bytes)> {
+    /// The file of that name for who asks at that address of ours, and how it is called.
+    fn get(&self, server: Ipv4Addr, file: &str) -> Option<(&'static str, Bytes)> {
+        let (_, grub) = self.grub.iter().find(|(address, _)| *address == server)?;
         let signed = || self.signed.as_ref()?.get(file);
-        self.grub.get(file).or_else(signed)
+        grub.get(file).or_else(signed)
     }
 }
 
@@ -104,25 +107,30 @@ impl Told {
 }
 
 impl BootFiles {
-    /// The boot files of `service`, for clients of the boot server on `network`, which are its `neighbours`. PCs that wait
-    /// in their loader go to `alive`.
+    /// The boot files of `service`, for clients of the boot server that ask at its address on `network`; `neighbours` are those
+    /// of all networks. PCs that wait in their loader go to `alive`.
     pub(crate) fn new(
         service: Service,
         loaders: Loaders,
-        network: Network,
+        network: &Network,
         neighbours: Neighbours,
         alive: mpsc::Sender<Mac>,
     ) -> Self {
         let cache = FileCache::default();
-        let inner = Inner { service, loaders, network, alive, neighbours, cache };
-        Self { inner: Arc::new(inner) }
+        let foreign_dhcp = network.foreign_dhcp;
+        let inner = Inner { service, loaders, foreign_dhcp, alive, neighbours, cache };
+        Self { inner: Arc::new(inner), server: network.server }
+    }
+
+    /// The same for who asks at another address of ours.
+    pub(crate) fn at(&self, server: Ipv4Addr) -> Self {
+        Self { server, ..self.clone() }
     }
 
     /// What the client at `peer` gets for `path`: a file, or its machine's configuration. That is had by TFTP, where GRUB itself
     /// asks, or else only as long as the machine is in its loader: any program of a running system could ask by HTTP.
     pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr, fetch: Fetch) -> Option<Item> {
-        let claim =
-            LoaderClaim::parse(&normalize(path)).filter(|_| self.inner.network.foreign_dhcp);
+        let claim = LoaderClaim::parse(&normalize(path)).filter(|_| self.inner.foreign_dhcp);
         let text = match claim {
             Some(claim) => self.claimed(claim, peer, fetch).await?,
             None => match LoaderAsk::parse(&normalize(path)) {
@@ -210,11 +218,10 @@ impl BootFiles {
         let path = normalize(path);
         let stage = self.stage_of(&path);
         if path == ENTRY_PATH || path == SIGNED_ENTRY_PATH {
-            let Network { server, foreign_dhcp, .. } = self.inner.network;
-            let text = model::entry_cfg(server, fetch, foreign_dhcp);
+            let text = model::entry_cfg(self.server, fetch, self.inner.foreign_dhcp);
             return Some(Item { bytes: Bytes::from(text), stage });
         }
-        if let Some((_, loader)) = self.inner.loaders.get(&path[1..]) {
+        if let Some((_, loader)) = self.inner.loaders.get(self.server, &path[1..]) {
             return Some(Item { bytes: loader, stage });
         }
         if path == initcfg::RESCUE_ARCHIVE_PATH {
@@ -261,7 +268,7 @@ impl BootFiles {
     /// Stage that a boot has reached when it has the whole of `path`.
     pub(crate) fn stage_of(&self, path: &str) -> Option<Stage> {
         let path = normalize(path);
-        if self.inner.loaders.get(&path[1..]).is_some() {
+        if self.inner.loaders.get(self.server, &path[1..]).is_some() {
             return Some(Stage::Loader);
         }
         path.parse().ok().map(|file: BootFile| file.part.stage())
@@ -269,7 +276,7 @@ impl BootFiles {
 
     /// What a stage says about how `path` was fetched.
     pub(crate) fn detail(&self, path: &str, how: String) -> String {
-        match self.inner.loaders.get(&normalize(path)[1..]) {
+        match self.inner.loaders.get(self.server, &normalize(path)[1..]) {
             Some((file, _)) => model::loader_detail(file, &how),
             None => how,
         }
@@ -346,7 +353,7 @@ impl BootFiles {
     /// Whose address it is. Where another server gives them, one may have gone to somebody else since, so it is seen who has it.
     fn mac_of(&self, address: Ipv4Addr) -> Option<Mac> {
         let owner = || self.inner.service.owner_of(address);
-        match self.inner.network.foreign_dhcp && self.inner.neighbours.is_on_link(address) {
+        match self.inner.foreign_dhcp && self.inner.neighbours.is_on_link(address) {
             true => self.inner.neighbours.known(address).or_else(owner),
             false => owner(),
         }

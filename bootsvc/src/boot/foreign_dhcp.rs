@@ -50,17 +50,16 @@ impl ProxySockets {
     /// The next request; with where it came from, if that is where the answer goes.
     async fn receive(&self) -> io::Result<(Request, Option<SocketAddr>)> {
         tokio::select! {
-            request = self.offers.receive() => request.map(|request| (request, None)),
+            request = self.offers.receive() => request.map(|(request, _)| (request, None)),
             request = self.boot_server.receive() => request.map(|(request, peer)| (request, Some(peer))),
         }
     }
 }
 
-/// Names loaders to firmware until `stop`, and notes who takes which address; machines that are `alive` keep theirs.
+/// Names loaders to firmware on one interface until `stop`, and notes who takes which address.
 pub(crate) async fn serve_proxy(
     (mut sockets, mut link): (ProxySockets, Link),
-    (server, neighbours): (Ipv4Addr, Neighbours),
-    mut alive: mpsc::Receiver<Mac>,
+    (server, subject, neighbours): (Ipv4Addr, Subject, Neighbours),
     service: Service,
     stop: CancellationToken,
 ) {
@@ -92,11 +91,6 @@ pub(crate) async fn serve_proxy(
                 tell_silent(&mut offers, &service);
                 continue;
             }
-            Some(mac) = alive.recv() => {
-                let service = service.clone();
-                notes.spawn(async move { keep(&service, mac).await });
-                continue;
-            }
             received = sockets.receive(), if notes.len() < NOTES_MAX => received,
         };
         let (mut request, peer) = match received {
@@ -104,13 +98,13 @@ pub(crate) async fn serve_proxy(
             Err(error) => {
                 is_deaf = true;
                 let cause = format!("DHCP can't receive ({error})");
-                service.found(FindingKind::DhcpDeaf, &Subject::Server, cause);
+                service.found(FindingKind::DhcpDeaf, &subject, cause);
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
         };
         if std::mem::take(&mut is_deaf) {
-            service.resolved(FindingKind::DhcpDeaf, &Subject::Server);
+            service.resolved(FindingKind::DhcpDeaf, &subject);
         }
         if let Some(trouble @ LinkTrouble::NoAddress(_)) = link.trouble() {
             let interface = link.interface();
@@ -174,7 +168,7 @@ pub(crate) async fn serve_proxy(
     }
 }
 
-/// Without DHCP of ours: machines that are `alive` keep their addresses, until `stop`.
+/// Where we lease nothing: machines that are `alive` keep their addresses, until `stop`.
 pub(crate) async fn keep_addresses(
     mut alive: mpsc::Receiver<Mac>,
     service: Service,

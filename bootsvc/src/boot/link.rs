@@ -6,10 +6,10 @@ use service::Service;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Tells of each change of `interface` until `stop`.
+/// Tells of each change of `interface` until `stop`; findings are about `subject`.
 pub(crate) async fn watch(
     link: LinkWatch,
-    interface: String,
+    (interface, subject): (String, Subject),
     states: watch::Sender<LinkState>,
     service: Service,
     stop: CancellationToken,
@@ -24,9 +24,9 @@ pub(crate) async fn watch(
                         let cause = format!(
                             "The interface {interface} {trouble}. No PC gets an address there, and machines wait"
                         );
-                        service.found(FindingKind::DhcpDeaf, &Subject::Server, cause);
+                        service.found(FindingKind::DhcpDeaf, &subject, cause);
                     }
-                    None => service.resolved(FindingKind::DhcpDeaf, &Subject::Server),
+                    None => service.resolved(FindingKind::DhcpDeaf, &subject),
                 }
                 if former.is_some() {
                     match state.trouble {

@@ -30,7 +30,9 @@ pub(crate) struct Alone {
 
 impl Alone {
     pub(crate) fn on(interface: &str, server: Ipv4Addr, paths: &Paths) -> Self {
-        Self { path: paths.run().join("alone"), whom: format!("{server} on {interface}\n") }
+        // A name of an interface has no slash.
+        let path = paths.run().join(format!("alone-on-{interface}"));
+        Self { path, whom: format!("{server} on {interface}\n") }
     }
 
     pub(crate) fn is_noted(&self) -> bool {
@@ -153,7 +155,7 @@ mod tests {
         fs::create_dir_all(paths.run()).unwrap();
         alone.note();
         assert!(alone.is_noted() && !on("br1", 1).is_noted() && !on("br0", 2).is_noted());
-        let file = File::options().write(true).open(paths.run().join("alone")).unwrap();
+        let file = File::options().write(true).open(paths.run().join("alone-on-br0")).unwrap();
         for (at, is_noted) in [
             (SystemTime::now() - BELIEVED_FOR - RETRY, false),
             (SystemTime::now() + BELIEVED_FOR, false),

@@ -5,21 +5,20 @@ use crate::boot::other_dhcp;
 use crate::config::{Config, Mode};
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::link::{LinkTrouble, look_at};
-use model::Network;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 
-/// Why no PC is reached on the interface of the boot network; `None`: one would be.
-pub(super) fn interface(config: &Config, network: &Network) -> Option<Verdict> {
-    let interface = &config.network.interface;
+/// Why no PC is reached on this interface of a boot network, where our address is `server`; `None`: one would be.
+pub(super) fn interface(interface: &str, server: Ipv4Addr) -> Option<Verdict> {
     if is_loopback(interface) {
         return Some(Verdict::Wrong(format!(
             "the interface {interface} leads to this host alone, and to no PC: name the network card to which the PCs are \
              connected (interface below [network]; ip -brief link lists all)"
         )));
     }
-    let trouble = look_at(interface, network.server).ok()?.trouble?;
+    let trouble = look_at(interface, server).ok()?.trouble?;
     let told = format!("the interface {interface} {trouble}{}", trouble.advice(interface));
     Some(match trouble {
         LinkTrouble::NoCarrier => Verdict::Better(told),
@@ -74,14 +73,16 @@ pub(super) fn aoe(config: &Config) -> Option<Verdict> {
 /// BIOS and UEFI, as firmware says it (RFC 4578 §2.1).
 const FIRMWARE: [u16; 2] = [0, 7];
 
-/// Whether another DHCP server answers, if that matters.
-pub(super) fn other_servers(config: &Config, network: &Network) -> Option<Verdict> {
+/// Whether another DHCP server answers at this interface, where our address is `server`, if that matters.
+pub(super) fn other_servers(
+    config: &Config,
+    (interface, server): (&str, Ipv4Addr),
+) -> Option<Verdict> {
     if config.network.beside_others && config.network.mode.leases() {
         return None;
     }
-    let interface = &config.network.interface;
     let probe = async {
-        let watch = DhcpWatch::open(interface, network.server)?;
+        let watch = DhcpWatch::open(interface, server)?;
         let found = watch.probe().await?;
         if found.is_none() || config.network.mode != Mode::Proxy {
             return Ok(found);

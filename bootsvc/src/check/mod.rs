@@ -13,7 +13,7 @@ use crate::boot::signed_loader::SignedLoader;
 use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
 use crate::directory;
-use crate::network::network;
+use crate::network::{Served, interfaces, look, nbd_addresses, networks};
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::web_tls::{PAGE_CERTIFICATE, WebTls, fingerprint};
@@ -87,26 +87,39 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
     let viewer = Viewer::of(paths);
     let right = Verdict::Right;
     let mut findings = vec![right(format!("configuration {}", paths.config().display()))];
-    match network(config) {
-        Ok(network) => {
-            findings.push(right(format!(
-                "interface {} has the address {}/{}",
-                config.network.interface, network.server, network.prefix
-            )));
-            let trouble = link::interface(config, &network);
-            let serves = !matches!(trouble, Some(Verdict::Wrong(_)));
-            findings.extend(trouble);
-            findings.extend(ports::clashes(config, &network));
-            findings.extend(ports::ports(config, &network, ours, viewer));
+    match look(config) {
+        Ok(networks) => {
+            findings.extend(networks.iter().map(|Served { network, interface, .. }| {
+                let Network { server, subnet, prefix, .. } = network;
+                right(match network.is_relayed {
+                    true => format!(
+                        "PCs of the network {subnet}/{prefix}, behind a relay, reach the server at {server} (interface {interface})"
+                    ),
+                    false => format!("interface {interface} has the address {server}/{prefix}"),
+                })
+            }));
+            let mut serving = Vec::new();
+            for (interface, server) in interfaces(&networks) {
+                let trouble = link::interface(interface, server);
+                let serves = !matches!(trouble, Some(Verdict::Wrong(_)));
+                serving.extend(serves.then_some((interface, server)));
+                findings.extend(trouble);
+            }
+            findings.extend(ports::clashes(config, &networks));
+            findings.extend(ports::ports(config, &networks, ours, viewer));
             findings.extend(link::aoe(config));
-            findings.extend(serves.then(|| link::other_servers(config, &network)).flatten());
+            findings
+                .extend(serving.into_iter().filter_map(|place| link::other_servers(config, place)));
         }
-        Err(error) => findings.push(Verdict::Wrong(error_chain(&error))),
+        Err(wrong) => {
+            findings.extend(wrong.iter().map(|error| Verdict::Wrong(error_chain(error))));
+        }
     }
     findings.extend(ours.storage_verdict());
     if let Some(tls) = &config.storage.nbd_tls {
-        let addresses = network(config).map(|network| {
-            network.nbd.iter().map(|address| IpAddr::V4(*address.ip())).collect::<Vec<_>>()
+        let addresses = networks(config).map(|networks| {
+            let addresses = nbd_addresses(&networks).into_iter();
+            addresses.map(|address| IpAddr::V4(*address.ip())).collect::<Vec<_>>()
         });
         let checked = tls.files().check().and_then(|()| match (&tls.machine_ca, addresses) {
             (Some(ca), Ok(addresses)) => tls.files().check_names(ca, &addresses),
@@ -153,8 +166,8 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
 }
 
 /// Why a port can't be had that a server with this configuration needs.
-pub(crate) fn port_trouble(paths: &Paths, config: &Config, network: &Network) -> Option<String> {
-    let verdicts = ports::ports(config, network, &Ours::find(paths), Viewer::of(paths));
+pub(crate) fn port_trouble(paths: &Paths, config: &Config, networks: &[Served]) -> Option<String> {
+    let verdicts = ports::ports(config, networks, &Ours::find(paths), Viewer::of(paths));
     verdicts.into_iter().find_map(|verdict| match verdict {
         Verdict::Wrong(text) => Some(text),
         Verdict::Right(_) | Verdict::Better(_) | Verdict::Unseen(_) => None,

@@ -5,17 +5,17 @@ use super::{Verdict, Viewer};
 use crate::config::Config;
 use crate::net::port_holder::{Holder, Protocol, holders, in_use, is_taken};
 use crate::net::tftp_server;
+use crate::network::{Served, nbd_addresses, servers};
 use crate::serve::dhcp_ports;
-use model::Network;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use wire::error_chain;
 
 /// A port that one of our servers needs.
 struct Port<'a> {
     protocol: Protocol,
     address: SocketAddr,
-    what: &'static str,
+    what: String,
     /// Which of them.
     server: &'a Server,
 }
@@ -23,26 +23,38 @@ struct Port<'a> {
 /// All ports.
 pub(super) fn ports(
     config: &Config,
-    network: &Network,
+    networks: &[Served],
     ours: &Ours,
     viewer: Viewer,
 ) -> Vec<Verdict> {
-    let at = |port| SocketAddr::from((network.server, port));
-    let boot = |protocol, address, what| Port { protocol, address, what, server: &ours.boot };
+    let at = |server: Ipv4Addr, port| SocketAddr::from((server, port));
+    let boot = |protocol, address, what: &str| Port {
+        protocol,
+        address,
+        what: what.to_owned(),
+        server: &ours.boot,
+    };
+    let all = servers(networks);
+    let named = |what: &str, server: Ipv4Addr| match all.len() {
+        1 => what.to_owned(),
+        _ => format!("{what} at {server}"),
+    };
     let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
     let dhcp = dhcp_ports(config.network.mode).iter();
     let mut needed: Vec<Port<'_>> =
         dhcp.map(|&port| boot(Protocol::Udp, any(port), "DHCP")).collect();
-    needed.extend([
-        boot(Protocol::Udp, at(tftp_server::PORT), "TFTP"),
-        boot(Protocol::Tcp, at(initcfg::HTTP_PORT), "HTTP boot"),
-        boot(Protocol::Udp, at(initcfg::REPORT_PORT), "reports"),
-        boot(Protocol::Tcp, config.web.listen, "web page"),
-    ]);
-    needed.extend(network.nbd.iter().map(|&nbd| Port {
+    for &server in &all {
+        needed.extend([
+            boot(Protocol::Udp, at(server, tftp_server::PORT), &named("TFTP", server)),
+            boot(Protocol::Tcp, at(server, initcfg::HTTP_PORT), &named("HTTP boot", server)),
+            boot(Protocol::Udp, at(server, initcfg::REPORT_PORT), &named("reports", server)),
+        ]);
+    }
+    needed.push(boot(Protocol::Tcp, config.web.listen, "web page"));
+    needed.extend(nbd_addresses(networks).into_iter().map(|nbd| Port {
         protocol: Protocol::Tcp,
         address: SocketAddr::V4(nbd),
-        what: "NBD",
+        what: named("NBD", *nbd.ip()),
         server: &ours.storage,
     }));
     needed.into_iter().map(|port| port.check(ours, viewer)).collect()
@@ -50,7 +62,7 @@ pub(super) fn ports(
 
 impl Port<'_> {
     fn check(&self, ours: &Ours, viewer: Viewer) -> Verdict {
-        let Self { protocol, address, what, .. } = *self;
+        let Self { protocol, address, ref what, .. } = *self;
         let bound = match protocol {
             Protocol::Udp => UdpSocket::bind(address).map(drop),
             Protocol::Tcp => TcpListener::bind(address).map(drop),
@@ -72,7 +84,7 @@ impl Port<'_> {
     }
 
     fn taken(&self, ours: &Ours) -> Verdict {
-        let Self { protocol, what, .. } = *self;
+        let Self { protocol, ref what, .. } = *self;
         let port = format!("{what}: {protocol} port {}", self.address.port());
         let holders = holders(protocol, self.address.port());
         // What systemd keeps for our servers it holds, too.
@@ -110,10 +122,11 @@ fn root_of(holder: &Holder) -> String {
 }
 
 /// Whether two of our own servers want the same port.
-pub(super) fn clashes(config: &Config, network: &Network) -> Option<Verdict> {
-    let boot = SocketAddr::from((network.server, initcfg::HTTP_PORT));
-    let mut tcp = vec![(boot, "HTTP boot"), (config.web.listen, "the web page")];
-    tcp.extend(network.nbd.iter().map(|&nbd| (SocketAddr::V4(nbd), "NBD")));
+pub(super) fn clashes(config: &Config, networks: &[Served]) -> Option<Verdict> {
+    let boot = |server| (SocketAddr::from((server, initcfg::HTTP_PORT)), "HTTP boot");
+    let mut tcp: Vec<_> = servers(networks).into_iter().map(boot).collect();
+    tcp.push((config.web.listen, "the web page"));
+    tcp.extend(nbd_addresses(networks).into_iter().map(|nbd| (SocketAddr::V4(nbd), "NBD")));
     let is_same = |one: SocketAddr, other: SocketAddr| {
         one.port() == other.port()
             && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())

@@ -1,7 +1,7 @@
 //! Whether images, disks and database are there, and have room.
 
 use super::{Verdict, Viewer};
-use crate::config::Config;
+use crate::config::{Config, Pool};
 use crate::paths::Paths;
 use crate::privileges;
 use crate::scratch;
@@ -110,15 +110,21 @@ fn expected_of_copy(paths: &Paths) -> Result<Expected, Verdict> {
 
 /// Whether all machines can have an address at once.
 fn pool(config: &Config, n_machines: u64) -> Option<Verdict> {
-    let pool = config.network.pool.filter(|_| config.network.mode.leases())?;
-    let n_addresses = u64::from(pool.last.to_bits() - pool.first.to_bits()) + 1;
+    let pools = config.network.all().filter_map(|network| Some((network.pool?, &network.reserved)));
+    let pools: Vec<_> = pools.filter(|_| config.network.mode.leases()).collect();
+    let n_of = |pool: Pool| u64::from(pool.last.to_bits() - pool.first.to_bits()) + 1;
+    let n_addresses: u64 = pools.iter().map(|(pool, _)| n_of(*pool)).sum();
     // Those that are reserved elsewhere need none of the pool; how many of the machines have one is not looked at.
-    let n_elsewhere =
-        config.network.reserved.values().filter(|it| !(pool.first..=pool.last).contains(*it));
-    (n_machines > n_addresses + n_elsewhere.count() as u64).then(|| {
+    let n_elsewhere = pools.iter().flat_map(|(pool, reserved)| {
+        reserved.values().filter(|it| !(pool.first..=pool.last).contains(*it))
+    });
+    let names: Vec<String> = pools.iter().map(|(pool, _)| pool.to_string()).collect();
+    let (pool, has) = if names.len() == 1 { ("pool", "has") } else { ("pools", "have") };
+    (!names.is_empty() && n_machines > n_addresses + n_elsewhere.count() as u64).then(|| {
         Verdict::Better(format!(
-            "the pool {}-{} has {n_addresses} addresses for {n_machines} machines: not all can run at once. Make it larger",
-            pool.first, pool.last
+            "the {pool} {} {has} {n_addresses} addresses for {n_machines} machines: not all can run at once. Make {} larger",
+            names.join(", "),
+            if names.len() == 1 { "it" } else { "them" }
         ))
     })
 }

@@ -6,12 +6,11 @@ use crate::config::{Config, ConfigError, NbdTls};
 use crate::log::Ration;
 use crate::net::holders::Holders;
 use crate::net::{Handed, handed_sockets};
-use crate::network::network;
+use crate::network::{Served, nbd_addresses, networks};
 use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
 use crate::{check, serve, systemd, up};
 use anyhow::{Context, bail};
-use model::Network;
 use nix::sys::signal::Signal;
 use rustix::process::Pid;
 use socket2::Socket;
@@ -43,8 +42,12 @@ fn handed() -> anyhow::Result<Vec<Handed>> {
 }
 
 /// What the storage server is told.
-fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storage::Config {
-    let interfaces = config.storage.aoe_interfaces.clone();
+fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> storage::Config {
+    let interfaces = config.storage.aoe_interfaces.clone().unwrap_or_else(|| {
+        // No router passes on AoE.
+        let own = networks.iter().filter(|it| !it.network.is_relayed);
+        own.map(|it| it.interface.clone()).collect()
+    });
     storage::Config {
         handed: Vec::new(),
         images: paths.images(),
@@ -53,10 +56,10 @@ fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storag
         volatile: paths.run().join("layers"),
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),
-        nbd: network.nbd.iter().copied().map(SocketAddr::V4).collect(),
+        nbd: nbd_addresses(networks).into_iter().map(SocketAddr::V4).collect(),
         nbd_tls: config.storage.nbd_tls.as_ref().map(NbdTls::files),
         aoe_mac: config.storage.aoe_mac,
-        aoe_interfaces: interfaces.unwrap_or_else(|| vec![config.network.interface.clone()]),
+        aoe_interfaces: interfaces,
         who: Who::default(),
     }
 }
@@ -64,9 +67,10 @@ fn storage_settings(paths: &Paths, config: &Config, network: &Network) -> storag
 /// `up` is the process of `bootlace up`, if that has started this one.
 pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    let network = network(&config)?;
+    let networks = networks(&config)?;
     begin(Server::Storage, paths, &config)?;
-    let mut storage = storage_settings(paths, &config, &network);
+    let mut storage = storage_settings(paths, &config, &networks);
+    let nbd = storage.nbd.clone();
     storage.handed = for_storage(handed()?, paths, &storage.nbd);
     storage.who = Who {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -77,7 +81,7 @@ pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow:
         let ready = |listening: Listening<'_>| {
             systemd::keep(systemd::NBD, &listening.nbd);
             systemd::keep(systemd::STORAGE_API, &[listening.api]);
-            tracing::info!(nbd = ?network.nbd, "storage server ready");
+            tracing::info!(?nbd, "storage server ready");
             systemd::ready("storage server ready");
         };
         Ok(storage::run(storage, ready, stop.cancelled_owned()).await?)
@@ -100,7 +104,7 @@ fn for_storage(handed: Vec<Handed>, paths: &Paths, nbd: &[SocketAddr]) -> Vec<So
 pub(super) fn up(paths: &Paths, root: &Path, verbose: u8, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
     // A wrong network is reported once, by us, and not by the storage server too.
-    let settings = storage_settings(paths, &config, &network(&config)?);
+    let settings = storage_settings(paths, &config, &networks(&config)?);
     let holders = Holders::find(&serve::ports(&config));
     let handed = handed()?;
     begin(Server::Both, paths, &config)?;

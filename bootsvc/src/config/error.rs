@@ -130,6 +130,12 @@ fn plain(message: &str, line: Option<&str>) -> String {
     {
         return format!("{found} can't stand here: write {}", variants.replace('`', "\""));
     }
+    if message == "duplicate key"
+        && line.is_some_and(|line| line.replace([' ', '\t'], "").contains("[network]"))
+    {
+        return "there is one [network], or [[network]] with two brackets for each of several"
+            .into();
+    }
     match message {
         "invalid IPv4 address syntax" => {
             "this is not an IPv4 address: write four numbers with dots, like \"10.0.5.1\""

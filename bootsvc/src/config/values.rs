@@ -52,6 +52,73 @@ impl Display for Pool {
     }
 }
 
+/// A network, by its address and the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subnet {
+    /// Its first address.
+    pub(crate) address: Ipv4Addr,
+    /// 8 to 30.
+    pub(crate) prefix: u8,
+}
+
+/// Shorter ones are no site's; in longer ones is no room for PCs.
+const PREFIXES: RangeInclusive<u8> = 8..=30;
+
+impl Subnet {
+    /// That of an address.
+    pub(crate) fn of(address: Ipv4Addr, prefix: u8) -> Self {
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        Self { address: Ipv4Addr::from_bits(address.to_bits() & mask), prefix }
+    }
+
+    pub(crate) fn holds(self, address: Ipv4Addr) -> bool {
+        Self::of(address, self.prefix) == self
+    }
+
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.holds(other.address) || other.holds(self.address)
+    }
+
+    pub(crate) fn broadcast(self) -> Ipv4Addr {
+        let host = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        Ipv4Addr::from_bits(self.address.to_bits() | host)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Subnet {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.trim().split_once('/').and_then(|(address, prefix)| {
+            Some((address.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?))
+        });
+        let Some((address, prefix)) = parts.filter(|(_, prefix)| PREFIXES.contains(prefix)) else {
+            return Err(format!(
+                "{text:?} is not a network: write ADDRESS/LENGTH with a length of {} to {}, like \"10.20.0.0/16\"",
+                PREFIXES.start(),
+                PREFIXES.end()
+            ));
+        };
+        let subnet = Self::of(address, prefix);
+        match subnet.address == address {
+            true => Ok(subnet),
+            false => Err(format!("{text:?} is an address in a network: write \"{subnet}\"")),
+        }
+    }
+}
+
+impl Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 /// Addresses of network cards, each of which is there once, however it is written.
 pub(super) fn reserved<'de, D: serde::Deserializer<'de>>(
     deserializer: D,

@@ -5,7 +5,7 @@ use crate::boot::other_dhcp;
 use crate::check::Verdict;
 use crate::config::Config;
 use crate::net::dhcp_watch::DhcpWatch;
-use crate::network::network;
+use crate::network::{interfaces, networks};
 use crate::paths::Paths;
 use crate::programs::{NoAnswer, ask};
 use model::{Size, Space};
@@ -120,9 +120,15 @@ fn judged(name: &str, free_bytes: u64, total_bytes: u64, files: (u64, u64)) -> V
     }
 }
 
-/// How fast the card of the boot network is. Whether it has a link and its address is checked elsewhere.
-pub(super) fn link(config: &Config) -> Option<Look> {
-    let interface = &config.network.interface;
+/// How fast the cards of the boot networks are. Whether they have a link and their addresses is checked elsewhere.
+pub(super) fn links(config: &Config) -> Vec<Look> {
+    let mut names: Vec<&str> = config.network.all().map(|it| it.interface.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().filter_map(link).collect()
+}
+
+fn link(interface: &str) -> Option<Look> {
     let folder = PathBuf::from("/sys/class/net").join(interface);
     // Cards in software, and those without a link, have no speed.
     let told = |file: &str| fs::read_to_string(folder.join(file)).ok();
@@ -141,14 +147,24 @@ pub(super) fn link(config: &Config) -> Option<Look> {
     }))
 }
 
-/// Other DHCP servers that are heard meanwhile, each once.
-pub(super) fn listen(config: &Config) -> Look {
-    let interface = &config.network.interface;
-    let heard = network(config).map_err(|error| io::Error::other(wire::error_chain(&error)));
-    let heard = heard.and_then(|network| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(hear(interface, network.server))
-    });
+/// Other DHCP servers that are heard meanwhile on each interface, each once.
+pub(super) fn listen(config: &Config) -> Vec<Look> {
+    match networks(config) {
+        Ok(networks) => {
+            let all = interfaces(&networks).into_iter();
+            all.map(|(interface, server)| listen_on(config, interface, server)).collect()
+        }
+        Err(error) => {
+            let error = io::Error::other(wire::error_chain(&error));
+            let interface = &config.network.interface;
+            vec![Look::at_host(Verdict::Wrong(other_dhcp::not_asked(interface, &error)))]
+        }
+    }
+}
+
+fn listen_on(config: &Config, interface: &str, server: Ipv4Addr) -> Look {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let heard = runtime.and_then(|runtime| runtime.block_on(hear(interface, server)));
     Look::at_host(match heard {
         Ok(others) => heard_on(interface, config.network.beside_others, &others),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -72,8 +72,8 @@ pub(crate) fn as_caller(paths: &Paths, config: Option<&Config>, listens: bool) -
     looks.extend(host::disks(paths));
     let ours = Ours::find(paths);
     if let Some(config) = config {
-        looks.extend(host::link(config));
-        looks.extend(listens.then(|| host::listen(config)));
+        looks.extend(host::links(config));
+        looks.extend(listens.then(|| host::listen(config)).into_iter().flatten());
         looks.extend(servers::looks(paths, &ours));
         looks.extend(certificates::looks(paths, config));
     }

@@ -3,9 +3,14 @@
 use super::frame::FrameSender;
 use super::port_holder::{BindError, Protocol, in_use};
 use dhcp::{CLIENT_PORT, Destination, PROXY_PORT, Reply, Request, SERVER_PORT};
+use nix::cmsg_space;
+use nix::libc::in_pktinfo;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd as _;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// Longest request in bytes; Ethernet carries no longer one in one piece.
@@ -57,12 +62,12 @@ impl DhcpSocket {
         Ok(Self { socket, frames })
     }
 
-    /// The next request; what is none is passed over.
+    /// The next request, and whether it was sent to an address of ours instead of to everybody; what is none is passed over.
     ///
     /// # Errors
     /// The interface is down or gone.
-    pub async fn receive(&self) -> io::Result<Request> {
-        receive(&self.socket).await.map(|(request, _)| request)
+    pub async fn receive(&self) -> io::Result<(Request, bool)> {
+        receive(&self.socket).await.map(|(request, from)| (request, from.is_unicast))
     }
 
     /// Sends a reply to where it goes.
@@ -96,7 +101,7 @@ impl BootServerSocket {
     /// # Errors
     /// The interface is down or gone.
     pub async fn receive(&self) -> io::Result<(Request, SocketAddr)> {
-        receive(&self.socket).await
+        receive(&self.socket).await.map(|(request, from)| (request, from.peer.into()))
     }
 
     /// Sends a reply back to where its request came from: some firmware asks from a client's port, and some from this one.
@@ -118,6 +123,7 @@ fn bind(interface: &str, port: u16) -> Result<UdpSocket, DhcpError> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(&unusable)?;
     socket.bind_device(Some(interface.as_bytes())).map_err(&unusable)?;
     socket.set_broadcast(true).map_err(&unusable)?;
+    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).map_err(|error| unusable(error.into()))?;
     // The system's limit may hold; then fewer requests can wait.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
     socket.set_nonblocking(true).map_err(&unusable)?;
@@ -128,13 +134,36 @@ fn bind(interface: &str, port: u16) -> Result<UdpSocket, DhcpError> {
     UdpSocket::from_std(socket.into()).map_err(unusable)
 }
 
-async fn receive(socket: &UdpSocket) -> io::Result<(Request, SocketAddr)> {
+/// How a datagram came.
+struct From {
+    peer: SocketAddrV4,
+    /// To an address of ours.
+    is_unicast: bool,
+}
+
+async fn receive(socket: &UdpSocket) -> io::Result<(Request, From)> {
     let mut buffer = [0; REQUEST_MAX];
     loop {
-        let (length, peer) = socket.recv_from(&mut buffer).await?;
+        let received =
+            socket.async_io(Interest::READABLE, || receive_now(socket, &mut buffer)).await?;
+        let Some((length, from)) = received else { continue };
         match Request::parse(&buffer[..length]) {
-            Ok(request) => return Ok((request, peer)),
-            Err(error) => tracing::debug!(%peer, %error, "not a DHCP request"),
+            Ok(request) => return Ok((request, from)),
+            Err(error) => tracing::debug!(peer = %from.peer, %error, "not a DHCP request"),
         }
     }
+}
+
+fn receive_now(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, From)>> {
+    let mut space = cmsg_space!(in_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::empty();
+    let received = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    // Of a broadcast the kernel tells another local address than the one that it was sent to.
+    let is_unicast = received.cmsgs()?.any(|message| {
+        let ControlMessageOwned::Ipv4PacketInfo(info) = message else { return false };
+        info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr
+    });
+    let peer = received.address.map(|peer| SocketAddrV4::new(peer.ip(), peer.port()));
+    Ok(peer.map(|peer| (received.bytes, From { peer, is_unicast })))
 }

@@ -1,5 +1,6 @@
 //! Who answers at an address of the boot network, by the kernel's neighbour table.
 
+use model::Network;
 use service::Link;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -21,34 +22,30 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon the answer is seen.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The neighbours of the boot server on its boot network.
+/// The neighbours of the boot server on its boot networks, as far as those are on interfaces of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbours {
-    interface: String,
-    server: Ipv4Addr,
-    prefix: u8,
+    networks: Vec<(String, Network)>,
 }
 
 impl Neighbours {
-    /// Those at `interface`, on which the server has the address `server`.
-    pub(crate) fn new(interface: &str, server: Ipv4Addr, prefix: u8) -> Self {
-        Self { interface: interface.to_owned(), server, prefix }
+    /// Those of these networks, each at its interface.
+    pub(crate) fn new(networks: impl IntoIterator<Item = (String, Network)>) -> Self {
+        Self { networks: networks.into_iter().collect() }
     }
 
     /// How the host at this address is reached. Waits for it, if it was not heard yet.
     pub(crate) async fn link_to(&self, address: Ipv4Addr) -> Link {
-        if !self.is_on_link(address) {
-            return Link::Routed;
-        }
+        let Some((interface, network)) = self.at(address) else { return Link::Routed };
         let look = async {
             let mut is_asked = false;
             loop {
-                if let Some(mac) = self.look_up(address).await {
+                if let Some(mac) = look_up(interface, address).await {
                     return Link::Neighbour(mac);
                 }
                 if !is_asked {
                     is_asked = true;
-                    self.make_the_kernel_ask(address).await;
+                    make_the_kernel_ask(network.server, address).await;
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
@@ -58,24 +55,28 @@ impl Neighbours {
 
     /// Who answers at this address, if that is known already. Never waits.
     pub(crate) fn known(&self, address: Ipv4Addr) -> Option<Mac> {
-        neighbour(&std::fs::read_to_string(TABLE).ok()?, &self.interface, address)
+        let (interface, _) = self.at(address)?;
+        neighbour(&std::fs::read_to_string(TABLE).ok()?, interface, address)
     }
 
-    /// Whether this address is of the boot network.
+    /// Whether this address is of a boot network on an interface of ours.
     pub(crate) fn is_on_link(&self, address: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
-        address.to_bits() & mask == self.server.to_bits() & mask
+        self.at(address).is_some()
     }
 
-    async fn look_up(&self, address: Ipv4Addr) -> Option<Mac> {
-        let table = tokio::fs::read_to_string(TABLE).await.ok()?;
-        neighbour(&table, &self.interface, address)
+    fn at(&self, address: Ipv4Addr) -> Option<&(String, Network)> {
+        self.networks.iter().find(|(_, network)| network.holds(address))
     }
+}
 
-    async fn make_the_kernel_ask(&self, address: Ipv4Addr) {
-        if let Ok(socket) = UdpSocket::bind((self.server, 0)).await {
-            let _ = socket.send_to(&[], (address, DISCARD_PORT)).await;
-        }
+async fn look_up(interface: &str, address: Ipv4Addr) -> Option<Mac> {
+    let table = tokio::fs::read_to_string(TABLE).await.ok()?;
+    neighbour(&table, interface, address)
+}
+
+async fn make_the_kernel_ask(server: Ipv4Addr, address: Ipv4Addr) {
+    if let Ok(socket) = UdpSocket::bind((server, 0)).await {
+        let _ = socket.send_to(&[], (address, DISCARD_PORT)).await;
     }
 }
 
@@ -119,7 +120,7 @@ IP address       HW type     Flags       HW address            Mask     Device
 
     #[tokio::test]
     async fn who_is_behind_a_router_has_no_link() {
-        let neighbours = Neighbours::new("none", Ipv4Addr::new(10, 0, 5, 1), 24);
+        let neighbours = Neighbours::new([]);
         assert_eq!(neighbours.link_to(Ipv4Addr::new(10, 0, 6, 7)).await, Link::Routed);
     }
 }

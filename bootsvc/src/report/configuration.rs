@@ -23,6 +23,7 @@ enum Rule {
 
 const RULES: &[(&str, Rule)] = &[
     ("network.interface", Rule::Show),
+    ("network.subnet", Rule::Show),
     ("network.pool", Rule::Show),
     ("network.router", Rule::Show),
     ("network.dns", Rule::Show),
@@ -111,6 +112,14 @@ fn shown(path: &str, table: Table, censor: &mut Censor) -> Table {
         let value = match (rule, value) {
             (Some(Rule::Show), value) => value,
             (None, Value::Table(table)) if is_section => Value::Table(shown(&path, table, censor)),
+            // A `[[network]]` for each of several.
+            (None, Value::Array(all)) if is_section && all.iter().all(Value::is_table) => {
+                let each = all.into_iter().map(|one| match one {
+                    Value::Table(table) => Value::Table(shown(&path, table, censor)),
+                    other => other,
+                });
+                Value::Array(each.collect())
+            }
             (Some(Rule::Arguments), Value::String(text)) => censor.arguments(&text).into(),
             (Some(Rule::Url), Value::String(text)) => url(&text, censor).into(),
             (Some(Rule::File { is_secret }), Value::String(text)) => {
@@ -213,6 +222,22 @@ mod tests {
             assert!(names.contains(&key) || tables.contains(&key), "what is done with {key}?");
         }
         assert!(n_keys > 30, "{n_keys}");
+    }
+
+    #[test]
+    fn each_of_several_networks_is_shown() {
+        let block = "[[network]]\ninterface = \"br0\"\n";
+        let text =
+            format!("{block}{block}subnet = \"10.20.0.0/16\"\npasword = \"unknown-secret\"\n");
+        let mut censor = Censor::default();
+        let shown = censored(&text, &mut censor);
+        assert_eq!(shown.matches(block).count(), 2, "{shown}");
+        assert!(
+            shown.contains("subnet = \"10.20.0.0/16\"") && !shown.contains("secret"),
+            "{shown}"
+        );
+        assert_eq!(censor.text("br0 unknown-secret").matches("secret").count(), 0);
+        assert!(censor.text("br0").contains("br0"));
     }
 
     #[test]

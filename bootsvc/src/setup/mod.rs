@@ -16,7 +16,7 @@ use crate::check;
 use crate::config::{Config, ConfigError, Mode, NetworkConfig, Pool};
 use crate::net::dhcp_watch::{DhcpWatch, Other};
 use crate::net::overheard::Overheard;
-use crate::network::network;
+use crate::network::networks;
 use crate::paths::Paths;
 use anyhow::{Context as _, bail, ensure};
 use model::{Role, UserName};
@@ -260,7 +260,13 @@ impl Answers {
     fn configuration(&self, former: Option<&str>) -> anyhow::Result<String> {
         let mut text: DocumentMut = former.unwrap_or_default().parse()?;
         let network = text.entry("network").or_insert_with(toml_edit::table);
-        let network = network.as_table_like_mut().context("[network] is no table")?;
+        // Of several it is the first one that is asked about.
+        let network: &mut dyn TableLike = match network {
+            toml_edit::Item::ArrayOfTables(all) => {
+                all.get_mut(0).context("[[network]] is empty")?
+            }
+            one => one.as_table_like_mut().context("[network] is no table")?,
+        };
         let address = |address: &Ipv4Addr| address.to_string();
         set(network, "interface", Some(self.interface.clone().into()));
         set(network, "mode", Some(self.addresses.mode().word().into()));
@@ -303,7 +309,7 @@ impl Answers {
             None => None,
         };
         let text = self.configuration(former.as_deref())?;
-        network(&Config::parse(&path, &text)?)?;
+        networks(&Config::parse(&path, &text)?)?;
         Ok(text)
     }
 }
@@ -314,7 +320,7 @@ impl Answers {
 /// Another program has one.
 pub(crate) fn check_ports(paths: &Paths, text: &str) -> anyhow::Result<()> {
     let config = Config::parse(&paths.config(), text)?;
-    match check::port_trouble(paths, &config, &network(&config)?) {
+    match check::port_trouble(paths, &config, &networks(&config)?) {
         Some(trouble) => bail!(trouble),
         None => Ok(()),
     }
@@ -487,7 +493,10 @@ mod tests {
         let config = Config::parse(&paths.config(), &text).unwrap();
         assert_eq!(config.network.interface, "lo");
         assert_eq!((config.network.pool, config.network.mode), (Some(POOL), Mode::Dhcp));
-        assert_eq!((config.network.router, config.network.dns), (answers().router, answers().dns));
+        assert_eq!(
+            (config.network.router, &config.network.dns),
+            (answers().router, &answers().dns)
+        );
         assert!(config.network.beside_others);
         assert_eq!(config.web.listen.port(), PAGES_PORT);
         let wrong = Answers { router: Some([10, 0, 0, 1].into()), ..answers() };

@@ -50,8 +50,15 @@ pub const OPT_RELAY_INFORMATION: u8 = 82;
 pub const OPT_CLIENT_ARCHITECTURE: u8 = 93;
 /// The PC's SMBIOS UUID behind a type byte (RFC 4578 §2.3).
 pub const OPT_CLIENT_UUID: u8 = 97;
+/// The network that a relay wants an address of (RFC 3011).
+pub const OPT_SUBNET_SELECTION: u8 = 118;
 /// Options of iPXE.
 pub const OPT_IPXE: u8 = 175;
+
+/// In [`OPT_RELAY_INFORMATION`]: an address of the network that the client is in, if the relay's own is none (RFC 3527).
+pub const RELAY_LINK_SELECTION: u8 = 5;
+/// In [`OPT_RELAY_INFORMATION`]: the address by which the client shall know its server (RFC 5107).
+pub const RELAY_SERVER_OVERRIDE: u8 = 11;
 
 /// In [`OPT_VENDOR_SPECIFIC`] of PXE: how the client finds boot servers (PXE 2.1, table 2-1).
 pub const PXE_DISCOVERY_CONTROL: u8 = 6;

@@ -53,6 +53,8 @@ pub(crate) struct Pool {
     reserved: BTreeMap<Ipv4Addr, Mac>,
     owners: BTreeMap<Mac, Ipv4Addr>,
     known: BTreeSet<Mac>,
+    /// Of these so many look for an address here; `None`: all.
+    n_expected: Option<usize>,
     /// Clients that are known to use their address, whatever is said in their name; which one, if that is known, too.
     in_use: BTreeMap<Mac, Option<Ipv4Addr>>,
     /// The same by address.
@@ -105,6 +107,7 @@ impl Pool {
             reserved,
             owners: config.reserved.clone(),
             known: BTreeSet::new(),
+            n_expected: None,
             in_use: BTreeMap::new(),
             used_at: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -170,6 +173,21 @@ impl Pool {
         self.known.contains(&mac) || self.owners.contains_key(&mac)
     }
 
+    /// So many known clients look for an address here.
+    pub(crate) fn expect(&mut self, n: usize) {
+        self.n_expected = Some(n);
+    }
+
+    /// The client has its address elsewhere now.
+    pub(crate) fn forget(&mut self, mac: Mac) {
+        self.forget_offer(mac);
+        self.held.remove(&mac);
+        if let Some(Lease { address, .. }) = self.forget_lease(mac) {
+            self.by_address.remove(&address);
+            self.file(address);
+        }
+    }
+
     /// What has ended by `now` has ended. Everything else here counts on it.
     pub(crate) fn on_time(&mut self, now: u64) {
         while let Some(&(_, mac)) = self.offer_ends.first().filter(|(until, _)| *until <= now) {
@@ -207,6 +225,7 @@ impl Pool {
     /// So many that each known client finds an address, and not more than the strangers' share.
     fn n_strangers_max(&self) -> u32 {
         let known = self.known.iter().filter(|mac| !self.owners.contains_key(mac)).count();
+        let known = self.n_expected.map_or(known, |n| n.min(known));
         let known = u32::try_from(known).unwrap_or(u32::MAX);
         (self.n_addresses / STRANGERS_SHARE).max(1).min(self.n_addresses.saturating_sub(known))
     }

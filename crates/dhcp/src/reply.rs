@@ -5,8 +5,8 @@ use crate::option_codes::{
     HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLIENT_ID,
     OPT_CLIENT_UUID, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_IPXE, OPT_LEASE_TIME,
     OPT_MESSAGE, OPT_REBINDING_TIME, OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER,
-    OPT_SERVER_ID, OPT_SUBNET_MASK, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC,
-    PXE_CLASS, PXE_DISCOVERY_CONTROL,
+    OPT_SERVER_ID, OPT_SUBNET_MASK, OPT_SUBNET_SELECTION, OPT_TFTP_SERVER, OPT_VENDOR_CLASS,
+    OPT_VENDOR_SPECIFIC, PXE_CLASS, PXE_DISCOVERY_CONTROL,
 };
 use crate::options::OptionWriter;
 use crate::request::Request;
@@ -59,7 +59,7 @@ pub(crate) fn grant(
     seconds: u32,
     lease: Option<Lease>,
 ) -> Reply {
-    let mut options = head(config);
+    let mut options = head(config, request);
     options.put_u32(OPT_LEASE_TIME, seconds);
     options.put_addresses(OPT_SUBNET_MASK, &[config.netmask()]);
     options.put_addresses(OPT_BROADCAST_ADDRESS, &[config.broadcast()]);
@@ -82,7 +82,7 @@ pub(crate) fn grant(
 
 /// Answers INFORM: everything but an address and its times.
 pub(crate) fn inform(config: &Config, request: &Request) -> Reply {
-    let mut options = head(config);
+    let mut options = head(config, request);
     options.put_addresses(OPT_SUBNET_MASK, &[config.netmask()]);
     options.put_addresses(OPT_BROADCAST_ADDRESS, &[config.broadcast()]);
     settings(config, request, &mut options);
@@ -102,21 +102,23 @@ pub(crate) fn inform(config: &Config, request: &Request) -> Reply {
 
 /// Refuses what the client wants, with a reason for its log.
 pub(crate) fn refuse(config: &Config, request: &Request, why: String) -> Reply {
-    let mut options = head(config);
+    let mut options = head(config, request);
     options.put(OPT_MESSAGE, why.as_bytes());
     let bytes = finish(config, request, ReplyKind::Nak, Ipv4Addr::UNSPECIFIED, None, options);
-    let to = match request.relay {
-        relay if relay.is_unspecified() => Destination::Broadcast,
-        relay => Destination::Relay(relay),
+    let to = match request.address_in_use().filter(|_| request.is_routed) {
+        _ if !request.relay.is_unspecified() => Destination::Relay(request.relay),
+        // Which no broadcast reaches.
+        Some(client) => Destination::Unicast(client),
+        None => Destination::Broadcast,
     };
     let address = Ipv4Addr::UNSPECIFIED;
     Reply { kind: ReplyKind::Nak, bytes, to, address, lease: None, why: Some(why) }
 }
 
 /// What every reply begins with, behind its kind.
-fn head(config: &Config) -> OptionWriter {
+fn head(config: &Config, request: &Request) -> OptionWriter {
     let mut options = OptionWriter::default();
-    options.put_addresses(OPT_SERVER_ID, &[config.server]);
+    options.put_addresses(OPT_SERVER_ID, &[request.server_override().unwrap_or(config.server)]);
     options
 }
 
@@ -186,6 +188,9 @@ fn finish(
     if let Some(id) = &request.client_id {
         // RFC 6842.
         options.put(OPT_CLIENT_ID, id);
+    }
+    if let Some(subnet) = request.subnet.filter(|_| !is_refusal) {
+        options.put_addresses(OPT_SUBNET_SELECTION, &[subnet]);
     }
     if let Some(information) = &request.relay_information {
         // RFC 3046 section 2.2: untouched, and last.

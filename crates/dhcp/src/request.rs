@@ -4,7 +4,8 @@ use crate::message::{FLAG_BROADCAST, Message, MessageKind, NotDhcp, RequestKind}
 use crate::option_codes::{
     BIOS_HTTP, HTTP_CLASS, OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME,
     OPT_IPXE, OPT_PARAMETER_LIST, OPT_RELAY_INFORMATION, OPT_REQUESTED_ADDRESS, OPT_SERVER_ID,
-    OPT_USER_CLASS, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_BOOT_ITEM, PXE_CLASS,
+    OPT_SUBNET_SELECTION, OPT_USER_CLASS, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_BOOT_ITEM,
+    PXE_CLASS, RELAY_LINK_SELECTION, RELAY_SERVER_OVERRIDE,
 };
 use crate::options::Options;
 use alloc::string::String;
@@ -36,6 +37,8 @@ pub struct Request {
     /// Loader that it gets, below 100 bytes. Nothing of the message: whoever has the request answered may set it; `None`: the
     /// configuration's for this firmware.
     pub loader: Option<String>,
+    /// It came by a router and no relay. Nothing of the message: whoever knows how it came says it.
+    pub is_routed: bool,
     /// Whether it is iPXE, which waits for a proxy unless it is told not to.
     pub is_ipxe: bool,
     /// SMBIOS UUID as sent (option 97): a type byte and 16 bytes.
@@ -48,6 +51,8 @@ pub struct Request {
     pub client_id: Option<Vec<u8>>,
     /// Relay information (option 82), which the reply repeats as its last option.
     pub relay_information: Option<Vec<u8>>,
+    /// An address of the network that a relay asks for (option 118), which the reply repeats.
+    pub subnet: Option<Ipv4Addr>,
     /// Options that it asks for (option 55); empty means all.
     pub parameters: Vec<u8>,
 }
@@ -90,12 +95,14 @@ impl Request {
             server: options.address(OPT_SERVER_ID).filter(is_set),
             firmware: firmware(&options),
             loader: None,
+            is_routed: false,
             is_ipxe: is_ipxe(&options),
             uuid: options.array(OPT_CLIENT_UUID),
             boot_item: boot_item(&options),
             host_name: options.bytes(OPT_HOST_NAME).and_then(host_name),
             client_id: options.bytes(OPT_CLIENT_ID).map(<[u8]>::to_vec),
             relay_information: options.bytes(OPT_RELAY_INFORMATION).map(<[u8]>::to_vec),
+            subnet: options.address(OPT_SUBNET_SELECTION).filter(is_set),
             parameters: options.bytes(OPT_PARAMETER_LIST).unwrap_or_default().to_vec(),
         })
     }
@@ -109,6 +116,23 @@ impl Request {
             RequestKind::Release | RequestKind::Inform => true,
         };
         Some(self.client).filter(|client| may_have && !client.is_unspecified())
+    }
+
+    /// An address of the client's network, as the relay names it (RFC 3527).
+    pub(crate) fn link_selection(&self) -> Option<Ipv4Addr> {
+        self.of_relay(RELAY_LINK_SELECTION)
+    }
+
+    /// The address by which the client shall know us, the relay's (RFC 5107): it then speaks to the relay all its life.
+    pub(crate) fn server_override(&self) -> Option<Ipv4Addr> {
+        self.of_relay(RELAY_SERVER_OVERRIDE)
+    }
+
+    /// An address in what the relay says of itself. Without a relay nobody says it but the client.
+    fn of_relay(&self, code: u8) -> Option<Ipv4Addr> {
+        let mut options = Options::default();
+        options.read(self.relay_information.as_ref().filter(|_| !self.relay.is_unspecified())?);
+        options.address(code).filter(|address| !address.is_unspecified())
     }
 
     /// Whether the client can only hear broadcasts.

@@ -23,11 +23,13 @@ const KEPT_LEASES: u64 = 2;
 /// What the server gives out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Our own address on the boot network.
+    /// Our own address, as the network's clients reach it; of a network behind a relay it lies elsewhere.
     pub server: Ipv4Addr,
-    /// Prefix length of the boot network, 1 to 30.
+    /// An address of the network.
+    pub subnet: Ipv4Addr,
+    /// Prefix length of the network, 1 to 30.
     pub prefix: u8,
-    /// First and last address to lease; inside of the boot network.
+    /// First and last address to lease; inside of the network.
     pub pool: (Ipv4Addr, Ipv4Addr),
     /// Addresses that belong to one NIC for ever.
     pub reserved: BTreeMap<Mac, Ipv4Addr>,
@@ -52,17 +54,18 @@ impl Config {
     }
 
     pub(crate) fn broadcast(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.server.to_bits() | !self.netmask().to_bits())
+        Ipv4Addr::from_bits(self.subnet.to_bits() | !self.netmask().to_bits())
     }
 
-    fn is_local(&self, address: Ipv4Addr) -> bool {
+    /// Whether the address is one of this network.
+    pub(crate) fn is_local(&self, address: Ipv4Addr) -> bool {
         address.to_bits() & self.netmask().to_bits()
-            == self.server.to_bits() & self.netmask().to_bits()
+            == self.subnet.to_bits() & self.netmask().to_bits()
     }
 
     /// First and last address of the pool, without those that no client can have.
     pub(crate) fn pool_range(&self) -> (u32, u32) {
-        let network = self.server.to_bits() & self.netmask().to_bits();
+        let network = self.subnet.to_bits() & self.netmask().to_bits();
         let (first, last) = (self.pool.0.to_bits(), self.pool.1.to_bits());
         (first.max(network + 1), last.min(self.broadcast().to_bits() - 1))
     }
@@ -139,10 +142,27 @@ pub enum Reason {
     NoAddress(RequestKind),
     /// A relay asks for a network that is not configured.
     #[error(
-        "the relay {0} is not on the boot network: only the interface's own network is served; put the \
-         machines there"
+        "the relay {0} is in no network of bootlace.toml: add a [[network]] with its subnet, or take Bootlace out of what \
+         the relay passes on"
     )]
     ForeignRelay(Ipv4Addr),
+    /// A relay names a network that is not configured.
+    #[error(
+        "the relay {0} names the network of {1}, which is in no network of bootlace.toml: add a [[network]] with that subnet"
+    )]
+    ForeignLink(Ipv4Addr, Ipv4Addr),
+    /// Only networks behind relays are configured for this interface.
+    #[error(
+        "the request came from the interface's own network, of which only those behind relays are in bootlace.toml: add a \
+         [[network]] without subnet for the interface if its PCs are to boot"
+    )]
+    NoNetworkHere,
+    /// A machine has an address in another network, and uses it.
+    #[error(
+        "the client is a machine that uses {0}, in another network: that is probably forged, or a PC has the same MAC \
+         address; one that was moved gets its address within minutes"
+    )]
+    InUseElsewhere(Ipv4Addr),
 }
 
 impl Reason {
@@ -159,11 +179,16 @@ impl Reason {
             Self::Others(_) => "of-others",
             Self::NoAddress(_) => "no-address",
             Self::ForeignRelay(_) => "foreign-relay",
+            Self::ForeignLink(..) => "foreign-link",
+            Self::NoNetworkHere => "no-network-here",
+            Self::InUseElsewhere(_) => "in-use-elsewhere",
         }
     }
 }
 
 /// The server's memory: who has which address.
+///
+/// Requests are of one network: [`Networks`](crate::Networks) finds it.
 ///
 /// Hand each request to [`on_request`](Self::on_request) and obey the [`Decision`]; hand each sign that a machine runs
 /// to [`on_alive`](Self::on_alive); who is known to use his address is told by [`protect`](Self::protect). The first two
@@ -190,6 +215,21 @@ impl Server {
     /// reserved for are always known.
     pub fn know(&mut self, clients: BTreeSet<Mac>) {
         self.pool.know(clients);
+    }
+
+    /// So many of the clients that are known look for their address here, and the others elsewhere.
+    pub(crate) fn expect(&mut self, n: usize) {
+        self.pool.expect(n);
+    }
+
+    /// The client has its address elsewhere now.
+    pub(crate) fn forget(&mut self, mac: Mac) {
+        self.pool.forget(mac);
+    }
+
+    /// The address that the client is known to use, or was given just now.
+    pub(crate) fn in_use(&self, mac: Mac, now: u64) -> Option<Ipv4Addr> {
+        self.pool.used_by(mac).or(self.pool.held_by(mac, now))
     }
 
     /// Leaves an address alone until `until`, seconds since 1970, since it was declined before a restart.
@@ -223,9 +263,6 @@ impl Server {
     /// Decides about a request that arrived at `now` (seconds since 1970).
     pub fn on_request(&mut self, request: &Request, now: u64) -> Decision {
         self.pool.on_time(now);
-        if !request.relay.is_unspecified() && !self.config.is_local(request.relay) {
-            return Decision::Silent(Reason::ForeignRelay(request.relay));
-        }
         match request.kind {
             RequestKind::Discover => self.on_discover(request, now),
             RequestKind::Request => self.on_address_request(request, now),
@@ -287,7 +324,7 @@ impl Server {
         }
         let reserved = self.config.reserved.get(&request.mac);
         // Who moved it elsewhere would take its disk away. A new reservation counts all the same.
-        let used = self.pool.used_by(request.mac).or(self.pool.held_by(request.mac, now));
+        let used = self.in_use(request.mac, now);
         let used = used.filter(|_| reserved != Some(&address));
         let why = if !is_local {
             Some(format!("{address} is not on this network"))

@@ -15,6 +15,7 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 fn server(last: u8) -> Server {
     let config = Config {
         server: Ipv4Addr::new(10, 77, 0, last),
+        subnet: Ipv4Addr::new(10, 77, 0, 0),
         prefix: 24,
         pool: (Ipv4Addr::new(10, 77, 0, 100), Ipv4Addr::new(10, 77, 0, 103)),
         reserved: BTreeMap::new(),
@@ -167,7 +168,7 @@ fn offer() -> Vec<u8> {
 #[test]
 fn what_a_server_tells_firmware_is_read() {
     let question = dhcp::firmware_question(MAC, 77, 7);
-    let request = dhcp::Request::parse(&question).unwrap();
+    let request = Request::parse(&question).unwrap();
     assert_eq!(request.firmware, Some(wire::Firmware::UefiX64));
     let told = dhcp::Answer::parse(&offer()).unwrap();
     assert_eq!((told.serves_firmware, told.boot_file), (false, None));
@@ -176,7 +177,7 @@ fn what_a_server_tells_firmware_is_read() {
     field[108..115].copy_from_slice(b"old.0\0x");
     let told = dhcp::Answer::parse(&field).unwrap();
     assert_eq!(told.boot_file.as_deref(), Some("old.0"));
-    let end = field.iter().rposition(|byte| *byte == dhcp::OPT_END).unwrap();
+    let end = field.iter().rposition(|byte| *byte == dhcp::option_codes::OPT_END).unwrap();
     field.truncate(end);
     field.extend(b"\x3c\x09PXEClient\x43\x06new.0\0\xff");
     let told = dhcp::Answer::parse(&field).unwrap();

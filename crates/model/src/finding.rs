@@ -186,7 +186,7 @@ kinds! {
         "Look for a PC with that fixed address, or leave the address out of the pool.";
     /// A relay asks for a network that is not served.
     ForeignRelay = "foreign-relay", Warning, hours(1),
-        "Only the network of the boot server's interface is served: move the PCs there, or remove the relay.";
+        "Add a [[network]] with the PCs' subnet (bootlace help several-networks), or take Bootlace out of what the relay passes on.";
     /// An image version has no initrd.
     NoInitrd = "no-initrd", Alarm, Passes::WhenOver,
         "Do what the reason says; often the image lacks a driver.";

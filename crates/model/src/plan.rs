@@ -15,10 +15,14 @@ use wire::Mac;
 /// Facts of the boot network that go into every plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Address of the boot server on the boot network.
+    /// Address of the boot server, as the network's machines reach it.
     pub server: Ipv4Addr,
+    /// First address of the network.
+    pub subnet: Ipv4Addr,
     /// Prefix length of the boot network.
     pub prefix: u8,
+    /// Its machines are behind a relay: what no router passes on does not reach them.
+    pub is_relayed: bool,
     /// Default route for the machines.
     pub router: Option<Ipv4Addr>,
     /// Name servers for the machines.
@@ -43,6 +47,14 @@ pub struct Network {
     pub strangers: Strangers,
     /// Opens the locked lines of menus, as `grub-mkpasswd-pbkdf2` has made it.
     pub menu_password: Option<String>,
+}
+
+impl Network {
+    /// Whether the address is one of this network.
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
+        address.to_bits() & mask == self.subnet.to_bits() & mask
+    }
 }
 
 /// What a machine that asks for its configuration gets.
@@ -202,6 +214,14 @@ pub fn plan(
         RootKind::Nbd => {
             Root::Nbd { servers: network.nbd.clone(), export: machine.name.as_str().into() }
         }
+        RootKind::Aoe if network.is_relayed => {
+            return Err(Waiting::NotReady(alloc::format!(
+                "{} has an AoE root, which it can't reach at {address} behind a relay, as no router passes on AoE: choose NBD on \
+                 its page, or by bootlace machine set {} --root nbd",
+                machine.name,
+                machine.name
+            )));
+        }
         RootKind::Aoe => {
             Root::Aoe { shelf: machine.shelf_slot.shelf, slot: machine.shelf_slot.slot }
         }
@@ -257,7 +277,9 @@ pub(crate) mod tests {
         let server = Ipv4Addr::new(10, 77, 0, 1);
         Network {
             server,
+            subnet: Ipv4Addr::new(10, 77, 0, 0),
             prefix: 24,
+            is_relayed: false,
             router: None,
             dns: vec![],
             domain: None,
@@ -355,6 +377,9 @@ pub(crate) mod tests {
     fn a_machine_with_an_aoe_root_gets_its_shelf_and_slot() {
         let mut site = site();
         site.machines[0].root = RootKind::Aoe;
+        let relayed = Network { is_relayed: true, ..network() };
+        let why = plan(&site, &relayed, (MAC, ADDRESS), 42, None).unwrap_err();
+        assert!(why.to_string().contains("choose NBD"), "{why}");
         let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
         let line = plan.command_line();
         assert!(line.contains("bootlace.root=aoe:1.7") && !line.contains("bootlace.ram"), "{line}");

@@ -5,6 +5,7 @@ use crate::commands::Commands;
 use model::{Level, Network, Role, Rooms, SignedLoader, UserName};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,8 +43,10 @@ pub struct Options {
     pub reboot_after_failure_seconds: u32,
     /// The busybox of rescue shells; `None`: the host's.
     pub rescue_busybox: Option<PathBuf>,
-    /// The boot network; `None` in processes that serve no machine.
+    /// The boot network, or the first of several; `None` in processes that serve no machine.
     pub network: Option<Network>,
+    /// The others.
+    pub more_networks: Vec<Network>,
     /// Which PCs get which loader.
     pub loader_rules: LoaderRules,
     /// Of what alerts are sent, and how.
@@ -75,12 +78,19 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            more_networks: Vec::new(),
             loader_rules: LoaderRules::default(),
             alerts: AlertOptions::default(),
             directory: None,
             commands: Commands::of(root),
             clock: Clock::system(),
         }
+    }
+
+    /// The network that has this address, or the first one.
+    pub(crate) fn network_at(&self, address: Ipv4Addr) -> Option<&Network> {
+        let mut all = self.network.iter().chain(&self.more_networks);
+        all.find(|network| network.holds(address)).or(self.network.as_ref())
     }
 
     /// Machines attach NBD roots over TLS, if there are authorities for that.

@@ -53,6 +53,30 @@ impl<'a> Udhcpc<'a> {
         self.told()
     }
 
+    /// Gets a lease and renews it, as a client that runs; returns what the script was told then.
+    pub(crate) fn renew(&self) -> Result<BTreeMap<String, String>> {
+        let _ = std::fs::remove_file(&self.told);
+        let mut running = self.command(&[]).stdin(Stdio::null()).spawn()?;
+        let wait_for = |event: &str| -> Result<()> {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while self.told().ok().and_then(|told| told.get("event").cloned()).as_deref()
+                != Some(event)
+            {
+                ensure!(Instant::now() < deadline, "no {event}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        };
+        let result = wait_for("bound").and_then(|()| {
+            kill(pid_of_udhcpc(&running)?, Signal::SIGUSR1)?;
+            wait_for("renew")
+        });
+        running.kill()?;
+        running.wait()?;
+        result?;
+        self.told()
+    }
+
     fn told(&self) -> Result<BTreeMap<String, String>> {
         let text = std::fs::read_to_string(&self.told).context("udhcpc has told nothing")?;
         let lines = text.lines().filter_map(|line| line.split_once('='));
@@ -108,26 +132,7 @@ fn udhcpc_gets_renews_and_keeps_a_lease() {
         let again = udhcpc.ask(&["-x", "0x3d:0102030405", "-B"])?;
         is_told(&again, "ip", &address)?;
 
-        std::fs::remove_file(&udhcpc.told)?;
-        let mut running = udhcpc.command(&[]).stdin(Stdio::null()).spawn()?;
-        let wait_for = |event: &str| -> Result<()> {
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while udhcpc.told().ok().and_then(|told| told.get("event").cloned()).as_deref()
-                != Some(event)
-            {
-                ensure!(Instant::now() < deadline, "no {event}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Ok(())
-        };
-        let result = wait_for("bound").and_then(|()| {
-            kill(pid_of_udhcpc(&running)?, Signal::SIGUSR1)?;
-            wait_for("renew")
-        });
-        running.kill()?;
-        running.wait()?;
-        result?;
-        is_told(&udhcpc.told()?, "ip", &address)
+        is_told(&udhcpc.renew()?, "ip", &address)
     });
 }
 

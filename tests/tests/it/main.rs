@@ -29,6 +29,7 @@ mod mtu;
 mod nbd_clients;
 mod nbd_tls;
 mod nbd_tls_root;
+mod networks;
 mod nics;
 mod outage;
 mod own_dhcp;

@@ -43,6 +43,7 @@ pages!(
     "how-to/boot-menus",
     "how-to/nbd-or-aoe",
     "how-to/another-dhcp-server",
+    "how-to/several-networks",
     "how-to/large-packets",
     "how-to/vlan",
     "how-to/foreign-roots",

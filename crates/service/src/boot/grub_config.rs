@@ -64,7 +64,7 @@ impl Service {
         ask: &LoaderAsk,
         fetch: Fetch,
     ) -> LoaderConfig {
-        let Some(network) = &self.options().network else {
+        let Some(network) = self.options().network_at(address) else {
             let why = "this boot server has no boot network: set [network] in bootlace.toml";
             return LoaderConfig {
                 text: format!("echo 'Bootlace: {why}'\nsleep 10\n"),
@@ -127,7 +127,7 @@ impl Service {
             "this PC says that its network card is {says}, but {is_not} at its address {address}"
         );
         tracing::warn!(%address, mac = %says, why, "refused");
-        match &self.options().network {
+        match self.options().network_at(address) {
             Some(network) => grub_cfg(&Plan::Wait(Waiting::NotReady(why)), network, fetch),
             None => String::new(),
         }

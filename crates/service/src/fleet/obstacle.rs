@@ -17,9 +17,11 @@ impl Service {
     /// What keeps the machine from starting, as far as the boot server knows it without asking others. `version` is the
     /// one that it would boot.
     fn obstacle(&self, site: &Site, machine: &Machine, version: Option<u32>) -> Option<String> {
-        let network = self.options().network.as_ref()?;
-        let nic = (machine.mac, Ipv4Addr::UNSPECIFIED);
-        if let Err(why) = plan(site, network, nic, 0, None) {
+        let view = self.view();
+        let lease = machine.macs().find_map(|mac| view.lease(mac));
+        let address = lease.map_or(Ipv4Addr::UNSPECIFIED, |lease| lease.address);
+        let network = self.options().network_at(address)?;
+        if let Err(why) = plan(site, network, (machine.mac, address), 0, None) {
             return Some(why.to_string());
         }
         let (image, version) = (machine.image.as_ref()?, version?);

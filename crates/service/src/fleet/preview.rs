@@ -23,8 +23,9 @@ impl Service {
     /// There is no such machine.
     pub async fn preview(&self, name: &MachineName) -> Result<Option<Preview>, Error> {
         let view = self.machine(name)?;
-        let Some(network) = &self.options().network else { return Ok(None) };
-        let address = view.address.unwrap_or(network.server);
+        let Some(first) = &self.options().network else { return Ok(None) };
+        let address = view.address.unwrap_or(first.server);
+        let network = self.options().network_at(address).unwrap_or(first);
         // By the NIC that it booted from last, whose address that is.
         let mac = view.boot.map_or(view.machine.mac, |boot| boot.mac);
         Ok(Some(Preview {

@@ -41,7 +41,9 @@ fn options(root: &Path) -> Options {
     let server = Ipv4Addr::new(10, 77, 0, 1);
     let network = Network {
         server,
+        subnet: Ipv4Addr::new(10, 77, 0, 0),
         prefix: 24,
+        is_relayed: false,
         router: None,
         dns: vec![],
         domain: None,
