@@ -111,7 +111,7 @@ async fn hear(
                 }
                 continue;
             }
-            received = socket.receive() => received,
+            received = socket.receive(service.traffic()) => received,
         };
         let (request, is_unicast) = match received {
             Ok(received) => received,

@@ -8,7 +8,7 @@ use crate::net::link::{Link, LinkTrouble};
 use crate::net::neighbours::Neighbours;
 use dhcp::{Proxy, ProxyConfig, ProxyDecision, Request};
 use model::{FindingKind, Subject};
-use service::{Link as Reached, Service, Sighting};
+use service::{Link as Reached, Service, Sighting, Traffic};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -48,10 +48,10 @@ impl ProxySockets {
     }
 
     /// The next request; with where it came from, if that is where the answer goes.
-    async fn receive(&self) -> io::Result<(Request, Option<SocketAddr>)> {
+    async fn receive(&self, traffic: &Traffic) -> io::Result<(Request, Option<SocketAddr>)> {
         tokio::select! {
-            request = self.offers.receive() => request.map(|(request, _)| (request, None)),
-            request = self.boot_server.receive() => request.map(|(request, peer)| (request, Some(peer))),
+            request = self.offers.receive(traffic) => request.map(|(request, _)| (request, None)),
+            request = self.boot_server.receive(traffic) => request.map(|(request, peer)| (request, Some(peer))),
         }
     }
 }
@@ -91,7 +91,7 @@ pub(crate) async fn serve_proxy(
                 tell_silent(&mut offers, &service);
                 continue;
             }
-            received = sockets.receive(), if notes.len() < NOTES_MAX => received,
+            received = sockets.receive(service.traffic()), if notes.len() < NOTES_MAX => received,
         };
         let (mut request, peer) = match received {
             Ok(received) => received,

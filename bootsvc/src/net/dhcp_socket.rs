@@ -6,6 +6,7 @@ use dhcp::{CLIENT_PORT, Destination, PROXY_PORT, Reply, Request, SERVER_PORT};
 use nix::cmsg_space;
 use nix::libc::in_pktinfo;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+use service::Traffic;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -62,12 +63,12 @@ impl DhcpSocket {
         Ok(Self { socket, frames })
     }
 
-    /// The next request, and whether it was sent to an address of ours instead of to everybody; what is none is passed over.
+    /// The next request, and whether it was sent to an address of ours instead of to everybody; what is none is counted and passed over.
     ///
     /// # Errors
     /// The interface is down or gone.
-    pub async fn receive(&self) -> io::Result<(Request, bool)> {
-        receive(&self.socket).await.map(|(request, from)| (request, from.is_unicast))
+    pub async fn receive(&self, traffic: &Traffic) -> io::Result<(Request, bool)> {
+        receive(&self.socket, traffic).await.map(|(request, from)| (request, from.is_unicast))
     }
 
     /// Sends a reply to where it goes.
@@ -96,12 +97,12 @@ impl BootServerSocket {
         bind(interface, PROXY_PORT).map(|socket| Self { socket })
     }
 
-    /// The next request, and from where it came; what is none is passed over.
+    /// The next request, and from where it came; what is none is counted and passed over.
     ///
     /// # Errors
     /// The interface is down or gone.
-    pub async fn receive(&self) -> io::Result<(Request, SocketAddr)> {
-        receive(&self.socket).await.map(|(request, from)| (request, from.peer.into()))
+    pub async fn receive(&self, traffic: &Traffic) -> io::Result<(Request, SocketAddr)> {
+        receive(&self.socket, traffic).await.map(|(request, from)| (request, from.peer.into()))
     }
 
     /// Sends a reply back to where its request came from: some firmware asks from a client's port, and some from this one.
@@ -141,7 +142,7 @@ struct From {
     is_unicast: bool,
 }
 
-async fn receive(socket: &UdpSocket) -> io::Result<(Request, From)> {
+async fn receive(socket: &UdpSocket, traffic: &Traffic) -> io::Result<(Request, From)> {
     let mut buffer = [0; REQUEST_MAX];
     loop {
         let received =
@@ -149,7 +150,10 @@ async fn receive(socket: &UdpSocket) -> io::Result<(Request, From)> {
         let Some((length, from)) = received else { continue };
         match Request::parse(&buffer[..length]) {
             Ok(request) => return Ok((request, from)),
-            Err(error) => tracing::debug!(peer = %from.peer, %error, "not a DHCP request"),
+            Err(error) => {
+                traffic.refused("dhcp", "malformed");
+                tracing::debug!(peer = %from.peer, %error, "not a DHCP request");
+            }
         }
     }
 }

@@ -152,16 +152,20 @@ fn firmware(options: &Options) -> Option<Firmware> {
     if !is_http && !class.starts_with(PXE_CLASS) {
         return None;
     }
-    // It is a list; the first that we have a loader for counts. How it is fetched, the class says.
-    let kinds =
-        options.bytes(OPT_CLIENT_ARCHITECTURE)?.chunks_exact(2).map(
-            |pair| match Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])) {
-                kind if kind.is_uefi_x64() && is_http => Firmware::UefiX64Http,
-                kind if kind.is_uefi_x64() => Firmware::UefiX64,
-                Firmware::Bios if is_http => Firmware::Other(BIOS_HTTP),
-                kind => kind,
-            },
-        );
+    // It is a list; the first that we have a loader for counts. How it is fetched, the class says. PXE before 2.1 says nothing, and
+    // is a BIOS.
+    let kinds = match options.bytes(OPT_CLIENT_ARCHITECTURE) {
+        None if !is_http => return Some(Firmware::Bios),
+        told => told?,
+    };
+    let kinds = kinds.chunks_exact(2).map(|pair| {
+        match Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])) {
+            kind if kind.is_uefi_x64() && is_http => Firmware::UefiX64Http,
+            kind if kind.is_uefi_x64() => Firmware::UefiX64,
+            Firmware::Bios if is_http => Firmware::Other(BIOS_HTTP),
+            kind => kind,
+        }
+    });
     kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())
 }
 
