@@ -277,7 +277,7 @@ pub(crate) struct BootSettings {
     /// somebody at the PC presses Esc; with `nothing` they get no loader.
     ///
     /// - Value: `wait`, `local-disk` or `nothing`
-    /// - Default: `strangers = "wait"`, and where another server gives the addresses (`mode`) `strangers = "local-disk"`
+    /// - Default: `wait`, and where another server gives the addresses (`mode`), `local-disk`
     /// - Example: `strangers = "nothing"`
     pub(crate) strangers: Option<Strangers>,
     /// What opens the locked lines of [menus](how-to/boot-menus.md). The user's name is `admin`. PCs get this text without a

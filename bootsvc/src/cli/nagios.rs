@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(
             lines[0],
             "28 of 30 machines are up, The disk / is full | failed=2;;;0;30 stuck=0;;;0;30 waiting=0;;;0;30 \
-             loading=0;;;0;30 starting=0;;;0;30 up=28;;;0;30 off=0;;;0;30 free=5B;;;0;9 addresses=31;;;0;100"
+             loading=0;;;0;30 starting=0;;;0;30 up=28;;;0;30 local=0;;;0;30 off=0;;;0;30 free=5B;;;0;9 addresses=31;;;0;100"
         );
         assert_eq!(lines[1], "- alarm: lab-07: The disk / is full.");
         assert_eq!(text.matches('|').count(), 1);

@@ -41,6 +41,8 @@ const RULES: &[(&str, Rule)] = &[
     ("boot.reboot_after_failure_seconds", Rule::Show),
     ("boot.ram", Rule::Show),
     ("boot.rescue_busybox", Rule::File { is_secret: false }),
+    ("boot.strangers", Rule::Show),
+    ("boot.menu_password", Rule::Hide),
     ("boot.secure_boot", Rule::Show),
     ("boot.secure_boot_of", Rule::Show),
     ("boot.signed_loader", Rule::File { is_secret: false }),

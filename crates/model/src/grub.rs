@@ -9,7 +9,6 @@ mod local_disk;
 mod menu;
 
 pub use ask::{LoaderAsk, LoaderClaim};
-pub use menu::ShownMenu;
 
 use crate::{ASK_AGAIN, Network, Plan};
 use alloc::string::String;

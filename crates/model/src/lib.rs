@@ -43,7 +43,7 @@ pub use export::{
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{
     ENTRY_PATH, Fetch, LoaderAsk, LoaderClaim, MACHINE_PATH, MEMORY_TEST_FOLDER, SIGNED_ENTRY_PATH,
-    ShownMenu, entry_cfg, grub_cfg,
+    entry_cfg, grub_cfg,
 };
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
@@ -57,7 +57,7 @@ pub use loader::{
     choose_loader, last_loader_file, loader_detail,
 };
 pub use machine::{Machine, ShelfSlot};
-pub use menu::{BadMenu, BootChoice, Menu, MenuItem, Strangers};
+pub use menu::{BadMenu, BootChoice, MEMORY_TEST, Menu, MenuItem, OWN_DISK, ShownMenu, Strangers};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};
 pub use note::{NOTE_MAX, does_something, is_note, one_line};
 pub use people::{Right, Role};

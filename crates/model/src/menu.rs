@@ -219,6 +219,21 @@ impl FromStr for Menu {
     }
 }
 
+/// A machine's menu with what its lines are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownMenu {
+    /// The menu.
+    pub menu: Menu,
+    /// What the machine's own image is called, such as `debian-12`.
+    pub image: String,
+}
+
+/// What stands in the time line of a boot that goes on to a disk of the PC, in place of an image.
+pub const OWN_DISK: &str = "its own disk";
+
+/// The same of one that tests its memory.
+pub const MEMORY_TEST: &str = "memory test";
+
 macro_rules! as_text {
     ($($kind:ty),*) => {$(
         impl serde::Serialize for $kind {

@@ -1,18 +1,9 @@
 //! A machine's menu, as GRUB shows it.
 
 use super::{AsksBy, LoaderAsk, quote};
-use crate::{BootChoice, Menu, Network};
+use crate::{BootChoice, Network, ShownMenu};
 use alloc::string::String;
 use core::fmt::Write as _;
-
-/// A machine's menu with what its lines are called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownMenu {
-    /// The menu.
-    pub menu: Menu,
-    /// What the machine's own image is called, such as `debian-12`.
-    pub image: String,
-}
 
 /// Who may choose locked lines, and open GRUB's command line.
 const USER: &str = "admin";

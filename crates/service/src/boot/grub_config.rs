@@ -9,17 +9,11 @@ use crate::storage_client;
 use crate::store::{LastBoot, View};
 use model::{
     BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
-    Machine, MachineName, MenuItem, Network, Plan, RootKind, ShownMenu, Site, Stage, Strangers,
-    Waiting, WriteMode, grub_cfg, plan,
+    MEMORY_TEST, Machine, MachineName, MenuItem, Network, OWN_DISK, Plan, RootKind, ShownMenu,
+    Site, Stage, Strangers, Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
-
-/// What stands in the time line of a boot that goes on to a disk of the PC.
-pub(crate) const OWN_DISK: &str = "its own disk";
-
-/// The same of one that tests its memory.
-pub(crate) const MEMORY_TEST: &str = "memory test";
 
 /// The answer to a PC that asks for [`model::MACHINE_PATH`], or for its menu, or for what was chosen there.
 #[derive(Clone, Debug, PartialEq, Eq)]

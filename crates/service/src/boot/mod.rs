@@ -13,7 +13,6 @@ mod stages;
 mod words;
 
 pub use grub_config::LoaderConfig;
-pub(crate) use grub_config::{MEMORY_TEST, OWN_DISK};
 pub use host_segment::Link;
 pub use stages::NewStage;
 pub use words::{Belief, Heard};

@@ -1,10 +1,9 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
-use crate::boot::{MEMORY_TEST, OWN_DISK};
 use crate::live::Life;
 use model::{
-    Boot, ExportStatus, Loader, RootKind, SHIM_FILE, SIGNED_GRUB_FILE, Stage, StageEvent,
-    last_loader_file,
+    Boot, ExportStatus, Loader, MEMORY_TEST, OWN_DISK, RootKind, SHIM_FILE, SIGNED_GRUB_FILE,
+    Stage, StageEvent, last_loader_file,
 };
 use std::fmt;
 
@@ -20,6 +19,9 @@ const GIVEN_UP_MS: u64 = 3_600_000;
 
 /// One that vanished before its kernel spoke is not waited for as long: nothing shows that it stays on.
 const FIRMWARE_GIVEN_UP_MS: u64 = 600_000;
+
+/// What a loader was sent to of which nothing more is heard.
+const STARTED_ELSE: [&str; 2] = [OWN_DISK, MEMORY_TEST];
 
 /// So many boots in a row whose kernel said nothing are no accident.
 const WORDLESS_BOOTS: u32 = 2;
@@ -202,7 +204,7 @@ pub fn machine_state(
         Stage::Handover if lasts_ms > SYSTEM_START_MAX_MS && disk_closed => {
             state(StateWord::Off, "It has closed its disk: it is probably switched off.".to_owned())
         }
-        Stage::Config if boot.image.is_none() => state(
+        Stage::Config if boot.image.is_none() && STARTED_ELSE.contains(&last.detail.as_str()) => state(
             StateWord::Local,
             format!("It was sent to {} by its loader. Nothing is heard of it from then on.", match last.detail.as_str() {
                 MEMORY_TEST => "a memory test",

@@ -9,7 +9,7 @@ fn forged(n: u32) -> Mac {
 }
 
 #[tokio::test]
-async fn forged_macs_push_each_other_out_and_no_machine() {
+async fn forged_macs_push_no_machine_out_and_few_of_whom_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::open(options(folder.path())).unwrap();
     let name: MachineName = "lab-07".parse().unwrap();
@@ -40,9 +40,14 @@ async fn forged_macs_push_each_other_out_and_no_machine() {
         let boots = (0..N_FORGED).filter(|&n| service.boot_of(forged(n)).is_some()).count();
         (boots, service.discovered().len())
     };
-    assert_eq!(known(&service), (2048, 2048));
+    // A PC more may be noted each half second.
+    let check = |(boots, discovered): (usize, usize)| {
+        assert_eq!(boots, 2048);
+        assert!((512..1000).contains(&discovered), "{discovered}");
+    };
+    check(known(&service));
     // What readers see is what the tables hold.
-    assert_eq!(known(&Service::open(options(folder.path())).unwrap()), (2048, 2048));
+    check(known(&Service::open(options(folder.path())).unwrap()));
 }
 
 #[tokio::test]
