@@ -228,6 +228,7 @@ pub(crate) async fn serve(
         if let Some(firmware) = request.firmware {
             let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
             tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
+            request.gets_no_loader = choice.loader.is_none();
             request.loader = choice.loader.map(|loader| loader.file().to_owned());
         }
         match server.on_request(&request, arrival, service.lease_clock_unix()) {

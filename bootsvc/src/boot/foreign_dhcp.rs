@@ -114,6 +114,7 @@ pub(crate) async fn serve_proxy(
         if let Some(firmware) = request.firmware {
             let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
             tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
+            request.gets_no_loader = choice.loader.is_none();
             request.loader = choice.loader.map(|loader| loader.file().to_owned());
         }
         let mac = request.mac;
@@ -150,15 +151,15 @@ pub(crate) async fn serve_proxy(
                 if address.is_some() {
                     takes(&mut offers, &service, mac);
                 }
+                let address = address.map(|address| (address, peer.is_some()));
                 let (service, neighbours) = (service.clone(), neighbours.clone());
                 notes.spawn(async move { note(&service, &neighbours, request, address).await });
             }
             ProxyDecision::Takes(address) => {
                 takes(&mut offers, &service, mac);
+                let address = Some((address, !request.relay.is_unspecified()));
                 let (service, neighbours) = (service.clone(), neighbours.clone());
-                notes.spawn(
-                    async move { note(&service, &neighbours, request, Some(address)).await },
-                );
+                notes.spawn(async move { note(&service, &neighbours, request, address).await });
             }
             ProxyDecision::Silent(reason) => {
                 tracing::debug!(mac = %request.mac, %reason, "DHCP request not answered");
@@ -207,14 +208,14 @@ fn tell_silent(offers: &mut Offers, service: &Service) {
     }
 }
 
-/// A client asks for an address, or takes one. Of those that are neither firmware nor ours nothing is noted.
+/// A client asks for an address, or takes one, perhaps behind a router. Of those that are neither firmware nor ours nothing is noted.
 async fn note(
     service: &Service,
     neighbours: &Neighbours,
     request: Request,
-    address: Option<Ipv4Addr>,
+    taken: Option<(Ipv4Addr, bool)>,
 ) {
-    let mac = request.mac;
+    let (mac, address) = (request.mac, taken.map(|(address, _)| address));
     let is_machine = service.site().machine_by_mac(mac).is_some();
     let uuid = uuid_of(&request);
     let noted = async {
@@ -225,9 +226,9 @@ async fn note(
                 None => service.saw(sighting).await?,
             }
         }
-        match address {
-            Some(address) if is_machine && is_seen(service, neighbours, mac, address).await => {
-                service.has_address(mac, address).await
+        match taken.filter(|_| is_machine) {
+            Some(taken) if is_seen(service, neighbours, mac, taken).await => {
+                service.has_address(mac, taken.0).await
             }
             _ => Ok(()),
         }
@@ -237,16 +238,30 @@ async fn note(
     }
 }
 
-/// Whether the NIC answers at this address. Anybody can ask for an address in its name.
-async fn is_seen(service: &Service, neighbours: &Neighbours, mac: Mac, address: Ipv4Addr) -> bool {
+/// Whether the NIC answers at this address. Anybody can ask for an address in its name. Behind a router nobody is seen; but
+/// who was heard without one is not there.
+async fn is_seen(
+    service: &Service,
+    neighbours: &Neighbours,
+    mac: Mac,
+    (address, may_be_routed): (Ipv4Addr, bool),
+) -> bool {
     if service.owner_of(address) == Some(mac) {
         return true;
     }
+    let is_nobody_s = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast();
     for after_ms in LOOKS_AFTER_MS {
+        if is_nobody_s {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(after_ms)).await;
         match neighbours.link_to(address).await {
             Reached::Neighbour(other) if other != mac => {}
             Reached::Silent => {}
+            Reached::Routed if !may_be_routed => break,
             Reached::Neighbour(_) | Reached::Routed => return true,
         }
     }

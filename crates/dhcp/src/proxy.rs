@@ -127,6 +127,9 @@ impl Proxy {
     /// The firmware, and its loader as it must be named to it.
     fn loader(&self, request: &Request) -> Result<(Firmware, String), ProxySilence> {
         let firmware = request.firmware.ok_or(ProxySilence::NoFirmware)?;
+        if request.gets_no_loader {
+            return Err(ProxySilence::NoLoader(firmware));
+        }
         let usual = match firmware {
             Firmware::Bios => &self.config.bios_file,
             Firmware::UefiX64 | Firmware::UefiX64Http => &self.config.uefi_x64_file,

@@ -137,7 +137,7 @@ fn settings(config: &Config, request: &Request, options: &mut OptionWriter) {
 
 /// What firmware needs to fetch its loader; returns what stands in the field for the file's name.
 fn boot(config: &Config, request: &Request, options: &mut OptionWriter) -> Option<String> {
-    let firmware = request.firmware?;
+    let firmware = request.firmware.filter(|_| !request.gets_no_loader)?;
     let usual = match firmware {
         Firmware::Bios => &config.bios_file,
         Firmware::UefiX64 | Firmware::UefiX64Http => &config.uefi_x64_file,

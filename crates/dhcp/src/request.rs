@@ -37,6 +37,8 @@ pub struct Request {
     /// Loader that it gets, below 100 bytes. Nothing of the message: whoever has the request answered may set it; `None`: the
     /// configuration's for this firmware.
     pub loader: Option<String>,
+    /// It is told of none, not even of the usual one.
+    pub gets_no_loader: bool,
     /// It came by a router and no relay. Nothing of the message: whoever knows how it came says it.
     pub is_routed: bool,
     /// Whether it is iPXE, which waits for a proxy unless it is told not to.
@@ -95,6 +97,7 @@ impl Request {
             server: options.address(OPT_SERVER_ID).filter(is_set),
             firmware: firmware(&options),
             loader: None,
+            gets_no_loader: false,
             is_routed: false,
             is_ipxe: is_ipxe(&options),
             uuid: options.array(OPT_CLIENT_UUID),

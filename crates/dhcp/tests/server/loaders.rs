@@ -44,4 +44,9 @@ fn a_pc_gets_the_loader_that_was_chosen_for_it() {
     let Decision::Reply(offer) = server.on_request(&request, NOW) else { panic!("no offer") };
     assert_eq!(option(&offer, OPT_BOOT_FILE).as_deref(), Some(&b"shimx64.efi\0"[..]));
     assert_eq!(option(&offer, OPT_VENDOR_CLASS), None);
+    // That is another thing than that nobody has chosen.
+    (request.loader, request.gets_no_loader) = (None, true);
+    let Decision::Reply(offer) = server.on_request(&request, NOW) else { panic!("no offer") };
+    assert_eq!(option(&offer, OPT_BOOT_FILE), None);
+    assert_eq!(offer.bytes[108..236], [0; 128]);
 }

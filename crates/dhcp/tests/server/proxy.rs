@@ -100,6 +100,20 @@ fn who_is_no_firmware_is_the_other_server_s() {
 }
 
 #[test]
+fn who_gets_no_loader_is_told_of_none() {
+    for kind in [Discover, RequestKind::Request] {
+        let mut asks = request(&message(kind, 1).bios());
+        asks.gets_no_loader = true;
+        asks.client = Ipv4Addr::new(10, 0, 0, 7);
+        let told = match kind {
+            Discover => proxy().on_request(&asks),
+            _ => proxy().on_boot_request(&asks),
+        };
+        assert!(matches!(told, ProxyDecision::Silent(_)), "{told:?}");
+    }
+}
+
+#[test]
 fn a_relay_gets_the_offer_to_pass_on() {
     let mut discover = message(Discover, 1).bios().with(OPT_RELAY_INFORMATION, &[1, 1, 7]);
     discover.relay = Ipv4Addr::new(10, 99, 0, 1);

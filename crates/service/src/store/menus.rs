@@ -2,7 +2,7 @@
 
 use super::row::parse;
 use super::transaction::{Part, Transaction};
-use model::{BootChoice, BootId, Machine, MachineName, Menu, Origin};
+use model::{Boot, BootChoice, BootId, Machine, MachineName, Menu, Origin, Stage};
 use rusqlite::{OptionalExtension as _, params};
 use wire::Mac;
 
@@ -47,7 +47,11 @@ impl Transaction<'_> {
         mac: Mac,
         machine: &MachineName,
     ) -> rusqlite::Result<Option<BootChoice>> {
-        let Some(boot) = self.last_boot_from(mac)? else { return Ok(None) };
+        let last = self.last_boot_from(mac)?;
+        // Any user of a PC that has chosen already could ask again, and the choice would be gone before it restarts.
+        let has_not_chosen =
+            |boot: &Boot| boot.stages.iter().all(|event| event.stage < Stage::Config);
+        let Some(boot) = last.filter(has_not_chosen) else { return Ok(None) };
         let choice: Option<BootChoice> = self
             .sql()
             .query_row(

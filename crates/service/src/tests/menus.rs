@@ -90,7 +90,10 @@ async fn what_is_to_start_once_starts_once() {
     start(&service).await;
     assert!(ask(&service, &MACHINE).await.text.contains("/boot/debian-12/1/vmlinuz"));
 
+    // Who has chosen already can't use up what the next start is to be.
     service.set_machine(name.clone(), next(Some("local-disk"))).await.unwrap();
+    assert!(ask(&service, &MACHINE).await.text.contains("/boot/debian-12/1/vmlinuz"));
+    assert!(service.site().machine(&name).unwrap().next_boot.is_some());
     service.set_machine(name.clone(), next(None)).await.unwrap();
     start(&service).await;
     assert!(ask(&service, &MACHINE).await.text.contains("/boot/debian-12/1/vmlinuz"));
