@@ -179,10 +179,14 @@ impl Networks {
         self.expect();
     }
 
-    /// The network that a client is in: a relay names it, or else the interface (RFC 2131 §4.3.1).
+    /// The network that a client is in: a relay names it, or else the interface (RFC 2131 §4.3.1). Who is on another interface is not
+    /// in a network of our own one, whatever is said: its clients are heard there.
     fn network_of(&self, request: &Request, arrival: Arrival) -> Result<usize, Reason> {
+        let is_near =
+            |place: Place| [Place::Relayed, Place::Link(arrival.interface)].contains(&place);
         let holds = |address: Ipv4Addr| {
-            self.networks.iter().position(|(_, server)| server.config().is_local(address))
+            let mut all = self.networks.iter();
+            all.position(|(place, server)| server.config().is_local(address) && is_near(*place))
         };
         if !request.relay.is_unspecified() {
             // A relay may speak from an address that is in none of its clients' networks (RFC 3527, RFC 3011).

@@ -128,6 +128,25 @@ fn a_relay_s_address_says_which_network() {
     assert_eq!(silence(&mut networks, &foreign, TO_US), Reason::ForeignRelay(ELSEWHERE));
 }
 
+/// Else one host of a network uses up the addresses of all others, and moves their machines.
+#[test]
+fn nobody_speaks_for_the_clients_of_another_interface() {
+    let mut networks = networks(vec![]);
+    let relay = second(200);
+    let forged = relayed(relay, PORT, message(Discover, 1).bios());
+    for arrival in [HERE, TO_US] {
+        assert_eq!(silence(&mut networks, &forged, arrival), Reason::ForeignRelay(relay));
+    }
+    let named = relayed(RELAY, &link(RELAY_LINK_SELECTION, second(0)), message(Discover, 1));
+    assert!(matches!(silence(&mut networks, &named, TO_US), Reason::ForeignLink(..)));
+    let mut renews = message(RequestKind::Request, 1);
+    renews.client = second(101);
+    let told = decide(&mut networks, &renews, TO_US, NOW);
+    assert!(!matches!(&told, Decision::Reply(reply) if reply.lease.is_some()), "{told:?}");
+    // A relay on that interface may be one.
+    let Decision::Reply(_) = decide(&mut networks, &forged, SECOND, NOW) else { panic!() };
+}
+
 /// RFC 3527, and RFC 3011.
 #[test]
 fn a_relay_with_an_address_elsewhere_names_the_network() {
