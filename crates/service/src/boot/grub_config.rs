@@ -9,8 +9,8 @@ use crate::storage_client;
 use crate::store::{LastBoot, View};
 use model::{
     BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
-    MEMORY_TEST, Machine, MachineName, MenuItem, Network, OWN_DISK, Plan, RootKind, ShownMenu,
-    Site, Stage, Strangers, Waiting, WriteMode, grub_cfg, plan,
+    MEMORY_TEST, Machine, MachineName, Network, OWN_DISK, Plan, RootKind, ShownMenu, Site, Stage,
+    Strangers, Waiting, WriteMode, grub_cfg, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -146,8 +146,7 @@ impl Service {
         };
         let choice = match ask {
             LoaderAsk::Chosen(choice) => {
-                let offers = |item: &MenuItem| item.choice == *choice;
-                if !machine.menu.items().iter().any(offers) {
+                if !machine.menu.offers(choice) {
                     return Err(Waiting::NotReady(format!(
                         "{choice} is not in the menu of {} any more: switch this PC off and on",
                         machine.name
