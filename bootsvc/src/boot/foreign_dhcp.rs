@@ -26,8 +26,14 @@ const NOTES_MAX: usize = 256;
 /// How often it is looked who has asked for nothing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A PC uses its address at once: when it is looked at after a request for it, in milliseconds.
-const LOOKS_AFTER_MS: [u64; 5] = [50, 100, 200, 400, 800];
+/// Addresses that are looked for at once. What is beyond is noted when its loader asks us.
+const SEARCHES_MAX: usize = 64;
+
+/// For how long a PC is looked for at the address that it asked for, which it uses at once.
+const SEARCH_TIME: Duration = Duration::from_secs(3);
+
+/// Until it is looked again whether the address is still somebody else's.
+const SEARCH_PAUSE: Duration = Duration::from_millis(200);
 
 /// The proxy's sockets.
 pub(crate) struct ProxySockets {
@@ -69,6 +75,8 @@ pub(crate) async fn serve_proxy(
         uefi_x64_file: UEFI_X64_FILE.into(),
     });
     let mut notes = JoinSet::new();
+    // Apart from them: anybody can have us look for what is not there.
+    let mut searches = JoinSet::new();
     let mut offers = Offers::default();
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     let mut is_deaf = false;
@@ -87,6 +95,7 @@ pub(crate) async fn serve_proxy(
                 continue;
             }
             Some(_) = notes.join_next() => continue,
+            Some(_) = searches.join_next() => continue,
             _ = look.tick() => {
                 tell_silent(&mut offers, &service);
                 continue;
@@ -122,7 +131,8 @@ pub(crate) async fn serve_proxy(
             Some(_) => proxy.on_boot_request(&request),
             None => proxy.on_request(&request),
         };
-        match decision {
+        // The address that it takes, and whether it may be behind a router.
+        let taken = match decision {
             ProxyDecision::Reply(reply) => {
                 let sent = match peer {
                     Some(peer) => sockets.boot_server.send(&reply, peer).await,
@@ -136,7 +146,7 @@ pub(crate) async fn serve_proxy(
                         tracing::warn!(mac = %request.mac, %error, "a proxyDHCP reply could not be sent");
                     }
                 }
-                let address = match peer {
+                match peer {
                     None => {
                         offers.offered(mac, service.now().moment);
                         None
@@ -146,26 +156,25 @@ pub(crate) async fn serve_proxy(
                         service.traffic().refused("dhcp", "not-its-address");
                         continue;
                     }
-                    Some(_) => Some(request.client),
-                };
-                if address.is_some() {
-                    takes(&mut offers, &service, mac);
+                    Some(_) => Some((request.client, true)),
                 }
-                let address = address.map(|address| (address, peer.is_some()));
-                let (service, neighbours) = (service.clone(), neighbours.clone());
-                notes.spawn(async move { note(&service, &neighbours, request, address).await });
             }
-            ProxyDecision::Takes(address) => {
-                takes(&mut offers, &service, mac);
-                let address = Some((address, !request.relay.is_unspecified()));
-                let (service, neighbours) = (service.clone(), neighbours.clone());
-                notes.spawn(async move { note(&service, &neighbours, request, address).await });
-            }
+            ProxyDecision::Takes(address) => Some((address, !request.relay.is_unspecified())),
             ProxyDecision::Silent(reason) => {
                 tracing::debug!(mac = %request.mac, %reason, "DHCP request not answered");
                 service.traffic().refused("dhcp", reason.word());
+                continue;
+            }
+        };
+        if let Some(taken) = taken {
+            takes(&mut offers, &service, mac);
+            if service.site().machine_by_mac(mac).is_some() && searches.len() < SEARCHES_MAX {
+                let (service, neighbours) = (service.clone(), neighbours.clone());
+                searches.spawn(async move { search(&service, &neighbours, mac, taken).await });
             }
         }
+        let (service, address) = (service.clone(), taken.map(|(address, _)| address));
+        notes.spawn(async move { note(&service, request, address).await });
     }
 }
 
@@ -208,64 +217,63 @@ fn tell_silent(offers: &mut Offers, service: &Service) {
     }
 }
 
-/// A client asks for an address, or takes one, perhaps behind a router. Of those that are neither firmware nor ours nothing is noted.
-async fn note(
-    service: &Service,
-    neighbours: &Neighbours,
-    request: Request,
-    taken: Option<(Ipv4Addr, bool)>,
-) {
-    let (mac, address) = (request.mac, taken.map(|(address, _)| address));
-    let is_machine = service.site().machine_by_mac(mac).is_some();
-    let uuid = uuid_of(&request);
-    let noted = async {
-        if let Some(firmware) = request.firmware {
-            let sighting = Sighting { mac, firmware, address, uuid, host_name: request.host_name };
-            match address {
-                Some(address) => service.firmware_has_address(sighting, address).await?,
-                None => service.saw(sighting).await?,
-            }
-        }
-        match taken.filter(|_| is_machine) {
-            Some(taken) if is_seen(service, neighbours, mac, taken).await => {
-                service.has_address(mac, taken.0).await
-            }
-            _ => Ok(()),
-        }
+/// A client asks for an address, or takes one. Of those that are not firmware nothing is noted.
+async fn note(service: &Service, request: Request, address: Option<Ipv4Addr>) {
+    let Some(firmware) = request.firmware else { return };
+    let (mac, uuid) = (request.mac, uuid_of(&request));
+    let sighting = Sighting { mac, firmware, address, uuid, host_name: request.host_name };
+    let noted = match address {
+        Some(address) => service.firmware_has_address(sighting, address).await,
+        None => service.saw(sighting).await,
     };
-    if let Err(error) = noted.await {
-        tracing::warn!(%mac, error = error.chain(), "that a PC takes an address could not be noted");
-    }
+    warn(mac, noted);
 }
 
-/// Whether the NIC answers at this address. Anybody can ask for an address in its name. Behind a router nobody is seen; but
-/// who was heard without one is not there.
-async fn is_seen(
+/// A machine asks for an address, or takes one: it has it where it is seen there. Anybody can ask in its name.
+async fn search(
     service: &Service,
     neighbours: &Neighbours,
     mac: Mac,
     (address, may_be_routed): (Ipv4Addr, bool),
-) -> bool {
-    if service.owner_of(address) == Some(mac) {
-        return true;
+) {
+    let is_seen = service.owner_of(address) == Some(mac)
+        || tokio::time::timeout(SEARCH_TIME, is_at(neighbours, mac, (address, may_be_routed)))
+            .await
+            .unwrap_or(false);
+    if is_seen {
+        warn(mac, service.has_address(mac, address).await);
+    } else {
+        tracing::info!(%mac, %address, "it asked for this address, where it was not seen");
+        service.traffic().refused("dhcp", "not-its-address");
     }
-    let is_nobody_s = address.is_unspecified()
+}
+
+/// Whether the NIC answers at this address; waits until it does. Behind a router nobody is seen; but who was heard without one
+/// is not there.
+async fn is_at(
+    neighbours: &Neighbours,
+    mac: Mac,
+    (address, may_be_routed): (Ipv4Addr, bool),
+) -> bool {
+    if address.is_unspecified()
         || address.is_loopback()
         || address.is_multicast()
-        || address.is_broadcast();
-    for after_ms in LOOKS_AFTER_MS {
-        if is_nobody_s {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        || address.is_broadcast()
+    {
+        return false;
+    }
+    loop {
         match neighbours.link_to(address).await {
-            Reached::Neighbour(other) if other != mac => {}
-            Reached::Silent => {}
-            Reached::Routed if !may_be_routed => break,
-            Reached::Neighbour(_) | Reached::Routed => return true,
+            Reached::Neighbour(other) if other == mac => return true,
+            Reached::Routed => return may_be_routed,
+            // Whoever had it before may still be known.
+            Reached::Neighbour(_) | Reached::Silent => tokio::time::sleep(SEARCH_PAUSE).await,
         }
     }
-    tracing::info!(%mac, %address, "it asked for this address, where it was not seen");
-    service.traffic().refused("dhcp", "not-its-address");
-    false
+}
+
+fn warn(mac: Mac, noted: Result<(), service::Error>) {
+    if let Err(error) = noted {
+        tracing::warn!(%mac, error = error.chain(), "that a PC takes an address could not be noted");
+    }
 }
