@@ -148,7 +148,7 @@ impl Service {
             LoaderAsk::Chosen(choice) => {
                 if !machine.menu.offers(choice) {
                     return Err(Waiting::NotReady(format!(
-                        "{choice} is not in the menu of {} any more: switch this PC off and on",
+                        "{choice} is not in the menu of {}: switch this PC off and on",
                         machine.name
                     )));
                 }
@@ -195,7 +195,10 @@ impl Service {
         if let Some(choice) = last.and_then(|last| last.choice.as_ref()) {
             return Ok(Some(choice.clone()));
         }
-        if machine.next_boot.is_none() {
+        // Who has chosen already asks again and again, and what is ordered is for the boot after this one.
+        let has_chosen =
+            |last: &LastBoot| last.boot.stages.iter().any(|event| event.stage >= Stage::Config);
+        if machine.next_boot.is_none() || last.is_none_or(has_chosen) {
             return Ok(None);
         }
         let name = machine.name.clone();
