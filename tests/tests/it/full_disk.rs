@@ -4,6 +4,7 @@ use crate::boot::can_boot;
 use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
 use lab::{Client, Lan, Need, Preboot, Recipe, Site, SmallDisk, require};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn wait_until(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
@@ -42,6 +43,10 @@ fn a_full_disk_keeps_no_address_from_a_pc_and_no_server_from_starting() {
         let servers = site.serve()?;
         let client = site.lan().add_client("client", "52:54:00:00:00:01")?;
         let reserve = state.join("state.reserve");
+        let lies_there = || -> Result<String> {
+            let listed = Command::new("ls").arg("-lRs").arg(&state).output()?;
+            Ok(String::from_utf8_lossy(&listed.stdout).into_owned())
+        };
         wait_until("a reserve", || Ok(reserve.exists()))?;
         let is_found = || -> Result<bool> {
             let told = site.browser().json("/api/v1/findings")?;
@@ -61,11 +66,17 @@ fn a_full_disk_keeps_no_address_from_a_pc_and_no_server_from_starting() {
 
         // What was the log of the database is others' room now.
         disk.fill()?;
+        let before = lies_there()?;
         let servers = site.serve()?;
         for (number, address) in (1..=6).zip(&addresses) {
             ensure!(address_of(&client, number)? == *address, "PC {number} had {address}");
         }
-        ensure!(!reserve.exists(), "it started without any room?");
+        ensure!(
+            !reserve.exists(),
+            "it started without any room?\n{before}\n{}\n{}",
+            lies_there()?,
+            servers.log()
+        );
         wait_until("a finding", is_found)?;
 
         std::fs::remove_file(disk.filler())?;
