@@ -16,12 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What came of knocking.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Knocked {
     /// Who was answered.
     pub n_answered: u32,
     /// Who was refused, or sent away without an answer; who speaks first is so if that happens twice.
     pub n_refused: u32,
+    /// What the first of these met, and how long it waited for that.
+    pub first_refused: Option<(String, Duration)>,
     /// The longest that anybody waited for the answer.
     pub longest: Duration,
 }
@@ -56,7 +58,11 @@ impl Knocker {
                             knocked.n_answered += 1;
                             knocked.longest = knocked.longest.max(began.elapsed());
                         }
-                        Err(_) => knocked.n_refused += 1,
+                        Err(error) => {
+                            knocked.n_refused += 1;
+                            let met = || (error.to_string(), began.elapsed());
+                            knocked.first_refused.get_or_insert_with(met);
+                        }
                     }
                     std::thread::sleep(PAUSE);
                 }

@@ -4,6 +4,7 @@
 //! PCs and servers are killed by their process id, then the namespace is removed. Should this
 //! process be killed itself, the kernel ends its children, and the next run removes the namespace.
 
+mod by_hand;
 mod command;
 mod console;
 mod container;

@@ -75,12 +75,12 @@ async fn findings(service: Viewer) -> Json<Findings> {
 }
 
 async fn machines(service: Viewer) -> Json<Vec<MachineView>> {
-    Json(service.machines())
+    Json(service.machines().await)
 }
 
 async fn machine(service: Viewer, name: NamePath) -> Answer<Json<MachineView>> {
     let Path(name) = name?;
-    Ok(Json(service.machine(&name)?))
+    Ok(Json(service.machine(&name).await?))
 }
 
 /// Adds a machine, or makes an existing one so: what the body leaves out is inherited, or gets its default.

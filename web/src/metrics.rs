@@ -121,7 +121,7 @@ const FIGURES: [Figure; 12] = [
 /// Answers a Prometheus server.
 pub(crate) async fn show(service: Viewer) -> Response {
     let status = service.status().await;
-    let machines = service.machines();
+    let machines = service.machines().await;
     let disks: Vec<(&str, &ExportStatus)> = machines.iter().filter_map(disk).collect();
     let stages = service.stage_times();
     let n_reached = |wanted| {

@@ -230,6 +230,8 @@ struct SetupPage<'a> {
     view: &'a View,
     /// Where the pages are, if this browser reaches them.
     url: Option<String>,
+    /// Whether this is the last page.
+    is_over: bool,
     refresh_seconds: u32,
     version: &'static str,
 }
@@ -282,7 +284,11 @@ async fn show<S: Setup>(
     if !is_let_in(&*setup, browser, &headers) {
         return DoorPage::shown(options.code, "");
     }
-    let view = setup.view().await;
+    page(&setup.view().await, browser, &headers, false)
+}
+
+/// `is_over`: nothing is served any more after this.
+fn page(view: &View, browser: Browser, headers: &HeaderMap, is_over: bool) -> Response {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let url = match &view.shown {
         Shown::Ended { pages, .. } => pages.url(host, Some(browser.address)),
@@ -292,7 +298,8 @@ async fn show<S: Setup>(
     let page = SetupPage {
         url,
         refresh_seconds: if is_working { REFRESH_SECONDS } else { 0 },
-        view: &view,
+        is_over,
+        view,
         version: env!("CARGO_PKG_VERSION"),
     };
     render(StatusCode::OK, &page)
@@ -323,6 +330,14 @@ async fn answer<S: Setup>(
         }
         Sent::Answer(_) if !is_let_in(&*setup, browser, &headers) => {
             return DoorPage::shown(String::new(), "");
+        }
+        // Who is sent on would find nobody there.
+        Sent::Answer(Answer::Finish) => {
+            let view = setup.view().await;
+            setup.answer(Answer::Finish).await;
+            if matches!(view.shown, Shown::Ended { .. }) {
+                return page(&view, browser, &headers, true);
+            }
         }
         Sent::Answer(answer) => setup.answer(answer).await,
     }

@@ -149,7 +149,7 @@ async fn hear(
     }
 }
 
-/// How often it is looked which machines run: their addresses are theirs whatever is said in their name.
+/// How often, at most, it is looked which machines run: their addresses are theirs whatever is said in their name.
 const IN_USE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Answers requests that `ears` hear until `stop`, but for those of our own NICs, and prolongs the leases of machines that are `alive`.
@@ -173,8 +173,7 @@ pub(crate) async fn serve(
     let reserved = reserved.map(|(mac, address)| (*mac, *address)).collect();
     let mut in_vain = InVain::new(!is_alone, reserved);
     let mut server = Networks::new(configs, service.leases());
-    let mut in_use = tokio::time::interval(IN_USE_INTERVAL);
-    in_use.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut in_use_known: Option<Instant> = None;
     match service.declined(dhcp::DECLINED_SECONDS).await {
         Ok(declined) => declined.into_iter().for_each(|(it, until)| server.rest(it, until)),
         Err(error) => tracing::error!(
@@ -197,10 +196,6 @@ pub(crate) async fn serve(
     loop {
         let heard = tokio::select! {
             () = stop.cancelled() => return,
-            _ = in_use.tick() => {
-                server.protect(&service.machines_in_use());
-                continue;
-            }
             Some(stored) = answers.join_next() => {
                 if let Ok(Some(lease)) = stored {
                     server.on_stored(&lease);
@@ -225,6 +220,10 @@ pub(crate) async fn serve(
         // Whoever hears ends by a panic only.
         let Some(Heard { mut request, arrival, socket }) = heard else { return };
         know(&mut server, &mut site, &service);
+        if in_use_known.is_none_or(|known| known.elapsed() >= IN_USE_INTERVAL) {
+            server.protect(&service.machines_in_use());
+            in_use_known = Some(Instant::now());
+        }
         if let Some(firmware) = request.firmware {
             let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
             tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// come up.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long a server may take to start.
+const START_MAX: Duration = Duration::from_secs(60);
+
 /// Longest answer; Ethernet carries no longer one in one piece.
 const DATAGRAM_BYTES: usize = 1500;
 
@@ -106,6 +109,33 @@ impl Room {
         });
         self.answers(MessageType::Ack, &questions.collect::<Vec<_>>())?;
         Ok(begin.elapsed())
+    }
+
+    /// The first PC's firmware asks for an offer, and again after each `pause`, of a server that may not be there yet. Returns
+    /// when it has one.
+    ///
+    /// # Errors
+    /// There is none in a minute.
+    pub fn first_answer(&self, pause: Duration) -> Result<Instant, RoomError> {
+        self.socket.set_read_timeout(Some(pause))?;
+        let deadline = Instant::now() + START_MAX;
+        let question = message(self.macs[0], MessageType::Discover);
+        let mut buffer = [0; DATAGRAM_BYTES];
+        loop {
+            self.send(&question)?;
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => {
+                    let answer = Message::decode(&mut Decoder::new(&buffer[..length]))
+                        .map_err(|error| RoomError::Answer(error.to_string()))?;
+                    if answer.opts().has_msg_type(MessageType::Offer) {
+                        return Ok(Instant::now());
+                    }
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn send(&self, message: &Message) -> Result<(), RoomError> {

@@ -109,8 +109,8 @@ impl Admission for Exports {
     }
 
     fn all_aoe(&self, _interface: &str) -> Vec<AoeDisk> {
-        let all = self.all();
-        let over_aoe = all.iter().filter(|one| one.spec.root == RootKind::Aoe);
+        let held = self.read();
+        let over_aoe = held.exports.values().filter(|one| one.spec.root == RootKind::Aoe);
         over_aoe.map(Assigned::aoe_disk).collect()
     }
 

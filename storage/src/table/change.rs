@@ -282,9 +282,11 @@ impl Exports {
     }
 
     pub(super) fn other_at_address(&self, spec: &ExportSpec) -> Option<Assigned> {
-        self.all()
-            .into_iter()
-            .find(|one| one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine)
+        let held = self.read();
+        let is_other = |one: &&Assigned| {
+            one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
+        };
+        held.exports.values().find(is_other).cloned()
     }
 
     fn status(&self, one: &Assigned) -> ExportStatus {

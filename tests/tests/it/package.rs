@@ -59,19 +59,13 @@ fn on_a_server(package: &Path) -> Result<()> {
     }
     installed.server().run(&["bash", "-n", "/usr/share/bash-completion/completions/bootlace"])?;
 
-    installed.set_up()?;
+    installed.set_up_on_page(&lan)?;
     let undone = installed.server().run(&["bootlace", "setup", "--undo"])?;
     ensure!(undone.contains("answers nobody"), "{undone}");
     nobody(&installed).context("after the setup was undone")?;
     installed.configure()?;
-    installed.server().run(&[
-        "bootlace",
-        "machine",
-        "set",
-        "lab-07",
-        "--mac",
-        "52:54:00:00:00:01",
-    ])?;
+    let machine = ["bootlace", "machine", "set", "lab-07", "--mac", "52:54:00:00:00:01"];
+    installed.follow_logs("machine stored", || installed.server().run(&machine).map(drop))?;
     has_only_its_rights(&installed)?;
     upgrades(&installed, &lan)?;
     hangs(&installed)?;

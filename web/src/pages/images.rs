@@ -50,7 +50,7 @@ pub(crate) async fn show(service: Viewer) -> Page {
     let jobs = jobs.filter(|job| !job.state.has_ended());
     let jobs: Vec<ShownJob> = jobs.map(|job| ShownJob::new(job, &service)).collect();
     let site = service.site();
-    let machines = service.machines();
+    let machines = service.machines().await;
     let mut images: Vec<Image> = Vec::new();
     let mut is_building = false;
     for version in site.images.iter().rev() {

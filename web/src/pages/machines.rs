@@ -40,7 +40,7 @@ struct Machines {
 }
 
 pub(crate) async fn show(service: Viewer, Query(filter): Query<Filter>) -> Page {
-    let machines = service.machines();
+    let machines = service.machines().await;
     let is_passing = machines.iter().any(|view| view.state.word.is_passing());
     let seconds = if is_passing { REFRESH_SECONDS.0 } else { REFRESH_SECONDS.1 };
     let n_machines = machines.len();

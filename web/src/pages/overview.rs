@@ -51,6 +51,7 @@ pub(crate) async fn show(service: Viewer) -> Page {
         .collect();
     let tiles = service
         .machines()
+        .await
         .into_iter()
         .map(|view| Tile {
             name: view.machine.name.to_string(),

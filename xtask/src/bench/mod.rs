@@ -2,6 +2,7 @@
 
 mod aoe;
 mod boot;
+mod idle;
 mod init;
 mod initrd;
 mod nbd;
@@ -34,6 +35,8 @@ enum What {
     Aoe(aoe::Aoe),
     /// A hundred PCs at once, with a disk that is slow to sync: stage reports beside DHCP answers
     Room(room::RoomBench),
+    /// Memory, and processor time with 200 machines up that do nothing; and how soon a PC is answered when the server starts
+    Idle(idle::Idle),
 }
 
 impl Bench {
@@ -46,6 +49,7 @@ impl Bench {
             Some(What::Nbd(bench)) => bench.run(),
             Some(What::Aoe(bench)) => bench.run(),
             Some(What::Room(bench)) => bench.run(),
+            Some(What::Idle(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
                 println!();
@@ -57,7 +61,9 @@ impl Bench {
                 println!();
                 aoe::Aoe::default().run()?;
                 println!();
-                room::RoomBench::default().run()
+                room::RoomBench::default().run()?;
+                println!();
+                idle::Idle::default().run()
             }
         }
     }

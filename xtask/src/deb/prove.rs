@@ -52,6 +52,16 @@ pub(super) fn on(release: Release, package: &Path, program: &Path) -> Result<Vec
     );
     row("exposure (0 to 10)", installed.check_units()?);
     let began = Instant::now();
+    installed.set_up_on_page(site.lan())?;
+    row(
+        "`setup --lan` in a browser",
+        format!(
+            "walked through with an account to servers that serve, {:.1} s",
+            began.elapsed().as_secs_f64()
+        ),
+    );
+    installed.server().run(&["bootlace", "setup", "--undo"])?;
+    let began = Instant::now();
     installed.configure()?;
     row("configure", format!("both servers serve after {:.1} s", began.elapsed().as_secs_f64()));
 
@@ -59,7 +69,13 @@ pub(super) fn on(release: Release, package: &Path, program: &Path) -> Result<Vec
     let path = server.image(&image)?;
     server.run(&["bootlace", "image", "import", &path, "--name", "debian"])?;
     let machine = ["bootlace", "machine", "set", NAME, "--mac", MAC, "--image", "debian"];
-    server.run(&[&machine[..], &["--write-mode", "persistent"]].concat())?;
+    installed.follow_logs("machine stored", || {
+        server.run(&[&machine[..], &["--write-mode", "persistent"]].concat()).map(drop)
+    })?;
+    row(
+        "`logs --follow`",
+        "shows the line of a command that is given meanwhile; Ctrl-C ends it".to_owned(),
+    );
     let began = Instant::now();
     let mut pc = Pc::builder(NAME).mac(MAC).start(site.lan())?;
     pc.console().wait_for(&format!("{NAME} login: "), BOOT)?;
@@ -115,8 +131,11 @@ fn change(
     let took = began.elapsed();
     std::thread::sleep(LOAD);
     let (nbd, pages) = (nbd.stop()?, pages.stop()?);
-    for (what, Knocked { n_refused, .. }) in [("NBD", nbd), ("pages", pages)] {
-        ensure!(n_refused == 0, "{n_refused} connections to {what} were refused");
+    for (what, Knocked { n_refused, first_refused, .. }) in [("NBD", &nbd), ("pages", &pages)] {
+        ensure!(
+            *n_refused == 0,
+            "{n_refused} connections to {what} were refused, the first: {first_refused:?}"
+        );
     }
     let (after, longest_ms) = load(pc)?;
     ensure!(after > writes, "the PC writes nothing any more");

@@ -5,12 +5,19 @@ use crate::live::Answer;
 use crate::people::Admin;
 use crate::service::Service;
 use crate::storage_client::{self, StorageError};
+use crate::store::LastBoot;
 use model::{Descriptors, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the storage server is asked for its exports.
+/// How often the storage server is asked for its exports while somebody looks, a machine boots, or it does not answer.
 const EXPORTS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often otherwise.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Somebody looks who has looked in this time, and a machine boots of whose boot something was heard in it.
+const LIVELY_TIME: Duration = Duration::from_secs(60);
 
 /// How often it is asked for disks that machines keep, for which it reads a file of each.
 const DISKS_INTERVAL: Duration = Duration::from_secs(20);
@@ -122,17 +129,33 @@ impl Service {
     pub(super) async fn keep_exports_fresh(&self) {
         loop {
             self.delete_left_disks().await;
-            self.refresh_exports().await;
-            self.note_exports().await;
-            // So that it is known since when it is so, though nobody looks at a page.
-            self.look_at_state();
+            if self.is_asked_again() {
+                self.refresh_exports().await;
+                self.note_exports().await;
+            }
             tokio::time::sleep(EXPORTS_INTERVAL).await;
         }
     }
 
-    /// Asks the storage server if that was not done just now.
+    /// Whether the storage server is to be asked now: what nobody looks at, and nothing depends on, may be older.
+    fn is_asked_again(&self) -> bool {
+        let (now, last) = (self.now(), self.exports().last());
+        let is_recent = |at, time| now.moment.since(at) < time;
+        if last.error.is_some() || last.asked.is_none_or(|asked| !is_recent(asked, IDLE_INTERVAL)) {
+            return true;
+        }
+        let is_recent_ms = |at_ms| now.unix_ms.abs_diff(at_ms) < LIVELY_TIME.as_millis() as u64;
+        let boots = |last: &LastBoot| {
+            last.boot.current().is_some_and(|event| is_recent_ms(event.at_unix_ms))
+        };
+        self.exports().looked().is_some_and(|looked| is_recent(looked, LIVELY_TIME))
+            || self.view().boots.values().any(boots)
+    }
+
+    /// Somebody looks: asks the storage server if that was not done just now.
     pub(super) async fn look_at_exports(&self) {
         let now = self.now().moment;
+        self.exports().note_look(now);
         let asked = self.exports().last().asked;
         if asked.is_none_or(|asked| now.since(asked) > 2 * EXPORTS_INTERVAL) {
             self.refresh_exports().await;

@@ -14,6 +14,11 @@ impl Service {
     /// All that a person should know now, the worst first. Asks the storage server if that was not done just now.
     pub async fn findings(&self) -> Vec<Finding> {
         self.look_at_exports().await;
+        self.find().await
+    }
+
+    /// The same by what the storage server has said, though nobody looks.
+    pub(super) async fn find(&self) -> Vec<Finding> {
         self.know_images().await;
         self.look_at_state();
         self.live_findings().list(self.now())

@@ -51,7 +51,7 @@ impl Service {
         loop {
             // At the start the storage server starts, too.
             tokio::time::sleep(FINDINGS_INTERVAL).await;
-            let findings = self.findings().await;
+            let findings = self.find().await;
             self.look_for_alerts(&findings);
             self.log_findings();
         }

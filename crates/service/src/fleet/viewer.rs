@@ -28,18 +28,22 @@ impl Viewer {
         self.service().site()
     }
 
-    /// All machines with their states, by name. Passwords of rescue shells are shown to administrators only.
-    pub fn machines(&self) -> Vec<MachineView> {
+    /// All machines with their states, by name. Passwords of rescue shells are shown to administrators only. Asks the storage server if
+    /// that was not done just now.
+    pub async fn machines(&self) -> Vec<MachineView> {
+        self.service().look_at_exports().await;
         let mut machines = self.service().machines();
         machines.iter_mut().for_each(|view| self.hide_secrets(view));
         machines
     }
 
-    /// The machine of this name. The password of its rescue shell is shown to administrators only.
+    /// The machine of this name. The password of its rescue shell is shown to administrators only. Asks the storage server if that
+    /// was not done just now.
     ///
     /// # Errors
     /// There is none.
-    pub fn machine(&self, name: &MachineName) -> Result<MachineView, Error> {
+    pub async fn machine(&self, name: &MachineName) -> Result<MachineView, Error> {
+        self.service().look_at_exports().await;
         let mut view = self.service().machine(name)?;
         self.hide_secrets(&mut view);
         Ok(view)

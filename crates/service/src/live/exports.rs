@@ -9,6 +9,8 @@ use wire::Moment;
 #[derive(Debug, Default)]
 pub(crate) struct Exports {
     last: Mutex<Arc<Answer>>,
+    /// When somebody looked last at what it said.
+    looked: Mutex<Option<Moment>>,
     /// Boots are counted beyond this number, as far as the storage server has seen any.
     counted_from: AtomicU64,
 }
@@ -39,6 +41,16 @@ impl Exports {
     /// What it said last.
     pub(crate) fn last(&self) -> Arc<Answer> {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Somebody looks at what it says.
+    pub(crate) fn note_look(&self, now: Moment) {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// When somebody looked last; `None`: never.
+    pub(crate) fn looked(&self) -> Option<Moment> {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it was not said before that it has seen this boot, or a later one.

@@ -33,13 +33,13 @@ struct Question {
 }
 
 /// Asks before something is done to a machine.
-fn ask(
+async fn ask(
     service: &Viewer,
     name: &str,
     about: impl FnOnce(&MachineName, &MachineView) -> Question,
 ) -> Page {
     let name = machine_name(service, name)?;
-    let view = service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    let view = service.machine(&name).await.map_err(|error| Failure::new(service, &error))?;
     let Question { action, question, consequence, button } = about(&name, &view);
     let page = ConfirmPage {
         frame: Frame::new(service, "machines", question.clone()),
@@ -77,11 +77,11 @@ pub(super) async fn ask_remove(service: Admin, Path(name): Path<String>) -> Page
             view.machine.macs().map(|mac| mac.to_string()).collect::<Vec<_>>().join(", ")
         ),
         button: format!("Remove {name}"),
-    })
+    }).await
 }
 
 /// Asks before the system of whoever works with the machine is stopped.
-fn ask_power(service: &Operator, name: &str, verb: PowerVerb) -> Page {
+async fn ask_power(service: &Operator, name: &str, verb: PowerVerb) -> Page {
     let parsed = machine_name(service, name)?;
     service.work_with(&parsed).map_err(|error| Failure::new(service, &error))?;
     ask(service, name, |name, _| {
@@ -98,6 +98,7 @@ fn ask_power(service: &Operator, name: &str, verb: PowerVerb) -> Page {
             button,
         }
     })
+    .await
 }
 
 async fn stop(service: &Operator, name: &str, verb: PowerVerb) -> Page {
@@ -112,7 +113,7 @@ async fn stop(service: &Operator, name: &str, verb: PowerVerb) -> Page {
 
 /// Asks before the machine is restarted.
 pub(super) async fn ask_reboot(service: Operator, Path(name): Path<String>) -> Page {
-    ask_power(&service, &name, PowerVerb::Reboot)
+    ask_power(&service, &name, PowerVerb::Reboot).await
 }
 
 /// Restarts the machine.
@@ -122,7 +123,7 @@ pub(super) async fn reboot(service: Operator, Path(name): Path<String>) -> Page 
 
 /// Asks before the machine is shut down.
 pub(super) async fn ask_poweroff(service: Operator, Path(name): Path<String>) -> Page {
-    ask_power(&service, &name, PowerVerb::Poweroff)
+    ask_power(&service, &name, PowerVerb::Poweroff).await
 }
 
 /// Shuts the machine down.
@@ -142,7 +143,7 @@ pub(super) async fn ask_fail_writes(service: Admin, Path(name): Path<String>) ->
                 .to_owned(),
         button: "Fail its writes".to_owned(),
     }
-    })
+    }).await
 }
 
 /// Gives the machine an error for the writes that are waiting.
@@ -194,7 +195,7 @@ pub(super) async fn ask_reset(service: Admin, Path(name): Path<String>) -> Page 
                 .to_owned(),
         button: "Reset the disk".to_owned(),
     }
-    })
+    }).await
 }
 
 pub(super) async fn reset(service: Admin, Path(name): Path<String>) -> Page {
@@ -208,7 +209,7 @@ pub(super) async fn keep(service: Admin, Path(name): Path<String>) -> Page {
 
 async fn set_reset(service: &Admin, name: &str, reset_disk: bool) -> Page {
     let name = machine_name(service, name)?;
-    service.machine(&name).map_err(|error| Failure::new(service, &error))?;
+    service.machine(&name).await.map_err(|error| Failure::new(service, &error))?;
     let change = MachineChange { reset_disk: Some(reset_disk), ..MachineChange::default() };
     let changed = service.set_machine(name.clone(), change).await;
     changed.map_err(|error| Failure::new(service, &error))?;
@@ -229,7 +230,7 @@ pub(super) async fn set_next(
     Form(next): Form<Next>,
 ) -> Page {
     let name = machine_name(&service, &name)?;
-    service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    service.machine(&name).await.map_err(|error| Failure::new(&service, &error))?;
     let choice: Option<BootChoice> = match next.choice.as_str() {
         "" => None,
         choice => {

@@ -138,7 +138,7 @@ pub(super) async fn save(
     Form(settings): Form<Settings>,
 ) -> Page {
     let name = machine_name(&service, &name)?;
-    service.machine(&name).map_err(|error| Failure::new(&service, &error))?;
+    service.machine(&name).await.map_err(|error| Failure::new(&service, &error))?;
     let mut errors = SettingsErrors::default();
     let change = parse(&settings, &mut errors);
     if errors.is_empty() {

@@ -161,7 +161,7 @@ pub(super) async fn page(
     typed: Option<(Settings, SettingsErrors)>,
 ) -> Page {
     let failed = |error| Failure::new(service, &error);
-    let view = service.machine(name).map_err(failed)?;
+    let view = service.machine(name).await.map_err(failed)?;
     let preview = service.preview(name).await.map_err(failed)?;
     let now = service.now();
     let history = service.boots_of(view.machine.mac, HISTORY_MAX).await.map_err(failed)?;
