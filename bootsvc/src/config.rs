@@ -3,6 +3,7 @@
 mod alerts;
 mod error;
 mod ldap;
+mod nbd_tls;
 mod networks;
 /// Where a file is no UTF-8, such as one with umlauts of an old editor, or one of Windows that is UTF-16.
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> ConfigError {
@@ -21,6 +22,7 @@ mod values;
 pub(crate) use alerts::{AlertsConfig, MailConfig, MailTls, WebhookConfig};
 pub(crate) use error::ConfigError;
 pub(crate) use ldap::LdapConfig;
+pub(crate) use nbd_tls::NbdTls;
 pub(crate) use networks::NetworkConfigs;
 pub(crate) use values::{Pool, Subnet, check_local};
 
@@ -173,6 +175,14 @@ pub(crate) struct NetworkConfig {
     /// - Example: `beside_others = true`
     #[serde(default)]
     pub(crate) beside_others: bool,
+    /// Whether Bootlace gives addresses to devices that don't boot from it, too, such as phones and printers. Without it they hear nothing
+    /// of it: only PCs in their firmware, machines, and cards with an address in `reserve` get one, and what firmware has started.
+    ///
+    /// - Value: `true` or `false`
+    /// - Default: `serve_everyone = false`
+    /// - Example: `serve_everyone = true`
+    #[serde(default)]
+    pub(crate) serve_everyone: bool,
     /// How long a machine has its address until it must ask again. A PC that is no machine has it for 5 minutes, and
     /// for as long as it waits to be adopted; all of those together get half of the pool at most, so that machines
     /// always find an address.
@@ -486,87 +496,6 @@ pub(crate) struct ServiceConfig {
     /// - Default: `bootlace-admin`; without such a group only root and the servers' user may
     /// - Example: `admin_group = "lab-admins"`
     pub(crate) admin_group: Option<String>,
-}
-
-/// `nbd_tls` in `[storage]`: files in PEM format.
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(try_from = "NbdTlsText")]
-pub(crate) struct NbdTls {
-    /// The server's certificate, with those of intermediate authorities behind it. It is read again when the file
-    /// changes.
-    ///
-    /// - Value: the path of a PEM file
-    /// - Required
-    /// - Example: `certificate = "/etc/bootlace/cert.pem"`
-    pub(crate) certificate: PathBuf,
-    /// The private key of the certificate. It is read again when the file changes.
-    ///
-    /// - Value: the path of a PEM file
-    /// - Required
-    /// - Example: `key = "/etc/bootlace/key.pem"`
-    pub(crate) key: PathBuf,
-    /// The authorities of which a client that uses TLS must show a certificate. Machines have no certificates, so
-    /// this and `machine_ca` exclude each other.
-    ///
-    /// - Value: the path of a PEM file
-    /// - Default: none; clients need no certificate
-    /// - Example: `client_ca = "/etc/bootlace/office.pem"`
-    pub(crate) client_ca: Option<PathBuf>,
-    /// The authority of `certificate`. With it machines attach their NBD roots over TLS, and know the server by it;
-    /// the certificate must name the server's IP addresses. A change needs a restart of both servers.
-    ///
-    /// - Value: the path of a PEM file
-    /// - Default: none; machines attach their roots without TLS
-    /// - Example: `machine_ca = "/etc/bootlace/ca.pem"`
-    pub(crate) machine_ca: Option<PathBuf>,
-    /// Whether clients without TLS are refused. Machines would be refused too, so it needs `machine_ca`.
-    ///
-    /// - Value: `true` or `false`
-    /// - Default: `require = false`
-    /// - Example: `require = true`
-    pub(crate) require: bool,
-}
-
-/// As it is written.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NbdTlsText {
-    certificate: PathBuf,
-    key: PathBuf,
-    client_ca: Option<PathBuf>,
-    machine_ca: Option<PathBuf>,
-    #[serde(default)]
-    require: bool,
-}
-
-impl TryFrom<NbdTlsText> for NbdTls {
-    type Error = &'static str;
-
-    fn try_from(text: NbdTlsText) -> Result<Self, Self::Error> {
-        let NbdTlsText { certificate, key, client_ca, machine_ca, require } = text;
-        match &machine_ca {
-            None if require => {
-                Err("with `require` machines would not start, unless they use TLS, too: give \
-                 `machine_ca`, or leave `require` out")
-            }
-            Some(_) if client_ca.is_some() => Err(
-                "machines have no certificates of their own: leave out `client_ca` or `machine_ca`",
-            ),
-            _ => Ok(Self { certificate, key, client_ca, machine_ca, require }),
-        }
-    }
-}
-
-impl NbdTls {
-    /// For the storage server.
-    pub(crate) fn files(&self) -> storage::TlsConfig {
-        storage::TlsConfig {
-            certificate: self.certificate.clone(),
-            key: self.key.clone(),
-            client_ca: self.client_ca.clone(),
-            is_required: self.require,
-        }
-    }
 }
 
 impl Config {

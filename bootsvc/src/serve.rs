@@ -258,7 +258,7 @@ pub(crate) async fn run(
     if ears.is_empty() {
         tasks.spawn(boot::foreign_dhcp::keep_addresses(machines_alive, of_service, of_stop));
     } else {
-        let configs = boot::dhcp::configs(&networks);
+        let configs = boot::dhcp::configs(&networks, config.network.serve_everyone);
         let http = http.clone();
         tasks.spawn(boot::dhcp::serve(
             ears,

@@ -43,6 +43,7 @@ fn config() -> dhcp::Config {
         router: None,
         dns: Vec::new(),
         domain: None,
+        serve_everyone: false,
         lease_seconds: 2,
         bios_file: "bl.0".to_owned(),
         uefi_x64_file: "bl.efi".to_owned(),

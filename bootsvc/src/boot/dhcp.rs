@@ -1,12 +1,12 @@
 //! DHCP of the boot server: decisions of the `dhcp` crate, kept by the service.
 
-use crate::boot::dhcp_silence::{InVain, note_declined};
+use crate::boot::dhcp_silence::{InVain, LeftOut, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
 use crate::network::{Served, interfaces};
-use dhcp::{Arrival, Decision, Networks, Place, Reply, ReplyKind, Request, Usage};
+use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, ReplyKind, Request, Usage};
 use model::{AddressPool, FindingKind, Lease, Site, Stage, Subject};
 use service::{NewStage, Service, Sighting};
 use std::collections::BTreeSet;
@@ -35,7 +35,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What is leased in these networks, and where each is. An interface's number is its place in [`interfaces`].
-pub(crate) fn configs(networks: &[Served]) -> Vec<(Place, dhcp::Config)> {
+/// `serve_everyone` or only who boots.
+pub(crate) fn configs(networks: &[Served], serve_everyone: bool) -> Vec<(Place, dhcp::Config)> {
     let interfaces = interfaces(networks);
     let config = |served: &Served| {
         let Served { network, pool, reserved, lease, interface } = served;
@@ -54,6 +55,7 @@ pub(crate) fn configs(networks: &[Served]) -> Vec<(Place, dhcp::Config)> {
             router: network.router,
             dns: network.dns.clone(),
             domain: network.domain.clone(),
+            serve_everyone,
             lease_seconds: u32::try_from(lease.as_secs()).unwrap_or(u32::MAX),
             bios_file: BIOS_FILE.into(),
             uefi_x64_file: UEFI_X64_FILE.into(),
@@ -184,6 +186,7 @@ pub(crate) async fn serve(
     let mut site = service.site();
     server.know(&machines(&site));
     let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
+    let mut left_out = LeftOut::default();
     let (to, mut requests) = mpsc::channel(REQUESTS_MAX);
     let mut hearing = JoinSet::new();
     for (interface, ear) in ears.into_iter().enumerate() {
@@ -212,7 +215,7 @@ pub(crate) async fn serve(
             }
             _ = gauge.tick() => {
                 let usage = server.usage(service.lease_clock_unix());
-                service.note_address_pool(pool(&usage));
+                service.note_address_pool(pool(&usage, left_out.count(Instant::now())));
                 continue;
             }
             heard = requests.recv(), if answers.len() < ANSWERS_MAX => heard,
@@ -258,6 +261,12 @@ pub(crate) async fn serve(
                     None
                 });
             }
+            // Each phone asks all day.
+            Decision::Silent(reason @ Reason::NoBootClient) => {
+                tracing::debug!(mac = %request.mac, %reason, "DHCP request not answered");
+                service.traffic().refused("dhcp", reason.word());
+                left_out.note(request.mac, Instant::now());
+            }
             Decision::Silent(reason) => {
                 tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
                 service.traffic().refused("dhcp", reason.word());
@@ -280,13 +289,14 @@ fn machines(site: &Site) -> BTreeSet<Mac> {
     site.machines.iter().flat_map(model::Machine::macs).collect()
 }
 
-const fn pool(usage: &Usage) -> AddressPool {
+const fn pool(usage: &Usage, n_left_out: u32) -> AddressPool {
     AddressPool {
         n_addresses: usage.n_addresses,
         n_machines: usage.n_known,
         n_strangers: usage.n_strangers,
         n_strangers_max: usage.n_strangers_max,
         n_declined: usage.n_declined,
+        n_left_out,
     }
 }
 

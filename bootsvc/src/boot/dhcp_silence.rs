@@ -5,10 +5,36 @@ use model::{FindingKind, Subject};
 use service::Service;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 use wire::Mac;
 
 /// PCs that got no address and are named; the others are counted with them.
 const NAMED_MAX: usize = 8;
+
+/// Devices that are left out and counted are remembered for so long. Those that want an address ask each minute.
+const LEFT_OUT_FOR: Duration = Duration::from_secs(3600);
+
+/// So many are counted: more than a network of the largest size that a site has, and bounded as anybody invents NICs.
+const LEFT_OUT_MAX: usize = 4096;
+
+/// Devices that want an address and get none, as they don't boot.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    seen: BTreeMap<Mac, Instant>,
+}
+
+impl LeftOut {
+    pub(super) fn note(&mut self, mac: Mac, now: Instant) {
+        if self.seen.len() < LEFT_OUT_MAX || self.seen.contains_key(&mac) {
+            self.seen.insert(mac, now);
+        }
+    }
+
+    pub(super) fn count(&mut self, now: Instant) -> u32 {
+        self.seen.retain(|_, at| now.duration_since(*at) < LEFT_OUT_FOR);
+        u32::try_from(self.seen.len()).unwrap_or(u32::MAX)
+    }
+}
 
 /// Who asked in vain for an address lately.
 #[derive(Debug)]
@@ -90,6 +116,7 @@ impl InVain {
             | Reason::NotDeclined(_)
             | Reason::Others(_)
             | Reason::NoNetworkHere
+            | Reason::NoBootClient
             | Reason::NoAddress(_) => return,
         };
         service.found(kind, &subject, cause);
@@ -125,6 +152,16 @@ mod tests {
 
     async fn found(service: &Service) -> Vec<(FindingKind, String)> {
         service.findings().await.into_iter().map(|it| (it.kind, it.cause)).collect()
+    }
+
+    #[test]
+    fn a_device_that_is_left_out_counts_once_and_for_an_hour() {
+        let (mut left_out, start) = (LeftOut::default(), Instant::now());
+        left_out.note(mac(1), start);
+        left_out.note(mac(1), start + LEFT_OUT_FOR / 2);
+        left_out.note(mac(2), start);
+        assert_eq!(left_out.count(start + LEFT_OUT_FOR / 2), 2);
+        assert_eq!(left_out.count(start + LEFT_OUT_FOR), 1);
     }
 
     #[tokio::test]

@@ -8,8 +8,8 @@ use std::fmt;
 use std::ops::Deref;
 
 /// Keys that hold for the whole site.
-const OF_THE_SITE: [&str; 4] =
-    ["mode", "address_by", "beside_others", "answer_router_solicitations"];
+const OF_THE_SITE: [&str; 5] =
+    ["mode", "address_by", "beside_others", "serve_everyone", "answer_router_solicitations"];
 
 /// More are no site's, and each has its own memory of leases.
 const NETWORKS_MAX: usize = 64;

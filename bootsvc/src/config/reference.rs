@@ -285,7 +285,12 @@ fn about(section: &str) -> String {
 }
 
 fn keys(structure: &str) -> Vec<Key> {
-    let texts = [include_str!("../config.rs"), include_str!("alerts.rs"), include_str!("ldap.rs")];
+    let texts = [
+        include_str!("../config.rs"),
+        include_str!("alerts.rs"),
+        include_str!("ldap.rs"),
+        include_str!("nbd_tls.rs"),
+    ];
     let files = texts.map(|text| syn::parse_file(text).expect("it is Rust"));
     let found = files.into_iter().flat_map(|file| file.items).find_map(|item| match item {
         Item::Struct(found) if found.ident == structure => Some(found),

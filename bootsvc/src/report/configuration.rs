@@ -25,6 +25,7 @@ const RULES: &[(&str, Rule)] = &[
     ("network.interface", Rule::Show),
     ("network.subnet", Rule::Show),
     ("network.pool", Rule::Show),
+    ("network.serve_everyone", Rule::Show),
     ("network.router", Rule::Show),
     ("network.dns", Rule::Show),
     ("network.domain", Rule::Show),

@@ -135,16 +135,26 @@ impl Networks {
 
     /// Decides about a request that arrived there at `now` (seconds since 1970).
     pub fn on_request(&mut self, request: &Request, arrival: Arrival, now: u64) -> Decision {
-        let network = match self.network_of(request, arrival) {
+        let network = match self.network_of(request, arrival, now) {
             Ok(network) => network,
             Err(reason) => return Decision::Silent(reason),
         };
         // Who moved a machine that runs to another network would take its disk away.
         if let Some(home) = self.homes.get(&request.mac).filter(|home| **home != network)
-            && let Some((_, server)) = self.networks.get(*home)
-            && let Some(address) = server.in_use(request.mac, now)
+            && let Some((place, server)) = self.networks.get(*home)
         {
-            return Decision::Silent(Reason::InUseElsewhere(address));
+            // Anybody who reaches us can say that he is a relay. Who is heard on a link of ours is there.
+            let is_hearsay = *place == Place::Relayed
+                && self.networks[network].0 == Place::Link(arrival.interface)
+                && request.relay.is_unspecified()
+                && !arrival.is_unicast;
+            let in_use = match is_hearsay {
+                true => server.used_by(request.mac),
+                false => server.in_use(request.mac, now),
+            };
+            if let Some(address) = in_use {
+                return Decision::Silent(Reason::InUseElsewhere(address));
+            }
         }
         // A client may know us by another of our addresses, and by a relay's (RFC 5107).
         let is_ours = request.server.is_some_and(|server| {
@@ -181,7 +191,7 @@ impl Networks {
 
     /// The network that a client is in: a relay names it, or else the interface (RFC 2131 §4.3.1). Who is on another interface is not
     /// in a network of our own one, whatever is said: its clients are heard there.
-    fn network_of(&self, request: &Request, arrival: Arrival) -> Result<usize, Reason> {
+    fn network_of(&self, request: &Request, arrival: Arrival, now: u64) -> Result<usize, Reason> {
         let is_near =
             |place: Place| [Place::Relayed, Place::Link(arrival.interface)].contains(&place);
         let holds = |address: Ipv4Addr| {
@@ -204,9 +214,15 @@ impl Networks {
         );
         if arrival.is_unicast
             && speaks_himself
-            && let Some(network) = request.address_in_use().and_then(holds)
+            && let Some(address) = request.address_in_use()
+            && let Some(network) = holds(address)
         {
-            return Ok(network);
+            let (place, server) = &self.networks[network];
+            // Without a lease nothing shows that it is there.
+            let is_hearsay = *place == Place::Relayed
+                && !server.has_leased(address, request.mac)
+                && server.is_free_for(request.mac, address, now);
+            return if is_hearsay { Err(Reason::Others(address)) } else { Ok(network) };
         }
         let is_here = |(place, _): &(Place, Server)| *place == Place::Link(arrival.interface);
         self.networks.iter().position(is_here).ok_or(Reason::NoNetworkHere)

@@ -346,6 +346,11 @@ impl Pool {
         }
     }
 
+    /// Whether the client was offered an address just now.
+    pub(crate) fn is_offered(&self, mac: Mac) -> bool {
+        self.offers.contains_key(&mac)
+    }
+
     /// The address that this client was given just now, if it is known.
     pub(crate) fn held_by(&self, mac: Mac, now: u64) -> Option<Ipv4Addr> {
         self.held.get(&mac).filter(|until| **until > now)?;

@@ -34,6 +34,8 @@ pub struct Request {
     pub server: Option<Ipv4Addr>,
     /// Kind of the firmware that asks, by PXE or by UEFI HTTP Boot; `None` if it is no firmware.
     pub firmware: Option<Firmware>,
+    /// It is firmware or a loader that boots from the network, or says so: its vendor class begins as theirs.
+    pub is_boot_client: bool,
     /// Loader that it gets, below 100 bytes. Nothing of the message: whoever has the request answered may set it; `None`: the
     /// configuration's for this firmware.
     pub loader: Option<String>,
@@ -96,6 +98,9 @@ impl Request {
             wanted: options.address(OPT_REQUESTED_ADDRESS).filter(is_set),
             server: options.address(OPT_SERVER_ID).filter(is_set),
             firmware: firmware(&options),
+            is_boot_client: options
+                .bytes(OPT_VENDOR_CLASS)
+                .is_some_and(|class| class.starts_with(PXE_CLASS) || class.starts_with(HTTP_CLASS)),
             loader: None,
             gets_no_loader: false,
             is_routed: false,

@@ -39,6 +39,8 @@ pub struct Config {
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the clients; `None`: they get none.
     pub domain: Option<String>,
+    /// Whether others get an address, too, than who boots from the network or is known.
+    pub serve_everyone: bool,
     /// How long a lease lasts, in seconds; those of strangers are shorter.
     pub lease_seconds: u32,
     /// Loader for PC BIOS, by TFTP from us; less than 128 bytes.
@@ -140,6 +142,12 @@ pub enum Reason {
     /// The message makes no sense.
     #[error("the {0} names no address: update the client's firmware if it does not boot")]
     NoAddress(RequestKind),
+    /// The client is none that boots.
+    #[error(
+        "the client does not boot from the network and is no machine, and nobody else gets an address: reserve one for it, or \
+         set serve_everyone = true below [network] if Bootlace is to give all devices their addresses"
+    )]
+    NoBootClient,
     /// A relay asks for a network that is not configured.
     #[error(
         "the relay {0} is in no network of bootlace.toml: add a [[network]] with its subnet, or take Bootlace out of what \
@@ -178,6 +186,7 @@ impl Reason {
             Self::StillInUse(_) => "still-in-use",
             Self::Others(_) => "of-others",
             Self::NoAddress(_) => "no-address",
+            Self::NoBootClient => "no-boot-client",
             Self::ForeignRelay(_) => "foreign-relay",
             Self::ForeignLink(..) => "foreign-link",
             Self::NoNetworkHere => "no-network-here",
@@ -225,6 +234,21 @@ impl Server {
     /// The client has its address elsewhere now.
     pub(crate) fn forget(&mut self, mac: Mac) {
         self.pool.forget(mac);
+    }
+
+    /// The address that the client is known to use.
+    pub(crate) fn used_by(&self, mac: Mac) -> Option<Ipv4Addr> {
+        self.pool.used_by(mac)
+    }
+
+    /// Whether this address was leased to the client.
+    pub(crate) fn has_leased(&self, address: Ipv4Addr, mac: Mac) -> bool {
+        self.pool.lease(mac).is_some_and(|lease| lease.address == address)
+    }
+
+    /// Whether the client may have this address, as nobody else has it.
+    pub(crate) fn is_free_for(&self, mac: Mac, address: Ipv4Addr, now: u64) -> bool {
+        self.pool.is_free_for(mac, address, now)
     }
 
     /// The address that the client is known to use, or was given just now.
@@ -295,11 +319,40 @@ impl Server {
         Some(lease)
     }
 
+    /// For how long the client may have an address. Loaders and systems that firmware has started ask again by the same NIC
+    /// without a word of firmware: whoever has an address keeps it until it ends.
+    fn term(&self, request: &Request, now: u64) -> Option<Term> {
+        let is_known = self.pool.is_known(request.mac);
+        let seconds = self.config.seconds(is_known);
+        if self.config.serve_everyone || request.is_boot_client || is_known {
+            return Some(Term { seconds, ends_unix: kept_until(now, seconds), only: None });
+        }
+        let lease = self.pool.lease(request.mac);
+        let left = lease.and_then(|lease| Some((lease, lease.expires_unix.checked_sub(now)?)));
+        let Some((lease, left)) = left.filter(|(_, left)| *left > 0) else {
+            // Firmware says what it is at least when it looks for a server.
+            let is_chosen =
+                request.kind == RequestKind::Request && self.pool.is_offered(request.mac);
+            let ends_unix = kept_until(now, seconds);
+            return is_chosen.then_some(Term { seconds, ends_unix, only: None });
+        };
+        Some(Term {
+            seconds: u32::try_from(left).unwrap_or(u32::MAX).min(seconds),
+            ends_unix: lease.expires_unix,
+            only: Some(lease.address),
+        })
+    }
+
     fn on_discover(&mut self, request: &Request, now: u64) -> Decision {
+        let Some(Term { seconds, only, .. }) = self.term(request, now) else {
+            return Decision::Silent(Reason::NoBootClient);
+        };
         match self.pool.choose(request.mac, request.wanted, now) {
+            Some(address) if only.is_some_and(|only| only != address) => {
+                Decision::Silent(Reason::NoBootClient)
+            }
             Some(address) => {
                 self.pool.offer(request.mac, address, now);
-                let seconds = self.config.seconds(self.pool.is_known(request.mac));
                 let reply = grant(&self.config, request, ReplyKind::Offer, address, seconds, None);
                 Decision::Reply(Box::new(reply))
             }
@@ -316,6 +369,12 @@ impl Server {
         let Some(address) = request.wanted.or(request.address_in_use()) else {
             return Decision::Silent(Reason::NoAddress(request.kind));
         };
+        let Some(Term { seconds, ends_unix, only }) = self.term(request, now) else {
+            return Decision::Silent(Reason::NoBootClient);
+        };
+        if only.is_some_and(|only| only != address) {
+            return Decision::Silent(Reason::NoBootClient);
+        }
         let is_local = self.config.is_local(address);
         // Another server's client keeps its address, even if we are the one that must be alone here. Who has chosen us
         // is ours.
@@ -344,7 +403,6 @@ impl Server {
         if !self.pool.has_room_for(request.mac) {
             return Decision::Silent(self.why_none(request.mac));
         }
-        let seconds = self.config.seconds(self.pool.is_known(request.mac));
         let former = self.pool.lease(request.mac);
         let host_name =
             request.host_name.clone().or(former.and_then(|lease| lease.host_name.clone()));
@@ -356,7 +414,7 @@ impl Server {
         let lease = (!is_stored).then(|| Lease {
             mac: request.mac,
             address,
-            expires_unix: kept_until(now, seconds),
+            expires_unix: ends_unix,
             host_name,
         });
         match &lease {
@@ -405,6 +463,15 @@ impl Server {
             None => Reason::PoolExhausted(self.config.pool.0, self.config.pool.1),
         }
     }
+}
+
+/// For how long a client may have an address.
+struct Term {
+    seconds: u32,
+    /// Until when it is kept for it.
+    ends_unix: u64,
+    /// The only one that it may have.
+    only: Option<Ipv4Addr>,
 }
 
 /// Until when an address is kept for a client that has it for `seconds` from `now` on.

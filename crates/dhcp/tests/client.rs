@@ -14,6 +14,7 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 fn server(last: u8) -> Server {
     let config = Config {
+        serve_everyone: false,
         server: Ipv4Addr::new(10, 77, 0, last),
         subnet: Ipv4Addr::new(10, 77, 0, 0),
         prefix: 24,

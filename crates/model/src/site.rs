@@ -37,6 +37,9 @@ pub struct AddressPool {
     pub n_strangers_max: u32,
     /// Those that rest, since somebody uses them who has no lease.
     pub n_declined: u32,
+    /// Devices that asked for one within the last hour and got none, since they don't boot from the network.
+    #[serde(default)]
+    pub n_left_out: u32,
 }
 
 /// Machines and images, as of one moment.

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 const MAC: &str = "52:54:00:00:00:01";
 
+/// Clients that are no firmware get addresses, too.
+pub(crate) const EVERYONE: &str = "serve_everyone = true";
+
 /// What udhcpc calls at each step: it takes the address and writes what it was told.
 const SCRIPT: &str = "#!/bin/sh
 case $1 in
@@ -98,8 +101,11 @@ fn on_a_lan(
         return;
     }
     let run = || -> Result<()> {
-        let site =
-            Site::builder().verbose().boot("secure_boot = \"never\"").create(Lan::lay(name)?)?;
+        let site = Site::builder()
+            .verbose()
+            .boot("secure_boot = \"never\"")
+            .network(EVERYONE)
+            .create(Lan::lay(name)?)?;
         let servers = site.up()?;
         let client = site.lan().add_client(name, MAC)?;
         let folder = tempfile::tempdir()?;

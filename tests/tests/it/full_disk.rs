@@ -23,6 +23,8 @@ fn address_of(client: &Client, number: u8) -> Result<String> {
     client.netns().ip("link set eth0 up")?;
     let mut udhcpc = client.command("udhcpc");
     udhcpc.args(["-f", "-n", "-q", "-i", "eth0", "-t", "5", "-T", "2", "-s", "/bin/true"]);
+    // Nobody else than firmware is given one.
+    udhcpc.args(["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"]);
     let output = udhcpc.output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = said.lines().find_map(|line| line.split_once("lease of ").map(|(_, rest)| rest));

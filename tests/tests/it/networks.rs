@@ -1,7 +1,7 @@
 //! One server for several networks: on two interfaces of its own, and behind two kinds of relays.
 
 use crate::boot::{BOOT, MAC, QUICK, can_boot, wait_for_login};
-use crate::dhcp::Udhcpc;
+use crate::dhcp::{EVERYONE, Udhcpc};
 use anyhow::{Context, Result, ensure};
 use lab::{Client, Daemon, Lan, Need, Pc, PcSlots, Site, require, text_of};
 use std::collections::BTreeMap;
@@ -38,6 +38,7 @@ impl Place {
         let site = Site::builder()
             .verbose()
             .boot("secure_boot = \"never\"")
+            .network(EVERYONE)
             .another_network("interface = \"br1\"\npool = \"10.88.0.100-10.88.0.199\"")
             .another_network(&behind("10.20"))
             .another_network(&format!("{}\n{reserve}", behind("10.21")))

@@ -88,8 +88,15 @@ pub(crate) async fn show(service: Viewer) -> Page {
             format!("The storage server has {free} of {total} free.")
         }),
         pool: status.pool.map_or_else(String::new, |pool| {
+            let left_out = match pool.n_left_out {
+                0 => String::new(),
+                1 => " A device that does not boot from the network wants one and gets none (serve_everyone).".to_owned(),
+                n => format!(
+                    " {n} devices that don't boot from the network want one and get none (serve_everyone)."
+                ),
+            };
             format!(
-                "{} of {} addresses are the machines', {} other PCs' (at most {}).",
+                "{} of {} addresses are the machines', {} other PCs' (at most {}).{left_out}",
                 pool.n_machines, pool.n_addresses, pool.n_strangers, pool.n_strangers_max
             )
         }),

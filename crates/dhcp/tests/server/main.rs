@@ -5,6 +5,7 @@ mod loaders;
 mod networks;
 mod proxy;
 mod replies;
+mod served;
 
 use dhcp::RequestKind::{Decline, Discover, Inform, Release};
 use dhcp::option_codes::*;
@@ -38,6 +39,7 @@ fn config() -> Config {
         router: Some(ip(254)),
         dns: vec![SERVER],
         domain: Some("lab.example".into()),
+        serve_everyone: true,
         lease_seconds: 3600,
         bios_file: "bl.0".into(),
         uefi_x64_file: "bl.efi".into(),
@@ -388,6 +390,7 @@ fn every_reason_says_what_to_do() {
         Reason::NotDeclined(address),
         Reason::StillInUse(address),
         Reason::NoAddress(RequestKind::Request),
+        Reason::NoBootClient,
         Reason::ForeignRelay(address),
         Reason::ForeignLink(address, address),
         Reason::NoNetworkHere,

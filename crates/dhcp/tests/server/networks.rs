@@ -186,7 +186,7 @@ fn a_relay_that_wants_to_be_spoken_to_names_itself_as_the_server() {
     assert_eq!((renewed.kind, renewed.to), (ReplyKind::Ack, Destination::Relay(RELAY)));
     // Without the relay's word its address is another server's.
     let other = message(RequestKind::Request, 1).wants(ack.address).chooses(RELAY);
-    assert_eq!(silence(&mut networks, &other, HERE), Reason::InUseElsewhere(ack.address));
+    assert_eq!(silence(&mut networks, &other, HERE), Reason::OtherServer(RELAY));
     let other = message(RequestKind::Request, 2).wants(ip(101)).chooses(RELAY);
     assert_eq!(silence(&mut networks, &other, HERE), Reason::OtherServer(RELAY));
 }
@@ -245,6 +245,28 @@ fn a_machine_that_is_moved_leaves_its_former_address() {
     networks.protect(&BTreeMap::from([(mac(1), Some(offer.address))]));
     let forged = message(RequestKind::Request, 1).wants(former).chooses(SERVER);
     assert_eq!(silence(&mut networks, &forged, HERE), Reason::InUseElsewhere(offer.address));
+}
+
+#[test]
+fn who_says_that_he_is_a_relay_takes_no_machine_from_its_own_link() {
+    let mut networks = networks(vec![]);
+    let around = |it| relayed(RELAY, PORT, it);
+    let there = get(&mut networks, 1, TO_US, around).address;
+    // The PC is switched on, and is here.
+    let own = get(&mut networks, 1, HERE, Message::bios).address;
+    assert_eq!(own.octets()[..3], [10, 77, 0]);
+    let forged = around(message(Discover, 1));
+    assert_eq!(silence(&mut networks, &forged, TO_US), Reason::InUseElsewhere(own));
+    // Where it runs is proven.
+    let later = NOW + 60;
+    let wants = around(message(Discover, 1));
+    assert!(matches!(decide(&mut networks, &wants, TO_US, later), Decision::Reply(_)));
+    networks.protect(&BTreeMap::from([(mac(1), Some(own))]));
+    assert_eq!(silence(&mut networks, &wants, TO_US), Reason::InUseElsewhere(own));
+    // Nor by a message past the relay, of which nothing shows that it is from there.
+    let free = if there == far(103) { far(100) } else { far(103) };
+    let past = Message { client: free, ..message(RequestKind::Request, 2) };
+    assert_eq!(silence(&mut networks, &past, TO_US), Reason::Others(free));
 }
 
 #[test]
