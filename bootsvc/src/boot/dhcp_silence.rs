@@ -117,6 +117,7 @@ impl InVain {
             | Reason::Others(_)
             | Reason::NoNetworkHere
             | Reason::NoBootClient
+            | Reason::NoHost(_)
             | Reason::NoAddress(_) => return,
         };
         service.found(kind, &subject, cause);

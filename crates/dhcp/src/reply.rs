@@ -64,7 +64,7 @@ pub(crate) fn grant(
     options.put_addresses(OPT_SUBNET_MASK, &[config.netmask()]);
     options.put_addresses(OPT_BROADCAST_ADDRESS, &[config.broadcast()]);
     options.put_u32(OPT_RENEWAL_TIME, seconds / 2);
-    options.put_u32(OPT_REBINDING_TIME, seconds / 8 * 7);
+    options.put_u32(OPT_REBINDING_TIME, seconds - seconds / 8);
     settings(config, request, &mut options);
     let file = boot(config, request, &mut options);
     let to = if !request.relay.is_unspecified() {

@@ -65,6 +65,12 @@ impl Config {
             == self.subnet.to_bits() & self.netmask().to_bits()
     }
 
+    /// Whether a host of this network may have this address.
+    fn is_host_s(&self, address: Ipv4Addr) -> bool {
+        let network = self.subnet.to_bits() & self.netmask().to_bits();
+        self.is_local(address) && address.to_bits() != network && address != self.broadcast()
+    }
+
     /// First and last address of the pool, without those that no client can have.
     pub(crate) fn pool_range(&self) -> (u32, u32) {
         let network = self.subnet.to_bits() & self.netmask().to_bits();
@@ -142,6 +148,11 @@ pub enum Reason {
     /// The message makes no sense.
     #[error("the {0} names no address: update the client's firmware if it does not boot")]
     NoAddress(RequestKind),
+    /// It is said to be the client's address, and no host has it.
+    #[error(
+        "no host of this network can have {0}, which the client says that it has: set another address there"
+    )]
+    NoHost(Ipv4Addr),
     /// The client is none that boots.
     #[error(
         "the client does not boot from the network and is no machine, and nobody else gets an address: reserve one for it, or \
@@ -186,6 +197,7 @@ impl Reason {
             Self::StillInUse(_) => "still-in-use",
             Self::Others(_) => "of-others",
             Self::NoAddress(_) => "no-address",
+            Self::NoHost(_) => "no-host",
             Self::NoBootClient => "no-boot-client",
             Self::ForeignRelay(_) => "foreign-relay",
             Self::ForeignLink(..) => "foreign-link",
@@ -290,10 +302,20 @@ impl Server {
         match request.kind {
             RequestKind::Discover => self.on_discover(request, now),
             RequestKind::Request => self.on_address_request(request, now),
+            // What is another server's is not ended here (RFC 2131, table 5).
+            RequestKind::Decline | RequestKind::Release
+                if let Some(other) = self.other_server(request) =>
+            {
+                Decision::Silent(Reason::OtherServer(other))
+            }
             RequestKind::Decline => self.on_decline(request, now),
             RequestKind::Release => self.on_release(request, now),
             RequestKind::Inform if request.client.is_unspecified() => {
                 Decision::Silent(Reason::NoAddress(request.kind))
+            }
+            // The answer goes there, and anybody could have it sent to anybody.
+            RequestKind::Inform if !self.config.is_host_s(request.client) => {
+                Decision::Silent(Reason::NoHost(request.client))
             }
             RequestKind::Inform => Decision::Reply(Box::new(inform(&self.config, request))),
         }
@@ -360,8 +382,13 @@ impl Server {
         }
     }
 
+    /// The other server that the client has chosen.
+    fn other_server(&self, request: &Request) -> Option<Ipv4Addr> {
+        request.server.filter(|server| *server != self.config.server)
+    }
+
     fn on_address_request(&mut self, request: &Request, now: u64) -> Decision {
-        if let Some(other) = request.server.filter(|server| *server != self.config.server) {
+        if let Some(other) = self.other_server(request) {
             self.pool.forget_offer(request.mac);
             return Decision::Silent(Reason::OtherServer(other));
         }
@@ -411,7 +438,7 @@ impl Server {
             let is_long = former.expires_unix >= now.saturating_add(seconds.into());
             is_same && is_long && self.pool.is_stored(request.mac)
         });
-        let lease = (!is_stored).then(|| Lease {
+        let lease = (!is_stored).then_some(Lease {
             mac: request.mac,
             address,
             expires_unix: ends_unix,

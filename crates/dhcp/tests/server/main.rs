@@ -391,6 +391,7 @@ fn every_reason_says_what_to_do() {
         Reason::StillInUse(address),
         Reason::NoAddress(RequestKind::Request),
         Reason::NoBootClient,
+        Reason::NoHost(address),
         Reason::ForeignRelay(address),
         Reason::ForeignLink(address, address),
         Reason::NoNetworkHere,

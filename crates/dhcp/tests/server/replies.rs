@@ -75,6 +75,27 @@ fn what_is_ours_to_give_is_refused_with_its_own_reason() {
 }
 
 #[test]
+fn nobody_has_an_answer_sent_where_no_host_of_the_network_is() {
+    let mut server = machines(config());
+    let elsewhere = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::LOCALHOST];
+    for address in [Ipv4Addr::BROADCAST, ip(255), ip(0)].into_iter().chain(elsewhere) {
+        let asks = on(address, message(Inform, 1));
+        assert_eq!(silence(&mut server, &asks), Reason::NoHost(address));
+    }
+}
+
+#[test]
+fn what_is_given_back_to_another_server_stays_ours() {
+    let mut server = machines(config());
+    let address = lease(&mut server, 1);
+    for asks in [on(address, message(Release, 1)), message(Decline, 1).wants(address)] {
+        assert_eq!(silence(&mut server, &asks.chooses(ip(9))), Reason::OtherServer(ip(9)));
+    }
+    let released = on(address, message(Release, 1)).chooses(SERVER);
+    assert!(matches!(decide(&mut server, &released), Decision::Released(_)));
+}
+
+#[test]
 fn a_reply_goes_where_the_client_s_state_says() {
     let mut server = machines(config());
     let address = lease(&mut server, 1);
