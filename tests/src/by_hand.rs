@@ -107,8 +107,11 @@ impl Installed {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let left = self.server().ask(&["sh", "-c", "cat /proc/[0-9]*/comm"])?;
-        ensure!(!left.lines().any(|name| name == "journalctl"), "journalctl goes on");
+        // It has had the same Ctrl-C.
+        self.server().wait_until("ends journalctl", PATIENCE, |server| {
+            let names = server.ask(&["sh", "-c", "cat /proc/[0-9]*/comm"]);
+            names.is_ok_and(|names| !names.lines().any(|name| name == "journalctl"))
+        })?;
         Ok(())
     }
 }

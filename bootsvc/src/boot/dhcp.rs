@@ -2,7 +2,7 @@
 
 use crate::boot::dhcp_silence::{InVain, LeftOut, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
-use crate::net::dhcp_socket::DhcpSocket;
+use crate::net::dhcp_socket::{DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
 use crate::network::{Served, interfaces};
@@ -10,6 +10,7 @@ use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, ReplyKind, Request
 use model::{AddressPool, FindingKind, Lease, Site, Stage, Subject};
 use service::{NewStage, Service, Sighting};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,6 +89,22 @@ struct Heard {
     socket: Arc<DhcpSocket>,
 }
 
+/// The next request, whether it was sent to us, and where its answer goes out. Waits while there is no socket.
+async fn receive(
+    socket: Option<&Arc<DhcpSocket>>,
+    service: &Service,
+) -> io::Result<(Request, bool, Arc<DhcpSocket>)> {
+    let Some(socket) = socket else { return std::future::pending().await };
+    let (request, is_unicast) = socket.receive(service.traffic()).await?;
+    Ok((request, is_unicast, Arc::clone(socket)))
+}
+
+/// An interface is there again, and nobody is heard there yet.
+pub(super) fn not_bound(error: &DhcpError, subject: &Subject, service: &Service) {
+    let cause = format!("Nobody is heard there yet: {}", wire::error_chain(error));
+    service.found(FindingKind::DhcpDeaf, subject, cause);
+}
+
 /// Hears requests on the interface with this number until nobody wants them.
 async fn hear(
     ear: Ear,
@@ -97,25 +114,35 @@ async fn hear(
     to: mpsc::Sender<Heard>,
 ) {
     let Ear { socket, mut link, address, subject } = ear;
-    let mut socket = Arc::new(socket);
+    let mut bound = Some(Arc::new(socket));
     let mut is_deaf = false;
     loop {
         let received = tokio::select! {
             () = to.closed() => return,
-            () = link.made_again() => {
-                match DhcpSocket::bind(link.interface(), address) {
-                    Ok(again) => socket = Arc::new(again),
-                    Err(error) => {
-                        tracing::warn!(error = wire::error_chain(&error), "DHCP can't be served yet");
-                        link.forget();
-                        tokio::time::sleep(RETRY).await;
+            is_there = link.moved() => {
+                // Where interfaces change their names, another ear waits for this place.
+                bound = None;
+                if is_there {
+                    match DhcpSocket::bind(link.interface(), address) {
+                        Ok(again) => {
+                            bound = Some(Arc::new(again));
+                            if std::mem::take(&mut is_deaf) {
+                                service.resolved(FindingKind::DhcpDeaf, &subject);
+                            }
+                        }
+                        Err(error) => {
+                            is_deaf = true;
+                            not_bound(&error, &subject, &service);
+                            link.forget();
+                            tokio::time::sleep(RETRY).await;
+                        }
                     }
                 }
                 continue;
             }
-            received = socket.receive(service.traffic()) => received,
+            received = receive(bound.as_ref(), &service) => received,
         };
-        let (request, is_unicast) = match received {
+        let (request, is_unicast, socket) = match received {
             Ok(received) => received,
             Err(error) => {
                 is_deaf = true;
@@ -144,7 +171,7 @@ async fn hear(
             continue;
         }
         let arrival = Arrival { interface, is_unicast };
-        let heard = Heard { request, arrival, socket: Arc::clone(&socket) };
+        let heard = Heard { request, arrival, socket };
         if to.send(heard).await.is_err() {
             return;
         }

@@ -12,17 +12,12 @@ use model::{
 };
 use service::{Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::Mac;
 
 /// Longest archive with the rescue shell: its busybox, and the archive around it.
 const RESCUE_ARCHIVE_MAX: usize = initcfg::RESCUE_BUSYBOX_MAX + (64 << 10);
-
-/// Memtest86+ by kind of firmware, where Debian's package memtest86+ puts it.
-const MEMORY_TESTS: [(&str, &str); 2] =
-    [("i386-pc", "/boot/memtest86+x64.bin"), ("x86_64-efi", "/boot/memtest86+x64.efi")];
 
 /// Everything that boot clients can fetch, by TFTP or HTTP.
 #[derive(Clone)]
@@ -241,13 +236,13 @@ impl BootFiles {
         }
     }
 
-    /// Memtest86+ for this kind of firmware, as the host has it.
+    /// The memory test for this kind of firmware.
     async fn memory_test(&self, platform: &str) -> Option<Item> {
-        let (_, file) = MEMORY_TESTS.iter().find(|(of, _)| *of == platform)?;
-        match self.inner.cache.read(Path::new(file)).await {
+        let file = service::memory_test(platform)?;
+        match self.inner.cache.read(&file).await {
             Ok(bytes) => Some(Item { bytes, stage: None }),
             Err(error) => {
-                tracing::warn!(file, %error, "the memory test can't be handed out: apt-get install memtest86+");
+                tracing::warn!(file = %file.display(), %error, "the memory test can't be handed out");
                 None
             }
         }

@@ -1,6 +1,6 @@
 //! Boots beside another DHCP server, which gives the addresses: our proxy names the loader, and who has which address is learned.
 
-use crate::boot::dhcp::uuid_of;
+use crate::boot::dhcp::{not_bound, uuid_of};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::offers::Offers;
 use crate::net::dhcp_socket::{BootServerSocket, DhcpError, DhcpSocket};
@@ -62,9 +62,20 @@ impl ProxySockets {
     }
 }
 
+/// As [`ProxySockets::receive`]; waits while there are none.
+async fn receive(
+    sockets: Option<&ProxySockets>,
+    service: &Service,
+) -> io::Result<(Request, Option<SocketAddr>)> {
+    match sockets {
+        Some(sockets) => sockets.receive(service.traffic()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Names loaders to firmware on one interface until `stop`, and notes who takes which address.
 pub(crate) async fn serve_proxy(
-    (mut sockets, mut link): (ProxySockets, Link),
+    (sockets, mut link): (ProxySockets, Link),
     (server, subject, neighbours): (Ipv4Addr, Subject, Neighbours),
     service: Service,
     stop: CancellationToken,
@@ -79,17 +90,28 @@ pub(crate) async fn serve_proxy(
     let mut searches = JoinSet::new();
     let mut offers = Offers::default();
     let mut look = tokio::time::interval(LOOK_INTERVAL);
+    let mut bound = Some(sockets);
     let mut is_deaf = false;
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return,
-            () = link.made_again() => {
-                match ProxySockets::bind(link.interface(), server) {
-                    Ok(again) => sockets = again,
-                    Err(error) => {
-                        tracing::warn!(error = wire::error_chain(&error), "DHCP can't be served yet");
-                        link.forget();
-                        tokio::time::sleep(RETRY).await;
+            is_there = link.moved() => {
+                // Where interfaces change their names, another one waits for this place.
+                bound = None;
+                if is_there {
+                    match ProxySockets::bind(link.interface(), server) {
+                        Ok(again) => {
+                            bound = Some(again);
+                            if std::mem::take(&mut is_deaf) {
+                                service.resolved(FindingKind::DhcpDeaf, &subject);
+                            }
+                        }
+                        Err(error) => {
+                            is_deaf = true;
+                            not_bound(&error, &subject, &service);
+                            link.forget();
+                            tokio::time::sleep(RETRY).await;
+                        }
                     }
                 }
                 continue;
@@ -100,8 +122,9 @@ pub(crate) async fn serve_proxy(
                 tell_silent(&mut offers, &service);
                 continue;
             }
-            received = sockets.receive(service.traffic()), if notes.len() < NOTES_MAX => received,
+            received = receive(bound.as_ref(), &service), if notes.len() < NOTES_MAX => received,
         };
+        let Some(sockets) = &bound else { continue };
         let (mut request, peer) = match received {
             Ok(received) => received,
             Err(error) => {

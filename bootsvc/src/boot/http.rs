@@ -10,10 +10,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST,
+    HeaderMap, HeaderValue, IF_RANGE, RANGE,
 };
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use initcfg::Tag;
 use model::Fetch;
 use std::convert::Infallible;
@@ -86,7 +88,7 @@ fn reason(status: StatusCode) -> Option<&'static str> {
     match status {
         StatusCode::NOT_FOUND => Some("not-found"),
         StatusCode::FORBIDDEN => Some("denied"),
-        StatusCode::METHOD_NOT_ALLOWED => Some("method"),
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Some("method"),
         StatusCode::SERVICE_UNAVAILABLE => Some("busy"),
         _ if status.is_client_error() => Some("bad-request"),
         _ => None,
@@ -101,6 +103,9 @@ const REFUSED: &str = "refused\n";
 
 async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) -> Reply {
     let path = request.uri().path();
+    if !names_host(request.version(), request.headers()) {
+        return refusal(StatusCode::BAD_REQUEST);
+    }
     if *request.method() == Method::PUT
         && let Some((told, boot)) = Told::of(path)
     {
@@ -109,12 +114,14 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
         let tag = tag.and_then(|tag| tag.to_str().ok()?.parse().ok());
         return refusal(take(request.into_body(), peer, told, &boot, tag, &files).await);
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return refusal(StatusCode::METHOD_NOT_ALLOWED);
-    }
     // Who only asks how long a secret is would make it void.
-    if *request.method() == Method::HEAD && BootFiles::is_host(path) {
-        return refusal(StatusCode::METHOD_NOT_ALLOWED);
+    let allowed = match () {
+        () if Told::of(path).is_some() => "PUT",
+        () if BootFiles::is_host(path) => "GET",
+        () => "GET, HEAD",
+    };
+    if !allowed.split(", ").any(|method| method == request.method().as_str()) {
+        return not_allowed(request.method(), allowed);
     }
     let found = async {
         match files.host(path, peer).await {
@@ -134,10 +141,9 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
         return refusal(StatusCode::NOT_FOUND);
     };
     let size = item.bytes.len();
-    let range = match request.headers().get(RANGE).map(|value| parse_range(value, size)) {
-        None => 0..size,
-        Some(Ok(range)) => range,
-        Some(Err(())) => {
+    let range = match wanted(request.method(), request.headers(), size) {
+        Ok(range) => range.unwrap_or(0..size),
+        Err(NotSatisfiable) => {
             let mut reply = refusal(StatusCode::RANGE_NOT_SATISFIABLE);
             set(&mut reply, CONTENT_RANGE, &format!("bytes */{size}"));
             return reply;
@@ -198,19 +204,89 @@ fn set(reply: &mut Reply, name: hyper::header::HeaderName, value: &str) {
     }
 }
 
-/// One range of bytes (RFC 9110 §14.1.2). Several ranges, which no boot client asks for, are refused.
-fn parse_range(value: &HeaderValue, size: usize) -> Result<Range<usize>, ()> {
-    let text = value.to_str().ok().and_then(|text| text.strip_prefix("bytes=")).ok_or(())?;
-    let (first, last) = text.trim().split_once('-').ok_or(())?;
-    let range = match (first.trim(), last.trim()) {
-        ("", suffix) => size.saturating_sub(suffix.parse().map_err(|_| ())?)..size,
-        (first, "") => first.parse().map_err(|_| ())?..size,
-        (first, last) => {
-            let last: usize = last.parse().map_err(|_| ())?;
-            first.parse().map_err(|_| ())?..last.saturating_add(1).min(size)
+/// Nothing of what is asked for is in the file.
+#[derive(Debug, PartialEq, Eq)]
+struct NotSatisfiable;
+
+/// The part of a file that is asked for; `None`: all of it.
+fn wanted(
+    method: &Method,
+    headers: &HeaderMap,
+    size: usize,
+) -> Result<Option<Range<usize>>, NotSatisfiable> {
+    // A range is for GET only (RFC 9110 section 14.2). There is no validator that a condition could name, so none holds (13.1.5).
+    if *method != Method::GET || headers.contains_key(IF_RANGE) {
+        return Ok(None);
+    }
+    headers.get(RANGE).map_or(Ok(None), |value| parse_range(value, size))
+}
+
+/// One range of bytes (RFC 9110 section 14.1.2). Whoever asks for several gets all, as whoever counts in other units.
+fn parse_range(value: &HeaderValue, size: usize) -> Result<Option<Range<usize>>, NotSatisfiable> {
+    let text = value.to_str().ok().and_then(|text| text.split_once('='));
+    let Some((unit, ranges)) = text else { return Err(NotSatisfiable) };
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return Ok(None);
+    }
+    let mut parts = Vec::new();
+    for range in ranges.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').ok_or(NotSatisfiable)?;
+        let part = match (first.trim(), last.trim()) {
+            ("", suffix) => size.saturating_sub(number(suffix)?)..size,
+            (first, "") => number(first)?..size,
+            (first, last) => number(first)?..number(last)?.saturating_add(1).min(size),
+        };
+        parts.push(part);
+    }
+    match &parts[..] {
+        [part] if part.start < part.end => Ok(Some(part.clone())),
+        [_, _, ..] if parts.iter().any(|part| part.start < part.end) => Ok(None),
+        _ => Err(NotSatisfiable),
+    }
+}
+
+/// Digits only; what is too large for a number is beyond every file.
+fn number(digits: &str) -> Result<usize, NotSatisfiable> {
+    match !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        true => Ok(digits.parse().unwrap_or(usize::MAX)),
+        false => Err(NotSatisfiable),
+    }
+}
+
+/// Whether a request says once for which host it is, as it must (RFC 9112 section 3.2).
+fn names_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => version < Version::HTTP_11,
+        (Some(host), None) => {
+            host.is_empty()
+                || Authority::try_from(host.as_bytes())
+                    .is_ok_and(|authority| !authority.as_str().contains('@'))
         }
-    };
-    if range.start < range.end { Ok(range) } else { Err(()) }
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// A method that this file does not have, or nobody knows (RFC 9110 section 9.1).
+fn not_allowed(method: &Method, allowed: &'static str) -> Reply {
+    let is_known = matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::CONNECT
+            | Method::OPTIONS
+            | Method::TRACE
+            | Method::PATCH
+    );
+    if !is_known {
+        return refusal(StatusCode::NOT_IMPLEMENTED);
+    }
+    let mut reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
+    set(&mut reply, ALLOW, allowed);
+    reply
 }
 
 /// A part of a file, handed out in chunks. When the last one has left and it was the whole file, the
@@ -302,15 +378,61 @@ mod tests {
     #[test]
     fn ranges_are_cut_to_the_file() {
         let range = |text: &str| parse_range(&HeaderValue::from_str(text).unwrap(), 100);
-        assert_eq!(range("bytes=0-9"), Ok(0..10));
-        assert_eq!(range("bytes=90-"), Ok(90..100));
-        assert_eq!(range("bytes=-10"), Ok(90..100));
-        assert_eq!(range("bytes=90-1000"), Ok(90..100));
-        let max = format!("bytes=0-{}", usize::MAX);
-        assert_eq!(range(&max), Ok(0..100));
-        for text in ["bytes=100-", "bytes=9-0", "lines=1-2", "bytes=1-2,5-6", "bytes=a-b", "bytes="]
-        {
-            assert_eq!(range(text), Err(()), "{text}");
+        for (text, part) in [
+            ("bytes=0-9", 0..10),
+            ("Bytes=0-9,", 0..10),
+            ("bytes=90-", 90..100),
+            ("bytes=-10", 90..100),
+            ("bytes=90-1000", 90..100),
+            ("bytes=0-99999999999999999999999", 0..100),
+            ("bytes=-99999999999999999999999", 0..100),
+        ] {
+            assert_eq!(range(text), Ok(Some(part)), "{text}");
         }
+        for text in ["lines=1-2", "bytes=1-2,5-6", "bytes=0-0,-1", "bytes=100-,0-1"] {
+            assert_eq!(range(text), Ok(None), "{text}");
+        }
+        for text in ["bytes=100-", "bytes=9-0", "bytes=-0", "bytes=a-b", "bytes=+1-5", "bytes=", ""]
+        {
+            assert_eq!(range(text), Err(NotSatisfiable), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_for_who_gets_and_depends_on_nothing() {
+        let mut headers = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-9"))]);
+        assert_eq!(wanted(&Method::GET, &headers, 100), Ok(Some(0..10)));
+        assert_eq!(wanted(&Method::HEAD, &headers, 100), Ok(None));
+        headers.insert(IF_RANGE, HeaderValue::from_static("\"abc\""));
+        assert_eq!(wanted(&Method::GET, &headers, 100), Ok(None));
+    }
+
+    #[test]
+    fn a_request_says_once_for_whom_it_is() {
+        let names = |version, hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| (HOST, HeaderValue::from_str(host).unwrap()));
+            let mut headers = HeaderMap::new();
+            for (name, host) in hosts {
+                headers.append(name, host);
+            }
+            names_host(version, &headers)
+        };
+        for host in ["10.77.0.1", "bootlace:80", "[fe80::1]", ""] {
+            assert!(names(Version::HTTP_11, &[host]), "{host}");
+        }
+        assert!(names(Version::HTTP_10, &[]));
+        assert!(!names(Version::HTTP_11, &[]));
+        for hosts in [&["a", "b"][..], &["a b/:x"], &["root@a"]] {
+            assert!(!names(Version::HTTP_11, hosts), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_is_told_what_he_may() {
+        let reply = not_allowed(&Method::POST, "GET, HEAD");
+        assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(reply.headers()[ALLOW], "GET, HEAD");
+        let unknown = not_allowed(&Method::from_bytes(b"FOO").unwrap(), "GET");
+        assert_eq!(unknown.status(), StatusCode::NOT_IMPLEMENTED);
     }
 }

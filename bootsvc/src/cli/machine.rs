@@ -314,12 +314,17 @@ fn next(paths: &Paths, name: &MachineName, choice: Option<BootChoice>) -> anyhow
     let change = MachineChange { next_boot: Some(choice), ..MachineChange::default() };
     let machine: model::Machine = site.send(Method::PATCH, &url, &change)?;
     let then = machine.menu.in_words();
+    let is_memory_test = machine.next_boot == Some(BootChoice::MemoryTest);
     say(match machine.next_boot {
         Some(choice) => {
             format!("{name}: the next time it starts {}, then again {then}", choice.in_words())
         }
         None => format!("{name}: starts {then}"),
     });
+    // The boot server is here, too.
+    if is_memory_test && !service::has_memory_test() {
+        say("this server has no memory test yet: apt-get install memtest86+");
+    }
     Ok(())
 }
 

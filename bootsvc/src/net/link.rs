@@ -182,7 +182,21 @@ impl Link {
         }
     }
 
-    /// Sockets could not be bound: [`made_again`](Self::made_again) returns once more.
+    /// Waits until the interface of this name is another one than sockets are bound to, or none: they are to be closed. Returns
+    /// whether there is one to bind to, and takes it for that.
+    pub async fn moved(&mut self) -> bool {
+        let bound = self.index;
+        match self.states.wait_for(|state| state.index != bound).await.map(|state| state.index) {
+            Ok(index) => {
+                self.index = index;
+                index.is_some()
+            }
+            // Nobody looks any more: the server stops.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Sockets could not be bound: [`made_again`](Self::made_again) and [`moved`](Self::moved) return once more.
     pub fn forget(&mut self) {
         self.index = None;
     }
@@ -219,5 +233,22 @@ mod tests {
         assert!(!is_told(&mut link).await);
         link.forget();
         assert!(is_told(&mut link).await, "it is tried again");
+    }
+
+    #[tokio::test]
+    async fn who_is_bound_to_an_interface_that_goes_is_told_that_too() {
+        let state = |index| LinkState { index, ..LinkState::default() };
+        let (sender, mut link) = Link::new("br0", state(Some(3)));
+        let at_once = Duration::from_millis(20);
+        let told = async |link: &mut Link| tokio::time::timeout(at_once, link.moved()).await.ok();
+        assert_eq!(told(&mut link).await, None);
+        sender.send_replace(state(None));
+        assert_eq!(told(&mut link).await, Some(false));
+        assert_eq!(told(&mut link).await, None);
+        // Also the one that it was before.
+        sender.send_replace(state(Some(3)));
+        assert_eq!(told(&mut link).await, Some(true));
+        link.forget();
+        assert_eq!(told(&mut link).await, Some(true), "it is tried again");
     }
 }

@@ -99,6 +99,9 @@ pub fn in_use(protocol: Protocol, address: SocketAddr, error: io::Error) -> Bind
 /// Who has the port, and what helps.
 fn used_by(holder: Option<&Holder>) -> String {
     match holder {
+        Some(holder) if holder.pid == std::process::id() => {
+            format!("{holder}: this server itself, for another interface")
+        }
         Some(holder) if holder.name == "bootlace" => {
             format!("{holder}: Bootlace is running already, perhaps from another folder (--root)")
         }

@@ -27,7 +27,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage};
+pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage, has_memory_test, memory_test};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, RoomError, Unwritable};

@@ -1,6 +1,7 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
 use super::host_segment::Link;
+use super::memory_test::memory_test;
 use super::stages::{NewStage, Prepared};
 use crate::error::Error;
 use crate::initrds::{InitrdState, Recipe};
@@ -180,6 +181,14 @@ impl Service {
                 return Ok((Plan::LocalDisk, None));
             }
             BootChoice::MemoryTest => {
+                let is_uefi = self.boot_of(mac).is_some_and(|boot| boot.firmware.is_uefi_x64());
+                if memory_test(if is_uefi { "x86_64-efi" } else { "i386-pc" }).is_none() {
+                    return Err(Waiting::NotReady(format!(
+                        "{} is to test its memory, and this boot server has no memory test: install the Debian package \
+                         memtest86+, or choose something else",
+                        machine.name
+                    )));
+                }
                 self.note_what_starts(mac, MEMORY_TEST).await;
                 return Ok((Plan::MemoryTest, None));
             }

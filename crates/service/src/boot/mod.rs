@@ -7,6 +7,7 @@ mod hardware;
 mod host_segment;
 mod kernel_logs;
 mod leases;
+mod memory_test;
 mod seen;
 mod ssh_key;
 mod stages;
@@ -14,5 +15,6 @@ mod words;
 
 pub use grub_config::LoaderConfig;
 pub use host_segment::Link;
+pub use memory_test::{has_memory_test, memory_test};
 pub use stages::NewStage;
 pub use words::{Belief, Heard};

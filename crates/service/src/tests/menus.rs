@@ -70,6 +70,22 @@ async fn a_menu_is_shown_and_what_is_chosen_there_starts() {
 }
 
 #[tokio::test]
+async fn a_memory_test_is_started_if_the_server_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_it = MachineChange { menu: menu("image,memory-test"), ..MachineChange::default() };
+    let (service, _) = site(folder.path(), of_it).await;
+    let asked = ask(&service, &chosen("memory-test")).await;
+    match crate::memory_test("i386-pc") {
+        Some(_) => assert!(asked.text.contains("/boot/memory-test/"), "{}", asked.text),
+        None => {
+            let waiting = asked.waiting.unwrap();
+            assert!(waiting.contains("lab-07 is to test its memory"), "{waiting}");
+            assert!(waiting.contains("the Debian package memtest86+"), "{waiting}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_to_start_once_starts_once() {
     let folder = tempfile::tempdir().unwrap();
     let (service, name) = site(folder.path(), MachineChange::default()).await;
