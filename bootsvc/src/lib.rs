@@ -14,6 +14,7 @@ mod doctor;
 mod log;
 pub mod net;
 mod network;
+mod network_changes;
 mod new_file;
 mod orders;
 mod outbound;

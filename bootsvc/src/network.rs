@@ -180,6 +180,19 @@ pub(crate) struct Served {
     pub(crate) lease: Duration,
     /// On which interface it is, or by which it is reached.
     pub(crate) interface: String,
+    /// Other addresses that the server has there, such as the one that it had before it was renumbered.
+    pub(crate) further: Vec<Ipv4Addr>,
+}
+
+/// What becomes of the configured networks with the interfaces as they are now.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Those that can be served.
+    pub(crate) served: Vec<Served>,
+    /// Interfaces that are not there, or have no address, which keeps others from being served; each once.
+    pub(crate) absent: Vec<(String, NetworkError)>,
+    /// What is wrong with the configuration.
+    pub(crate) wrong: Vec<NetworkError>,
 }
 
 /// The first network: see [`networks`].
@@ -191,57 +204,93 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
 }
 
 /// Reads the server's addresses from the interfaces and checks the configured addresses against them. There is one network
-/// at least.
+/// at least; those whose interface is missing, or has no address, are left out.
 ///
 /// # Errors
-/// An interface is not there or has no IPv4 address, or a configured address does not fit its network.
+/// No network has an interface with an IPv4 address, or a configured address does not fit its network.
 pub(crate) fn networks(config: &Config) -> Result<Vec<Served>, NetworkError> {
-    look(config).map_err(|mut all| all.remove(0))
+    let Found { served, absent, wrong } = find(config);
+    match wrong.into_iter().next() {
+        Some(error) => Err(error),
+        None if served.is_empty() => {
+            let error = absent.into_iter().next().map(|(_, error)| error);
+            Err(error.unwrap_or_else(|| {
+                NetworkError::List(std::io::Error::other("no network is configured"))
+            }))
+        }
+        None => Ok(served),
+    }
 }
 
-/// The same, with all that is wrong.
-///
-/// # Errors
-/// As there; there is one at least.
-pub(crate) fn look(config: &Config) -> Result<Vec<Served>, Vec<NetworkError>> {
+/// The same, with all that is wrong and all that is missing.
+pub(crate) fn find(config: &Config) -> Found {
     let is_one = config.network.all().count() == 1;
-    let mut troubles = Vec::new();
-    let mut found: Vec<(&NetworkConfig, Ipv4Addr, Subnet)> = Vec::new();
+    let mut found = Found::default();
+    let mut places: Vec<(&NetworkConfig, Place)> = Vec::new();
     for (index, one) in config.network.all().enumerate() {
         let tell = |source: NetworkError| match is_one {
             true => source,
             false => NetworkError::In { number: index + 1, source: Box::new(source) },
         };
-        match address_of(&one.interface) {
-            Ok((server, prefix)) => {
-                let own = Subnet::of(server, prefix);
-                let subnet = one.subnet.unwrap_or(own);
-                let pool = one.pool.filter(|_| config.network.mode.leases());
-                let wrong = check_place(one, server, subnet).into_iter();
-                let wrong = wrong.chain(check_addresses(&Checked { one, pool, server, subnet }));
-                troubles.extend(wrong.map(tell));
-                for (other, _, of_other) in &found {
-                    let is_same =
-                        one.subnet.or(other.subnet).is_none() && one.interface == other.interface;
-                    if is_same {
-                        troubles.push(tell(NetworkError::InterfaceTwice(one.interface.clone())));
-                    } else if subnet.overlaps(*of_other) {
-                        troubles
-                            .push(tell(NetworkError::Overlap { this: subnet, other: *of_other }));
-                    }
+        let place = match place_of(one) {
+            Ok(place) => place,
+            Err(error @ (NetworkError::NoInterface { .. } | NetworkError::NoAddress(_))) => {
+                if found.absent.iter().all(|(interface, _)| *interface != one.interface) {
+                    found.absent.push((one.interface.clone(), tell(error)));
                 }
-                found.push((one, server, subnet));
+                continue;
             }
-            Err(error) => troubles.push(tell(error)),
+            Err(error) => {
+                found.wrong.push(tell(error));
+                continue;
+            }
+        };
+        let Place { server, subnet, .. } = place;
+        let pool = one.pool.filter(|_| config.network.mode.leases());
+        let wrong = check_place(one, server, subnet).into_iter();
+        let wrong = wrong.chain(check_addresses(&Checked { one, pool, server, subnet }));
+        found.wrong.extend(wrong.map(tell));
+        for (other, of_other) in &places {
+            let is_same = one.subnet.or(other.subnet).is_none() && one.interface == other.interface;
+            if is_same {
+                found.wrong.push(tell(NetworkError::InterfaceTwice(one.interface.clone())));
+            } else if subnet.overlaps(of_other.subnet) {
+                let overlap = NetworkError::Overlap { this: subnet, other: of_other.subnet };
+                found.wrong.push(tell(overlap));
+            }
         }
+        places.push((one, place));
     }
-    if !troubles.is_empty() {
-        return Err(troubles);
-    }
-    Ok(found.into_iter().map(|(one, server, subnet)| served(config, one, server, subnet)).collect())
+    found.served = places.into_iter().map(|(one, place)| served(config, one, place)).collect();
+    found
 }
 
-fn served(config: &Config, one: &NetworkConfig, server: Ipv4Addr, subnet: Subnet) -> Served {
+/// Where a network is.
+struct Place {
+    /// Our address.
+    server: Ipv4Addr,
+    /// The network.
+    subnet: Subnet,
+    /// Other addresses of ours there.
+    further: Vec<Ipv4Addr>,
+}
+
+/// Of several addresses of the interface ours is the first one whose network has the pool, or the router; or the first.
+fn place_of(one: &NetworkConfig) -> Result<Place, NetworkError> {
+    let addresses = addresses_of(&one.interface)?;
+    let wanted = one.pool.map(|pool| pool.first).or(one.router).filter(|_| one.subnet.is_none());
+    let fits = |&&(address, prefix): &&(Ipv4Addr, u8)| {
+        wanted.is_some_and(|wanted| Subnet::of(address, prefix).holds(wanted))
+    };
+    let fitting = addresses.iter().find(fits).or(addresses.first());
+    let &(server, prefix) = fitting.ok_or(NetworkError::NoAddress(one.interface.clone()))?;
+    let further = addresses.iter().map(|it| it.0).filter(|address| *address != server).collect();
+    let subnet = one.subnet.unwrap_or(Subnet::of(server, prefix));
+    Ok(Place { server, subnet, further })
+}
+
+fn served(config: &Config, one: &NetworkConfig, place: Place) -> Served {
+    let Place { server, subnet, further } = place;
     let leases = config.network.mode.leases();
     let port = config.storage.nbd_port;
     let network = Network {
@@ -276,6 +325,7 @@ fn served(config: &Config, one: &NetworkConfig, server: Ipv4Addr, subnet: Subnet
         reserved: one.reserved.clone(),
         lease: one.lease,
         interface: one.interface.clone(),
+        further,
     }
 }
 
@@ -302,7 +352,7 @@ pub(crate) fn servers(networks: &[Served]) -> Vec<Ipv4Addr> {
     all
 }
 
-/// Where NBD is served, for machines of all networks.
+/// Where NBD is served, for machines of all networks that boot.
 pub(crate) fn nbd_addresses(networks: &[Served]) -> Vec<SocketAddrV4> {
     let mut all = Vec::new();
     for &address in networks.iter().flat_map(|served| &served.network.nbd) {
@@ -313,11 +363,30 @@ pub(crate) fn nbd_addresses(networks: &[Served]) -> Vec<SocketAddrV4> {
     all
 }
 
-fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
-    let addresses = nix::ifaddrs::getifaddrs().map_err(|error| NetworkError::List(error.into()))?;
+/// Where machines that run may have their disks from as well, as they booted before the server was renumbered: there is one
+/// as long as it has the address.
+pub(crate) fn former_nbd_addresses(config: &Config, networks: &[Served]) -> Vec<SocketAddrV4> {
+    let port = config.storage.nbd_port;
+    let used = nbd_addresses(networks);
+    let mut all = Vec::new();
+    if config.storage.nbd_addresses.is_empty() {
+        for &address in networks.iter().flat_map(|served| &served.further) {
+            let address = SocketAddrV4::new(address, port);
+            if !used.contains(&address) && !all.contains(&address) {
+                all.push(address);
+            }
+        }
+    }
+    all
+}
+
+/// The addresses of an interface, in the kernel's order; there is one at least.
+fn addresses_of(interface: &str) -> Result<Vec<(Ipv4Addr, u8)>, NetworkError> {
+    let entries = nix::ifaddrs::getifaddrs().map_err(|error| NetworkError::List(error.into()))?;
     let mut present = Vec::new();
     let mut exists = false;
-    for entry in addresses {
+    let mut addresses = Vec::new();
+    for entry in entries {
         if entry.interface_name != interface {
             if !present.contains(&entry.interface_name) {
                 present.push(entry.interface_name);
@@ -328,10 +397,12 @@ fn address_of(interface: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
         let address = entry.address.as_ref().and_then(|address| address.as_sockaddr_in());
         let netmask = entry.netmask.as_ref().and_then(|netmask| netmask.as_sockaddr_in());
         if let (Some(address), Some(netmask)) = (address, netmask) {
-            return Ok((address.ip(), netmask.ip().to_bits().leading_ones() as u8));
+            addresses.push((address.ip(), netmask.ip().to_bits().leading_ones() as u8));
         }
     }
-    if exists {
+    if !addresses.is_empty() {
+        Ok(addresses)
+    } else if exists {
         Err(NetworkError::NoAddress(interface.into()))
     } else {
         let present = present.join(", ");

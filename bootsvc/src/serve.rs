@@ -19,7 +19,8 @@ use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::link::{Link, LinkState, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
-use crate::network::{interfaces, networks, servers};
+use crate::network::{Served, interfaces, networks, servers};
+use crate::network_changes::{self, Change, Places};
 use crate::orders;
 use crate::pages;
 use crate::paths::Paths;
@@ -29,13 +30,14 @@ use crate::systemd;
 use crate::web_tls::WebTls;
 use anyhow::Context;
 use model::{FindingKind, Subject};
-use service::{Actor, LoaderRules, Options, Service};
-use std::io::{IsTerminal as _, Write as _};
+use service::{Actor, LoaderRules, MachineView, Options, Service, StateWord};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 use storage::Credentials;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -69,19 +71,71 @@ pub(crate) const fn dhcp_ports(mode: Mode) -> &'static [u16] {
     }
 }
 
+/// Deaths of a storage server that was started with the boot server, as `wait` tells them.
+type Deaths = Arc<Mutex<mpsc::Receiver<String>>>;
+
 /// Runs the boot server until `stop`; `ready` is called when it serves. `handed` are sockets that whoever started us has
 /// opened; `storage_deaths` tells how a storage server that is started with it has ended.
+///
+/// Where networks become others meanwhile, it begins anew by itself: connections to its listening sockets wait until then.
 pub(crate) async fn run(
     paths: &Paths,
     config: &Config,
-    (handed, storage_deaths): (Vec<Handed>, Option<mpsc::Receiver<String>>),
+    (mut handed, storage_deaths): (Vec<Handed>, Option<mpsc::Receiver<String>>),
     ready: impl FnOnce(),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let deaths: Option<Deaths> = storage_deaths.map(|deaths| Arc::new(Mutex::new(deaths)));
+    let mut ready = Some(ready);
+    let mut renumbered = None;
+    loop {
+        let tell = || {
+            if let Some(ready) = ready.take() {
+                ready();
+            }
+        };
+        let before = (handed, deaths.clone(), renumbered.take());
+        match run_once(paths, config, before, tell, stop.child_token()).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Anew { sockets, renumbered: told } => {
+                handed = sockets;
+                renumbered = told;
+            }
+        }
+    }
+}
+
+/// How a boot server has ended.
+enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// It is to begin anew, as networks are others.
+    Anew {
+        /// Its listening sockets.
+        sockets: Vec<Handed>,
+        /// What to tell if it has another address now.
+        renumbered: Option<Renumbered>,
+    },
+}
+
+/// That the server has another address, for a person.
+struct Renumbered {
+    from: Ipv4Addr,
+    cause: String,
+}
+
+/// The same until networks are others.
+async fn run_once(
+    paths: &Paths,
+    config: &Config,
+    (handed, storage_deaths, renumbered): (Vec<Handed>, Option<Deaths>, Option<Renumbered>),
+    ready: impl FnOnce(),
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
     let is_up = storage_deaths.is_some();
     let networks = networks(config)?;
     let network = networks[0].network.clone();
-    let interfaces: Vec<(String, Ipv4Addr)> = interfaces(&networks)
+    let interfaces: Places = interfaces(&networks)
         .into_iter()
         .map(|(name, address)| (name.to_owned(), address))
         .collect();
@@ -143,6 +197,9 @@ pub(crate) async fn run(
         let cause = "The boot server runs as root, as there is no user \"bootlace\"";
         service.found(FindingKind::RunsAsRoot, &Subject::Server, cause);
     }
+    if let Some(Renumbered { from, cause }) = renumbered {
+        service.found(FindingKind::ServerRenumbered, &Subject::Address(from), cause);
+    }
 
     // Every socket is there before the first client is answered. What changes from here on is not missed.
     let mut places = Vec::new();
@@ -175,7 +232,11 @@ pub(crate) async fn run(
     }
     drop(boot_files);
     // Machines know the server by the address that it has where they are, and the kernel answers from there.
-    let reports_at = if servers.len() == 1 { network.server } else { Ipv4Addr::UNSPECIFIED };
+    let has_further = networks.iter().any(|served| !served.further.is_empty());
+    let reports_at = match servers.len() == 1 && !has_further {
+        true => network.server,
+        false => Ipv4Addr::UNSPECIFIED,
+    };
     let reports_address = SocketAddr::from((reports_at, initcfg::REPORT_PORT));
     let (alive, machines_alive) = mpsc::channel(ALIVE_MAX);
     let reports = ReportListener::bind(reports_at, service.clone(), alive.clone())
@@ -204,6 +265,11 @@ pub(crate) async fn run(
     let kept: Vec<_> = file_servers.iter().map(|(_, _, http)| http.as_fd()).collect();
     systemd::keep(systemd::BOOT_FILES, &kept);
     systemd::keep(systemd::PAGES, &[pages.as_fd()]);
+    let kept = kept.into_iter().map(|socket| Handed::again(systemd::BOOT_FILES, socket));
+    // Whatever it was called when it was handed to us.
+    let own_pages = std::iter::once(Handed::again("pages", pages.as_fd()));
+    let sockets: Vec<Handed> =
+        kept.chain(own_pages).collect::<io::Result<_>>().context("a socket can't be kept")?;
     let has_signed = loaders.signed.is_some();
     let on_link = networks.iter().filter(|it| !it.network.is_relayed);
     let neighbours = net::neighbours::Neighbours::new(
@@ -289,6 +355,7 @@ pub(crate) async fn run(
     let link = if is_up { login_link(&service).await } else { None };
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());
+        let service = service.clone();
         async move {
             pages::run(pages, credentials, (commands, local), (service, &names), stop).await;
         }
@@ -309,18 +376,34 @@ pub(crate) async fn run(
     if let Some(path) = link {
         // Not into the log, which others may read.
         let url = format!("{pages_url}{path}");
-        let _ = writeln!(std::io::stdout(), "There is no account yet. To log in, open {url}");
+        let _ = writeln!(io::stdout(), "There is no account yet. To log in, open {url}");
     }
     systemd::ready("boot server ready");
     ready();
 
+    let tell_lacking = |lacking: &[String]| match lacking {
+        [] => service.resolved(FindingKind::NetworkNotServed, &Subject::Server),
+        lacking => {
+            let cause = sentence(&lacking.join("; "));
+            service.found(FindingKind::NetworkNotServed, &Subject::Server, cause);
+        }
+    };
+    let mut change = None;
     // A task that ends by itself has panicked: better to be restarted than to serve half.
     let ended = tokio::select! {
         // First: when all shall stop, the first task to do so is no failure.
         biased;
         () = stop.cancelled() => None,
         ended = tasks.join_next() => ended,
+        other = network_changes::wait(config, &interfaces, tell_lacking) => {
+            change = Some(other);
+            None
+        }
     };
+    let renumbered = change.as_ref().and_then(|change| renumbered_by(change, &service, &networks));
+    if let Some(change) = &change {
+        tracing::info!("{change}: the boot server begins anew");
+    }
     stop.cancel();
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_DEADLINE, all).await.is_err() {
@@ -331,8 +414,37 @@ pub(crate) async fn run(
     match ended {
         Some(Err(error)) => Err(error).context("a part of the boot server died"),
         Some(Ok(())) => anyhow::bail!("a part of the boot server ended"),
-        None => Ok(()),
+        None if change.is_some() => Ok(Ended::Anew { sockets, renumbered }),
+        None => Ok(Ended::Stopped),
     }
+}
+
+/// What a person is to know of machines that run, where the server's address is another one.
+fn renumbered_by(change: &Change, service: &Service, networks: &[Served]) -> Option<Renumbered> {
+    let Change::Renumbered { interface, from, to } = change else { return None };
+    let of_address = networks.iter().find(|served| served.network.server == *from)?;
+    let knows = |view: &MachineView| {
+        let is_there = view.address.is_some_and(|address| of_address.network.holds(address));
+        is_there && !matches!(view.state.word, StateWord::Off | StateWord::Failed)
+    };
+    let names: Vec<String> = service
+        .machines()
+        .iter()
+        .filter(|it| knows(it))
+        .map(|it| it.machine.name.to_string())
+        .collect();
+    let cause = format!(
+        "The server's address on {interface} was {from} and is {to} now. These machines run and look for it and their disks at \
+         the former one: {}",
+        names.join(", ")
+    );
+    (!names.is_empty()).then_some(Renumbered { from: *from, cause })
+}
+
+/// With a capital letter.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// An interface of ours, and our address there.
@@ -382,7 +494,7 @@ pub(crate) fn nobody_may(listen: SocketAddr) -> String {
 
 /// The path of a link that logs somebody in, as long as there is no account, if somebody reads it at a terminal.
 async fn login_link(service: &Service) -> Option<String> {
-    if service.has_account() || !std::io::stdout().is_terminal() {
+    if service.has_account() || !io::stdout().is_terminal() {
         return None;
     }
     let root = service.admin(&Actor::command(nix::unistd::geteuid().as_raw())).ok()?;
@@ -390,11 +502,8 @@ async fn login_link(service: &Service) -> Option<String> {
 }
 
 /// Tells of the storage server's deaths until `stop`.
-async fn tell_deaths(
-    mut deaths: mpsc::Receiver<String>,
-    service: Service,
-    stop: CancellationToken,
-) {
+async fn tell_deaths(deaths: Deaths, service: Service, stop: CancellationToken) {
+    let mut deaths = deaths.lock().await;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -13,7 +13,7 @@ use crate::boot::signed_loader::SignedLoader;
 use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
 use crate::directory;
-use crate::network::{Served, interfaces, look, nbd_addresses, networks};
+use crate::network::{Served, find, interfaces, nbd_addresses};
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::web_tls::{PAGE_CERTIFICATE, WebTls, fingerprint};
@@ -87,43 +87,39 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
     let viewer = Viewer::of(paths);
     let right = Verdict::Right;
     let mut findings = vec![right(format!("configuration {}", paths.config().display()))];
-    match look(config) {
-        Ok(networks) => {
-            findings.extend(networks.iter().map(|Served { network, interface, .. }| {
-                let Network { server, subnet, prefix, .. } = network;
-                right(match network.is_relayed {
-                    true => format!(
-                        "PCs of the network {subnet}/{prefix}, behind a relay, reach the server at {server} (interface {interface})"
-                    ),
-                    false => format!("interface {interface} has the address {server}/{prefix}"),
-                })
-            }));
-            let mut serving = Vec::new();
-            for (interface, server) in interfaces(&networks) {
-                let trouble = link::interface(interface, server);
-                let serves = !matches!(trouble, Some(Verdict::Wrong(_)));
-                serving.extend(serves.then_some((interface, server)));
-                findings.extend(trouble);
-            }
-            findings.extend(ports::clashes(config, &networks));
-            findings.extend(ports::ports(config, &networks, ours, viewer));
-            findings.extend(link::aoe(config));
-            findings
-                .extend(serving.into_iter().filter_map(|place| link::other_servers(config, place)));
-        }
-        Err(wrong) => {
-            findings.extend(wrong.iter().map(|error| Verdict::Wrong(error_chain(error))));
-        }
+    let found = find(config);
+    let networks = found.served;
+    findings.extend(networks.iter().map(|Served { network, interface, .. }| {
+        let Network { server, subnet, prefix, .. } = network;
+        right(match network.is_relayed {
+            true => format!(
+                "PCs of the network {subnet}/{prefix}, behind a relay, reach the server at {server} (interface {interface})"
+            ),
+            false => format!("interface {interface} has the address {server}/{prefix}"),
+        })
+    }));
+    let mut serving = Vec::new();
+    for (interface, server) in interfaces(&networks) {
+        let trouble = link::interface(interface, server);
+        let serves = !matches!(trouble, Some(Verdict::Wrong(_)));
+        serving.extend(serves.then_some((interface, server)));
+        findings.extend(trouble);
+    }
+    let lacking = found.absent.iter().map(|(_, error)| error).chain(&found.wrong);
+    findings.extend(lacking.map(|error| Verdict::Wrong(error_chain(error))));
+    if found.wrong.is_empty() && !networks.is_empty() {
+        findings.extend(ports::clashes(config, &networks));
+        findings.extend(ports::ports(config, &networks, ours, viewer));
+        findings.extend(link::aoe(config));
+        findings.extend(serving.into_iter().filter_map(|place| link::other_servers(config, place)));
     }
     findings.extend(ours.storage_verdict());
     if let Some(tls) = &config.storage.nbd_tls {
-        let addresses = networks(config).map(|networks| {
-            let addresses = nbd_addresses(&networks).into_iter();
-            addresses.map(|address| IpAddr::V4(*address.ip())).collect::<Vec<_>>()
-        });
-        let checked = tls.files().check().and_then(|()| match (&tls.machine_ca, addresses) {
-            (Some(ca), Ok(addresses)) => tls.files().check_names(ca, &addresses),
-            _ => Ok(()),
+        let addresses = nbd_addresses(&networks).into_iter();
+        let addresses: Vec<_> = addresses.map(|address| IpAddr::V4(*address.ip())).collect();
+        let checked = tls.files().check().and_then(|()| match &tls.machine_ca {
+            Some(ca) => tls.files().check_names(ca, &addresses),
+            None => Ok(()),
         });
         findings.push(match checked {
             Ok(()) => right(format!("NBD over TLS: certificate {}", tls.certificate.display())),

@@ -6,7 +6,8 @@ use crate::config::{Config, ConfigError, NbdTls};
 use crate::log::Ration;
 use crate::net::holders::Holders;
 use crate::net::{Handed, handed_sockets};
-use crate::network::{Served, nbd_addresses, networks};
+use crate::network::{Served, former_nbd_addresses, interfaces, nbd_addresses, networks};
+use crate::network_changes::{self, Places};
 use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
 use crate::{check, serve, systemd, up};
@@ -48,6 +49,7 @@ fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> stor
         let own = networks.iter().filter(|it| !it.network.is_relayed);
         own.map(|it| it.interface.clone()).collect()
     });
+    let nbd = nbd_addresses(networks).into_iter().chain(former_nbd_addresses(config, networks));
     storage::Config {
         handed: Vec::new(),
         images: paths.images(),
@@ -56,7 +58,7 @@ fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> stor
         volatile: paths.run().join("layers"),
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),
-        nbd: nbd_addresses(networks).into_iter().map(SocketAddr::V4).collect(),
+        nbd: nbd.map(SocketAddr::V4).collect(),
         nbd_tls: config.storage.nbd_tls.as_ref().map(NbdTls::files),
         aoe_mac: config.storage.aoe_mac,
         aoe_interfaces: interfaces,
@@ -67,24 +69,53 @@ fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> stor
 /// `up` is the process of `bootlace up`, if that has started this one.
 pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    let networks = networks(&config)?;
+    // Before anything is touched.
+    networks(&config)?;
     begin(Server::Storage, paths, &config)?;
-    let mut storage = storage_settings(paths, &config, &networks);
-    let nbd = storage.nbd.clone();
-    storage.handed = for_storage(handed()?, paths, &storage.nbd);
-    storage.who = Who {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        identity: up::identity(&storage)?,
-        up: up.and_then(Pid::from_raw),
-    };
+    let mut handed = handed()?;
     until_stopped(ration, async |stop| {
-        let ready = |listening: Listening<'_>| {
-            systemd::keep(systemd::NBD, &listening.nbd);
-            systemd::keep(systemd::STORAGE_API, &[listening.api]);
-            tracing::info!(?nbd, "storage server ready");
-            systemd::ready("storage server ready");
-        };
-        Ok(storage::run(storage, ready, stop.cancelled_owned()).await?)
+        loop {
+            let networks = networks(&config)?;
+            let mut settings = storage_settings(paths, &config, &networks);
+            settings.handed = for_storage(handed, paths, &settings.nbd);
+            settings.who = Who {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                identity: up::identity(&settings)?,
+                up: up.and_then(Pid::from_raw),
+            };
+            let nbd = settings.nbd.clone();
+            let mut sockets = Vec::new();
+            let ready = |listening: Listening<'_>| {
+                let kept = listening.nbd.iter().map(|socket| Handed::again(systemd::NBD, *socket));
+                let api = Handed::again(systemd::STORAGE_API, listening.api);
+                sockets.extend(kept.chain([api]).filter_map(Result::ok));
+                systemd::keep(systemd::NBD, &listening.nbd);
+                systemd::keep(systemd::STORAGE_API, &[listening.api]);
+                tracing::info!(?nbd, "storage server ready");
+                systemd::ready("storage server ready");
+            };
+            let places: Places = interfaces(&networks)
+                .into_iter()
+                .map(|(name, address)| (name.to_owned(), address))
+                .collect();
+            let turn = stop.child_token();
+            {
+                let served = storage::run(settings, ready, turn.clone().cancelled_owned());
+                let mut served = std::pin::pin!(served);
+                let change = tokio::select! {
+                    biased;
+                    done = &mut served => return Ok(done?),
+                    change = network_changes::wait(&config, &places, |_| ()) => change,
+                };
+                tracing::info!("{change}: the storage server begins anew");
+                turn.cancel();
+                served.await?;
+            }
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            handed = sockets;
+        }
     })
 }
 

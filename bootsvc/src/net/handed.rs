@@ -4,7 +4,7 @@ use super::port_holder::{Protocol, in_use};
 use socket2::Socket;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use tokio::net::TcpListener;
 
@@ -26,6 +26,14 @@ impl Handed {
     /// Whether it is a Unix socket with this file.
     pub fn is_on(&self, path: &Path) -> bool {
         self.socket.local_addr().is_ok_and(|own| own.as_pathname() == Some(path))
+    }
+
+    /// The same socket once more, for a server that begins anew in this process.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn again(name: &str, socket: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { name: name.to_owned(), socket: socket.try_clone_to_owned()?.into() })
     }
 }
 

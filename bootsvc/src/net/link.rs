@@ -71,11 +71,38 @@ impl fmt::Display for LinkTrouble {
     }
 }
 
+/// What the kernel tells of interfaces and addresses.
+pub struct Changes(UdpSocket);
+
+impl Changes {
+    /// Hears of all that happens from now on.
+    ///
+    /// # Errors
+    /// The kernel tells nothing.
+    pub fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let kind = SockType::Raw;
+        let route = socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkRoute)?;
+        bind(route.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        // What arrives are whole messages, as datagrams are, so tokio's socket for those serves.
+        Ok(Self(UdpSocket::from_std(route.into())?))
+    }
+
+    /// Waits until something has changed somewhere, or some time has passed. What the kernel says is not read: it is looked
+    /// at.
+    pub async fn next(&self) {
+        let mut message = [0; 1];
+        // An error: its buffer was full.
+        let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.recv(&mut message)).await;
+        while self.0.try_recv(&mut message).is_ok() {}
+    }
+}
+
 /// Looks at one interface.
 pub struct LinkWatch {
     interface: String,
     server: Ipv4Addr,
-    changes: UdpSocket,
+    changes: Changes,
 }
 
 impl LinkWatch {
@@ -84,12 +111,7 @@ impl LinkWatch {
     /// # Errors
     /// The kernel tells of no changes.
     pub fn open(interface: &str, server: Ipv4Addr) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let kind = SockType::Raw;
-        let route = socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkRoute)?;
-        bind(route.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-        // What arrives are whole messages, as datagrams are, so tokio's socket for those serves.
-        let changes = UdpSocket::from_std(route.into())?;
+        let changes = Changes::open()?;
         Ok(Self { interface: interface.to_owned(), server, changes })
     }
 
@@ -101,12 +123,9 @@ impl LinkWatch {
         look_at(&self.interface, self.server)
     }
 
-    /// Waits until something has changed somewhere. What the kernel says is not read: it is looked at.
+    /// Waits until something may have changed.
     pub async fn changed(&self) {
-        let mut message = [0; 1];
-        // An error: its buffer was full.
-        let _ = tokio::time::timeout(LOOK_INTERVAL, self.changes.recv(&mut message)).await;
-        while self.changes.try_recv(&mut message).is_ok() {}
+        self.changes.next().await;
     }
 }
 

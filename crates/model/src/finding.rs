@@ -166,6 +166,12 @@ kinds! {
     /// DHCP requests can't be received.
     DhcpDeaf = "dhcp-deaf", Alarm, Passes::WhenOver,
         "Bring the boot server's network interface up, with its address, and check its cable.";
+    /// A configured network has no interface, or that has no address.
+    NetworkNotServed = "network-not-served", Alarm, Passes::WhenOver,
+        "Make the interface that the cause names, with its address, or correct bootlace.toml and restart both servers; they serve it as soon as it is there.";
+    /// The server has another address than the one at which machines that run have their disks.
+    ServerRenumbered = "server-renumbered", Warning, hours(24),
+        "Give the interface the former address beside the new one (ip address add) until these machines have been restarted.";
     /// Another DHCP server answers on the boot network.
     SecondDhcp = "second-dhcp", Alarm, hours(1),
         "Switch the other DHCP server off, or keep it from answering on the boot network.";

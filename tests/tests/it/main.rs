@@ -18,6 +18,7 @@ mod foreign_dhcp;
 mod full_disk;
 mod handover;
 mod impostors;
+mod interfaces;
 mod jobs;
 mod killed;
 mod ldap;
