@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use model::{AddressPool, ExportStatus, Space, Stage, Times};
 use service::jobs::{Job, JobState};
 use service::{
-    AlertCount, Certificate, FindingCount, MachineView, Refusals, StageTimes, StateWord, Transfers,
-    Viewer,
+    AlertCount, Certificate, FindingCount, MachineView, Refusals, StageTimes, StateWord,
+    TftpPackets, Transfers, Viewer,
 };
 
 #[derive(Template)]
@@ -25,6 +25,7 @@ struct Metrics<'a> {
     times: Vec<Latencies<'a>>,
     jobs: Vec<(&'static str, usize)>,
     transfers: Vec<Transfers>,
+    tftp: TftpPackets,
     refusals: Vec<Refusals>,
     boots: [(&'static str, u64); 2],
     boot_seconds: Seconds,
@@ -150,6 +151,7 @@ pub(crate) async fn show(service: Viewer) -> Response {
         dropped: disks.iter().flat_map(|&(machine, disk)| drops(machine, disk)).collect(),
         times: disks.iter().flat_map(|&(machine, disk)| latencies(machine, disk)).collect(),
         transfers: service.traffic().transfers(),
+        tftp: service.traffic().tftp_packets(),
         refusals: service.traffic().refusals(),
         boots: [("up", n_reached(Stage::Up)), ("failed", n_reached(Stage::Failed))],
         boot_seconds: Seconds::of(&service.whole_boot_times()),

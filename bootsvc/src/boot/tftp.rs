@@ -5,7 +5,8 @@ use crate::boot::files::BootFiles;
 use crate::net::tftp_server::{Tftp, TftpEvent, TftpEventKind};
 use model::Fetch;
 use std::net::SocketAddrV4;
-use tftp::NotServed;
+use std::time::Duration;
+use tftp::{NotServed, Sent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,9 @@ const EVENTS_MAX: usize = 1024;
 
 /// Stages that wait for the disk.
 const NOTES_MAX: usize = 256;
+
+/// A client that says nothing for so long is worth a word.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves until `stop`.
 pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken) {
@@ -54,20 +58,25 @@ pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken)
 fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> + Send + use<>> {
     let TftpEvent { peer, path, kind } = event;
     match kind {
-        TftpEventKind::Done { size_bytes, ms, n_retransmits } => {
+        TftpEventKind::Done { size_bytes, ms, sent } => {
             files.traffic().sent("tftp", true, size_bytes);
+            files.traffic().sent_by_tftp(sent.packets, sent.again);
+            let Sent { packets, bytes, again, longest_wait } = sent;
+            let longest_wait_ms = longest_wait.as_millis() as u64;
+            tracing::info!(%peer, path, ms, packets, bytes, again, longest_wait_ms, "sent by TFTP");
             let stage = files.stage_of(&path)?;
-            let mut detail =
-                format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
-            if n_retransmits > 0 {
-                let packets = if n_retransmits == 1 { "packet" } else { "packets" };
-                detail = format!("{detail}, {n_retransmits} {packets} sent again");
-            }
-            return files.fetched(stage, *peer.ip(), files.detail(&path, detail));
+            return files.fetched(
+                stage,
+                *peer.ip(),
+                files.detail(&path, detail(size_bytes, ms, sent)),
+            );
         }
-        TftpEventKind::GaveUp { acked_bytes } => {
+        TftpEventKind::Ended { sent } => files.traffic().sent_by_tftp(sent.packets, sent.again),
+        TftpEventKind::GaveUp { acked_bytes, sent } => {
             files.traffic().sent("tftp", false, acked_bytes);
-            tracing::warn!(%peer, path, acked_bytes, "TFTP client fell silent");
+            files.traffic().sent_by_tftp(sent.packets, sent.again);
+            let Sent { packets, bytes, again, .. } = sent;
+            tracing::warn!(%peer, path, acked_bytes, packets, bytes, again, "TFTP client fell silent");
         }
         // GRUB asks for these lists although all its modules are inside of it.
         TftpEventKind::Refused(NotServed::NotFound) if path.ends_with(".lst") => {}
@@ -75,7 +84,44 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
             files.traffic().refused("tftp", reason.word());
             tracing::info!(%peer, path, %reason, "TFTP refused");
         }
-        TftpEventKind::Started { .. } | TftpEventKind::Aborted => {}
+        TftpEventKind::Started { .. } => {}
     }
     None
+}
+
+/// How it went, for the time line of a boot.
+fn detail(size_bytes: u64, ms: u64, sent: Sent) -> String {
+    let mut detail =
+        format!("{:.1} MB by TFTP in {:.1} s", size_bytes as f64 / 1e6, ms as f64 / 1e3);
+    if sent.again > 0 {
+        detail += &format!(", {} of {} packets sent again", sent.again, sent.packets);
+    }
+    if sent.longest_wait >= LONG_WAIT {
+        detail += &format!(", silent for {:.1} s", sent.longest_wait.as_secs_f64());
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_line_tells_what_was_sent_again_and_how_long_nothing_came() {
+        let sent = |packets, again, ms| Sent {
+            packets,
+            again,
+            bytes: 0,
+            longest_wait: Duration::from_millis(ms),
+        };
+        assert_eq!(detail(1_000_000, 200, sent(701, 0, 20)), "1.0 MB by TFTP in 0.2 s");
+        assert_eq!(
+            detail(1_000_000, 200, sent(702, 1, 20)),
+            "1.0 MB by TFTP in 0.2 s, 1 of 702 packets sent again"
+        );
+        assert_eq!(
+            detail(1_000_000, 5000, sent(705, 4, 2500)),
+            "1.0 MB by TFTP in 5.0 s, 4 of 705 packets sent again, silent for 2.5 s"
+        );
+    }
 }

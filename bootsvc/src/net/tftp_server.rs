@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tftp::{Mode, NotServed, Packet, ReadRequest};
+use tftp::{Mode, NotServed, Packet, ReadRequest, Sent};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::{self, AbortHandle, JoinSet};
@@ -64,15 +64,21 @@ pub enum TftpEventKind {
         size_bytes: u64,
         /// How long it took.
         ms: u64,
-        /// Packets that were sent more than once.
-        n_retransmits: u32,
+        /// What was sent for it.
+        sent: Sent,
     },
-    /// The client ended the transfer. UEFI does so when it only wanted to know the size.
-    Aborted,
+    /// The client ended the transfer, as UEFI does when it only wanted to know the size; or it began anew, or its place was
+    /// given to somebody else.
+    Ended {
+        /// What was sent for it.
+        sent: Sent,
+    },
     /// The client fell silent.
     GaveUp {
         /// What it has acknowledged until then.
         acked_bytes: u64,
+        /// What was sent for it.
+        sent: Sent,
     },
     /// The client was told that it gets nothing.
     Refused(NotServed),
@@ -370,8 +376,52 @@ mod tests {
         client.send_to(&tftp::ack(2), transfer).await.unwrap();
         loop {
             let event = timeout(SECOND, site.events.recv()).await.unwrap().unwrap();
-            if let TftpEventKind::Done { size_bytes, n_retransmits, .. } = event.kind {
-                assert_eq!((size_bytes, n_retransmits, &*event.path), (700, 0, "file"));
+            if let TftpEventKind::Done { size_bytes, sent, .. } = event.kind {
+                assert_eq!((size_bytes, &*event.path), (700, "file"));
+                assert_eq!((sent.packets, sent.bytes, sent.again), (2, 700, 0));
+                return;
+            }
+            // Only the OACK was sent to who asked for the size.
+            if let TftpEventKind::Ended { sent } = event.kind {
+                assert_eq!((sent.packets, sent.bytes, sent.again), (1, 0, 0));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_multicast_gets_the_file_for_himself() {
+        let site = site();
+        let client = client().await;
+        // RFC 2090; a server that does not know an option leaves it out of its answer (RFC 2347).
+        let options = [("multicast", ""), ("blksize", "600")];
+        client
+            .send_to(&tftp::read_request("file", "octet", &options), site.requests)
+            .await
+            .unwrap();
+        let (answer, transfer) = receive(&client).await;
+        assert_eq!(answer, b"\x00\x06blksize\x00600\x00");
+        client.send_to(&tftp::ack(0), transfer).await.unwrap();
+        assert_eq!(receive(&client).await.0.len(), 4 + 600);
+        // Alone, there is nothing to acknowledge.
+        let client = self::client().await;
+        let request = tftp::read_request("file", "octet", &[("multicast", "")]);
+        client.send_to(&request, site.requests).await.unwrap();
+        assert_eq!(receive(&client).await.0.len(), 4 + 512);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_told_however_a_transfer_ends() {
+        let mut site = site();
+        let client = client().await;
+        client.send_to(&tftp::read_request("file", "octet", &[]), site.requests).await.unwrap();
+        assert_eq!(receive(&client).await.0.len(), 516);
+        // It has forgotten what it asked for.
+        let request = tftp::read_request("file", "octet", &[("tsize", "0")]);
+        client.send_to(&request, site.requests).await.unwrap();
+        loop {
+            let event = timeout(SECOND, site.events.recv()).await.unwrap().unwrap();
+            if let TftpEventKind::Ended { sent } = event.kind {
+                assert_eq!((sent.packets, sent.bytes), (1, 512));
                 return;
             }
         }

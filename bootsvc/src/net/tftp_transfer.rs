@@ -4,7 +4,8 @@ use super::door::client_number_max;
 use super::places::Place;
 use super::tftp_server::{TftpEvent, TftpEventKind};
 use bytes::Bytes;
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{SockaddrIn, getsockopt, recvfrom, sockopt};
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const HEADERS: u16 = 20 + 8 + 4;
 const CONTENT_DEADLINE: Duration = Duration::from_secs(25);
 /// Longest packet that a client sends during a transfer: an ERROR with its text.
 const PACKET_MAX: usize = 600;
+/// Datagrams that are looked at before a client counts as silent: those of the longest window, and as many of others.
+const WAITING_MAX: usize = 128;
 
 /// One request to serve.
 pub(super) struct Job {
@@ -87,21 +90,43 @@ where
         let terms = Terms::settle(&job.asked, job.mode, size_bytes, block_size_max);
         job.tell(TftpEventKind::Started { size_bytes });
         let start = Instant::now();
-        let mut transfer = Transfer::start(&terms, size_bytes, Moment::default());
-        let end = send(&mut job, &socket, &content, &terms, &mut transfer, start).await;
+        let mut ongoing = Ongoing {
+            transfer: Transfer::start(&terms, size_bytes, Moment::default()),
+            end: None,
+            peer: job.peer,
+            path: job.path.clone(),
+            events: job.events.clone(),
+        };
+        let end = send(&mut job, &socket, &content, &terms, &mut ongoing.transfer, start).await;
         let ms = start.elapsed().as_millis() as u64;
-        let n_retransmits = transfer.n_retransmits();
-        job.tell(match end {
+        let sent = ongoing.transfer.sent();
+        ongoing.end = Some(match end {
             End::Restart => continue,
             End::Outcome(Outcome::Confirmed | Outcome::Unconfirmed) => {
-                TftpEventKind::Done { size_bytes, ms, n_retransmits }
+                TftpEventKind::Done { size_bytes, ms, sent }
             }
-            End::Outcome(Outcome::Aborted) => TftpEventKind::Aborted,
+            End::Outcome(Outcome::Aborted) => TftpEventKind::Ended { sent },
             End::Outcome(Outcome::GaveUp) => {
-                TftpEventKind::GaveUp { acked_bytes: transfer.acked_bytes() }
+                TftpEventKind::GaveUp { acked_bytes: ongoing.transfer.acked_bytes(), sent }
             }
         });
         return;
+    }
+}
+
+/// A transfer. When it is dropped it is told what was sent, whatever has ended it: perhaps its task was ended.
+struct Ongoing {
+    transfer: Transfer,
+    end: Option<TftpEventKind>,
+    peer: SocketAddrV4,
+    path: String,
+    events: mpsc::Sender<TftpEvent>,
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        let kind = self.end.unwrap_or(TftpEventKind::Ended { sent: self.transfer.sent() });
+        tell(&self.events, TftpEvent { peer: self.peer, path: mem::take(&mut self.path), kind });
     }
 }
 
@@ -144,7 +169,13 @@ async fn send(
                             return End::Restart;
                         }
                     }
-                    () = tokio::time::sleep_until(wake) => {}
+                    () = tokio::time::sleep_until(wake) => {
+                        // On a busy server the timer may be heard of before the socket: an ACK that lies there is no silence.
+                        for _ in 0..WAITING_MAX {
+                            let Some(received) = waiting(socket, &mut buffer) else { break };
+                            on_datagram(job, socket, transfer, received, &buffer, now());
+                        }
+                    }
                 }
                 continue;
             }
@@ -192,11 +223,21 @@ fn on_datagram(
 
 impl Job {
     fn tell(&self, kind: TftpEventKind) {
-        let event = TftpEvent { peer: self.peer, path: self.path.clone(), kind };
-        if self.events.try_send(event).is_err() {
-            tracing::debug!("a TFTP event was dropped: nobody took the earlier ones");
-        }
+        tell(&self.events, TftpEvent { peer: self.peer, path: self.path.clone(), kind });
     }
+}
+
+fn tell(events: &mpsc::Sender<TftpEvent>, event: TftpEvent) {
+    if events.try_send(event).is_err() {
+        tracing::debug!("a TFTP event was dropped: nobody took the earlier ones");
+    }
+}
+
+/// A datagram that has come, also if the runtime has not heard of it yet.
+fn waiting(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    // The socket does not block.
+    let (len, sender) = recvfrom::<SockaddrIn>(socket.as_raw_fd(), buffer).ok()?;
+    Some((len, SocketAddrV4::from(sender?).into()))
 }
 
 /// What fits into one frame on the way to `peer`.

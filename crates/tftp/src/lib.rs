@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 mod netascii;
+mod pace;
 mod packet;
 mod path;
 mod refusal;
@@ -23,7 +24,7 @@ pub use packet::{
 pub use path::{PATH_MAX, is_beneath, normalize};
 pub use refusal::NotServed;
 pub use terms::{BLOCK_SIZE_DEFAULT, Terms, WINDOW_BLOCKS_MAX, WINDOW_BYTES_MAX};
-pub use transfer::{GIVE_UP_AFTER, Next, Outcome, Transfer};
+pub use transfer::{GIVE_UP_AFTER, Next, Outcome, Sent, Transfer};
 
 /// For fuzzing: parses `datagram` in every way that a server would. Must return for any bytes.
 pub fn fuzz(datagram: &[u8]) {

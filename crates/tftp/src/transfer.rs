@@ -1,26 +1,21 @@
 //! The sending side of one transfer.
 
+use crate::pace::Pace;
 use crate::terms::Terms;
 use core::time::Duration;
 use wire::Moment;
 
-/// Pause before the first retransmission, until the client's own pace is known.
-const RETRANSMIT_FIRST: Duration = Duration::from_millis(500);
-/// Shortest pause before a retransmission. ROMs need some milliseconds per packet.
-const RETRANSMIT_MIN: Duration = Duration::from_millis(50);
-/// Longest pause before a retransmission.
-const RETRANSMIT_MAX: Duration = Duration::from_secs(5);
 /// A client that acknowledges nothing new for so long is given up.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// Who has never acknowledged anything is sent so many packets: anybody can ask in another's name, and must not make
-/// us send much to him. A client that still wants the file asks again, for 30 s and more. 4 are sent in 8 s, and some
+/// us send much to him. A client that still wants the file asks again, for 30 s and more. 4 are sent in 7 s, and some
 /// more to a client that asks again meanwhile.
 const UNANSWERED_PACKETS_MAX: u32 = 6;
 /// Repeats by ourselves to who has never acknowledged anything.
 const UNANSWERED_REPEATS_MAX: u32 = 3;
-/// Silence after so many repeats of the last block means that the client has everything and that only
-/// its last ACK got lost: clients don't repeat that one. Takes about 11 s on a LAN.
-const UNCONFIRMED_AFTER_REPEATS: u32 = 8;
+/// A client that says nothing for so long although it was sent the last block several times has everything, and only its
+/// last ACK got lost: clients don't repeat that one.
+const UNCONFIRMED_AFTER: Duration = Duration::from_secs(10);
 /// Pause between bursts after a client lost blocks of a window.
 const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// A repeated request within this time of our last packet was already answered.
@@ -59,6 +54,19 @@ pub enum Outcome {
     GaveUp,
 }
 
+/// What was sent for a transfer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the file in them.
+    pub bytes: u64,
+    /// Packets of these that had been sent before.
+    pub again: u64,
+    /// Longest time without a new acknowledgement, while one was waited for.
+    pub longest_wait: Duration,
+}
+
 /// One file on its way to one client. Holds no bytes of the file: the shell reads what [`Next::Data`] names.
 ///
 /// [`start`](Self::start) when a request is settled. Then, until it is [`Next::Done`]: call [`next`](Self::next) and
@@ -72,7 +80,6 @@ pub struct Transfer {
     size: u64,
     block_size: u16,
     window: u16,
-    retransmit_max: Duration,
     phase: Phase,
     /// Number of the last block; a file of n full blocks has an empty block n + 1.
     last: u64,
@@ -88,6 +95,17 @@ pub struct Transfer {
     pause_until: Moment,
     /// Went back to the block behind this one already: further equal ACKs are of the same flight.
     rewound_to: Option<u64>,
+    /// What is sent again now is sent on a guess: the client may have it.
+    is_guess: bool,
+    /// The next block goes out alone; see [`guess`](Self::guess).
+    is_probe: bool,
+    /// When the others follow it.
+    rest_at: Moment,
+    /// Highest block that was sent when the last ones began to be sent again.
+    flight_end: u64,
+    /// Packets that were sent again since the client has acknowledged something.
+    n_copies: u32,
+    echoes: Echoes,
     is_timeable: bool,
     has_answered: bool,
     /// Packets that were sent until it did.
@@ -96,7 +114,18 @@ pub struct Transfer {
     pace: Pace,
     last_sent_at: Moment,
     progress_at: Moment,
-    n_retransmits: u32,
+    sent: Sent,
+}
+
+/// ACKs that copies may still bring after the ACK that was waited for. They ask for nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Echoes {
+    n_due: u32,
+    has_come: bool,
+    /// What was sent again was sent on a guess.
+    judge_guess: bool,
+    /// The ACK came as soon after a copy as clients answer. Otherwise it has probably been for the first one.
+    is_prompt: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +142,6 @@ impl Transfer {
             size,
             block_size: terms.block_size.max(1),
             window: terms.window.max(1),
-            retransmit_max: terms.timeout.unwrap_or(RETRANSMIT_MAX).min(RETRANSMIT_MAX),
             phase: match terms.option_ack {
                 Some(_) => Phase::OptionAck { is_due: true },
                 None => Phase::Data,
@@ -126,20 +154,26 @@ impl Transfer {
             in_burst: 0,
             pause_until: now,
             rewound_to: None,
+            is_guess: false,
+            is_probe: false,
+            rest_at: now,
+            flight_end: 0,
+            n_copies: 0,
+            echoes: Echoes::default(),
             is_timeable: true,
             has_answered: false,
             n_unanswered: 0,
             n_silences: 0,
-            pace: Pace::new(),
+            pace: Pace::new(terms.timeout),
             last_sent_at: now,
             progress_at: now,
-            n_retransmits: 0,
+            sent: Sent::default(),
         }
     }
 
-    /// Packets that were sent more than once, so far.
-    pub fn n_retransmits(&self) -> u32 {
-        self.n_retransmits
+    /// What was sent so far.
+    pub fn sent(&self) -> Sent {
+        self.sent
     }
 
     /// Whether the client has ever acknowledged anything: so it is there, and has asked itself.
@@ -158,7 +192,8 @@ impl Transfer {
             Phase::Ended(_) => {}
             Phase::OptionAck { .. } if block == 0 => {
                 self.phase = Phase::Data;
-                self.on_progress(now);
+                self.on_progress(self.is_timeable, now);
+                self.is_timeable = true;
             }
             Phase::OptionAck { .. } => {}
             Phase::Data => {
@@ -167,57 +202,114 @@ impl Transfer {
                 if ahead > self.highest_sent - self.acked {
                     return;
                 }
-                if ahead == 0 { self.on_repeated_ack() } else { self.on_new_ack(ahead, now) }
+                if ahead == 0 { self.on_repeated_ack(now) } else { self.on_new_ack(ahead, now) }
             }
         }
     }
 
     fn on_new_ack(&mut self, ahead: u64, now: Moment) {
         self.acked += ahead;
-        self.on_progress(now);
+        let has_all = self.acked + 1 >= self.next_block;
+        let is_clean = self.is_timeable;
+        self.on_progress(has_all && is_clean, now);
         if self.acked == self.last {
             self.phase = Phase::Ended(Outcome::Confirmed);
-        } else if self.acked + 1 < self.next_block {
-            // RFC 7440 section 4: a block is missing, the client wants everything behind this one again.
-            self.rewind();
-        } else {
+        } else if has_all {
+            if self.acked < self.highest_sent {
+                // It was asked by the first block alone, and has answered that: it lacks one further on.
+                self.on_proven_loss();
+            }
             self.next_block = self.acked + 1;
             self.rewound_to = None;
             self.is_timeable = true;
             self.burst = self.window.min(self.burst + 1);
-        }
-    }
-
-    fn on_repeated_ack(&mut self) {
-        // In lockstep, answering a repeated ACK would double every packet from here on
-        // (the Sorcerer's Apprentice, RFC 1123 section 4.2.3.1). With windows it says that a block is
-        // missing, but UEFI says so for every block that comes behind the missing one.
-        if self.window > 1
-            && self.next_block > self.acked + 1
-            && self.rewound_to != Some(self.acked)
-        {
+        } else if is_clean || self.acked != self.flight_end {
+            // RFC 7440 section 4: a block is missing, the client wants everything behind this one again.
+            self.on_proven_loss();
             self.rewind();
         }
+        // Else it has all that was sent before we went back, so this is probably the answer to a copy of that.
     }
 
+    fn on_proven_loss(&mut self) {
+        self.pace.on_proven_loss();
+        // What it says once more now is said of what it lacks.
+        self.echoes.n_due = 0;
+    }
+
+    /// The client says once more what it has.
+    fn on_repeated_ack(&mut self, now: Moment) {
+        if self.echoes.n_due > 0 {
+            // Answering an answer to a copy would double every packet from here on (the Sorcerer's Apprentice, RFC 1123
+            // section 4.2.3.1).
+            self.echoes.n_due -= 1;
+            if self.echoes.judge_guess && !self.echoes.has_come {
+                self.pace.on_wrong_guess();
+            }
+            self.echoes.has_come = true;
+            return;
+        }
+        // The client has become impatient; or, with windows, it lacks the first block of this one. It is a hint only:
+        // networks repeat packets, too. UEFI says it for every block that comes behind the missing one, and so proves it.
+        if self.rewound_to == Some(self.acked) && (self.is_probe || now < self.rest_at) {
+            self.on_proven_loss();
+            (self.is_guess, self.is_probe, self.rest_at) = (false, false, now);
+            return;
+        }
+        let is_of_this_flight = self.window == 1 || self.rewound_to == Some(self.acked);
+        let is_due = now - self.last_sent_at >= self.pace.answer_time();
+        if self.next_block > self.acked + 1 && (is_due || !is_of_this_flight) {
+            self.rewind();
+            self.guess();
+        }
+    }
+
+    /// Goes back to the first block that the client has not acknowledged.
     fn rewind(&mut self) {
         self.rewound_to = Some(self.acked);
         self.next_block = self.acked + 1;
         self.in_burst = 0;
         self.burst = (self.burst - self.burst / 4).max(1);
+        self.flight_end = self.highest_sent;
         // An ACK could now be for either copy of a block (Karn's rule).
         self.is_timeable = false;
     }
 
-    fn on_progress(&mut self, now: Moment) {
-        if self.is_timeable {
-            self.pace.on_answer(now - self.last_sent_at);
-        } else {
-            self.pace.on_ambiguous_answer();
+    /// What is sent again now may be at the client already. The first block alone makes it say what it has; only if it
+    /// says nothing it is sent the others.
+    fn guess(&mut self) {
+        self.is_guess = true;
+        self.is_probe = self.window > 1 && self.has_answered;
+        self.flight_end = self.highest_sent;
+        self.is_timeable = false;
+    }
+
+    fn on_progress(&mut self, is_timeable: bool, now: Moment) {
+        let took = now - self.last_sent_at;
+        let is_prompt = took <= self.pace.answer_time();
+        let before = self.echoes;
+        if before.judge_guess && before.is_prompt && before.n_due > 0 && !before.has_come {
+            self.pace.on_probable_loss();
         }
+        match is_timeable {
+            true => self.pace.on_answer(took),
+            false => self.pace.on_ambiguous_answer(),
+        }
+        let n_copies = core::mem::take(&mut self.n_copies);
+        let judge_guess = core::mem::take(&mut self.is_guess);
+        let may_come = judge_guess || self.acked == self.flight_end;
+        let n_due = if may_come { n_copies } else { 0 };
+        self.echoes = Echoes { n_due, has_come: false, judge_guess, is_prompt };
+        self.is_probe = false;
+        self.rest_at = now;
         self.has_answered = true;
         self.n_silences = 0;
+        self.note_wait(now);
         self.progress_at = now;
+    }
+
+    fn note_wait(&mut self, now: Moment) {
+        self.sent.longest_wait = self.sent.longest_wait.max(now - self.progress_at);
     }
 
     /// The client sent an ERROR: the transfer is over at once.
@@ -240,14 +332,13 @@ impl Transfer {
     }
 
     fn send_again(&mut self) {
-        self.is_timeable = false;
         match &mut self.phase {
             Phase::OptionAck { is_due } => *is_due = true,
             Phase::Data => self.next_block = self.acked + 1,
             Phase::Ended(_) => return,
         }
         self.in_burst = 0;
-        self.n_retransmits += u32::from(self.phase != Phase::Data);
+        self.guess();
     }
 
     /// What to do at `now`. Call it until it says to wait or that the transfer is done.
@@ -255,8 +346,8 @@ impl Transfer {
         if let Phase::Ended(outcome) = self.phase {
             return Next::Done(outcome);
         }
-        let silent_until = self.last_sent_at + self.pace.retransmit_after.min(self.retransmit_max);
-        let has_sent = self.highest_sent > 0 || self.phase == (Phase::OptionAck { is_due: false });
+        let silent_until = self.last_sent_at + self.pace.time_out();
+        let has_sent = self.sent.packets > 0;
         if has_sent && !self.has_more_to_send() {
             if now < silent_until {
                 return Next::WaitUntil(silent_until);
@@ -266,14 +357,14 @@ impl Transfer {
                 return Next::Done(outcome);
             }
         }
-        if let Phase::OptionAck { is_due } = &mut self.phase {
-            *is_due = false;
-            self.last_sent_at = now;
-            self.n_unanswered += 1;
+        if self.phase == (Phase::OptionAck { is_due: true }) {
+            self.phase = Phase::OptionAck { is_due: false };
+            self.note_packet(has_sent, 0, now);
             return Next::OptionAck;
         }
-        if now < self.pause_until {
-            return Next::WaitUntil(self.pause_until);
+        let pause_until = self.pause_until.max(self.rest_at);
+        if now < pause_until {
+            return Next::WaitUntil(pause_until);
         }
         self.send_block(now)
     }
@@ -289,7 +380,8 @@ impl Transfer {
     fn on_silence(&mut self, now: Moment) -> Option<Outcome> {
         if self.has_answered
             && self.highest_sent == self.last
-            && self.n_silences >= UNCONFIRMED_AFTER_REPEATS
+            && self.n_silences > 1
+            && now - self.progress_at >= UNCONFIRMED_AFTER
         {
             return Some(Outcome::Unconfirmed);
         }
@@ -297,11 +389,14 @@ impl Transfer {
             && (self.n_silences >= UNANSWERED_REPEATS_MAX
                 || self.n_unanswered >= UNANSWERED_PACKETS_MAX);
         if is_deaf || now - self.progress_at >= GIVE_UP_AFTER {
+            self.note_wait(now);
             return Some(Outcome::GaveUp);
         }
         self.n_silences += 1;
         self.pace.on_silence();
-        self.burst = (self.burst / 2).max(1);
+        if self.phase == Phase::Data {
+            self.burst = (self.burst / 2).max(1);
+        }
         self.rewound_to = None;
         self.send_again();
         None
@@ -311,11 +406,12 @@ impl Transfer {
         let number = self.next_block;
         let offset = (number - 1) * u64::from(self.block_size);
         let len = (self.size - offset).min(u64::from(self.block_size)) as u16;
-        self.n_retransmits += u32::from(number <= self.highest_sent);
+        self.note_packet(number <= self.highest_sent, len, now);
         self.highest_sent = self.highest_sent.max(number);
-        self.n_unanswered += u32::from(!self.has_answered);
         self.next_block += 1;
-        self.last_sent_at = now;
+        if core::mem::take(&mut self.is_probe) {
+            self.rest_at = now + self.pace.answer_time();
+        }
         self.in_burst += 1;
         if self.in_burst >= self.burst {
             self.in_burst = 0;
@@ -325,59 +421,13 @@ impl Transfer {
         }
         Next::Data { block: number as u16, offset, len }
     }
-}
 
-/// How long the client takes to answer, and so when a packet counts as lost (RFC 6298).
-#[derive(Clone, Debug)]
-struct Pace {
-    smoothed: Option<Duration>,
-    variation: Duration,
-    retransmit_after: Duration,
-    n_ambiguous: u32,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self {
-            smoothed: None,
-            variation: Duration::ZERO,
-            retransmit_after: RETRANSMIT_FIRST,
-            n_ambiguous: 0,
-        }
-    }
-
-    fn on_answer(&mut self, took: Duration) {
-        let smoothed = match self.smoothed {
-            None => {
-                self.variation = took / 2;
-                took
-            }
-            Some(smoothed) => {
-                self.variation = self.variation * 3 / 4 + smoothed.abs_diff(took) / 4;
-                smoothed * 7 / 8 + took / 8
-            }
-        };
-        self.smoothed = Some(smoothed);
-        self.n_ambiguous = 0;
-        self.retransmit_after = self.usual();
-    }
-
-    /// An answer to a packet that was sent more than once: nobody knows to which copy.
-    fn on_ambiguous_answer(&mut self) {
-        // On a bad wire hardly any window needs no repeats. Then waiting for a clean answer would keep
-        // the pause at its longest although the client answers all the time.
-        self.n_ambiguous = self.n_ambiguous.saturating_add(1);
-        if self.n_ambiguous > 1 {
-            self.retransmit_after = self.usual().max(self.retransmit_after / 2);
-        }
-    }
-
-    fn usual(&self) -> Duration {
-        let Some(smoothed) = self.smoothed else { return RETRANSMIT_FIRST };
-        (smoothed + self.variation * 4).clamp(RETRANSMIT_MIN, RETRANSMIT_MAX)
-    }
-
-    fn on_silence(&mut self) {
-        self.retransmit_after = (self.retransmit_after * 2).min(RETRANSMIT_MAX);
+    fn note_packet(&mut self, is_again: bool, len: u16, now: Moment) {
+        self.sent.packets += 1;
+        self.sent.bytes += u64::from(len);
+        self.sent.again += u64::from(is_again);
+        self.n_copies += u32::from(is_again);
+        self.n_unanswered += u32::from(!self.has_answered);
+        self.last_sent_at = now;
     }
 }

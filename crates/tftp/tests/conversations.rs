@@ -71,8 +71,8 @@ fn duplicate_acks_are_ignored_and_silence_repeats_the_block() {
         data 2 (188)
         > ack 1
         > ack 0
-        > at 49
-        > at 50
+        > at 249
+        > at 250
         data 2 (188)
         > ack 2
         Confirmed",
@@ -127,14 +127,14 @@ fn who_never_says_a_word_is_sent_little() {
         "
         > at 0
         data 1 (512)
-        > at 500
+        > at 1000
         data 1 (512)
-        > at 1500
+        > at 3000
         data 1 (512)
-        > at 3500
+        > at 7000
         data 1 (512)
-        > at 7499
-        > at 7500
+        > at 11999
+        > at 12000
         GaveUp",
     );
     // Not even if it asks again and again; anybody can do so in its name.
@@ -161,9 +161,9 @@ fn who_never_says_a_word_is_sent_little() {
         oack
         > at 120
         > again
-        > at 599
+        > at 1099
         > again
-        > at 600
+        > at 1100
         GaveUp",
     );
 }
@@ -176,11 +176,11 @@ fn a_lost_oack_is_repeated_with_growing_pauses() {
         "
         > at 0
         oack
-        > at 499
-        > at 500
+        > at 999
+        > at 1000
         oack
-        > at 1499
-        > at 1500
+        > at 2999
+        > at 3000
         oack
         > ack 1
         > ack 0
@@ -282,9 +282,9 @@ fn a_lost_first_block_of_a_window_is_resent_once_per_flight() {
         data 8 (512)
         > ack 4
         data 5 (512)
+        > ack 4
         data 6 (512)
         data 7 (512)
-        > ack 4
         > ack 4
         > at 1
         data 8 (512)
@@ -309,16 +309,150 @@ fn a_late_ack_after_a_repeat_still_counts() {
         data 2 (512)
         data 3 (512)
         data 4 (512)
-        > at 50
+        > at 250
+        data 1 (512)
+        > ack 4
+        data 5 (512)
+        data 6 (512)
+        > at 251
+        data 7 (512)
+        data 8 (512)
+        > ack 4
+        > ack 8
+        data 9 (512)
+        data 10 (512)
+        data 11 (512)
+        data 12 (512)",
+    );
+}
+
+#[test]
+fn answers_to_copies_ask_for_nothing() {
+    // Block 1 was late: the client acknowledges both copies.
+    check(
+        5000,
+        PLAIN,
+        "
+        > at 0
+        data 1 (512)
+        > at 1000
+        data 1 (512)
+        > ack 1
+        data 2 (512)
+        > ack 1
+        > at 1200
+        > ack 2
+        data 3 (512)
+        > ack 2
+        > ack 2",
+    );
+    // So was the option's answer.
+    check(
+        5000,
+        WINDOW,
+        "
+        > at 0
+        oack
+        > at 1000
+        oack
+        > ack 0
         data 1 (512)
         data 2 (512)
+        data 3 (512)
+        data 4 (512)
+        > ack 0
         > ack 4
-        > at 51
         data 5 (512)
         data 6 (512)
         data 7 (512)
-        > at 52
         data 8 (512)",
+    );
+}
+
+#[test]
+fn a_client_that_becomes_impatient_gets_the_block_again() {
+    check(
+        5000,
+        PLAIN,
+        "
+        > at 0
+        data 1 (512)
+        > ack 1
+        data 2 (512)
+        > ack 1
+        > at 100
+        > ack 1
+        data 2 (512)
+        > ack 1
+        > ack 2
+        data 3 (512)",
+    );
+}
+
+#[test]
+fn where_a_loss_was_proven_the_next_guess_is_quick() {
+    check(
+        9000,
+        WINDOW,
+        "
+        > at 0
+        oack
+        > ack 0
+        data 1 (512)
+        data 2 (512)
+        data 3 (512)
+        data 4 (512)
+        > ack 1
+        data 2 (512)
+        data 3 (512)
+        data 4 (512)
+        > at 1
+        data 5 (512)
+        > ack 5
+        data 6 (512)
+        data 7 (512)
+        data 8 (512)
+        data 9 (512)
+        > at 30
+        > at 31
+        data 6 (512)
+        > at 40
+        > at 41
+        data 7 (512)
+        > at 42
+        data 8 (512)
+        data 9 (512)
+        > ack 9
+        > at 43
+        data 10 (512)
+        data 11 (512)
+        data 12 (512)
+        > at 44
+        data 13 (512)",
+    );
+}
+
+#[test]
+fn a_window_without_its_end_is_continued_where_the_client_says() {
+    check(
+        9000,
+        WINDOW,
+        "
+        > at 0
+        oack
+        > ack 0
+        data 1 (512)
+        data 2 (512)
+        data 3 (512)
+        data 4 (512)
+        > at 250
+        data 1 (512)
+        > ack 3
+        data 4 (512)
+        data 5 (512)
+        > at 251
+        data 6 (512)
+        data 7 (512)",
     );
 }
 
@@ -332,23 +466,18 @@ fn a_lost_last_ack_counts_as_success_and_a_silent_client_is_given_up() {
         oack
         > ack 0
         data 1 (100)
-        > at 1000
+        > at 250
         data 1 (100)
-        > at 2000
+        > at 750
         data 1 (100)
-        > at 3000
+        > at 1750
         data 1 (100)
-        > at 4000
+        > at 3750
         data 1 (100)
-        > at 5000
+        > at 7750
         data 1 (100)
-        > at 7000
-        data 1 (100)
-        > at 11000
-        data 1 (100)
-        > at 17000
-        data 1 (100)
-        > at 22000
+        > at 12749
+        > at 12750
         Unconfirmed",
     );
     check(
@@ -372,11 +501,11 @@ fn the_client_may_ask_for_faster_repeats() {
         "
         > at 0
         oack
-        > at 500
+        > at 1000
         oack
-        > at 1500
+        > at 2000
         oack
-        > at 2500
+        > at 3000
         oack",
     );
 }
@@ -407,5 +536,5 @@ fn block_numbers_wrap_to_zero() {
             Next::OptionAck => panic!("the options were settled"),
         }
     }
-    assert_eq!((received, n_blocks, transfer.n_retransmits()), (size, 70_001, 0));
+    assert_eq!((received, n_blocks, transfer.sent().again), (size, 70_001, 0));
 }

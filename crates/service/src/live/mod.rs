@@ -36,5 +36,5 @@ pub(crate) use lease_clock::LeaseClock;
 pub(crate) use login_codes::LoginCodes;
 pub(crate) use newcomers::Newcomers;
 pub(crate) use refused::Refused;
-pub use traffic::{Refusals, Traffic, Transfers};
+pub use traffic::{Refusals, TftpPackets, Traffic, Transfers};
 pub(crate) use waits::{Wait, Waits, WaitsIn};

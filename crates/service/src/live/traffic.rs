@@ -13,6 +13,16 @@ pub struct Traffic {
 struct Counts {
     transfers: BTreeMap<(&'static str, &'static str), (u64, u64)>,
     refused: BTreeMap<(&'static str, &'static str), u64>,
+    tftp: TftpPackets,
+}
+
+/// Packets that TFTP transfers consisted of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TftpPackets {
+    /// All that were sent.
+    pub n: u64,
+    /// Of these, packets that had been sent before.
+    pub n_again: u64,
 }
 
 /// Transfers of one kind.
@@ -49,6 +59,18 @@ impl Traffic {
         *bytes += n_bytes;
     }
 
+    /// A TFTP transfer has ended, for which so many packets were sent, and so many of these again.
+    pub fn sent_by_tftp(&self, n: u64, n_again: u64) {
+        let packets = &mut self.counts().tftp;
+        packets.n += n;
+        packets.n_again += n_again;
+    }
+
+    /// Packets of all TFTP transfers that have ended.
+    pub fn tftp_packets(&self) -> TftpPackets {
+        self.counts().tftp
+    }
+
     /// A request was refused.
     pub fn refused(&self, protocol: &'static str, reason: &'static str) {
         *self.counts().refused.entry((protocol, reason)).or_default() += 1;
@@ -83,6 +105,9 @@ mod tests {
         traffic.sent("tftp", true, 3);
         traffic.sent("tftp", true, 4);
         traffic.sent("http", false, 1);
+        traffic.sent_by_tftp(10, 1);
+        traffic.sent_by_tftp(5, 0);
+        assert_eq!(traffic.tftp_packets(), TftpPackets { n: 15, n_again: 1 });
         traffic.refused("dhcp", "pool-exhausted");
         traffic.refused("dhcp", "pool-exhausted");
         let of = |protocol, end, n, bytes| Transfers { protocol, end, n, bytes };
