@@ -38,7 +38,7 @@ enum Task {
     Dist(dist::Dist),
     /// Build the Debian package
     Deb(deb::Deb),
-    /// Measure initrd builds, boots, the NBD and the AoE server, beside what else there is
+    /// Measure initrd builds, boots, the NBD, AoE and TFTP servers, beside what else there is
     Bench(bench::Bench),
     /// Attack both servers in every way that the threat model names, while machines boot
     Matrix(matrix::Matrix),

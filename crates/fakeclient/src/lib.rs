@@ -13,5 +13,6 @@ pub mod machine_disk;
 mod packet;
 pub mod room;
 pub mod speaker;
+pub mod tftp_crowd;
 
 pub use histogram::Histogram;

@@ -290,7 +290,7 @@ fn value(text: &str, name: &str) -> Option<u64> {
 
 /// How the book may write a limit.
 fn spellings(value: u64) -> Vec<String> {
-    let mut all = vec![value.to_string(), format!("{value} bytes")];
+    let mut all = vec![value.to_string(), format!("{value} bytes"), format!("{value} ms")];
     for (shift, unit) in [(10, "KiB"), (20, "MiB"), (30, "GiB"), (40, "TiB")] {
         all.extend(value.is_multiple_of(1 << shift).then(|| format!("{} {unit}", value >> shift)));
     }

@@ -1,7 +1,9 @@
 //! TFTP as other people's clients see it.
 
 use anyhow::{Context, Result, ensure};
+use fakeclient::tftp_crowd::{Fetch, Fetched, fetch_all};
 use lab::{Client, Lan, Need, SERVER, Site, require, text_of};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -109,6 +111,82 @@ fn grub_s_configuration_is_made_for_the_asking_machine() {
         let machine = fetch(client, &words, folder)?;
         let text = String::from_utf8_lossy(&machine);
         ensure!(text.contains("10.77.0.50"), "it doesn't say who asks: {text}");
+        Ok(())
+    });
+}
+
+/// Clients at these addresses fetch the loader at once, with so much lost each way.
+fn fetch_loader(
+    client: &Client,
+    from: &[Ipv4Addr],
+    window: u16,
+    lost_per_thousand: u32,
+) -> Result<Vec<Fetched>> {
+    let fetch = Fetch {
+        server: SocketAddrV4::new(SERVER.parse()?, 69),
+        path: FILE,
+        block_size: 1428,
+        window,
+        patience: Duration::from_secs(1),
+        lost_per_thousand,
+    };
+    let fetched = client.netns().inside(|| Ok(fetch_all(&fetch, from)))?;
+    Ok(fetched.into_iter().collect::<std::io::Result<_>>()?)
+}
+
+#[test]
+fn a_bad_network_costs_packets_that_are_counted_and_no_file() {
+    if !require("bad-network", &[Need::Root, Need::Program("grub-mkimage")]) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let site = Site::builder().create(Lan::lay("bad-network")?)?;
+        let servers = site.up()?;
+        let client = site.lan().add_client("bad-network", "52:54:00:00:00:01")?;
+        client.netns().ip("addr add 10.77.0.50/24 dev eth0")?;
+        let from = [Ipv4Addr::new(10, 77, 0, 50)];
+        let good = fetch_loader(&client, &from, 1, 0)?[0];
+        for window in [1, 16] {
+            for _ in 0..3 {
+                let got = fetch_loader(&client, &from, window, 20)?[0];
+                ensure!((got.n_bytes, got.digest) == (good.n_bytes, good.digest), "{got:?}");
+            }
+        }
+        // It is counted when the transfer is over: without the client's last ACK, some seconds later.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let figures = site.browser().get("/metrics")?.body;
+            let figure = |name: &str| -> Option<u64> {
+                figures.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            };
+            let packets = figure("bootlace_tftp_packets_total ").context("no packets")?;
+            let again = figure("bootlace_tftp_resends_total ").context("no resends")?;
+            if again > 0 && packets > 10 * again {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{again} of {packets} packets were sent again");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        drop(client);
+        servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+#[test]
+fn a_room_that_starts_at_once_is_not_sent_everything_twice() {
+    on_a_lan("room", &[], |client, _| {
+        let from: Vec<Ipv4Addr> = (10..90).map(|host| Ipv4Addr::new(10, 77, 0, host)).collect();
+        for address in from.iter().filter(|address| address.octets()[3] != 50) {
+            client.netns().ip(&format!("addr add {address}/24 dev eth0"))?;
+        }
+        for window in [1, 16] {
+            let fetched = fetch_loader(client, &from, window, 0)?;
+            let n_packets: u64 = fetched.iter().map(|got| got.n_packets).sum();
+            let n_copies: u64 = fetched.iter().map(|got| got.n_copies).sum();
+            // Other tests may keep the processors busy, so that some answers are late.
+            ensure!(n_copies * 10 < n_packets, "{n_copies} of {n_packets} blocks came twice");
+        }
         Ok(())
     });
 }

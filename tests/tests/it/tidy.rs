@@ -17,7 +17,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("aoe", &["wire"]),
     ("iscsi", &["wire"]),
     ("ldap", &["wire"]),
-    ("fakeclient", &["aoe", "initcfg", "nbd", "wire"]),
+    ("fakeclient", &["aoe", "initcfg", "nbd", "tftp", "wire"]),
     ("model", &["initcfg", "wire"]),
     ("images", &["model"]),
     ("initrd-builder", &["initcfg"]),

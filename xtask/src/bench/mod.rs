@@ -8,6 +8,7 @@ mod initrd;
 mod nbd;
 mod peers;
 mod room;
+mod tftp;
 
 use crate::build;
 use anyhow::Result;
@@ -37,6 +38,8 @@ enum What {
     Room(room::RoomBench),
     /// Memory, and processor time with 200 machines up that do nothing; and how soon a PC is answered when the server starts
     Idle(idle::Idle),
+    /// Many PCs that fetch a boot file by TFTP at once, beside dnsmasq: how long it takes, and what is sent twice
+    Tftp(tftp::Tftp),
 }
 
 impl Bench {
@@ -50,6 +53,7 @@ impl Bench {
             Some(What::Aoe(bench)) => bench.run(),
             Some(What::Room(bench)) => bench.run(),
             Some(What::Idle(bench)) => bench.run(),
+            Some(What::Tftp(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
                 println!();
@@ -63,7 +67,9 @@ impl Bench {
                 println!();
                 room::RoomBench::default().run()?;
                 println!();
-                idle::Idle::default().run()
+                idle::Idle::default().run()?;
+                println!();
+                tftp::Tftp::default().run()
             }
         }
     }
