@@ -28,7 +28,7 @@ pub(crate) use values::{Pool, Subnet, check_local};
 
 use error::show;
 use initcfg::RamSize;
-use model::{KernelArgs, SignedLoader, Strangers};
+use model::{KernelArgs, LoaderFamily, SignedLoader, Strangers};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -299,6 +299,22 @@ pub(crate) struct BootSettings {
     /// - Example: `menu_password = "grub.pbkdf2.sha512.10000.5A82.C0FF"`
     #[serde(deserialize_with = "menu_password")]
     pub(crate) menu_password: Option<String>,
+    /// Which loaders PCs get: GRUB, Bootlace's own or the distribution's, or [iPXE](how-to/ipxe.md), with scripts of Bootlace's. Whatever
+    /// is set, iPXE is refused by firmware whose Secure Boot is on, so PCs of which that is known get the signed GRUB all the same. In the
+    /// mode `external` the other server names the loader.
+    ///
+    /// - Value: `grub` or `ipxe`
+    /// - Default: `loader = "grub"`
+    /// - Example: `loader = "ipxe"`
+    #[serde(deserialize_with = "choice")]
+    pub(crate) loader: LoaderFamily,
+    /// The same for single PCs, such as those whose firmware GRUB does not get on with.
+    ///
+    /// - Value: MAC addresses, each with `grub` or `ipxe`
+    /// - Default: `loader_of = {}`
+    /// - Example: `loader_of = { "52:54:00:12:34:56" = "ipxe" }`
+    #[serde(deserialize_with = "by_mac")]
+    pub(crate) loader_of: BTreeMap<Mac, LoaderFamily>,
     /// When PCs with 64-bit UEFI get the distribution's signed loader, shim, which PCs with [Secure Boot](how-to/secure-boot.md)
     /// need. With `auto` they get it unless it is known that their Secure Boot is off, or iPXE asks, or the server has none.
     ///
@@ -324,6 +340,12 @@ pub(crate) struct BootSettings {
 }
 
 impl BootSettings {
+    /// Whether some PC is to get iPXE, so that there must be it.
+    pub(crate) fn needs_ipxe(&self) -> bool {
+        let says = |it: &LoaderFamily| *it == LoaderFamily::Ipxe;
+        says(&self.loader) || self.loader_of.values().any(says)
+    }
+
     /// Whether some PC must get the signed loader, so that there must be one.
     pub(crate) fn needs_signed_loader(&self) -> bool {
         let says = |it: &SignedLoader| *it == SignedLoader::Always;
@@ -343,6 +365,8 @@ impl Default for BootSettings {
             rescue_busybox: None,
             strangers: None,
             menu_password: None,
+            loader: LoaderFamily::default(),
+            loader_of: BTreeMap::new(),
             secure_boot: SignedLoader::default(),
             secure_boot_of: BTreeMap::new(),
             signed_loader: None,

@@ -12,6 +12,7 @@ mod config;
 mod directory;
 mod doctor;
 mod log;
+mod medium;
 pub mod net;
 mod network;
 mod network_changes;

@@ -5,6 +5,7 @@ use crate::boot;
 use crate::boot::files::{BootFiles, Loaders};
 use crate::boot::foreign_dhcp::ProxySockets;
 use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
+use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
 use crate::boot::signed_loader::SignedLoader;
@@ -169,6 +170,8 @@ async fn run_once(
         reboot_after_failure_seconds: config.boot.reboot_after_failure_seconds,
         rescue_busybox: config.boot.rescue_busybox.clone(),
         loader_rules: LoaderRules {
+            family: config.boot.loader,
+            family_of: config.boot.loader_of.clone(),
             site: config.boot.secure_boot,
             of: config.boot.secure_boot_of.clone(),
             signed: loaders.signed.as_ref().map(SignedLoader::starts_by_http),
@@ -481,7 +484,11 @@ fn loaders(config: &Config, servers: &[Ipv4Addr], paths: &Paths) -> anyhow::Resu
             None
         }
     };
-    Ok(Loaders { grub, signed })
+    let ipxe = match config.boot.needs_ipxe() {
+        true => Some(IpxeLoaders::find()?),
+        false => None,
+    };
+    Ok(Loaders { grub, signed, ipxe })
 }
 
 /// Why pages are not shown to everybody on a network.

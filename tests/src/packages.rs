@@ -57,6 +57,7 @@ pub const LAB: &[Package] = &[
     package("grub-efi-amd64-bin", "the network loader for UEFI"),
     package("grub-efi-amd64-signed", "the signed loader for PCs with Secure Boot"),
     package("grub-pc-bin", "the network loader for BIOS"),
+    package("ipxe", "iPXE as loader, and for boot media"),
     package("ipxe-qemu", "network boot of QEMU's NICs"),
     package("iproute2", "network namespaces"),
     package("isc-dhcp-client", "a foreign DHCP client in tests"),
@@ -64,6 +65,7 @@ pub const LAB: &[Package] = &[
     package("ldap-utils", "a foreign LDAP client in tests"),
     package("libnbd-bin", "foreign NBD clients in tests"),
     package("mmdebstrap", "making the demo image"),
+    package("mtools", "the EFI partition of boot media"),
     package("ndisc6", "a foreign IPv6 client in tests"),
     package("nfs-ganesha", "an NFS server in tests"),
     package("nfs-ganesha-vfs", "the NFS server's way to its files"),
@@ -89,6 +91,7 @@ pub const LAB: &[Package] = &[
     package("vblade", "the other AoE server in tests"),
     package("vde2", "a switch with VLANs in tests"),
     package("xfsprogs", "roots on xfs in tests"),
+    package("xorriso", "boot media"),
     package("xz-utils", "unpacking kernels that QEMU starts itself"),
     package("zstd", "looking into initrds in tests"),
 ];

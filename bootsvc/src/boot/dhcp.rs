@@ -2,6 +2,7 @@
 
 use crate::boot::dhcp_silence::{InVain, LeftOut, note_declined};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::probes::Probes;
 use crate::net::dhcp_socket::{DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
@@ -214,6 +215,7 @@ pub(crate) async fn serve(
     server.know(&machines(&site));
     let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
     let mut left_out = LeftOut::default();
+    let mut probes = Probes::begin(ears.iter().map(|ear| ear.link.clone()).collect());
     let (to, mut requests) = mpsc::channel(REQUESTS_MAX);
     let mut hearing = JoinSet::new();
     for (interface, ear) in ears.into_iter().enumerate() {
@@ -243,6 +245,13 @@ pub(crate) async fn serve(
             _ = gauge.tick() => {
                 let usage = server.usage(service.lease_clock_unix());
                 service.note_address_pool(pool(&usage, left_out.count(Instant::now())));
+                continue;
+            }
+            heard = probes.next() => {
+                match heard {
+                    None => probes.ask(&server, service.lease_clock_unix()),
+                    Some(answer) => probes.heard(&answer, &mut server, &service),
+                }
                 continue;
             }
             heard = requests.recv(), if answers.len() < ANSWERS_MAX => heard,

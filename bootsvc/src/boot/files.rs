@@ -2,13 +2,14 @@
 
 use crate::boot::file_cache::FileCache;
 use crate::boot::grub_images::GrubImages;
+use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::signed_loader::SignedLoader;
 use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
 use initcfg::Tag;
 use model::{
-    BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, LoaderAsk, LoaderClaim, MEMORY_TEST_FOLDER,
-    Network, SIGNED_ENTRY_PATH, Stage, Subject,
+    BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, IPXE_ENTRY_PATH, IPXE_FOLDER, LoaderAsk,
+    LoaderClaim, MEMORY_TEST_FOLDER, Network, SIGNED_ENTRY_PATH, Stage, Subject,
 };
 use service::{Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,6 +45,8 @@ pub(crate) struct Loaders {
     pub(crate) grub: Vec<(Ipv4Addr, GrubImages)>,
     /// The distribution's, if the server has it.
     pub(crate) signed: Option<SignedLoader>,
+    /// iPXE's, if some PC is to get it.
+    pub(crate) ipxe: Option<IpxeLoaders>,
 }
 
 impl Loaders {
@@ -51,7 +54,8 @@ impl Loaders {
     fn get(&self, server: Ipv4Addr, file: &str) -> Option<(&'static str, Bytes)> {
         let (_, grub) = self.grub.iter().find(|(address, _)| *address == server)?;
         let signed = || self.signed.as_ref()?.get(file);
-        grub.get(file).or_else(signed)
+        let ipxe = || self.ipxe.as_ref()?.get(file);
+        grub.get(file).or_else(signed).or_else(ipxe)
     }
 }
 
@@ -125,10 +129,18 @@ impl BootFiles {
     /// What the client at `peer` gets for `path`: a file, or its machine's configuration. That is had by TFTP, where GRUB itself
     /// asks, or else only as long as the machine is in its loader: any program of a running system could ask by HTTP.
     pub(crate) async fn get(&self, path: &str, peer: Ipv4Addr, fetch: Fetch) -> Option<Item> {
-        let claim = LoaderClaim::parse(&normalize(path)).filter(|_| self.inner.foreign_dhcp);
+        let path = normalize(path);
+        let fetch = match (path.starts_with(IPXE_FOLDER), fetch) {
+            (true, Fetch::Itself) => Fetch::ByIpxe,
+            // It has its own TFTP however it was started.
+            (true, _) => return None,
+            (false, fetch) => fetch,
+        };
+        let path = path.as_str();
+        let claim = LoaderClaim::parse(path).filter(|_| self.inner.foreign_dhcp);
         let text = match claim {
             Some(claim) => self.claimed(claim, peer, fetch).await?,
-            None => match LoaderAsk::parse(&normalize(path)) {
+            None => match LoaderAsk::parse(path) {
                 Some(ask) => self.machine_config(peer, &ask, fetch).await?,
                 None => return self.file(path, fetch).await,
             },
@@ -155,6 +167,7 @@ impl BootFiles {
         // The service itself notes the stage: it knows whether the machine boots or waits.
         let config = match fetch {
             Fetch::Itself => service.loader_config(peer, ask).await,
+            Fetch::ByIpxe => service.loader_config_by_ipxe(peer, ask).await,
             Fetch::ByFirmware => service.loader_config_by_http(peer, ask).await?,
         };
         Some(config.text)
@@ -170,14 +183,17 @@ impl BootFiles {
         }
         // By HTTP any program of a running system could say so, too.
         let noted = match (&ask, fetch) {
-            (LoaderAsk::Start, Fetch::Itself) => service.loader_runs(mac, firmware, peer).await,
+            (LoaderAsk::Start, Fetch::Itself | Fetch::ByIpxe) => {
+                service.loader_runs(mac, firmware, peer).await
+            }
             _ => service.has_address(mac, peer).await,
         };
         if let Err(error) = noted {
             tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
         }
         match ask {
-            LoaderAsk::Start => Some("# Noted.\n".to_owned()),
+            // GRUB takes the first line for a comment, too.
+            LoaderAsk::Start => Some("#!ipxe\n# Noted.\n".to_owned()),
             ask => self.machine_config(peer, &ask, fetch).await,
         }
     }
@@ -215,6 +231,10 @@ impl BootFiles {
         if path == ENTRY_PATH || path == SIGNED_ENTRY_PATH {
             let text = model::entry_cfg(self.server, fetch, self.inner.foreign_dhcp);
             return Some(Item { bytes: Bytes::from(text), stage });
+        }
+        if path == IPXE_ENTRY_PATH {
+            let text = model::entry_ipxe(self.server, self.inner.foreign_dhcp);
+            return Some(Item { bytes: Bytes::from(text), stage: None });
         }
         if let Some((_, loader)) = self.inner.loaders.get(self.server, &path[1..]) {
             return Some(Item { bytes: loader, stage });

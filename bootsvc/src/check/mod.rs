@@ -9,6 +9,7 @@ pub(crate) use ours::{Ours, Server};
 
 use crate::alerts::{Way, ways};
 use crate::boot::grub_images;
+use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::signed_loader::SignedLoader;
 use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
@@ -142,6 +143,14 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         Err(error) if config.boot.needs_signed_loader() => viewer.failed(&error),
         Err(error) => Verdict::Better(error_chain(&error)),
     });
+    if config.boot.needs_ipxe() {
+        findings.push(match IpxeLoaders::find() {
+            Ok(ipxe) => {
+                right(format!("iPXE for PCs that are to have it: {}", ipxe.folder().display()))
+            }
+            Err(error) => viewer.failed(&error),
+        });
+    }
     let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
     let init = if has_ca { service::INIT_TLS } else { service::INIT };
     findings.push(match service::find_init(init) {

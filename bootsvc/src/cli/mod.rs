@@ -14,9 +14,11 @@ mod job;
 mod logs;
 mod machine;
 mod manual;
+mod medium;
 mod nagios;
 mod net;
 mod output;
+mod output_file;
 mod people;
 mod room;
 mod server;
@@ -130,6 +132,9 @@ enum Command {
     /// Build, inspect and list initrds
     #[command(subcommand)]
     Initrd(initrd::Initrd),
+    /// Make a USB stick or CD that boots PCs whose firmware can't
+    #[command(subcommand)]
+    Medium(medium::Medium),
     /// Print a link that logs a browser in once
     Login,
     /// List and change accounts
@@ -215,6 +220,7 @@ pub fn run() -> ExitCode {
         Command::Site(site) => site.run(&paths),
         Command::Net(net) => net.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
+        Command::Medium(medium) => medium.run(&paths),
         Command::Manual(manual) => manual.run(),
         Command::Login => people::login(&paths),
         Command::User(user) => user.run(&paths),
@@ -318,7 +324,7 @@ mod tests {
     fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
-        assert!(help.lines().count() <= 31, "{help}");
+        assert!(help.lines().count() <= 33, "{help}");
     }
 
     #[test]

@@ -104,6 +104,35 @@ pub(super) fn hear_frames(interface: &str, is_tagged: bool) -> io::Result<Socket
     if joined == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A socket for ARP on `interface`, which hears only the answers to [probes](super::arp): those that are for no address.
+pub(super) fn arp(interface: &str) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    let instruction = |code: u32, k: u32, jump_true: u8, jump_false: u8| {
+        SockFilter::new(code as u16, jump_true, jump_false, k)
+    };
+    let (load, jump_equal, end) = (libc::BPF_LD, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+    socket.attach_filter(&[
+        // The operation, and the target's protocol address (RFC 826).
+        instruction(load | libc::BPF_H | libc::BPF_ABS, 6, 0, 0),
+        instruction(jump_equal, 2, 0, 3),
+        instruction(load | libc::BPF_W | libc::BPF_ABS, 24, 0, 0),
+        instruction(jump_equal, 0, 0, 1),
+        instruction(end, u32::MAX, 0, 0),
+        instruction(end, 0, 0, 0),
+    ])?;
+    let interface = nix::net::if_::if_nametoindex(interface)?;
+    let protocol = libc::ETH_P_ARP as u16;
+    socket.bind(&address_of(interface.cast_signed(), Mac([0; 6]), protocol))?;
+    Ok(socket)
+}
+
+/// Where ARP for everybody on `interface` is sent.
+pub(super) fn everybody(interface: &str) -> io::Result<SockAddr> {
+    let interface = nix::net::if_::if_nametoindex(interface)?;
+    Ok(address_of(interface.cast_signed(), Mac([0xff; 6]), libc::ETH_P_ARP as u16))
+}
+
 /// Of `linux/filter.h`: whether the kernel has taken a VLAN tag off a frame.
 const VLAN_TAG_PRESENT: i32 = 48;
 

@@ -13,6 +13,7 @@ pub mod port_holder;
 pub mod router_solicitations;
 pub mod tftp_server;
 
+pub(crate) mod arp;
 pub(crate) mod neighbours;
 
 mod frame;

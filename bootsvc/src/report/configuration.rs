@@ -46,6 +46,8 @@ const RULES: &[(&str, Rule)] = &[
     ("boot.menu_password", Rule::Hide),
     ("boot.secure_boot", Rule::Show),
     ("boot.secure_boot_of", Rule::Show),
+    ("boot.loader", Rule::Show),
+    ("boot.loader_of", Rule::Show),
     ("boot.signed_loader", Rule::File { is_secret: false }),
     ("web.listen", Rule::Show),
     ("web.names", Rule::Show),

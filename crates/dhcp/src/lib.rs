@@ -27,7 +27,7 @@ pub use client::{Change, Client, Next, firmware_question};
 pub use message::{NotDhcp, ReplyKind, RequestKind};
 pub use ndp::{NO_ROUTER, solicitor};
 pub use networks::{Arrival, Networks, Place};
-pub use pool::{DECLINED_SECONDS, Usage};
+pub use pool::{DECLINED_SECONDS, Heard, Usage};
 pub use proxy::{PROXY_PORT, Proxy, ProxyConfig, ProxyDecision, ProxySilence};
 pub use reply::{Destination, Reply};
 pub use request::{NotARequest, Request};

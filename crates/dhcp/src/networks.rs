@@ -1,7 +1,7 @@
 //! Several networks: which one a client is in, and who leases there.
 
 use crate::message::RequestKind;
-use crate::pool::Usage;
+use crate::pool::{Heard, Usage};
 use crate::request::Request;
 use crate::server::{Config, Decision, Reason, Server};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -91,6 +91,26 @@ impl Networks {
         if let Some(server) = self.server_of(address) {
             server.rest(address, until);
         }
+    }
+
+    /// Addresses of the network on this interface that nobody has leased: see [`Server::unleased`].
+    pub fn unleased(
+        &self,
+        interface: usize,
+        from: Option<Ipv4Addr>,
+        max: u32,
+        now: u64,
+    ) -> (Vec<Ipv4Addr>, Option<Ipv4Addr>) {
+        let mut all = self.networks.iter();
+        let here = all.find(|(place, _)| *place == Place::Link(interface));
+        here.map_or((Vec::new(), None), |(_, server)| server.unleased(from, max, now))
+    }
+
+    /// Somebody on this interface was heard to have an address: see [`Server::heard`].
+    pub fn heard(&mut self, interface: usize, mac: Mac, address: Ipv4Addr, now: u64) -> Heard {
+        let mut all = self.networks.iter_mut();
+        let here = all.find(|(place, _)| *place == Place::Link(interface));
+        here.map_or(Heard::Right, |(_, server)| server.heard(mac, address, now))
     }
 
     fn server_of(&mut self, address: Ipv4Addr) -> Option<&mut Server> {

@@ -44,6 +44,17 @@ pub struct Usage {
     pub n_declined: u32,
 }
 
+/// What becomes of an address that somebody was heard to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is his, or none that is given to anybody.
+    Right,
+    /// Nobody gets it until then, seconds since 1970.
+    Rests(u64),
+    /// The client with this NIC has leased it.
+    Conflict(Mac),
+}
+
 #[derive(Debug)]
 pub(crate) struct Pool {
     first: u32,
@@ -396,12 +407,69 @@ impl Pool {
         let until = now.saturating_add(DECLINED_SECONDS);
         self.rest(address, until);
         // Anybody can decline one address after the other in a known client's name.
-        while self.n_strangers_declined > 1 && self.n_strangers() > self.n_strangers_max() {
-            let mut resting = self.declined_ends.iter().map(|(_, address)| *address);
-            let Some(first) = resting.find(|address| self.is_for_anybody(*address)) else { break };
+        while self.n_strangers_declined > 1
+            && self.n_strangers() > self.n_strangers_max()
+            && self.forget_first_declined()
+        {}
+        until
+    }
+
+    /// Addresses for anybody that nobody has leased, from `from` on, in order, and where the next ones are; `None`: there are no
+    /// more. At most `max` are looked at.
+    pub(crate) fn unleased(
+        &self,
+        from: Option<Ipv4Addr>,
+        max: u32,
+        now: u64,
+    ) -> (alloc::vec::Vec<Ipv4Addr>, Option<Ipv4Addr>) {
+        let start = from.map_or(self.first, Ipv4Addr::to_bits).max(self.first);
+        let end = start.saturating_add(max.saturating_sub(1)).min(self.last);
+        let is_leased = |address: &Ipv4Addr| {
+            let lease = self.by_address.get(address).and_then(|mac| self.by_mac.get(mac));
+            lease.is_some_and(|lease| lease.expires_unix > now)
+        };
+        let all = (start..=end).map(Ipv4Addr::from_bits);
+        let found = all
+            .filter(|it| {
+                self.is_for_anybody(*it) && !is_leased(it) && !self.used_at.contains_key(it)
+            })
+            .collect();
+        (found, (start <= end && end < self.last).then(|| Ipv4Addr::from_bits(end + 1)))
+    }
+
+    /// Somebody with this NIC was heard to have the address.
+    pub(crate) fn heard(&mut self, mac: Mac, address: Ipv4Addr, now: u64) -> Heard {
+        if !self.is_for_anybody(address) || self.used_at.contains_key(&address) {
+            return Heard::Right;
+        }
+        let lease = self.by_address.get(&address).and_then(|owner| self.by_mac.get(owner));
+        match lease {
+            // Also of a lease that has ended: it is the next one to have it.
+            Some(lease) if lease.mac == mac => return Heard::Right,
+            Some(lease) if lease.expires_unix > now => return Heard::Conflict(lease.mac),
+            _ => {}
+        }
+        match self.offered.get(&address).copied() {
+            Some(client) if client == mac => return Heard::Right,
+            Some(client) => self.forget_offer(client),
+            None => {}
+        }
+        let until = now.saturating_add(DECLINED_SECONDS);
+        self.rest(address, until);
+        // Anybody can say that he has each of them.
+        let n_max = (self.n_addresses / STRANGERS_SHARE).max(1);
+        while self.n_strangers_declined > n_max && self.forget_first_declined() {}
+        Heard::Rests(until)
+    }
+
+    /// An address that rests does so no longer. Returns whether there was one.
+    fn forget_first_declined(&mut self) -> bool {
+        let mut resting = self.declined_ends.iter().map(|(_, address)| *address);
+        let first = resting.find(|address| self.is_for_anybody(*address));
+        if let Some(first) = first {
             self.forget_declined(first);
         }
-        until
+        first.is_some()
     }
 
     /// Leaves an address alone until then.

@@ -1,7 +1,7 @@
 //! The decision core (RFC 2131 §4.3).
 
 use crate::message::{ReplyKind, RequestKind};
-use crate::pool::{Pool, Usage};
+use crate::pool::{Heard, Pool, Usage};
 use crate::reply::{Reply, grant, inform, refuse};
 use crate::request::Request;
 use alloc::boxed::Box;
@@ -271,6 +271,24 @@ impl Server {
     /// Leaves an address alone until `until`, seconds since 1970, since it was declined before a restart.
     pub fn rest(&mut self, address: Ipv4Addr, until: u64) {
         self.pool.rest(address, until);
+    }
+
+    /// Addresses of the pool that nobody has leased at `now` (seconds since 1970), in order, from `from` on, or from the first one; and
+    /// where the next ones are, if there are. At most `max` addresses are looked at.
+    pub fn unleased(
+        &self,
+        from: Option<Ipv4Addr>,
+        max: u32,
+        now: u64,
+    ) -> (Vec<Ipv4Addr>, Option<Ipv4Addr>) {
+        self.pool.unleased(from, max, now)
+    }
+
+    /// Somebody with this NIC was heard at `now` (seconds since 1970) to have the address. If nobody has it from here it rests, and is
+    /// offered to nobody any more.
+    pub fn heard(&mut self, mac: Mac, address: Ipv4Addr, now: u64) -> Heard {
+        self.pool.on_time(now);
+        self.pool.heard(mac, address, now)
     }
 
     /// A lease that was to be stored is stored for good.

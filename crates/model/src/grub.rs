@@ -4,12 +4,10 @@
 //! again until that boots. A loop rather than files that name each other: each `configfile` nests
 //! in the former, and a PC that waits over a week-end would run out of memory.
 
-mod ask;
 mod local_disk;
 mod menu;
 
-pub use ask::{LoaderAsk, LoaderClaim};
-
+use crate::loader_ask::{LoaderAsk, MEMORY_TEST_FOLDER};
 use crate::{ASK_AGAIN, Network, Plan};
 use alloc::string::String;
 use core::fmt::Write;
@@ -22,12 +20,6 @@ pub const ENTRY_PATH: &str = "/grub/grub.cfg";
 /// What a signed GRUB asks for before that, in the folder of its modules. It is the same file.
 pub const SIGNED_ENTRY_PATH: &str = "/grub/x86_64-efi/grub.cfg";
 
-/// The file that is rendered for the machine that asks, by TFTP.
-pub const MACHINE_PATH: &str = "/grub/machine.cfg";
-
-/// Below this is Memtest86+, for each kind of firmware as GRUB names it: `i386-pc`, `x86_64-efi`.
-pub const MEMORY_TEST_FOLDER: &str = "/boot/memory-test/";
-
 const ASK_AGAIN_SECONDS: u64 = ASK_AGAIN.as_secs();
 
 /// How GRUB fetches files.
@@ -38,12 +30,14 @@ pub enum Fetch {
     /// By the firmware's HTTP, as signed GRUBs that were started by UEFI HTTP Boot do. There is no TFTP then: GRUB 2.12 crashes
     /// if it is asked for a file by that.
     ByFirmware,
+    /// No GRUB at all: iPXE asks, and reads scripts of its own.
+    ByIpxe,
 }
 
 impl Fetch {
     const fn protocol(self) -> &'static str {
         match self {
-            Self::Itself => "tftp",
+            Self::Itself | Self::ByIpxe => "tftp",
             Self::ByFirmware => "http",
         }
     }
@@ -210,7 +204,7 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::plan::tests::{ADDRESS, MAC, network, site};
-    use crate::{Waiting, plan};
+    use crate::{LoaderClaim, Waiting, plan};
     use alloc::string::ToString as _;
     use wire::Firmware;
 

@@ -15,8 +15,11 @@ mod finding;
 mod grub;
 mod identity;
 mod image;
+mod ipxe;
 mod kernel_args;
 mod loader;
+mod loader_ask;
+mod loader_script;
 mod machine;
 mod menu;
 mod names;
@@ -41,21 +44,21 @@ pub use export::{
     StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{
-    ENTRY_PATH, Fetch, LoaderAsk, LoaderClaim, MACHINE_PATH, MEMORY_TEST_FOLDER, SIGNED_ENTRY_PATH,
-    entry_cfg, grub_cfg,
-};
+pub use grub::{ENTRY_PATH, Fetch, SIGNED_ENTRY_PATH, entry_cfg, grub_cfg};
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,
     RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,
 };
+pub use ipxe::{IPXE_ENTRY_PATH, entry_ipxe, ipxe_waits};
 pub use kernel_args::KernelArgs;
 pub use loader::{
-    Asker, Loader, LoaderChoice, LoaderRule, SHIM_FILE, SIGNED_GRUB_FILE, SignedLoader,
-    choose_loader, last_loader_file, loader_detail,
+    Asker, IPXE_FILES, Loader, LoaderChoice, LoaderFamily, LoaderRule, SHIM_FILE, SIGNED_GRUB_FILE,
+    SignedLoader, choose_loader, last_loader_file, loader_detail,
 };
+pub use loader_ask::{IPXE_FOLDER, LoaderAsk, LoaderClaim, MACHINE_PATH, MEMORY_TEST_FOLDER};
+pub use loader_script::loader_script;
 pub use machine::{Machine, ShelfSlot};
 pub use menu::{BadMenu, BootChoice, MEMORY_TEST, Menu, MenuItem, OWN_DISK, ShownMenu, Strangers};
 pub use names::{ImageName, InvalidName, MachineName, RoomName, Tag, UserName};

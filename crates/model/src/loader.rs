@@ -16,6 +16,12 @@ pub enum Loader {
     /// The distribution's shim, which Microsoft has signed; it loads the distribution's GRUB. PCs with Secure Boot take it, and
     /// those without too.
     Signed,
+    /// iPXE for PC BIOS, which uses the network card's own driver.
+    IpxeBios,
+    /// iPXE for 64-bit UEFI, which uses the firmware's driver. Secure Boot refuses it.
+    IpxeUefi,
+    /// Our script, for who is iPXE already.
+    IpxeScript,
 }
 
 impl Loader {
@@ -25,9 +31,15 @@ impl Loader {
             Self::Bios => "bl.0",
             Self::Own => "bl.efi",
             Self::Signed => SHIM_FILE,
+            Self::IpxeBios => IPXE_FILES[0],
+            Self::IpxeUefi => IPXE_FILES[1],
+            Self::IpxeScript => "autoexec.ipxe",
         }
     }
 }
+
+/// iPXE's programs that firmware loads by PXE, for PC BIOS and for 64-bit UEFI, as iPXE calls them.
+pub const IPXE_FILES: [&str; 2] = ["undionly.kpxe", "snponly.efi"];
 
 /// What firmware loads first of [`Loader::Signed`].
 pub const SHIM_FILE: &str = "shimx64.efi";
@@ -72,6 +84,38 @@ impl FromStr for SignedLoader {
     }
 }
 
+/// Which loaders PCs get: of the site, and of single machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoaderFamily {
+    /// GRUB, ours or the distribution's.
+    #[default]
+    Grub,
+    /// iPXE, with our scripts.
+    Ipxe,
+}
+
+impl LoaderFamily {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Grub, Self::Ipxe];
+
+    /// The word in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Grub => "grub",
+            Self::Ipxe => "ipxe",
+        }
+    }
+}
+
+impl FromStr for LoaderFamily {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let found = Self::ALL.into_iter().find(|it| it.word() == text);
+        found.ok_or_else(|| ParseChoiceError::new(text, "loader: use grub or ipxe"))
+    }
+}
+
 /// What is known of a PC that asks for a loader, and of what there is for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
@@ -79,7 +123,11 @@ pub struct Asker {
     pub firmware: Firmware,
     /// iPXE asks, be it from the network card's ROM or from a medium.
     pub is_ipxe: bool,
-    /// What the site says.
+    /// Which loaders the site's PCs get.
+    pub family: LoaderFamily,
+    /// Which this PC gets, if that is said for it alone.
+    pub own_family: Option<LoaderFamily>,
+    /// What the site says of the signed loader.
     pub site: SignedLoader,
     /// What is said for this PC alone.
     pub own: Option<SignedLoader>,
@@ -114,6 +162,12 @@ pub enum LoaderRule {
     /// It is no machine, and such PCs get nothing.
     #[error("it is no machine, and strangers says \"nothing\"")]
     Stranger,
+    /// The setting of the PC.
+    #[error("loader_of says \"{}\" for this PC", .0.word())]
+    OwnFamily(LoaderFamily),
+    /// The setting of the site.
+    #[error("loader says \"{}\"", .0.word())]
+    SiteFamily(LoaderFamily),
     /// There is one for BIOS.
     #[error("BIOS has one loader only")]
     BiosHasOne,
@@ -165,6 +219,9 @@ pub fn choose_loader(asker: &Asker) -> LoaderChoice {
         Some(own) => LoaderRule::OwnSetting(own),
         None => LoaderRule::SiteSetting(said),
     };
+    if let Some((loader, rule)) = ipxe(asker) {
+        return choice(loader, rule);
+    }
     match asker.firmware {
         Firmware::Bios => choice(Loader::Bios, LoaderRule::BiosHasOne),
         Firmware::Other(_) => LoaderChoice { loader: None, rule: LoaderRule::NoLoader },
@@ -189,6 +246,28 @@ pub fn choose_loader(asker: &Asker) -> LoaderChoice {
     }
 }
 
+/// What a PC gets of iPXE's family, if it does.
+fn ipxe(asker: &Asker) -> Option<(Loader, LoaderRule)> {
+    let rule = match (asker.own_family, asker.family) {
+        (Some(LoaderFamily::Ipxe), _) => LoaderRule::OwnFamily(LoaderFamily::Ipxe),
+        (None, LoaderFamily::Ipxe) => LoaderRule::SiteFamily(LoaderFamily::Ipxe),
+        (Some(LoaderFamily::Grub), _) | (None, LoaderFamily::Grub) => return None,
+    };
+    let loader = match asker.firmware {
+        Firmware::Other(_) => return None,
+        _ if asker.is_ipxe => Loader::IpxeScript,
+        Firmware::Bios => Loader::IpxeBios,
+        // What is said for the whole site is not meant for PCs that refuse it.
+        Firmware::UefiX64 | Firmware::UefiX64Http
+            if asker.own_family.is_none() && asker.secure_boot == Some(SecureBoot::On) =>
+        {
+            return None;
+        }
+        Firmware::UefiX64 | Firmware::UefiX64Http => Loader::IpxeUefi,
+    };
+    Some((loader, rule))
+}
+
 /// What a loader's stage says that was fetched: the file's name first.
 pub fn loader_detail(file: &str, rest: &str) -> String {
     alloc::format!("{file}, {rest}")
@@ -206,6 +285,9 @@ impl fmt::Display for Loader {
             Self::Bios => f.write_str("bl.0, the server's own GRUB for BIOS"),
             Self::Own => f.write_str("bl.efi, the server's own GRUB"),
             Self::Signed => f.write_str("shimx64.efi, the distribution's signed loader"),
+            Self::IpxeBios => f.write_str("undionly.kpxe, iPXE for BIOS"),
+            Self::IpxeUefi => f.write_str("snponly.efi, iPXE for UEFI"),
+            Self::IpxeScript => f.write_str("autoexec.ipxe, the script for iPXE"),
         }
     }
 }
@@ -217,6 +299,8 @@ mod tests {
     const UEFI: Asker = Asker {
         firmware: Firmware::UefiX64,
         is_ipxe: false,
+        family: LoaderFamily::Grub,
+        own_family: None,
         site: SignedLoader::Auto,
         own: None,
         has_signed: true,
@@ -264,6 +348,24 @@ mod tests {
         check(&Asker { site: always, has_signed: false, ..UEFI }, own, Rule::NoneSigned);
         let other = choose_loader(&Asker { firmware: Firmware::Other(11), ..UEFI });
         assert_eq!(other, LoaderChoice { loader: None, rule: Rule::NoLoader });
+    }
+
+    #[test]
+    fn who_is_to_have_ipxe_gets_it_and_ipxe_its_script() {
+        let family = LoaderFamily::Ipxe;
+        let (site, own) = (LoaderRule::SiteFamily(family), LoaderRule::OwnFamily(family));
+        let uefi = Asker { family, ..UEFI };
+        let bios = Asker { firmware: Firmware::Bios, ..uefi };
+        check(&uefi, Loader::IpxeUefi, site);
+        check(&bios, Loader::IpxeBios, site);
+        check(&Asker { is_ipxe: true, ..bios }, Loader::IpxeScript, site);
+        let is_on = Asker { secure_boot: Some(SecureBoot::On), ..uefi };
+        check(&is_on, Loader::Signed, LoaderRule::IsOn);
+        check(&Asker { own_family: Some(family), ..is_on }, Loader::IpxeUefi, own);
+        let grub = Asker { own_family: Some(LoaderFamily::Grub), ..bios };
+        check(&grub, Loader::Bios, LoaderRule::BiosHasOne);
+        let other = choose_loader(&Asker { firmware: Firmware::Other(11), ..uefi });
+        assert_eq!(other.loader, None);
     }
 
     #[test]

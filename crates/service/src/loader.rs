@@ -51,6 +51,8 @@ impl Service {
         choose_loader(&Asker {
             firmware,
             is_ipxe,
+            family: rules.family,
+            own_family: rules.family_of.get(&mac).copied(),
             site: rules.site,
             own: rules.of.get(&mac).copied(),
             has_signed: rules.signed.is_some(),

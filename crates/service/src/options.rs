@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::commands::Commands;
-use model::{Level, Network, Role, Rooms, SignedLoader, UserName};
+use model::{Level, LoaderFamily, Network, Role, Rooms, SignedLoader, UserName};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
@@ -104,7 +104,11 @@ impl Options {
 /// What the site says about loaders, and which there are.
 #[derive(Clone, Debug, Default)]
 pub struct LoaderRules {
-    /// For all PCs.
+    /// The loaders of all PCs.
+    pub family: LoaderFamily,
+    /// Those of single ones.
+    pub family_of: BTreeMap<Mac, LoaderFamily>,
+    /// When PCs with UEFI get the signed one, for all PCs.
     pub site: SignedLoader,
     /// For single ones.
     pub of: BTreeMap<Mac, SignedLoader>,

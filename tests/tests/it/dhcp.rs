@@ -142,6 +142,40 @@ fn udhcpc_gets_renews_and_keeps_a_lease() {
     });
 }
 
+#[test]
+fn an_address_that_a_device_has_without_a_lease_is_given_to_nobody() {
+    let needs = [Need::Root, Need::Program("grub-mkimage"), Need::Program("udhcpc")];
+    if !require("taken", &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let site = Site::builder().verbose().network(EVERYONE).create(Lan::lay("taken")?)?;
+        let printer = site.lan().add_client("printer", "52:54:00:00:00:77")?;
+        printer.netns().ip("address add 10.77.0.150/24 dev eth0")?;
+        let servers = site.up()?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let findings = site.browser().get("/api/v1/findings")?.body;
+            if findings.contains("10.77.0.150") {
+                ensure!(findings.contains("address-in-use"), "{findings}");
+                ensure!(findings.contains("52:54:00:00:00:77"), "who has it: {findings}");
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{findings}\n{}", servers.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let client = site.lan().add_client("client", MAC)?;
+        let folder = tempfile::tempdir()?;
+        let told = Udhcpc::new(&client, folder.path())?.ask(&["-r", "10.77.0.150"])?;
+        ensure!(told.get("ip").is_some_and(|it| it != "10.77.0.150"), "{told:?}");
+        // Its own address is no conflict, though it answers for it.
+        let status = site.run(&["status"]).unwrap_or_else(|error| format!("{error:#}"));
+        ensure!(!status.contains(&told["ip"]), "{status}");
+        servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:?}"));
+}
+
 /// The command is a chain of programs that each become the next one.
 fn pid_of_udhcpc(running: &std::process::Child) -> Result<Pid> {
     let name = std::fs::read_to_string(format!("/proc/{}/comm", running.id()))?;

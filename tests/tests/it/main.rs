@@ -19,6 +19,7 @@ mod full_disk;
 mod handover;
 mod impostors;
 mod interfaces;
+mod ipxe;
 mod jobs;
 mod killed;
 mod ldap;

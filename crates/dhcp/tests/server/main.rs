@@ -1,6 +1,7 @@
 //! Clients as they were seen on the wire, and what they are told.
 
 mod forged;
+mod heard;
 mod loaders;
 mod networks;
 mod proxy;

@@ -1,7 +1,7 @@
 //! A machine's menu, as GRUB shows it.
 
-use super::{AsksBy, LoaderAsk, quote};
-use crate::{BootChoice, Network, ShownMenu};
+use super::{AsksBy, quote};
+use crate::{BootChoice, LoaderAsk, Network, ShownMenu};
 use alloc::string::String;
 use core::fmt::Write as _;
 

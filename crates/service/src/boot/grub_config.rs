@@ -11,7 +11,7 @@ use crate::store::{LastBoot, View};
 use model::{
     BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
     MEMORY_TEST, Machine, MachineName, Network, OWN_DISK, Plan, RootKind, ShownMenu, Site, Stage,
-    Strangers, Waiting, WriteMode, grub_cfg, plan,
+    Strangers, Waiting, WriteMode, ipxe_waits, loader_script, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -19,7 +19,7 @@ use wire::Mac;
 /// The answer to a PC that asks for [`model::MACHINE_PATH`], or for its menu, or for what was chosen there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
-    /// GRUB's configuration.
+    /// GRUB's configuration, or iPXE's script.
     pub text: String,
     /// The NIC that asked, if its address is leased.
     pub mac: Option<Mac>,
@@ -36,6 +36,11 @@ impl Service {
     /// storage server, at most 5 seconds.
     pub async fn loader_config(&self, address: Ipv4Addr, ask: &LoaderAsk) -> LoaderConfig {
         self.loader_config_for(address, ask, Fetch::Itself).await
+    }
+
+    /// The same as a script for iPXE.
+    pub async fn loader_config_by_ipxe(&self, address: Ipv4Addr, ask: &LoaderAsk) -> LoaderConfig {
+        self.loader_config_for(address, ask, Fetch::ByIpxe).await
     }
 
     /// The same by HTTP, for a PC that was started by UEFI HTTP Boot and is in its loader: nobody else asks for it that way.
@@ -62,7 +67,12 @@ impl Service {
         let Some(network) = self.options().network_at(address) else {
             let why = "this boot server has no boot network: set [network] in bootlace.toml";
             return LoaderConfig {
-                text: format!("echo 'Bootlace: {why}'\nsleep 10\n"),
+                text: match fetch {
+                    Fetch::ByIpxe => ipxe_waits(why),
+                    Fetch::Itself | Fetch::ByFirmware => {
+                        format!("echo 'Bootlace: {why}'\nsleep 10\n")
+                    }
+                },
                 mac: None,
                 boot: None,
                 waiting: Some(why.to_owned()),
@@ -103,7 +113,7 @@ impl Service {
             (Some(mac), None) => self.waits().clear(mac),
             (None, _) => {}
         }
-        LoaderConfig { text: grub_cfg(&plan, network, fetch), mac, boot, waiting }
+        LoaderConfig { text: loader_script(&plan, network, fetch), mac, boot, waiting }
     }
 
     /// What is shown to a PC at this address that says that it has another NIC than is seen there.
@@ -123,7 +133,7 @@ impl Service {
         );
         tracing::warn!(%address, mac = %says, why, "refused");
         match self.options().network_at(address) {
-            Some(network) => grub_cfg(&Plan::Wait(Waiting::NotReady(why)), network, fetch),
+            Some(network) => loader_script(&Plan::Wait(Waiting::NotReady(why)), network, fetch),
             None => String::new(),
         }
     }

@@ -1,8 +1,17 @@
 //! What a PC's loader asks for, as paths.
 
-use crate::{BootChoice, MACHINE_PATH};
+use crate::BootChoice;
 use alloc::string::{String, ToString as _};
 use wire::{Firmware, Mac};
+
+/// The file that is rendered for the machine whose GRUB asks, by TFTP.
+pub const MACHINE_PATH: &str = "/grub/machine.cfg";
+
+/// Below this are scripts that are rendered for the machine whose iPXE asks, by TFTP.
+pub const IPXE_FOLDER: &str = "/ipxe/";
+
+/// Below this is Memtest86+, for each kind of firmware as GRUB names it: `i386-pc`, `x86_64-efi`.
+pub const MEMORY_TEST_FOLDER: &str = "/boot/memory-test/";
 
 /// Below this, by TFTP, PCs ask that must say who they are, since another server gave their address: [`LoaderClaim`].
 const CLAIM_FOLDER: &str = "/grub/pc/";
@@ -24,23 +33,31 @@ pub enum LoaderAsk {
 }
 
 impl LoaderAsk {
-    /// Reads the path of a PC whose address is ours.
+    /// Reads the path of a PC whose address is ours, as its GRUB asks, or its iPXE.
     pub fn parse(path: &str) -> Option<Self> {
         if path == MACHINE_PATH {
             return Some(Self::Machine);
         }
-        let word = path.strip_prefix("/grub/")?.strip_suffix(".cfg")?;
+        let word = match path.strip_prefix(IPXE_FOLDER) {
+            Some(file) => file.strip_suffix(".ipxe")?,
+            None => path.strip_prefix("/grub/")?.strip_suffix(".cfg")?,
+        };
         Self::of_word(word).filter(|ask| *ask != Self::Start)
     }
 
-    /// Where a loader asks for it that says who it is, or does not. In the first case its script completes the path.
-    pub(super) fn path(&self, says_who: bool) -> String {
-        let word = match self {
+    /// Its word in paths.
+    pub(crate) fn word(&self) -> String {
+        match self {
             Self::Start => "start".to_string(),
             Self::Machine => "machine".to_string(),
             Self::Menu => "menu".to_string(),
             Self::Chosen(choice) => alloc::format!("{CHOSEN}{choice}"),
-        };
+        }
+    }
+
+    /// Where a loader asks for it that says who it is, or does not. In the first case its script completes the path.
+    pub(crate) fn path(&self, says_who: bool) -> String {
+        let word = self.word();
         match says_who {
             true => {
                 alloc::format!("{CLAIM_FOLDER}{word}/$grub_cpu-$grub_platform/$net_default_mac")
@@ -71,13 +88,14 @@ pub struct LoaderClaim {
 }
 
 impl LoaderClaim {
-    /// Reads the path at which such a PC asks, as [`entry_cfg`](crate::entry_cfg) has it ask:
-    /// `/grub/pc/machine/x86_64-efi/52:54:00:00:00:01`.
+    /// Reads the path at which such a PC asks, as [`entry_cfg`](crate::entry_cfg) and [`entry_ipxe`](crate::entry_ipxe) have it
+    /// ask: `/grub/pc/machine/x86_64-efi/52:54:00:00:00:01`, or the same below `/ipxe`.
     pub fn parse(path: &str) -> Option<Self> {
-        let mut parts = path.strip_prefix(CLAIM_FOLDER)?.split('/');
+        let of_ipxe = path.strip_prefix(IPXE_FOLDER).and_then(|rest| rest.strip_prefix("pc/"));
+        let mut parts = of_ipxe.or_else(|| path.strip_prefix(CLAIM_FOLDER))?.split('/');
         let ask = LoaderAsk::of_word(parts.next()?)?;
         let firmware = match parts.next()? {
-            "i386-pc" => Firmware::Bios,
+            "i386-pc" | "i386-pcbios" | "x86_64-pcbios" => Firmware::Bios,
             "x86_64-efi" => Firmware::UefiX64,
             "i386-efi" => Firmware::Other(6),
             "arm64-efi" => Firmware::Other(11),
@@ -115,6 +133,22 @@ mod tests {
             "/grub/menu",
         ] {
             assert_eq!(LoaderAsk::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ipxe_asks_for_the_same() {
+        assert_eq!(LoaderAsk::parse("/ipxe/machine.ipxe"), Some(LoaderAsk::Machine));
+        let chosen = LoaderAsk::Chosen(BootChoice::LocalDisk);
+        assert_eq!(LoaderAsk::parse("/ipxe/chosen-local-disk.ipxe"), Some(chosen));
+        for bad in ["/ipxe/start.ipxe", "/ipxe/machine.cfg", "/ipxe/.ipxe", "/ipxe/", "/ipxe/pc/"] {
+            assert_eq!(LoaderAsk::parse(bad), None, "{bad}");
+        }
+        let good = "/ipxe/pc/start/i386-pcbios/52:54:00:00:00:01";
+        let claim = LoaderClaim::parse(good).unwrap();
+        assert_eq!((claim.ask, claim.firmware), (LoaderAsk::Start, Firmware::Bios));
+        for end in 0..good.len() {
+            assert_eq!(LoaderClaim::parse(&good[..end]), None);
         }
     }
 
