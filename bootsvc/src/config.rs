@@ -150,7 +150,8 @@ pub(crate) struct NetworkConfig {
     /// - Example: `vlan = 12`
     #[serde(default, deserialize_with = "vlan")]
     pub(crate) vlan: Option<u16>,
-    /// Addresses that belong to one network card for ever. They need not lie in the pool.
+    /// Addresses that belong to one network card for ever. They need not lie in the pool. `bootlace lease fix` does the same without a
+    /// restart; [what stands here counts more](how-to/addresses.md#fix-an-address).
     ///
     /// - Value: a table of MAC addresses, each with an IPv4 address
     /// - Default: `reserve = {}`

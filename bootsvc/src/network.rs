@@ -2,6 +2,7 @@
 
 use crate::config::{AddressBy, Config, NetworkConfig, Pool, Subnet};
 use model::{Network, Strangers};
+use service::{LeasedNetwork, Leasing};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -326,6 +327,35 @@ fn served(config: &Config, one: &NetworkConfig, place: Place) -> Served {
         lease: one.lease,
         interface: one.interface.clone(),
         further,
+    }
+}
+
+/// Who gives addresses in these networks, and which.
+pub(crate) fn leasing(networks: &[Served]) -> Leasing {
+    let leased = |served: &Served| {
+        let Served { network, pool, reserved, .. } = served;
+        let pool = (*pool)?;
+        Some(LeasedNetwork {
+            subnet: network.subnet,
+            prefix: network.prefix,
+            server: network.server,
+            router: network.router,
+            pool: (pool.first, pool.last),
+            reserved: reserved.clone(),
+        })
+    };
+    let leased: Vec<LeasedNetwork> = networks.iter().filter_map(leased).collect();
+    if leased.is_empty() { Leasing::Others } else { Leasing::Ours(leased) }
+}
+
+/// The same as the configuration has it, for who serves nobody.
+pub(crate) fn configured_leasing(config: &Config) -> Leasing {
+    if !config.network.mode.leases() {
+        return Leasing::Others;
+    }
+    match networks(config) {
+        Ok(networks) => leasing(&networks),
+        Err(error) => Leasing::Unknown(wire::error_chain(&error)),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::link::{Link, LinkState, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
-use crate::network::{Served, interfaces, networks, servers};
+use crate::network::{Served, interfaces, leasing, networks, servers};
 use crate::network_changes::{self, Change, Places};
 use crate::orders;
 use crate::pages;
@@ -164,6 +164,7 @@ async fn run_once(
     let options = Options {
         network: Some(network.clone()),
         more_networks: networks[1..].iter().map(|it| it.network.clone()).collect(),
+        leasing: leasing(&networks),
         // They lack the driver for VLANs.
         fitted_initrds: config.boot.fitted_initrds
             && networks.iter().all(|it| it.network.vlan.is_none()),

@@ -2,6 +2,7 @@
 
 mod images;
 mod jobs;
+mod leases;
 mod people;
 mod rooms;
 
@@ -47,6 +48,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/initrds", get(initrds))
         .merge(images::router())
         .merge(jobs::router())
+        .merge(leases::router())
         .merge(rooms::router())
         .merge(people::router())
         .route("/discovered", get(discovered))

@@ -53,6 +53,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::LoginDelayed { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::TooManyLogins | Error::DirectoryAway => StatusCode::SERVICE_UNAVAILABLE,
         Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        Error::Lease(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Job(JobError::HasEnded { .. }) | Error::Incoming(IncomingError::Taken(_)) => {
             StatusCode::CONFLICT

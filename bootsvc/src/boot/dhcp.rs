@@ -9,8 +9,8 @@ use crate::net::places::Places;
 use crate::network::{Served, interfaces};
 use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, ReplyKind, Request, Usage};
 use model::{AddressPool, FindingKind, Lease, Site, Stage, Subject};
-use service::{NewStage, Service, Sighting};
-use std::collections::BTreeSet;
+use service::{LeaseNews, NewStage, Service, Sighting};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -199,8 +199,11 @@ pub(crate) async fn serve(
             "leases of a clock that was ahead may last too long"
         );
     }
+    // Before leases are read: what changes from here on is not missed.
+    let mut news = service.lease_news();
     let reserved = configs.iter().flat_map(|(_, config)| &config.reserved);
-    let reserved = reserved.map(|(mac, address)| (*mac, *address)).collect();
+    let reserved: BTreeMap<Mac, Ipv4Addr> =
+        reserved.map(|(mac, address)| (*mac, *address)).collect();
     let mut in_vain = InVain::new(!is_alone, reserved);
     let mut server = Networks::new(configs, service.leases());
     let mut in_use_known: Option<Instant> = None;
@@ -211,8 +214,10 @@ pub(crate) async fn serve(
             "addresses that somebody else uses may be given again"
         ),
     }
-    let mut site = service.site();
-    server.know(&machines(&site));
+    let mut known = Known { site: service.site(), fixed: service.fixed_addresses() };
+    server.know(&machines(&known.site));
+    server.reserve(&known.fixed);
+    in_vain.reserve(&known.fixed);
     let mut gauge = tokio::time::interval(GAUGE_INTERVAL);
     let mut left_out = LeftOut::default();
     let mut probes = Probes::begin(ears.iter().map(|ear| ear.link.clone()).collect());
@@ -235,11 +240,17 @@ pub(crate) async fn serve(
                 continue;
             }
             Some(mac) = alive.recv() => {
-                know(&mut server, &mut site, &service);
+                known.look(&mut server, &mut in_vain, &service);
                 if let Some(lease) = server.on_alive(mac, service.lease_clock_unix()) {
                     let stored = service.commit_lease(lease.clone());
                     answers.spawn(async move { keep(lease.mac, stored).await.then_some(lease) });
                 }
+                continue;
+            }
+            Some(news) = news.recv() => {
+                known.look(&mut server, &mut in_vain, &service);
+                server.protect(&service.machines_in_use());
+                on_news(&mut server, news, service.lease_clock_unix());
                 continue;
             }
             _ = gauge.tick() => {
@@ -258,7 +269,7 @@ pub(crate) async fn serve(
         };
         // Whoever hears ends by a panic only.
         let Some(Heard { mut request, arrival, socket }) = heard else { return };
-        know(&mut server, &mut site, &service);
+        known.look(&mut server, &mut in_vain, &service);
         if in_use_known.is_none_or(|known| known.elapsed() >= IN_USE_INTERVAL) {
             server.protect(&service.machines_in_use());
             in_use_known = Some(Instant::now());
@@ -312,12 +323,40 @@ pub(crate) async fn serve(
     }
 }
 
-/// Machines are no strangers. Looks whether they are others now.
-fn know(server: &mut Networks, site: &mut Arc<Site>, service: &Service) {
-    let now = service.site();
-    if !Arc::ptr_eq(site, &now) {
-        *site = now;
-        server.know(&machines(site));
+/// What of the site decides on leases, as it was looked at last.
+struct Known {
+    site: Arc<Site>,
+    fixed: Arc<BTreeMap<Mac, Ipv4Addr>>,
+}
+
+impl Known {
+    /// Machines are no strangers, and some have addresses for ever. Looks whether they are others now.
+    fn look(&mut self, server: &mut Networks, in_vain: &mut InVain, service: &Service) {
+        let (site, fixed) = (service.site(), service.fixed_addresses());
+        if !Arc::ptr_eq(&self.site, &site) {
+            self.site = site;
+            server.know(&machines(&self.site));
+        }
+        if !Arc::ptr_eq(&self.fixed, &fixed) {
+            self.fixed = fixed;
+            server.reserve(&self.fixed);
+            in_vain.reserve(&self.fixed);
+        }
+    }
+}
+
+/// People have changed something of leases, and it is stored.
+fn on_news(server: &mut Networks, news: LeaseNews, now: u64) {
+    match news {
+        LeaseNews::Taken(leases) => {
+            let n_taken = server.take(&leases, now);
+            if n_taken < leases.len() {
+                let n_lost = leases.len() - n_taken;
+                tracing::warn!(n_lost, "imported addresses were given to others meanwhile");
+            }
+        }
+        LeaseNews::Freed(mac, address) => server.free(mac, address),
+        LeaseNews::Rested(address) => server.stop_resting(address),
     }
 }
 

@@ -43,13 +43,27 @@ pub(super) struct InVain {
     is_beside_others: bool,
     machines: VecDeque<Mac>,
     strangers: VecDeque<Mac>,
-    /// Addresses that only these NICs get.
+    /// Addresses that only these NICs get, by the configuration.
+    configured: BTreeMap<Mac, Ipv4Addr>,
+    /// All that only these get.
     reserved: BTreeMap<Mac, Ipv4Addr>,
 }
 
 impl InVain {
-    pub(super) fn new(is_beside_others: bool, reserved: BTreeMap<Mac, Ipv4Addr>) -> Self {
-        Self { is_beside_others, machines: VecDeque::new(), strangers: VecDeque::new(), reserved }
+    pub(super) fn new(is_beside_others: bool, configured: BTreeMap<Mac, Ipv4Addr>) -> Self {
+        Self {
+            is_beside_others,
+            machines: VecDeque::new(),
+            strangers: VecDeque::new(),
+            reserved: configured.clone(),
+            configured,
+        }
+    }
+
+    /// These addresses, too, only these NICs get.
+    pub(super) fn reserve(&mut self, fixed: &BTreeMap<Mac, Ipv4Addr>) {
+        self.reserved.clone_from(fixed);
+        self.reserved.extend(&self.configured);
     }
 
     /// The PC has this address: what kept it from having one is over.

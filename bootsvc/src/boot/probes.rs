@@ -115,7 +115,8 @@ impl Probes {
                 let cause = format!("{who} uses the address, which {owner} has leased");
                 service.found(FindingKind::AddressInUse, &Subject::Address(address), cause);
             }
-            Heard::Rests(_) => {
+            Heard::Rests(until) => {
+                service.note_heard(address, mac, until);
                 let cause = format!(
                     "{who} uses the address, which is in the pool, without a lease of it; no PC gets it"
                 );

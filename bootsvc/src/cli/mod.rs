@@ -11,6 +11,7 @@ mod help;
 mod image;
 mod initrd;
 mod job;
+mod lease;
 mod logs;
 mod machine;
 mod manual;
@@ -126,6 +127,9 @@ enum Command {
     /// Show and change what machines inherit whose room says nothing
     #[command(subcommand)]
     Site(room::SiteSettings),
+    /// List, free, fix and import addresses of PCs
+    #[command(subcommand)]
+    Lease(lease::Lease),
     /// Show how PCs are answered when they boot
     #[command(subcommand)]
     Net(net::Net),
@@ -218,6 +222,7 @@ pub fn run() -> ExitCode {
         Command::Machine(machine) => machine.run(&paths),
         Command::Room(room) => room.run(&paths),
         Command::Site(site) => site.run(&paths),
+        Command::Lease(lease) => lease.run(&paths),
         Command::Net(net) => net.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Medium(medium) => medium.run(&paths),
@@ -324,7 +329,7 @@ mod tests {
     fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
-        assert!(help.lines().count() <= 33, "{help}");
+        assert!(help.lines().count() <= 34, "{help}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) use refused::Refused;
 
 use crate::boot_socket::{self, Peer};
 use crate::config::Config;
+use crate::network::configured_leasing;
 use crate::paths::Paths;
 use crate::privileges::become_command;
 use crate::scratch;
@@ -271,7 +272,8 @@ fn options(paths: &Paths) -> Options {
         let _ = writeln!(std::io::stderr(), "note: {error:#}");
         None
     });
-    Options { rescue_busybox: config.boot.rescue_busybox, ..options.with_nbd_ca(nbd_ca) }
+    let leasing = configured_leasing(&config);
+    Options { rescue_busybox: config.boot.rescue_busybox, leasing, ..options.with_nbd_ca(nbd_ca) }
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

@@ -2,7 +2,7 @@
 //!
 //! Pure: no socket, no clock, no file. Requests are read by a bounded reader that skips broken options;
 //! replies are written in the order that ROMs expect. Tests compare both with dhcproto. Also knows the
-//! IPv6 message without which iPXE waits.
+//! IPv6 message without which iPXE waits, and the files in which other servers keep their leases.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod answer;
 mod client;
+mod lease_files;
 mod message;
 mod ndp;
 mod networks;
@@ -24,6 +25,7 @@ mod server;
 
 pub use answer::{Answer, ClientLease, NotAnAnswer};
 pub use client::{Change, Client, Next, firmware_question};
+pub use lease_files::{BadLeaseFile, ForeignLease, LeaseFile, LeaseFormat, LeftOut};
 pub use message::{NotDhcp, ReplyKind, RequestKind};
 pub use ndp::{NO_ROUTER, solicitor};
 pub use networks::{Arrival, Networks, Place};

@@ -113,6 +113,52 @@ impl Networks {
         here.map_or(Heard::Right, |(_, server)| server.heard(mac, address, now))
     }
 
+    /// Exactly these addresses are reserved beside those of the configuration: see [`Server::reserve`].
+    pub fn reserve(&mut self, fixed: &BTreeMap<Mac, Ipv4Addr>) {
+        for (_, server) in &mut self.networks {
+            server.reserve(fixed);
+        }
+    }
+
+    /// Remembers leases that another server gave and that are stored for good, but for those of which the address or the
+    /// client has another one by now. Returns how many it does.
+    pub fn take(&mut self, leases: &[Lease], now: u64) -> usize {
+        let mut n_taken = 0;
+        for lease in leases {
+            let is_at = |(_, server): &(Place, Server)| server.config().is_local(lease.address);
+            let Some(network) = self.networks.iter().position(is_at) else { continue };
+            let elsewhere = self.homes.get(&lease.mac).copied().filter(|home| *home != network);
+            let elsewhere = elsewhere.and_then(|home| self.networks.get(home));
+            let is_used =
+                elsewhere.is_some_and(|(_, server)| server.in_use(lease.mac, now).is_some());
+            if is_used || !self.networks[network].1.take(lease, now) {
+                continue;
+            }
+            n_taken += 1;
+            if let Some(home) = self.homes.insert(lease.mac, network).filter(|it| *it != network)
+                && let Some((_, server)) = self.networks.get_mut(home)
+            {
+                server.forget(lease.mac);
+            }
+        }
+        self.expect();
+        n_taken
+    }
+
+    /// The client's lease of this address is no more.
+    pub fn free(&mut self, mac: Mac, address: Ipv4Addr) {
+        if let Some(server) = self.server_of(address) {
+            server.free(mac, address);
+        }
+    }
+
+    /// An address that was left alone can be had again.
+    pub fn stop_resting(&mut self, address: Ipv4Addr) {
+        if let Some(server) = self.server_of(address) {
+            server.stop_resting(address);
+        }
+    }
+
     fn server_of(&mut self, address: Ipv4Addr) -> Option<&mut Server> {
         let mut servers = self.networks.iter_mut().map(|(_, server)| server);
         servers.find(|server| server.config().is_local(address))

@@ -138,20 +138,51 @@ impl Pool {
             used: BTreeSet::new(),
             filed: BTreeMap::new(),
         };
-        let apart: BTreeSet<u32> =
-            pool.reserved.keys().chain([&pool.server]).map(|address| address.to_bits()).collect();
-        let apart: BTreeSet<u32> = apart.range(first..=last.max(first)).copied().collect();
-        let n_apart = apart.iter().filter(|&&address| address <= last).count();
-        for &address in &apart {
+        for address in pool.apart() {
             pool.unused.remove(address);
         }
-        let n_all = if first <= last { last - first + 1 } else { 0 };
-        pool.n_addresses = n_all.saturating_sub(u32::try_from(n_apart).unwrap_or(u32::MAX));
+        pool.n_addresses = pool.count_addresses();
         for lease in leases {
             pool.set(&lease);
             pool.note_stored(&lease);
         }
         pool
+    }
+
+    /// Addresses of the range that are not for anybody.
+    fn apart(&self) -> BTreeSet<u32> {
+        let apart = self.reserved.keys().chain([&self.server]).map(|address| address.to_bits());
+        apart.filter(|address| (self.first..=self.last).contains(address)).collect()
+    }
+
+    fn count_addresses(&self) -> u32 {
+        let n_all = if self.first <= self.last { self.last - self.first + 1 } else { 0 };
+        n_all.saturating_sub(u32::try_from(self.apart().len()).unwrap_or(u32::MAX))
+    }
+
+    /// Exactly these addresses are reserved from now on. Who has one that is reserved for another keeps it until his
+    /// lease ends.
+    pub(crate) fn reserve(&mut self, owners: &BTreeMap<Mac, Ipv4Addr>) {
+        if self.owners == *owners {
+            return;
+        }
+        let reserved = owners.iter().map(|(mac, address)| (*address, *mac)).collect();
+        let former = core::mem::replace(&mut self.reserved, reserved);
+        self.owners.clone_from(owners);
+        self.n_addresses = self.count_addresses();
+        let both: BTreeSet<Ipv4Addr> = former.keys().chain(self.reserved.keys()).copied().collect();
+        for address in both {
+            if let Some((until, _)) = self.declined.get(&address).copied() {
+                self.rest(address, until);
+            }
+            self.file(address);
+        }
+        self.know(self.known.clone());
+    }
+
+    /// Nobody is known to use the address without a lease any more.
+    pub(crate) fn stop_resting(&mut self, address: Ipv4Addr) {
+        self.forget_declined(address);
     }
 
     /// These clients are known from now on, and all others strangers.
@@ -497,6 +528,11 @@ impl Pool {
             || self.by_address.contains_key(&address)
     }
 
+    /// Whether `mac` may have `address` as soon as it rests no longer.
+    pub(crate) fn is_free_but_for_rest(&self, mac: Mac, address: Ipv4Addr, now: u64) -> bool {
+        self.why_not_for_but_rest(mac, address, now).is_none()
+    }
+
     /// Whether `mac` may have `address` now: it lies in the pool or is reserved for it, and nobody
     /// else has it.
     pub(crate) fn is_free_for(&self, mac: Mac, address: Ipv4Addr, now: u64) -> bool {
@@ -510,6 +546,13 @@ impl Pool {
         address: Ipv4Addr,
         now: u64,
     ) -> Option<&'static str> {
+        if self.declined.contains_key(&address) {
+            return Some("was found to be used by somebody else");
+        }
+        self.why_not_for_but_rest(mac, address, now)
+    }
+
+    fn why_not_for_but_rest(&self, mac: Mac, address: Ipv4Addr, now: u64) -> Option<&'static str> {
         if address == self.server {
             return Some("is the server's own");
         }
@@ -517,9 +560,6 @@ impl Pool {
             Some(owner) if *owner != mac => return Some("is reserved for another client"),
             None if !self.is_in_pool(address) => return Some("is not in the pool"),
             _ => {}
-        }
-        if self.declined.contains_key(&address) {
-            return Some("was found to be used by somebody else");
         }
         let is_held = self
             .by_address

@@ -190,7 +190,7 @@ fn is_ipxe(options: &Options) -> bool {
     options.bytes(OPT_IPXE).is_some() || class.windows(4).any(|bytes| bytes == b"iPXE")
 }
 
-fn host_name(bytes: &[u8]) -> Option<String> {
+pub(crate) fn host_name(bytes: &[u8]) -> Option<String> {
     let name: String = bytes
         .iter()
         .take(63)

@@ -222,6 +222,8 @@ impl Reason {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    /// Addresses that the configuration reserves; others may be reserved besides.
+    configured: BTreeMap<Mac, Ipv4Addr>,
     pool: Pool,
 }
 
@@ -229,7 +231,56 @@ impl Server {
     /// A server that remembers `leases`, ended ones too.
     pub fn new(config: Config, leases: impl IntoIterator<Item = Lease>) -> Self {
         let pool = Pool::new(&config, leases);
-        Self { config, pool }
+        Self { configured: config.reserved.clone(), config, pool }
+    }
+
+    /// Exactly these addresses are reserved beside those of the configuration, which counts more. What no client of this
+    /// network can have is not.
+    pub fn reserve(&mut self, fixed: &BTreeMap<Mac, Ipv4Addr>) {
+        let mut reserved = self.configured.clone();
+        let mut taken: BTreeSet<Ipv4Addr> = reserved.values().copied().collect();
+        taken.insert(self.config.server);
+        taken.extend(self.config.router);
+        for (mac, address) in fixed {
+            let is_one = self.config.is_host_s(*address) && !reserved.contains_key(mac);
+            if is_one && taken.insert(*address) {
+                reserved.insert(*mac, *address);
+            }
+        }
+        self.pool.reserve(&reserved);
+        self.config.reserved = reserved;
+    }
+
+    /// Remembers a lease that somebody else gave and that is stored for good, unless the address or the client has another
+    /// one by now. Returns whether it does.
+    pub(crate) fn take(&mut self, lease: &Lease, now: u64) -> bool {
+        self.pool.on_time(now);
+        let is_elsewhere = |address: Ipv4Addr| address != lease.address;
+        let has_other = self.in_use(lease.mac, now).is_some_and(is_elsewhere)
+            || self
+                .pool
+                .lease(lease.mac)
+                .is_some_and(|its| its.expires_unix > now && is_elsewhere(its.address));
+        // Who was heard there without a lease of ours is mostly the client itself.
+        if has_other || !self.pool.is_free_but_for_rest(lease.mac, lease.address, now) {
+            return false;
+        }
+        self.pool.stop_resting(lease.address);
+        self.pool.set(lease);
+        self.pool.note_stored(lease);
+        true
+    }
+
+    /// The client's lease of this address is no more.
+    pub(crate) fn free(&mut self, mac: Mac, address: Ipv4Addr) {
+        if self.has_leased(address, mac) {
+            self.pool.forget(mac);
+        }
+    }
+
+    /// An address that was left alone can be had again.
+    pub(crate) fn stop_resting(&mut self, address: Ipv4Addr) {
+        self.pool.stop_resting(address);
     }
 
     /// These clients are known from now on, by their NICs, and all others are strangers. Those that an address is
@@ -454,7 +505,10 @@ impl Server {
         let is_stored = former.is_some_and(|former| {
             let is_same = former.address == address && former.host_name == host_name;
             let is_long = former.expires_unix >= now.saturating_add(seconds.into());
-            is_same && is_long && self.pool.is_stored(request.mac)
+            // Another server may have given it for ever, or we ourselves, when leases were longer.
+            let is_longer_than_any =
+                former.expires_unix > kept_until(now, self.config.lease_seconds).max(ends_unix);
+            is_same && is_long && !is_longer_than_any && self.pool.is_stored(request.mac)
         });
         let lease = (!is_stored).then_some(Lease {
             mac: request.mac,

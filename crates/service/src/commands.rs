@@ -5,8 +5,8 @@ use std::path::Path;
 /// Commands that texts name, behind `bootlace`.
 pub const COMMANDS: &[&str] = &[
     "setup", "up", "serve", "storage", "share", "check", "status", "doctor", "logs", "debug",
-    "nagios", "backup", "image", "job", "machine", "room", "site", "net", "initrd", "medium",
-    "login", "user", "token", "audit", "alert", "help",
+    "nagios", "backup", "image", "job", "machine", "room", "site", "lease", "net", "initrd",
+    "medium", "login", "user", "token", "audit", "alert", "help",
 ];
 
 /// Where texts say that the state is.

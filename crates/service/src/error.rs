@@ -1,7 +1,9 @@
 //! What can go wrong, in words for the person who asked.
 
+mod lease;
 mod room;
 
+pub use lease::LeaseError;
 pub use room::RoomError;
 
 use crate::incoming::IncomingError;
@@ -279,6 +281,9 @@ pub enum Error {
     /// Something can't be done with a room.
     #[error(transparent)]
     Room(#[from] RoomError),
+    /// Something can't be done with an address.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// A machine can't be told to stop.
     #[error(
         "{0} can't be told to stop: its last boot has not begun, has failed, or runs an initrd of an older \
@@ -469,6 +474,7 @@ impl Error {
             | Self::Job(JobError::Missing(_))
             | Self::Incoming(IncomingError::Missing(_)) => true,
             Self::Room(error) => error.is_not_found(),
+            Self::Lease(error) => error.is_not_found(),
             _ => false,
         }
     }
@@ -491,6 +497,7 @@ impl Error {
                 | Self::NoImage { .. }
                 | Self::NoMenuPassword(_)
                 | Self::Room(_)
+                | Self::Lease(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }
                 | Self::UserTaken(_)

@@ -30,21 +30,23 @@ mod tests;
 pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage, has_memory_test, memory_test};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
-pub use crate::error::{Error, RoomError, Unwritable};
+pub use crate::error::{Error, LeaseError, RoomError, Unwritable};
 pub use crate::fleet::{
-    DamagedVersion, Discovered, MachineChange, MachineState, MachineView, NewImport, Nic, Preview,
-    Receiving, Rescue, RoomChange, RoomView, SettingsChange, StateWord, Status, WrittenDisk,
-    image_modules, machine_state,
+    DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind,
+    LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewImport, Nic, Preview,
+    Receiving, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange, StateWord, Status,
+    WrittenDisk, image_modules, machine_state,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
-    Alert, AlertCount, AlertItem, Certificate, FindingCount, Life, Refusals, StageTimes,
+    Alert, AlertCount, AlertItem, Certificate, FindingCount, LeaseNews, Life, Refusals, StageTimes,
     TftpPackets, Traffic, Transfers,
 };
 pub use crate::loader::GivenLoader;
 pub use crate::options::{
     AlertOptions, Channel, Directory, DirectoryAnswer, DirectoryAsked, DirectoryGroup,
-    DirectoryOptions, DirectoryTrouble, INIT, INIT_TLS, LoaderRules, Options, find_init,
+    DirectoryOptions, DirectoryTrouble, INIT, INIT_TLS, LeasedNetwork, Leasing, LoaderRules,
+    Options, find_init,
 };
 pub use crate::passwords::check as check_password;
 pub use crate::people::{

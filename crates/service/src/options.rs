@@ -47,6 +47,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// The others.
     pub more_networks: Vec<Network>,
+    /// Who gives addresses in them, and which.
+    pub leasing: Leasing,
     /// Which PCs get which loader.
     pub loader_rules: LoaderRules,
     /// Of what alerts are sent, and how.
@@ -79,6 +81,7 @@ impl Options {
             rescue_busybox: None,
             network: None,
             more_networks: Vec::new(),
+            leasing: Leasing::default(),
             loader_rules: LoaderRules::default(),
             alerts: AlertOptions::default(),
             directory: None,
@@ -98,6 +101,57 @@ impl Options {
     pub fn with_nbd_ca(self, nbd_ca: Option<Vec<u8>>) -> Self {
         let init = find_init(if nbd_ca.is_some() { INIT_TLS } else { INIT });
         Self { init, nbd_ca, ..self }
+    }
+}
+
+/// Who gives addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leasing {
+    /// It is not known, for this reason.
+    Unknown(String),
+    /// Another DHCP server.
+    Others,
+    /// We do, in these networks.
+    Ours(Vec<LeasedNetwork>),
+}
+
+impl Default for Leasing {
+    fn default() -> Self {
+        Self::Unknown("no boot network is configured".to_owned())
+    }
+}
+
+/// A network in which we give addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasedNetwork {
+    /// Its own address.
+    pub subnet: Ipv4Addr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// Our address, which may lie elsewhere.
+    pub server: Ipv4Addr,
+    /// The router's.
+    pub router: Option<Ipv4Addr>,
+    /// First and last address that anybody may have.
+    pub pool: (Ipv4Addr, Ipv4Addr),
+    /// Addresses that the configuration reserves for one NIC each.
+    pub reserved: BTreeMap<Mac, Ipv4Addr>,
+}
+
+impl LeasedNetwork {
+    fn mask(&self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0)
+    }
+
+    /// Whether the address lies in it.
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask() == self.subnet.to_bits() & self.mask()
+    }
+
+    /// Whether a host may have this address, which lies in it: it is not the network's own, and not for all of its hosts.
+    pub(crate) fn is_host_s(&self, address: Ipv4Addr) -> bool {
+        let host = address.to_bits() & !self.mask();
+        host != 0 && host != !self.mask()
     }
 }
 

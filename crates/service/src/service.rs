@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
     Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Exports, FindingCount, Findings,
-    Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LoginCodes, Newcomers, News,
-    Refused, Traffic, Waits,
+    Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LeaseDesk, LoginCodes,
+    Newcomers, News, Refused, Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::{Passwords, Places};
@@ -53,6 +53,7 @@ struct Inner {
     certificates: Certificates,
     pool: LastPool,
     lease_clock: Arc<LeaseClock>,
+    lease_desk: LeaseDesk,
     image_troubles: ImageTroubles,
     disk_deletions: DiskDeletions,
     /// Image versions that were in the store once, and were not when this process began.
@@ -141,6 +142,7 @@ impl Service {
             certificates: Certificates::default(),
             pool: LastPool::default(),
             lease_clock: Arc::new(LeaseClock::new(now)),
+            lease_desk: LeaseDesk::default(),
             image_troubles: ImageTroubles::default(),
             disk_deletions: DiskDeletions::default(),
             lost_versions: Arc::new(lost),
@@ -300,6 +302,11 @@ impl Service {
 
     pub(crate) fn lease_clock(&self) -> &Arc<LeaseClock> {
         &self.inner.lease_clock
+    }
+
+    /// Where who decides on leases hears what people have changed.
+    pub(crate) fn lease_desk(&self) -> &LeaseDesk {
+        &self.inner.lease_desk
     }
 
     /// Places of those who look up proofs of earlier boots.

@@ -18,7 +18,7 @@ const STRANGER: u32 = 60_996;
 const ADMINS: u32 = 60_998;
 
 /// Each verb, with what it may meet, in this order.
-const VERBS: [&[&str]; 36] = [
+const VERBS: [&[&str]; 43] = [
     &["machine", "ls"],
     &["image", "ls"],
     &["initrd", "ls"],
@@ -48,6 +48,13 @@ const VERBS: [&[&str]; 36] = [
     &["machine", "log", "lab-09"],
     &["machine", "hardware", "lab-01"],
     &["machine", "hardware", "lab-09"],
+    &["lease", "ls"],
+    &["lease", "fix", "10.77.0.20", "--machine", "lab-01"],
+    &["lease", "fix", "10.77.9.20", "--machine", "lab-01"],
+    &["lease", "free", "10.77.0.20"],
+    &["lease", "ls", "--all", "--json"],
+    &["lease", "fix", MAC, "--undo"],
+    &["lease", "import", "/dev/null"],
     &["image", "ls", "--json"],
     &["initrd", "ls", "--json"],
     &["initrd", "build", "--output", "/nonexistent/x", "--image", "none"],

@@ -23,6 +23,7 @@ mod ipxe;
 mod jobs;
 mod killed;
 mod ldap;
+mod leases;
 mod link;
 mod machine_disk;
 mod menus;

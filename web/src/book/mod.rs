@@ -44,6 +44,7 @@ pages!(
     "how-to/nbd-or-aoe",
     "how-to/another-dhcp-server",
     "how-to/several-networks",
+    "how-to/addresses",
     "how-to/large-packets",
     "how-to/vlan",
     "how-to/foreign-roots",

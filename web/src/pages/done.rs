@@ -30,11 +30,14 @@ pub(crate) enum Done {
     ImportOrdered,
     FileReceived,
     FileRemoved,
+    AddressFreed,
+    AddressFixed,
+    AddressNotFixed,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 27] = [
+    const TABLE: [(Self, &str, &str); 30] = [
         (
             Self::Adopted,
             "adopted",
@@ -91,6 +94,9 @@ impl Done {
         ),
         (Self::FileReceived, "received", "The file is here. It can be imported now."),
         (Self::FileRemoved, "file-removed", "The file is removed."),
+        (Self::AddressFreed, "freed", "The address can be given to others now."),
+        (Self::AddressFixed, "fixed", "The address is fixed: nobody else gets it."),
+        (Self::AddressNotFixed, "unfixed", "The address is leased as others are."),
     ];
 
     /// The word in an address.

@@ -11,6 +11,7 @@ pub(crate) mod help;
 pub(crate) mod images;
 pub(crate) mod incoming;
 pub(crate) mod jobs;
+pub(crate) mod leases;
 pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod machines;

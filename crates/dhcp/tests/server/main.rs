@@ -1,5 +1,6 @@
 //! Clients as they were seen on the wire, and what they are told.
 
+mod changed;
 mod forged;
 mod heard;
 mod loaders;

@@ -10,20 +10,20 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
 /// What a relay says of the port of its switch.
 const PORT: &[u8] = b"\x01\x04port";
 
-const HERE: Arrival = Arrival { interface: 0, is_unicast: false };
-const SECOND: Arrival = Arrival { interface: 1, is_unicast: false };
+pub(crate) const HERE: Arrival = Arrival { interface: 0, is_unicast: false };
+pub(crate) const SECOND: Arrival = Arrival { interface: 1, is_unicast: false };
 const TO_US: Arrival = Arrival { interface: 0, is_unicast: true };
 
 fn far(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 20, 0, last)
 }
 
-fn second(last: u8) -> Ipv4Addr {
+pub(crate) fn second(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 88, 0, last)
 }
 
 /// A network on each of two interfaces, and one behind relays that reach us by the first.
-fn networks(leases: Vec<Lease>) -> Networks {
+pub(crate) fn networks(leases: Vec<Lease>) -> Networks {
     let of = |server, address: fn(u8) -> Ipv4Addr| Config {
         server,
         subnet: address(0),

@@ -5,11 +5,14 @@
 //! in the database is moved with it: nobody loses his address, and nobody keeps one for years.
 
 use crate::error::Error;
+use crate::live::LeaseNews;
 use crate::service::Service;
 use model::{FindingKind, Lease, Subject};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 use wire::Mac;
 
 /// How often it is looked whether somebody has set the wall clock.
@@ -29,6 +32,22 @@ impl Service {
     pub fn leases(&self) -> Vec<Lease> {
         let clock = self.lease_clock();
         self.view().leases().map(|lease| clock.counted(lease)).collect()
+    }
+
+    /// Addresses that belong to one NIC for ever, beside those in the configuration. The same as long as they are.
+    pub fn fixed_addresses(&self) -> Arc<BTreeMap<Mac, Ipv4Addr>> {
+        Arc::clone(&self.view().fixed)
+    }
+
+    /// What people change of leases from now on. Who decides on them listens before it reads them first.
+    pub fn lease_news(&self) -> Receiver<LeaseNews> {
+        self.lease_desk().listen()
+    }
+
+    /// Somebody with this NIC was heard to have an address without a lease: nobody gets it until then, by
+    /// [`Service::lease_clock_unix`].
+    pub fn note_heard(&self, address: Ipv4Addr, mac: Mac, until_unix: u64) {
+        self.lease_desk().note_heard(address, mac, until_unix, self.lease_clock_unix());
     }
 
     /// The NIC that has this address, or had it last.

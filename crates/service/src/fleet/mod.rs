@@ -11,6 +11,7 @@ mod incoming;
 mod jobs;
 mod kept_disks;
 mod kernel_logs;
+mod leases;
 mod machine_state;
 mod machine_view;
 mod machines;
@@ -28,6 +29,10 @@ pub use discovered::Discovered;
 pub use images::{DamagedVersion, image_modules};
 pub use incoming::{NewImport, Receiving};
 pub use kept_disks::WrittenDisk;
+pub use leases::{
+    FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind, LeaseView, LeftOutLease,
+    ReservedIn,
+};
 pub use machine_state::{MachineState, StateWord, machine_state};
 pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;

@@ -57,6 +57,50 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Stores leases of addresses that nobody else has, in place of what these NICs had before. Many are one after the
+    /// other stored here, and read again together.
+    pub(crate) fn put_leases(&self, leases: &[(Lease, u32)]) -> rusqlite::Result<()> {
+        let mut insert = self.sql().prepare_cached(
+            "INSERT OR REPLACE INTO lease (mac, address, expires_unix, host_name, length_seconds) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for (lease, length_seconds) in leases {
+            let (mac, address) = (lease.mac.to_string(), lease.address.to_string());
+            let Lease { expires_unix, host_name, .. } = lease;
+            insert.execute(params![mac, address, expires_unix, host_name, length_seconds])?;
+        }
+        self.touch(Part::Leases);
+        Ok(())
+    }
+
+    /// Forgets the lease of this address, ended or not; whose it was, and until when.
+    pub(crate) fn delete_lease(&self, address: Ipv4Addr) -> rusqlite::Result<Option<Lease>> {
+        let deleted = self
+            .sql()
+            .prepare_cached(
+                "DELETE FROM lease WHERE address = ?1 RETURNING mac, address, expires_unix, host_name",
+            )?
+            .query_row([address.to_string()], lease)
+            .optional()?;
+        if let Some(lease) = &deleted {
+            self.touch(Part::Lease(lease.mac));
+        }
+        Ok(deleted)
+    }
+
+    /// The address can be given again; until when it could not, if that is so.
+    pub(crate) fn delete_declined(&self, address: Ipv4Addr) -> rusqlite::Result<Option<u64>> {
+        let address = address.to_string();
+        let until = self
+            .sql()
+            .prepare_cached("DELETE FROM declined_address WHERE address = ?1 RETURNING until_unix")?
+            .query_row([&address], |row| row.get(0))
+            .optional()?;
+        self.sql().execute("DELETE FROM declined_by WHERE address = ?1", [&address])?;
+        self.touch(Part::Declined);
+        Ok(until)
+    }
+
     /// Nobody gets the address until then, and its lease ends. Whose it was is remembered as long: anybody can decline
     /// it in his name.
     pub(crate) fn put_declined(

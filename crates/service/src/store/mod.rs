@@ -12,6 +12,7 @@ mod database;
 mod disk_deletions;
 mod disk_resets;
 mod expected;
+mod fixed;
 mod hardware;
 mod images;
 mod kept_disks;

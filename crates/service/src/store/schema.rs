@@ -201,6 +201,11 @@ const ADDITIONS: &str = "
         address    TEXT PRIMARY KEY,
         until_unix INTEGER NOT NULL
     ) STRICT;
+    -- Addresses that belong to one NIC for ever, beside those in the configuration.
+    CREATE TABLE IF NOT EXISTS fixed_address (
+        mac     TEXT PRIMARY KEY,
+        address TEXT NOT NULL UNIQUE
+    ) STRICT;
     -- In whose name such an address was declined: that may have been somebody else, and its loader works there.
     CREATE TABLE IF NOT EXISTS declined_by (
         address TEXT PRIMARY KEY,

@@ -31,6 +31,8 @@ pub(super) enum Part {
     DiskDeletions,
     /// In whose names addresses were declined.
     Declined,
+    /// Addresses that belong to one NIC for ever.
+    Fixed,
     /// The lease of one NIC.
     Lease(Mac),
     /// All leases.

@@ -52,6 +52,8 @@ pub(crate) struct View {
     owners: HashTrieMapSync<Ipv4Addr, Mac>,
     /// In whose names addresses were declined that nobody had since.
     declined: Arc<HashMap<Ipv4Addr, Mac>>,
+    /// Addresses that belong to one NIC for ever, beside those in the configuration.
+    pub(crate) fixed: Arc<BTreeMap<Mac, Ipv4Addr>>,
     /// NICs of machines with a boot of these that has an order which was not obeyed.
     ordered: HashTrieMapSync<Mac, ()>,
 }
@@ -150,6 +152,7 @@ impl View {
             Part::KeptDisks,
             Part::DiskDeletions,
             Part::Declined,
+            Part::Fixed,
             Part::Leases,
             Part::People,
         ] {
@@ -204,6 +207,7 @@ impl View {
                 self.disk_deletions = Arc::new(tables.disk_deletions()?.into_iter().collect());
             }
             Part::Declined => self.declined = Arc::new(tables.declined_by()?.into_iter().collect()),
+            Part::Fixed => self.fixed = Arc::new(tables.fixed_addresses()?.into_iter().collect()),
             Part::Rescues => self.rescues = Arc::new(tables.rescues_wanted()?),
             Part::People => {
                 let users = tables.users()?.into_iter().map(|user| (user.name.clone(), user));

@@ -8,6 +8,7 @@ mod directory;
 mod disks;
 mod exchange;
 mod initrds;
+mod leases;
 mod lost;
 mod macs;
 mod menus;
