@@ -18,9 +18,10 @@ type AddressPath = Result<Path<Ipv4Addr>, PathRejection>;
 pub(super) fn router() -> Router<Front> {
     let limit = DefaultBodyLimit::max(LEASES_BYTES_MAX);
     Router::new()
-        .route("/leases", get(leases).post(import).layer(limit))
+        .route("/leases", get(leases).post(import))
         .route("/leases/{address}", delete(free))
         .route("/leases/{address}/fixed", put(fix).delete(unfix))
+        .layer(limit)
 }
 
 async fn leases(service: Viewer) -> Answer<Json<Vec<LeaseView>>> {

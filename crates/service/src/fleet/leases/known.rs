@@ -3,7 +3,7 @@
 use super::{end, whose};
 use crate::error::{Error, LeaseError};
 use crate::options::LeasedNetwork;
-use crate::store::{ChangeError, Transaction};
+use crate::store::{self, ChangeError, Transaction};
 use model::{Lease, Site};
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -44,7 +44,7 @@ impl Known {
         networks: Vec<LeasedNetwork>,
         (in_use, site): (BTreeMap<Mac, Option<Ipv4Addr>>, Arc<Site>),
         now_unix: u64,
-    ) -> rusqlite::Result<Self> {
+    ) -> store::Result<Self> {
         let leases: HashMap<Mac, Lease> =
             tables.leases()?.into_iter().map(|lease| (lease.mac, lease)).collect();
         let fixed: BTreeMap<Mac, Ipv4Addr> = tables.fixed_addresses()?.into_iter().collect();
