@@ -41,6 +41,7 @@ pages!(
     "how-to/secure-boot",
     "how-to/rooms",
     "how-to/boot-menus",
+    "how-to/ipxe",
     "how-to/nbd-or-aoe",
     "how-to/another-dhcp-server",
     "how-to/several-networks",
