@@ -10,6 +10,7 @@ mod fuzz;
 mod interrupt;
 mod lint;
 mod matrix;
+mod pcs;
 mod soak;
 mod test;
 
@@ -42,6 +43,8 @@ enum Task {
     Bench(bench::Bench),
     /// Attack both servers in every way that the threat model names, while machines boot
     Matrix(matrix::Matrix),
+    /// Boot a PC of every kind in every kind of network, and print the table
+    Pcs(pcs::Pcs),
     /// Kill, cut off and fill up both servers at random under machines whose writes are checked
     Soak(soak::Soak),
     /// The attacker's process
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Deb(deb) => deb.run(),
         Task::Bench(bench) => bench.run(),
         Task::Matrix(matrix) => matrix.run(),
+        Task::Pcs(pcs) => pcs.run(),
         Task::Soak(soak) => soak.run(),
         Task::MatrixAttacker(attacker) => attacker.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
