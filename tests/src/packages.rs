@@ -62,6 +62,7 @@ pub const LAB: &[Package] = &[
     package("iproute2", "network namespaces"),
     package("isc-dhcp-client", "a foreign DHCP client in tests"),
     package("isc-dhcp-relay", "a foreign DHCP relay in tests"),
+    package("isc-dhcp-server", "the DHCP server before Bootlace, in tests"),
     package("ldap-utils", "a foreign LDAP client in tests"),
     package("libnbd-bin", "foreign NBD clients in tests"),
     package("mmdebstrap", "making the demo image"),

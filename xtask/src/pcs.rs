@@ -265,11 +265,16 @@ impl Place {
     }
 }
 
-/// The names of files in what is told of a loader; others have asked for a script only.
+/// The names of files in what is told of a loader. What is fetched before the PC is known is not told of, and iPXE in a card's ROM
+/// fetches a script only.
 fn files(detail: &str) -> String {
     let parts = detail.split("; ").filter_map(|part| part.split_once(", "));
     let names: Vec<String> = parts.map(|(name, _)| format!("`{name}`")).collect();
-    if names.is_empty() { "a script".to_owned() } else { names.join(", ") }
+    match (detail, names.is_empty()) {
+        ("", _) => "iPXE's script".to_owned(),
+        (_, true) => "tells that it runs".to_owned(),
+        (_, false) => names.join(", "),
+    }
 }
 
 /// The other DHCP server, or the relay.
@@ -325,12 +330,13 @@ mod tests {
             files("shimx64.efi, 1 MB by TFTP in 1 s; grubx64.efi, 2 MB"),
             "`shimx64.efi`, `grubx64.efi`"
         );
-        assert_eq!(files("it runs"), "a script");
+        assert_eq!(files("it runs"), "tells that it runs");
+        assert_eq!(files(""), "iPXE's script");
     }
 
     #[test]
     fn no_cell_is_there_twice() {
-        let mut lines: Vec<String> = cells().iter().map(Cell::line).collect();
+        let mut lines: Vec<_> = cells().iter().map(Cell::line).collect();
         let n = lines.len();
         lines.sort();
         lines.dedup();
