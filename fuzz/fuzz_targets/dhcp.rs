@@ -46,6 +46,7 @@ fn config() -> dhcp::Config {
         serve_everyone: false,
         lease_seconds: 2,
         bios_file: "bl.0".to_owned(),
+        others: Vec::new(),
         uefi_x64_file: "bl.efi".to_owned(),
     }
 }

@@ -1,9 +1,10 @@
 //! Files that commands make for somebody who names them.
 
 use crate::new_file::NewFile;
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use std::fs::OpenOptions;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Replaces the file as a whole, so that nobody boots half of it; `-` is standard output. What is no file, such as a pipe or a device, is
@@ -19,6 +20,19 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     }
     match std::fs::metadata(path) {
         Ok(there) if there.is_dir() => bail!("it is a folder"),
+        Ok(there) if there.file_type().is_block_device() => {
+            // Refused by the kernel if it, or a part of it, is mounted or otherwise in use (open(2)).
+            let opened = OpenOptions::new().write(true).custom_flags(libc::O_EXCL).open(path);
+            let mut device = opened.map_err(|error| match error.kind() {
+                ErrorKind::ResourceBusy => {
+                    anyhow!("it is in use: unmount what is on it (lsblk shows that), or name another device")
+                }
+                _ => error.into(),
+            })?;
+            device.write_all(bytes)?;
+            // Whoever reads that it is done pulls the stick.
+            Ok(device.sync_all()?)
+        }
         Ok(there) if !there.is_file() => {
             Ok(OpenOptions::new().write(true).open(path)?.write_all(bytes)?)
         }
@@ -35,7 +49,7 @@ mod tests {
     use super::*;
     use std::fs::{self, File};
     use std::io::Read as _;
-    use std::os::unix::fs::{FileTypeExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_no_file_is_written_to_and_links_stay_links() {

@@ -5,6 +5,7 @@
 use crate::ranges::Ranges;
 use crate::server::Config;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::{Lease, Mac};
 
@@ -60,7 +61,8 @@ pub(crate) struct Pool {
     first: u32,
     last: u32,
     n_addresses: u32,
-    server: Ipv4Addr,
+    /// Addresses of the server.
+    own: Vec<Ipv4Addr>,
     reserved: BTreeMap<Ipv4Addr, Mac>,
     owners: BTreeMap<Mac, Ipv4Addr>,
     known: BTreeSet<Mac>,
@@ -114,7 +116,7 @@ impl Pool {
             first,
             last,
             n_addresses: 0,
-            server: config.server,
+            own: core::iter::once(config.server).chain(config.others.iter().copied()).collect(),
             reserved,
             owners: config.reserved.clone(),
             known: BTreeSet::new(),
@@ -151,7 +153,7 @@ impl Pool {
 
     /// Addresses of the range that are not for anybody.
     fn apart(&self) -> BTreeSet<u32> {
-        let apart = self.reserved.keys().chain([&self.server]).map(|address| address.to_bits());
+        let apart = self.reserved.keys().chain(&self.own).map(|address| address.to_bits());
         apart.filter(|address| (self.first..=self.last).contains(address)).collect()
     }
 
@@ -192,7 +194,7 @@ impl Pool {
         held.retain(|mac, _| self.is_known(*mac));
         self.held = held;
         (self.strangers, self.acquainted) = Default::default();
-        let leases: alloc::vec::Vec<_> = self.by_mac.values().cloned().collect();
+        let leases: Vec<_> = self.by_mac.values().cloned().collect();
         for lease in leases {
             self.count(&lease);
             self.file(lease.address);
@@ -201,7 +203,7 @@ impl Pool {
             offer.takes_share = false;
         }
         self.n_strangers_offered = 0;
-        let offered: alloc::vec::Vec<Mac> = self.offers.keys().copied().collect();
+        let offered: Vec<Mac> = self.offers.keys().copied().collect();
         for mac in offered {
             let takes_share = self.takes_share(mac);
             if let Some(offer) = self.offers.get_mut(&mac) {
@@ -292,7 +294,7 @@ impl Pool {
     }
 
     fn is_for_anybody(&self, address: Ipv4Addr) -> bool {
-        let is_apart = self.reserved.contains_key(&address) || address == self.server;
+        let is_apart = self.reserved.contains_key(&address) || self.own.contains(&address);
         self.is_in_pool(address) && !is_apart
     }
 
@@ -372,7 +374,7 @@ impl Pool {
         self.in_use = in_use;
         let both = former.keys().chain(self.used_at.keys());
         let changed = both.filter(|one| former.contains_key(one) != self.used_at.contains_key(one));
-        let changed: alloc::vec::Vec<Ipv4Addr> = changed.copied().collect();
+        let changed: Vec<Ipv4Addr> = changed.copied().collect();
         changed.into_iter().for_each(|address| self.file(address));
     }
 
@@ -452,7 +454,7 @@ impl Pool {
         from: Option<Ipv4Addr>,
         max: u32,
         now: u64,
-    ) -> (alloc::vec::Vec<Ipv4Addr>, Option<Ipv4Addr>) {
+    ) -> (Vec<Ipv4Addr>, Option<Ipv4Addr>) {
         let start = from.map_or(self.first, Ipv4Addr::to_bits).max(self.first);
         let end = start.saturating_add(max.saturating_sub(1)).min(self.last);
         let is_leased = |address: &Ipv4Addr| {
@@ -553,7 +555,7 @@ impl Pool {
     }
 
     fn why_not_for_but_rest(&self, mac: Mac, address: Ipv4Addr, now: u64) -> Option<&'static str> {
-        if address == self.server {
+        if self.own.contains(&address) {
             return Some("is the server's own");
         }
         match self.reserved.get(&address) {

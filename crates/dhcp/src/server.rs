@@ -25,6 +25,8 @@ const KEPT_LEASES: u64 = 2;
 pub struct Config {
     /// Our own address, as the network's clients reach it; of a network behind a relay it lies elsewhere.
     pub server: Ipv4Addr,
+    /// Further addresses of ours, which nobody gets; may be empty.
+    pub others: Vec<Ipv4Addr>,
     /// An address of the network.
     pub subnet: Ipv4Addr,
     /// Prefix length of the network, 1 to 30.

@@ -25,6 +25,7 @@ fn server(last: u8) -> Server {
         domain: Some("lab.example".into()),
         lease_seconds: 3600,
         bios_file: "bl.0".into(),
+        others: vec![],
         uefi_x64_file: "bl.efi".into(),
     };
     let mut server = Server::new(config, []);

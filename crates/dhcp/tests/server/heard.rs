@@ -49,3 +49,12 @@ fn who_has_leased_it_keeps_it_and_the_conflict_is_told() {
         assert_eq!(server.heard(mac(9), address, NOW), Heard::Right, "none that anybody gets");
     }
 }
+
+#[test]
+fn no_address_of_the_server_s_is_given() {
+    let mut server = machines(Config { others: vec![ip(100), ip(101)], ..config() });
+    for client in 1..3 {
+        let offer = reply(&mut server, &message(Discover, client).wants(ip(100)));
+        assert!([ip(102), ip(103)].contains(&offer.address), "{}", offer.address);
+    }
+}

@@ -34,6 +34,7 @@ fn ip(last: u8) -> Ipv4Addr {
 fn config() -> Config {
     Config {
         server: SERVER,
+        others: vec![],
         subnet: ip(0),
         prefix: 24,
         pool: (ip(100), ip(103)),
