@@ -269,7 +269,7 @@ impl Place {
 /// fetches a script only.
 fn files(detail: &str) -> String {
     let parts = detail.split("; ").filter_map(|part| part.split_once(", "));
-    let names: Vec<String> = parts.map(|(name, _)| format!("`{name}`")).collect();
+    let names: Vec<String> = parts.map(|(name, _)| name.to_owned()).collect();
     match (detail, names.is_empty()) {
         ("", _) => "iPXE's script".to_owned(),
         (_, true) => "tells that it runs".to_owned(),
@@ -328,7 +328,7 @@ mod tests {
     fn loaders_are_named() {
         assert_eq!(
             files("shimx64.efi, 1 MB by TFTP in 1 s; grubx64.efi, 2 MB"),
-            "`shimx64.efi`, `grubx64.efi`"
+            "shimx64.efi, grubx64.efi"
         );
         assert_eq!(files("it runs"), "tells that it runs");
         assert_eq!(files(""), "iPXE's script");
