@@ -262,6 +262,26 @@ impl Drop for Loop {
     }
 }
 
+/// A folder whose mounts end in all mount namespaces at once, until it is dropped.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn below(dir: &Path) -> Self {
+        let folder = dir.join("shared");
+        fs::create_dir(&folder).unwrap();
+        run(Command::new("mount").arg("--bind").arg(&folder).arg(&folder));
+        let shared = Self(folder);
+        run(Command::new("mount").arg("--make-shared").arg(&shared.0));
+        shared
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--recursive", "--quiet"]).arg(&self.0).status();
+    }
+}
+
 #[test]
 fn a_device_that_is_mounted_is_refused_and_so_is_the_file_behind_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -276,7 +296,9 @@ fn a_device_that_is_mounted_is_refused_and_so_is_the_file_behind_one() {
     let device = Loop(String::from_utf8(told.stdout).unwrap().trim().to_owned());
     check_refused(&source, &format!("open for writing by {}", device.0));
     check_refused(&source, &format!("detach it with `losetup -d {}`", device.0));
-    let folder = dir.path().join("mounted");
+    // Other tests begin mount namespaces meanwhile, which get a copy of what is mounted: below a shared mount it goes with ours.
+    let shared = Shared::below(dir.path());
+    let folder = shared.0.join("mounted");
     fs::create_dir(&folder).unwrap();
     run(Command::new("mount").args(["-o", "ro", &device.0]).arg(&folder));
     check_refused(

@@ -69,16 +69,22 @@ fn a_full_disk_keeps_no_address_from_a_pc_and_no_server_from_starting() {
         // What was the log of the database is others' room now.
         disk.fill()?;
         let before = lies_there()?;
+        let had_log = state.join("state.db-wal").exists();
         let servers = site.serve()?;
         for (number, address) in (1..=6).zip(&addresses) {
             ensure!(address_of(&client, number)? == *address, "PC {number} had {address}");
         }
-        ensure!(
-            !reserve.exists(),
-            "it started without any room?\n{before}\n{}\n{}",
-            lies_there()?,
-            servers.log()
-        );
+        if had_log && reserve.exists() {
+            // What had not found its place in the database is there now, and has left room for these few.
+            disk.fill()?;
+        } else {
+            ensure!(
+                !reserve.exists(),
+                "it started without any room?\n{before}\n{}\n{}",
+                lies_there()?,
+                servers.log()
+            );
+        }
         wait_until("a finding", is_found)?;
 
         std::fs::remove_file(disk.filler())?;
