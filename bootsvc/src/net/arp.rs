@@ -68,8 +68,8 @@ fn probe(own: Mac, address: Ipv4Addr) -> [u8; PACKET_BYTES] {
     packet
 }
 
-/// Who says that he has which address.
-fn parse(packet: &[u8]) -> Option<(Mac, Ipv4Addr)> {
+/// Who says that he has which address, in an ARP packet without its Ethernet header; `None` if it is no answer, or not about IPv4.
+pub fn parse(packet: &[u8]) -> Option<(Mac, Ipv4Addr)> {
     let packet: &[u8; PACKET_BYTES] = packet.get(..PACKET_BYTES)?.try_into().ok()?;
     let is_answer = packet[..6] == KIND && packet[6..8] == [0, 2];
     let (mac, address) = (packet.get(8..14)?.try_into().ok()?, packet.get(14..18)?);

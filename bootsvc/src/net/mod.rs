@@ -1,5 +1,6 @@
 //! Sockets of the boot protocols. What to answer is decided by the protocol crates.
 
+pub mod arp;
 pub mod dhcp_socket;
 pub mod dhcp_watch;
 pub mod door;
@@ -13,7 +14,6 @@ pub mod port_holder;
 pub mod router_solicitations;
 pub mod tftp_server;
 
-pub(crate) mod arp;
 pub(crate) mod neighbours;
 
 mod frame;
