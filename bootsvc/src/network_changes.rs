@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::net::link::{Changes, LinkTrouble, look_at};
-use crate::network::{Found, find, interfaces};
+use crate::network::{Found, Served, find, interfaces};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,6 +13,12 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Interfaces with our addresses there.
 pub(crate) type Places = Vec<(String, Ipv4Addr)>;
+
+/// Where a server is that serves these.
+pub(crate) fn places(networks: &[Served]) -> Places {
+    let all = interfaces(networks).into_iter();
+    all.map(|(interface, server)| (interface.to_owned(), server)).collect()
+}
 
 /// What is another one by now, so that a server must begin anew. Its text is a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,8 +20,8 @@ use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::link::{Link, LinkState, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
-use crate::network::{Served, interfaces, leasing, networks, servers};
-use crate::network_changes::{self, Change, Places};
+use crate::network::{Served, leasing, networks, servers};
+use crate::network_changes::{self, Change};
 use crate::orders;
 use crate::pages;
 use crate::paths::Paths;
@@ -136,10 +136,7 @@ async fn run_once(
     let is_up = storage_deaths.is_some();
     let networks = networks(config)?;
     let network = networks[0].network.clone();
-    let interfaces: Places = interfaces(&networks)
-        .into_iter()
-        .map(|(name, address)| (name.to_owned(), address))
-        .collect();
+    let interfaces = network_changes::places(&networks);
     // Asked while the rest starts, which takes as long.
     let mode = config.network.mode;
     let asks = mode.leases() && !config.network.beside_others;

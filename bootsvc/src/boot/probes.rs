@@ -50,6 +50,8 @@ pub(super) struct Probes {
     turn: usize,
     at: Instant,
     answers: mpsc::Receiver<Answer>,
+    /// What was asked for last, and just before, and nobody has answered for.
+    asked: [Vec<Ipv4Addr>; 2],
     /// What one NIC was heard to have.
     of_one: BTreeMap<Mac, Vec<Ipv4Addr>>,
 }
@@ -64,7 +66,8 @@ impl Probes {
             Probe { link, to, next: None }
         };
         let places = links.into_iter().enumerate().map(begin).collect();
-        Self { places, turn: 0, at: Instant::now(), answers, of_one: BTreeMap::new() }
+        let (asked, of_one) = Default::default();
+        Self { places, turn: 0, at: Instant::now(), answers, asked, of_one }
     }
 
     /// Waits until there is something to ask or to hear.
@@ -92,6 +95,8 @@ impl Probes {
         if next.is_none() {
             self.turn += 1;
         }
+        self.asked.swap(0, 1);
+        self.asked[0].clone_from(&addresses);
         // Who still asks for the former ones is asked again in the next round.
         let _ = place.to.try_send(addresses);
     }
@@ -99,6 +104,11 @@ impl Probes {
     /// Somebody has an address, which rests if we gave it to nobody; after a restart it is asked for again.
     pub(super) fn heard(&mut self, answer: &Answer, server: &mut Networks, service: &Service) {
         let Answer { interface, mac, address } = *answer;
+        // Anybody can answer as often as he likes, for any address and by any NIC.
+        let mut asked = self.asked.iter_mut();
+        let found = asked.find_map(|all| Some((all.iter().position(|it| *it == address)?, all)));
+        let Some((place, all)) = found else { return };
+        all.swap_remove(place);
         let own = self.of_one.entry(mac).or_default();
         if !own.contains(&address) {
             own.push(address);
@@ -174,7 +184,11 @@ async fn ask(
                         return;
                     }
                 }
-                Err(_) => arp = None,
+                Err(_) => {
+                    // A socket on an interface that is switched off fails at once, and so does the next one.
+                    arp = None;
+                    tokio::time::sleep(RETRY).await;
+                }
             },
         }
     }

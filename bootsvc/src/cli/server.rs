@@ -6,8 +6,8 @@ use crate::config::{Config, ConfigError, NbdTls};
 use crate::log::Ration;
 use crate::net::holders::Holders;
 use crate::net::{Handed, handed_sockets};
-use crate::network::{Served, former_nbd_addresses, interfaces, nbd_addresses, networks};
-use crate::network_changes::{self, Places};
+use crate::network::{Served, former_nbd_addresses, nbd_addresses, networks};
+use crate::network_changes;
 use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
 use crate::{check, serve, systemd, up};
@@ -94,10 +94,7 @@ pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow:
                 tracing::info!(?nbd, "storage server ready");
                 systemd::ready("storage server ready");
             };
-            let places: Places = interfaces(&networks)
-                .into_iter()
-                .map(|(name, address)| (name.to_owned(), address))
-                .collect();
+            let places = network_changes::places(&networks);
             let turn = stop.child_token();
             {
                 let served = storage::run(settings, ready, turn.clone().cancelled_owned());
