@@ -29,7 +29,13 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
                 }
                 _ => error.into(),
             })?;
-            device.write_all(bytes)?;
+            device.write_all(bytes).map_err(|error| match error.kind() {
+                ErrorKind::StorageFull => {
+                    let megabytes = bytes.len().div_ceil(1_000_000);
+                    anyhow!("it is too small: name a device with at least {megabytes} MB")
+                }
+                _ => error.into(),
+            })?;
             // Whoever reads that it is done pulls the stick.
             Ok(device.sync_all()?)
         }
