@@ -4,13 +4,20 @@ use super::{Description, FILES, Same, Store, names_in};
 use crate::error::{StoreError, io_error};
 use crate::folder::{Locked, open_lock, sync};
 use model::{ImageName, ImageVersion};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A draft's folder begins so; an image's name can't.
 const DRAFT: &str = ".import-";
+
+/// For longer nobody has the folder to himself who works: a folder is made or renamed in that time.
+const OTHERS_WORK: Duration = Duration::from_secs(1);
+
+const POLL: Duration = Duration::from_millis(5);
 
 impl Store {
     /// Begins a new version: a folder that disappears unless it is published.
@@ -107,9 +114,25 @@ impl Store {
             .map_err(io_error("lock", &path))
     }
 
-    /// Removes what broken-off imports left.
+    /// [`Store::lock`] for work that can be left to the next one: `None` if somebody has it for longer than his work
+    /// takes, as a process does that was stopped in the middle.
+    pub(super) fn lock_soon(&self) -> Result<Option<Locked>, StoreError> {
+        let path = self.dir.join(".lock");
+        let file = open_lock(&path).map_err(io_error("lock", &path))?;
+        let end = Instant::now() + OTHERS_WORK;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Locked(file))),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+            }
+        }
+    }
+
+    /// Removes what broken-off imports left, unless somebody keeps the folder to himself.
     pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
-        let _lock = self.lock()?;
+        let Some(_lock) = self.lock_soon()? else { return Ok(()) };
         for name in names_in(&self.dir)? {
             if !name.starts_with(DRAFT) {
                 continue;
@@ -153,5 +176,40 @@ impl Draft {
     pub(super) fn remove(self) -> Result<(), StoreError> {
         let path = self.path().to_owned();
         self.folder.close().map_err(io_error("remove", &path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::FileSystem;
+
+    #[test]
+    fn who_keeps_the_folder_to_himself_keeps_nobody_from_reading_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        // As an import does that was suspended in the middle.
+        let kept = store.lock().unwrap();
+        fs::create_dir(folder.path().join(".import-broken-off")).unwrap();
+        let other = Store::open(folder.path()).unwrap();
+        assert!(folder.path().join(".import-broken-off").exists());
+        let image: ImageName = "debian".parse().unwrap();
+        let known = ImageVersion {
+            image: image.clone(),
+            version: 1,
+            digest: "00".to_owned(),
+            size_bytes: 4096,
+            partition: None,
+            file_system: FileSystem::Ext4,
+            kernel_version: "6.1.0".to_owned(),
+            os_name: None,
+            imported_unix: 0,
+        };
+        other.note_given([&known]).unwrap_err();
+        drop(kept);
+        other.note_given([&known]).unwrap();
+        assert_eq!(other.given_out().unwrap(), [(image, 1)]);
+        Store::open(folder.path()).unwrap();
+        assert!(!folder.path().join(".import-broken-off").exists());
     }
 }

@@ -87,7 +87,7 @@ impl Store {
     /// that is noted already nothing is changed.
     ///
     /// # Errors
-    /// What was noted can't be read, or this not be written.
+    /// What was noted can't be read, or this not be written, or another process keeps the folder to itself.
     pub fn note_given<'a>(
         &self,
         known: impl IntoIterator<Item = &'a ImageVersion>,
@@ -100,7 +100,9 @@ impl Store {
         if !known.iter().any(|known| is_new(&noted, known)) {
             return Ok(());
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock_soon()?.ok_or_else(|| {
+            io_error("lock", &self.dir)(io::Error::from(io::ErrorKind::WouldBlock))
+        })?;
         let mut noted = self.noted()?;
         for known in known {
             if is_new(&noted, known) {
