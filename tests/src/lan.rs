@@ -113,17 +113,25 @@ impl Lan {
         self.netns.ip(&format!("link set {port} master {bridge} up"))
     }
 
-    /// Plugs a client into one of the bridges, with an interface of that name, which is up and has no address.
+    /// Plugs a client into one of the bridges, with an interface of that name, which is up and has no address. Returns the name of
+    /// the bridge's port.
     ///
     /// # Errors
     /// `ip` fails.
-    pub fn plug(&self, bridge: &str, client: &Client, interface: &str, mac: &str) -> Result<()> {
+    pub fn plug(
+        &self,
+        bridge: &str,
+        client: &Client,
+        interface: &str,
+        mac: &str,
+    ) -> Result<String> {
         let port = self.next_port("veth");
         let peer = client.netns.name();
         let end = format!("peer name {interface} address {mac} netns {peer}");
         self.netns.ip(&format!("link add {port} type veth {end}"))?;
         self.netns.ip(&format!("link set {port} master {bridge} up"))?;
-        client.netns.ip(&format!("link set {interface} up"))
+        client.netns.ip(&format!("link set {interface} up"))?;
+        Ok(port)
     }
 
     fn next_port(&self, kind: &str) -> String {

@@ -5,6 +5,8 @@ use crate::lock::Lock;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -50,8 +52,10 @@ pub const LAB: &[Package] = &[
     package("btrfs-progs", "roots on btrfs in tests"),
     package("curl", "fetching pages and boot files"),
     package("dnsmasq-base", "the other boot server in benchmarks"),
+    package("dhcpcd-base", "a foreign DHCP client in tests"),
     package("e2fsprogs", "making file systems in images"),
     package("erofs-utils", "roots on erofs in tests"),
+    package("faketime", "clocks of servers that jump, in tests"),
     package("fio", "measuring disks"),
     package("grub-common", "building the network loader (grub-mkimage)"),
     package("grub-efi-amd64-bin", "the network loader for UEFI"),
@@ -63,6 +67,8 @@ pub const LAB: &[Package] = &[
     package("isc-dhcp-client", "a foreign DHCP client in tests"),
     package("isc-dhcp-relay", "a foreign DHCP relay in tests"),
     package("isc-dhcp-server", "the DHCP server before Bootlace, in tests"),
+    package("kea-admin", "a foreign crowd of DHCP clients in tests (perfdhcp)"),
+    package("kea-dhcp4-server", "the other DHCP server before and beside Bootlace, in tests"),
     package("ldap-utils", "a foreign LDAP client in tests"),
     package("libnbd-bin", "foreign NBD clients in tests"),
     package("mmdebstrap", "making the demo image"),
@@ -72,6 +78,7 @@ pub const LAB: &[Package] = &[
     package("nfs-ganesha-vfs", "the NFS server's way to its files"),
     package("nbdkit", "the other NBD server in benchmarks"),
     package("nbd-server", "another NBD server in benchmarks"),
+    package("nmap", "a foreign DHCP client in tests"),
     package("openssh-client", "reading the SSH host keys that we make, in tests"),
     package("ovmf", "UEFI firmware of QEMU PCs"),
     package("python3-libnbd", "illegal NBD requests in tests"),
@@ -187,6 +194,7 @@ fn mirror(policy: &str) -> Option<&str> {
 }
 
 fn apt_get(arguments: &[&str], release: Option<&str>) -> Result<()> {
+    let _quiet = NoDaemons::set()?;
     let mut command = Command::new("apt-get");
     command.arg("-qq").args(release.iter().flat_map(|release| ["--target-release", release]));
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
@@ -199,6 +207,37 @@ fn apt_get(arguments: &[&str], release: Option<&str>) -> Result<()> {
         arguments.join(" ")
     );
     Ok(())
+}
+
+/// What Debian's packages ask before they start a daemon of theirs (invoke-rc.d(8)).
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// No daemon starts because its package is installed: ours run in namespaces, and a DHCP server that starts by itself is trouble
+/// in the network of whoever runs the tests.
+struct NoDaemons {
+    /// Not if the machine has a policy of its own.
+    is_ours: bool,
+}
+
+impl NoDaemons {
+    fn set() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { is_ours: false });
+        }
+        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("can't write {POLICY}"))?;
+        let policy = Self { is_ours: true };
+        std::fs::set_permissions(POLICY, Permissions::from_mode(0o755))?;
+        Ok(policy)
+    }
+}
+
+impl Drop for NoDaemons {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -56,10 +56,24 @@ pub struct SiteBuilder {
     storage: String,
     pages: String,
     binary: Option<PathBuf>,
+    clock: bool,
     verbose: bool,
 }
 
+/// libfaketime, of Debian's package `faketime`: a program's wall clock is what a file says.
+pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// That file's name in the site's folder.
+const CLOCK: &str = "clock";
+
 impl SiteBuilder {
+    /// Lets the servers have a clock that [`Site::set_clock`] sets.
+    #[must_use]
+    pub fn with_clock(mut self) -> Self {
+        self.clock = true;
+        self
+    }
+
     /// Sets where the pages are, such as `10.77.0.1:8443`; without it they are for programs on the server.
     #[must_use]
     pub fn pages(mut self, listen: &str) -> Self {
@@ -155,6 +169,7 @@ impl SiteBuilder {
             root,
             binary,
             verbose: self.verbose,
+            clock: self.clock,
             pages: self.pages.clone(),
             pages_outside: None,
             token: Mutex::default(),
@@ -187,6 +202,7 @@ pub struct Site {
     root: TempDir,
     binary: PathBuf,
     verbose: bool,
+    clock: bool,
     pages: String,
     pages_outside: Option<String>,
     /// By which the API lets us do everything; made when it is needed first.
@@ -219,6 +235,7 @@ impl Site {
             storage: String::new(),
             pages: PAGES.to_owned(),
             binary: None,
+            clock: false,
             verbose: false,
         }
     }
@@ -231,6 +248,17 @@ impl Site {
     /// The folder with all state.
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// Sets the wall clock of a site [`with_clock`](SiteBuilder::with_clock) so many days ahead, or back.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_clock(&self, days: i32) -> Result<()> {
+        // A rename, so that nobody reads half of it.
+        let new = self.root().join("clock.new");
+        std::fs::write(&new, format!("{days:+}d\n"))?;
+        Ok(std::fs::rename(new, self.root().join(CLOCK))?)
     }
 
     /// Runs `bootlace --root … ARGUMENTS` to its end and returns what it printed.
@@ -392,6 +420,12 @@ impl Site {
         command.arg("--root").arg(self.root());
         if self.verbose {
             command.arg("-v");
+        }
+        if self.clock {
+            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_TIMESTAMP_FILE", self.root().join(CLOCK));
+            // Nobody sets this one, and files keep their times.
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
         }
         command
     }

@@ -5,7 +5,7 @@
 use crate::{build, say, setup};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use lab::{Client, Daemon, Firmware, Lan, Pc, Recipe, Site};
+use lab::{Client, Daemon, Firmware, Lan, Pc, Recipe, Release, Site};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(crate) struct Pcs {
 enum Network {
     Ours,
     Proxy,
+    /// With the loader that Debian 13 has had signed.
+    ProxySigned,
     External,
     /// An external server that names no loader.
     Silent,
@@ -39,12 +41,14 @@ enum Network {
 }
 
 impl Network {
-    const ALL: [Self; 5] = [Self::Ours, Self::Proxy, Self::External, Self::Silent, Self::Relay];
+    const ALL: [Self; 6] =
+        [Self::Ours, Self::Proxy, Self::ProxySigned, Self::External, Self::Silent, Self::Relay];
 
     const fn title(self) -> &'static str {
         match self {
             Self::Ours => "ours",
             Self::Proxy => "proxy beside dnsmasq",
+            Self::ProxySigned => "proxy beside dnsmasq, Debian 13's signed loader",
             Self::External => "external: dnsmasq with our recipe",
             Self::Silent => "external: dnsmasq that names no loader",
             Self::Relay => "behind dhcrelay",
@@ -80,7 +84,7 @@ const fn cell(network: Network, firmware: Firmware, by: By) -> Cell {
 /// All of them.
 fn cells() -> Vec<Cell> {
     use Firmware::{Bios, Uefi, UefiSecureBoot};
-    use Network::{External, Ours, Proxy, Relay, Silent};
+    use Network::{External, Ours, Proxy, ProxySigned, Relay, Silent};
     let plain = |network, firmware| cell(network, firmware, By::Firmware);
     let with = |firmware, nic| Cell { nic, ..plain(Ours, firmware) };
     vec![
@@ -104,6 +108,7 @@ fn cells() -> Vec<Cell> {
         plain(Proxy, Uefi),
         cell(Proxy, Bios, By::Ipxe),
         cell(Proxy, Uefi, By::Stick),
+        plain(ProxySigned, UefiSecureBoot),
         plain(External, Bios),
         plain(External, Uefi),
         cell(Silent, Bios, By::Cd),
@@ -206,6 +211,11 @@ impl Place {
         site = match network {
             Network::Ours => site,
             Network::Proxy => site.network("mode = \"proxy\""),
+            Network::ProxySigned => {
+                let folder = lab::signed_loader(Release::Debian13, say)?;
+                let signed = format!("signed_loader = \"{}\"", folder.display());
+                site.network("mode = \"proxy\"").boot(&signed)
+            }
             Network::External | Network::Silent => site.network("mode = \"external\""),
             Network::Relay => site.another_network(
                 "interface = \"br0\"\nsubnet = \"10.20.0.0/16\"\nrouter = \"10.20.0.1\"\n\
@@ -282,7 +292,7 @@ fn other(site: &Site, network: Network) -> Result<Option<(Daemon, Client)>> {
     match network {
         Network::Ours => Ok(None),
         Network::Relay => relay(site).map(Some),
-        Network::Proxy | Network::External | Network::Silent => {
+        Network::Proxy | Network::ProxySigned | Network::External | Network::Silent => {
             let station = site.lan().add_client("dnsmasq", "52:54:00:00:00:09")?;
             station.netns().ip("address add 10.77.0.9/24 dev eth0")?;
             let recipe = site.root().join("recipe.conf");

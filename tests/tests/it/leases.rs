@@ -2,7 +2,7 @@
 
 use crate::dhcp::Udhcpc;
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Daemon, Lan, Need, Site, bootlace_binary, require};
+use lab::{Client, Daemon, DhcpServer, Lan, Need, OtherDhcp, Site, bootlace_binary, require};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -17,45 +17,17 @@ const START: Duration = Duration::from_secs(20);
 /// A LAN on which another server gives addresses.
 struct Place {
     site: Site,
-    station: Client,
     folder: tempfile::TempDir,
 }
 
 impl Place {
     fn lay(name: &str, network: &str) -> Result<Self> {
         let site = Site::builder().network(network).create(Lan::lay(name)?)?;
-        let station = site.lan().add_client("old", "52:54:00:00:00:09")?;
-        station.netns().ip("address add 10.77.0.9/24 dev eth0")?;
-        Ok(Self { site, station, folder: tempfile::tempdir()? })
+        Ok(Self { site, folder: tempfile::tempdir()? })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    fn dnsmasq(&self) -> Result<(Daemon, PathBuf)> {
-        let leases = self.path("dnsmasq.leases");
-        let mut command = self.station.command("dnsmasq");
-        command.args(["-k", "-p", "0", "-i", "eth0", "-u", "root", "-C", "/dev/null"]);
-        command.args(["--log-facility=-", "--pid-file=", "-F", "10.77.0.140,10.77.0.150,2h", "-l"]);
-        let log = self.path("dnsmasq.log");
-        let mut server = Daemon::start_detached("dnsmasq", command.arg(&leases), &log)?;
-        server.wait_for_log("DHCP, IP range", START)?;
-        Ok((server, leases))
-    }
-
-    fn dhcpd(&self) -> Result<(Daemon, PathBuf)> {
-        let (config, leases) = (self.path("dhcpd.conf"), self.path("dhcpd.leases"));
-        let text = "default-lease-time 7200; authoritative; ping-check false;\n\
-                    subnet 10.77.0.0 netmask 255.255.255.0 { range 10.77.0.140 10.77.0.150; }\n";
-        std::fs::write(&config, text)?;
-        std::fs::write(&leases, "")?;
-        let mut command = self.station.command("dhcpd");
-        command.args(["-4", "-f", "-d", "-user", "root", "-group", "root", "-cf"]).arg(&config);
-        command.arg("-lf").arg(&leases).arg("-pf").arg(self.path("dhcpd.pid")).arg("eth0");
-        let mut server = Daemon::start_detached("dhcpd", &mut command, &self.path("dhcpd.log"))?;
-        server.wait_for_log("Server starting service", START)?;
-        Ok((server, leases))
     }
 
     /// What the command says, wherever, and how it ends.
@@ -105,25 +77,22 @@ fn dhclient(client: &Client, folder: &Path) -> Result<String> {
 }
 
 /// The lease is imported before Bootlace runs, or when it does and has heard the clients.
-fn clients_keep_their_addresses(
-    name: &str,
-    (server, is_running): (&'static str, bool),
-    start: impl FnOnce(&Place) -> Result<(Daemon, PathBuf)>,
-) {
-    let programs = [server, "udhcpc", "dhclient", "grub-mkimage"].map(Need::Program);
-    if !require(name, &[&[Need::Root], &programs[..]].concat()) {
+fn clients_keep_their_addresses(name: &str, server: DhcpServer, is_running: bool) {
+    let programs = ["udhcpc", "dhclient", "grub-mkimage"].map(Need::Program);
+    if !require(name, &[&[Need::Root, server.need()], &programs[..]].concat()) {
         return;
     }
     let run = || -> Result<()> {
         let place = Place::lay(name, "")?;
-        let (daemon, leases) = start(&place)?;
+        let old = OtherDhcp::start(server, &place.site, "")?;
         let first = place.site.lan().add_client("first", FIRST)?;
         let second = place.site.lan().add_client("second", SECOND)?;
         let folder = tempfile::tempdir()?;
         let udhcpc = Udhcpc::new(&first, folder.path())?;
         let had = [address(&udhcpc)?, dhclient(&second, folder.path())?];
         ensure!(had[0] != had[1] && had.iter().all(|it| it.starts_with("10.77.0.1")), "{had:?}");
-        drop(daemon);
+        let leases = place.path("leases");
+        std::fs::write(&leases, old.end()?)?;
 
         let running = is_running.then(|| place.site.up()).transpose()?;
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -156,12 +125,17 @@ fn clients_keep_their_addresses(
 
 #[test]
 fn clients_of_dnsmasq_keep_their_addresses() {
-    clients_keep_their_addresses("imp-dnsmasq", ("dnsmasq", false), Place::dnsmasq);
+    clients_keep_their_addresses("imp-dnsmasq", DhcpServer::Dnsmasq, false);
 }
 
 #[test]
 fn clients_of_isc_dhcpd_keep_their_addresses() {
-    clients_keep_their_addresses("imp-dhcpd", ("dhcpd", true), Place::dhcpd);
+    clients_keep_their_addresses("imp-dhcpd", DhcpServer::Isc, true);
+}
+
+#[test]
+fn clients_of_kea_keep_their_addresses() {
+    clients_keep_their_addresses("imp-kea", DhcpServer::Kea, false);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod impostors;
 mod interfaces;
 mod ipxe;
 mod jobs;
+mod kept_addresses;
 mod killed;
 mod ldap;
 mod leases;

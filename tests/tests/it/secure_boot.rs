@@ -3,7 +3,10 @@
 
 use crate::boot::{BOOT, MAC, QUICK, can_boot};
 use anyhow::{Result, ensure};
-use lab::{Daemon, Firmware, Lan, Need, Pc, PcSlots, Site, require};
+use lab::{
+    Daemon, DhcpServer, Firmware, Lan, Need, OtherDhcp, Pc, PcSlots, Release, Site, SiteBuilder,
+    require, signed_loader,
+};
 use serde_json::Value;
 
 /// OVMF's own settings by which it leaves out PXE; else it tries that for two minutes before HTTP Boot.
@@ -29,7 +32,8 @@ fn in_a_room(name: &str, test: impl FnOnce(&Room) -> Result<()>) {
     if !can_boot(name) || !require(name, &signed) {
         return;
     }
-    let room = Room::set_up(name).unwrap_or_else(|error| panic!("no room for {name}: {error:#}"));
+    let room = Room::set_up(name, &Site::builder())
+        .unwrap_or_else(|error| panic!("no room for {name}: {error:#}"));
     if let Err(error) = test(&room) {
         panic!("{error:#}");
     }
@@ -37,10 +41,10 @@ fn in_a_room(name: &str, test: impl FnOnce(&Room) -> Result<()>) {
 }
 
 impl Room {
-    fn set_up(name: &str) -> Result<Self> {
+    fn set_up(name: &str, site: &SiteBuilder) -> Result<Self> {
         let _slot = PcSlots::take(1)?;
         let image = QUICK.image(|text| eprintln!("{text}"))?;
-        let site = Site::builder().create(Lan::lay(name)?)?;
+        let site = site.create(Lan::lay(name)?)?;
         let imported =
             site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
         ensure!(!imported.contains("no signature"), "Debian has signed its kernel: {imported}");
@@ -98,4 +102,31 @@ fn a_pc_boots_by_uefi_http_boot() {
         ensure!(machine["loader"]["file"] == "bl.efi", "ours is faster: {machine}");
         Ok(())
     });
+}
+
+/// The loader would ask that server for its files, if it were Debian 12's.
+#[test]
+fn beside_another_dhcp_server_a_pc_with_secure_boot_boots_by_debian_13_s_loader() {
+    let name = "sb-proxy";
+    if !can_boot(name) || !require(name, &[DhcpServer::Dnsmasq.need()]) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let folder = signed_loader(Release::Debian13, |text| eprintln!("{text}"))?;
+        let site = Site::builder()
+            .network("mode = \"proxy\"")
+            .boot(&format!("signed_loader = \"{}\"", folder.display()));
+        let room = Room::set_up(name, &site)?;
+        let _other = OtherDhcp::start(DhcpServer::Dnsmasq, &room.site, "")?;
+        let pc = Pc::builder("pc-1").firmware(Firmware::UefiSecureBoot);
+        let pc = pc.start(room.site.lan())?;
+        let (loader, machine) = room.boot(&pc)?;
+        ensure!(
+            loader.starts_with("shimx64.efi, ") && loader.contains("; grubx64.efi, "),
+            "{loader}"
+        );
+        ensure!(machine["secure_boot"] == "on", "{machine}");
+        room.servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}"));
 }
