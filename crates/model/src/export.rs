@@ -42,6 +42,20 @@ pub struct ExportOrder {
     /// The machine, of which a persistent disk must be: another one's of that name is not given. `None`: the name decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<DiskOwner>,
+    /// How the machine is seen in the storage network; `None`: it has its disk over the network that it boots from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_path: Option<StoragePath>,
+}
+
+/// How a machine is seen in a storage network, which it reaches by another of its network cards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StoragePath {
+    /// Its address there, if it is known before it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Its other network cards, which may see its disk over AoE as the one that boots may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<Mac>,
 }
 
 impl ExportOrder {
@@ -56,6 +70,7 @@ impl ExportOrder {
             identity: None,
             has_disk: false,
             owner: None,
+            storage_path: None,
         }
     }
 }
@@ -348,6 +363,9 @@ pub struct ExportStatus {
     pub size_bytes: u64,
     /// Open NBD connections.
     pub connections: u32,
+    /// Addresses of the storage server to which the open NBD connections were made.
+    #[serde(default)]
+    pub servers: Vec<Ipv4Addr>,
     /// Seconds since the machine's last request over NBD or AoE; `None` if there was none.
     pub idle_seconds: Option<u64>,
     /// Bytes that the write layer holds.

@@ -41,7 +41,7 @@ pub use disk_owner::DiskOwner;
 pub use export::{
     Admit, Descriptors, DiskReport, Exchange, ExportCounters, ExportOrder, ExportSpec,
     ExportStatus, HostCount, KeptDisk, NbdRefusals, Space, Stall, StallVerb, StorageHealth,
-    StorageStarter, Times,
+    StoragePath, StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
 pub use grub::{ENTRY_PATH, Fetch, SIGNED_ENTRY_PATH, entry_cfg, grub_cfg};

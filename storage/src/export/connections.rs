@@ -3,7 +3,7 @@
 use super::heard::acknowledged_ago;
 use socket2::Socket;
 use std::collections::HashMap;
-use std::net::Shutdown;
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,6 +80,22 @@ impl Connections {
     /// How many NBD connections there are.
     pub(crate) fn count(&self) -> u32 {
         self.inside().open.values().filter(|open| open.stream.is_some()).count() as u32
+    }
+
+    /// Our addresses to which NBD connections were made, each once.
+    pub(crate) fn servers(&self) -> Vec<Ipv4Addr> {
+        let inside = self.inside();
+        let streams = inside.open.values().filter_map(|open| open.stream.as_ref());
+        let addresses = streams.filter_map(|stream| stream.local_addr().ok()?.as_socket());
+        let mut servers: Vec<Ipv4Addr> = addresses
+            .filter_map(|address| match address.ip().to_canonical() {
+                IpAddr::V4(server) => Some(server),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        servers.sort_unstable();
+        servers.dedup();
+        servers
     }
 
     /// Whether there ever was an NBD connection.

@@ -9,6 +9,7 @@ use model::{
 };
 use nbd::server::Refusal;
 use socket2::{Socket, TcpKeepalive};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,21 +86,25 @@ impl Admission for Exports {
 
     fn knows(&self, peer: Peer) -> bool {
         let held = self.read();
-        let assigned = held.exports.values().map(|one| &one.spec);
-        let mut specs = assigned.chain(held.candidates.iter().map(|order| &order.spec));
-        specs.any(|spec| may_open(spec, peer))
+        let assigned = held.exports.values().map(|one| (&one.spec, one.path.as_ref()));
+        let waiting = held.candidates.iter().map(|one| (&one.spec, one.storage_path.as_ref()));
+        assigned.chain(waiting).any(|(spec, path)| {
+            let there = path.and_then(|path| path.address).map(IpAddr::V4);
+            may_open(spec, peer)
+                || spec.root == RootKind::Nbd && there.is_some() && peer.ip() == there
+        })
     }
 
     /// Who asks for another machine's disk by its address is counted there.
     fn for_aoe(&self, _interface: &str, header: &aoe::Header) -> Vec<AoeDisk> {
         let held = self.read();
         let mut visible = Vec::new();
-        for one @ Assigned { spec, export, .. } in held.exports.values() {
+        for one @ Assigned { spec, export, place, .. } in held.exports.values() {
             let address = spec.shelf_slot;
             if spec.root != RootKind::Aoe || !header.is_for(address.shelf, address.slot) {
                 continue;
             }
-            if spec.mac == header.source {
+            if place.told.contains(&header.source) {
                 visible.push(one.aoe_disk());
             } else if !header.is_wildcard() {
                 export.counters.count(&export.counters.refused);

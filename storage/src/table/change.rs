@@ -1,12 +1,12 @@
 //! Who gets a machine's disk next, and when: what the boot server asks for, and what proofs bring about.
 
-use super::keys::{Identity, Key, Keys, Waiting};
+use super::keys::{Identity, InStorageNetwork, Key, Keys, Waiting};
 use super::{Assigned, ExportError, Exports, When, file};
 use images::{ForBoot, LayerMode};
 use model::{
     BootId, BootIdentity, DiskMeant, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind,
 };
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 impl Exports {
     /// Makes the export for one boot, or has it wait: see [`ExportOrder`].
@@ -19,7 +19,7 @@ impl Exports {
         self.free_address(&order.spec)?;
         match self.get(&order.spec.machine) {
             Some(former) if former.is_for(order.spec.boot, order.identity) => {
-                self.again(former, order)
+                self.again(&former, order)
             }
             Some(former) if order.key.is_some() => {
                 self.wait(order)?;
@@ -141,8 +141,9 @@ impl Exports {
     }
 
     /// The boot that has the export asks for it again.
-    fn again(&self, former: Assigned, order: ExportOrder) -> Result<ExportStatus, ExportError> {
-        let ExportOrder { spec, key, exchange, identity, has_disk, owner, .. } = order;
+    fn again(&self, former: &Assigned, order: ExportOrder) -> Result<ExportStatus, ExportError> {
+        let ExportOrder { spec, key, exchange, identity, has_disk, owner, storage_path, .. } =
+            order;
         let identity = former.identity.or(identity);
         let is_used = former.export.connections.was_used();
         let (key, exchange) = match (former.key, key) {
@@ -161,18 +162,28 @@ impl Exports {
         let address = spec.address;
         let is_same = ExportSpec { address, ..former.spec.clone() } == spec;
         if !is_same || former.export.connections.is_closed() {
-            self.close_former(&former)?;
-            let again =
-                ExportOrder { key, exchange, identity, has_disk, owner, ..ExportOrder::new(spec) };
+            self.close_former(former)?;
+            let again = ExportOrder {
+                key,
+                exchange,
+                identity,
+                has_disk,
+                owner,
+                storage_path,
+                ..ExportOrder::new(spec)
+            };
             return self.make_anew(again);
         }
-        if former.spec != spec || former.key != key || former.exchange != exchange {
-            let changed = Assigned { spec, key, exchange, ..former };
+        let is_as_before = former.spec == spec && former.path == storage_path;
+        if !is_as_before || former.key != key || former.exchange != exchange {
+            let (export, is_restored) = (Arc::clone(&former.export), former.is_restored);
+            let changed = Assigned::new((spec, storage_path), key, export, self.aoe_mac);
+            let changed = Assigned { exchange, identity: former.identity, is_restored, ..changed };
             self.write().exports.insert(changed.spec.machine.clone(), changed.clone());
             self.save()?;
             return Ok(self.status(&changed));
         }
-        Ok(self.status(&former))
+        Ok(self.status(former))
     }
 
     /// Has the boot wait until it has proven itself and the former one is silent.
@@ -201,7 +212,8 @@ impl Exports {
     /// Makes the export of a boot that has none yet; nobody else has the machine's.
     fn make_anew(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
         let expected = self.expected(&order);
-        let ExportOrder { spec, key, exchange, reset, reset_of, identity, owner, .. } = order;
+        let ExportOrder { spec, key, exchange, reset, reset_of, identity, .. } = order;
+        let ExportOrder { owner, storage_path, .. } = order;
         let machine = spec.machine.clone();
         let may_begin = match (reset, LayerMode::of(spec.write_mode)) {
             // Whoever wants that has been told.
@@ -217,7 +229,7 @@ impl Exports {
         let made = made.map(|export| Assigned {
             exchange,
             identity,
-            ..Assigned::new(spec, key, export, self.aoe_mac)
+            ..Assigned::new((spec, storage_path), key, export, self.aoe_mac)
         });
         // The machine boots: no former boot of it comes back.
         self.write().absent.remove(&machine);
@@ -324,7 +336,14 @@ impl Exports {
         });
         let identity = identity.collect();
         let candidate = held.candidates.iter().cloned().map(Waiting::from).collect();
+        let assigned = held.exports.values().map(|one| (&one.spec, one.path.as_ref()));
+        let absent = held.absent.values().map(|one| (&one.spec, one.path.as_ref()));
+        let path = assigned.chain(absent).filter_map(|(spec, path)| {
+            let (machine, boot) = (spec.machine.clone(), spec.boot);
+            path.map(|path| InStorageNetwork { machine, boot, path: path.clone() })
+        });
+        let path = path.collect();
         drop(held);
-        Keys { key, candidate, identity }.write(&self.path)
+        Keys { key, candidate, identity, path }.write(&self.path)
     }
 }

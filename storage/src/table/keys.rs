@@ -5,7 +5,7 @@ use super::ExportError;
 use super::file::{read_text, write_durably};
 use model::{
     BootId, BootIdentity, DiskKey, DiskMeant, DiskOwner, Exchange, ExportOrder, ExportSpec,
-    MachineName,
+    MachineName, StoragePath,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ pub(super) struct Keys {
     pub(super) key: Vec<Key>,
     pub(super) candidate: Vec<Waiting>,
     pub(super) identity: Vec<Identity>,
+    pub(super) path: Vec<InStorageNetwork>,
 }
 
 /// How it is read: what a later Bootlace has written and this one does not know is left out.
@@ -27,6 +28,8 @@ struct File {
     candidate: Vec<toml::Value>,
     #[serde(default)]
     identity: Vec<Identity>,
+    #[serde(default)]
+    path: Vec<InStorageNetwork>,
 }
 
 /// The key of an export of the table. If that is for another boot by now, the key is of no use any more.
@@ -47,6 +50,15 @@ pub(super) struct Identity {
     pub(super) identity: BootIdentity,
 }
 
+/// How the machine of an export of the table is seen in the storage network.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct InStorageNetwork {
+    pub(super) machine: MachineName,
+    pub(super) boot: BootId,
+    #[serde(flatten)]
+    pub(super) path: StoragePath,
+}
+
 /// A candidate.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Waiting {
@@ -63,20 +75,24 @@ pub(super) struct Waiting {
     owner: Option<DiskOwner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reset_of: Option<DiskMeant>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    storage_path: Option<StoragePath>,
     spec: ExportSpec,
 }
 
 impl From<ExportOrder> for Waiting {
     fn from(order: ExportOrder) -> Self {
-        let ExportOrder { spec, key, exchange, reset, reset_of, identity, has_disk, owner } = order;
-        Self { key, reset, exchange, has_disk, identity, owner, reset_of, spec }
+        let ExportOrder { spec, key, exchange, reset, reset_of, .. } = order;
+        let ExportOrder { identity, has_disk, owner, storage_path, .. } = order;
+        Self { key, reset, exchange, has_disk, identity, owner, reset_of, storage_path, spec }
     }
 }
 
 impl From<Waiting> for ExportOrder {
     fn from(waiting: Waiting) -> Self {
-        let Waiting { key, reset, exchange, has_disk, identity, owner, reset_of, spec } = waiting;
-        Self { spec, key, exchange, reset, reset_of, identity, has_disk, owner }
+        let Waiting { key, reset, exchange, reset_of, spec, .. } = waiting;
+        let Waiting { has_disk, identity, owner, storage_path, .. } = waiting;
+        Self { spec, key, exchange, reset, reset_of, identity, has_disk, owner, storage_path }
     }
 }
 
@@ -87,10 +103,10 @@ impl Keys {
         let Some(text) = read_text(&path)? else { return Ok(Self::default()) };
         // Not the parser's words: they quote the line, and that may be a key.
         let why = "it is not what this program has written".to_owned();
-        let File { key, candidate, identity } =
+        let File { key, candidate, identity, path: paths } =
             toml::from_str(&text).map_err(|_| ExportError::Damaged { path, why })?;
         let candidate = candidate.into_iter().filter_map(|one| one.try_into().ok()).collect();
-        Ok(Self { key, candidate, identity })
+        Ok(Self { key, candidate, identity, path: paths })
     }
 
     /// Keeps these in place of the former ones.
@@ -109,6 +125,16 @@ impl Keys {
         let mut waiting = self.candidate.iter();
         kept.map(|one| one.identity)
             .or_else(|| waiting.find(|one| is_meant(&one.spec.machine, one.spec.boot))?.identity)
+    }
+
+    /// How this boot of the machine is seen in the storage network.
+    pub(super) fn path_of(&self, spec: &ExportSpec) -> Option<StoragePath> {
+        let is_meant = |machine: &MachineName, boot| (machine, boot) == (&spec.machine, spec.boot);
+        let kept = self.path.iter().find(|one| is_meant(&one.machine, one.boot));
+        let mut waiting = self.candidate.iter();
+        kept.map(|one| one.path.clone()).or_else(|| {
+            waiting.find(|one| is_meant(&one.spec.machine, one.spec.boot))?.storage_path.clone()
+        })
     }
 
     /// The key for this boot of the machine, and what replaces it.
@@ -165,6 +191,11 @@ pub(super) mod tests {
         DiskMeant { id: Some("9215".to_owned()), owner: Some(owner()), must_be_known: true }
     }
 
+    fn storage_path() -> StoragePath {
+        let cards = vec![wire::Mac([2, 0, 0, 0, 0, 2])];
+        StoragePath { address: Some([10, 20, 0, 7].into()), cards }
+    }
+
     /// What is kept for boot 4, while boot 5 waits.
     fn keys() -> Keys {
         let exchange = Some(Exchange { key: key(6), text: "a file\nof the machine\n".to_owned() });
@@ -178,10 +209,14 @@ pub(super) mod tests {
             identity: Some(BootIdentity::new([5; 16])),
             owner: Some(owner()),
             reset_of: Some(meant()),
+            storage_path: Some(storage_path()),
             spec: spec(5),
         };
+        let path = storage_path();
+        let path = InStorageNetwork { machine: machine.clone(), boot: 4, path };
         let identity = Identity { machine, boot: 4, identity: BootIdentity::new([4; 16]) };
-        Keys { key: vec![kept], candidate: vec![waiting], identity: vec![identity] }
+        let path = vec![path];
+        Keys { key: vec![kept], candidate: vec![waiting], identity: vec![identity], path }
     }
 
     #[test]
@@ -199,6 +234,8 @@ pub(super) mod tests {
         let identities = [4, 5, 6].map(|boot| read.identity_of(&spec(boot)));
         let known = |byte| Some(BootIdentity::new([byte; 16]));
         assert_eq!(identities, [known(4), known(5), None]);
+        let paths = [4, 5, 6].map(|boot| read.path_of(&spec(boot)));
+        assert_eq!(paths, [Some(storage_path()), Some(storage_path()), None]);
         let waiting: Vec<_> = read.candidate.into_iter().map(ExportOrder::from).collect();
         let identity = Some(BootIdentity::new([5; 16]));
         let order = ExportOrder {
@@ -209,6 +246,7 @@ pub(super) mod tests {
             has_disk: true,
             identity,
             owner: Some(owner()),
+            storage_path: Some(storage_path()),
             ..ExportOrder::new(spec(5))
         };
         assert_eq!(waiting, [order]);

@@ -27,7 +27,7 @@ use kept::Kept;
 use keys::Keys;
 use model::{
     BootId, BootIdentity, DiskKey, DiskOwner, DiskReport, Exchange, ExportOrder, ExportSpec,
-    ExportStatus, HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb,
+    ExportStatus, HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb, StoragePath,
 };
 use place::Place;
 use std::collections::BTreeMap;
@@ -53,6 +53,8 @@ struct Assigned {
     exchange: Option<Exchange>,
     /// Tells its boot from others with the same number.
     identity: Option<BootIdentity>,
+    /// How its machine is seen in the storage network.
+    path: Option<StoragePath>,
     /// It was there before this server started.
     is_restored: bool,
     export: Arc<Export>,
@@ -60,15 +62,21 @@ struct Assigned {
 }
 
 impl Assigned {
-    fn new(spec: ExportSpec, key: Option<DiskKey>, export: Arc<Export>, mac: Option<Mac>) -> Self {
+    fn new(
+        (spec, path): (ExportSpec, Option<StoragePath>),
+        key: Option<DiskKey>,
+        export: Arc<Export>,
+        mac: Option<Mac>,
+    ) -> Self {
+        let cards = path.iter().flat_map(|path| &path.cards).copied();
         let place = AoePlace {
             address: spec.shelf_slot,
             serial: format!("BL{}", spec.mac.compact()),
-            told: vec![spec.mac],
+            told: std::iter::once(spec.mac).chain(cards).collect(),
             mac,
         };
         let place = Arc::new(place);
-        Self { spec, key, exchange: None, identity: None, is_restored: false, export, place }
+        Self { spec, key, exchange: None, identity: None, path, is_restored: false, export, place }
     }
 
     fn status(&self, candidate: Option<BootId>) -> ExportStatus {
@@ -109,6 +117,7 @@ struct Absent {
     key: Option<DiskKey>,
     exchange: Option<Exchange>,
     identity: Option<BootIdentity>,
+    path: Option<StoragePath>,
 }
 
 impl Held {
@@ -172,8 +181,8 @@ impl Exports {
         let keys = Keys::read(&config.table)?;
         for spec in file::read(&config.table)? {
             let ((key, exchange), identity) = (keys.of(&spec).unzip(), keys.identity_of(&spec));
-            let exchange = exchange.flatten();
-            exports.restore(Absent { spec, key, exchange, identity }, true);
+            let (exchange, path) = (exchange.flatten(), keys.path_of(&spec));
+            exports.restore(Absent { spec, key, exchange, identity, path }, true);
         }
         exports.kept.keep();
         let mut held = exports.write();

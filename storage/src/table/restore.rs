@@ -25,8 +25,8 @@ impl Exports {
         match made {
             Ok(export) => {
                 tracing::info!(%machine, "export restored");
-                let Absent { spec, key, exchange, identity } = absent;
-                let restored = Assigned::new(spec, key, export, self.aoe_mac);
+                let Absent { spec, key, exchange, identity, path } = absent;
+                let restored = Assigned::new((spec, path), key, export, self.aoe_mac);
                 let restored = Assigned { exchange, identity, is_restored: true, ..restored };
                 let mut held = self.write();
                 held.absent.remove(&machine);

@@ -466,6 +466,7 @@ mod tests {
             candidate: None,
             size_bytes: 4096,
             connections: 1,
+            servers: Vec::new(),
             idle_seconds: Some(1),
             layer_bytes: 0,
             counters: ExportCounters::default(),

@@ -54,7 +54,7 @@ struct Disk {
     size: String,
     reads: String,
     writes: String,
-    connections: u32,
+    connections: String,
     last_request: String,
     /// How long reads, writes and flushes took, those of which there were any.
     times: Vec<String>,
@@ -399,7 +399,13 @@ fn disk(export: &model::ExportStatus) -> Disk {
         size: text::bytes(export.size_bytes),
         reads: format!("{} in {} requests", text::bytes(counters.read_bytes), counters.reads),
         writes: format!("{} in {} requests", text::bytes(counters.written_bytes), counters.writes),
-        connections: export.connections,
+        connections: match export.servers.as_slice() {
+            [] => export.connections.to_string(),
+            servers => {
+                let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+                format!("{}, to {}", export.connections, servers.join(", "))
+            }
+        },
         last_request: export
             .idle_seconds
             .map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} s ago")),
