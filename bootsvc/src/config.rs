@@ -150,6 +150,24 @@ pub(crate) struct NetworkConfig {
     /// - Example: `vlan = 12`
     #[serde(default, deserialize_with = "vlan")]
     pub(crate) vlan: Option<u16>,
+    /// A network of its own over which the machines have their disks, by another of their network cards. The server must
+    /// have an address in it; machines get theirs from nobody, but have the same number in it as in the network that they boot
+    /// from. A machine whose card does not lead there has its disk over the network that it boots from, which is a finding.
+    /// [All about it](how-to/storage-network.md).
+    ///
+    /// - Value: a network in CIDR notation, at least as large as the one that the machines boot from
+    /// - Default: none; disks come over the network that machines boot from
+    /// - Example: `storage_network = "10.20.0.0/24"`
+    #[serde(default)]
+    pub(crate) storage_network: Option<Subnet>,
+    /// How large the machines' packets may be in the storage network. As with `mtu`, a machine takes 1500 if larger ones don't get
+    /// through.
+    ///
+    /// - Value: bytes, 1280 to 9000
+    /// - Default: what the machine's driver sets, usually 1500
+    /// - Example: `storage_mtu = 9000`
+    #[serde(default, deserialize_with = "mtu")]
+    pub(crate) storage_mtu: Option<u16>,
     /// Addresses that belong to one network card for ever. They need not lie in the pool. `bootlace lease fix` does the same without a
     /// restart; [what stands here counts more](how-to/addresses.md#fix-an-address).
     ///
@@ -444,14 +462,14 @@ pub(crate) struct StorageConfig {
     /// the connection is lost.
     ///
     /// - Value: a list of 1 to 8 IPv4 addresses, the preferred one first
-    /// - Default: the server's address on the boot network
+    /// - Default: the server's address in the storage network (`storage_network`), if there is one, and that on the boot network
     /// - Example: `nbd_addresses = ["10.0.5.1", "10.0.6.1"]`
     #[serde(deserialize_with = "nbd_addresses")]
     pub(crate) nbd_addresses: Vec<Ipv4Addr>,
     /// The interfaces on which AoE is served. With an empty list it is not served at all.
     ///
     /// - Value: a list of interface names
-    /// - Default: the boot network's interface
+    /// - Default: the interfaces of the boot network and of the storage network
     /// - Example: `aoe_interfaces = ["enp3s0", "enp4s0"]`
     pub(crate) aoe_interfaces: Option<Vec<String>>,
     /// The certificate and the key with which NBD clients may use TLS.

@@ -29,6 +29,7 @@ mod serve;
 mod setup;
 mod site;
 mod state_lock;
+mod storage_network;
 mod systemd;
 mod up;
 mod web_tls;

@@ -1,6 +1,9 @@
 //! The boot networks, as the interfaces and the configuration have them.
 
 use crate::config::{AddressBy, Config, NetworkConfig, Pool, Subnet};
+use crate::storage_network::{
+    self, BootNetwork, FoundStorage, StorageNetworkError, StoragePlace, own_addresses,
+};
 use model::{Network, Strangers};
 use service::{LeasedNetwork, Leasing};
 use std::collections::BTreeMap;
@@ -158,6 +161,9 @@ pub(crate) enum NetworkError {
         /// The other.
         other: Subnet,
     },
+    /// The storage network can't be used.
+    #[error(transparent)]
+    Storage(#[from] StorageNetworkError),
     /// One of several networks can't be served.
     #[error("in the [[network]] number {number} of bootlace.toml: {source}")]
     In {
@@ -181,6 +187,8 @@ pub(crate) struct Served {
     pub(crate) lease: Duration,
     /// On which interface it is, or by which it is reached.
     pub(crate) interface: String,
+    /// The network of its own over which its machines have their disks, if there is one and this server is in it.
+    pub(crate) storage: Option<StoragePlace>,
     /// Other addresses that the server has there, such as the one that it had before it was renumbered.
     pub(crate) further: Vec<Ipv4Addr>,
 }
@@ -192,6 +200,8 @@ pub(crate) struct Found {
     pub(crate) served: Vec<Served>,
     /// Interfaces that are not there, or have no address, which keeps others from being served; each once.
     pub(crate) absent: Vec<(String, NetworkError)>,
+    /// Storage networks in which this server has no address; the networks of their machines are served without.
+    pub(crate) without_storage: Vec<NetworkError>,
     /// What is wrong with the configuration.
     pub(crate) wrong: Vec<NetworkError>,
 }
@@ -210,7 +220,7 @@ pub(crate) fn network(config: &Config) -> Result<Network, NetworkError> {
 /// # Errors
 /// No network has an interface with an IPv4 address, or a configured address does not fit its network.
 pub(crate) fn networks(config: &Config) -> Result<Vec<Served>, NetworkError> {
-    let Found { served, absent, wrong } = find(config);
+    let Found { served, absent, wrong, .. } = find(config);
     match wrong.into_iter().next() {
         Some(error) => Err(error),
         None if served.is_empty() => {
@@ -227,12 +237,13 @@ pub(crate) fn networks(config: &Config) -> Result<Vec<Served>, NetworkError> {
 pub(crate) fn find(config: &Config) -> Found {
     let is_one = config.network.all().count() == 1;
     let mut found = Found::default();
-    let mut places: Vec<(&NetworkConfig, Place)> = Vec::new();
+    let mut places: Vec<(usize, &NetworkConfig, Place)> = Vec::new();
+    let tell_of = |index: usize, source: NetworkError| match is_one {
+        true => source,
+        false => NetworkError::In { number: index + 1, source: Box::new(source) },
+    };
     for (index, one) in config.network.all().enumerate() {
-        let tell = |source: NetworkError| match is_one {
-            true => source,
-            false => NetworkError::In { number: index + 1, source: Box::new(source) },
-        };
+        let tell = |source: NetworkError| tell_of(index, source);
         let place = match place_of(one) {
             Ok(place) => place,
             Err(error @ (NetworkError::NoInterface { .. } | NetworkError::NoAddress(_))) => {
@@ -251,7 +262,7 @@ pub(crate) fn find(config: &Config) -> Found {
         let wrong = check_place(one, server, subnet).into_iter();
         let wrong = wrong.chain(check_addresses(&Checked { one, pool, server, subnet }));
         found.wrong.extend(wrong.map(tell));
-        for (other, of_other) in &places {
+        for (_, other, of_other) in &places {
             let is_same = one.subnet.or(other.subnet).is_none() && one.interface == other.interface;
             if is_same {
                 found.wrong.push(tell(NetworkError::InterfaceTwice(one.interface.clone())));
@@ -260,10 +271,31 @@ pub(crate) fn find(config: &Config) -> Found {
                 found.wrong.push(tell(overlap));
             }
         }
-        places.push((one, place));
+        places.push((index, one, place));
     }
-    found.served = places.into_iter().map(|(one, place)| served(config, one, place)).collect();
+    let FoundStorage { places: mut storage, absent, wrong } = find_storage(config, &places);
+    let tell = |(index, error)| tell_of(index, NetworkError::Storage(error));
+    found.without_storage.extend(absent.into_iter().map(tell));
+    found.wrong.extend(wrong.into_iter().map(tell));
+    let places = places.into_iter();
+    found.served = places
+        .map(|(index, one, place)| served(config, one, place, storage.remove(&index)))
+        .collect();
     found
+}
+
+fn find_storage(config: &Config, places: &[(usize, &NetworkConfig, Place)]) -> FoundStorage {
+    let networks: Vec<BootNetwork<'_>> = places
+        .iter()
+        .map(|(index, one, place)| BootNetwork {
+            index: *index,
+            one,
+            subnet: place.subnet,
+            is_leased: config.network.mode.leases(),
+        })
+        .collect();
+    // What can't be listed is not there; whoever needs an interface's own address has said why.
+    storage_network::find(config, &networks, &own_addresses().unwrap_or_default())
 }
 
 /// Where a network is.
@@ -290,10 +322,14 @@ fn place_of(one: &NetworkConfig) -> Result<Place, NetworkError> {
     Ok(Place { server, subnet, further })
 }
 
-fn served(config: &Config, one: &NetworkConfig, place: Place) -> Served {
+fn served(
+    config: &Config,
+    one: &NetworkConfig,
+    place: Place,
+    storage: Option<StoragePlace>,
+) -> Served {
     let Place { server, subnet, further } = place;
     let leases = config.network.mode.leases();
-    let port = config.storage.nbd_port;
     let network = Network {
         server,
         subnet: subnet.address,
@@ -304,12 +340,8 @@ fn served(config: &Config, one: &NetworkConfig, place: Place) -> Served {
         domain: one.domain.clone(),
         mtu: one.mtu,
         vlan: one.vlan,
-        nbd: match config.storage.nbd_addresses.as_slice() {
-            [] => vec![SocketAddrV4::new(server, port)],
-            addresses => {
-                addresses.iter().map(|&address| SocketAddrV4::new(address, port)).collect()
-            }
-        },
+        storage: storage.as_ref().map(StoragePlace::network),
+        nbd: storage_network::nbd(config, server, storage.as_ref()),
         kernel_args: config.boot.kernel_args.clone(),
         foreign_dhcp: !leases,
         own_dhcp: config.network.address_by == AddressBy::Dhcp || !leases,
@@ -326,6 +358,7 @@ fn served(config: &Config, one: &NetworkConfig, place: Place) -> Served {
         reserved: one.reserved.clone(),
         lease: one.lease,
         interface: one.interface.clone(),
+        storage,
         further,
     }
 }
@@ -364,6 +397,18 @@ pub(crate) fn interfaces(networks: &[Served]) -> Vec<(&str, Ipv4Addr)> {
     let mut all: Vec<(&str, Ipv4Addr)> = Vec::new();
     for served in networks {
         let place = (served.interface.as_str(), served.network.server);
+        if !all.contains(&place) {
+            all.push(place);
+        }
+    }
+    all
+}
+
+/// Addresses of ours in storage networks, each once, and where we have them.
+pub(crate) fn storage_interfaces(networks: &[Served]) -> Vec<(&str, Ipv4Addr)> {
+    let mut all: Vec<(&str, Ipv4Addr)> = Vec::new();
+    for storage in networks.iter().filter_map(|served| served.storage.as_ref()) {
+        let place = (storage.interface.as_str(), storage.server);
         if !all.contains(&place) {
             all.push(place);
         }

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::net::link::{Changes, LinkTrouble, look_at};
-use crate::network::{Found, Served, find, interfaces};
+use crate::network::{Found, Served, find, interfaces, storage_interfaces};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -17,6 +17,12 @@ pub(crate) type Places = Vec<(String, Ipv4Addr)>;
 /// Where a server is that serves these.
 pub(crate) fn places(networks: &[Served]) -> Places {
     let all = interfaces(networks).into_iter();
+    all.map(|(interface, server)| (interface.to_owned(), server)).collect()
+}
+
+/// The same in storage networks.
+pub(crate) fn storage_places(networks: &[Served]) -> Places {
+    let all = storage_interfaces(networks).into_iter();
     all.map(|(interface, server)| (interface.to_owned(), server)).collect()
 }
 
@@ -54,11 +60,11 @@ impl fmt::Display for Change {
     }
 }
 
-/// Waits until a server that serves at `places` must begin anew. `tell` is called with what keeps networks from being served,
+/// Waits until a server that serves at `places`, and in storage networks at `storage`, must begin anew. `tell` is called with what keeps networks from being served,
 /// in sentences, first and whenever that is something else.
 pub(crate) async fn wait(
     config: &Config,
-    places: &Places,
+    (places, storage): (&Places, &Places),
     mut tell: impl FnMut(&[String]),
 ) -> Change {
     let mut told = None;
@@ -76,9 +82,9 @@ pub(crate) async fn wait(
             tell(&lacking);
             told = Some(lacking);
         }
-        if change(&found, places).is_some() {
+        if change(&found, places, storage).is_some() {
             tokio::time::sleep(SETTLE).await;
-            if let Some(change) = change(&find(config), places) {
+            if let Some(change) = change(&find(config), places, storage) {
                 return change;
             }
         }
@@ -90,15 +96,20 @@ pub(crate) async fn wait(
 fn lacking(found: &Found, places: &Places) -> Vec<String> {
     let is_served = |interface: &str| places.iter().any(|place| place.0 == interface);
     let absent = found.absent.iter().filter(|(interface, _)| !is_served(interface));
-    absent.map(|(_, error)| error).chain(&found.wrong).map(|error| error_chain(error)).collect()
+    let absent = absent.map(|(_, error)| error).chain(&found.without_storage);
+    absent.chain(&found.wrong).map(|error| error_chain(error)).collect()
 }
 
 /// What can be served by now and is not at `places`; nothing as long as the configuration does not fit.
-fn change(found: &Found, places: &Places) -> Option<Change> {
+fn change(found: &Found, places: &Places, storage: &Places) -> Option<Change> {
     if !found.wrong.is_empty() {
         return None;
     }
-    interfaces(&found.served).into_iter().find_map(|(interface, server)| {
+    let came = storage_interfaces(&found.served).into_iter().find(|(interface, server)| {
+        storage.iter().all(|place| (place.0.as_str(), place.1) != (*interface, *server))
+    });
+    let came = came.map(|(interface, server)| Change::Came { interface: interface.into(), server });
+    let mut changed = interfaces(&found.served).into_iter().filter_map(|(interface, server)| {
         let own = interface.to_owned();
         match places.iter().find(|place| place.0 == interface).map(|place| place.1) {
             None => Some(Change::Came { interface: own, server }),
@@ -106,7 +117,8 @@ fn change(found: &Found, places: &Places) -> Option<Change> {
             Some(from) => (from != server && is_gone(interface, from))
                 .then_some(Change::Renumbered { interface: own, from, to: server }),
         }
-    })
+    });
+    changed.next().or(came)
 }
 
 fn is_gone(interface: &str, server: Ipv4Addr) -> bool {
@@ -131,23 +143,42 @@ mod tests {
         let places = vec![("lo".to_owned(), Ipv4Addr::LOCALHOST)];
         let lacking = lacking(&found, &places);
         assert!(lacking.len() == 1 && lacking[0].contains("enp77s0"), "{lacking:?}");
-        assert_eq!(change(&found, &places), None);
+        assert_eq!(change(&found, &places, &Vec::new()), None);
     }
 
     #[test]
     fn an_interface_that_came_and_one_with_another_address_are_told() {
         let found = find(&config(BOTH));
-        let came = change(&found, &Vec::new()).unwrap().to_string();
+        let came = change(&found, &Vec::new(), &Vec::new()).unwrap().to_string();
         assert_eq!(came, "the interface lo is there now, with the address 127.0.0.1");
         let former = Ipv4Addr::new(10, 0, 5, 1);
-        let renumbered = change(&found, &vec![("lo".to_owned(), former)]).unwrap().to_string();
+        let renumbered =
+            change(&found, &vec![("lo".to_owned(), former)], &Vec::new()).unwrap().to_string();
         assert!(renumbered.contains("was 10.0.5.1 and is 127.0.0.1"), "{renumbered}");
+    }
+
+    #[test]
+    fn a_storage_network_that_came_is_told_and_one_that_is_missing_is_said() {
+        let one = |storage: &str| {
+            let text = format!(
+                "[network]\ninterface = \"lo\"\nsubnet = \"10.30.0.0/24\"\nrouter = \"10.30.0.1\"\n\
+                 pool = \"10.30.0.100-10.30.0.199\"\nstorage_network = \"{storage}\"\n"
+            );
+            find(&config(&text))
+        };
+        let places = vec![("lo".to_owned(), Ipv4Addr::LOCALHOST)];
+        let came = change(&one("127.0.0.0/8"), &places, &Vec::new()).unwrap().to_string();
+        assert_eq!(came, "the interface lo is there now, with the address 127.0.0.1");
+        assert_eq!(change(&one("127.0.0.0/8"), &places, &places), None);
+        let away = one("10.20.0.0/24");
+        assert_eq!((away.served.len(), change(&away, &places, &Vec::new())), (1, None));
+        assert!(lacking(&away, &places)[0].contains("the storage network 10.20.0.0/24"));
     }
 
     #[test]
     fn a_configuration_that_does_not_fit_changes_nothing() {
         let found = find(&config("[network]\ninterface = \"lo\"\npool = \"10.0.5.1-10.0.5.9\"\n"));
-        assert_eq!(change(&found, &Vec::new()), None);
+        assert_eq!(change(&found, &Vec::new(), &Vec::new()), None);
         assert!(lacking(&found, &Vec::new())[0].contains("not inside the network"));
     }
 }

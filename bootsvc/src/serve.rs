@@ -137,6 +137,7 @@ async fn run_once(
     let networks = networks(config)?;
     let network = networks[0].network.clone();
     let interfaces = network_changes::places(&networks);
+    let storage_places = network_changes::storage_places(&networks);
     // Asked while the rest starts, which takes as long.
     let mode = config.network.mode;
     let asks = mode.leases() && !config.network.beside_others;
@@ -396,7 +397,7 @@ async fn run_once(
         biased;
         () = stop.cancelled() => None,
         ended = tasks.join_next() => ended,
-        other = network_changes::wait(config, &interfaces, tell_lacking) => {
+        other = network_changes::wait(config, (&interfaces, &storage_places), tell_lacking) => {
             change = Some(other);
             None
         }

@@ -41,7 +41,7 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) fn configs(networks: &[Served], serve_everyone: bool) -> Vec<(Place, dhcp::Config)> {
     let interfaces = interfaces(networks);
     let config = |served: &Served| {
-        let Served { network, pool, reserved, lease, interface, further } = served;
+        let Served { network, pool, reserved, lease, interface, further, storage: _ } = served;
         let pool = (*pool)?;
         let here = (interface.as_str(), network.server);
         let place = match interfaces.iter().position(|place| *place == here) {

@@ -14,9 +14,10 @@ use crate::boot::signed_loader::SignedLoader;
 use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
 use crate::directory;
-use crate::network::{Served, find, interfaces, nbd_addresses};
+use crate::network::{Served, find, interfaces, nbd_addresses, storage_interfaces};
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
+use crate::storage_network::StoragePlace;
 use crate::web_tls::{PAGE_CERTIFICATE, WebTls, fingerprint};
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -99,6 +100,10 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
             false => format!("interface {interface} has the address {server}/{prefix}"),
         })
     }));
+    findings.extend(networks.iter().filter_map(storage));
+    for (interface, server) in storage_interfaces(&networks) {
+        findings.extend(link::interface(interface, server));
+    }
     let mut serving = Vec::new();
     for (interface, server) in interfaces(&networks) {
         let trouble = link::interface(interface, server);
@@ -106,7 +111,8 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         serving.extend(serves.then_some((interface, server)));
         findings.extend(trouble);
     }
-    let lacking = found.absent.iter().map(|(_, error)| error).chain(&found.wrong);
+    let lacking = found.absent.iter().map(|(_, error)| error);
+    let lacking = lacking.chain(&found.without_storage).chain(&found.wrong);
     findings.extend(lacking.map(|error| Verdict::Wrong(error_chain(error))));
     if found.wrong.is_empty() && !networks.is_empty() {
         findings.extend(ports::clashes(config, &networks));
@@ -168,6 +174,22 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
     });
     findings.push(privileges::check_admins(config).into());
     findings
+}
+
+/// Over which network machines have their disks, if not over that from which they boot.
+fn storage(served: &Served) -> Option<Verdict> {
+    let Served { network, storage, pool, .. } = served;
+    let StoragePlace { interface, server, subnet, .. } = storage.as_ref()?;
+    let there = network.storage?;
+    let as_whom = pool.map_or_else(String::new, |pool| {
+        let (first, last) = (there.address_of(pool.first), there.address_of(pool.last));
+        format!("; those of the pool are {first}-{last} there, which nobody else may be")
+    });
+    let Network { subnet: boot, prefix, .. } = network;
+    Some(Verdict::Right(format!(
+        "machines of {boot}/{prefix} have their disks over the storage network {subnet}, from {server} (interface {interface})\
+         {as_whom}"
+    )))
 }
 
 /// Why a port can't be had that a server with this configuration needs.

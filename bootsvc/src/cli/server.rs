@@ -6,7 +6,7 @@ use crate::config::{Config, ConfigError, NbdTls};
 use crate::log::Ration;
 use crate::net::holders::Holders;
 use crate::net::{Handed, handed_sockets};
-use crate::network::{Served, former_nbd_addresses, nbd_addresses, networks};
+use crate::network::{Served, former_nbd_addresses, nbd_addresses, networks, storage_interfaces};
 use crate::network_changes;
 use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
@@ -47,7 +47,14 @@ fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> stor
     let interfaces = config.storage.aoe_interfaces.clone().unwrap_or_else(|| {
         // No router passes on AoE.
         let own = networks.iter().filter(|it| !it.network.is_relayed);
-        own.map(|it| it.interface.clone()).collect()
+        let own = own.map(|it| it.interface.as_str());
+        let mut all: Vec<String> = Vec::new();
+        for name in own.chain(storage_interfaces(networks).into_iter().map(|it| it.0)) {
+            if all.iter().all(|it| it != name) {
+                all.push(name.to_owned());
+            }
+        }
+        all
     });
     let nbd = nbd_addresses(networks).into_iter().chain(former_nbd_addresses(config, networks));
     storage::Config {
@@ -95,6 +102,7 @@ pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow:
                 systemd::ready("storage server ready");
             };
             let places = network_changes::places(&networks);
+            let in_storage = network_changes::storage_places(&networks);
             let turn = stop.child_token();
             {
                 let served = storage::run(settings, ready, turn.clone().cancelled_owned());
@@ -102,7 +110,7 @@ pub(super) fn storage(paths: &Paths, up: Option<i32>, ration: Ration) -> anyhow:
                 let change = tokio::select! {
                     biased;
                     done = &mut served => return Ok(done?),
-                    change = network_changes::wait(&config, &places, |_| ()) => change,
+                    change = network_changes::wait(&config, (&places, &in_storage), |_| ()) => change,
                 };
                 tracing::info!("{change}: the storage server begins anew");
                 turn.cancel();

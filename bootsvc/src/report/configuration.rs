@@ -31,6 +31,8 @@ const RULES: &[(&str, Rule)] = &[
     ("network.domain", Rule::Show),
     ("network.mtu", Rule::Show),
     ("network.vlan", Rule::Show),
+    ("network.storage_network", Rule::Show),
+    ("network.storage_mtu", Rule::Show),
     ("network.reserve", Rule::Show),
     ("network.address_by", Rule::Show),
     ("network.mode", Rule::Show),

@@ -1,6 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
-use crate::{RamSize, RootUrl};
+use crate::{MTU_RANGE, RamSize, RootUrl, StorageNetwork};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ pub enum Root {
         /// Export name, without spaces and colons.
         export: String,
     },
-    /// An AoE target on the boot NIC's network.
+    /// An AoE target on the boot NIC's network, or in the storage network if there is one.
     Aoe {
         /// Shelf (major address), 0 to 0xfffe.
         shelf: u16,
@@ -32,9 +32,6 @@ pub enum Root {
 
 /// Addresses of one storage server; a command line is short.
 pub const NBD_SERVERS_MAX: usize = 8;
-
-/// Sizes of packets that can be asked for: what IPv6 needs, and what jumbo frames mostly are.
-pub const MTU_RANGE: RangeInclusive<u16> = 1280..=9000;
 
 /// Numbers of VLANs that can be asked for: IEEE 802.1Q reserves 0 and 4095.
 pub const VLAN_RANGE: RangeInclusive<u16> = 1..=4094;
@@ -60,6 +57,8 @@ pub struct BootConfig {
     pub mtu: Option<u16>,
     /// The VLAN that the machine is in, 1 to 4094; `None`: the network's own, without tags.
     pub vlan: Option<u16>,
+    /// The network of its own over which the root disk is reached; `None`: the one that the machine boots from.
+    pub storage: Option<StorageNetwork>,
     /// Name of the machine, which becomes its host name.
     pub host_name: String,
     /// Root disk.
@@ -102,6 +101,7 @@ const DNS: &str = "bootlace.dns";
 const DOMAIN: &str = "bootlace.domain";
 const MTU: &str = "bootlace.mtu";
 const VLAN: &str = "bootlace.vlan";
+const STORAGE: &str = "bootlace.storage";
 const HOST_NAME: &str = "bootlace.host";
 const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
@@ -138,6 +138,9 @@ impl BootConfig {
         }
         if let Some(vlan) = self.vlan {
             put(VLAN, &vlan);
+        }
+        if let Some(storage) = self.storage {
+            put(STORAGE, &storage);
         }
         put(HOST_NAME, &self.host_name);
         match &self.root {
@@ -184,6 +187,9 @@ impl BootConfig {
             domain: value(DOMAIN).map(ToOwned::to_owned),
             mtu: value(MTU).map(parse_mtu).transpose()?,
             vlan: value(VLAN).map(parse_vlan).transpose()?,
+            storage: value(STORAGE)
+                .map(|text| field(STORAGE, text, "the server's address there, like 10.20.0.1/24"))
+                .transpose()?,
             host_name: required(HOST_NAME)?.to_owned(),
             root: parse_root(required(ROOT)?)?,
             partition: value(PARTITION)
@@ -269,6 +275,7 @@ mod tests {
             domain: Some("lab.example".to_owned()),
             mtu: Some(9000),
             vlan: Some(12),
+            storage: Some("10.20.0.1/24,9000".parse().unwrap()),
             host_name: "lab-07".to_owned(),
             root: Root::Nbd {
                 servers: alloc::vec![SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 10809)],
@@ -292,6 +299,7 @@ mod tests {
             domain: None,
             mtu: None,
             vlan: None,
+            storage: None,
             ..example()
         };
         let second = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 9), 10810);
@@ -328,6 +336,7 @@ mod tests {
             ("mtu=9000", "mtu=jumbo"),
             ("vlan=12", "vlan=0"),
             ("vlan=12", "vlan=4095"),
+            ("storage=10.20.0.1/24", "storage=10.20.0.0"),
             ("host=lab-07", "host=lab-07 bootlace.ram=all"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();

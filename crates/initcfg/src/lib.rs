@@ -15,6 +15,7 @@ mod foreign;
 mod heartbeat;
 mod host;
 mod modules;
+mod mtu;
 mod power;
 mod question;
 mod ram;
@@ -23,11 +24,12 @@ mod rescue;
 mod root_kind;
 mod secure_boot;
 mod stage;
+mod storage_network;
 mod token;
 mod word;
 
 pub use choice::ParseChoiceError;
-pub use config::{BootConfig, ConfigError, MTU_RANGE, NBD_SERVERS_MAX, Root, VLAN_RANGE};
+pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use disk_name::{Claim, DiskKey, DiskName, NO_ROOM_YET, Nonce, Proof, SECRET_SUFFIX};
 pub use file_system::FileSystem;
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
@@ -40,6 +42,7 @@ pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,
 };
+pub use mtu::MTU_RANGE;
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use question::{Answer, Question, QuestionId};
 pub use ram::{ParseRamSizeError, RamSize};
@@ -50,6 +53,7 @@ pub use rescue::{
 pub use root_kind::RootKind;
 pub use secure_boot::SecureBoot;
 pub use stage::Stage;
+pub use storage_network::{ParseStorageNetworkError, StorageNetwork};
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 pub use word::{LineError, Word};
 

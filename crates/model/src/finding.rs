@@ -211,6 +211,9 @@ kinds! {
     /// A machine's memory for changes is nearly full.
     RamNearlyFull = "ram-nearly-full", Warning, Passes::WhenOver,
         "Delete files there, or restart it, which forgets them.";
+    /// A machine has its disk over the network that it boots from, and not over the storage network.
+    DiskOverBootNetwork = "disk-over-boot-network", Warning, Passes::WhenOver,
+        "Check its other network card, the cable and the switch of that; it takes the storage network when it is restarted.";
     /// What a machine has written takes nearly as much room as it may.
     LayerNearlyFull = "layer-nearly-full", Warning, Passes::WhenOver,
         "Delete files there and run fstrim there, set a larger layer_max in bootlace.toml, or reset it.";

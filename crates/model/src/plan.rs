@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
-use initcfg::{BootConfig, RamSize, Root};
+use initcfg::{BootConfig, RamSize, Root, RootUrl, StorageNetwork};
 use wire::Mac;
 
 /// Facts of the boot network that go into every plan.
@@ -33,6 +33,8 @@ pub struct Network {
     pub mtu: Option<u16>,
     /// The VLAN that the machines are in, once Linux runs; `None`: no tags.
     pub vlan: Option<u16>,
+    /// The network of its own over which machines reach their disks; `None`: they do over this one.
+    pub storage: Option<StorageNetwork>,
     /// Where the storage server serves NBD, the preferred address first; not empty.
     pub nbd: Vec<SocketAddrV4>,
     /// Kernel parameters for all machines.
@@ -214,7 +216,7 @@ pub fn plan(
         RootKind::Nbd => {
             Root::Nbd { servers: network.nbd.clone(), export: machine.name.as_str().into() }
         }
-        RootKind::Aoe if network.is_relayed => {
+        RootKind::Aoe if network.is_relayed && network.storage.is_none() => {
             return Err(Waiting::NotReady(alloc::format!(
                 "{} has an AoE root, which it can't reach at {address} behind a relay, as no router passes on AoE: choose NBD on \
                  its page, or by bootlace machine set {} --root nbd",
@@ -230,6 +232,7 @@ pub fn plan(
             _ => return Err(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
         },
     };
+    let storage = network.storage.filter(|storage| is_reached_over(storage, &root));
     let is_in_memory = machine.writes() == WriteMode::Ram;
     let config = BootConfig {
         server: network.server,
@@ -241,6 +244,7 @@ pub fn plan(
         domain: network.domain.clone(),
         mtu: network.mtu,
         vlan: network.vlan,
+        storage,
         host_name: machine.name.as_str().into(),
         root,
         // The image's is that of its own disk.
@@ -259,6 +263,16 @@ pub fn plan(
         fitted: None,
         has_rescue: false,
     }))
+}
+
+/// Whether the root is one that a machine reaches over the storage network.
+fn is_reached_over(storage: &StorageNetwork, root: &Root) -> bool {
+    match root {
+        Root::Nbd { servers, .. } => servers.iter().any(|server| storage.holds(*server.ip())),
+        Root::Aoe { .. } => true,
+        Root::Foreign(RootUrl::Nfs(root)) => storage.holds(*root.server.ip()),
+        Root::Foreign(RootUrl::Iscsi(root)) => storage.holds(*root.portal.ip()),
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +299,7 @@ pub(crate) mod tests {
             domain: None,
             mtu: None,
             vlan: None,
+            storage: None,
             nbd: vec![SocketAddrV4::new(server, 10809)],
             kernel_args: "console=ttyS0".parse().unwrap(),
             foreign_dhcp: false,
@@ -383,6 +398,36 @@ pub(crate) mod tests {
         let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
         let line = plan.command_line();
         assert!(line.contains("bootlace.root=aoe:1.7") && !line.contains("bootlace.ram"), "{line}");
+        let storage = Some("10.20.0.1/24".parse().unwrap());
+        let relayed = Network { storage, ..relayed };
+        let plan = super::plan(&site, &relayed, (MAC, ADDRESS), 42, None).unwrap();
+        let line = plan.command_line();
+        assert!(
+            line.contains(" bootlace.storage=10.20.0.1/24 "),
+            "it is on no relay's way: {line}"
+        );
+    }
+
+    #[test]
+    fn a_root_that_is_in_the_storage_network_is_reached_over_it() {
+        let storage: Option<StorageNetwork> = Some("10.20.0.1/24".parse().unwrap());
+        let check = |root: &str, is_over_it: bool| {
+            let mut site = site();
+            let mut network = Network { storage, ..network() };
+            match root.parse::<RootUrl>() {
+                Ok(url) => {
+                    (site.machines[0].root, site.machines[0].root_url) = (url.kind(), Some(url));
+                }
+                Err(_) => network.nbd.insert(0, root.parse().unwrap()),
+            }
+            let plan = plan(&site, &network, (MAC, ADDRESS), 42, None).unwrap();
+            assert_eq!(plan.config.storage, storage.filter(|_| is_over_it), "{root}");
+        };
+        check("10.20.0.1:10809", true);
+        check("10.77.0.9:10809", false);
+        check("nfs://10.20.0.5/srv/debian-12", true);
+        check("nfs://10.77.0.5/srv/debian-12", false);
+        check("iscsi://10.20.0.5/iqn.2026-11.example:disk/0", true);
     }
 
     #[test]
@@ -401,7 +446,7 @@ pub(crate) mod tests {
         ] {
             let mut site = site();
             site.images[1].partition = Some(7);
-            let url: crate::RootUrl = url.parse().unwrap();
+            let url: RootUrl = url.parse().unwrap();
             (site.machines[0].root, site.machines[0].root_url) = (url.kind(), Some(url.clone()));
             let plan = plan(&site, &network(), (MAC, ADDRESS), 42, None).unwrap();
             let (line, root) = (plan.command_line(), alloc::format!("bootlace.root={url}"));

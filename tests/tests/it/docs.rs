@@ -93,6 +93,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("share-a-disk.md", "apt-get", "it would change the host"),
     ("share-a-disk.md", "modprobe", "it would change the host"),
     ("share-a-disk.md", "nbd-client", "it needs that server; nbd_clients::"),
+    ("storage-network.md", "ip ", "storage_network::"),
     ("vlan.md", "ip ", "vlan::"),
 ];
 

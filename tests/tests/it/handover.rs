@@ -3,6 +3,7 @@
 //! programs.
 
 use crate::boot::{BOOT, COMMAND, MAC, SHUTDOWN, can_boot, wait_for_login};
+use crate::storage_network;
 use anyhow::{Context, Result, ensure};
 use lab::{Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, SERVER, Site, require};
 use std::time::Instant;
@@ -19,40 +20,55 @@ fn more_boots() -> u32 {
     std::env::var("MORE_BOOTS").ok().and_then(|number| number.parse().ok()).unwrap_or(1)
 }
 
-fn check(name: &str, recipe: &Recipe, service: &str) {
+/// Over which network the disk comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Boot,
+    /// By a card of its own; the boot NIC is left alone all the same.
+    Storage,
+}
+
+fn check(name: &str, recipe: &Recipe, service: &str, over: Over) {
     if can_boot(name) && require(name, &[Need::Program("udhcpc"), Need::Program("curl")]) {
-        lives_through(name, recipe, service).unwrap_or_else(|error| panic!("{error:#}"));
+        lives_through(name, recipe, service, over).unwrap_or_else(|error| panic!("{error:#}"));
     }
 }
 
-fn lives_through(name: &str, recipe: &Recipe, service: &str) -> Result<()> {
+fn lives_through(name: &str, recipe: &Recipe, service: &str, over: Over) -> Result<()> {
     let mut slot = PcSlots::take(1)?;
     let image = recipe.image(|text| eprintln!("{text}"))?;
-    let site = Site::builder().name_server(NAME_SERVER).create(Lan::lay(name)?)?;
+    let site = Site::builder().name_server(NAME_SERVER);
+    let site = match over {
+        Over::Boot => site.create(Lan::lay(name)?)?,
+        Over::Storage => site
+            .network(storage_network::SETTING)
+            .storage("nbd_addresses = [\"10.20.0.1\"]")
+            .create(storage_network::lay(name)?)?,
+    };
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
     let machine = ["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"];
     let settings = ["--root-kind", "nbd", "--write-mode", "persistent"];
     site.run(&[&machine[..], &settings].concat())?;
     let servers = site.up()?;
 
-    let mut pc = power_on(&site)?;
+    let mut pc = power_on(&site, over)?;
     let console = pc.console().clone();
     slot.lend(|| settle(&console))??;
-    check_network(&console, service).context("in the first boot")?;
+    check_network(&console, service, over).context("in the first boot")?;
     // As an upgrade of its package does it.
     console.shell(&format!("systemctl restart {service}; sleep 5"), COMMAND)?;
-    check_network(&console, service).with_context(|| format!("{service} was restarted"))?;
+    check_network(&console, service, over).with_context(|| format!("{service} was restarted"))?;
     console.shell("echo mine > /root/mine; sync", COMMAND)?;
     stop(&mut pc, "reboot")?;
 
     // What the service has kept of the first boot must not harm the next one.
     for n in 1..=more_boots() {
-        let mut pc = power_on(&site)?;
+        let mut pc = power_on(&site, over)?;
         let console = pc.console().clone();
         let kept = console.shell("cat /root/mine", COMMAND)?;
         ensure!(kept == "mine", "what was written before the reboot is not there: {kept:?}");
         slot.lend(|| settle(&console))??;
-        check_network(&console, service).with_context(|| format!("in boot {}", n + 1))?;
+        check_network(&console, service, over).with_context(|| format!("in boot {}", n + 1))?;
         stop(&mut pc, if n % 2 == 1 { "poweroff" } else { "reboot" })?;
     }
     servers.stop()
@@ -64,12 +80,17 @@ fn settle(console: &Console) -> Result<()> {
 }
 
 /// Boots to a root shell.
-fn power_on(site: &Site) -> Result<Pc> {
+fn power_on(site: &Site, over: Over) -> Result<Pc> {
     let started = Instant::now();
     let kernel = Preboot::start(site, MAC)?.fetch()?;
     // Another boot of the same kernel in QEMU would not be seen by the boot server.
-    let pc =
-        Pc::builder("pc-1").mac(MAC).kernel(&kernel).extra(&["-no-reboot"]).start(site.lan())?;
+    let mut arguments = vec!["-no-reboot".to_owned()];
+    if over == Over::Storage {
+        let card = ("storage", "52:54:00:00:10:01", storage_network::VIRTIO);
+        arguments.extend(storage_network::card(site.lan(), card, "br1")?);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let pc = Pc::builder("pc-1").mac(MAC).kernel(&kernel).extra(&arguments).start(site.lan())?;
     wait_for_login(&pc, "pc-1")?;
     println!("to the login prompt: {:.1} s", started.elapsed().as_secs_f64());
     let stages = site.wait_for_stage("pc-1", "up", BOOT)?;
@@ -81,14 +102,19 @@ fn power_on(site: &Site) -> Result<Pc> {
 }
 
 /// The service runs, and all is as the initrd has left it.
-fn check_network(console: &Console, service: &str) -> Result<()> {
+fn check_network(console: &Console, service: &str, over: Over) -> Result<()> {
     let state = console.shell(&format!("systemctl is-active {service}"), COMMAND)?;
     ensure!(state == "active", "{service} is {state}");
     let addresses = console.shell("ip -o -4 address show scope global", COMMAND)?;
-    let is_whole = addresses.lines().count() == 1
+    let (n_addresses, storage) = match over {
+        Over::Boot => (1, ""),
+        Over::Storage => (2, "eth1    inet 10.20.0."),
+    };
+    let is_whole = addresses.lines().count() == n_addresses
         && addresses.contains("eth0    inet 10.77.0.")
-        && addresses.contains("valid_lft forever");
-    ensure!(is_whole, "the boot NIC has no longer the address that it had: {addresses:?}");
+        && addresses.contains(storage)
+        && addresses.lines().all(|line| line.contains("valid_lft forever"));
+    ensure!(is_whole, "a NIC has no longer the address that it had: {addresses:?}");
     let resolver = console.shell("grep nameserver /etc/resolv.conf", COMMAND)?;
     ensure!(resolver == format!("nameserver {NAME_SERVER}"), "the name servers are {resolver:?}");
     let ping = console.shell(&format!("ping -c 1 -W 5 {SERVER} >&2 && echo heard"), COMMAND)?;
@@ -132,7 +158,7 @@ fn lives_without_systemd(name: &str, recipe: &Recipe) -> Result<()> {
     site.run(&[&machine[..], &["--write-mode", "persistent"]].concat())?;
     let servers = site.up()?;
     for (verb, before) in [("reboot", 0), ("poweroff", 1)] {
-        let mut pc = power_on(&site)?;
+        let mut pc = power_on(&site, Over::Boot)?;
         let console = pc.console().clone();
         let kept = console
             .shell("cat /root/mine 2>/dev/null | wc -l; echo more >> /root/mine", COMMAND)?;
@@ -154,17 +180,17 @@ fn lives_without_systemd(name: &str, recipe: &Recipe) -> Result<()> {
 
 #[test]
 fn network_manager_keeps_the_boot_nic() {
-    check("handover-nm", &Recipe::NETWORK_MANAGER, "NetworkManager");
+    check("handover-nm", &Recipe::NETWORK_MANAGER, "NetworkManager", Over::Storage);
 }
 
 #[test]
 fn ifupdown_keeps_the_boot_nic() {
-    check("handover-ifup", &Recipe::IFUPDOWN, "networking");
+    check("handover-ifup", &Recipe::IFUPDOWN, "networking", Over::Boot);
 }
 
 #[test]
 fn debian_13_keeps_the_boot_nic() {
-    check("handover-13", &Recipe::DEBIAN_13, "systemd-networkd");
+    check("handover-13", &Recipe::DEBIAN_13, "systemd-networkd", Over::Storage);
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn cause(site: &Site, kind: &str) -> Result<Option<String>> {
 }
 
 /// Waits until the finding says that, or is over. The pages are away for a moment when the server begins anew.
-fn wait_for(site: &Site, kind: &str, words: Option<&str>) -> Result<()> {
+pub(crate) fn wait_for(site: &Site, kind: &str, words: Option<&str>) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         let cause = cause(site, kind);

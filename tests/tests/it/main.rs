@@ -49,6 +49,7 @@ mod second_nic;
 mod secure_boot;
 mod segment;
 mod setup;
+mod storage_network;
 mod terminal;
 mod tftp;
 mod tidy;

@@ -46,6 +46,7 @@ pages!(
     "how-to/another-dhcp-server",
     "how-to/several-networks",
     "how-to/addresses",
+    "how-to/storage-network",
     "how-to/large-packets",
     "how-to/vlan",
     "how-to/foreign-roots",

@@ -13,6 +13,7 @@ use crate::net::dhcp::{self, Held};
 use crate::net::mtu::{self, Proof};
 use crate::net::nic;
 use crate::net::nic::Nic;
+use crate::net::storage_nic::{self, StorageNic, Way};
 use crate::rescue::{self, Offer};
 use crate::root::{Attached, ROOT, aoe, iscsi, mount, nbd, nfs};
 use crate::{handover, keeper};
@@ -63,6 +64,8 @@ pub(crate) struct ThisMachine {
     mtu_refused: Option<io::Error>,
     /// Hears when the boot server knows the hardware.
     hardware: Option<Receiver<()>>,
+    /// The card over which the disk is reached, if that is another one than has booted.
+    storage: Option<StorageNic>,
 }
 
 impl ThisMachine {
@@ -82,6 +85,7 @@ impl ThisMachine {
             held: None,
             mtu_refused: None,
             hardware: None,
+            storage: None,
         }
     }
 
@@ -239,6 +243,9 @@ impl System for ThisMachine {
         if let Some(mtu) = config.mtu {
             self.mtu_refused = mtu::set(&nic, mtu).err();
         }
+        if config.storage.is_some() {
+            storage_nic::raise_others(config.mac);
+        }
         let speed = nic::bring_up(&nic, &self.console)?;
         let Some(vlan) = config.vlan else { return Ok((nic, speed)) };
         modules.load("8021q", "").map_err(|error| cannot_load("8021q", &error, modules))?;
@@ -306,10 +313,22 @@ impl System for ThisMachine {
         if let Root::Aoe { .. } = config.root {
             self.await_admission(config)?;
         }
+        let way = match &config.storage {
+            Some(network) => Some(storage_nic::find(nic, config, network, modules, &self.console)?),
+            None => None,
+        };
+        self.storage = way.as_ref().and_then(Way::card).cloned();
+        let (over, servers) = match (&way, &config.storage, &config.root) {
+            (Some(way), Some(network), Root::Nbd { servers, .. }) => {
+                (way.to_string(), way.servers(network, servers))
+            }
+            (_, _, Root::Nbd { servers, .. }) => (String::new(), servers.clone()),
+            (way, ..) => (way.as_ref().map(Way::to_string).unwrap_or_default(), Vec::new()),
+        };
         let own_lease = self.held.as_ref().map(|held| (held, nic));
         let console = &self.console;
         let (disk, place) = match &config.root {
-            Root::Nbd { servers, export } => {
+            Root::Nbd { export, .. } => {
                 let find_key = || {
                     // Whether it comes or not, the refusal is what people read.
                     if let Ok(host) = host_segment::fetch(config) {
@@ -324,7 +343,7 @@ impl System for ThisMachine {
                 let (machine, boot) = (export.clone(), config.boot);
                 let request = nbd::Request { machine, boot, key, exchange, generation: 0 };
                 let nbd::Attached { disk, server, connection, generation, told } =
-                    nbd::attach(servers, request, find_key, modules, console)?;
+                    nbd::attach(&servers, request, find_key, modules, console)?;
                 if let Some(told) = told {
                     self.host = Some(told);
                 }
@@ -335,7 +354,11 @@ impl System for ThisMachine {
                 (disk, format!("NBD {server} {export}"))
             }
             Root::Aoe { shelf, slot } => {
-                let disk = aoe::attach(nic, *shelf, *slot, modules, console)?;
+                let (nic, hint) = match &self.storage {
+                    Some(card) => (&card.nic, aoe_hint(config, card)),
+                    None => (nic, String::new()),
+                };
+                let disk = aoe::attach(nic, (*shelf, *slot), &hint, modules, console)?;
                 self.start_keeper(None, own_lease);
                 (disk, format!("AoE {shelf}.{slot}"))
             }
@@ -345,15 +368,16 @@ impl System for ThisMachine {
                 (disk, format!("iSCSI {} {} disk {}", root.portal, root.target, root.lun))
             }
             Root::Foreign(RootUrl::Nfs(root)) => {
-                let (address, _) = config.address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
+                let of_boot = config.address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
+                let (address, _) = self.storage.as_ref().map_or(of_boot, |card| card.address);
                 let mounted = nfs::mount(root, config, address, modules, console)?;
                 self.start_keeper(None, own_lease);
-                let place = format!("NFS {} {}", root.server, root.folder);
+                let place = format!("NFS {} {}{over}", root.server, root.folder);
                 return Ok((Attached::Folder(mounted), place));
             }
         };
         let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
-        Ok((Attached::Disk(disk), format!("{place}, {megabytes} MiB")))
+        Ok((Attached::Disk(disk), format!("{place}, {megabytes} MiB{over}")))
     }
 
     fn mount_root(
@@ -377,7 +401,9 @@ impl System for ThisMachine {
             hardware::finish(&hardware, HARDWARE_TIMEOUT);
         }
         let init = find_init(Path::new(ROOT), &self.command_line)?;
-        for trouble in handover::write_all(config, nic, &self.command_line, &init) {
+        for trouble in
+            handover::write_all(config, (nic, self.storage.as_ref()), &self.command_line, &init)
+        {
             self.console.log(&format!("bootlace: handover: {trouble}"));
         }
         if let Some(key) = self.host.as_ref().and_then(|host| host.ssh.as_ref())
@@ -387,6 +413,12 @@ impl System for ThisMachine {
         }
         Ok(init)
     }
+}
+
+/// What else may be wrong where an AoE target does not answer in the storage network.
+fn aoe_hint(config: &BootConfig, card: &StorageNic) -> String {
+    let (name, mac) = (&config.host_name, card.mac);
+    format!(" It answers cards of this machine only: bootlace machine set {name} --add-mac {mac}")
 }
 
 /// Loads what will be needed while the link comes up, which takes seconds on real cards.

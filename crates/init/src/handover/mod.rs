@@ -13,6 +13,7 @@ use crate::boot_server::reporter::{STATE_PATH, Target};
 use crate::handover::resolve::resolve;
 use crate::keeper::await_login;
 use crate::net::nic::Nic;
+use crate::net::storage_nic::StorageNic;
 use crate::root::ROOT;
 use initcfg::BootConfig;
 use std::fmt::Write;
@@ -31,7 +32,7 @@ const SHUTDOWN: &str = "/run/initramfs/shutdown";
 /// end a boot.
 pub(crate) fn write_all(
     config: &BootConfig,
-    nic: &Nic,
+    (nic, storage): (&Nic, Option<&StorageNic>),
     command_line: &str,
     init: &str,
 ) -> Vec<String> {
@@ -41,10 +42,10 @@ pub(crate) fn write_all(
             troubles.push(format!("{what}: {error}"));
         }
     };
-    for (path, content) in run_files(config, nic) {
+    for (path, content) in run_files(config, nic, storage) {
         note(&path, write_file(&path, &content));
     }
-    for (path, target) in run_links(&interfaces(config, nic)) {
+    for (path, target) in run_links(&interfaces(config, nic, storage)) {
         note(&path, make_link(&path, target));
     }
     note(BINARY, install_binary());
@@ -65,17 +66,32 @@ fn is_systemd(root: &Path, init: &str) -> bool {
 }
 
 /// The interface that has the address, and in a VLAN the card below it.
-fn interfaces<'a>(config: &BootConfig, nic: &'a Nic) -> Vec<&'a str> {
+fn boot_interfaces<'a>(config: &BootConfig, nic: &'a Nic) -> Vec<&'a str> {
     let card = config.vlan.and_then(|_| nic.name.rsplit_once('.')).map(|(card, _)| card);
     [nic.name.as_str()].into_iter().chain(card).collect()
 }
 
+/// Those, and the one that leads to the storage network: all that the real system is to leave alone.
+fn interfaces<'a>(
+    config: &BootConfig,
+    nic: &'a Nic,
+    storage: Option<&'a StorageNic>,
+) -> Vec<&'a str> {
+    let storage = storage.map(|storage| storage.nic.name.as_str());
+    boot_interfaces(config, nic).into_iter().chain(storage).collect()
+}
+
 /// Files below `/run`, with their content.
-fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
+fn run_files(
+    config: &BootConfig,
+    nic: &Nic,
+    storage: Option<&StorageNic>,
+) -> Vec<(String, String)> {
     let BootConfig { mac, .. } = config;
     let name = &nic.name;
-    let interfaces = interfaces(config, nic);
-    let names = interfaces.join(" ");
+    let of_boot = boot_interfaces(config, nic);
+    let names = of_boot.join(" ");
+    let all_names = interfaces(config, nic, storage).join(" ");
     let in_run = |path: &str| format!("/run/{path}");
     let mut files = vec![
         (STATE_PATH.to_owned(), Target::from(config).to_line()),
@@ -90,13 +106,13 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
             ),
         ),
         (in_run("systemd/network/05-bootlace.network"), networkd(config, name)),
-        (in_run("NetworkManager/conf.d/05-bootlace.conf"), network_manager(config)),
+        (in_run("NetworkManager/conf.d/05-bootlace.conf"), network_manager(config, storage)),
         // For systems in which resolved, but not networkd runs.
         (in_run("systemd/resolved.conf.d/50-bootlace.conf"), resolved(config)),
         // ifupdown takes interfaces down when its service stops.
         (
             in_run("systemd/system/networking.service.d/50-bootlace.conf"),
-            format!("[Service]\nEnvironment=\"EXCLUDE_INTERFACES={names}\"\n"),
+            format!("[Service]\nEnvironment=\"EXCLUDE_INTERFACES={all_names}\"\n"),
         ),
         (in_run(&format!("net-{name}.conf")), klibc(config, name)),
         (in_run("bootlace/resolv.conf"), resolver(config)),
@@ -112,7 +128,7 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
         ),
     ];
     files.extend(emergency::drop_ins(BINARY));
-    if let [_, card] = interfaces[..] {
+    if let [_, card] = of_boot[..] {
         let text = format!(
             "# Below the VLAN that the root disk is in: Bootlace has set it up.\n\
              [Match]\nMACAddress={mac}\nName={card}\n\n\
@@ -122,7 +138,25 @@ fn run_files(config: &BootConfig, nic: &Nic) -> Vec<(String, String)> {
         );
         files.push((in_run("systemd/network/05-bootlace-card.network"), text));
     }
+    files.extend(storage.into_iter().flat_map(storage_files));
     files
+}
+
+/// What keeps networkd and udev from the card that leads to the storage network.
+fn storage_files(storage: &StorageNic) -> [(String, String); 2] {
+    let StorageNic { nic: Nic { name, .. }, mac, mtu, .. } = storage;
+    let mtu = mtu.map(|mtu| format!("MTUBytes={mtu}\n")).unwrap_or_default();
+    let about = "# The root disk is behind this card: Bootlace has set it up.\n";
+    let link = format!(
+        "{about}[Match]\nMACAddress={mac}\nOriginalName={name}\n\n\
+         [Link]\nNamePolicy=keep\nMACAddressPolicy=none\n{mtu}"
+    );
+    let network = format!(
+        "{about}[Match]\nMACAddress={mac}\nName={name}\n\n[Link]\nRequiredForOnline=no\n{mtu}\n\
+         [Network]\nKeepConfiguration=yes\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+    );
+    let path = |kind: &str| format!("/run/systemd/network/05-bootlace-storage.{kind}");
+    [(path("link"), link), (path("network"), network)]
 }
 
 /// Links below `/run`, with their targets.
@@ -137,8 +171,9 @@ fn run_links(interfaces: &[&str]) -> Vec<(String, &'static str)> {
 
 /// NetworkManager shall not touch the card. It writes resolv.conf for all cards, so it must know the name
 /// servers of this one.
-fn network_manager(config: &BootConfig) -> String {
-    let mut text = format!("[keyfile]\nunmanaged-devices=mac:{}\n", config.mac);
+fn network_manager(config: &BootConfig, storage: Option<&StorageNic>) -> String {
+    let storage = storage.map(|storage| format!(";mac:{}", storage.mac)).unwrap_or_default();
+    let mut text = format!("[keyfile]\nunmanaged-devices=mac:{}{storage}\n", config.mac);
     if config.dns.is_empty() {
         return text;
     }
@@ -316,7 +351,7 @@ mod tests {
     #[test]
     fn every_network_service_is_told_to_keep_its_hands_off() {
         let nic = Nic { name: "eth0".to_owned(), index: 2 };
-        let files = run_files(&config(), &nic);
+        let files = run_files(&config(), &nic, None);
         let check = |path: &str, expected: &str| {
             let (_, content) = files.iter().find(|(file, _)| file.ends_with(path)).unwrap();
             assert!(content.contains(expected), "{path}: {content}");
@@ -342,10 +377,33 @@ mod tests {
     }
 
     #[test]
+    fn the_card_of_the_storage_network_is_left_alone_too_and_has_no_name_servers() {
+        let boot = Nic { name: "eth0".to_owned(), index: 2 };
+        let nic = Nic { name: "eth1".to_owned(), index: 3 };
+        let mac = wire::Mac([2, 0, 0, 0, 0, 2]);
+        let address = ([10, 20, 0, 100].into(), 24);
+        let storage = StorageNic { nic, mac, address, mtu: Some(9000) };
+        let files = run_files(&config(), &boot, Some(&storage));
+        let check = |path: &str, expected: &str| {
+            let (_, content) = files.iter().find(|(file, _)| file.ends_with(path)).unwrap();
+            assert!(content.contains(expected), "{path}: {content}");
+        };
+        check("05-bootlace.link", "OriginalName=eth0\n");
+        check("05-bootlace-storage.link", "MACAddress=02:00:00:00:00:02\nOriginalName=eth1\n");
+        check("05-bootlace-storage.network", "MTUBytes=9000\n\n[Network]\nKeepConfiguration=yes\n");
+        check("05-bootlace.conf", "=mac:52:54:00:00:00:01;mac:02:00:00:00:00:02\n");
+        check("networking.service.d/50-bootlace.conf", "\"EXCLUDE_INTERFACES=eth0 eth1\"\n");
+        let told = files.iter().find(|(file, _)| file.ends_with("storage.network")).unwrap();
+        assert!(!told.1.contains("DNS="), "{}", told.1);
+        let links = run_links(&interfaces(&config(), &boot, Some(&storage)));
+        assert!(links.iter().any(|(path, _)| path.ends_with("ifup@eth1.service")), "{links:?}");
+    }
+
+    #[test]
     fn the_card_below_a_vlan_is_left_alone_too() {
         let nic = Nic { name: "eth0.12".to_owned(), index: 3 };
         let config = BootConfig { vlan: Some(12), ..config() };
-        let files = run_files(&config, &nic);
+        let files = run_files(&config, &nic, None);
         let check = |path: &str, expected: &str| {
             let (_, content) = files.iter().find(|(file, _)| file.ends_with(path)).unwrap();
             assert!(content.contains(expected), "{path}: {content}");
@@ -354,7 +412,7 @@ mod tests {
         check("05-bootlace.network", "Name=eth0.12\n");
         check("05-bootlace-card.network", "Name=eth0\n");
         check("networking.service.d/50-bootlace.conf", "\"EXCLUDE_INTERFACES=eth0.12 eth0\"\n");
-        let links = run_links(&interfaces(&config, &nic));
+        let links = run_links(&interfaces(&config, &nic, None));
         assert!(links.iter().any(|(path, _)| path.ends_with("ifup@eth0.service")), "{links:?}");
     }
 }

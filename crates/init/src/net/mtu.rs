@@ -19,6 +19,10 @@ pub(crate) const USUAL: u16 = 1500;
 const REQUESTS: u16 = 6;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// Pings by which it is seen whether a server is there at all, and how large they are.
+const PINGS: u16 = 3;
+const PING_BYTES: u16 = 64;
+
 /// What is to be said about packets of another size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
@@ -39,8 +43,12 @@ pub(crate) fn current(nic: &Nic) -> Option<u64> {
     sysfs::number(format!("/sys/class/net/{}/mtu", nic.name))
 }
 
-/// Addresses of the servers of the root; over AoE, where they have none, that of the boot server.
+/// Addresses of the servers of the root; over AoE, where they have none, that of the boot server. So it is if they are in a
+/// storage network, which has its own size of packets.
 fn servers(config: &BootConfig) -> Vec<Ipv4Addr> {
+    if config.storage.is_some() {
+        return vec![config.server];
+    }
     match &config.root {
         Root::Nbd { servers, .. } => servers.iter().map(|server| *server.ip()).collect(),
         Root::Aoe { .. } => vec![config.server],
@@ -51,13 +59,17 @@ fn servers(config: &BootConfig) -> Vec<Ipv4Addr> {
 
 /// Sends packets of this size to whom the root is had from.
 pub(crate) fn prove(config: &BootConfig, mtu: u16) -> Proof {
-    let servers = servers(config);
-    match is_answered(&servers, mtu) {
+    prove_to(&servers(config), mtu)
+}
+
+/// Sends packets of this size to these servers.
+pub(crate) fn prove_to(servers: &[Ipv4Addr], mtu: u16) -> Proof {
+    match is_answered(servers, mtu, REQUESTS, None) {
         Ok(true) => Proof::Carried,
         Ok(false) => {
             let list: Vec<String> = servers.iter().map(Ipv4Addr::to_string).collect();
             let list = list.join(", ");
-            let small = is_answered(&servers, mtu.min(USUAL)).unwrap_or(false);
+            let small = is_answered(servers, mtu.min(USUAL), REQUESTS, None).unwrap_or(false);
             Proof::NotCarried(match small && mtu > USUAL {
                 true => format!(
                     "packets of {mtu} bytes don't get to {list} and back: a switch or the server accepts only \
@@ -74,12 +86,25 @@ pub(crate) fn prove(config: &BootConfig, mtu: u16) -> Proof {
     }
 }
 
-fn is_answered(servers: &[Ipv4Addr], packet_bytes: u16) -> io::Result<bool> {
+/// Whether the server answers a ping behind this interface.
+pub(crate) fn is_behind(server: Ipv4Addr, interface: &str) -> io::Result<bool> {
+    is_answered(&[server], PING_BYTES, PINGS, Some(interface))
+}
+
+fn is_answered(
+    servers: &[Ipv4Addr],
+    packet_bytes: u16,
+    n_requests: u16,
+    interface: Option<&str>,
+) -> io::Result<bool> {
     let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
     socket.set_header_included_v4(true)?;
     let identifier = u16::try_from(uptime().as_micros() & 0xffff).unwrap_or_default();
     let mut buffer = vec![0; usize::from(u16::MAX)];
-    for sequence in 0..REQUESTS {
+    for sequence in 0..n_requests {
         let echo = Echo { identifier, sequence, packet_bytes };
         for server in servers {
             let request = echo.request(*server);
@@ -120,5 +145,6 @@ mod tests {
         check("aoe:1.7", &["10.0.0.1"]);
         check("nfs://10.0.0.4/srv", &["10.0.0.4"]);
         check("iscsi://10.0.0.5/iqn.2026-11.example:disk/0", &["10.0.0.5"]);
+        check("nbd:10.20.0.2:10809:lab-07 bootlace.storage=10.20.0.2/24", &["10.0.0.1"]);
     }
 }

@@ -205,6 +205,15 @@ pub(crate) fn link_up(socket: &Socket, index: u32) -> io::Result<()> {
     socket.request(link_message(0, index, UP)).map(drop)
 }
 
+/// Sets a network interface down.
+pub(crate) fn link_down(socket: &Socket, index: u32) -> io::Result<()> {
+    const UP: u32 = 1;
+    // Flags that are clear, of which this one is to change.
+    let words = [0, index, 0, UP];
+    let body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    socket.request(Message::new(NEW_LINK, 0).bytes(&body)).map(drop)
+}
+
 /// Sets how large an interface's packets may be.
 pub(crate) fn set_mtu(socket: &Socket, index: u32, mtu: u32) -> io::Result<()> {
     const MTU: u16 = 4;
@@ -235,17 +244,30 @@ pub(crate) fn add_address(
     address: Ipv4Addr,
     prefix: u8,
 ) -> io::Result<()> {
-    socket.request(address_message(index, address, prefix)).map(drop)
+    const NEW_ADDRESS: u16 = 20;
+    let message = Message::new(NEW_ADDRESS, CREATE_OR_REPLACE);
+    socket.request(address_message(message, index, address, prefix)).map(drop)
 }
 
-fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
-    const NEW_ADDRESS: u16 = 20;
+/// Takes an address away from an interface.
+pub(crate) fn delete_address(
+    socket: &Socket,
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> io::Result<()> {
+    const DELETE_ADDRESS: u16 = 21;
+    let message = Message::new(DELETE_ADDRESS, 0);
+    socket.request(address_message(message, index, address, prefix)).map(drop)
+}
+
+fn address_message(message: Message, index: u32, address: Ipv4Addr, prefix: u8) -> Message {
     const ADDRESS: u16 = 1;
     const LOCAL: u16 = 2;
     const BROADCAST: u16 = 4;
     let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
     let broadcast = Ipv4Addr::from(u32::from(address) | host_bits);
-    let mut message = Message::new(NEW_ADDRESS, CREATE_OR_REPLACE)
+    let mut message = message
         .bytes(&[INET, prefix, 0, 0])
         .bytes(&index.to_ne_bytes())
         .attribute(LOCAL, &address.octets())
@@ -282,12 +304,16 @@ mod tests {
 
     #[test]
     fn a_message_is_as_the_kernel_reads_it() {
-        let bytes = address_message(2, Ipv4Addr::new(10, 0, 0, 5), 24).finish();
+        let message = |address: [u8; 4], prefix| {
+            let message = Message::new(20, CREATE_OR_REPLACE);
+            address_message(message, 2, address.into(), prefix).finish()
+        };
+        let bytes = message([10, 0, 0, 5], 24);
         assert_eq!(bytes.len(), 16 + 8 + 3 * 8);
         assert_eq!(bytes[..4], 48u32.to_ne_bytes());
         assert_eq!(bytes[16..18], [2, 24]);
         assert_eq!(find_attribute(&bytes[24..], 4), Some(&[10, 0, 0, 255][..]));
-        let bytes = address_message(2, Ipv4Addr::new(10, 0, 0, 5), 32).finish();
+        let bytes = message([10, 0, 0, 5], 32);
         assert_eq!(find_attribute(&bytes[24..], 4), None);
         let nested =
             Message::generic(30, 1).nested(7, |m| m.nested(1, |m| m.u32(1, 9))).text(10, "abc");

@@ -33,11 +33,17 @@ pub(crate) struct Nic {
 }
 
 impl Nic {
+    /// The interface of this name, if there is one.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let index = sysfs::number(format!("/sys/class/net/{name}/ifindex"))?;
+        Some(Self { name: name.to_owned(), index: index.try_into().ok()? })
+    }
+
     fn path(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/sys/class/net/{}/{file}", self.name))
     }
 
-    fn has_carrier(&self) -> bool {
+    pub(crate) fn has_carrier(&self) -> bool {
         sysfs::number(self.path("carrier")) == Some(1)
     }
 
@@ -55,11 +61,8 @@ pub(crate) fn find(mac: Mac, modules: &Modules, console: &Console) -> Result<Nic
     loop {
         let interfaces = interfaces();
         let found = interfaces.iter().find(|(_, address)| *address == mac);
-        if let Some((name, _)) = found
-            && let Some(index) = sysfs::number(format!("/sys/class/net/{name}/ifindex"))
-            && let Ok(index) = u32::try_from(index)
-        {
-            return Ok(Nic { name: name.clone(), index });
+        if let Some(nic) = found.and_then(|(name, _)| Nic::named(name)) {
+            return Ok(nic);
         }
         if started.elapsed() > APPEAR_TIMEOUT {
             return Err(not_found(mac, &interfaces, &coldplug::cards_without_driver(modules)));
@@ -76,7 +79,7 @@ pub(crate) fn find(mac: Mac, modules: &Modules, console: &Console) -> Result<Nic
 }
 
 /// All interfaces with an Ethernet address.
-fn interfaces() -> Vec<(String, Mac)> {
+pub(crate) fn interfaces() -> Vec<(String, Mac)> {
     let names = sysfs::names("/sys/class/net").into_iter().filter(|name| name != "lo");
     names
         .filter_map(|name| {
@@ -110,7 +113,7 @@ fn not_found(mac: Mac, interfaces: &[(String, Mac)], lost: &[LostCard]) -> Failu
 }
 
 /// `PCI 8086:100e at 0000:00:03.0 has no driver in this initrd`.
-fn in_words(lost: &[LostCard]) -> String {
+pub(crate) fn in_words(lost: &[LostCard]) -> String {
     let sentence = |card: &LostCard| match card.has_driver {
         true => format!("the driver of {} did not start", card.name),
         false => format!("{} has no driver in this initrd", card.name),
@@ -166,11 +169,9 @@ pub(crate) fn join_vlan(nic: &Nic, vlan: u16) -> Result<Nic, Failure> {
     };
     let socket = Socket::route().map_err(failed)?;
     netlink::add_vlan(&socket, nic.index, &name, vlan).map_err(failed)?;
-    let index = sysfs::number(format!("/sys/class/net/{name}/ifindex"))
-        .and_then(|index| u32::try_from(index).ok())
-        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    netlink::link_up(&socket, index).map_err(failed)?;
-    Ok(Nic { name, index })
+    let made = Nic::named(&name).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    netlink::link_up(&socket, made.index).map_err(failed)?;
+    Ok(made)
 }
 
 /// Gives the NIC its address and the default route.

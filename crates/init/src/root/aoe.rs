@@ -14,15 +14,15 @@ const DISCOVER_EVERY: Duration = Duration::from_millis(300);
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits for the target, for as long as it takes.
+/// Waits for the target, for as long as it takes; `hint` is what else may be wrong, for people.
 pub(crate) fn attach(
     nic: &Nic,
-    shelf: u16,
-    slot: u8,
+    (shelf, slot): (u16, u8),
+    hint: &str,
     modules: &Modules,
     console: &Console,
 ) -> Result<Disk, Failure> {
-    // Only the boot NIC is asked. A target that is away is waited for: with any other value than -1 the
+    // Only this NIC is asked. A target that is away is waited for: with any other value than -1 the
     // driver fails all requests for ever after that many seconds. 128 frames may be on their way.
     let parameters =
         [("aoe_iflist", nic.name.as_str()), ("aoe_deadsecs", "-1"), ("aoe_maxout", "128")];
@@ -48,7 +48,7 @@ pub(crate) fn attach(
         if started.elapsed() > Duration::from_secs(2) {
             patience.waiting(&format!(
                 "waiting for AoE target {shelf}.{slot} on {}: is the storage server running, and on \
-                 this network?",
+                 this network?{hint}",
                 nic.name
             ));
         }

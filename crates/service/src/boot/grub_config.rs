@@ -11,7 +11,7 @@ use crate::store::{LastBoot, View};
 use model::{
     BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
     MEMORY_TEST, Machine, MachineName, Network, OWN_DISK, Plan, RootKind, ShownMenu, Site, Stage,
-    Strangers, Waiting, WriteMode, ipxe_waits, loader_script, plan,
+    StoragePath, Strangers, Waiting, WriteMode, ipxe_waits, loader_script, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -319,7 +319,7 @@ impl Service {
         };
         let version = (&boot.image.image, boot.image.version);
         let nic = (boot.config.mac, address);
-        let order = export_order(&view, machine, version, machine.root, known, nic);
+        let order = self.export_order(&view, machine, version, machine.root, known, nic);
         let order = self.with_reset(order, machine).await.map_err(|error| not_ready(&error))?;
         let proof = known.proof;
         let order = self.with_keys(order, machine, &known.boot, proof.token, proof.mix).await;
@@ -360,6 +360,44 @@ impl Service {
         }
     }
 
+    /// What the storage server is told about the disk of a machine in one boot, which came from this NIC, but for its keys.
+    pub(super) fn export_order(
+        &self,
+        view: &View,
+        machine: &Machine,
+        (image, version): (&ImageName, u32),
+        root: RootKind,
+        known: &LastBoot,
+        (mac, address): (Mac, Ipv4Addr),
+    ) -> ExportOrder {
+        let spec = ExportSpec {
+            machine: machine.name.clone(),
+            image: image.clone(),
+            version,
+            write_mode: machine.write_mode,
+            boot: known.boot.id,
+            root,
+            address,
+            mac,
+            shelf_slot: machine.shelf_slot,
+        };
+        let storage = self.options().network_at(address).and_then(|network| network.storage);
+        ExportOrder {
+            reset: view.disk_resets.contains(&known.boot.id),
+            identity: known.identity,
+            has_disk: view.kept_disks.contains(&machine.name),
+            owner: match machine.write_mode {
+                WriteMode::Persistent => view.as_owner(machine),
+                WriteMode::Discard | WriteMode::Ram => None,
+            },
+            storage_path: storage.map(|storage| StoragePath {
+                address: Some(storage.address_of(address)),
+                cards: machine.macs().filter(|card| *card != mac).collect(),
+            }),
+            ..ExportOrder::new(spec)
+        }
+    }
+
     fn check_initrd(&self, boot: &BootPlan) -> Result<(), Waiting> {
         let (image, version) = (&boot.image.image, boot.image.version);
         match self.initrd_state(image, version) {
@@ -375,38 +413,6 @@ impl Service {
                 Err(Waiting::NotReady(format!("{image} version {version} has no initrd: {why}")))
             }
         }
-    }
-}
-
-/// What the storage server is told about the disk of a machine in one boot, which came from this NIC, but for its keys.
-pub(super) fn export_order(
-    view: &View,
-    machine: &Machine,
-    (image, version): (&ImageName, u32),
-    root: RootKind,
-    known: &LastBoot,
-    (mac, address): (Mac, Ipv4Addr),
-) -> ExportOrder {
-    let spec = ExportSpec {
-        machine: machine.name.clone(),
-        image: image.clone(),
-        version,
-        write_mode: machine.write_mode,
-        boot: known.boot.id,
-        root,
-        address,
-        mac,
-        shelf_slot: machine.shelf_slot,
-    };
-    ExportOrder {
-        reset: view.disk_resets.contains(&known.boot.id),
-        identity: known.identity,
-        has_disk: view.kept_disks.contains(&machine.name),
-        owner: match machine.write_mode {
-            WriteMode::Persistent => view.as_owner(machine),
-            WriteMode::Discard | WriteMode::Ram => None,
-        },
-        ..ExportOrder::new(spec)
     }
 }
 

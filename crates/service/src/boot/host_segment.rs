@@ -1,6 +1,5 @@
 //! What only one boot of one machine gets: its secret, its settings, and the machine's SSH host key.
 
-use super::grub_config::export_order;
 use super::ssh_key;
 use super::stages::new_token;
 use crate::error::Error;
@@ -176,7 +175,8 @@ impl Service {
                     mix = Some(new_token()?);
                 }
                 let image = (image, *version);
-                let order = export_order(&view, machine, image, root, open, (mac, address));
+                let nic = (mac, address);
+                let order = self.export_order(&view, machine, image, root, open, nic);
                 let order = self.with_reset(order, machine).await?;
                 let order = self.with_keys(order, machine, &open.boot, Some(token), mix).await?;
                 let socket = &self.options().storage_socket;

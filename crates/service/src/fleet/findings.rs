@@ -6,7 +6,9 @@ use crate::backup::{LAST_BACKUP_MAX_SECONDS, last_backup};
 use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
-use model::{Finding, FindingKind, ImageName, MachineName, Site, Size, Space, Subject};
+use model::{
+    ExportStatus, Finding, FindingKind, ImageName, MachineName, Network, Site, Size, Space, Subject,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -94,6 +96,12 @@ impl Service {
             Some(held(Subject::Machine(export.spec.machine.clone()), cause))
         });
         holds(FindingKind::LayerNearlyFull, layers.collect());
+
+        let elsewhere = exports.list.iter().filter_map(|export| {
+            let cause = other_way(self.options().network_at(export.spec.address)?, export)?;
+            Some(held(Subject::Machine(export.spec.machine.clone()), cause))
+        });
+        holds(FindingKind::DiskOverBootNetwork, elsewhere.collect());
 
         let site = self.site();
         let no_initrd = site.images.iter().filter_map(|version| {
@@ -220,6 +228,20 @@ fn subject(view: &MachineView) -> Subject {
 
 const fn held(subject: Subject, cause: String) -> Held {
     Held { subject, cause, since_unix_ms: None }
+}
+
+/// That a machine of this network has its disk over another way than it should.
+fn other_way(network: &Network, export: &ExportStatus) -> Option<String> {
+    let storage = network.storage?;
+    let &server = export.servers.first()?;
+    if export.servers.iter().any(|server| storage.holds(*server)) {
+        return None;
+    }
+    Some(format!(
+        "It has its disk from {server}, over the network that it boots from, and not over the storage network {}/{}",
+        storage.subnet(),
+        storage.prefix
+    ))
 }
 
 /// What it means that a machine has written so much.

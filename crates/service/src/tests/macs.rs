@@ -386,3 +386,50 @@ async fn a_word_without_a_proof_keeps_no_loader_of_another_nic_waiting() {
     assert_eq!(config.waiting, None);
     assert!(config.boot.is_some());
 }
+
+#[tokio::test]
+async fn a_machine_in_a_storage_network_is_known_there_and_found_where_it_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = start_storage(folder.path());
+    add_image(folder.path(), "debian", 1);
+    let mut options = options(folder.path());
+    let network = options.network.as_mut().unwrap();
+    network.storage = Some("10.20.0.1/24".parse().unwrap());
+    network.nbd.insert(0, "10.20.0.1:10809".parse().unwrap());
+    let service = Service::open(options).unwrap();
+    let change = MachineChange {
+        mac: Some(MAC),
+        add_macs: vec![DOCK],
+        image: Some(Some("debian".parse().unwrap())),
+        ..MachineChange::default()
+    };
+    service.set_machine("lab-07".parse().unwrap(), change).await.unwrap();
+    pretend_initrds(&service);
+    lease(&service, MAC, ADDRESS).await;
+    service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    assert_eq!(screen(&service).await, "");
+    let order = asked.lock().unwrap().last().unwrap().clone();
+    let path = order.storage_path.unwrap();
+    assert_eq!(path.address, Some(Ipv4Addr::new(10, 20, 0, 101)), "the same number");
+    assert_eq!(path.cards, [DOCK], "its disk may be seen by it over AoE");
+
+    let told = |servers: &[&str]| {
+        let export = serde_json::json!({
+            "spec": order.spec, "size_bytes": 4096, "connections": 1, "servers": servers,
+            "idle_seconds": 1, "layer_bytes": 0, "counters": model::ExportCounters::default(),
+        });
+        service.exports().put(crate::live::Answer {
+            asked: Some(service.now().moment),
+            list: vec![serde_json::from_value(export).unwrap()],
+            ..crate::live::Answer::default()
+        });
+    };
+    let kind = model::FindingKind::DiskOverBootNetwork;
+    told(&["10.20.0.1"]);
+    assert_eq!(lost::cause(&service, kind).await, None);
+    told(&["10.77.0.1"]);
+    let cause = lost::cause(&service, kind).await.unwrap();
+    assert!(cause.contains("from 10.77.0.1, over") && cause.contains("10.20.0.0/24"), "{cause}");
+    told(&[]);
+    assert_eq!(lost::cause(&service, kind).await, None, "it has none now");
+}

@@ -50,6 +50,7 @@ fn options(root: &Path) -> Options {
         domain: None,
         mtu: None,
         vlan: None,
+        storage: None,
         nbd: vec![SocketAddrV4::new(server, 10809)],
         kernel_args: "".parse().unwrap(),
         foreign_dhcp: false,
