@@ -158,3 +158,46 @@ fn running_clients_keep_their_addresses_whatever_happens_to_the_server() {
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));
 }
+
+#[test]
+fn clients_that_ask_once_get_nobody_s_address_and_as_many_as_there_are() {
+    let programs = ["nmap", "perfdhcp", "udhcpc", "grub-mkimage"].map(Need::Program);
+    if !require("once", &[&[Need::Root], &programs[..]].concat()) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let site = Site::builder().verbose().network(EVERYONE).create(Lan::lay("once")?)?;
+        let servers = site.up()?;
+        let owner = site.lan().add_client("owner", "52:54:00:00:00:01")?;
+        let folder = tempfile::tempdir()?;
+        let owner = Udhcpc::new(&owner, folder.path())?;
+        let had = owner.ask(&[])?.get("ip").context("no address")?.clone();
+
+        let client = site.lan().add_client("once", "52:54:00:00:00:02")?;
+        client.netns().ip("address add 10.77.0.50/24 dev eth0")?;
+        let said = |program: &str, words: &str| -> Result<String> {
+            let output = client.command(program).args(words.split_ascii_whitespace()).output()?;
+            Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        };
+        let offer = said("nmap", "-n --script broadcast-dhcp-discover -e eth0")?;
+        for words in ["IP Offered: 10.77.0.", "Server Identifier: 10.77.0.1"] {
+            ensure!(offer.contains(words), "{offer}");
+        }
+        ensure!(!offer.contains(&format!("IP Offered: {had}\n")), "{offer}");
+        // A question of who has an address already.
+        let inform = said("nmap", "-n -Pn -sU -p67 --script dhcp-discover 10.77.0.1")?;
+        ensure!(inform.contains("DHCPACK") && !inform.contains("Lease Time"), "{inform}");
+
+        // Half of the pool is for clients that nobody knows.
+        let crowd = said("perfdhcp", "-4 -l eth0 -r 20 -R 40 -n 40 10.77.0.1")?;
+        let acks = servers.log().matches("kind=Ack address=10.77.0.1").count();
+        ensure!(crowd.contains("REQUEST-ACK") && acks > 35, "{acks} got one: {crowd}");
+        ensure!(!crowd.contains("rejected leases: 1"), "{crowd}");
+        let unique = crowd.matches("non unique addresses: 0").count();
+        ensure!(unique == 2, "{crowd}");
+        let has = owner.renew()?;
+        ensure!(has.get("ip") == Some(&had), "it had {had}: {has:?}");
+        servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}"));
+}

@@ -102,6 +102,38 @@ fn what_is_not_there_is_refused_at_once() {
 }
 
 #[test]
+fn every_client_is_told_what_it_is_refused_for() {
+    on_a_lan("told", &["atftp", "curl", "busybox"], |client, folder| {
+        std::fs::write(folder.join("mine"), "mine")?;
+        let (tftp, http) = (format!("tftp://{SERVER}"), format!("http://{SERVER}"));
+        for (words, expected) in [
+            (format!("busybox tftp -g -r none -l x {SERVER}"), "(1) file not found"),
+            (format!("busybox tftp -p -r none -l mine {SERVER}"), "(2) this server only sends"),
+            (format!("atftp -g -r none -l x {SERVER}"), "<file not found>"),
+            (format!("atftp -p -r none -l mine {SERVER}"), "<this server only sends files>"),
+            // curl's own numbers for "not found" and "permission".
+            (format!("curl -sS {tftp}/none; echo code $?"), "code 68"),
+            (format!("curl -sS -T mine {tftp}/none; echo code $?"), "code 69"),
+            (format!("curl -sSf {http}/none"), "error: 404"),
+            (format!("curl -sSf -T mine {http}/none"), "error: 405"),
+            (format!("busybox wget -O x {http}/none"), "404 Not Found"),
+        ] {
+            let start = Instant::now();
+            let said = text_of(&mut command(client, &format!("({words}) 2>&1"), folder));
+            let said = said.unwrap_or_else(|error| error.to_string());
+            ensure!(said.contains(expected), "{words}: {said:?}, not {expected:?}");
+            let took = start.elapsed();
+            ensure!(took < Duration::from_secs(4), "{words}: refused after {took:?}");
+        }
+        let by_curl = fetch(client, &format!("curl -sS {http}/{FILE} -o got"), folder)?;
+        let by_wget = fetch(client, &format!("busybox wget -q -O got {http}/{FILE}"), folder)?;
+        let by_tftp = fetch(client, &format!("curl -sS {tftp}/{FILE} -o got"), folder)?;
+        ensure!(by_curl == by_tftp && by_wget == by_tftp, "HTTP and TFTP differ");
+        Ok(())
+    });
+}
+
+#[test]
 fn grub_s_configuration_is_made_for_the_asking_machine() {
     on_a_lan("configuration", &["curl"], |client, folder| {
         let entry =
