@@ -43,6 +43,8 @@ pub(super) struct InVain {
     is_beside_others: bool,
     machines: VecDeque<Mac>,
     strangers: VecDeque<Mac>,
+    /// Who took another server's offer.
+    taken: VecDeque<Mac>,
     /// Addresses that only these NICs get, by the configuration.
     configured: BTreeMap<Mac, Ipv4Addr>,
     /// All that only these get.
@@ -55,6 +57,7 @@ impl InVain {
             is_beside_others,
             machines: VecDeque::new(),
             strangers: VecDeque::new(),
+            taken: VecDeque::new(),
             reserved: configured.clone(),
             configured,
         }
@@ -93,7 +96,8 @@ impl InVain {
                 FindingKind::SecondDhcp,
                 Subject::Address(*other),
                 format!(
-                    "{who} took the offer of the DHCP server {other}: probably two answer here"
+                    "Probably two DHCP servers answer here. Took an offer of this one, the last first: {}",
+                    names(service, &mut self.taken, mac)
                 ),
             ),
             Reason::PoolExhausted(first, last) => (
@@ -129,6 +133,7 @@ impl InVain {
             Reason::NotLeased(_)
             | Reason::NotDeclined(_)
             | Reason::Others(_)
+            | Reason::NoRecord(_)
             | Reason::NoNetworkHere
             | Reason::NoBootClient
             | Reason::NoHost(_)

@@ -19,6 +19,10 @@ use wire::{Mac, Moment};
 const REPEAT_FIRST: Duration = Duration::from_millis(250);
 const REPEAT_MAX: Duration = Duration::from_secs(4);
 
+/// So long another server's offer waits for one of the server that the client would rather have. Ours offers within
+/// milliseconds, and where it gives no addresses each boot waits for so long.
+const PREFERRED_WAIT: Duration = Duration::from_millis(200);
+
 /// After so many requests without an answer the offer is forgotten: the server may have died.
 const REQUESTS_MAX: u32 = 5;
 
@@ -62,8 +66,8 @@ pub enum Change {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// Asks everybody.
-    Discovering { n_sent: u32 },
+    /// Asks everybody. Another server than the preferred one may have offered something, which is taken at that moment.
+    Discovering { n_sent: u32, other: Option<(ClientLease, Moment)> },
     /// Has chosen an offer.
     Requesting { offer: ClientLease, n_sent: u32 },
     /// Has a lease since then.
@@ -81,6 +85,8 @@ pub struct Client {
     mac: Mac,
     host_name: String,
     transaction: u32,
+    /// Whose offer it would rather have.
+    preferred: Option<Ipv4Addr>,
     state: State,
     next_send: Moment,
 }
@@ -88,8 +94,16 @@ pub struct Client {
 impl Client {
     /// A client without address. `transaction` is random, so that answers to others are told apart.
     pub fn new(mac: Mac, host_name: &str, transaction: u32, now: Moment) -> Self {
-        let state = State::Discovering { n_sent: 0 };
-        Self { mac, host_name: host_name.into(), transaction, state, next_send: now }
+        let state = State::Discovering { n_sent: 0, other: None };
+        let host_name = host_name.into();
+        Self { mac, host_name, transaction, preferred: None, state, next_send: now }
+    }
+
+    /// Takes the offer of this server if two answer; another one's is taken a moment later.
+    #[must_use]
+    pub fn preferring(mut self, server: Ipv4Addr) -> Self {
+        self.preferred = Some(server);
+        self
     }
 
     /// A client that has had this lease since then.
@@ -107,11 +121,18 @@ impl Client {
 
     /// What to do at `now`.
     pub fn next(&mut self, now: Moment) -> Next {
+        if let State::Discovering { other: Some((offer, at)), .. } = &self.state {
+            if now < *at {
+                return Next::WaitUntil(*at);
+            }
+            self.state = State::Requesting { offer: offer.clone(), n_sent: 0 };
+            self.next_send = now;
+        }
         if now < self.next_send {
             return Next::WaitUntil(self.next_send);
         }
         match &mut self.state {
-            State::Discovering { n_sent } => {
+            State::Discovering { n_sent, .. } => {
                 *n_sent += 1;
                 self.next_send = now + pause(*n_sent);
                 self.send(RequestKind::Discover, Ipv4Addr::UNSPECIFIED, None, None)
@@ -153,7 +174,13 @@ impl Client {
         if (answer.transaction, answer.mac) != (self.transaction, self.mac) {
             return None;
         }
-        match (&self.state, answer.kind, answer.lease) {
+        match (&mut self.state, answer.kind, answer.lease) {
+            (State::Discovering { other, .. }, ReplyKind::Offer, Some(offer))
+                if self.preferred.is_some_and(|server| server != offer.server) =>
+            {
+                other.get_or_insert((offer, now + PREFERRED_WAIT));
+                None
+            }
             (State::Discovering { .. }, ReplyKind::Offer, Some(offer)) => {
                 self.state = State::Requesting { offer, n_sent: 0 };
                 self.next_send = now;
@@ -189,7 +216,7 @@ impl Client {
     }
 
     fn restart(&mut self, now: Moment) {
-        self.state = State::Discovering { n_sent: 0 };
+        self.state = State::Discovering { n_sent: 0, other: None };
         self.transaction = self.transaction.wrapping_add(1);
         self.next_send = now;
     }

@@ -147,6 +147,12 @@ pub enum Reason {
          server has probably given it"
     )]
     Others(Ipv4Addr),
+    /// A client that was never heard here asks whether its address is still good (RFC 2131, 4.3.2: silence).
+    #[error(
+        "the client asks for {0} again, which it was not given here, as far as this server remembers: it has it from another DHCP \
+         server, and looks for a new one if that does not answer"
+    )]
+    NoRecord(Ipv4Addr),
     /// The message makes no sense.
     #[error("the {0} names no address: update the client's firmware if it does not boot")]
     NoAddress(RequestKind),
@@ -198,6 +204,7 @@ impl Reason {
             Self::NotDeclined(_) => "not-declined",
             Self::StillInUse(_) => "still-in-use",
             Self::Others(_) => "of-others",
+            Self::NoRecord(_) => "no-record",
             Self::NoAddress(_) => "no-address",
             Self::NoHost(_) => "no-host",
             Self::NoBootClient => "no-boot-client",
@@ -498,6 +505,9 @@ impl Server {
         if let Some(why) = why {
             return Decision::Reply(Box::new(refuse(&self.config, request, why)));
         }
+        if self.is_unheard_of(request) {
+            return Decision::Silent(Reason::NoRecord(address));
+        }
         if !self.pool.has_room_for(request.mac) {
             return Decision::Silent(self.why_none(request.mac));
         }
@@ -525,6 +535,17 @@ impl Server {
         self.pool.hold(request.mac, now);
         let reply = grant(&self.config, request, ReplyKind::Ack, address, seconds, lease);
         Decision::Reply(Box::new(reply))
+    }
+
+    /// Whether a client asks for the address that it had before it was started again (INIT-REBOOT), of which nothing is known here.
+    /// Another server may have it on record, and may be slower. One that was offered the address only leaves out by whom.
+    fn is_unheard_of(&self, request: &Request) -> bool {
+        request.server.is_none()
+            && request.client.is_unspecified()
+            && self.pool.lease(request.mac).is_none()
+            && !self.config.reserved.contains_key(&request.mac)
+            && self.pool.used_by(request.mac).is_none()
+            && !self.pool.is_offered(request.mac)
     }
 
     fn on_decline(&mut self, request: &Request, now: u64) -> Decision {

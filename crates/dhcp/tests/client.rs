@@ -85,6 +85,36 @@ fn a_client_gets_an_address_and_all_that_goes_with_it() {
 }
 
 #[test]
+fn of_two_servers_the_preferred_one_is_taken_though_it_is_slower() {
+    let (mut ours, mut other) = (server(1), server(2));
+    let at = Moment::from_millis;
+    let mut client = client().preferring(SERVER);
+    let (discover, ..) = sent(&mut client, s(0));
+    client.on_datagram(&reply(&mut other, &discover).bytes, at(10));
+    assert_eq!(client.next(at(10)), Next::WaitUntil(at(210)));
+    client.on_datagram(&reply(&mut ours, &discover).bytes, at(150));
+    let (request, ..) = sent(&mut client, at(150));
+    assert_eq!(request.server, Some(SERVER));
+}
+
+#[test]
+fn another_server_is_taken_if_the_preferred_one_says_nothing() {
+    let mut other = server(2);
+    let at = Moment::from_millis;
+    let mut client = client().preferring(SERVER);
+    let (discover, ..) = sent(&mut client, s(0));
+    for ms in [10, 180] {
+        client.on_datagram(&reply(&mut other, &discover).bytes, at(ms));
+    }
+    assert_eq!(client.next(at(209)), Next::WaitUntil(at(210)));
+    let (request, ..) = sent(&mut client, at(210));
+    assert_eq!(request.server, Some(Ipv4Addr::new(10, 77, 0, 2)));
+    let ack = reply(&mut other, &request);
+    let leased = client.on_datagram(&ack.bytes, at(211));
+    assert!(matches!(leased, Some(Change::Leased(_))), "{leased:?}");
+}
+
+#[test]
 fn without_an_answer_it_asks_for_ever() {
     let mut client = client();
     let mut now = 0;

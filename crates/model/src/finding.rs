@@ -174,7 +174,7 @@ kinds! {
         "Give the interface the former address beside the new one (ip address add) until these machines have been restarted.";
     /// Another DHCP server answers on the boot network.
     SecondDhcp = "second-dhcp", Alarm, hours(1),
-        "Switch the other DHCP server off, or keep it from answering on the boot network.";
+        "If it is to give the addresses, set mode = \"proxy\" below [network] in bootlace.toml; otherwise switch it off, or keep it from answering on the boot network.";
     /// A PC was told of its loader beside another DHCP server, and took nothing.
     LoaderNotAsked = "loader-not-asked", Warning, hours(1),
         "If another DHCP server gives it an address, let that one name the loader: mode = \"external\", and what bootlace net recipe prints; see also that it does not send option 60 (bootlace check).";

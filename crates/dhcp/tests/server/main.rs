@@ -254,6 +254,22 @@ fn one_machine_keeps_one_address_whatever_asks_in_it() {
 }
 
 #[test]
+fn a_client_that_was_never_heard_is_told_nothing_of_the_address_that_it_had() {
+    let mut server = machines(config());
+    let again = message(RequestKind::Request, 1).wants(ip(102));
+    assert_eq!(silence(&mut server, &again), Reason::NoRecord(ip(102)));
+    // It looks for a server then, and gets what it had.
+    assert_eq!(reply(&mut server, &message(Discover, 1).wants(ip(102))).address, ip(102));
+    let ack = reply(&mut server, &again);
+    assert_eq!((ack.kind, ack.address), (ReplyKind::Ack, ip(102)), "it was offered that");
+    // Its address is another one's, or of another network: this is known without a record of it.
+    for wanted in [ip(102), Ipv4Addr::new(192, 168, 1, 7)] {
+        let moved = reply(&mut server, &message(RequestKind::Request, 2).wants(wanted));
+        assert_eq!(moved.kind, ReplyKind::Nak, "{wanted}");
+    }
+}
+
+#[test]
 fn leases_are_remembered_over_a_restart() {
     let mut server = machines(config());
     let discover = message(Discover, 1).wants(ip(102));

@@ -83,7 +83,9 @@ pub(crate) fn obtain(nic: &Nic, config: &BootConfig, console: &Console) -> Resul
         )
     })?;
     let started = now();
-    let mut client = Client::new(config.mac, &config.host_name, transaction(config.mac), started);
+    // Whoever booted the machine knows it.
+    let mut client = Client::new(config.mac, &config.host_name, transaction(config.mac), started)
+        .preferring(config.server);
     let mut next_hint = HINT_FIRST;
     loop {
         if let Some(Change::Leased(lease)) = port.step(&mut client) {
