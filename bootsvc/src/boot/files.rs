@@ -297,6 +297,13 @@ impl BootFiles {
         }
     }
 
+    /// Notes that the client at `peer` goes on with a file that belongs to a boot.
+    pub(crate) fn goes_on(&self, peer: Ipv4Addr, n_bytes: u64, size_bytes: u64) {
+        if let Some(mac) = self.mac_of(peer) {
+            self.inner.service.goes_on(mac, n_bytes, size_bytes);
+        }
+    }
+
     /// Notes that the client at `peer` has fetched something whole; `None` if its address is nobody's. It is
     /// queued when this returns; the future waits until it is stored.
     pub(crate) fn fetched(

@@ -327,6 +327,10 @@ impl Body for FileBody {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
+        if self.item.stage.is_some() {
+            let n_sent = self.n_bytes - self.left.len();
+            self.files.goes_on(self.peer, n_sent as u64, self.n_bytes as u64);
+        }
         let end = self.left.end.min(self.left.start + CHUNK_BYTES);
         let chunk = self.item.bytes.slice(self.left.start..end);
         self.left.start = end;

@@ -84,6 +84,11 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
             files.traffic().refused("tftp", reason.word());
             tracing::info!(%peer, path, %reason, "TFTP refused");
         }
+        TftpEventKind::GoesOn { acked_bytes, size_bytes } => {
+            if files.stage_of(&path).is_some() {
+                files.goes_on(*peer.ip(), acked_bytes, size_bytes);
+            }
+        }
         TftpEventKind::Started { .. } => {}
     }
     None

@@ -58,6 +58,13 @@ pub enum TftpEventKind {
         /// Size of the file.
         size_bytes: u64,
     },
+    /// The client has some more of it; told now and then.
+    GoesOn {
+        /// What it has acknowledged.
+        acked_bytes: u64,
+        /// Size of the file.
+        size_bytes: u64,
+    },
     /// The client has the whole file.
     Done {
         /// Size of the file.

@@ -27,6 +27,9 @@ const PACKET_MAX: usize = 600;
 /// Datagrams that are looked at before a client counts as silent: those of the longest window, and as many of others.
 const WAITING_MAX: usize = 128;
 
+/// How often it is told that a transfer goes on: much sooner than a boot counts as one that hangs.
+const GOES_ON_EVERY: Duration = Duration::from_secs(5);
+
 /// One request to serve.
 pub(super) struct Job {
     pub(super) server: Ipv4Addr,
@@ -141,7 +144,14 @@ async fn send(
     let now = || Moment::from_millis(start.elapsed().as_millis() as u64);
     let mut packet = Vec::with_capacity(usize::from(terms.block_size) + 4);
     let mut buffer = [0; PACKET_MAX];
+    let (mut told, mut told_bytes) = (start, 0);
     loop {
+        let acked_bytes = transfer.acked_bytes();
+        if acked_bytes > told_bytes && told.elapsed() > GOES_ON_EVERY {
+            (told, told_bytes) = (Instant::now(), acked_bytes);
+            let size_bytes = content.len() as u64;
+            job.tell(TftpEventKind::GoesOn { acked_bytes, size_bytes });
+        }
         packet.clear();
         match transfer.next(now()) {
             Next::Data { block, offset, len } => {

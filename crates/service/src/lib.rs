@@ -39,8 +39,8 @@ pub use crate::fleet::{
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
-    Alert, AlertCount, AlertItem, Certificate, FindingCount, LeaseNews, Life, Refusals, StageTimes,
-    TftpPackets, Traffic, Transfers,
+    Alert, AlertCount, AlertItem, Certificate, Download, FindingCount, LeaseNews, Life, Refusals,
+    StageTimes, TftpPackets, Traffic, Transfers,
 };
 pub use crate::loader::GivenLoader;
 pub use crate::options::{

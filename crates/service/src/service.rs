@@ -4,9 +4,9 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
-    Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Exports, FindingCount, Findings,
-    Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LeaseDesk, LoginCodes,
-    Newcomers, News, Refused, Traffic, Waits,
+    Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Downloads, Exports, FindingCount,
+    Findings, Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LeaseDesk,
+    LoginCodes, Newcomers, News, Refused, Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::{Passwords, Places};
@@ -41,6 +41,7 @@ struct Inner {
     store: Arc<Store>,
     initrds: Initrds,
     waits: Waits,
+    downloads: Downloads,
     newcomers: Newcomers,
     heartbeats: Heartbeats,
     keepers: Keepers,
@@ -130,6 +131,7 @@ impl Service {
             store,
             initrds,
             waits: Waits::default(),
+            downloads: Downloads::default(),
             newcomers: Newcomers::default(),
             heartbeats: Heartbeats::new(now.moment),
             keepers: Keepers::new(now.moment),
@@ -209,6 +211,10 @@ impl Service {
 
     pub(crate) fn waits(&self) -> &Waits {
         &self.inner.waits
+    }
+
+    pub(crate) fn downloads(&self) -> &Downloads {
+        &self.inner.downloads
     }
 
     pub(crate) fn exports(&self) -> &Exports {

@@ -235,6 +235,11 @@ impl Service {
         }
     }
 
+    /// The PC with this NIC goes on with the file that it fetches: it has so much of it, or that is on its way.
+    pub fn goes_on(&self, mac: Mac, n_bytes: u64, size_bytes: u64) {
+        self.downloads().note(mac, n_bytes, size_bytes, self.now().moment);
+    }
+
     /// A machine obeys an order. It is in the queue when this returns.
     ///
     /// # Errors

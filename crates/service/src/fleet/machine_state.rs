@@ -1,6 +1,6 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
-use crate::live::Life;
+use crate::live::{Download, Life};
 use model::{
     Boot, ExportStatus, Loader, MEMORY_TEST, OWN_DISK, RootKind, SHIM_FILE, SIGNED_GRUB_FILE,
     Stage, StageEvent, last_loader_file,
@@ -106,12 +106,13 @@ pub struct MachineState {
 /// Decides what a machine does now.
 ///
 /// `waiting` is why it waits in the loader or in its initrd, `export` what the storage server sees of it,
-/// if known, `life` what it says of itself. In `n_wordless` earlier boots in a row its kernel was fetched and said nothing.
+/// if known, `life` what it says of itself, `download` how far it is with a file, if it goes on. In `n_wordless` earlier boots in a row its kernel was fetched and said nothing.
 pub fn machine_state(
     boot: Option<&Boot>,
     waiting: Option<&str>,
     export: Option<&ExportStatus>,
     life: Life,
+    download: Option<Download>,
     n_wordless: u32,
     now_unix_ms: u64,
 ) -> MachineState {
@@ -211,6 +212,21 @@ pub fn machine_state(
                 _ => OWN_DISK,
             }),
         ),
+        stage
+            if stage < Stage::Initrd
+                && lasts_ms > STAGE_MAX_MS
+                && let Some(Download { n_bytes, size_bytes, .. }) = download =>
+        {
+            let [has, size] = [n_bytes, size_bytes].map(|n| n as f64 / 1e6);
+            let next = next_title(boot, stage);
+            state(
+                StateWord::Loading,
+                format!(
+                    "It is booting, slowly: “{next}” follows when it has {size:.1} MB, of which {has:.1} MB are on their way. If \
+                     other PCs are faster, look at its cable and its switch port."
+                ),
+            )
+        }
         stage if lasts_ms > given_up_ms(stage) => state(
             StateWord::Off,
             format!(
@@ -309,7 +325,8 @@ const fn remedy(stage: Stage) -> &'static str {
     match stage {
         Stage::Dhcp => {
             "probably it was switched off again, or starts from its own disk; or its firmware can't reach the boot server by TFTP: is \
-             another DHCP server on this network, or a firewall on the server"
+             another DHCP server on this network, or a firewall on the server; if the boot server was restarted just then, switch the \
+             PC off and on"
         }
         Stage::Loader => {
             "probably it was switched off, or the loader has no network: its firmware may hand the network card over \
@@ -359,7 +376,7 @@ mod tests {
     }
 
     fn check(stages: &[(Stage, u64)], now: u64, word: StateWord, says: &str) {
-        let state = machine_state(Some(&boot(stages)), None, None, Life::Unknown, 0, now);
+        let state = machine_state(Some(&boot(stages)), None, None, Life::Unknown, None, 0, now);
         assert_eq!(state.word, word, "{}", state.sentence);
         assert!(state.sentence.contains(says), "{}", state.sentence);
     }
@@ -385,6 +402,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_comes_slowly_is_no_trouble() {
+        let downloads = crate::live::Downloads::default();
+        let (mac, at) = (Mac([2, 0, 0, 0, 0, 1]), wire::Moment::from_millis(5));
+        downloads.note(mac, 3_200_000, 8_200_000, at);
+        let download = downloads.get(mac, at);
+        let state = |stage, after_ms: u64| {
+            let boot = boot(&[(stage, 9000)]);
+            machine_state(Some(&boot), None, None, Life::Unknown, download, 0, 9000 + after_ms)
+        };
+        let slow = state(Stage::Config, 700_000);
+        assert_eq!(slow.word, StateWord::Loading);
+        assert!(
+            slow.sentence.contains("“kernel fetched” follows when it has 8.2 MB, of which 3.2 MB"),
+            "{}",
+            slow.sentence
+        );
+        assert_eq!(state(Stage::Config, 59_000).sentence, "It is booting: configuration fetched.");
+        assert_eq!(state(Stage::Initrd, 61_000).word, StateWord::Stuck, "it has all files");
+    }
+
+    #[test]
     fn a_pc_that_vanished_in_its_firmware_is_soon_off() {
         check(&[(Stage::Dhcp, 0)], 70_000, StateWord::Stuck, "probably it was switched off again");
         check(&[(Stage::Dhcp, 0)], 600_001, StateWord::Off, "nothing has been heard of it since");
@@ -395,7 +433,7 @@ mod tests {
     fn a_kernel_that_panics_boot_after_boot_is_told() {
         let state = |n_wordless, stage| {
             let boot = boot(&[(stage, 9000)]);
-            machine_state(Some(&boot), None, None, Life::Unknown, n_wordless, 10_000)
+            machine_state(Some(&boot), None, None, Life::Unknown, None, n_wordless, 10_000)
         };
         assert_eq!(state(1, Stage::Initrd).word, StateWord::Loading);
         let third = state(2, Stage::Initrd);
@@ -415,7 +453,7 @@ mod tests {
         ] {
             let mut boot = boot(&[(Stage::Dhcp, 0), (Stage::Loader, 1000)]);
             boot.stages[1].detail = model::loader_detail(file, "0.8 MB by TFTP in 0.1 s");
-            let state = machine_state(Some(&boot), None, None, Life::Unknown, 0, 70_000);
+            let state = machine_state(Some(&boot), None, None, Life::Unknown, None, 0, 70_000);
             assert_eq!(state.word, StateWord::Stuck);
             assert!(state.sentence.contains(says), "{file}: {}", state.sentence);
         }
@@ -425,8 +463,8 @@ mod tests {
     fn machines_with_the_same_trouble_have_the_same_cause() {
         let mut boots = [boot(&[(Stage::Failed, 9000)]), boot(&[(Stage::Failed, 11_000)])];
         boots[1].id = 2;
-        let [one, other] =
-            boots.map(|boot| machine_state(Some(&boot), None, None, Life::Unknown, 0, 12_000));
+        let [one, other] = boots
+            .map(|boot| machine_state(Some(&boot), None, None, Life::Unknown, None, 0, 12_000));
         assert_ne!(one.sentence, other.sentence);
         assert_eq!(one.cause, other.cause);
     }
@@ -435,7 +473,7 @@ mod tests {
     fn a_machine_that_was_up_is_off_when_it_says_so_or_says_nothing() {
         let boot = boot(&[(Stage::Up, 9000)]);
         let check = |life: Life, word: StateWord, says: &str, since: u64| {
-            let state = machine_state(Some(&boot), None, None, life, 0, 1_000_000);
+            let state = machine_state(Some(&boot), None, None, life, None, 0, 1_000_000);
             assert_eq!(state.word, word, "{}", state.sentence);
             assert!(state.sentence.contains(says), "{}", state.sentence);
             assert_eq!(state.since_unix_ms, Some(since));
@@ -475,25 +513,27 @@ mod tests {
             has_lost_writes: false,
         };
         let boot = boot(&[(Stage::Up, 9000)]);
-        let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, 0, 100_000);
+        let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, None, 0, 100_000);
         assert_eq!(state.word, StateWord::Stuck);
         assert!(state.sentence.contains("for 12 s, because the storage server's disk is full"));
         assert_eq!(state.since_unix_ms, Some(88_000), "that is 12 s ago");
         assert!(state.cause.contains("full. It goes on by itself when that is over: delete files"));
         // Somebody decides that they fail: none waits, and that is not all right.
         let failing = ExportStatus { stall: None, fails_writes: true, ..export };
-        let state = machine_state(Some(&boot), None, Some(&failing), Life::Alive, 0, 100_000);
+        let state = machine_state(Some(&boot), None, Some(&failing), Life::Alive, None, 0, 100_000);
         assert_eq!(state.word, StateWord::Stuck);
         assert!(state.sentence.contains("get errors, as somebody has decided"));
     }
 
     #[test]
     fn who_waits_is_told_why() {
-        let state = machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, 0, 5);
+        let state =
+            machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, None, 0, 5);
         assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
         let boot = boot(&[(Stage::Address, 9000)]);
-        let state = machine_state(Some(&boot), Some("no answer"), None, Life::Unknown, 0, 90_000);
+        let state =
+            machine_state(Some(&boot), Some("no answer"), None, Life::Unknown, None, 0, 90_000);
         assert_eq!(state.sentence, "It can't go on yet: no answer.");
-        assert_eq!(machine_state(None, None, None, Life::Unknown, 0, 5).word, StateWord::Off);
+        assert_eq!(machine_state(None, None, None, Life::Unknown, None, 0, 5).word, StateWord::Off);
     }
 }

@@ -121,6 +121,11 @@ impl Service {
     pub fn machines(&self) -> Vec<MachineView> {
         let view = self.view();
         let answer = self.exports().last();
+        let now = self.now();
+        let said_unix_ms = answer.asked.map(|asked| {
+            let age_ms = now.moment.since(asked).as_millis() as u64;
+            now.unix_ms.saturating_sub(age_ms)
+        });
         let exports: HashMap<&MachineName, &ExportStatus> =
             answer.list.iter().map(|export| (&export.spec.machine, export)).collect();
         let disks: HashMap<&MachineName, &KeptDisk> = answer
@@ -128,7 +133,6 @@ impl Service {
             .iter()
             .filter_map(|disk| Some((&disk.machine, disk.stands_on.as_ref()?)))
             .collect();
-        let now = self.now();
         let machines = view.site.machines.iter();
         machines
             .map(|machine| {
@@ -161,11 +165,17 @@ impl Service {
                 let disk = disks.get(&machine.name).copied();
                 let next = next_version(&view.site, machine, export, disk);
                 let waiting = self.waiting(&view.site, machine, next, nic, now.moment);
+                // That nobody had its disk open before it got so far says nothing of now.
+                let is_known = |export: &&ExportStatus| {
+                    let reached = boot.as_ref().and_then(Boot::current).map(|it| it.at_unix_ms);
+                    export.connections > 0 || said_unix_ms.is_none_or(|said| Some(said) >= reached)
+                };
                 let mut state = machine_state(
                     boot.as_ref(),
                     waiting.as_ref().map(|(why, _)| why.as_str()),
-                    of_boot,
+                    of_boot.filter(is_known),
                     life,
+                    self.downloads().get(nic, now.moment),
                     last.map_or(0, |last| last.n_wordless),
                     now.unix_ms,
                 );
