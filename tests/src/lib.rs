@@ -30,8 +30,10 @@ mod require;
 mod signed_loader;
 mod site;
 mod small_disk;
+mod tap;
 mod vlan;
 mod vmlinux;
+mod wire;
 
 pub use command::{run, run_with_line, text_of};
 pub use console::Console;
@@ -58,3 +60,4 @@ pub use signed_loader::signed_loader;
 pub use site::{FAKETIME, SERVERS_UID, Site, SiteBuilder, StageLine, bootlace_binary};
 pub use small_disk::SmallDisk;
 pub use vlan::VlanSwitch;
+pub use wire::{BreaksAfter, Quality, Wire};

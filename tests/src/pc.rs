@@ -5,6 +5,7 @@ use crate::lan::Lan;
 use crate::preboot::Kernel;
 use crate::qmp::Qmp;
 use crate::vlan::VlanSwitch;
+use crate::wire::Wire;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -84,6 +85,13 @@ impl PcBuilder {
     #[must_use]
     pub fn behind(mut self, switch: &VlanSwitch) -> Self {
         self.netdev = Some(switch.netdev());
+        self
+    }
+
+    /// Plugs the PC in by this cable.
+    #[must_use]
+    pub fn through(mut self, wire: &Wire) -> Self {
+        self.netdev = Some(wire.netdev());
         self
     }
 
@@ -210,7 +218,14 @@ impl PcBuilder {
         let log = log_folder.join(format!("{}.console", self.name));
         let started = Console::start(screen, keyboard, &log);
         let mut pc = match started {
-            Ok(console) => Pc { child, console, qmp: None, complaints, _folder: folder },
+            Ok(console) => Pc {
+                name: self.name.clone(),
+                child,
+                console,
+                qmp: None,
+                complaints,
+                _folder: folder,
+            },
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -227,6 +242,7 @@ impl PcBuilder {
 
 /// A PC that is on; switched off when dropped.
 pub struct Pc {
+    name: String,
     child: Child,
     console: Console,
     qmp: Option<Qmp>,
@@ -253,6 +269,11 @@ impl Pc {
         }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its serial port.
     pub fn console(&self) -> &Console {
         &self.console
@@ -272,6 +293,14 @@ impl Pc {
     /// QEMU has ended.
     pub fn press_power(&mut self) -> Result<()> {
         self.execute("system_powerdown", &json!({})).map(drop)
+    }
+
+    /// Pulls the network cable out, which the PC notices, or plugs it in.
+    ///
+    /// # Errors
+    /// QEMU has ended.
+    pub fn set_link(&mut self, is_up: bool) -> Result<()> {
+        self.execute("set_link", &json!({ "name": "nic0", "up": is_up })).map(drop)
     }
 
     /// Runs a command of QEMU's machine protocol.
