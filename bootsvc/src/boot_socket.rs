@@ -221,7 +221,9 @@ async fn from_command(mut request: Request, next: Next) -> Response {
     let path = request.uri().path().chars().take(PATH_LOGGED_MAX);
     let path: String = path.flat_map(char::escape_default).collect();
     let mut response = next.run(request).await;
-    if method != Method::GET && method != Method::HEAD {
+    // Pictures come all the time, and change nothing.
+    let is_told = method != Method::GET && method != Method::HEAD && !path.ends_with("/screen");
+    if is_told {
         let (who, status) = (name(peer).await, response.status().as_u16());
         tracing::info!(who, %method, path, status, "asked by a command");
     }

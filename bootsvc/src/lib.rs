@@ -31,5 +31,6 @@ mod site;
 mod state_lock;
 mod storage_network;
 mod systemd;
+mod trial;
 mod up;
 mod web_tls;

@@ -28,6 +28,7 @@ use crate::paths::Paths;
 use crate::privileges;
 use crate::state_lock::StateLock;
 use crate::systemd;
+use crate::trial;
 use crate::web_tls::WebTls;
 use anyhow::Context;
 use model::{FindingKind, Subject};
@@ -136,6 +137,11 @@ async fn run_once(
     let is_up = storage_deaths.is_some();
     let networks = networks(config)?;
     let network = networks[0].network.clone();
+    let trials = trial::is_free(&networks).then(|| {
+        let of_trials = trial::network(&network);
+        let leased = trial::leased(config, &of_trials);
+        (of_trials, leased)
+    });
     let interfaces = network_changes::places(&networks);
     let storage_places = network_changes::storage_places(&networks);
     // Asked while the rest starts, which takes as long.
@@ -161,7 +167,10 @@ async fn run_once(
     let loaders = loaders(config, &servers, paths)?;
     let options = Options {
         network: Some(network.clone()),
-        more_networks: networks[1..].iter().map(|it| it.network.clone()).collect(),
+        more_networks: {
+            let others = networks[1..].iter().map(|it| it.network.clone());
+            others.chain(trials.as_ref().map(|(of_trials, _)| of_trials.clone())).collect()
+        },
         leasing: leasing(&networks),
         // They lack the driver for VLANs.
         fitted_initrds: config.boot.fitted_initrds
@@ -341,6 +350,11 @@ async fn run_once(
     for (sockets, place) in proxies {
         let (service, stop) = (service.clone(), stop.clone());
         tasks.spawn(boot::foreign_dhcp::serve_proxy(sockets, place, service, stop));
+    }
+    if let Some((_, leased)) = trials {
+        let watch = LinkWatch::open(trial::INTERFACE, trial::HOST)
+            .context("can't hear what happens to network interfaces")?;
+        tasks.spawn(boot::trials::serve(watch, leased, service.clone(), stop.clone()));
     }
     for (server, tftp, listener) in file_servers {
         let files = files.at(server);

@@ -8,8 +8,9 @@ mod rooms;
 
 use crate::front::Front;
 use crate::problem::Problem;
-use axum::extract::Path;
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -32,7 +33,11 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 /// What stands for a path that there is not, as against a machine that there is not.
 pub const NOTHING_HERE: &str = "there is nothing here; try /api/v1/status";
 
+/// Longest picture of a screen.
+const SCREEN_BYTES_MAX: usize = 8 << 20;
+
 pub(crate) fn router() -> Router<Front> {
+    let screen_limit = DefaultBodyLimit::max(SCREEN_BYTES_MAX);
     Router::new()
         .route("/status", get(status))
         .route("/findings", get(findings))
@@ -41,6 +46,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/machines/{name}/log", get(kernel_log))
         .route("/machines/{name}/hardware", get(hardware))
         .route("/machines/{name}/disk", get(disk))
+        .route("/machines/{name}/screen", put(show_screen).layer(screen_limit))
         .route("/machines/{name}/power", post(power))
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
@@ -150,6 +156,17 @@ async fn remove(service: Admin, name: NamePath) -> Answer<StatusCode> {
 async fn kernel_log(service: Viewer, name: NamePath) -> Answer<Json<Option<KernelLog>>> {
     let Path(name) = name?;
     Ok(Json(service.kernel_log(&name).await?))
+}
+
+/// Takes a picture of the machine's screen, a PNG, which its page shows for some seconds.
+async fn show_screen(service: Admin, name: NamePath, picture: Bytes) -> Answer<Json<()>> {
+    let Path(name) = name?;
+    match service.show_screen(name, picture)? {
+        true => Ok(Json(())),
+        false => {
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "a picture of a screen is a PNG"))
+        }
+    }
 }
 
 /// The disk that the machine keeps; `null` if it keeps none.

@@ -275,12 +275,7 @@ pub(crate) async fn serve(
             server.protect(&service.machines_in_use());
             in_use_known = Some(Instant::now());
         }
-        if let Some(firmware) = request.firmware {
-            let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
-            tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
-            request.gets_no_loader = choice.loader.is_none();
-            request.loader = choice.loader.map(|loader| loader.file().to_owned());
-        }
+        choose_loader(&service, &mut request);
         match server.on_request(&request, arrival, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
                 if request.firmware.is_some() && reply.kind == ReplyKind::Ack {
@@ -322,6 +317,15 @@ pub(crate) async fn serve(
             }
         }
     }
+}
+
+/// Decides what firmware loads, if it asks.
+pub(super) fn choose_loader(service: &Service, request: &mut Request) {
+    let Some(firmware) = request.firmware else { return };
+    let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
+    tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
+    request.gets_no_loader = choice.loader.is_none();
+    request.loader = choice.loader.map(|loader| loader.file().to_owned());
 }
 
 /// What of the site decides on leases, as it was looked at last.
@@ -377,7 +381,7 @@ const fn pool(usage: &Usage, n_left_out: u32) -> AddressPool {
 }
 
 /// Answers when what must be stored is. Returns the lease that is stored now.
-async fn answer(
+pub(super) async fn answer(
     socket: Arc<DhcpSocket>,
     service: Service,
     request: Request,

@@ -17,3 +17,4 @@ pub(crate) mod reports;
 pub(crate) mod router_solicitations;
 pub(crate) mod signed_loader;
 pub(crate) mod tftp;
+pub(crate) mod trials;

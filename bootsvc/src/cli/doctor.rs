@@ -20,7 +20,8 @@ const JOB_DAYS_MAX: i64 = 7;
 
 /// Look at everything that can be wrong on this server, and say what to do
 ///
-/// For somebody whose room does not boot. It changes nothing, the servers may run or not, and it takes up to ten seconds.
+/// For somebody whose room does not boot. It changes nothing that stays, the servers may run or not, and it takes up to twenty
+/// seconds. If the boot server runs, firmware of six kinds walks the whole way of a boot, in a network of its own.
 /// Run it as root (sudo): others may not look at everything.
 ///
 ///   ok     is as it should be

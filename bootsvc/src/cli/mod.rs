@@ -26,6 +26,7 @@ mod server;
 mod setup;
 mod share;
 mod status;
+mod try_pc;
 mod verify;
 
 use crate::log::{self, Program};
@@ -139,6 +140,7 @@ enum Command {
     /// Make a USB stick or CD that boots PCs whose firmware can't
     #[command(subcommand)]
     Medium(medium::Medium),
+    Try(try_pc::Try),
     /// Print a link that logs a browser in once
     Login,
     /// List and change accounts
@@ -226,6 +228,7 @@ pub fn run() -> ExitCode {
         Command::Net(net) => net.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Medium(medium) => medium.run(&paths),
+        Command::Try(try_pc) => try_pc.run(&paths),
         Command::Manual(manual) => manual.run(),
         Command::Login => people::login(&paths),
         Command::User(user) => user.run(&paths),

@@ -3,8 +3,11 @@
 mod certificates;
 mod data;
 mod host;
+mod kernel;
+mod lan;
 mod servers;
 mod units;
+mod walk;
 
 use crate::check::{Ours, Server, Verdict};
 use crate::config::Config;
@@ -20,6 +23,8 @@ pub(crate) enum Area {
     Servers,
     /// The configuration, and what servers need to start.
     Start,
+    /// What a PC meets that boots.
+    Network,
     /// What must not be lost.
     Data,
     /// What the boot server has found.
@@ -28,14 +33,15 @@ pub(crate) enum Area {
 
 impl Area {
     /// In the order in which they are told: what comes first may be the cause of what comes later.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Host, Self::Servers, Self::Start, Self::Data, Self::Machines];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Host, Self::Servers, Self::Start, Self::Network, Self::Data, Self::Machines];
 
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Host => "This computer",
             Self::Servers => "The servers",
             Self::Start => "What they need",
+            Self::Network => "What a PC meets that boots",
             Self::Data => "What must not be lost",
             Self::Machines => "Machines, jobs and alerts",
         }
@@ -75,6 +81,9 @@ pub(crate) fn as_caller(paths: &Paths, config: Option<&Config>, listens: bool) -
         looks.extend(host::links(config));
         looks.extend(listens.then(|| host::listen(config)).into_iter().flatten());
         looks.extend(servers::looks(paths, &ours));
+        looks.extend(kernel::looks(paths));
+        looks.extend(walk::looks(paths));
+        looks.extend(lan::looks(config, paths));
         looks.extend(certificates::looks(paths, config));
     }
     // Its units are those of the usual site.

@@ -152,6 +152,14 @@ impl Site {
         self.ask(method, url, Some(serde_json::to_vec(body)?), DEADLINE)
     }
 
+    /// Sends a file, to be there at `url`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn put_file(&self, url: &str, content: Vec<u8>) -> anyhow::Result<()> {
+        self.ask(Method::PUT, url, Some(content), DEADLINE)
+    }
+
     /// Has work done, which takes longer.
     ///
     /// # Errors

@@ -75,6 +75,18 @@ pub fn fetch_all(fetch: &Fetch<'_>, from: &[Ipv4Addr]) -> Vec<io::Result<Fetched
     })
 }
 
+/// One client asks from this address of this host, and keeps what it gets.
+///
+/// # Errors
+/// The file does not come; the error is the server's message if there is one.
+pub fn fetch(fetch: &Fetch<'_>, from: Ipv4Addr) -> io::Result<(Fetched, Vec<u8>)> {
+    let mut content = Vec::new();
+    let mut client = Client::open(fetch, from, 1)?;
+    client.keep = Some(&mut content);
+    let fetched = client.run()?;
+    Ok((fetched, content))
+}
+
 struct Client<'a> {
     fetch: &'a Fetch<'a>,
     socket: UdpSocket,
@@ -84,6 +96,8 @@ struct Client<'a> {
     block_size: usize,
     got: Fetched,
     hasher: DefaultHasher,
+    /// Where the content goes.
+    keep: Option<&'a mut Vec<u8>>,
     /// Blocks that came in order.
     n_blocks: u64,
     /// Blocks since it acknowledged something.
@@ -113,6 +127,7 @@ impl<'a> Client<'a> {
             block_size,
             got,
             hasher,
+            keep: None,
             n_blocks: 0,
             n_unacknowledged: 0,
         })
@@ -199,6 +214,9 @@ impl<'a> Client<'a> {
         self.n_unacknowledged += 1;
         self.got.n_bytes += bytes.len() as u64;
         self.hasher.write(bytes);
+        if let Some(content) = &mut self.keep {
+            content.extend_from_slice(bytes);
+        }
         let is_last = bytes.len() < self.block_size;
         if is_last || self.n_unacknowledged >= self.got.window {
             self.acknowledge()?;

@@ -6,7 +6,7 @@ use crate::initrds::Initrds;
 use crate::live::{
     Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Downloads, Exports, FindingCount,
     Findings, Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LeaseDesk,
-    LoginCodes, Newcomers, News, Refused, Traffic, Waits,
+    LoginCodes, Newcomers, News, Refused, Screens, Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::{Passwords, Places};
@@ -56,6 +56,7 @@ struct Inner {
     lease_clock: Arc<LeaseClock>,
     lease_desk: LeaseDesk,
     image_troubles: ImageTroubles,
+    screens: Screens,
     disk_deletions: DiskDeletions,
     /// Image versions that were in the store once, and were not when this process began.
     lost_versions: Arc<Vec<ImageVersion>>,
@@ -146,6 +147,7 @@ impl Service {
             lease_clock: Arc::new(LeaseClock::new(now)),
             lease_desk: LeaseDesk::default(),
             image_troubles: ImageTroubles::default(),
+            screens: Screens::default(),
             disk_deletions: DiskDeletions::default(),
             lost_versions: Arc::new(lost),
             lookups: Semaphore::new(LOOKUPS_MAX),
@@ -227,6 +229,10 @@ impl Service {
 
     pub(crate) fn image_troubles(&self) -> &ImageTroubles {
         &self.inner.image_troubles
+    }
+
+    pub(crate) fn screens(&self) -> &Screens {
+        &self.inner.screens
     }
 
     pub(crate) fn disk_deletions(&self) -> &DiskDeletions {

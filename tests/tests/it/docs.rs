@@ -94,6 +94,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("share-a-disk.md", "modprobe", "it would change the host"),
     ("share-a-disk.md", "nbd-client", "it needs that server; nbd_clients::"),
     ("storage-network.md", "ip ", "storage_network::"),
+    ("try-a-pc.md", "bootlace try", "it needs QEMU, and a terminal; trials::"),
     ("vlan.md", "ip ", "vlan::"),
 ];
 

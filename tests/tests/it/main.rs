@@ -54,6 +54,7 @@ mod storage_network;
 mod terminal;
 mod tftp;
 mod tidy;
+mod trials;
 mod trouble;
 mod two_addresses;
 mod unwritable;

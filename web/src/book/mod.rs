@@ -42,6 +42,7 @@ pages!(
     "how-to/rooms",
     "how-to/boot-menus",
     "how-to/ipxe",
+    "how-to/try-a-pc",
     "how-to/nbd-or-aoe",
     "how-to/another-dhcp-server",
     "how-to/several-networks",

@@ -21,8 +21,10 @@ mod preview;
 mod rescue;
 mod rooms;
 mod run;
+mod screens;
 mod site_status;
 mod state_copy;
+mod tried;
 mod viewer;
 
 pub use discovered::Discovered;

@@ -16,6 +16,7 @@ mod lease_news;
 mod login_codes;
 mod newcomers;
 mod refused;
+mod screens;
 mod traffic;
 mod waits;
 
@@ -42,5 +43,6 @@ pub use lease_news::LeaseNews;
 pub(crate) use login_codes::LoginCodes;
 pub(crate) use newcomers::Newcomers;
 pub(crate) use refused::Refused;
+pub(crate) use screens::Screens;
 pub use traffic::{Refusals, TftpPackets, Traffic, Transfers};
 pub(crate) use waits::{Wait, Waits, WaitsIn};

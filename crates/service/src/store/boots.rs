@@ -125,6 +125,13 @@ impl Transaction<'_> {
         Ok(nth.is_some_and(|nth| now_unix_ms.abs_diff(nth) < BEGIN_WITHIN_MS))
     }
 
+    /// Forgets all boots of a NIC.
+    pub(crate) fn delete_boots_of(&self, mac: Mac) -> rusqlite::Result<()> {
+        self.sql().execute("DELETE FROM boot WHERE mac = ?1", [mac.to_string()])?;
+        self.touch(Part::Boot(mac));
+        Ok(())
+    }
+
     fn with_secrets(&self, id: BootId) -> rusqlite::Result<Option<LastBoot>> {
         let Some(boot) = self.boot(id)? else { return Ok(None) };
         let Some(proof) = self.proof(boot.mac, id)? else { return Ok(None) };

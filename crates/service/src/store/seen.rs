@@ -41,6 +41,13 @@ impl Transaction<'_> {
         self.sql().prepare_cached(&query)?.query_row([mac.to_string()], seen).optional()
     }
 
+    /// Forgets a PC.
+    pub(crate) fn delete_sighting(&self, mac: Mac) -> rusqlite::Result<()> {
+        self.sql().prepare_cached("DELETE FROM seen WHERE mac = ?1")?.execute([mac.to_string()])?;
+        self.touch(Part::Seen(mac));
+        Ok(())
+    }
+
     /// Remembers a PC, and forgets the oldest if there are too many.
     pub(crate) fn put_sighting(&self, sighting: &Sighting, now_unix: u64) -> rusqlite::Result<()> {
         self.sql()

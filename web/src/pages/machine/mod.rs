@@ -13,6 +13,7 @@ pub(crate) fn router() -> Router<Front> {
     let routes = Router::new()
         .route("/", get(show::show).post(settings::save))
         .route("/log", get(show::kernel_log))
+        .route("/screen", get(show::screen))
         .route("/remove", get(actions::ask_remove).post(actions::remove))
         .route("/reset", get(actions::ask_reset).post(actions::reset))
         .route("/keep", post(actions::keep))

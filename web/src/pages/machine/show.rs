@@ -126,6 +126,8 @@ struct MachinePage {
     disk: Option<Disk>,
     /// What it is made of, if it has told.
     hardware: Option<String>,
+    /// Somebody sends pictures of its screen.
+    has_screen: bool,
     /// The boot whose kernel log is kept.
     kernel_log: Option<u64>,
     grub_cfg: Option<String>,
@@ -260,6 +262,7 @@ pub(super) async fn page(
             .map_err(failed)?
             .map(|known| hardware(&known, service.fits_initrds(), machine.root)),
         kernel_log: service.kernel_log(name).await.map_err(failed)?.map(|log| log.boot),
+        has_screen: service.screen(name).is_some(),
         is_example_address: preview.as_ref().is_some_and(|preview| preview.is_example_address),
         grub_cfg: preview.map(|preview| preview.grub_cfg),
         command: command(machine),
@@ -460,6 +463,17 @@ fn command(machine: &model::Machine) -> String {
 }
 
 /// The kernel's log of the last failed boot, as text.
+/// What its screen shows.
+pub(super) async fn screen(service: Viewer, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    let Some(picture) = service.screen(&name) else {
+        let detail = format!("Nobody sends pictures of the screen of {name}.");
+        return Err(Failure::with(&service, StatusCode::NOT_FOUND, detail));
+    };
+    let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, picture).into_response())
+}
+
 pub(super) async fn kernel_log(service: Viewer, Path(name): Path<String>) -> Page {
     let name = machine_name(&service, &name)?;
     let log = service.kernel_log(&name).await.map_err(|error| Failure::new(&service, &error))?;

@@ -1,0 +1,113 @@
+//! DHCP for PCs that are tried on this host: see [`trial`](crate::trial).
+
+use crate::boot::dhcp::{answer, choose_loader};
+use crate::boot::router_solicitations;
+use crate::net::dhcp_socket::DhcpSocket;
+use crate::net::link::{Link, LinkState, LinkWatch, look_at};
+use crate::trial;
+use dhcp::{Arrival, Decision, Networks, Place};
+use service::Service;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// After an error.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The interface of trials, as sockets are bound to it.
+const ARRIVAL: Arrival = Arrival { interface: 0, is_unicast: false };
+
+/// Serves the interface of trials whenever there is one, until `stop`.
+pub(crate) async fn serve(
+    watch: LinkWatch,
+    config: dhcp::Config,
+    service: Service,
+    stop: CancellationToken,
+) {
+    // Of a former boot server that died during one.
+    let mut has_pcs = true;
+    loop {
+        if let Some(state) = look() {
+            let (_states, link) = Link::new(trial::INTERFACE, state);
+            let of_link = stop.child_token();
+            // iPXE waits for a router of IPv6.
+            let routers = router_solicitations::serve(link, service.clone(), of_link.clone());
+            let routers = tokio::spawn(routers);
+            let served = stop.run_until_cancelled(serve_one(&watch, state, &config, &service));
+            let served = served.await;
+            of_link.cancel();
+            let _ = routers.await;
+            match served {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "PCs that are tried get no address");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            has_pcs = true;
+            continue;
+        }
+        if std::mem::take(&mut has_pcs)
+            && let Err(error) = service.forget_tried(trial::is_tried).await
+        {
+            tracing::warn!(error = error.chain(), "PCs that were tried are not forgotten");
+        }
+        if stop.run_until_cancelled(watch.changed()).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The interface of trials, if it can be served.
+fn look() -> Option<LinkState> {
+    let state = look_at(trial::INTERFACE, trial::HOST).ok()?;
+    (state.index.is_some() && state.trouble.is_none()).then_some(state)
+}
+
+/// Serves it until it is gone, or another one.
+async fn serve_one(
+    watch: &LinkWatch,
+    state: LinkState,
+    config: &dhcp::Config,
+    service: &Service,
+) -> anyhow::Result<()> {
+    let socket = Arc::new(DhcpSocket::bind(trial::INTERFACE, config.server)?);
+    tracing::info!(interface = trial::INTERFACE, "a PC is tried on this host");
+    let mut server = Networks::new([(Place::Link(0), config.clone())], []);
+    let mut answers = JoinSet::new();
+    loop {
+        let (mut request, is_unicast) = tokio::select! {
+            () = watch.changed() => match look() == Some(state) {
+                true => continue,
+                false => return Ok(()),
+            },
+            Some(stored) = answers.join_next() => {
+                if let Ok(Some(lease)) = stored {
+                    server.on_stored(&lease);
+                }
+                continue;
+            }
+            received = socket.receive(service.traffic()) => received?,
+        };
+        if !trial::is_tried(request.mac) {
+            continue;
+        }
+        choose_loader(service, &mut request);
+        let arrival = Arrival { is_unicast, ..ARRIVAL };
+        match server.on_request(&request, arrival, service.lease_clock_unix()) {
+            Decision::Reply(reply) => {
+                let stored = reply.lease.clone().map(|lease| service.commit_lease(lease));
+                let (socket, service) = (Arc::clone(&socket), service.clone());
+                answers.spawn(answer(socket, service, request, reply, stored));
+            }
+            Decision::Silent(reason) => {
+                tracing::info!(mac = %request.mac, %reason, "DHCP request not answered");
+            }
+            // They are forgotten soon.
+            Decision::Released(_) | Decision::Declined(..) => {}
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A network for trials: between this host and PCs in software on it. A command of root makes the interface; the boot server
+//! serves it as long as it is there, beside its own networks and in every mode, and forgets its PCs afterwards.
+
+pub(crate) mod far_end;
+pub(crate) mod pc;
+mod qmp;
+
+use crate::config::Config;
+use crate::network::Served;
+use crate::programs;
+use crate::site::Site;
+use anyhow::bail;
+use model::{Network, Strangers};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+use wire::Mac;
+
+/// The boot server sees at once that PCs are gone, unless it is very busy.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
+const FORGOTTEN_POLL: Duration = Duration::from_millis(100);
+
+/// The interface's name.
+pub(crate) const INTERFACE: &str = "bootlace-try";
+
+/// The host's address there. Of a network that is for measurements between devices, and routed nowhere (RFC 2544).
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
+
+/// The network.
+pub(crate) const SUBNET: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 0);
+pub(crate) const PREFIX: u8 = 24;
+
+/// Addresses of its PCs.
+const POOL: (Ipv4Addr, Ipv4Addr) =
+    (Ipv4Addr::new(198, 18, 77, 100), Ipv4Addr::new(198, 18, 77, 199));
+
+/// Longer than somebody watches a PC that he tries; while it runs it asks again.
+const LEASE_SECONDS: u32 = 86_400;
+
+/// How the MAC addresses of its PCs begin: locally administered ones.
+const MACS: [u8; 5] = [0x02, 0x62, 0x6c, 0x74, 0x72];
+
+/// The MAC address of a PC that is tried.
+pub(crate) const fn mac(number: u8) -> Mac {
+    let [a, b, c, d, e] = MACS;
+    Mac([a, b, c, d, e, number])
+}
+
+/// Whether it is one.
+pub(crate) fn is_tried(mac: Mac) -> bool {
+    mac.0[..MACS.len()] == MACS
+}
+
+/// Its PCs reach the server where those of its first network do, by the host's end as their router; so everything but DHCP is
+/// heard there already.
+pub(crate) fn network(first: &Network) -> Network {
+    Network {
+        server: first.server,
+        subnet: SUBNET,
+        prefix: PREFIX,
+        is_relayed: true,
+        router: Some(HOST),
+        dns: Vec::new(),
+        domain: first.domain.clone(),
+        mtu: None,
+        vlan: None,
+        nbd: first.nbd.clone(),
+        kernel_args: first.kernel_args.clone(),
+        foreign_dhcp: false,
+        own_dhcp: false,
+        ram: first.ram,
+        strangers: Strangers::Wait,
+        menu_password: first.menu_password.clone(),
+    }
+}
+
+/// What is leased there.
+pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
+    dhcp::Config {
+        server: network.server,
+        others: vec![HOST],
+        subnet: SUBNET,
+        prefix: PREFIX,
+        pool: POOL,
+        reserved: Default::default(),
+        router: network.router,
+        dns: Vec::new(),
+        domain: network.domain.clone(),
+        serve_everyone: config.network.serve_everyone,
+        lease_seconds: LEASE_SECONDS,
+        bios_file: crate::boot::grub_images::BIOS_FILE.into(),
+        uefi_x64_file: crate::boot::grub_images::UEFI_X64_FILE.into(),
+    }
+}
+
+/// Whether the site's own networks leave the trials' alone.
+pub(crate) fn is_free(networks: &[Served]) -> bool {
+    networks.iter().all(|served| {
+        let prefix = served.network.prefix.min(PREFIX);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        served.network.subnet.to_bits() & mask != SUBNET.to_bits() & mask
+    })
+}
+
+/// Waits until the interface is gone, and the boot server has nothing of this machine any more.
+///
+/// # Errors
+/// One of both stays; the error says how to be rid of it.
+pub(crate) fn wait_until_forgotten(site: &Site, machine: &str) -> anyhow::Result<()> {
+    let end = Instant::now() + FORGOTTEN_WITHIN;
+    let is_known = || site.get::<serde_json::Value>(&format!("/api/v1/machines/{machine}")).is_ok();
+    while pc::is_there() || is_known() {
+        if Instant::now() > end {
+            match pc::is_there() {
+                true => {
+                    bail!("the interface {INTERFACE} stays: ip link delete {INTERFACE} removes it")
+                }
+                false => bail!("the boot server still knows it: bootlace machine rm {machine}"),
+            }
+        }
+        std::thread::sleep(FORGOTTEN_POLL);
+    }
+    Ok(())
+}
+
+/// Has `ip` change interfaces, as root.
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    let answer = programs::ask("ip", arguments)?;
+    if !answer.is_done {
+        bail!("ip {} failed: {}", arguments.join(" "), pc::last_line(&answer.complaint));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trials_have_macs_and_addresses_of_their_own() {
+        assert!(is_tried(mac(0)) && is_tried(mac(255)));
+        assert!(!is_tried("52:54:00:12:34:56".parse().unwrap()));
+        assert!(mac(7).is_of_a_nic());
+    }
+
+    #[test]
+    fn who_has_the_network_already_has_no_trials() {
+        let text = |pool: &str, subnet: &str| {
+            format!(
+                "[[network]]\ninterface = \"lo\"\nsubnet = \"{subnet}\"\nrouter = \"{pool}.1\"\n\
+                 pool = \"{pool}.100-{pool}.199\"\n"
+            )
+        };
+        let networks = |pool: &str, subnet: &str| {
+            crate::network::networks(&toml::from_str(&text(pool, subnet)).unwrap()).unwrap()
+        };
+        assert!(is_free(&networks("10.0.5", "10.0.5.0/24")));
+        assert!(!is_free(&networks("198.18.77", "198.18.77.0/25")));
+        assert!(!is_free(&networks("198.18.5", "198.18.0.0/15")));
+    }
+}

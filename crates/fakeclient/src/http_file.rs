@@ -1,0 +1,54 @@
+//! Files by HTTP, as firmware and loaders fetch them: one request, one connection.
+
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+/// Longest head of an answer.
+const HEAD_BYTES_MAX: u64 = 16 << 10;
+
+/// Fetches a file, of `bytes_max` at most; nothing may come for so long.
+///
+/// # Errors
+/// The server can't be reached, or does not give the whole file; the error says its status.
+pub fn get(
+    server: SocketAddrV4,
+    path: &str,
+    bytes_max: u64,
+    patience: Duration,
+) -> io::Result<Vec<u8>> {
+    let bad = |text: String| io::Error::new(ErrorKind::InvalidData, text);
+    let mut stream = TcpStream::connect_timeout(&server.into(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    let mut stream = BufReader::new(stream);
+    let mut head = (&mut stream).take(HEAD_BYTES_MAX);
+    let mut line = String::new();
+    head.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    if status != "200" {
+        return Err(bad(format!("the server answers {}", line.trim().escape_default())));
+    }
+    let mut length = None;
+    loop {
+        line.clear();
+        if head.read_line(&mut line)? == 0 {
+            return Err(bad("the answer has no end of its head".to_owned()));
+        }
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse::<u64>().ok();
+        }
+    }
+    let length = length.ok_or_else(|| bad("the answer has no length".to_owned()))?;
+    if length > bytes_max {
+        return Err(bad(format!("it has {length} bytes")));
+    }
+    let mut body = Vec::new();
+    stream.take(length).read_to_end(&mut body)?;
+    match body.len() as u64 == length {
+        true => Ok(body),
+        false => Err(ErrorKind::UnexpectedEof.into()),
+    }
+}

@@ -1,0 +1,161 @@
+//! `bootlace try`: a PC in software boots from the server that runs, and leaves nothing behind.
+
+use crate::boot::{MAC, QUICK, can_boot};
+use anyhow::{Result, ensure};
+use lab::{Lan, Need, PcSlots, Site, bootlace_binary, require};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// What the site has that a trial could leave behind.
+fn left_behind(site: &Site) -> Result<Value> {
+    let mut all = serde_json::Map::new();
+    for what in ["machines", "discovered", "leases"] {
+        all.insert(what.to_owned(), site.browser().json(&format!("/api/v1/{what}"))?);
+    }
+    Ok(all.into())
+}
+
+/// Waits until there is nothing of trials any more, and says what is.
+fn is_forgotten(site: &Site) -> Result<()> {
+    let mut text = String::new();
+    for _ in 0..100 {
+        text = left_behind(site)?.to_string();
+        if !text.contains("bootlace-try") && !text.contains("02:62:6c") && !text.contains("198.18.")
+        {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    anyhow::bail!("it is not forgotten: {text}")
+}
+
+/// Kills the command while its PC is in the loader; its page shows the screen until then.
+fn is_killed(site: &Site) -> Result<()> {
+    let mut command = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
+    command.arg("--root").arg(site.root()).args(["try", "--no-kvm"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let page = site.browser().get("/machines/bootlace-try")?;
+        if page.body.contains("<img class=\"screen\" src=\"/machines/bootlace-try/screen\"") {
+            break;
+        }
+        ensure!(Instant::now() < end, "its page shows no screen: {}", page.body);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let second = site.run(&["try"]).expect_err("there is one already").to_string();
+    ensure!(second.contains("is tried here already"), "{second}");
+    child.kill()?;
+    child.wait()?;
+    is_forgotten(site)
+}
+
+#[test]
+fn firmware_of_six_kinds_is_sent_on_its_way_by_the_doctor() {
+    let name = "walk";
+    let needs = ["grub-mkimage", "mmdebstrap", "vblade"].map(Need::Program);
+    if !require(name, &[Need::Root]) || !require(name, &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let image = QUICK.image(|text| eprintln!("{text}"))?;
+        let site = Site::builder().create(Lan::lay(name)?)?;
+        let (boot, storage) = (site.serve()?, site.storage()?);
+        let doctor = || -> Result<String> {
+            let mut command = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
+            let output = command.arg("--root").arg(site.root()).arg("doctor").output()?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let text = doctor()?;
+        ensure!(text.contains("ok    PC BIOS: ") && text.contains("needs an image"), "{text}");
+        site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+        site.run(&["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"])?;
+        let text = doctor()?;
+        let kinds = [
+            "64-bit UEFI: address 198.18.77.",
+            "64-bit UEFI that calls itself number 9: address 198.18.77.",
+            "UEFI HTTP Boot: address 198.18.77.",
+            "iPXE on 64-bit UEFI: address 198.18.77.",
+            "iPXE on a PC BIOS: address 198.18.77.",
+            "PC BIOS: address 198.18.77.",
+        ];
+        for kind in kinds {
+            ensure!(text.contains(&format!("ok    {kind}")), "{kind:?} is not in:\n{text}");
+        }
+        ensure!(text.contains(", disk over NBD: "), "{text}");
+        ensure!(text.contains("ok    nobody else on br0 has the address 10.77.0.1"), "{text}");
+        ensure!(text.contains("ok    nobody else serves disks over AoE on br0"), "{text}");
+        is_forgotten(&site)?;
+
+        // Somebody has what is ours.
+        let slot = site.browser().json("/api/v1/machines/lab-07")?["shelf_slot"].clone();
+        let slot = slot.as_str().unwrap_or_default().to_owned();
+        let (shelf, number) = slot.split_once('.').unwrap_or_default();
+        let thief = site.lan().add_client("thief", "52:54:00:99:00:01")?;
+        thief.netns().ip("address add 10.77.0.1/24 dev eth0")?;
+        let disk = site.root().join("foreign.raw");
+        fs::File::create(&disk)?.set_len(1 << 20)?;
+        let mut vblade = thief.command("vblade");
+        vblade.args([shelf, number, "eth0"]).arg(&disk).stdout(Stdio::null());
+        let mut vblade = vblade.spawn()?;
+        std::thread::sleep(Duration::from_secs(1));
+        storage.stop()?;
+        let text = doctor()?;
+        vblade.kill()?;
+        vblade.wait()?;
+        let wrong = [
+            "WRONG 52:54:00:99:00:01 on br0 has the server's address 10.77.0.1, too",
+            &format!("disks of our machines: {slot}, which is lab-07's, at 52:54:00:99:00:01"),
+            "WRONG PC BIOS: ",
+        ];
+        for wrong in wrong {
+            ensure!(text.contains(wrong), "{wrong:?} is not in:\n{text}");
+        }
+        is_forgotten(&site)?;
+        boot.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
+    let name = "try";
+    let needs = [
+        Need::Program("setpriv"),
+        Need::File("/usr/lib/shim/shimx64.efi.signed"),
+        Need::File("/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"),
+    ];
+    if !can_boot(name) || !require(name, &needs) {
+        return;
+    }
+    let run = || -> Result<()> {
+        let _slot = PcSlots::take(1)?;
+        let image = QUICK.image(|text| eprintln!("{text}"))?;
+        let site = Site::builder().create(Lan::lay(name)?)?;
+        site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+        let none = site.run(&["try"]).unwrap_err().to_string();
+        ensure!(none.contains("no boot server runs here"), "{none}");
+        let servers = site.up()?;
+        site.run(&["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"])?;
+        let picture = site.root().join("screen.png");
+        let screen = picture.to_string_lossy();
+        let shown = site.run(&["try", "--no-kvm", "--until-up", "--screen", &screen])?;
+        ensure!(
+            shown.contains("bootlace: handover: /sbin/init"),
+            "its console is not shown: {shown}"
+        );
+        ensure!(shown.lines().any(|line| line.contains(" s  up ")), "no time line: {shown}");
+        ensure!(fs::read(&picture)?.starts_with(b"\x89PNG"), "no picture");
+        is_forgotten(&site)?;
+        is_killed(&site)?;
+        let with_keys = ["--like", "lab-07", "--firmware", "uefi", "--secure-boot"];
+        let shown = site.run(&[&["try", "--no-kvm", "--until-up"], &with_keys[..]].concat())?;
+        ensure!(shown.contains("UEFI Secure Boot is enabled"), "{shown}");
+        is_forgotten(&site)?;
+        servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}"));
+}
