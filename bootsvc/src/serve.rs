@@ -139,7 +139,7 @@ async fn run_once(
     let network = networks[0].network.clone();
     let trials = trial::is_free(&networks).then(|| {
         let of_trials = trial::network(&network);
-        let leased = trial::leased(config, &of_trials);
+        let leased = boot::trials::leased(config, &of_trials);
         (of_trials, leased)
     });
     let interfaces = network_changes::places(&networks);

@@ -38,6 +38,8 @@ const SCREEN_BYTES_MAX: usize = 8 << 20;
 
 pub(crate) fn router() -> Router<Front> {
     let screen_limit = DefaultBodyLimit::max(SCREEN_BYTES_MAX);
+    let screen =
+        Router::new().route("/machines/{name}/screen", put(show_screen)).layer(screen_limit);
     Router::new()
         .route("/status", get(status))
         .route("/findings", get(findings))
@@ -46,12 +48,12 @@ pub(crate) fn router() -> Router<Front> {
         .route("/machines/{name}/log", get(kernel_log))
         .route("/machines/{name}/hardware", get(hardware))
         .route("/machines/{name}/disk", get(disk))
-        .route("/machines/{name}/screen", put(show_screen).layer(screen_limit))
         .route("/machines/{name}/power", post(power))
         .route("/machines/{name}/stall", post(decide_stall))
         .route("/machines/{name}/rescue", put(want_rescue).delete(forget_rescue))
         .route("/images/damaged", get(damaged_images))
         .route("/initrds", get(initrds))
+        .merge(screen)
         .merge(images::router())
         .merge(jobs::router())
         .merge(leases::router())

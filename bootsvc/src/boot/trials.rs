@@ -1,22 +1,53 @@
 //! DHCP for PCs that are tried on this host: see [`trial`](crate::trial).
 
 use crate::boot::dhcp::{answer, choose_loader};
+use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::router_solicitations;
+use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::link::{Link, LinkState, LinkWatch, look_at};
 use crate::trial;
 use dhcp::{Arrival, Decision, Networks, Place};
+use model::Network;
 use service::Service;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// Addresses of its PCs.
+const POOL: (Ipv4Addr, Ipv4Addr) =
+    (Ipv4Addr::new(198, 18, 77, 100), Ipv4Addr::new(198, 18, 77, 199));
+
+/// Longer than somebody watches a PC that he tries; while it runs it asks again.
+const LEASE_SECONDS: u32 = 86_400;
 
 /// After an error.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The interface of trials, as sockets are bound to it.
 const ARRIVAL: Arrival = Arrival { interface: 0, is_unicast: false };
+
+/// What is leased there.
+pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
+    dhcp::Config {
+        server: network.server,
+        others: vec![trial::HOST],
+        subnet: trial::SUBNET,
+        prefix: trial::PREFIX,
+        pool: POOL,
+        reserved: BTreeMap::new(),
+        router: network.router,
+        dns: Vec::new(),
+        domain: network.domain.clone(),
+        serve_everyone: config.network.serve_everyone,
+        lease_seconds: LEASE_SECONDS,
+        bios_file: BIOS_FILE.into(),
+        uefi_x64_file: UEFI_X64_FILE.into(),
+    }
+}
 
 /// Serves the interface of trials whenever there is one, until `stop`.
 pub(crate) async fn serve(

@@ -40,10 +40,10 @@ pub(super) struct Try {
     /// Boot what this machine boots, with its kernel parameters and its room's
     #[arg(long, value_name = "MACHINE", conflicts_with = "image")]
     like: Option<MachineName>,
-    /// Its firmware
-    #[arg(long, default_value = "bios")]
-    firmware: Kind,
-    /// With Secure Boot and Microsoft's keys, as PCs are sold; needs --firmware uefi
+    /// Its firmware; default: bios
+    #[arg(long)]
+    firmware: Option<Kind>,
+    /// With UEFI, Secure Boot and Microsoft's keys, as PCs are sold
     #[arg(long)]
     secure_boot: bool,
     /// Its memory in MiB
@@ -74,11 +74,11 @@ enum Kind {
 impl Try {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let firmware = match (self.firmware, self.secure_boot) {
-            (Kind::Bios, false) => Firmware::Bios,
-            (Kind::Uefi, false) => Firmware::Uefi,
-            (Kind::Uefi, true) => Firmware::UefiSecureBoot,
-            (Kind::Bios, true) => {
-                let text = "a PC BIOS has no Secure Boot: add --firmware uefi";
+            (None | Some(Kind::Bios), false) => Firmware::Bios,
+            (Some(Kind::Uefi), false) => Firmware::Uefi,
+            (None | Some(Kind::Uefi), true) => Firmware::UefiSecureBoot,
+            (Some(Kind::Bios), true) => {
+                let text = "a PC BIOS has no Secure Boot: leave --firmware bios out";
                 return Err(WrongUsage(text.to_owned()).into());
             }
         };

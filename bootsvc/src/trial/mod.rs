@@ -5,7 +5,6 @@ pub(crate) mod far_end;
 pub(crate) mod pc;
 mod qmp;
 
-use crate::config::Config;
 use crate::network::Served;
 use crate::programs;
 use crate::site::Site;
@@ -28,13 +27,6 @@ pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
 /// The network.
 pub(crate) const SUBNET: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 0);
 pub(crate) const PREFIX: u8 = 24;
-
-/// Addresses of its PCs.
-const POOL: (Ipv4Addr, Ipv4Addr) =
-    (Ipv4Addr::new(198, 18, 77, 100), Ipv4Addr::new(198, 18, 77, 199));
-
-/// Longer than somebody watches a PC that he tries; while it runs it asks again.
-const LEASE_SECONDS: u32 = 86_400;
 
 /// How the MAC addresses of its PCs begin: locally administered ones.
 const MACS: [u8; 5] = [0x02, 0x62, 0x6c, 0x74, 0x72];
@@ -70,25 +62,6 @@ pub(crate) fn network(first: &Network) -> Network {
         ram: first.ram,
         strangers: Strangers::Wait,
         menu_password: first.menu_password.clone(),
-    }
-}
-
-/// What is leased there.
-pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
-    dhcp::Config {
-        server: network.server,
-        others: vec![HOST],
-        subnet: SUBNET,
-        prefix: PREFIX,
-        pool: POOL,
-        reserved: Default::default(),
-        router: network.router,
-        dns: Vec::new(),
-        domain: network.domain.clone(),
-        serve_everyone: config.network.serve_everyone,
-        lease_seconds: LEASE_SECONDS,
-        bios_file: crate::boot::grub_images::BIOS_FILE.into(),
-        uefi_x64_file: crate::boot::grub_images::UEFI_X64_FILE.into(),
     }
 }
 
@@ -154,7 +127,7 @@ mod tests {
             crate::network::networks(&toml::from_str(&text(pool, subnet)).unwrap()).unwrap()
         };
         assert!(is_free(&networks("10.0.5", "10.0.5.0/24")));
-        assert!(!is_free(&networks("198.18.77", "198.18.77.0/25")));
+        assert!(!is_free(&networks("198.18.77", "198.18.77.0/24")));
         assert!(!is_free(&networks("198.18.5", "198.18.0.0/15")));
     }
 }

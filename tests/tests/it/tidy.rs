@@ -33,6 +33,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "initcfg",
             "initrd-builder",
             "ldap",
+            "fakeclient",
             "model",
             "service",
             "storage",

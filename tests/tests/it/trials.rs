@@ -151,7 +151,7 @@ fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
         ensure!(fs::read(&picture)?.starts_with(b"\x89PNG"), "no picture");
         is_forgotten(&site)?;
         is_killed(&site)?;
-        let with_keys = ["--like", "lab-07", "--firmware", "uefi", "--secure-boot"];
+        let with_keys = ["--like", "lab-07", "--secure-boot"];
         let shown = site.run(&[&["try", "--no-kvm", "--until-up"], &with_keys[..]].concat())?;
         ensure!(shown.contains("UEFI Secure Boot is enabled"), "{shown}");
         is_forgotten(&site)?;
