@@ -56,6 +56,7 @@ pub(crate) fn network(first: &Network) -> Network {
         mtu: None,
         vlan: None,
         nbd: first.nbd.clone(),
+        storage: None,
         kernel_args: first.kernel_args.clone(),
         foreign_dhcp: false,
         own_dhcp: false,
