@@ -1,11 +1,13 @@
 //! The whole chain on one machine: a virtual LAN, our servers on it, PCs that boot over it.
 
 use crate::interrupt::Interrupt;
+use crate::pcs::NO_PXE;
 use crate::{build, say, setup};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use lab::{Daemon, Lan, Pc, Recipe, Site};
+use lab::{Daemon, DhcpServer, Lan, OtherDhcp, Pc, Recipe, Release, Site};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time from power-on to the login prompt. A PC alone takes a minute; without KVM and with others
@@ -21,6 +23,9 @@ const TAIL_LINES: usize = 40;
 /// Where the pages are on this machine, if it is free.
 const PAGES: &str = "127.0.0.1:8080";
 
+/// The other DHCP server has so many addresses.
+const BESIDE_MAX: u8 = 10;
+
 #[derive(Args)]
 pub(crate) struct Demo {
     /// End when all machines are up; exit code 1 with the reason if one does not come up
@@ -29,9 +34,18 @@ pub(crate) struct Demo {
     /// How the root disk reaches the machines
     #[arg(long, value_enum, default_value = "nbd")]
     root: Root,
-    /// Firmware of the machines
-    #[arg(long, value_enum, default_value = "bios")]
-    firmware: Firmware,
+    /// Firmware of the machines; default: bios, or uefi where that is needed
+    #[arg(long, value_enum)]
+    firmware: Option<Firmware>,
+    /// Who gives the addresses: the boot server, or a dnsmasq beside it
+    #[arg(long, value_enum, default_value = "dhcp")]
+    mode: Mode,
+    /// With UEFI, Secure Boot and Microsoft's keys, as PCs are sold
+    #[arg(long)]
+    secure_boot: bool,
+    /// How the machines come to their loader
+    #[arg(long, value_enum, default_value = "pxe")]
+    boot: By,
     /// How many machines to switch on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
     machines: u8,
@@ -47,6 +61,22 @@ enum Root {
 enum Firmware {
     Bios,
     Uefi,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Dhcp,
+    Proxy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// As firmware does, by TFTP
+    Pxe,
+    /// UEFI HTTP Boot
+    Http,
+    /// A CD that `bootlace medium build` makes
+    Medium,
 }
 
 /// A PC of the demo, and what was shown of it.
@@ -68,17 +98,41 @@ enum State {
 
 impl Demo {
     pub(crate) fn run(&self) -> Result<()> {
+        let firmware = self.firmware()?;
+        if self.mode == Mode::Proxy && self.machines > BESIDE_MAX {
+            bail!("dnsmasq has addresses for {BESIDE_MAX} machines");
+        }
         setup()?;
         let binary = build::run()?;
         let image = Recipe::default().image(say)?;
         let interrupt = Interrupt::listen()?;
 
         say("laying a virtual LAN, 10.77.0.0/24");
-        let mut site = Site::builder().binary(&binary).create(Lan::lay("demo")?)?;
+        let mut builder = Site::builder().binary(&binary);
+        if self.mode == Mode::Proxy {
+            builder = builder.network("mode = \"proxy\"");
+            if self.secure_boot {
+                // Debian 12's asks the server that gave the address.
+                let folder = lab::signed_loader(Release::Debian13, say)?;
+                builder = builder.boot(&format!("signed_loader = \"{}\"", folder.display()));
+            }
+        }
+        let mut site = builder.create(Lan::lay("demo")?)?;
         say("importing the image");
         show(&site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian-12"])?);
         for number in 1..=self.machines {
             show(&self.add_machine(&site, number)?);
+        }
+        let other = match self.mode {
+            Mode::Dhcp => None,
+            Mode::Proxy => {
+                say("starting dnsmasq, which gives the addresses");
+                Some(OtherDhcp::start(DhcpServer::Dnsmasq, &site, "")?)
+            }
+        };
+        if self.boot == By::Medium {
+            let medium = medium(&site);
+            show(&site.run(&["medium", "build", "--output", &medium.to_string_lossy()])?);
         }
         say("starting the boot server and the storage server");
         let listener = TcpListener::bind(PAGES)
@@ -88,10 +142,33 @@ impl Demo {
         let mut servers = site.up_with_pages_on(listener)?;
         say(&format!("web page: {}", site.login_link(&url)?));
 
-        let result = self.boot_all(&site, &mut servers, &interrupt, &url);
+        let result = self.boot_all(&site, firmware, &mut servers, &interrupt, &url);
         say("taking everything down");
         let stopped = servers.stop();
+        drop(other);
         result.and(stopped)
+    }
+
+    /// What the machines have, unless that contradicts what else is wanted.
+    fn firmware(&self) -> Result<lab::Firmware> {
+        let needs_uefi = self.secure_boot || self.boot == By::Http;
+        match (self.firmware, self.secure_boot) {
+            (Some(Firmware::Bios), _) if needs_uefi => {
+                bail!("Secure Boot and HTTP Boot are UEFI's: leave --firmware bios out")
+            }
+            (_, true) if self.boot == By::Medium => {
+                bail!("firmware with Secure Boot refuses the medium: leave one of both out")
+            }
+            (_, true) if self.boot == By::Http && self.mode == Mode::Proxy => {
+                bail!(
+                    "UEFI HTTP Boot with Secure Boot beside dnsmasq was never seen to work: leave one of them out"
+                )
+            }
+            (_, true) => Ok(lab::Firmware::UefiSecureBoot),
+            (Some(Firmware::Uefi), false) => Ok(lab::Firmware::Uefi),
+            (None, false) if needs_uefi => Ok(lab::Firmware::Uefi),
+            (Some(Firmware::Bios) | None, false) => Ok(lab::Firmware::Bios),
+        }
     }
 
     fn add_machine(&self, site: &Site, number: u8) -> Result<String> {
@@ -109,13 +186,14 @@ impl Demo {
     fn boot_all(
         &self,
         site: &Site,
+        firmware: lab::Firmware,
         servers: &mut Daemon,
         interrupt: &Interrupt,
         url: &str,
     ) -> Result<()> {
         let mut running = Vec::new();
         for number in 1..=self.machines {
-            running.push(self.power_on(site, number)?);
+            running.push(self.power_on(site, firmware, number)?);
         }
         let deadline = Instant::now() + BOOT_TIMEOUT * u32::from(self.machines).div_ceil(2);
         let mut has_told = false;
@@ -157,16 +235,24 @@ impl Demo {
         }
     }
 
-    fn power_on(&self, site: &Site, number: u8) -> Result<Running> {
+    fn power_on(&self, site: &Site, firmware: lab::Firmware, number: u8) -> Result<Running> {
         let name = name_of(number);
-        let (firmware, kind) = match self.firmware {
-            Firmware::Bios => (lab::Firmware::Bios, "BIOS"),
-            Firmware::Uefi => (lab::Firmware::Uefi, "UEFI"),
+        let kind = match firmware {
+            lab::Firmware::Bios => "BIOS",
+            lab::Firmware::Uefi => "UEFI",
+            lab::Firmware::UefiSecureBoot => "UEFI, Secure Boot",
+        };
+        let drive =
+            format!("if=none,id=medium,format=raw,readonly=on,file={}", medium(site).display());
+        let extra: Vec<&str> = match self.boot {
+            By::Pxe => Vec::new(),
+            By::Http => NO_PXE.to_vec(),
+            By::Medium => vec!["-drive", &drive, "-device", "ide-cd,drive=medium,bootindex=0"],
         };
         let builder = Pc::builder(&name).mac(&mac_of(number)).firmware(firmware).logs(site.root());
         say(&format!("powering on {name}, a PC with {kind} and no disk ({})", mac_of(number)));
         let powered_on = SystemTime::now();
-        let pc = builder.start(site.lan())?;
+        let pc = builder.extra(&extra).start(site.lan())?;
         Ok(Running { name, pc, powered_on, n_shown: 0, boot: 0, state: State::Boots })
     }
 }
@@ -222,6 +308,11 @@ impl Running {
         let console = self.pc.console().tail(TAIL_LINES);
         println!("{}: {why}. Its console's end:\n{console}", self.name);
     }
+}
+
+/// Where the boot medium is.
+fn medium(site: &Site) -> PathBuf {
+    site.root().join("medium.iso")
 }
 
 fn name_of(number: u8) -> String {

@@ -5,7 +5,7 @@
 use crate::{build, say, setup};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use lab::{Client, Daemon, Firmware, Lan, Pc, Recipe, Release, Site};
+use lab::{Client, Daemon, DhcpServer, Firmware, Lan, OtherDhcp, Pc, Recipe, Release, Site};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const BOOT: Duration = Duration::from_secs(120);
 
 /// OVMF's own settings by which it leaves out PXE; else it tries that for two minutes before HTTP Boot.
-const NO_PXE: [&str; 4] = [
+pub(crate) const NO_PXE: [&str; 4] = [
     "-fw_cfg",
     "name=opt/org.tianocore/IPv4PXESupport,string=no",
     "-fw_cfg",
@@ -189,8 +189,9 @@ struct Place {
     site: Site,
     medium: std::path::PathBuf,
     network: Network,
-    /// The other server or the relay, and where it runs.
-    _other: Option<(Daemon, Client)>,
+    _other: Option<OtherDhcp>,
+    /// The relay, and where it runs.
+    _relay: Option<(Daemon, Client)>,
 }
 
 fn name(number: usize) -> String {
@@ -224,6 +225,7 @@ impl Place {
         };
         let site = site.create(lan)?;
         let other = other(&site, network)?;
+        let relay = (network == Network::Relay).then(|| relay(&site)).transpose()?;
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
         for (number, cell) in cells.iter().enumerate() {
             let (name, mac) = (name(number), mac(number));
@@ -235,7 +237,7 @@ impl Place {
         let medium = site.root().join("medium.iso");
         site.run(&["medium", "build", "--output", &medium.to_string_lossy()])?;
         let servers = site.up()?;
-        Ok(Self { servers, site, medium, network, _other: other })
+        Ok(Self { servers, site, medium, network, _other: other, _relay: relay })
     }
 
     /// Boots a PC; how long that took, and what its loader was.
@@ -287,29 +289,14 @@ fn files(detail: &str) -> String {
     }
 }
 
-/// The other DHCP server, or the relay.
-fn other(site: &Site, network: Network) -> Result<Option<(Daemon, Client)>> {
-    match network {
-        Network::Ours => Ok(None),
-        Network::Relay => relay(site).map(Some),
-        Network::Proxy | Network::ProxySigned | Network::External | Network::Silent => {
-            let station = site.lan().add_client("dnsmasq", "52:54:00:00:00:09")?;
-            station.netns().ip("address add 10.77.0.9/24 dev eth0")?;
-            let recipe = site.root().join("recipe.conf");
-            let text = match network {
-                Network::External => site.run(&["net", "recipe", "dnsmasq"])?,
-                _ => String::new(),
-            };
-            std::fs::write(&recipe, text)?;
-            let mut dnsmasq = station.command("dnsmasq");
-            dnsmasq.args(["-k", "-p", "0", "-i", "eth0", "--leasefile-ro", "--log-facility=-"]);
-            dnsmasq.args(["--pid-file=", "-F", "10.77.0.10,10.77.0.90", "-C"]).arg(&recipe);
-            let log = site.root().join("dnsmasq.log");
-            let mut daemon = Daemon::start_detached("dnsmasq", &mut dnsmasq, &log)?;
-            daemon.wait_for_log("DHCP, IP range", Duration::from_secs(20))?;
-            Ok(Some((daemon, station)))
-        }
-    }
+/// The other DHCP server, if there is one.
+fn other(site: &Site, network: Network) -> Result<Option<OtherDhcp>> {
+    let recipe = match network {
+        Network::Ours | Network::Relay => return Ok(None),
+        Network::Proxy | Network::ProxySigned | Network::Silent => String::new(),
+        Network::External => site.run(&["net", "recipe", "dnsmasq"])?,
+    };
+    OtherDhcp::start(DhcpServer::Dnsmasq, site, &recipe).map(Some)
 }
 
 fn relay(site: &Site) -> Result<(Daemon, Client)> {

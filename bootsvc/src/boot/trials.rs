@@ -82,7 +82,7 @@ pub(crate) async fn serve(
             continue;
         }
         if std::mem::take(&mut has_pcs)
-            && let Err(error) = service.forget_tried(trial::is_tried).await
+            && let Err(error) = service.forget_tried(trial::is_tried, trial::is_tried_machine).await
         {
             tracing::warn!(error = error.chain(), "PCs that were tried are not forgotten");
         }

@@ -7,7 +7,6 @@ use crate::trial;
 use crate::trial::pc::{Firmware, Parts, Pc};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use hyper::Method;
 use model::{ImageName, MachineName};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -22,8 +21,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often its page gets another picture of its screen.
 const PICTURE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What it is called while it is there.
-const NAME: &str = "bootlace-try";
+const NAME: &str = trial::TRY_MACHINE;
 
 /// Boot a PC in software from this server, in this terminal
 ///
@@ -99,8 +97,7 @@ impl Try {
         let wants_end = Arc::new(AtomicBool::new(false));
         let _signals = hear_signals(&wants_end)?;
         let mut pc = Pc::plug_in(&parts)?;
-        // The interface is there, so the boot server forgets it whatever becomes of this process.
-        site.send::<Value>(Method::PUT, &url(), &machine)?;
+        trial::add_machine(&site, NAME, &machine)?;
         note(format!("{NAME} is switched on; Ctrl-A X switches it off"));
         pc.switch_on()?;
         let mut view = Value::Null;
@@ -122,12 +119,18 @@ impl Try {
         });
         let image = match (&self.image, &self.like) {
             (Some(image), _) => Some(image.to_string()),
-            (None, Some(like)) => {
-                let like: Value = site.get(&format!("/api/v1/machines/{like}"))?;
+            (None, Some(name)) => {
+                let like: Value = site.get(&format!("/api/v1/machines/{name}"))?;
                 let args = like["kernel_args"].as_str().unwrap_or_default();
                 machine["kernel_args"] = format!("{args} console=tty0 console=ttyS0,115200").into();
                 machine["room"] = like["room"].clone();
-                Some(like["image"].as_str().context("it boots no image")?.to_owned())
+                if like["root_url"].is_string() {
+                    bail!(
+                        "{name} has its root on another server, which is not tried: name its image instead"
+                    );
+                }
+                let image = like["image"].as_str();
+                Some(image.with_context(|| format!("{name} boots no image"))?.to_owned())
             }
             (None, None) => only_image(site)?,
         };

@@ -10,7 +10,6 @@ use fakeclient::firmware::{Firmware, FirmwareError, Kind, Told};
 use fakeclient::http_file;
 use fakeclient::machine_disk::{MachineDisk, MachineDiskError};
 use fakeclient::tftp_crowd::{self, Fetch};
-use hyper::Method;
 use initcfg::{BootConfig, HTTP_PORT, Root, Token};
 use model::MACHINE_PATH;
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ use std::time::{Duration, Instant};
 use wire::error_chain;
 
 /// The machine that its firmware boots as.
-const MACHINE: &str = "bootlace-doctor";
+const MACHINE: &str = trial::DOCTOR_MACHINE;
 
 /// One of ours takes 1 MB at most, and kernel and initrd some ten.
 const FILE_BYTES_MAX: u64 = 512 << 20;
@@ -137,8 +136,7 @@ fn add_machine(site: &Site, image: &str) -> anyhow::Result<()> {
     let machine = json!({
         "mac": trial::mac(0), "other_macs": macs, "image": image, "root": "nbd", "write_mode": "discard",
     });
-    let _: Value = site.send(Method::PUT, &format!("/api/v1/machines/{MACHINE}"), &machine)?;
-    Ok(())
+    trial::add_machine(site, MACHINE, &machine)
 }
 
 /// What one has got, in words. With an image it is to be sent on before `end`.

@@ -9,7 +9,9 @@ use crate::network::Served;
 use crate::programs;
 use crate::site::Site;
 use anyhow::bail;
-use model::{Network, Strangers};
+use hyper::Method;
+use model::{Machine, Network, Strangers};
+use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use wire::Mac;
@@ -75,13 +77,43 @@ pub(crate) fn is_free(networks: &[Served]) -> bool {
     })
 }
 
+/// Names of machines that are tried.
+pub(crate) const TRY_MACHINE: &str = "bootlace-try";
+pub(crate) const DOCTOR_MACHINE: &str = "bootlace-doctor";
+
+/// Whether a machine is one that is tried, and not somebody's own.
+pub(crate) fn is_tried_machine(machine: &Machine) -> bool {
+    [TRY_MACHINE, DOCTOR_MACHINE].contains(&machine.name.as_str()) && machine.macs().all(is_tried)
+}
+
+/// Adds a machine that is tried. Whoever calls it has made the interface, so that the boot server forgets the machine whatever
+/// becomes of this process.
+///
+/// # Errors
+/// There is one of that name that is somebody's own, or it is refused.
+pub(crate) fn add_machine(site: &Site, name: &str, machine: &Value) -> anyhow::Result<()> {
+    let url = format!("/api/v1/machines/{name}");
+    let own = match site.get::<Machine>(&url) {
+        Ok(there) => Some(there).filter(|there| !is_tried_machine(there)),
+        // There is none, or what is wrong shows when it is added.
+        Err(_) => None,
+    };
+    if let Some(own) = own {
+        bail!(
+            "there is a machine {name} with the network card {}: that name is for PCs that are tried. Give it another one",
+            own.mac
+        );
+    }
+    site.send::<Value>(Method::PUT, &url, machine).map(drop)
+}
+
 /// Waits until the interface is gone, and the boot server has nothing of this machine any more.
 ///
 /// # Errors
 /// One of both stays; the error says how to be rid of it.
 pub(crate) fn wait_until_forgotten(site: &Site, machine: &str) -> anyhow::Result<()> {
     let end = Instant::now() + FORGOTTEN_WITHIN;
-    let is_known = || site.get::<serde_json::Value>(&format!("/api/v1/machines/{machine}")).is_ok();
+    let is_known = || site.get::<Value>(&format!("/api/v1/machines/{machine}")).is_ok();
     while pc::is_there() || is_known() {
         if Instant::now() > end {
             match pc::is_there() {

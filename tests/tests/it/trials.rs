@@ -1,6 +1,6 @@
 //! `bootlace try`: a PC in software boots from the server that runs, and leaves nothing behind.
 
-use crate::boot::{MAC, QUICK, can_boot};
+use crate::boot::{MAC, OTHER_MAC, QUICK, can_boot};
 use anyhow::{Result, ensure};
 use lab::{Lan, Need, PcSlots, Site, bootlace_binary, require};
 use nix::sys::signal::Signal;
@@ -140,6 +140,14 @@ fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
         ensure!(none.contains("no boot server runs here"), "{none}");
         let servers = site.up()?;
         site.run(&["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"])?;
+        // Somebody's own machine has the name.
+        site.run(&["machine", "set", "bootlace-try", "--mac", OTHER_MAC, "--image", "debian"])?;
+        let own = site.run(&["try"]).unwrap_err().to_string();
+        ensure!(
+            own.contains("there is a machine bootlace-try") && own.contains(OTHER_MAC),
+            "{own}"
+        );
+        site.run(&["machine", "rm", "bootlace-try", "--yes"])?;
         let picture = site.root().join("screen.png");
         let screen = picture.to_string_lossy();
         let shown = site.run(&["try", "--no-kvm", "--until-up", "--screen", &screen])?;

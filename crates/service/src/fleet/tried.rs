@@ -3,26 +3,32 @@
 use crate::error::Error;
 use crate::people::Actor;
 use crate::service::Service;
-use model::Subject;
+use model::{Machine, Subject};
 use std::collections::BTreeSet;
 use wire::Mac;
 
 impl Service {
-    /// Forgets PCs all of whose NICs `is_tried` says were tried: as machines with their disks, as discovered PCs, their boots
-    /// and their leases.
+    /// Forgets PCs that were tried: machines of which `is_machine` says so, with their disks, and discovered PCs, boots and leases
+    /// of NICs of which `is_nic` does, and which are no other machine's.
     ///
     /// # Errors
     /// The database can't be written.
-    pub async fn forget_tried(&self, is_tried: impl Fn(Mac) -> bool) -> Result<(), Error> {
+    pub async fn forget_tried(
+        &self,
+        is_nic: impl Fn(Mac) -> bool,
+        is_machine: impl Fn(&Machine) -> bool,
+    ) -> Result<(), Error> {
         let view = self.view();
-        let tried = view.site.machines.iter().filter(|it| it.macs().all(&is_tried));
+        let is_tried =
+            |mac: Mac| is_nic(mac) && view.site.machine_by_mac(mac).is_none_or(&is_machine);
+        let tried = view.site.machines.iter().filter(|it| is_machine(it));
         let names: Vec<_> = tried.map(|machine| machine.name.clone()).collect();
         let seen: BTreeSet<Mac> =
             view.discovered().iter().map(|seen| seen.mac).filter(|mac| is_tried(*mac)).collect();
         let leases: Vec<_> =
             view.leases().filter(|it| is_tried(it.mac)).map(|it| it.address).collect();
         let admin = self.admin(&Actor::command(0))?;
-        let macs = view.site.machines.iter().flat_map(model::Machine::macs);
+        let macs = view.site.machines.iter().flat_map(Machine::macs);
         let macs = macs.chain(view.boots.keys().copied()).filter(|mac| is_tried(*mac));
         let macs: BTreeSet<Mac> = macs.chain(seen).collect();
         for finding in self.findings().await {
