@@ -222,7 +222,7 @@ async fn from_command(mut request: Request, next: Next) -> Response {
     let path: String = path.flat_map(char::escape_default).collect();
     let mut response = next.run(request).await;
     // Pictures come all the time, and change nothing.
-    let is_told = method != Method::GET && method != Method::HEAD && !path.ends_with("/screen");
+    let is_told = method != Method::GET && method != Method::HEAD && !is_picture(&path);
     if is_told {
         let (who, status) = (name(peer).await, response.status().as_u16());
         tracing::info!(who, %method, path, status, "asked by a command");
@@ -230,6 +230,12 @@ async fn from_command(mut request: Request, next: Next) -> Response {
     let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
     response.headers_mut().insert(VERSION_HEADER, version);
     response
+}
+
+/// Whether that is where a picture of a screen is put.
+fn is_picture(path: &str) -> bool {
+    let of_machine = path.strip_prefix("/api/v1/machines/");
+    of_machine.and_then(|rest| rest.split_once('/')).is_some_and(|(_, what)| what == "screen")
 }
 
 /// The list of users may be on another server.

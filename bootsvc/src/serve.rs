@@ -37,6 +37,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use storage::Credentials;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -137,7 +138,7 @@ async fn run_once(
     let is_up = storage_deaths.is_some();
     let networks = networks(config)?;
     let network = networks[0].network.clone();
-    let trials = trial::is_free(&networks).then(|| {
+    let trials = trial::is_free(config, &networks).then(|| {
         let of_trials = trial::network(&network);
         let leased = boot::trials::leased(config, &of_trials);
         (of_trials, leased)
@@ -351,10 +352,13 @@ async fn run_once(
         let (service, stop) = (service.clone(), stop.clone());
         tasks.spawn(boot::foreign_dhcp::serve_proxy(sockets, place, service, stop));
     }
+    let serves_trial = Arc::new(AtomicBool::new(false));
+    let of_trials = boot::trials::told(trials.is_some(), Arc::clone(&serves_trial));
     if let Some((_, leased)) = trials {
         let watch = LinkWatch::open(trial::INTERFACE, trial::HOST)
             .context("can't hear what happens to network interfaces")?;
-        tasks.spawn(boot::trials::serve(watch, leased, service.clone(), stop.clone()));
+        let (service, stop) = (service.clone(), stop.clone());
+        tasks.spawn(boot::trials::serve(watch, leased, serves_trial, service, stop));
     }
     for (server, tftp, listener) in file_servers {
         let files = files.at(server);
@@ -367,7 +371,8 @@ async fn run_once(
     tasks.spawn(certificates::watch(used, service.clone(), stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
     let local = boot_socket::router(service.clone(), paths.for_copies())
-        .merge(pages::told(pages_url.clone()));
+        .merge(pages::told(pages_url.clone()))
+        .merge(of_trials);
     let link = if is_up { login_link(&service).await } else { None };
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());

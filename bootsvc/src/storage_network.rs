@@ -1,6 +1,7 @@
 //! Storage networks: where the server is in them, and which addresses machines have there.
 
 use crate::config::{Config, NetworkConfig, Subnet};
+use crate::net::link::TRIALS;
 use initcfg::StorageNetwork;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -129,6 +130,8 @@ pub(crate) struct FoundStorage {
 pub(crate) fn own_addresses() -> std::io::Result<Vec<OwnAddress>> {
     let all = nix::ifaddrs::getifaddrs()?;
     Ok(all
+        // That of trials is there only meanwhile.
+        .filter(|entry| entry.interface_name != TRIALS)
         .filter_map(|entry| {
             let address = entry.address.as_ref()?.as_sockaddr_in()?.ip();
             Some(OwnAddress { interface: entry.interface_name, address })

@@ -7,6 +7,7 @@ use crate::net::dhcp_socket::{DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
 use crate::network::{Served, interfaces};
+use crate::trial;
 use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, ReplyKind, Request, Usage};
 use model::{AddressPool, FindingKind, Lease, Site, Stage, Subject};
 use service::{LeaseNews, NewStage, Service, Sighting};
@@ -162,8 +163,8 @@ async fn hear(
             mac = %request.mac, kind = %request.kind, wanted = ?request.wanted, relay = %request.relay,
             interface = link.interface(), "DHCP request"
         );
-        // Our own search for other servers, which a relay brings back.
-        if is_alone && link.mac() == Some(request.mac) {
+        // Our own search for other servers, which a relay brings back; and somebody who takes himself for a PC that is tried here.
+        if is_alone && link.mac() == Some(request.mac) || trial::is_tried(request.mac) {
             continue;
         }
         // A PC that got an address from us could not fetch its loader. Perhaps somebody else answers.

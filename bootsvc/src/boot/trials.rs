@@ -7,12 +7,15 @@ use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::link::{Link, LinkState, LinkWatch, look_at};
 use crate::trial;
+use axum::routing::get;
+use axum::{Json, Router};
 use dhcp::{Arrival, Decision, Networks, Place};
 use model::Network;
 use service::Service;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +32,15 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The interface of trials, as sockets are bound to it.
 const ARRIVAL: Arrival = Arrival { interface: 0, is_unicast: false };
+
+/// Tells commands whether trials are served.
+pub(crate) fn told(is_free: bool, is_served: Arc<AtomicBool>) -> Router {
+    let state = move || {
+        let has_interface = is_served.load(Ordering::Relaxed);
+        std::future::ready(Json(trial::State { is_free, has_interface }))
+    };
+    Router::new().route(trial::STATE, get(state))
+}
 
 /// What is leased there.
 pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
@@ -53,6 +65,7 @@ pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
 pub(crate) async fn serve(
     watch: LinkWatch,
     config: dhcp::Config,
+    is_served: Arc<AtomicBool>,
     service: Service,
     stop: CancellationToken,
 ) {
@@ -65,8 +78,10 @@ pub(crate) async fn serve(
             // iPXE waits for a router of IPv6.
             let routers = router_solicitations::serve(link, service.clone(), of_link.clone());
             let routers = tokio::spawn(routers);
-            let served = stop.run_until_cancelled(serve_one(&watch, state, &config, &service));
+            let served =
+                stop.run_until_cancelled(serve_one(&watch, state, &config, &is_served, &service));
             let served = served.await;
+            is_served.store(false, Ordering::Relaxed);
             of_link.cancel();
             let _ = routers.await;
             match served {
@@ -81,10 +96,23 @@ pub(crate) async fn serve(
             has_pcs = true;
             continue;
         }
-        if std::mem::take(&mut has_pcs)
-            && let Err(error) = service.forget_tried(trial::is_tried, trial::is_tried_machine).await
-        {
-            tracing::warn!(error = error.chain(), "PCs that were tried are not forgotten");
+        if has_pcs {
+            let forgetting = service.forget_tried(
+                trial::is_tried,
+                trial::is_tried_machine,
+                trial::is_tried_address,
+            );
+            match forgetting.await {
+                Ok(()) => has_pcs = false,
+                Err(error) => {
+                    let error = error.chain();
+                    tracing::warn!(error, "PCs that were tried are not forgotten yet");
+                    if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                        return;
+                    }
+                    continue;
+                }
+            }
         }
         if stop.run_until_cancelled(watch.changed()).await.is_none() {
             return;
@@ -103,9 +131,11 @@ async fn serve_one(
     watch: &LinkWatch,
     state: LinkState,
     config: &dhcp::Config,
+    is_served: &AtomicBool,
     service: &Service,
 ) -> anyhow::Result<()> {
     let socket = Arc::new(DhcpSocket::bind(trial::INTERFACE, config.server)?);
+    is_served.store(true, Ordering::Relaxed);
     tracing::info!(interface = trial::INTERFACE, "a PC is tried on this host");
     let mut server = Networks::new([(Place::Link(0), config.clone())], []);
     let mut answers = JoinSet::new();

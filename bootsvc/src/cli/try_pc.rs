@@ -8,12 +8,16 @@ use crate::trial::pc::{Firmware, Parts, Pc};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use model::{ImageName, MachineName};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// A system that is not up after so long hangs, also where QEMU plays the processor.
+const UP_WITHIN: Duration = Duration::from_secs(900);
 
 /// How often it is looked how far the PC is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -86,6 +90,7 @@ impl Try {
         let stream = crate::site::connect(paths)?
             .context("no boot server runs here: start it, then try again")?;
         let site = Site::of_server(paths, stream)?;
+        trial::check(&site)?;
         let machine = self.machine(&site)?;
         let parts = Parts {
             mac: trial::mac(0),
@@ -97,6 +102,7 @@ impl Try {
         let wants_end = Arc::new(AtomicBool::new(false));
         let _signals = hear_signals(&wants_end)?;
         let mut pc = Pc::plug_in(&parts)?;
+        trial::wait_until_served(&site)?;
         trial::add_machine(&site, NAME, &machine)?;
         note(format!("{NAME} is switched on; Ctrl-A X switches it off"));
         pc.switch_on()?;
@@ -149,16 +155,20 @@ impl Try {
         wants_end: &AtomicBool,
         view: &mut Value,
     ) -> anyhow::Result<()> {
+        let began = Instant::now();
         let (mut looked, mut pictured) = (Instant::now(), Instant::now());
         loop {
             if let Some(status) = pc.ended()? {
                 if !status.success() {
                     bail!("QEMU has ended ({status}): {}", pc.complaint());
                 }
-                return Ok(());
+                return self.ended_early("it was switched off");
             }
-            if wants_end.load(Ordering::Relaxed) {
-                return Ok(());
+            if wants_end.load(Ordering::Relaxed) || is_unread() {
+                return self.ended_early("nobody wants it any more");
+            }
+            if self.until_up && began.elapsed() > UP_WITHIN {
+                bail!("its system is not up within {} minutes", UP_WITHIN.as_secs() / 60);
             }
             if looked.elapsed() >= LOOK_INTERVAL {
                 looked = Instant::now();
@@ -184,6 +194,14 @@ impl Try {
 }
 
 impl Try {
+    /// That is wrong only if it was to come up.
+    fn ended_early(&self, why: &str) -> anyhow::Result<()> {
+        match self.until_up {
+            true => bail!("its system is not up: {why}"),
+            false => Ok(()),
+        }
+    }
+
     /// Has its page show its screen.
     fn picture(&self, site: &Site, pc: &mut Pc) -> anyhow::Result<()> {
         // An old QEMU can't; the serial port tells as much.
@@ -194,6 +212,15 @@ impl Try {
         }
         site.put_file(&format!("{}/screen", url()), picture)
     }
+}
+
+/// Whether whoever has read standard output has gone: it is a pipe without a reader, or a terminal that was hung up.
+fn is_unread() -> bool {
+    let output = std::io::stdout();
+    let mut polled = [PollFd::new(&output, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let looked = poll(&mut polled, Some(&at_once));
+    looked.is_ok() && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 fn url() -> String {

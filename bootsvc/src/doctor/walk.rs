@@ -103,10 +103,14 @@ const fn at_network(verdict: Verdict) -> Look {
 }
 
 fn walk_all(site: &Site) -> anyhow::Result<Vec<Verdict>> {
+    trial::check(site)?;
     let image = newest_image(site)?;
     let has_image = image.is_some();
-    let make_ready = || image.as_ref().map_or(Ok(()), |image| add_machine(site, image));
-    let verdicts = far_end::run(make_ready, move || {
+    let make_ready = || {
+        trial::wait_until_served(site)?;
+        image.as_ref().map_or(Ok(()), |image| add_machine(site, image))
+    };
+    let mut verdicts: Vec<Verdict> = far_end::run(make_ready, move || {
         let end = Instant::now() + READY_WITHIN;
         let walk = |(number, (name, kind)): (u8, (&str, Kind))| {
             let is_last = usize::from(number) + 1 == KINDS.len();
@@ -119,7 +123,9 @@ fn walk_all(site: &Site) -> anyhow::Result<Vec<Verdict>> {
         };
         (0..).zip(KINDS).map(walk).collect()
     })?;
-    trial::wait_until_forgotten(site, MACHINE)?;
+    if let Err(error) = trial::wait_until_forgotten(site, MACHINE) {
+        verdicts.push(Verdict::Better(error_chain(error.as_ref())));
+    }
     Ok(verdicts)
 }
 

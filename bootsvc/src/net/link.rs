@@ -15,6 +15,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use wire::Mac;
 
+/// The interface of PCs that are tried on this host, which is there only meanwhile.
+pub(crate) const TRIALS: &str = "bootlace-try";
+
 /// The kernel tells of changes at once; what it told while its buffer was full is seen after this time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 

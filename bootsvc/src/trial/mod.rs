@@ -5,11 +5,12 @@ pub(crate) mod far_end;
 pub(crate) mod pc;
 mod qmp;
 
+use crate::config::Config;
 use crate::network::Served;
 use crate::programs;
-use crate::site::Site;
+use crate::site::{Refused, Site};
 use anyhow::bail;
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use model::{Machine, Network, Strangers};
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -21,7 +22,7 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
 const FORGOTTEN_POLL: Duration = Duration::from_millis(100);
 
 /// The interface's name.
-pub(crate) const INTERFACE: &str = "bootlace-try";
+pub(crate) const INTERFACE: &str = crate::net::link::TRIALS;
 
 /// The host's address there. Of a network that is for measurements between devices, and routed nowhere (RFC 2544).
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
@@ -68,13 +69,75 @@ pub(crate) fn network(first: &Network) -> Network {
     }
 }
 
-/// Whether the site's own networks leave the trials' alone.
-pub(crate) fn is_free(networks: &[Served]) -> bool {
-    networks.iter().all(|served| {
-        let prefix = served.network.prefix.min(PREFIX);
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        served.network.subnet.to_bits() & mask != SUBNET.to_bits() & mask
-    })
+/// Whether this host has nothing else in the trials' network: neither networks of PCs or disks, nor an address.
+pub(crate) fn is_free(config: &Config, networks: &[Served]) -> bool {
+    let pcs = networks.iter().map(|it| (it.network.subnet, it.network.prefix));
+    let disks = config.network.all().filter_map(|it| it.storage_network);
+    let mut all = pcs.chain(disks.map(|it| (it.address, it.prefix)));
+    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let mut addresses = addresses
+        .filter(|it| it.interface_name != INTERFACE)
+        .filter_map(|it| Some(it.address?.as_sockaddr_in()?.ip()));
+    all.all(|(subnet, prefix)| !is_in(subnet, prefix.min(PREFIX)))
+        && addresses.all(|address| !is_in(address, PREFIX))
+}
+
+/// Whether the address is in the trials' network, as far as so many bits tell.
+fn is_in(address: Ipv4Addr, prefix: u8) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    address.to_bits() & mask == SUBNET.to_bits() & mask
+}
+
+/// Whether it is an address of a PC that is tried.
+pub(crate) fn is_tried_address(address: Ipv4Addr) -> bool {
+    is_in(address, PREFIX)
+}
+
+/// Where the boot server tells commands whether it serves trials.
+pub(crate) const STATE: &str = "/local/trials";
+
+/// What it tells.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct State {
+    /// Nothing else is in their network.
+    pub(crate) is_free: bool,
+    /// There is an interface of theirs that it serves.
+    pub(crate) has_interface: bool,
+}
+
+/// Refuses what the boot server would not serve.
+///
+/// # Errors
+/// It says why.
+pub(crate) fn check(site: &Site) -> anyhow::Result<()> {
+    match site.get::<State>(STATE) {
+        Ok(State { is_free: true, .. }) => Ok(()),
+        Ok(_) => bail!(
+            "this server has networks or addresses of its own in {SUBNET}/{PREFIX}, where PCs are tried"
+        ),
+        Err(error) if error.is::<Refused>() => {
+            bail!("the boot server is of another release, which tries no PCs: restart it")
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until the boot server serves the interface that was made.
+///
+/// # Errors
+/// It does not: it is in another network namespace, or can't bind there.
+pub(crate) fn wait_until_served(site: &Site) -> anyhow::Result<()> {
+    let end = Instant::now() + FORGOTTEN_WITHIN;
+    while !site.get::<State>(STATE)?.has_interface {
+        if Instant::now() > end {
+            bail!(
+                "the boot server does not serve the interface {INTERFACE}: it runs in another network namespace, such as a \
+                 container's, or its log tells why"
+            );
+        }
+        std::thread::sleep(FORGOTTEN_POLL);
+    }
+    Ok(())
 }
 
 /// Names of machines that are tried.
@@ -93,10 +156,13 @@ pub(crate) fn is_tried_machine(machine: &Machine) -> bool {
 /// There is one of that name that is somebody's own, or it is refused.
 pub(crate) fn add_machine(site: &Site, name: &str, machine: &Value) -> anyhow::Result<()> {
     let url = format!("/api/v1/machines/{name}");
+    let is_none = |error: &anyhow::Error| {
+        error.downcast_ref::<Refused>().is_some_and(|it| it.status == StatusCode::NOT_FOUND)
+    };
     let own = match site.get::<Machine>(&url) {
         Ok(there) => Some(there).filter(|there| !is_tried_machine(there)),
-        // There is none, or what is wrong shows when it is added.
-        Err(_) => None,
+        Err(error) if is_none(&error) => None,
+        Err(error) => return Err(error),
     };
     if let Some(own) = own {
         bail!(
@@ -156,11 +222,13 @@ mod tests {
                  pool = \"{pool}.100-{pool}.199\"\n"
             )
         };
-        let networks = |pool: &str, subnet: &str| {
-            crate::network::networks(&toml::from_str(&text(pool, subnet)).unwrap()).unwrap()
+        let is_free = |pool: &str, subnet: &str, more: &str| {
+            let config = toml::from_str(&format!("{}{more}\n", text(pool, subnet))).unwrap();
+            is_free(&config, &crate::network::networks(&config).unwrap())
         };
-        assert!(is_free(&networks("10.0.5", "10.0.5.0/24")));
-        assert!(!is_free(&networks("198.18.77", "198.18.77.0/24")));
-        assert!(!is_free(&networks("198.18.5", "198.18.0.0/15")));
+        assert!(is_free("10.0.5", "10.0.5.0/24", ""));
+        assert!(!is_free("198.18.77", "198.18.77.0/24", ""));
+        assert!(!is_free("198.18.5", "198.18.0.0/15", ""));
+        assert!(!is_free("10.0.5", "10.0.5.0/24", "storage_network = \"198.18.0.0/15\""));
     }
 }

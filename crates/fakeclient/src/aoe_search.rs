@@ -58,7 +58,7 @@ pub fn search(interface: &str, own: Mac, patience: Duration) -> io::Result<BTree
 }
 
 /// What an answer to our question tells (AoEr11, 2.2 and 3.2).
-fn answer(frame: &[u8], own: Mac) -> Option<Found> {
+pub fn answer(frame: &[u8], own: Mac) -> Option<Found> {
     let is_ours = frame.get(..6)? == own.0;
     let is_config_answer = frame.get(14)? & 0x08 != 0 && *frame.get(19)? == 1;
     let server = Mac(frame.get(6..12)?.try_into().ok()?);

@@ -1,6 +1,6 @@
 //! Files by HTTP, as firmware and loaders fetch them: one request, one connection.
 
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
 use std::time::Duration;
 
@@ -17,17 +17,23 @@ pub fn get(
     bytes_max: u64,
     patience: Duration,
 ) -> io::Result<Vec<u8>> {
-    let bad = |text: String| io::Error::new(ErrorKind::InvalidData, text);
     let mut stream = TcpStream::connect_timeout(&server.into(), patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
-    let mut stream = BufReader::new(stream);
-    let mut head = (&mut stream).take(HEAD_BYTES_MAX);
+    read_answer(BufReader::new(stream), bytes_max)
+}
+
+/// Reads an answer (RFC 9112), whose body must have a length.
+///
+/// # Errors
+/// It is none, refuses the file, or is cut off.
+pub fn read_answer(mut from: impl BufRead, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let bad = |text: String| io::Error::new(ErrorKind::InvalidData, text);
+    let mut head = (&mut from).take(HEAD_BYTES_MAX);
     let mut line = String::new();
     head.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    if status != "200" {
+    if line.split(' ').nth(1) != Some("200") {
         return Err(bad(format!("the server answers {}", line.trim().escape_default())));
     }
     let mut length = None;
@@ -46,9 +52,28 @@ pub fn get(
         return Err(bad(format!("it has {length} bytes")));
     }
     let mut body = Vec::new();
-    stream.take(length).read_to_end(&mut body)?;
+    from.take(length).read_to_end(&mut body)?;
     match body.len() as u64 == length {
         true => Ok(body),
         false => Err(ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_file_is_one() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\ncontent-length: 4\r\n\r\ndisk";
+        assert_eq!(read_answer(&answer[..], 100).unwrap(), b"disk");
+        for end in 0..answer.len() {
+            read_answer(&answer[..end], 100).unwrap_err();
+        }
+        let refused = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        let error = read_answer(&refused[..], 100).unwrap_err().to_string();
+        assert!(error.contains("404 Not Found"), "{error}");
+        read_answer(&answer[..], 3).unwrap_err();
+        read_answer(&b"HTTP/1.1 200 OK\r\n\r\ndisk"[..], 100).unwrap_err();
     }
 }

@@ -13,6 +13,9 @@ const REQUEST_MAX: usize = 1 << 20;
 /// A server that waits for a former boot's silence takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A server that is there takes a connection at once; a firewall may say nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// As long as a machine, one that is refused tries again.
 const REFUSED_MAX: Duration = Duration::from_secs(60);
 
@@ -81,7 +84,7 @@ impl MachineDisk {
         token: Token,
         generation: u32,
     ) -> Result<Self, MachineDiskError> {
-        let mut stream = TcpStream::connect(server)?;
+        let mut stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         let mut opened = String::new();

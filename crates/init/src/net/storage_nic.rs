@@ -38,6 +38,9 @@ const LINK_PATIENCE: Duration = Duration::from_secs(15);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
 const SPANNING_TREE: Duration = Duration::from_secs(30);
 
+/// The longest of all that together, if the disk can be had without it.
+const SEARCH_MAX: Duration = Duration::from_secs(60);
+
 /// How long a card may take if there is no disk without it: USB adapters were seen to need 15 s.
 const CARD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -165,7 +168,9 @@ pub(crate) fn find(
         }
         let waited = since.as_ref().map_or(Duration::ZERO, |(_, since)| uptime() - *since);
         let (what, remedy) = trouble.words(network, search.address, waited);
-        if has_other_way && waited >= trouble.patience() {
+        // A link that comes and goes is another trouble each time.
+        let is_too_long = uptime() - started >= SEARCH_MAX;
+        if has_other_way && (waited >= trouble.patience() || is_too_long) {
             put_down(config.mac, None);
             let why = format!("over the boot network, since {what}; {remedy}");
             console.warn(&format!("bootlace: attach: {why}"));

@@ -5,11 +5,12 @@ use crate::people::Actor;
 use crate::service::Service;
 use model::{Machine, Subject};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use wire::Mac;
 
 impl Service {
-    /// Forgets PCs that were tried: machines of which `is_machine` says so, with their disks, and discovered PCs, boots and leases
-    /// of NICs of which `is_nic` does, and which are no other machine's.
+    /// Forgets PCs that were tried: machines of which `is_machine` says so, with their disks, discovered PCs and boots of NICs of
+    /// which `is_nic` does, and which are no other machine's, and leases of addresses of which `is_address` does.
     ///
     /// # Errors
     /// The database can't be written.
@@ -17,6 +18,7 @@ impl Service {
         &self,
         is_nic: impl Fn(Mac) -> bool,
         is_machine: impl Fn(&Machine) -> bool,
+        is_address: impl Fn(Ipv4Addr) -> bool,
     ) -> Result<(), Error> {
         let view = self.view();
         let is_tried =
@@ -26,7 +28,7 @@ impl Service {
         let seen: BTreeSet<Mac> =
             view.discovered().iter().map(|seen| seen.mac).filter(|mac| is_tried(*mac)).collect();
         let leases: Vec<_> =
-            view.leases().filter(|it| is_tried(it.mac)).map(|it| it.address).collect();
+            view.leases().map(|it| it.address).filter(|it| is_address(*it)).collect();
         let admin = self.admin(&Actor::command(0))?;
         let macs = view.site.machines.iter().flat_map(Machine::macs);
         let macs = macs.chain(view.boots.keys().copied()).filter(|mac| is_tried(*mac));
@@ -41,11 +43,13 @@ impl Service {
                 self.resolved(finding.kind, &finding.subject);
             }
         }
+        // What can't be forgotten now keeps nothing else.
+        let mut failed = None;
         for name in names {
-            admin.remove_machine(name).await?;
+            failed = admin.remove_machine(name).await.err().or(failed);
         }
         if macs.is_empty() && leases.is_empty() {
-            return Ok(());
+            return failed.map_or(Ok(()), Err);
         }
         let forgetting = self.database().write(move |tables| {
             for address in leases {
@@ -57,6 +61,7 @@ impl Service {
             }
             Ok(())
         });
-        forgetting.await
+        forgetting.await?;
+        failed.map_or(Ok(()), Err)
     }
 }

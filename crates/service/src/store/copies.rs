@@ -4,6 +4,7 @@ use super::{damage, marker, schema};
 use crate::error::{Error, io_error};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::Access;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,11 +17,23 @@ const COPIES_MAX: usize = 3;
 /// How long a copy waits for whoever has locked the whole database.
 const LOCKED_WAIT: Duration = Duration::from_millis(50);
 
-/// Copies a database, which may be in use, into a new file that is its owner's only. What is in its log is in the copy.
+/// Copies a database, which other processes may use, into a new file that is its owner's only. What is in its log is in the copy.
 ///
 /// # Errors
 /// There is none, it is damaged, or the copy can't be written.
 pub fn copy_database(from: &Path, to: &Path) -> Result<(), Error> {
+    match copy_in_use(from, to) {
+        // It can't begin a log there. Where nothing can be written nobody writes.
+        Err(error) if error.is_unwritable() => copy_files(from, to),
+        copied => copied,
+    }
+}
+
+/// The same of one that this process may use, too: it is opened by SQLite only.
+///
+/// # Errors
+/// As [`copy_database`], and where no log can be begun.
+pub(super) fn copy_in_use(from: &Path, to: &Path) -> Result<(), Error> {
     marker::check(from)?;
     match fs::metadata(from) {
         Ok(file) if file.len() == 0 => return Err(Error::NoDatabase { path: from.to_owned() }),
@@ -30,14 +43,9 @@ pub fn copy_database(from: &Path, to: &Path) -> Result<(), Error> {
         }
         Err(error) => return Err(io_error("find the database", from)(error)),
     }
-    // SQLite would not say why it can't.
-    File::open(from).map_err(io_error("read the database", from))?;
+    schema::may(from, Access::READ_OK).map_err(io_error("read the database", from))?;
     let connection = schema::open_reader(from).map_err(damage::failed(from))?;
-    match copy(&connection, from, to) {
-        // It can't begin a log there. Where nothing can be written nobody writes.
-        Err(error) if error.is_unwritable() => copy_files(from, to),
-        copied => copied,
-    }
+    copy(&connection, from, to)
 }
 
 /// Copies a database that nobody writes to, byte for byte: reading it through SQLite would want to write a log beside it.

@@ -95,7 +95,7 @@ impl Database {
         let (sender, receiver) = oneshot::channel();
         // Through another connection, so that no change waits. That finds it by its name.
         if self.gone().is_none() {
-            tokio::task::spawn_blocking(move || sender.send(copies::copy_database(&path, &to)));
+            tokio::task::spawn_blocking(move || sender.send(copies::copy_in_use(&path, &to)));
         } else {
             let copy = move |connection: &Connection| {
                 let _ = sender.send(copies::copy(connection, &path, &to));
@@ -284,6 +284,31 @@ mod tests {
         std::fs::remove_file(folder.path().join("state.db-wal")).unwrap();
         until(|| database.gone().is_some()).await;
         assert!(database.gone().unwrap().to_string().contains("state.db-wal"));
+    }
+
+    /// Locks that this process has on a file.
+    fn n_locks(path: &Path) -> usize {
+        use std::os::unix::fs::MetadataExt as _;
+        let (own, inode) = (std::process::id(), std::fs::metadata(path).unwrap().ino());
+        let ends = [format!(" {own} "), format!(":{inode} ")];
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().filter(|line| ends.iter().all(|end| line.contains(end))).count()
+    }
+
+    #[tokio::test]
+    async fn a_copy_takes_no_lock_away_from_who_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let database = Database::open(&path).unwrap();
+        store(&database).await.unwrap();
+        let before = n_locks(&path);
+        assert!(before > 0, "others would take themselves for the last ones");
+        database.copy(&folder.path().join("saved")).await.unwrap();
+        assert_eq!(n_locks(&path), before);
+        drop(Database::open(&path).unwrap());
+        assert_eq!(n_locks(&path), before);
+        super::super::expected(&path).unwrap();
+        assert_eq!(n_locks(&path), before);
     }
 
     /// Not a test by itself, but the program that others run to have a lock.

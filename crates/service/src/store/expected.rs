@@ -5,7 +5,7 @@ use super::{Transaction, copies, damage, marker, schema};
 use crate::error::{Error, io_error};
 use model::MachineName;
 use rusqlite::Connection;
-use std::fs::File;
+use rustix::fs::Access;
 use std::path::Path;
 
 /// What is to be there beside a database.
@@ -31,8 +31,7 @@ pub fn expected(database: &Path) -> Result<Expected, Error> {
     if !database.try_exists().map_err(io_error("find the database", database))? {
         return Ok(Expected::default());
     }
-    // SQLite would not say why it can't.
-    File::open(database).map_err(io_error("read the database", database))?;
+    schema::may(database, Access::READ_OK).map_err(io_error("read the database", database))?;
     let n_machines = copies::check_database(database)?;
     let failed = damage::failed(database);
     let connection = schema::open_reader(database).map_err(&failed)?;

@@ -3,7 +3,9 @@
 use super::{Transaction, copies, damage, marker};
 use crate::error::{Error, io_error};
 use rusqlite::{Connection, TransactionBehavior};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -386,6 +388,12 @@ const ADDITIONS: &str = "
         BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
 ";
 
+/// Whether this process may use the database so; SQLite would not say why it may not. The file is not opened: whoever closes it
+/// gives up all locks that this process has on it (fcntl(2)), and the next one to close the database then deletes its log.
+pub(super) fn may(path: &Path, access: Access) -> io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
 /// Opens the database for writing, making it if it is missing.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -394,13 +402,14 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     builder.create(folder).map_err(io_error("make the folder", folder))?;
     marker::check(path)?;
     // SQLite would let everybody read it, and gives its WAL the same rights.
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io_error("open the database", path))?;
+    match OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            may(path, Access::READ_OK | Access::WRITE_OK)
+                .map_err(io_error("open the database", path))?;
+        }
+        Err(error) => return Err(io_error("open the database", path)(error)),
+    }
     let failed = damage::failed(path);
     let mut connection = Connection::open(path).map_err(&failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(&failed)?;
