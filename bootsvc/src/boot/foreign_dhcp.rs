@@ -1,11 +1,12 @@
 //! Boots beside another DHCP server, which gives the addresses: our proxy names the loader, and who has which address is learned.
 
-use crate::boot::dhcp::{not_bound, uuid_of};
+use crate::boot::dhcp::{choose_loader, not_bound, uuid_of};
 use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::offers::Offers;
 use crate::net::dhcp_socket::{BootServerSocket, DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
 use crate::net::neighbours::Neighbours;
+use crate::trial;
 use dhcp::{Proxy, ProxyConfig, ProxyDecision, Request};
 use model::{FindingKind, Subject};
 use service::{Link as Reached, Service, Sighting, Traffic};
@@ -143,12 +144,11 @@ pub(crate) async fn serve_proxy(
             tracing::info!(mac = %request.mac, "DHCP request not answered: {interface} {trouble}");
             continue;
         }
-        if let Some(firmware) = request.firmware {
-            let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
-            tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
-            request.gets_no_loader = choice.loader.is_none();
-            request.loader = choice.loader.map(|loader| loader.file().to_owned());
+        // Somebody who takes himself for a PC that is tried on this host.
+        if trial::is_tried(request.mac) {
+            continue;
         }
+        choose_loader(&service, &mut request);
         let mac = request.mac;
         let decision = match peer {
             Some(_) => proxy.on_boot_request(&request),
