@@ -47,8 +47,8 @@ pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
     dhcp::Config {
         server: network.server,
         others: vec![trial::HOST],
-        subnet: trial::SUBNET,
-        prefix: trial::PREFIX,
+        subnet: network.subnet,
+        prefix: network.prefix,
         pool: POOL,
         reserved: BTreeMap::new(),
         router: network.router,

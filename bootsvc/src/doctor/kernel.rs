@@ -2,8 +2,6 @@
 
 use super::Look;
 use crate::check::Verdict;
-use crate::paths::Paths;
-use crate::site::{Site, connect};
 use serde_json::Value;
 use std::fs;
 
@@ -13,12 +11,13 @@ const NEIGHBOURS_PER_MACHINE: u64 = 2;
 /// Connections that the kernel follows, of those that it can: from here on it is soon full.
 const FULL_PERCENT: u64 = 80;
 
-pub(super) fn looks(paths: &Paths) -> Vec<Look> {
+pub(super) fn looks(machines: &[Value]) -> Vec<Look> {
+    let n_machines = machines.len() as u64;
     let neighbours = setting("/proc/sys/net/ipv4/neigh/default/gc_thresh3");
     let followed = setting("/proc/sys/net/netfilter/nf_conntrack_count")
         .zip(setting("/proc/sys/net/netfilter/nf_conntrack_max"));
     let verdicts = [
-        neighbours.map(|most| neighbours_of(n_machines(paths), most)),
+        neighbours.map(|most| neighbours_of(n_machines, most)),
         followed.map(|(now, most)| connections(now, most)),
     ];
     verdicts.into_iter().flatten().map(Look::at_host).collect()
@@ -26,13 +25,6 @@ pub(super) fn looks(paths: &Paths) -> Vec<Look> {
 
 fn setting(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// 0 if nobody says.
-fn n_machines(paths: &Paths) -> u64 {
-    let site = connect(paths).ok().flatten().and_then(|it| Site::of_server(paths, it).ok());
-    let machines: Option<Vec<Value>> = site.and_then(|site| site.get("/api/v1/machines").ok());
-    machines.map_or(0, |machines| machines.len() as u64)
 }
 
 fn neighbours_of(n_machines: u64, most: u64) -> Verdict {

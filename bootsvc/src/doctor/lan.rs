@@ -6,9 +6,7 @@ use crate::config::Config;
 use crate::net::arp::Arp;
 use crate::net::link::look_at;
 use crate::network::{Served, interfaces, networks};
-use crate::paths::Paths;
 use crate::programs::{NoAnswer, ask_within};
-use crate::site::{Site, connect};
 use fakeclient::aoe_search::{self, Found};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -34,27 +32,19 @@ const LINK_HELD_MS: u64 = 8_000;
 /// What boots from a network, and where it listens: all that firewalls must let in.
 const PORTS: &str = "UDP 67, 69, 4011 and 4915, TCP 80 and 10809, and UDP from any port for TFTP";
 
-/// All of them; what needs the boot server is left out as long as there is none.
-pub(super) fn looks(config: &Config, paths: &Paths) -> Vec<Look> {
+/// All of them; `machines` are as the boot server has them.
+pub(super) fn looks(config: &Config, machines: &[Value]) -> Vec<Look> {
     // What is wrong with the networks themselves is for check to tell.
     let Ok(networks) = networks(config) else { return Vec::new() };
-    let machines = machines(paths);
     let mut verdicts = Vec::new();
     for (interface, server) in interfaces(&networks) {
-        verdicts.extend(on_link(interface, server, &machines));
+        verdicts.extend(on_link(interface, server, machines));
     }
     verdicts.extend(networks.iter().filter(|it| it.network.is_relayed).map(way_back));
-    verdicts.extend(packets(&networks, &machines));
-    verdicts.extend(spanning_tree(&machines));
+    verdicts.extend(packets(&networks, machines));
+    verdicts.extend(spanning_tree(machines));
     verdicts.extend(firewall());
     verdicts.into_iter().map(|verdict| Look::new(Area::Network, verdict)).collect()
-}
-
-/// All machines as the boot server has them.
-fn machines(paths: &Paths) -> Vec<Value> {
-    let site = connect(paths).ok().flatten().map(|stream| Site::of_server(paths, stream));
-    let machines = site.and_then(|site| site.ok()?.get("/api/v1/machines").ok());
-    machines.unwrap_or_default()
 }
 
 /// Others who have what must be ours.

@@ -12,6 +12,8 @@ mod walk;
 use crate::check::{Ours, Server, Verdict};
 use crate::config::Config;
 use crate::paths::Paths;
+use crate::site::{Site, connect};
+use serde_json::Value;
 
 /// What a look was at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -81,9 +83,10 @@ pub(crate) fn as_caller(paths: &Paths, config: Option<&Config>, listens: bool) -
         looks.extend(host::links(config));
         looks.extend(listens.then(|| host::listen(config)).into_iter().flatten());
         looks.extend(servers::looks(paths, &ours));
-        looks.extend(kernel::looks(paths));
+        let machines = machines(paths);
+        looks.extend(kernel::looks(&machines));
         looks.extend(walk::looks(paths));
-        looks.extend(lan::looks(config, paths));
+        looks.extend(lan::looks(config, &machines));
         looks.extend(certificates::looks(paths, config));
     }
     // Its units are those of the usual site.
@@ -91,6 +94,13 @@ pub(crate) fn as_caller(paths: &Paths, config: Option<&Config>, listens: bool) -
         looks.extend(units::looks(!matches!(ours.boot, Server::Absent)));
     }
     looks
+}
+
+/// All machines as the boot server has them; none if it does not answer.
+fn machines(paths: &Paths) -> Vec<Value> {
+    let site = connect(paths).ok().flatten().map(|stream| Site::of_server(paths, stream));
+    let machines = site.and_then(|site| site.ok()?.get("/api/v1/machines").ok());
+    machines.unwrap_or_default()
 }
 
 /// What the servers' user can see, too.

@@ -1,7 +1,7 @@
 //! The other end of the network of trials, for clients in this process.
 
 use super::pc::is_there;
-use super::{HOST, INTERFACE, PREFIX, ip};
+use super::{HOST, INTERFACE, NETWORK, ip};
 use anyhow::{Context as _, anyhow, bail};
 use nix::sched::{CloneFlags, unshare};
 use std::net::Ipv4Addr;
@@ -34,7 +34,7 @@ pub(crate) fn run<T: Send>(
             (is_laid && is_begun.recv().is_ok()).then(play)
         });
         let near = is_made.recv().context("the thread of the far end died")?.and_then(|()| {
-            ip(&["address", "add", &format!("{HOST}/{PREFIX}"), "dev", INTERFACE])?;
+            ip(&["address", "add", &format!("{HOST}/{}", NETWORK.prefix), "dev", INTERFACE])?;
             ip(&["link", "set", INTERFACE, "up"])?;
             make_ready()
         });

@@ -5,10 +5,11 @@ pub(crate) mod far_end;
 pub(crate) mod pc;
 mod qmp;
 
-use crate::config::Config;
+use crate::config::{Config, Subnet};
 use crate::network::Served;
 use crate::programs;
 use crate::site::{Refused, Site};
+use crate::storage_network::own_addresses;
 use anyhow::bail;
 use hyper::{Method, StatusCode};
 use model::{Machine, Network, Strangers};
@@ -28,8 +29,7 @@ pub(crate) const INTERFACE: &str = crate::net::link::TRIALS;
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
 
 /// The network.
-pub(crate) const SUBNET: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 0);
-pub(crate) const PREFIX: u8 = 24;
+pub(crate) const NETWORK: Subnet = Subnet { address: Ipv4Addr::new(198, 18, 77, 0), prefix: 24 };
 
 /// How the MAC addresses of its PCs begin: locally administered ones.
 const MACS: [u8; 5] = [0x02, 0x62, 0x6c, 0x74, 0x72];
@@ -49,48 +49,32 @@ pub(crate) fn is_tried(mac: Mac) -> bool {
 /// heard there already.
 pub(crate) fn network(first: &Network) -> Network {
     Network {
-        server: first.server,
-        subnet: SUBNET,
-        prefix: PREFIX,
+        subnet: NETWORK.address,
+        prefix: NETWORK.prefix,
         is_relayed: true,
         router: Some(HOST),
         dns: Vec::new(),
-        domain: first.domain.clone(),
         mtu: None,
         vlan: None,
-        nbd: first.nbd.clone(),
         storage: None,
-        kernel_args: first.kernel_args.clone(),
         foreign_dhcp: false,
         own_dhcp: false,
-        ram: first.ram,
         strangers: Strangers::Wait,
-        menu_password: first.menu_password.clone(),
+        ..first.clone()
     }
 }
 
 /// Whether this host has nothing else in the trials' network: neither networks of PCs or disks, nor an address.
 pub(crate) fn is_free(config: &Config, networks: &[Served]) -> bool {
-    let pcs = networks.iter().map(|it| (it.network.subnet, it.network.prefix));
+    let pcs = networks.iter().map(|it| Subnet::of(it.network.subnet, it.network.prefix));
     let disks = config.network.all().filter_map(|it| it.storage_network);
-    let mut all = pcs.chain(disks.map(|it| (it.address, it.prefix)));
-    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let mut addresses = addresses
-        .filter(|it| it.interface_name != INTERFACE)
-        .filter_map(|it| Some(it.address?.as_sockaddr_in()?.ip()));
-    all.all(|(subnet, prefix)| !is_in(subnet, prefix.min(PREFIX)))
-        && addresses.all(|address| !is_in(address, PREFIX))
-}
-
-/// Whether the address is in the trials' network, as far as so many bits tell.
-fn is_in(address: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    address.to_bits() & mask == SUBNET.to_bits() & mask
+    pcs.chain(disks).all(|it| !it.overlaps(NETWORK))
+        && own_addresses().unwrap_or_default().iter().all(|it| !NETWORK.holds(it.address))
 }
 
 /// Whether it is an address of a PC that is tried.
 pub(crate) fn is_tried_address(address: Ipv4Addr) -> bool {
-    is_in(address, PREFIX)
+    NETWORK.holds(address)
 }
 
 /// Where the boot server tells commands whether it serves trials.
@@ -113,7 +97,7 @@ pub(crate) fn check(site: &Site) -> anyhow::Result<()> {
     match site.get::<State>(STATE) {
         Ok(State { is_free: true, .. }) => Ok(()),
         Ok(_) => bail!(
-            "this server has networks or addresses of its own in {SUBNET}/{PREFIX}, where PCs are tried"
+            "this server has networks or addresses of its own in {NETWORK}, where PCs are tried"
         ),
         Err(error) if error.is::<Refused>() => {
             bail!("the boot server is of another release, which tries no PCs: restart it")

@@ -1,7 +1,7 @@
 //! A PC without a disk, in QEMU, in the network of trials.
 
 use super::qmp::Qmp;
-use super::{HOST, INTERFACE, PREFIX, ip};
+use super::{HOST, INTERFACE, NETWORK, ip};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use std::fs::{self, File};
@@ -111,7 +111,7 @@ impl Pc {
             error.context(format!("QEMU does not start: {}", last_line(&said)))
         })?;
         let pc = Self { child, qmp, folder };
-        ip(&["address", "add", &format!("{HOST}/{PREFIX}"), "dev", INTERFACE])?;
+        ip(&["address", "add", &format!("{HOST}/{}", NETWORK.prefix), "dev", INTERFACE])?;
         ip(&["link", "set", INTERFACE, "up"])?;
         Ok(pc)
     }

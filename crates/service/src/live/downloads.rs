@@ -1,15 +1,7 @@
 //! How far PCs are with the files that they fetch, as of their last sign of going on.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use super::recent::{Recent, Said};
 use wire::{Mac, Moment};
-
-/// PCs of which it is remembered.
-const PCS_MAX: usize = 1024;
-
-/// Loaders that lose a packet ask again within seconds; who has taken nothing for so long takes nothing any more.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// How far a PC is with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,33 +13,32 @@ pub struct Download {
     pub size_bytes: u64,
 }
 
+impl Said for Download {
+    fn at(&self) -> Moment {
+        self.at
+    }
+}
+
 /// How far PCs are.
 #[derive(Debug, Default)]
-pub(crate) struct Downloads {
-    by_mac: Mutex<HashMap<Mac, Download>>,
-}
+pub(crate) struct Downloads(Recent<Download>);
 
 impl Downloads {
     /// The PC goes on with its file.
     pub(crate) fn note(&self, mac: Mac, n_bytes: u64, size_bytes: u64, now: Moment) {
-        let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_mac.len() >= PCS_MAX && !by_mac.contains_key(&mac) {
-            by_mac.retain(|_, download| now.since(download.at) < FORGOTTEN_AFTER);
-        }
-        if by_mac.len() < PCS_MAX || by_mac.contains_key(&mac) {
-            by_mac.insert(mac, Download { at: now, n_bytes, size_bytes });
-        }
+        // Of one too many it is only not known that it goes on.
+        let _ = self.0.put(mac, Download { at: now, n_bytes, size_bytes });
     }
 
-    /// How far the PC is, if it goes on.
+    /// How far the PC is, if it goes on: loaders that lose a packet ask again within seconds.
     pub(crate) fn get(&self, mac: Mac, now: Moment) -> Option<Download> {
-        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        by_mac.get(&mac).filter(|download| now.since(download.at) < FORGOTTEN_AFTER).copied()
+        self.0.get(mac, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::recent::PCS_MAX;
     use super::*;
 
     #[test]

@@ -15,6 +15,7 @@ mod lease_clock;
 mod lease_news;
 mod login_codes;
 mod newcomers;
+mod recent;
 mod refused;
 mod screens;
 mod traffic;

@@ -1,17 +1,8 @@
 //! Why PCs wait, as of their last question.
 
+use super::recent::{Recent, Said};
 use model::Machine;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 use wire::{Mac, Moment};
-
-/// PCs of which it is remembered why they wait.
-const PCS_MAX: usize = 1024;
-
-/// A PC that waits in the loader asks every ten seconds, one in its initrd says so every twenty; after
-/// this time it is gone.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Why a PC waits.
 #[derive(Clone, Debug)]
@@ -37,40 +28,37 @@ pub(crate) enum WaitsIn {
     Initrd,
 }
 
+impl Said for Wait {
+    fn at(&self) -> Moment {
+        self.at
+    }
+}
+
 /// Why PCs wait.
 #[derive(Debug, Default)]
-pub(crate) struct Waits {
-    by_mac: Mutex<HashMap<Mac, Wait>>,
-}
+pub(crate) struct Waits(Recent<Wait>);
 
 impl Waits {
     /// A PC waits. Returns whether that is news.
     pub(crate) fn set(&self, mac: Mac, why: &str, waits_in: WaitsIn, now: Moment) -> bool {
-        let mut by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_mac.len() >= PCS_MAX && !by_mac.contains_key(&mac) {
-            by_mac.retain(|_, wait| now.since(wait.at) < FORGOTTEN_AFTER);
-        }
-        if by_mac.len() >= PCS_MAX && !by_mac.contains_key(&mac) {
-            return false;
-        }
-        let wait = Wait { at: now, why: why.to_owned(), waits_in };
-        by_mac.insert(mac, wait).is_none_or(|former| former.why != why)
+        let former = self.0.put(mac, Wait { at: now, why: why.to_owned(), waits_in });
+        former.is_ok_and(|former| former.is_none_or(|former| former.why != why))
     }
 
     /// A PC goes on.
     pub(crate) fn clear(&self, mac: Mac) {
-        self.by_mac.lock().unwrap_or_else(PoisonError::into_inner).remove(&mac);
+        self.0.remove(mac);
     }
 
     /// Why a PC waits, if it does.
     pub(crate) fn get(&self, mac: Mac, now: Moment) -> Option<Wait> {
-        let by_mac = self.by_mac.lock().unwrap_or_else(PoisonError::into_inner);
-        by_mac.get(&mac).filter(|wait| now.since(wait.at) < FORGOTTEN_AFTER).cloned()
+        self.0.get(mac, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::recent::PCS_MAX;
     use super::*;
 
     #[test]
