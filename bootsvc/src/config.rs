@@ -356,6 +356,13 @@ pub(crate) struct BootSettings {
     /// - Default: where the packages `shim-signed` and `grub-efi-amd64-signed` put it
     /// - Example: `signed_loader = "/srv/debian-13-loader"`
     pub(crate) signed_loader: Option<PathBuf>,
+    /// Where GRUB's modules for [arm64 PCs](how-to/arm64.md) are, of which their loader is made: the folder `arm64-efi` of Debian's package
+    /// `grub-efi-arm64-bin`. Without it such PCs get no loader.
+    ///
+    /// - Value: the path of a folder
+    /// - Default: `/usr/lib/grub/arm64-efi`, if that is there
+    /// - Example: `arm64_grub = "/srv/arm64/usr/lib/grub/arm64-efi"`
+    pub(crate) arm64_grub: Option<PathBuf>,
 }
 
 impl BootSettings {
@@ -389,6 +396,7 @@ impl Default for BootSettings {
             secure_boot: SignedLoader::default(),
             secure_boot_of: BTreeMap::new(),
             signed_loader: None,
+            arm64_grub: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::alerts;
 use crate::boot;
 use crate::boot::files::{BootFiles, Loaders};
 use crate::boot::foreign_dhcp::ProxySockets;
-use crate::boot::grub_images::{BIOS_FILE, GrubImages, UEFI_X64_FILE};
+use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, GrubImages, UEFI_X64_FILE, arm64_folder};
 use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::other_dhcp::Alone;
 use crate::boot::reports::ReportListener;
@@ -31,7 +31,7 @@ use crate::systemd;
 use crate::trial;
 use crate::web_tls::WebTls;
 use anyhow::Context;
-use model::{FindingKind, Subject};
+use model::{Architecture, FindingKind, Subject};
 use service::{Actor, LoaderRules, MachineView, Options, Service, StateWord};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -184,13 +184,14 @@ async fn run_once(
             site: config.boot.secure_boot,
             of: config.boot.secure_boot_of.clone(),
             signed: loaders.signed.as_ref().map(SignedLoader::starts_by_http),
+            has_arm64: loaders.has_arm64(),
         },
         alerts: config.alerts.options(),
         directory: directory::options(config.ldap.as_ref()),
         ..Options::under(&paths.root).with_nbd_ca(config.storage.machine_ca()?)
     };
     if options.init.is_none() {
-        let name = if options.nbd_ca.is_some() { service::INIT_TLS } else { service::INIT };
+        let name = service::init_name(Architecture::X86_64, options.nbd_ca.is_some());
         anyhow::bail!(
             "{name} is neither beside this program nor in /usr/lib/bootlace: no machine could \
              boot; cargo xtask build makes it"
@@ -282,7 +283,7 @@ async fn run_once(
     let own_pages = std::iter::once(Handed::again("pages", pages.as_fd()));
     let sockets: Vec<Handed> =
         kept.chain(own_pages).collect::<io::Result<_>>().context("a socket can't be kept")?;
-    let has_signed = loaders.signed.is_some();
+    let (has_signed, has_arm64) = (loaders.signed.is_some(), loaders.has_arm64());
     let on_link = networks.iter().filter(|it| !it.network.is_relayed);
     let neighbours = net::neighbours::Neighbours::new(
         on_link.map(|it| (it.interface.clone(), it.network.clone())),
@@ -389,7 +390,8 @@ async fn run_once(
         interface = interfaces.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
         server = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         loaders = format!(
-            "{BIOS_FILE}, {UEFI_X64_FILE}{}",
+            "{BIOS_FILE}, {UEFI_X64_FILE}{}{}",
+            if has_arm64 { format!(", {ARM64_FILE}") } else { String::new() },
             if has_signed { ", shimx64.efi" } else { "" }
         ),
         "boot server ready; the web page is {pages_url}/"
@@ -492,7 +494,15 @@ enum DhcpSockets {
 
 /// What firmware can load: ours, and the distribution's if there is one or one must be.
 fn loaders(config: &Config, servers: &[Ipv4Addr], paths: &Paths) -> anyhow::Result<Loaders> {
-    let make = |&server| Ok((server, GrubImages::make(server, &paths.cache())?));
+    let arm64 = match arm64_folder(config.boot.arm64_grub.as_deref()) {
+        Ok(folder) => Some(folder),
+        Err(error) if config.boot.arm64_grub.is_some() => return Err(error.into()),
+        Err(_) => None,
+    };
+    let make = |&server| {
+        let made = GrubImages::make(server, &paths.cache(), arm64.as_deref())?;
+        Ok((server, made))
+    };
     let grub = servers.iter().map(make).collect::<anyhow::Result<_>>()?;
     let signed = match SignedLoader::find(config.boot.signed_loader.as_deref()) {
         Ok(signed) => Some(signed),

@@ -48,5 +48,6 @@ fn config() -> dhcp::Config {
         bios_file: "bl.0".to_owned(),
         others: Vec::new(),
         uefi_x64_file: "bl.efi".to_owned(),
+        uefi_arm64_file: "bl-arm64.efi".to_owned(),
     }
 }

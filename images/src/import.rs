@@ -110,6 +110,7 @@ impl Store {
             partition: system.volume.partition,
             file_system: system.file_system,
             kernel_version: system.kernel_version.clone(),
+            architecture: system.architecture,
             os_name: system.os_name.clone(),
             imported_unix: SystemTime::now()
                 .duration_since(UNIX_EPOCH)

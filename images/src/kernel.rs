@@ -5,6 +5,7 @@ use crate::entry::EntryKind;
 use crate::error::RootfsError;
 use crate::rootfs::Rootfs;
 use flate2::read::GzDecoder;
+use model::Architecture;
 use std::cmp::Ordering;
 use std::io::Read as _;
 
@@ -16,6 +17,7 @@ const UNPACKED_BYTES_MAX: u64 = 512 << 20;
 /// A kernel, and the version that it says it is.
 pub(crate) struct Kernel {
     pub(crate) version: String,
+    pub(crate) architecture: Architecture,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -189,24 +191,37 @@ fn read_kernel(root: &Rootfs, path: &str) -> Result<Result<Kernel, String>, Root
 
 fn check_kernel(bytes: Vec<u8>) -> Result<Kernel, String> {
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { unpack(&bytes)? } else { bytes };
-    if let Some(flaw) = flaw(&bytes, bytes.len() as u64) {
-        return Err(flaw);
-    }
+    // Our loader for arm64 starts none that unpacks itself.
+    let bytes = match boot_header::zboot(&bytes) {
+        Some(("gzip", packed)) => unpack(packed)?,
+        Some((packer, _)) => {
+            return Err(format!(
+                "it unpacks itself (EFI zboot), and is packed by {packer}: only gzip is understood here"
+            ));
+        }
+        None => bytes,
+    };
+    let header = check_size(&bytes, bytes.len() as u64)?;
     match boot_header::kernel_version(&bytes).filter(|version| is_plain(version)) {
-        Some(version) => Ok(Kernel { version, bytes }),
+        Some(version) => Ok(Kernel { version, architecture: header.architecture, bytes }),
         None => Err("it does not say which version it is".to_owned()),
     }
 }
 
 /// Why PCs can't start a kernel that begins so and has so many bytes, as far as that shows; `None`: they can.
 pub(crate) fn flaw(start: &[u8], n_bytes: u64) -> Option<String> {
-    let needed = match BootHeader::parse(start) {
-        Ok(header) => header.size_bytes,
-        Err(not_bootable) => return Some(not_bootable.to_string()),
-    };
-    (n_bytes < needed).then(|| {
-        format!("it is cut off: it says that it has {needed} bytes, and there are {n_bytes}")
-    })
+    check_size(start, n_bytes).err()
+}
+
+fn check_size(start: &[u8], n_bytes: u64) -> Result<BootHeader, String> {
+    let header = BootHeader::parse(start).map_err(|not_bootable| not_bootable.to_string())?;
+    let needed = header.size_bytes;
+    match n_bytes < needed {
+        true => Err(format!(
+            "it is cut off: it says that it has {needed} bytes, and there are {n_bytes}"
+        )),
+        false => Ok(header),
+    }
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {

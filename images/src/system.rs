@@ -9,7 +9,7 @@ use crate::stop::Stop;
 use crate::volumes::{
     Content, FAT, ISO, LUKS, LVM, RAID, Volume, find_volumes, volumes_of_large_sectors,
 };
-use model::FileSystem;
+use model::{Architecture, FileSystem};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub(crate) struct System {
     pub(crate) volume: Volume,
     pub(crate) file_system: FileSystem,
     pub(crate) kernel_version: String,
+    pub(crate) architecture: Architecture,
     pub(crate) vmlinuz: Vec<u8>,
     pub(crate) os_name: Option<String>,
     /// Kernels that were passed over, and why, for people.
@@ -45,6 +46,7 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
         volume,
         file_system: FileSystem::Ext4,
         kernel_version: kernel.version,
+        architecture: kernel.architecture,
         vmlinuz: kernel.bytes,
         os_name: os_name(&root).map_err(in_root)?,
         passed_over: search.passed_over,

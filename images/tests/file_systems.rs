@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{KERNEL, kernel_file, run, system_files};
+use common::{KERNEL, arm64_kernel_file, kernel_file, run, system_files};
 use images::{Import, ImportError, ImportRequest, Source, Stop, Store};
-use model::ImageVersion;
+use model::{Architecture, ImageVersion};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -306,7 +306,7 @@ fn a_kernel_that_is_not_complete_is_not_taken() {
         "/boot/vmlinuz-7.0.0: it is empty",
         "/boot/vmlinuz-6.1.0-99-test: it is cut off: it says that it has 3072 bytes, and there are 2000",
         "/boot/vmlinuz-6.1.0-98-test: its modules are missing: there are none in /lib/modules/6.1.0-98-test",
-        "/boot/vmlinuz-6.1.0-96-arm64: it is a kernel for ARM (arm64), not for x86",
+        "/boot/vmlinuz-6.1.0-96-arm64: it does not say which version it is",
     ] {
         workshop.check_refused(&disk, expected);
     }
@@ -326,6 +326,41 @@ fn a_packed_kernel_is_stored_unpacked() {
         ImportRequest { source: Source::open(&disk).unwrap(), name: name.clone(), note: None };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));
+}
+
+#[test]
+fn a_kernel_for_arm64_is_known_as_one_also_where_it_unpacks_itself() {
+    let workshop = Workshop::new();
+    let boot = workshop.path("files/boot");
+    let kernel = arm64_kernel_file(KERNEL);
+    let packed = workshop.path("packed");
+    fs::write(&packed, &kernel).unwrap();
+    run(Command::new("gzip").arg(&packed));
+    let packed = fs::read(workshop.path("packed.gz")).unwrap();
+    let zboot = |packer: &[u8]| {
+        let mut bytes = b"MZ\0\0zimg".to_vec();
+        bytes.extend(64u32.to_le_bytes());
+        bytes.extend(u32::try_from(packed.len()).unwrap().to_le_bytes());
+        bytes.resize(24, 0);
+        bytes.extend(packer);
+        bytes.resize(64, 0);
+        [&bytes[..], &packed].concat()
+    };
+    fs::remove_file(boot.join("vmlinuz-6.1.0-9-test")).unwrap();
+    fs::write(boot.join("vmlinuz-6.1.0-99-test"), zboot(b"zstd22")).unwrap();
+    for (number, file) in [(1, kernel.clone()), (2, packed.clone()), (3, zboot(b"gzip"))] {
+        fs::write(boot.join(format!("vmlinuz-{KERNEL}")), file).unwrap();
+        // Each is another disk, so that it is a version of its own.
+        fs::write(workshop.path("files/etc/number"), number.to_string()).unwrap();
+        let import = workshop.import_with_all_told(&workshop.disk(&["-t", "ext4"])).unwrap();
+        let found = (import.version.architecture, &*import.version.kernel_version);
+        assert_eq!(found, (Architecture::Arm64, KERNEL), "{number}");
+        let told = import.passed_over.join("\n");
+        assert!(
+            told.contains("6.1.0-99-test: it unpacks itself (EFI zboot), and is packed by zstd22"),
+            "{told}"
+        );
+    }
 }
 
 /// A disk of 64 MiB with these at 1 MiB, 17 MiB, 33 MiB and 49 MiB, each in a partition of 16 MiB.

@@ -4,6 +4,7 @@
 //! PCs and servers are killed by their process id, then the namespace is removed. Should this
 //! process be killed itself, the kernel ends its children, and the next run removes the namespace.
 
+mod arm64;
 mod by_hand;
 mod command;
 mod console;
@@ -35,6 +36,7 @@ mod vlan;
 mod vmlinux;
 mod wire;
 
+pub use arm64::Arm64;
 pub use command::{run, run_with_line, text_of};
 pub use console::Console;
 pub use container::Container;
@@ -55,7 +57,7 @@ pub use pc_slots::PcSlots;
 pub use pki::Authority;
 pub use preboot::{Kernel, Preboot};
 pub use qmp::Qmp;
-pub use require::{Need, require};
+pub use require::{INSTALL_ARM64_TARGET, Need, require};
 pub use signed_loader::signed_loader;
 pub use site::{FAKETIME, SERVERS_UID, Site, SiteBuilder, StageLine, bootlace_binary};
 pub use small_disk::SmallDisk;

@@ -17,7 +17,7 @@ const BACKPORTS: &str = "bookworm-backports";
 const BACKPORTS_LIST: &str = "/etc/apt/sources.list.d/bootlace-lab-backports.list";
 
 /// Packages that must be of the same release as `qemu-utils`: they share `qemu-system-common`.
-const QEMU: &[&str] = &["qemu-system-x86"];
+const QEMU: &[&str] = &["qemu-system-arm", "qemu-system-x86"];
 
 /// A Debian package and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub const BUILD: &[Package] = &[
 /// For the Debian package.
 pub const PACKAGING: &[Package] = &[
     package("binutils", "stripping programs (strip)"),
+    package("gcc-aarch64-linux-gnu", "the init for arm64 PCs whose disks are encrypted"),
+    package("libc6-dev-arm64-cross", "the init for arm64 PCs whose disks are encrypted"),
     package("lintian", "checking the package"),
 ];
 
@@ -83,6 +85,8 @@ pub const LAB: &[Package] = &[
     package("ovmf", "UEFI firmware of QEMU PCs"),
     package("python3-libnbd", "illegal NBD requests in tests"),
     package("python3-aiosmtpd", "a mail server that takes alerts in tests"),
+    package("qemu-efi-aarch64", "UEFI firmware of QEMU arm64 PCs"),
+    package("qemu-system-arm", "arm64 PCs to boot"),
     package("qemu-system-x86", "PCs to boot"),
     package("qemu-utils", "converting disk images"),
     package("rpcbind", "NFS 3 in tests"),
@@ -180,7 +184,7 @@ fn add_backports(say: &impl Fn(&str)) -> Result<()> {
     }
     let mirror = mirror(&policy).unwrap_or("http://deb.debian.org/debian");
     say(&format!(
-        "qemu-utils is from {BACKPORTS}, so qemu-system-x86 must be too: adding that suite in {BACKPORTS_LIST}"
+        "qemu-utils is from {BACKPORTS}, so QEMU must be too: adding that suite in {BACKPORTS_LIST}"
     ));
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
     std::fs::write(BACKPORTS_LIST, format!("deb [signed-by={keys}] {mirror} {BACKPORTS} main\n"))

@@ -1,5 +1,6 @@
 //! A PC without a disk, in QEMU. No KVM: nested machines can't be relied on.
 
+use crate::arm64::Arm64;
 use crate::console::Console;
 use crate::lan::Lan;
 use crate::preboot::Kernel;
@@ -10,12 +11,15 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Where Debian's package `ovmf` puts the firmware.
 const OVMF: &str = "/usr/share/OVMF";
+
+/// What the firmware of arm64 PCs knows when they are new.
+const AAVMF_VARIABLES: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
 
 /// Firmware of a PC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub enum Firmware {
     Uefi,
     /// The same with Secure Boot and Microsoft's keys, as PCs are sold.
     UefiSecureBoot,
+    /// A 64-bit ARM PC with its EDK2.
+    Arm64,
 }
 
 /// What the PC is made of.
@@ -147,13 +153,19 @@ impl PcBuilder {
                 format!("tap,id=n0,ifname={tap},script=no,downscript=no")
             }
         };
-        let mut command = lan.netns().command("qemu-system-x86_64", Signal::SIGKILL);
-        command.args(["-name", &self.name, "-nodefaults", "-display", "none", "-vga", "std"]);
+        let (program, processor) = match self.firmware {
+            Firmware::Arm64 => ("qemu-system-aarch64", "cortex-a72"),
+            Firmware::Bios | Firmware::Uefi | Firmware::UefiSecureBoot => {
+                ("qemu-system-x86_64", "max")
+            }
+        };
+        let mut command = lan.netns().command(program, Signal::SIGKILL);
+        command.args(["-name", &self.name, "-nodefaults", "-display", "none"]);
         match self.counts_instructions {
             true => command.args(["-accel", "tcg,thread=single", "-icount", "shift=0"]),
             false => command.args(["-accel", "tcg,thread=multi"]),
         };
-        command.args(["-cpu", "max"]);
+        command.args(["-cpu", processor]);
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.n_cpus.to_string()]);
         command.args(["-device", "virtio-rng-pci", "-serial", "stdio"]);
         let socket = folder.path().join("qmp");
@@ -177,7 +189,15 @@ impl PcBuilder {
         }
         match self.firmware {
             Firmware::Bios => {
-                command.args(["-machine", "pc"]);
+                command.args(["-machine", "pc", "-vga", "std"]);
+            }
+            Firmware::Arm64 => {
+                let variables = folder.path().join("variables");
+                std::fs::copy(AAVMF_VARIABLES, &variables)
+                    .context("can't copy the firmware's variables")?;
+                command.args(["-machine", "virt"]);
+                add_flash(&mut command, Path::new(Arm64::FIRMWARE), &variables);
+                nic.push_str(",romfile=");
             }
             Firmware::Uefi | Firmware::UefiSecureBoot => {
                 let (code, known) = match self.firmware {
@@ -195,12 +215,8 @@ impl PcBuilder {
                     }
                     _ => command.args(["-machine", "q35"]),
                 };
-                command
-                    .arg("-drive")
-                    .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/{code}"));
-                command
-                    .arg("-drive")
-                    .arg(format!("if=pflash,format=raw,unit=1,file={}", variables.display()));
+                command.args(["-vga", "std"]);
+                add_flash(&mut command, &Path::new(OVMF).join(code), &variables);
                 // Without the NIC's ROM the firmware's own PXE client boots, as in real PCs.
                 nic.push_str(",romfile=");
             }
@@ -238,6 +254,13 @@ impl PcBuilder {
         }
         Ok(pc)
     }
+}
+
+/// Adds a firmware and its variables.
+fn add_flash(command: &mut Command, code: &Path, variables: &Path) {
+    let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display());
+    let variables = format!("if=pflash,format=raw,unit=1,file={}", variables.display());
+    command.args(["-drive", &code, "-drive", &variables]);
 }
 
 /// A PC that is on; switched off when dropped.

@@ -6,8 +6,77 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The only target that there is an initrd for yet.
-const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What inits are built for.
+struct InitTarget {
+    target: &'static str,
+    /// Behind the names of its inits.
+    suffix: &'static str,
+    /// The linker, if it is not the C compiler.
+    linker: Option<&'static str>,
+    /// The C compiler that the one with TLS needs, and the package that has it, if that is not the usual one.
+    c_compiler: Option<(&'static str, &'static str)>,
+}
+
+const INIT_TARGETS: [InitTarget; 2] = [
+    InitTarget { target: "x86_64-unknown-linux-gnu", suffix: "", linker: None, c_compiler: None },
+    // Of musl, as its C library comes with the target: no compiler of Debian's is needed for it.
+    InitTarget {
+        target: ARM64_TARGET,
+        suffix: "-arm64",
+        linker: Some("rust-lld"),
+        c_compiler: Some(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")),
+    },
+];
+
+const ARM64_TARGET: &str = "aarch64-unknown-linux-musl";
+
+/// The inits, each with the features that make it.
+const INITS: [(&str, &str); 2] = [("bootlace-init", ""), ("bootlace-init-tls", "tls")];
+
+impl InitTarget {
+    /// Why an init can't be built here; `None`: it can.
+    fn lacks(&self, features: &str) -> Option<String> {
+        let is_there = |program: &str| Command::new(program).arg("--version").output().is_ok();
+        match self.c_compiler {
+            _ if !has_target(self.target) => Some(format!("rustup target add {}", self.target)),
+            Some((compiler, package)) if !features.is_empty() && !is_there(compiler) => {
+                Some(format!("apt-get install {package}"))
+            }
+            _ => None,
+        }
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let linker = self.linker.map(|linker| format!("-Clinker={linker}"));
+        [STATIC.to_owned()].into_iter().chain(linker).collect()
+    }
+}
+
+/// Whether the compiler has the standard library for this target.
+fn has_target(target: &str) -> bool {
+    let output =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+    output.is_ok_and(|it| Path::new(String::from_utf8_lossy(&it.stdout).trim()).is_dir())
+}
+
+/// Adds the target for arm64 by rustup, where that is there and can.
+pub(crate) fn add_arm64_target() {
+    if has_target(ARM64_TARGET) {
+        return;
+    }
+    say(&format!("adding the target {ARM64_TARGET} by rustup, for arm64 PCs"));
+    let added = Command::new("rustup").args(["target", "add", ARM64_TARGET]).output();
+    if !added.is_ok_and(|output| output.status.success()) {
+        say("it can't be had here: all that is for arm64 PCs is left out");
+    }
+}
+
+/// Names of the inits for arm64 that this machine can build.
+pub(crate) fn inits_for_arm64() -> Vec<String> {
+    let [_, arm64] = &INIT_TARGETS;
+    let can_build = INITS.iter().filter(|(_, features)| arm64.lacks(features).is_none());
+    can_build.map(|(name, _)| format!("{name}{}", arm64.suffix)).collect()
+}
 
 /// Top of the source tree.
 pub(crate) fn root() -> PathBuf {
@@ -145,11 +214,10 @@ pub(crate) fn release(place: &Place) -> Result<()> {
         command.env("BOOTLACE_COMMIT", commit);
     }
     run_loudly(&mut command, "cargo build")?;
-    let flags = [&[STATIC.to_owned()], &flags[..]].concat().join(FLAG_END);
     let of_init = place.target.join("init-release");
-    for_inits(&of_init, &place.target.join("release"), |arguments| {
+    for_inits(&of_init, &place.target.join("release"), &flags, |arguments| {
         let mut command = cargo_in(place, arguments);
-        command.arg("--locked").env("CARGO_ENCODED_RUSTFLAGS", &flags);
+        command.arg("--locked");
         place.same_c(&mut command);
         command
     })
@@ -211,22 +279,37 @@ fn bootlace() -> Command {
 /// Builds the static programs of the initrd and puts them beside `bootlace`.
 fn build_inits() -> Result<()> {
     // In a folder of their own: other flags in the same one would build everything again each time.
-    for_inits(&target().join("init"), &target().join("debug"), |arguments| {
-        let mut command = cargo(arguments);
-        command.env("CARGO_ENCODED_RUSTFLAGS", STATIC);
-        command
-    })
+    for_inits(&target().join("init"), &target().join("debug"), &[], cargo)
 }
 
-/// Builds both inits below `folder` by this command, and puts them into `beside`.
-fn for_inits(folder: &Path, beside: &Path, command: impl Fn(&[&str]) -> Command) -> Result<()> {
-    for (name, features) in [("bootlace-init", ""), ("bootlace-init-tls", "tls")] {
-        let mut init =
-            command(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
-        init.args(["--features", features, "--target", INIT_TARGET, "--target-dir"]).arg(folder);
-        run_loudly(&mut init, &format!("cargo build of {name}"))?;
-        let built = folder.join(INIT_TARGET).join("init/bootlace-init");
-        place(&built, &beside.join(name))?;
+/// Builds the inits for all targets below `folder` by this command with these flags, and puts them into `beside`. What this machine
+/// can't build for other machines than itself is left out.
+fn for_inits(
+    folder: &Path,
+    beside: &Path,
+    flags: &[String],
+    command: impl Fn(&[&str]) -> Command,
+) -> Result<()> {
+    for target in &INIT_TARGETS {
+        let flags = [&target.flags()[..], flags].concat().join(FLAG_END);
+        for (name, features) in INITS {
+            let place_of_it = beside.join(format!("{name}{}", target.suffix));
+            if let Some(remedy) = target.lacks(features).filter(|_| !target.suffix.is_empty()) {
+                say(&format!("{name}{} is left out; to have it: {remedy}", target.suffix));
+                // One of before would be that of another version.
+                let _ = std::fs::remove_file(&place_of_it);
+                continue;
+            }
+            let mut init =
+                command(&["build", "--quiet", "--profile", "init", "--package", "bootlace-init"]);
+            init.args(["--features", features, "--target", target.target, "--target-dir"]);
+            init.arg(folder).env("CARGO_ENCODED_RUSTFLAGS", &flags);
+            if let Some((compiler, _)) = target.c_compiler {
+                init.env(format!("CC_{}", target.target.replace('-', "_")), compiler);
+            }
+            run_loudly(&mut init, &format!("cargo build of {name}{}", target.suffix))?;
+            place(&folder.join(target.target).join("init/bootlace-init"), &place_of_it)?;
+        }
     }
     Ok(())
 }

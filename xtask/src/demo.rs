@@ -5,7 +5,7 @@ use crate::pcs::NO_PXE;
 use crate::{build, say, setup};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use lab::{Daemon, DhcpServer, Lan, OtherDhcp, Pc, Recipe, Release, Site};
+use lab::{Arm64, Daemon, DhcpServer, Lan, OtherDhcp, Pc, Recipe, Release, Site};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -61,6 +61,7 @@ enum Root {
 enum Firmware {
     Bios,
     Uefi,
+    Arm64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,7 +105,12 @@ impl Demo {
         }
         setup()?;
         let binary = build::run()?;
-        let image = Recipe::default().image(say)?;
+        let is_arm64 = firmware == lab::Firmware::Arm64;
+        let arm64 = if is_arm64 { Some(Arm64::make(say)?) } else { None };
+        let image = match &arm64 {
+            Some(arm64) => arm64.image.clone(),
+            None => Recipe::default().image(say)?,
+        };
         let interrupt = Interrupt::listen()?;
 
         say("laying a virtual LAN, 10.77.0.0/24");
@@ -116,6 +122,11 @@ impl Demo {
                 let folder = lab::signed_loader(Release::Debian13, say)?;
                 builder = builder.boot(&format!("signed_loader = \"{}\"", folder.display()));
             }
+        }
+        if let Some(arm64) = &arm64 {
+            builder = builder
+                .kernel_args("console=ttyAMA0,115200")
+                .boot(&format!("arm64_grub = \"{}\"", arm64.grub.display()));
         }
         let mut site = builder.create(Lan::lay("demo")?)?;
         say("importing the image");
@@ -156,6 +167,14 @@ impl Demo {
             (Some(Firmware::Bios), _) if needs_uefi => {
                 bail!("Secure Boot and HTTP Boot are UEFI's: leave --firmware bios out")
             }
+            (Some(Firmware::Arm64), _) if self.secure_boot || self.boot == By::Medium => {
+                bail!(
+                    "neither the signed loader nor the medium is for arm64: leave --firmware arm64 out"
+                )
+            }
+            (Some(Firmware::Arm64), _) if build::inits_for_arm64().is_empty() => {
+                bail!("there is no init for arm64: {}", lab::INSTALL_ARM64_TARGET)
+            }
             (_, true) if self.boot == By::Medium => {
                 bail!("firmware with Secure Boot refuses the medium: leave one of both out")
             }
@@ -165,6 +184,7 @@ impl Demo {
                 )
             }
             (_, true) => Ok(lab::Firmware::UefiSecureBoot),
+            (Some(Firmware::Arm64), false) => Ok(lab::Firmware::Arm64),
             (Some(Firmware::Uefi), false) => Ok(lab::Firmware::Uefi),
             (None, false) if needs_uefi => Ok(lab::Firmware::Uefi),
             (Some(Firmware::Bios) | None, false) => Ok(lab::Firmware::Bios),
@@ -241,6 +261,7 @@ impl Demo {
             lab::Firmware::Bios => "BIOS",
             lab::Firmware::Uefi => "UEFI",
             lab::Firmware::UefiSecureBoot => "UEFI, Secure Boot",
+            lab::Firmware::Arm64 => "UEFI for arm64",
         };
         let drive =
             format!("if=none,id=medium,format=raw,readonly=on,file={}", medium(site).display());

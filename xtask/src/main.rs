@@ -85,7 +85,9 @@ fn failure(error: anyhow::Error) -> ExitCode {
 fn setup() -> anyhow::Result<()> {
     lab::install(lab::BUILD, say)?;
     lab::install(lab::PACKAGING, say)?;
-    lab::install(lab::LAB, say)
+    lab::install(lab::LAB, say)?;
+    build::add_arm64_target();
+    Ok(())
 }
 
 /// A line about what is done now.

@@ -124,6 +124,7 @@ impl Cell {
             Firmware::Bios => "SeaBIOS, iPXE in the card",
             Firmware::Uefi => "OVMF",
             Firmware::UefiSecureBoot => "OVMF, Secure Boot with Microsoft's keys",
+            Firmware::Arm64 => "AAVMF, arm64",
         };
         let cards = if self.cards > 1 { ", two cards" } else { "" };
         let by = match self.by {

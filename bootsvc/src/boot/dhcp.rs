@@ -1,7 +1,7 @@
 //! DHCP of the boot server: decisions of the `dhcp` crate, kept by the service.
 
 use crate::boot::dhcp_silence::{InVain, LeftOut, note_declined};
-use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::probes::Probes;
 use crate::net::dhcp_socket::{DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
@@ -9,7 +9,7 @@ use crate::net::places::Places;
 use crate::network::{Served, interfaces};
 use crate::trial;
 use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, ReplyKind, Request, Usage};
-use model::{AddressPool, FindingKind, Lease, Site, Stage, Subject};
+use model::{AddressPool, FindingKind, Lease, LoaderRule, Site, Stage, Subject};
 use service::{LeaseNews, NewStage, Service, Sighting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -63,6 +63,7 @@ pub(crate) fn configs(networks: &[Served], serve_everyone: bool) -> Vec<(Place, 
             lease_seconds: u32::try_from(lease.as_secs()).unwrap_or(u32::MAX),
             bios_file: BIOS_FILE.into(),
             uefi_x64_file: UEFI_X64_FILE.into(),
+            uefi_arm64_file: ARM64_FILE.into(),
         };
         Some((place, config))
     };
@@ -326,6 +327,11 @@ pub(super) fn choose_loader(service: &Service, request: &mut Request) {
     let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
     tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
     request.gets_no_loader = choice.loader.is_none();
+    if matches!(choice.rule, LoaderRule::NoLoader | LoaderRule::NoArm64) {
+        let who = service.subject_of(request.mac);
+        let cause = format!("Its firmware is {firmware}, and gets no loader: {}", choice.rule);
+        service.found(FindingKind::NoLoader, &who, cause);
+    }
     request.loader = choice.loader.map(|loader| loader.file().to_owned());
 }
 

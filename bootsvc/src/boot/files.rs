@@ -1,7 +1,7 @@
 //! What a boot client may fetch, by TFTP or HTTP. There is no folder behind it to walk out of.
 
 use crate::boot::file_cache::FileCache;
-use crate::boot::grub_images::GrubImages;
+use crate::boot::grub_images::{ARM64_FILE, GrubImages};
 use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::signed_loader::SignedLoader;
 use crate::net::neighbours::Neighbours;
@@ -50,6 +50,11 @@ pub(crate) struct Loaders {
 }
 
 impl Loaders {
+    /// Whether there is one for arm64 PCs.
+    pub(crate) fn has_arm64(&self) -> bool {
+        self.grub.iter().any(|(_, images)| images.get(ARM64_FILE).is_some())
+    }
+
     /// The file of that name for who asks at that address of ours, and how it is called.
     fn get(&self, server: Ipv4Addr, file: &str) -> Option<(&'static str, Bytes)> {
         let (_, grub) = self.grub.iter().find(|(address, _)| *address == server)?;

@@ -1,7 +1,7 @@
 //! Boots beside another DHCP server, which gives the addresses: our proxy names the loader, and who has which address is learned.
 
 use crate::boot::dhcp::{choose_loader, not_bound, uuid_of};
-use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::offers::Offers;
 use crate::net::dhcp_socket::{BootServerSocket, DhcpError, DhcpSocket};
 use crate::net::link::{Link, LinkTrouble};
@@ -85,6 +85,7 @@ pub(crate) async fn serve_proxy(
         server,
         bios_file: BIOS_FILE.into(),
         uefi_x64_file: UEFI_X64_FILE.into(),
+        uefi_arm64_file: ARM64_FILE.into(),
     });
     let mut notes = JoinSet::new();
     // Apart from them: anybody can have us look for what is not there.

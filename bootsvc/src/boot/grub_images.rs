@@ -12,7 +12,10 @@ pub(crate) const BIOS_FILE: &str = Loader::Bios.file();
 /// File name under which 64-bit UEFI asks for our own loader.
 pub(crate) const UEFI_X64_FILE: &str = Loader::Own.file();
 
-/// Modules that both images hold: with all of them inside, a loader is one transfer instead of sixteen.
+/// File name under which UEFI of 64-bit ARM PCs asks for our loader.
+pub(crate) const ARM64_FILE: &str = Loader::OwnArm64.file();
+
+/// Modules that all images hold: with all of them inside, a loader is one transfer instead of sixteen.
 const MODULES: &[&str] = &[
     "boot",
     "chain",
@@ -38,15 +41,15 @@ const MODULES: &[&str] = &[
     "tftp",
 ];
 
-struct Kind {
+struct Kind<'a> {
     file: &'static str,
     format: &'static str,
-    folder: &'static str,
+    folder: &'a str,
     package: &'static str,
     modules: &'static [&'static str],
 }
 
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind<'static>; 2] = [
     Kind {
         file: BIOS_FILE,
         format: "i386-pc-pxe",
@@ -63,6 +66,52 @@ const KINDS: [Kind; 2] = [
         modules: &["efinet", "all_video"],
     },
 ];
+
+/// Where GRUB's modules for arm64 are: the package is of that architecture, so that most servers have them elsewhere, if at all.
+const ARM64_FOLDER: &str = "/usr/lib/grub/arm64-efi";
+
+/// For those who have its modules in this folder.
+const fn arm64(folder: &str) -> Kind<'_> {
+    Kind {
+        file: ARM64_FILE,
+        format: "arm64-efi",
+        folder,
+        package: ARM64_PACKAGE,
+        modules: &["efinet", "all_video"],
+    }
+}
+
+const ARM64_PACKAGE: &str = "grub-efi-arm64-bin";
+
+/// The folder with GRUB's modules for arm64: the one that is configured, or where the package has them.
+///
+/// # Errors
+/// There is none, and how it is had.
+pub(crate) fn arm64_folder(configured: Option<&Path>) -> Result<PathBuf, NoArm64> {
+    let folder = configured.unwrap_or(Path::new(ARM64_FOLDER));
+    match (folder.join("normal.mod").exists(), configured) {
+        (true, _) => Ok(folder.to_owned()),
+        (false, Some(_)) => Err(NoArm64::NotThere(folder.to_owned())),
+        (false, None) => Err(NoArm64::NotInstalled),
+    }
+}
+
+/// There is no loader for arm64 PCs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoArm64 {
+    /// Nobody has said where the modules are, and they are not installed.
+    #[error(
+        "arm64 PCs get no loader here, as GRUB's modules for them are not installed; to serve such PCs: dpkg --add-architecture \
+         arm64; apt-get update; apt-get install {ARM64_PACKAGE}:arm64"
+    )]
+    NotInstalled,
+    /// They are not where somebody has said.
+    #[error(
+        "{} has no normal.mod: arm64_grub must be the folder arm64-efi of Debian's {ARM64_PACKAGE} (bootlace help arm64)",
+        .0.display()
+    )]
+    NotThere(PathBuf),
+}
 
 /// A loader can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -100,19 +149,28 @@ pub(crate) struct GrubImages {
 }
 
 impl GrubImages {
-    /// Makes the loaders for `server`, or takes them from `cache`.
+    /// Makes the loaders for `server`, or takes them from `cache`; that for arm64 PCs of the modules in this folder, if there is one.
     ///
     /// # Errors
     /// A package is missing, `grub-mkimage` fails, or the cache can't be written.
-    pub(crate) fn make(server: Ipv4Addr, cache: &Path) -> Result<Self, GrubImagesError> {
+    pub(crate) fn make(
+        server: Ipv4Addr,
+        cache: &Path,
+        arm64_folder: Option<&Path>,
+    ) -> Result<Self, GrubImagesError> {
         let version = check()?;
+        let arm64_folder = arm64_folder.map(Path::to_string_lossy);
         let folder = cache.join("loader");
         let cached = |source| GrubImagesError::Cache { path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(cached)?;
         let mut files = Vec::new();
-        for kind in &KINDS {
-            let recipe =
-                format!("{version} {server} {:?} {MODULES:?} {}", kind.modules, early(server));
+        for kind in KINDS.iter().chain(&arm64_folder.as_deref().map(arm64)) {
+            let modules = modules_mark(kind);
+            let recipe = format!(
+                "{version} {server} {:?} {MODULES:?} {}{modules}",
+                kind.modules,
+                early(server)
+            );
             let key = blake3::hash(recipe.as_bytes()).to_hex();
             let path = folder.join(format!("{}-{}", &key[..16], kind.file));
             if !path.exists() {
@@ -147,6 +205,18 @@ pub(crate) fn check() -> Result<String, GrubImagesError> {
     Ok(String::from_utf8_lossy(&version.stdout).trim().to_owned())
 }
 
+/// Tells modules apart that are not of the package with `grub-mkimage`: where they are, and from when.
+fn modules_mark(kind: &Kind<'_>) -> String {
+    if kind.file != ARM64_FILE {
+        return String::new();
+    }
+    let written = std::fs::metadata(Path::new(kind.folder).join("normal.mod"))
+        .and_then(|about| about.modified())
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    format!("{} {written:?}", kind.folder)
+}
+
 /// What GRUB does first. The server's address is written out, because GRUB's own idea of it is another
 /// DHCP server's in some networks.
 fn early(server: Ipv4Addr) -> String {
@@ -154,7 +224,7 @@ fn early(server: Ipv4Addr) -> String {
 }
 
 fn mkimage(
-    kind: &Kind,
+    kind: &Kind<'_>,
     server: Ipv4Addr,
     folder: &Path,
     output: &Path,
@@ -185,6 +255,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_brings_the_loader_for_arm64_is_said_where_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let why = arm64_folder(Some(folder.path())).unwrap_err().to_string();
+        assert!(why.contains("has no normal.mod") && why.contains(ARM64_PACKAGE), "{why}");
+        std::fs::write(folder.path().join("normal.mod"), "x").unwrap();
+        assert_eq!(arm64_folder(Some(folder.path())).unwrap(), folder.path());
+        assert!(NoArm64::NotInstalled.to_string().contains(ARM64_PACKAGE));
+    }
+
+    #[test]
     fn loaders_are_made_once_and_hold_the_server_s_address() {
         if check().is_err() {
             eprintln!("skipped: the GRUB packages are not installed");
@@ -192,18 +272,18 @@ mod tests {
         }
         let cache = tempfile::tempdir().unwrap();
         let server = Ipv4Addr::new(10, 77, 0, 1);
-        let loaders = GrubImages::make(server, cache.path()).unwrap();
+        let loaders = GrubImages::make(server, cache.path(), None).unwrap();
         assert!(loaders.get(BIOS_FILE).unwrap().1.len() > 100_000);
         let (_, efi) = loaders.get(UEFI_X64_FILE).unwrap();
         assert!(efi.windows(16).any(|bytes| bytes == b"(tftp,10.77.0.1)"));
-        assert!(loaders.get("other").is_none());
+        assert!(loaders.get("other").is_none() && loaders.get(ARM64_FILE).is_none());
         std::fs::read_dir(cache.path().join("loader")).unwrap().for_each(|entry| {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension != "cfg") {
                 std::fs::write(path, "from the cache").unwrap();
             }
         });
-        let again = GrubImages::make(server, cache.path()).unwrap();
+        let again = GrubImages::make(server, cache.path(), None).unwrap();
         assert_eq!(again.get(BIOS_FILE).unwrap().1, "from the cache");
     }
 }

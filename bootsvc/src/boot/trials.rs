@@ -1,7 +1,7 @@
 //! DHCP for PCs that are tried on this host: see [`trial`](crate::trial).
 
 use crate::boot::dhcp::{answer, choose_loader};
-use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::router_solicitations;
 use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
@@ -58,6 +58,7 @@ pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
         lease_seconds: LEASE_SECONDS,
         bios_file: BIOS_FILE.into(),
         uefi_x64_file: UEFI_X64_FILE.into(),
+        uefi_arm64_file: ARM64_FILE.into(),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::storage_network::StoragePlace;
 use crate::web_tls::{PAGE_CERTIFICATE, WebTls, fingerprint};
 use anyhow::Context as _;
 use jiff::Timestamp;
-use model::Network;
+use model::{Architecture, Network};
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -149,6 +149,11 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         Err(error) if config.boot.needs_signed_loader() => viewer.failed(&error),
         Err(error) => Verdict::Better(error_chain(&error)),
     });
+    findings.push(match grub_images::arm64_folder(config.boot.arm64_grub.as_deref()) {
+        Ok(folder) => right(format!("loader for arm64 PCs: made of {}", folder.display())),
+        Err(error) if config.boot.arm64_grub.is_some() => viewer.failed(&error),
+        Err(error) => Verdict::Right(error_chain(&error)),
+    });
     if config.boot.needs_ipxe() {
         findings.push(match IpxeLoaders::find() {
             Ok(ipxe) => {
@@ -158,22 +163,31 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         });
     }
     let has_ca = config.storage.nbd_tls.as_ref().is_some_and(|tls| tls.machine_ca.is_some());
-    let init = if has_ca { service::INIT_TLS } else { service::INIT };
-    findings.push(match service::find_init(init) {
-        Some(path) => match std::fs::read(&path).map(initrd_builder::Init::parse) {
-            Ok(Ok(_)) => right(format!("init for initrds: {}", path.display())),
+    findings.extend(Architecture::ALL.into_iter().filter_map(|it| init(it, has_ca)));
+    findings.push(privileges::check_admins(config).into());
+    findings
+}
+
+/// The init that goes into initrds for such machines.
+fn init(architecture: Architecture, has_ca: bool) -> Option<Verdict> {
+    let name = service::init_name(architecture, has_ca);
+    Some(match (service::find_init(name), architecture) {
+        (Some(path), _) => match std::fs::read(&path).map(initrd_builder::Init::parse) {
+            Ok(Ok(_)) => {
+                Verdict::Right(format!("init for initrds of {architecture}: {}", path.display()))
+            }
             Ok(Err(error)) => {
                 Verdict::Wrong(format!("{}: {}", path.display(), error_chain(&error)))
             }
             Err(error) => Verdict::Wrong(format!("can't read {}: {error}", path.display())),
         },
-        None => Verdict::Wrong(format!(
-            "{init} is neither beside this program nor in /usr/lib/bootlace: no initrd can be built; \
+        (None, Architecture::X86_64) => Verdict::Wrong(format!(
+            "{name} is neither beside this program nor in /usr/lib/bootlace: no initrd can be built; \
              cargo xtask build makes it"
         )),
-    });
-    findings.push(privileges::check_admins(config).into());
-    findings
+        // Who has no such image needs none.
+        (None, Architecture::Arm64) => return None,
+    })
 }
 
 /// Over which network machines have their disks, if not over that from which they boot.

@@ -180,9 +180,10 @@ fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
         );
     }
     format!(
-        "{image}: version {number} imported: {}, kernel {}, {}",
+        "{image}: version {number} imported: {}, kernel {} for {}, {}",
         version.os_name.as_deref().unwrap_or("unknown system"),
         version.kernel_version,
+        version.architecture,
         Size(version.size_bytes)
     )
 }
@@ -275,7 +276,7 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let is_damaged = |image: &ImageName, version: u32| {
         damaged.iter().any(|it| (&it.image, it.version) == (image, version))
     };
-    let mut rows: Vec<[String; 7]> = versions
+    let mut rows: Vec<[String; 8]> = versions
         .iter()
         .map(|Listed { version, note }| {
             let mark = if is_damaged(&version.image, version.version) { " damaged" } else { "" };
@@ -288,6 +289,7 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
                 format!("{}{mark}", version.version),
                 version.os_name.clone().unwrap_or_default(),
                 version.kernel_version.clone(),
+                version.architecture.to_string(),
                 Size(version.size_bytes).to_string(),
                 used_by.count().to_string(),
                 note.clone().unwrap_or_default(),
@@ -302,11 +304,11 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         versions.iter().any(of_it)
     };
     rows.extend(damaged.iter().filter(|it| !is_listed(it)).map(|it| {
-        let mut row: [String; 7] = Default::default();
+        let mut row: [String; 8] = Default::default();
         (row[0], row[1]) = (it.image.to_string(), format!("{} damaged", it.version));
         row
     }));
-    say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "SIZE", "MACHINES", "NOTE"], &rows));
+    say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "FOR", "SIZE", "MACHINES", "NOTE"], &rows));
     if !damaged.is_empty() {
         let told =
             damaged.iter().map(|it| format!("\n- {}/v{}: {}.", it.image, it.version, it.why));

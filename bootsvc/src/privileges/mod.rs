@@ -14,6 +14,7 @@ use account::{Account, Who};
 use crate::config::{Config, LdapConfig};
 use crate::paths::Paths;
 use anyhow::{Context, bail};
+use model::Architecture;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, geteuid};
 use rustix::fs::{Access, Mode, access};
@@ -53,8 +54,8 @@ impl Server {
         let tls = config.storage.nbd_tls.as_ref();
         let authority = tls.and_then(|tls| tls.machine_ca.clone());
         if self != Self::Storage {
-            let init = if authority.is_some() { service::INIT_TLS } else { service::INIT };
-            files.extend(service::find_init(init));
+            let names = Architecture::ALL.map(|it| service::init_name(it, authority.is_some()));
+            files.extend(names.into_iter().filter_map(service::find_init));
             files.extend(config.boot.rescue_busybox.clone());
             files.extend(authority);
             files.extend(config.alerts.files().cloned());

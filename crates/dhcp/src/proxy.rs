@@ -31,6 +31,8 @@ pub struct ProxyConfig {
     pub bios_file: String,
     /// Loader for 64-bit UEFI, by TFTP or by HTTP from us; less than 100 bytes.
     pub uefi_x64_file: String,
+    /// The same for UEFI of 64-bit ARM PCs.
+    pub uefi_arm64_file: String,
 }
 
 /// What to do about a request.
@@ -133,19 +135,20 @@ impl Proxy {
         let usual = match firmware {
             Firmware::Bios => &self.config.bios_file,
             Firmware::UefiX64 | Firmware::UefiX64Http => &self.config.uefi_x64_file,
+            Firmware::UefiArm64 | Firmware::UefiArm64Http => &self.config.uefi_arm64_file,
             Firmware::Other(_) => return Err(ProxySilence::NoLoader(firmware)),
         };
         let file = request.loader.as_ref().unwrap_or(usual);
-        Ok(match firmware {
+        Ok(match firmware.is_http() {
             // With the address: the proxy tells of no name server.
-            Firmware::UefiX64Http => (firmware, format!("http://{}/{file}", self.config.server)),
-            _ => (firmware, file.clone()),
+            true => (firmware, format!("http://{}/{file}", self.config.server)),
+            false => (firmware, file.clone()),
         })
     }
 
     fn offer(&self, request: &Request, (firmware, file): (Firmware, String)) -> Reply {
         // iPXE takes what is named at once on any firmware, and would ask at the other port otherwise, too.
-        let at_once = firmware != Firmware::UefiX64 || request.is_ipxe;
+        let at_once = !firmware.is_uefi_pxe() || request.is_ipxe;
         let file = Some(file.as_str()).filter(|_| at_once);
         let to = match request.relay {
             relay if relay.is_unspecified() => Destination::Broadcast,
@@ -158,7 +161,7 @@ impl Proxy {
     fn options(&self, request: &Request, firmware: Firmware, file: Option<&str>) -> OptionWriter {
         let mut options = OptionWriter::default();
         options.put_addresses(OPT_SERVER_ID, &[self.config.server]);
-        let class = if firmware == Firmware::UefiX64Http { HTTP_CLASS } else { PXE_CLASS };
+        let class = if firmware.is_http() { HTTP_CLASS } else { PXE_CLASS };
         options.put(OPT_VENDOR_CLASS, class);
         if let Some(uuid) = request.uuid {
             options.put(OPT_CLIENT_UUID, &uuid);

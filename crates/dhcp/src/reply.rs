@@ -141,13 +141,14 @@ fn boot(config: &Config, request: &Request, options: &mut OptionWriter) -> Optio
     let usual = match firmware {
         Firmware::Bios => &config.bios_file,
         Firmware::UefiX64 | Firmware::UefiX64Http => &config.uefi_x64_file,
+        Firmware::UefiArm64 | Firmware::UefiArm64Http => &config.uefi_arm64_file,
         Firmware::Other(_) => return None,
     };
     let file = request.loader.as_ref().unwrap_or(usual);
-    let place = match firmware {
+    let place = match firmware.is_http() {
         // With the address: firmware asks no name server unless it is told one.
-        Firmware::UefiX64Http => format!("http://{}/{file}", config.server),
-        _ => file.clone(),
+        true => format!("http://{}/{file}", config.server),
+        false => file.clone(),
     };
     // With a NUL: some ROMs read on behind the option (and EDK2 writes one there).
     options.put(OPT_TFTP_SERVER, format!("{}\0", config.server).as_bytes());
@@ -162,8 +163,10 @@ fn boot(config: &Config, request: &Request, options: &mut OptionWriter) -> Optio
                 &[PXE_DISCOVERY_CONTROL, 1, PXE_BOOT_FILE_AT_ONCE, OPT_END],
             );
         }
-        Firmware::UefiX64Http => options.put(OPT_VENDOR_CLASS, HTTP_CLASS),
-        Firmware::UefiX64 | Firmware::Other(_) => {}
+        Firmware::UefiX64Http | Firmware::UefiArm64Http => {
+            options.put(OPT_VENDOR_CLASS, HTTP_CLASS)
+        }
+        Firmware::UefiX64 | Firmware::UefiArm64 | Firmware::Other(_) => {}
     }
     if request.is_ipxe {
         // It saves three seconds of waiting for a proxy.

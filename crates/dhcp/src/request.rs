@@ -168,10 +168,9 @@ fn firmware(options: &Options) -> Option<Firmware> {
     };
     let kinds = kinds.chunks_exact(2).map(|pair| {
         match Firmware::of_code(u16::from_be_bytes([pair[0], pair[1]])) {
-            kind if kind.is_uefi_x64() && is_http => Firmware::UefiX64Http,
-            kind if kind.is_uefi_x64() => Firmware::UefiX64,
             Firmware::Bios if is_http => Firmware::Other(BIOS_HTTP),
-            kind => kind,
+            kind if is_http => kind.by_http(),
+            kind => kind.by_pxe(),
         }
     });
     kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())

@@ -49,6 +49,8 @@ pub struct Config {
     pub bios_file: String,
     /// Loader for 64-bit UEFI, by TFTP or by HTTP from us; less than 100 bytes.
     pub uefi_x64_file: String,
+    /// The same for UEFI of 64-bit ARM PCs.
+    pub uefi_arm64_file: String,
 }
 
 impl Config {

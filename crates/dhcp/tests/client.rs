@@ -27,6 +27,7 @@ fn server(last: u8) -> Server {
         bios_file: "bl.0".into(),
         others: vec![],
         uefi_x64_file: "bl.efi".into(),
+        uefi_arm64_file: "bl-arm64.efi".into(),
     };
     let mut server = Server::new(config, []);
     server.know([MAC].into());

@@ -178,6 +178,9 @@ kinds! {
     /// A PC was told of its loader beside another DHCP server, and took nothing.
     LoaderNotAsked = "loader-not-asked", Warning, hours(1),
         "If another DHCP server gives it an address, let that one name the loader: mode = \"external\", and what bootlace net recipe prints; see also that it does not send option 60 (bootlace check).";
+    /// A PC asked for a loader, and the server has none for its firmware.
+    NoLoader = "no-loader", Warning, hours(1),
+        "For an arm64 PC put GRUB's modules for arm64 on the server (bootlace help arm64); a 32-bit PC, or one of another processor, can't boot from Bootlace.";
     /// No address is left for PCs that asked.
     NoAddressLeft = "no-address-left", Alarm, minutes(10),
         "Make the pool larger or the lease shorter in bootlace.toml.";

@@ -3,6 +3,7 @@
 use crate::ImageName;
 use alloc::string::String;
 use initcfg::FileSystem;
+use wire::Architecture;
 
 /// Immutable state of an image. It never changes once it is published.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,6 +22,9 @@ pub struct ImageVersion {
     pub file_system: FileSystem,
     /// Release of the kernel that it boots, like `6.1.0-56-amd64`.
     pub kernel_version: String,
+    /// What that kernel is for. Versions of an older Bootlace don't say, and are for x86-64.
+    #[serde(default)]
+    pub architecture: Architecture,
     /// What the image calls itself (`PRETTY_NAME` of its os-release).
     pub os_name: Option<String>,
     /// When it was imported, seconds since 1970.

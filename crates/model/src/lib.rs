@@ -71,5 +71,5 @@ pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
 pub use size::Size;
 pub use uuid::is_real_uuid;
-pub use wire::{Firmware, Lease};
+pub use wire::{Architecture, Firmware, Lease};
 pub use write_mode::WriteMode;

@@ -13,6 +13,8 @@ pub enum Loader {
     Bios,
     /// Our GRUB for 64-bit UEFI: one small file with all that it needs inside. Secure Boot refuses it.
     Own,
+    /// Our GRUB for UEFI of 64-bit ARM PCs.
+    OwnArm64,
     /// The distribution's shim, which Microsoft has signed; it loads the distribution's GRUB. PCs with Secure Boot take it, and
     /// those without too.
     Signed,
@@ -30,6 +32,7 @@ impl Loader {
         match self {
             Self::Bios => "bl.0",
             Self::Own => "bl.efi",
+            Self::OwnArm64 => "bl-arm64.efi",
             Self::Signed => SHIM_FILE,
             Self::IpxeBios => IPXE_FILES[0],
             Self::IpxeUefi => IPXE_FILES[1],
@@ -138,6 +141,8 @@ pub struct Asker {
     pub signed_by_http: bool,
     /// Another server gives the addresses: a GRUB that can't be started by HTTP, as Debian 12's, asks that one for its files.
     pub foreign_dhcp: bool,
+    /// Whether the server has a loader for arm64 PCs.
+    pub has_arm64: bool,
     /// What its init told in its last boot.
     pub secure_boot: Option<SecureBoot>,
     /// It fetched [`Loader::Own`] in its last boot, and asked for nothing then.
@@ -159,6 +164,14 @@ pub enum LoaderRule {
     /// A kind of firmware that we have nothing for.
     #[error("there is no loader for this firmware")]
     NoLoader,
+    /// The server has nothing to make it of.
+    #[error(
+        "it is an arm64 PC, and the server lacks GRUB's modules for those (bootlace check says what brings them)"
+    )]
+    NoArm64,
+    /// There is one for such PCs.
+    #[error("arm64 PCs have one loader only")]
+    Arm64HasOne,
     /// It is no machine, and such PCs get nothing.
     #[error("it is no machine, and strangers says \"nothing\"")]
     Stranger,
@@ -225,6 +238,12 @@ pub fn choose_loader(asker: &Asker) -> LoaderChoice {
     match asker.firmware {
         Firmware::Bios => choice(Loader::Bios, LoaderRule::BiosHasOne),
         Firmware::Other(_) => LoaderChoice { loader: None, rule: LoaderRule::NoLoader },
+        Firmware::UefiArm64 | Firmware::UefiArm64Http if !asker.has_arm64 => {
+            LoaderChoice { loader: None, rule: LoaderRule::NoArm64 }
+        }
+        Firmware::UefiArm64 | Firmware::UefiArm64Http => {
+            choice(Loader::OwnArm64, LoaderRule::Arm64HasOne)
+        }
         Firmware::UefiX64 | Firmware::UefiX64Http => match said {
             SignedLoader::Never => choice(Loader::Own, setting),
             _ if !asker.has_signed => choice(Loader::Own, LoaderRule::NoneSigned),
@@ -254,7 +273,8 @@ fn ipxe(asker: &Asker) -> Option<(Loader, LoaderRule)> {
         (Some(LoaderFamily::Grub), _) | (None, LoaderFamily::Grub) => return None,
     };
     let loader = match asker.firmware {
-        Firmware::Other(_) => return None,
+        // Debian's iPXE has none for arm64.
+        Firmware::Other(_) | Firmware::UefiArm64 | Firmware::UefiArm64Http => return None,
         _ if asker.is_ipxe => Loader::IpxeScript,
         Firmware::Bios => Loader::IpxeBios,
         // What is said for the whole site is not meant for PCs that refuse it.
@@ -284,6 +304,7 @@ impl fmt::Display for Loader {
         match self {
             Self::Bios => f.write_str("bl.0, the server's own GRUB for BIOS"),
             Self::Own => f.write_str("bl.efi, the server's own GRUB"),
+            Self::OwnArm64 => f.write_str("bl-arm64.efi, the server's own GRUB for arm64"),
             Self::Signed => f.write_str("shimx64.efi, the distribution's signed loader"),
             Self::IpxeBios => f.write_str("undionly.kpxe, iPXE for BIOS"),
             Self::IpxeUefi => f.write_str("snponly.efi, iPXE for UEFI"),
@@ -306,6 +327,7 @@ mod tests {
         has_signed: true,
         signed_by_http: true,
         foreign_dhcp: false,
+        has_arm64: true,
         secure_boot: None,
         has_refused_own: false,
     };
@@ -346,8 +368,21 @@ mod tests {
         check(&Asker { site: never, own: Some(always), ..UEFI }, signed, Rule::OwnSetting(always));
         check(&Asker { own: Some(SignedLoader::Auto), site: never, ..is_off }, own, Rule::IsOff);
         check(&Asker { site: always, has_signed: false, ..UEFI }, own, Rule::NoneSigned);
-        let other = choose_loader(&Asker { firmware: Firmware::Other(11), ..UEFI });
+        let other = choose_loader(&Asker { firmware: Firmware::Other(6), ..UEFI });
         assert_eq!(other, LoaderChoice { loader: None, rule: Rule::NoLoader });
+    }
+
+    #[test]
+    fn an_arm64_pc_gets_its_own_loader_or_none_and_never_one_for_x86() {
+        for firmware in [Firmware::UefiArm64, Firmware::UefiArm64Http] {
+            for family in LoaderFamily::ALL {
+                let (site, secure_boot) = (SignedLoader::Always, Some(SecureBoot::On));
+                let asker = Asker { firmware, family, site, secure_boot, ..UEFI };
+                check(&asker, Loader::OwnArm64, LoaderRule::Arm64HasOne);
+                let without = choose_loader(&Asker { has_arm64: false, ..asker });
+                assert_eq!(without, LoaderChoice { loader: None, rule: LoaderRule::NoArm64 });
+            }
+        }
     }
 
     #[test]
@@ -364,7 +399,7 @@ mod tests {
         check(&Asker { own_family: Some(family), ..is_on }, Loader::IpxeUefi, own);
         let grub = Asker { own_family: Some(LoaderFamily::Grub), ..bios };
         check(&grub, Loader::Bios, LoaderRule::BiosHasOne);
-        let other = choose_loader(&Asker { firmware: Firmware::Other(11), ..uefi });
+        let other = choose_loader(&Asker { firmware: Firmware::Other(6), ..uefi });
         assert_eq!(other.loader, None);
     }
 

@@ -98,7 +98,7 @@ impl LoaderClaim {
             "i386-pc" | "i386-pcbios" | "x86_64-pcbios" => Firmware::Bios,
             "x86_64-efi" => Firmware::UefiX64,
             "i386-efi" => Firmware::Other(6),
-            "arm64-efi" => Firmware::Other(11),
+            "arm64-efi" => Firmware::UefiArm64,
             _ => return None,
         };
         let mac = parts.next()?.parse().ok()?;

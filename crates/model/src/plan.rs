@@ -1,8 +1,8 @@
 //! Which machine boots what, and why not.
 
 use crate::{
-    BootFile, BootId, BootPart, ImageName, ImageVersion, KernelArgs, Machine, RootKind, ShownMenu,
-    Site, Strangers, WriteMode,
+    Architecture, BootFile, BootId, BootPart, ImageName, ImageVersion, KernelArgs, Machine,
+    RootKind, ShownMenu, Site, Strangers, WriteMode,
 };
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -89,6 +89,17 @@ pub enum Waiting {
     NoRootUrl(crate::MachineName, RootKind),
     /// The machine's image has no version.
     ImageMissing(crate::MachineName, ImageName),
+    /// The machine's image is for another kind of processor.
+    OtherArchitecture {
+        /// The machine.
+        machine: crate::MachineName,
+        /// What it is.
+        is: Architecture,
+        /// The image.
+        image: ImageName,
+        /// What that is for.
+        image_is: Architecture,
+    },
     /// Something is not ready; the text says what, and that it will be tried again.
     NotReady(String),
 }
@@ -115,6 +126,11 @@ impl fmt::Display for Waiting {
                 f,
                 "{machine} has no address of its {kind} root: set it on its page, or by \
                  bootlace machine set {machine} --root-url {kind}://ADDRESS/…"
+            ),
+            Self::OtherArchitecture { machine, is, image, image_is } => write!(
+                f,
+                "{machine} is an {is} PC, and the image {image} is for {image_is}: choose one for {is} on its page, or by \
+                 bootlace machine set {machine} --image IMAGE"
             ),
             Self::NotReady(what) => f.write_str(what),
         }
@@ -156,6 +172,23 @@ impl BootPlan {
         self.file(match &self.fitted {
             Some(key) => BootPart::FittedInitrd(key.clone()),
             None => BootPart::Initrd,
+        })
+    }
+
+    /// Lets the boot begin only if the image is for what the machine is.
+    ///
+    /// # Errors
+    /// It is for something else.
+    pub fn for_architecture(self: Box<Self>, is: Architecture) -> Result<Box<Self>, Waiting> {
+        let (image, image_is) = (&self.image.image, self.image.architecture);
+        if image_is == is {
+            return Ok(self);
+        }
+        Err(Waiting::OtherArchitecture {
+            machine: self.machine.name.clone(),
+            is,
+            image: image.clone(),
+            image_is,
         })
     }
 
@@ -320,6 +353,7 @@ pub(crate) mod tests {
             partition: None,
             file_system: FileSystem::Ext4,
             kernel_version: "6.1.0-56-amd64".into(),
+            architecture: Architecture::X86_64,
             os_name: None,
             imported_unix: 0,
         };

@@ -11,8 +11,8 @@ use crate::jobs::JobError;
 use crate::storage_client::StorageError;
 use images::StoreError;
 use model::{
-    BootChoice, Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role, RoomName, Rooms,
-    RootKind, RootUrl, UserName, WeekTime,
+    Architecture, BootChoice, Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role,
+    RoomName, Rooms, RootKind, RootUrl, UserName, WeekTime,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -262,6 +262,25 @@ pub enum Error {
         /// The images that are there.
         known: Vec<ImageName>,
     },
+    /// The machine can't start the image.
+    #[error(
+        "{machine} is an {is} PC, as its firmware said last, and the image {image} is for {image_is}: give it an image for {is}"
+    )]
+    OtherArchitecture {
+        /// The machine.
+        machine: MachineName,
+        /// What it is.
+        is: Architecture,
+        /// The image.
+        image: ImageName,
+        /// What that is for.
+        image_is: Architecture,
+    },
+    /// There is no rescue shell for such a machine.
+    #[error(
+        "{0} is an arm64 PC, and there is no rescue shell for those: the busybox that it is made of is for x86-64"
+    )]
+    NoRescueForArm64(MachineName),
     /// Nobody could choose that line of a menu.
     #[error(
         "{0}/locked is for those who know the menu's password, and there is none: set menu_password below [boot] in bootlace.toml first"
@@ -495,6 +514,8 @@ impl Error {
                 | Self::NoKeeper(_)
                 | Self::NoBusybox { .. }
                 | Self::NoImage { .. }
+                | Self::OtherArchitecture { .. }
+                | Self::NoRescueForArm64(_)
                 | Self::NoMenuPassword(_)
                 | Self::Room(_)
                 | Self::Lease(_)

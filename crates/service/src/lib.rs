@@ -45,8 +45,8 @@ pub use crate::live::{
 pub use crate::loader::GivenLoader;
 pub use crate::options::{
     AlertOptions, Channel, Directory, DirectoryAnswer, DirectoryAsked, DirectoryGroup,
-    DirectoryOptions, DirectoryTrouble, INIT, INIT_TLS, LeasedNetwork, Leasing, LoaderRules,
-    Options, find_init,
+    DirectoryOptions, DirectoryTrouble, LeasedNetwork, Leasing, LoaderRules, Options, find_init,
+    init_name,
 };
 pub use crate::passwords::check as check_password;
 pub use crate::people::{

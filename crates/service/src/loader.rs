@@ -57,6 +57,7 @@ impl Service {
             own: rules.of.get(&mac).copied(),
             has_signed: rules.signed.is_some(),
             signed_by_http: rules.signed == Some(true),
+            has_arm64: rules.has_arm64,
             foreign_dhcp: network.is_some_and(|it| it.foreign_dhcp),
             secure_boot: secure_boot(view, mac),
             has_refused_own: has_refused_own(view, mac),

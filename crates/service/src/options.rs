@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::commands::Commands;
-use model::{Level, LoaderFamily, Network, Role, Rooms, SignedLoader, UserName};
+use model::{Architecture, Level, LoaderFamily, Network, Role, Rooms, SignedLoader, UserName};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
@@ -36,6 +36,8 @@ pub struct Options {
     pub storage_socket: PathBuf,
     /// The static `bootlace-init`; `None`: no initrd can be built.
     pub init: Option<PathBuf>,
+    /// The same for images of arm64; `None`: machines can't boot those.
+    pub init_arm64: Option<PathBuf>,
     /// Machines attach NBD roots over TLS, and know the storage server by these authorities (PEM). `init`
     /// must be the one for that.
     pub nbd_ca: Option<Vec<u8>>,
@@ -75,7 +77,8 @@ impl Options {
             hardware: root.join("var/lib/bootlace/hardware"),
             fitted_initrds: true,
             storage_socket: root.join("run/bootlace/storage.sock"),
-            init: find_init(INIT),
+            init: find_init(init_name(Architecture::X86_64, false)),
+            init_arm64: find_init(init_name(Architecture::Arm64, false)),
             nbd_ca: None,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
@@ -99,8 +102,9 @@ impl Options {
     /// Machines attach NBD roots over TLS, if there are authorities for that.
     #[must_use]
     pub fn with_nbd_ca(self, nbd_ca: Option<Vec<u8>>) -> Self {
-        let init = find_init(if nbd_ca.is_some() { INIT_TLS } else { INIT });
-        Self { init, nbd_ca, ..self }
+        let find = |architecture| find_init(init_name(architecture, nbd_ca.is_some()));
+        let (init, init_arm64) = (find(Architecture::X86_64), find(Architecture::Arm64));
+        Self { init, init_arm64, nbd_ca, ..self }
     }
 }
 
@@ -168,6 +172,8 @@ pub struct LoaderRules {
     pub of: BTreeMap<Mac, SignedLoader>,
     /// Whether the signed loader starts by HTTP, too; `None`: there is none.
     pub signed: Option<bool>,
+    /// Whether the server has a loader for arm64 PCs.
+    pub has_arm64: bool,
 }
 
 /// A directory that knows people, such as one that speaks LDAP, and what its groups may do here.
@@ -249,11 +255,15 @@ impl Default for AlertOptions {
     }
 }
 
-/// Name of the usual init of an initrd.
-pub const INIT: &str = "bootlace-init";
-
-/// Name of the one that attaches NBD roots over TLS.
-pub const INIT_TLS: &str = "bootlace-init-tls";
+/// Name of the init of initrds for such machines, or of the one that attaches NBD roots over TLS.
+pub const fn init_name(architecture: Architecture, has_tls: bool) -> &'static str {
+    match (architecture, has_tls) {
+        (Architecture::X86_64, false) => "bootlace-init",
+        (Architecture::X86_64, true) => "bootlace-init-tls",
+        (Architecture::Arm64, false) => "bootlace-init-arm64",
+        (Architecture::Arm64, true) => "bootlace-init-tls-arm64",
+    }
+}
 
 /// The init of that name beside this program, or the installed one.
 pub fn find_init(name: &str) -> Option<PathBuf> {

@@ -17,7 +17,7 @@ mod reader;
 
 pub use echo::Echo;
 pub use error_chain::error_chain;
-pub use firmware::Firmware;
+pub use firmware::{Architecture, Firmware};
 pub use lease::Lease;
 pub use mac::{Mac, ParseMacError};
 pub use moment::Moment;

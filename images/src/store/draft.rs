@@ -182,7 +182,7 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::FileSystem;
+    use model::{Architecture, FileSystem};
 
     #[test]
     fn who_keeps_the_folder_to_himself_keeps_nobody_from_reading_what_is_there() {
@@ -202,6 +202,7 @@ mod tests {
             partition: None,
             file_system: FileSystem::Ext4,
             kernel_version: "6.1.0".to_owned(),
+            architecture: Architecture::X86_64,
             os_name: None,
             imported_unix: 0,
         };

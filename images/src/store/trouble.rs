@@ -205,7 +205,7 @@ mod tests {
             (7, "image.toml is damaged: it is not text"),
             (8, "it is cut off: it says that it has 1024 bytes, and there are 1023"),
             (9, "vmlinuz can't be started: it is empty"),
-            (10, "vmlinuz can't be started: it is no kernel for x86, or cut off"),
+            (10, "vmlinuz can't be started: it is no kernel for x86-64 or arm64, or cut off"),
         ];
         assert_eq!(troubles.len(), said.len(), "{troubles:?}");
         for (((image, number), trouble), (version, says)) in troubles.iter().zip(said) {

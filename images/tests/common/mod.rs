@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use images::{Base, Block, Memory};
-use model::{FileSystem, ImageVersion};
+use model::{Architecture, FileSystem, ImageVersion};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ pub(crate) fn base(bytes: Vec<u8>) -> Base {
         partition: None,
         file_system: FileSystem::Ext4,
         kernel_version: KERNEL.to_owned(),
+        architecture: Architecture::X86_64,
         os_name: None,
         imported_unix: 0,
     };
@@ -48,6 +49,15 @@ pub(crate) fn kernel_file(version: &str) -> Vec<u8> {
     put(0x20e, &0x80u16.to_le_bytes());
     put(0x236, &1u16.to_le_bytes());
     put(0x280, version.as_bytes());
+    bytes
+}
+
+/// The same for arm64, where the version stands in what the kernel prints first.
+pub(crate) fn arm64_kernel_file(version: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 3072];
+    bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    let text = format!("Linux version {version} (builder@example.org) ");
+    bytes[2048..2048 + text.len()].copy_from_slice(text.as_bytes());
     bytes
 }
 

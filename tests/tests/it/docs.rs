@@ -30,6 +30,8 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("tutorial.md", "bootlace setup", "setup::"),
     ("tutorial.md", "bootlace machine power", "it needs a PC that runs; boot::"),
     ("secure-boot.md", "apt-get", "cargo xtask setup installs them"),
+    ("arm64.md", "dpkg", "it would change the host"),
+    ("arm64.md", "apt-get", "it would change the host; Arm64::make fetches it"),
     ("air-gap.md", "sh collect.sh", "it needs the Internet, and a disk"),
     ("air-gap.md", "cat > /etc/apt", "it would change the host"),
     ("air-gap.md", "deb [", "it is of that file"),

@@ -4,6 +4,7 @@ mod accounts;
 mod air_gap;
 mod alerts;
 mod aoe_candidate;
+mod arm64;
 mod bad_cables;
 mod book;
 mod boot;

@@ -39,6 +39,7 @@ pages!(
     "how-to/write-mode-ram",
     "how-to/second-network-card",
     "how-to/secure-boot",
+    "how-to/arm64",
     "how-to/rooms",
     "how-to/boot-menus",
     "how-to/ipxe",

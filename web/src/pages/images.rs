@@ -89,7 +89,7 @@ pub(crate) async fn show(service: Viewer) -> Page {
             is_newest,
             size: text::bytes(version.size_bytes),
             os_name: version.os_name.clone().unwrap_or_else(|| "unnamed system".to_owned()),
-            kernel: version.kernel_version.clone(),
+            kernel: format!("{} for {}", version.kernel_version, version.architecture),
             digest: version.digest.chars().take(12).collect(),
             imported: When::seconds(version.imported_unix, service.now()),
             initrd_class,

@@ -2,7 +2,7 @@
 
 use super::tree::Tree;
 use crate::build::{Place, version};
-use crate::dist::{Crates, PROGRAMS, licenses, sbom};
+use crate::dist::{self, Crates, licenses, sbom};
 use crate::say;
 use anyhow::{Context, Result};
 use lab::{run, text_of};
@@ -82,11 +82,12 @@ impl Package {
     }
 
     fn lay_programs(&self, tree: &Tree, programs: &Path) -> Result<()> {
-        for name in PROGRAMS {
+        for name in dist::programs() {
             let to = if name == "bootlace" { "usr/bin" } else { "usr/lib/bootlace" };
             let to = format!("{to}/{name}");
-            tree.copy_program(&programs.join(name), &to)?;
-            if self.programs == Programs::Debug {
+            tree.copy_program(&programs.join(&name), &to)?;
+            // Those for arm64 are stripped, and our strip knows no other processors.
+            if self.programs == Programs::Debug && !name.ends_with("-arm64") {
                 run(Command::new("strip").arg(tree.path(&to)))?;
             }
         }

@@ -18,8 +18,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs of a release.
-pub(crate) const PROGRAMS: [&str; 3] = ["bootlace", "bootlace-init", "bootlace-init-tls"];
+/// Programs of a release: those that are in each, and those for arm64 that this machine can build.
+pub(crate) fn programs() -> Vec<String> {
+    let always = ["bootlace", "bootlace-init", "bootlace-init-tls"].map(str::to_owned);
+    always.into_iter().chain(build::inits_for_arm64()).collect()
+}
 
 /// All licenses in one file, and the bill of materials.
 const LICENSES: &str = "THIRD-PARTY-LICENSES.txt";
@@ -48,8 +51,8 @@ fn make(place: &Place) -> Result<PathBuf> {
     build::release(place)?;
     let folder = place.target.join("dist");
     fs::create_dir_all(&folder)?;
-    for name in PROGRAMS {
-        copy(&place.target.join("release").join(name), &folder.join(name))?;
+    for name in programs() {
+        copy(&place.target.join("release").join(&name), &folder.join(&name))?;
     }
     for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
         copy(&place.root.join(name), &folder.join(name))?;

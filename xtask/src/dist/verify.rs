@@ -1,6 +1,6 @@
 //! Whether the same source in another folder gives the same bytes.
 
-use super::{PROGRAMS, make};
+use super::{make, programs};
 use crate::build::{Place, commit, root, source_date};
 use crate::say;
 use anyhow::{Context, Result, bail};
@@ -34,9 +34,9 @@ pub(super) fn run(folder: &Path) -> Result<()> {
     say(&format!("building a copy in {}", place.root.display()));
     let other = make(&place)?;
     let mut different = Vec::new();
-    for name in PROGRAMS {
+    for name in programs() {
         let read = |folder: &Path| {
-            let path = folder.join(name);
+            let path = folder.join(&name);
             fs::read(&path).with_context(|| format!("can't read {}", path.display()))
         };
         let (here, there) = (read(folder)?, read(&other)?);

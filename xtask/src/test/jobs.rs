@@ -12,6 +12,7 @@ use std::process::Command;
 /// longest first, so that at the end no processor waits for a long one.
 const LONG: &[&str] = &[
     "tests outage::",
+    "tests arm64::",
     "tests killed::",
     "tests boot::bios_pc_boots_over_aoe",
     "tests nics::",

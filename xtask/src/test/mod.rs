@@ -9,7 +9,7 @@ use crate::deb::Package;
 use crate::{build, lint, say, setup};
 use anyhow::Result;
 use clap::Args;
-use lab::{Container, Recipe, Release};
+use lab::{Arm64, Container, Recipe, Release};
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -56,6 +56,9 @@ fn make_images() -> Result<()> {
     std::thread::scope(|scope| {
         let make = |recipe: Recipe| scope.spawn(move || recipe.image(say).map(drop));
         let mut makers = Vec::from(Recipe::all().map(make));
+        if !build::inits_for_arm64().is_empty() {
+            makers.push(scope.spawn(|| Arm64::make(say).map(drop)));
+        }
         makers.push(scope.spawn(|| Container::prepare(Release::Debian12, say)));
         makers.into_iter().try_for_each(|maker| match maker.join() {
             Ok(made) => made,

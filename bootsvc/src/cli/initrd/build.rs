@@ -9,9 +9,9 @@ use crate::site::Site;
 use anyhow::{Context, bail};
 use clap::Args;
 use initrd_builder::{
-    Directory, Fit, Init, Initrd, KernelPackage, ModuleSource, Options, PackedModule,
+    Directory, Fit, Init, Initrd, KernelPackage, ModuleSource, Options, PackedModule, Processor,
 };
-use model::{FileSystem, ImageName, ImageVersion, RootKind};
+use model::{Architecture, FileSystem, ImageName, ImageVersion, RootKind};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -83,15 +83,6 @@ struct Source {
 impl Build {
     pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let started = Instant::now();
-        let name = if self.nbd_ca.is_some() { service::INIT_TLS } else { service::INIT };
-        let init = service::find_init(name).with_context(|| {
-            format!(
-                "{name} is neither beside this program nor in /usr/lib/bootlace; cargo xtask build makes it"
-            )
-        })?;
-        let bytes =
-            std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
-        let init = Init::parse(bytes).with_context(|| format!("can't use {}", init.display()))?;
         let options = self.options(paths)?;
         // The cache of modules is the servers', and the initrd the caller's.
         let initrd = match &self.source.image {
@@ -99,10 +90,18 @@ impl Build {
                 let version = newest(paths, image)?;
                 let options = self.for_version(options, &version);
                 let modules = service::image_modules(&paths.images(), &version)?;
+                let init = self.init(version.architecture)?;
                 Ok(initrd_builder::build(modules.as_ref(), &init, &options)?)
             }),
             None => as_owner_who_reads(paths, || {
                 let modules = self.source.open()?;
+                let start = modules.kernel_start();
+                let is_arm64 =
+                    start.as_deref().and_then(Processor::of_kernel) == Some(Processor::AARCH64);
+                let init = self.init(match is_arm64 {
+                    true => Architecture::Arm64,
+                    false => Architecture::X86_64,
+                })?;
                 Ok(initrd_builder::build(modules.as_ref(), &init, &options)?)
             }),
         }?;
@@ -126,6 +125,19 @@ impl Build {
             started.elapsed().as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// The init for such machines.
+    fn init(&self, architecture: Architecture) -> anyhow::Result<Init> {
+        let name = service::init_name(architecture, self.nbd_ca.is_some());
+        let init = service::find_init(name).with_context(|| {
+            format!(
+                "{name} is neither beside this program nor in /usr/lib/bootlace; cargo xtask build makes it"
+            )
+        })?;
+        let bytes =
+            std::fs::read(&init).with_context(|| format!("can't read {}", init.display()))?;
+        Init::parse(bytes).with_context(|| format!("can't use {}", init.display()))
     }
 
     fn options(&self, paths: &Paths) -> anyhow::Result<Options> {

@@ -1,6 +1,6 @@
 //! `bootlace net recipe`: what other DHCP servers must be told.
 
-use crate::boot::grub_images::{BIOS_FILE, UEFI_X64_FILE};
+use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::signed_loader::SignedLoader;
 use crate::cli::{note, say};
 use crate::config::{Config, Mode};
@@ -49,18 +49,25 @@ pub(super) fn print(server: Server, paths: &Paths) -> anyhow::Result<()> {
 /// What is to be told, as comments and lines of that server: `uefi` is the loader of 64-bit UEFI.
 fn recipe(server: Server, own: Ipv4Addr, uefi: &str) -> String {
     let bios = BIOS_FILE;
+    let arm64 = ARM64_FILE;
     let by_http = format!("http://{own}/{UEFI_X64_FILE}");
+    let arm64_by_http = format!("http://{own}/{arm64}");
     match server {
         Server::Dnsmasq => format!(
             "# /etc/dnsmasq.d/bootlace.conf\n\
              dhcp-vendorclass=set:bootlace-pc,PXEClient\n\
              dhcp-match=set:bootlace-uefi,option:client-arch,7\n\
              dhcp-match=set:bootlace-uefi,option:client-arch,9\n\
-             dhcp-boot=tag:bootlace-pc,tag:!bootlace-uefi,{bios},{own},{own}\n\
+             dhcp-match=set:bootlace-arm64,option:client-arch,11\n\
+             dhcp-boot=tag:bootlace-pc,tag:!bootlace-uefi,tag:!bootlace-arm64,{bios},{own},{own}\n\
              dhcp-boot=tag:bootlace-pc,tag:bootlace-uefi,{uefi},{own},{own}\n\
+             dhcp-boot=tag:bootlace-pc,tag:bootlace-arm64,{arm64},{own},{own}\n\
              dhcp-vendorclass=set:bootlace-http,HTTPClient:Arch:00016\n\
              dhcp-option-force=tag:bootlace-http,60,HTTPClient\n\
-             dhcp-boot=tag:bootlace-http,{by_http}"
+             dhcp-boot=tag:bootlace-http,{by_http}\n\
+             dhcp-vendorclass=set:bootlace-http-arm64,HTTPClient:Arch:00019\n\
+             dhcp-option-force=tag:bootlace-http-arm64,60,HTTPClient\n\
+             dhcp-boot=tag:bootlace-http-arm64,{arm64_by_http}"
         ),
         Server::Isc => format!(
             "# /etc/dhcp/dhcpd.conf, outside of any subnet\n\
@@ -70,6 +77,9 @@ fn recipe(server: Server, own: Ipv4Addr, uefi: &str) -> String {
              \x20 if substring (option bootlace-firmware, 0, 2) = 00:07 or substring (option bootlace-firmware, 0, 2) = 00:09 {{\n\
              \x20   next-server {own};\n\
              \x20   filename \"{uefi}\";\n\
+             \x20 }} elsif substring (option bootlace-firmware, 0, 2) = 00:0b {{\n\
+             \x20   next-server {own};\n\
+             \x20   filename \"{arm64}\";\n\
              \x20 }} elsif not exists bootlace-firmware or substring (option bootlace-firmware, 0, 2) = 00:00 {{\n\
              \x20   next-server {own};\n\
              \x20   filename \"{bios}\";\n\
@@ -79,6 +89,11 @@ fn recipe(server: Server, own: Ipv4Addr, uefi: &str) -> String {
              \x20 match if substring (option vendor-class-identifier, 0, 10) = \"HTTPClient\" and substring (option bootlace-firmware, 0, 2) = 00:10;\n\
              \x20 option vendor-class-identifier \"HTTPClient\";\n\
              \x20 filename \"{by_http}\";\n\
+             }}\n\
+             class \"bootlace-http-arm64\" {{\n\
+             \x20 match if substring (option vendor-class-identifier, 0, 10) = \"HTTPClient\" and substring (option bootlace-firmware, 0, 2) = 00:13;\n\
+             \x20 option vendor-class-identifier \"HTTPClient\";\n\
+             \x20 filename \"{arm64_by_http}\";\n\
              }}"
         ),
         Server::Kea => {
@@ -91,29 +106,32 @@ fn recipe(server: Server, own: Ipv4Addr, uefi: &str) -> String {
             let has = |arch: &str| format!("substring(option[93].hex,0,2) == 0x{arch}");
             let loads =
                 |file: &str| format!("\"next-server\": \"{own}\", \"boot-file-name\": \"{file}\"");
-            let by_http = format!(
-                "\"boot-file-name\": \"{by_http}\",\n    \"option-data\": [ {{ \"name\": \"vendor-class-identifier\", \"data\": \"HTTPClient\", \
-                 \"always-send\": true }} ]"
-            );
+            let with_class = |url: &str| {
+                format!(
+                    "\"boot-file-name\": \"{url}\",\n    \"option-data\": [ {{ \"name\": \"vendor-class-identifier\", \"data\": \"HTTPClient\", \
+                     \"always-send\": true }} ]"
+                )
+            };
+            let is_http = |arch: &str| {
+                format!("substring(option[60].hex,0,10) == 'HTTPClient' and {}", has(arch))
+            };
             let classes = [
                 class(
                     "bootlace-uefi",
                     &format!("{is_pxe} and ({} or {})", has("0007"), has("0009")),
                     &loads(uefi),
                 ),
+                class("bootlace-arm64", &format!("{is_pxe} and {}", has("000b")), &loads(arm64)),
                 class(
                     "bootlace-bios",
                     &format!("{is_pxe} and (not option[93].exists or {})", has("0000")),
                     &loads(bios),
                 ),
-                class(
-                    "bootlace-http",
-                    &format!("substring(option[60].hex,0,10) == 'HTTPClient' and {}", has("0010")),
-                    &by_http,
-                ),
+                class("bootlace-http", &is_http("0010"), &with_class(&by_http)),
+                class("bootlace-http-arm64", &is_http("0013"), &with_class(&arm64_by_http)),
             ];
             format!(
-                "// kea-dhcp4.conf, in \"Dhcp4\". If there is a \"client-classes\" already, add these three to its list: a second one stops Kea.\n\
+                "// kea-dhcp4.conf, in \"Dhcp4\". If there is a \"client-classes\" already, add these five to its list: a second one stops Kea.\n\
                  \"client-classes\": [\n{}\n]",
                 classes.join(",\n")
             )

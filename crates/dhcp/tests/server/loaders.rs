@@ -23,8 +23,8 @@ fn uefi_http_boot_gets_a_url_and_the_class_that_it_wants_to_see() {
         assert_eq!(option(&offer, OPT_VENDOR_SPECIFIC), None);
         assert_eq!(&offer.bytes[108..108 + url.len()], url.as_bytes(), "GRUB reads the field");
     }
-    // 32 bits, ARM, BIOS: an address, and nothing to boot.
-    for architecture in [0, 15, 18, 19] {
+    // 32 bits, BIOS: an address, and nothing to boot.
+    for architecture in [0, 15, 18] {
         let offer = reply(&mut server, &ask(architecture, b"HTTPClient:Arch:00015"));
         assert_eq!(option(&offer, OPT_BOOT_FILE), None, "{architecture}");
     }
@@ -34,6 +34,28 @@ fn uefi_http_boot_gets_a_url_and_the_class_that_it_wants_to_see() {
     };
     assert_eq!(firmware(7, b"HTTPClient"), Some(Firmware::UefiX64Http));
     assert_eq!(firmware(16, b"PXEClient"), Some(Firmware::UefiX64));
+}
+
+#[test]
+fn arm64_pcs_get_the_loader_for_them_by_pxe_and_by_http() {
+    let mut server = machines(config());
+    let ask = |architecture, class: &[u8]| {
+        message(Discover, 5)
+            .with(OPT_CLIENT_ARCHITECTURE, &[0, architecture])
+            .with(OPT_VENDOR_CLASS, class)
+    };
+    let mut told = |architecture, class: &[u8]| {
+        let offer = reply(&mut server, &ask(architecture, class));
+        (option(&offer, OPT_BOOT_FILE).unwrap(), option(&offer, OPT_VENDOR_CLASS))
+    };
+    let by_pxe = (b"bl-arm64.efi\0".to_vec(), None);
+    let url = b"http://10.77.0.1/bl-arm64.efi\0".to_vec();
+    let by_http = (url, Some(HTTP_CLASS.to_vec()));
+    assert_eq!(told(11, b"PXEClient:Arch:00011:UNDI:003000"), by_pxe);
+    assert_eq!(told(19, b"HTTPClient:Arch:00019:UNDI:003001"), by_http);
+    // How it is fetched, the class says.
+    assert_eq!(told(19, b"PXEClient"), by_pxe);
+    assert_eq!(told(11, b"HTTPClient"), by_http);
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn config() -> Config {
         lease_seconds: 3600,
         bios_file: "bl.0".into(),
         uefi_x64_file: "bl.efi".into(),
+        uefi_arm64_file: "bl-arm64.efi".into(),
     }
 }
 

@@ -6,8 +6,8 @@ use dhcp::{Proxy, ProxyConfig, ProxyDecision, ProxySilence};
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
 
 fn proxy() -> Proxy {
-    let Config { server, bios_file, uefi_x64_file, .. } = config();
-    Proxy::new(ProxyConfig { server, bios_file, uefi_x64_file })
+    let Config { server, bios_file, uefi_x64_file, uefi_arm64_file, .. } = config();
+    Proxy::new(ProxyConfig { server, bios_file, uefi_x64_file, uefi_arm64_file })
 }
 
 fn request(message: &Message) -> Request {
@@ -80,6 +80,23 @@ fn a_uefi_pc_that_boots_by_http_is_told_an_address_at_once_and_each_the_loader_t
     assert_eq!(option(&offer, OPT_BOOT_FILE).unwrap(), b"http://10.77.0.1/bl.efi\0");
     let chosen = Request { loader: Some("shim.efi".to_owned()), ..request(&discover) };
     assert_eq!(file(&told(proxy().on_request(&chosen))), "http://10.77.0.1/shim.efi");
+}
+
+#[test]
+fn an_arm64_pc_is_told_of_its_loader_as_other_uefi_is() {
+    let ask = |kind, architecture, class: &[u8]| {
+        message(kind, 1)
+            .with(OPT_CLIENT_ARCHITECTURE, &[0, architecture])
+            .with(OPT_VENDOR_CLASS, class)
+    };
+    let offer = told(proxy().on_request(&request(&ask(Discover, 11, b"PXEClient"))));
+    assert_eq!((file(&offer), option(&offer, OPT_BOOT_FILE)), ("", None));
+    let mut asks = request(&ask(RequestKind::Request, 11, b"PXEClient"));
+    asks.client = ip(42);
+    assert_eq!(file(&told(proxy().on_boot_request(&asks))), "bl-arm64.efi");
+    let offer = told(proxy().on_request(&request(&ask(Discover, 19, b"HTTPClient"))));
+    assert_eq!(file(&offer), "http://10.77.0.1/bl-arm64.efi");
+    assert_eq!(option(&offer, OPT_VENDOR_CLASS).unwrap(), HTTP_CLASS);
 }
 
 #[test]

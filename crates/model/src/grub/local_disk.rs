@@ -8,25 +8,25 @@ use core::fmt::Write as _;
 /// A PC that is no machine goes on after so many seconds.
 const STRANGER_SECONDS: u64 = 10;
 
-/// Loaders in EFI system partitions, those first that know what else is on the disks: a distribution's finds Windows, and not
+/// Loaders in EFI system partitions, where `$arch` is `x64` or `aa64`; those first that know what else is on the disks: a distribution's finds Windows, and not
 /// the other way round. The last is where a disk has its loader that is in no list of the firmware.
 const LOADERS: &[&str] = &[
-    "debian/shimx64.efi",
-    "ubuntu/shimx64.efi",
-    "linuxmint/shimx64.efi",
-    "fedora/shimx64.efi",
+    "debian/shim$arch.efi",
+    "ubuntu/shim$arch.efi",
+    "linuxmint/shim$arch.efi",
+    "fedora/shim$arch.efi",
     "opensuse/shim.efi",
-    "centos/shimx64.efi",
-    "rocky/shimx64.efi",
-    "almalinux/shimx64.efi",
-    "redhat/shimx64.efi",
-    "debian/grubx64.efi",
-    "ubuntu/grubx64.efi",
-    "arch/grubx64.efi",
-    "GRUB/grubx64.efi",
-    "systemd/systemd-bootx64.efi",
+    "centos/shim$arch.efi",
+    "rocky/shim$arch.efi",
+    "almalinux/shim$arch.efi",
+    "redhat/shim$arch.efi",
+    "debian/grub$arch.efi",
+    "ubuntu/grub$arch.efi",
+    "arch/grub$arch.efi",
+    "GRUB/grub$arch.efi",
+    "systemd/systemd-boot$arch.efi",
     "Microsoft/Boot/bootmgfw.efi",
-    "BOOT/BOOTX64.EFI",
+    "BOOT/BOOT$arch.EFI",
 ];
 
 /// Starts the system on a disk of the PC. If there is none it says so and ends.
@@ -37,6 +37,8 @@ pub(super) fn local_disk_cfg() -> String {
     let mut text = String::from(
         "echo 'Bootlace: starting from the disk of this PC'\n\
          if [ \"$grub_platform\" = efi ]; then\n\
+         \x20 set arch=x64\n\
+         \x20 if [ \"$grub_cpu\" = arm64 ]; then set arch=aa64; fi\n\
          \x20 for file in",
     );
     for loader in LOADERS {

@@ -51,7 +51,7 @@ impl Service {
     ) -> Option<LoaderConfig> {
         let boot = self.boot_of(self.owner_of(address)?)?;
         let is_in_loader = boot.stages.iter().all(|event| event.stage < Stage::Start);
-        let may = is_in_loader && boot.firmware == Firmware::UefiX64Http;
+        let may = is_in_loader && boot.firmware.is_http();
         if !may {
             return None;
         }
@@ -191,8 +191,17 @@ impl Service {
                 return Ok((Plan::LocalDisk, None));
             }
             BootChoice::MemoryTest => {
-                let is_uefi = self.boot_of(mac).is_some_and(|boot| boot.firmware.is_uefi_x64());
-                if memory_test(if is_uefi { "x86_64-efi" } else { "i386-pc" }).is_none() {
+                let platform = match self.boot_of(mac).map(|boot| boot.firmware) {
+                    Some(Firmware::UefiX64 | Firmware::UefiX64Http) => "x86_64-efi",
+                    Some(Firmware::UefiArm64 | Firmware::UefiArm64Http) => {
+                        return Err(Waiting::NotReady(format!(
+                            "{} is to test its memory, and there is no memory test for arm64: choose something else",
+                            machine.name
+                        )));
+                    }
+                    Some(Firmware::Bios | Firmware::Other(_)) | None => "i386-pc",
+                };
+                if memory_test(platform).is_none() {
                     return Err(Waiting::NotReady(format!(
                         "{} is to test its memory, and this boot server has no memory test: install the Debian package \
                          memtest86+, or choose something else",
@@ -251,6 +260,9 @@ impl Service {
         }
         let mut boot = plan(&site, network, (mac, address), 0, other.as_ref())?;
         boot = self.stay_on_version(&site, boot).await?;
+        if let Some(is) = self.boot_of(mac).and_then(|boot| boot.firmware.architecture()) {
+            boot = boot.for_architecture(is)?;
+        }
         self.check_initrd(&boot)?;
         let machine = &boot.machine;
         let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);

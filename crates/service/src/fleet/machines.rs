@@ -6,8 +6,8 @@ use crate::people::Admin;
 use crate::storage_client;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
-    BootChoice, ImageName, KernelArgs, Machine, MachineName, Menu, Origin, Origins, RoomName,
-    RootKind, RootUrl, Seat, Setting, ShelfSlot, Tag, WriteMode, present,
+    BootChoice, Firmware, ImageName, KernelArgs, Machine, MachineName, Menu, Origin, Origins,
+    RoomName, RootKind, RootUrl, Seat, Setting, ShelfSlot, Tag, WriteMode, present,
 };
 use std::collections::HashMap;
 use wire::Mac;
@@ -241,6 +241,7 @@ fn apply(
     give_up(&change.inherit, given, |setting| machine.set_by.give_up(setting))?;
     if let Some(image) = change.image {
         check_image(tables, image.as_ref())?;
+        check_architecture(tables, &machine, image.as_ref())?;
         (machine.image, machine.set_by.image) = (image, Origin::Machine);
     }
     if gives_root {
@@ -294,6 +295,29 @@ pub(super) fn check_image(
     match known.contains(image) {
         true => Ok(()),
         false => Err(Error::NoImage { image: image.clone(), known }.into()),
+    }
+}
+
+/// An image that a machine shall boot must be for what it is, as far as its firmware has told.
+fn check_architecture(
+    tables: &Transaction<'_>,
+    machine: &Machine,
+    image: Option<&ImageName>,
+) -> Result<(), ChangeError> {
+    let Some(image) = image else { return Ok(()) };
+    let seen = tables.seen(machine.mac)?.map(|seen| seen.firmware);
+    let firmware = tables.last_boot_from(machine.mac)?.map(|boot| boot.firmware).or(seen);
+    let versions = tables.image_versions()?;
+    let newest = versions.iter().rfind(|version| version.image == *image);
+    match (firmware.and_then(Firmware::architecture), newest.map(|newest| newest.architecture)) {
+        (Some(is), Some(image_is)) if is != image_is => Err(Error::OtherArchitecture {
+            machine: machine.name.clone(),
+            is,
+            image: image.clone(),
+            image_is,
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 

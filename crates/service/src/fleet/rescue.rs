@@ -4,7 +4,7 @@ use crate::error::{Error, io_error};
 use crate::people::Admin;
 use crate::service::Service;
 use initcfg::{RESCUE_BUSYBOX_MAX, RescuePassword};
-use model::{BootId, MachineName};
+use model::{Architecture, BootId, MachineName};
 use std::path::{Path, PathBuf};
 
 /// Where distributions put busybox.
@@ -26,7 +26,13 @@ impl Admin {
     /// # Errors
     /// There is no such machine, there is no busybox for the shell, or the database can't be written.
     pub async fn want_rescue(&self, name: &MachineName) -> Result<Rescue, Error> {
-        self.site().machine(name).ok_or_else(|| Error::NoMachine(name.clone()))?;
+        let machine = self.site().machine(name).cloned();
+        let machine = machine.ok_or_else(|| Error::NoMachine(name.clone()))?;
+        let boot = self.service().boot_of(machine.mac);
+        let architecture = boot.and_then(|boot| boot.firmware.architecture());
+        if architecture == Some(Architecture::Arm64) {
+            return Err(Error::NoRescueForArm64(name.clone()));
+        }
         // Now, while somebody listens.
         self.service().busybox().await?;
         let mut random = [0; 8];

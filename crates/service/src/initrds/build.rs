@@ -3,9 +3,10 @@
 use super::modules::ImageModules;
 use super::recipe::Recipe;
 use crate::error::{Error, io_error};
+use crate::options::init_name;
 use images::Store;
 use initrd_builder::{Init, Options as BuildOptions};
-use model::ImageVersion;
+use model::{Architecture, ImageVersion};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -19,13 +20,23 @@ pub(super) struct Settings {
     pub(super) folder: PathBuf,
     /// Cache of compressed modules.
     pub(super) modules: PathBuf,
-    /// The `bootlace-init` that goes into them.
+    /// The `bootlace-init` that goes into those for x86-64.
     pub(super) init: Option<PathBuf>,
+    /// The one that goes into those for arm64.
+    pub(super) init_arm64: Option<PathBuf>,
     /// By whom machines know the storage server; `None` if they attach NBD roots without TLS.
     pub(super) nbd_ca: Option<Vec<u8>>,
 }
 
 impl Settings {
+    /// The init for machines that can boot this version.
+    pub(super) fn init_for(&self, version: &ImageVersion) -> Option<&Path> {
+        match version.architecture {
+            Architecture::X86_64 => self.init.as_deref(),
+            Architecture::Arm64 => self.init_arm64.as_deref(),
+        }
+    }
+
     /// What the builder is to do for this recipe; `names` is the hardware of one that is fitted.
     fn options(
         &self,
@@ -59,12 +70,12 @@ pub(super) fn build(
     recipe: &Recipe,
     names: &str,
 ) -> Result<(PathBuf, u64), Error> {
-    let init_path = settings.init.as_deref().ok_or_else(|| {
-        wrong(
-            version,
-            "bootlace-init (with machine_ca: bootlace-init-tls) is neither beside the bootlace program nor in \
-             /usr/lib/bootlace: install it there",
-        )
+    let init_path = settings.init_for(version).ok_or_else(|| {
+        let name = init_name(version.architecture, settings.nbd_ca.is_some());
+        let why = format!(
+            "{name} is neither beside the bootlace program nor in /usr/lib/bootlace: install it there"
+        );
+        wrong(version, &why)
     })?;
     let init = fs::read(init_path).map_err(io_error("read", init_path))?;
     let folder = &settings.folder;

@@ -7,7 +7,7 @@ use crate::error::{Error, io_error};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The initrd of an image version: in the cache, or missing there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +34,14 @@ impl Initrds {
     /// # Errors
     /// The folder or `bootlace-init` can't be read.
     pub(crate) fn files(&self) -> Result<Vec<InitrdFile>, Error> {
-        let init = match &self.settings.init {
-            Some(path) => {
-                let init = fs::read(path).map_err(io_error("read", path))?;
-                Some(base(&init, self.settings.nbd_ca.as_deref()))
-            }
-            None => None,
-        };
         let site = &self.database.view().site;
+        let mut bases: BTreeMap<&Path, Vec<u8>> = BTreeMap::new();
+        for path in site.images.iter().filter_map(|version| self.settings.init_for(version)) {
+            if !bases.contains_key(path) {
+                let init = fs::read(path).map_err(io_error("read", path))?;
+                bases.insert(path, base(&init, self.settings.nbd_ca.as_deref()));
+            }
+        }
         let mut files: BTreeMap<(String, u32), InitrdFile> = BTreeMap::new();
         for version in &site.images {
             let image = version.image.to_string();
@@ -67,9 +67,11 @@ impl Initrds {
             let Some((image, number)) = parse_name(&name) else { continue };
             // The server replaces and removes files all the time.
             let Ok(about) = entry.metadata() else { continue };
-            let is_current = site.images.iter().zip(init.iter().cycle()).any(|(version, init)| {
+            let is_current = site.images.iter().any(|version| {
                 let recipe = Recipe::for_all(site, &version.image, version.version);
-                version.version == number && file_name(init, version, &recipe) == name
+                let base = self.settings.init_for(version).and_then(|path| bases.get(path));
+                version.version == number
+                    && base.is_some_and(|base| file_name(base, version, &recipe) == name)
             });
             let file = files.entry((image.clone(), number)).or_insert_with(|| InitrdFile {
                 image,

@@ -43,6 +43,7 @@ impl Initrds {
             folder: options.initrds.clone(),
             modules: options.modules.clone(),
             init: options.init.clone(),
+            init_arm64: options.init_arm64.clone(),
             nbd_ca: options.nbd_ca.clone(),
         };
         Self {

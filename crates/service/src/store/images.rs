@@ -5,8 +5,9 @@ use super::row::{parse, wrong};
 use super::schema;
 use super::transaction::{Part, Transaction};
 use crate::error::Error;
-use model::ImageVersion;
+use model::{Architecture, ImageVersion};
 use rusqlite::{TransactionBehavior, params};
+use std::io;
 use std::path::Path;
 
 impl Transaction<'_> {
@@ -23,7 +24,8 @@ impl Transaction<'_> {
     fn versions_of(&self, table: &str) -> rusqlite::Result<Vec<ImageVersion>> {
         let mut query = self.sql().prepare_cached(&format!(
             "SELECT image, version, digest, size_bytes, partition, file_system, kernel_version, os_name, \
-             imported_unix FROM {table} ORDER BY image, version",
+             imported_unix, (SELECT architecture FROM image_architecture a WHERE (a.image, a.version) = (v.image, v.version)) \
+             FROM {table} v ORDER BY image, version",
         ))?;
         let rows = query.query_map([], |row| {
             let file_system = row.get::<_, String>(5)?;
@@ -36,6 +38,7 @@ impl Transaction<'_> {
                 file_system: serde_json::from_value(file_system.into())
                     .map_err(|error| wrong(5, error))?,
                 kernel_version: row.get(6)?,
+                architecture: architecture(row)?,
                 os_name: row.get(7)?,
                 imported_unix: row.get(8)?,
             })
@@ -60,12 +63,23 @@ impl Transaction<'_> {
             ],
         )?;
         self.sql().execute(
+            "INSERT OR REPLACE INTO image_architecture VALUES (?1, ?2, ?3)",
+            params![version.image.as_str(), version.version, version.architecture.word()],
+        )?;
+        self.sql().execute(
             "DELETE FROM lost_image_version WHERE (image, version, digest) = (?1, ?2, ?3)",
             params![version.image.as_str(), version.version, version.digest],
         )?;
         self.touch(Part::Images);
         Ok(())
     }
+}
+
+/// An older Bootlace has versions for x86-64 only, and does not say so.
+fn architecture(row: &rusqlite::Row<'_>) -> rusqlite::Result<Architecture> {
+    let Some(word) = row.get::<_, Option<String>>(9)? else { return Ok(Architecture::X86_64) };
+    Architecture::from_word(&word)
+        .ok_or_else(|| wrong(9, io::Error::other(format!("{word:?} is no architecture"))))
 }
 
 /// Makes the index say what the store holds, which `list` tells; returns what was in it once, and is in the store no more.
@@ -111,6 +125,21 @@ mod tests {
             "imported_unix": 0,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn what_an_image_is_for_is_known_and_of_one_of_before_that_it_is_for_x86() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = schema::open(&folder.path().join("state.db")).unwrap();
+        let tables = Transaction::new(&connection);
+        let arm = ImageVersion { architecture: Architecture::Arm64, ..version(2) };
+        for version in [&version(1), &arm] {
+            tables.put_image_version(version).unwrap();
+        }
+        connection.execute_batch("DELETE FROM image_architecture WHERE version = 1").unwrap();
+        assert_eq!(tables.image_versions().unwrap(), [version(1), arm.clone()]);
+        connection.execute_batch("UPDATE image_architecture SET architecture = 'vax'").unwrap();
+        assert!(tables.image_versions().unwrap_err().to_string().contains("vax"));
     }
 
     #[test]

@@ -233,6 +233,13 @@ const ADDITIONS: &str = "
         imported_unix  INTEGER NOT NULL,
         PRIMARY KEY (image, version)
     ) STRICT;
+    -- What versions, lost ones too, are for: `x86-64`, as those are that are not in it, or `arm64`.
+    CREATE TABLE IF NOT EXISTS image_architecture (
+        image        TEXT NOT NULL,
+        version      INTEGER NOT NULL,
+        architecture TEXT NOT NULL,
+        PRIMARY KEY (image, version)
+    ) STRICT;
     -- Not `room`: this is what the reserve on the disk makes and drops, in older releases as well.
     CREATE TABLE IF NOT EXISTS site_room (
         name        TEXT PRIMARY KEY,

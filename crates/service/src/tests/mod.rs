@@ -1,5 +1,6 @@
 //! A site as the boot server uses it, with a storage server that only takes notes.
 
+mod arm64;
 mod as_root;
 mod boots;
 mod bounds;
@@ -59,7 +60,7 @@ fn options(root: &Path) -> Options {
         strangers: model::Strangers::Wait,
         menu_password: None,
     };
-    Options { init: None, network: Some(network), ..Options::under(root) }
+    Options { init: None, init_arm64: None, network: Some(network), ..Options::under(root) }
 }
 
 fn add_image(root: &Path, name: &str, version: u32) {

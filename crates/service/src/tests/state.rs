@@ -136,7 +136,7 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
     let service = Service::open(options(folder.path())).unwrap();
     let sighting = |mac| Sighting {
         mac,
-        firmware: Firmware::Other(11),
+        firmware: Firmware::Other(6),
         address: None,
         uuid: None,
         host_name: None,
@@ -144,7 +144,7 @@ async fn strangers_can_not_fill_the_disk_nor_write_into_others_boots() {
     service.saw(sighting(MAC)).await.unwrap();
     service.saw(sighting(MAC)).await.unwrap();
     let discovered = service.discovered();
-    assert_eq!((discovered.len(), discovered[0].seen.firmware), (1, Firmware::Other(11)));
+    assert_eq!((discovered.len(), discovered[0].seen.firmware), (1, Firmware::Other(6)));
 
     let id = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let event = NewStage {
