@@ -363,6 +363,13 @@ pub(crate) struct BootSettings {
     /// - Default: `/usr/lib/grub/arm64-efi`, if that is there
     /// - Example: `arm64_grub = "/srv/arm64/usr/lib/grub/arm64-efi"`
     pub(crate) arm64_grub: Option<PathBuf>,
+    /// Where the signed loader for arm64 PCs is, as [`signed_loader`](#signed_loader) is for others: a folder with `shimaa64.efi` and `grubaa64.efi`,
+    /// or as Debian's packages name them, `shimaa64.efi.signed` and `grubnetaa64.efi.signed`.
+    ///
+    /// - Value: the path of a folder
+    /// - Default: where the packages `shim-signed` and `grub-efi-arm64-signed` put it, if it is there
+    /// - Example: `arm64_signed_loader = "/srv/arm64-loader"`
+    pub(crate) arm64_signed_loader: Option<PathBuf>,
 }
 
 impl BootSettings {
@@ -397,6 +404,7 @@ impl Default for BootSettings {
             secure_boot_of: BTreeMap::new(),
             signed_loader: None,
             arm64_grub: None,
+            arm64_signed_loader: None,
         }
     }
 }

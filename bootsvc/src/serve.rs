@@ -184,6 +184,7 @@ async fn run_once(
             site: config.boot.secure_boot,
             of: config.boot.secure_boot_of.clone(),
             signed: loaders.signed.as_ref().map(SignedLoader::starts_by_http),
+            signed_arm64: loaders.signed_arm64.as_ref().map(SignedLoader::starts_by_http),
             has_arm64: loaders.has_arm64(),
         },
         alerts: config.alerts.options(),
@@ -504,7 +505,8 @@ fn loaders(config: &Config, servers: &[Ipv4Addr], paths: &Paths) -> anyhow::Resu
         Ok((server, made))
     };
     let grub = servers.iter().map(make).collect::<anyhow::Result<_>>()?;
-    let signed = match SignedLoader::find(config.boot.signed_loader.as_deref()) {
+    let signed = config.boot.signed_loader.as_deref();
+    let signed = match SignedLoader::find(Architecture::X86_64, signed) {
         Ok(signed) => Some(signed),
         Err(error) if config.boot.needs_signed_loader() => return Err(error.into()),
         Err(error) => {
@@ -512,11 +514,16 @@ fn loaders(config: &Config, servers: &[Ipv4Addr], paths: &Paths) -> anyhow::Resu
             None
         }
     };
+    let signed_arm64 = config.boot.arm64_signed_loader.as_deref();
+    let signed_arm64 = match SignedLoader::find(Architecture::Arm64, signed_arm64) {
+        Err(error) if signed_arm64.is_some() => return Err(error.into()),
+        found => found.ok(),
+    };
     let ipxe = match config.boot.needs_ipxe() {
         true => Some(IpxeLoaders::find()?),
         false => None,
     };
-    Ok(Loaders { grub, signed, ipxe })
+    Ok(Loaders { grub, signed, signed_arm64, ipxe })
 }
 
 /// Why pages are not shown to everybody on a network.

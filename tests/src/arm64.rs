@@ -18,7 +18,7 @@ const FETCH: &str = r#"set -eu
 cd "$1"
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 kernel=$(apt-cache depends linux-image-arm64 | sed -n 's/.* \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
-apt-get download -qq base-files busybox-static grub-efi-arm64-bin "$kernel"
+apt-get download -qq base-files busybox-static grub-efi-arm64-bin grub-efi-arm64-signed shim-signed "$kernel"
 for package in *.deb; do dpkg-deb -x "$package" packages; done
 "#;
 
@@ -27,6 +27,8 @@ for package in *.deb; do dpkg-deb -x "$package" packages; done
 const ROOT: &str = r#"set -eu
 cd "$1"
 mv packages/usr/lib/grub/arm64-efi grub
+mkdir signed
+mv packages/usr/lib/shim/shimaa64.efi.signed packages/usr/lib/grub/arm64-efi-signed/grubnetaa64.efi.signed signed/
 mkdir root && cd root
 mkdir -p bin boot dev etc lib proc root run sbin sys tmp usr/lib usr/sbin var/log
 mv ../packages/bin/busybox bin/
@@ -58,10 +60,12 @@ pub struct Arm64 {
     pub image: PathBuf,
     /// GRUB's modules, as `[boot] arm64_grub` wants them.
     pub grub: PathBuf,
+    /// The signed loader, as `[boot] arm64_signed_loader` wants it.
+    pub signed: PathBuf,
 }
 
 impl Arm64 {
-    /// The firmware of QEMU's arm64 PCs, of Debian's package `qemu-efi-aarch64`.
+    /// The firmware of QEMU's arm64 PCs, of Debian's package `qemu-efi-aarch64`. Its variables say whether Secure Boot is on.
     pub const FIRMWARE: &str = "/usr/share/AAVMF/AAVMF_CODE.fd";
 
     /// Both, which are made if they are not there yet; `say` hears about the long work.
@@ -72,7 +76,8 @@ impl Arm64 {
         let key = fnv1a([FETCH, ROOT, &DISK_BYTES.to_string()].join("\0").as_bytes());
         let name = format!("debian-12-arm64-{key:016x}");
         let folder = Path::new(CACHE).join(&name);
-        let made = Self { image: folder.join("disk.raw"), grub: folder.join("grub") };
+        let [image, grub, signed] = ["disk.raw", "grub", "signed"].map(|name| folder.join(name));
+        let made = Self { image, grub, signed };
         if folder.exists() {
             return Ok(made);
         }
@@ -104,7 +109,9 @@ impl Arm64 {
             .args(["-q", "-F", "-L", "bootlace-arm64", "-E", options, "-d"])
             .args([&place.join("root"), &disk]))
         .context("can't make the image's file system")?;
-        std::fs::rename(place.join("grub"), done.join("grub"))?;
+        for name in ["grub", "signed"] {
+            std::fs::rename(place.join(name), done.join(name))?;
+        }
         // Servers read there, whoever they are.
         std::fs::set_permissions(&done, Permissions::from_mode(0o755))?;
         std::fs::rename(&done, &folder)?;

@@ -18,9 +18,6 @@ use tempfile::TempDir;
 /// Where Debian's package `ovmf` puts the firmware.
 const OVMF: &str = "/usr/share/OVMF";
 
-/// What the firmware of arm64 PCs knows when they are new.
-const AAVMF_VARIABLES: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
-
 /// Firmware of a PC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {
@@ -32,6 +29,8 @@ pub enum Firmware {
     UefiSecureBoot,
     /// A 64-bit ARM PC with its EDK2.
     Arm64,
+    /// The same with Secure Boot and Microsoft's keys.
+    Arm64SecureBoot,
 }
 
 /// What the PC is made of.
@@ -154,7 +153,7 @@ impl PcBuilder {
             }
         };
         let (program, processor) = match self.firmware {
-            Firmware::Arm64 => ("qemu-system-aarch64", "cortex-a72"),
+            Firmware::Arm64 | Firmware::Arm64SecureBoot => ("qemu-system-aarch64", "cortex-a72"),
             Firmware::Bios | Firmware::Uefi | Firmware::UefiSecureBoot => {
                 ("qemu-system-x86_64", "max")
             }
@@ -191,9 +190,13 @@ impl PcBuilder {
             Firmware::Bios => {
                 command.args(["-machine", "pc", "-vga", "std"]);
             }
-            Firmware::Arm64 => {
+            Firmware::Arm64 | Firmware::Arm64SecureBoot => {
                 let variables = folder.path().join("variables");
-                std::fs::copy(AAVMF_VARIABLES, &variables)
+                let known = match self.firmware {
+                    Firmware::Arm64SecureBoot => "AAVMF_VARS.ms.fd",
+                    _ => "AAVMF_VARS.fd",
+                };
+                std::fs::copy(Path::new(Arm64::FIRMWARE).with_file_name(known), &variables)
                     .context("can't copy the firmware's variables")?;
                 command.args(["-machine", "virt"]);
                 add_flash(&mut command, Path::new(Arm64::FIRMWARE), &variables);

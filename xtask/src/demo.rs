@@ -57,7 +57,7 @@ enum Root {
     Aoe,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Firmware {
     Bios,
     Uefi,
@@ -105,7 +105,7 @@ impl Demo {
         }
         setup()?;
         let binary = build::run()?;
-        let is_arm64 = firmware == lab::Firmware::Arm64;
+        let is_arm64 = self.firmware == Some(Firmware::Arm64);
         let arm64 = if is_arm64 { Some(Arm64::make(say)?) } else { None };
         let image = match &arm64 {
             Some(arm64) => arm64.image.clone(),
@@ -126,7 +126,8 @@ impl Demo {
         if let Some(arm64) = &arm64 {
             builder = builder
                 .kernel_args("console=ttyAMA0,115200")
-                .boot(&format!("arm64_grub = \"{}\"", arm64.grub.display()));
+                .boot(&format!("arm64_grub = \"{}\"", arm64.grub.display()))
+                .boot(&format!("arm64_signed_loader = \"{}\"", arm64.signed.display()));
         }
         let mut site = builder.create(Lan::lay("demo")?)?;
         say("importing the image");
@@ -167,9 +168,12 @@ impl Demo {
             (Some(Firmware::Bios), _) if needs_uefi => {
                 bail!("Secure Boot and HTTP Boot are UEFI's: leave --firmware bios out")
             }
-            (Some(Firmware::Arm64), _) if self.secure_boot || self.boot == By::Medium => {
+            (Some(Firmware::Arm64), _) if self.boot == By::Medium => {
+                bail!("the medium is not for arm64: leave one of both out")
+            }
+            (Some(Firmware::Arm64), true) if self.boot == By::Http || self.mode == Mode::Proxy => {
                 bail!(
-                    "neither the signed loader nor the medium is for arm64: leave --firmware arm64 out"
+                    "arm64 PCs with Secure Boot were seen to boot by PXE with our DHCP only: leave one of them out"
                 )
             }
             (Some(Firmware::Arm64), _) if build::inits_for_arm64().is_empty() => {
@@ -183,6 +187,7 @@ impl Demo {
                     "UEFI HTTP Boot with Secure Boot beside dnsmasq was never seen to work: leave one of them out"
                 )
             }
+            (Some(Firmware::Arm64), true) => Ok(lab::Firmware::Arm64SecureBoot),
             (_, true) => Ok(lab::Firmware::UefiSecureBoot),
             (Some(Firmware::Arm64), false) => Ok(lab::Firmware::Arm64),
             (Some(Firmware::Uefi), false) => Ok(lab::Firmware::Uefi),
@@ -262,6 +267,7 @@ impl Demo {
             lab::Firmware::Uefi => "UEFI",
             lab::Firmware::UefiSecureBoot => "UEFI, Secure Boot",
             lab::Firmware::Arm64 => "UEFI for arm64",
+            lab::Firmware::Arm64SecureBoot => "UEFI for arm64, Secure Boot",
         };
         let drive =
             format!("if=none,id=medium,format=raw,readonly=on,file={}", medium(site).display());

@@ -125,6 +125,7 @@ impl Cell {
             Firmware::Uefi => "OVMF",
             Firmware::UefiSecureBoot => "OVMF, Secure Boot with Microsoft's keys",
             Firmware::Arm64 => "AAVMF, arm64",
+            Firmware::Arm64SecureBoot => "AAVMF, arm64, Secure Boot with Microsoft's keys",
         };
         let cards = if self.cards > 1 { ", two cards" } else { "" };
         let by = match self.by {

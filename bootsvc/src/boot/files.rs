@@ -9,7 +9,7 @@ use bytes::Bytes;
 use initcfg::Tag;
 use model::{
     BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, IPXE_ENTRY_PATH, IPXE_FOLDER, LoaderAsk,
-    LoaderClaim, MEMORY_TEST_FOLDER, Network, SIGNED_ENTRY_PATH, Stage, Subject,
+    LoaderClaim, MEMORY_TEST_FOLDER, Network, SIGNED_ENTRY_PATHS, Stage, Subject,
 };
 use service::{Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,6 +45,8 @@ pub(crate) struct Loaders {
     pub(crate) grub: Vec<(Ipv4Addr, GrubImages)>,
     /// The distribution's, if the server has it.
     pub(crate) signed: Option<SignedLoader>,
+    /// The same for arm64 PCs.
+    pub(crate) signed_arm64: Option<SignedLoader>,
     /// iPXE's, if some PC is to get it.
     pub(crate) ipxe: Option<IpxeLoaders>,
 }
@@ -58,7 +60,10 @@ impl Loaders {
     /// The file of that name for who asks at that address of ours, and how it is called.
     fn get(&self, server: Ipv4Addr, file: &str) -> Option<(&'static str, Bytes)> {
         let (_, grub) = self.grub.iter().find(|(address, _)| *address == server)?;
-        let signed = || self.signed.as_ref()?.get(file);
+        let signed = || {
+            let both = self.signed.iter().chain(&self.signed_arm64);
+            both.into_iter().find_map(|signed| signed.get(file))
+        };
         let ipxe = || self.ipxe.as_ref()?.get(file);
         grub.get(file).or_else(signed).or_else(ipxe)
     }
@@ -233,7 +238,7 @@ impl BootFiles {
     async fn file(&self, path: &str, fetch: Fetch) -> Option<Item> {
         let path = normalize(path);
         let stage = self.stage_of(&path);
-        if path == ENTRY_PATH || path == SIGNED_ENTRY_PATH {
+        if path == ENTRY_PATH || SIGNED_ENTRY_PATHS.contains(&path.as_str()) {
             let text = model::entry_cfg(self.server, fetch, self.inner.foreign_dhcp);
             return Some(Item { bytes: Bytes::from(text), stage });
         }

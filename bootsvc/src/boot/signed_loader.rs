@@ -1,18 +1,46 @@
 //! The distribution's signed loader for PCs with Secure Boot: shim, which firmware trusts, and the GRUB that shim trusts.
 
 use bytes::Bytes;
-use model::{SHIM_FILE, SIGNED_GRUB_FILE};
+use model::{Architecture, SHIM_ARM64_FILE, SHIM_FILE, SIGNED_GRUB_ARM64_FILE, SIGNED_GRUB_FILE};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where Debian's and Ubuntu's packages put them. Debian 12's and 13's shim is one file; Ubuntu names its newest one otherwise.
-const SHIM_PATHS: [&str; 2] =
-    ["/usr/lib/shim/shimx64.efi.signed", "/usr/lib/shim/shimx64.efi.signed.latest"];
-const GRUB_PATHS: [&str; 1] = ["/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"];
+/// The loader for PCs with processors of one kind.
+struct Kind {
+    /// Where Debian's and Ubuntu's packages put them. Debian 12's and 13's shim is one file; Ubuntu names its newest one otherwise.
+    shim_paths: &'static [&'static str],
+    grub_path: &'static str,
+    /// Names in a folder of the administrator's, the first that is there counts.
+    shim_names: &'static [&'static str],
+    grub_names: &'static [&'static str],
+    /// As firmware asks for shim, and shim for GRUB.
+    files: [&'static str; 2],
+}
 
-/// Names in a folder of the administrator's, the first that is there counts.
-const SHIM_NAMES: [&str; 2] = ["shimx64.efi.signed", SHIM_FILE];
-const GRUB_NAMES: [&str; 3] = ["grubnetx64.efi.signed", "grubnetx64.efi", SIGNED_GRUB_FILE];
+const X86_64: Kind = Kind {
+    shim_paths: &["/usr/lib/shim/shimx64.efi.signed", "/usr/lib/shim/shimx64.efi.signed.latest"],
+    grub_path: "/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
+    shim_names: &["shimx64.efi.signed", SHIM_FILE],
+    grub_names: &["grubnetx64.efi.signed", "grubnetx64.efi", SIGNED_GRUB_FILE],
+    files: [SHIM_FILE, SIGNED_GRUB_FILE],
+};
+
+const ARM64: Kind = Kind {
+    shim_paths: &["/usr/lib/shim/shimaa64.efi.signed", "/usr/lib/shim/shimaa64.efi.signed.latest"],
+    grub_path: "/usr/lib/grub/arm64-efi-signed/grubnetaa64.efi.signed",
+    shim_names: &["shimaa64.efi.signed", SHIM_ARM64_FILE],
+    grub_names: &["grubnetaa64.efi.signed", "grubnetaa64.efi", SIGNED_GRUB_ARM64_FILE],
+    files: [SHIM_ARM64_FILE, SIGNED_GRUB_ARM64_FILE],
+};
+
+impl Kind {
+    const fn of(architecture: Architecture) -> &'static Self {
+        match architecture {
+            Architecture::X86_64 => &X86_64,
+            Architecture::Arm64 => &ARM64,
+        }
+    }
+}
 
 /// What installs both.
 const INSTALL: &str = "apt-get install shim-signed grub-efi-amd64-signed";
@@ -28,6 +56,8 @@ const FIRMWARE_S_HTTP: &[u8] = b"UefiHttpBoot/";
 pub(crate) struct SignedLoader {
     shim: Bytes,
     grub: Bytes,
+    /// As boot clients ask for them.
+    files: [&'static str; 2],
     /// Where they were.
     from: [PathBuf; 2],
 }
@@ -42,7 +72,7 @@ pub(crate) enum NoSignedLoader {
     NotInstalled,
     /// The folder lacks one.
     #[error(
-        "{folder} has no {what} ({names}): put it there, or leave signed_loader out and {INSTALL}"
+        "{folder} has no {what} ({names}): put it there, or leave the setting out and install the distribution's packages"
     )]
     Lacks {
         /// The folder.
@@ -68,14 +98,18 @@ pub(crate) enum NoSignedLoader {
 }
 
 impl SignedLoader {
-    /// Reads it from `folder`, or from where the distribution's packages put it.
+    /// Reads that for such PCs from `folder`, or from where the distribution's packages put it.
     ///
     /// # Errors
     /// A file is missing, can't be read, or is not signed.
-    pub(crate) fn find(folder: Option<&Path>) -> Result<Self, NoSignedLoader> {
+    pub(crate) fn find(
+        architecture: Architecture,
+        folder: Option<&Path>,
+    ) -> Result<Self, NoSignedLoader> {
+        let kind = Kind::of(architecture);
         let [shim, grub] = match folder {
             Some(folder) => {
-                [("shim", &SHIM_NAMES[..]), ("GRUB", &GRUB_NAMES)].map(|(what, names)| {
+                [("shim", kind.shim_names), ("GRUB", kind.grub_names)].map(|(what, names)| {
                     let found =
                         names.iter().map(|name| folder.join(name)).find(|path| path.exists());
                     found.ok_or_else(|| NoSignedLoader::Lacks {
@@ -85,18 +119,19 @@ impl SignedLoader {
                     })
                 })
             }
-            None => [&SHIM_PATHS[..], &GRUB_PATHS].map(|paths| {
+            None => [kind.shim_paths, &[kind.grub_path]].map(|paths| {
                 let found = paths.iter().map(PathBuf::from).find(|path| path.exists());
                 found.ok_or(NoSignedLoader::NotInstalled)
             }),
         };
         let from = [shim?, grub?];
-        Ok(Self { shim: read(&from[0])?, grub: read(&from[1])?, from })
+        Ok(Self { shim: read(&from[0])?, grub: read(&from[1])?, files: kind.files, from })
     }
 
     /// The file that a boot client asks for by this name. Old shims have garbage of their stack behind it.
     pub(crate) fn get(&self, file: &str) -> Option<(&'static str, Bytes)> {
-        let files = [(SHIM_FILE, &self.shim), (SIGNED_GRUB_FILE, &self.grub)];
+        let [shim, grub] = self.files;
+        let files = [(shim, &self.shim), (grub, &self.grub)];
         let (name, bytes) = files.into_iter().find(|(name, _)| {
             file.strip_prefix(name)
                 .is_some_and(|rest| rest.chars().next().is_none_or(|next| !next.is_ascii_graphic()))
@@ -151,7 +186,7 @@ mod tests {
     #[test]
     fn a_folder_has_a_signed_loader_or_it_is_said_what_it_lacks() {
         let folder = tempfile::tempdir().unwrap();
-        let find = || SignedLoader::find(Some(folder.path()));
+        let find = || SignedLoader::find(Architecture::X86_64, Some(folder.path()));
         let lacks = find().unwrap_err().to_string();
         assert!(lacks.contains("has no shim (shimx64.efi.signed or shimx64.efi)"), "{lacks}");
         std::fs::write(folder.path().join("shimx64.efi"), program(100)).unwrap();
@@ -170,5 +205,13 @@ mod tests {
         for name in ["grubx64.efi.bak", "revocations.efi", "shim_certificate_0.efi", ""] {
             assert!(loader.get(name).is_none(), "{name}");
         }
+        let arm64 = || SignedLoader::find(Architecture::Arm64, Some(folder.path()));
+        assert!(arm64().unwrap_err().to_string().contains("has no shim (shimaa64.efi.signed or"));
+        for name in ["shimaa64.efi", "grubnetaa64.efi.signed"] {
+            std::fs::write(folder.path().join(name), program(8)).unwrap();
+        }
+        let loader = arm64().unwrap();
+        assert_eq!(loader.get("grubaa64.efi").unwrap().0, SIGNED_GRUB_ARM64_FILE);
+        assert!(loader.get("shimx64.efi").is_none());
     }
 }

@@ -144,11 +144,21 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         Ok(version) => right(format!("loaders can be made by {version}")),
         Err(error) => viewer.failed(&error),
     });
-    findings.push(match SignedLoader::find(config.boot.signed_loader.as_deref()) {
-        Ok(signed) => right(format!("loader for PCs with Secure Boot: {}", signed.origin())),
-        Err(error) if config.boot.needs_signed_loader() => viewer.failed(&error),
-        Err(error) => Verdict::Better(error_chain(&error)),
-    });
+    findings.push(
+        match SignedLoader::find(Architecture::X86_64, config.boot.signed_loader.as_deref()) {
+            Ok(signed) => right(format!("loader for PCs with Secure Boot: {}", signed.origin())),
+            Err(error) if config.boot.needs_signed_loader() => viewer.failed(&error),
+            Err(error) => Verdict::Better(error_chain(&error)),
+        },
+    );
+    let signed_arm64 = config.boot.arm64_signed_loader.as_deref();
+    match SignedLoader::find(Architecture::Arm64, signed_arm64) {
+        Ok(signed) => findings
+            .push(right(format!("loader for arm64 PCs with Secure Boot: {}", signed.origin()))),
+        Err(error) if signed_arm64.is_some() => findings.push(viewer.failed(&error)),
+        // Who has no such PC needs none.
+        Err(_) => {}
+    }
     findings.push(match grub_images::arm64_folder(config.boot.arm64_grub.as_deref()) {
         Ok(folder) => right(format!("loader for arm64 PCs: made of {}", folder.display())),
         Err(error) if config.boot.arm64_grub.is_some() => viewer.failed(&error),

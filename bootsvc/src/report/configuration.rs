@@ -52,6 +52,7 @@ const RULES: &[(&str, Rule)] = &[
     ("boot.loader_of", Rule::Show),
     ("boot.signed_loader", Rule::File { is_secret: false }),
     ("boot.arm64_grub", Rule::File { is_secret: false }),
+    ("boot.arm64_signed_loader", Rule::File { is_secret: false }),
     ("web.listen", Rule::Show),
     ("web.names", Rule::Show),
     ("web.tls", Rule::Show),

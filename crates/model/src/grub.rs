@@ -17,8 +17,8 @@ use initcfg::RESCUE_ARCHIVE_PATH;
 /// The first file that GRUB asks for, by TFTP.
 pub const ENTRY_PATH: &str = "/grub/grub.cfg";
 
-/// What a signed GRUB asks for before that, in the folder of its modules. It is the same file.
-pub const SIGNED_ENTRY_PATH: &str = "/grub/x86_64-efi/grub.cfg";
+/// What signed GRUBs ask for before that, in the folders of their modules. It is the same file.
+pub const SIGNED_ENTRY_PATHS: [&str; 2] = ["/grub/x86_64-efi/grub.cfg", "/grub/arm64-efi/grub.cfg"];
 
 const ASK_AGAIN_SECONDS: u64 = ASK_AGAIN.as_secs();
 

@@ -44,7 +44,7 @@ pub use export::{
     StoragePath, StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{ENTRY_PATH, Fetch, SIGNED_ENTRY_PATH, entry_cfg, grub_cfg};
+pub use grub::{ENTRY_PATH, Fetch, SIGNED_ENTRY_PATHS, entry_cfg, grub_cfg};
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{
@@ -54,8 +54,9 @@ pub use initcfg::{
 pub use ipxe::{IPXE_ENTRY_PATH, entry_ipxe, ipxe_waits};
 pub use kernel_args::KernelArgs;
 pub use loader::{
-    Asker, IPXE_FILES, Loader, LoaderChoice, LoaderFamily, LoaderRule, SHIM_FILE, SIGNED_GRUB_FILE,
-    SignedLoader, choose_loader, last_loader_file, loader_detail,
+    Asker, IPXE_FILES, Loader, LoaderChoice, LoaderFamily, LoaderRule, SHIM_ARM64_FILE, SHIM_FILE,
+    SIGNED_GRUB_ARM64_FILE, SIGNED_GRUB_FILE, SignedLoader, choose_loader, last_loader_file,
+    loader_detail,
 };
 pub use loader_ask::{IPXE_FOLDER, LoaderAsk, LoaderClaim, MACHINE_PATH, MEMORY_TEST_FOLDER};
 pub use loader_script::loader_script;

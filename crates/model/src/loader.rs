@@ -18,6 +18,8 @@ pub enum Loader {
     /// The distribution's shim, which Microsoft has signed; it loads the distribution's GRUB. PCs with Secure Boot take it, and
     /// those without too.
     Signed,
+    /// The same for arm64 PCs.
+    SignedArm64,
     /// iPXE for PC BIOS, which uses the network card's own driver.
     IpxeBios,
     /// iPXE for 64-bit UEFI, which uses the firmware's driver. Secure Boot refuses it.
@@ -34,6 +36,7 @@ impl Loader {
             Self::Own => "bl.efi",
             Self::OwnArm64 => "bl-arm64.efi",
             Self::Signed => SHIM_FILE,
+            Self::SignedArm64 => SHIM_ARM64_FILE,
             Self::IpxeBios => IPXE_FILES[0],
             Self::IpxeUefi => IPXE_FILES[1],
             Self::IpxeScript => "autoexec.ipxe",
@@ -49,6 +52,12 @@ pub const SHIM_FILE: &str = "shimx64.efi";
 
 /// What shim loads then: it asks for this name beside its own.
 pub const SIGNED_GRUB_FILE: &str = "grubx64.efi";
+
+/// What firmware of arm64 PCs loads first of [`Loader::SignedArm64`].
+pub const SHIM_ARM64_FILE: &str = "shimaa64.efi";
+
+/// What that shim loads then.
+pub const SIGNED_GRUB_ARM64_FILE: &str = "grubaa64.efi";
 
 /// When PCs with 64-bit UEFI get the signed loader: of the site, and of single machines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,7 +143,7 @@ pub struct Asker {
     pub site: SignedLoader,
     /// What is said for this PC alone.
     pub own: Option<SignedLoader>,
-    /// Whether the server has a signed loader.
+    /// Whether the server has a signed loader for its firmware.
     pub has_signed: bool,
     /// Whether that can be started by HTTP: GRUB has to ask the firmware for its files then, as Debian 13's does and Debian 12's
     /// does not.
@@ -169,9 +178,6 @@ pub enum LoaderRule {
         "it is an arm64 PC, and the server lacks GRUB's modules for those (bootlace check says what brings them)"
     )]
     NoArm64,
-    /// There is one for such PCs.
-    #[error("arm64 PCs have one loader only")]
-    Arm64HasOne,
     /// It is no machine, and such PCs get nothing.
     #[error("it is no machine, and strangers says \"nothing\"")]
     Stranger,
@@ -227,11 +233,6 @@ pub enum LoaderRule {
 /// Chooses the loader for a PC. The first rule that fits counts.
 pub fn choose_loader(asker: &Asker) -> LoaderChoice {
     let choice = |loader, rule| LoaderChoice { loader: Some(loader), rule };
-    let said = asker.own.unwrap_or(asker.site);
-    let setting = match asker.own {
-        Some(own) => LoaderRule::OwnSetting(own),
-        None => LoaderRule::SiteSetting(said),
-    };
     if let Some((loader, rule)) = ipxe(asker) {
         return choice(loader, rule);
     }
@@ -242,25 +243,38 @@ pub fn choose_loader(asker: &Asker) -> LoaderChoice {
             LoaderChoice { loader: None, rule: LoaderRule::NoArm64 }
         }
         Firmware::UefiArm64 | Firmware::UefiArm64Http => {
-            choice(Loader::OwnArm64, LoaderRule::Arm64HasOne)
+            own_or_signed(asker, (Loader::OwnArm64, Loader::SignedArm64))
         }
-        Firmware::UefiX64 | Firmware::UefiX64Http => match said {
-            SignedLoader::Never => choice(Loader::Own, setting),
-            _ if !asker.has_signed => choice(Loader::Own, LoaderRule::NoneSigned),
-            _ if asker.firmware == Firmware::UefiX64Http && !asker.signed_by_http => {
-                choice(Loader::Own, LoaderRule::SignedNeedsPxe)
+        Firmware::UefiX64 | Firmware::UefiX64Http => {
+            own_or_signed(asker, (Loader::Own, Loader::Signed))
+        }
+    }
+}
+
+/// Which of both a PC with UEFI gets.
+fn own_or_signed(asker: &Asker, (own, signed): (Loader, Loader)) -> LoaderChoice {
+    let choice = |loader, rule| LoaderChoice { loader: Some(loader), rule };
+    let said = asker.own.unwrap_or(asker.site);
+    let setting = match asker.own {
+        Some(own) => LoaderRule::OwnSetting(own),
+        None => LoaderRule::SiteSetting(said),
+    };
+    match said {
+        SignedLoader::Never => choice(own, setting),
+        _ if !asker.has_signed => choice(own, LoaderRule::NoneSigned),
+        _ if asker.firmware.is_http() && !asker.signed_by_http => {
+            choice(own, LoaderRule::SignedNeedsPxe)
+        }
+        SignedLoader::Always => choice(signed, setting),
+        SignedLoader::Auto if asker.is_ipxe => choice(own, LoaderRule::Ipxe),
+        SignedLoader::Auto => match asker.secure_boot {
+            Some(SecureBoot::On) => choice(signed, LoaderRule::IsOn),
+            _ if asker.foreign_dhcp && !asker.signed_by_http => {
+                choice(own, LoaderRule::SignedNeedsOwnDhcp)
             }
-            SignedLoader::Always => choice(Loader::Signed, setting),
-            SignedLoader::Auto if asker.is_ipxe => choice(Loader::Own, LoaderRule::Ipxe),
-            SignedLoader::Auto => match asker.secure_boot {
-                Some(SecureBoot::On) => choice(Loader::Signed, LoaderRule::IsOn),
-                _ if asker.foreign_dhcp && !asker.signed_by_http => {
-                    choice(Loader::Own, LoaderRule::SignedNeedsOwnDhcp)
-                }
-                _ if asker.has_refused_own => choice(Loader::Signed, LoaderRule::RefusedOwn),
-                Some(SecureBoot::Off | SecureBoot::Setup) => choice(Loader::Own, LoaderRule::IsOff),
-                None => choice(Loader::Signed, LoaderRule::Unknown),
-            },
+            _ if asker.has_refused_own => choice(signed, LoaderRule::RefusedOwn),
+            Some(SecureBoot::Off | SecureBoot::Setup) => choice(own, LoaderRule::IsOff),
+            None => choice(signed, LoaderRule::Unknown),
         },
     }
 }
@@ -306,6 +320,9 @@ impl fmt::Display for Loader {
             Self::Own => f.write_str("bl.efi, the server's own GRUB"),
             Self::OwnArm64 => f.write_str("bl-arm64.efi, the server's own GRUB for arm64"),
             Self::Signed => f.write_str("shimx64.efi, the distribution's signed loader"),
+            Self::SignedArm64 => {
+                f.write_str("shimaa64.efi, the distribution's signed loader for arm64")
+            }
             Self::IpxeBios => f.write_str("undionly.kpxe, iPXE for BIOS"),
             Self::IpxeUefi => f.write_str("snponly.efi, iPXE for UEFI"),
             Self::IpxeScript => f.write_str("autoexec.ipxe, the script for iPXE"),
@@ -374,14 +391,18 @@ mod tests {
 
     #[test]
     fn an_arm64_pc_gets_its_own_loader_or_none_and_never_one_for_x86() {
-        for firmware in [Firmware::UefiArm64, Firmware::UefiArm64Http] {
-            for family in LoaderFamily::ALL {
-                let (site, secure_boot) = (SignedLoader::Always, Some(SecureBoot::On));
-                let asker = Asker { firmware, family, site, secure_boot, ..UEFI };
-                check(&asker, Loader::OwnArm64, LoaderRule::Arm64HasOne);
-                let without = choose_loader(&Asker { has_arm64: false, ..asker });
-                assert_eq!(without, LoaderChoice { loader: None, rule: LoaderRule::NoArm64 });
-            }
+        let arm = Asker { firmware: Firmware::UefiArm64, ..UEFI };
+        check(&arm, Loader::SignedArm64, LoaderRule::Unknown);
+        let is_off = Asker { secure_boot: Some(SecureBoot::Off), ..arm };
+        check(&is_off, Loader::OwnArm64, LoaderRule::IsOff);
+        check(&Asker { has_signed: false, ..arm }, Loader::OwnArm64, LoaderRule::NoneSigned);
+        let http = Asker { firmware: Firmware::UefiArm64Http, signed_by_http: false, ..arm };
+        check(&http, Loader::OwnArm64, LoaderRule::SignedNeedsPxe);
+        for family in LoaderFamily::ALL {
+            let asker = Asker { family, ..arm };
+            check(&asker, Loader::SignedArm64, LoaderRule::Unknown);
+            let without = choose_loader(&Asker { has_arm64: false, ..asker });
+            assert_eq!(without, LoaderChoice { loader: None, rule: LoaderRule::NoArm64 });
         }
     }
 

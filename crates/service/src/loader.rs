@@ -3,8 +3,8 @@
 use crate::service::Service;
 use crate::store::View;
 use model::{
-    Asker, Firmware, Loader, LoaderChoice, LoaderRule, SecureBoot, Stage, Strangers, choose_loader,
-    last_loader_file,
+    Architecture, Asker, Firmware, Loader, LoaderChoice, LoaderRule, SecureBoot, Stage, Strangers,
+    choose_loader, last_loader_file,
 };
 use wire::Mac;
 
@@ -48,6 +48,10 @@ impl Service {
         {
             return LoaderChoice { loader: None, rule: LoaderRule::Stranger };
         }
+        let signed = match firmware.architecture() {
+            Some(Architecture::Arm64) => rules.signed_arm64,
+            Some(Architecture::X86_64) | None => rules.signed,
+        };
         choose_loader(&Asker {
             firmware,
             is_ipxe,
@@ -55,8 +59,8 @@ impl Service {
             own_family: rules.family_of.get(&mac).copied(),
             site: rules.site,
             own: rules.of.get(&mac).copied(),
-            has_signed: rules.signed.is_some(),
-            signed_by_http: rules.signed == Some(true),
+            has_signed: signed.is_some(),
+            signed_by_http: signed == Some(true),
             has_arm64: rules.has_arm64,
             foreign_dhcp: network.is_some_and(|it| it.foreign_dhcp),
             secure_boot: secure_boot(view, mac),
@@ -75,6 +79,8 @@ pub(crate) fn secure_boot(view: &View, mac: Mac) -> Option<SecureBoot> {
 fn has_refused_own(view: &View, mac: Mac) -> bool {
     let last = view.boots.get(&mac).map(|last| &last.boot).filter(|boot| boot.mac == mac);
     last.and_then(|boot| boot.current()).is_some_and(|last| {
-        last.stage == Stage::Loader && last_loader_file(&last.detail) == Some(Loader::Own.file())
+        let own = [Loader::Own, Loader::OwnArm64].map(Loader::file);
+        last.stage == Stage::Loader
+            && last_loader_file(&last.detail).is_some_and(|file| own.contains(&file))
     })
 }

@@ -172,6 +172,8 @@ pub struct LoaderRules {
     pub of: BTreeMap<Mac, SignedLoader>,
     /// Whether the signed loader starts by HTTP, too; `None`: there is none.
     pub signed: Option<bool>,
+    /// The same for arm64 PCs.
+    pub signed_arm64: Option<bool>,
     /// Whether the server has a loader for arm64 PCs.
     pub has_arm64: bool,
 }

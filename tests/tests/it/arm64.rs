@@ -73,3 +73,34 @@ fn boots() -> Result<()> {
     ensure!(mounts.contains("/dev/etherd/e"), "{mounts}");
     servers.stop()
 }
+
+#[test]
+fn a_pc_with_secure_boot_boots_by_the_distribution_s_signed_loader() {
+    if can_boot("arm64-signed") {
+        boots_signed().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+fn boots_signed() -> Result<()> {
+    let _slot = PcSlots::take(1)?;
+    let made = Arm64::make(|text: &str| eprintln!("{text}"))?;
+    let site = Site::builder()
+        .kernel_args("console=ttyAMA0,115200")
+        .boot(&format!("arm64_grub = \"{}\"", made.grub.display()))
+        .boot(&format!("arm64_signed_loader = \"{}\"", made.signed.display()))
+        .create(Lan::lay("arm64-signed")?)?;
+    site.run(&["image", "import", &made.image.to_string_lossy(), "--name", "arm"])?;
+    let servers = site.up()?;
+    site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "arm"])?;
+    let pc = Pc::builder("pc-1").mac(MAC).firmware(Firmware::Arm64SecureBoot);
+    let pc = pc.start(site.lan())?;
+    wait_for_login(&pc, "pc-1")?;
+    let stages = site.wait_for_stage("pc-1", "handover", BOOT)?;
+    let loader = stages.iter().find(|line| line.stage == "loader");
+    let is_signed =
+        |detail: &str| detail.contains("shimaa64.efi, ") && detail.contains("grubaa64.efi, ");
+    ensure!(loader.is_some_and(|line| is_signed(&line.detail)), "{loader:?}");
+    let why = site.run(&["net", "why", "pc-1"])?;
+    ensure!(why.contains("Secure Boot: on") && why.contains("shimaa64.efi"), "{why}");
+    servers.stop()
+}

@@ -7,6 +7,7 @@ use crate::config::{Config, Mode};
 use crate::network::network;
 use crate::paths::Paths;
 use clap::ValueEnum;
+use model::Architecture;
 use std::net::Ipv4Addr;
 
 /// A DHCP server of somebody else.
@@ -29,7 +30,7 @@ pub(in crate::cli) enum Server {
 /// Prints it.
 pub(super) fn print(server: Server, paths: &Paths) -> anyhow::Result<()> {
     let config = Config::load(&paths.config())?;
-    let signed = SignedLoader::find(config.boot.signed_loader.as_deref());
+    let signed = SignedLoader::find(Architecture::X86_64, config.boot.signed_loader.as_deref());
     // It starts with Secure Boot and without. Whoever asks for it by another server's word can't be given another one.
     let uefi = match signed {
         Ok(_) if config.boot.secure_boot != model::SignedLoader::Never => model::SHIM_FILE,

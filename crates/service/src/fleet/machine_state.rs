@@ -2,8 +2,8 @@
 
 use crate::live::{Download, Life};
 use model::{
-    Boot, ExportStatus, Loader, MEMORY_TEST, OWN_DISK, RootKind, SHIM_FILE, SIGNED_GRUB_FILE,
-    Stage, StageEvent, last_loader_file,
+    Boot, ExportStatus, Loader, MEMORY_TEST, OWN_DISK, RootKind, SHIM_ARM64_FILE, SHIM_FILE,
+    SIGNED_GRUB_ARM64_FILE, SIGNED_GRUB_FILE, Stage, StageEvent, last_loader_file,
 };
 use std::fmt;
 
@@ -304,17 +304,17 @@ fn refused_loader(last: &StageEvent) -> Option<&'static str> {
         return None;
     }
     Some(match last_loader_file(&last.detail)? {
-        file if file == Loader::Own.file() => {
+        file if [Loader::Own, Loader::OwnArm64].map(Loader::file).contains(&file) => {
             "probably its Secure Boot has refused that loader (“Access Denied” on its screen): the next time it gets the signed one, if \
              the server has it and the settings allow it (bootlace check); or switch Secure Boot off"
         }
-        SHIM_FILE => {
+        SHIM_FILE | SHIM_ARM64_FILE => {
             "probably its Secure Boot has refused the signed loader (“Access Denied” on its screen): its firmware setup must allow the \
              “Microsoft 3rd Party UEFI CA”; or switch Secure Boot off"
         }
-        SIGNED_GRUB_FILE => {
+        SIGNED_GRUB_FILE | SIGNED_GRUB_ARM64_FILE => {
             "the signed GRUB was refused by shim, as an old one is (“Verification failed” or “SBAT” on its screen), or it can't reach \
-             the boot server: update grub-efi-amd64-signed and shim-signed on the server, and start the boot server again"
+             the boot server: update the server's signed loader (grub-efi-amd64-signed and shim-signed), and start the boot server again"
         }
         _ => return None,
     })
@@ -449,6 +449,9 @@ mod tests {
             ("bl.efi", "Secure Boot has refused that loader"),
             ("shimx64.efi", "“Microsoft 3rd Party UEFI CA”"),
             ("grubx64.efi", "refused by shim"),
+            ("bl-arm64.efi", "Secure Boot has refused that loader"),
+            ("shimaa64.efi", "“Microsoft 3rd Party UEFI CA”"),
+            ("grubaa64.efi", "refused by shim"),
             ("bl.0", "the loader has no network"),
         ] {
             let mut boot = boot(&[(Stage::Dhcp, 0), (Stage::Loader, 1000)]);
