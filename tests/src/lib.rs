@@ -55,7 +55,7 @@ pub use packages::{BUILD, LAB, PACKAGING, Package, install};
 pub use pc::{Firmware, Pc, PcBuilder};
 pub use pc_slots::PcSlots;
 pub use pki::Authority;
-pub use preboot::{Kernel, Preboot};
+pub use preboot::{Kernel, Preboot, Started};
 pub use qmp::Qmp;
 pub use require::{INSTALL_ARM64_TARGET, Need, require};
 pub use signed_loader::signed_loader;

@@ -137,9 +137,7 @@ impl Preboot {
         let deadline = Instant::now() + READY_TIMEOUT;
         let (kernel, arguments, initrd, behind) = loop {
             let config = self.config()?;
-            if let (Some((kernel, arguments)), Some((initrd, behind))) =
-                (command(&config, "linux"), command(&config, "initrd"))
-            {
+            if let Some(Started { kernel, arguments, initrd, behind }) = Started::by(&config) {
                 break (kernel, arguments, initrd, behind);
             }
             anyhow::ensure!(Instant::now() < deadline, "the loader waits:\n{config}");
@@ -154,8 +152,7 @@ impl Preboot {
         for (path, file) in [(&kernel, &files.image), (&initrd, &files.initrd)] {
             self.curl(&format!("http://{SERVER}{path}"), &file.to_string_lossy())?;
         }
-        let behind = behind.split(' ').filter_map(path_of).filter(|_| self.has_segment);
-        for path in behind {
+        for path in behind.iter().filter(|_| self.has_segment) {
             let segment = self.folder.path().join("segment");
             self.curl(&format!("http://{SERVER}{path}"), &segment.to_string_lossy())?;
             // Ours are a multiple of 4 bytes long, so that there is nothing to pad as GRUB does it.
@@ -205,6 +202,29 @@ impl Kernel {
         let mut changed = Self { initrd, ..self.clone() };
         changed.folders.push(Arc::new(folder));
         Ok(changed)
+    }
+}
+
+/// What a configuration for GRUB starts, by the paths of its files at the boot server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The kernel.
+    pub kernel: String,
+    /// Its command line.
+    pub arguments: String,
+    /// The initrd.
+    pub initrd: String,
+    /// What comes behind the initrd, for this boot only.
+    pub behind: Vec<String>,
+}
+
+impl Started {
+    /// `None`: it waits.
+    pub fn by(config: &str) -> Option<Self> {
+        let (kernel, arguments) = command(config, "linux")?;
+        let (initrd, behind) = command(config, "initrd")?;
+        let behind = behind.split(' ').filter_map(path_of).map(str::to_owned).collect();
+        Some(Self { kernel, arguments, initrd, behind })
     }
 }
 

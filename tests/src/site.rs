@@ -22,6 +22,9 @@ use tempfile::TempDir;
 /// Address of the pages inside of the LAN's namespace, unless a listening socket is handed over.
 const PAGES: &str = "127.0.0.1:8080";
 
+/// Which addresses PCs get.
+const POOL: &str = "10.77.0.100-10.77.0.199";
+
 /// Who the servers become: the owner of a site's folder. Nobody else has this number.
 pub const SERVERS_UID: u32 = 60_999;
 
@@ -50,6 +53,7 @@ pub fn bootlace_binary() -> Result<PathBuf> {
 pub struct SiteBuilder {
     kernel_args: String,
     name_server: Option<String>,
+    pool: String,
     network: String,
     more_networks: String,
     boot: String,
@@ -92,6 +96,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn name_server(mut self, address: &str) -> Self {
         self.name_server = Some(address.to_owned());
+        self
+    }
+
+    /// Sets which addresses PCs get, in place of a hundred of [`SERVER_PREFIX`](crate::SERVER_PREFIX)'s network.
+    #[must_use]
+    pub fn pool(mut self, pool: &str) -> Self {
+        pool.clone_into(&mut self.pool);
         self
     }
 
@@ -153,9 +164,15 @@ impl SiteBuilder {
             .unwrap_or_default();
         let header = if self.more_networks.is_empty() { "[network]" } else { "[[network]]" };
         let config = format!(
-            "{header}\ninterface = \"br0\"\npool = \"10.77.0.100-10.77.0.199\"\n{dns}{}\n{}\n\
+            "{header}\ninterface = \"br0\"\npool = \"{}\"\n{dns}{}\n{}\n\
              [boot]\nkernel_args = \"{}\"\n{}\n[web]\nlisten = \"{}\"\n\n[storage]\n{}",
-            self.network, self.more_networks, self.kernel_args, self.boot, self.pages, self.storage
+            self.pool,
+            self.network,
+            self.more_networks,
+            self.kernel_args,
+            self.boot,
+            self.pages,
+            self.storage
         );
         std::fs::write(folder.join("bootlace.toml"), config)?;
         share_modules(root.path())?;
@@ -229,6 +246,7 @@ impl Site {
         SiteBuilder {
             kernel_args,
             name_server: None,
+            pool: POOL.to_owned(),
             network: String::new(),
             more_networks: String::new(),
             boot: String::new(),

@@ -12,7 +12,7 @@ use wire::Mac;
 pub(crate) const SERVER_IP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// Where the storage server gives disks over NBD.
-const NBD_PORT: u16 = 10809;
+pub(crate) const NBD_PORT: u16 = 10809;
 
 /// Who boots.
 #[derive(Clone, Copy, Debug)]

@@ -24,6 +24,13 @@ impl Histogram {
         self.counts[bucket(nanoseconds)] += 1;
     }
 
+    /// Adds all of another one.
+    pub fn add_all(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
     /// The time that this share of all (0 to 1) did not exceed; zero if there is none.
     pub fn quantile(&self, share: f64) -> Duration {
         let total: u64 = self.counts.iter().sum();

@@ -10,6 +10,7 @@ pub mod dhcp_crowd;
 pub mod firmware;
 pub mod forged;
 mod histogram;
+pub mod http_crowd;
 pub mod http_file;
 pub mod loader_tcp;
 pub mod machine_disk;

@@ -84,7 +84,21 @@ impl MachineDisk {
         token: Token,
         generation: u32,
     ) -> Result<Self, MachineDiskError> {
-        let mut stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;
+        let stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;
+        Self::open_over(stream, machine, boot, token, generation)
+    }
+
+    /// [`open_as`](Self::open_as) over a connection that is there.
+    ///
+    /// # Errors
+    /// It breaks, or the server does not give the disk.
+    pub fn open_over(
+        mut stream: TcpStream,
+        machine: &str,
+        boot: u64,
+        token: Token,
+        generation: u32,
+    ) -> Result<Self, MachineDiskError> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         let mut opened = String::new();
@@ -210,6 +224,46 @@ impl MachineDisk {
         })
     }
 
+    /// Asks for so many bytes, 1 MiB at most, and takes the answer from [`answered`](Self::answered) later, where the cookie
+    /// tells which it is.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn ask_read(&mut self, cookie: u64, offset: u64, length: u32) -> io::Result<()> {
+        assert!(length as usize <= REQUEST_MAX, "{length} bytes are more than one request");
+        self.ask(cookie, Command::Read, offset, length)
+    }
+
+    /// Asks likewise to write these bytes.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn ask_write(&mut self, cookie: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.ask(cookie, Command::Write, offset, bytes.len() as u32)?;
+        self.stream.write_all(bytes)
+    }
+
+    /// Asks likewise that what was written lasts.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn ask_flush(&mut self, cookie: u64) -> io::Result<()> {
+        self.ask(cookie, Command::Flush, 0, 0)
+    }
+
+    /// Waits for the next answer; `buffer_of` tells where the bytes go that were asked for with its cookie.
+    ///
+    /// # Errors
+    /// The connection breaks, or the server says no.
+    pub fn answered<'a>(
+        &mut self,
+        buffer_of: impl FnOnce(u64) -> &'a mut [u8],
+    ) -> Result<u64, MachineDiskError> {
+        let cookie = self.receive_reply_of()?;
+        self.stream.read_exact(buffer_of(cookie))?;
+        Ok(cookie)
+    }
+
     /// Ends the connection without a word, as a PC that is switched off.
     pub fn abandon(mut self) {
         self.says_goodbye = false;
@@ -221,17 +275,26 @@ impl MachineDisk {
     }
 
     fn send(&mut self, command: Command, offset: u64, length: u32) -> io::Result<()> {
+        self.ask(1, command, offset, length)
+    }
+
+    fn ask(&mut self, cookie: u64, command: Command, offset: u64, length: u32) -> io::Result<()> {
         let flags = CommandFlags::default();
-        let request = Request { flags, command, cookie: 1, offset, length };
+        let request = Request { flags, command, cookie, offset, length };
         self.stream.write_all(&request.emit())
     }
 
     fn receive_reply(&mut self) -> Result<(), MachineDiskError> {
+        self.receive_reply_of().map(drop)
+    }
+
+    /// The cookie of the request that was done.
+    fn receive_reply_of(&mut self) -> Result<u64, MachineDiskError> {
         let mut reply = [0; REPLY_BYTES];
         self.stream.read_exact(&mut reply)?;
-        let [_, _, _, _, a, b, c, d, ..] = reply;
+        let [_, _, _, _, a, b, c, d, cookie @ ..] = reply;
         match u32::from_be_bytes([a, b, c, d]) {
-            0 => Ok(()),
+            0 => Ok(u64::from_be_bytes(cookie)),
             error => Err(MachineDiskError::Request(error)),
         }
     }

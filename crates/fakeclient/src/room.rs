@@ -175,7 +175,9 @@ impl Room {
             let answer = Message::decode(&mut Decoder::new(&buffer[..length]))
                 .map_err(|error| RoomError::Answer(error.to_string()))?;
             let mac = answer.chaddr().try_into().map(Mac);
+            // Other PCs hear what is said to all, too.
             if let Ok(mac) = mac
+                && self.macs.contains(&mac)
                 && answer.opts().has_msg_type(kind)
             {
                 answers.insert(mac, answer);

@@ -35,7 +35,21 @@ impl Speaker {
     /// # Errors
     /// There is no way to the server.
     pub fn connect(server: Ipv4Addr, mac: Mac, boot: u64, token: Token) -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        Self::connect_from(Ipv4Addr::UNSPECIFIED, server, mac, boot, token)
+    }
+
+    /// The same from this address of this host.
+    ///
+    /// # Errors
+    /// There is no way to the server, or no such address.
+    pub fn connect_from(
+        from: Ipv4Addr,
+        server: Ipv4Addr,
+        mac: Mac,
+        boot: u64,
+        token: Token,
+    ) -> io::Result<Self> {
+        let socket = UdpSocket::bind((from, 0))?;
         socket.connect((server, initcfg::REPORT_PORT))?;
         let began = Instant::now();
         Ok(Self { socket, mac, boot, token, sequence: 0, began, said: Vec::new() })
@@ -46,8 +60,17 @@ impl Speaker {
     /// # Errors
     /// Nobody acknowledges one.
     pub fn report_up(&mut self) -> io::Result<()> {
+        self.report_to(Stage::Up)
+    }
+
+    /// Reports all stages up to this one; each until it is acknowledged.
+    ///
+    /// # Errors
+    /// Nobody acknowledges one.
+    pub fn report_to(&mut self, last: Stage) -> io::Result<()> {
         let stages = Stage::ALL.into_iter().filter(|stage| stage.is_reported());
-        stages.filter(|stage| *stage != Stage::Failed).try_for_each(|stage| self.report(stage))
+        let stages = stages.filter(|stage| *stage != Stage::Failed && *stage <= last);
+        stages.into_iter().try_for_each(|stage| self.report(stage))
     }
 
     fn report(&mut self, stage: Stage) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! One host asks for more than all others together: they are served meanwhile, and the boot server stays small.
 
 use anyhow::{Context, Result, ensure};
-use fakeclient::crowd::Crowd;
+use fakeclient::crowd::{Crowd, Drip};
 use fakeclient::forged::Forger;
 use fakeclient::loader_tcp::LoaderTcp;
 use fakeclient::room::{Placed, Room};
@@ -147,6 +147,44 @@ fn http_requests_that_are_never_finished_keep_nobody_out() {
 fn http_readers_that_never_read_hold_little_memory_and_are_let_go() {
     run("deaf", |name| {
         crowd_is_outlived(name, 1100, &format!("GET /{FILE} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    });
+}
+
+#[test]
+fn one_host_has_a_few_http_connections_however_many_it_opens() {
+    run("thousand", |name| {
+        let site = Crowded::new(name)?;
+        let request = format!("GET /{FILE} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let own = [Ipv4Addr::new(10, 77, 0, 50)];
+        let crowd =
+            site.attacker.netns().inside(|| Ok(Crowd::open(server(80), &own, 1000, &request)?))?;
+        site.fetch_all(&format!("http://{SERVER}"))?;
+        let alive = crowd.alive()?;
+        ensure!(alive <= 16, "{alive} connections of one host are there");
+        site.has_found("asks-too-much")?;
+        site.end()
+    });
+}
+
+#[test]
+fn who_asks_or_takes_byte_by_byte_is_let_go() {
+    run("drip", |name| {
+        let site = Crowded::new(name)?;
+        let own = Ipv4Addr::new(10, 77, 0, 50);
+        let most = Duration::from_secs(120);
+        let (asking, reading) = site.attacker.netns().inside(|| {
+            let (asks, reads) = (Drip::open(server(80), own)?, Drip::open(server(80), own)?);
+            std::thread::scope(|scope| {
+                let asking = scope.spawn(move || asks.asks(most));
+                let reading = reads.reads(&format!("/{FILE}"), most);
+                Ok((asking.join().expect("it does not panic"), reading))
+            })
+        })?;
+        eprintln!("who asks so was let go after {asking:?}, who reads so after {reading:?}");
+        asking.context("who asks byte by byte is there for ever")?;
+        reading.context("who takes byte by byte is there for ever")?;
+        site.fetch_all(&format!("http://{SERVER}"))?;
+        site.end()
     });
 }
 

@@ -1,6 +1,6 @@
 //! How fast the AoE server is, and what it costs, beside vblade. (Debian has no other.)
 
-use super::nbd::servers::cpu_seconds;
+use super::processes::cpu_seconds;
 use super::{median_figure, program};
 use crate::{build, say};
 use anyhow::{Context, Result};

@@ -1,20 +1,31 @@
 //! How long a PC takes from power-on to its login prompt.
 
-use super::median;
 use super::peers::Peers;
-use crate::{build, say};
-use anyhow::Result;
+use super::{median, program};
+use crate::say;
+use anyhow::{Result, ensure};
 use clap::Args;
 use lab::{Init, Lan, Pc, Recipe, Release, Site};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const MAC: &str = "52:54:00:00:00:01";
 const NAME: &str = "pc-1";
-const BOOT: Duration = Duration::from_secs(400);
+
+/// A stage that takes longer has no end. The rival's kernel may wait for its disk for ever, and say so again and again.
+const STAGE_MAX: Duration = Duration::from_secs(240);
+
+/// Who says nothing for so long is stuck: on a busy machine a boot is silent for half a minute.
+const SILENT_MAX: Duration = Duration::from_secs(90);
+
+/// What the kernel says when a disk has not answered for two minutes.
+const STUCK: &str = "blocked for more than 120 seconds";
+
+/// Lines that tell where a boot hangs.
+const LAST_LINES: usize = 6;
 
 /// The disk of both servers: Debian with the initramfs scripts for NBD that the peers need.
-const RECIPE: Recipe = Recipe {
+pub(super) const RECIPE: Recipe = Recipe {
     release: Release::Debian12,
     init: Init::Systemd,
     packages: "nbd-client",
@@ -34,6 +45,9 @@ const MARKS: &[(&str, &str)] = &[
 
 #[derive(Args)]
 pub(crate) struct Boot {
+    /// The program to measure, in place of the one that this tree makes
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// How often each boots; the median of each stage counts
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -41,83 +55,170 @@ pub(crate) struct Boot {
 
 impl Default for Boot {
     fn default() -> Self {
-        Self { runs: 3 }
+        Self { program: None, runs: 3 }
     }
 }
 
-/// How long each stage took, in the order of [`MARKS`].
-type Stages = Vec<Duration>;
+/// One boot.
+struct Run {
+    /// How long each stage took, in the order of [`MARKS`], as far as it came.
+    stages: Vec<Duration>,
+    /// Why it came no further.
+    hung: Option<String>,
+}
 
 impl Boot {
     pub(crate) fn run(&self) -> Result<()> {
-        let binary = build::run_release()?;
+        let binary = program(self.program.as_deref())?;
         let image = RECIPE.image(say)?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for run in 1..=self.runs.max(1) {
             // In turns, so that a busy quarter of an hour hits both.
             say(&format!("boot {run} of {}: bootlace", self.runs));
-            ours.push(boot_ours(&binary, &image)?);
+            ours.push(told(boot_ours(&binary, &image)?));
             say(&format!("boot {run} of {}: dnsmasq, nbdkit, initramfs-tools", self.runs));
-            theirs.push(boot_theirs(&image)?);
+            theirs.push(told(boot_theirs(&image)?));
         }
         show(&ours, &theirs);
+        ensure!(ours.iter().all(|run| run.hung.is_none()), "a boot from bootlace hung");
         Ok(())
     }
 }
 
-fn boot_ours(binary: &Path, image: &Path) -> Result<Stages> {
+/// Says it if the boot hung.
+fn told(run: Run) -> Run {
+    if let Some(why) = &run.hung {
+        say(&format!("it hung: {why}"));
+    }
+    run
+}
+
+fn boot_ours(binary: &Path, image: &Path) -> Result<Run> {
     let site = Site::builder().binary(binary).create(Lan::lay("bench")?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
     site.run(&["machine", "set", NAME, "--mac", MAC, "--image", "debian"])?;
     let servers = site.up()?;
-    let stages = boot(site.lan())?;
+    let run = boot(site.lan())?;
     servers.stop()?;
-    Ok(stages)
+    Ok(run)
 }
 
-fn boot_theirs(image: &Path) -> Result<Stages> {
+fn boot_theirs(image: &Path) -> Result<Run> {
     let peers = Peers::start(image, MAC, NAME)?;
     boot(peers.lan())
 }
 
-fn boot(lan: &Lan) -> Result<Stages> {
+fn boot(lan: &Lan) -> Result<Run> {
     let pc = Pc::builder(NAME).mac(MAC).start(lan)?;
-    let mut stages = Vec::new();
+    let mut run = Run { stages: Vec::new(), hung: None };
     let mut before = Duration::ZERO;
-    for (_, mark) in MARKS {
-        pc.console().wait_for(mark, BOOT)?;
+    for (stage, mark) in MARKS {
+        if let Err(why) = wait(&pc, mark) {
+            let last = pc.console().tail(LAST_LINES);
+            run.hung = Some(format!("in the stage {stage:?}, {why}; it said last:\n{last}"));
+            break;
+        }
         let at = pc.console().time_of(mark).unwrap_or_default();
-        stages.push(at.saturating_sub(before));
+        run.stages.push(at.saturating_sub(before));
         before = at;
     }
-    Ok(stages)
+    Ok(run)
 }
 
-fn show(ours: &[Stages], theirs: &[Stages]) {
-    let middle = |runs: &[Stages], index: usize| {
-        let times: Vec<Duration> = runs.iter().filter_map(|run| run.get(index).copied()).collect();
-        median(&times).unwrap_or_default().as_secs_f64()
-    };
-    let column = |runs: &[Stages]| -> Vec<f64> {
-        (0..MARKS.len()).map(|index| middle(runs, index)).collect()
-    };
-    let (ours, theirs) = (column(ours), column(theirs));
-    let (our_sum, their_sum) = (ours.iter().sum::<f64>(), theirs.iter().sum::<f64>());
+/// Waits until the PC says this, or in words why that is not to be expected any more.
+fn wait(pc: &Pc, mark: &str) -> Result<(), String> {
+    let console = pc.console();
+    let deadline = Instant::now() + STAGE_MAX;
+    let mut n_said = console.text().len();
+    loop {
+        match console.wait_for_any(&[mark, STUCK], SILENT_MAX) {
+            Ok(0) => return Ok(()),
+            Ok(_) => return Err("its kernel waits for the disk".to_owned()),
+            Err(_) => {}
+        }
+        if console.has_ended() {
+            return Err("the PC ended".to_owned());
+        }
+        let n_before = std::mem::replace(&mut n_said, console.text().len());
+        if n_said == n_before {
+            return Err(format!("silent for {} s", SILENT_MAX.as_secs()));
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("longer than {} s", STAGE_MAX.as_secs()));
+        }
+    }
+}
+
+fn show(ours: &[Run], theirs: &[Run]) {
     println!("power-on to login prompt, QEMU without KVM, root over NBD, seconds");
     println!(
         "{:22} {:>8} {:>7} {:>8} {:>7} {:>7}",
         "", "bootlace", "share", "peers", "share", "ratio"
     );
-    let line = |name: &str, ours: f64, theirs: f64| {
-        let (our_share, their_share) = (100.0 * ours / our_sum, 100.0 * theirs / their_sum);
-        println!(
-            "{name:22} {ours:8.1} {our_share:6.0}% {theirs:8.1} {their_share:6.0}% {:7.2}",
-            theirs / ours.max(0.001)
-        );
+    let sums = [ours, theirs].map(|runs| median_of(runs.iter().filter_map(Run::whole)));
+    let line = |name: &str, times: [Option<Duration>; 2]| {
+        let [ours, theirs] = times.map(|time| time.map(|time| time.as_secs_f64()));
+        let cell = |time: Option<f64>, sum: Option<Duration>| {
+            let time_text = time.map_or("hung".to_owned(), |time| format!("{time:.1}"));
+            let share = time.zip(sum).map(|(time, sum)| 100.0 * time / sum.as_secs_f64().max(1e-3));
+            let share = share.map_or("".to_owned(), |share| format!("{share:.0}%"));
+            format!("{time_text:>8} {share:>7}")
+        };
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs.max(1e-3));
+        let ratio = ratio.map_or("".to_owned(), |ratio| format!("{ratio:.2}"));
+        println!("{name:22} {} {} {ratio:>7}", cell(ours, sums[0]), cell(theirs, sums[1]));
     };
     for (index, (name, _)) in MARKS.iter().enumerate() {
-        line(name, ours[index], theirs[index]);
+        line(name, [ours, theirs].map(|runs| stage_of(runs, index)));
     }
-    line("all", our_sum, their_sum);
-    println!("peers: dnsmasq, GRUB by TFTP, nbdkit, initramfs-tools with nbd-client; same image");
+    line("all", sums);
+    println!(
+        "peers: dnsmasq, GRUB by TFTP, nbdkit, initramfs-tools with nbd-client; same image (wanted: 0.60)"
+    );
+    for (name, runs) in [("bootlace", ours), ("peers", theirs)] {
+        let n_hung = runs.iter().filter(|run| run.hung.is_some()).count();
+        if n_hung > 0 {
+            println!(
+                "{name}: {n_hung} of {} boots hung and are not in it, but for the stages before",
+                runs.len()
+            );
+        }
+    }
+}
+
+impl Run {
+    /// From power-on to the login prompt.
+    fn whole(&self) -> Option<Duration> {
+        self.hung.is_none().then(|| self.stages.iter().sum())
+    }
+}
+
+/// How long a stage took, of those that came to its end; the median.
+fn stage_of(runs: &[Run], index: usize) -> Option<Duration> {
+    median_of(runs.iter().filter_map(|run| run.stages.get(index).copied()))
+}
+
+fn median_of(times: impl Iterator<Item = Duration>) -> Option<Duration> {
+    median(&times.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_that_hung_counts_as_far_as_it_came() {
+        let run = |seconds: &[u64], hung: Option<&str>| Run {
+            stages: seconds.iter().map(|&it| Duration::from_secs(it)).collect(),
+            hung: hung.map(str::to_owned),
+        };
+        let runs = [run(&[1, 2, 3, 4], None), run(&[3, 4], Some("silent"))];
+        assert_eq!(stage_of(&runs, 1), Some(Duration::from_secs(2)));
+        assert_eq!(stage_of(&runs, 2), Some(Duration::from_secs(3)));
+        assert_eq!(
+            runs.iter().filter_map(Run::whole).collect::<Vec<_>>(),
+            [Duration::from_secs(10)]
+        );
+        assert_eq!(stage_of(&runs[1..], 2), None);
+    }
 }

@@ -3,7 +3,7 @@
 use super::{median_figure, program};
 use crate::booted::{Named, load};
 use crate::say;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use fakeclient::room::Room;
 use lab::{Daemon, Lan, Preboot, Recipe, Site};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const KNOWN: u32 = 1000;
 
 /// Addresses for all that are up, in place of the lab's hundred.
-const POOL: [&str; 2] = ["10.77.0.100-10.77.0.199", "10.77.0.10-10.77.0.250"];
+const POOL: &str = "10.77.0.10-10.77.0.250";
 
 /// As many as boot at once.
 const AT_ONCE: u32 = 4;
@@ -63,11 +63,7 @@ impl Idle {
     pub(crate) fn run(&self) -> Result<()> {
         let binary = program(self.program.as_deref())?;
         let image = Recipe::BUSYBOX.image(say)?;
-        let site = Site::builder().binary(&binary).create(Lan::lay("idle")?)?;
-        let path = site.root().join("etc/bootlace/bootlace.toml");
-        let config = std::fs::read_to_string(&path)?;
-        ensure!(config.contains(POOL[0]), "the lab has another pool");
-        std::fs::write(&path, config.replace(POOL[0], POOL[1]))?;
+        let site = Site::builder().binary(&binary).pool(POOL).create(Lan::lay("idle")?)?;
 
         let servers = Servers { storage: site.storage()?, boot: site.serve()? };
         std::thread::sleep(SETTLED);

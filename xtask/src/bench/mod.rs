@@ -2,12 +2,18 @@
 
 mod aoe;
 mod boot;
+mod boot_files;
+mod dhcp;
+mod http;
 mod idle;
 mod init;
 mod initrd;
 mod nbd;
 mod peers;
+mod perfdhcp;
+mod processes;
 mod room;
+mod storm;
 mod tftp;
 
 use crate::build;
@@ -40,6 +46,12 @@ enum What {
     Idle(idle::Idle),
     /// Many PCs that fetch a boot file by TFTP at once, beside dnsmasq: how long it takes, and what is sent twice
     Tftp(tftp::Tftp),
+    /// New PCs that get an address each second, beside Kea and dnsmasq
+    Dhcp(dhcp::Dhcp),
+    /// PCs that fetch a boot file by HTTP at once, beside nginx
+    Http(http::Http),
+    /// A room of PCs that boots at once over a wire of 1 Gbit/s, and reads what a boot reads
+    Storm(storm::Storm),
 }
 
 impl Bench {
@@ -54,6 +66,9 @@ impl Bench {
             Some(What::Room(bench)) => bench.run(),
             Some(What::Idle(bench)) => bench.run(),
             Some(What::Tftp(bench)) => bench.run(),
+            Some(What::Dhcp(bench)) => bench.run(),
+            Some(What::Http(bench)) => bench.run(),
+            Some(What::Storm(bench)) => bench.run(),
             None => {
                 initrd::Initrd::default().run()?;
                 println!();
@@ -69,7 +84,13 @@ impl Bench {
                 println!();
                 idle::Idle::default().run()?;
                 println!();
-                tftp::Tftp::default().run()
+                tftp::Tftp::default().run()?;
+                println!();
+                dhcp::Dhcp::default().run()?;
+                println!();
+                http::Http::default().run()?;
+                println!();
+                storm::Storm::default().run()
             }
         }
     }

@@ -12,6 +12,11 @@ use std::time::Duration;
 const GRUB_MODULES: &[&str] =
     &["echo", "linux", "net", "normal", "pxe", "serial", "terminal", "test", "tftp"];
 
+/// The image's networkd asks for an address itself, and takes away that of the initramfs, over which the root disk is: the
+/// system then waits for its disk for ever. Who boots so must keep it from that; ours does it by itself.
+const OUT_OF_THE_WAY: &str =
+    "systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket";
+
 /// Servers that are not ours, on a LAN of their own.
 pub(crate) struct Peers {
     _dnsmasq: Daemon,
@@ -34,13 +39,8 @@ impl Peers {
 
         let lan = Lan::lay("peers")?;
         let mut nbdkit = lan.netns().command("nbdkit", Signal::SIGKILL);
-        nbdkit.args([
-            "--foreground",
-            "--exit-with-parent",
-            "--filter=cow",
-            "--ipaddr",
-            lab::SERVER,
-        ]);
+        // Not `--exit-with-parent`: it would be told to stop instead of killed, and wait for a client that hangs.
+        nbdkit.args(["--foreground", "--filter=cow", "--ipaddr", lab::SERVER]);
         nbdkit.arg("file").arg(image).stdin(Stdio::null());
         let nbdkit = Daemon::start("nbdkit", &mut nbdkit, &folder.path().join("nbdkit.log"))?;
         let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
@@ -71,7 +71,8 @@ fn grub_cfg(host_name: &str) -> String {
     format!(
         "serial --unit=0 --speed=115200\nterminal_output --append serial\n\
          linux /vmlinuz console=tty0 console=ttyS0,115200 root=/dev/nbd0 rw ip=dhcp \
-         nbdroot={server},root,nbd0 hostname={host_name} systemd.hostname={host_name}\n\
+         nbdroot={server},root,nbd0 hostname={host_name} systemd.hostname={host_name} \
+         {OUT_OF_THE_WAY}\n\
          initrd /initrd.img\nboot\n"
     )
 }

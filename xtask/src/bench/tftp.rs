@@ -1,23 +1,18 @@
 //! How long PCs take that fetch a boot file by TFTP at once, and what they are sent twice, beside dnsmasq.
 
+use super::boot_files::{Place, path};
 use super::{median_figure, program};
 use crate::booted::SERVER_IP;
-use crate::say;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use fakeclient::room::Room;
 use fakeclient::tftp_crowd::{Fetch, Fetched, fetch_all};
-use lab::{Client, Daemon, Lan, Site};
+use lab::{Daemon, Lan};
 use nix::sys::signal::Signal;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use wire::Mac;
-
-/// Addresses for all, in place of the lab's hundred.
-const POOL: [&str; 2] = ["10.77.0.100-10.77.0.199", "10.77.0.10-10.77.0.250"];
 
 /// How long firmware waits for a packet.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -52,8 +47,8 @@ impl Tftp {
     pub(crate) fn run(&self) -> Result<()> {
         let binary = program(self.program.as_deref())?;
         let n_clients = CROWDS.into_iter().max().unwrap_or_default();
-        let ours = Place::of_bootlace(&binary, n_clients)?;
-        let theirs = Place::of_dnsmasq(n_clients)?;
+        let ours = found(Place::of_bootlace(&binary, &FILES, n_clients)?)?;
+        let theirs = found(Place::of_another(&FILES, n_clients, dnsmasq)?)?;
         println!(
             "PCs that fetch {} bytes each at once: seconds until the last has it, and of all {} rounds time-outs \
              of clients (after 1 s) and blocks that they had already",
@@ -108,7 +103,7 @@ fn compare(
     for _ in 0..rounds.max(1) {
         // In turns, so that a busy minute hits both.
         for (place, sum) in places.into_iter().zip(&mut sums) {
-            sum.add(place.fetch(fetch, n)?, n_bytes)?;
+            sum.add(fetch_from(place, fetch, n)?, n_bytes)?;
         }
     }
     print!("{n:7} {:8} {:7} ", fetch.block_size, fetch.window);
@@ -169,121 +164,46 @@ impl std::fmt::Display for Sum {
     }
 }
 
-/// A server on a LAN of its own, and the host of all its clients.
-struct Place {
-    client: Client,
-    addresses: Vec<Ipv4Addr>,
-    servers: Vec<Daemon>,
-    _site: Option<Site>,
-    _lan: Option<Lan>,
-    _folder: tempfile::TempDir,
+/// Both find each other once, which no boot waits for that has just got its address.
+fn found(place: Place) -> Result<Place> {
+    let path = path(FILES[0].0);
+    let fetch = Fetch {
+        server: SocketAddrV4::new(SERVER_IP, 69),
+        path: &path,
+        block_size: 1428,
+        window: 1,
+        patience: PATIENCE,
+        lost_per_thousand: 0,
+    };
+    for client in fetch_from(&place, &fetch, place.addresses().len())? {
+        client.context("a client gets no file")?;
+    }
+    Ok(place)
 }
 
-impl Place {
-    fn of_bootlace(binary: &Path, n_clients: usize) -> Result<Self> {
-        let site = Site::builder().binary(binary).create(Lan::lay("tftp")?)?;
-        let path = site.root().join("etc/bootlace/bootlace.toml");
-        let config = std::fs::read_to_string(&path)?;
-        ensure!(config.contains(POOL[0]), "the lab has another pool");
-        std::fs::write(&path, config.replace(POOL[0], POOL[1]))?;
-        for (name, n_bytes) in FILES {
-            let version = site.root().join("var/lib/bootlace/images").join(name).join("1");
-            std::fs::create_dir_all(&version)?;
-            std::fs::write(version.join("image.toml"), about(name))?;
-            std::fs::write(version.join("vmlinuz"), content(n_bytes))?;
-            std::fs::File::create(version.join("disk.raw"))?.set_len(4096)?;
-        }
-        let servers = vec![site.storage()?, site.serve()?];
-        let client = site.lan().add_client("tftp", "52:54:00:00:02:01")?;
-        // Hosts without a lease would be answered seldom.
-        say(&format!("adding {n_clients} machines"));
-        let macs: Vec<Mac> = (0..n_clients).map(|n| Mac([0x52, 0x54, 0, 0, 1, n as u8])).collect();
-        for (n, mac) in macs.iter().enumerate() {
-            site.run(&["machine", "set", &format!("pc-{n}"), "--mac", &mac.to_string()])?;
-        }
-        let placed = client.netns().inside(|| {
-            let room = Room::open("eth0", macs)?;
-            let placed = room.discover()?;
-            room.request(&placed)?;
-            Ok(placed)
-        })?;
-        let addresses = placed.iter().map(|pc| pc.address).collect();
-        let folder = tempfile::tempdir()?;
-        Self { client, addresses, servers, _site: Some(site), _lan: None, _folder: folder }.placed()
-    }
-
-    fn of_dnsmasq(n_clients: usize) -> Result<Self> {
-        let lan = Lan::lay("tftp-peer")?;
-        let folder = tempfile::tempdir()?;
-        for (name, n_bytes) in FILES {
-            let version = folder.path().join("boot").join(name).join("1");
-            std::fs::create_dir_all(&version)?;
-            std::fs::write(version.join("vmlinuz"), content(n_bytes))?;
-        }
-        let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
-        dnsmasq.args([
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--interface=br0",
-            "--bind-interfaces",
-            "--user=root",
-            "--pid-file=",
-            "--enable-tftp",
-            // It serves 50 at once without this, and the others not at all.
-            "--tftp-max=1000",
-        ]);
-        dnsmasq.arg(format!("--tftp-root={}", folder.path().display()));
-        let log = folder.path().join("log");
-        let mut daemon = Daemon::start("dnsmasq", dnsmasq.stdin(Stdio::null()), &log)?;
-        daemon.wait_for_log("TFTP root is", Duration::from_secs(20))?;
-        let client = lan.add_client("tftp-peer", "52:54:00:00:02:02")?;
-        let addresses = (10..).take(n_clients).map(|host| Ipv4Addr::new(10, 77, 0, host)).collect();
-        let servers = vec![daemon];
-        Self { client, addresses, servers, _site: None, _lan: Some(lan), _folder: folder }.placed()
-    }
-
-    /// Gives the host all addresses.
-    fn placed(self) -> Result<Self> {
-        for address in &self.addresses {
-            self.client.netns().ip(&format!("address add {address}/24 dev eth0"))?;
-        }
-        // Both find each other once, which no boot waits for that has just got its address.
-        let fetch = Fetch {
-            server: SocketAddrV4::new(SERVER_IP, 69),
-            path: "boot/crowd/1/vmlinuz",
-            block_size: 1428,
-            window: 1,
-            patience: PATIENCE,
-            lost_per_thousand: 0,
-        };
-        for client in self.fetch(&fetch, self.addresses.len())? {
-            client.context("a client gets no file")?;
-        }
-        Ok(self)
-    }
-
-    fn fetch(&self, fetch: &Fetch<'_>, n: usize) -> Result<Vec<io::Result<Fetched>>> {
-        let from = &self.addresses[..n];
-        self.client.netns().inside(|| Ok(fetch_all(fetch, from)))
-    }
-
-    fn stop(self) -> Result<()> {
-        drop(self.client);
-        self.servers.into_iter().rev().try_for_each(Daemon::stop)
-    }
+fn fetch_from(place: &Place, fetch: &Fetch<'_>, n: usize) -> Result<Vec<io::Result<Fetched>>> {
+    let from = &place.addresses()[..n];
+    place.client().netns().inside(|| Ok(fetch_all(fetch, from)))
 }
 
-/// What an image version says of itself.
-fn about(name: &str) -> String {
-    format!(
-        "image = \"{name}\"\nversion = 1\ndigest = \"00\"\nsize_bytes = 4096\n\
-         file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n"
-    )
-}
-
-/// Bytes of which no two blocks are the same.
-fn content(n_bytes: u64) -> Vec<u8> {
-    (0..n_bytes / 8).flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes()).collect()
+/// Serves the files of a folder.
+fn dnsmasq(lan: &Lan, files: &Path, log: &Path) -> Result<Daemon> {
+    let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
+    dnsmasq.args([
+        "--keep-in-foreground",
+        "--log-facility=-",
+        "--conf-file=/dev/null",
+        "--port=0",
+        "--interface=br0",
+        "--bind-interfaces",
+        "--user=root",
+        "--pid-file=",
+        "--enable-tftp",
+        // It serves 50 at once without this, and the others not at all.
+        "--tftp-max=1000",
+    ]);
+    dnsmasq.arg(format!("--tftp-root={}", files.display()));
+    let mut daemon = Daemon::start("dnsmasq", dnsmasq.stdin(Stdio::null()), log)?;
+    daemon.wait_for_log("TFTP root is", Duration::from_secs(20))?;
+    Ok(daemon)
 }

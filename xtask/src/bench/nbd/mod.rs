@@ -1,7 +1,7 @@
 //! How fast the NBD server is, and what it costs, beside what else there is.
 
 mod crowd;
-pub(super) mod servers;
+mod servers;
 
 use super::{median_figure, program};
 use crate::say;

@@ -1,5 +1,6 @@
 //! The NBD servers that are measured, all with the same file.
 
+use crate::bench::processes::{cpu_seconds, with_children};
 use anyhow::{Context, Result};
 use lab::{Daemon, Netns};
 use nix::sys::signal::{Signal, kill};
@@ -7,9 +8,6 @@ use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// Clock ticks of `/proc/PID/stat` in a second: fixed by the kernel's interface.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 const PORT: &str = "10809";
 
@@ -138,12 +136,6 @@ fn read_pid(path: &Path) -> Result<u32> {
     anyhow::bail!("nbd-server wrote no {}", path.display())
 }
 
-/// Processor time that a process and its children used so far.
-pub(in crate::bench) fn cpu_seconds(process: u32) -> f64 {
-    let ticks: u64 = with_children(process).into_iter().map(ticks).sum();
-    ticks as f64 / TICKS_PER_SECOND
-}
-
 fn bootlace(ground: &Ground, over_unix: bool, socket: &Path) -> Command {
     let mut command = ground.netns.command(&ground.bootlace, Signal::SIGKILL);
     command.arg("share").arg(&ground.image).args(["--name", "lab"]);
@@ -187,41 +179,4 @@ fn nbd_server(ground: &Ground, over_unix: bool, socket: &Path) -> Result<Command
     let mut command = ground.netns.command("nbd-server", Signal::SIGKILL);
     command.arg("-C").arg(config).arg("-p").arg(ground.folder.join("pid"));
     Ok(command)
-}
-
-/// The process and those below it.
-fn with_children(process: u32) -> Vec<u32> {
-    let mut all = vec![process];
-    let mut index = 0;
-    while let Some(&parent) = all.get(index) {
-        index += 1;
-        let path = format!("/proc/{parent}/task/{parent}/children");
-        let children = std::fs::read_to_string(path).unwrap_or_default();
-        all.extend(children.split_ascii_whitespace().filter_map(|word| word.parse::<u32>().ok()));
-    }
-    all
-}
-
-/// utime, stime, cutime and cstime of `/proc/PID/stat` (proc(5): fields 14 to 17).
-fn ticks(process: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    ticks_of(&stat)
-}
-
-fn ticks_of(stat: &str) -> u64 {
-    // The name, field 2, is in parentheses and may hold spaces.
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields = after_name.split_ascii_whitespace().skip(11).take(4);
-    fields.filter_map(|field| field.parse::<u64>().ok()).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ticks_of;
-
-    #[test]
-    fn processor_time_is_read_whatever_the_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 5 6 7 8 100 20 3 4 20 0 1 0 9 9";
-        assert_eq!(ticks_of(stat), 127);
-    }
 }
