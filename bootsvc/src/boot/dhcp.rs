@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::Mac;
 
-/// Answers that wait for the disk. Requests beyond wait in the socket's buffer, and clients repeat them.
-const ANSWERS_MAX: usize = 256;
+/// Answers that wait for the disk, each with two changes: more would not find room among those that wait there. A disk may be busy
+/// for most of a second while clients come at 2,000 a second; requests beyond wait, and clients repeat them.
+const ANSWERS_MAX: usize = 1536;
 
 /// A PC gets its address so long after its request at the latest, though its boot is not recorded yet: firmware asks
 /// again after four seconds.
@@ -70,8 +71,9 @@ pub(crate) fn configs(networks: &[Served], serve_everyone: bool) -> Vec<(Place, 
     networks.iter().filter_map(config).collect()
 }
 
-/// Requests that wait between an interface and the decision; others wait in the socket's buffer.
-const REQUESTS_MAX: usize = 16;
+/// Requests that wait between an interface and the decision. Others wait in the socket's buffer, in which the system leaves room
+/// for some hundred only.
+const REQUESTS_MAX: usize = 1024;
 
 /// One of our interfaces.
 pub(crate) struct Ear {
@@ -465,11 +467,8 @@ async fn note_boot(
         uuid: uuid_of(request),
         host_name: request.host_name.clone(),
     };
-    let ((), boot) =
-        tokio::try_join!(service.saw(sighting), service.boot_started(request.mac, firmware))?;
     let stage = NewStage::noticed(Stage::Dhcp, format!("{}, {firmware}", reply.address));
-    service.stage(request.mac, Some(boot), stage).await?;
-    Ok(())
+    service.firmware_starts(sighting, stage).await.map(drop)
 }
 
 /// The PC's SMBIOS UUID. Boards whose maker has set none send zeros, or ones.

@@ -58,10 +58,9 @@ impl Service {
         sighting: Sighting,
         address: Ipv4Addr,
     ) -> Result<(), Error> {
-        let Sighting { mac, firmware, .. } = sighting;
-        let ((), boot) = tokio::try_join!(self.saw(sighting), self.boot_started(mac, firmware))?;
-        let detail = format!("{address} by another DHCP server, {firmware}");
-        self.stage(mac, Some(boot), NewStage::noticed(Stage::Dhcp, detail)).await.map(drop)
+        let detail = format!("{address} by another DHCP server, {}", sighting.firmware);
+        let stage = NewStage::noticed(Stage::Dhcp, detail);
+        self.firmware_starts(sighting, stage).await.map(drop)
     }
 
     /// Our loader runs on a PC that says that this is its NIC. If its firmware was not heard, its boot begins now.

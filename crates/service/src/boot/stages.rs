@@ -4,7 +4,7 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::live::StageTimes;
 use crate::service::Service;
-use crate::store::{self, NewBoot, Transaction};
+use crate::store::{self, NewBoot, Sighting, Transaction};
 use initcfg::Token;
 use model::{
     Boot, BootId, BootIdentity, Firmware, ImageName, ImageVersion, MachineName, RootKind, Stage,
@@ -71,32 +71,68 @@ impl Service {
     /// # Errors
     /// The database can't be written, or too many changes wait.
     pub async fn boot_started(&self, mac: Mac, firmware: Firmware) -> Result<BootId, Error> {
+        self.begin(mac, firmware, None, None).await
+    }
+
+    /// The firmware of a PC has an address: the PC was seen, a boot [has started](Self::boot_started), and has reached this stage.
+    /// That is one change: a room that is switched on makes many.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn firmware_starts(
+        &self,
+        sighting: Sighting,
+        stage: NewStage,
+    ) -> Result<BootId, Error> {
+        let Sighting { mac, firmware, .. } = sighting;
+        let sighting = self.is_noted(mac, self.now()).then_some(sighting);
+        self.begin(mac, firmware, sighting, Some(stage)).await
+    }
+
+    async fn begin(
+        &self,
+        mac: Mac,
+        firmware: Firmware,
+        sighting: Option<Sighting>,
+        stage: Option<NewStage>,
+    ) -> Result<BootId, Error> {
         let now = self.now();
         self.ask_earlier_boot(mac);
+        let reached = stage.map(|NewStage { stage, detail, uptime_ms }| {
+            let event = StageEvent { stage, at_unix_ms: now.unix_ms, detail: clean(&detail) };
+            (event, uptime_ms)
+        });
         // Most of the packets of a power-on change nothing.
-        if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, mac, now)) {
+        if let Some(boot) = self.boot_of(mac).filter(|boot| is_same_power_on(boot, mac, now))
+            && sighting.is_none()
+            && reached.as_ref().is_none_or(|(event, _)| has_reached(&boot, event.stage))
+        {
             return Ok(boot.id);
         }
         let (token, identity) = (new_token()?, new_identity()?);
         let new = NewBoot { mac, firmware, started_unix_ms: now.unix_ms, token, identity };
+        let event = reached.as_ref().map(|(event, _)| event.clone());
         let opened = self.database().write(move |tables| {
-            let last = tables.last_boot(mac)?;
-            if let Some(boot) = last.filter(|boot| is_same_power_on(boot, mac, now)) {
-                return Ok((boot.id, false));
+            if let Some(sighting) = &sighting {
+                tables.put_sighting(sighting, now.unix())?;
             }
-            if let Some(own) = tables.last_boot_from(mac)? {
-                let is_proven = tables.proof(mac, own.id)?.is_some_and(|proof| proof.is_given);
-                if !is_proven && tables.begin_too_often(mac, now.unix_ms)? {
-                    return Ok((own.id, false));
+            let (id, is_new) = open_or_go_on(tables, &new, now)?;
+            let is_reached = match &reached {
+                Some((event, uptime_ms)) => {
+                    tables.put_stage(mac, Some(id), event, *uptime_ms)?.is_some()
                 }
-            }
-            Ok((tables.open_boot(&new)?, true))
+                None => false,
+            };
+            Ok((id, is_new, is_reached))
         });
-        let (id, is_new) = opened.await?;
+        let (id, is_new, is_reached) = opened.await?;
         if is_new {
             self.waits().clear(mac);
             self.ask_earlier_boot(mac);
             tracing::info!(%mac, boot = id, %firmware, "boot started");
+        }
+        if let Some(event) = event.filter(|_| is_reached) {
+            self.on_stage(mac, id, &event);
         }
         Ok(id)
     }
@@ -130,16 +166,22 @@ impl Service {
         async move {
             let stored = stored.await?;
             if let Some(boot) = stored {
-                if let Some(known) = service.view().boot(mac, boot) {
-                    service.boot_times().reached(&known.boot, stage);
-                }
-                let (machine, detail) = (service.name_or_mac(mac), event.detail);
-                match stage {
-                    Stage::Failed => tracing::warn!(machine, boot, detail, "boot failed"),
-                    _ => tracing::info!(machine, boot, detail, "{}", stage.title()),
-                }
+                service.on_stage(mac, boot, &event);
             }
             Ok(stored.is_some())
+        }
+    }
+
+    /// A stage was reached, and is stored.
+    fn on_stage(&self, mac: Mac, boot: BootId, event: &StageEvent) {
+        let StageEvent { stage, detail, .. } = event;
+        if let Some(known) = self.view().boot(mac, boot) {
+            self.boot_times().reached(&known.boot, *stage);
+        }
+        let machine = self.name_or_mac(mac);
+        match stage {
+            Stage::Failed => tracing::warn!(machine, boot, detail, "boot failed"),
+            _ => tracing::info!(machine, boot, detail, "{}", stage.title()),
         }
     }
 
@@ -188,6 +230,30 @@ impl Service {
         });
         prepared.await
     }
+}
+
+/// The boot that firmware is in, and whether it begins.
+fn open_or_go_on(
+    tables: &Transaction<'_>,
+    new: &NewBoot,
+    now: Now,
+) -> store::Result<(BootId, bool)> {
+    let mac = new.mac;
+    let last = tables.last_boot(mac)?;
+    if let Some(boot) = last.filter(|boot| is_same_power_on(boot, mac, now)) {
+        return Ok((boot.id, false));
+    }
+    if let Some(own) = tables.last_boot_from(mac)? {
+        let is_proven = tables.proof(mac, own.id)?.is_some_and(|proof| proof.is_given);
+        if !is_proven && tables.begin_too_often(mac, now.unix_ms)? {
+            return Ok((own.id, false));
+        }
+    }
+    Ok((tables.open_boot(new)?, true))
+}
+
+fn has_reached(boot: &Boot, stage: Stage) -> bool {
+    boot.stages.iter().any(|event| event.stage == stage)
 }
 
 /// What becomes of a request for a configuration.

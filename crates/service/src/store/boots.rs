@@ -27,8 +27,12 @@ const BEGIN_MAX: u32 = 8;
 /// See [`BEGIN_MAX`].
 const BEGIN_WITHIN_MS: u64 = 300_000;
 
-/// Boots that are kept of PCs that are not machines. The oldest go first.
+/// Boots that are kept of PCs that are not machines, at most. The oldest go first.
 const STRANGERS_BOOTS_MAX: u32 = 2048;
+
+/// It is looked for them at each boot whose number is a multiple of this, and then there is room for all until the next: to
+/// count them takes longer than all else that a boot begins with.
+const STRANGERS_BOOTS_ROOM: u32 = 64;
 
 /// Boots without a word that are counted: more of them tell nothing more.
 const WORDLESS_MAX: u32 = 9;
@@ -43,6 +47,8 @@ pub(crate) struct NewBoot {
     pub(crate) identity: BootIdentity,
 }
 
+// Limits stand in the statements below, and are not bound to them: SQLite plans by a limit that is bound, and so prepares the
+// statement again each time.
 impl Transaction<'_> {
     /// The last boot of each NIC.
     pub(crate) fn last_boots(&self) -> rusqlite::Result<Vec<LastBoot>> {
@@ -98,13 +104,13 @@ impl Transaction<'_> {
     pub(super) fn open_boots(&self, macs: &[Mac]) -> rusqlite::Result<Vec<LastBoot>> {
         let Some(last) = self.last_id(macs)? else { return Ok(Vec::new()) };
         let proven = self.last_proven_id(macs)?.unwrap_or(0);
-        let mut query = self.sql().prepare_cached(
+        let mut query = self.sql().prepare_cached(&format!(
             "SELECT id FROM boot WHERE mac = ?1 AND machine IS NOT NULL AND id > ?2 AND id < ?3 \
-             ORDER BY id DESC LIMIT ?4",
-        )?;
+             ORDER BY id DESC LIMIT {OPEN_MAX}",
+        ))?;
         let mut ids: Vec<BootId> = Vec::new();
         for mac in macs {
-            let of_nic = params![mac.to_string(), proven, last, OPEN_MAX];
+            let of_nic = params![mac.to_string(), proven, last];
             for id in query.query_map(of_nic, |row| row.get(0))? {
                 ids.push(id?);
             }
@@ -117,10 +123,11 @@ impl Transaction<'_> {
     pub(crate) fn begin_too_often(&self, mac: Mac, now_unix_ms: u64) -> rusqlite::Result<bool> {
         let nth: Option<u64> = self
             .sql()
-            .prepare_cached(
-                "SELECT started_unix_ms FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2",
-            )?
-            .query_row(params![mac.to_string(), BEGIN_MAX - 1], |row| row.get(0))
+            .prepare_cached(&format!(
+                "SELECT started_unix_ms FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET {}",
+                BEGIN_MAX - 1
+            ))?
+            .query_row([mac.to_string()], |row| row.get(0))
             .optional()?;
         Ok(nth.is_some_and(|nth| now_unix_ms.abs_diff(nth) < BEGIN_WITHIN_MS))
     }
@@ -167,10 +174,10 @@ impl Transaction<'_> {
 
     /// In how many boots right before this one a kernel was fetched and said nothing; at most [`WORDLESS_MAX`].
     fn wordless_before(&self, mac: Mac, id: BootId) -> rusqlite::Result<u32> {
-        let mut query = self.sql().prepare_cached(
-            "SELECT id FROM boot WHERE mac = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
-        )?;
-        let ids = query.query_map(params![mac.to_string(), id, WORDLESS_MAX], |row| row.get(0))?;
+        let mut query = self.sql().prepare_cached(&format!(
+            "SELECT id FROM boot WHERE mac = ?1 AND id < ?2 ORDER BY id DESC LIMIT {WORDLESS_MAX}",
+        ))?;
+        let ids = query.query_map(params![mac.to_string(), id], |row| row.get(0))?;
         let mut n_wordless = 0;
         for id in ids {
             let boot = self.boot(id?)?;
@@ -315,14 +322,14 @@ impl Transaction<'_> {
             .execute(params![id, new.identity.to_bytes()])?;
         self.touch(Part::Boot(new.mac));
         self.sql()
-            .prepare_cached(
+            .prepare_cached(&format!(
                 // Not the one that the machine may still run in, however many begin in its name.
                 "DELETE FROM boot WHERE mac = ?1 AND id <= \
-                 (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2) AND id <> \
+                 (SELECT id FROM boot WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET {BOOTS_OF_NIC_MAX}) AND id <> \
                  coalesce((SELECT max(id) FROM boot WHERE mac = ?1 AND is_proven = 1), 0)",
-            )?
-            .execute(params![mac, BOOTS_OF_NIC_MAX])?;
-        if machine.is_none() {
+            ))?
+            .execute([&mac])?;
+        if id % i64::from(STRANGERS_BOOTS_ROOM) == 0 {
             self.forget_boots_of_strangers()?;
         }
         // SQLite's row numbers are positive unless somebody inserts others by hand.
@@ -335,7 +342,9 @@ impl Transaction<'_> {
              (SELECT id FROM boot INDEXED BY boot_of_stranger WHERE machine IS NULL \
              ORDER BY id DESC LIMIT 1 OFFSET ?1) RETURNING mac",
         )?;
-        for mac in forget.query_map([STRANGERS_BOOTS_MAX], |row| parse(row, 0))? {
+        for mac in
+            forget.query_map([STRANGERS_BOOTS_MAX - STRANGERS_BOOTS_ROOM], |row| parse(row, 0))?
+        {
             self.touch(Part::Boot(mac?));
         }
         Ok(())

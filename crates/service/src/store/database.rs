@@ -17,8 +17,9 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{oneshot, watch};
 
-/// Changes that may wait for the disk. A hundred PCs that power on at once make about 300.
-const WAITING_CHANGES_MAX: usize = 1024;
+/// Changes that may wait for the disk: two of each PC that gets an address, which may be 2,000 a second, and the disk may be busy
+/// for a second.
+const WAITING_CHANGES_MAX: usize = 4096;
 
 /// Handle of the writer. The thread ends when the last handle is dropped.
 #[derive(Clone)]

@@ -50,6 +50,7 @@ impl Transaction<'_> {
 
     /// Remembers a PC, and forgets the oldest if there are too many.
     pub(crate) fn put_sighting(&self, sighting: &Sighting, now_unix: u64) -> rusqlite::Result<()> {
+        let is_new = self.seen(sighting.mac)?.is_none();
         self.sql()
             .prepare_cached(
                 "INSERT INTO seen (mac, firmware, address, uuid, host_name, first_unix, last_unix) \
@@ -69,14 +70,17 @@ impl Transaction<'_> {
                 now_unix,
             ])?;
         self.touch(Part::Seen(sighting.mac));
-        let mut forget = self.sql().prepare_cached(
+        if !is_new {
+            return Ok(());
+        }
+        let mut forget = self.sql().prepare_cached(&format!(
             // A machine's UUID is remembered: by it another of its NICs is known.
             "DELETE FROM seen WHERE mac IN \
-             (SELECT mac FROM seen ORDER BY last_unix DESC, mac LIMIT -1 OFFSET ?1) \
+             (SELECT mac FROM seen ORDER BY last_unix DESC, mac LIMIT -1 OFFSET {SEEN_MAX}) \
              AND mac NOT IN (SELECT mac FROM machine) AND mac NOT IN (SELECT mac FROM machine_mac) \
              RETURNING mac",
-        )?;
-        for mac in forget.query_map([SEEN_MAX], |row| parse(row, 0))? {
+        ))?;
+        for mac in forget.query_map([], |row| parse(row, 0))? {
             self.touch(Part::Seen(mac?));
         }
         Ok(())

@@ -42,7 +42,8 @@ async fn forged_macs_push_no_machine_out_and_few_of_whom_is_there() {
     };
     // A PC more may be noted each half second.
     let check = |(boots, discovered): (usize, usize)| {
-        assert_eq!(boots, 2048);
+        // They are forgotten some at once.
+        assert!((1984..=2048).contains(&boots), "{boots}");
         assert!((512..1000).contains(&discovered), "{discovered}");
     };
     check(known(&service));
