@@ -35,9 +35,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
     by_mac, choice, default_lease, domain, duration, local_mac, menu_password, mtu, nbd_addresses,
-    port, ram_size, reserved, size, vlan, web_names, yes,
+    port, ram_size, reserved, routes, size, vlan, web_names, yes,
 };
-use wire::Mac;
+use wire::{Mac, Route};
 
 // The doc comments of the keys below are the page `docs/configuration.md`: what a key does, and in a list its
 // value, its default and an example. The test in `config/reference.rs` compares them with the page and with
@@ -118,6 +118,14 @@ pub(crate) struct NetworkConfig {
     /// - Default: none; machines reach their own network only
     /// - Example: `router = "10.0.5.254"`
     pub(crate) router: Option<Ipv4Addr>,
+    /// Further routes of the machines, and of other clients that ask for them (DHCP option 121): networks that they reach by
+    /// another router than `router`.
+    ///
+    /// - Value: a table, networks to the addresses of routers; at most 20
+    /// - Default: none
+    /// - Example: `routes = { "10.9.0.0/16" = "10.0.5.253" }`
+    #[serde(default, deserialize_with = "routes")]
+    pub(crate) routes: Vec<Route>,
     /// The name servers of the machines.
     ///
     /// - Value: a list of IPv4 addresses, the preferred one first

@@ -336,6 +336,7 @@ fn served(
         prefix: subnet.prefix,
         is_relayed: one.subnet.is_some(),
         router: one.router,
+        routes: one.routes.clone(),
         dns: one.dns.clone(),
         domain: one.domain.clone(),
         mtu: one.mtu,
@@ -563,6 +564,13 @@ fn check_addresses(checked: &Checked<'_>) -> Vec<NetworkError> {
             wrong.push(in_our_pool("the router", router));
         }
     }
+    for route in one.routes.iter().filter(|route| route.via != server || one.subnet.is_some()) {
+        let what = format!("the router of the route to {}/{}", route.to, route.prefix);
+        wrong.extend(check(what.clone(), route.via));
+        if is_leased(route.via) {
+            wrong.push(in_our_pool(&what, route.via));
+        }
+    }
     let mut owners: BTreeMap<Ipv4Addr, Mac> = BTreeMap::new();
     for (&mac, &address) in &one.reserved {
         if !mac.is_of_a_nic() {
@@ -593,6 +601,33 @@ mod tests {
     fn the_server_s_address_is_the_interface_s() {
         let network = network(&config("lo", "127.0.0.100-127.0.0.199")).unwrap();
         assert_eq!((network.server, network.prefix), (Ipv4Addr::LOCALHOST, 8));
+    }
+
+    #[test]
+    fn a_route_leads_to_a_router_of_the_network() {
+        let wrong = |routes: &str| {
+            let text = format!(
+                "[network]\ninterface = \"lo\"\npool = \"127.0.0.100-127.0.0.199\"\nroutes = {{ {routes} }}\n"
+            );
+            match toml::from_str::<Config>(&text) {
+                Ok(config) => network(&config).map(|it| it.routes).map_err(|it| it.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let routes =
+            wrong("\"10.9.0.0/16\" = \"127.0.0.9\", \"10.8.0.1/32\" = \"127.0.0.9\"").unwrap();
+        let texts: Vec<String> = routes.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["10.8.0.1/32:127.0.0.9", "10.9.0.0/16:127.0.0.9"]);
+        for (routes, says) in [
+            ("\"10.9.0.0/16\" = \"10.5.0.9\"", "the router of the route to 10.9.0.0/16"),
+            ("\"10.9.0.0/16\" = \"127.0.0.120\"", "the pool contains"),
+            ("\"10.9.0.1/16\" = \"127.0.0.9\"", "write \"10.9.0.0/16\""),
+            ("\"0.0.0.0/0\" = \"127.0.0.9\"", "a length of 1 to 32"),
+            ("\"10.9.0.0\" = \"127.0.0.9\"", "is not a network"),
+        ] {
+            let error = wrong(routes).unwrap_err();
+            assert!(error.contains(says), "{says}: {error}");
+        }
     }
 
     #[test]

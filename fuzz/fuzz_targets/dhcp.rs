@@ -41,6 +41,7 @@ fn config() -> dhcp::Config {
         pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 4)),
         reserved: Default::default(),
         router: None,
+        routes: vec!["10.9.0.0/16:10.0.0.253".parse().unwrap()],
         dns: Vec::new(),
         domain: None,
         serve_everyone: false,

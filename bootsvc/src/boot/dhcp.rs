@@ -58,6 +58,7 @@ pub(crate) fn configs(networks: &[Served], serve_everyone: bool) -> Vec<(Place, 
             pool: (pool.first, pool.last),
             reserved: reserved.clone(),
             router: network.router,
+            routes: network.routes.clone(),
             dns: network.dns.clone(),
             domain: network.domain.clone(),
             serve_everyone,
@@ -282,11 +283,12 @@ pub(crate) async fn serve(
         choose_loader(&service, &mut request);
         match server.on_request(&request, arrival, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
-                if request.firmware.is_some() && reply.kind == ReplyKind::Ack {
+                let is_given = reply.kind == ReplyKind::Ack && !reply.address.is_unspecified();
+                if request.firmware.is_some() && is_given {
                     // It may ask from a port that it had before, of which we would still think that it is open.
                     http.clear(reply.address.into(), FORGOTTEN_AFTER, Instant::now());
                 }
-                if reply.kind == ReplyKind::Ack {
+                if is_given {
                     in_vain.has_address(&service, request.mac, reply.address);
                 }
                 if let Some(why) = &reply.why {
@@ -325,6 +327,7 @@ pub(crate) async fn serve(
 
 /// Decides what firmware loads, if it asks.
 pub(super) fn choose_loader(service: &Service, request: &mut Request) {
+    request.name = service.site().machine_by_mac(request.mac).map(|it| it.name.to_string());
     let Some(firmware) = request.firmware else { return };
     let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
     tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
@@ -457,7 +460,9 @@ async fn note_boot(
     request: &Request,
     reply: &Reply,
 ) -> Result<(), service::Error> {
-    let Some(firmware) = request.firmware.filter(|_| reply.kind == ReplyKind::Ack) else {
+    // Who has an address and asks for the rest begins no boot by that.
+    let is_given = reply.kind == ReplyKind::Ack && !reply.address.is_unspecified();
+    let Some(firmware) = request.firmware.filter(|_| is_given) else {
         return Ok(());
     };
     let sighting = Sighting {

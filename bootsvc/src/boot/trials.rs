@@ -52,6 +52,7 @@ pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
         pool: POOL,
         reserved: BTreeMap::new(),
         router: network.router,
+        routes: Vec::new(),
         dns: Vec::new(),
         domain: network.domain.clone(),
         serve_everyone: config.network.serve_everyone,

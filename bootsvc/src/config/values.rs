@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
-use wire::Mac;
+use wire::{Mac, Route};
 
 /// A range of addresses, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,6 +309,40 @@ pub(super) fn domain<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
     dns_name(String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// More do not fit the option.
+const ROUTES_MAX: usize = 20;
+
+/// Routes to other networks, by those.
+pub(super) fn routes<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Route>, D::Error> {
+    let table = BTreeMap::<String, Ipv4Addr>::deserialize(deserializer)?;
+    if table.len() > ROUTES_MAX {
+        let n = table.len();
+        return Err(serde::de::Error::custom(format!(
+            "there are {n} routes, and {ROUTES_MAX} fit"
+        )));
+    }
+    let route = |(network, via): (String, Ipv4Addr)| {
+        let wrong = || {
+            format!(
+                "{network:?} is not a network: write ADDRESS/LENGTH with a length of 1 to 32, like \"10.9.0.0/16\""
+            )
+        };
+        let (to, prefix) = network.trim().split_once('/').ok_or_else(wrong)?;
+        let (to, prefix) = (to.parse().map_err(|_| wrong())?, prefix.parse().map_err(|_| wrong())?);
+        let route = Route::new(to, prefix, via).filter(|_| prefix > 0).ok_or_else(wrong)?;
+        match route.to == to {
+            true => Ok(route),
+            false => Err(format!(
+                "{network:?} is an address in a network: write \"{}/{prefix}\"",
+                route.to
+            )),
+        }
+    };
+    table.into_iter().map(route).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }
 
 /// Names by which browsers call the server, as they send them.

@@ -27,6 +27,7 @@ const RULES: &[(&str, Rule)] = &[
     ("network.pool", Rule::Show),
     ("network.serve_everyone", Rule::Show),
     ("network.router", Rule::Show),
+    ("network.routes", Rule::Show),
     ("network.dns", Rule::Show),
     ("network.domain", Rule::Show),
     ("network.mtu", Rule::Show),

@@ -53,6 +53,7 @@ pub(crate) fn network(first: &Network) -> Network {
         prefix: NETWORK.prefix,
         is_relayed: true,
         router: Some(HOST),
+        routes: Vec::new(),
         dns: Vec::new(),
         mtu: None,
         vlan: None,

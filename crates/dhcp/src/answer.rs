@@ -2,15 +2,16 @@
 
 use crate::message::{FILE_FIELD, Fields, Message, MessageKind, NotDhcp, OVERLOAD_FILE, ReplyKind};
 use crate::option_codes::{
-    OPT_BOOT_FILE, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME, OPT_OVERLOAD,
-    OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
+    OPT_BOOT_FILE, OPT_CLASSLESS_ROUTES, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME,
+    OPT_OVERLOAD, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
     OPT_VENDOR_CLASS, PXE_CLASS,
 };
 use crate::options::Options;
+use crate::routes;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::Mac;
+use wire::{Mac, Route};
 
 /// Name servers that are kept; the resolver of glibc uses three.
 const DNS_MAX: usize = 3;
@@ -30,6 +31,8 @@ pub struct ClientLease {
     pub server: Ipv4Addr,
     /// Default route, if the server names one that a machine can have.
     pub router: Option<Ipv4Addr>,
+    /// Routes to other networks than all.
+    pub routes: Vec<Route>,
     /// Name servers, the preferred first, at most three.
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain, as it may stand in resolv.conf; `None` if the server names none.
@@ -107,6 +110,11 @@ fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {
         (1..224).contains(&first) && first != 127
     };
     let server = options.addresses(OPT_SERVER_ID).next().filter(is_host)?;
+    let told = options.bytes(OPT_CLASSLESS_ROUTES).and_then(routes::parse);
+    // One without a router says that the network is on the link.
+    let can_be = |route: &Route| route.via.is_unspecified() || is_host(&route.via);
+    let (defaults, routes): (Vec<Route>, Vec<Route>) =
+        told.iter().flatten().filter(|route| can_be(route)).partition(|route| route.prefix == 0);
     Some(ClientLease {
         address: Some(address).filter(is_host)?,
         prefix: options
@@ -114,7 +122,11 @@ fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {
             .and_then(prefix_of)
             .unwrap_or_else(|| class_prefix(address)),
         server,
-        router: options.addresses(OPT_ROUTER).find(is_host),
+        router: match &told {
+            Some(_) => defaults.iter().map(|route| route.via).find(is_host),
+            None => options.addresses(OPT_ROUTER).find(is_host),
+        },
+        routes,
         dns: options.addresses(OPT_DNS_SERVER).filter(is_host).take(DNS_MAX).collect(),
         domain: options.bytes(OPT_DOMAIN_NAME).and_then(domain),
         seconds: seconds(options),

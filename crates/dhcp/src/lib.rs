@@ -21,6 +21,7 @@ mod proxy;
 mod ranges;
 mod reply;
 mod request;
+mod routes;
 mod server;
 
 pub use answer::{Answer, ClientLease, NotAnAnswer};

@@ -52,6 +52,10 @@ pub const OPT_CLIENT_ARCHITECTURE: u8 = 93;
 pub const OPT_CLIENT_UUID: u8 = 97;
 /// The network that a relay wants an address of (RFC 3011).
 pub const OPT_SUBNET_SELECTION: u8 = 118;
+/// Routes to networks of any size (RFC 3442). Who takes them heeds no [`OPT_ROUTER`].
+pub const OPT_CLASSLESS_ROUTES: u8 = 121;
+/// The same, as older Windows asks for it.
+pub const OPT_MICROSOFT_ROUTES: u8 = 249;
 /// Options of iPXE.
 pub const OPT_IPXE: u8 = 175;
 

@@ -2,20 +2,22 @@
 
 use crate::message::{FLAG_BROADCAST, Fields, MessageKind, ReplyKind, emit};
 use crate::option_codes::{
-    HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLIENT_ID,
-    OPT_CLIENT_UUID, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_IPXE, OPT_LEASE_TIME,
-    OPT_MESSAGE, OPT_REBINDING_TIME, OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER,
-    OPT_SERVER_ID, OPT_SUBNET_MASK, OPT_SUBNET_SELECTION, OPT_TFTP_SERVER, OPT_VENDOR_CLASS,
-    OPT_VENDOR_SPECIFIC, PXE_CLASS, PXE_DISCOVERY_CONTROL,
+    HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLASSLESS_ROUTES,
+    OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_HOST_NAME,
+    OPT_IPXE, OPT_LEASE_TIME, OPT_MESSAGE, OPT_MICROSOFT_ROUTES, OPT_REBINDING_TIME,
+    OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
+    OPT_SUBNET_SELECTION, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_CLASS,
+    PXE_DISCOVERY_CONTROL,
 };
 use crate::options::OptionWriter;
 use crate::request::Request;
+use crate::routes;
 use crate::server::Config;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::{Firmware, Lease, Mac};
+use wire::{Firmware, Lease, Mac, Route};
 
 /// In [`PXE_DISCOVERY_CONTROL`], bit 3: the client boots the file that the offer names, and looks no further.
 pub(crate) const PXE_BOOT_FILE_AT_ONCE: u8 = 8;
@@ -126,6 +128,23 @@ fn head(config: &Config, request: &Request) -> OptionWriter {
 fn settings(config: &Config, request: &Request, options: &mut OptionWriter) {
     if let Some(router) = config.router.filter(|_| request.asks_for(OPT_ROUTER)) {
         options.put_addresses(OPT_ROUTER, &[router]);
+    }
+    // Those who name no options know their name, or none.
+    let asks = !request.parameters.is_empty() && request.asks_for(OPT_HOST_NAME);
+    if let Some(name) = request.name.as_ref().filter(|_| asks) {
+        options.put(OPT_HOST_NAME, name.as_bytes());
+    }
+    if !config.routes.is_empty() {
+        // Who takes these does not take the other one (RFC 3442).
+        let default = config.router.and_then(|router| Route::new(Ipv4Addr::UNSPECIFIED, 0, router));
+        let all: Vec<Route> = config.routes.iter().copied().chain(default).collect();
+        for code in [OPT_CLASSLESS_ROUTES, OPT_MICROSOFT_ROUTES] {
+            // The older one is for who names it.
+            let is_wanted = code == OPT_CLASSLESS_ROUTES || !request.parameters.is_empty();
+            if is_wanted && request.asks_for(code) {
+                options.put(code, &routes::to_bytes(&all));
+            }
+        }
     }
     if !config.dns.is_empty() && request.asks_for(OPT_DNS_SERVER) {
         options.put_addresses(OPT_DNS_SERVER, &config.dns);

@@ -39,6 +39,8 @@ pub struct Request {
     /// Loader that it gets, below 100 bytes. Nothing of the message: whoever has the request answered may set it; `None`: the
     /// configuration's for this firmware.
     pub loader: Option<String>,
+    /// The host name that it is told if it asks. Nothing of the message: whoever knows the client says it.
+    pub name: Option<String>,
     /// It is told of none, not even of the usual one.
     pub gets_no_loader: bool,
     /// It came by a router and no relay. Nothing of the message: whoever knows how it came says it.
@@ -102,6 +104,7 @@ impl Request {
                 .bytes(OPT_VENDOR_CLASS)
                 .is_some_and(|class| class.starts_with(PXE_CLASS) || class.starts_with(HTTP_CLASS)),
             loader: None,
+            name: None,
             gets_no_loader: false,
             is_routed: false,
             is_ipxe: is_ipxe(&options),

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use wire::{Lease, Mac};
+use wire::{Lease, Mac, Route};
 
 /// A stranger has an address for so long at most, in seconds, until it is known. A PC that waits to be known is
 /// alive, which prolongs it.
@@ -37,6 +37,8 @@ pub struct Config {
     pub reserved: BTreeMap<Mac, Ipv4Addr>,
     /// Default route of the clients; `None`: they get none.
     pub router: Option<Ipv4Addr>,
+    /// Further routes of the clients, 20 at most.
+    pub routes: Vec<Route>,
     /// Name servers of the clients, the preferred first; may be empty.
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the clients; `None`: they get none.
@@ -396,6 +398,10 @@ impl Server {
             // The answer goes there, and anybody could have it sent to anybody.
             RequestKind::Inform if !self.config.is_host_s(request.client) => {
                 Decision::Silent(Reason::NoHost(request.client))
+            }
+            // Who gets no address here is not told where others are to be found, either.
+            RequestKind::Inform if self.term(request, now).is_none() => {
+                Decision::Silent(Reason::NoBootClient)
             }
             RequestKind::Inform => Decision::Reply(Box::new(inform(&self.config, request))),
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use wire::{Mac, Moment};
+use wire::{Mac, Moment, Route};
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -21,6 +21,11 @@ fn server(last: u8) -> Server {
         pool: (Ipv4Addr::new(10, 77, 0, 100), Ipv4Addr::new(10, 77, 0, 103)),
         reserved: BTreeMap::new(),
         router: Some(Ipv4Addr::new(10, 77, 0, 254)),
+        routes: Vec::from_iter(Route::new(
+            Ipv4Addr::new(10, 9, 0, 0),
+            16,
+            Ipv4Addr::new(10, 77, 0, 253),
+        )),
         dns: vec![SERVER],
         domain: Some("lab.example".into()),
         lease_seconds: 3600,
@@ -78,6 +83,11 @@ fn a_client_gets_an_address_and_all_that_goes_with_it() {
         prefix: 24,
         server: SERVER,
         router: Some(Ipv4Addr::new(10, 77, 0, 254)),
+        routes: Vec::from_iter(Route::new(
+            Ipv4Addr::new(10, 9, 0, 0),
+            16,
+            Ipv4Addr::new(10, 77, 0, 253),
+        )),
         dns: vec![SERVER],
         domain: Some("lab.example".into()),
         seconds: [1800, 3150, 3600],

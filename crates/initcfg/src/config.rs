@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::ops::RangeInclusive;
-use wire::Mac;
+use wire::{Mac, Route};
 
 /// Where the root disk is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct BootConfig {
     pub address: Option<(Ipv4Addr, u8)>,
     /// Default route.
     pub router: Option<Ipv4Addr>,
+    /// Further routes.
+    pub routes: Vec<Route>,
     /// Name servers, in order of preference.
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the site.
@@ -97,6 +99,7 @@ const ADDRESS: &str = "bootlace.address";
 /// Instead of an address.
 const BY_DHCP: &str = "dhcp";
 const ROUTER: &str = "bootlace.router";
+const ROUTES: &str = "bootlace.routes";
 const DNS: &str = "bootlace.dns";
 const DOMAIN: &str = "bootlace.domain";
 const MTU: &str = "bootlace.mtu";
@@ -125,6 +128,10 @@ impl BootConfig {
         }
         if let Some(router) = self.router {
             put(ROUTER, &router);
+        }
+        if !self.routes.is_empty() {
+            let routes: Vec<String> = self.routes.iter().map(Route::to_string).collect();
+            put(ROUTES, &routes.join(","));
         }
         if !self.dns.is_empty() {
             let servers: Vec<String> = self.dns.iter().map(Ipv4Addr::to_string).collect();
@@ -177,6 +184,13 @@ impl BootConfig {
             mac: field(NIC, required(NIC)?, "a MAC address like 52:54:00:12:34:56")?,
             address: parse_address(required(ADDRESS)?)?,
             router: value(ROUTER).map(|text| field(ROUTER, text, "an IPv4 address")).transpose()?,
+            routes: match value(ROUTES) {
+                Some(list) => list
+                    .split(',')
+                    .map(|text| field(ROUTES, text, "routes like 10.9.0.0/16:10.5.0.254"))
+                    .collect::<Result<_, _>>()?,
+                None => Vec::new(),
+            },
             dns: match value(DNS) {
                 Some(list) => list
                     .split(',')
@@ -271,6 +285,7 @@ mod tests {
             mac: Mac([0x52, 0x54, 0, 0, 0, 1]),
             address: Some((Ipv4Addr::new(10, 77, 0, 100), 24)),
             router: Some(Ipv4Addr::new(10, 77, 0, 254)),
+            routes: alloc::vec!["10.9.0.0/16:10.77.0.253".parse().unwrap()],
             dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
             domain: Some("lab.example".to_owned()),
             mtu: Some(9000),
@@ -295,6 +310,7 @@ mod tests {
             partition: Some(2),
             ram: Some(RamSize::Percent(50)),
             router: None,
+            routes: Vec::new(),
             dns: Vec::new(),
             domain: None,
             mtu: None,

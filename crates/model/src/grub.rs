@@ -9,7 +9,7 @@ mod menu;
 
 use crate::loader_ask::{LoaderAsk, MEMORY_TEST_FOLDER};
 use crate::{ASK_AGAIN, Network, Plan};
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use core::fmt::Write;
 use core::net::Ipv4Addr;
 use initcfg::RESCUE_ARCHIVE_PATH;
@@ -21,6 +21,9 @@ pub const ENTRY_PATH: &str = "/grub/grub.cfg";
 pub const SIGNED_ENTRY_PATHS: [&str; 2] = ["/grub/x86_64-efi/grub.cfg", "/grub/arm64-efi/grub.cfg"];
 
 const ASK_AGAIN_SECONDS: u64 = ASK_AGAIN.as_secs();
+
+/// The variable that each configuration sets first: else the loop believes that none came.
+const ANSWERED: &str = "bootlace_answered";
 
 /// How GRUB fetches files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +83,13 @@ impl AsksBy {
         alloc::format!("({},{}){}", self.fetch.protocol(), self.server, ask.path(self.says_who))
     }
 
-    /// A loop rather than files that name each other, as above.
+    /// A loop rather than files that name each other, as above. GRUB 2.06's `source` calls it a success if there is no such file.
     fn asks_until_it_boots(self, ask: &LoaderAsk) -> String {
         alloc::format!(
             "while [ 1 = 1 ]; do\n\
-             \x20 if ! source {}; then\n\
+             \x20 set {ANSWERED}=\n\
+             \x20 source {}\n\
+             \x20 if [ \"${ANSWERED}\" != 1 ]; then\n\
              \x20   echo 'Bootlace: the boot server {} does not answer. Asking again.'\n\
              \x20   sleep 5\n\
              \x20 fi\n\
@@ -98,6 +103,26 @@ impl AsksBy {
 /// What [`MACHINE_PATH`] holds for one machine. The server's address is written out everywhere:
 /// GRUB's own idea of it is another DHCP server's in some networks.
 pub fn grub_cfg(plan: &Plan, network: &Network, fetch: Fetch) -> String {
+    alloc::format!("set {ANSWERED}=1\n{}", what_to_do(plan, network, fetch))
+}
+
+/// The same for a PC that waits, for this reason.
+pub fn grub_waits(why: &str) -> String {
+    alloc::format!("set {ANSWERED}=1\n{}", wait(why))
+}
+
+/// Shows why a PC waits, and lets it ask again.
+fn wait(why: &str) -> String {
+    let why = alloc::format!("Bootlace: {why}");
+    let again = alloc::format!("Asking again every {ASK_AGAIN_SECONDS} seconds.");
+    alloc::format!(
+        "echo\necho {}\necho {}\nsleep {ASK_AGAIN_SECONDS}\n",
+        quote(&why),
+        quote(&again)
+    )
+}
+
+fn what_to_do(plan: &Plan, network: &Network, fetch: Fetch) -> String {
     let server = network.server;
     match plan {
         Plan::Boot(plan) => {
@@ -149,15 +174,7 @@ pub fn grub_cfg(plan: &Plan, network: &Network, fetch: Fetch) -> String {
             text.push_str(&end());
             text
         }
-        Plan::Wait(why) => {
-            let why = alloc::format!("Bootlace: {why}");
-            let again = alloc::format!("Asking again every {ASK_AGAIN_SECONDS} seconds.");
-            alloc::format!(
-                "echo\necho {}\necho {}\nsleep {ASK_AGAIN_SECONDS}\n",
-                quote(&why),
-                quote(&again)
-            )
-        }
+        Plan::Wait(why) => wait(&why.to_string()),
         Plan::ShowMenu => {
             alloc::format!("configfile {}\n", AsksBy::of(network, fetch).file(&LoaderAsk::Menu))
         }
@@ -166,9 +183,11 @@ pub fn grub_cfg(plan: &Plan, network: &Network, fetch: Fetch) -> String {
         Plan::LeaveStranger(why) => local_disk::stranger_cfg(why),
         Plan::MemoryTest => {
             let protocol = fetch.protocol();
+            let serial: String =
+                network.serial_consoles().map(|word| alloc::format!(" {}", quote(word))).collect();
             let file =
                 alloc::format!("({protocol},{server}){MEMORY_TEST_FOLDER}$grub_cpu-$grub_platform");
-            alloc::format!("echo 'Bootlace: memory test'\nlinux {file}\n{}", end())
+            alloc::format!("echo 'Bootlace: memory test'\nlinux {file}{serial}\n{}", end())
         }
     }
 }
@@ -205,7 +224,6 @@ mod tests {
     use super::*;
     use crate::plan::tests::{ADDRESS, MAC, network, site};
     use crate::{LoaderClaim, Waiting, plan};
-    use alloc::string::ToString as _;
     use wire::Firmware;
 
     #[test]
@@ -213,6 +231,7 @@ mod tests {
         let plan = plan(&site(), &network(), (MAC, ADDRESS), 42, None).unwrap();
         let text = grub_cfg(&Plan::Boot(plan), &network(), Fetch::Itself);
         let expected = "\
+set bootlace_answered=1
 echo 'Bootlace: lab-07 starts debian-12 version 2 (boot 42)'
 if ! linux (http,10.77.0.1)/boot/debian-12/2/vmlinuz console=ttyS0 quiet panic=30 \
 systemd.machine_id=b0071ace5eed4d1cab1e525400000001 bootlace.server=10.77.0.1 bootlace.boot=42 bootlace.mac=52:54:00:00:00:01 \
@@ -261,7 +280,7 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
         let trouble = Waiting::NotReady("'; reboot; echo \n'".into());
         let text = grub_cfg(&Plan::Wait(trouble), &network(), Fetch::Itself);
         assert!(text.contains(r"'Bootlace: '\''; reboot; echo  '\'''"), "{text}");
-        assert_eq!(text.lines().count(), 4, "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
     }
 
     #[test]
@@ -272,12 +291,30 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
     }
 
     #[test]
+    fn a_missing_configuration_is_asked_for_again_after_a_pause() {
+        let entry = entry_cfg(network().server, Fetch::Itself, false);
+        let forgets = entry.find("  set bootlace_answered=\n").unwrap();
+        let asks = forgets + entry[forgets..].find("  source ").unwrap();
+        assert!(
+            entry[asks..].contains("if [ \"$bootlace_answered\" != 1 ]; then\n    echo "),
+            "{entry}"
+        );
+        assert!(entry[asks..].contains("    sleep 5\n"), "{entry}");
+        for text in [
+            grub_cfg(&Plan::LocalDisk, &network(), Fetch::Itself),
+            grub_cfg(&Plan::Wait(Waiting::NotReady("why".into())), &network(), Fetch::Itself),
+            grub_waits("why"),
+        ] {
+            assert!(text.starts_with("set bootlace_answered=1\n"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_pc_whose_address_is_another_server_s_says_who_it_is() {
         let text = entry_cfg(network().server, Fetch::Itself, true);
         let asks = text.lines().filter_map(|line| {
             let (_, path) = line.split_once("(tftp,10.77.0.1)")?;
-            let path =
-                path.trim_end_matches("; then").replace("$grub_cpu-$grub_platform", "x86_64-efi");
+            let path = path.replace("$grub_cpu-$grub_platform", "x86_64-efi");
             LoaderClaim::parse(&path.replace("$net_default_mac", &MAC.to_string()))
         });
         let claim = |ask| LoaderClaim { ask, firmware: Firmware::UefiX64, mac: MAC };
@@ -289,7 +326,7 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
         let text = grub_cfg(&Plan::MemoryTest, &network(), Fetch::Itself);
         assert!(
             text.contains(
-                "linux (tftp,10.77.0.1)/boot/memory-test/$grub_cpu-$grub_platform\nboot\n"
+                "linux (tftp,10.77.0.1)/boot/memory-test/$grub_cpu-$grub_platform console=ttyS0\nboot\n"
             ),
             "{text}"
         );

@@ -58,7 +58,7 @@ pub(crate) fn ipxe_script(plan: &Plan, network: &Network) -> String {
         Plan::Menu(shown) => menu(shown),
         Plan::LocalDisk => local_disk(),
         Plan::LeaveStranger(why) => stranger(why),
-        Plan::MemoryTest => memory_test(network.server),
+        Plan::MemoryTest => memory_test(network),
     };
     format!("{MAGIC}{text}")
 }
@@ -210,13 +210,15 @@ fn stranger(why: &Waiting) -> String {
     )
 }
 
-fn memory_test(server: Ipv4Addr) -> String {
+fn memory_test(network: &Network) -> String {
+    let server = network.server;
+    let serial: String = network.serial_consoles().map(|word| format!(" {word}")).collect();
     format!(
         "echo Bootlace: memory test\n\
          set kind i386-pc\n\
          iseq ${{platform}} efi && set kind x86_64-efi ||\n\
          imgfree ||\n\
-         chain http://{server}{MEMORY_TEST_FOLDER}${{kind}} ||\n\
+         chain http://{server}{MEMORY_TEST_FOLDER}${{kind}}{serial} ||\n\
          echo Bootlace: the memory test could not be started. Asking again.\n\
          sleep {ASK_AGAIN_SECONDS} ||\n"
     )

@@ -10,7 +10,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use initcfg::{BootConfig, RamSize, Root, RootUrl, StorageNetwork};
-use wire::Mac;
+use wire::{Mac, Route};
+
+impl Network {
+    /// The words of [`kernel_args`](Self::kernel_args) that name serial ports, as Memtest86+ reads them, too.
+    pub(crate) fn serial_consoles(&self) -> impl Iterator<Item = &str> {
+        self.kernel_args.words().filter(|word| word.starts_with("console=ttyS"))
+    }
+}
 
 /// Facts of the boot network that go into every plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +32,8 @@ pub struct Network {
     pub is_relayed: bool,
     /// Default route for the machines.
     pub router: Option<Ipv4Addr>,
+    /// Further routes for the machines.
+    pub routes: Vec<Route>,
     /// Name servers for the machines.
     pub dns: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
@@ -273,6 +282,7 @@ pub fn plan(
         mac,
         address: (!network.own_dhcp).then_some((address, network.prefix)),
         router: network.router,
+        routes: network.routes.clone(),
         dns: network.dns.clone(),
         domain: network.domain.clone(),
         mtu: network.mtu,
@@ -328,6 +338,7 @@ pub(crate) mod tests {
             prefix: 24,
             is_relayed: false,
             router: None,
+            routes: Vec::new(),
             dns: vec![],
             domain: None,
             mtu: None,

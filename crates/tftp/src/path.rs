@@ -6,12 +6,12 @@ use alloc::string::String;
 pub const PATH_MAX: usize = 255;
 
 /// The name as a relative path with single slashes: `grub/grub.cfg` for `\grub//./grub.cfg`.
-/// `None` if it must not be looked up: empty, too long, not UTF-8, with a control character, or with a `..` component.
+/// It ends before the first byte that is no printable ASCII: firmware and old shims have garbage behind the name that they were told.
+/// `None` if it must not be looked up: empty, too long, or with a `..` component.
 pub fn normalize(path: &[u8]) -> Option<String> {
-    let text = core::str::from_utf8(path).ok().filter(|text| text.len() <= PATH_MAX)?;
-    if text.chars().any(char::is_control) {
-        return None;
-    }
+    let is_of_name = |byte: &u8| (b' '..0x7f).contains(byte);
+    let end = path.iter().position(|byte| !is_of_name(byte)).unwrap_or(path.len());
+    let text = core::str::from_utf8(path.get(..end)?).ok().filter(|it| it.len() <= PATH_MAX)?;
     let mut normal = String::with_capacity(text.len());
     for component in text.split(['/', '\\']) {
         match component {
@@ -53,14 +53,20 @@ mod tests {
 
     #[test]
     fn paths_that_leave_the_root_or_are_no_names_are_refused() {
-        for path in
-            ["..", "../etc/passwd", "a/../b", "a\\..\\b", "/..", "", "/", ".", "a\nb", "a\x1b[2Jb"]
-        {
+        for path in ["..", "../etc/passwd", "a/../b", "a\\..\\b", "/..", "", "/", ".", "\na"] {
             assert_eq!(normalize(path.as_bytes()), None, "{path:?}");
         }
         assert_eq!(normalize(&[0xff, 0xfe]), None);
         assert_eq!(normalize(&[b'a'; PATH_MAX + 1]), None);
         assert!(normalize(&[b'a'; PATH_MAX]).is_some());
+    }
+
+    #[test]
+    fn garbage_behind_a_name_is_no_part_of_it() {
+        for garbage in [&b"\xff"[..], b"\xff\xff", b"\x01x", b"\n", b"\xc3\xa4/..", b"\x1b[2J"] {
+            let path = [b"/grubx64.efi", garbage].concat();
+            assert_eq!(normalize(&path).as_deref(), Some("grubx64.efi"), "{garbage:?}");
+        }
     }
 
     #[test]

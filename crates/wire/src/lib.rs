@@ -1,5 +1,5 @@
 //! Types that the protocols share: hardware addresses and who has which IP address, kinds of firmware,
-//! instants, bounded byte readers, the ICMP echo, and what an error says together with its causes.
+//! routes, instants, bounded byte readers, the ICMP echo, and what an error says together with its causes.
 //!
 //! Nothing here performs I/O, reads a clock or panics on foreign bytes.
 #![no_std]
@@ -14,6 +14,7 @@ mod lease;
 mod mac;
 mod moment;
 mod reader;
+mod route;
 
 pub use echo::Echo;
 pub use error_chain::error_chain;
@@ -22,3 +23,4 @@ pub use lease::Lease;
 pub use mac::{Mac, ParseMacError};
 pub use moment::Moment;
 pub use reader::{Reader, Truncated};
+pub use route::{ParseRouteError, Route};

@@ -106,6 +106,10 @@ fn renumbered() -> Result<()> {
     netns.ip("addr add 10.88.0.2/23 dev br1")?;
     let far = client(&site, "br1", "52:54:00:00:03:03")?;
     let first = address(&far)?;
+    // A machine in its loader knows the former one.
+    site.run(&["machine", "set", "far-1", "--mac", "52:54:00:00:03:03"])?;
+    let folder = tempfile::tempdir()?;
+    Udhcpc::new(&far, folder.path())?.ask(&["-V", "PXEClient:Arch:00000:UNDI:002001"])?;
     netns.ip("addr del 10.88.0.1/24 dev br1")?;
     let deadline = Instant::now() + TIMEOUT;
     while !servers.log().contains("was 10.88.0.1 and is 10.88.0.2 now: the boot server begins anew")
@@ -114,6 +118,7 @@ fn renumbered() -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     wait_for(&site, "dhcp-deaf", None)?;
+    wait_for(&site, "server-renumbered", Some("at the former one: far-1"))?;
     let folder = tempfile::tempdir()?;
     let told = Udhcpc::new(&far, folder.path())?.ask(&[])?;
     ensure!(told.get("serverid").is_some_and(|it| it == "10.88.0.2"), "{told:?}");

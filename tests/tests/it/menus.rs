@@ -58,11 +58,26 @@ fn press(pc: &mut Pc, key: &str) -> Result<()> {
     pc.execute("send-key", &keys).map(drop)
 }
 
+/// Memtest86+ runs on PCs that are to start it once, and says so on the serial port that kernels use.
+fn tests_memory(site: &Site) -> Result<()> {
+    site.run(&["machine", "set", "lab-08", "--mac", MAC])?;
+    for (name, mac, firmware) in
+        [("lab-07", OTHER_MAC, Firmware::Uefi), ("lab-08", MAC, Firmware::Bios)]
+    {
+        site.run(&["machine", "next", name, "memory-test"])?;
+        let pc = Pc::builder(name).mac(mac).firmware(firmware).start(site.lan())?;
+        pc.console().wait_for("Bootlace: memory test", SOON)?;
+        pc.console().wait_for("Memtest86+", SOON).with_context(|| format!("{firmware:?}"))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_stranger_goes_on_to_its_disk_and_a_machine_if_somebody_chooses_that() {
     let name = "menus";
     let needs = ["grub-mkimage", "qemu-system-x86_64"].map(Need::Program);
-    if !require(name, &[Need::Root, Need::SlowTests]) || !require(name, &needs) {
+    let memory_test = Need::File("/boot/memtest86+x64.efi");
+    if !require(name, &[Need::Root, Need::SlowTests, memory_test]) || !require(name, &needs) {
         return;
     }
     let run = || -> Result<()> {
@@ -100,6 +115,8 @@ fn a_stranger_goes_on_to_its_disk_and_a_machine_if_somebody_chooses_that() {
         machine.console().wait_for(STARTED, SOON)?;
         let view = site.browser().json("/api/v1/machines/lab-07")?;
         ensure!(view["state"]["word"] == "local", "{view}");
+        drop(machine);
+        tests_memory(&site)?;
         servers.stop()
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));

@@ -41,7 +41,9 @@ fn own_dhcp() -> Result<()> {
     dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--log-dhcp"]);
     dnsmasq.args(["--interface=br0", "--leasefile-ro", "--dhcp-authoritative"]);
     dnsmasq.args(["--dhcp-range=10.77.0.100,static,10m", "--dhcp-option=option:T1,5"]);
-    dnsmasq.args(["--dhcp-option=option:router,10.77.0.254", "--domain=lab.example"]);
+    dnsmasq.args(["--dhcp-option=option:router,10.77.0.9", "--domain=lab.example"]);
+    // Who takes these takes no other router (RFC 3442).
+    dnsmasq.arg("--dhcp-option=121,10.9.0.0/16,10.77.0.253,0.0.0.0/0,10.77.0.254");
     dnsmasq.arg(format!("--dhcp-host={MAC},{address}"));
     let log = site.root().join("dnsmasq.log");
     let mut dnsmasq = Daemon::start_detached("dnsmasq", &mut dnsmasq, &log)?;
@@ -53,6 +55,12 @@ fn own_dhcp() -> Result<()> {
     for word in [address.as_str(), "\"domain\":\"lab.example\"", "\"renew_seconds\":5,"] {
         ensure!(lease.contains(word), "{lease}");
     }
+    let routes = console.shell("cat /proc/net/route", COMMAND)?;
+    // 10.9.0.0 by 10.77.0.253, and everything by 10.77.0.254.
+    for route in ["0000090A\tFD004D0A", "00000000\tFE004D0A"] {
+        ensure!(routes.contains(route), "{route}: {routes}");
+    }
+    ensure!(!routes.contains("09004D0A"), "{routes}");
     let count = |daemon: &Daemon| daemon.log().matches("DHCPACK(br0)").count();
     let once = count(&dnsmasq);
     dnsmasq.wait_until("renew the lease", RENEWAL, |daemon| count(daemon) > once)?;

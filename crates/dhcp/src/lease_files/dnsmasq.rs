@@ -5,6 +5,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
+/// In 2001: no lease has ended before.
+const CLOCK_FROM: u64 = 1_000_000_000;
+
 /// Before the leases of DHCPv6 stands the server's own identifier.
 const V6: &str = "duid";
 
@@ -46,6 +49,16 @@ pub(super) fn entries(text: &str) -> Result<Entries, BadLeaseFile> {
                 format!("{} {why}: correct it, or take the line out", shown(mac)),
             )
         })?;
+        if (1..CLOCK_FROM).contains(&ends) {
+            entries.leave_out(
+                number_of_line,
+                format!(
+                    "{}: its end is {ends} s after 1970; this dnsmasq has no clock (HAVE_BROKEN_RTC) and writes how long leases last: put the time of their end there",
+                    ip
+                ),
+            );
+            continue;
+        }
         entries.put(number_of_line, ip, entry);
     }
     Ok(entries)

@@ -40,6 +40,7 @@ fn config() -> Config {
         pool: (ip(100), ip(103)),
         reserved: BTreeMap::from([(mac(50), ip(50))]),
         router: Some(ip(254)),
+        routes: Vec::new(),
         dns: vec![SERVER],
         domain: Some("lab.example".into()),
         serve_everyone: true,
@@ -396,6 +397,22 @@ fn inform_is_answered_without_an_address() {
         (ReplyKind::Ack, Destination::Unicast(ip(7)), None)
     );
     assert_eq!((option(&ack, OPT_LEASE_TIME), ack.bytes[16..20].to_vec()), (None, vec![0; 4]));
+}
+
+#[test]
+fn a_machine_is_told_its_name_if_it_asks() {
+    let mut server = machines(config());
+    let mut told = |parameters: &[u8]| {
+        let message = message(Discover, 1).with(OPT_PARAMETER_LIST, parameters);
+        let mut request = Request::parse(&message.bytes()).expect("a request");
+        request.name = Some("lab-07".to_owned());
+        match server.on_request(&request, NOW) {
+            Decision::Reply(reply) => option(&reply, OPT_HOST_NAME),
+            other => panic!("no reply but {other:?}"),
+        }
+    };
+    assert_eq!(told(&[1, OPT_HOST_NAME]).as_deref(), Some(&b"lab-07"[..]));
+    assert_eq!(told(&[1, 3]), None);
 }
 
 #[test]

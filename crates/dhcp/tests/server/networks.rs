@@ -29,6 +29,7 @@ pub(crate) fn networks(leases: Vec<Lease>) -> Networks {
         subnet: address(0),
         pool: (address(100), address(103)),
         router: Some(address(254)),
+        routes: Vec::new(),
         reserved: BTreeMap::new(),
         ..config()
     };

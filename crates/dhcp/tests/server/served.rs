@@ -23,6 +23,13 @@ fn a_phone_gets_nothing_and_what_boots_does() {
     for address in [ip(100), ip(250), Ipv4Addr::new(192, 168, 7, 7)] {
         assert_eq!(silence(&mut server, &plain(1, address)), Reason::NoBootClient);
     }
+    // Nor does it hear of our router and name servers, beside what its own server says.
+    let asks = Message { client: ip(250), ..stranger(Inform, 1) };
+    assert_eq!(silence(&mut server, &asks), Reason::NoBootClient);
+    for last in [1, 50] {
+        let asks = Message { client: ip(250), ..message(Inform, last) };
+        assert_eq!(reply(&mut server, &asks).kind, ReplyKind::Ack);
+    }
     let other = plain(1, ip(250)).chooses(ip(2));
     assert_eq!(silence(&mut server, &other), Reason::OtherServer(ip(2)));
     for boots in [stranger(Discover, 2).bios(), stranger(Discover, 3).uefi()] {

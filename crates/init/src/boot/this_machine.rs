@@ -267,6 +267,9 @@ impl System for ThisMachine {
                 let _ = fs::write(LEASE, held.to_json());
                 self.held = Some(held);
                 // What the boot server says counts more.
+                if config.routes.is_empty() {
+                    config.routes = lease.routes;
+                }
                 config.router = config.router.or(lease.router);
                 config.domain = config.domain.or(lease.domain);
                 if config.dns.is_empty() {
@@ -275,7 +278,7 @@ impl System for ThisMachine {
                 ((lease.address, lease.prefix), format!(" by DHCP from {}", lease.server))
             }
         };
-        nic::configure(nic, address, config.router)?;
+        nic::configure(nic, address, config.router, &config.routes)?;
         config.address = Some(address);
         let lost = self.find_host(&config);
         let packets = self.prove_mtu(nic, &mut config);

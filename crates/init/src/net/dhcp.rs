@@ -48,6 +48,7 @@ impl Held {
             prefix: prefix.parse().ok()?,
             server: server.parse().ok()?,
             router: None,
+            routes: Vec::new(),
             dns: Vec::new(),
             domain: None,
             seconds: [renew.parse().ok()?, rebind.parse().ok()?, end.parse().ok()?],
@@ -57,16 +58,19 @@ impl Held {
 
     /// For `/run/bootlace/lease.json`. Nothing in it needs quoting: a domain is letters, digits, `-._`.
     pub(crate) fn to_json(&self) -> String {
-        let ClientLease { address, prefix, server, router, dns, domain, seconds } = &self.lease;
+        let ClientLease { address, prefix, server, router, routes, dns, domain, seconds } =
+            &self.lease;
         let quoted = |text: String| format!("\"{text}\"");
         let or_null = |text: Option<String>| text.map_or_else(|| "null".to_owned(), quoted);
         let dns: Vec<String> = dns.iter().map(|server| quoted(server.to_string())).collect();
+        let routes: Vec<String> = routes.iter().map(|route| quoted(route.to_string())).collect();
         let [renew, rebind, end] = seconds;
         format!(
             "{{\"address\":\"{address}\",\"prefix\":{prefix},\"server\":\"{server}\",\"router\":{},\
-             \"dns\":[{}],\"domain\":{},\"renew_seconds\":{renew},\"rebind_seconds\":{rebind},\
+             \"routes\":[{}],\"dns\":[{}],\"domain\":{},\"renew_seconds\":{renew},\"rebind_seconds\":{rebind},\
              \"lease_seconds\":{end},\"since_uptime_ms\":{}}}\n",
             or_null(router.map(|router| router.to_string())),
+            routes.join(","),
             dns.join(","),
             or_null(domain.clone()),
             self.since.as_millis()
@@ -224,6 +228,7 @@ mod tests {
             prefix: 24,
             server: Ipv4Addr::new(10, 0, 0, 1),
             router: None,
+            routes: Vec::new(),
             dns: Vec::new(),
             domain: None,
             seconds: [60, 105, 120],
@@ -233,13 +238,14 @@ mod tests {
         assert_eq!(Held::parse(&[]), None);
         let lease = ClientLease {
             router: Some(Ipv4Addr::new(10, 0, 0, 254)),
+            routes: vec!["10.9.0.0/16:10.0.0.253".parse().unwrap()],
             dns: vec![Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
             ..held.lease
         };
         assert_eq!(
             Held { lease, ..held }.to_json(),
             "{\"address\":\"10.0.0.7\",\"prefix\":24,\"server\":\"10.0.0.1\",\
-             \"router\":\"10.0.0.254\",\"dns\":[\"10.0.0.1\",\"9.9.9.9\"],\"domain\":null,\
+             \"router\":\"10.0.0.254\",\"routes\":[\"10.9.0.0/16:10.0.0.253\"],\"dns\":[\"10.0.0.1\",\"9.9.9.9\"],\"domain\":null,\
              \"renew_seconds\":60,\"rebind_seconds\":105,\"lease_seconds\":120,\
              \"since_uptime_ms\":6400}\n"
         );

@@ -9,6 +9,7 @@ use rustix::net::{
 use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
+use wire::Route;
 
 /// Largest answer that is read; the kernel's own messages for one object stay below 8 KiB.
 const ANSWER_MAX: usize = 32 * 1024;
@@ -281,21 +282,34 @@ fn address_message(message: Message, index: u32, address: Ipv4Addr, prefix: u8) 
 
 const INET: u8 = 2;
 
-/// Sets the default route, also to a router that is not in the interface's own network.
-pub(crate) fn add_default_route(socket: &Socket, index: u32, router: Ipv4Addr) -> io::Result<()> {
+/// Sets a route, also to a router that is not in the interface's own network.
+pub(crate) fn add_route(socket: &Socket, index: u32, route: Route) -> io::Result<()> {
+    socket.request(route_message(index, route)).map(drop)
+}
+
+fn route_message(index: u32, route: Route) -> Message {
     const NEW_ROUTE: u16 = 24;
     const MAIN_TABLE: u8 = 254;
     const PROTOCOL_STATIC: u8 = 4;
     const UNICAST: u8 = 1;
+    const EVERYWHERE: u8 = 0;
+    const LINK: u8 = 253;
     const ON_LINK: u32 = 4;
+    const DESTINATION: u16 = 1;
     const OUTPUT_INTERFACE: u16 = 4;
     const GATEWAY: u16 = 5;
-    let message = Message::new(NEW_ROUTE, CREATE_OR_REPLACE)
-        .bytes(&[INET, 0, 0, 0, MAIN_TABLE, PROTOCOL_STATIC, 0, UNICAST])
-        .bytes(&ON_LINK.to_ne_bytes())
-        .attribute(GATEWAY, &router.octets())
-        .u32(OUTPUT_INTERFACE, index);
-    socket.request(message).map(drop)
+    let has_router = !route.via.is_unspecified();
+    let (scope, flags) = if has_router { (EVERYWHERE, ON_LINK) } else { (LINK, 0) };
+    let mut message = Message::new(NEW_ROUTE, CREATE_OR_REPLACE)
+        .bytes(&[INET, route.prefix, 0, 0, MAIN_TABLE, PROTOCOL_STATIC, scope, UNICAST])
+        .bytes(&flags.to_ne_bytes());
+    if route.prefix > 0 {
+        message = message.attribute(DESTINATION, &route.to.octets());
+    }
+    if has_router {
+        message = message.attribute(GATEWAY, &route.via.octets());
+    }
+    message.u32(OUTPUT_INTERFACE, index)
 }
 
 #[cfg(test)]
@@ -322,6 +336,22 @@ mod tests {
         let item = find_attribute(sockets, 1).unwrap();
         assert_eq!(find_attribute(item, 1), Some(&9u32.to_ne_bytes()[..]));
         assert_eq!(find_attribute(&bytes[20..], 10), Some(&b"abc\0"[..]));
+    }
+
+    #[test]
+    fn a_route_has_what_it_needs_and_no_more() {
+        let message = |text: &str| route_message(3, text.parse().unwrap()).finish();
+        let of_all = message("0.0.0.0/0:10.0.0.254");
+        assert_eq!(of_all[16..18], [2, 0]);
+        assert_eq!(find_attribute(&of_all[28..], 1), None);
+        assert_eq!(find_attribute(&of_all[28..], 5), Some(&[10, 0, 0, 254][..]));
+        let of_a_network = message("10.9.0.0/16:10.0.0.254");
+        assert_eq!((of_a_network[17], of_a_network[22]), (16, 0));
+        assert_eq!(find_attribute(&of_a_network[28..], 1), Some(&[10, 9, 0, 0][..]));
+        let on_the_link = message("10.9.0.7/32:0.0.0.0");
+        assert_eq!((on_the_link[17], on_the_link[22]), (32, 253));
+        assert_eq!(find_attribute(&on_the_link[28..], 5), None);
+        assert_eq!(find_attribute(&on_the_link[28..], 4), Some(&3u32.to_ne_bytes()[..]));
     }
 
     #[test]

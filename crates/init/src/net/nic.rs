@@ -10,7 +10,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use wire::Mac;
+use wire::{Mac, Route};
 
 /// How long the NIC may take to show up after its driver was loaded. Adapters behind USB hubs, and
 /// cards that load firmware, were seen to need 15 s.
@@ -174,18 +174,21 @@ pub(crate) fn join_vlan(nic: &Nic, vlan: u16) -> Result<Nic, Failure> {
     Ok(made)
 }
 
-/// Gives the NIC its address and the default route.
+/// Gives the NIC its address and its routes, the default one among them.
 pub(crate) fn configure(
     nic: &Nic,
     (address, prefix): (Ipv4Addr, u8),
     router: Option<Ipv4Addr>,
+    routes: &[Route],
 ) -> Result<(), Failure> {
     let failed = |error| cannot("give the address to", &nic.name, &error);
     let socket = Socket::route().map_err(failed)?;
     netlink::add_address(&socket, nic.index, address, prefix).map_err(failed)?;
-    if let Some(router) = router {
-        netlink::add_default_route(&socket, nic.index, router)
-            .map_err(|error| cannot(&format!("set the router {router} on"), &nic.name, &error))?;
+    let default = router.and_then(|router| Route::new(Ipv4Addr::UNSPECIFIED, 0, router));
+    for route in routes.iter().copied().chain(default) {
+        netlink::add_route(&socket, nic.index, route).map_err(|error| {
+            cannot(&format!("set the router {} on", route.via), &nic.name, &error)
+        })?;
     }
     Ok(())
 }

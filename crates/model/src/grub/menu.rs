@@ -53,9 +53,9 @@ mod tests {
         for part in [
             "set timeout=20\n",
             "set superusers=admin\nmenuentry debian-12 --unrestricted {",
-            "source (tftp,10.77.0.1)/grub/chosen-image.cfg;",
+            "source (tftp,10.77.0.1)/grub/chosen-image.cfg\n",
             "menuentry 'The disk of this PC' --unrestricted {",
-            "source (tftp,10.77.0.1)/grub/chosen-local-disk.cfg;",
+            "source (tftp,10.77.0.1)/grub/chosen-local-disk.cfg\n",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
@@ -67,7 +67,7 @@ mod tests {
         for part in [
             "password_pbkdf2 admin grub.pbkdf2.sha512.10000.AA.BB\n",
             "menuentry 'Memory test (password)' {",
-            "(tftp,10.77.0.1)/grub/pc/chosen-image:xfce/$grub_cpu-$grub_platform/$net_default_mac;",
+            "(tftp,10.77.0.1)/grub/pc/chosen-image:xfce/$grub_cpu-$grub_platform/$net_default_mac\n",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

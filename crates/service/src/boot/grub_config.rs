@@ -11,7 +11,7 @@ use crate::store::{LastBoot, View};
 use model::{
     BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
     MEMORY_TEST, Machine, MachineName, Network, OWN_DISK, Plan, RootKind, ShownMenu, Site, Stage,
-    StoragePath, Strangers, Waiting, WriteMode, ipxe_waits, loader_script, plan,
+    StoragePath, Strangers, Waiting, WriteMode, grub_waits, ipxe_waits, loader_script, plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -69,9 +69,7 @@ impl Service {
             return LoaderConfig {
                 text: match fetch {
                     Fetch::ByIpxe => ipxe_waits(why),
-                    Fetch::Itself | Fetch::ByFirmware => {
-                        format!("echo 'Bootlace: {why}'\nsleep 10\n")
-                    }
+                    Fetch::Itself | Fetch::ByFirmware => grub_waits(why),
                 },
                 mac: None,
                 boot: None,

@@ -47,6 +47,7 @@ fn options(root: &Path) -> Options {
         prefix: 24,
         is_relayed: false,
         router: None,
+        routes: Vec::new(),
         dns: vec![],
         domain: None,
         mtu: None,
