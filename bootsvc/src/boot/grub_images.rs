@@ -164,18 +164,17 @@ impl GrubImages {
         let cached = |source| GrubImagesError::Cache { path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(cached)?;
         let mut files = Vec::new();
+        let early = early(server);
         for kind in KINDS.iter().chain(&arm64_folder.as_deref().map(arm64)) {
             let modules = modules_mark(kind);
-            let recipe = format!(
-                "{version} {server} {:?} {MODULES:?} {}{modules}",
-                kind.modules,
-                early(server)
-            );
+            let recipe =
+                format!("{version} {server} {:?} {MODULES:?} {early}{modules}", kind.modules);
             let key = blake3::hash(recipe.as_bytes()).to_hex();
             let path = folder.join(format!("{}-{}", &key[..16], kind.file));
             if !path.exists() {
                 let new = path.with_extension("new");
-                mkimage(kind, server, &folder, &new)?;
+                let to = Image { kind, prefix: &format!("(tftp,{server})/grub"), early: &early };
+                to.make(&folder, &new)?;
                 std::fs::rename(&new, &path).map_err(cached)?;
             }
             files.push((kind.file, Bytes::from(std::fs::read(&path).map_err(cached)?)));
@@ -223,30 +222,47 @@ fn early(server: Ipv4Addr) -> String {
     format!("normal (tftp,{server}){}\n", model::ENTRY_PATH)
 }
 
-fn mkimage(
-    kind: &Kind<'_>,
-    server: Ipv4Addr,
-    folder: &Path,
-    output: &Path,
-) -> Result<(), GrubImagesError> {
-    let early_path = folder.join("early.cfg");
-    std::fs::write(&early_path, early(server))
-        .map_err(|source| GrubImagesError::Cache { path: folder.into(), source })?;
-    let run = Command::new("grub-mkimage")
-        .args(["-O", kind.format, "-d", kind.folder, "-p", &format!("(tftp,{server})/grub")])
-        .arg("-c")
-        .arg(&early_path)
-        .arg("-o")
-        .arg(output)
-        .args(MODULES)
-        .args(kind.modules)
-        .output();
-    let failed = |text: String| GrubImagesError::Failed { file: kind.file, text };
-    let run = run.map_err(|error| failed(error.to_string()))?;
-    if run.status.success() {
-        Ok(())
-    } else {
-        Err(failed(String::from_utf8_lossy(&run.stderr).trim().to_owned()))
+/// GRUB for 64-bit UEFI as it starts from a medium, with this as the first that it does; `folder` is for what is made on the way.
+///
+/// # Errors
+/// A package is missing, `grub-mkimage` fails, or the folder can't be written.
+pub(crate) fn medium_grub(early: &str, folder: &Path) -> Result<Vec<u8>, GrubImagesError> {
+    check()?;
+    let output = folder.join(UEFI_X64_FILE);
+    let kind = Kind { modules: &["efinet", "all_video", "iso9660", "search_fs_file"], ..KINDS[1] };
+    Image { kind: &kind, prefix: "/grub", early }.make(folder, &output)?;
+    std::fs::read(&output).map_err(|source| GrubImagesError::Cache { path: output, source })
+}
+
+/// What `grub-mkimage` is to make.
+struct Image<'a> {
+    kind: &'a Kind<'a>,
+    prefix: &'a str,
+    early: &'a str,
+}
+
+impl Image<'_> {
+    fn make(&self, folder: &Path, output: &Path) -> Result<(), GrubImagesError> {
+        let kind = self.kind;
+        let early_path = folder.join("early.cfg");
+        std::fs::write(&early_path, self.early)
+            .map_err(|source| GrubImagesError::Cache { path: folder.into(), source })?;
+        let run = Command::new("grub-mkimage")
+            .args(["-O", kind.format, "-d", kind.folder, "-p", self.prefix])
+            .arg("-c")
+            .arg(&early_path)
+            .arg("-o")
+            .arg(output)
+            .args(MODULES)
+            .args(kind.modules)
+            .output();
+        let failed = |text: String| GrubImagesError::Failed { file: kind.file, text };
+        let run = run.map_err(|error| failed(error.to_string()))?;
+        if run.status.success() {
+            Ok(())
+        } else {
+            Err(failed(String::from_utf8_lossy(&run.stderr).trim().to_owned()))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::output_file::write;
 use super::{WrongUsage, note};
+use crate::boot::signed_loader::SignedLoader;
 use crate::config::{Config, ConfigError};
 use crate::medium;
 use crate::network::{networks, servers};
@@ -9,17 +10,19 @@ use crate::paths::Paths;
 use crate::scratch;
 use anyhow::Context as _;
 use clap::Subcommand;
+use model::Architecture;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-/// GRUB and iPXE for two kinds of firmware, twice, as files and in their image.
+/// GRUB and iPXE for two kinds of firmware, some three times: as files, in their partition, and in the image.
 const NEEDED_BYTES: u64 = 64 << 20;
 
 #[derive(Subcommand)]
 pub(super) enum Medium {
     /// Make a medium that finds the boot server, for PCs whose firmware can't boot from the network
     ///
-    /// The same medium is for USB sticks and CDs, for PC BIOS and 64-bit UEFI. Firmware with Secure Boot refuses it.
+    /// The same medium is for USB sticks and CDs, for PC BIOS and 64-bit UEFI, and with Secure Boot, too, if this server has the
+    /// signed loader (bootlace check).
     ///
     /// Example: bootlace medium build --output bootlace.iso
     ///
@@ -37,9 +40,29 @@ pub(super) enum Medium {
 impl Medium {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let Self::Build { output, server } = self;
-        let servers = if server.is_empty() { own_servers(paths)? } else { server };
+        let config = match Config::load(&paths.config()) {
+            Err(ConfigError::Missing { .. }) if !server.is_empty() => None,
+            Err(error @ ConfigError::Missing { .. }) => {
+                return Err(anyhow::Error::from(WrongUsage(format!(
+                    "there is no boot server configured here: name its address by --server ({error})"
+                ))));
+            }
+            loaded => Some(loaded?),
+        };
+        let servers = match &config {
+            Some(config) if server.is_empty() => servers(&networks(config)?),
+            _ => server,
+        };
+        let signed = config.as_ref().and_then(|config| config.boot.signed_loader.as_deref());
+        let signed = match SignedLoader::find(Architecture::X86_64, signed) {
+            Ok(signed) => Some(signed),
+            Err(error) => {
+                note(format!("PCs with Secure Boot won't start this medium: {error}"));
+                None
+            }
+        };
         let folder = scratch::folder(NEEDED_BYTES, &[]).context("there is no room to make it")?;
-        let image = medium::build(folder.path(), &servers)?;
+        let image = medium::build(folder.path(), &servers, signed.as_ref())?;
         let bytes = std::fs::read(&image).context("can't read what was made")?;
         write(&output, &bytes).with_context(|| format!("can't write {}", output.display()))?;
         let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
@@ -53,14 +76,4 @@ impl Medium {
         }
         Ok(())
     }
-}
-
-fn own_servers(paths: &Paths) -> anyhow::Result<Vec<Ipv4Addr>> {
-    let config = Config::load(&paths.config()).map_err(|error| match error {
-        ConfigError::Missing { .. } => anyhow::Error::from(WrongUsage(format!(
-            "there is no boot server configured here: name its address by --server ({error})"
-        ))),
-        error => error.into(),
-    })?;
-    Ok(servers(&networks(&config)?))
 }

@@ -61,7 +61,7 @@ fn pcs_that_are_to_have_ipxe_boot_by_its_script() {
 }
 
 /// Boots from a stick or a CD first.
-fn with_medium(pc: &FromMedium<'_>, site: &Site) -> Result<Pc> {
+pub(crate) fn with_medium(pc: &FromMedium<'_>, site: &Site) -> Result<Pc> {
     let FromMedium { name, mac, firmware, medium, is_stick } = *pc;
     let drive = format!("if=none,id=medium,format=raw,readonly=on,file={}", medium.display());
     let device = match is_stick {
@@ -76,12 +76,12 @@ fn with_medium(pc: &FromMedium<'_>, site: &Site) -> Result<Pc> {
 }
 
 /// A PC that boots from a stick or a CD.
-struct FromMedium<'a> {
-    name: &'a str,
-    mac: &'a str,
-    firmware: Firmware,
-    medium: &'a Path,
-    is_stick: bool,
+pub(crate) struct FromMedium<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) mac: &'a str,
+    pub(crate) firmware: Firmware,
+    pub(crate) medium: &'a Path,
+    pub(crate) is_stick: bool,
 }
 
 #[test]

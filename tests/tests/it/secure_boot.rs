@@ -2,6 +2,7 @@
 //! UEFI HTTP Boot.
 
 use crate::boot::{BOOT, MAC, QUICK, can_boot};
+use crate::ipxe::{FromMedium, with_medium};
 use anyhow::{Result, ensure};
 use lab::{
     Daemon, DhcpServer, Firmware, Lan, Need, OtherDhcp, Pc, PcSlots, Release, Site, SiteBuilder,
@@ -126,6 +127,38 @@ fn beside_another_dhcp_server_a_pc_with_secure_boot_boots_by_debian_13_s_loader(
             "{loader}"
         );
         ensure!(machine["secure_boot"] == "on", "{machine}");
+        room.servers.stop()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn a_pc_with_secure_boot_boots_from_a_medium_where_dhcp_names_no_loader() {
+    let name = "sb-medium";
+    let needs = ["xorriso", "mformat"].map(Need::Program);
+    if !can_boot(name)
+        || !require(name, &needs)
+        || !require(name, &[DhcpServer::Dnsmasq.need(), Need::File("/usr/lib/ipxe/ipxe.lkrn")])
+    {
+        return;
+    }
+    let run = || -> Result<()> {
+        let room = Room::set_up(name, &Site::builder().network("mode = \"external\""))?;
+        let _other = OtherDhcp::start(DhcpServer::Dnsmasq, &room.site, "")?;
+        let medium = room.site.root().join("bootlace.iso");
+        room.site.run(&["medium", "build", "--output", &medium.to_string_lossy()])?;
+        let from = FromMedium {
+            name: "pc-1",
+            mac: MAC,
+            firmware: Firmware::UefiSecureBoot,
+            medium: &medium,
+            is_stick: true,
+        };
+        let pc = with_medium(&from, &room.site)?;
+        let (loader, machine) = room.boot(&pc)?;
+        ensure!(loader == "it runs", "it comes from the medium: {loader}");
+        ensure!(machine["secure_boot"] == "on", "{machine}");
+        ensure!(machine["is_proven"] == true, "no host segment came: {machine}");
         room.servers.stop()
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));

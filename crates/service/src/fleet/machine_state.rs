@@ -1,6 +1,7 @@
 //! The one word for what a machine does now, and the sentence that explains it.
 
 use crate::live::{Download, Life};
+use crate::loader::GivenLoader;
 use model::{
     Boot, ExportStatus, Loader, MEMORY_TEST, OWN_DISK, RootKind, SHIM_ARM64_FILE, SHIM_FILE,
     SIGNED_GRUB_ARM64_FILE, SIGNED_GRUB_FILE, Stage, StageEvent, last_loader_file,
@@ -103,19 +104,30 @@ pub struct MachineState {
     pub cause: String,
 }
 
+/// What is seen of a machine beside its boot. The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Signs<'a> {
+    /// Why it waits in the loader or in its initrd.
+    pub(super) waiting: Option<&'a str>,
+    /// What the storage server sees of it.
+    pub(super) export: Option<&'a ExportStatus>,
+    /// What it says of itself.
+    pub(super) life: Life,
+    /// How far it is with a file, if it goes on.
+    pub(super) download: Option<Download>,
+    /// In so many earlier boots in a row its kernel was fetched and said nothing.
+    pub(super) n_wordless: u32,
+    /// What its firmware gets next time.
+    pub(super) next_loader: Option<&'a GivenLoader>,
+}
+
 /// Decides what a machine does now.
-///
-/// `waiting` is why it waits in the loader or in its initrd, `export` what the storage server sees of it,
-/// if known, `life` what it says of itself, `download` how far it is with a file, if it goes on. In `n_wordless` earlier boots in a row its kernel was fetched and said nothing.
-pub fn machine_state(
+pub(super) fn machine_state(
     boot: Option<&Boot>,
-    waiting: Option<&str>,
-    export: Option<&ExportStatus>,
-    life: Life,
-    download: Option<Download>,
-    n_wordless: u32,
+    signs: Signs<'_>,
     now_unix_ms: u64,
 ) -> MachineState {
+    let Signs { waiting, export, life, download, n_wordless, next_loader } = signs;
     let Some(boot) = boot else {
         let sentence = "It has not started since it was added: switch it on, with network boot first in its boot order.";
         return MachineState {
@@ -243,7 +255,8 @@ pub fn machine_state(
                     format!(
                         "It got as far as “{}”, and “{next}” did not follow: {}.",
                         stage.title(),
-                        refused_loader(last).unwrap_or_else(|| remedy(stage))
+                        refused_loader(last, next_loader)
+                            .unwrap_or_else(|| remedy(stage).to_owned())
                     ),
                 );
             }
@@ -299,15 +312,26 @@ fn next_title(boot: &Boot, stage: Stage) -> &'static str {
 }
 
 /// What helps when firmware has fetched the whole of a loader for UEFI, and nothing came of it.
-fn refused_loader(last: &StageEvent) -> Option<&'static str> {
+fn refused_loader(last: &StageEvent, next: Option<&GivenLoader>) -> Option<String> {
     if last.stage != Stage::Loader {
         return None;
     }
-    Some(match last_loader_file(&last.detail)? {
-        file if [Loader::Own, Loader::OwnArm64].map(Loader::file).contains(&file) => {
-            "probably its Secure Boot has refused that loader (“Access Denied” on its screen): the next time it gets the signed one, if \
-             the server has it and the settings allow it (bootlace check); or switch Secure Boot off"
-        }
+    let file = last_loader_file(&last.detail)?;
+    if [Loader::Own, Loader::OwnArm64].map(Loader::file).contains(&file) {
+        let then = match next {
+            Some(GivenLoader { file: Some(SHIM_FILE | SHIM_ARM64_FILE), .. }) => {
+                "the next time it gets the signed one, which Secure Boot takes".to_owned()
+            }
+            Some(GivenLoader { rule, .. }) => format!(
+                "the next time it gets no other, because {rule}; change that, or switch Secure Boot off"
+            ),
+            None => "switch Secure Boot off".to_owned(),
+        };
+        return Some(format!(
+            "probably its Secure Boot has refused that loader (“Access Denied” on its screen): {then}"
+        ));
+    }
+    let helps = match file {
         SHIM_FILE | SHIM_ARM64_FILE => {
             "probably its Secure Boot has refused the signed loader (“Access Denied” on its screen): its firmware setup must allow the \
              “Microsoft 3rd Party UEFI CA”; or switch Secure Boot off"
@@ -317,7 +341,8 @@ fn refused_loader(last: &StageEvent) -> Option<&'static str> {
              the boot server: update the server's signed loader (grub-efi-amd64-signed and shim-signed), and start the boot server again"
         }
         _ => return None,
-    })
+    };
+    Some(helps.to_owned())
 }
 
 /// What usually helps when nothing follows a stage.
@@ -376,7 +401,7 @@ mod tests {
     }
 
     fn check(stages: &[(Stage, u64)], now: u64, word: StateWord, says: &str) {
-        let state = machine_state(Some(&boot(stages)), None, None, Life::Unknown, None, 0, now);
+        let state = machine_state(Some(&boot(stages)), Signs::default(), now);
         assert_eq!(state.word, word, "{}", state.sentence);
         assert!(state.sentence.contains(says), "{}", state.sentence);
     }
@@ -409,7 +434,7 @@ mod tests {
         let download = downloads.get(mac, at);
         let state = |stage, after_ms: u64| {
             let boot = boot(&[(stage, 9000)]);
-            machine_state(Some(&boot), None, None, Life::Unknown, download, 0, 9000 + after_ms)
+            machine_state(Some(&boot), Signs { download, ..Signs::default() }, 9000 + after_ms)
         };
         let slow = state(Stage::Config, 700_000);
         assert_eq!(slow.word, StateWord::Loading);
@@ -433,7 +458,7 @@ mod tests {
     fn a_kernel_that_panics_boot_after_boot_is_told() {
         let state = |n_wordless, stage| {
             let boot = boot(&[(stage, 9000)]);
-            machine_state(Some(&boot), None, None, Life::Unknown, None, n_wordless, 10_000)
+            machine_state(Some(&boot), Signs { n_wordless, ..Signs::default() }, 10_000)
         };
         assert_eq!(state(1, Stage::Initrd).word, StateWord::Loading);
         let third = state(2, Stage::Initrd);
@@ -444,19 +469,27 @@ mod tests {
     }
 
     #[test]
-    fn firmware_that_refuses_a_loader_is_named() {
-        for (file, says) in [
-            ("bl.efi", "Secure Boot has refused that loader"),
-            ("shimx64.efi", "“Microsoft 3rd Party UEFI CA”"),
-            ("grubx64.efi", "refused by shim"),
-            ("bl-arm64.efi", "Secure Boot has refused that loader"),
-            ("shimaa64.efi", "“Microsoft 3rd Party UEFI CA”"),
-            ("grubaa64.efi", "refused by shim"),
-            ("bl.0", "the loader has no network"),
+    fn firmware_that_refuses_a_loader_is_named_with_what_it_gets_next() {
+        let signed = GivenLoader { file: Some(SHIM_FILE), rule: "a rule".to_owned() };
+        let own = GivenLoader { file: Some("bl.efi"), rule: "Debian 12's can't".to_owned() };
+        for (file, next, says) in [
+            (
+                "bl.efi",
+                &signed,
+                "“Access Denied” on its screen): the next time it gets the signed one",
+            ),
+            ("bl.efi", &own, "gets no other, because Debian 12's can't; change that, or"),
+            ("shimx64.efi", &signed, "“Microsoft 3rd Party UEFI CA”"),
+            ("grubx64.efi", &signed, "refused by shim"),
+            ("bl-arm64.efi", &signed, "the next time it gets the signed one"),
+            ("shimaa64.efi", &signed, "“Microsoft 3rd Party UEFI CA”"),
+            ("grubaa64.efi", &signed, "refused by shim"),
+            ("bl.0", &own, "the loader has no network"),
         ] {
+            let signs = Signs { next_loader: Some(next), ..Signs::default() };
             let mut boot = boot(&[(Stage::Dhcp, 0), (Stage::Loader, 1000)]);
             boot.stages[1].detail = model::loader_detail(file, "0.8 MB by TFTP in 0.1 s");
-            let state = machine_state(Some(&boot), None, None, Life::Unknown, None, 0, 70_000);
+            let state = machine_state(Some(&boot), signs, 70_000);
             assert_eq!(state.word, StateWord::Stuck);
             assert!(state.sentence.contains(says), "{file}: {}", state.sentence);
         }
@@ -466,8 +499,7 @@ mod tests {
     fn machines_with_the_same_trouble_have_the_same_cause() {
         let mut boots = [boot(&[(Stage::Failed, 9000)]), boot(&[(Stage::Failed, 11_000)])];
         boots[1].id = 2;
-        let [one, other] = boots
-            .map(|boot| machine_state(Some(&boot), None, None, Life::Unknown, None, 0, 12_000));
+        let [one, other] = boots.map(|boot| machine_state(Some(&boot), Signs::default(), 12_000));
         assert_ne!(one.sentence, other.sentence);
         assert_eq!(one.cause, other.cause);
     }
@@ -476,7 +508,7 @@ mod tests {
     fn a_machine_that_was_up_is_off_when_it_says_so_or_says_nothing() {
         let boot = boot(&[(Stage::Up, 9000)]);
         let check = |life: Life, word: StateWord, says: &str, since: u64| {
-            let state = machine_state(Some(&boot), None, None, life, None, 0, 1_000_000);
+            let state = machine_state(Some(&boot), Signs { life, ..Signs::default() }, 1_000_000);
             assert_eq!(state.word, word, "{}", state.sentence);
             assert!(state.sentence.contains(says), "{}", state.sentence);
             assert_eq!(state.since_unix_ms, Some(since));
@@ -516,27 +548,29 @@ mod tests {
             has_lost_writes: false,
         };
         let boot = boot(&[(Stage::Up, 9000)]);
-        let state = machine_state(Some(&boot), None, Some(&export), Life::Alive, None, 0, 100_000);
+        fn of(export: &ExportStatus) -> Signs<'_> {
+            Signs { export: Some(export), life: Life::Alive, ..Signs::default() }
+        }
+        let state = machine_state(Some(&boot), of(&export), 100_000);
         assert_eq!(state.word, StateWord::Stuck);
         assert!(state.sentence.contains("for 12 s, because the storage server's disk is full"));
         assert_eq!(state.since_unix_ms, Some(88_000), "that is 12 s ago");
         assert!(state.cause.contains("full. It goes on by itself when that is over: delete files"));
         // Somebody decides that they fail: none waits, and that is not all right.
         let failing = ExportStatus { stall: None, fails_writes: true, ..export };
-        let state = machine_state(Some(&boot), None, Some(&failing), Life::Alive, None, 0, 100_000);
+        let state = machine_state(Some(&boot), of(&failing), 100_000);
         assert_eq!(state.word, StateWord::Stuck);
         assert!(state.sentence.contains("get errors, as somebody has decided"));
     }
 
     #[test]
     fn who_waits_is_told_why() {
-        let state =
-            machine_state(Some(&boot(&[])), Some("no image"), None, Life::Unknown, None, 0, 5);
+        let waits = |why| Signs { waiting: Some(why), ..Signs::default() };
+        let state = machine_state(Some(&boot(&[])), waits("no image"), 5);
         assert_eq!((state.word, state.sentence.contains("no image")), (StateWord::Waiting, true));
         let boot = boot(&[(Stage::Address, 9000)]);
-        let state =
-            machine_state(Some(&boot), Some("no answer"), None, Life::Unknown, None, 0, 90_000);
+        let state = machine_state(Some(&boot), waits("no answer"), 90_000);
         assert_eq!(state.sentence, "It can't go on yet: no answer.");
-        assert_eq!(machine_state(None, None, None, Life::Unknown, None, 0, 5).word, StateWord::Off);
+        assert_eq!(machine_state(None, Signs::default(), 5).word, StateWord::Off);
     }
 }

@@ -1,6 +1,6 @@
 //! A machine with everything that is known of it.
 
-use super::machine_state::{MachineState, StateWord, machine_state};
+use super::machine_state::{MachineState, Signs, StateWord, machine_state};
 use super::rescue::Rescue;
 use crate::error::Error;
 use crate::live::Life;
@@ -170,21 +170,22 @@ impl Service {
                     let reached = boot.as_ref().and_then(Boot::current).map(|it| it.at_unix_ms);
                     export.connections > 0 || said_unix_ms.is_none_or(|said| Some(said) >= reached)
                 };
-                let mut state = machine_state(
-                    boot.as_ref(),
-                    waiting.as_ref().map(|(why, _)| why.as_str()),
-                    of_boot.filter(is_known),
+                let firmware = boot.as_ref().map(|boot| boot.firmware);
+                let firmware = firmware.or(seen.map(|seen| seen.firmware));
+                let loader = firmware.and_then(|firmware| self.given_loader(&view, nic, firmware));
+                let signs = Signs {
+                    waiting: waiting.as_ref().map(|(why, _)| why.as_str()),
+                    export: of_boot.filter(is_known),
                     life,
-                    self.downloads().get(nic, now.moment),
-                    last.map_or(0, |last| last.n_wordless),
-                    now.unix_ms,
-                );
+                    download: self.downloads().get(nic, now.moment),
+                    n_wordless: last.map_or(0, |last| last.n_wordless),
+                    next_loader: loader.as_ref(),
+                };
+                let mut state = machine_state(boot.as_ref(), signs, now.unix_ms);
                 if waiting.is_some_and(|(_, is_over)| is_over) && state.word == StateWord::Waiting {
                     // It needs nobody any more.
                     state.word = StateWord::Loading;
                 }
-                let firmware = boot.as_ref().map(|boot| boot.firmware);
-                let firmware = firmware.or(seen.map(|seen| seen.firmware));
                 MachineView {
                     machine: machine.clone(),
                     state,
@@ -193,7 +194,7 @@ impl Service {
                     uuid: seen.and_then(|seen| seen.uuid.clone()),
                     firmware,
                     secure_boot: secure_boot(&view, nic),
-                    loader: firmware.and_then(|firmware| self.given_loader(&view, nic, firmware)),
+                    loader,
                     is_proven: last.is_some_and(|last| last.proof.is_given),
                     power: last.and_then(|last| last.order.clone()),
                     rescue: rescue(&view, machine),

@@ -35,7 +35,7 @@ pub use leases::{
     FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind, LeaseView, LeftOutLease,
     ReservedIn,
 };
-pub use machine_state::{MachineState, StateWord, machine_state};
+pub use machine_state::{MachineState, StateWord};
 pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;
 pub use preview::Preview;

@@ -17,7 +17,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(120);
 const BOOTS_MAX: usize = 4096;
 
 /// What is heard of a machine that has been up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Life {
     /// It gives signs of life.
     Alive,
@@ -26,6 +26,7 @@ pub enum Life {
     /// It gave none for a minute; when it gave the last, milliseconds since 1970, if that is known.
     Silent(Option<u64>),
     /// Nobody has listened for long enough.
+    #[default]
     Unknown,
 }
 

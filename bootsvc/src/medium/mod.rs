@@ -1,9 +1,13 @@
-//! A medium that boots PCs from the network whose firmware can't: a USB stick or a CD with iPXE, which has drivers for network cards.
-//! UEFI starts it by itself, and GRUB on PC BIOS.
+//! A medium that boots PCs from the network whose firmware can't: a USB stick or a CD with GRUB, and with iPXE, which has drivers for
+//! network cards.
 //!
 //! The same bytes serve both: an ISO 9660 file system with boot code for both kinds of firmware, and a partition table in front.
 
+mod uefi;
+
+use crate::boot::grub_images::GrubImagesError;
 use crate::boot::ipxe_loaders::{FOLDERS, INSTALL};
+use crate::boot::signed_loader::SignedLoader;
 use model::IPXE_ENTRY_PATH;
 use std::fs;
 use std::io;
@@ -13,6 +17,9 @@ use std::process::Command;
 
 /// Where GRUB finds what it starts on the medium.
 const FOLDER: &str = "/bootlace";
+
+/// iPXE's script there.
+const IPXE_SCRIPT: &str = "medium.ipxe";
 
 /// How long GRUB waits for somebody to choose.
 const MENU_SECONDS: u32 = 3;
@@ -40,9 +47,6 @@ const MODULES: &[&str] = &[
 /// Its modules.
 const GRUB_FOLDER: &str = "/usr/lib/grub/i386-pc";
 
-/// The EFI system partition holds iPXE: 4 MiB, in KiB.
-const ESP_KIB: u32 = 4096;
-
 /// A medium can't be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MediumError {
@@ -54,6 +58,9 @@ pub(crate) enum MediumError {
         /// What installs it.
         install: &'static str,
     },
+    /// There is no GRUB for UEFI.
+    #[error(transparent)]
+    Grub(#[from] GrubImagesError),
     /// A program failed.
     #[error("{program} failed: {text}")]
     Failed {
@@ -73,52 +80,24 @@ pub(crate) enum MediumError {
 }
 
 /// Makes the medium in `folder`, which is empty, for boot servers at these addresses, the first of which that answers counts; where
-/// the image of it is.
+/// the image of it is. PCs with Secure Boot start it if it holds the signed loader.
 ///
 /// # Errors
 /// A package is missing, a program fails, or there is no room.
-pub(crate) fn build(folder: &Path, servers: &[Ipv4Addr]) -> Result<PathBuf, MediumError> {
-    let ipxe = |name: &str| {
-        let places = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
-        let missing = || MediumError::Missing { what: name.to_owned(), install: INSTALL };
-        places.into_iter().find(|path| path.exists()).ok_or_else(missing)
-    };
+pub(crate) fn build(
+    folder: &Path,
+    servers: &[Ipv4Addr],
+    signed: Option<&SignedLoader>,
+) -> Result<PathBuf, MediumError> {
     let content = folder.join("content");
     let own = content.join(&FOLDER[1..]);
     create_dir(&own)?;
     let lkrn = ipxe("ipxe.lkrn")?;
     fs::copy(&lkrn, own.join("ipxe.lkrn")).map_err(file(&lkrn))?;
-    let asks = own.join("medium.ipxe");
-    write(&asks, script(servers).as_bytes())?;
+    write(&own.join(IPXE_SCRIPT), script(servers).as_bytes())?;
     write(&own.join("grub.cfg"), menu().as_bytes())?;
     mkimage(folder, &content.join("boot.img"))?;
-
-    let uefi = ipxe("ipxe.efi")?;
-    let esp = content.join("efi.img");
-    run(
-        ("mformat", "apt-get install mtools"),
-        Command::new("mformat").args(["-C", "-i"]).arg(&esp).args([
-            "-T",
-            &(ESP_KIB * 2).to_string(),
-            "-h",
-            "2",
-            "-s",
-            "32",
-            "-v",
-            "BOOTLACE",
-            "::",
-        ]),
-    )?;
-    for name in ["::/EFI", "::/EFI/BOOT"] {
-        let install = "apt-get install mtools";
-        run(("mmd", install), Command::new("mmd").arg("-i").arg(&esp).arg(name))?;
-    }
-    // iPXE of 2021 and later looks for a script beside itself.
-    for (from, to) in [(&uefi, "BOOTX64.EFI"), (&asks, "autoexec.ipxe")] {
-        let mut copy = Command::new("mcopy");
-        copy.arg("-i").arg(&esp).arg(from).arg(format!("::/EFI/BOOT/{to}"));
-        run(("mcopy", "apt-get install mtools"), &mut copy)?;
-    }
+    uefi::make(&content, &content.join("efi.img"), servers, signed)?;
 
     let image = folder.join("medium.iso");
     let hybrid = Path::new("/usr/lib/grub/i386-pc/boot_hybrid.img");
@@ -135,6 +114,13 @@ pub(crate) fn build(folder: &Path, servers: &[Ipv4Addr]) -> Result<PathBuf, Medi
     xorriso.args(["-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot", "-isohybrid-gpt-basdat"]);
     run(("xorriso", "apt-get install xorriso"), xorriso.arg(&content))?;
     Ok(image)
+}
+
+/// Where the package has this file of iPXE.
+fn ipxe(name: &str) -> Result<PathBuf, MediumError> {
+    let mut places = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
+    let found = places.find(|path| path.exists());
+    found.ok_or_else(|| MediumError::Missing { what: name.to_owned(), install: INSTALL })
 }
 
 /// GRUB for PC BIOS, for a CD and for a stick.
@@ -188,7 +174,7 @@ fn menu() -> String {
          set timeout={MENU_SECONDS}\n\
          menuentry 'Boot from the network (Bootlace)' {{\n\
          \x20 linux16 {FOLDER}/ipxe.lkrn\n\
-         \x20 initrd16 {FOLDER}/medium.ipxe\n\
+         \x20 initrd16 {FOLDER}/{IPXE_SCRIPT}\n\
          }}\n\
          menuentry 'The disk of this PC' {{\n\
          \x20 set root=hd1\n\
