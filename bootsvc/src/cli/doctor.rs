@@ -1,28 +1,35 @@
 //! `bootlace doctor`
 
+use super::as_job::caller;
+use super::count;
 use super::output::say;
 use super::status::{Told, findings, lines};
-use super::{advise, count};
 use crate::check::{self, Verdict};
 use crate::config::{Config, ConfigError};
 use crate::doctor::{Area, Look, as_caller, as_servers};
 use crate::paths::Paths;
+use crate::privileges::become_command;
 use crate::site::{Refused, Site};
 use anyhow::bail;
 use clap::Args;
+use images::Stop;
 use model::Level;
 use serde::Deserialize;
-use service::jobs::JobState;
+use service::Clock;
+use service::jobs::{JobKind, JobState, Jobs, NewJob};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A job that ended longer ago is history.
 const JOB_DAYS_MAX: i64 = 7;
 
+/// How it ends if all is well.
+const NOTHING_WRONG: &str = "Nothing is wrong";
+
 /// Look at everything that can be wrong on this server, and say what to do
 ///
 /// For somebody whose room does not boot. It changes nothing that stays, the servers may run or not, and it takes up to twenty
 /// seconds. If the boot server runs, firmware of six kinds walks the whole way of a boot, in a network of its own.
-/// Run it as root (sudo): others may not look at everything.
+/// Run it as root (sudo): others may not look at everything. What root has seen is on the pages, too, below Findings.
 ///
 ///   ok     is as it should be
 ///   note   works, and should be looked at
@@ -43,11 +50,17 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
+        let by = caller();
         let looks = examine(paths, self.listen);
+        let lines = in_lines(&looks, paths);
         if self.json {
             say(serde_json::to_string_pretty(&in_json(&looks, paths))?);
         } else {
-            print(&looks, paths);
+            lines.iter().for_each(say);
+        }
+        let has_seen_all = !looks.iter().any(|look| matches!(look.verdict, Verdict::Unseen(_)));
+        if has_seen_all && has_state(paths) {
+            keep(paths, by, &lines, result(&looks));
         }
         match result(&looks) {
             Some(told) => bail!(told),
@@ -66,12 +79,28 @@ pub(super) fn examine(paths: &Paths, listens: bool) -> Vec<Look> {
     looks.extend(checked.into_iter().map(|verdict| Look::new(Area::Start, verdict)));
     looks.extend(as_servers(paths));
     let is_new = matches!(loaded, Err(ConfigError::Missing { .. }));
-    // A site that nobody has begun has no machines, and is not to be made by a look at it.
-    if !is_new && !matches!(paths.database().try_exists(), Ok(false)) {
+    if !is_new && has_state(paths) {
         looks.extend(site(paths).into_iter().map(|verdict| Look::new(Area::Machines, verdict)));
     }
     looks.extend(config.map(|config| Look::new(Area::Machines, alerts(config))));
     looks
+}
+
+/// Whether somebody has begun a site: one that nobody has begun has no machines, and is not to be made by a look at it.
+fn has_state(paths: &Paths) -> bool {
+    !matches!(paths.database().try_exists(), Ok(false))
+}
+
+/// Keeps what was seen for those who look at pages. Whoever looks now has seen it, so nothing is lost where that can't be written.
+fn keep(paths: &Paths, by: String, lines: &[String], wrong: Option<String>) {
+    let new = NewJob { kind: JobKind::Doctor, what: String::new(), by };
+    let begun = become_command(paths).and_then(|()| {
+        let jobs = Jobs::in_folder(paths.jobs());
+        Ok(jobs.begin(new, Clock::system(), &Stop::default())?)
+    });
+    let Ok(mut worker) = begun else { return };
+    lines.iter().for_each(|line| worker.log(line));
+    worker.end(JobState::Done, &wrong.unwrap_or_else(|| NOTHING_WRONG.to_owned()));
 }
 
 /// What the boot server has found; if none runs, what the state shows.
@@ -186,20 +215,24 @@ pub(super) fn in_json(looks: &[Look], paths: &Paths) -> serde_json::Value {
     serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "looks": looks })
 }
 
-fn print(looks: &[Look], paths: &Paths) {
+/// For people.
+fn in_lines(looks: &[Look], paths: &Paths) -> Vec<String> {
+    let mut lines = Vec::new();
     for area in Area::ALL {
         let mut of_area = looks.iter().filter(|look| look.area == area).peekable();
         if of_area.peek().is_some() {
-            say(format!("{}:", area.title()));
+            lines.push(format!("{}:", area.title()));
         }
         for look in of_area {
             // Of some causes the end has lines of its own.
-            advise(paths, &format!("  {}", look.verdict.line().replace('\n', "\n        ")));
+            let line = look.verdict.line().replace('\n', "\n        ");
+            lines.push(paths.commands().complete(&format!("  {line}")));
         }
     }
     if result(looks).is_none() {
-        say("Nothing is wrong.");
+        lines.push(format!("{NOTHING_WRONG}."));
     }
+    lines
 }
 
 /// Why this does not end well.

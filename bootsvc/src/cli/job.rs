@@ -85,7 +85,7 @@ impl Progress {
 impl Printed {
     fn title(&self) -> String {
         let kind = self.kind.map_or("unknown", JobKind::title);
-        format!("{kind} {}", self.what)
+        format!("{kind} {}", self.what).trim_end().to_owned()
     }
 
     /// How far it is, or how it ended.

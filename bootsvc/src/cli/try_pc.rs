@@ -2,7 +2,7 @@
 
 use super::{WrongUsage, note, say};
 use crate::paths::Paths;
-use crate::site::Site;
+use crate::site::{Refused, Site};
 use crate::trial;
 use crate::trial::pc::{Firmware, Parts, Pc};
 use anyhow::{Context as _, bail};
@@ -157,6 +157,7 @@ impl Try {
     ) -> anyhow::Result<()> {
         let began = Instant::now();
         let (mut looked, mut pictured) = (Instant::now(), Instant::now());
+        let mut is_away = false;
         loop {
             if let Some(status) = pc.ended()? {
                 if !status.success() {
@@ -172,11 +173,21 @@ impl Try {
             }
             if looked.elapsed() >= LOOK_INTERVAL {
                 looked = Instant::now();
-                if pictured.elapsed() >= PICTURE_INTERVAL {
-                    pictured = Instant::now();
-                    self.picture(site, pc)?;
+                match self.look(site, pc, &mut pictured) {
+                    Ok(seen) => *view = seen,
+                    Err(error) if error.is::<Refused>() => return Err(error),
+                    // It is restarted, perhaps.
+                    Err(error) => {
+                        if !is_away {
+                            note(format!("{error:#}: the PC goes on, and waits for it"));
+                        }
+                        is_away = true;
+                        continue;
+                    }
                 }
-                *view = site.get(&url())?;
+                if std::mem::take(&mut is_away) {
+                    note("the boot server answers again");
+                }
                 match view["state"]["word"].as_str().unwrap_or_default() {
                     "up" if self.until_up => return self.picture(site, pc),
                     "failed" if self.until_up => {
@@ -200,6 +211,15 @@ impl Try {
             true => bail!("its system is not up: {why}"),
             false => Ok(()),
         }
+    }
+
+    /// What the boot server knows of it; its page gets another picture of its screen now and then.
+    fn look(&self, site: &Site, pc: &mut Pc, pictured: &mut Instant) -> anyhow::Result<Value> {
+        if pictured.elapsed() >= PICTURE_INTERVAL {
+            *pictured = Instant::now();
+            self.picture(site, pc)?;
+        }
+        site.get(&url())
     }
 
     /// Has its page show its screen.

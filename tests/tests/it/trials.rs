@@ -1,8 +1,8 @@
 //! `bootlace try`: a PC in software boots from the server that runs, and leaves nothing behind.
 
-use crate::boot::{MAC, OTHER_MAC, QUICK, can_boot};
+use crate::boot::{BOOT, MAC, OTHER_MAC, QUICK, can_boot};
 use anyhow::{Result, ensure};
-use lab::{Lan, Need, PcSlots, Site, bootlace_binary, require};
+use lab::{Daemon, Lan, Need, PcSlots, Site, bootlace_binary, require};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
@@ -51,6 +51,27 @@ fn is_killed(site: &Site) -> Result<()> {
     child.kill()?;
     child.wait()?;
     is_forgotten(site)
+}
+
+/// Both servers are restarted while a PC with Secure Boot boots: it goes on, and is forgotten all the same.
+fn goes_on(site: &Site, servers: Daemon) -> Result<Daemon> {
+    let mut command = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
+    command.arg("--root").arg(site.root()).args(["try", "--no-kvm", "--until-up"]);
+    command.args(["--like", "lab-07", "--secure-boot"]);
+    let shown = site.root().join("shown");
+    let child = command.stdin(Stdio::null()).stdout(fs::File::create(&shown)?);
+    let child = child.stderr(Stdio::piped()).spawn()?;
+    site.wait_for_stage("bootlace-try", "kernel", BOOT)?;
+    servers.stop()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let servers = site.up()?;
+    let ended = child.wait_with_output()?;
+    let (shown, said) = (fs::read_to_string(&shown)?, String::from_utf8_lossy(&ended.stderr));
+    ensure!(ended.status.success(), "{said}\n{shown}");
+    ensure!(said.contains("the PC goes on") && said.contains("answers again"), "{said}");
+    ensure!(shown.contains("UEFI Secure Boot is enabled"), "{shown}");
+    is_forgotten(site)?;
+    Ok(servers)
 }
 
 #[test]
@@ -159,11 +180,7 @@ fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
         ensure!(fs::read(&picture)?.starts_with(b"\x89PNG"), "no picture");
         is_forgotten(&site)?;
         is_killed(&site)?;
-        let with_keys = ["--like", "lab-07", "--secure-boot"];
-        let shown = site.run(&[&["try", "--no-kvm", "--until-up"], &with_keys[..]].concat())?;
-        ensure!(shown.contains("UEFI Secure Boot is enabled"), "{shown}");
-        is_forgotten(&site)?;
-        servers.stop()
+        goes_on(&site, servers)?.stop()
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -4,6 +4,7 @@ use super::{Frame, Page, When, render};
 use askama::Template;
 use axum::http::StatusCode;
 use model::{Finding, Level, Subject};
+use service::jobs::JobKind;
 use service::{Now, Viewer};
 
 /// As often as the overview.
@@ -90,6 +91,23 @@ struct Findings {
     frame: Frame,
     findings: Vec<FindingLine>,
     left_out: Vec<String>,
+    doctor: Option<DoctorSeen>,
+}
+
+/// What `bootlace doctor` saw last.
+struct DoctorSeen {
+    at: When,
+    told: String,
+    log: String,
+}
+
+/// `None`: it was not asked lately, or jobs can't be read, which the page of jobs tells.
+async fn doctor(viewer: &Viewer) -> Option<DoctorSeen> {
+    let jobs = viewer.jobs().await.ok()?;
+    let newest = jobs.into_iter().filter(|job| job.kind == Some(JobKind::Doctor));
+    let (job, log) = viewer.job(newest.max_by_key(|job| job.number)?.number).await.ok()?;
+    let at = When::ms(job.ended_unix_ms?, viewer.now());
+    Some(DoctorSeen { at, told: job.told?, log })
 }
 
 pub(crate) async fn show(service: Viewer) -> Page {
@@ -101,8 +119,10 @@ pub(crate) async fn show(service: Viewer) -> Page {
         let n = count.n_left_out;
         format!("{} was found {n} times more than can be kept.", count.kind)
     });
+    let left_out = left_out.collect();
+    let doctor = doctor(&service).await;
     let frame = Frame::new(&service, "findings", "Findings").refreshed(REFRESH_SECONDS);
-    Ok(render(StatusCode::OK, &Findings { frame, findings, left_out: left_out.collect() }))
+    Ok(render(StatusCode::OK, &Findings { frame, findings, left_out, doctor }))
 }
 
 #[cfg(test)]

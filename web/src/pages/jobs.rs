@@ -66,6 +66,7 @@ impl ShownJob {
             title: match job.kind {
                 Some(JobKind::ImageImport) => format!("Import {}", job.what),
                 Some(JobKind::ImageVerify) => format!("Verify {}", job.what),
+                Some(JobKind::Doctor) => "Doctor".to_owned(),
                 None => format!("Job {}, of which nothing can be read", job.number),
             },
             class,

@@ -4,7 +4,7 @@ use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::signed_loader::SignedLoader;
 use crate::cli::{note, say};
 use crate::config::{Config, Mode};
-use crate::network::network;
+use crate::network::{Served, networks};
 use crate::paths::Paths;
 use clap::ValueEnum;
 use model::Architecture;
@@ -36,7 +36,22 @@ pub(super) fn print(server: Server, paths: &Paths) -> anyhow::Result<()> {
         Ok(_) if config.boot.secure_boot != model::SignedLoader::Never => model::SHIM_FILE,
         _ => UEFI_X64_FILE,
     };
-    say(recipe(server, network(&config)?.server, uefi));
+    let networks = networks(&config)?;
+    let mut printed = Vec::new();
+    for Served { network, .. } in &networks {
+        if printed.contains(&network.server) {
+            continue;
+        }
+        printed.push(network.server);
+        if networks.iter().any(|it| it.network.server != network.server) {
+            let at_it =
+                networks.iter().map(|it| &it.network).filter(|it| it.server == network.server);
+            let nets: Vec<String> =
+                at_it.map(|it| format!("{}/{}", it.subnet, it.prefix)).collect();
+            say(format!("# For the PCs in {} only:", nets.join(" and ")));
+        }
+        say(recipe(server, network.server, uefi));
+    }
     if config.network.mode != Mode::External {
         note(format!(
             "note: this server has mode = \"{}\". What is printed is for mode = \"external\"; beside another DHCP server that is \

@@ -61,6 +61,8 @@ pub enum JobKind {
     ImageImport,
     /// Image versions are read as a whole.
     ImageVerify,
+    /// All that can be wrong with the server is looked at. It ends well, whatever it finds.
+    Doctor,
 }
 
 impl JobKind {
@@ -69,6 +71,7 @@ impl JobKind {
         match self {
             Self::ImageImport => "import",
             Self::ImageVerify => "verify",
+            Self::Doctor => "doctor",
         }
     }
 }
