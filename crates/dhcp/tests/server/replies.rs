@@ -169,3 +169,19 @@ fn fields_and_options_are_those_of_table_3() {
         assert_eq!(options(&nak), left);
     }
 }
+
+#[test]
+fn a_machine_is_told_its_name_if_it_asks() {
+    let mut server = machines(config());
+    let mut told = |parameters: &[u8]| {
+        let message = message(Discover, 1).with(OPT_PARAMETER_LIST, parameters);
+        let mut request = Request::parse(&message.bytes()).expect("a request");
+        request.name = Some("lab-07".to_owned());
+        match server.on_request(&request, NOW) {
+            Decision::Reply(reply) => option(&reply, OPT_HOST_NAME),
+            other => panic!("no reply but {other:?}"),
+        }
+    };
+    assert_eq!(told(&[1, OPT_HOST_NAME]).as_deref(), Some(&b"lab-07"[..]));
+    assert_eq!(told(&[1, 3]), None);
+}
