@@ -46,7 +46,10 @@ async fn a_menu_is_shown_and_what_is_chosen_there_starts() {
     let of_it =
         MachineChange { menu: menu("image,image:xfce,local-disk,5s"), ..MachineChange::default() };
     let (service, name) = site(folder.path(), of_it).await;
-    assert_eq!(ask(&service, &MACHINE).await.text, "configfile (tftp,10.77.0.1)/grub/menu.cfg\n");
+    assert_eq!(
+        ask(&service, &MACHINE).await.text,
+        "set bootlace_answered=1\nconfigfile (tftp,10.77.0.1)/grub/menu.cfg\n"
+    );
     let text = ask(&service, &LoaderAsk::Menu).await.text;
     for part in
         ["timeout=5\n", "menuentry debian-12 --", "menuentry xfce --", "The disk of this PC"]
