@@ -76,7 +76,8 @@ pub(super) fn make(
     Ok(())
 }
 
-/// GRUB's menu. The MAC of which GRUB tells the server is that of the interface which this variable names; GRUB 2.06 and 2.12 look
+/// GRUB's menu. iPXE comes first where Secure Boot does not refuse it: it says that it is firmware when it asks for an address, without
+/// which a server that gives the addresses itself begins no boot. The MAC of which GRUB tells the server is that of the interface which this variable names; GRUB 2.06 and 2.12 look
 /// there for the name as it is in names of variables, which is not that of the interface itself (`defmac_get_env` in `net/net.c`).
 fn menu(servers: &[Ipv4Addr]) -> String {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
@@ -90,6 +91,7 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          \x20 if chainloader {FOLDER}/ipxe.efi; then boot; fi\n\
          }}\n\
          menuentry 'Boot from the network (Bootlace)' {{\n\
+         \x20 if [ \"$lockdown\" != y ]; then start_ipxe; fi\n\
          \x20 while [ 1 = 1 ]; do\n\
          \x20   for card in {}; do\n\
          \x20     if net_bootp $card; then\n\
@@ -101,7 +103,7 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          \x20       net_del_addr $card:dhcp\n\
          \x20     fi\n\
          \x20   done\n\
-         \x20   echo 'Bootlace: no boot server was reached by the drivers of the firmware. Trying those of iPXE.'\n\
+         \x20   echo 'Bootlace: no boot server was reached by the drivers of the firmware. Trying iPXE.'\n\
          \x20   start_ipxe\n\
          \x20   echo 'Bootlace: asking again. Where Secure Boot is on, iPXE is refused: the firmware needs a driver for the card then \
          (its setup: UEFI network stack), and if this server gives the addresses, too, the PC must be one of its machines.'\n\
@@ -122,10 +124,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_card_asks_every_server_and_ipxe_comes_last() {
+    fn ipxe_comes_first_unless_it_is_refused_and_every_card_asks_every_server() {
         let text = menu(&[Ipv4Addr::new(10, 0, 5, 1), Ipv4Addr::new(10, 0, 5, 2)]);
         assert!(text.contains("for card in efinet0 efinet1 "), "{text}");
+        let ipxe = text.find("if [ \"$lockdown\" != y ]; then start_ipxe; fi").unwrap();
         let servers = text.find("for server in 10.0.5.1 10.0.5.2; do").unwrap();
+        assert!(ipxe < servers);
         assert!(text[servers..].contains("source (tftp,$server)/grub/grub.cfg"));
         assert!(text[servers..].contains("  start_ipxe\n"));
     }
