@@ -102,7 +102,6 @@ fn cells() -> Vec<Cell> {
         cell(Ours, Uefi, By::Ipxe),
         cell(Ours, Bios, By::Stick),
         cell(Ours, Uefi, By::Cd),
-        cell(Ours, UefiSecureBoot, By::Cd),
         // This OVMF has no driver for it.
         Cell { by: By::Cd, ..with(Uefi, "e1000") },
         plain(Proxy, Bios),
