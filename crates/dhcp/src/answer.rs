@@ -110,17 +110,23 @@ fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {
         (1..224).contains(&first) && first != 127
     };
     let server = options.addresses(OPT_SERVER_ID).next().filter(is_host)?;
+    let prefix =
+        options.array(OPT_SUBNET_MASK).and_then(prefix_of).unwrap_or_else(|| class_prefix(address));
     let told = options.bytes(OPT_CLASSLESS_ROUTES).and_then(routes::parse);
-    // One without a router says that the network is on the link.
-    let can_be = |route: &Route| route.via.is_unspecified() || is_host(&route.via);
+    let own = Route::new(address, prefix, Ipv4Addr::UNSPECIFIED);
+    let is_in_own = |route: &Route| {
+        let with_own_prefix = Route::new(route.to, prefix, Ipv4Addr::UNSPECIFIED);
+        route.prefix >= prefix && with_own_prefix == own
+    };
+    // One without a router says that the network is on the link. What is in the client's own network is, and is led nowhere else:
+    // the servers may be there.
+    let can_be =
+        |route: &Route| (route.via.is_unspecified() || is_host(&route.via)) && !is_in_own(route);
     let (defaults, routes): (Vec<Route>, Vec<Route>) =
         told.iter().flatten().filter(|route| can_be(route)).partition(|route| route.prefix == 0);
     Some(ClientLease {
         address: Some(address).filter(is_host)?,
-        prefix: options
-            .array(OPT_SUBNET_MASK)
-            .and_then(prefix_of)
-            .unwrap_or_else(|| class_prefix(address)),
+        prefix,
         server,
         router: match &told {
             Some(_) => defaults.iter().map(|route| route.via).find(is_host),

@@ -12,8 +12,8 @@ use wire::{Mac, Moment, Route};
 const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-fn server(last: u8) -> Server {
-    let config = Config {
+fn config(last: u8) -> Config {
+    Config {
         serve_everyone: false,
         server: Ipv4Addr::new(10, 77, 0, last),
         subnet: Ipv4Addr::new(10, 77, 0, 0),
@@ -33,8 +33,11 @@ fn server(last: u8) -> Server {
         others: vec![],
         uefi_x64_file: "bl.efi".into(),
         uefi_arm64_file: "bl-arm64.efi".into(),
-    };
-    let mut server = Server::new(config, []);
+    }
+}
+
+fn server(last: u8) -> Server {
+    let mut server = Server::new(config(last), []);
     server.know([MAC].into());
     server
 }
@@ -93,6 +96,25 @@ fn a_client_gets_an_address_and_all_that_goes_with_it() {
         seconds: [1800, 3150, 3600],
     };
     assert_eq!(lease, expected);
+}
+
+#[test]
+fn no_route_leads_what_is_on_the_link_elsewhere() {
+    let via = Ipv4Addr::new(10, 77, 0, 66);
+    let route = |to: [u8; 4], prefix| Route::new(to.into(), prefix, via).expect("a route");
+    let elsewhere = route([10, 9, 0, 0], 16);
+    let wider = route([10, 0, 0, 0], 8);
+    let routes = vec![
+        route(SERVER.octets(), 32),
+        route([10, 77, 0, 0], 25),
+        route([10, 77, 0, 0], 24),
+        elsewhere,
+        wider,
+    ];
+    let mut server = Server::new(Config { routes, ..config(1) }, []);
+    server.know([MAC].into());
+    let lease = bind(&mut client(), &mut server, s(0));
+    assert_eq!(lease.routes, [elsewhere, wider]);
 }
 
 #[test]
