@@ -15,6 +15,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What the medium's file system holds, in the folder in which it is made.
+const CONTENT: &str = "content";
+
 /// Where GRUB finds what it starts on the medium.
 const FOLDER: &str = "/bootlace";
 
@@ -89,15 +92,16 @@ pub(crate) fn build(
     servers: &[Ipv4Addr],
     signed: Option<&SignedLoader>,
 ) -> Result<PathBuf, MediumError> {
-    let content = folder.join("content");
+    let content = folder.join(CONTENT);
     let own = content.join(&FOLDER[1..]);
     create_dir(&own)?;
     let lkrn = ipxe("ipxe.lkrn")?;
     fs::copy(&lkrn, own.join("ipxe.lkrn")).map_err(file(&lkrn))?;
-    write(&own.join(IPXE_SCRIPT), script(servers).as_bytes())?;
+    let script = script(servers);
+    write(&own.join(IPXE_SCRIPT), script.as_bytes())?;
     write(&own.join("grub.cfg"), menu().as_bytes())?;
     mkimage(folder, &content.join("boot.img"))?;
-    uefi::make(&content, &content.join("efi.img"), servers, signed)?;
+    uefi::make(folder, (servers, script), signed)?;
 
     let image = folder.join("medium.iso");
     let hybrid = Path::new("/usr/lib/grub/i386-pc/boot_hybrid.img");
@@ -111,7 +115,13 @@ pub(crate) fn build(
     xorriso.args(["-b", "boot.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]);
     xorriso.arg("--grub2-boot-info").arg("--grub2-mbr").arg(hybrid);
     // For UEFI: the same on a CD, and a partition on a stick.
-    xorriso.args(["-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot", "-isohybrid-gpt-basdat"]);
+    xorriso.args([
+        "-eltorito-alt-boot",
+        "-e",
+        uefi::PARTITION,
+        "-no-emul-boot",
+        "-isohybrid-gpt-basdat",
+    ]);
     run(("xorriso", "apt-get install xorriso"), xorriso.arg(&content))?;
     Ok(image)
 }

@@ -2,7 +2,7 @@
 //!
 //! GRUB is the distribution's signed one behind its shim, where that is installed: PCs with Secure Boot start it, too.
 
-use super::{FOLDER, IPXE_SCRIPT, MENU_SECONDS, MediumError, file, ipxe, run, write};
+use super::{CONTENT, FOLDER, MENU_SECONDS, MediumError, file, ipxe, run, write};
 use crate::boot::grub_images::medium_grub;
 use crate::boot::signed_loader::SignedLoader;
 use model::{ENTRY_PATH, SHIM_FILE, SIGNED_GRUB_FILE};
@@ -23,14 +23,18 @@ const CONFIG: &str = "grub/grub.cfg";
 /// So many network cards are tried.
 const CARDS_MAX: u8 = 8;
 
-/// Puts everything for UEFI into `content`, and an EFI system partition with the same to `partition`: which of both GRUB is started
-/// from, and sees, is the firmware's choice.
+/// The EFI system partition, a file beside the others.
+pub(super) const PARTITION: &str = "efi.img";
+
+/// Puts everything for UEFI into the medium's content, and the same into its EFI system partition: which of both GRUB is started
+/// from, and sees, is the firmware's choice. `script` is iPXE's.
 pub(super) fn make(
-    content: &Path,
-    partition: &Path,
-    servers: &[Ipv4Addr],
+    folder: &Path,
+    (servers, script): (&[Ipv4Addr], String),
     signed: Option<&SignedLoader>,
 ) -> Result<(), MediumError> {
+    let content = folder.join(CONTENT);
+    let partition = &content.join(PARTITION);
     let own_folder = &FOLDER[1..];
     let mut files = vec![(CONFIG.to_owned(), menu(servers).into_bytes())];
     let shim = signed.and_then(|it| it.get(SHIM_FILE)).map(|(_, bytes)| bytes);
@@ -42,7 +46,7 @@ pub(super) fn make(
         }
         None => {
             let early = format!("search.file /{CONFIG} root\nnormal ($root)/{CONFIG}\n");
-            let grub = medium_grub(&early, content.parent().unwrap_or(content))?;
+            let grub = medium_grub(&early, folder)?;
             files.push((format!("{BOOT_FOLDER}/{BOOT_FILE}"), grub));
         }
     }
@@ -50,9 +54,7 @@ pub(super) fn make(
     let bytes = fs::read(&program).map_err(file(&program))?;
     files.push((format!("{own_folder}/ipxe.efi"), bytes));
     // iPXE of 2021 and later looks for a script beside itself.
-    let asks = content.join(own_folder).join(IPXE_SCRIPT);
-    let asks = fs::read(&asks).map_err(file(&asks))?;
-    files.push((format!("{own_folder}/autoexec.ipxe"), asks));
+    files.push((format!("{own_folder}/autoexec.ipxe"), script.into_bytes()));
 
     let n_bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
     // In sectors, with a quarter more for the file system.
@@ -66,11 +68,10 @@ pub(super) fn make(
     run(("mmd", tools), Command::new("mmd").arg("-i").arg(partition).args(folders))?;
     for (name, bytes) in files {
         let path = content.join(&name);
-        super::create_dir(path.parent().unwrap_or(content))?;
+        super::create_dir(path.parent().unwrap_or(&content))?;
         write(&path, &bytes)?;
         let mut copy = Command::new("mcopy");
-        // The script is there already, by the name that the BIOS's iPXE has for it.
-        copy.arg("-o").arg("-i").arg(partition).arg(&path).arg(format!("::/{name}"));
+        copy.arg("-i").arg(partition).arg(&path).arg(format!("::/{name}"));
         run(("mcopy", tools), &mut copy)?;
     }
     Ok(())
@@ -106,7 +107,7 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          \x20   echo 'Bootlace: no boot server was reached by the drivers of the firmware. Trying iPXE.'\n\
          \x20   start_ipxe\n\
          \x20   echo 'Bootlace: asking again. Where Secure Boot is on, iPXE is refused: the firmware needs a driver for the card then \
-         (its setup: UEFI network stack), and if this server gives the addresses, too, the PC must be one of its machines.'\n\
+         (its setup: UEFI network stack), and another DHCP server than Bootlace.'\n\
          \x20   sleep 5\n\
          \x20 done\n\
          }}\n\
