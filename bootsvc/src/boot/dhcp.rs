@@ -8,7 +8,7 @@ use crate::net::link::{Link, LinkTrouble};
 use crate::net::places::Places;
 use crate::network::{Served, interfaces};
 use crate::trial;
-use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, ReplyKind, Request, Usage};
+use dhcp::{Arrival, Decision, Networks, Place, Reason, Reply, Request, Usage};
 use model::{AddressPool, FindingKind, Lease, LoaderRule, Site, Stage, Subject};
 use service::{LeaseNews, NewStage, Service, Sighting};
 use std::collections::{BTreeMap, BTreeSet};
@@ -281,14 +281,15 @@ pub(crate) async fn serve(
             in_use_known = Some(Instant::now());
         }
         choose_loader(&service, &mut request);
+        let machine = known.site.machine_by_mac(request.mac);
+        request.name = machine.map(|machine| machine.name.to_string());
         match server.on_request(&request, arrival, service.lease_clock_unix()) {
             Decision::Reply(reply) => {
-                let is_given = reply.kind == ReplyKind::Ack && !reply.address.is_unspecified();
-                if request.firmware.is_some() && is_given {
+                if request.firmware.is_some() && reply.gives_address() {
                     // It may ask from a port that it had before, of which we would still think that it is open.
                     http.clear(reply.address.into(), FORGOTTEN_AFTER, Instant::now());
                 }
-                if is_given {
+                if reply.gives_address() {
                     in_vain.has_address(&service, request.mac, reply.address);
                 }
                 if let Some(why) = &reply.why {
@@ -327,7 +328,6 @@ pub(crate) async fn serve(
 
 /// Decides what firmware loads, if it asks.
 pub(super) fn choose_loader(service: &Service, request: &mut Request) {
-    request.name = service.site().machine_by_mac(request.mac).map(|it| it.name.to_string());
     let Some(firmware) = request.firmware else { return };
     let choice = service.choose_loader(request.mac, firmware, request.is_ipxe);
     tracing::debug!(mac = %request.mac, loader = ?choice.loader, rule = %choice.rule, "loader chosen");
@@ -461,8 +461,7 @@ async fn note_boot(
     reply: &Reply,
 ) -> Result<(), service::Error> {
     // Who has an address and asks for the rest begins no boot by that.
-    let is_given = reply.kind == ReplyKind::Ack && !reply.address.is_unspecified();
-    let Some(firmware) = request.firmware.filter(|_| is_given) else {
+    let Some(firmware) = request.firmware.filter(|_| reply.gives_address()) else {
         return Ok(());
     };
     let sighting = Sighting {

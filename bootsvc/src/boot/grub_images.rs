@@ -49,23 +49,25 @@ struct Kind<'a> {
     modules: &'static [&'static str],
 }
 
-const KINDS: [Kind<'static>; 2] = [
-    Kind {
-        file: BIOS_FILE,
-        format: "i386-pc-pxe",
-        folder: "/usr/lib/grub/i386-pc",
-        package: "grub-pc-bin",
-        modules: &["pxe", "biosdisk"],
-    },
-    Kind {
-        file: UEFI_X64_FILE,
-        format: "x86_64-efi",
-        folder: "/usr/lib/grub/x86_64-efi",
-        package: "grub-efi-amd64-bin",
-        // Without a video driver the kernel of a UEFI PC starts on a dark screen.
-        modules: &["efinet", "all_video"],
-    },
-];
+const BIOS: Kind<'static> = Kind {
+    file: BIOS_FILE,
+    format: "i386-pc-pxe",
+    folder: "/usr/lib/grub/i386-pc",
+    package: "grub-pc-bin",
+    modules: &["pxe", "biosdisk"],
+};
+
+const UEFI_X64: Kind<'static> = Kind {
+    file: UEFI_X64_FILE,
+    format: "x86_64-efi",
+    folder: "/usr/lib/grub/x86_64-efi",
+    package: "grub-efi-amd64-bin",
+    // Without a video driver the kernel of a UEFI PC starts on a dark screen.
+    modules: &["efinet", "all_video"],
+};
+
+/// Those of PCs with processors of x86.
+const KINDS: [Kind<'static>; 2] = [BIOS, UEFI_X64];
 
 /// Where GRUB's modules for arm64 are: the package is of that architecture, so that most servers have them elsewhere, if at all.
 const ARM64_FOLDER: &str = "/usr/lib/grub/arm64-efi";
@@ -229,7 +231,7 @@ fn early(server: Ipv4Addr) -> String {
 pub(crate) fn medium_grub(early: &str, folder: &Path) -> Result<Vec<u8>, GrubImagesError> {
     check()?;
     let output = folder.join(UEFI_X64_FILE);
-    let kind = Kind { modules: &["efinet", "all_video", "iso9660", "search_fs_file"], ..KINDS[1] };
+    let kind = Kind { modules: &["efinet", "all_video", "iso9660", "search_fs_file"], ..UEFI_X64 };
     Image { kind: &kind, prefix: "/grub", early }.make(folder, &output)?;
     std::fs::read(&output).map_err(|source| GrubImagesError::Cache { path: output, source })
 }

@@ -52,6 +52,13 @@ pub struct Reply {
     pub why: Option<String>,
 }
 
+impl Reply {
+    /// Whether the client has the address now. An ACK to INFORM gives none.
+    pub fn gives_address(&self) -> bool {
+        self.kind == ReplyKind::Ack && !self.address.is_unspecified()
+    }
+}
+
 /// Offers or gives `address` for `seconds`.
 pub(crate) fn grant(
     config: &Config,

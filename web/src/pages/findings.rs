@@ -101,11 +101,9 @@ struct DoctorSeen {
     log: String,
 }
 
-/// `None`: it was not asked lately, or jobs can't be read, which the page of jobs tells.
+/// `None`: it was not asked lately.
 async fn doctor(viewer: &Viewer) -> Option<DoctorSeen> {
-    let jobs = viewer.jobs().await.ok()?;
-    let newest = jobs.into_iter().filter(|job| job.kind == Some(JobKind::Doctor));
-    let (job, log) = viewer.job(newest.max_by_key(|job| job.number)?.number).await.ok()?;
+    let (job, log) = viewer.last_ended_job(JobKind::Doctor).await.ok()??;
     let at = When::ms(job.ended_unix_ms?, viewer.now());
     Some(DoctorSeen { at, told: job.told?, log })
 }

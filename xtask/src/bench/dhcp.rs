@@ -1,7 +1,7 @@
 //! How many PCs that were never seen get an address in a second, and how soon, beside Kea and dnsmasq.
 
 use super::perfdhcp::{Clients, Load, Said};
-use super::{median_figure, program};
+use super::{median_figure, peers, program};
 use crate::say;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Leases that are there before.
@@ -194,14 +193,12 @@ impl Place {
                 Ok(Self { crowd, daemon, _site: None, _lan: Some(lan), _folder: folder })
             }
             Kind::Dnsmasq => {
-                let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
-                dnsmasq.args(["--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null"]);
-                dnsmasq.args(["--port=0", "--interface=br0", "--bind-interfaces", "--user=root"]);
-                dnsmasq.args(["--pid-file=", "--quiet-dhcp", "--dhcp-lease-max=1000000"]);
+                let mut dnsmasq = peers::dnsmasq(&lan);
+                dnsmasq.args(["--quiet-dhcp", "--dhcp-lease-max=1000000"]);
                 // It waits for three seconds before each new address without this; Kea never does.
                 dnsmasq.arg("--no-ping").arg(format!("--dhcp-leasefile={}", leases.display()));
                 dnsmasq.arg(format!("--dhcp-range={},{},{NETMASK},12h", POOL[0], POOL[1]));
-                let mut daemon = Daemon::start("dnsmasq", dnsmasq.stdin(Stdio::null()), &log)?;
+                let mut daemon = Daemon::start("dnsmasq", &mut dnsmasq, &log)?;
                 daemon.wait_for_log("DHCP, IP range", START)?;
                 Ok(Self { crowd, daemon, _site: None, _lan: Some(lan), _folder: folder })
             }

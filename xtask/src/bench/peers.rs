@@ -43,20 +43,13 @@ impl Peers {
         nbdkit.args(["--foreground", "--filter=cow", "--ipaddr", lab::SERVER]);
         nbdkit.arg("file").arg(image).stdin(Stdio::null());
         let nbdkit = Daemon::start("nbdkit", &mut nbdkit, &folder.path().join("nbdkit.log"))?;
-        let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
-        dnsmasq.args([
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--conf-file=/dev/null",
-            "--port=0",
-        ]);
-        dnsmasq.args(["--interface=br0", "--bind-interfaces", "--user=root", "--pid-file="]);
+        let mut dnsmasq = dnsmasq(&lan);
         dnsmasq.args(["--dhcp-range=10.77.0.100,10.77.0.199,12h", "--dhcp-boot=grub.0"]);
         dnsmasq.arg(format!("--dhcp-host={mac},{host_name},10.77.0.100"));
         dnsmasq.arg("--enable-tftp").arg(format!("--tftp-root={}", files.display()));
         dnsmasq.arg(format!("--dhcp-leasefile={}", folder.path().join("leases").display()));
         let log = folder.path().join("dnsmasq.log");
-        let mut dnsmasq = Daemon::start("dnsmasq", dnsmasq.stdin(Stdio::null()), &log)?;
+        let mut dnsmasq = Daemon::start("dnsmasq", &mut dnsmasq, &log)?;
         dnsmasq.wait_for_log("TFTP root is", Duration::from_secs(20))?;
         Ok(Self { _dnsmasq: dnsmasq, _nbdkit: nbdkit, lan, _folder: folder })
     }
@@ -64,6 +57,16 @@ impl Peers {
     pub(crate) fn lan(&self) -> &Lan {
         &self.lan
     }
+}
+
+/// dnsmasq on the bridge of this network, which neither reads the host's configuration nor serves names. What it does is still to
+/// be said.
+pub(super) fn dnsmasq(lan: &Lan) -> Command {
+    let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
+    dnsmasq.args(["--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null"]);
+    dnsmasq.args(["--port=0", "--interface=br0", "--bind-interfaces", "--user=root"]);
+    dnsmasq.arg("--pid-file=").stdin(Stdio::null());
+    dnsmasq
 }
 
 fn grub_cfg(host_name: &str) -> String {

@@ -1,17 +1,15 @@
 //! How long PCs take that fetch a boot file by TFTP at once, and what they are sent twice, beside dnsmasq.
 
 use super::boot_files::{Place, path};
-use super::{median_figure, program};
+use super::{median_figure, peers, program};
 use crate::booted::SERVER_IP;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use fakeclient::tftp_crowd::{Fetch, Fetched, fetch_all};
 use lab::{Daemon, Lan};
-use nix::sys::signal::Signal;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 /// How long firmware waits for a packet.
@@ -188,22 +186,11 @@ fn fetch_from(place: &Place, fetch: &Fetch<'_>, n: usize) -> Result<Vec<io::Resu
 
 /// Serves the files of a folder.
 fn dnsmasq(lan: &Lan, files: &Path, log: &Path) -> Result<Daemon> {
-    let mut dnsmasq = lan.netns().command("dnsmasq", Signal::SIGKILL);
-    dnsmasq.args([
-        "--keep-in-foreground",
-        "--log-facility=-",
-        "--conf-file=/dev/null",
-        "--port=0",
-        "--interface=br0",
-        "--bind-interfaces",
-        "--user=root",
-        "--pid-file=",
-        "--enable-tftp",
-        // It serves 50 at once without this, and the others not at all.
-        "--tftp-max=1000",
-    ]);
+    let mut dnsmasq = peers::dnsmasq(lan);
+    // It serves 50 at once without this, and the others not at all.
+    dnsmasq.args(["--enable-tftp", "--tftp-max=1000"]);
     dnsmasq.arg(format!("--tftp-root={}", files.display()));
-    let mut daemon = Daemon::start("dnsmasq", dnsmasq.stdin(Stdio::null()), log)?;
+    let mut daemon = Daemon::start("dnsmasq", &mut dnsmasq, log)?;
     daemon.wait_for_log("TFTP root is", Duration::from_secs(20))?;
     Ok(daemon)
 }

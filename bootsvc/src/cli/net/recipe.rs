@@ -8,6 +8,7 @@ use crate::network::{Served, networks};
 use crate::paths::Paths;
 use clap::ValueEnum;
 use model::Architecture;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// A DHCP server of somebody else.
@@ -36,21 +37,16 @@ pub(super) fn print(server: Server, paths: &Paths) -> anyhow::Result<()> {
         Ok(_) if config.boot.secure_boot != model::SignedLoader::Never => model::SHIM_FILE,
         _ => UEFI_X64_FILE,
     };
-    let networks = networks(&config)?;
-    let mut printed = Vec::new();
-    for Served { network, .. } in &networks {
-        if printed.contains(&network.server) {
-            continue;
+    let mut networks_of: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
+    for Served { network, .. } in networks(&config)? {
+        let name = format!("{}/{}", network.subnet, network.prefix);
+        networks_of.entry(network.server).or_default().push(name);
+    }
+    for (own, names) in &networks_of {
+        if networks_of.len() > 1 {
+            say(format!("# For the PCs in {} only:", names.join(" and ")));
         }
-        printed.push(network.server);
-        if networks.iter().any(|it| it.network.server != network.server) {
-            let at_it =
-                networks.iter().map(|it| &it.network).filter(|it| it.server == network.server);
-            let nets: Vec<String> =
-                at_it.map(|it| format!("{}/{}", it.subnet, it.prefix)).collect();
-            say(format!("# For the PCs in {} only:", nets.join(" and ")));
-        }
-        say(recipe(server, network.server, uefi));
+        say(recipe(server, *own, uefi));
     }
     if config.network.mode != Mode::External {
         note(format!(

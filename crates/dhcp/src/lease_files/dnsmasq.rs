@@ -53,8 +53,7 @@ pub(super) fn entries(text: &str) -> Result<Entries, BadLeaseFile> {
             entries.leave_out(
                 number_of_line,
                 format!(
-                    "{}: its end is {ends} s after 1970; this dnsmasq has no clock (HAVE_BROKEN_RTC) and writes how long leases last: put the time of their end there",
-                    ip
+                    "{ip}: its end is {ends} s after 1970; this dnsmasq has no clock (HAVE_BROKEN_RTC) and writes how long leases last: put the time of their end there"
                 ),
             );
             continue;

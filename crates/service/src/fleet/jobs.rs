@@ -24,6 +24,19 @@ impl Viewer {
         let read = move |jobs: &Jobs| jobs.get(number).map(|job| (job, jobs.log(number)));
         Ok(self.service().with_jobs(read).await??)
     }
+
+    /// The newest job of a kind that has ended, and its log.
+    ///
+    /// # Errors
+    /// This process is ending.
+    pub async fn last_ended_job(&self, kind: JobKind) -> Result<Option<(Job, String)>, Error> {
+        let read = move |jobs: &Jobs| {
+            let job = jobs.last_ended(kind)?;
+            let log = jobs.log(job.number);
+            Some((job, log))
+        };
+        self.service().with_jobs(read).await
+    }
 }
 
 impl Admin {

@@ -271,6 +271,12 @@ impl Jobs {
         }
     }
 
+    /// The newest job of a kind that has ended.
+    pub(crate) fn last_ended(&self, kind: JobKind) -> Option<Job> {
+        let mut jobs = self.numbers().into_iter().map(|number| self.read(number));
+        jobs.find(|job| job.kind == Some(kind) && job.state.has_ended())
+    }
+
     /// Orders an import, which the boot server begins. Returns the number of the job.
     ///
     /// # Errors
