@@ -75,11 +75,22 @@ impl Preboot {
     /// # Errors
     /// There is no lease, or udhcpc is missing.
     pub fn power_on(&self) -> Result<()> {
+        self.asks_for_address(&["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"])
+    }
+
+    /// Asks for an address as a loader does that is no firmware, from a boot medium.
+    ///
+    /// # Errors
+    /// As [`Preboot::power_on`].
+    pub fn starts_from_medium(&self) -> Result<()> {
+        self.asks_for_address(&[])
+    }
+
+    fn asks_for_address(&self, options: &[&str]) -> Result<()> {
         let mut udhcpc = self.client.command("udhcpc");
-        udhcpc.args(["-f", "-n", "-q", "-i", "eth0", "-t", "10", "-T", "1"]);
-        udhcpc.args(["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000", "-s"]);
-        run(udhcpc.arg(self.folder.path().join(SCRIPT_FILE)))
-            .context("the firmware gets no address")
+        udhcpc.args(["-f", "-n", "-q", "-i", "eth0", "-t", "10", "-T", "1"]).args(options);
+        run(udhcpc.arg("-s").arg(self.folder.path().join(SCRIPT_FILE)))
+            .context("the PC gets no address")
     }
 
     /// The PC's place on the LAN, with the PC's address.

@@ -102,6 +102,7 @@ fn cells() -> Vec<Cell> {
         cell(Ours, Uefi, By::Ipxe),
         cell(Ours, Bios, By::Stick),
         cell(Ours, Uefi, By::Cd),
+        cell(Ours, UefiSecureBoot, By::Stick),
         // This OVMF has no driver for it.
         Cell { by: By::Cd, ..with(Uefi, "e1000") },
         plain(Proxy, Bios),

@@ -20,6 +20,9 @@ use wire::Mac;
 /// Longest archive with the rescue shell: its busybox, and the archive around it.
 const RESCUE_ARCHIVE_MAX: usize = initcfg::RESCUE_BUSYBOX_MAX + (64 << 10);
 
+/// What a loader gets that tells that it runs. GRUB takes the first line for a comment, too.
+const NOTED: &str = "#!ipxe\n# Noted.\n";
+
 /// Everything that boot clients can fetch, by TFTP or HTTP.
 #[derive(Clone)]
 pub(crate) struct BootFiles {
@@ -147,9 +150,9 @@ impl BootFiles {
             (false, fetch) => fetch,
         };
         let path = path.as_str();
-        let claim = LoaderClaim::parse(path).filter(|_| self.inner.foreign_dhcp);
-        let text = match claim {
-            Some(claim) => self.claimed(claim, peer, fetch).await?,
+        let text = match LoaderClaim::parse(path) {
+            Some(claim) if self.inner.foreign_dhcp => self.claimed(claim, peer, fetch).await?,
+            Some(claim) => self.medium_runs(claim, peer, fetch).await?,
             None => match LoaderAsk::parse(path) {
                 Some(ask) => self.machine_config(peer, &ask, fetch).await?,
                 None => return self.file(path, fetch).await,
@@ -202,10 +205,33 @@ impl BootFiles {
             tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
         }
         match ask {
-            // GRUB takes the first line for a comment, too.
-            LoaderAsk::Start => Some("#!ipxe\n# Noted.\n".to_owned()),
+            LoaderAsk::Start => Some(NOTED.to_owned()),
             ask => self.machine_config(peer, &ask, fetch).await,
         }
+    }
+
+    /// What a PC gets that says that it was started from a medium. Its address is ours, and who has it is known: it must be the NIC
+    /// that it names, and that is seen there.
+    async fn medium_runs(
+        &self,
+        claim: LoaderClaim,
+        peer: Ipv4Addr,
+        fetch: Fetch,
+    ) -> Option<String> {
+        let LoaderClaim { ask: LoaderAsk::Start, firmware, mac } = claim else { return None };
+        if fetch != Fetch::Itself {
+            return None;
+        }
+        let service = &self.inner.service;
+        let link = self.inner.neighbours.link_to(peer).await;
+        let is_seen = matches!(link, Link::Routed) || link == Link::Neighbour(mac);
+        if !is_seen || service.owner_of(peer) != Some(mac) {
+            return Some(service.loader_is_mistaken(peer, mac, link, fetch));
+        }
+        if let Err(error) = service.medium_runs(mac, firmware, peer).await {
+            tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
+        }
+        Some(NOTED.to_owned())
     }
 
     /// Whether only one boot of one machine gets what is at this path.

@@ -22,7 +22,7 @@ pub(super) enum Medium {
     /// Make a medium that finds the boot server, for PCs whose firmware can't boot from the network
     ///
     /// The same medium is for USB sticks and CDs, for PC BIOS and 64-bit UEFI; and for Secure Boot, if this server has the signed
-    /// loader (bootlace check) and another DHCP server gives the addresses.
+    /// loader (bootlace check).
     ///
     /// Example: bootlace medium build --output bootlace.iso
     ///

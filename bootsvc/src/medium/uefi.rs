@@ -5,7 +5,7 @@
 use super::{CONTENT, FOLDER, MENU_SECONDS, MediumError, file, ipxe, run, write};
 use crate::boot::grub_images::medium_grub;
 use crate::boot::signed_loader::SignedLoader;
-use model::{ENTRY_PATH, SHIM_FILE, SIGNED_GRUB_FILE};
+use model::{ENTRY_PATH, MEDIUM_VARIABLE, SHIM_FILE, SIGNED_GRUB_FILE};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -77,8 +77,8 @@ pub(super) fn make(
     Ok(())
 }
 
-/// GRUB's menu. iPXE comes first where Secure Boot does not refuse it: it says that it is firmware when it asks for an address, without
-/// which a server that gives the addresses itself begins no boot. The MAC of which GRUB tells the server is that of the interface which this variable names; GRUB 2.06 and 2.12 look
+/// GRUB's menu. iPXE comes first where Secure Boot does not refuse it, since it brings drivers of its own. GRUB does not say that it is
+/// firmware when it asks for an address, and tells the server that it was started from here instead. The MAC of which GRUB tells the server is that of the interface which this variable names; GRUB 2.06 and 2.12 look
 /// there for the name as it is in names of variables, which is not that of the interface itself (`defmac_get_env` in `net/net.c`).
 fn menu(servers: &[Ipv4Addr]) -> String {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
@@ -91,6 +91,8 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          function start_ipxe {{\n\
          \x20 if chainloader {FOLDER}/ipxe.efi; then boot; fi\n\
          }}\n\
+         set {MEDIUM_VARIABLE}=1\n\
+         export {MEDIUM_VARIABLE}\n\
          menuentry 'Boot from the network (Bootlace)' {{\n\
          \x20 if [ \"$lockdown\" != y ]; then start_ipxe; fi\n\
          \x20 while [ 1 = 1 ]; do\n\
@@ -107,7 +109,7 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          \x20   echo 'Bootlace: no boot server was reached by the drivers of the firmware. Trying iPXE.'\n\
          \x20   start_ipxe\n\
          \x20   echo 'Bootlace: asking again. Where Secure Boot is on, iPXE is refused: the firmware needs a driver for the card then \
-         (its setup: UEFI network stack), and another DHCP server than Bootlace.'\n\
+         (its setup: UEFI network stack), and the PC must be among the machines of a Bootlace that gives the addresses.'\n\
          \x20   sleep 5\n\
          \x20 done\n\
          }}\n\

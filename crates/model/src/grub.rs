@@ -46,14 +46,21 @@ impl Fetch {
     }
 }
 
-/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Needs the GRUB modules `echo`, `sleep`, `test`
+/// GRUB's variable by which a [boot medium](entry_cfg) says that it was started from there.
+pub const MEDIUM_VARIABLE: &str = "bootlace_medium";
+
+/// What [`ENTRY_PATH`] holds; `says_who`: its PC says who it is, as a [`LoaderClaim`]. Who was started from a medium tells that it runs
+/// in any case: the server has seen no firmware of it. Needs the GRUB modules `echo`, `sleep`, `test`
 /// and `configfile`; without `serial` and `terminal` there is no text on the serial port, where all messages go otherwise, too, if
 /// there is one.
 pub fn entry_cfg(server: Ipv4Addr, fetch: Fetch, says_who: bool) -> String {
     let asker = AsksBy { server, fetch, says_who };
+    let tells = AsksBy { says_who: true, ..asker }.file(&LoaderAsk::Start);
     let start = match says_who {
-        true => alloc::format!("source {}\n", asker.file(&LoaderAsk::Start)),
-        false => String::new(),
+        true => alloc::format!("source {tells}\n"),
+        false => {
+            alloc::format!("if [ \"${MEDIUM_VARIABLE}\" = 1 ]; then source {tells}; fi\n")
+        }
     };
     alloc::format!(
         "# Served by Bootlace. Asks for this machine's configuration until it boots.\n\
@@ -319,6 +326,14 @@ bootlace.address=10.77.0.100/24 bootlace.host=lab-07 bootlace.root=nbd:10.77.0.1
         });
         let claim = |ask| LoaderClaim { ask, firmware: Firmware::UefiX64, mac: MAC };
         assert!(asks.eq([claim(LoaderAsk::Start), claim(LoaderAsk::Machine)]), "{text}");
+    }
+
+    #[test]
+    fn a_pc_that_was_started_from_a_medium_tells_that_it_runs() {
+        let text = entry_cfg(network().server, Fetch::Itself, false);
+        let tells = "if [ \"$bootlace_medium\" = 1 ]; then source (tftp,10.77.0.1)/grub/pc/start/";
+        let (before, rest) = text.split_once(tells).unwrap();
+        assert!(!before.contains("source") && rest.contains("/grub/machine.cfg\n"), "{text}");
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub use export::{
     StoragePath, StorageStarter, Times,
 };
 pub use finding::{Finding, FindingKind, Level, Passes, Subject};
-pub use grub::{ENTRY_PATH, Fetch, SIGNED_ENTRY_PATHS, entry_cfg, grub_cfg, grub_waits};
+pub use grub::{
+    ENTRY_PATH, Fetch, MEDIUM_VARIABLE, SIGNED_ENTRY_PATHS, entry_cfg, grub_cfg, grub_waits,
+};
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::ImageVersion;
 pub use initcfg::{

@@ -13,7 +13,8 @@ pub const IPXE_FOLDER: &str = "/ipxe/";
 /// Below this is Memtest86+, for each kind of firmware as GRUB names it: `i386-pc`, `x86_64-efi`.
 pub const MEMORY_TEST_FOLDER: &str = "/boot/memory-test/";
 
-/// Below this, by TFTP, PCs ask that must say who they are, since another server gave their address: [`LoaderClaim`].
+/// Below this, by TFTP, PCs ask that must say who they are, since another server gave their address, or their firmware was not heard:
+/// [`LoaderClaim`].
 const CLAIM_FOLDER: &str = "/grub/pc/";
 
 /// Before the choice in the path of what was chosen.
@@ -76,7 +77,7 @@ impl LoaderAsk {
     }
 }
 
-/// What a PC says of itself whose address another server gave.
+/// What a PC says of itself whose address another server gave, or that was started from a medium.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderClaim {
     /// What it asks for.

@@ -3,7 +3,7 @@
 use crate::boot::{BOOT, MAC, OTHER_MAC, QUICK, can_boot, wait_for_login};
 use crate::dhcp::start_dnsmasq;
 use anyhow::{Context, Result, ensure};
-use lab::{Firmware, Lan, Need, Pc, PcSlots, Site, require};
+use lab::{Firmware, Lan, Need, Pc, PcSlots, Preboot, SERVER, Site, require};
 use std::path::Path;
 
 const MACHINES: [(&str, &str); 2] = [("pc-1", MAC), ("pc-2", OTHER_MAC)];
@@ -121,4 +121,45 @@ fn a_medium_boots_pcs_beside_another_dhcp_server() {
         servers.stop()
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn a_loader_from_a_medium_begins_its_boot_by_saying_that_it_runs() {
+    if require("medium-tells", &["udhcpc", "curl"].map(Need::Program)) {
+        a_loader_tells().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+/// Firmware of a medium's PC asks nobody: GRUB asks for an address as any program does.
+fn a_loader_tells() -> Result<()> {
+    let site = Site::builder().create(Lan::lay("medium-tells")?)?;
+    add_machines(&site)?;
+    let _storage = site.storage()?;
+    let servers = site.serve()?;
+    let pc = Preboot::plug_in(&site, MAC)?;
+    pc.starts_from_medium()?;
+    let tells = |mac: &str| format!("{SERVER}/grub/pc/start/x86_64-efi/{mac}");
+    let stages = |name: &str| -> Result<Vec<String>> {
+        let view = site.browser().json(&format!("/api/v1/machines/{name}"))?;
+        let stages = view["boot"]["stages"].as_array().cloned().unwrap_or_default();
+        Ok(stages.iter().filter_map(|it| it["stage"].as_str().map(str::to_owned)).collect())
+    };
+
+    let waits = pc.config()?;
+    ensure!(waits.contains("its firmware never asked this server for an address"), "{waits}");
+    // By HTTP any user of a running system could say it, and of another NIC anybody.
+    let by_http = pc.curl(&format!("http://{}", tells(MAC)), "-");
+    ensure!(by_http.is_err(), "{by_http:?}");
+    let mistaken = pc.curl(&format!("tftp://{}", tells(OTHER_MAC)), "-")?;
+    ensure!(mistaken.contains(&format!("{MAC} answers at its address")), "{mistaken}");
+    ensure!(stages("pc-1")?.is_empty() && stages("pc-2")?.is_empty());
+
+    for power_on in 1..=2 {
+        let noted = pc.curl(&format!("tftp://{}", tells(MAC)), "-")?;
+        ensure!(noted.contains("Noted"), "{noted}");
+        ensure!(stages("pc-1")? == ["dhcp", "loader"], "{power_on}: {:?}", stages("pc-1")?);
+        let kernel = pc.load()?;
+        ensure!(kernel.command_line.contains("bootlace.host=pc-1"), "{}", kernel.command_line);
+    }
+    servers.stop()
 }

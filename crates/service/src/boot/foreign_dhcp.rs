@@ -1,11 +1,11 @@
-//! PCs whose address another DHCP server gave: what they say of it, and are seen to have, is noted as a lease, so that everything else
-//! finds them as if it were ours.
+//! PCs whose firmware was not heard, or not with an address of ours. What they say of another server's address, and are seen to have, is
+//! noted as a lease, so that everything else finds them as if it were ours.
 
 use super::stages::NewStage;
 use crate::error::Error;
 use crate::service::Service;
 use crate::store::Sighting;
-use model::{Lease, Stage};
+use model::{BootId, Lease, Stage};
 use std::net::Ipv4Addr;
 use wire::{Firmware, Mac};
 
@@ -63,7 +63,8 @@ impl Service {
         self.firmware_starts(sighting, stage).await.map(drop)
     }
 
-    /// Our loader runs on a PC that says that this is its NIC. If its firmware was not heard, its boot begins now.
+    /// Our loader runs on a PC that says that this is its NIC. If its firmware was not heard, its boot begins now; unless the
+    /// machine's system answers, any user of which can say so, too.
     ///
     /// # Errors
     /// The database can't be written, or too many changes wait.
@@ -73,11 +74,53 @@ impl Service {
         firmware: Firmware,
         address: Ipv4Addr,
     ) -> Result<(), Error> {
-        let sighting =
-            Sighting { mac, firmware, address: Some(address), uuid: None, host_name: None };
         self.has_address(mac, address).await?;
-        self.firmware_has_address(sighting, address).await?;
-        let event = NewStage::noticed(Stage::Loader, "it runs".to_owned());
-        self.stage(mac, None, event).await.map(drop)
+        if self.is_said_by_a_system(mac).await {
+            return Ok(());
+        }
+        self.firmware_has_address(unheard(mac, firmware, address), address).await?;
+        self.stage(mac, None, loader_is_there()).await.map(drop)
     }
+
+    /// Our loader was started from a boot medium on the PC with this NIC, and has this address of ours, for which it asked as any program:
+    /// its boot begins now, unless the machine's system answers. Who says so must be seen at that address; a boot that begins is a
+    /// candidate, as one that a DHCP message begins.
+    ///
+    /// # Errors
+    /// The database can't be written, or too many changes wait.
+    pub async fn medium_runs(
+        &self,
+        mac: Mac,
+        firmware: Firmware,
+        address: Ipv4Addr,
+    ) -> Result<(), Error> {
+        if self.is_said_by_a_system(mac).await {
+            return Ok(());
+        }
+        let detail = format!("{address}, {firmware}, boot medium");
+        let stage = NewStage::noticed(Stage::Dhcp, detail);
+        self.firmware_starts(unheard(mac, firmware, address), stage).await?;
+        self.stage(mac, None, loader_is_there()).await.map(drop)
+    }
+
+    /// Whether a boot would begin now while the machine's system answers, so that no loader can run there. That is refused, and
+    /// counted.
+    async fn is_said_by_a_system(&self, mac: Mac) -> bool {
+        let boot = self.boot_of(mac).filter(|_| !self.is_in_firmware(mac));
+        let Some(boot) = boot.map(|boot| boot.id) else { return false };
+        let runs = self.runs_in_earlier_boot(mac, BootId::MAX).await;
+        if runs {
+            self.refuse_words(mac, boot, "a loader is said to run there while its system answers");
+        }
+        runs
+    }
+}
+
+/// What is known of a PC whose firmware was not heard.
+fn unheard(mac: Mac, firmware: Firmware, address: Ipv4Addr) -> Sighting {
+    Sighting { mac, firmware, address: Some(address), uuid: None, host_name: None }
+}
+
+fn loader_is_there() -> NewStage {
+    NewStage::noticed(Stage::Loader, "it runs")
 }

@@ -78,7 +78,7 @@ impl Service {
             },
         };
         if let Some(why) = why {
-            self.refuse_segment(mac, last.boot.id, &why);
+            self.refuse_words(mac, last.boot.id, &why);
             return Ok(None);
         }
         let Some(open) = open else { return Ok(None) };
@@ -145,7 +145,7 @@ impl Service {
             && self.runs_in_earlier_boot(mac, boot).await
         {
             // Any user of the running system could ask, from the machine's own NIC, and have the disk when it ends.
-            self.refuse_segment(mac, boot, "the secret of another boot is asked for while it runs");
+            self.refuse_words(mac, boot, "the secret of another boot is asked for while it runs");
             return Ok(None);
         }
         let Some(file) = self.host_file(address, link, boot).await? else { return Ok(None) };
@@ -193,7 +193,8 @@ impl Service {
         }
     }
 
-    fn refuse_segment(&self, mac: Mac, boot: BootId, why: &str) {
+    /// Counts what somebody else seems to have asked for in a machine's name.
+    pub(super) fn refuse_words(&self, mac: Mac, boot: BootId, why: &str) {
         self.refused().count(boot);
         let cause = format!("Probably somebody speaks in its name: {why}");
         self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
