@@ -133,6 +133,14 @@ pub(crate) struct NetworkConfig {
     /// - Example: `dns = ["10.0.5.1", "9.9.9.9"]`
     #[serde(default)]
     pub(crate) dns: Vec<Ipv4Addr>,
+    /// The time servers (NTP) of the machines, and of other clients that ask for them (DHCP option 42). In machines
+    /// systemd-timesyncd and chrony use them.
+    ///
+    /// - Value: a list of IPv4 addresses, the preferred one first
+    /// - Default: `ntp = []`; machines ask whom their image names
+    /// - Example: `ntp = ["10.0.5.1"]`
+    #[serde(default)]
+    pub(crate) ntp: Vec<Ipv4Addr>,
     /// The DNS domain of the machines.
     ///
     /// - Value: a domain name

@@ -338,6 +338,7 @@ fn served(
         router: one.router,
         routes: one.routes.clone(),
         dns: one.dns.clone(),
+        ntp: one.ntp.clone(),
         domain: one.domain.clone(),
         mtu: one.mtu,
         vlan: one.vlan,
@@ -530,7 +531,9 @@ fn check_addresses(checked: &Checked<'_>) -> Vec<NetworkError> {
     if in_pool(server) {
         wrong.push(NetworkError::PoolHasServer(server));
     }
-    for &address in one.dns.iter().filter(|address| **address != server) {
+    let dns = one.dns.iter().map(|address| ("the name server", *address));
+    let of_site = dns.chain(one.ntp.iter().map(|address| ("the time server", *address)));
+    for (what, address) in of_site.filter(|(_, address)| *address != server) {
         let is_of_one_host = address.is_loopback()
             || address.is_unspecified()
             || address.is_multicast()
@@ -538,10 +541,9 @@ fn check_addresses(checked: &Checked<'_>) -> Vec<NetworkError> {
             || address == network
             || address == broadcast;
         if is_of_one_host && !server.is_loopback() {
-            let what = "the name server".to_owned();
-            wrong.push(NetworkError::Unreachable { what, address });
+            wrong.push(NetworkError::Unreachable { what: what.to_owned(), address });
         } else if is_leased(address) {
-            wrong.push(in_our_pool("the name server", address));
+            wrong.push(in_our_pool(what, address));
         }
     }
     let check = |what: String, address: Ipv4Addr| {
@@ -655,6 +657,7 @@ mod tests {
         refused("10.0.5.0-10.0.5.0", "", "the network's own address 10.0.5.0");
         refused("10.0.5.100-10.0.5.254", "router = \"10.0.5.254\"", "the router 10.0.5.254");
         refused("10.0.5.100-10.0.5.199", "dns = [\"10.0.5.150\"]", "the name server 10.0.5.150");
+        refused("10.0.5.100-10.0.5.199", "ntp = [\"10.0.5.150\"]", "the time server 10.0.5.150");
         for address in ["127.0.0.53", "0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.5.255"] {
             refused("10.0.5.100-10.0.5.199", &format!("dns = [\"{address}\"]"), address);
         }

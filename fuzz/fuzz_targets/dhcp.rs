@@ -43,6 +43,7 @@ fn config() -> dhcp::Config {
         router: None,
         routes: vec!["10.9.0.0/16:10.0.0.253".parse().unwrap()],
         dns: Vec::new(),
+        ntp: Vec::new(),
         domain: None,
         serve_everyone: false,
         lease_seconds: 2,

@@ -54,6 +54,7 @@ pub(crate) fn leased(config: &Config, network: &Network) -> dhcp::Config {
         router: network.router,
         routes: Vec::new(),
         dns: Vec::new(),
+        ntp: Vec::new(),
         domain: network.domain.clone(),
         serve_everyone: config.network.serve_everyone,
         lease_seconds: LEASE_SECONDS,

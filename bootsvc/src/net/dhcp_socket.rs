@@ -77,7 +77,7 @@ impl DhcpSocket {
     /// The reply could not be sent; the client will ask again.
     pub async fn send(&self, reply: &Reply) -> io::Result<()> {
         let to = match reply.to {
-            Destination::Relay(relay) => SocketAddrV4::new(relay, SERVER_PORT),
+            Destination::Relay(relay, port) => SocketAddrV4::new(relay, port),
             Destination::Unicast(client) => SocketAddrV4::new(client, CLIENT_PORT),
             Destination::Broadcast => SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT),
             Destination::Frame(mac, address) => {
@@ -149,7 +149,12 @@ async fn receive(socket: &UdpSocket, traffic: &Traffic) -> io::Result<(Request, 
             socket.async_io(Interest::READABLE, || receive_now(socket, &mut buffer)).await?;
         let Some((length, from)) = received else { continue };
         match Request::parse(&buffer[..length]) {
-            Ok(request) => return Ok((request, from)),
+            Ok(mut request) => {
+                if request.names_relay_port() {
+                    request.relay_port = from.peer.port();
+                }
+                return Ok((request, from));
+            }
             Err(error) => {
                 traffic.refused("dhcp", "malformed");
                 tracing::debug!(peer = %from.peer, %error, "not a DHCP request");

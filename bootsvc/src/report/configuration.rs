@@ -29,6 +29,7 @@ const RULES: &[(&str, Rule)] = &[
     ("network.router", Rule::Show),
     ("network.routes", Rule::Show),
     ("network.dns", Rule::Show),
+    ("network.ntp", Rule::Show),
     ("network.domain", Rule::Show),
     ("network.mtu", Rule::Show),
     ("network.vlan", Rule::Show),

@@ -3,8 +3,8 @@
 use crate::message::{FILE_FIELD, Fields, Message, MessageKind, NotDhcp, OVERLOAD_FILE, ReplyKind};
 use crate::option_codes::{
     OPT_BOOT_FILE, OPT_CLASSLESS_ROUTES, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME,
-    OPT_OVERLOAD, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
-    OPT_VENDOR_CLASS, PXE_CLASS,
+    OPT_NTP_SERVER, OPT_OVERLOAD, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID,
+    OPT_SUBNET_MASK, OPT_VENDOR_CLASS, PXE_CLASS,
 };
 use crate::options::Options;
 use crate::routes;
@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::{Mac, Route};
 
-/// Name servers that are kept; the resolver of glibc uses three.
-const DNS_MAX: usize = 3;
+/// Name servers and time servers that are kept; the resolver of glibc uses three.
+const SERVERS_MAX: usize = 3;
 
 /// Without a word of the server about it, a lease lasts so long; also the shortest that is believed: a
 /// client must not ask all the time.
@@ -35,6 +35,8 @@ pub struct ClientLease {
     pub routes: Vec<Route>,
     /// Name servers, the preferred first, at most three.
     pub dns: Vec<Ipv4Addr>,
+    /// Time servers (NTP), the preferred first, at most three.
+    pub ntp: Vec<Ipv4Addr>,
     /// DNS domain, as it may stand in resolv.conf; `None` if the server names none.
     pub domain: Option<String>,
     /// When it is renewed, sought from anybody, and over, in seconds; `u32::MAX` is never. In this order.
@@ -133,7 +135,8 @@ fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {
             None => options.addresses(OPT_ROUTER).find(is_host),
         },
         routes,
-        dns: options.addresses(OPT_DNS_SERVER).filter(is_host).take(DNS_MAX).collect(),
+        dns: options.addresses(OPT_DNS_SERVER).filter(is_host).take(SERVERS_MAX).collect(),
+        ntp: options.addresses(OPT_NTP_SERVER).filter(is_host).take(SERVERS_MAX).collect(),
         domain: options.bytes(OPT_DOMAIN_NAME).and_then(domain),
         seconds: seconds(options),
     })

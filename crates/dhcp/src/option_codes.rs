@@ -12,6 +12,8 @@ pub const OPT_HOST_NAME: u8 = 12;
 pub const OPT_DOMAIN_NAME: u8 = 15;
 /// Broadcast address of the client's network.
 pub const OPT_BROADCAST_ADDRESS: u8 = 28;
+/// Time servers (NTP), the preferred first.
+pub const OPT_NTP_SERVER: u8 = 42;
 /// Options of the client's maker; of PXE, if the vendor class is its.
 pub const OPT_VENDOR_SPECIFIC: u8 = 43;
 /// The address that the client wants.
@@ -63,6 +65,8 @@ pub const OPT_IPXE: u8 = 175;
 pub const RELAY_LINK_SELECTION: u8 = 5;
 /// In [`OPT_RELAY_INFORMATION`]: the address by which the client shall know its server (RFC 5107).
 pub const RELAY_SERVER_OVERRIDE: u8 = 11;
+/// In [`OPT_RELAY_INFORMATION`], empty: the relay wants answers at the port that it asks from (RFC 8357).
+pub const RELAY_SOURCE_PORT: u8 = 19;
 
 /// In [`OPT_VENDOR_SPECIFIC`] of PXE: how the client finds boot servers (PXE 2.1, table 2-1).
 pub const PXE_DISCOVERY_CONTROL: u8 = 6;

@@ -152,7 +152,7 @@ impl Proxy {
         let file = Some(file.as_str()).filter(|_| at_once);
         let to = match request.relay {
             relay if relay.is_unspecified() => Destination::Broadcast,
-            relay => Destination::Relay(relay),
+            relay => Destination::Relay(relay, request.relay_port),
         };
         let options = self.options(request, firmware, file);
         self.reply(request, (ReplyKind::Offer, to), file, &options)
@@ -208,7 +208,7 @@ impl Proxy {
             transaction: request.transaction,
             // There is no address in the offer by which a relay could send it otherwise.
             flags: match to {
-                Destination::Relay(_) => request.flags | FLAG_BROADCAST,
+                Destination::Relay(..) => request.flags | FLAG_BROADCAST,
                 _ => request.flags,
             },
             client: request.client,

@@ -4,10 +4,10 @@ use crate::message::{FLAG_BROADCAST, Fields, MessageKind, ReplyKind, emit};
 use crate::option_codes::{
     HTTP_CLASS, IPXE_NO_PROXY, OPT_BOOT_FILE, OPT_BROADCAST_ADDRESS, OPT_CLASSLESS_ROUTES,
     OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_END, OPT_HOST_NAME,
-    OPT_IPXE, OPT_LEASE_TIME, OPT_MESSAGE, OPT_MICROSOFT_ROUTES, OPT_REBINDING_TIME,
-    OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID, OPT_SUBNET_MASK,
-    OPT_SUBNET_SELECTION, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_CLASS,
-    PXE_DISCOVERY_CONTROL,
+    OPT_IPXE, OPT_LEASE_TIME, OPT_MESSAGE, OPT_MICROSOFT_ROUTES, OPT_NTP_SERVER,
+    OPT_REBINDING_TIME, OPT_RELAY_INFORMATION, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID,
+    OPT_SUBNET_MASK, OPT_SUBNET_SELECTION, OPT_TFTP_SERVER, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC,
+    PXE_CLASS, PXE_DISCOVERY_CONTROL,
 };
 use crate::options::OptionWriter;
 use crate::request::Request;
@@ -25,8 +25,8 @@ pub(crate) const PXE_BOOT_FILE_AT_ONCE: u8 = 8;
 /// Where a reply goes (RFC 2131 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// To the relay's server port.
-    Relay(Ipv4Addr),
+    /// To the relay, at this port.
+    Relay(Ipv4Addr, u16),
     /// To a client that has this address.
     Unicast(Ipv4Addr),
     /// To everybody on the network where the request came from.
@@ -77,7 +77,7 @@ pub(crate) fn grant(
     settings(config, request, &mut options);
     let file = boot(config, request, &mut options);
     let to = if !request.relay.is_unspecified() {
-        Destination::Relay(request.relay)
+        Destination::Relay(request.relay, request.relay_port)
     } else if let Some(client) = request.address_in_use() {
         Destination::Unicast(client)
     } else if request.wants_broadcast() {
@@ -115,7 +115,9 @@ pub(crate) fn refuse(config: &Config, request: &Request, why: String) -> Reply {
     options.put(OPT_MESSAGE, why.as_bytes());
     let bytes = finish(config, request, ReplyKind::Nak, Ipv4Addr::UNSPECIFIED, None, options);
     let to = match request.address_in_use().filter(|_| request.is_routed) {
-        _ if !request.relay.is_unspecified() => Destination::Relay(request.relay),
+        _ if !request.relay.is_unspecified() => {
+            Destination::Relay(request.relay, request.relay_port)
+        }
         // Which no broadcast reaches.
         Some(client) => Destination::Unicast(client),
         None => Destination::Broadcast,
@@ -155,6 +157,9 @@ fn settings(config: &Config, request: &Request, options: &mut OptionWriter) {
     }
     if !config.dns.is_empty() && request.asks_for(OPT_DNS_SERVER) {
         options.put_addresses(OPT_DNS_SERVER, &config.dns);
+    }
+    if !config.ntp.is_empty() && request.asks_for(OPT_NTP_SERVER) {
+        options.put_addresses(OPT_NTP_SERVER, &config.ntp);
     }
     if let Some(domain) = config.domain.as_ref().filter(|_| request.asks_for(OPT_DOMAIN_NAME)) {
         options.put(OPT_DOMAIN_NAME, domain.as_bytes());

@@ -1,11 +1,12 @@
 //! Requests, read from foreign bytes.
 
+use crate::SERVER_PORT;
 use crate::message::{FLAG_BROADCAST, Message, MessageKind, NotDhcp, RequestKind};
 use crate::option_codes::{
     BIOS_HTTP, HTTP_CLASS, OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME,
     OPT_IPXE, OPT_PARAMETER_LIST, OPT_RELAY_INFORMATION, OPT_REQUESTED_ADDRESS, OPT_SERVER_ID,
     OPT_SUBNET_SELECTION, OPT_USER_CLASS, OPT_VENDOR_CLASS, OPT_VENDOR_SPECIFIC, PXE_BOOT_ITEM,
-    PXE_CLASS, RELAY_LINK_SELECTION, RELAY_SERVER_OVERRIDE,
+    PXE_CLASS, RELAY_LINK_SELECTION, RELAY_SERVER_OVERRIDE, RELAY_SOURCE_PORT,
 };
 use crate::options::Options;
 use alloc::string::String;
@@ -26,6 +27,9 @@ pub struct Request {
     pub client: Ipv4Addr,
     /// Relay that passed the message on, or 0.0.0.0.
     pub relay: Ipv4Addr,
+    /// The relay's port to which answers go. Nothing of the message: whoever knows from which it came says it, if the relay
+    /// [wants that](Self::names_relay_port).
+    pub relay_port: u16,
     /// The client's NIC.
     pub mac: Mac,
     /// Address that it wants (option 50).
@@ -96,6 +100,7 @@ impl Request {
                 _ => fields.client,
             },
             relay: fields.relay,
+            relay_port: SERVER_PORT,
             mac: fields.mac,
             wanted: options.address(OPT_REQUESTED_ADDRESS).filter(is_set),
             server: options.address(OPT_SERVER_ID).filter(is_set),
@@ -139,11 +144,20 @@ impl Request {
         self.of_relay(RELAY_SERVER_OVERRIDE)
     }
 
-    /// An address in what the relay says of itself. Without a relay nobody says it but the client.
+    /// Whether the relay wants answers at the port from which it asks (RFC 8357).
+    pub fn names_relay_port(&self) -> bool {
+        self.relay_options().is_some_and(|options| options.bytes(RELAY_SOURCE_PORT).is_some())
+    }
+
     fn of_relay(&self, code: u8) -> Option<Ipv4Addr> {
+        self.relay_options()?.address(code).filter(|address| !address.is_unspecified())
+    }
+
+    /// What the relay says of itself. Without a relay nobody says it but the client.
+    fn relay_options(&self) -> Option<Options> {
         let mut options = Options::default();
         options.read(self.relay_information.as_ref().filter(|_| !self.relay.is_unspecified())?);
-        options.address(code).filter(|address| !address.is_unspecified())
+        Some(options)
     }
 
     /// Whether the client can only hear broadcasts.
@@ -163,9 +177,11 @@ fn firmware(options: &Options) -> Option<Firmware> {
     if !is_http && !class.starts_with(PXE_CLASS) {
         return None;
     }
-    // It is a list; the first that we have a loader for counts. How it is fetched, the class says. PXE before 2.1 says nothing, and
-    // is a BIOS.
-    let kinds = match options.bytes(OPT_CLIENT_ARCHITECTURE) {
+    // It is a list; the first that we have a loader for counts. How it is fetched, the class says. Without the list the class may
+    // name the kind; PXE before 2.1 does not, and is a BIOS.
+    let of_class = class_architecture(class).map(u16::to_be_bytes);
+    let kinds = match options.bytes(OPT_CLIENT_ARCHITECTURE).or(of_class.as_ref().map(|it| &it[..]))
+    {
         None if !is_http => return Some(Firmware::Bios),
         told => told?,
     };
@@ -177,6 +193,13 @@ fn firmware(options: &Options) -> Option<Firmware> {
         }
     });
     kinds.clone().find(|kind| !matches!(kind, Firmware::Other(_))).or_else(|| kinds.clone().next())
+}
+
+/// The architecture in a class like `PXEClient:Arch:00007:UNDI:003016` (PXE 2.1, table 2-3; UEFI 2.10, table 24.1).
+fn class_architecture(class: &[u8]) -> Option<u16> {
+    let mut parts = core::str::from_utf8(class).ok()?.trim_end_matches('\0').split(':').skip(1);
+    let number = (parts.next()? == "Arch").then(|| parts.next())??;
+    number.parse().ok().filter(|_| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Options of PXE stand in option 43 as options do in a message.

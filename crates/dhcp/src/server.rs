@@ -41,6 +41,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Name servers of the clients, the preferred first; may be empty.
     pub dns: Vec<Ipv4Addr>,
+    /// Time servers (NTP) of the clients, the preferred first; may be empty.
+    pub ntp: Vec<Ipv4Addr>,
     /// DNS domain of the clients; `None`: they get none.
     pub domain: Option<String>,
     /// Whether others get an address, too, than who boots from the network or is known.

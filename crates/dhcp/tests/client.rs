@@ -27,6 +27,7 @@ fn config(last: u8) -> Config {
             Ipv4Addr::new(10, 77, 0, 253),
         )),
         dns: vec![SERVER],
+        ntp: vec![SERVER],
         domain: Some("lab.example".into()),
         lease_seconds: 3600,
         bios_file: "bl.0".into(),
@@ -92,6 +93,7 @@ fn a_client_gets_an_address_and_all_that_goes_with_it() {
             Ipv4Addr::new(10, 77, 0, 253),
         )),
         dns: vec![SERVER],
+        ntp: vec![SERVER],
         domain: Some("lab.example".into()),
         seconds: [1800, 3150, 3600],
     };

@@ -53,6 +53,8 @@ pub struct BootConfig {
     pub routes: Vec<Route>,
     /// Name servers, in order of preference.
     pub dns: Vec<Ipv4Addr>,
+    /// Time servers (NTP), in order of preference.
+    pub ntp: Vec<Ipv4Addr>,
     /// DNS domain of the site.
     pub domain: Option<String>,
     /// How large the NIC's packets may be, 1280 to 9000 bytes; `None`: as the driver sets it.
@@ -101,6 +103,7 @@ const BY_DHCP: &str = "dhcp";
 const ROUTER: &str = "bootlace.router";
 const ROUTES: &str = "bootlace.routes";
 const DNS: &str = "bootlace.dns";
+const NTP: &str = "bootlace.ntp";
 const DOMAIN: &str = "bootlace.domain";
 const MTU: &str = "bootlace.mtu";
 const VLAN: &str = "bootlace.vlan";
@@ -133,9 +136,11 @@ impl BootConfig {
             let routes: Vec<String> = self.routes.iter().map(Route::to_string).collect();
             put(ROUTES, &routes.join(","));
         }
-        if !self.dns.is_empty() {
-            let servers: Vec<String> = self.dns.iter().map(Ipv4Addr::to_string).collect();
-            put(DNS, &servers.join(","));
+        for (key, servers) in [(DNS, &self.dns), (NTP, &self.ntp)] {
+            if !servers.is_empty() {
+                let servers: Vec<String> = servers.iter().map(Ipv4Addr::to_string).collect();
+                put(key, &servers.join(","));
+            }
         }
         if let Some(domain) = &self.domain {
             put(DOMAIN, domain);
@@ -191,13 +196,8 @@ impl BootConfig {
                     .collect::<Result<_, _>>()?,
                 None => Vec::new(),
             },
-            dns: match value(DNS) {
-                Some(list) => list
-                    .split(',')
-                    .map(|text| field(DNS, text, "IPv4 addresses separated by commas"))
-                    .collect::<Result<_, _>>()?,
-                None => Vec::new(),
-            },
+            dns: addresses(DNS, value(DNS))?,
+            ntp: addresses(NTP, value(NTP))?,
             domain: value(DOMAIN).map(ToOwned::to_owned),
             mtu: value(MTU).map(parse_mtu).transpose()?,
             vlan: value(VLAN).map(parse_vlan).transpose()?,
@@ -222,6 +222,11 @@ fn field<T: core::str::FromStr>(
     wanted: &'static str,
 ) -> Result<T, ConfigError> {
     value.parse().map_err(|_| invalid(key, value, wanted))
+}
+
+fn addresses(key: &'static str, list: Option<&str>) -> Result<Vec<Ipv4Addr>, ConfigError> {
+    let list = list.into_iter().flat_map(|list| list.split(','));
+    list.map(|text| field(key, text, "IPv4 addresses separated by commas")).collect()
 }
 
 fn invalid(key: &'static str, value: &str, wanted: &'static str) -> ConfigError {
@@ -287,6 +292,7 @@ mod tests {
             router: Some(Ipv4Addr::new(10, 77, 0, 254)),
             routes: alloc::vec!["10.9.0.0/16:10.77.0.253".parse().unwrap()],
             dns: alloc::vec![Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
+            ntp: alloc::vec![Ipv4Addr::new(10, 77, 0, 2)],
             domain: Some("lab.example".to_owned()),
             mtu: Some(9000),
             vlan: Some(12),
@@ -312,6 +318,7 @@ mod tests {
             router: None,
             routes: Vec::new(),
             dns: Vec::new(),
+            ntp: Vec::new(),
             domain: None,
             mtu: None,
             vlan: None,

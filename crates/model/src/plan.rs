@@ -36,6 +36,8 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// Name servers for the machines.
     pub dns: Vec<Ipv4Addr>,
+    /// Time servers (NTP) for the machines.
+    pub ntp: Vec<Ipv4Addr>,
     /// DNS domain of the machines.
     pub domain: Option<String>,
     /// How large packets of the machines may be; `None`: as their drivers set it.
@@ -284,6 +286,7 @@ pub fn plan(
         router: network.router,
         routes: network.routes.clone(),
         dns: network.dns.clone(),
+        ntp: network.ntp.clone(),
         domain: network.domain.clone(),
         mtu: network.mtu,
         vlan: network.vlan,
@@ -340,6 +343,7 @@ pub(crate) mod tests {
             router: None,
             routes: Vec::new(),
             dns: vec![],
+            ntp: vec![],
             domain: None,
             mtu: None,
             vlan: None,

@@ -37,6 +37,28 @@ fn uefi_http_boot_gets_a_url_and_the_class_that_it_wants_to_see() {
 }
 
 #[test]
+fn firmware_that_lists_no_architecture_is_what_its_class_names() {
+    let firmware = |class: &[u8]| {
+        let asks = message(Discover, 4).with(OPT_VENDOR_CLASS, class);
+        Request::parse(&asks.bytes()).unwrap().firmware
+    };
+    assert_eq!(firmware(b"PXEClient:Arch:00007:UNDI:003016"), Some(Firmware::UefiX64));
+    assert_eq!(firmware(b"PXEClient:Arch:00011"), Some(Firmware::UefiArm64));
+    assert_eq!(firmware(b"HTTPClient:Arch:00016:UNDI:003001\0"), Some(Firmware::UefiX64Http));
+    assert_eq!(firmware(b"PXEClient:Arch:00006:UNDI:003016"), Some(Firmware::Other(6)));
+    // PXE before 2.1 names none, and is a BIOS.
+    for class in
+        ["PXEClient", "PXEClient:", "PXEClient:Arch:", "PXEClient:Arch:+7", "PXEClient:UNDI:7"]
+    {
+        assert_eq!(firmware(class.as_bytes()), Some(Firmware::Bios), "{class}");
+    }
+    assert_eq!(firmware(b"HTTPClient"), None);
+    // What is listed counts more.
+    let both = message(Discover, 4).uefi().with(OPT_VENDOR_CLASS, b"PXEClient:Arch:00000");
+    assert_eq!(Request::parse(&both.bytes()).unwrap().firmware, Some(Firmware::UefiX64));
+}
+
+#[test]
 fn arm64_pcs_get_the_loader_for_them_by_pxe_and_by_http() {
     let mut server = machines(config());
     let ask = |architecture, class: &[u8]| {

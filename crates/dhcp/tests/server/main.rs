@@ -13,7 +13,7 @@ use dhcp::RequestKind::{Decline, Discover, Inform, Release};
 use dhcp::option_codes::*;
 use dhcp::{
     Config, Decision, Destination, NotARequest, NotDhcp, Reason, Reply, ReplyKind, Request,
-    RequestKind, Server, Usage,
+    RequestKind, SERVER_PORT, Server, Usage,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ fn config() -> Config {
         router: Some(ip(254)),
         routes: Vec::new(),
         dns: vec![SERVER],
+        ntp: vec![SERVER],
         domain: Some("lab.example".into()),
         serve_everyone: true,
         lease_seconds: 3600,
@@ -185,6 +186,7 @@ fn a_bios_pc_gets_an_address_and_its_loader() {
         (OPT_SUBNET_MASK, &[255, 255, 255, 0][..]),
         (OPT_ROUTER, &[10, 77, 0, 254]),
         (OPT_DNS_SERVER, &[10, 77, 0, 1]),
+        (OPT_NTP_SERVER, &[10, 77, 0, 1]),
         (OPT_DOMAIN_NAME, b"lab.example"),
         (OPT_BROADCAST_ADDRESS, &[10, 77, 0, 255]),
         (OPT_LEASE_TIME, &3600u32.to_be_bytes()),
@@ -310,7 +312,7 @@ fn an_address_that_is_not_the_client_s_is_refused() {
         assert!(option(&nak, OPT_LEASE_TIME).is_none());
     }
     let through_relay = Message { relay: ip(9), ..message(RequestKind::Request, 2).wants(address) };
-    assert_eq!(reply(&mut server, &through_relay).to, Destination::Relay(ip(9)));
+    assert_eq!(reply(&mut server, &through_relay).to, Destination::Relay(ip(9), SERVER_PORT));
 }
 
 #[test]
@@ -383,7 +385,7 @@ fn a_relay_gets_its_information_back_as_the_last_option() {
         ..message(Discover, 1).with(OPT_RELAY_INFORMATION, b"\x01\x04port")
     };
     let offer = reply(&mut server, &relayed);
-    assert_eq!(offer.to, Destination::Relay(ip(9)));
+    assert_eq!(offer.to, Destination::Relay(ip(9), SERVER_PORT));
     let information = b"\x52\x06\x01\x04port\xff";
     assert!(offer.bytes.windows(information.len()).any(|bytes| bytes == information));
 }

@@ -118,7 +118,7 @@ fn a_relay_s_address_says_which_network() {
     for (last, arrival) in [(1, TO_US), (2, SECOND)] {
         let ack = get(&mut networks, last, arrival, |message| around(message.bios()));
         assert_eq!(ack.address.octets()[..3], [10, 20, 0]);
-        assert_eq!(ack.to, Destination::Relay(RELAY));
+        assert_eq!(ack.to, Destination::Relay(RELAY, SERVER_PORT));
         assert_eq!(option(&ack, OPT_SUBNET_MASK), Some(vec![255, 255, 0, 0]));
         assert_eq!(option(&ack, OPT_BROADCAST_ADDRESS), Some(vec![10, 20, 255, 255]));
         assert_eq!(option(&ack, OPT_ROUTER), Some(far(254).octets().to_vec()));
@@ -154,7 +154,7 @@ fn a_relay_with_an_address_elsewhere_names_the_network() {
     let mut networks = networks(vec![]);
     let selection = link(RELAY_LINK_SELECTION, far(0));
     let ack = get(&mut networks, 1, TO_US, |message| relayed(ELSEWHERE, &selection, message));
-    assert_eq!((ack.address.octets()[1], ack.to), (20, Destination::Relay(ELSEWHERE)));
+    assert_eq!((ack.address.octets()[1], ack.to), (20, Destination::Relay(ELSEWHERE, SERVER_PORT)));
     assert_eq!(option(&ack, OPT_RELAY_INFORMATION), Some(selection.clone()), "as it came");
 
     let subnet = |message: Message| {
@@ -162,7 +162,7 @@ fn a_relay_with_an_address_elsewhere_names_the_network() {
         Message { relay: ELSEWHERE, ..message }
     };
     let ack = get(&mut networks, 2, TO_US, subnet);
-    assert_eq!((ack.address.octets()[1], ack.to), (20, Destination::Relay(ELSEWHERE)));
+    assert_eq!((ack.address.octets()[1], ack.to), (20, Destination::Relay(ELSEWHERE, SERVER_PORT)));
     assert_eq!(option(&ack, OPT_SUBNET_SELECTION), Some(far(0).octets().to_vec()));
 
     let foreign = relayed(RELAY, &link(RELAY_LINK_SELECTION, ELSEWHERE), message(Discover, 3));
@@ -184,7 +184,10 @@ fn a_relay_that_wants_to_be_spoken_to_names_itself_as_the_server() {
     assert_eq!(ack.bytes[20..24], [0; 4], "that is no loader's server");
     let renewal = Message { client: ack.address, ..message(RequestKind::Request, 1) };
     let renewed = reply(&mut networks, &around(renewal), TO_US);
-    assert_eq!((renewed.kind, renewed.to), (ReplyKind::Ack, Destination::Relay(RELAY)));
+    assert_eq!(
+        (renewed.kind, renewed.to),
+        (ReplyKind::Ack, Destination::Relay(RELAY, SERVER_PORT))
+    );
     // Without the relay's word its address is another server's.
     let other = message(RequestKind::Request, 1).wants(ack.address).chooses(RELAY);
     assert_eq!(silence(&mut networks, &other, HERE), Reason::OtherServer(RELAY));

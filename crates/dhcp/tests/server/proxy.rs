@@ -135,7 +135,7 @@ fn a_relay_gets_the_offer_to_pass_on() {
     let mut discover = message(Discover, 1).bios().with(OPT_RELAY_INFORMATION, &[1, 1, 7]);
     discover.relay = Ipv4Addr::new(10, 99, 0, 1);
     let offer = told(proxy().on_request(&request(&discover)));
-    assert_eq!(offer.to, Destination::Relay(discover.relay));
+    assert_eq!(offer.to, Destination::Relay(discover.relay, SERVER_PORT));
     assert_eq!(
         offer.bytes[10..12],
         [0x80, 0],

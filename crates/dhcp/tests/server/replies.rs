@@ -112,14 +112,33 @@ fn a_reply_goes_where_the_client_s_state_says() {
         (on(address, broadcast(request().wants(address))), Destination::Broadcast),
         (on(address, request()), Destination::Unicast(address)),
         (broadcast(on(address, request())), Destination::Unicast(address)),
-        (relayed(message(Discover, 1)), Destination::Relay(ip(9))),
-        (relayed(on(address, request())), Destination::Relay(ip(9))),
+        (relayed(message(Discover, 1)), Destination::Relay(ip(9), SERVER_PORT)),
+        (relayed(on(address, request())), Destination::Relay(ip(9), SERVER_PORT)),
         (on(junk, message(Inform, 1)), Destination::Unicast(junk)),
         (relayed(on(junk, message(Inform, 1))), Destination::Unicast(junk)),
     ] {
         let reply = reply(&mut server, &asks);
         assert_eq!(reply.to, to, "{:?} from {} by {}", reply.kind, asks.client, asks.relay);
         check_with_dhcproto(&reply);
+    }
+}
+
+#[test]
+fn a_relay_that_says_so_is_answered_at_the_port_that_it_asks_from() {
+    let mut server = machines(config());
+    let asks = relayed(message(Discover, 1)).with(OPT_RELAY_INFORMATION, &[RELAY_SOURCE_PORT, 0]);
+    let mut request = Request::parse(&asks.bytes()).unwrap();
+    assert!(request.names_relay_port());
+    request.relay_port = 4711;
+    let Decision::Reply(offer) = server.on_request(&request, NOW) else { panic!("no offer") };
+    assert_eq!(offer.to, Destination::Relay(ip(9), 4711));
+    assert!(option(&offer, OPT_RELAY_INFORMATION).unwrap().ends_with(&[RELAY_SOURCE_PORT, 0]));
+    // A client without a relay says nothing of ports, and most relays don't.
+    for other in [
+        message(Discover, 1).with(OPT_RELAY_INFORMATION, &[RELAY_SOURCE_PORT, 0]),
+        relayed(message(Discover, 1)).with(OPT_RELAY_INFORMATION, &[1, 1, RELAY_SOURCE_PORT]),
+    ] {
+        assert!(!Request::parse(&other.bytes()).unwrap().names_relay_port());
     }
 }
 

@@ -275,6 +275,9 @@ impl System for ThisMachine {
                 if config.dns.is_empty() {
                     config.dns = lease.dns;
                 }
+                if config.ntp.is_empty() {
+                    config.ntp = lease.ntp;
+                }
                 ((lease.address, lease.prefix), format!(" by DHCP from {}", lease.server))
             }
         };

@@ -107,6 +107,9 @@ fn run_files(
         ),
         (in_run("systemd/network/05-bootlace.network"), networkd(config, name)),
         (in_run("NetworkManager/conf.d/05-bootlace.conf"), network_manager(config, storage)),
+        // For timesyncd, whoever brings the network up, and for chrony.
+        (in_run("systemd/timesyncd.conf.d/50-bootlace.conf"), timesyncd(config)),
+        (in_run("chrony-dhcp/bootlace.sources"), chrony(config)),
         // For systems in which resolved, but not networkd runs.
         (in_run("systemd/resolved.conf.d/50-bootlace.conf"), resolved(config)),
         // ifupdown takes interfaces down when its service stops.
@@ -201,6 +204,22 @@ fn write_name_servers(text: &mut String, config: &BootConfig) {
     if let Some(domain) = &config.domain {
         let _ = writeln!(text, "Domains={domain}");
     }
+}
+
+/// Without a server what the image says counts.
+fn timesyncd(config: &BootConfig) -> String {
+    let mut text = "[Time]\n".to_owned();
+    if !config.ntp.is_empty() {
+        let servers: Vec<String> = config.ntp.iter().map(ToString::to_string).collect();
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "NTP={}", servers.join(" "));
+    }
+    text
+}
+
+/// Debian's chrony reads this folder, in which scripts of DHCP clients write otherwise.
+fn chrony(config: &BootConfig) -> String {
+    config.ntp.iter().map(|server| format!("server {server} iburst\n")).collect()
 }
 
 /// networkd shall keep what it finds, at its start and at its end.
@@ -343,7 +362,7 @@ mod tests {
     fn config() -> BootConfig {
         let line = "bootlace.server=10.77.0.1 bootlace.boot=4 bootlace.mac=52:54:00:00:00:01 \
                     bootlace.address=10.77.0.100/24 bootlace.router=10.77.0.254 \
-                    bootlace.dns=10.77.0.1 bootlace.domain=lab.example bootlace.host=lab-07 \
+                    bootlace.dns=10.77.0.1 bootlace.ntp=10.77.0.2,10.77.0.3 bootlace.domain=lab.example bootlace.host=lab-07 \
                     bootlace.root=aoe:1.7 bootlace.mtu=9000";
         BootConfig::parse(line).unwrap()
     }
@@ -368,6 +387,8 @@ mod tests {
             "resolved.conf.d/50-bootlace.conf",
             "[Resolve]\nDNS=10.77.0.1\nDomains=lab.example\n",
         );
+        check("timesyncd.conf.d/50-bootlace.conf", "[Time]\nNTP=10.77.0.2 10.77.0.3\n");
+        check("bootlace.sources", "server 10.77.0.2 iburst\nserver 10.77.0.3 iburst\n");
         check("networking.service.d/50-bootlace.conf", "\"EXCLUDE_INTERFACES=eth0\"\n");
         check("net-eth0.conf", "IPV4NETMASK='255.255.255.0'\n");
         check("net-eth0.conf", "IPV4BROADCAST='10.77.0.255'\n");

@@ -50,6 +50,7 @@ impl Held {
             router: None,
             routes: Vec::new(),
             dns: Vec::new(),
+            ntp: Vec::new(),
             domain: None,
             seconds: [renew.parse().ok()?, rebind.parse().ok()?, end.parse().ok()?],
         };
@@ -58,20 +59,25 @@ impl Held {
 
     /// For `/run/bootlace/lease.json`. Nothing in it needs quoting: a domain is letters, digits, `-._`.
     pub(crate) fn to_json(&self) -> String {
-        let ClientLease { address, prefix, server, router, routes, dns, domain, seconds } =
+        let ClientLease { address, prefix, server, router, routes, dns, ntp, domain, seconds } =
             &self.lease;
         let quoted = |text: String| format!("\"{text}\"");
         let or_null = |text: Option<String>| text.map_or_else(|| "null".to_owned(), quoted);
-        let dns: Vec<String> = dns.iter().map(|server| quoted(server.to_string())).collect();
+        let list = |servers: &[Ipv4Addr]| {
+            let servers: Vec<String> =
+                servers.iter().map(|server| quoted(server.to_string())).collect();
+            servers.join(",")
+        };
         let routes: Vec<String> = routes.iter().map(|route| quoted(route.to_string())).collect();
         let [renew, rebind, end] = seconds;
         format!(
             "{{\"address\":\"{address}\",\"prefix\":{prefix},\"server\":\"{server}\",\"router\":{},\
-             \"routes\":[{}],\"dns\":[{}],\"domain\":{},\"renew_seconds\":{renew},\"rebind_seconds\":{rebind},\
+             \"routes\":[{}],\"dns\":[{}],\"ntp\":[{}],\"domain\":{},\"renew_seconds\":{renew},\"rebind_seconds\":{rebind},\
              \"lease_seconds\":{end},\"since_uptime_ms\":{}}}\n",
             or_null(router.map(|router| router.to_string())),
             routes.join(","),
-            dns.join(","),
+            list(dns),
+            list(ntp),
             or_null(domain.clone()),
             self.since.as_millis()
         )
@@ -230,6 +236,7 @@ mod tests {
             router: None,
             routes: Vec::new(),
             dns: Vec::new(),
+            ntp: Vec::new(),
             domain: None,
             seconds: [60, 105, 120],
         };
@@ -240,12 +247,13 @@ mod tests {
             router: Some(Ipv4Addr::new(10, 0, 0, 254)),
             routes: vec!["10.9.0.0/16:10.0.0.253".parse().unwrap()],
             dns: vec![Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(9, 9, 9, 9)],
+            ntp: vec![Ipv4Addr::new(10, 0, 0, 2)],
             ..held.lease
         };
         assert_eq!(
             Held { lease, ..held }.to_json(),
             "{\"address\":\"10.0.0.7\",\"prefix\":24,\"server\":\"10.0.0.1\",\
-             \"router\":\"10.0.0.254\",\"routes\":[\"10.9.0.0/16:10.0.0.253\"],\"dns\":[\"10.0.0.1\",\"9.9.9.9\"],\"domain\":null,\
+             \"router\":\"10.0.0.254\",\"routes\":[\"10.9.0.0/16:10.0.0.253\"],\"dns\":[\"10.0.0.1\",\"9.9.9.9\"],\"ntp\":[\"10.0.0.2\"],\"domain\":null,\
              \"renew_seconds\":60,\"rebind_seconds\":105,\"lease_seconds\":120,\
              \"since_uptime_ms\":6400}\n"
         );

@@ -49,6 +49,7 @@ fn options(root: &Path) -> Options {
         router: None,
         routes: Vec::new(),
         dns: vec![],
+        ntp: vec![],
         domain: None,
         mtu: None,
         vlan: None,
