@@ -109,7 +109,8 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          \x20   echo 'Bootlace: no boot server was reached by the drivers of the firmware. Trying iPXE.'\n\
          \x20   start_ipxe\n\
          \x20   echo 'Bootlace: asking again. Where Secure Boot is on, iPXE is refused: the firmware needs a driver for the card then \
-         (its setup: UEFI network stack), and the PC must be among the machines of a Bootlace that gives the addresses.'\n\
+         (its setup: UEFI network stack). Where Bootlace gives the addresses, the PC must be one of its machines. Its cards:'\n\
+         \x20   net_ls_cards\n\
          \x20   sleep 5\n\
          \x20 done\n\
          }}\n\
