@@ -179,11 +179,6 @@ impl Demo {
             (Some(Firmware::Arm64), _) if build::inits_for_arm64().is_empty() => {
                 bail!("there is no init for arm64: {}", lab::INSTALL_ARM64_TARGET)
             }
-            (_, true) if self.boot == By::Http && self.mode == Mode::Proxy => {
-                bail!(
-                    "UEFI HTTP Boot with Secure Boot beside dnsmasq was never seen to work: leave one of them out"
-                )
-            }
             (Some(Firmware::Arm64), true) => Ok(lab::Firmware::Arm64SecureBoot),
             (_, true) => Ok(lab::Firmware::UefiSecureBoot),
             (Some(Firmware::Arm64), false) => Ok(lab::Firmware::Arm64),
