@@ -150,7 +150,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) domain: Option<String>,
     /// How large the machines' packets may be. Before a machine attaches its root it proves, with a ping of that
     /// size, that the network carries such packets to its storage server. If it does not, the machine takes 1500
-    /// and says so.
+    /// and says so. Less than 1500 also bounds the blocks that firmware and loaders get by TFTP, for networks behind
+    /// [a tunnel, a VPN or PPPoE](how-to/large-packets.md#a-way-that-carries-less).
     ///
     /// - Value: bytes, 1280 to 9000
     /// - Default: what the machine's driver sets, usually 1500

@@ -398,14 +398,24 @@ impl BootFiles {
         machine.map_or(Subject::Address(address), |machine| Subject::Machine(machine.name.clone()))
     }
 
-    /// Tells people of something.
+    /// How large a packet may be in the network that has this address, if that is set.
+    pub(crate) fn mtu_at(&self, address: Ipv4Addr) -> Option<u16> {
+        self.inner.service.mtu_at(address)
+    }
+
     /// What was sent and refused.
     pub(crate) fn traffic(&self) -> &Traffic {
         self.inner.service.traffic()
     }
 
+    /// Tells people of something.
     pub(crate) fn found(&self, kind: FindingKind, subject: &Subject, cause: String) {
         self.inner.service.found(kind, subject, cause);
+    }
+
+    /// It is no longer so.
+    pub(crate) fn resolved(&self, kind: FindingKind, subject: &Subject) {
+        self.inner.service.resolved(kind, subject);
     }
 
     /// Whose address it is. Where another server gives them, one may have gone to somebody else since, so it is seen who has it.

@@ -3,7 +3,7 @@
 use crate::boot::doorkeeper::FilesDoorkeeper;
 use crate::boot::files::BootFiles;
 use crate::net::tftp_server::{Tftp, TftpEvent, TftpEventKind};
-use model::Fetch;
+use model::{Fetch, FindingKind};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 use tftp::{NotServed, Sent};
@@ -51,7 +51,12 @@ pub(crate) async fn serve(tftp: Tftp, files: BootFiles, stop: CancellationToken)
         }
         while notes.join_next().await.is_some() {}
     };
-    tokio::join!(tftp.run(content, FilesDoorkeeper::of_tftp(files.clone()), sender, stop), noting);
+    let mtu_of = {
+        let files = files.clone();
+        move |peer| files.mtu_at(peer)
+    };
+    let doorkeeper = FilesDoorkeeper::of_tftp(files.clone());
+    tokio::join!(tftp.run(content, doorkeeper, mtu_of, sender, stop), noting);
 }
 
 /// What an event means for a boot is queued when this returns; the future waits until it is stored.
@@ -89,9 +94,27 @@ fn note(files: &BootFiles, event: TftpEvent) -> Option<impl Future<Output = ()> 
                 files.goes_on(*peer.ip(), acked_bytes, size_bytes);
             }
         }
+        TftpEventKind::BlocksLost { block_size } => {
+            files.found(
+                FindingKind::LargePacketsLost,
+                &files.subject((*peer.ip()).into()),
+                lost(block_size),
+            );
+        }
+        TftpEventKind::BlocksArrive => {
+            files.resolved(FindingKind::LargePacketsLost, &files.subject((*peer.ip()).into()));
+        }
         TftpEventKind::Started { .. } => {}
     }
     None
+}
+
+/// What is said of blocks that don't arrive.
+fn lost(block_size: u16) -> String {
+    format!(
+        "It answers, but a TFTP block of {block_size} bytes did not come though it was sent three times: probably a tunnel, a VPN or \
+         PPPoE on the way carries smaller packets only. Its next requests are answered with blocks that are small enough"
+    )
 }
 
 /// How it went, for the time line of a boot.

@@ -19,6 +19,7 @@ pub(crate) mod neighbours;
 mod frame;
 mod handed;
 mod tftp_transfer;
+mod tftp_ways;
 mod watched;
 
 pub use handed::{Handed, handed_sockets, listener};

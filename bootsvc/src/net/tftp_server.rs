@@ -4,6 +4,7 @@ use super::door::Share;
 use super::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
 use super::port_holder::{BindError, Protocol, in_use};
 use super::tftp_transfer::{Job, serve};
+use super::tftp_ways::Ways;
 use crate::bucket::Bucket;
 use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -89,6 +90,13 @@ pub enum TftpEventKind {
     },
     /// The client was told that it gets nothing.
     Refused(NotServed),
+    /// Blocks of that size probably get lost on the way to it: its next transfers have smaller ones.
+    BlocksLost {
+        /// Bytes of such a block.
+        block_size: u16,
+    },
+    /// What was taken for lost has come.
+    BlocksArrive,
 }
 
 /// The TFTP server.
@@ -123,11 +131,13 @@ impl Tftp {
     }
 
     /// Serves until `stop`. `content` gives what a client gets for a path, which is normalized:
-    /// `grub/grub.cfg`. Events are dropped when nobody takes them.
+    /// `grub/grub.cfg`. `mtu_of` gives how large a packet may be for a client, where that is set. Events are dropped when nobody
+    /// takes them.
     pub async fn run<C, F>(
         self,
         content: C,
         doorkeeper: impl Doorkeeper,
+        mtu_of: impl Fn(Ipv4Addr) -> Option<u16> + Send + Sync + 'static,
         events: mpsc::Sender<TftpEvent>,
         stop: CancellationToken,
     ) where
@@ -143,6 +153,7 @@ impl Tftp {
             places: Places::new(Limits { places_max, ..LIMITS }, Instant::now()),
             strangers: Bucket::new(STRANGERS_MAX, STRANGERS_EVERY, Instant::now()),
             events,
+            ways: Arc::new(Ways::new(mtu_of)),
             transfers: HashMap::new(),
             peers: HashMap::new(),
             tasks: JoinSet::new(),
@@ -179,6 +190,7 @@ struct Server<C, D> {
     places: Places,
     strangers: Bucket,
     events: mpsc::Sender<TftpEvent>,
+    ways: Arc<Ways>,
     transfers: HashMap<SocketAddrV4, Running>,
     /// Whose transfer a task is.
     peers: HashMap<task::Id, SocketAddrV4>,
@@ -286,6 +298,7 @@ where
             n_stranger_answers: STRANGER_ANSWERS_MAX,
             repeats,
             events: self.events.clone(),
+            ways: Arc::clone(&self.ways),
         };
         let served = serve(job, Arc::clone(&self.content));
         let doorkeeper = Arc::clone(&self.doorkeeper);
@@ -350,7 +363,8 @@ mod tests {
         };
         let refused = Arc::default();
         let door = Door { all_are_strangers, refused: Arc::clone(&refused) };
-        tokio::spawn(tftp.run(move |path, _| content(path), door, sender, stop.clone()));
+        let serving = tftp.run(move |path, _| content(path), door, |_| None, sender, stop.clone());
+        tokio::spawn(serving);
         Site { requests, events, refused, _stop: stop.drop_guard() }
     }
 

@@ -3,8 +3,9 @@
 use super::door::client_number_max;
 use super::places::Place;
 use super::tftp_server::{TftpEvent, TftpEventKind};
+use super::tftp_ways::{Ways, allow_fragments};
 use bytes::Bytes;
-use nix::sys::socket::{SockaddrIn, getsockopt, recvfrom, sockopt};
+use nix::sys::socket::{SockaddrIn, recvfrom};
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
@@ -16,10 +17,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wire::Moment;
 
-/// Largest block: one Ethernet frame. Many ROMs can't put fragments together.
-const BLOCK_SIZE_MAX: u16 = 1468;
-/// IP, UDP and TFTP headers.
-const HEADERS: u16 = 20 + 8 + 4;
 /// The content must be there by then. Firmware asks again for about half a minute.
 const CONTENT_DEADLINE: Duration = Duration::from_secs(25);
 /// Longest packet that a client sends during a transfer: an ERROR with its text.
@@ -44,6 +41,8 @@ pub(super) struct Job {
     /// A message for each time that the request came in again.
     pub(super) repeats: mpsc::Receiver<()>,
     pub(super) events: mpsc::Sender<TftpEvent>,
+    /// What is known of the ways to clients.
+    pub(super) ways: Arc<Ways>,
 }
 
 enum End {
@@ -69,7 +68,6 @@ where
         let _ = socket.send_to(&NotServed::Busy.packet(), job.peer).await;
         return job.tell(TftpEventKind::Refused(NotServed::Busy));
     }
-    let block_size_max = block_size_max(job.peer).unwrap_or(BLOCK_SIZE_MAX);
     loop {
         let content = content(job.path.clone(), job.peer);
         let content = tokio::time::timeout(CONTENT_DEADLINE, content).await;
@@ -90,6 +88,8 @@ where
         // Repeats of before are of the request that is answered now.
         let _ = job.repeats.try_recv();
         let size_bytes = content.len() as u64;
+        let now = std::time::Instant::now();
+        let block_size_max = job.ways.block_size_max(job.peer, job.asked.block_size, now);
         let terms = Terms::settle(&job.asked, job.mode, size_bytes, block_size_max);
         job.tell(TftpEventKind::Started { size_bytes });
         let start = Instant::now();
@@ -145,7 +145,13 @@ async fn send(
     let mut packet = Vec::with_capacity(usize::from(terms.block_size) + 4);
     let mut buffer = [0; PACKET_MAX];
     let (mut told, mut told_bytes) = (start, 0);
+    let mut arrival = Arrival::of(terms, content.len(), start);
+    let mut sent_up_to = 0;
+    let mut may_be_divided = false;
     loop {
+        if let Some(seen) = arrival.look(transfer, job) {
+            job.tell(seen);
+        }
         let acked_bytes = transfer.acked_bytes();
         if acked_bytes > told_bytes && told.elapsed() > GOES_ON_EVERY {
             (told, told_bytes) = (Instant::now(), acked_bytes);
@@ -155,6 +161,13 @@ async fn send(
         packet.clear();
         match transfer.next(now()) {
             Next::Data { block, offset, len } => {
+                let is_again = offset < sent_up_to;
+                sent_up_to = sent_up_to.max(offset + 1);
+                if is_again && !may_be_divided {
+                    // Perhaps it was too large for a router whose word about that got lost.
+                    allow_fragments(socket);
+                    may_be_divided = true;
+                }
                 packet.extend_from_slice(&tftp::data_header(block));
                 let block = content.get(offset as usize..).and_then(|rest| rest.get(..len.into()));
                 packet.extend_from_slice(block.expect("a transfer names only bytes of its file"));
@@ -195,6 +208,39 @@ async fn send(
         if let Err(error) = socket.send_to(&packet, job.peer).await {
             tracing::debug!(peer = %job.peer, %error, "TFTP packet not sent");
         }
+    }
+}
+
+/// Whether large blocks of a transfer arrive.
+struct Arrival {
+    /// Length of the first one; `None` when it is known, or when the block is so short that it arrives everywhere.
+    first: Option<u16>,
+    is_lost: bool,
+    began: std::time::Instant,
+}
+
+impl Arrival {
+    fn of(terms: &Terms, size: usize, began: Instant) -> Self {
+        let first = u16::try_from(size).unwrap_or(u16::MAX).min(terms.block_size);
+        let first = Some(first).filter(|first| *first > tftp::BLOCK_SIZE_DEFAULT);
+        Self { first, is_lost: false, began: began.into_std() }
+    }
+
+    /// What there is to tell about it.
+    fn look(&mut self, transfer: &Transfer, job: &Job) -> Option<TftpEventKind> {
+        let block_size = self.first?;
+        let (host, now) = (*job.peer.ip(), std::time::Instant::now);
+        if transfer.acked_bytes() > 0 {
+            self.first = None;
+            let was_lost = job.ways.carried(host, block_size, now());
+            return was_lost.then_some(TftpEventKind::BlocksArrive);
+        }
+        if self.is_lost || !transfer.lacks_first() {
+            return None;
+        }
+        self.is_lost = true;
+        let is_news = job.ways.lost(host, block_size, self.began, now());
+        is_news.then_some(TftpEventKind::BlocksLost { block_size })
     }
 }
 
@@ -248,13 +294,4 @@ fn waiting(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)>
     // The socket does not block.
     let (len, sender) = recvfrom::<SockaddrIn>(socket.as_raw_fd(), buffer).ok()?;
     Some((len, SocketAddrV4::from(sender?).into()))
-}
-
-/// What fits into one frame on the way to `peer`.
-fn block_size_max(peer: SocketAddrV4) -> Option<u16> {
-    // Connecting sends nothing, it only looks up the route.
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(peer).ok()?;
-    let mtu = u16::try_from(getsockopt(&socket, sockopt::IpMtu).ok()?).unwrap_or(u16::MAX);
-    Some(mtu.saturating_sub(HEADERS).clamp(tftp::BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX))
 }

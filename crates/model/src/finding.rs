@@ -181,6 +181,9 @@ kinds! {
     /// A PC asked for a loader, and the server has none for its firmware.
     NoLoader = "no-loader", Warning, hours(1),
         "For an arm64 PC put GRUB's modules for arm64 on the server (bootlace help arm64); a 32-bit PC, or one of another processor, can't boot from Bootlace.";
+    /// A PC gets small packets and no large ones.
+    LargePacketsLost = "large-packets-lost", Warning, hours(24),
+        "Set mtu below its [network] to what the way to it carries, and give the server's route there the same (bootlace help large-packets); a PC that gave up boots when it is started again.";
     /// No address is left for PCs that asked.
     NoAddressLeft = "no-address-left", Alarm, minutes(10),
         "Make the pool larger or the lease shorter in bootlace.toml.";

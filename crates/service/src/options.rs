@@ -95,8 +95,13 @@ impl Options {
 
     /// The network that has this address, or the first one.
     pub(crate) fn network_at(&self, address: Ipv4Addr) -> Option<&Network> {
+        self.network_with(address).or(self.network.as_ref())
+    }
+
+    /// The network that has this address.
+    pub(crate) fn network_with(&self, address: Ipv4Addr) -> Option<&Network> {
         let mut all = self.network.iter().chain(&self.more_networks);
-        all.find(|network| network.holds(address)).or(self.network.as_ref())
+        all.find(|network| network.holds(address))
     }
 
     /// Machines attach NBD roots over TLS, if there are authorities for that.

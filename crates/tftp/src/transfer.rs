@@ -18,6 +18,9 @@ const UNANSWERED_REPEATS_MAX: u32 = 3;
 const UNCONFIRMED_AFTER: Duration = Duration::from_secs(10);
 /// Pause between bursts after a client lost blocks of a window.
 const BURST_PAUSE: Duration = Duration::from_millis(1);
+/// Who answered, and was sent the first block so often without acknowledging it, does not get such blocks. Once or twice is bad
+/// luck on a bad network.
+const FIRST_LOST_AFTER: u32 = 3;
 /// A repeated request within this time of our last packet was already answered.
 const REPEAT_MIN: Duration = Duration::from_millis(20);
 
@@ -87,6 +90,8 @@ pub struct Transfer {
     acked: u64,
     next_block: u64,
     highest_sent: u64,
+    /// How often the first block was sent.
+    n_first: u32,
     /// Blocks that are sent without a pause. Shrinks when the client loses blocks, as its buffer may
     /// be smaller than the window that it asked for. The window itself must not shrink: the client
     /// would wait for its rest.
@@ -150,6 +155,7 @@ impl Transfer {
             acked: 0,
             next_block: 1,
             highest_sent: 0,
+            n_first: 0,
             burst: terms.window.max(1),
             in_burst: 0,
             pause_until: now,
@@ -179,6 +185,12 @@ impl Transfer {
     /// Whether the client has ever acknowledged anything: so it is there, and has asked itself.
     pub fn has_answered(&self) -> bool {
         self.has_answered
+    }
+
+    /// Whether the client has agreed to the terms and then not got the first block, again and again: blocks of this size probably
+    /// get lost on the way. `false` again if it comes after all.
+    pub fn lacks_first(&self) -> bool {
+        self.has_answered && self.acked == 0 && self.n_first >= FIRST_LOST_AFTER
     }
 
     /// Bytes that the client acknowledged.
@@ -409,6 +421,7 @@ impl Transfer {
         self.note_packet(number <= self.highest_sent, len, now);
         self.highest_sent = self.highest_sent.max(number);
         self.next_block += 1;
+        self.n_first += u32::from(number == 1);
         if core::mem::take(&mut self.is_probe) {
             self.rest_at = now + self.pace.answer_time();
         }

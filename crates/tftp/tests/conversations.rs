@@ -538,3 +538,42 @@ fn block_numbers_wrap_to_zero() {
     }
     assert_eq!((received, n_blocks, transfer.sent().again), (size, 70_001, 0));
 }
+
+#[test]
+fn who_agrees_and_gets_no_first_block_is_known_by_the_third_time() {
+    let start = |asked: Asked| {
+        let terms = Terms::settle(&asked, Mode::Octet, 10_000, 1468);
+        (Transfer::start(&terms, 10_000, Moment::default()), terms.option_ack.is_some())
+    };
+    // Sends what is to be sent, and passes the time until something else happens.
+    let sent = |transfer: &mut Transfer, until_ms: u64| {
+        let mut now = Moment::default();
+        let mut blocks = Vec::new();
+        while now <= Moment::from_millis(until_ms) {
+            match transfer.next(now) {
+                Next::Data { block, .. } => blocks.push(block),
+                Next::OptionAck => {}
+                Next::WaitUntil(moment) => now = moment,
+                Next::Done(outcome) => panic!("{outcome:?}"),
+            }
+        }
+        blocks
+    };
+    for window in [None, Some(4)] {
+        let (mut transfer, agrees) = start(Asked { block_size: Some(1468), window, ..PLAIN });
+        assert!(agrees && !transfer.lacks_first());
+        assert_eq!(transfer.next(Moment::default()), Next::OptionAck);
+        assert!(!transfer.lacks_first(), "it may not be there");
+        transfer.on_ack(0, Moment::default());
+        let n_first = |blocks: &[u16]| blocks.iter().filter(|block| **block == 1).count();
+        let blocks = sent(&mut transfer, 400);
+        assert_eq!((n_first(&blocks), transfer.lacks_first()), (2, false), "{blocks:?}");
+        let blocks = sent(&mut transfer, 1000);
+        assert_eq!((n_first(&blocks), transfer.lacks_first()), (1, true), "{blocks:?}");
+        transfer.on_ack(1, Moment::from_millis(1000));
+        assert!(!transfer.lacks_first(), "it came after all");
+    }
+    // Without options there is no sign that it is there.
+    let (mut transfer, agrees) = start(PLAIN);
+    assert!(!agrees && sent(&mut transfer, 3000).len() > 2 && !transfer.lacks_first());
+}

@@ -51,6 +51,7 @@ mod second_nic;
 mod secure_boot;
 mod segment;
 mod setup;
+mod small_packets;
 mod storage_network;
 mod terminal;
 mod tftp;

@@ -55,6 +55,11 @@ impl Service {
         self.view().owner(address)
     }
 
+    /// How large a packet may be in the network that has this address, if that is set.
+    pub fn mtu_at(&self, address: Ipv4Addr) -> Option<u16> {
+        self.options().network_with(address)?.mtu
+    }
+
     /// Stores a lease, in place of the NIC's former one and of any other for the address. It ends by
     /// [`Service::lease_clock_unix`].
     ///
