@@ -18,6 +18,7 @@ pub(crate) mod neighbours;
 
 mod frame;
 mod handed;
+mod tftp_socket;
 mod tftp_transfer;
 mod tftp_ways;
 mod watched;

@@ -3,16 +3,15 @@
 use super::door::client_number_max;
 use super::places::Place;
 use super::tftp_server::{TftpEvent, TftpEventKind};
+use super::tftp_socket::TransferSocket;
 use super::tftp_ways::{Ways, allow_fragments};
 use bytes::Bytes;
-use nix::sys::socket::{SockaddrIn, recvfrom};
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tftp::{Asked, Mode, Next, NotServed, Outcome, Packet, Terms, Transfer};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wire::Moment;
@@ -57,7 +56,7 @@ where
     C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
 {
-    let socket = match UdpSocket::bind((job.server, 0)).await {
+    let socket = match TransferSocket::bind(job.server) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::debug!(%error, "can't open a socket for a TFTP transfer");
@@ -65,7 +64,7 @@ where
         }
     };
     if socket.as_raw_fd() > client_number_max() {
-        let _ = socket.send_to(&NotServed::Busy.packet(), job.peer).await;
+        let _ = socket.send(&NotServed::Busy.packet(), job.peer).await;
         return job.tell(TftpEventKind::Refused(NotServed::Busy));
     }
     loop {
@@ -80,7 +79,7 @@ where
         let content = match content {
             Ok(content) => content,
             Err(why) => {
-                let _ = socket.send_to(&why.packet(), job.peer).await;
+                let _ = socket.send(&why.packet(), job.peer).await;
                 job.tell(TftpEventKind::Refused(why));
                 return;
             }
@@ -135,7 +134,7 @@ impl Drop for Ongoing {
 
 async fn send(
     job: &mut Job,
-    socket: &UdpSocket,
+    socket: &TransferSocket,
     content: &[u8],
     terms: &Terms,
     transfer: &mut Transfer,
@@ -148,6 +147,8 @@ async fn send(
     let mut arrival = Arrival::of(terms, content.len(), start);
     let mut sent_up_to = 0;
     let mut may_be_divided = false;
+    // It is set anew when it has run out, and not for each packet.
+    let mut timer = std::pin::pin!(tokio::time::sleep_until(start));
     loop {
         if let Some(seen) = arrival.look(transfer, job) {
             job.tell(seen);
@@ -175,9 +176,12 @@ async fn send(
             Next::OptionAck => packet.extend(terms.option_ack.iter().flatten()),
             Next::WaitUntil(moment) => {
                 let wake = start + Duration::from_millis(moment.as_millis());
+                if timer.is_elapsed() || wake < timer.deadline() {
+                    timer.as_mut().reset(wake);
+                }
                 tokio::select! {
                     biased;
-                    received = socket.recv_from(&mut buffer) => {
+                    received = socket.receive(&mut buffer) => {
                         if let Ok(received) = received {
                             on_datagram(job, socket, transfer, received, &buffer, now());
                         }
@@ -185,17 +189,18 @@ async fn send(
                     Some(()) = job.repeats.recv() => {
                         // Firmware asks for the size, sends an ERROR, and asks again from the same
                         // port: that ERROR came before the request, so it counts before it.
-                        while let Ok(received) = socket.try_recv_from(&mut buffer) {
+                        while let Some(received) = socket.waiting(&mut buffer) {
                             on_datagram(job, socket, transfer, received, &buffer, now());
                         }
                         if !transfer.on_request_again(now()) {
                             return End::Restart;
                         }
                     }
-                    () = tokio::time::sleep_until(wake) => {
+                    // Perhaps of something that has been answered since: then it is set anew.
+                    () = &mut timer => if wake <= Instant::now() {
                         // On a busy server the timer may be heard of before the socket: an ACK that lies there is no silence.
                         for _ in 0..WAITING_MAX {
-                            let Some(received) = waiting(socket, &mut buffer) else { break };
+                            let Some(received) = socket.waiting(&mut buffer) else { break };
                             on_datagram(job, socket, transfer, received, &buffer, now());
                         }
                     }
@@ -205,7 +210,7 @@ async fn send(
             Next::Done(outcome) => return End::Outcome(outcome),
         }
         // What can't be sent counts as lost: the transfer repeats it or gives up.
-        if let Err(error) = socket.send_to(&packet, job.peer).await {
+        if let Err(error) = socket.send(&packet, job.peer).await {
             tracing::debug!(peer = %job.peer, %error, "TFTP packet not sent");
         }
     }
@@ -246,7 +251,7 @@ impl Arrival {
 
 fn on_datagram(
     job: &mut Job,
-    socket: &UdpSocket,
+    socket: &TransferSocket,
     transfer: &mut Transfer,
     (len, sender): (usize, SocketAddr),
     buffer: &[u8],
@@ -257,7 +262,7 @@ fn on_datagram(
         // RFC 1350 section 4: tell the stranger, don't disturb the transfer.
         if !matches!(packet, Ok(Packet::Error { .. })) && job.n_stranger_answers > 0 {
             job.n_stranger_answers -= 1;
-            let _ = socket.try_send_to(&NotServed::UnknownTransfer.packet(), sender);
+            let _ = socket.try_send(&NotServed::UnknownTransfer.packet(), sender);
         }
         return;
     }
@@ -287,11 +292,4 @@ fn tell(events: &mpsc::Sender<TftpEvent>, event: TftpEvent) {
     if events.try_send(event).is_err() {
         tracing::debug!("a TFTP event was dropped: nobody took the earlier ones");
     }
-}
-
-/// A datagram that has come, also if the runtime has not heard of it yet.
-fn waiting(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-    // The socket does not block.
-    let (len, sender) = recvfrom::<SockaddrIn>(socket.as_raw_fd(), buffer).ok()?;
-    Some((len, SocketAddrV4::from(sender?).into()))
 }
