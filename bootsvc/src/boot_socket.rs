@@ -172,6 +172,11 @@ pub(crate) async fn serve(listener: UnixListener, router: Router, stop: Cancella
 /// All that commands on this host may ask for: what pages and API do, and more. Each request has its [`Peer`] in a
 /// [`ConnectInfo`]. Copies are made in the first of `folders` that takes them.
 pub(crate) fn router(service: Service, folders: [PathBuf; 2]) -> Router {
+    router_with(service, folders, Router::new())
+}
+
+/// The same with `more`, which others answer.
+pub(crate) fn router_with(service: Service, folders: [PathBuf; 2], more: Router) -> Router {
     let copy = async move |State(service): State<Service>| {
         let mut why = None;
         for folder in &folders {
@@ -189,7 +194,7 @@ pub(crate) fn router(service: Service, folders: [PathBuf; 2]) -> Router {
         .route(STATE_COPY, post(copy))
         .route(IMAGES, post(record))
         .with_state(service.clone());
-    web::router(service, &[]).merge(local).layer(from_fn(from_command))
+    web::router(service, &[]).merge(local).merge(more).layer(from_fn(from_command))
 }
 
 /// Records an image version, and builds its initrd.

@@ -27,11 +27,12 @@ use crate::pages;
 use crate::paths::Paths;
 use crate::privileges;
 use crate::state_lock::StateLock;
+use crate::storage_network;
 use crate::systemd;
 use crate::trial;
 use crate::web_tls::WebTls;
 use anyhow::Context;
-use model::{Architecture, FindingKind, Subject};
+use model::{Architecture, FindingKind, Network, Subject};
 use service::{Actor, LoaderRules, MachineView, Options, Service, StateWord};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -172,6 +173,13 @@ async fn run_once(
             let others = networks[1..].iter().map(|it| it.network.clone());
             others.chain(trials.as_ref().map(|(of_trials, _)| of_trials.clone())).collect()
         },
+        // Nobody knows which routers are between, nor which number it would have in a storage network.
+        network_elsewhere: (!mode.leases()).then(|| Network {
+            is_relayed: true,
+            storage: None,
+            nbd: storage_network::nbd(config, network.server, None),
+            ..network.clone()
+        }),
         leasing: leasing(&networks),
         // They lack the driver for VLANs.
         fitted_initrds: config.boot.fitted_initrds
@@ -355,7 +363,10 @@ async fn run_once(
         tasks.spawn(boot::foreign_dhcp::serve_proxy(sockets, place, service, stop));
     }
     let serves_trial = Arc::new(AtomicBool::new(false));
-    let of_trials = boot::trials::told(trials.is_some(), Arc::clone(&serves_trial));
+    let of_trials = {
+        let is_served = Arc::clone(&serves_trial);
+        boot::trials::asked(service.clone(), trials.is_some(), is_served)
+    };
     if let Some((_, leased)) = trials {
         let watch = LinkWatch::open(trial::INTERFACE, trial::HOST)
             .context("can't hear what happens to network interfaces")?;
@@ -372,9 +383,8 @@ async fn run_once(
     let used = certificates::used(paths, config, pages_address);
     tasks.spawn(certificates::watch(used, service.clone(), stop.clone()));
     let pages = Door::new(pages, sent_away(&service, "Pages"));
-    let local = boot_socket::router(service.clone(), paths.for_copies())
-        .merge(pages::told(pages_url.clone()))
-        .merge(of_trials);
+    let more = pages::told(pages_url.clone()).merge(of_trials);
+    let local = boot_socket::router_with(service.clone(), paths.for_copies(), more);
     let link = if is_up { login_link(&service).await } else { None };
     tasks.spawn({
         let (names, stop) = (config.web.names.clone(), stop.clone());

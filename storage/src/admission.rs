@@ -104,8 +104,8 @@ pub(crate) struct Opened {
     pub(crate) connection: Connection,
 }
 
-/// Told of an AoE disk that is new, or has grown.
-pub(crate) type Listener = Box<dyn Fn(&AoeDisk) + Send>;
+/// Told of an AoE disk that is new, or has grown; `false`: it need not be told any more.
+pub(crate) type Listener = Box<dyn Fn(&AoeDisk) -> bool + Send>;
 
 /// An export's name as a client sent it, short enough for a message.
 pub(crate) fn shown(name: &str) -> String {

@@ -30,8 +30,10 @@ pub struct Config {
     pub handed: Vec<Socket>,
     /// How NBD clients may encrypt; `None` is not at all.
     pub nbd_tls: Option<TlsConfig>,
-    /// Network interfaces on which AoE is served.
+    /// Network interfaces on which AoE is served; those that are missing, when they come.
     pub aoe_interfaces: Vec<String>,
+    /// The same for one that is there only now and then.
+    pub aoe_meanwhile: Option<String>,
     /// Address from which AoE is served; `None` is each interface's own. Machines know a disk by it,
     /// so they don't notice when another server takes it over.
     pub aoe_mac: Option<Mac>,

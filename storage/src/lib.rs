@@ -92,9 +92,22 @@ pub async fn run(
         nbd.listen(&address).map_err(|source| Error::Nbd { address, source })?;
     }
     let mut aoe = Vec::new();
+    let mut awaited: Vec<&str> = config.aoe_meanwhile.iter().map(String::as_str).collect();
     for interface in &config.aoe_interfaces {
-        aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?);
+        match aoe_target::is_there(interface) {
+            true => aoe.push(aoe_target::AoeTarget::start(interface, admission(&exports))?),
+            false => {
+                tracing::warn!(
+                    interface,
+                    "AoE is not served there yet: there is no such interface"
+                );
+                awaited.push(interface);
+            }
+        }
     }
+    let await_it =
+        |interface: &str| aoe_target::AwaitedTarget::start(interface, admission(&exports));
+    let awaited = awaited.into_iter().map(await_it).collect::<Result<Vec<_>, _>>()?;
     ready(Listening { nbd: nbd.sockets(), api: api.as_fd() });
     let restoring = tokio::spawn(Arc::clone(&exports).restore_absent());
     let served =
@@ -105,7 +118,7 @@ pub async fn run(
         nbd.stop_accepting();
         exports.close();
         drop(nbd);
-        drop(aoe);
+        drop((aoe, awaited));
     });
     if let Err(error) = stopped.await {
         tracing::error!(%error, "the storage server did not stop cleanly");

@@ -302,11 +302,8 @@ impl OneExport {
 
     /// Tells AoE clients that the disk is there.
     fn announce(&self) {
-        for (interface, listener) in
-            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter()
-        {
-            self.all_aoe(interface).iter().for_each(listener);
-        }
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|(interface, listener)| self.all_aoe(interface).iter().all(listener));
     }
 
     fn disk(&self, place: &Arc<AoePlace>) -> AoeDisk {

@@ -29,8 +29,13 @@ impl Authority {
     /// Puts a new certificate, for this host and a LAN's server, and its key into a folder, as
     /// `WHO-cert.pem` and `WHO-key.pem`.
     pub fn issue(&self, folder: &Path, who: &str) -> Result<()> {
+        self.issue_for(folder, who, &["localhost", "127.0.0.1", SERVER])
+    }
+
+    /// The same for these names and addresses.
+    pub fn issue_for(&self, folder: &Path, who: &str, names: &[&str]) -> Result<()> {
         fs::create_dir_all(folder)?;
-        let names = ["localhost", "127.0.0.1", SERVER].map(str::to_owned);
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(names)?.signed_by(&key, &self.issuer)?;
         fs::write(folder.join(format!("{who}-cert.pem")), certificate.pem())?;

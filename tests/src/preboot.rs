@@ -190,6 +190,13 @@ impl Kernel {
         Self { image, initrd, command_line, folders: Vec::new() }
     }
 
+    /// The same with its files in this folder, which goes with it.
+    #[must_use]
+    pub fn keeping(mut self, folder: TempDir) -> Self {
+        self.folders.push(Arc::new(folder));
+        self
+    }
+
     /// This kernel with an initrd whose index of modules is another one.
     ///
     /// # Errors

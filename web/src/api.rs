@@ -7,16 +7,16 @@ mod people;
 mod rooms;
 
 use crate::front::Front;
-use crate::problem::Problem;
+use crate::problem::{Problem, limited};
 use axum::body::Bytes;
+use axum::extract::Path;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Finding, ImageName, Machine, MachineName, RoomName, RootKind, RootUrl, Seat, Setting,
-    StallVerb, Tag, WriteMode,
+    Finding, ImageName, Machine, MachineName, RoomName, RootKind, RootUrl, Seat, StallVerb, Tag,
+    WriteMode,
 };
 use service::{
     Admin, DamagedVersion, Discovered, FindingCount, Hardware, InitrdFile, KernelLog,
@@ -37,9 +37,8 @@ pub const NOTHING_HERE: &str = "there is nothing here; try /api/v1/status";
 const SCREEN_BYTES_MAX: usize = 8 << 20;
 
 pub(crate) fn router() -> Router<Front> {
-    let screen_limit = DefaultBodyLimit::max(SCREEN_BYTES_MAX);
-    let screen =
-        Router::new().route("/machines/{name}/screen", put(show_screen)).layer(screen_limit);
+    let screen = Router::new().route("/machines/{name}/screen", put(show_screen));
+    let screen = limited(screen, SCREEN_BYTES_MAX);
     Router::new()
         .route("/status", get(status))
         .route("/findings", get(findings))
@@ -101,35 +100,8 @@ async fn put_machine(
 ) -> Answer<(StatusCode, Json<Machine>)> {
     let (Path(name), Json(body)) = (name?, body?);
     let is_new = service.site().machine(&name).is_none();
-    let gives_root = body.root.is_some() || body.root_url.is_some();
-    let left_out = left_out([
-        body.image.is_some(),
-        gives_root,
-        body.write_mode.is_some(),
-        body.menu.is_some(),
-    ]);
-    let whole = MachineChange {
-        other_macs: Some(body.other_macs.unwrap_or_default()),
-        kernel_args: Some(body.kernel_args.unwrap_or_default()),
-        reset_disk: Some(body.reset_disk.unwrap_or_default()),
-        next_boot: Some(body.next_boot.flatten()),
-        inherit: left_out.chain(body.inherit).collect(),
-        room: Some(body.room.flatten()),
-        seat: Some(body.seat.flatten()),
-        tags: Some(body.tags.unwrap_or_default()),
-        ..body
-    };
-    let machine = service.set_machine(name, whole).await?;
+    let machine = service.set_machine(name, body.whole()).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(machine)))
-}
-
-/// Settings that a body does not give, told in the order of [`Setting::ALL`] which it gives.
-fn left_out(given: [bool; Setting::ALL.len()]) -> impl Iterator<Item = Setting> {
-    Setting::ALL
-        .into_iter()
-        .zip(given)
-        .filter(|(_, is_given)| !is_given)
-        .map(|(setting, _)| setting)
 }
 
 /// Changes what the body names (RFC 7396), or adds the machine if there is none and the body has its MAC.

@@ -26,7 +26,7 @@ pub use problem::Problem;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use front::Front;
 use service::Service;
@@ -42,7 +42,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// `names` are those by which browsers may call it beside addresses, `localhost` and the host's own name.
 pub fn router(service: Service, names: &[String]) -> Router {
     let front = Front::new(service.clone());
-    Router::new()
+    let router = Router::new()
         .route("/", get(pages::overview::show))
         .route("/login", get(pages::login::show).post(pages::login::log_in))
         .route("/logout", post(pages::login::log_out))
@@ -84,9 +84,6 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .layer(from_fn_with_state(front.clone(), front::identify))
         .layer(from_fn_with_state(front.clone(), front::count_refused))
         .layer(CsrfLayer::new())
-        .layer(from_fn_with_state(Arc::from(names), guard::guard))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(map_response(problem::in_our_words))
-        .layer(CatchPanicLayer::new())
-        .with_state(front)
+        .layer(from_fn_with_state(Arc::from(names), guard::guard));
+    problem::limited(router, BODY_BYTES_MAX).layer(CatchPanicLayer::new()).with_state(front)
 }

@@ -1,27 +1,56 @@
 //! Errors of the API: RFC 9457 problem documents.
 
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use service::incoming::IncomingError;
 use service::jobs::JobError;
 use service::{Error, Unwritable};
+use std::future::ready;
 
-/// What is told who sends too much.
-const TOO_LARGE: &str =
-    "this is longer than the 64 KiB that are read of a request; nothing of it was done";
-
-/// The same for forms, which say it in their library's words.
-pub(crate) async fn in_our_words(response: Response) -> Response {
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    let is_text = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    match response.status() {
-        StatusCode::PAYLOAD_TOO_LARGE if is_text => {
-            (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE).into_response()
-        }
-        _ => response,
-    }
+/// How much of a request these routes read, and what is told who sends more. A limit within another one is the one that counts.
+pub(crate) fn limited<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    n_bytes_max: usize,
+) -> Router<S> {
+    router
+        .layer(DefaultBodyLimit::max(n_bytes_max))
+        .layer(map_response(move |response| ready(in_our_words(response, n_bytes_max))))
 }
+
+/// A response says already how much is read.
+#[derive(Clone, Copy)]
+struct SaysHowMuch;
+
+/// Who refuses what is too long does not know what the limit is, and says so in his library's words.
+fn in_our_words(response: Response, n_bytes_max: usize) -> Response {
+    let is_told = response.extensions().get::<SaysHowMuch>().is_some();
+    if response.status() != StatusCode::PAYLOAD_TOO_LARGE || is_told {
+        return response;
+    }
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_problem = kind.is_some_and(|kind| kind == PROBLEM_TYPE);
+    // Limits are whole ones, and their units in the book binary.
+    let (n, unit) = match n_bytes_max >> 20 {
+        0 => (n_bytes_max >> 10, "KiB"),
+        n => (n, "MiB"),
+    };
+    let told = format!(
+        "this is longer than the {n} {unit} that are read of such a request; nothing of it was done"
+    );
+    let mut response = match is_problem {
+        true => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, told).into_response(),
+        false => (StatusCode::PAYLOAD_TOO_LARGE, told).into_response(),
+    };
+    response.extensions_mut().insert(SaysHowMuch);
+    response
+}
+
+/// What a problem document is.
+const PROBLEM_TYPE: &str = "application/problem+json";
 
 /// Why a request of the API was not carried out.
 #[derive(Debug)]
@@ -52,7 +81,10 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::LoginRefused | Error::LoginCodeVoid => StatusCode::UNAUTHORIZED,
         Error::LoginDelayed { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::TooManyLogins | Error::DirectoryAway => StatusCode::SERVICE_UNAVAILABLE,
-        Error::NameTaken(_) | Error::UserTaken(_) | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        Error::NameTaken(_)
+        | Error::NotForTrials { .. }
+        | Error::UserTaken(_)
+        | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Lease(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Job(JobError::HasEnded { .. }) | Error::Incoming(IncomingError::Taken(_)) => {
@@ -81,7 +113,8 @@ impl From<Error> for Problem {
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
+            // Whoever has set the limit says what it is.
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too long"),
             status => {
                 let text = rejection.body_text();
                 // What people read begins behind what the library does.
@@ -107,7 +140,7 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+        let headers = [(header::CONTENT_TYPE, PROBLEM_TYPE)];
         (self.status, headers, body.to_string()).into_response()
     }
 }

@@ -5,10 +5,10 @@ use crate::guard;
 use crate::pages::{render, style};
 use crate::problem;
 use askama::Template;
-use axum::extract::{DefaultBodyLimit, Extension, Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::{HOST, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Form, Router};
@@ -212,16 +212,13 @@ fn without_port(host: &str) -> &str {
 ///
 /// `names` are those by which browsers may call it beside addresses, `localhost` and the host's own name.
 pub fn router<S: Setup>(setup: Arc<S>, names: &[String]) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/setup", get(show::<S>).post(answer::<S>))
         .route("/assets/app.css", get(style))
         .fallback(async || (StatusCode::SEE_OTHER, [(LOCATION, "/setup")]))
         .layer(CsrfLayer::new())
-        .layer(from_fn_with_state(Arc::from(names), guard::guard))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(map_response(problem::in_our_words))
-        .layer(CatchPanicLayer::new())
-        .with_state(setup)
+        .layer(from_fn_with_state(Arc::from(names), guard::guard));
+    problem::limited(router, BODY_BYTES_MAX).layer(CatchPanicLayer::new()).with_state(setup)
 }
 
 #[derive(Template)]

@@ -1,4 +1,4 @@
-//! Disk files that are sent.
+//! Disk files that are sent, and how long what is sent may be.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::disallowed_methods, reason = "what is on the disk is looked at from outside")]
 
@@ -161,4 +161,27 @@ async fn a_strangers_page_sends_nothing_and_two_of_one_name_are_one() {
     drop(slow);
     assert_eq!(sending.await.unwrap().unwrap().status(), StatusCode::CREATED);
     assert_eq!(fs::read(site.incoming.join("a.raw")).unwrap(), b"first");
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_refused_in_our_words_with_the_limit_that_counts() {
+    let site = Site::new();
+    let long = |n_bytes: usize| "x".repeat(n_bytes);
+    let json = |n_bytes: usize| format!(r#"{{"leases": [], "kernel_args": "{}"}}"#, long(n_bytes));
+    for (request, body, limit) in [
+        (Request::post("/login"), format!("name=anna&password={}", long(100_000)), "64 KiB"),
+        (Request::patch("/api/v1/machines/lab-07"), json(100_000), "64 KiB"),
+        (Request::post("/api/v1/leases"), json(17 << 20), "16 MiB"),
+        (Request::put("/api/v1/machines/lab-07/screen"), long(9 << 20), "8 MiB"),
+    ] {
+        let kind = if limit == "64 KiB" && body.starts_with("name") {
+            "application/x-www-form-urlencoded"
+        } else {
+            "application/json"
+        };
+        let request = request.header(header::CONTENT_TYPE, kind).body(Body::from(body)).unwrap();
+        let (status, told) = site.send(request).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(told.contains(limit), "{limit}: {told}");
+    }
 }

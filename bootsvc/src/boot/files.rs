@@ -1,5 +1,6 @@
 //! What a boot client may fetch, by TFTP or HTTP. There is no folder behind it to walk out of.
 
+use crate::boot::elsewhere::is_elsewhere;
 use crate::boot::file_cache::FileCache;
 use crate::boot::grub_images::{ARM64_FILE, GrubImages};
 use crate::boot::ipxe_loaders::IpxeLoaders;
@@ -186,13 +187,18 @@ impl BootFiles {
         Some(config.text)
     }
 
-    /// What a PC gets that says who it is. Who is on the link is seen; of who is behind a router nothing is known but that.
+    /// What a PC gets that says who it is. Who is on the link is seen; of who is behind a router nothing is known but that, and it
+    /// counts unless the machine is known to be elsewhere.
     async fn claimed(&self, claim: LoaderClaim, peer: Ipv4Addr, fetch: Fetch) -> Option<String> {
         let LoaderClaim { ask, firmware, mac } = claim;
         let service = &self.inner.service;
-        let link = self.inner.neighbours.link_to(peer).await;
-        if !matches!(link, Link::Routed) && link != Link::Neighbour(mac) {
-            return Some(service.loader_is_mistaken(peer, mac, link, fetch));
+        let neighbours = &self.inner.neighbours;
+        let but = match neighbours.link_to(peer).await {
+            Link::Routed => is_elsewhere(service, neighbours, mac, peer).await,
+            link => seen_otherwise(link, mac, peer),
+        };
+        if let Some(but) = but {
+            return Some(service.loader_is_mistaken(peer, mac, &but, fetch));
         }
         // By HTTP any program of a running system could say so, too.
         let noted = match (&ask, fetch) {
@@ -224,9 +230,12 @@ impl BootFiles {
         }
         let service = &self.inner.service;
         let link = self.inner.neighbours.link_to(peer).await;
-        let is_seen = matches!(link, Link::Routed) || link == Link::Neighbour(mac);
-        if !is_seen || service.owner_of(peer) != Some(mac) {
-            return Some(service.loader_is_mistaken(peer, mac, link, fetch));
+        let but = seen_otherwise(link, mac, peer).or_else(|| {
+            let is_its = service.owner_of(peer) == Some(mac);
+            (!is_its).then(|| format!("{peer} is not the address of that card"))
+        });
+        if let Some(but) = but {
+            return Some(service.loader_is_mistaken(peer, mac, &but, fetch));
         }
         if let Err(error) = service.medium_runs(mac, firmware, peer).await {
             tracing::warn!(%mac, error = error.chain(), "that a PC asks could not be noted");
@@ -425,6 +434,16 @@ impl BootFiles {
             true => self.inner.neighbours.known(address).or_else(owner),
             false => owner(),
         }
+    }
+}
+
+/// What is seen at an address where this NIC is said to be, if it is something else; behind a router nothing is.
+fn seen_otherwise(link: Link, mac: Mac, address: Ipv4Addr) -> Option<String> {
+    match link {
+        Link::Neighbour(seen) if seen == mac => None,
+        Link::Neighbour(seen) => Some(format!("{seen} answers at its address {address}")),
+        Link::Silent => Some(format!("nobody answers at its address {address}")),
+        Link::Routed => None,
     }
 }
 

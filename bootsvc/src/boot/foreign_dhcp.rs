@@ -1,6 +1,7 @@
 //! Boots beside another DHCP server, which gives the addresses: our proxy names the loader, and who has which address is learned.
 
 use crate::boot::dhcp::{choose_loader, not_bound, uuid_of};
+use crate::boot::elsewhere::is_elsewhere;
 use crate::boot::grub_images::{ARM64_FILE, BIOS_FILE, UEFI_X64_FILE};
 use crate::boot::offers::Offers;
 use crate::net::dhcp_socket::{BootServerSocket, DhcpError, DhcpSocket};
@@ -264,7 +265,14 @@ async fn search(
         || tokio::time::timeout(SEARCH_TIME, is_at(neighbours, mac, (address, may_be_routed)))
             .await
             .unwrap_or(false);
-    if is_seen {
+    let but = match is_seen && !neighbours.is_on_link(address) {
+        true => is_elsewhere(service, neighbours, mac, address).await,
+        false => None,
+    };
+    if let Some(but) = but {
+        tracing::info!(%mac, %address, but, "it asked for this address, and is elsewhere");
+        service.traffic().refused("dhcp", "not-its-address");
+    } else if is_seen {
         warn(mac, service.has_address(mac, address).await);
     } else {
         tracing::info!(%mac, %address, "it asked for this address, where it was not seen");

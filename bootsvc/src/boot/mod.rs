@@ -3,6 +3,7 @@
 pub(crate) mod dhcp;
 mod dhcp_silence;
 mod doorkeeper;
+mod elsewhere;
 mod file_cache;
 pub(crate) mod files;
 pub(crate) mod foreign_dhcp;

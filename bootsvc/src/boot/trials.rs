@@ -7,11 +7,12 @@ use crate::config::Config;
 use crate::net::dhcp_socket::DhcpSocket;
 use crate::net::link::{Link, LinkState, LinkWatch, look_at};
 use crate::trial;
+use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use dhcp::{Arrival, Decision, Networks, Place};
-use model::Network;
-use service::Service;
+use model::{Machine, Network};
+use service::{Actor, Service};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use web::{LocalAdmin, Problem};
 
 /// Addresses of its PCs.
 const POOL: (Ipv4Addr, Ipv4Addr) =
@@ -33,13 +35,22 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The interface of trials, as sockets are bound to it.
 const ARRIVAL: Arrival = Arrival { interface: 0, is_unicast: false };
 
-/// Tells commands whether trials are served.
-pub(crate) fn told(is_free: bool, is_served: Arc<AtomicBool>) -> Router {
+/// Tells commands whether trials are served, and begins one for them.
+pub(crate) fn asked(service: Service, is_free: bool, is_served: Arc<AtomicBool>) -> Router {
     let state = move || {
         let has_interface = is_served.load(Ordering::Relaxed);
         std::future::ready(Json(trial::State { is_free, has_interface }))
     };
-    Router::new().route(trial::STATE, get(state))
+    Router::new().route(trial::STATE, get(state).post(begin)).with_state(service)
+}
+
+async fn begin(
+    State(service): State<Service>,
+    Extension(LocalAdmin { uid }): Extension<LocalAdmin>,
+    Json(trial::Begin { name, machine }): Json<trial::Begin>,
+) -> Result<Json<Machine>, Problem> {
+    let admin = service.admin(&Actor::command(uid))?;
+    Ok(Json(admin.begin_trial(name, machine).await?))
 }
 
 /// What is leased there.
@@ -100,12 +111,7 @@ pub(crate) async fn serve(
             continue;
         }
         if has_pcs {
-            let forgetting = service.forget_tried(
-                trial::is_tried,
-                trial::is_tried_machine,
-                trial::is_tried_address,
-            );
-            match forgetting.await {
+            match service.forget_tried(trial::is_tried_address).await {
                 Ok(()) => has_pcs = false,
                 Err(error) => {
                     let error = error.chain();

@@ -210,10 +210,16 @@ fn storage(served: &Served) -> Option<Verdict> {
         format!("; those of the pool are {first}-{last} there, which nobody else may be")
     });
     let Network { subnet: boot, prefix, .. } = network;
-    Some(Verdict::Right(format!(
+    let told = format!(
         "machines of {boot}/{prefix} have their disks over the storage network {subnet}, from {server} (interface {interface})\
          {as_whom}"
-    )))
+    );
+    Some(match *interface == served.interface {
+        false => Verdict::Right(told),
+        true => Verdict::Better(format!(
+            "{told}. That is the card by which they boot, too, so disks share its cable with all else: give {server} to another card"
+        )),
+    })
 }
 
 /// Why a port can't be had that a server with this configuration needs.

@@ -29,7 +29,7 @@ const NOTHING_WRONG: &str = "Nothing is wrong";
 ///
 /// For somebody whose room does not boot. It changes nothing that stays, the servers may run or not, and it takes up to twenty
 /// seconds. If the boot server runs, firmware of six kinds walks the whole way of a boot, in a network of its own.
-/// Run it as root (sudo): others may not look at everything. What root has seen is on the pages, too, below Findings.
+/// Run it as root (sudo): others may not look at everything. What root has seen is on the pages, too, below Findings, for administrators.
 ///
 ///   ok     is as it should be
 ///   note   works, and should be looked at
@@ -91,7 +91,7 @@ fn has_state(paths: &Paths) -> bool {
     !matches!(paths.database().try_exists(), Ok(false))
 }
 
-/// Keeps what was seen for those who look at pages. Whoever looks now has seen it, so nothing is lost where that can't be written.
+/// Keeps what was seen for administrators who look at pages, without secrets: an error may quote a line of the configuration. Whoever looks now has seen it, so nothing is lost where that can't be written.
 fn keep(paths: &Paths, by: String, lines: &[String], wrong: Option<String>) {
     let new = NewJob { kind: JobKind::Doctor, what: String::new(), by };
     let begun = become_command(paths).and_then(|()| {
@@ -99,7 +99,8 @@ fn keep(paths: &Paths, by: String, lines: &[String], wrong: Option<String>) {
         Ok(jobs.begin(new, Clock::system(), &Stop::default())?)
     });
     let Ok(mut worker) = begun else { return };
-    lines.iter().for_each(|line| worker.log(line));
+    let censor = crate::report::censor(paths);
+    lines.iter().for_each(|line| worker.log(&censor.text(line)));
     worker.end(JobState::Done, &wrong.unwrap_or_else(|| NOTHING_WRONG.to_owned()));
 }
 

@@ -10,7 +10,7 @@ use crate::network::{Served, former_nbd_addresses, nbd_addresses, networks, stor
 use crate::network_changes;
 use crate::paths::Paths;
 use crate::privileges::{Server, become_server, raise_descriptor_limit};
-use crate::{check, serve, systemd, up};
+use crate::{check, serve, systemd, trial, up};
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use rustix::process::Pid;
@@ -68,6 +68,8 @@ fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> stor
         nbd: nbd.map(SocketAddr::V4).collect(),
         nbd_tls: config.storage.nbd_tls.as_ref().map(NbdTls::files),
         aoe_mac: config.storage.aoe_mac,
+        // Who serves no AoE has none tried.
+        aoe_meanwhile: (!interfaces.is_empty()).then(|| trial::INTERFACE.to_owned()),
         aoe_interfaces: interfaces,
         who: Who::default(),
     }

@@ -39,7 +39,7 @@ const NAME: &str = trial::TRY_MACHINE;
 pub(super) struct Try {
     /// Image to boot; default: what machines of no room boot, or the only one
     image: Option<ImageName>,
-    /// Boot what this machine boots, with its kernel parameters and its room's
+    /// Boot what this machine boots, with its menu, its kernel parameters and its room's
     #[arg(long, value_name = "MACHINE", conflicts_with = "image")]
     like: Option<MachineName>,
     /// Its firmware; default: bios
@@ -129,7 +129,9 @@ impl Try {
                 let like: Value = site.get(&format!("/api/v1/machines/{name}"))?;
                 let args = like["kernel_args"].as_str().unwrap_or_default();
                 machine["kernel_args"] = format!("{args} console=tty0 console=ttyS0,115200").into();
-                machine["room"] = like["room"].clone();
+                for same in ["room", "menu", "next_boot"] {
+                    machine[same] = like[same].clone();
+                }
                 if like["root_url"].is_string() {
                     bail!(
                         "{name} has its root on another server, which is not tried: name its image instead"

@@ -5,11 +5,12 @@ use crate::check::Verdict;
 use crate::config::Config;
 use crate::net::arp::Arp;
 use crate::net::link::look_at;
+use crate::net::neighbours::heard_at;
 use crate::network::{Served, interfaces, networks};
 use crate::programs::{NoAnswer, ask_within};
 use fakeclient::aoe_search::{self, Found};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::thread;
@@ -68,7 +69,74 @@ fn on_link(interface: &str, server: Ipv4Addr, machines: &[Value]) -> Vec<Verdict
         Ok(found) => aoe(interface, &found.into_iter().collect::<Vec<_>>(), machines),
         Err(error) => unseen("who else serves disks over AoE", error),
     };
-    vec![address, disks]
+    let broadcasts = match deaf_to_broadcasts(interface, server) {
+        Ok((0, _)) => None,
+        Ok((n_asked, deaf)) => Some(broadcasts(interface, n_asked, &deaf)),
+        Err(error) => Some(unseen("whether packets to everybody get through", error)),
+    };
+    [address, disks].into_iter().chain(broadcasts).collect()
+}
+
+/// Who answers when he is asked alone, and not when everybody is asked; and of how many that is known. Both times it is the same
+/// question, so something on the way makes the difference.
+fn deaf_to_broadcasts(
+    interface: &str,
+    server: Ipv4Addr,
+) -> io::Result<(usize, Vec<(Ipv4Addr, Mac)>)> {
+    let mut heard = heard_at(interface);
+    heard.truncate(MACHINES_MAX);
+    if heard.is_empty() {
+        return Ok((0, heard));
+    }
+    let here = look_at(interface, server)?.mac.ok_or(io::ErrorKind::NotFound)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let arp = Arp::open(interface, here)?;
+        let mut there = BTreeSet::new();
+        heard.iter().try_for_each(|&(address, mac)| arp.probe_at(mac, address))?;
+        hear(&arp, heard.len(), &mut there).await?;
+        heard.retain(|(address, mac)| there.contains(&(*address, *mac)));
+        let n_asked = heard.len();
+        // Once more, as any packet may be lost.
+        for _ in 0..2 {
+            let mut answered = BTreeSet::new();
+            heard.iter().try_for_each(|&(address, _)| arp.probe(address))?;
+            hear(&arp, heard.len(), &mut answered).await?;
+            heard.retain(|(address, mac)| !answered.contains(&(*address, *mac)));
+        }
+        Ok((n_asked, heard))
+    })
+}
+
+/// Hears answers until so many are there, or no more come.
+async fn hear(arp: &Arp, n: usize, answers: &mut BTreeSet<(Ipv4Addr, Mac)>) -> io::Result<()> {
+    let end = tokio::time::Instant::now() + ANSWERS;
+    while answers.len() < n {
+        match tokio::time::timeout_at(end, arp.answer()).await {
+            Ok(answer) => {
+                let (mac, address) = answer?;
+                answers.insert((address, mac));
+            }
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+fn broadcasts(interface: &str, n_asked: usize, deaf: &[(Ipv4Addr, Mac)]) -> Verdict {
+    if deaf.is_empty() {
+        return Verdict::Right(format!(
+            "packets to everybody get through on {interface}: {n_asked} of those that are there were asked"
+        ));
+    }
+    let list: Vec<String> =
+        deaf.iter().map(|(address, mac)| format!("{address} ({mac})")).collect();
+    Verdict::Wrong(format!(
+        "packets to everybody on {interface} are lost on the way to these, and packets to them alone are not, so PCs there hear no \
+         DHCP: {}. A switch or an access point in between filters broadcasts: look for storm control, client isolation or the like, \
+         and allow them in this network",
+        list.join(", ")
+    ))
 }
 
 /// Whether somebody else has the address.

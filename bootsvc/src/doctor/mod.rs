@@ -85,7 +85,7 @@ pub(crate) fn as_caller(paths: &Paths, config: Option<&Config>, listens: bool) -
         looks.extend(servers::looks(paths, &ours));
         let machines = machines(paths);
         looks.extend(kernel::looks(&machines));
-        looks.extend(walk::looks(paths));
+        looks.extend(walk::looks(paths, config));
         looks.extend(lan::looks(config, &machines));
         looks.extend(certificates::looks(paths, config));
     }

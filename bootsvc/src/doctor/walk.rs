@@ -2,10 +2,12 @@
 
 use super::{Area, Look};
 use crate::check::Verdict;
+use crate::config::Config;
 use crate::paths::Paths;
 use crate::site::{Site, connect};
 use crate::trial;
 use crate::trial::far_end::{self, FAR_INTERFACE, drop_address, take_address};
+use fakeclient::aoe_disk::{AoeDisk, AoeDiskError};
 use fakeclient::firmware::{Firmware, FirmwareError, Kind, Told};
 use fakeclient::http_file;
 use fakeclient::machine_disk::{MachineDisk, MachineDiskError};
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
-use wire::error_chain;
+use wire::{Mac, error_chain};
 
 /// The machine that its firmware boots as.
 const MACHINE: &str = trial::DOCTOR_MACHINE;
@@ -43,6 +45,17 @@ const KINDS: [(&str, Kind); 6] = [
     ("iPXE on a PC BIOS", pxe(0, "PXEClient:Arch:00000:UNDI:002001", true)),
     ("PC BIOS", pxe(0, "PXEClient:Arch:00000:UNDI:002001", false)),
 ];
+
+/// Whoever has its disk over AoE.
+const AOE_KIND: (&str, Kind) =
+    ("A disk over AoE", pxe(0, "PXEClient:Arch:00000:UNDI:002001", false));
+const AOE_MAC: Mac = trial::mac(KINDS.len() as u8);
+
+/// As many as one frame has.
+const AOE_SECTORS: u64 = 2;
+
+/// The initrd is there by then.
+const AOE_READY_WITHIN: Duration = Duration::from_secs(3);
 
 const fn pxe(architecture: u16, vendor_class: &'static str, is_ipxe: bool) -> Kind {
     Kind { architecture, vendor_class, is_ipxe }
@@ -74,12 +87,18 @@ enum Stumble {
          let TCP {port} in"
     )]
     Disk { at: SocketAddrV4, port: u16, why: String },
+    #[error(
+        "its disk {shelf}.{slot} does not come over AoE ({source}): the storage server's log tells more"
+    )]
+    AoeDisk { shelf: u16, slot: u8, source: AoeDiskError },
+    #[error("what its disk has over AoE is not what the same image has over NBD")]
+    OtherDisk,
     #[error("{0}")]
     Here(String),
 }
 
 /// All of them, if the boot server runs and there is nobody else who tries a PC.
-pub(super) fn looks(paths: &Paths) -> Vec<Look> {
+pub(super) fn looks(paths: &Paths, config: &Config) -> Vec<Look> {
     // Others than root, and a server that does not run, are told elsewhere.
     if !nix::unistd::geteuid().is_root() {
         return vec![at_network(Verdict::Unseen(
@@ -87,7 +106,9 @@ pub(super) fn looks(paths: &Paths) -> Vec<Look> {
         ))];
     }
     let Ok(Some(stream)) = connect(paths) else { return Vec::new() };
-    let walked = Site::of_server(paths, stream).and_then(|site| walk_all(&site));
+    // Who names no interface for AoE serves none.
+    let has_aoe = config.storage.aoe_interfaces.as_ref().is_none_or(|it| !it.is_empty());
+    let walked = Site::of_server(paths, stream).and_then(|site| walk_all(&site, has_aoe));
     match walked {
         Ok(verdicts) => verdicts.into_iter().map(at_network).collect(),
         Err(error) => {
@@ -102,31 +123,44 @@ const fn at_network(verdict: Verdict) -> Look {
     Look::new(Area::Network, verdict)
 }
 
-fn walk_all(site: &Site) -> anyhow::Result<Vec<Verdict>> {
+fn walk_all(site: &Site, has_aoe: bool) -> anyhow::Result<Vec<Verdict>> {
     trial::check(site)?;
     let image = newest_image(site)?;
     let has_image = image.is_some();
     let make_ready = || {
         trial::wait_until_served(site)?;
-        image.as_ref().map_or(Ok(()), |image| add_machine(site, image))
+        image.as_ref().map_or(Ok(()), |image| add_machines(site, image, has_aoe))
     };
     let mut verdicts: Vec<Verdict> = far_end::run(make_ready, move || {
         let end = Instant::now() + READY_WITHIN;
-        let walk = |(number, (name, kind)): (u8, (&str, Kind))| {
+        let mut start_of_disk = None;
+        let mut walk = |(number, (name, kind)): (u8, (&str, Kind))| {
             let is_last = usize::from(number) + 1 == KINDS.len();
-            let walked = walk(trial::mac(number), kind, has_image.then_some(end), is_last);
-            let _ = drop_address();
-            match walked {
-                Ok(text) => Verdict::Right(format!("{name}: {text}")),
-                Err(stumble) => Verdict::Wrong(format!("{name}: {}", error_chain(&stumble))),
-            }
+            let end = has_image.then_some(end);
+            in_words(name, walk(trial::mac(number), kind, end, is_last, &mut start_of_disk))
         };
-        (0..).zip(KINDS).map(walk).collect()
+        let mut walked: Vec<Verdict> = (0..).zip(KINDS).map(&mut walk).collect();
+        // Without the other it is wrong already.
+        if let Some(start) = start_of_disk.filter(|_| has_aoe) {
+            walked.push(in_words(AOE_KIND.0, walk_aoe(&start)));
+        }
+        walked
     })?;
-    if let Err(error) = trial::wait_until_forgotten(site, MACHINE) {
-        verdicts.push(Verdict::Better(error_chain(error.as_ref())));
+    for machine in [MACHINE, trial::DOCTOR_AOE_MACHINE] {
+        if let Err(error) = trial::wait_until_forgotten(site, machine) {
+            verdicts.push(Verdict::Better(error_chain(error.as_ref())));
+        }
     }
     Ok(verdicts)
+}
+
+/// A walk has ended.
+fn in_words(name: &str, walked: Result<String, Stumble>) -> Verdict {
+    let _ = drop_address();
+    match walked {
+        Ok(text) => Verdict::Right(format!("{name}: {text}")),
+        Err(stumble) => Verdict::Wrong(format!("{name}: {}", error_chain(&stumble))),
+    }
 }
 
 /// The image that was imported last.
@@ -137,28 +171,73 @@ fn newest_image(site: &Site) -> anyhow::Result<Option<String>> {
     Ok(newest.and_then(|version| version["image"].as_str()).map(str::to_owned))
 }
 
-fn add_machine(site: &Site, image: &str) -> anyhow::Result<()> {
+fn add_machines(site: &Site, image: &str, has_aoe: bool) -> anyhow::Result<()> {
     let macs: Vec<_> = (1..).take(KINDS.len() - 1).map(trial::mac).collect();
     let machine = json!({
         "mac": trial::mac(0), "other_macs": macs, "image": image, "root": "nbd", "write_mode": "discard",
     });
-    trial::add_machine(site, MACHINE, &machine)
+    trial::add_machine(site, MACHINE, &machine)?;
+    if has_aoe {
+        let machine = json!({
+            "mac": AOE_MAC, "image": image, "root": "aoe", "write_mode": "discard",
+        });
+        trial::add_machine(site, trial::DOCTOR_AOE_MACHINE, &machine)?;
+    }
+    Ok(())
 }
 
-/// What one has got, in words. With an image it is to be sent on before `end`.
-fn walk(
-    mac: wire::Mac,
-    kind: Kind,
-    end: Option<Instant>,
-    is_whole: bool,
-) -> Result<String, Stumble> {
+/// A firmware with this NIC is switched on, and has its address.
+fn switch_on(mac: Mac, kind: Kind) -> Result<Told, Stumble> {
     let here = |error: anyhow::Error| Stumble::Here(error_chain(error.as_ref()));
-    let began = Instant::now();
     let firmware = Firmware::open(FAR_INTERFACE, mac, kind);
     let firmware = firmware.map_err(|error| Stumble::Address { source: error.into() })?;
     let told = firmware.boot().map_err(|source| Stumble::Address { source })?;
     drop(firmware);
     take_address(told.address, told.prefix, told.router).map_err(here)?;
+    Ok(told)
+}
+
+/// A machine whose disk comes over AoE: asks who has it, and reads its first sectors, which are to be those of the same image over
+/// NBD.
+fn walk_aoe(start: &[u8]) -> Result<String, Stumble> {
+    let began = Instant::now();
+    let told = switch_on(AOE_MAC, AOE_KIND.1)?;
+    let config = configuration(&told, Some(began + AOE_READY_WITHIN))?;
+    let (_, arguments) = command(&config, "linux")
+        .ok_or_else(|| Stumble::CommandLine("the kernel is missing".to_owned()))?;
+    let Root::Aoe { shelf, slot } = command_line(arguments)?.root else {
+        return Err(Stumble::CommandLine("its root is not over AoE".to_owned()));
+    };
+    let read = AoeDisk::open(FAR_INTERFACE, AOE_MAC, (shelf, slot), 1, PATIENCE);
+    let read = read.and_then(|mut disk| disk.read(0, AOE_SECTORS, PATIENCE));
+    let read = read.map_err(|source| Stumble::AoeDisk { shelf, slot, source })?;
+    if !start.starts_with(&read) {
+        return Err(Stumble::OtherDisk);
+    }
+    Ok(format!(
+        "address {}, configuration, disk {shelf}.{slot} over AoE: {:.1} s",
+        told.address,
+        began.elapsed().as_secs_f64()
+    ))
+}
+
+/// What a kernel is told.
+fn command_line(arguments: &str) -> Result<BootConfig, Stumble> {
+    // GRUB's quotes, around words without quotes in them.
+    BootConfig::parse(&arguments.replace('\'', ""))
+        .map_err(|error| Stumble::CommandLine(error.to_string()))
+}
+
+/// What one has got, in words. With an image it is to be sent on before `end`. Who goes all the way keeps the start of its disk.
+fn walk(
+    mac: Mac,
+    kind: Kind,
+    end: Option<Instant>,
+    is_whole: bool,
+    start_of_disk: &mut Option<Vec<u8>>,
+) -> Result<String, Stumble> {
+    let began = Instant::now();
+    let told = switch_on(mac, kind)?;
     let loader = fetch_loader(&told)?;
     let mut text = format!(
         "address {}, loader {} ({} KB by {})",
@@ -170,7 +249,7 @@ fn walk(
     let config = configuration(&told, end)?;
     text.push_str(", configuration");
     if is_whole && end.is_some() {
-        text.push_str(&rest(&told, &config)?);
+        text.push_str(&rest(&told, &config, start_of_disk)?);
     }
     text.push_str(&format!(": {:.1} s", began.elapsed().as_secs_f64()));
     if is_whole && end.is_none() {
@@ -246,7 +325,7 @@ fn told_to_wait(config: &str) -> String {
 }
 
 /// Kernel, initrd and disk.
-fn rest(told: &Told, config: &str) -> Result<String, Stumble> {
+fn rest(told: &Told, config: &str, start_of_disk: &mut Option<Vec<u8>>) -> Result<String, Stumble> {
     let server = SocketAddrV4::new(told.next_server, HTTP_PORT);
     let get = |what, path: &str| {
         http_file::get(server, path, FILE_BYTES_MAX, PATIENCE)
@@ -268,18 +347,17 @@ fn rest(told: &Told, config: &str) -> Result<String, Stumble> {
         token = token.or(found);
     }
     let rate = n_bytes as f64 / 1e6 / began.elapsed().as_secs_f64().max(1e-3);
-    // GRUB's quotes, around words without quotes in them.
-    let boot = BootConfig::parse(&arguments.replace('\'', ""))
-        .map_err(|error| Stumble::CommandLine(error.to_string()))?;
+    let boot = command_line(arguments)?;
     let mut text = format!(", kernel and initrd ({:.1} MB, {rate:.0} MB/s)", n_bytes as f64 / 1e6);
     let Root::Nbd { servers, export } = &boot.root else { return Ok(text) };
     let at = servers.first().copied().unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
     let token = token.ok_or_else(|| lacks("the proof of its boot"))?;
-    read_disk(at, export, boot.boot, token).map_err(|error| Stumble::Disk {
+    let read = read_disk(at, export, boot.boot, token).map_err(|error| Stumble::Disk {
         at,
         port: at.port(),
         why: error_chain(&error),
     })?;
+    *start_of_disk = Some(read);
     text.push_str(", disk over NBD");
     Ok(text)
 }
@@ -290,7 +368,7 @@ fn read_disk(
     export: &str,
     boot: u64,
     token: Token,
-) -> Result<(), MachineDiskError> {
+) -> Result<Vec<u8>, MachineDiskError> {
     let end = Instant::now() + PATIENCE;
     loop {
         let opened = MachineDisk::open_as(at.into(), export, boot, token, 1);
@@ -298,7 +376,7 @@ fn read_disk(
             Err(MachineDiskError::Handshake(_)) if Instant::now() < end => {
                 std::thread::sleep(ASK_AGAIN);
             }
-            done => return done.map(drop),
+            done => return done,
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct Arp {
     sender: Socket,
     receiver: UdpSocket,
     everybody: SockAddr,
+    interface: String,
     own: Mac,
 }
 
@@ -30,7 +31,8 @@ impl Arp {
         let sender = frame::arp(interface)?;
         // What arrives are whole packets, as datagrams are, so tokio's socket for those serves.
         let receiver = UdpSocket::from_std(sender.try_clone()?.into())?;
-        Ok(Self { sender, receiver, everybody: frame::everybody(interface)?, own })
+        let everybody = frame::everybody(interface)?;
+        Ok(Self { sender, receiver, everybody, interface: interface.to_owned(), own })
     }
 
     /// Asks who has the address. A full queue is no error: it is asked again some other time.
@@ -38,7 +40,19 @@ impl Arp {
     /// # Errors
     /// Nothing can be sent on the interface.
     pub(crate) fn probe(&self, address: Ipv4Addr) -> io::Result<()> {
-        match self.sender.send_to(&probe(self.own, address), &self.everybody) {
+        self.send(address, &self.everybody)
+    }
+
+    /// Asks one station alone whether it has the address.
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub(crate) fn probe_at(&self, mac: Mac, address: Ipv4Addr) -> io::Result<()> {
+        self.send(address, &frame::arp_address(&self.interface, mac)?)
+    }
+
+    fn send(&self, address: Ipv4Addr, to: &SockAddr) -> io::Result<()> {
+        match self.sender.send_to(&probe(self.own, address), to) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }

@@ -129,8 +129,13 @@ pub(super) fn arp(interface: &str) -> io::Result<Socket> {
 
 /// Where ARP for everybody on `interface` is sent.
 pub(super) fn everybody(interface: &str) -> io::Result<SockAddr> {
+    arp_address(interface, Mac::BROADCAST)
+}
+
+/// Where a station behind `interface` hears ARP that is for it alone.
+pub(super) fn arp_address(interface: &str, mac: Mac) -> io::Result<SockAddr> {
     let interface = nix::net::if_::if_nametoindex(interface)?;
-    Ok(address_of(interface.cast_signed(), Mac([0xff; 6]), libc::ETH_P_ARP as u16))
+    Ok(address_of(interface.cast_signed(), mac, libc::ETH_P_ARP as u16))
 }
 
 /// Of `linux/filter.h`: whether the kernel has taken a VLAN tag off a frame.

@@ -1,7 +1,10 @@
 //! Who answers at an address of the boot network, by the kernel's neighbour table.
 
+use crate::net::arp::Arp;
+use crate::net::link::look_at;
 use model::Network;
 use service::Link;
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -18,6 +21,10 @@ const DISCARD_PORT: u16 = 9;
 
 /// A neighbour answers within a millisecond, and is asked three times, 1 s apart.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A neighbour that is there answers an ARP request at once; one may be lost.
+const ARP_INTERVAL: Duration = Duration::from_millis(300);
+const ARP_TRIES: u32 = 3;
 
 /// How soon the answer is seen.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -59,6 +66,31 @@ impl Neighbours {
         neighbour(&std::fs::read_to_string(TABLE).ok()?, interface, address)
     }
 
+    /// Whether this NIC answers at this address now, whatever was known of it before.
+    pub(crate) async fn answers_now(&self, mac: Mac, address: Ipv4Addr) -> bool {
+        let Some((interface, network)) = self.at(address) else { return false };
+        let asked = async {
+            let own = look_at(interface, network.server)?.mac.ok_or(io::ErrorKind::NotFound)?;
+            let arp = Arp::open(interface, own)?;
+            loop {
+                arp.probe_at(mac, address)?;
+                let heard = async {
+                    while arp.answer().await? != (mac, address) {}
+                    io::Result::Ok(())
+                };
+                if let Ok(answer) = tokio::time::timeout(ARP_INTERVAL, heard).await {
+                    return answer;
+                }
+            }
+        };
+        match tokio::time::timeout(ARP_INTERVAL * ARP_TRIES, asked).await {
+            Ok(Ok(())) => true,
+            // Who may not ask takes what the kernel knows.
+            Ok(Err(_)) => self.known(address) == Some(mac),
+            Err(_) => false,
+        }
+    }
+
     /// Whether this address is of a boot network on an interface of ours.
     pub(crate) fn is_on_link(&self, address: Ipv4Addr) -> bool {
         self.at(address).is_some()
@@ -80,17 +112,27 @@ async fn make_the_kernel_ask(server: Ipv4Addr, address: Ipv4Addr) {
     }
 }
 
-/// The hardware address in the kernel's table: below a head, lines of address, kind, flags, hardware address, mask
-/// and interface.
+/// Who was heard lately behind an interface, and at which address.
+pub(crate) fn heard_at(interface: &str) -> Vec<(Ipv4Addr, Mac)> {
+    let table = std::fs::read_to_string(TABLE).unwrap_or_default();
+    entries(&table, interface).collect()
+}
+
 fn neighbour(table: &str, interface: &str, address: Ipv4Addr) -> Option<Mac> {
-    table.lines().skip(1).find_map(|line| {
+    entries(table, interface).find(|(other, _)| *other == address).map(|(_, mac)| mac)
+}
+
+/// Addresses of IP and hardware in the kernel's table that are known: below a head, lines of address, kind, flags, hardware
+/// address, mask and interface.
+fn entries(table: &str, interface: &str) -> impl Iterator<Item = (Ipv4Addr, Mac)> {
+    table.lines().skip(1).filter_map(move |line| {
         let mut fields = line.split_whitespace();
-        let is_his = fields.next()?.parse() == Ok(address);
+        let address = fields.next()?.parse().ok()?;
         let flags = fields.nth(1)?.strip_prefix("0x")?;
         let is_known = u32::from_str_radix(flags, 16).ok()? & ATF_COM != 0;
         let mac = fields.next()?.parse().ok()?;
         let is_here = fields.nth(1)? == interface;
-        (is_his && is_known && is_here).then_some(mac)
+        (is_known && is_here).then_some((address, mac))
     })
 }
 

@@ -4,7 +4,7 @@ mod censor;
 mod configuration;
 mod parts;
 
-pub(crate) use parts::{PARTS, collect};
+pub(crate) use parts::{PARTS, censor, collect};
 
 use anyhow::{Context, bail};
 use std::io::{Read, Write};

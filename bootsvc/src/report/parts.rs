@@ -95,6 +95,14 @@ pub(crate) fn collect(paths: &Paths) -> Vec<Part> {
     PARTS.into_iter().zip(texts).map(part).collect()
 }
 
+/// What takes secrets of this site out of texts, as far as this user can read them.
+pub(crate) fn censor(paths: &Paths) -> Censor {
+    let mut censor = Censor::default();
+    configuration(paths, &mut censor);
+    learn_keys(paths, &mut censor);
+    censor
+}
+
 fn about() -> String {
     let version = match option_env!("BOOTLACE_COMMIT") {
         Some(commit) => format!("{} (commit {commit})", env!("CARGO_PKG_VERSION")),

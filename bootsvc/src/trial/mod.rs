@@ -11,12 +11,15 @@ use crate::programs;
 use crate::site::{Refused, Site};
 use crate::storage_network::own_addresses;
 use anyhow::bail;
-use hyper::{Method, StatusCode};
-use model::{Machine, Network, Strangers};
-use serde_json::Value;
+use hyper::Method;
+pub(crate) use model::{
+    DOCTOR_AOE_MACHINE, DOCTOR_MACHINE, TRY_MACHINE, is_tried_mac as is_tried, tried_mac as mac,
+};
+use model::{MachineName, Network, Strangers};
+use serde_json::{Value, json};
+use service::MachineChange;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
-use wire::Mac;
 
 /// The boot server sees at once that PCs are gone, unless it is very busy.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -31,27 +34,14 @@ pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
 /// The network.
 pub(crate) const NETWORK: Subnet = Subnet { address: Ipv4Addr::new(198, 18, 77, 0), prefix: 24 };
 
-/// How the MAC addresses of its PCs begin: locally administered ones.
-const MACS: [u8; 5] = [0x02, 0x62, 0x6c, 0x74, 0x72];
-
-/// The MAC address of a PC that is tried.
-pub(crate) const fn mac(number: u8) -> Mac {
-    let [a, b, c, d, e] = MACS;
-    Mac([a, b, c, d, e, number])
-}
-
-/// Whether it is one.
-pub(crate) fn is_tried(mac: Mac) -> bool {
-    mac.0[..MACS.len()] == MACS
-}
-
 /// Its PCs reach the server where those of its first network do, by the host's end as their router; so everything but DHCP is
 /// heard there already.
 pub(crate) fn network(first: &Network) -> Network {
     Network {
         subnet: NETWORK.address,
         prefix: NETWORK.prefix,
-        is_relayed: true,
+        // The storage server serves AoE there, too.
+        is_relayed: false,
         router: Some(HOST),
         routes: Vec::new(),
         dns: Vec::new(),
@@ -125,13 +115,11 @@ pub(crate) fn wait_until_served(site: &Site) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names of machines that are tried.
-pub(crate) const TRY_MACHINE: &str = "bootlace-try";
-pub(crate) const DOCTOR_MACHINE: &str = "bootlace-doctor";
-
-/// Whether a machine is one that is tried, and not somebody's own.
-pub(crate) fn is_tried_machine(machine: &Machine) -> bool {
-    [TRY_MACHINE, DOCTOR_MACHINE].contains(&machine.name.as_str()) && machine.macs().all(is_tried)
+/// What a command has the boot server do: add a machine that is tried.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct Begin {
+    pub(crate) name: MachineName,
+    pub(crate) machine: MachineChange,
 }
 
 /// Adds a machine that is tried. Whoever calls it has made the interface, so that the boot server forgets the machine whatever
@@ -140,22 +128,8 @@ pub(crate) fn is_tried_machine(machine: &Machine) -> bool {
 /// # Errors
 /// There is one of that name that is somebody's own, or it is refused.
 pub(crate) fn add_machine(site: &Site, name: &str, machine: &Value) -> anyhow::Result<()> {
-    let url = format!("/api/v1/machines/{name}");
-    let is_none = |error: &anyhow::Error| {
-        error.downcast_ref::<Refused>().is_some_and(|it| it.status == StatusCode::NOT_FOUND)
-    };
-    let own = match site.get::<Machine>(&url) {
-        Ok(there) => Some(there).filter(|there| !is_tried_machine(there)),
-        Err(error) if is_none(&error) => None,
-        Err(error) => return Err(error),
-    };
-    if let Some(own) = own {
-        bail!(
-            "there is a machine {name} with the network card {}: that name is for PCs that are tried. Give it another one",
-            own.mac
-        );
-    }
-    site.send::<Value>(Method::PUT, &url, machine).map(drop)
+    let begin = json!({ "name": name, "machine": machine });
+    site.send::<Value>(Method::POST, STATE, &begin).map(drop)
 }
 
 /// Waits until the interface is gone, and the boot server has nothing of this machine any more.
@@ -191,13 +165,6 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn trials_have_macs_and_addresses_of_their_own() {
-        assert!(is_tried(mac(0)) && is_tried(mac(255)));
-        assert!(!is_tried("52:54:00:12:34:56".parse().unwrap()));
-        assert!(mac(7).is_of_a_nic());
-    }
 
     #[test]
     fn who_has_the_network_already_has_no_trials() {

@@ -5,8 +5,10 @@ use super::{HOST, INTERFACE, NETWORK, ip};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 use wire::Mac;
 
@@ -50,7 +52,64 @@ pub(crate) struct Parts {
 pub(crate) struct Pc {
     child: Child,
     qmp: Qmp,
+    folder: Folder,
+}
+
+/// A PC's files. Whoever has them in use holds its lock, so that what a killed command left can be told from those.
+struct Folder {
     folder: TempDir,
+    _lock: File,
+}
+
+/// How the names of such folders begin.
+const FOLDER: &str = "bootlace-try-";
+
+/// What is locked in one.
+const LOCK: &str = "lock";
+
+/// Between making a folder and its lock nobody needs longer.
+const LOCKED_WITHIN: Duration = Duration::from_secs(60);
+
+impl Folder {
+    /// A new one; those that nobody has in use any more are removed.
+    fn make() -> anyhow::Result<Self> {
+        let temporary = std::env::temp_dir();
+        remove_left(&temporary);
+        let folder = tempfile::Builder::new().prefix(FOLDER).tempdir_in(&temporary)?;
+        let lock = File::create(folder.path().join(LOCK))?;
+        lock.try_lock().context("can't lock a new folder")?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Removes folders of this user that commands left which were killed.
+fn remove_left(temporary: &Path) {
+    let own = nix::unistd::geteuid().as_raw();
+    let is_left = |entry: &fs::DirEntry| {
+        let Ok(about) = entry.metadata() else { return false };
+        let is_ours = about.is_dir() && about.uid() == own;
+        is_ours
+            && match File::open(entry.path().join(LOCK)) {
+                Ok(lock) => lock.try_lock().is_ok(),
+                Err(_) => {
+                    let age = about.modified().ok().and_then(|at| at.elapsed().ok());
+                    age.is_some_and(|age| age > LOCKED_WITHIN)
+                }
+            }
+    };
+    let entries = fs::read_dir(temporary).into_iter().flatten().flatten();
+    let of_trials =
+        entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes()));
+    for left in of_trials.filter(is_left) {
+        if let Err(error) = fs::remove_dir_all(left.path()) {
+            let folder = left.path();
+            tracing::warn!(folder = %folder.display(), %error, "what an earlier trial left stays");
+        }
+    }
 }
 
 impl Pc {
@@ -74,7 +133,7 @@ impl Pc {
     }
 
     fn start(parts: &Parts, has_kvm: bool) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("bootlace-try-").tempdir()?;
+        let folder = Folder::make()?;
         let mut command = Command::new(ENDS_WITH_US[0]);
         command.args(&ENDS_WITH_US[1..]).arg(QEMU);
         command.args(["-name", "bootlace-try", "-nodefaults", "-display", "none", "-vga", "std"]);
@@ -185,4 +244,37 @@ fn uefi(
 
 pub(super) fn last_line(text: &str) -> &str {
     text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it does not say why").trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_that_nobody_uses_are_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let folder = temporary.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            folder
+        };
+        let (used, left, new, other) = (
+            make("bootlace-try-used"),
+            make("bootlace-try-left"),
+            make("bootlace-try-new"),
+            make("somebody-else"),
+        );
+        let lock = |folder: &Path| File::create(folder.join(LOCK)).unwrap();
+        let held = lock(&used);
+        held.try_lock().unwrap();
+        fs::write(left.join("variables"), "x").unwrap();
+        drop(lock(&left));
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), temporary.path().join("bootlace-try-link"))
+            .unwrap();
+        drop(lock(elsewhere.path()));
+        remove_left(temporary.path());
+        assert!(used.exists() && new.exists() && other.exists() && elsewhere.path().exists());
+        assert!(!left.exists());
+    }
 }

@@ -255,9 +255,10 @@ pub(crate) fn identity(settings: &storage::Config) -> anyhow::Result<String> {
     let file = (program.dev(), program.ino(), program.mtime(), program.mtime_nsec());
     let storage::Config { handed: _, who: _, images, layers, volatile, table, socket, .. } =
         settings;
-    let storage::Config { nbd, nbd_tls, aoe_interfaces, aoe_mac, layer_max_bytes, .. } = settings;
+    let storage::Config { nbd, nbd_tls, aoe_interfaces, aoe_meanwhile, .. } = settings;
+    let storage::Config { aoe_mac, layer_max_bytes, .. } = settings;
     let places = (images, layers, volatile, table, socket);
-    let served = (nbd, nbd_tls, aoe_interfaces, aoe_mac, layer_max_bytes);
+    let served = (nbd, nbd_tls, aoe_interfaces, aoe_meanwhile, aoe_mac, layer_max_bytes);
     let all = format!("{} {file:?} {places:?} {served:?}", env!("CARGO_PKG_VERSION"));
     Ok(blake3::hash(all.as_bytes()).to_hex().to_string())
 }

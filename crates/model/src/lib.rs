@@ -31,6 +31,7 @@ mod room;
 mod settings;
 mod site;
 mod size;
+mod tried;
 mod uuid;
 mod write_mode;
 
@@ -73,6 +74,9 @@ pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
 pub use size::Size;
+pub use tried::{
+    DOCTOR_AOE_MACHINE, DOCTOR_MACHINE, TRY_MACHINE, is_tried_mac, is_tried_name, tried_mac,
+};
 pub use uuid::is_real_uuid;
 pub use wire::{Architecture, Firmware, Lease};
 pub use write_mode::WriteMode;

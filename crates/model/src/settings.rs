@@ -55,6 +55,12 @@ impl Setting {
     /// All settings.
     pub const ALL: [Self; 4] = [Self::Image, Self::Root, Self::WriteMode, Self::Menu];
 
+    /// Those that are not given, where it is told in the order of [`Self::ALL`] which are.
+    pub fn left_out(given: [bool; Self::ALL.len()]) -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter().zip(given);
+        all.filter(|(_, is_given)| !is_given).map(|(setting, _)| setting)
+    }
+
     /// The setting's word on the command line and in the API.
     pub const fn word(self) -> &'static str {
         match self {

@@ -198,6 +198,16 @@ pub enum Error {
     /// The name is in use.
     #[error("there is a machine {0} already: choose another name")]
     NameTaken(MachineName),
+    /// PCs in software would take somebody's machine.
+    #[error(
+        "there is a machine {name} with the network card {mac}: that name is for PCs that are tried. Give it another one"
+    )]
+    NotForTrials {
+        /// Its name.
+        name: MachineName,
+        /// Its NIC.
+        mac: Mac,
+    },
     /// The hardware address is in use.
     #[error("{mac} belongs to the machine {machine}: remove that one first, or change its MAC")]
     MacTaken {
@@ -506,6 +516,7 @@ impl Error {
                 | Self::NameMeansElse(_)
                 | Self::NoDiskNow(_)
                 | Self::NameTaken(_)
+                | Self::NotForTrials { .. }
                 | Self::MacTaken { .. }
                 | Self::LastMac { .. }
                 | Self::NotItsMac { .. }

@@ -49,6 +49,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// The others.
     pub more_networks: Vec<Network>,
+    /// What PCs get whose address is in none of them, as another DHCP server gives it, behind a router; `None`: as in the first.
+    pub network_elsewhere: Option<Network>,
     /// Who gives addresses in them, and which.
     pub leasing: Leasing,
     /// Which PCs get which loader.
@@ -83,6 +85,7 @@ impl Options {
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             rescue_busybox: None,
             network: None,
+            network_elsewhere: None,
             more_networks: Vec::new(),
             leasing: Leasing::default(),
             loader_rules: LoaderRules::default(),
@@ -93,9 +96,10 @@ impl Options {
         }
     }
 
-    /// The network that has this address, or the first one.
+    /// The network that has this address, or the one of those that are elsewhere.
     pub(crate) fn network_at(&self, address: Ipv4Addr) -> Option<&Network> {
-        self.network_with(address).or(self.network.as_ref())
+        let elsewhere = self.network_elsewhere.as_ref().or(self.network.as_ref());
+        self.network_with(address).or(elsewhere)
     }
 
     /// The network that has this address.

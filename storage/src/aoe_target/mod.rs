@@ -6,6 +6,7 @@
 
 mod access;
 mod announcer;
+mod awaited;
 mod commands;
 mod guard;
 mod lane;
@@ -16,7 +17,9 @@ mod replies;
 mod socket;
 mod work;
 
+pub(crate) use awaited::AwaitedTarget;
 pub use socket::SocketError;
+pub(crate) use socket::is_there;
 
 use crate::admission::{Admission, AoeDisk};
 use crate::export::Dropped;
@@ -55,8 +58,14 @@ impl AoeTarget {
             announcer.announce(&disk);
         }
         exports.on_new_aoe(interface, {
-            let announcer = Arc::clone(&announcer);
-            Box::new(move |disk| announcer.announce(disk))
+            let announcer = Arc::downgrade(&announcer);
+            Box::new(move |disk| match announcer.upgrade() {
+                Some(announcer) => {
+                    announcer.announce(disk);
+                    true
+                }
+                None => false,
+            })
         });
         let mut receiver = Receiver {
             socket,

@@ -48,6 +48,12 @@ pub(super) enum Inbox {
     Batch(Batch),
 }
 
+/// Whether there is such an interface now.
+pub(crate) fn is_there(interface: &str) -> bool {
+    let asking = Socket::new(Domain::IPV4, Type::DGRAM, None);
+    asking.and_then(|socket| raw::interface_index(&socket, interface)).is_ok()
+}
+
 impl Inbox {
     fn best(socket: &Socket, interface: &str) -> Self {
         match Ring::new(socket) {

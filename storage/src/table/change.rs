@@ -260,9 +260,8 @@ impl Exports {
         let Some(new) = self.get(machine).filter(|new| new.spec.root == RootKind::Aoe) else {
             return;
         };
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            listener(&new.aoe_disk());
-        }
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener(&new.aoe_disk()));
     }
 
     /// Ends a former boot's export, and takes it out of the table when nothing can be written to its

@@ -280,6 +280,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
         nbd: vec![nbd],
         handed: Vec::new(),
         aoe_interfaces: interfaces,
+        aoe_meanwhile: None,
         nbd_tls: None,
         aoe_mac: None,
         who: Who::default(),

@@ -1,23 +1,32 @@
 //! PCs boot in networks in which another DHCP server gives the addresses.
 
 use crate::boot::{BOOT, MAC, OTHER_MAC, QUICK, can_boot, wait_for_login};
+use crate::storage_network;
 use anyhow::{Context, Result, ensure};
-use lab::{Daemon, DhcpServer, Firmware, Lan, Need, OtherDhcp, Pc, PcSlots, Site, require};
+use lab::{
+    Authority, Daemon, DhcpServer, Firmware, Lan, Need, OtherDhcp, Pc, PcSlots, SERVER, Site,
+    require,
+};
 
 /// A site on a LAN where another server gives the addresses.
 struct Place {
     other: OtherDhcp,
     servers: Daemon,
     site: Site,
+    /// The first PC has a card in the storage network.
+    has_storage: bool,
     _slots: PcSlots,
 }
 
 impl Place {
     /// The site is in this mode; `recipe`, by its name, is what the other server is told.
     fn lay(name: &str, mode: &str, server: DhcpServer, recipe: Option<&str>) -> Result<Self> {
+        let builder = Site::builder().network(&format!("mode = \"{mode}\""));
+        Self::on(builder.create(Lan::lay(name)?)?, server, recipe)
+    }
+
+    fn on(site: Site, server: DhcpServer, recipe: Option<&str>) -> Result<Self> {
         let _slots = PcSlots::take(2)?;
-        let site =
-            Site::builder().network(&format!("mode = \"{mode}\"")).create(Lan::lay(name)?)?;
         let told = recipe.map(|recipe| site.run(&["net", "recipe", recipe])).transpose()?;
         let other = OtherDhcp::start(server, &site, &told.unwrap_or_default())?;
         let image = QUICK.image(|text| eprintln!("{text}"))?;
@@ -26,7 +35,7 @@ impl Place {
             site.run(&["machine", "set", name, "--mac", mac, "--image", "debian"])?;
         }
         let servers = site.up()?;
-        Ok(Self { other, servers, site, _slots })
+        Ok(Self { other, servers, site, has_storage: false, _slots })
     }
 
     /// A PC with BIOS and one with UEFI boot.
@@ -41,7 +50,14 @@ impl Place {
     }
 
     fn power_on(&self, name: &str, mac: &str, firmware: Firmware) -> Result<Pc> {
-        Pc::builder(name).mac(mac).firmware(firmware).start(self.site.lan())
+        let pc = Pc::builder(name).mac(mac).firmware(firmware);
+        if !self.has_storage || name != "pc-1" {
+            return pc.start(self.site.lan());
+        }
+        let storage = ("storage", "52:54:00:00:10:01", storage_network::VIRTIO);
+        let storage = storage_network::card(self.site.lan(), storage, storage_network::BRIDGE)?;
+        let storage: Vec<&str> = storage.iter().map(String::as_str).collect();
+        pc.extra(&storage).start(self.site.lan())
     }
 
     /// The machine has booted with an address of the other server.
@@ -70,8 +86,7 @@ fn check(name: &str, server: DhcpServer, test: impl FnOnce() -> Result<()>) {
 }
 
 /// Beside this server, which nobody has told of us, PCs boot, and we give no address to anybody.
-fn beside(name: &str, server: DhcpServer) -> Result<()> {
-    let place = Place::lay(name, "proxy", server, None)?;
+fn beside(place: &Place) -> Result<()> {
     place.both_boot()?;
     let client = place.site.lan().add_client("client", "52:54:00:00:00:07")?;
     let mut udhcpc = client.command("udhcpc");
@@ -80,19 +95,47 @@ fn beside(name: &str, server: DhcpServer) -> Result<()> {
     ensure!(told.contains("obtained from 10.77.0.9"), "{told}");
     let findings = place.site.browser().get("/api/v1/findings")?.body;
     ensure!(!findings.contains("second-dhcp"), "{findings}");
+    Ok(())
+}
+
+/// Disks of a storage network, encrypted: who has a card there has its own number, though another server gave it that; who has none
+/// boots all the same.
+fn over_storage(name: &str, server: DhcpServer) -> Result<()> {
+    let files = tempfile::tempdir()?;
+    let authority = Authority::new("the school")?;
+    authority.trust(files.path())?;
+    authority.issue_for(files.path(), "server", &[SERVER, storage_network::STORAGE])?;
+    let network = format!("mode = \"proxy\"\n{}", storage_network::SETTING);
+    let builder = Site::builder().network(&network).storage(&storage_network::tls(files.path()));
+    let site = builder.create(storage_network::lay(name)?)?;
+    let place = Place { has_storage: true, ..Place::on(site, server, None)? };
+    beside(&place)?;
+    for (name, wanted) in
+        [("pc-1", [storage_network::STORAGE, "as 10.20.0.14"]), ("pc-2", [SERVER, "NBD"])]
+    {
+        let stages = place.site.stages(name)?;
+        let attach = stages.iter().find(|line| line.stage == "attach").context("no disk")?;
+        let is_over = wanted.iter().all(|wanted| attach.detail.contains(wanted));
+        ensure!(is_over, "{name}: {attach:?}");
+    }
+    ensure!(place.servers.log().contains("tls=\"TLSv1_3\""), "{}", place.servers.log());
     place.servers.stop()
 }
 
 #[test]
 fn beside_dnsmasq_bios_and_uefi_pcs_boot_and_the_proxy_gives_no_address() {
     let server = DhcpServer::Dnsmasq;
-    check("proxy", server, || beside("proxy", server));
+    check("proxy", server, || over_storage("proxy", server));
 }
 
 #[test]
 fn beside_kea_bios_and_uefi_pcs_boot_and_the_proxy_gives_no_address() {
     let server = DhcpServer::Kea;
-    check("proxy-kea", server, || beside("proxy-kea", server));
+    check("proxy-kea", server, || {
+        let place = Place::lay("proxy-kea", "proxy", server, None)?;
+        beside(&place)?;
+        place.servers.stop()
+    });
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Interfaces of several networks that are missing, come late, or get another address: the others are served meanwhile.
 
+use crate::boot::{MAC, OTHER_MAC, QUICK};
 use crate::dhcp::{EVERYONE, Udhcpc};
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Lan, Need, Site, bootlace_binary, require};
+use fakeclient::machine_disk::MachineDisk;
+use lab::{Client, Lan, Need, Preboot, Site, Started, bootlace_binary, require, text_of};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -133,6 +135,99 @@ fn renumbered() -> Result<()> {
     ensure!(!servers.log().contains("panicked"), "{}", servers.log());
     servers.stop()
 }
+
+#[test]
+fn a_disk_goes_on_at_the_former_address_and_new_boots_are_told_the_new_one() {
+    let needs = ["grub-mkimage", "udhcpc", "curl", "mmdebstrap"].map(Need::Program);
+    if require("former", &[Need::Root]) && require("former", &needs) {
+        former_address().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+/// Steps 1 and 2 of `docs/how-to/several-networks.md`, while a machine runs.
+fn former_address() -> Result<()> {
+    let site = Site::builder().verbose().create(Lan::lay("former")?)?;
+    let image = QUICK.image(|text| eprintln!("{text}"))?;
+    site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
+    for (name, mac) in [("pc-1", MAC), ("pc-2", OTHER_MAC)] {
+        site.run(&["machine", "set", name, "--mac", mac, "--image", "debian"])?;
+    }
+    let servers = site.up()?;
+    let preboot = Preboot::start(&site, MAC)?;
+    let kernel = preboot.load()?;
+    let word = |name: &str| {
+        let mut words = kernel.command_line.split(' ');
+        words.find_map(|word| word.strip_prefix(name)).context(kernel.command_line.clone())
+    };
+    ensure!(kernel.command_line.contains("nbd:10.77.0.1:10809"), "{}", kernel.command_line);
+    let boot = word("bootlace.boot=")?.parse()?;
+    let token = preboot.secret()?.parse().ok().context("no token")?;
+    let attach = |generation: u32| {
+        let at = "10.77.0.1:10809".parse()?;
+        preboot
+            .client()
+            .netns()
+            .inside(|| Ok(MachineDisk::open_as(at, "pc-1", boot, token, generation)?))
+    };
+    let mut disk = attach(1).with_context(|| servers.log())?;
+    let start = disk.read_start(SAMPLE_BYTES)?;
+
+    let netns = site.lan().netns();
+    netns.ip("address add 10.99.0.1/24 dev br0")?;
+    ensure!(disk.read_start(SAMPLE_BYTES)? == start, "the connection went on otherwise");
+    let config = site.root().join("etc/bootlace/bootlace.toml");
+    let text = std::fs::read_to_string(&config)?;
+    let pool = "pool = \"10.77.0.";
+    ensure!(text.contains(pool), "{text}");
+    let renumbered: Vec<String> = text
+        .lines()
+        .map(|line| match line.starts_with(pool) {
+            true => line.replace("10.77.0.", "10.99.0."),
+            false => line.to_owned(),
+        })
+        .collect();
+    std::fs::write(&config, renumbered.join("\n"))?;
+    servers.stop()?;
+    let servers = site.up()?;
+    let test = || -> Result<()> {
+        // As the machine's keeper does it, that has lost its connection.
+        let mut disk = attach(2)?;
+        ensure!(disk.read_start(SAMPLE_BYTES)? == start, "the disk is another one");
+
+        let firmware = ["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"];
+        let next = client(&site, "br0", OTHER_MAC)?;
+        let folder = tempfile::tempdir()?;
+        let told = Udhcpc::new(&next, folder.path())?.ask(&firmware)?;
+        let has = |name: &str, value: &str| told.get(name).is_some_and(|it| it.starts_with(value));
+        ensure!(has("siaddr", "10.99.0.1") && has("ip", "10.99.0.1"), "{told:?}");
+        let deadline = Instant::now() + TIMEOUT;
+        let started = loop {
+            let mut curl = next.command("curl");
+            curl.args(["-sS", "-m", "20", "tftp://10.99.0.1/grub/machine.cfg"]);
+            let told = text_of(&mut curl)?;
+            match Started::by(&told) {
+                Some(started) => break started,
+                None => ensure!(Instant::now() < deadline, "it waits: {told}"),
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        };
+        ensure!(started.arguments.contains("nbd:10.99.0.1:10809:pc-2"), "{}", started.arguments);
+        ensure!(!started.arguments.contains("10.77."), "{}", started.arguments);
+        // Nor was the machine that runs disturbed by that.
+        ensure!(disk.read_start(SAMPLE_BYTES)? == start, "the disk is another one");
+        Ok(())
+    };
+    test().with_context(|| servers.log())?;
+
+    // Without it the server says what it waits for, and serves on.
+    netns.ip("address del 10.77.0.1/24 dev br0")?;
+    ensure!(attach(3).is_err(), "the former address is gone");
+    site.run(&["check"])?;
+    servers.stop()
+}
+
+/// Of a disk so much is read.
+const SAMPLE_BYTES: usize = 64 << 10;
 
 fn lan_of_two(name: &str) -> Result<Lan> {
     let lan = Lan::lay(name)?;

@@ -1,6 +1,7 @@
 //! A machine's root over NBD with TLS: the kernel's driver on the kernel's encryption.
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
+use crate::storage_network::tls;
 use anyhow::{Result, ensure};
 use lab::{Authority, Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
 use nix::sys::signal::{Signal, kill};
@@ -96,16 +97,9 @@ fn check_secrets(console: &Console, heard: &[u8]) -> Result<()> {
 }
 
 fn site(files: &Path) -> Result<Site> {
-    let path = |name: &str| files.join(name).display().to_string();
-    let tls = format!(
-        "nbd_tls = {{ certificate = {:?}, key = {:?}, machine_ca = {:?}, require = true }}",
-        path("server-cert.pem"),
-        path("server-key.pem"),
-        path("ca-cert.pem")
-    );
     Site::builder()
         .kernel_args("console=tty0 console=ttyS0,115200 init=/bin/sh quiet")
-        .storage(&tls)
+        .storage(&tls(files))
         .create(Lan::lay("nbd-tls-root")?)
 }
 

@@ -2,8 +2,11 @@
 
 use crate::boot::{BOOT, MAC, QUICK, can_boot, wait_for_login};
 use crate::dhcp::{EVERYONE, Udhcpc};
+use crate::storage_network::{VIRTIO, card, tls};
 use anyhow::{Context, Result, ensure};
-use lab::{Client, Daemon, Lan, Need, Pc, PcSlots, Site, require, text_of};
+use lab::{
+    Authority, Client, Daemon, Lan, Need, Pc, PcSlots, SERVER, Site, SiteBuilder, require, text_of,
+};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +21,9 @@ struct Relay {
 const FIRST: (&str, &str) = ("far1", "10.20.0.1");
 const SECOND: (&str, &str) = ("far2", "10.21.0.1");
 
+/// A storage network of the first of them, which reaches the server without a router.
+const STORAGE: (&str, &str) = ("store", "10.40.0.1");
+
 struct Place {
     site: Site,
     _relays: Vec<Relay>,
@@ -26,6 +32,11 @@ struct Place {
 impl Place {
     /// The server is on `br0` and `br1`. Of the networks behind relays it knows by the configuration only.
     fn lay(name: &str) -> Result<Self> {
+        Self::lay_with(name, "", Site::builder())
+    }
+
+    /// The same with more about the first network behind a relay, and about all else.
+    fn lay_with(name: &str, of_first: &str, builder: SiteBuilder) -> Result<Self> {
         let lan = Lan::lay(name)?;
         lan.add_bridge_of("br1", Some("10.88.0.1/24"))?;
         let behind = |subnet: &str| {
@@ -35,12 +46,15 @@ impl Place {
             )
         };
         let reserve = "reserve = { \"52:54:00:00:02:02\" = \"10.21.0.7\" }";
-        let site = Site::builder()
+        if !of_first.is_empty() {
+            lan.add_bridge_of(STORAGE.0, Some(&format!("{}/16", STORAGE.1)))?;
+        }
+        let site = builder
             .verbose()
             .boot("secure_boot = \"never\"")
             .network(EVERYONE)
             .another_network("interface = \"br1\"\npool = \"10.88.0.100-10.88.0.199\"")
-            .another_network(&behind("10.20"))
+            .another_network(&format!("{}\n{of_first}", behind("10.20")))
             .another_network(&format!("{}\n{reserve}", behind("10.21")))
             .create(lan)?;
         let dhcrelay = Relay::lay(&site, FIRST, ("10.77.0.2", "52:54:00:00:00:f2"), |router| {
@@ -216,17 +230,30 @@ fn a_pc_boots_behind_a_relay_to_a_login_prompt() {
     }
     let run = || -> Result<()> {
         let _slots = PcSlots::take(1)?;
-        let place = Place::lay("relay")?;
+        let files = tempfile::tempdir()?;
+        let authority = Authority::new("the school")?;
+        authority.trust(files.path())?;
+        authority.issue_for(files.path(), "server", &[SERVER, "10.88.0.1", STORAGE.1])?;
+        let builder = Site::builder().storage(&tls(files.path()));
+        let place = Place::lay_with("relay", "storage_network = \"10.40.0.0/16\"", builder)?;
         let image = QUICK.image(|text| eprintln!("{text}"))?;
         let site = &place.site;
         site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
         site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"])?;
         let servers = site.up()?;
-        let pc = Pc::builder("pc-1").mac(MAC).on(FIRST.0).start(site.lan())?;
+        let storage = ("storage", "52:54:00:00:10:01", VIRTIO);
+        let storage = card(site.lan(), storage, STORAGE.0)?;
+        let storage: Vec<&str> = storage.iter().map(String::as_str).collect();
+        let pc = Pc::builder("pc-1").mac(MAC).on(FIRST.0).extra(&storage).start(site.lan())?;
         wait_for_login(&pc, "pc-1").with_context(|| servers.log())?;
         let stages = site.wait_for_stage("pc-1", "handover", BOOT)?;
         let dhcp = stages.iter().find(|line| line.stage == "dhcp").context("no address")?;
         ensure!(dhcp.detail.starts_with("10.20.0."), "{dhcp:?}");
+        // Its disk does not pass the router, and is encrypted.
+        let attach = stages.iter().find(|line| line.stage == "attach").context("no disk")?;
+        let over = [format!("NBD {}:10809", STORAGE.1), "as 10.40.0.".to_owned()];
+        ensure!(over.iter().all(|it| attach.detail.contains(it)), "{attach:?}");
+        ensure!(servers.log().contains("tls=\"TLSv1_3\""), "{}", servers.log());
         let view = site.browser().json("/api/v1/machines/pc-1")?;
         ensure!(view["is_proven"] == true, "the machine has not shown that it is itself: {view}");
         servers.stop()

@@ -3,14 +3,18 @@
 use crate::boot::{BOOT, COMMAND, MAC, OTHER_MAC, QUICK, can_boot};
 use crate::interfaces;
 use anyhow::{Context, Result, ensure};
-use lab::{Console, Kernel, Lan, Need, Pc, PcSlots, Preboot, SERVER, Site, require, text_of};
+use lab::{
+    Authority, Console, Kernel, Lan, Need, Pc, PcSlots, Preboot, SERVER, Site, bootlace_binary,
+    require, text_of,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// The server in the storage network, which is on a bridge of its own.
-const STORAGE: &str = "10.20.0.1";
-const BRIDGE: &str = "br1";
+pub(crate) const STORAGE: &str = "10.20.0.1";
+pub(crate) const BRIDGE: &str = "br1";
 
 /// The machine's other card. It may not boot, and is none of the machine's that the boot server knows.
 const STORAGE_MAC: &str = "52:54:00:00:10:01";
@@ -202,6 +206,48 @@ fn comes_late(name: &str) -> Result<()> {
     let root = format!("=nbd:{STORAGE}:10809,{SERVER}:10809:pc-1");
     ensure!(line.contains(&root) && line.contains("bootlace.storage=10.20.0.1/24"), "{line}");
     servers.stop()
+}
+
+#[test]
+fn what_does_not_fit_a_storage_network_is_said_in_one_line() {
+    if require("storage-fit", &[Need::Root, Need::Program("grub-mkimage")]) {
+        fits().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+fn fits() -> Result<()> {
+    let check = |site: &Site, words: &str| -> Result<()> {
+        let mut check = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
+        let told = check.arg("--root").arg(site.root()).arg("check").output()?;
+        let told = String::from_utf8(told.stdout)?;
+        let is_one_line = told.lines().any(|line| line.contains(words));
+        ensure!(is_one_line, "{words:?} is not in:\n{told}");
+        Ok(())
+    };
+    // Machines know the server by a certificate, which must name it in both networks.
+    let files = tempfile::tempdir()?;
+    let authority = Authority::new("the school")?;
+    authority.trust(files.path())?;
+    authority.issue(files.path(), "server")?;
+    let site = Site::builder().network(SETTING).storage(&tls(files.path())).create(lay("fit")?)?;
+    check(&site, "it does not name 10.20.0.1: make one with subjectAltName=IP:10.20.0.1")?;
+    authority.issue_for(files.path(), "server", &[SERVER, STORAGE])?;
+    check(&site, "ok    NBD over TLS: certificate")?;
+    // Without a card of its own it is no network of its own.
+    site.lan().netns().ip(&format!("address del {STORAGE}/24 dev {BRIDGE}"))?;
+    site.lan().netns().ip(&format!("address add {STORAGE}/24 dev br0"))?;
+    check(&site, "That is the card by which they boot, too, so disks share its cable with all else")
+}
+
+/// Machines attach their disks over TLS only, with the files of [`Authority`] in this folder.
+pub(crate) fn tls(files: &Path) -> String {
+    let path = |name: &str| files.join(name).display().to_string();
+    format!(
+        "nbd_tls = {{ certificate = {:?}, key = {:?}, machine_ca = {:?}, require = true }}",
+        path("server-cert.pem"),
+        path("server-key.pem"),
+        path("ca-cert.pem")
+    )
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `bootlace try`: a PC in software boots from the server that runs, and leaves nothing behind.
 
 use crate::boot::{BOOT, MAC, OTHER_MAC, QUICK, can_boot};
-use anyhow::{Result, ensure};
-use lab::{Daemon, Lan, Need, PcSlots, Site, bootlace_binary, require};
+use anyhow::{Context, Result, ensure};
+use lab::{Client, Daemon, Lan, Need, PcSlots, SERVER, Site, bootlace_binary, require, text_of};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
@@ -32,10 +32,68 @@ fn is_forgotten(site: &Site) -> Result<()> {
     anyhow::bail!("it is not forgotten: {text}")
 }
 
+/// A host behind a switch that can filter broadcasts.
+struct Filter {
+    switch: Client,
+    host: Client,
+}
+
+const DEAF: &str = "10.77.0.60";
+const DEAF_MAC: &str = "52:54:00:00:00:60";
+
+impl Filter {
+    fn lay(site: &Site) -> Result<Self> {
+        let (switch, host) = (Client::unplugged("switch")?, Client::unplugged("deaf")?);
+        site.lan().plug("br0", &switch, "up0", "52:54:00:00:00:61")?;
+        let end = format!("peer name eth0 address {DEAF_MAC} netns {}", host.netns().name());
+        switch.netns().ip(&format!("link add down0 type veth {end}"))?;
+        switch.netns().ip("link add sw0 type bridge stp_state 0 forward_delay 0")?;
+        for port in ["up0", "down0"] {
+            switch.netns().ip(&format!("link set {port} master sw0 up"))?;
+        }
+        switch.netns().ip("link set sw0 up")?;
+        host.netns().ip("link set eth0 up")?;
+        host.netns().ip(&format!("address add {DEAF}/24 dev eth0"))?;
+        let filter = Self { switch, host };
+        filter.is_heard()?;
+        Ok(filter)
+    }
+
+    /// Lets the server and its switch know where it is.
+    fn is_heard(&self) -> Result<()> {
+        text_of(self.host.command("busybox").args(["ping", "-c", "1", "-W", "5", SERVER])).map(drop)
+    }
+
+    fn begin(&self) -> Result<()> {
+        self.is_heard()?;
+        self.switch.netns().ip("link set dev down0 type bridge_slave bcast_flood off")
+    }
+}
+
+/// Who began and ended trials of this machine, by the audit log, the first first: each that began has ended.
+fn begun_and_ended(site: &Site, machine: &str) -> Result<Vec<String>> {
+    let page = site.browser().json(&format!("/api/v1/audit?subject={machine}"))?;
+    let entries = page["entries"].as_array().context("no entries")?;
+    let word = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let mut lines: Vec<String> = entries
+        .iter()
+        .map(|it| ["action", "who", "via"].map(|name| word(it, name)).join(" "))
+        .collect();
+    lines.reverse();
+    let [begun, ended] = ["trial.begin root command", "trial.end root command"];
+    let are_pairs = lines.chunks(2).all(|pair| pair == [begun, ended]);
+    ensure!(!lines.is_empty() && are_pairs, "{lines:?}");
+    Ok(lines)
+}
+
 /// Kills the command while its PC is in the loader; its page shows the screen until then.
 fn is_killed(site: &Site) -> Result<()> {
     let mut command = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
     command.arg("--root").arg(site.root()).args(["try", "--no-kvm"]);
+    // What it leaves here is the next one's to remove.
+    let folders = site.root().join("temporary");
+    fs::create_dir_all(&folders)?;
+    command.env("TMPDIR", &folders);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let end = Instant::now() + Duration::from_secs(60);
     loop {
@@ -50,7 +108,9 @@ fn is_killed(site: &Site) -> Result<()> {
     ensure!(second.contains("is tried here already"), "{second}");
     child.kill()?;
     child.wait()?;
-    is_forgotten(site)
+    is_forgotten(site)?;
+    ensure!(fs::read_dir(&folders)?.count() == 1, "it left no folder");
+    Ok(())
 }
 
 /// Both servers are restarted while a PC with Secure Boot boots: it goes on, and is forgotten all the same.
@@ -58,15 +118,25 @@ fn goes_on(site: &Site, servers: Daemon) -> Result<Daemon> {
     let mut command = site.lan().netns().command(bootlace_binary()?, Signal::SIGKILL);
     command.arg("--root").arg(site.root()).args(["try", "--no-kvm", "--until-up"]);
     command.args(["--like", "lab-07", "--secure-boot"]);
+    let folders = site.root().join("temporary");
+    command.env("TMPDIR", &folders);
+    let left = fs::read_dir(&folders)?.next().context("no folder is left")??.path();
     let shown = site.root().join("shown");
     let child = command.stdin(Stdio::null()).stdout(fs::File::create(&shown)?);
     let child = child.stderr(Stdio::piped()).spawn()?;
     site.wait_for_stage("bootlace-try", "kernel", BOOT)?;
+    ensure!(!left.exists(), "what was left of another stays");
+    let menu = |name: &str| -> Result<Value> {
+        Ok(site.browser().json(&format!("/api/v1/machines/{name}"))?["menu"].clone())
+    };
+    ensure!(menu("bootlace-try")? == menu("lab-07")?, "its menu is another one");
     servers.stop()?;
     std::thread::sleep(Duration::from_secs(1));
     let servers = site.up()?;
     let ended = child.wait_with_output()?;
-    let (shown, said) = (fs::read_to_string(&shown)?, String::from_utf8_lossy(&ended.stderr));
+    // Menus have lines that are no UTF-8.
+    let shown = fs::read(&shown)?;
+    let [shown, said] = [&shown, &ended.stderr].map(|it| String::from_utf8_lossy(it));
     ensure!(ended.status.success(), "{said}\n{shown}");
     ensure!(said.contains("the PC goes on") && said.contains("answers again"), "{said}");
     ensure!(shown.contains("UEFI Secure Boot is enabled"), "{shown}");
@@ -107,9 +177,27 @@ fn firmware_of_six_kinds_is_sent_on_its_way_by_the_doctor() {
             ensure!(text.contains(&format!("ok    {kind}")), "{kind:?} is not in:\n{text}");
         }
         ensure!(text.contains(", disk over NBD: "), "{text}");
+        ensure!(text.contains("ok    A disk over AoE: address 198.18.77."), "{text}");
+        ensure!(text.contains(" over AoE: 0."), "{text}");
         ensure!(text.contains("ok    nobody else on br0 has the address 10.77.0.1"), "{text}");
         ensure!(text.contains("ok    nobody else serves disks over AoE on br0"), "{text}");
         is_forgotten(&site)?;
+        let first = begun_and_ended(&site, "bootlace-doctor")?;
+        ensure!(first == begun_and_ended(&site, "bootlace-doctor-aoe")?, "{first:?}");
+
+        // Something on the way lets no broadcasts through, but what is for one host.
+        let filter = Filter::lay(&site)?;
+        let text = doctor()?;
+        let all = "ok    packets to everybody get through on br0: 1 of those";
+        ensure!(text.contains(all), "{text}");
+        filter.begin()?;
+        let text = doctor()?;
+        let deaf = format!("so PCs there hear no DHCP: {DEAF} ({DEAF_MAC})");
+        ensure!(
+            text.contains("WRONG packets to everybody on br0") && text.contains(&deaf),
+            "{text}"
+        );
+        drop(filter);
 
         // Somebody has what is ours.
         let slot = site.browser().json("/api/v1/machines/lab-07")?["shelf_slot"].clone();
@@ -160,7 +248,9 @@ fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
         let none = site.run(&["try"]).unwrap_err().to_string();
         ensure!(none.contains("no boot server runs here"), "{none}");
         let servers = site.up()?;
-        site.run(&["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"])?;
+        let menu = ["--menu", "image,local-disk,1s"];
+        let machine = ["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"];
+        site.run(&[&machine[..], &menu].concat())?;
         // Somebody's own machine has the name.
         site.run(&["machine", "set", "bootlace-try", "--mac", OTHER_MAC, "--image", "debian"])?;
         let own = site.run(&["try"]).unwrap_err().to_string();
@@ -180,7 +270,9 @@ fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
         ensure!(fs::read(&picture)?.starts_with(b"\x89PNG"), "no picture");
         is_forgotten(&site)?;
         is_killed(&site)?;
-        goes_on(&site, servers)?.stop()
+        let servers = goes_on(&site, servers)?;
+        begun_and_ended(&site, "bootlace-try")?;
+        servers.stop()
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));
 }

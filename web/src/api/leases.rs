@@ -2,8 +2,9 @@
 
 use super::{Answer, Body};
 use crate::front::Front;
+use crate::problem::limited;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, Path};
 use axum::routing::{delete, get, put};
 use axum::{Json, Router};
 use service::{Admin, FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseView, Viewer};
@@ -16,12 +17,11 @@ const LEASES_BYTES_MAX: usize = 16 << 20;
 type AddressPath = Result<Path<Ipv4Addr>, PathRejection>;
 
 pub(super) fn router() -> Router<Front> {
-    let limit = DefaultBodyLimit::max(LEASES_BYTES_MAX);
-    Router::new()
+    let router = Router::new()
         .route("/leases", get(leases).post(import))
         .route("/leases/{address}", delete(free))
-        .route("/leases/{address}/fixed", put(fix).delete(unfix))
-        .layer(limit)
+        .route("/leases/{address}/fixed", put(fix).delete(unfix));
+    limited(router, LEASES_BYTES_MAX)
 }
 
 async fn leases(service: Viewer) -> Answer<Json<Vec<LeaseView>>> {

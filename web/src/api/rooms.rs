@@ -1,6 +1,6 @@
 //! Rooms, and what machines inherit.
 
-use super::{Answer, Body, left_out};
+use super::{Answer, Body};
 use crate::front::Front;
 use crate::problem::Problem;
 use axum::extract::Path;
@@ -8,7 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use model::{Room, RoomName, Settings};
+use model::{Room, RoomName, Setting, Settings};
 use service::{Admin, RoomChange, RoomView, SettingsChange, Viewer};
 
 type NamePath = Result<Path<RoomName>, PathRejection>;
@@ -42,7 +42,7 @@ async fn put(
     }
     let is_new = service.site().room(&name).is_none();
     let gives_root = body.root.is_some() || body.root_url.is_some();
-    let left_out = left_out([
+    let left_out = Setting::left_out([
         body.image.is_some(),
         gives_root,
         body.write_mode.is_some(),

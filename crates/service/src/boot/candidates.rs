@@ -19,6 +19,9 @@ const EARLIER_ANSWER_HOLDS: Duration = Duration::from_millis(3200);
 const ANSWER_POLLS: u32 = 80;
 const ANSWER_POLL: Duration = Duration::from_millis(100);
 
+/// Who is asked answers within three seconds, or not at all.
+const STILL_RUNS_POLLS: u32 = 40;
+
 /// What the storage server said so long ago is asked again.
 const EXPORTS_FRESH: Duration = Duration::from_millis(500);
 
@@ -280,6 +283,25 @@ impl Service {
     }
 
     /// A later boot has begun: does the machine still run in the one that it has proven?
+    /// Whether the machine with this NIC is still in a boot that has proven itself. Asks it, and waits for the answer.
+    pub async fn still_runs(&self, mac: Mac) -> bool {
+        let boot = {
+            let view = self.view();
+            let last = view.boots.get(&mac).filter(|last| last.proof.is_given);
+            last.or_else(|| view.proven.get(&mac)).map(|proven| proven.boot.id)
+        };
+        let (Some(boot), Some(question)) = (boot, new_question()) else { return false };
+        self.keepers().ask(boot, self.now().moment, question);
+        for _ in 0..STILL_RUNS_POLLS {
+            match self.keepers().presence(boot, self.now().moment) {
+                Presence::Here => return true,
+                Presence::Gone => return false,
+                Presence::Unknown => tokio::time::sleep(ANSWER_POLL).await,
+            }
+        }
+        false
+    }
+
     pub(super) fn ask_earlier_boot(&self, mac: Mac) {
         let view = self.view();
         if let (Some(earlier), Some(id)) = (view.proven.get(&mac), new_question()) {

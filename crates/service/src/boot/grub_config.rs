@@ -1,6 +1,5 @@
 //! What a machine that runs our loader gets: the heart of the boot path.
 
-use super::host_segment::Link;
 use super::memory_test::memory_test;
 use super::stages::{NewStage, Prepared};
 use crate::error::Error;
@@ -114,21 +113,15 @@ impl Service {
         LoaderConfig { text: loader_script(&plan, network, fetch), mac, boot, waiting }
     }
 
-    /// What is shown to a PC at this address that says that it has another NIC than is seen there.
+    /// What is shown to a PC at this address that says that it has another NIC than it has, which is seen by what `but` says.
     pub fn loader_is_mistaken(
         &self,
         address: Ipv4Addr,
         says: Mac,
-        link: Link,
+        but: &str,
         fetch: Fetch,
     ) -> String {
-        let is_not = match link {
-            Link::Neighbour(mac) => format!("{mac} answers"),
-            Link::Silent | Link::Routed => "nobody answers".to_owned(),
-        };
-        let why = format!(
-            "this PC says that its network card is {says}, but {is_not} at its address {address}"
-        );
+        let why = format!("this PC says that its network card is {says}, but {but}");
         tracing::warn!(%address, mac = %says, why, "refused");
         match self.options().network_at(address) {
             Some(network) => loader_script(&Plan::Wait(Waiting::NotReady(why)), network, fetch),

@@ -50,6 +50,11 @@ impl Service {
         self.lease_desk().note_heard(address, mac, until_unix, self.lease_clock_unix());
     }
 
+    /// The address that this NIC has, or had last.
+    pub fn address_of(&self, mac: Mac) -> Option<Ipv4Addr> {
+        self.view().lease(mac).map(|lease| lease.address)
+    }
+
     /// The NIC that has this address, or had it last.
     pub fn owner_of(&self, address: Ipv4Addr) -> Option<Mac> {
         self.view().owner(address)

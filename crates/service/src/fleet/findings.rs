@@ -23,7 +23,10 @@ impl Service {
     pub(super) async fn find(&self) -> Vec<Finding> {
         self.know_images().await;
         self.look_at_state();
-        self.live_findings().list(self.now())
+        let mut findings = self.live_findings().list(self.now());
+        // Whoever tries a PC looks at it himself.
+        findings.retain(|finding| !self.is_tried(&finding.subject));
+        findings
     }
 
     /// Finds what the state shows, and resolves what it no longer does.

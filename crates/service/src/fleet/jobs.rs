@@ -5,31 +5,49 @@ use crate::jobs::{Job, JobKind, Jobs};
 use crate::people::{Admin, Viewer};
 use crate::service::Service;
 use images::Store;
-use model::{FindingKind, Subject};
+use model::{FindingKind, Right, Subject};
 
 impl Viewer {
-    /// Jobs, the newest first: all that run, and those that ended last.
+    /// Jobs, the newest first: all that run, and those that ended last; of those that only administrators are shown, none to others.
     ///
     /// # Errors
     /// This process is ending.
     pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
-        self.service().with_jobs(|jobs| jobs.list()).await
+        let mut jobs = self.service().with_jobs(|jobs| jobs.list()).await?;
+        jobs.retain(|job| self.may_see(job.kind));
+        Ok(jobs)
     }
 
     /// One job, and its log.
     ///
     /// # Errors
-    /// There is none of this number.
+    /// There is none of this number, or only administrators are shown it.
     pub async fn job(&self, number: u64) -> Result<(Job, String), Error> {
         let read = move |jobs: &Jobs| jobs.get(number).map(|job| (job, jobs.log(number)));
-        Ok(self.service().with_jobs(read).await??)
+        let (job, log) = self.service().with_jobs(read).await??;
+        match self.may_see(job.kind) {
+            true => Ok((job, log)),
+            false => Err(Error::NotAllowed { needed: Right::Admin }),
+        }
     }
 
-    /// The newest job of a kind that has ended, and its log.
+    /// What the doctor has seen is the whole server, with its files, its other programs and its neighbours: for whoever could look
+    /// at all of that himself.
+    fn may_see(&self, kind: Option<JobKind>) -> bool {
+        match kind {
+            Some(JobKind::Doctor) => self.actor().right() >= Right::Admin,
+            Some(JobKind::ImageImport | JobKind::ImageVerify) | None => true,
+        }
+    }
+
+    /// The newest job of a kind that has ended, and its log; `None`, too, if only administrators are shown it.
     ///
     /// # Errors
     /// This process is ending.
     pub async fn last_ended_job(&self, kind: JobKind) -> Result<Option<(Job, String)>, Error> {
+        if !self.may_see(Some(kind)) {
+            return Ok(None);
+        }
         let read = move |jobs: &Jobs| {
             let job = jobs.last_ended(kind)?;
             let log = jobs.log(job.number);

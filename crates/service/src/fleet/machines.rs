@@ -4,7 +4,7 @@ use super::rooms::{Move, give_up};
 use crate::error::Error;
 use crate::people::Admin;
 use crate::storage_client;
-use crate::store::{ChangeError, FieldChange, Transaction};
+use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
 use model::{
     BootChoice, Firmware, ImageName, KernelArgs, Machine, MachineName, Menu, Origin, Origins,
     RoomName, RootKind, RootUrl, Seat, Setting, ShelfSlot, Tag, WriteMode, present,
@@ -66,6 +66,45 @@ pub struct MachineChange {
     pub tags: Option<Vec<Tag>>,
 }
 
+/// What a machine is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// There must be none of its name.
+    New,
+    /// It is added, or changed.
+    Change,
+    /// A PC in software is it until it is switched off.
+    Trial,
+}
+
+/// What the audit log calls that.
+pub(super) const TRIAL_BEGINS: &str = "trial.begin";
+
+impl MachineChange {
+    /// The same for a machine that is to be so and not otherwise: what is left out is inherited, or gets its default.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        let gives_root = self.root.is_some() || self.root_url.is_some();
+        let left_out = Setting::left_out([
+            self.image.is_some(),
+            gives_root,
+            self.write_mode.is_some(),
+            self.menu.is_some(),
+        ]);
+        Self {
+            other_macs: Some(self.other_macs.unwrap_or_default()),
+            kernel_args: Some(self.kernel_args.unwrap_or_default()),
+            reset_disk: Some(self.reset_disk.unwrap_or_default()),
+            next_boot: Some(self.next_boot.flatten()),
+            inherit: left_out.chain(self.inherit).collect(),
+            room: Some(self.room.flatten()),
+            seat: Some(self.seat.flatten()),
+            tags: Some(self.tags.unwrap_or_default()),
+            ..self
+        }
+    }
+}
+
 impl Admin {
     /// Adds a machine, which inherits what `of_it` does not say.
     ///
@@ -76,7 +115,7 @@ impl Admin {
         name: MachineName,
         of_it: MachineChange,
     ) -> Result<Machine, Error> {
-        self.write_machine(name, of_it, true).await
+        self.write_machine(name, of_it, Writing::New).await
     }
 
     /// Changes a machine, or adds it if there is none of this name and the change has a MAC.
@@ -90,7 +129,7 @@ impl Admin {
         name: MachineName,
         change: MachineChange,
     ) -> Result<Machine, Error> {
-        self.write_machine(name, change, false).await
+        self.write_machine(name, change, Writing::Change).await
     }
 
     /// Removes a machine and its disk. Its boots stay in the history of its NIC.
@@ -101,7 +140,16 @@ impl Admin {
     /// # Errors
     /// There is no such machine, or the database can't be written.
     pub async fn remove_machine(&self, name: MachineName) -> Result<Machine, Error> {
-        let (actor, now_unix_ms) = (self.shared_actor(), self.now().unix_ms);
+        let entry = self.actor().does("machine.remove", &name, Vec::new(), self.now().unix_ms);
+        self.remove_as(name, entry).await
+    }
+
+    /// The same, which the audit log tells so; what the machine was is added.
+    pub(super) async fn remove_as(
+        &self,
+        name: MachineName,
+        entry: AuditEntry,
+    ) -> Result<Machine, Error> {
         let disk = self.service().disk_id(&name).await;
         let written = self.service().written_disk(&name).await?;
         // It stays, and is found as a disk that is left.
@@ -110,8 +158,7 @@ impl Admin {
             let machine = tables.machine(&name)?.ok_or(Error::NoMachine(name))?;
             let meant = tables.disk_meant(&machine.name, disk)?;
             tables.delete_machine(&machine.name)?;
-            let changes = audited(Some(&machine), None);
-            tables.put_audit(&actor.does("machine.remove", &machine.name, changes, now_unix_ms))?;
+            tables.put_audit(&AuditEntry { changes: audited(Some(&machine), None), ..entry })?;
             if !is_of_another {
                 tables.want_disk_deletion(&machine.name, &meant)?;
             }
@@ -135,11 +182,11 @@ impl Admin {
         specs.map(|spec| (spec.shelf_slot, spec.machine)).collect()
     }
 
-    async fn write_machine(
+    pub(super) async fn write_machine(
         &self,
         name: MachineName,
         change: MachineChange,
-        must_be_new: bool,
+        writing: Writing,
     ) -> Result<Machine, Error> {
         let (actor, now) = (self.shared_actor(), self.now());
         let held = match self.site().machine(&name) {
@@ -154,14 +201,19 @@ impl Admin {
         let written = self.service().database().write(move |tables| {
             let former = tables.machine(&name)?;
             let resets = change.reset_disk;
+            let must_be_new = writing == Writing::New;
             let machine = apply(tables, name, change, (must_be_new, has_menu_password), &held)?;
             tables.put_machine(&machine, now.unix())?;
             if resets.is_some() {
                 tables.set_disk_reset_of(&machine.name, disk.as_deref())?;
             }
             let changes = audited(former.as_ref(), Some(&machine));
-            if !changes.is_empty() {
-                let action = if former.is_some() { "machine.set" } else { "machine.add" };
+            if !changes.is_empty() || writing == Writing::Trial {
+                let action = match (writing, &former) {
+                    (Writing::Trial, _) => TRIAL_BEGINS,
+                    (_, Some(_)) => "machine.set",
+                    (_, None) => "machine.add",
+                };
                 tables.put_audit(&actor.does(action, &machine.name, changes, now.unix_ms))?;
             }
             Ok(machine)

@@ -22,6 +22,7 @@ mod secrets;
 mod state;
 mod storage;
 mod time;
+mod tried;
 mod waiting;
 
 use crate::initrds::{InitrdState, Recipe};
