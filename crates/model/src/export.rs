@@ -363,6 +363,10 @@ pub struct ExportStatus {
     pub size_bytes: u64,
     /// Open NBD connections.
     pub connections: u32,
+    /// Nothing was heard of the machine's kernel for so long that another boot may have the disk. Over NBD an idle kernel is heard,
+    /// too, over AoE it is not. `None`: storage servers of before December 2026 don't say it.
+    #[serde(default)]
+    pub is_silent: Option<bool>,
     /// Addresses of the storage server to which the open NBD connections were made.
     #[serde(default)]
     pub servers: Vec<Ipv4Addr>,

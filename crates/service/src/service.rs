@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::initrds::Initrds;
 use crate::live::{
     Alerts, BootTimes, Certificate, Certificates, DiskDeletions, Downloads, Exports, FindingCount,
-    Findings, Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock, LeaseDesk,
-    LoginCodes, Newcomers, News, Refused, Screens, Traffic, Waits,
+    Findings, FirmwareHeard, Heartbeats, Held, ImageTroubles, Keepers, LastPool, LeaseClock,
+    LeaseDesk, LoginCodes, Newcomers, News, Refused, Screens, Traffic, Waits,
 };
 use crate::options::Options;
 use crate::passwords::{Passwords, Places};
@@ -41,6 +41,7 @@ struct Inner {
     store: Arc<Store>,
     initrds: Initrds,
     waits: Waits,
+    firmware_heard: FirmwareHeard,
     downloads: Downloads,
     newcomers: Newcomers,
     heartbeats: Heartbeats,
@@ -132,6 +133,7 @@ impl Service {
             store,
             initrds,
             waits: Waits::default(),
+            firmware_heard: FirmwareHeard::default(),
             downloads: Downloads::default(),
             newcomers: Newcomers::default(),
             heartbeats: Heartbeats::new(now.moment),
@@ -209,6 +211,10 @@ impl Service {
 
     pub(crate) fn newcomers(&self) -> &Newcomers {
         &self.inner.newcomers
+    }
+
+    pub(crate) fn firmware_heard(&self) -> &FirmwareHeard {
+        &self.inner.firmware_heard
     }
 
     pub(crate) fn waits(&self) -> &Waits {

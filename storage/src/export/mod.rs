@@ -58,6 +58,7 @@ impl Export {
             candidate: None,
             size_bytes: self.disk.size_bytes(),
             connections: self.connections.count(),
+            is_silent: None,
             servers: self.connections.servers(),
             idle_seconds: self.counters.idle().map(|idle| idle.as_secs()),
             layer_bytes: self.disk.layer_bytes().unwrap_or(0),

@@ -121,8 +121,9 @@ struct Absent {
 }
 
 impl Held {
-    fn status(&self, one: &Assigned) -> ExportStatus {
-        one.status(self.candidates.last(&one.spec.machine))
+    fn status(&self, one: &Assigned, is_silent: bool) -> ExportStatus {
+        let status = one.status(self.candidates.last(&one.spec.machine));
+        ExportStatus { is_silent: Some(is_silent), ..status }
     }
 }
 
@@ -280,7 +281,7 @@ impl Exports {
     /// All exports, by machine.
     pub(crate) fn list(&self) -> Vec<ExportStatus> {
         let held = self.read();
-        held.exports.values().map(|one| held.status(one)).collect()
+        held.exports.values().map(|one| held.status(one, self.is_silent(one))).collect()
     }
 
     /// How many there are.

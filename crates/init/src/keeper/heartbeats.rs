@@ -35,6 +35,9 @@ impl Heartbeats {
         console: Console,
     ) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // The kernel drops what comes from others: enough of it would keep the boot server's questions out. If there is no way to the
+        // server now, there is one later.
+        let _ = socket.connect(target.address());
         let token = later_token();
         let power = token.get().map(|token| Power::open(target, *token, console.clone()));
         Ok(Self { socket, target, power: power.transpose()?, token, memory, console })

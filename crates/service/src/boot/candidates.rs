@@ -19,9 +19,6 @@ const EARLIER_ANSWER_HOLDS: Duration = Duration::from_millis(3200);
 const ANSWER_POLLS: u32 = 80;
 const ANSWER_POLL: Duration = Duration::from_millis(100);
 
-/// Who is asked answers within three seconds, or not at all.
-const STILL_RUNS_POLLS: u32 = 40;
-
 /// What the storage server said so long ago is asked again.
 const EXPORTS_FRESH: Duration = Duration::from_millis(500);
 
@@ -261,47 +258,68 @@ impl Service {
         }
     }
 
-    /// Whether the machine answers in an earlier boot than this one. Waits for the answer for as long as that may take.
+    /// Whether the machine runs in an earlier boot than this one, or may: as long as nobody knows, it does. Waits for as long as it may
+    /// take to know. Its silence alone is no proof, since a user of its system may keep its keeper from answering: over NBD the storage
+    /// server must not hear of its kernel either.
     pub(super) async fn runs_in_earlier_boot(&self, mac: Mac, boot: BootId) -> bool {
+        let proven: Vec<BootId> = {
+            let view = self.view();
+            // One that has shown its secret only is not the machine's yet: the one before it may be.
+            let last = view.boots.get(&mac).filter(|last| last.proof.is_given);
+            last.into_iter().chain(view.proven.get(&mac)).map(|proven| proven.boot.id).collect()
+        };
+        for earlier in proven.into_iter().filter(|&earlier| earlier < boot) {
+            if self.runs_in(mac, earlier).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether the machine runs in this boot, or may.
+    async fn runs_in(&self, mac: Mac, boot: BootId) -> bool {
         let began = self.now().moment;
         for _ in 0..ANSWER_POLLS {
             let (view, now) = (self.view(), self.now());
-            let earlier = view.proven.get(&mac).map(|earlier| earlier.boot.id);
-            let earlier =
-                earlier.filter(|&earlier| earlier < boot && self.keepers().can_answer(earlier));
-            let Some(earlier) = earlier else { return false };
-            match self.keepers().presence(earlier, now.moment) {
+            // From whichever of its cards.
+            let known = view.boots_of(mac).find(|known| known.boot.id == boot);
+            let Some(known) = known else { return false };
+            // The keeper of an earlier Bootlace never answers. After a restart of this server the others have not been heard yet.
+            let answers = known.answers || self.keepers().can_answer(boot);
+            match self.keepers().presence(boot, now.moment) {
                 // A machine that was reset just now has answered before.
-                Presence::Here if now.moment.since(began) > EARLIER_ANSWER_HOLDS => return true,
-                Presence::Here => {}
-                Presence::Unknown => self.ask(earlier),
-                Presence::Gone => return false,
+                Presence::Here if answers && now.moment.since(began) > EARLIER_ANSWER_HOLDS => {
+                    return true;
+                }
+                Presence::Here if answers => {}
+                Presence::Unknown if answers => self.ask(boot),
+                _ if self.uses_disk(known).await => {}
+                _ => return false,
             }
             tokio::time::sleep(ANSWER_POLL).await;
         }
-        false
+        true
+    }
+
+    /// Whether the storage server has heard of the machine's kernel just now in this boot, or can't say.
+    async fn uses_disk(&self, known: &LastBoot) -> bool {
+        if known.boot.root.is_none_or(RootKind::is_foreign) {
+            return false;
+        }
+        match storage_client::exports(&self.options().storage_socket).await {
+            Ok(list) => {
+                list.iter().any(|export| is_of(export, known) && export.is_silent == Some(false))
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Whether the machine with this NIC is still in a boot that has proven itself, or may be. Asks it, and waits for the answer.
+    pub async fn still_runs(&self, mac: Mac) -> bool {
+        self.runs_in_earlier_boot(mac, BootId::MAX).await
     }
 
     /// A later boot has begun: does the machine still run in the one that it has proven?
-    /// Whether the machine with this NIC is still in a boot that has proven itself. Asks it, and waits for the answer.
-    pub async fn still_runs(&self, mac: Mac) -> bool {
-        let boot = {
-            let view = self.view();
-            let last = view.boots.get(&mac).filter(|last| last.proof.is_given);
-            last.or_else(|| view.proven.get(&mac)).map(|proven| proven.boot.id)
-        };
-        let (Some(boot), Some(question)) = (boot, new_question()) else { return false };
-        self.keepers().ask(boot, self.now().moment, question);
-        for _ in 0..STILL_RUNS_POLLS {
-            match self.keepers().presence(boot, self.now().moment) {
-                Presence::Here => return true,
-                Presence::Gone => return false,
-                Presence::Unknown => tokio::time::sleep(ANSWER_POLL).await,
-            }
-        }
-        false
-    }
-
     pub(super) fn ask_earlier_boot(&self, mac: Mac) {
         let view = self.view();
         if let (Some(earlier), Some(id)) = (view.proven.get(&mac), new_question()) {

@@ -5,7 +5,7 @@ use super::stages::NewStage;
 use crate::error::Error;
 use crate::service::Service;
 use crate::store::Sighting;
-use model::{BootId, Lease, Stage};
+use model::{Lease, Stage};
 use std::net::Ipv4Addr;
 use wire::{Firmware, Mac};
 
@@ -108,7 +108,7 @@ impl Service {
     async fn is_said_by_a_system(&self, mac: Mac) -> bool {
         let boot = self.boot_of(mac).filter(|_| !self.is_in_firmware(mac));
         let Some(boot) = boot.map(|boot| boot.id) else { return false };
-        let runs = self.runs_in_earlier_boot(mac, BootId::MAX).await;
+        let runs = self.still_runs(mac).await;
         if runs {
             self.refuse_words(mac, boot, "a loader is said to run there while its system answers");
         }

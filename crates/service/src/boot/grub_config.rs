@@ -2,7 +2,6 @@
 
 use super::memory_test::memory_test;
 use super::stages::{NewStage, Prepared};
-use crate::error::Error;
 use crate::initrds::{InitrdState, Recipe};
 use crate::service::Service;
 use crate::storage_client;
@@ -48,9 +47,11 @@ impl Service {
         address: Ipv4Addr,
         ask: &LoaderAsk,
     ) -> Option<LoaderConfig> {
-        let boot = self.boot_of(self.owner_of(address)?)?;
+        let mac = self.owner_of(address)?;
+        let boot = self.boot_of(mac)?;
         let is_in_loader = boot.stages.iter().all(|event| event.stage < Stage::Start);
-        let may = is_in_loader && boot.firmware.is_http();
+        let heard = || self.firmware_heard().has(mac, self.now().moment, Firmware::is_http);
+        let may = is_in_loader && (boot.firmware.is_http() || heard());
         if !may {
             return None;
         }
@@ -157,11 +158,7 @@ impl Service {
                 choice.clone()
             }
             LoaderAsk::Start | LoaderAsk::Machine | LoaderAsk::Menu => {
-                match self
-                    .once(mac, machine)
-                    .await
-                    .map_err(|error| not_ready(&machine.name, &error))?
-                {
+                match self.once(mac, machine).await? {
                     Some(choice) => choice,
                     None if machine.menu.items().len() == 1 => machine.menu.first().clone(),
                     None if *ask != LoaderAsk::Menu => return Ok((Plan::ShowMenu, None)),
@@ -208,7 +205,7 @@ impl Service {
     }
 
     /// What the machine was to start once, if this is that time.
-    async fn once(&self, mac: Mac, machine: &Machine) -> Result<Option<BootChoice>, Error> {
+    async fn once(&self, mac: Mac, machine: &Machine) -> Result<Option<BootChoice>, Waiting> {
         let view = self.view();
         let last = view.boots.get(&mac).filter(|last| last.boot.mac == mac);
         if let Some(choice) = last.and_then(|last| last.choice.as_ref()) {
@@ -217,11 +214,19 @@ impl Service {
         // Who has chosen already asks again and again, and what is ordered is for the boot after this one.
         let has_chosen =
             |last: &LastBoot| last.boot.stages.iter().any(|event| event.stage >= Stage::Config);
-        if machine.next_boot.is_none() || last.is_none_or(has_chosen) {
+        let Some(last) = last.filter(|last| machine.next_boot.is_some() && !has_chosen(last))
+        else {
             return Ok(None);
+        };
+        if self.runs_in_earlier_boot(mac, last.boot.id).await {
+            return Err(Waiting::NotReady(format!(
+                "{} is to start something once, but its system still runs, or may: this PC waits until that is off",
+                machine.name
+            )));
         }
         let name = machine.name.clone();
-        self.database().write(move |tables| Ok(tables.begin_next_boot(mac, &name)?)).await
+        let begun = self.database().write(move |tables| Ok(tables.begin_next_boot(mac, &name)?));
+        begun.await.map_err(|error| not_ready(&machine.name, &error))
     }
 
     /// A PC starts something of which nothing more is heard.
@@ -252,7 +257,11 @@ impl Service {
         let mut boot = plan(&site, network, (mac, address), 0, other.as_ref())?;
         boot = self.stay_on_version(&site, boot).await?;
         if let Some(is) = self.boot_of(mac).and_then(|boot| boot.firmware.architecture()) {
-            boot = boot.for_architecture(is)?;
+            // It may be somebody else's word.
+            let fits = |kind: Firmware| kind.architecture() == Some(boot.image.architecture);
+            if !self.firmware_heard().has(mac, self.now().moment, fits) {
+                boot = boot.for_architecture(is)?;
+            }
         }
         self.check_initrd(&boot)?;
         let machine = &boot.machine;

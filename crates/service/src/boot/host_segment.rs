@@ -45,7 +45,7 @@ impl Service {
     ///
     /// # Errors
     /// The database can't be used.
-    pub async fn host_file(
+    pub(crate) async fn new_host_file(
         &self,
         address: Ipv4Addr,
         link: Link,
@@ -104,6 +104,26 @@ impl Service {
         Ok(Some(config.to_file()))
     }
 
+    /// The host segment's file, as [`host_archive`](Self::host_archive) has it, too. None is given while the machine runs in an earlier
+    /// boot, or may: any user of its system could ask, from the machine's own NIC, and have the disk when it ends.
+    ///
+    /// # Errors
+    /// The database can't be used.
+    pub async fn host_file(
+        &self,
+        address: Ipv4Addr,
+        link: Link,
+        boot: BootId,
+    ) -> Result<Option<String>, Error> {
+        if let Some(mac) = self.view().owner(address)
+            && self.runs_in_earlier_boot(mac, boot).await
+        {
+            self.refuse_words(mac, boot, "the secret of another boot is asked for while it runs");
+            return Ok(None);
+        }
+        self.new_host_file(address, link, boot).await
+    }
+
     /// The order with the keys of a boot with this secret. With `mix` the secret is exchanged inside of TLS, and the
     /// machine's SSH host key is told there.
     pub(super) async fn with_keys(
@@ -131,7 +151,7 @@ impl Service {
     }
 
     /// The host segment of a boot of the machine at this address, as the archive that follows the initrd: one file in
-    /// newc format. None is given while the machine answers in an earlier boot.
+    /// newc format.
     ///
     /// # Errors
     /// The database can't be used, or the archive can't be made.
@@ -141,13 +161,6 @@ impl Service {
         link: Link,
         boot: BootId,
     ) -> Result<Option<Vec<u8>>, Error> {
-        if let Some(mac) = self.view().owner(address)
-            && self.runs_in_earlier_boot(mac, boot).await
-        {
-            // Any user of the running system could ask, from the machine's own NIC, and have the disk when it ends.
-            self.refuse_words(mac, boot, "the secret of another boot is asked for while it runs");
-            return Ok(None);
-        }
         let Some(file) = self.host_file(address, link, boot).await? else { return Ok(None) };
         let archive = initrd_builder::host_segment(&file)
             .map_err(|error| Error::HostSegment { boot, why: wire::error_chain(&error) })?;

@@ -97,6 +97,9 @@ impl Service {
         stage: Option<NewStage>,
     ) -> Result<BootId, Error> {
         let now = self.now();
+        if self.view().site.machine_by_mac(mac).is_some() {
+            self.firmware_heard().note(mac, firmware, now.moment);
+        }
         self.ask_earlier_boot(mac);
         let reached = stage.map(|NewStage { stage, detail, uptime_ms }| {
             let event = StageEvent { stage, at_unix_ms: now.unix_ms, detail: clean(&detail) };

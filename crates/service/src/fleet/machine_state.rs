@@ -539,6 +539,7 @@ mod tests {
             candidate: None,
             size_bytes: 4096,
             connections: 1,
+            is_silent: None,
             servers: Vec::new(),
             idle_seconds: Some(1),
             layer_bytes: 0,

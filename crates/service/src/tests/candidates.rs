@@ -46,7 +46,7 @@ impl Lab {
         let config = self.service.loader_config(address, &model::LoaderAsk::Machine).await;
         assert_eq!((config.boot, config.waiting), (Some(boot), None));
         let link = Link::Neighbour(mac);
-        let file = self.service.host_file(address, link, boot).await.unwrap().unwrap();
+        let file = self.service.new_host_file(address, link, boot).await.unwrap().unwrap();
         let token = HostConfig::parse(file.as_bytes()).unwrap().token;
         Machine { lab: self, mac, address, boot, token }
     }
@@ -131,6 +131,14 @@ impl Machine<'_> {
         let is_mine = tag == Some(self.token.tag(line)) && boot == self.boot;
         let answer = Answer { boot, mac: self.mac, id };
         is_mine && self.lab.service.answered(answer, self.keeper())
+    }
+
+    /// Gives no answer for so long that it is taken for gone.
+    async fn is_silent_when_asked(&self) {
+        // What it answered before counts no more, and it is asked again.
+        self.lab.hands.pass(4000);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(self.live(5, false) > 0);
     }
 
     /// For some seconds, in which it answers what it is asked, if it does.
@@ -264,7 +272,7 @@ async fn over_nbd_the_storage_server_says_whose_boot_is_the_machine_s() {
         machine.live(20, true);
         assert_eq!((lab.shown_boot(), lab.candidate()), (machine.boot, Some(forged.boot)));
     }
-    let refused = lab.service.host_file(ADDRESS, OWN, forged.boot).await.unwrap();
+    let refused = lab.service.new_host_file(ADDRESS, OWN, forged.boot).await.unwrap();
     assert_eq!(refused, None, "it has shown that it has its secret");
 
     // The machine was switched off and on, and the storage server has noticed.
@@ -347,7 +355,7 @@ async fn each_copy_of_the_secret_is_told_to_the_storage_server_first() {
         let first = lab.boot().await;
         let key = || lab.asked.lock().unwrap().last().unwrap().key;
         assert_eq!(key(), Some(first.token.disk_key()));
-        let file = lab.service.host_file(ADDRESS, OWN, first.boot).await.unwrap().unwrap();
+        let file = lab.service.new_host_file(ADDRESS, OWN, first.boot).await.unwrap().unwrap();
         let token = HostConfig::parse(file.as_bytes()).unwrap().token;
         assert_ne!(token, first.token);
         assert_eq!(key(), Some(token.disk_key()));
@@ -355,7 +363,7 @@ async fn each_copy_of_the_secret_is_told_to_the_storage_server_first() {
         assert_eq!(screen(&lab.service).await, "");
         assert_eq!(key(), Some(token.disk_key()));
         // Two at once: one of them has the secret that counts, everywhere the same.
-        let ask = || lab.service.host_file(ADDRESS, OWN, first.boot);
+        let ask = || lab.service.new_host_file(ADDRESS, OWN, first.boot);
         let (one, other) = tokio::join!(ask(), ask());
         let tokens = [one, other]
             .map(|file| HostConfig::parse(file.unwrap().unwrap().as_bytes()).unwrap().token);
@@ -385,7 +393,58 @@ async fn who_is_logged_in_gets_no_secret_of_a_boot_that_somebody_began() {
     };
     let (fetched, ()) = tokio::join!(fetched, lives);
     assert_eq!(fetched.unwrap(), None);
+    // As init would ask for it.
+    assert_eq!(lab.service.host_file(ADDRESS, OWN, forged).await.unwrap(), None);
+    // He keeps the machine's keeper from answering, but not its kernel.
+    let fetched = lab.service.host_archive(ADDRESS, OWN, forged);
+    let (fetched, ()) = tokio::join!(fetched, machine.is_silent_when_asked());
+    assert_eq!(fetched.unwrap(), None);
     // When the machine is off its next boot has one.
-    machine.live(5, false);
+    *lab.holder.lock().unwrap() = Holder::default();
     assert!(lab.service.host_archive(ADDRESS, OWN, forged).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_tells_no_secret_before_the_machine_could_speak() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let machine = lab.boot().await;
+    machine.comes_up().await;
+    let forged = lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
+    *lab.holder.lock().unwrap() = Holder::default();
+    let again = Service::open(lab.service.options().clone()).unwrap();
+    assert_eq!(again.host_file(ADDRESS, OWN, forged).await.unwrap(), None);
+    lab.hands.pass(26_000);
+    assert!(again.host_file(ADDRESS, OWN, forged).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn who_is_logged_in_does_not_use_up_what_starts_once() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    let machine = lab.boot().await;
+    machine.comes_up().await;
+    let next_boot = Some(Some(model::BootChoice::LocalDisk));
+    let once = MachineChange { next_boot, ..MachineChange::default() };
+    lab.service.set_machine(lab.name.clone(), once).await.unwrap();
+    let next = || lab.service.site().machine(&lab.name).unwrap().next_boot.clone();
+    lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    let waits = lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
+    assert!(waits.text.contains("its system still runs"), "{}", waits.text);
+    assert!(next().is_some());
+    *lab.holder.lock().unwrap() = Holder::default();
+    let config = lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine);
+    tokio::join!(config, machine.is_silent_when_asked());
+    assert_eq!(next(), None);
+}
+
+#[tokio::test]
+async fn another_kind_of_firmware_in_a_machine_s_name_does_not_stop_its_boot() {
+    let lab = Lab::new(RootKind::Nbd).await;
+    lab.service.boot_started(MAC, Firmware::UefiArm64).await.unwrap();
+    let config = lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
+    assert!(config.waiting.unwrap().contains("arm64"), "it is no such PC yet");
+    lab.service.boot_started(MAC, Firmware::Bios).await.unwrap();
+    lab.service.boot_started(MAC, Firmware::UefiArm64).await.unwrap();
+    let config = lab.service.loader_config(ADDRESS, &model::LoaderAsk::Machine).await;
+    assert_eq!(config.waiting, None);
 }

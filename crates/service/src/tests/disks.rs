@@ -65,7 +65,12 @@ async fn answer(
     let mut holder = holder.lock().unwrap();
     let held = |asked: &[ExportOrder], holder: &Holder| -> Option<Value> {
         let is_held = |order: &&ExportOrder| holder.boot.is_none_or(|boot| order.spec.boot == boot);
-        asked.iter().rfind(is_held).map(status)
+        let told = |order| {
+            let mut status = status(order);
+            status["is_silent"] = (!holder.runs).into();
+            status
+        };
+        asked.iter().rfind(is_held).map(told)
     };
     let answer = match (method, path.rsplit('/').next()) {
         (Method::POST, Some("delete")) => {

@@ -22,7 +22,7 @@ async fn what_counts_is_told_inside_of_tls_only() {
     let (service, asked) = lab(folder.path()).await;
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     assert_eq!(screen(&service).await, "");
-    let file = service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
+    let file = service.new_host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
     let plain = HostConfig::parse(file.as_bytes()).unwrap();
     assert_eq!(plain.ssh, None);
     let last = || asked.lock().unwrap().last().cloned().unwrap();
@@ -62,7 +62,7 @@ async fn each_copy_of_the_segment_is_exchanged_for_something_else() {
     assert_eq!(screen(&service).await, "");
     let mut told = Vec::new();
     for _ in 0..2 {
-        service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
+        service.new_host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
         let order = asked.lock().unwrap().last().cloned().unwrap();
         told.push(order.exchange.unwrap());
     }

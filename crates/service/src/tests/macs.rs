@@ -37,7 +37,7 @@ async fn a_laptop_is_the_same_machine_with_and_without_its_dock() {
     lab.service.set_machine(lab.name.clone(), mode).await.unwrap();
     let segment = |boot, mac, address| {
         let service = lab.service.clone();
-        async move { service.host_file(address, Link::Neighbour(mac), boot).await.unwrap() }
+        async move { service.new_host_file(address, Link::Neighbour(mac), boot).await.unwrap() }
     };
     let key = |file: Option<String>| {
         let file = initcfg::HostConfig::parse(file.unwrap().as_bytes()).unwrap();
@@ -366,7 +366,7 @@ async fn questions_of_two_nics_in_turn_push_out_no_boot_that_is_on_its_way() {
     }
     assert!(lab.service.boots_of(MAC, 99).await.unwrap().len() <= 17);
     let link = Link::Neighbour(MAC);
-    assert!(lab.service.host_file(ADDRESS, link, boot.boot).await.unwrap().is_some());
+    assert!(lab.service.new_host_file(ADDRESS, link, boot.boot).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ impl Lab {
 
     /// The host segment of this boot, as its own NIC gets it.
     async fn fetch(&self, boot: BootId) -> Option<(Machine<'_>, HostConfig)> {
-        let file = self.service.host_file(ADDRESS, OWN, boot).await.unwrap()?;
+        let file = self.service.new_host_file(ADDRESS, OWN, boot).await.unwrap()?;
         let host = HostConfig::parse(file.as_bytes()).unwrap();
         let machine = Machine { lab: self, mac: MAC, address: ADDRESS, boot, token: host.token };
         Some((machine, host))
@@ -41,7 +41,7 @@ async fn a_boot_that_begins_while_the_machine_is_in_its_loader_takes_nothing_of_
         assert_ne!(boot, forged);
         let (machine, _) = lab.fetch(boot).await.unwrap();
         assert_eq!(
-            lab.service.host_file(ADDRESS, Link::Neighbour(THIEF), forged).await.unwrap(),
+            lab.service.new_host_file(ADDRESS, Link::Neighbour(THIEF), forged).await.unwrap(),
             None
         );
         // Nor does one that begins when it has its secret.

@@ -21,7 +21,7 @@ async fn configured(root: &Path, service: &Service) -> u64 {
 }
 
 async fn segment(service: &Service, boot: u64) -> Option<HostConfig> {
-    let file = service.host_file(ADDRESS, OWN, boot).await.unwrap()?;
+    let file = service.new_host_file(ADDRESS, OWN, boot).await.unwrap()?;
     Some(HostConfig::parse(file.as_bytes()).unwrap())
 }
 
@@ -49,12 +49,12 @@ async fn a_segment_is_for_one_boot_of_one_machine() {
     assert_eq!(service.host_archive(ADDRESS, OWN, boot).await.unwrap().unwrap().len() % 4, 0);
 
     let stranger = Ipv4Addr::new(10, 77, 0, 150);
-    assert_eq!(service.host_file(stranger, Link::Routed, boot).await.unwrap(), None);
+    assert_eq!(service.new_host_file(stranger, Link::Routed, boot).await.unwrap(), None);
     let other = Mac([0x52, 0x54, 0, 0, 0, 2]);
     lease(&service, other, stranger).await;
     service.boot_started(other, Firmware::Bios).await.unwrap();
     for link in [Link::Neighbour(other), Link::Routed] {
-        assert_eq!(service.host_file(stranger, link, boot).await.unwrap(), None);
+        assert_eq!(service.new_host_file(stranger, link, boot).await.unwrap(), None);
     }
     assert_eq!(segment(&service, boot + 1).await, None);
 
@@ -85,7 +85,7 @@ async fn a_segment_is_for_the_nic_that_boots_and_its_last_copy_counts() {
     let first = segment(&service, boot).await.unwrap().token;
     let thief = Link::Neighbour(Mac([0x52, 0x54, 0, 0, 0, 0x66]));
     for link in [thief, Link::Silent] {
-        assert_eq!(service.host_file(ADDRESS, link, boot).await.unwrap(), None);
+        assert_eq!(service.new_host_file(ADDRESS, link, boot).await.unwrap(), None);
     }
     let name = "lab-07".parse().unwrap();
     assert_eq!(service.machine(&name).unwrap().n_refused, 2);
@@ -100,7 +100,7 @@ async fn a_segment_is_for_the_nic_that_boots_and_its_last_copy_counts() {
     // Nobody knows the NIC of who is behind a router.
     reached(&service, Stage::Handover).await;
     let next = configured(folder.path(), &service).await;
-    assert!(service.host_file(ADDRESS, Link::Routed, next).await.unwrap().is_some());
+    assert!(service.new_host_file(ADDRESS, Link::Routed, next).await.unwrap().is_some());
 }
 
 #[tokio::test]

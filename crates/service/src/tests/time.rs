@@ -114,7 +114,7 @@ async fn an_order_is_given_for_two_minutes() {
     adopt(&service, MAC, name.clone(), None).await.unwrap();
     lease(&service, MAC, ADDRESS).await;
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
-    let file = service.host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
+    let file = service.new_host_file(ADDRESS, OWN, boot).await.unwrap().unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
     assert!(service.believes(MAC, boot, b"alive", Some(token.tag(b"alive"))).await);
     service.database().write(|_| Ok(())).await.unwrap();

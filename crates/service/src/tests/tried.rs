@@ -1,6 +1,7 @@
 //! PCs that are tried on the server itself, and what only administrators see of it.
 
 use super::candidates::Lab;
+use super::disks::Holder;
 use super::*;
 use crate::Actor;
 use crate::jobs::{JobKind, JobState, Jobs, NewJob};
@@ -118,6 +119,7 @@ async fn a_machine_still_runs_while_its_proven_boot_answers() {
     let lives = async { assert!(machine.live(1, true) > 0) };
     assert!(tokio::join!(lab.service.still_runs(MAC), lives).0);
     machine.live(60, true);
+    *lab.holder.lock().unwrap() = Holder::default();
     let is_silent = async { assert!(machine.live(5, false) > 0) };
     assert!(!tokio::join!(lab.service.still_runs(MAC), is_silent).0);
 }
