@@ -128,7 +128,7 @@ pub(crate) struct NetworkConfig {
     pub(crate) routes: Vec<Route>,
     /// The name servers of the machines.
     ///
-    /// - Value: a list of IPv4 addresses, the preferred one first
+    /// - Value: a list of at most 8 IPv4 addresses, the preferred one first
     /// - Default: `dns = []`
     /// - Example: `dns = ["10.0.5.1", "9.9.9.9"]`
     #[serde(default)]
@@ -136,7 +136,7 @@ pub(crate) struct NetworkConfig {
     /// The time servers (NTP) of the machines, and of other clients that ask for them (DHCP option 42). In machines
     /// systemd-timesyncd and chrony use them.
     ///
-    /// - Value: a list of IPv4 addresses, the preferred one first
+    /// - Value: a list of at most 8 IPv4 addresses, the preferred one first
     /// - Default: `ntp = []`; machines ask whom their image names
     /// - Example: `ntp = ["10.0.5.1"]`
     #[serde(default)]

@@ -198,6 +198,7 @@ impl BootFiles {
             link => seen_otherwise(link, mac, peer),
         };
         if let Some(but) = but {
+            service.traffic().refused("tftp", "not-its-address");
             return Some(service.loader_is_mistaken(peer, mac, &but, fetch));
         }
         // By HTTP any program of a running system could say so, too.
@@ -235,6 +236,7 @@ impl BootFiles {
             (!is_its).then(|| format!("{peer} is not the address of that card"))
         });
         if let Some(but) = but {
+            service.traffic().refused("tftp", "not-its-address");
             return Some(service.loader_is_mistaken(peer, mac, &but, fetch));
         }
         if let Err(error) = service.medium_runs(mac, firmware, peer).await {

@@ -91,10 +91,12 @@ const ARM64_PACKAGE: &str = "grub-efi-arm64-bin";
 /// There is none, and how it is had.
 pub(crate) fn arm64_folder(configured: Option<&Path>) -> Result<PathBuf, NoArm64> {
     let folder = configured.unwrap_or(Path::new(ARM64_FOLDER));
-    match (folder.join("normal.mod").exists(), configured) {
-        (true, _) => Ok(folder.to_owned()),
-        (false, Some(_)) => Err(NoArm64::NotThere(folder.to_owned())),
-        (false, None) => Err(NoArm64::NotInstalled),
+    match (std::fs::read(folder.join("normal.mod")), configured) {
+        // ELF: `e_machine` is EM_AARCH64.
+        (Ok(module), _) if module.get(18..20) == Some(&[183, 0]) => Ok(folder.to_owned()),
+        (Ok(_), _) => Err(NoArm64::NotForArm64(folder.to_owned())),
+        (Err(_), Some(_)) => Err(NoArm64::NotThere(folder.to_owned())),
+        (Err(_), None) => Err(NoArm64::NotInstalled),
     }
 }
 
@@ -104,7 +106,8 @@ pub(crate) enum NoArm64 {
     /// Nobody has said where the modules are, and they are not installed.
     #[error(
         "arm64 PCs get no loader here, as GRUB's modules for them are not installed; to serve such PCs: dpkg --add-architecture \
-         arm64; apt-get update; apt-get install {ARM64_PACKAGE}:arm64"
+         arm64; apt-get update; apt-get install --no-install-recommends \
+         {ARM64_PACKAGE}:arm64"
     )]
     NotInstalled,
     /// They are not where somebody has said.
@@ -113,6 +116,12 @@ pub(crate) enum NoArm64 {
         .0.display()
     )]
     NotThere(PathBuf),
+    /// They are those of another architecture.
+    #[error(
+        "the modules in {} are not for arm64: arm64_grub must be the folder arm64-efi of Debian's {ARM64_PACKAGE} (bootlace help arm64)",
+        .0.display()
+    )]
+    NotForArm64(PathBuf),
 }
 
 /// A loader can't be made.
@@ -277,7 +286,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let why = arm64_folder(Some(folder.path())).unwrap_err().to_string();
         assert!(why.contains("has no normal.mod") && why.contains(ARM64_PACKAGE), "{why}");
-        std::fs::write(folder.path().join("normal.mod"), "x").unwrap();
+        let module = folder.path().join("normal.mod");
+        for other in [&b"x"[..], b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0"] {
+            std::fs::write(&module, other).unwrap();
+            let why = arm64_folder(Some(folder.path())).unwrap_err().to_string();
+            assert!(why.contains("not for arm64"), "{why}");
+        }
+        std::fs::write(module, b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\xb7\0").unwrap();
         assert_eq!(arm64_folder(Some(folder.path())).unwrap(), folder.path());
         assert!(NoArm64::NotInstalled.to_string().contains(ARM64_PACKAGE));
     }

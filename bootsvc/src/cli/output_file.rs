@@ -3,7 +3,7 @@
 use crate::new_file::NewFile;
 use anyhow::{anyhow, bail, ensure};
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -29,15 +29,20 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
                 }
                 _ => error.into(),
             })?;
-            device.write_all(bytes).map_err(|error| match error.kind() {
-                ErrorKind::StorageFull => {
-                    let megabytes = bytes.len().div_ceil(1_000_000);
-                    anyhow!("it is too small: name a device with at least {megabytes} MB")
-                }
-                _ => error.into(),
-            })?;
+            // Before anything on it is lost.
+            let size = device.seek(SeekFrom::End(0))?;
+            device.rewind()?;
+            let megabytes = bytes.len().div_ceil(1_000_000);
+            ensure!(
+                size >= bytes.len() as u64,
+                "it is too small: name a device with at least {megabytes} MB"
+            );
+            device.write_all(bytes)?;
             // Whoever reads that it is done pulls the stick.
             Ok(device.sync_all()?)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && path.starts_with("/dev") => {
+            bail!("there is no such device: lsblk shows those that there are")
         }
         Ok(there) if !there.is_file() => {
             Ok(OpenOptions::new().write(true).open(path)?.write_all(bytes)?)

@@ -40,8 +40,16 @@ pub(super) fn show(path: &Path, text: &str, span: Option<Range<usize>>, message:
     let before = text.get(..start).unwrap_or_default();
     let number = before.matches('\n').count() + 1;
     let line = text.lines().nth(number - 1);
-    let mut shown = format!("{}, line {number}: {}", path.display(), plain(message, line));
-    if let Some(line) = line {
+    let secret = line.filter(|line| may_hold_secret(line));
+    let said = match secret {
+        Some(_) if message.starts_with("invalid ") => "this can't stand here".to_owned(),
+        _ => plain(message, line),
+    };
+    let mut shown = format!("{}, line {number}: {said}", path.display());
+    if let Some(line) = secret {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let _ = write!(shown, "\n  {number} | {key} = (not shown: there may be a secret)");
+    } else if let Some(line) = line {
         let _ = write!(shown, "\n  {number} | {}", line.trim_end());
     }
     let Some((unknown, known)) = unknown_key(message) else { return shown };
@@ -52,6 +60,15 @@ pub(super) fn show(path: &Path, text: &str, span: Option<Range<usize>>, message:
         let _ = write!(shown, "\n  did you mean `{nearest}`?");
     }
     shown
+}
+
+/// Whether what is wrong in this line may be a password, or an address that lets in whoever knows it: others read what is said of it.
+fn may_hold_secret(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    ["password", "passwd", "secret", "token", "url", "webhook"]
+        .iter()
+        .any(|word| line.contains(word))
+        && line.contains('=')
 }
 
 /// The key that is none, and those that are.

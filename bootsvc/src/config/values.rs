@@ -328,7 +328,8 @@ pub(super) fn routes<'de, D: serde::Deserializer<'de>>(
     let route = |(network, via): (String, Ipv4Addr)| {
         let wrong = || {
             format!(
-                "{network:?} is not a network: write ADDRESS/LENGTH with a length of 1 to 32, like \"10.9.0.0/16\""
+                "{network:?} is not a network: write ADDRESS/LENGTH with a length of 1 to 32, like \"10.9.0.0/16\"; for all \
+                 others there is `router`"
             )
         };
         let (to, prefix) = network.trim().split_once('/').ok_or_else(wrong)?;

@@ -20,6 +20,9 @@ const BOOT_FILE: &str = "BOOTX64.EFI";
 /// What GRUB reads, be it the signed one or ours.
 const CONFIG: &str = "grub/grub.cfg";
 
+/// The script for which iPXE of 2021 and later looks beside itself.
+const SCRIPT: &str = "autoexec.ipxe";
+
 /// So many network cards are tried.
 const CARDS_MAX: u8 = 8;
 
@@ -36,7 +39,10 @@ pub(super) fn make(
     let content = folder.join(CONTENT);
     let partition = &content.join(PARTITION);
     let own_folder = &FOLDER[1..];
-    let mut files = vec![(CONFIG.to_owned(), menu(servers).into_bytes())];
+    let program = ipxe("ipxe.efi")?;
+    let ipxe = fs::read(&program).map_err(file(&program))?;
+    let reads_scripts = ipxe.windows(SCRIPT.len()).any(|name| name == SCRIPT.as_bytes());
+    let mut files = vec![(CONFIG.to_owned(), menu(servers, reads_scripts).into_bytes())];
     let shim = signed.and_then(|it| it.get(SHIM_FILE)).map(|(_, bytes)| bytes);
     let grub = signed.and_then(|it| it.get(SIGNED_GRUB_FILE)).map(|(_, bytes)| bytes);
     match shim.zip(grub) {
@@ -50,11 +56,8 @@ pub(super) fn make(
             files.push((format!("{BOOT_FOLDER}/{BOOT_FILE}"), grub));
         }
     }
-    let program = ipxe("ipxe.efi")?;
-    let bytes = fs::read(&program).map_err(file(&program))?;
-    files.push((format!("{own_folder}/ipxe.efi"), bytes));
-    // iPXE of 2021 and later looks for a script beside itself.
-    files.push((format!("{own_folder}/autoexec.ipxe"), script.into_bytes()));
+    files.push((format!("{own_folder}/ipxe.efi"), ipxe));
+    files.push((format!("{own_folder}/{SCRIPT}"), script.into_bytes()));
 
     let n_bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
     // In sectors, with a quarter more for the file system.
@@ -77,12 +80,17 @@ pub(super) fn make(
     Ok(())
 }
 
-/// GRUB's menu. iPXE comes first where Secure Boot does not refuse it, since it brings drivers of its own. GRUB does not say that it is
+/// GRUB's menu. An iPXE that reads scripts (of 2021 and later) comes first where Secure Boot does not refuse it, since it brings drivers
+/// of its own; an older one does what DHCP says, and is tried where GRUB finds nothing. GRUB does not say that it is
 /// firmware when it asks for an address, and tells the server that it was started from here instead. The MAC of which GRUB tells the server is that of the interface which this variable names; GRUB 2.06 and 2.12 look
 /// there for the name as it is in names of variables, which is not that of the interface itself (`defmac_get_env` in `net/net.c`).
-fn menu(servers: &[Ipv4Addr]) -> String {
+fn menu(servers: &[Ipv4Addr], ipxe_first: bool) -> String {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     let servers = servers.join(" ");
+    let first = match ipxe_first {
+        true => "  if [ \"$lockdown\" != y ]; then start_ipxe; fi\n",
+        false => "",
+    };
     let cards: Vec<String> = (0..CARDS_MAX).map(|n| format!("efinet{n}")).collect();
     format!(
         "# Made by bootlace medium build.\n\
@@ -94,7 +102,7 @@ fn menu(servers: &[Ipv4Addr]) -> String {
          set {MEDIUM_VARIABLE}=1\n\
          export {MEDIUM_VARIABLE}\n\
          menuentry 'Boot from the network (Bootlace)' {{\n\
-         \x20 if [ \"$lockdown\" != y ]; then start_ipxe; fi\n\
+         {first}\
          \x20 while [ 1 = 1 ]; do\n\
          \x20   for card in {}; do\n\
          \x20     if net_bootp $card; then\n\
@@ -129,12 +137,18 @@ mod tests {
 
     #[test]
     fn ipxe_comes_first_unless_it_is_refused_and_every_card_asks_every_server() {
-        let text = menu(&[Ipv4Addr::new(10, 0, 5, 1), Ipv4Addr::new(10, 0, 5, 2)]);
+        let both = [Ipv4Addr::new(10, 0, 5, 1), Ipv4Addr::new(10, 0, 5, 2)];
+        let text = menu(&both, true);
         assert!(text.contains("for card in efinet0 efinet1 "), "{text}");
         let ipxe = text.find("if [ \"$lockdown\" != y ]; then start_ipxe; fi").unwrap();
         let servers = text.find("for server in 10.0.5.1 10.0.5.2; do").unwrap();
         assert!(ipxe < servers);
         assert!(text[servers..].contains("source (tftp,$server)/grub/grub.cfg"));
         assert!(text[servers..].contains("  start_ipxe\n"));
+        // One that would do what DHCP says, and nothing if that says nothing, comes after the servers.
+        let text = menu(&both, false);
+        assert!(!text.contains("$lockdown"), "{text}");
+        let (_, rest) = text.split_once("for server in").unwrap();
+        assert!(rest.contains("  start_ipxe\n"), "{text}");
     }
 }

@@ -150,7 +150,8 @@ async fn receive(socket: &UdpSocket, traffic: &Traffic) -> io::Result<(Request, 
         let Some((length, from)) = received else { continue };
         match Request::parse(&buffer[..length]) {
             Ok(mut request) => {
-                if request.names_relay_port() {
+                // Nobody can be answered at port 0.
+                if request.names_relay_port() && from.peer.port() != 0 {
                     request.relay_port = from.peer.port();
                 }
                 return Ok((request, from));

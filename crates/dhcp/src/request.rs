@@ -79,6 +79,9 @@ pub enum NotARequest {
     /// A group's address can't be a client.
     #[error("{0} can't be a client's hardware address")]
     BadMac(Mac),
+    /// Nobody can be answered there.
+    #[error("{0} can't be a relay's address")]
+    BadRelay(Ipv4Addr),
 }
 
 impl Request {
@@ -88,6 +91,12 @@ impl Request {
         let MessageKind::Request(kind) = kind else { return Err(NotARequest::Reply) };
         if fields.mac.is_multicast() || fields.mac == Mac([0; 6]) {
             return Err(NotARequest::BadMac(fields.mac));
+        }
+        let relay = fields.relay;
+        if !relay.is_unspecified()
+            && (relay.is_loopback() || matches!(relay.octets()[0], 0 | 224..))
+        {
+            return Err(NotARequest::BadRelay(relay));
         }
         let is_set = |address: &Ipv4Addr| !address.is_unspecified();
         Ok(Self {
@@ -99,7 +108,7 @@ impl Request {
                 RequestKind::Discover => Ipv4Addr::UNSPECIFIED,
                 _ => fields.client,
             },
-            relay: fields.relay,
+            relay,
             relay_port: SERVER_PORT,
             mac: fields.mac,
             wanted: options.address(OPT_REQUESTED_ADDRESS).filter(is_set),

@@ -133,6 +133,10 @@ fn a_relay_that_says_so_is_answered_at_the_port_that_it_asks_from() {
     let Decision::Reply(offer) = server.on_request(&request, NOW) else { panic!("no offer") };
     assert_eq!(offer.to, Destination::Relay(ip(9), 4711));
     assert!(option(&offer, OPT_RELAY_INFORMATION).unwrap().ends_with(&[RELAY_SOURCE_PORT, 0]));
+    for nobody in [[224, 0, 0, 1], [255; 4], [127, 0, 0, 1], [0, 0, 0, 9]] {
+        let asks = Message { relay: nobody.into(), ..message(Discover, 1) };
+        assert_eq!(Request::parse(&asks.bytes()), Err(NotARequest::BadRelay(nobody.into())));
+    }
     // A client without a relay says nothing of ports, and most relays don't.
     for other in [
         message(Discover, 1).with(OPT_RELAY_INFORMATION, &[RELAY_SOURCE_PORT, 0]),
