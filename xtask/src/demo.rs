@@ -270,6 +270,7 @@ impl Demo {
         };
         let builder = Pc::builder(&name).mac(&mac_of(number)).firmware(firmware).logs(site.root());
         say(&format!("powering on {name}, a PC with {kind} and no disk ({})", mac_of(number)));
+        say(&format!("its console: {}", site.root().join(format!("{name}.console")).display()));
         let powered_on = SystemTime::now();
         let pc = builder.extra(&extra).start(site.lan())?;
         Ok(Running { name, pc, powered_on, n_shown: 0, boot: 0, state: State::Boots })

@@ -92,6 +92,12 @@ impl InVain {
         let who = service.subject_of(mac);
         let (kind, subject, cause) = match reason {
             Reason::OtherServer(_) if self.is_beside_others => return,
+            // No server has such an address, whoever says that he chose it.
+            Reason::OtherServer(other)
+                if other.is_loopback() || matches!(other.octets()[0], 0 | 224..) =>
+            {
+                return;
+            }
             Reason::OtherServer(other) => (
                 FindingKind::SecondDhcp,
                 Subject::Address(*other),
@@ -127,9 +133,8 @@ impl InVain {
                 Subject::Address(*relay),
                 format!("A relay asks for {who}: {reason}"),
             ),
-            Reason::StillInUse(_) | Reason::InUseElsewhere(_) => {
-                return service.refused_release(mac);
-            }
+            Reason::StillInUse(_) => return service.refused_release(mac, false),
+            Reason::InUseElsewhere(_) => return service.refused_release(mac, true),
             Reason::NotLeased(_)
             | Reason::NotDeclined(_)
             | Reason::Others(_)

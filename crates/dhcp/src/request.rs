@@ -189,7 +189,10 @@ fn firmware(options: &Options) -> Option<Firmware> {
     // It is a list; the first that we have a loader for counts. How it is fetched, the class says. Without the list the class may
     // name the kind; PXE before 2.1 does not, and is a BIOS.
     let of_class = class_architecture(class).map(u16::to_be_bytes);
-    let kinds = match options.bytes(OPT_CLIENT_ARCHITECTURE).or(of_class.as_ref().map(|it| &it[..]))
+    let kinds = match options
+        .bytes(OPT_CLIENT_ARCHITECTURE)
+        .filter(|list| list.len() >= 2)
+        .or(of_class.as_ref().map(|it| &it[..]))
     {
         None if !is_http => return Some(Firmware::Bios),
         told => told?,

@@ -53,6 +53,11 @@ fn firmware_that_lists_no_architecture_is_what_its_class_names() {
         assert_eq!(firmware(class.as_bytes()), Some(Firmware::Bios), "{class}");
     }
     assert_eq!(firmware(b"HTTPClient"), None);
+    // A list without a kind in it says nothing.
+    let asks = message(Discover, 4)
+        .with(OPT_VENDOR_CLASS, b"PXEClient:Arch:00007")
+        .with(OPT_CLIENT_ARCHITECTURE, &[7]);
+    assert_eq!(Request::parse(&asks.bytes()).unwrap().firmware, Some(Firmware::UefiX64));
     // What is listed counts more.
     let both = message(Discover, 4).uefi().with(OPT_VENDOR_CLASS, b"PXEClient:Arch:00000");
     assert_eq!(Request::parse(&both.bytes()).unwrap().firmware, Some(Firmware::UefiX64));

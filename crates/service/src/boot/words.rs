@@ -213,12 +213,18 @@ impl Service {
         alive.chain(in_use).collect()
     }
 
-    /// Somebody gave up a machine's address in its name while it runs.
-    pub fn refused_release(&self, mac: Mac) {
+    /// Somebody gave up a machine's address in its name while it runs, or asked in its name in another network, `elsewhere`.
+    pub fn refused_release(&self, mac: Mac, elsewhere: bool) {
         let view = self.view();
         let Some(boots) = self.boots(&view, mac, self.now()) else { return };
         self.refused().count(boots.current.boot.id);
-        let cause = "Probably somebody speaks in its name: its address was given up while it runs";
+        let cause = match elsewhere {
+            true => {
+                "It asks for an address in another network than the one that it is known to run in: it was moved, and gets one within \
+                 minutes, or somebody speaks in its name"
+            }
+            false => "Probably somebody speaks in its name: its address was given up while it runs",
+        };
         self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
     }
 
