@@ -364,7 +364,7 @@ pub struct ExportStatus {
     /// Open NBD connections.
     pub connections: u32,
     /// Nothing was heard of the machine's kernel for so long that another boot may have the disk. Over NBD an idle kernel is heard,
-    /// too, over AoE it is not. `None`: storage servers of before December 2026 don't say it.
+    /// too, over AoE it is not. `None`: it is not known, soon after a restart, and storage servers of before December 2026 don't say it.
     #[serde(default)]
     pub is_silent: Option<bool>,
     /// Addresses of the storage server to which the open NBD connections were made.

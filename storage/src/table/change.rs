@@ -301,7 +301,7 @@ impl Exports {
     }
 
     fn status(&self, one: &Assigned) -> ExportStatus {
-        self.read().status(one, self.is_silent(one))
+        self.read().status(one, self.silence(one))
     }
 
     /// Keeps all on disk. The table comes first: the key of a boot that is new in it is in the file of keys already, as

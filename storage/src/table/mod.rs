@@ -121,9 +121,9 @@ struct Absent {
 }
 
 impl Held {
-    fn status(&self, one: &Assigned, is_silent: bool) -> ExportStatus {
+    fn status(&self, one: &Assigned, is_silent: Option<bool>) -> ExportStatus {
         let status = one.status(self.candidates.last(&one.spec.machine));
-        ExportStatus { is_silent: Some(is_silent), ..status }
+        ExportStatus { is_silent, ..status }
     }
 }
 
@@ -281,7 +281,7 @@ impl Exports {
     /// All exports, by machine.
     pub(crate) fn list(&self) -> Vec<ExportStatus> {
         let held = self.read();
-        held.exports.values().map(|one| held.status(one, self.is_silent(one))).collect()
+        held.exports.values().map(|one| held.status(one, self.silence(one))).collect()
     }
 
     /// How many there are.
@@ -341,12 +341,21 @@ impl Exports {
     /// Whether the machine does not use its disk any more: see [`SILENT_AFTER`], and after a restart of this
     /// server [`BACK_WITHIN`].
     fn is_silent(&self, one: &Assigned) -> bool {
-        let may_come_back = one.is_restored && self.began.elapsed() < BACK_WITHIN;
+        self.silence(one) == Some(true)
+    }
+
+    /// The same; `None`: after a restart it may not have had the time to be heard.
+    fn silence(&self, one: &Assigned) -> Option<bool> {
         let heard_ago = match one.spec.root {
             RootKind::Aoe => one.export.counters.idle(),
             _ => one.export.connections.heard_ago(),
         };
-        !may_come_back && heard_ago.is_none_or(|ago| ago >= SILENT_AFTER)
+        let may_come_back = one.is_restored && self.began.elapsed() < BACK_WITHIN;
+        match heard_ago.is_some_and(|ago| ago < SILENT_AFTER) {
+            true => Some(false),
+            false if may_come_back => None,
+            false => Some(true),
+        }
     }
 
     fn trace(&self, base: &Base) -> Arc<BootTrace> {
