@@ -413,12 +413,11 @@ fn check_addresses(checked: &Checked<'_>) -> Vec<NetworkError> {
     }
     for &Route { to, prefix: length, .. } in &one.routes {
         let is_here = length >= prefix && subnet.holds(to);
-        let is_no_network = to.is_loopback() || matches!(to.octets()[0], 0 | 224..);
-        let why = match (is_here, is_no_network) {
+        let why = match (is_here, dhcp::can_be_host(to)) {
             (true, _) => format!(
                 "leads elsewhere what is in the machines' own network {network}/{prefix}, where their servers are"
             ),
-            (_, true) => "leads to addresses that no router passes on".to_owned(),
+            (_, false) => "leads to addresses that no router passes on".to_owned(),
             _ => continue,
         };
         wrong.push(NetworkError::BadRoute { to, prefix: length, why });

@@ -93,11 +93,7 @@ impl InVain {
         let (kind, subject, cause) = match reason {
             Reason::OtherServer(_) if self.is_beside_others => return,
             // No server has such an address, whoever says that he chose it.
-            Reason::OtherServer(other)
-                if other.is_loopback() || matches!(other.octets()[0], 0 | 224..) =>
-            {
-                return;
-            }
+            Reason::OtherServer(other) if !dhcp::can_be_host(*other) => return,
             Reason::OtherServer(other) => (
                 FindingKind::SecondDhcp,
                 Subject::Address(*other),

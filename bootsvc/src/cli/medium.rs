@@ -40,8 +40,7 @@ pub(super) enum Medium {
 impl Medium {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let Self::Build { output, server } = self;
-        let is_nobody = |it: &&Ipv4Addr| it.is_loopback() || matches!(it.octets()[0], 0 | 224..);
-        if let Some(nobody) = server.iter().find(is_nobody) {
+        if let Some(nobody) = server.iter().find(|server| !dhcp::can_be_host(**server)) {
             return Err(anyhow::Error::from(WrongUsage(format!(
                 "--server {nobody}: no PC reaches a server at this address"
             ))));

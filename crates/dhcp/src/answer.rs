@@ -1,5 +1,6 @@
 //! What a server says to a client, read from foreign bytes.
 
+use crate::can_be_host;
 use crate::message::{FILE_FIELD, Fields, Message, MessageKind, NotDhcp, OVERLOAD_FILE, ReplyKind};
 use crate::option_codes::{
     OPT_BOOT_FILE, OPT_CLASSLESS_ROUTES, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME,
@@ -107,10 +108,7 @@ fn shown(bytes: &[u8]) -> Option<String> {
 }
 
 fn lease(address: Ipv4Addr, options: &Options) -> Option<ClientLease> {
-    let is_host = |address: &Ipv4Addr| {
-        let first = address.octets()[0];
-        (1..224).contains(&first) && first != 127
-    };
+    let is_host = |address: &Ipv4Addr| can_be_host(*address);
     let server = options.addresses(OPT_SERVER_ID).next().filter(is_host)?;
     let prefix =
         options.array(OPT_SUBNET_MASK).and_then(prefix_of).unwrap_or_else(|| class_prefix(address));

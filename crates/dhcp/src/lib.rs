@@ -41,3 +41,8 @@ pub const SERVER_PORT: u16 = 67;
 
 /// UDP port of DHCP clients.
 pub const CLIENT_PORT: u16 = 68;
+
+/// Whether a host can have this address: not one of this host's own, of a group, of everybody or of nobody (RFC 1122, 3.2.1.3).
+pub fn can_be_host(address: core::net::Ipv4Addr) -> bool {
+    !address.is_loopback() && (1..224).contains(&address.octets()[0])
+}

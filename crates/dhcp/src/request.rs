@@ -1,6 +1,5 @@
 //! Requests, read from foreign bytes.
 
-use crate::SERVER_PORT;
 use crate::message::{FLAG_BROADCAST, Message, MessageKind, NotDhcp, RequestKind};
 use crate::option_codes::{
     BIOS_HTTP, HTTP_CLASS, OPT_CLIENT_ARCHITECTURE, OPT_CLIENT_ID, OPT_CLIENT_UUID, OPT_HOST_NAME,
@@ -9,6 +8,7 @@ use crate::option_codes::{
     PXE_CLASS, RELAY_LINK_SELECTION, RELAY_SERVER_OVERRIDE, RELAY_SOURCE_PORT,
 };
 use crate::options::Options;
+use crate::{SERVER_PORT, can_be_host};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -93,9 +93,7 @@ impl Request {
             return Err(NotARequest::BadMac(fields.mac));
         }
         let relay = fields.relay;
-        if !relay.is_unspecified()
-            && (relay.is_loopback() || matches!(relay.octets()[0], 0 | 224..))
-        {
+        if !relay.is_unspecified() && !can_be_host(relay) {
             return Err(NotARequest::BadRelay(relay));
         }
         let is_set = |address: &Ipv4Addr| !address.is_unspecified();
