@@ -58,8 +58,7 @@ impl Service {
         sighting: Sighting,
         address: Ipv4Addr,
     ) -> Result<(), Error> {
-        let detail = format!("{address} by another DHCP server, {}", sighting.firmware);
-        let stage = NewStage::noticed(Stage::Dhcp, detail);
+        let stage = NewStage::noticed(Stage::Dhcp, by_another_server(address, sighting.firmware));
         self.firmware_starts(sighting, stage).await.map(drop)
     }
 
@@ -75,11 +74,7 @@ impl Service {
         address: Ipv4Addr,
     ) -> Result<(), Error> {
         self.has_address(mac, address).await?;
-        if self.is_said_by_a_system(mac).await {
-            return Ok(());
-        }
-        self.firmware_has_address(unheard(mac, firmware, address), address).await?;
-        self.stage(mac, None, loader_is_there()).await.map(drop)
+        self.begins_in_loader(mac, firmware, address, by_another_server(address, firmware)).await
     }
 
     /// Our loader was started from a boot medium on the PC with this NIC, and has this address of ours, for which it asked as any program:
@@ -94,13 +89,25 @@ impl Service {
         firmware: Firmware,
         address: Ipv4Addr,
     ) -> Result<(), Error> {
+        let detail = format!("{address}, {firmware}, boot medium");
+        self.begins_in_loader(mac, firmware, address, detail).await
+    }
+
+    /// Of whom the loader is the first that is heard; `detail` is of its address.
+    async fn begins_in_loader(
+        &self,
+        mac: Mac,
+        firmware: Firmware,
+        address: Ipv4Addr,
+        detail: String,
+    ) -> Result<(), Error> {
         if self.is_said_by_a_system(mac).await {
             return Ok(());
         }
-        let detail = format!("{address}, {firmware}, boot medium");
-        let stage = NewStage::noticed(Stage::Dhcp, detail);
-        self.firmware_starts(unheard(mac, firmware, address), stage).await?;
-        self.stage(mac, None, loader_is_there()).await.map(drop)
+        let sighting =
+            Sighting { mac, firmware, address: Some(address), uuid: None, host_name: None };
+        self.firmware_starts(sighting, NewStage::noticed(Stage::Dhcp, detail)).await?;
+        self.stage(mac, None, NewStage::noticed(Stage::Loader, "it runs")).await.map(drop)
     }
 
     /// Whether a boot would begin now while the machine's system answers, so that no loader can run there. That is refused, and
@@ -116,11 +123,6 @@ impl Service {
     }
 }
 
-/// What is known of a PC whose firmware was not heard.
-fn unheard(mac: Mac, firmware: Firmware, address: Ipv4Addr) -> Sighting {
-    Sighting { mac, firmware, address: Some(address), uuid: None, host_name: None }
-}
-
-fn loader_is_there() -> NewStage {
-    NewStage::noticed(Stage::Loader, "it runs")
+fn by_another_server(address: Ipv4Addr, firmware: Firmware) -> String {
+    format!("{address} by another DHCP server, {firmware}")
 }
