@@ -321,8 +321,9 @@ mod tests {
     use tokio::time::timeout;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const LONG: usize = 99_500;
 
-    /// A server of one file, and what it tells.
+    /// A server of two files, and what it tells.
     struct Site {
         requests: SocketAddr,
         events: mpsc::Receiver<TftpEvent>,
@@ -359,6 +360,7 @@ mod tests {
         let stop = CancellationToken::new();
         let content = async |path: String| match path.as_str() {
             "file" => Ok(Bytes::from(vec![7; 700])),
+            "long" => Ok(Bytes::from_iter((0..LONG).map(|n| (n / 1000) as u8))),
             _ => Err(NotServed::NotFound),
         };
         let refused = Arc::default();
@@ -444,6 +446,29 @@ mod tests {
             if let TftpEventKind::Ended { sent } = event.kind {
                 assert_eq!((sent.packets, sent.bytes), (1, 512));
                 return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_window_arrives_block_by_block() {
+        let site = site();
+        let client = client().await;
+        let options = [("blksize", "1000"), ("windowsize", "40")];
+        client
+            .send_to(&tftp::read_request("long", "octet", &options), site.requests)
+            .await
+            .unwrap();
+        let (_, transfer) = receive(&client).await;
+        client.send_to(&tftp::ack(0), transfer).await.unwrap();
+        for block in 1..=100 {
+            let (data, _) = receive(&client).await;
+            let length = if block == 100 { 500 } else { 1000 };
+            let expected =
+                tftp::data_header(block).into_iter().chain(vec![block as u8 - 1; length]);
+            assert!(data.into_iter().eq(expected), "block {block}");
+            if block % 40 == 0 || block == 100 {
+                client.send_to(&tftp::ack(block), transfer).await.unwrap();
             }
         }
     }

@@ -3,9 +3,10 @@
 use super::door::client_number_max;
 use super::places::Place;
 use super::tftp_server::{TftpEvent, TftpEventKind};
-use super::tftp_socket::TransferSocket;
+use super::tftp_socket::{BLOCKS_MAX, Block, TransferSocket};
 use super::tftp_ways::{Ways, allow_fragments};
 use bytes::Bytes;
+use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
@@ -56,7 +57,7 @@ where
     C: Fn(String, SocketAddrV4) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Bytes, NotServed>> + Send + 'static,
 {
-    let socket = match TransferSocket::bind(job.server) {
+    let mut socket = match TransferSocket::bind(job.server) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::debug!(%error, "can't open a socket for a TFTP transfer");
@@ -99,7 +100,7 @@ where
             path: job.path.clone(),
             events: job.events.clone(),
         };
-        let end = send(&mut job, &socket, &content, &terms, &mut ongoing.transfer, start).await;
+        let end = send(&mut job, &mut socket, &content, &terms, &mut ongoing.transfer, start).await;
         let ms = start.elapsed().as_millis() as u64;
         let sent = ongoing.transfer.sent();
         ongoing.end = Some(match end {
@@ -134,14 +135,14 @@ impl Drop for Ongoing {
 
 async fn send(
     job: &mut Job,
-    socket: &TransferSocket,
+    socket: &mut TransferSocket,
     content: &[u8],
     terms: &Terms,
     transfer: &mut Transfer,
     start: Instant,
 ) -> End {
     let now = || Moment::from_millis(start.elapsed().as_millis() as u64);
-    let mut packet = Vec::with_capacity(usize::from(terms.block_size) + 4);
+    let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut buffer = [0; PACKET_MAX];
     let (mut told, mut told_bytes) = (start, 0);
     let mut arrival = Arrival::of(terms, content.len(), start);
@@ -159,21 +160,32 @@ async fn send(
             let size_bytes = content.len() as u64;
             job.tell(TftpEventKind::GoesOn { acked_bytes, size_bytes });
         }
-        packet.clear();
-        match transfer.next(now()) {
-            Next::Data { block, offset, len } => {
-                let is_again = offset < sent_up_to;
-                sent_up_to = sent_up_to.max(offset + 1);
-                if is_again && !may_be_divided {
-                    // Perhaps it was too large for a router whose word about that got lost.
-                    allow_fragments(socket);
-                    may_be_divided = true;
-                }
-                packet.extend_from_slice(&tftp::data_header(block));
-                let block = content.get(offset as usize..).and_then(|rest| rest.get(..len.into()));
-                packet.extend_from_slice(block.expect("a transfer names only bytes of its file"));
+        let next = transfer.next(now());
+        if let Next::Data { block, offset, len } = next {
+            let is_again = offset < sent_up_to;
+            sent_up_to = sent_up_to.max(offset + 1);
+            if is_again && !may_be_divided {
+                // Perhaps it was too large for a router whose word about that got lost.
+                allow_fragments(&*socket);
+                may_be_divided = true;
             }
-            Next::OptionAck => packet.extend(terms.option_ack.iter().flatten()),
+            let bytes = content.get(offset as usize..).and_then(|rest| rest.get(..len.into()));
+            let bytes = bytes.expect("a transfer names only bytes of its file");
+            blocks.push((tftp::data_header(block), bytes));
+            if blocks.len() < BLOCKS_MAX {
+                continue;
+            }
+        }
+        if !blocks.is_empty() {
+            note_unsent(job, socket.send_blocks(&blocks, job.peer).await);
+            blocks.clear();
+        }
+        match next {
+            Next::Data { .. } => {}
+            Next::OptionAck => {
+                let packet = terms.option_ack.as_deref().unwrap_or_default();
+                note_unsent(job, socket.send(packet, job.peer).await);
+            }
             Next::WaitUntil(moment) => {
                 let wake = start + Duration::from_millis(moment.as_millis());
                 if timer.is_elapsed() || wake < timer.deadline() {
@@ -205,14 +217,16 @@ async fn send(
                         }
                     }
                 }
-                continue;
             }
             Next::Done(outcome) => return End::Outcome(outcome),
         }
-        // What can't be sent counts as lost: the transfer repeats it or gives up.
-        if let Err(error) = socket.send(&packet, job.peer).await {
-            tracing::debug!(peer = %job.peer, %error, "TFTP packet not sent");
-        }
+    }
+}
+
+/// What can't be sent counts as lost: the transfer repeats it or gives up.
+fn note_unsent(job: &Job, sent: io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::debug!(peer = %job.peer, %error, "TFTP packet not sent");
     }
 }
 
