@@ -25,7 +25,7 @@ use model::{Architecture, Network};
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use wire::error_chain;
 
 /// One thing that was checked, in words.
@@ -100,6 +100,7 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
             false => format!("interface {interface} has the address {server}/{prefix}"),
         })
     }));
+    findings.extend(networks.iter().filter_map(beyond_reach));
     findings.extend(networks.iter().filter_map(storage));
     for (interface, server) in storage_interfaces(&networks) {
         findings.extend(link::interface(interface, server));
@@ -197,6 +198,24 @@ fn init(architecture: Architecture, has_ca: bool) -> Option<Verdict> {
         )),
         // Who has no such image needs none.
         (None, Architecture::Arm64) => return None,
+    })
+}
+
+/// Servers that PCs are told, and no way to them.
+fn beyond_reach(served: &Served) -> Option<Verdict> {
+    let Network { subnet, prefix, router, routes, dns, ntp, .. } = &served.network;
+    let is_beyond = |server: &&Ipv4Addr| {
+        !served.network.holds(**server) && !routes.iter().any(|route| route.leads_to(**server))
+    };
+    let beyond = dns.iter().chain(ntp).filter(is_beyond).map(Ipv4Addr::to_string);
+    let beyond: Vec<String> = beyond.collect();
+    // Whoever gives the addresses names the router otherwise.
+    let is_told = served.pool.is_some() && router.is_none() && !beyond.is_empty();
+    is_told.then(|| {
+        Verdict::Better(format!(
+            "PCs of {subnet}/{prefix} are told servers (dns, ntp) to which they know no way: {}. Set router there, or routes",
+            beyond.join(", ")
+        ))
     })
 }
 

@@ -1,6 +1,6 @@
 //! The networks of PCs: who else is there that must not be, and what is lost on the way to machines that run.
 
-use super::{Area, Look};
+use super::{Area, Look, others};
 use crate::check::Verdict;
 use crate::config::Config;
 use crate::net::arp::Arp;
@@ -42,6 +42,7 @@ pub(super) fn looks(config: &Config, machines: &[Value]) -> Vec<Look> {
         verdicts.extend(on_link(interface, server, machines));
     }
     verdicts.extend(networks.iter().filter(|it| it.network.is_relayed).map(way_back));
+    verdicts.extend(others::looks(&networks));
     verdicts.extend(packets(&networks, machines));
     verdicts.extend(spanning_tree(machines));
     verdicts.extend(firewall());
@@ -140,7 +141,7 @@ fn broadcasts(interface: &str, n_asked: usize, deaf: &[(Ipv4Addr, Mac)]) -> Verd
 }
 
 /// Whether somebody else has the address.
-fn has_other(interface: &str, address: Ipv4Addr) -> io::Result<Option<Mac>> {
+pub(super) fn has_other(interface: &str, address: Ipv4Addr) -> io::Result<Option<Mac>> {
     // Another card of this computer on the same cable answers, too.
     let own: Vec<Mac> = nix::ifaddrs::getifaddrs()?
         .filter_map(|it| it.address?.as_link_addr()?.addr().map(Mac))
@@ -258,7 +259,7 @@ fn packets(networks: &[Served], machines: &[Value]) -> Option<Verdict> {
     Some(match (lost.is_empty(), n_heard) {
         (false, _) => Verdict::Wrong(format!(
             "small packets reach these machines, and packets of full size are lost on the way, so their disks hang: {}. A switch, \
-             tunnel or VLAN in between takes only shorter ones: correct it, or set mtu below [network]",
+             tunnel or VLAN in between takes only shorter ones: correct it, or set mtu in bootlace.toml",
             lost.join(", ")
         )),
         (true, 0) => Verdict::Better(format!(

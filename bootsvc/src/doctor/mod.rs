@@ -5,6 +5,7 @@ mod data;
 mod host;
 mod kernel;
 mod lan;
+mod others;
 mod servers;
 mod units;
 mod walk;

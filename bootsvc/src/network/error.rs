@@ -50,7 +50,7 @@ pub(crate) enum NetworkError {
     /// A configured address is not one that a PC of the interface's network can have.
     #[error(
         "{what} {address} is not an address of a PC in the network {network}/{prefix} of interface {interface:?}: \
-         correct it below [network], or leave it out"
+         correct it in bootlace.toml, or leave it out"
     )]
     NoAddressOfPc {
         /// What it is configured as.
@@ -65,7 +65,7 @@ pub(crate) enum NetworkError {
         interface: String,
     },
     /// A route that no machine can use.
-    #[error("the route to {to}/{prefix} {why}: leave it out of `routes` below [network]")]
+    #[error("the route to {to}/{prefix} {why}: leave it out of `routes` in bootlace.toml")]
     BadRoute {
         /// First address of the network that it leads to.
         to: Ipv4Addr,
@@ -76,7 +76,7 @@ pub(crate) enum NetworkError {
     },
     /// More than a DHCP reply and a kernel's command line hold.
     #[error(
-        "there are {n} addresses in `{key}`, and {SERVERS_MAX} fit: leave out some below [network]"
+        "there are {n} addresses in `{key}`, and {SERVERS_MAX} fit: leave out some in bootlace.toml"
     )]
     TooMany {
         /// The setting.
@@ -110,7 +110,7 @@ pub(crate) enum NetworkError {
     },
     /// Machines can't reach a configured address.
     #[error(
-        "{what} {address} is not an address that machines can reach: correct it below [network], or leave it out"
+        "{what} {address} is not an address that machines can reach: correct it in bootlace.toml, or leave it out"
     )]
     Unreachable {
         /// What it is configured as.

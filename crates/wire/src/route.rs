@@ -22,6 +22,11 @@ impl Route {
         let mask = u32::MAX.checked_shl(host_bits.into()).unwrap_or(0);
         Some(Self { to: Ipv4Addr::from_bits(to.to_bits() & mask), prefix, via })
     }
+
+    /// Whether the address is in the network that it leads to.
+    pub fn leads_to(&self, address: Ipv4Addr) -> bool {
+        Self::new(address, self.prefix, self.via).is_some_and(|it| it.to == self.to)
+    }
 }
 
 impl fmt::Display for Route {
@@ -52,6 +57,15 @@ impl FromStr for Route {
 mod tests {
     use super::*;
     use alloc::string::ToString as _;
+
+    #[test]
+    fn a_route_leads_to_its_network() {
+        let leads =
+            |route: &str, to: &str| route.parse::<Route>().unwrap().leads_to(to.parse().unwrap());
+        assert!(leads("10.9.0.0/16:10.5.0.254", "10.9.255.1"));
+        assert!(!leads("10.9.0.0/16:10.5.0.254", "10.10.0.1"));
+        assert!(leads("0.0.0.0/0:10.5.0.1", "192.0.2.1"));
+    }
 
     #[test]
     fn a_route_is_read_as_it_is_written() {

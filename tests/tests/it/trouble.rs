@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not be set up must fail")]
 
 use anyhow::{Result, ensure};
-use lab::{Lan, Need, Site, bootlace_binary, require};
+use lab::{Daemon, Lan, Need, Site, bootlace_binary, require};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const MAC: &str = "52:54:00:12:34:56";
@@ -39,7 +40,7 @@ fn the_doctor_says_what_is_wrong_and_what_is_not() {
 }
 
 fn doctor() -> Result<()> {
-    let site = Site::builder().create(Lan::lay("doctor")?)?;
+    let site = Site::builder().name_server("192.0.2.53").create(Lan::lay("doctor")?)?;
     let check = |words: &[&str], lacks: &[&str], code: Option<i32>| -> Result<()> {
         let output = beside(&site, &["doctor"]);
         let text = told(&output);
@@ -67,6 +68,7 @@ fn doctor() -> Result<()> {
         "note  no backup is made again and again",
         "note  nobody is told when something breaks",
         "ok    configuration",
+        "note  PCs of 10.77.0.0/24 are told servers (dns, ntp) to which they know no way: 192.0.2.53",
     ];
     check(&well, &["none answers", "storage server does not answer"], None)?;
     let found: Value = serde_json::from_slice(&beside(&site, &["doctor", "--json"]).stdout)?;
@@ -89,6 +91,50 @@ fn doctor() -> Result<()> {
     }
     storage.stop()?;
     boot.stop()
+}
+
+#[test]
+fn whom_leases_name_is_asked() {
+    let needs = [Need::Root, Need::Program("grub-mkimage"), Need::Program("dnsmasq")];
+    if require("others", &needs) {
+        others().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+/// A router that serves names, and no time.
+fn others() -> Result<()> {
+    let site = Site::builder()
+        .name_server("10.77.0.254")
+        .network("router = \"10.77.0.254\"\nntp = [\"10.77.0.254\"]")
+        .create(Lan::lay("others")?)?;
+    let check = |words: &[&str]| -> Result<()> {
+        let text = told(&beside(&site, &["doctor"]));
+        for word in words {
+            ensure!(text.contains(word), "{word:?} is not in:\n{text}");
+        }
+        Ok(())
+    };
+    check(&[
+        "note  nobody on br0 has 10.77.0.254, the router that PCs are told",
+        "note  the name server 10.77.0.254, which PCs are told, does not answer",
+        "note  the time server 10.77.0.254, which PCs are told, does not answer",
+    ])?;
+    let router = site.lan().add_client("router", "52:54:00:00:02:54")?;
+    router.netns().ip("addr add 10.77.0.254/24 dev eth0")?;
+    let mut dnsmasq = router.command("dnsmasq");
+    dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
+    let mut log = Daemon::start(
+        "dnsmasq",
+        dnsmasq.arg("--log-facility=-"),
+        &site.root().join("dnsmasq.log"),
+    )?;
+    log.wait_for_log("started", Duration::from_secs(20))?;
+    check(&[
+        "ok    the router that PCs are told is there: 10.77.0.254 (52:54:00:00:02:54)",
+        "ok    the name server that PCs are told answers: 10.77.0.254",
+        "note  the time server 10.77.0.254, which PCs are told, does not answer this computer (Connection refused",
+    ])?;
+    log.stop()
 }
 
 /// Programs in a folder that is searched first.
