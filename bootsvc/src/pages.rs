@@ -4,7 +4,7 @@ use crate::boot_socket;
 use crate::config::WebConfig;
 use crate::net::door::{Door, Share};
 use crate::net::http_server::HttpServer;
-use crate::net::places::{Doorkeeper, Guest, Limits, NoPlace, Places};
+use crate::net::places::{Doorkeeper, Guest, Limits, MALFORMED, NoPlace, Places};
 use crate::net::{self, Handed};
 use crate::systemd;
 use anyhow::Context;
@@ -73,7 +73,8 @@ pub(crate) async fn run(
     (service, names): (Service, &[String]),
     stop: CancellationToken,
 ) {
-    let pages = show(door, tls, web::router(service, names), stop.clone());
+    let doorkeeper = PagesDoorkeeper { service: Some(service.clone()) };
+    let pages = show(door, tls, web::router(service, names), doorkeeper, stop.clone());
     tokio::join!(pages, boot_socket::serve(commands, local, stop));
 }
 
@@ -82,6 +83,7 @@ pub(crate) async fn show(
     door: Door<impl FnMut()>,
     tls: Option<Arc<Credentials>>,
     pages: Router,
+    doorkeeper: PagesDoorkeeper,
     stop: CancellationToken,
 ) {
     let places_max = Share::Pages.clients_max(CONNECTIONS_MAX);
@@ -95,11 +97,23 @@ pub(crate) async fn show(
             pages.call(request)
         })
     };
-    HttpServer::for_browsers(door, places, tls).run(PagesDoorkeeper, service, stop).await;
+    HttpServer::for_browsers(door, places, tls).run(doorkeeper, service, stop).await;
 }
 
 /// Who may look: the page itself looks at what he wants.
-struct PagesDoorkeeper;
+#[derive(Default)]
+pub(crate) struct PagesDoorkeeper {
+    /// Counts what is refused.
+    service: Option<Service>,
+}
+
+impl PagesDoorkeeper {
+    fn count(&self, reason: &'static str) {
+        if let Some(service) = &self.service {
+            service.traffic().refused("pages", reason);
+        }
+    }
+}
 
 impl Doorkeeper for PagesDoorkeeper {
     fn guest(&self, peer: SocketAddr) -> Guest {
@@ -108,6 +122,11 @@ impl Doorkeeper for PagesDoorkeeper {
 
     fn on_refused(&self, peer: SocketAddr, why: NoPlace) {
         tracing::warn!(%peer, %why, "connection to the web page refused");
+        self.count(why.word());
+    }
+
+    fn on_malformed(&self, _: SocketAddr) {
+        self.count(MALFORMED);
     }
 
     fn on_lost(&self, peer: SocketAddr) {

@@ -1,7 +1,7 @@
 //! Who may ask the boot server for files: everybody, but machines before strangers.
 
 use crate::boot::files::BootFiles;
-use crate::net::places::{Doorkeeper, Guest, NoPlace};
+use crate::net::places::{Doorkeeper, Guest, MALFORMED, NoPlace};
 use model::{FindingKind, Subject};
 use std::net::SocketAddr;
 
@@ -75,6 +75,11 @@ impl Doorkeeper for FilesDoorkeeper {
             NoPlace::HostAsksOften | NoPlace::HostIsFull => self.one_asks_too_much(peer),
             NoPlace::Full | NoPlace::Strangers => self.all_ask_too_much(why),
         }
+    }
+
+    fn on_malformed(&self, peer: SocketAddr) {
+        tracing::debug!(%peer, protocol = ?self.protocol, "not understood");
+        self.files.traffic().refused(self.protocol.word(), MALFORMED);
     }
 
     fn on_lost(&self, peer: SocketAddr) {

@@ -117,7 +117,11 @@ impl<F: FnMut()> HttpServer<F> {
                                     doorkeeper.on_lost(peer);
                                 }
                             }
-                            () = served => {}
+                            is_malformed = served => {
+                                if is_malformed {
+                                    doorkeeper.on_malformed(peer);
+                                }
+                            }
                         }
                     });
                 }
@@ -133,14 +137,14 @@ impl<F: FnMut()> HttpServer<F> {
     }
 }
 
-/// Serves one connection until it ends or `stop`.
+/// Serves one connection until it ends or `stop`. Returns whether it ended because what came is not HTTP.
 async fn serve<S: Answers>(
     style: Style,
     (stream, tls): (TcpStream, Option<TlsAcceptor>),
     place: Place,
     service: S,
     stop: CancellationToken,
-) {
+) -> bool {
     let Some(tls) = tls else {
         let stream = Watched::new(stream, place.clone());
         return talk(style, stream, place, service, stop).await;
@@ -162,25 +166,26 @@ async fn serve<S: Answers>(
         }
     };
     let greeted = tokio::select! {
-        () = too_late => return,
+        () = too_late => return false,
         greeted = greeted => greeted,
     };
     match greeted {
-        Ok(Ok(Some(stream))) => talk(style, stream, place, service, stop).await,
+        Ok(Ok(Some(stream))) => return talk(style, stream, place, service, stop).await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),
     }
+    false
 }
 
-/// HTTP on one connection until it ends or `stop`.
+/// HTTP on one connection until it ends or `stop`. Returns whether it ended because what came is not HTTP.
 async fn talk<S: Answers>(
     style: Style,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     place: Place,
     service: S,
     stop: CancellationToken,
-) {
+) -> bool {
     let asked = CancellationToken::new();
     let service = {
         let asked = asked.clone();
@@ -201,7 +206,7 @@ async fn talk<S: Answers>(
         ended = &mut connection => ended,
         () = stop.cancelled() => {
             if !style.finishes {
-                return;
+                return false;
             }
             let first_request = tokio::time::timeout(FIRST_REQUEST_WAIT, asked.cancelled());
             tokio::select! {
@@ -213,9 +218,9 @@ async fn talk<S: Answers>(
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "HTTP connection ended");
-    }
+    let Err(error) = ended else { return false };
+    tracing::debug!(%error, "HTTP connection ended");
+    error.is_parse()
 }
 
 #[cfg(test)]
@@ -239,6 +244,8 @@ mod tests {
         }
 
         fn on_refused(&self, _: SocketAddr, _: NoPlace) {}
+
+        fn on_malformed(&self, _: SocketAddr) {}
 
         fn on_lost(&self, _: SocketAddr) {}
     }

@@ -60,12 +60,17 @@ impl NoPlace {
     }
 }
 
+/// The word for what a protocol does not know, for counting.
+pub const MALFORMED: &str = "malformed";
+
 /// Who knows the hosts, and is told what becomes of them.
 pub trait Doorkeeper: Send + Sync + 'static {
     /// Who comes from there.
     fn guest(&self, peer: SocketAddr) -> Guest;
     /// He was refused.
     fn on_refused(&self, peer: SocketAddr, why: NoPlace);
+    /// What he has sent is nothing that this protocol knows.
+    fn on_malformed(&self, peer: SocketAddr);
     /// What he had was ended, as others need his place.
     fn on_lost(&self, peer: SocketAddr);
 }

@@ -242,6 +242,7 @@ where
             Ok(_) => Err(NotServed::UnknownTransfer),
             Err(error) => {
                 tracing::debug!(%peer, %error, "not a TFTP request");
+                self.doorkeeper.on_malformed(peer.into());
                 Ok(())
             }
         };
@@ -328,6 +329,7 @@ mod tests {
         requests: SocketAddr,
         events: mpsc::Receiver<TftpEvent>,
         refused: Arc<Mutex<Vec<NoPlace>>>,
+        malformed: Arc<Mutex<Vec<SocketAddr>>>,
         _stop: tokio_util::sync::DropGuard,
     }
 
@@ -335,6 +337,7 @@ mod tests {
     struct Door {
         all_are_strangers: bool,
         refused: Arc<Mutex<Vec<NoPlace>>>,
+        malformed: Arc<Mutex<Vec<SocketAddr>>>,
     }
 
     impl Doorkeeper for Door {
@@ -344,6 +347,10 @@ mod tests {
 
         fn on_refused(&self, _: SocketAddr, why: NoPlace) {
             self.refused.lock().unwrap().push(why);
+        }
+
+        fn on_malformed(&self, peer: SocketAddr) {
+            self.malformed.lock().unwrap().push(peer);
         }
 
         fn on_lost(&self, _: SocketAddr) {}
@@ -363,11 +370,15 @@ mod tests {
             "long" => Ok(Bytes::from_iter((0..LONG).map(|n| (n / 1000) as u8))),
             _ => Err(NotServed::NotFound),
         };
-        let refused = Arc::default();
-        let door = Door { all_are_strangers, refused: Arc::clone(&refused) };
+        let (refused, malformed) = (Arc::default(), Arc::default());
+        let door = Door {
+            all_are_strangers,
+            refused: Arc::clone(&refused),
+            malformed: Arc::clone(&malformed),
+        };
         let serving = tftp.run(move |path, _| content(path), door, |_| None, sender, stop.clone());
         tokio::spawn(serving);
-        Site { requests, events, refused, _stop: stop.drop_guard() }
+        Site { requests, events, refused, malformed, _stop: stop.drop_guard() }
     }
 
     async fn client() -> UdpSocket {
@@ -448,6 +459,16 @@ mod tests {
                 return;
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tftp_is_counted_and_not_answered() {
+        let site = site();
+        let client = client().await;
+        client.send_to(b"GET / HTTP/1.1", site.requests).await.unwrap();
+        client.send_to(&tftp::read_request("no", "octet", &[]), site.requests).await.unwrap();
+        assert_eq!(receive(&client).await.0, NotServed::NotFound.packet());
+        assert_eq!(*site.malformed.lock().unwrap(), [client.local_addr().unwrap()]);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ mod draft;
 
 use crate::config::WebConfig;
 use crate::net::door::Door;
-use crate::pages;
+use crate::pages::{self, PagesDoorkeeper};
 use crate::paths::Paths;
 use crate::privileges::as_owner;
 use crate::web_tls::{WebTls, fingerprint};
@@ -137,6 +137,7 @@ impl Page {
             Door::new(listener, || {}),
             self.credentials,
             web::setup::router(Arc::clone(&self.draft), &[]),
+            PagesDoorkeeper::default(),
             stop.clone(),
         );
         let mut shown = std::pin::pin!(shown);
