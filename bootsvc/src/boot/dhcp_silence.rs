@@ -124,10 +124,17 @@ impl InVain {
                 Subject::Address(*address),
                 format!("The address is reserved for {who}, but somebody else holds it"),
             ),
-            Reason::ForeignRelay(relay) | Reason::ForeignLink(relay, _) => (
+            Reason::ForeignRelay(relay) => (
                 FindingKind::ForeignRelay,
                 Subject::Address(*relay),
-                format!("A relay asks for {who}: {reason}"),
+                format!("A relay asks for {who}, and is in no network of bootlace.toml"),
+            ),
+            Reason::ForeignLink(relay, link) => (
+                FindingKind::ForeignRelay,
+                Subject::Address(*relay),
+                format!(
+                    "A relay asks for {who} in the network of {link}, which is in none of bootlace.toml"
+                ),
             ),
             Reason::StillInUse(_) => return service.refused_release(mac, false),
             Reason::InUseElsewhere(_) => return service.refused_release(mac, true),

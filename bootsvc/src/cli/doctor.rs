@@ -3,7 +3,7 @@
 use super::as_job::caller;
 use super::count;
 use super::output::say;
-use super::status::{Told, findings, lines};
+use super::status::{Group, Told, findings, groups};
 use crate::check::{self, Verdict};
 use crate::config::{Config, ConfigError};
 use crate::doctor::{Area, Look, as_caller, as_servers};
@@ -13,7 +13,6 @@ use crate::site::{Refused, Site};
 use anyhow::bail;
 use clap::Args;
 use images::Stop;
-use model::Level;
 use serde::Deserialize;
 use service::Clock;
 use service::jobs::{JobKind, JobState, Jobs, NewJob};
@@ -136,16 +135,12 @@ fn found(told: &[Told]) -> Vec<Verdict> {
             "the boot server has found nothing that needs attention".to_owned(),
         )];
     }
-    let verdict = |alike: &[Told]| {
-        let text = lines(alike);
+    let verdict = |Group { is_alarm, text }| {
         // They begin with what they are, which the verdict says.
         let text = text.split_once(": ").map_or(&*text, |(_, text)| text).replace(".\n  ", ". ");
-        match alike[0].has(Level::Alarm) {
-            true => Verdict::Wrong(text),
-            false => Verdict::Better(text),
-        }
+        if is_alarm { Verdict::Wrong(text) } else { Verdict::Better(text) }
     };
-    told.chunk_by(Told::is_like).map(verdict).collect()
+    groups(told).into_iter().map(verdict).collect()
 }
 
 /// A job, as far as it matters here.

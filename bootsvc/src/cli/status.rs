@@ -134,8 +134,8 @@ impl Status {
         if !findings.is_empty() {
             say("\nNeeds attention:");
         }
-        for alike in findings.chunk_by(Told::is_like) {
-            say(lines(alike));
+        for group in groups(&findings) {
+            say(group.text);
         }
         Ok(())
     }
@@ -240,6 +240,41 @@ pub(super) fn to_come(machines: &[Next]) -> Vec<String> {
 /// Subjects of one line; those beyond are counted.
 const SUBJECTS_SHOWN_MAX: usize = 12;
 
+/// Findings of one kind with different causes that are told.
+const CAUSES_SHOWN_MAX: usize = 5;
+
+/// What findings with one cause say.
+pub(super) struct Group {
+    pub(super) is_alarm: bool,
+    pub(super) text: String,
+}
+
+/// What findings say, those with one cause together. Of a kind that strangers can invent there may be hundreds: of each some are
+/// told.
+pub(super) fn groups(findings: &[Told]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for of_kind in findings.chunk_by(|one, other| one.kind == other.kind) {
+        let is_alarm = of_kind[0].has(Level::Alarm);
+        let (mut told, mut n_more) = (0, 0);
+        for alike in of_kind.chunk_by(Told::is_like) {
+            told += 1;
+            match told > CAUSES_SHOWN_MAX {
+                true => n_more += alike.len(),
+                false => groups.push(Group { is_alarm, text: lines(alike) }),
+            }
+        }
+        if n_more > 0 {
+            let Told { level, kind, .. } = &of_kind[0];
+            let text = format!(
+                "- {level}: {n_more} more of this kind ({kind}), with other causes.\n  \
+                 The page Findings and bootlace status --json have all."
+            );
+            groups.push(Group { is_alarm, text });
+        }
+    }
+    groups
+}
+
 /// What findings with one cause say; they are not none.
 pub(super) fn lines(alike: &[Told]) -> String {
     let subjects = alike.iter().filter(|told| told.about != "server");
@@ -278,6 +313,24 @@ pub(super) fn count(n: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_strangers_invent_does_not_hide_the_rest() {
+        let one = |kind: &str, n: u32| {
+            format!(
+                r#"{{"kind":"{kind}","level":"warning","about":"address","subject":"10.9.0.{n}","cause":"Relay {n}","remedy":"Do.","count":1,"since_unix_ms":0,"last_unix_ms":0}}"#
+            )
+        };
+        let all: Vec<String> =
+            (0..200).map(|n| one("foreign-relay", n)).chain([one("clock", 1)]).collect();
+        let all: Vec<Told> = serde_json::from_str(&format!("[{}]", all.join(","))).unwrap();
+        let texts: Vec<String> = groups(&all).into_iter().map(|group| group.text).collect();
+        assert_eq!(texts.len(), CAUSES_SHOWN_MAX + 2);
+        assert!(
+            texts[CAUSES_SHOWN_MAX].starts_with("- warning: 195 more of this kind (foreign-relay)")
+        );
+        assert_eq!(texts.last().unwrap(), "- warning: 10.9.0.1: Relay 1.\n  Do.");
+    }
 
     #[test]
     fn what_was_ordered_for_the_next_boot_is_told() {
