@@ -1,8 +1,8 @@
 //! Files that somebody names, and that are there as a whole or not at all.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -17,19 +17,22 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// For a file of this name, with these permissions but for those of the process's umask. A link leads to its file.
+    /// For a file of this name, with these permissions but for those of the process's umask. A link leads to its file. Who may not
+    /// read what is there may not read what replaces it either.
     ///
     /// # Errors
     /// Its folder is missing, or may not be written to; the link leads nowhere.
     pub(crate) fn create(path: &Path, mode: u32) -> io::Result<Self> {
         let is_link = path.symlink_metadata().is_ok_and(|it| it.is_symlink());
         let target = if is_link { fs::canonicalize(path)? } else { path.to_owned() };
+        let former = target.metadata().ok().filter(Metadata::is_file);
+        let former_mode = former.map_or(0o777, |former| former.mode() & 0o777);
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let part = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(PART)
-            .permissions(Permissions::from_mode(mode))
+            .permissions(Permissions::from_mode(mode & former_mode))
             .tempfile_in(folder.unwrap_or(".".as_ref()))?;
         // Some network file systems have no locks; then it is only not known that it is in use.
         let _ = part.as_file().try_lock();
@@ -116,6 +119,9 @@ mod tests {
         new.replace().unwrap();
         assert!(link.symlink_metadata().unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        NewFile::create(&file, 0o644).unwrap().replace().unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         symlink("not there", &nowhere).unwrap();
         assert!(NewFile::create(&nowhere, 0o640).is_err());
         assert_eq!(entries(), 3);
