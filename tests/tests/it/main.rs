@@ -21,6 +21,7 @@ mod foreign_dhcp;
 mod full_disk;
 mod handover;
 mod impostors;
+mod inside;
 mod interfaces;
 mod ipxe;
 mod jobs;
