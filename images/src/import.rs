@@ -13,7 +13,7 @@ use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
 use crate::store::{Draft, Published, Store};
 use crate::system::{System, check_root, find_system};
-use model::{ImageName, ImageVersion, is_note};
+use model::{ImageName, ImageVersion, VersionState, is_note};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -35,6 +35,8 @@ pub struct ImportRequest {
     pub name: ImageName,
     /// What people want to remember about it: see [`is_note`].
     pub note: Option<String>,
+    /// For whom it is.
+    pub state: VersionState,
 }
 
 /// What came of an import.
@@ -122,8 +124,8 @@ impl Store {
             .map_err(|error| self.write_error(&vmlinuz_path, error, &draft_path, size_bytes))?;
         let same = self.find_same(&version, &system.vmlinuz, stop, progress)?;
         progress(Progress { step: Step::Sync, done_bytes: 0, total_bytes: size_bytes });
-        let note = request.note.clone();
-        let published = self.publish(draft, version, note, same).map_err(|error| match error {
+        let about = (request.note.clone(), request.state);
+        let published = self.publish(draft, version, about, same).map_err(|error| match error {
             StoreError::Io { path, source, .. } if is_full(&source) => {
                 self.write_error(&path, source, &draft_path, size_bytes)
             }

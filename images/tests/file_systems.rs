@@ -6,7 +6,7 @@ mod common;
 
 use common::{KERNEL, arm64_kernel_file, kernel_file, run, system_files};
 use images::{Import, ImportError, ImportRequest, Source, Stop, Store};
-use model::{Architecture, ImageVersion};
+use model::{Architecture, ImageVersion, VersionState};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,7 @@ impl Workshop {
             source: Source::open(disk)?,
             name: "debian-12".parse().unwrap(),
             note: None,
+            state: VersionState::Released,
         };
         store.import(&request, &Stop::default(), &mut |_| ())
     }
@@ -322,8 +323,12 @@ fn a_packed_kernel_is_stored_unpacked() {
     let disk = workshop.disk(&["-t", "ext4"]);
     let store = Store::open(&workshop.path("images")).unwrap();
     let name: model::ImageName = "debian-12".parse().unwrap();
-    let request =
-        ImportRequest { source: Source::open(&disk).unwrap(), name: name.clone(), note: None };
+    let request = ImportRequest {
+        source: Source::open(&disk).unwrap(),
+        name: name.clone(),
+        note: None,
+        state: VersionState::Released,
+    };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));
 }

@@ -8,7 +8,7 @@ use images::{
     EntryKind, ImportError, ImportRequest, Progress, Source, Step, Stop, Store, StoreError,
     Verified, VerifyError,
 };
-use model::{FileSystem, ImageName, ImageVersion};
+use model::{FileSystem, ImageName, ImageVersion, VersionState};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,12 @@ fn store(dir: &Path) -> Store {
 }
 
 fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
-    let request = ImportRequest { source: Source::open(source)?, name: name(), note: None };
+    let request = ImportRequest {
+        source: Source::open(source)?,
+        name: name(),
+        note: None,
+        state: VersionState::Released,
+    };
     Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
 
@@ -66,6 +71,7 @@ fn a_raw_disk_becomes_version_1() {
         source: Source::open(&source).unwrap(),
         name: name(),
         note: Some("first try".to_owned()),
+        state: VersionState::Released,
     };
     let version = store
         .import(&request, &Stop::default(), &mut |progress| steps.push(progress))
@@ -122,7 +128,12 @@ fn notes_are_one_line_whoever_wrote_them() {
     let store = store(dir.path());
     let import = |note: &str| {
         let note = Some(note.to_owned());
-        let request = ImportRequest { source: Source::open(&source).unwrap(), name: name(), note };
+        let request = ImportRequest {
+            source: Source::open(&source).unwrap(),
+            name: name(),
+            note,
+            state: VersionState::Released,
+        };
         store.import(&request, &Stop::default(), &mut |_| ()).map(|import| import.version.version)
     };
     for note in ["two\nlines", "\u{1b}[2Jgone", &"x".repeat(201)] {
@@ -170,8 +181,8 @@ fn numbers_that_others_know_are_given_to_their_content_in_whatever_order_it_come
     // The file system of the store is another one.
     fs::remove_dir_all(store.dir()).unwrap();
     let store = Store::open(store.dir()).unwrap();
-    store.note_given(&known).unwrap();
-    store.note_given(&known[..1]).unwrap();
+    store.note_given(known.iter().map(|it| (it, VersionState::Released))).unwrap();
+    store.note_given([(&known[0], VersionState::Test)]).unwrap();
     assert_eq!(store.troubles().unwrap().len(), 2, "both are missed");
     for (source, known) in sources.iter().zip(&known).rev() {
         let again = import(&store, source).unwrap();
@@ -196,8 +207,12 @@ fn check_put_back(damage: impl Fn(&Path), expected: &[&str]) {
     let folder = store.dir().join("debian-12/1");
     let running = store.open_base(&name(), 1).unwrap();
     damage(&folder);
-    let request =
-        ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
+    let request = ImportRequest {
+        source: Source::open(&source).unwrap(),
+        name: name(),
+        note: None,
+        state: VersionState::Released,
+    };
     let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((again.version.version, again.version.digest), (1, version.digest));
     assert_eq!(again.put_back, expected);
@@ -262,8 +277,12 @@ fn an_older_version_is_put_back_if_it_is_damaged_and_comes_as_a_new_one_if_not()
     File::options().write(true).open(&other).unwrap().write_all_at(b"x", (24 << 20) - 1).unwrap();
     assert_eq!(import(&store, &other).unwrap().version, 2);
     fs::remove_file(store.vmlinuz_path(&name(), 1)).unwrap();
-    let request =
-        ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
+    let request = ImportRequest {
+        source: Source::open(&source).unwrap(),
+        name: name(),
+        note: None,
+        state: VersionState::Released,
+    };
     let put_back = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((put_back.version.version, put_back.put_back), (1, vec!["vmlinuz"]));
     assert_eq!(import(&store, &source).unwrap().version, 3);
@@ -325,8 +344,12 @@ fn foreign_formats_have_the_same_content_as_the_raw_disk() {
         }
         let store = Store::open(&dir.path().join(format!("images-{format}"))).unwrap();
         let mut last = None;
-        let request =
-            ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
+        let request = ImportRequest {
+            source: Source::open(&source).unwrap(),
+            name: name(),
+            note: None,
+            state: VersionState::Released,
+        };
         let version = store
             .import(&request, &Stop::default(), &mut |progress| last = Some(progress))
             .unwrap()
@@ -575,8 +598,12 @@ fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
         assert!(trouble.has_changed && trouble.why == flaw, "{trouble:?}");
         assert_eq!(store.troubles().unwrap().len(), 1);
 
-        let request =
-            ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
+        let request = ImportRequest {
+            source: Source::open(&source).unwrap(),
+            name: name(),
+            note: None,
+            state: VersionState::Released,
+        };
         let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
         assert_eq!(again.put_back, [file]);
         assert_eq!(store.trouble(&version), None);

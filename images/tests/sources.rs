@@ -6,7 +6,7 @@ mod common;
 
 use common::{run, system_disk};
 use images::{ImportError, ImportRequest, Progress, Source, Step, Stop, Store};
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, VersionState};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -33,7 +33,12 @@ fn import(
     source: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImageVersion, ImportError> {
-    let request = ImportRequest { source: Source::open(source)?, name: name(), note: None };
+    let request = ImportRequest {
+        source: Source::open(source)?,
+        name: name(),
+        note: None,
+        state: VersionState::Released,
+    };
     Ok(store.import(&request, &Stop::default(), progress)?.version)
 }
 
@@ -320,8 +325,12 @@ fn an_import_that_is_stopped_leaves_nothing() {
         for step in [Step::Copy, Step::Digest] {
             let store = store(dir.path());
             let stop = Stop::default();
-            let request =
-                ImportRequest { source: Source::open(&source).unwrap(), name: name(), note: None };
+            let request = ImportRequest {
+                source: Source::open(&source).unwrap(),
+                name: name(),
+                note: None,
+                state: VersionState::Released,
+            };
             let mut has_step = false;
             let stopped = store.import(&request, &stop, &mut |progress| {
                 if progress.step == step {

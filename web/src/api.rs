@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Finding, ImageName, Machine, MachineName, RoomName, RootKind, RootUrl, Seat, StallVerb, Tag,
+    Finding, ImageChoice, Machine, MachineName, RoomName, RootKind, RootUrl, Seat, StallVerb, Tag,
     WriteMode,
 };
 use service::{
@@ -239,7 +239,7 @@ async fn discovered(service: Viewer) -> Json<Vec<Discovered>> {
 struct Adoption {
     name: MachineName,
     #[serde(default)]
-    image: Option<ImageName>,
+    image: Option<ImageChoice>,
     #[serde(default)]
     root: Option<RootKind>,
     #[serde(default)]

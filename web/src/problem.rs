@@ -85,6 +85,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         | Error::NotForTrials { .. }
         | Error::UserTaken(_)
         | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        Error::Version(_) => StatusCode::CONFLICT,
         Error::Lease(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Job(JobError::HasEnded { .. }) | Error::Incoming(IncomingError::Taken(_)) => {

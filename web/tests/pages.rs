@@ -151,7 +151,7 @@ async fn an_unknown_pc_appears_is_adopted_and_gets_another_image() {
     site.post("/machines/lab-07", "root=aoe").await;
     let machine = site.service.site().machines[0].clone();
     assert_eq!(
-        (machine.root.to_string(), machine.image.unwrap().as_str()),
+        (machine.root.to_string(), machine.image.unwrap().image.as_str()),
         ("aoe".into(), "kiosk")
     );
 
@@ -259,7 +259,7 @@ async fn a_refused_form_keeps_what_was_typed() {
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{form}");
         assert!(page.contains(says) && page.contains("Not saved"), "{form}: {page}");
     }
-    assert_eq!(site.service.site().machines[0].image.as_ref().unwrap().as_str(), "debian-12");
+    assert_eq!(site.service.site().machines[0].image.as_ref().unwrap().image.as_str(), "debian-12");
 }
 
 #[tokio::test]

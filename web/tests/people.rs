@@ -195,7 +195,9 @@ async fn each_route_does_for_each_what_he_may_and_no_more() {
             .replace("{mac}", "02:00:00:00:00:01")
             .replace("{id}", "999999")
             .replace("{number}", "999999")
-            .replace("{page}", "nothing");
+            .replace("{page}", "nothing")
+            .replace("{image}", "nothing")
+            .replace("{version}", "999999");
         let path = path.strip_suffix('/').filter(|it| !it.is_empty()).unwrap_or(&path).to_owned();
         // It would be a wrong password, which makes others wait.
         if (method, pattern) == ("POST", "/login") {

@@ -1,5 +1,8 @@
 //! `bootlace image …`
 
+mod versions;
+
+use self::versions::{NamedVersion, new_state, remove, roll_back, set};
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
 use super::{advise, say, table};
@@ -11,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::StatusCode;
 use images::{Import, ImportError, ImportRequest, Progress, Source, Store};
-use model::{ImageName, ImageVersion, Machine, Size, WriteMode};
+use model::{ImageName, ImageVersion, Machine, Size, VersionState, WriteMode};
 use serde::Deserialize;
 use serde_json::Value;
 use service::jobs::{JobKind, NewJob};
@@ -35,6 +38,52 @@ pub(super) enum Image {
         /// A remark about this version, for people
         #[arg(long)]
         note: Option<String>,
+        /// For whom it is: released, test (machines that follow NAME/test) or draft (nobody yet)
+        #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
+        state: VersionState,
+    },
+    /// Make a version what machines get at their next boot
+    ///
+    /// Machines with the image NAME boot the newest version of it that is released; those with NAME/test the newest that is released
+    /// or to be tested; those with NAME/v3 just that version. Those that run keep what they have booted.
+    ///
+    /// Example: bootlace image release debian-12/v4
+    Release {
+        /// Image and version, like debian-12/v4
+        version: NamedVersion,
+    },
+    /// Give a version to machines that follow what is to be tested, by the image NAME/test
+    Test {
+        /// Image and version, like debian-12/v4
+        version: NamedVersion,
+    },
+    /// Take a version from machines, but for those that are told to boot just that one
+    Retire {
+        /// Image and version, like debian-12/v4
+        version: NamedVersion,
+    },
+    /// Go back: machines get the version before the one that is released
+    ///
+    /// That one is released, and what is newer and released is retired. Says which machines still run the other one.
+    ///
+    /// Example: bootlace image rollback debian-12
+    Rollback {
+        /// The image
+        name: ImageName,
+        /// Go back to this version, like 3
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u32>,
+    },
+    /// Remove a version that nobody needs
+    ///
+    /// Says how much room it frees, and asks. A version that machines boot, run, are told to boot or have made a disk on is not
+    /// removed.
+    Rm {
+        /// Image and version, like debian-12/v2
+        version: NamedVersion,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Read versions as a whole, and compare them with what was imported
     ///
@@ -61,9 +110,9 @@ pub(super) enum Image {
 impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Import { file, name, note } => {
+            Self::Import { file, name, note, state } => {
                 // As root, who may read it, and sees whether a program writes to it.
-                let request = request(&file, name, note)?;
+                let request = request(&file, name, note, state)?;
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
                 become_command_with_readers(paths)?;
@@ -74,6 +123,11 @@ impl Image {
                 become_command(paths)?;
                 verify(paths, &which, older_than, by)
             }
+            Self::Release { version } => set(paths, &version, VersionState::Released),
+            Self::Test { version } => set(paths, &version, VersionState::Test),
+            Self::Retire { version } => set(paths, &version, VersionState::Retired),
+            Self::Rollback { name, to } => roll_back(paths, &name, to),
+            Self::Rm { version, yes } => remove(paths, &version, yes),
             Self::Ls { json } => list(paths, json),
         }
     }
@@ -84,10 +138,11 @@ pub(super) fn request(
     file: &Path,
     name: ImageName,
     note: Option<String>,
+    state: VersionState,
 ) -> anyhow::Result<ImportRequest> {
     let source =
         Source::open(file).with_context(|| format!("{} was not imported", file.display()))?;
-    Ok(ImportRequest { source, name, note })
+    Ok(ImportRequest { source, name, note, state })
 }
 
 fn import(
@@ -234,6 +289,8 @@ struct Listed {
     #[serde(flatten)]
     version: ImageVersion,
     #[serde(default)]
+    state: VersionState,
+    #[serde(default)]
     note: Option<String>,
 }
 
@@ -276,17 +333,18 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let is_damaged = |image: &ImageName, version: u32| {
         damaged.iter().any(|it| (&it.image, it.version) == (image, version))
     };
-    let mut rows: Vec<[String; 8]> = versions
+    let mut rows: Vec<[String; 9]> = versions
         .iter()
-        .map(|Listed { version, note }| {
+        .map(|Listed { version, state, note }| {
             let mark = if is_damaged(&version.image, version.version) { " damaged" } else { "" };
             let used_by = machines.iter().filter(|booted| {
-                booted.machine.image.as_ref() == Some(&version.image)
+                booted.machine.image.as_ref().is_some_and(|it| it.image == version.image)
                     && booted.next_version == Some(version.version)
             });
             [
                 version.image.to_string(),
                 format!("{}{mark}", version.version),
+                state.to_string(),
                 version.os_name.clone().unwrap_or_default(),
                 version.kernel_version.clone(),
                 version.architecture.to_string(),
@@ -304,11 +362,14 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         versions.iter().any(of_it)
     };
     rows.extend(damaged.iter().filter(|it| !is_listed(it)).map(|it| {
-        let mut row: [String; 8] = Default::default();
+        let mut row: [String; 9] = Default::default();
         (row[0], row[1]) = (it.image.to_string(), format!("{} damaged", it.version));
         row
     }));
-    say(table(["IMAGE", "VERSION", "SYSTEM", "KERNEL", "FOR", "SIZE", "MACHINES", "NOTE"], &rows));
+    say(table(
+        ["IMAGE", "VERSION", "STATE", "SYSTEM", "KERNEL", "FOR", "SIZE", "MACHINES", "NOTE"],
+        &rows,
+    ));
     if !damaged.is_empty() {
         let told =
             damaged.iter().map(|it| format!("\n- {}/v{}: {}.", it.image, it.version, it.why));

@@ -122,9 +122,9 @@ fn run(paths: &Paths, number: u64) -> anyhow::Result<()> {
     // It reads what others have sent.
     give_up_capabilities()?;
     do_order(paths, number, |order, work| {
-        let ImportOrder { file, image, note, removes_file } = order;
+        let ImportOrder { file, image, note, state, removes_file } = order;
         let incoming = Incoming::in_folder(paths.incoming());
-        let request = request(&incoming.path(&file)?, image, note)?;
+        let request = request(&incoming.path(&file)?, image, note, state)?;
         let told = import_now(paths, connect(paths)?, &request, work)?;
         if removes_file && let Err(error) = incoming.remove(&file) {
             work.say(format!("note: {}", wire::error_chain(&error)));

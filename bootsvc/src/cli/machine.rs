@@ -10,8 +10,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    BootChoice, FindingKind, ImageName, KernelArgs, MachineName, Menu, RoomName, RootKind, RootUrl,
-    Seat, Setting, StallVerb, Tag, WriteMode,
+    BootChoice, FindingKind, ImageChoice, KernelArgs, MachineName, Menu, RoomName, RootKind,
+    RootUrl, Seat, Setting, StallVerb, Tag, WriteMode,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -150,7 +150,7 @@ pub(super) struct Set {
     remove_mac: Vec<Mac>,
     /// Image to boot: its newest version, or the one that a persistent disk was made on
     #[arg(long, conflicts_with = "no_image")]
-    image: Option<ImageName>,
+    image: Option<ImageChoice>,
     /// Boot nothing: wait in the loader
     #[arg(long)]
     no_image: bool,
@@ -560,7 +560,7 @@ fn rows(machine: &model::Machine) -> impl Iterator<Item = [String; 7]> {
     let first = [
         machine.name.to_string(),
         machine.mac.to_string(),
-        machine.image.as_ref().map_or("-".into(), ImageName::to_string),
+        machine.image.as_ref().map_or("-".into(), ImageChoice::to_string),
         machine.root.to_string(),
         machine.writes().to_string(),
         machine.shelf_slot.to_string(),

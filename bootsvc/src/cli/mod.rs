@@ -113,7 +113,7 @@ enum Command {
     /// Save the site in one file, and restore it
     #[command(subcommand)]
     Backup(backup::Backup),
-    /// Import and list images
+    /// Import images, and say which version machines get
     #[command(subcommand)]
     Image(image::Image),
     /// List, show and cancel jobs: imports, verifications

@@ -7,8 +7,8 @@ use crate::site::Site;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    ImageName, KernelArgs, MachineName, Menu, RoomName, RootKind, RootUrl, Seat, Setting, Settings,
-    WriteMode,
+    ImageChoice, KernelArgs, MachineName, Menu, RoomName, RootKind, RootUrl, Seat, Setting,
+    Settings, WriteMode,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub(super) enum SiteSettings {
 pub(super) struct Inherited {
     /// Image to boot
     #[arg(long, conflicts_with = "no_image")]
-    image: Option<ImageName>,
+    image: Option<ImageChoice>,
     /// Boot nothing: wait in the loader
     #[arg(long)]
     no_image: bool,

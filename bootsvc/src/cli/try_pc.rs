@@ -7,7 +7,7 @@ use crate::trial;
 use crate::trial::pc::{Firmware, Parts, Pc};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use model::{ImageName, MachineName};
+use model::{ImageChoice, MachineName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -38,7 +38,7 @@ const NAME: &str = trial::TRY_MACHINE;
 #[command(verbatim_doc_comment)]
 pub(super) struct Try {
     /// Image to boot; default: what machines of no room boot, or the only one
-    image: Option<ImageName>,
+    image: Option<ImageChoice>,
     /// Boot what this machine boots, with its menu, its kernel parameters and its room's
     #[arg(long, value_name = "MACHINE", conflicts_with = "image")]
     like: Option<MachineName>,

@@ -1,8 +1,11 @@
-//! An image version: a system's disk, frozen.
+//! An image version: a system's disk, frozen; for whom it is, and which of an image a machine boots.
 
 use crate::ImageName;
+use crate::as_text::as_text;
 use alloc::string::String;
-use initcfg::FileSystem;
+use core::fmt;
+use core::str::FromStr;
+use initcfg::{FileSystem, ParseChoiceError};
 use wire::Architecture;
 
 /// Immutable state of an image. It never changes once it is published.
@@ -29,4 +32,168 @@ pub struct ImageVersion {
     pub os_name: Option<String>,
     /// When it was imported, seconds since 1970.
     pub imported_unix: u64,
+}
+
+/// For whom a version is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VersionState {
+    /// For nobody but machines that are told to boot just this version.
+    Draft,
+    /// For machines that boot what is to be tested.
+    Test,
+    /// For all machines.
+    #[default]
+    Released,
+    /// For no machine, unless it is told to boot just this version, or keeps a disk that was made on it.
+    Retired,
+}
+
+impl VersionState {
+    /// All of them, in the order in which a version has them.
+    pub const ALL: [Self; 4] = [Self::Draft, Self::Test, Self::Released, Self::Retired];
+
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Test => "test",
+            Self::Released => "released",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+impl fmt::Display for VersionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl FromStr for VersionState {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let found = Self::ALL.into_iter().find(|state| state.word() == text);
+        found.ok_or_else(|| {
+            ParseChoiceError::new(
+                text,
+                "a state of a version: use draft, test, released or retired",
+            )
+        })
+    }
+}
+
+/// Which version of its image a machine boots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Follows {
+    /// The newest that is released.
+    #[default]
+    Released,
+    /// The newest that is released or to be tested.
+    Test,
+    /// This one, whatever its state.
+    Version(u32),
+}
+
+/// What a machine boots: an image, and which of its versions. Displayed as it is written: `debian-12`, `debian-12/test`,
+/// `debian-12/v3`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageChoice {
+    /// The image.
+    pub image: ImageName,
+    /// Which of its versions.
+    pub follows: Follows,
+}
+
+impl ImageChoice {
+    /// Whether it means this version, which has this state, if there is no newer one.
+    pub fn takes(&self, version: u32, state: VersionState) -> bool {
+        match self.follows {
+            Follows::Released => state == VersionState::Released,
+            Follows::Test => matches!(state, VersionState::Released | VersionState::Test),
+            Follows::Version(only) => only == version,
+        }
+    }
+}
+
+impl From<ImageName> for ImageChoice {
+    /// What is released of an image.
+    fn from(image: ImageName) -> Self {
+        Self { image, follows: Follows::Released }
+    }
+}
+
+impl fmt::Display for ImageChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.follows {
+            Follows::Released => write!(f, "{}", self.image),
+            Follows::Test => write!(f, "{}/test", self.image),
+            Follows::Version(version) => write!(f, "{}/v{version}", self.image),
+        }
+    }
+}
+
+impl FromStr for ImageChoice {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let refused = || {
+            ParseChoiceError::new(
+                text,
+                "an image: use NAME for what is released of it, NAME/test for what is to be tested, or NAME/v3 for a version",
+            )
+        };
+        let (image, follows) = match text.split_once('/') {
+            None => (text, Follows::Released),
+            Some((image, "test")) => (image, Follows::Test),
+            Some((image, version)) => {
+                let digits = version.strip_prefix('v').filter(|it| !it.starts_with(['0', '+']));
+                let number = digits.and_then(|it| it.parse().ok()).ok_or_else(refused)?;
+                (image, Follows::Version(number))
+            }
+        };
+        Ok(Self { image: image.parse().map_err(|_| refused())?, follows })
+    }
+}
+
+as_text!(ImageChoice, VersionState);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString as _;
+
+    #[test]
+    fn a_choice_is_read_as_it_is_written() {
+        for text in ["debian-12", "debian-12/test", "debian-12/v3"] {
+            assert_eq!(text.parse::<ImageChoice>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "/",
+            "debian/",
+            "debian/3",
+            "debian/v0",
+            "debian/v+1",
+            "debian/v",
+            "debian/vx",
+            "a/b/c",
+            "../v1",
+        ] {
+            let error = text.parse::<ImageChoice>().unwrap_err().to_string();
+            assert!(error.contains("NAME/test"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_choice_takes_what_is_meant_for_it() {
+        let takes = |choice: &str| {
+            let choice: ImageChoice = choice.parse().unwrap();
+            VersionState::ALL.map(|state| choice.takes(3, state))
+        };
+        assert_eq!(takes("debian"), [false, false, true, false]);
+        assert_eq!(takes("debian/test"), [false, true, true, false]);
+        assert_eq!(takes("debian/v3"), [true; 4]);
+        assert_eq!(takes("debian/v2"), [false; 4]);
+    }
 }

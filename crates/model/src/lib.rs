@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod as_text;
 mod boot;
 mod boot_file;
 mod disk_meant;
@@ -49,7 +50,7 @@ pub use grub::{
     ENTRY_PATH, Fetch, MEDIUM_VARIABLE, SIGNED_ENTRY_PATHS, entry_cfg, grub_cfg, grub_waits,
 };
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
-pub use image::ImageVersion;
+pub use image::{Follows, ImageChoice, ImageVersion, VersionState};
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,
     RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,

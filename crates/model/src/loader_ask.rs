@@ -20,6 +20,9 @@ const CLAIM_FOLDER: &str = "/grub/pc/";
 /// Before the choice in the path of what was chosen.
 const CHOSEN: &str = "chosen-";
 
+/// What stands in a path for the `/` of a choice like `debian-12/test`.
+const SLASH: &str = "@";
+
 /// What a loader asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoaderAsk {
@@ -52,7 +55,9 @@ impl LoaderAsk {
             Self::Start => "start".to_string(),
             Self::Machine => "machine".to_string(),
             Self::Menu => "menu".to_string(),
-            Self::Chosen(choice) => alloc::format!("{CHOSEN}{choice}"),
+            Self::Chosen(choice) => {
+                alloc::format!("{CHOSEN}{}", choice.to_string().replace('/', SLASH))
+            }
         }
     }
 
@@ -72,7 +77,10 @@ impl LoaderAsk {
             "start" => Self::Start,
             "machine" => Self::Machine,
             "menu" => Self::Menu,
-            chosen => Self::Chosen(chosen.strip_prefix(CHOSEN)?.parse().ok()?),
+            chosen => {
+                let choice = chosen.strip_prefix(CHOSEN).filter(|it| !it.contains('/'))?;
+                Self::Chosen(choice.replace(SLASH, "/").parse().ok()?)
+            }
         })
     }
 }
@@ -118,6 +126,8 @@ mod tests {
             LoaderAsk::Menu,
             LoaderAsk::Chosen(BootChoice::LocalDisk),
             LoaderAsk::Chosen(BootChoice::OtherImage("xfce-1.2".parse().unwrap())),
+            LoaderAsk::Chosen(BootChoice::OtherImage("xfce-1.2/test".parse().unwrap())),
+            LoaderAsk::Chosen(BootChoice::OtherImage("xfce-1.2/v3".parse().unwrap())),
         ];
         for ask in all {
             assert_eq!(LoaderAsk::parse(&ask.path(false)), Some(ask.clone()));

@@ -1,10 +1,10 @@
 //! A machine and what the administrator chose for it.
 
+use crate::as_text::as_text;
 use crate::{
-    BootChoice, ImageName, KernelArgs, MachineName, Menu, Origin, Origins, RoomName, Seat,
+    BootChoice, ImageChoice, KernelArgs, MachineName, Menu, Origin, Origins, RoomName, Seat,
     Settings, Tag, WriteMode,
 };
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
@@ -51,17 +51,7 @@ impl FromStr for ShelfSlot {
     }
 }
 
-impl serde::Serialize for ShelfSlot {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for ShelfSlot {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+as_text!(ShelfSlot);
 
 /// A PC that the administrator knows.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -73,9 +63,9 @@ pub struct Machine {
     /// Other NICs that it boots from, such as a second port or the one of its dock.
     #[serde(default)]
     pub other_macs: Vec<Mac>,
-    /// The image it boots: its newest version, or the one that its persistent disk was made on.
+    /// The image it boots, and which version; or the one that its persistent disk was made on.
     /// `None`: it waits in the loader.
-    pub image: Option<ImageName>,
+    pub image: Option<ImageChoice>,
     /// How the machine's root reaches it.
     pub root: RootKind,
     /// Where its root is, if a foreign server has it: of the same kind as `root`.
@@ -174,7 +164,7 @@ mod tests {
         T::deserialize(word.into_deserializer())
     }
 
-    fn image(name: &str) -> Option<Option<ImageName>> {
+    fn image(name: &str) -> Option<Option<ImageChoice>> {
         Some(Some(name.parse().unwrap()))
     }
 
@@ -194,7 +184,7 @@ mod tests {
         machine.write_mode = WriteMode::Persistent;
 
         machine.inherit(Some(&room), &site);
-        assert_eq!(machine.image.as_ref().unwrap().as_str(), "room");
+        assert_eq!(machine.image, "room".parse().ok());
         assert_eq!((machine.root, &machine.root_url), (RootKind::Aoe, &None), "they go together");
         assert_eq!(machine.write_mode, WriteMode::Persistent);
         assert_eq!(machine.menu.first(), &BootChoice::LocalDisk);
@@ -208,7 +198,7 @@ mod tests {
 
         machine.set_by.give_up(Setting::WriteMode);
         machine.inherit(None, &site);
-        assert_eq!(machine.image.as_ref().unwrap().as_str(), "site");
+        assert_eq!(machine.image, "site".parse().ok());
         assert_eq!(machine.root_url, site.root_url);
         assert_eq!((machine.write_mode, machine.set_by.write_mode), (WriteMode::Ram, Origin::Site));
 

@@ -1,6 +1,7 @@
 //! What a PC starts, and what can be chosen in its loader.
 
-use crate::ImageName;
+use crate::ImageChoice;
+use crate::as_text::as_text;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,7 +15,7 @@ pub enum BootChoice {
     /// The machine's image.
     Image,
     /// Another image, with the machine's other settings.
-    OtherImage(ImageName),
+    OtherImage(ImageChoice),
     /// The system on a disk of the PC.
     LocalDisk,
     /// Memtest86+.
@@ -33,6 +34,14 @@ impl fmt::Display for BootChoice {
 }
 
 impl BootChoice {
+    /// The image, if it is another one than the machine's.
+    pub const fn other_image(&self) -> Option<&ImageChoice> {
+        match self {
+            Self::OtherImage(image) => Some(image),
+            Self::Image | Self::LocalDisk | Self::MemoryTest => None,
+        }
+    }
+
     /// What it starts, for people: `its own disk`.
     pub fn in_words(&self) -> String {
         match self {
@@ -234,22 +243,6 @@ pub const OWN_DISK: &str = "its own disk";
 /// The same of one that tests its memory.
 pub const MEMORY_TEST: &str = "memory test";
 
-macro_rules! as_text {
-    ($($kind:ty),*) => {$(
-        impl serde::Serialize for $kind {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $kind {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )*};
-}
-
 as_text!(BootChoice, Menu);
 
 /// What becomes of PCs that ask for a loader and are no machines.
@@ -287,6 +280,7 @@ mod tests {
             "local-disk",
             "image,local-disk,10s",
             "local-disk,image:xfce,memory-test/locked,1s",
+            "image:xfce/test,image:xfce/v3/locked,5s",
         ] {
             let menu: Menu = text.parse().unwrap();
             assert_eq!(menu.to_string(), text);

@@ -1,8 +1,8 @@
 //! Which machine boots what, and why not.
 
 use crate::{
-    Architecture, BootFile, BootId, BootPart, ImageName, ImageVersion, KernelArgs, Machine,
-    RootKind, ShownMenu, Site, Strangers, WriteMode,
+    Architecture, BootFile, BootId, BootPart, Follows, ImageChoice, ImageName, ImageVersion,
+    KernelArgs, Machine, RootKind, ShownMenu, Site, Strangers, WriteMode,
 };
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -100,6 +100,8 @@ pub enum Waiting {
     NoRootUrl(crate::MachineName, RootKind),
     /// The machine's image has no version.
     ImageMissing(crate::MachineName, ImageName),
+    /// The machine's image has no version that is for it.
+    VersionMissing(crate::MachineName, ImageChoice),
     /// The machine's image is for another kind of processor.
     OtherArchitecture {
         /// The machine.
@@ -133,6 +135,18 @@ impl fmt::Display for Waiting {
                 "{machine} is to boot the image {image}, which is not there: import it by \
                  bootlace image import FILE --name {image}, or choose another on its page"
             ),
+            Self::VersionMissing(machine, ImageChoice { image, follows }) => {
+                let lacks: String = match follows {
+                    Follows::Released => "no version is released".into(),
+                    Follows::Test => "no version is released or to be tested".into(),
+                    Follows::Version(version) => alloc::format!("there is no version {version}"),
+                };
+                write!(
+                    f,
+                    "{machine} is to boot the image {image}, of which {lacks}: bootlace image ls shows all; release one by \
+                     bootlace image release {image}/v1, or choose something else on its page"
+                )
+            }
             Self::NoRootUrl(machine, kind) => write!(
                 f,
                 "{machine} has no address of its {kind} root: set it on its page, or by \
@@ -247,14 +261,18 @@ pub fn plan(
     network: &Network,
     (mac, address): (Mac, Ipv4Addr),
     boot: BootId,
-    other: Option<&ImageName>,
+    other: Option<&ImageChoice>,
 ) -> Result<Box<BootPlan>, Waiting> {
     let machine = site.machine_by_mac(mac).ok_or(Waiting::UnknownMachine(mac))?;
     let Some(image) = other.or(machine.image.as_ref()) else {
         return Err(Waiting::NoImage(machine.name.clone()));
     };
-    let Some(version) = site.newest(image) else {
-        return Err(Waiting::ImageMissing(machine.name.clone(), image.clone()));
+    let Some(version) = site.chosen(image) else {
+        let name = machine.name.clone();
+        return Err(match site.images.iter().any(|version| version.image == image.image) {
+            true => Waiting::VersionMissing(name, image.clone()),
+            false => Waiting::ImageMissing(name, image.image.clone()),
+        });
     };
     let root = match machine.root {
         RootKind::Nbd => {
@@ -373,6 +391,32 @@ pub(crate) mod tests {
             imported_unix: 0,
         };
         Site::new(vec![lab_07()], vec![version(1), version(2)])
+    }
+
+    #[test]
+    fn a_machine_boots_what_is_for_it() {
+        use crate::VersionState::{self, Draft, Released, Retired, Test};
+        let check = |choice: &str, states: [VersionState; 2], expected: Result<u32, &str>| {
+            let name: ImageName = "debian-12".parse().unwrap();
+            let states = (1..).zip(states).map(|(version, state)| ((name.clone(), version), state));
+            let mut site = site().with_states(states.collect());
+            site.machines[0].image = Some(choice.parse().unwrap());
+            match (plan(&site, &network(), (MAC, ADDRESS), 42, None), expected) {
+                (Ok(plan), Ok(version)) => assert_eq!(plan.image.version, version),
+                (Err(why), Err(text)) => assert!(why.to_string().contains(text), "{why}"),
+                (planned, _) => panic!("{choice}: {planned:?}"),
+            }
+        };
+        check("debian-12", [Released, Released], Ok(2));
+        check("debian-12", [Released, Test], Ok(1));
+        check("debian-12/test", [Released, Test], Ok(2));
+        check("debian-12/test", [Released, Draft], Ok(1));
+        check("debian-12", [Released, Retired], Ok(1));
+        check("debian-12/v2", [Released, Retired], Ok(2));
+        check("debian-12/v1", [Draft, Released], Ok(1));
+        check("debian-12", [Retired, Test], Err("of which no version is released: "));
+        check("debian-12/test", [Retired, Draft], Err("released or to be tested"));
+        check("debian-12/v3", [Released, Released], Err("there is no version 3"));
     }
 
     pub(crate) fn lab_07() -> Machine {

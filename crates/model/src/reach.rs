@@ -1,6 +1,7 @@
 //! With which machines somebody may work, and when.
 
 use crate::RoomName;
+use crate::as_text::as_text;
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -236,17 +237,7 @@ impl fmt::Display for Hours {
     }
 }
 
-impl serde::Serialize for Hours {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Hours {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+as_text!(Hours);
 
 /// Minutes since midnight, as a clock shows them.
 struct Clock(u16);

@@ -1,5 +1,6 @@
 //! Rooms, and seats in them.
 
+use crate::as_text::as_text;
 use crate::{KernelArgs, RoomName, Settings};
 use alloc::string::String;
 use core::fmt;
@@ -35,17 +36,7 @@ impl FromStr for Seat {
     }
 }
 
-impl serde::Serialize for Seat {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Seat {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+as_text!(Seat);
 
 /// Machines in one place.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -1,6 +1,6 @@
 //! What machines inherit.
 
-use crate::{ImageName, Menu, WriteMode};
+use crate::{ImageChoice, Menu, WriteMode};
 use core::fmt;
 use core::str::FromStr;
 use initcfg::{ParseChoiceError, RootKind, RootUrl};
@@ -12,7 +12,7 @@ use initcfg::{ParseChoiceError, RootKind, RootUrl};
 pub struct Settings {
     /// Image to boot; `Some(None)`: none, the machine waits in the loader.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub image: Option<Option<ImageName>>,
+    pub image: Option<Option<ImageChoice>>,
     /// How the root reaches the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<RootKind>,

@@ -1,6 +1,9 @@
 //! The site as the boot path sees it: an immutable view.
 
-use crate::{ImageName, ImageVersion, Machine, MachineName, Room, RoomName, Settings};
+use crate::{
+    ImageChoice, ImageName, ImageVersion, Machine, MachineName, Room, RoomName, Settings,
+    VersionState,
+};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -49,6 +52,8 @@ pub struct Site {
     pub machines: Vec<Machine>,
     /// All image versions, by image and version.
     pub images: Vec<ImageVersion>,
+    /// For whom they are. One that is not here is released.
+    pub states: BTreeMap<(ImageName, u32), VersionState>,
     /// All rooms, by name.
     pub rooms: Vec<Room>,
     /// What machines inherit whose room says nothing.
@@ -63,7 +68,14 @@ impl Site {
         let of_each = machines.iter().enumerate();
         let by_mac = of_each.flat_map(|(index, it)| it.macs().map(move |mac| (mac, index)));
         let by_mac = by_mac.collect();
-        Self { machines, images, rooms: Vec::new(), settings: Settings::default(), by_mac }
+        let states = BTreeMap::new();
+        Self { machines, images, states, rooms: Vec::new(), settings: Settings::default(), by_mac }
+    }
+
+    /// This site, with image versions that are for these.
+    #[must_use]
+    pub fn with_states(self, states: BTreeMap<(ImageName, u32), VersionState>) -> Self {
+        Self { states, ..self }
     }
 
     /// This site, with these rooms, by name, and settings. What machines inherit they have already.
@@ -102,11 +114,17 @@ impl Site {
         self.images.iter().find(|have| have.image == *image && have.version == version)
     }
 
-    /// The newest version of an image.
-    pub fn newest(&self, image: &ImageName) -> Option<&ImageVersion> {
+    /// The version that is meant: the newest of those that may be.
+    pub fn chosen(&self, choice: &ImageChoice) -> Option<&ImageVersion> {
         self.images
             .iter()
-            .filter(|version| version.image == *image)
+            .filter(|it| it.image == choice.image && choice.takes(it.version, self.state(it)))
             .max_by_key(|version| version.version)
+    }
+
+    /// For whom a version is.
+    pub fn state(&self, version: &ImageVersion) -> VersionState {
+        let key = (version.image.clone(), version.version);
+        self.states.get(&key).copied().unwrap_or_default()
     }
 }

@@ -2,9 +2,12 @@
 
 mod lease;
 mod room;
+mod version;
 
 pub use lease::LeaseError;
 pub use room::RoomError;
+pub use version::VersionError;
+pub(crate) use version::listed;
 
 use crate::incoming::IncomingError;
 use crate::jobs::JobError;
@@ -304,6 +307,9 @@ pub enum Error {
         /// The version that was asked for.
         version: u32,
     },
+    /// Something can't be done with an image version.
+    #[error(transparent)]
+    Version(#[from] VersionError),
     /// The kernel gives no random bytes.
     #[error("the kernel gives no random bytes: no secret can be made")]
     NoRandomness,
@@ -529,6 +535,7 @@ impl Error {
                 | Self::NoRescueForArm64(_)
                 | Self::NoMenuPassword(_)
                 | Self::Room(_)
+                | Self::Version(_)
                 | Self::Lease(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }

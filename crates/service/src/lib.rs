@@ -30,12 +30,12 @@ mod tests;
 pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage, has_memory_test, memory_test};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
-pub use crate::error::{Error, LeaseError, RoomError, Unwritable};
+pub use crate::error::{Error, LeaseError, RoomError, Unwritable, VersionError};
 pub use crate::fleet::{
     DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind,
     LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewImport, Nic, Preview,
-    Receiving, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange, StateWord, Status,
-    WrittenDisk, image_modules,
+    Receiving, Released, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange, StateWord,
+    Status, WrittenDisk, image_modules,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{

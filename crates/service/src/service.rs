@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::passwords::{Passwords, Places};
 use crate::store::{self, Database, Reserve, View};
 use images::{Store, StoreError};
-use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject, WeekTime};
+use model::{AddressPool, FindingKind, ImageVersion, Level, Site, Subject, VersionState, WeekTime};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,14 +116,15 @@ impl Service {
 
     fn of_store(store: Store, options: Options) -> Result<Self, Error> {
         let store = Arc::new(store);
-        let lost = store::index(&options.database, || Ok(store.list()?))?;
-        note_given(&store, &lost);
+        let lost = store::index(&options.database, || held(&store))?;
         if options.network.is_some() {
             // A part that is missing would be noticed only when it is read.
             store::check_database(&options.database)?;
         }
         store::take_over_files(&options.database, &options.hardware)?;
         let database = Database::open(&options.database)?;
+        let site = Arc::clone(&database.view().site);
+        note_given(&store, lost.iter().map(|version| (version, site.state(version))));
         let initrds = Initrds::new(&options, Arc::clone(&store), database.clone());
         let now = options.clock.now();
         let alerts = Alerts::new(options.alerts.clone());
@@ -392,12 +393,25 @@ fn log_found(kind: FindingKind, subject: &Subject, cause: &str) {
     }
 }
 
-/// Tells the image store which versions there were, so that their numbers are not given to other content.
-pub(crate) fn note_given<'a>(store: &Store, known: impl IntoIterator<Item = &'a ImageVersion>) {
+/// Tells the image store which versions there were, so that their numbers are not given to other content, and for whom they are.
+pub(crate) fn note_given<'a>(
+    store: &Store,
+    known: impl IntoIterator<Item = (&'a ImageVersion, VersionState)>,
+) {
     if let Err(error) = store.note_given(known) {
         tracing::debug!(
             error = wire::error_chain(&error),
             "numbers of image versions are not noted"
         );
     }
+}
+
+/// What the image store holds now.
+pub(crate) fn held(store: &Store) -> Result<store::Held, Error> {
+    let states = store.states();
+    if let Err(error) = &states {
+        let error = wire::error_chain(error);
+        tracing::error!(error, "for whom image versions are can't be read, and is what it was");
+    }
+    Ok((store.list()?, states.unwrap_or_default()))
 }

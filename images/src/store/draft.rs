@@ -3,7 +3,7 @@
 use super::{Description, FILES, Same, Store, names_in};
 use crate::error::{StoreError, io_error};
 use crate::folder::{Locked, open_lock, sync};
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, VersionState};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,7 +41,7 @@ impl Store {
         &self,
         draft: Draft,
         mut version: ImageVersion,
-        note: Option<String>,
+        (note, state): (Option<String>, VersionState),
         same: Option<Same>,
     ) -> Result<Published, StoreError> {
         // One at a time: the number is free until we have taken it, and the newest is the newest.
@@ -74,7 +74,7 @@ impl Store {
             .and_then(|()| sync(draft.path()))
             .map_err(io_error("sync", draft.path()))?;
         let version = description.version;
-        self.note_number(&image, version.version, Some(&version.digest))?;
+        self.note_number(&image, version.version, Some((&version.digest, state)))?;
         match flawed {
             Some(Same { flawed, .. }) => {
                 self.put_back(draft, &image, version.version, &flawed)?;
@@ -206,9 +206,9 @@ mod tests {
             os_name: None,
             imported_unix: 0,
         };
-        other.note_given([&known]).unwrap_err();
+        other.note_given([(&known, VersionState::Released)]).unwrap_err();
         drop(kept);
-        other.note_given([&known]).unwrap();
+        other.note_given([(&known, VersionState::Released)]).unwrap();
         assert_eq!(other.given_out().unwrap(), [(image, 1)]);
         Store::open(folder.path()).unwrap();
         assert!(!folder.path().join(".import-broken-off").exists());

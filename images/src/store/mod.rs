@@ -24,7 +24,7 @@ use model::{ImageName, ImageVersion, one_line};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -168,6 +168,24 @@ impl Store {
     /// Where the disk of a version is.
     pub fn disk_path(&self, image: &ImageName, version: u32) -> PathBuf {
         self.version_dir(image, version).join("disk.raw")
+    }
+
+    /// How many bytes its files take on the disk, without holes.
+    ///
+    /// # Errors
+    /// There is no such version, or the operating system refuses.
+    pub fn disk_bytes(&self, image: &ImageName, version: u32) -> Result<u64, StoreError> {
+        let folder = self.version_dir(image, version);
+        let mut n_bytes = 0;
+        for (name, _) in FILES {
+            let path = folder.join(name);
+            match fs::metadata(&path) {
+                Ok(about) => n_bytes += about.blocks() * 512,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error("read", &path)(error)),
+            }
+        }
+        Ok(n_bytes)
     }
 
     /// Removes a version. Who has it open keeps it until he closes it; whether a machine still needs it

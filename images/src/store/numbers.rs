@@ -1,10 +1,11 @@
-//! Which version numbers were given out, and for which content: kept apart from the versions, so that the number of one that
-//! is gone is not given to another one. Machines' disks name the version that they were made on.
+//! Which version numbers were given out, for which content, and for whom the versions are: kept apart from the versions, which
+//! never change, so that the number of one that is gone is not given to another one. Machines' disks name the version that they
+//! were made on.
 
 use super::Store;
 use crate::error::{StoreError, io_error};
 use crate::folder::replace;
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, VersionState};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -27,6 +28,19 @@ struct Given {
     /// BLAKE3 of its content; `None`: it was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// For whom it is.
+    #[serde(default, skip_serializing_if = "is_released")]
+    state: VersionState,
+}
+
+fn is_released(state: &VersionState) -> bool {
+    *state == VersionState::Released
+}
+
+impl Given {
+    fn is(&self, image: &ImageName, version: u32) -> bool {
+        (&self.image, self.version) == (image, version)
+    }
 }
 
 impl Store {
@@ -62,17 +76,60 @@ impl Store {
         })
     }
 
-    /// The number is given out for this content, or its version is removed on purpose. To be called under the lock.
+    /// The number is given out for this content, for these; or its version is removed on purpose. What is put back is for whom it was
+    /// before. To be called under the lock.
     pub(super) fn note_number(
         &self,
         image: &ImageName,
         version: u32,
-        digest: Option<&str>,
+        meant: Option<(&str, VersionState)>,
     ) -> Result<(), StoreError> {
         let mut numbers = self.noted()?;
-        numbers.given.retain(|given| (&given.image, given.version) != (image, version));
-        let digest = digest.map(str::to_owned);
-        numbers.given.push(Given { image: image.clone(), version, digest });
+        let former = numbers.given.iter().position(|given| given.is(image, version));
+        let former = former.map(|at| numbers.given.remove(at));
+        let (digest, state) = meant.unzip();
+        let state = former.filter(|_| digest.is_some()).map(|former| former.state).or(state);
+        numbers.given.push(Given {
+            image: image.clone(),
+            version,
+            digest: digest.map(str::to_owned),
+            state: state.unwrap_or_default(),
+        });
+        self.write_numbers(&numbers)
+    }
+
+    /// For whom versions are, as far as that was noted.
+    ///
+    /// # Errors
+    /// What was noted can't be read.
+    pub fn states(&self) -> Result<BTreeMap<(ImageName, u32), VersionState>, StoreError> {
+        let given = self.noted()?.given.into_iter().filter(|given| given.digest.is_some());
+        Ok(given.map(|given| ((given.image, given.version), given.state)).collect())
+    }
+
+    /// Says for whom versions of an image are from now on: all of these at once, or none.
+    ///
+    /// # Errors
+    /// One of them is not there, or what was noted can't be read or written.
+    pub fn set_states(
+        &self,
+        image: &ImageName,
+        states: &[(u32, VersionState)],
+    ) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        let mut numbers = self.noted()?;
+        for &(version, state) in states {
+            let digest = self.version(image, version)?.digest;
+            match numbers.given.iter_mut().find(|given| given.is(image, version)) {
+                Some(given) => given.state = state,
+                None => numbers.given.push(Given {
+                    image: image.clone(),
+                    version,
+                    digest: Some(digest),
+                    state,
+                }),
+            }
+        }
         self.write_numbers(&numbers)
     }
 
@@ -83,33 +140,34 @@ impl Store {
         replace(&path, text.as_bytes()).map_err(io_error("write", &path))
     }
 
-    /// Notes that these versions were given out once, as others know it: what was noted here may be lost with them. Of a number
-    /// that is noted already nothing is changed.
+    /// Notes that these versions were given out once, and for whom they are, as others know it: what was noted here may be lost with
+    /// them. Of a number that is noted already nothing is changed.
     ///
     /// # Errors
     /// What was noted can't be read, or this not be written, or another process keeps the folder to itself.
     pub fn note_given<'a>(
         &self,
-        known: impl IntoIterator<Item = &'a ImageVersion>,
+        known: impl IntoIterator<Item = (&'a ImageVersion, VersionState)>,
     ) -> Result<(), StoreError> {
-        let known: Vec<&ImageVersion> = known.into_iter().collect();
+        let known: Vec<(&ImageVersion, VersionState)> = known.into_iter().collect();
         let is_new = |numbers: &Numbers, known: &ImageVersion| {
-            !numbers.given.iter().any(|it| (&it.image, it.version) == (&known.image, known.version))
+            !numbers.given.iter().any(|given| given.is(&known.image, known.version))
         };
         let noted = self.noted()?;
-        if !known.iter().any(|known| is_new(&noted, known)) {
+        if !known.iter().any(|(known, _)| is_new(&noted, known)) {
             return Ok(());
         }
         let _lock = self.lock_soon()?.ok_or_else(|| {
             io_error("lock", &self.dir)(io::Error::from(io::ErrorKind::WouldBlock))
         })?;
         let mut noted = self.noted()?;
-        for known in known {
+        for (known, state) in known {
             if is_new(&noted, known) {
                 noted.given.push(Given {
                     image: known.image.clone(),
                     version: known.version,
                     digest: Some(known.digest.clone()),
+                    state,
                 });
             }
         }
@@ -160,5 +218,49 @@ impl Store {
 
     fn numbers_path(&self) -> PathBuf {
         self.dir.join(FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_whom_versions_are_is_known_until_they_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let debian: ImageName = "debian".parse().unwrap();
+        for version in 1..=3 {
+            let folder = folder.path().join("debian").join(version.to_string());
+            fs::create_dir_all(&folder).unwrap();
+            let about = format!(
+                "image = \"debian\"\nversion = {version}\ndigest = \"0{version}\"\nsize_bytes = 4096\n\
+                 file_system = \"ext4\"\nkernel_version = \"6.1.0\"\nimported_unix = 0\n"
+            );
+            fs::write(folder.join("image.toml"), about).unwrap();
+        }
+        let store = Store::open(folder.path()).unwrap();
+        store.note_number(&debian, 3, Some(("03", VersionState::Test))).unwrap();
+        let states = [(1, VersionState::Retired), (2, VersionState::Draft)];
+        store.set_states(&debian, &states).unwrap();
+        let known = || -> Vec<(u32, VersionState)> {
+            let states = Store::open(folder.path()).unwrap().states().unwrap();
+            states.into_iter().map(|((_, version), state)| (version, state)).collect()
+        };
+        assert_eq!(known(), [states[0], states[1], (3, VersionState::Test)]);
+        // All or none.
+        store
+            .set_states(&debian, &[(1, VersionState::Released), (4, VersionState::Test)])
+            .unwrap_err();
+        assert_eq!(known().len(), 3);
+        // Put back, it is what it was.
+        store.note_number(&debian, 3, Some(("03", VersionState::Released))).unwrap();
+        assert_eq!(known()[2], (3, VersionState::Test));
+        store.set_states(&debian, &[(3, VersionState::Released)]).unwrap();
+        store.remove(&debian, 1).unwrap();
+        assert_eq!(known(), [(2, VersionState::Draft), (3, VersionState::Released)]);
+        assert_eq!(store.next_number(&debian).unwrap(), 4);
+        // What can't be read is not taken for all being released.
+        fs::write(store.numbers_path(), "given = 7").unwrap();
+        store.states().unwrap_err();
     }
 }

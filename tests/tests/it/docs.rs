@@ -77,6 +77,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("import-an-image.md", "mount", "it would change the host"),
     ("import-an-image.md", "umount", "it would change the host"),
     ("import-an-image.md", "mkfs.ext4 -d /mnt", "it needs that mount"),
+    ("image-versions.md", "bootlace image", "it needs several versions; versions::"),
     ("install.md", "apt install", "package::"),
     ("install.md", "bootlace setup", "setup::"),
     ("install.md", "echo \"a password", "setup::"),

@@ -62,5 +62,6 @@ mod trials;
 mod trouble;
 mod two_addresses;
 mod unwritable;
+mod versions;
 mod vlan;
 mod vlan_server;

@@ -7,18 +7,23 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
-use axum::routing::{get, put};
+use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
-use model::{ImageName, ImageVersion};
+use model::{ImageName, ImageVersion, VersionState};
 use service::incoming::IncomingFile;
 use service::jobs::Job;
-use service::{Admin, InitrdState, NewImport, Viewer};
+use service::{Admin, InitrdState, NewImport, Released, Viewer};
 
 type FilePath = Result<Path<String>, PathRejection>;
+type ImagePath = Result<Path<ImageName>, PathRejection>;
+type VersionPath = Result<Path<(ImageName, u32)>, PathRejection>;
 
 pub(super) fn router() -> Router<Front> {
     Router::new()
         .route("/images", get(images).post(import))
+        .route("/images/{image}/rollback", post(roll_back))
+        .route("/images/{image}/{version}", patch(change_version).delete(remove_version))
+        .route("/images/{image}/{version}/removal", get(removal))
         .route("/incoming", get(incoming))
         .route("/incoming/{file}", put(send).delete(remove))
 }
@@ -28,6 +33,8 @@ pub(super) fn router() -> Router<Front> {
 struct Version {
     #[serde(flatten)]
     version: ImageVersion,
+    /// For whom it is.
+    state: VersionState,
     /// What people wanted to remember about it.
     note: Option<String>,
     /// What is wrong with its files.
@@ -44,7 +51,9 @@ async fn images(service: Viewer) -> Json<Vec<Version>> {
     let mut versions = Vec::new();
     // Else it is not known what is wrong with their files.
     service.damaged_images().await;
-    for version in service.site().images.clone() {
+    let site = service.site();
+    for version in site.images.clone() {
+        let state = site.state(&version);
         let (image, number) = (version.image.clone(), version.version);
         let (initrd, initrd_bytes, initrd_error) = match service.initrd_state(&image, number) {
             InitrdState::Missing => ("missing", None, None),
@@ -57,6 +66,7 @@ async fn images(service: Viewer) -> Json<Vec<Version>> {
         let note = service.image_note(image, number).await;
         versions.push(Version {
             version,
+            state,
             note,
             damage,
             initrd,
@@ -70,19 +80,67 @@ async fn images(service: Viewer) -> Json<Vec<Version>> {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+struct VersionChange {
+    state: VersionState,
+}
+
+/// Says for whom a version is.
+async fn change_version(
+    admin: Admin,
+    path: VersionPath,
+    body: Body<VersionChange>,
+) -> Answer<Json<Released>> {
+    let (Path((image, version)), Json(change)) = (path?, body?);
+    Ok(Json(admin.set_image_state(image, version, change.state).await?))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    /// To which version; else to the one before.
+    to: Option<u32>,
+}
+
+/// Makes an older version what machines get.
+async fn roll_back(admin: Admin, path: ImagePath, body: Body<Back>) -> Answer<Json<Released>> {
+    let (Path(image), Json(Back { to })) = (path?, body?);
+    Ok(Json(admin.roll_back_image(image, to).await?))
+}
+
+/// What a removal frees.
+#[derive(serde::Serialize)]
+struct Removal {
+    frees_bytes: u64,
+}
+
+/// What a removal would free; or who needs the version.
+async fn removal(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
+    let Path((image, version)) = path?;
+    Ok(Json(Removal { frees_bytes: admin.removable(&image, version).await? }))
+}
+
+async fn remove_version(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
+    let Path((image, version)) = path?;
+    Ok(Json(Removal { frees_bytes: admin.remove_image_version(image, version).await? }))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WantedImport {
     /// Name of a file in the folder of incoming disks.
     file: String,
     image: ImageName,
     note: Option<String>,
     #[serde(default)]
+    state: VersionState,
+    #[serde(default)]
     removes_file: bool,
 }
 
 /// Has the boot server import a disk file.
 async fn import(admin: Admin, body: Body<WantedImport>) -> Answer<(StatusCode, Json<Job>)> {
-    let Json(WantedImport { file, image, note, removes_file }) = body?;
-    let job = admin.import(NewImport { file, image, note, removes_file }).await?;
+    let Json(WantedImport { file, image, note, state, removes_file }) = body?;
+    let job = admin.import(NewImport { file, image, note, state, removes_file }).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 

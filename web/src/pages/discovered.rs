@@ -10,7 +10,9 @@ use askama::Template;
 use axum::Form;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use model::{ImageName, InvalidName, MachineName, RootKind, Site};
+use model::{
+    Follows, ImageChoice, ImageName, InvalidName, MachineName, ParseChoiceError, RootKind, Site,
+};
 use service::{Admin, Discovered, Error, MachineChange, Viewer};
 use std::collections::BTreeSet;
 use wire::Mac;
@@ -135,7 +137,7 @@ fn parse(form: &Adoption) -> Result<(MachineName, MachineChange), FormErrors> {
         INHERIT => None,
         "" => Some(None),
         image => {
-            let image = image.parse().map_err(|error: InvalidName| rest(error.to_string()))?;
+            let image = image.parse().map_err(|error: ParseChoiceError| rest(error.to_string()))?;
             Some(Some(image))
         }
     };
@@ -143,7 +145,7 @@ fn parse(form: &Adoption) -> Result<(MachineName, MachineChange), FormErrors> {
         "" | INHERIT => None,
         root => {
             let root = root.parse();
-            Some(root.map_err(|error: model::ParseChoiceError| rest(error.to_string()))?)
+            Some(root.map_err(|error: ParseChoiceError| rest(error.to_string()))?)
         }
     };
     Ok((name, MachineChange { image, root, ..MachineChange::default() }))
@@ -218,14 +220,16 @@ fn pc(service: &Viewer, found: &Discovered, name: String, image: &str, root: &st
 
 /// The image that the site gives to machines which have none of their own, if it says something of that.
 fn inherited_image(site: &Site) -> Option<String> {
-    let image = site.settings.image.as_ref()?.as_ref().map_or("none", ImageName::as_str);
+    let image = site.settings.image.as_ref()?.as_ref();
+    let image = image.map_or_else(|| "none".to_owned(), ToString::to_string);
     Some(format!("from the site: {image}"))
 }
 
 /// The image that most machines have; with one image there is nothing to choose.
 fn usual_image(site: &Site) -> &str {
     let users = |image: &ImageName| {
-        site.machines.iter().filter(|machine| machine.image.as_ref() == Some(image)).count()
+        let has_it = |it: &&ImageChoice| it.image == *image && it.follows == Follows::Released;
+        site.machines.iter().filter_map(|machine| machine.image.as_ref()).filter(has_it).count()
     };
     let names: BTreeSet<&ImageName> = site.images.iter().map(|version| &version.image).collect();
     match names.len() {

@@ -33,11 +33,16 @@ pub(crate) enum Done {
     AddressFreed,
     AddressFixed,
     AddressNotFixed,
+    VersionReleased,
+    VersionToTest,
+    VersionRetired,
+    RolledBack,
+    VersionRemoved,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 30] = [
+    const TABLE: [(Self, &str, &str); 35] = [
         (
             Self::Adopted,
             "adopted",
@@ -97,6 +102,19 @@ impl Done {
         (Self::AddressFreed, "freed", "The address can be given to others now."),
         (Self::AddressFixed, "fixed", "The address is fixed: nobody else gets it."),
         (Self::AddressNotFixed, "unfixed", "The address is leased as others are."),
+        (Self::VersionReleased, "released", "Released. Machines get it at their next boot."),
+        (
+            Self::VersionToTest,
+            "to-test",
+            "Machines that follow what is to be tested get it at their next boot.",
+        ),
+        (
+            Self::VersionRetired,
+            "retired",
+            "Retired. Machines that run it go on until they boot again.",
+        ),
+        (Self::RolledBack, "back", "Gone back. Machines get the older version at their next boot."),
+        (Self::VersionRemoved, "version-removed", "The version is removed."),
     ];
 
     /// The word in an address.

@@ -1,10 +1,12 @@
 //! All images.
 
 use super::jobs::ShownJob;
-use super::{Frame, Page, When, render};
+use super::{Done, Frame, Page, When, render};
 use crate::text;
 use askama::Template;
+use axum::extract::Query;
 use axum::http::StatusCode;
+use model::{ImageChoice, VersionState};
 use service::{InitrdState, Viewer};
 
 /// While an initrd is built, or an image imported.
@@ -12,7 +14,9 @@ const REFRESH_SECONDS: u32 = 3;
 
 struct Version {
     number: u32,
-    is_newest: bool,
+    /// Machines that follow what is released get it.
+    is_current: bool,
+    state: VersionState,
     size: String,
     os_name: String,
     kernel: String,
@@ -28,9 +32,25 @@ struct Version {
     n_running: usize,
 }
 
+impl Version {
+    /// What it can become, and what the button says.
+    fn actions(&self) -> &'static [(&'static str, &'static str)] {
+        match self.state {
+            VersionState::Draft => &[("released", "Release"), ("test", "Test")],
+            VersionState::Test => &[("released", "Release"), ("retired", "Retire")],
+            VersionState::Released => &[("retired", "Retire")],
+            VersionState::Retired => &[("released", "Release")],
+        }
+    }
+}
+
 struct Image {
     name: String,
     users: Vec<String>,
+    /// To which version machines would go back.
+    before: Option<u32>,
+    /// Who runs another version than he gets next.
+    behind: Vec<String>,
     versions: Vec<Version>,
 }
 
@@ -38,6 +58,7 @@ struct Image {
 #[template(path = "images.html")]
 struct Images {
     frame: Frame,
+    done: Option<&'static str>,
     images: Vec<Image>,
     /// What is so damaged that nothing else is known of it, and why.
     unreadable: Vec<(String, String)>,
@@ -45,7 +66,13 @@ struct Images {
     jobs: Vec<ShownJob>,
 }
 
-pub(crate) async fn show(service: Viewer) -> Page {
+#[derive(serde::Deserialize)]
+pub(crate) struct Options {
+    #[serde(default)]
+    done: String,
+}
+
+pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Page {
     let jobs = service.jobs().await.unwrap_or_default().into_iter();
     let jobs = jobs.filter(|job| !job.state.has_ended());
     let jobs: Vec<ShownJob> = jobs.map(|job| ShownJob::new(job, &service)).collect();
@@ -56,7 +83,8 @@ pub(crate) async fn show(service: Viewer) -> Page {
     for version in site.images.iter().rev() {
         let state = service.initrd_state(&version.image, version.version);
         is_building |= state == InitrdState::Building;
-        let is_newest = site.newest(&version.image) == Some(version);
+        let choice = ImageChoice::from(version.image.clone());
+        let is_current = site.chosen(&choice) == Some(version);
         let damage = service.version_trouble(&version.image, version.version);
         let number = version.version;
         let not_booted = |why: &str| format!("No machine can boot v{number}: {why}.");
@@ -76,7 +104,7 @@ pub(crate) async fn show(service: Viewer) -> Page {
                 ("ok", format!("● ready, {}", text::bytes(size_bytes)))
             }
             InitrdState::Building => ("busy", "◐ being built".to_owned()),
-            InitrdState::Missing if is_newest => ("busy", "◐ not built yet".to_owned()),
+            InitrdState::Missing if is_current => ("busy", "◐ not built yet".to_owned()),
             InitrdState::Missing => ("off", "○ not needed".to_owned()),
             InitrdState::Failed(why) => {
                 errors.push(not_booted(&why));
@@ -86,7 +114,8 @@ pub(crate) async fn show(service: Viewer) -> Page {
         let running = Some((version.image.clone(), version.version));
         let drawn = Version {
             number: version.version,
-            is_newest,
+            is_current,
+            state: site.state(version),
             size: text::bytes(version.size_bytes),
             os_name: version.os_name.clone().unwrap_or_else(|| "unnamed system".to_owned()),
             kernel: format!("{} for {}", version.kernel_version, version.architecture),
@@ -109,8 +138,17 @@ pub(crate) async fn show(service: Viewer) -> Page {
                 name: version.image.to_string(),
                 users: machines
                     .iter()
-                    .filter(|view| view.machine.image.as_ref() == Some(&version.image))
+                    .filter(|view| {
+                        view.machine.image.as_ref().is_some_and(|it| it.image == version.image)
+                    })
                     .map(|view| view.machine.name.to_string())
+                    .collect(),
+                before: service.version_before(&version.image),
+                behind: service
+                    .released(&version.image)
+                    .behind
+                    .iter()
+                    .map(ToString::to_string)
                     .collect(),
                 versions: vec![drawn],
             }),
@@ -121,8 +159,9 @@ pub(crate) async fn show(service: Viewer) -> Page {
     let unreadable = damaged.filter(|it| site.version(&it.image, it.version).is_none());
     let unreadable = unreadable.map(|it| (format!("{} v{}", it.image, it.version), it.why));
     let unreadable = unreadable.collect();
+    let done = Done::sentence(&options.done);
     let frame = Frame::new(&service, "images", "Images");
     let refreshes = is_building || !jobs.is_empty();
     let frame = if refreshes { frame.refreshed(REFRESH_SECONDS) } else { frame };
-    Ok(render(StatusCode::OK, &Images { frame, images, unreadable, jobs }))
+    Ok(render(StatusCode::OK, &Images { frame, done, images, unreadable, jobs }))
 }

@@ -11,7 +11,7 @@ use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::Response;
-use model::{ImageName, InvalidName};
+use model::{ImageName, InvalidName, VersionState};
 use service::incoming::IncomingFile;
 use service::{Admin, Error, NewImport};
 
@@ -80,6 +80,9 @@ pub(crate) struct ImportForm {
     image: String,
     #[serde(default)]
     note: String,
+    /// For whom the version is; all if nothing is said.
+    #[serde(default)]
+    state: VersionState,
     removes_file: Option<String>,
 }
 
@@ -89,7 +92,8 @@ pub(crate) async fn import(admin: Admin, Form(form): Form<ImportForm>) -> Page {
             form.image.trim().parse().map_err(|error: InvalidName| error.to_string())?;
         let note = Some(form.note.trim().to_owned()).filter(|note| !note.is_empty());
         let removes_file = form.removes_file.is_some();
-        let wanted = NewImport { file: form.file.clone(), image, note, removes_file };
+        let wanted =
+            NewImport { file: form.file.clone(), image, note, state: form.state, removes_file };
         match admin.import(wanted).await {
             Ok(job) => Ok(Ok(see_other(&format!("/jobs/{}", job.number), Done::ImportOrdered))),
             Err(error) if error.is_wrong_input() || error.is_not_found() => Err(error.chain()),

@@ -17,6 +17,7 @@ pub(crate) mod machine;
 pub(crate) mod machines;
 pub(crate) mod overview;
 pub(crate) mod users;
+pub(crate) mod versions;
 
 use crate::front::RELOAD;
 use crate::problem::status_of;
@@ -25,7 +26,7 @@ use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use done::Done;
-use model::{ImageName, Machine, MachineName, Origin, Right, RootKind, WriteMode};
+use model::{Follows, ImageChoice, Machine, MachineName, Origin, Right, RootKind, WriteMode};
 use service::{Error, MachineState, Now, Viewer};
 
 /// What the frame of every page shows.
@@ -148,19 +149,41 @@ pub(crate) fn origin(machine: &Machine, origin: Origin) -> String {
     }
 }
 
+/// Versions of an image that a machine can be told to stay on, the newest: more would hide the images.
+const PINNED_MAX: usize = 5;
+
 /// The images to choose from, after `none`. An image that is gone stays visible as the choice it is.
 pub(crate) fn image_choices(viewer: &Viewer, chosen: &str) -> Vec<Choice> {
     let site = viewer.site();
-    let mut names: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
-    names.dedup();
-    let choice = |value, label| Choice::new(value, label, chosen);
+    let choice = |value: &str, label| Choice::new(value, label, chosen);
     let mut choices = vec![choice("", "none: it waits in the loader".to_owned())];
-    for name in &names {
-        let newest = site.newest(name).map_or(0, |version| version.version);
-        choices.push(choice(name.as_str(), format!("{name} (version {newest})")));
+    for of_image in site.images.chunk_by(|one, other| one.image == other.image) {
+        let image = &of_image[0].image;
+        let means = |follows| {
+            let meant = ImageChoice { image: image.clone(), follows };
+            let version = site.chosen(&meant).map(|version| version.version);
+            (meant.to_string(), version)
+        };
+        let (value, released) = means(Follows::Released);
+        let told = |version: Option<u32>| {
+            version
+                .map_or_else(|| "no version yet".to_owned(), |version| format!("version {version}"))
+        };
+        choices.push(choice(&value, format!("{image} ({})", told(released))));
+        let (value, tested) = means(Follows::Test);
+        if tested != released || value == chosen {
+            choices.push(choice(&value, format!("{value} ({}, to be tested)", told(tested))));
+        }
+        for (index, version) in of_image.iter().rev().enumerate() {
+            let (value, _) = means(Follows::Version(version.version));
+            if index < PINNED_MAX || value == chosen {
+                let label = format!("{value} (always this version)");
+                choices.push(choice(&value, label));
+            }
+        }
     }
-    let is_inherited = chosen == INHERIT;
-    if !is_inherited && !chosen.is_empty() && !names.iter().any(|name| name.as_str() == chosen) {
+    let is_known = chosen == INHERIT || choices.iter().any(|choice| choice.value == chosen);
+    if !is_known {
         choices.push(choice(chosen, format!("{chosen} (missing)")));
     }
     choices

@@ -2,7 +2,7 @@
 
 use super::{AsksBy, quote};
 use crate::{BootChoice, LoaderAsk, Network, ShownMenu};
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use core::fmt::Write as _;
 
 /// Who may choose locked lines, and open GRUB's command line.
@@ -23,7 +23,7 @@ pub(super) fn menu_cfg(shown: &ShownMenu, network: &Network, asker: AsksBy) -> S
     for item in menu.items().iter().filter(|item| is_open(item.is_locked)) {
         let title = match &item.choice {
             BootChoice::Image => shown.image.clone(),
-            BootChoice::OtherImage(image) => image.as_str().into(),
+            BootChoice::OtherImage(image) => image.to_string(),
             BootChoice::LocalDisk => "The disk of this PC".into(),
             BootChoice::MemoryTest => "Memory test".into(),
         };

@@ -7,9 +7,10 @@ use crate::service::Service;
 use crate::storage_client;
 use crate::store::{LastBoot, View};
 use model::{
-    BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageName, LoaderAsk,
-    MEMORY_TEST, Machine, MachineName, Network, OWN_DISK, Plan, RootKind, ShownMenu, Site, Stage,
-    StoragePath, Strangers, Waiting, WriteMode, grub_waits, ipxe_waits, loader_script, plan,
+    BootChoice, BootId, BootPlan, ExportOrder, ExportSpec, Fetch, Firmware, ImageChoice, ImageName,
+    LoaderAsk, MEMORY_TEST, Machine, MachineName, Network, OWN_DISK, Plan, RootKind, ShownMenu,
+    Site, Stage, StoragePath, Strangers, Waiting, WriteMode, grub_waits, ipxe_waits, loader_script,
+    plan,
 };
 use std::net::Ipv4Addr;
 use wire::Mac;
@@ -242,7 +243,7 @@ impl Service {
         network: &Network,
         mac: Mac,
         address: Ipv4Addr,
-        other: Option<ImageName>,
+        other: Option<ImageChoice>,
     ) -> Result<(BootId, Box<BootPlan>), Waiting> {
         let mut site = self.site();
         let resets = |machine: &&Machine| machine.reset_disk && !machine.root.is_foreign();

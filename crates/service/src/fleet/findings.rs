@@ -7,7 +7,8 @@ use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
 use model::{
-    ExportStatus, Finding, FindingKind, ImageName, MachineName, Network, Site, Size, Space, Subject,
+    ExportStatus, Finding, FindingKind, ImageChoice, MachineName, Network, Site, Size, Space,
+    Subject,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -204,17 +205,21 @@ impl Service {
 }
 
 /// Images that machines are to boot and that have no version.
-pub(super) fn images_without_version(site: &Site) -> BTreeSet<&ImageName> {
+pub(super) fn images_without_version(site: &Site) -> BTreeSet<&ImageChoice> {
     let assigned = site.machines.iter().filter_map(|machine| machine.image.as_ref());
-    assigned.filter(|image| site.newest(image).is_none()).collect()
+    assigned.filter(|image| site.chosen(image).is_none()).collect()
 }
 
 fn missing_images(site: &Site, folder: &Path) -> Option<String> {
     let missing = images_without_version(site);
-    let names: Vec<&str> = missing.iter().map(|image| image.as_str()).collect();
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let is_there = |choice: &&ImageChoice| site.images.iter().any(|it| it.image == choice.image);
     let folder = folder.display();
     let why = match site.images.is_empty() {
         true => format!("{folder} is empty: its file system is probably not mounted"),
+        false if missing.iter().all(is_there) => {
+            "there is no version that is for them (bootlace image ls)".to_owned()
+        }
         false => format!("there is no version of it in {folder}"),
     };
     (!names.is_empty()).then(|| format!("Machines are to boot {}, and {why}", names.join(", ")))

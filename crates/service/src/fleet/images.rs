@@ -45,8 +45,10 @@ impl Admin {
     ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
         let service = self.service();
         let store = Arc::clone(service.store());
-        let described = tokio::task::spawn_blocking(move || store.version(&image, version));
-        let version = described.await.map_err(|_| Error::Stopping)??;
+        let described = tokio::task::spawn_blocking(move || {
+            Ok::<_, Error>((store.version(&image, version)?, store.states()?))
+        });
+        let (version, states) = described.await.map_err(|_| Error::Stopping)??;
         // First the initrd, then the index: who boots the version finds it built.
         let initrd = service.initrds().ensure(&version).await;
         let indexed = version.clone();
@@ -57,7 +59,8 @@ impl Admin {
             if !is_known {
                 tables.put_audit(&entry)?;
             }
-            Ok(tables.put_image_version(&indexed)?)
+            tables.put_image_version(&indexed)?;
+            Ok(tables.take_image_states(&states)?)
         });
         stored.await?;
         // What was wrong with its files is perhaps mended.

@@ -7,7 +7,7 @@ use crate::people::Admin;
 use crate::service::Service;
 use crate::store::FieldChange;
 use bytes::Bytes;
-use model::{ImageName, is_note};
+use model::{ImageName, VersionState, is_note};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -26,6 +26,8 @@ pub struct NewImport {
     pub image: ImageName,
     /// What people want to remember about the version.
     pub note: Option<String>,
+    /// For whom the version is.
+    pub state: VersionState,
     /// Whether the file is removed when that is done.
     pub removes_file: bool,
 }
@@ -73,11 +75,11 @@ impl Admin {
     /// # Errors
     /// There is no such file, the note is none, or too many imports wait.
     pub async fn import(&self, wanted: NewImport) -> Result<Job, Error> {
-        let NewImport { file, image, note, removes_file } = wanted;
+        let NewImport { file, image, note, state, removes_file } = wanted;
         if !note.as_deref().is_none_or(is_note) {
             return Err(Error::BadNote);
         }
-        let order = ImportOrder { file, image, note, removes_file };
+        let order = ImportOrder { file, image, note, state, removes_file };
         let named = order.file.clone();
         with_incoming(self.service(), move |incoming| incoming.path(&named)).await?;
         let changes = FieldChange::all(None, Some(&order));

@@ -8,8 +8,8 @@ use crate::loader::{GivenLoader, secure_boot};
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, SecureBoot, Site,
-    Stage, WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, ImageName, KeptDisk, Machine, MachineName,
+    SecureBoot, Site, Stage, WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -262,7 +262,7 @@ fn next_version(
 ) -> Option<u32> {
     let image = machine.image.as_ref()?;
     let kept = kept(machine, export, disk);
-    kept.or_else(|| site.newest(image).map(|version| version.version))
+    kept.or_else(|| site.chosen(image).map(|version| version.version))
 }
 
 /// The version that a machine stays on because it keeps its disk.
@@ -277,5 +277,6 @@ fn kept(machine: &Machine, export: Option<&ExportStatus>, disk: Option<&KeptDisk
     let exported = exported.filter(|spec| spec.write_mode == WriteMode::Persistent);
     let made_on = exported.map(|spec| (&spec.image, spec.version));
     let made_on = made_on.or_else(|| disk.map(|disk| (&disk.image, disk.version)));
-    made_on.filter(|(image, _)| machine.image.as_ref() == Some(*image)).map(|(_, version)| version)
+    let is_its = |image: &ImageName| machine.image.as_ref().is_some_and(|it| it.image == *image);
+    made_on.filter(|(image, _)| is_its(image)).map(|(_, version)| version)
 }

@@ -6,8 +6,9 @@ use crate::people::Admin;
 use crate::storage_client;
 use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
 use model::{
-    BootChoice, Firmware, ImageName, KernelArgs, Machine, MachineName, Menu, Origin, Origins,
-    RoomName, RootKind, RootUrl, Seat, Setting, ShelfSlot, Tag, WriteMode, present,
+    BootChoice, Firmware, Follows, ImageChoice, ImageName, KernelArgs, Machine, MachineName, Menu,
+    Origin, Origins, RoomName, RootKind, RootUrl, Seat, Setting, ShelfSlot, Site, Tag, WriteMode,
+    present,
 };
 use std::collections::HashMap;
 use wire::Mac;
@@ -30,7 +31,7 @@ pub struct MachineChange {
     pub remove_macs: Vec<Mac>,
     /// Image to boot; `Some(None)` takes it away.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub image: Option<Option<ImageName>>,
+    pub image: Option<Option<ImageChoice>>,
     /// How its root disk reaches it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<RootKind>,
@@ -219,7 +220,7 @@ impl Admin {
             Ok(machine)
         });
         let machine = written.await?;
-        let image = machine.image.as_ref().map_or("none", ImageName::as_str);
+        let image = machine.image.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
         let macs: Vec<Mac> = machine.macs().collect();
         tracing::info!(machine = %machine.name, ?macs, image, root = %machine.root, "machine stored");
         Ok(machine)
@@ -339,10 +340,16 @@ pub(super) fn check_menu(
 /// An image that machines shall boot must be there.
 pub(super) fn check_image(
     tables: &Transaction<'_>,
-    image: Option<&ImageName>,
+    wanted: Option<&ImageChoice>,
 ) -> Result<(), ChangeError> {
-    let Some(image) = image else { return Ok(()) };
-    let mut known: Vec<ImageName> = tables.image_versions()?.into_iter().map(|v| v.image).collect();
+    let Some(ImageChoice { image, follows }) = wanted else { return Ok(()) };
+    let versions = tables.image_versions()?;
+    if let Follows::Version(version) = *follows
+        && !versions.iter().any(|it| (&it.image, it.version) == (image, version))
+    {
+        return Err(Error::NoVersion { image: image.clone(), version }.into());
+    }
+    let mut known: Vec<ImageName> = versions.into_iter().map(|version| version.image).collect();
     known.dedup();
     match known.contains(image) {
         true => Ok(()),
@@ -354,18 +361,20 @@ pub(super) fn check_image(
 fn check_architecture(
     tables: &Transaction<'_>,
     machine: &Machine,
-    image: Option<&ImageName>,
+    image: Option<&ImageChoice>,
 ) -> Result<(), ChangeError> {
     let Some(image) = image else { return Ok(()) };
     let seen = tables.seen(machine.mac)?.map(|seen| seen.firmware);
     let firmware = tables.last_boot_from(machine.mac)?.map(|boot| boot.firmware).or(seen);
     let versions = tables.image_versions()?;
-    let newest = versions.iter().rfind(|version| version.image == *image);
+    let states = tables.image_states()?;
+    let site = Site::new(Vec::new(), versions).with_states(states);
+    let newest = site.chosen(image);
     match (firmware.and_then(Firmware::architecture), newest.map(|newest| newest.architecture)) {
         (Some(is), Some(image_is)) if is != image_is => Err(Error::OtherArchitecture {
             machine: machine.name.clone(),
             is,
-            image: image.clone(),
+            image: image.image.clone(),
             image_is,
         }
         .into()),

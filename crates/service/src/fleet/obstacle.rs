@@ -2,7 +2,7 @@
 
 use crate::initrds::InitrdState;
 use crate::live::{Wait, WaitsIn};
-use crate::service::{Service, note_given};
+use crate::service::{Service, held, note_given};
 use crate::store;
 use model::{ImageName, ImageVersion, Machine, Site, plan};
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ impl Service {
         if let Err(why) = plan(site, network, (machine.mac, address), 0, None) {
             return Some(why.to_string());
         }
-        let (image, version) = (machine.image.as_ref()?, version?);
+        let (image, version) = (&machine.image.as_ref()?.image, version?);
         self.start_trouble(machine, Some(version)).or_else(|| {
             match self.initrd_state(image, version) {
                 InitrdState::Missing | InitrdState::Building => Some(format!(
@@ -38,7 +38,7 @@ impl Service {
     /// What is wrong with the image version that the machine would boot, so that it can't start until somebody does
     /// something about it.
     pub(super) fn start_trouble(&self, machine: &Machine, version: Option<u32>) -> Option<String> {
-        let (image, version) = (machine.image.as_ref()?, version?);
+        let (image, version) = (&machine.image.as_ref()?.image, version?);
         let troubles = self.image_troubles().last();
         if let Some(trouble) = troubles.get(&(image.clone(), version))
             && trouble.concerns(machine)
@@ -102,11 +102,12 @@ impl Service {
                     && store.trouble(version).is_none_or(|trouble| trouble.has_changed)
             };
             let are_back = lost.iter().any(is_back);
-            note_given(&store, site.images.iter().chain(lost.iter()));
+            let known = site.images.iter().chain(lost.iter());
+            note_given(&store, known.map(|version| (version, site.state(version))));
             // Also what no index knows: a description that can't be read is in none since the last start but one.
             let mut troubles = store.troubles().unwrap_or_default();
             let has_newer = |lost: &&ImageVersion| {
-                site.newest(&lost.image).is_some_and(|newest| newest.version > lost.version)
+                newest(&site, &lost.image).is_some_and(|newest| newest > lost.version)
             };
             let is_needed =
                 |lost: &&ImageVersion| needed.contains(&(lost.image.clone(), lost.version));
@@ -148,8 +149,7 @@ impl Service {
     /// What is in the image store now is what machines can boot.
     pub(crate) async fn index_images(&self) {
         let (database, store) = (self.options().database.clone(), Arc::clone(self.store()));
-        let indexed =
-            tokio::task::spawn_blocking(move || store::index(&database, || Ok(store.list()?)));
+        let indexed = tokio::task::spawn_blocking(move || store::index(&database, || held(&store)));
         if let Ok(Err(error)) = indexed.await {
             tracing::debug!(error = error.chain(), "images can't be listed");
         }
@@ -173,10 +173,10 @@ impl Service {
         let (site, views) = (self.site(), self.machines());
         let found = troubles.iter().filter_map(|((image, version), trouble)| {
             let is_known = site.version(image, *version).is_some();
-            let newest = site.newest(image).map(|newest| newest.version);
+            let newest = newest(&site, image);
             let names = |booted: Option<u32>| -> Vec<String> {
                 let concerned = views.iter().filter(|view| {
-                    view.machine.image.as_ref() == Some(image)
+                    view.machine.image.as_ref().is_some_and(|choice| choice.image == *image)
                         && view.next_version == booted
                         && trouble.concerns(&view.machine)
                 });
@@ -218,4 +218,10 @@ fn listed(names: &[String]) -> Option<String> {
     let (shown, left) = names.split_at(names.len().min(NAMED_MAX));
     let more = if left.is_empty() { String::new() } else { format!(" and {} more", left.len()) };
     (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+}
+
+/// The newest version of an image, for whomever it is.
+fn newest(site: &Site, image: &ImageName) -> Option<u32> {
+    let versions = site.images.iter().filter(|version| version.image == *image);
+    versions.map(|version| version.version).max()
 }

@@ -6,7 +6,7 @@ use crate::people::Admin;
 use crate::service::Service;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use model::{
-    ImageName, KernelArgs, Machine, MachineName, Menu, Room, RoomName, Rooms, RootKind, RootUrl,
+    ImageChoice, KernelArgs, Machine, MachineName, Menu, Room, RoomName, Rooms, RootKind, RootUrl,
     Seat, Setting, Settings, Tag, WriteMode, is_note, present,
 };
 
@@ -16,7 +16,7 @@ use model::{
 pub struct SettingsChange {
     /// Image to boot; `Some(None)`: none.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub image: Option<Option<ImageName>>,
+    pub image: Option<Option<ImageChoice>>,
     /// How the root reaches machines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<RootKind>,
@@ -49,7 +49,7 @@ pub struct RoomChange {
     pub size: Option<Option<Seat>>,
     /// As in [`SettingsChange`].
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub image: Option<Option<ImageName>>,
+    pub image: Option<Option<ImageChoice>>,
     /// As in [`SettingsChange`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<RootKind>,
@@ -184,8 +184,10 @@ impl Admin {
             Ok(settings)
         });
         let settings = written.await?;
-        let image =
-            settings.image.as_ref().map(|image| image.as_ref().map_or("none", ImageName::as_str));
+        let image = settings
+            .image
+            .as_ref()
+            .map(|image| image.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string));
         tracing::info!(
             image,
             root = settings.root.map(tracing::field::display),

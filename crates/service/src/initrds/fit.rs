@@ -54,10 +54,10 @@ pub(super) fn fitted_of(view: &View) -> Wanted {
         if keeps_disk(machine) {
             kept = booted_version(view, machine);
             if kept.is_none() {
-                undecided.push((image.clone(), key.clone()));
+                undecided.push((image.image.clone(), key.clone()));
             }
         }
-        for version in kept.into_iter().chain(site.newest(image)) {
+        for version in kept.into_iter().chain(site.chosen(image)) {
             let recipe = Recipe::fitted(version, &key);
             if !wanted.iter().any(|other| other.recipe == recipe) {
                 let names: Vec<&str> = hardware.fitting().collect();
@@ -81,5 +81,6 @@ fn keeps_disk(machine: &Machine) -> bool {
 fn booted_version<'a>(view: &'a View, machine: &Machine) -> Option<&'a ImageVersion> {
     let (image, version) = view.boots.get(&machine.mac)?.boot.image.as_ref()?;
     let site = &view.site;
-    site.version(image, *version).filter(|version| Some(&version.image) == machine.image.as_ref())
+    site.version(image, *version)
+        .filter(|version| machine.image.as_ref().is_some_and(|it| it.image == version.image))
 }

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::store::{Database, View};
 use images::Store;
-use model::{ImageVersion, Site};
-use std::collections::HashMap;
+use model::{BootChoice, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site, VersionState};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,11 +168,12 @@ impl Initrds {
         result.map(|(path, _)| path)
     }
 
-    /// The newest of each image, and those older ones that a machine stays on.
+    /// Those that machines may ask for next.
     fn versions_to_build(&self) -> Vec<ImageVersion> {
         let site = Arc::clone(&self.database.view().site);
+        let wanted = wanted_versions(&site);
         let is_used = |version: &&ImageVersion| {
-            site.newest(&version.image) == Some(*version) || self.shelf.was_wanted(version)
+            wanted.contains(&(&version.image, version.version)) || self.shelf.was_wanted(version)
         };
         site.images.iter().filter(is_used).cloned().collect()
     }
@@ -180,6 +181,35 @@ impl Initrds {
     fn recipe(&self, version: &ImageVersion) -> Recipe {
         Recipe::for_all(&self.database.view().site, &version.image, version.version)
     }
+}
+
+/// Of each image the newest, whomever it is for, what machines that follow it boot, and to which they would go back; and what
+/// machines are told to boot.
+fn wanted_versions(site: &Site) -> BTreeSet<(&ImageName, u32)> {
+    let mut wanted = BTreeSet::new();
+    for of_image in site.images.chunk_by(|one, other| one.image == other.image) {
+        let image = &of_image[0].image;
+        wanted.extend(of_image.last().map(|newest| (image, newest.version)));
+        let chosen = |follows| site.chosen(&ImageChoice { image: image.clone(), follows });
+        let released = chosen(Follows::Released);
+        let before = of_image.iter().rev().find(|version| {
+            released.is_some_and(|released| version.version < released.version)
+                && matches!(site.state(version), VersionState::Released | VersionState::Retired)
+        });
+        let all = [released, chosen(Follows::Test), before];
+        wanted.extend(all.into_iter().flatten().map(|version| (image, version.version)));
+    }
+    let offered = |menu: &Menu| -> Vec<ImageChoice> {
+        let choices = menu.items().iter().map(|item| &item.choice);
+        choices.filter_map(|choice| choice.other_image().cloned()).collect()
+    };
+    for machine in &site.machines {
+        let once = machine.next_boot.as_ref().and_then(BootChoice::other_image).cloned();
+        let choices = machine.image.iter().cloned().chain(once).chain(offered(&machine.menu));
+        let versions = choices.filter_map(|choice| site.chosen(&choice));
+        wanted.extend(versions.map(|version| (&version.image, version.version)));
+    }
+    wanted
 }
 
 /// Those for hardware that could not be built.

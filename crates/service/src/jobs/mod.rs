@@ -11,7 +11,7 @@ pub use worker::{NewJob, Worker};
 use crate::clock::Now;
 use crate::plain_file::open_plain;
 use files::{About, End, Progress, read_json, read_text};
-use model::ImageName;
+use model::{ImageName, VersionState};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -194,6 +194,9 @@ pub struct ImportOrder {
     pub image: ImageName,
     /// What people want to remember about the version.
     pub note: Option<String>,
+    /// For whom the version is. An order of an older Bootlace does not say.
+    #[serde(default)]
+    pub state: VersionState,
     /// Whether the file is removed when that is done.
     pub removes_file: bool,
 }

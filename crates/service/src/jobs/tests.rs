@@ -159,6 +159,7 @@ fn order(jobs: &Jobs, file: &str) -> u64 {
         file: file.to_owned(),
         image: "debian".parse().unwrap(),
         note: None,
+        state: VersionState::Released,
         removes_file: false,
     };
     jobs.order(order, "anna", Clock::system().now()).unwrap()
@@ -211,6 +212,7 @@ fn only_so_many_orders_wait() {
         file: "a".to_owned(),
         image: "debian".parse().unwrap(),
         note: None,
+        state: VersionState::Released,
         removes_file: false,
     };
     let refused = jobs.order(one_more, "anna", Clock::system().now());

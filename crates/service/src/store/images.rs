@@ -5,12 +5,53 @@ use super::row::{parse, wrong};
 use super::schema;
 use super::transaction::{Part, Transaction};
 use crate::error::Error;
-use model::{Architecture, ImageVersion};
+use model::{Architecture, ImageName, ImageVersion, VersionState};
 use rusqlite::{TransactionBehavior, params};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+/// For whom image versions are; those that are not here are released.
+pub(crate) type States = BTreeMap<(ImageName, u32), VersionState>;
+
 impl Transaction<'_> {
+    /// For whom they are.
+    pub(crate) fn image_states(&self) -> rusqlite::Result<States> {
+        let mut query =
+            self.sql().prepare_cached("SELECT image, version, state FROM image_state")?;
+        query.query_map([], |row| Ok(((parse(row, 0)?, row.get(1)?), parse(row, 2)?)))?.collect()
+    }
+
+    /// Takes over for whom they are, as the image store has noted it. Of what it says nothing about it is known here only: what it
+    /// had noted may be lost.
+    pub(crate) fn take_image_states(&self, noted: &States) -> rusqlite::Result<()> {
+        self.put_image_states(&taken(self.image_states()?, noted))
+    }
+
+    fn put_image_states(&self, states: &States) -> rusqlite::Result<()> {
+        self.sql().execute("DELETE FROM image_state", [])?;
+        let mut put = self.sql().prepare_cached("INSERT INTO image_state VALUES (?1, ?2, ?3)")?;
+        for ((image, version), state) in states {
+            put.execute(params![image.as_str(), version, state.word()])?;
+        }
+        self.touch(Part::Images);
+        Ok(())
+    }
+
+    /// Forgets a version that was removed on purpose.
+    pub(crate) fn delete_image_version(
+        &self,
+        image: &ImageName,
+        version: u32,
+    ) -> rusqlite::Result<()> {
+        for table in ["image_version", "lost_image_version", "image_architecture", "image_state"] {
+            let delete = format!("DELETE FROM {table} WHERE (image, version) = (?1, ?2)");
+            self.sql().execute(&delete, params![image.as_str(), version])?;
+        }
+        self.touch(Part::Images);
+        Ok(())
+    }
+
     /// All image versions, by image and version.
     pub(crate) fn image_versions(&self) -> rusqlite::Result<Vec<ImageVersion>> {
         self.versions_of("image_version")
@@ -82,21 +123,37 @@ fn architecture(row: &rusqlite::Row<'_>) -> rusqlite::Result<Architecture> {
         .ok_or_else(|| wrong(9, io::Error::other(format!("{word:?} is no architecture"))))
 }
 
-/// Makes the index say what the store holds, which `list` tells; returns what was in it once, and is in the store no more.
+fn taken(mut known: States, noted: &States) -> States {
+    known.extend(noted.iter().map(|(version, state)| (version.clone(), *state)));
+    known.retain(|_, state| *state != VersionState::Released);
+    known
+}
+
+/// What the store holds: its versions, and for whom they are, as far as that was noted there.
+pub(crate) type Held = (Vec<ImageVersion>, States);
+
+/// Makes the index say what the store holds, which `look` tells; returns what was in it once, and is in the store no more.
 pub(crate) fn index(
     database: &Path,
-    list: impl Fn() -> Result<Vec<ImageVersion>, Error>,
+    look: impl Fn() -> Result<Held, Error>,
 ) -> Result<Vec<ImageVersion>, Error> {
     let failed = |source| refused(database, source);
     let mut connection = schema::open(database)?;
-    if Transaction::new(&connection).image_versions().map_err(failed)? == list()? {
-        return Transaction::new(&connection).lost_image_versions().map_err(failed);
+    {
+        let tables = Transaction::new(&connection);
+        let (versions, states) = look()?;
+        let known = tables.image_states().map_err(failed)?;
+        if tables.image_versions().map_err(failed)? == versions
+            && taken(known.clone(), &states) == known
+        {
+            return tables.lost_image_versions().map_err(failed);
+        }
     }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Looked at again under the lock: what another process imported since is in the store before it
     // is in the index, and must not fall out of the index by an older look.
-    let versions = list()?;
+    let (versions, states) = look()?;
     // What is there is taken out of these again.
     transaction
         .execute_batch(
@@ -108,6 +165,7 @@ pub(crate) fn index(
     for version in &versions {
         tables.put_image_version(version).map_err(failed)?;
     }
+    tables.take_image_states(&states).map_err(failed)?;
     let lost = tables.lost_image_versions().map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok(lost)
@@ -156,7 +214,7 @@ mod tests {
                 index(&path, || {
                     let found = store.lock().unwrap().clone();
                     let _ = looked.send(());
-                    Ok(found)
+                    Ok((found, States::new()))
                 })
             }
         });

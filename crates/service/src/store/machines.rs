@@ -2,7 +2,7 @@
 
 use super::row::{parse, parse_optional};
 use super::transaction::{Part, Transaction};
-use model::{ImageName, Machine, MachineName, Menu, Origins, RootUrl};
+use model::{ImageChoice, Machine, MachineName, Menu, Origins, RootUrl};
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::{BTreeSet, HashMap};
 use wire::Mac;
@@ -92,7 +92,7 @@ impl Transaction<'_> {
             params![
                 machine.name.as_str(),
                 machine.mac.to_string(),
-                machine.image.as_ref().map(ImageName::as_str),
+                machine.image.as_ref().map(ImageChoice::to_string),
                 machine.root.to_string(),
                 machine.write_mode.to_string(),
                 machine.shelf_slot.to_string(),

@@ -51,7 +51,7 @@ pub(crate) use database::Database;
 pub use expected::{Expected, expected};
 pub use hardware::Hardware;
 pub(crate) use hardware::take_over_files;
-pub(crate) use images::index;
+pub(crate) use images::{Held, index};
 pub use kernel_logs::KernelLog;
 pub(crate) use login_failures::LoginFailures;
 pub use orders::PowerState;

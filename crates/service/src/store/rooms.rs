@@ -3,7 +3,7 @@
 use super::row::{parse, parse_optional, wrong};
 use super::transaction::{Part, Transaction};
 use model::{
-    BootChoice, ImageName, Machine, MachineName, Menu, Origin, Origins, Room, RoomName, RootUrl,
+    BootChoice, ImageChoice, Machine, MachineName, Menu, Origin, Origins, Room, RoomName, RootUrl,
     Seat, Setting, Settings, Tag,
 };
 use rusqlite::{OptionalExtension as _, Row, params};
@@ -95,7 +95,7 @@ impl Transaction<'_> {
             params![
                 room,
                 to.image.is_some(),
-                to.image.as_ref().and_then(Option::as_ref).map(ImageName::as_str),
+                to.image.as_ref().and_then(Option::as_ref).map(ImageChoice::to_string),
                 to.root.map(|root| root.to_string()),
                 to.root_url.as_ref().map(RootUrl::to_string),
                 to.write_mode.map(|mode| mode.to_string()),
@@ -121,7 +121,7 @@ impl Transaction<'_> {
             if machine != former {
                 update.execute(params![
                     machine.name.as_str(),
-                    machine.image.as_ref().map(ImageName::as_str),
+                    machine.image.as_ref().map(ImageChoice::to_string),
                     machine.root.to_string(),
                     machine.root_url.as_ref().map(RootUrl::to_string),
                     machine.write_mode.to_string(),

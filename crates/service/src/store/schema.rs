@@ -240,6 +240,13 @@ const ADDITIONS: &str = "
         architecture TEXT NOT NULL,
         PRIMARY KEY (image, version)
     ) STRICT;
+    -- For whom versions are: as the image store has it, which is the one that counts. Those that are not in it are released.
+    CREATE TABLE IF NOT EXISTS image_state (
+        image   TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        state   TEXT NOT NULL,
+        PRIMARY KEY (image, version)
+    ) STRICT;
     -- Not `room`: this is what the reserve on the disk makes and drops, in older releases as well.
     CREATE TABLE IF NOT EXISTS site_room (
         name        TEXT PRIMARY KEY,

@@ -17,6 +17,7 @@ mod on_the_way;
 mod owners;
 mod people;
 mod reach;
+mod releases;
 mod rooms;
 mod secrets;
 mod state;
@@ -103,7 +104,8 @@ fn pretend_initrds(service: &Service) {
 
 /// What makes a machine of a PC.
 fn adoption(mac: Mac, image: Option<ImageName>) -> MachineChange {
-    MachineChange { mac: Some(mac), image: image.map(Some), ..MachineChange::default() }
+    let image = image.map(|image| Some(image.into()));
+    MachineChange { mac: Some(mac), image, ..MachineChange::default() }
 }
 
 async fn adopt(

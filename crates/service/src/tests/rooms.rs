@@ -12,7 +12,7 @@ fn room() -> RoomName {
     "r101".parse().unwrap()
 }
 
-fn image(name: &str) -> Option<Option<ImageName>> {
+fn image(name: &str) -> Option<Option<model::ImageChoice>> {
     Some(Some(name.parse().unwrap()))
 }
 
@@ -67,14 +67,14 @@ async fn a_whole_room_gets_an_image_and_who_has_its_own_keeps_it() {
         ..SettingsChange::default()
     };
     service.set_site_settings(of_site).await.unwrap();
-    assert_eq!(now(&service, &first).image.unwrap().as_str(), "debian-13");
+    assert_eq!(now(&service, &first).image.unwrap().to_string(), "debian-13");
     assert_eq!(now(&service, &first).set_by.image, Origin::Site);
     let of_room = RoomChange { image: image("debian-12"), ..RoomChange::default() };
     service.set_room(room(), of_room).await.unwrap();
 
     let check = |service: &Service| {
         let (first, second) = (now(service, &first), now(service, &second));
-        assert_eq!(first.image.unwrap().as_str(), "debian-12");
+        assert_eq!(first.image.unwrap().to_string(), "debian-12");
         let origins = Origins {
             image: Origin::Room,
             root: Origin::Default,
@@ -82,7 +82,7 @@ async fn a_whole_room_gets_an_image_and_who_has_its_own_keeps_it() {
             menu: Origin::Default,
         };
         assert_eq!((first.set_by, first.write_mode), (origins, WriteMode::Ram));
-        assert_eq!(second.image.unwrap().as_str(), "debian-13");
+        assert_eq!(second.image.unwrap().to_string(), "debian-13");
         assert_eq!(second.set_by, Origins { image: Origin::Machine, ..origins });
     };
     check(&service);
@@ -92,10 +92,10 @@ async fn a_whole_room_gets_an_image_and_who_has_its_own_keeps_it() {
 
     let gives_up = MachineChange { inherit: vec![Setting::Image], ..MachineChange::default() };
     service.set_machine(second.clone(), gives_up).await.unwrap();
-    assert_eq!(now(&service, &second).image.unwrap().as_str(), "debian-12");
+    assert_eq!(now(&service, &second).image.unwrap().to_string(), "debian-12");
     let leaves = MachineChange { room: Some(None), ..MachineChange::default() };
     let machine = service.set_machine(second.clone(), leaves).await.unwrap();
-    assert_eq!((machine.image.unwrap().as_str(), machine.seat), ("debian-13", None));
+    assert_eq!((machine.image.unwrap().to_string().as_str(), machine.seat), ("debian-13", None));
     assert_eq!(service.rooms()[0].machines, [first]);
 }
 
@@ -126,7 +126,7 @@ async fn an_older_bootlace_boots_machines_as_their_room_says_and_what_it_changes
     let service = Service::open(options(folder.path())).unwrap();
     assert_eq!(now(&service, &first).set_by.image, Origin::Room);
     let changed = now(&service, &second);
-    assert_eq!(changed.image.unwrap().as_str(), "debian-13");
+    assert_eq!(changed.image.unwrap().to_string(), "debian-13");
     assert_eq!((changed.set_by.image, changed.set_by.write_mode), (Origin::Machine, Origin::Room));
 }
 

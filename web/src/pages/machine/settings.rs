@@ -8,8 +8,7 @@ use crate::pages::{
 use axum::Form;
 use axum::extract::Path;
 use model::{
-    BadMenu, BadRootUrl, ImageName, InvalidName, Machine, Origin, ParseChoiceError, RootKind,
-    Setting,
+    BadMenu, BadRootUrl, ImageChoice, Machine, Origin, ParseChoiceError, RootKind, Setting,
 };
 use service::{Admin, Error, MachineChange, Viewer};
 use wire::Mac;
@@ -88,7 +87,8 @@ impl SettingsForm {
         let write_mode = typed
             .write_mode
             .unwrap_or_else(|| own(Setting::WriteMode, machine.write_mode.to_string()));
-        let inherited_image = inherited.image.as_ref().map_or("none", ImageName::as_str);
+        let inherited_image = text(inherited.image.as_ref());
+        let inherited_image = if inherited_image.is_empty() { "none" } else { &inherited_image };
         let (inherited_root, inherited_mode) =
             (inherited.root.title(), inherited.write_mode.title());
         let macs = typed.macs.unwrap_or_else(|| {
@@ -197,10 +197,9 @@ fn parse(settings: &Settings, errors: &mut SettingsErrors) -> MachineChange {
     });
     let image = image.as_deref().map(|image| match image {
         "" => None,
-        image => image
-            .parse::<ImageName>()
-            .map_err(|wrong: InvalidName| errors.image = wrong.to_string())
-            .ok(),
+        image => {
+            image.parse::<ImageChoice>().map_err(|wrong| errors.image = wrong.to_string()).ok()
+        }
     });
     let root: Option<RootKind> = choice(root.as_ref(), &mut errors.root);
     // The field keeps its text when somebody chooses another kind of root.

@@ -11,7 +11,7 @@ use askama::Template;
 use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use model::{BootChoice, ImageName, MachineName, Origin, Setting, Site};
+use model::{BootChoice, Follows, ImageChoice, MachineName, Origin, Setting, Site};
 use service::{Error, MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
 
 /// How often the page is reloaded while the machine boots.
@@ -324,10 +324,15 @@ fn chosen_image(view: &MachineView) -> String {
 
 /// What the machine could start once: all but what it starts in any case.
 fn next_choices(site: &Site, machine: &model::Machine) -> Vec<Choice> {
-    let mut images: Vec<&ImageName> = site.images.iter().map(|version| &version.image).collect();
-    images.dedup();
-    images.retain(|image| machine.image.as_ref() != Some(image));
-    let others = images.into_iter().cloned().map(BootChoice::OtherImage);
+    let of_each = site.images.chunk_by(|one, other| one.image == other.image);
+    let images = of_each.flat_map(|of_image| {
+        let choice = |follows| ImageChoice { image: of_image[0].image.clone(), follows };
+        let (released, tested) = (choice(Follows::Released), choice(Follows::Test));
+        let is_other = site.chosen(&tested) != site.chosen(&released);
+        [Some(released), is_other.then_some(tested)].into_iter().flatten()
+    });
+    let others = images.filter(|image| machine.image.as_ref() != Some(image));
+    let others = others.map(BootChoice::OtherImage);
     [BootChoice::Image, BootChoice::LocalDisk, BootChoice::MemoryTest]
         .into_iter()
         .chain(others)

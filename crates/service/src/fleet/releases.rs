@@ -1,0 +1,320 @@
+//! Which versions of images machines get: released, taken back, removed.
+
+use super::machine_state::StateWord;
+use super::machine_view::MachineView;
+use crate::error::{Error, VersionError};
+use crate::people::{Admin, Viewer};
+use crate::service::Service;
+use crate::store::{ChangeError, FieldChange, Transaction};
+use model::{
+    Boot, BootChoice, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
+    MachineName, Menu, Settings, Site, VersionState,
+};
+use std::sync::Arc;
+
+/// What became of a change: what machines that boot what is released get now, and who runs something else.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Released {
+    /// The image.
+    pub image: ImageName,
+    /// The newest version that is released; `None`: there is none.
+    pub version: Option<u32>,
+    /// Machines that are up with another version of the image than they get at their next boot.
+    pub behind: Vec<MachineName>,
+}
+
+impl Admin {
+    /// Says for whom a version is from now on. Machines that run keep what they have booted.
+    ///
+    /// # Errors
+    /// There is no such version, machines would have nothing to boot, or image store or database can't be written.
+    pub async fn set_image_state(
+        &self,
+        image: ImageName,
+        version: u32,
+        state: VersionState,
+    ) -> Result<Released, Error> {
+        self.change_states(image, move |_, _| Ok(vec![(version, state)])).await
+    }
+
+    /// Makes an older version of an image what machines get, that one or the one before: it is released, and all newer ones that
+    /// are released are retired.
+    ///
+    /// # Errors
+    /// There is no such version, it is not older, or as in [`set_image_state`](Self::set_image_state).
+    pub async fn roll_back_image(
+        &self,
+        image: ImageName,
+        to: Option<u32>,
+    ) -> Result<Released, Error> {
+        self.change_states(image, move |site, image| back(site, image, to)).await
+    }
+
+    /// Changes the states that `wanted` says, all or none.
+    async fn change_states(
+        &self,
+        image: ImageName,
+        wanted: impl FnOnce(&Site, &ImageName) -> Result<Vec<(u32, VersionState)>, Error>
+        + Send
+        + 'static,
+    ) -> Result<Released, Error> {
+        let service = self.service();
+        let (store, actor) = (Arc::clone(service.store()), self.shared_actor());
+        let (of, now_unix_ms) = (image.clone(), self.now().unix_ms);
+        let stored = service.database().write(move |tables| {
+            let before = site(tables)?;
+            let wanted = wanted(&before, &of)?;
+            let mut states = before.states.clone();
+            for &(number, state) in &wanted {
+                let version = version(&before, &of, number)?;
+                let former = before.state(version);
+                states.insert((of.clone(), number), state);
+                let words = (Some(former.to_string()), Some(state.to_string()));
+                let Some(change) = FieldChange::between("state", words.0, words.1) else {
+                    continue;
+                };
+                let subject = format!("{of}/v{number}");
+                tables.put_audit(&actor.does(
+                    "image.state",
+                    &subject,
+                    vec![change],
+                    now_unix_ms,
+                ))?;
+            }
+            let after = before.clone().with_states(states);
+            nobody_is_left_out(&before, &after, &of, &wanted)?;
+            // Here, where one change comes after the other.
+            store.set_states(&of, &wanted).map_err(Error::from)?;
+            tables.take_image_states(&store.states().map_err(Error::from)?)?;
+            Ok(())
+        });
+        stored.await?;
+        Ok(service.released(&image))
+    }
+
+    /// How many bytes a version takes on the disk that nobody needs. Asks the storage server.
+    ///
+    /// # Errors
+    /// There is no such version, somebody needs it, or the storage server does not say whether somebody does.
+    pub async fn removable(&self, image: &ImageName, number: u32) -> Result<u64, Error> {
+        self.service().refresh_exports().await;
+        self.service().removable(image, number).await
+    }
+
+    /// Removes a version that nobody needs. Returns how many bytes it took on the disk.
+    ///
+    /// # Errors
+    /// There is no such version, somebody needs it or the storage server does not say whether somebody does, or image store or
+    /// database can't be written.
+    pub async fn remove_image_version(&self, image: ImageName, number: u32) -> Result<u64, Error> {
+        let service = self.service();
+        let size_bytes = self.removable(&image, number).await?;
+        let subject = format!("{image}/v{number}");
+        let entry = self.actor().does("image.remove", &subject, Vec::new(), self.now().unix_ms);
+        let of = image.clone();
+        let stored = service.database().write(move |tables| {
+            let site = site(tables)?;
+            version(&site, &of, number)?;
+            // Somebody may have named it since.
+            let by = named_by(&site, &of, number);
+            if !by.is_empty() {
+                return Err(in_use(&of, number, by).into());
+            }
+            tables.put_audit(&entry)?;
+            Ok(tables.delete_image_version(&of, number)?)
+        });
+        stored.await?;
+        let (store, of) = (Arc::clone(service.store()), image.clone());
+        let removed = tokio::task::spawn_blocking(move || store.remove(&of, number));
+        let removed = removed.await.map_err(|_| Error::Stopping)?;
+        if removed.is_err() {
+            // What is still there stays what machines can boot.
+            service.index_images().await;
+        }
+        service.look_at_images().await;
+        removed?;
+        tracing::info!(%image, version = number, "image version removed");
+        Ok(size_bytes)
+    }
+}
+
+impl Viewer {
+    /// To which version machines would go back; `None`: there is none.
+    pub fn version_before(&self, image: &ImageName) -> Option<u32> {
+        let changes = back(&self.service().site(), image, None).ok()?;
+        changes.first().map(|(version, _)| *version)
+    }
+
+    /// What machines get of an image, and who runs something else.
+    pub fn released(&self, image: &ImageName) -> Released {
+        self.service().released(image)
+    }
+}
+
+impl Service {
+    fn released(&self, image: &ImageName) -> Released {
+        let choice = ImageChoice::from(image.clone());
+        let version = self.site().chosen(&choice).map(|version| version.version);
+        let views = self.machines();
+        let behind = views.iter().filter(|view| is_behind(view, image));
+        let behind = behind.map(|view| view.machine.name.clone()).collect();
+        Released { image: image.clone(), version, behind }
+    }
+
+    async fn removable(&self, image: &ImageName, number: u32) -> Result<u64, Error> {
+        let site = self.site();
+        version(&site, image, number)?;
+        let mut by = named_by(&site, image, number);
+        let views = self.machines();
+        let names = |is: &dyn Fn(&MachineView) -> bool| -> Vec<MachineName> {
+            views.iter().filter(|view| is(view)).map(|view| view.machine.name.clone()).collect()
+        };
+        let this = (image.clone(), number);
+        let next = names(&|view| {
+            let has_image = view.machine.image.as_ref().is_some_and(|it| it.image == *image);
+            has_image && view.next_version == Some(number)
+        });
+        by.extend(told(&next, "boots it next", "boot it next"));
+        let run = names(&|view| {
+            let is_off = matches!(view.state.word, StateWord::Off | StateWord::Local);
+            let has_booted = |boot: &Boot| boot.image.as_ref() == Some(&this);
+            !is_off && view.boot.as_ref().is_some_and(has_booted)
+        });
+        by.extend(told(&run, "runs it", "run it"));
+        let answer = self.exports().last();
+        let is_made_on = |disk: &&DiskReport| {
+            disk.stands_on.as_ref().is_some_and(|it| (&it.image, it.version) == (image, number))
+        };
+        let keep = answer.disks.iter().filter(is_made_on).map(|disk| disk.machine.clone());
+        let keep: Vec<MachineName> = keep.collect();
+        by.extend(told(
+            &keep,
+            "keeps a disk that was made on it",
+            "keep disks that were made on it",
+        ));
+        if !by.is_empty() {
+            return Err(in_use(image, number, by));
+        }
+        if let Some(why) = &answer.error {
+            let why = why.clone();
+            return Err(
+                VersionError::PerhapsInUse { image: image.clone(), version: number, why }.into()
+            );
+        }
+        let (store, image) = (Arc::clone(self.store()), image.clone());
+        let bytes = tokio::task::spawn_blocking(move || store.disk_bytes(&image, number));
+        Ok(bytes.await.map_err(|_| Error::Stopping)??)
+    }
+}
+
+fn is_behind(view: &MachineView, image: &ImageName) -> bool {
+    let booted = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
+    let follows = view.machine.image.as_ref().is_some_and(|choice| choice.image == *image);
+    view.state.word == StateWord::Up
+        && follows
+        && booted.is_some_and(|(booted, number)| {
+            booted == image && view.next_version.is_some_and(|next| next != *number)
+        })
+}
+
+/// The site as the database has it.
+fn site(tables: &Transaction<'_>) -> Result<Site, ChangeError> {
+    let (machines, images) = (tables.machines()?, tables.image_versions()?);
+    let site = Site::new(machines, images).with_states(tables.image_states()?);
+    Ok(site.with_rooms(tables.rooms()?, tables.site_settings()?))
+}
+
+fn version<'a>(site: &'a Site, image: &ImageName, number: u32) -> Result<&'a ImageVersion, Error> {
+    let found = site.version(image, number);
+    found.ok_or_else(|| Error::NoVersion { image: image.clone(), version: number })
+}
+
+/// What makes that version, or the one before, what machines get.
+fn back(
+    site: &Site,
+    image: &ImageName,
+    to: Option<u32>,
+) -> Result<Vec<(u32, VersionState)>, Error> {
+    let choice = ImageChoice::from(image.clone());
+    let released = site.chosen(&choice).map(|version| version.version);
+    let of_image = || site.images.iter().filter(|version| version.image == *image);
+    let nothing = || VersionError::NothingBefore { image: image.clone(), released };
+    let newest = released.ok_or_else(nothing)?;
+    let to = match to {
+        Some(to) if to >= newest => {
+            version(site, image, to)?;
+            let image = image.clone();
+            return Err(VersionError::NotBefore { image, to, released: newest }.into());
+        }
+        Some(to) => to,
+        None => {
+            let was_released = |version: &&ImageVersion| {
+                matches!(site.state(version), VersionState::Released | VersionState::Retired)
+            };
+            let before = of_image().filter(|version| version.version < newest).filter(was_released);
+            before.map(|version| version.version).max().ok_or_else(nothing)?
+        }
+    };
+    let newer = of_image().filter(|version| version.version > to);
+    let newer = newer.filter(|version| site.state(version) == VersionState::Released);
+    let newer = newer.map(|version| (version.version, VersionState::Retired));
+    Ok(std::iter::once((to, VersionState::Released)).chain(newer).collect())
+}
+
+/// Whoever had something to boot must have something to boot.
+fn nobody_is_left_out(
+    before: &Site,
+    after: &Site,
+    image: &ImageName,
+    wanted: &[(u32, VersionState)],
+) -> Result<(), Error> {
+    let is_left_out = |machine: &&Machine| {
+        let choice = machine.image.as_ref().filter(|choice| choice.image == *image);
+        choice.is_some_and(|it| before.chosen(it).is_some() && after.chosen(it).is_none())
+    };
+    let left_out = before.machines.iter().filter(is_left_out);
+    let machines: Vec<MachineName> = left_out.map(|machine| machine.name.clone()).collect();
+    match wanted.first() {
+        Some(&(version, state)) if !machines.is_empty() => {
+            Err(VersionError::LastOne { image: image.clone(), version, state, machines }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Who is told to boot just this version.
+fn named_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
+    let this = ImageChoice { image: image.clone(), follows: Follows::Version(number) };
+    let in_settings = |settings: &Settings| {
+        settings.image.as_ref().is_some_and(|image| image.as_ref() == Some(&this))
+            || settings.menu.as_ref().is_some_and(|menu| offers(menu, &this))
+    };
+    let mut by = Vec::new();
+    if in_settings(&site.settings) {
+        by.push("the site names it".to_owned());
+    }
+    let rooms = site.rooms.iter().filter(|room| in_settings(&room.settings));
+    by.extend(rooms.map(|room| format!("the room {} names it", room.name)));
+    let is_named = |machine: &&Machine| {
+        machine.image.as_ref() == Some(&this)
+            || offers(&machine.menu, &this)
+            || matches!(&machine.next_boot, Some(BootChoice::OtherImage(image)) if *image == this)
+    };
+    let machines = site.machines.iter().filter(is_named).map(|machine| machine.name.clone());
+    let machines: Vec<MachineName> = machines.collect();
+    by.extend(told(&machines, "is to boot just this version", "are to boot just this version"));
+    by
+}
+
+fn offers(menu: &Menu, image: &ImageChoice) -> bool {
+    menu.offers(&BootChoice::OtherImage(image.clone()))
+}
+
+fn told(machines: &[MachineName], one: &str, many: &str) -> Option<String> {
+    let does = if machines.len() == 1 { one } else { many };
+    (!machines.is_empty()).then(|| format!("{} {does}", crate::error::listed(machines)))
+}
+
+fn in_use(image: &ImageName, version: u32, by: Vec<String>) -> Error {
+    VersionError::InUse { image: image.clone(), version, by }.into()
+}

@@ -1,0 +1,83 @@
+//! What becomes of image versions: who gets them, and which are removed.
+
+use super::{Done, Failure, Frame, Page, render, see_other};
+use crate::text;
+use askama::Template;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::{Form, extract::rejection::FormRejection};
+use model::{ImageName, VersionState};
+use service::{Admin, Viewer};
+
+const IMAGES: &str = "/images";
+
+/// What a button says.
+#[derive(serde::Deserialize)]
+pub(crate) struct Wanted {
+    what: String,
+}
+
+/// Changes a version: the field `what` is its new state, or `remove`.
+pub(crate) async fn change(
+    admin: Admin,
+    Path((image, version)): Path<(String, String)>,
+    form: Result<Form<Wanted>, FormRejection>,
+) -> Page {
+    let (image, version) = named(&admin, &image, &version)?;
+    let what = form.map(|Form(wanted)| wanted.what).unwrap_or_default();
+    let done = match (what.as_str(), what.parse()) {
+        ("remove", _) => {
+            admin.remove_image_version(image, version).await.map(|_| Done::VersionRemoved)
+        }
+        (_, Ok(state)) => {
+            let done = match state {
+                VersionState::Released => Done::VersionReleased,
+                VersionState::Test => Done::VersionToTest,
+                VersionState::Retired | VersionState::Draft => Done::VersionRetired,
+            };
+            admin.set_image_state(image, version, state).await.map(|_| done)
+        }
+        (_, Err(error)) => {
+            return Err(Failure::with(&admin, StatusCode::UNPROCESSABLE_ENTITY, error.to_string()));
+        }
+    };
+    Ok(see_other(IMAGES, done.map_err(|error| Failure::new(&admin, &error))?))
+}
+
+/// Makes the version before what machines get.
+pub(crate) async fn roll_back(admin: Admin, Path(image): Path<String>) -> Page {
+    let image = image.parse().map_err(|_| nothing_here(&admin))?;
+    let done = admin.roll_back_image(image, None).await;
+    done.map_err(|error| Failure::new(&admin, &error))?;
+    Ok(see_other(IMAGES, Done::RolledBack))
+}
+
+#[derive(Template)]
+#[template(path = "version_remove.html")]
+struct AskRemove {
+    frame: Frame,
+    image: ImageName,
+    version: u32,
+    size: String,
+}
+
+/// Asks before a version is removed, or says who needs it.
+pub(crate) async fn ask_remove(
+    admin: Admin,
+    Path((image, version)): Path<(String, String)>,
+) -> Page {
+    let (image, version) = named(&admin, &image, &version)?;
+    let size = admin.removable(&image, version).await;
+    let size = text::bytes(size.map_err(|error| Failure::new(&admin, &error))?);
+    let frame = Frame::new(&admin, "images", format!("Remove {image} v{version}"));
+    Ok(render(StatusCode::OK, &AskRemove { frame, image, version, size }))
+}
+
+fn named(viewer: &Viewer, image: &str, version: &str) -> Result<(ImageName, u32), Failure> {
+    let named = image.parse().ok().zip(version.parse().ok());
+    named.ok_or_else(|| nothing_here(viewer))
+}
+
+fn nothing_here(viewer: &Viewer) -> Failure {
+    Failure::with(viewer, StatusCode::NOT_FOUND, "There is no such image version.".to_owned())
+}
