@@ -9,6 +9,9 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// What another machine starts the next time, which would start its own disk otherwise.
+const NEXT: &str = "image:debian/v1";
+
 /// What the site has that a trial could leave behind.
 fn left_behind(site: &Site) -> Result<Value> {
     let mut all = serde_json::Map::new();
@@ -128,10 +131,13 @@ fn goes_on(site: &Site, servers: Daemon) -> Result<Daemon> {
     let child = child.stderr(Stdio::piped()).spawn()?;
     site.wait_for_stage("bootlace-try", "kernel", BOOT)?;
     ensure!(!left.exists(), "what was left of another stays");
-    let menu = |name: &str| -> Result<Value> {
-        Ok(site.browser().json(&format!("/api/v1/machines/{name}"))?["menu"].clone())
+    let of = |name: &str, what: &str| -> Result<Value> {
+        Ok(site.browser().json(&format!("/api/v1/machines/{name}"))?[what].clone())
     };
-    ensure!(menu("bootlace-try")? == menu("lab-07")?, "its menu is another one");
+    ensure!(of("bootlace-try", "menu")? == of("lab-07", "menu")?, "its menu is another one");
+    let stages = site.stages("bootlace-try")?;
+    let starts_next = stages.iter().any(|line| line.detail.contains("debian version 1"));
+    ensure!(starts_next, "it does not start what lab-07 starts next: {stages:#?}");
     servers.stop()?;
     std::thread::sleep(Duration::from_secs(1));
     let servers = site.up()?;
@@ -142,6 +148,7 @@ fn goes_on(site: &Site, servers: Daemon) -> Result<Daemon> {
     ensure!(ended.status.success(), "{said}\n{shown}");
     ensure!(said.contains("the PC goes on") && said.contains("answers again"), "{said}");
     ensure!(shown.contains("UEFI Secure Boot is enabled"), "{shown}");
+    ensure!(of("lab-07", "next_boot")? == NEXT, "what lab-07 starts next is used up");
     is_forgotten(site)?;
     Ok(servers)
 }
@@ -250,9 +257,10 @@ fn a_pc_is_tried_on_the_server_itself_and_forgotten() {
         let none = site.run(&["try"]).unwrap_err().to_string();
         ensure!(none.contains("no boot server runs here"), "{none}");
         let servers = site.up()?;
-        let menu = ["--menu", "image,local-disk,1s"];
+        let menu = ["--menu", "local-disk,image,1s"];
         let machine = ["machine", "set", "lab-07", "--mac", MAC, "--image", "debian"];
         site.run(&[&machine[..], &menu].concat())?;
+        site.run(&["machine", "next", "lab-07", NEXT])?;
         // Somebody's own machine has the name.
         site.run(&["machine", "set", "bootlace-try", "--mac", OTHER_MAC, "--image", "debian"])?;
         let own = site.run(&["try"]).unwrap_err().to_string();
