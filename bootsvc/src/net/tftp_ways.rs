@@ -66,11 +66,11 @@ impl Ways {
         let way = way_to(&mut hosts, host, now);
         let (carried, carried_at) = way.carried;
         if carried >= size {
-            if carried_at >= since {
-                // It took such blocks meanwhile: this transfer it has just forgotten.
-                return false;
+            // It took such blocks meanwhile: this transfer it has just forgotten. Or before: then once is bad luck.
+            if carried_at < since {
+                way.carried = (0, now);
             }
-            way.carried = (0, now);
+            return false;
         }
         let known = way.lost_size(now);
         way.lost = Some((known.map_or(size, |known| known.min(size)), now));
@@ -198,8 +198,10 @@ mod tests {
         assert!(!ways.lost(HOST, 1468, start, start + 2 * SECOND));
         assert_eq!(granted(&ways, start + 2 * SECOND), 1468);
         // Another way, perhaps.
-        assert!(ways.lost(HOST, 1468, start + 3 * SECOND, start + 4 * SECOND));
-        assert_eq!(granted(&ways, start + 4 * SECOND), 512);
+        assert!(!ways.lost(HOST, 1468, start + 3 * SECOND, start + 4 * SECOND), "once");
+        assert_eq!(granted(&ways, start + 4 * SECOND), 1468);
+        assert!(ways.lost(HOST, 1468, start + 4 * SECOND, start + 5 * SECOND), "and again");
+        assert_eq!(granted(&ways, start + 5 * SECOND), 512);
         assert!(ways.carried(HOST, 1468, start + 5 * SECOND), "it was only late");
         assert_eq!(granted(&ways, start + 5 * SECOND), 1468);
     }

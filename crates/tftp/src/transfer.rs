@@ -21,6 +21,8 @@ const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// Who answered, and was sent the first block so often without acknowledging it, does not get such blocks. Once or twice is bad
 /// luck on a bad network.
 const FIRST_LOST_AFTER: u32 = 3;
+/// Who waits for the first block says so once more after this time at the earliest. What comes sooner is a copy.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// A repeated request within this time of our last packet was already answered.
 const REPEAT_MIN: Duration = Duration::from_millis(20);
 
@@ -92,6 +94,8 @@ pub struct Transfer {
     highest_sent: u64,
     /// How often the first block was sent.
     n_first: u32,
+    /// The client has said once more that it waits for the first block: it is there still.
+    waits_for_first: bool,
     /// Blocks that are sent without a pause. Shrinks when the client loses blocks, as its buffer may
     /// be smaller than the window that it asked for. The window itself must not shrink: the client
     /// would wait for its rest.
@@ -156,6 +160,7 @@ impl Transfer {
             next_block: 1,
             highest_sent: 0,
             n_first: 0,
+            waits_for_first: false,
             burst: terms.window.max(1),
             in_burst: 0,
             pause_until: now,
@@ -187,10 +192,10 @@ impl Transfer {
         self.has_answered
     }
 
-    /// Whether the client has agreed to the terms and then not got the first block, again and again: blocks of this size probably
-    /// get lost on the way. `false` again if it comes after all.
+    /// Whether the client has agreed to the terms and then not got the first block, again and again, though it waits for it: blocks
+    /// of this size probably get lost on the way. `false` again if it comes after all.
     pub fn lacks_first(&self) -> bool {
-        self.has_answered && self.acked == 0 && self.n_first >= FIRST_LOST_AFTER
+        self.waits_for_first && self.acked == 0 && self.n_first >= FIRST_LOST_AFTER
     }
 
     /// Bytes that the client acknowledged.
@@ -214,7 +219,12 @@ impl Transfer {
                 if ahead > self.highest_sent - self.acked {
                     return;
                 }
-                if ahead == 0 { self.on_repeated_ack(now) } else { self.on_new_ack(ahead, now) }
+                if ahead == 0 {
+                    self.waits_for_first |= now - self.progress_at >= ASKS_AGAIN_AFTER;
+                    self.on_repeated_ack(now);
+                } else {
+                    self.on_new_ack(ahead, now);
+                }
             }
         }
     }
