@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -152,11 +153,8 @@ async fn serve<S: Answers>(
     // The handshake must be done as soon as a request would have to be.
     let greeted = tokio::time::timeout(HEAD_DEADLINE, async {
         match greeting(&stream).await? {
-            Greeting::Plain => {
-                send_to_https(Watched::new(stream, place.clone())).await;
-                Ok(None)
-            }
-            Greeting::Tls => tls.accept(Watched::new(stream, place.clone())).await.map(Some),
+            Greeting::Plain => Ok(Err(send_to_https(Watched::new(stream, place.clone())).await)),
+            Greeting::Tls => tls.accept(Watched::new(stream, place.clone())).await.map(Ok),
         }
     });
     let too_late = async {
@@ -170,12 +168,34 @@ async fn serve<S: Answers>(
         greeted = greeted => greeted,
     };
     match greeted {
-        Ok(Ok(Some(stream))) => return talk(style, stream, place, service, stop).await,
-        Ok(Ok(None)) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Ok(Ok(Ok(stream))) => talk(style, stream, place, service, stop).await,
+        Ok(Ok(Err(is_malformed))) => is_malformed,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            is_no_tls(&error)
+        }
+        Err(_) => {
+            tracing::debug!("TLS handshake took too long");
+            false
+        }
     }
-    false
+}
+
+/// Whether what came is nothing that TLS knows. A client that does not trust us says that in TLS.
+fn is_no_tls(error: &io::Error) -> bool {
+    use rustls::Error::{
+        InappropriateHandshakeMessage, InappropriateMessage, InvalidMessage, PeerMisbehaved,
+    };
+    let source = error.get_ref().and_then(|source| source.downcast_ref());
+    matches!(
+        source,
+        Some(
+            InvalidMessage(_)
+                | InappropriateMessage { .. }
+                | InappropriateHandshakeMessage { .. }
+                | PeerMisbehaved(_)
+        )
+    )
 }
 
 /// HTTP on one connection until it ends or `stop`. Returns whether it ended because what came is not HTTP.

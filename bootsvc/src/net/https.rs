@@ -35,16 +35,19 @@ pub(super) async fn greeting(stream: &TcpStream) -> io::Result<Greeting> {
     }
 }
 
-/// Tells a browser the address that begins with `https`. Nothing else is answered, and what it has sent is not looked at.
-pub(super) async fn send_to_https(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+/// Tells a browser the address that begins with `https`. Nothing else is answered, and what it has sent is not looked at. Returns
+/// whether that is not HTTP.
+pub(super) async fn send_to_https(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> bool {
     let service = service_fn(async |request| Ok::<_, Infallible>(answer(&request)));
     let connection = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "plain HTTP where TLS is spoken");
-    }
+    let Err(error) = connection.await else { return false };
+    tracing::debug!(%error, "plain HTTP where TLS is spoken");
+    error.is_parse()
 }
 
 fn answer(request: &Request<Incoming>) -> Response<Empty<Bytes>> {
