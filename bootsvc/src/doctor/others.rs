@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an answer is waited for, each of two times.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -18,6 +18,12 @@ const CLOCKS_APART_S: u64 = 300;
 
 /// Who has the root of all names (RFC 1035 section 4.1): whoever answers names says something to that.
 const DNS_QUESTION: [u8; 17] = [b'B', b'l', 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+/// Bytes of a message's head.
+const DNS_HEADER: usize = 12;
+
+/// Whether this computer passes on what others send through it.
+const FORWARDS: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// A client's packet of version 4 (RFC 5905 section 7.3).
 const NTP_QUESTION: [u8; 48] = {
@@ -40,23 +46,45 @@ pub(super) fn looks(networks: &[Served]) -> Vec<Verdict> {
     let times =
         all(|it| &it.network.ntp).into_iter().map(|it| thread::spawn(move || time_server(it)));
     let asked: Vec<_> = names.chain(times).collect();
-    let mut verdicts: Vec<Verdict> = leased.iter().filter_map(|it| router(it)).collect();
+    let mut verdicts = thread::scope(|scope| {
+        let routers = leased.iter().map(|served| scope.spawn(|| routers(served)));
+        let routers: Vec<_> = routers.collect();
+        routers.into_iter().filter_map(|it| it.join().ok()).flatten().collect::<Vec<Verdict>>()
+    });
     verdicts.extend(asked.into_iter().filter_map(|it| it.join().ok()));
     verdicts
 }
 
-/// Whether somebody has the router's address, where it is on a link of ours.
-fn router(served: &Served) -> Option<Verdict> {
+/// Whether somebody has the addresses of routers that PCs are told, where these are on a link of ours.
+fn routers(served: &Served) -> Vec<Verdict> {
     let network = &served.network;
-    let router = network.router.filter(|it| !network.is_relayed && *it != network.server)?;
+    if network.is_relayed {
+        return Vec::new();
+    }
+    let by_routes =
+        network.routes.iter().map(|route| route.via).filter(|via| !via.is_unspecified());
+    let all: BTreeSet<Ipv4Addr> = network.router.into_iter().chain(by_routes).collect();
+    all.into_iter().filter_map(|router| self::router(served, router)).collect()
+}
+
+fn router(served: &Served, router: Ipv4Addr) -> Option<Verdict> {
     let interface = &served.interface;
+    if router == served.network.server || served.further.contains(&router) {
+        let forwards = std::fs::read_to_string(FORWARDS).ok()?;
+        return (forwards.trim() == "0").then(|| {
+            Verdict::Better(format!(
+                "PCs are told this computer as their router ({router}), and it passes nothing on: set net.ipv4.ip_forward=1 \
+                 (sysctl), or correct router in bootlace.toml"
+            ))
+        });
+    }
     Some(match has_other(interface, router) {
         Ok(Some(mac)) => {
             Verdict::Right(format!("the router that PCs are told is there: {router} ({mac})"))
         }
         Ok(None) => Verdict::Better(format!(
-            "nobody on {interface} has {router}, the router that PCs are told: machines reach nothing beyond their own network. \
-             Switch it on, or correct router in bootlace.toml"
+            "nobody on {interface} has {router}, the router that PCs are told: machines don't reach what lies behind it. \
+             Switch it on, or correct router or routes in bootlace.toml"
         )),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Verdict::Unseen(format!("whether the router {router} is there"))
@@ -69,40 +97,66 @@ fn router(served: &Served) -> Option<Verdict> {
 
 fn name_server(server: Ipv4Addr) -> Verdict {
     let is_answer = |answer: &[u8]| {
-        answer.get(..2) == DNS_QUESTION.get(..2)
-            && answer.get(2).is_some_and(|flags| flags & 0x80 != 0)
+        answer.len() >= DNS_HEADER && answer[..2] == DNS_QUESTION[..2] && answer[2] & 0x80 != 0
     };
     match ask((server, 53), &DNS_QUESTION, is_answer) {
-        Ok(_) => Verdict::Right(format!("the name server that PCs are told answers: {server}")),
-        Err(why) => Verdict::Better(format!(
-            "the name server {server}, which PCs are told, does not answer this computer ({why}): machines there find no names, \
-             unless it answers them alone. Correct dns in bootlace.toml, or that server"
+        // SERVFAIL: those whom it asks don't answer. REFUSED says who answers names of its own only.
+        Ok(answer) if answer[3] & 0xf == 2 => Verdict::Better(format!(
+            "the name server {server}, which PCs are told, answers that it can find nothing out now (SERVFAIL): look whom it asks, \
+             and whether it reaches them"
         )),
+        Ok(_) => Verdict::Right(format!("the name server that PCs are told answers: {server}")),
+        Err(why) => silent(
+            &format!("the name server {server}"),
+            &why,
+            "machines there find no names",
+            "dns",
+        ),
     }
 }
 
 fn time_server(server: Ipv4Addr) -> Verdict {
     let is_answer = |answer: &[u8]| answer.len() >= NTP_QUESTION.len() && answer[0] & 7 == 4;
+    let what = format!("the time server {server}");
     let answer = match ask((server, 123), &NTP_QUESTION, is_answer) {
         Ok(answer) => answer,
-        Err(why) => {
-            return Verdict::Better(format!(
-                "the time server {server}, which PCs are told, does not answer this computer ({why}): clocks of machines may be wrong, \
-                 unless it answers them alone. Correct ntp in bootlace.toml, or that server"
-            ));
-        }
+        Err(why) => return silent(&what, &why, "clocks of machines may be wrong", "ntp"),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match time_of(&answer, now) {
         None => Verdict::Better(format!(
-            "the time server {server}, which PCs are told, does not know the time itself yet: clocks of machines may be wrong"
+            "{what}, which PCs are told, does not know the time itself yet: clocks of machines may be wrong"
         )),
         Some(time) if time.abs_diff(now) > CLOCKS_APART_S => Verdict::Better(format!(
-            "the clock of this computer and that of the time server {server} are {} minutes apart: machines take that server's time. \
-             Set the wrong one right",
-            time.abs_diff(now) / 60
+            "the clock of this computer and that of {what} are {} apart: machines take that server's time. Set the wrong one right",
+            apart(time.abs_diff(now))
         )),
         Some(_) => Verdict::Right(format!("the time server that PCs are told answers: {server}")),
+    }
+}
+
+/// That nobody answers there, what comes of it, and what helps.
+fn silent(what: &str, why: &io::Error, then: &str, setting: &str) -> Verdict {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable};
+    let is_beyond = matches!(why.kind(), NetworkUnreachable | HostUnreachable);
+    Verdict::Better(match is_beyond {
+        true => format!(
+            "this computer can't reach {what}, which PCs are told ({why}), so whether it answers is not known: give this computer a \
+             way to it, or correct {setting} in bootlace.toml"
+        ),
+        false => format!(
+            "{what}, which PCs are told, does not answer this computer ({why}): {then}, unless it answers them alone. \
+             Correct {setting} in bootlace.toml, or that server"
+        ),
+    })
+}
+
+/// `7 minutes`, `3 days`.
+fn apart(seconds: u64) -> String {
+    match seconds {
+        0..7_200 => format!("{} minutes", seconds / 60),
+        7_200..172_800 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -120,26 +174,33 @@ fn ask(
     server: (Ipv4Addr, u16),
     question: &[u8],
     is_answer: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<u8>, String> {
-    let asked = || -> io::Result<Vec<u8>> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        // Others are not heard then, and a host that says that nobody listens there is.
-        socket.connect(server)?;
-        socket.send(question)?;
-        let mut buffer = [0; 1500];
-        let length = socket.recv(&mut buffer)?;
-        Ok(buffer[..length].to_vec())
-    };
-    let mut why = String::new();
+) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Others are not heard then, and a host that says that nobody listens there is.
+    socket.connect(server)?;
+    let mut why = io::Error::new(io::ErrorKind::TimedOut, "it is silent");
     for _ in 0..2 {
-        match asked() {
-            Ok(answer) if is_answer(&answer) => return Ok(answer),
-            Ok(_) => why = "what it says is no answer".to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                why = "it is silent".to_owned()
+        let end = Instant::now() + PATIENCE;
+        if let Err(error) = socket.send(question) {
+            why = error;
+            continue;
+        }
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
             }
-            Err(error) => why = error.to_string(),
+            socket.set_read_timeout(Some(left))?;
+            let mut buffer = [0; 1500];
+            match socket.recv(&mut buffer) {
+                Ok(length) if is_answer(&buffer[..length]) => return Ok(buffer[..length].to_vec()),
+                Ok(_) => why = io::Error::other("what it says is no answer"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    why = error;
+                    break;
+                }
+            }
         }
     }
     Err(why)
@@ -179,16 +240,16 @@ mod tests {
         let asked = thread::spawn(move || {
             ask((Ipv4Addr::LOCALHOST, port), b"who?", |answer| answer == b"me")
         });
-        let (mut buffer, mut n_asked) = ([0; 9], 0);
+        let mut buffer = [0; 9];
+        let (length, client) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"who?");
+        // What is none does not hide the answer behind it.
         for answer in [&b"you"[..], b"me"] {
-            let (length, client) = server.recv_from(&mut buffer).unwrap();
-            assert_eq!(&buffer[..length], b"who?");
             server.send_to(answer, client).unwrap();
-            n_asked += 1;
         }
-        assert_eq!((asked.join().unwrap().as_deref(), n_asked), (Ok(&b"me"[..]), 2));
+        assert_eq!(asked.join().unwrap().unwrap(), b"me");
         drop(server);
         let refused = ask((Ipv4Addr::LOCALHOST, port), b"who?", |_| true).unwrap_err();
-        assert!(refused.contains("refused"), "{refused}");
+        assert!(refused.to_string().contains("refused"), "{refused}");
     }
 }
