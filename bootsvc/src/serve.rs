@@ -149,7 +149,14 @@ async fn run_once(
     // Asked while the rest starts, which takes as long.
     let mode = config.network.mode;
     let asks = mode.leases() && !config.network.beside_others;
-    let others = interfaces.iter().filter(|_| asks).map(|(interface, server)| {
+    // Who serves only behind relays shares its link with others.
+    let has_pcs = |interface: &str, server: Ipv4Addr| {
+        networks.iter().any(|it| {
+            !it.network.is_relayed && it.interface == interface && it.network.server == server
+        })
+    };
+    let asked = interfaces.iter().filter(|(interface, server)| asks && has_pcs(interface, *server));
+    let others = asked.map(|(interface, server)| {
         let (interface, server) = (interface.clone(), *server);
         let alone = Alone::on(&interface, server, paths);
         tokio::spawn(async move {
@@ -161,7 +168,7 @@ async fn run_once(
                 boot::other_dhcp::refuse(&watch, &interface).await?;
                 alone.note();
             }
-            anyhow::Ok((watch, (alone, is_decided)))
+            anyhow::Ok((server, watch, (alone, is_decided)))
         })
     });
     let others: Vec<_> = others.collect();
@@ -316,10 +323,10 @@ async fn run_once(
     }
     tasks.spawn(orders::run(paths.clone(), service.clone(), stop.clone()));
     let http = boot::http::places();
-    let is_alone = !searches.is_empty();
-    for ((watch, alone), place) in searches.into_iter().zip(&places) {
+    let is_alone = asks;
+    for (server, watch, alone) in searches {
+        let Some(place) = places.iter().find(|place| place.server == server) else { continue };
         let (link, service) = (place.link.clone(), service.clone());
-        let server = place.server;
         tasks.spawn(boot::other_dhcp::watch(watch, alone, server, link, service, stop.clone()));
     }
     let mut ears = Vec::new();

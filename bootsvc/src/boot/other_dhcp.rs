@@ -1,5 +1,6 @@
 //! Other DHCP servers on the boot network: none may be there at the start, and one that comes later is told of.
 
+use crate::config::Mode;
 use crate::net::dhcp_watch::{DhcpWatch, Other};
 use crate::net::link::{Link, LinkTrouble};
 use crate::paths::Paths;
@@ -61,7 +62,7 @@ impl Alone {
 pub(crate) async fn refuse(watch: &DhcpWatch, interface: &str) -> anyhow::Result<()> {
     match watch.probe().await {
         Ok(None) => Ok(()),
-        Ok(Some(other)) => anyhow::bail!(told(&other, interface)),
+        Ok(Some(other)) => anyhow::bail!(told(&other, interface, Mode::Auto)),
         Err(error) => anyhow::bail!(not_asked(interface, &error)),
     }
 }
@@ -78,13 +79,19 @@ pub(crate) fn not_asked(interface: &str, error: &io::Error) -> String {
 }
 
 /// What it means that another one answers, and what to do.
-pub(crate) fn told(other: &Other, interface: &str) -> String {
+pub(crate) fn told(other: &Other, interface: &str, mode: Mode) -> String {
+    let offers =
+        other.address.map_or_else(String::new, |address| format!(", which offers {address}"));
+    let so = match mode {
+        Mode::Auto => ", so DHCP is not started",
+        Mode::Dhcp | Mode::Proxy | Mode::External => "",
+    };
     format!(
-        "another DHCP server answers on {interface}: {}, which offers {}. PCs would take an address and a loader from \
-         whichever is faster, so DHCP is not started. If the other one is to go on giving addresses, set mode = \"proxy\" below \
+        "another DHCP server answers on {interface}: {}{offers}. PCs would take an address and a loader from \
+         whichever is faster{so}. If the other one is to go on giving addresses, set mode = \"proxy\" below \
          [network] in bootlace.toml: then Bootlace only tells PCs where their loader is. Otherwise switch the other one off, or keep \
          it out of this network; if it leaves the machines alone, set beside_others = true",
-        other.server, other.address
+        other.server
     )
 }
 
@@ -123,11 +130,12 @@ pub(crate) async fn watch(
             Ok(Some(other)) => {
                 alone.forget();
                 let whom = service.subject_of(other.to);
-                let cause = format!(
-                    "This DHCP server answers on {}, too: it offered {} to {whom}",
-                    link.interface(),
-                    other.address
-                );
+                let what = match other.address {
+                    Some(address) => format!("offered {address} to {whom}"),
+                    None => format!("told {whom} of another loader, as a proxy"),
+                };
+                let cause =
+                    format!("This DHCP server answers on {}, too: it {what}", link.interface());
                 service.found(FindingKind::SecondDhcp, &Subject::Address(other.server), cause);
             }
             Err(error) => {

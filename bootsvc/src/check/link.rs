@@ -3,12 +3,13 @@
 use super::Verdict;
 use crate::boot::other_dhcp;
 use crate::config::{Config, Mode};
-use crate::net::dhcp_watch::DhcpWatch;
+use crate::net::dhcp_watch::{Other, probe_all};
 use crate::net::link::{LinkTrouble, look_at};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::thread;
 
 /// Why no PC is reached on this interface of a boot network, where our address is `server`; `None`: one would be.
 pub(super) fn interface(interface: &str, server: Ipv4Addr) -> Option<Verdict> {
@@ -70,64 +71,60 @@ pub(super) fn aoe(config: &Config) -> Option<Verdict> {
     })
 }
 
-/// BIOS and UEFI, as firmware says it (RFC 4578 §2.1).
-const FIRMWARE: [u16; 2] = [0, 7];
+/// Whether other DHCP servers answer at these interfaces. All are asked at once, as each question takes seconds.
+pub(super) fn others_of_all(config: &Config, places: &[(&str, Ipv4Addr)]) -> Vec<Verdict> {
+    thread::scope(|scope| {
+        let asked = places.iter().map(|place| scope.spawn(|| other_servers(config, *place)));
+        let asked: Vec<_> = asked.collect();
+        asked.into_iter().filter_map(|it| it.join().ok().flatten()).collect()
+    })
+}
 
 /// Whether another DHCP server answers at this interface, where our address is `server`, if that matters.
-pub(super) fn other_servers(
-    config: &Config,
-    (interface, server): (&str, Ipv4Addr),
-) -> Option<Verdict> {
-    if config.network.beside_others && config.network.mode.leases() {
+fn other_servers(config: &Config, (interface, server): (&str, Ipv4Addr)) -> Option<Verdict> {
+    let mode = config.network.mode;
+    if config.network.beside_others && mode.leases() {
         return None;
     }
-    let probe = async {
-        let watch = DhcpWatch::open(interface, server)?;
-        let found = watch.probe().await?;
-        if found.is_none() || config.network.mode != Mode::Proxy {
-            return Ok(found);
-        }
-        // What it tells firmware, it tells nobody else.
-        for architecture in FIRMWARE {
-            let told = watch.probe_as_firmware(architecture).await?;
-            if let Some(told) = told.filter(|it| it.serves_firmware || it.boot_file.is_some()) {
-                return Ok(Some(told));
-            }
-        }
-        Ok(found)
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mode = config.network.mode;
-    Some(match runtime.and_then(|runtime| runtime.block_on(probe)) {
-        Ok(None) if !mode.leases() => Verdict::Better(format!(
+    let probed = runtime.and_then(|runtime| runtime.block_on(probe_all(interface, server)));
+    let (other, teller) = match probed {
+        Ok(probed) => probed,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Some(Verdict::Unseen(format!(
+                "whether another DHCP server answers on {interface}"
+            )));
+        }
+        Err(error) => {
+            let told = other_dhcp::not_asked(interface, &error);
+            return Some(Verdict::Wrong(format!("DHCP: {told}")));
+        }
+    };
+    // Where another server is to name our loader, it is told so.
+    let teller = teller.filter(|_| mode != Mode::External);
+    Some(match (other, teller) {
+        (Some(other), _) if mode.leases() => {
+            Verdict::Wrong(other_dhcp::told(&other, interface, mode))
+        }
+        (_, Some(teller)) if teller.serves_firmware => Verdict::Wrong(format!(
+            "DHCP: {} sends option 60 \"PXEClient\" on {interface}: PCs ask it for their loader, at port 4011 or as it says, and not \
+             Bootlace. Remove option 60 there, or switch that service off (FOG, LTSP, WDS and dnsmasq have one)",
+            teller.server
+        )),
+        (_, Some(teller)) => Verdict::Wrong(format!(
+            "DHCP: {} names the loader {:?}, which some PCs take and not Bootlace's. Remove it there (next server, file name, \
+             options 66 and 67), or let it name Bootlace's: mode = \"external\", and bootlace net recipe",
+            teller.server,
+            teller.boot_file.unwrap_or_default()
+        )),
+        (None, None) if !mode.leases() => Verdict::Better(format!(
             "DHCP: nobody gives addresses on {interface}, and Bootlace does not with mode = \"{}\": switch the other DHCP server on, \
              or set mode = \"dhcp\" and a pool below [network]",
             mode.word()
         )),
-        Ok(Some(other)) if !mode.leases() => {
-            let loader = mode == Mode::Proxy && other.serves_firmware;
-            match other.boot_file.as_ref().filter(|_| mode == Mode::Proxy) {
-                _ if loader => Verdict::Wrong(format!(
-                    "DHCP: {} sends option 60 \"PXEClient\": PCs ask it for their loader, at port 4011, and not Bootlace. Remove option 60 \
-                     there",
-                    other.server
-                )),
-                Some(file) => Verdict::Wrong(format!(
-                    "DHCP: {} names the loader {file:?}, which some PCs take and not Bootlace's. Remove it there (next server, file name, \
-                     options 66 and 67), or let it name Bootlace's: mode = \"external\", and bootlace net recipe",
-                    other.server
-                )),
-                None => Verdict::Right(format!(
-                    "DHCP: {} gives addresses on {interface}, such as {}",
-                    other.server, other.address
-                )),
-            }
-        }
-        Ok(None) => Verdict::Right(format!("DHCP: no other server answers on {interface}")),
-        Ok(Some(other)) => Verdict::Wrong(other_dhcp::told(&other, interface)),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Verdict::Unseen(format!("whether another DHCP server answers on {interface}"))
-        }
-        Err(error) => Verdict::Wrong(format!("DHCP: {}", other_dhcp::not_asked(interface, &error))),
+        (Some(Other { server, address: Some(address), .. }), None) => Verdict::Right(format!(
+            "DHCP: {server} gives addresses on {interface}, such as {address}"
+        )),
+        (_, None) => Verdict::Right(format!("DHCP: no other server answers on {interface}")),
     })
 }

@@ -119,7 +119,7 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         findings.extend(ports::clashes(config, &networks));
         findings.extend(ports::ports(config, &networks, ours, viewer));
         findings.extend(link::aoe(config));
-        findings.extend(serving.into_iter().filter_map(|place| link::other_servers(config, place)));
+        findings.extend(link::others_of_all(config, &with_pcs(serving, &networks)));
     }
     findings.extend(ours.storage_verdict());
     if let Some(tls) = &config.storage.nbd_tls {
@@ -199,6 +199,16 @@ fn init(architecture: Architecture, has_ca: bool) -> Option<Verdict> {
         // Who has no such image needs none.
         (None, Architecture::Arm64) => return None,
     })
+}
+
+/// Those of these places where PCs are served on the link itself: who serves only behind relays shares its link with others.
+fn with_pcs<'a>(places: Vec<(&'a str, Ipv4Addr)>, networks: &[Served]) -> Vec<(&'a str, Ipv4Addr)> {
+    let has_pcs = |(interface, server): &(&str, Ipv4Addr)| {
+        networks.iter().any(|it| {
+            !it.network.is_relayed && it.interface == *interface && it.network.server == *server
+        })
+    };
+    places.into_iter().filter(has_pcs).collect()
 }
 
 /// Servers that PCs are told, and no way to them.

@@ -3,7 +3,7 @@
 use super::Look;
 use crate::boot::other_dhcp;
 use crate::check::Verdict;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::network::{interfaces, networks};
 use crate::paths::Paths;
@@ -16,6 +16,7 @@ use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -151,8 +152,14 @@ fn link(interface: &str) -> Option<Look> {
 pub(super) fn listen(config: &Config) -> Vec<Look> {
     match networks(config) {
         Ok(networks) => {
-            let all = interfaces(&networks).into_iter();
-            all.map(|(interface, server)| listen_on(config, interface, server)).collect()
+            let all = interfaces(&networks);
+            thread::scope(|scope| {
+                let heard = all.iter().map(|(interface, server)| {
+                    scope.spawn(move || listen_on(config, interface, *server))
+                });
+                let heard: Vec<_> = heard.collect();
+                heard.into_iter().filter_map(|it| it.join().ok()).collect()
+            })
         }
         Err(error) => {
             let error = io::Error::other(wire::error_chain(&error));
@@ -166,7 +173,9 @@ fn listen_on(config: &Config, interface: &str, server: Ipv4Addr) -> Look {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let heard = runtime.and_then(|runtime| runtime.block_on(hear(interface, server)));
     Look::at_host(match heard {
-        Ok(others) => heard_on(interface, config.network.beside_others, &others),
+        Ok(others) => {
+            heard_on(interface, config.network.mode, config.network.beside_others, &others)
+        }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             Verdict::Unseen(format!("whether other DHCP servers are heard on {interface}"))
         }
@@ -174,7 +183,7 @@ fn listen_on(config: &Config, interface: &str, server: Ipv4Addr) -> Look {
     })
 }
 
-async fn hear(interface: &str, server: Ipv4Addr) -> io::Result<BTreeMap<Ipv4Addr, Ipv4Addr>> {
+async fn hear(interface: &str, server: Ipv4Addr) -> io::Result<Others> {
     let watch = DhcpWatch::open(interface, server)?;
     let end = Instant::now() + LISTENING;
     let mut others = BTreeMap::new();
@@ -191,22 +200,36 @@ async fn hear(interface: &str, server: Ipv4Addr) -> io::Result<BTreeMap<Ipv4Addr
     Ok(others)
 }
 
-fn heard_on(interface: &str, may_be: bool, others: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Verdict {
-    let list: Vec<String> =
-        others.iter().map(|(server, address)| format!("{server} (offers {address})")).collect();
-    match (list.as_slice(), may_be) {
-        ([], _) => Verdict::Right(format!(
+/// Other servers, and what each offered; `None`: only a loader.
+type Others = BTreeMap<Ipv4Addr, Option<Ipv4Addr>>;
+
+fn heard_on(interface: &str, mode: Mode, may_be: bool, others: &Others) -> Verdict {
+    let leases = mode.leases();
+    let gives = |(server, address): (&Ipv4Addr, &Option<Ipv4Addr>)| match address {
+        Some(address) => format!("{server} (offers {address})"),
+        None => format!("{server} (tells PCs of another loader)"),
+    };
+    // Where we give no addresses somebody has to.
+    let is_wrong = |other: &(&Ipv4Addr, &Option<Ipv4Addr>)| leases || other.1.is_none();
+    let (wrong, right): (Vec<_>, Vec<_>) = others.iter().partition(is_wrong);
+    let list = |others: Vec<_>| others.into_iter().map(gives).collect::<Vec<String>>().join(", ");
+    match (wrong.is_empty(), right.is_empty()) {
+        (true, true) => Verdict::Right(format!(
             "no other DHCP server was heard on {interface} within {} s",
             LISTENING.as_secs()
         )),
-        (list, true) => Verdict::Better(format!(
-            "other DHCP servers answer on {interface}: {}. beside_others allows that; see that they leave the machines alone",
-            list.join(", ")
+        (true, false) => Verdict::Right(format!(
+            "this server gives addresses on {interface}, and nobody else was heard: {}",
+            list(right)
         )),
-        (list, false) => Verdict::Wrong(format!(
-            "other DHCP servers answer on {interface}: {}. PCs take an address from whichever is faster: switch the other one off, or \
-             keep it out of this network. A home router that somebody has plugged in is the usual case",
-            list.join(", ")
+        (false, _) if leases && may_be => Verdict::Better(format!(
+            "other DHCP servers answer on {interface}: {}. beside_others allows that; see that they leave the machines alone",
+            list(wrong)
+        )),
+        (false, _) => Verdict::Wrong(format!(
+            "other DHCP servers answer on {interface}: {}. PCs take an address or a loader from whichever is faster: switch the other \
+             one off, or keep it out of this network. A home router that somebody has plugged in is the usual case",
+            list(wrong)
         )),
     }
 }
@@ -229,11 +252,15 @@ mod tests {
 
     #[test]
     fn a_second_dhcp_server_is_wrong_unless_it_may_be_there() {
-        let others = [([10, 0, 5, 254].into(), [10, 0, 5, 33].into())].into();
-        let verdict = heard_on("br0", false, &others);
+        let others = [([10, 0, 5, 254].into(), Some([10, 0, 5, 33].into()))].into();
+        let verdict = heard_on("br0", Mode::Dhcp, false, &others);
         let (tag, text) = verdict.in_words();
         assert!(tag == "wrong" && text.contains("10.0.5.254"), "{text}");
-        assert_eq!(heard_on("br0", true, &others).in_words().0, "note");
-        assert_eq!(heard_on("br0", false, &BTreeMap::new()).in_words().0, "ok");
+        assert_eq!(heard_on("br0", Mode::Dhcp, true, &others).in_words().0, "note");
+        assert_eq!(heard_on("br0", Mode::Dhcp, false, &BTreeMap::new()).in_words().0, "ok");
+        // Somebody has to give addresses where we don't, and nobody else tells of loaders.
+        assert_eq!(heard_on("br0", Mode::Proxy, false, &others).in_words().0, "ok");
+        let teller = [([10, 0, 5, 253].into(), None)].into();
+        assert_eq!(heard_on("br0", Mode::Proxy, false, &teller).in_words().0, "wrong");
     }
 }

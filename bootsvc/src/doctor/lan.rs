@@ -38,9 +38,14 @@ pub(super) fn looks(config: &Config, machines: &[Value]) -> Vec<Look> {
     // What is wrong with the networks themselves is for check to tell.
     let Ok(networks) = networks(config) else { return Vec::new() };
     let mut verdicts = Vec::new();
-    for (interface, server) in interfaces(&networks) {
-        verdicts.extend(on_link(interface, server, machines));
-    }
+    // At once: each waits for those who don't answer.
+    verdicts.extend(thread::scope(|scope| {
+        let places = interfaces(&networks).into_iter();
+        let asked = places
+            .map(|(interface, server)| scope.spawn(move || on_link(interface, server, machines)));
+        let asked: Vec<_> = asked.collect();
+        asked.into_iter().filter_map(|it| it.join().ok()).flatten().collect::<Vec<Verdict>>()
+    }));
     verdicts.extend(networks.iter().filter(|it| it.network.is_relayed).map(way_back));
     verdicts.extend(others::looks(&networks));
     verdicts.extend(packets(&networks, machines));

@@ -31,8 +31,8 @@ const NAME: &str = "bootlace-probe";
 pub struct Other {
     /// Its address, as it names itself.
     pub server: Ipv4Addr,
-    /// The address that it offers or gives.
-    pub address: Ipv4Addr,
+    /// The address that it offers or gives; `None`: it only tells firmware where its loader is, as a proxy.
+    pub address: Option<Ipv4Addr>,
     /// To whom.
     pub to: Mac,
     /// It says that it serves firmware itself (option 60).
@@ -66,7 +66,7 @@ impl DhcpWatch {
         })
     }
 
-    /// Asks, and returns the first other server that answers. Takes 4 seconds if there is none.
+    /// Asks, and returns the first other server that offers an address. Takes 4 seconds if there is none.
     ///
     /// # Errors
     /// The interface is down or gone.
@@ -76,23 +76,30 @@ impl DhcpWatch {
         let Next::Send(question, _) = client.next(Moment::default()) else {
             unreachable!("who has no address asks at once");
         };
-        self.ask(&question, transaction).await
+        self.ask(&question, transaction, |other| other.address.is_some()).await
     }
 
-    /// The same as firmware of this architecture (RFC 4578 §2.1) would ask.
+    /// Asks as firmware of this architecture (RFC 4578 §2.1), and returns the first other server that tells it of a loader.
     ///
     /// # Errors
     /// The interface is down or gone.
     pub async fn probe_as_firmware(&self, architecture: u16) -> io::Result<Option<Other>> {
         let transaction = self.transaction();
-        self.ask(&firmware_question(self.mac, transaction, architecture), transaction).await
+        let question = firmware_question(self.mac, transaction, architecture);
+        let tells = |other: &Other| other.serves_firmware || other.boot_file.is_some();
+        self.ask(&question, transaction, tells).await
     }
 
     fn transaction(&self) -> u32 {
         RandomState::new().hash_one(self.mac.0) as u32
     }
 
-    async fn ask(&self, question: &[u8], transaction: u32) -> io::Result<Option<Other>> {
+    async fn ask(
+        &self,
+        question: &[u8],
+        transaction: u32,
+        is_sought: impl Fn(&Other) -> bool,
+    ) -> io::Result<Option<Other>> {
         let start = Instant::now();
         let end = start + PROBE_TIME;
         let mut again = start;
@@ -105,7 +112,8 @@ impl DhcpWatch {
                 }
                 heard = self.hear() => {
                     let (answer, other) = heard?;
-                    if (answer.transaction, answer.mac) == (transaction, self.mac) {
+                    let is_ours = (answer.transaction, answer.mac) == (transaction, self.mac);
+                    if is_ours && is_sought(&other) {
                         return Ok(Some(other));
                     }
                 }
@@ -135,14 +143,15 @@ impl DhcpWatch {
             else {
                 continue;
             };
-            let Some(lease) = answer.lease.as_ref().filter(|_| answer.kind != ReplyKind::Nak)
-            else {
+            let lease = answer.lease.as_ref().map(|lease| (lease.server, Some(lease.address)));
+            let told = lease.or(answer.proxy.map(|server| (server, None)));
+            let Some((server, address)) = told.filter(|_| answer.kind != ReplyKind::Nak) else {
                 continue;
             };
-            if lease.server != self.server {
+            if server != self.server {
                 let other = Other {
-                    server: lease.server,
-                    address: lease.address,
+                    server,
+                    address,
                     to: answer.mac,
                     serves_firmware: answer.serves_firmware,
                     boot_file: answer.boot_file.clone(),
@@ -151,6 +160,29 @@ impl DhcpWatch {
             }
         }
     }
+}
+
+/// BIOS and UEFI, as firmware says it (RFC 4578 §2.1).
+const FIRMWARE: [u16; 2] = [0, 7];
+
+/// Who else answers on an interface where our own server is `server`: who offers an address, and who tells firmware of a loader.
+/// Takes 4 seconds.
+///
+/// # Errors
+/// The interface is down or gone, or root's rights (CAP_NET_RAW) are missing.
+pub async fn probe_all(
+    interface: &str,
+    server: Ipv4Addr,
+) -> io::Result<(Option<Other>, Option<Other>)> {
+    // Each has an ear of its own.
+    let watch = || DhcpWatch::open(interface, server);
+    let (plain, bios, uefi) = (watch()?, watch()?, watch()?);
+    let (plain, bios, uefi) = tokio::join!(
+        plain.probe(),
+        bios.probe_as_firmware(FIRMWARE[0]),
+        uefi.probe_as_firmware(FIRMWARE[1])
+    );
+    Ok((plain?, bios?.or(uefi?)))
 }
 
 /// What a UDP datagram to a client's port holds, in an IPv4 packet (RFC 791, RFC 768).

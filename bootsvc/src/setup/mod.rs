@@ -218,8 +218,11 @@ impl Heard {
         let mut told = vec![match &self.other {
             None => format!("No other DHCP server answers on {card}."),
             Some(other) => format!(
-                "Another DHCP server answers on {card}: {}, which offers {}.",
-                other.server, other.address
+                "Another DHCP server answers on {card}: {}{}.",
+                other.server,
+                other
+                    .address
+                    .map_or_else(String::new, |address| format!(", which offers {address}"))
             ),
         }];
         let heard = &self.overheard;

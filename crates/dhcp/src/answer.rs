@@ -3,9 +3,9 @@
 use crate::can_be_host;
 use crate::message::{FILE_FIELD, Fields, Message, MessageKind, NotDhcp, OVERLOAD_FILE, ReplyKind};
 use crate::option_codes::{
-    OPT_BOOT_FILE, OPT_CLASSLESS_ROUTES, OPT_DNS_SERVER, OPT_DOMAIN_NAME, OPT_LEASE_TIME,
-    OPT_NTP_SERVER, OPT_OVERLOAD, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER, OPT_SERVER_ID,
-    OPT_SUBNET_MASK, OPT_VENDOR_CLASS, PXE_CLASS,
+    HTTP_CLASS, OPT_BOOT_FILE, OPT_CLASSLESS_ROUTES, OPT_DNS_SERVER, OPT_DOMAIN_NAME,
+    OPT_LEASE_TIME, OPT_NTP_SERVER, OPT_OVERLOAD, OPT_REBINDING_TIME, OPT_RENEWAL_TIME, OPT_ROUTER,
+    OPT_SERVER_ID, OPT_SUBNET_MASK, OPT_VENDOR_CLASS, PXE_CLASS,
 };
 use crate::options::Options;
 use crate::routes;
@@ -55,8 +55,10 @@ pub struct Answer {
     pub mac: Mac,
     /// Relay that the answer goes through, or 0.0.0.0.
     pub relay: Ipv4Addr,
-    /// The lease; of a refusal there is none.
+    /// The lease; of a refusal there is none, nor of a proxy.
     pub lease: Option<ClientLease>,
+    /// A server that gives no address, and tells firmware where its loader is (proxyDHCP, PXE 2.1 section 2.2).
+    pub proxy: Option<Ipv4Addr>,
     /// The server says that it serves firmware itself: option 60 begins with `PXEClient`. Firmware asks it for its loader then.
     pub serves_firmware: bool,
     /// The loader that it names, by option 67 or the field `file`; never empty.
@@ -82,20 +84,27 @@ impl Answer {
     pub fn parse(datagram: &[u8]) -> Result<Self, NotAnAnswer> {
         let message = Message::parse(datagram)?;
         let MessageKind::Reply(kind) = message.kind else { return Err(NotAnAnswer::Request) };
+        let class = message.options.bytes(OPT_VENDOR_CLASS);
+        let is_for = |word| class.is_some_and(|class| class.starts_with(word));
+        let serves_firmware = is_for(PXE_CLASS);
+        let is_proxy = kind != ReplyKind::Nak
+            && message.fields.yours.is_unspecified()
+            && (serves_firmware || is_for(HTTP_CLASS));
+        let proxy = message.options.addresses(OPT_SERVER_ID).next();
+        let proxy = proxy.filter(|server| is_proxy && can_be_host(*server));
         let lease = match kind {
             ReplyKind::Nak => None,
+            ReplyKind::Offer | ReplyKind::Ack if proxy.is_some() => None,
             ReplyKind::Offer | ReplyKind::Ack => {
                 Some(lease(message.fields.yours, &message.options).ok_or(NotAnAnswer::NoAddress)?)
             }
         };
         let Fields { transaction, mac, relay, .. } = message.fields;
         let options = &message.options;
-        let class = options.bytes(OPT_VENDOR_CLASS);
-        let serves_firmware = class.is_some_and(|class| class.starts_with(PXE_CLASS));
         let overload = options.array(OPT_OVERLOAD).map_or(0, |[fields]| fields);
         let field = datagram.get(FILE_FIELD).filter(|_| overload & OVERLOAD_FILE == 0);
         let boot_file = options.bytes(OPT_BOOT_FILE).or(field).and_then(shown);
-        Ok(Self { kind, transaction, mac, relay, lease, serves_firmware, boot_file })
+        Ok(Self { kind, transaction, mac, relay, lease, proxy, serves_firmware, boot_file })
     }
 }
 

@@ -137,6 +137,47 @@ fn others() -> Result<()> {
     log.stop()
 }
 
+#[test]
+fn who_else_tells_pcs_of_a_loader_is_named_and_who_serves_elsewhere_is_not() {
+    let needs = [Need::Root, Need::Program("grub-mkimage"), Need::Program("dnsmasq")];
+    if require("tellers", &needs) {
+        tellers().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+fn tellers() -> Result<()> {
+    let site = Site::builder().create(Lan::lay("tellers")?)?;
+    let other = site.lan().add_client("teller", "52:54:00:00:00:53")?;
+    other.netns().ip("addr add 10.77.0.53/24 dev eth0")?;
+    let serve = |arguments: &[&str]| -> Result<Daemon> {
+        let mut dnsmasq = other.command("dnsmasq");
+        dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping"]);
+        dnsmasq.args(["--log-facility=-", "--leasefile-ro", "--user=root"]).args(arguments);
+        let mut daemon = Daemon::start("dnsmasq", &mut dnsmasq, &site.root().join("dnsmasq.log"))?;
+        daemon.wait_for_log("started", Duration::from_secs(20))?;
+        Ok(daemon)
+    };
+    // Another program for whole rooms, beside us: it gives no addresses.
+    let proxy = ["--dhcp-range=10.77.0.0,proxy", "--pxe-service=x86PC,Others,others"];
+    let dnsmasq = serve(&proxy)?;
+    let text = told(&beside(&site, &["check"]));
+    ensure!(text.contains("WRONG DHCP: 10.77.0.53 sends option 60"), "{text}");
+    dnsmasq.stop()?;
+
+    // The server's own network has its DHCP server, and PCs are behind a relay.
+    let path = site.root().join("etc/bootlace/bootlace.toml");
+    let config = fs::read_to_string(&path)?;
+    let relayed =
+        "subnet = \"10.30.0.0/16\"\nrouter = \"10.30.0.1\"\npool = \"10.30.0.10-10.30.0.99\"\n#";
+    fs::write(&path, config.replacen("pool", relayed, 1))?;
+    let dnsmasq = serve(&["--dhcp-range=10.77.0.200,10.77.0.210"])?;
+    let text = told(&beside(&site, &["check"]));
+    ensure!(text.contains("behind a relay") && !text.contains("10.77.0.53"), "{text}");
+    let servers = site.up()?;
+    servers.stop()?;
+    dnsmasq.stop()
+}
+
 /// Programs in a folder that is searched first.
 struct Fakes(TempDir);
 
