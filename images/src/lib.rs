@@ -21,6 +21,7 @@ mod layer;
 mod lease;
 mod memory;
 mod opened;
+mod packages;
 mod partitions;
 mod progress;
 mod qemu_img;
@@ -50,6 +51,7 @@ pub use layer::{
 };
 pub use memory::Memory;
 pub use opened::Source;
+pub use packages::{PackageChange, Packages, package_changes, packages, parse_packages};
 pub use progress::{Progress, Step};
 pub use raw::RawFile;
 pub use rootfs::Rootfs;

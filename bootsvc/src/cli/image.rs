@@ -2,7 +2,7 @@
 
 mod versions;
 
-use self::versions::{NamedVersion, new_state, remove, roll_back, set};
+use self::versions::{NamedVersion, changes, new_state, remove, roll_back, set};
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
 use super::{advise, say, table};
@@ -61,6 +61,21 @@ pub(super) enum Image {
     Retire {
         /// Image and version, like debian-12/v4
         version: NamedVersion,
+    },
+    /// Tell what differs between a version and the one before: kernel and packages
+    ///
+    /// Packages are those of Debian and its kin (dpkg).
+    ///
+    /// Example: bootlace image changes debian-12/v4 --since 2
+    Changes {
+        /// Image and version, like debian-12/v4
+        version: NamedVersion,
+        /// Compare it with this version, like 2
+        #[arg(long, value_name = "VERSION")]
+        since: Option<u32>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Go back: machines get the version before the one that is released
     ///
@@ -126,6 +141,7 @@ impl Image {
             Self::Release { version } => set(paths, &version, VersionState::Released),
             Self::Test { version } => set(paths, &version, VersionState::Test),
             Self::Retire { version } => set(paths, &version, VersionState::Retired),
+            Self::Changes { version, since, json } => changes(paths, &version, since, json),
             Self::Rollback { name, to } => roll_back(paths, &name, to),
             Self::Rm { version, yes } => remove(paths, &version, yes),
             Self::Ls { json } => list(paths, json),

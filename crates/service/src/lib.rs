@@ -35,7 +35,7 @@ pub use crate::fleet::{
     DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind,
     LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewImport, Nic, Preview,
     Receiving, Released, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange, StateWord,
-    Status, WrittenDisk, image_modules,
+    Status, VersionChanges, WrittenDisk, image_modules,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{

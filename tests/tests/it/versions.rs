@@ -41,6 +41,8 @@ fn versions() -> Result<()> {
         "{told}"
     );
     site.run(&["image", "retire", "debian/v1"])?;
+    let changes = site.run(&["image", "changes", "debian/v2"])?;
+    ensure!(changes.contains("from v1 to v2") && changes.contains("kernel: the same"), "{changes}");
     is_version(&pc, 1)?;
     let refused = site.run(&["image", "rm", "debian/v1", "--yes"]);
     let refused =

@@ -3,8 +3,8 @@
 use super::{Answer, Body};
 use crate::front::Front;
 use crate::upload::{Source, receive};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use axum::routing::{get, patch, post, put};
@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use model::{ImageName, ImageVersion, VersionState};
 use service::incoming::IncomingFile;
 use service::jobs::Job;
-use service::{Admin, InitrdState, NewImport, Released, Viewer};
+use service::{Admin, InitrdState, NewImport, Released, VersionChanges, Viewer};
 
 type FilePath = Result<Path<String>, PathRejection>;
 type ImagePath = Result<Path<ImageName>, PathRejection>;
@@ -24,6 +24,7 @@ pub(super) fn router() -> Router<Front> {
         .route("/images/{image}/rollback", post(roll_back))
         .route("/images/{image}/{version}", patch(change_version).delete(remove_version))
         .route("/images/{image}/{version}/removal", get(removal))
+        .route("/images/{image}/{version}/changes", get(changes))
         .route("/incoming", get(incoming))
         .route("/incoming/{file}", put(send).delete(remove))
 }
@@ -117,6 +118,23 @@ struct Removal {
 async fn removal(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
     let Path((image, version)) = path?;
     Ok(Json(Removal { frees_bytes: admin.removable(&image, version).await? }))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Since {
+    /// With which version it is compared; else with the one before.
+    since: Option<u32>,
+}
+
+/// What differs between a version and an older one.
+async fn changes(
+    service: Viewer,
+    path: VersionPath,
+    query: Result<Query<Since>, QueryRejection>,
+) -> Answer<Json<VersionChanges>> {
+    let (Path((image, version)), Query(Since { since })) = (path?, query?);
+    Ok(Json(service.version_changes(&image, version, since).await?))
 }
 
 async fn remove_version(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {

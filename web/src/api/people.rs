@@ -180,8 +180,7 @@ async fn audit(
     admin: Admin,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Answer<Json<AuditPage>> {
-    let Query(query) =
-        query.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let Query(query) = query?;
     let n_entries = query.n.unwrap_or(AUDIT_ENTRIES);
     Ok(Json(admin.audit(query.before, query.subject, n_entries).await?))
 }

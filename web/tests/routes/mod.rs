@@ -101,6 +101,7 @@ pub(crate) const ROUTES: &[(&str, &str, Needs)] = &[
     ("PATCH", "/api/v1/images/{image}/{version}", ADMIN),
     ("DELETE", "/api/v1/images/{image}/{version}", ADMIN),
     ("GET", "/api/v1/images/{image}/{version}/removal", ADMIN),
+    ("GET", "/api/v1/images/{image}/{version}/changes", READ),
     ("GET", "/api/v1/incoming", ADMIN),
     ("PUT", "/api/v1/incoming/{file}", ADMIN),
     ("DELETE", "/api/v1/incoming/{file}", ADMIN),

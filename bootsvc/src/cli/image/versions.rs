@@ -7,9 +7,10 @@ use crate::paths::Paths;
 use crate::site::Site;
 use anyhow::bail;
 use hyper::Method;
+use images::PackageChange;
 use model::{Follows, ImageChoice, ImageName, ParseChoiceError, Size, VersionState};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::str::FromStr;
@@ -110,6 +111,52 @@ fn tell(image: &ImageName, now: &Released) {
         shown.join(", "),
         shown[0]
     ));
+}
+
+/// What differs between two versions.
+#[derive(Deserialize)]
+struct Changes {
+    since: u32,
+    version: u32,
+    kernel: Option<[String; 2]>,
+    packages: Option<Vec<PackageChange>>,
+}
+
+/// Tells what differs between a version and an older one.
+pub(super) fn changes(
+    paths: &Paths,
+    version: &NamedVersion,
+    since: Option<u32>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let since = since.map(|since| format!("?since={since}")).unwrap_or_default();
+    let told: Value = Site::open(paths)?.get(&format!("{}/changes{since}", version.url()))?;
+    if json {
+        say(serde_json::to_string_pretty(&told)?);
+        return Ok(());
+    }
+    let Changes { since, version: number, kernel, packages } = serde_json::from_value(told)?;
+    say(format!("{}: from v{since} to v{number}", version.image));
+    say(match kernel {
+        Some([old, new]) => format!("kernel: {old} -> {new}"),
+        None => "kernel: the same".to_owned(),
+    });
+    let Some(packages) = packages else {
+        say("packages: not known, as dpkg has installed none in one of them");
+        return Ok(());
+    };
+    let n = |is: fn(&PackageChange) -> bool| packages.iter().filter(|it| is(it)).count();
+    let (n_added, n_removed) = (n(|it| it.old.is_none()), n(|it| it.new.is_none()));
+    let n_others = packages.len() - n_added - n_removed;
+    say(format!("packages: {n_added} added, {n_removed} removed, {n_others} in another version"));
+    for PackageChange { name, old, new } in packages {
+        say(match (old, new) {
+            (None, new) => format!("+ {name} {}", new.unwrap_or_default()),
+            (Some(old), None) => format!("- {name} {old}"),
+            (Some(old), Some(new)) => format!("  {name} {old} -> {new}"),
+        });
+    }
+    Ok(())
 }
 
 /// What a removal frees.

@@ -40,7 +40,7 @@ pub use machine_state::{MachineState, StateWord};
 pub use machine_view::{MachineView, Nic};
 pub use machines::MachineChange;
 pub use preview::Preview;
-pub use releases::Released;
+pub use releases::{Released, VersionChanges};
 pub use rescue::Rescue;
 pub use rooms::{RoomChange, RoomView, SettingsChange};
 pub use site_status::Status;

@@ -6,6 +6,7 @@ use crate::error::{Error, VersionError};
 use crate::people::{Admin, Viewer};
 use crate::service::Service;
 use crate::store::{ChangeError, FieldChange, Transaction};
+use images::{PackageChange, Packages, StoreError, package_changes};
 use model::{
     Boot, BootChoice, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
     MachineName, Menu, Settings, Site, VersionState,
@@ -204,6 +205,59 @@ impl Service {
         let (store, image) = (Arc::clone(self.store()), image.clone());
         let bytes = tokio::task::spawn_blocking(move || store.disk_bytes(&image, number));
         Ok(bytes.await.map_err(|_| Error::Stopping)??)
+    }
+}
+
+/// What differs between two versions of an image.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct VersionChanges {
+    /// The former version.
+    pub since: u32,
+    /// The later one.
+    pub version: u32,
+    /// Kernels of both, if they differ.
+    pub kernel: Option<[String; 2]>,
+    /// Packages that were added, removed, or are there in another version, by name; `None`: dpkg has installed none in one of them.
+    pub packages: Option<Vec<PackageChange>>,
+}
+
+impl Viewer {
+    /// What differs between a version and an older one, or the one before.
+    ///
+    /// # Errors
+    /// There is no such version, or its files can't be read.
+    pub async fn version_changes(
+        &self,
+        image: &ImageName,
+        number: u32,
+        since: Option<u32>,
+    ) -> Result<VersionChanges, Error> {
+        let site = self.service().site();
+        let later = version(&site, image, number)?.clone();
+        let before = site.images.iter().filter(|it| it.image == *image && it.version < number);
+        let before = before.map(|version| version.version).max();
+        let since = since.or(before).ok_or_else(|| VersionError::NothingBefore {
+            image: image.clone(),
+            released: Some(number),
+        })?;
+        let former = version(&site, image, since)?.clone();
+        let kernels = [former.kernel_version.clone(), later.kernel_version.clone()];
+        let store = Arc::clone(self.service().store());
+        let compared = tokio::task::spawn_blocking(move || {
+            let of = |version: &ImageVersion| -> Result<Option<Packages>, StoreError> {
+                let root = store.rootfs(&version.image, version.version)?;
+                Ok(images::packages(&root)?)
+            };
+            let both = of(&former)?.zip(of(&later)?);
+            Ok(both.map(|(old, new)| package_changes(&old, &new)))
+        });
+        let packages: Result<_, StoreError> = compared.await.map_err(|_| Error::Stopping)?;
+        Ok(VersionChanges {
+            since,
+            version: number,
+            kernel: Some(kernels).filter(|[old, new]| old != new),
+            packages: packages?,
+        })
     }
 }
 

@@ -1,0 +1,10 @@
+//! Packages of an image.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let packages = images::parse_packages(bytes);
+    for ((name, _), version) in &packages {
+        assert!(!name.is_empty() && !version.is_empty());
+    }
+    assert!(images::package_changes(&packages, &packages).is_empty());
+});
