@@ -2,7 +2,7 @@
 
 mod versions;
 
-use self::versions::{NamedVersion, changes, new_state, remove, roll_back, set};
+use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set};
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
 use super::{advise, say, table};
@@ -71,22 +71,23 @@ pub(super) enum Image {
         /// Image and version, like debian-12/v4
         version: NamedVersion,
         /// Compare it with this version, like 2
-        #[arg(long, value_name = "VERSION")]
+        #[arg(long, value_name = "VERSION", value_parser = number)]
         since: Option<u32>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Go back: machines get the version before the one that is released
+    /// Go back: machines get the newest version that was released before
     ///
-    /// That one is released, and what is newer and released is retired. Says which machines still run the other one.
+    /// What is newer and released is retired. What was taken back earlier is passed over, unless --to names it. Says which machines
+    /// still run the other one. It is of released versions: one that is to be tested is taken back by `bootlace image retire`.
     ///
     /// Example: bootlace image rollback debian-12
     Rollback {
         /// The image
         name: ImageName,
-        /// Go back to this version, like 3
-        #[arg(long, value_name = "VERSION")]
+        /// Go back to this version, like 3, though it may be retired
+        #[arg(long, value_name = "VERSION", value_parser = number)]
         to: Option<u32>,
     },
     /// Remove a version that nobody needs
@@ -176,10 +177,16 @@ fn import(
     let what = format!("{} from {}", request.name, request.source.path().display());
     let new = NewJob { kind: JobKind::ImageImport, what, by };
     as_job(paths, new, |work| import_now(paths, server, request, work))?;
-    let next = format!(
-        "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
-        request.name
-    );
+    let next = match request.state {
+        VersionState::Released => format!(
+            "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
+            request.name
+        ),
+        state => format!(
+            "It is for nobody else yet ({state}): bootlace image ls shows what machines get, and bootlace image release makes it \
+             what they get."
+        ),
+    };
     advise(paths, &next);
     Ok(())
 }
@@ -349,6 +356,15 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let is_damaged = |image: &ImageName, version: u32| {
         damaged.iter().any(|it| (&it.image, it.version) == (image, version))
     };
+    // What machines get that follow what is released.
+    let is_current = |version: &ImageVersion, state: VersionState| {
+        let is_newer = |other: &Listed| {
+            other.state == VersionState::Released
+                && other.version.image == version.image
+                && other.version.version > version.version
+        };
+        state == VersionState::Released && !versions.iter().any(is_newer)
+    };
     let mut rows: Vec<[String; 9]> = versions
         .iter()
         .map(|Listed { version, state, note }| {
@@ -360,7 +376,7 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
             [
                 version.image.to_string(),
                 format!("{}{mark}", version.version),
-                state.to_string(),
+                format!("{state}{}", if is_current(version, *state) { ", current" } else { "" }),
                 version.os_name.clone().unwrap_or_default(),
                 version.kernel_version.clone(),
                 version.architecture.to_string(),

@@ -148,7 +148,7 @@ pub(super) struct Set {
     /// MAC address that it does not boot from any more; may be repeated
     #[arg(long, value_name = "MAC")]
     remove_mac: Vec<Mac>,
-    /// Image to boot: its newest version, or the one that a persistent disk was made on
+    /// Image to boot: debian-12 for what is released of it, debian-12/test, or debian-12/v3; a persistent disk stays on what it was made on
     #[arg(long, conflicts_with = "no_image")]
     image: Option<ImageChoice>,
     /// Boot nothing: wait in the loader

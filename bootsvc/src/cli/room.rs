@@ -54,7 +54,7 @@ pub(super) enum SiteSettings {
 /// What rooms and the site say to their machines.
 #[derive(Args)]
 pub(super) struct Inherited {
-    /// Image to boot
+    /// Image to boot: debian-12 for what is released of it, debian-12/test, or debian-12/v3
     #[arg(long, conflicts_with = "no_image")]
     image: Option<ImageChoice>,
     /// Boot nothing: wait in the loader

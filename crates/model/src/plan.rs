@@ -143,8 +143,8 @@ impl fmt::Display for Waiting {
                 };
                 write!(
                     f,
-                    "{machine} is to boot the image {image}, of which {lacks}: bootlace image ls shows all; release one by \
-                     bootlace image release {image}/v1, or choose something else on its page"
+                    "{machine} is to boot the image {image}, of which {lacks}: release one on the page Images, or \
+                     choose something else on its page"
                 )
             }
             Self::NoRootUrl(machine, kind) => write!(

@@ -411,7 +411,10 @@ pub(crate) fn held(store: &Store) -> Result<store::Held, Error> {
     let states = store.states();
     if let Err(error) = &states {
         let error = wire::error_chain(error);
-        tracing::error!(error, "for whom image versions are can't be read, and is what it was");
+        tracing::error!(
+            error,
+            "for whom image versions are can't be read: it is what it was, and new ones are drafts"
+        );
     }
-    Ok((store.list()?, states.unwrap_or_default()))
+    Ok((store.list()?, states.ok()))
 }

@@ -204,8 +204,14 @@ impl Store {
         {
             let _lock = self.lock()?;
             // A number never comes back: people remember what v7 was.
+            let former = self.noted_as(image, version)?;
             self.note_number(image, version, None)?;
-            fs::rename(&path, target).map_err(io_error("remove", &path))?;
+            if let Err(error) = fs::rename(&path, target) {
+                if let Some((digest, state)) = former {
+                    self.note_number(image, version, Some((&digest, state)))?;
+                }
+                return Err(io_error("remove", &path)(error));
+            }
         }
         draft.remove()
     }

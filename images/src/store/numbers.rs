@@ -76,8 +76,8 @@ impl Store {
         })
     }
 
-    /// The number is given out for this content, for these; or its version is removed on purpose. What is put back is for whom it was
-    /// before. To be called under the lock.
+    /// The number is given out for this content, for these; or its version is removed on purpose, and if somebody puts it back it is for
+    /// nobody. What an import puts back is for whom it was before. To be called under the lock.
     pub(super) fn note_number(
         &self,
         image: &ImageName,
@@ -88,22 +88,33 @@ impl Store {
         let former = numbers.given.iter().position(|given| given.is(image, version));
         let former = former.map(|at| numbers.given.remove(at));
         let (digest, state) = meant.unzip();
-        let state = former.filter(|_| digest.is_some()).map(|former| former.state).or(state);
+        let former = former.filter(|former| former.digest.is_some() && digest.is_some());
+        let state = former.map(|former| former.state).or(state);
         numbers.given.push(Given {
             image: image.clone(),
             version,
             digest: digest.map(str::to_owned),
-            state: state.unwrap_or_default(),
+            state: state.unwrap_or(VersionState::Retired),
         });
         self.write_numbers(&numbers)
     }
 
-    /// For whom versions are, as far as that was noted.
+    /// For which content a number was given out, and for whom its version is, if that is noted.
+    pub(super) fn noted_as(
+        &self,
+        image: &ImageName,
+        version: u32,
+    ) -> Result<Option<(String, VersionState)>, StoreError> {
+        let given = self.noted()?.given.into_iter().find(|given| given.is(image, version));
+        Ok(given.and_then(|given| Some((given.digest?, given.state))))
+    }
+
+    /// For whom versions are, as far as that was noted. Those that were removed are retired.
     ///
     /// # Errors
     /// What was noted can't be read.
     pub fn states(&self) -> Result<BTreeMap<(ImageName, u32), VersionState>, StoreError> {
-        let given = self.noted()?.given.into_iter().filter(|given| given.digest.is_some());
+        let given = self.noted()?.given.into_iter();
         Ok(given.map(|given| ((given.image, given.version), given.state)).collect())
     }
 
@@ -121,7 +132,8 @@ impl Store {
         for &(version, state) in states {
             let digest = self.version(image, version)?.digest;
             match numbers.given.iter_mut().find(|given| given.is(image, version)) {
-                Some(given) => given.state = state,
+                // One that was removed, and put back by hand.
+                Some(given) => (given.state, given.digest) = (state, Some(digest)),
                 None => numbers.given.push(Given {
                     image: image.clone(),
                     version,
@@ -198,7 +210,8 @@ impl Store {
         };
         let why = format!(
             "{why}. It says which version numbers were given out: put it back from a backup; if you remove it, the \
-             numbers of versions that are gone may be given again"
+             numbers of versions that are gone may be given again. It also says which versions are released: one from a backup brings back \
+             what was so then, and without it what the database knows holds"
         );
         Err(StoreError::Damaged { path, why })
     }
@@ -257,7 +270,9 @@ mod tests {
         assert_eq!(known()[2], (3, VersionState::Test));
         store.set_states(&debian, &[(3, VersionState::Released)]).unwrap();
         store.remove(&debian, 1).unwrap();
-        assert_eq!(known(), [(2, VersionState::Draft), (3, VersionState::Released)]);
+        // Who puts it back by hand gives it to nobody yet.
+        let others = [(2, VersionState::Draft), (3, VersionState::Released)];
+        assert_eq!(known(), [&[(1, VersionState::Retired)][..], &others].concat());
         assert_eq!(store.next_number(&debian).unwrap(), 4);
         // What can't be read is not taken for all being released.
         fs::write(store.numbers_path(), "given = 7").unwrap();

@@ -53,7 +53,7 @@ fn versions() -> Result<()> {
     up(&site, &pc)?;
     is_version(&pc, 2)?;
 
-    let told = site.run(&["image", "rollback", "debian"])?;
+    let told = site.run(&["image", "rollback", "debian", "--to", "1"])?;
     ensure!(
         told.contains("get v1 at their next boot") && told.contains("pc-1 still runs"),
         "{told}"

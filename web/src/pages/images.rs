@@ -39,7 +39,7 @@ impl Version {
             VersionState::Draft => &[("released", "Release"), ("test", "Test")],
             VersionState::Test => &[("released", "Release"), ("retired", "Retire")],
             VersionState::Released => &[("retired", "Retire")],
-            VersionState::Retired => &[("released", "Release")],
+            VersionState::Retired => &[("released", "Release"), ("test", "Test")],
         }
     }
 }

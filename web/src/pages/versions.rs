@@ -44,10 +44,21 @@ pub(crate) async fn change(
     Ok(see_other(IMAGES, done.map_err(|error| Failure::new(&admin, &error))?))
 }
 
-/// Makes the version before what machines get.
-pub(crate) async fn roll_back(admin: Admin, Path(image): Path<String>) -> Page {
+/// To which version: the one on the button, whatever has become of others since.
+#[derive(serde::Deserialize)]
+pub(crate) struct Back {
+    to: u32,
+}
+
+/// Makes an older version what machines get.
+pub(crate) async fn roll_back(
+    admin: Admin,
+    Path(image): Path<String>,
+    form: Result<Form<Back>, FormRejection>,
+) -> Page {
     let image = image.parse().map_err(|_| nothing_here(&admin))?;
-    let done = admin.roll_back_image(image, None).await;
+    let Form(Back { to }) = form.map_err(|_| nothing_here(&admin))?;
+    let done = admin.roll_back_image(image, Some(to)).await;
     done.map_err(|error| Failure::new(&admin, &error))?;
     Ok(see_other(IMAGES, Done::RolledBack))
 }

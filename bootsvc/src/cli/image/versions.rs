@@ -1,7 +1,7 @@
 //! `bootlace image release`, `test`, `retire`, `rollback` and `rm`
 
 use super::super::WrongUsage;
-use super::super::output::say;
+use super::super::output::{advise, say};
 use super::super::setup::agrees;
 use crate::paths::Paths;
 use crate::site::Site;
@@ -65,7 +65,9 @@ pub(super) fn new_state(text: &str) -> Result<VersionState, ParseChoiceError> {
 #[derive(Deserialize)]
 struct Released {
     version: Option<u32>,
+    changed: Vec<(u32, VersionState)>,
     behind: Vec<String>,
+    apart: Vec<String>,
 }
 
 /// Says for whom a version is.
@@ -75,13 +77,21 @@ pub(super) fn set(
     state: VersionState,
 ) -> anyhow::Result<()> {
     let change = json!({ "state": state });
-    let now = Site::open(paths)?.send(Method::PATCH, &version.url(), &change)?;
-    let is = match state {
-        VersionState::Test => "to be tested".to_owned(),
-        other => other.to_string(),
-    };
-    say(format!("{version} is {is}"));
-    tell(&version.image, &now);
+    let now: Released = Site::open(paths)?.send(Method::PATCH, &version.url(), &change)?;
+    if now.changed.is_empty() {
+        say(format!("{version} is {} already", in_words(state)));
+    }
+    tell(paths, &version.image, &now);
+    let newer = now.version.filter(|newer| *newer > version.version);
+    if let Some(newer) = newer.filter(|_| state == VersionState::Released) {
+        advise(
+            paths,
+            &format!(
+                "v{newer} is released, too, and newer. To make v{} what machines get: bootlace image rollback {} --to {}",
+                version.version, version.image, version.version
+            ),
+        );
+    }
     Ok(())
 }
 
@@ -89,28 +99,58 @@ pub(super) fn set(
 pub(super) fn roll_back(paths: &Paths, image: &ImageName, to: Option<u32>) -> anyhow::Result<()> {
     let url = format!("/api/v1/images/{image}/rollback");
     let now = Site::open(paths)?.send(Method::POST, &url, &json!({ "to": to }))?;
-    tell(image, &now);
+    tell(paths, image, &now);
     Ok(())
 }
 
-fn tell(image: &ImageName, now: &Released) {
+/// Reads `3`, or `v3`.
+pub(super) fn number(text: &str) -> Result<u32, ParseChoiceError> {
+    let digits = text.strip_prefix('v').unwrap_or(text);
+    digits.parse().map_err(|_| ParseChoiceError::new(text, "the number of a version: use 3"))
+}
+
+const fn in_words(state: VersionState) -> &'static str {
+    match state {
+        VersionState::Draft => "a draft",
+        VersionState::Test => "to be tested",
+        VersionState::Released => "released",
+        VersionState::Retired => "retired",
+    }
+}
+
+fn tell(paths: &Paths, image: &ImageName, now: &Released) {
+    for (version, state) in &now.changed {
+        say(format!("{image}/v{version} is {}", in_words(*state)));
+    }
     say(match now.version {
         Some(version) => {
             format!("Machines with the image {image} get v{version} at their next boot")
         }
         None => format!("No version of {image} is released"),
     });
-    let (shown, more) = now.behind.split_at(now.behind.len().min(NAMES_MAX));
-    if shown.is_empty() {
-        return;
+    if !now.apart.is_empty() {
+        say(format!(
+            "Not so {}: they follow what is to be tested or one version, or keep a disk (bootlace machine ls)",
+            listed(&now.apart)
+        ));
     }
+    if !now.behind.is_empty() {
+        let run = if now.behind.len() == 1 { "runs" } else { "run" };
+        advise(
+            paths,
+            &format!(
+                "{} still {run} another version than at the next boot. To restart one now: bootlace machine power {} reboot",
+                listed(&now.behind),
+                now.behind[0]
+            ),
+        );
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    let (shown, more) = names.split_at(names.len().min(NAMES_MAX));
     let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    let run = if now.behind.len() == 1 { "runs" } else { "run" };
-    say(format!(
-        "{}{more} still {run} another version than they get then. To restart one now: bootlace machine reboot {}",
-        shown.join(", "),
-        shown[0]
-    ));
+    format!("{}{more}", shown.join(", "))
 }
 
 /// What differs between two versions.
@@ -203,5 +243,9 @@ mod tests {
             assert!(error.contains("use NAME/v3"), "{error}");
         }
         assert!(new_state("draft").is_ok() && new_state("retired").is_err());
+        assert_eq!(
+            (number("v3").ok(), number("3").ok(), number("x").ok()),
+            (Some(3), Some(3), None)
+        );
     }
 }

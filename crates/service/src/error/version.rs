@@ -1,6 +1,6 @@
 //! What can't be done with an image version.
 
-use model::{ImageName, MachineName, VersionState};
+use model::ImageName;
 
 /// Names that are told; those beyond are counted.
 const NAMES_MAX: usize = 8;
@@ -10,29 +10,48 @@ const NAMES_MAX: usize = 8;
 pub enum VersionError {
     /// Machines would have nothing to boot.
     #[error(
-        "{image}/v{version} can't be {state}: no other version of {image} is for {} then. Release another one first, or give them \
+        "{image}/v{version} can't go: no other version of {image} is for {} then. Release another one first, or give them \
          another image",
-        listed(machines)
+        listed(who)
     )]
     LastOne {
         /// The image.
         image: ImageName,
         /// The version.
         version: u32,
-        /// What it was to be.
-        state: VersionState,
         /// Who boots it.
-        machines: Vec<MachineName>,
+        who: Vec<String>,
     },
     /// There is nothing to go back to.
-    #[error("{image} can't go back: there is no version before {}", released.map_or_else(
-        || "that was released".to_owned(), |version| format!("v{version}, which is released")
+    #[error("{image} can't go back: no version before {} is released. To make one that is retired what machines get: \
+             bootlace image rollback {image} --to VERSION", released.map_or_else(
+        || "any other".to_owned(), |version| format!("v{version}")
     ))]
     NothingBefore {
         /// The image.
         image: ImageName,
         /// The newest that is released.
         released: Option<u32>,
+    },
+    /// Nothing was there before it.
+    #[error(
+        "{image}/v{version} is the first version that is there: there is nothing to compare it with"
+    )]
+    First {
+        /// The image.
+        image: ImageName,
+        /// The version.
+        version: u32,
+    },
+    /// No machine could start with it.
+    #[error("machines can't boot {image}/v{version}: {why}")]
+    Broken {
+        /// The image.
+        image: ImageName,
+        /// The version.
+        version: u32,
+        /// Why, and what helps.
+        why: String,
     },
     /// It is newer than what is released.
     #[error(
@@ -47,7 +66,7 @@ pub enum VersionError {
         released: u32,
     },
     /// Somebody needs it.
-    #[error("{image}/v{version} can't be removed: {}. To keep it from others, retire it: bootlace image retire {image}/v{version}", by.join("; "))]
+    #[error("{image}/v{version} can't be removed: {}. Retired, it goes to nobody else (bootlace image retire {image}/v{version})", by.join("; "))]
     InUse {
         /// The image.
         image: ImageName,
@@ -71,9 +90,9 @@ pub enum VersionError {
 }
 
 /// `lab-01, lab-02 and 3 more`.
-pub(crate) fn listed(machines: &[MachineName]) -> String {
-    let shown: Vec<&str> = machines.iter().take(NAMES_MAX).map(MachineName::as_str).collect();
-    let n_more = machines.len() - shown.len();
+pub(crate) fn listed(names: &[impl ToString]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMES_MAX).map(ToString::to_string).collect();
+    let n_more = names.len() - shown.len();
     let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }

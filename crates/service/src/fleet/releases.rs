@@ -3,13 +3,14 @@
 use super::machine_state::StateWord;
 use super::machine_view::MachineView;
 use crate::error::{Error, VersionError};
+use crate::initrds::InitrdState;
 use crate::people::{Admin, Viewer};
 use crate::service::Service;
 use crate::store::{ChangeError, FieldChange, Transaction};
 use images::{PackageChange, Packages, StoreError, package_changes};
 use model::{
     Boot, BootChoice, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
-    MachineName, Menu, Settings, Site, VersionState,
+    MachineName, Menu, Settings, Site, VersionState, WriteMode,
 };
 use std::sync::Arc;
 
@@ -20,8 +21,12 @@ pub struct Released {
     pub image: ImageName,
     /// The newest version that is released; `None`: there is none.
     pub version: Option<u32>,
+    /// What has changed: versions, and for whom they are now.
+    pub changed: Vec<(u32, VersionState)>,
     /// Machines that are up with another version of the image than they get at their next boot.
     pub behind: Vec<MachineName>,
+    /// Machines that get another version of the image than that: they follow what is to be tested or one version, or keep a disk.
+    pub apart: Vec<MachineName>,
 }
 
 impl Admin {
@@ -59,21 +64,25 @@ impl Admin {
         + Send
         + 'static,
     ) -> Result<Released, Error> {
-        let service = self.service();
-        let (store, actor) = (Arc::clone(service.store()), self.shared_actor());
+        let (service, actor) = (self.service().clone(), self.shared_actor());
         let (of, now_unix_ms) = (image.clone(), self.now().unix_ms);
-        let stored = service.database().write(move |tables| {
+        let stored = self.service().database().write(move |tables| {
             let before = site(tables)?;
             let wanted = wanted(&before, &of)?;
             let mut states = before.states.clone();
+            let mut changed = Vec::new();
             for &(number, state) in &wanted {
                 let version = version(&before, &of, number)?;
                 let former = before.state(version);
+                if former != state && matches!(state, VersionState::Released | VersionState::Test) {
+                    service.check_boots(version)?;
+                }
                 states.insert((of.clone(), number), state);
                 let words = (Some(former.to_string()), Some(state.to_string()));
                 let Some(change) = FieldChange::between("state", words.0, words.1) else {
                     continue;
                 };
+                changed.push((number, state));
                 let subject = format!("{of}/v{number}");
                 tables.put_audit(&actor.does(
                     "image.state",
@@ -83,14 +92,18 @@ impl Admin {
                 ))?;
             }
             let after = before.clone().with_states(states);
-            nobody_is_left_out(&before, &after, &of, &wanted)?;
+            let kept = tables.kept_disks()?;
+            if let Some((version, _)) = wanted.first() {
+                nobody_is_left_out(&before, &after, (&of, *version), &kept)?;
+            }
             // Here, where one change comes after the other.
+            let store = service.store();
             store.set_states(&of, &wanted).map_err(Error::from)?;
             tables.take_image_states(&store.states().map_err(Error::from)?)?;
-            Ok(())
+            Ok(changed)
         });
-        stored.await?;
-        Ok(service.released(&image))
+        let changed = stored.await?;
+        Ok(Released { changed, ..self.service().released(&image) })
     }
 
     /// How many bytes a version takes on the disk that nobody needs. Asks the storage server.
@@ -116,12 +129,14 @@ impl Admin {
         let stored = service.database().write(move |tables| {
             let site = site(tables)?;
             version(&site, &of, number)?;
-            // Somebody may have named it since.
-            let by = named_by(&site, &of, number);
+            // Somebody may need it since.
+            let by = needed_by(&site, &of, number);
             if !by.is_empty() {
                 return Err(in_use(&of, number, by).into());
             }
-            tables.put_audit(&entry)?;
+            let mut after = site.clone();
+            after.images.retain(|it| (&it.image, it.version) != (&of, number));
+            nobody_is_left_out(&site, &after, (&of, number), &[])?;
             Ok(tables.delete_image_version(&of, number)?)
         });
         stored.await?;
@@ -134,6 +149,8 @@ impl Admin {
         }
         service.look_at_images().await;
         removed?;
+        let noted = service.database().write(move |tables| Ok(tables.put_audit(&entry)?));
+        noted.await?;
         tracing::info!(%image, version = number, "image version removed");
         Ok(size_bytes)
     }
@@ -157,29 +174,52 @@ impl Service {
         let choice = ImageChoice::from(image.clone());
         let version = self.site().chosen(&choice).map(|version| version.version);
         let views = self.machines();
-        let behind = views.iter().filter(|view| is_behind(view, image));
-        let behind = behind.map(|view| view.machine.name.clone()).collect();
-        Released { image: image.clone(), version, behind }
+        let names = |is: &dyn Fn(&MachineView) -> bool| -> Vec<MachineName> {
+            let of_image = |view: &&MachineView| {
+                view.machine.image.as_ref().is_some_and(|choice| choice.image == *image)
+            };
+            let found = views.iter().filter(of_image).filter(|view| is(view));
+            found.map(|view| view.machine.name.clone()).collect()
+        };
+        let behind = names(&|view| is_behind(view, image));
+        let apart = names(&|view| view.next_version.is_some() && view.next_version != version);
+        Released { image: image.clone(), version, changed: Vec::new(), behind, apart }
+    }
+
+    /// Whether machines can start with a version, as far as that is known.
+    fn check_boots(&self, version: &ImageVersion) -> Result<(), Error> {
+        let (image, number) = (&version.image, version.version);
+        let damage = self.version_trouble(image, number).filter(|damage| !damage.starts);
+        let why = damage.map(|damage| damage.why).or(match self.initrd_state(image, number) {
+            InitrdState::Failed(why) => Some(why),
+            InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => None,
+        });
+        match why {
+            Some(why) => {
+                Err(VersionError::Broken { image: image.clone(), version: number, why }.into())
+            }
+            None => Ok(()),
+        }
     }
 
     async fn removable(&self, image: &ImageName, number: u32) -> Result<u64, Error> {
         let site = self.site();
         version(&site, image, number)?;
-        let mut by = named_by(&site, image, number);
+        let mut by = needed_by(&site, image, number);
         let views = self.machines();
         let names = |is: &dyn Fn(&MachineView) -> bool| -> Vec<MachineName> {
             views.iter().filter(|view| is(view)).map(|view| view.machine.name.clone()).collect()
         };
         let this = (image.clone(), number);
-        let next = names(&|view| {
-            let has_image = view.machine.image.as_ref().is_some_and(|it| it.image == *image);
-            has_image && view.next_version == Some(number)
-        });
-        by.extend(told(&next, "boots it next", "boot it next"));
         let run = names(&|view| {
             let is_off = matches!(view.state.word, StateWord::Off | StateWord::Local);
             let has_booted = |boot: &Boot| boot.image.as_ref() == Some(&this);
-            !is_off && view.boot.as_ref().is_some_and(has_booted)
+            // Also if another boot has begun in its name since.
+            let has_disk = view
+                .export
+                .as_ref()
+                .is_some_and(|export| (&export.spec.image, export.spec.version) == (image, number));
+            !is_off && (has_disk || view.boot.as_ref().is_some_and(has_booted))
         });
         by.extend(told(&run, "runs it", "run it"));
         let answer = self.exports().last();
@@ -236,10 +276,8 @@ impl Viewer {
         let later = version(&site, image, number)?.clone();
         let before = site.images.iter().filter(|it| it.image == *image && it.version < number);
         let before = before.map(|version| version.version).max();
-        let since = since.or(before).ok_or_else(|| VersionError::NothingBefore {
-            image: image.clone(),
-            released: Some(number),
-        })?;
+        let first = || VersionError::First { image: image.clone(), version: number };
+        let since = since.or(before).ok_or_else(first)?;
         let former = version(&site, image, since)?.clone();
         let kernels = [former.kernel_version.clone(), later.kernel_version.clone()];
         let store = Arc::clone(self.service().store());
@@ -263,9 +301,7 @@ impl Viewer {
 
 fn is_behind(view: &MachineView, image: &ImageName) -> bool {
     let booted = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
-    let follows = view.machine.image.as_ref().is_some_and(|choice| choice.image == *image);
     view.state.word == StateWord::Up
-        && follows
         && booted.is_some_and(|(booted, number)| {
             booted == image && view.next_version.is_some_and(|next| next != *number)
         })
@@ -293,19 +329,24 @@ fn back(
     let released = site.chosen(&choice).map(|version| version.version);
     let of_image = || site.images.iter().filter(|version| version.image == *image);
     let nothing = || VersionError::NothingBefore { image: image.clone(), released };
+    if of_image().next().is_none() {
+        let known = site.images.iter().map(|version| version.image.clone()).collect();
+        return Err(Error::NoImage { image: image.clone(), known });
+    }
     let newest = released.ok_or_else(nothing)?;
     let to = match to {
-        Some(to) if to >= newest => {
+        // Somebody has done it already.
+        Some(to) if to == newest => return Ok(Vec::new()),
+        Some(to) if to > newest => {
             version(site, image, to)?;
             let image = image.clone();
             return Err(VersionError::NotBefore { image, to, released: newest }.into());
         }
         Some(to) => to,
+        // What was taken back is not what anybody wants back.
         None => {
-            let was_released = |version: &&ImageVersion| {
-                matches!(site.state(version), VersionState::Released | VersionState::Retired)
-            };
-            let before = of_image().filter(|version| version.version < newest).filter(was_released);
+            let before = of_image().filter(|version| version.version < newest);
+            let before = before.filter(|version| site.state(version) == VersionState::Released);
             before.map(|version| version.version).max().ok_or_else(nothing)?
         }
     };
@@ -315,29 +356,45 @@ fn back(
     Ok(std::iter::once((to, VersionState::Released)).chain(newer).collect())
 }
 
-/// Whoever had something to boot must have something to boot.
+/// Whoever had something to boot must have something to boot. Machines with a disk of their own stay on what that was made on.
 fn nobody_is_left_out(
     before: &Site,
     after: &Site,
-    image: &ImageName,
-    wanted: &[(u32, VersionState)],
+    (image, version): (&ImageName, u32),
+    kept: &[MachineName],
 ) -> Result<(), Error> {
-    let is_left_out = |machine: &&Machine| {
-        let choice = machine.image.as_ref().filter(|choice| choice.image == *image);
-        choice.is_some_and(|it| before.chosen(it).is_some() && after.chosen(it).is_none())
+    let is_lost = |choice: &ImageChoice| {
+        choice.image == *image && before.chosen(choice).is_some() && after.chosen(choice).is_none()
     };
-    let left_out = before.machines.iter().filter(is_left_out);
-    let machines: Vec<MachineName> = left_out.map(|machine| machine.name.clone()).collect();
-    match wanted.first() {
-        Some(&(version, state)) if !machines.is_empty() => {
-            Err(VersionError::LastOne { image: image.clone(), version, state, machines }.into())
-        }
-        _ => Ok(()),
+    let offers_lost = |menu: &Menu| {
+        let others = menu.items().iter().filter_map(|item| item.choice.other_image());
+        others.into_iter().any(is_lost)
+    };
+    let says_lost = |settings: &Settings| {
+        settings.image.iter().flatten().any(is_lost)
+            || settings.menu.as_ref().is_some_and(offers_lost)
+    };
+    let has_disk = |machine: &Machine| {
+        let keeps = machine.write_mode == WriteMode::Persistent && !machine.reset_disk;
+        keeps && kept.contains(&machine.name)
+    };
+    let is_left_out = |machine: &&Machine| {
+        machine.image.as_ref().is_some_and(|it| is_lost(it) && !has_disk(machine))
+            || offers_lost(&machine.menu)
+    };
+    let machines = before.machines.iter().filter(is_left_out).map(|it| it.name.to_string());
+    let rooms = before.rooms.iter().filter(|room| says_lost(&room.settings));
+    let rooms = rooms.map(|room| format!("the room {}", room.name));
+    let site = says_lost(&before.settings).then(|| "the site".to_owned());
+    let who: Vec<String> = machines.chain(rooms).chain(site).collect();
+    match who.is_empty() {
+        true => Ok(()),
+        false => Err(VersionError::LastOne { image: image.clone(), version, who }.into()),
     }
 }
 
-/// Who is told to boot just this version.
-fn named_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
+/// Who would boot this version next, or is told to boot just this one.
+fn needed_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
     let this = ImageChoice { image: image.clone(), follows: Follows::Version(number) };
     let in_settings = |settings: &Settings| {
         settings.image.as_ref().is_some_and(|image| image.as_ref() == Some(&this))
@@ -356,7 +413,14 @@ fn named_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
     };
     let machines = site.machines.iter().filter(is_named).map(|machine| machine.name.clone());
     let machines: Vec<MachineName> = machines.collect();
-    by.extend(told(&machines, "is to boot just this version", "are to boot just this version"));
+    by.extend(told(&machines, "names just this version", "name just this version"));
+    let boots_it = |machine: &&Machine| {
+        let chosen = machine.image.as_ref().and_then(|choice| site.chosen(choice));
+        chosen.is_some_and(|chosen| (&chosen.image, chosen.version) == (image, number))
+    };
+    let next = site.machines.iter().filter(boots_it).map(|machine| machine.name.clone());
+    let next: Vec<MachineName> = next.collect();
+    by.extend(told(&next, "boots it next", "boot it next"));
     by
 }
 

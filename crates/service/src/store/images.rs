@@ -129,8 +129,22 @@ fn taken(mut known: States, noted: &States) -> States {
     known
 }
 
-/// What the store holds: its versions, and for whom they are, as far as that was noted there.
-pub(crate) type Held = (Vec<ImageVersion>, States);
+/// What the store holds: its versions, and for whom they are, as far as that was noted there; `None`: that can't be read.
+pub(crate) type Held = (Vec<ImageVersion>, Option<States>);
+
+/// For whom versions are, as the store has noted it. Where that can't be read, one that is not in the index is a draft: it may have
+/// been one.
+fn noted(tables: &Transaction<'_>, (versions, states): &Held) -> rusqlite::Result<States> {
+    if let Some(states) = states {
+        return Ok(states.clone());
+    }
+    let known = tables.image_versions()?;
+    let is_known = |it: &&ImageVersion| {
+        known.iter().any(|known| (&known.image, known.version) == (&it.image, it.version))
+    };
+    let unknown = versions.iter().filter(|version| !is_known(version));
+    Ok(unknown.map(|it| ((it.image.clone(), it.version), VersionState::Draft)).collect())
+}
 
 /// Makes the index say what the store holds, which `look` tells; returns what was in it once, and is in the store no more.
 pub(crate) fn index(
@@ -141,10 +155,11 @@ pub(crate) fn index(
     let mut connection = schema::open(database)?;
     {
         let tables = Transaction::new(&connection);
-        let (versions, states) = look()?;
+        let held = look()?;
         let known = tables.image_states().map_err(failed)?;
-        if tables.image_versions().map_err(failed)? == versions
-            && taken(known.clone(), &states) == known
+        let noted = noted(&tables, &held).map_err(failed)?;
+        if tables.image_versions().map_err(failed)? == held.0
+            && taken(known.clone(), &noted) == known
         {
             return tables.lost_image_versions().map_err(failed);
         }
@@ -153,7 +168,9 @@ pub(crate) fn index(
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Looked at again under the lock: what another process imported since is in the store before it
     // is in the index, and must not fall out of the index by an older look.
-    let (versions, states) = look()?;
+    let held = look()?;
+    let noted = noted(&Transaction::new(&transaction), &held).map_err(failed)?;
+    let (versions, _) = held;
     // What is there is taken out of these again.
     transaction
         .execute_batch(
@@ -165,7 +182,7 @@ pub(crate) fn index(
     for version in &versions {
         tables.put_image_version(version).map_err(failed)?;
     }
-    tables.take_image_states(&states).map_err(failed)?;
+    tables.take_image_states(&noted).map_err(failed)?;
     let lost = tables.lost_image_versions().map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok(lost)
@@ -214,7 +231,7 @@ mod tests {
                 index(&path, || {
                     let found = store.lock().unwrap().clone();
                     let _ = looked.send(());
-                    Ok((found, States::new()))
+                    Ok((found, Some(States::new())))
                 })
             }
         });

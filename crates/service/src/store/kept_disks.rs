@@ -5,7 +5,7 @@ use super::transaction::{Part, Transaction};
 use model::MachineName;
 
 impl Transaction<'_> {
-    pub(super) fn kept_disks(&self) -> rusqlite::Result<Vec<MachineName>> {
+    pub(crate) fn kept_disks(&self) -> rusqlite::Result<Vec<MachineName>> {
         self.sql()
             .prepare_cached("SELECT machine FROM kept_disk")?
             .query_map([], |row| parse(row, 0))?

@@ -61,6 +61,14 @@ async fn machines_get_what_is_released_and_it_can_be_taken_back() {
     admin.roll_back_image(image(), None).await.unwrap();
     assert_eq!(next(&service), Some(1));
     refused(admin.roll_back_image(image(), None).await, "no version before v1");
+    // What was taken back is passed over, and a second click on the same button changes nothing.
+    set(3, VersionState::Released).await.unwrap();
+    let now = admin.roll_back_image(image(), None).await.unwrap();
+    assert_eq!((now.version, now.changed.as_slice()), (Some(1), &[(3, VersionState::Retired)][..]));
+    let again = admin.roll_back_image(image(), Some(1)).await.unwrap();
+    assert_eq!((again.version, again.changed.as_slice()), (Some(1), &[][..]));
+    let nobody = "nobody".parse().unwrap();
+    refused(admin.roll_back_image(nobody, None).await, "there is no image nobody");
 
     // Nobody is left with nothing.
     refused(set(1, VersionState::Retired).await, "no other version of debian is for lab-07");
@@ -119,6 +127,54 @@ async fn who_runs_another_version_than_he_gets_next_is_told() {
 }
 
 #[tokio::test]
+async fn what_can_not_boot_is_not_released_and_a_menu_is_not_left_without_its_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let (service, admin) = site(root).await;
+    add_image(root, "xfce", 1);
+    add_files(root, "xfce", 1);
+    service.index_images().await;
+    let menu = MachineChange {
+        menu: Some("image,image:xfce/test".parse().unwrap()),
+        ..MachineChange::default()
+    };
+    service.set_machine("lab-07".parse().unwrap(), menu).await.unwrap();
+    let xfce: ImageName = "xfce".parse().unwrap();
+    let gone = "no other version of xfce is for lab-07";
+    refused(admin.set_image_state(xfce.clone(), 1, VersionState::Retired).await, gone);
+    let _asked = start_storage(root);
+    refused(admin.remove_image_version(xfce, 1).await, gone);
+
+    admin.set_image_state(image(), 3, VersionState::Test).await.unwrap();
+    std::fs::remove_file(options(root).images.join("debian/3/disk.raw")).unwrap();
+    service.look_at_images().await;
+    refused(
+        admin.set_image_state(image(), 3, VersionState::Released).await,
+        "can't boot debian/v3",
+    );
+    assert_eq!(next(&service), Some(2));
+}
+
+#[tokio::test]
+async fn what_was_removed_and_is_put_back_by_hand_is_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let (service, admin) = site(root).await;
+    let _asked = start_storage(root);
+    boots(&service, "debian/v1").await;
+    admin.remove_image_version(image(), 3).await.unwrap();
+    drop((service, admin));
+    add_image(root, DEBIAN, 3);
+    add_files(root, DEBIAN, 3);
+    let service = Service::open(options(root)).unwrap();
+    let admin = service.admin(&Actor::command(0)).unwrap();
+    boots(&service, DEBIAN).await;
+    assert_eq!(next(&service), Some(2));
+    admin.set_image_state(image(), 3, VersionState::Released).await.unwrap();
+    assert_eq!(next(&service), Some(3));
+}
+
+#[tokio::test]
 async fn what_nobody_needs_is_removed_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
@@ -129,7 +185,7 @@ async fn what_nobody_needs_is_removed_for_good() {
     boots(&service, "debian/v2").await;
     refused(
         admin.removable(&image(), 2).await,
-        "lab-07 is to boot just this version; lab-07 boots it next",
+        "lab-07 names just this version; lab-07 boots it next",
     );
     refused(admin.remove_image_version(image(), 9).await, "there is no debian/v9");
     assert!(admin.removable(&image(), 1).await.unwrap() > 0);
