@@ -53,7 +53,7 @@ fn steal(name: &str, root: &str) -> Result<()> {
     let image = Recipe::default().image(|text| eprintln!("{text}"))?;
     let site = Site::builder().create(Lan::lay(name)?)?;
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
-    site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian", "--root", root])?;
+    site.run(&["machine", "set", "pc-1", "--mac", MAC, "--image", "debian", "--root-kind", root])?;
     let storage = site.storage()?;
     let mut servers = site.serve()?;
     let pc = Pc::builder("pc-1").mac(MAC).start(site.lan())?;
