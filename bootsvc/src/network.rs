@@ -234,8 +234,17 @@ pub(crate) fn configured_leasing(config: &Config) -> Leasing {
     }
 }
 
+/// Those of our addresses at whose link PCs are served themselves: who serves only behind relays shares his link with others.
+pub(crate) fn interfaces_of_pcs(networks: &[Served]) -> Vec<(&str, Ipv4Addr)> {
+    places(networks.iter().filter(|served| !served.network.is_relayed))
+}
+
 /// Addresses of ours, each once, and where we have them: the first network's first.
 pub(crate) fn interfaces(networks: &[Served]) -> Vec<(&str, Ipv4Addr)> {
+    places(networks)
+}
+
+fn places<'a>(networks: impl IntoIterator<Item = &'a Served>) -> Vec<(&'a str, Ipv4Addr)> {
     let mut all: Vec<(&str, Ipv4Addr)> = Vec::new();
     for served in networks {
         let place = (served.interface.as_str(), served.network.server);

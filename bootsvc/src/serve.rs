@@ -20,7 +20,7 @@ use crate::net::dhcp_watch::DhcpWatch;
 use crate::net::door::Door;
 use crate::net::link::{Link, LinkState, LinkWatch};
 use crate::net::port_holder::{Protocol, in_use};
-use crate::network::{Served, leasing, networks, servers};
+use crate::network::{Served, interfaces_of_pcs, leasing, networks, servers};
 use crate::network_changes::{self, Change};
 use crate::orders;
 use crate::pages;
@@ -149,15 +149,9 @@ async fn run_once(
     // Asked while the rest starts, which takes as long.
     let mode = config.network.mode;
     let asks = mode.leases() && !config.network.beside_others;
-    // Who serves only behind relays shares its link with others.
-    let has_pcs = |interface: &str, server: Ipv4Addr| {
-        networks.iter().any(|it| {
-            !it.network.is_relayed && it.interface == interface && it.network.server == server
-        })
-    };
-    let asked = interfaces.iter().filter(|(interface, server)| asks && has_pcs(interface, *server));
+    let asked = interfaces_of_pcs(&networks).into_iter().filter(|_| asks);
     let others = asked.map(|(interface, server)| {
-        let (interface, server) = (interface.clone(), *server);
+        let interface = interface.to_owned();
         let alone = Alone::on(&interface, server, paths);
         tokio::spawn(async move {
             let watch = DhcpWatch::open(&interface, server)
@@ -168,7 +162,7 @@ async fn run_once(
                 boot::other_dhcp::refuse(&watch, &interface).await?;
                 alone.note();
             }
-            anyhow::Ok((server, watch, (alone, is_decided)))
+            anyhow::Ok(((interface, server), watch, (alone, is_decided)))
         })
     });
     let others: Vec<_> = others.collect();
@@ -324,8 +318,10 @@ async fn run_once(
     tasks.spawn(orders::run(paths.clone(), service.clone(), stop.clone()));
     let http = boot::http::places();
     let is_alone = asks;
-    for (server, watch, alone) in searches {
-        let Some(place) = places.iter().find(|place| place.server == server) else { continue };
+    for ((interface, server), watch, alone) in searches {
+        let is_its =
+            |place: &&PlaceOfOurs| (&place.interface, place.server) == (&interface, server);
+        let Some(place) = places.iter().find(is_its) else { continue };
         let (link, service) = (place.link.clone(), service.clone());
         tasks.spawn(boot::other_dhcp::watch(watch, alone, server, link, service, stop.clone()));
     }

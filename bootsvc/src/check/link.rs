@@ -9,7 +9,6 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::thread;
 
 /// Why no PC is reached on this interface of a boot network, where our address is `server`; `None`: one would be.
 pub(super) fn interface(interface: &str, server: Ipv4Addr) -> Option<Verdict> {
@@ -71,17 +70,11 @@ pub(super) fn aoe(config: &Config) -> Option<Verdict> {
     })
 }
 
-/// Whether other DHCP servers answer at these interfaces. All are asked at once, as each question takes seconds.
-pub(super) fn others_of_all(config: &Config, places: &[(&str, Ipv4Addr)]) -> Vec<Verdict> {
-    thread::scope(|scope| {
-        let asked = places.iter().map(|place| scope.spawn(|| other_servers(config, *place)));
-        let asked: Vec<_> = asked.collect();
-        asked.into_iter().filter_map(|it| it.join().ok().flatten()).collect()
-    })
-}
-
 /// Whether another DHCP server answers at this interface, where our address is `server`, if that matters.
-fn other_servers(config: &Config, (interface, server): (&str, Ipv4Addr)) -> Option<Verdict> {
+pub(super) fn other_servers(
+    config: &Config,
+    (interface, server): (&str, Ipv4Addr),
+) -> Option<Verdict> {
     let mode = config.network.mode;
     if config.network.beside_others && mode.leases() {
         return None;

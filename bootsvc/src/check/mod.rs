@@ -14,7 +14,9 @@ use crate::boot::signed_loader::SignedLoader;
 use crate::certificates::{self, How};
 use crate::config::{Config, LdapConfig};
 use crate::directory;
-use crate::network::{Served, find, interfaces, nbd_addresses, storage_interfaces};
+use crate::network::{
+    Served, find, interfaces, interfaces_of_pcs, nbd_addresses, storage_interfaces,
+};
 use crate::paths::Paths;
 use crate::privileges::{self, Trouble};
 use crate::storage_network::StoragePlace;
@@ -26,6 +28,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
 use wire::error_chain;
 
 /// One thing that was checked, in words.
@@ -119,7 +122,10 @@ fn checked(paths: &Paths, config: &Config, ours: &Ours) -> Vec<Verdict> {
         findings.extend(ports::clashes(config, &networks));
         findings.extend(ports::ports(config, &networks, ours, viewer));
         findings.extend(link::aoe(config));
-        findings.extend(link::others_of_all(config, &with_pcs(serving, &networks)));
+        let of_pcs = interfaces_of_pcs(&networks);
+        serving.retain(|place| of_pcs.contains(place));
+        let others = at_once(serving, |place| link::other_servers(config, place));
+        findings.extend(others.into_iter().flatten());
     }
     findings.extend(ours.storage_verdict());
     if let Some(tls) = &config.storage.nbd_tls {
@@ -201,14 +207,16 @@ fn init(architecture: Architecture, has_ca: bool) -> Option<Verdict> {
     })
 }
 
-/// Those of these places where PCs are served on the link itself: who serves only behind relays shares its link with others.
-fn with_pcs<'a>(places: Vec<(&'a str, Ipv4Addr)>, networks: &[Served]) -> Vec<(&'a str, Ipv4Addr)> {
-    let has_pcs = |(interface, server): &(&str, Ipv4Addr)| {
-        networks.iter().any(|it| {
-            !it.network.is_relayed && it.interface == *interface && it.network.server == *server
-        })
-    };
-    places.into_iter().filter(has_pcs).collect()
+/// Looks at all of them at once, as each waits for answers; in their order.
+pub(crate) fn at_once<T: Send, R: Send>(
+    all: impl IntoIterator<Item = T>,
+    look: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    thread::scope(|scope| {
+        let look = &look;
+        let looks: Vec<_> = all.into_iter().map(|one| scope.spawn(move || look(one))).collect();
+        looks.into_iter().filter_map(|it| it.join().ok()).collect()
+    })
 }
 
 /// Servers that PCs are told, and no way to them.

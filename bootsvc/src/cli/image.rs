@@ -370,7 +370,7 @@ fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
         .map(|Listed { version, state, note }| {
             let mark = if is_damaged(&version.image, version.version) { " damaged" } else { "" };
             let used_by = machines.iter().filter(|booted| {
-                booted.machine.image.as_ref().is_some_and(|it| it.image == version.image)
+                booted.machine.has_image(&version.image)
                     && booted.next_version == Some(version.version)
             });
             [

@@ -2,7 +2,7 @@
 
 use super::Look;
 use crate::boot::other_dhcp;
-use crate::check::Verdict;
+use crate::check::{Verdict, at_once};
 use crate::config::{Config, Mode};
 use crate::net::dhcp_watch::DhcpWatch;
 use crate::network::{interfaces, networks};
@@ -16,7 +16,6 @@ use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -151,16 +150,9 @@ fn link(interface: &str) -> Option<Look> {
 /// Other DHCP servers that are heard meanwhile on each interface, each once.
 pub(super) fn listen(config: &Config) -> Vec<Look> {
     match networks(config) {
-        Ok(networks) => {
-            let all = interfaces(&networks);
-            thread::scope(|scope| {
-                let heard = all.iter().map(|(interface, server)| {
-                    scope.spawn(move || listen_on(config, interface, *server))
-                });
-                let heard: Vec<_> = heard.collect();
-                heard.into_iter().filter_map(|it| it.join().ok()).collect()
-            })
-        }
+        Ok(networks) => at_once(interfaces(&networks), |(interface, server)| {
+            listen_on(config, interface, server)
+        }),
         Err(error) => {
             let error = io::Error::other(wire::error_chain(&error));
             let interface = &config.network.interface;

@@ -1,7 +1,7 @@
 //! The networks of PCs: who else is there that must not be, and what is lost on the way to machines that run.
 
 use super::{Area, Look, others};
-use crate::check::Verdict;
+use crate::check::{Verdict, at_once};
 use crate::config::Config;
 use crate::net::arp::Arp;
 use crate::net::link::look_at;
@@ -38,14 +38,9 @@ pub(super) fn looks(config: &Config, machines: &[Value]) -> Vec<Look> {
     // What is wrong with the networks themselves is for check to tell.
     let Ok(networks) = networks(config) else { return Vec::new() };
     let mut verdicts = Vec::new();
-    // At once: each waits for those who don't answer.
-    verdicts.extend(thread::scope(|scope| {
-        let places = interfaces(&networks).into_iter();
-        let asked = places
-            .map(|(interface, server)| scope.spawn(move || on_link(interface, server, machines)));
-        let asked: Vec<_> = asked.collect();
-        asked.into_iter().filter_map(|it| it.join().ok()).flatten().collect::<Vec<Verdict>>()
-    }));
+    let on_links =
+        at_once(interfaces(&networks), |(interface, server)| on_link(interface, server, machines));
+    verdicts.extend(on_links.into_iter().flatten());
     verdicts.extend(networks.iter().filter(|it| it.network.is_relayed).map(way_back));
     verdicts.extend(others::looks(&networks));
     verdicts.extend(packets(&networks, machines));

@@ -2,7 +2,7 @@
 //! nothing else tells that one of them is wrong.
 
 use super::lan::has_other;
-use crate::check::Verdict;
+use crate::check::{Verdict, at_once};
 use crate::network::Served;
 use std::collections::BTreeSet;
 use std::io;
@@ -46,11 +46,7 @@ pub(super) fn looks(networks: &[Served]) -> Vec<Verdict> {
     let times =
         all(|it| &it.network.ntp).into_iter().map(|it| thread::spawn(move || time_server(it)));
     let asked: Vec<_> = names.chain(times).collect();
-    let mut verdicts = thread::scope(|scope| {
-        let routers = leased.iter().map(|served| scope.spawn(|| routers(served)));
-        let routers: Vec<_> = routers.collect();
-        routers.into_iter().filter_map(|it| it.join().ok()).flatten().collect::<Vec<Verdict>>()
-    });
+    let mut verdicts: Vec<Verdict> = at_once(leased, routers).into_iter().flatten().collect();
     verdicts.extend(asked.into_iter().filter_map(|it| it.join().ok()));
     verdicts
 }

@@ -2,8 +2,8 @@
 
 use crate::as_text::as_text;
 use crate::{
-    BootChoice, ImageChoice, KernelArgs, MachineName, Menu, Origin, Origins, RoomName, Seat,
-    Settings, Tag, WriteMode,
+    BootChoice, ImageChoice, ImageName, KernelArgs, MachineName, Menu, Origin, Origins, RoomName,
+    Seat, Settings, Tag, WriteMode,
 };
 use alloc::vec::Vec;
 use core::fmt;
@@ -141,6 +141,11 @@ impl Machine {
             (true, _) if is_read_only => WriteMode::Ram,
             (true, _) => WriteMode::Persistent,
         }
+    }
+
+    /// Whether this is its image, whichever version it follows.
+    pub fn has_image(&self, image: &ImageName) -> bool {
+        self.image.as_ref().is_some_and(|choice| choice.image == *image)
     }
 
     /// All NICs that it boots from.

@@ -394,6 +394,25 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_was_taken_back_is_nothing_to_go_back_to() {
+        use crate::VersionState::{self, Released, Retired, Test};
+        let check = |states: [VersionState; 4], expected: Option<u32>| {
+            let name: ImageName = "debian-12".parse().unwrap();
+            let mut site = site();
+            let like = site.images[0].clone();
+            site.images.extend([3, 4].map(|version| ImageVersion { version, ..like.clone() }));
+            let states = (1..).zip(states).map(|(version, state)| ((name.clone(), version), state));
+            let site = site.with_states(states.collect());
+            assert_eq!(site.released_before(&name).map(|version| version.version), expected);
+            assert_eq!(site.by_image().count(), 1);
+        };
+        check([Released, Retired, Released, Test], Some(1));
+        check([Released, Released, Released, Released], Some(3));
+        check([Retired, Retired, Released, Test], None);
+        check([Retired, Test, Retired, Retired], None);
+    }
+
+    #[test]
     fn a_machine_boots_what_is_for_it() {
         use crate::VersionState::{self, Draft, Released, Retired, Test};
         let check = |choice: &str, states: [VersionState; 2], expected: Result<u32, &str>| {

@@ -114,6 +114,20 @@ impl Site {
         self.images.iter().find(|have| have.image == *image && have.version == version)
     }
 
+    /// The versions of each image, the oldest first; of each there is one.
+    pub fn by_image(&self) -> impl Iterator<Item = &[ImageVersion]> {
+        self.images.chunk_by(|one, other| one.image == other.image)
+    }
+
+    /// The version to which machines go back that follow what is released: the newest that was released before. What is retired was
+    /// taken back.
+    pub fn released_before(&self, image: &ImageName) -> Option<&ImageVersion> {
+        let is_released = |version: &&ImageVersion| {
+            version.image == *image && self.state(version) == VersionState::Released
+        };
+        self.images.iter().rev().filter(is_released).nth(1)
+    }
+
     /// The version that is meant: the newest of those that may be.
     pub fn chosen(&self, choice: &ImageChoice) -> Option<&ImageVersion> {
         self.images

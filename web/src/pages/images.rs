@@ -138,17 +138,14 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
                 name: version.image.to_string(),
                 users: machines
                     .iter()
-                    .filter(|view| {
-                        view.machine.image.as_ref().is_some_and(|it| it.image == version.image)
-                    })
+                    .filter(|view| view.machine.has_image(&version.image))
                     .map(|view| view.machine.name.to_string())
                     .collect(),
-                before: service.version_before(&version.image),
-                behind: service
-                    .released(&version.image)
-                    .behind
+                before: site.released_before(&version.image).map(|before| before.version),
+                behind: machines
                     .iter()
-                    .map(ToString::to_string)
+                    .filter(|view| view.machine.has_image(&version.image) && view.is_behind())
+                    .map(|view| view.machine.name.to_string())
                     .collect(),
                 versions: vec![drawn],
             }),

@@ -8,8 +8,8 @@ use crate::loader::{GivenLoader, secure_boot};
 use crate::service::Service;
 use crate::store::{LastBoot, PowerState, View};
 use model::{
-    Boot, ExportStatus, FindingKind, Firmware, ImageName, KeptDisk, Machine, MachineName,
-    SecureBoot, Site, Stage, WriteMode,
+    Boot, ExportStatus, FindingKind, Firmware, KeptDisk, Machine, MachineName, SecureBoot, Site,
+    Stage, WriteMode,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -108,6 +108,15 @@ impl MachineView {
                  DHCP messages in its name"
             }
         })
+    }
+
+    /// Whether it is up with another version of its image than it gets at its next boot.
+    pub fn is_behind(&self) -> bool {
+        let booted = self.boot.as_ref().and_then(|boot| boot.image.as_ref());
+        self.state.word == StateWord::Up
+            && booted.zip(self.next_version).is_some_and(|((image, version), next)| {
+                self.machine.has_image(image) && *version != next
+            })
     }
 
     /// How long its last boot took, in milliseconds: see [`Boot::took_ms`].
@@ -277,6 +286,5 @@ fn kept(machine: &Machine, export: Option<&ExportStatus>, disk: Option<&KeptDisk
     let exported = exported.filter(|spec| spec.write_mode == WriteMode::Persistent);
     let made_on = exported.map(|spec| (&spec.image, spec.version));
     let made_on = made_on.or_else(|| disk.map(|disk| (&disk.image, disk.version)));
-    let is_its = |image: &ImageName| machine.image.as_ref().is_some_and(|it| it.image == *image);
-    made_on.filter(|(image, _)| is_its(image)).map(|(_, version)| version)
+    made_on.filter(|(image, _)| machine.has_image(image)).map(|(_, version)| version)
 }

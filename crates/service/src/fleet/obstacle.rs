@@ -1,5 +1,6 @@
 //! What keeps a machine from starting, by what is so now and not by what was so when it asked.
 
+use crate::error;
 use crate::initrds::InitrdState;
 use crate::live::{Wait, WaitsIn};
 use crate::service::{Service, held, note_given};
@@ -9,9 +10,6 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wire::{Mac, Moment};
-
-/// Machines that are named in a sentence; the others are counted.
-const NAMED_MAX: usize = 8;
 
 impl Service {
     /// What keeps the machine from starting, as far as the boot server knows it without asking others. `version` is the
@@ -176,7 +174,7 @@ impl Service {
             let newest = newest(&site, image);
             let names = |booted: Option<u32>| -> Vec<String> {
                 let concerned = views.iter().filter(|view| {
-                    view.machine.image.as_ref().is_some_and(|choice| choice.image == *image)
+                    view.machine.has_image(image)
                         && view.next_version == booted
                         && trouble.concerns(&view.machine)
                 });
@@ -215,9 +213,7 @@ impl Service {
 
 /// `a, b and 7 more`; `None` for nobody.
 fn listed(names: &[String]) -> Option<String> {
-    let (shown, left) = names.split_at(names.len().min(NAMED_MAX));
-    let more = if left.is_empty() { String::new() } else { format!(" and {} more", left.len()) };
-    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+    (!names.is_empty()).then(|| error::listed(names))
 }
 
 /// The newest version of an image, for whomever it is.

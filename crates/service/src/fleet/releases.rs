@@ -99,7 +99,8 @@ impl Admin {
             // Here, where one change comes after the other.
             let store = service.store();
             store.set_states(&of, &wanted).map_err(Error::from)?;
-            tables.take_image_states(&store.states().map_err(Error::from)?)?;
+            let noted = wanted.into_iter().map(|(number, state)| ((of.clone(), number), state));
+            tables.take_image_states(&noted.collect())?;
             Ok(changed)
         });
         let changed = stored.await?;
@@ -156,32 +157,16 @@ impl Admin {
     }
 }
 
-impl Viewer {
-    /// To which version machines would go back; `None`: there is none.
-    pub fn version_before(&self, image: &ImageName) -> Option<u32> {
-        let changes = back(&self.service().site(), image, None).ok()?;
-        changes.first().map(|(version, _)| *version)
-    }
-
-    /// What machines get of an image, and who runs something else.
-    pub fn released(&self, image: &ImageName) -> Released {
-        self.service().released(image)
-    }
-}
-
 impl Service {
     fn released(&self, image: &ImageName) -> Released {
         let choice = ImageChoice::from(image.clone());
         let version = self.site().chosen(&choice).map(|version| version.version);
         let views = self.machines();
         let names = |is: &dyn Fn(&MachineView) -> bool| -> Vec<MachineName> {
-            let of_image = |view: &&MachineView| {
-                view.machine.image.as_ref().is_some_and(|choice| choice.image == *image)
-            };
-            let found = views.iter().filter(of_image).filter(|view| is(view));
+            let found = views.iter().filter(|view| view.machine.has_image(image) && is(view));
             found.map(|view| view.machine.name.clone()).collect()
         };
-        let behind = names(&|view| is_behind(view, image));
+        let behind = names(&MachineView::is_behind);
         let apart = names(&|view| view.next_version.is_some() && view.next_version != version);
         Released { image: image.clone(), version, changed: Vec::new(), behind, apart }
     }
@@ -299,14 +284,6 @@ impl Viewer {
     }
 }
 
-fn is_behind(view: &MachineView, image: &ImageName) -> bool {
-    let booted = view.boot.as_ref().and_then(|boot| boot.image.as_ref());
-    view.state.word == StateWord::Up
-        && booted.is_some_and(|(booted, number)| {
-            booted == image && view.next_version.is_some_and(|next| next != *number)
-        })
-}
-
 /// The site as the database has it.
 fn site(tables: &Transaction<'_>) -> Result<Site, ChangeError> {
     let (machines, images) = (tables.machines()?, tables.image_versions()?);
@@ -343,12 +320,7 @@ fn back(
             return Err(VersionError::NotBefore { image, to, released: newest }.into());
         }
         Some(to) => to,
-        // What was taken back is not what anybody wants back.
-        None => {
-            let before = of_image().filter(|version| version.version < newest);
-            let before = before.filter(|version| site.state(version) == VersionState::Released);
-            before.map(|version| version.version).max().ok_or_else(nothing)?
-        }
+        None => site.released_before(image).ok_or_else(nothing)?.version,
     };
     let newer = of_image().filter(|version| version.version > to);
     let newer = newer.filter(|version| site.state(version) == VersionState::Released);

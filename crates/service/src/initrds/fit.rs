@@ -81,6 +81,5 @@ fn keeps_disk(machine: &Machine) -> bool {
 fn booted_version<'a>(view: &'a View, machine: &Machine) -> Option<&'a ImageVersion> {
     let (image, version) = view.boots.get(&machine.mac)?.boot.image.as_ref()?;
     let site = &view.site;
-    site.version(image, *version)
-        .filter(|version| machine.image.as_ref().is_some_and(|it| it.image == version.image))
+    site.version(image, *version).filter(|version| machine.has_image(&version.image))
 }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::store::{Database, View};
 use images::Store;
-use model::{BootChoice, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site, VersionState};
+use model::{BootChoice, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -187,16 +187,11 @@ impl Initrds {
 /// machines are told to boot.
 fn wanted_versions(site: &Site) -> BTreeSet<(&ImageName, u32)> {
     let mut wanted = BTreeSet::new();
-    for of_image in site.images.chunk_by(|one, other| one.image == other.image) {
+    for of_image in site.by_image() {
         let image = &of_image[0].image;
         wanted.extend(of_image.last().map(|newest| (image, newest.version)));
         let chosen = |follows| site.chosen(&ImageChoice { image: image.clone(), follows });
-        let released = chosen(Follows::Released);
-        let before = of_image.iter().rev().find(|version| {
-            released.is_some_and(|released| version.version < released.version)
-                && matches!(site.state(version), VersionState::Released | VersionState::Retired)
-        });
-        let all = [released, chosen(Follows::Test), before];
+        let all = [chosen(Follows::Released), chosen(Follows::Test), site.released_before(image)];
         wanted.extend(all.into_iter().flatten().map(|version| (image, version.version)));
     }
     let offered = |menu: &Menu| -> Vec<ImageChoice> {

@@ -26,10 +26,7 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// The one for all machines of the site.
     pub(crate) fn for_all(site: &Site, image: &ImageName, version: u32) -> Self {
-        let machines = site
-            .machines
-            .iter()
-            .filter(|machine| machine.image.as_ref().is_some_and(|it| it.image == *image));
+        let machines = site.machines.iter().filter(|machine| machine.has_image(image));
         let roots = machines.map(|machine| machine.root).filter(|root| root.is_foreign()).collect();
         Self { image: image.clone(), version, roots, fit: None }
     }
