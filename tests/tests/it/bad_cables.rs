@@ -64,6 +64,8 @@ struct Boot {
     /// When somebody has done what the page says.
     helped: Option<Instant>,
     looked: Instant,
+    /// What its page said last.
+    word: String,
 }
 
 fn mac(number: usize) -> String {
@@ -90,7 +92,8 @@ impl Boot {
         let pc = Pc::builder(name).mac(&mac(number)).through(&wire).start(site.lan())?;
         let (begun, looked) = (Instant::now(), Instant::now());
         let (out, wrong, helped) = (None, None, None);
-        Ok(Self { name, pc, wire, begun, out, is_over: false, wrong, helped, looked })
+        let word = String::new();
+        Ok(Self { name, pc, wire, begun, out, is_over: false, wrong, helped, looked, word })
     }
 
     /// What its page says.
@@ -143,6 +146,7 @@ impl Boot {
         }
         self.looked = Instant::now();
         let (word, sentence) = self.state(site)?;
+        self.word.clone_from(&word);
         match word.as_str() {
             "up" if self.is_over => {
                 return self.works().map(|()| Some(format!("{word}: {sentence}")));
@@ -183,8 +187,9 @@ fn each_stage(name: &str, trouble: Trouble) -> Result<()> {
     let mut boots: Vec<Boot> = Vec::new();
     let mut wrong = Vec::new();
     while !to_come.is_empty() || !boots.is_empty() {
-        // Who is killed while others fetch their loaders would disturb them, too.
-        let is_quiet = trouble == Trouble::CableOut || boots.iter().all(|boot| boot.is_over);
+        // Servers that are killed for one would disturb the others, too: twice in their loaders, a boot takes minutes.
+        let is_quiet = trouble == Trouble::CableOut
+            || boots.iter().all(|boot| boot.is_over && ["starting", "up"].contains(&&*boot.word));
         if boots.len() < AT_ONCE
             && is_quiet
             && let Some(number) = to_come.pop_front()

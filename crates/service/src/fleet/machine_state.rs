@@ -358,7 +358,8 @@ const fn remedy(stage: Stage) -> &'static str {
              switched off; switch the PC fully off and on"
         }
         Stage::Config | Stage::Kernel => {
-            "probably it was switched off, or its files did not arrive; look at the cable, and at the log of the boot server"
+            "probably it was switched off, or its files did not arrive; if it is on, its loader tries again by itself, for some \
+             minutes: look at the cable, and at the log of the boot server"
         }
         Stage::Initrd => {
             "probably its kernel did not start, or has no driver for its network card; look at its screen"
