@@ -5,6 +5,7 @@ mod backup;
 mod boot;
 mod boot_socket;
 mod bucket;
+mod builder;
 mod certificates;
 mod check;
 pub mod cli;

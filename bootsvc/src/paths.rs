@@ -132,6 +132,11 @@ impl Paths {
         self.state().join("layers")
     }
 
+    /// What building of images keeps: root's own, unlike all else.
+    pub(crate) fn builder(&self) -> PathBuf {
+        self.root.join("var/cache/bootlace-builder")
+    }
+
     /// What can be made again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("var/cache/bootlace")

@@ -2,7 +2,7 @@
 
 mod mounts;
 
-pub(crate) use mounts::{NotMounted, check as check_mounts};
+pub(crate) use mounts::{NotMounted, check as check_mounts, crc32c};
 
 /// Where the superblock begins, from the file system's start, and how long it is.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;

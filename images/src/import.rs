@@ -1,10 +1,12 @@
 //! Making an image version of a disk image file.
 
+use crate::archive::{self, ArchiveError, Packing, packing_of_archive};
 use crate::block::Block;
 use crate::container::{Unfit, inspect};
 use crate::copy::{CopyError, Read};
 use crate::error::{ImportError, StoreError, io_error};
 use crate::folder::space;
+use crate::new_root::{self, NewRoot};
 use crate::opened::Source;
 use crate::progress::{Progress, Step};
 use crate::qemu_img;
@@ -13,10 +15,10 @@ use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
 use crate::store::{Draft, Published, Store};
 use crate::system::{System, check_root, find_system};
-use model::{ImageName, ImageVersion, VersionState, is_note};
+use model::{ImageName, ImageVersion, Size, VersionState, is_note};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,12 +27,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const SIZE_UNIT_BYTES: u64 = 4096;
 /// No file of ext4 is larger; a header that claims more is a mistake or an attack.
 const SIZE_BYTES_MAX: u64 = 16 << 40;
+/// The disk that becomes of an archive, unless somebody wants another: sparse, so that it takes what the files take.
+pub const DISK_BYTES: u64 = 16 << 30;
+const DISK_BYTES_MIN: u64 = 64 << 20;
+const DISK_UNIT_BYTES: u64 = 1 << 20;
 
 /// What to import.
 #[derive(Debug)]
 pub struct ImportRequest {
-    /// The disk image: raw, qcow2, VMDK, VHDX, VHD or VDI; or a block device.
+    /// The disk image: raw, qcow2, VMDK, VHDX, VHD or VDI; or a block device; or a tar archive of a system's files.
     pub source: Source,
+    /// Of the disk that becomes of an archive; `None`: [`DISK_BYTES`].
+    pub disk_bytes: Option<u64>,
     /// The image of which it becomes the next version.
     pub name: ImageName,
     /// What people want to remember about it: see [`is_note`].
@@ -50,6 +58,8 @@ pub struct Import {
     pub passed_over: Vec<String>,
     /// What is wrong with the system, though machines start with it, for people.
     pub warnings: Vec<String>,
+    /// Files of an archive that are not on the disk, and why, for people.
+    pub left_out: Vec<String>,
     /// Whether its kernel has a signature, without which PCs with Secure Boot don't start it.
     pub is_signed: bool,
 }
@@ -72,19 +82,23 @@ impl Store {
             return Err(ImportError::BadNote);
         }
         let source = &request.source;
-        let (format, disk_bytes) = what_it_is(source)?;
+        let (kind, disk_bytes) = what_it_is(request)?;
         self.check_room(source.allocated_bytes)?;
 
         let draft = self.draft()?;
         let work = Work { store: self, source, draft: &draft, disk_bytes, stop };
-        let (size_bytes, digest) = match format {
-            Format::Raw => work.copy_raw(progress),
-            _ => work.convert(format, progress),
+        let mut left_out = Vec::new();
+        let (size_bytes, digest) = match kind {
+            Kind::Disk(Format::Raw) => work.copy_raw(progress),
+            Kind::Disk(format) => work.convert(format, progress),
+            Kind::Archive(packing) => work.fill(packing, &mut left_out, progress),
         }
         // Whatever it led to: an import that was told to stop stopped.
         .map_err(|error| if stop.is_stopping() { ImportError::Stopped } else { error })?;
         source.check_unchanged()?;
-        self.describe(draft, request, (size_bytes, digest), stop, progress)
+        let mut import = self.describe(draft, request, (size_bytes, digest), stop, progress)?;
+        import.left_out = left_out;
+        Ok(import)
     }
 
     /// Looks at the copy, writes what was found beside it, and publishes all of it.
@@ -144,7 +158,8 @@ impl Store {
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
         let System { passed_over, warnings, vmlinuz, .. } = system;
         let is_signed = crate::is_signed(&vmlinuz);
-        Ok(Import { version, put_back, passed_over, warnings, is_signed })
+        let left_out = Vec::new();
+        Ok(Import { version, put_back, passed_over, warnings, left_out, is_signed })
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {
@@ -275,6 +290,48 @@ impl Work<'_> {
         Ok((size_bytes, digest))
     }
 
+    /// Makes a disk of an archive's files.
+    fn fill(
+        &self,
+        packing: Packing,
+        left_out: &mut Vec<String>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(u64, String), ImportError> {
+        let (path, disk_bytes) = (self.source.path(), self.disk_bytes);
+        let disk_path = self.disk_path();
+        let disk = File::create_new(&disk_path)
+            .and_then(|_| new_root::make(&disk_path, disk_bytes))
+            .and_then(|()| std::fs::OpenOptions::new().read(true).write(true).open(&disk_path))
+            .map_err(|error| self.write_error(&disk_path, error))?;
+        let source_error = |source| ImportError::Source { path: path.to_owned(), source };
+        let mut root = NewRoot::open(&disk).map_err(|error| self.write_error(&disk_path, error))?;
+        let content = self.source.reader(self.stop).map_err(source_error)?;
+        let total_bytes = self.source.size_bytes;
+        let content = Counted { content, done_bytes: 0, total_bytes, progress };
+        let filled = archive::fill(&mut root, content, packing, self.stop).and_then(|remarks| {
+            *left_out = remarks.finish();
+            root.finish().map_err(ArchiveError::from)
+        });
+        filled.map_err(|error| match error {
+            ArchiveError::Read(error) => source_error(error),
+            ArchiveError::Write(error) => self.write_error(&disk_path, error),
+            ArchiveError::Stopped => ImportError::Stopped,
+            full @ (ArchiveError::Full | ArchiveError::TooManyFiles) => ImportError::Refused {
+                path: path.to_owned(),
+                why: format!("{full}, which has {}: give it more by --size", Size(disk_bytes)),
+            },
+            refused @ ArchiveError::Refused { .. } => {
+                ImportError::Refused { path: path.to_owned(), why: refused.to_string() }
+            }
+        })?;
+        let read = Read { source: &disk, size_bytes: disk_bytes, padded_bytes: disk_bytes };
+        let digest = read.run(None, self.stop, progress).map_err(|error| match error {
+            CopyError::Stopped => ImportError::Stopped,
+            CopyError::Read(error) | CopyError::Write(error) => self.write_error(&disk_path, error),
+        })?;
+        Ok((disk_bytes, digest))
+    }
+
     fn write_error(&self, path: &Path, source: io::Error) -> ImportError {
         self.store.write_error(path, source, self.draft.path(), self.disk_bytes)
     }
@@ -292,23 +349,67 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The format of a disk image that is all there, and the size of the disk in it.
-fn what_it_is(source: &Source) -> Result<(Format, u64), ImportError> {
+/// What can be imported.
+enum Kind {
+    Disk(Format),
+    Archive(Packing),
+}
+
+/// What a source is that is all there, and the size of the disk in it, or that becomes of it.
+fn what_it_is(request: &ImportRequest) -> Result<(Kind, u64), ImportError> {
+    let source = &request.source;
     let path = source.path();
     let source_error = |source| ImportError::Source { path: path.to_owned(), source };
-    let mut head = vec![0; source.size_bytes.min(HEAD_BYTES_MAX as u64) as usize];
-    source.file.read_exact_at(&mut head, 0).map_err(source_error)?;
     let refused = |why| ImportError::Refused { path: path.to_owned(), why };
-    let format = detect(&head).map_err(|not_imported| match not_imported {
-        NotImported::NoDisk { found, advice } => no_disk(path, found, advice),
-        NotImported::Refused(why) => refused(why.to_owned()),
-    })?;
+    let head = source.head().map_err(source_error)?;
+    if let Some(packing) = packing_of_archive(&head) {
+        let disk_bytes = request.disk_bytes.unwrap_or(DISK_BYTES);
+        if !(DISK_BYTES_MIN..=SIZE_BYTES_MAX).contains(&disk_bytes) {
+            let (min, max) = (Size(DISK_BYTES_MIN), Size(SIZE_BYTES_MAX));
+            return Err(refused(format!("its disk is to have {min} to {max}")));
+        }
+        return Ok((Kind::Archive(packing), disk_bytes.next_multiple_of(DISK_UNIT_BYTES)));
+    }
+    if source.is_pipe() {
+        let why = "what comes from there is no tar archive: write a disk image to a file, and import that";
+        return Err(refused(why.to_owned()));
+    }
+    let format =
+        detect(&head[..head.len().min(HEAD_BYTES_MAX)]).map_err(
+            |not_imported| match not_imported {
+                NotImported::NoDisk { found, advice } => no_disk(path, found, advice),
+                NotImported::Refused(why) => refused(why.to_owned()),
+            },
+        )?;
+    if request.disk_bytes.is_some() {
+        let why = "a disk image has the size that it has: a size is for archives, of which a disk is made";
+        return Err(refused(why.to_owned()));
+    }
     let file = source.file.try_clone().map_err(source_error)?;
     let container = inspect(format, &RawFile::of_size(file, source.size_bytes));
     match container {
-        Ok(container) => Ok((format, container.size_bytes)),
+        Ok(container) => Ok((Kind::Disk(format), container.size_bytes)),
         Err(Unfit::Read(error)) => Err(source_error(error)),
         Err(unfit) => Err(refused(unfit.to_string())),
+    }
+}
+
+/// Tells how much was read.
+struct Counted<'a, R> {
+    content: R,
+    done_bytes: u64,
+    /// 0: nobody knows.
+    total_bytes: u64,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<R: io::Read> io::Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.content.read(buffer)?;
+        self.done_bytes += n as u64;
+        let &mut Self { done_bytes, total_bytes, .. } = self;
+        (self.progress)(Progress { step: Step::Copy, done_bytes, total_bytes });
+        Ok(n)
     }
 }
 

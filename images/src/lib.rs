@@ -1,5 +1,6 @@
 //! Where bits live: image versions, write layers of machines, and import of foreign disk images.
 
+mod archive;
 mod base;
 mod block;
 mod boot_header;
@@ -20,6 +21,7 @@ mod kernel;
 mod layer;
 mod lease;
 mod memory;
+mod new_root;
 mod opened;
 mod packages;
 mod partitions;
@@ -44,7 +46,7 @@ pub use entry::{Entry, EntryKind};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use filter::Filter;
 pub use folder::space;
-pub use import::{Import, ImportRequest};
+pub use import::{DISK_BYTES, Import, ImportRequest};
 pub use layer::{
     About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,
     OtherCopy, OtherOwner, OwnerUnknown, WriteLayer,

@@ -2,12 +2,14 @@
 
 use crate::error::ImportError;
 use crate::lease;
+use crate::stop::Stop;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,12 @@ use std::time::Duration;
 /// one for milliseconds, on a busy machine for tenths of a second.
 const WRITER_LOOKS: u32 = 8;
 const WRITER_LOOK_INTERVAL: Duration = Duration::from_millis(60);
+
+/// What is read to tell what a file is: Zstandard unpacks up to 128 KiB at once.
+const START_BYTES_MAX: u64 = 256 << 10;
+
+/// How soon it is seen that reading of a silent pipe is to stop.
+const STOP_LATENCY: Duration = Duration::from_millis(100);
 
 /// A disk that is to be imported: a file or a block device, opened.
 #[derive(Debug)]
@@ -24,7 +32,10 @@ pub struct Source {
     /// Bytes that the file takes, as far as can be told.
     pub(crate) allocated_bytes: u64,
     path: PathBuf,
-    before: Stamp,
+    /// `None`: it is a pipe.
+    before: Option<Stamp>,
+    /// Of a pipe: what was read of it already.
+    start: Vec<u8>,
 }
 
 /// By what is seen that a file was written to.
@@ -83,8 +94,44 @@ impl Source {
             0 => size_bytes,
             bytes => bytes.min(size_bytes),
         };
-        let before = Stamp::of(&metadata);
-        Ok(Self { file, size_bytes, allocated_bytes, path: path.to_owned(), before })
+        let before = Some(Stamp::of(&metadata));
+        let path = path.to_owned();
+        Ok(Self { file, size_bytes, allocated_bytes, path, before, start: Vec::new() })
+    }
+
+    /// What another program writes: a tar archive. Waits for its first bytes. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn pipe(file: File, name: &str) -> Result<Self, ImportError> {
+        let path = PathBuf::from(name);
+        let mut start = Vec::new();
+        let read =
+            file.try_clone().and_then(|file| file.take(START_BYTES_MAX).read_to_end(&mut start));
+        read.map_err(|source| ImportError::Source { path: path.clone(), source })?;
+        Ok(Self { file, size_bytes: 0, allocated_bytes: 0, path, before: None, start })
+    }
+
+    /// Its first bytes, of which can be told what it is, though it may be packed.
+    pub(crate) fn head(&self) -> io::Result<Vec<u8>> {
+        if self.is_pipe() {
+            return Ok(self.start.clone());
+        }
+        let mut head = vec![0; self.size_bytes.min(START_BYTES_MAX) as usize];
+        self.file.read_exact_at(&mut head, 0)?;
+        Ok(head)
+    }
+
+    /// All of it, from the beginning. Reading ends with an error when it is told to stop, however long a pipe is silent.
+    pub(crate) fn reader<'a>(&'a self, stop: &'a Stop) -> io::Result<impl Read + use<'a>> {
+        if !self.is_pipe() {
+            (&self.file).seek(SeekFrom::Start(0))?;
+        }
+        Ok(self.start.chain(Content { file: &self.file, is_pipe: self.is_pipe(), stop }))
+    }
+
+    pub(crate) fn is_pipe(&self) -> bool {
+        self.before.is_none()
     }
 
     /// By which name it was opened.
@@ -94,12 +141,35 @@ impl Source {
 
     /// To be called when all of it was read.
     pub(crate) fn check_unchanged(&self) -> Result<(), ImportError> {
+        let Some(before) = self.before else { return Ok(()) };
         let source_error = |source| ImportError::Source { path: self.path.clone(), source };
         let same_file = self.file.metadata().map_err(source_error)?;
-        if Stamp::of(&same_file) == self.before {
+        if Stamp::of(&same_file) == before {
             Ok(())
         } else {
             Err(ImportError::Changed { path: self.path.clone() })
+        }
+    }
+}
+
+/// A file or pipe that is read to its end.
+struct Content<'a> {
+    file: &'a File,
+    is_pipe: bool,
+    stop: &'a Stop,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.stop.is_stopping() {
+                return Err(io::Error::other("told to stop"));
+            }
+            let silence = Timespec { tv_sec: 0, tv_nsec: STOP_LATENCY.subsec_nanos().into() };
+            let mut wait = [PollFd::new(self.file, PollFlags::IN)];
+            if !self.is_pipe || poll(&mut wait, Some(&silence))? > 0 {
+                return self.file.read(buffer);
+            }
         }
     }
 }
@@ -110,9 +180,12 @@ fn no_disk(metadata: &Metadata) -> Option<(&'static str, &'static str)> {
     if kind.is_file() || kind.is_block_device() {
         None
     } else if kind.is_dir() {
-        Some(("a folder", ": make a disk of it with `mkfs.ext4 -d`"))
+        Some(("a folder", ""))
     } else if kind.is_fifo() {
-        Some(("a pipe", ": write what comes out of it to a file, and import that"))
+        Some((
+            "a pipe",
+            ": give a tar archive on standard input, by the name -, or write it to a file",
+        ))
     } else if kind.is_socket() {
         Some(("a socket", ""))
     } else {

@@ -104,7 +104,7 @@ pub fn detect(head: &[u8]) -> Result<Format, NotImported> {
             257,
             b"ustar",
             "a tar archive, perhaps an OVA",
-            ": unpack it and import the disk that is in it, or make a disk of its files with `mkfs.ext4 -d`",
+            ": unpack it and import the disk that is in it",
         ),
         (0, b"\x7fELF", "a program (ELF)", ""),
         (0, b"%PDF-", "a PDF document", ""),

@@ -51,6 +51,7 @@ impl Workshop {
         let folder = tempfile::tempdir_in(self.dir.path()).unwrap();
         let store = Store::open(folder.path()).unwrap();
         let request = ImportRequest {
+            disk_bytes: None,
             source: Source::open(disk)?,
             name: "debian-12".parse().unwrap(),
             note: None,
@@ -324,6 +325,7 @@ fn a_packed_kernel_is_stored_unpacked() {
     let store = Store::open(&workshop.path("images")).unwrap();
     let name: model::ImageName = "debian-12".parse().unwrap();
     let request = ImportRequest {
+        disk_bytes: None,
         source: Source::open(&disk).unwrap(),
         name: name.clone(),
         note: None,

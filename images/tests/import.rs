@@ -24,6 +24,7 @@ fn store(dir: &Path) -> Store {
 
 fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
     let request = ImportRequest {
+        disk_bytes: None,
         source: Source::open(source)?,
         name: name(),
         note: None,
@@ -68,6 +69,7 @@ fn a_raw_disk_becomes_version_1() {
     let store = store(dir.path());
     let mut steps = Vec::new();
     let request = ImportRequest {
+        disk_bytes: None,
         source: Source::open(&source).unwrap(),
         name: name(),
         note: Some("first try".to_owned()),
@@ -129,6 +131,7 @@ fn notes_are_one_line_whoever_wrote_them() {
     let import = |note: &str| {
         let note = Some(note.to_owned());
         let request = ImportRequest {
+            disk_bytes: None,
             source: Source::open(&source).unwrap(),
             name: name(),
             note,
@@ -208,6 +211,7 @@ fn check_put_back(damage: impl Fn(&Path), expected: &[&str]) {
     let running = store.open_base(&name(), 1).unwrap();
     damage(&folder);
     let request = ImportRequest {
+        disk_bytes: None,
         source: Source::open(&source).unwrap(),
         name: name(),
         note: None,
@@ -278,6 +282,7 @@ fn an_older_version_is_put_back_if_it_is_damaged_and_comes_as_a_new_one_if_not()
     assert_eq!(import(&store, &other).unwrap().version, 2);
     fs::remove_file(store.vmlinuz_path(&name(), 1)).unwrap();
     let request = ImportRequest {
+        disk_bytes: None,
         source: Source::open(&source).unwrap(),
         name: name(),
         note: None,
@@ -345,6 +350,7 @@ fn foreign_formats_have_the_same_content_as_the_raw_disk() {
         let store = Store::open(&dir.path().join(format!("images-{format}"))).unwrap();
         let mut last = None;
         let request = ImportRequest {
+            disk_bytes: None,
             source: Source::open(&source).unwrap(),
             name: name(),
             note: None,
@@ -599,6 +605,7 @@ fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
         assert_eq!(store.troubles().unwrap().len(), 1);
 
         let request = ImportRequest {
+            disk_bytes: None,
             source: Source::open(&source).unwrap(),
             name: name(),
             note: None,

@@ -34,6 +34,7 @@ fn import(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImageVersion, ImportError> {
     let request = ImportRequest {
+        disk_bytes: None,
         source: Source::open(source)?,
         name: name(),
         note: None,
@@ -326,6 +327,7 @@ fn an_import_that_is_stopped_leaves_nothing() {
             let store = store(dir.path());
             let stop = Stop::default();
             let request = ImportRequest {
+                disk_bytes: None,
                 source: Source::open(&source).unwrap(),
                 name: name(),
                 note: None,

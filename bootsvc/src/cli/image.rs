@@ -1,12 +1,18 @@
 //! `bootlace image …`
 
+mod build;
+mod files;
 mod versions;
 
+use self::build::{build, list_recipes};
+use self::files::Files;
 use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set};
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
 use super::{advise, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
+use crate::builder::worker;
+use crate::config::bytes;
 use crate::paths::Paths;
 use crate::privileges::{become_command, become_command_with_readers, is_owner};
 use crate::site::{Refused, Site, connect};
@@ -23,18 +29,25 @@ use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub(super) enum Image {
-    /// Import a disk as the next version of an image
+    /// Import a disk, or a system's files, as the next version of an image
     ///
     /// FILE is a raw, qcow2, vmdk, vhdx, vhd or vdi disk, or a block device, with a Linux on ext4: the
-    /// whole disk or one of its partitions. It is copied; an import that fails leaves nothing behind.
+    /// whole disk or one of its partitions. Or it is a tar archive of a system's files (packed by gzip, xz or
+    /// zstd perhaps), a folder with them, or - for an archive on standard input: a disk is made of them.
+    /// It is copied; an import that fails leaves nothing behind.
     ///
-    /// Example: bootlace image import debian-12.qcow2 --name debian-12
+    /// Examples: bootlace image import debian-12.qcow2 --name debian-12
+    ///           ssh root@pc tar -C / --one-file-system -c . | bootlace image import - --name golden
+    #[command(verbatim_doc_comment)]
     Import {
-        /// The disk
+        /// The disk, archive or folder, or -
         file: PathBuf,
         /// Name of the image, like debian-12
         #[arg(long)]
         name: ImageName,
+        /// Size of the disk that is made of files, like 20G [default: 16G]; it takes what the files take
+        #[arg(long, value_name = "SIZE", value_parser = disk_size)]
+        size: Option<u64>,
         /// A remark about this version, for people
         #[arg(long)]
         note: Option<String>,
@@ -42,6 +55,40 @@ pub(super) enum Image {
         #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
         state: VersionState,
     },
+    /// Build an image of packages, by a recipe
+    ///
+    /// A new system is installed in a folder of its own, with packages of the distribution, and becomes the next version of
+    /// an image. Packages are kept for the next time. Needs root, and the program mmdebstrap.
+    ///
+    /// Example: bootlace image build --recipe debian-12-desktop --set keyboard=de --set autologin=pupil
+    Build {
+        /// A recipe that comes along (bootlace image recipes lists them), or a file, like ./school.toml
+        #[arg(long, value_name = "NAME|FILE")]
+        recipe: String,
+        /// Name of the image [default: that of the recipe]
+        #[arg(long)]
+        name: Option<ImageName>,
+        /// Choose a parameter of the recipe, like keyboard=de; once for each
+        #[arg(long, value_name = "PARAMETER=VALUE", value_parser = build::setting)]
+        set: Vec<(String, String)>,
+        /// Whence packages come, like http://deb.debian.org/debian
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Size of the disk, like 20G [default: what the recipe says]; it takes what the files take
+        #[arg(long, value_name = "SIZE", value_parser = disk_size)]
+        size: Option<u64>,
+        /// A remark about this version, for people
+        #[arg(long)]
+        note: Option<String>,
+        /// For whom it is: released, test (machines that follow NAME/test) or draft (nobody yet)
+        #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
+        state: VersionState,
+    },
+    /// List the recipes that come along, and what may be chosen in them
+    Recipes,
+    /// Make a system of packages, as bootlace image build tells on standard input
+    #[command(hide = true)]
+    BuildWorker,
     /// Make a version what machines get at their next boot
     ///
     /// Machines with the image NAME boot the newest version of it that is released; those with NAME/test the newest that is released
@@ -126,14 +173,23 @@ pub(super) enum Image {
 impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Import { file, name, note, state } => {
+            Self::Import { file, name, size, note, state } => {
                 // As root, who may read it, and sees whether a program writes to it.
-                let request = request(&file, name, note, state)?;
+                let (source, files) = files::open(&file)?;
+                let request = ImportRequest { source, disk_bytes: size, name, note, state };
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
                 become_command_with_readers(paths)?;
-                import(paths, server, &request, by)
+                import(paths, server, &request, files, by)
             }
+            Self::Build { recipe, name, set, mirror, size, note, state } => {
+                build(paths, build::Wanted { recipe, name, set, mirror, size, note, state })
+            }
+            Self::Recipes => {
+                list_recipes();
+                Ok(())
+            }
+            Self::BuildWorker => worker::work(paths),
             Self::Verify { which, older_than } => {
                 let by = caller();
                 become_command(paths)?;
@@ -159,24 +215,49 @@ pub(super) fn request(
 ) -> anyhow::Result<ImportRequest> {
     let source =
         Source::open(file).with_context(|| format!("{} was not imported", file.display()))?;
-    Ok(ImportRequest { source, name, note, state })
+    Ok(ImportRequest { source, disk_bytes: None, name, note, state })
+}
+
+/// `20G`: what a disk may have.
+fn disk_size(text: &str) -> Result<u64, String> {
+    bytes(text).ok_or_else(|| "write it as 20G, with M, G or T".to_owned())
 }
 
 fn import(
     paths: &Paths,
     server: Option<UnixStream>,
     request: &ImportRequest,
+    files: Option<Files>,
     by: String,
 ) -> anyhow::Result<()> {
+    check_owner(paths)?;
+    let what = format!("{} from {}", request.name, request.source.path().display());
+    let new = NewJob { kind: JobKind::ImageImport, what, by };
+    as_job(paths, new, |work| {
+        let imported = import_now(paths, server, request, work);
+        // Why an archive was cut off is known by whoever has written it.
+        match files.map_or(Ok(()), Files::end) {
+            Err(why) if imported.is_err() && !work.stop.is_stopping() => bail!(why),
+            _ => imported,
+        }
+    })?;
+    say_next(paths, request);
+    Ok(())
+}
+
+/// Whether this process may write to the image store.
+fn check_owner(paths: &Paths) -> anyhow::Result<()> {
     if !is_owner(&paths.state()) {
         bail!(
-            "an import writes to {}, which only root and the servers' user may: use sudo",
+            "this writes to {}, which only root and the servers' user may: use sudo",
             paths.images().display()
         );
     }
-    let what = format!("{} from {}", request.name, request.source.path().display());
-    let new = NewJob { kind: JobKind::ImageImport, what, by };
-    as_job(paths, new, |work| import_now(paths, server, request, work))?;
+    Ok(())
+}
+
+/// What people do after an import.
+fn say_next(paths: &Paths, request: &ImportRequest) {
     let next = match request.state {
         VersionState::Released => format!(
             "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
@@ -188,7 +269,6 @@ fn import(
         ),
     };
     advise(paths, &next);
-    Ok(())
 }
 
 /// Returns what became of it, in a sentence.
@@ -209,7 +289,7 @@ pub(super) fn import_now(
     let imported = store.import(request, &stop, &mut |progress: Progress| {
         work.show(word(progress.step), progress.done_bytes, progress.total_bytes);
     });
-    let Import { version, put_back, passed_over, warnings, is_signed } = match imported {
+    let Import { version, put_back, passed_over, warnings, left_out, is_signed } = match imported {
         Ok(import) => import,
         Err(error) => {
             if let ImportError::SameAsNewest { image, version } = &error {
@@ -236,6 +316,9 @@ pub(super) fn import_now(
     }
     if !is_signed {
         work.say("note: its kernel has no signature, so PCs with Secure Boot can't start it");
+    }
+    for left_out in &left_out {
+        work.say(format!("left out: {left_out}"));
     }
     for passed_over in &passed_over {
         work.say(format!("passed over, in search of its kernel: {passed_over}"));

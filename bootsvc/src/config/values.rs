@@ -280,7 +280,7 @@ pub(super) fn size<'de, D: serde::Deserializer<'de>>(
 }
 
 /// `500M`, `20G`, `1T`: in powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let shift = match unit {

@@ -10,6 +10,8 @@ mod journal;
 mod map;
 mod superblock;
 
+pub(crate) use checksums::crc32c;
+
 use super::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET};
 use std::io;
 use superblock::FileSystem;

@@ -65,6 +65,7 @@ impl ShownJob {
             number: job.number,
             title: match job.kind {
                 Some(JobKind::ImageImport) => format!("Import {}", job.what),
+                Some(JobKind::ImageBuild) => format!("Build {}", job.what),
                 Some(JobKind::ImageVerify) => format!("Verify {}", job.what),
                 Some(JobKind::Doctor) => "Doctor".to_owned(),
                 None => format!("Job {}, of which nothing can be read", job.number),

@@ -36,7 +36,7 @@ impl Viewer {
     fn may_see(&self, kind: Option<JobKind>) -> bool {
         match kind {
             Some(JobKind::Doctor) => self.actor().right() >= Right::Admin,
-            Some(JobKind::ImageImport | JobKind::ImageVerify) | None => true,
+            Some(JobKind::ImageImport | JobKind::ImageBuild | JobKind::ImageVerify) | None => true,
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Jobs {
 pub enum JobKind {
     /// A disk becomes an image version.
     ImageImport,
+    /// A system is made of packages, and becomes an image version.
+    ImageBuild,
     /// Image versions are read as a whole.
     ImageVerify,
     /// All that can be wrong with the server is looked at. It ends well, whatever it finds.
@@ -70,6 +72,7 @@ impl JobKind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::ImageImport => "import",
+            Self::ImageBuild => "build",
             Self::ImageVerify => "verify",
             Self::Doctor => "doctor",
         }

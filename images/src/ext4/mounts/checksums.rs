@@ -8,7 +8,7 @@ static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 static CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_MODBUS);
 
 /// As in the kernel: without the last inversion, and begun with what came before (`ext4_chksum`).
-pub(super) fn crc32c(before: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(before: u32, bytes: &[u8]) -> u32 {
     let mut digest = CRC32C.digest_with_initial(before.reverse_bits());
     digest.update(bytes);
     !digest.finalize()

@@ -1,0 +1,139 @@
+//! Images that are built of packages: what they are made of ([`recipe`]), who makes the system ([`worker`], as root), and who takes
+//! it from there as an archive ([`Built`], as the servers' user).
+
+mod frames;
+pub(crate) mod recipe;
+pub(crate) mod worker;
+
+use frames::{Frame, read_frame};
+use recipe::Recipe;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs::File;
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// The end of an archive has at least this, and is given only to what was made without a fault.
+const HELD_BACK_BYTES: usize = 1024;
+
+/// A system that is being built by another process.
+pub(crate) struct Built {
+    /// The archive of its files. It ends without its mark if that fails.
+    pub(crate) archive: File,
+    /// Where it is, in words, until all is there.
+    pub(crate) told: Receiver<Told>,
+    worker: Child,
+    reader: JoinHandle<Result<(), String>>,
+}
+
+/// What is heard of the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// A line for the log.
+    Line(String),
+    /// A step, and how much of it is done.
+    Step { step: String, done: u64, total: u64 },
+}
+
+impl Built {
+    /// Starts the worker, which needs root; this process may become another user afterwards.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub(crate) fn begin(recipe: &Recipe, root: &Path) -> io::Result<Self> {
+        let mut worker = Command::new(std::env::current_exe()?)
+            .arg("--root")
+            .arg(root)
+            .args(["image", "build-worker"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        if let Some(stdin) = &mut worker.stdin {
+            let mut order = serde_json::to_vec(recipe).map_err(io::Error::other)?;
+            order.push(b'\n');
+            stdin.write_all(&order)?;
+        }
+        let frames = worker.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (archive, into) = io::pipe()?;
+        let (teller, told) = channel();
+        let reader = std::thread::spawn(move || pass_on(frames, HeldBack::new(into), &teller));
+        Ok(Self { archive: File::from(OwnedFd::from(archive)), told, worker, reader })
+    }
+
+    /// Whether the first files are there, or will never come.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub(crate) fn has_archive(&self) -> io::Result<bool> {
+        let mut pipe = [PollFd::new(&self.archive, PollFlags::IN)];
+        Ok(poll(&mut pipe, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
+    }
+
+    /// What became of it: to be asked when the archive was read, or is not wanted any more.
+    ///
+    /// # Errors
+    /// It was not made: why, for people.
+    pub(crate) fn end(self) -> Result<(), String> {
+        let Self { archive, told, mut worker, reader } = self;
+        // Whoever works hears of it by this, and ends.
+        drop((archive, told, worker.stdin.take()));
+        let ended = reader.join().unwrap_or_else(|_| Err("its reader has failed".to_owned()));
+        let _ = worker.wait();
+        ended
+    }
+}
+
+/// Splits what the worker says: files into the archive, all else to whoever looks.
+fn pass_on(
+    mut frames: impl io::Read,
+    mut into: HeldBack,
+    teller: &Sender<Told>,
+) -> Result<(), String> {
+    loop {
+        let frame = read_frame(&mut frames).map_err(|error| error.to_string())?;
+        match frame.ok_or("who builds it was ended")? {
+            // Who reads it may have had enough.
+            Frame::Archive(bytes) => into.write_all(&bytes).map_err(|error| error.to_string())?,
+            Frame::Line(line) => drop(teller.send(Told::Line(line))),
+            Frame::Step { step, done, total } => {
+                drop(teller.send(Told::Step { step, done, total }));
+            }
+            Frame::Failed(why) => return Err(why),
+            Frame::Done => return into.finish().map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// The way of an archive into an import, which lets its end pass only when it is known that all was well.
+pub(crate) struct HeldBack {
+    into: PipeWriter,
+    end: Vec<u8>,
+}
+
+impl HeldBack {
+    pub(crate) fn new(into: PipeWriter) -> Self {
+        Self { into, end: Vec::new() }
+    }
+
+    /// All was well.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.into.write_all(&self.end)
+    }
+}
+
+impl Write for HeldBack {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.end.extend(bytes);
+        let ready = self.end.len().saturating_sub(HELD_BACK_BYTES);
+        self.into.write_all(&self.end[..ready])?;
+        self.end.drain(..ready);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.into.flush()
+    }
+}

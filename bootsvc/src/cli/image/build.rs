@@ -1,0 +1,134 @@
+//! `bootlace image build` and `recipes`
+
+use super::super::as_job::{Work, as_job, caller};
+use super::super::output::say;
+use super::{check_owner, import_now, say_next};
+use crate::builder::recipe::Recipe;
+use crate::builder::{Built, Told};
+use crate::paths::Paths;
+use crate::privileges::become_command_with_readers;
+use crate::site::connect;
+use anyhow::{Context as _, bail, ensure};
+use images::{ImportRequest, Source};
+use model::{ImageName, VersionState};
+use nix::unistd::geteuid;
+use service::jobs::{JobKind, NewJob};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+/// How soon it is seen that the build is to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What is to be built.
+pub(super) struct Wanted {
+    pub(super) recipe: String,
+    pub(super) name: Option<ImageName>,
+    pub(super) set: Vec<(String, String)>,
+    pub(super) mirror: Option<String>,
+    pub(super) size: Option<u64>,
+    pub(super) note: Option<String>,
+    pub(super) state: VersionState,
+}
+
+/// `keyboard=de`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as PARAMETER=VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+pub(super) fn list_recipes() {
+    for (name, recipe) in Recipe::ours() {
+        say(format!("{name}: {}", recipe.title));
+        for (name, parameter) in &recipe.parameters {
+            let choices = match parameter.choices.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", parameter.choices.join(", ")),
+            };
+            say(format!("  --set {name}={}    {}{choices}", parameter.default, parameter.about));
+        }
+    }
+}
+
+pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
+    let Wanted { recipe: named, name, set, mirror, size, note, state } = wanted;
+    let mut recipe = Recipe::load(&named).with_context(|| format!("can't use {named}"))?;
+    recipe.choose(&set)?;
+    if let Some(mirror) = mirror {
+        recipe.set_mirror(mirror)?;
+    }
+    let name = match name {
+        Some(name) => name,
+        None => name_of(&named)?,
+    };
+    ensure!(geteuid().is_root(), "packages are installed as root: use sudo");
+    check_owner(paths)?;
+    // The worker stays root; this process does not.
+    let built = Built::begin(&recipe, &paths.root).context("can't begin to build")?;
+    let (server, by) = (connect(paths)?, caller());
+    become_command_with_readers(paths)?;
+    let new = NewJob { kind: JobKind::ImageBuild, what: format!("{name} by {named}"), by };
+    let request = |source| ImportRequest {
+        source,
+        disk_bytes: size.or_else(|| recipe.disk_bytes()),
+        name: name.clone(),
+        note: note.clone(),
+        state,
+    };
+    let mut made = None;
+    as_job(paths, new, |work| {
+        let (request, told) = build_now(paths, server, built, request, work)?;
+        made = Some(request);
+        Ok(told)
+    })?;
+    if let Some(request) = &made {
+        say_next(paths, request);
+    }
+    Ok(())
+}
+
+fn build_now(
+    paths: &Paths,
+    server: Option<UnixStream>,
+    built: Built,
+    request: impl FnOnce(Source) -> ImportRequest,
+    work: &mut Work,
+) -> anyhow::Result<(ImportRequest, String)> {
+    // Files come when all is installed: until then it tells how far it is.
+    while !built.has_archive()? {
+        if work.stop.is_stopping() {
+            let _ = built.end();
+            bail!("it was told to stop");
+        }
+        match built.told.recv_timeout(POLL) {
+            Ok(Told::Line(line)) => work.say(line),
+            Ok(Told::Step { step, done, total }) => work.show(&step, done, total),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let source = built.archive.try_clone().map_err(Into::into);
+    let imported = source.and_then(|archive| {
+        let request = request(Source::pipe(archive, "what was built")?);
+        let told = import_now(paths, server, &request, work)?;
+        Ok((request, told))
+    });
+    for told in built.told.try_iter() {
+        if let Told::Line(line) = told {
+            work.say(line);
+        }
+    }
+    match (built.end(), imported) {
+        // Its own reason is the better one.
+        (Err(why), Err(_)) if !work.stop.is_stopping() => bail!("the image was not built: {why}"),
+        (_, imported) => imported,
+    }
+}
+
+/// The image that is meant, if nobody says: that of the recipe.
+fn name_of(recipe: &str) -> anyhow::Result<ImageName> {
+    let stem = Path::new(recipe).file_stem().unwrap_or_default().to_string_lossy();
+    stem.parse()
+        .with_context(|| format!("{stem} can't be the name of an image: say another by --name"))
+}

@@ -1,0 +1,88 @@
+//! What is imported: a file, a folder, or what comes on standard input.
+
+use crate::builder::HeldBack;
+use anyhow::{Context as _, bail};
+use images::Source;
+use nix::unistd::dup;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+
+/// What tar answers where files changed while it read them.
+const CHANGED: i32 = 1;
+
+/// Longest complaint of tar that is passed on.
+const COMPLAINT_BYTES_MAX: u64 = 4096;
+
+/// A folder's files on their way into an import.
+pub(super) struct Files(JoinHandle<Result<(), String>>);
+
+impl Files {
+    /// What became of it, when the import is over.
+    pub(super) fn end(self) -> Result<(), String> {
+        self.0.join().unwrap_or_else(|_| Err("reading the folder has failed".to_owned()))
+    }
+}
+
+/// Opens what is to be imported, as whoever this process is now.
+pub(super) fn open(file: &Path) -> anyhow::Result<(Source, Option<Files>)> {
+    let context = || format!("{} was not imported", file.display());
+    if file == Path::new("-") {
+        let stdin = dup(io::stdin()).context("can't read standard input")?;
+        return Ok((Source::pipe(File::from(stdin), "standard input")?, None));
+    }
+    if file.is_dir() {
+        let (source, files) = archive_of(file).with_context(context)?;
+        return Ok((source, Some(files)));
+    }
+    Ok((Source::open(file).with_context(context)?, None))
+}
+
+fn archive_of(folder: &Path) -> anyhow::Result<(Source, Files)> {
+    let started = Command::new("tar")
+        .args(["--create", "--format=posix", "--numeric-owner", "--one-file-system"])
+        .args(["--xattrs", "--xattrs-include=*", "--directory"])
+        .arg(folder)
+        .arg(".")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut tar = match started {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("reading a folder needs the program tar, which is not installed")
+        }
+        other => other.context("can't start tar")?,
+    };
+    let stdout = tar.stdout.take().context("tar has no output")?;
+    let (archive, into) = io::pipe()?;
+    let reader = std::thread::spawn(move || pass_on(tar, stdout, HeldBack::new(into)));
+    let name = folder.display().to_string();
+    Ok((Source::pipe(File::from(OwnedFd::from(archive)), &name)?, Files(reader)))
+}
+
+fn pass_on(mut tar: Child, mut stdout: ChildStdout, mut into: HeldBack) -> Result<(), String> {
+    let complaint = tar.stderr.take().map(|stderr| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let mut stderr = stderr;
+            let _ = stderr.by_ref().take(COMPLAINT_BYTES_MAX).read_to_end(&mut text);
+            let _ = io::copy(&mut stderr, &mut io::sink());
+            String::from_utf8_lossy(&text).trim().to_owned()
+        })
+    });
+    let copied = io::copy(&mut stdout, &mut into);
+    drop(stdout);
+    let status = tar.wait().map_err(|error| format!("can't wait for tar: {error}"))?;
+    let complaint = complaint.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    // Who imports it may have had enough.
+    copied.map_err(|error| format!("the folder was not read to its end: {error}"))?;
+    if !status.success() && status.code() != Some(CHANGED) {
+        return Err(format!("tar could not read all of the folder: {complaint}"));
+    }
+    into.finish().map_err(|error| error.to_string())
+}
