@@ -360,3 +360,79 @@ impl<R: Read> Read for Stoppable<'_, R> {
         self.content.read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::new_root::make;
+    use proptest::prelude::*;
+    use tempfile::NamedTempFile;
+
+    /// Folders, files, links of both kinds, long names, attributes and a sparse file, in less than 20 KiB.
+    fn archive() -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        (header.set_uid(5), header.set_gid(6), header.set_mtime(7), header.set_size(0));
+        header.set_entry_type(EntryType::Directory);
+        archive.append_data(&mut header, "etc/", &b""[..]).unwrap();
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(700);
+        archive.append_data(&mut header, "etc/file", &[7; 700][..]).unwrap();
+        let long = format!("etc/{}", "long/".repeat(40));
+        archive.append_data(&mut header, format!("{long}x"), &[8; 700][..]).unwrap();
+        header.set_size(0);
+        header.set_entry_type(EntryType::Symlink);
+        archive.append_link(&mut header, "etc/link", "file").unwrap();
+        header.set_entry_type(EntryType::Link);
+        archive.append_link(&mut header, "etc/same", "etc/file").unwrap();
+        let extensions = [("SCHILY.xattr.user.x", &b"1"[..]), ("uid", b"70000"), ("mtime", b"9.5")];
+        archive.append_pax_extensions(extensions).unwrap();
+        header.set_entry_type(EntryType::Regular);
+        archive.append_data(&mut header, "etc/attributed", &b""[..]).unwrap();
+        archive.into_inner().unwrap()
+    }
+
+    fn filled(root: &NamedTempFile, bytes: &[u8]) -> Result<(), ArchiveError> {
+        let mut root = NewRoot::open(root.as_file()).unwrap();
+        fill(&mut root, bytes, Packing::None, &Stop::default()).map(drop)
+    }
+
+    fn empty() -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        make(file.path(), 64 << 20).unwrap();
+        file
+    }
+
+    #[test]
+    fn no_prefix_of_an_archive_is_one_and_none_panics() {
+        let (root, archive) = (empty(), archive());
+        filled(&root, &archive).unwrap();
+        let end = archive.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(512);
+        for length in 0..=end {
+            assert!(filled(&root, &archive[..length]).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_archive_panics(
+            changes in proptest::collection::vec((0..8000_usize, any::<u8>()), 1..20),
+        ) {
+            let mut archive = archive();
+            for (at, byte) in changes {
+                let at = at % archive.len();
+                archive[at] = byte;
+                // A header whose sum is wrong is read by nobody.
+                let header = at / 512 * 512;
+                let block = &mut archive[header..header + 512];
+                if block[257..262] == *b"ustar" {
+                    block[148..156].fill(b' ');
+                    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+                }
+            }
+            let _ = filled(&empty(), &archive);
+        }
+    }
+}

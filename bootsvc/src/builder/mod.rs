@@ -26,7 +26,7 @@ pub(crate) struct Built {
     /// Where it is, in words, until all is there.
     pub(crate) told: Receiver<Told>,
     worker: Child,
-    reader: JoinHandle<Result<(), String>>,
+    reader: JoinHandle<Option<String>>,
 }
 
 /// What is heard of the work.
@@ -72,37 +72,39 @@ impl Built {
         Ok(poll(&mut pipe, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
     }
 
-    /// What became of it: to be asked when the archive was read, or is not wanted any more.
-    ///
-    /// # Errors
-    /// It was not made: why, for people.
-    pub(crate) fn end(self) -> Result<(), String> {
+    /// Why it was not made, if that is so, for people: to be asked when the archive was read, or is not wanted any more. That it was
+    /// not wanted is no reason.
+    pub(crate) fn end(self) -> Option<String> {
         let Self { archive, told, mut worker, reader } = self;
         // Whoever works hears of it by this, and ends.
         drop((archive, told, worker.stdin.take()));
-        let ended = reader.join().unwrap_or_else(|_| Err("its reader has failed".to_owned()));
+        let why = reader.join().unwrap_or_else(|_| Some("its reader has failed".to_owned()));
         let _ = worker.wait();
-        ended
+        why
     }
 }
 
-/// Splits what the worker says: files into the archive, all else to whoever looks.
-fn pass_on(
-    mut frames: impl io::Read,
-    mut into: HeldBack,
-    teller: &Sender<Told>,
-) -> Result<(), String> {
+/// Splits what the worker says: files into the archive, all else to whoever looks. Returns why there is no whole archive.
+fn pass_on(mut frames: impl io::Read, mut into: HeldBack, teller: &Sender<Told>) -> Option<String> {
     loop {
-        let frame = read_frame(&mut frames).map_err(|error| error.to_string())?;
-        match frame.ok_or("who builds it was ended")? {
-            // Who reads it may have had enough.
-            Frame::Archive(bytes) => into.write_all(&bytes).map_err(|error| error.to_string())?,
-            Frame::Line(line) => drop(teller.send(Told::Line(line))),
-            Frame::Step { step, done, total } => {
+        match read_frame(&mut frames) {
+            Err(error) => return Some(error.to_string()),
+            Ok(None) => return Some("who builds it was ended".to_owned()),
+            Ok(Some(Frame::Archive(bytes))) => {
+                // Who reads it has had enough, and says why.
+                if into.write_all(&bytes).is_err() {
+                    return None;
+                }
+            }
+            Ok(Some(Frame::Line(line))) => drop(teller.send(Told::Line(line))),
+            Ok(Some(Frame::Step { step, done, total })) => {
                 drop(teller.send(Told::Step { step, done, total }));
             }
-            Frame::Failed(why) => return Err(why),
-            Frame::Done => return into.finish().map_err(|error| error.to_string()),
+            Ok(Some(Frame::Failed(why))) => return Some(why),
+            Ok(Some(Frame::Done)) => {
+                let _ = into.finish();
+                return None;
+            }
         }
     }
 }

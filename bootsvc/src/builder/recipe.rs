@@ -98,16 +98,22 @@ impl Recipe {
         parsed.flatten().collect()
     }
 
+    /// The file of one that comes along.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(crate) fn text_of(named: &str) -> Result<&'static str, RecipeError> {
+        let found = OURS.into_iter().find(|(name, _)| *name == named);
+        found.map(|(_, text)| text).ok_or_else(|| RecipeError::Unknown { name: named.to_owned() })
+    }
+
     /// One that comes along, or, if it has a `/` or ends with `.toml`, a file.
     ///
     /// # Errors
     /// See [`RecipeError`].
     pub(crate) fn load(named: &str) -> Result<Self, RecipeError> {
-        if let Some((_, text)) = OURS.into_iter().find(|(name, _)| *name == named) {
-            return Self::parse(text);
-        }
         if !named.contains('/') && !named.ends_with(".toml") {
-            return Err(RecipeError::Unknown { name: named.to_owned() });
+            return Self::parse(Self::text_of(named)?);
         }
         let text = images::read_small(Path::new(named), RECIPE_BYTES_MAX)
             .and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()));

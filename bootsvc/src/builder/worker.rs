@@ -98,10 +98,14 @@ fn build(
     out: &Out,
     is_unwanted: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let own = own_folder(&paths.builder())?;
-    let packages = own_folder(&own.join("packages"))?;
+    // apt fetches as a user of its own, who finds his way through these.
+    const WAY: u32 = 0o711;
+    let own = own_folder(&paths.builder(), WAY)?;
+    let packages = own_folder(&own.join("packages"), 0o700)?;
     remove_leftovers(&own)?;
-    let scratch = tempfile::Builder::new().prefix("build-").tempdir_in(&own)?;
+    let permissions = Permissions::from_mode(WAY);
+    let scratch =
+        tempfile::Builder::new().prefix("build-").permissions(permissions).tempdir_in(&own)?;
     let mut command = command(recipe, &packages, scratch.path());
     let started =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -180,9 +184,9 @@ fn command(recipe: &Recipe, packages: &Path, scratch: &Path) -> Command {
     command
 }
 
-/// A folder that is root's and nobody else's.
-fn own_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(path) {
+/// A folder that is root's, to which nobody else writes.
+fn own_folder(path: &Path, mode: u32) -> anyhow::Result<PathBuf> {
+    if let Err(error) = DirBuilder::new().recursive(true).mode(mode).create(path) {
         return Err(error).with_context(|| format!("can't make {}", path.display()));
     }
     let about = path.symlink_metadata()?;
@@ -191,7 +195,7 @@ fn own_folder(path: &Path) -> anyhow::Result<PathBuf> {
         "{} is not root's own folder: remove it, and begin again",
         path.display()
     );
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     // Hooks name it in a shell, quoted.
     Ok(std::path::absolute(path)?)
 }
@@ -229,7 +233,9 @@ fn follow(stderr: ChildStderr, out: &Out) -> VecDeque<String> {
         if let Some(step) = steps.on_line(&text) {
             let _ = out.say(&step);
         }
-        if ["I: ", "W: ", "E: "].iter().any(|begin| text.starts_with(begin)) {
+        let is_told = ["I: ", "W: ", "E: "].iter().any(|begin| text.starts_with(begin));
+        // Hooks are ours, and long.
+        if is_told && !text.contains("-hook in shell") {
             let _ = out.say(&Frame::Line(text.clone()));
         }
         if last.len() == LAST_LINES {

@@ -4,7 +4,7 @@ mod build;
 mod files;
 mod versions;
 
-use self::build::{build, list_recipes};
+use self::build::{build, show_recipes};
 use self::files::Files;
 use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set};
 use super::as_job::{Work, as_job, caller, word};
@@ -85,7 +85,12 @@ pub(super) enum Image {
         state: VersionState,
     },
     /// List the recipes that come along, and what may be chosen in them
-    Recipes,
+    ///
+    /// Example: bootlace image recipes debian-12-desktop > room-204.toml
+    Recipes {
+        /// Print this one, as a beginning for a recipe of your own
+        name: Option<String>,
+    },
     /// Make a system of packages, as bootlace image build tells on standard input
     #[command(hide = true)]
     BuildWorker,
@@ -185,10 +190,7 @@ impl Image {
             Self::Build { recipe, name, set, mirror, size, note, state } => {
                 build(paths, build::Wanted { recipe, name, set, mirror, size, note, state })
             }
-            Self::Recipes => {
-                list_recipes();
-                Ok(())
-            }
+            Self::Recipes { name } => show_recipes(name.as_deref()),
             Self::BuildWorker => worker::work(paths),
             Self::Verify { which, older_than } => {
                 let by = caller();

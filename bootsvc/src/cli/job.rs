@@ -63,6 +63,9 @@ struct Printed {
     log: String,
 }
 
+/// What is slower are no bytes, but packages.
+const RATE_MIN: u64 = 1000;
+
 #[derive(Deserialize)]
 struct Progress {
     step: String,
@@ -76,7 +79,8 @@ impl Progress {
     /// `copying 41 %, 210 MB/s, 23 s left`.
     fn in_words(&self) -> String {
         let percent = u128::from(self.done_bytes) * 100 / u128::from(self.total_bytes.max(1));
-        let rate = self.bytes_per_second.map(|rate| format!(", {}/s", Size(rate)));
+        let rate = self.bytes_per_second.filter(|rate| *rate >= RATE_MIN);
+        let rate = rate.map(|rate| format!(", {}/s", Size(rate)));
         let left = self.seconds_left.map(|left| format!(", {left} s left"));
         format!("{} {percent} %{}{}", self.step, rate.unwrap_or_default(), left.unwrap_or_default())
     }

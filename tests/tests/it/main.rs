@@ -8,6 +8,7 @@ mod arm64;
 mod bad_cables;
 mod book;
 mod boot;
+mod built;
 mod claims;
 mod cli;
 mod commands;

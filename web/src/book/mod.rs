@@ -34,6 +34,7 @@ pages!(
     "how-to/air-gap",
     "how-to/container",
     "how-to/import-an-image",
+    "how-to/build-an-image",
     "how-to/image-versions",
     "how-to/jobs",
     "how-to/persistent-disks",

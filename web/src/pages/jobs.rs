@@ -39,7 +39,8 @@ impl Bar {
     fn of(progress: &JobProgress) -> Self {
         let percent = progress.percent();
         let mut words = format!("{}, {percent} %", progress.step);
-        if let Some(rate) = progress.bytes_per_second {
+        // What is slower are no bytes, but packages.
+        if let Some(rate) = progress.bytes_per_second.filter(|rate| *rate >= 1000) {
             words += &format!(", {}/s", text::bytes(rate));
         }
         if let Some(seconds) = progress.seconds_left.filter(|&seconds| seconds > 0) {

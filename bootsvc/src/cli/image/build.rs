@@ -38,7 +38,11 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-pub(super) fn list_recipes() {
+pub(super) fn show_recipes(name: Option<&str>) -> anyhow::Result<()> {
+    if let Some(name) = name {
+        say(Recipe::text_of(name)?.trim_end());
+        return Ok(());
+    }
     for (name, recipe) in Recipe::ours() {
         say(format!("{name}: {}", recipe.title));
         for (name, parameter) in &recipe.parameters {
@@ -46,9 +50,11 @@ pub(super) fn list_recipes() {
                 true => String::new(),
                 false => format!(" ({})", parameter.choices.join(", ")),
             };
-            say(format!("  --set {name}={}    {}{choices}", parameter.default, parameter.about));
+            let set = format!("--set {name}={}", parameter.default);
+            say(format!("  {set:24} {}{choices}", parameter.about));
         }
     }
+    Ok(())
 }
 
 pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
@@ -121,7 +127,7 @@ fn build_now(
     }
     match (built.end(), imported) {
         // Its own reason is the better one.
-        (Err(why), Err(_)) if !work.stop.is_stopping() => bail!("the image was not built: {why}"),
+        (Some(why), Err(_)) if !work.stop.is_stopping() => bail!("the image was not built: {why}"),
         (_, imported) => imported,
     }
 }
