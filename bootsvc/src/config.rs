@@ -24,7 +24,7 @@ pub(crate) use error::ConfigError;
 pub(crate) use ldap::LdapConfig;
 pub(crate) use nbd_tls::NbdTls;
 pub(crate) use networks::NetworkConfigs;
-pub(crate) use values::{Pool, Subnet, bytes, check_local};
+pub(crate) use values::{Pool, Subnet, check_local};
 
 use error::show;
 use initcfg::RamSize;

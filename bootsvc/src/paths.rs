@@ -137,6 +137,11 @@ impl Paths {
         self.root.join("var/cache/bootlace-builder")
     }
 
+    /// Where building of images is ordered by whoever may not do it himself.
+    pub(crate) fn builder_socket(&self) -> PathBuf {
+        self.root.join("run/bootlace-builder.sock")
+    }
+
     /// What can be made again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("var/cache/bootlace")

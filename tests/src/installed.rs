@@ -35,8 +35,9 @@ pub struct Installed {
 /// What is done now and then: reading images as a whole, and backups.
 const JOBS: [&str; 2] = ["bootlace-verify.service", "bootlace-backup.service"];
 
-/// When.
-const TIMERS: [&str; 2] = ["bootlace-verify.timer", "bootlace-backup.timer"];
+/// When, or for whom.
+const TIMERS: [&str; 3] =
+    ["bootlace-verify.timer", "bootlace-backup.timer", "bootlace-builder.socket"];
 
 impl Installed {
     /// Installs the package on a new server.

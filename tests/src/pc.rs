@@ -3,6 +3,7 @@
 use crate::arm64::Arm64;
 use crate::console::Console;
 use crate::lan::Lan;
+use crate::picture::Picture;
 use crate::preboot::Kernel;
 use crate::qmp::Qmp;
 use crate::vlan::VlanSwitch;
@@ -327,6 +328,20 @@ impl Pc {
     /// QEMU has ended.
     pub fn set_link(&mut self, is_up: bool) -> Result<()> {
         self.execute("set_link", &json!({ "name": "nic0", "up": is_up })).map(drop)
+    }
+
+    /// What its screen shows. `keep` is where the picture is kept (PNG), too.
+    ///
+    /// # Errors
+    /// QEMU has ended, or can't write the picture.
+    pub fn picture(&mut self, keep: Option<&Path>) -> Result<Picture> {
+        let folder = tempfile::tempdir()?;
+        let pixmap = folder.path().join("screen.ppm");
+        self.execute("screendump", &json!({ "filename": pixmap }))?;
+        if let Some(path) = keep {
+            self.execute("screendump", &json!({ "filename": path, "format": "png" }))?;
+        }
+        Picture::parse(&std::fs::read(&pixmap)?)
     }
 
     /// Runs a command of QEMU's machine protocol.

@@ -287,6 +287,34 @@ impl Site {
         text_of(self.command().args(arguments))
     }
 
+    /// Builds an image by a recipe that comes along, or takes the one that was built before by the same: it is kept. `say` hears about the
+    /// long work.
+    ///
+    /// # Errors
+    /// It can't be built: mostly no network, or no room.
+    pub fn build_image(&self, recipe: &str, set: &[&str], say: impl Fn(&str)) -> Result<()> {
+        let text = self.run(&["image", "recipes", recipe])?;
+        let key = fnv1a([&[&*text][..], set].concat().join("\0").as_bytes());
+        let kept = Path::new(CACHE).join(format!("{recipe}-{key:016x}.raw"));
+        let _lock = Lock::take(recipe, || say("waiting for another run that builds the image"))?;
+        if kept.exists() {
+            let kept = kept.display().to_string();
+            return self.run(&["image", "import", &kept, "--name", recipe]).map(drop);
+        }
+        say(&format!(
+            "building {recipe} by its recipe, kept for the next time; this takes some minutes"
+        ));
+        // In the network of this machine: that of the lab leads nowhere.
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(self.root()).args(["image", "build", "--recipe", recipe]);
+        command.args(set.iter().flat_map(|set| ["--set", set]));
+        run(&mut command)?;
+        let disk = self.root().join("var/lib/bootlace/images").join(recipe).join("1/disk.raw");
+        let part = kept.with_extension("part");
+        run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).args([&disk, &part]))?;
+        Ok(std::fs::rename(&part, &kept)?)
+    }
+
     /// Adds an account with this password.
     ///
     /// # Errors

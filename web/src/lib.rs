@@ -70,6 +70,7 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .route("/images/{image}/{version}", post(pages::versions::change))
         .route("/images/{image}/{version}/remove", get(pages::versions::ask_remove))
         .route("/images/import", get(pages::incoming::show).post(pages::incoming::import))
+        .route("/images/build", get(pages::building::show).post(pages::building::build))
         .route("/images/upload", post(pages::incoming::upload).layer(DefaultBodyLimit::disable()))
         .route("/images/incoming/remove", post(pages::incoming::remove))
         .route("/jobs", get(pages::jobs::show_all))

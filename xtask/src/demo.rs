@@ -1,5 +1,7 @@
 //! The whole chain on one machine: a virtual LAN, our servers on it, PCs that boot over it.
 
+mod desktop;
+
 use crate::interrupt::Interrupt;
 use crate::pcs::NO_PXE;
 use crate::{build, say, setup};
@@ -22,6 +24,9 @@ const TAIL_LINES: usize = 40;
 
 /// Where the pages are on this machine, if it is free.
 const PAGES: &str = "127.0.0.1:8080";
+
+/// Memory of a PC with a desktop.
+const DESKTOP_MIB: u32 = 2048;
 
 /// The other DHCP server has so many addresses.
 const BESIDE_MAX: u8 = 10;
@@ -46,6 +51,9 @@ pub(crate) struct Demo {
     /// How the machines come to their loader
     #[arg(long, value_enum, default_value = "pxe")]
     boot: By,
+    /// What the machines run
+    #[arg(long, value_enum, default_value = "minimal")]
+    image: Image,
     /// How many machines to switch on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
     machines: u8,
@@ -80,6 +88,14 @@ enum By {
     Medium,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Image {
+    /// A small Debian with a login prompt
+    Minimal,
+    /// Debian with XFCE, built by its recipe; a picture of the first machine's screen is kept
+    Desktop,
+}
+
 /// A PC of the demo, and what was shown of it.
 struct Running {
     name: String,
@@ -97,6 +113,16 @@ enum State {
     Failed,
 }
 
+impl Image {
+    /// By which name it is imported.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "debian-12",
+            Self::Desktop => "debian-12-desktop",
+        }
+    }
+}
+
 impl Demo {
     pub(crate) fn run(&self) -> Result<()> {
         let firmware = self.firmware()?;
@@ -107,9 +133,13 @@ impl Demo {
         let binary = build::run()?;
         let is_arm64 = self.firmware == Some(Firmware::Arm64);
         let arm64 = if is_arm64 { Some(Arm64::make(say)?) } else { None };
-        let image = match &arm64 {
-            Some(arm64) => arm64.image.clone(),
-            None => Recipe::default().image(say)?,
+        let image = match (&arm64, self.image) {
+            (Some(_), Image::Desktop) => {
+                bail!("the desktop is for PCs of x86: leave --firmware arm64 out")
+            }
+            (Some(arm64), _) => Some(arm64.image.clone()),
+            (None, Image::Minimal) => Some(Recipe::default().image(say)?),
+            (None, Image::Desktop) => None,
         };
         let interrupt = Interrupt::listen()?;
 
@@ -130,8 +160,14 @@ impl Demo {
                 .boot(&format!("arm64_signed_loader = \"{}\"", arm64.signed.display()));
         }
         let mut site = builder.create(Lan::lay("demo")?)?;
-        say("importing the image");
-        show(&site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian-12"])?);
+        match image {
+            Some(image) => {
+                say("importing the image");
+                let image = image.to_string_lossy().into_owned();
+                show(&site.run(&["image", "import", &image, "--name", self.image.name()])?);
+            }
+            None => site.build_image(self.image.name(), &["autologin=demo"], say)?,
+        }
         for number in 1..=self.machines {
             show(&self.add_machine(&site, number)?);
         }
@@ -194,7 +230,7 @@ impl Demo {
             Root::Nbd => "nbd",
             Root::Aoe => "aoe",
         };
-        let image = ["--image", "debian-12", "--root-kind", root];
+        let image = ["--image", self.image.name(), "--root-kind", root];
         let mut arguments = vec!["machine", "set", &name, "--mac", &mac];
         arguments.extend(image);
         site.run(&arguments)
@@ -241,6 +277,9 @@ impl Demo {
                 say("a machine did not come up, see above. Ctrl-C takes everything down.");
             }
             if !has_told && running.iter().all(|pc| pc.state == State::IsUp) {
+                if self.image == Image::Desktop {
+                    desktop::wait(&mut running[0].pc, interrupt)?;
+                }
                 if self.once {
                     return Ok(());
                 }
@@ -268,7 +307,11 @@ impl Demo {
             By::Http => NO_PXE.to_vec(),
             By::Medium => vec!["-drive", &drive, "-device", "ide-cd,drive=medium,bootindex=0"],
         };
-        let builder = Pc::builder(&name).mac(&mac_of(number)).firmware(firmware).logs(site.root());
+        let mut builder =
+            Pc::builder(&name).mac(&mac_of(number)).firmware(firmware).logs(site.root());
+        if self.image == Image::Desktop {
+            builder = builder.memory_mib(DESKTOP_MIB).cpus(2);
+        }
         say(&format!("powering on {name}, a PC with {kind} and no disk ({})", mac_of(number)));
         say(&format!("its console: {}", site.root().join(format!("{name}.console")).display()));
         let powered_on = SystemTime::now();

@@ -1,16 +1,17 @@
-//! Images that are built of packages: what they are made of ([`recipe`]), who makes the system ([`worker`], as root), and who takes
+//! Images that are built of packages: what they are made of ([`Recipe`]), who makes the system ([`worker`], as root), and who takes
 //! it from there as an archive ([`Built`], as the servers' user).
 
 mod frames;
-pub(crate) mod recipe;
 pub(crate) mod worker;
 
 use frames::{Frame, read_frame};
-use recipe::Recipe;
+use images::Recipe;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, PipeWriter, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -25,8 +26,25 @@ pub(crate) struct Built {
     pub(crate) archive: File,
     /// Where it is, in words, until all is there.
     pub(crate) told: Receiver<Told>,
-    worker: Child,
+    worker: Worker,
     reader: JoinHandle<Option<String>>,
+}
+
+/// What is to be built.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Ordered {
+    /// This.
+    Recipe(Recipe),
+    /// What comes along, with what was chosen.
+    Named { name: String, set: Vec<(String, String)> },
+}
+
+/// Who does it: it ends when nobody listens any more.
+enum Worker {
+    /// A process of this one, with its standard input.
+    Child(Child),
+    /// One that systemd has started for whoever connects.
+    Elsewhere(UnixStream),
 }
 
 /// What is heard of the work.
@@ -43,7 +61,7 @@ impl Built {
     ///
     /// # Errors
     /// It can't be started.
-    pub(crate) fn begin(recipe: &Recipe, root: &Path) -> io::Result<Self> {
+    pub(crate) fn begin(ordered: &Ordered, root: &Path) -> io::Result<Self> {
         let mut worker = Command::new(std::env::current_exe()?)
             .arg("--root")
             .arg(root)
@@ -52,11 +70,24 @@ impl Built {
             .stdout(Stdio::piped())
             .spawn()?;
         if let Some(stdin) = &mut worker.stdin {
-            let mut order = serde_json::to_vec(recipe).map_err(io::Error::other)?;
-            order.push(b'\n');
-            stdin.write_all(&order)?;
+            send(ordered, stdin)?;
         }
         let frames = worker.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Self::hear(Worker::Child(worker), frames)
+    }
+
+    /// Has it done by whoever listens there.
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub(crate) fn ask(ordered: &Ordered, socket: &Path) -> io::Result<Self> {
+        let mut worker = UnixStream::connect(socket)?;
+        send(ordered, &mut worker)?;
+        let frames = worker.try_clone()?;
+        Self::hear(Worker::Elsewhere(worker), frames)
+    }
+
+    fn hear(worker: Worker, frames: impl io::Read + Send + 'static) -> io::Result<Self> {
         let (archive, into) = io::pipe()?;
         let (teller, told) = channel();
         let reader = std::thread::spawn(move || pass_on(frames, HeldBack::new(into), &teller));
@@ -77,11 +108,23 @@ impl Built {
     pub(crate) fn end(self) -> Option<String> {
         let Self { archive, told, mut worker, reader } = self;
         // Whoever works hears of it by this, and ends.
-        drop((archive, told, worker.stdin.take()));
+        drop((archive, told));
+        let _ = match &mut worker {
+            Worker::Child(child) => drop(child.stdin.take()),
+            Worker::Elsewhere(stream) => drop(stream.shutdown(Shutdown::Write)),
+        };
         let why = reader.join().unwrap_or_else(|_| Some("its reader has failed".to_owned()));
-        let _ = worker.wait();
+        if let Worker::Child(child) = &mut worker {
+            let _ = child.wait();
+        }
         why
     }
+}
+
+fn send(ordered: &Ordered, to: &mut impl Write) -> io::Result<()> {
+    let mut order = serde_json::to_vec(ordered).map_err(io::Error::other)?;
+    order.push(b'\n');
+    to.write_all(&order)
 }
 
 /// Splits what the worker says: files into the archive, all else to whoever looks. Returns why there is no whole archive.

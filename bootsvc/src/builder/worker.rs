@@ -1,13 +1,14 @@
 //! The part of building that needs root: packages are installed in a folder of its own, and its files leave as an archive. It hears
 //! what to build on its standard input, and ends when that ends.
 
+use super::Ordered;
 use super::frames::{Frame, write_frame};
-use super::recipe::Recipe;
 use crate::paths::Paths;
 use anyhow::{Context as _, bail, ensure};
+use images::Recipe;
 use nix::unistd::geteuid;
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ const SCRIPT: &str = r#"chroot "$1" /bin/sh -eu -c "$RECIPE""#;
 ///
 /// # Errors
 /// The order can't be read, or nobody hears what is said: what becomes of the build is told to whoever has ordered it.
-pub(crate) fn work(paths: &Paths) -> anyhow::Result<()> {
+pub(crate) fn work(paths: &Paths, named_only: bool) -> anyhow::Result<()> {
     ensure!(geteuid().is_root(), "only root can build images");
     let mut stdin = BufReader::new(io::stdin());
     let mut order = String::new();
@@ -68,18 +69,28 @@ pub(crate) fn work(paths: &Paths) -> anyhow::Result<()> {
         let _ = io::copy(&mut stdin, &mut io::sink());
         unwanted.store(true, Ordering::Relaxed);
     });
-    let built = serde_json::from_str(&order).context("the order can't be read").and_then(
-        |recipe: Recipe| {
-            // Whoever has sent it may have read it in another way.
-            let text = toml::to_string(&recipe)?;
-            build(&Recipe::parse(&text)?, paths, &out, &is_unwanted)
-        },
-    );
+    let built = serde_json::from_str(&order)
+        .context("the order can't be read")
+        .and_then(|ordered| build(&recipe_of(ordered, named_only)?, paths, &out, &is_unwanted));
     out.say(&match built {
         Ok(()) => Frame::Done,
         Err(error) => Frame::Failed(wire::error_chain(error.as_ref())),
     })?;
     Ok(())
+}
+
+fn recipe_of(ordered: Ordered, named_only: bool) -> anyhow::Result<Recipe> {
+    match ordered {
+        Ordered::Named { name, set } => {
+            let mut recipe = Recipe::named(&name)?;
+            recipe.choose(&set)?;
+            Ok(recipe)
+        }
+        // What is in it is run as root.
+        Ordered::Recipe(_) if named_only => bail!("only recipes that come along are built here"),
+        // Whoever has sent it may have read it in another way.
+        Ordered::Recipe(recipe) => Ok(Recipe::parse(&toml::to_string(&recipe)?)?),
+    }
 }
 
 /// What is said, by several threads.
@@ -102,6 +113,10 @@ fn build(
     const WAY: u32 = 0o711;
     let own = own_folder(&paths.builder(), WAY)?;
     let packages = own_folder(&own.join("packages"), 0o700)?;
+    let lock = File::create(own.join(".lock"))?;
+    if lock.try_lock().is_err() {
+        bail!("another image is being built: wait for its end (bootlace job ls shows it)");
+    }
     remove_leftovers(&own)?;
     let permissions = Permissions::from_mode(WAY);
     let scratch =
@@ -200,7 +215,7 @@ fn own_folder(path: &Path, mode: u32) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(path)?)
 }
 
-/// Removes what builds left that were killed. Another that runs has its folder in use: one at a time.
+/// Removes what builds left that were killed: there is one at a time.
 fn remove_leftovers(own: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(own)?.flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(b"build-") {
@@ -301,6 +316,19 @@ mod tests {
             step("installing packages", 2, 4),
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn who_orders_for_pages_gets_what_comes_along_and_nothing_else() {
+        let set = vec![("keyboard".to_owned(), "de".to_owned())];
+        let named = |name: &str| Ordered::Named { name: name.to_owned(), set: set.clone() };
+        let recipe = recipe_of(named("debian-12-desktop"), true).unwrap();
+        assert_eq!(recipe.parameters["keyboard"].default, "de");
+        for name in ["/etc/passwd", "./own.toml", "debian-minimal"] {
+            assert!(recipe_of(named(name), true).is_err(), "{name}");
+        }
+        assert!(recipe_of(Ordered::Recipe(recipe.clone()), true).is_err());
+        assert_eq!(recipe_of(Ordered::Recipe(recipe.clone()), false).unwrap(), recipe);
     }
 
     #[test]

@@ -4,14 +4,17 @@ use super::output::{unwritten, write_line};
 use crate::paths::Paths;
 use anyhow::Context as _;
 use images::{Step, Stop};
-use model::does_something;
+use model::{Size, does_something};
 use nix::unistd::{Uid, User, getuid};
 use service::Clock;
-use service::jobs::{ImportOrder, JobState, Jobs, NewJob, Worker};
+use service::jobs::{JobState, Jobs, NewJob, Order, Worker};
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Of how much more each a terminal is told, if nobody knows how much it will be.
+const SHOWN_BYTES: u64 = 10_000_000;
 
 /// What shells call a program that Ctrl-C ended.
 const ENDED_BY_SIGNAL: i32 = 130;
@@ -64,7 +67,7 @@ pub(super) fn as_job(
 pub(super) fn do_order(
     paths: &Paths,
     number: u64,
-    work: impl FnOnce(ImportOrder, &mut Work) -> anyhow::Result<String>,
+    work: impl FnOnce(Order, &mut Work) -> anyhow::Result<String>,
 ) -> anyhow::Result<()> {
     let (jobs, clock) = (Jobs::in_folder(paths.jobs()), Clock::system());
     let (stop, runtime) = stopped_by_signals()?;
@@ -134,12 +137,19 @@ impl Work {
         if let Some(worker) = &mut self.worker {
             worker.on_progress(step, done_bytes, total_bytes);
         }
-        let percent = u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1));
-        let percent = u64::try_from(percent).unwrap_or(100);
-        let is_shown = self.shown.as_ref().is_some_and(|(of, at)| of == step && *at == percent);
+        let (share, words) = match total_bytes {
+            // Of what comes through a pipe nobody knows how much it will be.
+            0 => (done_bytes / SHOWN_BYTES, Size(done_bytes).to_string()),
+            _ => {
+                let percent = u128::from(done_bytes) * 100 / u128::from(total_bytes);
+                let percent = u64::try_from(percent).unwrap_or(100);
+                (percent, format!("{percent} %"))
+            }
+        };
+        let is_shown = self.shown.as_ref().is_some_and(|(of, at)| of == step && *at == share);
         if std::io::stderr().is_terminal() && !is_shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{step} {percent} %");
-            self.shown = Some((step.to_owned(), percent));
+            let _ = write!(std::io::stderr(), "\r\x1b[K{step} {words}");
+            self.shown = Some((step.to_owned(), share));
         }
     }
 

@@ -4,6 +4,7 @@ mod build;
 mod files;
 mod versions;
 
+pub(super) use self::build::build_ordered;
 use self::build::{build, show_recipes};
 use self::files::Files;
 use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set};
@@ -12,7 +13,6 @@ use super::verify::{Which, verify};
 use super::{advise, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::builder::worker;
-use crate::config::bytes;
 use crate::paths::Paths;
 use crate::privileges::{become_command, become_command_with_readers, is_owner};
 use crate::site::{Refused, Site, connect};
@@ -20,7 +20,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::StatusCode;
 use images::{Import, ImportError, ImportRequest, Progress, Source, Store};
-use model::{ImageName, ImageVersion, Machine, Size, VersionState, WriteMode};
+use model::{ImageName, ImageVersion, Machine, Size, VersionState, WriteMode, binary_size};
 use serde::Deserialize;
 use serde_json::Value;
 use service::jobs::{JobKind, NewJob};
@@ -93,7 +93,11 @@ pub(super) enum Image {
     },
     /// Make a system of packages, as bootlace image build tells on standard input
     #[command(hide = true)]
-    BuildWorker,
+    BuildWorker {
+        /// Take orders for recipes that come along, and no others
+        #[arg(long)]
+        named_only: bool,
+    },
     /// Make a version what machines get at their next boot
     ///
     /// Machines with the image NAME boot the newest version of it that is released; those with NAME/test the newest that is released
@@ -191,7 +195,7 @@ impl Image {
                 build(paths, build::Wanted { recipe, name, set, mirror, size, note, state })
             }
             Self::Recipes { name } => show_recipes(name.as_deref()),
-            Self::BuildWorker => worker::work(paths),
+            Self::BuildWorker { named_only } => worker::work(paths, named_only),
             Self::Verify { which, older_than } => {
                 let by = caller();
                 become_command(paths)?;
@@ -222,7 +226,7 @@ pub(super) fn request(
 
 /// `20G`: what a disk may have.
 fn disk_size(text: &str) -> Result<u64, String> {
-    bytes(text).ok_or_else(|| "write it as 20G, with M, G or T".to_owned())
+    binary_size(text).ok_or_else(|| "write it as 20G, with M, G or T".to_owned())
 }
 
 fn import(

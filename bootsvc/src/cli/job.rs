@@ -1,7 +1,7 @@
 //! `bootlace job …`
 
-use super::as_job::do_order;
-use super::image::{import_now, request};
+use super::as_job::{Work, do_order};
+use super::image::{build_ordered, import_now, request};
 use super::{number, say, table};
 use crate::paths::Paths;
 use crate::privileges::{become_command, give_up_capabilities};
@@ -13,7 +13,7 @@ use model::Size;
 use serde::Deserialize;
 use serde_json::Value;
 use service::incoming::Incoming;
-use service::jobs::{ImportOrder, JobKind, JobState};
+use service::jobs::{ImportOrder, JobKind, JobState, Order};
 
 #[derive(Subcommand)]
 pub(super) enum Job {
@@ -78,6 +78,10 @@ struct Progress {
 impl Progress {
     /// `copying 41 %, 210 MB/s, 23 s left`.
     fn in_words(&self) -> String {
+        // Of what comes through a pipe nobody knows how much it will be.
+        if self.total_bytes == 0 && self.done_bytes > 0 {
+            return format!("{} {}", self.step, Size(self.done_bytes));
+        }
         let percent = u128::from(self.done_bytes) * 100 / u128::from(self.total_bytes.max(1));
         let rate = self.bytes_per_second.filter(|rate| *rate >= RATE_MIN);
         let rate = rate.map(|rate| format!(", {}/s", Size(rate)));
@@ -120,21 +124,26 @@ impl Job {
     }
 }
 
-/// Imports a disk file for the boot server, whose child this is.
+/// Does what was ordered of the boot server, whose child this is.
 fn run(paths: &Paths, number: u64) -> anyhow::Result<()> {
     become_command(paths)?;
     // It reads what others have sent.
     give_up_capabilities()?;
-    do_order(paths, number, |order, work| {
-        let ImportOrder { file, image, note, state, removes_file } = order;
-        let incoming = Incoming::in_folder(paths.incoming());
-        let request = request(&incoming.path(&file)?, image, note, state)?;
-        let told = import_now(paths, connect(paths)?, &request, work)?;
-        if removes_file && let Err(error) = incoming.remove(&file) {
-            work.say(format!("note: {}", wire::error_chain(&error)));
-        }
-        Ok(told)
+    do_order(paths, number, |order, work| match order {
+        Order::Import(order) => import_ordered(paths, order, work),
+        Order::Build(order) => build_ordered(paths, order, work),
     })
+}
+
+fn import_ordered(paths: &Paths, order: ImportOrder, work: &mut Work) -> anyhow::Result<String> {
+    let ImportOrder { file, image, note, state, removes_file } = order;
+    let incoming = Incoming::in_folder(paths.incoming());
+    let request = request(&incoming.path(&file)?, image, note, state)?;
+    let told = import_now(paths, connect(paths)?, &request, work)?;
+    if removes_file && let Err(error) = incoming.remove(&file) {
+        work.say(format!("note: {}", wire::error_chain(&error)));
+    }
+    Ok(told)
 }
 
 fn list(site: &Site, json: bool) -> anyhow::Result<()> {

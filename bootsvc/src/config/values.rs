@@ -3,6 +3,7 @@
 use hyper::Uri;
 use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
 use lettre::message::Mailbox;
+use model::binary_size;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -271,25 +272,12 @@ pub(super) fn size<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    match bytes(&text) {
+    match binary_size(&text) {
         Some(bytes) if bytes >= LAYER_MAX_MIN => Ok(Some(bytes)),
         _ => Err(serde::de::Error::custom(format!(
             "{text:?} is not such a size: write 64M or more, like \"20G\", or leave the key out"
         ))),
     }
-}
-
-/// `500M`, `20G`, `1T`: in powers of 1024.
-pub(crate) fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let shift = match unit {
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    number.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 pub(super) fn duration<'de, D: serde::Deserializer<'de>>(
@@ -471,15 +459,6 @@ fn lease_time(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        assert_eq!(bytes("20G"), Some(20 << 30));
-        assert_eq!((bytes(" 500 M "), bytes("1T")), (Some(500 << 20), Some(1 << 40)));
-        for text in ["", "G", "20", "20g", "-1G", "1.5G", "99999999999T", "2€"] {
-            assert_eq!(bytes(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn lease_times_are_read_as_people_write_them() {

@@ -74,7 +74,7 @@ pub use reach::{BadHours, Hours, Reach, Rooms, WeekTime};
 pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
-pub use size::Size;
+pub use size::{Size, binary_size};
 pub use tried::{
     DOCTOR_AOE_MACHINE, DOCTOR_MACHINE, TRY_MACHINE, is_tried_mac, is_tried_name, tried_mac,
 };

@@ -12,7 +12,7 @@ pub(crate) use version::listed;
 use crate::incoming::IncomingError;
 use crate::jobs::JobError;
 use crate::storage_client::StorageError;
-use images::StoreError;
+use images::{RecipeError, StoreError};
 use model::{
     Architecture, BootChoice, Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role,
     RoomName, Rooms, RootKind, RootUrl, UserName, WeekTime,
@@ -64,6 +64,15 @@ pub enum Error {
     /// A job can't be cancelled or begun.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// There is no such recipe, or something can't be chosen in it.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The boot server may not build images, and nobody else does it for it.
+    #[error(
+        "this server builds no images for its pages, as the unit bootlace-builder.socket does not run: build it on the \
+         server by `sudo bootlace image build`"
+    )]
+    NoBuilder,
     /// The database was made by a newer Bootlace.
     #[error(
         "the database {} has format {found}, but this Bootlace knows only up to {known}: start the newer \
@@ -550,6 +559,8 @@ impl Error {
                 | Self::BadNote
                 | Self::NoTeacher { .. }
                 | Self::NoRoomsFor(_)
+                | Self::Recipe(_)
+                | Self::NoBuilder
                 | Self::Incoming(IncomingError::BadName(_) | IncomingError::Taken(_))
         )
     }

@@ -33,9 +33,9 @@ pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, LeaseError, RoomError, Unwritable, VersionError};
 pub use crate::fleet::{
     DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind,
-    LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewImport, Nic, Preview,
-    Receiving, Released, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange, StateWord,
-    Status, VersionChanges, WrittenDisk, image_modules,
+    LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewBuild, NewImport, Nic,
+    Preview, Receiving, Released, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange,
+    StateWord, Status, VersionChanges, WrittenDisk, image_modules,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
@@ -60,4 +60,5 @@ pub use crate::store::{
     AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Restored, Session,
     Sighting, Token, User, check_database, copy_database, expected,
 };
+pub use images::Recipe;
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

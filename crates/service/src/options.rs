@@ -28,6 +28,8 @@ pub struct Options {
     pub incoming: PathBuf,
     /// Long work: [`Jobs`](crate::jobs::Jobs).
     pub jobs: PathBuf,
+    /// Socket of who builds images, as root; it need not be there.
+    pub builder_socket: PathBuf,
     /// Where an older Bootlace kept what machines are made of: it is moved into the database.
     pub hardware: PathBuf,
     /// Whether machines get initrds made for their hardware.
@@ -76,6 +78,7 @@ impl Options {
             kernel_logs: root.join("var/lib/bootlace/kernel-logs"),
             incoming: root.join("var/lib/bootlace/incoming"),
             jobs: root.join("var/lib/bootlace/jobs"),
+            builder_socket: root.join("run/bootlace-builder.sock"),
             hardware: root.join("var/lib/bootlace/hardware"),
             fitted_initrds: true,
             storage_socket: root.join("run/bootlace/storage.sock"),

@@ -12,7 +12,8 @@ use axum::{Json, Router};
 use model::{ImageName, ImageVersion, VersionState};
 use service::incoming::IncomingFile;
 use service::jobs::Job;
-use service::{Admin, InitrdState, NewImport, Released, VersionChanges, Viewer};
+use service::{Admin, InitrdState, NewBuild, NewImport, Recipe, Released, VersionChanges, Viewer};
+use std::collections::BTreeMap;
 
 type FilePath = Result<Path<String>, PathRejection>;
 type ImagePath = Result<Path<ImageName>, PathRejection>;
@@ -25,6 +26,8 @@ pub(super) fn router() -> Router<Front> {
         .route("/images/{image}/{version}", patch(change_version).delete(remove_version))
         .route("/images/{image}/{version}/removal", get(removal))
         .route("/images/{image}/{version}/changes", get(changes))
+        .route("/recipes", get(recipes))
+        .route("/builds", post(build))
         .route("/incoming", get(incoming))
         .route("/incoming/{file}", put(send).delete(remove))
 }
@@ -159,6 +162,31 @@ struct WantedImport {
 async fn import(admin: Admin, body: Body<WantedImport>) -> Answer<(StatusCode, Json<Job>)> {
     let Json(WantedImport { file, image, note, state, removes_file }) = body?;
     let job = admin.import(NewImport { file, image, note, state, removes_file }).await?;
+    Ok((StatusCode::ACCEPTED, Json(job)))
+}
+
+/// What images can be built of.
+async fn recipes(_viewer: Viewer) -> Json<BTreeMap<&'static str, Recipe>> {
+    Json(Recipe::ours().into_iter().collect())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedBuild {
+    /// Name of a recipe that comes along.
+    recipe: String,
+    image: ImageName,
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+    note: Option<String>,
+    #[serde(default)]
+    state: VersionState,
+}
+
+/// Has the boot server have an image built.
+async fn build(admin: Admin, body: Body<WantedBuild>) -> Answer<(StatusCode, Json<Job>)> {
+    let Json(WantedBuild { recipe, image, set, note, state }) = body?;
+    let job = admin.build(NewBuild { recipe, image, set, note, state }).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 

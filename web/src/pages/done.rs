@@ -28,6 +28,7 @@ pub(crate) enum Done {
     UserRemoved,
     JobCancelled,
     ImportOrdered,
+    BuildOrdered,
     FileReceived,
     FileRemoved,
     AddressFreed,
@@ -42,7 +43,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 35] = [
+    const TABLE: [(Self, &str, &str); 36] = [
         (
             Self::Adopted,
             "adopted",
@@ -96,6 +97,11 @@ impl Done {
             Self::ImportOrdered,
             "import",
             "The boot server imports it; this page may be closed meanwhile.",
+        ),
+        (
+            Self::BuildOrdered,
+            "build",
+            "The server builds it, which takes some minutes; this page may be closed meanwhile.",
         ),
         (Self::FileReceived, "received", "The file is here. It can be imported now."),
         (Self::FileRemoved, "file-removed", "The file is removed."),

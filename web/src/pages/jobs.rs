@@ -38,7 +38,11 @@ pub(crate) struct Bar {
 impl Bar {
     fn of(progress: &JobProgress) -> Self {
         let percent = progress.percent();
-        let mut words = format!("{}, {percent} %", progress.step);
+        let mut words = match (progress.done_bytes, progress.total_bytes) {
+            // Of what comes through a pipe nobody knows how much it will be.
+            (1.., 0) => format!("{}, {}", progress.step, text::bytes(progress.done_bytes)),
+            _ => format!("{}, {percent} %", progress.step),
+        };
         // What is slower are no bytes, but packages.
         if let Some(rate) = progress.bytes_per_second.filter(|rate| *rate >= 1000) {
             words += &format!(", {}/s", text::bytes(rate));

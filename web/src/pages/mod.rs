@@ -5,6 +5,7 @@ mod refused;
 
 pub(crate) mod account;
 pub(crate) mod audit;
+pub(crate) mod building;
 pub(crate) mod discovered;
 pub(crate) mod findings;
 pub(crate) mod help;

@@ -3,16 +3,15 @@
 use super::super::as_job::{Work, as_job, caller};
 use super::super::output::say;
 use super::{check_owner, import_now, say_next};
-use crate::builder::recipe::Recipe;
-use crate::builder::{Built, Told};
+use crate::builder::{Built, Ordered, Told};
 use crate::paths::Paths;
 use crate::privileges::become_command_with_readers;
 use crate::site::connect;
 use anyhow::{Context as _, bail, ensure};
-use images::{ImportRequest, Source};
+use images::{ImportRequest, Recipe, Source};
 use model::{ImageName, VersionState};
 use nix::unistd::geteuid;
-use service::jobs::{JobKind, NewJob};
+use service::jobs::{BuildOrder, JobKind, NewJob};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
@@ -71,7 +70,8 @@ pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
     ensure!(geteuid().is_root(), "packages are installed as root: use sudo");
     check_owner(paths)?;
     // The worker stays root; this process does not.
-    let built = Built::begin(&recipe, &paths.root).context("can't begin to build")?;
+    let ordered = Ordered::Recipe(recipe.clone());
+    let built = Built::begin(&ordered, &paths.root).context("can't begin to build")?;
     let (server, by) = (connect(paths)?, caller());
     become_command_with_readers(paths)?;
     let new = NewJob { kind: JobKind::ImageBuild, what: format!("{name} by {named}"), by };
@@ -92,6 +92,23 @@ pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
         say_next(paths, request);
     }
     Ok(())
+}
+
+/// Builds what was ordered on a page, by whoever may do that.
+pub(in crate::cli) fn build_ordered(
+    paths: &Paths,
+    order: BuildOrder,
+    work: &mut Work,
+) -> anyhow::Result<String> {
+    let BuildOrder { recipe: named, image: name, set, note, state } = order;
+    let disk_bytes = Recipe::named(&named)?.disk_bytes();
+    let ordered = Ordered::Named { name: named, set: set.into_iter().collect() };
+    let socket = paths.builder_socket();
+    let built = Built::ask(&ordered, &socket).with_context(|| {
+        format!("nobody builds at {}: is bootlace-builder.socket started?", socket.display())
+    })?;
+    let request = |source| ImportRequest { source, disk_bytes, name, note, state };
+    Ok(build_now(paths, connect(paths)?, built, request, work)?.1)
 }
 
 fn build_now(

@@ -1,11 +1,12 @@
 //! Disk files that people send, and imports of them.
 
+use crate::clock::Now;
 use crate::error::Error;
 use crate::incoming::{Incoming, IncomingError, IncomingFile, Upload};
-use crate::jobs::{ImportOrder, Job, Jobs};
+use crate::jobs::{ImportOrder, Job, Jobs, Order};
 use crate::people::Admin;
 use crate::service::Service;
-use crate::store::FieldChange;
+use crate::store::{AuditEntry, FieldChange};
 use bytes::Bytes;
 use model::{ImageName, VersionState, is_note};
 use std::time::Duration;
@@ -85,7 +86,18 @@ impl Admin {
         let changes = FieldChange::all(None, Some(&order));
         let (by, now) = (self.actor().name().to_owned(), self.now());
         let entry = self.actor().does("image.import", &order.image, changes, now.unix_ms);
-        let jobs = self.service().job_folder();
+        self.order(Order::Import(order), entry, &by, now).await
+    }
+
+    /// Has the boot server do something by a process of its own, as soon as others are done.
+    pub(super) async fn order(
+        &self,
+        order: Order,
+        entry: AuditEntry,
+        by: &str,
+        now: Now,
+    ) -> Result<Job, Error> {
+        let (jobs, by) = (self.service().job_folder(), by.to_owned());
         let ordered = self.service().database().write(move |tables| {
             tables.put_audit(&entry)?;
             jobs.order(order, &by, now).map_err(|error| Error::from(error).into())

@@ -1,6 +1,7 @@
 //! What people ask: machines, images, orders, and how all of that is.
 
 mod alerts;
+mod building;
 mod discovered;
 mod disk_deletions;
 mod exports;
@@ -28,6 +29,7 @@ mod state_copy;
 mod tried;
 mod viewer;
 
+pub use building::NewBuild;
 pub use discovered::Discovered;
 pub use images::{DamagedVersion, image_modules};
 pub use incoming::{NewImport, Receiving};

@@ -1,6 +1,6 @@
 //! The files of a job. They may be anything: who reads one gets what is understood, or nothing.
 
-use super::{ImportOrder, JobKind, JobState};
+use super::{JobKind, JobState, Order};
 use crate::plain_file::open_plain;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(super) struct About {
     pub(super) begun_unix_ms: u64,
     /// What the boot server has done by a process of its own; `None`: whoever has begun it does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) order: Option<ImportOrder>,
+    pub(super) order: Option<Order>,
 }
 
 /// How far it is.

@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::plain_file::open_plain;
 use files::{About, End, Progress, read_json, read_text};
 use model::{ImageName, VersionState};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -204,6 +205,48 @@ pub struct ImportOrder {
     pub removes_file: bool,
 }
 
+/// An image that the boot server has built by a recipe that comes along.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BuildOrder {
+    /// The recipe.
+    pub recipe: String,
+    /// The image of which it becomes a version.
+    pub image: ImageName,
+    /// What was chosen of the recipe's parameters.
+    pub set: BTreeMap<String, String>,
+    /// What people want to remember about the version.
+    pub note: Option<String>,
+    /// For whom the version is.
+    pub state: VersionState,
+}
+
+/// What the boot server has done by a process of its own.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Order {
+    /// A disk file becomes an image version.
+    Import(ImportOrder),
+    /// A system is made of packages, and becomes one.
+    Build(BuildOrder),
+}
+
+impl Order {
+    const fn kind(&self) -> JobKind {
+        match self {
+            Self::Import(_) => JobKind::ImageImport,
+            Self::Build(_) => JobKind::ImageBuild,
+        }
+    }
+
+    /// For people.
+    fn what(&self) -> String {
+        match self {
+            Self::Import(order) => format!("{} from {}", order.image, order.file),
+            Self::Build(order) => format!("{} by {}", order.image, order.recipe),
+        }
+    }
+}
+
 /// Why a job can't be cancelled or begun.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -287,15 +330,14 @@ impl Jobs {
     ///
     /// # Errors
     /// Too many wait, or its folder can't be made.
-    pub fn order(&self, order: ImportOrder, by: &str, now: Now) -> Result<u64, JobError> {
+    pub fn order(&self, order: Order, by: &str, now: Now) -> Result<u64, JobError> {
         let waiting = self.list().into_iter().filter(|job| job.state == JobState::Waiting);
         if waiting.count() >= WAITING_MAX {
             return Err(JobError::TooMany);
         }
-        let what = format!("{} from {}", order.image, order.file);
         let about = About {
-            kind: JobKind::ImageImport,
-            what,
+            kind: order.kind(),
+            what: order.what(),
             by: by.to_owned(),
             begun_unix_ms: now.unix_ms,
             order: Some(order),
@@ -320,7 +362,7 @@ impl Jobs {
     }
 
     /// What is ordered by a job; `None`: somebody else does it.
-    pub fn order_of(&self, number: u64) -> Option<ImportOrder> {
+    pub fn order_of(&self, number: u64) -> Option<Order> {
         read_json::<About>(&self.path(number).join(ABOUT))?.order
     }
 

@@ -162,7 +162,7 @@ fn order(jobs: &Jobs, file: &str) -> u64 {
         state: VersionState::Released,
         removes_file: false,
     };
-    jobs.order(order, "anna", Clock::system().now()).unwrap()
+    jobs.order(Order::Import(order), "anna", Clock::system().now()).unwrap()
 }
 
 #[test]
@@ -173,6 +173,7 @@ fn what_is_ordered_waits_and_is_begun_once_more_after_an_interruption() {
     assert_eq!(jobs.next_order(), Some(first));
     let take = |number| jobs.take(number, Clock::system(), &Stop::default());
     let (worker, taken) = take(first).unwrap();
+    let Order::Import(taken) = taken else { panic!("{taken:?}") };
     assert_eq!((taken.file.as_str(), jobs.next_order()), ("a", None), "one after the other");
     take(first).unwrap_err();
     drop(worker);
@@ -215,6 +216,6 @@ fn only_so_many_orders_wait() {
         state: VersionState::Released,
         removes_file: false,
     };
-    let refused = jobs.order(one_more, "anna", Clock::system().now());
+    let refused = jobs.order(Order::Import(one_more), "anna", Clock::system().now());
     assert!(matches!(refused, Err(JobError::TooMany)));
 }

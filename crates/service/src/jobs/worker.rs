@@ -1,7 +1,7 @@
 //! The process that does a job, as others see it.
 
 use super::files::{self, About, End, LOG_BYTES_MAX, LOG_END, Progress, read_text};
-use super::{ABOUT, CANCEL, END, ImportOrder, JobKind, JobState, Jobs, LOCK, LOG, NEW, PROGRESS};
+use super::{ABOUT, CANCEL, END, JobKind, JobState, Jobs, LOCK, LOG, NEW, Order, PROGRESS};
 use crate::clock::Clock;
 use images::Stop;
 use std::fs::{self, File, OpenOptions};
@@ -71,12 +71,7 @@ impl Jobs {
     ///
     /// # Errors
     /// There is no such order, it does not wait any more, or that can't be written.
-    pub fn take(
-        &self,
-        number: u64,
-        clock: Clock,
-        stop: &Stop,
-    ) -> io::Result<(Worker, ImportOrder)> {
+    pub fn take(&self, number: u64, clock: Clock, stop: &Stop) -> io::Result<(Worker, Order)> {
         let taken = || io::Error::new(ErrorKind::InvalidInput, "this job does not wait to be done");
         let is_waiting = self.get(number).is_ok_and(|job| job.state == JobState::Waiting);
         let order = self.order_of(number).filter(|_| is_waiting).ok_or_else(taken)?;

@@ -1,6 +1,7 @@
 //! What an image is built of: packages, a script, and what may be chosen.
 
-use crate::config::bytes;
+use crate::small_file::read_small;
+use model::binary_size;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -8,9 +9,9 @@ use std::path::Path;
 
 /// Recipes that come along, by their names.
 const OURS: [(&str, &str); 3] = [
-    ("debian-12-desktop", include_str!("../../../images/recipes/debian-12-desktop.toml")),
-    ("debian-13-desktop", include_str!("../../../images/recipes/debian-13-desktop.toml")),
-    ("debian-minimal", include_str!("../../../images/recipes/debian-minimal.toml")),
+    ("debian-12-desktop", include_str!("../recipes/debian-12-desktop.toml")),
+    ("debian-13-desktop", include_str!("../recipes/debian-13-desktop.toml")),
+    ("debian-minimal", include_str!("../recipes/debian-minimal.toml")),
 ];
 
 /// Longest file that is read as a recipe.
@@ -22,45 +23,46 @@ const VALUE_MAX: usize = 400;
 /// How a system is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Recipe {
+pub struct Recipe {
     /// What comes of it, for people.
-    pub(crate) title: String,
+    pub title: String,
     /// Release of Debian, or of its kin: `bookworm`.
-    pub(crate) suite: String,
+    pub suite: String,
     /// Parts of its archive: `main`.
     #[serde(default = "main_component")]
-    pub(crate) components: Vec<String>,
+    pub components: Vec<String>,
     /// Whence packages come; without, whence Debian's come. Security updates come from the same with `-security` behind.
     #[serde(default)]
-    pub(crate) mirror: Option<String>,
+    pub mirror: Option<String>,
     /// Lines for apt in place of all that: `deb http://archive.ubuntu.com/ubuntu noble main`.
     #[serde(default)]
-    pub(crate) sources: Vec<String>,
+    pub sources: Vec<String>,
     /// Size of the disk, as `16G`.
     #[serde(default)]
-    pub(crate) disk: Option<String>,
+    pub disk: Option<String>,
     /// What is installed, with all that it needs.
     #[serde(default)]
-    pub(crate) packages: Vec<String>,
+    pub packages: Vec<String>,
     /// Run by the new system's `sh -eu` at last, with `RECIPE_…` for each parameter.
     #[serde(default)]
-    pub(crate) script: String,
+    pub script: String,
     /// What may be chosen, by name.
     #[serde(default)]
-    pub(crate) parameters: BTreeMap<String, Parameter>,
+    pub parameters: BTreeMap<String, Parameter>,
 }
 
 /// What may be chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Parameter {
+pub struct Parameter {
     /// For people.
-    pub(crate) about: String,
+    pub about: String,
+    /// What it is unless somebody chooses.
     #[serde(default)]
-    pub(crate) default: String,
+    pub default: String,
     /// All that it may be; empty: any word.
     #[serde(default)]
-    pub(crate) choices: Vec<String>,
+    pub choices: Vec<String>,
 }
 
 fn main_component() -> Vec<String> {
@@ -69,22 +71,43 @@ fn main_component() -> Vec<String> {
 
 /// Why there is no such recipe, or why it can't be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RecipeError {
+pub enum RecipeError {
+    /// There is none of this name.
     #[error(
         "there is no recipe {name}: those that come along are {}; or give a file, as ./{name}.toml",
         names()
     )]
-    Unknown { name: String },
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The file can't be read.
     #[error("can't read the recipe")]
     Read(#[source] io::Error),
+    /// It is no TOML, or has other keys.
     #[error("the recipe has a mistake")]
     Bad(#[source] Box<toml::de::Error>),
+    /// A value is none of its kind.
     #[error("the recipe has a mistake: {0}")]
     Unfit(String),
+    /// Somebody chooses what can't be chosen.
     #[error("the recipe has no parameter {name}: it has {known}")]
-    NoParameter { name: String, known: String },
+    NoParameter {
+        /// What was to be chosen.
+        name: String,
+        /// What can be.
+        known: String,
+    },
+    /// Somebody chooses a value that can't be.
     #[error("{name} can't be {value:?}: {why}")]
-    BadValue { name: String, value: String, why: String },
+    BadValue {
+        /// The parameter.
+        name: String,
+        /// The value.
+        value: String,
+        /// What it may be.
+        why: String,
+    },
 }
 
 fn names() -> String {
@@ -93,7 +116,7 @@ fn names() -> String {
 
 impl Recipe {
     /// All that come along, with their names.
-    pub(crate) fn ours() -> Vec<(&'static str, Self)> {
+    pub fn ours() -> Vec<(&'static str, Self)> {
         let parsed = OURS.into_iter().map(|(name, text)| Some((name, Self::parse(text).ok()?)));
         parsed.flatten().collect()
     }
@@ -102,20 +125,28 @@ impl Recipe {
     ///
     /// # Errors
     /// There is none of this name.
-    pub(crate) fn text_of(named: &str) -> Result<&'static str, RecipeError> {
+    pub fn text_of(named: &str) -> Result<&'static str, RecipeError> {
         let found = OURS.into_iter().find(|(name, _)| *name == named);
         found.map(|(_, text)| text).ok_or_else(|| RecipeError::Unknown { name: named.to_owned() })
+    }
+
+    /// One that comes along.
+    ///
+    /// # Errors
+    /// See [`RecipeError`].
+    pub fn named(name: &str) -> Result<Self, RecipeError> {
+        Self::parse(Self::text_of(name)?)
     }
 
     /// One that comes along, or, if it has a `/` or ends with `.toml`, a file.
     ///
     /// # Errors
     /// See [`RecipeError`].
-    pub(crate) fn load(named: &str) -> Result<Self, RecipeError> {
+    pub fn load(named: &str) -> Result<Self, RecipeError> {
         if !named.contains('/') && !named.ends_with(".toml") {
-            return Self::parse(Self::text_of(named)?);
+            return Self::named(named);
         }
-        let text = images::read_small(Path::new(named), RECIPE_BYTES_MAX)
+        let text = read_small(Path::new(named), RECIPE_BYTES_MAX)
             .and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()));
         Self::parse(&text.map_err(RecipeError::Read)?)
     }
@@ -124,7 +155,7 @@ impl Recipe {
     ///
     /// # Errors
     /// See [`RecipeError`].
-    pub(crate) fn parse(text: &str) -> Result<Self, RecipeError> {
+    pub fn parse(text: &str) -> Result<Self, RecipeError> {
         let recipe: Self = toml::from_str(text).map_err(|error| RecipeError::Bad(error.into()))?;
         recipe.check()?;
         Ok(recipe)
@@ -154,7 +185,7 @@ impl Recipe {
         if let Some(line) = self.sources.iter().find(|line| !is_line(line)) {
             return unfit("line for apt: write it as deb http://… SUITE main", line);
         }
-        if let Some(disk) = self.disk.as_ref().filter(|disk| bytes(disk).is_none()) {
+        if let Some(disk) = self.disk.as_ref().filter(|disk| binary_size(disk).is_none()) {
             return unfit("size: write it as 16G", disk);
         }
         for (name, parameter) in &self.parameters {
@@ -174,7 +205,7 @@ impl Recipe {
     ///
     /// # Errors
     /// It is no address of a mirror.
-    pub(crate) fn set_mirror(&mut self, mirror: String) -> Result<(), RecipeError> {
+    pub fn set_mirror(&mut self, mirror: String) -> Result<(), RecipeError> {
         self.mirror = Some(mirror);
         self.check()
     }
@@ -183,7 +214,7 @@ impl Recipe {
     ///
     /// # Errors
     /// There is no such parameter, or it can't be that.
-    pub(crate) fn choose(&mut self, values: &[(String, String)]) -> Result<(), RecipeError> {
+    pub fn choose(&mut self, values: &[(String, String)]) -> Result<(), RecipeError> {
         for (name, value) in values {
             let known = self.parameters.keys().cloned().collect::<Vec<_>>().join(", ");
             let Some(parameter) = self.parameters.get_mut(name) else {
@@ -196,12 +227,12 @@ impl Recipe {
     }
 
     /// Size of the disk, if the recipe says one.
-    pub(crate) fn disk_bytes(&self) -> Option<u64> {
-        self.disk.as_deref().and_then(bytes)
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.disk.as_deref().and_then(binary_size)
     }
 
     /// Lines for apt; none: those that mmdebstrap knows.
-    pub(crate) fn apt_lines(&self) -> Vec<String> {
+    pub fn apt_lines(&self) -> Vec<String> {
         let Some(mirror) = self.mirror.as_ref().filter(|_| self.sources.is_empty()) else {
             return self.sources.clone();
         };
@@ -215,7 +246,7 @@ impl Recipe {
     }
 
     /// What the script finds in its environment.
-    pub(crate) fn environment(&self) -> impl Iterator<Item = (String, &str)> {
+    pub fn environment(&self) -> impl Iterator<Item = (String, &str)> {
         self.parameters.iter().map(|(name, parameter)| {
             let name = name.to_ascii_uppercase().replace('-', "_");
             (format!("RECIPE_{name}"), parameter.default.as_str())
@@ -303,7 +334,10 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let told = |text: &str| wire::error_chain(&Recipe::parse(text).unwrap_err());
+        let told = |text: &str| {
+            let error = Recipe::parse(text).unwrap_err();
+            format!("{error}: {:?}", std::error::Error::source(&error))
+        };
         let good = "title = \"x\"\nsuite = \"bookworm\"\n";
         Recipe::parse(good).unwrap();
         assert!(told("title = \"x\"\n").contains("missing field `suite`"));
