@@ -373,7 +373,10 @@ mod tests {
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
-        (header.set_uid(5), header.set_gid(6), header.set_mtime(7), header.set_size(0));
+        header.set_uid(5);
+        header.set_gid(6);
+        header.set_mtime(7);
+        header.set_size(0);
         header.set_entry_type(EntryType::Directory);
         archive.append_data(&mut header, "etc/", &b""[..]).unwrap();
         header.set_entry_type(EntryType::Regular);

@@ -1,10 +1,11 @@
 //! A Bootlace site on a LAN: its state, its servers, what it says of its machines.
 
-use crate::command::{run_with_line, text_of};
+use crate::command::{run, run_with_line, text_of};
 use crate::daemon::Daemon;
 use crate::http::Browser;
-use crate::image::CACHE;
+use crate::image::{CACHE, fnv1a};
 use crate::lan::Lan;
+use crate::lock::Lock;
 use crate::netns::Netns;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;

@@ -109,10 +109,10 @@ impl Built {
         let Self { archive, told, mut worker, reader } = self;
         // Whoever works hears of it by this, and ends.
         drop((archive, told));
-        let _ = match &mut worker {
+        match &mut worker {
             Worker::Child(child) => drop(child.stdin.take()),
             Worker::Elsewhere(stream) => drop(stream.shutdown(Shutdown::Write)),
-        };
+        }
         let why = reader.join().unwrap_or_else(|_| Some("its reader has failed".to_owned()));
         if let Worker::Child(child) = &mut worker {
             let _ = child.wait();

@@ -4,7 +4,6 @@ use super::inode::Inode;
 use super::{Meta, inode};
 use crate::ext4::crc32c;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -52,7 +51,7 @@ pub(crate) fn make(path: &Path, size_bytes: u64) -> io::Result<()> {
         .args(["-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1"])
         .arg(path)
         .arg(format!("{}k", size_bytes / 1024))
-        .env("PATH", OsString::from(places))
+        .env("PATH", places)
         .env("LC_ALL", "C")
         // What an administrator has set there is for his own disks.
         .env("MKE2FS_CONFIG", "/dev/null")

@@ -209,7 +209,7 @@ fn long_zeroes_become_holes() {
             let n = buffer.len().min((2000 << 20) - self.0 as usize).min(1 << 20);
             // A byte each four MiB: more runs than an inode and one block have places for.
             buffer[..n].fill(0);
-            if n > 0 && self.0 % (4 << 20) == 0 {
+            if n > 0 && self.0.is_multiple_of(4 << 20) {
                 buffer[0] = 1;
             }
             self.0 += n as u64;

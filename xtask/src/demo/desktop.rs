@@ -41,7 +41,15 @@ pub(super) fn wait(pc: &mut Pc, interrupt: &Interrupt) -> Result<()> {
     }
 }
 
+/// Whether XFCE shows Debian's wallpaper, a light panel at the top, and writing on it.
 fn is_desktop(picture: &Picture) -> bool {
-    let _ = picture;
-    todo!()
+    let (_, height) = picture.size();
+    let panel = 0..height / 32;
+    let is_wallpaper = |[r, g, b]: [u8; 3]| {
+        r < 90 && (50..180).contains(&g) && (60..170).contains(&b) && b > r && g > r
+    };
+    let is_light = |pixel: [u8; 3]| pixel.into_iter().all(|it| it > 200);
+    picture.percent(height / 10..height * 9 / 10, is_wallpaper) > 60
+        && picture.percent(panel.clone(), is_light) > 60
+        && picture.changes(panel) > 30
 }
