@@ -302,7 +302,11 @@ pub(super) fn import_now(
                 // The command that imported it may have been ended before it was recorded.
                 record(paths, server, image, *version)?;
                 let note = if has_note { ". Its note is what it was" } else { "" };
-                let told = format!("nothing to do: {error}{note}");
+                let state = store.states()?.get(&(image.clone(), *version)).copied();
+                let told = format!(
+                    "nothing to do: {error}{note}{}",
+                    said_of_state(image, *version, state, request.state)
+                );
                 work.say(&told);
                 return Ok(told);
             }
@@ -335,6 +339,26 @@ pub(super) fn import_now(
     let size = recorded.initrd_bytes.unwrap_or_default();
     work.say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
     Ok(told)
+}
+
+/// For whom a version is that is there already, if that is not as somebody wants it.
+fn said_of_state(
+    image: &ImageName,
+    version: u32,
+    state: Option<VersionState>,
+    wanted: VersionState,
+) -> String {
+    let command = match wanted {
+        VersionState::Released => "release",
+        VersionState::Test => "test",
+        VersionState::Draft | VersionState::Retired => "retire",
+    };
+    match state.filter(|state| *state != wanted) {
+        Some(state) => {
+            format!(". It stays {state}: bootlace image {command} {image}/v{version} changes that")
+        }
+        None => String::new(),
+    }
 }
 
 fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {

@@ -6,6 +6,7 @@ mod boot_files;
 mod dhcp;
 mod http;
 mod idle;
+mod import;
 mod init;
 mod initrd;
 mod nbd;
@@ -48,6 +49,8 @@ enum What {
     Tftp(tftp::Tftp),
     /// New PCs that get an address each second, beside Kea and dnsmasq
     Dhcp(dhcp::Dhcp),
+    /// Import of a disk and of an archive, beside cp and tar
+    Import(import::Import),
     /// PCs that fetch a boot file by HTTP at once, beside nginx
     Http(http::Http),
     /// A room of PCs that boots at once over a wire of 1 Gbit/s, and reads what a boot reads
@@ -67,6 +70,7 @@ impl Bench {
             Some(What::Idle(bench)) => bench.run(),
             Some(What::Tftp(bench)) => bench.run(),
             Some(What::Dhcp(bench)) => bench.run(),
+            Some(What::Import(bench)) => bench.run(),
             Some(What::Http(bench)) => bench.run(),
             Some(What::Storm(bench)) => bench.run(),
             None => {
@@ -87,6 +91,8 @@ impl Bench {
                 tftp::Tftp::default().run()?;
                 println!();
                 dhcp::Dhcp::default().run()?;
+                println!();
+                import::Import::default().run()?;
                 println!();
                 http::Http::default().run()?;
                 println!();
