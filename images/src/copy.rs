@@ -100,7 +100,12 @@ fn next_data(source: &File, position: u64, size_bytes: u64) -> io::Result<std::o
 }
 
 /// Writes the blocks that are not all zero, in runs.
-fn write_sparse(target: &File, bytes: &[u8], offset: u64, zeroes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_sparse(
+    target: &File,
+    bytes: &[u8],
+    offset: u64,
+    zeroes: &[u8],
+) -> io::Result<()> {
     let mut position = 0;
     while position < bytes.len() {
         let start = position;

@@ -205,7 +205,7 @@ pub enum RootfsError {
 }
 
 /// A size as people say it, rounded up: `3.2 GB`, `12 MB`.
-struct Bytes(u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

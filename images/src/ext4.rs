@@ -2,7 +2,7 @@
 
 mod mounts;
 
-pub(crate) use mounts::{NotMounted, check as check_mounts, crc32c};
+pub(crate) use mounts::{Kind, Node, NotMounted, Visit, check as check_mounts, crc32c, walk};
 
 /// Where the superblock begins, from the file system's start, and how long it is.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;

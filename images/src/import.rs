@@ -13,7 +13,7 @@ use crate::qemu_img;
 use crate::raw::RawFile;
 use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
-use crate::store::{Draft, Published, Store};
+use crate::store::{Description, Draft, Published, Store};
 use crate::system::{System, check_root, find_system};
 use model::{ImageName, ImageVersion, Size, VersionState, is_note};
 use std::fs::File;
@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Sizes are rounded up to this: the unit of write layers, and of every page cache.
 const SIZE_UNIT_BYTES: u64 = 4096;
 /// No file of ext4 is larger; a header that claims more is a mistake or an attack.
-const SIZE_BYTES_MAX: u64 = 16 << 40;
+pub(crate) const SIZE_BYTES_MAX: u64 = 16 << 40;
 /// The disk that becomes of an archive, unless somebody wants another: sparse, so that it takes what the files take.
 pub const DISK_BYTES: u64 = 16 << 30;
 const DISK_BYTES_MIN: u64 = 64 << 20;
@@ -138,13 +138,15 @@ impl Store {
             .map_err(|error| self.write_error(&vmlinuz_path, error, &draft_path, size_bytes))?;
         let same = self.find_same(&version, &system.vmlinuz, stop, progress)?;
         progress(Progress { step: Step::Sync, done_bytes: 0, total_bytes: size_bytes });
-        let about = (request.note.clone(), request.state);
-        let published = self.publish(draft, version, about, same).map_err(|error| match error {
-            StoreError::Io { path, source, .. } if is_full(&source) => {
-                self.write_error(&path, source, &draft_path, size_bytes)
-            }
-            other => other.into(),
-        })?;
+        let note = request.note.clone();
+        let description = Description { version, note, others: toml::Table::new() };
+        let published =
+            self.publish(draft, description, request.state, same).map_err(|error| match error {
+                StoreError::Io { path, source, .. } if is_full(&source) => {
+                    self.write_error(&path, source, &draft_path, size_bytes)
+                }
+                other => other.into(),
+            })?;
         let (version, put_back) = match published {
             Published::New(version) => (version, Vec::new()),
             Published::PutBack(version, files) => (version, files),
@@ -345,7 +347,7 @@ impl Work<'_> {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -11,6 +11,7 @@ mod digest;
 mod disk_file;
 mod entry;
 mod error;
+mod export;
 mod ext4;
 mod fat;
 mod filter;
@@ -35,6 +36,7 @@ mod source;
 mod sparse;
 mod stop;
 mod store;
+mod stream;
 mod system;
 mod volumes;
 
@@ -45,6 +47,7 @@ pub use container::{Container, Unfit, inspect};
 pub use disk_file::{DiskFile, Durability};
 pub use entry::{Entry, EntryKind};
 pub use error::{ImportError, RootfsError, StoreError};
+pub use export::{ExportError, ExportFormat, ExportTo};
 pub use filter::Filter;
 pub use folder::space;
 pub use import::{DISK_BYTES, Import, ImportRequest};
@@ -63,4 +66,8 @@ pub use small_file::read_small;
 pub use source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 pub use stop::Stop;
 pub use store::{Store, Verified, VerifyError, VersionTrouble};
+pub use stream::{
+    ReceiveRequest, Received, SendRequest, Sent, StreamAbout, StreamError, about_stream,
+    check_stream,
+};
 pub use volumes::{Content, Volume, find_volumes};

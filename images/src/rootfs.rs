@@ -3,7 +3,9 @@
 use crate::block::Block;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
-use crate::ext4::{NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, check_mounts};
+use crate::ext4::{
+    NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, Visit, check_mounts, walk,
+};
 use crate::fat::Fat;
 use crate::partitions::read_if_there;
 use crate::stop::Stop;
@@ -93,21 +95,42 @@ impl Rootfs {
         if let Files::Fat(_) = self.file_system {
             return Ok(());
         }
-        let read = |buffer: &mut [u8], at: u64| {
-            let at = self.offset.checked_add(at);
-            match at.map(|at| read_if_there(self.disk.as_ref(), at, buffer)) {
-                Some(Ok(true)) => Ok(()),
-                Some(Err(error)) => Err(error),
-                Some(Ok(false)) | None => {
-                    Err(io::Error::other("it leads beyond the end of the file system"))
-                }
-            }
-        };
-        check_mounts(&read).map_err(|why| {
+        check_mounts(&|buffer: &mut [u8], at: u64| self.read_at(buffer, at)).map_err(|why| {
             RootfsError::FileSystem(match why {
                 NotMounted::Io(error) => error.to_string(),
                 NotMounted::Damaged(why) => format!("no kernel would mount it, as {why}: {CHECK}"),
                 NotMounted::Unfit(why) => format!("no machine could use it, as {why}"),
+            })
+        })
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let at = self.offset.checked_add(at);
+        match at.map(|at| read_if_there(self.disk.as_ref(), at, buffer)) {
+            Some(Ok(true)) => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(false)) | None => {
+                Err(io::Error::other("it leads beyond the end of the file system"))
+            }
+        }
+    }
+
+    /// Gives `visit` all that is in it.
+    ///
+    /// # Errors
+    /// It is damaged, or of a kind of which only single files are read; or `visit` fails.
+    pub(crate) fn walk(&self, visit: Visit<'_>) -> Result<(), RootfsError> {
+        if let Files::Fat(_) = self.file_system {
+            let told = "it is a FAT, whose files have no owners: only those of ext4 are told";
+            return Err(RootfsError::FileSystem(told.to_owned()));
+        }
+        walk(&|buffer: &mut [u8], at: u64| self.read_at(buffer, at), visit).map_err(|why| {
+            RootfsError::FileSystem(match why {
+                NotMounted::Io(error) => error.to_string(),
+                NotMounted::Damaged(why) => {
+                    format!("the file system is damaged, as {why}: {CHECK}")
+                }
+                NotMounted::Unfit(why) => why,
             })
         })
     }

@@ -9,12 +9,14 @@ mod inodes;
 mod journal;
 mod map;
 mod superblock;
+mod tree;
 
 pub(crate) use checksums::crc32c;
 
 use super::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET};
 use std::io;
 use superblock::FileSystem;
+pub(crate) use tree::{Kind, Node, Visit, walk};
 
 /// Why Linux does not mount it.
 #[derive(Debug)]

@@ -40,12 +40,13 @@ impl Store {
     pub(crate) fn publish(
         &self,
         draft: Draft,
-        mut version: ImageVersion,
-        (note, state): (Option<String>, VersionState),
+        mut description: Description,
+        state: VersionState,
         same: Option<Same>,
     ) -> Result<Published, StoreError> {
         // One at a time: the number is free until we have taken it, and the newest is the newest.
         let _lock = self.lock()?;
+        let version = &mut description.version;
         let image = version.image.clone();
         let flawed = same.filter(|same| !same.flawed.is_empty());
         if flawed.is_none()
@@ -60,7 +61,6 @@ impl Store {
             None => self.next_number(&image)?,
         };
         let about_path = draft.path().join("image.toml");
-        let description = Description { version, note };
         let text = toml::to_string(&description)
             .map_err(|error| io_error("write", &about_path)(io::Error::other(error)))?;
         fs::write(&about_path, text).map_err(io_error("write", &about_path))?;
@@ -143,7 +143,7 @@ impl Store {
                 fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
             }
         }
-        Ok(())
+        self.remove_old_partials()
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod draft;
 mod numbers;
+mod partial;
 mod put_back;
 mod trouble;
 mod verify;
 
 pub(crate) use draft::{Draft, Published};
+pub(crate) use partial::{Partial, whole_pieces};
 pub(crate) use put_back::Same;
 pub use trouble::VersionTrouble;
 pub use verify::{Verified, VerifyError};
@@ -30,7 +32,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The files of a version and who may read them, in the order in which they are put in place. The disk holds the image's
 /// secrets; kernel and description don't.
-const FILES: [(&str, u32); 3] = [("disk.raw", 0o400), ("vmlinuz", 0o444), ("image.toml", 0o444)];
+pub(crate) const FILES: [(&str, u32); 3] =
+    [("disk.raw", 0o400), ("vmlinuz", 0o444), ("image.toml", 0o444)];
 
 /// The image store of one server. Several processes may use one folder at once.
 pub struct Store {
@@ -41,11 +44,14 @@ pub struct Store {
 
 /// What `image.toml` holds.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Description {
+pub(crate) struct Description {
     #[serde(flatten)]
-    version: ImageVersion,
+    pub(crate) version: ImageVersion,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
+    pub(crate) note: Option<String>,
+    /// What a later Bootlace has added, which goes where the version goes.
+    #[serde(flatten)]
+    pub(crate) others: toml::Table,
 }
 
 impl Store {
@@ -216,7 +222,11 @@ impl Store {
         draft.remove()
     }
 
-    fn description(&self, image: &ImageName, version: u32) -> Result<Description, StoreError> {
+    pub(crate) fn description(
+        &self,
+        image: &ImageName,
+        version: u32,
+    ) -> Result<Description, StoreError> {
         let path = self.version_dir(image, version).join("image.toml");
         let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
         let text = match fs::read_to_string(&path) {
@@ -244,7 +254,7 @@ impl Store {
     }
 
     /// The version numbers of an image, ascending.
-    fn numbers(&self, image: &ImageName) -> Result<Vec<u32>, StoreError> {
+    pub(crate) fn numbers(&self, image: &ImageName) -> Result<Vec<u32>, StoreError> {
         let dir = self.dir.join(image.as_str());
         if !dir.try_exists().map_err(io_error("read", &dir))? {
             return Ok(Vec::new());
@@ -256,7 +266,7 @@ impl Store {
         Ok(numbers)
     }
 
-    fn version_dir(&self, image: &ImageName, version: u32) -> PathBuf {
+    pub(crate) fn version_dir(&self, image: &ImageName, version: u32) -> PathBuf {
         self.dir.join(image.as_str()).join(version.to_string())
     }
 }
