@@ -12,6 +12,7 @@ pub mod cli;
 mod config;
 mod directory;
 mod doctor;
+mod far;
 mod log;
 mod medium;
 pub mod net;

@@ -39,6 +39,11 @@ impl NewFile {
         Ok(Self { target, part })
     }
 
+    /// The file as it is so far.
+    pub(crate) fn file(&self) -> &File {
+        self.part.as_file()
+    }
+
     /// Puts it in place of what is there, once it is on the disk.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod jobs;
 mod leases;
 mod people;
 mod rooms;
+mod streams;
 
 use crate::front::Front;
 use crate::problem::{Problem, limited};
@@ -57,6 +58,7 @@ pub(crate) fn router() -> Router<Front> {
         .merge(jobs::router())
         .merge(leases::router())
         .merge(rooms::router())
+        .merge(streams::router())
         .merge(people::router())
         .route("/discovered", get(discovered))
         .route("/discovered/{mac}/adopt", post(adopt))

@@ -8,7 +8,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use service::incoming::IncomingError;
 use service::jobs::JobError;
-use service::{Error, Unwritable};
+use service::{Error, StreamError, Unwritable};
 use std::future::ready;
 
 /// How much of a request these routes read, and what is told who sends more. A limit within another one is the one that counts.
@@ -94,7 +94,20 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         Error::Job(JobError::TooMany) | Error::Incoming(IncomingError::TooMany) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        Error::Incoming(IncomingError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+        Error::Incoming(IncomingError::NoRoom { .. })
+        | Error::Stream(StreamError::NoRoom { .. } | StreamError::DiskFull { .. }) => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
+        Error::Stream(StreamError::Read(_)) => StatusCode::BAD_REQUEST,
+        Error::Stream(
+            StreamError::Busy
+            | StreamError::NoBase { .. }
+            | StreamError::Gap { .. }
+            | StreamError::Stopped,
+        ) => StatusCode::CONFLICT,
+        Error::Stream(StreamError::Malformed(_) | StreamError::Newer(_)) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Error::Incoming(IncomingError::CutOff) => StatusCode::BAD_REQUEST,
         _ if error.is_wrong_input() => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Unwritable { why: Unwritable::Full, .. } => StatusCode::INSUFFICIENT_STORAGE,

@@ -168,6 +168,7 @@ fn every_route_is_in_the_table() {
         (include_str!("../src/api/jobs.rs"), "/api/v1"),
         (include_str!("../src/api/leases.rs"), "/api/v1"),
         (include_str!("../src/api/rooms.rs"), "/api/v1"),
+        (include_str!("../src/api/streams.rs"), "/api/v1"),
         (include_str!("../src/api/people.rs"), "/api/v1"),
     ];
     let found: BTreeSet<(String, String)> =

@@ -132,6 +132,16 @@ impl Work {
         }
     }
 
+    /// The same where standard output may be what was asked for.
+    pub(super) fn note(&mut self, line: impl Display) {
+        self.clear();
+        let line = line.to_string();
+        if let Some(worker) = &mut self.worker {
+            worker.log(&line);
+        }
+        super::note(super::plain(&line));
+    }
+
     /// How far it is: at a terminal, and as a job. `step` begins a line.
     pub(super) fn show(&mut self, step: &str, done_bytes: u64, total_bytes: u64) {
         if let Some(worker) = &mut self.worker {

@@ -1,5 +1,7 @@
 //! `bootlace backup`
 
+mod images;
+
 use super::output::leads_nowhere;
 use super::status::count;
 use super::{advise, note, say};
@@ -21,6 +23,8 @@ pub(super) enum Backup {
     Create(Create),
     Restore(Restore),
     Verify(Verify),
+    Images(images::Images),
+    Drill(images::Drill),
 }
 
 /// Save configuration, keys and database in one file
@@ -61,6 +65,8 @@ impl Backup {
             Self::Create(create) => create.run(paths),
             Self::Restore(restore) => restore.run(paths),
             Self::Verify(verify) => verify.run(),
+            Self::Images(images) => images.run(paths),
+            Self::Drill(drill) => drill.run(paths),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod build;
 mod files;
+pub(super) mod leave;
+pub(super) mod receive;
 mod versions;
 
 pub(super) use self::build::build_ordered;
@@ -171,6 +173,9 @@ pub(super) enum Image {
         #[arg(long, value_name = "DAYS")]
         older_than: Option<u32>,
     },
+    Export(leave::Export),
+    Send(leave::Send),
+    Receive(receive::Receive),
     /// List images and their versions
     Ls {
         /// Print JSON
@@ -207,6 +212,9 @@ impl Image {
             Self::Changes { version, since, json } => changes(paths, &version, since, json),
             Self::Rollback { name, to } => roll_back(paths, &name, to),
             Self::Rm { version, yes } => remove(paths, &version, yes),
+            Self::Export(export) => export.run(paths),
+            Self::Send(send) => send.run(paths),
+            Self::Receive(receive) => receive.run(paths),
             Self::Ls { json } => list(paths, json),
         }
     }

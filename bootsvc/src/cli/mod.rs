@@ -257,7 +257,8 @@ pub fn run() -> ExitCode {
 fn only_looks(found: &ArgMatches) -> bool {
     let Some((command, found)) = found.subcommand() else { return false };
     match (command, found.subcommand_name()) {
-        ("audit" | "logs" | "status", _) | ("backup", Some("create")) => true,
+        ("audit" | "logs" | "status", _) | ("backup", Some("create" | "images")) => true,
+        ("image", Some("export" | "send")) => true,
         (_, Some(what)) => matches!(what, "hardware" | "log" | "ls" | "show"),
         _ => false,
     }
@@ -341,7 +342,15 @@ mod tests {
             let words = ["bootlace"].into_iter().chain(line.split(' '));
             only_looks(&Cli::command().try_get_matches_from(words).unwrap())
         };
-        for line in ["machine ls", "room ls", "status", "audit", "user ls", "backup create x"] {
+        for line in [
+            "machine ls",
+            "room ls",
+            "status",
+            "audit",
+            "user ls",
+            "backup create x",
+            "image send x",
+        ] {
             assert!(looks(line), "{line}");
         }
         for line in ["serve", "setup", "machine rm pc", "user rm anna", "backup verify x"] {

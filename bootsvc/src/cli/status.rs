@@ -48,6 +48,9 @@ struct Glance {
     n_discovered: u64,
     storage_error: Option<String>,
     space: Option<Space>,
+    /// A server of an earlier Bootlace does not tell.
+    #[serde(default)]
+    image_backup_unix: Option<u64>,
 }
 
 /// What a machine does.
@@ -113,6 +116,9 @@ impl Status {
                 ),
                 None => "storage server: running".to_owned(),
             }),
+        }
+        if let Some(unix) = status.image_backup_unix {
+            say(format!("images: kept elsewhere, too, at {}", super::backup::time(unix)));
         }
         if !machines.is_empty() {
             let rows: Vec<[String; 4]> = machines

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -52,12 +53,35 @@ pub(crate) async fn encrypt(
     ca: Option<&Path>,
     patience: Patience,
 ) -> Result<TlsStream<TcpStream>, Failed> {
+    // It reads what the host trusts, which may be a hundred files.
+    let ca = ca.map(Path::to_owned);
+    let client = tokio::task::spawn_blocking(move || {
+        client(ca.as_deref().map(authorities).transpose()?.unwrap_or_default())
+    });
+    encrypt_by(stream, host, client, patience).await
+}
+
+/// The same with authorities that are read already.
+pub(crate) async fn encrypt_trusting(
+    stream: TcpStream,
+    host: &str,
+    authorities: Vec<CertificateDer<'static>>,
+    patience: Patience,
+) -> Result<TlsStream<TcpStream>, Failed> {
+    encrypt_by(stream, host, tokio::task::spawn_blocking(move || client(authorities)), patience)
+        .await
+}
+
+async fn encrypt_by(
+    stream: TcpStream,
+    host: &str,
+    client: JoinHandle<Result<ClientConfig, Failed>>,
+    patience: Patience,
+) -> Result<TlsStream<TcpStream>, Failed> {
     let what = format!("no TLS with {host}");
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| Failed::new(&what, error.to_string(), HELP_TLS))?;
-    // It reads what the host trusts, which may be a hundred files.
-    let ca = ca.map(Path::to_owned);
-    let client = tokio::task::spawn_blocking(move || client(ca.as_deref())).await;
+    let client = client.await;
     let client = client.map_err(|error| Failed::new(&what, error.to_string(), HELP_TLS))??;
     let connector = TlsConnector::from(Arc::new(client));
     step(patience, &what, async {
@@ -71,12 +95,10 @@ pub(crate) async fn encrypt(
 pub(crate) const HELP_TLS: &str = "Look whether the port is the right one for TLS, and whether the certificate is for this name and of an authority that \
      this host trusts (package ca-certificates); name an authority of your own by ca.";
 
-fn client(ca: Option<&Path>) -> Result<ClientConfig, Failed> {
+fn client(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Failed> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(ca) = ca {
-        roots.add_parsable_certificates(authorities(ca)?);
-    }
+    roots.add_parsable_certificates(authorities);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -3,5 +3,5 @@
 mod connect;
 mod failed;
 
-pub(crate) use connect::{HELP_TLS, authorities, connect, encrypt, secret};
+pub(crate) use connect::{HELP_TLS, authorities, connect, encrypt, encrypt_trusting, secret};
 pub(crate) use failed::{Failed, Patience, step};

@@ -256,6 +256,9 @@ kinds! {
     /// Backups are not made any more.
     BackupOld = "backup-old", Warning, Passes::WhenOver,
         "See why by systemctl status bootlace-backup; bootlace backup create FOLDER --keep 14 makes one at once.";
+    /// Images are not kept elsewhere any more.
+    ImageBackupOld = "image-backup-old", Warning, Passes::WhenOver,
+        "See why by bootlace job ls; the same bootlace backup images as each night does it at once.";
     /// The process of a job ended without a word.
     JobDied = "job-died", Warning, hours(24),
         "See its log by bootlace job show NUMBER, and whether the kernel ended it for want of memory (dmesg); then begin it again.";

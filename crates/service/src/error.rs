@@ -12,7 +12,7 @@ pub(crate) use version::listed;
 use crate::incoming::IncomingError;
 use crate::jobs::JobError;
 use crate::storage_client::StorageError;
-use images::{RecipeError, StoreError};
+use images::{RecipeError, StoreError, StreamError};
 use model::{
     Architecture, BootChoice, Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role,
     RoomName, Rooms, RootKind, RootUrl, UserName, WeekTime,
@@ -61,6 +61,9 @@ pub enum Error {
     /// A disk file can't be received, found or removed.
     #[error(transparent)]
     Incoming(#[from] IncomingError),
+    /// An image version was not sent or received.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// A job can't be cancelled or begun.
     #[error(transparent)]
     Job(#[from] JobError),

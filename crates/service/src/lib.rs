@@ -32,10 +32,11 @@ pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, LeaseError, RoomError, Unwritable, VersionError};
 pub use crate::fleet::{
-    DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases, LeaseKind,
-    LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewBuild, NewImport, Nic,
-    Preview, Receiving, Released, Rescue, ReservedIn, RoomChange, RoomView, SettingsChange,
-    StateWord, Status, VersionChanges, WrittenDisk, image_modules,
+    Arrived, DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases,
+    LeaseKind, LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewBuild,
+    NewImport, Nic, Offer, Preview, Receiving, ReceivingStream, Released, Rescue, ReservedIn,
+    RoomChange, RoomView, SendingStream, SettingsChange, StateWord, Status, VersionChanges, Wanted,
+    WrittenDisk, image_modules,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
@@ -60,5 +61,5 @@ pub use crate::store::{
     AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Restored, Session,
     Sighting, Token, User, check_database, copy_database, expected,
 };
-pub use images::Recipe;
+pub use images::{Recipe, StreamError};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

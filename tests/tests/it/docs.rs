@@ -48,6 +48,8 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
         "tutorial.md types it, and versions would have other numbers",
     ),
     ("air-gap.md", "bootlace backup create /root", "install.md types it"),
+    ("images-between-servers.md", "bootlace image", "it needs another server; streams::"),
+    ("images-between-servers.md", "bootlace backup", "it needs another server; streams::"),
     ("addresses.md", "bootlace lease free", "it needs that network; leases::"),
     ("addresses.md", "bootlace lease fix", "it needs that network; leases::"),
     ("addresses.md", "bootlace lease import", "it needs another server's file; leases::"),

@@ -56,6 +56,7 @@ mod segment;
 mod setup;
 mod small_packets;
 mod storage_network;
+mod streams;
 mod terminal;
 mod tftp;
 mod tidy;

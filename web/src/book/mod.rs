@@ -36,6 +36,7 @@ pages!(
     "how-to/import-an-image",
     "how-to/build-an-image",
     "how-to/image-versions",
+    "how-to/images-between-servers",
     "how-to/jobs",
     "how-to/persistent-disks",
     "how-to/write-mode-ram",

@@ -9,11 +9,24 @@ use std::path::{Path, PathBuf};
 /// Older ones are worth a warning: that is two that were not made, if one is made each day.
 pub(crate) const LAST_BACKUP_MAX_SECONDS: u64 = 60 * 3600;
 
+/// The same of images: one night that was missed.
+pub(crate) const LAST_IMAGE_BACKUP_MAX_SECONDS: u64 = 26 * 3600;
+
 /// Longer is no time.
 const NOTE_BYTES_MAX: u64 = 64;
 
-fn note(database: &Path) -> PathBuf {
-    database.with_extension("last-backup")
+/// Of what a backup was made.
+#[derive(Clone, Copy)]
+enum Of {
+    Site,
+    Images,
+}
+
+fn note(database: &Path, of: Of) -> PathBuf {
+    database.with_extension(match of {
+        Of::Site => "last-backup",
+        Of::Images => "last-image-backup",
+    })
 }
 
 /// Notes beside the database that a backup of it was made at this time, in seconds since 1970.
@@ -21,8 +34,20 @@ fn note(database: &Path) -> PathBuf {
 /// # Errors
 /// It can't be written.
 pub fn note_backup(database: &Path, made_unix: u64) -> io::Result<()> {
-    let note = note(database);
-    let new = note.with_extension("last-backup.new");
+    put(&note(database, Of::Site), made_unix)
+}
+
+/// Notes beside the database that images were all kept elsewhere, too, at this time.
+///
+/// # Errors
+/// It can't be written.
+pub fn note_image_backup(database: &Path, made_unix: u64) -> io::Result<()> {
+    put(&note(database, Of::Images), made_unix)
+}
+
+fn put(note: &Path, made_unix: u64) -> io::Result<()> {
+    let mut new = note.as_os_str().to_owned();
+    new.push(".new");
     let mut file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     writeln!(file, "{made_unix}")?;
@@ -34,10 +59,14 @@ pub fn note_backup(database: &Path, made_unix: u64) -> io::Result<()> {
 /// # Errors
 /// What is noted can't be read, or is no time.
 pub fn newest_backup(database: &Path) -> io::Result<Option<u64>> {
+    newest(database, Of::Site)
+}
+
+fn newest(database: &Path, of: Of) -> io::Result<Option<u64>> {
     let read = || {
         // Root reads it in a folder of the servers' user, who could put a pipe there, or a file without end.
         let mut text = String::new();
-        open_plain(&note(database))?.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
+        open_plain(&note(database, of))?.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
         io::Result::Ok(text)
     };
     match read() {
@@ -53,4 +82,9 @@ pub fn newest_backup(database: &Path) -> io::Result<Option<u64>> {
 /// The same, with what can't be read taken for none.
 pub(crate) fn last_backup(database: &Path) -> Option<u64> {
     newest_backup(database).ok().flatten()
+}
+
+/// When images were kept elsewhere last; `None` if that is not done.
+pub(crate) fn last_image_backup(database: &Path) -> Option<u64> {
+    newest(database, Of::Images).ok().flatten()
 }

@@ -10,8 +10,10 @@ mod read;
 mod write;
 
 pub use error::BackupError;
-pub(crate) use last::{LAST_BACKUP_MAX_SECONDS, last_backup};
-pub use last::{newest_backup, note_backup};
+pub(crate) use last::{
+    LAST_BACKUP_MAX_SECONDS, LAST_IMAGE_BACKUP_MAX_SECONDS, last_backup, last_image_backup,
+};
+pub use last::{newest_backup, note_backup, note_image_backup};
 pub use manifest::{AUTHORITY_FILES, BackupFile, Kind, Manifest};
 pub use read::read_backup;
 pub use write::{digest, write_backup};

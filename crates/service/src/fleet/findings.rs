@@ -2,7 +2,9 @@
 
 use super::machine_state::StateWord;
 use super::machine_view::{MachineView, RAM_SHORT_PERCENT, ram_cause};
-use crate::backup::{LAST_BACKUP_MAX_SECONDS, last_backup};
+use crate::backup::{
+    LAST_BACKUP_MAX_SECONDS, LAST_IMAGE_BACKUP_MAX_SECONDS, last_backup, last_image_backup,
+};
 use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
@@ -70,6 +72,17 @@ impl Service {
             Some(_) => None,
         });
         holds(FindingKind::BackupOld, server(old).into_iter().collect());
+
+        let sent_unix = last_image_backup(&self.options().database);
+        let late = sent_unix.map(|sent| now_unix.saturating_sub(sent));
+        let late = late.filter(|&seconds| seconds > LAST_IMAGE_BACKUP_MAX_SECONDS);
+        let late = late.map(|seconds| {
+            format!(
+                "Images were kept elsewhere, too, {} hours ago for the last time",
+                seconds / 3600
+            )
+        });
+        holds(FindingKind::ImageBackupOld, server(late).into_iter().collect());
 
         let not_sent = self.alerts().troubles().into_iter();
         let mut not_sent: Vec<String> = not_sent

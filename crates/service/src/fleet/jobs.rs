@@ -36,7 +36,15 @@ impl Viewer {
     fn may_see(&self, kind: Option<JobKind>) -> bool {
         match kind {
             Some(JobKind::Doctor) => self.actor().right() >= Right::Admin,
-            Some(JobKind::ImageImport | JobKind::ImageBuild | JobKind::ImageVerify) | None => true,
+            Some(
+                JobKind::ImageImport
+                | JobKind::ImageBuild
+                | JobKind::ImageVerify
+                | JobKind::ImageExport
+                | JobKind::ImageSend
+                | JobKind::ImageReceive,
+            )
+            | None => true,
         }
     }
 
@@ -100,7 +108,8 @@ impl Service {
         let (now, images) = (self.now(), self.options().images.clone());
         let settled = self.with_jobs(move |jobs| {
             let settled = jobs.settle(now);
-            if settled.iter().any(|job| job.kind == Some(JobKind::ImageImport)) {
+            let makes = |kind| matches!(kind, JobKind::ImageImport | JobKind::ImageReceive);
+            if settled.iter().any(|job| job.kind.is_some_and(makes)) {
                 // Which removes what nobody works on any more.
                 let _ = Store::open(&images);
             }

@@ -26,6 +26,7 @@ mod run;
 mod screens;
 mod site_status;
 mod state_copy;
+mod streams;
 mod tried;
 mod viewer;
 
@@ -46,3 +47,4 @@ pub use releases::{Released, VersionChanges};
 pub use rescue::Rescue;
 pub use rooms::{RoomChange, RoomView, SettingsChange};
 pub use site_status::Status;
+pub use streams::{Arrived, Offer, ReceivingStream, SendingStream, Wanted};

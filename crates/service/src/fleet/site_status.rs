@@ -1,6 +1,7 @@
 //! What pages and command line show.
 
 use super::machine_state::StateWord;
+use crate::backup::last_image_backup;
 use crate::service::Service;
 use model::{AddressPool, Finding, Space};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Status {
     pub space: Option<Space>,
     /// How full the pool of addresses is, if the boot server runs here.
     pub pool: Option<AddressPool>,
+    /// When images were kept elsewhere last, seconds since 1970; `None` if that is not done.
+    pub image_backup_unix: Option<u64>,
     /// What a person should know, the worst first; those with one cause stand together.
     pub findings: Vec<Finding>,
     /// How many entries of `findings` were left out.
@@ -55,6 +58,7 @@ impl Service {
             storage_error,
             space,
             pool: self.address_pool(),
+            image_backup_unix: last_image_backup(&self.options().database),
             findings,
             n_findings_left_out,
         }

@@ -64,6 +64,12 @@ pub enum JobKind {
     ImageBuild,
     /// Image versions are read as a whole.
     ImageVerify,
+    /// An image version is written to a file of another format.
+    ImageExport,
+    /// An image version is sent.
+    ImageSend,
+    /// An image version is received.
+    ImageReceive,
     /// All that can be wrong with the server is looked at. It ends well, whatever it finds.
     Doctor,
 }
@@ -75,6 +81,9 @@ impl JobKind {
             Self::ImageImport => "import",
             Self::ImageBuild => "build",
             Self::ImageVerify => "verify",
+            Self::ImageExport => "export",
+            Self::ImageSend => "send",
+            Self::ImageReceive => "receive",
             Self::Doctor => "doctor",
         }
     }

@@ -80,6 +80,11 @@ impl Actor {
         &self.reach
     }
 
+    /// Where he is, if he asks over the network.
+    pub const fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// How he asks.
     pub const fn via(&self) -> Via {
         self.via

@@ -1,0 +1,90 @@
+//! Fetching a version from there.
+
+use super::{FarError, Place, SILENCE_MAX};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Method;
+use images::{Progress, ReceiveRequest, Received, Stop, Store, StreamError};
+use model::{ImageName, VersionState};
+use std::io::{self, Read};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+/// Pieces that wait to be taken.
+const PIECES_MAX: usize = 16;
+
+/// Fetches a version of an image into a store, as a draft.
+pub(crate) fn fetch(
+    runtime: &Runtime,
+    place: &Place,
+    store: &Store,
+    (image, number): (&ImageName, u32),
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Received, FarError> {
+    let path = format!("/api/v1/images/{image}/{number}/stream");
+    let (pieces, coming) = mpsc::channel(PIECES_MAX);
+    let from = place.clone();
+    let task = runtime.spawn(async move {
+        let asked = from.ask(Method::GET, &path, ("text/plain", Empty::<Bytes>::new()));
+        let asked = tokio::time::timeout(SILENCE_MAX, asked).await;
+        let mut answer = asked.map_err(|_| from.silent())??;
+        if !answer.response.status().is_success() {
+            return from.read::<serde_json::Value>(answer).await.map(|_| ());
+        }
+        loop {
+            let frame = tokio::time::timeout(SILENCE_MAX, answer.response.frame()).await;
+            let piece = match frame {
+                Ok(Some(Ok(frame))) => Piece::Bytes(frame.into_data().unwrap_or_default()),
+                Ok(None) => Piece::End,
+                Ok(Some(Err(error))) => Piece::Broken(wire::error_chain(&error)),
+                Err(_) => Piece::Broken("nothing came for a minute".to_owned()),
+            };
+            let is_last = !matches!(piece, Piece::Bytes(_));
+            if pieces.send(piece).await.is_err() || is_last {
+                return Ok(());
+            }
+        }
+    });
+    let request = ReceiveRequest { name: None, state: VersionState::Draft, keeps_partial: false };
+    let input = Coming { pieces: coming, bytes: Bytes::new(), has_ended: false };
+    let received = store.receive(input, &request, stop, &mut |_| (), progress);
+    let asked = runtime.block_on(task).map_err(|error| FarError::Here(error.into()))?;
+    match received {
+        Ok(received) => Ok(received),
+        Err(StreamError::Read(_) | StreamError::Malformed(_)) if asked.is_err() => {
+            Err(asked.err().unwrap_or_else(|| place.silent()))
+        }
+        Err(error) => Err(FarError::Here(error.into())),
+    }
+}
+
+enum Piece {
+    Bytes(Bytes),
+    End,
+    Broken(String),
+}
+
+struct Coming {
+    pieces: mpsc::Receiver<Piece>,
+    bytes: Bytes,
+    has_ended: bool,
+}
+
+impl Read for Coming {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.bytes.is_empty() && !self.has_ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.bytes = bytes,
+                Some(Piece::End) => self.has_ended = true,
+                Some(Piece::Broken(why)) => {
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+                }
+                None => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+        }
+        let n = self.bytes.len().min(into.len());
+        into[..n].copy_from_slice(&self.bytes.split_to(n));
+        Ok(n)
+    }
+}
