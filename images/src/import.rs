@@ -4,17 +4,21 @@ use crate::archive::{self, ArchiveError, Packing, packing_of_archive};
 use crate::block::Block;
 use crate::container::{Unfit, inspect};
 use crate::copy::{CopyError, Read};
-use crate::error::{ImportError, StoreError, io_error};
+use crate::error::{ImportError, RootfsError, StoreError, io_error};
 use crate::folder::space;
+use crate::harm::{self, FixChoice, Harm};
 use crate::new_root::{self, NewRoot};
 use crate::opened::Source;
 use crate::progress::{Progress, Step};
 use crate::qemu_img;
 use crate::raw::RawFile;
+use crate::rootfs::Rootfs;
 use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
 use crate::store::{Description, Draft, Published, Store};
 use crate::system::{System, check_root, find_system};
+use crate::volumes::find_volumes;
+use initcfg::Overlay;
 use model::{ImageName, ImageVersion, Size, VersionState, is_note};
 use std::fs::File;
 use std::io;
@@ -45,6 +49,8 @@ pub struct ImportRequest {
     pub note: Option<String>,
     /// For whom it is.
     pub state: VersionState,
+    /// Which harms are fixed by files that are laid over it; `None`: none.
+    pub fix: Option<FixChoice>,
 }
 
 /// What came of an import.
@@ -62,6 +68,10 @@ pub struct Import {
     pub left_out: Vec<String>,
     /// Whether its kernel has a signature, without which PCs with Secure Boot don't start it.
     pub is_signed: bool,
+    /// What in it hurts a diskless machine.
+    pub harms: Vec<Harm>,
+    /// Paths at which something is laid over it.
+    pub laid_over: Vec<String>,
 }
 
 impl Store {
@@ -116,6 +126,7 @@ impl Store {
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
         let system = find_system(&disk, path)?;
         check_root(&disk, &system.volume, path, stop)?;
+        let mut seen = Seen::of(&disk, &system, request.fix.as_ref());
         drop(disk);
         let version = ImageVersion {
             image: request.name.clone(),
@@ -158,10 +169,34 @@ impl Store {
             }
         };
         progress(Progress { step: Step::Sync, done_bytes: size_bytes, total_bytes: size_bytes });
-        let System { passed_over, warnings, vmlinuz, .. } = system;
+        let System { passed_over, mut warnings, vmlinuz, .. } = system;
         let is_signed = crate::is_signed(&vmlinuz);
+        if let Some(overlay) = seen.overlay.take() {
+            match self.keep_overlay(&version.image, version.version, &overlay) {
+                Ok(()) => {
+                    seen.laid_over = overlay.entries.iter().map(|it| it.path.to_string()).collect()
+                }
+                // The version is there, and what is missing can be had later.
+                Err(error) => seen.not_known.push(with_causes(&error)),
+            }
+        }
+        let Seen { harms, laid_over, not_known, .. } = seen;
+        warnings.extend(
+            not_known.into_iter().map(|why| {
+                format!("what hurts a diskless machine is not known, or not fixed: {why}")
+            }),
+        );
         let left_out = Vec::new();
-        Ok(Import { version, put_back, passed_over, warnings, left_out, is_signed })
+        Ok(Import {
+            version,
+            put_back,
+            passed_over,
+            warnings,
+            left_out,
+            is_signed,
+            harms,
+            laid_over,
+        })
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {
@@ -202,6 +237,39 @@ impl Store {
             needed_bytes: disk_bytes,
             free_bytes: free_bytes.saturating_add(taken.sum()),
         }
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// What hurts in a system that is imported.
+#[derive(Default)]
+struct Seen {
+    harms: Vec<Harm>,
+    /// What is to be laid over it.
+    overlay: Option<Overlay>,
+    laid_over: Vec<String>,
+    /// What could not be looked at, and why. An import goes on without it.
+    not_known: Vec<String>,
+}
+
+impl Seen {
+    fn of(disk: &Arc<dyn Block>, system: &System, fix: Option<&FixChoice>) -> Self {
+        let looked = || -> Result<Self, RootfsError> {
+            let unreadable = |error: io::Error| RootfsError::FileSystem(error.to_string());
+            let volumes = find_volumes(disk.as_ref()).map_err(unreadable)?;
+            let root = Rootfs::open(Arc::clone(disk), &system.volume)?;
+            let look = harm::look(&root, disk.as_ref(), &volumes)?;
+            let overlay = fix.map(|choice| look.overlay(&root, choice)).transpose()?;
+            let not_known = look.not_checked.iter().map(|(check, why)| format!("{check}: {why}"));
+            let not_known = not_known.collect();
+            Ok(Self { harms: look.harms, overlay, laid_over: Vec::new(), not_known })
+        };
+        looked()
+            .unwrap_or_else(|error| Self { not_known: vec![error.to_string()], ..Self::default() })
     }
 }
 

@@ -17,6 +17,7 @@ mod fat;
 mod filter;
 mod flush;
 mod folder;
+mod harm;
 mod import;
 mod kernel;
 mod layer;
@@ -50,6 +51,7 @@ pub use error::{ImportError, RootfsError, StoreError};
 pub use export::{ExportError, ExportFormat, ExportTo};
 pub use filter::Filter;
 pub use folder::space;
+pub use harm::{CHECKS, Check, FixChoice, Harm, Look, Severity, look_at_files};
 pub use import::{DISK_BYTES, Import, ImportRequest};
 pub use layer::{
     About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,

@@ -183,13 +183,21 @@ impl Rootfs {
     /// # Errors
     /// The file is missing, is not a regular file, has more than 512 MiB, or is damaged.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, RootfsError> {
+        self.read_at_most(path, FILE_BYTES_MAX)
+    }
+
+    /// The whole content of a file that is no longer than this.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or it is longer.
+    pub fn read_at_most(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, RootfsError> {
         let file_system = match &self.file_system {
             Files::Ext4(file_system) => file_system,
-            Files::Fat(fat) => return fat.read(path, FILE_BYTES_MAX),
+            Files::Fat(fat) => return fat.read(path, bytes_max),
         };
         let length = file_system.metadata(path).map_err(error(path))?.len();
-        if length > FILE_BYTES_MAX {
-            let why = format!("it has {length} bytes, more than {FILE_BYTES_MAX}");
+        if length > bytes_max {
+            let why = format!("it has {length} bytes, more than {bytes_max}");
             return Err(RootfsError::Read { path: path.to_owned(), why });
         }
         file_system.read(path).map_err(error(path))

@@ -24,6 +24,7 @@ fn import_source(dir: &Path, source: Source, stop: &Stop) -> Result<Import, Impo
         name: "debian-12".parse().unwrap(),
         note: None,
         state: VersionState::Released,
+        fix: None,
     };
     Store::open(&dir.join("images")).unwrap().import(&request, stop, &mut |_| ())
 }

@@ -15,6 +15,7 @@ fn imported(dir: &Path) -> (Store, ImageName) {
     let store = Store::open(&dir.join("images")).unwrap();
     let name: ImageName = "debian-12".parse().unwrap();
     let request = ImportRequest {
+        fix: None,
         source: Source::open(&system_disk(dir)).unwrap(),
         name: name.clone(),
         note: None,
@@ -108,6 +109,7 @@ fn a_tar_has_owners_links_devices_and_attributes() {
     let store = Store::open(&dir.path().join("images")).unwrap();
     let name: ImageName = "debian-12".parse().unwrap();
     let request = ImportRequest {
+        fix: None,
         source: Source::open(&disk).unwrap(),
         name: name.clone(),
         note: None,

@@ -56,6 +56,7 @@ impl Workshop {
             name: "debian-12".parse().unwrap(),
             note: None,
             state: VersionState::Released,
+            fix: None,
         };
         store.import(&request, &Stop::default(), &mut |_| ())
     }
@@ -330,6 +331,7 @@ fn a_packed_kernel_is_stored_unpacked() {
         name: name.clone(),
         note: None,
         state: VersionState::Released,
+        fix: None,
     };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));

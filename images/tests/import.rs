@@ -29,6 +29,7 @@ fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
         name: name(),
         note: None,
         state: VersionState::Released,
+        fix: None,
     };
     Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
@@ -74,6 +75,7 @@ fn a_raw_disk_becomes_version_1() {
         name: name(),
         note: Some("first try".to_owned()),
         state: VersionState::Released,
+        fix: None,
     };
     let version = store
         .import(&request, &Stop::default(), &mut |progress| steps.push(progress))
@@ -136,6 +138,7 @@ fn notes_are_one_line_whoever_wrote_them() {
             name: name(),
             note,
             state: VersionState::Released,
+            fix: None,
         };
         store.import(&request, &Stop::default(), &mut |_| ()).map(|import| import.version.version)
     };
@@ -216,6 +219,7 @@ fn check_put_back(damage: impl Fn(&Path), expected: &[&str]) {
         name: name(),
         note: None,
         state: VersionState::Released,
+        fix: None,
     };
     let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((again.version.version, again.version.digest), (1, version.digest));
@@ -287,6 +291,7 @@ fn an_older_version_is_put_back_if_it_is_damaged_and_comes_as_a_new_one_if_not()
         name: name(),
         note: None,
         state: VersionState::Released,
+        fix: None,
     };
     let put_back = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((put_back.version.version, put_back.put_back), (1, vec!["vmlinuz"]));
@@ -355,6 +360,7 @@ fn foreign_formats_have_the_same_content_as_the_raw_disk() {
             name: name(),
             note: None,
             state: VersionState::Released,
+            fix: None,
         };
         let version = store
             .import(&request, &Stop::default(), &mut |progress| last = Some(progress))
@@ -610,6 +616,7 @@ fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
             name: name(),
             note: None,
             state: VersionState::Released,
+            fix: None,
         };
         let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
         assert_eq!(again.put_back, [file]);

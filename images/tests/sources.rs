@@ -39,6 +39,7 @@ fn import(
         name: name(),
         note: None,
         state: VersionState::Released,
+        fix: None,
     };
     Ok(store.import(&request, &Stop::default(), progress)?.version)
 }
@@ -332,6 +333,7 @@ fn an_import_that_is_stopped_leaves_nothing() {
                 name: name(),
                 note: None,
                 state: VersionState::Released,
+                fix: None,
             };
             let mut has_step = false;
             let stopped = store.import(&request, &stop, &mut |progress| {

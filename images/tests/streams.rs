@@ -58,6 +58,7 @@ fn pattern(length: usize, seed: u64) -> Vec<u8> {
 
 fn import(store: &Store, disk: &Path) -> ImageVersion {
     let request = ImportRequest {
+        fix: None,
         source: Source::open(disk).unwrap(),
         name: name(),
         note: Some("as installed".to_owned()),

@@ -21,6 +21,8 @@ pub struct Options {
     /// NBD roots are attached over TLS, and the storage server must be certified by one of these
     /// authorities (PEM). It takes a `bootlace-init-tls`.
     pub nbd_ca: Option<Vec<u8>>,
+    /// What init lays over the root ([`initcfg::Overlay`]).
+    pub overlay: Option<Vec<u8>>,
     /// Folder for compressed modules, which makes the next build faster and changes no byte of it.
     /// Some 15 MB for each kernel; nothing removes old files, but it may be emptied at any time.
     pub cache: Option<PathBuf>,

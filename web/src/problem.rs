@@ -8,7 +8,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use service::incoming::IncomingError;
 use service::jobs::JobError;
-use service::{Error, StreamError, Unwritable};
+use service::{Error, StreamError, Unwritable, VersionError};
 use std::future::ready;
 
 /// How much of a request these routes read, and what is told who sends more. A limit within another one is the one that counts.
@@ -85,6 +85,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         | Error::NotForTrials { .. }
         | Error::UserTaken(_)
         | Error::MacTaken { .. } => StatusCode::CONFLICT,
+        Error::Version(VersionError::NoCheck(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Version(_) => StatusCode::CONFLICT,
         Error::Lease(error) if error.is_conflict() => StatusCode::CONFLICT,
         Error::Room(error) if error.is_conflict() => StatusCode::CONFLICT,

@@ -2,6 +2,7 @@
 
 mod build;
 mod files;
+mod harms;
 pub(super) mod leave;
 pub(super) mod receive;
 mod versions;
@@ -9,6 +10,7 @@ mod versions;
 pub(super) use self::build::build_ordered;
 use self::build::{build, show_recipes};
 use self::files::Files;
+use self::harms::{WhichVersion, check, fix, said_of};
 use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set};
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
@@ -21,7 +23,7 @@ use crate::site::{Refused, Site, connect};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use hyper::StatusCode;
-use images::{Import, ImportError, ImportRequest, Progress, Source, Store};
+use images::{FixChoice, Import, ImportError, ImportRequest, Progress, Source, Store};
 use model::{ImageName, ImageVersion, Machine, Size, VersionState, WriteMode, binary_size};
 use serde::Deserialize;
 use serde_json::Value;
@@ -56,6 +58,45 @@ pub(super) enum Image {
         /// For whom it is: released, test (machines that follow NAME/test) or draft (nobody yet)
         #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
         state: VersionState,
+        /// Lay files over it against what would hurt a diskless machine
+        ///
+        /// The version itself stays as it is: see bootlace image fix.
+        #[arg(long)]
+        fix: bool,
+    },
+    /// Tell what in a version hurts a diskless machine, and what helps
+    ///
+    /// Files are read out of it, and nothing is changed. What Bootlace deals with by itself at each boot is only counted.
+    ///
+    /// Example: bootlace image check debian-12/v4
+    Check {
+        /// An image, like debian-12, of which the newest version is looked at; or a version, like debian-12/v4
+        version: WhichVersion,
+        /// Tell what Bootlace deals with by itself, too
+        #[arg(long)]
+        all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lay files over a version at each boot, against what would hurt a diskless machine
+    ///
+    /// The version itself stays as it is. Each call says anew what is laid over it: without options, all that helps. On a disk that
+    /// is kept, what somebody has changed there stays so.
+    ///
+    /// Example: bootlace image fix debian-12 --except cloud-init
+    Fix {
+        /// An image, like debian-12, whose newest version is meant; or a version, like debian-12/v4
+        version: WhichVersion,
+        /// Only against what this check has found; may be repeated
+        #[arg(long, value_name = "CHECK")]
+        only: Vec<String>,
+        /// Not against what this check has found; may be repeated
+        #[arg(long, value_name = "CHECK")]
+        except: Vec<String>,
+        /// Lay nothing over it any more
+        #[arg(long, conflicts_with_all = ["only", "except"])]
+        none: bool,
     },
     /// Build an image of packages, by a recipe
     ///
@@ -187,10 +228,11 @@ pub(super) enum Image {
 impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Import { file, name, size, note, state } => {
+            Self::Import { file, name, size, note, state, fix } => {
                 // As root, who may read it, and sees whether a program writes to it.
                 let (source, files) = files::open(&file)?;
-                let request = ImportRequest { source, disk_bytes: size, name, note, state };
+                let fix = fix.then(FixChoice::default);
+                let request = ImportRequest { source, disk_bytes: size, name, note, state, fix };
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
                 become_command_with_readers(paths)?;
@@ -205,6 +247,12 @@ impl Image {
                 let by = caller();
                 become_command(paths)?;
                 verify(paths, &which, older_than, by)
+            }
+            Self::Check { version, all, json } => check(paths, version, all, json),
+            Self::Fix { version, only, except, none } => {
+                let (only, except) = (only.into_iter().collect(), except.into_iter().collect());
+                let choice = FixChoice { only, except };
+                fix(paths, version, (!none).then_some(&choice))
             }
             Self::Release { version } => set(paths, &version, VersionState::Released),
             Self::Test { version } => set(paths, &version, VersionState::Test),
@@ -226,10 +274,12 @@ pub(super) fn request(
     name: ImageName,
     note: Option<String>,
     state: VersionState,
+    fixes: bool,
 ) -> anyhow::Result<ImportRequest> {
     let source =
         Source::open(file).with_context(|| format!("{} was not imported", file.display()))?;
-    Ok(ImportRequest { source, disk_bytes: None, name, note, state })
+    let fix = fixes.then(FixChoice::default);
+    Ok(ImportRequest { source, disk_bytes: None, name, note, state, fix })
 }
 
 /// `20G`: what a disk may have.
@@ -303,25 +353,32 @@ pub(super) fn import_now(
     let imported = store.import(request, &stop, &mut |progress: Progress| {
         work.show(word(progress.step), progress.done_bytes, progress.total_bytes);
     });
-    let Import { version, put_back, passed_over, warnings, left_out, is_signed } = match imported {
-        Ok(import) => import,
-        Err(error) => {
-            if let ImportError::SameAsNewest { image, version } = &error {
-                // The command that imported it may have been ended before it was recorded.
-                record(paths, server, image, *version)?;
-                let note = if has_note { ". Its note is what it was" } else { "" };
-                let state = store.states()?.get(&(image.clone(), *version)).copied();
-                let told = format!(
-                    "nothing to do: {error}{note}{}",
-                    said_of_state(image, *version, state, request.state)
-                );
-                work.say(&told);
-                return Ok(told);
+    let Import { version, put_back, passed_over, warnings, left_out, is_signed, harms, laid_over } =
+        match imported {
+            Ok(import) => import,
+            Err(error) => {
+                if let ImportError::SameAsNewest { image, version } = &error {
+                    // The command that imported it may have been ended before it was recorded.
+                    record(paths, server, image, *version)?;
+                    let note = if has_note { ". Its note is what it was" } else { "" };
+                    let state = store.states()?.get(&(image.clone(), *version)).copied();
+                    let fix = match &request.fix {
+                        Some(_) => {
+                            format!(". To lay files over it: bootlace image fix {image}/v{version}")
+                        }
+                        None => String::new(),
+                    };
+                    let told = format!(
+                        "nothing to do: {error}{note}{}{fix}",
+                        said_of_state(image, *version, state, request.state)
+                    );
+                    work.say(&told);
+                    return Ok(told);
+                }
+                let source = request.source.path().display();
+                return Err(error).with_context(|| format!("{source} was not imported"));
             }
-            let source = request.source.path().display();
-            return Err(error).with_context(|| format!("{source} was not imported"));
-        }
-    };
+        };
     work.show("building its initrd", 0, 1);
     let recorded = record(paths, server, &version.image, version.version)?;
     let told = said_of_import(&version, &put_back);
@@ -334,6 +391,10 @@ pub(super) fn import_now(
     }
     if !is_signed {
         work.say("note: its kernel has no signature, so PCs with Secure Boot can't start it");
+    }
+    let named = format!("{}/v{}", version.image, version.version);
+    for line in said_of(&harms, &laid_over, &named) {
+        work.say(line);
     }
     for left_out in &left_out {
         work.say(format!("left out: {left_out}"));

@@ -136,9 +136,9 @@ fn run(paths: &Paths, number: u64) -> anyhow::Result<()> {
 }
 
 fn import_ordered(paths: &Paths, order: ImportOrder, work: &mut Work) -> anyhow::Result<String> {
-    let ImportOrder { file, image, note, state, removes_file } = order;
+    let ImportOrder { file, image, note, state, removes_file, fixes } = order;
     let incoming = Incoming::in_folder(paths.incoming());
-    let request = request(&incoming.path(&file)?, image, note, state)?;
+    let request = request(&incoming.path(&file)?, image, note, state, fixes)?;
     let told = import_now(paths, connect(paths)?, &request, work)?;
     if removes_file && let Err(error) = incoming.remove(&file) {
         work.say(format!("note: {}", wire::error_chain(&error)));

@@ -169,7 +169,20 @@ impl Site {
         url: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        self.ask(Method::POST, url, Some(serde_json::to_vec(body)?), WORK_DEADLINE)
+        self.work_by(Method::POST, url, body)
+    }
+
+    /// The same by another method.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn work_by<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(method, url, Some(serde_json::to_vec(body)?), WORK_DEADLINE)
     }
 
     fn ask<T: DeserializeOwned>(

@@ -1,5 +1,5 @@
 //! The contract between the boot server, the initrd builder and the init inside the initrd:
-//! the kernel command line, the host segment, reports and orders, and the module index.
+//! the kernel command line, the host segment, reports and orders, the module index, and what is laid over a root.
 //!
 //! Text in, values out. Nothing here performs I/O.
 #![no_std]
@@ -16,6 +16,7 @@ mod heartbeat;
 mod host;
 mod modules;
 mod mtu;
+mod overlay;
 mod power;
 mod question;
 mod ram;
@@ -43,6 +44,10 @@ pub use modules::{
     module_name,
 };
 pub use mtu::MTU_RANGE;
+pub use overlay::{
+    ContentDigest, LAID_MAX, LAID_NOTE_PATH, Laid, LaidPath, LaidWhat, OVERLAY_MAX, OVERLAY_PATH,
+    OnlyIf, Overlay, OverlayError, content_digest,
+};
 pub use power::{Obedience, PowerOrder, PowerVerb, UnknownVerb, failure_code};
 pub use question::{Answer, Question, QuestionId};
 pub use ram::{ParseRamSizeError, RamSize};

@@ -33,10 +33,10 @@ pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{Error, LeaseError, RoomError, Unwritable, VersionError};
 pub use crate::fleet::{
     Arrived, DamagedVersion, Discovered, FixWish, Fixed, Freed, ImportedLease, ImportedLeases,
-    LeaseKind, LeaseView, LeftOutLease, MachineChange, MachineState, MachineView, NewBuild,
-    NewImport, Nic, Offer, Preview, Receiving, ReceivingStream, Released, Rescue, ReservedIn,
-    RoomChange, RoomView, SendingStream, SettingsChange, StateWord, Status, VersionChanges, Wanted,
-    WrittenDisk, image_modules,
+    LaidFile, LaidOver, LeaseKind, LeaseView, LeftOutLease, MachineChange, MachineState,
+    MachineView, NewBuild, NewImport, Nic, NotChecked, Offer, Preview, Receiving, ReceivingStream,
+    Released, Rescue, ReservedIn, RoomChange, RoomView, SendingStream, SettingsChange, StateWord,
+    Status, VersionChanges, VersionHarms, Wanted, WrittenDisk, image_modules,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{
@@ -61,5 +61,5 @@ pub use crate::store::{
     AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Restored, Session,
     Sighting, Token, User, check_database, copy_database, expected,
 };
-pub use images::{Recipe, StreamError};
+pub use images::{FixChoice, Harm, Recipe, Severity, StreamError};
 pub use initcfg::{PowerVerb, UnknownVerb, failure_code};

@@ -1,7 +1,8 @@
 //! GPT, as `block/partitions/efi.c` of the kernel reads it without the parameter `gpt`.
 
 use super::{
-    PARTITION_NUMBER_MAX, Partition, SECTOR_BYTES, entries, read_if_there, u32_at, u64_at,
+    PARTITION_NUMBER_MAX, Partition, PartitionName, SECTOR_BYTES, entries, read_if_there, u32_at,
+    u64_at,
 };
 use crate::block::Block;
 use std::io;
@@ -39,6 +40,35 @@ pub(super) fn partitions(
         }
     }
     Ok(Some(partitions))
+}
+
+/// The names of its partitions; `None` if Linux takes the disk for one without a GPT.
+pub(super) fn names(
+    disk: &dyn Block,
+    record: &[u8; 512],
+) -> io::Result<Option<Vec<PartitionName>>> {
+    if !is_announced(record) {
+        return Ok(None);
+    }
+    let Header::Valid(table) = header(disk, 1, SECTOR_BYTES)? else { return Ok(None) };
+    let used = table.chunks_exact(ENTRY_BYTES as usize).take(PARTITION_NUMBER_MAX);
+    let used = used.filter(|entry| entry[..16].iter().any(|&byte| byte != 0));
+    let name = |entry: &[u8]| {
+        // The first three parts of a GUID are little-endian.
+        let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+        let mut uuid = String::new();
+        for (at, byte) in order.into_iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                uuid.push('-');
+            }
+            uuid.push_str(&format!("{:02x}", entry[16 + byte]));
+        }
+        let letters = entry[56..128].chunks_exact(2);
+        let letters = letters.map(|pair| u16::from(pair[0]) | u16::from(pair[1]) << 8);
+        let letters: Vec<u16> = letters.take_while(|letter| *letter != 0).collect();
+        PartitionName { uuid, label: String::from_utf16_lossy(&letters) }
+    };
+    Ok(Some(used.map(name).collect()))
 }
 
 /// Why a GPT that is there is none for Linux.

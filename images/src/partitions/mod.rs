@@ -55,6 +55,33 @@ pub(crate) fn partitions(disk: &dyn Block, sector_bytes: u64) -> io::Result<Vec<
     Ok(partitions)
 }
 
+/// By what fstab(5) knows a partition, whatever is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionName {
+    /// Its `PARTUUID`.
+    pub(crate) uuid: String,
+    /// Its `PARTLABEL`; empty: it has none.
+    pub(crate) label: String,
+}
+
+/// The names of the partitions of a disk with the sectors that machines get.
+///
+/// # Errors
+/// The disk can't be read.
+pub(crate) fn names(disk: &dyn Block) -> io::Result<Vec<PartitionName>> {
+    let Some(record) = sector(disk, 0)? else { return Ok(Vec::new()) };
+    if let Some(names) = gpt::names(disk, &record)? {
+        return Ok(names);
+    }
+    let signature = u32_at(&record, 440);
+    let partitions = msdos::partitions(disk, &record, SECTOR_BYTES)?;
+    let name = |partition: Partition| PartitionName {
+        uuid: format!("{signature:08x}-{:02x}", partition.number),
+        label: String::new(),
+    };
+    Ok(partitions.into_iter().map(name).collect())
+}
+
 /// Why Linux sees no partitions on a disk on which there is something of a table, and what helps.
 ///
 /// # Errors

@@ -1,10 +1,11 @@
 //! Image versions on disk.
 //!
 //! `<dir>/<image>/<version>/{disk.raw,vmlinuz,image.toml}`. A version gets its name when it is complete,
-//! by one rename, and never changes after.
+//! by one rename, and never changes after. What is laid over it at boot stands beside it, in `<version>.overlay`.
 
 mod draft;
 mod numbers;
+mod overlay;
 mod partial;
 mod put_back;
 mod trouble;
@@ -218,6 +219,7 @@ impl Store {
                 }
                 return Err(io_error("remove", &path)(error));
             }
+            self.remove_overlay(image, version)?;
         }
         draft.remove()
     }

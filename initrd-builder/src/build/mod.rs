@@ -12,7 +12,9 @@ use crate::select::{Chosen, Selection, Why, select};
 use crate::{BuildError, Init, ModuleSource, Options};
 use compress::{Piece, compress_all};
 use firmware::add_firmware;
-use initcfg::{FileSystem, INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH};
+use initcfg::{
+    FileSystem, INDEX_PATH, MODULES_PATH, Module, ModuleIndex, NBD_CA_PATH, OVERLAY_PATH,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -81,7 +83,7 @@ pub fn build(
     }
     warnings.extend(known_bugs(&kernel, start.as_deref(), |name| chosen.contains_key(name)));
     let index = index(&kernel, &chosen);
-    let base = base(init.bytes(), &index, options.nbd_ca.as_deref())?;
+    let base = base(init.bytes(), &index, options)?;
     let is_base_packed = reads_zstd(&kernel, &built_in);
     // An initrd for known hardware has few modules, and is loaded again and again.
     let effort = if options.fit.is_some() { Effort::Thorough } else { Effort::Quick };
@@ -109,7 +111,7 @@ pub fn build(
 }
 
 /// The segment that every initrd starts with: init, and what it knows of the modules.
-fn base(init: &[u8], index: &ModuleIndex, nbd_ca: Option<&[u8]>) -> Result<Vec<u8>, BuildError> {
+fn base(init: &[u8], index: &ModuleIndex, options: &Options) -> Result<Vec<u8>, BuildError> {
     let mut archive = Archive::default();
     archive.file("init", 0o755, init.to_vec());
     // Without a console here the kernel starts init with no standard input and output at all.
@@ -121,8 +123,11 @@ fn base(init: &[u8], index: &ModuleIndex, nbd_ca: Option<&[u8]>) -> Result<Vec<u
     }
     // Tools of the real system recognize an initrd by this file.
     archive.file("etc/initrd-release", 0o644, b"NAME=Bootlace\nID=bootlace\n".to_vec());
-    if let Some(nbd_ca) = nbd_ca {
-        archive.file(&NBD_CA_PATH[1..], 0o644, nbd_ca.to_vec());
+    if let Some(nbd_ca) = &options.nbd_ca {
+        archive.file(&NBD_CA_PATH[1..], 0o644, nbd_ca.clone());
+    }
+    if let Some(overlay) = &options.overlay {
+        archive.file(&OVERLAY_PATH[1..], 0o600, overlay.clone());
     }
     // The kernel asks for modules by this name (crypto algorithms, file systems): init answers.
     archive.link("sbin/modprobe", "/init");

@@ -80,6 +80,17 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("import-an-image.md", "umount", "it would change the host"),
     ("import-an-image.md", "mkfs.ext4 -d /mnt", "it needs that mount"),
     ("image-versions.md", "bootlace image", "it needs several versions; versions::"),
+    (
+        "what-hurts-in-an-image.md",
+        "bootlace image check debian-12/v3",
+        "it needs several versions; versions::",
+    ),
+    (
+        "what-hurts-in-an-image.md",
+        "bootlace image fix debian-12/v3",
+        "it needs several versions; versions::",
+    ),
+    ("what-hurts-in-an-image.md", "bootlace image import", "it needs that disk; harms of images"),
     ("install.md", "apt install", "package::"),
     ("install.md", "bootlace setup", "setup::"),
     ("install.md", "echo \"a password", "setup::"),

@@ -1,6 +1,7 @@
 //! What goes wrong is said where the person is: on the machine's console and, as soon as it has an
 //! address, on its page.
 
+use crate::boot::wait_for_login;
 use crate::machine_disk::with_disk;
 use anyhow::{Context, Result, ensure};
 use lab::{Daemon, Kernel, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, copy_with, require};
@@ -318,7 +319,10 @@ fn a_system_in_emergency_mode_is_no_system_that_starts() {
         let folder = tempfile::tempdir()?;
         let image = Recipe::default().image(|text| eprintln!("{text}"))?;
         let copy = folder.path().join("image");
-        let fstab = "UUID=5dc6f2a4-gone /srv/data ext4 x-systemd.device-timeout=2 0 2\n";
+        // Of the PC where it was installed.
+        let fstab = "UUID=5dc6f2a4-gone /srv/data ext4 x-systemd.device-timeout=2 0 2\n\
+                     UUID=ABCD-0001 /boot/efi vfat x-systemd.device-timeout=2 0 1\n\
+                     UUID=0a1b-gone none swap sw,x-systemd.device-timeout=2 0 0\n";
         copy_with(&image, &copy, "/etc/fstab", fstab)?;
         let room = Room::with_image("emergency", slot, &copy)?;
         let (preboot, kernel) = room.preboot()?;
@@ -334,7 +338,51 @@ fn a_system_in_emergency_mode_is_no_system_that_starts() {
             std::thread::sleep(Duration::from_millis(300));
         }
         drop(pc);
+        comes_up_with_a_fix(&room).context("with files laid over the image")?;
         room.servers.stop()
     };
     run().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// What hurts is told, and with the files that are laid over the same version the machine is up.
+fn comes_up_with_a_fix(room: &Room) -> Result<()> {
+    let told = room.site.run(&["image", "check", "debian", "--json"])?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let harms = told["harms"].as_array().context("no harms")?.iter();
+    let of_fstab: Vec<(&str, u64)> = harms
+        .filter(|harm| harm["path"] == "/etc/fstab")
+        .filter_map(|harm| Some((harm["check"].as_str()?, harm["line"].as_u64()?)))
+        .collect();
+    ensure!(
+        of_fstab == [("fstab-mount", 1), ("fstab-mount", 2), ("fstab-swap", 3)],
+        "what hurts: {told:#}"
+    );
+    println!("{}", room.site.run(&["image", "check", "debian"])?);
+    let fixed = room.site.run(&["image", "fix", "debian"])?;
+    ensure!(fixed.contains("/etc/fstab (file; fstab-mount, fstab-swap)"), "{fixed}");
+    let page = room.site.browser().get("/images/debian/1")?.body;
+    ensure!(page.contains("● fixed") && page.contains("# Bootlace (fstab-mount): "), "{page}");
+
+    let (preboot, kernel) = room.preboot()?;
+    drop(preboot);
+    let pc = room.pc(&kernel, "virtio-net-pci")?;
+    let stages = room.site.wait_for_stage("pc-1", "up", SYSTEM)?;
+    let handover = stages.iter().find(|line| line.stage == "handover").context("no handover")?;
+    ensure!(handover.detail.contains("files laid over: "), "{}", handover.detail);
+    ensure!(!handover.detail.contains("not laid over"), "{}", handover.detail);
+    let console = pc.console();
+    wait_for_login(&pc, "pc-1")?;
+    console.log_in(SYSTEM)?;
+    let fstab = console.shell("stat -c '%a %U' /etc/fstab; cat /etc/fstab", SYSTEM)?;
+    let lines: Vec<&str> = fstab.lines().map(str::trim_end).collect();
+    // As debugfs has made it.
+    ensure!(lines.first() == Some(&"600 root"), "{fstab}");
+    ensure!(
+        lines[1..].len() == 3
+            && lines[1..].iter().all(|line| line.starts_with("# Bootlace (fstab-")),
+        "{fstab}"
+    );
+    let undone = room.site.run(&["image", "fix", "debian", "--none"])?;
+    ensure!(undone.contains("nothing is laid over it any more"), "{undone}");
+    Ok(())
 }

@@ -19,7 +19,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("ldap", &["wire"]),
     ("fakeclient", &["aoe", "initcfg", "nbd", "tftp", "wire"]),
     ("model", &["initcfg", "wire"]),
-    ("images", &["model"]),
+    ("images", &["initcfg", "model"]),
     ("initrd-builder", &["initcfg"]),
     ("bootlace-init", &["dhcp", "initcfg", "iscsi", "nbd", "wire"]),
     ("storage", &["aoe", "images", "model", "nbd", "wire"]),

@@ -12,7 +12,10 @@ use axum::{Json, Router};
 use model::{ImageName, ImageVersion, VersionState};
 use service::incoming::IncomingFile;
 use service::jobs::Job;
-use service::{Admin, InitrdState, NewBuild, NewImport, Recipe, Released, VersionChanges, Viewer};
+use service::{
+    Admin, FixChoice, InitrdState, LaidOver, NewBuild, NewImport, Recipe, Released, VersionChanges,
+    VersionHarms, Viewer,
+};
 use std::collections::BTreeMap;
 
 type FilePath = Result<Path<String>, PathRejection>;
@@ -28,6 +31,8 @@ pub(super) fn router() -> Router<Front> {
         .route("/images/{image}/{version}/changes", get(changes))
         .route("/recipes", get(recipes))
         .route("/builds", post(build))
+        .route("/images/{image}/{version}/harms", get(harms))
+        .route("/images/{image}/{version}/laid-over", put(lay_over).delete(lay_nothing_over))
         .route("/incoming", get(incoming))
         .route("/incoming/{file}", put(send).delete(remove))
 }
@@ -140,6 +145,28 @@ async fn changes(
     Ok(Json(service.version_changes(&image, version, since).await?))
 }
 
+/// What in a version hurts a diskless machine, and what is laid over it.
+async fn harms(service: Viewer, path: VersionPath) -> Answer<Json<VersionHarms>> {
+    let Path((image, version)) = path?;
+    Ok(Json(service.version_harms(&image, version).await?))
+}
+
+/// Lays files over a version against what hurts in it.
+async fn lay_over(
+    admin: Admin,
+    path: VersionPath,
+    body: Body<FixChoice>,
+) -> Answer<Json<LaidOver>> {
+    let (Path((image, version)), Json(choice)) = (path?, body?);
+    Ok(Json(admin.fix_version(&image, version, Some(choice)).await?))
+}
+
+/// Has nothing laid over a version any more.
+async fn lay_nothing_over(admin: Admin, path: VersionPath) -> Answer<Json<LaidOver>> {
+    let Path((image, version)) = path?;
+    Ok(Json(admin.fix_version(&image, version, None).await?))
+}
+
 async fn remove_version(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
     let Path((image, version)) = path?;
     Ok(Json(Removal { frees_bytes: admin.remove_image_version(image, version).await? }))
@@ -156,12 +183,14 @@ struct WantedImport {
     state: VersionState,
     #[serde(default)]
     removes_file: bool,
+    #[serde(default)]
+    fixes: bool,
 }
 
 /// Has the boot server import a disk file.
 async fn import(admin: Admin, body: Body<WantedImport>) -> Answer<(StatusCode, Json<Job>)> {
-    let Json(WantedImport { file, image, note, state, removes_file }) = body?;
-    let job = admin.import(NewImport { file, image, note, state, removes_file }).await?;
+    let Json(WantedImport { file, image, note, state, removes_file, fixes }) = body?;
+    let job = admin.import(NewImport { file, image, note, state, removes_file, fixes }).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 

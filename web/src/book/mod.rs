@@ -35,6 +35,7 @@ pages!(
     "how-to/container",
     "how-to/import-an-image",
     "how-to/build-an-image",
+    "how-to/what-hurts-in-an-image",
     "how-to/image-versions",
     "how-to/images-between-servers",
     "how-to/jobs",

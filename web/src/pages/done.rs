@@ -35,6 +35,7 @@ pub(crate) enum Done {
     AddressFixed,
     AddressNotFixed,
     VersionReleased,
+    VersionFixed,
     VersionToTest,
     VersionRetired,
     RolledBack,
@@ -43,7 +44,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 36] = [
+    const TABLE: [(Self, &str, &str); 37] = [
         (
             Self::Adopted,
             "adopted",
@@ -108,6 +109,7 @@ impl Done {
         (Self::AddressFreed, "freed", "The address can be given to others now."),
         (Self::AddressFixed, "fixed", "The address is fixed: nobody else gets it."),
         (Self::AddressNotFixed, "unfixed", "The address is leased as others are."),
+        (Self::VersionFixed, "laid-over", "Done. Machines have it from their next boot on."),
         (Self::VersionReleased, "released", "Released. Machines get it at their next boot."),
         (
             Self::VersionToTest,

@@ -84,6 +84,7 @@ pub(crate) struct ImportForm {
     #[serde(default)]
     state: VersionState,
     removes_file: Option<String>,
+    fixes: Option<String>,
 }
 
 pub(crate) async fn import(admin: Admin, Form(form): Form<ImportForm>) -> Page {
@@ -91,9 +92,9 @@ pub(crate) async fn import(admin: Admin, Form(form): Form<ImportForm>) -> Page {
         let image: ImageName =
             form.image.trim().parse().map_err(|error: InvalidName| error.to_string())?;
         let note = Some(form.note.trim().to_owned()).filter(|note| !note.is_empty());
-        let removes_file = form.removes_file.is_some();
-        let wanted =
-            NewImport { file: form.file.clone(), image, note, state: form.state, removes_file };
+        let (file, state) = (form.file.clone(), form.state);
+        let (removes_file, fixes) = (form.removes_file.is_some(), form.fixes.is_some());
+        let wanted = NewImport { file, image, note, state, removes_file, fixes };
         match admin.import(wanted).await {
             Ok(job) => Ok(Ok(see_other(&format!("/jobs/{}", job.number), Done::ImportOrdered))),
             Err(error) if error.is_wrong_input() || error.is_not_found() => Err(error.chain()),

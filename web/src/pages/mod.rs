@@ -18,6 +18,7 @@ pub(crate) mod machine;
 pub(crate) mod machines;
 pub(crate) mod overview;
 pub(crate) mod users;
+pub(crate) mod version;
 pub(crate) mod versions;
 
 use crate::front::RELOAD;

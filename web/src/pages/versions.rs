@@ -84,11 +84,15 @@ pub(crate) async fn ask_remove(
     Ok(render(StatusCode::OK, &AskRemove { frame, image, version, size }))
 }
 
-fn named(viewer: &Viewer, image: &str, version: &str) -> Result<(ImageName, u32), Failure> {
+pub(super) fn named(
+    viewer: &Viewer,
+    image: &str,
+    version: &str,
+) -> Result<(ImageName, u32), Failure> {
     let named = image.parse().ok().zip(version.parse().ok());
     named.ok_or_else(|| nothing_here(viewer))
 }
 
-fn nothing_here(viewer: &Viewer) -> Failure {
+pub(super) fn nothing_here(viewer: &Viewer) -> Failure {
     Failure::with(viewer, StatusCode::NOT_FOUND, "There is no such image version.".to_owned())
 }

@@ -81,6 +81,7 @@ pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
         name: name.clone(),
         note: note.clone(),
         state,
+        fix: None,
     };
     let mut made = None;
     as_job(paths, new, |work| {
@@ -107,7 +108,7 @@ pub(in crate::cli) fn build_ordered(
     let built = Built::ask(&ordered, &socket).with_context(|| {
         format!("nobody builds at {}: is bootlace-builder.socket started?", socket.display())
     })?;
-    let request = |source| ImportRequest { source, disk_bytes, name, note, state };
+    let request = |source| ImportRequest { source, disk_bytes, name, note, state, fix: None };
     Ok(build_now(paths, connect(paths)?, built, request, work)?.1)
 }
 

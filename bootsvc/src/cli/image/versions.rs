@@ -45,7 +45,11 @@ impl FromStr for NamedVersion {
 }
 
 impl NamedVersion {
-    fn url(&self) -> String {
+    pub(super) const fn new(image: ImageName, version: u32) -> Self {
+        Self { image, version }
+    }
+
+    pub(super) fn url(&self) -> String {
         format!("/api/v1/images/{}/{}", self.image, self.version)
     }
 }

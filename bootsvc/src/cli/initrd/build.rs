@@ -8,6 +8,7 @@ use crate::privileges::{as_owner, as_owner_who_reads};
 use crate::site::Site;
 use anyhow::{Context, bail};
 use clap::Args;
+use images::Store;
 use initrd_builder::{
     Directory, Fit, Init, Initrd, KernelPackage, ModuleSource, Options, PackedModule, Processor,
 };
@@ -88,7 +89,10 @@ impl Build {
         let initrd = match &self.source.image {
             Some(image) => as_owner(paths, || {
                 let version = newest(paths, image)?;
-                let options = self.for_version(options, &version);
+                let laid = Store::look(&paths.images())?;
+                let laid = laid.overlay_file(&version.image, version.version)?;
+                let overlay = laid.map(|(_, bytes)| bytes);
+                let options = Options { overlay, ..self.for_version(options, &version) };
                 let modules = service::image_modules(&paths.images(), &version)?;
                 let init = self.init(version.architecture)?;
                 Ok(initrd_builder::build(modules.as_ref(), &init, &options)?)
@@ -154,6 +158,7 @@ impl Build {
             root_file_system: None,
             fit,
             nbd_ca: self.nbd_ca.as_deref().map(storage::read_authorities).transpose()?,
+            overlay: None,
             cache: (!self.no_cache).then(|| paths.cache().join("modules")),
         })
     }

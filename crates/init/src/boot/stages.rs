@@ -54,7 +54,7 @@ pub(super) trait System {
         config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<String, Failure>;
-    /// Writes what the real system must know; returns its init.
+    /// Lays over the root what is to be otherwise in it, and writes what the real system must know; returns its init, for people.
     fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure>;
 }
 

@@ -6,6 +6,7 @@ use crate::boot_server::token::TokenCell;
 use crate::boot_server::{hardware, host_segment};
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::handover::overlay::{self, LaidOver};
 use crate::handover::{find_init, ssh};
 use crate::modules::coldplug;
 use crate::modules::{Modules, cannot_load};
@@ -407,6 +408,17 @@ impl System for ThisMachine {
             hardware::finish(&hardware, HARDWARE_TIMEOUT);
         }
         let init = find_init(Path::new(ROOT), &self.command_line)?;
+        let laid = match &config.root {
+            // That root is another system than the image's.
+            Root::Foreign(_) => LaidOver::default(),
+            Root::Nbd { .. } | Root::Aoe { .. } => overlay::lay_over(Path::new(ROOT)),
+        };
+        for path in &laid.paths {
+            self.console.log(&format!("bootlace: laid over {path}"));
+        }
+        for trouble in &laid.troubles {
+            self.console.log(&format!("bootlace: not laid over: {trouble}"));
+        }
         for trouble in
             handover::write_all(config, (nic, self.storage.as_ref()), &self.command_line, &init)
         {
@@ -417,7 +429,11 @@ impl System for ThisMachine {
         {
             self.console.log(&format!("bootlace: SSH host key: {error}"));
         }
-        Ok(init)
+        Ok(match (laid.paths.len(), laid.troubles.len()) {
+            (0, 0) => init,
+            (n, 0) => format!("{init}, files laid over: {n}"),
+            (n, n_not) => format!("{init}, files laid over: {n}, not laid over: {n_not}"),
+        })
     }
 }
 

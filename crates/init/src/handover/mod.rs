@@ -1,9 +1,11 @@
 //! What the real system must know so that it leaves the boot NIC alone, and can say that it is up.
 //!
-//! Everything goes to `/run`, which the real system keeps and every reboot forgets.
+//! Everything goes to `/run`, which the real system keeps and every reboot forgets; but for what is laid over the root
+//! because somebody wants it so.
 
 pub(crate) mod emergency;
 mod find_init;
+pub(crate) mod overlay;
 mod resolve;
 pub(crate) mod ssh;
 

@@ -2,7 +2,7 @@
 
 use super::memory_test::memory_test;
 use super::stages::{NewStage, Prepared};
-use crate::initrds::{InitrdState, Recipe};
+use crate::initrds::InitrdState;
 use crate::service::Service;
 use crate::storage_client;
 use crate::store::{LastBoot, View};
@@ -417,7 +417,8 @@ impl Service {
             InitrdState::Ready { path, .. } if path.exists() => Ok(()),
             // Ready, but gone: somebody has emptied the cache.
             InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
-                self.initrds().want(Recipe::for_all(&self.site(), image, version));
+                let recipe = self.initrds().for_all(&self.site(), image, version);
+                self.initrds().want(recipe);
                 Err(Waiting::NotReady(format!(
                     "the initrd of {image} version {version} is being built; that takes seconds"
                 )))

@@ -1,7 +1,6 @@
 //! What machines are made of, and which of them get an initrd made for that.
 
 use crate::error::Error;
-use crate::initrds::Recipe;
 use crate::service::Service;
 use crate::store::Hardware;
 use model::{BootId, BootPlan, FindingKind, Stage, Subject};
@@ -56,7 +55,7 @@ impl Service {
         let view = self.view();
         let Some(hardware) = view.hardware.get(&mac) else { return Ok(None) };
         let key = hardware.key();
-        let is_ready = self.initrds().shelf().is_built(&Recipe::fitted(&plan.image, &key));
+        let is_ready = self.initrds().shelf().is_built(&self.initrds().fitted(&plan.image, &key));
         if is_configured {
             // Its loader asks once more: the answer stays the same.
             return Ok((is_ready && hardware.fitted_boot == Some(boot)).then_some(key));
@@ -106,7 +105,7 @@ impl Service {
         let has_failed = last
             .is_some_and(|last| hardware.fitted_boot == Some(last.id) && !has_found_its_disk(last));
         let key = hardware.key();
-        let is_ready = self.initrds().shelf().is_built(&Recipe::fitted(&plan.image, &key));
+        let is_ready = self.initrds().shelf().is_built(&self.initrds().fitted(&plan.image, &key));
         (is_ready && !has_failed).then_some(key)
     }
 }

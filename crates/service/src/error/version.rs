@@ -75,6 +75,11 @@ pub enum VersionError {
         /// Who, and what for.
         by: Vec<String>,
     },
+    /// No check has that name.
+    #[error(
+        "there is no check {0}: bootlace image check lists what was found, and the page What hurts in an image all checks"
+    )]
+    NoCheck(String),
     /// Only the storage server knows who needs it.
     #[error(
         "{image}/v{version} is not removed: machines may keep disks that were made on it, which only the storage server knows, and {why}"

@@ -1,7 +1,7 @@
 //! Images: index, and the files that machines boot.
 
 use crate::error::Error;
-use crate::initrds::{ImageModules, InitrdFile, InitrdState, Recipe};
+use crate::initrds::{ImageModules, InitrdFile, InitrdState};
 use crate::people::Admin;
 use crate::service::Service;
 use images::{Store, VersionTrouble};
@@ -80,8 +80,8 @@ impl Service {
         let known = site.version(image, *version)?;
         let recipe = match part {
             BootPart::Kernel => return Some(self.store().vmlinuz_path(image, *version)),
-            BootPart::Initrd => Recipe::for_all(&site, image, *version),
-            BootPart::FittedInitrd(key) => Recipe::fitted(known, key),
+            BootPart::Initrd => self.initrds().for_all(&site, image, *version),
+            BootPart::FittedInitrd(key) => self.initrds().fitted(known, key),
         };
         self.initrds().shelf().ready(&recipe)
     }
@@ -95,7 +95,7 @@ impl Service {
 
     /// How far the initrd of an image version is. Never waits.
     pub fn initrd_state(&self, image: &ImageName, version: u32) -> InitrdState {
-        self.initrds().shelf().state(&Recipe::for_all(&self.site(), image, version))
+        self.initrds().shelf().state(&self.initrds().for_all(&self.site(), image, version))
     }
 
     /// What was left out of the initrd of an image version, and why; empty as long as it is not built.

@@ -31,6 +31,8 @@ pub struct NewImport {
     pub state: VersionState,
     /// Whether the file is removed when that is done.
     pub removes_file: bool,
+    /// Whether files are laid over the version against what hurts in it.
+    pub fixes: bool,
 }
 
 /// A file that somebody sends. One that is dropped before its end leaves nothing.
@@ -76,11 +78,11 @@ impl Admin {
     /// # Errors
     /// There is no such file, the note is none, or too many imports wait.
     pub async fn import(&self, wanted: NewImport) -> Result<Job, Error> {
-        let NewImport { file, image, note, state, removes_file } = wanted;
+        let NewImport { file, image, note, state, removes_file, fixes } = wanted;
         if !note.as_deref().is_none_or(is_note) {
             return Err(Error::BadNote);
         }
-        let order = ImportOrder { file, image, note, state, removes_file };
+        let order = ImportOrder { file, image, note, state, removes_file, fixes };
         let named = order.file.clone();
         with_incoming(self.service(), move |incoming| incoming.path(&named)).await?;
         let changes = FieldChange::all(None, Some(&order));

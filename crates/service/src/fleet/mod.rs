@@ -7,6 +7,7 @@ mod disk_deletions;
 mod exports;
 mod findings;
 mod hardware;
+mod harms;
 mod images;
 mod incoming;
 mod jobs;
@@ -32,6 +33,7 @@ mod viewer;
 
 pub use building::NewBuild;
 pub use discovered::Discovered;
+pub use harms::{LaidFile, LaidOver, NotChecked, VersionHarms};
 pub use images::{DamagedVersion, image_modules};
 pub use incoming::{NewImport, Receiving};
 pub use kept_disks::WrittenDisk;

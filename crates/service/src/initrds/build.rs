@@ -1,6 +1,7 @@
 //! Building one initrd, into the cache.
 
 use super::modules::ImageModules;
+use super::overlays::digest;
 use super::recipe::Recipe;
 use crate::error::{Error, io_error};
 use crate::options::init_name;
@@ -43,6 +44,7 @@ impl Settings {
         version: &ImageVersion,
         recipe: &Recipe,
         names: &str,
+        overlay: Option<Vec<u8>>,
     ) -> Result<BuildOptions, Error> {
         let (mut fit, mut file_systems) = (None, None);
         if recipe.fit.is_some() {
@@ -57,6 +59,7 @@ impl Settings {
             fit,
             file_systems,
             root_file_system: Some(version.file_system),
+            overlay,
             ..BuildOptions::default()
         })
     }
@@ -84,13 +87,17 @@ pub(super) fn build(
     if let Ok(about) = fs::metadata(&path) {
         return Ok((path, about.len()));
     }
+    let overlay = match &recipe.overlay {
+        Some(wanted) => Some(overlay(store, version, wanted)?),
+        None => None,
+    };
     let init = Init::parse(init).map_err(|error| {
         wrong(version, &format!("{}: {}", init_path.display(), wire::error_chain(&error)))
     })?;
     fs::create_dir_all(folder).map_err(io_error("make the folder", folder))?;
     let image = &version.image;
     let modules = ImageModules::open(store, version)?;
-    let options = settings.options(version, recipe, names)?;
+    let options = settings.options(version, recipe, names, overlay)?;
     let initrd = initrd_builder::build(&modules, &init, &options)
         .map_err(|error| wrong(version, &wire::error_chain(&error)))?;
     for warning in &initrd.warnings {
@@ -112,6 +119,14 @@ pub(super) fn build(
     Ok((path, initrd.bytes.len() as u64))
 }
 
+/// What is laid over the version, if it is still that.
+fn overlay(store: &Store, version: &ImageVersion, wanted: &str) -> Result<Vec<u8>, Error> {
+    match store.overlay_file(&version.image, version.version)? {
+        Some((_, bytes)) if digest(&bytes) == wanted => Ok(bytes),
+        _ => Err(wrong(version, "what is laid over it has changed meanwhile: it is built again")),
+    }
+}
+
 /// What every initrd of this server has in it.
 pub(super) fn base(init: &[u8], nbd_ca: Option<&[u8]>) -> Vec<u8> {
     [init, nbd_ca.unwrap_or_default()].concat()
@@ -129,6 +144,10 @@ fn key(base: &[u8], version: &ImageVersion, recipe: &Recipe) -> String {
     hash.update(blake3::hash(base).as_bytes());
     for root in &recipe.roots {
         hash.update(root.to_string().as_bytes());
+    }
+    if let Some(overlay) = &recipe.overlay {
+        hash.update(b" over it ");
+        hash.update(overlay.as_bytes());
     }
     hash.update(env!("CARGO_PKG_VERSION").as_bytes());
     // While it is developed the version stays, and the builder changes.

@@ -2,7 +2,6 @@
 
 use super::build::{base, file_name, warnings};
 use super::keep::Initrds;
-use super::recipe::Recipe;
 use crate::error::{Error, io_error};
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,7 +67,7 @@ impl Initrds {
             // The server replaces and removes files all the time.
             let Ok(about) = entry.metadata() else { continue };
             let is_current = site.images.iter().any(|version| {
-                let recipe = Recipe::for_all(site, &version.image, version.version);
+                let recipe = self.for_all(site, &version.image, version.version);
                 let base = self.settings.init_for(version).and_then(|path| bases.get(path));
                 version.version == number
                     && base.is_some_and(|base| file_name(base, version, &recipe) == name)

@@ -2,6 +2,7 @@
 
 use super::build::{Settings, build, remove, warnings, wrong};
 use super::fit::{Fitted, Wanted, fitted_of};
+use super::overlays::Overlays;
 use super::recipe::{FITTED_MARK, Recipe};
 use super::shelf::{InitrdState, Shelf};
 use crate::error::Error;
@@ -31,6 +32,7 @@ pub(crate) struct Initrds {
     images: Arc<Store>,
     pub(super) database: Database,
     shelf: Shelf,
+    overlays: Overlays,
     /// Held while one is built: each build uses all processors.
     building: Mutex<()>,
     /// A machine waits for one that is not there.
@@ -49,6 +51,7 @@ impl Initrds {
         Self {
             settings,
             are_fitted: options.fitted_initrds,
+            overlays: Overlays::of(&images),
             images,
             database,
             shelf: Shelf::default(),
@@ -86,6 +89,8 @@ impl Initrds {
     /// It can't be built.
     pub(crate) async fn ensure(&self, version: &ImageVersion) -> Result<PathBuf, Error> {
         let _building = self.building.lock().await;
+        // Whoever has laid something over it may have done so without us.
+        self.overlays.learn(&self.images, &version.image, version.version);
         let recipe = self.recipe(version);
         if let Some(path) = self.shelf.ready(&recipe).filter(|path| path.is_file()) {
             return Ok(path);
@@ -120,10 +125,13 @@ impl Initrds {
 
     /// Builds what is missing for the hardware of the site's machines, and removes what is for none.
     async fn keep_fitted_built(&self, failures: &mut Failures) {
-        let wanted = match self.are_fitted {
+        let mut wanted = match self.are_fitted {
             true => fitted_of(&self.database.view()),
             false => Wanted::default(),
         };
+        for Fitted { recipe, .. } in &mut wanted.fitted {
+            *recipe = recipe.clone().overlaid(&self.overlays);
+        }
         for Fitted { version, recipe, names } in &wanted.fitted {
             if self.shelf.is_built(recipe) {
                 failures.remove(recipe);
@@ -179,7 +187,27 @@ impl Initrds {
     }
 
     fn recipe(&self, version: &ImageVersion) -> Recipe {
-        Recipe::for_all(&self.database.view().site, &version.image, version.version)
+        self.for_all(&self.database.view().site, &version.image, version.version)
+    }
+
+    /// The recipe of the initrd for all machines of the site.
+    pub(crate) fn for_all(&self, site: &Site, image: &ImageName, version: u32) -> Recipe {
+        Recipe::for_all(site, image, version).overlaid(&self.overlays)
+    }
+
+    /// The recipe of the one for one kind of hardware.
+    pub(crate) fn fitted(&self, version: &ImageVersion, key: &str) -> Recipe {
+        Recipe::fitted(version, key).overlaid(&self.overlays)
+    }
+
+    /// Something else is laid over a version: builds its initrd anew, and has the others follow.
+    ///
+    /// # Errors
+    /// It can't be built.
+    pub(crate) async fn laid_over(&self, version: &ImageVersion) -> Result<PathBuf, Error> {
+        let built = self.ensure(version).await;
+        self.look_again();
+        built
     }
 }
 

@@ -9,12 +9,14 @@ mod files;
 mod fit;
 mod keep;
 mod modules;
+mod overlays;
 mod recipe;
 mod shelf;
 
 pub use files::InitrdFile;
 pub(crate) use keep::Initrds;
 pub(crate) use modules::ImageModules;
+#[cfg(test)]
 pub(crate) use recipe::Recipe;
 pub use shelf::InitrdState;
 

@@ -1,5 +1,6 @@
 //! What an initrd is built from.
 
+use super::overlays::Overlays;
 use model::{ImageName, ImageVersion, RootKind, Site};
 use std::collections::BTreeSet;
 
@@ -21,21 +22,29 @@ pub(crate) struct Recipe {
     pub(crate) roots: ForeignRoots,
     /// The kind of hardware that it is for ([`crate::Hardware::key`]); `None`: all.
     pub(crate) fit: Option<String>,
+    /// Digest of what is laid over the version; `None`: nothing.
+    pub(crate) overlay: Option<String>,
 }
 
 impl Recipe {
     /// The one for all machines of the site.
-    pub(crate) fn for_all(site: &Site, image: &ImageName, version: u32) -> Self {
+    pub(super) fn for_all(site: &Site, image: &ImageName, version: u32) -> Self {
         let machines = site.machines.iter().filter(|machine| machine.has_image(image));
         let roots = machines.map(|machine| machine.root).filter(|root| root.is_foreign()).collect();
-        Self { image: image.clone(), version, roots, fit: None }
+        Self { image: image.clone(), version, roots, fit: None, overlay: None }
     }
 
     /// The one for one kind of hardware. Machines with a root on a foreign server stay with the one for all.
-    pub(crate) fn fitted(version: &ImageVersion, key: &str) -> Self {
+    pub(super) fn fitted(version: &ImageVersion, key: &str) -> Self {
         let roots = ForeignRoots::new();
         let (image, fit) = (version.image.clone(), Some(key.to_owned()));
-        Self { image, version: version.version, roots, fit }
+        Self { image, version: version.version, roots, fit, overlay: None }
+    }
+
+    /// The same with what is laid over its version.
+    pub(super) fn overlaid(self, overlays: &Overlays) -> Self {
+        let overlay = overlays.digest(&self.image, self.version);
+        Self { overlay, ..self }
     }
 
     /// Whether an initrd of this recipe and one of the other take each other's place.
@@ -45,7 +54,9 @@ impl Recipe {
 
     /// Whether an initrd of this recipe does for who wants one of the other.
     pub(super) fn serves(&self, wanted: &Self) -> bool {
-        self.is_beside(wanted) && self.roots.is_superset(&wanted.roots)
+        self.is_beside(wanted)
+            && self.overlay == wanted.overlay
+            && self.roots.is_superset(&wanted.roots)
     }
 
     /// Starts the names of all initrds that take each other's place.

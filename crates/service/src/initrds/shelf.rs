@@ -95,7 +95,7 @@ mod tests {
     fn recipe(version: u32, roots: &[RootKind], fit: Option<&str>) -> Recipe {
         let roots = roots.iter().copied().collect();
         let fit = fit.map(str::to_owned);
-        Recipe { image: "debian".parse().unwrap(), version, roots, fit }
+        Recipe { image: "debian".parse().unwrap(), version, roots, fit, overlay: None }
     }
 
     #[test]
@@ -107,6 +107,8 @@ mod tests {
         assert_eq!(shelf.state(&recipe(1, &[RootKind::Iscsi], None)), InitrdState::Missing);
         assert_eq!(shelf.state(&recipe(2, &[], None)), InitrdState::Missing);
         assert_eq!(shelf.state(&recipe(1, &[], Some("key"))), InitrdState::Missing);
+        let laid_over = Recipe { overlay: Some("1".to_owned()), ..recipe(1, &[], None) };
+        assert_eq!(shelf.state(&laid_over), InitrdState::Missing, "something else is in it");
         shelf.put(recipe(1, &[RootKind::Iscsi], None), InitrdState::Building);
         assert_eq!(shelf.state(&recipe(1, &[RootKind::Nfs], None)), InitrdState::Missing);
     }

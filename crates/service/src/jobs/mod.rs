@@ -212,6 +212,9 @@ pub struct ImportOrder {
     pub state: VersionState,
     /// Whether the file is removed when that is done.
     pub removes_file: bool,
+    /// Whether files are laid over the version against what hurts in it. An order of an older Bootlace does not say.
+    #[serde(default)]
+    pub fixes: bool,
 }
 
 /// An image that the boot server has built by a recipe that comes along.

@@ -161,6 +161,7 @@ fn order(jobs: &Jobs, file: &str) -> u64 {
         note: None,
         state: VersionState::Released,
         removes_file: false,
+        fixes: false,
     };
     jobs.order(Order::Import(order), "anna", Clock::system().now()).unwrap()
 }
@@ -215,6 +216,7 @@ fn only_so_many_orders_wait() {
         note: None,
         state: VersionState::Released,
         removes_file: false,
+        fixes: false,
     };
     let refused = jobs.order(Order::Import(one_more), "anna", Clock::system().now());
     assert!(matches!(refused, Err(JobError::TooMany)));

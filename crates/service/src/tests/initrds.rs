@@ -15,7 +15,7 @@ async fn an_emptied_cache_is_no_broken_boot() {
     lease(&service, MAC, ADDRESS).await;
     service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let gone = InitrdState::Ready { path: root.join("gone.img"), size_bytes: 1 };
-    service.initrds().shelf().put(Recipe::for_all(&service.site(), &image, 1), gone);
+    service.initrds().shelf().put(service.initrds().for_all(&service.site(), &image, 1), gone);
     assert!(screen(&service).await.contains("is being built"));
     assert!(asked.lock().unwrap().is_empty(), "a disk was prepared for a PC that can't start");
 
@@ -55,8 +55,11 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
     std::fs::create_dir_all(&folder).unwrap();
     let site = service.site();
     let first = site.images.iter().find(|version| version.version == 1).unwrap();
-    let current =
-        crate::initrds::file_name(b"init", first, &Recipe::for_all(&site, &first.image, 1));
+    let current = crate::initrds::file_name(
+        b"init",
+        first,
+        &service.initrds().for_all(&site, &first.image, 1),
+    );
     for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }
@@ -70,6 +73,26 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
             "gone/7 15 false"
         ]
     );
+    // Something is laid over the version: it takes another initrd.
+    let laid = b"bootlace-overlay/1\npath=/etc/x\nremove=\nend\n";
+    let admin = service.admin(&crate::Actor::command(0)).unwrap();
+    let overlay = service.store().dir().join("debian/1.overlay");
+    std::fs::write(&overlay, laid).unwrap();
+    let image = first.image.clone();
+    // The init of this site is none.
+    service.ensure_initrd(&image, 1).await.unwrap_err();
+    assert_eq!(names(&service).await[0], format!("debian/1 {size} false"));
+    let undone = admin.fix_version(&image, 1, None).await.unwrap();
+    assert!(undone.laid_over.is_empty() && undone.initrd_error.is_none() && !overlay.exists());
+    assert_eq!(names(&service).await[0], format!("debian/1 {size} true"));
+    // What can't be read is no reason to start machines without it.
+    std::fs::write(&overlay, "x").unwrap();
+    let error = service.ensure_initrd(&image, 1).await.unwrap_err().chain();
+    assert!(error.contains("bootlace image fix debian/v1"), "{error}");
+    let unknown =
+        crate::FixChoice { only: ["no-such".to_owned()].into(), ..crate::FixChoice::default() };
+    let error = admin.fix_version(&image, 1, Some(unknown)).await.unwrap_err();
+    assert!(error.is_wrong_input() && error.chain().contains("no check no-such"), "{error:?}");
 }
 
 #[tokio::test]
@@ -119,7 +142,7 @@ async fn a_machine_gets_its_own_initrd_and_loses_it_if_that_fails() {
     std::fs::write(&file, "initrd").unwrap();
     let version = site.chosen(&"debian".parse().unwrap()).unwrap();
     let ready = InitrdState::Ready { path: file, size_bytes: 6 };
-    service.initrds().shelf().put(Recipe::fitted(version, &hardware.key()), ready);
+    service.initrds().shelf().put(service.initrds().fitted(version, &hardware.key()), ready);
     let key = Some(hardware.key());
     let fetched = NewStage::noticed(Stage::Initrd, "");
     for (n, expected) in [(1, &key), (2, &None), (3, &key), (4, &None), (5, &None)] {
@@ -163,7 +186,7 @@ async fn a_machine_that_keeps_its_disk_keeps_the_initrd_of_its_version() {
     let site = service.site();
     let recipe = |number: u32| {
         let version = site.images.iter().find(|version| version.version == number).unwrap();
-        Recipe::fitted(version, &key)
+        service.initrds().fitted(version, &key)
     };
     let file = |number: u32| root.join(format!("{number}.img"));
     for number in [1, 2] {

@@ -97,6 +97,7 @@ fn pretend_initrds(service: &Service) {
             version: version.version,
             roots: [RootKind::Nfs].into(),
             fit: None,
+            overlay: None,
         };
         service.initrds().shelf().put(recipe, ready);
     }
