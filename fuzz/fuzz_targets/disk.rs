@@ -2,8 +2,8 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let disk = std::sync::Arc::new(images::Memory::new(bytes.to_vec()));
-    let Ok(volumes) = images::find_volumes(&*disk) else { return };
+    let disk: std::sync::Arc<dyn images::Block> = std::sync::Arc::new(images::Memory::new(bytes.to_vec()));
+    let Ok(volumes) = images::find_volumes(&disk) else { return };
     for volume in volumes {
         if let Ok(rootfs) = images::Rootfs::open(disk.clone(), &volume) {
             let _ = rootfs.check_mounts();

@@ -1,6 +1,6 @@
 //! Why an image can't be stored, read or imported.
 
-use model::{FileSystem, ImageName, NOTE_MAX};
+use model::{ImageName, NOTE_MAX};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -143,18 +143,7 @@ pub enum ImportError {
         /// What was found instead.
         found: String,
         /// What to do, with the separator before it; may be empty.
-        advice: &'static str,
-    },
-    /// The root file system is one that we can't look into.
-    #[error(
-        "the root file system of {path} is {file_system}, and Bootlace reads kernels out of ext4 only so far: \
-         copy its files to a new ext4 disk with `mkfs.ext4 -d FOLDER DISK.raw SIZE`, and import that"
-    )]
-    Unreadable {
-        /// The source.
-        path: PathBuf,
-        /// What it is.
-        file_system: FileSystem,
+        advice: String,
     },
     /// The system on the disk can't boot.
     #[error("{path} can't be booted: {why}")]

@@ -135,6 +135,7 @@ impl Store {
             digest,
             size_bytes,
             partition: system.volume.partition,
+            logical_volume: system.volume.logical.as_ref().map(|it| it.name().clone()),
             file_system: system.file_system,
             kernel_version: system.kernel_version.clone(),
             architecture: system.architecture,
@@ -260,7 +261,7 @@ impl Seen {
     fn of(disk: &Arc<dyn Block>, system: &System, fix: Option<&FixChoice>) -> Self {
         let looked = || -> Result<Self, RootfsError> {
             let unreadable = |error: io::Error| RootfsError::FileSystem(error.to_string());
-            let volumes = find_volumes(disk.as_ref()).map_err(unreadable)?;
+            let volumes = find_volumes(disk).map_err(unreadable)?;
             let root = Rootfs::open(Arc::clone(disk), &system.volume)?;
             let look = harm::look(&root, disk.as_ref(), &volumes)?;
             let overlay = fix.map(|choice| look.overlay(&root, choice)).transpose()?;

@@ -22,6 +22,7 @@ mod import;
 mod kernel;
 mod layer;
 mod lease;
+mod logical;
 mod memory;
 mod new_root;
 mod opened;
@@ -57,6 +58,7 @@ pub use layer::{
     About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,
     OtherCopy, OtherOwner, OwnerUnknown, WriteLayer,
 };
+pub use logical::Logical;
 pub use memory::Memory;
 pub use opened::Source;
 pub use packages::{PackageChange, Packages, package_changes, packages, parse_packages};

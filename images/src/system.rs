@@ -3,12 +3,11 @@
 use crate::block::Block;
 use crate::error::{ImportError, RootfsError};
 use crate::kernel::{Search, find_kernel};
+use crate::logical::Useless;
 use crate::partitions::trouble;
 use crate::rootfs::{CheckError, Rootfs};
 use crate::stop::Stop;
-use crate::volumes::{
-    Content, FAT, ISO, LUKS, LVM, RAID, Volume, find_volumes, volumes_of_large_sectors,
-};
+use crate::volumes::{Content, FAT, ISO, LUKS, LVM, RAID, Volume, look, volumes_of_large_sectors};
 use model::{Architecture, FileSystem};
 use std::io;
 use std::path::Path;
@@ -30,27 +29,30 @@ pub(crate) struct System {
 
 /// Looks into a disk; `path` is what the errors call it.
 pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, ImportError> {
-    let volumes = find_volumes(disk.as_ref()).map_err(source_error(path))?;
-    let (volume, root) = find_root(disk, &volumes, path)?;
-    let others = other_systems(disk, &volumes, volume);
+    let (volumes, useless) = look(disk).map_err(source_error(path))?;
+    let (volume, file_system, root) = find_root(disk, &volumes, &useless, path)?;
+    let others = other_systems(disk, &volumes, &volume);
     let in_root = |error: RootfsError| unreadable(path, &volume, &error);
-    let trouble = |version: &str| modules_trouble(&root, version);
+    let drivers = drivers_of(file_system, &volume);
+    let trouble = |version: &str| modules_trouble(&root, &drivers, version);
     let mut search = find_kernel(&root, &["/boot", "/"], &trouble).map_err(in_root)?;
     if search.kernel.is_none() {
-        look_elsewhere(disk, &volumes, volume, &trouble, &mut search, path)?;
+        look_elsewhere(disk, &volumes, &volume, &trouble, &mut search, path)?;
     }
     let Some(kernel) = search.kernel else {
         return Err(not_bootable(path, &no_kernel(&search.passed_over)));
     };
+    let os_name = os_name(&root).map_err(in_root)?;
+    let warning = root.has_errors().then(|| warning(&volume));
     Ok(System {
         volume,
-        file_system: FileSystem::Ext4,
+        file_system,
         kernel_version: kernel.version,
         architecture: kernel.architecture,
         vmlinuz: kernel.bytes,
-        os_name: os_name(&root).map_err(in_root)?,
+        os_name,
         passed_over: search.passed_over,
-        warnings: root.has_errors.then(|| warning(&volume)).into_iter().chain(others).collect(),
+        warnings: warning.into_iter().chain(others).collect(),
     })
 }
 
@@ -78,7 +80,11 @@ fn warning(volume: &Volume) -> String {
 }
 
 /// Why the kernel of this version can't bring the system up, by its modules; `None`: it can, as far as can be told.
-fn modules_trouble(root: &Rootfs, version: &str) -> Result<Option<String>, RootfsError> {
+fn modules_trouble(
+    root: &Rootfs,
+    drivers: &[Driver],
+    version: &str,
+) -> Result<Option<String>, RootfsError> {
     // Of a kernel that was removed the folder may stay, with what others have put there (DKMS).
     for library in ["/lib/modules", "/usr/lib/modules"] {
         let folder = format!("{library}/{version}");
@@ -87,29 +93,72 @@ fn modules_trouble(root: &Rootfs, version: &str) -> Result<Option<String>, Rootf
         if !has_list && !root.exists(&format!("{folder}/kernel"))? {
             continue;
         }
-        if !has_list || has_ext4(root, &folder, &built_in)? {
+        if !has_list {
             return Ok(None);
         }
-        return Ok(Some(format!(
-            "it has no ext4, neither inside nor in {folder}, and could not mount its root"
-        )));
+        for driver in drivers {
+            if !has_driver(root, &folder, &built_in, driver)? {
+                let title = &driver.title;
+                return Ok(Some(format!(
+                    "it has no {title}, neither inside nor in {folder}, and could not mount its root"
+                )));
+            }
+        }
+        return Ok(None);
     }
     Ok(Some(format!("its modules are missing: there are none in /lib/modules/{version}")))
 }
 
-/// Whether a kernel reads ext4, which has its place in the tree since 2006; what is elsewhere stands in the index, and is there.
-fn has_ext4(root: &Rootfs, folder: &str, built_in: &str) -> Result<bool, RootfsError> {
+/// A driver without which a machine does not reach its root.
+struct Driver {
+    /// The module.
+    name: &'static str,
+    /// Where it has its place in the tree.
+    folder: &'static str,
+    /// For people.
+    title: String,
+}
+
+/// The drivers without which a machine does not reach its root in this volume.
+fn drivers_of(file_system: FileSystem, volume: &Volume) -> Vec<Driver> {
+    let driver = |name, folder| Driver { name, folder, title: String::from(name) };
+    let word = file_system.word();
+    let folder = match file_system {
+        FileSystem::Ext4 => "fs/ext4",
+        FileSystem::Xfs => "fs/xfs",
+        FileSystem::Btrfs => "fs/btrfs",
+        FileSystem::Squashfs => "fs/squashfs",
+        FileSystem::Erofs => "fs/erofs",
+    };
+    let mut drivers = vec![driver(word, folder)];
+    if file_system.is_read_only() {
+        drivers.push(driver("overlay", "fs/overlayfs"));
+    }
+    if volume.logical.is_some() {
+        let title = "device mapper (dm-mod)".to_owned();
+        drivers.push(Driver { title, ..driver("dm-mod", "drivers/md") });
+    }
+    drivers
+}
+
+/// Whether a kernel has a driver, which mostly has its place in the tree; what is elsewhere stands in the index, and is there.
+fn has_driver(
+    root: &Rootfs,
+    folder: &str,
+    built_in: &str,
+    driver: &Driver,
+) -> Result<bool, RootfsError> {
+    let file = format!("{}.ko", driver.name);
     let paths_in = |list: &str| -> Result<Vec<String>, RootfsError> {
         let list = root.read(list)?;
         let list = String::from_utf8_lossy(&list);
         let paths = list.lines().map(|line| line.split(':').next().unwrap_or_default());
-        let is_it =
-            |path: &&str| path.rsplit('/').next().is_some_and(|it| it.starts_with("ext4.ko"));
+        let is_it = |path: &&str| path.rsplit('/').next().is_some_and(|it| it.starts_with(&file));
         Ok(paths.filter(is_it).map(str::to_owned).collect())
     };
-    let place = format!("{folder}/kernel/fs/ext4");
+    let place = format!("{folder}/kernel/{}", driver.folder);
     let is_in_place = root.exists(&place)?
-        && root.list(&place)?.iter().any(|entry| entry.name.starts_with("ext4.ko"));
+        && root.list(&place)?.iter().any(|entry| entry.name.starts_with(&file));
     let index = format!("{folder}/modules.dep");
     if is_in_place || !paths_in(built_in)?.is_empty() {
         return Ok(true);
@@ -131,22 +180,15 @@ fn has_ext4(root: &Rootfs, folder: &str, built_in: &str) -> Result<bool, RootfsE
 fn look_elsewhere(
     disk: &Arc<dyn Block>,
     volumes: &[Volume],
-    root: Volume,
+    root: &Volume,
     trouble: &dyn Fn(&str) -> Result<Option<String>, RootfsError>,
     search: &mut Search,
     path: &Path,
 ) -> Result<(), ImportError> {
-    for volume in volumes.iter().filter(|volume| **volume != root) {
+    for volume in volumes.iter().filter(|volume| *volume != root) {
         let place = place_of(volume);
         match volume.content {
-            Content::Root(FileSystem::Ext4) | Content::Other(FAT) => {}
-            // The usual places of /boot; what is in the others is no kernel.
-            Content::Root(file_system) => {
-                search
-                    .passed_over
-                    .push(format!("{place}: it is {file_system}, which can't be read"));
-                continue;
-            }
+            Content::Root(_) | Content::Other(FAT) => {}
             Content::Other(_) | Content::Unknown => continue,
         }
         let boot = match Rootfs::open(Arc::clone(disk), volume) {
@@ -179,7 +221,7 @@ fn no_kernel(passed_over: &[String]) -> String {
     format!("{start}: {advice}. What was looked at: {}", passed_over.join("; "))
 }
 
-/// What an ext4 file system is to machines.
+/// What a file system is to machines.
 enum Role {
     /// A root that can be started.
     Root(Rootfs),
@@ -209,19 +251,18 @@ fn role_of(root: Rootfs) -> Result<Role, RootfsError> {
     })
 }
 
-/// The first ext4 file system with a root in it that can be started.
+/// The first file system with a root in it that can be started.
 fn find_root(
     disk: &Arc<dyn Block>,
     volumes: &[Volume],
+    useless: &[Useless],
     path: &Path,
-) -> Result<(Volume, Rootfs), ImportError> {
+) -> Result<(Volume, FileSystem, Rootfs), ImportError> {
     let (mut damage, mut without_usr, mut usr) = (None, None, None);
     for volume in volumes {
-        if volume.content != Content::Root(FileSystem::Ext4) {
-            continue;
-        }
+        let Content::Root(file_system) = volume.content else { continue };
         match Rootfs::open(Arc::clone(disk), volume).and_then(role_of) {
-            Ok(Role::Root(root)) => return Ok((*volume, root)),
+            Ok(Role::Root(root)) => return Ok((volume.clone(), file_system, root)),
             Ok(Role::WithoutUsr) => without_usr = without_usr.or(Some(volume)),
             Ok(Role::Usr) => usr = usr.or(Some(volume)),
             Ok(Role::Other) => {}
@@ -231,15 +272,15 @@ fn find_root(
     Err(match (damage, usr) {
         (Some(damage), _) => damage,
         (None, Some(usr)) => not_bootable(path, &usr_alone(without_usr, usr)),
-        (None, None) => no_root(disk.as_ref(), volumes, path)?,
+        (None, None) => no_root(disk.as_ref(), volumes, useless, path)?,
     })
 }
 
 /// What is said of roots on the disk beside the one that machines get. One that can't be read is none.
-fn other_systems(disk: &Arc<dyn Block>, volumes: &[Volume], taken: Volume) -> Option<String> {
+fn other_systems(disk: &Arc<dyn Block>, volumes: &[Volume], taken: &Volume) -> Option<String> {
     let others = volumes
         .iter()
-        .filter(|volume| **volume != taken && volume.content == Content::Root(FileSystem::Ext4));
+        .filter(|volume| *volume != taken && matches!(volume.content, Content::Root(_)));
     let others = others.filter_map(|volume| {
         let Ok(Role::Root(root)) = Rootfs::open(Arc::clone(disk), volume).and_then(role_of) else {
             return None;
@@ -253,7 +294,7 @@ fn other_systems(disk: &Arc<dyn Block>, volumes: &[Volume], taken: Volume) -> Op
         format!(
             "there is more than one system on the disk: machines start the first, in {}, and not what is in {}. To get another \
              one, import its partition: `losetup -fP --show FILE` makes devices of all",
-            place_of(&taken),
+            place_of(taken),
             others.join(" and ")
         )
     })
@@ -274,21 +315,15 @@ fn usr_alone(without_usr: Option<&Volume>, usr: &Volume) -> String {
 }
 
 /// What is there instead of a root that could be read, and what helps.
-fn no_root(disk: &dyn Block, volumes: &[Volume], path: &Path) -> Result<ImportError, ImportError> {
-    let is_ext4 = |volume: &Volume| volume.content == Content::Root(FileSystem::Ext4);
-    let holds_others = volumes
-        .iter()
-        .any(|volume| matches!(volume.content, Content::Other(name) if CONTAINERS.contains(&name)));
-    let foreign = volumes.iter().find_map(|volume| match volume.content {
-        Content::Root(file_system) if !is_ext4(volume) => Some(file_system),
-        _ => None,
-    });
-    // A /boot may be XFS where the root is in a container.
-    if let Some(file_system) = foreign.filter(|_| !holds_others) {
-        return Ok(ImportError::Unreadable { path: path.to_owned(), file_system });
-    }
+fn no_root(
+    disk: &dyn Block,
+    volumes: &[Volume],
+    useless: &[Useless],
+    path: &Path,
+) -> Result<ImportError, ImportError> {
+    let is_root = |volume: &Volume| matches!(volume.content, Content::Root(_));
     if let [only] = volumes
-        && is_ext4(only)
+        && is_root(only)
     {
         return Ok(not_bootable(
             path,
@@ -297,16 +332,23 @@ fn no_root(disk: &dyn Block, volumes: &[Volume], path: &Path) -> Result<ImportEr
     }
     let no_root =
         |found: String, advice| ImportError::NoRoot { path: path.to_owned(), found, advice };
+    if !useless.is_empty() {
+        let found = useless.iter().map(ToString::to_string);
+        let found: Vec<String> = listed(volumes).into_iter().chain(found).collect();
+        let mut help: Vec<&str> = useless.iter().map(|useless| useless.help.as_str()).collect();
+        help.dedup();
+        return Ok(no_root(found.join(", "), format!(". What helps: {}", help.join("; "))));
+    }
     if let Some(trouble) = trouble(disk).map_err(source_error(path))? {
-        return Ok(no_root(trouble, ""));
+        return Ok(no_root(trouble, String::new()));
     }
     let large = volumes_of_large_sectors(disk).map_err(source_error(path))?;
-    if !volumes.iter().any(is_ext4) && large.iter().any(is_ext4) {
+    if !volumes.iter().any(is_root) && large.iter().any(is_root) {
         return Ok(no_root(
             "its partition table seems to be one for sectors of 4096 bytes (a 4Kn disk), and machines get disks \
              with sectors of 512"
                 .to_owned(),
-            ": import the root partition alone",
+            ": import the root partition alone".to_owned(),
         ));
     }
     Ok(match volumes {
@@ -316,21 +358,21 @@ fn no_root(disk: &dyn Block, volumes: &[Volume], path: &Path) -> Result<ImportEr
             advice: "",
         },
         [Volume { partition: None, content: Content::Other(found), .. }] => {
-            no_root(format!("it is {found}"), advice(volumes))
+            no_root(format!("it is {found}"), advice(volumes).to_owned())
         }
-        _ => {
-            let list: Vec<String> = volumes
-                .iter()
-                .map(|volume| match volume.content {
-                    Content::Root(FileSystem::Ext4) => {
-                        format!("{}: ext4 without /sbin/init", place_of(volume))
-                    }
-                    content => format!("{}: {content}", place_of(volume)),
-                })
-                .collect();
-            no_root(list.join(", "), advice(volumes))
-        }
+        _ => no_root(listed(volumes).join(", "), advice(volumes).to_owned()),
     })
+}
+
+/// What is in each volume, none of which is a root.
+fn listed(volumes: &[Volume]) -> Vec<String> {
+    let told = volumes.iter().map(|volume| match volume.content {
+        Content::Root(file_system) => {
+            format!("{}: {file_system} without /sbin/init", place_of(volume))
+        }
+        content => format!("{}: {content}", place_of(volume)),
+    });
+    told.collect()
 }
 
 /// What may have a root inside that can't be seen.
@@ -352,9 +394,10 @@ fn advice(volumes: &[Volume]) -> &'static str {
 }
 
 fn place_of(volume: &Volume) -> String {
-    match volume.partition {
-        Some(number) => format!("partition {number}"),
-        None => "the whole disk".to_owned(),
+    match (volume.partition, &volume.logical) {
+        (Some(number), _) => format!("partition {number}"),
+        (None, Some(logical)) => format!("the logical volume {}", logical.name()),
+        (None, None) => "the whole disk".to_owned(),
     }
 }
 
@@ -375,9 +418,9 @@ fn os_name(root: &Rootfs) -> Result<Option<String>, RootfsError> {
 }
 
 fn unreadable(path: &Path, volume: &Volume, error: &RootfsError) -> ImportError {
-    let place = match volume.partition {
-        Some(number) => format!("its file system in partition {number}"),
-        None => "its file system".to_owned(),
+    let place = match (volume.partition, &volume.logical) {
+        (None, None) => "its file system".to_owned(),
+        _ => format!("its file system in {}", place_of(volume)),
     };
     not_bootable(path, &format!("{place} can't be read: {error}"))
 }

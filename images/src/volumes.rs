@@ -1,22 +1,36 @@
 //! What is on a disk: partitions and file systems, recognized by their magic bytes.
 
 use crate::block::Block;
+use crate::logical::{Logical, Physical, Useless, logical_volumes};
 use crate::partitions::{LARGE_SECTOR_BYTES, SECTOR_BYTES, partitions, read_if_there};
 use model::FileSystem;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// A file system, or the place of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Partition number from 1 as the kernel counts; `None` is the whole disk.
+    /// Partition number from 1 as the kernel counts; `None` is the whole disk, or a logical volume.
     pub partition: Option<u8>,
-    /// Where it begins on the disk.
+    /// The logical volume that it is.
+    pub logical: Option<Logical>,
+    /// Where it begins: on the disk, or of what the logical volume consists.
     pub offset: u64,
     /// How long it is.
     pub size_bytes: u64,
     /// What it holds.
     pub content: Content,
+}
+
+impl Volume {
+    /// Where to read it: what it lies on, and where it begins there.
+    pub(crate) fn view(&self, disk: Arc<dyn Block>) -> (Arc<dyn Block>, u64) {
+        match &self.logical {
+            Some(logical) => (logical.view(disk), self.offset),
+            None => (disk, self.offset),
+        }
+    }
 }
 
 /// What begins at a place of a disk.
@@ -43,20 +57,42 @@ impl fmt::Display for Content {
 /// Finds the file systems of a disk: one on the whole of it, and those in its partitions.
 ///
 /// Both may be there: a disk that was one file system before it got a partition table, for whoever makes a file
-/// system clears the place of the table. So the whole disk comes last. Which partition has which number, and
-/// what is a partition table at all, is as in Linux. Never panics, whatever the bytes.
+/// system clears the place of the table. So the whole disk comes last, behind the logical volumes that lie on the disk.
+/// Which partition has which number, and what is a partition table at all, is as in Linux. Never panics, whatever the
+/// bytes.
 ///
 /// # Errors
 /// The disk can't be read.
-pub fn find_volumes(disk: &dyn Block) -> io::Result<Vec<Volume>> {
-    let content = content_at(disk, 0, disk.size_bytes())?;
-    let whole = Volume { partition: None, offset: 0, size_bytes: disk.size_bytes(), content };
-    let mut volumes = volumes_in_partitions(disk, SECTOR_BYTES)?;
+pub fn find_volumes(disk: &Arc<dyn Block>) -> io::Result<Vec<Volume>> {
+    Ok(look(disk)?.0)
+}
+
+/// As [`find_volumes`], with the logical volumes that are of no use, and why.
+pub(crate) fn look(disk: &Arc<dyn Block>) -> io::Result<(Vec<Volume>, Vec<Useless>)> {
+    let content = content_at(disk.as_ref(), 0, disk.size_bytes())?;
+    let size_bytes = disk.size_bytes();
+    let whole = Volume { partition: None, logical: None, offset: 0, size_bytes, content };
+    let mut volumes = volumes_in_partitions(disk.as_ref(), SECTOR_BYTES)?;
+    let physical = volumes.iter().chain([&whole]).filter(|it| it.content == Content::Other(LVM));
+    let physical: Vec<Physical> = physical
+        .map(|&Volume { partition, offset, size_bytes, .. }| Physical {
+            partition,
+            offset,
+            size_bytes,
+        })
+        .collect();
+    let (logical, useless) = logical_volumes(disk, &physical)?;
+    for logical in logical {
+        let size_bytes = logical.size_bytes();
+        let content = content_at(logical.view(Arc::clone(disk)).as_ref(), 0, size_bytes)?;
+        let logical = Some(logical);
+        volumes.push(Volume { partition: None, logical, offset: 0, size_bytes, content });
+    }
     let is_root = matches!(content, Content::Root(_));
     if is_root || (volumes.is_empty() && content != Content::Unknown) {
         volumes.push(whole);
     }
-    Ok(volumes)
+    Ok((volumes, useless))
 }
 
 /// The file systems in partitions, if the disk's sectors had 4096 bytes.
@@ -73,6 +109,7 @@ fn volumes_in_partitions(disk: &dyn Block, sector_bytes: u64) -> io::Result<Vec<
         let content = content_at(disk, partition.offset, partition.size_bytes)?;
         volumes.push(Volume {
             partition: Some(partition.number),
+            logical: None,
             offset: partition.offset,
             size_bytes: partition.size_bytes,
             content,
@@ -164,6 +201,10 @@ mod tests {
         bytes
     }
 
+    fn memory(bytes: Vec<u8>) -> Arc<dyn Block> {
+        Arc::new(Memory::new(bytes))
+    }
+
     fn entry(bytes: &mut [u8], record: usize, index: usize, kind: u8, start: u32, length: u32) {
         let at = record + 446 + index * 16;
         bytes[at + 4] = kind;
@@ -173,7 +214,7 @@ mod tests {
     }
 
     fn found(bytes: Vec<u8>) -> Vec<(Option<u8>, u64, Content)> {
-        let volumes = find_volumes(&Memory::new(bytes)).unwrap();
+        let volumes = find_volumes(&memory(bytes)).unwrap();
         volumes.iter().map(|volume| (volume.partition, volume.offset, volume.content)).collect()
     }
 
@@ -296,7 +337,7 @@ mod tests {
         // Type 0 with a length is a partition; one that ends behind the disk is cut to it.
         let mut bytes = disk(&[1 << 20]);
         entry(&mut bytes, 0, 2, 0, 2048, 9999);
-        let volumes = find_volumes(&Memory::new(bytes)).unwrap();
+        let volumes = find_volumes(&memory(bytes)).unwrap();
         assert_eq!((volumes[0].partition, volumes[0].size_bytes), (Some(3), 1 << 20));
         // All four entries of a logical record may hold data, and two extended partitions count on.
         let mut bytes = disk(&[0x50000, 0x90000]);
@@ -327,10 +368,10 @@ mod tests {
     fn no_prefix_of_a_disk_panics() {
         let bytes = gpt_disk();
         for length in (0..4096).chain([1 << 20, (1 << 20) + 0x439]) {
-            let disk = Memory::new(bytes[..length].to_vec());
+            let disk = memory(bytes[..length].to_vec());
             let _ = find_volumes(&disk).unwrap();
-            let _ = volumes_of_large_sectors(&disk).unwrap();
-            let _ = crate::partitions::trouble(&disk).unwrap();
+            let _ = volumes_of_large_sectors(disk.as_ref()).unwrap();
+            let _ = crate::partitions::trouble(disk.as_ref()).unwrap();
         }
     }
 
@@ -346,10 +387,10 @@ mod tests {
                 bytes[flag] = 0;
             }
             bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
-            let _ = find_volumes(&Memory::new(bytes.clone())).unwrap();
+            let _ = find_volumes(&memory(bytes.clone())).unwrap();
             bytes[512..2048].copy_from_slice(&header);
             bytes[512..520].copy_from_slice(b"EFI PART");
-            let _ = find_volumes(&Memory::new(bytes.clone())).unwrap();
+            let _ = find_volumes(&memory(bytes.clone())).unwrap();
         }
 
         #[test]
@@ -358,7 +399,7 @@ mod tests {
             entry(&mut bytes, 0, 0, 0xee, 1, 4095);
             bytes[1024..3072].copy_from_slice(&table);
             gpt(&mut bytes, 512, 1, 2, used.map(|sector| sector as usize));
-            for volume in find_volumes(&Memory::new(bytes)).unwrap() {
+            for volume in find_volumes(&memory(bytes)).unwrap() {
                 prop_assert!(volume.offset + volume.size_bytes <= 2 << 20);
             }
         }

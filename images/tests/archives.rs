@@ -4,7 +4,9 @@
 mod common;
 
 use common::{KERNEL, run, system_files};
-use images::{Import, ImportError, ImportRequest, Rootfs, Source, Stop, Store, find_volumes};
+use images::{
+    Block, Import, ImportError, ImportRequest, Rootfs, Source, Stop, Store, find_volumes,
+};
 use model::VersionState;
 use std::error::Error;
 use std::fs::{self, File};
@@ -12,6 +14,7 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Small, so that tests are quick.
@@ -56,8 +59,9 @@ fn archive(dir: &Path, option: Option<&str>) -> PathBuf {
 fn root(dir: &Path, version: u32) -> Rootfs {
     let store = Store::open(&dir.join("images")).unwrap();
     let base = store.open_base(&"debian-12".parse().unwrap(), version).unwrap();
-    let volumes = find_volumes(base.block.as_ref()).unwrap();
-    Rootfs::open(base.block, &volumes[0]).unwrap()
+    let disk: Arc<dyn Block> = base.block;
+    let volumes = find_volumes(&disk).unwrap();
+    Rootfs::open(disk, &volumes[0]).unwrap()
 }
 
 #[test]

@@ -419,16 +419,12 @@ fn what_other_installers_make_is_named_part_by_part() {
         &[&fat, &boot, &luks],
         "partition 3: an encrypted volume (LUKS). Copy the files of the root",
     );
-    // RHEL; Fedora; openSUSE; a server with two disks.
-    check(
-        &[&fat, &xfs, &lvm],
-        "partition 1: FAT, partition 2: xfs, partition 3: an LVM physical volume. Copy",
-    );
+    // Fedora and openSUSE, damaged; a server with two disks.
     check(
         &[&fat, &boot, &btrfs],
-        "is btrfs, and Bootlace reads kernels out of ext4 only so far: copy its files",
+        "partition 3 can't be read: the file system is damaged (the checksum of its first superblock is wrong)",
     );
-    check(&[&fat, &btrfs, &swap], "is btrfs");
+    check(&[&fat, &btrfs, &swap], "`btrfs rescue super-recover`");
     check(&[&fat, &raid, &raid], "partition 2: a part of a RAID (md)");
     // Windows, and an installer's CD.
     check(&[&fat, &mark(3, b"NTFS    ")], "partition 1: FAT, partition 2: NTFS");
@@ -444,7 +440,7 @@ fn what_other_installers_make_is_named_part_by_part() {
     run(mke2fs.arg("16M"));
     let root = fs::read(root).unwrap();
     check(&[&fat, &root], "partition 1: its first sector is damaged");
-    check(&[&xfs, &root], "partition 1: it is xfs, which can't be read");
+    check(&[&xfs, &root], "partition 1: it uses something of xfs that Bootlace can't read");
     // And one that is fine, beside an old system on the whole disk.
     let old = mark(0x438, &[0x53, 0xef]);
     let disk = partitioned(&workshop, &[&boot, &root]);

@@ -435,7 +435,7 @@ fn what_is_no_disk_is_refused_by_name() {
     check_refused(&file("swap", &swap), "no root file system");
     let mut xfs = vec![0; 1 << 20];
     xfs[..4].copy_from_slice(b"XFSB");
-    check_refused(&file("xfs", &xfs), "is xfs, and Bootlace reads kernels out of ext4 only");
+    check_refused(&file("xfs", &xfs), "its file system can't be read: it uses something of xfs");
     let mut broken = vec![0; 1 << 20];
     broken[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
     check_refused(&file("broken", &broken), "its file system can't be read");

@@ -16,6 +16,8 @@ pub struct Options {
     pub file_systems: Option<BTreeSet<FileSystem>>,
     /// That of the root disk, if it is known: a kernel whose module for it can't be used boots nothing.
     pub root_file_system: Option<FileSystem>,
+    /// The root is a logical volume.
+    pub is_on_lvm: bool,
     /// The hardware that it is for. `None`: every wired network card.
     pub fit: Option<Fit>,
     /// NBD roots are attached over TLS, and the storage server must be certified by one of these

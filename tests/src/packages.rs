@@ -76,6 +76,7 @@ pub const LAB: &[Package] = &[
     ),
     package("ldap-utils", "a foreign LDAP client in tests"),
     package("libnbd-bin", "foreign NBD clients in tests"),
+    package("lvm2", "roots on LVM in tests"),
     package("memtest86+", "the memory test that PCs start, in tests"),
     package("mmdebstrap", "making the demo image"),
     package("mtools", "the EFI partition of boot media"),

@@ -3,6 +3,7 @@
 //! itself stood on.
 
 use crate::console::Console;
+use crate::root::lvm;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 use std::fs;
@@ -36,6 +37,7 @@ pub(crate) fn run(verb: &str) -> ExitCode {
     });
     let left = unmount_all(&console);
     rustix::fs::sync();
+    lvm::deactivate();
     let what = if left == 0 { "root unmounted" } else { "root is read-only" };
     console.line(&format!("bootlace: {what}; {verb}"));
     end(command)

@@ -1,6 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
-use crate::{MTU_RANGE, RamSize, RootUrl, StorageNetwork};
+use crate::{LogicalVolumeName, MTU_RANGE, RamSize, RootUrl, StorageNetwork};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -69,6 +69,8 @@ pub struct BootConfig {
     pub root: Root,
     /// Partition of the root disk that holds the root file system; `None` is the whole disk.
     pub partition: Option<u8>,
+    /// The logical volume that does instead, on whatever partitions it lies.
+    pub logical_volume: Option<LogicalVolumeName>,
     /// The root disk takes no writes: changes go to so much of the machine's memory.
     pub ram: Option<RamSize>,
 }
@@ -111,6 +113,7 @@ const STORAGE: &str = "bootlace.storage";
 const HOST_NAME: &str = "bootlace.host";
 const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
+const LOGICAL_VOLUME: &str = "bootlace.logical_volume";
 const RAM: &str = "bootlace.ram";
 
 impl BootConfig {
@@ -166,6 +169,9 @@ impl BootConfig {
         if let Some(partition) = self.partition {
             put(PARTITION, &partition);
         }
+        if let Some(volume) = &self.logical_volume {
+            put(LOGICAL_VOLUME, volume);
+        }
         if let Some(ram) = self.ram {
             put(RAM, &ram);
         }
@@ -208,6 +214,9 @@ impl BootConfig {
             root: parse_root(required(ROOT)?)?,
             partition: value(PARTITION)
                 .map(|text| field(PARTITION, text, "a partition number from 1 to 255"))
+                .transpose()?,
+            logical_volume: value(LOGICAL_VOLUME)
+                .map(|text| field(LOGICAL_VOLUME, text, "a logical volume like GROUP/NAME"))
                 .transpose()?,
             ram: value(RAM)
                 .map(|text| field(RAM, text, "a part of the memory like 50% or 2048M"))
@@ -303,6 +312,7 @@ mod tests {
                 export: "lab-07".to_owned(),
             },
             partition: None,
+            logical_volume: None,
             ram: None,
         }
     }
@@ -314,6 +324,7 @@ mod tests {
             root: Root::Aoe { shelf: 1, slot: 7 },
             address: None,
             partition: Some(2),
+            logical_volume: Some("ubuntu-vg/ubuntu-lv".parse().unwrap()),
             ram: Some(RamSize::Percent(50)),
             router: None,
             routes: Vec::new(),

@@ -44,6 +44,10 @@ impl FileSystem {
     /// Bytes at the start of a file system within which all marks lie.
     pub const PROBE_BYTES: usize = (64 << 10) + 64 + 8;
 
+    /// Where distributions install on btrfs if not in the default subvolume: Fedora's name, that of Ubuntu and Arch, and
+    /// that of Debian's installer. The first that has a `usr` is the root.
+    pub const SUBVOLUMES: [&str; 3] = ["root", "@", "@rootfs"];
+
     /// The file system that starts with these bytes, of which there should be
     /// [`PROBE_BYTES`](Self::PROBE_BYTES); `None` if it is none of them.
     pub fn recognize(start: &[u8]) -> Option<Self> {

@@ -14,6 +14,7 @@ mod file_system;
 mod foreign;
 mod heartbeat;
 mod host;
+mod logical_volume;
 mod modules;
 mod mtu;
 mod overlay;
@@ -39,6 +40,7 @@ pub use host::{
     HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,
     Replaces, SshHostKey,
 };
+pub use logical_volume::LogicalVolumeName;
 pub use modules::{
     INDEX_PATH, IndexError, Load, MODULES_MAX, MODULES_PATH, Module, ModuleIndex, glob_matches,
     module_name,

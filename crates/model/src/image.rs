@@ -5,7 +5,7 @@ use crate::as_text::as_text;
 use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
-use initcfg::{FileSystem, ParseChoiceError};
+use initcfg::{FileSystem, LogicalVolumeName, ParseChoiceError};
 use wire::Architecture;
 
 /// Immutable state of an image. It never changes once it is published.
@@ -21,6 +21,9 @@ pub struct ImageVersion {
     pub size_bytes: u64,
     /// Partition that holds the root file system, from 1; `None` is the whole disk.
     pub partition: Option<u8>,
+    /// Logical volume that does instead. Older versions don't say, and are on none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical_volume: Option<LogicalVolumeName>,
     /// The root's file system.
     pub file_system: FileSystem,
     /// Release of the kernel that it boots, like `6.1.0-56-amd64`.

@@ -52,8 +52,8 @@ pub use grub::{
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::{Follows, ImageChoice, ImageVersion, VersionState};
 pub use initcfg::{
-    BadRootUrl, Claim, DiskKey, DiskName, FileSystem, NO_ROOM_YET, Nonce, ParseChoiceError,
-    RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,
+    BadRootUrl, Claim, DiskKey, DiskName, FileSystem, LogicalVolumeName, NO_ROOM_YET, Nonce,
+    ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,
 };
 pub use ipxe::{IPXE_ENTRY_PATH, entry_ipxe, ipxe_waits};
 pub use kernel_args::KernelArgs;

@@ -183,6 +183,7 @@ impl BootPlan {
     /// This boot, from another version of its image.
     pub fn on_version(mut self, version: &ImageVersion) -> Self {
         self.config.partition = version.partition;
+        self.config.logical_volume.clone_from(&version.logical_volume);
         self.image = version.clone();
         self
     }
@@ -313,6 +314,7 @@ pub fn plan(
         root,
         // The image's is that of its own disk.
         partition: version.partition.filter(|_| !machine.root.is_foreign()),
+        logical_volume: version.logical_volume.clone().filter(|_| !machine.root.is_foreign()),
         ram: is_in_memory.then_some(network.ram),
     };
     let of_room = site.room_of(machine).into_iter().flat_map(|room| room.kernel_args.words());
@@ -384,6 +386,7 @@ pub(crate) mod tests {
             digest: "00".repeat(32),
             size_bytes: 1 << 30,
             partition: None,
+            logical_volume: None,
             file_system: FileSystem::Ext4,
             kernel_version: "6.1.0-56-amd64".into(),
             architecture: Architecture::X86_64,

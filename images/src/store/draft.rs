@@ -200,6 +200,7 @@ mod tests {
             digest: "00".to_owned(),
             size_bytes: 4096,
             partition: None,
+            logical_volume: None,
             file_system: FileSystem::Ext4,
             kernel_version: "6.1.0".to_owned(),
             architecture: Architecture::X86_64,

@@ -20,6 +20,7 @@ pub use verify::{Verified, VerifyError};
 use crate::base::Base;
 use crate::block::Block;
 use crate::error::{StoreError, io_error};
+use crate::logical::Logical;
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
 use crate::volumes::find_volumes;
@@ -158,10 +159,16 @@ impl Store {
     pub fn rootfs(&self, image: &ImageName, version: u32) -> Result<Rootfs, StoreError> {
         let base = self.open_base(image, version)?;
         let path = self.disk_path(image, version);
-        let volumes = find_volumes(base.block.as_ref()).map_err(io_error("read", &path))?;
-        let root = volumes.iter().find(|volume| volume.partition == base.version.partition);
+        let volumes = find_volumes(&(Arc::clone(&base.block) as Arc<dyn Block>))
+            .map_err(io_error("read", &path))?;
+        let root = volumes.iter().find(|volume| {
+            let logical = volume.logical.as_ref().map(Logical::name);
+            let ImageVersion { partition, logical_volume, .. } = &base.version;
+            (volume.partition, logical) == (*partition, logical_volume.as_ref())
+        });
         let Some(root) = root else {
-            let why = "its root partition is gone".to_owned();
+            let why = "its root is gone: there is no such partition or logical volume on its disk"
+                .to_owned();
             return Err(StoreError::Damaged { path, why });
         };
         Ok(Rootfs::open(Arc::clone(&base.block) as Arc<dyn Block>, root)?)

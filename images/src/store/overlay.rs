@@ -147,9 +147,9 @@ impl Store {
     fn look_into(&self, image: &ImageName, version: u32) -> Result<(Rootfs, Look), StoreError> {
         let Base { block, .. } = self.open_base(image, version)?;
         let path = self.disk_path(image, version);
-        let volumes = find_volumes(block.as_ref()).map_err(io_error("read", &path))?;
-        let root = self.rootfs(image, version)?;
         let disk: Arc<dyn Block> = block;
+        let volumes = find_volumes(&disk).map_err(io_error("read", &path))?;
+        let root = self.rootfs(image, version)?;
         let look = harm::look(&root, disk.as_ref(), &volumes)?;
         Ok((root, look))
     }

@@ -22,6 +22,7 @@ pub(crate) fn base(bytes: Vec<u8>) -> Base {
         digest,
         size_bytes: bytes.len() as u64,
         partition: None,
+        logical_volume: None,
         file_system: FileSystem::Ext4,
         kernel_version: KERNEL.to_owned(),
         architecture: Architecture::X86_64,

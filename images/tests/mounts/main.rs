@@ -25,7 +25,7 @@ fn refusal(bytes: &[u8]) -> Option<String> {
 }
 
 fn refusal_of(disk: Arc<dyn Block>) -> Option<String> {
-    let volume = match find_volumes(&*disk) {
+    let volume = match find_volumes(&disk) {
         Ok(volumes) => volumes.into_iter().next(),
         Err(error) => return Some(error.to_string()),
     };

@@ -476,6 +476,20 @@ fn an_initrd_for_known_hardware_holds_only_its_drivers() {
 }
 
 #[test]
+fn a_root_on_lvm_brings_the_device_mapper() {
+    let mut kernel = Kernel::new();
+    let options = || Options { is_on_lvm: true, ..Options::default() };
+    let error = build(&kernel, &init(b""), &options()).unwrap_err().to_string();
+    assert!(error.contains("dm_mod") && error.contains("roots on LVM"), "{error}");
+    kernel.add("kernel/drivers/md/dm-mod.ko", &[]);
+    let initrd = build(&kernel, &init(b""), &options()).unwrap();
+    let module = initrd.modules.iter().find(|module| module.name == "dm_mod").unwrap();
+    assert_eq!(module.why.to_string(), "roots on LVM");
+    let usual = build_all(&kernel, b"").unwrap();
+    assert!(usual.modules.iter().all(|module| module.name != "dm_mod"));
+}
+
+#[test]
 fn tls_for_nbd_brings_the_authority_and_what_the_kernel_encrypts_with() {
     let mut kernel = Kernel::new();
     let options = Options { nbd_ca: Some(b"the authority".to_vec()), ..Options::default() };

@@ -74,6 +74,9 @@ pub(super) const WANTED: [(&str, &str); 6] = [
 /// A module that initrds for known hardware leave out, and what for: few networks have VLANs.
 pub(super) const WANTED_IN_GENERIC: (&str, &str) = ("8021q", "VLANs");
 
+/// For roots on logical volumes.
+pub(super) const DEVICE_MAPPER: (&str, &str) = ("dm_mod", "roots on LVM");
+
 /// Encryption by the kernel; kernels differ in which of the ciphers are modules.
 pub(super) const TLS: (&str, &str) = ("tls", "NBD over TLS");
 pub(super) const CIPHERS: [&str; 5] =

@@ -10,7 +10,8 @@ use crate::{BuildError, Fit, ModuleSource, Options};
 use initcfg::{FileSystem, RootKind, glob_matches};
 use left_out::Problem;
 use lists::{
-    CIPHERS, DRIVERS, Fitting, PHYS, TLS, WANTED, WANTED_IN_GENERIC, modules_of, purpose_of_folder,
+    CIPHERS, DEVICE_MAPPER, DRIVERS, Fitting, PHYS, TLS, WANTED, WANTED_IN_GENERIC, modules_of,
+    purpose_of_folder,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -103,6 +104,10 @@ pub(crate) fn select(
                 options.file_systems.is_some() || options.root_file_system == Some(file_system);
             wanted.push(Wanted { is_needed, ..optional(name, "root file systems") });
         }
+    }
+    if options.is_on_lvm && !tree.built_in.contains(DEVICE_MAPPER.0) {
+        let (name, purpose) = DEVICE_MAPPER;
+        wanted.push(Wanted { is_needed: true, ..optional(name, purpose) });
     }
     let in_generic = options.fit.is_none().then_some(WANTED_IN_GENERIC);
     for (name, purpose) in WANTED.into_iter().chain(in_generic) {

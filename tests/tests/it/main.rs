@@ -31,6 +31,7 @@ mod killed;
 mod ldap;
 mod leases;
 mod link;
+mod lvm;
 mod machine_disk;
 mod menus;
 mod modes;

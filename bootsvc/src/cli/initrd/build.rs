@@ -156,6 +156,7 @@ impl Build {
             more_roots: BTreeSet::new(),
             file_systems,
             root_file_system: None,
+            is_on_lvm: false,
             fit,
             nbd_ca: self.nbd_ca.as_deref().map(storage::read_authorities).transpose()?,
             overlay: None,
@@ -166,6 +167,7 @@ impl Build {
     /// The same for a version of an image, of whose root more is known.
     fn for_version(&self, options: Options, version: &ImageVersion) -> Options {
         let of_image = version.file_system;
+        let options = Options { is_on_lvm: version.logical_volume.is_some(), ..options };
         match (&self.file_systems, &options.fit) {
             (Some(_), _) => options,
             (None, Some(_)) => Options { file_systems: Some([of_image].into()), ..options },

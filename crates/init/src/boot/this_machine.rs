@@ -393,12 +393,12 @@ impl System for ThisMachine {
         config: &BootConfig,
         modules: &Arc<Modules>,
     ) -> Result<String, Failure> {
-        let partition = match &config.root {
-            Root::Foreign(RootUrl::Iscsi(root)) => root.partition,
-            _ => config.partition,
+        let place = match &config.root {
+            Root::Foreign(RootUrl::Iscsi(root)) => (root.partition, None),
+            _ => (config.partition, config.logical_volume.as_ref()),
         };
         match root {
-            Attached::Disk(disk) => mount::mount_root(disk, partition, config.ram, modules),
+            Attached::Disk(disk) => mount::mount_root(disk, place, config.ram, modules),
             Attached::Folder(mounted) => Ok(mounted.clone()),
         }
     }

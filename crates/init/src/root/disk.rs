@@ -6,7 +6,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to read a partition table.
-const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const PARTITION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A block device as the kernel names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

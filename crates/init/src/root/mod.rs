@@ -3,6 +3,7 @@
 pub(crate) mod aoe;
 pub(crate) mod disk;
 pub(crate) mod iscsi;
+pub(crate) mod lvm;
 pub(crate) mod mount;
 pub(crate) mod nbd;
 pub(crate) mod nfs;

@@ -3,8 +3,8 @@
 use super::disk::{Disk, wait_for_partition};
 use crate::failure::Failure;
 use crate::modules::{Modules, cannot_load};
-use crate::root::ROOT;
-use initcfg::{FileSystem, RamSize};
+use crate::root::{ROOT, lvm};
+use initcfg::{FileSystem, LogicalVolumeName, RamSize};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
@@ -20,10 +20,6 @@ const LOWER: &str = "/run/bootlace/root/lower";
 
 /// Where the memory for changes is mounted.
 pub(crate) const MEMORY: &str = "/run/bootlace/root/memory";
-
-/// Where distributions install on btrfs if not in the default subvolume: Fedora's name, and that of Ubuntu
-/// and Arch.
-const SUBVOLUMES: [&str; 2] = ["root", "@"];
 
 /// What helps against a disk that was good once: it is the machine's own, or the image's.
 const DAMAGE_REMEDY: &str = "reset the machine's disk on its page, if it keeps one; otherwise import a \
@@ -41,13 +37,14 @@ const fn read_only_options(file_system: FileSystem) -> &'static str {
 /// Mounts the root file system; returns what it is, for people.
 pub(crate) fn mount_root(
     disk: &Disk,
-    partition: Option<u8>,
+    (partition, logical_volume): (Option<u8>, Option<&LogicalVolumeName>),
     ram: Option<RamSize>,
     modules: &Modules,
 ) -> Result<String, Failure> {
-    let device = match partition {
-        Some(number) => wait_for_partition(disk, number)?,
-        None => disk.device(),
+    let device = match (partition, logical_volume) {
+        (_, Some(name)) => lvm::activate(disk, name, modules)?,
+        (Some(number), None) => wait_for_partition(disk, number)?,
+        (None, None) => disk.device(),
     };
     let start = read_start(&device).map_err(|error| {
         Failure::new(
@@ -142,7 +139,7 @@ fn mount_system(
 fn subvolume_of_system(mounted: impl AsRef<Path>) -> Option<&'static str> {
     let mounted = mounted.as_ref();
     let is_system = |folder: &Path| folder.join("usr").is_dir();
-    let found = SUBVOLUMES.into_iter().find(|name| is_system(&mounted.join(name)));
+    let found = FileSystem::SUBVOLUMES.into_iter().find(|name| is_system(&mounted.join(name)));
     if is_system(mounted) { None } else { found }
 }
 

@@ -60,6 +60,7 @@ impl Settings {
             file_systems,
             root_file_system: Some(version.file_system),
             overlay,
+            is_on_lvm: version.logical_volume.is_some(),
             ..BuildOptions::default()
         })
     }

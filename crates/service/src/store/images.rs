@@ -5,7 +5,7 @@ use super::row::{parse, wrong};
 use super::schema;
 use super::transaction::{Part, Transaction};
 use crate::error::Error;
-use model::{Architecture, ImageName, ImageVersion, VersionState};
+use model::{Architecture, ImageName, ImageVersion, LogicalVolumeName, VersionState};
 use rusqlite::{TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::io;
@@ -44,7 +44,13 @@ impl Transaction<'_> {
         image: &ImageName,
         version: u32,
     ) -> rusqlite::Result<()> {
-        for table in ["image_version", "lost_image_version", "image_architecture", "image_state"] {
+        for table in [
+            "image_version",
+            "lost_image_version",
+            "image_architecture",
+            "image_logical_volume",
+            "image_state",
+        ] {
             let delete = format!("DELETE FROM {table} WHERE (image, version) = (?1, ?2)");
             self.sql().execute(&delete, params![image.as_str(), version])?;
         }
@@ -65,7 +71,8 @@ impl Transaction<'_> {
     fn versions_of(&self, table: &str) -> rusqlite::Result<Vec<ImageVersion>> {
         let mut query = self.sql().prepare_cached(&format!(
             "SELECT image, version, digest, size_bytes, partition, file_system, kernel_version, os_name, \
-             imported_unix, (SELECT architecture FROM image_architecture a WHERE (a.image, a.version) = (v.image, v.version)) \
+             imported_unix, (SELECT architecture FROM image_architecture a WHERE (a.image, a.version) = (v.image, v.version)), \
+             (SELECT name FROM image_logical_volume l WHERE (l.image, l.version) = (v.image, v.version)) \
              FROM {table} v ORDER BY image, version",
         ))?;
         let rows = query.query_map([], |row| {
@@ -76,6 +83,7 @@ impl Transaction<'_> {
                 digest: row.get(2)?,
                 size_bytes: row.get(3)?,
                 partition: row.get(4)?,
+                logical_volume: logical_volume(row)?,
                 file_system: serde_json::from_value(file_system.into())
                     .map_err(|error| wrong(5, error))?,
                 kernel_version: row.get(6)?,
@@ -108,6 +116,16 @@ impl Transaction<'_> {
             params![version.image.as_str(), version.version, version.architecture.word()],
         )?;
         self.sql().execute(
+            "DELETE FROM image_logical_volume WHERE (image, version) = (?1, ?2)",
+            params![version.image.as_str(), version.version],
+        )?;
+        if let Some(name) = &version.logical_volume {
+            self.sql().execute(
+                "INSERT INTO image_logical_volume VALUES (?1, ?2, ?3)",
+                params![version.image.as_str(), version.version, name.to_string()],
+            )?;
+        }
+        self.sql().execute(
             "DELETE FROM lost_image_version WHERE (image, version, digest) = (?1, ?2, ?3)",
             params![version.image.as_str(), version.version, version.digest],
         )?;
@@ -121,6 +139,12 @@ fn architecture(row: &rusqlite::Row<'_>) -> rusqlite::Result<Architecture> {
     let Some(word) = row.get::<_, Option<String>>(9)? else { return Ok(Architecture::X86_64) };
     Architecture::from_word(&word)
         .ok_or_else(|| wrong(9, io::Error::other(format!("{word:?} is no architecture"))))
+}
+
+/// Most are on none.
+fn logical_volume(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<LogicalVolumeName>> {
+    let name = row.get::<_, Option<String>>(10)?;
+    name.map(|name| name.parse().map_err(|error| wrong(10, error))).transpose()
 }
 
 fn taken(mut known: States, noted: &States) -> States {
@@ -207,7 +231,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let connection = schema::open(&folder.path().join("state.db")).unwrap();
         let tables = Transaction::new(&connection);
-        let arm = ImageVersion { architecture: Architecture::Arm64, ..version(2) };
+        let logical_volume = Some("vg/root".parse().unwrap());
+        let arm = ImageVersion { architecture: Architecture::Arm64, logical_volume, ..version(2) };
         for version in [&version(1), &arm] {
             tables.put_image_version(version).unwrap();
         }

@@ -240,6 +240,13 @@ const ADDITIONS: &str = "
         architecture TEXT NOT NULL,
         PRIMARY KEY (image, version)
     ) STRICT;
+    -- Which logical volume is the root of versions, lost ones too: of those that are not in it none is.
+    CREATE TABLE IF NOT EXISTS image_logical_volume (
+        image   TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        name    TEXT NOT NULL,
+        PRIMARY KEY (image, version)
+    ) STRICT;
     -- For whom versions are: as the image store has it, which is the one that counts. Those that are not in it are released.
     CREATE TABLE IF NOT EXISTS image_state (
         image   TEXT NOT NULL,

@@ -1,63 +1,36 @@
-//! Files inside an image, read without mounting it and without root.
+//! Files of ext2, ext3 and ext4.
 
+use super::{CheckError, Files};
 use crate::block::Block;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
 use crate::ext4::{
     NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, Visit, check_mounts, walk,
 };
-use crate::fat::Fat;
 use crate::partitions::read_if_there;
 use crate::stop::Stop;
-use crate::volumes::{Content, FAT, Volume};
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType, PathBuf};
 use std::io;
 use std::sync::Arc;
 
-/// A file of this size or more is not read into memory: no kernel or module is that big.
-const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
-
 /// A folder has one name in a sound file system: many more of them are a circle.
 const LINKS_PER_INODE: u32 = 2;
 
-/// Why a look at a whole file system ended.
-pub(crate) enum CheckError {
-    /// It was told to.
-    Stopped,
-    /// Something there is damaged.
-    Damaged(RootfsError),
-}
-
-/// A file system of an image: its root, or that of `/boot`.
-///
-/// Paths are absolute inside the image; links are followed inside the image only. Not `Send`: open one
-/// per thread, that takes well under a millisecond.
-pub struct Rootfs {
-    file_system: Files,
-    /// Linux has met errors in it, and nobody has repaired them since.
-    pub(crate) has_errors: bool,
+/// A file system that the driver of ext4 takes.
+pub(super) struct Ext4Files {
+    file_system: Ext4,
+    has_errors: bool,
     n_inodes: u32,
     disk: Arc<dyn Block>,
     offset: u64,
 }
 
-enum Files {
-    Ext4(Ext4),
-    /// Has no links, and no difference between upper and lower case.
-    Fat(Fat),
-}
-
-impl Rootfs {
-    /// Opens the ext2, ext3, ext4 or FAT file system in a place of a disk.
-    ///
-    /// # Errors
-    /// There is no such file system; it is damaged, cut off, or uses features that can't be read.
-    pub fn open(disk: Arc<dyn Block>, volume: &Volume) -> Result<Self, RootfsError> {
-        let &Volume { offset, size_bytes, .. } = volume;
-        if volume.content == Content::Other(FAT) {
-            let file_system = Files::Fat(Fat::open(Arc::clone(&disk), offset, size_bytes)?);
-            return Ok(Self { file_system, has_errors: false, n_inodes: 0, disk, offset });
-        }
+impl Ext4Files {
+    pub(super) fn open(
+        disk: Arc<dyn Block>,
+        offset: u64,
+        size_bytes: u64,
+    ) -> Result<Self, RootfsError> {
         let superblock = superblock(disk.as_ref(), offset)?;
         if let Some(why) = superblock.unreadable() {
             return Err(RootfsError::FileSystem(why));
@@ -84,26 +57,11 @@ impl Rootfs {
             })
         })?;
         let Superblock { has_errors, n_inodes, .. } = superblock;
-        Ok(Self { file_system: Files::Ext4(file_system), has_errors, n_inodes, disk, offset })
+        Ok(Self { file_system, has_errors, n_inodes, disk, offset })
     }
+}
 
-    /// Whether Linux mounts it, as far as that can be told without it.
-    ///
-    /// # Errors
-    /// It does not, and why.
-    pub fn check_mounts(&self) -> Result<(), RootfsError> {
-        if let Files::Fat(_) = self.file_system {
-            return Ok(());
-        }
-        check_mounts(&|buffer: &mut [u8], at: u64| self.read_at(buffer, at)).map_err(|why| {
-            RootfsError::FileSystem(match why {
-                NotMounted::Io(error) => error.to_string(),
-                NotMounted::Damaged(why) => format!("no kernel would mount it, as {why}: {CHECK}"),
-                NotMounted::Unfit(why) => format!("no machine could use it, as {why}"),
-            })
-        })
-    }
-
+impl Ext4Files {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         let at = self.offset.checked_add(at);
         match at.map(|at| read_if_there(self.disk.as_ref(), at, buffer)) {
@@ -114,16 +72,24 @@ impl Rootfs {
             }
         }
     }
+}
 
-    /// Gives `visit` all that is in it.
-    ///
-    /// # Errors
-    /// It is damaged, or of a kind of which only single files are read; or `visit` fails.
-    pub(crate) fn walk(&self, visit: Visit<'_>) -> Result<(), RootfsError> {
-        if let Files::Fat(_) = self.file_system {
-            let told = "it is a FAT, whose files have no owners: only those of ext4 are told";
-            return Err(RootfsError::FileSystem(told.to_owned()));
-        }
+impl Files for Ext4Files {
+    fn has_errors(&self) -> bool {
+        self.has_errors
+    }
+
+    fn check_mounts(&self) -> Result<(), RootfsError> {
+        check_mounts(&|buffer: &mut [u8], at: u64| self.read_at(buffer, at)).map_err(|why| {
+            RootfsError::FileSystem(match why {
+                NotMounted::Io(error) => error.to_string(),
+                NotMounted::Damaged(why) => format!("no kernel would mount it, as {why}: {CHECK}"),
+                NotMounted::Unfit(why) => format!("no machine could use it, as {why}"),
+            })
+        })
+    }
+
+    fn walk(&self, visit: Visit<'_>) -> Result<(), RootfsError> {
         walk(&|buffer: &mut [u8], at: u64| self.read_at(buffer, at), visit).map_err(|why| {
             RootfsError::FileSystem(match why {
                 NotMounted::Io(error) => error.to_string(),
@@ -135,13 +101,7 @@ impl Rootfs {
         })
     }
 
-    /// Looks at all folders and at what they name, as far as their checksums tell: what is damaged there would be found
-    /// by machines.
-    ///
-    /// # Errors
-    /// The first that is damaged, or it was told to stop.
-    pub(crate) fn check(&self, stop: &Stop) -> Result<(), CheckError> {
-        let Files::Ext4(file_system) = &self.file_system else { return Ok(()) };
+    fn check(&self, stop: &Stop) -> Result<(), CheckError> {
         self.check_mounts().map_err(CheckError::Damaged)?;
         let damaged = |path: &PathBuf, why: String| {
             let path = path.as_path().display().to_string();
@@ -153,7 +113,7 @@ impl Rootfs {
             if stop.is_stopping() {
                 return Err(CheckError::Stopped);
             }
-            let entries = match file_system.read_dir(&folder) {
+            let entries = match self.file_system.read_dir(&folder) {
                 Ok(entries) => entries,
                 // Whoever has the key can read it.
                 Err(Ext4Error::Encrypted) => continue,
@@ -178,44 +138,18 @@ impl Rootfs {
         Ok(())
     }
 
-    /// The whole content of a file; links are followed.
-    ///
-    /// # Errors
-    /// The file is missing, is not a regular file, has more than 512 MiB, or is damaged.
-    pub fn read(&self, path: &str) -> Result<Vec<u8>, RootfsError> {
-        self.read_at_most(path, FILE_BYTES_MAX)
-    }
-
-    /// The whole content of a file that is no longer than this.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read), or it is longer.
-    pub fn read_at_most(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, RootfsError> {
-        let file_system = match &self.file_system {
-            Files::Ext4(file_system) => file_system,
-            Files::Fat(fat) => return fat.read(path, bytes_max),
-        };
-        let length = file_system.metadata(path).map_err(error(path))?.len();
+    fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, RootfsError> {
+        let length = self.file_system.metadata(path).map_err(error(path))?.len();
         if length > bytes_max {
             let why = format!("it has {length} bytes, more than {bytes_max}");
             return Err(RootfsError::Read { path: path.to_owned(), why });
         }
-        file_system.read(path).map_err(error(path))
+        self.file_system.read(path).map_err(error(path))
     }
 
-    /// The entries of a folder, sorted by name, without `.` and `..`; links to it are followed.
-    ///
-    /// Names that are no UTF-8 are left out.
-    ///
-    /// # Errors
-    /// The folder is missing, is not a folder, or is damaged.
-    pub fn list(&self, path: &str) -> Result<Vec<Entry>, RootfsError> {
-        let file_system = match &self.file_system {
-            Files::Ext4(file_system) => file_system,
-            Files::Fat(fat) => return fat.list(path),
-        };
+    fn list(&self, path: &str) -> Result<Vec<Entry>, RootfsError> {
         let mut entries = Vec::new();
-        for entry in file_system.read_dir(path).map_err(error(path))? {
+        for entry in self.file_system.read_dir(path).map_err(error(path))? {
             let entry = entry.map_err(error(path))?;
             let name = entry.file_name();
             let Ok(name) = name.as_str() else { continue };
@@ -234,16 +168,8 @@ impl Rootfs {
         Ok(entries)
     }
 
-    /// Whether the path leads to something; a dangling link does not, nor does one that runs in circles.
-    ///
-    /// # Errors
-    /// It can't be told, since what is on the way to it can't be read.
-    pub fn exists(&self, path: &str) -> Result<bool, RootfsError> {
-        let file_system = match &self.file_system {
-            Files::Ext4(file_system) => file_system,
-            Files::Fat(fat) => return fat.exists(path),
-        };
-        match file_system.exists(path) {
+    fn exists(&self, path: &str) -> Result<bool, RootfsError> {
+        match self.file_system.exists(path) {
             Ok(exists) => Ok(exists),
             Err(Ext4Error::NotADirectory | Ext4Error::TooManySymlinks | Ext4Error::PathTooLong) => {
                 Ok(false)
@@ -252,17 +178,8 @@ impl Rootfs {
         }
     }
 
-    /// The path with all links resolved.
-    ///
-    /// # Errors
-    /// The path leads nowhere, or in circles.
-    pub fn canonicalize(&self, path: &str) -> Result<String, RootfsError> {
-        let file_system = match &self.file_system {
-            Files::Ext4(file_system) => file_system,
-            Files::Fat(fat) if fat.exists(path)? => return Ok(path.to_owned()),
-            Files::Fat(_) => return Err(RootfsError::NotFound(path.to_owned())),
-        };
-        let resolved = file_system.canonicalize(path).map_err(error(path))?;
+    fn canonicalize(&self, path: &str) -> Result<String, RootfsError> {
+        let resolved = self.file_system.canonicalize(path).map_err(error(path))?;
         let resolved = resolved.to_str().map_err(|_| RootfsError::Read {
             path: path.to_owned(),
             why: "it leads to a name that is not UTF-8".to_owned(),
