@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 /// What is at one place of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub trait Block: Send + Sync {
     }
 
     /// The file that holds this range at the same offset, if all of it is in one.
-    fn file_of(&self, _offset: u64, _length: u64) -> Option<&File> {
+    fn file_of(&self, _offset: u64, _length: u64) -> Option<Arc<File>> {
         None
     }
 

@@ -38,7 +38,7 @@ pub trait Filter: Send + Sync {
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
         self.below().read_cached(buffer, offset)
     }
-    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+    fn file_of(&self, offset: u64, length: u64) -> Option<Arc<File>> {
         self.below().file_of(offset, length)
     }
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
@@ -96,7 +96,7 @@ impl<F: Filter + ?Sized> Block for F {
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
         Filter::read_cached(self, buffer, offset)
     }
-    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+    fn file_of(&self, offset: u64, length: u64) -> Option<Arc<File>> {
         Filter::file_of(self, offset, length)
     }
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {

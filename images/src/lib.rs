@@ -4,6 +4,7 @@ mod archive;
 mod base;
 mod block;
 mod boot_header;
+mod browse;
 mod cached;
 mod container;
 mod copy;
@@ -45,6 +46,7 @@ mod volumes;
 pub use base::Base;
 pub use block::{Block, Extent, Zeroes};
 pub use boot_header::{BootHeader, NotBootable, is_signed, kernel_version};
+pub use browse::open_files;
 pub use container::{Container, Unfit, inspect};
 pub use disk_file::{DiskFile, Durability};
 pub use entry::{Entry, EntryKind};
@@ -55,8 +57,8 @@ pub use folder::space;
 pub use harm::{CHECKS, Check, FixChoice, Harm, Look, Severity, look_at_files};
 pub use import::{DISK_BYTES, Import, ImportRequest};
 pub use layer::{
-    About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, NoRoom,
-    OtherCopy, OtherOwner, OwnerUnknown, WriteLayer,
+    About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, Merged,
+    NoRoom, OtherCopy, OtherOwner, OwnerUnknown, SnapshotDisk, Tree, WriteLayer,
 };
 pub use logical::Logical;
 pub use memory::Memory;
@@ -65,7 +67,7 @@ pub use packages::{PackageChange, Packages, package_changes, packages, parse_pac
 pub use progress::{Progress, Step};
 pub use raw::RawFile;
 pub use recipe::{Parameter, Recipe, RecipeError};
-pub use rootfs::Rootfs;
+pub use rootfs::{FileReader, Looked, Rootfs};
 pub use small_file::read_small;
 pub use source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 pub use stop::Stop;

@@ -7,6 +7,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What disks consist of.
@@ -18,7 +19,7 @@ const SECTOR_BYTES: u64 = 512;
 /// booting the same image read the server's disk once.
 #[derive(Debug)]
 pub struct RawFile {
-    file: File,
+    file: Arc<File>,
     size_bytes: AtomicU64,
     /// Where the file ended when it was looked at last; up to the end of the disk there are zeroes.
     file_bytes: AtomicU64,
@@ -39,7 +40,7 @@ impl RawFile {
     /// An open file or device whose size is known.
     pub fn of_size(file: File, size_bytes: u64) -> Self {
         let (size_bytes, file_bytes) = (AtomicU64::new(size_bytes), AtomicU64::new(size_bytes));
-        Self { file, size_bytes, file_bytes, cached: CachedReads::default() }
+        Self { file: Arc::new(file), size_bytes, file_bytes, cached: CachedReads::default() }
     }
 
     /// An open file or device of so many bytes as a disk of whole sectors: the last one is filled up with zeroes, which
@@ -73,7 +74,7 @@ impl RawFile {
     /// Reads what reaches beyond the end of the file.
     fn read_end(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let (had_bytes, has_bytes) =
-            (self.file_bytes.load(Ordering::Acquire), (&self.file).seek(SeekFrom::End(0))?);
+            (self.file_bytes.load(Ordering::Acquire), self.file.as_ref().seek(SeekFrom::End(0))?);
         if has_bytes < had_bytes {
             let text =
                 format!("the file has become shorter: from {had_bytes} to {has_bytes} bytes");
@@ -93,7 +94,7 @@ impl Block for RawFile {
 
     /// It never shrinks: clients were told what there is.
     fn grow(&self) -> io::Result<u64> {
-        let file_bytes = (&self.file).seek(SeekFrom::End(0))?;
+        let file_bytes = self.file.as_ref().seek(SeekFrom::End(0))?;
         self.file_bytes.fetch_max(file_bytes, Ordering::AcqRel);
         let size_bytes = file_bytes.next_multiple_of(SECTOR_BYTES);
         let before = self.size_bytes.fetch_max(size_bytes, Ordering::AcqRel);
@@ -120,8 +121,8 @@ impl Block for RawFile {
         }
     }
 
-    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
-        self.is_within_file(offset, length).then_some(&self.file)
+    fn file_of(&self, offset: u64, length: u64) -> Option<Arc<File>> {
+        self.is_within_file(offset, length).then(|| Arc::clone(&self.file))
     }
 
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {

@@ -4,9 +4,9 @@
 mod common;
 
 use common::{base, content};
-use images::{Block, Expected, LayerMode, Layers};
-use model::WriteMode;
-use std::collections::HashMap;
+use images::{Block, Expected, LayerMode, Layers, Merged};
+use model::{SnapshotKind, WriteMode};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,6 +16,7 @@ const SIZE: u64 = 16 << 20;
 const SECTOR: u64 = 512;
 /// Where the child finds its folder; set only there.
 const DIR: &str = "BOOTLACE_TEST_KILL_DIR";
+const SNAPSHOTS_DIR: &str = "BOOTLACE_TEST_SNAPSHOTS_DIR";
 const MODE: &str = "BOOTLACE_TEST_KILL_MODE";
 
 fn open(dir: &Path, mode: WriteMode) -> (Layers, std::sync::Arc<images::WriteLayer>) {
@@ -102,6 +103,126 @@ fn check(mode: WriteMode) {
     }
     assert!(n_acknowledged > 100, "only {n_acknowledged} writes");
     println!("{mode}: {n_acknowledged} acknowledged writes are there after 4 kills");
+}
+
+/// What the child of the next test tells, each with a number.
+const WROTE: u64 = 1;
+const SNAPSHOT: u64 = 2;
+/// It is about to delete it.
+const REMOVES: u64 = 3;
+
+/// Not a test of its own: the child of the next one, which writes, makes snapshots, deletes and merges them until it is killed.
+#[test]
+fn child_with_snapshots_that_is_killed() {
+    let Some(dir) = std::env::var_os(SNAPSHOTS_DIR) else { return };
+    let (layers, layer) = open(Path::new(&dir), WriteMode::Persistent);
+    let machine = "lab-07".parse().unwrap();
+    let tell = |what: u64, number: u64| {
+        let bytes = [what.to_le_bytes(), number.to_le_bytes()].concat();
+        std::io::stderr().write_all(&bytes).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                layers.tidy(&machine, &|_| true).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let start: u64 = 1 + u64::from(std::process::id()) * 1_000_000;
+        for number in start.. {
+            let (offset, data) = write(number);
+            layer.write_at(&data, offset).unwrap();
+            tell(WROTE, number);
+            if number % 30 != 0 {
+                continue;
+            }
+            let made = layers.snapshot(&machine, 7, SnapshotKind::Daily, None).unwrap();
+            tell(SNAPSHOT, u64::from(made.unwrap().number));
+            let all = layers.snapshots(&machine).unwrap();
+            if all.len() > 4 {
+                // Not always the oldest.
+                let number = all[number as usize / 30 % 4].snapshot.number;
+                tell(REMOVES, u64::from(number));
+                layers.remove_snapshot(&machine, number).unwrap();
+            }
+        }
+    });
+}
+
+/// As many kills as the environment says, or a few.
+#[test]
+fn snapshots_survive_sigkill() {
+    let n_kills = std::env::var("BOOTLACE_TEST_KILLS").ok().and_then(|text| text.parse().ok());
+    let dir = tempfile::tempdir().unwrap();
+    let machine = "lab-07".parse().unwrap();
+    let mut expected = vec![0xee; SIZE as usize];
+    let mut snapshots = BTreeMap::<u32, Vec<u8>>::new();
+    let (mut n_writes, mut n_snapshots, mut n_merged) = (0, 0, 0);
+    for round in 0..n_kills.unwrap_or(6u64) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_with_snapshots_that_is_killed", "--nocapture"])
+            .env(SNAPSHOTS_DIR, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stderr.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        std::thread::sleep(Duration::from_millis(70 + round * 7919 % 331));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let told = reader.join().unwrap();
+        let mut last = None;
+        for pair in told.as_chunks::<16>().0 {
+            let number = |at: usize| u64::from_le_bytes(pair[at..at + 8].try_into().unwrap());
+            match (number(0), number(8)) {
+                (WROTE, number) => {
+                    let (offset, data) = write(number);
+                    expected[offset as usize..offset as usize + data.len()].copy_from_slice(&data);
+                    last = Some(number);
+                    n_writes += 1;
+                }
+                (SNAPSHOT, number) => {
+                    snapshots.insert(number as u32, expected.clone());
+                    n_snapshots += 1;
+                }
+                (REMOVES, number) => drop(snapshots.remove(&(number as u32))),
+                _ => panic!("round {round}: {}", String::from_utf8_lossy(&told)),
+            }
+        }
+        let (layers, layer) = open(dir.path(), WriteMode::Persistent);
+        let base = base(vec![0xee; SIZE as usize]);
+        let found = content(layer.as_ref());
+        let unsure = last.map(|last| write(last + 1)).unwrap_or_default();
+        let unsure = unsure.0 as usize..unsure.0 as usize + unsure.1.len();
+        let is_lost = |at: &usize| found[*at] != expected[*at] && !unsure.contains(at);
+        assert_eq!((0..SIZE as usize).find(is_lost), None, "a byte is lost in round {round}");
+        expected = found;
+        let check = |when: &str| {
+            for (number, held) in &snapshots {
+                let view = layers.view(&machine, *number, &base).unwrap();
+                assert!(content(&view) == *held, "snapshot {number} in round {round} {when}");
+            }
+            assert!(content(layer.as_ref()) == expected, "the disk in round {round} {when}");
+        };
+        check("before a merge");
+        // One that was made and not told of any more.
+        let all = layers.snapshots(&machine).unwrap();
+        let untold = all.iter().filter(|info| !snapshots.contains_key(&info.snapshot.number));
+        for info in untold {
+            layers.remove_snapshot(&machine, info.snapshot.number).unwrap();
+        }
+        while layers.tidy(&machine, &|_| true).unwrap() == Merged::Done {
+            n_merged += 1;
+        }
+        check("after a merge");
+    }
+    println!("{n_writes} writes, {n_snapshots} snapshots, {n_merged} merges that were begun again");
+    assert!(n_writes > 100 && n_snapshots > 3, "{n_writes} writes, {n_snapshots} snapshots");
 }
 
 /// One after the other: a child of one would hold the lock of the other until it has executed.

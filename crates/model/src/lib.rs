@@ -32,6 +32,7 @@ mod room;
 mod settings;
 mod site;
 mod size;
+mod snapshot;
 mod tried;
 mod uuid;
 mod write_mode;
@@ -75,6 +76,10 @@ pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
 pub use size::{Size, binary_size};
+pub use snapshot::{
+    RollbackOrder, Snapshot, SnapshotFile, SnapshotFiles, SnapshotInfo, SnapshotKind, SnapshotList,
+    SnapshotOrder, SnapshotPath,
+};
 pub use tried::{
     DOCTOR_AOE_MACHINE, DOCTOR_MACHINE, TRY_MACHINE, is_tried_mac, is_tried_name, tried_mac,
 };

@@ -108,6 +108,29 @@ pub enum LayerError {
         /// What is wrong.
         why: String,
     },
+    /// The disk has no such snapshot.
+    #[error(
+        "{machine} has no snapshot {number}: bootlace machine snapshots {machine} lists those that there are"
+    )]
+    NoSnapshot {
+        /// The machine.
+        machine: MachineName,
+        /// The number that is asked for.
+        number: u32,
+    },
+    /// There are as many snapshots as a disk may have.
+    #[error(
+        "the disk of {machine} has as many snapshots as one may have ({max}): delete some by bootlace machine snapshot-rm"
+    )]
+    TooManySnapshots {
+        /// The machine.
+        machine: MachineName,
+        /// How many those are.
+        max: usize,
+    },
+    /// The machine keeps no disk.
+    #[error("{0} has no persistent disk, of which there could be a snapshot")]
+    NoDisk(MachineName),
     /// The image can't be the parent of a layer.
     #[error("{image}/v{version} has a size of {size_bytes} bytes, which is not a multiple of 512")]
     OddSize {
@@ -238,7 +261,10 @@ fn damaged(machine: &MachineName, path: &Path, why: &str) -> String {
     format!("the persistent disk of {machine} is damaged: {}: {why}", path.display())
 }
 
-pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayerError {
+pub(super) fn io_error(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> LayerError + use<> {
     let path = path.to_owned();
     move |source| LayerError::Io { action, path, source }
 }

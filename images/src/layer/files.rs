@@ -1,19 +1,22 @@
 //! The files of write layers: a folder for each, and a volatile map that outlives this process only.
 
+mod nodes;
 mod notes;
 
 pub(super) use notes::{is_said, look_at_parent, look_at_use};
 
-use super::about::{About, FORMAT, LayerMode};
+use super::about::{About, FORMAT, FORMAT_WITH_TREE, LayerMode};
 use super::error::{LayerError, io_error};
 use super::file::{LayerFile, Recent};
 use super::header::{HEADER_BYTES, Header};
 use super::in_place;
 use super::map::{self, Map};
+use super::media;
+use super::part::Part;
 use super::room::Room;
+use super::tree::Tree;
 use super::write::WriteLayer;
 use crate::base::Base;
-use crate::folder::sync;
 use model::MachineName;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -82,7 +85,7 @@ impl Files {
                 fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
             }
         }
-        Ok(())
+        self.remove_stray_nodes()
     }
 
     /// What a layer says about itself; `None` if there is none, or a `discard` layer's description is damaged.
@@ -115,12 +118,20 @@ impl Files {
             Err(source) => return Err(io_error("read", &path)(source)),
         };
         match in_place::parse::<About>(&text) {
-            Ok(about) if (about.format, &about.machine) == (FORMAT, machine) => Ok(Some(about)),
+            Ok(about) if about.is_known() && about.machine == *machine => {
+                match about.tree.as_ref().map_or(Ok(()), Tree::check) {
+                    Ok(()) => Ok(Some(about)),
+                    Err(why) => damaged(why.to_owned()),
+                }
+            }
             _ if mode == LayerMode::Discard => Ok(None),
-            Ok(about) if about.format == FORMAT => {
+            Ok(about) if about.is_known() => {
                 damaged(format!("it is the disk of {}", about.machine))
             }
-            Ok(about) => damaged(format!("it has format {}, not {FORMAT}", about.format)),
+            Ok(about) => damaged(format!(
+                "it has format {}, and this Bootlace knows {FORMAT} and {FORMAT_WITH_TREE}",
+                about.format
+            )),
             Err(error) => damaged(error.to_string()),
         }
     }
@@ -143,36 +154,38 @@ impl Files {
         let text = toml::to_string(about)
             .map_err(|error| io_error("write", &about_path)(io::Error::other(error)))?;
         let about_file = new_file(&about_path)?;
-        about_file.write_all_at(text.as_bytes(), 0).map_err(io_error("write", &about_path))?;
+        media::write_all_at(&about_file, text.as_bytes(), 0)
+            .map_err(io_error("write", &about_path))?;
 
         let data_path = new.join("data");
         let data = new_file(&data_path)?;
-        data.set_len(about.size_bytes).map_err(io_error("make", &data_path))?;
+        media::set_len(&data, about.size_bytes).map_err(io_error("make", &data_path))?;
 
         let durable = if about.mode == LayerMode::Persistent {
             let path = new.join("map");
             let file = new_file(&path)?;
-            let header = header(about, [0; 16])?;
+            let header = header(about, 0, [0; 16])?;
             map::format(&file, &header)
-                .and_then(|()| file.sync_all())
-                .and_then(|()| about_file.sync_all())
-                .and_then(|()| data.sync_all())
-                .and_then(|()| sync(&new))
+                .and_then(|()| media::sync_all(&file))
+                .and_then(|()| media::sync_all(&about_file))
+                .and_then(|()| media::sync_all(&data))
+                .and_then(|()| media::sync_folder(&new))
                 .map_err(io_error("write", &path))?;
             Some(file)
         } else {
             None
         };
         // Before the layer gets its name: a layer without volatile map counts as lost.
-        let map = self.map(about, &self.new_volatile(about)?)?;
+        let map = self.map(about, 0, &self.new_volatile(about, 0)?)?;
         let path = self.dir.join(&folder);
-        fs::rename(&new, &path).map_err(io_error("make", &path))?;
+        media::rename(&new, &path).map_err(io_error("make", &path))?;
         if durable.is_some() {
-            sync(&self.dir).map_err(io_error("sync", &self.dir))?;
+            media::sync_folder(&self.dir).map_err(io_error("sync", &self.dir))?;
         }
         let data = layer_file(&path.join("data"), &data)?;
         let durable = durable.map(|file| layer_file(&path.join("map"), &file)).transpose()?;
-        Ok(self.layer(base, data, map, durable))
+        let part = Part::new(0, about.size_bytes, data, map, durable);
+        Ok(self.layer(about, base, vec![Arc::new(part)]))
     }
 
     /// Says plainly what it means that a file of a layer can't be written.
@@ -189,8 +202,11 @@ impl Files {
 
     /// Whether a persistent layer's files are there and belong to it, as far as is seen without reading what was written.
     pub(super) fn check(&self, about: &About) -> Result<(), LayerError> {
-        self.open_data(about)?;
-        self.open_durable(about).map(drop)
+        for files in about.path() {
+            self.open_data(about, files)?;
+            self.open_durable(about, files)?;
+        }
+        Ok(())
     }
 
     /// What it means that a file of a layer is not as it must be.
@@ -217,73 +233,86 @@ impl Files {
         }
     }
 
-    fn open_data(&self, about: &About) -> Result<File, LayerError> {
-        let data = self.open_part(about, "data")?;
+    fn open_data(&self, about: &About, files: u32) -> Result<File, LayerError> {
+        let name = data_name(files);
+        let data = self.open_part(about, &name)?;
         let data_bytes = data.metadata().map_err(io_error("read", &self.path(about)))?.len();
         if data_bytes != about.size_bytes {
             let why = format!("it has {data_bytes} bytes instead of {}", about.size_bytes);
-            return Err(self.damaged(about, "data", why));
+            return Err(self.damaged(about, &name, why));
         }
         Ok(data)
     }
 
-    fn open_durable(&self, about: &About) -> Result<File, LayerError> {
-        let durable = self.open_part(about, "map")?;
+    fn open_durable(&self, about: &About, files: u32) -> Result<File, LayerError> {
+        let name = map_name(files);
+        let durable = self.open_part(about, &name)?;
         match read_header(&durable) {
-            Ok(found) if found == header(about, [0; 16])? => Ok(durable),
-            Ok(_) => Err(self.damaged(about, "map", "it is the map of another layer".to_owned())),
-            Err(why) => Err(self.damaged(about, "map", why)),
+            Ok(found) if found == header(about, files, [0; 16])? => Ok(durable),
+            Ok(_) => Err(self.damaged(about, &name, "it is the map of another layer".to_owned())),
+            Err(why) => Err(self.damaged(about, &name, why)),
         }
     }
 
     /// Opens a layer that is there and fits.
     pub(super) fn reopen(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
-        let path = self.path(about);
-        let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
-        let damaged = |file: &str, why: String| self.damaged(about, file, why);
-        let data = layer_file(&path.join("data"), &self.open_data(about)?)?;
+        let mut parts = Vec::new();
+        for files in about.path() {
+            let part = match files == about.top() {
+                true => self.open_top(about)?,
+                false => self.open_sealed(about, files)?,
+            };
+            parts.push(Arc::new(part));
+        }
+        Ok(self.layer(about, base, parts))
+    }
 
-        let volatile_path = self.volatile_path(about);
-        let kept = match open_file(&volatile_path) {
-            Ok(file) => read_header(&file).ok().map(|header| (file, header)),
-            Err(_) => None,
-        };
-        let kept = kept.filter(|(_, kept)| {
-            header(about, self.host_boot).is_ok_and(|expected| *kept == expected)
-        });
+    /// Opens the files to which the machine writes.
+    pub(super) fn open_top(&self, about: &About) -> Result<Part, LayerError> {
+        let (path, files) = (self.path(about), about.top());
+        let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
+        let damaged = |why: String| self.damaged(about, &map_name(files), why);
+        let data = layer_file(&path.join(data_name(files)), &self.open_data(about, files)?)?;
+        let kept = self.kept_volatile(about, files);
 
         if about.mode == LayerMode::Discard {
-            let (file, _) = kept.ok_or_else(lost)?;
-            let map = self.map(about, &file)?;
+            let file = kept.ok_or_else(lost)?;
+            let map = self.map(about, files, &file)?;
             map.load(&file, false).map_err(|_| lost())?;
-            return Ok(self.layer(base, data, map, None));
+            return Ok(Part::new(files, about.size_bytes, data, map, None));
         }
 
-        let durable = self.open_durable(about)?;
-        let map = if let Some((file, _)) = kept {
-            let map = self.map(about, &file)?;
+        let durable = self.open_durable(about, files)?;
+        let map = if let Some(file) = kept {
+            let map = self.map(about, files, &file)?;
             // All of it counts as changed: the process may have died before a flush.
-            map.load(&file, false).map_err(|error| damaged("map", error.to_string()))?;
+            map.load(&file, false).map_err(|error| damaged(error.to_string()))?;
             map
         } else {
-            let map = self.map(about, &self.new_volatile(about)?)?;
-            map.load(&durable, true).map_err(|error| damaged("map", error.to_string()))?;
+            let map = self.map(about, files, &self.new_volatile(about, files)?)?;
+            map.load(&durable, true).map_err(|error| damaged(error.to_string()))?;
+            let volatile_path = self.volatile_path(about, files);
             map.fill_volatile().map_err(io_error("write", &volatile_path))?;
             map
         };
-        let durable = layer_file(&path.join("map"), &durable)?;
-        Ok(self.layer(base, data, map, Some(durable)))
+        let durable = layer_file(&path.join(map_name(files)), &durable)?;
+        Ok(Part::new(files, about.size_bytes, data, map, Some(durable)))
     }
 
-    fn layer(
-        &self,
-        base: &Base,
-        data: LayerFile,
-        map: Map,
-        durable: Option<LayerFile>,
-    ) -> WriteLayer {
+    /// The volatile map of these files, if there is one that counts still.
+    fn kept_volatile(&self, about: &About, files: u32) -> Option<File> {
+        let file = open_file(&self.volatile_path(about, files)).ok()?;
+        let found = read_header(&file).ok()?;
+        let expected = header(about, files, self.host_boot).ok()?;
+        (found == expected).then_some(file)
+    }
+
+    fn layer(&self, about: &About, base: &Base, parts: Vec<Arc<Part>>) -> WriteLayer {
+        let folder = (about.mode == LayerMode::Persistent).then(|| self.path(about));
         let room = Some(Arc::clone(&self.room));
-        WriteLayer::new(Arc::clone(&base.block), data, map, durable, room)
+        let layer = WriteLayer::new(Arc::clone(&base.block), parts, folder, room);
+        layer.set_others_bytes(self.others_bytes(about));
+        layer
     }
 
     /// Removes a layer. Returns whether there was one.
@@ -296,31 +325,50 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(io_error("remove", &path)(error)),
         }
-        let _ = fs::remove_file(self.volatile_dir.join(format!("{folder}.map")));
+        self.remove_volatile(folder);
         fs::remove_dir_all(&leftover).map_err(io_error("remove", &leftover))?;
         Ok(true)
     }
 
-    fn volatile_path(&self, about: &About) -> PathBuf {
-        self.volatile_dir.join(format!("{}.map", folder(&about.machine, about.mode)))
+    fn volatile_path(&self, about: &About, files: u32) -> PathBuf {
+        let folder = folder(&about.machine, about.mode);
+        let name = match files {
+            0 => format!("{folder}.map"),
+            files => format!("{folder}.{files}.map"),
+        };
+        self.volatile_dir.join(name)
     }
 
     /// A map of granules that are all in the parent, with this volatile file.
-    fn map(&self, about: &About, volatile: &File) -> Result<Map, LayerError> {
-        let volatile = layer_file(&self.volatile_path(about), volatile)?;
-        Ok(Map::new(about.size_bytes, volatile, Arc::clone(&self.recent)))
+    fn map(&self, about: &About, files: u32, volatile: &File) -> Result<Map, LayerError> {
+        let volatile = layer_file(&self.volatile_path(about, files), volatile)?;
+        Ok(Map::new(about.size_bytes, Some(volatile), Arc::clone(&self.recent)))
     }
 
     /// Makes an empty volatile map under its name; who holds a former one keeps that.
-    fn new_volatile(&self, about: &About) -> Result<File, LayerError> {
-        let path = self.volatile_path(about);
+    fn new_volatile(&self, about: &About, files: u32) -> Result<File, LayerError> {
+        let path = self.volatile_path(about, files);
         let new = path.with_extension("new");
         let _ = fs::remove_file(&new);
         let file = new_file(&new)?;
-        map::format(&file, &header(about, self.host_boot)?)
+        map::format(&file, &header(about, files, self.host_boot)?)
             .and_then(|()| fs::rename(&new, &path))
             .map_err(io_error("write", &path))?;
         Ok(file)
+    }
+}
+
+fn data_name(files: u32) -> String {
+    match files {
+        0 => "data".to_owned(),
+        files => format!("data.{files}"),
+    }
+}
+
+fn map_name(files: u32) -> String {
+    match files {
+        0 => "map".to_owned(),
+        files => format!("map.{files}"),
     }
 }
 
@@ -345,11 +393,15 @@ pub(super) fn folder(machine: &MachineName, mode: LayerMode) -> String {
     }
 }
 
-fn header(about: &About, host_boot: [u8; 16]) -> Result<Header, LayerError> {
+fn header(about: &About, files: u32, host_boot: [u8; 16]) -> Result<Header, LayerError> {
     let parent = blake3::Hash::from_hex(&about.parent_digest)
         .map_err(|_| LayerError::Digest(about.parent_digest.clone()))?;
     // The id is random already; hashing makes 16 bytes of whatever text is there.
-    let layer = first_16(blake3::hash(about.id.as_bytes()).as_bytes());
+    let layer = match files {
+        0 => blake3::hash(about.id.as_bytes()),
+        files => blake3::hash(format!("{}/{files}", about.id).as_bytes()),
+    };
+    let layer = first_16(layer.as_bytes());
     Ok(Header { layer, host_boot, size_bytes: about.size_bytes, parent: *parent.as_bytes() })
 }
 
@@ -364,13 +416,11 @@ fn first_16(bytes: &[u8; 32]) -> [u8; 16] {
 }
 
 fn new_file(path: &Path) -> Result<File, LayerError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io_error("make", path))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let file = options.open(path).map_err(io_error("make", path))?;
+    media::created(path, &file);
+    Ok(file)
 }
 
 fn layer_file(path: &Path, file: &File) -> Result<LayerFile, LayerError> {

@@ -10,8 +10,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// None of them is longer: the description of a layer takes 500 bytes.
-const FILE_BYTES_MAX: u64 = 4096;
+/// None of them is longer: the description of a layer takes 500 bytes, and 400 more for each snapshot.
+const FILE_BYTES_MAX: u64 = 32 << 10;
 
 /// What is in the file; `None` if it is missing.
 ///

@@ -1,6 +1,13 @@
 //! All write layers of one storage server, on disk and open.
 
+mod merge;
+mod snapshots;
+mod turns;
+mod view;
 mod which;
+
+pub use merge::Merged;
+pub use view::SnapshotDisk;
 
 use super::about::{About, Expected, FORMAT, ForBoot, LayerMode};
 use super::error::{LayerError, io_error};
@@ -16,6 +23,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use turns::Turns;
 
 /// A layer is not begun with less room: its files take a twentieth of that, and its machine writes as soon as it starts.
 const NEW_LAYER_BYTES: u64 = 1 << 20;
@@ -29,6 +37,7 @@ pub struct Layers {
     _lock: Locked,
     /// Layers that somebody holds open, by folder name: a second request gets the same one.
     open: Mutex<HashMap<String, Open>>,
+    turns: Turns,
 }
 
 struct Open {
@@ -59,7 +68,8 @@ impl Layers {
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &lock_path)(error)),
         }
         files.remove_leftovers()?;
-        Ok(Self { files, _lock: Locked(lock), open: Mutex::default() })
+        let (open, turns) = (Mutex::default(), Turns::default());
+        Ok(Self { files, _lock: Locked(lock), open, turns })
     }
 
     /// The file system that holds the layers, and how large one may be.
@@ -92,6 +102,8 @@ impl Layers {
     ) -> Result<Arc<WriteLayer>, LayerError> {
         let wanted = wanted(machine, base, mode, boot)?;
         let folder = folder(machine, mode);
+        let turns = self.turns.of(machine);
+        let _turn = turns.begin();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = open.get(&folder)
             && let Some(layer) = entry.layer.upgrade()
@@ -221,6 +233,8 @@ impl Layers {
     /// # Errors
     /// The operating system refuses.
     pub fn reset(&self, machine: &MachineName) -> Result<bool, LayerError> {
+        let turns = self.turns.of(machine);
+        let _turn = turns.begin();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let written = self.throw_away(&mut open, &folder(machine, LayerMode::Discard))?;
         let kept = self.throw_away(&mut open, &folder(machine, LayerMode::Persistent))?;
@@ -294,6 +308,7 @@ fn wanted(
         version: base.version.version,
         parent_digest: base.version.digest.clone(),
         size_bytes,
+        tree: None,
     })
 }
 

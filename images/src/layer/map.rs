@@ -2,6 +2,8 @@
 
 use super::file::{LayerFile, Recent};
 use super::header::{GRANULE_BYTES, HEADER_BYTES, Header};
+use super::media;
+use crate::sparse;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -12,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 /// Granules whose states change under one lock: a MiB of disk, 64 bytes of map. Never crosses a page.
 pub(super) const STRIPE_GRANULES: u64 = 256;
 
-const GRANULES_PER_WORD: u64 = 32;
+pub(super) const GRANULES_PER_WORD: u64 = 32;
 const WORDS_PER_PAGE: usize = 512;
 const GRANULES_PER_PAGE: u64 = GRANULES_PER_WORD * WORDS_PER_PAGE as u64;
 const PAGE_BYTES: usize = WORDS_PER_PAGE * 8;
 /// The lower bit of each granule's pair.
-const LOWER_BITS: u64 = 0x5555_5555_5555_5555;
+pub(super) const LOWER_BITS: u64 = 0x5555_5555_5555_5555;
 
 /// Where a granule's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +46,17 @@ pub(super) struct Map {
     n_granules: u64,
     /// How many of them are [`State::Mine`].
     n_mine: AtomicU64,
-    volatile: Arc<LayerFile>,
+    /// `None` for files to which no machine writes: what is set there can be set again.
+    volatile: Option<Arc<LayerFile>>,
+    /// The durable map holds all, and nobody but a merge sets more.
+    is_settled: AtomicBool,
     /// Volatile files of all layers that are open.
     recent: Arc<Recent>,
 }
 
 impl Map {
-    /// A map of granules that are all in the parent, with its volatile file (header already written).
-    pub(super) fn new(size_bytes: u64, volatile: LayerFile, recent: Arc<Recent>) -> Self {
+    /// A map of granules that are all in the parent, with its volatile file (header already written), if it has one.
+    pub(super) fn new(size_bytes: u64, volatile: Option<LayerFile>, recent: Arc<Recent>) -> Self {
         let n_granules = size_bytes.div_ceil(GRANULE_BYTES);
         let n_pages = n_granules.div_ceil(GRANULES_PER_PAGE);
         Self {
@@ -59,14 +64,42 @@ impl Map {
             dirty: (0..n_pages).map(|_| AtomicBool::new(false)).collect(),
             n_granules,
             n_mine: AtomicU64::new(0),
-            volatile: Arc::new(volatile),
+            is_settled: AtomicBool::new(volatile.is_none()),
+            volatile: volatile.map(Arc::new),
             recent,
         }
     }
 
     /// From now on nothing can be set, unless that has begun.
     pub(super) fn retire(&self) {
-        self.volatile.retire();
+        self.volatile.iter().for_each(|volatile| volatile.retire());
+    }
+
+    /// The durable map holds all that the machine wrote, and it writes no more here: the volatile file is not needed.
+    pub(super) fn settle(&self) {
+        self.is_settled.store(true, Ordering::Release);
+        self.retire();
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing was ever set.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.pages.iter().all(|page| page.get().is_none())
+    }
+
+    fn volatile_file(&self) -> io::Result<Option<Arc<File>>> {
+        match &self.volatile {
+            Some(volatile) if !self.is_settled() => match self.recent.get(volatile) {
+                Ok(file) => Ok(Some(file)),
+                // It was settled meanwhile.
+                Err(_) if self.is_settled() => Ok(None),
+                Err(error) => Err(error),
+            },
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn n_granules(&self) -> u64 {
@@ -117,8 +150,9 @@ impl Map {
             *word = *word & !(3 << shift) | (state as u64) << shift;
         }
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let volatile = self.recent.get(&self.volatile)?;
-        volatile.write_all_at(&bytes, HEADER_BYTES as u64 + first * 8)?;
+        if let Some(volatile) = self.volatile_file()? {
+            volatile.write_all_at(&bytes, HEADER_BYTES as u64 + first * 8)?;
+        }
         for (index, word) in words.iter().enumerate() {
             self.store(first + index as u64, *word);
         }
@@ -167,7 +201,7 @@ impl Map {
 
     /// Writes all states to the volatile file, which is new.
     pub(super) fn fill_volatile(&self) -> io::Result<()> {
-        let volatile = self.recent.get(&self.volatile)?;
+        let Some(volatile) = self.volatile_file()? else { return Ok(()) };
         for (index, page) in self.pages.iter().enumerate() {
             if page.get().is_some() {
                 volatile.write_all_at(&self.page_bytes(index), page_offset(index))?;
@@ -176,7 +210,8 @@ impl Map {
         Ok(())
     }
 
-    fn word(&self, index: u64) -> u64 {
+    /// The states of so many granules at once. Beyond the last they are all in the parent.
+    pub(super) fn word(&self, index: u64) -> u64 {
         let index = index as usize;
         match self.pages[index / WORDS_PER_PAGE].get() {
             Some(page) => page.0[index % WORDS_PER_PAGE].load(Ordering::Acquire),
@@ -209,8 +244,14 @@ const fn count_mine(word: u64) -> u64 {
 /// Makes a map file: its header, and all granules in the parent (a hole).
 pub(super) fn format(file: &File, header: &Header) -> io::Result<()> {
     let n_pages = header.size_bytes.div_ceil(GRANULE_BYTES).div_ceil(GRANULES_PER_PAGE);
-    file.set_len(page_offset(n_pages as usize))?;
-    file.write_all_at(&header.emit(), 0)
+    media::set_len(file, page_offset(n_pages as usize))?;
+    media::write_all_at(file, &header.emit(), 0)
+}
+
+/// Whether a map file names any granule that is not in the parent, as far as its holes tell. Nothing is written into one before.
+pub(super) fn has_any(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len().saturating_sub(HEADER_BYTES as u64);
+    Ok(length > 0 && sparse::hole_at(file, HEADER_BYTES as u64, length)? < length)
 }
 
 fn page_offset(index: usize) -> u64 {

@@ -1,24 +1,19 @@
 //! A machine's writes over a shared parent.
 
+use super::chain::{Chain, Current};
 use super::file::{LayerFile, Recent};
 use super::header::GRANULE_BYTES;
-use super::map::{Map, STRIPE_GRANULES, State};
+use super::map::{Map, STRIPE_GRANULES};
+use super::media;
+use super::part::{Part, STRIPE_BYTES};
 use super::room::Room;
 use crate::block::{Block, Extent, Zeroes, check_range};
-use crate::cached::CachedReads;
 use crate::flush::Flushes;
-use crate::sparse;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Locks for first writes. Two stripes may share one: that costs a little waiting, nothing else.
-const LOCKS_MAX: usize = 64;
-const STRIPE_BYTES: u64 = STRIPE_GRANULES * GRANULE_BYTES;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A writable disk: what the machine wrote, over a parent that never changes.
 ///
@@ -28,42 +23,50 @@ const STRIPE_BYTES: u64 = STRIPE_GRANULES * GRANULE_BYTES;
 ///
 /// Flush order of a persistent layer: copy changed map pages, sync data, write pages, sync map. So a
 /// durable bit never precedes its data.
+///
+/// Snapshots are such pairs of files below, to which nothing is written any more. Making one exchanges the pair on top while
+/// no write runs; who reads meanwhile goes on with what he found.
 pub struct WriteLayer {
-    parent: Arc<dyn Block>,
     size_bytes: u64,
-    data: LayerFile,
-    /// The same once it was needed. It stays open: to close it before it is flushed could lose an error.
-    open_data: OnceLock<Arc<File>>,
-    cached: CachedReads,
-    map: Map,
-    /// The map file that survives a power cut; only in layers that are to last. Open during flushes only.
-    durable: Option<LayerFile>,
+    is_durable: bool,
+    /// What is read.
+    chain: Current,
+    /// The same, for who writes, and holds it for as long as that takes.
+    gate: RwLock<Arc<Chain>>,
     flushes: Flushes,
+    /// How often the folder's description was exchanged, and how often of that is durable.
+    exchanged: AtomicU64,
+    durably: AtomicU64,
+    folder: Option<PathBuf>,
     /// How much it may take; `None` is as much as there is.
     room: Option<Arc<Room>>,
-    locks: [Mutex<()>; LOCKS_MAX],
+    /// What the files take that are not on top.
+    others_bytes: AtomicU64,
     is_retired: AtomicBool,
 }
 
 impl WriteLayer {
+    /// Of these parts, the one to which is written first.
     pub(super) fn new(
         parent: Arc<dyn Block>,
-        data: LayerFile,
-        map: Map,
-        durable: Option<LayerFile>,
+        parts: Vec<Arc<Part>>,
+        folder: Option<PathBuf>,
         room: Option<Arc<Room>>,
     ) -> Self {
+        let size_bytes = parent.size_bytes();
+        let is_durable = parts.first().is_some_and(|top| top.is_durable());
+        let chain = Arc::new(Chain { parts: parts.into(), parent });
         Self {
-            size_bytes: parent.size_bytes(),
-            parent,
-            data,
-            open_data: OnceLock::new(),
-            cached: CachedReads::default(),
-            map,
-            durable,
+            size_bytes,
+            is_durable,
+            chain: Current::new(&chain),
+            gate: RwLock::new(chain),
             flushes: Flushes::default(),
+            exchanged: AtomicU64::new(0),
+            durably: AtomicU64::new(0),
+            folder,
             room,
-            locks: [const { Mutex::new(()) }; LOCKS_MAX],
+            others_bytes: AtomicU64::new(0),
             is_retired: AtomicBool::new(false),
         }
     }
@@ -77,26 +80,53 @@ impl WriteLayer {
         let data = tempfile::tempfile_in(folder)?;
         data.set_len(size_bytes)?;
         let volatile = LayerFile::nameless(tempfile::tempfile_in(folder)?);
-        let map = Map::new(size_bytes, volatile, Arc::<Recent>::default());
-        Ok(Self::new(parent, LayerFile::nameless(data), map, None, None))
+        let map = Map::new(size_bytes, Some(volatile), Arc::<Recent>::default());
+        let part = Part::new(0, size_bytes, LayerFile::nameless(data), map, None);
+        Ok(Self::new(parent, vec![Arc::new(part)], None, None))
     }
 
     /// From now on every access is refused: the layer was thrown away, whoever still holds it.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Release);
-        self.data.retire();
-        self.map.retire();
-        if let Some(durable) = &self.durable {
-            durable.retire();
-        }
+        self.chain().parts.iter().for_each(|part| part.retire());
     }
 
-    fn data(&self) -> io::Result<&File> {
-        if let Some(file) = self.open_data.get() {
-            return Ok(file);
-        }
-        let (file, _) = self.data.get()?;
-        Ok(self.open_data.get_or_init(|| file))
+    /// What is read now.
+    pub(super) fn chain(&self) -> Arc<Chain> {
+        Arc::clone(&self.chain.read())
+    }
+
+    /// What the files take that are not on top: with them the layer must do with its room.
+    pub(super) fn set_others_bytes(&self, bytes: u64) {
+        self.others_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Puts other parts in the place of those that are there, after `commit` has said so in the description: no write runs
+    /// meanwhile. The description is durable before the next flush is.
+    ///
+    /// # Errors
+    /// Those of `commit`, which has changed nothing then; or the layer was thrown away.
+    pub(super) fn exchange(
+        &self,
+        parts: impl FnOnce(&Chain) -> Vec<Arc<Part>>,
+        commit: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.check_usable()?;
+        let chain = Arc::new(gate.with(parts(&gate)));
+        commit()?;
+        self.exchanged.fetch_add(1, Ordering::AcqRel);
+        self.chain.exchange(&chain);
+        *gate = chain;
+        drop(gate);
+        self.chain.forget_former();
+        Ok(())
+    }
+
+    /// Makes a part durable, also one to which the machine writes no more. A failure is one of the disk.
+    pub(super) fn flush_part(&self, part: &Part) -> io::Result<()> {
+        self.check_usable()?;
+        self.flushes.attempt(|| part.flush())
     }
 
     fn check_usable(&self) -> io::Result<()> {
@@ -111,122 +141,25 @@ impl WriteLayer {
         self.flushes.check()
     }
 
-    fn lock_stripe(&self, offset: u64) -> MutexGuard<'_, ()> {
-        let index = (offset / STRIPE_BYTES) as usize % LOCKS_MAX;
-        // The lock guards files, not values in memory, so a panic elsewhere spoils nothing.
-        self.locks[index].lock().unwrap_or_else(PoisonError::into_inner)
+    fn room(&self) -> Option<(&Room, u64)> {
+        self.room.as_deref().map(|room| (room, self.others_bytes.load(Ordering::Relaxed)))
     }
 
-    /// Writes inside one stripe.
-    fn write_piece(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let granules = touched(offset, data.len() as u64);
-        // Granules never go back to the parent, so a rewrite needs no lock.
-        if self.map.all_are(granules.clone(), State::Mine) {
-            return self.data()?.write_all_at(data, offset);
+    /// From below: what the machine wrote before is durable before what it wrote after.
+    fn flush_all(&self) -> io::Result<()> {
+        let exchanged = self.exchanged.load(Ordering::Acquire);
+        let chain = self.chain();
+        let (top, below) = (chain.top(), &chain.parts[1..]);
+        for part in below.iter().rev().filter(|part| !part.map.is_settled()) {
+            part.flush()?;
         }
-        let _lock = self.lock_stripe(offset);
-        self.take_room(granules.clone())?;
-        let end = offset + data.len() as u64;
-        let start_filled = self.fill_start(offset, granules.start);
-        let end_filled = self.fill_end(end, granules.end - 1);
-        if start_filled == offset && end_filled == end {
-            self.data()?.write_all_at(data, offset)?;
-        } else {
-            let mut whole = vec![0; (end_filled - start_filled) as usize];
-            let data_start = (offset - start_filled) as usize;
-            let data_end = data_start + data.len();
-            self.fill(&mut whole[..data_start], start_filled)?;
-            whole[data_start..data_end].copy_from_slice(data);
-            self.fill(&mut whole[data_end..], end)?;
-            self.data()?.write_all_at(&whole, start_filled)?;
+        if let Some(folder) = &self.folder
+            && self.durably.load(Ordering::Acquire) < exchanged
+        {
+            media::sync_folder(folder)?;
+            self.durably.fetch_max(exchanged, Ordering::AcqRel);
         }
-        self.map.set(granules, State::Mine)
-    }
-
-    /// Asks for room for those that have no place here yet. Others may ask at once, so that a layer grows a few MiB too far
-    /// at most.
-    fn take_room(&self, granules: Range<u64>) -> io::Result<()> {
-        let Some(room) = &self.room else { return Ok(()) };
-        let more = self.map.n_not(granules, State::Mine) * GRANULE_BYTES;
-        room.take(self.map.n_mine() * GRANULE_BYTES, more)
-    }
-
-    /// Where the write must begin, so that the first granule is whole.
-    fn fill_start(&self, offset: u64, granule: u64) -> u64 {
-        if self.map.state(granule) == State::Mine { offset } else { granule * GRANULE_BYTES }
-    }
-
-    /// Where the write must end, so that the last granule is whole.
-    fn fill_end(&self, end: u64, granule: u64) -> u64 {
-        if self.map.state(granule) == State::Mine {
-            end
-        } else {
-            ((granule + 1) * GRANULE_BYTES).min(self.size_bytes)
-        }
-    }
-
-    /// Reads a part of one granule that is not ours yet. The stripe's lock is held.
-    fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        if buffer.is_empty() || self.map.state(offset / GRANULE_BYTES) != State::Parent {
-            return Ok(());
-        }
-        self.parent.read_at(buffer, offset)
-    }
-
-    /// Makes whole granules of one stripe read as zeroes and gives their space back.
-    fn zero_granules(&self, granules: Range<u64>) -> io::Result<()> {
-        let offset = granules.start * GRANULE_BYTES;
-        let length = (granules.end * GRANULE_BYTES).min(self.size_bytes) - offset;
-        let _lock = self.lock_stripe(offset);
-        if self.map.all_are(granules.clone(), State::Zero) {
-            return Ok(());
-        }
-        let any_mine = granules.clone().any(|granule| self.map.state(granule) == State::Mine);
-        self.map.set(granules, State::Zero)?;
-        if any_mine {
-            // After the map: what is punched is never looked at. A file system that can't punch
-            // just keeps the space.
-            sparse::punch(self.data()?, offset, length)?;
-        }
-        Ok(())
-    }
-
-    fn flush_to(&self, durable: &LayerFile) -> io::Result<()> {
-        let pages = self.map.take_dirty();
-        if pages.is_empty() && self.open_data.get().is_none() {
-            // Nobody has written anything: an idle layer is not opened for the end of its server.
-            return Ok(());
-        }
-        self.data()?.sync_data()?;
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let (file, _) = durable.get()?;
-        durable.close();
-        for (offset, page) in pages {
-            file.write_all_at(&page, offset)?;
-        }
-        file.sync_data()
-    }
-
-    /// Bytes from `position` to at most `end` that come from the same place.
-    fn run(&self, position: u64, end: u64) -> (State, u64) {
-        let mut granule = position / GRANULE_BYTES;
-        let state = self.map.state(granule);
-        let mut run_end = position;
-        while run_end < end && self.map.state(granule) == state {
-            granule += 1;
-            run_end = (granule * GRANULE_BYTES).min(end);
-        }
-        (state, run_end - position)
-    }
-
-    /// Zeroes a part of one granule.
-    fn zero_part(&self, offset: u64, length: u64) -> io::Result<()> {
-        if length == 0 || self.map.state(offset / GRANULE_BYTES) == State::Zero {
-            return Ok(());
-        }
-        self.write_piece(&[0; GRANULE_BYTES as usize][..length as usize], offset)
+        top.flush()
     }
 }
 
@@ -237,75 +170,42 @@ impl Block for WriteLayer {
 
     fn open(&self) -> io::Result<()> {
         self.check_usable()?;
-        self.data().map(drop)
+        self.chain().top().data().map(drop)
     }
 
+    /// With all of its snapshots.
     fn layer_bytes(&self) -> io::Result<u64> {
-        Ok(self.data.metadata()?.blocks() * 512)
+        Ok(self.chain().top().held_bytes()? + self.others_bytes.load(Ordering::Relaxed))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(offset, buffer.len() as u64, self.size_bytes)?;
         self.check_usable()?;
-        let end = offset + buffer.len() as u64;
-        let mut position = offset;
-        while position < end {
-            let (state, length) = self.run(position, end);
-            let start = (position - offset) as usize;
-            let run = &mut buffer[start..start + length as usize];
-            match state {
-                State::Parent => self.parent.read_at(run, position)?,
-                State::Mine => self.data()?.read_exact_at(run, position)?,
-                State::Zero => run.fill(0),
-            }
-            position += length;
-        }
-        Ok(())
+        self.chain.read().read_from(0, buffer, offset)
     }
 
     fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
         check_range(offset, buffer.len() as u64, self.size_bytes)?;
         self.check_usable()?;
-        let end = offset + buffer.len() as u64;
-        let mut position = offset;
-        while position < end {
-            let (state, length) = self.run(position, end);
-            let start = (position - offset) as usize;
-            let run = &mut buffer[start..start + length as usize];
-            let is_there = match state {
-                State::Parent => self.parent.read_cached(run, position)?,
-                State::Mine => self.cached.read(self.data()?, run, position)?,
-                State::Zero => {
-                    run.fill(0);
-                    true
-                }
-            };
-            if !is_there {
-                return Ok(false);
-            }
-            position += length;
-        }
-        Ok(true)
+        self.chain.read().read_cached(buffer, offset)
     }
 
-    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+    fn file_of(&self, offset: u64, length: u64) -> Option<Arc<File>> {
         self.check_usable().ok()?;
-        match self.run(offset, offset + length) {
-            (State::Parent, run) if run == length => self.parent.file_of(offset, length),
-            (State::Mine, run) if run == length => self.data().ok(),
-            _ => None,
-        }
+        self.chain.read().file_of(offset, length)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         check_range(offset, data.len() as u64, self.size_bytes)?;
         self.check_writable()?;
+        let chain = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let below = |buffer: &mut [u8], offset| chain.read_from(1, buffer, offset);
         let mut rest = data;
         let mut position = offset;
         while !rest.is_empty() {
             let room = STRIPE_BYTES - position % STRIPE_BYTES;
             let (piece, after) = rest.split_at(rest.len().min(room as usize));
-            self.write_piece(piece, position)?;
+            chain.top().write_piece(piece, position, &below, self.room())?;
             position += piece.len() as u64;
             rest = after;
         }
@@ -314,10 +214,12 @@ impl Block for WriteLayer {
 
     fn flush(&self) -> io::Result<()> {
         self.check_usable()?;
-        let Some(durable) = &self.durable else { return Ok(()) };
+        if !self.is_durable {
+            return Ok(());
+        }
         self.flushes.run(|| {
             self.check_usable()?;
-            self.flush_to(durable)
+            self.flush_all()
         })
     }
 
@@ -326,7 +228,8 @@ impl Block for WriteLayer {
             return self.flush();
         }
         self.check_writable()?;
-        let data = self.data()?;
+        let chain = self.chain();
+        let data = chain.top().data()?;
         self.flushes.attempt(|| data.sync_data())
     }
 
@@ -338,6 +241,9 @@ impl Block for WriteLayer {
     fn write_zeroes(&self, offset: u64, length: u64, _how: Zeroes) -> io::Result<()> {
         check_range(offset, length, self.size_bytes)?;
         self.check_writable()?;
+        let chain = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let below = |buffer: &mut [u8], offset| chain.read_from(1, buffer, offset);
+        let top = chain.top();
         let end = offset + length;
         let mut position = offset;
         while position < end {
@@ -345,17 +251,17 @@ impl Block for WriteLayer {
             let granule_end = ((granule + 1) * GRANULE_BYTES).min(self.size_bytes);
             if position > granule * GRANULE_BYTES || end < granule_end {
                 let part_end = granule_end.min(end);
-                self.zero_part(position, part_end - position)?;
+                top.zero_part(position, part_end - position, &below, self.room())?;
                 position = part_end;
                 continue;
             }
             // Whole granules, up to the end of the stripe.
             let stripe_end = (granule / STRIPE_GRANULES + 1) * STRIPE_GRANULES;
             let whole_end =
-                if end == self.size_bytes { self.map.n_granules() } else { end / GRANULE_BYTES };
+                if end == self.size_bytes { top.map.n_granules() } else { end / GRANULE_BYTES };
             let granules = granule..stripe_end.min(whole_end);
             position = (granules.end * GRANULE_BYTES).min(end);
-            self.zero_granules(granules)?;
+            top.zero_granules(granules)?;
         }
         Ok(())
     }
@@ -363,40 +269,17 @@ impl Block for WriteLayer {
     fn extent(&self, offset: u64, length: u64) -> io::Result<Extent> {
         check_range(offset, length, self.size_bytes)?;
         self.check_usable()?;
-        let (state, length) = self.run(offset, offset + length);
-        match state {
-            State::Parent => self.parent.extent(offset, length),
-            State::Mine => Ok(Extent { length, is_hole: false }),
-            State::Zero => Ok(Extent { length, is_hole: true }),
-        }
+        self.chain.read().extent(offset, length)
     }
 
     fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {
         check_range(offset, length, self.size_bytes)?;
         self.check_usable()?;
-        match self.run(offset, offset + length) {
-            (State::Parent, length) => self.parent.hole_at(offset, length),
-            (State::Mine, _) => Ok(0),
-            (State::Zero, length) => Ok(length),
-        }
+        self.chain.read().hole_at(offset, length)
     }
 
     fn prefetch(&self, offset: u64, length: u64) {
-        let end = offset + length;
-        let mut position = offset;
-        while position < end {
-            let (state, length) = self.run(position, end);
-            match state {
-                State::Parent => self.parent.prefetch(position, length),
-                State::Mine => {
-                    if let Ok(data) = self.data() {
-                        sparse::prefetch(data, position, length);
-                    }
-                }
-                State::Zero => {}
-            }
-            position += length;
-        }
+        self.chain.read().prefetch(offset, length);
     }
 
     fn is_read_only(&self) -> bool {
@@ -404,11 +287,6 @@ impl Block for WriteLayer {
     }
 
     fn is_durable(&self) -> bool {
-        self.durable.is_some()
+        self.is_durable
     }
-}
-
-/// The granules that a non-empty range touches.
-fn touched(offset: u64, length: u64) -> Range<u64> {
-    offset / GRANULE_BYTES..(offset + length).div_ceil(GRANULE_BYTES)
 }

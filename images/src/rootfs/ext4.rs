@@ -1,5 +1,6 @@
 //! Files of ext2, ext3 and ext4.
 
+use super::look::{FileReader, From, Looked};
 use super::{CheckError, Files};
 use crate::block::Block;
 use crate::entry::{Entry, EntryKind};
@@ -75,6 +76,56 @@ impl Ext4Files {
 }
 
 impl Files for Ext4Files {
+    fn look(&self, path: String, entries_max: usize) -> Result<Looked, RootfsError> {
+        let about = self.file_system.metadata(&*path).map_err(error(&path))?;
+        if !about.is_dir() {
+            let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+            let kind = match about.file_type() {
+                FileType::Regular => EntryKind::File,
+                _ => EntryKind::Special,
+            };
+            let entry = (Entry { name, kind }, Some(about.len()));
+            return Ok(Looked { path, entries: vec![entry], is_cut: false });
+        }
+        let (mut entries, mut is_cut) = (Vec::new(), false);
+        for entry in self.file_system.read_dir(&*path).map_err(error(&path))? {
+            let entry = entry.map_err(error(&path))?;
+            let name = entry.file_name();
+            // Names that are no text can't be asked for either.
+            let Ok(name) = name.as_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            if entries.len() == entries_max {
+                is_cut = true;
+                break;
+            }
+            let kind = match entry.file_type().map_err(error(&path))? {
+                FileType::Regular => EntryKind::File,
+                FileType::Directory => EntryKind::Folder,
+                FileType::Symlink => EntryKind::Link,
+                _ => EntryKind::Special,
+            };
+            // One damaged inode is no reason to hide the others.
+            let about = entry.metadata().ok().filter(|_| kind == EntryKind::File);
+            let entry = Entry { name: name.to_owned(), kind };
+            entries.push((entry, about.map(|about| about.len())));
+        }
+        entries.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        Ok(Looked { path, entries, is_cut })
+    }
+
+    fn open_file(&self, path: &str) -> Result<FileReader, RootfsError> {
+        let about = self.file_system.metadata(path).map_err(error(path))?;
+        if about.is_dir() {
+            let why = "it is a folder";
+            return Err(RootfsError::NoFile { path: path.to_owned(), why });
+        }
+        let file = self.file_system.open(path).map_err(error(path))?;
+        let left_bytes = file.metadata().len();
+        Ok(FileReader { left_bytes, path: path.to_owned(), from: From::Ext4(Box::new(file)) })
+    }
+
     fn has_errors(&self) -> bool {
         self.has_errors
     }
@@ -232,7 +283,7 @@ impl Ext4Read for Window {
 const CHECK: &str =
     "repair it with `e2fsck -f`, or start its system and shut it down, and import again";
 
-fn error(path: &str) -> impl FnOnce(Ext4Error) -> RootfsError {
+pub(super) fn error(path: &str) -> impl FnOnce(Ext4Error) -> RootfsError + use<> {
     let path = path.to_owned();
     move |error| match error {
         Ext4Error::NotFound => RootfsError::NotFound(path),

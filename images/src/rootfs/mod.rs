@@ -1,6 +1,7 @@
 //! Files inside an image, read without mounting it and without root.
 
 mod ext4;
+mod look;
 mod readers;
 mod squashfs;
 mod tree;
@@ -14,6 +15,8 @@ use crate::stop::Stop;
 use crate::volumes::{Content, FAT, Volume};
 use model::FileSystem;
 use std::sync::Arc;
+
+pub use look::{FileReader, Looked};
 
 /// A file of this size or more is not read into memory: no kernel or module is that big.
 const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
@@ -40,6 +43,21 @@ trait Files {
     fn list(&self, path: &str) -> Result<Vec<Entry>, RootfsError>;
     fn exists(&self, path: &str) -> Result<bool, RootfsError>;
     fn canonicalize(&self, path: &str) -> Result<String, RootfsError>;
+
+    /// What a path leads to, which is canonical: the first entries of a folder, or a file.
+    fn look(&self, path: String, entries_max: usize) -> Result<Looked, RootfsError> {
+        let mut entries = self.list(&path)?;
+        let is_cut = entries.len() > entries_max;
+        entries.truncate(entries_max);
+        let entries = entries.into_iter().map(|entry| (entry, None)).collect();
+        Ok(Looked { path, entries, is_cut })
+    }
+
+    fn open_file(&self, path: &str) -> Result<FileReader, RootfsError> {
+        let bytes = self.read(path, FILE_BYTES_MAX)?;
+        let left_bytes = bytes.len() as u64;
+        Ok(FileReader { left_bytes, path: path.to_owned(), from: look::From::Memory(bytes) })
+    }
 
     /// Linux has met errors in it, and nobody has repaired them since.
     fn has_errors(&self) -> bool {
@@ -120,6 +138,23 @@ impl Rootfs {
     /// It does not, and why.
     pub fn check_mounts(&self) -> Result<(), RootfsError> {
         self.files.check_mounts()
+    }
+
+    /// What a path leads to, links followed: the first `entries_max` entries of a folder, or a file.
+    ///
+    /// # Errors
+    /// It leads nowhere, in circles, or through what is damaged.
+    pub fn look(&self, path: &str, entries_max: usize) -> Result<Looked, RootfsError> {
+        self.files.look(self.canonicalize(path)?, entries_max)
+    }
+
+    /// Opens a regular file to be read in pieces; links are followed. Of other file systems than ext4 all of it is read at
+    /// once.
+    ///
+    /// # Errors
+    /// It is none, or damaged.
+    pub fn open_file(&self, path: &str) -> Result<FileReader, RootfsError> {
+        self.files.open_file(path)
     }
 
     /// Gives `visit` all that is in it.

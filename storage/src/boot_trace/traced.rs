@@ -35,7 +35,7 @@ impl Filter for Traced {
         self.below().read_cached(buffer, offset)
     }
 
-    fn file_of(&self, offset: u64, length: u64) -> Option<&File> {
+    fn file_of(&self, offset: u64, length: u64) -> Option<Arc<File>> {
         self.trace.note(offset, length);
         self.below().file_of(offset, length)
     }

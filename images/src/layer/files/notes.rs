@@ -100,13 +100,16 @@ impl Files {
         machine: &MachineName,
         mode: LayerMode,
     ) -> Result<(), LayerError> {
-        let path = self.volatile_dir.join(format!("{}.map", folder(machine, mode)));
+        let folder = folder(machine, mode);
+        let path = self.volatile_dir.join(format!("{folder}.map"));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path)(error))
+                return Err(io_error("remove", &path)(error));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        self.remove_volatile(&folder);
+        Ok(())
     }
 }
 

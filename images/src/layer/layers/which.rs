@@ -75,6 +75,8 @@ impl Layers {
         if !self.is_put_back(machine, mode)? {
             return Ok(false);
         }
+        let turns = self.turns.of(machine);
+        let _turn = turns.begin();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(layer) = open.remove(&folder(machine, mode)).and_then(|one| one.layer.upgrade())
         {
@@ -146,6 +148,9 @@ impl Layers {
     /// How much the machine has written to its persistent layer, in bytes, and when that was begun, in seconds since 1970;
     /// `None` if that can't be seen.
     pub fn extent(&self, machine: &MachineName) -> Option<(u64, u64)> {
-        self.files.extent(machine).ok()
+        match self.files.about(machine, LayerMode::Persistent) {
+            Ok(Some(about)) if about.tree.is_some() => Some(self.files.extent_of(&about)),
+            _ => self.files.extent(machine).ok(),
+        }
     }
 }

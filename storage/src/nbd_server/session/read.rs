@@ -166,7 +166,7 @@ impl Session<'_> {
         let (mut offset, end) = (position, position + size as u64);
         while offset < end {
             let left = (end - offset) as usize;
-            match sendfile(self.link.socket(), file, Some(&mut offset), left) {
+            match sendfile(self.link.socket(), &*file, Some(&mut offset), left) {
                 // The header is gone already: only closing can say that it went wrong.
                 Ok(0) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
