@@ -3,11 +3,11 @@
 use crate::config::Who;
 use crate::descriptors;
 use crate::error::Error;
+use crate::failure::{Failure, blocking};
 use crate::nbd_server::Counts;
-use crate::table::{ExportError, Exports};
+use crate::table::Exports;
 use axum::extract::{Extension, Path as UrlPath, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
@@ -85,6 +85,7 @@ impl Api {
             .route("/v1/place", get(place))
             .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
             .route("/v1/disks/{machine}/delete", post(delete_meant))
+            .merge(crate::snapshot_api::router())
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let stop = async move {
@@ -189,46 +190,4 @@ async fn delete_meant(
 ) -> Result<StatusCode, Failure> {
     blocking(move || exports.reset(&machine, Some(&meant))).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-struct Failure {
-    status: StatusCode,
-    text: String,
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        (self.status, Json(serde_json::json!({ "error": self.text }))).into_response()
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ExportError> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            let status = match error {
-                ExportError::Image(_) | ExportError::None(_) | ExportError::NoCandidate { .. } => {
-                    StatusCode::NOT_FOUND
-                }
-                ExportError::Layer(_)
-                | ExportError::OtherFolder { .. }
-                | ExportError::AddressTaken { .. }
-                | ExportError::HasItsDisk(_) => StatusCode::CONFLICT,
-                ExportError::OtherDisk(_) => StatusCode::PRECONDITION_FAILED,
-                ExportError::NoDisk(_) => StatusCode::GONE,
-                ExportError::Busy(_) | ExportError::Runs { .. } => StatusCode::SERVICE_UNAVAILABLE,
-                ExportError::Table { .. }
-                | ExportError::Damaged { .. }
-                | ExportError::Forgotten { .. }
-                | ExportError::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            Err(Failure { status, text: wire::error_chain(&error) })
-        }
-        Err(error) => {
-            let text = format!("the storage server has a bug: {error}");
-            Err(Failure { status: StatusCode::INTERNAL_SERVER_ERROR, text })
-        }
-    }
 }

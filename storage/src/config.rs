@@ -17,6 +17,8 @@ pub struct Config {
     pub layers: PathBuf,
     /// What one machine's write layer may hold; `None` is as much as there is.
     pub layer_max_bytes: Option<u64>,
+    /// Of how many nights snapshots are kept of machines' persistent disks; 0 is that none is made at night.
+    pub snapshots_kept: u32,
     /// Maps of write layers that must survive this process but not the host: below `/run`.
     pub volatile: PathBuf,
     /// The export table's file.

@@ -1,7 +1,8 @@
 //! How many files and sockets the storage server may have open, and for what they are.
 //!
 //! A machine that is attached takes [two](PER_MACHINE): its connection, and its layer. One that is off takes none
-//! or, if it was on, one. The rest is set aside for what passes.
+//! or, if it was on, one. A disk with snapshots takes one more for each that was read, which is not in these sums: the units
+//! allow 65,536. The rest is set aside for what passes.
 
 use rustix::process::{Resource, getrlimit};
 use std::sync::Mutex;

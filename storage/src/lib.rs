@@ -12,10 +12,12 @@ mod config;
 mod descriptors;
 mod error;
 mod export;
+mod failure;
 mod hosts;
 mod nbd_server;
 mod pool;
 mod share;
+mod snapshot_api;
 mod table;
 mod tls;
 
@@ -110,13 +112,25 @@ pub async fn run(
     let awaited = awaited.into_iter().map(await_it).collect::<Result<Vec<_>, _>>()?;
     ready(Listening { nbd: nbd.sockets(), api: api.as_fd() });
     let restoring = tokio::spawn(Arc::clone(&exports).restore_absent());
+    let keeping = match config.snapshots_kept {
+        0 => None,
+        keep => Some(tokio::spawn(Arc::clone(&exports).keep_snapshots(keep))),
+    };
+    let merging = {
+        let exports = Arc::clone(&exports);
+        std::thread::spawn(move || exports.merge_all())
+    };
     let served =
         api.serve(Arc::clone(&exports), nbd.counts(), config.who, stop).await.map_err(Error::Api);
     restoring.abort();
+    keeping.iter().for_each(tokio::task::JoinHandle::abort);
     // Threads are joined off the runtime: their last requests may wait for a disk.
     let stopped = tokio::task::spawn_blocking(move || {
         nbd.stop_accepting();
         exports.close();
+        if merging.join().is_err() {
+            tracing::error!("merging snapshots did not end cleanly");
+        }
         drop(nbd);
         drop((aoe, awaited));
     });

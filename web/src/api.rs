@@ -5,7 +5,10 @@ mod jobs;
 mod leases;
 mod people;
 mod rooms;
+mod snapshots;
 mod streams;
+
+pub(crate) use snapshots::download;
 
 use crate::front::Front;
 use crate::problem::{Problem, limited};
@@ -58,6 +61,7 @@ pub(crate) fn router() -> Router<Front> {
         .merge(jobs::router())
         .merge(leases::router())
         .merge(rooms::router())
+        .merge(snapshots::router())
         .merge(streams::router())
         .merge(people::router())
         .route("/discovered", get(discovered))

@@ -170,6 +170,7 @@ fn every_route_is_in_the_table() {
         (include_str!("../src/api/rooms.rs"), "/api/v1"),
         (include_str!("../src/api/streams.rs"), "/api/v1"),
         (include_str!("../src/api/people.rs"), "/api/v1"),
+        (include_str!("../src/api/snapshots.rs"), "/api/v1"),
     ];
     let found: BTreeSet<(String, String)> =
         sources.into_iter().flat_map(|(source, prefix)| routes_of(source, prefix)).collect();
@@ -198,6 +199,7 @@ async fn each_route_does_for_each_what_he_may_and_no_more() {
             .replace("{number}", "999999")
             .replace("{page}", "nothing")
             .replace("{image}", "nothing")
+            .replace("{number}", "999999")
             .replace("{version}", "999999");
         let path = path.strip_suffix('/').filter(|it| !it.is_empty()).unwrap_or(&path).to_owned();
         // It would be a wrong password, which makes others wait.

@@ -1,6 +1,7 @@
 //! `bootlace machine …`
 
 mod rm;
+mod snapshots;
 
 use super::status::{Next, findings, lines, to_come};
 use super::{advise, check_inherit, root_kind, say, table, write_mode};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use service::{MachineChange, PowerVerb};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::Mac;
 
@@ -104,6 +106,75 @@ pub(super) enum Machine {
     Hardware {
         /// Name of the machine
         name: MachineName,
+    },
+    /// List the snapshots of a machine's persistent disk
+    Snapshots {
+        /// Name of the machine
+        name: MachineName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a snapshot of a machine's persistent disk, while the machine runs
+    ///
+    /// Example: bootlace machine snapshot lab-07 --note 'before the upgrade'
+    Snapshot {
+        /// Name of the machine
+        name: MachineName,
+        /// A remark
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Delete a snapshot of a machine's persistent disk
+    SnapshotRm {
+        /// The snapshot, as lab-07@3
+        snapshot: snapshots::Named,
+    },
+    /// Have a machine's persistent disk go back to a snapshot at its next boot
+    ///
+    /// What the disk holds then becomes a snapshot itself, so that the rollback can be undone by another one.
+    ///
+    /// Example: bootlace machine rollback lab-07 --to 3
+    Rollback {
+        /// Name of the machine
+        name: MachineName,
+        /// Number of the snapshot
+        #[arg(long, value_name = "NUMBER", required_unless_present = "undo")]
+        to: Option<u32>,
+        /// Take that back: the disk stays as it is
+        #[arg(long, conflicts_with = "to")]
+        undo: bool,
+    },
+    /// List a folder of a snapshot, without mounting it
+    ///
+    /// Example: bootlace machine files lab-07@3 /home
+    Files {
+        /// The snapshot, as lab-07@3
+        snapshot: snapshots::Named,
+        /// The folder
+        #[arg(default_value = "/")]
+        path: String,
+        /// Partition of the disk; without it the largest file system that can be read is meant
+        #[arg(long, value_name = "NUMBER")]
+        partition: Option<u8>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch a file out of a snapshot, without mounting it
+    ///
+    /// Example: bootlace machine fetch lab-07@3 /home/anna/thesis.odt
+    Fetch {
+        /// The snapshot, as lab-07@3
+        snapshot: snapshots::Named,
+        /// The file
+        path: String,
+        /// Where to put it; - is standard output. Without it, the file gets its own name in this folder
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Partition of the disk; without it the largest file system that can be read is meant
+        #[arg(long, value_name = "NUMBER")]
+        partition: Option<u8>,
     },
     /// Remove a machine and everything it has written; its PC is listed as discovered when it asks again
     ///
@@ -235,6 +306,16 @@ impl Machine {
                 let list = hardware.modaliases.join("\n");
                 say(format!("# {name}, boot {}\n{list}", hardware.boot));
                 Ok(())
+            }
+            Self::Snapshots { name, json } => snapshots::list(paths, &name, json),
+            Self::Snapshot { name, note } => snapshots::make(paths, &name, note),
+            Self::SnapshotRm { snapshot } => snapshots::remove(paths, &snapshot),
+            Self::Rollback { name, to, undo: _ } => snapshots::roll_back(paths, &name, to),
+            Self::Files { snapshot, path, partition, json } => {
+                snapshots::files(paths, &snapshot, &path, partition, json)
+            }
+            Self::Fetch { snapshot, path, output, partition } => {
+                snapshots::fetch(paths, &snapshot, &path, partition, output)
             }
             Self::Rm { name, yes } => rm::remove(paths, &name, yes),
         }

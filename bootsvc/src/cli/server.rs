@@ -62,6 +62,7 @@ fn storage_settings(paths: &Paths, config: &Config, networks: &[Served]) -> stor
         images: paths.images(),
         layers: paths.layers(),
         layer_max_bytes: config.storage.layer_max,
+        snapshots_kept: config.storage.snapshots_kept,
         volatile: paths.run().join("layers"),
         table: paths.state().join("exports.toml"),
         socket: paths.storage_socket(),

@@ -147,6 +147,7 @@ fn bounds_are_where_the_reference_says() {
     check("boot", &[], &["ram = \"91%\"", "ram = \"15M\""]);
     let addresses = |n: usize| format!("nbd_addresses = [{}]", "\"10.0.5.1\", ".repeat(n));
     check("storage", &[&addresses(1), &addresses(8)], &[&addresses(0), &addresses(9)]);
+    check("storage", &["snapshots_kept = 0", "snapshots_kept = 30"], &["snapshots_kept = 31"]);
     check("storage", &["layer_max = \"64M\"", "layer_max = \"2T\""], &["layer_max = \"1M\""]);
     check(
         "alerts",
@@ -290,6 +291,7 @@ fn keys(structure: &str) -> Vec<Key> {
         include_str!("alerts.rs"),
         include_str!("ldap.rs"),
         include_str!("nbd_tls.rs"),
+        include_str!("storage_server.rs"),
     ];
     let files = texts.map(|text| syn::parse_file(text).expect("it is Rust"));
     let found = files.into_iter().flat_map(|file| file.items).find_map(|item| match item {

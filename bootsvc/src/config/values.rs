@@ -280,6 +280,19 @@ pub(super) fn size<'de, D: serde::Deserializer<'de>>(
     }
 }
 
+/// Each snapshot more costs each read of its machine a look.
+const SNAPSHOTS_KEPT_MAX: u32 = 30;
+
+pub(super) fn nights<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let n_nights = u32::deserialize(deserializer)?;
+    match n_nights <= SNAPSHOTS_KEPT_MAX {
+        true => Ok(n_nights),
+        false => Err(serde::de::Error::custom(format!(
+            "{n_nights} are too many: snapshots of {SNAPSHOTS_KEPT_MAX} nights can be kept"
+        ))),
+    }
+}
+
 pub(super) fn duration<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {

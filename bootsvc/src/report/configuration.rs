@@ -65,6 +65,7 @@ const RULES: &[(&str, Rule)] = &[
     ("storage.aoe_interfaces", Rule::Show),
     ("storage.aoe_mac", Rule::Show),
     ("storage.layer_max", Rule::Show),
+    ("storage.snapshots_kept", Rule::Show),
     ("storage.nbd_tls.certificate", Rule::File { is_secret: false }),
     ("storage.nbd_tls.key", Rule::File { is_secret: true }),
     ("storage.nbd_tls.client_ca", Rule::File { is_secret: false }),

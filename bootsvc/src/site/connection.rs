@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::io::ErrorKind;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -80,6 +81,46 @@ async fn talk(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Resu
         answer = &mut exchange => answer,
         _ = &mut connection => exchange.await,
     }
+}
+
+/// Asks, and writes what comes for as long as it comes.
+pub(super) async fn save(
+    stream: UnixStream,
+    request: Request<Full<Bytes>>,
+    out: &mut dyn Write,
+) -> anyhow::Result<u64> {
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async { take(sender.send_request(request).await?, out).await };
+    let mut connection = std::pin::pin!(connection);
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = &mut connection => exchange.await,
+    }
+}
+
+/// Writes the body of an answer as it comes.
+pub(super) async fn take<B>(response: Response<B>, out: &mut dyn Write) -> anyhow::Result<u64>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    if !response.status().is_success() {
+        let refused: serde_json::Value = Answer::receive(response).await?.read()?;
+        return Err(anyhow!("the boot server says {refused}"));
+    }
+    let (mut body, mut n_bytes) = (response.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| anyhow::Error::from_boxed(error.into()));
+        let frame = frame.context("the file could not be read to its end")?;
+        if let Ok(data) = frame.into_data() {
+            out.write_all(&data)?;
+            n_bytes += data.len() as u64;
+        }
+    }
+    Ok(n_bytes)
 }
 
 impl Answer {

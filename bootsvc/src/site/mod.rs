@@ -160,6 +160,32 @@ impl Site {
         self.ask(Method::PUT, url, Some(content), DEADLINE)
     }
 
+    /// Writes what is at `url` as it comes; returns how much that was.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; it is not all there, or can't be written.
+    pub(crate) fn save(&self, url: &str, out: &mut dyn std::io::Write) -> anyhow::Result<u64> {
+        let mut request = Request::get(url).header(HOST, "localhost").body(Full::default())?;
+        match &self.way {
+            Way::Server(first) => {
+                let first = first.borrow_mut().take();
+                let stream = first.map_or_else(|| connect(&self.paths), |first| Ok(Some(first)))?;
+                let stream = stream.context("the boot server has ended meanwhile")?;
+                self.runtime.block_on(connection::save(stream, request, out))
+            }
+            Way::Here(here) => {
+                let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
+                request.extensions_mut().insert(ConnectInfo(us));
+                let router = TowerToHyperService::new(here.router.clone());
+                self.runtime.block_on(async {
+                    let response = hyper::service::Service::call(&router, request).await;
+                    let Ok(response) = response;
+                    connection::take(response, out).await
+                })
+            }
+        }
+    }
+
     /// Has work done, which takes longer.
     ///
     /// # Errors

@@ -495,6 +495,15 @@ pub enum Error {
         /// Why, and what to do.
         why: String,
     },
+    /// What is no note of a snapshot.
+    #[error("a note is one line of {} bytes at most, without control characters", model::NOTE_MAX)]
+    BadSnapshotNote,
+    /// There is no such snapshot, or no such file in it.
+    #[error("{0}")]
+    NotInSnapshots(String),
+    /// Something can't be done with a snapshot.
+    #[error("{0}")]
+    Snapshot(String),
     /// The storage server does not do what it was asked.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -533,6 +542,7 @@ impl Error {
             Self::NoMac(_)
                 | Self::NameMeansElse(_)
                 | Self::NoDiskNow(_)
+                | Self::BadSnapshotNote
                 | Self::NameTaken(_)
                 | Self::NotForTrials { .. }
                 | Self::MacTaken { .. }

@@ -56,7 +56,7 @@ pub use crate::people::{
 };
 pub use crate::plain_file::open_plain;
 pub use crate::service::Service;
-pub use crate::storage_client::StorageError;
+pub use crate::storage_client::{SnapshotDownload, StorageError};
 pub use crate::store::{
     AuditEntry, Expected, FieldChange, Hardware, KernelLog, PowerState, Restored, Session,
     Sighting, Token, User, check_database, copy_database, expected,

@@ -1,5 +1,9 @@
 //! The boot server's end of the storage API: HTTP and JSON over a Unix socket.
 
+pub(crate) mod snapshots;
+
+pub use snapshots::SnapshotDownload;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -39,6 +43,11 @@ pub enum StorageError {
     /// It is too slow.
     #[error("the storage server gave no answer within {} seconds: its disks may be busy", DEADLINE.as_secs())]
     Slow,
+    /// It works longer than is waited; perhaps it goes on.
+    #[error(
+        "the storage server has not finished within {0} s: its disks may be busy. It may go on: look before you ask again"
+    )]
+    Late(u64),
     /// The connection broke.
     #[error("the connection to the storage server broke off")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -253,9 +262,23 @@ async fn call(
     path: &str,
     body: Vec<u8>,
 ) -> Result<Bytes, StorageError> {
-    tokio::time::timeout(DEADLINE, talk(socket, method, path, body))
+    let answer = call_within(DEADLINE, socket, method, path, body).await;
+    answer.map_err(|error| match error {
+        StorageError::Late(_) => StorageError::Slow,
+        error => error,
+    })
+}
+
+async fn call_within(
+    deadline: Duration,
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Bytes, StorageError> {
+    tokio::time::timeout(deadline, talk(socket, method, path, body))
         .await
-        .map_err(|_| StorageError::Slow)?
+        .map_err(|_| StorageError::Late(deadline.as_secs()))?
 }
 
 async fn talk(

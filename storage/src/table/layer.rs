@@ -49,6 +49,9 @@ impl Exports {
         {
             return Err(self.layers.other(machine, mode, found, noted));
         }
+        if mode == LayerMode::Persistent && matches!(when, When::Boots(_)) {
+            self.roll_back_for(machine, boot.number)?;
+        }
         let layer = self.layers.open_or_create(machine, base, mode, boot, expected)?;
         let now = match copy {
             Some(Copy { found, noted }) => {

@@ -9,8 +9,10 @@ mod file;
 mod kept;
 mod keys;
 mod layer;
+mod nights;
 mod place;
 mod restore;
+mod snapshots;
 
 pub use error::ExportError;
 pub use kept::{KeptDisks, kept_disks};
@@ -136,6 +138,7 @@ pub(crate) struct Exports {
     path: PathBuf,
     /// Which machines keep a disk.
     kept: Kept,
+    nights: nights::Nights,
     aoe_mac: Option<Mac>,
     /// When this server started.
     began: Instant,
@@ -164,6 +167,7 @@ impl Exports {
             store: Store::open(&config.images)?,
             kept: Kept::open(&config.table, layers.kept()?)?,
             layers,
+            nights: nights::Nights::new(&config.table),
             place: Place::new(&config.table, &config.layers),
             path: config.table.clone(),
             aoe_mac: config.aoe_mac,

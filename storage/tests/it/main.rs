@@ -15,6 +15,7 @@ mod nbd;
 mod owners;
 mod proof;
 mod server;
+mod snapshots;
 mod tls;
 
 use std::process::{Command, Output};

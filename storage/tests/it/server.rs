@@ -274,6 +274,7 @@ pub(crate) fn config(folder: &Path, nbd: SocketAddr, interfaces: Vec<String>) ->
         images: path("images"),
         layers: path("layers"),
         layer_max_bytes: None,
+        snapshots_kept: 0,
         volatile: path("run"),
         table: path("exports.toml"),
         socket: path("storage.sock"),

@@ -205,6 +205,7 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
         let sums: Vec<&str> = written.lines().collect();
         ensure!(matches!(sums[..], [one, two] if one == two), "read back differs: {written}");
         let sum = sums[0].to_owned();
+        room.site.run(&["machine", "snapshot", "pc-1", "--note", "with the file"])?;
 
         // A newer version of the image is not put under a disk that was made on this one.
         let image = room.image.to_string_lossy().into_owned();
@@ -214,6 +215,7 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
         console.log_in(COMMAND)?;
         let kept = console.shell("md5sum < /root/x", COMMAND)?;
         ensure!(kept == sum, "the file is not what was written: {kept}, not {sum}");
+        goes_back_to_a_snapshot(room, &pc, &sum)?;
         // Nothing happens to the disk of a running system; its next boot starts from scratch.
         room.site.run(&["machine", "reset", "pc-1"])?;
         let kept = console.shell("echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/x", COMMAND)?;
@@ -227,6 +229,30 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
         pc.wait_for_off(SHUTDOWN)?;
         says_off(&room.site)
     });
+}
+
+/// The machine of which the first snapshot has the file with this sum loses it, and has it again after its next boot.
+fn goes_back_to_a_snapshot(room: &Room, pc: &Pc, sum: &str) -> Result<()> {
+    let console = pc.console();
+    console.shell("echo lost > /root/x; sync", COMMAND)?;
+    let listed = room.site.run(&["machine", "files", "pc-1@1", "/root"])?;
+    ensure!(listed.contains("4.2 MB"), "{listed}");
+    let fetched = room.site.root().join("fetched");
+    let output = fetched.to_string_lossy().into_owned();
+    room.site.run(&["machine", "fetch", "pc-1@1", "/root/x", "-o", &output])?;
+    let size = std::fs::metadata(&fetched)?.len();
+    ensure!(size == 64 << 16, "{size} bytes were fetched");
+    room.site.run(&["machine", "rollback", "pc-1", "--to", "1"])?;
+    let now = console.shell("cat /root/x", COMMAND)?;
+    ensure!(now == "lost", "the disk of a running machine went back: {now}");
+    console.send_line("systemctl reboot")?;
+    wait_for_login(pc, "pc-1")?;
+    console.log_in(COMMAND)?;
+    let back = console.shell("md5sum < /root/x", COMMAND)?;
+    ensure!(back == sum, "the disk did not go back: {back}, not {sum}");
+    let listed = room.site.run(&["machine", "snapshots", "pc-1"])?;
+    ensure!(listed.contains("with the file") && listed.contains("before a rollback"), "{listed}");
+    Ok(())
 }
 
 #[test]

@@ -40,6 +40,7 @@ pages!(
     "how-to/images-between-servers",
     "how-to/jobs",
     "how-to/persistent-disks",
+    "how-to/snapshots",
     "how-to/write-mode-ram",
     "how-to/second-network-card",
     "how-to/secure-boot",

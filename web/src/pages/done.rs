@@ -40,11 +40,33 @@ pub(crate) enum Done {
     VersionRetired,
     RolledBack,
     VersionRemoved,
+    SnapshotMade,
+    NothingWritten,
+    SnapshotRemoved,
+    RollbackAsked,
+    RollbackWithdrawn,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 37] = [
+    const TABLE: [(Self, &str, &str); 42] = [
+        (Self::SnapshotMade, "snapshot", "The snapshot is made."),
+        (
+            Self::NothingWritten,
+            "unwritten",
+            "Nothing was written since its last snapshot, so none was made.",
+        ),
+        (
+            Self::SnapshotRemoved,
+            "snapshot-gone",
+            "The snapshot is deleted. Its room comes back in the background.",
+        ),
+        (
+            Self::RollbackAsked,
+            "rollback",
+            "Its disk goes back to that snapshot the next time it boots.",
+        ),
+        (Self::RollbackWithdrawn, "no-rollback", "Its disk stays as it is."),
         (
             Self::Adopted,
             "adopted",

@@ -26,6 +26,7 @@ mod rooms;
 mod run;
 mod screens;
 mod site_status;
+mod snapshots;
 mod state_copy;
 mod streams;
 mod tried;

@@ -13,7 +13,7 @@ use crate::initrds::{InitrdFile, InitrdState};
 use crate::live::{AlertCount, Certificate, FindingCount, StageTimes, Traffic};
 use crate::people::Viewer;
 use crate::store::{Hardware, KernelLog};
-use model::{Boot, Finding, ImageName, MachineName, Right, RoomName, Site, Stage};
+use model::{Boot, Finding, ImageName, MachineName, Right, RoomName, Site, SnapshotList, Stage};
 use std::sync::Arc;
 use wire::Mac;
 
@@ -79,6 +79,14 @@ impl Viewer {
     /// There is no such machine.
     pub async fn written_disk(&self, name: &MachineName) -> Result<Option<WrittenDisk>, Error> {
         self.service().written_disk(name).await
+    }
+
+    /// Snapshots of the machine's disk; none if it keeps no disk. Asks the storage server.
+    ///
+    /// # Errors
+    /// There is no such machine, or the storage server does not tell.
+    pub async fn snapshots(&self, name: &MachineName) -> Result<SnapshotList, Error> {
+        self.service().snapshots(name).await
     }
 
     /// What a machine is made of; `None`: it has not told.

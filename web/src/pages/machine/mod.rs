@@ -3,6 +3,7 @@
 mod actions;
 mod settings;
 mod show;
+mod snapshots;
 
 use crate::front::Front;
 use axum::Router;
@@ -23,6 +24,11 @@ pub(crate) fn router() -> Router<Front> {
         .route("/fail-writes", get(actions::ask_fail_writes).post(actions::fail_writes))
         .route("/next", post(actions::set_next))
         .route("/rescue", post(actions::want_rescue))
+        .route("/snapshots", get(snapshots::show).post(snapshots::make))
+        .route("/snapshots/change", post(snapshots::change))
+        .route("/snapshots/{number}/remove", get(snapshots::ask_remove))
+        .route("/snapshots/{number}/files", get(snapshots::files))
+        .route("/snapshots/{number}/file", get(snapshots::file))
         .route("/rescue/off", post(actions::forget_rescue));
     Router::new().nest("/machines/{name}", routes)
 }

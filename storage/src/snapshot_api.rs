@@ -1,0 +1,178 @@
+//! The part of the storage API that is about snapshots.
+
+use crate::failure::{Failure, blocking};
+use crate::table::Exports;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use bytes::Bytes;
+use http_body_util::channel::Channel;
+use images::{Block, EntryKind, Looked, open_files};
+use model::{
+    MachineName, RollbackOrder, Snapshot, SnapshotFile, SnapshotFiles, SnapshotList, SnapshotOrder,
+    SnapshotPath,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// So many look at snapshots at a time: each has the maps of a disk in memory.
+const LOOKS_MAX: usize = 4;
+
+/// So many entries of a folder are told.
+const ENTRIES_MAX: usize = 2000;
+
+/// Pieces of a file that wait for who fetches it.
+const PIECES_MAX: usize = 4;
+
+/// Who takes nothing of a file for so long has gone: while he has it, nothing is merged.
+const TAKES_WITHIN: Duration = Duration::from_secs(30);
+
+type Site = State<Arc<Exports>>;
+type Answer<T> = Result<T, Failure>;
+
+/// What of a snapshot is looked at by somebody.
+#[derive(Clone)]
+struct Looks(Arc<Semaphore>);
+
+pub(crate) fn router() -> Router<Arc<Exports>> {
+    Router::new()
+        .route("/v1/disks/{machine}/snapshots", get(list).post(make))
+        .route("/v1/disks/{machine}/snapshots/{number}", delete(remove))
+        .route("/v1/disks/{machine}/rollback", put(roll_back).delete(withdraw))
+        .route("/v1/disks/{machine}/snapshots/{number}/look", post(look))
+        .route("/v1/disks/{machine}/snapshots/{number}/read", post(read))
+        .layer(axum::Extension(Looks(Arc::new(Semaphore::new(LOOKS_MAX)))))
+}
+
+async fn list(
+    State(exports): Site,
+    Path(machine): Path<MachineName>,
+) -> Answer<Json<SnapshotList>> {
+    blocking(move || exports.snapshots(&machine)).await.map(Json)
+}
+
+async fn make(
+    State(exports): Site,
+    Path(machine): Path<MachineName>,
+    Json(order): Json<SnapshotOrder>,
+) -> Answer<Json<Option<Snapshot>>> {
+    if order.note.as_deref().is_some_and(|note| !model::is_note(note)) {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no note"));
+    }
+    blocking(move || exports.snapshot(&machine, order.note)).await.map(Json)
+}
+
+async fn remove(
+    State(exports): Site,
+    Path((machine, number)): Path<(MachineName, u32)>,
+) -> Answer<StatusCode> {
+    blocking(move || exports.remove_snapshot(&machine, number)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn roll_back(
+    State(exports): Site,
+    Path(machine): Path<MachineName>,
+    Json(order): Json<RollbackOrder>,
+) -> Answer<StatusCode> {
+    blocking(move || exports.ask_roll_back(&machine, order.snapshot)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn withdraw(State(exports): Site, Path(machine): Path<MachineName>) -> Answer<Json<bool>> {
+    blocking(move || exports.withdraw_roll_back(&machine)).await.map(Json)
+}
+
+impl Looks {
+    fn begin(&self) -> Answer<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            let text = "others are looking at snapshots: try again in a minute";
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        })
+    }
+}
+
+async fn look(
+    State(exports): Site,
+    axum::Extension(looks): axum::Extension<Looks>,
+    Path((machine, number)): Path<(MachineName, u32)>,
+    Json(asked): Json<SnapshotPath>,
+) -> Answer<Json<SnapshotFiles>> {
+    let permit = looks.begin()?;
+    let found = blocking(move || {
+        let _permit = permit;
+        let disk: Arc<dyn Block> = Arc::new(exports.view(&machine, number)?);
+        Ok(open_files(&disk, asked.partition).and_then(|(files, partitions, partition)| {
+            let Looked { path, entries, is_cut } = files.look(&asked.path, ENTRIES_MAX)?;
+            let entries = entries.into_iter().map(|(entry, size_bytes)| {
+                let kind = match entry.kind {
+                    EntryKind::File => "file",
+                    EntryKind::Folder => "folder",
+                    EntryKind::Link => "link",
+                    EntryKind::Special => "special",
+                };
+                SnapshotFile { name: entry.name, kind: kind.to_owned(), size_bytes }
+            });
+            let entries = entries.collect();
+            Ok(SnapshotFiles { path, entries, is_cut, partitions, partition })
+        }))
+    });
+    found.await?.map(Json).map_err(|error| Failure::of_files(&error))
+}
+
+/// Sends a file in pieces, as fast as it is taken.
+async fn read(
+    State(exports): Site,
+    axum::Extension(looks): axum::Extension<Looks>,
+    Path((machine, number)): Path<(MachineName, u32)>,
+    Json(asked): Json<SnapshotPath>,
+) -> Answer<Response> {
+    let permit = looks.begin()?;
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(PIECES_MAX);
+    let (told, is_told) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let reading = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let opened = exports.view(&machine, number).map_err(Failure::from).and_then(|disk| {
+            let disk: Arc<dyn Block> = Arc::new(disk);
+            open_files(&disk, asked.partition)
+                .and_then(|(files, ..)| files.open_file(&asked.path))
+                .map_err(|error| Failure::of_files(&error))
+        });
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(failure) => return drop(told.send(Err(failure))),
+        };
+        if told.send(Ok(file.left_bytes())).is_err() {
+            return;
+        }
+        loop {
+            let piece = match file.piece() {
+                Ok(Some(piece)) => Bytes::from(piece),
+                Ok(None) => return,
+                // The client sees that it is not all.
+                Err(error) => return sender.abort(std::io::Error::other(error)),
+            };
+            let sent =
+                runtime.block_on(tokio::time::timeout(TAKES_WITHIN, sender.send_data(piece)));
+            if !matches!(sent, Ok(Ok(()))) {
+                return sender.abort(std::io::ErrorKind::TimedOut.into());
+            }
+        }
+    });
+    match is_told.await {
+        Ok(Ok(size_bytes)) => {
+            Ok(([(CONTENT_LENGTH, size_bytes.to_string())], Body::new(body)).into_response())
+        }
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => {
+            drop(reading);
+            Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the file can't be read"))
+        }
+    }
+}
