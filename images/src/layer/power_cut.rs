@@ -243,6 +243,7 @@ fn base() -> Base {
         digest: blake3::hash(&bytes).to_hex().to_string(),
         size_bytes: SIZE as u64,
         partition: None,
+        logical_volume: None,
         file_system: FileSystem::Ext4,
         kernel_version: "6.1".to_owned(),
         architecture: Architecture::X86_64,
