@@ -78,7 +78,7 @@ fn what_is_no_file_is_refused_and_nobody_waits_for_it() {
     let pipe = dir.path().join("pipe");
     run(Command::new("mkfifo").arg(&pipe));
     assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
-    check_refused(&pipe, "it is a pipe: write what comes out of it to a file");
+    check_refused(&pipe, "it is a pipe: give a tar archive on standard input");
     let socket = dir.path().join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
     check_refused(&socket, "it is a socket");

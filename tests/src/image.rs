@@ -3,6 +3,8 @@
 use crate::command::{run, text_of};
 use crate::lock::Lock;
 use anyhow::{Context, Result, ensure};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -208,6 +210,8 @@ pub fn copy_with(image: &Path, copy: &Path, path: &str, content: &str) -> Result
     run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).args([image, copy]))?;
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), content)?;
+    // As files of a system are.
+    std::fs::set_permissions(file.path(), Permissions::from_mode(0o644))?;
     for request in [format!("rm {path}"), format!("write {} {path}", file.path().display())] {
         run(Command::new("debugfs").args(["-w", "-R", &request]).arg(copy))?;
     }

@@ -73,6 +73,12 @@ pub(super) fn overlay(
 pub(super) fn place(tree: &Tree<'_>, change: &Change) -> Result<Option<LaidPath>, RootfsError> {
     Ok(match change {
         Change::Mask(unit) => LaidPath::new(&format!("{ADMIN}/{unit}")),
+        // What is laid over lies in initrds, which everybody in the network can load.
+        Change::CommentOut { path, .. } | Change::InsertAfter { path, .. }
+            if !tree.exists(path)? || !tree.is_for_all(path)? =>
+        {
+            None
+        }
         Change::CommentOut { path, .. }
         | Change::InsertAfter { path, .. }
         | Change::Remove(path) => match tree.exists(path)? {

@@ -5,6 +5,9 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Only root reads files whose names end so.
+const PRIVATE: &str = ".nmconnection";
+
 /// A file system without a disk, for tests and fuzzing: a link is a file whose content is `-> TARGET`, absolute; a folder ends with `/`.
 pub(super) struct Planted(BTreeMap<String, Vec<u8>>);
 
@@ -80,6 +83,10 @@ impl Files for Planted {
         let Some(real) = self.resolve(path) else { return Ok(false) };
         let needs_folder = path.ends_with("/.");
         Ok(self.is_folder(&real) || !needs_folder && self.0.contains_key(&real))
+    }
+
+    fn is_for_all(&self, path: &str) -> Result<bool, RootfsError> {
+        Ok(!path.ends_with(PRIVATE))
     }
 
     fn canonicalize(&self, path: &str) -> Result<String, RootfsError> {

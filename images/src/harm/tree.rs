@@ -20,6 +20,8 @@ pub(super) trait Files {
     fn exists(&self, path: &str) -> Result<bool, RootfsError>;
     /// See [`Rootfs::canonicalize`].
     fn canonicalize(&self, path: &str) -> Result<String, RootfsError>;
+    /// See [`Rootfs::is_for_all`].
+    fn is_for_all(&self, path: &str) -> Result<bool, RootfsError>;
 }
 
 impl Files for Rootfs {
@@ -38,6 +40,10 @@ impl Files for Rootfs {
     fn canonicalize(&self, path: &str) -> Result<String, RootfsError> {
         Self::canonicalize(self, path)
     }
+
+    fn is_for_all(&self, path: &str) -> Result<bool, RootfsError> {
+        Self::is_for_all(self, path)
+    }
 }
 
 /// The same, in the words of checks.
@@ -52,6 +58,11 @@ impl<'a> Tree<'a> {
 
     pub(super) fn exists(&self, path: &str) -> Result<bool, RootfsError> {
         self.files.exists(path)
+    }
+
+    /// Whether any user of the system may read the file.
+    pub(super) fn is_for_all(&self, path: &str) -> Result<bool, RootfsError> {
+        self.files.is_for_all(path)
     }
 
     /// Where a path leads, without links.

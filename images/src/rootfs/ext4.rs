@@ -115,6 +115,11 @@ impl Files for Ext4Files {
         Ok(Looked { path, entries, is_cut })
     }
 
+    fn is_for_all(&self, path: &str) -> Result<bool, RootfsError> {
+        const OTHERS_READ: u16 = 0o4;
+        Ok(self.file_system.metadata(path).map_err(error(path))?.mode() & OTHERS_READ != 0)
+    }
+
     fn open_file(&self, path: &str) -> Result<FileReader, RootfsError> {
         let about = self.file_system.metadata(path).map_err(error(path))?;
         if about.is_dir() {

@@ -59,6 +59,11 @@ trait Files {
         Ok(FileReader { left_bytes, path: path.to_owned(), from: look::From::Memory(bytes) })
     }
 
+    /// Of what has no permissions, or none that are read here, nobody knows.
+    fn is_for_all(&self, _path: &str) -> Result<bool, RootfsError> {
+        Ok(false)
+    }
+
     /// Linux has met errors in it, and nobody has repaired them since.
     fn has_errors(&self) -> bool {
         false
@@ -146,6 +151,14 @@ impl Rootfs {
     /// It leads nowhere, in circles, or through what is damaged.
     pub fn look(&self, path: &str, entries_max: usize) -> Result<Looked, RootfsError> {
         self.files.look(self.canonicalize(path)?, entries_max)
+    }
+
+    /// Whether any user of the system may read the file at a path, as far as that is known; else nobody but root.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    pub(crate) fn is_for_all(&self, path: &str) -> Result<bool, RootfsError> {
+        self.files.is_for_all(path)
     }
 
     /// Opens a regular file to be read in pieces; links are followed. Of other file systems than ext4 all of it is read at
