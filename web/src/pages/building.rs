@@ -23,7 +23,9 @@ struct Listed {
 /// What may be chosen in a recipe.
 struct Choice {
     name: String,
-    about: String,
+    label: String,
+    /// What is to be known beside; may be empty.
+    help: String,
     value: String,
     choices: Vec<String>,
 }
@@ -57,11 +59,15 @@ fn page(admin: &Admin, status: StatusCode, typed: Typed) -> Response {
     let known = recipes.iter().find(|(name, _)| *name == named).or(recipes.first());
     let chosen = known.map(|(name, _)| (*name).to_owned()).unwrap_or_default();
     let parameters = known.into_iter().flat_map(|(_, recipe)| &recipe.parameters);
-    let parameters = parameters.map(|(name, parameter)| Choice {
-        name: name.clone(),
-        about: parameter.about.clone(),
-        value: set.get(name).unwrap_or(&parameter.default).clone(),
-        choices: parameter.choices.clone(),
+    let parameters = parameters.map(|(name, parameter)| {
+        let (label, help) = parameter.about.split_once("; ").unwrap_or((&parameter.about, ""));
+        Choice {
+            name: name.clone(),
+            label: label.to_owned(),
+            help: help.to_owned(),
+            value: set.get(name).unwrap_or(&parameter.default).clone(),
+            choices: parameter.choices.clone(),
+        }
     });
     let parameters = parameters.collect();
     let listed = recipes.iter().map(|(name, recipe)| Listed {
