@@ -280,9 +280,8 @@ impl Steps {
             self.n_packages += number.parse::<u64>().ok()?;
             return None;
         }
-        if line.starts_with("Get:") && line.contains(".deb")
-            || line.starts_with("Get:") && self.n_packages > 0
-        {
+        // Before that it fetches lists.
+        if line.starts_with("Get:") && self.n_packages > 0 {
             self.n_fetched += 1;
             return told("fetching packages", self.n_fetched, self.n_packages);
         }

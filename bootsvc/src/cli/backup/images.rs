@@ -105,8 +105,9 @@ impl Images {
             paths.images().display()
         );
         let by = caller();
-        become_command(paths)?;
+        // Token and authority are read by whoever has named them.
         let target = self.there.target()?;
+        become_command(paths)?;
         let what = format!("all images to {}", self.there.place);
         let new = NewJob { kind: JobKind::ImageSend, what, by };
         as_job(paths, new, |work| {
@@ -286,10 +287,10 @@ fn delete_there<'a>(
 impl Drill {
     pub(in crate::cli) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let by = caller();
+        let target = self.there.target()?;
         if is_owner(&paths.state()) {
             become_command(paths)?;
         }
-        let target = self.there.target()?;
         let what = format!("as a drill, from {}", self.there.place);
         let new = NewJob { kind: JobKind::ImageReceive, what, by };
         as_job(paths, new, |work| {
