@@ -146,6 +146,8 @@ fn words(line: &str) -> Vec<String> {
     let mut quote = None;
     for character in line.split(" #").next().unwrap_or_default().chars() {
         match (quote, character) {
+            // What follows is another program, or a file.
+            (None, '|' | '>') => break,
             (None, '\'' | '"') => quote = Some(character),
             (Some(open), _) if open == character => quote = None,
             (None, ' ') => words.push(String::new()),
