@@ -797,7 +797,7 @@ async fn a_damaged_image_version_is_told_on_its_page_and_on_those_of_its_machine
             );
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("nobody is told: {} {}", pages.0, pages.1);
 }
