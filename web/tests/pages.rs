@@ -10,7 +10,6 @@ use initcfg::Heartbeat;
 use model::{FindingKind, Firmware, Stage};
 use service::{NewStage, Options, Service, Sighting};
 use std::path::Path;
-use std::time::Duration;
 use tower::ServiceExt as _;
 use web::LocalAdmin;
 
@@ -393,12 +392,8 @@ async fn prove_last_boot(site: &Site) -> (wire::Mac, model::BootId, initcfg::Tok
     let lease = model::Lease { mac, address, expires_unix: u64::MAX >> 1, host_name: None };
     site.service.commit_lease(lease).await.unwrap();
     let boot = site.service.boot_of(mac).unwrap().id;
-    let file = site
-        .service
-        .host_file(address, service::Link::Neighbour(mac), boot)
-        .await
-        .unwrap()
-        .unwrap();
+    let link = service::Link::Neighbour(mac);
+    let file = site.service.host_file(address, link, boot).await.unwrap().unwrap();
     let token = initcfg::HostConfig::parse(file.as_bytes()).unwrap().token;
     assert!(site.service.believes(mac, boot, b"alive", Some(token.tag(b"alive"))).await);
     (mac, boot, token)
@@ -412,8 +407,7 @@ async fn a_boot_in_the_name_of_a_running_machine_is_shown_beside_it() {
     let (mac, boot, _) = prove_last_boot(&site).await;
     assert!(site.service.is_admitted(mac, boot).await, "the machine runs in no earlier boot");
     site.service.stage(mac, None, NewStage::noticed(Stage::Up, "")).await.unwrap();
-    // What is heard in the same millisecond is not heard before.
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     site.unknown_pc_asks(MAC).await;
     let (_, page) = site.get("/machines/lab-07").await;
     assert!(!page.contains("began to boot while it runs"), "it may be itself: {page}");
@@ -797,7 +791,7 @@ async fn a_damaged_image_version_is_told_on_its_page_and_on_those_of_its_machine
             );
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     panic!("nobody is told: {} {}", pages.0, pages.1);
 }
