@@ -4,7 +4,7 @@
 mod common;
 
 use common::{base, content};
-use images::{Block, Expected, LayerMode, Layers, Merged};
+use images::{Block, Expected, LayerError, LayerMode, Layers, Merged};
 use model::{SnapshotKind, WriteMode};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
@@ -136,7 +136,15 @@ fn child_with_snapshots_that_is_killed() {
             if number % 30 != 0 {
                 continue;
             }
-            let made = layers.snapshot(&machine, 7, SnapshotKind::Daily, None).unwrap();
+            let made = loop {
+                match layers.snapshot(&machine, 7, SnapshotKind::Daily, None) {
+                    // They are made faster here than merges bring places back.
+                    Err(LayerError::TooManySnapshots { .. }) => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    made => break made.unwrap(),
+                }
+            };
             tell(SNAPSHOT, u64::from(made.unwrap().number));
             let all = layers.snapshots(&machine).unwrap();
             if all.len() > 4 {
