@@ -5,6 +5,7 @@ use crate::stop::Stop;
 use flate2::read::MultiGzDecoder;
 use liblzma::read::XzDecoder;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 use tar::{Archive, Entry, EntryType};
@@ -68,6 +69,9 @@ pub(crate) fn packing_of_archive(head: &[u8]) -> Option<Packing> {
     (is_archive && !name.to_ascii_lowercase().ends_with(b".ovf")).then_some(packing)
 }
 
+/// What is read for one entry beside its content: headers with names and attributes, which are kept in memory.
+const HEADERS_BYTES_MAX: u64 = 16 << 20;
+
 /// Why an archive did not become a disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
@@ -123,15 +127,19 @@ pub(crate) fn fill(
     stop: &Stop,
 ) -> Result<Remarks, ArchiveError> {
     let content = packing.unpacked(content).map_err(ArchiveError::Read)?;
-    let mut archive = Archive::new(Ending { content, is_over: false });
-    let mut filling = Filling { root, stop, remarks: Remarks::default(), logical_bytes: 0 };
+    let left_bytes = Cell::new(HEADERS_BYTES_MAX);
+    let mut archive = Archive::new(Ending { content, is_over: false, left_bytes: &left_bytes });
+    let remarks = Remarks::default();
+    let mut filling = Filling { root, stop, remarks, logical_bytes: 0, left_bytes: &left_bytes };
     let entries = archive.entries().map_err(ArchiveError::Read)?;
     for entry in entries {
         if stop.is_stopping() {
             return Err(ArchiveError::Stopped);
         }
         filling.put(entry.map_err(ArchiveError::Read)?)?;
+        left_bytes.set(HEADERS_BYTES_MAX);
     }
+    left_bytes.set(u64::MAX);
     let remarks = filling.remarks;
     let mut rest = archive.into_inner();
     if rest.is_over {
@@ -143,15 +151,23 @@ pub(crate) fn fill(
     Ok(remarks)
 }
 
-/// Content of which is known whether it is over.
-struct Ending<R> {
+/// Content of which is known whether it is over, and of which no more is read at once than is wanted.
+struct Ending<'a, R> {
     content: R,
     is_over: bool,
+    left_bytes: &'a Cell<u64>,
 }
 
-impl<R: Read> Read for Ending<R> {
+impl<R: Read> Read for Ending<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.content.read(buffer)?;
+        let left = self.left_bytes.get().checked_sub(n as u64).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a name or the attributes of a file have more than 16 MiB",
+            )
+        })?;
+        self.left_bytes.set(left);
         self.is_over |= n == 0 && !buffer.is_empty();
         Ok(n)
     }
@@ -162,6 +178,8 @@ struct Filling<'a, 'r> {
     stop: &'a Stop,
     remarks: Remarks,
     logical_bytes: u64,
+    /// What may be read until the next entry.
+    left_bytes: &'a Cell<u64>,
 }
 
 impl Filling<'_, '_> {
@@ -223,6 +241,7 @@ impl Filling<'_, '_> {
         if self.logical_bytes > LOGICAL_BYTES_MAX {
             return Err(refused(shown, "with it all files have more than 4 TiB, holes included"));
         }
+        self.left_bytes.set(u64::MAX);
         let mut content = Stoppable { content: entry, stop: self.stop };
         let put = self.root.file(path, meta, &mut content).map_err(|error| told(error, shown))?;
         if put != size_bytes {
@@ -414,6 +433,26 @@ mod tests {
         let end = archive.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(512);
         for length in 0..=end {
             assert!(filled(&root, &archive[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn headers_that_never_end_are_not_read_into_memory() {
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("long").unwrap();
+            header.set_entry_type(kind);
+            header.set_size(1 << 40);
+            header.set_mode(0);
+            header.set_cksum();
+            let content = header.as_bytes().chain(io::repeat(b'x'));
+            let root = empty();
+            let mut root = NewRoot::open(root.as_file()).unwrap();
+            let filled = fill(&mut root, content, Packing::None, &Stop::default());
+            assert!(
+                matches!(&filled, Err(ArchiveError::Read(error)) if error.to_string().contains("16 MiB")),
+                "{kind:?}: {filled:?}"
+            );
         }
     }
 
