@@ -2,7 +2,10 @@
 
 mod mounts;
 
-pub(crate) use mounts::{Kind, Node, NotMounted, Visit, check as check_mounts, crc32c, walk};
+pub(crate) use mounts::{
+    Kind, Node, NotMounted, Visit, check as check_mounts, crc32c, is_power_of_3_5_or_7,
+    of_descriptor, u16_of, u32_of, walk,
+};
 
 /// Where the superblock begins, from the file system's start, and how long it is.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;

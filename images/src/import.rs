@@ -19,7 +19,7 @@ use crate::store::{Description, Draft, Published, Store};
 use crate::system::{System, check_root, find_system};
 use crate::volumes::find_volumes;
 use initcfg::Overlay;
-use model::{ImageName, ImageVersion, Size, VersionState, is_note};
+use model::{ImageName, ImageVersion, Size, Space, VersionState, is_note};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -201,17 +201,15 @@ impl Store {
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {
-        let space = space(self.dir()).map_err(io_error("read", self.dir()))?;
-        let model::Space { free_bytes, reserve_bytes, .. } = space;
-        if free_bytes.saturating_sub(reserve_bytes) < needed_bytes {
-            return Err(ImportError::NoRoom {
+        match self.lacks_room(needed_bytes)? {
+            Some(Space { free_bytes, reserve_bytes, .. }) => Err(ImportError::NoRoom {
                 path: self.dir().to_owned(),
                 needed_bytes,
                 free_bytes,
                 reserve_bytes,
-            });
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn write_error(

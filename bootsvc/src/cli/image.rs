@@ -21,7 +21,7 @@ use crate::paths::Paths;
 use crate::privileges::{become_command, become_command_with_readers, is_owner};
 use crate::site::{Refused, Site, connect};
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use hyper::StatusCode;
 use images::{FixChoice, Import, ImportError, ImportRequest, Progress, Source, Store};
 use model::{ImageName, ImageVersion, Machine, Size, VersionState, WriteMode, binary_size};
@@ -30,6 +30,17 @@ use serde_json::Value;
 use service::jobs::{JobKind, NewJob};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+
+/// What is said of a new version.
+#[derive(Args)]
+pub(super) struct AboutNew {
+    /// A remark about this version, for people
+    #[arg(long)]
+    note: Option<String>,
+    /// For whom it is: released, test (machines that follow NAME/test) or draft (nobody yet)
+    #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
+    state: VersionState,
+}
 
 #[derive(Subcommand)]
 pub(super) enum Image {
@@ -52,12 +63,8 @@ pub(super) enum Image {
         /// Size of the disk that is made of files, like 20G [default: 16G]; it takes what the files take
         #[arg(long, value_name = "SIZE", value_parser = disk_size)]
         size: Option<u64>,
-        /// A remark about this version, for people
-        #[arg(long)]
-        note: Option<String>,
-        /// For whom it is: released, test (machines that follow NAME/test) or draft (nobody yet)
-        #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
-        state: VersionState,
+        #[command(flatten)]
+        about: AboutNew,
         /// Lay files over it against what would hurt a diskless machine
         ///
         /// The version itself stays as it is: see bootlace image fix.
@@ -120,12 +127,8 @@ pub(super) enum Image {
         /// Size of the disk, like 20G [default: what the recipe says]; it takes what the files take
         #[arg(long, value_name = "SIZE", value_parser = disk_size)]
         size: Option<u64>,
-        /// A remark about this version, for people
-        #[arg(long)]
-        note: Option<String>,
-        /// For whom it is: released, test (machines that follow NAME/test) or draft (nobody yet)
-        #[arg(long, value_name = "STATE", default_value_t, value_parser = new_state)]
-        state: VersionState,
+        #[command(flatten)]
+        about: AboutNew,
     },
     /// List the recipes that come along, and what may be chosen in them
     ///
@@ -228,7 +231,7 @@ pub(super) enum Image {
 impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Import { file, name, size, note, state, fix } => {
+            Self::Import { file, name, size, about: AboutNew { note, state }, fix } => {
                 // As root, who may read it, and sees whether a program writes to it.
                 let (source, files) = files::open(&file)?;
                 let fix = fix.then(FixChoice::default);
@@ -238,8 +241,8 @@ impl Image {
                 become_command_with_readers(paths)?;
                 import(paths, server, &request, files, by)
             }
-            Self::Build { recipe, name, set, mirror, size, note, state } => {
-                build(paths, build::Wanted { recipe, name, set, mirror, size, note, state })
+            Self::Build { recipe, name, set, mirror, size, about } => {
+                build(paths, build::Wanted { recipe, name, set, mirror, size, about })
             }
             Self::Recipes { name } => show_recipes(name.as_deref()),
             Self::BuildWorker { named_only } => worker::work(paths, named_only),

@@ -6,9 +6,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Method;
 use images::{Progress, ReceiveRequest, Received, Stop, Store, StreamError};
 use model::{ImageName, VersionState};
-use std::io::{self, Read};
+use service::piped::{Coming, Piece};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 
 /// Pieces that wait to be taken.
 const PIECES_MAX: usize = 16;
@@ -23,7 +22,7 @@ pub(crate) fn fetch(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Received, FarError> {
     let path = format!("/api/v1/images/{image}/{number}/stream");
-    let (pieces, coming) = mpsc::channel(PIECES_MAX);
+    let (pieces, input) = Coming::new(PIECES_MAX);
     let from = place.clone();
     let task = runtime.spawn(async move {
         let asked = from.ask(Method::GET, &path, ("text/plain", Empty::<Bytes>::new()));
@@ -47,7 +46,6 @@ pub(crate) fn fetch(
         }
     });
     let request = ReceiveRequest { name: None, state: VersionState::Draft, keeps_partial: false };
-    let input = Coming { pieces: coming, bytes: Bytes::new(), has_ended: false };
     let received = store.receive(input, &request, stop, &mut |_| (), progress);
     let asked = runtime.block_on(task).map_err(|error| FarError::Here(error.into()))?;
     match received {
@@ -56,35 +54,5 @@ pub(crate) fn fetch(
             Err(asked.err().unwrap_or_else(|| place.silent()))
         }
         Err(error) => Err(FarError::Here(error.into())),
-    }
-}
-
-enum Piece {
-    Bytes(Bytes),
-    End,
-    Broken(String),
-}
-
-struct Coming {
-    pieces: mpsc::Receiver<Piece>,
-    bytes: Bytes,
-    has_ended: bool,
-}
-
-impl Read for Coming {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.bytes.is_empty() && !self.has_ended {
-            match self.pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => self.bytes = bytes,
-                Some(Piece::End) => self.has_ended = true,
-                Some(Piece::Broken(why)) => {
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
-                }
-                None => return Err(io::ErrorKind::ConnectionAborted.into()),
-            }
-        }
-        let n = self.bytes.len().min(into.len());
-        into[..n].copy_from_slice(&self.bytes.split_to(n));
-        Ok(n)
     }
 }

@@ -7,13 +7,13 @@ use http_body_util::channel::Channel;
 use hyper::Method;
 use images::{Progress, SendRequest, Sent, Stop, Store, StreamError};
 use model::{ImageName, ImageVersion, VersionState};
+use service::piped::Leaving;
 use service::{Arrived, Offer, Wanted};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 
 /// Bytes that go at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -120,14 +120,14 @@ async fn once(
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Delivered, FarError> {
     let path = format!("/api/v1/images/{}/stream?state={state}", request.image);
-    let (leaving, mut pieces) = mpsc::channel::<Bytes>(PIECES_MAX);
+    let (leaving, mut pieces) = Leaving::new(PIECES_MAX);
     let done = Arc::new(AtomicU64::new(request.at_bytes));
     // What is sent no more is read no more.
     let broken = Stop::default();
     let work = tokio::task::spawn_blocking({
         let (store, done, broken) = (Arc::clone(store), Arc::clone(&done), broken.clone());
         move || {
-            let out = BufWriter::with_capacity(PIECE_BYTES, Leaving { pieces: leaving });
+            let out = BufWriter::with_capacity(PIECE_BYTES, leaving);
             store.send(&request, out, &broken, &mut |it: Progress| {
                 done.store(it.done_bytes, Ordering::Relaxed);
             })
@@ -184,21 +184,4 @@ async fn once(
         true => Delivered::Known(arrived.version.version),
         false => Delivered::New(arrived.version, sent.unwrap_or_default()),
     })
-}
-
-/// What goes, to whoever takes it.
-struct Leaving {
-    pieces: mpsc::Sender<Bytes>,
-}
-
-impl Write for Leaving {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.pieces.blocking_send(Bytes::copy_from_slice(bytes));
-        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -6,7 +6,7 @@ use crate::paths::Paths;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -70,17 +70,7 @@ pub(super) async fn exchange(
 }
 
 async fn talk(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-    let stream = tokio::net::UnixStream::from_std(stream)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async { Answer::receive(sender.send_request(request).await?).await };
-    // The connection must be driven while the exchange waits; it ends with this function.
-    let mut connection = std::pin::pin!(connection);
-    let mut exchange = std::pin::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ = &mut connection => exchange.await,
-    }
+    driven(stream, request, Answer::receive).await
 }
 
 /// Asks, and writes what comes for as long as it comes.
@@ -89,10 +79,20 @@ pub(super) async fn save(
     request: Request<Full<Bytes>>,
     out: &mut dyn Write,
 ) -> anyhow::Result<u64> {
+    driven(stream, request, async |response| take(response, out).await).await
+}
+
+/// Asks, and has `read` read the answer.
+async fn driven<T>(
+    stream: UnixStream,
+    request: Request<Full<Bytes>>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let stream = tokio::net::UnixStream::from_std(stream)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async { take(sender.send_request(request).await?, out).await };
+    let exchange = async { read(sender.send_request(request).await?).await };
+    // The connection must be driven while the exchange waits; it ends with this function.
     let mut connection = std::pin::pin!(connection);
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use connection::Answer;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::geteuid;
 use refused::only_these;
@@ -65,6 +65,17 @@ struct Here {
     /// Nothing can be stored, and this is why: what is shown is a copy.
     unwritable: Option<(TempDir, String)>,
     _lock: StateLock,
+}
+
+impl Here {
+    /// What it answers to whoever runs this process.
+    async fn call(&self, mut request: Request<Full<Bytes>>) -> Response<axum::body::Body> {
+        let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
+        request.extensions_mut().insert(ConnectInfo(us));
+        let router = TowerToHyperService::new(self.router.clone());
+        let Ok(response) = hyper::service::Service::call(&router, request).await;
+        response
+    }
 }
 
 /// Who has the state.
@@ -165,25 +176,23 @@ impl Site {
     /// # Errors
     /// As [`Self::get`]; it is not all there, or can't be written.
     pub(crate) fn save(&self, url: &str, out: &mut dyn std::io::Write) -> anyhow::Result<u64> {
-        let mut request = Request::get(url).header(HOST, "localhost").body(Full::default())?;
+        let request = Request::get(url).header(HOST, "localhost").body(Full::default())?;
         match &self.way {
             Way::Server(first) => {
-                let first = first.borrow_mut().take();
-                let stream = first.map_or_else(|| connect(&self.paths), |first| Ok(Some(first)))?;
-                let stream = stream.context("the boot server has ended meanwhile")?;
+                let stream = self.stream(first)?;
                 self.runtime.block_on(connection::save(stream, request, out))
             }
-            Way::Here(here) => {
-                let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
-                request.extensions_mut().insert(ConnectInfo(us));
-                let router = TowerToHyperService::new(here.router.clone());
-                self.runtime.block_on(async {
-                    let response = hyper::service::Service::call(&router, request).await;
-                    let Ok(response) = response;
-                    connection::take(response, out).await
-                })
-            }
+            Way::Here(here) => self
+                .runtime
+                .block_on(async { connection::take(here.call(request).await, out).await }),
         }
+    }
+
+    /// A connection to the boot server: the first, if nobody has taken it.
+    fn stream(&self, first: &RefCell<Option<UnixStream>>) -> anyhow::Result<UnixStream> {
+        let first = first.borrow_mut().take();
+        let stream = first.map_or_else(|| connect(&self.paths), |first| Ok(Some(first)))?;
+        stream.context("the boot server has ended meanwhile")
     }
 
     /// Has work done, which takes longer.
@@ -232,12 +241,10 @@ impl Site {
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let mut request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         match &self.way {
             Way::Server(first) => {
-                let first = first.borrow_mut().take();
-                let stream = first.map_or_else(|| connect(&self.paths), |first| Ok(Some(first)))?;
-                let stream = stream.context("the boot server has ended meanwhile")?;
+                let stream = self.stream(first)?;
                 self.runtime.block_on(connection::exchange(stream, request, deadline))
             }
             Way::Here(here) => {
@@ -246,14 +253,7 @@ impl Site {
                     let detail = format!("{why}. Nothing was changed");
                     return Err(Refused::new(StatusCode::INSUFFICIENT_STORAGE, detail).into());
                 }
-                let us = Peer(Some(LocalAdmin { uid: geteuid().as_raw() }));
-                request.extensions_mut().insert(ConnectInfo(us));
-                let router = TowerToHyperService::new(here.router.clone());
-                self.runtime.block_on(async {
-                    let response = hyper::service::Service::call(&router, request).await;
-                    let Ok(response) = response;
-                    Answer::receive(response).await
-                })
+                self.runtime.block_on(async { Answer::receive(here.call(request).await).await })
             }
         }
     }

@@ -19,6 +19,7 @@ mod loader;
 mod options;
 mod passwords;
 mod people;
+pub mod piped;
 mod plain_file;
 mod service;
 mod storage_client;

@@ -6,6 +6,7 @@ pub use snapshots::SnapshotDownload;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
@@ -281,25 +282,40 @@ async fn call_within(
         .map_err(|_| StorageError::Late(deadline.as_secs()))?
 }
 
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
+
+fn broken(error: hyper::Error) -> StorageError {
+    StorageError::Broken(Box::new(error))
+}
+
+/// A connection to the storage server, which must be driven while somebody asks.
+async fn connected(
+    socket: &Path,
+) -> Result<(http1::SendRequest<Full<Bytes>>, Connection), StorageError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|cause| StorageError::Unreachable { socket: socket.to_owned(), cause })?;
+    http1::handshake(TokioIo::new(stream)).await.map_err(broken)
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "storage")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .expect("paths of machine names are valid")
+}
+
 async fn talk(
     socket: &Path,
     method: Method,
     path: &str,
     body: Vec<u8>,
 ) -> Result<Bytes, StorageError> {
-    let broken = |error: hyper::Error| StorageError::Broken(Box::new(error));
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|cause| StorageError::Unreachable { socket: socket.to_owned(), cause })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, "storage")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .expect("paths of machine names are valid");
+    let (mut sender, connection) = connected(socket).await?;
+    let request = request(method, path, body);
     let exchange = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();

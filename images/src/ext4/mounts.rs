@@ -11,7 +11,8 @@ mod map;
 mod superblock;
 mod tree;
 
-pub(crate) use checksums::crc32c;
+pub(crate) use checksums::{crc32c, of_descriptor};
+pub(crate) use descriptors::is_power_of_3_5_or_7;
 
 use super::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET};
 use std::io;
@@ -64,10 +65,10 @@ pub(crate) fn check(read: Read<'_>) -> Result<(), NotMounted> {
     file_system.check_quota_files(&used)
 }
 
-fn u16_of(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_of(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-fn u32_of(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_of(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]))
 }

@@ -2,7 +2,7 @@
 
 use super::inode::Inode;
 use super::{Meta, inode};
-use crate::ext4::crc32c;
+use crate::ext4::{crc32c, is_power_of_3_5_or_7, of_descriptor, u16_of, u32_of};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -176,7 +176,7 @@ impl Layout {
         let reserved = u64::from(u16_of(&self.superblock, 0xce));
         let mut own = Vec::new();
         for group in 0..self.n_groups {
-            if has_superblock(group) {
+            if group <= 1 || is_power_of_3_5_or_7(group.into()) {
                 let first = u64::from(group) * u64::from(BLOCKS_PER_GROUP);
                 own.push((first, 1 + descriptor_blocks + reserved));
             }
@@ -278,9 +278,8 @@ impl Layout {
             };
             free_blocks += u64::from(whole(0x0c, 0x2c));
             free_inodes += whole(0x0e, 0x2e);
-            descriptor[0x1e..0x20].fill(0);
-            let sum = crc32c(crc32c(seed, &(group as u32).to_le_bytes()), descriptor);
-            descriptor[0x1e..0x20].copy_from_slice(&(sum as u16).to_le_bytes());
+            let sum = of_descriptor(seed, group as u32, descriptor);
+            descriptor[0x1e..0x20].copy_from_slice(&sum.to_le_bytes());
         }
         file.write_all_at(&self.descriptors, BLOCK_BYTES as u64)?;
         let superblock = &mut self.superblock;
@@ -291,24 +290,4 @@ impl Layout {
         superblock[0x3fc..].copy_from_slice(&sum.to_le_bytes());
         file.write_all_at(superblock, SUPERBLOCK_AT)
     }
-}
-
-/// Groups 0, 1 and powers of 3, 5 and 7 have a copy of the superblock (`sparse_super`).
-fn has_superblock(group: u32) -> bool {
-    let is_power = |base: u32| {
-        let mut power = base;
-        while power < group {
-            power = power.saturating_mul(base);
-        }
-        power == group
-    };
-    group <= 1 || [3, 5, 7].into_iter().any(is_power)
-}
-
-fn u16_of(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_of(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

@@ -20,11 +20,12 @@ pub use verify::{Verified, VerifyError};
 use crate::base::Base;
 use crate::block::Block;
 use crate::error::{StoreError, io_error};
+use crate::folder::space;
 use crate::logical::Logical;
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
 use crate::volumes::find_volumes;
-use model::{ImageName, ImageVersion, one_line};
+use model::{ImageName, ImageVersion, Space, one_line};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -86,6 +87,13 @@ impl Store {
     /// The folder that holds the store, absolute.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// How much room there is, if that is not enough for so many bytes more; `None`: it is.
+    pub(crate) fn lacks_room(&self, needed_bytes: u64) -> Result<Option<Space>, StoreError> {
+        let room = space(&self.dir).map_err(io_error("read", &self.dir))?;
+        let is_lacking = room.free_bytes.saturating_sub(room.reserve_bytes) < needed_bytes;
+        Ok(is_lacking.then_some(room))
     }
 
     /// All versions, by image and version number. Damaged ones are left out and logged.

@@ -5,13 +5,12 @@ use super::error::StreamError;
 use super::parse::{Parsed, Records};
 use super::sink::{Base, Sink, Target};
 use crate::error::{StoreError, io_error};
-use crate::folder::space;
 use crate::import::is_full;
 use crate::kernel;
 use crate::progress::{Progress, Step};
 use crate::stop::Stop;
 use crate::store::{Draft, Partial, Published, Store};
-use model::{ImageName, ImageVersion, VersionState};
+use model::{ImageName, ImageVersion, Space, VersionState};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -162,16 +161,14 @@ impl Store {
     }
 
     fn check_room_for(&self, needed_bytes: u64) -> Result<(), StreamError> {
-        let room = space(self.dir()).map_err(io_error("read", self.dir()))?;
-        let model::Space { free_bytes, reserve_bytes, .. } = room;
-        match free_bytes.saturating_sub(reserve_bytes) < needed_bytes {
-            true => Err(StreamError::NoRoom {
+        match self.lacks_room(needed_bytes)? {
+            Some(Space { free_bytes, reserve_bytes, .. }) => Err(StreamError::NoRoom {
                 path: self.dir().to_owned(),
                 needed_bytes,
                 free_bytes,
                 reserve_bytes,
             }),
-            false => Ok(()),
+            None => Ok(()),
         }
     }
 

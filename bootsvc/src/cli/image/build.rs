@@ -2,14 +2,14 @@
 
 use super::super::as_job::{Work, as_job, caller};
 use super::super::output::say;
-use super::{check_owner, import_now, say_next};
+use super::{AboutNew, check_owner, import_now, say_next};
 use crate::builder::{Built, Ordered, Told};
 use crate::paths::Paths;
 use crate::privileges::become_command_with_readers;
 use crate::site::connect;
 use anyhow::{Context as _, bail, ensure};
 use images::{ImportRequest, Recipe, Source};
-use model::{ImageName, VersionState};
+use model::ImageName;
 use nix::unistd::geteuid;
 use service::jobs::{BuildOrder, JobKind, NewJob};
 use std::os::unix::net::UnixStream;
@@ -27,8 +27,7 @@ pub(super) struct Wanted {
     pub(super) set: Vec<(String, String)>,
     pub(super) mirror: Option<String>,
     pub(super) size: Option<u64>,
-    pub(super) note: Option<String>,
-    pub(super) state: VersionState,
+    pub(super) about: AboutNew,
 }
 
 /// `keyboard=de`.
@@ -57,7 +56,7 @@ pub(super) fn show_recipes(name: Option<&str>) -> anyhow::Result<()> {
 }
 
 pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
-    let Wanted { recipe: named, name, set, mirror, size, note, state } = wanted;
+    let Wanted { recipe: named, name, set, mirror, size, about: AboutNew { note, state } } = wanted;
     let mut recipe = Recipe::load(&named).with_context(|| format!("can't use {named}"))?;
     recipe.choose(&set)?;
     if let Some(mirror) = mirror {

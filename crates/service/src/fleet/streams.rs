@@ -4,10 +4,11 @@ use crate::error::Error;
 use crate::incoming::IncomingError;
 use crate::jobs::{JobKind, JobState, NewJob, Worker};
 use crate::people::Admin;
+use crate::piped::{Coming, Leaving, Piece};
 use bytes::Bytes;
 use images::{Progress, ReceiveRequest, Received, SendRequest, Step, Stop, Store, StreamError};
 use model::{ImageName, ImageVersion, VersionState};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -64,11 +65,6 @@ pub struct ReceivingStream {
     _place: OwnedSemaphorePermit,
 }
 
-enum Piece {
-    Bytes(Bytes),
-    End,
-}
-
 /// A stream that is sent.
 pub struct SendingStream {
     pieces: mpsc::Receiver<Bytes>,
@@ -108,7 +104,7 @@ impl Admin {
     ) -> Result<ReceivingStream, Error> {
         let place = Arc::clone(self.service().uploads()).try_acquire_owned();
         let place = place.map_err(|_| IncomingError::TooMany)?;
-        let (pieces, coming) = mpsc::channel(PIECES_MAX);
+        let (pieces, input) = Coming::new(PIECES_MAX);
         let (store, jobs) = (Arc::clone(self.service().store()), self.service().job_folder());
         let clock = self.service().options().clock.clone();
         let from = self.actor().address().map_or("here".to_owned(), |address| address.to_string());
@@ -121,7 +117,6 @@ impl Admin {
             let stop = Stop::default();
             let mut worker = jobs.begin(new, clock, &stop).ok();
             let request = ReceiveRequest { name: Some(image), state, keeps_partial: true };
-            let input = Coming { pieces: coming, bytes: Bytes::new(), has_ended: false };
             let mut progress = |it: Progress| {
                 if let Some(worker) = &mut worker {
                     worker.on_progress(word(it.step), it.done_bytes, it.total_bytes);
@@ -155,11 +150,11 @@ impl Admin {
             Ok::<_, Error>(base.flatten().map(|base| base.version))
         };
         let from = tokio::task::spawn_blocking(look).await.map_err(|_| Error::Stopping)??;
-        let (leaving, pieces) = mpsc::channel(PIECES_MAX);
+        let (leaving, pieces) = Leaving::new(PIECES_MAX);
         let store = Arc::clone(self.service().store());
         let work = tokio::task::spawn_blocking(move || {
             let request = SendRequest { image, version, from, at_bytes };
-            let out = BufWriter::with_capacity(PIECE_BYTES, Leaving { pieces: leaving });
+            let out = BufWriter::with_capacity(PIECE_BYTES, leaving);
             send(&store, &request, out)
         });
         Ok(SendingStream { pieces, work })
@@ -249,47 +244,5 @@ fn note_end(worker: Worker, stop: &Stop, received: &Result<Received, StreamError
             worker.end(JobState::Cancelled, &format!("cancelled by {who}"));
         }
         Err(error) => worker.end(JobState::Failed, &wire::error_chain(error)),
-    }
-}
-
-/// What comes, for whoever waits for it.
-struct Coming {
-    pieces: mpsc::Receiver<Piece>,
-    bytes: Bytes,
-    has_ended: bool,
-}
-
-impl Read for Coming {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.bytes.is_empty() && !self.has_ended {
-            match self.pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => self.bytes = bytes,
-                Some(Piece::End) => self.has_ended = true,
-                None => {
-                    let told = "the connection broke, or nothing came for a minute";
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, told));
-                }
-            }
-        }
-        let n = self.bytes.len().min(into.len());
-        into[..n].copy_from_slice(&self.bytes.split_to(n));
-        Ok(n)
-    }
-}
-
-/// What goes, to whoever takes it.
-struct Leaving {
-    pieces: mpsc::Sender<Bytes>,
-}
-
-impl Write for Leaving {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.pieces.blocking_send(Bytes::copy_from_slice(bytes));
-        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

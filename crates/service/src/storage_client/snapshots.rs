@@ -1,19 +1,16 @@
 //! What is asked of the storage server about snapshots.
 
-use super::{StorageError, call_within, message};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use super::{StorageError, broken, call_within, connected, message, request};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::Method;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use hyper::header::CONTENT_LENGTH;
 use model::{
     MachineName, RollbackOrder, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath,
 };
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::time::Duration;
-use tokio::net::UnixStream;
 
 /// What a machine has written, and its server's memory holds, is written to the disk first.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
@@ -108,22 +105,12 @@ pub(crate) async fn read(
     number: u32,
     asked: &SnapshotPath,
 ) -> Result<SnapshotDownload, StorageError> {
-    let broken = |error: hyper::Error| StorageError::Broken(Box::new(error));
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|cause| StorageError::Unreachable { socket: socket.to_owned(), cause })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = connected(socket).await?;
     // It ends with the body that it brings.
     tokio::spawn(connection);
     let body = serde_json::to_vec(asked).map_err(StorageError::Answer)?;
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(format!("/v1/disks/{machine}/snapshots/{number}/read"))
-        .header(HOST, "storage")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .expect("paths of machine names are valid");
+    let path = format!("/v1/disks/{machine}/snapshots/{number}/read");
+    let request = request(Method::POST, &path, body);
     let response = tokio::time::timeout(LOOK_DEADLINE, sender.send_request(request))
         .await
         .map_err(|_| StorageError::Late(LOOK_DEADLINE.as_secs()))?

@@ -15,7 +15,7 @@ pub(crate) fn crc32c(before: u32, bytes: &[u8]) -> u32 {
 }
 
 /// That of a group's descriptor with `metadata_csum` (`ext4_group_desc_csum`).
-pub(super) fn of_descriptor(seed: u32, group: u32, descriptor: &[u8]) -> u16 {
+pub(crate) fn of_descriptor(seed: u32, group: u32, descriptor: &[u8]) -> u16 {
     let begun = crc32c(crc32c(seed, &group.to_le_bytes()), &descriptor[..0x1e]);
     crc32c(crc32c(begun, &[0; 2]), &descriptor[0x20..]) as u16
 }

@@ -46,6 +46,18 @@ impl Used {
     }
 }
 
+/// Such groups, beside 0 and 1, have a copy of the superblock (`sparse_super`).
+pub(crate) fn is_power_of_3_5_or_7(group: u64) -> bool {
+    let is_power = |of: u64| {
+        let mut power = of;
+        while power < group {
+            power *= of;
+        }
+        power == group
+    };
+    is_power(3) || is_power(5) || is_power(7)
+}
+
 impl FileSystem<'_> {
     /// Each group has its bitmaps and inodes in places that are there and are nobody else's, and the checksum of its
     /// descriptor is right (`ext4_check_descriptors`, `ext4_setup_system_zone`).
@@ -125,13 +137,6 @@ impl FileSystem<'_> {
 
     /// Whether a group begins with a copy of the superblock (`ext4_bg_has_super`).
     fn has_superblock(&self, group: u64) -> bool {
-        let is_power = |of: u64| {
-            let mut power = of;
-            while power < group {
-                power *= of;
-            }
-            power == group
-        };
         match group {
             0 => true,
             _ if self.has_compatible(SPARSE_SUPER2) => {
@@ -139,7 +144,7 @@ impl FileSystem<'_> {
             }
             1 => true,
             _ if !self.has_read_only(SPARSE_SUPER) => true,
-            _ => !group.is_multiple_of(2) && (is_power(3) || is_power(5) || is_power(7)),
+            _ => is_power_of_3_5_or_7(group),
         }
     }
 
