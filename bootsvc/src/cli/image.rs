@@ -239,7 +239,7 @@ impl Image {
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
                 become_command_with_readers(paths)?;
-                import(paths, server, &request, files, by)
+                import(paths, server, request, files, by)
             }
             Self::Build { recipe, name, set, mirror, size, about } => {
                 build(paths, build::Wanted { recipe, name, set, mirror, size, about })
@@ -293,22 +293,25 @@ fn disk_size(text: &str) -> Result<u64, String> {
 fn import(
     paths: &Paths,
     server: Option<UnixStream>,
-    request: &ImportRequest,
+    request: ImportRequest,
     files: Option<Files>,
     by: String,
 ) -> anyhow::Result<()> {
     check_owner(paths)?;
     let what = format!("{} from {}", request.name, request.source.path().display());
     let new = NewJob { kind: JobKind::ImageImport, what, by };
+    let (image, state) = (request.name.clone(), request.state);
     as_job(paths, new, |work| {
-        let imported = import_now(paths, server, request, work);
-        // Why an archive was cut off is known by whoever has written it.
-        match files.map_or(Ok(()), Files::end) {
-            Err(why) if imported.is_err() && !work.stop.is_stopping() => bail!(why),
+        let imported = import_now(paths, server, &request, work);
+        // Whoever writes an archive goes on until nobody reads it any more.
+        drop(request);
+        // Why it was cut off is known by whoever has written it.
+        match files.and_then(Files::end) {
+            Some(why) if imported.is_err() && !work.stop.is_stopping() => bail!(why),
             _ => imported,
         }
     })?;
-    say_next(paths, request);
+    say_next(paths, &image, state);
     Ok(())
 }
 
@@ -324,11 +327,10 @@ fn check_owner(paths: &Paths) -> anyhow::Result<()> {
 }
 
 /// What people do after an import.
-fn say_next(paths: &Paths, request: &ImportRequest) {
-    let next = match request.state {
+fn say_next(paths: &Paths, image: &ImageName, state: VersionState) {
+    let next = match state {
         VersionState::Released => format!(
-            "Next: bootlace machine set NAME --mac MAC --image {}, or adopt a machine on the web page.",
-            request.name
+            "Next: bootlace machine set NAME --mac MAC --image {image}, or adopt a machine on the web page."
         ),
         state => format!(
             "It is for nobody else yet ({state}): bootlace image ls shows what machines get, and bootlace image release makes it \

@@ -104,6 +104,21 @@ fn built() -> Result<()> {
     let mount =
         Command::new("mount").args(["-o", "loop,ro,noload"]).arg(&disk).arg(&mounted).status()?;
     ensure!(mount.success(), "the disk can't be mounted");
+    let refused = site.run(&[
+        "image",
+        "import",
+        &mounted.display().to_string(),
+        "--name",
+        "copy",
+        "--size",
+        "64M",
+    ]);
+    let refused =
+        refused.map_or_else(|error| format!("{error:#}"), |told| format!("imported: {told}"));
+    ensure!(
+        refused.contains("do not fit into the disk") && refused.contains("--size"),
+        "{refused}"
+    );
     let copied = site.run(&[
         "image",
         "import",

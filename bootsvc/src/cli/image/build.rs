@@ -74,23 +74,12 @@ pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
     let (server, by) = (connect(paths)?, caller());
     become_command_with_readers(paths)?;
     let new = NewJob { kind: JobKind::ImageBuild, what: format!("{name} by {named}"), by };
-    let request = |source| ImportRequest {
-        source,
-        disk_bytes: size.or_else(|| recipe.disk_bytes()),
-        name: name.clone(),
-        note: note.clone(),
-        state,
-        fix: None,
-    };
-    let mut made = None;
-    as_job(paths, new, |work| {
-        let (request, told) = build_now(paths, server, built, request, work)?;
-        made = Some(request);
-        Ok(told)
-    })?;
-    if let Some(request) = &made {
-        say_next(paths, request);
-    }
+    let disk_bytes = size.or_else(|| recipe.disk_bytes());
+    let image = name.clone();
+    let request =
+        |source| ImportRequest { source, disk_bytes, name: image, note, state, fix: None };
+    as_job(paths, new, |work| build_now(paths, server, built, request, work))?;
+    say_next(paths, &name, state);
     Ok(())
 }
 
@@ -108,7 +97,7 @@ pub(in crate::cli) fn build_ordered(
         format!("nobody builds at {}: is bootlace-builder.socket started?", socket.display())
     })?;
     let request = |source| ImportRequest { source, disk_bytes, name, note, state, fix: None };
-    Ok(build_now(paths, connect(paths)?, built, request, work)?.1)
+    build_now(paths, connect(paths)?, built, request, work)
 }
 
 fn build_now(
@@ -117,7 +106,7 @@ fn build_now(
     built: Built,
     request: impl FnOnce(Source) -> ImportRequest,
     work: &mut Work,
-) -> anyhow::Result<(ImportRequest, String)> {
+) -> anyhow::Result<String> {
     // Files come when all is installed: until then it tells how far it is.
     while !built.has_archive()? {
         if work.stop.is_stopping() {
@@ -134,8 +123,7 @@ fn build_now(
     let source = built.archive.try_clone().map_err(Into::into);
     let imported = source.and_then(|archive| {
         let request = request(Source::pipe(archive, "what was built")?);
-        let told = import_now(paths, server, &request, work)?;
-        Ok((request, told))
+        import_now(paths, server, &request, work)
     });
     for told in built.told.try_iter() {
         if let Told::Line(line) = told {

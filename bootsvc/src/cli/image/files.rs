@@ -18,12 +18,12 @@ const CHANGED: i32 = 1;
 const COMPLAINT_BYTES_MAX: u64 = 4096;
 
 /// A folder's files on their way into an import.
-pub(super) struct Files(JoinHandle<Result<(), String>>);
+pub(super) struct Files(JoinHandle<Option<String>>);
 
 impl Files {
-    /// What became of it, when the import is over.
-    pub(super) fn end(self) -> Result<(), String> {
-        self.0.join().unwrap_or_else(|_| Err("reading the folder has failed".to_owned()))
+    /// Why not all of them could be read, when the import is over and its source is closed. That it wanted no more is no reason.
+    pub(super) fn end(self) -> Option<String> {
+        self.0.join().unwrap_or_else(|_| Some("reading the folder has failed".to_owned()))
     }
 }
 
@@ -65,7 +65,7 @@ fn archive_of(folder: &Path) -> anyhow::Result<(Source, Files)> {
     Ok((Source::pipe(File::from(OwnedFd::from(archive)), &name)?, Files(reader)))
 }
 
-fn pass_on(mut tar: Child, mut stdout: ChildStdout, mut into: HeldBack) -> Result<(), String> {
+fn pass_on(mut tar: Child, mut stdout: ChildStdout, mut into: HeldBack) -> Option<String> {
     let complaint = tar.stderr.take().map(|stderr| {
         std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -77,12 +77,16 @@ fn pass_on(mut tar: Child, mut stdout: ChildStdout, mut into: HeldBack) -> Resul
     });
     let copied = io::copy(&mut stdout, &mut into);
     drop(stdout);
-    let status = tar.wait().map_err(|error| format!("can't wait for tar: {error}"))?;
+    let status = match tar.wait() {
+        Ok(status) => status,
+        Err(error) => return Some(format!("can't wait for tar: {error}")),
+    };
     let complaint = complaint.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    // Who imports it may have had enough.
-    copied.map_err(|error| format!("the folder was not read to its end: {error}"))?;
+    // Who imports it has had enough, and says why.
+    copied.ok()?;
     if !status.success() && status.code() != Some(CHANGED) {
-        return Err(format!("tar could not read all of the folder: {complaint}"));
+        return Some(format!("tar could not read all of the folder: {complaint}"));
     }
-    into.finish().map_err(|error| error.to_string())
+    let _ = into.finish();
+    None
 }
